@@ -1,0 +1,172 @@
+//! What a saved thing is, as plain data.
+
+use crate::id::ChunkId;
+
+/// The longest path that is saved, in bytes (Linux' PATH_MAX).
+pub const PATH_BYTES_MAX: usize = 4096;
+/// The longest name of one entry, in bytes (streams may be longer than file names; file systems allow 255).
+pub const NAME_BYTES_MAX: usize = 1024;
+
+/// What kind of thing an entry is. The numbers are the format's (docs/FORMAT.md) and never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum EntryKind {
+    File = 1,
+    Directory = 2,
+    Symlink = 3,
+    BlockDevice = 4,
+    CharDevice = 5,
+    Fifo = 6,
+    /// The output of a command or the standard input.
+    Stream = 7,
+}
+
+impl EntryKind {
+    pub fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => EntryKind::File,
+            2 => EntryKind::Directory,
+            3 => EntryKind::Symlink,
+            4 => EntryKind::BlockDevice,
+            5 => EntryKind::CharDevice,
+            6 => EntryKind::Fifo,
+            7 => EntryKind::Stream,
+            _ => return None,
+        })
+    }
+
+    /// Whether entries of this kind carry bytes.
+    pub fn has_content(self) -> bool {
+        matches!(self, EntryKind::File | EntryKind::Stream)
+    }
+}
+
+/// A point in time: seconds since 1970-01-01T00:00:00Z (may be negative) and nanoseconds within that second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time {
+    pub seconds: i64,
+    pub nanoseconds: u32,
+}
+
+/// An extended attribute as the kernel gives it; POSIX ACLs are `system.posix_acl_access` and `…_default`,
+/// file capabilities `security.capability`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Xattr {
+    pub name: Vec<u8>,
+    pub value: Vec<u8>,
+}
+
+/// What belongs to an entry beside its content. Volatile fields (atime, ctime, inode, device) are not here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// Permission bits with setuid, setgid and sticky: `st_mode & 0o7777`.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// The owner's name on the source's machine; empty where it has none.
+    pub user: String,
+    pub group: String,
+    pub modified: Time,
+    /// Sorted by name.
+    pub xattrs: Vec<Xattr>,
+    /// Inode flags as `FS_IOC_GETFLAGS` gives them, cut to those that a user can set (`chattr`).
+    pub flags: u32,
+}
+
+/// A hole of a sparse file: bytes that read as zero and take no space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hole {
+    pub offset: u64,
+    pub length: u64,
+}
+
+/// Where an entry's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Content {
+    /// No bytes; also every kind that has none.
+    #[default]
+    Empty,
+    /// The bytes themselves: fewer than an id would take.
+    Inline(Vec<u8>),
+    /// The chunks in order; at most [`CHUNKS_DIRECT_MAX`].
+    Chunks(Vec<ChunkId>),
+    /// The root of a tree of chunk lists, `depth` levels of lists above the content chunks.
+    List { depth: u8, root: ChunkId },
+    /// The root page of a directory.
+    Tree(ChunkId),
+}
+
+/// How many chunk ids an entry carries itself; with more of them they go to lists of their own, so that a change of a
+/// neighbour does not write them again.
+pub const CHUNKS_DIRECT_MAX: usize = 3;
+
+/// One saved thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Any bytes but `/` and NUL; never empty, `.` or `..`.
+    pub name: Vec<u8>,
+    pub kind: EntryKind,
+    pub meta: Metadata,
+    /// Length in bytes, holes included; 0 for what has no content.
+    pub size: u64,
+    pub content: Content,
+    /// Holes in order, not touching; their bytes are not part of the content.
+    pub holes: Vec<Hole>,
+    /// What a symbolic link points to.
+    pub target: Vec<u8>,
+    /// Device number of a device entry: major and minor.
+    pub device: (u32, u32),
+    /// Entries of one snapshot with the same number are names of one inode; 0 stands alone.
+    pub link_group: u64,
+}
+
+impl Entry {
+    /// An entry of that name and kind with nothing else set.
+    pub fn new(name: impl Into<Vec<u8>>, kind: EntryKind) -> Self {
+        Entry {
+            name: name.into(),
+            kind,
+            meta: Metadata::default(),
+            size: 0,
+            content: Content::Empty,
+            holes: Vec::new(),
+            target: Vec::new(),
+            device: (0, 0),
+            link_group: 0,
+        }
+    }
+
+    pub fn is_directory(&self) -> bool {
+        self.kind == EntryKind::Directory
+    }
+
+    /// How many bytes of content are stored for it: its size without its holes.
+    pub fn content_bytes(&self) -> u64 {
+        self.size.saturating_sub(self.holes.iter().map(|hole| hole.length).sum())
+    }
+}
+
+/// Whether these bytes can be the name of an entry: what restore relies on to stay inside its target.
+pub fn is_valid_name(name: &[u8]) -> bool {
+    !name.is_empty()
+        && name.len() <= NAME_BYTES_MAX
+        && name != b"."
+        && name != b".."
+        && !name.contains(&b'/')
+        && !name.contains(&0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_leave_a_directory_are_refused() {
+        for bad in [&b""[..], b".", b"..", b"a/b", b"/", b"a\0b", &[b'x'; NAME_BYTES_MAX + 1]] {
+            assert!(!is_valid_name(bad), "{bad:?}");
+        }
+        for good in [&b"a"[..], b"...", b".hidden", b"\xff\xfe", b" ", b"a\nb"] {
+            assert!(is_valid_name(good), "{good:?}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Say what failed: one error type, one kind per decision that a caller can take.
+
+use std::fmt;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a caller can do about an error; never which room it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The thing is not there.
+    NotFound,
+    /// The thing is there already and must not be replaced.
+    AlreadyExists,
+    /// A condition did not hold: somebody else changed the thing first.
+    Conflict,
+    /// The system or the storage refuses access.
+    Denied,
+    /// Trying again may help (network, overload, timeout).
+    Temporary,
+    /// Stored data is not what was stored.
+    Corrupt,
+    /// The password, key file or key does not open this.
+    WrongKey,
+    /// The request cannot be met as it was worded.
+    Invalid,
+    /// This storage, file system or version cannot do it.
+    Unsupported,
+    /// No space left, or a quota or limit was reached.
+    Full,
+    /// Somebody else holds it, or a right that we held has ended.
+    Locked,
+    /// The user or a signal asked to stop.
+    Cancelled,
+    /// Everything else.
+    Failed,
+}
+
+/// What was attempted, on what, why it failed and what to do about it.
+pub struct Error(Box<Parts>);
+
+struct Parts {
+    kind: Kind,
+    doing: String,
+    thing: String,
+    hint: Option<String>,
+    cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// `doing` completes "cannot …"; `thing` names the object of it (may be empty).
+    pub fn new(kind: Kind, doing: impl Into<String>, thing: impl fmt::Display) -> Self {
+        let (doing, thing) = (doing.into(), thing.to_string());
+        Error(Box::new(Parts { kind, doing, thing, hint: None, cause: None }))
+    }
+
+    pub fn corrupt(doing: impl Into<String>, thing: impl fmt::Display, why: impl fmt::Display) -> Self {
+        Error::new(Kind::Corrupt, doing, thing).because(why.to_string())
+    }
+
+    pub fn invalid(doing: impl Into<String>, thing: impl fmt::Display, why: impl fmt::Display) -> Self {
+        Error::new(Kind::Invalid, doing, thing).because(why.to_string())
+    }
+
+    /// An operating system error, its kind taken from the error number.
+    pub fn io(doing: impl Into<String>, thing: impl fmt::Display, cause: std::io::Error) -> Self {
+        Error::new(kind_of_io(&cause), doing, thing).because(cause)
+    }
+
+    /// Adds what lies behind this error.
+    pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.0.cause = Some(cause.into());
+        self
+    }
+
+    /// Adds what the user can do about it: a whole sentence without a full stop.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    pub fn with_kind(mut self, kind: Kind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    pub fn is(&self, kind: Kind) -> bool {
+        self.0.kind == kind
+    }
+
+    pub fn is_temporary(&self) -> bool {
+        self.0.kind == Kind::Temporary
+    }
+
+    pub fn doing(&self) -> &str {
+        &self.0.doing
+    }
+
+    pub fn thing(&self) -> &str {
+        &self.0.thing
+    }
+
+    /// What to do about it, from this error or the nearest cause that says so.
+    pub fn advice(&self) -> Option<&str> {
+        if let Some(hint) = &self.0.hint {
+            return Some(hint);
+        }
+        let cause = self.0.cause.as_ref()?.downcast_ref::<Error>()?;
+        cause.advice()
+    }
+}
+
+/// The kind that an operating system error stands for.
+pub fn kind_of_io(error: &std::io::Error) -> Kind {
+    use std::io::ErrorKind as Io;
+    match error.kind() {
+        Io::NotFound => Kind::NotFound,
+        Io::AlreadyExists => Kind::AlreadyExists,
+        Io::PermissionDenied | Io::ReadOnlyFilesystem => Kind::Denied,
+        Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => Kind::Full,
+        Io::TimedOut | Io::ConnectionReset | Io::ConnectionAborted | Io::ConnectionRefused | Io::BrokenPipe => {
+            Kind::Temporary
+        }
+        Io::HostUnreachable | Io::NetworkUnreachable | Io::NetworkDown | Io::StaleNetworkFileHandle => Kind::Temporary,
+        Io::Unsupported => Kind::Unsupported,
+        Io::InvalidInput | Io::InvalidFilename => Kind::Invalid,
+        _ => Kind::Failed,
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {}", self.0.doing)?;
+        if !self.0.thing.is_empty() {
+            write!(f, " {}", self.0.thing)?;
+        }
+        if let Some(cause) = &self.0.cause {
+            write!(f, ": {cause}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{:?}] {self}", self.0.kind)?;
+        match self.advice() {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    // The cause is part of the one-line message already; reporters that walk sources would say it twice.
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_says_what_on_what_and_why() {
+        let inner = Error::invalid("read the key", "k", "it is empty").hint("pass another");
+        let outer = Error::new(Kind::WrongKey, "open the repository", "/r").because(inner);
+        assert_eq!(outer.to_string(), "cannot open the repository /r: cannot read the key k: it is empty");
+        assert_eq!(outer.advice(), Some("pass another"));
+        assert_eq!(outer.kind(), Kind::WrongKey);
+    }
+
+    #[test]
+    fn a_full_disk_is_full() {
+        let error = Error::io("write", "x", std::io::Error::from_raw_os_error(28));
+        assert_eq!(error.kind(), Kind::Full);
+    }
+}

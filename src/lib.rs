@@ -1,0 +1,9 @@
+//! Siltstone: a content-addressed, deduplicating, encrypted, incremental backup engine.
+//!
+//! Rooms in the order in which the bytes travel; a room imports only rooms above it (docs/ARCHITECTURE.md).
+
+pub mod entry;
+pub mod error;
+pub mod id;
+pub mod storage;
+pub mod watch;

@@ -1,0 +1,129 @@
+//! Let objects rest: one trait, one file per backend, wrappers for retry, throttling and trouble on purpose.
+//!
+//! An object has a name of `[a-z0-9._-]` segments joined by `/`, is written whole or not at all and is small enough to
+//! be held in memory (packs are the largest). No backend knows chunks, keys or the repository.
+
+use crate::error::{Error, Result};
+use bytes::Bytes;
+
+/// The bytes of an object to be written, in pieces so that nobody copies a pack to send it.
+#[derive(Clone, Debug, Default)]
+pub struct Body(pub Vec<Bytes>);
+
+impl Body {
+    pub fn len(&self) -> u64 {
+        self.0.iter().map(|piece| piece.len() as u64).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All pieces joined.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.0.concat()
+    }
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(bytes: Vec<u8>) -> Self {
+        Body(vec![Bytes::from(bytes)])
+    }
+}
+
+impl From<&[u8]> for Body {
+    fn from(bytes: &[u8]) -> Self {
+        Body(vec![Bytes::copy_from_slice(bytes)])
+    }
+}
+
+/// Tells one state of an object from the next (an ETag, a generation); only for comparing within one storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version(pub String);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Bytes.
+    pub size: u64,
+    pub version: Version,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    /// The whole name, prefix included.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// What a storage does atomically. What it merely says it does is found out by [`probe`](super::Storage).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// `put_new` never replaces, whoever races.
+    pub put_new: bool,
+    /// `swap` replaces only the version it was told.
+    pub swap: bool,
+    /// `rename` moves an object in one step, and of two movers of one object one fails.
+    pub rename: bool,
+    /// On this machine: no need to cache what is read from it.
+    pub local: bool,
+}
+
+/// Where objects rest. Every call is blocking, may be made from many threads at once and is complete when it returns:
+/// what was put is durable and can be read by everybody.
+pub trait Storage: Send + Sync {
+    /// The location for people, without secrets.
+    fn describe(&self) -> String;
+
+    fn abilities(&self) -> Abilities;
+
+    /// Writes the whole object, replacing what is there.
+    fn put(&self, name: &str, body: Body) -> Result<Version>;
+
+    /// Writes the whole object if there is none of that name; else `AlreadyExists`.
+    fn put_new(&self, name: &str, body: Body) -> Result<Version>;
+
+    /// Replaces the object if it is still at `expected`; else `Conflict` (`NotFound` when it is gone).
+    /// `Unsupported` where [`Abilities::swap`] is not given.
+    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version>;
+
+    /// Moves an object in one step; `NotFound` when `from` is not there, `AlreadyExists` when `to` is.
+    /// `Unsupported` where [`Abilities::rename`] is not given.
+    fn rename(&self, from: &str, to: &str) -> Result<()>;
+
+    /// The whole object; `NotFound`. Refuses (`Corrupt`) an object of more than `bytes_max` before reading it.
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)>;
+
+    /// Exactly `length` bytes from `offset`; fewer there is `Corrupt`.
+    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>>;
+
+    /// Every object whose name starts with `prefix` (which ends in `/` or is empty), sorted by name. Leftovers of
+    /// unfinished writes are not objects.
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>>;
+
+    /// Removes the object; that there is none is no error.
+    fn remove(&self, name: &str) -> Result<()>;
+
+    /// `NotFound` when there is none.
+    fn stat(&self, name: &str) -> Result<Stat>;
+}
+
+/// The longest object name, in bytes.
+pub const NAME_BYTES_MAX: usize = 200;
+
+/// Refuses names that a backend could take for something else.
+pub fn check_name(name: &str) -> Result<()> {
+    let bad = |why: &str| Err(Error::invalid("use the object name", name.escape_debug(), why.to_owned()));
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        return bad("it is empty or too long");
+    }
+    for segment in name.split('/') {
+        if segment.is_empty() || segment.starts_with('.') {
+            return bad("a segment is empty or starts with a dot");
+        }
+        if !segment.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b)) {
+            return bad("only a-z, 0-9, '.', '_' and '-' are allowed");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! Events out, cancel in, the clock: how the engine talks to whoever runs it, without printing.
+
+use crate::entry::Time;
+use crate::error::{Error, Kind, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Counters of a running verb, read by progress displays; all only grow.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Entries seen, whatever their kind.
+    pub entries: AtomicU64,
+    pub files_done: AtomicU64,
+    /// Bytes of sources (or of restored files) dealt with, known ones included.
+    pub bytes_done: AtomicU64,
+    /// Bytes read from sources.
+    pub bytes_read: AtomicU64,
+    /// Bytes sent to or fetched from storage.
+    pub bytes_stored: AtomicU64,
+    /// What is expected in all, when that is known; else 0.
+    pub files_expected: AtomicU64,
+    pub bytes_expected: AtomicU64,
+    current: std::sync::Mutex<Vec<u8>>,
+}
+
+impl Progress {
+    /// Sets the path being worked on; skipped when another thread is at it.
+    pub fn set_current(&self, path: &[u8]) {
+        if let Ok(mut current) = self.current.try_lock() {
+            current.clear();
+            current.extend_from_slice(path);
+        }
+    }
+
+    pub fn current(&self) -> Vec<u8> {
+        self.current.lock().map(|path| path.clone()).unwrap_or_default()
+    }
+}
+
+/// Something that happened and that a person may want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A stage of the work begins: "walking", "committing".
+    Stage(String),
+    /// Worth knowing, nothing is lost: a cache was rebuilt, a setting has no effect.
+    Notice(String),
+    /// Something of the source could not be saved as it is, or of a snapshot not restored as it was.
+    Trouble { path: Vec<u8>, what: String },
+}
+
+/// Receives events; called from many threads.
+pub type Listener = dyn Fn(Event) + Send + Sync;
+
+/// A shared switch that asks running work to stop.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// An error of kind `Cancelled` once somebody asked to stop.
+    pub fn check(&self) -> Result<()> {
+        match self.is_cancelled() {
+            false => Ok(()),
+            true => Err(Error::new(Kind::Cancelled, "go on", "").because("it was interrupted")),
+        }
+    }
+
+    /// The switch itself, for a signal handler.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        self.0.clone()
+    }
+}
+
+/// What every verb is handed: where to report and when to stop. Cheap to clone.
+#[derive(Clone)]
+pub struct Watch {
+    pub progress: Arc<Progress>,
+    pub cancel: Cancel,
+    listener: Arc<Listener>,
+}
+
+impl Watch {
+    pub fn new(listener: Arc<Listener>) -> Self {
+        Watch { progress: Arc::default(), cancel: Cancel::default(), listener }
+    }
+
+    /// Nobody listens; for tests and for callers that need only the result.
+    pub fn silent() -> Self {
+        Watch::new(Arc::new(|_| ()))
+    }
+
+    pub fn stage(&self, name: &str) {
+        (self.listener)(Event::Stage(name.to_owned()));
+    }
+
+    pub fn notice(&self, text: impl Into<String>) {
+        (self.listener)(Event::Notice(text.into()));
+    }
+
+    pub fn trouble(&self, path: &[u8], what: impl Into<String>) {
+        (self.listener)(Event::Trouble { path: path.to_vec(), what: what.into() });
+    }
+}
+
+/// The time of day on this machine.
+pub fn now() -> Time {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => Time { seconds: since.as_secs() as i64, nanoseconds: since.subsec_nanos() },
+        Err(before) => Time { seconds: -(before.duration().as_secs() as i64), nanoseconds: 0 },
+    }
+}
