@@ -1,0 +1,164 @@
+//! The repository's fixed facts: names of objects, limits, and the configuration that is written once.
+
+use crate::chunk::{ChunkSizes, ChunkTable};
+use crate::error::{Error, Kind, Result};
+use crate::id::{IndexId, PackId, RepositoryId, SnapshotId, WriterId};
+use crate::seal::{Audience, KeySet, open_object, seal_object};
+use serde::{Deserialize, Serialize};
+
+/// The version of the format that this program writes.
+pub const FORMAT_VERSION: u32 = 1;
+pub const CONFIG_NAME: &str = "config";
+pub const KEYS_PREFIX: &str = "keys/";
+pub const PACKS_PREFIX: &str = "packs/";
+pub const INDEX_PREFIX: &str = "index/";
+pub const SNAPSHOTS_PREFIX: &str = "snapshots/";
+pub const PENDING_PREFIX: &str = "pending/";
+pub const EXPIRED_PREFIX: &str = "expired/";
+
+/// No pack is larger.
+pub const PACK_BYTES_MAX: u64 = 256 << 20;
+/// No chunk is longer.
+pub const CHUNK_BYTES_MAX: u64 = crate::chunk::CHUNK_BYTES_MAX as u64;
+/// No frame opens to more: its target and one chunk.
+pub const FRAME_RAW_BYTES_MAX: u64 = FRAME_RAW_BYTES as u64 + CHUNK_BYTES_MAX;
+/// A frame of content is closed when it holds this many raw bytes (docs/decisions/0004-frames-of-one-mebibyte.md).
+pub const FRAME_RAW_BYTES: usize = 1 << 20;
+/// A pack is closed when it holds this many stored bytes.
+pub const PACK_BYTES: u64 = 32 << 20;
+/// What a whole object other than a pack may take when it is read.
+pub const OBJECT_BYTES_MAX: u64 = 80 << 20;
+
+pub fn pack_name(id: &PackId) -> String {
+    let hex = id.to_hex();
+    format!("{PACKS_PREFIX}{}/{hex}", &hex[..2])
+}
+
+pub fn index_name(id: &IndexId) -> String {
+    format!("{INDEX_PREFIX}{id}")
+}
+
+/// Snapshots list in the order of their times.
+pub fn snapshot_name(stamp: &str, id: &SnapshotId) -> String {
+    format!("{SNAPSHOTS_PREFIX}{stamp}-{id}")
+}
+
+pub fn pending_name(id: &WriterId) -> String {
+    format!("{PENDING_PREFIX}{id}")
+}
+
+/// How writers of this repository keep out of each other's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sharing {
+    /// The storage replaces objects conditionally.
+    Swap,
+    /// The storage renames objects atomically.
+    Rename,
+    /// Neither: the owner promised that only one backup runs at a time.
+    SingleWriter,
+}
+
+/// Written once, when the repository is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub repository: RepositoryId,
+    pub sharing: Sharing,
+    pub chunks: ChunkTable,
+    /// RFC 3339.
+    pub created: String,
+}
+
+const MAGIC: &[u8; 8] = b"siltrepo";
+const PURPOSE: &str = "configuration";
+const HEAD_BYTES: usize = 8 + 4 + RepositoryId::BYTES;
+const CONFIG_BYTES_MAX: u64 = 64 << 10;
+
+#[derive(Serialize, Deserialize)]
+struct StoredConfig {
+    repository: String,
+    sharing: Sharing,
+    created: String,
+    small_file: StoredSizes,
+    large_file: StoredSizes,
+    dump: StoredSizes,
+    pages: StoredSizes,
+    large_file_bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredSizes {
+    min: usize,
+    average: usize,
+    max: usize,
+    fixed: bool,
+}
+
+impl From<ChunkSizes> for StoredSizes {
+    fn from(sizes: ChunkSizes) -> Self {
+        StoredSizes { min: sizes.min, average: sizes.average, max: sizes.max, fixed: sizes.fixed }
+    }
+}
+
+impl From<StoredSizes> for ChunkSizes {
+    fn from(sizes: StoredSizes) -> Self {
+        ChunkSizes { min: sizes.min, average: sizes.average, max: sizes.max, fixed: sizes.fixed }
+    }
+}
+
+impl Config {
+    /// Magic, format version and repository id in plain, then the sealed rest.
+    pub fn encode(&self, keys: &KeySet) -> Result<Vec<u8>> {
+        let stored = StoredConfig {
+            repository: self.repository.to_hex(),
+            sharing: self.sharing,
+            created: self.created.clone(),
+            small_file: self.chunks.small_file.into(),
+            large_file: self.chunks.large_file.into(),
+            dump: self.chunks.dump.into(),
+            pages: self.chunks.pages.into(),
+            large_file_bytes: self.chunks.large_file_bytes,
+        };
+        let plain = serde_json::to_vec(&stored).expect("plain data serialises");
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes.extend_from_slice(self.repository.as_bytes());
+        bytes.extend_from_slice(&seal_object(keys, Audience::Writers, PURPOSE, &plain)?);
+        Ok(bytes)
+    }
+
+    /// The repository's id, which stands in plain; also tells whether this is a repository at all.
+    pub fn peek(bytes: &[u8]) -> Result<RepositoryId> {
+        if bytes.len() < HEAD_BYTES || &bytes[..8] != MAGIC {
+            return Err(Error::corrupt("read", CONFIG_NAME, "it is not the configuration of a siltstone repository"));
+        }
+        let version = u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes"));
+        if version != FORMAT_VERSION {
+            return Err(Error::new(Kind::Unsupported, "read the repository", "")
+                .because(format!("it is of format {version}; this program knows format {FORMAT_VERSION}"))
+                .hint("use a newer version of silt"));
+        }
+        Ok(RepositoryId::from_slice(&bytes[12..HEAD_BYTES]).expect("the slice has that length"))
+    }
+
+    pub fn decode(keys: &KeySet, bytes: &[u8]) -> Result<Self> {
+        let repository = Config::peek(bytes)?;
+        let bad = |why: &str| Error::corrupt("read", CONFIG_NAME, why);
+        let plain = open_object(keys, PURPOSE, &bytes[HEAD_BYTES..], CONFIG_BYTES_MAX)?;
+        let stored: StoredConfig = serde_json::from_slice(&plain).map_err(|error| bad(&error.to_string()))?;
+        if stored.repository != repository.to_hex() {
+            return Err(bad("its id was changed since it was written"));
+        }
+        let chunks = ChunkTable {
+            small_file: stored.small_file.into(),
+            large_file: stored.large_file.into(),
+            dump: stored.dump.into(),
+            pages: stored.pages.into(),
+            large_file_bytes: stored.large_file_bytes,
+        };
+        if ![chunks.small_file, chunks.large_file, chunks.dump, chunks.pages].iter().all(ChunkSizes::are_valid) {
+            return Err(bad("its chunk sizes are out of bounds"));
+        }
+        Ok(Config { repository, sharing: stored.sharing, chunks, created: stored.created })
+    }
+}

@@ -1,0 +1,302 @@
+//! The repository: the format and its order of writes. [`Repository`] → [`Writer`] → snapshot; [`Reader`] back.
+
+pub mod format;
+pub mod index;
+pub mod key;
+pub mod list;
+pub mod pack;
+pub mod pending;
+mod reader;
+pub mod snapshot;
+pub mod tree;
+mod upload;
+mod wire;
+mod writer;
+
+pub use key::Credentials;
+pub use reader::{Chunk, Reader};
+pub use snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
+pub use writer::{Writer, WriterOptions};
+
+use crate::cache::{Segments, View};
+use crate::chunk::{ChunkTable, Chunker};
+use crate::error::{Error, Kind, Result};
+use crate::id::{IndexId, RepositoryId};
+use crate::place::PackContents;
+use crate::repo::format::{CONFIG_NAME, Config, INDEX_PREFIX, OBJECT_BYTES_MAX, SNAPSHOTS_PREFIX, Sharing};
+use crate::repo::snapshot::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
+use crate::seal::{KeySet, PasswordCost, Power, Secret, open_object, random, sealed_object_bytes_max};
+use crate::storage::{Abilities, Listed, Storage};
+use crate::watch::Watch;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
+
+/// An open repository. Cheap to clone; everything else hangs from it.
+#[derive(Clone)]
+pub struct Repository(Arc<Inner>);
+
+struct Inner {
+    storage: Arc<dyn Storage>,
+    keys: KeySet,
+    config: Config,
+    chunker: Chunker,
+    /// This repository's part of the cache.
+    cache: PathBuf,
+    segments: Mutex<Segments>,
+    view: RwLock<View>,
+}
+
+/// What a new repository is made with.
+pub struct InitOptions {
+    pub credentials: Credentials,
+    pub cost: PasswordCost,
+    pub chunks: ChunkTable,
+    /// Accept a storage that cannot tell two writers apart.
+    pub single_writer: bool,
+    /// What the storage really does ([`crate::storage::probe`]).
+    pub abilities: Abilities,
+}
+
+impl Repository {
+    /// Makes a repository in an empty location; gives the recovery key. Opening it is a step of its own.
+    pub fn init(storage: &dyn Storage, options: &InitOptions) -> Result<Secret> {
+        let doing = "make a repository in";
+        let place = storage.describe();
+        if storage.stat(CONFIG_NAME).is_ok() {
+            return Err(Error::new(Kind::AlreadyExists, doing, place).because("there is one already"));
+        }
+        if options.credentials.is_empty() {
+            return Err(Error::invalid(doing, place, "neither a password nor a key file was given"));
+        }
+        let sharing = match (options.abilities.swap, options.abilities.rename, options.single_writer) {
+            (_, _, true) => Sharing::SingleWriter,
+            (true, _, _) if options.abilities.put_new => Sharing::Swap,
+            (_, true, _) => Sharing::Rename,
+            _ => {
+                return Err(Error::new(Kind::Unsupported, doing, place)
+                    .because("this storage ignores conditions, so two backups at once could not be told apart")
+                    .hint("pass --single-writer if never more than one backup at a time will write to it"));
+            }
+        };
+        let master = Secret::random()?;
+        let keys = KeySet::from_master(master.clone());
+        let created = jiff::Timestamp::now().to_string();
+        let config = Config { repository: RepositoryId(random()?), sharing, chunks: options.chunks, created };
+        key::add_key(storage, &keys, Power::Full, &options.credentials, options.cost)?;
+        // Last, as it is what makes the location a repository.
+        storage.put_new(CONFIG_NAME, config.encode(&keys)?.into())?;
+        Ok(master)
+    }
+
+    /// Opens a repository and brings the local index up to date. `cache` is the folder of all repositories' caches.
+    pub fn open(storage: Arc<dyn Storage>, credentials: &Credentials, cache: &Path, watch: &Watch) -> Result<Self> {
+        // What needs no key is asked for while the key is being unlocked.
+        let listing = {
+            let storage = storage.clone();
+            std::thread::spawn(move || storage.list(INDEX_PREFIX))
+        };
+        let unlocking = {
+            let (storage, credentials) = (storage.clone(), credentials.clone());
+            std::thread::spawn(move || key::unlock(storage.as_ref(), &credentials))
+        };
+        let config = storage.get(CONFIG_NAME, OBJECT_BYTES_MAX).map_err(|error| match error.kind() {
+            Kind::NotFound => Error::new(Kind::NotFound, "open the repository", storage.describe())
+                .because("there is none")
+                .hint("make it with `silt init`, or check the location"),
+            _ => error,
+        });
+        let keys = join(unlocking);
+        let listed = join(listing);
+        let (config, _) = config?;
+        let repository = Config::peek(&config)?;
+        let keys = keys?;
+        let config = Config::decode(&keys, &config).map_err(|error| match credentials.recovery {
+            Some(_) => Error::new(Kind::WrongKey, "open the repository", storage.describe())
+                .because("this recovery key belongs to another repository"),
+            None => error,
+        })?;
+        let cache = cache.join(repository.to_hex());
+        crate::disk::make_private_dir(&cache)?;
+        let (segments, notices) = Segments::open(&cache.join("segments"))?;
+        notices.into_iter().for_each(|notice| watch.notice(notice));
+        let chunker = Chunker::new(config.chunks, keys.gear_secret());
+        let view = RwLock::new(segments.view());
+        let repo = Repository(Arc::new(Inner { storage, keys, config, chunker, cache, segments: Mutex::new(segments), view }));
+        repo.learn_listed(&listed?, watch)?;
+        Ok(repo)
+    }
+
+    pub fn storage(&self) -> &dyn Storage {
+        self.0.storage.as_ref()
+    }
+
+    pub(crate) fn storage_shared(&self) -> Arc<dyn Storage> {
+        self.0.storage.clone()
+    }
+
+    pub fn keys(&self) -> &KeySet {
+        &self.0.keys
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    pub fn chunker(&self) -> &Chunker {
+        &self.0.chunker
+    }
+
+    /// This repository's folder in the cache.
+    pub fn cache(&self) -> &Path {
+        &self.0.cache
+    }
+
+    /// The local index as it is now.
+    pub fn view(&self) -> View {
+        self.0.view.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// Begins a backup: shows it to others before it relies on anything.
+    pub fn writer(&self, options: &WriterOptions, watch: &Watch) -> Result<Writer> {
+        Writer::start(self, options, watch)
+    }
+
+    pub fn reader(&self) -> Reader {
+        Reader::new(self)
+    }
+
+    fn segments(&self) -> std::sync::MutexGuard<'_, Segments> {
+        self.0.segments.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn set_view(&self, view: View) {
+        *self.0.view.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = view;
+    }
+
+    /// Adds what index objects say to the local index.
+    fn learn(&self, indexes: Vec<(IndexId, Vec<PackContents>)>) -> Result<View> {
+        let mut segments = self.segments();
+        segments.add(indexes)?;
+        let view = segments.view();
+        self.set_view(view.clone());
+        Ok(view)
+    }
+
+    /// Fetches the index objects that the local index lacks and drops it when one that it covers is gone.
+    fn learn_listed(&self, listed: &[Listed], watch: &Watch) -> Result<()> {
+        let id_of = |listed: &Listed| IndexId::from_hex(&listed.name[INDEX_PREFIX.len()..]).ok();
+        let live: HashSet<IndexId> = listed.iter().filter_map(id_of).collect();
+        let mut segments = self.segments();
+        if !segments.covered().is_subset(&live) {
+            watch.notice("the local index was dropped and is made anew: index objects that it covered are gone");
+            segments.clear()?;
+        }
+        let missing: Vec<IndexId> = live.difference(segments.covered()).copied().collect();
+        if missing.is_empty() {
+            self.set_view(segments.view());
+            return Ok(());
+        }
+        watch.stage("reading the index");
+        let names: Vec<String> = missing.iter().map(format::index_name).collect();
+        let fetched = fetch_all(self.storage(), &names, sealed_object_bytes_max(index::INDEX_BYTES_MAX));
+        let decoded = missing.iter().zip(fetched).map(|(id, bytes)| {
+            let bytes = bytes?;
+            let damaged = |error: Error| Error::corrupt("read the index object", id, error);
+            if blake3::hash(&bytes).as_bytes() != id.as_bytes() {
+                return Err(damaged(Error::corrupt("trust", "it", "its bytes are not what its name says")));
+            }
+            let plain = open_object(self.keys(), "index", &bytes, index::INDEX_BYTES_MAX).map_err(damaged)?;
+            Ok((*id, index::decode_index(&plain).map_err(damaged)?))
+        });
+        segments.add_all(decoded)?;
+        self.set_view(segments.view());
+        Ok(())
+    }
+
+    /// Drops the local index and reads it anew, for when it turned out to be damaged.
+    pub fn rebuild_index(&self, watch: &Watch) -> Result<()> {
+        self.segments().clear()?;
+        self.learn_listed(&self.storage().list(INDEX_PREFIX)?, watch)
+    }
+
+    /// After somebody took this writer for dead: whatever it relied on must still be there.
+    fn revalidate(&self) -> Result<()> {
+        let listed = self.storage().list(INDEX_PREFIX)?;
+        let live: HashSet<String> = listed.into_iter().map(|listed| listed.name).collect();
+        match self.segments().covered().iter().all(|id| live.contains(&format::index_name(id))) {
+            true => Ok(()),
+            false => Err(Error::new(Kind::Locked, "commit the snapshot", "")
+                .because("chunks that it refers to were removed while this backup was taken for dead")
+                .hint("run the backup again: it stores again only what is missing")),
+        }
+    }
+
+    /// Names of all snapshot objects, oldest first.
+    pub fn snapshot_names(&self) -> Result<Vec<String>> {
+        Ok(self.storage().list(SNAPSHOTS_PREFIX)?.into_iter().map(|listed| listed.name).collect())
+    }
+
+    /// Every snapshot, oldest first, those included whose writer died right after its commit.
+    pub fn snapshots(&self, watch: &Watch) -> Result<Vec<Snapshot>> {
+        let (_, unpublished) = pending::survey(self.storage(), self.keys(), self.config().sharing)?;
+        let mut bodies: HashMap<String, Vec<u8>> =
+            unpublished.into_iter().map(|unpublished| (unpublished.snapshot, unpublished.body)).collect();
+        let names = self.snapshot_names()?;
+        for (name, body) in names.iter().zip(fetch_all(self.storage(), &names, OBJECT_BYTES_MAX)) {
+            bodies.insert(name.clone(), body?);
+        }
+        let mut snapshots = Vec::with_capacity(bodies.len());
+        for (name, body) in bodies {
+            match self.open_snapshot(&name, &body) {
+                Ok(snapshot) => snapshots.push(snapshot),
+                // One damaged snapshot must not hide the others; that it is damaged is told.
+                Err(error) if error.is(Kind::Corrupt) => watch.trouble(name.as_bytes(), error.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
+        snapshots.sort_by_key(|snapshot| (snapshot.started.time(), snapshot.id));
+        Ok(snapshots)
+    }
+
+    fn open_snapshot(&self, name: &str, body: &[u8]) -> Result<Snapshot> {
+        let plain = open_object(self.keys(), SNAPSHOT_PURPOSE, body, SNAPSHOT_BYTES_MAX)?;
+        let snapshot = Snapshot::decode(&plain)?;
+        let stated = format::snapshot_name(&snapshot.started.compact()?, &snapshot.id);
+        match stated == name {
+            true => Ok(snapshot),
+            false => Err(Error::corrupt("read the snapshot", name, "it stands under the name of another")),
+        }
+    }
+}
+
+fn join<T>(thread: std::thread::JoinHandle<Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|_| Err(Error::new(Kind::Failed, "open the repository", "").because("a thread panicked")))
+}
+
+/// Fetches objects, several at a time, in the order of their names' list.
+pub(crate) fn fetch_all(storage: &dyn Storage, names: &[String], bytes_max: u64) -> Vec<Result<Vec<u8>>> {
+    const AT_ONCE: usize = 8;
+    if names.len() <= 1 || storage.abilities().local {
+        return names.iter().map(|name| storage.get(name, bytes_max).map(|(bytes, _)| bytes)).collect();
+    }
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let results: Vec<Mutex<Option<Result<Vec<u8>>>>> = names.iter().map(|_| Mutex::new(None)).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE.min(names.len()) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let Some(name) = names.get(at) else { break };
+                    let got = storage.get(name, bytes_max).map(|(bytes, _)| bytes);
+                    *results[at].lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(got);
+                }
+            });
+        }
+    });
+    let take = |slot: Mutex<Option<Result<Vec<u8>>>>| {
+        let inner = slot.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        inner.unwrap_or_else(|| Err(Error::new(Kind::Failed, "fetch an object", "")))
+    };
+    results.into_iter().map(take).collect()
+}

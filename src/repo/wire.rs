@@ -1,0 +1,139 @@
+//! Read and write the small binary forms of the format: bounded, without panics, whatever the bytes.
+
+use crate::error::{Error, Result};
+
+/// Appends to a byte vector.
+pub(crate) trait Put {
+    /// LEB128: seven bits a byte, lowest first.
+    fn put_number(&mut self, number: u64);
+    /// Zigzag, then [`put_number`](Self::put_number).
+    fn put_signed(&mut self, number: i64) {
+        self.put_number(((number << 1) ^ (number >> 63)) as u64);
+    }
+    /// Length, then the bytes.
+    fn put_bytes(&mut self, bytes: &[u8]);
+}
+
+impl Put for Vec<u8> {
+    fn put_number(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        self.push(number as u8);
+    }
+
+    fn put_bytes(&mut self, bytes: &[u8]) {
+        self.put_number(bytes.len() as u64);
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// Takes from a byte slice; every failure is of kind `Corrupt` and names what was read.
+pub(crate) struct Take<'a> {
+    rest: &'a [u8],
+    what: &'static str,
+}
+
+impl<'a> Take<'a> {
+    pub fn new(what: &'static str, bytes: &'a [u8]) -> Self {
+        Take { rest: bytes, what }
+    }
+
+    pub fn bad(&self, why: impl std::fmt::Display) -> Error {
+        Error::corrupt("read the", self.what, why)
+    }
+
+    pub fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
+    pub fn byte(&mut self) -> Result<u8> {
+        let (first, rest) = self.rest.split_first().ok_or_else(|| self.bad("it is cut short"))?;
+        self.rest = rest;
+        Ok(*first)
+    }
+
+    pub fn number(&mut self) -> Result<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return match shift == 63 && byte > 1 {
+                    true => Err(self.bad("a number is out of range")),
+                    false => Ok(number),
+                };
+            }
+        }
+        Err(self.bad("a number is out of range"))
+    }
+
+    pub fn signed(&mut self) -> Result<i64> {
+        let number = self.number()?;
+        Ok((number >> 1) as i64 ^ -((number & 1) as i64))
+    }
+
+    /// A number of at most `max`.
+    pub fn number_to(&mut self, max: u64) -> Result<u64> {
+        let number = self.number()?;
+        match number <= max {
+            true => Ok(number),
+            false => Err(self.bad(format!("a number is {number}, more than the {max} that are possible"))),
+        }
+    }
+
+    /// How many items follow, where each takes at least `bytes_each`: never more than there are bytes for.
+    pub fn count(&mut self, bytes_each: usize) -> Result<usize> {
+        let most = self.rest.len() / bytes_each.max(1);
+        Ok(self.number_to(most as u64)? as usize)
+    }
+
+    pub fn slice(&mut self, length: usize) -> Result<&'a [u8]> {
+        if length > self.rest.len() {
+            return Err(self.bad("it is cut short"));
+        }
+        let (slice, rest) = self.rest.split_at(length);
+        self.rest = rest;
+        Ok(slice)
+    }
+
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        Ok(self.slice(N)?.try_into().expect("the slice has that length"))
+    }
+
+    pub fn bytes(&mut self) -> Result<&'a [u8]> {
+        let length = self.count(1)?;
+        self.slice(length)
+    }
+
+    /// Nothing may be left.
+    pub fn end(self) -> Result<()> {
+        match self.rest.is_empty() {
+            true => Ok(()),
+            false => Err(self.bad("bytes follow that do not belong to it")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_back_and_hostile_ones_are_refused() {
+        for number in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX] {
+            let mut bytes = Vec::new();
+            bytes.put_number(number);
+            bytes.put_signed(number as i64);
+            let mut take = Take::new("test", &bytes);
+            assert_eq!(take.number().unwrap(), number);
+            assert_eq!(take.signed().unwrap(), number as i64);
+            take.end().unwrap();
+        }
+        assert!(Take::new("test", &[0xff; 11]).number().is_err());
+        assert!(Take::new("test", &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]).number().is_err());
+        assert!(Take::new("test", &[5, 1, 2]).bytes().is_err());
+        assert!(Take::new("test", &[200, 1]).count(1).is_err());
+    }
+}

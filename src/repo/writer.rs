@@ -1,0 +1,341 @@
+//! One running backup's way into the repository: claims chunks, fills frames and packs, writes packs, then the index,
+//! then the snapshot, in that order and no other.
+
+use crate::cache::{Claim, Claims};
+use crate::error::{Error, Kind, Result};
+use crate::id::{ChunkId, IndexId, SnapshotId, WriterId};
+use crate::place::PackContents;
+use crate::repo::Repository;
+use crate::repo::format::{FRAME_RAW_BYTES, PACK_BYTES, index_name, snapshot_name};
+use crate::repo::index::{INDEX_CHUNKS_MAX, encode_index};
+use crate::repo::pack::OpenPack;
+use crate::repo::pending::Token;
+use crate::repo::snapshot::{SNAPSHOT_PURPOSE, Snapshot};
+use crate::repo::upload::Uploads;
+use crate::seal::{Audience, FrameSealer, random, seal_object};
+use crate::watch::Watch;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+/// How often a writer shows that it is alive.
+const RENEW: Duration = Duration::from_secs(60);
+/// Raw bytes of a frame of tree pages: smaller than of content, as trees are read a page here and there.
+const TREE_FRAME_RAW_BYTES: usize = 512 << 10;
+/// How often a commit is tried again after its right was taken away.
+const COMMIT_TRIES: usize = 3;
+
+#[derive(Clone, Debug)]
+pub struct WriterOptions {
+    /// Threads that store chunks at the same time; each has a lane of its own.
+    pub lanes: usize,
+    /// zstd's, 0 stores without compressing.
+    pub compression: i32,
+    pub host: String,
+    /// Bytes that packs on their way may take.
+    pub memory_bytes: u64,
+}
+
+/// A running backup. Dropped without a commit, what it stored stays as chunks that the next run finds.
+pub struct Writer {
+    repo: Repository,
+    claims: Claims,
+    lanes: Vec<Mutex<Lane>>,
+    packs: [Mutex<Packs>; 2],
+    uploads: Uploads,
+    heart: Heart,
+    checkpointing: Mutex<()>,
+    host: String,
+    /// Raw bytes of chunks that were new.
+    pub bytes_new: AtomicU64,
+    pub chunks_new: AtomicU64,
+}
+
+/// What one worker has in hand: its frames that are being filled, content and tree.
+struct Lane {
+    sealer: FrameSealer,
+    frames: [Filling; 2],
+}
+
+#[derive(Default)]
+struct Filling {
+    raw: Vec<u8>,
+    chunks: Vec<(ChunkId, u32)>,
+}
+
+/// The pack that takes frames now, and full ones that still wait for the bytes of a frame.
+#[derive(Default)]
+struct Packs {
+    current: Option<u64>,
+    open: HashMap<u64, OpenPack>,
+    next: u64,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic of another thread fails the run anyway; its half-done data never reaches a snapshot.
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Writer {
+    pub(super) fn start(repo: &Repository, options: &WriterOptions, watch: &Watch) -> Result<Self> {
+        let heart = Heart::start(repo, &options.host)?;
+        let lanes = (0..options.lanes.max(1))
+            .map(|_| {
+                let mut sealer_level = options.compression;
+                if sealer_level == 0 {
+                    sealer_level = 1;
+                }
+                Ok(Mutex::new(Lane { sealer: FrameSealer::new(sealer_level)?, frames: Default::default() }))
+            })
+            .collect::<Result<_>>()?;
+        let concurrency = match repo.storage().abilities().local {
+            true => 1,
+            false => ((options.memory_bytes / PACK_BYTES).saturating_sub(2) as usize).clamp(1, 5),
+        };
+        Ok(Writer {
+            claims: Claims::new(repo.view()),
+            lanes,
+            packs: Default::default(),
+            uploads: Uploads::start(repo.storage_shared(), concurrency, watch.progress.clone()),
+            heart,
+            checkpointing: Mutex::new(()),
+            host: options.host.clone(),
+            bytes_new: AtomicU64::new(0),
+            chunks_new: AtomicU64::new(0),
+            repo: repo.clone(),
+        })
+    }
+
+    /// Whether a chunk of that name is stored or on its way.
+    pub fn knows(&self, id: &ChunkId) -> Result<bool> {
+        self.repo.view().contains(id)
+    }
+
+    /// Names a chunk of content and stores it if nobody has.
+    pub fn store_content(&self, lane: usize, bytes: &[u8]) -> Result<ChunkId> {
+        let id = self.repo.keys().content_id(bytes);
+        self.store(lane, id, bytes, false)
+    }
+
+    /// Names a chunk of a tree (a page or a list) and stores it if nobody has.
+    pub fn store_tree(&self, lane: usize, bytes: &[u8]) -> Result<ChunkId> {
+        let id = self.repo.keys().tree_id(bytes);
+        self.store(lane, id, bytes, true)
+    }
+
+    fn store(&self, lane: usize, id: ChunkId, bytes: &[u8], tree: bool) -> Result<ChunkId> {
+        // The lane is held from the claim until the chunk is in its frame, so that a checkpoint that has passed all
+        // lanes has every chunk claimed before it.
+        let mut lane = locked(&self.lanes[lane]);
+        if self.claims.claim(&id)? != Claim::Mine {
+            return Ok(id);
+        }
+        self.uploads.check()?;
+        self.bytes_new.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.chunks_new.fetch_add(1, Ordering::Relaxed);
+        let limit = if tree { TREE_FRAME_RAW_BYTES } else { FRAME_RAW_BYTES };
+        let filling = &mut lane.frames[usize::from(tree)];
+        filling.raw.extend_from_slice(bytes);
+        filling.chunks.push((id, bytes.len() as u32));
+        if filling.raw.len() >= limit {
+            self.flush_frame(&mut lane, tree)?;
+        }
+        Ok(id)
+    }
+
+    /// Compresses and seals what a lane has gathered, and puts it into the current pack.
+    fn flush_frame(&self, lane: &mut Lane, tree: bool) -> Result<()> {
+        let filling = &mut lane.frames[usize::from(tree)];
+        if filling.chunks.is_empty() {
+            return Ok(());
+        }
+        let packs = &self.packs[usize::from(tree)];
+        lane.sealer.compress(&filling.raw, false)?;
+        let (serial, number, key) = {
+            let mut packs = locked(packs);
+            let serial = packs.current(self.repo.keys(), tree)?;
+            let pack = packs.open.get_mut(&serial).expect("the current pack is open");
+            (serial, pack.reserve(), pack.key.clone())
+        };
+        let sealed = lane.sealer.seal(&key, number, &filling.raw)?;
+        let raw = filling.raw.len() as u32;
+        let chunks = std::mem::take(&mut filling.chunks);
+        filling.raw.clear();
+        let full = {
+            let mut packs = locked(packs);
+            let pack = packs.open.get_mut(&serial).expect("a pack stays open while it awaits a frame");
+            pack.fill(number, sealed, raw, chunks);
+            if pack.stored_bytes >= PACK_BYTES && packs.current == Some(serial) {
+                packs.current = None;
+            }
+            packs.take_complete(serial)
+        };
+        full.map_or(Ok(()), |pack| self.send(pack))
+    }
+
+    fn send(&self, pack: OpenPack) -> Result<()> {
+        let (pieces, contents) = pack.finish()?;
+        self.uploads.send(pieces, contents)
+    }
+
+    /// Makes everything stored so far findable: packs are written, then the index object that names them, and the
+    /// local index learns of it. What a caller noted before it called is safe to rely on afterwards.
+    pub fn checkpoint(&self) -> Result<()> {
+        let _one_at_a_time = locked(&self.checkpointing);
+        for lane in &self.lanes {
+            let mut lane = locked(lane);
+            self.flush_frame(&mut lane, false)?;
+            self.flush_frame(&mut lane, true)?;
+        }
+        for packs in &self.packs {
+            let complete = {
+                let mut packs = locked(packs);
+                let serial = packs.current.take();
+                serial.and_then(|serial| packs.take_complete(serial))
+            };
+            if let Some(pack) = complete {
+                self.send(pack)?;
+            }
+        }
+        // A pack that another worker is just sealing into counts as sent once that worker is done.
+        let contents = self.uploads.settle(|| self.packs.iter().all(|packs| locked(packs).closing().is_none()))?;
+        self.write_index(contents)
+    }
+
+    fn write_index(&self, contents: Vec<PackContents>) -> Result<()> {
+        let mut written = Vec::new();
+        let mut group: Vec<PackContents> = Vec::new();
+        let mut chunks = 0;
+        let mut rest = contents.into_iter().peekable();
+        while let Some(pack) = rest.next() {
+            chunks += pack.frames.iter().map(|frame| frame.chunks.len()).sum::<usize>();
+            group.push(pack);
+            if chunks >= INDEX_CHUNKS_MAX || rest.peek().is_none() {
+                let sealed = seal_object(self.repo.keys(), Audience::Writers, "index", &encode_index(&group))?;
+                let id = IndexId(*blake3::hash(&sealed).as_bytes());
+                self.uploads.count(sealed.len() as u64);
+                self.repo.storage().put(&index_name(&id), sealed.into())?;
+                written.push((id, std::mem::take(&mut group)));
+                chunks = 0;
+            }
+        }
+        if written.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<ChunkId> = written
+            .iter()
+            .flat_map(|(_, packs)| packs)
+            .flat_map(|pack| &pack.frames)
+            .flat_map(|frame| frame.chunks.iter().map(|(id, _)| *id))
+            .collect();
+        let view = self.repo.learn(written)?;
+        self.claims.refresh(&view);
+        self.claims.settled(&ids);
+        Ok(())
+    }
+
+    /// Bytes sent to storage so far.
+    pub fn bytes_stored(&self) -> u64 {
+        self.uploads.bytes_sent()
+    }
+
+    /// The commit: after it the snapshot exists, for everybody and for good. Gives the name of its object.
+    pub fn commit(self, snapshot: &Snapshot) -> Result<String> {
+        self.checkpoint()?;
+        let name = snapshot_name(&snapshot.started.compact()?, &snapshot.id);
+        let body = seal_object(self.repo.keys(), Audience::Readers, SNAPSHOT_PURPOSE, &snapshot.encode())?;
+        let (storage, keys) = (self.repo.storage(), self.repo.keys());
+        let mut token = self.heart.stop();
+        for _ in 1..COMMIT_TRIES {
+            match token.commit(storage, keys, &name, body.clone()) {
+                Err(error) if error.is(Kind::Locked) => {
+                    // Somebody took this writer for dead. What it relied on may have been collected since.
+                    self.repo.revalidate()?;
+                    token = new_token(&self.repo, &self.host)?;
+                }
+                done => return done.map(|()| name),
+            }
+        }
+        token.commit(storage, keys, &name, body).map(|()| name)
+    }
+
+    /// Ends without a snapshot; what was stored is made findable for the next run.
+    pub fn abandon(self) -> Result<()> {
+        let saved = self.checkpoint();
+        self.heart.stop().withdraw(self.repo.storage())?;
+        saved
+    }
+}
+
+impl Packs {
+    fn current(&mut self, keys: &crate::seal::KeySet, tree: bool) -> Result<u64> {
+        if let Some(serial) = self.current {
+            return Ok(serial);
+        }
+        let serial = self.next;
+        self.next += 1;
+        self.open.insert(serial, OpenPack::new(keys, tree)?);
+        self.current = Some(serial);
+        Ok(serial)
+    }
+
+    /// Takes a pack that is closed and awaits nothing.
+    fn take_complete(&mut self, serial: u64) -> Option<OpenPack> {
+        let complete = self.current != Some(serial) && self.open.get(&serial).is_some_and(|pack| pack.awaited == 0);
+        complete.then(|| self.open.remove(&serial)).flatten()
+    }
+
+    /// A pack that is closed but still awaits frames.
+    fn closing(&self) -> Option<u64> {
+        self.open.keys().copied().find(|serial| self.current != Some(*serial))
+    }
+}
+
+fn new_token(repo: &Repository, host: &str) -> Result<Token> {
+    let started = jiff::Timestamp::now().to_string();
+    Token::create(repo.storage(), repo.keys(), repo.config().sharing, WriterId(random()?), host, &started)
+}
+
+/// Keeps the pending object fresh until it is stopped.
+struct Heart {
+    token: Arc<Mutex<Option<Token>>>,
+    stop: Option<crossbeam_channel::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Heart {
+    fn start(repo: &Repository, host: &str) -> Result<Self> {
+        let token = Arc::new(Mutex::new(Some(new_token(repo, host)?)));
+        let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+        let (beating, repo) = (token.clone(), repo.clone());
+        let beat = move || {
+            while let Err(crossbeam_channel::RecvTimeoutError::Timeout) = stopped.recv_timeout(RENEW) {
+                let mut token = locked(&beating);
+                let Some(token) = token.as_mut() else { return };
+                // A lost right shows at the commit, which then re-validates; other trouble may pass until the next beat.
+                if token.renew(repo.storage(), repo.keys()).is_err_and(|error| error.is(Kind::Locked)) {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("heart".to_owned())
+            .spawn(beat)
+            .map_err(|error| Error::io("start a thread", "", error))?;
+        Ok(Heart { token, stop: Some(stop), thread: Some(thread) })
+    }
+
+    fn stop(&self) -> Token {
+        locked(&self.token).take().expect("a heart is stopped once")
+    }
+}
+
+impl Drop for Heart {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}

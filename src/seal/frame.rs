@@ -1,0 +1,229 @@
+//! Frames: neighbouring chunks compressed together and sealed once under the key of their pack, checked before they go.
+//!
+//! Plain form of a frame: 1 byte method (0 stored, 1 zstd), 4 bytes length of the raw bytes, the payload. Sealed form:
+//! AES-256-GCM of that, nonce = the frame's number in its pack, tag appended. A pack's random key is itself sealed to
+//! the readers' public key (HPKE, RFC 9180) in the pack's first [`PACK_HEADER_BYTES`].
+
+use crate::error::{Error, Kind, Result};
+use crate::seal::object::aead_key;
+use crate::seal::{KeySet, Secret};
+use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce};
+use hpke::aead::AesGcm256;
+use hpke::kdf::HkdfSha256;
+use hpke::kem::X25519HkdfSha256;
+use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
+use std::cell::RefCell;
+
+const PACK_MAGIC: &[u8; 8] = b"siltpak1";
+const PACK_INFO: &[u8] = b"siltstone 2026 key of a pack";
+/// Magic, encapsulated key, sealed pack key with its tag.
+pub const PACK_HEADER_BYTES: usize = 8 + 32 + 32 + TAG_BYTES;
+const TAG_BYTES: usize = 16;
+const FRAME_HEAD_BYTES: usize = 5;
+/// What sealing adds to a frame that does not compress.
+pub const SEAL_BYTES: usize = FRAME_HEAD_BYTES + TAG_BYTES;
+/// Compression must save this part of the bytes, or they are stored as they are: 1/32.
+const GAIN_SHIFT: u32 = 5;
+
+/// The key of one pack. Numbers of frames are its nonces, so whoever numbers them never uses one twice.
+pub struct FrameKey(LessSafeKey);
+
+/// A fresh pack key and the pack's header, which holds it for the readers.
+pub fn new_pack_key(keys: &KeySet) -> Result<(FrameKey, [u8; PACK_HEADER_BYTES])> {
+    let failed = || Error::new(Kind::Failed, "make the key of a pack", "");
+    let secret = Secret::random()?;
+    let (encapsulated, mut context) =
+        hpke::setup_sender::<AesGcm256, HkdfSha256, X25519HkdfSha256>(&OpModeS::Base, keys.public(), PACK_INFO)
+            .map_err(|_| failed())?;
+    let sealed = context.seal(&secret.0, b"").map_err(|_| failed())?;
+    let mut header = [0; PACK_HEADER_BYTES];
+    header[..8].copy_from_slice(PACK_MAGIC);
+    header[8..40].copy_from_slice(&encapsulated.to_bytes());
+    header[40..].copy_from_slice(&sealed);
+    Ok((FrameKey(aead_key(&secret)), header))
+}
+
+/// The key of a pack from its header; needs a full key.
+pub fn open_pack_key(keys: &KeySet, header: &[u8]) -> Result<FrameKey> {
+    let bad = |why: &str| Error::corrupt("read the header of the pack", "", why);
+    if header.len() < PACK_HEADER_BYTES || &header[..8] != PACK_MAGIC {
+        return Err(bad("it is not a pack of siltstone"));
+    }
+    let encapsulated = <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(&header[8..40]).map_err(|_| bad("bad key"))?;
+    let mut context = hpke::setup_receiver::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
+        &OpModeR::Base,
+        keys.private()?,
+        &encapsulated,
+        PACK_INFO,
+    )
+    .map_err(|_| bad("bad key"))?;
+    let broken = "its key was changed since it was written, or belongs to another repository";
+    let secret = context.open(&header[40..PACK_HEADER_BYTES], b"").map_err(|_| bad(broken))?;
+    Ok(FrameKey(aead_key(&Secret(secret.try_into().map_err(|_| bad(broken))?))))
+}
+
+fn nonce(number: u32) -> Nonce {
+    let mut bytes = [0; 12];
+    bytes[8..].copy_from_slice(&number.to_be_bytes());
+    Nonce::assume_unique_for_key(bytes)
+}
+
+/// Compresses and seals frames; keeps its compression context and buffers. One per worker.
+pub struct FrameSealer {
+    compressor: zstd::bulk::Compressor<'static>,
+    opener: FrameOpener,
+    plain: Vec<u8>,
+    check: Vec<u8>,
+}
+
+impl FrameSealer {
+    /// `level` is zstd's, from -7 to 22; 0 stores without compressing.
+    pub fn new(level: i32) -> Result<Self> {
+        let failed = |error| Error::io("prepare compression at level", level, error);
+        let mut compressor = zstd::bulk::Compressor::new(level.max(-7)).map_err(failed)?;
+        // The frame's tag and the chunk ids already protect the content; the raw length stands before it.
+        use zstd::zstd_safe::CParameter;
+        for parameter in [CParameter::ChecksumFlag(false), CParameter::ContentSizeFlag(false)] {
+            compressor.set_parameter(parameter).map_err(failed)?;
+        }
+        Ok(FrameSealer {
+            compressor,
+            opener: FrameOpener::new()?,
+            plain: Vec::new(),
+            check: Vec::new(),
+        })
+    }
+
+    /// First step, the expensive one: brings a frame into its plain form. Needs no key yet.
+    pub fn compress(&mut self, raw: &[u8], store_only: bool) -> Result<()> {
+        let length = u32::try_from(raw.len())
+            .map_err(|_| Error::new(Kind::Failed, "seal a frame", "").because("it is too large"))?;
+        self.plain.clear();
+        self.plain.push(1);
+        self.plain.extend_from_slice(&length.to_le_bytes());
+        let worth_it = raw.len() - (raw.len() >> GAIN_SHIFT);
+        if !store_only && worth_it > 0 {
+            self.plain.resize(FRAME_HEAD_BYTES + worth_it, 0);
+            // A destination too small for a real gain makes zstd give up early on what does not compress.
+            if let Ok(length) = self.compressor.compress_to_buffer(raw, &mut self.plain[FRAME_HEAD_BYTES..]) {
+                self.plain.truncate(FRAME_HEAD_BYTES + length);
+                return Ok(());
+            }
+            self.plain.truncate(FRAME_HEAD_BYTES);
+        }
+        self.plain[0] = 0;
+        self.plain.extend_from_slice(raw);
+        Ok(())
+    }
+
+    /// Second step: seals what [`compress`](Self::compress) prepared, opens it again and compares it with `raw`, so
+    /// that a bad bit of memory does not become a backup.
+    pub fn seal(&mut self, key: &FrameKey, number: u32, raw: &[u8]) -> Result<Vec<u8>> {
+        let failed = |why: &str| Error::new(Kind::Failed, "seal a frame", "").because(why.to_owned());
+        let mut sealed = Vec::with_capacity(self.plain.len() + TAG_BYTES);
+        sealed.extend_from_slice(&self.plain);
+        key.0
+            .seal_in_place_append_tag(nonce(number), Aad::empty(), &mut sealed)
+            .map_err(|_| failed("encryption failed"))?;
+        self.opener.open(key, number, &sealed, raw.len(), &mut self.check)?;
+        if self.check != raw {
+            return Err(failed("what was sealed does not open to what was read")
+                .hint("the memory or the processor of this machine is faulty: test it before trusting its backups"));
+        }
+        Ok(sealed)
+    }
+}
+
+/// Opens frames; keeps its buffers. One per worker.
+pub struct FrameOpener {
+    decompressor: zstd::bulk::Decompressor<'static>,
+    plain: Vec<u8>,
+}
+
+impl FrameOpener {
+    pub fn new() -> Result<Self> {
+        let decompressor = zstd::bulk::Decompressor::new()
+            .map_err(|error| Error::io("prepare decompression", "", error))?;
+        Ok(FrameOpener { decompressor, plain: Vec::new() })
+    }
+
+    /// Authenticates, decrypts and decompresses into `raw`, which must come out `raw_length` bytes long.
+    pub fn open(&mut self, key: &FrameKey, number: u32, sealed: &[u8], raw_length: usize, raw: &mut Vec<u8>) -> Result<()> {
+        let bad = |why: &str| Error::corrupt("open frame", number, why);
+        let split = sealed.len().checked_sub(TAG_BYTES).filter(|plain| *plain >= FRAME_HEAD_BYTES);
+        let (body, tag) = sealed.split_at(split.ok_or_else(|| bad("it is cut short"))?);
+        self.plain.resize(body.len(), 0);
+        key.0
+            .open_separate_gather(nonce(number), Aad::empty(), body, tag, &mut self.plain)
+            .map_err(|_| bad("it was changed since it was written"))?;
+        let (head, payload) = self.plain.split_at(FRAME_HEAD_BYTES);
+        let stated = u32::from_le_bytes(head[1..].try_into().expect("four bytes")) as usize;
+        if stated != raw_length {
+            return Err(bad("its length is not what the index says"));
+        }
+        raw.clear();
+        match head[0] {
+            0 => raw.extend_from_slice(payload),
+            1 => {
+                raw.resize(raw_length, 0);
+                let length = self
+                    .decompressor
+                    .decompress_to_buffer(payload, raw.as_mut_slice())
+                    .map_err(|_| bad("it does not decompress"))?;
+                raw.truncate(length);
+            }
+            _ => return Err(bad("it is packed in a way that this version does not know").with_kind(Kind::Unsupported)),
+        }
+        match raw.len() == raw_length {
+            true => Ok(()),
+            false => Err(bad("its length is not what it states")),
+        }
+    }
+}
+
+/// Decompresses a zstd frame of at most `bytes_max`; `None` for damage or more than that.
+pub(super) fn decompress_bounded(packed: &[u8], bytes_max: u64) -> Option<Vec<u8>> {
+    thread_local! {
+        static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+    }
+    let stated = zstd::zstd_safe::get_frame_content_size(packed).ok().flatten()?;
+    if stated > bytes_max {
+        return None;
+    }
+    DECOMPRESSOR.with_borrow_mut(|slot| {
+        if slot.is_none() {
+            *slot = Some(zstd::bulk::Decompressor::new().ok()?);
+        }
+        slot.as_mut()?.decompress(packed, usize::try_from(stated).ok()?).ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_come_back_and_every_changed_bit_is_noticed() {
+        let keys = KeySet::from_master(Secret([3; 32]));
+        let (key, header) = new_pack_key(&keys).unwrap();
+        let again = open_pack_key(&keys, &header).unwrap();
+        let mut sealer = FrameSealer::new(3).unwrap();
+        let mut opener = FrameOpener::new().unwrap();
+        let noise: Vec<u8> = (0..2000u32).flat_map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[..4].to_vec()).collect();
+        for raw in [&b""[..], b"a", &[7; 5000], &noise] {
+            sealer.compress(raw, false).unwrap();
+            let sealed = sealer.seal(&key, 5, raw).unwrap();
+            assert!(sealed.len() <= raw.len() + SEAL_BYTES);
+            let mut out = Vec::new();
+            opener.open(&again, 5, &sealed, raw.len(), &mut out).unwrap();
+            assert_eq!(out, raw);
+            assert!(opener.open(&again, 6, &sealed, raw.len(), &mut out).is_err());
+            assert!(opener.open(&again, 5, &sealed, raw.len() + 1, &mut out).is_err());
+            for at in 0..sealed.len() {
+                let mut bent = sealed.clone();
+                bent[at] ^= 0x10;
+                assert!(opener.open(&again, 5, &bent, raw.len(), &mut out).is_err());
+            }
+        }
+    }
+}
