@@ -21,6 +21,10 @@ use std::sync::OnceLock;
 /// Where less is lost by leaving the file system to grow a file as it is written.
 pub const PREALLOCATE_BYTES_MIN: u64 = 1 << 20;
 
+/// Between these every file system keeps a time.
+const TIME_SECONDS_MIN: i64 = i32::MIN as i64 + 1;
+const TIME_SECONDS_MAX: i64 = i32::MAX as i64;
+
 /// What of the metadata is to be brought back.
 #[derive(Clone, Copy, Debug)]
 pub struct ApplyOptions<'a> {
@@ -320,11 +324,13 @@ pub fn apply_metadata(
     }
 
     match subject.set_modified(meta.modified) {
-        // File systems with small time fields clamp without a word; within 32 bits all can keep it.
-        Ok(()) if i32::try_from(meta.modified.seconds).is_err() => match stat() {
-            Ok(stat) if stat.modified.seconds == meta.modified.seconds => (),
+        // File systems with small time fields clamp without a word; within 32 bits all can keep it (at the very ends
+        // the kernel drops the nanoseconds).
+        Ok(()) if !(TIME_SECONDS_MIN..TIME_SECONDS_MAX).contains(&meta.modified.seconds) => match stat() {
+            Ok(stat) if stat.modified == meta.modified => (),
             Ok(stat) => {
-                let why = format!("the file system made {} of {} s", stat.modified.seconds, meta.modified.seconds);
+                let (got, asked) = (stat.modified.seconds, meta.modified.seconds);
+                let why = format!("the file system keeps second {got} for {asked}");
                 let error = Error::new(Kind::Unsupported, "set the modification time", shown(subject.name()));
                 lose("modification time", error.because(why));
             }
