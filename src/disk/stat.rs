@@ -108,18 +108,18 @@ impl Stat {
     #[cold]
     fn from_stat(from: &rustix::fs::Stat) -> Stat {
         let parts = |number: u64| (rustix::fs::major(number), rustix::fs::minor(number));
-        let device = parts(from.st_dev as u64);
+        let device = parts(from.st_dev);
         Stat {
             mode: from.st_mode,
             kind: kind_of(FileType::from_raw_mode(from.st_mode)),
             size: from.st_size as u64,
             uid: from.st_uid,
             gid: from.st_gid,
-            modified: Time { seconds: from.st_mtime as i64, nanoseconds: from.st_mtime_nsec as u32 },
-            changed: Time { seconds: from.st_ctime as i64, nanoseconds: from.st_ctime_nsec as u32 },
+            modified: Time { seconds: from.st_mtime, nanoseconds: from.st_mtime_nsec as u32 },
+            changed: Time { seconds: from.st_ctime, nanoseconds: from.st_ctime_nsec as u32 },
             inode: from.st_ino,
             device: device_number(device.0, device.1),
-            special: parts(from.st_rdev as u64),
+            special: parts(from.st_rdev),
             links: from.st_nlink as u32,
             blocks: from.st_blocks as u64,
             mount: 0,
