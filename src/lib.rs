@@ -2,6 +2,7 @@
 //!
 //! Rooms in the order in which the bytes travel; a room imports only rooms above it (docs/ARCHITECTURE.md).
 
+pub mod disk;
 pub mod entry;
 pub mod error;
 pub mod id;

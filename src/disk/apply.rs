@@ -1,0 +1,464 @@
+//! Create what a snapshot holds and give it its metadata, with as few system calls as the kernel allows.
+//!
+//! A plain file of the user who restores costs open, write, futimens, close. What makes more calls superfluous is
+//! known, not assumed: the thread's umask ([`super::umask`]), who owns what is created here (asked once per tree) and
+//! whether directories hand down an ACL.
+
+use super::flags::{set_early_flags, set_flags};
+use super::owner::Owners;
+use super::read_dir::Directory;
+use super::refused::{refused, shown};
+use super::stat::{Stat, fstat};
+use super::umask::taken_away;
+use super::xattr::{self, ACL_ACCESS, ACL_DEFAULT};
+use crate::entry::{EntryKind, Hole, Metadata, Time};
+use crate::error::{Error, Kind, Result};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, FallocateFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+use rustix::io::Errno;
+use std::sync::OnceLock;
+
+/// Where less is lost by leaving the file system to grow a file as it is written.
+pub const PREALLOCATE_BYTES_MIN: u64 = 1 << 20;
+
+/// Between these every file system keeps a time.
+const TIME_SECONDS_MIN: i64 = i32::MIN as i64 + 1;
+const TIME_SECONDS_MAX: i64 = i32::MAX as i64;
+
+/// What of the metadata is to be brought back.
+#[derive(Clone, Copy, Debug)]
+pub struct ApplyOptions<'a> {
+    /// User and group; without privilege it is mostly refused.
+    pub owner: bool,
+    /// By number even if this machine knows the name.
+    pub numeric_ids: bool,
+    pub owners: &'a Owners,
+    pub xattrs: bool,
+    pub flags: bool,
+}
+
+/// Something that could not be kept: the entry is there, but not in every point as it was.
+#[derive(Debug)]
+pub struct Loss {
+    /// "owner", "mode", "attribute user.x", "modification time", "flags", "setuid bit".
+    pub what: String,
+    pub error: Error,
+}
+
+/// What metadata are applied to.
+#[derive(Clone, Copy)]
+pub enum Subject<'a> {
+    Open(BorrowedFd<'a>),
+    /// A name in a directory, of a link itself.
+    Named(&'a Directory, &'a [u8]),
+}
+
+/// What an inode has already, so that only differences cost calls.
+#[derive(Clone, Copy, Debug)]
+pub struct Current {
+    pub uid: u32,
+    pub gid: u32,
+    /// Permission bits; [`MODE_UNKNOWN`] where only a chmod makes sure.
+    pub mode: u32,
+    /// New in this restore: it has no attributes but perhaps inherited ACLs.
+    pub new: bool,
+    pub inherited_acl: bool,
+}
+
+pub const MODE_UNKNOWN: u32 = u32::MAX;
+
+impl From<&Stat> for Current {
+    fn from(stat: &Stat) -> Self {
+        Current { uid: stat.uid, gid: stat.gid, mode: stat.permissions(), new: false, inherited_acl: false }
+    }
+}
+
+/// A directory that entries are created in.
+pub struct Target {
+    directory: Directory,
+    /// Who owns what is created here. Learned from the first one, since mount options (grpid, uid mapping, squashed
+    /// root) and setgid decide it; the same in every directory created below.
+    owner: OnceLock<(u32, u32)>,
+    hands_down_acl: bool,
+    hands_down_group: bool,
+}
+
+impl Target {
+    /// A directory that was there before.
+    pub fn new(directory: Directory) -> Result<Target> {
+        let hands_down_group = fstat(&directory)?.mode & 0o2000 != 0;
+        let hands_down_acl = xattr::has_default_acl(&directory);
+        Ok(Target { directory, owner: OnceLock::new(), hands_down_acl, hands_down_group })
+    }
+
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    fn current(&self, mode: u32, stat: impl FnOnce() -> Result<Stat>) -> Result<Current> {
+        let (uid, gid) = match self.owner.get() {
+            Some(known) => *known,
+            None => {
+                let stat = stat()?;
+                *self.owner.get_or_init(|| (stat.uid, stat.gid))
+            }
+        };
+        let mode = match self.hands_down_acl || mode & taken_away() != 0 {
+            true => MODE_UNKNOWN,
+            false => mode,
+        };
+        Ok(Current { uid, gid, mode, new: true, inherited_acl: self.hands_down_acl })
+    }
+
+    /// Creates a file, open for writing; `AlreadyExists` whatever has the name. Flags that must be there before the
+    /// content are set.
+    #[inline]
+    pub fn create_file(&self, name: &[u8], meta: &Metadata) -> Result<(OwnedFd, Current)> {
+        let mode = creation_mode(meta);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.directory, name, flags, Mode::from_raw_mode(mode))
+            .map_err(|errno| refused("create", name, errno))?;
+        // Best effort: what is missing is found when the flags are applied.
+        let _ = set_early_flags(&fd, meta.flags);
+        let current = self.current(mode, || fstat(&fd))?;
+        Ok((fd, current))
+    }
+
+    /// Creates a directory and opens it. Until its own metadata are applied, after its children's, only its owner
+    /// can write to it.
+    pub fn create_directory(&self, name: &[u8], meta: &Metadata) -> Result<(Target, Current)> {
+        let mode = (creation_mode(meta) & 0o755) | 0o700;
+        rustix::fs::mkdirat(&self.directory, name, Mode::from_raw_mode(mode))
+            .map_err(|errno| refused("create the directory", name, errno))?;
+        let directory = self.directory.open_child(name)?;
+        let _ = set_early_flags(&directory, meta.flags);
+        let mut current = self.current(mode, || fstat(&directory))?;
+        if self.hands_down_group {
+            current.mode = MODE_UNKNOWN;
+        }
+        let owner = OnceLock::from((current.uid, current.gid));
+        let (hands_down_acl, hands_down_group) = (self.hands_down_acl, self.hands_down_group);
+        Ok((Target { directory, owner, hands_down_acl, hands_down_group }, current))
+    }
+
+    pub fn create_symlink(&self, name: &[u8], points_to: &[u8]) -> Result<Current> {
+        rustix::fs::symlinkat(points_to, &self.directory, name)
+            .map_err(|errno| refused("create the link", name, errno))?;
+        self.current(0, || self.directory.stat(name))
+    }
+
+    /// Creates a device node (which takes privilege) or a FIFO.
+    pub fn create_special(&self, name: &[u8], kind: EntryKind, device: (u32, u32), meta: &Metadata) -> Result<Current> {
+        let (file_type, number) = match kind {
+            EntryKind::Fifo => (FileType::Fifo, 0),
+            EntryKind::BlockDevice => (FileType::BlockDevice, rustix::fs::makedev(device.0, device.1)),
+            EntryKind::CharDevice => (FileType::CharacterDevice, rustix::fs::makedev(device.0, device.1)),
+            _ => return Err(Error::invalid("create the device", shown(name), "it is no device and no FIFO")),
+        };
+        let mode = creation_mode(meta);
+        rustix::fs::mknodat(&self.directory, name, file_type, Mode::from_raw_mode(mode), number)
+            .map_err(|errno| refused("create the device", name, errno))?;
+        self.current(mode, || self.directory.stat(name))
+    }
+
+    /// Another name for the inode that `from_name` in `from` is, a link itself if it is one.
+    pub fn create_hard_link(&self, name: &[u8], from: &Directory, from_name: &[u8]) -> Result<()> {
+        rustix::fs::linkat(from, from_name, &self.directory, name, AtFlags::empty())
+            .map_err(|errno| refused("create the hard link", name, errno))
+    }
+
+    /// Moves a name of this directory over one in `to`, replacing it in one step.
+    pub fn rename(&self, name: &[u8], to: &Target, to_name: &[u8]) -> Result<()> {
+        rustix::fs::renameat(&self.directory, name, &to.directory, to_name)
+            .map_err(|errno| refused("rename", name, errno))
+    }
+
+    /// Removes a name and all below it; see [`super::remove::remove_all`].
+    pub fn remove(&self, name: &[u8]) -> Result<()> {
+        super::remove::remove_all(&self.directory, name)
+    }
+}
+
+/// With which mode something is created. The special bits come after the owner, who decides what they mean (and a
+/// chown clears them); what has attributes stays private until they are there, since an ACL makes the group's bits
+/// mean something else, and writable for its owner, since `user.*` takes the right to write.
+#[inline]
+pub fn creation_mode(meta: &Metadata) -> u32 {
+    match meta.mode & 0o7000 != 0 || !meta.xattrs.is_empty() {
+        true => (meta.mode & 0o700) | 0o600,
+        false => meta.mode & 0o777,
+    }
+}
+
+/// Writes all bytes at an offset.
+#[inline]
+pub fn write_all_at(fd: impl AsFd, mut bytes: &[u8], mut offset: u64) -> Result<()> {
+    let fd = fd.as_fd();
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(fd, bytes, offset) {
+            Ok(0) => return Err(refused("write", b"", Errno::IO)),
+            Ok(count) => {
+                bytes = &bytes[count..];
+                offset += count as u64;
+            }
+            Err(Errno::INTR) => (),
+            Err(errno) => return Err(refused("write", b"", errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Reserves space for a large file without holes, so that it lies in one piece and a full disk shows before the
+/// content is fetched. Its size is `size` afterwards where the file system can do that, else unchanged.
+pub fn preallocate(fd: impl AsFd, size: u64) -> Result<()> {
+    if size < PREALLOCATE_BYTES_MIN {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(fd, FallocateFlags::empty(), 0, size) {
+        Err(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(refused("reserve space", b"", errno)),
+        _ => Ok(()),
+    }
+}
+
+/// Sets the size: what was not written reads as zeros and takes no space.
+pub fn set_size(fd: impl AsFd, size: u64) -> Result<()> {
+    rustix::fs::ftruncate(fd, size).map_err(|errno| refused("set the size of a file", b"", errno))
+}
+
+/// Makes a hole in a file that has bytes there; zeros are written where the file system knows no holes.
+pub fn punch_hole(fd: impl AsFd, hole: Hole) -> Result<()> {
+    let fd = fd.as_fd();
+    let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match rustix::fs::fallocate(fd, how, hole.offset, hole.length) {
+        Ok(()) => Ok(()),
+        Err(Errno::NOTSUP | Errno::NOSYS | Errno::NODEV) => {
+            let zeros = [0; 64 << 10];
+            let (mut at, end) = (hole.offset, hole.offset.saturating_add(hole.length));
+            while at < end {
+                let length = (end - at).min(zeros.len() as u64);
+                write_all_at(fd, &zeros[..length as usize], at)?;
+                at += length;
+            }
+            Ok(())
+        }
+        Err(errno) => Err(refused("make a hole in a file", b"", errno)),
+    }
+}
+
+/// Gives an inode its metadata, in the one order that works: owner (clears setuid and capabilities), attributes (an
+/// ACL sets the mode; `user.*` takes the right to write), mode, times, flags (may forbid all further changes). The
+/// access time stays. `current` is what a creator returned or a stat said; None asks. What cannot be kept is
+/// returned and stops nothing.
+pub fn apply_metadata(
+    subject: Subject<'_>,
+    current: Option<Current>,
+    meta: &Metadata,
+    kind: EntryKind,
+    options: &ApplyOptions<'_>,
+) -> Vec<Loss> {
+    let mut losses = Vec::new();
+    let mut lose = |what: &str, error: Error| losses.push(Loss { what: what.to_owned(), error });
+    let stat = || match subject {
+        Subject::Open(fd) => fstat(fd),
+        Subject::Named(directory, name) => directory.stat(name),
+    };
+    let mut current = match current.map_or_else(|| stat().map(|stat| Current::from(&stat)), Ok) {
+        Ok(current) => current,
+        Err(error) => {
+            lose("metadata", error);
+            return losses;
+        }
+    };
+    let (uid, gid) = wanted_owner(meta, options);
+
+    if options.owner && (current.uid != uid || current.gid != gid) {
+        match subject.chown((current.uid != uid).then_some(uid), (current.gid != gid).then_some(gid)) {
+            Ok(()) => (current.uid, current.gid) = (uid, gid),
+            Err(errno) => {
+                // Without privilege one may still give a file to a group of one's own.
+                if current.gid != gid && current.uid != uid && subject.chown(None, Some(gid)).is_ok() {
+                    current.gid = gid;
+                }
+                lose("owner", refused("change the owner", subject.name(), errno));
+            }
+        }
+        if kind == EntryKind::File && current.mode & 0o6000 != 0 {
+            current.mode = MODE_UNKNOWN;
+        }
+    }
+    let mut mode = meta.mode & 0o7777;
+    // Who runs a setuid file is its owner: on somebody else's it would be a hole.
+    let unsafe_bits = match kind {
+        EntryKind::File => (u32::from(current.uid != uid) * 0o4000) | (u32::from(current.gid != gid) * 0o2000),
+        _ => 0,
+    };
+    if mode & unsafe_bits != 0 {
+        mode &= !unsafe_bits;
+        lose("setuid bit", Error::new(Kind::Denied, "set the setuid bit", "").because("the owner is another"));
+    }
+
+    if options.xattrs {
+        if !current.new || current.inherited_acl {
+            subject.clear_xattrs(meta, kind, current.new, &mut lose);
+            current.mode = MODE_UNKNOWN;
+        }
+        for one in &meta.xattrs {
+            if one.name == ACL_ACCESS.to_bytes() {
+                current.mode = MODE_UNKNOWN;
+            }
+            let set = match subject {
+                Subject::Open(fd) => xattr::set_xattr(fd, one),
+                Subject::Named(directory, name) => xattr::set_xattr_at(directory, name, one),
+            };
+            if let Err(error) = set {
+                lose(&format!("attribute {}", shown(&one.name)), error);
+            }
+        }
+    }
+
+    if kind != EntryKind::Symlink
+        && current.mode != mode
+        && let Err(errno) = subject.chmod(mode)
+    {
+        lose("mode", refused("change the mode", subject.name(), errno));
+    }
+
+    match subject.set_modified(meta.modified) {
+        // File systems with small time fields clamp without a word; within 32 bits all can keep it (at the very ends
+        // the kernel drops the nanoseconds).
+        Ok(()) if !(TIME_SECONDS_MIN..TIME_SECONDS_MAX).contains(&meta.modified.seconds) => match stat() {
+            Ok(stat) if stat.modified == meta.modified => (),
+            Ok(stat) => {
+                let (got, asked) = (stat.modified.seconds, meta.modified.seconds);
+                let why = format!("the file system keeps second {got} for {asked}");
+                let error = Error::new(Kind::Unsupported, "set the modification time", shown(subject.name()));
+                lose("modification time", error.because(why));
+            }
+            Err(error) => lose("modification time", error),
+        },
+        Ok(()) => (),
+        Err(errno) => lose("modification time", refused("set the modification time", subject.name(), errno)),
+    }
+
+    if options.flags && meta.flags != 0 && matches!(kind, EntryKind::File | EntryKind::Directory) {
+        let set = match subject {
+            Subject::Open(fd) => set_flags(fd, meta.flags),
+            Subject::Named(directory, name) => {
+                super::open::open_file(directory, name).and_then(|fd| set_flags(&fd, meta.flags))
+            }
+        };
+        if let Err(error) = set {
+            lose("flags", error);
+        }
+    }
+    losses
+}
+
+/// The owner by name if this machine knows it, else by number.
+#[inline]
+fn wanted_owner(meta: &Metadata, options: &ApplyOptions<'_>) -> (u32, u32) {
+    if options.numeric_ids || !options.owner {
+        return (meta.uid, meta.gid);
+    }
+    // The same number on both sides needs no search: the usual case, a restore on the same machine.
+    let uid = match options.owners.user_name(meta.uid) == meta.user || meta.user.is_empty() {
+        true => meta.uid,
+        false => options.owners.uid(&meta.user).unwrap_or(meta.uid),
+    };
+    let gid = match options.owners.group_name(meta.gid) == meta.group || meta.group.is_empty() {
+        true => meta.gid,
+        false => options.owners.gid(&meta.group).unwrap_or(meta.gid),
+    };
+    (uid, gid)
+}
+
+impl Subject<'_> {
+    fn name(&self) -> &[u8] {
+        match self {
+            Subject::Open(_) => b"",
+            Subject::Named(_, name) => name,
+        }
+    }
+
+    fn chown(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+        // All ones means "leave it" to the kernel and is nobody's number.
+        if uid == Some(u32::MAX) || gid == Some(u32::MAX) {
+            return Err(Errno::INVAL);
+        }
+        let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+        match self {
+            Subject::Open(fd) => rustix::fs::fchown(fd, uid, gid),
+            Subject::Named(directory, name) => {
+                rustix::fs::chownat(directory, *name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+            }
+        }
+    }
+
+    fn chmod(&self, mode: u32) -> Result<(), Errno> {
+        let mode = Mode::from_raw_mode(mode);
+        match self {
+            Subject::Open(fd) => rustix::fs::fchmod(fd, mode),
+            // fchmodat follows links, and the call that does not is younger than Linux 6.6.
+            Subject::Named(directory, name) => {
+                use rustix::fd::AsRawFd;
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let fd = rustix::fs::openat(directory, *name, flags, Mode::empty())?;
+                rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), mode)
+            }
+        }
+    }
+
+    #[inline]
+    fn set_modified(&self, time: Time) -> Result<(), Errno> {
+        // Larger ones are the kernel's words for "now" and "leave it".
+        if time.nanoseconds >= 1_000_000_000 {
+            return Err(Errno::INVAL);
+        }
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            last_modification: Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() },
+        };
+        match self {
+            Subject::Open(fd) => rustix::fs::futimens(fd, &times),
+            Subject::Named(directory, name) => {
+                rustix::fs::utimensat(directory, *name, &times, AtFlags::SYMLINK_NOFOLLOW)
+            }
+        }
+    }
+
+    /// Removes attributes that the entry does not have: inherited ACLs of a new one, all others of an older one.
+    fn clear_xattrs(&self, meta: &Metadata, kind: EntryKind, new: bool, lose: &mut impl FnMut(&str, Error)) {
+        let found = match (new, self) {
+            (true, _) if kind == EntryKind::Symlink => return,
+            (true, _) => vec![ACL_ACCESS.to_owned(), ACL_DEFAULT.to_owned()],
+            (false, Subject::Open(fd)) => names_of(xattr::read_xattrs(fd), lose),
+            (false, Subject::Named(directory, name)) => names_of(xattr::read_xattrs_at(directory, *name), lose),
+        };
+        for name in found {
+            // Labels come from the policy of this machine; without another one they stay.
+            if name.as_c_str() == c"security.selinux" || meta.xattrs.iter().any(|one| one.name == name.to_bytes()) {
+                continue;
+            }
+            if name.as_c_str() == ACL_DEFAULT && kind != EntryKind::Directory {
+                continue;
+            }
+            let removed = match self {
+                Subject::Open(fd) => xattr::remove_xattr(fd, &name),
+                Subject::Named(directory, of) => xattr::remove_xattr_at(directory, *of, &name),
+            };
+            if let Err(error) = removed {
+                lose(&format!("attribute {}", name.to_string_lossy()), error);
+            }
+        }
+    }
+}
+
+fn names_of(found: Result<Vec<crate::entry::Xattr>>, lose: &mut impl FnMut(&str, Error)) -> Vec<std::ffi::CString> {
+    match found {
+        Ok(found) => found.into_iter().filter_map(|one| std::ffi::CString::new(one.name).ok()).collect(),
+        Err(error) => {
+            lose("attributes", error);
+            Vec::new()
+        }
+    }
+}

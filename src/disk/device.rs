@@ -1,0 +1,213 @@
+//! Guess what lies below a path: how many readers suit it, whether it is a network, whether two paths share a disk.
+//!
+//! Guesses only steer speed. Read from /proc/self/mountinfo and /sys/dev/block; where those are hidden, an SSD is assumed.
+
+use super::stat::stat_path;
+use crate::error::Result;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+const READERS_ROTATIONAL: usize = 1;
+const READERS_SATA: usize = 4;
+const READERS_NVME: usize = 6;
+const READERS_NETWORK: usize = 12;
+
+/// Disks below disks (RAID on LVM on a loop file on …) are followed so far.
+const DEPTH_MAX: usize = 8;
+const MOUNTS_BYTES_MAX: u64 = 16 << 20;
+
+/// `f_type` of file systems whose data lie on other machines.
+const NETWORK_MAGICS: [u32; 13] = [
+    0x6969,      // NFS
+    0x517b,      // SMB
+    0xff53_4d42, // CIFS
+    0xfe53_4d42, // SMB 2 and later
+    0x00c3_6400, // Ceph
+    0x0102_1997, // 9P
+    0x5346_414f, // AFS
+    0x6b41_4653, // the kernel's AFS
+    0x7375_7245, // Coda
+    0x0bd0_0bd0, // Lustre
+    0x4750_4653, // GPFS
+    0x1983_0326, // BeeGFS
+    0x786f_4256, // VirtualBox' shared folders
+];
+/// tmpfs, ramfs, hugetlbfs.
+const MEMORY_MAGICS: [u32; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
+const FUSE_MAGIC: u32 = 0x6573_5546;
+/// FUSE file systems that read from a disk of this machine.
+const FUSE_LOCAL: [&str; 6] =
+    ["fuseblk", "fuse.ntfs-3g", "fuse.mergerfs", "fuse.gocryptfs", "fuse.bindfs", "fuse.encfs"];
+
+/// What holds the data of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Medium {
+    Rotational,
+    Sata,
+    Nvme,
+    Network,
+    Memory,
+}
+
+/// How many readers at once suit the device below a path.
+pub fn readers_for(path: &[u8]) -> Result<usize> {
+    Ok(match medium_of(path)? {
+        Medium::Rotational => READERS_ROTATIONAL,
+        Medium::Sata => READERS_SATA,
+        Medium::Nvme => READERS_NVME,
+        Medium::Network => READERS_NETWORK,
+        Medium::Memory => std::thread::available_parallelism().map_or(1, usize::from),
+    })
+}
+
+/// Whether what lies at the path comes from another machine.
+pub fn is_network(path: &[u8]) -> Result<bool> {
+    Ok(medium_of(path)? == Medium::Network)
+}
+
+/// Whether one broken disk would take both: the same file system, or file systems on the same disk. Unknown (network,
+/// or two volumes in the same rack) is "no".
+pub fn same_device(one: &[u8], other: &[u8]) -> Result<bool> {
+    let (a, b) = (stat_path(one, true)?, stat_path(other, true)?);
+    if a.device == b.device {
+        return Ok(true);
+    }
+    let (a, b) = (disks_of(a.device), disks_of(b.device));
+    Ok(a.intersection(&b).next().is_some())
+}
+
+/// The slowest medium among those that hold the path's file system.
+pub fn medium_of(path: &[u8]) -> Result<Medium> {
+    let stat = stat_path(path, true)?;
+    let magic = rustix::fs::statfs(path)
+        .map(|found| found.f_type as u32)
+        .map_err(|errno| super::refused::refused("ask for the file system of", path, errno))?;
+    if NETWORK_MAGICS.contains(&magic) {
+        return Ok(Medium::Network);
+    }
+    if MEMORY_MAGICS.contains(&magic) {
+        return Ok(Medium::Memory);
+    }
+    if magic == FUSE_MAGIC {
+        let local = mount_of(stat.device).is_some_and(|mount| FUSE_LOCAL.contains(&mount.kind.as_str()));
+        return Ok(if local { Medium::Sata } else { Medium::Network });
+    }
+    Ok(disks_of(stat.device).iter().map(|disk| medium_of_disk(disk)).min().unwrap_or(Medium::Sata))
+}
+
+struct Mount {
+    kind: String,
+    source: String,
+    options: String,
+}
+
+/// The mount of a device number. Its line: id parent major:minor root point options [fields] - kind source options.
+fn mount_of(device: u64) -> Option<Mount> {
+    let text = super::whole::read_bounded(Path::new("/proc/self/mountinfo"), MOUNTS_BYTES_MAX).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let number = format!("{}:{}", device >> 32, device as u32);
+    text.lines().find_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        let mut right = right.split(' ').map(str::to_owned);
+        let mount = Mount { kind: right.next()?, source: right.next()?, options: right.next().unwrap_or_default() };
+        (left.split(' ').nth(2)? == number).then_some(mount)
+    })
+}
+
+/// The whole disks below a file system, by their paths in /sys.
+fn disks_of(device: u64) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    collect_disks(device, &mut found, 0);
+    found
+}
+
+fn collect_disks(device: u64, found: &mut BTreeSet<PathBuf>, depth: usize) {
+    if depth > DEPTH_MAX {
+        return;
+    }
+    let block = PathBuf::from(format!("/sys/dev/block/{}:{}", device >> 32, device as u32));
+    if let Ok(at) = std::fs::canonicalize(&block) {
+        return collect_below(&at, found, depth);
+    }
+    // File systems of many disks (btrfs, ZFS) and layers (overlay) have numbers of their own.
+    let Some(mount) = mount_of(device) else { return };
+    let layer = mount.options.split(',').find_map(|option| option.strip_prefix("upperdir="));
+    if let Some(below) = layer.or(mount.source.starts_with('/').then_some(mount.source.as_str()))
+        && let Ok(stat) = stat_path(below.as_bytes(), true)
+    {
+        let is_block = stat.is(crate::entry::EntryKind::BlockDevice);
+        let next = if is_block { u64::from(stat.special.0) << 32 | u64::from(stat.special.1) } else { stat.device };
+        if next != device {
+            collect_disks(next, found, depth + 1);
+        }
+    }
+}
+
+/// From a block device in /sys down to whole disks: through partitions, mappers and loop files.
+fn collect_below(at: &Path, found: &mut BTreeSet<PathBuf>, depth: usize) {
+    if depth > DEPTH_MAX {
+        return;
+    }
+    if at.join("partition").exists() {
+        if let Some(disk) = at.parent() {
+            collect_below(disk, found, depth + 1);
+        }
+        return;
+    }
+    if let Ok(backing) = std::fs::read_to_string(at.join("loop/backing_file"))
+        && let Ok(stat) = stat_path(backing.trim_end_matches('\n').as_bytes(), true)
+    {
+        return collect_disks(stat.device, found, depth + 1);
+    }
+    let mut slaves = std::fs::read_dir(at.join("slaves")).into_iter().flatten().flatten().peekable();
+    if slaves.peek().is_none() {
+        found.insert(at.to_owned());
+        return;
+    }
+    for slave in slaves {
+        if let Ok(below) = std::fs::canonicalize(slave.path()) {
+            collect_below(&below, found, depth + 1);
+        }
+    }
+}
+
+fn medium_of_disk(disk: &Path) -> Medium {
+    let name = disk.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if name.starts_with("nvme") || name.starts_with("pmem") {
+        return Medium::Nvme;
+    }
+    if name.starts_with("ram") || name.starts_with("zram") {
+        return Medium::Memory;
+    }
+    if name.starts_with("nbd") || name.starts_with("rbd") || name.starts_with("drbd") {
+        return Medium::Network;
+    }
+    // Virtual disks say "rotational" unless the host was told otherwise.
+    let is_virtual = name.starts_with("vd") || name.starts_with("xvd");
+    let rotational = std::fs::read_to_string(disk.join("queue/rotational")).is_ok_and(|text| text.trim() == "1");
+    if rotational && !is_virtual { Medium::Rotational } else { Medium::Sata }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_shares_its_own_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().as_os_str().as_encoded_bytes();
+        assert!(same_device(path, path).unwrap());
+        assert!((1..=1024).contains(&readers_for(path).unwrap()));
+        assert!(readers_for(b"/no/such/path").is_err());
+    }
+
+    #[test]
+    fn memory_is_told_from_disks() {
+        if let Ok(found) = rustix::fs::statfs("/dev/shm")
+            && MEMORY_MAGICS.contains(&(found.f_type as u32))
+        {
+            assert_eq!(medium_of(b"/dev/shm").unwrap(), Medium::Memory);
+            assert!(!is_network(b"/dev/shm").unwrap());
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Inode flags (`chattr`, `lsattr`) of files and directories: those that a user can set.
+//!
+//! Best effort on both sides: file systems know different ones and refuse the rest. Left out are flags that the kernel
+//! sets by itself (extents, index), those of states that a flag cannot bring (encryption, verity, inline data) and
+//! project inheritance, whose project number is not kept.
+
+use super::refused::refused;
+use crate::error::{Error, Kind, Result};
+use rustix::fd::AsFd;
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+use rustix::io::Errno;
+
+/// `FS_NOCOMP_FL`, which rustix does not name.
+const NO_COMPRESSION: IFlags = IFlags::from_bits_retain(0x400);
+/// `FS_CASEFOLD_FL`: only an empty directory takes it.
+const CASE_FOLD: IFlags = IFlags::from_bits_retain(0x4000_0000);
+
+/// Flags that take effect only on an empty file, or that what is created in a directory inherits.
+const EARLY: IFlags = IFlags::NOCOW.union(IFlags::COMPRESSED).union(NO_COMPRESSION).union(CASE_FOLD);
+/// Flags that forbid every further change.
+const LOCKING: IFlags = IFlags::IMMUTABLE.union(IFlags::APPEND);
+/// Flags that are kept. chattr's letters: c, m, F, C, i, a, d, A, S, D, j, T, t.
+const KEPT: IFlags = EARLY
+    .union(LOCKING)
+    .union(IFlags::NODUMP)
+    .union(IFlags::NOATIME)
+    .union(IFlags::SYNC)
+    .union(IFlags::DIRSYNC)
+    .union(IFlags::JOURNALING)
+    .union(IFlags::TOPDIR)
+    .union(IFlags::NOTAIL);
+
+/// The flags of an open regular file or directory (drivers of devices may take the call for something else); 0 where
+/// there are none or the file system has no such thing.
+#[inline]
+pub fn read_flags(fd: impl AsFd) -> u32 {
+    match ioctl_getflags(fd) {
+        Ok(flags) => (flags & KEPT).bits(),
+        // ENOTTY, EOPNOTSUPP, ENOSYS; FUSE file systems say about anything.
+        Err(_) => 0,
+    }
+}
+
+/// Sets what must be set before the first byte or the first child. Costs nothing when there is none of them.
+#[inline]
+pub fn set_early_flags(fd: impl AsFd, flags: u32) -> Result<()> {
+    match IFlags::from_bits_retain(flags) & EARLY {
+        none if none.is_empty() => Ok(()),
+        early => change(fd, early),
+    }
+}
+
+/// Sets the rest, those that forbid further changes in the same call: this must be the last change of the inode.
+#[inline]
+pub fn set_flags(fd: impl AsFd, flags: u32) -> Result<()> {
+    match IFlags::from_bits_retain(flags) & KEPT {
+        none if none.is_empty() => Ok(()),
+        wanted => change(fd, wanted),
+    }
+}
+
+/// Takes away what forbids changing or removing an inode.
+pub fn unlock(fd: impl AsFd) -> Result<()> {
+    let failed = |errno| refused("unlock a file", b"", errno);
+    let fd = fd.as_fd();
+    let now = ioctl_getflags(fd).map_err(failed)?;
+    match now.intersects(LOCKING) {
+        true => ioctl_setflags(fd, now - LOCKING).map_err(failed),
+        false => Ok(()),
+    }
+}
+
+fn change(fd: impl AsFd, wanted: IFlags) -> Result<()> {
+    let fd = fd.as_fd();
+    let failed = |errno| refused("set the flags of a file", b"", errno);
+    let now = ioctl_getflags(fd).map_err(failed)?;
+    if now.contains(wanted) {
+        return Ok(());
+    }
+    match ioctl_setflags(fd, now | wanted) {
+        Ok(()) => (),
+        // One that this file system does not know, or that we may not set, must not take the others along.
+        Err(Errno::NOTSUP | Errno::PERM | Errno::INVAL) => {
+            for one in wanted.iter() {
+                if let Ok(now) = ioctl_getflags(fd) {
+                    let _ = ioctl_setflags(fd, now | one);
+                }
+            }
+        }
+        Err(errno) => return Err(failed(errno)),
+    }
+    // Some file systems drop silently what they do not know.
+    let missing = wanted - ioctl_getflags(fd).map_err(failed)?;
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(Error::new(Kind::Unsupported, "set the flags of a file", format!("{:#x}", missing.bits()))),
+    }
+}

@@ -1,0 +1,22 @@
+//! The local file system: metadata read and applied, content read and written, whole-or-nothing writes. Linux only.
+//!
+//! Everything below a root is reached by an open directory and one name, never by a path: nothing is resolved twice, and
+//! nobody who swaps a directory for a symbolic link meanwhile leads us elsewhere.
+
+pub mod apply;
+pub mod device;
+pub mod flags;
+pub mod open;
+pub mod owner;
+pub mod read_dir;
+mod refused;
+pub mod remove;
+pub mod stat;
+pub mod umask;
+pub mod whole;
+pub mod xattr;
+
+pub use apply::{ApplyOptions, Current, Loss, Subject, Target, apply_metadata};
+pub use owner::Owners;
+pub use read_dir::{Directory, ListBuffer, Names};
+pub use stat::Stat;

@@ -1,0 +1,174 @@
+//! Open files for reading without leaving traces, read them fully and find their holes.
+
+use super::read_dir::Directory;
+use super::refused::{refused, refused_name};
+use super::stat::{Stat, fstat};
+use crate::entry::{EntryKind, Hole};
+use crate::error::{Error, Kind, Result};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Advice, OFlags, SeekFrom};
+use rustix::io::Errno;
+use rustix::path::Arg;
+use std::num::NonZeroU64;
+
+/// From this size on the kernel is told how a file will be read; below it the call costs more than it brings.
+pub const ADVISE_BYTES_MIN: u64 = 1 << 20;
+
+/// How many holes of one file are kept; what lies beyond is read as the zeros that it is.
+pub const HOLES_MAX: usize = 1 << 20;
+
+/// Opens a file for reading: no link followed, access time left alone, never waiting for the other end of a FIFO that
+/// took the file's place. It may still be something else than a file: compare with [`fstat`] before or after reading
+/// (a reader stats afterwards anyway, so this saves a call), or use [`open_file_checked`].
+#[inline]
+pub fn open_file(directory: &Directory, name: impl Arg + Copy) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let opened = match directory.open_without_atime(name, flags) {
+        // Only a regular file that another process holds a lease on answers so: waiting for it is right.
+        Err(Errno::AGAIN) => directory.open_without_atime(name, flags - OFlags::NONBLOCK),
+        other => other,
+    };
+    opened.map_err(|errno| refused_name("open", name, errno))
+}
+
+/// [`open_file`], and its stat; `Conflict` if it is no regular file (any more).
+pub fn open_file_checked(directory: &Directory, name: impl Arg + Copy) -> Result<(OwnedFd, Stat)> {
+    let fd = open_file(directory, name)?;
+    let stat = fstat(&fd)?;
+    match stat.kind {
+        Some(EntryKind::File) => Ok((fd, stat)),
+        _ => {
+            let shown = name.as_cow_c_str().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            Err(Error::new(Kind::Conflict, "read", shown).because("it is no longer a file"))
+        }
+    }
+}
+
+/// Says that a file will be read once from front to back: a larger read-ahead. Nothing for small files.
+pub fn advise_sequential(fd: impl AsFd, size: u64) {
+    if size >= ADVISE_BYTES_MIN {
+        // Advice: that it is refused (a pipe, a FUSE) changes nothing.
+        let _ = rustix::fs::fadvise(fd, 0, None, Advice::Sequential);
+    }
+}
+
+/// Says that this part of a large file will not be read again, so that a backup does not push the working set of
+/// the machine out of its memory.
+pub fn advise_done(fd: impl AsFd, offset: u64, length: u64) {
+    let _ = rustix::fs::fadvise(fd, offset, NonZeroU64::new(length), Advice::DontNeed);
+}
+
+/// Reads until the buffer is full or the file ends; says how much it was.
+#[inline]
+pub fn read_full(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize> {
+    let fd = fd.as_fd();
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match rustix::io::read(fd, &mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(Errno::INTR) => (),
+            Err(errno) => return Err(refused("read", b"", errno)),
+        }
+    }
+    Ok(filled)
+}
+
+/// The same at an offset; the descriptor's position stays, so that threads can share it.
+#[inline]
+pub fn read_full_at(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    let fd = fd.as_fd();
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match rustix::io::pread(fd, &mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(Errno::INTR) => (),
+            Err(errno) => return Err(refused("read", b"", errno)),
+        }
+    }
+    Ok(filled)
+}
+
+/// The holes of a file of that size, in order; call it only where [`Stat::may_be_sparse`]. None where the file system
+/// cannot tell. Leaves the descriptor at its start.
+pub fn holes(fd: impl AsFd, size: u64) -> Result<Vec<Hole>> {
+    let fd = fd.as_fd();
+    let failed = |errno| refused("find the holes of a file", b"", errno);
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < size && found.len() < HOLES_MAX {
+        let offset = match rustix::fs::seek(fd, SeekFrom::Hole(at)) {
+            Ok(offset) => offset,
+            // It was cut meanwhile; what is left will be read as it is.
+            Err(Errno::NXIO) => break,
+            Err(Errno::INVAL | Errno::NOTSUP) => break,
+            Err(errno) => return Err(failed(errno)),
+        };
+        if offset >= size {
+            break;
+        }
+        let end = match rustix::fs::seek(fd, SeekFrom::Data(offset)) {
+            Ok(end) => end.min(size),
+            // No data up to the end.
+            Err(Errno::NXIO) => size,
+            Err(errno) => return Err(failed(errno)),
+        };
+        if end > offset {
+            found.push(Hole { offset, length: end - offset });
+        }
+        at = end.max(offset + 1);
+    }
+    rustix::fs::seek(fd, SeekFrom::Start(0)).map_err(failed)?;
+    Ok(found)
+}
+
+/// What a symbolic link points to.
+pub fn read_link(directory: &Directory, name: impl Arg + Copy) -> Result<Vec<u8>> {
+    match rustix::fs::readlinkat(directory, name, Vec::new()) {
+        Ok(target) => Ok(target.into_bytes()),
+        Err(errno) => Err(refused_name("read the link", name, errno)),
+    }
+}
+
+/// Raises this process' limit of open files as far as it may; says what it is then. A walk holds one directory open
+/// per level and thread.
+pub fn raise_open_files() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn a_fifo_in_a_files_place_is_found_without_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::open_path(folder.path().as_os_str().as_bytes()).unwrap();
+        rustix::fs::mknodat(&directory, c"f", rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+        assert_eq!(open_file_checked(&directory, c"f").unwrap_err().kind(), Kind::Conflict);
+        std::os::unix::fs::symlink("f", folder.path().join("l")).unwrap();
+        assert_eq!(open_file(&directory, c"l").unwrap_err().kind(), Kind::Conflict);
+        assert_eq!(read_link(&directory, c"l").unwrap(), b"f");
+    }
+
+    #[test]
+    fn reads_to_the_end_of_buffer_or_file() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("f"), b"0123456789").unwrap();
+        let directory = Directory::open_path(folder.path().as_os_str().as_bytes()).unwrap();
+        let (fd, stat) = open_file_checked(&directory, c"f").unwrap();
+        assert_eq!(stat.size, 10);
+        let mut buffer = [0; 7];
+        assert_eq!(read_full(&fd, &mut buffer).unwrap(), 7);
+        assert_eq!(read_full(&fd, &mut buffer).unwrap(), 3);
+        assert_eq!(read_full_at(&fd, &mut buffer[..2], 4).unwrap(), 2);
+        assert_eq!(&buffer[..2], b"45");
+    }
+}

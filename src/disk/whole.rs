@@ -1,0 +1,117 @@
+//! Small files of our own, written whole or not at all and read with a bound.
+
+use crate::error::{Error, Kind, Result};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What names of unfinished writes start with; those of a killed process may stay behind.
+pub const UNFINISHED_PREFIX: &str = ".silt-unfinished-";
+
+/// Writes a file so that after a crash there is the old one or the new one, and when it returns, the new one.
+/// Readable for everybody whom the umask lets.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with_mode(path, bytes, 0o666)
+}
+
+/// The same, for secrets: only the owner can read it, at no moment anybody else.
+pub fn write_whole_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with_mode(path, bytes, 0o600)
+}
+
+fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let failed = |error| Error::io("write", path.display(), error);
+    let folder = folder_of(path);
+    let (mut file, unfinished) = create_unfinished(&folder, mode).map_err(failed)?;
+    let written =
+        file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| std::fs::rename(&unfinished, path));
+    if let Err(error) = written {
+        // Nothing more can be done about it; the name says what it is.
+        let _ = std::fs::remove_file(&unfinished);
+        return Err(failed(error));
+    }
+    // The new name must outlive a crash too.
+    File::open(&folder).and_then(|folder| folder.sync_all()).map_err(failed)
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// A new file in the same folder: only there a rename is one step. Its own name, since the final one may have the
+/// greatest length already.
+fn create_unfinished(folder: &Path, mode: u32) -> std::io::Result<(File, PathBuf)> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!("{UNFINISHED_PREFIX}{}-{number}", std::process::id()));
+        match OpenOptions::new().write(true).create_new(true).mode(mode).open(&path) {
+            Ok(file) => return Ok((file, path)),
+            // Of a killed process with our number.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => (),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The whole file; `Invalid` if it has more than `bytes_max` bytes.
+pub fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
+    let failed = |error| Error::io("read", path.display(), error);
+    let file = File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    // One more than allowed tells; a size asked before could change.
+    file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+    match bytes.len() as u64 > bytes_max {
+        true => Err(Error::invalid("read", path.display(), format!("it has more than {bytes_max} bytes"))),
+        false => Ok(bytes),
+    }
+}
+
+/// Makes a directory, and those above it, that only their owner can enter; one that is there already is taken as it
+/// is if it is a directory.
+pub fn make_private_dir(path: &Path) -> Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| {
+        let there = error.kind() == std::io::ErrorKind::AlreadyExists;
+        let error = Error::io("make the directory", path.display(), error);
+        if there { error.with_kind(Kind::AlreadyExists).hint("something else has that name") } else { error }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn replaces_whole_and_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("n".repeat(255));
+        write_whole(&path, b"old").unwrap();
+        write_whole_private(&path, b"new").unwrap();
+        assert_eq!(read_bounded(&path, 3).unwrap(), b"new");
+        assert_eq!(read_bounded(&path, 2).unwrap_err().kind(), Kind::Invalid);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(write_whole(&folder.path().join("no/where"), b"").unwrap_err().is(Kind::NotFound));
+        // A directory has the name: the rename fails.
+        std::fs::create_dir(folder.path().join("d")).unwrap();
+        assert!(write_whole(&folder.path().join("d"), b"").is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn private_directories_are_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b");
+        make_private_dir(&path).unwrap();
+        make_private_dir(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        std::fs::write(path.join("f"), b"").unwrap();
+        assert!(make_private_dir(&path.join("f")).unwrap_err().is(Kind::AlreadyExists));
+    }
+}

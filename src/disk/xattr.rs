@@ -1,0 +1,185 @@
+//! Extended attributes, POSIX ACLs and capabilities among them, of open files and of names in a directory.
+
+use super::read_dir::Directory;
+use super::refused::{refused, refused_name};
+use crate::entry::Xattr;
+use crate::error::Result;
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+use rustix::path::Arg;
+use std::ffi::{CStr, CString};
+
+/// The kernel's own limits (XATTR_LIST_MAX, XATTR_SIZE_MAX).
+const LIST_BYTES_MAX: usize = 64 << 10;
+const VALUE_BYTES_MAX: usize = 64 << 10;
+/// Enough for the list of nearly every file.
+const LIST_BYTES_STACK: usize = 1024;
+
+pub const ACL_ACCESS: &CStr = c"system.posix_acl_access";
+pub const ACL_DEFAULT: &CStr = c"system.posix_acl_default";
+
+/// Whether an attribute belongs to a backup. What is left out: `system.*` that only mirrors something else, and
+/// `security.evm`, a seal over one inode's number that can fit no other.
+pub fn is_kept(name: &[u8]) -> bool {
+    if name == ACL_ACCESS.to_bytes() || name == ACL_DEFAULT.to_bytes() {
+        return true;
+    }
+    let kept: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"btrfs."];
+    kept.iter().any(|prefix| name.starts_with(prefix)) && name != b"security.evm"
+}
+
+/// What attributes are read from or set on.
+enum Place<'a> {
+    Open(BorrowedFd<'a>),
+    /// A path that ends in the name itself: links are not followed.
+    Path(CString),
+}
+
+impl Place<'_> {
+    /// O_PATH descriptors refuse the calls for descriptors, and opening a device or FIFO has effects; the way through
+    /// /proc has neither trouble.
+    fn named(directory: &Directory, name: impl Arg + Copy) -> Result<Place<'static>, Errno> {
+        let name = name.as_cow_c_str()?;
+        let mut path = format!("/proc/self/fd/{}/", directory.as_fd().as_raw_fd()).into_bytes();
+        path.extend_from_slice(name.to_bytes());
+        CString::new(path).map(Place::Path).map_err(|_| Errno::INVAL)
+    }
+
+    fn list(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        match self {
+            Place::Open(fd) => rustix::fs::flistxattr(fd, buffer),
+            Place::Path(path) => rustix::fs::llistxattr(path.as_c_str(), buffer),
+        }
+    }
+
+    fn get(&self, name: &CStr, buffer: &mut [u8]) -> Result<usize, Errno> {
+        match self {
+            Place::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer),
+            Place::Path(path) => rustix::fs::lgetxattr(path.as_c_str(), name, buffer),
+        }
+    }
+
+    fn set(&self, name: &CStr, value: &[u8]) -> Result<(), Errno> {
+        match self {
+            Place::Open(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
+            Place::Path(path) => rustix::fs::lsetxattr(path.as_c_str(), name, value, XattrFlags::empty()),
+        }
+    }
+
+    fn remove(&self, name: &CStr) -> Result<(), Errno> {
+        match self {
+            Place::Open(fd) => rustix::fs::fremovexattr(fd, name),
+            Place::Path(path) => rustix::fs::lremovexattr(path.as_c_str(), name),
+        }
+    }
+
+    fn read(&self) -> Result<Vec<Xattr>, Errno> {
+        // Most files have none: one call, nothing allocated.
+        let mut stack = [0; LIST_BYTES_STACK];
+        let mut heap = Vec::new();
+        let list = match self.list(&mut stack) {
+            Ok(0) => return Ok(Vec::new()),
+            Ok(length) => &stack[..length],
+            Err(Errno::RANGE) => {
+                heap.resize(LIST_BYTES_MAX, 0);
+                let length = self.list(&mut heap)?;
+                &heap[..length]
+            }
+            Err(Errno::NOTSUP | Errno::NODATA | Errno::NOSYS) => return Ok(Vec::new()),
+            Err(errno) => return Err(errno),
+        };
+        let mut found = Vec::new();
+        let mut value = [0; LIST_BYTES_STACK];
+        for name in list.split_inclusive(|byte| *byte == 0) {
+            let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+            if !is_kept(name.to_bytes()) {
+                continue;
+            }
+            let value = match self.get(name, &mut value) {
+                Ok(length) => value[..length].to_vec(),
+                Err(Errno::RANGE) => {
+                    let mut value = vec![0; VALUE_BYTES_MAX];
+                    let length = self.get(name, &mut value)?;
+                    value.truncate(length);
+                    value.shrink_to_fit();
+                    value
+                }
+                // Removed since it was listed, or listed for everybody and readable by few (trusted.*).
+                Err(Errno::NODATA | Errno::NOTSUP) => continue,
+                Err(errno) => return Err(errno),
+            };
+            found.push(Xattr { name: name.to_bytes().to_vec(), value });
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+}
+
+/// The attributes of an open file or directory that belong to a backup, sorted by name; none where the file system
+/// has no such thing.
+#[inline]
+pub fn read_xattrs(fd: impl AsFd) -> Result<Vec<Xattr>> {
+    Place::Open(fd.as_fd()).read().map_err(|errno| refused("read the attributes of a file", b"", errno))
+}
+
+/// The same of a name in a directory, of a link itself. Needs /proc.
+pub fn read_xattrs_at(directory: &Directory, name: impl Arg + Copy) -> Result<Vec<Xattr>> {
+    let read = Place::named(directory, name).and_then(|place| place.read());
+    read.map_err(|errno| refused_name("read the attributes of", name, errno))
+}
+
+/// Sets one attribute of an open file or directory.
+pub fn set_xattr(fd: impl AsFd, xattr: &Xattr) -> Result<()> {
+    set(Ok(Place::Open(fd.as_fd())), xattr)
+}
+
+/// Sets one attribute of a name in a directory, of a link itself. Needs /proc.
+pub fn set_xattr_at(directory: &Directory, name: impl Arg + Copy, xattr: &Xattr) -> Result<()> {
+    set(Place::named(directory, name), xattr)
+}
+
+fn set(place: Result<Place<'_>, Errno>, xattr: &Xattr) -> Result<()> {
+    let done = place.and_then(|place| {
+        let name = CString::new(xattr.name.as_slice()).map_err(|_| Errno::INVAL)?;
+        place.set(&name, &xattr.value)
+    });
+    done.map_err(|errno| refused("set the attribute", &xattr.name, errno))
+}
+
+/// Removes one attribute of an open file or directory; that there is none is no error.
+pub fn remove_xattr(fd: impl AsFd, name: &CStr) -> Result<()> {
+    removed(Place::Open(fd.as_fd()).remove(name), name.to_bytes())
+}
+
+/// The same of a name in a directory.
+pub fn remove_xattr_at(directory: &Directory, name: impl Arg + Copy, xattr: &CStr) -> Result<()> {
+    removed(Place::named(directory, name).and_then(|place| place.remove(xattr)), xattr.to_bytes())
+}
+
+fn removed(done: Result<(), Errno>, name: &[u8]) -> Result<()> {
+    match done {
+        Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => Ok(()),
+        Err(errno) => Err(refused("remove the attribute", name, errno)),
+    }
+}
+
+/// Whether a directory hands an ACL down to what is created in it.
+pub fn has_default_acl(directory: &Directory) -> bool {
+    rustix::fs::fgetxattr_query(directory, ACL_DEFAULT).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept() {
+        for name in [&b"user.x"[..], b"security.capability", b"security.selinux", b"system.posix_acl_access"] {
+            assert!(is_kept(name), "{name:?}");
+        }
+        for name in [&b"system.nfs4_acl"[..], b"security.evm", b"users.x", b""] {
+            assert!(!is_kept(name), "{name:?}");
+        }
+    }
+}

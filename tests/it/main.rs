@@ -1,0 +1,3 @@
+//! All integration tests in one binary: linked once, run together.
+
+mod disk;
