@@ -2,8 +2,10 @@
 //!
 //! Rooms in the order in which the bytes travel; a room imports only rooms above it (docs/ARCHITECTURE.md).
 
+pub mod cache;
 pub mod entry;
 pub mod error;
 pub mod id;
+pub mod place;
 pub mod storage;
 pub mod watch;
