@@ -2,9 +2,14 @@
 //!
 //! Rooms in the order in which the bytes travel; a room imports only rooms above it (docs/ARCHITECTURE.md).
 
+pub mod cache;
+pub mod chunk;
 pub mod disk;
 pub mod entry;
 pub mod error;
 pub mod id;
+pub mod place;
+pub mod repo;
+pub mod seal;
 pub mod storage;
 pub mod watch;

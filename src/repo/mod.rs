@@ -20,6 +20,7 @@ pub use writer::{Writer, WriterOptions};
 
 use crate::cache::{Segments, View};
 use crate::chunk::{ChunkTable, Chunker};
+use crate::disk::whole::make_private_dir;
 use crate::error::{Error, Kind, Result};
 use crate::id::{IndexId, RepositoryId};
 use crate::place::PackContents;
@@ -117,7 +118,7 @@ impl Repository {
             None => error,
         })?;
         let cache = cache.join(repository.to_hex());
-        crate::disk::make_private_dir(&cache)?;
+        make_private_dir(&cache)?;
         let (segments, notices) = Segments::open(&cache.join("segments"))?;
         notices.into_iter().for_each(|notice| watch.notice(notice));
         let chunker = Chunker::new(config.chunks, keys.gear_secret());

@@ -87,7 +87,7 @@ fn seal_trailer(key: &FrameKey, tree: bool, frames: &[FrameContents], before: u6
     let total = before as usize + plain.len() + SEAL_BYTES + FOOTER_BYTES;
     plain.resize(plain.len() + (padded(total) - total), 0);
     let mut sealer = FrameSealer::new(0)?;
-    sealer.compress(&plain, true)?;
+    sealer.compress(&plain)?;
     let mut sealed = sealer.seal(key, TRAILER_NUMBER, &plain)?;
     let length = sealed.len() as u32;
     sealed.extend_from_slice(&length.to_le_bytes());
@@ -156,7 +156,7 @@ mod tests {
         let raws: [&[u8]; 2] = [b"firstsecond", &[9; 1000]];
         let (first, second) = (pack.reserve(), pack.reserve());
         for (number, raw, cut) in [(second, raws[1], 400), (first, raws[0], 5)] {
-            sealer.compress(raw, false).unwrap();
+            sealer.compress(raw).unwrap();
             let sealed = sealer.seal(&pack.key, number, raw).unwrap();
             let ids = vec![
                 (keys.content_id(&raw[..cut]), cut as u32),

@@ -3,7 +3,7 @@
 
 use crate::cache::{Claim, Claims};
 use crate::error::{Error, Kind, Result};
-use crate::id::{ChunkId, IndexId, SnapshotId, WriterId};
+use crate::id::{ChunkId, IndexId, WriterId};
 use crate::place::PackContents;
 use crate::repo::Repository;
 use crate::repo::format::{FRAME_RAW_BYTES, PACK_BYTES, index_name, snapshot_name};
@@ -82,11 +82,8 @@ impl Writer {
         let heart = Heart::start(repo, &options.host)?;
         let lanes = (0..options.lanes.max(1))
             .map(|_| {
-                let mut sealer_level = options.compression;
-                if sealer_level == 0 {
-                    sealer_level = 1;
-                }
-                Ok(Mutex::new(Lane { sealer: FrameSealer::new(sealer_level)?, frames: Default::default() }))
+                let sealer = FrameSealer::new(options.compression)?;
+                Ok(Mutex::new(Lane { sealer, frames: Default::default() }))
             })
             .collect::<Result<_>>()?;
         let concurrency = match repo.storage().abilities().local {
@@ -151,7 +148,7 @@ impl Writer {
             return Ok(());
         }
         let packs = &self.packs[usize::from(tree)];
-        lane.sealer.compress(&filling.raw, false)?;
+        lane.sealer.compress(&filling.raw)?;
         let (serial, number, key) = {
             let mut packs = locked(packs);
             let serial = packs.current(self.repo.keys(), tree)?;

@@ -71,6 +71,7 @@ fn nonce(number: u32) -> Nonce {
 /// Compresses and seals frames; keeps its compression context and buffers. One per worker.
 pub struct FrameSealer {
     compressor: zstd::bulk::Compressor<'static>,
+    store_only: bool,
     opener: FrameOpener,
     plain: Vec<u8>,
     check: Vec<u8>,
@@ -88,6 +89,7 @@ impl FrameSealer {
         }
         Ok(FrameSealer {
             compressor,
+            store_only: level == 0,
             opener: FrameOpener::new()?,
             plain: Vec::new(),
             check: Vec::new(),
@@ -95,14 +97,14 @@ impl FrameSealer {
     }
 
     /// First step, the expensive one: brings a frame into its plain form. Needs no key yet.
-    pub fn compress(&mut self, raw: &[u8], store_only: bool) -> Result<()> {
+    pub fn compress(&mut self, raw: &[u8]) -> Result<()> {
         let length = u32::try_from(raw.len())
             .map_err(|_| Error::new(Kind::Failed, "seal a frame", "").because("it is too large"))?;
         self.plain.clear();
         self.plain.push(1);
         self.plain.extend_from_slice(&length.to_le_bytes());
         let worth_it = raw.len() - (raw.len() >> GAIN_SHIFT);
-        if !store_only && worth_it > 0 {
+        if !self.store_only && worth_it > 0 {
             self.plain.resize(FRAME_HEAD_BYTES + worth_it, 0);
             // A destination too small for a real gain makes zstd give up early on what does not compress.
             if let Ok(length) = self.compressor.compress_to_buffer(raw, &mut self.plain[FRAME_HEAD_BYTES..]) {
@@ -211,7 +213,7 @@ mod tests {
         let mut opener = FrameOpener::new().unwrap();
         let noise: Vec<u8> = (0..2000u32).flat_map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[..4].to_vec()).collect();
         for raw in [&b""[..], b"a", &[7; 5000], &noise] {
-            sealer.compress(raw, false).unwrap();
+            sealer.compress(raw).unwrap();
             let sealed = sealer.seal(&key, 5, raw).unwrap();
             assert!(sealed.len() <= raw.len() + SEAL_BYTES);
             let mut out = Vec::new();

@@ -1,3 +1,4 @@
-//! All integration tests in one binary: linked once, run together.
+//! One test binary: a module per room or behaviour.
 
 mod disk;
+mod segments;

@@ -1,0 +1,160 @@
+//! Who stores a chunk: the chunks of a running backup, in memory only until the index segments know them.
+
+use super::segments::View;
+use crate::error::Result;
+use crate::id::ChunkId;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+const SHARDS: usize = 64;
+
+/// What a worker that holds a chunk is to do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It rests in a pack already: refer to it.
+    Stored,
+    /// Nobody has it: the caller must store it.
+    Mine,
+    /// Another worker of this run is storing it: refer to it, for it will be in a pack before the commit.
+    InFlight,
+}
+
+/// The claims of one run, asked by all its workers.
+pub struct Claims {
+    shards: Box<[Mutex<Shard>]>,
+}
+
+/// Each shard holds its own view: what leaves the table is then in the view for everybody who has the lock.
+struct Shard {
+    view: View,
+    /// Chunks that the view may not know yet, and whether they are stored.
+    chunks: HashTable<(ChunkId, bool)>,
+}
+
+impl Claims {
+    pub fn new(view: View) -> Self {
+        let shard = || Mutex::new(Shard { view: view.clone(), chunks: HashTable::new() });
+        Claims { shards: (0..SHARDS).map(|_| shard()).collect() }
+    }
+
+    /// Says what to do with a chunk; who is told `Mine` is told so alone.
+    pub fn claim(&self, id: &ChunkId) -> Result<Claim> {
+        let mut shard = self.shard(id);
+        let Shard { view, chunks } = &mut *shard;
+        match chunks.entry(hash(id), |known| known.0 == *id, |known| hash(&known.0)) {
+            Entry::Occupied(known) if known.get().1 => Ok(Claim::Stored),
+            Entry::Occupied(_) => Ok(Claim::InFlight),
+            Entry::Vacant(_) if view.contains(id)? => Ok(Claim::Stored),
+            Entry::Vacant(place) => {
+                place.insert((*id, false));
+                Ok(Claim::Mine)
+            }
+        }
+    }
+
+    /// Registers chunks whose pack has been written, by this run or by one whose work it goes on with.
+    pub fn stored<'a>(&self, ids: impl IntoIterator<Item = &'a ChunkId>) {
+        for id in ids {
+            let mut shard = self.shard(id);
+            let known = shard.chunks.entry(hash(id), |known| known.0 == *id, |known| hash(&known.0));
+            known.insert((*id, true));
+        }
+    }
+
+    /// Looks from now on also into segments that were added. Before [`Claims::settled`] for what they hold.
+    pub fn refresh(&self, view: &View) {
+        for shard in &self.shards {
+            locked(shard).view = view.clone();
+        }
+    }
+
+    /// Forgets chunks that the refreshed view knows.
+    pub fn settled<'a>(&self, ids: impl IntoIterator<Item = &'a ChunkId>) {
+        for id in ids {
+            let mut shard = self.shard(id);
+            if let Ok(known) = shard.chunks.find_entry(hash(id), |known| known.0 == *id) {
+                known.remove();
+            }
+            if shard.chunks.len() * 4 < shard.chunks.capacity() && shard.chunks.capacity() > 1024 {
+                let most = shard.chunks.len() * 2;
+                shard.chunks.shrink_to(most, |known| hash(&known.0));
+            }
+        }
+    }
+
+    /// How many chunks are held in memory.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| locked(shard).chunks.len()).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn shard(&self, id: &ChunkId) -> MutexGuard<'_, Shard> {
+        locked(&self.shards[id.as_bytes()[23] as usize % SHARDS])
+    }
+}
+
+/// Every change of a shard is one call into its table, so a panic elsewhere leaves nothing half done.
+fn locked(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ids are keyed hashes of what this run itself read: their own bytes spread well enough.
+fn hash(id: &ChunkId) -> u64 {
+    u64::from_le_bytes(id.as_bytes()[..8].try_into().expect("the range is 8 bytes long"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn id(number: u64) -> ChunkId {
+        ChunkId::from_slice(&blake3::hash(&number.to_le_bytes()).as_bytes()[..24]).expect("24 bytes make an id")
+    }
+
+    #[test]
+    fn a_chunk_is_mine_once_then_in_flight_then_stored() -> Result<()> {
+        let claims = Claims::new(View::default());
+        assert_eq!(claims.claim(&id(1))?, Claim::Mine);
+        assert_eq!(claims.claim(&id(1))?, Claim::InFlight);
+        claims.stored([&id(1), &id(2)]);
+        assert_eq!(claims.claim(&id(1))?, Claim::Stored);
+        assert_eq!(claims.claim(&id(2))?, Claim::Stored);
+        assert_eq!(claims.len(), 2);
+        claims.settled([&id(1), &id(2), &id(3)]);
+        assert!(claims.is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn of_many_workers_exactly_one_is_told_to_store_a_chunk() {
+        let claims = Claims::new(View::default());
+        let mine = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let won = (0..5000).filter(|&number| claims.claim(&id(number)).ok() == Some(Claim::Mine)).count();
+                    mine.fetch_add(won, Ordering::SeqCst);
+                });
+            }
+        });
+        assert_eq!(mine.into_inner(), 5000);
+    }
+
+    #[test]
+    fn memory_is_given_back_when_chunks_are_settled() -> Result<()> {
+        let claims = Claims::new(View::default());
+        let ids: Vec<_> = (0..200_000).map(id).collect();
+        for id in &ids {
+            claims.claim(id)?;
+        }
+        claims.settled(&ids);
+        let capacity: usize = claims.shards.iter().map(|shard| locked(shard).chunks.capacity()).sum();
+        assert!(capacity <= SHARDS * 1024, "{capacity}");
+        Ok(())
+    }
+}

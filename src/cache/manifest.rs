@@ -1,0 +1,118 @@
+//! The list of a folder's index segments: which index objects each covers, as checked text.
+
+use crate::error::{Error, Kind, Result};
+use crate::id::IndexId;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+
+const FIRST_LINE: &str = "siltstone index segments 1";
+pub(super) const SUFFIX: &str = ".segment";
+
+/// One segment and the index objects whose chunks it knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) name: String,
+    pub(super) covers: Vec<IndexId>,
+}
+
+/// Reads the manifest; none when there is none.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<Row>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => match decode(&bytes) {
+            Some(rows) => Ok(Some(rows)),
+            None => Err(Error::corrupt("use the list of index segments", path.display(), "it is damaged")),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("read the list of index segments", path.display(), error)),
+    }
+}
+
+/// Replaces the manifest, whole or not at all. The caller holds the folder's lock.
+pub(super) fn replace(path: &Path, rows: &[Row]) -> Result<()> {
+    let new = path.with_extension("new");
+    let write = || {
+        let mut file = File::create(&new)?;
+        file.write_all(encode(rows).as_bytes())?;
+        file.sync_data()?;
+        std::fs::rename(&new, path)
+    };
+    write().map_err(|error| Error::io("replace the list of index segments", path.display(), error))
+}
+
+fn encode(rows: &[Row]) -> String {
+    let mut text = format!("{FIRST_LINE}\n");
+    for row in rows {
+        writeln!(text, "segment {}", row.name).expect("writing to memory does not fail");
+        for index in &row.covers {
+            writeln!(text, "index {index}").expect("writing to memory does not fail");
+        }
+    }
+    let check = blake3::hash(text.as_bytes());
+    writeln!(text, "checksum {check}").expect("writing to memory does not fail");
+    text
+}
+
+fn decode(bytes: &[u8]) -> Option<Vec<Row>> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let body = &text[..text.strip_suffix('\n')?.rfind('\n')? + 1];
+    if text[body.len()..] != format!("checksum {}\n", blake3::hash(body.as_bytes())) {
+        return None;
+    }
+    let mut lines = body.lines();
+    if lines.next()? != FIRST_LINE {
+        return None;
+    }
+    let mut rows: Vec<Row> = Vec::new();
+    for line in lines {
+        match line.split_once(' ')? {
+            ("segment", name) if is_name(name) => rows.push(Row { name: name.to_owned(), covers: Vec::new() }),
+            ("index", id) => rows.last_mut()?.covers.push(IndexId::from_hex(id).ok()?),
+            _ => return None,
+        }
+    }
+    Some(rows)
+}
+
+/// Names lead to files being removed: nothing but our own must ever pass for one.
+fn is_name(name: &str) -> bool {
+    name.strip_suffix(SUFFIX).is_some_and(|stem| stem.len() == 32 && stem.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Whether an error says that the thing itself is bad, and not the way to it.
+pub(super) fn is_lost(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Corrupt | Kind::NotFound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_damaged_byte_of_a_manifest_is_noticed() {
+        let name = |digit: &str| format!("{}{SUFFIX}", digit.repeat(32));
+        let rows = vec![
+            Row { name: name("a"), covers: vec![IndexId([1; 32]), IndexId([2; 32])] },
+            Row { name: name("b"), covers: Vec::new() },
+        ];
+        let good = encode(&rows).into_bytes();
+        assert_eq!(decode(&good), Some(rows));
+        for at in 0..good.len() {
+            assert_eq!(decode(&good[..at]), None);
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                assert_eq!(decode(&bad), None, "byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_manifest_names_only_segments_of_its_own_folder() {
+        for name in ["../../etc/passwd", "manifest", ".segment", "/0123456789abcdef0123456789abcde.segment"] {
+            let rows = [Row { name: name.to_owned(), covers: Vec::new() }];
+            assert_eq!(decode(encode(&rows).as_bytes()), None);
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! What may be forgotten: everything here can be dropped and rebuilt from the repository, and is never wrong.
+
+mod claims;
+mod manifest;
+mod segment;
+mod segment_layout;
+mod segment_merge;
+mod segment_write;
+mod segments;
+
+pub use claims::{Claim, Claims};
+pub use segment::Segment;
+pub use segment_merge::merge;
+pub use segment_write::{Builder, write_segment};
+pub use segments::{Segments, View};

@@ -1,0 +1,336 @@
+//! One immutable sorted piece of the chunk index, read where it lies.
+
+use super::segment_layout::*;
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, PackId};
+use crate::place::Located;
+use memmap2::Mmap;
+use std::fs::File;
+use std::ops::{Deref, Range};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use xorf::{BinaryFuse8Ref, Filter, FilterRef};
+
+enum Data {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl Deref for Data {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Data::Mapped(map) => map,
+            Data::Owned(bytes) => bytes,
+        }
+    }
+}
+
+/// A segment, opened: header, tables and filters are verified, blocks of entries are verified when first touched.
+///
+/// A block's checksum guards 9 KiB, not a whole shard: one false answer of a filter must not cost the reading of
+/// megabytes from a cold disk.
+pub struct Segment {
+    data: Data,
+    /// For messages.
+    name: String,
+    header: Header,
+    at: Sections,
+    /// One bit for each block that was found undamaged.
+    verified: Box<[AtomicU64]>,
+}
+
+impl Segment {
+    pub fn open(path: &Path) -> Result<Self> {
+        let failed = |error| Error::io("open the index segment", path.display(), error);
+        let file = File::open(path).map_err(failed)?;
+        if file.metadata().map_err(failed)?.len() < HEADER_BYTES as u64 {
+            return Segment::read(Data::Owned(Vec::new()), path.display().to_string());
+        }
+        // SAFETY: segments are written under another name and never changed or cut once they have their own.
+        let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
+        Segment::read(Data::Mapped(map), path.display().to_string())
+    }
+
+    /// From a segment's bytes in memory.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
+        Segment::read(Data::Owned(bytes), "in memory".to_owned())
+    }
+
+    fn read(data: Data, name: String) -> Result<Self> {
+        let corrupt = |why| Error::corrupt("use the index segment", &name, why);
+        let header = Header::decode(&data).map_err(corrupt)?;
+        let at = Sections::of(&header, data.len()).ok_or_else(|| corrupt("its length is not what its header says"))?;
+        // This also brings the filters into memory.
+        if *blake3::hash(&data[at.fences.start..]).as_bytes() != header.tables {
+            return Err(corrupt("its tables are damaged"));
+        }
+        let mut start = 0;
+        for row in data[at.shards.clone()].chunks_exact(SHARD_BYTES) {
+            let shard = Shard::decode(row);
+            if !shard.is_sound(header.filter_bytes) || shard.start < start || shard.start > header.entries {
+                return Err(corrupt("its shard table makes no sense"));
+            }
+            start = shard.start;
+        }
+        let blocks = at.fences.len() / FENCE_BYTES;
+        let verified = (0..blocks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        Ok(Segment { data, name, header, at, verified })
+    }
+
+    /// How many chunks it knows.
+    pub fn len(&self) -> u64 {
+        self.header.entries
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.header.entries == 0
+    }
+
+    /// Bytes of its filters: what lookups of unknown chunks keep in memory.
+    pub fn filter_bytes(&self) -> u64 {
+        self.header.filter_bytes
+    }
+
+    /// Bytes of its tables (packs, frames, fences and so on), filters not counted.
+    pub fn table_bytes(&self) -> u64 {
+        (self.at.frames.end - self.at.fences.start) as u64
+    }
+
+    pub fn contains(&self, id: &ChunkId) -> Result<bool> {
+        Ok(self.find(id)?.is_some())
+    }
+
+    pub fn locate(&self, id: &ChunkId) -> Result<Option<Located>> {
+        match self.find(id)? {
+            Some(position) => self.place(&self.entry(position)).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn corrupt(&self, why: &str) -> Error {
+        Error::corrupt("use the index segment", &self.name, why)
+    }
+
+    /// The entry, from a block that was verified.
+    pub(super) fn entry(&self, position: usize) -> Entry {
+        Entry(self.entry_bytes(position).try_into().expect("a record is that long"))
+    }
+
+    pub(super) fn entries(&self) -> usize {
+        self.at.entries.len() / ENTRY_BYTES
+    }
+
+    /// Verifies a block when it is touched first.
+    pub(super) fn verify(&self, block: usize) -> Result<()> {
+        let (word, bit) = (&self.verified[block / 64], 1 << (block % 64));
+        // The bytes never change, so nothing needs to be ordered behind the bit.
+        if word.load(Ordering::Relaxed) & bit != 0 {
+            return Ok(());
+        }
+        let start = self.at.entries.start + block * BLOCK_ENTRIES * ENTRY_BYTES;
+        let end = (start + BLOCK_ENTRIES * ENTRY_BYTES).min(self.at.entries.end);
+        if checksum(&self.data[start..end]) != u64_at(&self.data, self.at.checks.start + block * CHECK_BYTES) {
+            return Err(self.corrupt("some of its entries are damaged"));
+        }
+        word.fetch_or(bit, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Rows of the pack table.
+    pub(super) fn packs(&self) -> impl Iterator<Item = &[u8]> {
+        self.data[self.at.packs.clone()].chunks_exact(PACK_BYTES)
+    }
+
+    /// Rows of the frame table, or none when it has not that many.
+    pub(super) fn frames(&self, range: Range<usize>) -> Option<&[u8]> {
+        let frames = &self.data[self.at.frames.clone()];
+        frames.get(range.start.checked_mul(FRAME_BYTES)?..range.end.checked_mul(FRAME_BYTES)?)
+    }
+
+    fn place(&self, entry: &Entry) -> Result<Located> {
+        let number = entry.frame() as usize;
+        let senseless = || self.corrupt("its tables contradict each other");
+        let frame = self.frames(number..number + 1).ok_or_else(senseless)?;
+        let pack = self.at.packs.start + u32_at(frame, 0) as usize * PACK_BYTES;
+        let pack = self.data[..self.at.packs.end].get(pack..pack + PACK_BYTES).ok_or_else(senseless)?;
+        Ok(Located {
+            pack: PackId::from_slice(&pack[..32]).ok_or_else(senseless)?,
+            frame_offset: u32_at(frame, 4),
+            frame_stored: u32_at(frame, 8),
+            frame_raw: u32_at(frame, 12),
+            frame_number: u32_at(frame, 16),
+            offset: entry.offset(),
+            length: entry.length(),
+            tree: u32_at(pack, 32) & 1 != 0,
+        })
+    }
+
+    fn entry_bytes(&self, position: usize) -> &[u8] {
+        let start = self.at.entries.start + position * ENTRY_BYTES;
+        &self.data[start..start + ENTRY_BYTES]
+    }
+
+    fn key(&self, position: usize) -> u64 {
+        sort_key(self.entry_bytes(position))
+    }
+
+    fn fence(&self, block: usize) -> u64 {
+        u64_at(&self.data, self.at.fences.start + block * FENCE_BYTES)
+    }
+
+    fn shard(&self, number: usize) -> Shard {
+        let start = self.at.shards.start + number * SHARD_BYTES;
+        Shard::decode(&self.data[start..start + SHARD_BYTES])
+    }
+
+    fn find(&self, id: &ChunkId) -> Result<Option<usize>> {
+        let key = sort_key(id.as_bytes());
+        let number = shard_of(key, self.header.shard_bits);
+        let shard = self.shard(number);
+        if shard.filter_length > 0 {
+            let start = self.at.filters.start + shard.filter_start as usize;
+            let fingerprints = &self.data[start..start + shard.filter_length as usize];
+            let filter = BinaryFuse8Ref::from_dma(&shard.descriptor, fingerprints);
+            if !filter.contains(&filter_key(self.header.salt, id.as_bytes())) {
+                return Ok(None);
+            }
+        }
+        let end = match number + 1 < 1 << self.header.shard_bits {
+            true => self.shard(number + 1).start as usize,
+            false => self.entries(),
+        };
+        self.search(id, key, shard.start as usize..end)
+    }
+
+    /// Searches among the entries of one shard: the fences give the block, the block the entry.
+    fn search(&self, id: &ChunkId, key: u64, entries: Range<usize>) -> Result<Option<usize>> {
+        if entries.is_empty() {
+            return Ok(None);
+        }
+        let blocks = entries.start / BLOCK_ENTRIES..(entries.end - 1) / BLOCK_ENTRIES + 1;
+        let within_shard = if self.header.shard_bits == 0 { key } else { key << self.header.shard_bits };
+        let ahead = (u128::from(within_shard) * entries.len() as u128) >> 64;
+        let guess = (entries.start + ahead as usize) / BLOCK_ENTRIES;
+        // The id lies behind the last fence below its key, or behind one that equals it.
+        let low = lower_bound(blocks.clone(), guess, |block| self.fence(block) < key);
+        let high = lower_bound(low..blocks.end, low, |block| self.fence(block) <= key);
+        let (mut first, mut end) = (low.saturating_sub(1).max(blocks.start), high);
+        while end.saturating_sub(first) > 1 {
+            let middle = first + (end - first) / 2;
+            self.verify(middle)?;
+            match self.entry_bytes(middle * BLOCK_ENTRIES)[..ChunkId::BYTES] <= id.as_bytes()[..] {
+                true => first = middle,
+                false => end = middle,
+            }
+        }
+        if first >= end {
+            return Ok(None);
+        }
+        self.verify(first)?;
+        let start = (first * BLOCK_ENTRIES).max(entries.start);
+        let range = start..((first + 1) * BLOCK_ENTRIES).min(entries.end);
+        let next = if first + 1 < blocks.end { self.fence(first + 1) } else { key };
+        let share = key.saturating_sub(self.fence(first)) as f64 / next.saturating_sub(self.fence(first)).max(1) as f64;
+        let guess = first * BLOCK_ENTRIES + (share * BLOCK_ENTRIES as f64) as usize;
+        let found = lower_bound(range.clone(), guess, |position| self.key(position) < key);
+        let same = (found..range.end).take_while(|&position| self.key(position) == key);
+        Ok(same.into_iter().find(|&position| self.entry_bytes(position)[..ChunkId::BYTES] == id.as_bytes()[..]))
+    }
+}
+
+/// The first number of the range that is not below what is sought, looked for in growing steps around a guess.
+fn lower_bound(range: Range<usize>, guess: usize, is_below: impl Fn(usize) -> bool) -> usize {
+    if range.is_empty() {
+        return range.start;
+    }
+    let guess = guess.clamp(range.start, range.end - 1);
+    let (mut low, mut high, mut step) = (range.start, range.end, 1);
+    // Everything before `low` is below, nothing from `high` on is.
+    if is_below(guess) {
+        low = guess + 1;
+        while low + step - 1 < high {
+            match is_below(low + step - 1) {
+                true => low += step,
+                false => high = low + step - 1,
+            }
+            step *= 2;
+        }
+    } else {
+        high = guess;
+        while high >= low + step {
+            match is_below(high - step) {
+                true => low = high - step + 1,
+                false => high -= step,
+            }
+            step *= 2;
+        }
+    }
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match is_below(middle) {
+            true => low = middle + 1,
+            false => high = middle,
+        }
+    }
+    low
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lower_bound_is_found_from_every_guess() {
+        for length in 0..40 {
+            for bound in 0..=length {
+                for guess in 0..length + 3 {
+                    assert_eq!(lower_bound(5..5 + length, 5 + guess, |at| at < 5 + bound), 5 + bound);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn headers_that_lie_are_refused() {
+        let honest = Header {
+            shard_bits: 0,
+            salt: [0; 2],
+            entries: 0,
+            packs: 0,
+            frames: 0,
+            filter_bytes: 0,
+            tables: *blake3::hash(&[0; SHARD_BYTES]).as_bytes(),
+        };
+        let file = |header: &Header| [&header.encode()[..], &[0; SHARD_BYTES]].concat();
+        assert!(Segment::from_bytes(file(&honest)).is_ok());
+        for huge in [1, 1 << 20, u64::MAX / 36, u64::MAX] {
+            for change in 0..4 {
+                let mut header = honest.clone();
+                *[&mut header.entries, &mut header.packs, &mut header.frames, &mut header.filter_bytes][change] = huge;
+                assert!(Segment::from_bytes(file(&header)).is_err());
+            }
+        }
+        for shard_bits in [1, 24, 25, 63, 64, u32::MAX] {
+            assert!(Segment::from_bytes(file(&Header { shard_bits, ..honest.clone() })).is_err());
+        }
+    }
+
+    #[test]
+    fn a_filter_that_would_be_read_beyond_its_end_is_refused() {
+        let shard = |length: u64, segment: u32, mask: u32, count: u32| {
+            let mut descriptor = [0; DESCRIPTOR_BYTES];
+            for (slot, number) in descriptor[8..].chunks_exact_mut(4).zip([segment, mask, count]) {
+                slot.copy_from_slice(&number.to_le_bytes());
+            }
+            Shard { start: 0, filter_start: 0, filter_length: length, descriptor }.is_sound(1 << 40)
+        };
+        assert!(shard(12, 4, 3, 4));
+        assert!(!shard(11, 4, 3, 4));
+        assert!(!shard(12, 4, 7, 4));
+        assert!(!shard(13, 4, 3, 5));
+        assert!(!shard(8, 4, 3, 0));
+        assert!(!shard(u64::from(u32::MAX) + 1, 1 << 31, (1 << 31) - 1, 1 << 31));
+    }
+}

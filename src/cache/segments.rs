@@ -1,0 +1,297 @@
+//! The local chunk index: the segments in one folder, shared by several processes.
+//!
+//! Files never change. What belongs to the set is said by the manifest alone, which is replaced under a lock; whoever
+//! has a segment mapped keeps it when it leaves the set and its name is removed.
+
+use super::manifest::{self, Row, SUFFIX, is_lost};
+use super::segment::Segment;
+use super::segment_merge::merge_into;
+use super::segment_write::{Builder, unforeseen};
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, IndexId};
+use crate::place::{Located, PackContents};
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// So many segments of similar size are left alone; one more and they become one.
+const SIMILAR_MAX: usize = 4;
+/// However sizes differ, each lookup asks no more segments than this.
+const SEGMENTS_MAX: usize = 10;
+/// Segments up to this size count as similar; beyond, those within a factor of eight.
+const SMALLEST_TIER_MAX: u64 = 1 << 16;
+/// What is not listed and has not changed for so long was left by a crash.
+const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The segments as they were at one moment: cheap to clone, to be asked by many threads.
+#[derive(Clone, Default)]
+pub struct View(Arc<[Arc<Segment>]>);
+
+impl View {
+    pub fn contains(&self, id: &ChunkId) -> Result<bool> {
+        for segment in self.0.iter() {
+            if segment.contains(id)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    pub fn locate(&self, id: &ChunkId) -> Result<Option<Located>> {
+        for segment in self.0.iter() {
+            if let Some(located) = segment.locate(id)? {
+                return Ok(Some(located));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The segments, newest first.
+    pub fn segments(&self) -> &[Arc<Segment>] {
+        &self.0
+    }
+}
+
+/// The set of segments in a folder.
+pub struct Segments {
+    folder: PathBuf,
+    listed: Vec<Listed>,
+    covered: HashSet<IndexId>,
+    view: View,
+}
+
+struct Listed {
+    row: Row,
+    segment: Arc<Segment>,
+}
+
+impl Segments {
+    /// Opens what the folder holds. What is missing or damaged leaves the set, with a notice; what it covered has to be
+    /// added again.
+    pub fn open(folder: &Path) -> Result<(Self, Vec<String>)> {
+        std::fs::create_dir_all(folder).map_err(|error| Error::io("create the folder", folder.display(), error))?;
+        let covered = HashSet::new();
+        let mut set = Segments { folder: folder.to_owned(), listed: Vec::new(), covered, view: View::default() };
+        let notices = set.commit(|_| ())?;
+        Ok((set, notices))
+    }
+
+    /// The index objects whose chunks are known here. Where the repository no longer has one of them, its chunks may be
+    /// gone too: see [`Segments::retain`].
+    pub fn covered(&self) -> &HashSet<IndexId> {
+        &self.covered
+    }
+
+    pub fn contains(&self, id: &ChunkId) -> Result<bool> {
+        self.view.contains(id)
+    }
+
+    pub fn locate(&self, id: &ChunkId) -> Result<Option<Located>> {
+        self.view.locate(id)
+    }
+
+    /// For threads that ask while this set goes on changing.
+    pub fn view(&self) -> View {
+        self.view.clone()
+    }
+
+    /// Adds the chunks of these index objects.
+    pub fn add(&mut self, indexes: Vec<(IndexId, Vec<PackContents>)>) -> Result<()> {
+        self.add_all(indexes.into_iter().map(Ok))
+    }
+
+    /// Adds the chunks of any number of index objects in bounded memory. The first error ends it, and nothing is added.
+    pub fn add_all(&mut self, indexes: impl IntoIterator<Item = Result<(IndexId, Vec<PackContents>)>>) -> Result<()> {
+        let name = new_name();
+        let mut builder = Builder::new(&self.folder.join(&name));
+        let mut covers = Vec::new();
+        for index in indexes {
+            let (index, packs) = index?;
+            packs.iter().try_for_each(|pack| builder.push(pack))?;
+            covers.push(index);
+        }
+        if covers.is_empty() {
+            return Ok(());
+        }
+        builder.finish()?;
+        self.commit(|rows| rows.push(Row { name, covers }))?;
+        self.compact()
+    }
+
+    /// Drops what covers index objects that are not in `live`; what else that covered has to be added again.
+    pub fn retain(&mut self, live: &HashSet<IndexId>) -> Result<()> {
+        if self.covered.is_subset(live) {
+            return Ok(());
+        }
+        self.commit(|rows| rows.retain(|row| row.covers.iter().all(|index| live.contains(index))))?;
+        Ok(())
+    }
+
+    /// Drops everything: for when a lookup found damage.
+    pub fn clear(&mut self) -> Result<()> {
+        self.commit(|rows| rows.clear())?;
+        Ok(())
+    }
+
+    /// Changes the manifest as it is now, which others may have changed since we read it, and takes over what it lists.
+    fn commit(&mut self, change: impl FnOnce(&mut Vec<Row>)) -> Result<Vec<String>> {
+        let _locked = lock(&self.folder.join("manifest.lock"))?;
+        let path = self.folder.join("manifest");
+        let mut notices = Vec::new();
+        let before = match manifest::read(&path) {
+            Ok(rows) => rows,
+            Err(error) if is_lost(&error) => {
+                notices.push(format!("the local chunk index will be rebuilt: {error}"));
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let existed = before.is_some();
+        let before = before.unwrap_or_default();
+        let mut rows = before.clone();
+        change(&mut rows);
+        let mut listed = Vec::with_capacity(rows.len());
+        for row in rows {
+            match self.take_or_open(&row) {
+                Ok(segment) => listed.push(Listed { row, segment }),
+                Err(error) if is_lost(&error) => {
+                    notices.push(format!("a part of the local chunk index will be rebuilt: {error}"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let rows: Vec<Row> = listed.iter().map(|listed| listed.row.clone()).collect();
+        if !existed || rows != before {
+            manifest::replace(&path, &rows)?;
+        }
+        for gone in before.iter().filter(|old| rows.iter().all(|row| row.name != old.name)) {
+            // It may be missing already; and if it stays, it is swept away later.
+            let _ = std::fs::remove_file(self.folder.join(&gone.name));
+        }
+        sweep(&self.folder, &rows);
+        self.covered = rows.into_iter().flat_map(|row| row.covers).collect();
+        self.view = View(listed.iter().rev().map(|listed| listed.segment.clone()).collect());
+        self.listed = listed;
+        Ok(notices)
+    }
+
+    fn take_or_open(&self, row: &Row) -> Result<Arc<Segment>> {
+        match self.listed.iter().find(|listed| listed.row.name == row.name) {
+            Some(listed) => Ok(listed.segment.clone()),
+            None => Segment::open(&self.folder.join(&row.name)).map(Arc::new),
+        }
+    }
+
+    /// Merges segments of similar size until there are few.
+    fn compact(&mut self) -> Result<()> {
+        let path = self.folder.join("merging.lock");
+        while let Some(chosen) = choose(&self.listed.iter().map(|listed| listed.segment.len()).collect::<Vec<_>>()) {
+            // Merging can take minutes: others go on meanwhile, but do not do the same work.
+            let Some(_merging) = try_lock(&path)? else { return Ok(()) };
+            let inputs: Vec<_> = chosen.iter().map(|&at| self.listed[at].segment.clone()).collect();
+            let names: HashSet<String> = chosen.iter().map(|&at| self.listed[at].row.name.clone()).collect();
+            let merged = new_name();
+            merge_into(&inputs, &self.folder.join(&merged))?;
+            let mut used = false;
+            self.commit(|rows| {
+                let (old, mut kept): (Vec<_>, Vec<_>) = rows.drain(..).partition(|row| names.contains(&row.name));
+                used = old.len() == names.len();
+                if used {
+                    let covers = old.into_iter().flat_map(|row| row.covers).collect();
+                    kept.insert(0, Row { name: merged.clone(), covers });
+                } else {
+                    // Somebody dropped one of them meanwhile, and with reason.
+                    kept.splice(0..0, old);
+                }
+                *rows = kept;
+            })?;
+            if !used {
+                let _ = std::fs::remove_file(self.folder.join(&merged));
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which segments to merge, by their sizes.
+fn choose(sizes: &[u64]) -> Option<Vec<usize>> {
+    let tier = |size: u64| (size.max(1).div_ceil(SMALLEST_TIER_MAX).ilog2()).div_ceil(3);
+    let mut by_size: Vec<usize> = (0..sizes.len()).collect();
+    by_size.sort_by_key(|&at| sizes[at]);
+    for group in by_size.chunk_by(|&a, &b| tier(sizes[a]) == tier(sizes[b])) {
+        if group.len() > SIMILAR_MAX {
+            return Some(group.to_vec());
+        }
+    }
+    (by_size.len() > SEGMENTS_MAX).then(|| by_size[..=SIMILAR_MAX].to_vec())
+}
+
+fn new_name() -> String {
+    format!("{:016x}{:016x}{SUFFIX}", unforeseen(), unforeseen())
+}
+
+fn open_lock(path: &Path) -> Result<File> {
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    opened.map_err(|error| Error::io("open the lock", path.display(), error))
+}
+
+/// Waits for the lock; it ends when the file is closed, also by a crash.
+fn lock(path: &Path) -> Result<File> {
+    let file = open_lock(path)?;
+    file.lock().map_err(|error| Error::io("lock", path.display(), error))?;
+    Ok(file)
+}
+
+fn try_lock(path: &Path) -> Result<Option<File>> {
+    let file = open_lock(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(Error::io("lock", path.display(), error)),
+    }
+}
+
+/// Removes what crashes left. What cannot be looked at or removed costs only space, so errors are not worth a word.
+fn sweep(folder: &Path, rows: &[Row]) {
+    for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = file.file_name();
+        let Some(name) = name.to_str().filter(|name| name.contains(SUFFIX)) else { continue };
+        let changed = file.metadata().and_then(|metadata| metadata.modified());
+        let age = changed.ok().and_then(|changed| changed.elapsed().ok());
+        if age.is_some_and(|age| age > LEFTOVER_AGE) && rows.iter().all(|row| row.name != name) {
+            let _ = std::fs::remove_file(file.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_of_similar_size_are_merged_and_large_ones_left_alone() {
+        assert_eq!(choose(&[]), None);
+        assert_eq!(choose(&[100_000_000, 10, 20, 30, 40]), None);
+        assert_eq!(choose(&[100_000_000, 10, 20, 30, 40, 0]), Some(vec![5, 1, 2, 3, 4]));
+    }
+
+    #[test]
+    fn years_of_small_runs_leave_few_segments_and_write_each_chunk_few_times() {
+        let (mut sizes, mut written) = (vec![100_000_000], 0);
+        for _ in 0..10_000 {
+            sizes.push(5_000);
+            while let Some(chosen) = choose(&sizes) {
+                let merged = chosen.iter().map(|&at| sizes[at]).sum();
+                written += merged;
+                let mut at = 0;
+                sizes.retain(|_| (at += 1, !chosen.contains(&(at - 1))).1);
+                sizes.insert(0, merged);
+            }
+            assert!(sizes.len() <= SEGMENTS_MAX, "{sizes:?}");
+        }
+        assert!(written < 12 * 50_000_000, "{written}");
+    }
+}
