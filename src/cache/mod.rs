@@ -7,9 +7,11 @@ mod segment_layout;
 mod segment_merge;
 mod segment_write;
 mod segments;
+mod state;
 
 pub use claims::{Claim, Claims};
 pub use segment::Segment;
 pub use segment_merge::merge;
 pub use segment_write::{Builder, write_segment};
 pub use segments::{Segments, View};
+pub use state::{FolderKey, PageRow, State};
