@@ -5,5 +5,7 @@
 pub mod entry;
 pub mod error;
 pub mod id;
+pub mod source;
 pub mod storage;
 pub mod watch;
+pub mod when;
