@@ -174,7 +174,13 @@ mod tests {
         let bytes = noise(1 << 20, 4);
         let shifted = [&b"x"[..], &bytes].concat();
         let ends = |lengths: Vec<usize>, from: usize| -> Vec<usize> {
-            lengths.iter().scan(0, |at, l| { *at += l; Some(*at - from) }).collect()
+            lengths
+                .iter()
+                .scan(0, |at, l| {
+                    *at += l;
+                    Some(*at - from)
+                })
+                .collect()
         };
         let old = ends(cuts(&chunker, ContentKind::SmallFile, &bytes), 0);
         let new = ends(cuts(&chunker, ContentKind::SmallFile, &shifted), 1);

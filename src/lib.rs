@@ -2,6 +2,7 @@
 //!
 //! Rooms in the order in which the bytes travel; a room imports only rooms above it (docs/ARCHITECTURE.md).
 
+pub mod backup;
 pub mod cache;
 pub mod chunk;
 pub mod disk;
@@ -10,6 +11,9 @@ pub mod error;
 pub mod id;
 pub mod place;
 pub mod repo;
+pub mod restore;
 pub mod seal;
+pub mod source;
 pub mod storage;
 pub mod watch;
+pub mod when;

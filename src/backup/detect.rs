@@ -50,7 +50,11 @@ impl Comparison {
     }
 
     /// Over the names and stats of a page.
-    pub fn fingerprint<'a>(&self, entries: impl Iterator<Item = (&'a [u8], &'a Stat)>, buffer: &mut Vec<u8>) -> [u8; 16] {
+    pub fn fingerprint<'a>(
+        &self,
+        entries: impl Iterator<Item = (&'a [u8], &'a Stat)>,
+        buffer: &mut Vec<u8>,
+    ) -> [u8; 16] {
         buffer.clear();
         buffer.push(u8::from(self.ignore_ctime) | u8::from(self.ignore_inode) << 1);
         for (name, stat) in entries {

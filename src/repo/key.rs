@@ -71,7 +71,13 @@ fn sealing_key(credentials: &Credentials, salt: &[u8; SALT_BYTES], cost: Passwor
 }
 
 /// Adds a key object that opens with the given password, key file or both.
-pub fn add_key(storage: &dyn Storage, keys: &KeySet, power: Power, credentials: &Credentials, cost: PasswordCost) -> Result<()> {
+pub fn add_key(
+    storage: &dyn Storage,
+    keys: &KeySet,
+    power: Power,
+    credentials: &Credentials,
+    cost: PasswordCost,
+) -> Result<()> {
     let bundle = keys.to_bundle(power).ok_or_else(|| Error::new(Kind::Denied, "add a key", "with a put-only key"))?;
     let salt: [u8; SALT_BYTES] = random()?;
     let sealed = seal_once(&sealing_key(credentials, &salt, cost)?, PURPOSE, bundle.to_vec());
@@ -93,7 +99,9 @@ pub fn add_key(storage: &dyn Storage, keys: &KeySet, power: Power, credentials: 
 /// The repository's keys, by trying every key object that these credentials could open.
 pub fn unlock(storage: &dyn Storage, credentials: &Credentials) -> Result<KeySet> {
     let wrong = |why: &str, hint: &str| {
-        Error::new(Kind::WrongKey, "open the repository", storage.describe()).because(why.to_owned()).hint(hint.to_owned())
+        Error::new(Kind::WrongKey, "open the repository", storage.describe())
+            .because(why.to_owned())
+            .hint(hint.to_owned())
     };
     if credentials.is_empty() {
         let hint = "pass --password-file, --password-command or --key-file, or set SILT_PASSWORD";
@@ -120,7 +128,10 @@ pub fn unlock(storage: &dyn Storage, credentials: &Credentials) -> Result<KeySet
     others.sort();
     others.dedup();
     match others.is_empty() {
-        true => Err(wrong(&format!("this {wanted} opens none of its keys"), "check the password and the key file; the recovery key opens it too")),
+        true => Err(wrong(
+            &format!("this {wanted} opens none of its keys"),
+            "check the password and the key file; the recovery key opens it too",
+        )),
         false => Err(wrong(
             &format!("this {wanted} opens none of its keys; there are keys that open with {}", others.join(" or ")),
             "pass what the repository was made with",

@@ -120,8 +120,9 @@ mod tests {
     #[test]
     fn lists_of_any_length_come_back() {
         for count in [1u32, 4, 500, 8192, 20_000] {
-            let ids: Vec<ChunkId> =
-                (0..count).map(|n| ChunkId::from_slice(&blake3::hash(&n.to_le_bytes()).as_bytes()[..24]).unwrap()).collect();
+            let ids: Vec<ChunkId> = (0..count)
+                .map(|n| ChunkId::from_slice(&blake3::hash(&n.to_le_bytes()).as_bytes()[..24]).unwrap())
+                .collect();
             let mut pages = HashMap::new();
             let mut store = |bytes: Vec<u8>| {
                 let id = ChunkId::from_slice(&blake3::hash(&bytes).as_bytes()[..24]).unwrap();

@@ -123,7 +123,8 @@ impl Repository {
         notices.into_iter().for_each(|notice| watch.notice(notice));
         let chunker = Chunker::new(config.chunks, keys.gear_secret());
         let view = RwLock::new(segments.view());
-        let repo = Repository(Arc::new(Inner { storage, keys, config, chunker, cache, segments: Mutex::new(segments), view }));
+        let repo =
+            Repository(Arc::new(Inner { storage, keys, config, chunker, cache, segments: Mutex::new(segments), view }));
         repo.learn_listed(&listed?, watch)?;
         Ok(repo)
     }
@@ -272,7 +273,9 @@ impl Repository {
 }
 
 fn join<T>(thread: std::thread::JoinHandle<Result<T>>) -> Result<T> {
-    thread.join().unwrap_or_else(|_| Err(Error::new(Kind::Failed, "open the repository", "").because("a thread panicked")))
+    thread
+        .join()
+        .unwrap_or_else(|_| Err(Error::new(Kind::Failed, "open the repository", "").because("a thread panicked")))
 }
 
 /// Fetches objects, several at a time, in the order of their names' list.

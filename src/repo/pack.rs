@@ -6,7 +6,9 @@ use crate::place::{FrameContents, PackContents};
 use crate::repo::format::PACK_BYTES_MAX;
 use crate::repo::index::{put_frames, take_frames};
 use crate::repo::wire::{Put, Take};
-use crate::seal::{FrameKey, FrameOpener, FrameSealer, KeySet, PACK_HEADER_BYTES, SEAL_BYTES, new_pack_key, open_pack_key};
+use crate::seal::{
+    FrameKey, FrameOpener, FrameSealer, KeySet, PACK_HEADER_BYTES, SEAL_BYTES, new_pack_key, open_pack_key,
+};
 use bytes::Bytes;
 use std::sync::Arc;
 

@@ -23,9 +23,16 @@ const PURPOSE: &str = "pending";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
 pub enum Pending {
-    Running { host: String, started: String, beat: u64 },
+    Running {
+        host: String,
+        started: String,
+        beat: u64,
+    },
     /// `snapshot` is the name of the object to be, `body` its sealed bytes in base64.
-    Committed { snapshot: String, body: String },
+    Committed {
+        snapshot: String,
+        body: String,
+    },
     Expired,
 }
 
@@ -57,7 +64,14 @@ fn lost(writer: &WriterId) -> Error {
 
 impl Token {
     /// Shows the writer; must happen before it relies on any chunk being there.
-    pub fn create(storage: &dyn Storage, keys: &KeySet, sharing: Sharing, writer: WriterId, host: &str, started: &str) -> Result<Self> {
+    pub fn create(
+        storage: &dyn Storage,
+        keys: &KeySet,
+        sharing: Sharing,
+        writer: WriterId,
+        host: &str,
+        started: &str,
+    ) -> Result<Self> {
         let mut token =
             Token { writer, host: host.to_owned(), started: started.to_owned(), beat: 0, sharing, version: None };
         let body = seal(keys, &token.running())?;

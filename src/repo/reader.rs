@@ -86,7 +86,8 @@ impl Reader {
     /// The bytes at a place; their name is for the caller to verify.
     fn read(&self, at: &Located) -> Result<Chunk> {
         let slot = self.slot(at);
-        let opened = slot.get_or_init(|| self.open_frame(at).map(Arc::new).map_err(|error| (error.kind(), error.to_string())));
+        let opened =
+            slot.get_or_init(|| self.open_frame(at).map(Arc::new).map_err(|error| (error.kind(), error.to_string())));
         let frame = match opened {
             Ok(frame) => frame.clone(),
             Err((kind, why)) => {
@@ -125,8 +126,7 @@ impl Reader {
     fn open_frame(&self, at: &Located) -> Result<Vec<u8>> {
         let key = self.pack_key(&at.pack)?;
         let name = pack_name(&at.pack);
-        let sealed =
-            self.repo.storage().get_range(&name, u64::from(at.frame_offset), u64::from(at.frame_stored))?;
+        let sealed = self.repo.storage().get_range(&name, u64::from(at.frame_offset), u64::from(at.frame_stored))?;
         let mut opener = match locked(&self.openers).pop() {
             Some(opener) => opener,
             None => FrameOpener::new()?,

@@ -46,7 +46,11 @@ pub enum SnapshotSource {
     /// A file or folder with all below it.
     Tree { path: PathText },
     /// The output of a command, or the standard input.
-    Stream { name: PathText, #[serde(default, skip_serializing_if = "Option::is_none")] command: Option<String> },
+    Stream {
+        name: PathText,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        command: Option<String>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,9 @@
 //! A page holds its entries in columns (names, kinds, owners, times, sizes, extras, ids), because that compresses best;
 //! the layout stands byte by byte in docs/FORMAT.md. Decoding takes its input as hostile.
 
-use crate::entry::{CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Hole, Metadata, PATH_BYTES_MAX, Time, Xattr, is_valid_name};
+use crate::entry::{
+    CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Hole, Metadata, PATH_BYTES_MAX, Time, Xattr, is_valid_name,
+};
 use crate::error::Result;
 use crate::id::ChunkId;
 use crate::repo::wire::{Put, Take};
@@ -69,7 +71,8 @@ pub fn store_page(entries: &[Entry], store: &mut dyn FnMut(Vec<u8>) -> Result<Ch
         return store(bytes);
     }
     let (left, right) = entries.split_at(entries.len() / 2);
-    let pages = vec![(left[0].name.clone(), store_page(left, store)?), (right[0].name.clone(), store_page(right, store)?)];
+    let pages =
+        vec![(left[0].name.clone(), store_page(left, store)?), (right[0].name.clone(), store_page(right, store)?)];
     store(encode_inner(LEVEL_SPLIT, &pages))
 }
 

@@ -80,7 +80,9 @@ impl Uploads {
         self.check()?;
         self.shared.lock().on_their_way += 1;
         let queue = self.queue.as_ref().expect("the queue is open until the writer is dropped");
-        queue.send((pieces, contents)).map_err(|_| Error::new(Kind::Failed, "write packs", "").because("the threads ended"))
+        queue
+            .send((pieces, contents))
+            .map_err(|_| Error::new(Kind::Failed, "write packs", "").because("the threads ended"))
     }
 
     /// Waits until all that was sent is written (and `ready` holds); takes what was written.

@@ -49,7 +49,8 @@ pub fn open_pack_key(keys: &KeySet, header: &[u8]) -> Result<FrameKey> {
     if header.len() < PACK_HEADER_BYTES || &header[..8] != PACK_MAGIC {
         return Err(bad("it is not a pack of siltstone"));
     }
-    let encapsulated = <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(&header[8..40]).map_err(|_| bad("bad key"))?;
+    let encapsulated =
+        <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(&header[8..40]).map_err(|_| bad("bad key"))?;
     let mut context = hpke::setup_receiver::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
         &OpModeR::Base,
         keys.private()?,
@@ -144,13 +145,20 @@ pub struct FrameOpener {
 
 impl FrameOpener {
     pub fn new() -> Result<Self> {
-        let decompressor = zstd::bulk::Decompressor::new()
-            .map_err(|error| Error::io("prepare decompression", "", error))?;
+        let decompressor =
+            zstd::bulk::Decompressor::new().map_err(|error| Error::io("prepare decompression", "", error))?;
         Ok(FrameOpener { decompressor, plain: Vec::new() })
     }
 
     /// Authenticates, decrypts and decompresses into `raw`, which must come out `raw_length` bytes long.
-    pub fn open(&mut self, key: &FrameKey, number: u32, sealed: &[u8], raw_length: usize, raw: &mut Vec<u8>) -> Result<()> {
+    pub fn open(
+        &mut self,
+        key: &FrameKey,
+        number: u32,
+        sealed: &[u8],
+        raw_length: usize,
+        raw: &mut Vec<u8>,
+    ) -> Result<()> {
         let bad = |why: &str| Error::corrupt("open frame", number, why);
         let split = sealed.len().checked_sub(TAG_BYTES).filter(|plain| *plain >= FRAME_HEAD_BYTES);
         let (body, tag) = sealed.split_at(split.ok_or_else(|| bad("it is cut short"))?);
@@ -211,7 +219,8 @@ mod tests {
         let again = open_pack_key(&keys, &header).unwrap();
         let mut sealer = FrameSealer::new(3).unwrap();
         let mut opener = FrameOpener::new().unwrap();
-        let noise: Vec<u8> = (0..2000u32).flat_map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[..4].to_vec()).collect();
+        let noise: Vec<u8> =
+            (0..2000u32).flat_map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[..4].to_vec()).collect();
         for raw in [&b""[..], b"a", &[7; 5000], &noise] {
             sealer.compress(raw).unwrap();
             let sealed = sealer.seal(&key, 5, raw).unwrap();

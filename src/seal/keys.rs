@@ -135,7 +135,9 @@ impl KeySet {
             }
             Power::Put => {
                 bytes.push(2);
-                for key in [&self.0.shared.content_id, &self.0.shared.tree_id, &self.0.shared.gear, &self.0.shared.writers] {
+                for key in
+                    [&self.0.shared.content_id, &self.0.shared.tree_id, &self.0.shared.gear, &self.0.shared.writers]
+                {
                     bytes.extend_from_slice(&key.0);
                 }
                 bytes.extend_from_slice(&self.0.public.to_bytes());

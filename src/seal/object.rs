@@ -77,7 +77,8 @@ pub fn open_object(keys: &KeySet, purpose: &str, sealed: &[u8], plain_bytes_max:
             open_once(&object_key(keys.writers(), &salt), purpose, rest.to_vec()).ok_or_else(|| bad(broken))?
         }
         2 => {
-            let encapsulated = <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(&head[9..]).map_err(|_| bad(broken))?;
+            let encapsulated =
+                <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(&head[9..]).map_err(|_| bad(broken))?;
             let mut context = hpke::setup_receiver::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
                 &OpModeR::Base,
                 keys.private()?,
@@ -91,7 +92,8 @@ pub fn open_object(keys: &KeySet, purpose: &str, sealed: &[u8], plain_bytes_max:
     };
     let length = body.first_chunk::<4>().map(|bytes| u32::from_le_bytes(*bytes) as usize);
     let packed = length.and_then(|length| body.get(4..4 + length)).ok_or_else(|| bad("its length is wrong"))?;
-    crate::seal::frame::decompress_bounded(packed, plain_bytes_max).ok_or_else(|| bad("it does not decompress in bounds"))
+    crate::seal::frame::decompress_bounded(packed, plain_bytes_max)
+        .ok_or_else(|| bad("it does not decompress in bounds"))
 }
 
 /// AES-256-GCM under a key that is used this once (derived from a fresh salt), so the nonce is zero.
@@ -106,8 +108,10 @@ pub fn seal_once(key: &Secret, purpose: &str, mut plain: Vec<u8>) -> Vec<u8> {
 /// Opens what [`seal_once`] sealed; `None` when the key or the bytes are not those.
 pub fn open_once(key: &Secret, purpose: &str, mut sealed: Vec<u8>) -> Option<Vec<u8>> {
     let aad = Aad::from(purpose.as_bytes());
-    let length =
-        aead_key(key).open_in_place(Nonce::assume_unique_for_key([0; 12]), aad, &mut sealed).ok().map(|plain| plain.len())?;
+    let length = aead_key(key)
+        .open_in_place(Nonce::assume_unique_for_key([0; 12]), aad, &mut sealed)
+        .ok()
+        .map(|plain| plain.len())?;
     sealed.truncate(length);
     Some(sealed)
 }

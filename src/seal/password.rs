@@ -27,7 +27,11 @@ pub fn stretch_password(password: &[u8], salt: &[u8; SALT_BYTES], cost: Password
     let too_much = cost.memory_kib > max.memory_kib || cost.passes > max.passes || cost.lanes > max.lanes;
     let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32)).ok().filter(|_| !too_much);
     let Some(params) = params else {
-        return Err(Error::corrupt("use the password", "", format!("the cost stored with it is out of bounds: {cost:?}")));
+        return Err(Error::corrupt(
+            "use the password",
+            "",
+            format!("the cost stored with it is out of bounds: {cost:?}"),
+        ));
     };
     let mut key = Secret([0; 32]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)

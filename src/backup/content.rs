@@ -1,0 +1,378 @@
+//! Read files and streams into chunks, and describe what is no file.
+
+use crate::backup::walk::{Folder, add};
+use crate::backup::{Run, detect};
+use crate::chunk::ContentKind;
+use crate::disk::stat::fstat;
+use crate::disk::{Directory, Stat, flags, open, xattr};
+use crate::entry::{CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Hole};
+use crate::error::{Error, Kind, Result};
+use crate::repo::list::ListWriter;
+use crate::repo::tree::HOLES_MAX;
+use crate::source::stream::{looks_compressed, read_error};
+use rustix::fd::{AsFd, OwnedFd};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::hash::BuildHasherDefault;
+use std::io::Read;
+use std::sync::Mutex;
+
+/// Content of at most this many bytes is kept in the tree: an id and its place in the index take more.
+pub(super) const INLINE_BYTES_MAX: usize = 32;
+/// One read of a large file. The chunker may leave up to a chunk of it for the next round.
+const READ_BYTES: usize = 1 << 20;
+/// Inodes with several names whose content is remembered, so that it is read once.
+const LINKS_MAX: usize = 1 << 20;
+
+/// Content of inodes with several names.
+#[derive(Default)]
+pub(super) struct Links(Mutex<HashMap<(u64, u64), Linked, BuildHasherDefault<detect::InodeHasher>>>);
+
+#[derive(Clone)]
+struct Linked {
+    stat: Stat,
+    entry: Entry,
+}
+
+thread_local! {
+    /// Reused from file to file: a small file costs open, read, stat, close.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Where content comes from: fills a buffer, 0 at the end.
+trait Bytes {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize>;
+}
+
+impl<'a> Run<'a> {
+    /// Reads a file into chunks. None when it cannot be read, which is then in the report. `stat` becomes what the
+    /// file was when it was read.
+    pub(super) fn read_file(&self, folder: &Folder, name: &CStr, stat: &mut Stat) -> Option<Entry> {
+        let path = || folder.child_path(name.to_bytes());
+        if self.writer.is_none() {
+            add(&self.counts.bytes_read, stat.size);
+            return Some(Entry::new(name.to_bytes(), EntryKind::File));
+        }
+        if stat.links > 1 {
+            if let Some(known) = self.linked(stat) {
+                return Some(Entry { name: name.to_bytes().to_vec(), ..known });
+            }
+        }
+        let read = open::open_file(&folder.handle, name).and_then(|fd| {
+            let entry = BUFFER.with_borrow_mut(|buffer| self.read_open_file(&fd, name, stat, buffer, &path))?;
+            Ok((entry, fd))
+        });
+        match read {
+            Ok((Some(entry), _)) => {
+                if stat.links > 1 {
+                    self.remember_link(stat, &entry);
+                }
+                Some(entry)
+            }
+            Ok((None, _)) => None,
+            Err(error) => {
+                // Trouble of ours is remembered in the writer; what is left is the source's.
+                match error.kind() {
+                    Kind::NotFound => self.trouble(&path(), "it vanished before it was read"),
+                    _ if self.is_ours(&error) => self.fail(error),
+                    _ => self.trouble(&path(), error.to_string()),
+                }
+                None
+            }
+        }
+    }
+
+    /// Errors of our side carry this mark, so that a full repository is not taken for an unreadable file.
+    fn is_ours(&self, error: &Error) -> bool {
+        error.doing().starts_with(OURS)
+    }
+
+    fn read_open_file(
+        &self,
+        fd: &OwnedFd,
+        name: &CStr,
+        stat: &mut Stat,
+        buffer: &mut Vec<u8>,
+        path: &dyn Fn() -> Vec<u8>,
+    ) -> Result<Option<Entry>> {
+        let mut entry = Entry::new(name.to_bytes(), EntryKind::File);
+        let kind = self.repo.chunker().kind_of_file(stat.size);
+        let read = if stat.may_be_sparse() && stat.size > 0 {
+            entry.holes = large_holes(open::holes(fd, stat.size)?);
+            let data = Sparse { fd, holes: &entry.holes, size: stat.size, at: 0, hole: 0 };
+            let (content, read) = self.read_content(data, kind, stat.size, buffer)?;
+            entry.content = content;
+            read + entry.holes.iter().map(|hole| hole.length).sum::<u64>()
+        } else {
+            open::advise_sequential(fd, stat.size);
+            let (content, read) = self.read_content(Plain { fd }, kind, stat.size, buffer)?;
+            entry.content = content;
+            read
+        };
+        let after = fstat(fd)?;
+        if !after.is(EntryKind::File) {
+            self.trouble(&path(), "it was replaced by something that is no file while the backup ran");
+            return Ok(None);
+        }
+        if !after.same_content(stat) || read != after.size {
+            self.trouble(&path(), "it changed while it was read: what was saved may be a mixture of two states");
+            // Not trusted next time: a time that nothing has.
+            stat.changed = crate::watch::now();
+        }
+        entry.size = read;
+        if read < entry.holes.last().map_or(0, |hole| hole.offset + hole.length) {
+            entry.size = entry.holes.last().map_or(read, |hole| hole.offset + hole.length);
+        }
+        entry.meta = self.metadata(&after);
+        entry.meta.xattrs = xattr::read_xattrs(fd).unwrap_or_else(|error| self.without(error, &path()));
+        entry.meta.flags = flags::read_flags(fd);
+        entry.link_group = if after.links > 1 { detect::link_group(&after) } else { 0 };
+        Ok(Some(entry))
+    }
+
+    /// Metadata of a file whose content is known to be the old one.
+    pub(super) fn describe_file(&self, folder: &Folder, name: &CStr, stat: &Stat, old: &Entry) -> Option<Entry> {
+        let mut entry = Entry {
+            content: old.content.clone(),
+            holes: old.holes.clone(),
+            size: old.size,
+            ..Entry::new(name.to_bytes(), old.kind)
+        };
+        entry.meta = self.metadata(stat);
+        match open::open_file(&folder.handle, name) {
+            Ok(fd) => {
+                entry.meta.xattrs = xattr::read_xattrs(&fd)
+                    .unwrap_or_else(|error| self.without(error, &folder.child_path(name.to_bytes())));
+                entry.meta.flags = flags::read_flags(&fd);
+            }
+            Err(error) => self.trouble(&folder.child_path(name.to_bytes()), error.to_string()),
+        }
+        entry.link_group = if stat.links > 1 { detect::link_group(stat) } else { 0 };
+        Some(entry)
+    }
+
+    /// Directories (without their tree), links, devices and FIFOs.
+    pub(super) fn build_special(&self, folder: &Folder, name: &CStr, stat: &Stat) -> Option<Entry> {
+        let kind = stat.kind?;
+        let path = || folder.child_path(name.to_bytes());
+        let mut entry = Entry::new(name.to_bytes(), kind);
+        entry.meta = self.metadata(stat);
+        entry.meta.xattrs =
+            xattr::read_xattrs_at(&folder.handle, name).unwrap_or_else(|error| self.without(error, &path()));
+        match kind {
+            EntryKind::Symlink => match open::read_link(&folder.handle, name) {
+                Ok(target) => entry.target = target,
+                Err(error) => {
+                    self.trouble(&path(), error.to_string());
+                    return None;
+                }
+            },
+            EntryKind::BlockDevice | EntryKind::CharDevice => entry.device = stat.special,
+            EntryKind::Directory => {
+                if let Ok(handle) = folder.handle.open_child(name) {
+                    entry.meta.flags = flags::read_flags(&handle);
+                }
+            }
+            _ => {}
+        }
+        if stat.links > 1 && kind != EntryKind::Directory {
+            entry.link_group = detect::link_group(stat);
+        }
+        Some(entry)
+    }
+
+    /// A source itself, by its path.
+    pub(super) fn describe_path(&self, path: &[u8], stat: &Stat) -> Entry {
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+        let kind = stat.kind.unwrap_or(EntryKind::Directory);
+        let mut entry = Entry::new(name, kind);
+        entry.meta = self.metadata(stat);
+        if let Ok(handle) = Directory::open_path(path) {
+            entry.meta.xattrs = xattr::read_xattrs(&handle).unwrap_or_else(|error| self.without(error, path));
+            entry.meta.flags = flags::read_flags(&handle);
+        }
+        entry
+    }
+
+    fn metadata(&self, stat: &Stat) -> crate::entry::Metadata {
+        crate::entry::Metadata {
+            user: self.owners.user_name(stat.uid).to_owned(),
+            group: self.owners.group_name(stat.gid).to_owned(),
+            ..stat.metadata()
+        }
+    }
+
+    fn without(&self, error: Error, path: &[u8]) -> Vec<crate::entry::Xattr> {
+        self.trouble(path, format!("its extended attributes are missing: {error}"));
+        Vec::new()
+    }
+
+    fn linked(&self, stat: &Stat) -> Option<Entry> {
+        let links = self.links.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let known = links.get(&(stat.device, stat.inode))?;
+        known.stat.same_content(stat).then(|| known.entry.clone())
+    }
+
+    fn remember_link(&self, stat: &Stat, entry: &Entry) {
+        let mut links = self.links.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if links.len() < LINKS_MAX {
+            links.insert((stat.device, stat.inode), Linked { stat: *stat, entry: entry.clone() });
+        }
+    }
+
+    /// A stream to its end, into `entry`; its producer's failure is an error.
+    pub(super) fn read_stream(&self, name: &[u8], source: impl Read, entry: &mut Entry) -> Result<()> {
+        let reading = Streamed { name, source, warned: false, run: self };
+        let mut buffer = Vec::new();
+        let (content, bytes) = self.read_content(reading, ContentKind::Dump, u64::MAX, &mut buffer)?;
+        entry.content = content;
+        entry.size = bytes;
+        Ok(())
+    }
+
+    /// Cuts bytes into chunks and stores them; gives the content and how many bytes it was. `expected` is a hint.
+    fn read_content(
+        &self,
+        mut from: impl Bytes,
+        kind: ContentKind,
+        expected: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(Content, u64)> {
+        let writer = self.writer.as_ref().expect("content is read only when it is stored");
+        let (chunker, lane) = (self.repo.chunker(), self.lane());
+        let max = chunker.sizes(kind).max;
+        // One byte more than expected, so that one read tells whether the file has grown.
+        let wanted = usize::try_from(expected).unwrap_or(usize::MAX).saturating_add(1).clamp(4096, READ_BYTES + max);
+        if buffer.len() < wanted {
+            buffer.resize(wanted, 0);
+        }
+        let mut list = ListWriter::default();
+        let mut store_list = |bytes: Vec<u8>| writer.store_tree(lane, &bytes).map_err(ours);
+        let (mut filled, mut total, mut last) = (0, 0, false);
+        loop {
+            while filled < wanted && !last {
+                let count = from.fill(&mut buffer[filled..wanted])?;
+                last = count == 0 || (expected != u64::MAX && count < wanted - filled);
+                filled += count;
+                add(&self.counts.bytes_read, count as u64);
+                add(&self.watch.progress.bytes_read, count as u64);
+            }
+            if total == 0 && last && filled <= INLINE_BYTES_MAX {
+                let content = if filled == 0 { Content::Empty } else { Content::Inline(buffer[..filled].to_vec()) };
+                return Ok((content, filled as u64));
+            }
+            let mut at = 0;
+            while let Some(length) = chunker.cut(kind, &buffer[at..filled], last) {
+                let id = writer.store_content(lane, &buffer[at..at + length]).map_err(ours)?;
+                list.push(id, &mut store_list)?;
+                at += length;
+            }
+            total += at as u64;
+            buffer.copy_within(at..filled, 0);
+            filled -= at;
+            if last && filled == 0 {
+                break;
+            }
+            self.watch.cancel.check().map_err(ours)?;
+        }
+        let content = match list.direct() {
+            Some(ids) if ids.len() <= CHUNKS_DIRECT_MAX => Content::Chunks(ids.to_vec()),
+            _ => {
+                let (depth, root) = list.finish(&mut store_list)?;
+                Content::List { depth, root }
+            }
+        };
+        Ok((content, total))
+    }
+}
+
+const OURS: &str = "store what was read";
+
+fn ours(error: Error) -> Error {
+    let kind = error.kind();
+    let hint = error.advice().map(str::to_owned);
+    let wrapped = Error::new(kind, OURS, "").because(error);
+    hint.into_iter().fold(wrapped, |wrapped, hint| wrapped.hint(hint))
+}
+
+/// Holes too many to keep are given up, the smallest first: they are then stored as the zeros that they read as.
+fn large_holes(mut holes: Vec<Hole>) -> Vec<Hole> {
+    if holes.len() > HOLES_MAX {
+        holes.sort_unstable_by_key(|hole| std::cmp::Reverse(hole.length));
+        holes.truncate(HOLES_MAX);
+        holes.sort_unstable_by_key(|hole| hole.offset);
+    }
+    holes
+}
+
+struct Plain<'a> {
+    fd: &'a OwnedFd,
+}
+
+impl Bytes for Plain<'_> {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        open::read_full(self.fd.as_fd(), buffer)
+    }
+}
+
+/// The data of a sparse file without its holes.
+struct Sparse<'a> {
+    fd: &'a OwnedFd,
+    holes: &'a [Hole],
+    size: u64,
+    at: u64,
+    hole: usize,
+}
+
+impl Bytes for Sparse<'_> {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() && self.at < self.size {
+            let next = self.holes.get(self.hole);
+            if let Some(hole) = next.filter(|hole| hole.offset <= self.at) {
+                self.at = hole.offset + hole.length;
+                self.hole += 1;
+                continue;
+            }
+            let end = next.map_or(self.size, |hole| hole.offset);
+            let length = usize::try_from(end - self.at).unwrap_or(usize::MAX).min(buffer.len() - filled);
+            let count = open::read_full_at(self.fd.as_fd(), &mut buffer[filled..filled + length], self.at)?;
+            filled += count;
+            self.at += count as u64;
+            if count < length {
+                // Cut short while it was read: the rest is not there.
+                self.at = self.size;
+            }
+        }
+        Ok(filled)
+    }
+}
+
+struct Streamed<'a, 'b, R> {
+    name: &'a [u8],
+    source: R,
+    warned: bool,
+    run: &'a Run<'b>,
+}
+
+impl<R: Read> Bytes for Streamed<'_, '_, R> {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let count = loop {
+            match self.source.read(buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                read => break read.map_err(|error| read_error(self.name, error))?,
+            }
+        };
+        if !self.warned && count > 0 {
+            self.warned = true;
+            if let Some(format) = looks_compressed(&buffer[..count]) {
+                let name = String::from_utf8_lossy(self.name);
+                self.run.watch.notice(format!(
+                    "the stream {name} is compressed ({format}): it will hardly deduplicate; let its producer write it plain"
+                ));
+            }
+        }
+        Ok(count)
+    }
+}

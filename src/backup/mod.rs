@@ -1,0 +1,406 @@
+//! Sources → snapshot. The whole line on this page: walk, detect change, read, chunk, claim, frame, pack, index, commit.
+
+mod assemble;
+mod content;
+mod detect;
+mod page;
+mod previous;
+mod walk;
+
+pub use detect::Comparison;
+
+use crate::cache::State;
+use crate::disk::Owners;
+use crate::entry::{Entry, EntryKind};
+use crate::error::{Error, Kind, Result};
+use crate::id::SnapshotId;
+use crate::repo::snapshot::TROUBLES_MAX;
+use crate::repo::{PathText, Repository, Snapshot, SnapshotSource, Stamp, Totals, Trouble, Writer, WriterOptions};
+use crate::seal::random;
+use crate::source::rules::Rules;
+use crate::source::stream::Stream;
+use crate::watch::{Watch, now};
+use assemble::Assembly;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Where the standard input goes in a snapshot, and what reads it.
+pub type Input = Box<dyn Read + Send + Sync>;
+
+/// What to back up and how.
+pub struct BackupOptions {
+    /// Absolute, clean, none below another.
+    pub paths: Vec<PathBuf>,
+    pub streams: Vec<Stream>,
+    /// The standard input under a name.
+    pub input: Option<(Vec<u8>, Input)>,
+    pub rules: Rules,
+    pub comparison: Comparison,
+    /// Read every file, whatever is known of it.
+    pub force: bool,
+    /// Compare with this snapshot instead of the local state.
+    pub parent: Option<SnapshotId>,
+    pub dry_run: bool,
+    pub skip_if_unchanged: bool,
+    pub host: String,
+    pub user: String,
+    pub job: String,
+    pub tags: Vec<String>,
+    /// Instead of now, as the time of the snapshot.
+    pub time: Option<crate::entry::Time>,
+    /// Seconds east of UTC that the host's clock shows.
+    pub offset: i32,
+    /// zstd's level; 0 stores.
+    pub compression: i32,
+    /// Files read at the same time.
+    pub readers: usize,
+    /// The memory that all buffers together may take, in bytes.
+    pub memory_bytes: u64,
+}
+
+impl BackupOptions {
+    pub const COMPRESSION: i32 = 3;
+    pub const MEMORY_BYTES: u64 = 256 << 20;
+
+    /// Backs up these paths with every setting at its default.
+    pub fn new(paths: Vec<PathBuf>, host: &str) -> Self {
+        BackupOptions {
+            paths,
+            streams: Vec::new(),
+            input: None,
+            rules: Rules::default(),
+            comparison: Comparison::default(),
+            force: false,
+            parent: None,
+            dry_run: false,
+            skip_if_unchanged: false,
+            host: host.to_owned(),
+            user: String::new(),
+            job: String::new(),
+            tags: Vec::new(),
+            time: None,
+            offset: 0,
+            compression: Self::COMPRESSION,
+            readers: std::thread::available_parallelism().map_or(2, |count| count.get()),
+            memory_bytes: Self::MEMORY_BYTES,
+        }
+    }
+
+    /// Names the local state: the same sources under the same job share it.
+    fn state_name(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.job.as_bytes());
+        for path in &self.paths {
+            hasher.update(&[0]);
+            hasher.update(path.as_os_str().as_encoded_bytes());
+        }
+        hasher.finalize().to_hex()[..24].to_owned()
+    }
+}
+
+/// What a backup did.
+#[derive(Clone, Debug)]
+pub struct BackupReport {
+    /// None when nothing was written: a dry run, or nothing had changed.
+    pub snapshot: Option<Snapshot>,
+    pub totals: Totals,
+    pub troubles: Vec<Trouble>,
+    pub troubles_count: u64,
+    /// Sockets, which cannot be saved and need not be.
+    pub sockets: u64,
+    pub duration: Duration,
+}
+
+/// State is written after this much new content and at least this much time, or after the longer time in any case.
+const CHECKPOINT_BYTES: u64 = 256 << 20;
+const CHECKPOINT_SHORT: Duration = Duration::from_secs(4);
+const CHECKPOINT_LONG: Duration = Duration::from_secs(20);
+
+impl Repository {
+    /// Saves the sources as one snapshot. Trouble with a source is in the report and the snapshot; trouble of a stream
+    /// or of ours is an error, and no snapshot is written.
+    pub fn backup(&self, mut options: BackupOptions, watch: &Watch) -> Result<BackupReport> {
+        let begun = Instant::now();
+        let started = Stamp::new(options.time.unwrap_or_else(now), options.offset);
+        let input = options.input.take();
+        let state = self.open_state(&options, watch)?;
+        let names = match state.as_ref().and_then(State::base) {
+            Some(_) => Some(self.snapshot_names()?),
+            None => None,
+        };
+        let (state, parent, compare_with_parent) = previous::choose(self, state, names, &options, watch)?;
+        let writer = match options.dry_run {
+            true => None,
+            false => Some(self.writer(
+                &WriterOptions {
+                    lanes: options.readers + 1,
+                    compression: options.compression,
+                    host: options.host.clone(),
+                    memory_bytes: options.memory_bytes,
+                },
+                watch,
+            )?),
+        };
+        let mut run = Run::new(self, options, writer, state, watch)?;
+        run.compare_with_parent = compare_with_parent;
+        let saved = run.save_sources(parent.as_ref(), input);
+        run.conclude(saved, started, parent, begun)
+    }
+
+    fn open_state(&self, options: &BackupOptions, watch: &Watch) -> Result<Option<State>> {
+        if options.paths.is_empty() {
+            return Ok(None);
+        }
+        let folder = self.cache().join("state").join(options.state_name());
+        std::fs::create_dir_all(&folder).map_err(|error| Error::io("create", folder.display(), error))?;
+        let (state, notice) = State::open(&folder)?;
+        notice.into_iter().for_each(|notice| watch.notice(notice));
+        Ok(Some(state))
+    }
+}
+
+/// Rows of local state that wait until what they name is in the repository.
+#[derive(Default)]
+struct Noted {
+    rows: Vec<(crate::cache::FolderKey, crate::cache::PageRow)>,
+    removed: Vec<(crate::cache::FolderKey, Vec<u8>)>,
+}
+
+/// One backup while it runs: what all its threads share.
+struct Run<'a> {
+    repo: &'a Repository,
+    reader: crate::repo::Reader,
+    options: BackupOptions,
+    writer: Option<Writer>,
+    state: Option<State>,
+    /// Compare with the parent's tree, as the local state knows nothing or must not be used.
+    compare_with_parent: bool,
+    owners: Owners,
+    watch: &'a Watch,
+    counts: walk::Counts,
+    troubles: Mutex<Vec<Trouble>>,
+    noted: Mutex<Noted>,
+    failure: Mutex<Option<Error>>,
+    links: content::Links,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        repo: &'a Repository,
+        options: BackupOptions,
+        writer: Option<Writer>,
+        state: Option<State>,
+        watch: &'a Watch,
+    ) -> Result<Self> {
+        Ok(Run {
+            repo,
+            reader: repo.reader(),
+            options,
+            writer,
+            state,
+            compare_with_parent: false,
+            owners: Owners::load()?,
+            watch,
+            counts: walk::Counts::default(),
+            troubles: Mutex::default(),
+            noted: Mutex::default(),
+            failure: Mutex::default(),
+            links: content::Links::default(),
+        })
+    }
+
+    /// Walks all paths and reads all streams; gives the root of the snapshot's tree.
+    fn save_sources(&self, parent: Option<&Snapshot>, input: Option<(Vec<u8>, Input)>) -> Result<crate::id::ChunkId> {
+        if let Some(parent) = parent {
+            let progress = &self.watch.progress;
+            progress.files_expected.store(parent.totals.files, std::sync::atomic::Ordering::Relaxed);
+            progress.bytes_expected.store(parent.totals.bytes, std::sync::atomic::Ordering::Relaxed);
+        }
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let assembly = std::thread::scope(|scope| {
+            scope.spawn(|| self.keep_checkpoints(&done));
+            let result = self.save_all(parent, input);
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            result
+        })?;
+        assembly.store(self)
+    }
+
+    fn save_all(&self, parent: Option<&Snapshot>, input: Option<(Vec<u8>, Input)>) -> Result<Assembly> {
+        let mut assembly = Assembly::default();
+        self.watch.stage("walking");
+        for (path, entry) in self.walk_paths(parent)? {
+            assembly.add(&path, entry)?;
+        }
+        for stream in &self.options.streams {
+            let source = if self.options.dry_run { None } else { Some(stream.start(self.watch)?) };
+            assembly.add_stream(&stream.name, self.save_stream(&stream.name, source)?)?;
+        }
+        if let Some((name, input)) = input {
+            let source = if self.options.dry_run { None } else { Some(input) };
+            assembly.add_stream(&name, self.save_stream(&name, source)?)?;
+        }
+        assembly.describe_parents(self);
+        Ok(assembly)
+    }
+
+    /// The content of a stream, whole or not at all: its last read fails when its producer failed.
+    fn save_stream(&self, name: &[u8], source: Option<impl Read>) -> Result<Entry> {
+        self.watch.progress.set_current(name);
+        let mut entry = Entry::new(name.rsplit(|byte| *byte == b'/').next().unwrap_or(name), EntryKind::Stream);
+        entry.meta.mode = 0o600;
+        entry.meta.modified = now();
+        if let Some(source) = source {
+            self.read_stream(name, source, &mut entry)?;
+        }
+        walk::add(&self.counts.streams, 1);
+        walk::add(&self.counts.bytes, entry.size);
+        Ok(entry)
+    }
+
+    /// While sources are being saved: makes what is stored findable and notes it in the local state.
+    fn keep_checkpoints(&self, done: &std::sync::atomic::AtomicBool) {
+        let Some(writer) = &self.writer else { return };
+        let (mut last, mut bytes) = (Instant::now(), 0);
+        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(20));
+            let new = writer.bytes_new.load(std::sync::atomic::Ordering::Relaxed);
+            let due = match new - bytes >= CHECKPOINT_BYTES {
+                true => CHECKPOINT_SHORT,
+                false => CHECKPOINT_LONG,
+            };
+            if last.elapsed() >= due && new > bytes {
+                if let Err(error) = self.checkpoint(writer) {
+                    return self.fail(error);
+                }
+                (last, bytes) = (Instant::now(), new);
+            }
+        }
+    }
+
+    fn checkpoint(&self, writer: &Writer) -> Result<()> {
+        let noted = std::mem::take(&mut *self.noted());
+        writer.checkpoint()?;
+        self.write_state(noted);
+        Ok(())
+    }
+
+    /// Local state is a cache: that it cannot be written costs the next run time, not this one its success.
+    fn write_state(&self, noted: Noted) {
+        if noted.rows.is_empty() && noted.removed.is_empty() {
+            return;
+        }
+        let Some(state) = &self.state else { return };
+        if let Err(error) = state.write(noted.rows, noted.removed) {
+            self.watch.notice(format!("{error}; the next backup will read more than it has to"));
+        }
+    }
+
+    fn noted(&self) -> std::sync::MutexGuard<'_, Noted> {
+        self.noted.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Trouble with a source: the run goes on, and everybody is told.
+    fn trouble(&self, path: &[u8], what: impl Into<String>) {
+        let what = what.into();
+        self.watch.trouble(path, what.clone());
+        walk::add(&self.counts.troubles, 1);
+        let mut troubles = self.troubles.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if troubles.len() < TROUBLES_MAX {
+            troubles.push(Trouble { path: PathText(path.to_vec()), what });
+        }
+    }
+
+    /// Trouble of ours: the run ends.
+    fn fail(&self, error: Error) {
+        self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(error);
+        self.counts.failed.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn take_failure(&self) -> Option<Error> {
+        self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
+    }
+
+    /// Commits, or ends without a snapshot; either way what was stored stays findable for the next run.
+    fn conclude(
+        mut self,
+        saved: Result<crate::id::ChunkId>,
+        started: Stamp,
+        parent: Option<Snapshot>,
+        begun: Instant,
+    ) -> Result<BackupReport> {
+        let writer = self.writer.take();
+        let saved = match self.take_failure() {
+            Some(error) => Err(error),
+            None => saved,
+        };
+        let root = match (saved, &writer) {
+            (Ok(root), _) => root,
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(_)) => {
+                let noted = std::mem::take(&mut *self.noted());
+                let writer = writer.expect("it was matched");
+                // The error that ended the run is what the caller must see; this saves what can be saved.
+                if !error.is(Kind::Full) && writer.abandon().is_ok() {
+                    self.write_state(noted);
+                }
+                return Err(error);
+            }
+        };
+        let mut troubles = std::mem::take(&mut *self.troubles.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        troubles.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut totals = self.counts.totals();
+        let troubles_count = self.counts.troubles.load(std::sync::atomic::Ordering::Relaxed);
+        let sockets = self.counts.sockets.load(std::sync::atomic::Ordering::Relaxed);
+        let mut report =
+            BackupReport { snapshot: None, totals, troubles, troubles_count, sockets, duration: begun.elapsed() };
+        let Some(writer) = writer else { return Ok(report) };
+        let noted = std::mem::take(&mut *self.noted());
+        if self.options.skip_if_unchanged && parent.is_some_and(|parent| parent.root == root) {
+            writer.abandon()?;
+            self.write_state(noted);
+            return Ok(report);
+        }
+        self.watch.stage("committing");
+        writer.checkpoint()?;
+        totals.bytes_new = writer.bytes_new.load(std::sync::atomic::Ordering::Relaxed);
+        totals.bytes_stored = writer.bytes_stored();
+        report.totals = totals;
+        let snapshot = Snapshot {
+            version: 1,
+            id: SnapshotId(random()?),
+            started,
+            ended: Stamp::new(now(), self.options.offset),
+            host: self.options.host.clone(),
+            user: self.options.user.clone(),
+            job: self.options.job.clone(),
+            tags: self.options.tags.clone(),
+            program: concat!("silt ", env!("CARGO_PKG_VERSION")).to_owned(),
+            sources: self.sources(),
+            root,
+            totals,
+            troubles: report.troubles.clone(),
+            troubles_count,
+        };
+        let name = writer.commit(&snapshot)?;
+        self.write_state(noted);
+        if let Some(Err(error)) = self.state.as_ref().map(|state| state.set_base(&name)) {
+            self.watch.notice(format!("{error}; the next backup will read more than it has to"));
+        }
+        report.snapshot = Some(snapshot);
+        report.duration = begun.elapsed();
+        Ok(report)
+    }
+
+    fn sources(&self) -> Vec<SnapshotSource> {
+        let path = |path: &PathBuf| PathText(path.as_os_str().as_encoded_bytes().to_vec());
+        let trees = self.options.paths.iter().map(|at| SnapshotSource::Tree { path: path(at) });
+        let streams = self.options.streams.iter().map(|stream| SnapshotSource::Stream {
+            name: PathText(stream.name.clone()),
+            command: Some(String::from_utf8_lossy(&stream.command).into_owned()),
+        });
+        trees.chain(streams).collect()
+    }
+}

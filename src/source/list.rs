@@ -1,0 +1,185 @@
+//! Read the lists of paths to save, and make them whole: absolute, clean, sorted, each thing once.
+
+use crate::entry::PATH_BYTES_MAX;
+use crate::error::{Error, Kind, Result};
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+/// How many bytes of paths one list may hold: millions of paths, yet an endless reader ends.
+const LIST_BYTES_MAX: usize = 256 << 20;
+
+/// Reads one path a line; blank lines and lines that begin with `#` are skipped (`./#x` names such a file).
+/// `origin` names the list in errors.
+pub fn read_lines(reader: impl Read, origin: &str) -> Result<Vec<PathBuf>> {
+    read_list(reader, origin, b'\n')
+}
+
+/// Reads paths of any bytes, each ended by a NUL byte (`find … -print0`).
+pub fn read_raw(reader: impl Read, origin: &str) -> Result<Vec<PathBuf>> {
+    read_list(reader, origin, 0)
+}
+
+fn read_list(reader: impl Read, origin: &str, end: u8) -> Result<Vec<PathBuf>> {
+    let mut reader = BufReader::new(reader);
+    let (mut paths, mut total, mut piece) = (Vec::new(), 0, Vec::new());
+    let unit = if end == 0 { "path" } else { "line" };
+    for number in 1_usize.. {
+        piece.clear();
+        let limit = PATH_BYTES_MAX as u64 + 1;
+        let read = reader.by_ref().take(limit).read_until(end, &mut piece);
+        if read.map_err(|e| Error::io("read the list of paths", origin, e))? == 0 {
+            break;
+        }
+        let refuse =
+            |why: String| Err(Error::invalid("read the list of paths", format_args!("{origin}, {unit} {number}"), why));
+        let path = match piece.split_last() {
+            Some((last, path)) if *last == end => path,
+            _ => &piece[..],
+        };
+        if path.len() > PATH_BYTES_MAX {
+            return refuse(format!("a path has at most {PATH_BYTES_MAX} bytes"));
+        }
+        if end == b'\n' {
+            if path.trim_ascii().is_empty() || path.starts_with(b"#") {
+                continue;
+            }
+            if path.contains(&0) {
+                return refuse("it holds a NUL byte".to_owned())
+                    .map_err(|e| e.hint("A list with NUL between the paths is read with --files-from-raw"));
+            }
+        } else if path.is_empty() {
+            return refuse("the path is empty".to_owned());
+        }
+        total += path.len() + 1;
+        if total > LIST_BYTES_MAX {
+            return refuse(format!("the list has more than {} MiB", LIST_BYTES_MAX >> 20))
+                .map_err(|e| e.with_kind(Kind::Full));
+        }
+        paths.push(PathBuf::from(OsString::from_vec(path.to_vec())));
+    }
+    Ok(paths)
+}
+
+/// What to do with a path below another one of the same list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overlap {
+    /// Drop it: the walk of the upper one meets it.
+    Fold,
+    /// Keep it: with one file system per path, the walk of the upper one may stop before it.
+    Keep,
+}
+
+/// Absolute paths without `.`, `..` and double slashes, sorted by component, each once. Cleaning is by the words alone:
+/// `a/../b` is `b` even where `a` is a link, so that the same words name the same source on every day.
+pub fn normalize<P: AsRef<Path>>(paths: &[P], folder: &Path, overlap: Overlap) -> Result<Vec<PathBuf>> {
+    if !folder.is_absolute() {
+        return Err(Error::invalid("use the current folder", folder.display(), "its path is not absolute"));
+    }
+    let mut clean = Vec::with_capacity(paths.len());
+    for path in paths {
+        clean.push(absolute(path.as_ref(), folder)?);
+    }
+    // By component: "/a/b" follows "/a" at once, although "-" sorts before "/" and "/a-b" would else come between.
+    clean.sort();
+    clean.dedup();
+    if overlap == Overlap::Fold {
+        clean.dedup_by(|lower, upper| lower.starts_with(upper));
+    }
+    match clean.is_empty() {
+        false => Ok(clean),
+        true => {
+            Err(Error::invalid("choose what to save", "", "there is no path to save").hint("Name at least one path"))
+        }
+    }
+}
+
+fn absolute(path: &Path, folder: &Path) -> Result<PathBuf> {
+    let refuse = |why: &str| Err(Error::invalid("use the path", path.display(), why));
+    if path.as_os_str().is_empty() {
+        return refuse("it is empty");
+    }
+    if path.as_os_str().as_bytes().contains(&0) {
+        return refuse("it holds a NUL byte");
+    }
+    let mut clean = PathBuf::from("/");
+    for component in folder.join(path).components() {
+        match component {
+            Component::Normal(name) => clean.push::<&OsStr>(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    match clean.as_os_str().len() > PATH_BYTES_MAX {
+        true => refuse("it is longer than the system allows"),
+        false => Ok(clean),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_read_line_by_line_or_between_nul_bytes() {
+        let paths = read_lines(&b"a\n\n# no\n  \n./#x\n/b c \n\xff"[..], "l").unwrap();
+        let expected: Vec<&OsStr> = [&b"a"[..], b"./#x", b"/b c ", b"\xff"].map(OsStr::from_bytes).to_vec();
+        assert_eq!(paths, expected);
+        let paths = read_raw(&b"a\n\0#b\0\xff\0"[..], "l").unwrap();
+        assert_eq!(paths, [&b"a\n"[..], b"#b", b"\xff"].map(OsStr::from_bytes));
+        assert!(read_raw(&b""[..], "l").unwrap().is_empty());
+        let full = b"x".repeat(PATH_BYTES_MAX);
+        assert_eq!(read_raw(&full[..], "l").unwrap().len(), 1);
+        assert_eq!(read_lines(&[&full[..], b"\ny"].concat()[..], "l").unwrap().len(), 2);
+    }
+
+    #[test]
+    fn errors_name_the_position() {
+        let long = b"x".repeat(PATH_BYTES_MAX + 1);
+        let error = read_lines(&[b"a\n\n", &long[..]].concat()[..], "list").unwrap_err();
+        assert!(error.is(Kind::Invalid) && error.to_string().contains("list, line 3"), "{error}");
+        let error = read_raw(&[b"a\0", &long[..]].concat()[..], "list").unwrap_err();
+        assert!(error.to_string().contains("list, path 2"), "{error}");
+        assert!(read_raw(&b"a\0\0b"[..], "list").unwrap_err().to_string().contains("path 2"));
+        assert!(read_lines(&b"a\0b"[..], "list").unwrap_err().advice().is_some());
+    }
+
+    #[test]
+    fn paths_are_cleaned_sorted_and_folded() {
+        let table: &[(&[&str], &[&str])] = &[
+            (&["."], &["/w/d"]),
+            (&["x", "./x/", "/w//d/x/."], &["/w/d/x"]),
+            (&["..", "../../..", "/a"], &["/"]),
+            (&["/a/b", "/a-b", "/a"], &["/a", "/a-b"]),
+            (&["/b/../a", "/c"], &["/a", "/c"]),
+            (&["/ab", "/a/c/d", "/a/c"], &["/a/c", "/ab"]),
+        ];
+        for (paths, expected) in table {
+            let got = normalize(paths, Path::new("/w/d"), Overlap::Fold).unwrap();
+            assert_eq!(got, expected.iter().map(PathBuf::from).collect::<Vec<_>>(), "{paths:?}");
+        }
+        let kept = normalize(&["/home", "/", "/home"], Path::new("/"), Overlap::Keep).unwrap();
+        assert_eq!(kept, [PathBuf::from("/"), PathBuf::from("/home")]);
+        assert!(normalize::<&str>(&[], Path::new("/"), Overlap::Fold).is_err());
+        assert!(normalize(&[""], Path::new("/"), Overlap::Fold).is_err());
+        assert!(normalize(&["a"], Path::new("w"), Overlap::Fold).is_err());
+    }
+
+    #[test]
+    fn whatever_the_bytes_the_result_is_clean() {
+        let alphabet = b"./a\xff\n";
+        for seed in 0..5_u32.pow(6) {
+            let mut rest = seed;
+            let path: Vec<u8> =
+                std::iter::repeat_with(|| (rest % 5, rest /= 5).0).take(6).map(|i| alphabet[i as usize]).collect();
+            let got = normalize(&[OsStr::from_bytes(&path)], Path::new("/w"), Overlap::Fold).unwrap();
+            let bytes = got[0].as_os_str().as_bytes();
+            let clean =
+                bytes == b"/" || bytes[0] == b'/' && bytes[1..].split(|b| *b == b'/').all(crate::entry::is_valid_name);
+            assert!(clean, "{} gave {}", path.escape_ascii(), bytes.escape_ascii());
+        }
+    }
+}
