@@ -1,0 +1,3 @@
+//! One test binary for everything that is tested through the library's doors.
+
+mod segments;
