@@ -4,7 +4,7 @@ use super::segment_layout::*;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
 use crate::place::Located;
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 use std::fs::File;
 use std::ops::{Deref, Range};
 use std::path::Path;
@@ -27,6 +27,10 @@ impl Deref for Data {
     }
 }
 
+/// Tables and filters from this size on are copied to memory of large pages: each lookup reads several places at random,
+/// and with small pages finding out where a page lies costs as much as the reading.
+const LARGE_TABLES: usize = 4 << 20;
+
 /// A segment, opened: header, tables and filters are verified, blocks of entries are verified when first touched.
 ///
 /// A block's checksum guards 9 KiB, not a whole shard: one false answer of a filter must not cost the reading of
@@ -37,6 +41,9 @@ pub struct Segment {
     name: String,
     header: Header,
     at: Sections,
+    /// A copy of everything behind the entries.
+    tables: Option<MmapMut>,
+    shards: Box<[Shard]>,
     /// One bit for each block that was found undamaged.
     verified: Box<[AtomicU64]>,
 }
@@ -76,7 +83,9 @@ impl Segment {
         }
         let blocks = at.fences.len() / FENCE_BYTES;
         let verified = (0..blocks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Ok(Segment { data, name, header, at, verified })
+        let shards = data[at.shards.clone()].chunks_exact(SHARD_BYTES).map(Shard::decode).collect();
+        let tables = copy_to_large_pages(&data[at.fences.start..]);
+        Ok(Segment { data, name, header, at, tables, shards, verified })
     }
 
     /// How many chunks it knows.
@@ -131,7 +140,7 @@ impl Segment {
         }
         let start = self.at.entries.start + block * BLOCK_ENTRIES * ENTRY_BYTES;
         let end = (start + BLOCK_ENTRIES * ENTRY_BYTES).min(self.at.entries.end);
-        if checksum(&self.data[start..end]) != u64_at(&self.data, self.at.checks.start + block * CHECK_BYTES) {
+        if checksum(&self.data[start..end]) != u64_at(self.table(&self.at.checks), block * CHECK_BYTES) {
             return Err(self.corrupt("some of its entries are damaged"));
         }
         word.fetch_or(bit, Ordering::Relaxed);
@@ -140,12 +149,12 @@ impl Segment {
 
     /// Rows of the pack table.
     pub(super) fn packs(&self) -> impl Iterator<Item = &[u8]> {
-        self.data[self.at.packs.clone()].chunks_exact(PACK_BYTES)
+        self.table(&self.at.packs).chunks_exact(PACK_BYTES)
     }
 
     /// Rows of the frame table, or none when it has not that many.
     pub(super) fn frames(&self, range: Range<usize>) -> Option<&[u8]> {
-        let frames = &self.data[self.at.frames.clone()];
+        let frames = self.table(&self.at.frames);
         frames.get(range.start.checked_mul(FRAME_BYTES)?..range.end.checked_mul(FRAME_BYTES)?)
     }
 
@@ -153,8 +162,8 @@ impl Segment {
         let number = entry.frame() as usize;
         let senseless = || self.corrupt("its tables contradict each other");
         let frame = self.frames(number..number + 1).ok_or_else(senseless)?;
-        let pack = self.at.packs.start + u32_at(frame, 0) as usize * PACK_BYTES;
-        let pack = self.data[..self.at.packs.end].get(pack..pack + PACK_BYTES).ok_or_else(senseless)?;
+        let pack = u32_at(frame, 0) as usize * PACK_BYTES;
+        let pack = self.table(&self.at.packs).get(pack..pack + PACK_BYTES).ok_or_else(senseless)?;
         Ok(Located {
             pack: PackId::from_slice(&pack[..32]).ok_or_else(senseless)?,
             frame_offset: u32_at(frame, 4),
@@ -167,6 +176,14 @@ impl Segment {
         })
     }
 
+    /// A section behind the entries.
+    fn table(&self, section: &Range<usize>) -> &[u8] {
+        match &self.tables {
+            Some(copy) => &copy[section.start - self.at.fences.start..section.end - self.at.fences.start],
+            None => &self.data[section.clone()],
+        }
+    }
+
     fn entry_bytes(&self, position: usize) -> &[u8] {
         let start = self.at.entries.start + position * ENTRY_BYTES;
         &self.data[start..start + ENTRY_BYTES]
@@ -176,31 +193,31 @@ impl Segment {
         sort_key(self.entry_bytes(position))
     }
 
-    fn fence(&self, block: usize) -> u64 {
-        u64_at(&self.data, self.at.fences.start + block * FENCE_BYTES)
+    /// Has the processor read the entries around a guess all at once, where the search would wait for each in turn.
+    fn fetch_around(&self, position: usize) {
+        let middle = self.at.entries.start + position * ENTRY_BYTES;
+        for at in (middle.saturating_sub(256)..middle + 320).step_by(64).filter(|&at| at < self.data.len()) {
+            prefetch(&self.data[at]);
+        }
     }
 
-    fn shard(&self, number: usize) -> Shard {
-        let start = self.at.shards.start + number * SHARD_BYTES;
-        Shard::decode(&self.data[start..start + SHARD_BYTES])
+    fn fence(&self, block: usize) -> u64 {
+        u64_at(self.table(&self.at.fences), block * FENCE_BYTES)
     }
 
     fn find(&self, id: &ChunkId) -> Result<Option<usize>> {
         let key = sort_key(id.as_bytes());
         let number = shard_of(key, self.header.shard_bits);
-        let shard = self.shard(number);
+        let shard = &self.shards[number];
         if shard.filter_length > 0 {
-            let start = self.at.filters.start + shard.filter_start as usize;
-            let fingerprints = &self.data[start..start + shard.filter_length as usize];
+            let start = shard.filter_start as usize;
+            let fingerprints = &self.table(&self.at.filters)[start..start + shard.filter_length as usize];
             let filter = BinaryFuse8Ref::from_dma(&shard.descriptor, fingerprints);
             if !filter.contains(&filter_key(self.header.salt, id.as_bytes())) {
                 return Ok(None);
             }
         }
-        let end = match number + 1 < 1 << self.header.shard_bits {
-            true => self.shard(number + 1).start as usize,
-            false => self.entries(),
-        };
+        let end = self.shards.get(number + 1).map_or(self.entries(), |next| next.start as usize);
         self.search(id, key, shard.start as usize..end)
     }
 
@@ -209,10 +226,13 @@ impl Segment {
         if entries.is_empty() {
             return Ok(None);
         }
-        let blocks = entries.start / BLOCK_ENTRIES..(entries.end - 1) / BLOCK_ENTRIES + 1;
         let within_shard = if self.header.shard_bits == 0 { key } else { key << self.header.shard_bits };
         let ahead = (u128::from(within_shard) * entries.len() as u128) >> 64;
-        let guess = (entries.start + ahead as usize) / BLOCK_ENTRIES;
+        let guess = entries.start + ahead as usize;
+        // It lies on that page or the next, and where that is in memory can be found out while the fences are read.
+        prefetch(&self.entry_bytes(guess)[0]);
+        let blocks = entries.start / BLOCK_ENTRIES..(entries.end - 1) / BLOCK_ENTRIES + 1;
+        let guess = guess / BLOCK_ENTRIES;
         // The id lies behind the last fence below its key, or behind one that equals it.
         let low = lower_bound(blocks.clone(), guess, |block| self.fence(block) < key);
         let high = lower_bound(low..blocks.end, low, |block| self.fence(block) <= key);
@@ -228,16 +248,40 @@ impl Segment {
         if first >= end {
             return Ok(None);
         }
-        self.verify(first)?;
         let start = (first * BLOCK_ENTRIES).max(entries.start);
         let range = start..((first + 1) * BLOCK_ENTRIES).min(entries.end);
         let next = if first + 1 < blocks.end { self.fence(first + 1) } else { key };
         let share = key.saturating_sub(self.fence(first)) as f64 / next.saturating_sub(self.fence(first)).max(1) as f64;
         let guess = first * BLOCK_ENTRIES + (share * BLOCK_ENTRIES as f64) as usize;
+        self.fetch_around(guess);
+        self.verify(first)?;
         let found = lower_bound(range.clone(), guess, |position| self.key(position) < key);
         let same = (found..range.end).take_while(|&position| self.key(position) == key);
         Ok(same.into_iter().find(|&position| self.entry_bytes(position)[..ChunkId::BYTES] == id.as_bytes()[..]))
     }
+}
+
+fn prefetch(byte: &u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch changes nothing that a program can see, and every x86-64 processor has it.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = byte;
+}
+
+/// None where that is not worth it, or not to be had: they are then read where they lie.
+fn copy_to_large_pages(tables: &[u8]) -> Option<MmapMut> {
+    if tables.len() < LARGE_TABLES {
+        return None;
+    }
+    let mut copy = MmapMut::map_anon(tables.len()).ok()?;
+    #[cfg(target_os = "linux")]
+    copy.advise(memmap2::Advice::HugePage).ok()?;
+    copy.copy_from_slice(tables);
+    Some(copy)
 }
 
 /// The first number of the range that is not below what is sought, looked for in growing steps around a guess.

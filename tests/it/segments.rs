@@ -1,0 +1,326 @@
+//! The local chunk index: never a wrong place, whatever happens to its files and whoever shares them.
+
+use siltstone::cache::{Claim, Claims, Segment, Segments, merge, write_segment};
+use siltstone::error::{Kind, Result};
+use siltstone::id::{ChunkId, IndexId, PackId};
+use siltstone::place::{FrameContents, Located, PackContents};
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+fn hash(what: &str, number: u64) -> [u8; 32] {
+    *blake3::hash(format!("{what} {number}").as_bytes()).as_bytes()
+}
+
+fn id(number: u64) -> ChunkId {
+    ChunkId::from_slice(&hash("chunk", number)[..24]).expect("24 bytes make an id")
+}
+
+fn index(number: u64) -> IndexId {
+    IndexId(hash("index", number))
+}
+
+/// A pack of frames of three chunks each.
+fn pack_of(number: u64, ids: &[ChunkId]) -> PackContents {
+    let frame = |ids: &[ChunkId]| {
+        let chunks: Vec<_> = ids.iter().map(|id| (*id, 100 + u32::from(id.0[5]))).collect();
+        FrameContents { stored: 200, raw: chunks.iter().map(|chunk| chunk.1).sum(), chunks }
+    };
+    let frames: Vec<_> = ids.chunks(3).map(frame).collect();
+    let stored_bytes = 40 + 200 * frames.len() as u64 + 100;
+    PackContents { pack: PackId(hash("pack", number)), tree: number % 2 == 1, stored_bytes, data_offset: 40, frames }
+}
+
+fn pack(number: u64, chunks: std::ops::Range<u64>) -> PackContents {
+    pack_of(number, &chunks.map(id).collect::<Vec<_>>())
+}
+
+/// Every place that the packs give each chunk, worked out without any index.
+fn places(packs: &[PackContents]) -> HashMap<ChunkId, Vec<Located>> {
+    let mut places: HashMap<ChunkId, Vec<Located>> = HashMap::new();
+    for contents in packs {
+        let mut frame_offset = contents.data_offset;
+        for (number, frame) in contents.frames.iter().enumerate() {
+            let mut offset = 0;
+            for (id, length) in &frame.chunks {
+                places.entry(*id).or_default().push(Located {
+                    pack: contents.pack,
+                    frame_offset,
+                    frame_stored: frame.stored,
+                    frame_raw: frame.raw,
+                    frame_number: number as u32,
+                    offset,
+                    length: *length,
+                    tree: contents.tree,
+                });
+                offset += length;
+            }
+            frame_offset += frame.stored;
+        }
+    }
+    places
+}
+
+fn agrees(segment: &Segment, packs: &[PackContents]) -> Result<()> {
+    let places = places(packs);
+    assert_eq!(segment.len(), places.len() as u64);
+    for (id, places) in &places {
+        assert_eq!(segment.locate(id)?.as_ref(), places.first(), "of several places the earliest is kept");
+        assert!(segment.contains(id)?);
+    }
+    for number in 0..1000 {
+        assert_eq!(segment.locate(&id(1 << 40 | number))?, None);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_was_written_is_found_and_nothing_else() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (turn, count) in [0, 1, 2, 3, 255, 256, 257, 5000, 70_000, 200_000].into_iter().enumerate() {
+        let path = folder.path().join(turn.to_string());
+        let packs: Vec<_> =
+            (0..3).map(|number| pack(number, number * count / 4..number * count / 4 + count / 2)).collect();
+        write_segment(&path, &packs)?;
+        agrees(&Segment::open(&path)?, &packs)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn ids_that_somebody_chose_are_found_too() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("s");
+    // All alike in the bytes that sort keys, shards and filters are made of; and the extremes.
+    let alike = |byte: u8| {
+        (0..2000u64).map(move |number| {
+            let mut bytes = [byte; 24];
+            bytes[16..].copy_from_slice(&number.to_be_bytes());
+            ChunkId(bytes)
+        })
+    };
+    let ids: Vec<_> = [0, 7, 255].into_iter().flat_map(alike).chain((0..3000).map(id)).collect();
+    let packs = [pack_of(0, &ids), pack_of(1, &[ChunkId([0; 24]), ChunkId([255; 24])])];
+    write_segment(&path, &packs)?;
+    let segment = Segment::open(&path)?;
+    agrees(&segment, &packs)?;
+    for byte in [0, 7, 255, 8] {
+        let mut bytes = [byte; 24];
+        bytes[16] = 1;
+        assert!(!segment.contains(&ChunkId(bytes))?);
+    }
+    Ok(())
+}
+
+#[test]
+fn packs_that_contradict_themselves_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("s");
+    let breakages: [fn(&mut PackContents); 4] = [
+        |pack| pack.frames[0].raw = 10,
+        |pack| pack.frames[0].chunks[1].1 = u32::MAX,
+        |pack| pack.frames[1].stored = u32::MAX,
+        |pack| pack.stored_bytes = 50,
+    ];
+    for breakage in breakages {
+        let mut bad = pack(0, 0..10);
+        breakage(&mut bad);
+        let error = write_segment(&path, &[bad]).expect_err("it must be refused");
+        assert!(error.is(Kind::Corrupt));
+        assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 0, "nothing is left behind");
+    }
+}
+
+#[test]
+fn a_merge_knows_what_its_inputs_knew() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a folder");
+    // The second input describes pack 1 again, the third contradicts it, the fourth repeats chunks in another pack.
+    let inputs = [
+        vec![pack(0, 0..2000), pack(1, 2000..2500)],
+        vec![pack(2, 2500..2600), pack(1, 2000..2500)],
+        vec![pack(1, 2400..2700)],
+        vec![pack(3, 0..50)],
+        vec![],
+    ];
+    let mut segments = Vec::new();
+    for (number, packs) in inputs.iter().enumerate() {
+        let path = folder.path().join(number.to_string());
+        write_segment(&path, packs)?;
+        segments.push(Arc::new(Segment::open(&path)?));
+    }
+    let out = folder.path().join("out");
+    merge(&segments, &out)?;
+    agrees(&Segment::open(&out)?, &inputs.concat())?;
+    merge(&[], &out)?;
+    assert!(Segment::open(&out)?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn every_damaged_byte_of_a_segment_is_noticed_or_harmless() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("s");
+    let packs = [pack(0, 0..200), pack(1, 200..330)];
+    write_segment(&path, &packs)?;
+    let good = fs::read(&path).expect("the segment");
+    let places = places(&packs);
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1 << (at % 8);
+        let error = match Segment::from_bytes(bad) {
+            Err(error) => error,
+            // Then it is in a block of entries: lookups that touch that block say so, the others are right.
+            Ok(segment) => {
+                let mut errors = Vec::new();
+                for (id, places) in &places {
+                    match segment.locate(id) {
+                        Ok(found) => assert_eq!(found.as_ref(), places.first()),
+                        Err(error) => errors.push(error),
+                    }
+                }
+                errors.pop().unwrap_or_else(|| panic!("byte {at} went unnoticed"))
+            }
+        };
+        assert!(error.is(Kind::Corrupt), "{error:?}");
+    }
+    for length in 0..good.len() {
+        assert!(Segment::from_bytes(good[..length].to_vec()).is_err_and(|error| error.is(Kind::Corrupt)));
+    }
+    fs::write(&path, &good[..50]).expect("write");
+    assert!(Segment::open(&path).is_err_and(|error| error.is(Kind::Corrupt)));
+    Ok(())
+}
+
+#[test]
+fn a_set_is_the_same_after_opening_again() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut set, notices) = Segments::open(folder.path())?;
+    assert!(notices.is_empty() && set.covered().is_empty());
+    let packs: Vec<_> = (0..40).map(|number| pack(number, number * 90..number * 90 + 100)).collect();
+    for (number, pack) in packs.iter().enumerate() {
+        set.add(vec![(index(number as u64), vec![pack.clone()])])?;
+        assert!(set.view().segments().len() <= 10);
+    }
+    let (again, notices) = Segments::open(folder.path())?;
+    assert!(notices.is_empty());
+    for set in [&set, &again] {
+        assert_eq!(set.covered().len(), 40);
+        for (id, places) in &places(&packs) {
+            assert!(places.contains(&set.locate(id)?.expect("it was added")));
+        }
+        assert!(!set.contains(&id(1 << 40))?);
+    }
+    let files = fs::read_dir(folder.path()).expect("the folder").count();
+    assert!(files <= 10 + 3, "merged segments must be removed: {files} files");
+    set.clear()?;
+    assert!(!set.contains(&id(1))? && set.covered().is_empty());
+    assert!(again.contains(&id(1))?, "who has them mapped keeps them");
+    assert!(Segments::open(folder.path())?.0.covered().is_empty());
+    Ok(())
+}
+
+#[test]
+fn what_covers_an_index_object_that_is_gone_is_dropped() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut set, _) = Segments::open(folder.path())?;
+    set.add(vec![(index(0), vec![pack(0, 0..10)]), (index(1), vec![pack(1, 10..20)])])?;
+    set.add(vec![(index(2), vec![pack(2, 20..30)])])?;
+    set.retain(&HashSet::from([index(1), index(2)]))?;
+    assert_eq!(set.covered(), &HashSet::from([index(2)]));
+    assert!(!set.contains(&id(5))? && set.contains(&id(25))?);
+    Ok(())
+}
+
+fn the_segment_of(folder: &Path) -> std::path::PathBuf {
+    let files = fs::read_dir(folder).expect("the folder").map(|file| file.expect("a file").path());
+    files.into_iter().find(|path| path.extension().is_some_and(|end| end == "segment")).expect("a segment")
+}
+
+#[test]
+fn what_is_missing_or_damaged_leaves_the_set_with_a_notice() -> Result<()> {
+    let breakages: [fn(&Path); 4] = [
+        |folder| fs::remove_file(the_segment_of(folder)).expect("remove"),
+        |folder| fs::write(the_segment_of(folder), "nonsense").expect("write"),
+        |folder| fs::write(folder.join("manifest"), "nonsense").expect("write"),
+        |folder| fs::write(folder.join("manifest"), "").expect("write"),
+    ];
+    for breakage in breakages {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut set, _) = Segments::open(folder.path())?;
+        set.add(vec![(index(0), vec![pack(0, 0..10)])])?;
+        breakage(folder.path());
+        let (mut set, notices) = Segments::open(folder.path())?;
+        assert_eq!(notices.len(), 1);
+        assert!(set.covered().is_empty() && !set.contains(&id(1))?);
+        set.add(vec![(index(0), vec![pack(0, 0..10)])])?;
+        let (set, notices) = Segments::open(folder.path())?;
+        assert!(notices.is_empty() && set.contains(&id(1))?);
+    }
+    Ok(())
+}
+
+#[test]
+fn an_input_that_ends_in_an_error_adds_nothing() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut set, _) = Segments::open(folder.path())?;
+    let failure = siltstone::error::Error::new(Kind::Temporary, "fetch", "an index");
+    let error = set.add_all([Ok((index(0), vec![pack(0, 0..10)])), Err(failure)]).expect_err("it must fail");
+    assert!(error.is(Kind::Temporary));
+    assert!(set.covered().is_empty() && !set.contains(&id(1))?);
+    Ok(())
+}
+
+#[test]
+fn many_who_add_at_once_lose_nothing() -> Result<()> {
+    const WORKERS: u64 = 4;
+    const TURNS: u64 = 25;
+    let folder = tempfile::tempdir().expect("a folder");
+    // Each worker has a set of its own, with its own lock files open: as good as processes for flock.
+    let work = |worker: u64| -> Result<()> {
+        let (mut set, _) = Segments::open(folder.path())?;
+        for turn in 0..TURNS {
+            let number = worker * TURNS + turn;
+            set.add(vec![(index(number), vec![pack(number, number * 50..number * 50 + 50)])])?;
+            assert!(set.contains(&id(number * 50 + 49))?);
+            let (other, notices) = Segments::open(folder.path())?;
+            assert!(notices.is_empty(), "{notices:?}");
+            assert!(other.contains(&id(number * 50))?);
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS).map(|worker| scope.spawn(move || work(worker))).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().expect("no worker panics"))
+    })?;
+    let (set, notices) = Segments::open(folder.path())?;
+    assert!(notices.is_empty());
+    assert_eq!(set.covered().len() as u64, WORKERS * TURNS);
+    let packs: Vec<_> = (0..WORKERS * TURNS).map(|number| pack(number, number * 50..number * 50 + 50)).collect();
+    for (id, places) in &places(&packs) {
+        assert_eq!(set.locate(id)?.as_ref(), places.first());
+    }
+    Ok(())
+}
+
+#[test]
+fn claims_leave_memory_when_segments_know_them() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut set, _) = Segments::open(folder.path())?;
+    set.add(vec![(index(0), vec![pack(0, 0..10)])])?;
+    let claims = Claims::new(set.view());
+    assert_eq!(claims.claim(&id(5))?, Claim::Stored);
+    let mine: Vec<_> = (10..20).map(id).collect();
+    for id in &mine {
+        assert_eq!(claims.claim(id)?, Claim::Mine);
+    }
+    claims.stored(&mine);
+    set.add(vec![(index(1), vec![pack(1, 10..20)])])?;
+    claims.refresh(&set.view());
+    claims.settled(&mine);
+    assert!(claims.is_empty());
+    for id in &mine {
+        assert_eq!(claims.claim(id)?, Claim::Stored);
+    }
+    Ok(())
+}
