@@ -6,6 +6,9 @@
 use crate::error::{Error, Result};
 use bytes::Bytes;
 
+pub mod local;
+pub mod memory;
+
 /// The bytes of an object to be written, in pieces so that nobody copies a pack to send it.
 #[derive(Clone, Debug, Default)]
 pub struct Body(pub Vec<Bytes>);
