@@ -88,10 +88,13 @@ pub fn things() -> Vec<Thing> {
         entry.meta.flags = 0x40;
     };
     let mut things = vec![
-        directory(b"database", vec![Thing {
-            bytes: dump(),
-            ..with(thing(b"dump.sql", EntryKind::Stream, 0o600), |entry| entry.size = dump().len() as u64)
-        }]),
+        directory(
+            b"database",
+            vec![Thing {
+                bytes: dump(),
+                ..with(thing(b"dump.sql", EntryKind::Stream, 0o600), |entry| entry.size = dump().len() as u64)
+            }],
+        ),
         directory(b"empty-directory", vec![]),
         directory(b"fat", (0..20).map(fat).collect()),
         directory(b"many", many),

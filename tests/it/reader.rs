@@ -71,8 +71,7 @@ fn reader(repository: &Path) -> Option<Command> {
 
 fn set_times(path: &Path, seconds: i64) {
     let time = |tv_sec, tv_nsec| rustix::fs::Timespec { tv_sec, tv_nsec };
-    let times =
-        rustix::fs::Timestamps { last_access: time(seconds, 0), last_modification: time(seconds, 987_654_321) };
+    let times = rustix::fs::Timestamps { last_access: time(seconds, 0), last_modification: time(seconds, 987_654_321) };
     rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
