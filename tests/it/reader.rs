@@ -124,7 +124,7 @@ fn compare(one: &Path, two: &Path) {
     } else if a.is_file() {
         assert_eq!(a.nlink(), b.nlink(), "{one:?}");
         assert!(fs::read(one).unwrap() == fs::read(two).unwrap(), "{one:?}");
-        let attributes = |path| read_xattrs(&File::open(path).unwrap()).unwrap();
+        let attributes = |path| read_xattrs(File::open(path).unwrap()).unwrap();
         assert_eq!(attributes(one), attributes(two), "{one:?}");
         if a.blocks() * 512 < a.len() {
             assert!(b.blocks() * 512 < b.len() / 2, "the holes of {one:?} are gone");

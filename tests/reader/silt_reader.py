@@ -4,7 +4,7 @@
     silt_reader.py REPOSITORY [--password P] [--key-file F] [--recovery KEY] list
     silt_reader.py REPOSITORY [--password P] [--key-file F] [--recovery KEY] restore SNAPSHOT TARGET
 
-SNAPSHOT is `latest` or the beginning of an id; TARGET must be missing or empty. Needs from PyPI: cryptography, blake3, zstandard.
+SNAPSHOT is `latest` or the beginning of an id; TARGET must be missing or empty. Needs cryptography (44 or later), blake3, zstandard.
 It reads and never writes the repository, and prefers being short to being fast.
 """
 
