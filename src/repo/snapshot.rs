@@ -132,11 +132,11 @@ impl Stamp {
         Time { seconds: self.seconds, nanoseconds: self.nanoseconds }
     }
 
-    /// `20261119T140000Z`: sorts by time for the years 0 to 9999, which is all that is accepted.
+    /// `20261119t140000z`: sorts by time for the years 0 to 9999, which is all that is accepted.
     pub fn compact(&self) -> Result<String> {
         let bad = |_| Error::invalid("use the time", self.seconds, "it is outside the years 0 to 9999");
         let timestamp = jiff::Timestamp::new(self.seconds, 0).map_err(bad)?;
-        Ok(timestamp.strftime("%Y%m%dT%H%M%SZ").to_string())
+        Ok(timestamp.strftime("%Y%m%dt%H%M%Sz").to_string())
     }
 }
 

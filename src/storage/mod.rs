@@ -10,6 +10,9 @@ pub use location::probe;
 use crate::error::{Error, Result};
 use bytes::Bytes;
 
+pub mod local;
+pub mod memory;
+
 /// The bytes of an object to be written, in pieces so that nobody copies a pack to send it.
 #[derive(Clone, Debug, Default)]
 pub struct Body(pub Vec<Bytes>);

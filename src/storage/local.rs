@@ -1,0 +1,298 @@
+//! Objects as files below a folder: written whole under a temporary name, synced, then renamed.
+
+use crate::error::{Error, Kind, Result};
+use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use std::collections::VecDeque;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{IoSlice, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+/// Where unfinished writes stand; never listed.
+const UNFINISHED: &str = ".tmp";
+/// Unfinished writes of this age were left by a crash.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+/// Files kept open for further ranges: packs, whose bytes never change.
+const OPEN_FILES_MAX: usize = 16;
+
+/// A folder on this machine (or mounted on it).
+pub struct Local {
+    root: PathBuf,
+    serial: AtomicU64,
+    open: Mutex<VecDeque<(String, Arc<File>)>>,
+}
+
+impl Local {
+    /// Opens a folder that is there.
+    pub fn open(root: &Path) -> Result<Self> {
+        let meta = std::fs::metadata(root).map_err(|error| {
+            Error::io("open the repository", root.display(), error).hint("make it with `silt init`, or check the path")
+        })?;
+        if !meta.is_dir() {
+            return Err(Error::invalid("open the repository", root.display(), "it is not a folder"));
+        }
+        let local = Local { root: root.to_owned(), serial: AtomicU64::new(0), open: Mutex::default() };
+        local.remove_abandoned();
+        Ok(local)
+    }
+
+    /// Opens a folder, made (for its owner alone) when it is not there.
+    pub fn create(root: &Path) -> Result<Self> {
+        make_folders(root)?;
+        Local::open(root)
+    }
+
+    fn path(&self, name: &str) -> Result<PathBuf> {
+        check_name(name)?;
+        Ok(self.root.join(name))
+    }
+
+    /// Best effort: what cannot be removed now is tried at the next opening.
+    fn remove_abandoned(&self) {
+        let Ok(entries) = std::fs::read_dir(self.root.join(UNFINISHED)) else { return };
+        for entry in entries.flatten() {
+            let age = entry.metadata().and_then(|meta| meta.modified()).map(|at| SystemTime::now().duration_since(at));
+            if age.is_ok_and(|age| age.is_ok_and(|age| age > ABANDONED)) {
+                let _gone = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// Writes a synced file under a temporary name.
+    fn write_unfinished(&self, body: &Body) -> Result<PathBuf> {
+        let folder = self.root.join(UNFINISHED);
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!("{}-{serial}-{:x}", std::process::id(), unique()));
+        let open = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let file = match open() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                make_folders(&folder)?;
+                open()
+            }
+            other => other,
+        };
+        let mut file = file.map_err(|error| failed("write", &path, error))?;
+        let written = write_pieces(&mut file, body).and_then(|()| file.sync_data());
+        written.map_err(|error| {
+            let _best_effort = std::fs::remove_file(&path);
+            failed("write", &path, error)
+        })?;
+        Ok(path)
+    }
+
+    fn finish(&self, unfinished: &Path, path: &Path, replace: bool) -> Result<()> {
+        let place = || match replace {
+            true => std::fs::rename(unfinished, path),
+            false => rename_new(unfinished, path),
+        };
+        let folder = path.parent().expect("an object lies below the root");
+        let mut placed = place();
+        if placed.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            make_folders(folder)?;
+            placed = place();
+        }
+        if let Err(error) = placed {
+            let _best_effort = std::fs::remove_file(unfinished);
+            return Err(failed("write", path, error));
+        }
+        sync_folder(folder)
+    }
+}
+
+/// A number that no other process here uses at the same time.
+fn unique() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
+}
+
+fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
+    let error = Error::io(doing, path.display(), error);
+    match error.kind() {
+        Kind::Full => error.hint("make room on that file system; what is stored stays good"),
+        Kind::Denied => error.hint("check who owns the repository's folder and whether it is mounted for writing"),
+        _ => error,
+    }
+}
+
+fn write_pieces(file: &mut File, body: &Body) -> std::io::Result<()> {
+    const AT_ONCE: usize = 64;
+    for pieces in body.0.chunks(AT_ONCE) {
+        let mut slices: Vec<IoSlice> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        let mut rest = slices.as_mut_slice();
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match file.write_vectored(rest) {
+                Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+                Ok(count) => IoSlice::advance_slices(&mut rest, count),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Moves a file in one step, never onto another.
+fn rename_new(from: &Path, to: &Path) -> std::io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        // File systems without that flag: a second link is refused where the name is taken.
+        Err(Errno::INVAL | Errno::NOSYS) => std::fs::hard_link(from, to).and_then(|()| std::fs::remove_file(from)),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn sync_folder(folder: &Path) -> Result<()> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|error| failed("sync the folder", folder, error))
+}
+
+/// Makes a folder and those above it, each synced into the one above.
+fn make_folders(folder: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => folder.parent().filter(|above| !above.as_os_str().is_empty()).map_or(Ok(()), sync_folder),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
+            make_folders(above.ok_or_else(|| failed("make the folder", folder, error))?)?;
+            make_folders(folder)
+        }
+        Err(error) => Err(failed("make the folder", folder, error)),
+    }
+}
+
+fn version_of(meta: &std::fs::Metadata) -> Version {
+    Version(format!("{}-{}-{}-{}", meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+}
+
+impl Storage for Local {
+    fn describe(&self) -> String {
+        self.root.display().to_string()
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities { put_new: true, swap: false, rename: true, local: true }
+    }
+
+    fn put(&self, name: &str, body: Body) -> Result<Version> {
+        let path = self.path(name)?;
+        let unfinished = self.write_unfinished(&body)?;
+        self.finish(&unfinished, &path, true)?;
+        self.stat(name).map(|stat| stat.version)
+    }
+
+    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+        let path = self.path(name)?;
+        let unfinished = self.write_unfinished(&body)?;
+        self.finish(&unfinished, &path, false)?;
+        self.stat(name).map(|stat| stat.version)
+    }
+
+    fn swap(&self, name: &str, _expected: &Version, _body: Body) -> Result<Version> {
+        Err(Error::new(Kind::Unsupported, "replace conditionally", name).because("folders have no such step"))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let (from, to) = (self.path(from)?, self.path(to)?);
+        let folder = to.parent().expect("an object lies below the root");
+        let mut moved = rename_new(&from, &to);
+        if moved.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) && !folder.exists() {
+            make_folders(folder)?;
+            moved = rename_new(&from, &to);
+        }
+        moved.map_err(|error| failed("rename", &from, error))?;
+        sync_folder(folder)?;
+        sync_folder(from.parent().expect("an object lies below the root"))
+    }
+
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+        let path = self.path(name)?;
+        let read = |error| failed("read", &path, error);
+        let file = File::open(&path).map_err(read)?;
+        let meta = file.metadata().map_err(read)?;
+        let too_large = || Error::corrupt("read", path.display(), format!("it has more than {bytes_max} bytes"));
+        if meta.len() > bytes_max {
+            return Err(too_large());
+        }
+        let mut bytes = Vec::with_capacity(meta.len() as usize);
+        file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(read)?;
+        match bytes.len() as u64 > bytes_max {
+            true => Err(too_large()),
+            false => Ok((bytes, version_of(&meta))),
+        }
+    }
+
+    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
+        let path = self.path(name)?;
+        let read = |error| failed("read", &path, error);
+        let known = {
+            let open = self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            open.iter().find(|(known, _)| known == name).map(|(_, file)| file.clone())
+        };
+        let file = match known {
+            Some(file) => file,
+            None => {
+                let file = Arc::new(File::open(&path).map_err(read)?);
+                let mut open = self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                open.push_back((name.to_owned(), file.clone()));
+                if open.len() > OPEN_FILES_MAX {
+                    open.pop_front();
+                }
+                file
+            }
+        };
+        let size = file.metadata().map_err(read)?.len();
+        if offset.checked_add(length).is_none_or(|end| end > size) {
+            let why = format!("{length} bytes at {offset} are wanted of its {size}");
+            return Err(Error::corrupt("read", path.display(), why));
+        }
+        let mut bytes = vec![0; length as usize];
+        file.read_exact_at(&mut bytes, offset).map_err(read)?;
+        Ok(bytes)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        let below = self.root.join(prefix);
+        let mut listed = Vec::new();
+        let walk = walkdir::WalkDir::new(&below).follow_links(false).sort_by_file_name().into_iter();
+        for entry in walk.filter_entry(|entry| !entry.file_name().as_encoded_bytes().starts_with(b".") || entry.depth() == 0)
+        {
+            let entry = match entry {
+                Ok(entry) => entry,
+                // Removed by somebody between the listing of its folder and now, or no such folder yet.
+                Err(error) if error.io_error().is_some_and(|io| io.kind() == std::io::ErrorKind::NotFound) => continue,
+                Err(error) => return Err(Error::new(Kind::Failed, "list", below.display()).because(error)),
+            };
+            if !entry.file_type().is_file() {
+                continue;
+            }
+            let Ok(meta) = entry.metadata() else { continue };
+            let name = entry.path().strip_prefix(&self.root).ok().and_then(|name| name.to_str());
+            if let Some(name) = name.filter(|name| check_name(name).is_ok()) {
+                listed.push(Listed { name: name.to_owned(), size: meta.len() });
+            }
+        }
+        listed.sort();
+        Ok(listed)
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        let path = self.path(name)?;
+        match std::fs::remove_file(&path) {
+            Ok(()) => sync_folder(path.parent().expect("an object lies below the root")),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failed("remove", &path, error)),
+        }
+    }
+
+    fn stat(&self, name: &str) -> Result<Stat> {
+        let path = self.path(name)?;
+        let meta = std::fs::metadata(&path).map_err(|error| failed("look at", &path, error))?;
+        Ok(Stat { size: meta.len(), version: version_of(&meta) })
+    }
+}

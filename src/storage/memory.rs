@@ -1,0 +1,153 @@
+//! Objects in memory: for tests, whole repositories of which can be copied, cut and bent.
+
+use crate::error::{Error, Kind, Result};
+use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+type Objects = BTreeMap<String, (Vec<u8>, u64)>;
+
+/// Objects in memory; clones share them.
+#[derive(Clone)]
+pub struct Memory {
+    objects: Arc<Mutex<(Objects, u64)>>,
+    abilities: Abilities,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Memory::new()
+    }
+}
+
+impl Memory {
+    /// Swaps and renames.
+    pub fn new() -> Self {
+        Memory::with_abilities(Abilities { put_new: true, swap: true, rename: true, local: true })
+    }
+
+    pub fn with_abilities(abilities: Abilities) -> Self {
+        Memory { objects: Arc::default(), abilities }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Objects, u64)> {
+        self.objects.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// All objects by name, as they are now.
+    pub fn snapshot(&self) -> BTreeMap<String, Vec<u8>> {
+        self.lock().0.iter().map(|(name, (bytes, _))| (name.clone(), bytes.clone())).collect()
+    }
+
+    /// A storage of its own with these objects and the same abilities.
+    pub fn from_objects(objects: &BTreeMap<String, Vec<u8>>) -> Self {
+        let memory = Memory::new();
+        memory.lock().0 = objects.iter().map(|(name, bytes)| (name.clone(), (bytes.clone(), 0))).collect();
+        memory
+    }
+
+    /// Changes an object behind everybody's back.
+    pub fn corrupt(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        if let Some((bytes, _)) = self.lock().0.get_mut(name) {
+            change(bytes);
+        }
+    }
+
+    fn write(&self, name: &str, body: &Body, check: impl FnOnce(Option<u64>) -> Result<()>) -> Result<Version> {
+        check_name(name)?;
+        let (objects, serial) = &mut *self.lock();
+        check(objects.get(name).map(|(_, version)| *version))?;
+        *serial += 1;
+        objects.insert(name.to_owned(), (body.to_vec(), *serial));
+        Ok(Version(serial.to_string()))
+    }
+
+    fn read<T>(&self, name: &str, take: impl FnOnce(&[u8], u64) -> Result<T>) -> Result<T> {
+        check_name(name)?;
+        match self.lock().0.get(name) {
+            Some((bytes, version)) => take(bytes, *version),
+            None => Err(Error::new(Kind::NotFound, "read", name).because("there is no such object")),
+        }
+    }
+}
+
+impl Storage for Memory {
+    fn describe(&self) -> String {
+        "memory".to_owned()
+    }
+
+    fn abilities(&self) -> Abilities {
+        self.abilities
+    }
+
+    fn put(&self, name: &str, body: Body) -> Result<Version> {
+        self.write(name, &body, |_| Ok(()))
+    }
+
+    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+        let honest = self.abilities.put_new;
+        self.write(name, &body, |known| match known.filter(|_| honest) {
+            Some(_) => Err(Error::new(Kind::AlreadyExists, "write", name)),
+            None => Ok(()),
+        })
+    }
+
+    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+        if !self.abilities.swap {
+            return Err(Error::new(Kind::Unsupported, "replace conditionally", name));
+        }
+        self.write(name, &body, |known| match known {
+            Some(version) if version.to_string() == expected.0 => Ok(()),
+            Some(_) => Err(Error::new(Kind::Conflict, "replace", name).because("it was changed meanwhile")),
+            None => Err(Error::new(Kind::NotFound, "replace", name)),
+        })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        if !self.abilities.rename {
+            return Err(Error::new(Kind::Unsupported, "rename", from));
+        }
+        check_name(from)?;
+        check_name(to)?;
+        let (objects, _) = &mut *self.lock();
+        if objects.contains_key(to) {
+            return Err(Error::new(Kind::AlreadyExists, "rename to", to));
+        }
+        let moved = objects.remove(from).ok_or_else(|| Error::new(Kind::NotFound, "rename", from))?;
+        objects.insert(to.to_owned(), moved);
+        Ok(())
+    }
+
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+        self.read(name, |bytes, version| match bytes.len() as u64 > bytes_max {
+            true => Err(Error::corrupt("read", name, format!("it has more than {bytes_max} bytes"))),
+            false => Ok((bytes.to_vec(), Version(version.to_string()))),
+        })
+    }
+
+    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
+        self.read(name, |bytes, _| {
+            let end = offset.checked_add(length).filter(|end| *end <= bytes.len() as u64);
+            let end = end.ok_or_else(|| Error::corrupt("read", name, "it is shorter than the range that is wanted"))?;
+            Ok(bytes[offset as usize..end as usize].to_vec())
+        })
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        let objects = &self.lock().0;
+        let below = objects.iter().filter(|(name, _)| name.starts_with(prefix));
+        Ok(below.map(|(name, (bytes, _))| Listed { name: name.clone(), size: bytes.len() as u64 }).collect())
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        check_name(name)?;
+        self.lock().0.remove(name);
+        Ok(())
+    }
+
+    fn stat(&self, name: &str) -> Result<Stat> {
+        self.read(name, |bytes, version| {
+            Ok(Stat { size: bytes.len() as u64, version: Version(version.to_string()) })
+        })
+    }
+}
