@@ -22,6 +22,10 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+/// Checked words of any bytes.
+#[derive(Clone, Debug)]
+struct Words(Vec<u8>);
+
 #[derive(Args, Debug)]
 pub struct BackupArgs {
     /// Files and folders to save
@@ -46,7 +50,7 @@ pub struct BackupArgs {
 
     /// Leave out what is in folders that hold this file (repeatable)
     #[arg(long, value_name = "NAME[:HEADER]", value_parser = bytes_parser(marker), help_heading = "What is left out")]
-    exclude_if_present: Vec<Vec<u8>>,
+    exclude_if_present: Vec<Words>,
 
     /// Leave out files larger than this
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "What is left out")]
@@ -70,7 +74,7 @@ pub struct BackupArgs {
 
     /// The name of that stream
     #[arg(long, value_name = "NAME", default_value = "stdin", value_parser = bytes_parser(stream_name), requires = "stdin", help_heading = "What is saved")]
-    stdin_name: Vec<u8>,
+    stdin_name: Words,
 
     /// Save the output of this command under this name; a command that fails fails the backup (repeatable)
     #[arg(long, value_name = "NAME=COMMAND", value_parser = bytes_parser(Stream::parse), help_heading = "What is saved")]
@@ -141,8 +145,8 @@ pub fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
     wanted.rules = rules(args)?;
     wanted.streams = args.stream.clone();
     if args.stdin {
-        let input: Input = Box::new(StdinSource::new(&args.stdin_name, &watch)?);
-        wanted.input = Some((args.stdin_name.clone(), input));
+        let input: Input = Box::new(StdinSource::new(&args.stdin_name.0, &watch)?);
+        wanted.input = Some((args.stdin_name.0.clone(), input));
     }
     wanted.comparison = Comparison { ignore_ctime: args.ignore_ctime, ignore_inode: args.ignore_inode };
     wanted.force = args.force;
@@ -270,7 +274,7 @@ fn rules(args: &BackupArgs) -> Result<Rules> {
         rules.exclude_caches();
     }
     for marker in &args.exclude_if_present {
-        rules.exclude_if_present(marker)?;
+        rules.exclude_if_present(&marker.0)?;
     }
     if let Some(bytes) = args.exclude_larger_than {
         rules.exclude_larger_than(bytes);
@@ -289,12 +293,12 @@ fn host(args: &BackupArgs) -> Result<String> {
     Ok(name.trim().to_owned())
 }
 
-fn marker(words: &[u8]) -> Result<Vec<u8>> {
-    Marker::parse(words).map(|_| words.to_vec())
+fn marker(words: &[u8]) -> Result<Words> {
+    Marker::parse(words).map(|_| Words(words.to_vec()))
 }
 
-fn stream_name(words: &[u8]) -> Result<Vec<u8>> {
-    check_name(words).map(|()| words.to_vec())
+fn stream_name(words: &[u8]) -> Result<Words> {
+    check_name(words).map(|()| Words(words.to_vec()))
 }
 
 fn parent(words: &[u8]) -> Result<Selector> {

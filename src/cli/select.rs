@@ -28,7 +28,7 @@ pub fn target(words: &[u8]) -> Result<Target, Error> {
 pub struct TargetOptions {
     /// latest, latest~N or the first digits of an id, and perhaps a path in it; with --at only :PATH
     #[arg(value_name = "SNAPSHOT[:PATH]", value_parser = bytes_parser(target), required_unless_present = "at")]
-    pub target: Option<Target>,
+    pub snapshot: Option<Target>,
 
     /// The newest snapshot of this date or before: "2026-11-19", "yesterday 14:00", RFC 3339, with a time zone
     #[arg(long, value_name = "TEXT", value_parser = moment)]
@@ -41,7 +41,7 @@ pub struct TargetOptions {
 impl TargetOptions {
     /// Refuses words that contradict each other, before anything is opened.
     pub fn check(&self) -> Result<Selector, Failure> {
-        let named = self.target.as_ref().and_then(|target| target.selector.clone());
+        let named = self.snapshot.as_ref().and_then(|target| target.selector.clone());
         match (&self.at, named) {
             (None, Some(selector)) => Ok(selector),
             (Some(moment), None) => Ok(Selector::At(moment.end)),
@@ -54,7 +54,7 @@ impl TargetOptions {
     }
 
     pub fn path(&self) -> Option<Vec<u8>> {
-        self.target.as_ref().and_then(|target| target.path.clone())
+        self.snapshot.as_ref().and_then(|target| target.path.clone())
     }
 
     pub fn find(&self, repo: &Repository, console: &Console, watch: &Watch) -> Result<Snapshot, Failure> {
