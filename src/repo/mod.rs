@@ -7,6 +7,7 @@ pub mod list;
 pub mod pack;
 pub mod pending;
 mod reader;
+mod select;
 pub mod snapshot;
 pub mod tree;
 mod upload;
@@ -15,6 +16,7 @@ mod writer;
 
 pub use key::Credentials;
 pub use reader::{Chunk, Reader};
+pub use select::Filter;
 pub use snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
 pub use writer::{Writer, WriterOptions};
 
@@ -88,6 +90,15 @@ impl Repository {
         // Last, as it is what makes the location a repository.
         storage.put_new(CONFIG_NAME, config.encode(&keys)?.into())?;
         Ok(master)
+    }
+
+    /// Whether there is a repository in this location.
+    pub fn exists(storage: &dyn Storage) -> Result<bool> {
+        match storage.stat(CONFIG_NAME) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is(Kind::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Opens a repository and brings the local index up to date. `cache` is the folder of all repositories' caches.

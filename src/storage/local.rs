@@ -260,7 +260,8 @@ impl Storage for Local {
         let below = self.root.join(prefix);
         let mut listed = Vec::new();
         let walk = walkdir::WalkDir::new(&below).follow_links(false).sort_by_file_name().into_iter();
-        for entry in walk.filter_entry(|entry| !entry.file_name().as_encoded_bytes().starts_with(b".") || entry.depth() == 0)
+        for entry in
+            walk.filter_entry(|entry| !entry.file_name().as_encoded_bytes().starts_with(b".") || entry.depth() == 0)
         {
             let entry = match entry {
                 Ok(entry) => entry,

@@ -3,6 +3,10 @@
 //! An object has a name of `[a-z0-9._-]` segments joined by `/`, is written whole or not at all and is small enough to
 //! be held in memory (packs are the largest). No backend knows chunks, keys or the repository.
 
+pub mod location;
+
+pub use location::probe;
+
 use crate::error::{Error, Result};
 use bytes::Bytes;
 

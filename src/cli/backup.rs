@@ -1,0 +1,322 @@
+//! `silt backup`: save folders and streams as one snapshot.
+
+use super::exit::{Exit, Failure};
+use super::first_use::open_or_make;
+use super::options::{GlobalOptions, bytes_parser, current_folder, first_instant, size};
+use super::output::{Console, print, snapshot_json};
+use super::progress::Display;
+use super::signals;
+use clap::Args;
+use serde_json::json;
+use siltstone::backup::{BackupOptions, BackupReport, Comparison, Input};
+use siltstone::disk::Owners;
+use siltstone::disk::stat::stat_path;
+use siltstone::entry::Time;
+use siltstone::error::{Error, Result};
+use siltstone::repo::{Filter, Repository};
+use siltstone::source::stream::check_name;
+use siltstone::source::{Marker, Overlap, Rules, RulesBuilder, StdinSource, Stream, normalize, read_lines, read_raw};
+use siltstone::when::{Selector, format_bytes, format_count, format_duration, parse_target};
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// Checked words of any bytes.
+#[derive(Clone, Debug)]
+struct Words(Vec<u8>);
+
+#[derive(Args, Debug)]
+pub struct BackupArgs {
+    /// Files and folders to save
+    #[arg(value_name = "PATHS", required_unless_present_any = ["files_from", "files_from_raw", "stdin", "stream"])]
+    paths: Vec<PathBuf>,
+
+    /// Leave out what matches this gitignore pattern (repeatable)
+    #[arg(long, value_name = "PATTERN", help_heading = "What is left out")]
+    exclude: Vec<OsString>,
+
+    /// The same, whatever the case of ASCII letters (repeatable)
+    #[arg(long, value_name = "PATTERN", help_heading = "What is left out")]
+    iexclude: Vec<OsString>,
+
+    /// Leave out what matches the patterns of this file, one a line (repeatable)
+    #[arg(long, value_name = "FILE", help_heading = "What is left out")]
+    exclude_file: Vec<PathBuf>,
+
+    /// Leave out what is in folders tagged as caches (CACHEDIR.TAG)
+    #[arg(long, help_heading = "What is left out")]
+    exclude_caches: bool,
+
+    /// Leave out what is in folders that hold this file (repeatable)
+    #[arg(long, value_name = "NAME[:HEADER]", value_parser = bytes_parser(marker), help_heading = "What is left out")]
+    exclude_if_present: Vec<Words>,
+
+    /// Leave out files larger than this
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "What is left out")]
+    exclude_larger_than: Option<u64>,
+
+    /// Stay on the file system of each path
+    #[arg(short = 'x', long, help_heading = "What is left out")]
+    one_file_system: bool,
+
+    /// Read more paths from this file, one a line; - is standard input (repeatable)
+    #[arg(long, value_name = "FILE", help_heading = "What is saved")]
+    files_from: Vec<PathBuf>,
+
+    /// Read more paths from this file, with NUL after each; - is standard input (repeatable)
+    #[arg(long, value_name = "FILE", help_heading = "What is saved")]
+    files_from_raw: Vec<PathBuf>,
+
+    /// Save standard input as a stream
+    #[arg(long, help_heading = "What is saved")]
+    stdin: bool,
+
+    /// The name of that stream
+    #[arg(long, value_name = "NAME", default_value = "stdin", value_parser = bytes_parser(stream_name), requires = "stdin", help_heading = "What is saved")]
+    stdin_name: Words,
+
+    /// Save the output of this command under this name; a command that fails fails the backup (repeatable)
+    #[arg(long, value_name = "NAME=COMMAND", value_parser = bytes_parser(Stream::parse), help_heading = "What is saved")]
+    stream: Vec<Stream>,
+
+    /// Tag the snapshot (repeatable)
+    #[arg(long, value_name = "TAG", help_heading = "How it is called")]
+    tag: Vec<String>,
+
+    /// The host that the snapshot belongs to [default: this one]
+    #[arg(long, value_name = "NAME", help_heading = "How it is called")]
+    host: Option<String>,
+
+    /// The job that the snapshot belongs to
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, help_heading = "How it is called")]
+    job: String,
+
+    /// The time of the snapshot [default: now]
+    #[arg(long, value_name = "TEXT", value_parser = first_instant, help_heading = "How it is called")]
+    time: Option<Time>,
+
+    /// Only say what would be done
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+
+    /// Make no snapshot when nothing has changed
+    #[arg(long)]
+    skip_if_unchanged: bool,
+
+    /// Compare with this snapshot instead of what is known of the last backup
+    #[arg(long, value_name = "SNAPSHOT", value_parser = bytes_parser(parent), conflicts_with = "force")]
+    parent: Option<Selector>,
+
+    /// Read every file, whatever is known of it
+    #[arg(short, long)]
+    force: bool,
+
+    /// A new change time alone is no change of a file
+    #[arg(long)]
+    ignore_ctime: bool,
+
+    /// A new inode number alone is no change of a file
+    #[arg(long)]
+    ignore_inode: bool,
+
+    /// Files read at the same time [default: as many as there are cores]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    read_concurrency: Option<u16>,
+
+    /// off, fast, default, best or a level from 1 to 22
+    #[arg(long, value_name = "LEVEL", value_parser = compression, default_value = "default")]
+    compression: i32,
+
+    /// Send at most this much a second
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub limit_upload: Option<u64>,
+}
+
+pub fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
+    let from_stdin = args.files_from.iter().chain(&args.files_from_raw).filter(|path| path.as_os_str() == "-").count();
+    if from_stdin + usize::from(args.stdin) > 1 {
+        return Err(Failure::Usage("standard input can be read only once".to_owned()));
+    }
+    let console = Console::new(options, true);
+    let watch = console.watch();
+    signals::stop_on_signals(&watch)?;
+    let mut wanted = BackupOptions::new(paths(args)?, &host(args)?);
+    wanted.rules = rules(args)?;
+    wanted.streams = args.stream.clone();
+    if args.stdin {
+        let input: Input = Box::new(StdinSource::new(&args.stdin_name.0, &watch)?);
+        wanted.input = Some((args.stdin_name.0.clone(), input));
+    }
+    wanted.comparison = Comparison { ignore_ctime: args.ignore_ctime, ignore_inode: args.ignore_inode };
+    wanted.force = args.force;
+    wanted.dry_run = args.dry_run;
+    wanted.skip_if_unchanged = args.skip_if_unchanged;
+    wanted.user = Owners::load()?.user_name(rustix::process::geteuid().as_raw()).to_owned();
+    wanted.job = args.job.clone();
+    wanted.tags = args.tag.clone();
+    wanted.time = args.time;
+    wanted.offset = jiff::Zoned::now().offset().seconds();
+    wanted.compression = args.compression;
+    wanted.readers = args.read_concurrency.map_or(wanted.readers, usize::from);
+    wanted.memory_bytes = options.memory.unwrap_or(wanted.memory_bytes);
+
+    let repo = open_or_make(options, &wanted.paths, !args.dry_run, &console, &watch)?;
+    if let Some(selector) = &args.parent {
+        wanted.parent = Some(repo.select(selector, &Filter::default(), &watch)?.id);
+    }
+    let report = {
+        let _shown = Display::start(&console, &watch);
+        repo.backup(wanted, &watch)?
+    };
+    conclude(&report, args, &repo, &console)
+}
+
+fn conclude(report: &BackupReport, args: &BackupArgs, repo: &Repository, console: &Console) -> Result<Exit, Failure> {
+    let totals = &report.totals;
+    if console.json() {
+        console.event(json!({
+            "event": "summary",
+            "snapshot": report.snapshot.as_ref().map(snapshot_json),
+            "dry_run": args.dry_run,
+            "repository": repo.storage().describe(),
+            "totals": totals,
+            "sockets": report.sockets,
+            "seconds": report.duration.as_secs_f64(),
+            "troubles": report.troubles,
+            "troubles_count": report.troubles_count,
+        }));
+    } else if !console.quiet() {
+        print(&summary(report, args))?;
+    }
+    let told = console.conclude_troubles("Could not be saved as it is");
+    Ok(Exit::with_troubles(report.troubles_count.max(told)))
+}
+
+fn summary(report: &BackupReport, args: &BackupArgs) -> String {
+    let totals = &report.totals;
+    let mut text = match (&report.snapshot, args.dry_run) {
+        (Some(snapshot), _) => format!("Snapshot {} in {}\n", snapshot.id.short(), format_duration(report.duration)),
+        (None, true) => format!("Dry run: nothing was written ({})\n", format_duration(report.duration)),
+        (None, false) => {
+            format!("Nothing has changed: no snapshot was made ({})\n", format_duration(report.duration))
+        }
+    };
+    text.push_str(&format!(
+        "  Files    {} new, {} changed, {} unchanged, {} removed; {} in all\n",
+        format_count(totals.files_new),
+        format_count(totals.files_changed),
+        format_count(totals.files_unchanged),
+        format_count(totals.files_removed),
+        format_bytes(totals.bytes)
+    ));
+    text.push_str(&format!(
+        "  Bytes    {} read, {} new, {} stored\n",
+        format_bytes(totals.bytes_read),
+        format_bytes(totals.bytes_new),
+        format_bytes(totals.bytes_stored)
+    ));
+    if totals.streams > 0 {
+        text.push_str(&format!("  Streams  {}\n", format_count(totals.streams)));
+    }
+    if report.sockets > 0 {
+        text.push_str(&format!("  Sockets  {} left out, as they hold nothing\n", format_count(report.sockets)));
+    }
+    text
+}
+
+fn paths(args: &BackupArgs) -> Result<Vec<PathBuf>> {
+    let mut paths = args.paths.clone();
+    for (lists, is_raw) in [(&args.files_from, false), (&args.files_from_raw, true)] {
+        for list in lists {
+            let origin = list.display().to_string();
+            let is_stdin = list.as_os_str() == "-";
+            let more = match (is_stdin, is_raw) {
+                (true, false) => read_lines(std::io::stdin().lock(), "standard input")?,
+                (true, true) => read_raw(std::io::stdin().lock(), "standard input")?,
+                (false, _) => {
+                    let file = File::open(list).map_err(|error| Error::io("open the list of paths", &origin, error))?;
+                    if is_raw { read_raw(file, &origin)? } else { read_lines(file, &origin)? }
+                }
+            };
+            paths.extend(more);
+        }
+    }
+    // Streams alone need no path; a list that turned out empty is a mistake.
+    let has_stream = args.stdin || !args.stream.is_empty();
+    let has_list = !args.files_from.is_empty() || !args.files_from_raw.is_empty();
+    match paths.is_empty() && has_stream && !has_list {
+        true => Ok(paths),
+        false => {
+            let paths = normalize(&paths, &current_folder()?, Overlap::Fold)?;
+            // A slip of the finger ends here: before a repository is made, or hours of other paths are read.
+            for path in &paths {
+                stat_path(path.as_os_str().as_bytes(), false)
+                    .map_err(|error| error.hint("check the path: a source that is not there is an error"))?;
+            }
+            Ok(paths)
+        }
+    }
+}
+
+fn rules(args: &BackupArgs) -> Result<Rules> {
+    let mut rules = RulesBuilder::new();
+    for path in &args.exclude_file {
+        rules.exclude_file(path, false)?;
+    }
+    for pattern in &args.exclude {
+        rules.exclude(pattern.as_bytes())?;
+    }
+    for pattern in &args.iexclude {
+        rules.exclude_ignoring_case(pattern.as_bytes())?;
+    }
+    if args.exclude_caches {
+        rules.exclude_caches();
+    }
+    for marker in &args.exclude_if_present {
+        rules.exclude_if_present(&marker.0)?;
+    }
+    if let Some(bytes) = args.exclude_larger_than {
+        rules.exclude_larger_than(bytes);
+    }
+    rules.one_file_system(args.one_file_system);
+    rules.build()
+}
+
+fn host(args: &BackupArgs) -> Result<String> {
+    if let Some(host) = &args.host {
+        return Ok(host.clone());
+    }
+    let path = "/proc/sys/kernel/hostname";
+    let name = std::fs::read_to_string(path)
+        .map_err(|error| Error::io("find out the name of this host from", path, error).hint("give it with --host"))?;
+    Ok(name.trim().to_owned())
+}
+
+fn marker(words: &[u8]) -> Result<Words> {
+    Marker::parse(words).map(|_| Words(words.to_vec()))
+}
+
+fn stream_name(words: &[u8]) -> Result<Words> {
+    check_name(words).map(|()| Words(words.to_vec()))
+}
+
+fn parent(words: &[u8]) -> Result<Selector> {
+    match parse_target(words)? {
+        (selector, None) => Ok(selector),
+        (_, Some(_)) => Err(Error::invalid("compare with the snapshot", "", "a snapshot is meant, not a path in it")),
+    }
+}
+
+fn compression(text: &str) -> Result<i32, String> {
+    match text {
+        "off" => Ok(0),
+        "fast" => Ok(1),
+        "default" => Ok(BackupOptions::COMPRESSION),
+        "best" => Ok(19),
+        _ => match text.parse() {
+            Ok(level @ 1..=22) => Ok(level),
+            _ => Err("it is off, fast, default, best or a level from 1 to 22".to_owned()),
+        },
+    }
+}

@@ -1,0 +1,18 @@
+//! `silt completions`: words for the shell.
+
+use super::exit::{Exit, Failure};
+use super::output::print_bytes;
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+#[derive(Args, Debug)]
+pub struct CompletionsArgs {
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+pub fn run(args: &CompletionsArgs) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut super::Cli::command(), "silt", &mut script);
+    Ok(print_bytes(&script).map(|()| Exit::Done)?)
+}

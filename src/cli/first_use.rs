@@ -1,0 +1,70 @@
+//! The repository of whoever configured nothing: made on first use, found again later.
+
+use super::init::{key_file, make, recovery_words};
+use super::open::{Places, cache_folder, given_credentials, given_location, location_of, open, open_storage};
+use super::options::GlobalOptions;
+use super::output::{Console, print};
+use serde_json::json;
+use siltstone::disk::device::same_device;
+use siltstone::disk::whole::make_private_dir;
+use siltstone::error::Result;
+use siltstone::repo::Repository;
+use siltstone::watch::Watch;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// Opens the repository that is meant; the default one is made when there is none yet.
+pub fn open_or_make(
+    options: &GlobalOptions,
+    sources: &[PathBuf],
+    may_make: bool,
+    console: &Console,
+    watch: &Watch,
+) -> Result<Repository> {
+    if given_location(options).is_some() {
+        return open(options, watch);
+    }
+    let places = Places::find()?;
+    // A first use that was interrupted may have left the folder without a repository.
+    let is_there = places.repository.exists()
+        && Repository::exists(open_storage(location_of(&places.repository)?, false)?.as_ref())?;
+    if is_there || !may_make {
+        return open(options, watch);
+    }
+    let mut credentials = given_credentials(options)?;
+    credentials.recovery = None;
+    let mut key = options.key_file.clone();
+    if credentials.is_empty() {
+        credentials.key_file = Some(key_file(&places.key)?.0);
+        key = Some(places.key.clone());
+    }
+    make_private_dir(&places.repository)?;
+    let storage = open_storage(location_of(&places.repository)?, true)?;
+    let recovery = make(storage.as_ref(), credentials.clone(), false)?;
+    let repository = places.repository.as_os_str().as_bytes();
+    let same = sources.iter().any(|source| same_device(source.as_os_str().as_bytes(), repository).unwrap_or(false));
+    if console.json() {
+        let recovery: &str = &recovery.to_text();
+        console.event(json!({
+            "event": "first-use",
+            "repository": places.repository.display().to_string(),
+            "key_file": key.as_ref().map(|path| path.display().to_string()),
+            "recovery_key": recovery,
+            "same_disk": same,
+        }));
+    } else {
+        let mut text = format!("First use: made an encrypted repository in {}\n", places.repository.display());
+        if let Some(key) = &key {
+            text.push_str(&format!("Key file: {}\n", key.display()));
+        }
+        text.push_str(&recovery_words(&recovery));
+        if same {
+            text.push_str(
+                "Note: the repository lies on the same disk as its source, and is lost with it when the disk fails.\n  \
+                 Choose another place with --repo.\n",
+            );
+        }
+        print(&text)?;
+    }
+    Repository::open(storage, &credentials, &cache_folder(options)?, watch)
+}

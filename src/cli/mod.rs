@@ -1,0 +1,82 @@
+//! The command line: its root, and which verb does what.
+
+mod backup;
+mod completions;
+mod exit;
+mod first_use;
+mod init;
+mod man;
+mod open;
+mod options;
+mod output;
+mod progress;
+mod restore;
+mod select;
+mod signals;
+mod snapshots;
+
+use clap::{Parser, Subcommand};
+use exit::{Exit, Failure};
+use options::GlobalOptions;
+
+/// Encrypted, deduplicating, incremental backups of huge trees and the databases beside them
+#[derive(Parser, Debug)]
+#[command(name = "silt", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 done with gaps, 4 locked, 5 wrong key, 6 corrupt, \
+                        130 interrupted")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+
+    #[command(flatten)]
+    options: GlobalOptions,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Save folders and streams as one snapshot
+    Backup(Box<backup::BackupArgs>),
+    /// Bring a date back into a folder
+    Restore(Box<restore::RestoreArgs>),
+    /// List the snapshots
+    Snapshots(snapshots::SnapshotsArgs),
+    /// Make a repository in a place of your choice
+    Init(init::InitArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages
+    Man(man::ManArgs),
+}
+
+pub fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let options = &cli.options;
+    let done = match &cli.verb {
+        Verb::Backup(args) => backup::run(args, options),
+        Verb::Restore(args) => restore::run(args, options),
+        Verb::Snapshots(args) => snapshots::run(args, options),
+        Verb::Init(args) => init::run(args, options),
+        Verb::Completions(args) => completions::run(args),
+        Verb::Man(args) => man::run(args),
+    };
+    done.unwrap_or_else(|failure| {
+        failure.report(options.json);
+        failure.exit()
+    })
+}
+
+/// Help and version were asked for; everything else is a mistake in the words.
+fn refuse(error: &clap::Error) -> Exit {
+    let wants_json = std::env::args_os().any(|word| word == "--json");
+    if error.use_stderr() && wants_json {
+        let failure = Failure::Usage(error.to_string().trim_end().to_owned());
+        failure.report(true);
+        return Exit::Usage;
+    }
+    // Nobody may be listening any more; the exit code says it too.
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+}

@@ -1,0 +1,152 @@
+//! Options that several verbs share, and readers of their words.
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{ArgAction, Args};
+use siltstone::entry::Time;
+use siltstone::error::Error;
+use siltstone::repo::Filter;
+use siltstone::source::{Overlap, Rules, RulesBuilder, normalize};
+use siltstone::when::{Moment, parse_moment, parse_size};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Options that every verb takes.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Options of every verb")]
+pub struct GlobalOptions {
+    /// The repository: a folder or a URL
+    #[arg(short, long, global = true, value_name = "URL", env = "SILT_REPOSITORY", hide_env_values = true)]
+    pub repo: Option<String>,
+
+    /// File with the password (else the environment variable SILT_PASSWORD is taken)
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "password_command")]
+    pub password_file: Option<PathBuf>,
+
+    /// Command for /bin/sh that prints the password
+    #[arg(long, global = true, value_name = "COMMAND")]
+    pub password_command: Option<OsString>,
+
+    /// File with a key of the repository
+    #[arg(long, global = true, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+
+    /// File with the recovery key (else the environment variable SILT_RECOVERY_KEY is taken)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub recovery_key_file: Option<PathBuf>,
+
+    /// Folder for what may be forgotten [default: ~/.cache/siltstone]
+    #[arg(long, global = true, value_name = "DIR", env = "SILT_CACHE_DIR")]
+    pub cache_dir: Option<PathBuf>,
+
+    /// Memory that all buffers together may take [default: 256M]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
+    pub memory: Option<u64>,
+
+    /// Print nothing but errors, troubles and what was asked for
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Print more; with --json, progress events too
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Print JSON on standard output, and errors as JSON on standard error
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Show no progress bar
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+}
+
+/// Which snapshots count.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Which snapshots count")]
+pub struct FilterOptions {
+    /// Only snapshots of this host
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+
+    /// Only snapshots of this job
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+
+    /// Only snapshots with this tag (repeatable: with all of them)
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+
+    /// Only snapshots with a source at this path, above it or below it
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<PathBuf>,
+}
+
+impl FilterOptions {
+    pub fn filter(&self) -> Result<Filter, Error> {
+        let path = self.path.as_deref().map(absolute).transpose()?;
+        Ok(Filter {
+            host: self.host.clone(),
+            job: self.job.clone(),
+            tags: self.tag.clone(),
+            path: path.map(|path| path.into_os_string().into_encoded_bytes()),
+            ..Filter::default()
+        })
+    }
+}
+
+/// Patterns of what is left out or taken.
+pub fn rules(patterns: &[OsString]) -> Result<Rules, Error> {
+    let mut builder = RulesBuilder::new();
+    for pattern in patterns {
+        builder.exclude(pattern.as_bytes())?;
+    }
+    builder.build()
+}
+
+pub fn current_folder() -> Result<PathBuf, Error> {
+    std::env::current_dir().map_err(|error| Error::io("find out the current folder", "", error))
+}
+
+/// A path as given, made absolute and clean.
+pub fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    let mut paths = normalize(&[path], &current_folder()?, Overlap::Keep)?;
+    Ok(paths.remove(0))
+}
+
+/// An error in the words of an option: clap puts the option's name before it and ends with 2.
+pub fn in_words(error: Error) -> String {
+    match error.advice() {
+        Some(hint) => format!("{error}\nhint: {hint}"),
+        None => error.to_string(),
+    }
+}
+
+pub fn size(text: &str) -> Result<u64, String> {
+    match parse_size(text).map_err(in_words)? {
+        0 => Err("it must be more than nothing".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+pub fn moment(text: &str) -> Result<Moment, String> {
+    parse_moment(text, &jiff::Zoned::now()).map_err(in_words)
+}
+
+/// The first instant of what the words name.
+pub fn first_instant(text: &str) -> Result<Time, String> {
+    moment(text).map(|moment| moment.start)
+}
+
+/// The last instant of what the words name.
+pub fn last_instant(text: &str) -> Result<Time, String> {
+    moment(text).map(|moment| moment.end)
+}
+
+/// A reader of words that may be any bytes.
+pub fn bytes_parser<T, F>(read: F) -> impl TypedValueParser<Value = T>
+where
+    T: Clone + Send + Sync + 'static,
+    F: Fn(&[u8]) -> Result<T, Error> + Clone + Send + Sync + 'static,
+{
+    OsStringValueParser::new().try_map(move |words| read(words.as_bytes()).map_err(in_words))
+}

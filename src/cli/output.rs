@@ -1,0 +1,245 @@
+//! What people and programs read: tables, JSON, summaries, troubles.
+
+use super::exit::Exit;
+use super::options::GlobalOptions;
+use comfy_table::{CellAlignment, Table, presets};
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+use siltstone::entry::Time;
+use siltstone::error::{Error, Result};
+use siltstone::repo::{PathText, Snapshot, SnapshotSource, Stamp, Trouble};
+use siltstone::watch::{Event, Watch};
+use siltstone::when::{format_count, format_time, to_timestamp};
+use std::io::{IsTerminal, Write};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// Troubles that a summary names; of more it says how many.
+const TROUBLES_SHOWN: usize = 10;
+
+/// Where all words of one run go. Cheap to clone.
+#[derive(Clone)]
+pub struct Console(Arc<Inner>);
+
+struct Inner {
+    json: bool,
+    quiet: bool,
+    verbose: u8,
+    with_bar: bool,
+    /// The verb prints JSON lines as things happen, not one object at the end.
+    lines: bool,
+    bar: OnceLock<ProgressBar>,
+    stage: Mutex<String>,
+    troubles: Mutex<(Vec<Trouble>, u64)>,
+}
+
+impl Console {
+    pub fn new(options: &GlobalOptions, lines: bool) -> Console {
+        Console(Arc::new(Inner {
+            json: options.json,
+            quiet: options.quiet,
+            verbose: options.verbose,
+            with_bar: !options.json && !options.quiet && !options.no_progress && std::io::stderr().is_terminal(),
+            lines,
+            bar: OnceLock::new(),
+            stage: Mutex::default(),
+            troubles: Mutex::default(),
+        }))
+    }
+
+    /// What a verb of the library is handed.
+    pub fn watch(&self) -> Watch {
+        let console = self.clone();
+        Watch::new(Arc::new(move |event| console.on_event(event)))
+    }
+
+    pub fn json(&self) -> bool {
+        self.0.json
+    }
+
+    pub fn quiet(&self) -> bool {
+        self.0.quiet
+    }
+
+    /// Whether a progress bar suits the terminal and the options.
+    pub fn with_bar(&self) -> bool {
+        self.0.with_bar
+    }
+
+    /// Whether progress is told as JSON lines.
+    pub fn with_progress_events(&self) -> bool {
+        self.0.json && self.0.lines && self.0.verbose > 0
+    }
+
+    /// From now on other lines are written above this bar.
+    pub fn set_bar(&self, bar: ProgressBar) {
+        // There is one bar in a run; of a second one lines would only cross it.
+        let _ = self.0.bar.set(bar);
+    }
+
+    pub fn stage(&self) -> String {
+        lock(&self.0.stage).clone()
+    }
+
+    fn on_event(&self, event: Event) {
+        match event {
+            Event::Stage(name) => *lock(&self.0.stage) = name,
+            Event::Notice(text) => self.note(&text),
+            Event::Trouble { path, what } => {
+                let shown = Trouble { path: PathText(path), what };
+                if self.0.json && self.0.lines {
+                    self.event(json!({"event": "trouble", "path": shown.path, "what": shown.what}));
+                } else if !self.0.json && self.0.verbose > 0 {
+                    self.say(&format!("trouble: {}", trouble_line(&shown)));
+                }
+                let mut troubles = lock(&self.0.troubles);
+                troubles.1 += 1;
+                if troubles.0.len() < TROUBLES_SHOWN {
+                    troubles.0.push(shown);
+                }
+            }
+        }
+    }
+
+    /// Worth knowing; on standard error, or as an event.
+    pub fn note(&self, text: &str) {
+        match (self.0.json, self.0.lines) {
+            (true, true) => self.event(json!({"event": "notice", "text": text})),
+            (true, false) => eprintln!("{}", json!({"event": "notice", "text": text})),
+            (false, _) if !self.0.quiet => self.say(&format!("note: {}", show_path(text.as_bytes()))),
+            _ => {}
+        }
+    }
+
+    /// One line on standard error, above the progress bar.
+    fn say(&self, line: &str) {
+        match self.0.bar.get() {
+            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// One JSON line at once. That nobody reads it any more must not end a backup.
+    pub fn event(&self, event: Value) {
+        let _ = writeln!(std::io::stdout().lock(), "{event}");
+    }
+
+    /// Names the troubles on standard error, unless they were told as they came; gives how many there were.
+    pub fn conclude_troubles(&self, heading: &str) -> u64 {
+        let troubles = lock(&self.0.troubles);
+        let (first, count) = (&troubles.0, troubles.1);
+        if count > 0 && !self.0.json && self.0.verbose == 0 {
+            eprintln!("{heading} ({}):", format_count(count));
+            first.iter().for_each(|trouble| eprintln!("  {}", trouble_line(trouble)));
+            if count > first.len() as u64 {
+                eprintln!("  and {} more", format_count(count - first.len() as u64));
+            }
+        }
+        count
+    }
+
+    /// For verbs that only look: the exit code, troubles told.
+    pub fn exit(&self) -> Exit {
+        Exit::with_troubles(self.conclude_troubles("Could not be read"))
+    }
+
+    /// The first troubles, for a JSON object.
+    pub fn troubles(&self) -> (Vec<Trouble>, u64) {
+        lock(&self.0.troubles).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn trouble_line(trouble: &Trouble) -> String {
+    format!("{}: {}", show_path(&trouble.path.0), show_path(trouble.what.as_bytes()))
+}
+
+/// The result of a verb on standard output. Whoever reads only its beginning (`| head`) gets no error for it.
+pub fn print(text: &str) -> Result<()> {
+    print_bytes(text.as_bytes())
+}
+
+pub fn print_bytes(bytes: &[u8]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|error| Error::io("write to", "standard output", error)),
+    }
+}
+
+pub fn print_json(value: &Value) -> Result<()> {
+    print(&format!("{value}\n"))
+}
+
+/// A table without lines; columns named in `right` hold figures.
+pub fn table(header: &[&str], right: &[usize], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(header.iter().copied());
+    for row in rows {
+        table.add_row(row);
+    }
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if right.contains(&index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    format!("{}\n", lines.join("\n"))
+}
+
+/// A path (or message) on one line: control characters and bytes that are not text are escaped.
+pub fn show_path(path: &[u8]) -> String {
+    let mut shown = String::with_capacity(path.len());
+    for chunk in path.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character.is_control() {
+                true => shown.extend(character.escape_default()),
+                false => shown.push(character),
+            }
+        }
+        shown.push_str(&chunk.invalid().escape_ascii().to_string());
+    }
+    shown
+}
+
+/// A snapshot's time where it was made known to this machine: in the zone of whoever reads it.
+pub fn show_stamp(stamp: &Stamp) -> String {
+    format_time(stamp.time(), &jiff::tz::TimeZone::system())
+}
+
+/// RFC 3339 with the offset of the host's clock.
+pub fn rfc3339(stamp: &Stamp) -> String {
+    let offset = jiff::tz::Offset::from_seconds(stamp.offset).unwrap_or(jiff::tz::Offset::UTC);
+    match to_timestamp(stamp.time()) {
+        Some(timestamp) => timestamp.display_with_offset(offset).to_string(),
+        None => format_time(Time { seconds: stamp.seconds, nanoseconds: 0 }, &jiff::tz::TimeZone::UTC),
+    }
+}
+
+/// What a snapshot holds, as words.
+pub fn show_source(source: &SnapshotSource) -> String {
+    match source {
+        SnapshotSource::Tree { path } => show_path(&path.0),
+        SnapshotSource::Stream { name, .. } => format!("stream {}", show_path(&name.0)),
+    }
+}
+
+pub fn snapshot_json(snapshot: &Snapshot) -> Value {
+    json!({
+        "id": snapshot.id.to_hex(),
+        "time": rfc3339(&snapshot.started),
+        "ended": rfc3339(&snapshot.ended),
+        "host": snapshot.host,
+        "user": snapshot.user,
+        "job": snapshot.job,
+        "tags": snapshot.tags,
+        "program": snapshot.program,
+        "sources": snapshot.sources,
+        "totals": snapshot.totals,
+        "troubles_count": snapshot.troubles_count,
+    })
+}

@@ -1,0 +1,67 @@
+//! Words that name a snapshot and a path in it, and the snapshot that they mean.
+
+use super::exit::Failure;
+use super::options::{FilterOptions, bytes_parser, moment};
+use super::output::Console;
+use clap::Args;
+use siltstone::error::Error;
+use siltstone::repo::{Repository, Snapshot};
+use siltstone::watch::Watch;
+use siltstone::when::{Moment, Selector, parse_target};
+
+/// `SNAPSHOT[:PATH]`, or `:PATH` where --at says which snapshot.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub selector: Option<Selector>,
+    pub path: Option<Vec<u8>>,
+}
+
+pub fn target(words: &[u8]) -> Result<Target, Error> {
+    match words.starts_with(b":") {
+        true => Ok(Target { selector: None, path: parse_target(&[b"latest", words].concat())?.1 }),
+        false => parse_target(words).map(|(selector, path)| Target { selector: Some(selector), path }),
+    }
+}
+
+/// Which snapshot, and what in it.
+#[derive(Args, Clone, Debug)]
+pub struct TargetOptions {
+    /// latest, latest~N or the first digits of an id, and perhaps a path in it; with --at only :PATH
+    #[arg(value_name = "SNAPSHOT[:PATH]", value_parser = bytes_parser(target), required_unless_present = "at")]
+    pub snapshot: Option<Target>,
+
+    /// The newest snapshot of this date or before: "2026-11-19", "yesterday 14:00", RFC 3339, with a time zone
+    #[arg(long, value_name = "TEXT", value_parser = moment)]
+    pub at: Option<Moment>,
+
+    #[command(flatten)]
+    pub filter: FilterOptions,
+}
+
+impl TargetOptions {
+    /// Refuses words that contradict each other, before anything is opened.
+    pub fn check(&self) -> Result<Selector, Failure> {
+        let named = self.snapshot.as_ref().and_then(|target| target.selector.clone());
+        match (&self.at, named) {
+            (None, Some(selector)) => Ok(selector),
+            (Some(moment), None) => Ok(Selector::At(moment.end)),
+            (Some(_), Some(_)) => Err(Failure::Usage(
+                "--at already says which snapshot is meant: leave the other name away and give a path as :PATH"
+                    .to_owned(),
+            )),
+            (None, None) => Err(Failure::Usage("name the snapshot before the colon, or with --at".to_owned())),
+        }
+    }
+
+    pub fn path(&self) -> Option<Vec<u8>> {
+        self.snapshot.as_ref().and_then(|target| target.path.clone())
+    }
+
+    pub fn find(&self, repo: &Repository, console: &Console, watch: &Watch) -> Result<Snapshot, Failure> {
+        let selector = self.check()?;
+        if let Some(note) = self.at.as_ref().and_then(|moment| moment.note.as_ref()) {
+            console.note(note);
+        }
+        Ok(repo.select(&selector, &self.filter.filter()?, watch)?)
+    }
+}

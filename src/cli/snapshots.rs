@@ -1,0 +1,73 @@
+//! `silt snapshots`: which dates can be brought back.
+
+use super::exit::{Exit, Failure};
+use super::open::open;
+use super::options::{FilterOptions, GlobalOptions, first_instant, last_instant};
+use super::output::{Console, print, print_json, show_path, show_source, show_stamp, snapshot_json, table};
+use super::signals;
+use clap::Args;
+use serde_json::{Value, json};
+use siltstone::entry::Time;
+use siltstone::repo::Snapshot;
+use siltstone::when::{format_bytes, format_count};
+
+#[derive(Args, Debug)]
+pub struct SnapshotsArgs {
+    #[command(flatten)]
+    filter: FilterOptions,
+
+    /// Only snapshots begun at this time or after
+    #[arg(long, value_name = "TEXT", value_parser = first_instant)]
+    after: Option<Time>,
+
+    /// Only snapshots begun at this time or before (a date: on that day or before)
+    #[arg(long, value_name = "TEXT", value_parser = last_instant)]
+    before: Option<Time>,
+
+    /// Only the newest so many of those
+    #[arg(long, value_name = "COUNT")]
+    last: Option<usize>,
+}
+
+pub fn run(args: &SnapshotsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
+    let console = Console::new(options, false);
+    let watch = console.watch();
+    signals::stop_on_signals(&watch)?;
+    let mut filter = args.filter.filter()?;
+    (filter.after, filter.before) = (args.after, args.before);
+    let repo = open(options, &watch)?;
+    let mut snapshots = repo.snapshots(&watch)?;
+    snapshots.retain(|snapshot| filter.matches(snapshot));
+    if let Some(last) = args.last {
+        snapshots.drain(..snapshots.len().saturating_sub(last));
+    }
+    if console.json() {
+        let (troubles, troubles_count) = console.troubles();
+        let list: Vec<Value> = snapshots.iter().map(snapshot_json).collect();
+        print_json(&json!({"snapshots": list, "troubles": troubles, "troubles_count": troubles_count}))?;
+    } else if snapshots.is_empty() {
+        if !console.quiet() {
+            print("No snapshots.\n")?;
+        }
+    } else {
+        let header = ["ID", "Time", "Host", "Job", "Tags", "Files", "Size", "Gaps", "Sources"];
+        print(&table(&header, &[5, 6, 7], snapshots.iter().map(row)))?;
+    }
+    Ok(console.exit())
+}
+
+fn row(snapshot: &Snapshot) -> Vec<String> {
+    let sources: Vec<String> = snapshot.sources.iter().map(show_source).collect();
+    let gaps = if snapshot.troubles_count == 0 { String::new() } else { format_count(snapshot.troubles_count) };
+    vec![
+        snapshot.id.short(),
+        show_stamp(&snapshot.started),
+        show_path(snapshot.host.as_bytes()),
+        show_path(snapshot.job.as_bytes()),
+        show_path(snapshot.tags.join(",").as_bytes()),
+        format_count(snapshot.totals.files),
+        format_bytes(snapshot.totals.bytes),
+        gaps,
+        sources.join(" "),
+    ]
+}
