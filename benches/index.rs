@@ -64,6 +64,12 @@ impl Clock {
     }
 }
 
+fn large_pages() -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+    let line = maps.lines().find_map(|line| line.strip_prefix("AnonHugePages:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
+}
+
 fn rate(what: &str, count: u64, start: Clock) {
     let (wall, cpu) = (start.0.elapsed().as_secs_f64(), Clock::now().1 - start.1);
     let rate = |seconds: f64| count as f64 / seconds / 1e6;
@@ -116,6 +122,8 @@ fn run(chunks: u64, folder: PathBuf) -> Result<()> {
     let packs = chunks.div_ceil(CHUNKS_PER_FRAME * FRAMES_PER_PACK);
     let (mut segments, _) = Segments::open(&folder)?;
     let start = Clock::now();
+    // What an earlier run added to a folder that was kept.
+    segments.retain(&(0..packs).map(|number| IndexId(*blake3_like(number))).collect())?;
     let fresh = if segments.covered().is_empty() { packs } else { 0 };
     segments.add_all((0..fresh).map(|number| Ok((IndexId(*blake3_like(number)), vec![pack(number, chunks)]))))?;
     rate("built", fresh.min(1) * chunks, start);
@@ -130,6 +138,7 @@ fn run(chunks: u64, folder: PathBuf) -> Result<()> {
         println!("  tables {} kB", segment.table_bytes() / 1000);
     }
     println!("  RssAnon {}, RssFile {}", status("RssAnon"), status("RssFile"));
+    println!("  of it in large pages {} kB", large_pages());
     measure(&segments.view(), chunks)?;
     println!("with 4 small segments beside it:");
     for run in 1..=4 {

@@ -107,11 +107,16 @@ impl Segment {
         (self.at.frames.end - self.at.fences.start) as u64
     }
 
+    #[inline]
     pub fn contains(&self, id: &ChunkId) -> Result<bool> {
-        Ok(self.find(id)?.is_some())
+        Ok(self.may_contain(id) && self.find(id)?.is_some())
     }
 
+    #[inline]
     pub fn locate(&self, id: &ChunkId) -> Result<Option<Located>> {
+        if !self.may_contain(id) {
+            return Ok(None);
+        }
         match self.find(id)? {
             Some(position) => self.place(&self.entry(position)).map(Some),
             None => Ok(None),
@@ -205,20 +210,27 @@ impl Segment {
         u64_at(self.table(&self.at.fences), block * FENCE_BYTES)
     }
 
+    /// What the filter says: no is certain.
+    #[inline]
+    fn may_contain(&self, id: &ChunkId) -> bool {
+        let shard = &self.shards[shard_of(sort_key(id.as_bytes()), self.header.shard_bits)];
+        if shard.filter_length == 0 {
+            return true;
+        }
+        let filters = self.tables.as_deref().unwrap_or(&self.data[self.at.fences.start..]);
+        let start = self.at.filters.start - self.at.fences.start + shard.filter_start as usize;
+        let fingerprints = &filters[start..start + shard.filter_length as usize];
+        let filter = BinaryFuse8Ref::from_dma(&shard.descriptor, fingerprints);
+        filter.contains(&filter_key(self.header.salt, id.as_bytes()))
+    }
+
+    #[inline(never)]
     fn find(&self, id: &ChunkId) -> Result<Option<usize>> {
         let key = sort_key(id.as_bytes());
         let number = shard_of(key, self.header.shard_bits);
-        let shard = &self.shards[number];
-        if shard.filter_length > 0 {
-            let start = shard.filter_start as usize;
-            let fingerprints = &self.table(&self.at.filters)[start..start + shard.filter_length as usize];
-            let filter = BinaryFuse8Ref::from_dma(&shard.descriptor, fingerprints);
-            if !filter.contains(&filter_key(self.header.salt, id.as_bytes())) {
-                return Ok(None);
-            }
-        }
+        let start = self.shards[number].start as usize;
         let end = self.shards.get(number + 1).map_or(self.entries(), |next| next.start as usize);
-        self.search(id, key, shard.start as usize..end)
+        self.search(id, key, start..end)
     }
 
     /// Searches among the entries of one shard: the fences give the block, the block the entry.
