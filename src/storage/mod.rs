@@ -10,6 +10,7 @@ pub use location::probe;
 use crate::error::{Error, Result};
 use bytes::Bytes;
 
+pub mod chaos;
 pub mod local;
 pub mod memory;
 
