@@ -89,7 +89,13 @@ pub fn plant(root: &Path, seed: u8) {
     for folder in ["", "one", "one/two", "empty"] {
         fs::create_dir_all(root.join(folder)).expect("a folder is made");
     }
-    let put = |name: &str, bytes: &[u8]| fs::write(root.join(name), bytes).expect("a file is written");
+    // Two trees planted within a tick of the clock would else have changed files of the same size and time.
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_600_000_000 + u64::from(seed));
+    let put = |name: &str, bytes: &[u8]| {
+        fs::write(root.join(name), bytes).expect("a file is written");
+        let file = fs::File::options().write(true).open(root.join(name)).expect("a file is opened");
+        file.set_modified(time).expect("its time is set");
+    };
     put("nothing", b"");
     put("short", &[seed; 20]);
     for n in 0..12 {

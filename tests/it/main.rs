@@ -1,7 +1,10 @@
 //! One test binary: a module per room or behaviour.
 
+mod chaos;
+mod commit;
 mod compare;
 mod crash;
+mod damage;
 mod disk;
 mod fixture;
 mod folder;
