@@ -90,14 +90,22 @@ fn a_flipped_bit_anywhere_is_noticed_or_harmless() {
     let victim = Victim::new();
     let whole = victim.changed(|_| {});
     assert!(!victim.notices(whole, fast_folder().path(), &|| "undamaged".to_owned()));
-    let flips: Vec<(&String, usize)> =
-        victim.objects.iter().flat_map(|(name, bytes)| (0..bytes.len()).map(move |at| (name, at))).collect();
+    // Every bit of small objects, of the others one of each byte.
+    let masks = |at: usize, length: usize| match length < 600 {
+        true => (0..8).map(|bit| 1 << bit).collect(),
+        false => vec![1u8 << (blake3::hash(&at.to_le_bytes()).as_bytes()[0] % 8)],
+    };
+    let mut flips = Vec::new();
+    for (name, bytes) in &victim.objects {
+        for at in 0..bytes.len() {
+            flips.extend(masks(at, bytes.len()).into_iter().map(|mask| (name, at, mask)));
+        }
+    }
     let next = AtomicUsize::new(0);
     let unnoticed: Mutex<BTreeMap<&str, u64>> = Mutex::default();
     let work = || {
         let scratch = fast_folder();
-        while let Some((name, at)) = flips.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let mask = 1 << (blake3::hash(&at.to_le_bytes()).as_bytes()[0] % 8);
+        while let Some((name, at, mask)) = flips.get(next.fetch_add(1, Ordering::Relaxed)) {
             let storage = victim.changed(|objects| objects.get_mut(*name).expect("it is there")[*at] ^= mask);
             let case = || format!("{name}, byte {at} ^ {mask:#x}");
             if !victim.notices(storage, scratch.path(), &case) {

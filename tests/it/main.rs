@@ -10,4 +10,5 @@ mod fixture;
 mod folder;
 mod golden;
 mod reader;
+mod roundtrip;
 mod segments;
