@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 200;
 const TRIES: usize = 200;
 
 fn survive(seed: u64, sources: &[&Path]) {
