@@ -1,6 +1,7 @@
 //! The command line: its root, and which verb does what.
 
 mod backup;
+mod bench;
 mod completions;
 mod exit;
 mod first_use;
@@ -42,6 +43,8 @@ enum Verb {
     Snapshots(snapshots::SnapshotsArgs),
     /// Make a repository in a place of your choice
     Init(init::InitArgs),
+    /// Measure this machine, a storage or the whole line
+    Bench(bench::BenchArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
     /// Write the manual pages
@@ -59,6 +62,7 @@ pub fn main() -> Exit {
         Verb::Restore(args) => restore::run(args, options),
         Verb::Snapshots(args) => snapshots::run(args, options),
         Verb::Init(args) => init::run(args, options),
+        Verb::Bench(args) => bench::run(args, options),
         Verb::Completions(args) => completions::run(args),
         Verb::Man(args) => man::run(args),
     };
