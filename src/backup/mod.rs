@@ -125,6 +125,7 @@ impl Repository {
         let begun = Instant::now();
         let started = Stamp::new(options.time.unwrap_or_else(now), options.offset);
         let input = options.input.take();
+        let input_name = input.as_ref().map(|(name, _)| name.clone());
         let state = self.open_state(&options, watch)?;
         let names = match state.as_ref().and_then(State::base) {
             Some(_) => Some(self.snapshot_names()?),
@@ -145,6 +146,7 @@ impl Repository {
         };
         let mut run = Run::new(self, options, writer, state, watch)?;
         run.compare_with_parent = compare_with_parent;
+        run.input_name = input_name;
         let saved = run.save_sources(parent.as_ref(), input);
         run.conclude(saved, started, parent, begun)
     }
@@ -178,6 +180,8 @@ struct Run<'a> {
     /// Compare with the parent's tree, as the local state knows nothing or must not be used.
     compare_with_parent: bool,
     owners: Owners,
+    /// Where the standard input goes, if it does.
+    input_name: Option<Vec<u8>>,
     watch: &'a Watch,
     counts: walk::Counts,
     troubles: Mutex<Vec<Trouble>>,
@@ -202,6 +206,7 @@ impl<'a> Run<'a> {
             state,
             compare_with_parent: false,
             owners: Owners::load()?,
+            input_name: None,
             watch,
             counts: walk::Counts::default(),
             troubles: Mutex::default(),
@@ -401,6 +406,8 @@ impl<'a> Run<'a> {
             name: PathText(stream.name.clone()),
             command: Some(String::from_utf8_lossy(&stream.command).into_owned()),
         });
-        trees.chain(streams).collect()
+        let input = self.input_name.iter().map(|name| PathText(name.clone()));
+        let input = input.map(|name| SnapshotSource::Stream { name, command: None });
+        trees.chain(streams).chain(input).collect()
     }
 }

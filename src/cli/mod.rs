@@ -72,8 +72,11 @@ pub fn main() -> Exit {
 fn refuse(error: &clap::Error) -> Exit {
     let wants_json = std::env::args_os().any(|word| word == "--json");
     if error.use_stderr() && wants_json {
-        let failure = Failure::Usage(error.to_string().trim_end().to_owned());
-        failure.report(true);
+        // Without the prefix and the pointer to --help that are for people.
+        let text = error.to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text);
+        let text = text.split("\n\n").next().unwrap_or(text);
+        Failure::Usage(text.trim_end().to_owned()).report(true);
         return Exit::Usage;
     }
     // Nobody may be listening any more; the exit code says it too.
