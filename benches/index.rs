@@ -64,6 +64,12 @@ impl Clock {
     }
 }
 
+fn large_pages() -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+    let line = maps.lines().find_map(|line| line.strip_prefix("AnonHugePages:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
+}
+
 fn rate(what: &str, count: u64, start: Clock) {
     let (wall, cpu) = (start.0.elapsed().as_secs_f64(), Clock::now().1 - start.1);
     let rate = |seconds: f64| count as f64 / seconds / 1e6;
@@ -96,8 +102,19 @@ fn measure(view: &View, chunks: u64) -> Result<()> {
     rate("absent, warm", LOOKUPS, start);
     println!("  found {found}");
     let start = Clock::now();
-    println!("  (making the ids alone: {})", absent(0).fold(0, |sum, id| sum ^ id.0[7]));
-    rate("making ids", LOOKUPS, start);
+    for (what, ids) in [("absent", absent(0).collect::<Vec<_>>()), ("known", known(LOOKUPS).collect())] {
+        let start = Clock::now();
+        let mut found = 0;
+        for ids in ids.chunks(256) {
+            found += view.contains_each(ids)?.into_iter().filter(|known| *known).count();
+        }
+        rate(&format!("{what}, 256 at a time, warm"), LOOKUPS, start);
+        println!("  found {found}");
+    }
+    let start = Clock::now();
+    let sum = absent(0).fold(0, |sum, id| sum ^ id.0[7]);
+    rate("making ids alone, which the others do too", LOOKUPS, start);
+    println!("  sum {sum}");
     Ok(())
 }
 
@@ -116,6 +133,8 @@ fn run(chunks: u64, folder: PathBuf) -> Result<()> {
     let packs = chunks.div_ceil(CHUNKS_PER_FRAME * FRAMES_PER_PACK);
     let (mut segments, _) = Segments::open(&folder)?;
     let start = Clock::now();
+    // What an earlier run added to a folder that was kept.
+    segments.retain(&(0..packs).map(|number| IndexId(*blake3_like(number))).collect())?;
     let fresh = if segments.covered().is_empty() { packs } else { 0 };
     segments.add_all((0..fresh).map(|number| Ok((IndexId(*blake3_like(number)), vec![pack(number, chunks)]))))?;
     rate("built", fresh.min(1) * chunks, start);
@@ -130,6 +149,7 @@ fn run(chunks: u64, folder: PathBuf) -> Result<()> {
         println!("  tables {} kB", segment.table_bytes() / 1000);
     }
     println!("  RssAnon {}, RssFile {}", status("RssAnon"), status("RssFile"));
+    println!("  of it in large pages {} kB", large_pages());
     measure(&segments.view(), chunks)?;
     println!("with 4 small segments beside it:");
     for run in 1..=4 {
@@ -140,6 +160,14 @@ fn run(chunks: u64, folder: PathBuf) -> Result<()> {
     let view = segments.view();
     let count = (0..LOOKUPS).filter(|number| view.contains(&id(chunks * 8 + number)).is_ok_and(|known| known)).count();
     rate("absent", LOOKUPS, start);
+    println!("  found {count}");
+    let ids: Vec<_> = (0..LOOKUPS).map(|number| id(chunks * 8 + number)).collect();
+    let start = Clock::now();
+    let mut count = 0;
+    for ids in ids.chunks(256) {
+        count += view.contains_each(ids)?.into_iter().filter(|known| *known).count();
+    }
+    rate("absent, 256 at a time", LOOKUPS, start);
     println!("  found {count}");
     let claims = Claims::new(view);
     let start = Clock::now();

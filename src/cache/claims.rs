@@ -53,6 +53,15 @@ impl Claims {
         }
     }
 
+    /// Claims each of these in turn: faster than one by one where the index is large.
+    pub fn claim_each(&self, ids: &[ChunkId]) -> Result<Vec<Claim>> {
+        let Some(first) = ids.first() else { return Ok(Vec::new()) };
+        let view = self.shard(first).view.clone();
+        let mut claims = Vec::with_capacity(ids.len());
+        view.ahead(ids, |id| self.claim(id).map(|claim| claims.push(claim)))?;
+        Ok(claims)
+    }
+
     /// Registers chunks whose pack has been written, by this run or by one whose work it goes on with.
     pub fn stored<'a>(&self, ids: impl IntoIterator<Item = &'a ChunkId>) {
         for id in ids {

@@ -243,4 +243,17 @@ impl Shard {
                 && self.filter_length <= u64::from(u32::MAX)
                 && count + 2 * segment == self.filter_length)
     }
+
+    /// Where a filter is read for a key: only to have the bytes at hand, for the answer is `xorf`'s.
+    pub(super) fn filter_places(&self, key: u64) -> [usize; 3] {
+        let mut hash = key.wrapping_add(u64_at(&self.descriptor, 0));
+        hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        hash ^= hash >> 33;
+        let [segment, mask, count] = [8, 12, 16].map(|at| u64::from(u32_at(&self.descriptor, at)));
+        let first = ((u128::from(hash) * u128::from(count)) >> 64) as u64;
+        let second = (first + segment) ^ ((hash >> 18) & mask);
+        let third = (first + 2 * segment) ^ (hash & mask);
+        [first as usize, second as usize, third as usize]
+    }
 }

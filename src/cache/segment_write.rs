@@ -376,3 +376,40 @@ pub(super) fn named_apart(path: &Path, what: &str) -> PathBuf {
 fn failed(path: &Path, error: std::io::Error) -> Error {
     Error::io("write the index segment", path.display(), error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ChunkId, PackId};
+    use crate::place::FrameContents;
+
+    fn pack(number: u64) -> PackContents {
+        let hash = |what: &str, number: u64| *blake3::hash(format!("{what}{number}").as_bytes()).as_bytes();
+        let id = |chunk: u64| ChunkId::from_slice(&hash("chunk", chunk)[..24]).expect("24 bytes make an id");
+        // Neighbouring packs share half of their chunks.
+        let chunks = (number * 50..number * 50 + 100).map(|chunk| (id(chunk), 7)).collect();
+        let frames = vec![FrameContents { stored: 90, raw: 700, chunks }];
+        PackContents { pack: PackId(hash("pack", number)), tree: false, stored_bytes: 100, data_offset: 10, frames }
+    }
+
+    #[test]
+    fn many_sorted_runs_make_the_same_segment_as_one() -> Result<()> {
+        let folder = std::env::temp_dir().join(format!("silt-runs-{:016x}", unforeseen()));
+        std::fs::create_dir(&folder).map_err(|error| Error::io("create", folder.display(), error))?;
+        let paths = [folder.join("runs"), folder.join("one")];
+        for (path, run_entries_max) in paths.iter().zip([150, usize::MAX]) {
+            let mut builder = Builder::with_runs_of(path, run_entries_max);
+            (0..41).try_for_each(|number| builder.push(&pack(number)))?;
+            assert_eq!(builder.finish()?, 42 * 50);
+        }
+        let [runs, one] = [Segment::open(&paths[0])?, Segment::open(&paths[1])?];
+        for (id, _) in (0..41).flat_map(|number| pack(number).frames.remove(0).chunks) {
+            assert!(runs.contains(&id)?);
+            assert_eq!(runs.locate(&id)?, one.locate(&id)?);
+        }
+        let left = std::fs::read_dir(&folder).map(|files| files.count()).unwrap_or_default();
+        std::fs::remove_dir_all(&folder).map_err(|error| Error::io("remove", folder.display(), error))?;
+        assert_eq!(left, 2, "runs must not stay behind");
+        Ok(())
+    }
+}

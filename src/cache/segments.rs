@@ -25,6 +25,10 @@ const SMALLEST_TIER_MAX: u64 = 1 << 16;
 /// What is not listed and has not changed for so long was left by a crash.
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How many ids before its turn what an id's filters hold is read, and then its entries.
+const FILTERS_AHEAD: usize = 16;
+const ENTRIES_AHEAD: usize = 8;
+
 /// The segments as they were at one moment: cheap to clone, to be asked by many threads.
 #[derive(Clone, Default)]
 pub struct View(Arc<[Arc<Segment>]>);
@@ -37,6 +41,32 @@ impl View {
             }
         }
         Ok(false)
+    }
+
+    /// Whether each of these is known: several times faster than one by one, for memory is read ahead.
+    pub fn contains_each(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
+        let mut known = Vec::with_capacity(ids.len());
+        self.ahead(ids, |id| self.contains(id).map(|is_known| known.push(is_known)))?;
+        Ok(known)
+    }
+
+    /// Does something with each id in turn, while what looking them up will read is on its way to the processor.
+    pub(super) fn ahead(&self, ids: &[ChunkId], mut look: impl FnMut(&ChunkId) -> Result<()>) -> Result<()> {
+        let large = || self.0.iter().filter(|segment| segment.is_large());
+        for at in 0..ids.len() + FILTERS_AHEAD {
+            for segment in large() {
+                if let Some(id) = ids.get(at) {
+                    segment.fetch_filter(id);
+                }
+                if let Some(id) = at.checked_sub(FILTERS_AHEAD - ENTRIES_AHEAD).and_then(|at| ids.get(at)) {
+                    segment.fetch_entries(id);
+                }
+            }
+            if let Some(id) = at.checked_sub(FILTERS_AHEAD).and_then(|at| ids.get(at)) {
+                look(id)?;
+            }
+        }
+        Ok(())
     }
 
     pub fn locate(&self, id: &ChunkId) -> Result<Option<Located>> {

@@ -7,7 +7,7 @@ use crate::place::Located;
 use crate::repo::Repository;
 use crate::repo::format::pack_name;
 use crate::repo::list::{LIST_DEPTH_MAX, decode_list};
-use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_page};
+use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::seal::{FrameKey, FrameOpener, PACK_HEADER_BYTES, open_pack_key};
 use std::collections::{HashMap, VecDeque};
 use std::ops::Deref;
@@ -33,6 +33,17 @@ impl Deref for Chunk {
     }
 }
 
+impl Chunk {
+    /// Grows by the chunk that follows it in the same frame; false when that is not where it rests.
+    pub fn join(&mut self, next: &Chunk) -> bool {
+        let follows = Arc::ptr_eq(&self.frame, &next.frame) && self.offset + self.length == next.offset;
+        if follows {
+            self.length += next.length;
+        }
+        follows
+    }
+}
+
 type FrameSlot = Arc<OnceLock<std::result::Result<Arc<Vec<u8>>, (Kind, String)>>>;
 
 #[derive(Default)]
@@ -43,7 +54,10 @@ struct Frames {
 }
 
 /// Reads chunks and trees of a repository; shared by all threads of a verb.
-pub struct Reader {
+#[derive(Clone)]
+pub struct Reader(Arc<Inner>);
+
+struct Inner {
     repo: Repository,
     frames: Mutex<Frames>,
     keys: Mutex<HashMap<PackId, Arc<FrameKey>>>,
@@ -56,24 +70,29 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Reader {
     pub(super) fn new(repo: &Repository) -> Self {
-        Reader { repo: repo.clone(), frames: Mutex::default(), keys: Mutex::default(), openers: Mutex::default() }
+        Reader(Arc::new(Inner {
+            repo: repo.clone(),
+            frames: Mutex::default(),
+            keys: Mutex::default(),
+            openers: Mutex::default(),
+        }))
     }
 
     /// Where a chunk rests. `Corrupt` when the repository does not have it.
     pub fn locate(&self, id: &ChunkId) -> Result<Located> {
-        self.repo.view().locate(id)?.ok_or_else(|| {
+        self.0.repo.view().locate(id)?.ok_or_else(|| {
             Error::corrupt("find the chunk", id, "no index object names it").hint("the repository is damaged: run `silt backup` again, which stores again what is missing, and keep a copy of the repository")
         })
     }
 
     pub fn content(&self, id: &ChunkId) -> Result<Chunk> {
         let chunk = self.read(&self.locate(id)?)?;
-        self.verify(id, self.repo.keys().content_id(&chunk), chunk)
+        self.verify(id, self.0.repo.keys().content_id(&chunk), chunk)
     }
 
     pub fn tree(&self, id: &ChunkId) -> Result<Chunk> {
         let chunk = self.read(&self.locate(id)?)?;
-        self.verify(id, self.repo.keys().tree_id(&chunk), chunk)
+        self.verify(id, self.0.repo.keys().tree_id(&chunk), chunk)
     }
 
     fn verify(&self, id: &ChunkId, found: ChunkId, chunk: Chunk) -> Result<Chunk> {
@@ -92,7 +111,7 @@ impl Reader {
             Ok(frame) => frame.clone(),
             Err((kind, why)) => {
                 // Not kept: a later try may find the storage in better health.
-                locked(&self.frames).slots.remove(&(at.pack, at.frame_number));
+                locked(&self.0.frames).slots.remove(&(at.pack, at.frame_number));
                 return Err(Error::new(*kind, "read a frame of pack", at.pack).because(why.clone()));
             }
         };
@@ -105,7 +124,7 @@ impl Reader {
 
     fn slot(&self, at: &Located) -> FrameSlot {
         let key = (at.pack, at.frame_number);
-        let mut frames = locked(&self.frames);
+        let mut frames = locked(&self.0.frames);
         if let Some((slot, _)) = frames.slots.get(&key) {
             return slot.clone();
         }
@@ -126,29 +145,55 @@ impl Reader {
     fn open_frame(&self, at: &Located) -> Result<Vec<u8>> {
         let key = self.pack_key(&at.pack)?;
         let name = pack_name(&at.pack);
-        let sealed = self.repo.storage().get_range(&name, u64::from(at.frame_offset), u64::from(at.frame_stored))?;
-        let mut opener = match locked(&self.openers).pop() {
+        let sealed = self.0.repo.storage().get_range(&name, u64::from(at.frame_offset), u64::from(at.frame_stored))?;
+        let mut opener = match locked(&self.0.openers).pop() {
             Some(opener) => opener,
             None => FrameOpener::new()?,
         };
         let mut raw = Vec::with_capacity(at.frame_raw as usize);
         let opened = opener.open(&key, at.frame_number, &sealed, at.frame_raw as usize, &mut raw);
-        locked(&self.openers).push(opener);
+        locked(&self.0.openers).push(opener);
         opened.map(|()| raw)
     }
 
     fn pack_key(&self, pack: &PackId) -> Result<Arc<FrameKey>> {
-        if let Some(key) = locked(&self.keys).get(pack) {
+        if let Some(key) = locked(&self.0.keys).get(pack) {
             return Ok(key.clone());
         }
-        let header = self.repo.storage().get_range(&pack_name(pack), 0, PACK_HEADER_BYTES as u64)?;
-        let key = Arc::new(open_pack_key(self.repo.keys(), &header)?);
-        let mut keys = locked(&self.keys);
+        let header = self.0.repo.storage().get_range(&pack_name(pack), 0, PACK_HEADER_BYTES as u64)?;
+        let key = Arc::new(open_pack_key(self.0.repo.keys(), &header)?);
+        let mut keys = locked(&self.0.keys);
         if keys.len() >= PACK_KEYS_MAX {
             keys.clear();
         }
         keys.insert(*pack, key.clone());
         Ok(key)
+    }
+
+    /// The pages with entries of a directory, in order.
+    pub fn leaf_pages(&self, root: &ChunkId) -> Result<Vec<ChunkId>> {
+        let mut pages = Vec::new();
+        self.collect_leaves(root, 0, &mut pages)?;
+        Ok(pages)
+    }
+
+    fn collect_leaves(&self, id: &ChunkId, depth: usize, leaves: &mut Vec<ChunkId>) -> Result<()> {
+        if depth > PAGE_DEPTH_MAX {
+            return Err(Error::corrupt("read the directory", id, "its pages lie too deep"));
+        }
+        match decode_inner(&self.tree(id)?)? {
+            None => leaves.push(*id),
+            Some(pages) => pages.iter().try_for_each(|(_, page)| self.collect_leaves(page, depth + 1, leaves))?,
+        }
+        Ok(())
+    }
+
+    /// The entries of one page, which must hold entries.
+    pub fn page_entries(&self, page: &ChunkId) -> Result<Vec<Entry>> {
+        match decode_page(&self.tree(page)?)? {
+            Page::Entries(entries) => Ok(entries),
+            Page::Inner { .. } => Err(Error::corrupt("read the page", page, "it holds no entries")),
+        }
     }
 
     /// Calls `each` for every entry of a directory, in the order of names. Pages are read one at a time.

@@ -258,6 +258,17 @@ fn put_extras(bytes: &mut Vec<u8>, entry: &Entry) {
     }
 }
 
+/// The pages below an inner page; none for a page of entries, which is not decoded.
+pub fn decode_inner(bytes: &[u8]) -> Result<Option<Vec<(Vec<u8>, ChunkId)>>> {
+    match bytes.get(2) {
+        Some(0) => Ok(None),
+        _ => match decode_page(bytes)? {
+            Page::Inner { pages, .. } => Ok(Some(pages)),
+            Page::Entries(_) => Ok(None),
+        },
+    }
+}
+
 /// Decodes a page of either sort.
 pub fn decode_page(bytes: &[u8]) -> Result<Page> {
     let mut take = Take::new("tree page", bytes);

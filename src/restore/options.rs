@@ -38,6 +38,8 @@ pub struct RestoreOptions {
     pub owner: bool,
     /// Take owners by number instead of by name.
     pub numeric_ids: bool,
+    /// Let the plan say which packs, frames and ranges will be read; takes a look at every chunk.
+    pub detailed: bool,
     /// Files written at the same time.
     pub writers: usize,
 }
@@ -55,7 +57,29 @@ impl RestoreOptions {
             sparse: false,
             owner: rustix::process::geteuid().is_root(),
             numeric_ids: false,
+            detailed: false,
             writers: std::thread::available_parallelism().map_or(2, |count| count.get()),
         }
+    }
+}
+
+impl RestoreOptions {
+    /// Whether some entries may be left out.
+    pub(super) fn is_partial(&self) -> bool {
+        self.include.is_some() || self.exclude.has_patterns()
+    }
+
+    /// Whether the entry at this path of the snapshot is restored. Directories are, unless they are excluded, since
+    /// something that is included may lie below.
+    pub(super) fn takes(&self, path: &[u8], is_directory: bool) -> bool {
+        if self.exclude.leaves_out(path, is_directory) {
+            return false;
+        }
+        let Some(include) = &self.include else { return true };
+        // A pattern that matches a directory takes all that is below it.
+        let above = |end: &usize| path[*end] == b'/' && *end > 0;
+        is_directory
+            || include.leaves_out(path, false)
+            || (0..path.len()).filter(above).any(|end| include.leaves_out(&path[..end], true))
     }
 }

@@ -2,4 +2,7 @@
 
 mod command;
 mod disk;
+mod folder;
+mod golden;
+mod reader;
 mod segments;

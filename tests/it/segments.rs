@@ -210,6 +210,11 @@ fn a_set_is_the_same_after_opening_again() -> Result<()> {
             assert!(places.contains(&set.locate(id)?.expect("it was added")));
         }
         assert!(!set.contains(&id(1 << 40))?);
+        let ids: Vec<_> = (3000..4000).map(id).collect();
+        for count in [0, 1, 7, 8, 15, 16, 17, 1000] {
+            let one_by_one: Result<Vec<_>> = ids[..count].iter().map(|id| set.contains(id)).collect();
+            assert_eq!(set.view().contains_each(&ids[..count])?, one_by_one?);
+        }
     }
     let files = fs::read_dir(folder.path()).expect("the folder").count();
     assert!(files <= 10 + 3, "merged segments must be removed: {files} files");
@@ -314,6 +319,7 @@ fn claims_leave_memory_when_segments_know_them() -> Result<()> {
     for id in &mine {
         assert_eq!(claims.claim(id)?, Claim::Mine);
     }
+    assert_eq!(claims.claim_each(&mine)?, [Claim::InFlight; 10]);
     claims.stored(&mine);
     set.add(vec![(index(1), vec![pack(1, 10..20)])])?;
     claims.refresh(&set.view());

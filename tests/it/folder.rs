@@ -1,0 +1,100 @@
+//! A storage for tests: objects are files of a folder, with nothing around it.
+
+use siltstone::error::{Error, Kind, Result};
+use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn version(&self, name: &str) -> Result<Version> {
+        let bytes = fs::read(self.path(name)).map_err(|error| Error::io("read", name, error))?;
+        Ok(Version(blake3::hash(&bytes).to_hex()[..16].to_owned()))
+    }
+
+    fn collect(&self, folder: &Path, found: &mut Vec<Listed>) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.file_type().unwrap().is_dir() {
+                true => self.collect(&entry.path(), found),
+                false => {
+                    let name = entry.path().strip_prefix(&self.0).unwrap().to_str().unwrap().to_owned();
+                    found.push(Listed { name, size: entry.metadata().unwrap().len() });
+                }
+            }
+        }
+    }
+}
+
+impl Storage for Folder {
+    fn describe(&self) -> String {
+        "a folder".to_owned()
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities { put_new: true, swap: false, rename: true, local: true }
+    }
+
+    fn put(&self, name: &str, body: Body) -> Result<Version> {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).map_err(|error| Error::io("create", name, error))?;
+        fs::write(&path, body.to_vec()).map_err(|error| Error::io("write", name, error))?;
+        self.version(name)
+    }
+
+    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+        match self.path(name).exists() {
+            true => Err(Error::new(Kind::AlreadyExists, "write", name)),
+            false => self.put(name, body),
+        }
+    }
+
+    fn swap(&self, name: &str, _: &Version, _: Body) -> Result<Version> {
+        Err(Error::new(Kind::Unsupported, "swap", name))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let to = self.path(to);
+        fs::create_dir_all(to.parent().unwrap()).map_err(|error| Error::io("create", from, error))?;
+        fs::rename(self.path(from), to).map_err(|error| Error::io("rename", from, error))
+    }
+
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+        let bytes = fs::read(self.path(name)).map_err(|error| Error::io("read", name, error))?;
+        match bytes.len() as u64 <= bytes_max {
+            true => Ok((bytes, self.version(name)?)),
+            false => Err(Error::corrupt("read", name, "it is too large")),
+        }
+    }
+
+    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; length as usize];
+        let file = fs::File::open(self.path(name)).map_err(|error| Error::io("open", name, error))?;
+        file.read_exact_at(&mut bytes, offset).map_err(|error| Error::corrupt("read", name, error))?;
+        Ok(bytes)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        let mut found = Vec::new();
+        self.collect(&self.path(prefix), &mut found);
+        found.sort();
+        Ok(found)
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        match fs::remove_file(self.path(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", name, error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn stat(&self, name: &str) -> Result<Stat> {
+        let found = fs::metadata(self.path(name)).map_err(|error| Error::io("stat", name, error))?;
+        Ok(Stat { size: found.len(), version: self.version(name)? })
+    }
+}
