@@ -1,4 +1,5 @@
 //! One test binary: a module per room or behaviour.
 
+mod browse;
 mod disk;
 mod segments;
