@@ -1,10 +1,16 @@
 //! The command line: its root, and which verb does what.
 
 mod backup;
+mod cat;
 mod completions;
+mod diff;
+mod entry;
 mod exit;
+mod export;
+mod find;
 mod first_use;
 mod init;
+mod ls;
 mod man;
 mod open;
 mod options;
@@ -14,6 +20,7 @@ mod restore;
 mod select;
 mod signals;
 mod snapshots;
+mod stats;
 
 use clap::{Parser, Subcommand};
 use exit::{Exit, Failure};
@@ -40,6 +47,18 @@ enum Verb {
     Restore(Box<restore::RestoreArgs>),
     /// List the snapshots
     Snapshots(snapshots::SnapshotsArgs),
+    /// List what a snapshot holds
+    Ls(ls::LsArgs),
+    /// Find every version of a path, across snapshots
+    Find(find::FindArgs),
+    /// Compare two snapshots, or a snapshot and a folder
+    Diff(diff::DiffArgs),
+    /// Write the bytes of one saved file or stream to standard output
+    Cat(cat::CatArgs),
+    /// Write a snapshot, or a part of it, as a tar archive
+    Export(export::ExportArgs),
+    /// Say how much there is, and how much of it is the same
+    Stats(stats::StatsArgs),
     /// Make a repository in a place of your choice
     Init(init::InitArgs),
     /// Print a completion script for a shell
@@ -58,6 +77,12 @@ pub fn main() -> Exit {
         Verb::Backup(args) => backup::run(args, options),
         Verb::Restore(args) => restore::run(args, options),
         Verb::Snapshots(args) => snapshots::run(args, options),
+        Verb::Ls(args) => ls::run(args, options),
+        Verb::Find(args) => find::run(args, options),
+        Verb::Diff(args) => diff::run(args, options),
+        Verb::Cat(args) => cat::run(args, options),
+        Verb::Export(args) => export::run(args, options),
+        Verb::Stats(args) => stats::run(args, options),
         Verb::Init(args) => init::run(args, options),
         Verb::Completions(args) => completions::run(args),
         Verb::Man(args) => man::run(args),

@@ -77,7 +77,10 @@ impl Person {
     fn make_source(&self) {
         self.write("source/text", "hello");
         self.write("source/empty", "");
-        self.write("source/below/large", (0..3_000_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect::<Vec<_>>());
+        self.write(
+            "source/below/large",
+            (0..3_000_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect::<Vec<_>>(),
+        );
         self.write("source/below/deep/er/x", [0xff; 10]);
         std::os::unix::fs::symlink("text", self.path("source/link")).unwrap();
         std::fs::hard_link(self.path("source/text"), self.path("source/same")).unwrap();

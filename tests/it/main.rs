@@ -1,5 +1,6 @@
 //! One test binary: a module per room or behaviour.
 
+mod browse;
 mod command;
 mod disk;
 mod folder;
