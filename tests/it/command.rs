@@ -122,7 +122,7 @@ fn the_first_use_makes_everything_and_says_where_once() {
     let person = Person::new();
     person.make_source();
     let first = person.silt(&["backup", "source"]).ends_with(0);
-    for words in ["data/siltstone/repository", "config/siltstone/key", "Recovery key: ", "same disk", "4 new"] {
+    for words in ["data/siltstone/repository", "config/siltstone/key", "Recovery key: ", "same disk", "5 new"] {
         assert!(first.out.contains(words), "{words}: {}", first.out);
     }
     let mode = |name: &str| std::fs::metadata(person.path(name)).unwrap().mode() & 0o777;
@@ -386,6 +386,61 @@ fn an_interrupted_backup_ends_with_130_and_makes_no_snapshot() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(began.elapsed().as_secs() < 20);
     assert_eq!(person.snapshots(&[]).len(), 1);
+}
+
+#[test]
+fn what_is_saved_can_be_looked_at() {
+    let person = Person::new();
+    person.make_source();
+    person.silt(&["backup", "source", "--time", "2026-11-18 10:00 UTC"]).ends_with(0);
+    person.write("source/text", "hello again");
+    person.write("source/new", "n");
+    std::fs::remove_file(person.path("source/link")).unwrap();
+    person.silt(&["backup", "source"]).ends_with(0);
+    let source = person.path("source").display().to_string();
+    let of = |path: &str| format!("latest:{source}{path}");
+
+    let listed = person.silt(&["ls", &of("")]).ends_with(0).out;
+    assert_eq!(listed.lines().count(), 5, "{listed}");
+    assert!(listed.contains(&format!("{source}/below\n")), "{listed}");
+    let listed = person.silt(&["ls", "-R", "-l", &of("")]).ends_with(0).out;
+    assert!(listed.contains("below/deep/er/x") && listed.contains("-rws--x--x"), "{listed}");
+    let listed = person.silt(&["ls", "--json", &format!("latest~1:{source}/link")]).ends_with(0).json();
+    assert_eq!((&listed["kind"], &listed["target"]), (&Value::from("symlink"), &Value::from("text")));
+    person.silt(&["ls", &of("/none")]).ends_with(1);
+
+    assert_eq!(person.silt(&["cat", &of("/text")]).ends_with(0).out, "hello again");
+    let dated = ["cat", "--at", "2026-11-18", &format!(":{source}/text")];
+    assert_eq!(person.silt(&dated).ends_with(0).out, "hello");
+    person.silt(&["cat", "latest"]).ends_with(2);
+    person.silt(&["cat", &of("/below")]).ends_with(1);
+
+    let found = person.silt(&["find", "TEXT", "-i", "--json"]).ends_with(0).json();
+    assert_eq!(found["versions"].as_array().map(Vec::len), Some(2), "{found}");
+    assert!(person.silt(&["find", "*.none"]).ends_with(0).out.is_empty());
+
+    let differ = person.silt(&["diff", "latest~1", "latest", "--json"]).ends_with(0).last_event();
+    assert_eq!((&differ["added"], &differ["removed"]), (&1.into(), &1.into()), "{differ}");
+    person.write("source/newer", "n");
+    let differ = person.silt(&["diff", "latest", "source"]).ends_with(0).out;
+    assert!(differ.contains("newer") && !differ.contains("source/new\n"), "{differ}");
+    person.silt(&["diff", "latest:/a", "latest:/b"]).ends_with(2);
+
+    for (format, flag) in [("tar", "-xf"), ("tar.zst", "-xf")] {
+        let archive = format!("archive.{format}");
+        person.silt(&["export", &of(""), "--format", format, "-o", &archive]).ends_with(0);
+        // Nothing is written over.
+        person.silt(&["export", &of(""), "--format", format, "-o", &archive]).ends_with(1);
+        let out = person.path(&format!("from-{format}"));
+        std::fs::create_dir(&out).unwrap();
+        let tar = Command::new("tar").arg(flag).arg(person.path(&archive)).arg("-C").arg(&out).status().unwrap();
+        assert!(tar.success());
+        assert_eq!(std::fs::read(out.join(source.trim_start_matches('/')).join("text")).unwrap(), b"hello again");
+    }
+    person.silt(&["export", "latest", "--format", "zip"]).ends_with(2);
+    let counted = person.silt(&["stats", "--json"]).ends_with(0).json();
+    assert_eq!((&counted["snapshots"], counted["packs"].as_u64() > Some(0)), (&2.into(), true), "{counted}");
+    assert!(person.silt(&["stats", "--host", "none"]).ends_with(0).out.contains("Snapshots"));
 }
 
 #[test]
