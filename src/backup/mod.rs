@@ -179,9 +179,9 @@ struct Run<'a> {
     state: Option<State>,
     /// Compare with the parent's tree, as the local state knows nothing or must not be used.
     compare_with_parent: bool,
-    owners: Owners,
-    /// Where the standard input goes, if it does.
+    /// What the standard input is called in the snapshot.
     input_name: Option<Vec<u8>>,
+    owners: Owners,
     watch: &'a Watch,
     counts: walk::Counts,
     troubles: Mutex<Vec<Trouble>>,
@@ -205,8 +205,8 @@ impl<'a> Run<'a> {
             writer,
             state,
             compare_with_parent: false,
-            owners: Owners::load()?,
             input_name: None,
+            owners: Owners::load()?,
             watch,
             counts: walk::Counts::default(),
             troubles: Mutex::default(),
@@ -389,7 +389,11 @@ impl<'a> Run<'a> {
             troubles: report.troubles.clone(),
             troubles_count,
         };
-        let name = writer.commit(&snapshot)?;
+        let (name, unpublished) = writer.commit(&snapshot)?;
+        if let Some(error) = unpublished {
+            self.watch
+                .notice(format!("the snapshot is committed but not yet in its place, which is done later: {error}"));
+        }
         self.write_state(noted);
         if let Some(Err(error)) = self.state.as_ref().map(|state| state.set_base(&name)) {
             self.watch.notice(format!("{error}; the next backup will read more than it has to"));
@@ -406,8 +410,8 @@ impl<'a> Run<'a> {
             name: PathText(stream.name.clone()),
             command: Some(String::from_utf8_lossy(&stream.command).into_owned()),
         });
-        let input = self.input_name.iter().map(|name| PathText(name.clone()));
-        let input = input.map(|name| SnapshotSource::Stream { name, command: None });
+        let input =
+            self.input_name.iter().map(|name| SnapshotSource::Stream { name: PathText(name.clone()), command: None });
         trees.chain(streams).chain(input).collect()
     }
 }
