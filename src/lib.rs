@@ -4,6 +4,7 @@
 
 pub mod backup;
 pub mod bench;
+pub mod browse;
 pub mod cache;
 pub mod chunk;
 pub mod disk;

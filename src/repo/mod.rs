@@ -7,7 +7,6 @@ pub mod list;
 pub mod pack;
 pub mod pending;
 mod reader;
-mod select;
 pub mod snapshot;
 pub mod tree;
 mod upload;
@@ -16,7 +15,6 @@ mod writer;
 
 pub use key::Credentials;
 pub use reader::{Chunk, Reader};
-pub use select::Filter;
 pub use snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
 pub use writer::{Writer, WriterOptions};
 
