@@ -22,6 +22,9 @@ pub struct FolderDiff {
     pub content: bool,
 }
 
+/// Takes a path, what of it changed, the saved entry and the stat of the one on disk.
+pub type EachFolderChange<'a> = dyn FnMut(&[u8], Change, Option<&Entry>, Option<&Stat>) -> Result<()> + 'a;
+
 struct Level<'r> {
     old: Option<Pages<'r>>,
     /// The folder, its names and which comes next.
@@ -49,7 +52,7 @@ pub fn diff_folder(
     folder: &std::path::Path,
     options: FolderDiff,
     watch: &Watch,
-    each: &mut dyn FnMut(&[u8], Change, Option<&Entry>, Option<&Stat>) -> Result<()>,
+    each: &mut EachFolderChange<'_>,
 ) -> Result<DiffTotals> {
     let path = clean(path)?;
     let top = resolve(reader, snapshot, &path)?;
