@@ -3,6 +3,8 @@
 //! Rooms in the order in which the bytes travel; a room imports only rooms above it (docs/ARCHITECTURE.md).
 
 pub mod backup;
+pub mod bench;
+pub mod browse;
 pub mod cache;
 pub mod chunk;
 pub mod disk;

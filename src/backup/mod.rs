@@ -125,6 +125,7 @@ impl Repository {
         let begun = Instant::now();
         let started = Stamp::new(options.time.unwrap_or_else(now), options.offset);
         let input = options.input.take();
+        let input_name = input.as_ref().map(|(name, _)| name.clone());
         let state = self.open_state(&options, watch)?;
         let names = match state.as_ref().and_then(State::base) {
             Some(_) => Some(self.snapshot_names()?),
@@ -145,6 +146,7 @@ impl Repository {
         };
         let mut run = Run::new(self, options, writer, state, watch)?;
         run.compare_with_parent = compare_with_parent;
+        run.input_name = input_name;
         let saved = run.save_sources(parent.as_ref(), input);
         run.conclude(saved, started, parent, begun)
     }
@@ -177,6 +179,8 @@ struct Run<'a> {
     state: Option<State>,
     /// Compare with the parent's tree, as the local state knows nothing or must not be used.
     compare_with_parent: bool,
+    /// What the standard input is called in the snapshot.
+    input_name: Option<Vec<u8>>,
     owners: Owners,
     watch: &'a Watch,
     counts: walk::Counts,
@@ -201,6 +205,7 @@ impl<'a> Run<'a> {
             writer,
             state,
             compare_with_parent: false,
+            input_name: None,
             owners: Owners::load()?,
             watch,
             counts: walk::Counts::default(),
@@ -384,7 +389,11 @@ impl<'a> Run<'a> {
             troubles: report.troubles.clone(),
             troubles_count,
         };
-        let name = writer.commit(&snapshot)?;
+        let (name, unpublished) = writer.commit(&snapshot)?;
+        if let Some(error) = unpublished {
+            self.watch
+                .notice(format!("the snapshot is committed but not yet in its place, which is done later: {error}"));
+        }
         self.write_state(noted);
         if let Some(Err(error)) = self.state.as_ref().map(|state| state.set_base(&name)) {
             self.watch.notice(format!("{error}; the next backup will read more than it has to"));
@@ -401,6 +410,8 @@ impl<'a> Run<'a> {
             name: PathText(stream.name.clone()),
             command: Some(String::from_utf8_lossy(&stream.command).into_owned()),
         });
-        trees.chain(streams).collect()
+        let input =
+            self.input_name.iter().map(|name| SnapshotSource::Stream { name: PathText(name.clone()), command: None });
+        trees.chain(streams).chain(input).collect()
     }
 }

@@ -17,7 +17,7 @@ const VERSION: u8 = 1;
 pub const PAGE_ENTRIES_MAX: usize = 512;
 /// A page whose encoding is longer is split, so that it stays a chunk.
 pub const PAGE_BYTES_MAX: usize = 1 << 20;
-/// The highest level of an inner page; what is still several pages there is joined by one page.
+/// The highest level of an inner page; pages above it carry it as well and are cut by count alone.
 pub const LEVELS_MAX: u8 = 8;
 /// How many pages may lie above each other in one directory; more is an attack.
 pub const PAGE_DEPTH_MAX: usize = 24;
@@ -89,7 +89,8 @@ pub fn store_root(
         let mut upper = Vec::new();
         let lengths = match level < LEVELS_MAX {
             true => page_lengths(level, pages.iter().map(|(name, _)| name.as_slice())),
-            false => vec![pages.len()],
+            // Names chosen to begin a page on every level must not make one page of everything.
+            false => pages.chunks(PAGE_ENTRIES_MAX).map(<[_]>::len).collect(),
         };
         let mut rest = pages.as_slice();
         for length in lengths {
@@ -98,7 +99,7 @@ pub fn store_root(
             rest = after;
         }
         pages = upper;
-        level += 1;
+        level = LEVELS_MAX.min(level + 1);
     }
     Ok(pages[0].1)
 }

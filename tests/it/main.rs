@@ -1,5 +1,7 @@
 //! One test binary: a module per room or behaviour.
 
+mod browse;
+mod command;
 mod disk;
 mod folder;
 mod golden;
