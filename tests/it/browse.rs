@@ -1,5 +1,6 @@
 //! Look inside: what was backed up is listed, found, compared, read and exported as it was.
 
+use crate::skip::skipped;
 use siltstone::backup::BackupOptions;
 use siltstone::browse::{self, Archive, Change, Filter, FindOptions, FolderDiff, What};
 use siltstone::chunk::ChunkTable;
@@ -271,7 +272,7 @@ fn archives_are_read_by_the_tar_programs() {
 
     for (program, form) in [("tar", Archive::Tar), ("bsdtar", Archive::Tar), ("tar", Archive::TarZst { level: 3 })] {
         if Command::new(program).arg("--version").output().is_err() {
-            eprintln!("SKIPPED: {program} is not installed, so it did not read the archive");
+            skipped(program, "it is not installed, so it did not read the archive");
             continue;
         }
         let mut archive = Vec::new();

@@ -6,4 +6,6 @@ mod disk;
 mod folder;
 mod golden;
 mod reader;
+mod rooms;
 mod segments;
+mod skip;
