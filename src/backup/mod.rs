@@ -115,6 +115,8 @@ pub struct BackupReport {
 
 /// State is written after this much new content and at least this much time, or after the longer time in any case.
 const CHECKPOINT_BYTES: u64 = 256 << 20;
+/// How often it is looked whether that is so.
+const CHECKPOINT_LOOK: Duration = Duration::from_millis(20);
 const CHECKPOINT_SHORT: Duration = Duration::from_secs(4);
 const CHECKPOINT_LONG: Duration = Duration::from_secs(20);
 
@@ -226,11 +228,11 @@ impl<'a> Run<'a> {
             progress.files_expected.store(parent.totals.files, std::sync::atomic::Ordering::Relaxed);
             progress.bytes_expected.store(parent.totals.bytes, std::sync::atomic::Ordering::Relaxed);
         }
-        let done = std::sync::atomic::AtomicBool::new(false);
+        let (done, is_done) = crossbeam_channel::bounded::<()>(0);
         let assembly = std::thread::scope(|scope| {
-            scope.spawn(|| self.keep_checkpoints(&done));
+            scope.spawn(move || self.keep_checkpoints(&is_done));
             let result = self.save_all(parent, input);
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            drop(done);
             result
         })?;
         assembly.store(self)
@@ -273,11 +275,10 @@ impl<'a> Run<'a> {
     }
 
     /// While sources are being saved: makes what is stored findable and notes it in the local state.
-    fn keep_checkpoints(&self, done: &std::sync::atomic::AtomicBool) {
+    fn keep_checkpoints(&self, is_done: &crossbeam_channel::Receiver<()>) {
         let Some(writer) = &self.writer else { return };
         let (mut last, mut bytes) = (Instant::now(), 0);
-        while !done.load(std::sync::atomic::Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(20));
+        while is_done.recv_timeout(CHECKPOINT_LOOK) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
             let new = writer.bytes_new.load(std::sync::atomic::Ordering::Relaxed);
             let due = match new - bytes >= CHECKPOINT_BYTES {
                 true => CHECKPOINT_SHORT,

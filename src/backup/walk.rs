@@ -148,15 +148,19 @@ impl<'a> Run<'a> {
             .build()
             .map_err(|error| Error::new(Kind::Failed, "start the readers", "").because(error))?;
         let mut entries = Vec::new();
-        for path in self.expanded_paths() {
+        for (path, device) in self.expanded_paths() {
             let entry = match stat_path(&path, false) {
                 Ok(stat) if stat.is(EntryKind::Directory) => {
                     let slot = Arc::new(Mutex::new(None));
                     let previous = self.previous_of_source(parent, &path)?;
                     let above = Above::Source(slot.clone());
-                    pool.scope(|scope| {
-                        let handle = Directory::open_path(&path);
-                        self.visit(scope, above, path.clone(), handle, previous, stat.device);
+                    let device = device.unwrap_or(stat.device);
+                    pool.scope(|scope| match self.options.rules.leaves_out_device(device, stat.device) {
+                        true => self.finish_empty(scope, above),
+                        false => {
+                            let handle = Directory::open_path(&path);
+                            self.visit(scope, above, path.clone(), handle, previous, device);
+                        }
                     });
                     if let Some(error) = self.take_failure() {
                         return Err(error);
@@ -210,7 +214,9 @@ impl<'a> Run<'a> {
     }
 
     /// `/` stands for everything in it, so that streams can stand beside.
-    fn expanded_paths(&self) -> Vec<Vec<u8>> {
+    ///
+    /// Each path comes with the device that it must be on, when mount points are not entered.
+    fn expanded_paths(&self) -> Vec<(Vec<u8>, Option<u64>)> {
         let mut paths = Vec::new();
         for path in &self.options.paths {
             let path = path.as_os_str().as_bytes();
@@ -224,11 +230,12 @@ impl<'a> Run<'a> {
                         let mut below: Vec<Vec<u8>> =
                             below.map(|path| path.into_os_string().into_encoded_bytes()).collect();
                         below.sort();
-                        paths.extend(below);
+                        let device = stat_path(path, true).ok().map(|stat| stat.device);
+                        paths.extend(below.into_iter().map(|path| (path, device)));
                     }
                     Err(error) => self.trouble(path, Error::io("list", "/", error).to_string()),
                 },
-                _ => paths.push(path.to_vec()),
+                _ => paths.push((path.to_vec(), None)),
             }
         }
         paths
