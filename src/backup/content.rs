@@ -56,10 +56,8 @@ impl<'a> Run<'a> {
             add(&self.counts.bytes_read, stat.size);
             return Some(Entry::new(name.to_bytes(), EntryKind::File));
         }
-        if stat.links > 1 {
-            if let Some(known) = self.linked(stat) {
-                return Some(Entry { name: name.to_bytes().to_vec(), ..known });
-            }
+        if let Some(known) = (stat.links > 1).then(|| self.linked(stat)).flatten() {
+            return Some(Entry { name: name.to_bytes().to_vec(), ..known });
         }
         let read = open::open_file(&folder.handle, name).and_then(|fd| {
             let entry = BUFFER.with_borrow_mut(|buffer| self.read_open_file(&fd, name, stat, buffer, &path))?;

@@ -148,7 +148,7 @@ impl Repository {
         run.compare_with_parent = compare_with_parent;
         run.input_name = input_name;
         let saved = run.save_sources(parent.as_ref(), input);
-        run.conclude(saved, started, parent, begun)
+        run.conclude(saved, started, begun)
     }
 
     fn open_state(&self, options: &BackupOptions, watch: &Watch) -> Result<Option<State>> {
@@ -181,6 +181,8 @@ struct Run<'a> {
     compare_with_parent: bool,
     /// What the standard input is called in the snapshot.
     input_name: Option<Vec<u8>>,
+    /// Every source is as the parent has it; only looked at when that ends the run without a snapshot.
+    unchanged: std::sync::atomic::AtomicBool,
     owners: Owners,
     watch: &'a Watch,
     counts: walk::Counts,
@@ -206,6 +208,7 @@ impl<'a> Run<'a> {
             state,
             compare_with_parent: false,
             input_name: None,
+            unchanged: std::sync::atomic::AtomicBool::new(false),
             owners: Owners::load()?,
             watch,
             counts: walk::Counts::default(),
@@ -246,6 +249,10 @@ impl<'a> Run<'a> {
         if let Some((name, input)) = input {
             let source = if self.options.dry_run { None } else { Some(input) };
             assembly.add_stream(&name, self.save_stream(&name, source)?)?;
+        }
+        if let (true, Some(parent)) = (self.options.skip_if_unchanged, parent) {
+            let unchanged = parent.sources == self.sources() && assembly.is_same_in(self, parent);
+            self.unchanged.store(unchanged, std::sync::atomic::Ordering::Relaxed);
         }
         assembly.describe_parents(self);
         Ok(assembly)
@@ -329,13 +336,7 @@ impl<'a> Run<'a> {
     }
 
     /// Commits, or ends without a snapshot; either way what was stored stays findable for the next run.
-    fn conclude(
-        mut self,
-        saved: Result<crate::id::ChunkId>,
-        started: Stamp,
-        parent: Option<Snapshot>,
-        begun: Instant,
-    ) -> Result<BackupReport> {
+    fn conclude(mut self, saved: Result<crate::id::ChunkId>, started: Stamp, begun: Instant) -> Result<BackupReport> {
         let writer = self.writer.take();
         let saved = match self.take_failure() {
             Some(error) => Err(error),
@@ -363,7 +364,7 @@ impl<'a> Run<'a> {
             BackupReport { snapshot: None, totals, troubles, troubles_count, sockets, duration: begun.elapsed() };
         let Some(writer) = writer else { return Ok(report) };
         let noted = std::mem::take(&mut *self.noted());
-        if self.options.skip_if_unchanged && parent.is_some_and(|parent| parent.root == root) {
+        if self.options.skip_if_unchanged && self.unchanged.load(std::sync::atomic::Ordering::Relaxed) {
             writer.abandon()?;
             self.write_state(noted);
             return Ok(report);

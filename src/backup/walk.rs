@@ -9,7 +9,7 @@ use crate::disk::{Directory, ListBuffer, Names, open};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
-use crate::repo::tree::{page_lengths, store_root};
+use crate::repo::tree::{NamedPage, page_lengths, store_root};
 use crate::repo::{Snapshot, Totals};
 use crate::source::rules::Marker;
 use rayon::Scope;
@@ -85,7 +85,7 @@ pub(super) struct Folder {
     starts: Vec<usize>,
     pub previous: Previous,
     pub source_device: u64,
-    pages: Mutex<Vec<Option<(Vec<u8>, ChunkId)>>>,
+    pages: Mutex<Vec<Option<NamedPage>>>,
     left: AtomicUsize,
 }
 
@@ -345,7 +345,7 @@ impl<'a> Run<'a> {
 
     fn finish_folder<'s>(&'s self, scope: &Scope<'s>, folder: &Arc<Folder>) {
         let pages = std::mem::take(&mut *folder.pages.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
-        let pages: Vec<(Vec<u8>, ChunkId)> = pages.into_iter().flatten().collect();
+        let pages: Vec<NamedPage> = pages.into_iter().flatten().collect();
         if let Previous::State(rows) = &folder.previous {
             let live: HashSet<&[u8]> = pages.iter().map(|(first, _)| first.as_slice()).collect();
             let gone: Vec<_> = rows.iter().filter(|row| !live.contains(row.first_name.as_slice())).collect();
@@ -361,7 +361,7 @@ impl<'a> Run<'a> {
         self.finish_tree(scope, &above, Vec::new());
     }
 
-    fn finish_tree<'s>(&'s self, scope: &Scope<'s>, above: &Above, pages: Vec<(Vec<u8>, ChunkId)>) {
+    fn finish_tree<'s>(&'s self, scope: &Scope<'s>, above: &Above, pages: Vec<NamedPage>) {
         match store_root(pages, &mut |bytes| self.store_tree(bytes)) {
             Ok(root) => match above {
                 Above::Page(page, slot) => self.below_done(scope, page, *slot, root),

@@ -26,6 +26,11 @@ pub enum Change {
     Changed(What),
 }
 
+/// Takes a path, what of it changed, and the entries, old and new.
+pub type EachChange<'a> = dyn FnMut(&[u8], Change, Option<&Entry>, Option<&Entry>) -> Result<()> + 'a;
+/// Takes a path and its entries, old and new.
+pub(super) type EachPair<'a> = dyn FnMut(&[u8], Option<&Entry>, Option<&Entry>) -> Result<()> + 'a;
+
 /// Differences by number and size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiffTotals {
@@ -122,7 +127,7 @@ pub(super) fn walk_pairs(
     old: Option<&Entry>,
     new: Option<&Entry>,
     path: &[u8],
-    each: &mut dyn FnMut(&[u8], Option<&Entry>, Option<&Entry>) -> Result<()>,
+    each: &mut EachPair<'_>,
 ) -> Result<()> {
     let mut path = WalkPath::new(path);
     let mut levels: Vec<Pair> = Pair::of(reader, old, new, path.0.len()).into_iter().collect();
@@ -150,7 +155,7 @@ pub fn diff_snapshots(
     new: &Snapshot,
     path: &[u8],
     watch: &Watch,
-    each: &mut dyn FnMut(&[u8], Change, Option<&Entry>, Option<&Entry>) -> Result<()>,
+    each: &mut EachChange<'_>,
 ) -> Result<DiffTotals> {
     let path = clean(path)?;
     let at = |snapshot| match resolve(reader, snapshot, &path) {
@@ -183,4 +188,4 @@ pub fn diff_snapshots(
     Ok(totals)
 }
 
-pub use super::folder::{FolderDiff, diff_folder};
+pub use super::folder::{EachFolderChange, FolderDiff, diff_folder};

@@ -35,6 +35,9 @@ pub struct Version {
     pub snapshots: u64,
 }
 
+/// Takes a path and its versions, oldest first.
+pub type EachFound<'a> = dyn FnMut(&[u8], &[Version]) -> Result<()> + 'a;
+
 /// A version that is still there, and since which snapshot of its series.
 struct Open {
     entry: Entry,
@@ -48,7 +51,7 @@ pub fn find(
     filter: &Filter,
     options: &FindOptions,
     watch: &Watch,
-    each: &mut dyn FnMut(&[u8], &[Version]) -> Result<()>,
+    each: &mut EachFound<'_>,
 ) -> Result<u64> {
     let globs = options.patterns.iter().map(|pattern| Glob::new(pattern, options.ignore_case));
     let globs = globs.collect::<Result<Vec<_>>>()?;

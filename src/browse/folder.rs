@@ -22,6 +22,12 @@ pub struct FolderDiff {
     pub content: bool,
 }
 
+/// Takes a path, what of it changed, the saved entry and the stat of the one on disk.
+pub type EachFolderChange<'a> = dyn FnMut(&[u8], Change, Option<&Entry>, Option<&Stat>) -> Result<()> + 'a;
+
+/// A name, the saved entry of that name and whether it is on disk.
+type NextName = (Vec<u8>, Option<Entry>, bool);
+
 struct Level<'r> {
     old: Option<Pages<'r>>,
     /// The folder, its names and which comes next.
@@ -49,7 +55,7 @@ pub fn diff_folder(
     folder: &std::path::Path,
     options: FolderDiff,
     watch: &Watch,
-    each: &mut dyn FnMut(&[u8], Change, Option<&Entry>, Option<&Stat>) -> Result<()>,
+    each: &mut EachFolderChange<'_>,
 ) -> Result<DiffTotals> {
     let path = clean(path)?;
     let top = resolve(reader, snapshot, &path)?;
@@ -123,8 +129,8 @@ pub fn diff_folder(
 }
 
 impl Level<'_> {
-    /// The next name, the saved entry of that name and whether it is on disk.
-    fn next(&mut self) -> Result<Option<(Vec<u8>, Option<Entry>, bool)>> {
+    /// The next name on either side.
+    fn next(&mut self) -> Result<Option<NextName>> {
         let disk = match &self.new {
             Some((_, names, at)) if *at < names.len() => Some(names.get(*at).to_bytes().to_vec()),
             _ => None,

@@ -1,4 +1,4 @@
-//! Match paths and names of any bytes with shell patterns: `*`, `?`, `[a-z]`, `[!a-z]`, `**`, and `\` before any of them.
+//! Match paths and names of any bytes with shell patterns: `*`, `?`, `[a-z]`, `[!a-z]`, `**`, `\` before any.
 
 use crate::error::{Error, Result};
 

@@ -14,9 +14,9 @@ mod tar_acl;
 mod tar_header;
 mod walk;
 
-pub use diff::{Change, DiffTotals, FolderDiff, What, diff_folder, diff_snapshots};
+pub use diff::{Change, DiffTotals, EachChange, EachFolderChange, FolderDiff, What, diff_folder, diff_snapshots};
 pub use export::{Archive, export};
-pub use find::{FindOptions, Version, find};
+pub use find::{EachFound, FindOptions, Version, find};
 pub use glob::Glob;
 pub use list::list;
 pub use path::resolve;

@@ -59,12 +59,12 @@ impl Member<'_> {
         header.set_uid(meta.uid.into());
         header.set_gid(meta.gid.into());
         header.set_mtime(meta.modified.seconds.clamp(0, TIME_SECONDS_MAX) as u64);
-        if let Some(gnu) = header.as_gnu_mut() {
-            fill(&mut gnu.uname[..OWNER_BYTES - 1], meta.user.as_bytes());
-            fill(&mut gnu.gname[..OWNER_BYTES - 1], meta.group.as_bytes());
+        if let Some(ustar) = header.as_ustar_mut() {
+            fill(&mut ustar.uname[..OWNER_BYTES - 1], meta.user.as_bytes());
+            fill(&mut ustar.gname[..OWNER_BYTES - 1], meta.group.as_bytes());
             if matches!(entry.kind, EntryKind::BlockDevice | EntryKind::CharDevice) {
-                gnu.set_device_major(entry.device.0);
-                gnu.set_device_minor(entry.device.1);
+                ustar.set_device_major(entry.device.0);
+                ustar.set_device_minor(entry.device.1);
             }
         }
         header.set_cksum();
@@ -156,8 +156,9 @@ fn record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     records.push(b'\n');
 }
 
+/// With the magic of POSIX: behind that of its own, GNU tar does not look for a sparse map of PAX.
 fn header(kind: EntryType, size: u64) -> Header {
-    let mut header = Header::new_gnu();
+    let mut header = Header::new_ustar();
     header.set_entry_type(kind);
     header.set_size(size);
     header

@@ -1,4 +1,4 @@
-//! Walk trees by pulling one entry after the other: a page a level is held, never a tree, and never a stack frame a level.
+//! Walk trees by pulling one entry after the other: a page a level is held, never a tree or a stack frame.
 
 use super::shown;
 use crate::entry::{Content, Entry, PATH_BYTES_MAX};

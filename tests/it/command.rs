@@ -33,8 +33,8 @@ impl Said {
     /// The last of several JSON lines; all must be JSON.
     #[track_caller]
     fn last_event(&self) -> Value {
-        let lines = self.out.lines().map(|line| serde_json::from_str::<Value>(line).expect(line));
-        lines.last().expect("there is a line")
+        let lines = self.out.lines().map(|line| serde_json::from_str(line).expect(line));
+        lines.collect::<Vec<Value>>().pop().expect("there is a line")
     }
 }
 
@@ -282,7 +282,7 @@ fn streams_are_whole_or_the_backup_fails() {
     let done = person.silt(&good).ends_with(0).last_event();
     assert_eq!(done["totals"]["streams"], 2);
     let mut child =
-        person.command(&["backup", "--stdin", "--stdin-name", "db/in"]).stdin(Stdio::piped()).spawn().unwrap();
+        person.command(&["backup", "-q", "--stdin", "--stdin-name", "db/in"]).stdin(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"from a pipe").unwrap();
     assert!(child.wait().unwrap().success());
     let last = person.snapshots(&["--last", "1"]).remove(0);
