@@ -25,11 +25,11 @@ fuzz_target!(|input: (&[u8], &str, &str, &str, u8)| {
         // Names that storage does not take cannot be listed either.
         let _ = storage.put(name, sealed.clone().into());
     }
-    let Ok((running, unpublished)) = survey(&storage, &KEYS, sharing) else { return };
-    for one in unpublished {
+    let Ok(survey) = survey(&storage, &KEYS, sharing) else { return };
+    for one in survey.unpublished {
         let _ = one.publish(&storage);
     }
-    for one in running {
+    for one in survey.running {
         let _ = expire(&storage, &KEYS, sharing, &one);
     }
 });
