@@ -61,8 +61,13 @@ impl<'a> Run<'a> {
             let _best_effort = folder.target.remove(&entry.name);
             return Err(error);
         }
-        let losses =
-            apply_metadata(Subject::Open(fd.as_fd()), Some(current), &entry.meta, EntryKind::File, &self.apply_options());
+        let losses = apply_metadata(
+            Subject::Open(fd.as_fd()),
+            Some(current),
+            &entry.meta,
+            EntryKind::File,
+            &self.apply_options(),
+        );
         if !losses.is_empty() {
             self.report_losses(folder, entry, losses);
         }
@@ -236,7 +241,13 @@ impl<'a> Run<'a> {
         Ok(same)
     }
 
-    fn same_bytes(&self, fd: &OwnedFd, offsets: &mut Offsets, length: usize, is_it: impl Fn(&[u8]) -> bool) -> Result<bool> {
+    fn same_bytes(
+        &self,
+        fd: &OwnedFd,
+        offsets: &mut Offsets,
+        length: usize,
+        is_it: impl Fn(&[u8]) -> bool,
+    ) -> Result<bool> {
         let mut found = vec![0; length];
         let mut filled = 0;
         while filled < length {

@@ -51,7 +51,12 @@ const NAMED_MAX: usize = 1000;
 /// Directories that can lie in each other; a tree cannot be deeper, as its paths cannot be longer.
 pub(super) const DEPTH_MAX: usize = 4096;
 
-pub(super) fn make(repo: &Repository, snapshot: &Snapshot, options: RestoreOptions, watch: &Watch) -> Result<RestorePlan> {
+pub(super) fn make(
+    repo: &Repository,
+    snapshot: &Snapshot,
+    options: RestoreOptions,
+    watch: &Watch,
+) -> Result<RestorePlan> {
     watch.stage("planning");
     let reader = repo.reader();
     let (root, base) = find_root(&reader, snapshot, options.path.as_deref())?;
@@ -62,7 +67,8 @@ pub(super) fn make(repo: &Repository, snapshot: &Snapshot, options: RestoreOptio
         Err(_) => true,
     };
     let target = existing.ok().filter(|_| root_taken);
-    let mut planner = Planner { reader, options: &options, summary: PlanSummary::default(), frames: HashMap::new(), watch };
+    let mut planner =
+        Planner { reader, options: &options, summary: PlanSummary::default(), frames: HashMap::new(), watch };
     let whole = options.path.is_none() && !options.detailed && target.is_none();
     if whole && options.include.is_none() && !options.exclude.has_patterns() {
         // The snapshot knows its own totals: an empty target needs no look at each entry before the first is written.
@@ -89,13 +95,17 @@ fn find_root(reader: &Reader, snapshot: &Snapshot, path: Option<&[u8]>) -> Resul
     for name in path.unwrap_or_default().split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
         let missing = |why: &str| {
             let shown = String::from_utf8_lossy(path.unwrap_or_default()).into_owned();
-            Error::new(Kind::NotFound, "restore", shown).because(why.to_owned()).hint("`silt ls` shows what a snapshot holds")
+            Error::new(Kind::NotFound, "restore", shown)
+                .because(why.to_owned())
+                .hint("`silt ls` shows what a snapshot holds")
         };
         let shown = String::from_utf8_lossy(&base).into_owned();
         let Content::Tree(tree) = &entry.content else {
             return Err(missing(&format!("{shown} is no directory in that snapshot")));
         };
-        entry = reader.lookup(tree, name)?.ok_or_else(|| missing(&format!("it is not in that snapshot (it has {shown}/)")))?;
+        entry = reader
+            .lookup(tree, name)?
+            .ok_or_else(|| missing(&format!("it is not in that snapshot (it has {shown}/)")))?;
         base.push(b'/');
         base.extend_from_slice(name);
     }
@@ -115,7 +125,11 @@ impl Planner<'_> {
     fn directory(&mut self, tree: &ChunkId, path: &[u8], target: Option<&Directory>, depth: usize) -> Result<()> {
         self.watch.cancel.check()?;
         if depth > DEPTH_MAX {
-            return Err(Error::corrupt("read the tree of", String::from_utf8_lossy(path), "its directories lie too deep"));
+            return Err(Error::corrupt(
+                "read the tree of",
+                String::from_utf8_lossy(path),
+                "its directories lie too deep",
+            ));
         }
         let mut entries = Vec::new();
         let mut names = HashSet::new();

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 pub mod local;
 pub mod memory;
+pub mod s3;
 
 /// The bytes of an object to be written, in pieces so that nobody copies a pack to send it.
 #[derive(Clone, Debug, Default)]
