@@ -5,3 +5,4 @@ mod folder;
 mod golden;
 mod reader;
 mod segments;
+mod storage;
