@@ -14,6 +14,7 @@ pub mod id;
 pub mod place;
 pub mod repo;
 pub mod restore;
+pub mod runtime;
 pub mod seal;
 pub mod source;
 pub mod storage;

@@ -168,7 +168,7 @@ pub fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
     wanted.readers = args.read_concurrency.map_or(wanted.readers, usize::from);
     wanted.memory_bytes = options.memory.unwrap_or(wanted.memory_bytes);
 
-    let repo = open_or_make(options, &wanted.paths, !args.dry_run, &console, &watch)?;
+    let repo = open_or_make(options, &wanted.paths, !args.dry_run, args.limit_upload, &console, &watch)?;
     if let Some(selector) = &args.parent {
         wanted.parent = Some(repo.select(selector, &Filter::default(), &watch)?.id);
     }

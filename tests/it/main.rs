@@ -9,3 +9,4 @@ mod reader;
 mod rooms;
 mod segments;
 mod skip;
+mod storage;
