@@ -98,6 +98,15 @@ pub fn add_key(
 
 /// The repository's keys, by trying every key object that these credentials could open.
 pub fn unlock(storage: &dyn Storage, credentials: &Credentials) -> Result<KeySet> {
+    unlock_where(storage, credentials, &|_| true)
+}
+
+/// As [`unlock`], but keys that do not fit are passed over: an `init` that died may have left some with the same password.
+pub(super) fn unlock_where(
+    storage: &dyn Storage,
+    credentials: &Credentials,
+    fits: &dyn Fn(&KeySet) -> bool,
+) -> Result<KeySet> {
     let wrong = |why: &str, hint: &str| {
         Error::new(Kind::WrongKey, "open the repository", storage.describe())
             .because(why.to_owned())
@@ -121,8 +130,8 @@ pub fn unlock(storage: &dyn Storage, credentials: &Credentials) -> Result<KeySet
             Err(error) => Err(error),
         };
         match tried {
-            Ok(Tried::Opened(keys)) => return Ok(keys),
-            Ok(Tried::Wrong) => {}
+            Ok(Tried::Opened(keys)) if fits(&keys) => return Ok(keys),
+            Ok(Tried::Opened(_) | Tried::Wrong) => {}
             Ok(Tried::OpensWith(other)) => others.push(other),
             Err(error) => damaged = Some(Error::corrupt("read the key object", &listed.name, error)),
         }

@@ -121,11 +121,20 @@ impl Repository {
         let (config, _) = config?;
         let repository = Config::peek(&config)?;
         let keys = keys?;
-        let config = Config::decode(&keys, &config).map_err(|error| match credentials.recovery {
-            Some(_) => Error::new(Kind::WrongKey, "open the repository", storage.describe())
-                .because("this recovery key belongs to another repository"),
-            None => error,
-        })?;
+        let (keys, config) = match (Config::decode(&keys, &config), &credentials.recovery) {
+            (Ok(decoded), _) => (keys, decoded),
+            (Err(_), Some(_)) => {
+                return Err(Error::new(Kind::WrongKey, "open the repository", storage.describe())
+                    .because("this recovery key belongs to another repository"));
+            }
+            (Err(error), None) => {
+                // The first key that opened may be the leftover of an `init` that died before it wrote the configuration.
+                let fits = |keys: &KeySet| Config::decode(keys, &config).is_ok();
+                let keys = key::unlock_where(storage.as_ref(), credentials, &fits).map_err(|_| error)?;
+                let decoded = Config::decode(&keys, &config)?;
+                (keys, decoded)
+            }
+        };
         let cache = cache.join(repository.to_hex());
         make_private_dir(&cache)?;
         let (segments, notices) = Segments::open(&cache.join("segments"))?;

@@ -39,11 +39,17 @@ impl Memory {
         self.lock().0.iter().map(|(name, (bytes, _))| (name.clone(), bytes.clone())).collect()
     }
 
-    /// A storage of its own with these objects and the same abilities.
+    /// A storage of its own with these objects, that swaps and renames.
     pub fn from_objects(objects: &BTreeMap<String, Vec<u8>>) -> Self {
         let memory = Memory::new();
         memory.lock().0 = objects.iter().map(|(name, bytes)| (name.clone(), (bytes.clone(), 0))).collect();
         memory
+    }
+
+    /// A storage of its own with the same objects and abilities.
+    pub fn fork(&self) -> Self {
+        let copy = self.lock().clone();
+        Memory { objects: Arc::new(Mutex::new(copy)), abilities: self.abilities }
     }
 
     /// Changes an object behind everybody's back.

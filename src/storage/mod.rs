@@ -6,6 +6,7 @@
 use crate::error::{Error, Result};
 use bytes::Bytes;
 
+pub mod chaos;
 pub mod local;
 pub mod location;
 pub mod memory;

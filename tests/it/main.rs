@@ -1,12 +1,19 @@
 //! One test binary: a module per room or behaviour.
 
 mod browse;
+mod chaos;
 mod command;
+mod commit;
+mod compare;
+mod crash;
+mod damage;
 mod disk;
+mod fixture;
 mod folder;
 mod golden;
 mod reader;
 mod rooms;
+mod roundtrip;
 mod segments;
 mod skip;
 mod storage;

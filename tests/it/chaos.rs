@@ -1,0 +1,58 @@
+//! Storage that errs at random, by a seed: runs fail and are run again, and in the end everything restores exactly.
+
+use crate::fixture::{self, RENAMES, SWAPS, backup, memory, open, plant, restored_differences};
+use siltstone::error::Kind;
+use siltstone::repo::{PathText, SnapshotSource};
+use siltstone::storage::chaos::{Chaos, Rates};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+const SEEDS: u64 = 60;
+const TRIES: usize = 200;
+
+fn survive(seed: u64, sources: &[&Path]) {
+    let storage = memory(if seed.is_multiple_of(2) { SWAPS } else { RENAMES });
+    let rates = Rates { refused: 40, lost_answer: 40, torn: 0, stale_listing: 40 };
+    let chaos = Arc::new(Chaos::seeded(Arc::new(storage.clone()), seed, rates));
+    let cache = tempfile::tempdir().expect("a folder");
+    for source in sources {
+        let done = (0..TRIES).any(|_| match backup(chaos.clone(), cache.path(), source) {
+            Ok(report) => report.snapshot.is_some(),
+            // A version seen before the answer was lost is another than the storage's: that ends a run, too.
+            Err(error) => {
+                let expected = [Kind::Temporary, Kind::Locked, Kind::Conflict, Kind::AlreadyExists];
+                assert!(expected.contains(&error.kind()), "seed {seed}: {error:?}");
+                false
+            }
+        });
+        assert!(done, "seed {seed}: no run succeeded");
+    }
+    let repo = open(Arc::new(storage), cache.path()).unwrap_or_else(|error| panic!("seed {seed}: {error:?}"));
+    let snapshots = fixture::snapshots(&repo);
+    assert!(snapshots.len() >= sources.len(), "seed {seed}: {} snapshots", snapshots.len());
+    let mut ids: Vec<_> = snapshots.iter().map(|snapshot| snapshot.id).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), snapshots.len(), "seed {seed}: a snapshot is listed twice");
+    for snapshot in &snapshots {
+        let path = |source: &Path| PathText(source.as_os_str().as_encoded_bytes().to_vec());
+        let of = |source: &&&Path| snapshot.sources == [SnapshotSource::Tree { path: path(source) }];
+        let source = sources.iter().find(of).unwrap_or_else(|| panic!("seed {seed}: {:?}", snapshot.sources));
+        let found = restored_differences(&repo, snapshot, source, source);
+        let found = found.unwrap_or_else(|error| panic!("seed {seed}: {error:?}"));
+        assert!(found.is_empty(), "seed {seed}: {found:?}");
+    }
+}
+
+#[test]
+fn whatever_the_storage_does_all_snapshots_restore_exactly() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sources = [folder.path().join("first-source"), folder.path().join("second-source")];
+    for (source, seed) in sources.iter().zip([1, 2]) {
+        fs::create_dir(source).expect("a folder is made");
+        plant(source, seed);
+    }
+    let sources: Vec<&Path> = sources.iter().map(|source| source.as_path()).collect();
+    (0..SEEDS).for_each(|seed| survive(seed, &sources));
+}

@@ -1,0 +1,323 @@
+//! Commit against expiry: whoever comes first wins, a committed snapshot is always listed, and never twice.
+
+use crate::fixture::{self, RENAMES, SWAPS, memory, open, options, plant, restored_differences};
+use siltstone::error::{Error, Kind, Result};
+use siltstone::id::WriterId;
+use siltstone::repo::Repository;
+use siltstone::repo::format::Sharing;
+use siltstone::repo::pending::{Running, Token, expire, survey};
+use siltstone::storage::chaos::{Crash, Side};
+use siltstone::storage::memory::Memory;
+use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
+use siltstone::watch::Watch;
+use std::sync::{Arc, Condvar, Mutex};
+
+/// Two actors share it; each storage call waits until the schedule says that it is that actor's turn.
+struct Stage {
+    turns: Mutex<Vec<usize>>,
+    moved: Condvar,
+    ended: Mutex<[bool; 2]>,
+}
+
+impl Stage {
+    /// The turns in order; who finds none left goes on freely.
+    fn new(mut turns: Vec<usize>) -> Arc<Self> {
+        turns.reverse();
+        Arc::new(Stage { turns: Mutex::new(turns), moved: Condvar::new(), ended: Mutex::default() })
+    }
+
+    fn step<T>(&self, actor: usize, act: impl FnOnce() -> T) -> T {
+        let mut turns = self.turns.lock().expect("no actor panics on stage");
+        while turns.last().is_some_and(|turn| *turn != actor) {
+            let other_ended = self.ended.lock().expect("no actor panics on stage")[1 - actor];
+            if other_ended {
+                turns.retain(|turn| *turn == actor);
+                continue;
+            }
+            turns = self.moved.wait(turns).expect("no actor panics on stage");
+        }
+        turns.pop();
+        // The call is made while the turn is held: one at a time, as scheduled.
+        let done = act();
+        self.moved.notify_all();
+        done
+    }
+
+    fn end(&self, actor: usize) {
+        let _turns = self.turns.lock().expect("no actor panics on stage");
+        self.ended.lock().expect("no actor panics on stage")[actor] = true;
+        self.moved.notify_all();
+    }
+}
+
+/// One actor's view of the storage.
+struct Actor {
+    inner: Memory,
+    stage: Arc<Stage>,
+    number: usize,
+}
+
+impl Storage for Actor {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn abilities(&self) -> Abilities {
+        self.inner.abilities()
+    }
+    fn put(&self, name: &str, body: Body) -> Result<Version> {
+        self.stage.step(self.number, || self.inner.put(name, body))
+    }
+    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+        self.stage.step(self.number, || self.inner.put_new(name, body))
+    }
+    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+        self.stage.step(self.number, || self.inner.swap(name, expected, body))
+    }
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        self.stage.step(self.number, || self.inner.rename(from, to))
+    }
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+        self.stage.step(self.number, || self.inner.get(name, bytes_max))
+    }
+    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
+        self.stage.step(self.number, || self.inner.get_range(name, offset, length))
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        self.stage.step(self.number, || self.inner.list(prefix))
+    }
+    fn remove(&self, name: &str) -> Result<()> {
+        self.stage.step(self.number, || self.inner.remove(name))
+    }
+    fn stat(&self, name: &str) -> Result<Stat> {
+        self.stage.step(self.number, || self.inner.stat(name))
+    }
+}
+
+/// Every order of so many calls of the first actor and so many of the second.
+fn schedules(first: usize, second: usize) -> Vec<Vec<usize>> {
+    if first == 0 || second == 0 {
+        return vec![[vec![0; first], vec![1; second]].concat()];
+    }
+    let begin = |actor: usize, rest: Vec<Vec<usize>>| rest.into_iter().map(move |rest| [vec![actor], rest].concat());
+    begin(0, schedules(first - 1, second)).chain(begin(1, schedules(first, second - 1))).collect()
+}
+
+const WRITER: WriterId = WriterId([7; 16]);
+const SNAPSHOT: &str = "snapshots/20260101t000000z-one";
+
+/// Looks once and expires whatever runs, giving whether it won.
+fn expire_all(storage: &dyn Storage, repo: &Repository, sharing: Sharing) -> Result<bool> {
+    let running = survey(storage, repo.keys(), sharing)?.running;
+    let mut won = false;
+    for seen in running {
+        match expire(storage, repo.keys(), sharing, &seen) {
+            Ok(()) => won = true,
+            Err(error) if error.is(Kind::Conflict) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(won)
+}
+
+/// The commit of one token against one expiry, in one order of their calls.
+fn race(repo: &Repository, base: &Memory, sharing: Sharing, schedule: &[usize], renews: bool) {
+    let case = format!("{sharing:?}, {schedule:?}, renews: {renews}");
+    let storage = base.fork();
+    let mut token = Token::create(&storage, repo.keys(), sharing, WRITER, "host", "now").expect("it shows itself");
+    let stage = Stage::new(schedule.to_vec());
+    let actor = |number| Actor { inner: storage.clone(), stage: stage.clone(), number };
+    let (writer, collector) = (actor(0), actor(1));
+    let (committed, expired) = std::thread::scope(|scope| {
+        let commit = scope.spawn(|| {
+            let renewed = if renews { token.renew(&writer, repo.keys()) } else { Ok(()) };
+            let done = renewed.and_then(|()| token.commit(&writer, repo.keys(), SNAPSHOT, b"body".to_vec()));
+            stage.end(0);
+            done
+        });
+        let expiry = scope.spawn(|| {
+            let done = expire_all(&collector, repo, sharing);
+            stage.end(1);
+            done
+        });
+        (commit.join().expect("it ends"), expiry.join().expect("it ends"))
+    });
+    let expired = expired.unwrap_or_else(|error| panic!("{case}: the expiry failed: {error:?}"));
+    match &committed {
+        Ok(_) => assert!(!expired, "{case}: both won"),
+        Err(error) => assert!(error.is(Kind::Locked) && expired, "{case}: nobody won: {error:?}"),
+    }
+    let looked = survey(&storage, repo.keys(), sharing).expect("it is surveyed");
+    let (running, unpublished) = (looked.running, looked.unpublished);
+    assert!(running.is_empty() && unpublished.is_empty(), "{case}: left behind: {running:?} {unpublished:?}");
+    assert_eq!(storage.stat(SNAPSHOT).is_ok(), committed.is_ok(), "{case}");
+}
+
+#[test]
+fn of_commit_and_expiry_exactly_one_wins_in_every_order_of_their_calls() {
+    for (abilities, sharing) in [(SWAPS, Sharing::Swap), (RENAMES, Sharing::Rename)] {
+        let base = memory(abilities);
+        let cache = tempfile::tempdir().expect("a folder");
+        let repo = open(Arc::new(base.clone()), cache.path()).expect("it opens");
+        for schedule in schedules(6, 4) {
+            for renews in [false, true] {
+                race(&repo, &base, sharing, &schedule, renews);
+            }
+        }
+    }
+}
+
+/// Runs an expiry of all writers right before one mutating call of a backup.
+struct Meddler {
+    inner: Memory,
+    calls: Mutex<u64>,
+    at: u64,
+    keys: Mutex<Option<Repository>>,
+    won: Mutex<bool>,
+}
+
+impl Meddler {
+    fn meddle(&self) {
+        let mut calls = self.calls.lock().expect("whole");
+        if let Some(repo) = self.keys.lock().expect("whole").as_ref() {
+            if *calls == self.at {
+                let won = expire_all(&self.inner, repo, repo.config().sharing).expect("an expiry");
+                *self.won.lock().expect("whole") = won;
+            }
+            *calls += 1;
+        }
+    }
+}
+
+impl Storage for Meddler {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn abilities(&self) -> Abilities {
+        self.inner.abilities()
+    }
+    fn put(&self, name: &str, body: Body) -> Result<Version> {
+        self.meddle();
+        self.inner.put(name, body)
+    }
+    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+        self.meddle();
+        self.inner.put_new(name, body)
+    }
+    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+        self.meddle();
+        self.inner.swap(name, expected, body)
+    }
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        self.meddle();
+        self.inner.rename(from, to)
+    }
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+        self.inner.get(name, bytes_max)
+    }
+    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
+        self.inner.get_range(name, offset, length)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        self.inner.list(prefix)
+    }
+    fn remove(&self, name: &str) -> Result<()> {
+        self.meddle();
+        self.inner.remove(name)
+    }
+    fn stat(&self, name: &str) -> Result<Stat> {
+        self.inner.stat(name)
+    }
+}
+
+#[test]
+fn a_backup_that_is_expired_at_any_call_shows_itself_anew_and_commits_once() {
+    let source = tempfile::tempdir().expect("a folder");
+    plant(source.path(), 1);
+    for abilities in [SWAPS, RENAMES] {
+        let (mut expired, mut at) = (0, 0);
+        loop {
+            let case = format!("{abilities:?}, expired before call {at}");
+            let inner = memory(abilities);
+            let meddler = Arc::new(Meddler {
+                inner: inner.clone(),
+                calls: Mutex::new(0),
+                at,
+                keys: Mutex::default(),
+                won: Mutex::default(),
+            });
+            let cache = tempfile::tempdir().expect("a folder");
+            let repo = open(meddler.clone(), cache.path()).expect("it opens");
+            *meddler.keys.lock().expect("whole") = Some(repo.clone());
+            let report = repo.backup(options(source.path()), &Watch::silent());
+            report.unwrap_or_else(|error| panic!("{case}: {error:?}"));
+            let calls = *meddler.calls.lock().expect("whole");
+            *meddler.keys.lock().expect("whole") = None;
+            let snapshots = fixture::snapshots(&repo);
+            assert_eq!(snapshots.len(), 1, "{case}");
+            let found = restored_differences(&repo, &snapshots[0], source.path(), source.path()).expect("it restores");
+            assert!(found.is_empty(), "{case}: {found:?}");
+            expired += u32::from(*meddler.won.lock().expect("whole"));
+            at += 1;
+            if at > calls {
+                break;
+            }
+        }
+        assert!(expired >= 3, "{abilities:?}: only {expired} of {at} expiries won");
+    }
+}
+
+#[test]
+fn what_a_dead_writer_relied_on_being_gone_its_commit_is_refused() {
+    let source = tempfile::tempdir().expect("a folder");
+    plant(source.path(), 1);
+    let memory = memory(SWAPS);
+    let cache = tempfile::tempdir().expect("a folder");
+    let repo = open(Arc::new(memory.clone()), cache.path()).expect("it opens");
+    repo.backup(options(source.path()), &Watch::silent()).expect("a backup that others rely on");
+    let writer_options =
+        siltstone::repo::WriterOptions { lanes: 1, compression: 3, host: "h".to_owned(), memory_bytes: 32 << 20 };
+    let writer = repo.writer(&writer_options, &Watch::silent()).expect("it begins");
+    assert!(expire_all(&memory, &repo, Sharing::Swap).expect("an expiry"));
+    for listed in memory.list("index/").expect("a list") {
+        memory.remove(&listed.name).expect("it is collected");
+    }
+    let snapshot = fixture::snapshots(&repo).remove(0);
+    let error: Error = writer.commit(&snapshot).expect_err("it must not commit");
+    assert!(error.is(Kind::Locked), "{error:?}");
+}
+
+#[test]
+fn a_snapshot_whose_writer_died_behind_the_commit_step_is_listed_once_and_can_be_published_by_anybody() {
+    for (abilities, sharing) in [(SWAPS, Sharing::Swap), (RENAMES, Sharing::Rename)] {
+        let base = memory(abilities);
+        let cache = tempfile::tempdir().expect("a folder");
+        let repo = open(Arc::new(base.clone()), cache.path()).expect("it opens");
+        let mut unpublished_seen = 0;
+        for number in 0..6 {
+            for side in [Side::Before, Side::After] {
+                let case = format!("{sharing:?}, {side:?} {number}");
+                let storage = base.fork();
+                let token = Token::create(&storage, repo.keys(), sharing, WRITER, "host", "now").expect("a token");
+                let crash = Crash::at(Arc::new(storage.clone()), number, side);
+                let _may_die = token.commit(&crash, repo.keys(), SNAPSHOT, b"body".to_vec());
+                let stepped = crash.trace().iter().position(|call| ["swap", "rename"].contains(&call.verb));
+                let done = stepped.is_some_and(|at| (at as u64) < number || at as u64 == number && side == Side::After);
+                let unpublished = survey(&storage, repo.keys(), sharing).expect("a survey").unpublished;
+                let there = storage.stat(SNAPSHOT).is_ok();
+                assert_eq!(done, there || !unpublished.is_empty(), "{case}: {unpublished:?}");
+                assert!(unpublished.len() <= 1, "{case}");
+                for found in &unpublished {
+                    unpublished_seen += 1;
+                    assert_eq!((found.snapshot.as_str(), found.body.as_slice()), (SNAPSHOT, &b"body"[..]), "{case}");
+                    found.publish(&storage).expect("it is published");
+                    found.publish(&storage).expect("it is published again");
+                }
+                assert_eq!(storage.get(SNAPSHOT, 100).is_ok_and(|(bytes, _)| bytes == b"body"), done, "{case}");
+                let looked = survey(&storage, repo.keys(), sharing).expect("a survey");
+                let (running, left): (Vec<Running>, _) = (looked.running, looked.unpublished);
+                assert!(left.is_empty() && running.is_empty() == done, "{case}");
+            }
+        }
+        assert!(unpublished_seen >= 3);
+    }
+}

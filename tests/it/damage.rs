@@ -1,0 +1,256 @@
+//! Damage to stored objects: noticed by whoever reads them, or without effect; never silently wrong data.
+
+use crate::compare::differences;
+use crate::fixture::{SWAPS, backup, memory, open, restore};
+use siltstone::chunk::ContentKind;
+use siltstone::entry::{Content, Entry, EntryKind};
+use siltstone::error::{Kind, Result};
+use siltstone::repo::tree::{decode_page, encode_entries, store_page};
+use siltstone::repo::{Repository, WriterOptions};
+use siltstone::restore::RestoreOptions;
+use siltstone::seal::{FrameOpener, FrameSealer, KeySet, Secret, new_pack_key, open_pack_key};
+use siltstone::storage::Storage;
+use siltstone::storage::memory::Memory;
+use siltstone::watch::{Event, Watch};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+struct Victim {
+    source: tempfile::TempDir,
+    objects: BTreeMap<String, Vec<u8>>,
+}
+
+impl Victim {
+    /// Few bytes in every kind of object: each byte costs a whole restore.
+    fn new() -> Self {
+        let source = tempfile::tempdir().expect("a folder");
+        let put = |name: &str, bytes: &[u8]| fs::write(source.path().join(name), bytes).expect("written");
+        put("inline", b"few bytes");
+        put("chunked", &crate::golden::noise(300, 1));
+        put("repeated", &b"the same words again. ".repeat(20));
+        fs::create_dir(source.path().join("folder")).expect("a folder is made");
+        put("folder/below", &crate::golden::noise(60, 2));
+        let storage = memory(SWAPS);
+        let cache = tempfile::tempdir().expect("a folder");
+        backup(Arc::new(storage.clone()), cache.path(), source.path()).expect("a backup");
+        Victim { source, objects: storage.snapshot() }
+    }
+
+    /// Opens, lists and restores with a fresh cache; true when the damage was noticed. Wrong data panics.
+    fn notices(&self, storage: Memory, scratch: &Path, case: &dyn Fn() -> String) -> bool {
+        let _older = fs::remove_dir_all(scratch);
+        let (cache, target) = (scratch.join("cache"), scratch.join("target"));
+        let troubles = Arc::new(AtomicU64::new(0));
+        let heard = troubles.clone();
+        let watch = Watch::new(Arc::new(move |event| {
+            if matches!(event, Event::Trouble { .. }) {
+                heard.fetch_add(1, Ordering::Relaxed);
+            }
+        }));
+        let run = || -> Result<u64> {
+            let repo = open(Arc::new(storage), &cache)?;
+            let snapshots = repo.snapshots(&watch)?;
+            for snapshot in &snapshots {
+                let report = restore(&repo, snapshot, self.source.path(), &target)?;
+                if report.troubles_count == 0 {
+                    let found = differences(self.source.path(), &target);
+                    assert!(found.is_empty(), "{}: silently wrong: {found:?}", case());
+                }
+                troubles.fetch_add(report.troubles_count, Ordering::Relaxed);
+            }
+            Ok(snapshots.len() as u64)
+        };
+        match run() {
+            Err(_) => true,
+            Ok(snapshots) => snapshots == 0 || troubles.load(Ordering::Relaxed) > 0,
+        }
+    }
+
+    fn changed(&self, change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) -> Memory {
+        let mut objects = self.objects.clone();
+        change(&mut objects);
+        Memory::from_objects(&objects)
+    }
+}
+
+/// In memory where the system has such a place: thousands of caches are made and thrown away.
+fn fast_folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
+}
+
+fn kind_of(name: &str) -> &str {
+    name.split('/').next().expect("a name has a first segment")
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_noticed_or_harmless() {
+    let victim = Victim::new();
+    let whole = victim.changed(|_| {});
+    assert!(!victim.notices(whole, fast_folder().path(), &|| "undamaged".to_owned()));
+    // Every bit of small objects, of the others one of each byte.
+    let masks = |at: usize, length: usize| match length < 600 {
+        true => (0..8).map(|bit| 1 << bit).collect(),
+        false => vec![1u8 << (blake3::hash(&at.to_le_bytes()).as_bytes()[0] % 8)],
+    };
+    let mut flips = Vec::new();
+    for (name, bytes) in &victim.objects {
+        for at in 0..bytes.len() {
+            flips.extend(masks(at, bytes.len()).into_iter().map(|mask| (name, at, mask)));
+        }
+    }
+    let next = AtomicUsize::new(0);
+    let unnoticed: Mutex<BTreeMap<&str, u64>> = Mutex::default();
+    let work = || {
+        let scratch = fast_folder();
+        while let Some((name, at, mask)) = flips.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let storage = victim.changed(|objects| objects.get_mut(*name).expect("it is there")[*at] ^= mask);
+            let case = || format!("{name}, byte {at} ^ {mask:#x}");
+            if !victim.notices(storage, scratch.path(), &case) {
+                *unnoticed.lock().expect("whole").entry(kind_of(name)).or_default() += 1;
+            }
+        }
+    };
+    std::thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(work))));
+    let (unnoticed, flips) = (unnoticed.into_inner().expect("whole"), flips.len());
+    // Trailers of packs and their padding are not read by a restore, a key's JSON has spaces; all the rest is read.
+    for name in ["config", "index", "snapshots"] {
+        assert_eq!(unnoticed.get(name).copied().unwrap_or(0), 0, "of {flips}: {unnoticed:?}");
+    }
+    println!("{flips} flips, harmless: {unnoticed:?}");
+}
+
+#[test]
+fn objects_cut_emptied_removed_or_swapped_are_noticed() {
+    let victim = Victim::new();
+    let scratch = tempfile::tempdir().expect("a folder");
+    let names: Vec<&String> = victim.objects.keys().collect();
+    for name in &names {
+        let length = victim.objects[*name].len();
+        // The last bytes of a pack are its trailer, for those who rebuild an index; a restore does not read it.
+        let cuts = if kind_of(name) == "packs" { vec![0, 1, 60, 113] } else { vec![0, 1, length / 2, length - 1] };
+        for cut in cuts {
+            let storage = victim.changed(|objects| objects.get_mut(*name).expect("it is there").truncate(cut));
+            let case = || format!("{name} cut to {cut} of {length}");
+            assert!(victim.notices(storage, scratch.path(), &case), "{}", case());
+        }
+        let storage = victim.changed(|objects| drop(objects.remove(*name)));
+        let case = || format!("{name} removed");
+        assert!(victim.notices(storage, scratch.path(), &case), "{}", case());
+        for other in names.iter().filter(|other| other > &name) {
+            let storage = victim.changed(|objects| {
+                let (one, two) = (objects[*name].clone(), objects[*other].clone());
+                objects.insert((*name).clone(), two);
+                objects.insert((*other).clone(), one);
+            });
+            let case = || format!("{name} and {other} swapped");
+            assert!(victim.notices(storage, scratch.path(), &case), "{}", case());
+        }
+    }
+}
+
+/// A directory entry's name as the encoder takes it: whoever holds the keys can write any tree.
+fn tree_with(name: &[u8]) -> Vec<u8> {
+    let mut entry = Entry::new(name, EntryKind::File);
+    entry.size = 4;
+    entry.content = Content::Inline(b"evil".to_vec());
+    entry.meta.mode = 0o644;
+    encode_entries(&[entry])
+}
+
+#[test]
+fn a_hostile_tree_does_not_leave_the_target() {
+    for name in [&b".."[..], b".", b"a/b", b"../outside", b"/etc/evil", b"a\0b", b""] {
+        let page = tree_with(name);
+        assert!(decode_page(&page).is_err_and(|error| error.is(Kind::Corrupt)), "{name:?}");
+        let (storage, folder) = (memory(SWAPS), tempfile::tempdir().expect("a folder"));
+        let repo = open(Arc::new(storage), &folder.path().join("cache")).expect("it opens");
+        let snapshot = commit_page(&repo, &page);
+        let target = folder.path().join("inside/target");
+        let planned = repo.plan_restore(&snapshot, RestoreOptions::new(target), &Watch::silent());
+        let run = planned.and_then(|plan| plan.run(&Watch::silent()));
+        match run {
+            Ok(report) => assert!(report.files == 0 && report.troubles_count > 0, "{name:?}: {report:?}"),
+            Err(error) => assert!(error.is(Kind::Corrupt), "{name:?}: {error:?}"),
+        }
+        let left = || fs::read_dir(folder.path()).expect("it is listed").map(|entry| entry.expect("read").file_name());
+        assert!(left().all(|name| name == "cache" || name == "inside"), "{:?}", left().collect::<Vec<_>>());
+    }
+}
+
+/// Stores this page as the root of a snapshot.
+fn commit_page(repo: &Repository, page: &[u8]) -> siltstone::repo::Snapshot {
+    let source = tempfile::tempdir().expect("a folder");
+    let report = repo.backup(crate::fixture::options(source.path()), &Watch::silent()).expect("a backup");
+    let options = WriterOptions { lanes: 1, compression: 3, host: "h".to_owned(), memory_bytes: 32 << 20 };
+    let writer = repo.writer(&options, &Watch::silent()).expect("it begins");
+    let mut snapshot = report.snapshot.expect("it was written");
+    snapshot.root = writer.store_tree(0, page).expect("it is stored");
+    snapshot.id.0[0] ^= 1;
+    writer.commit(&snapshot).expect("it commits");
+    snapshot
+}
+
+#[test]
+fn a_link_below_which_a_tree_wants_to_write_is_not_followed() {
+    let (storage, folder) = (memory(SWAPS), tempfile::tempdir().expect("a folder"));
+    let repo = open(Arc::new(storage), &folder.path().join("cache")).expect("it opens");
+    // The same name twice, first as a link out of the target and then as a directory, is refused as out of order; a
+    // link that is in the target already is what remains.
+    let mut below = Entry::new(&b"evil"[..], EntryKind::File);
+    below.size = 4;
+    below.content = Content::Inline(b"evil".to_vec());
+    let options = WriterOptions { lanes: 1, compression: 3, host: "h".to_owned(), memory_bytes: 32 << 20 };
+    let writer = repo.writer(&options, &Watch::silent()).expect("it begins");
+    let mut store = |bytes: Vec<u8>| writer.store_tree(0, &bytes);
+    let mut directory = Entry::new(&b"d"[..], EntryKind::Directory);
+    directory.meta.mode = 0o755;
+    directory.content = Content::Tree(store_page(&[below], &mut store).expect("it is stored"));
+    writer.checkpoint().expect("it is findable");
+    writer.abandon().expect("it ends");
+    let snapshot = commit_page(&repo, &encode_entries(&[directory]));
+    let (target, outside) = (folder.path().join("target"), folder.path().join("outside"));
+    fs::create_dir(&target).expect("made");
+    fs::create_dir(&outside).expect("made");
+    std::os::unix::fs::symlink(&outside, target.join("d")).expect("linked");
+    let planned = repo.plan_restore(&snapshot, RestoreOptions::new(target), &Watch::silent());
+    let _either_way = planned.and_then(|plan| plan.run(&Watch::silent()));
+    assert_eq!(fs::read_dir(&outside).expect("listed").count(), 0);
+}
+
+#[test]
+fn a_frame_that_opens_to_more_than_it_says_is_refused() {
+    let keys = KeySet::from_master(Secret([1; 32]));
+    let (key, header) = new_pack_key(&keys).expect("a key");
+    let bomb = vec![0; 4 << 20];
+    let mut sealer = FrameSealer::new(3).expect("a sealer");
+    sealer.compress(&bomb).expect("it compresses");
+    let sealed = sealer.seal(&key, 0, &bomb).expect("it is sealed");
+    assert!(sealed.len() < 10_000, "{} bytes are no bomb", sealed.len());
+    let key = open_pack_key(&keys, &header).expect("the key opens");
+    let mut opener = FrameOpener::new().expect("an opener");
+    for stated in [0, 1, 1000, (4 << 20) - 1, (4 << 20) + 1] {
+        let mut raw = Vec::new();
+        let opened = opener.open(&key, 0, &sealed, stated, &mut raw);
+        assert!(opened.is_err_and(|error| error.is(Kind::Corrupt)), "{stated}");
+        assert!(raw.capacity() <= 5 << 20, "{stated} bytes took {}", raw.capacity());
+    }
+    let mut raw = Vec::new();
+    opener.open(&key, 0, &sealed, bomb.len(), &mut raw).expect("it opens as what it is");
+    assert!(raw == bomb);
+}
+
+#[test]
+fn chunks_are_never_longer_than_their_limit() {
+    let storage = memory(SWAPS);
+    let cache = tempfile::tempdir().expect("a folder");
+    let repo = open(Arc::new(storage.clone()), cache.path()).expect("it opens");
+    assert!(storage.list("").is_ok_and(|objects| objects.len() == 2));
+    let zeros = vec![0; 5 << 20];
+    for kind in [ContentKind::SmallFile, ContentKind::LargeFile, ContentKind::Dump, ContentKind::Pages] {
+        let most = repo.chunker().sizes(kind).max;
+        assert!(repo.chunker().cut(kind, &zeros, true).is_some_and(|length| length <= most));
+    }
+}

@@ -1,0 +1,115 @@
+//! A small repository to put into trouble: made cheaply, backed up to and restored from in one call each.
+
+use crate::compare::differences;
+use siltstone::backup::{BackupOptions, BackupReport};
+use siltstone::chunk::ChunkTable;
+use siltstone::error::{Error, Kind, Result};
+use siltstone::repo::{Credentials, InitOptions, Repository, Snapshot};
+use siltstone::restore::{RestoreOptions, RestoreReport};
+use siltstone::seal::PasswordCost;
+use siltstone::storage::memory::Memory;
+use siltstone::storage::{Abilities, Storage};
+use siltstone::watch::Watch;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+pub const SWAPS: Abilities = Abilities { put_new: true, swap: true, rename: true, local: true };
+pub const RENAMES: Abilities = Abilities { put_new: true, swap: false, rename: true, local: true };
+pub const NEITHER: Abilities = Abilities { put_new: false, swap: false, rename: false, local: true };
+
+pub fn credentials() -> Credentials {
+    Credentials::password("trouble")
+}
+
+pub fn init(storage: &dyn Storage) -> Result<()> {
+    let abilities = storage.abilities();
+    let options = InitOptions {
+        credentials: credentials(),
+        cost: PasswordCost { memory_kib: 64, passes: 1, lanes: 1 },
+        chunks: ChunkTable::default(),
+        single_writer: !abilities.swap && !abilities.rename,
+        abilities,
+    };
+    Repository::init(storage, &options).map(|_| ())
+}
+
+pub fn open(storage: Arc<dyn Storage>, cache: &Path) -> Result<Repository> {
+    Repository::open(storage, &credentials(), cache, &Watch::silent())
+}
+
+pub fn options(source: &Path) -> BackupOptions {
+    BackupOptions { readers: 1, memory_bytes: 32 << 20, ..BackupOptions::new(vec![source.to_owned()], "host") }
+}
+
+/// Opens and backs up, as one run of the program does.
+pub fn backup(storage: Arc<dyn Storage>, cache: &Path, source: &Path) -> Result<BackupReport> {
+    open(storage, cache)?.backup(options(source), &Watch::silent())
+}
+
+/// A new repository in memory.
+pub fn memory(abilities: Abilities) -> Memory {
+    let memory = Memory::with_abilities(abilities);
+    init(&memory).expect("an empty memory takes a repository");
+    memory
+}
+
+pub fn snapshots(repo: &Repository) -> Vec<Snapshot> {
+    repo.snapshots(&Watch::silent()).expect("snapshots are listed")
+}
+
+/// Restores what lay at `source` when it was saved.
+pub fn restore(repo: &Repository, snapshot: &Snapshot, source: &Path, target: &Path) -> Result<RestoreReport> {
+    let options = RestoreOptions {
+        path: Some(source.as_os_str().as_encoded_bytes().to_vec()),
+        writers: 1,
+        ..RestoreOptions::new(target.to_owned())
+    };
+    repo.plan_restore(snapshot, options, &Watch::silent())?.run(&Watch::silent())
+}
+
+/// Restores a snapshot of `source` into a folder of its own and says how it differs from `expected`.
+pub fn restored_differences(
+    repo: &Repository,
+    snapshot: &Snapshot,
+    source: &Path,
+    expected: &Path,
+) -> Result<Vec<String>> {
+    let target = tempfile::tempdir().map_err(|error| Error::io("make", "a folder", error))?;
+    let report = restore(repo, snapshot, source, target.path())?;
+    if report.troubles_count > 0 {
+        return Err(Error::new(Kind::Corrupt, "restore", "").because(format!("{:?}", report.troubles)));
+    }
+    Ok(differences(expected, target.path()))
+}
+
+/// A small tree with a file of every size that matters, the same for the same seed.
+pub fn plant(root: &Path, seed: u8) {
+    let noise = crate::golden::noise;
+    for folder in ["", "one", "one/two", "empty"] {
+        fs::create_dir_all(root.join(folder)).expect("a folder is made");
+    }
+    // Two trees planted within a tick of the clock would else have changed files of the same size and time.
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_600_000_000 + u64::from(seed));
+    let put = |name: &str, bytes: &[u8]| {
+        fs::write(root.join(name), bytes).expect("a file is written");
+        let file = fs::File::options().write(true).open(root.join(name)).expect("a file is opened");
+        file.set_modified(time).expect("its time is set");
+    };
+    put("nothing", b"");
+    put("short", &[seed; 20]);
+    for n in 0..12 {
+        put(&format!("one/file{n}"), &noise(100 + usize::from(n) * 700, n));
+    }
+    put("one/two/changes", &noise(3000, seed));
+    put("one/two/large", &noise(120_000, 99));
+    put("repeated", &b"the same words again. ".repeat(500));
+    put(&format!("only in {seed}"), &noise(500, seed ^ 0x55));
+    std::os::unix::fs::symlink("one/two", root.join("link")).expect("a link is made");
+}
+
+/// Copies a folder as it is, times included, by moving nothing: hard links would share later changes.
+pub fn copy(from: &Path, to: &Path) {
+    let done = std::process::Command::new("cp").arg("-a").arg("-T").arg(from).arg(to).status();
+    assert!(done.expect("cp runs").success());
+}
