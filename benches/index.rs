@@ -101,7 +101,6 @@ fn measure(view: &View, chunks: u64) -> Result<()> {
     let found = absent(LOOKUPS).filter(|id| view.contains(id).is_ok_and(|known| known)).count();
     rate("absent, warm", LOOKUPS, start);
     println!("  found {found}");
-    let start = Clock::now();
     for (what, ids) in [("absent", absent(0).collect::<Vec<_>>()), ("known", known(LOOKUPS).collect())] {
         let start = Clock::now();
         let mut found = 0;

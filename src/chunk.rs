@@ -199,7 +199,7 @@ mod tests {
                 hasher.update(&(length as u64).to_le_bytes());
             }
         }
-        assert_eq!(hasher.finalize().to_hex()[..16], *"0000000000000000");
+        assert_eq!(hasher.finalize().to_hex()[..16], *"2f03ef73938dc7b0");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Rooms in the order in which the bytes travel; a room imports only rooms above it (docs/ARCHITECTURE.md).
 
 pub mod backup;
+pub mod bench;
+pub mod browse;
 pub mod cache;
 pub mod chunk;
 pub mod disk;
@@ -12,6 +14,7 @@ pub mod id;
 pub mod place;
 pub mod repo;
 pub mod restore;
+pub mod runtime;
 pub mod seal;
 pub mod source;
 pub mod storage;

@@ -5,6 +5,7 @@ use crate::disk::stat::stat_path;
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
+use crate::repo::Snapshot;
 use crate::repo::tree::{page_lengths, store_page, store_root};
 use std::collections::BTreeMap;
 
@@ -48,6 +49,31 @@ impl Assembly {
         }
         at.entry = Some(entry);
         Ok(())
+    }
+
+    /// Whether the parent has every source as it is now. The directories above them do not count: their times change
+    /// with whatever else is in them; nor does when a stream was read.
+    pub fn is_same_in(&self, run: &Run, parent: &Snapshot) -> bool {
+        let (old, new) = (&parent.totals, run.counts.totals());
+        // A source that is gone is not met below.
+        let as_many = (old.files, old.directories, old.others) == (new.files, new.directories, new.others);
+        as_many && self.is_same_below(run, &parent.root)
+    }
+
+    fn is_same_below(&self, run: &Run, tree: &ChunkId) -> bool {
+        self.below.iter().all(|(name, below)| {
+            // A tree that cannot be read is reason enough for a new snapshot.
+            let Ok(Some(mut old)) = run.reader.lookup(tree, name) else { return false };
+            match (&below.entry, &old.content) {
+                (Some(new), _) => {
+                    old.meta.modified =
+                        if new.kind == EntryKind::Stream { new.meta.modified } else { old.meta.modified };
+                    *new == old
+                }
+                (None, Content::Tree(tree)) => below.is_same_below(run, tree),
+                (None, _) => false,
+            }
+        })
     }
 
     /// Gives the directories above the sources their metadata from disk.

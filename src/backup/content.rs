@@ -5,7 +5,7 @@ use crate::backup::{Run, detect};
 use crate::chunk::ContentKind;
 use crate::disk::stat::fstat;
 use crate::disk::{Directory, Stat, flags, open, xattr};
-use crate::entry::{CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Hole};
+use crate::entry::{CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Hole, Xattr};
 use crate::error::{Error, Kind, Result};
 use crate::repo::list::ListWriter;
 use crate::repo::tree::HOLES_MAX;
@@ -22,6 +22,8 @@ use std::sync::Mutex;
 pub(super) const INLINE_BYTES_MAX: usize = 32;
 /// One read of a large file. The chunker may leave up to a chunk of it for the next round.
 const READ_BYTES: usize = 1 << 20;
+/// Extended attributes of one entry may take this many bytes.
+const XATTR_BYTES_MAX: usize = 1 << 20;
 /// Inodes with several names whose content is remembered, so that it is read once.
 const LINKS_MAX: usize = 1 << 20;
 
@@ -54,10 +56,8 @@ impl<'a> Run<'a> {
             add(&self.counts.bytes_read, stat.size);
             return Some(Entry::new(name.to_bytes(), EntryKind::File));
         }
-        if stat.links > 1 {
-            if let Some(known) = self.linked(stat) {
-                return Some(Entry { name: name.to_bytes().to_vec(), ..known });
-            }
+        if let Some(known) = (stat.links > 1).then(|| self.linked(stat)).flatten() {
+            return Some(Entry { name: name.to_bytes().to_vec(), ..known });
         }
         let read = open::open_file(&folder.handle, name).and_then(|fd| {
             let entry = BUFFER.with_borrow_mut(|buffer| self.read_open_file(&fd, name, stat, buffer, &path))?;
@@ -125,7 +125,7 @@ impl<'a> Run<'a> {
             entry.size = entry.holes.last().map_or(read, |hole| hole.offset + hole.length);
         }
         entry.meta = self.metadata(&after);
-        entry.meta.xattrs = xattr::read_xattrs(fd).unwrap_or_else(|error| self.without(error, &path()));
+        entry.meta.xattrs = self.bounded(xattr::read_xattrs(fd), path);
         entry.meta.flags = flags::read_flags(fd);
         entry.link_group = if after.links > 1 { detect::link_group(&after) } else { 0 };
         Ok(Some(entry))
@@ -142,8 +142,7 @@ impl<'a> Run<'a> {
         entry.meta = self.metadata(stat);
         match open::open_file(&folder.handle, name) {
             Ok(fd) => {
-                entry.meta.xattrs = xattr::read_xattrs(&fd)
-                    .unwrap_or_else(|error| self.without(error, &folder.child_path(name.to_bytes())));
+                entry.meta.xattrs = self.bounded(xattr::read_xattrs(&fd), &|| folder.child_path(name.to_bytes()));
                 entry.meta.flags = flags::read_flags(&fd);
             }
             Err(error) => self.trouble(&folder.child_path(name.to_bytes()), error.to_string()),
@@ -158,8 +157,7 @@ impl<'a> Run<'a> {
         let path = || folder.child_path(name.to_bytes());
         let mut entry = Entry::new(name.to_bytes(), kind);
         entry.meta = self.metadata(stat);
-        entry.meta.xattrs =
-            xattr::read_xattrs_at(&folder.handle, name).unwrap_or_else(|error| self.without(error, &path()));
+        entry.meta.xattrs = self.bounded(xattr::read_xattrs_at(&folder.handle, name), &path);
         match kind {
             EntryKind::Symlink => match open::read_link(&folder.handle, name) {
                 Ok(target) => entry.target = target,
@@ -189,7 +187,7 @@ impl<'a> Run<'a> {
         let mut entry = Entry::new(name, kind);
         entry.meta = self.metadata(stat);
         if let Ok(handle) = Directory::open_path(path) {
-            entry.meta.xattrs = xattr::read_xattrs(&handle).unwrap_or_else(|error| self.without(error, path));
+            entry.meta.xattrs = self.bounded(xattr::read_xattrs(&handle), &|| path.to_vec());
             entry.meta.flags = flags::read_flags(&handle);
         }
         entry
@@ -203,8 +201,19 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn without(&self, error: Error, path: &[u8]) -> Vec<crate::entry::Xattr> {
-        self.trouble(path, format!("its extended attributes are missing: {error}"));
+    /// Extended attributes, or none and a trouble when they cannot be read or are too large for a page of a tree.
+    fn bounded(&self, read: Result<Vec<Xattr>>, path: &dyn Fn() -> Vec<u8>) -> Vec<Xattr> {
+        let why = match read {
+            Ok(xattrs) => {
+                let bytes: usize = xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
+                if bytes <= XATTR_BYTES_MAX {
+                    return xattrs;
+                }
+                format!("they take {bytes} bytes, more than {XATTR_BYTES_MAX}")
+            }
+            Err(error) => error.to_string(),
+        };
+        self.trouble(&path(), format!("its extended attributes are missing: {why}"));
         Vec::new()
     }
 

@@ -115,6 +115,8 @@ pub struct BackupReport {
 
 /// State is written after this much new content and at least this much time, or after the longer time in any case.
 const CHECKPOINT_BYTES: u64 = 256 << 20;
+/// How often it is looked whether that is so.
+const CHECKPOINT_LOOK: Duration = Duration::from_millis(20);
 const CHECKPOINT_SHORT: Duration = Duration::from_secs(4);
 const CHECKPOINT_LONG: Duration = Duration::from_secs(20);
 
@@ -125,6 +127,7 @@ impl Repository {
         let begun = Instant::now();
         let started = Stamp::new(options.time.unwrap_or_else(now), options.offset);
         let input = options.input.take();
+        let input_name = input.as_ref().map(|(name, _)| name.clone());
         let state = self.open_state(&options, watch)?;
         let names = match state.as_ref().and_then(State::base) {
             Some(_) => Some(self.snapshot_names()?),
@@ -145,8 +148,9 @@ impl Repository {
         };
         let mut run = Run::new(self, options, writer, state, watch)?;
         run.compare_with_parent = compare_with_parent;
+        run.input_name = input_name;
         let saved = run.save_sources(parent.as_ref(), input);
-        run.conclude(saved, started, parent, begun)
+        run.conclude(saved, started, begun)
     }
 
     fn open_state(&self, options: &BackupOptions, watch: &Watch) -> Result<Option<State>> {
@@ -177,6 +181,10 @@ struct Run<'a> {
     state: Option<State>,
     /// Compare with the parent's tree, as the local state knows nothing or must not be used.
     compare_with_parent: bool,
+    /// What the standard input is called in the snapshot.
+    input_name: Option<Vec<u8>>,
+    /// Every source is as the parent has it; only looked at when that ends the run without a snapshot.
+    unchanged: std::sync::atomic::AtomicBool,
     owners: Owners,
     watch: &'a Watch,
     counts: walk::Counts,
@@ -201,6 +209,8 @@ impl<'a> Run<'a> {
             writer,
             state,
             compare_with_parent: false,
+            input_name: None,
+            unchanged: std::sync::atomic::AtomicBool::new(false),
             owners: Owners::load()?,
             watch,
             counts: walk::Counts::default(),
@@ -218,11 +228,11 @@ impl<'a> Run<'a> {
             progress.files_expected.store(parent.totals.files, std::sync::atomic::Ordering::Relaxed);
             progress.bytes_expected.store(parent.totals.bytes, std::sync::atomic::Ordering::Relaxed);
         }
-        let done = std::sync::atomic::AtomicBool::new(false);
+        let (done, is_done) = crossbeam_channel::bounded::<()>(0);
         let assembly = std::thread::scope(|scope| {
-            scope.spawn(|| self.keep_checkpoints(&done));
+            scope.spawn(move || self.keep_checkpoints(&is_done));
             let result = self.save_all(parent, input);
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            drop(done);
             result
         })?;
         assembly.store(self)
@@ -241,6 +251,10 @@ impl<'a> Run<'a> {
         if let Some((name, input)) = input {
             let source = if self.options.dry_run { None } else { Some(input) };
             assembly.add_stream(&name, self.save_stream(&name, source)?)?;
+        }
+        if let (true, Some(parent)) = (self.options.skip_if_unchanged, parent) {
+            let unchanged = parent.sources == self.sources() && assembly.is_same_in(self, parent);
+            self.unchanged.store(unchanged, std::sync::atomic::Ordering::Relaxed);
         }
         assembly.describe_parents(self);
         Ok(assembly)
@@ -261,11 +275,10 @@ impl<'a> Run<'a> {
     }
 
     /// While sources are being saved: makes what is stored findable and notes it in the local state.
-    fn keep_checkpoints(&self, done: &std::sync::atomic::AtomicBool) {
+    fn keep_checkpoints(&self, is_done: &crossbeam_channel::Receiver<()>) {
         let Some(writer) = &self.writer else { return };
         let (mut last, mut bytes) = (Instant::now(), 0);
-        while !done.load(std::sync::atomic::Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(20));
+        while is_done.recv_timeout(CHECKPOINT_LOOK) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
             let new = writer.bytes_new.load(std::sync::atomic::Ordering::Relaxed);
             let due = match new - bytes >= CHECKPOINT_BYTES {
                 true => CHECKPOINT_SHORT,
@@ -324,13 +337,7 @@ impl<'a> Run<'a> {
     }
 
     /// Commits, or ends without a snapshot; either way what was stored stays findable for the next run.
-    fn conclude(
-        mut self,
-        saved: Result<crate::id::ChunkId>,
-        started: Stamp,
-        parent: Option<Snapshot>,
-        begun: Instant,
-    ) -> Result<BackupReport> {
+    fn conclude(mut self, saved: Result<crate::id::ChunkId>, started: Stamp, begun: Instant) -> Result<BackupReport> {
         let writer = self.writer.take();
         let saved = match self.take_failure() {
             Some(error) => Err(error),
@@ -358,7 +365,7 @@ impl<'a> Run<'a> {
             BackupReport { snapshot: None, totals, troubles, troubles_count, sockets, duration: begun.elapsed() };
         let Some(writer) = writer else { return Ok(report) };
         let noted = std::mem::take(&mut *self.noted());
-        if self.options.skip_if_unchanged && parent.is_some_and(|parent| parent.root == root) {
+        if self.options.skip_if_unchanged && self.unchanged.load(std::sync::atomic::Ordering::Relaxed) {
             writer.abandon()?;
             self.write_state(noted);
             return Ok(report);
@@ -384,7 +391,11 @@ impl<'a> Run<'a> {
             troubles: report.troubles.clone(),
             troubles_count,
         };
-        let name = writer.commit(&snapshot)?;
+        let (name, unpublished) = writer.commit(&snapshot)?;
+        if let Some(error) = unpublished {
+            self.watch
+                .notice(format!("the snapshot is committed but not yet in its place, which is done later: {error}"));
+        }
         self.write_state(noted);
         if let Some(Err(error)) = self.state.as_ref().map(|state| state.set_base(&name)) {
             self.watch.notice(format!("{error}; the next backup will read more than it has to"));
@@ -401,6 +412,8 @@ impl<'a> Run<'a> {
             name: PathText(stream.name.clone()),
             command: Some(String::from_utf8_lossy(&stream.command).into_owned()),
         });
-        trees.chain(streams).collect()
+        let input =
+            self.input_name.iter().map(|name| SnapshotSource::Stream { name: PathText(name.clone()), command: None });
+        trees.chain(streams).chain(input).collect()
     }
 }

@@ -110,11 +110,11 @@ impl<'a> Run<'a> {
         let named = items.iter().map(|item| (folder.name(item.index).to_bytes(), &item.stat));
         let fingerprint = self.options.comparison.fingerprint(named, &mut Vec::new());
         let row = folder.previous.row(folder.name(0).to_bytes()).filter(|row| row.fingerprint == fingerprint);
-        if row.is_some() {
-            if let [entry] = self.old_entries(&folder.previous, None, None).entries.as_slice() {
-                self.count_unchanged(&items);
-                return Ok(Some(entry.clone()));
-            }
+        if row.is_some()
+            && let [entry] = self.old_entries(&folder.previous, None, None).entries.as_slice()
+        {
+            self.count_unchanged(&items);
+            return Ok(Some(entry.clone()));
         }
         let look_again = self.build_entries(folder, 0, &mut items, seen);
         let Some(Item { entry: Some(entry), number, .. }) = items.into_iter().next() else { return Ok(None) };
@@ -249,13 +249,14 @@ impl<'a> Run<'a> {
         let name = folder.name(item.index);
         let same_kind = known.filter(|(old, _)| item.stat.kind == Some(old.kind));
         let is_file = item.stat.is(EntryKind::File);
-        if let Some((old, Some(number))) = same_kind {
-            if number != 0 && number == item.number {
-                if is_file {
-                    self.count_file(&self.counts.files_unchanged, item.stat.size);
-                }
-                return Some(old.clone());
+        if let Some((old, Some(number))) = same_kind
+            && number != 0
+            && number == item.number
+        {
+            if is_file {
+                self.count_file(&self.counts.files_unchanged, item.stat.size);
             }
+            return Some(old.clone());
         }
         if !is_file {
             return self.build_special(folder, name, &item.stat);

@@ -9,7 +9,7 @@ use crate::disk::{Directory, ListBuffer, Names, open};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
-use crate::repo::tree::{page_lengths, store_root};
+use crate::repo::tree::{NamedPage, page_lengths, store_root};
 use crate::repo::{Snapshot, Totals};
 use crate::source::rules::Marker;
 use rayon::Scope;
@@ -85,7 +85,7 @@ pub(super) struct Folder {
     starts: Vec<usize>,
     pub previous: Previous,
     pub source_device: u64,
-    pages: Mutex<Vec<Option<(Vec<u8>, ChunkId)>>>,
+    pages: Mutex<Vec<Option<NamedPage>>>,
     left: AtomicUsize,
 }
 
@@ -148,15 +148,19 @@ impl<'a> Run<'a> {
             .build()
             .map_err(|error| Error::new(Kind::Failed, "start the readers", "").because(error))?;
         let mut entries = Vec::new();
-        for path in self.expanded_paths() {
+        for (path, device) in self.expanded_paths() {
             let entry = match stat_path(&path, false) {
                 Ok(stat) if stat.is(EntryKind::Directory) => {
                     let slot = Arc::new(Mutex::new(None));
                     let previous = self.previous_of_source(parent, &path)?;
                     let above = Above::Source(slot.clone());
-                    pool.scope(|scope| {
-                        let handle = Directory::open_path(&path);
-                        self.visit(scope, above, path.clone(), handle, previous, stat.device);
+                    let device = device.unwrap_or(stat.device);
+                    pool.scope(|scope| match self.options.rules.leaves_out_device(device, stat.device) {
+                        true => self.finish_empty(scope, above),
+                        false => {
+                            let handle = Directory::open_path(&path);
+                            self.visit(scope, above, path.clone(), handle, previous, device);
+                        }
                     });
                     if let Some(error) = self.take_failure() {
                         return Err(error);
@@ -210,7 +214,9 @@ impl<'a> Run<'a> {
     }
 
     /// `/` stands for everything in it, so that streams can stand beside.
-    fn expanded_paths(&self) -> Vec<Vec<u8>> {
+    ///
+    /// Each path comes with the device that it must be on, when mount points are not entered.
+    fn expanded_paths(&self) -> Vec<(Vec<u8>, Option<u64>)> {
         let mut paths = Vec::new();
         for path in &self.options.paths {
             let path = path.as_os_str().as_bytes();
@@ -224,11 +230,12 @@ impl<'a> Run<'a> {
                         let mut below: Vec<Vec<u8>> =
                             below.map(|path| path.into_os_string().into_encoded_bytes()).collect();
                         below.sort();
-                        paths.extend(below);
+                        let device = stat_path(path, true).ok().map(|stat| stat.device);
+                        paths.extend(below.into_iter().map(|path| (path, device)));
                     }
                     Err(error) => self.trouble(path, Error::io("list", "/", error).to_string()),
                 },
-                _ => paths.push(path.to_vec()),
+                _ => paths.push((path.to_vec(), None)),
             }
         }
         paths
@@ -345,7 +352,7 @@ impl<'a> Run<'a> {
 
     fn finish_folder<'s>(&'s self, scope: &Scope<'s>, folder: &Arc<Folder>) {
         let pages = std::mem::take(&mut *folder.pages.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
-        let pages: Vec<(Vec<u8>, ChunkId)> = pages.into_iter().flatten().collect();
+        let pages: Vec<NamedPage> = pages.into_iter().flatten().collect();
         if let Previous::State(rows) = &folder.previous {
             let live: HashSet<&[u8]> = pages.iter().map(|(first, _)| first.as_slice()).collect();
             let gone: Vec<_> = rows.iter().filter(|row| !live.contains(row.first_name.as_slice())).collect();
@@ -361,7 +368,7 @@ impl<'a> Run<'a> {
         self.finish_tree(scope, &above, Vec::new());
     }
 
-    fn finish_tree<'s>(&'s self, scope: &Scope<'s>, above: &Above, pages: Vec<(Vec<u8>, ChunkId)>) {
+    fn finish_tree<'s>(&'s self, scope: &Scope<'s>, above: &Above, pages: Vec<NamedPage>) {
         match store_root(pages, &mut |bytes| self.store_tree(bytes)) {
             Ok(root) => match above {
                 Above::Page(page, slot) => self.below_done(scope, page, *slot, root),

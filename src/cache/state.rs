@@ -49,7 +49,7 @@ impl PageRow {
     }
 
     fn decode(first_name: &[u8], bytes: &[u8]) -> Option<Self> {
-        if bytes.len() < FIXED_BYTES || (bytes.len() - FIXED_BYTES) % 8 != 0 {
+        if bytes.len() < FIXED_BYTES || !(bytes.len() - FIXED_BYTES).is_multiple_of(8) {
             return None;
         }
         Some(PageRow {

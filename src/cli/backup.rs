@@ -9,11 +9,12 @@ use super::signals;
 use clap::Args;
 use serde_json::json;
 use siltstone::backup::{BackupOptions, BackupReport, Comparison, Input};
+use siltstone::browse::Filter;
 use siltstone::disk::Owners;
 use siltstone::disk::stat::stat_path;
 use siltstone::entry::Time;
-use siltstone::error::{Error, Result};
-use siltstone::repo::{Filter, Repository};
+use siltstone::error::{Error, Kind, Result};
+use siltstone::repo::Repository;
 use siltstone::source::stream::check_name;
 use siltstone::source::{Marker, Overlap, Rules, RulesBuilder, StdinSource, Stream, normalize, read_lines, read_raw};
 use siltstone::when::{Selector, format_bytes, format_count, format_duration, parse_target};
@@ -130,13 +131,19 @@ pub struct BackupArgs {
 
     /// Send at most this much a second
     #[arg(long, value_name = "SIZE", value_parser = size)]
-    pub limit_upload: Option<u64>,
+    limit_upload: Option<u64>,
 }
 
 pub fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let from_stdin = args.files_from.iter().chain(&args.files_from_raw).filter(|path| path.as_os_str() == "-").count();
     if from_stdin + usize::from(args.stdin) > 1 {
         return Err(Failure::Usage("standard input can be read only once".to_owned()));
+    }
+    if args.limit_upload.is_some() {
+        // Better no backup than one that fills the line.
+        return Err(Error::new(Kind::Unsupported, "limit the upload", "")
+            .because("this version cannot do it yet")
+            .into());
     }
     let console = Console::new(options, true);
     let watch = console.watch();
@@ -161,7 +168,7 @@ pub fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
     wanted.readers = args.read_concurrency.map_or(wanted.readers, usize::from);
     wanted.memory_bytes = options.memory.unwrap_or(wanted.memory_bytes);
 
-    let repo = open_or_make(options, &wanted.paths, !args.dry_run, &console, &watch)?;
+    let repo = open_or_make(options, &wanted.paths, !args.dry_run, args.limit_upload, &console, &watch)?;
     if let Some(selector) = &args.parent {
         wanted.parent = Some(repo.select(selector, &Filter::default(), &watch)?.id);
     }

@@ -1,7 +1,9 @@
 //! The repository of whoever configured nothing: made on first use, found again later.
 
 use super::init::{key_file, make, recovery_words};
-use super::open::{Places, cache_folder, given_credentials, given_location, location_of, open, open_storage};
+use super::open::{
+    Places, cache_folder, given_credentials, given_location, limited, location_of, open_limited, open_storage,
+};
 use super::options::GlobalOptions;
 use super::output::{Console, print};
 use serde_json::json;
@@ -18,18 +20,19 @@ pub fn open_or_make(
     options: &GlobalOptions,
     sources: &[PathBuf],
     may_make: bool,
+    limit_upload: Option<u64>,
     console: &Console,
     watch: &Watch,
 ) -> Result<Repository> {
     if given_location(options).is_some() {
-        return open(options, watch);
+        return open_limited(options, limit_upload, watch);
     }
     let places = Places::find()?;
     // A first use that was interrupted may have left the folder without a repository.
     let is_there = places.repository.exists()
         && Repository::exists(open_storage(location_of(&places.repository)?, false)?.as_ref())?;
     if is_there || !may_make {
-        return open(options, watch);
+        return open_limited(options, limit_upload, watch);
     }
     let mut credentials = given_credentials(options)?;
     credentials.recovery = None;
@@ -66,5 +69,5 @@ pub fn open_or_make(
         }
         print(&text)?;
     }
-    Repository::open(storage, &credentials, &cache_folder(options)?, watch)
+    Repository::open(limited(storage, limit_upload), &credentials, &cache_folder(options)?, watch)
 }

@@ -1,10 +1,17 @@
 //! The command line: its root, and which verb does what.
 
 mod backup;
+mod bench;
+mod cat;
 mod completions;
+mod diff;
+mod entry;
 mod exit;
+mod export;
+mod find;
 mod first_use;
 mod init;
+mod ls;
 mod man;
 mod open;
 mod options;
@@ -14,6 +21,7 @@ mod restore;
 mod select;
 mod signals;
 mod snapshots;
+mod stats;
 
 use clap::{Parser, Subcommand};
 use exit::{Exit, Failure};
@@ -40,8 +48,22 @@ enum Verb {
     Restore(Box<restore::RestoreArgs>),
     /// List the snapshots
     Snapshots(snapshots::SnapshotsArgs),
+    /// List what a snapshot holds
+    Ls(ls::LsArgs),
+    /// Find every version of a path, across snapshots
+    Find(find::FindArgs),
+    /// Compare two snapshots, or a snapshot and a folder
+    Diff(diff::DiffArgs),
+    /// Write the bytes of one saved file or stream to standard output
+    Cat(cat::CatArgs),
+    /// Write a snapshot, or a part of it, as a tar archive
+    Export(export::ExportArgs),
+    /// Say how much there is, and how much of it is the same
+    Stats(stats::StatsArgs),
     /// Make a repository in a place of your choice
     Init(init::InitArgs),
+    /// Measure this machine, a storage or the whole line
+    Bench(bench::BenchArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
     /// Write the manual pages
@@ -58,7 +80,14 @@ pub fn main() -> Exit {
         Verb::Backup(args) => backup::run(args, options),
         Verb::Restore(args) => restore::run(args, options),
         Verb::Snapshots(args) => snapshots::run(args, options),
+        Verb::Ls(args) => ls::run(args, options),
+        Verb::Find(args) => find::run(args, options),
+        Verb::Diff(args) => diff::run(args, options),
+        Verb::Cat(args) => cat::run(args, options),
+        Verb::Export(args) => export::run(args, options),
+        Verb::Stats(args) => stats::run(args, options),
         Verb::Init(args) => init::run(args, options),
+        Verb::Bench(args) => bench::run(args, options),
         Verb::Completions(args) => completions::run(args),
         Verb::Man(args) => man::run(args),
     };
@@ -72,8 +101,11 @@ pub fn main() -> Exit {
 fn refuse(error: &clap::Error) -> Exit {
     let wants_json = std::env::args_os().any(|word| word == "--json");
     if error.use_stderr() && wants_json {
-        let failure = Failure::Usage(error.to_string().trim_end().to_owned());
-        failure.report(true);
+        // Without the prefix and the pointer to --help that are for people.
+        let text = error.to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text);
+        let text = text.split("\n\n").next().unwrap_or(text);
+        Failure::Usage(text.trim_end().to_owned()).report(true);
         return Exit::Usage;
     }
     // Nobody may be listening any more; the exit code says it too.

@@ -5,6 +5,7 @@ use siltstone::disk::whole::read_bounded;
 use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::{Credentials, Repository};
 use siltstone::seal::Secret;
+use siltstone::storage::throttle::Throttle;
 use siltstone::storage::{self, Abilities, Storage};
 use siltstone::watch::Watch;
 use std::ffi::OsStr;
@@ -136,6 +137,11 @@ pub fn probe_storage(storage: &dyn Storage) -> Result<Abilities> {
 
 /// The repository that is meant, open.
 pub fn open(options: &GlobalOptions, watch: &Watch) -> Result<Repository> {
+    open_limited(options, None, watch)
+}
+
+/// The repository that is meant, open; at most `limit_upload` bytes a second are sent to it.
+pub fn open_limited(options: &GlobalOptions, limit_upload: Option<u64>, watch: &Watch) -> Result<Repository> {
     let cache = cache_folder(options)?;
     let mut credentials = given_credentials(options)?;
     let storage = match given_location(options) {
@@ -146,7 +152,14 @@ pub fn open(options: &GlobalOptions, watch: &Watch) -> Result<Repository> {
         let prompt = format!("Password for {}: ", storage.describe());
         credentials.password = ask_password(&prompt)?;
     }
-    Repository::open(storage, &credentials, &cache, watch)
+    Repository::open(limited(storage, limit_upload), &credentials, &cache, watch)
+}
+
+pub fn limited(storage: Arc<dyn Storage>, limit_upload: Option<u64>) -> Arc<dyn Storage> {
+    match limit_upload {
+        Some(bytes) => Arc::new(Throttle::new(storage, Some(bytes), None)),
+        None => storage,
+    }
 }
 
 fn open_default(credentials: &mut Credentials) -> Result<Arc<dyn Storage>> {

@@ -2,9 +2,9 @@
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args};
+use siltstone::browse::Filter;
 use siltstone::entry::Time;
 use siltstone::error::Error;
-use siltstone::repo::Filter;
 use siltstone::source::{Overlap, Rules, RulesBuilder, normalize};
 use siltstone::when::{Moment, parse_moment, parse_size};
 use std::ffi::OsString;

@@ -173,6 +173,44 @@ pub fn print_json(value: &Value) -> Result<()> {
     print(&format!("{value}\n"))
 }
 
+/// Many lines (or bytes) on standard output, buffered. When whoever read them has gone (`| head`), the command is done:
+/// only verbs that change nothing write so.
+pub struct Lines(std::io::BufWriter<std::io::StdoutLock<'static>>);
+
+impl Lines {
+    pub fn new() -> Lines {
+        Lines(std::io::BufWriter::with_capacity(64 << 10, std::io::stdout().lock()))
+    }
+
+    pub fn line(&mut self, line: &str) -> Result<()> {
+        writeln!(self, "{line}").map_err(|error| Error::io("write to", "standard output", error))
+    }
+
+    pub fn json(&mut self, value: &Value) -> Result<()> {
+        self.line(&value.to_string())
+    }
+
+    pub fn end(mut self) -> Result<()> {
+        self.flush().map_err(|error| Error::io("write to", "standard output", error))
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes).inspect_err(done_when_nobody_reads)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush().inspect_err(done_when_nobody_reads)
+    }
+}
+
+fn done_when_nobody_reads(error: &std::io::Error) {
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        std::process::exit(Exit::Done as i32);
+    }
+}
+
 /// A table without lines; columns named in `right` hold figures.
 pub fn table(header: &[&str], right: &[usize], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();

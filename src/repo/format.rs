@@ -76,6 +76,7 @@ const CONFIG_BYTES_MAX: u64 = 64 << 10;
 
 #[derive(Serialize, Deserialize)]
 struct StoredConfig {
+    format: u32,
     repository: String,
     sharing: Sharing,
     created: String,
@@ -110,6 +111,7 @@ impl Config {
     /// Magic, format version and repository id in plain, then the sealed rest.
     pub fn encode(&self, keys: &KeySet) -> Result<Vec<u8>> {
         let stored = StoredConfig {
+            format: FORMAT_VERSION,
             repository: self.repository.to_hex(),
             sharing: self.sharing,
             created: self.created.clone(),
@@ -146,8 +148,8 @@ impl Config {
         let bad = |why: &str| Error::corrupt("read", CONFIG_NAME, why);
         let plain = open_object(keys, PURPOSE, &bytes[HEAD_BYTES..], CONFIG_BYTES_MAX)?;
         let stored: StoredConfig = serde_json::from_slice(&plain).map_err(|error| bad(&error.to_string()))?;
-        if stored.repository != repository.to_hex() {
-            return Err(bad("its id was changed since it was written"));
+        if stored.repository != repository.to_hex() || stored.format != FORMAT_VERSION {
+            return Err(bad("its head was changed since it was written"));
         }
         let chunks = ChunkTable {
             small_file: stored.small_file.into(),

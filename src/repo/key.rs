@@ -123,8 +123,13 @@ pub(super) fn unlock_where(
     let mut others = Vec::new();
     let mut damaged = None;
     for listed in storage.list(KEYS_PREFIX)?.into_iter().take(KEYS_MAX) {
-        let (bytes, _) = storage.get(&listed.name, KEY_BYTES_MAX)?;
-        match try_key(&bytes, credentials, wanted) {
+        // One key object that is damaged or gone must not keep the others from opening.
+        let tried = match storage.get(&listed.name, KEY_BYTES_MAX) {
+            Ok((bytes, _)) => try_key(&bytes, credentials, wanted),
+            Err(error) if error.is(Kind::NotFound) => continue,
+            Err(error) => Err(error),
+        };
+        match tried {
             Ok(Tried::Opened(keys)) if fits(&keys) => return Ok(keys),
             Ok(Tried::Opened(_) | Tried::Wrong) => {}
             Ok(Tried::OpensWith(other)) => others.push(other),

@@ -33,7 +33,7 @@ impl ListWriter {
         let ids = &mut self.levels[level];
         ids.push(id);
         let last = u16::from_le_bytes([id.0[ChunkId::BYTES - 2], id.0[ChunkId::BYTES - 1]]);
-        if last % 512 == 0 || ids.len() == LIST_IDS_MAX {
+        if last.is_multiple_of(512) || ids.len() == LIST_IDS_MAX {
             let page = store(encode(level as u8, ids))?;
             self.levels[level].clear();
             return self.push_at(level + 1, page, store);
@@ -93,7 +93,7 @@ pub fn decode_list(bytes: &[u8], level: u8) -> Result<Vec<ChunkId>> {
     if (take.byte()?, take.byte()?, take.byte()?) != (MAGIC, VERSION, level) {
         return Err(take.bad("it is no chunk list of the level expected"));
     }
-    if take.remaining() % ChunkId::BYTES != 0 || take.remaining() == 0 {
+    if !take.remaining().is_multiple_of(ChunkId::BYTES) || take.remaining() == 0 {
         return Err(take.bad("its length is wrong"));
     }
     let mut ids = Vec::with_capacity(take.remaining() / ChunkId::BYTES);

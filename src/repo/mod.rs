@@ -7,7 +7,6 @@ pub mod list;
 pub mod pack;
 pub mod pending;
 mod reader;
-mod select;
 pub mod snapshot;
 pub mod tree;
 mod upload;
@@ -16,7 +15,6 @@ mod writer;
 
 pub use key::Credentials;
 pub use reader::{Chunk, Reader};
-pub use select::Filter;
 pub use snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
 pub use writer::{Writer, WriterOptions};
 
@@ -261,12 +259,18 @@ impl Repository {
 
     /// Every snapshot, oldest first, those included whose writer died right after its commit.
     pub fn snapshots(&self, watch: &Watch) -> Result<Vec<Snapshot>> {
-        let (_, unpublished) = pending::survey(self.storage(), self.keys(), self.config().sharing)?;
+        let survey = pending::survey(self.storage(), self.keys(), self.config().sharing)?;
+        survey.damaged.iter().for_each(|error| watch.notice(error.to_string()));
         let mut bodies: HashMap<String, Vec<u8>> =
-            unpublished.into_iter().map(|unpublished| (unpublished.snapshot, unpublished.body)).collect();
+            survey.unpublished.into_iter().map(|unpublished| (unpublished.snapshot, unpublished.body)).collect();
         let names = self.snapshot_names()?;
         for (name, body) in names.iter().zip(fetch_all(self.storage(), &names, OBJECT_BYTES_MAX)) {
-            bodies.insert(name.clone(), body?);
+            match body {
+                Ok(body) => drop(bodies.insert(name.clone(), body)),
+                // Removed by somebody between the listing and now.
+                Err(error) if error.is(Kind::NotFound) => {}
+                Err(error) => return Err(error),
+            }
         }
         let mut snapshots = Vec::with_capacity(bodies.len());
         for (name, body) in bodies {

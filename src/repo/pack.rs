@@ -27,13 +27,14 @@ pub struct OpenPack {
     /// Places given away whose bytes have not come yet.
     pub awaited: usize,
     pub stored_bytes: u64,
+    pub chunks: usize,
 }
 
 impl OpenPack {
     pub fn new(keys: &KeySet, tree: bool) -> Result<Self> {
         let (key, header) = new_pack_key(keys)?;
         let stored_bytes = PACK_HEADER_BYTES as u64;
-        Ok(OpenPack { key: Arc::new(key), header, tree, frames: Vec::new(), awaited: 0, stored_bytes })
+        Ok(OpenPack { key: Arc::new(key), header, tree, frames: Vec::new(), awaited: 0, stored_bytes, chunks: 0 })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -50,6 +51,7 @@ impl OpenPack {
     pub fn fill(&mut self, number: u32, sealed: Vec<u8>, raw: u32, chunks: Vec<(ChunkId, u32)>) {
         let contents = FrameContents { stored: sealed.len() as u32, raw, chunks };
         self.stored_bytes += sealed.len() as u64;
+        self.chunks += contents.chunks.len();
         self.awaited -= 1;
         self.frames[number as usize] = Some((Bytes::from(sealed), contents));
     }

@@ -5,15 +5,15 @@
 //! - `Swap` storage: `pending/W` holds a state; commit replaces `running` by `committed` (which carries the snapshot),
 //!   expiry replaces it by `expired`, both conditionally on the version they saw.
 //! - `Rename` storage: `pending/W.<beat>` is a token; commit renames it to `pending/W.committed` (after the snapshot was
-//!   written to `pending/W.draft`), expiry renames it to `expired/W`.
+//!   written to `pending/W.draft.<its name>`), expiry renames it to `expired/W`.
 //!
 //! From that step on the snapshot exists; moving it to its place under `snapshots/` can be done by anybody.
 
 use crate::error::{Error, Kind, Result};
 use crate::id::WriterId;
-use crate::repo::format::{EXPIRED_PREFIX, OBJECT_BYTES_MAX, PENDING_PREFIX, Sharing, pending_name};
+use crate::repo::format::{EXPIRED_PREFIX, OBJECT_BYTES_MAX, PENDING_PREFIX, SNAPSHOTS_PREFIX, Sharing, pending_name};
 use crate::seal::{Audience, KeySet, open_object, seal_object};
-use crate::storage::{Storage, Version};
+use crate::storage::{Listed, Storage, Version};
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 
@@ -117,24 +117,31 @@ impl Token {
         }
     }
 
-    /// The commit: afterwards the snapshot exists, whatever happens to this process.
-    pub fn commit(self, storage: &dyn Storage, keys: &KeySet, snapshot: &str, body: Vec<u8>) -> Result<()> {
-        match self.sharing {
+    /// The commit: afterwards the snapshot exists, whatever happens to this process. Gives what went wrong in moving it
+    /// to its place, which anybody can do later.
+    pub fn commit(self, storage: &dyn Storage, keys: &KeySet, snapshot: &str, body: Vec<u8>) -> Result<Option<Error>> {
+        let published = match self.sharing {
             Sharing::Swap => {
                 let committed = Pending::Committed { snapshot: snapshot.to_owned(), body: BASE64.encode(&body) };
                 let bytes = seal(keys, &committed)?;
                 storage.swap(&self.name(), self.version(), bytes.into()).map_err(|error| self.explain(error))?;
-                publish(storage, &self.name(), snapshot, body)
+                publish_body(storage, &self.name(), snapshot, body)
             }
             Sharing::Rename => {
-                let committed = Pending::Committed { snapshot: snapshot.to_owned(), body: BASE64.encode(&body) };
-                storage.put(&draft_name(&self.writer), seal(keys, &committed)?.into())?;
-                storage.rename(&self.name(), &committed_name(&self.writer)).map_err(|error| self.explain(error))?;
-                publish(storage, &committed_name(&self.writer), snapshot, body)?;
-                storage.remove(&draft_name(&self.writer))
+                let draft = draft_name(&self.writer, snapshot);
+                storage.put(&draft, body.into())?;
+                if let Err(error) = storage.rename(&self.name(), &committed_name(&self.writer)) {
+                    let _best_effort = storage.remove(&draft);
+                    return Err(self.explain(error));
+                }
+                publish_draft(storage, &committed_name(&self.writer), &draft, snapshot)
             }
-            Sharing::SingleWriter => publish(storage, &self.name(), snapshot, body),
-        }
+            Sharing::SingleWriter => {
+                storage.put(snapshot, body.into())?;
+                storage.remove(&self.name())
+            }
+        };
+        Ok(published.err())
     }
 
     /// Withdraws a writer that will not commit.
@@ -143,17 +150,35 @@ impl Token {
     }
 }
 
-fn publish(storage: &dyn Storage, pending: &str, snapshot: &str, body: Vec<u8>) -> Result<()> {
-    storage.put(snapshot, body.into())?;
+/// `Swap`: the body stands in the pending object.
+fn publish_body(storage: &dyn Storage, pending: &str, snapshot: &str, body: Vec<u8>) -> Result<()> {
+    match storage.put_new(snapshot, body.into()) {
+        Ok(_) => {}
+        // Somebody did it for us.
+        Err(error) if error.is(Kind::AlreadyExists) => {}
+        Err(error) => return Err(error),
+    }
     storage.remove(pending)
+}
+
+/// `Rename`: the body is the draft, which moves in one step: it is never in two places, and never comes back.
+fn publish_draft(storage: &dyn Storage, committed: &str, draft: &str, snapshot: &str) -> Result<()> {
+    match storage.rename(draft, snapshot) {
+        Ok(()) => {}
+        Err(error) if matches!(error.kind(), Kind::AlreadyExists | Kind::NotFound) => {}
+        Err(error) => return Err(error),
+    }
+    storage.remove(committed)
 }
 
 fn token_name(writer: &WriterId, beat: u64) -> String {
     format!("{}.{beat:08}", pending_name(writer))
 }
 
-fn draft_name(writer: &WriterId) -> String {
-    format!("{}.draft", pending_name(writer))
+/// Carries the name of the snapshot to be, `snapshots/` left out.
+fn draft_name(writer: &WriterId, snapshot: &str) -> String {
+    let place = snapshot.strip_prefix(SNAPSHOTS_PREFIX).unwrap_or(snapshot);
+    format!("{}.draft.{place}", pending_name(writer))
 }
 
 fn committed_name(writer: &WriterId) -> String {
@@ -172,8 +197,10 @@ pub struct Unpublished {
 impl Unpublished {
     /// Finishes what the writer began; harmless when several do it.
     pub fn publish(&self, storage: &dyn Storage) -> Result<()> {
-        publish(storage, &self.pending, &self.snapshot, self.body.clone())?;
-        self.draft.as_ref().map_or(Ok(()), |draft| storage.remove(draft))
+        match &self.draft {
+            Some(draft) => publish_draft(storage, &self.pending, draft, &self.snapshot),
+            None => publish_body(storage, &self.pending, &self.snapshot, self.body.clone()),
+        }
     }
 }
 
@@ -186,41 +213,79 @@ pub struct Running {
     name: String,
 }
 
+/// What the pending objects say.
+#[derive(Debug, Default)]
+pub struct Survey {
+    pub running: Vec<Running>,
+    /// Commits that are not yet in their place.
+    pub unpublished: Vec<Unpublished>,
+    /// Objects that could not be read; they must not hide the others.
+    pub damaged: Vec<Error>,
+}
+
 /// Looks at all pending objects: who runs, and which commits are not yet in their place.
-pub fn survey(storage: &dyn Storage, keys: &KeySet, sharing: Sharing) -> Result<(Vec<Running>, Vec<Unpublished>)> {
-    let (mut running, mut unpublished) = (Vec::new(), Vec::new());
-    for listed in storage.list(PENDING_PREFIX)? {
-        let rest = &listed.name[PENDING_PREFIX.len()..];
+pub fn survey(storage: &dyn Storage, keys: &KeySet, sharing: Sharing) -> Result<Survey> {
+    let mut survey = Survey::default();
+    let listed = storage.list(PENDING_PREFIX)?;
+    for object in &listed {
+        let rest = &object.name[PENDING_PREFIX.len()..];
         let (hex, tail) = rest.split_once('.').unwrap_or((rest, ""));
         let Ok(writer) = WriterId::from_hex(hex) else { continue };
-        let body_name = match (sharing, tail) {
-            (Sharing::Rename, "committed") => draft_name(&writer),
-            (Sharing::Rename, "draft") => continue,
-            (Sharing::Rename, _) => {
-                running.push(Running { writer, sign: tail.to_owned(), name: listed.name });
-                continue;
+        let looked = match (sharing, tail) {
+            (Sharing::Rename, "committed") => look_at_draft(storage, &writer, &object.name, &listed, &mut survey),
+            (Sharing::Rename, tail) if tail.starts_with("draft.") => Ok(()),
+            (Sharing::Rename, beat) => {
+                survey.running.push(Running { writer, sign: beat.to_owned(), name: object.name.clone() });
+                Ok(())
             }
-            _ => listed.name.clone(),
+            _ => look_at_state(storage, keys, writer, &object.name, &mut survey),
         };
-        let (bytes, version) = match storage.get(&body_name, OBJECT_BYTES_MAX) {
-            Ok(got) => got,
+        match looked {
             // Somebody finished it between the listing and now.
-            Err(error) if error.is(Kind::NotFound) => continue,
-            Err(error) => return Err(error),
-        };
-        match open(keys, &bytes)? {
-            Pending::Running { .. } => running.push(Running { writer, sign: version.0, name: listed.name }),
-            Pending::Expired => {}
-            Pending::Committed { snapshot, body } => {
-                let body = BASE64
-                    .decode(body.as_bytes())
-                    .map_err(|_| Error::corrupt("read the pending object", &listed.name, "its body is damaged"))?;
-                let draft = (sharing == Sharing::Rename).then_some(body_name);
-                unpublished.push(Unpublished { snapshot, body, pending: listed.name, draft });
-            }
+            Err(error) if error.is(Kind::NotFound) => {}
+            Err(error) if error.is(Kind::Corrupt) => survey.damaged.push(error),
+            other => other?,
         }
     }
-    Ok((running, unpublished))
+    Ok(survey)
+}
+
+fn look_at_draft(
+    storage: &dyn Storage,
+    writer: &WriterId,
+    committed: &str,
+    listed: &[Listed],
+    survey: &mut Survey,
+) -> Result<()> {
+    let prefix = draft_name(writer, "");
+    let Some(draft) = listed.iter().map(|object| &object.name).find(|name| name.starts_with(&prefix)) else {
+        return Ok(());
+    };
+    let (body, _) = storage.get(draft, OBJECT_BYTES_MAX)?;
+    let snapshot = format!("{SNAPSHOTS_PREFIX}{}", &draft[prefix.len()..]);
+    survey.unpublished.push(Unpublished { snapshot, body, pending: committed.to_owned(), draft: Some(draft.clone()) });
+    Ok(())
+}
+
+fn look_at_state(
+    storage: &dyn Storage,
+    keys: &KeySet,
+    writer: WriterId,
+    name: &str,
+    survey: &mut Survey,
+) -> Result<()> {
+    let (bytes, version) = storage.get(name, OBJECT_BYTES_MAX)?;
+    match open(keys, &bytes)? {
+        Pending::Running { .. } => survey.running.push(Running { writer, sign: version.0, name: name.to_owned() }),
+        Pending::Expired => {}
+        Pending::Committed { snapshot, body } => {
+            let body = BASE64
+                .decode(body.as_bytes())
+                .map_err(|_| Error::corrupt("read the pending object", name, "its body is damaged"))?;
+            survey.unpublished.push(Unpublished { snapshot, body, pending: name.to_owned(), draft: None });
+        }
+    }
+    Ok(())
 }
 
 /// Ends a writer's right to commit, if it has shown no sign of life since `seen`. `Conflict` when it has, or when it

@@ -53,6 +53,15 @@ struct Frames {
     bytes: usize,
 }
 
+impl Frames {
+    fn forget(&mut self, key: &(PackId, u32)) {
+        if let Some((_, bytes)) = self.slots.remove(key) {
+            self.bytes -= bytes;
+            self.order.retain(|known| known != key);
+        }
+    }
+}
+
 /// Reads chunks and trees of a repository; shared by all threads of a verb.
 #[derive(Clone)]
 pub struct Reader(Arc<Inner>);
@@ -111,7 +120,7 @@ impl Reader {
             Ok(frame) => frame.clone(),
             Err((kind, why)) => {
                 // Not kept: a later try may find the storage in better health.
-                locked(&self.0.frames).slots.remove(&(at.pack, at.frame_number));
+                locked(&self.0.frames).forget(&(at.pack, at.frame_number));
                 return Err(Error::new(*kind, "read a frame of pack", at.pack).because(why.clone()));
             }
         };
@@ -173,17 +182,37 @@ impl Reader {
     /// The pages with entries of a directory, in order.
     pub fn leaf_pages(&self, root: &ChunkId) -> Result<Vec<ChunkId>> {
         let mut pages = Vec::new();
-        self.collect_leaves(root, 0, &mut pages)?;
+        self.collect_leaves(root, 0, b"", &mut Vec::new(), &mut pages)?;
         Ok(pages)
     }
 
-    fn collect_leaves(&self, id: &ChunkId, depth: usize, leaves: &mut Vec<ChunkId>) -> Result<()> {
+    /// `name` is the first of the page, `last` that of the page before: they must grow, or a hostile repository could
+    /// name the same pages again and again.
+    fn collect_leaves(
+        &self,
+        id: &ChunkId,
+        depth: usize,
+        name: &[u8],
+        last: &mut Vec<u8>,
+        leaves: &mut Vec<ChunkId>,
+    ) -> Result<()> {
         if depth > PAGE_DEPTH_MAX {
             return Err(Error::corrupt("read the directory", id, "its pages lie too deep"));
         }
         match decode_inner(&self.tree(id)?)? {
-            None => leaves.push(*id),
-            Some(pages) => pages.iter().try_for_each(|(_, page)| self.collect_leaves(page, depth + 1, leaves))?,
+            None if !leaves.is_empty() && name <= last.as_slice() => {
+                return Err(Error::corrupt("read the directory", id, "its pages are out of order"));
+            }
+            None => {
+                last.clear();
+                last.extend_from_slice(name);
+                leaves.push(*id);
+            }
+            Some(pages) => {
+                for (name, page) in &pages {
+                    self.collect_leaves(page, depth + 1, name, last, leaves)?;
+                }
+            }
         }
         Ok(())
     }
@@ -218,6 +247,10 @@ impl Reader {
             return Err(Error::corrupt("read the directory", id, "its pages lie too deep"));
         }
         match decode_page(&self.tree(id)?)? {
+            // Empty pages below others could be repeated without end: there is no name in them to be out of order.
+            Page::Entries(entries) if depth > 0 && entries.is_empty() => {
+                Err(Error::corrupt("read the directory", id, "it has an empty page"))
+            }
             Page::Entries(entries) => each(entries),
             Page::Inner { pages, .. } => pages.iter().try_for_each(|(_, page)| self.walk_pages(page, depth + 1, each)),
         }

@@ -17,12 +17,15 @@ const VERSION: u8 = 1;
 pub const PAGE_ENTRIES_MAX: usize = 512;
 /// A page whose encoding is longer is split, so that it stays a chunk.
 pub const PAGE_BYTES_MAX: usize = 1 << 20;
-/// The highest level of an inner page; what is still several pages there is joined by one page.
+/// The highest level of an inner page; pages above it carry it as well and are cut by count alone.
 pub const LEVELS_MAX: u8 = 8;
 /// How many pages may lie above each other in one directory; more is an attack.
 pub const PAGE_DEPTH_MAX: usize = 24;
 /// Holes that one entry can have; more are stored as zeros.
 pub const HOLES_MAX: usize = 4096;
+
+/// A page with the first name in it.
+pub type NamedPage = (Vec<u8>, ChunkId);
 
 /// One page, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +33,7 @@ pub enum Page {
     /// Entries of the directory, sorted by name.
     Entries(Vec<Entry>),
     /// Pages below, each with the first name in it, sorted.
-    Inner { level: u8, pages: Vec<(Vec<u8>, ChunkId)> },
+    Inner { level: u8, pages: Vec<NamedPage> },
 }
 
 /// The level of inner pages that only join the halves of a page that was too large.
@@ -77,10 +80,7 @@ pub fn store_page(entries: &[Entry], store: &mut dyn FnMut(Vec<u8>) -> Result<Ch
 }
 
 /// Joins the pages of a directory (sorted, each with its first name) under one root.
-pub fn store_root(
-    mut pages: Vec<(Vec<u8>, ChunkId)>,
-    store: &mut dyn FnMut(Vec<u8>) -> Result<ChunkId>,
-) -> Result<ChunkId> {
+pub fn store_root(mut pages: Vec<NamedPage>, store: &mut dyn FnMut(Vec<u8>) -> Result<ChunkId>) -> Result<ChunkId> {
     if pages.is_empty() {
         return store(encode_entries(&[]));
     }
@@ -89,7 +89,8 @@ pub fn store_root(
         let mut upper = Vec::new();
         let lengths = match level < LEVELS_MAX {
             true => page_lengths(level, pages.iter().map(|(name, _)| name.as_slice())),
-            false => vec![pages.len()],
+            // Names chosen to begin a page on every level must not make one page of everything.
+            false => pages.chunks(PAGE_ENTRIES_MAX).map(<[_]>::len).collect(),
         };
         let mut rest = pages.as_slice();
         for length in lengths {
@@ -98,12 +99,12 @@ pub fn store_root(
             rest = after;
         }
         pages = upper;
-        level += 1;
+        level = LEVELS_MAX.min(level + 1);
     }
     Ok(pages[0].1)
 }
 
-fn encode_inner(level: u8, pages: &[(Vec<u8>, ChunkId)]) -> Vec<u8> {
+fn encode_inner(level: u8, pages: &[NamedPage]) -> Vec<u8> {
     let mut bytes = vec![MAGIC, VERSION, level];
     bytes.put_number(pages.len() as u64);
     for (name, _) in pages {
@@ -259,7 +260,7 @@ fn put_extras(bytes: &mut Vec<u8>, entry: &Entry) {
 }
 
 /// The pages below an inner page; none for a page of entries, which is not decoded.
-pub fn decode_inner(bytes: &[u8]) -> Result<Option<Vec<(Vec<u8>, ChunkId)>>> {
+pub fn decode_inner(bytes: &[u8]) -> Result<Option<Vec<NamedPage>>> {
     match bytes.get(2) {
         Some(0) => Ok(None),
         _ => match decode_page(bytes)? {
@@ -283,7 +284,7 @@ pub fn decode_page(bytes: &[u8]) -> Result<Page> {
         return Err(take.bad("it has too many levels"));
     }
     let count = take.count(1 + ChunkId::BYTES)?;
-    let mut pages: Vec<(Vec<u8>, ChunkId)> = Vec::with_capacity(count);
+    let mut pages: Vec<NamedPage> = Vec::with_capacity(count);
     for _ in 0..count {
         let name = take.bytes()?.to_vec();
         if !is_valid_name(&name) || pages.last().is_some_and(|(last, _)| *last >= name) {

@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::{ChunkId, IndexId, WriterId};
 use crate::place::PackContents;
 use crate::repo::Repository;
-use crate::repo::format::{FRAME_RAW_BYTES, PACK_BYTES, index_name, snapshot_name};
+use crate::repo::format::{CHUNK_BYTES_MAX, FRAME_RAW_BYTES, INDEX_PREFIX, PACK_BYTES, index_name, snapshot_name};
 use crate::repo::index::{INDEX_CHUNKS_MAX, encode_index};
 use crate::repo::pack::OpenPack;
 use crate::repo::pending::Token;
@@ -80,6 +80,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Writer {
     pub(super) fn start(repo: &Repository, options: &WriterOptions, watch: &Watch) -> Result<Self> {
         let heart = Heart::start(repo, &options.host)?;
+        // Only now: what a collector removes from here on, it removes knowing of this writer.
+        repo.learn_listed(&repo.storage().list(INDEX_PREFIX)?, watch)?;
         let lanes = (0..options.lanes.max(1))
             .map(|_| {
                 let sealer = FrameSealer::new(options.compression)?;
@@ -122,6 +124,9 @@ impl Writer {
     }
 
     fn store(&self, lane: usize, id: ChunkId, bytes: &[u8], tree: bool) -> Result<ChunkId> {
+        if bytes.len() as u64 > CHUNK_BYTES_MAX {
+            return Err(Error::new(Kind::Failed, "store a chunk", "").because("it is longer than the format allows"));
+        }
         // The lane is held from the claim until the chunk is in its frame, so that a checkpoint that has passed all
         // lanes has every chunk claimed before it.
         let mut lane = locked(&self.lanes[lane]);
@@ -163,7 +168,9 @@ impl Writer {
             let mut packs = locked(packs);
             let pack = packs.open.get_mut(&serial).expect("a pack stays open while it awaits a frame");
             pack.fill(number, sealed, raw, chunks);
-            if pack.stored_bytes >= PACK_BYTES && packs.current == Some(serial) {
+            // Of tiny chunks that compress well a pack could hold millions, more than one index object may describe.
+            let is_full = pack.stored_bytes >= PACK_BYTES || pack.chunks >= INDEX_CHUNKS_MAX / 2;
+            if is_full && packs.current == Some(serial) {
                 packs.current = None;
             }
             packs.take_complete(serial)
@@ -237,8 +244,9 @@ impl Writer {
         self.uploads.bytes_sent()
     }
 
-    /// The commit: after it the snapshot exists, for everybody and for good. Gives the name of its object.
-    pub fn commit(self, snapshot: &Snapshot) -> Result<String> {
+    /// The commit: after it the snapshot exists, for everybody and for good. Gives the name of its object, and what
+    /// went wrong in moving it to its place, which whoever lists snapshots does again.
+    pub fn commit(self, snapshot: &Snapshot) -> Result<(String, Option<Error>)> {
         self.checkpoint()?;
         let name = snapshot_name(&snapshot.started.compact()?, &snapshot.id);
         let body = seal_object(self.repo.keys(), Audience::Readers, SNAPSHOT_PURPOSE, &snapshot.encode())?;
@@ -248,13 +256,14 @@ impl Writer {
             match token.commit(storage, keys, &name, body.clone()) {
                 Err(error) if error.is(Kind::Locked) => {
                     // Somebody took this writer for dead. What it relied on may have been collected since.
-                    self.repo.revalidate()?;
+                    // Shown first, so that nothing more is collected while we look.
                     token = new_token(&self.repo, &self.host)?;
+                    self.repo.revalidate()?;
                 }
-                done => return done.map(|()| name),
+                done => return done.map(|unpublished| (name, unpublished)),
             }
         }
-        token.commit(storage, keys, &name, body).map(|()| name)
+        token.commit(storage, keys, &name, body).map(|unpublished| (name, unpublished))
     }
 
     /// Ends without a snapshot; what was stored is made findable for the next run.

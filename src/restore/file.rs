@@ -21,6 +21,10 @@ const PARTS_AT_ONCE: usize = 64;
 /// Chunks of neighbouring places are written together up to this.
 const JOIN_BYTES: usize = 1 << 20;
 
+/// A chunk and where its bytes go: offset and length, more than one where a hole lies between.
+type Placed = (ChunkId, Vec<(u64, u64)>);
+type Part = Vec<Placed>;
+
 /// Gives each chunk its offset in a file with holes.
 struct Offsets<'a> {
     holes: &'a [crate::entry::Hole],
@@ -152,7 +156,7 @@ impl<'a> Run<'a> {
             apply::preallocate(fd, entry.size)?;
         }
         let mut offsets = Offsets::new(entry);
-        let mut parts: Vec<Vec<(ChunkId, Vec<(u64, u64)>)>> = vec![Vec::new()];
+        let mut parts: Vec<Part> = vec![Vec::new()];
         let mut total = 0;
         self.reader.for_each_chunk(entry, &mut |id| {
             let length = u64::from(self.reader.locate(id)?.length);
@@ -176,7 +180,7 @@ impl<'a> Run<'a> {
         self.check_length(entry, total)
     }
 
-    fn write_parts(&self, fd: &OwnedFd, parts: Vec<Vec<(ChunkId, Vec<(u64, u64)>)>>) -> Result<()> {
+    fn write_parts(&self, fd: &OwnedFd, parts: Vec<Part>) -> Result<()> {
         let failure = Mutex::new(None);
         rayon::scope(|scope| {
             for part in parts {
@@ -195,7 +199,7 @@ impl<'a> Run<'a> {
         failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).map_or(Ok(()), Err)
     }
 
-    fn write_part(&self, fd: &OwnedFd, part: &[(ChunkId, Vec<(u64, u64)>)]) -> Result<()> {
+    fn write_part(&self, fd: &OwnedFd, part: &[Placed]) -> Result<()> {
         for (id, places) in part {
             let chunk = self.reader.content(id)?;
             let mut rest: &[u8] = &chunk;

@@ -210,10 +210,11 @@ impl<'a> Run<'a> {
     }
 
     fn finish_folder(&self, folder: &Folder) {
-        if folder.taken && self.options().delete {
-            if let Err(error) = self.delete_others(folder) {
-                self.failed_entry(&folder.path, error);
-            }
+        if folder.taken
+            && self.options().delete
+            && let Err(error) = self.delete_others(folder)
+        {
+            self.failed_entry(&folder.path, error);
         }
         if folder.entry.is_some() && !super::locked(&self.links).defer(folder) {
             self.apply_folder(folder);

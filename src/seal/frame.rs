@@ -74,7 +74,9 @@ pub struct FrameSealer {
     compressor: zstd::bulk::Compressor<'static>,
     store_only: bool,
     opener: FrameOpener,
-    plain: Vec<u8>,
+    /// What `compress` made, when that was worth it.
+    packed: Vec<u8>,
+    is_packed: bool,
     check: Vec<u8>,
 }
 
@@ -92,30 +94,25 @@ impl FrameSealer {
             compressor,
             store_only: level == 0,
             opener: FrameOpener::new()?,
-            plain: Vec::new(),
+            packed: Vec::new(),
+            is_packed: false,
             check: Vec::new(),
         })
     }
 
-    /// First step, the expensive one: brings a frame into its plain form. Needs no key yet.
+    /// First step, the expensive one: compresses a frame. Needs no key yet.
     pub fn compress(&mut self, raw: &[u8]) -> Result<()> {
-        let length = u32::try_from(raw.len())
-            .map_err(|_| Error::new(Kind::Failed, "seal a frame", "").because("it is too large"))?;
-        self.plain.clear();
-        self.plain.push(1);
-        self.plain.extend_from_slice(&length.to_le_bytes());
         let worth_it = raw.len() - (raw.len() >> GAIN_SHIFT);
+        self.packed.clear();
+        self.is_packed = false;
         if !self.store_only && worth_it > 0 {
-            self.plain.resize(FRAME_HEAD_BYTES + worth_it, 0);
-            // A destination too small for a real gain makes zstd give up early on what does not compress.
-            if let Ok(length) = self.compressor.compress_to_buffer(raw, &mut self.plain[FRAME_HEAD_BYTES..]) {
-                self.plain.truncate(FRAME_HEAD_BYTES + length);
-                return Ok(());
-            }
-            self.plain.truncate(FRAME_HEAD_BYTES);
+            self.packed.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+            let length = self
+                .compressor
+                .compress_to_buffer(raw, &mut self.packed)
+                .map_err(|error| Error::io("compress a frame", "", error))?;
+            self.is_packed = length <= worth_it;
         }
-        self.plain[0] = 0;
-        self.plain.extend_from_slice(raw);
         Ok(())
     }
 
@@ -123,8 +120,12 @@ impl FrameSealer {
     /// that a bad bit of memory does not become a backup.
     pub fn seal(&mut self, key: &FrameKey, number: u32, raw: &[u8]) -> Result<Vec<u8>> {
         let failed = |why: &str| Error::new(Kind::Failed, "seal a frame", "").because(why.to_owned());
-        let mut sealed = Vec::with_capacity(self.plain.len() + TAG_BYTES);
-        sealed.extend_from_slice(&self.plain);
+        let length = u32::try_from(raw.len()).map_err(|_| failed("it is too large"))?;
+        let payload = if self.is_packed { self.packed.as_slice() } else { raw };
+        let mut sealed = Vec::with_capacity(FRAME_HEAD_BYTES + payload.len() + TAG_BYTES);
+        sealed.push(u8::from(self.is_packed));
+        sealed.extend_from_slice(&length.to_le_bytes());
+        sealed.extend_from_slice(payload);
         key.0
             .seal_in_place_append_tag(nonce(number), Aad::empty(), &mut sealed)
             .map_err(|_| failed("encryption failed"))?;
@@ -175,12 +176,9 @@ impl FrameOpener {
         match head[0] {
             0 => raw.extend_from_slice(payload),
             1 => {
-                raw.resize(raw_length, 0);
-                let length = self
-                    .decompressor
-                    .decompress_to_buffer(payload, raw.as_mut_slice())
-                    .map_err(|_| bad("it does not decompress"))?;
-                raw.truncate(length);
+                // Not zeroed first: zstd writes into the reserved space and never past it.
+                raw.reserve_exact(raw_length);
+                self.decompressor.decompress_to_buffer(payload, raw).map_err(|_| bad("it does not decompress"))?;
             }
             _ => return Err(bad("it is packed in a way that this version does not know").with_kind(Kind::Unsupported)),
         }

@@ -1,24 +1,47 @@
-//! From the words of a location to its storage. Folders only, until the other storages land.
+//! From the words of a location to its storage.
 
-use super::{Abilities, Storage, local::Local};
-use crate::error::{Error, Kind, Result};
+use super::Storage;
+use super::local::Local;
+use super::retry::Retry;
+use super::s3::{S3, S3Location};
+use super::throttle::Delayed;
+use crate::error::{Error, Result};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// Opens the storage at a path or URL; with `create`, an empty one may be made.
+/// A bench aid: milliseconds by which every request to the storage takes longer, as if it were far away.
+const DELAY_VARIABLE: &str = "SILT_DELAY_MS";
+
+/// Opens the storage at a path or URL; with `create`, an empty folder may be made (a bucket is never made).
 pub fn open(location: &str, create: bool) -> Result<Arc<dyn Storage>> {
-    let path = match location.split_once("://") {
-        Some(("file", path)) => Path::new(path),
-        Some((scheme, _)) => {
-            return Err(Error::new(Kind::Unsupported, "open the storage", "")
-                .because(format!("this program knows no {scheme}:// storage yet")));
-        }
-        None => Path::new(location),
+    let local = |path: &str| -> Result<Arc<dyn Storage>> {
+        let path = Path::new(path);
+        Ok(Arc::new(if create { Local::create(path)? } else { Local::open(path)? }))
     };
-    Ok(Arc::new(if create { Local::create(path)? } else { Local::open(path)? }))
+    let storage: Arc<dyn Storage> = match location.split_once("://") {
+        None => local(location)?,
+        Some(("file", path)) => local(path)?,
+        Some(("s3" | "s3+http" | "s3+https", _)) => {
+            let s3 = delayed(Arc::new(S3::open(&S3Location::parse(location)?)?))?;
+            return Ok(Arc::new(Retry::new(s3)));
+        }
+        Some((scheme, _)) => {
+            let why = format!("no storage is called {}://", scheme.escape_debug());
+            return Err(Error::invalid("open the storage", "", why)
+                .hint("known are a path, file://, s3://, s3+https:// and s3+http://"));
+        }
+    };
+    delayed(storage)
 }
 
-/// What a storage really does.
-pub fn probe(storage: &dyn Storage) -> Result<Abilities> {
-    Ok(storage.abilities())
+fn delayed(storage: Arc<dyn Storage>) -> Result<Arc<dyn Storage>> {
+    match std::env::var(DELAY_VARIABLE) {
+        Ok(text) if !text.is_empty() => {
+            let bad = |error| Error::invalid("understand", DELAY_VARIABLE, error);
+            let delay = Duration::from_millis(text.parse().map_err(|error: std::num::ParseIntError| bad(error))?);
+            Ok(Arc::new(Delayed::new(storage, delay)))
+        }
+        _ => Ok(storage),
+    }
 }

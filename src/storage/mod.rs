@@ -3,16 +3,19 @@
 //! An object has a name of `[a-z0-9._-]` segments joined by `/`, is written whole or not at all and is small enough to
 //! be held in memory (packs are the largest). No backend knows chunks, keys or the repository.
 
-pub mod location;
-
-pub use location::probe;
-
 use crate::error::{Error, Result};
 use bytes::Bytes;
 
 pub mod chaos;
 pub mod local;
+pub mod location;
 pub mod memory;
+pub mod probe;
+pub mod retry;
+pub mod s3;
+pub mod throttle;
+
+pub use probe::probe;
 
 /// The bytes of an object to be written, in pieces so that nobody copies a pack to send it.
 #[derive(Clone, Debug, Default)]
@@ -64,7 +67,7 @@ pub struct Listed {
     pub size: u64,
 }
 
-/// What a storage does atomically. What it merely says it does is found out by [`probe`](super::Storage).
+/// What a storage does atomically. What it merely says it does is found out by [`probe()`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abilities {
     /// `put_new` never replaces, whoever races.

@@ -73,11 +73,11 @@ fn three_digits(value: f64) -> String {
 pub fn format_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match duration.as_millis() {
-        ms @ ..1000 => format!("{ms} ms"),
+        ms if ms < 1000 => format!("{ms} ms"),
         // Cut, not rounded, so that 59.99 s never reads as 60 s.
-        ms @ ..60_000 => format!("{}.{} s", ms / 1000, ms / 100 % 10),
-        ..3_600_000 => format!("{} min {} s", seconds / 60, seconds % 60),
-        ..86_400_000 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        ms if ms < 60_000 => format!("{}.{} s", ms / 1000, ms / 100 % 10),
+        ms if ms < 3_600_000 => format!("{} min {} s", seconds / 60, seconds % 60),
+        ms if ms < 86_400_000 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
         _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
     }
 }

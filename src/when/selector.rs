@@ -75,7 +75,8 @@ mod tests {
         let prefix = |digits: &str| Some(Selector::Prefix(digits.to_owned()));
         let latest = |back| Some(Selector::Latest { back });
         let whole = "0123456789abcdef0123456789abcdef";
-        let table: &[(&[u8], Option<Selector>, Option<&[u8]>)] = &[
+        type Row = (&'static [u8], Option<Selector>, Option<&'static [u8]>);
+        let table: &[Row] = &[
             (b"latest", latest(0), None),
             (b"latest~2", latest(2), None),
             (b"latest:/etc/x", latest(0), Some(b"/etc/x")),

@@ -1,6 +1,8 @@
 //! One test binary: a module per room or behaviour.
 
+mod browse;
 mod chaos;
+mod command;
 mod commit;
 mod compare;
 mod crash;
@@ -10,5 +12,8 @@ mod fixture;
 mod folder;
 mod golden;
 mod reader;
+mod rooms;
 mod roundtrip;
 mod segments;
+mod skip;
+mod storage;

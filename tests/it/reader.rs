@@ -2,6 +2,7 @@
 
 use crate::folder::Folder;
 use crate::golden;
+use crate::skip::skipped;
 use siltstone::backup::BackupOptions;
 use siltstone::chunk::ChunkTable;
 use siltstone::disk::xattr::read_xattrs;
@@ -63,7 +64,7 @@ fn reader(repository: &Path) -> Option<Command> {
             Some(command)
         }
         Err(why) => {
-            eprintln!("SKIPPED: independent reader: {why}");
+            skipped("independent reader", why);
             None
         }
     }

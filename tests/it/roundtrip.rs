@@ -179,7 +179,7 @@ fn edit(folder: &Path, turn: &mut u64) {
             _ => {}
         }
     }
-    if turn.is_multiple_of(5) {
+    if (*turn).is_multiple_of(5) {
         fs::write(folder.join(format!("new {turn}")), crate::golden::noise(5000, 5)).expect("written");
     }
 }

@@ -1,0 +1,32 @@
+//! Any bytes as a key object, raw and with the right fields: never a panic, and no key comes out of it.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use siltstone::repo::Credentials;
+use siltstone::repo::key::unlock;
+use siltstone::seal::{KeySet, Secret};
+use siltstone::storage::Storage;
+use siltstone::storage::memory::Memory;
+
+fuzz_target!(|input: (&[u8], Option<(u32, &str, &str)>)| {
+    let (bytes, fields) = input;
+    if let Ok(keys) = KeySet::from_bundle(bytes) {
+        assert!(keys.to_bundle(keys.power()).is_some() || keys.master().is_none());
+    }
+    let object = match fields {
+        None => bytes.to_vec(),
+        Some((version, salt, sealed)) => {
+            let version = version % 2;
+            let salt = if salt.len() % 2 == 0 { "00112233445566778899aabbccddeeff" } else { salt };
+            serde_json::to_vec(&serde_json::json!({
+                "version": version, "opens_with": "key-file", "salt": salt,
+                "memory_kib": 8, "passes": 1, "lanes": 1, "sealed": sealed,
+            }))
+            .expect("plain data serialises")
+        }
+    };
+    let storage = Memory::new();
+    storage.put("keys/00", object.into()).expect("memory takes it");
+    // A key file, as a password would be stretched for each input.
+    assert!(unlock(&storage, &Credentials::key_file(Secret([1; 32]))).is_err());
+});

@@ -1,0 +1,191 @@
+//! Compare two snapshots: equal trees and equal pages of directories are passed over unread.
+
+use super::path::{clean, resolve};
+use super::walk::{Pages, WalkPath};
+use crate::entry::{Entry, EntryKind};
+use crate::error::{Error, Kind, Result};
+use crate::repo::{Reader, Snapshot};
+use crate::watch::Watch;
+
+/// What of an entry is another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum What {
+    /// A file was replaced by a directory, and so on.
+    Kind,
+    /// The bytes, where a link points to, which device it is.
+    Content,
+    /// The same bytes under another mode, owner, time or attribute.
+    Metadata,
+}
+
+/// One difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Added,
+    Removed,
+    Changed(What),
+}
+
+/// Takes a path, what of it changed, and the entries, old and new.
+pub type EachChange<'a> = dyn FnMut(&[u8], Change, Option<&Entry>, Option<&Entry>) -> Result<()> + 'a;
+/// Takes a path and its entries, old and new.
+pub(super) type EachPair<'a> = dyn FnMut(&[u8], Option<&Entry>, Option<&Entry>) -> Result<()> + 'a;
+
+/// Differences by number and size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiffTotals {
+    pub added: u64,
+    pub removed: u64,
+    pub changed_content: u64,
+    pub changed_metadata: u64,
+    pub changed_kind: u64,
+    /// Sizes of files that are new or changed, as they are now.
+    pub bytes_added: u64,
+    /// Sizes of files that are gone or changed, as they were.
+    pub bytes_removed: u64,
+}
+
+impl DiffTotals {
+    pub fn is_empty(&self) -> bool {
+        *self == DiffTotals::default()
+    }
+
+    pub(super) fn count(&mut self, change: Change, size_old: u64, size_new: u64) {
+        match change {
+            Change::Added => self.added += 1,
+            Change::Removed => self.removed += 1,
+            Change::Changed(What::Content) => self.changed_content += 1,
+            Change::Changed(What::Metadata) => self.changed_metadata += 1,
+            Change::Changed(What::Kind) => self.changed_kind += 1,
+        }
+        if change != Change::Changed(What::Metadata) {
+            self.bytes_added += size_new;
+            self.bytes_removed += size_old;
+        }
+    }
+}
+
+/// How an entry differs from an older one of its name. What is in a directory is not looked at.
+pub(super) fn compare(old: &Entry, new: &Entry) -> Option<What> {
+    let same_content = || {
+        (&old.target, old.device, old.size, &old.holes) == (&new.target, new.device, new.size, &new.holes)
+            && (old.kind == EntryKind::Directory || old.content == new.content)
+    };
+    match () {
+        () if old.kind != new.kind => Some(What::Kind),
+        () if !same_content() => Some(What::Content),
+        () if old.meta != new.meta => Some(What::Metadata),
+        () => None,
+    }
+}
+
+/// Two directories of one path, either of which may be missing.
+struct Pair<'r> {
+    old: Option<Pages<'r>>,
+    new: Option<Pages<'r>>,
+    path_length: usize,
+}
+
+impl<'r> Pair<'r> {
+    /// None where there is nothing to compare.
+    fn of(reader: &'r Reader, old: Option<&Entry>, new: Option<&Entry>, path_length: usize) -> Option<Self> {
+        // Only a directory has a tree, so equal content of both says that nothing below differs.
+        if old.map(|entry| &entry.content) == new.map(|entry| &entry.content) {
+            return None;
+        }
+        let pages = |entry: Option<&Entry>| entry.and_then(|entry| Pages::of(reader, entry));
+        let (old, new) = (pages(old), pages(new));
+        (old.is_some() || new.is_some()).then_some(Pair { old, new, path_length })
+    }
+
+    /// The next entries of one name, one or both of them.
+    fn next(&mut self) -> Result<(Option<Entry>, Option<Entry>)> {
+        if let (Some(old), Some(new)) = (&mut self.old, &mut self.new) {
+            old.skip_common(new)?;
+        }
+        let peeked = |pages: &mut Option<Pages<'r>>| match pages {
+            Some(pages) => Ok::<_, Error>(pages.peek()?.map(|entry| entry.name.clone())),
+            None => Ok(None),
+        };
+        let (old, new) = (peeked(&mut self.old)?, peeked(&mut self.new)?);
+        let (take_old, take_new) = match (&old, &new) {
+            (Some(old), Some(new)) => (old <= new, new <= old),
+            (old, new) => (old.is_some(), new.is_some()),
+        };
+        let take = |pages: &mut Option<Pages<'r>>, wanted: bool| match pages {
+            Some(pages) if wanted => pages.next(),
+            _ => Ok(None),
+        };
+        Ok((take(&mut self.old, take_old)?, take(&mut self.new, take_new)?))
+    }
+}
+
+/// Calls `each` with every pair of entries below that can differ (their trees do not count as a difference of
+/// directories: `compare` says), and with those that stand alone, all that is below them included.
+pub(super) fn walk_pairs(
+    reader: &Reader,
+    old: Option<&Entry>,
+    new: Option<&Entry>,
+    path: &[u8],
+    each: &mut EachPair<'_>,
+) -> Result<()> {
+    let mut path = WalkPath::new(path);
+    let mut levels: Vec<Pair> = Pair::of(reader, old, new, path.0.len()).into_iter().collect();
+    while let Some(level) = levels.last_mut() {
+        path.0.truncate(level.path_length);
+        let (old, new) = level.next()?;
+        let Some(entry) = new.as_ref().or(old.as_ref()) else {
+            levels.pop();
+            continue;
+        };
+        path.push(&entry.name)?;
+        if old != new {
+            each(&path.0, old.as_ref(), new.as_ref())?;
+            levels.extend(Pair::of(reader, old.as_ref(), new.as_ref(), path.0.len()));
+        }
+    }
+    Ok(())
+}
+
+/// What differs at and below a path in two snapshots of one repository. `each` is handed the path, the change and the
+/// entries, old and new.
+pub fn diff_snapshots(
+    reader: &Reader,
+    old: &Snapshot,
+    new: &Snapshot,
+    path: &[u8],
+    watch: &Watch,
+    each: &mut EachChange<'_>,
+) -> Result<DiffTotals> {
+    let path = clean(path)?;
+    let at = |snapshot| match resolve(reader, snapshot, &path) {
+        Err(error) if error.is(Kind::NotFound) => Ok(None),
+        other => other.map(Some),
+    };
+    let (old, new) = match (at(old)?, at(new)?) {
+        // The error of the newer one says how far the path goes.
+        (None, None) => return resolve(reader, new, &path).map(|_| DiffTotals::default()),
+        both => both,
+    };
+    let mut totals = DiffTotals::default();
+    let mut tell = |path: &[u8], old: Option<&Entry>, new: Option<&Entry>| {
+        watch.cancel.check()?;
+        let change = match (old, new) {
+            (None, None) => None,
+            (None, Some(_)) => Some(Change::Added),
+            (Some(_), None) => Some(Change::Removed),
+            (Some(old), Some(new)) => compare(old, new).map(Change::Changed),
+        };
+        let Some(change) = change else { return Ok(()) };
+        totals.count(change, old.map_or(0, |entry| entry.size), new.map_or(0, |entry| entry.size));
+        each(path, change, old, new)
+    };
+    // The root's own metadata are made up.
+    if path != b"/" {
+        tell(&path, old.as_ref(), new.as_ref())?;
+    }
+    walk_pairs(reader, old.as_ref(), new.as_ref(), &path, &mut tell)?;
+    Ok(totals)
+}
+
+pub use super::folder::{EachFolderChange, FolderDiff, diff_folder};

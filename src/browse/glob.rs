@@ -1,0 +1,214 @@
+//! Match paths and names of any bytes with shell patterns: `*`, `?`, `[a-z]`, `[!a-z]`, `**`, `\` before any.
+
+use crate::error::{Error, Result};
+
+/// One step of a pattern.
+#[derive(Clone, Debug)]
+enum Step {
+    Byte(u8),
+    /// Any byte but a slash.
+    One,
+    /// Any number of bytes but slashes.
+    Many,
+    /// Any number of bytes.
+    Deep,
+    /// `**/`: nothing, or what the next step, always [`Step::InFolders`], matches.
+    Folders,
+    /// Anything that ends in a slash.
+    InFolders,
+    Class {
+        ranges: Vec<(u8, u8)>,
+        negated: bool,
+    },
+}
+
+/// A pattern. Without a slash it is matched with names; with one, with whole paths, at any depth unless it begins with
+/// a slash.
+#[derive(Clone, Debug)]
+pub struct Glob {
+    steps: Vec<Step>,
+    whole_path: bool,
+    ignore_case: bool,
+}
+
+/// Longer patterns are mistakes.
+const PATTERN_BYTES_MAX: usize = 4096;
+
+impl Glob {
+    pub fn new(pattern: &[u8], ignore_case: bool) -> Result<Glob> {
+        let bad = |why: &str| Err(Error::invalid("use the pattern", super::shown(pattern), why));
+        if pattern.is_empty() || pattern.len() > PATTERN_BYTES_MAX {
+            return bad("it is empty or too long");
+        }
+        let whole_path = pattern.contains(&b'/');
+        let mut steps = Vec::new();
+        if whole_path && pattern[0] != b'/' {
+            steps.extend([Step::Byte(b'/'), Step::Folders, Step::InFolders]);
+        }
+        let mut at = 0;
+        while let Some(&byte) = pattern.get(at) {
+            at += 1;
+            let step = match byte {
+                b'?' => Step::One,
+                b'*' if pattern.get(at) == Some(&b'*') => {
+                    let begins = at == 1 || pattern[at - 2] == b'/';
+                    while pattern.get(at) == Some(&b'*') {
+                        at += 1;
+                    }
+                    match pattern.get(at) {
+                        Some(b'/') if begins => {
+                            at += 1;
+                            steps.push(Step::Folders);
+                            Step::InFolders
+                        }
+                        _ => Step::Deep,
+                    }
+                }
+                b'*' => Step::Many,
+                b'\\' => match pattern.get(at) {
+                    Some(&escaped) => {
+                        at += 1;
+                        Step::Byte(fold(escaped, ignore_case))
+                    }
+                    None => return bad("nothing follows its last backslash"),
+                },
+                b'[' => match class(pattern, &mut at, ignore_case) {
+                    Some(class) => class,
+                    None => return bad("a bracket is not closed; write \\\\[ for the bracket itself"),
+                },
+                other => Step::Byte(fold(other, ignore_case)),
+            };
+            steps.push(step);
+        }
+        // A slash at the end says only that a directory is meant.
+        if steps.len() > 1 && matches!(steps.last(), Some(Step::Byte(b'/'))) {
+            steps.pop();
+        }
+        Ok(Glob { steps, whole_path, ignore_case })
+    }
+
+    /// Whether it matches an absolute path.
+    pub fn matches(&self, path: &[u8]) -> bool {
+        let text = match self.whole_path {
+            true => path,
+            false => path.rsplit(|byte| *byte == b'/').next().unwrap_or(path),
+        };
+        // All positions of the pattern that the text so far can have reached: no backtracking, so no pattern is slow.
+        let mut now = vec![false; self.steps.len() + 1];
+        now[0] = true;
+        self.pass(&mut now);
+        for &byte in text {
+            let mut next = vec![false; now.len()];
+            let byte = fold(byte, self.ignore_case);
+            for (at, step) in self.steps.iter().enumerate().filter(|(at, _)| now[*at]) {
+                match step {
+                    Step::Byte(wanted) if *wanted == byte => next[at + 1] = true,
+                    Step::One if byte != b'/' => next[at + 1] = true,
+                    Step::Class { ranges, negated } if byte != b'/' => {
+                        let inside = ranges.iter().any(|(first, last)| (*first..=*last).contains(&byte));
+                        next[at + 1] |= inside != *negated;
+                    }
+                    Step::Many if byte != b'/' => next[at] = true,
+                    Step::Deep => next[at] = true,
+                    Step::InFolders => {
+                        next[at] = true;
+                        next[at + 1] |= byte == b'/';
+                    }
+                    _ => (),
+                }
+            }
+            now = next;
+            self.pass(&mut now);
+            if !now.contains(&true) {
+                return false;
+            }
+        }
+        now[self.steps.len()]
+    }
+
+    /// Goes on over steps that may match nothing.
+    fn pass(&self, now: &mut [bool]) {
+        for at in 0..self.steps.len() {
+            match self.steps[at] {
+                _ if !now[at] => (),
+                Step::Many | Step::Deep => now[at + 1] = true,
+                Step::Folders => {
+                    now[at + 1] = true;
+                    now[at + 2] = true;
+                }
+                _ => (),
+            }
+        }
+    }
+}
+
+fn fold(byte: u8, ignore_case: bool) -> u8 {
+    if ignore_case { byte.to_ascii_lowercase() } else { byte }
+}
+
+/// What is between brackets, behind the first; None when it is not closed.
+fn class(pattern: &[u8], at: &mut usize, ignore_case: bool) -> Option<Step> {
+    let negated = matches!(pattern.get(*at), Some(b'!' | b'^'));
+    *at += usize::from(negated);
+    let (mut ranges, begin) = (Vec::new(), *at);
+    loop {
+        let first = *pattern.get(*at)?;
+        *at += 1;
+        // A closing bracket that comes first is one of the class.
+        if first == b']' && *at > begin + 1 {
+            return Some(Step::Class { ranges, negated });
+        }
+        let last = match (pattern.get(*at), pattern.get(*at + 1)) {
+            (Some(b'-'), Some(&last)) if last != b']' => {
+                *at += 2;
+                last
+            }
+            _ => first,
+        };
+        ranges.push((first, last));
+        if ignore_case {
+            ranges.push((first.to_ascii_lowercase(), last.to_ascii_lowercase()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_names_or_paths() {
+        let table: &[(&str, &[u8], bool)] = &[
+            ("*.rs", b"/a/b.rs", true),
+            ("*.rs", b"/a.rs/b", false),
+            ("b?", b"/a/b\xff", true),
+            ("/a/*", b"/a/b", true),
+            ("/a/*", b"/a/b/c", false),
+            ("/a/**", b"/a/b/c", true),
+            ("/a/**/c", b"/a/c", true),
+            ("/a/**/c", b"/a/x/y/c", true),
+            ("/a/**/c", b"/a/xc", false),
+            ("b/c", b"/a/b/c", true),
+            ("b/c", b"/b/c", true),
+            ("b/c", b"/ab/c", false),
+            ("**/c", b"/c", true),
+            ("dir/", b"/x/dir", true),
+            ("[a-c]x", b"/bx", true),
+            ("[!a-c]x", b"/bx", false),
+            ("[]]", b"/]", true),
+            ("\\*", b"/*", true),
+            ("\\*", b"/a", false),
+            ("README", b"/readme", false),
+        ];
+        for (pattern, path, expected) in table {
+            let glob = Glob::new(pattern.as_bytes(), false).unwrap();
+            assert_eq!(glob.matches(path), *expected, "{pattern} {}", path.escape_ascii());
+        }
+        assert!(Glob::new(b"READ[L-M]E*", true).unwrap().matches(b"/x/readme.TXT"));
+        assert!(
+            Glob::new(b"[a", false).is_err() && Glob::new(b"", false).is_err() && Glob::new(b"a\\", false).is_err()
+        );
+        // Slow where a matcher goes back.
+        assert!(!Glob::new(&b"*a".repeat(200), false).unwrap().matches(&[b'a'; 150]));
+    }
+}

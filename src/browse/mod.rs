@@ -1,0 +1,33 @@
+//! Look inside a repository: select, list, find, compare, read, export and count; nothing here writes to it.
+
+mod content;
+pub mod diff;
+pub mod export;
+pub mod find;
+mod folder;
+mod glob;
+pub mod list;
+pub mod path;
+pub mod select;
+pub mod stats;
+mod tar_acl;
+mod tar_header;
+mod walk;
+
+pub use diff::{Change, DiffTotals, EachChange, EachFolderChange, FolderDiff, What, diff_folder, diff_snapshots};
+pub use export::{Archive, export};
+pub use find::{EachFound, FindOptions, Version, find};
+pub use glob::Glob;
+pub use list::list;
+pub use path::resolve;
+pub use select::Filter;
+pub use stats::{Statistics, stats};
+
+/// A path or name for people: what would garble a terminal is escaped.
+fn shown(path: &[u8]) -> String {
+    let text = String::from_utf8_lossy(path);
+    match text.chars().any(char::is_control) {
+        true => text.escape_debug().to_string(),
+        false => text.into_owned(),
+    }
+}

@@ -1,0 +1,193 @@
+//! Choose snapshots: by host, job, tags, path and time, and one of them by the words of a person.
+
+use crate::entry::Time;
+use crate::error::{Error, Kind, Result};
+use crate::repo::{Repository, Snapshot, SnapshotSource};
+use crate::watch::Watch;
+use crate::when::Selector;
+
+/// How many candidates an error names.
+const CANDIDATES_MAX: usize = 8;
+
+/// Which snapshots are of interest; the empty filter lets all pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    pub host: Option<String>,
+    pub job: Option<String>,
+    /// All of these.
+    pub tags: Vec<String>,
+    /// A source is this path, is above it or below it; a stream has this name.
+    pub path: Option<Vec<u8>>,
+    /// Began at this time or later.
+    pub after: Option<Time>,
+    /// Began at this time or earlier.
+    pub before: Option<Time>,
+}
+
+impl Filter {
+    pub fn is_empty(&self) -> bool {
+        *self == Filter::default()
+    }
+
+    pub fn matches(&self, snapshot: &Snapshot) -> bool {
+        let started = snapshot.started.time();
+        self.host.as_ref().is_none_or(|host| *host == snapshot.host)
+            && self.job.as_ref().is_none_or(|job| *job == snapshot.job)
+            && self.tags.iter().all(|tag| snapshot.tags.contains(tag))
+            && self.path.as_ref().is_none_or(|path| snapshot.sources.iter().any(|source| covers(source, path)))
+            && self.after.is_none_or(|after| started >= after)
+            && self.before.is_none_or(|before| started <= before)
+    }
+}
+
+fn covers(source: &SnapshotSource, path: &[u8]) -> bool {
+    let wanted = || path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
+    let saved = match source {
+        SnapshotSource::Tree { path } => path,
+        SnapshotSource::Stream { name, .. } => name,
+    };
+    // One is above the other when they agree as far as the shorter one goes.
+    saved.0.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).zip(wanted()).all(|(a, b)| a == b)
+}
+
+impl Repository {
+    /// The snapshots that the filter lets pass, oldest first.
+    pub fn snapshots_matching(&self, filter: &Filter, watch: &Watch) -> Result<Vec<Snapshot>> {
+        let mut snapshots = self.snapshots(watch)?;
+        snapshots.retain(|snapshot| filter.matches(snapshot));
+        Ok(snapshots)
+    }
+
+    /// The one snapshot that is meant, among those that the filter lets pass.
+    pub fn select(&self, selector: &Selector, filter: &Filter, watch: &Watch) -> Result<Snapshot> {
+        choose(self.snapshots_matching(filter, watch)?, selector, !filter.is_empty())
+    }
+}
+
+/// The one that is meant among these, which are sorted by time.
+fn choose(mut snapshots: Vec<Snapshot>, selector: &Selector, filtered: bool) -> Result<Snapshot> {
+    let doing = "find the snapshot";
+    let count = snapshots.len();
+    let none = |thing: String, why: String| Error::new(Kind::NotFound, doing, thing).because(why);
+    if count == 0 {
+        let (why, hint) = match filtered {
+            true => ("no snapshot passes the filter", "leave out the filter or see `silt snapshots` for what there is"),
+            false => ("there is none yet", "make one with `silt backup`"),
+        };
+        return Err(none(named(selector), why.to_owned()).hint(hint));
+    }
+    match selector {
+        Selector::Latest { back } => match count.checked_sub(1 + *back as usize) {
+            Some(at) => Ok(snapshots.swap_remove(at)),
+            None => Err(none(named(selector), format!("there are only {count}"))
+                .hint(format!("the oldest one is latest~{}", count - 1))),
+        },
+        Selector::At(time) => match snapshots.partition_point(|snapshot| snapshot.started.time() <= *time) {
+            0 => {
+                let oldest = &snapshots[0];
+                Err(none(named(selector), format!("the oldest one is {}", described(oldest)))
+                    .hint(format!("name it by {}", oldest.id.short())))
+            }
+            after => Ok(snapshots.swap_remove(after - 1)),
+        },
+        Selector::Prefix(prefix) => {
+            snapshots.retain(|snapshot| snapshot.id.to_hex().starts_with(prefix.as_str()));
+            match snapshots.len() {
+                0 => Err(none(named(selector), format!("none of {count} has an id that begins so"))
+                    .hint("see `silt snapshots` for what there is")),
+                1 => Ok(snapshots.swap_remove(0)),
+                several => {
+                    let mut names: Vec<String> = snapshots.iter().take(CANDIDATES_MAX).map(described).collect();
+                    if several > CANDIDATES_MAX {
+                        names.push(format!("{} more", several - CANDIDATES_MAX));
+                    }
+                    Err(Error::invalid(doing, named(selector), format!("it can be {}", names.join(", ")))
+                        .hint("give more digits of the id"))
+                }
+            }
+        }
+    }
+}
+
+fn named(selector: &Selector) -> String {
+    match selector {
+        Selector::Latest { back: 0 } => "latest".to_owned(),
+        Selector::Latest { back } => format!("latest~{back}"),
+        Selector::At(time) => match jiff::Timestamp::new(time.seconds, 0) {
+            Ok(time) => format!("of {time} or before"),
+            Err(_) => "of that time or before".to_owned(),
+        },
+        Selector::Prefix(prefix) => prefix.clone(),
+    }
+}
+
+fn described(snapshot: &Snapshot) -> String {
+    let digits = &snapshot.id.to_hex()[..12];
+    match snapshot.started.compact() {
+        Ok(time) => format!("{digits} of {time}"),
+        Err(_) => digits.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ChunkId, SnapshotId};
+    use crate::repo::{PathText, Stamp, Totals};
+
+    fn snapshot(number: u8, seconds: i64) -> Snapshot {
+        let started = Stamp { seconds, ..Stamp::default() };
+        let mut id = [0xab; 16];
+        id[2] = number;
+        Snapshot {
+            version: 1,
+            id: SnapshotId(id),
+            started,
+            ended: started,
+            host: "h".into(),
+            user: String::new(),
+            job: String::new(),
+            tags: vec!["a".into()],
+            program: String::new(),
+            sources: vec![SnapshotSource::Tree { path: PathText(b"/home/ann".to_vec()) }],
+            root: ChunkId([0; 24]),
+            totals: Totals::default(),
+            troubles: Vec::new(),
+            troubles_count: 0,
+        }
+    }
+
+    #[test]
+    fn each_way_to_name_one_and_what_is_said_when_it_fails() {
+        let all = || vec![snapshot(1, 100), snapshot(2, 200), snapshot(3, 300)];
+        let choose = |selector| choose(all(), &selector, false);
+        let at = |seconds| Selector::At(Time { seconds, nanoseconds: 0 });
+        assert_eq!(choose(Selector::Latest { back: 0 }).unwrap().id.0[2], 3);
+        assert_eq!(choose(Selector::Latest { back: 2 }).unwrap().id.0[2], 1);
+        assert!(choose(Selector::Latest { back: 3 }).unwrap_err().advice().unwrap().contains("latest~2"));
+        assert_eq!(choose(at(200)).unwrap().id.0[2], 2);
+        assert_eq!(choose(at(299)).unwrap().id.0[2], 2);
+        assert!(choose(at(99)).unwrap_err().to_string().contains("abab01"));
+        assert_eq!(choose(Selector::Prefix("abab02".into())).unwrap().id.0[2], 2);
+        let ambiguous = choose(Selector::Prefix("abab".into())).unwrap_err();
+        assert!(ambiguous.is(Kind::Invalid) && ambiguous.to_string().contains("abab03"));
+        assert!(choose(Selector::Prefix("ffff".into())).unwrap_err().is(Kind::NotFound));
+        assert!(super::choose(Vec::new(), &at(5), true).unwrap_err().to_string().contains("filter"));
+    }
+
+    #[test]
+    fn filters_let_pass_what_fits() {
+        let one = snapshot(1, 100);
+        let path = |path: &[u8]| Filter { path: Some(path.to_vec()), ..Filter::default() };
+        for fits in [&b"/home/ann"[..], b"/home", b"/", b"/home/ann/x"] {
+            assert!(path(fits).matches(&one), "{}", fits.escape_ascii());
+        }
+        assert!(!path(b"/home/an").matches(&one) && !path(b"/etc").matches(&one));
+        assert!(Filter { tags: vec!["a".into()], ..Filter::default() }.matches(&one));
+        assert!(!Filter { tags: vec!["a".into(), "b".into()], ..Filter::default() }.matches(&one));
+        assert!(!Filter { host: Some("other".into()), ..Filter::default() }.matches(&one));
+        let time = |seconds| Some(Time { seconds, nanoseconds: 0 });
+        assert!(Filter { after: time(100), before: time(100), ..Filter::default() }.matches(&one));
+        assert!(!Filter { after: time(101), ..Filter::default() }.matches(&one));
+    }
+}

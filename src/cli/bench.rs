@@ -1,0 +1,175 @@
+//! `silt bench`: measure the machine, a storage or the whole line, beside rivals when asked.
+
+use super::exit::{Exit, Failure};
+use super::options::GlobalOptions;
+use super::output::{Console, print, print_json, table};
+use super::signals;
+use clap::{Args, Subcommand};
+use serde_json::json;
+use siltstone::bench::{
+    Rival, StepFigures, TreeOptions, TreeShape, measure_machine, measure_storage, measure_tree, plot_svg,
+    rivals_on_path,
+};
+use siltstone::error::Error;
+use siltstone::storage::location;
+use siltstone::when::{format_bytes, parse_size};
+use std::path::PathBuf;
+
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    /// Cut, name, compress, seal and open, in bytes a second of one core
+    Machine {
+        /// zstd's level
+        #[arg(long, default_value_t = 3)]
+        level: i32,
+        /// How often; medians are shown
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+    /// Put, get and list objects in the repository's storage (below bench/, removed afterwards)
+    Storage {
+        /// How often; medians are shown
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+    /// Back up, change and restore a tree made from a seed
+    Tree {
+        #[arg(long, default_value_t = 50_000)]
+        files: u64,
+        /// The median size of a file
+        #[arg(long, default_value = "2000", value_name = "SIZE", value_parser = size)]
+        median: u64,
+        /// Files in a thousand that change from one day to the next
+        #[arg(long, default_value_t = 10)]
+        churn: u64,
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// An empty folder to work in; it is emptied and removed
+        #[arg(long, value_name = "DIR")]
+        folder: Option<PathBuf>,
+        /// Tools to measure beside: tar,restic,rustic,borg,bupstash,kopia,vykar; those on the PATH are run
+        #[arg(long, value_delimiter = ',', value_name = "TOOLS")]
+        against: Vec<String>,
+        /// Draw the figures into this SVG file
+        #[arg(long, value_name = "FILE")]
+        plot: Option<PathBuf>,
+    },
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    parse_size(text).map_err(|error| error.to_string())
+}
+
+pub fn run(args: &BenchArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
+    let console = Console::new(options, false);
+    match &args.what {
+        What::Machine { level, rounds } => machine(&console, *level, *rounds)?,
+        What::Storage { rounds } => storage(&console, options, *rounds)?,
+        What::Tree { files, median, churn, seed, rounds, folder, against, plot } => {
+            let shape = TreeShape {
+                files: *files,
+                median_bytes: *median,
+                churn_per_mille: *churn,
+                seed: *seed,
+                ..TreeShape::default()
+            };
+            let work = folder
+                .clone()
+                .unwrap_or_else(|| std::env::temp_dir().join(format!("silt-bench-{}", std::process::id())));
+            if work.exists() && std::fs::read_dir(&work).is_ok_and(|mut entries| entries.next().is_some()) {
+                return Err(Error::invalid(
+                    "work in",
+                    work.display(),
+                    "the folder is not empty, and it would be emptied",
+                )
+                .into());
+            }
+            tree(&console, shape, work, *rounds, against, plot.as_ref())?;
+        }
+    }
+    Ok(console.exit())
+}
+
+fn rate(bytes_per_second: f64) -> String {
+    format!("{}/s", format_bytes(bytes_per_second as u64))
+}
+
+fn machine(console: &Console, level: i32, rounds: usize) -> siltstone::error::Result<()> {
+    let figures = measure_machine(level, rounds)?;
+    if console.json() {
+        return print_json(&json!(figures));
+    }
+    let compress = format!("compress (zstd {level}, {:.2} times smaller)", figures.ratio);
+    let rows = [
+        ("chunk (FastCDC)", figures.chunk),
+        ("name (keyed BLAKE3)", figures.hash),
+        (compress.as_str(), figures.compress),
+        ("seal and verify", figures.seal),
+        ("open (decrypt, decompress)", figures.open),
+    ];
+    let rows = rows.into_iter().map(|(step, figure)| vec![step.to_owned(), rate(figure)]);
+    print(&table(&["Step, one core", "Rate"], &[1], rows))?;
+    print(&format!("{} cores\n", figures.cores))
+}
+
+fn storage(console: &Console, options: &GlobalOptions, rounds: usize) -> siltstone::error::Result<()> {
+    let place = super::open::given_location(options)
+        .ok_or_else(|| Error::invalid("measure a storage", "", "no --repo was given"))?;
+    let storage = location::open(place, false)?;
+    let figures = measure_storage(storage.as_ref(), rounds)?;
+    if console.json() {
+        return print_json(&json!(figures));
+    }
+    let milliseconds = |seconds: f64| format!("{:.2} ms", seconds * 1000.0);
+    let rows = [
+        ("put a small object", milliseconds(figures.put_small_seconds)),
+        ("get a small object", milliseconds(figures.get_small_seconds)),
+        ("list", milliseconds(figures.list_seconds)),
+        ("put 32 MiB", rate(figures.put_bytes_per_second)),
+        ("put 4 x 32 MiB at once", rate(figures.put_parallel_bytes_per_second)),
+        ("get 32 MiB", rate(figures.get_bytes_per_second)),
+    ];
+    let rows = rows.into_iter().map(|(step, figure)| vec![step.to_owned(), figure]);
+    print(&table(&["Request", "Figure"], &[1], rows))
+}
+
+fn tree(
+    console: &Console,
+    shape: TreeShape,
+    folder: PathBuf,
+    rounds: usize,
+    against: &[String],
+    plot: Option<&PathBuf>,
+) -> siltstone::error::Result<()> {
+    let watch = console.watch();
+    signals::stop_on_signals(&watch)?;
+    let program = std::env::current_exe().map_err(|error| Error::io("find", "this program", error))?;
+    let (others, missing) = rivals_on_path(against)?;
+    for name in missing {
+        watch.notice(format!("{name} is not on the PATH and is left out"));
+    }
+    let rivals = std::iter::once(Rival::silt(program)).chain(others).collect();
+    let figures = measure_tree(&TreeOptions { shape: shape.clone(), folder, rounds, rivals }, &watch)?;
+    if let Some(path) = plot {
+        let title = format!("{} files, seconds, medians of {rounds}", shape.files);
+        std::fs::write(path, plot_svg(&title, &figures)).map_err(|error| Error::io("write", path.display(), error))?;
+    }
+    if console.json() {
+        return print_json(&json!({"shape": shape, "rounds": rounds, "figures": figures}));
+    }
+    let row = |figure: &StepFigures| {
+        let step = format!("{:?}", figure.step);
+        vec![step, figure.tool.clone(), format!("{:.3} s", figure.seconds), format_bytes(figure.repository_bytes)]
+    };
+    let mut rows: Vec<&StepFigures> = figures.iter().collect();
+    rows.sort_by_key(|figure| figure.step as u8);
+    print(&table(&["Step", "Tool", "Time", "Repository"], &[2, 3], rows.into_iter().map(row)))
+}

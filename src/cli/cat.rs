@@ -1,0 +1,34 @@
+//! `silt cat`: the bytes of one saved file or stream.
+
+use super::exit::{Exit, Failure};
+use super::open::open;
+use super::options::GlobalOptions;
+use super::output::{Console, Lines};
+use super::select::TargetOptions;
+use super::signals;
+use clap::Args;
+use siltstone::browse;
+
+#[derive(Args, Debug)]
+pub struct CatArgs {
+    #[command(flatten)]
+    what: TargetOptions,
+}
+
+pub fn run(args: &CatArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
+    args.what.check()?;
+    let Some(path) = args.what.path() else {
+        return Err(Failure::Usage("name a file in the snapshot: SNAPSHOT:PATH".to_owned()));
+    };
+    let console = Console::new(options, false);
+    let watch = console.watch();
+    signals::stop_on_signals(&watch)?;
+    let repo = open(options, &watch)?;
+    let snapshot = args.what.find(&repo, &console, &watch)?;
+    let reader = repo.reader();
+    let entry = browse::resolve(&reader, &snapshot, &path)?;
+    let mut out = Lines::new();
+    repo.copy_content(&reader, &entry, &mut out, &watch)?;
+    out.end()?;
+    Ok(console.exit())
+}

@@ -1,0 +1,134 @@
+//! `silt diff`: what differs between two snapshots, or between a snapshot and a folder.
+
+use super::exit::{Exit, Failure};
+use super::open::open;
+use super::options::{FilterOptions, GlobalOptions, absolute, bytes_parser};
+use super::output::{Console, Lines, show_path};
+use super::select::{Target, target};
+use super::signals;
+use clap::Args;
+use serde_json::json;
+use siltstone::browse::{self, Change, DiffTotals, FolderDiff, What};
+use siltstone::error::Result;
+use siltstone::repo::PathText;
+use siltstone::when::{Selector, format_bytes, format_count};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+#[derive(Args, Debug)]
+pub struct DiffArgs {
+    /// The older state
+    #[arg(value_name = "SNAPSHOT[:PATH]", value_parser = bytes_parser(target))]
+    old: Target,
+
+    /// The newer state. What looks like a snapshot is one (./latest is a folder); a folder is compared with PATH, or
+    /// without one with what was saved of it
+    #[arg(value_name = "SNAPSHOT|FOLDER")]
+    new: OsString,
+
+    /// With a folder: read files whose size and time agree, too
+    #[arg(long)]
+    content: bool,
+
+    #[command(flatten)]
+    filter: FilterOptions,
+}
+
+pub fn run(args: &DiffArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
+    let Some(selector) = &args.old.selector else {
+        return Err(Failure::Usage("name the snapshot before the colon".to_owned()));
+    };
+    let new = newer(args)?;
+    let console = Console::new(options, false);
+    let watch = console.watch();
+    signals::stop_on_signals(&watch)?;
+    let filter = args.filter.filter()?;
+    let folder = absolute(Path::new(&args.new))?;
+    let repo = open(options, &watch)?;
+    let old = repo.select(selector, &filter, &watch)?;
+    let mut lines = Lines::new();
+    let mut tell = |path: &[u8], change: Change| match console.json() {
+        true => lines.json(&json!({"event": "change", "path": PathText(path.to_vec()), "change": change_name(change)})),
+        false => lines.line(&format!("{} {}", change_letter(change), show_path(path))),
+    };
+    let reader = repo.reader();
+    let totals = match new {
+        Some(selector) => {
+            let new = repo.select(&selector, &filter, &watch)?;
+            let path = args.old.path.as_deref().unwrap_or(b"/");
+            browse::diff_snapshots(&reader, &old, &new, path, &watch, &mut |path, change, _, _| tell(path, change))?
+        }
+        None => {
+            let saved_at = args.old.path.as_deref().unwrap_or(folder.as_os_str().as_bytes());
+            let wanted = FolderDiff { content: args.content };
+            let old = (&old, saved_at);
+            browse::diff_folder(&repo, &reader, old, &folder, wanted, &watch, &mut |path, change, _, _| {
+                tell(path, change)
+            })?
+        }
+    };
+    match console.json() {
+        true => lines.json(&totals_json(&totals))?,
+        false if !console.quiet() => lines.line(&summary(&totals))?,
+        false => {}
+    }
+    lines.end()?;
+    Ok(console.exit())
+}
+
+/// The newer snapshot; none when a folder is meant.
+fn newer(args: &DiffArgs) -> Result<Option<Selector>, Failure> {
+    let Ok(target) = target(args.new.as_bytes()) else { return Ok(None) };
+    match (&target.path, &args.old.path) {
+        (None, _) => Ok(target.selector),
+        (new, old) if new == old => Ok(target.selector),
+        _ => Err(Failure::Usage("two snapshots are compared at one path: give it with the first one".to_owned())),
+    }
+}
+
+fn change_letter(change: Change) -> char {
+    match change {
+        Change::Added => '+',
+        Change::Removed => '-',
+        Change::Changed(What::Content) => 'M',
+        Change::Changed(What::Metadata) => 'U',
+        Change::Changed(What::Kind) => 'T',
+    }
+}
+
+fn change_name(change: Change) -> &'static str {
+    match change {
+        Change::Added => "added",
+        Change::Removed => "removed",
+        Change::Changed(What::Content) => "content",
+        Change::Changed(What::Metadata) => "metadata",
+        Change::Changed(What::Kind) => "kind",
+    }
+}
+
+fn totals_json(totals: &DiffTotals) -> serde_json::Value {
+    json!({
+        "event": "summary",
+        "added": totals.added,
+        "removed": totals.removed,
+        "changed_content": totals.changed_content,
+        "changed_metadata": totals.changed_metadata,
+        "changed_kind": totals.changed_kind,
+        "bytes_added": totals.bytes_added,
+        "bytes_removed": totals.bytes_removed,
+    })
+}
+
+fn summary(totals: &DiffTotals) -> String {
+    format!(
+        "{} added, {} removed, {} with other content, {} with other metadata, {} of another kind; {} more, {} less",
+        format_count(totals.added),
+        format_count(totals.removed),
+        format_count(totals.changed_content),
+        format_count(totals.changed_metadata),
+        format_count(totals.changed_kind),
+        format_bytes(totals.bytes_added),
+        format_bytes(totals.bytes_removed),
+    )
+}

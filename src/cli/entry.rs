@@ -1,0 +1,102 @@
+//! Show entries of snapshots: as a line for people, as JSON for programs.
+
+use super::output::show_path;
+use serde_json::{Value, json};
+use siltstone::entry::{Entry, EntryKind, Time};
+use siltstone::repo::PathText;
+use siltstone::when::{format_time, to_timestamp};
+
+pub fn kind_name(kind: EntryKind) -> &'static str {
+    match kind {
+        EntryKind::File => "file",
+        EntryKind::Directory => "directory",
+        EntryKind::Symlink => "symlink",
+        EntryKind::CharDevice => "char-device",
+        EntryKind::BlockDevice => "block-device",
+        EntryKind::Fifo => "fifo",
+        EntryKind::Stream => "stream",
+    }
+}
+
+/// `-rwsr-xr-x`, as ls shows it; a stream has an `s` in front.
+pub fn mode_text(kind: EntryKind, mode: u32) -> String {
+    let letter = match kind {
+        EntryKind::File => '-',
+        EntryKind::Directory => 'd',
+        EntryKind::Symlink => 'l',
+        EntryKind::CharDevice => 'c',
+        EntryKind::BlockDevice => 'b',
+        EntryKind::Fifo => 'p',
+        EntryKind::Stream => 's',
+    };
+    let mut text = String::from(letter);
+    // Beside each triple: the bit that changes its last letter, and that letter.
+    for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+        let bits = mode >> shift;
+        text.push(if bits & 4 == 0 { '-' } else { 'r' });
+        text.push(if bits & 2 == 0 { '-' } else { 'w' });
+        text.push(match (mode & special != 0, bits & 1 != 0) {
+            (true, true) => letter,
+            (true, false) => letter.to_ascii_uppercase(),
+            (false, true) => 'x',
+            (false, false) => '-',
+        });
+    }
+    text
+}
+
+/// What `ls -l` says of an entry.
+pub fn long_line(path: &[u8], entry: &Entry) -> String {
+    let name_or =
+        |name: &str, number: u32| if name.is_empty() { number.to_string() } else { show_path(name.as_bytes()) };
+    let size = match entry.kind {
+        EntryKind::CharDevice | EntryKind::BlockDevice => format!("{},{}", entry.device.0, entry.device.1),
+        _ => entry.size.to_string(),
+    };
+    let mut line = format!(
+        "{} {:<8} {:<8} {size:>12} {} {}",
+        mode_text(entry.kind, entry.meta.mode),
+        name_or(&entry.meta.user, entry.meta.uid),
+        name_or(&entry.meta.group, entry.meta.gid),
+        show_seconds(entry.meta.modified),
+        show_path(path),
+    );
+    if entry.kind == EntryKind::Symlink {
+        line.push_str(&format!(" -> {}", show_path(&entry.target)));
+    }
+    line
+}
+
+/// A time without its fraction: what a person can take in.
+pub fn show_seconds(time: Time) -> String {
+    format_time(Time { nanoseconds: 0, ..time }, &jiff::tz::TimeZone::system())
+}
+
+pub fn time_json(time: Time) -> Value {
+    match to_timestamp(time) {
+        Some(timestamp) => timestamp.to_string().into(),
+        // Beyond every calendar; the seconds still say when.
+        None => format!("@{}", time.seconds).into(),
+    }
+}
+
+pub fn entry_json(path: &[u8], entry: &Entry) -> Value {
+    let mut value = json!({
+        "path": PathText(path.to_vec()),
+        "kind": kind_name(entry.kind),
+        "size": entry.size,
+        "mode": format!("{:04o}", entry.meta.mode),
+        "uid": entry.meta.uid,
+        "gid": entry.meta.gid,
+        "user": entry.meta.user,
+        "group": entry.meta.group,
+        "modified": time_json(entry.meta.modified),
+    });
+    if entry.kind == EntryKind::Symlink {
+        value["target"] = json!(PathText(entry.target.clone()));
+    }
+    if matches!(entry.kind, EntryKind::CharDevice | EntryKind::BlockDevice) {
+        value["device"] = json!([entry.device.0, entry.device.1]);
+    }
+    value
+}

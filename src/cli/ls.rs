@@ -1,0 +1,46 @@
+//! `silt ls`: what a snapshot holds.
+
+use super::entry::{entry_json, long_line};
+use super::exit::{Exit, Failure};
+use super::open::open;
+use super::options::GlobalOptions;
+use super::output::{Console, Lines, show_path};
+use super::select::TargetOptions;
+use super::signals;
+use clap::Args;
+use siltstone::browse;
+
+#[derive(Args, Debug)]
+pub struct LsArgs {
+    #[command(flatten)]
+    what: TargetOptions,
+
+    /// Mode, owner, group, size and time of each
+    #[arg(short, long)]
+    long: bool,
+
+    /// All that is below, too
+    #[arg(short = 'R', long)]
+    recursive: bool,
+}
+
+pub fn run(args: &LsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
+    args.what.check()?;
+    let console = Console::new(options, false);
+    let watch = console.watch();
+    signals::stop_on_signals(&watch)?;
+    let repo = open(options, &watch)?;
+    let snapshot = args.what.find(&repo, &console, &watch)?;
+    let path = args.what.path().unwrap_or_else(|| b"/".to_vec());
+    let mut lines = Lines::new();
+    browse::list(&repo.reader(), &snapshot, &path, args.recursive, &mut |path, entry| {
+        watch.cancel.check()?;
+        match (console.json(), args.long) {
+            (true, _) => lines.json(&entry_json(path, entry)),
+            (false, true) => lines.line(&long_line(path, entry)),
+            (false, false) => lines.line(&show_path(path)),
+        }
+    })?;
+    lines.end()?;
+    Ok(console.exit())
+}

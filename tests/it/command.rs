@@ -1,0 +1,457 @@
+//! The command line as words and exit codes: what a person or a script sees of `silt`.
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A person with a home of their own and nothing configured.
+struct Person {
+    home: tempfile::TempDir,
+}
+
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    #[track_caller]
+    fn ends_with(self, code: i32) -> Said {
+        assert_eq!(self.code, code, "\n--- standard output\n{}--- standard error\n{}", self.out, self.err);
+        self
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_str(self.out.trim()).unwrap_or_else(|error| panic!("{error}: {}", self.out))
+    }
+
+    /// The last of several JSON lines; all must be JSON.
+    #[track_caller]
+    fn last_event(&self) -> Value {
+        let lines = self.out.lines().map(|line| serde_json::from_str(line).expect(line));
+        lines.collect::<Vec<Value>>().pop().expect("there is a line")
+    }
+}
+
+impl Person {
+    fn new() -> Person {
+        Person { home: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    fn command<S: AsRef<OsStr>>(&self, words: &[S]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_silt"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("SILT_") {
+                command.env_remove(name);
+            }
+        }
+        command.args(words).current_dir(self.home.path()).env("HOME", self.home.path()).env("TZ", "UTC");
+        command.env("XDG_DATA_HOME", self.path("data")).env("XDG_CONFIG_HOME", self.path("config"));
+        command.env("XDG_CACHE_HOME", self.path("cache")).stdin(Stdio::null());
+        command
+    }
+
+    fn silt(&self, words: &[&str]) -> Said {
+        said(self.command(words).output().unwrap())
+    }
+
+    fn silt_with(&self, environment: &[(&str, &str)], words: &[&str]) -> Said {
+        said(self.command(words).envs(environment.iter().copied()).output().unwrap())
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    fn make_source(&self) {
+        self.write("source/text", "hello");
+        self.write("source/empty", "");
+        self.write(
+            "source/below/large",
+            (0..3_000_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect::<Vec<_>>(),
+        );
+        self.write("source/below/deep/er/x", [0xff; 10]);
+        std::os::unix::fs::symlink("text", self.path("source/link")).unwrap();
+        std::fs::hard_link(self.path("source/text"), self.path("source/same")).unwrap();
+        std::fs::set_permissions(self.path("source/empty"), std::fs::Permissions::from_mode(0o4711)).unwrap();
+    }
+
+    fn snapshots(&self, more: &[&str]) -> Vec<Value> {
+        let words = [&["snapshots", "--json"], more].concat();
+        self.silt(&words).ends_with(0).json()["snapshots"].as_array().unwrap().clone()
+    }
+}
+
+fn said(output: Output) -> Said {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("silt prints text");
+    Said { code: output.status.code().expect("no signal ended it"), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// Everything below a folder that a restore must bring back.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, (u32, i64, i64, Vec<u8>)> {
+    let mut found = BTreeMap::new();
+    for entry in walkdir::WalkDir::new(folder).min_depth(1) {
+        let entry = entry.unwrap();
+        let meta = entry.metadata().unwrap();
+        let bytes = match entry.file_type() {
+            kind if kind.is_symlink() => {
+                std::fs::read_link(entry.path()).unwrap().into_os_string().into_encoded_bytes()
+            }
+            kind if kind.is_dir() => Vec::new(),
+            _ => std::fs::read(entry.path()).unwrap(),
+        };
+        let name = entry.path().strip_prefix(folder).unwrap().to_owned();
+        found.insert(name, (meta.mode(), meta.mtime(), meta.mtime_nsec(), bytes));
+    }
+    found
+}
+
+#[test]
+fn the_first_use_makes_everything_and_says_where_once() {
+    let person = Person::new();
+    person.make_source();
+    let first = person.silt(&["backup", "source"]).ends_with(0);
+    for words in ["data/siltstone/repository", "config/siltstone/key", "Recovery key: ", "same disk", "5 new"] {
+        assert!(first.out.contains(words), "{words}: {}", first.out);
+    }
+    let mode = |name: &str| std::fs::metadata(person.path(name)).unwrap().mode() & 0o777;
+    assert_eq!((mode("config/siltstone/key"), mode("data/siltstone/repository")), (0o600, 0o700));
+    let second = person.silt(&["backup", "source"]).ends_with(0);
+    assert!(!second.out.contains("Recovery key") && second.out.contains("0 new, 0 changed"), "{}", second.out);
+    assert!(second.out.contains("0 B read"), "{}", second.out);
+    assert_eq!(person.snapshots(&[]).len(), 2);
+    assert_eq!(person.silt(&["backup", "-q", "source"]).ends_with(0).out, "");
+}
+
+#[test]
+fn the_recovery_key_opens_what_lost_its_key_file() {
+    let person = Person::new();
+    person.make_source();
+    let event = person.silt(&["backup", "--json", "source"]).ends_with(0);
+    let event: Value = serde_json::from_str(event.out.lines().next().unwrap()).unwrap();
+    assert_eq!(event["event"], "first-use");
+    std::fs::remove_file(person.path("config/siltstone/key")).unwrap();
+    person.silt(&["snapshots"]).ends_with(5);
+    let recovery = event["recovery_key"].as_str().unwrap();
+    let said = person.silt_with(&[("SILT_RECOVERY_KEY", recovery)], &["snapshots", "--json"]).ends_with(0);
+    assert_eq!(said.json()["snapshots"].as_array().unwrap().len(), 1);
+    // The next backup must not make a second key that opens nothing.
+    person.silt(&["backup", "source"]).ends_with(5);
+    assert!(!person.path("config/siltstone/key").exists());
+}
+
+#[test]
+fn a_restore_brings_back_what_was_saved() {
+    let person = Person::new();
+    person.make_source();
+    person.silt(&["backup", "source"]).ends_with(0);
+    let source = person.path("source");
+    let before = contents(&source);
+    person.write("source/text", "changed");
+    std::fs::remove_dir_all(person.path("source/below")).unwrap();
+    person.silt(&["backup", "source"]).ends_with(0);
+
+    let named = format!("latest~1:{}", source.display());
+    let plan = person.silt(&["restore", &named, "--target", "out", "--dry-run"]).ends_with(0);
+    assert!(plan.out.contains("Nothing was changed") && !person.path("out").exists(), "{}", plan.out);
+    let done = person.silt(&["restore", &named, "--target", "out", "--verify", "--json"]).ends_with(0).last_event();
+    assert_eq!((&done["event"], &done["troubles_count"]), (&Value::from("summary"), &Value::from(0)));
+    assert_eq!(contents(&person.path("out")), before);
+
+    // A whole snapshot keeps its absolute paths, below the target.
+    person.silt(&["restore", "latest", "--target", "whole"]).ends_with(0);
+    let below = person.path("whole").join(source.strip_prefix("/").unwrap());
+    assert_eq!(contents(&below), contents(&source));
+
+    // Back to the older date in place, what came later removed.
+    person.write("source/later", "x");
+    person.silt(&["restore", &named, "--target", "source", "--delete"]).ends_with(0);
+    assert_eq!(contents(&source), before);
+
+    person.silt(&["restore", "latest:/no/such", "--target", "none"]).ends_with(1);
+}
+
+#[test]
+fn a_date_names_the_newest_snapshot_of_it() {
+    let person = Person::new();
+    for (time, text) in
+        [("2026-11-18 10:00 UTC", "old"), ("2026-11-19 10:00 UTC", "mid"), ("2026-11-20 10:00 UTC", "new")]
+    {
+        person.write("source/file", text);
+        person.silt(&["backup", "source", "--time", time]).ends_with(0);
+    }
+    let path = format!(":{}", person.path("source").display());
+    let table = [
+        (&["--at", "2026-11-19"][..], "mid"),
+        (&["--at", "2026-11-19T09:59:00Z"], "old"),
+        (&["--at", "2026-11-19T11:00:00+01:00"], "mid"),
+        (&["--at", "2030-01-01"], "new"),
+    ];
+    for (words, expected) in table {
+        let target = format!("out-{expected}-{}", words[1]);
+        person.silt(&[&["restore", &path, "--target", &target], words].concat()).ends_with(0);
+        assert_eq!(std::fs::read_to_string(person.path(&target).join("file")).unwrap(), expected, "{words:?}");
+    }
+    let none = person.silt(&["restore", "--at", "2020-01-01", "--target", "o"]).ends_with(1);
+    assert!(none.err.starts_with("silt: cannot find the snapshot"), "{}", none.err);
+    person.silt(&["restore", "latest", "--at", "2026-11-19", "--target", "o"]).ends_with(2);
+    person.silt(&["restore", "--at", "someday", "--target", "o"]).ends_with(2);
+    person.silt(&["restore", "--target", "o"]).ends_with(2);
+}
+
+#[test]
+fn an_explicit_repository_opens_with_what_it_was_made_with() {
+    let person = Person::new();
+    person.make_source();
+    person.write("password", "one\n");
+    let there = ("SILT_REPOSITORY", "repository");
+    person.silt_with(&[there], &["init"]).ends_with(1);
+    person.silt(&["init"]).ends_with(2);
+    let made = person.silt_with(&[there], &["init", "--password-file", "password", "--json"]).ends_with(0).json();
+    assert!(made["recovery_key"].as_str().is_some_and(|key| key.len() > 52), "{made}");
+    person.silt_with(&[there], &["init", "--password-file", "password"]).ends_with(1);
+    person.silt_with(&[there, ("SILT_PASSWORD", "one")], &["backup", "source"]).ends_with(0);
+    person.silt_with(&[there], &["snapshots", "--password-command", "echo one"]).ends_with(0);
+    person.silt_with(&[there], &["snapshots", "--password-command", "echo one; false"]).ends_with(1);
+    let wrong = person.silt_with(&[there, ("SILT_PASSWORD", "two")], &["snapshots"]).ends_with(5);
+    assert!(wrong.err.starts_with("silt: cannot ") && wrong.err.contains("\nhint: "), "{}", wrong.err);
+    assert_eq!(wrong.err.lines().count(), 2);
+    let wrong = person.silt_with(&[there, ("SILT_PASSWORD", "two")], &["snapshots", "--json"]).ends_with(5);
+    let error: Value = serde_json::from_str(&wrong.err).unwrap();
+    assert_eq!(error["error"]["kind"], "wrong-key");
+    assert!(error["error"]["hint"].is_string() && wrong.out.is_empty());
+
+    // Both a password and a key file, which is made.
+    let both = ["--repo", "both", "--key-file", "new/key", "--password-file", "password"];
+    person.silt(&[&["init"], &both[..]].concat()).ends_with(0);
+    person.silt(&[&["snapshots"], &both[..]].concat()).ends_with(0);
+    person.silt(&[&["snapshots"], &both[..4]].concat()).ends_with(5);
+}
+
+#[test]
+fn mistakes_have_their_codes() {
+    let person = Person::new();
+    let none = person.silt(&["snapshots"]).ends_with(1);
+    assert!(none.err.contains("\nhint: ") && none.err.contains("SILT_REPOSITORY"), "{}", none.err);
+    person.silt_with(&[("SILT_PASSWORD", "x")], &["snapshots", "-r", "nowhere"]).ends_with(1);
+    for words in [
+        &["backup", "--no-such-option", "x"][..],
+        &["no-such-verb"],
+        &[],
+        &["backup"],
+        &["backup", "x", "--exclude-larger-than", "much"],
+        &["backup", "x", "--compression", "23"],
+        &["backup", "--stream", "no-command"],
+        &["backup", "--stdin", "--stdin-name", "../x"],
+        &["restore", "latest"],
+        &["restore", "latest", "--target", "o", "--overwrite", "sometimes"],
+        &["snapshots", "-q", "-v"],
+    ] {
+        person.silt(words).ends_with(2);
+    }
+    let said = person.silt(&["backup", "--json", "--no-such-option"]).ends_with(2);
+    let error: Value = serde_json::from_str(&said.err).unwrap();
+    assert_eq!(error["error"]["kind"], "usage");
+    person.silt(&["--help"]).ends_with(0);
+    person.silt(&["--version"]).ends_with(0);
+    // A slip must not make a repository.
+    person.silt(&["backup", "no-such-folder"]).ends_with(1);
+    person.silt(&["backup", "--dry-run", "."]).ends_with(1);
+    assert!(!person.path("data").exists() && !person.path("config").exists());
+}
+
+#[test]
+fn streams_are_whole_or_the_backup_fails() {
+    let person = Person::new();
+    person.make_source();
+    let failed = person.silt(&["backup", "source", "--stream", "dump.sql=echo part; exit 3"]).ends_with(1);
+    assert!(failed.err.contains("dump.sql"), "{}", failed.err);
+    assert!(person.snapshots(&[]).is_empty());
+    let good = ["backup", "source", "--stream", "dump.sql=echo one", "--stream", "b/dump=echo two", "--json"];
+    let done = person.silt(&good).ends_with(0).last_event();
+    assert_eq!(done["totals"]["streams"], 2);
+    let mut child =
+        person.command(&["backup", "-q", "--stdin", "--stdin-name", "db/in"]).stdin(Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"from a pipe").unwrap();
+    assert!(child.wait().unwrap().success());
+    let last = person.snapshots(&["--last", "1"]).remove(0);
+    assert_eq!((&last["sources"][0]["name"], &last["totals"]["bytes"]), (&Value::from("db/in"), &Value::from(11)));
+    person.silt(&["restore", "latest", "--target", "in"]).ends_with(0);
+    assert_eq!(std::fs::read(person.path("in/db/in")).unwrap(), b"from a pipe");
+    person.silt(&["restore", "latest~1", "--target", "out"]).ends_with(0);
+    assert_eq!(std::fs::read(person.path("out/dump.sql")).unwrap(), b"one\n");
+    assert_eq!(std::fs::read(person.path("out/b/dump")).unwrap(), b"two\n");
+}
+
+#[test]
+fn what_cannot_be_read_is_told_and_ends_with_3() {
+    let person = Person::new();
+    person.make_source();
+    let _socket = std::os::unix::net::UnixListener::bind(person.path("source/socket")).unwrap();
+    let said = person.silt(&["backup", "source"]).ends_with(0);
+    assert!(said.out.contains("Sockets  1 left out"), "{}", said.out);
+    // Nothing is mapped at its beginning, so not even root can read it.
+    let unreadable = "/proc/self/mem";
+    let said = person.silt(&["backup", "source", unreadable]).ends_with(3);
+    assert!(said.err.contains("Could not be saved as it is (1)") && said.err.contains(unreadable), "{}", said.err);
+    let done = person.silt(&["backup", "source", unreadable, "--json"]).ends_with(3);
+    assert!(done.out.contains(r#""event":"trouble""#), "{}", done.out);
+    assert_eq!(done.last_event()["troubles"][0]["path"], unreadable);
+    assert_eq!(person.snapshots(&["--last", "1"])[0]["troubles_count"], 1);
+}
+
+#[test]
+fn what_is_left_out_is_left_out() {
+    let person = Person::new();
+    for name in
+        ["a.log", "B.TMP", "keep", "cache/CACHEDIR.TAG", "cache/x", "marked/.nobackup", "marked/x", "listed", "big"]
+    {
+        person.write(&format!("source/{name}"), "x");
+    }
+    person.write("source/cache/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n");
+    person.write("source/big", vec![0; 5000]);
+    person.write("patterns", "# a comment\nlisted\n");
+    person.write("paths", "source\n");
+    #[rustfmt::skip]
+    let words = [
+        "backup", "--files-from", "paths", "--exclude", "*.log", "--iexclude", "*.tmp", "--exclude-file", "patterns",
+        "--exclude-caches", "--exclude-if-present", ".nobackup", "--exclude-larger-than", "4K", "--json",
+    ];
+    let done = person.silt(&words).ends_with(0).last_event();
+    // keep, the tag of the cache; of a marked folder nothing but itself.
+    assert_eq!(done["totals"]["files"], 2, "{done}");
+    let done = person.silt(&["backup", "source", "--dry-run", "--json"]).ends_with(0).last_event();
+    assert_eq!(
+        (&done["snapshot"], &done["dry_run"], &done["totals"]["files"]),
+        (&Value::Null, &true.into(), &9.into())
+    );
+    let before = person.snapshots(&[]).len();
+    person.silt(&["backup", "source"]).ends_with(0);
+    let same = person.silt(&["backup", "source", "--skip-if-unchanged"]).ends_with(0);
+    assert!(same.out.contains("no snapshot was made"), "{}", same.out);
+    assert_eq!(person.snapshots(&[]).len(), before + 1);
+    let forced = person.silt(&["backup", "source", "--force", "--json"]).ends_with(0).last_event();
+    assert!(forced["totals"]["bytes_read"].as_u64() > Some(5000), "{forced}");
+    person.silt(&["backup", "source", "--parent", "latest~1", "--ignore-inode", "--ignore-ctime"]).ends_with(0);
+}
+
+#[test]
+fn snapshots_are_filtered() {
+    let person = Person::new();
+    person.write("one/x", "1");
+    person.write("two/x", "2");
+    let made = [
+        ["one", "--host", "h1", "--tag", "t1", "--time", "2026-11-18 10:00 UTC", "--job", "j1"],
+        ["two", "--host", "h1", "--tag", "t2", "--time", "2026-11-19 10:00 UTC", "--job", "j2"],
+        ["two", "--host", "h2", "--tag", "t2", "--time", "2026-11-20 10:00 UTC", "--job", "j2"],
+    ];
+    made.iter().for_each(|words| drop(person.silt(&[&["backup"], &words[..]].concat()).ends_with(0)));
+    let count = |words: &[&str]| person.snapshots(words).len();
+    assert_eq!((count(&[]), count(&["--host", "h1"]), count(&["--job", "j2"])), (3, 2, 2));
+    assert_eq!((count(&["--tag", "t2"]), count(&["--tag", "t1", "--tag", "t2"]), count(&["--last", "2"])), (2, 0, 2));
+    assert_eq!((count(&["--path", "one"]), count(&["--path", "two/x"]), count(&["--path", "three"])), (1, 2, 0));
+    assert_eq!((count(&["--after", "2026-11-19"]), count(&["--before", "2026-11-19"])), (2, 2));
+    let table = person.silt(&["snapshots", "--host", "h2"]).ends_with(0).out;
+    assert!(table.lines().count() == 2 && table.contains("2026-11-20 10:00:00+00:00"), "{table}");
+    let id = person.snapshots(&["--host", "h1", "--last", "1"])[0]["id"].as_str().unwrap()[..8].to_owned();
+    let named = format!("{id}:{}", person.path("two").display());
+    person.silt(&["restore", &named, "--target", "out"]).ends_with(0);
+    assert_eq!(std::fs::read(person.path("out/x")).unwrap(), b"2");
+}
+
+#[test]
+fn an_interrupted_backup_ends_with_130_and_makes_no_snapshot() {
+    let person = Person::new();
+    person.make_source();
+    person.silt(&["backup", "source"]).ends_with(0);
+    let words = ["backup", "--stream", "slow=echo begun > begun; sleep 30"];
+    let mut child = person.command(&words).stderr(Stdio::null()).spawn().unwrap();
+    let began = std::time::Instant::now();
+    while !person.path("begun").exists() && began.elapsed().as_secs() < 20 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(began.elapsed().as_secs() < 20);
+    assert_eq!(person.snapshots(&[]).len(), 1);
+}
+
+#[test]
+fn what_is_saved_can_be_looked_at() {
+    let person = Person::new();
+    person.make_source();
+    person.silt(&["backup", "source", "--time", "2026-11-18 10:00 UTC"]).ends_with(0);
+    person.write("source/text", "hello again");
+    person.write("source/new", "n");
+    std::fs::remove_file(person.path("source/link")).unwrap();
+    person.silt(&["backup", "source"]).ends_with(0);
+    let source = person.path("source").display().to_string();
+    let of = |path: &str| format!("latest:{source}{path}");
+
+    let listed = person.silt(&["ls", &of("")]).ends_with(0).out;
+    assert_eq!(listed.lines().count(), 5, "{listed}");
+    assert!(listed.contains(&format!("{source}/below\n")), "{listed}");
+    let listed = person.silt(&["ls", "-R", "-l", &of("")]).ends_with(0).out;
+    assert!(listed.contains("below/deep/er/x") && listed.contains("-rws--x--x"), "{listed}");
+    let listed = person.silt(&["ls", "--json", &format!("latest~1:{source}/link")]).ends_with(0).json();
+    assert_eq!((&listed["kind"], &listed["target"]), (&Value::from("symlink"), &Value::from("text")));
+    person.silt(&["ls", &of("/none")]).ends_with(1);
+
+    assert_eq!(person.silt(&["cat", &of("/text")]).ends_with(0).out, "hello again");
+    let dated = ["cat", "--at", "2026-11-18", &format!(":{source}/text")];
+    assert_eq!(person.silt(&dated).ends_with(0).out, "hello");
+    person.silt(&["cat", "latest"]).ends_with(2);
+    person.silt(&["cat", &of("/below")]).ends_with(1);
+
+    let found = person.silt(&["find", "TEXT", "-i", "--json"]).ends_with(0).json();
+    assert_eq!(found["versions"].as_array().map(Vec::len), Some(2), "{found}");
+    assert!(person.silt(&["find", "*.none"]).ends_with(0).out.is_empty());
+
+    let differ = person.silt(&["diff", "latest~1", "latest", "--json"]).ends_with(0).last_event();
+    assert_eq!((&differ["added"], &differ["removed"]), (&1.into(), &1.into()), "{differ}");
+    person.write("source/newer", "n");
+    let differ = person.silt(&["diff", "latest", "source"]).ends_with(0).out;
+    assert!(differ.contains("newer") && !differ.contains("source/new\n"), "{differ}");
+    person.silt(&["diff", "latest:/a", "latest:/b"]).ends_with(2);
+
+    for (format, flag) in [("tar", "-xf"), ("tar.zst", "-xf")] {
+        let archive = format!("archive.{format}");
+        person.silt(&["export", &of(""), "--format", format, "-o", &archive]).ends_with(0);
+        // Nothing is written over.
+        person.silt(&["export", &of(""), "--format", format, "-o", &archive]).ends_with(1);
+        let out = person.path(&format!("from-{format}"));
+        std::fs::create_dir(&out).unwrap();
+        let tar = Command::new("tar").arg(flag).arg(person.path(&archive)).arg("-C").arg(&out).status().unwrap();
+        assert!(tar.success());
+        assert_eq!(std::fs::read(out.join(source.trim_start_matches('/')).join("text")).unwrap(), b"hello again");
+    }
+    person.silt(&["export", "latest", "--format", "zip"]).ends_with(2);
+    let counted = person.silt(&["stats", "--json"]).ends_with(0).json();
+    assert_eq!((&counted["snapshots"], counted["packs"].as_u64() > Some(0)), (&2.into(), true), "{counted}");
+    assert!(person.silt(&["stats", "--host", "none"]).ends_with(0).out.contains("Snapshots"));
+}
+
+#[test]
+fn completions_and_manual_pages_are_made() {
+    let person = Person::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(person.silt(&["completions", shell]).ends_with(0).out.contains("exclude-caches"), "{shell}");
+    }
+    person.silt(&["completions", "tcl"]).ends_with(2);
+    assert!(person.silt(&["man"]).ends_with(0).out.contains(".TH silt 1"));
+    person.silt(&["man", "pages"]).ends_with(0);
+    let page = std::fs::read_to_string(person.path("pages/silt-restore.1")).unwrap();
+    assert!(page.contains("overwrite"), "{page}");
+}

@@ -1,0 +1,455 @@
+//! One conformance suite for all storages; what the probe finds; a repository in a bucket.
+
+use siltstone::error::{Error, Kind, Result};
+use siltstone::storage::local::Local;
+use siltstone::storage::memory::Memory;
+use siltstone::storage::retry::Retry;
+use siltstone::storage::throttle::{Delayed, Throttle};
+use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version, location, probe};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+const ALL: Abilities = Abilities { put_new: true, swap: true, rename: true, local: true };
+
+fn kind<T: std::fmt::Debug>(result: Result<T>) -> Kind {
+    result.expect_err("a refusal is expected").kind()
+}
+
+fn body(text: &str) -> Body {
+    Body::from(text.as_bytes())
+}
+
+fn read(storage: &dyn Storage, name: &str) -> Vec<u8> {
+    storage.get(name, 1 << 30).unwrap().0
+}
+
+/// What every storage must do, and what it must do as far as it says that it can.
+fn conforms(storage: &dyn Storage) {
+    reads_what_was_written(storage);
+    reads_ranges(storage);
+    refuses_names(storage);
+    lists(storage);
+    let can = storage.abilities();
+    if can.put_new {
+        puts_new_once(storage);
+    }
+    if can.swap {
+        swaps(storage);
+    } else {
+        storage.put("c/swap", body("x")).unwrap();
+        let version = storage.stat("c/swap").unwrap().version;
+        assert_eq!(kind(storage.swap("c/swap", &version, body("y"))), Kind::Unsupported);
+    }
+    if can.rename {
+        renames(storage);
+    } else {
+        assert_eq!(kind(storage.rename("c/swap", "c/other")), Kind::Unsupported);
+    }
+}
+
+fn reads_what_was_written(storage: &dyn Storage) {
+    assert_eq!(kind(storage.get("c/missing", 9)), Kind::NotFound);
+    assert_eq!(kind(storage.stat("c/missing")), Kind::NotFound);
+    assert_eq!(kind(storage.get_range("c/missing", 0, 1)), Kind::NotFound);
+    storage.remove("c/missing").unwrap();
+
+    let first =
+        storage.put("c/one", Body(vec![b"some ".to_vec().into(), b"".to_vec().into(), b"text".to_vec().into()]));
+    let first = first.unwrap();
+    let (bytes, version) = storage.get("c/one", 9).unwrap();
+    assert_eq!((bytes.as_slice(), &version), (b"some text".as_slice(), &first));
+    assert_eq!(storage.stat("c/one").unwrap(), Stat { size: 9, version: first.clone() });
+    assert_eq!(kind(storage.get("c/one", 8)), Kind::Corrupt, "one byte too many");
+    let second = storage.put("c/one", body("other words")).unwrap();
+    assert_ne!(first, second);
+    assert_eq!(read(storage, "c/one"), b"other words");
+    storage.remove("c/one").unwrap();
+    assert_eq!(kind(storage.get("c/one", 99)), Kind::NotFound);
+
+    storage.put("c/empty", Body::default()).unwrap();
+    assert_eq!(storage.get("c/empty", 0).unwrap().0, b"");
+    assert_eq!(storage.stat("c/empty").unwrap().size, 0);
+
+    let large: Vec<u8> = (0..33u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let pieces = large.chunks(1_000_003).map(|piece| piece.to_vec().into()).collect();
+    storage.put("c/large", Body(pieces)).unwrap();
+    assert!(read(storage, "c/large") == large);
+    assert_eq!(kind(storage.get("c/large", 1 << 20)), Kind::Corrupt);
+    let range = storage.get_range("c/large", 20_000_000, 5_000_000).unwrap();
+    assert!(range == large[20_000_000..25_000_000]);
+    storage.remove("c/large").unwrap();
+}
+
+fn reads_ranges(storage: &dyn Storage) {
+    storage.put("c/range", body("0123456789")).unwrap();
+    for (offset, length, wanted) in [(0, 10, "0123456789"), (3, 4, "3456"), (9, 1, "9"), (10, 0, ""), (0, 0, "")] {
+        assert_eq!(storage.get_range("c/range", offset, length).unwrap(), wanted.as_bytes(), "{length} at {offset}");
+    }
+    for (offset, length) in [(0, 11), (9, 2), (10, 1), (11, 0), (5000, 1), (u64::MAX, 1)] {
+        assert_eq!(kind(storage.get_range("c/range", offset, length)), Kind::Corrupt, "{length} at {offset}");
+    }
+}
+
+fn refuses_names(storage: &dyn Storage) {
+    let long = "a".repeat(201);
+    for name in ["", "/a", "a/", "a//b", "../a", "a/.b", "A", "a b", "ä", "a\\b", long.as_str()] {
+        assert_eq!(kind(storage.put(name, body("x"))), Kind::Invalid, "{name}");
+        assert_eq!(kind(storage.get(name, 1)), Kind::Invalid, "{name}");
+        assert_eq!(kind(storage.remove(name)), Kind::Invalid, "{name}");
+        assert_eq!(kind(storage.stat(name)), Kind::Invalid, "{name}");
+    }
+}
+
+fn lists(storage: &dyn Storage) {
+    assert_eq!(storage.list("nothing/").unwrap(), []);
+    let names: Vec<String> = (0..1100).map(|i| format!("l/{:x}/{i:04}", i % 3)).collect();
+    std::thread::scope(|scope| {
+        for part in names.chunks(100) {
+            scope.spawn(move || {
+                for name in part {
+                    storage.put(name, Body::from(name.as_bytes())).unwrap();
+                }
+            });
+        }
+    });
+    storage.put("ll", body("not below l/")).unwrap();
+    let mut wanted: Vec<Listed> =
+        names.iter().map(|name| Listed { name: name.clone(), size: name.len() as u64 }).collect();
+    wanted.sort();
+    assert_eq!(storage.list("l/").unwrap(), wanted);
+    let below = storage.list("l/1/").unwrap();
+    assert!(below.len() == 367 && below.iter().all(|listed| listed.name.starts_with("l/1/")));
+    let all = storage.list("").unwrap();
+    assert!(all.is_sorted() && all.len() > 1100 && all.iter().any(|listed| listed.name == "ll"));
+    std::thread::scope(|scope| {
+        for part in names.chunks(100) {
+            scope.spawn(move || part.iter().for_each(|name| storage.remove(name).unwrap()));
+        }
+    });
+    assert_eq!(storage.list("l/").unwrap(), []);
+}
+
+fn puts_new_once(storage: &dyn Storage) {
+    const RACERS: usize = 12;
+    for round in 0..5 {
+        let name = format!("c/new-{round}");
+        let start = Barrier::new(RACERS);
+        let racers: Vec<Result<Version>> = std::thread::scope(|scope| {
+            let race = |i: usize| {
+                let (name, start) = (&name, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    storage.put_new(name, body(&format!("racer {i}")))
+                })
+            };
+            let threads: Vec<_> = (0..RACERS).map(race).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let winners: Vec<usize> = (0..RACERS).filter(|i| racers[*i].is_ok()).collect();
+        assert_eq!(winners.len(), 1, "{racers:?}");
+        assert_eq!(read(storage, &name), format!("racer {}", winners[0]).as_bytes());
+        for lost in racers.into_iter().filter(Result::is_err) {
+            // A store may say "two of you met, try again" instead; that is no win.
+            assert!(matches!(kind(lost), Kind::AlreadyExists | Kind::Temporary));
+        }
+        assert_eq!(kind(storage.put_new(&name, body("late"))), Kind::AlreadyExists);
+        storage.remove(&name).unwrap();
+    }
+}
+
+fn swaps(storage: &dyn Storage) {
+    let first = storage.put("c/swap", body("first")).unwrap();
+    let second = storage.swap("c/swap", &first, body("second")).unwrap();
+    assert_eq!(storage.get("c/swap", 99).unwrap(), (b"second".to_vec(), second.clone()));
+    assert_eq!(kind(storage.swap("c/swap", &first, body("third"))), Kind::Conflict);
+    assert_eq!(read(storage, "c/swap"), b"second");
+    storage.remove("c/swap").unwrap();
+    assert_eq!(kind(storage.swap("c/swap", &second, body("third"))), Kind::NotFound);
+    assert_eq!(kind(storage.stat("c/swap")), Kind::NotFound);
+}
+
+fn renames(storage: &dyn Storage) {
+    storage.put("c/from", body("moved")).unwrap();
+    storage.put("c/taken", body("kept")).unwrap();
+    assert_eq!(kind(storage.rename("c/from", "c/taken")), Kind::AlreadyExists);
+    assert_eq!(read(storage, "c/taken"), b"kept");
+    storage.rename("c/from", "c/new/to").unwrap();
+    assert_eq!(read(storage, "c/new/to"), b"moved");
+    assert_eq!(kind(storage.rename("c/from", "c/elsewhere")), Kind::NotFound);
+}
+
+/// The servers to test against, as `tests/servers/s3 start` names them.
+fn servers() -> Vec<(String, String)> {
+    let text = std::env::var("SILT_TEST_S3").unwrap_or_default();
+    if text.is_empty() {
+        println!("SKIPPED: S3 servers: SILT_TEST_S3 is not set");
+    }
+    let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(name, location)| (name.to_owned(), location.to_owned())).collect()
+}
+
+/// A prefix of its own, so that runs do not meet.
+fn fresh(location: &str, purpose: &str) -> String {
+    static SERIAL: AtomicU32 = AtomicU32::new(0);
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos();
+    format!("{location}/{purpose}-{now:x}-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A storage whose abilities are those that the probe has found.
+struct Probed(Arc<dyn Storage>, Abilities);
+
+impl Storage for Probed {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+    fn abilities(&self) -> Abilities {
+        self.1
+    }
+    fn put(&self, name: &str, body: Body) -> Result<Version> {
+        self.0.put(name, body)
+    }
+    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+        self.0.put_new(name, body)
+    }
+    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+        match self.1.swap {
+            true => self.0.swap(name, expected, body),
+            false => Err(Error::new(Kind::Unsupported, "replace conditionally", name)),
+        }
+    }
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        self.0.rename(from, to)
+    }
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+        self.0.get(name, bytes_max)
+    }
+    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
+        self.0.get_range(name, offset, length)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        self.0.list(prefix)
+    }
+    fn remove(&self, name: &str) -> Result<()> {
+        self.0.remove(name)
+    }
+    fn stat(&self, name: &str) -> Result<Stat> {
+        self.0.stat(name)
+    }
+}
+
+#[test]
+fn a_folder_conforms() {
+    let folder = tempfile::tempdir().unwrap();
+    conforms(&Local::create(&folder.path().join("r")).unwrap());
+}
+
+#[test]
+fn memory_conforms_whatever_it_is_able_to() {
+    conforms(&Memory::new());
+    conforms(&Memory::with_abilities(Abilities { swap: false, ..ALL }));
+    conforms(&Memory::with_abilities(Abilities { rename: false, put_new: false, ..ALL }));
+}
+
+#[test]
+fn wrappers_conform() {
+    let memory: Arc<dyn Storage> = Arc::new(Memory::new());
+    conforms(&Retry::new(Arc::new(Throttle::new(memory, Some(1 << 40), Some(1 << 40)))));
+}
+
+#[test]
+fn s3_stores_conform() {
+    for (name, server) in servers() {
+        println!("{name}");
+        let storage = location::open(&fresh(&server, "conforms"), true).unwrap();
+        let found = probe(storage.as_ref()).unwrap();
+        conforms(&Probed(storage, found));
+    }
+}
+
+#[test]
+fn the_probe_finds_what_holds_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let local = Local::create(folder.path()).unwrap();
+    assert_eq!(probe(&local).unwrap(), local.abilities());
+    assert_eq!(local.list("").unwrap(), []);
+    let memory = Memory::new();
+    assert_eq!(probe(&memory).unwrap(), ALL);
+    assert_eq!(memory.list("").unwrap(), []);
+    // It claims to put only what is new, and overwrites.
+    let lying = Arc::new(Memory::with_abilities(Abilities { put_new: false, ..ALL }));
+    let lying = Probed(lying, ALL);
+    assert_eq!(probe(&lying).unwrap(), Abilities { put_new: false, ..ALL });
+    assert_eq!(lying.list("").unwrap(), []);
+}
+
+#[test]
+fn the_probe_tells_s3_stores_apart() {
+    let honest = Abilities { put_new: true, swap: true, rename: false, local: false };
+    for (name, server) in servers() {
+        let storage = location::open(&fresh(&server, "probe"), true).unwrap();
+        let found = probe(storage.as_ref()).unwrap();
+        match name.as_str() {
+            "versitygw" => assert_eq!(found, honest),
+            "rclone" => assert_eq!(found, Abilities { put_new: false, swap: false, ..honest }),
+            _ => println!("{name}: {found:?}"),
+        }
+        assert_eq!(storage.list("").unwrap(), [], "{name}");
+    }
+}
+
+#[test]
+fn an_unknown_scheme_is_told_what_is_known() {
+    let error = location::open("gopher://x", true).err().unwrap();
+    assert!(error.is(Kind::Invalid) && error.advice().unwrap().contains("s3://"), "{error:?}");
+}
+
+/// Does what it is told and loses the answer, `lost` times.
+struct Lossy {
+    inner: Memory,
+    lost: AtomicU32,
+}
+
+impl Lossy {
+    fn losing<T>(&self, done: Result<T>) -> Result<T> {
+        let lost = self.lost.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if lost { Err(Error::new(Kind::Temporary, "hear the answer", "")) } else { done }
+    }
+}
+
+impl Storage for Lossy {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn abilities(&self) -> Abilities {
+        self.inner.abilities()
+    }
+    fn put(&self, name: &str, body: Body) -> Result<Version> {
+        self.losing(self.inner.put(name, body))
+    }
+    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+        self.losing(self.inner.put_new(name, body))
+    }
+    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+        self.losing(self.inner.swap(name, expected, body))
+    }
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        self.losing(self.inner.rename(from, to))
+    }
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+        self.losing(self.inner.get(name, bytes_max))
+    }
+    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
+        self.losing(self.inner.get_range(name, offset, length))
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        self.losing(self.inner.list(prefix))
+    }
+    fn remove(&self, name: &str) -> Result<()> {
+        self.losing(self.inner.remove(name))
+    }
+    fn stat(&self, name: &str) -> Result<Stat> {
+        self.losing(self.inner.stat(name))
+    }
+}
+
+#[test]
+fn lost_answers_are_found_out() {
+    let lossy = Arc::new(Lossy { inner: Memory::new(), lost: AtomicU32::new(0) });
+    let storage = Retry::new(lossy.clone());
+    let lose = |times| lossy.lost.store(times, Ordering::SeqCst);
+    lose(2);
+    let first = storage.put_new("a", body("ours")).unwrap();
+    assert_eq!(storage.get("a", 9).unwrap(), (b"ours".to_vec(), first.clone()));
+    lose(1);
+    let second = storage.swap("a", &first, body("next")).unwrap();
+    assert_eq!(storage.get("a", 9).unwrap(), (b"next".to_vec(), second));
+    lose(1);
+    storage.rename("a", "b").unwrap();
+    assert_eq!(read(&storage, "b"), b"next");
+    // Somebody else's object of that name, before ours is tried again, is no success.
+    lose(1);
+    assert_eq!(kind(storage.put_new("b", body("mine"))), Kind::AlreadyExists);
+    assert_eq!(read(&storage, "b"), b"next");
+    lose(99);
+    assert_eq!(kind(Retry::with_attempts(lossy.clone(), 2).stat("b")), Kind::Temporary);
+    assert_eq!(lossy.lost.load(Ordering::SeqCst), 97);
+}
+
+#[test]
+fn a_throttle_keeps_its_rate_over_all_threads() {
+    let storage = Throttle::new(Arc::new(Memory::new()), Some(1 << 20), None);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for i in 0..4 {
+            let storage = &storage;
+            scope.spawn(move || storage.put(&format!("{i}"), Body::from(vec![0; 256 << 10])).unwrap());
+        }
+    });
+    let took = start.elapsed();
+    assert!(took > Duration::from_millis(700) && took < Duration::from_millis(3000), "{took:?}");
+}
+
+#[test]
+fn a_delay_is_that_of_one_request() {
+    let storage = Delayed::new(Arc::new(Memory::new()), Duration::from_millis(30));
+    let start = Instant::now();
+    storage.put("a", body("x")).unwrap();
+    storage.stat("a").unwrap();
+    let took = AtomicU64::new(start.elapsed().as_millis() as u64).into_inner();
+    assert!((60..2000).contains(&took), "{took} ms");
+}
+
+fn silt(home: &Path, repo: &str, secret: Option<&str>, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_silt"));
+    command.args(["--repo", repo]).args(args);
+    command.env("HOME", home).env("SILT_PASSWORD", "test").env("SILT_CACHE_DIR", home.join("cache"));
+    if let Some(secret) = secret {
+        command.env("AWS_SECRET_ACCESS_KEY", secret);
+    }
+    command.output().unwrap()
+}
+
+fn succeeds(output: Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_repository_in_a_bucket() {
+    for (name, server) in servers() {
+        let home = tempfile::tempdir().unwrap();
+        let repo = fresh(&server, "repository");
+        let tree = home.path().join("tree");
+        fs::create_dir_all(tree.join("sub/empty")).unwrap();
+        fs::write(tree.join("text"), "hello").unwrap();
+        fs::write(tree.join("sub/large"), vec![7; 3_000_000]).unwrap();
+        std::os::unix::fs::symlink("text", tree.join("link")).unwrap();
+        let run = |secret, args: &[&str]| silt(home.path(), &repo, secret, args);
+        let path = tree.to_str().unwrap();
+
+        let mut init = vec!["init"];
+        if name == "rclone" {
+            assert!(!run(None, &init).status.success(), "a store that ignores conditions needs a word of consent");
+            init.push("--single-writer");
+        }
+        succeeds(run(None, &init));
+        succeeds(run(None, &["backup", path]));
+        fs::write(tree.join("text"), "hello again").unwrap();
+        succeeds(run(None, &["backup", path]));
+
+        let target = home.path().join("target");
+        succeeds(run(None, &["restore", "latest", "--target", target.to_str().unwrap()]));
+        let back = succeeds(Command::new("find").arg(&target).args(["-name", "text"]).output().unwrap());
+        let back = Path::new(back.trim()).parent().unwrap();
+        succeeds(Command::new("diff").args(["-r", "--no-dereference"]).arg(&tree).arg(back).output().unwrap());
+
+        let denied = run(Some("wrong"), &["snapshots"]);
+        let said = String::from_utf8_lossy(&denied.stderr).into_owned();
+        assert!(!denied.status.success() && said.contains("AWS_ACCESS_KEY_ID"), "{name}: {said}");
+    }
+}
