@@ -127,7 +127,9 @@ pub(super) fn unlock_where(
         let tried = match storage.get(&listed.name, KEY_BYTES_MAX) {
             Ok((bytes, _)) => try_key(&bytes, credentials, wanted),
             Err(error) if error.is(Kind::NotFound) => continue,
-            Err(error) => Err(error),
+            // Too large or cut short is the object's trouble; all else is the storage's.
+            Err(error) if error.is(Kind::Corrupt) => Err(error),
+            Err(error) => return Err(error),
         };
         match tried {
             Ok(Tried::Opened(keys)) if fits(&keys) => return Ok(keys),

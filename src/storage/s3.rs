@@ -45,6 +45,9 @@ impl S3Location {
             "s3" => path,
             "s3+http" | "s3+https" => {
                 let (host, path) = path.split_once('/').ok_or_else(|| bad("it names no bucket"))?;
+                if host.is_empty() {
+                    return Err(bad("it names no host"));
+                }
                 endpoint = Some(format!("{}://{host}", &scheme["s3+".len()..]));
                 path
             }
@@ -65,7 +68,8 @@ impl S3Location {
         if endpoint.as_ref().is_some_and(|url| url.contains('@')) || bucket.contains('@') {
             return Err(bad("keys do not belong into it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
         }
-        if endpoint.as_ref().is_some_and(|url| url.ends_with("://")) {
+        // The slashes of a URL without a host were trimmed with the others.
+        if endpoint.as_ref().is_some_and(|url| !url.contains("://")) {
             return Err(bad("it names no host"));
         }
         if bucket.is_empty() {

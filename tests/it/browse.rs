@@ -319,7 +319,9 @@ fn archives_are_read_by_the_tar_programs() {
 
 fn same(old: &Path, new: &Path, program: &str) {
     let [a, b] = [old, new].map(|path| std::fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{path:?}: {e}")));
-    let what = |m: &std::fs::Metadata| (m.mode(), m.uid(), m.gid(), m.mtime(), m.mtime_nsec(), m.nlink());
+    // bsdtar 3.6 reads the fraction of a time before 1970 with the wrong sign.
+    let time = |m: &std::fs::Metadata| (program != "bsdtar" || a.mtime() >= 0).then(|| (m.mtime(), m.mtime_nsec()));
+    let what = |m: &std::fs::Metadata| (m.mode(), m.uid(), m.gid(), time(m), m.nlink());
     assert_eq!(what(&a), what(&b), "{program} {old:?}");
     if a.is_symlink() {
         assert_eq!(std::fs::read_link(old).unwrap(), std::fs::read_link(new).unwrap());
