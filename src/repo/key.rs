@@ -135,7 +135,14 @@ pub(super) fn unlock_where(
             Ok(Tried::Opened(keys)) if fits(&keys) => return Ok(keys),
             Ok(Tried::Opened(_) | Tried::Wrong) => {}
             Ok(Tried::OpensWith(other)) => others.push(other),
-            Err(error) => damaged = Some(Error::corrupt("read the key object", &listed.name, error)),
+            Err(error) => {
+                // What may pass or be permitted must not look like damage.
+                let kind = match error.kind() {
+                    kind @ (Kind::Temporary | Kind::Denied | Kind::Failed) => kind,
+                    _ => Kind::Corrupt,
+                };
+                damaged = Some(Error::new(kind, "read the key object", &listed.name).because(error));
+            }
         }
     }
     if let Some(error) = damaged {

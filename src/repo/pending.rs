@@ -131,7 +131,10 @@ impl Token {
                 let draft = draft_name(&self.writer, snapshot);
                 storage.put(&draft, body.into())?;
                 if let Err(error) = storage.rename(&self.name(), &committed_name(&self.writer)) {
-                    let _best_effort = storage.remove(&draft);
+                    // Only when it surely did not happen: if but the answer was lost, the draft is the snapshot.
+                    if matches!(error.kind(), Kind::Conflict | Kind::NotFound) {
+                        let _best_effort = storage.remove(&draft);
+                    }
                     return Err(self.explain(error));
                 }
                 publish_draft(storage, &committed_name(&self.writer), &draft, snapshot)
