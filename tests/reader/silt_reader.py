@@ -319,12 +319,11 @@ class Repository:
     def snapshots(self):
         bodies = {}
         for name in self.list("pending"):
-            # A draft counts only once its token says that it is committed.
-            if name.endswith(".draft") and not os.path.exists(
-                os.path.join(self.folder, name[: -len("draft")] + "committed")
-            ):
-                continue
-            if self.config["sharing"] == "rename" and not name.endswith(".draft"):
+            if self.config["sharing"] == "rename":
+                # A draft is the snapshot's bytes and counts only once its token says that it is committed.
+                writer, _, place = name.partition(".draft.")
+                if place and os.path.exists(os.path.join(self.folder, writer + ".committed")):
+                    bodies[f"snapshots/{place}"] = self.get(name, OBJECT_MAX)
                 continue
             pending = json.loads(open_object(self.keys, "pending", self.get(name, OBJECT_MAX), OBJECT_MAX))
             if pending["state"] == "committed":
@@ -336,8 +335,8 @@ class Repository:
             snapshot = json.loads(open_object(self.keys, "snapshot", bodies[name], 16 * MIB))
             check(snapshot["version"] == 1, f"{name} is of an unknown version")
             began = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=snapshot["started"]["seconds"])
-            stated = f"snapshots/{began.strftime('%Y%m%dT%H%M%SZ')}-{snapshot['id']}"
-            check(stated.lower() == name.lower(), f"{name} stands under the name of another")
+            stated = f"snapshots/{began.strftime('%Y%m%dt%H%M%Sz')}-{snapshot['id']}"
+            check(stated == name, f"{name} stands under the name of another")
             found.append(snapshot)
         found.sort(key=lambda s: (s["started"]["seconds"], s["started"]["nanoseconds"], s["id"]))
         return found
