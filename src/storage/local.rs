@@ -141,8 +141,12 @@ fn write_pieces(file: &mut File, body: &Body) -> std::io::Result<()> {
 fn rename_new(from: &Path, to: &Path) -> std::io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
-        // File systems without that flag: a second link is refused where the name is taken.
-        Err(Errno::INVAL | Errno::NOSYS) => std::fs::hard_link(from, to).and_then(|()| std::fs::remove_file(from)),
+        // File systems without that flag (NFS): of two movers of one file a plain rename still lets one win, which is
+        // what commits rely on; two links would both succeed.
+        Err(Errno::INVAL | Errno::NOSYS) => match to.symlink_metadata() {
+            Ok(_) => Err(std::io::ErrorKind::AlreadyExists.into()),
+            Err(_) => std::fs::rename(from, to),
+        },
         Err(errno) => Err(errno.into()),
     }
 }
