@@ -150,7 +150,17 @@ impl Repository {
         run.compare_with_parent = compare_with_parent;
         run.input_name = input_name;
         let saved = run.save_sources(parent.as_ref(), input);
-        run.conclude(saved, started, begun)
+        let concluded = run.conclude(saved, started, begun);
+        if let Err(error) = &concluded
+            && error.is(Kind::Corrupt)
+        {
+            // It may be the local index that is damaged: made anew, it costs the next run no more than time.
+            watch.notice("the local index is made anew, in case that it is what was damaged; run the backup again");
+            if let Err(error) = self.rebuild_index(watch) {
+                watch.notice(error.to_string());
+            }
+        }
+        concluded
     }
 
     fn open_state(&self, options: &BackupOptions, watch: &Watch) -> Result<Option<State>> {
@@ -170,6 +180,12 @@ impl Repository {
 struct Noted {
     rows: Vec<(crate::cache::FolderKey, crate::cache::PageRow)>,
     removed: Vec<(crate::cache::FolderKey, Vec<u8>)>,
+}
+
+thread_local! {
+    /// Set by each trouble: an entry that met one while it was built is looked at again next time, so that the next
+    /// snapshot does not repeat the gap in silence.
+    static TROUBLED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 /// One backup while it runs: what all its threads share.
@@ -318,6 +334,7 @@ impl<'a> Run<'a> {
     /// Trouble with a source: the run goes on, and everybody is told.
     fn trouble(&self, path: &[u8], what: impl Into<String>) {
         let what = what.into();
+        TROUBLED.set(true);
         self.watch.trouble(path, what.clone());
         walk::add(&self.counts.troubles, 1);
         let mut troubles = self.troubles.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -2,7 +2,7 @@
 
 use crate::backup::previous::{OldEntries, Previous};
 use crate::backup::walk::{Above, Folder, add};
-use crate::backup::{Run, detect};
+use crate::backup::{Run, TROUBLED, detect};
 use crate::cache::PageRow;
 use crate::disk::Stat;
 use crate::entry::{Content, Entry, EntryKind, Time};
@@ -224,9 +224,10 @@ impl<'a> Run<'a> {
                 }
             };
             item.number = compare.stat_number(&item.stat);
+            TROUBLED.set(false);
             item.entry = self.build_entry(folder, item, known);
             let racy = compare.is_racy(&item.stat, seen);
-            if racy || item.entry.is_none() {
+            if racy || item.entry.is_none() || TROUBLED.get() {
                 look_again = true;
                 item.number = 0;
             }

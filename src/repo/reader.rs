@@ -9,6 +9,7 @@ use crate::repo::format::pack_name;
 use crate::repo::list::{LIST_DEPTH_MAX, decode_list};
 use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::seal::{FrameKey, FrameOpener, PACK_HEADER_BYTES, open_pack_key};
+use crate::watch::Watch;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -89,7 +90,15 @@ impl Reader {
 
     /// Where a chunk rests. `Corrupt` when the repository does not have it.
     pub fn locate(&self, id: &ChunkId) -> Result<Located> {
-        self.0.repo.view().locate(id)?.ok_or_else(|| {
+        let found = match self.0.repo.view().locate(id) {
+            // The local index is a cache: damaged, it is made anew and asked again.
+            Err(error) if error.is(Kind::Corrupt) => {
+                self.0.repo.rebuild_index(&Watch::silent())?;
+                self.0.repo.view().locate(id)?
+            }
+            other => other?,
+        };
+        found.ok_or_else(|| {
             Error::corrupt("find the chunk", id, "no index object names it").hint("the repository is damaged: run `silt backup` again, which stores again what is missing, and keep a copy of the repository")
         })
     }

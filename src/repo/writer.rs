@@ -106,11 +106,6 @@ impl Writer {
         })
     }
 
-    /// Whether a chunk of that name is stored or on its way.
-    pub fn knows(&self, id: &ChunkId) -> Result<bool> {
-        self.repo.view().contains(id)
-    }
-
     /// Names a chunk of content and stores it if nobody has.
     pub fn store_content(&self, lane: usize, bytes: &[u8]) -> Result<ChunkId> {
         let id = self.repo.keys().content_id(bytes);
