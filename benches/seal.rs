@@ -2,7 +2,7 @@
 //!
 //! SILT_BENCH_TREE names a folder whose files are read (up to 256 MB); without it, made bytes.
 
-use siltstone::seal::{FrameSealer, KeySet, Secret, new_pack_key};
+use siltstone::seal::{Compression, FrameSealer, KeySet, Secret, new_pack_key};
 use std::time::Instant;
 
 fn main() {
@@ -23,9 +23,10 @@ fn main() {
     let keys = KeySet::from_master(Secret([1; 32]));
     let (key, _) = new_pack_key(&keys).expect("a pack key is made of random bytes");
     println!("level  frame     stored       compress    with seal and check");
-    for level in [1, 2, 3, 5] {
+    let levels = [1, 2, 3, 5].map(|level| (level.to_string(), Compression::Level(level)));
+    for (level, compression) in [("auto".to_owned(), Compression::Auto)].into_iter().chain(levels) {
         for frame in [256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20] {
-            let mut sealer = FrameSealer::new(level).expect("the level is one of zstd's");
+            let mut sealer = FrameSealer::new(compression).expect("the level is one of zstd's");
             let (mut compressing, mut whole, mut stored) = (0.0, 0.0, 0);
             for (number, raw) in bytes.chunks(frame).enumerate() {
                 let begun = Instant::now();
@@ -36,7 +37,7 @@ fn main() {
             }
             let rate = |seconds: f64| bytes.len() as f64 / seconds / 1e6;
             let (fast, all) = (rate(compressing), rate(whole));
-            println!("{level:5}  {:5} KiB {:9.2} MB {fast:8.0} MB/s {all:8.0} MB/s", frame >> 10, stored as f64 / 1e6);
+            println!("{level:>5}  {:5} KiB {:9.2} MB {fast:8.0} MB/s {all:8.0} MB/s", frame >> 10, stored as f64 / 1e6);
         }
     }
 }

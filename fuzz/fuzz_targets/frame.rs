@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use siltstone::seal::{FrameKey, FrameOpener, FrameSealer, KeySet, Secret, new_pack_key, open_pack_key};
+use siltstone::seal::{Compression, FrameKey, FrameOpener, FrameSealer, KeySet, Secret, new_pack_key, open_pack_key};
 use std::sync::LazyLock;
 
 static KEYS: LazyLock<KeySet> = LazyLock::new(|| KeySet::from_master(Secret([7; 32])));
@@ -14,7 +14,7 @@ fuzz_target!(|input: (&[u8], u32, u16, bool)| {
     assert!(opener.open(&KEY, number, bytes, length.into(), &mut raw).is_err());
     assert!(open_pack_key(&KEYS, bytes).is_err());
 
-    let mut sealer = FrameSealer::new(i32::from(compress)).expect("there is memory");
+    let mut sealer = FrameSealer::new(if compress { Compression::Auto } else { Compression::STORE }).expect("there is memory");
     sealer.compress(bytes).expect("it is small enough");
     let sealed = sealer.seal(&KEY, number, bytes).expect("it is small enough");
     opener.open(&KEY, number, &sealed, bytes.len(), &mut raw).expect("it was just sealed");

@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use siltstone::id::PackId;
 use siltstone::repo::pack::read_pack;
-use siltstone::seal::{FrameSealer, KeySet, PACK_HEADER_BYTES, Secret, new_pack_key};
+use siltstone::seal::{Compression, FrameSealer, KeySet, PACK_HEADER_BYTES, Secret, new_pack_key};
 use std::sync::LazyLock;
 
 static KEYS: LazyLock<KeySet> = LazyLock::new(|| KeySet::from_master(Secret([7; 32])));
@@ -21,7 +21,7 @@ fuzz_target!(|input: (Vec<&[u8]>, &[u8], Option<u32>, bool)| {
     let (raws, trailer, footer, is_honest) = input;
     read(trailer);
     let (key, header) = new_pack_key(&KEYS).expect("there is randomness");
-    let mut sealer = FrameSealer::new(0).expect("there is memory");
+    let mut sealer = FrameSealer::new(Compression::STORE).expect("there is memory");
     let mut seal = |number: u32, raw: &[u8]| {
         sealer.compress(raw).expect("it is small enough");
         sealer.seal(&key, number, raw).expect("it is small enough")

@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::SnapshotId;
 use crate::repo::snapshot::TROUBLES_MAX;
 use crate::repo::{PathText, Repository, Snapshot, SnapshotSource, Stamp, Totals, Trouble, Writer, WriterOptions};
-use crate::seal::random;
+use crate::seal::{Compression, random};
 use crate::source::rules::Rules;
 use crate::source::stream::Stream;
 use crate::watch::{Watch, now};
@@ -52,8 +52,7 @@ pub struct BackupOptions {
     pub time: Option<crate::entry::Time>,
     /// Seconds east of UTC that the host's clock shows.
     pub offset: i32,
-    /// zstd's level; 0 stores.
-    pub compression: i32,
+    pub compression: Compression,
     /// Files read at the same time.
     pub readers: usize,
     /// The memory that all buffers together may take, in bytes.
@@ -61,7 +60,6 @@ pub struct BackupOptions {
 }
 
 impl BackupOptions {
-    pub const COMPRESSION: i32 = 3;
     pub const MEMORY_BYTES: u64 = 256 << 20;
 
     /// Backs up these paths with every setting at its default.
@@ -82,7 +80,7 @@ impl BackupOptions {
             tags: Vec::new(),
             time: None,
             offset: 0,
-            compression: Self::COMPRESSION,
+            compression: Compression::Auto,
             readers: std::thread::available_parallelism().map_or(2, |count| count.get()),
             memory_bytes: Self::MEMORY_BYTES,
         }

@@ -3,7 +3,8 @@
 use crate::bench::{content, median};
 use crate::chunk::{ChunkTable, Chunker, ContentKind};
 use crate::error::Result;
-use crate::seal::{FrameOpener, FrameSealer, KeySet, Secret, new_pack_key};
+use crate::repo::format::FRAME_RAW_BYTES;
+use crate::seal::{Compression, FrameOpener, FrameSealer, KeySet, Secret, new_pack_key};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use std::time::Instant;
 pub struct MachineFigures {
     pub chunk: f64,
     pub hash: f64,
-    /// zstd at the level asked for, in frames of 1 MiB.
+    /// Compress as asked for, in frames of the size that a backup makes.
     pub compress: f64,
     /// How many times smaller the bytes get.
     pub ratio: f64,
@@ -24,15 +25,15 @@ pub struct MachineFigures {
 }
 
 const BYTES: usize = 32 << 20;
-const FRAME: usize = 1 << 20;
+const FRAME: usize = FRAME_RAW_BYTES;
 
 /// Takes some seconds; `rounds` of each step, medians.
-pub fn measure_machine(level: i32, rounds: usize) -> Result<MachineFigures> {
+pub fn measure_machine(compression: Compression, rounds: usize) -> Result<MachineFigures> {
     let bytes = content(1, BYTES);
     let keys = KeySet::from_master(Secret([7; 32]));
     let chunker = Chunker::new(ChunkTable::default(), keys.gear_secret());
     let (key, _) = new_pack_key(&keys)?;
-    let mut sealer = FrameSealer::new(level)?;
+    let mut sealer = FrameSealer::new(compression)?;
     let mut opener = FrameOpener::new()?;
     let mut rates: [Vec<f64>; 5] = Default::default();
     let mut stored = 0;

@@ -12,8 +12,8 @@ use std::sync::atomic::Ordering;
 
 /// Threads that fetch and open.
 const FETCHERS: usize = 4;
-/// Frames in flight; with about 1 MiB each (and at most a chunk more) well below what the reader keeps anyway.
-const FRAMES_AHEAD: usize = 12;
+/// Frames in flight; with about 2 MiB each (and at most a chunk more) well below what the reader keeps anyway.
+const FRAMES_AHEAD: usize = 8;
 /// Chunks of one frame that are fetched as one.
 const CHUNKS_TOGETHER: usize = 256;
 

@@ -1,7 +1,7 @@
 //! `silt bench`: measure the machine, a storage or the whole line, beside rivals when asked.
 
 use super::exit::{Exit, Failure};
-use super::options::GlobalOptions;
+use super::options::{GlobalOptions, compression};
 use super::output::{Console, print, print_json, table};
 use super::signals;
 use clap::{Args, Subcommand};
@@ -11,6 +11,7 @@ use siltstone::bench::{
     rivals_on_path,
 };
 use siltstone::error::Error;
+use siltstone::seal::Compression;
 use siltstone::storage::location;
 use siltstone::when::{format_bytes, parse_size};
 use std::path::PathBuf;
@@ -25,9 +26,9 @@ pub struct BenchArgs {
 enum What {
     /// Cut, name, compress, seal and open, in bytes a second of one core
     Machine {
-        /// zstd's level
-        #[arg(long, default_value_t = 3)]
-        level: i32,
+        /// off, fast, default, best or a level of zstd from 1 to 22
+        #[arg(long, value_name = "LEVEL", value_parser = compression, default_value = "default")]
+        compression: Compression,
         /// How often; medians are shown
         #[arg(long, default_value_t = 5)]
         rounds: usize,
@@ -71,7 +72,7 @@ fn size(text: &str) -> Result<u64, String> {
 pub fn run(args: &BenchArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let console = Console::new(options, false);
     match &args.what {
-        What::Machine { level, rounds } => machine(&console, *level, *rounds)?,
+        What::Machine { compression, rounds } => machine(&console, *compression, *rounds)?,
         What::Storage { rounds } => storage(&console, options, *rounds)?,
         What::Tree { files, median, churn, seed, rounds, folder, against, plot } => {
             let shape = TreeShape {
@@ -102,12 +103,12 @@ fn rate(bytes_per_second: f64) -> String {
     format!("{}/s", format_bytes(bytes_per_second as u64))
 }
 
-fn machine(console: &Console, level: i32, rounds: usize) -> siltstone::error::Result<()> {
-    let figures = measure_machine(level, rounds)?;
+fn machine(console: &Console, compression: Compression, rounds: usize) -> siltstone::error::Result<()> {
+    let figures = measure_machine(compression, rounds)?;
     if console.json() {
         return print_json(&json!(figures));
     }
-    let compress = format!("compress (zstd {level}, {:.2} times smaller)", figures.ratio);
+    let compress = format!("compress (zstd, {compression}, {:.2} times smaller)", figures.ratio);
     let rows = [
         ("chunk (FastCDC)", figures.chunk),
         ("name (keyed BLAKE3)", figures.hash),

@@ -5,6 +5,7 @@ use clap::{ArgAction, Args};
 use siltstone::browse::Filter;
 use siltstone::entry::Time;
 use siltstone::error::Error;
+use siltstone::seal::Compression;
 use siltstone::source::{Overlap, Rules, RulesBuilder, normalize};
 use siltstone::when::{Moment, parse_moment, parse_size};
 use std::ffi::OsString;
@@ -125,6 +126,19 @@ pub fn size(text: &str) -> Result<u64, String> {
     match parse_size(text).map_err(in_words)? {
         0 => Err("it must be more than nothing".to_owned()),
         bytes => Ok(bytes),
+    }
+}
+
+pub fn compression(text: &str) -> Result<Compression, String> {
+    match text {
+        "off" => Ok(Compression::STORE),
+        "fast" => Ok(Compression::Level(1)),
+        "default" => Ok(Compression::Auto),
+        "best" => Ok(Compression::Level(19)),
+        _ => match text.parse() {
+            Ok(level @ 1..=22) => Ok(Compression::Level(level)),
+            _ => Err("it is off, fast, default, best or a level from 1 to 22".to_owned()),
+        },
     }
 }
 

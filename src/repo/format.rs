@@ -22,8 +22,8 @@ pub const PACK_BYTES_MAX: u64 = 256 << 20;
 pub const CHUNK_BYTES_MAX: u64 = crate::chunk::CHUNK_BYTES_MAX as u64;
 /// No frame opens to more: its target and one chunk.
 pub const FRAME_RAW_BYTES_MAX: u64 = FRAME_RAW_BYTES as u64 + CHUNK_BYTES_MAX;
-/// A frame of content is closed when it holds this many raw bytes (docs/decisions/0004-frames-of-one-mebibyte.md).
-pub const FRAME_RAW_BYTES: usize = 1 << 20;
+/// A frame of content is closed when it holds this many raw bytes (docs/decisions/0004-frames-of-two-mebibytes.md).
+pub const FRAME_RAW_BYTES: usize = 2 << 20;
 /// A pack is closed when it holds this many stored bytes.
 pub const PACK_BYTES: u64 = 32 << 20;
 /// What a whole object other than a pack may take when it is read.

@@ -7,7 +7,7 @@ use crate::repo::format::PACK_BYTES_MAX;
 use crate::repo::index::{put_frames, take_frames};
 use crate::repo::wire::{Put, Take};
 use crate::seal::{
-    FrameKey, FrameOpener, FrameSealer, KeySet, PACK_HEADER_BYTES, SEAL_BYTES, new_pack_key, open_pack_key,
+    Compression, FrameKey, FrameOpener, FrameSealer, KeySet, PACK_HEADER_BYTES, SEAL_BYTES, new_pack_key, open_pack_key,
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -90,7 +90,7 @@ fn seal_trailer(key: &FrameKey, tree: bool, frames: &[FrameContents], before: u6
     put_frames(&mut plain, frames);
     let total = before as usize + plain.len() + SEAL_BYTES + FOOTER_BYTES;
     plain.resize(plain.len() + (padded(total) - total), 0);
-    let mut sealer = FrameSealer::new(0)?;
+    let mut sealer = FrameSealer::new(Compression::STORE)?;
     sealer.compress(&plain)?;
     let mut sealed = sealer.seal(key, TRAILER_NUMBER, &plain)?;
     let length = sealed.len() as u32;
@@ -156,7 +156,7 @@ mod tests {
     fn a_pack_tells_its_contents_without_an_index() {
         let keys = KeySet::from_master(Secret([5; 32]));
         let mut pack = OpenPack::new(&keys, false).unwrap();
-        let mut sealer = FrameSealer::new(3).unwrap();
+        let mut sealer = FrameSealer::new(Compression::Auto).unwrap();
         let raws: [&[u8]; 2] = [b"firstsecond", &[9; 1000]];
         let (first, second) = (pack.reserve(), pack.reserve());
         for (number, raw, cut) in [(second, raws[1], 400), (first, raws[0], 5)] {

@@ -12,7 +12,7 @@ use crate::repo::pack::OpenPack;
 use crate::repo::pending::Token;
 use crate::repo::snapshot::{SNAPSHOT_PURPOSE, Snapshot};
 use crate::repo::upload::Uploads;
-use crate::seal::{Audience, FrameSealer, random, seal_object};
+use crate::seal::{Audience, Compression, FrameSealer, random, seal_object};
 use crate::watch::Watch;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,8 +30,7 @@ const COMMIT_TRIES: usize = 3;
 pub struct WriterOptions {
     /// Threads that store chunks at the same time; each has a lane of its own.
     pub lanes: usize,
-    /// zstd's, 0 stores without compressing.
-    pub compression: i32,
+    pub compression: Compression,
     pub host: String,
     /// Bytes that packs on their way may take.
     pub memory_bytes: u64,

@@ -5,6 +5,7 @@
 //! the readers' public key (HPKE, RFC 9180) in the pack's first [`PACK_HEADER_BYTES`].
 
 use crate::error::{Error, Kind, Result};
+use crate::seal::compress::{Compression, Compressor};
 use crate::seal::object::aead_key;
 use crate::seal::{KeySet, Secret};
 use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce};
@@ -71,8 +72,7 @@ fn nonce(number: u32) -> Nonce {
 
 /// Compresses and seals frames; keeps its compression context and buffers. One per worker.
 pub struct FrameSealer {
-    compressor: zstd::bulk::Compressor<'static>,
-    store_only: bool,
+    compressor: Compressor,
     opener: FrameOpener,
     /// What `compress` made, when that was worth it.
     packed: Vec<u8>,
@@ -81,18 +81,9 @@ pub struct FrameSealer {
 }
 
 impl FrameSealer {
-    /// `level` is zstd's, from -7 to 22; 0 stores without compressing.
-    pub fn new(level: i32) -> Result<Self> {
-        let failed = |error| Error::io("prepare compression at level", level, error);
-        let mut compressor = zstd::bulk::Compressor::new(level.max(-7)).map_err(failed)?;
-        // The frame's tag and the chunk ids already protect the content; the raw length stands before it.
-        use zstd::zstd_safe::CParameter;
-        for parameter in [CParameter::ChecksumFlag(false), CParameter::ContentSizeFlag(false)] {
-            compressor.set_parameter(parameter).map_err(failed)?;
-        }
+    pub fn new(compression: Compression) -> Result<Self> {
         Ok(FrameSealer {
-            compressor,
-            store_only: level == 0,
+            compressor: Compressor::new(compression)?,
             opener: FrameOpener::new()?,
             packed: Vec::new(),
             is_packed: false,
@@ -103,16 +94,8 @@ impl FrameSealer {
     /// First step, the expensive one: compresses a frame. Needs no key yet.
     pub fn compress(&mut self, raw: &[u8]) -> Result<()> {
         let worth_it = raw.len() - (raw.len() >> GAIN_SHIFT);
-        self.packed.clear();
-        self.is_packed = false;
-        if !self.store_only && worth_it > 0 {
-            self.packed.reserve(zstd::zstd_safe::compress_bound(raw.len()));
-            let length = self
-                .compressor
-                .compress_to_buffer(raw, &mut self.packed)
-                .map_err(|error| Error::io("compress a frame", "", error))?;
-            self.is_packed = length <= worth_it;
-        }
+        self.is_packed =
+            worth_it > 0 && self.compressor.compress(raw, &mut self.packed)? && self.packed.len() <= worth_it;
         Ok(())
     }
 
@@ -215,7 +198,7 @@ mod tests {
         let keys = KeySet::from_master(Secret([3; 32]));
         let (key, header) = new_pack_key(&keys).unwrap();
         let again = open_pack_key(&keys, &header).unwrap();
-        let mut sealer = FrameSealer::new(3).unwrap();
+        let mut sealer = FrameSealer::new(Compression::Auto).unwrap();
         let mut opener = FrameOpener::new().unwrap();
         let noise: Vec<u8> =
             (0..2000u32).flat_map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[..4].to_vec()).collect();

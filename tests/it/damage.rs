@@ -8,7 +8,7 @@ use siltstone::error::{Kind, Result};
 use siltstone::repo::tree::{decode_page, encode_entries, store_page};
 use siltstone::repo::{Repository, WriterOptions};
 use siltstone::restore::RestoreOptions;
-use siltstone::seal::{FrameOpener, FrameSealer, KeySet, Secret, new_pack_key, open_pack_key};
+use siltstone::seal::{Compression, FrameOpener, FrameSealer, KeySet, Secret, new_pack_key, open_pack_key};
 use siltstone::storage::Storage;
 use siltstone::storage::memory::Memory;
 use siltstone::watch::{Event, Watch};
@@ -184,7 +184,12 @@ fn a_hostile_tree_does_not_leave_the_target() {
 fn commit_page(repo: &Repository, page: &[u8]) -> siltstone::repo::Snapshot {
     let source = tempfile::tempdir().expect("a folder");
     let report = repo.backup(crate::fixture::options(source.path()), &Watch::silent()).expect("a backup");
-    let options = WriterOptions { lanes: 1, compression: 3, host: "h".to_owned(), memory_bytes: 32 << 20 };
+    let options = WriterOptions {
+        lanes: 1,
+        compression: siltstone::seal::Compression::Auto,
+        host: "h".to_owned(),
+        memory_bytes: 32 << 20,
+    };
     let writer = repo.writer(&options, &Watch::silent()).expect("it begins");
     let mut snapshot = report.snapshot.expect("it was written");
     snapshot.root = writer.store_tree(0, page).expect("it is stored");
@@ -202,7 +207,12 @@ fn a_link_below_which_a_tree_wants_to_write_is_not_followed() {
     let mut below = Entry::new(&b"evil"[..], EntryKind::File);
     below.size = 4;
     below.content = Content::Inline(b"evil".to_vec());
-    let options = WriterOptions { lanes: 1, compression: 3, host: "h".to_owned(), memory_bytes: 32 << 20 };
+    let options = WriterOptions {
+        lanes: 1,
+        compression: siltstone::seal::Compression::Auto,
+        host: "h".to_owned(),
+        memory_bytes: 32 << 20,
+    };
     let writer = repo.writer(&options, &Watch::silent()).expect("it begins");
     let mut store = |bytes: Vec<u8>| writer.store_tree(0, &bytes);
     let mut directory = Entry::new(&b"d"[..], EntryKind::Directory);
@@ -225,7 +235,7 @@ fn a_frame_that_opens_to_more_than_it_says_is_refused() {
     let keys = KeySet::from_master(Secret([1; 32]));
     let (key, header) = new_pack_key(&keys).expect("a key");
     let bomb = vec![0; 4 << 20];
-    let mut sealer = FrameSealer::new(3).expect("a sealer");
+    let mut sealer = FrameSealer::new(Compression::Auto).expect("a sealer");
     sealer.compress(&bomb).expect("it compresses");
     let sealed = sealer.seal(&key, 0, &bomb).expect("it is sealed");
     assert!(sealed.len() < 10_000, "{} bytes are no bomb", sealed.len());

@@ -232,7 +232,12 @@ fn make_golden() {
     };
     let recovery = Repository::init(storage.as_ref(), &options).unwrap();
     let (repo, _cache) = open(storage, &options.credentials);
-    let options = WriterOptions { lanes: 1, compression: 3, host: "golden".to_owned(), memory_bytes: 64 << 20 };
+    let options = WriterOptions {
+        lanes: 1,
+        compression: siltstone::seal::Compression::Auto,
+        host: "golden".to_owned(),
+        memory_bytes: 64 << 20,
+    };
     let writer = repo.writer(&options, &Watch::silent()).unwrap();
     let root = store(&repo, &mut things(), &mut |bytes, tree| match tree {
         true => writer.store_tree(0, bytes).unwrap(),

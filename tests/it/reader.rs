@@ -236,7 +236,12 @@ fn an_independent_reader_refuses_names_that_leave_the_target() {
     let watch = Watch::silent();
     for name in ["..", "../outside", "/outside", "a/b", ""] {
         let made = Made::new();
-        let options = WriterOptions { lanes: 1, compression: 3, host: "evil".to_owned(), memory_bytes: 64 << 20 };
+        let options = WriterOptions {
+            lanes: 1,
+            compression: siltstone::seal::Compression::Auto,
+            host: "evil".to_owned(),
+            memory_bytes: 64 << 20,
+        };
         let writer = made.repo.writer(&options, &watch).unwrap();
         let mut entry = Entry::new(name, EntryKind::File);
         entry.content = Content::Inline(b"x".to_vec());
