@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 MIB = 1 << 20
-CHUNK_MAX, FRAME_RAW_MAX, PACK_MAX, OBJECT_MAX = 4 * MIB, 5 * MIB, 256 * MIB, 80 * MIB
+CHUNK_MAX, FRAME_RAW_MAX, PACK_MAX, OBJECT_MAX = 4 * MIB, 6 * MIB, 256 * MIB, 80 * MIB
 ID = 24
 FILE, DIRECTORY, SYMLINK, BLOCK, CHAR, FIFO, STREAM = range(1, 8)
 
