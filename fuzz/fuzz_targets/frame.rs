@@ -14,7 +14,8 @@ fuzz_target!(|input: (&[u8], u32, u16, bool)| {
     assert!(opener.open(&KEY, number, bytes, length.into(), &mut raw).is_err());
     assert!(open_pack_key(&KEYS, bytes).is_err());
 
-    let mut sealer = FrameSealer::new(if compress { Compression::Auto } else { Compression::STORE }).expect("there is memory");
+    let mut sealer =
+        FrameSealer::new(if compress { Compression::Auto } else { Compression::STORE }).expect("there is memory");
     sealer.compress(bytes).expect("it is small enough");
     let sealed = sealer.seal(&KEY, number, bytes).expect("it is small enough");
     opener.open(&KEY, number, &sealed, bytes.len(), &mut raw).expect("it was just sealed");
