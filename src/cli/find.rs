@@ -3,13 +3,12 @@
 use super::entry::{entry_json, show_seconds};
 use super::exit::{Exit, Failure};
 use super::open::open;
-use super::options::{FilterOptions, GlobalOptions, first_instant, last_instant};
+use super::options::{GlobalOptions, RangeOptions};
 use super::output::{Console, Lines, rfc3339, show_path, show_stamp};
 use super::signals;
 use clap::Args;
 use serde_json::{Value, json};
 use siltstone::browse::{self, FindOptions, Version};
-use siltstone::entry::Time;
 use siltstone::repo::PathText;
 use siltstone::when::{format_bytes, format_count};
 use std::ffi::OsString;
@@ -26,23 +25,14 @@ pub struct FindArgs {
     ignore_case: bool,
 
     #[command(flatten)]
-    filter: FilterOptions,
-
-    /// Only in snapshots begun at this time or after
-    #[arg(long, value_name = "TEXT", value_parser = first_instant)]
-    after: Option<Time>,
-
-    /// Only in snapshots begun at this time or before
-    #[arg(long, value_name = "TEXT", value_parser = last_instant)]
-    before: Option<Time>,
+    range: RangeOptions,
 }
 
 pub fn run(args: &FindArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let console = Console::new(options, false);
     let watch = console.watch();
     signals::stop_on_signals(&watch)?;
-    let mut filter = args.filter.filter()?;
-    (filter.after, filter.before) = (args.after, args.before);
+    let filter = args.range.filter()?;
     let wanted = FindOptions {
         patterns: args.patterns.iter().map(|pattern| pattern.as_bytes().to_vec()).collect(),
         ignore_case: args.ignore_case,

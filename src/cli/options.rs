@@ -95,6 +95,28 @@ impl FilterOptions {
     }
 }
 
+/// Which snapshots count, from when to when: for verbs that look at many of them.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Which snapshots count")]
+pub struct RangeOptions {
+    #[command(flatten)]
+    filter: FilterOptions,
+
+    /// Only snapshots begun at this time or after
+    #[arg(long, value_name = "TEXT", value_parser = first_instant)]
+    after: Option<Time>,
+
+    /// Only snapshots begun at this time or before (a date: on that day or before)
+    #[arg(long, value_name = "TEXT", value_parser = last_instant)]
+    before: Option<Time>,
+}
+
+impl RangeOptions {
+    pub fn filter(&self) -> Result<Filter, Error> {
+        Ok(Filter { after: self.after, before: self.before, ..self.filter.filter()? })
+    }
+}
+
 /// Patterns of what is left out or taken.
 pub fn rules(patterns: &[OsString]) -> Result<Rules, Error> {
     let mut builder = RulesBuilder::new();

@@ -2,27 +2,18 @@
 
 use super::exit::{Exit, Failure};
 use super::open::open;
-use super::options::{FilterOptions, GlobalOptions, first_instant, last_instant};
+use super::options::{GlobalOptions, RangeOptions};
 use super::output::{Console, print, print_json, show_path, show_source, show_stamp, snapshot_json, table};
 use super::signals;
 use clap::Args;
 use serde_json::{Value, json};
-use siltstone::entry::Time;
 use siltstone::repo::Snapshot;
 use siltstone::when::{format_bytes, format_count};
 
 #[derive(Args, Debug)]
 pub struct SnapshotsArgs {
     #[command(flatten)]
-    filter: FilterOptions,
-
-    /// Only snapshots begun at this time or after
-    #[arg(long, value_name = "TEXT", value_parser = first_instant)]
-    after: Option<Time>,
-
-    /// Only snapshots begun at this time or before (a date: on that day or before)
-    #[arg(long, value_name = "TEXT", value_parser = last_instant)]
-    before: Option<Time>,
+    range: RangeOptions,
 
     /// Only the newest so many of those
     #[arg(long, value_name = "COUNT")]
@@ -33,8 +24,7 @@ pub fn run(args: &SnapshotsArgs, options: &GlobalOptions) -> Result<Exit, Failur
     let console = Console::new(options, false);
     let watch = console.watch();
     signals::stop_on_signals(&watch)?;
-    let mut filter = args.filter.filter()?;
-    (filter.after, filter.before) = (args.after, args.before);
+    let filter = args.range.filter()?;
     let repo = open(options, &watch)?;
     let mut snapshots = repo.snapshots(&watch)?;
     snapshots.retain(|snapshot| filter.matches(snapshot));

@@ -2,35 +2,25 @@
 
 use super::exit::{Exit, Failure};
 use super::open::open;
-use super::options::{FilterOptions, GlobalOptions, first_instant, last_instant};
+use super::options::{GlobalOptions, RangeOptions};
 use super::output::{Console, print, print_json};
 use super::signals;
 use clap::Args;
 use serde_json::json;
 use siltstone::browse::{self, Statistics};
-use siltstone::entry::Time;
 use siltstone::when::{format_bytes, format_count};
 
 #[derive(Args, Debug)]
 pub struct StatsArgs {
     #[command(flatten)]
-    filter: FilterOptions,
-
-    /// Only snapshots begun at this time or after
-    #[arg(long, value_name = "TEXT", value_parser = first_instant)]
-    after: Option<Time>,
-
-    /// Only snapshots begun at this time or before
-    #[arg(long, value_name = "TEXT", value_parser = last_instant)]
-    before: Option<Time>,
+    range: RangeOptions,
 }
 
 pub fn run(args: &StatsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let console = Console::new(options, false);
     let watch = console.watch();
     signals::stop_on_signals(&watch)?;
-    let mut filter = args.filter.filter()?;
-    (filter.after, filter.before) = (args.after, args.before);
+    let filter = args.range.filter()?;
     let repo = open(options, &watch)?;
     let snapshots = repo.snapshots_matching(&filter, &watch)?;
     let counted = browse::stats(&repo, &snapshots, b"/", &watch)?;

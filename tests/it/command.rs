@@ -362,6 +362,14 @@ fn snapshots_are_filtered() {
     assert_eq!((count(&["--tag", "t2"]), count(&["--tag", "t1", "--tag", "t2"]), count(&["--last", "2"])), (2, 0, 2));
     assert_eq!((count(&["--path", "one"]), count(&["--path", "two/x"]), count(&["--path", "three"])), (1, 2, 0));
     assert_eq!((count(&["--after", "2026-11-19"]), count(&["--before", "2026-11-19"])), (2, 2));
+    // The same words mean the same to every verb that looks at many snapshots.
+    let range = ["--job", "j2", "--after", "2026-11-19", "--before", "2026-11-19"];
+    assert_eq!(count(&range), 1);
+    let counted = person.silt(&[&["stats", "--json"], &range[..]].concat()).ends_with(0).json();
+    assert_eq!(counted["snapshots"], 1, "{counted}");
+    let found = person.silt(&[&["find", "x", "--json"], &range[..]].concat()).ends_with(0).json();
+    assert_eq!(found["versions"].as_array().map(Vec::len), Some(1), "{found}");
+    assert_eq!(found["versions"][0]["first"], found["versions"][0]["last"], "{found}");
     let table = person.silt(&["snapshots", "--host", "h2"]).ends_with(0).out;
     assert!(table.lines().count() == 2 && table.contains("2026-11-20 10:00:00+00:00"), "{table}");
     let id = person.snapshots(&["--host", "h1", "--last", "1"])[0]["id"].as_str().unwrap()[..8].to_owned();
