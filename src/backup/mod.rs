@@ -127,11 +127,7 @@ impl Repository {
         let input = options.input.take();
         let input_name = input.as_ref().map(|(name, _)| name.clone());
         let state = self.open_state(&options, watch)?;
-        let names = match state.as_ref().and_then(State::base) {
-            Some(_) => Some(self.snapshot_names()?),
-            None => None,
-        };
-        let (state, parent, compare_with_parent) = previous::choose(self, state, names, &options, watch)?;
+        let (state, parent, compare_with_parent) = previous::choose(self, state, &options, watch)?;
         let writer = match options.dry_run {
             true => None,
             false => Some(self.writer(
@@ -406,13 +402,20 @@ impl<'a> Run<'a> {
             troubles: report.troubles.clone(),
             troubles_count,
         };
+        // Who dies behind the commit step leaves word for the next run; on this machine it looks anyway.
+        if !self.repo.storage().abilities().local
+            && let Some(Err(error)) = self.state.as_ref().map(State::set_committing)
+        {
+            self.watch.notice(error.to_string());
+        }
         let (name, unpublished) = writer.commit(&snapshot)?;
+        let in_place = unpublished.is_none();
         if let Some(error) = unpublished {
             self.watch
                 .notice(format!("the snapshot is committed but not yet in its place, which is done later: {error}"));
         }
         self.write_state(noted);
-        if let Some(Err(error)) = self.state.as_ref().map(|state| state.set_base(&name)) {
+        if let Some(Err(error)) = self.state.as_ref().map(|state| state.set_base(&name, in_place)) {
             self.watch.notice(format!("{error}; the next backup will read more than it has to"));
         }
         report.snapshot = Some(snapshot);

@@ -53,19 +53,27 @@ impl Previous {
 pub(super) fn choose(
     repo: &Repository,
     state: Option<State>,
-    names: Option<Vec<String>>,
     options: &BackupOptions,
     watch: &Watch,
 ) -> Result<(Option<State>, Option<Snapshot>, bool)> {
     if let Some(wanted) = &options.parent {
-        let found = repo.snapshots(watch)?.into_iter().find(|snapshot| snapshot.id == *wanted);
+        let found = snapshots(repo, options, watch)?.into_iter().find(|snapshot| snapshot.id == *wanted);
         let missing = || Error::new(Kind::NotFound, "compare with the snapshot", wanted);
         return Ok((state, Some(found.ok_or_else(missing)?), true));
     }
     let mut state = state;
-    if let (Some(known), Some(names)) = (&state, names) {
-        let base = known.base().unwrap_or_default();
-        if names.contains(&base) {
+    let may_settle = !options.dry_run;
+    // The listing costs nothing on this machine; over a network it is made when the last run may have left something.
+    if may_settle && (repo.storage().abilities().local || state.as_ref().is_some_and(State::is_committing)) {
+        repo.settle(watch)?;
+    }
+    if let Some(base) = state.as_ref().and_then(State::base) {
+        let mut is_there = repo.snapshot_names()?.contains(&base);
+        if !is_there && may_settle {
+            repo.settle(watch)?;
+            is_there = repo.snapshot_names()?.contains(&base);
+        }
+        if is_there {
             let wants_it = options.skip_if_unchanged;
             let parent = if wants_it { last_of_sources(repo, options, watch)? } else { None };
             return Ok((state, parent, false));
@@ -93,7 +101,12 @@ fn last_of_sources(repo: &Repository, options: &BackupOptions, watch: &Watch) ->
         });
         snapshot.host == options.host && snapshot.job == options.job && trees.eq(wanted.iter().copied())
     };
-    Ok(repo.snapshots(watch)?.into_iter().rev().find(fits))
+    Ok(snapshots(repo, options, watch)?.into_iter().rev().find(fits))
+}
+
+/// All of them; who writes tidies on the way.
+fn snapshots(repo: &Repository, options: &BackupOptions, watch: &Watch) -> Result<Vec<Snapshot>> {
+    if options.dry_run { repo.snapshots(watch) } else { repo.snapshots_settled(watch) }
 }
 
 /// A source's directory in a snapshot's tree.

@@ -67,6 +67,8 @@ const SCHEMA: &[u8] = b"1";
 /// Facts about the whole state; no folder's key is this short.
 const SCHEMA_KEY: &[u8] = b"schema";
 const BASE_KEY: &[u8] = b"base";
+/// Set while a commit runs: found at the next opening, that run may have died behind its commit step.
+const COMMITTING_KEY: &[u8] = b"committing";
 /// sled takes about three times of it.
 const CACHE_BYTES: u64 = 8 << 20;
 
@@ -134,9 +136,23 @@ impl State {
         String::from_utf8(value.to_vec()).ok()
     }
 
-    pub fn set_base(&self, snapshot: &str) -> Result<()> {
+    /// A commit is done, and this is its snapshot; `in_place` says that nothing of it is left to tidy.
+    pub fn set_base(&self, snapshot: &str, in_place: bool) -> Result<()> {
         self.put(BASE_KEY, snapshot.as_bytes())?;
+        if in_place {
+            self.db.remove(COMMITTING_KEY).map_err(|error| self.failed(error))?;
+        }
         self.flush()
+    }
+
+    /// A commit is about to be made.
+    pub fn set_committing(&self) -> Result<()> {
+        self.put(COMMITTING_KEY, b"")?;
+        self.flush()
+    }
+
+    pub fn is_committing(&self) -> bool {
+        self.db.get(COMMITTING_KEY).is_ok_and(|value| value.is_some())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -207,7 +223,7 @@ mod tests {
             let (state, notice) = State::open(&path).unwrap();
             assert!(notice.is_none() && state.is_empty());
             state.write(vec![(one, row("m", 2)), (one, row("a", 1)), (two, row("x", 3))], vec![]).unwrap();
-            state.set_base("snapshots/x").unwrap();
+            state.set_base("snapshots/x", true).unwrap();
             assert_eq!(State::open(&path).err().unwrap().kind(), Kind::Locked);
         }
         let (state, _) = State::open(&path).unwrap();

@@ -259,8 +259,30 @@ impl Repository {
 
     /// Every snapshot, oldest first, those included whose writer died right after its commit.
     pub fn snapshots(&self, watch: &Watch) -> Result<Vec<Snapshot>> {
+        self.snapshots_of(self.survey(watch)?, watch)
+    }
+
+    /// The same for who writes: commits whose writer died are moved to their place on the way.
+    pub fn snapshots_settled(&self, watch: &Watch) -> Result<Vec<Snapshot>> {
+        let survey = self.survey(watch)?;
+        pending::settle(self.storage(), &survey).iter().for_each(|error| watch.notice(error.to_string()));
+        self.snapshots_of(survey, watch)
+    }
+
+    /// Moves commits whose writer died to their place under `snapshots/`.
+    pub fn settle(&self, watch: &Watch) -> Result<()> {
+        let survey = self.survey(watch)?;
+        pending::settle(self.storage(), &survey).iter().for_each(|error| watch.notice(error.to_string()));
+        Ok(())
+    }
+
+    fn survey(&self, watch: &Watch) -> Result<pending::Survey> {
         let survey = pending::survey(self.storage(), self.keys(), self.config().sharing)?;
         survey.damaged.iter().for_each(|error| watch.notice(error.to_string()));
+        Ok(survey)
+    }
+
+    fn snapshots_of(&self, survey: pending::Survey, watch: &Watch) -> Result<Vec<Snapshot>> {
         let mut bodies: HashMap<String, Vec<u8>> =
             survey.unpublished.into_iter().map(|unpublished| (unpublished.snapshot, unpublished.body)).collect();
         let names = self.snapshot_names()?;

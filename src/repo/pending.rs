@@ -222,6 +222,8 @@ pub struct Survey {
     pub running: Vec<Running>,
     /// Commits that are not yet in their place.
     pub unpublished: Vec<Unpublished>,
+    /// `.committed` objects beside which no draft was listed: as a rule their snapshots are in place.
+    pub finished: Vec<String>,
     /// Objects that could not be read; they must not hide the others.
     pub damaged: Vec<Error>,
 }
@@ -262,6 +264,7 @@ fn look_at_draft(
 ) -> Result<()> {
     let prefix = draft_name(writer, "");
     let Some(draft) = listed.iter().map(|object| &object.name).find(|name| name.starts_with(&prefix)) else {
+        survey.finished.push(committed.to_owned());
         return Ok(());
     };
     let (body, _) = storage.get(draft, OBJECT_BYTES_MAX)?;
@@ -289,6 +292,25 @@ fn look_at_state(
         }
     }
     Ok(())
+}
+
+/// Finishes what writers began that died behind their commit step; gives what could not be finished, which is no loss:
+/// every reader counts those snapshots.
+pub fn settle(storage: &dyn Storage, survey: &Survey) -> Vec<Error> {
+    let published = survey.unpublished.iter().map(|unpublished| unpublished.publish(storage));
+    let removed = survey.finished.iter().map(|committed| remove_finished(storage, committed));
+    published.chain(removed).filter_map(Result::err).collect()
+}
+
+/// A draft is written before its `.committed`: one that a second listing does not show either has moved to its place.
+/// The first may have begun before there was a draft.
+fn remove_finished(storage: &dyn Storage, committed: &str) -> Result<()> {
+    let writer = committed.strip_suffix(".committed").unwrap_or(committed);
+    let draft = format!("{writer}.draft.");
+    match storage.list(PENDING_PREFIX)?.iter().any(|listed| listed.name.starts_with(&draft)) {
+        true => Ok(()),
+        false => storage.remove(committed),
+    }
 }
 
 /// Ends a writer's right to commit, if it has shown no sign of life since `seen`. `Conflict` when it has, or when it

@@ -5,7 +5,7 @@ use siltstone::error::{Error, Kind, Result};
 use siltstone::id::WriterId;
 use siltstone::repo::Repository;
 use siltstone::repo::format::Sharing;
-use siltstone::repo::pending::{Running, Token, expire, survey};
+use siltstone::repo::pending::{Running, Token, expire, settle, survey};
 use siltstone::storage::chaos::{Crash, Side};
 use siltstone::storage::memory::Memory;
 use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
@@ -173,9 +173,21 @@ struct Meddler {
     at: u64,
     keys: Mutex<Option<Repository>>,
     won: Mutex<bool>,
+    lists: Mutex<Vec<String>>,
 }
 
 impl Meddler {
+    fn new(inner: Memory, at: u64) -> Arc<Self> {
+        Arc::new(Meddler {
+            inner,
+            calls: Mutex::new(0),
+            at,
+            keys: Mutex::default(),
+            won: Mutex::default(),
+            lists: Mutex::default(),
+        })
+    }
+
     fn meddle(&self) {
         let mut calls = self.calls.lock().expect("whole");
         if let Some(repo) = self.keys.lock().expect("whole").as_ref() {
@@ -218,6 +230,7 @@ impl Storage for Meddler {
         self.inner.get_range(name, offset, length)
     }
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        self.lists.lock().expect("whole").push(prefix.to_owned());
         self.inner.list(prefix)
     }
     fn remove(&self, name: &str) -> Result<()> {
@@ -238,13 +251,7 @@ fn a_backup_that_is_expired_at_any_call_shows_itself_anew_and_commits_once() {
         loop {
             let case = format!("{abilities:?}, expired before call {at}");
             let inner = memory(abilities);
-            let meddler = Arc::new(Meddler {
-                inner: inner.clone(),
-                calls: Mutex::new(0),
-                at,
-                keys: Mutex::default(),
-                won: Mutex::default(),
-            });
+            let meddler = Meddler::new(inner.clone(), at);
             let cache = tempfile::tempdir().expect("a folder");
             let repo = open(meddler.clone(), cache.path()).expect("it opens");
             *meddler.keys.lock().expect("whole") = Some(repo.clone());
@@ -324,4 +331,70 @@ fn a_snapshot_whose_writer_died_behind_the_commit_step_is_listed_once_and_can_be
         }
         assert!(unpublished_seen >= 2);
     }
+}
+
+/// Names in `pending/` and in `snapshots/`.
+fn names(storage: &Memory) -> (Vec<String>, usize) {
+    let names = |prefix| storage.list(prefix).expect("memory lists").into_iter().map(|listed| listed.name);
+    (names("pending/").collect(), names("snapshots/").count())
+}
+
+#[test]
+fn the_next_backup_tidies_what_a_dead_one_left_behind_its_commit_step_and_asks_for_it_only_then() {
+    let source = tempfile::tempdir().expect("a folder");
+    plant(source.path(), 1);
+    for abilities in [SWAPS, RENAMES, Abilities { local: false, ..SWAPS }, Abilities { local: false, ..RENAMES }] {
+        let base = memory(abilities);
+        let caches = tempfile::tempdir().expect("a folder");
+        let cache = |name: &str| caches.path().join(name);
+        fixture::backup(Arc::new(base.clone()), &cache("base"), source.path()).expect("the first backup");
+        let mut left_behind = 0;
+        for (number, side) in (0..20).flat_map(|number| [(number, Side::Before), (number, Side::After)]) {
+            let case = format!("{abilities:?}, {side:?} {number}");
+            let storage = base.fork();
+            let here = cache(&format!("{side:?}{number}"));
+            fixture::copy(&cache("base"), &here);
+            let crash = Arc::new(Crash::at(Arc::new(storage.clone()), number, side));
+            let _may_die = fixture::backup(crash.clone(), &here, source.path());
+            if !crash.is_dead() {
+                break;
+            }
+            let repo = open(Arc::new(storage.clone()), &here).expect("it opens");
+            let snapshots = fixture::snapshots(&repo).len();
+            drop(repo);
+            let committed = snapshots == 2;
+            left_behind += u32::from(committed && !names(&storage).0.is_empty());
+            for round in 1..=2 {
+                let lists = Meddler::new(storage.clone(), 0);
+                fixture::backup(lists.clone(), &here, source.path()).unwrap_or_else(|e| panic!("{case}: {e:?}"));
+                let (pending, in_place) = names(&storage);
+                assert_eq!(in_place, snapshots + round, "{case}: {pending:?}");
+                assert!(!committed || pending.is_empty(), "{case}: {pending:?}");
+                let asked = lists.lists.lock().expect("whole").iter().any(|prefix| prefix == "pending/");
+                // The second time there is nothing to be suspected.
+                assert!(abilities.local || round == 1 || !asked, "{case}: asked for nothing");
+            }
+        }
+        assert!(left_behind >= 2, "{abilities:?}: {left_behind}");
+    }
+}
+
+#[test]
+fn a_committed_mark_is_removed_only_when_its_draft_has_surely_moved() {
+    let base = memory(RENAMES);
+    let cache = tempfile::tempdir().expect("a folder");
+    let repo = open(Arc::new(base.clone()), cache.path()).expect("it opens");
+    let mark = format!("pending/{WRITER}.committed");
+    base.put(&mark, Body::default()).expect("a mark");
+    let look = || survey(&base, repo.keys(), Sharing::Rename).expect("a survey");
+    let early = look();
+    // The listing began before the draft was written and ended after the commit step.
+    let draft = format!("pending/{WRITER}.draft.{}", SNAPSHOT.trim_start_matches("snapshots/"));
+    base.put(&draft, Body::from(&b"body"[..])).expect("a draft");
+    assert!(settle(&base, &early).is_empty() && base.stat(&mark).is_ok());
+    assert!(settle(&base, &look()).is_empty());
+    assert_eq!(base.get(SNAPSHOT, 100).expect("in its place").0, b"body");
+    base.put(&mark, Body::default()).expect("a mark");
+    assert!(settle(&base, &look()).is_empty());
+    assert!(base.list("pending/").expect("memory lists").is_empty());
 }
