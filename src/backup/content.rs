@@ -52,10 +52,6 @@ impl<'a> Run<'a> {
     /// file was when it was read.
     pub(super) fn read_file(&self, folder: &Folder, name: &CStr, stat: &mut Stat) -> Option<Entry> {
         let path = || folder.child_path(name.to_bytes());
-        if self.writer.is_none() {
-            add(&self.counts.bytes_read, stat.size);
-            return Some(Entry::new(name.to_bytes(), EntryKind::File));
-        }
         if let Some(known) = (stat.links > 1).then(|| self.linked(stat)).flatten() {
             return Some(Entry { name: name.to_bytes().to_vec(), ..known });
         }

@@ -1,7 +1,7 @@
 //! One page of a directory: stat its entries, keep what did not change, read what did, store the page.
 
 use crate::backup::previous::{OldEntries, Previous};
-use crate::backup::walk::{Above, Folder, add};
+use crate::backup::walk::{Above, Folder, add, take_back};
 use crate::backup::{Run, TROUBLED, detect};
 use crate::cache::PageRow;
 use crate::disk::Stat;
@@ -260,7 +260,11 @@ impl<'a> Run<'a> {
             return Some(old.clone());
         }
         if !is_file {
-            return self.build_special(folder, name, &item.stat);
+            let entry = self.build_special(folder, name, &item.stat);
+            if entry.is_none() {
+                take_back(&self.counts.others, 1);
+            }
+            return entry;
         }
         // Without stats from before, size and time have to do; metadata is read anew.
         let content = same_kind.filter(|(old, number)| {
@@ -268,14 +272,23 @@ impl<'a> Run<'a> {
         });
         let entry = match content {
             Some((old, _)) => self.describe_file(folder, name, &item.stat, old),
+            None if self.writer.is_none() => {
+                add(&self.counts.bytes_read, item.stat.size);
+                Some(Entry { size: item.stat.size, ..Entry::new(name.to_bytes(), EntryKind::File) })
+            }
             None => self.read_file(folder, name, &mut item.stat),
         };
-        let counter = match (&content, known) {
-            (Some(_), _) => &self.counts.files_unchanged,
-            (None, Some(_)) => &self.counts.files_changed,
-            (None, None) => &self.counts.files_new,
+        let counter = match (&entry, &content, known) {
+            (None, _, _) => &self.counts.files_unread,
+            (_, Some(_), _) => &self.counts.files_unchanged,
+            (_, None, Some(_)) => &self.counts.files_changed,
+            (_, None, None) => &self.counts.files_new,
         };
         self.count_file(counter, item.stat.size);
+        // Counted as it was met; what is in the snapshot is what was read.
+        take_back(&self.counts.files, u64::from(entry.is_none()));
+        take_back(&self.counts.bytes, item.stat.size);
+        add(&self.counts.bytes, entry.as_ref().map_or(0, |entry| entry.size));
         entry
     }
 
@@ -307,6 +320,8 @@ impl<'a> Run<'a> {
             } else {
                 // The old page is not to be had any more: read everything of it anew.
                 let mut items = std::mem::take(&mut work.items);
+                let files = items.iter().filter(|item| item.stat.is(EntryKind::File)).count();
+                take_back(&self.counts.files_unchanged, files as u64);
                 for item in &mut items {
                     item.number = 0;
                     item.entry = self.build_entry(folder, item, None);

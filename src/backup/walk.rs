@@ -32,6 +32,7 @@ pub(super) struct Counts {
     pub files_changed: AtomicU64,
     pub files_unchanged: AtomicU64,
     pub files_removed: AtomicU64,
+    pub files_unread: AtomicU64,
     pub bytes_read: AtomicU64,
     pub troubles: AtomicU64,
     pub sockets: AtomicU64,
@@ -41,6 +42,11 @@ pub(super) struct Counts {
 
 pub(super) fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
+}
+
+/// Takes back what was counted too early.
+pub(super) fn take_back(counter: &AtomicU64, amount: u64) {
+    counter.fetch_sub(amount, Ordering::Relaxed);
 }
 
 impl Counts {
@@ -56,6 +62,7 @@ impl Counts {
             files_changed: get(&self.files_changed),
             files_unchanged: get(&self.files_unchanged),
             files_removed: get(&self.files_removed),
+            files_unread: get(&self.files_unread),
             bytes_read: get(&self.bytes_read),
             bytes_new: 0,
             bytes_stored: 0,

@@ -211,11 +211,15 @@ fn summary(report: &BackupReport, args: &BackupArgs) -> String {
         }
     };
     text.push_str(&format!(
-        "  Files    {} new, {} changed, {} unchanged, {} removed; {} in all\n",
+        "  Files    {} new, {} changed, {} unchanged, {} removed{}; {} in all\n",
         format_count(totals.files_new),
         format_count(totals.files_changed),
         format_count(totals.files_unchanged),
         format_count(totals.files_removed),
+        match totals.files_unread {
+            0 => String::new(),
+            count => format!(", {} could not be read", format_count(count)),
+        },
         format_bytes(totals.bytes)
     ));
     text.push_str(&format!(

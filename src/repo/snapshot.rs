@@ -63,6 +63,7 @@ pub struct Trouble {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Totals {
+    /// Those in the snapshot: new, changed and unchanged ones together.
     pub files: u64,
     pub directories: u64,
     /// Links, devices, FIFOs.
@@ -74,6 +75,8 @@ pub struct Totals {
     pub files_changed: u64,
     pub files_unchanged: u64,
     pub files_removed: u64,
+    /// Met, but not in the snapshot, as nothing of them could be read.
+    pub files_unread: u64,
     pub bytes_read: u64,
     /// Content that was not known before.
     pub bytes_new: u64,

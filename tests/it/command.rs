@@ -305,9 +305,14 @@ fn what_cannot_be_read_is_told_and_ends_with_3() {
     let unreadable = "/proc/self/mem";
     let said = person.silt(&["backup", "source", unreadable]).ends_with(3);
     assert!(said.err.contains("Could not be saved as it is (1)") && said.err.contains(unreadable), "{}", said.err);
+    assert!(said.out.contains("0 removed, 1 could not be read;"), "{}", said.out);
     let done = person.silt(&["backup", "source", unreadable, "--json"]).ends_with(3);
     assert!(done.out.contains(r#""event":"trouble""#), "{}", done.out);
-    assert_eq!(done.last_event()["troubles"][0]["path"], unreadable);
+    let done = done.last_event();
+    assert_eq!(done["troubles"][0]["path"], unreadable);
+    let saved = &done["totals"];
+    assert_eq!((&saved["files"], &saved["files_unread"]), (&5.into(), &1.into()), "{saved}");
+    assert_eq!((&saved["files_new"], &saved["files_unchanged"]), (&0.into(), &5.into()), "{saved}");
     assert_eq!(person.snapshots(&["--last", "1"])[0]["troubles_count"], 1);
 }
 
