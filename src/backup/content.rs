@@ -213,13 +213,13 @@ impl<'a> Run<'a> {
         Vec::new()
     }
 
-    fn linked(&self, stat: &Stat) -> Option<Entry> {
+    pub(super) fn linked(&self, stat: &Stat) -> Option<Entry> {
         let links = self.links.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let known = links.get(&(stat.device, stat.inode))?;
         known.stat.same_content(stat).then(|| known.entry.clone())
     }
 
-    fn remember_link(&self, stat: &Stat, entry: &Entry) {
+    pub(super) fn remember_link(&self, stat: &Stat, entry: &Entry) {
         let mut links = self.links.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if links.len() < LINKS_MAX {
             links.insert((stat.device, stat.inode), Linked { stat: *stat, entry: entry.clone() });

@@ -104,6 +104,8 @@ pub struct BackupReport {
     /// None when nothing was written: a dry run, or nothing had changed.
     pub snapshot: Option<Snapshot>,
     pub totals: Totals,
+    /// Of a dry run: sizes of the files that a backup would read. How much of them is new shows only when they are read.
+    pub bytes_to_read: Option<u64>,
     pub troubles: Vec<Trouble>,
     pub troubles_count: u64,
     /// Sockets, which cannot be saved and need not be.
@@ -372,8 +374,16 @@ impl<'a> Run<'a> {
         let mut totals = self.counts.totals();
         let troubles_count = self.counts.troubles.load(std::sync::atomic::Ordering::Relaxed);
         let sockets = self.counts.sockets.load(std::sync::atomic::Ordering::Relaxed);
-        let mut report =
-            BackupReport { snapshot: None, totals, troubles, troubles_count, sockets, duration: begun.elapsed() };
+        let to_read = self.counts.bytes_to_read.load(std::sync::atomic::Ordering::Relaxed);
+        let mut report = BackupReport {
+            snapshot: None,
+            totals,
+            bytes_to_read: self.options.dry_run.then_some(to_read),
+            troubles,
+            troubles_count,
+            sockets,
+            duration: begun.elapsed(),
+        };
         let Some(writer) = writer else { return Ok(report) };
         let noted = std::mem::take(&mut *self.noted());
         if self.options.skip_if_unchanged && self.unchanged.load(std::sync::atomic::Ordering::Relaxed) {

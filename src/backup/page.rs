@@ -12,6 +12,7 @@ use crate::repo::tree::store_page;
 use crate::watch::now;
 use rayon::Scope;
 use std::cell::RefCell;
+use std::ffi::CStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -272,10 +273,7 @@ impl<'a> Run<'a> {
         });
         let entry = match content {
             Some((old, _)) => self.describe_file(folder, name, &item.stat, old),
-            None if self.writer.is_none() => {
-                add(&self.counts.bytes_read, item.stat.size);
-                Some(Entry { size: item.stat.size, ..Entry::new(name.to_bytes(), EntryKind::File) })
-            }
+            None if self.writer.is_none() => Some(self.would_read(name, &item.stat)),
             None => self.read_file(folder, name, &mut item.stat),
         };
         let counter = match (&entry, &content, known) {
@@ -289,6 +287,19 @@ impl<'a> Run<'a> {
         take_back(&self.counts.files, u64::from(entry.is_none()));
         take_back(&self.counts.bytes, item.stat.size);
         add(&self.counts.bytes, entry.as_ref().map_or(0, |entry| entry.size));
+        entry
+    }
+
+    /// In a dry run: counts what a backup would read. Of names of one inode it reads the first.
+    fn would_read(&self, name: &CStr, stat: &Stat) -> Entry {
+        let entry = Entry { size: stat.size, ..Entry::new(name.to_bytes(), EntryKind::File) };
+        if stat.links > 1 {
+            if self.linked(stat).is_some() {
+                return entry;
+            }
+            self.remember_link(stat, &entry);
+        }
+        add(&self.counts.bytes_to_read, stat.size);
         entry
     }
 

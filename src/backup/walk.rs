@@ -34,6 +34,8 @@ pub(super) struct Counts {
     pub files_removed: AtomicU64,
     pub files_unread: AtomicU64,
     pub bytes_read: AtomicU64,
+    /// In a dry run, which reads nothing.
+    pub bytes_to_read: AtomicU64,
     pub troubles: AtomicU64,
     pub sockets: AtomicU64,
     /// Set with the run's failure: tasks that have not begun end at once.

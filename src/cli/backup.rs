@@ -183,10 +183,16 @@ pub fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
 fn conclude(report: &BackupReport, args: &BackupArgs, repo: &Repository, console: &Console) -> Result<Exit, Failure> {
     let totals = &report.totals;
     if console.json() {
+        let mut totals = json!(totals);
+        if let (Some(_), Some(fields)) = (report.bytes_to_read, totals.as_object_mut()) {
+            // Nothing was read, so nobody knows what would be new: no figure is better than 0.
+            fields.retain(|name, _| !["bytes_read", "bytes_new", "bytes_stored"].contains(&name.as_str()));
+        }
         console.event(json!({
             "event": "summary",
             "snapshot": report.snapshot.as_ref().map(snapshot_json),
             "dry_run": args.dry_run,
+            "bytes_to_read": report.bytes_to_read,
             "repository": repo.storage().describe(),
             "totals": totals,
             "sockets": report.sockets,
@@ -222,14 +228,20 @@ fn summary(report: &BackupReport, args: &BackupArgs) -> String {
         },
         format_bytes(totals.bytes)
     ));
-    text.push_str(&format!(
-        "  Bytes    {} read, {} new, {} stored\n",
-        format_bytes(totals.bytes_read),
-        format_bytes(totals.bytes_new),
-        format_bytes(totals.bytes_stored)
-    ));
+    text.push_str(&match report.bytes_to_read {
+        Some(bytes) => {
+            format!("  Bytes    {} to read; what of it is new is not known before\n", format_bytes(bytes))
+        }
+        None => format!(
+            "  Bytes    {} read, {} new, {} stored\n",
+            format_bytes(totals.bytes_read),
+            format_bytes(totals.bytes_new),
+            format_bytes(totals.bytes_stored)
+        ),
+    });
     if totals.streams > 0 {
-        text.push_str(&format!("  Streams  {}\n", format_count(totals.streams)));
+        let note = if args.dry_run { " not read, of unknown size" } else { "" };
+        text.push_str(&format!("  Streams  {}{note}\n", format_count(totals.streams)));
     }
     if report.sockets > 0 {
         text.push_str(&format!("  Sockets  {} left out, as they hold nothing\n", format_count(report.sockets)));

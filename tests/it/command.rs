@@ -352,6 +352,35 @@ fn what_is_left_out_is_left_out() {
 }
 
 #[test]
+fn a_dry_run_says_what_would_be_read_and_claims_nothing_more() {
+    let person = Person::new();
+    person.make_source();
+    person.silt(&["backup", "source"]).ends_with(0);
+    // What is as fresh as this is looked at again: let it grow old.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    person.silt(&["backup", "source"]).ends_with(0);
+    let dry = |more: &[&str]| person.silt(&[&["backup", "source", "--dry-run"], more].concat()).ends_with(0);
+    let none = dry(&["--json"]).last_event();
+    assert_eq!((&none["bytes_to_read"], &none["totals"]["files_unchanged"]), (&0.into(), &5.into()), "{none}");
+    person.write("source/new", [1; 1000]);
+    std::fs::hard_link(person.path("source/new"), person.path("source/new too")).unwrap();
+    person.write("source/below/deep/er/x", [2; 30]);
+    let some = dry(&["--json", "--stream", "out=echo ran > ran"]).last_event();
+    assert_eq!(some["bytes_to_read"], 1030, "{some}");
+    let totals = &some["totals"];
+    assert_eq!((&totals["files_new"], &totals["files_changed"], &totals["files"]), (&2.into(), &1.into(), &7.into()));
+    for unknown in ["bytes_read", "bytes_new", "bytes_stored"] {
+        assert!(totals.get(unknown).is_none(), "{unknown}: {totals}");
+    }
+    assert!(!person.path("ran").exists());
+    let words = dry(&[]).out;
+    assert!(words.contains("1.01 KiB to read"), "{words}");
+    assert!(!words.contains("stored") && !words.contains("0 B"), "{words}");
+    let done = person.silt(&["backup", "source", "--json"]).ends_with(0).last_event();
+    assert_eq!((&done["bytes_to_read"], &done["totals"]["bytes_read"]), (&Value::Null, &1030.into()), "{done}");
+}
+
+#[test]
 fn snapshots_are_filtered() {
     let person = Person::new();
     person.write("one/x", "1");
