@@ -3,6 +3,7 @@
 mod assemble;
 mod content;
 mod detect;
+mod nested;
 mod page;
 mod previous;
 mod walk;
@@ -31,7 +32,7 @@ pub type Input = Box<dyn Read + Send + Sync>;
 
 /// What to back up and how.
 pub struct BackupOptions {
-    /// Absolute, clean, none below another.
+    /// Absolute and clean. What the walk of a path above meets anyway is dropped when the backup begins.
     pub paths: Vec<PathBuf>,
     pub streams: Vec<Stream>,
     /// The standard input under a name.
@@ -126,6 +127,7 @@ impl Repository {
     pub fn backup(&self, mut options: BackupOptions, watch: &Watch) -> Result<BackupReport> {
         let begun = Instant::now();
         let started = Stamp::new(options.time.unwrap_or_else(now), options.offset);
+        options.paths = nested::fold(options.paths, options.rules.one_file_system())?;
         let input = options.input.take();
         let input_name = input.as_ref().map(|(name, _)| name.clone());
         let state = self.open_state(&options, watch)?;

@@ -175,13 +175,13 @@ impl<'a> Run<'a> {
         let folder = page.folder.clone();
         let name = folder.name(index);
         let above = Above::Page(page, slot);
-        if self.options.rules.leaves_out_device(folder.source_device, device) {
-            return self.finish_empty(scope, above);
-        }
         let path = folder.child_path(name.to_bytes());
+        let Some(place) = self.place_below(folder.place, &path, device) else {
+            return self.finish_empty(scope, above);
+        };
         let previous = self.previous_below(&folder.previous, name.to_bytes(), &path);
         let handle = folder.handle.open_child(name);
-        self.visit(scope, above, path, handle, previous, folder.source_device);
+        self.visit(scope, above, path, handle, previous, place);
     }
 
     /// The tree of a directory below has come.

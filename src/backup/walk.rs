@@ -1,5 +1,6 @@
 //! Walk the sources: directories spread over the readers by work stealing, each done when all below it is done.
 
+use crate::backup::nested::{Place, missing_source};
 use crate::backup::page::Page;
 use crate::backup::previous::Previous;
 use crate::backup::{Run, previous};
@@ -93,7 +94,7 @@ pub(super) struct Folder {
     /// Where each page begins, in kept names.
     starts: Vec<usize>,
     pub previous: Previous,
-    pub source_device: u64,
+    pub place: Place,
     pages: Mutex<Vec<Option<NamedPage>>>,
     left: AtomicUsize,
 }
@@ -163,12 +164,12 @@ impl<'a> Run<'a> {
                     let slot = Arc::new(Mutex::new(None));
                     let previous = self.previous_of_source(parent, &path)?;
                     let above = Above::Source(slot.clone());
-                    let device = device.unwrap_or(stat.device);
-                    pool.scope(|scope| match self.options.rules.leaves_out_device(device, stat.device) {
-                        true => self.finish_empty(scope, above),
-                        false => {
+                    let source = Place::source(device.unwrap_or(stat.device));
+                    pool.scope(|scope| match self.place_below(source, &path, stat.device) {
+                        None => self.finish_empty(scope, above),
+                        Some(place) => {
                             let handle = Directory::open_path(&path);
-                            self.visit(scope, above, path.clone(), handle, previous, device);
+                            self.visit(scope, above, path.clone(), handle, previous, place);
                         }
                     });
                     if let Some(error) = self.take_failure() {
@@ -181,7 +182,7 @@ impl<'a> Run<'a> {
                     Some(entry)
                 }
                 Ok(stat) => self.walk_single(parent, &path, stat.device)?,
-                Err(error) => return Err(error.hint("check the path: a source that is not there is an error")),
+                Err(error) => return Err(missing_source(error)),
             };
             entries.extend(entry.map(|entry| (path, entry)));
         }
@@ -211,7 +212,7 @@ impl<'a> Run<'a> {
             kept: Some(vec![index as u32]),
             starts: vec![0],
             previous,
-            source_device: device,
+            place: Place::source(device),
             pages: Mutex::default(),
             left: AtomicUsize::new(1),
         };
@@ -227,7 +228,7 @@ impl<'a> Run<'a> {
     /// Each path comes with the device that it must be on, when mount points are not entered.
     fn expanded_paths(&self) -> Vec<(Vec<u8>, Option<u64>)> {
         let mut paths = Vec::new();
-        for path in &self.options.paths {
+        for path in self.top_paths() {
             let path = path.as_os_str().as_bytes();
             match path {
                 b"/" => match std::fs::read_dir("/") {
@@ -258,7 +259,7 @@ impl<'a> Run<'a> {
         path: Vec<u8>,
         handle: Result<Directory>,
         previous: Previous,
-        source_device: u64,
+        place: Place,
     ) {
         if self.is_over() {
             return;
@@ -276,7 +277,12 @@ impl<'a> Run<'a> {
             }
         };
         self.watch.progress.set_current(&path);
-        let kept = self.kept_names(&path, &handle, &names);
+        let kept = match place.is_passage {
+            true => Some(
+                (0..names.len() as u32).filter(|at| self.leads_to_source(&path, names.get(*at as usize))).collect(),
+            ),
+            false => self.kept_names(&path, &handle, &names),
+        };
         let mut folder = Folder {
             above,
             key: FolderKey::of(&path),
@@ -286,7 +292,7 @@ impl<'a> Run<'a> {
             kept,
             starts: Vec::new(),
             previous,
-            source_device,
+            place,
             pages: Mutex::default(),
             left: AtomicUsize::new(0),
         };

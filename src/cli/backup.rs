@@ -17,7 +17,7 @@ use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::Repository;
 use siltstone::seal::Compression;
 use siltstone::source::stream::check_name;
-use siltstone::source::{Marker, Overlap, Rules, RulesBuilder, StdinSource, Stream, normalize, read_lines, read_raw};
+use siltstone::source::{Marker, Rules, RulesBuilder, StdinSource, Stream, normalize, read_lines, read_raw};
 use siltstone::when::{Selector, format_bytes, format_count, format_duration, parse_target};
 use std::ffi::OsString;
 use std::fs::File;
@@ -58,7 +58,7 @@ pub struct BackupArgs {
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "What is left out")]
     exclude_larger_than: Option<u64>,
 
-    /// Stay on the file system of each path
+    /// Stay on the file system of each path; a path below another is saved if it is on another one
     #[arg(short = 'x', long, help_heading = "What is left out")]
     one_file_system: bool,
 
@@ -272,7 +272,7 @@ fn paths(args: &BackupArgs) -> Result<Vec<PathBuf>> {
     match paths.is_empty() && has_stream && !has_list {
         true => Ok(paths),
         false => {
-            let paths = normalize(&paths, &current_folder()?, Overlap::Fold)?;
+            let paths = normalize(&paths, &current_folder()?)?;
             // A slip of the finger ends here: before a repository is made, or hours of other paths are read.
             for path in &paths {
                 stat_path(path.as_os_str().as_bytes(), false)

@@ -6,7 +6,7 @@ use siltstone::browse::Filter;
 use siltstone::entry::Time;
 use siltstone::error::Error;
 use siltstone::seal::Compression;
-use siltstone::source::{Overlap, Rules, RulesBuilder, normalize};
+use siltstone::source::{Rules, RulesBuilder, normalize};
 use siltstone::when::{Moment, parse_moment, parse_size};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -132,7 +132,7 @@ pub fn current_folder() -> Result<PathBuf, Error> {
 
 /// A path as given, made absolute and clean.
 pub fn absolute(path: &Path) -> Result<PathBuf, Error> {
-    let mut paths = normalize(&[path], &current_folder()?, Overlap::Keep)?;
+    let mut paths = normalize(&[path], &current_folder()?)?;
     Ok(paths.remove(0))
 }
 

@@ -62,18 +62,9 @@ fn read_list(reader: impl Read, origin: &str, end: u8) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// What to do with a path below another one of the same list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overlap {
-    /// Drop it: the walk of the upper one meets it.
-    Fold,
-    /// Keep it: with one file system per path, the walk of the upper one may stop before it.
-    Keep,
-}
-
 /// Absolute paths without `.`, `..` and double slashes, sorted by component, each once. Cleaning is by the words alone:
 /// `a/../b` is `b` even where `a` is a link, so that the same words name the same source on every day.
-pub fn normalize<P: AsRef<Path>>(paths: &[P], folder: &Path, overlap: Overlap) -> Result<Vec<PathBuf>> {
+pub fn normalize<P: AsRef<Path>>(paths: &[P], folder: &Path) -> Result<Vec<PathBuf>> {
     if !folder.is_absolute() {
         return Err(Error::invalid("use the current folder", folder.display(), "its path is not absolute"));
     }
@@ -84,9 +75,6 @@ pub fn normalize<P: AsRef<Path>>(paths: &[P], folder: &Path, overlap: Overlap) -
     // By component: "/a/b" follows "/a" at once, although "-" sorts before "/" and "/a-b" would else come between.
     clean.sort();
     clean.dedup();
-    if overlap == Overlap::Fold {
-        clean.dedup_by(|lower, upper| lower.starts_with(upper));
-    }
     match clean.is_empty() {
         false => Ok(clean),
         true => {
@@ -148,24 +136,22 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_cleaned_sorted_and_folded() {
+    fn paths_are_cleaned_and_sorted() {
         let table: &[(&[&str], &[&str])] = &[
             (&["."], &["/w/d"]),
             (&["x", "./x/", "/w//d/x/."], &["/w/d/x"]),
-            (&["..", "../../..", "/a"], &["/"]),
-            (&["/a/b", "/a-b", "/a"], &["/a", "/a-b"]),
+            (&["..", "../../..", "/a"], &["/", "/a", "/w"]),
+            (&["/a/b", "/a-b", "/a", "/a/b"], &["/a", "/a/b", "/a-b"]),
             (&["/b/../a", "/c"], &["/a", "/c"]),
-            (&["/ab", "/a/c/d", "/a/c"], &["/a/c", "/ab"]),
+            (&["/ab", "/a/c/d", "/a/c"], &["/a/c", "/a/c/d", "/ab"]),
         ];
         for (paths, expected) in table {
-            let got = normalize(paths, Path::new("/w/d"), Overlap::Fold).unwrap();
+            let got = normalize(paths, Path::new("/w/d")).unwrap();
             assert_eq!(got, expected.iter().map(PathBuf::from).collect::<Vec<_>>(), "{paths:?}");
         }
-        let kept = normalize(&["/home", "/", "/home"], Path::new("/"), Overlap::Keep).unwrap();
-        assert_eq!(kept, [PathBuf::from("/"), PathBuf::from("/home")]);
-        assert!(normalize::<&str>(&[], Path::new("/"), Overlap::Fold).is_err());
-        assert!(normalize(&[""], Path::new("/"), Overlap::Fold).is_err());
-        assert!(normalize(&["a"], Path::new("w"), Overlap::Fold).is_err());
+        assert!(normalize::<&str>(&[], Path::new("/")).is_err());
+        assert!(normalize(&[""], Path::new("/")).is_err());
+        assert!(normalize(&["a"], Path::new("w")).is_err());
     }
 
     #[test]
@@ -175,7 +161,7 @@ mod tests {
             let mut rest = seed;
             let path: Vec<u8> =
                 std::iter::repeat_with(|| (rest % 5, rest /= 5).0).take(6).map(|i| alphabet[i as usize]).collect();
-            let got = normalize(&[OsStr::from_bytes(&path)], Path::new("/w"), Overlap::Fold).unwrap();
+            let got = normalize(&[OsStr::from_bytes(&path)], Path::new("/w")).unwrap();
             let bytes = got[0].as_os_str().as_bytes();
             let clean =
                 bytes == b"/" || bytes[0] == b'/' && bytes[1..].split(|b| *b == b'/').all(crate::entry::is_valid_name);

@@ -11,6 +11,6 @@ pub mod list;
 pub mod rules;
 pub mod stream;
 
-pub use list::{Overlap, normalize, read_lines, read_raw};
+pub use list::{normalize, read_lines, read_raw};
 pub use rules::{Marker, Rules, RulesBuilder};
 pub use stream::{StdinSource, Stream, StreamSource, looks_compressed, read_error};

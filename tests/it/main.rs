@@ -11,6 +11,8 @@ mod disk;
 mod fixture;
 mod folder;
 mod golden;
+mod mounted;
+mod person;
 mod reader;
 mod rooms;
 mod roundtrip;

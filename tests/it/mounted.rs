@@ -1,0 +1,86 @@
+//! What needs a file system of its own: staying on one.
+
+use crate::person::{Person, contents};
+use crate::skip::skipped;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A small file system in memory at a folder, until it is dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    /// None, loudly, where this process may not mount.
+    fn at(folder: &Path, bytes: u64) -> Option<Mounted> {
+        std::fs::create_dir_all(folder).unwrap();
+        let size = format!("size={bytes},mode=0755");
+        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "silt-test"]).arg(folder).output();
+        match done {
+            Ok(output) if output.status.success() => Some(Mounted(folder.to_owned())),
+            Ok(output) => {
+                skipped("tests with file systems of their own", String::from_utf8_lossy(&output.stderr).trim());
+                None
+            }
+            Err(error) => {
+                skipped("tests with file systems of their own", error);
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _gone_with_the_folder = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+fn sources(snapshot: &Value) -> Vec<&str> {
+    snapshot["sources"].as_array().unwrap().iter().map(|source| source["path"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_source_on_another_file_system_below_a_source_is_saved_and_others_are_folded() {
+    let person = Person::new();
+    let source = person.path("source");
+    let Some(_home) = Mounted::at(&source.join("home"), 1 << 20) else { return };
+    let Some(_other) = Mounted::at(&source.join("other/mount"), 1 << 20) else { return };
+    let Some(_unnamed) = Mounted::at(&source.join("unnamed"), 1 << 20) else { return };
+    for name in ["own", "plain/own", "home/one", "home/below/two", "other/mount/not", "other/mount/far/three"] {
+        person.write(&format!("source/{name}"), name);
+    }
+    person.write("source/other/mount/near/not", "not");
+    person.write("source/unnamed/not", "not");
+    let given = ["source", "source/home", "source/home/below", "source/plain", "source/other/mount/far"];
+    let words = |more: &[&'static str]| [&["backup", "--json", "--one-file-system"][..], &given, more].concat();
+    let done = person.silt(&words(&[])).ends_with(0).last_event();
+    assert_eq!(done["totals"]["files"], 5, "{done}");
+    let path = |name: &str| person.path(name).to_str().unwrap().to_owned();
+    let kept = ["source", "source/home", "source/other/mount/far"].map(path);
+    assert_eq!(sources(&done["snapshot"]), kept);
+
+    let named = format!("latest:{}", source.display());
+    person.silt(&["restore", &named, "--target", "out"]).ends_with(0);
+    let (mut expected, restored) = (contents(&source), contents(&person.path("out")));
+    expected
+        .retain(|path, _| !["unnamed/", "other/mount/n"].iter().any(|left| path.to_str().unwrap().starts_with(left)));
+    assert_eq!(restored.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    assert_eq!(restored, expected);
+
+    // What is known from last time holds for all of them, and changes on each are found.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    person.silt(&words(&[])).ends_with(0);
+    let same = person.silt(&words(&["--skip-if-unchanged"])).ends_with(0).last_event();
+    assert_eq!((&same["snapshot"], &same["totals"]["bytes_read"]), (&Value::Null, &0.into()), "{same}");
+    person.write("source/home/below/two", "changed");
+    person.write("source/other/mount/far/new", "new");
+    person.write("source/other/mount/near/new", "new");
+    let changed = person.silt(&words(&["--skip-if-unchanged"])).ends_with(0).last_event();
+    let totals = &changed["totals"];
+    assert_eq!((&totals["files_changed"], &totals["files_new"]), (&1.into(), &1.into()), "{changed}");
+
+    // Without the option all is one source.
+    let whole = person.silt(&["backup", "--json", "source", "source/home"]).ends_with(0).last_event();
+    assert_eq!(sources(&whole["snapshot"]), [path("source")]);
+    assert_eq!(whole["totals"]["files"], 10, "{whole}");
+}
