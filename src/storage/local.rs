@@ -17,14 +17,21 @@ use std::time::{Duration, SystemTime};
 const UNFINISHED: &str = ".tmp";
 /// Unfinished writes of this age were left by a crash.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
-/// Files kept open for further ranges: packs, whose bytes never change.
+/// Files kept open for further ranges.
 const OPEN_FILES_MAX: usize = 16;
 
 /// A folder on this machine (or mounted on it).
 pub struct Local {
     root: PathBuf,
     serial: AtomicU64,
-    open: Mutex<VecDeque<(String, Arc<File>)>>,
+    open: Mutex<VecDeque<OpenFile>>,
+}
+
+struct OpenFile {
+    name: String,
+    /// Its device and inode, which no other file takes while it is open.
+    number: (u64, u64),
+    file: Arc<File>,
 }
 
 impl Local {
@@ -52,6 +59,12 @@ impl Local {
         Ok(self.root.join(name))
     }
 
+    /// That a folder is empty and that it is gone are two things: what was mounted there may be no more.
+    fn check_root(&self) -> Result<()> {
+        let found = std::fs::metadata(&self.root).map_err(|error| Error::io("list", self.root.display(), error));
+        found.map(|_| ()).map_err(|error| error.hint("check whether it is mounted; it was there a moment ago"))
+    }
+
     /// Best effort: what cannot be removed now is tried at the next opening.
     fn remove_abandoned(&self) {
         let Ok(entries) = std::fs::read_dir(self.root.join(UNFINISHED)) else { return };
@@ -61,6 +74,30 @@ impl Local {
                 let _gone = std::fs::remove_file(entry.path());
             }
         }
+    }
+
+    /// The file that the name stands for now, open since an earlier range if it is still the same. Whoever replaced or
+    /// removed it, here or in another process, the number of the file at its path says so.
+    fn open_for_ranges(&self, name: &str, path: &Path) -> Result<(Arc<File>, u64)> {
+        let read = |error| failed("read", path, error);
+        let meta = object_meta("read", path)?;
+        let number = number_of(&meta);
+        let find = |open: &mut VecDeque<OpenFile>| {
+            open.retain(|known| known.name != name || known.number == number);
+            open.iter().find(|known| known.name == name).map(|known| known.file.clone())
+        };
+        let known = find(&mut self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        if let Some(file) = known {
+            return Ok((file, meta.len()));
+        }
+        let file = Arc::new(File::open(path).map_err(read)?);
+        let meta = file.metadata().map_err(read)?;
+        let mut open = self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        open.push_back(OpenFile { name: name.to_owned(), number: number_of(&meta), file: file.clone() });
+        if open.len() > OPEN_FILES_MAX {
+            open.pop_front();
+        }
+        Ok((file, meta.len()))
     }
 
     /// Writes a synced file under a temporary name.
@@ -111,8 +148,11 @@ fn unique() -> u64 {
 }
 
 fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
+    // Below an object nothing can be: an object, too, may stand where a folder is asked for.
+    let is_below_object = error.kind() == std::io::ErrorKind::NotADirectory;
     let error = Error::io(doing, path.display(), error);
     match error.kind() {
+        _ if is_below_object => error.with_kind(Kind::NotFound),
         Kind::Full => error.hint("make room on that file system; what is stored stays good"),
         Kind::Denied => error.hint("check who owns the repository's folder and whether it is mounted for writing"),
         _ => error,
@@ -170,6 +210,28 @@ fn make_folders(folder: &Path) -> Result<()> {
     }
 }
 
+/// What is known of the object at a path; a folder is none.
+fn object_meta(doing: &str, path: &Path) -> Result<std::fs::Metadata> {
+    let meta = std::fs::metadata(path).map_err(|error| failed(doing, path, error))?;
+    check_object(doing, path, &meta)?;
+    Ok(meta)
+}
+
+fn check_object(doing: &str, path: &Path, meta: &std::fs::Metadata) -> Result<()> {
+    match meta.is_file() {
+        true => Ok(()),
+        false => Err(Error::new(Kind::NotFound, doing, path.display()).because("it is no object but a folder")),
+    }
+}
+
+fn number_of(meta: &std::fs::Metadata) -> (u64, u64) {
+    (meta.dev(), meta.ino())
+}
+
+fn is_absent(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+}
+
 fn version_of(meta: &std::fs::Metadata) -> Version {
     Version(format!("{}-{}-{}-{}", meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
 }
@@ -219,6 +281,7 @@ impl Storage for Local {
         let read = |error| failed("read", &path, error);
         let file = File::open(&path).map_err(read)?;
         let meta = file.metadata().map_err(read)?;
+        check_object("read", &path, &meta)?;
         let too_large = || Error::corrupt("read", path.display(), format!("it has more than {bytes_max} bytes"));
         if meta.len() > bytes_max {
             return Err(too_large());
@@ -233,30 +296,13 @@ impl Storage for Local {
 
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
         let path = self.path(name)?;
-        let read = |error| failed("read", &path, error);
-        let known = {
-            let open = self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            open.iter().find(|(known, _)| known == name).map(|(_, file)| file.clone())
-        };
-        let file = match known {
-            Some(file) => file,
-            None => {
-                let file = Arc::new(File::open(&path).map_err(read)?);
-                let mut open = self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                open.push_back((name.to_owned(), file.clone()));
-                if open.len() > OPEN_FILES_MAX {
-                    open.pop_front();
-                }
-                file
-            }
-        };
-        let size = file.metadata().map_err(read)?.len();
+        let (file, size) = self.open_for_ranges(name, &path)?;
         if offset.checked_add(length).is_none_or(|end| end > size) {
             let why = format!("{length} bytes at {offset} are wanted of its {size}");
             return Err(Error::corrupt("read", path.display(), why));
         }
         let mut bytes = vec![0; length as usize];
-        file.read_exact_at(&mut bytes, offset).map_err(read)?;
+        file.read_exact_at(&mut bytes, offset).map_err(|error| failed("read", &path, error))?;
         Ok(bytes)
     }
 
@@ -270,8 +316,11 @@ impl Storage for Local {
             let entry = match entry {
                 Ok(entry) => entry,
                 // Removed by somebody between the listing of its folder and now, or no such folder yet.
-                Err(error) if error.io_error().is_some_and(|io| io.kind() == std::io::ErrorKind::NotFound) => continue,
-                Err(error) => return Err(Error::new(Kind::Failed, "list", below.display()).because(error)),
+                Err(error) if error.io_error().is_some_and(is_absent) => {
+                    self.check_root()?;
+                    continue;
+                }
+                Err(error) => return Err(failed("list", &below, error.into())),
             };
             if !entry.file_type().is_file() {
                 continue;
@@ -290,14 +339,14 @@ impl Storage for Local {
         let path = self.path(name)?;
         match std::fs::remove_file(&path) {
             Ok(()) => sync_folder(path.parent().expect("an object lies below the root")),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) if is_absent(&error) || error.kind() == std::io::ErrorKind::IsADirectory => Ok(()),
             Err(error) => Err(failed("remove", &path, error)),
         }
     }
 
     fn stat(&self, name: &str) -> Result<Stat> {
         let path = self.path(name)?;
-        let meta = std::fs::metadata(&path).map_err(|error| failed("look at", &path, error))?;
+        let meta = object_meta("look at", &path)?;
         Ok(Stat { size: meta.len(), version: version_of(&meta) })
     }
 }

@@ -19,8 +19,16 @@ pub fn open(location: &str, create: bool) -> Result<Arc<dyn Storage>> {
         let path = Path::new(path);
         Ok(Arc::new(if create { Local::create(path)? } else { Local::open(path)? }))
     };
+    let known = "known are a path, file://, s3://, s3+https:// and s3+http://";
     let storage: Arc<dyn Storage> = match location.split_once("://") {
-        None => local(location)?,
+        None => match scheme_of(location) {
+            None => local(location)?,
+            Some(scheme) => {
+                let why = format!("no storage is called {}:", scheme.escape_debug());
+                let hint = format!("{known}; a folder of that name is written ./{location}");
+                return Err(Error::invalid("open the storage", "", why).hint(hint));
+            }
+        },
         Some(("file", path)) => local(path)?,
         Some(("s3" | "s3+http" | "s3+https", _)) => {
             let s3 = delayed(Arc::new(S3::open(&S3Location::parse(location)?)?))?;
@@ -28,11 +36,16 @@ pub fn open(location: &str, create: bool) -> Result<Arc<dyn Storage>> {
         }
         Some((scheme, _)) => {
             let why = format!("no storage is called {}://", scheme.escape_debug());
-            return Err(Error::invalid("open the storage", "", why)
-                .hint("known are a path, file://, s3://, s3+https:// and s3+http://"));
+            return Err(Error::invalid("open the storage", "", why).hint(known));
         }
     };
     delayed(storage)
+}
+
+/// What stands before a colon like a scheme or a host: hardly the name of a folder, which a slash before it would tell.
+fn scheme_of(location: &str) -> Option<&str> {
+    let (scheme, _) = location.split_once(':')?;
+    (!scheme.is_empty() && !scheme.contains('/')).then_some(scheme)
 }
 
 fn delayed(storage: Arc<dyn Storage>) -> Result<Arc<dyn Storage>> {

@@ -31,6 +31,7 @@ fn read(storage: &dyn Storage, name: &str) -> Vec<u8> {
 fn conforms(storage: &dyn Storage) {
     reads_what_was_written(storage);
     reads_ranges(storage);
+    finds_nothing_below_an_object(storage);
     refuses_names(storage);
     lists(storage);
     let can = storage.abilities();
@@ -92,6 +93,37 @@ fn reads_ranges(storage: &dyn Storage) {
     for (offset, length) in [(0, 11), (9, 2), (10, 1), (11, 0), (5000, 1), (u64::MAX, 1)] {
         assert_eq!(kind(storage.get_range("c/range", offset, length)), Kind::Corrupt, "{length} at {offset}");
     }
+    // Never those of an object that stood there before, whatever is kept open.
+    let range = || storage.get_range("c/range", 1, 2);
+    storage.put("c/range", body("abcdef")).unwrap();
+    assert_eq!(range().unwrap(), b"bc");
+    storage.remove("c/range").unwrap();
+    assert_eq!(kind(range()), Kind::NotFound);
+    if storage.abilities().rename {
+        storage.put("c/renamed", body("uvwxyz")).unwrap();
+        assert_eq!(storage.get_range("c/renamed", 1, 2).unwrap(), b"vw");
+        storage.rename("c/renamed", "c/range").unwrap();
+        assert_eq!(kind(storage.get_range("c/renamed", 1, 2)), Kind::NotFound);
+        storage.put("c/renamed", body("other")).unwrap();
+        assert_eq!((range().unwrap(), storage.get_range("c/renamed", 1, 2).unwrap()), (b"vw".into(), b"th".into()));
+    }
+}
+
+fn finds_nothing_below_an_object(storage: &dyn Storage) {
+    storage.put("c/object", body("x")).unwrap();
+    // A name above objects is none, and nothing stands below one.
+    for name in ["c/object/below", "c/object/further/below", "c"] {
+        assert_eq!(kind(storage.get(name, 9)), Kind::NotFound, "{name}");
+        assert_eq!(kind(storage.stat(name)), Kind::NotFound, "{name}");
+        assert_eq!(kind(storage.get_range(name, 0, 1)), Kind::NotFound, "{name}");
+    }
+    // rclone's server, which is one for tests, removes the object itself then.
+    if storage.abilities().local {
+        storage.remove("c/object/below").unwrap();
+    }
+    assert_eq!(storage.list("c/object/").unwrap(), []);
+    assert_eq!(storage.list("c/object/further/").unwrap(), []);
+    assert_eq!(read(storage, "c/object"), b"x");
 }
 
 fn refuses_names(storage: &dyn Storage) {
@@ -244,7 +276,36 @@ impl Storage for Probed {
 #[test]
 fn a_folder_conforms() {
     let folder = tempfile::tempdir().unwrap();
-    conforms(&Local::create(&folder.path().join("r")).unwrap());
+    let storage = Local::create(&folder.path().join("r")).unwrap();
+    conforms(&storage);
+    // "There is none" is no error, though a folder of that name is there.
+    storage.remove("c").unwrap();
+    assert_eq!(read(&storage, "c/object"), b"x");
+}
+
+#[test]
+fn a_folder_that_is_gone_is_not_an_empty_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Local::create(&folder.path().join("r")).unwrap();
+    storage.put("a/b", body("x")).unwrap();
+    assert_eq!(storage.list("nothing/").unwrap(), []);
+    fs::remove_dir_all(folder.path()).unwrap();
+    for prefix in ["", "a/", "nothing/"] {
+        assert_eq!(kind(storage.list(prefix)), Kind::NotFound, "{prefix}");
+    }
+}
+
+/// Another process may replace what this one keeps open.
+#[test]
+fn ranges_are_those_of_the_file_that_is_there_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (Local::create(folder.path()).unwrap(), Local::open(folder.path()).unwrap());
+    one.put("a", body("first")).unwrap();
+    assert_eq!(one.get_range("a", 0, 5).unwrap(), b"first");
+    other.put("a", body("other")).unwrap();
+    assert_eq!(one.get_range("a", 0, 5).unwrap(), b"other");
+    other.remove("a").unwrap();
+    assert_eq!(kind(one.get_range("a", 0, 5)), Kind::NotFound);
 }
 
 #[test]
@@ -303,8 +364,16 @@ fn the_probe_tells_s3_stores_apart() {
 
 #[test]
 fn an_unknown_scheme_is_told_what_is_known() {
-    let error = location::open("gopher://x", true).err().unwrap();
-    assert!(error.is(Kind::Invalid) && error.advice().unwrap().contains("s3://"), "{error:?}");
+    let folder = tempfile::tempdir().unwrap();
+    for words in ["gopher://x", "memory:", "host:folder"] {
+        let error = location::open(words, true).err().unwrap();
+        assert!(error.is(Kind::Invalid) && error.advice().unwrap().contains("s3://"), "{error:?}");
+        assert!(!Path::new(words).exists());
+    }
+    // Whoever wants a folder named so says that it is one.
+    let named = folder.path().join("memory:");
+    location::open(named.to_str().unwrap(), true).unwrap();
+    assert!(named.is_dir());
 }
 
 /// Does what it is told and loses the answer, `lost` times.
