@@ -4,13 +4,16 @@ use crate::error::{Error, Kind, Result};
 use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+/// The first included. All are made, however long each takes to fail: a store that answers nothing for a minute may
+/// answer the next request.
 const ATTEMPTS: u32 = 6;
 const PAUSE_BASE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// After this long no further attempt is begun.
-const TIME_MAX: Duration = Duration::from_secs(60);
+/// All pauses between the attempts of one request.
+const PAUSES_MAX: Duration = Duration::from_secs(60);
+const _ALL_ATTEMPTS_ARE_MADE: () = assert!(PAUSE_MAX.as_secs() * (ATTEMPTS as u64 - 1) <= PAUSES_MAX.as_secs());
 
 /// A storage whose temporary failures are tried again.
 pub struct Retry {
@@ -30,17 +33,13 @@ impl Retry {
 
     /// `attempt` is told whether an attempt before it failed, so perhaps without the answer being heard.
     fn retry<T>(&self, mut attempt: impl FnMut(bool) -> Result<T>) -> Result<T> {
-        let start = Instant::now();
-        let mut failures = 0;
+        let mut patience = Patience::new(self.attempts);
         loop {
-            match attempt(failures > 0) {
-                Err(error) if error.is_temporary() => {
-                    failures += 1;
-                    if failures >= self.attempts || start.elapsed() > TIME_MAX {
-                        return Err(error);
-                    }
-                    std::thread::sleep(pause(failures));
-                }
+            match attempt(patience.failures > 0) {
+                Err(error) if error.is_temporary() => match patience.pause() {
+                    Some(pause) => std::thread::sleep(pause),
+                    None => return Err(error),
+                },
                 done => return done,
             }
         }
@@ -70,6 +69,27 @@ impl Retry {
             Err(error) if error.is(Kind::NotFound) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// What is left of attempts and pauses. It looks at no clock: how long requests take must not take attempts away.
+struct Patience {
+    attempts: u32,
+    failures: u32,
+    paused: Duration,
+}
+
+impl Patience {
+    fn new(attempts: u32) -> Self {
+        Patience { attempts, failures: 0, paused: Duration::ZERO }
+    }
+
+    /// After another failure: how long to wait before the next attempt, if there is to be one.
+    fn pause(&mut self) -> Option<Duration> {
+        self.failures += 1;
+        let pause = pause(self.failures);
+        self.paused += pause;
+        (self.failures < self.attempts && self.paused <= PAUSES_MAX).then_some(pause)
     }
 }
 
@@ -149,5 +169,23 @@ impl Storage for Retry {
 
     fn stat(&self, name: &str) -> Result<Stat> {
         self.retry(|_| self.inner.stat(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_attempts_are_made_however_long_each_takes_and_pauses_end() {
+        for _ in 0..1000 {
+            let mut patience = Patience::new(ATTEMPTS);
+            let pauses: Vec<Duration> = std::iter::from_fn(|| patience.pause()).collect();
+            assert_eq!(pauses.len() as u32, ATTEMPTS - 1);
+            assert!(pauses.iter().all(|pause| *pause <= PAUSE_MAX));
+        }
+        let mut endless = Patience::new(u32::MAX);
+        let pauses: Vec<Duration> = std::iter::from_fn(|| endless.pause()).collect();
+        assert!(pauses.len() > 10 && pauses.iter().sum::<Duration>() <= PAUSES_MAX);
     }
 }
