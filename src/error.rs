@@ -73,7 +73,7 @@ impl Error {
         self
     }
 
-    /// Adds what the user can do about it: a whole sentence without a full stop.
+    /// Adds what the user can do about it: it begins small and ends without a full stop, as it stands behind `hint: `.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self

@@ -47,7 +47,7 @@ fn read_list(reader: impl Read, origin: &str, end: u8) -> Result<Vec<PathBuf>> {
             }
             if path.contains(&0) {
                 return refuse("it holds a NUL byte".to_owned())
-                    .map_err(|e| e.hint("A list with NUL between the paths is read with --files-from-raw"));
+                    .map_err(|e| e.hint("a list with NUL between the paths is read with --files-from-raw"));
             }
         } else if path.is_empty() {
             return refuse("the path is empty".to_owned());
@@ -78,7 +78,7 @@ pub fn normalize<P: AsRef<Path>>(paths: &[P], folder: &Path) -> Result<Vec<PathB
     match clean.is_empty() {
         false => Ok(clean),
         true => {
-            Err(Error::invalid("choose what to save", "", "there is no path to save").hint("Name at least one path"))
+            Err(Error::invalid("choose what to save", "", "there is no path to save").hint("name at least one path"))
         }
     }
 }

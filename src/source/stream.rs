@@ -285,7 +285,7 @@ impl StdinSource {
         let stdin = io::stdin();
         if stdin.is_terminal() {
             return Err(Error::invalid("read stream", shown(name), "the standard input is a terminal")
-                .hint("Pipe the data in, or let silt run the command with --stream NAME=COMMAND"));
+                .hint("pipe the data in, or let silt run the command with --stream NAME=COMMAND"));
         }
         let input = stdin.as_fd().try_clone_to_owned();
         StdinSource::from_fd(name, input.map_err(|e| Error::io("open the standard input", "", e))?, watch)

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub fn parse_size(text: &str) -> Result<u64> {
     let refuse = |why: &str| {
         Err(Error::invalid("read the size", format_args!("\"{}\"", text.escape_debug()), why)
-            .hint("Sizes are worded like 500, 10M, 1.5GiB or 20MB"))
+            .hint("sizes are worded like 500, 10M, 1.5GiB or 20MB"))
     };
     let trimmed = text.trim();
     let number_bytes = trimmed.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();

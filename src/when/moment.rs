@@ -6,7 +6,7 @@ use jiff::civil::{self, Date, DateTime, Weekday};
 use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
 use jiff::{Span, Timestamp, ToSpan, Zoned};
 
-const FORMS: &str = "Accepted are 2026-11-19, \"2026-11-19 14:00\" and \"2026-11-19 14:00:05\" (each with a zone after it: \
+const FORMS: &str = "accepted are 2026-11-19, \"2026-11-19 14:00\" and \"2026-11-19 14:00:05\" (each with a zone after it: \
     Europe/Berlin, UTC, +02:00), 2026-11-19T14:00:05+02:00, 2026-11-19T14:00[Europe/Berlin], now, today, yesterday, \
     \"yesterday 14:00\", \"last monday\", \"3 days ago\", \"2h ago\" and @1700000000";
 /// No form is longer; what is, is a slip or an attack.

@@ -39,7 +39,7 @@ pub fn parse_target(text: &[u8]) -> Result<(Selector, Option<Vec<u8>>)> {
 fn parse_selector(name: &[u8]) -> Result<Selector> {
     let refuse = |why: &str| {
         Err(Error::invalid("find the snapshot", shown(name), why)
-            .hint("A snapshot is named by latest, latest~1 or the first digits of its id; a date goes with --at"))
+            .hint("a snapshot is named by latest, latest~1 or the first digits of its id; a date goes with --at"))
     };
     let Ok(text) = std::str::from_utf8(name) else { return refuse("that is not text") };
     if text == "latest" {

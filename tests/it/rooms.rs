@@ -324,3 +324,28 @@ fn files_say_what_they_are_for_and_stay_short() {
         assert!(lines <= LINES_MAX, "{}: {lines} lines; {LINES_MAX} are the most", short(&path));
     }
 }
+
+/// Hints stand behind `hint: `: they begin small and end without a full stop.
+#[test]
+fn hints_are_of_one_style() {
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for path in sources("src") {
+        let text = read(&path);
+        for begin in [".hint(", "let hint = "] {
+            for (at, _) in text.match_indices(begin) {
+                let rest = text[at + begin.len()..].trim_start();
+                let rest = rest.strip_prefix("format!(").unwrap_or(rest).trim_start();
+                let length = literal_length(rest.as_bytes());
+                let Some(words) = rest[..length].strip_prefix('"').and_then(|words| words.strip_suffix('"')) else {
+                    continue;
+                };
+                seen += 1;
+                if words.starts_with(char::is_uppercase) || words.ends_with(['.', '!']) {
+                    wrong.push(format!("{}: {words}", short(&path)));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    assert!(seen > 30, "only {seen} hints were found: this test reads them no more");
+}
