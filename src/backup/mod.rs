@@ -365,9 +365,10 @@ impl<'a> Run<'a> {
                 let noted = std::mem::take(&mut *self.noted());
                 let writer = writer.expect("it was matched");
                 // The error that ended the run is what the caller must see; this saves what can be saved.
-                if !error.is(Kind::Full) && writer.abandon().is_ok() {
-                    self.write_state(noted);
-                }
+                let _best_effort = match error.is(Kind::Full) {
+                    true => writer.withdraw(),
+                    false => writer.abandon().map(|()| self.write_state(noted)),
+                };
                 return Err(error);
             }
         };

@@ -263,8 +263,13 @@ impl Writer {
     /// Ends without a snapshot; what was stored is made findable for the next run.
     pub fn abandon(self) -> Result<()> {
         let saved = self.checkpoint();
-        self.heart.stop().withdraw(self.repo.storage())?;
+        self.withdraw()?;
         saved
+    }
+
+    /// Ends without a snapshot and without another byte written, where there is no room for any.
+    pub fn withdraw(self) -> Result<()> {
+        self.heart.stop().withdraw(self.repo.storage())
     }
 }
 

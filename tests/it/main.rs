@@ -11,6 +11,7 @@ mod disk;
 mod fixture;
 mod folder;
 mod golden;
+mod killed;
 mod mounted;
 mod person;
 mod reader;

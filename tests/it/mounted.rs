@@ -1,6 +1,7 @@
-//! What needs a file system of its own: staying on one.
+//! What needs a file system of its own: staying on one, and running full.
 
-use crate::person::{Person, contents};
+use crate::golden::noise;
+use crate::person::{Contents, Person, contents};
 use crate::skip::skipped;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,13 @@ impl Mounted {
                 None
             }
         }
+    }
+}
+
+impl Mounted {
+    fn resize(&self, bytes: u64) {
+        let size = format!("remount,size={bytes}");
+        assert!(Command::new("mount").args(["-o", &size]).arg(&self.0).status().unwrap().success());
     }
 }
 
@@ -83,4 +91,46 @@ fn a_source_on_another_file_system_below_a_source_is_saved_and_others_are_folded
     let whole = person.silt(&["backup", "--json", "source", "source/home"]).ends_with(0).last_event();
     assert_eq!(sources(&whole["snapshot"]), [path("source")]);
     assert_eq!(whole["totals"]["files"], 10, "{whole}");
+}
+
+#[test]
+fn a_full_disk_fails_clearly_harms_nothing_and_room_made_is_enough() {
+    let person = Person::new();
+    let Some(disk) = Mounted::at(&person.path("disk"), 48 << 20) else { return };
+    person.write("password", "one\n");
+    let with = ["--repo", "disk/repository", "--password-file", "password"];
+    let silt = |words: &[&str]| person.silt(&[words, &with[..]].concat());
+    silt(&["init"]).ends_with(0);
+    person.make_source();
+    silt(&["backup", "source"]).ends_with(0);
+    let before = contents(&person.path("source"));
+    for n in 0..10 {
+        person.write(&format!("source/large{n}"), noise(8_000_000, n));
+    }
+    let named = format!(":{}", person.path("source").display());
+    let restores = |snapshot: &str, expected: &Contents| {
+        silt(&["restore", &format!("{snapshot}{named}"), "--target", "out"]).ends_with(0);
+        assert!(contents(&person.path("out")) == *expected, "{snapshot} differs");
+        std::fs::remove_dir_all(person.path("out")).unwrap();
+    };
+    // Again and again, as a timer would do.
+    for _ in 0..3 {
+        let failed = silt(&["backup", "source"]).ends_with(1);
+        let (error, hint) = failed.err.split_once("\nhint: ").unwrap_or_else(|| panic!("{}", failed.err));
+        assert!(error.starts_with("silt: cannot ") && error.contains("disk/repository"), "{error}");
+        assert!(error.to_lowercase().contains("no space left") && hint.contains("make room"), "{}", failed.err);
+        let failed = silt(&["backup", "source", "--json"]).ends_with(1);
+        let error: Value = serde_json::from_str(&failed.err).unwrap();
+        assert_eq!(error["error"]["kind"], "full", "{error}");
+        assert!(!failed.out.contains("summary"), "{}", failed.out);
+        let listed = silt(&["snapshots", "--json"]).ends_with(0).json();
+        assert_eq!(listed["snapshots"].as_array().map(Vec::len), Some(1), "{listed}");
+        restores("latest", &before);
+        let pending = std::fs::read_dir(person.path("disk/repository/pending")).unwrap().count();
+        assert_eq!(pending, 0, "a run that ended must not look like one that runs");
+    }
+    disk.resize(200 << 20);
+    silt(&["backup", "source"]).ends_with(0);
+    restores("latest", &contents(&person.path("source")));
+    restores("latest~1", &before);
 }

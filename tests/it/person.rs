@@ -98,8 +98,11 @@ pub fn said(output: Output) -> Said {
     Said { code: output.status.code().expect("no signal ended it"), out: text(output.stdout), err: text(output.stderr) }
 }
 
+/// Mode, time and bytes of all that lies below a folder.
+pub type Contents = BTreeMap<PathBuf, (u32, i64, i64, Vec<u8>)>;
+
 /// Everything below a folder that a restore must bring back.
-pub fn contents(folder: &Path) -> BTreeMap<PathBuf, (u32, i64, i64, Vec<u8>)> {
+pub fn contents(folder: &Path) -> Contents {
     let mut found = BTreeMap::new();
     for entry in walkdir::WalkDir::new(folder).min_depth(1) {
         let entry = entry.unwrap();

@@ -1,0 +1,153 @@
+//! `kill -9` of the real command at random moments: what was saved stays, and the next run goes on from there.
+
+use crate::golden::noise;
+use crate::person::{Person, contents};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+const SEED: u64 = 0x5117;
+const ROUNDS: u8 = 8;
+const FIRST_ROUNDS: u8 = 8;
+
+struct Random(u64);
+
+impl Random {
+    /// Below `limit`.
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit.max(1)
+    }
+}
+
+/// What a restore of the source must bring, content by its hash.
+fn state(person: &Person, folder: &str) -> BTreeMap<PathBuf, (u32, i64, i64, blake3::Hash)> {
+    let all = contents(&person.path(folder)).into_iter();
+    all.map(|(path, (mode, seconds, nanoseconds, bytes))| (path, (mode, seconds, nanoseconds, blake3::hash(&bytes))))
+        .collect()
+}
+
+/// Other content in some files, more files, fewer files: most of it never seen before.
+fn edit(person: &Person, seed: u8) {
+    for n in 0..60 {
+        let length = if n == 0 { 4_000_000 } else { 1000 + usize::from(n) * 1500 };
+        let mut bytes = noise(length, n);
+        bytes[..16].copy_from_slice(&noise(16, seed));
+        if (n + seed).is_multiple_of(3) || !person.path(&format!("source/{}/file{n}", n % 7)).exists() {
+            person.write(&format!("source/{}/file{n}", n % 7), &bytes);
+        }
+    }
+    person.write(&format!("source/new in {seed}/large"), noise(3_000_000, seed.wrapping_add(100)));
+    let _may_be_missing = std::fs::remove_dir_all(person.path(&format!("source/new in {}", seed.wrapping_sub(2))));
+}
+
+/// Whether the run was killed before it ended.
+fn killed_after(person: &Person, words: &[&str], delay: Duration) -> bool {
+    let mut command = person.command(words);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(delay);
+    let is_over = child.try_wait().unwrap().is_some();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    !is_over
+}
+
+fn assert_restores(person: &Person, id: &str, expected: &BTreeMap<PathBuf, (u32, i64, i64, blake3::Hash)>, case: &str) {
+    let named = format!("{id}:{}", person.path("source").display());
+    let out = person.path("out");
+    person.silt(&["restore", &named, "--target", "out", "--verify"]).ends_with(0);
+    assert!(state(person, "out") == *expected, "{case}: {id} differs");
+    std::fs::remove_dir_all(out).unwrap();
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+#[test]
+fn backups_killed_at_random_moments_leave_all_that_was_saved_and_the_next_completes() {
+    let person = Person::new();
+    let mut random = Random(SEED);
+    edit(&person, 0);
+    let begun = Instant::now();
+    let first = person.silt(&["backup", "source", "--json"]).ends_with(0).last_event();
+    let took = begun.elapsed().as_micros() as u64;
+    let mut saved = vec![(text(&first["snapshot"]["id"]), state(&person, "source"))];
+    let mut killed = 0;
+    for round in 1..=ROUNDS {
+        edit(&person, round);
+        let delay = Duration::from_micros(random.below(took));
+        let case = format!("seed {SEED:#x}, round {round}, killed after {delay:?}");
+        killed += u8::from(killed_after(&person, &["backup", "source", "-q"], delay));
+        let now = state(&person, "source");
+        // Who dies behind the commit step has made a snapshot.
+        let listed: Vec<String> = person.snapshots(&[]).iter().map(|snapshot| text(&snapshot["id"])).collect();
+        assert!(saved.iter().map(|(id, _)| id).eq(listed.iter().take(saved.len())), "{case}: {listed:?}");
+        assert!(listed.len() <= saved.len() + 1, "{case}: {listed:?}");
+        saved.extend(listed.into_iter().skip(saved.len()).map(|id| (id, now.clone())));
+        let at = random.below(saved.len() as u64) as usize;
+        assert_restores(&person, &saved[at].0, &saved[at].1, &case);
+
+        let done = person.silt(&["backup", "source", "--json"]).ends_with(0).last_event();
+        assert_eq!(done["troubles_count"], 0, "{case}: {done}");
+        // Once, whatever the killed run had sent: the files changed are about 9 MB, most of them new.
+        let stored = done["totals"]["bytes_stored"].as_u64().unwrap();
+        let new = done["totals"]["bytes_new"].as_u64().unwrap();
+        assert!(stored < new + new / 50 + 100_000, "{case}: {stored} bytes sent for {new} new ones");
+        saved.push((text(&done["snapshot"]["id"]), now));
+        let (id, expected) = saved.last().unwrap();
+        assert_restores(&person, id, expected, &case);
+    }
+    assert!(killed >= 2, "only {killed} runs were still running when they were killed");
+    saved.iter().for_each(|(id, expected)| assert_restores(&person, id, expected, "in the end"));
+    // Nothing that dead runs left is counted as a snapshot or in anybody's way.
+    assert_eq!(person.snapshots(&[]).len(), saved.len());
+}
+
+#[test]
+fn a_first_use_killed_at_random_moments_is_done_again() {
+    let mut random = Random(SEED + 1);
+    for round in 0..FIRST_ROUNDS {
+        let person = Person::new();
+        person.make_source();
+        let delay = Duration::from_micros(random.below(250_000));
+        let case = format!("seed {:#x}, round {round}, killed after {delay:?}", SEED + 1);
+        killed_after(&person, &["backup", "source", "-q"], delay);
+        person.silt(&["backup", "source"]).ends_with(0);
+        let last = person.snapshots(&["--last", "1"]).remove(0);
+        assert_restores(&person, &text(&last["id"]), &state(&person, "source"), &case);
+    }
+}
+
+/// What a checkpoint made findable is neither read nor sent again.
+#[test]
+fn a_run_killed_behind_a_checkpoint_need_not_be_done_again() {
+    let person = Person::new();
+    edit(&person, 1);
+    // What is as fresh as this would be looked at again.
+    std::thread::sleep(Duration::from_millis(100));
+    // Checkpoints come every 20 s when little is new.
+    let slow = "slow=touch reading; sleep 120";
+    let mut command = person.command(&["backup", "source", "--stream", slow, "-q"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let indexes = person.path("data/siltstone/repository/index");
+    let is_indexed = || std::fs::read_dir(&indexes).is_ok_and(|mut entries| entries.next().is_some());
+    let begun = Instant::now();
+    while !is_indexed() && begun.elapsed() < Duration::from_secs(90) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(person.path("reading").exists() && is_indexed());
+    // The local state is written right behind the index.
+    std::thread::sleep(Duration::from_millis(500));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(person.snapshots(&[]).is_empty());
+    let done = person.silt(&["backup", "source", "--json"]).ends_with(0).last_event();
+    let totals = &done["totals"];
+    let count = |name: &str| totals[name].as_u64().unwrap();
+    assert_eq!((count("files_unchanged"), count("bytes_read")), (61, 0), "{totals}");
+    assert!(count("bytes_stored") < 20_000, "{totals}");
+    assert_restores(&person, &text(&done["snapshot"]["id"]), &state(&person, "source"), "behind a checkpoint");
+}
