@@ -5,6 +5,7 @@ mod manifest;
 mod segment;
 mod segment_layout;
 mod segment_merge;
+mod segment_search;
 mod segment_write;
 mod segments;
 mod state;

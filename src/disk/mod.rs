@@ -4,6 +4,7 @@
 //! nobody who swaps a directory for a symbolic link meanwhile leads us elsewhere.
 
 pub mod apply;
+pub mod create;
 pub mod device;
 pub mod flags;
 pub mod open;
@@ -16,7 +17,8 @@ pub mod umask;
 pub mod whole;
 pub mod xattr;
 
-pub use apply::{ApplyOptions, Current, Loss, Subject, Target, apply_metadata};
+pub use apply::{ApplyOptions, Current, Loss, Subject, apply_metadata};
+pub use create::Target;
 pub use owner::Owners;
 pub use read_dir::{Directory, ListBuffer, Names};
 pub use stat::Stat;

@@ -2,15 +2,19 @@
 //!
 //! A source is a folder, the output of a command or a database. It knows nothing of chunks, keys or the repository, and
 //! it does not decide what changed: it says which paths there are ([`list`]), which of them are left out ([`rules`]) and
-//! reads the bytes of those that are no files ([`stream`]).
+//! reads the bytes of those that are no files ([`Stream`], [`StdinSource`]).
 //!
 //! A source is whole or it fails: bytes that end early are never the end of the data, so a producer that fails makes its
 //! last read fail.
 
+mod command;
 pub mod list;
 pub mod rules;
+mod stdin;
 pub mod stream;
 
+pub use command::StreamSource;
 pub use list::{normalize, read_lines, read_raw};
 pub use rules::{Marker, Rules, RulesBuilder};
-pub use stream::{StdinSource, Stream, StreamSource, looks_compressed, read_error};
+pub use stdin::StdinSource;
+pub use stream::{Stream, looks_compressed, read_error};

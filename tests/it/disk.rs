@@ -1,8 +1,8 @@
 //! The local file system as a backup and a restore see it: what goes in comes out, whatever its name or mode.
 
-use siltstone::disk::apply::{self, ApplyOptions, Subject, Target, apply_metadata};
+use siltstone::disk::apply::{self, ApplyOptions, Subject, apply_metadata};
 use siltstone::disk::stat::fstat;
-use siltstone::disk::{Directory, ListBuffer, Names, Owners, flags, open, umask, xattr};
+use siltstone::disk::{Directory, ListBuffer, Names, Owners, Target, flags, open, umask, xattr};
 use siltstone::entry::{EntryKind, Hole, Metadata, Time, Xattr};
 use siltstone::error::Kind;
 use std::os::fd::AsFd;
