@@ -79,7 +79,8 @@ pub(super) fn choose(
             return Ok((state, parent, false));
         }
         watch.notice("the snapshot that the local state belongs to is gone: comparing with the last one instead");
-        state = state.map(State::clear).transpose()?;
+        // A dry run leaves it for whom it may still fit.
+        state = if options.dry_run { None } else { state.map(State::clear).transpose()? };
     }
     match state.as_ref().is_some_and(|state| !state.is_empty()) {
         // A first backup was interrupted: what it finished need not be read again.

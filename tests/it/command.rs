@@ -269,6 +269,21 @@ fn a_dry_run_says_what_would_be_read_and_claims_nothing_more() {
 }
 
 #[test]
+fn a_dry_run_leaves_what_is_known_as_it_is() {
+    let person = Person::new();
+    person.make_source();
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    person.silt(&["backup", "source"]).ends_with(0);
+    let (snapshots, away) = (person.path("data/siltstone/repository/snapshots"), person.path("away"));
+    std::fs::rename(&snapshots, &away).unwrap();
+    let dry = person.silt(&["backup", "source", "--dry-run", "--json"]).ends_with(0).last_event();
+    assert_eq!(dry["totals"]["files_new"], 5, "{dry}");
+    std::fs::rename(&away, &snapshots).unwrap();
+    let done = person.silt(&["backup", "source", "--json"]).ends_with(0).last_event();
+    assert_eq!(done["totals"]["bytes_read"], 0, "{done}");
+}
+
+#[test]
 fn snapshots_are_filtered() {
     let person = Person::new();
     person.write("one/x", "1");
