@@ -11,10 +11,13 @@ use crate::repo::held::{Held, Near, Run, There};
 use crate::seal::PACK_HEADER_BYTES;
 use crate::storage::Storage;
 use bytes::Bytes;
+use memmap2::MmapMut;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Requests in flight that nobody waits for yet.
-const IN_FLIGHT_MAX: usize = 8;
+const IN_FLIGHT_MAX: usize = 4;
+/// Frames of this size are kept in memory of their own.
+const MAPPED_BYTES_MIN: usize = 64 << 10;
 
 /// Sealed frames of one sort (content or trees), here or on their way.
 #[derive(Clone)]
@@ -146,8 +149,7 @@ impl Ahead {
         let bytes = self.range(&run.pack, range.start, range.end - range.start)?;
         let piece = |offset: u32, length: usize| {
             let start = (u64::from(offset) - range.start) as usize;
-            // A copy, so that what is dropped is free even while its neighbours stay.
-            bytes.get(start..start + length).map(Bytes::copy_from_slice)
+            bytes.get(start..start + length).map(copy_of)
         };
         let pieces = run.frames.iter().map(|frame| piece(frame.offset, frame.stored as usize)).collect();
         let pieces: Option<Vec<Bytes>> = pieces;
@@ -161,6 +163,18 @@ impl Ahead {
         }
         Ok(())
     }
+}
+
+/// A copy, so that what is dropped is free even while its neighbours stay; and free for the system, as allocators keep
+/// for each thread what threads give back.
+fn copy_of(bytes: &[u8]) -> Bytes {
+    if bytes.len() >= MAPPED_BYTES_MIN
+        && let Ok(mut map) = MmapMut::map_anon(bytes.len())
+    {
+        map.copy_from_slice(bytes);
+        return Bytes::from_owner(map);
+    }
+    Bytes::copy_from_slice(bytes)
 }
 
 struct Landing<'a> {

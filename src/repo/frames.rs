@@ -70,7 +70,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Frames {
     pub fn new(repo: &Repository) -> Self {
         let memory = repo.memory();
-        let far = (!repo.storage().abilities().local).then(|| Far {
+        let far = repo.is_far().then(|| Far {
             content: Ahead::new(repo.storage_shared(), memory / 16 * 5),
             trees: Ahead::new(repo.storage_shared(), TREES_BYTES_MAX.min(memory / 16)),
             files: FrameFiles::new(repo.cache().join("trees"), TREE_FILES_BYTES_MAX),

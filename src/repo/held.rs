@@ -316,24 +316,24 @@ mod tests {
         assert_eq!(held.window, RANGE_BYTES);
 
         let mut held = Held::new(96 << 20);
-        (0..40).for_each(|n| drop(ask(&mut held, PackId([n; 32]), 50)));
+        (0..40).for_each(|n| _ = ask(&mut held, PackId([n; 32]), 50));
         assert!(held.bytes <= 40 * (3 * u64::from(FRAME)), "{} bytes for 40 frames", held.bytes);
     }
 
     #[test]
     fn what_nobody_asks_for_goes_last_and_makes_the_window_smaller() {
         let mut held = Held::new(16 << 20);
-        (0..20).for_each(|n| drop(ask(&mut held, PackId([1; 32]), n)));
+        (0..20).for_each(|n| _ = ask(&mut held, PackId([1; 32]), n));
         assert_eq!(held.window, RANGE_BYTES.min(4 << 20));
         // From each of many packs one frame: most of what comes with it is for nothing.
-        (2..30).for_each(|n| drop(ask(&mut held, PackId([n; 32]), 50)));
+        (2..30).for_each(|n| _ = ask(&mut held, PackId([n; 32]), 50));
         assert_eq!(held.window, WINDOW_BYTES_MIN);
     }
 
     #[test]
     fn what_does_not_come_is_forgotten() {
         let mut held = Held::new(16 << 20);
-        (0..20).for_each(|n| drop(ask(&mut held, PackId([1; 32]), n)));
+        (0..20).for_each(|n| _ = ask(&mut held, PackId([1; 32]), n));
         let (bytes, frames) = (held.bytes, held.frames.len());
         let run = held.around(&located(PackId([2; 32]), 0), &near);
         assert!(run.with_header && run.range().start == 0 && matches!(held.header(&run.pack), There::Coming));

@@ -1,6 +1,7 @@
 //! The repository: the format and its order of writes. [`Repository`] → [`Writer`] → snapshot; [`Reader`] back.
 
 mod ahead;
+mod fetch;
 pub mod format;
 mod frames;
 mod held;
@@ -16,6 +17,7 @@ mod upload;
 mod wire;
 mod writer;
 
+use fetch::fetch_all;
 pub use key::Credentials;
 pub use reader::{Chunk, Reader};
 pub use snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
@@ -34,7 +36,7 @@ use crate::storage::{Abilities, Listed, Storage};
 use crate::watch::Watch;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 /// An open repository. Cheap to clone; everything else hangs from it.
@@ -182,6 +184,11 @@ impl Repository {
         &self.0.cache
     }
 
+    /// Whether storage is not on this machine, so that each request costs a wait.
+    pub fn is_far(&self) -> bool {
+        !self.storage().abilities().local
+    }
+
     /// The memory that all buffers of a reader together may take, in bytes; counts for readers made from now on.
     pub fn limit_memory(&self, bytes: u64) {
         self.0.memory.store(bytes, Ordering::Relaxed);
@@ -319,31 +326,4 @@ fn join<T>(thread: std::thread::JoinHandle<Result<T>>) -> Result<T> {
     thread
         .join()
         .unwrap_or_else(|_| Err(Error::new(Kind::Failed, "open the repository", "").because("a thread panicked")))
-}
-
-/// Fetches objects, several at a time, in the order of their names' list.
-pub(crate) fn fetch_all(storage: &dyn Storage, names: &[String], bytes_max: u64) -> Vec<Result<Vec<u8>>> {
-    const AT_ONCE: usize = 8;
-    if names.len() <= 1 || storage.abilities().local {
-        return names.iter().map(|name| storage.get(name, bytes_max).map(|(bytes, _)| bytes)).collect();
-    }
-    let next = AtomicUsize::new(0);
-    let results: Vec<Mutex<Option<Result<Vec<u8>>>>> = names.iter().map(|_| Mutex::new(None)).collect();
-    std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE.min(names.len()) {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(name) = names.get(at) else { break };
-                    let got = storage.get(name, bytes_max).map(|(bytes, _)| bytes);
-                    *results[at].lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(got);
-                }
-            });
-        }
-    });
-    let take = |slot: Mutex<Option<Result<Vec<u8>>>>| {
-        let inner = slot.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-        inner.unwrap_or_else(|| Err(Error::new(Kind::Failed, "fetch an object", "")))
-    };
-    results.into_iter().map(take).collect()
 }

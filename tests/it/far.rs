@@ -228,8 +228,8 @@ fn damage_in_a_range_harms_only_the_files_that_it_hit() {
     let largest = world.packs().into_iter().max_by_key(|pack| pack.size).expect("a pack").name;
     let cut = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - (3 << 20));
     let bend = |bytes: &mut Vec<u8>| bytes[9 << 20] ^= 1;
-    let damages: [(&dyn Fn(&mut Vec<u8>), &str); 2] =
-        [(&cut, "shorter than the range"), (&bend, "was changed since it was written")];
+    let bend = (bend as fn(&mut Vec<u8>), "was changed since it was written");
+    let damages = [(cut as fn(&mut Vec<u8>), "shorter than the range"), bend];
     for (number, (damage, words)) in damages.into_iter().enumerate() {
         let messages = |storage: Arc<dyn Storage>, name: String| {
             let repo = open(storage, &world.scratch.path().join(&name)).expect("it opens");
