@@ -21,6 +21,17 @@ pub struct Located {
     pub tree: bool,
 }
 
+/// One frame of a pack, as far as fetching it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FramePlace {
+    /// Which frame of the pack, from 0.
+    pub number: u32,
+    /// Bytes from the start of the pack to the sealed frame.
+    pub offset: u32,
+    /// Bytes of the sealed frame in the pack.
+    pub stored: u32,
+}
+
 /// One pack as an index object describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackContents {

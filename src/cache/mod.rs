@@ -1,6 +1,7 @@
 //! What may be forgotten: everything here can be dropped and rebuilt from the repository, and is never wrong.
 
 mod claims;
+mod frames;
 mod manifest;
 mod segment;
 mod segment_layout;
@@ -11,6 +12,7 @@ mod segments;
 mod state;
 
 pub use claims::{Claim, Claims};
+pub use frames::FrameFiles;
 pub use segment::Segment;
 pub use segment_merge::merge;
 pub use segment_write::{Builder, write_segment};

@@ -3,7 +3,7 @@
 use super::segment_layout::*;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
-use crate::place::Located;
+use crate::place::{FramePlace, Located};
 use memmap2::{Mmap, MmapMut};
 use std::fs::File;
 use std::ops::{Deref, Range};
@@ -121,6 +121,24 @@ impl Segment {
             Some(position) => self.place(&self.entry(position)).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// The frames of this chunk's pack that begin within these bytes of the pack, in order.
+    pub fn frames_within(&self, id: &ChunkId, bytes: &Range<u64>) -> Result<Option<Vec<FramePlace>>> {
+        let position = if self.may_contain(id) { self.find(id)? } else { None };
+        let Some(position) = position else { return Ok(None) };
+        let senseless = || self.corrupt("its tables contradict each other");
+        let number = self.entry(position).frame() as usize;
+        let pack = u32_at(self.frames(number..number + 1).ok_or_else(senseless)?, 0) as usize * PACK_BYTES;
+        let pack = self.table(&self.at.packs).get(pack..pack + PACK_BYTES).ok_or_else(senseless)?;
+        let start = u32_at(pack, 36) as usize;
+        let rows = self.frames(start..start + u32_at(pack, 40) as usize).ok_or_else(senseless)?;
+        let places = rows.chunks_exact(FRAME_BYTES).map(|row| FramePlace {
+            offset: u32_at(row, 4),
+            stored: u32_at(row, 8),
+            number: u32_at(row, 16),
+        });
+        Ok(Some(places.filter(|place| bytes.contains(&u64::from(place.offset))).collect()))
     }
 
     pub(super) fn corrupt(&self, why: &str) -> Error {

@@ -9,9 +9,10 @@ use super::segment_merge::merge_into;
 use super::segment_write::{Builder, unforeseen};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, IndexId};
-use crate::place::{Located, PackContents};
+use crate::place::{FramePlace, Located, PackContents};
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +73,16 @@ impl View {
             }
         }
         Ok(None)
+    }
+
+    /// The frames of this chunk's pack that begin within these bytes of the pack, in order; none for an unknown chunk.
+    pub fn frames_within(&self, id: &ChunkId, bytes: &Range<u64>) -> Result<Vec<FramePlace>> {
+        for segment in self.0.iter() {
+            if let Some(places) = segment.frames_within(id, bytes)? {
+                return Ok(places);
+            }
+        }
+        Ok(Vec::new())
     }
 
     /// The segments, newest first.

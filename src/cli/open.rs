@@ -152,7 +152,11 @@ pub fn open_limited(options: &GlobalOptions, limit_upload: Option<u64>, watch: &
         let prompt = format!("Password for {}: ", storage.describe());
         credentials.password = ask_password(&prompt)?;
     }
-    Repository::open(limited(storage, limit_upload), &credentials, &cache, watch)
+    let repo = Repository::open(limited(storage, limit_upload), &credentials, &cache, watch)?;
+    if let Some(bytes) = options.memory {
+        repo.limit_memory(bytes);
+    }
+    Ok(repo)
 }
 
 pub fn limited(storage: Arc<dyn Storage>, limit_upload: Option<u64>) -> Arc<dyn Storage> {

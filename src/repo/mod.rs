@@ -1,6 +1,10 @@
 //! The repository: the format and its order of writes. [`Repository`] → [`Writer`] → snapshot; [`Reader`] back.
 
+mod ahead;
+mod fetch;
 pub mod format;
+mod frames;
+mod held;
 pub mod index;
 pub mod key;
 pub mod list;
@@ -13,6 +17,7 @@ mod upload;
 mod wire;
 mod writer;
 
+use fetch::fetch_all;
 pub use key::Credentials;
 pub use reader::{Chunk, Reader};
 pub use snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
@@ -31,6 +36,7 @@ use crate::storage::{Abilities, Listed, Storage};
 use crate::watch::Watch;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 /// An open repository. Cheap to clone; everything else hangs from it.
@@ -46,7 +52,12 @@ struct Inner {
     cache: PathBuf,
     segments: Mutex<Segments>,
     view: RwLock<View>,
+    /// Bytes that a reader may take.
+    memory: AtomicU64,
 }
+
+/// What a reader may take unless it is told otherwise.
+const MEMORY_BYTES: u64 = 256 << 20;
 
 /// What a new repository is made with.
 pub struct InitOptions {
@@ -141,8 +152,9 @@ impl Repository {
         notices.into_iter().for_each(|notice| watch.notice(notice));
         let chunker = Chunker::new(config.chunks, keys.gear_secret());
         let view = RwLock::new(segments.view());
-        let repo =
-            Repository(Arc::new(Inner { storage, keys, config, chunker, cache, segments: Mutex::new(segments), view }));
+        let (segments, memory) = (Mutex::new(segments), AtomicU64::new(MEMORY_BYTES));
+        let inner = Inner { storage, keys, config, chunker, cache, segments, view, memory };
+        let repo = Repository(Arc::new(inner));
         repo.learn_listed(&listed?, watch)?;
         Ok(repo)
     }
@@ -170,6 +182,20 @@ impl Repository {
     /// This repository's folder in the cache.
     pub fn cache(&self) -> &Path {
         &self.0.cache
+    }
+
+    /// Whether storage is not on this machine, so that each request costs a wait.
+    pub fn is_far(&self) -> bool {
+        !self.storage().abilities().local
+    }
+
+    /// The memory that all buffers of a reader together may take, in bytes; counts for readers made from now on.
+    pub fn limit_memory(&self, bytes: u64) {
+        self.0.memory.store(bytes, Ordering::Relaxed);
+    }
+
+    fn memory(&self) -> u64 {
+        self.0.memory.load(Ordering::Relaxed)
     }
 
     /// The local index as it is now.
@@ -322,31 +348,4 @@ fn join<T>(thread: std::thread::JoinHandle<Result<T>>) -> Result<T> {
     thread
         .join()
         .unwrap_or_else(|_| Err(Error::new(Kind::Failed, "open the repository", "").because("a thread panicked")))
-}
-
-/// Fetches objects, several at a time, in the order of their names' list.
-pub(crate) fn fetch_all(storage: &dyn Storage, names: &[String], bytes_max: u64) -> Vec<Result<Vec<u8>>> {
-    const AT_ONCE: usize = 8;
-    if names.len() <= 1 || storage.abilities().local {
-        return names.iter().map(|name| storage.get(name, bytes_max).map(|(bytes, _)| bytes)).collect();
-    }
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let results: Vec<Mutex<Option<Result<Vec<u8>>>>> = names.iter().map(|_| Mutex::new(None)).collect();
-    std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE.min(names.len()) {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    let Some(name) = names.get(at) else { break };
-                    let got = storage.get(name, bytes_max).map(|(bytes, _)| bytes);
-                    *results[at].lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(got);
-                }
-            });
-        }
-    });
-    let take = |slot: Mutex<Option<Result<Vec<u8>>>>| {
-        let inner = slot.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-        inner.unwrap_or_else(|| Err(Error::new(Kind::Failed, "fetch an object", "")))
-    };
-    results.into_iter().map(take).collect()
 }

@@ -2,22 +2,15 @@
 
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
-use crate::id::{ChunkId, PackId};
+use crate::id::ChunkId;
 use crate::place::Located;
 use crate::repo::Repository;
-use crate::repo::format::pack_name;
+use crate::repo::frames::Frames;
 use crate::repo::list::{LIST_DEPTH_MAX, decode_list};
 use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
-use crate::seal::{FrameKey, FrameOpener, PACK_HEADER_BYTES, open_pack_key};
 use crate::watch::Watch;
-use std::collections::{HashMap, VecDeque};
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-
-/// Opened frames kept for further chunks, in raw bytes.
-const FRAMES_BYTES: usize = 48 << 20;
-/// Keys of packs kept; a key is a few hundred bytes.
-const PACK_KEYS_MAX: usize = 4096;
+use std::sync::Arc;
 
 /// A chunk's verified bytes, kept alive with their frame.
 #[derive(Clone)]
@@ -35,6 +28,11 @@ impl Deref for Chunk {
 }
 
 impl Chunk {
+    pub(super) fn within(frame: Arc<Vec<u8>>, offset: usize, length: usize) -> Option<Self> {
+        let is_inside = offset.checked_add(length).is_some_and(|end| end <= frame.len());
+        is_inside.then_some(Chunk { frame, offset, length })
+    }
+
     /// Grows by the chunk that follows it in the same frame; false when that is not where it rests.
     pub fn join(&mut self, next: &Chunk) -> bool {
         let follows = Arc::ptr_eq(&self.frame, &next.frame) && self.offset + self.length == next.offset;
@@ -45,47 +43,18 @@ impl Chunk {
     }
 }
 
-type FrameSlot = Arc<OnceLock<std::result::Result<Arc<Vec<u8>>, (Kind, String)>>>;
-
-#[derive(Default)]
-struct Frames {
-    slots: HashMap<(PackId, u32), (FrameSlot, usize)>,
-    order: VecDeque<(PackId, u32)>,
-    bytes: usize,
-}
-
-impl Frames {
-    fn forget(&mut self, key: &(PackId, u32)) {
-        if let Some((_, bytes)) = self.slots.remove(key) {
-            self.bytes -= bytes;
-            self.order.retain(|known| known != key);
-        }
-    }
-}
-
 /// Reads chunks and trees of a repository; shared by all threads of a verb.
 #[derive(Clone)]
 pub struct Reader(Arc<Inner>);
 
 struct Inner {
     repo: Repository,
-    frames: Mutex<Frames>,
-    keys: Mutex<HashMap<PackId, Arc<FrameKey>>>,
-    openers: Mutex<Vec<FrameOpener>>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    frames: Frames,
 }
 
 impl Reader {
     pub(super) fn new(repo: &Repository) -> Self {
-        Reader(Arc::new(Inner {
-            repo: repo.clone(),
-            frames: Mutex::default(),
-            keys: Mutex::default(),
-            openers: Mutex::default(),
-        }))
+        Reader(Arc::new(Inner { repo: repo.clone(), frames: Frames::new(repo) }))
     }
 
     /// Where a chunk rests. `Corrupt` when the repository does not have it.
@@ -104,12 +73,12 @@ impl Reader {
     }
 
     pub fn content(&self, id: &ChunkId) -> Result<Chunk> {
-        let chunk = self.read(&self.locate(id)?)?;
+        let chunk = self.0.frames.read(id, &self.locate(id)?)?;
         self.verify(id, self.0.repo.keys().content_id(&chunk), chunk)
     }
 
     pub fn tree(&self, id: &ChunkId) -> Result<Chunk> {
-        let chunk = self.read(&self.locate(id)?)?;
+        let chunk = self.0.frames.read(id, &self.locate(id)?)?;
         self.verify(id, self.0.repo.keys().tree_id(&chunk), chunk)
     }
 
@@ -118,74 +87,6 @@ impl Reader {
             true => Ok(chunk),
             false => Err(Error::corrupt("read the chunk", id, "its bytes are not those that it is named by")),
         }
-    }
-
-    /// The bytes at a place; their name is for the caller to verify.
-    fn read(&self, at: &Located) -> Result<Chunk> {
-        let slot = self.slot(at);
-        let opened =
-            slot.get_or_init(|| self.open_frame(at).map(Arc::new).map_err(|error| (error.kind(), error.to_string())));
-        let frame = match opened {
-            Ok(frame) => frame.clone(),
-            Err((kind, why)) => {
-                // Not kept: a later try may find the storage in better health.
-                locked(&self.0.frames).forget(&(at.pack, at.frame_number));
-                return Err(Error::new(*kind, "read a frame of pack", at.pack).because(why.clone()));
-            }
-        };
-        let (offset, length) = (at.offset as usize, at.length as usize);
-        match offset.checked_add(length).is_some_and(|end| end <= frame.len()) {
-            true => Ok(Chunk { frame, offset, length }),
-            false => Err(Error::corrupt("read a chunk of pack", at.pack, "the index places it outside its frame")),
-        }
-    }
-
-    fn slot(&self, at: &Located) -> FrameSlot {
-        let key = (at.pack, at.frame_number);
-        let mut frames = locked(&self.0.frames);
-        if let Some((slot, _)) = frames.slots.get(&key) {
-            return slot.clone();
-        }
-        let slot = FrameSlot::default();
-        let bytes = at.frame_raw as usize;
-        frames.slots.insert(key, (slot.clone(), bytes));
-        frames.order.push_back(key);
-        frames.bytes += bytes;
-        while frames.bytes > FRAMES_BYTES && frames.order.len() > 1 {
-            let Some(oldest) = frames.order.pop_front() else { break };
-            if let Some((_, bytes)) = frames.slots.remove(&oldest) {
-                frames.bytes -= bytes;
-            }
-        }
-        slot
-    }
-
-    fn open_frame(&self, at: &Located) -> Result<Vec<u8>> {
-        let key = self.pack_key(&at.pack)?;
-        let name = pack_name(&at.pack);
-        let sealed = self.0.repo.storage().get_range(&name, u64::from(at.frame_offset), u64::from(at.frame_stored))?;
-        let mut opener = match locked(&self.0.openers).pop() {
-            Some(opener) => opener,
-            None => FrameOpener::new()?,
-        };
-        let mut raw = Vec::with_capacity(at.frame_raw as usize);
-        let opened = opener.open(&key, at.frame_number, &sealed, at.frame_raw as usize, &mut raw);
-        locked(&self.0.openers).push(opener);
-        opened.map(|()| raw)
-    }
-
-    fn pack_key(&self, pack: &PackId) -> Result<Arc<FrameKey>> {
-        if let Some(key) = locked(&self.0.keys).get(pack) {
-            return Ok(key.clone());
-        }
-        let header = self.0.repo.storage().get_range(&pack_name(pack), 0, PACK_HEADER_BYTES as u64)?;
-        let key = Arc::new(open_pack_key(self.0.repo.keys(), &header)?);
-        let mut keys = locked(&self.0.keys);
-        if keys.len() >= PACK_KEYS_MAX {
-            keys.clear();
-        }
-        keys.insert(*pack, key.clone());
-        Ok(key)
     }
 
     /// The pages with entries of a directory, in order.

@@ -23,6 +23,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+/// Writers from far storage: some wait for it while others write.
+const FAR_WRITERS_MIN: usize = 4;
+
 /// What a restore did.
 #[derive(Clone, Debug, Default)]
 pub struct RestoreReport {
@@ -55,7 +58,7 @@ impl RestorePlan {
         std::fs::create_dir_all(target).map_err(|error| Error::io("make the folder", target.display(), error))?;
         let root = Arc::new(Target::new(Directory::open_path(target.as_os_str().as_bytes())?)?);
         let owners = Owners::load()?;
-        let writers = self.options.writers.max(1);
+        let writers = self.options.writers.max(if self.repo.is_far() { FAR_WRITERS_MIN } else { 1 });
         let run = Run::new(self, &owners, watch);
         rayon::ThreadPoolBuilder::new()
             .num_threads(writers)

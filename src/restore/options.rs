@@ -40,7 +40,7 @@ pub struct RestoreOptions {
     pub numeric_ids: bool,
     /// Let the plan say which packs, frames and ranges will be read; takes a look at every chunk.
     pub detailed: bool,
-    /// Files written at the same time.
+    /// Files written at the same time; from storage that is not local at least 4.
     pub writers: usize,
 }
 

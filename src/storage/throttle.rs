@@ -136,7 +136,7 @@ impl Storage for Delayed {
     }
 
     fn abilities(&self) -> Abilities {
-        self.inner.abilities()
+        Abilities { local: false, ..self.inner.abilities() }
     }
 
     fn put(&self, name: &str, body: Body) -> Result<Version> {

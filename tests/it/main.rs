@@ -8,6 +8,7 @@ mod compare;
 mod crash;
 mod damage;
 mod disk;
+mod far;
 mod fixture;
 mod folder;
 mod golden;

@@ -36,6 +36,24 @@ fn pack(number: u64, chunks: std::ops::Range<u64>) -> PackContents {
     pack_of(number, &chunks.map(id).collect::<Vec<_>>())
 }
 
+#[test]
+fn the_frames_around_a_chunk_are_those_of_its_pack() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut set, _) = Segments::open(folder.path())?;
+    let packs: Vec<_> = (0..5).map(|n| pack(n, n * 100..n * 100 + 30)).collect();
+    set.add(vec![(index(1), packs[..3].to_vec())])?;
+    set.add(vec![(index(2), packs[3..].to_vec())])?;
+    let view = set.view();
+    for n in [0, 101, 229, 315, 400] {
+        let found = view.frames_within(&id(n), &(240..1040))?;
+        let numbers: Vec<_> = found.iter().map(|frame| (frame.number, frame.offset, frame.stored)).collect();
+        assert_eq!(numbers, [(1, 240, 200), (2, 440, 200), (3, 640, 200), (4, 840, 200)]);
+        assert_eq!(view.frames_within(&id(n), &(0..u64::MAX))?.len(), 10);
+    }
+    assert!(view.frames_within(&id(99), &(0..u64::MAX))?.is_empty(), "nobody has stored it");
+    Ok(())
+}
+
 /// Every place that the packs give each chunk, worked out without any index.
 fn places(packs: &[PackContents]) -> HashMap<ChunkId, Vec<Located>> {
     let mut places: HashMap<ChunkId, Vec<Located>> = HashMap::new();

@@ -1,0 +1,156 @@
+//! Frames of trees from far storage, sealed as they came: a file each, and the oldest go when there are too many.
+//!
+//! Whether a file is whole is told by whoever opens the frame in it. Nothing here fails: what cannot be kept or read is
+//! fetched again.
+
+use crate::id::PackId;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+/// Files that are no frames are being written, or were when their writer died.
+const SUFFIX: &str = ".frame";
+/// What is not finished after so long was left by a crash.
+const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// A file's time says when it was last of use, to within this.
+const TOUCH_AGE: Duration = Duration::from_secs(60 * 60);
+
+/// A folder of sealed frames, which several processes may share.
+pub struct FrameFiles {
+    folder: PathBuf,
+    bytes_max: u64,
+    /// Bytes in the folder as far as this process knows; none before it looked.
+    bytes: Mutex<Option<u64>>,
+}
+
+impl FrameFiles {
+    /// The files of this folder together take `bytes_max` at most. The folder is made when there is something to keep.
+    pub fn new(folder: PathBuf, bytes_max: u64) -> Self {
+        FrameFiles { folder, bytes_max, bytes: Mutex::default() }
+    }
+
+    fn path(&self, pack: &PackId, number: u32) -> PathBuf {
+        self.folder.join(format!("{pack}-{number}{SUFFIX}"))
+    }
+
+    /// What was kept of this frame, if it is of that length.
+    pub fn read(&self, pack: &PackId, number: u32, length: usize) -> Option<Vec<u8>> {
+        let mut file = File::open(self.path(pack, number)).ok()?;
+        let metadata = file.metadata().ok().filter(|metadata| metadata.len() == length as u64)?;
+        let mut bytes = vec![0; length];
+        file.read_exact(&mut bytes).ok()?;
+        if is_older(&metadata, TOUCH_AGE) {
+            // Else it goes earlier than it should.
+            let _ = file.set_modified(SystemTime::now());
+        }
+        Some(bytes)
+    }
+
+    /// Keeps these bytes, one piece behind the other.
+    pub fn keep(&self, pack: &PackId, number: u32, pieces: &[&[u8]]) {
+        let length = pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        if length <= self.bytes_max && self.write(&self.path(pack, number), pieces).is_ok() {
+            self.count(length);
+        }
+    }
+
+    pub fn forget(&self, pack: &PackId, number: u32) {
+        // It may be gone already.
+        let _ = fs::remove_file(self.path(pack, number));
+    }
+
+    fn write(&self, path: &Path, pieces: &[&[u8]]) -> std::io::Result<()> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let unfinished = format!("new-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let unfinished = self.folder.join(unfinished);
+        let file = File::create(&unfinished).or_else(|_| {
+            fs::create_dir_all(&self.folder)?;
+            File::create(&unfinished)
+        });
+        let written = file.and_then(|mut file| pieces.iter().try_for_each(|piece| file.write_all(piece)));
+        let named = written.and_then(|()| fs::rename(&unfinished, path));
+        if named.is_err() {
+            // What stays is swept away later.
+            let _ = fs::remove_file(&unfinished);
+        }
+        named
+    }
+
+    /// Sweeps when there is too much; what others add meanwhile is seen at the next sweep.
+    fn count(&self, added: u64) {
+        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = bytes.map_or(u64::MAX, |bytes| bytes + added);
+        *bytes = Some(if now > self.bytes_max { self.sweep() } else { now });
+    }
+
+    /// Removes the files that were of no use for longest until there is some room; says how many bytes are left.
+    fn sweep(&self) -> u64 {
+        let mut files = Vec::new();
+        for file in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let Ok(metadata) = file.metadata() else { continue };
+            let is_frame = file.file_name().to_str().is_some_and(|name| name.ends_with(SUFFIX));
+            match (is_frame, metadata.modified()) {
+                (true, Ok(modified)) => files.push((modified, metadata.len(), file.path())),
+                _ if is_older(&metadata, LEFTOVER_AGE) => drop(fs::remove_file(file.path())),
+                _ => {}
+            }
+        }
+        files.sort_unstable();
+        let mut bytes: u64 = files.iter().map(|(_, length, _)| length).sum();
+        if bytes > self.bytes_max {
+            let enough = self.bytes_max / 8 * 7;
+            for (_, length, path) in files {
+                if bytes <= enough {
+                    break;
+                }
+                if fs::remove_file(path).is_ok() {
+                    bytes -= length;
+                }
+            }
+        }
+        bytes
+    }
+}
+
+fn is_older(metadata: &fs::Metadata, age: Duration) -> bool {
+    metadata.modified().ok().and_then(|modified| modified.elapsed().ok()).is_some_and(|since| since > age)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_come_back_and_the_oldest_go_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = FrameFiles::new(folder.path().join("trees"), 1000);
+        let pack = PackId([7; 32]);
+        assert_eq!(files.read(&pack, 0, 100), None);
+        for number in 0..10 {
+            files.keep(&pack, number, &[&[number as u8; 40], &[1; 60]]);
+            let old = SystemTime::now() - Duration::from_secs(1000 - u64::from(number));
+            File::open(files.path(&pack, number)).unwrap().set_modified(old).unwrap();
+        }
+        assert_eq!(files.read(&pack, 3, 100).unwrap()[..41], [[3; 40].as_slice(), &[1]].concat());
+        assert_eq!(files.read(&pack, 3, 99), None, "another length than expected");
+        files.keep(&pack, 10, &[&[0; 100]]);
+        let left: Vec<u32> = (0..11).filter(|number| files.read(&pack, *number, 100).is_some()).collect();
+        assert_eq!(left, [3, 4, 5, 6, 7, 8, 9, 10]);
+        files.forget(&pack, 10);
+        assert_eq!(files.read(&pack, 10, 100), None);
+        assert_eq!(fs::read_dir(folder.path().join("trees")).unwrap().count(), 7);
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_no_error() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), b"").unwrap();
+        let files = FrameFiles::new(folder.path().join("file"), 1000);
+        files.keep(&PackId([1; 32]), 0, &[b"x"]);
+        files.keep(&PackId([1; 32]), 1, &[&[0; 2000]]);
+        assert_eq!(files.read(&PackId([1; 32]), 0, 1), None);
+    }
+}

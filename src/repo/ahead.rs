@@ -1,0 +1,193 @@
+//! Fetch sealed frames from far storage: neighbours in one request, ahead of whoever asks, in memory that is bounded.
+//!
+//! What is fetched together and when is decided in `held.rs`; here are the requests and those who wait for them.
+//! docs/decisions/0011-reading-ahead-by-blocks.md says why there is no plan.
+
+use crate::error::{Error, Kind, Result};
+use crate::id::PackId;
+use crate::place::Located;
+use crate::repo::format::pack_name;
+use crate::repo::held::{Held, Near, Run, There};
+use crate::seal::PACK_HEADER_BYTES;
+use crate::storage::Storage;
+use bytes::Bytes;
+use memmap2::MmapMut;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Requests in flight that nobody waits for yet.
+const IN_FLIGHT_MAX: usize = 4;
+/// Frames of this size are kept in memory of their own.
+const MAPPED_BYTES_MIN: usize = 64 << 10;
+
+/// Sealed frames of one sort (content or trees), here or on their way.
+#[derive(Clone)]
+pub(super) struct Ahead(Arc<Shared>);
+
+struct Shared {
+    storage: Arc<dyn Storage>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    held: Held,
+    /// Requests that are made by threads of their own.
+    in_flight: usize,
+}
+
+impl Ahead {
+    /// Frames that are here or coming take `bytes_max`, and one more for each thread that waits for it.
+    pub fn new(storage: Arc<dyn Storage>, bytes_max: u64) -> Self {
+        let state = State { held: Held::new(bytes_max), in_flight: 0 };
+        Ahead(Arc::new(Shared { storage, state: Mutex::new(state), changed: Condvar::new() }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A sealed frame.
+    pub fn frame(&self, at: &Located, near: Near) -> Result<Bytes> {
+        let place = (at.pack, at.frame_number);
+        let mut state = self.lock();
+        let mut is_tried = false;
+        loop {
+            let (there, used) = state.held.ask(&place);
+            match there {
+                There::Here(sealed) => {
+                    if let Some(run) = used {
+                        self.read_on(&mut state, &run, near);
+                    }
+                    return Ok(sealed);
+                }
+                There::Coming => state = self.wait(state),
+                There::Nothing if is_tried => {
+                    drop(state);
+                    return self.range(&at.pack, u64::from(at.frame_offset), u64::from(at.frame_stored));
+                }
+                There::Nothing => {
+                    let run = state.held.around(at, near);
+                    self.fetch_header(&mut state, at.pack);
+                    drop(state);
+                    match self.fetch(&run) {
+                        // Damage of another part of the range is no reason to fail for this one.
+                        Err(error) if !error.is(Kind::Corrupt) => return Err(error),
+                        _ => is_tried = true,
+                    }
+                    state = self.lock();
+                }
+            }
+        }
+    }
+
+    /// The header of a pack: from a range that was fetched, or by itself.
+    pub fn header(&self, pack: &PackId) -> Result<Bytes> {
+        let mut state = self.lock();
+        loop {
+            match state.held.header(pack) {
+                There::Here(header) => return Ok(header),
+                There::Coming => state = self.wait(state),
+                There::Nothing => break,
+            }
+        }
+        drop(state);
+        self.range(pack, 0, PACK_HEADER_BYTES as u64)
+    }
+
+    fn range(&self, pack: &PackId, offset: u64, length: u64) -> Result<Bytes> {
+        self.0.storage.get_range(&pack_name(pack), offset, length).map(Bytes::from)
+    }
+
+    /// Asks for the blocks behind a run while it is being used.
+    fn read_on(&self, state: &mut State, run: &Run, near: Near) {
+        if state.in_flight >= IN_FLIGHT_MAX {
+            return;
+        }
+        for run in state.held.behind(run, near) {
+            let coming = run.clone();
+            // Who needs what could not be had asks again, and is told why.
+            if !self.spawn(state, move |ahead| drop(ahead.fetch(&coming))) {
+                state.held.give_up(&run);
+            }
+        }
+    }
+
+    /// Asks for a header that lies too far from what is fetched of its pack, at the same time.
+    fn fetch_header(&self, state: &mut State, pack: PackId) {
+        if state.in_flight >= IN_FLIGHT_MAX || !state.held.take_header(pack) {
+            return;
+        }
+        let fetch = move |ahead: &Ahead| {
+            let header = ahead.range(&pack, 0, PACK_HEADER_BYTES as u64);
+            ahead.lock().held.land_header(pack, header.ok());
+        };
+        if !self.spawn(state, fetch) {
+            state.held.land_header(pack, None);
+        }
+    }
+
+    /// Has a thread of its own do something; false when none is to be had.
+    fn spawn(&self, state: &mut State, job: impl FnOnce(&Ahead) + Send + 'static) -> bool {
+        let ahead = self.clone();
+        let thread = std::thread::Builder::new().name("fetch".to_owned()).spawn(move || {
+            job(&ahead);
+            ahead.lock().in_flight -= 1;
+            ahead.0.changed.notify_all();
+        });
+        state.in_flight += usize::from(thread.is_ok());
+        thread.is_ok()
+    }
+
+    /// Fetches a run; whatever becomes of it, nobody waits for it afterwards.
+    fn fetch(&self, run: &Arc<Run>) -> Result<()> {
+        let mut landing = Landing { ahead: self, run, is_done: false };
+        let range = run.range();
+        let bytes = self.range(&run.pack, range.start, range.end - range.start)?;
+        let piece = |offset: u32, length: usize| {
+            let start = (u64::from(offset) - range.start) as usize;
+            bytes.get(start..start + length).map(copy_of)
+        };
+        let pieces = run.frames.iter().map(|frame| piece(frame.offset, frame.stored as usize)).collect();
+        let pieces: Option<Vec<Bytes>> = pieces;
+        let pieces = pieces.ok_or_else(|| Error::corrupt("read the pack", run.pack, "the range is cut short"))?;
+        let header = if run.with_header { piece(0, PACK_HEADER_BYTES) } else { None };
+        let mut state = self.lock();
+        state.held.land(run, pieces);
+        landing.is_done = true;
+        if run.with_header {
+            state.held.land_header(run.pack, header);
+        }
+        Ok(())
+    }
+}
+
+/// A copy, so that what is dropped is free even while its neighbours stay; and free for the system, as allocators keep
+/// for each thread what threads give back.
+fn copy_of(bytes: &[u8]) -> Bytes {
+    if bytes.len() >= MAPPED_BYTES_MIN
+        && let Ok(mut map) = MmapMut::map_anon(bytes.len())
+    {
+        map.copy_from_slice(bytes);
+        return Bytes::from_owner(map);
+    }
+    Bytes::copy_from_slice(bytes)
+}
+
+struct Landing<'a> {
+    ahead: &'a Ahead,
+    run: &'a Run,
+    is_done: bool,
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.ahead.lock().held.give_up(self.run);
+        }
+        self.ahead.0.changed.notify_all();
+    }
+}

@@ -1,0 +1,188 @@
+//! Opened frames: each is fetched and opened once for all who read from it, and kept while there is room.
+
+use crate::cache::FrameFiles;
+use crate::error::{Error, Kind, Result};
+use crate::id::{ChunkId, PackId};
+use crate::place::Located;
+use crate::repo::Repository;
+use crate::repo::ahead::Ahead;
+use crate::repo::format::pack_name;
+use crate::repo::reader::Chunk;
+use crate::seal::{FrameKey, FrameOpener, PACK_HEADER_BYTES, open_pack_key};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+
+/// Opened frames kept for further chunks, in raw bytes, where memory allows: a quarter of it at most.
+const OPENED_BYTES_MAX: u64 = 48 << 20;
+/// Sealed frames of trees that wait to be opened, where memory allows: a sixteenth of it at most. Of content it is five
+/// sixteenths.
+const TREES_BYTES_MAX: u64 = 16 << 20;
+/// Keys of packs kept; a key is a few hundred bytes.
+const PACK_KEYS_MAX: usize = 4096;
+/// What sealed frames of trees take in the cache folder.
+const TREE_FILES_BYTES_MAX: u64 = 512 << 20;
+
+type FrameSlot = Arc<OnceLock<std::result::Result<Arc<Vec<u8>>, (Kind, String)>>>;
+
+#[derive(Default)]
+struct Slots {
+    slots: HashMap<(PackId, u32), (FrameSlot, usize)>,
+    order: VecDeque<(PackId, u32)>,
+    bytes: usize,
+}
+
+impl Slots {
+    fn forget(&mut self, key: &(PackId, u32)) {
+        if let Some((_, bytes)) = self.slots.remove(key) {
+            self.bytes -= bytes;
+            self.order.retain(|known| known != key);
+        }
+    }
+}
+
+struct PackKey {
+    key: FrameKey,
+    header: [u8; PACK_HEADER_BYTES],
+}
+
+/// What there is to storage that is not on this machine.
+struct Far {
+    content: Ahead,
+    trees: Ahead,
+    files: FrameFiles,
+}
+
+/// The frames that a reader and its clones share.
+pub(super) struct Frames {
+    repo: Repository,
+    bytes_max: usize,
+    slots: Mutex<Slots>,
+    keys: Mutex<HashMap<PackId, Arc<PackKey>>>,
+    openers: Mutex<Vec<FrameOpener>>,
+    /// None where storage is as near as the cache.
+    far: Option<Far>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Frames {
+    pub fn new(repo: &Repository) -> Self {
+        let memory = repo.memory();
+        let far = repo.is_far().then(|| Far {
+            content: Ahead::new(repo.storage_shared(), memory / 16 * 5),
+            trees: Ahead::new(repo.storage_shared(), TREES_BYTES_MAX.min(memory / 16)),
+            files: FrameFiles::new(repo.cache().join("trees"), TREE_FILES_BYTES_MAX),
+        });
+        Frames {
+            repo: repo.clone(),
+            bytes_max: OPENED_BYTES_MAX.min(memory / 4) as usize,
+            slots: Mutex::default(),
+            keys: Mutex::default(),
+            openers: Mutex::default(),
+            far,
+        }
+    }
+
+    /// The bytes of a chunk at its place; their name is for the caller to verify.
+    pub fn read(&self, id: &ChunkId, at: &Located) -> Result<Chunk> {
+        let slot = self.slot(at);
+        let open = || self.open_frame(id, at).map(Arc::new).map_err(|error| (error.kind(), error.to_string()));
+        let frame = match slot.get_or_init(open) {
+            Ok(frame) => frame.clone(),
+            Err((kind, why)) => {
+                // Not kept: a later try may find the storage in better health.
+                locked(&self.slots).forget(&(at.pack, at.frame_number));
+                return Err(Error::new(*kind, "read a frame of pack", at.pack).because(why.clone()));
+            }
+        };
+        Chunk::within(frame, at.offset as usize, at.length as usize)
+            .ok_or_else(|| Error::corrupt("read a chunk of pack", at.pack, "the index places it outside its frame"))
+    }
+
+    fn slot(&self, at: &Located) -> FrameSlot {
+        let key = (at.pack, at.frame_number);
+        let mut slots = locked(&self.slots);
+        if let Some((slot, _)) = slots.slots.get(&key) {
+            return slot.clone();
+        }
+        let slot = FrameSlot::default();
+        let bytes = at.frame_raw as usize;
+        slots.slots.insert(key, (slot.clone(), bytes));
+        slots.order.push_back(key);
+        slots.bytes += bytes;
+        while slots.bytes > self.bytes_max && slots.order.len() > 1 {
+            let Some(oldest) = slots.order.pop_front() else { break };
+            if let Some((_, bytes)) = slots.slots.remove(&oldest) {
+                slots.bytes -= bytes;
+            }
+        }
+        slot
+    }
+
+    fn open_frame(&self, id: &ChunkId, at: &Located) -> Result<Vec<u8>> {
+        let Some(far) = &self.far else {
+            let header = || self.range(&at.pack, 0, PACK_HEADER_BYTES as u64);
+            let key = self.pack_key(&at.pack, header)?;
+            let sealed = self.range(&at.pack, u64::from(at.frame_offset), u64::from(at.frame_stored))?;
+            return self.open(&key, at, &sealed);
+        };
+        if let Some(raw) = at.tree.then(|| self.open_kept(far, at)).flatten() {
+            return Ok(raw);
+        }
+        let ahead = if at.tree { &far.trees } else { &far.content };
+        let view = self.repo.view();
+        // An index that cannot tell means only that frames come one by one.
+        let sealed = ahead.frame(at, &|bytes| view.frames_within(id, &bytes).unwrap_or_default())?;
+        let key = self.pack_key(&at.pack, || ahead.header(&at.pack))?;
+        let raw = self.open(&key, at, &sealed)?;
+        if at.tree {
+            far.files.keep(&at.pack, at.frame_number, &[&key.header, &sealed]);
+        }
+        Ok(raw)
+    }
+
+    fn range(&self, pack: &PackId, offset: u64, length: u64) -> Result<Vec<u8>> {
+        self.repo.storage().get_range(&pack_name(pack), offset, length)
+    }
+
+    /// From the cache folder; what does not open is dropped, and fetched as if it had never been there.
+    fn open_kept(&self, far: &Far, at: &Located) -> Option<Vec<u8>> {
+        let length = PACK_HEADER_BYTES + at.frame_stored as usize;
+        let kept = far.files.read(&at.pack, at.frame_number, length)?;
+        let (header, sealed) = kept.split_at(PACK_HEADER_BYTES);
+        let opened = self.pack_key(&at.pack, || Ok(header)).and_then(|key| self.open(&key, at, sealed));
+        if opened.is_err() {
+            far.files.forget(&at.pack, at.frame_number);
+        }
+        opened.ok()
+    }
+
+    fn open(&self, key: &PackKey, at: &Located, sealed: &[u8]) -> Result<Vec<u8>> {
+        let mut opener = match locked(&self.openers).pop() {
+            Some(opener) => opener,
+            None => FrameOpener::new()?,
+        };
+        let mut raw = Vec::with_capacity(at.frame_raw as usize);
+        let opened = opener.open(&key.key, at.frame_number, sealed, at.frame_raw as usize, &mut raw);
+        locked(&self.openers).push(opener);
+        opened.map(|()| raw)
+    }
+
+    fn pack_key<B: AsRef<[u8]>>(&self, pack: &PackId, header: impl FnOnce() -> Result<B>) -> Result<Arc<PackKey>> {
+        if let Some(key) = locked(&self.keys).get(pack) {
+            return Ok(key.clone());
+        }
+        let header = header()?;
+        let key = open_pack_key(self.repo.keys(), header.as_ref())?;
+        let header = *header.as_ref().first_chunk().expect("a key was in it");
+        let key = Arc::new(PackKey { key, header });
+        let mut keys = locked(&self.keys);
+        if keys.len() >= PACK_KEYS_MAX {
+            keys.clear();
+        }
+        keys.insert(*pack, key.clone());
+        Ok(key)
+    }
+}

@@ -1,0 +1,348 @@
+//! Sealed frames that are here or coming: which are fetched together, how far ahead, and which go first.
+//!
+//! A pack is seen as blocks of `window` bytes. Who asks for a frame gets, in one request, the frames of its block that are
+//! not here yet. The window begins small, doubles when most of what was fetched together was asked for, and halves when
+//! what nobody asked for had to be dropped. At its full length the next blocks are fetched before anybody asks.
+
+use crate::id::PackId;
+use crate::place::{FramePlace, Located};
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What one request fetches; a frame that begins within it is fetched whole.
+const RANGE_BYTES: u64 = 4 << 20;
+/// The window after the first frame that was asked for.
+const WINDOW_BYTES_MIN: u64 = 512 << 10;
+/// Blocks that are fetched before anybody asks.
+const BLOCKS_AHEAD: u64 = 2;
+/// The header of a pack is fetched along with what begins not farther behind it than this.
+const HEADER_REACH: u64 = 64 << 10;
+/// Headers of packs kept for whoever makes keys of them.
+const HEADERS_MAX: usize = 4096;
+
+/// A frame: its pack and its number there.
+pub(super) type Place = (PackId, u32);
+
+/// Says which frames of one pack begin within some bytes of it, in order.
+pub(super) type Near<'a> = &'a dyn Fn(Range<u64>) -> Vec<FramePlace>;
+
+/// Neighbouring frames that are fetched together.
+pub(super) struct Run {
+    pub pack: PackId,
+    pub frames: Vec<FramePlace>,
+    bytes: u64,
+    /// Whether the range begins with the pack's header.
+    pub with_header: bool,
+    bytes_asked: AtomicU64,
+}
+
+impl Run {
+    pub fn range(&self) -> Range<u64> {
+        let (first, last) = (self.frames[0], self.frames[self.frames.len() - 1]);
+        let start = if self.with_header { 0 } else { u64::from(first.offset) };
+        start..u64::from(last.offset) + u64::from(last.stored)
+    }
+}
+
+enum Frame {
+    Coming,
+    Here { sealed: Bytes, is_asked: bool, serial: u64, run: Arc<Run> },
+}
+
+/// What there is of something that was asked for.
+pub(super) enum There {
+    Nothing,
+    Coming,
+    Here(Bytes),
+}
+
+/// All frames of one sort that are here or coming.
+pub(super) struct Held {
+    frames: HashMap<Place, Frame>,
+    /// What is dropped first comes first: what was asked for before what was not, then the older one.
+    order: BTreeMap<(bool, u64), Place>,
+    headers: HashMap<PackId, Option<Bytes>>,
+    /// Of all frames that are here or coming.
+    bytes: u64,
+    bytes_max: u64,
+    range_bytes: u64,
+    window: u64,
+    serial: u64,
+}
+
+impl Held {
+    /// Frames take `bytes_max` together, and one more for each thread that asks for it.
+    pub fn new(bytes_max: u64) -> Self {
+        Held {
+            frames: HashMap::new(),
+            order: BTreeMap::new(),
+            headers: HashMap::new(),
+            bytes: 0,
+            bytes_max,
+            range_bytes: RANGE_BYTES.min(bytes_max / 4),
+            window: 0,
+            serial: 0,
+        }
+    }
+
+    /// A frame that is asked for; with it the run behind which to read on.
+    pub fn ask(&mut self, place: &Place) -> (There, Option<Arc<Run>>) {
+        match self.frames.get_mut(place) {
+            None => (There::Nothing, None),
+            Some(Frame::Coming) => (There::Coming, None),
+            Some(Frame::Here { sealed, is_asked, serial, run }) => {
+                let (sealed, serial, run) = (sealed.clone(), *serial, run.clone());
+                if std::mem::replace(is_asked, true) {
+                    return (There::Here(sealed), None);
+                }
+                self.order.remove(&(true, serial));
+                self.order.insert((false, serial), *place);
+                let bytes = sealed.len() as u64;
+                let before = run.bytes_asked.fetch_add(bytes, Ordering::Relaxed);
+                let half = run.bytes / 2;
+                let is_half_passed = before <= half && before + bytes > half;
+                let is_full = self.window >= self.range_bytes;
+                if is_half_passed && !is_full {
+                    self.window = (self.window * 2).max(WINDOW_BYTES_MIN).min(self.range_bytes);
+                }
+                (There::Here(sealed), (is_half_passed && is_full).then_some(run))
+            }
+        }
+    }
+
+    pub fn header(&self, pack: &PackId) -> There {
+        match self.headers.get(pack) {
+            None => There::Nothing,
+            Some(None) => There::Coming,
+            Some(Some(header)) => There::Here(header.clone()),
+        }
+    }
+
+    /// What to fetch for a frame that is not here: it and those around it, which are now coming.
+    pub fn around(&mut self, at: &Located, near: Near) -> Arc<Run> {
+        let own = FramePlace { number: at.frame_number, offset: at.frame_offset, stored: at.frame_stored };
+        let block = u64::from(own.offset).checked_div(self.window);
+        let frames = block.map_or_else(Vec::new, |block| near(block * self.window..(block + 1) * self.window));
+        let mut frames = match frames.iter().position(|frame| *frame == own) {
+            Some(position) => self.stretch(&at.pack, &frames, position),
+            None => vec![own],
+        };
+        if !self.make_room(bytes_of(&frames), false) {
+            // Whoever waits for a frame gets it, also when others fill the memory.
+            frames = vec![own];
+        }
+        self.set_out(at.pack, frames)
+    }
+
+    /// What to fetch of the blocks behind a run, as far as there is room that costs nothing; it is coming now.
+    pub fn behind(&mut self, run: &Run, near: Near) -> Vec<Arc<Run>> {
+        let block = run.frames.last().map_or(0, |last| u64::from(last.offset)) / self.window.max(1);
+        let mut runs = Vec::new();
+        for next in block + 1..=block + BLOCKS_AHEAD {
+            let frames = near(next * self.window..(next + 1) * self.window);
+            let missing = |frame: &FramePlace| !self.frames.contains_key(&(run.pack, frame.number));
+            let Some(first) = frames.iter().position(missing) else { continue };
+            let frames = self.stretch(&run.pack, &frames, first);
+            if !self.make_room(bytes_of(&frames), true) {
+                break;
+            }
+            runs.push(self.set_out(run.pack, frames));
+        }
+        runs
+    }
+
+    /// The frames around one that are neither here nor coming and lie without a gap, as far as one request goes.
+    fn stretch(&self, pack: &PackId, frames: &[FramePlace], around: usize) -> Vec<FramePlace> {
+        let mut bytes = u64::from(frames[around].stored);
+        let mut take = |before: FramePlace, after: FramePlace, new: FramePlace| {
+            let takes = bytes < self.range_bytes
+                && u64::from(new.stored) <= self.range_bytes
+                && before.offset.checked_add(before.stored) == Some(after.offset)
+                && !self.frames.contains_key(&(*pack, new.number));
+            bytes += if takes { u64::from(new.stored) } else { 0 };
+            takes
+        };
+        let (mut first, mut end) = (around, around + 1);
+        while end < frames.len() && take(frames[end - 1], frames[end], frames[end]) {
+            end += 1;
+        }
+        while first > 0 && take(frames[first - 1], frames[first], frames[first - 1]) {
+            first -= 1;
+        }
+        frames[first..end].to_vec()
+    }
+
+    fn set_out(&mut self, pack: PackId, frames: Vec<FramePlace>) -> Arc<Run> {
+        let bytes = bytes_of(&frames);
+        self.bytes += bytes;
+        for frame in &frames {
+            self.frames.insert((pack, frame.number), Frame::Coming);
+        }
+        let is_near = frames.first().is_some_and(|first| u64::from(first.offset) <= HEADER_REACH);
+        let with_header = is_near && self.take_header(pack);
+        Arc::new(Run { pack, frames, bytes, with_header, bytes_asked: AtomicU64::new(0) })
+    }
+
+    /// Whether a header is to be fetched by the caller: it is coming now.
+    pub fn take_header(&mut self, pack: PackId) -> bool {
+        if self.headers.contains_key(&pack) {
+            return false;
+        }
+        if self.headers.len() >= HEADERS_MAX {
+            self.headers.retain(|_, header| header.is_none());
+        }
+        self.headers.insert(pack, None);
+        true
+    }
+
+    pub fn land(&mut self, run: &Arc<Run>, pieces: Vec<Bytes>) {
+        for (frame, sealed) in run.frames.iter().zip(pieces) {
+            let place = (run.pack, frame.number);
+            self.serial += 1;
+            self.order.insert((true, self.serial), place);
+            let here = Frame::Here { sealed, is_asked: false, serial: self.serial, run: run.clone() };
+            self.frames.insert(place, here);
+        }
+    }
+
+    pub fn land_header(&mut self, pack: PackId, header: Option<Bytes>) {
+        match header {
+            Some(header) => drop(self.headers.insert(pack, Some(header))),
+            None => drop(self.headers.remove(&pack)),
+        }
+    }
+
+    /// Forgets what of a run has not come.
+    pub fn give_up(&mut self, run: &Run) {
+        for frame in &run.frames {
+            let place = (run.pack, frame.number);
+            if let Some(Frame::Coming) = self.frames.get(&place) {
+                self.frames.remove(&place);
+                self.bytes -= u64::from(frame.stored);
+                self.window = 0;
+            }
+        }
+        if run.with_header
+            && let Some(None) = self.headers.get(&run.pack)
+        {
+            self.headers.remove(&run.pack);
+        }
+    }
+
+    /// Drops what is first in order until so many bytes fit; false when they do not.
+    fn make_room(&mut self, bytes: u64, only_asked: bool) -> bool {
+        let mut is_wasted = false;
+        while self.bytes + bytes > self.bytes_max {
+            let Some((&(is_unasked, serial), &place)) = self.order.first_key_value() else { break };
+            if is_unasked && only_asked {
+                break;
+            }
+            self.order.remove(&(is_unasked, serial));
+            if let Some(Frame::Here { sealed, .. }) = self.frames.remove(&place) {
+                self.bytes -= sealed.len() as u64;
+            }
+            is_wasted |= is_unasked;
+        }
+        if is_wasted {
+            self.window = (self.window / 2).max(WINDOW_BYTES_MIN).min(self.range_bytes);
+        }
+        self.bytes + bytes <= self.bytes_max
+    }
+}
+
+fn bytes_of(frames: &[FramePlace]) -> u64 {
+    frames.iter().map(|frame| u64::from(frame.stored)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAME: u32 = 300 << 10;
+
+    fn place(number: u32) -> FramePlace {
+        FramePlace { number, offset: 88 + number * FRAME, stored: FRAME }
+    }
+
+    fn near(bytes: Range<u64>) -> Vec<FramePlace> {
+        (0..100).map(place).filter(|place| bytes.contains(&u64::from(place.offset))).collect()
+    }
+
+    fn located(pack: PackId, number: u32) -> Located {
+        let FramePlace { offset, stored, .. } = place(number);
+        Located {
+            pack,
+            frame_offset: offset,
+            frame_stored: stored,
+            frame_raw: 1 << 20,
+            frame_number: number,
+            offset: 0,
+            length: 1,
+            tree: false,
+        }
+    }
+
+    /// Asks for a frame and lets all land that is fetched for it; says how many requests that took.
+    fn ask(held: &mut Held, pack: PackId, number: u32) -> usize {
+        let land = |held: &mut Held, run: Arc<Run>| {
+            let pieces = run.frames.iter().map(|frame| Bytes::from(vec![0; frame.stored as usize])).collect();
+            held.land(&run, pieces);
+        };
+        let mut requests = 0;
+        if let There::Nothing = held.ask(&(pack, number)).0 {
+            let run = held.around(&located(pack, number), &near);
+            land(held, run);
+            requests += 1;
+        }
+        if let Some(run) = held.ask(&(pack, number)).1 {
+            for run in held.behind(&run, &near) {
+                land(held, run);
+                requests += 1;
+            }
+        }
+        assert!(held.bytes <= held.bytes_max, "{} bytes are held", held.bytes);
+        assert_eq!(held.order.len(), held.frames.len());
+        requests
+    }
+
+    #[test]
+    fn reading_in_order_takes_few_requests_and_reading_here_and_there_little_more_than_was_asked_for() {
+        let mut held = Held::new(96 << 20);
+        let requests: usize = (0..300).map(|n| ask(&mut held, PackId([(n / 100) as u8; 32]), n % 100)).sum();
+        assert!((25..35).contains(&requests), "{requests} requests for 90 MB");
+        assert_eq!(held.window, RANGE_BYTES);
+
+        let mut held = Held::new(96 << 20);
+        (0..40).for_each(|n| _ = ask(&mut held, PackId([n; 32]), 50));
+        assert!(held.bytes <= 40 * (3 * u64::from(FRAME)), "{} bytes for 40 frames", held.bytes);
+    }
+
+    #[test]
+    fn what_nobody_asks_for_goes_last_and_makes_the_window_smaller() {
+        let mut held = Held::new(16 << 20);
+        (0..20).for_each(|n| _ = ask(&mut held, PackId([1; 32]), n));
+        assert_eq!(held.window, RANGE_BYTES.min(4 << 20));
+        // From each of many packs one frame: most of what comes with it is for nothing.
+        (2..30).for_each(|n| _ = ask(&mut held, PackId([n; 32]), 50));
+        assert_eq!(held.window, WINDOW_BYTES_MIN);
+    }
+
+    #[test]
+    fn what_does_not_come_is_forgotten() {
+        let mut held = Held::new(16 << 20);
+        (0..20).for_each(|n| _ = ask(&mut held, PackId([1; 32]), n));
+        let (bytes, frames) = (held.bytes, held.frames.len());
+        let run = held.around(&located(PackId([2; 32]), 0), &near);
+        assert!(run.with_header && run.range().start == 0 && matches!(held.header(&run.pack), There::Coming));
+        assert!(matches!(held.ask(&(run.pack, 0)).0, There::Coming));
+        held.give_up(&run);
+        assert!(matches!(held.header(&run.pack), There::Nothing) && held.window == 0);
+        assert!(held.bytes <= bytes && held.frames.len() <= frames);
+        // Nothing is too large to be had by whoever asks for it.
+        let mut small = Held::new(1 << 10);
+        assert_eq!(small.around(&located(PackId([2; 32]), 7), &near).frames, [place(7)]);
+    }
+}
