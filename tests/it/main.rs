@@ -11,6 +11,7 @@ mod disk;
 mod fixture;
 mod folder;
 mod golden;
+mod large;
 mod reader;
 mod rooms;
 mod roundtrip;
