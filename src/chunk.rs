@@ -3,6 +3,8 @@
 //! The secret table is hardening only: what really hides chunk lengths is that they never stand in plain in storage
 //! (eprint 2025/532 and 2025/558 break keyed gear tables).
 
+mod pieces;
+
 use fastcdc::v2020::{Normalization, cut_gear, select_masks};
 
 /// Sizes in bytes that the chunks of one kind of content have.

@@ -1,16 +1,17 @@
 //! Read files and streams into chunks, and describe what is no file.
 
+use crate::backup::bytes::{Bytes, Plain, Sparse, Streamed, large_holes};
+use crate::backup::large::HELPED_BYTES_MIN;
 use crate::backup::walk::{Folder, add};
 use crate::backup::{Run, detect};
 use crate::chunk::ContentKind;
 use crate::disk::stat::fstat;
 use crate::disk::{Directory, Stat, flags, open, xattr};
-use crate::entry::{CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Hole, Xattr};
+use crate::entry::{CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Xattr};
 use crate::error::{Error, Kind, Result};
 use crate::repo::list::ListWriter;
-use crate::repo::tree::HOLES_MAX;
-use crate::source::stream::{looks_compressed, read_error};
-use rustix::fd::{AsFd, OwnedFd};
+use rayon::Scope;
+use rustix::fd::OwnedFd;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CStr;
@@ -42,21 +43,23 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Where content comes from: fills a buffer, 0 at the end.
-trait Bytes {
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize>;
-}
-
 impl<'a> Run<'a> {
     /// Reads a file into chunks. None when it cannot be read, which is then in the report. `stat` becomes what the
     /// file was when it was read.
-    pub(super) fn read_file(&self, folder: &Folder, name: &CStr, stat: &mut Stat) -> Option<Entry> {
+    pub(super) fn read_file<'s>(
+        &'s self,
+        scope: &Scope<'s>,
+        folder: &Folder,
+        name: &CStr,
+        stat: &mut Stat,
+    ) -> Option<Entry> {
         let path = || folder.child_path(name.to_bytes());
         if let Some(known) = (stat.links > 1).then(|| self.linked(stat)).flatten() {
             return Some(Entry { name: name.to_bytes().to_vec(), ..known });
         }
         let read = open::open_file(&folder.handle, name).and_then(|fd| {
-            let entry = BUFFER.with_borrow_mut(|buffer| self.read_open_file(&fd, name, stat, buffer, &path))?;
+            let entry =
+                BUFFER.with_borrow_mut(|buffer| self.read_open_file(scope, &fd, (name, stat), buffer, &path))?;
             Ok((entry, fd))
         });
         match read {
@@ -84,11 +87,11 @@ impl<'a> Run<'a> {
         error.doing().starts_with(OURS)
     }
 
-    fn read_open_file(
-        &self,
+    fn read_open_file<'s>(
+        &'s self,
+        scope: &Scope<'s>,
         fd: &OwnedFd,
-        name: &CStr,
-        stat: &mut Stat,
+        (name, stat): (&CStr, &mut Stat),
         buffer: &mut Vec<u8>,
         path: &dyn Fn() -> Vec<u8>,
     ) -> Result<Option<Entry>> {
@@ -96,13 +99,13 @@ impl<'a> Run<'a> {
         let kind = self.repo.chunker().kind_of_file(stat.size);
         let read = if stat.may_be_sparse() && stat.size > 0 {
             entry.holes = large_holes(open::holes(fd, stat.size)?);
-            let data = Sparse { fd, holes: &entry.holes, size: stat.size, at: 0, hole: 0 };
-            let (content, read) = self.read_content(data, kind, stat.size, buffer)?;
+            let data = Sparse::new(fd, &entry.holes, stat.size);
+            let (content, read) = self.read_content(scope, data, kind, stat.size, buffer)?;
             entry.content = content;
             read + entry.holes.iter().map(|hole| hole.length).sum::<u64>()
         } else {
             open::advise_sequential(fd, stat.size);
-            let (content, read) = self.read_content(Plain { fd }, kind, stat.size, buffer)?;
+            let (content, read) = self.read_content(scope, Plain::new(fd, stat.size), kind, stat.size, buffer)?;
             entry.content = content;
             read
         };
@@ -228,17 +231,20 @@ impl<'a> Run<'a> {
 
     /// A stream to its end, into `entry`; its producer's failure is an error.
     pub(super) fn read_stream(&self, name: &[u8], source: impl Read, entry: &mut Entry) -> Result<()> {
-        let reading = Streamed { name, source, warned: false, run: self };
-        let mut buffer = Vec::new();
-        let (content, bytes) = self.read_content(reading, ContentKind::Dump, u64::MAX, &mut buffer)?;
+        let reading = Streamed { name, source, watch: self.watch, warned: false };
+        let (content, bytes) = self
+            .pool
+            .in_place_scope(|scope| self.read_content(scope, reading, ContentKind::Dump, u64::MAX, &mut Vec::new()))?;
         entry.content = content;
         entry.size = bytes;
         Ok(())
     }
 
-    /// Cuts bytes into chunks and stores them; gives the content and how many bytes it was. `expected` is a hint.
-    fn read_content(
-        &self,
+    /// Cuts bytes into chunks and stores them; gives the content and how many bytes it was. `expected` is a hint. What
+    /// turns out to be large is read on with the help of others, if nothing else has it.
+    fn read_content<'s>(
+        &'s self,
+        scope: &Scope<'s>,
         mut from: impl Bytes,
         kind: ContentKind,
         expected: u64,
@@ -256,13 +262,7 @@ impl<'a> Run<'a> {
         let mut store_list = |bytes: Vec<u8>| writer.store_tree(lane, &bytes).map_err(ours);
         let (mut filled, mut total, mut last) = (0, 0, false);
         loop {
-            while filled < wanted && !last {
-                let count = from.fill(&mut buffer[filled..wanted])?;
-                last = count == 0 || (expected != u64::MAX && count < wanted - filled);
-                filled += count;
-                add(&self.counts.bytes_read, count as u64);
-                add(&self.watch.progress.bytes_read, count as u64);
-            }
+            last = last || self.fill(&mut from, &mut buffer[..wanted], &mut filled, expected)?;
             if total == 0 && last && filled <= INLINE_BYTES_MAX {
                 let content = if filled == 0 { Content::Empty } else { Content::Inline(buffer[..filled].to_vec()) };
                 return Ok((content, filled as u64));
@@ -274,12 +274,21 @@ impl<'a> Run<'a> {
                 at += length;
             }
             total += at as u64;
-            buffer.copy_within(at..filled, 0);
-            filled -= at;
-            if last && filled == 0 {
+            if last {
                 break;
             }
             self.watch.cancel.check().map_err(ours)?;
+            if expected.saturating_sub(total) >= HELPED_BYTES_MIN
+                && self.helpers_max() > 0
+                && let Some(hold) = self.crew.hold()
+            {
+                let begun = &buffer[at..filled];
+                let mut push = |id| list.push(id, &mut store_list);
+                total += self.read_helped((scope, &hold), &mut from, (kind, expected), begun, &mut push)?;
+                break;
+            }
+            buffer.copy_within(at..filled, 0);
+            filled -= at;
         }
         let content = match list.direct() {
             Some(ids) if ids.len() <= CHUNKS_DIRECT_MAX => Content::Chunks(ids.to_vec()),
@@ -290,94 +299,34 @@ impl<'a> Run<'a> {
         };
         Ok((content, total))
     }
+
+    /// Fills the buffer from `filled` on; says whether the content ends there.
+    pub(super) fn fill(
+        &self,
+        from: &mut impl Bytes,
+        buffer: &mut [u8],
+        filled: &mut usize,
+        expected: u64,
+    ) -> Result<bool> {
+        while *filled < buffer.len() {
+            let wanted = buffer.len() - *filled;
+            let count = from.fill(&mut buffer[*filled..])?;
+            *filled += count;
+            add(&self.counts.bytes_read, count as u64);
+            add(&self.watch.progress.bytes_read, count as u64);
+            if count == 0 || (expected != u64::MAX && count < wanted) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 const OURS: &str = "store what was read";
 
-fn ours(error: Error) -> Error {
+pub(super) fn ours(error: Error) -> Error {
     let kind = error.kind();
     let hint = error.advice().map(str::to_owned);
     let wrapped = Error::new(kind, OURS, "").because(error);
     hint.into_iter().fold(wrapped, |wrapped, hint| wrapped.hint(hint))
-}
-
-/// Holes too many to keep are given up, the smallest first: they are then stored as the zeros that they read as.
-fn large_holes(mut holes: Vec<Hole>) -> Vec<Hole> {
-    if holes.len() > HOLES_MAX {
-        holes.sort_unstable_by_key(|hole| std::cmp::Reverse(hole.length));
-        holes.truncate(HOLES_MAX);
-        holes.sort_unstable_by_key(|hole| hole.offset);
-    }
-    holes
-}
-
-struct Plain<'a> {
-    fd: &'a OwnedFd,
-}
-
-impl Bytes for Plain<'_> {
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        open::read_full(self.fd.as_fd(), buffer)
-    }
-}
-
-/// The data of a sparse file without its holes.
-struct Sparse<'a> {
-    fd: &'a OwnedFd,
-    holes: &'a [Hole],
-    size: u64,
-    at: u64,
-    hole: usize,
-}
-
-impl Bytes for Sparse<'_> {
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() && self.at < self.size {
-            let next = self.holes.get(self.hole);
-            if let Some(hole) = next.filter(|hole| hole.offset <= self.at) {
-                self.at = hole.offset + hole.length;
-                self.hole += 1;
-                continue;
-            }
-            let end = next.map_or(self.size, |hole| hole.offset);
-            let length = usize::try_from(end - self.at).unwrap_or(usize::MAX).min(buffer.len() - filled);
-            let count = open::read_full_at(self.fd.as_fd(), &mut buffer[filled..filled + length], self.at)?;
-            filled += count;
-            self.at += count as u64;
-            if count < length {
-                // Cut short while it was read: the rest is not there.
-                self.at = self.size;
-            }
-        }
-        Ok(filled)
-    }
-}
-
-struct Streamed<'a, 'b, R> {
-    name: &'a [u8],
-    source: R,
-    warned: bool,
-    run: &'a Run<'b>,
-}
-
-impl<R: Read> Bytes for Streamed<'_, '_, R> {
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let count = loop {
-            match self.source.read(buffer) {
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                read => break read.map_err(|error| read_error(self.name, error))?,
-            }
-        };
-        if !self.warned && count > 0 {
-            self.warned = true;
-            if let Some(format) = looks_compressed(&buffer[..count]) {
-                let name = String::from_utf8_lossy(self.name);
-                self.run.watch.notice(format!(
-                    "the stream {name} is compressed ({format}): it will hardly deduplicate; let its producer write it plain"
-                ));
-            }
-        }
-        Ok(count)
-    }
 }

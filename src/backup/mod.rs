@@ -1,8 +1,11 @@
 //! Sources → snapshot. The whole line on this page: walk, detect change, read, chunk, claim, frame, pack, index, commit.
 
 mod assemble;
+mod bytes;
 mod content;
+mod crew;
 mod detect;
+mod large;
 mod nested;
 mod page;
 mod previous;
@@ -192,6 +195,9 @@ struct Run<'a> {
     reader: crate::repo::Reader,
     options: BackupOptions,
     writer: Option<Writer>,
+    /// The readers: they walk, read and help one another.
+    pool: rayon::ThreadPool,
+    crew: crew::Crew,
     state: Option<State>,
     /// Compare with the parent's tree, as the local state knows nothing or must not be used.
     compare_with_parent: bool,
@@ -216,8 +222,15 @@ impl<'a> Run<'a> {
         state: Option<State>,
         watch: &'a Watch,
     ) -> Result<Self> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(options.readers)
+            .thread_name(|index| format!("reader-{index}"))
+            .build()
+            .map_err(|error| Error::new(Kind::Failed, "start the readers", "").because(error))?;
         Ok(Run {
             repo,
+            pool,
+            crew: crew::Crew::default(),
             reader: repo.reader(),
             options,
             writer,

@@ -93,7 +93,7 @@ impl<'a> Run<'a> {
         }
         if row.is_none() {
             let mut items = std::mem::take(&mut page.work().items);
-            let look_again = self.build_entries(folder, number, &mut items, seen);
+            let look_again = self.build_entries(scope, folder, number, &mut items, seen);
             let mut work = page.work();
             work.items = items;
             if look_again {
@@ -104,7 +104,7 @@ impl<'a> Run<'a> {
     }
 
     /// The one entry of a folder that stands for a source which is no directory.
-    pub(super) fn single(&self, folder: &Folder) -> Result<Option<Entry>, Error> {
+    pub(super) fn single<'s>(&'s self, scope: &Scope<'s>, folder: &Folder) -> Result<Option<Entry>, Error> {
         let seen = now();
         let mut items = self.stat_page(folder, 0);
         self.count_items(&items);
@@ -117,7 +117,7 @@ impl<'a> Run<'a> {
             self.count_unchanged(&items);
             return Ok(Some(entry.clone()));
         }
-        let look_again = self.build_entries(folder, 0, &mut items, seen);
+        let look_again = self.build_entries(scope, folder, 0, &mut items, seen);
         let Some(Item { entry: Some(entry), number, .. }) = items.into_iter().next() else { return Ok(None) };
         if self.state.is_some() && self.writer.is_some() {
             let first_name = folder.name(0).to_bytes().to_vec();
@@ -192,7 +192,7 @@ impl<'a> Run<'a> {
 
     fn one_less<'s>(&'s self, scope: &Scope<'s>, page: &Arc<Page>) {
         if page.left.fetch_sub(1, Ordering::AcqRel) == 1 && !self.is_over() {
-            match self.finish_page(page) {
+            match self.finish_page(scope, page) {
                 Ok(id) => self.page_done(scope, &page.folder, page.number, id),
                 Err(error) => self.fail(error),
             }
@@ -200,7 +200,14 @@ impl<'a> Run<'a> {
     }
 
     /// Builds the entries of a page, reading what changed. Says whether any must be looked at again next time.
-    fn build_entries(&self, folder: &Folder, number: usize, items: &mut [Item], seen: Time) -> bool {
+    fn build_entries<'s>(
+        &'s self,
+        scope: &Scope<'s>,
+        folder: &Folder,
+        number: usize,
+        items: &mut [Item],
+        seen: Time,
+    ) -> bool {
         let (first, next) = folder.name_range(number);
         let old = self.old_entries(&folder.previous, first, next);
         let compare = self.options.comparison;
@@ -226,7 +233,7 @@ impl<'a> Run<'a> {
             };
             item.number = compare.stat_number(&item.stat);
             TROUBLED.set(false);
-            item.entry = self.build_entry(folder, item, known);
+            item.entry = self.build_entry(scope, folder, item, known);
             let racy = compare.is_racy(&item.stat, seen);
             if racy || item.entry.is_none() || TROUBLED.get() {
                 look_again = true;
@@ -247,7 +254,13 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn build_entry(&self, folder: &Folder, item: &mut Item, known: Option<(&Entry, Option<u64>)>) -> Option<Entry> {
+    fn build_entry<'s>(
+        &'s self,
+        scope: &Scope<'s>,
+        folder: &Folder,
+        item: &mut Item,
+        known: Option<(&Entry, Option<u64>)>,
+    ) -> Option<Entry> {
         let name = folder.name(item.index);
         let same_kind = known.filter(|(old, _)| item.stat.kind == Some(old.kind));
         let is_file = item.stat.is(EntryKind::File);
@@ -274,7 +287,7 @@ impl<'a> Run<'a> {
         let entry = match content {
             Some((old, _)) => self.describe_file(folder, name, &item.stat, old),
             None if self.writer.is_none() => Some(self.would_read(name, &item.stat)),
-            None => self.read_file(folder, name, &mut item.stat),
+            None => self.read_file(scope, folder, name, &mut item.stat),
         };
         let counter = match (&entry, &content, known) {
             (None, _, _) => &self.counts.files_unread,
@@ -310,7 +323,7 @@ impl<'a> Run<'a> {
     }
 
     /// All below is done: the page's id, from before when nothing differs. None for a page without entries.
-    fn finish_page(&self, page: &Page) -> Result<Option<ChunkId>, Error> {
+    fn finish_page<'s>(&'s self, scope: &Scope<'s>, page: &Page) -> Result<Option<ChunkId>, Error> {
         let mut work = page.work();
         let trees = std::mem::take(&mut *page.below.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
         let below = detect::below(trees.iter().flatten().copied());
@@ -335,7 +348,7 @@ impl<'a> Run<'a> {
                 take_back(&self.counts.files_unchanged, files as u64);
                 for item in &mut items {
                     item.number = 0;
-                    item.entry = self.build_entry(folder, item, None);
+                    item.entry = self.build_entry(scope, folder, item, None);
                 }
                 fingerprint = [0; 16];
                 work.items = items;

@@ -152,11 +152,6 @@ impl<'a> Run<'a> {
     /// Walks every path; gives an entry for each, in order.
     pub(super) fn walk_paths(&self, parent: Option<&Snapshot>) -> Result<Vec<(Vec<u8>, Entry)>> {
         open::raise_open_files();
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(self.options.readers)
-            .thread_name(|index| format!("reader-{index}"))
-            .build()
-            .map_err(|error| Error::new(Kind::Failed, "start the readers", "").because(error))?;
         let mut entries = Vec::new();
         for (path, device) in self.expanded_paths() {
             let entry = match stat_path(&path, false) {
@@ -165,7 +160,7 @@ impl<'a> Run<'a> {
                     let previous = self.previous_of_source(parent, &path)?;
                     let above = Above::Source(slot.clone());
                     let source = Place::source(device.unwrap_or(stat.device));
-                    pool.scope(|scope| match self.place_below(source, &path, stat.device) {
+                    self.pool.scope(|scope| match self.place_below(source, &path, stat.device) {
                         None => self.finish_empty(scope, above),
                         Some(place) => {
                             let handle = Directory::open_path(&path);
@@ -216,7 +211,7 @@ impl<'a> Run<'a> {
             pages: Mutex::default(),
             left: AtomicUsize::new(1),
         };
-        let entry = self.single(&folder)?;
+        let entry = self.pool.in_place_scope(|scope| self.single(scope, &folder))?;
         match self.take_failure() {
             Some(error) => Err(error),
             None => Ok(entry),

@@ -61,12 +61,24 @@ pub fn advise_done(fd: impl AsFd, offset: u64, length: u64) {
 /// Reads until the buffer is full or the file ends; says how much it was.
 #[inline]
 pub fn read_full(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize> {
+    read_expected(fd, buffer, 0)
+}
+
+/// The same where a stat told how many bytes to expect: a read that stops short of the buffer and brings them to so many
+/// or more is the end, which spares the call that would give nothing. With 0 expected only that call is the end.
+#[inline]
+pub fn read_expected(fd: impl AsFd, buffer: &mut [u8], expected: u64) -> Result<usize> {
     let fd = fd.as_fd();
     let mut filled = 0;
     while filled < buffer.len() {
         match rustix::io::read(fd, &mut buffer[filled..]) {
             Ok(0) => break,
-            Ok(count) => filled += count,
+            Ok(count) => {
+                filled += count;
+                if expected > 0 && filled as u64 >= expected && filled < buffer.len() {
+                    break;
+                }
+            }
             Err(Errno::INTR) => (),
             Err(errno) => return Err(refused("read", b"", errno)),
         }
@@ -168,6 +180,8 @@ mod tests {
         let mut buffer = [0; 7];
         assert_eq!(read_full(&fd, &mut buffer).unwrap(), 7);
         assert_eq!(read_full(&fd, &mut buffer).unwrap(), 3);
+        rustix::fs::seek(&fd, SeekFrom::Start(0)).unwrap();
+        assert_eq!(read_expected(&fd, &mut [0; 20], 4).unwrap(), 10, "more than expected comes all the same");
         assert_eq!(read_full_at(&fd, &mut buffer[..2], 4).unwrap(), 2);
         assert_eq!(&buffer[..2], b"45");
     }

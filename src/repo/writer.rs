@@ -111,6 +111,21 @@ impl Writer {
         self.store(lane, id, bytes, false)
     }
 
+    /// Names neighbouring chunks of content, which end in `bytes` where `ends` says, and stores those that nobody has.
+    pub fn store_contents(&self, lane: usize, bytes: &[u8], ends: &[usize]) -> Result<Vec<ChunkId>> {
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let chunks = || starts.clone().zip(ends).map(|(start, end)| &bytes[start..*end]);
+        let ids: Vec<ChunkId> = chunks().map(|chunk| self.repo.keys().content_id(chunk)).collect();
+        let mut lane = locked(&self.lanes[lane]);
+        let claims = self.claims.claim_each(&ids)?;
+        for ((id, chunk), claim) in ids.iter().zip(chunks()).zip(claims) {
+            if claim == Claim::Mine {
+                self.put(&mut lane, *id, chunk, false)?;
+            }
+        }
+        Ok(ids)
+    }
+
     /// Names a chunk of a tree (a page or a list) and stores it if nobody has.
     pub fn store_tree(&self, lane: usize, bytes: &[u8]) -> Result<ChunkId> {
         let id = self.repo.keys().tree_id(bytes);
@@ -118,14 +133,19 @@ impl Writer {
     }
 
     fn store(&self, lane: usize, id: ChunkId, bytes: &[u8], tree: bool) -> Result<ChunkId> {
-        if bytes.len() as u64 > CHUNK_BYTES_MAX {
-            return Err(Error::new(Kind::Failed, "store a chunk", "").because("it is longer than the format allows"));
-        }
         // The lane is held from the claim until the chunk is in its frame, so that a checkpoint that has passed all
         // lanes has every chunk claimed before it.
         let mut lane = locked(&self.lanes[lane]);
-        if self.claims.claim(&id)? != Claim::Mine {
-            return Ok(id);
+        if self.claims.claim(&id)? == Claim::Mine {
+            self.put(&mut lane, id, bytes, tree)?;
+        }
+        Ok(id)
+    }
+
+    /// Puts a claimed chunk into the frame of a lane.
+    fn put(&self, lane: &mut Lane, id: ChunkId, bytes: &[u8], tree: bool) -> Result<()> {
+        if bytes.len() as u64 > CHUNK_BYTES_MAX {
+            return Err(Error::new(Kind::Failed, "store a chunk", "").because("it is longer than the format allows"));
         }
         self.uploads.check()?;
         self.bytes_new.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -134,10 +154,10 @@ impl Writer {
         let filling = &mut lane.frames[usize::from(tree)];
         filling.raw.extend_from_slice(bytes);
         filling.chunks.push((id, bytes.len() as u32));
-        if filling.raw.len() >= limit {
-            self.flush_frame(&mut lane, tree)?;
+        match filling.raw.len() >= limit {
+            true => self.flush_frame(lane, tree),
+            false => Ok(()),
         }
-        Ok(id)
     }
 
     /// Compresses and seals what a lane has gathered, and puts it into the current pack.

@@ -13,6 +13,7 @@ mod fixture;
 mod folder;
 mod golden;
 mod killed;
+mod large;
 mod mounted;
 mod person;
 mod reader;
