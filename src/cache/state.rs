@@ -7,6 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Names a directory by its absolute path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,9 @@ const SCHEMA_KEY: &[u8] = b"schema";
 const BASE_KEY: &[u8] = b"base";
 /// Set while a commit runs: found at the next opening, that run may have died behind its commit step.
 const COMMITTING_KEY: &[u8] = b"committing";
+/// How long a locked database is tried again, and how often.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// sled takes about three times of it.
 const CACHE_BYTES: u64 = 8 << 20;
 
@@ -186,7 +190,19 @@ impl State {
     }
 }
 
+/// Opens the database, with patience: a lock outlives its holder for a moment where a program was being started just then,
+/// as the child has it too until it becomes that program.
 fn open_db(folder: &Path) -> Result<sled::Db> {
+    let begun = Instant::now();
+    loop {
+        match try_open_db(folder) {
+            Err(error) if error.is(Kind::Locked) && begun.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PAUSE),
+            opened => return opened,
+        }
+    }
+}
+
+fn try_open_db(folder: &Path) -> Result<sled::Db> {
     let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
     match catch_unwind(AssertUnwindSafe(|| config.open())) {
         Ok(Ok(db)) => Ok(db),
