@@ -134,19 +134,7 @@ impl Repository {
         let input = options.input.take();
         let input_name = input.as_ref().map(|(name, _)| name.clone());
         let state = self.open_state(&options, watch)?;
-        let (state, parent, compare_with_parent) = previous::choose(self, state, &options, watch)?;
-        let writer = match options.dry_run {
-            true => None,
-            false => Some(self.writer(
-                &WriterOptions {
-                    lanes: options.readers + 1,
-                    compression: options.compression,
-                    host: options.host.clone(),
-                    memory_bytes: options.memory_bytes,
-                },
-                watch,
-            )?),
-        };
+        let ((state, parent, compare_with_parent), writer) = self.begin(state, &options, watch)?;
         let mut run = Run::new(self, options, writer, state, watch)?;
         run.compare_with_parent = compare_with_parent;
         run.input_name = input_name;
@@ -162,6 +150,41 @@ impl Repository {
             }
         }
         concluded
+    }
+
+    /// Chooses what to compare with, and shows the writer; over a network both at once, as each takes some round trips.
+    fn begin(
+        &self,
+        state: Option<State>,
+        options: &BackupOptions,
+        watch: &Watch,
+    ) -> Result<(previous::Choice, Option<Writer>)> {
+        let wanted = WriterOptions {
+            lanes: options.readers + 1,
+            compression: options.compression,
+            host: options.host.clone(),
+            memory_bytes: options.memory_bytes,
+        };
+        let choose = || previous::choose(self, state, options, watch);
+        if options.dry_run {
+            return Ok((choose()?, None));
+        }
+        if self.storage().abilities().local {
+            return Ok((choose()?, Some(self.writer(&wanted, watch)?)));
+        }
+        let (chosen, writer) = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| self.writer(&wanted, watch));
+            let chosen = choose();
+            (chosen, writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        match (chosen, writer) {
+            (Ok(chosen), writer) => Ok((chosen, Some(writer?))),
+            (Err(error), writer) => {
+                // The error of the choice is what the caller must see.
+                let _best_effort = writer.and_then(Writer::withdraw);
+                Err(error)
+            }
+        }
     }
 
     fn open_state(&self, options: &BackupOptions, watch: &Watch) -> Result<Option<State>> {

@@ -48,6 +48,9 @@ impl Previous {
     }
 }
 
+/// The state, the parent, and whether the parent's tree is what we compare with.
+pub(super) type Choice = (Option<State>, Option<Snapshot>, bool);
+
 /// Decides what to compare with: gives the state, the parent, and whether the parent's tree is what we compare with.
 /// The state is only good while the snapshot that it belongs to exists.
 pub(super) fn choose(
@@ -55,7 +58,7 @@ pub(super) fn choose(
     state: Option<State>,
     options: &BackupOptions,
     watch: &Watch,
-) -> Result<(Option<State>, Option<Snapshot>, bool)> {
+) -> Result<Choice> {
     if let Some(wanted) = &options.parent {
         let found = snapshots(repo, options, watch)?.into_iter().find(|snapshot| snapshot.id == *wanted);
         let missing = || Error::new(Kind::NotFound, "compare with the snapshot", wanted);
