@@ -79,6 +79,14 @@ impl Error {
         self
     }
 
+    /// The same for another who asks; what lies behind it becomes text.
+    pub fn copy(&self) -> Self {
+        let Parts { kind, doing, thing, cause, .. } = &*self.0;
+        let copy = Error::new(*kind, doing.clone(), thing);
+        let copy = cause.iter().fold(copy, |copy, cause| copy.because(cause.to_string()));
+        self.advice().into_iter().fold(copy, |copy, hint| copy.hint(hint))
+    }
+
     pub fn with_kind(mut self, kind: Kind) -> Self {
         self.0.kind = kind;
         self

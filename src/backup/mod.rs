@@ -123,6 +123,8 @@ const CHECKPOINT_BYTES: u64 = 256 << 20;
 const CHECKPOINT_LOOK: Duration = Duration::from_millis(20);
 const CHECKPOINT_SHORT: Duration = Duration::from_secs(4);
 const CHECKPOINT_LONG: Duration = Duration::from_secs(20);
+/// And never sooner than after this part of the time so far, so that long runs leave few small packs and index objects.
+const CHECKPOINT_PART: u32 = 20;
 
 impl Repository {
     /// Saves the sources as one snapshot. Trouble with a source is in the report and the snapshot; trouble of a stream
@@ -327,14 +329,15 @@ impl<'a> Run<'a> {
     /// While sources are being saved: makes what is stored findable and notes it in the local state.
     fn keep_checkpoints(&self, is_done: &crossbeam_channel::Receiver<()>) {
         let Some(writer) = &self.writer else { return };
-        let (mut last, mut bytes) = (Instant::now(), 0);
+        let begun = Instant::now();
+        let (mut last, mut bytes) = (begun, 0);
         while is_done.recv_timeout(CHECKPOINT_LOOK) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
             let new = writer.bytes_new.load(std::sync::atomic::Ordering::Relaxed);
             let due = match new - bytes >= CHECKPOINT_BYTES {
                 true => CHECKPOINT_SHORT,
                 false => CHECKPOINT_LONG,
             };
-            if last.elapsed() >= due && new > bytes {
+            if last.elapsed() >= due.max(begun.elapsed() / CHECKPOINT_PART) && new > bytes {
                 if let Err(error) = self.checkpoint(writer) {
                     return self.fail(error);
                 }
@@ -345,9 +348,7 @@ impl<'a> Run<'a> {
 
     fn checkpoint(&self, writer: &Writer) -> Result<()> {
         let noted = std::mem::take(&mut *self.noted());
-        writer.checkpoint()?;
-        self.write_state(noted);
-        Ok(())
+        writer.checkpoint(|| self.write_state(noted))
     }
 
     /// Local state is a cache: that it cannot be written costs the next run time, not this one its success.
@@ -431,7 +432,7 @@ impl<'a> Run<'a> {
             return Ok(report);
         }
         self.watch.stage("committing");
-        writer.checkpoint()?;
+        writer.checkpoint(|| self.write_state(noted))?;
         totals.bytes_new = writer.bytes_new.load(std::sync::atomic::Ordering::Relaxed);
         totals.bytes_stored = writer.bytes_stored();
         report.totals = totals;
@@ -463,7 +464,6 @@ impl<'a> Run<'a> {
             self.watch
                 .notice(format!("the snapshot is committed but not yet in its place, which is done later: {error}"));
         }
-        self.write_state(noted);
         if let Some(Err(error)) = self.state.as_ref().map(|state| state.set_base(&name, in_place)) {
             self.watch.notice(format!("{error}; the next backup will read more than it has to"));
         }

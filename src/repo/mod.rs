@@ -9,6 +9,7 @@ pub mod index;
 pub mod key;
 pub mod list;
 pub mod pack;
+mod packs;
 pub mod pending;
 mod reader;
 pub mod snapshot;

@@ -1,18 +1,19 @@
 //! Packs on their way: a bounded number of them is written at the same time by threads of their own.
 
 use crate::error::{Error, Kind, Result};
-use crate::place::PackContents;
+use crate::id::PackId;
 use crate::repo::format::pack_name;
 use crate::storage::{Body, Storage};
 use crate::watch::Progress;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-type Upload = (Vec<Bytes>, PackContents);
+/// A pack on its way: its number in the order in which packs were handed over, its pieces, its name.
+type Upload = (u64, Vec<Bytes>, PackId);
 
 /// The threads that write packs, and what they have written.
 pub(super) struct Uploads {
@@ -33,9 +34,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     /// Packs sent and not yet written.
-    on_their_way: usize,
-    /// Packs written that no index object names yet.
-    written: Vec<PackContents>,
+    on_their_way: BTreeSet<u64>,
+    next: u64,
     failure: Option<Error>,
 }
 
@@ -76,30 +76,36 @@ impl Uploads {
     }
 
     /// Hands a pack over; waits while too many are on their way.
-    pub fn send(&self, pieces: Vec<Bytes>, contents: PackContents) -> Result<()> {
+    pub fn send(&self, pieces: Vec<Bytes>, pack: PackId) -> Result<()> {
         self.check()?;
-        self.shared.lock().on_their_way += 1;
+        let number = {
+            let mut state = self.shared.lock();
+            let number = state.next;
+            state.next += 1;
+            state.on_their_way.insert(number);
+            number
+        };
         let queue = self.queue.as_ref().expect("the queue is open until the writer is dropped");
         queue
-            .send((pieces, contents))
+            .send((number, pieces, pack))
             .map_err(|_| Error::new(Kind::Failed, "write packs", "").because("the threads ended"))
     }
 
-    /// Waits until all that was sent is written (and `ready` holds); takes what was written.
-    pub fn settle(&self, ready: impl Fn() -> bool) -> Result<Vec<PackContents>> {
-        loop {
-            let is_ready = ready();
-            let mut state = self.shared.lock();
-            if state.failure.is_some() {
-                drop(state);
-                return Err(self.shared.failure());
-            }
-            if is_ready && state.on_their_way == 0 {
-                return Ok(std::mem::take(&mut state.written));
-            }
-            let wait = if is_ready { Duration::from_secs(1) } else { Duration::from_millis(2) };
-            drop(self.shared.changed.wait_timeout(state, wait));
+    /// Waits until all packs are written that were handed over before, not for later ones.
+    pub fn settle(&self) -> Result<()> {
+        let mut state = self.shared.lock();
+        let later = state.next;
+        while state.failure.is_none() && state.on_their_way.first().is_some_and(|first| *first < later) {
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        drop(state);
+        self.check()
+    }
+
+    /// Ends the run: what was to be written is lost, and nothing may rely on it.
+    pub fn fail(&self, error: Error) {
+        self.shared.fail(error);
+        self.shared.changed.notify_all();
     }
 }
 
@@ -114,44 +120,39 @@ impl Drop for Uploads {
 
 impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fail(&self, error: Error) {
+        self.lock().failure.get_or_insert(error);
+        self.failed.store(true, Ordering::Relaxed);
     }
 
     /// The first failure, for each caller that asks.
     fn failure(&self) -> Error {
-        let state = self.lock();
-        match &state.failure {
-            Some(error) => {
-                let copy = Error::new(error.kind(), "write a pack", "").because(error.to_string());
-                error.advice().map(str::to_owned).into_iter().fold(copy, |copy, hint| copy.hint(hint))
-            }
+        match &self.lock().failure {
+            Some(error) => error.copy(),
             None => Error::new(Kind::Failed, "write a pack", ""),
         }
     }
 }
 
 fn write_packs(packs: &Receiver<Upload>, shared: &Shared) {
-    for (pieces, contents) in packs {
+    for (number, pieces, pack) in packs {
         let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         // After a failure the rest is let go: the run ends, and nothing names these packs.
         let done = match shared.failed.load(Ordering::Relaxed) {
             true => Ok(()),
-            false => shared.storage.put(&pack_name(&contents.pack), Body(pieces)).map(|_| ()),
+            false => shared.storage.put(&pack_name(&pack), Body(pieces)).map(|_| ()),
         };
-        let mut state = shared.lock();
-        state.on_their_way -= 1;
         match done {
             Ok(()) => {
                 shared.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
                 shared.progress.bytes_stored.fetch_add(bytes, Ordering::Relaxed);
-                state.written.push(contents);
             }
-            Err(error) => {
-                state.failure.get_or_insert(error);
-                shared.failed.store(true, Ordering::Relaxed);
-            }
+            Err(error) => shared.fail(error),
         }
-        drop(state);
+        shared.lock().on_their_way.remove(&number);
         shared.changed.notify_all();
     }
 }

@@ -8,13 +8,13 @@ use crate::place::PackContents;
 use crate::repo::Repository;
 use crate::repo::format::{CHUNK_BYTES_MAX, FRAME_RAW_BYTES, INDEX_PREFIX, PACK_BYTES, index_name, snapshot_name};
 use crate::repo::index::{INDEX_CHUNKS_MAX, encode_index};
-use crate::repo::pack::OpenPack;
+use crate::repo::packs::{Leaving, Packs};
 use crate::repo::pending::Token;
 use crate::repo::snapshot::{SNAPSHOT_PURPOSE, Snapshot};
 use crate::repo::upload::Uploads;
 use crate::seal::{Audience, Compression, FrameSealer, random, seal_object};
 use crate::watch::Watch;
-use std::collections::HashMap;
+use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -41,7 +41,8 @@ pub struct Writer {
     repo: Repository,
     claims: Claims,
     lanes: Vec<Mutex<Lane>>,
-    packs: [Mutex<Packs>; 2],
+    /// Of content and of trees.
+    packs: [Packs; 2],
     uploads: Uploads,
     heart: Heart,
     checkpointing: Mutex<()>,
@@ -63,13 +64,8 @@ struct Filling {
     chunks: Vec<(ChunkId, u32)>,
 }
 
-/// The pack that takes frames now, and full ones that still wait for the bytes of a frame.
-#[derive(Default)]
-struct Packs {
-    current: Option<u64>,
-    open: HashMap<u64, OpenPack>,
-    next: u64,
-}
+/// An index object: its name, its bytes, the packs that it names.
+type Index = (IndexId, Vec<u8>, Vec<PackContents>);
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic of another thread fails the run anyway; its half-done data never reaches a snapshot.
@@ -94,7 +90,7 @@ impl Writer {
         Ok(Writer {
             claims: Claims::new(repo.view()),
             lanes,
-            packs: Default::default(),
+            packs: [Packs::new(false), Packs::new(true)],
             uploads: Uploads::start(repo.storage_shared(), concurrency, watch.progress.clone()),
             heart,
             checkpointing: Mutex::new(()),
@@ -168,61 +164,62 @@ impl Writer {
         }
         let packs = &self.packs[usize::from(tree)];
         lane.sealer.compress(&filling.raw)?;
-        let (serial, number, key) = {
-            let mut packs = locked(packs);
-            let serial = packs.current(self.repo.keys(), tree)?;
-            let pack = packs.open.get_mut(&serial).expect("the current pack is open");
-            (serial, pack.reserve(), pack.key.clone())
-        };
-        let sealed = lane.sealer.seal(&key, number, &filling.raw)?;
+        let place = packs.reserve(self.repo.keys())?;
+        // The pack waits for this frame: without it, it can never be sent.
+        let sealed = lane.sealer.seal(&place.key, place.number, &filling.raw);
+        let sealed = sealed.inspect_err(|error| self.uploads.fail(error.copy()))?;
         let raw = filling.raw.len() as u32;
         let chunks = std::mem::take(&mut filling.chunks);
         filling.raw.clear();
-        let full = {
-            let mut packs = locked(packs);
-            let pack = packs.open.get_mut(&serial).expect("a pack stays open while it awaits a frame");
-            pack.fill(number, sealed, raw, chunks);
-            // Of tiny chunks that compress well a pack could hold millions, more than one index object may describe.
-            let is_full = pack.stored_bytes >= PACK_BYTES || pack.chunks >= INDEX_CHUNKS_MAX / 2;
-            if is_full && packs.current == Some(serial) {
-                packs.current = None;
-            }
-            packs.take_complete(serial)
-        };
-        full.map_or(Ok(()), |pack| self.send(pack))
+        let full = packs.fill(&place, sealed, raw, chunks);
+        full.map_or(Ok(()), |leaving| self.send(packs, leaving))
     }
 
-    fn send(&self, pack: OpenPack) -> Result<()> {
-        let (pieces, contents) = pack.finish()?;
-        self.uploads.send(pieces, contents)
+    fn send(&self, packs: &Packs, leaving: Leaving) -> Result<()> {
+        let sent = leaving.pack.finish().and_then(|(pieces, contents)| {
+            self.uploads.send(pieces, contents.pack)?;
+            Ok(contents)
+        });
+        let contents = sent.inspect_err(|error| self.uploads.fail(error.copy()))?;
+        packs.has_left(leaving.serial, contents);
+        Ok(())
     }
 
     /// Makes everything stored so far findable: packs are written, then the index object that names them, and the
-    /// local index learns of it. What a caller noted before it called is safe to rely on afterwards.
-    pub fn checkpoint(&self) -> Result<()> {
+    /// local index learns of it. What a caller noted before it called is safe to rely on when `findable` is called.
+    pub fn checkpoint(&self, findable: impl FnOnce() + Send) -> Result<()> {
         let _one_at_a_time = locked(&self.checkpointing);
-        for lane in &self.lanes {
-            let mut lane = locked(lane);
-            self.flush_frame(&mut lane, false)?;
-            self.flush_frame(&mut lane, true)?;
-        }
-        for packs in &self.packs {
-            let complete = {
-                let mut packs = locked(packs);
-                let serial = packs.current.take();
-                serial.and_then(|serial| packs.take_complete(serial))
-            };
-            if let Some(pack) = complete {
-                self.send(pack)?;
-            }
-        }
-        // A pack that another worker is just sealing into counts as sent once that worker is done.
-        let contents = self.uploads.settle(|| self.packs.iter().all(|packs| locked(packs).closing().is_none()))?;
-        self.write_index(contents)
+        // What one checkpoint lost no later one may pass over.
+        self.make_findable(findable).inspect_err(|error| self.uploads.fail(error.copy()))
     }
 
-    fn write_index(&self, contents: Vec<PackContents>) -> Result<()> {
-        let mut written = Vec::new();
+    fn make_findable(&self, findable: impl FnOnce() + Send) -> Result<()> {
+        self.uploads.check()?;
+        self.lanes.par_iter().try_for_each(|lane| {
+            let mut lane = locked(lane);
+            self.flush_frame(&mut lane, false)?;
+            self.flush_frame(&mut lane, true)
+        })?;
+        let mut contents = Vec::new();
+        for packs in &self.packs {
+            packs.close().map_or(Ok(()), |leaving| self.send(packs, leaving))?;
+            packs.wait_for_closed(|| self.uploads.check())?;
+            contents.append(&mut packs.take_sent());
+        }
+        // Sealed while the last packs are on their way, and written only behind them.
+        let mut indexes = self.seal_index(contents)?;
+        self.uploads.settle()?;
+        for (id, sealed, _) in &mut indexes {
+            self.uploads.count(sealed.len() as u64);
+            self.repo.storage().put(&index_name(id), std::mem::take(sealed).into())?;
+        }
+        let (learned, ()) = rayon::join(|| self.learn(indexes), findable);
+        learned
+    }
+
+    /// Index objects that name all this, each with what it names.
+    fn seal_index(&self, contents: Vec<PackContents>) -> Result<Vec<Index>> {
+        let mut sealed = Vec::new();
         let mut group: Vec<PackContents> = Vec::new();
         let mut chunks = 0;
         let mut rest = contents.into_iter().peekable();
@@ -230,24 +227,23 @@ impl Writer {
             chunks += pack.frames.iter().map(|frame| frame.chunks.len()).sum::<usize>();
             group.push(pack);
             if chunks >= INDEX_CHUNKS_MAX || rest.peek().is_none() {
-                let sealed = seal_object(self.repo.keys(), Audience::Writers, "index", &encode_index(&group))?;
-                let id = IndexId(*blake3::hash(&sealed).as_bytes());
-                self.uploads.count(sealed.len() as u64);
-                self.repo.storage().put(&index_name(&id), sealed.into())?;
-                written.push((id, std::mem::take(&mut group)));
+                let bytes = seal_object(self.repo.keys(), Audience::Writers, "index", &encode_index(&group))?;
+                sealed.push((IndexId(*blake3::hash(&bytes).as_bytes()), bytes, std::mem::take(&mut group)));
                 chunks = 0;
             }
         }
-        if written.is_empty() {
+        Ok(sealed)
+    }
+
+    /// Takes into the local index what is findable for everybody.
+    fn learn(&self, indexes: Vec<Index>) -> Result<()> {
+        if indexes.is_empty() {
             return Ok(());
         }
-        let ids: Vec<ChunkId> = written
-            .iter()
-            .flat_map(|(_, packs)| packs)
-            .flat_map(|pack| &pack.frames)
-            .flat_map(|frame| frame.chunks.iter().map(|(id, _)| *id))
-            .collect();
-        let view = self.repo.learn(written)?;
+        let packs = indexes.iter().flat_map(|(_, _, packs)| packs);
+        let ids: Vec<ChunkId> =
+            packs.flat_map(|pack| &pack.frames).flat_map(|frame| frame.chunks.iter().map(|(id, _)| *id)).collect();
+        let view = self.repo.learn(indexes.into_iter().map(|(id, _, packs)| (id, packs)).collect())?;
         self.claims.refresh(&view);
         self.claims.settled(&ids);
         Ok(())
@@ -261,7 +257,7 @@ impl Writer {
     /// The commit: after it the snapshot exists, for everybody and for good. Gives the name of its object, and what
     /// went wrong in moving it to its place, which whoever lists snapshots does again.
     pub fn commit(self, snapshot: &Snapshot) -> Result<(String, Option<Error>)> {
-        self.checkpoint()?;
+        self.checkpoint(|| ())?;
         let name = snapshot_name(&snapshot.started.compact()?, &snapshot.id);
         let body = seal_object(self.repo.keys(), Audience::Readers, SNAPSHOT_PURPOSE, &snapshot.encode())?;
         let (storage, keys) = (self.repo.storage(), self.repo.keys());
@@ -282,7 +278,7 @@ impl Writer {
 
     /// Ends without a snapshot; what was stored is made findable for the next run.
     pub fn abandon(self) -> Result<()> {
-        let saved = self.checkpoint();
+        let saved = self.checkpoint(|| ());
         self.withdraw()?;
         saved
     }
@@ -290,30 +286,6 @@ impl Writer {
     /// Ends without a snapshot and without another byte written, where there is no room for any.
     pub fn withdraw(self) -> Result<()> {
         self.heart.stop().withdraw(self.repo.storage())
-    }
-}
-
-impl Packs {
-    fn current(&mut self, keys: &crate::seal::KeySet, tree: bool) -> Result<u64> {
-        if let Some(serial) = self.current {
-            return Ok(serial);
-        }
-        let serial = self.next;
-        self.next += 1;
-        self.open.insert(serial, OpenPack::new(keys, tree)?);
-        self.current = Some(serial);
-        Ok(serial)
-    }
-
-    /// Takes a pack that is closed and awaits nothing.
-    fn take_complete(&mut self, serial: u64) -> Option<OpenPack> {
-        let complete = self.current != Some(serial) && self.open.get(&serial).is_some_and(|pack| pack.awaited == 0);
-        complete.then(|| self.open.remove(&serial)).flatten()
-    }
-
-    /// A pack that is closed but still awaits frames.
-    fn closing(&self) -> Option<u64> {
-        self.open.keys().copied().find(|serial| self.current != Some(*serial))
     }
 }
 

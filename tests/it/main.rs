@@ -2,6 +2,7 @@
 
 mod browse;
 mod chaos;
+mod checkpoint;
 mod command;
 mod commit;
 mod compare;

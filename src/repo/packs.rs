@@ -1,0 +1,190 @@
+//! Packs that are being filled: a worker reserves a place for a frame, seals on its own, and brings the bytes.
+//!
+//! A pack is current until it is full or closed, then closing until every reserved frame has come, then leaving until it
+//! is on its way to storage, then sent. Whoever makes packs findable waits for those that were closed before and for no
+//! later one, so that no stream of new packs holds it up.
+
+use crate::error::Result;
+use crate::id::ChunkId;
+use crate::place::PackContents;
+use crate::repo::format::PACK_BYTES;
+use crate::repo::index::INDEX_CHUNKS_MAX;
+use crate::repo::pack::OpenPack;
+use crate::seal::{FrameKey, KeySet};
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How often whoever waits looks whether the run has failed meanwhile.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Packs of one sort, content or trees.
+pub(super) struct Packs {
+    tree: bool,
+    state: Mutex<State>,
+    left: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    current: Option<u64>,
+    open: HashMap<u64, OpenPack>,
+    /// Taken out of `open`, and not yet handed to the uploads.
+    leaving: Vec<u64>,
+    sent: Vec<PackContents>,
+    next: u64,
+}
+
+/// A place for a frame in a pack.
+pub(super) struct Reserved {
+    serial: u64,
+    pub number: u32,
+    pub key: Arc<FrameKey>,
+}
+
+/// A complete pack, to be sent by who has it.
+pub(super) struct Leaving {
+    pub serial: u64,
+    pub pack: OpenPack,
+}
+
+impl Packs {
+    pub fn new(tree: bool) -> Self {
+        Packs { tree, state: Mutex::default(), left: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic of another thread fails the run anyway; its half-done data never reaches a snapshot.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place in the current pack, whose bytes must follow by [`fill`](Self::fill).
+    pub fn reserve(&self, keys: &KeySet) -> Result<Reserved> {
+        let mut state = self.lock();
+        let serial = match state.current {
+            Some(serial) => serial,
+            None => {
+                let serial = state.next;
+                state.next += 1;
+                state.open.insert(serial, OpenPack::new(keys, self.tree)?);
+                state.current = Some(serial);
+                serial
+            }
+        };
+        let pack = state.open.get_mut(&serial).expect("the current pack is open");
+        Ok(Reserved { serial, number: pack.reserve(), key: pack.key.clone() })
+    }
+
+    /// Brings the bytes of a reserved frame. Gives the pack if that completed it.
+    pub fn fill(&self, place: &Reserved, sealed: Vec<u8>, raw: u32, chunks: Vec<(ChunkId, u32)>) -> Option<Leaving> {
+        let mut state = self.lock();
+        let pack = state.open.get_mut(&place.serial).expect("a pack stays open while it awaits a frame");
+        pack.fill(place.number, sealed, raw, chunks);
+        // Of tiny chunks that compress well a pack could hold millions, more than one index object may describe.
+        let is_full = pack.stored_bytes >= PACK_BYTES || pack.chunks >= INDEX_CHUNKS_MAX / 2;
+        if is_full && state.current == Some(place.serial) {
+            state.current = None;
+        }
+        state.take_complete(place.serial)
+    }
+
+    /// Closes the current pack. Gives it unless it awaits frames, with whose last one it leaves.
+    pub fn close(&self) -> Option<Leaving> {
+        let mut state = self.lock();
+        let serial = state.current.take()?;
+        state.take_complete(serial)
+    }
+
+    /// A pack is on its way: from now on [`take_sent`](Self::take_sent) gives its contents.
+    pub fn has_left(&self, serial: u64, contents: PackContents) {
+        let mut state = self.lock();
+        state.leaving.retain(|leaving| *leaving != serial);
+        state.sent.push(contents);
+        drop(state);
+        self.left.notify_all();
+    }
+
+    /// Waits until every pack that is closed by now is on its way. `check` fails when the run has failed, in which case
+    /// one of them may never leave.
+    pub fn wait_for_closed(&self, check: impl Fn() -> Result<()>) -> Result<()> {
+        let mut state = self.lock();
+        let waits = |state: &State| {
+            let open = state.open.keys().filter(|serial| state.current != Some(**serial));
+            open.chain(&state.leaving).copied().collect::<Vec<u64>>()
+        };
+        let closed = waits(&state);
+        while waits(&state).iter().any(|serial| closed.contains(serial)) {
+            check()?;
+            state = self.left.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
+    }
+
+    /// What the packs hold that were sent since the last call.
+    pub fn take_sent(&self) -> Vec<PackContents> {
+        std::mem::take(&mut self.lock().sent)
+    }
+}
+
+impl State {
+    /// Takes a pack that is closed and awaits nothing.
+    fn take_complete(&mut self, serial: u64) -> Option<Leaving> {
+        let complete = self.current != Some(serial) && self.open.get(&serial).is_some_and(|pack| pack.awaited == 0);
+        let pack = complete.then(|| self.open.remove(&serial)).flatten()?;
+        self.leaving.push(serial);
+        Some(Leaving { serial, pack })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::PackId;
+    use crate::seal::Secret;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn contents() -> PackContents {
+        PackContents { pack: PackId([0; 32]), tree: false, stored_bytes: 0, data_offset: 0, frames: Vec::new() }
+    }
+
+    #[test]
+    fn who_makes_packs_findable_waits_for_those_closed_before_and_no_later_one() -> Result<()> {
+        let keys = KeySet::from_master(Secret([5; 32]));
+        let packs = Packs::new(false);
+        let (first, second) = (packs.reserve(&keys)?, packs.reserve(&keys)?);
+        assert!(packs.close().is_none(), "it awaits two frames");
+        assert!(packs.fill(&second, vec![1], 1, Vec::new()).is_none(), "it awaits one frame");
+        let is_let_go = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                let done = packs.wait_for_closed(|| Ok(()));
+                (done, is_let_go.load(Ordering::SeqCst))
+            });
+            std::thread::sleep(LOOK * 2);
+            let leaving = packs.fill(&first, vec![1], 1, Vec::new()).expect("the last frame has come");
+            // A later pack closes and stays.
+            let third = packs.reserve(&keys)?;
+            assert!(packs.close().is_none());
+            std::thread::sleep(LOOK * 2);
+            is_let_go.store(true, Ordering::SeqCst);
+            packs.has_left(leaving.serial, contents());
+            let (done, was_let_go) = waiting.join().expect("it ends");
+            assert!(was_let_go, "it did not wait for a pack that was taken and not yet on its way");
+            drop(third);
+            done
+        })?;
+        assert_eq!(packs.take_sent(), [contents()]);
+        assert_eq!(packs.take_sent(), []);
+        Ok(())
+    }
+
+    #[test]
+    fn nobody_waits_for_a_frame_of_a_run_that_failed() -> Result<()> {
+        let packs = Packs::new(true);
+        let _never_filled = packs.reserve(&KeySet::from_master(Secret([5; 32])))?;
+        assert!(packs.close().is_none());
+        let failed = || Err(crate::error::Error::new(crate::error::Kind::Failed, "write a pack", ""));
+        assert!(packs.wait_for_closed(failed).is_err());
+        Ok(())
+    }
+}

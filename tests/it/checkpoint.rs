@@ -1,0 +1,116 @@
+//! A checkpoint makes findable what came before it, and what comes after does not hold it up.
+
+use crate::fixture::{RENAMES, memory, open};
+use crate::golden::noise;
+use siltstone::error::Result;
+use siltstone::repo::WriterOptions;
+use siltstone::repo::format::{INDEX_PREFIX, PACK_BYTES};
+use siltstone::seal::Compression;
+use siltstone::storage::memory::Memory;
+use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
+use siltstone::watch::Watch;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+/// Storage over a network that is slow: each pack waits until it may be written, in the order in which they came.
+struct Slow {
+    inner: Memory,
+    packs: Mutex<Packs>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Packs {
+    come: usize,
+    allowed: usize,
+}
+
+impl Slow {
+    fn allow(&self, packs: usize) {
+        self.packs.lock().expect("no test panics with it").allowed = packs;
+        self.changed.notify_all();
+    }
+
+    fn wait_for(&self, packs: usize) {
+        let held = self.packs.lock().expect("no test panics with it");
+        let (_held, waited) = self
+            .changed
+            .wait_timeout_while(held, Duration::from_secs(60), |held| held.come < packs)
+            .expect("no test panics with it");
+        assert!(!waited.timed_out(), "pack {packs} was not sent");
+    }
+}
+
+impl Storage for Slow {
+    fn describe(&self) -> String {
+        "slow".to_owned()
+    }
+    fn abilities(&self) -> Abilities {
+        Abilities { local: false, ..self.inner.abilities() }
+    }
+    fn put(&self, name: &str, body: Body) -> Result<Version> {
+        if name.starts_with("packs/") {
+            let mut held = self.packs.lock().expect("no test panics with it");
+            let number = held.come;
+            held.come += 1;
+            self.changed.notify_all();
+            drop(self.changed.wait_while(held, |held| held.allowed <= number).expect("no test panics with it"));
+        }
+        self.inner.put(name, body)
+    }
+    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+        self.inner.put_new(name, body)
+    }
+    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+        self.inner.swap(name, expected, body)
+    }
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        self.inner.rename(from, to)
+    }
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+        self.inner.get(name, bytes_max)
+    }
+    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
+        self.inner.get_range(name, offset, length)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        self.inner.list(prefix)
+    }
+    fn remove(&self, name: &str) -> Result<()> {
+        self.inner.remove(name)
+    }
+    fn stat(&self, name: &str) -> Result<Stat> {
+        self.inner.stat(name)
+    }
+}
+
+#[test]
+fn a_checkpoint_does_not_wait_for_packs_that_were_sent_after_it_began() {
+    let inner = memory(RENAMES);
+    let slow = Arc::new(Slow { inner, packs: Mutex::default(), changed: Condvar::new() });
+    let cache = tempfile::tempdir().expect("a folder");
+    let repo = open(slow.clone(), cache.path()).expect("it opens");
+    let options =
+        WriterOptions { lanes: 2, compression: Compression::STORE, host: "h".to_owned(), memory_bytes: 256 << 20 };
+    let writer = repo.writer(&options, &Watch::silent()).expect("it begins");
+    writer.store_content(0, &noise(100_000, 1)).expect("it is stored");
+    let (told, findable) = crossbeam_channel::bounded(1);
+    std::thread::scope(|scope| {
+        let writer = &writer;
+        let checkpoint = scope.spawn(move || writer.checkpoint(|| told.send(()).expect("somebody listens")));
+        slow.wait_for(1);
+        for part in 0..=(PACK_BYTES >> 20) as u8 + 3 {
+            writer.store_content(1, &noise(1 << 20, part)).expect("it is stored");
+        }
+        slow.wait_for(2);
+        assert!(findable.is_empty() && slow.list(INDEX_PREFIX).expect("listed").is_empty(), "before it was written");
+        slow.allow(1);
+        let told = findable.recv_timeout(Duration::from_secs(60));
+        let indexes = slow.list(INDEX_PREFIX).expect("listed").len();
+        slow.allow(usize::MAX);
+        assert!(told.is_ok() && indexes == 1, "it waits for what came after it");
+        checkpoint.join().expect("no panic").expect("it is findable");
+    });
+    writer.abandon().expect("it ends");
+    assert_eq!(slow.list(INDEX_PREFIX).expect("listed").len(), 2);
+}
