@@ -1,19 +1,19 @@
 //! The repository of whoever configured nothing: made on first use, found again later.
 
-use super::init::{key_file, make, recovery_words};
+use super::init::{key_file, prepare, recovery_words, show_and_finish};
 use super::open::{
     Places, cache_folder, given_credentials, given_location, limited, location_of, open_limited, open_storage,
 };
 use super::options::GlobalOptions;
-use super::output::{Console, print};
+use super::output::Console;
 use serde_json::json;
 use siltstone::disk::device::same_device;
 use siltstone::disk::whole::make_private_dir;
 use siltstone::error::Result;
-use siltstone::repo::Repository;
+use siltstone::repo::{NewRepository, Repository};
 use siltstone::watch::Watch;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Opens the repository that is meant; the default one is made when there is none yet.
 pub fn open_or_make(
@@ -43,31 +43,40 @@ pub fn open_or_make(
     }
     make_private_dir(&places.repository)?;
     let storage = open_storage(location_of(&places.repository)?, true)?;
-    let recovery = make(storage.as_ref(), credentials.clone(), false)?;
+    let new = prepare(storage.as_ref(), credentials.clone(), false)?;
     let repository = places.repository.as_os_str().as_bytes();
     let same = sources.iter().any(|source| same_device(source.as_os_str().as_bytes(), repository).unwrap_or(false));
-    if console.json() {
-        let recovery: &str = &recovery.to_text();
-        console.event(json!({
-            "event": "first-use",
-            "repository": places.repository.display().to_string(),
-            "key_file": key.as_ref().map(|path| path.display().to_string()),
-            "recovery_key": recovery,
-            "same_disk": same,
-        }));
-    } else {
-        let mut text = format!("First use: made an encrypted repository in {}\n", places.repository.display());
-        if let Some(key) = &key {
-            text.push_str(&format!("Key file: {}\n", key.display()));
-        }
-        text.push_str(&recovery_words(&recovery));
-        if same {
-            text.push_str(
-                "Note: the repository lies on the same disk as its source, and is lost with it when the disk fails.\n  \
-                 Choose another place with --repo.\n",
-            );
-        }
-        print(&text)?;
-    }
+    let text = match console.json() {
+        true => event(&places, key.as_deref(), &new, same),
+        false => words(&places, key.as_deref(), &new, same),
+    };
+    show_and_finish(&text, new)?;
     Repository::open(limited(storage, limit_upload), &credentials, &cache_folder(options)?, watch)
+}
+
+fn event(places: &Places, key: Option<&Path>, new: &NewRepository, same_disk: bool) -> String {
+    let recovery: &str = &new.recovery_key().to_text();
+    let event = json!({
+        "event": "first-use",
+        "repository": places.repository.display().to_string(),
+        "key_file": key.map(|path| path.display().to_string()),
+        "recovery_key": recovery,
+        "same_disk": same_disk,
+    });
+    format!("{event}\n")
+}
+
+fn words(places: &Places, key: Option<&Path>, new: &NewRepository, same_disk: bool) -> String {
+    let mut text = format!("First use: making an encrypted repository in {}\n", places.repository.display());
+    if let Some(key) = key {
+        text.push_str(&format!("Key file: {}\n", key.display()));
+    }
+    text.push_str(&recovery_words(new));
+    if same_disk {
+        text.push_str(
+            "Note: the repository lies on the same disk as its source, and is lost with it when the disk fails.\n  \
+             Choose another place with --repo.\n",
+        );
+    }
+    text
 }

@@ -3,13 +3,13 @@
 use super::exit::{Exit, Failure};
 use super::open::{ask_password, given_location, given_password, open_storage, probe_storage, read_key_file};
 use super::options::GlobalOptions;
-use super::output::{Console, print, print_json};
+use super::output::{Console, print, print_once};
 use clap::Args;
 use serde_json::json;
 use siltstone::chunk::ChunkTable;
 use siltstone::disk::whole::{make_private_dir, write_whole_private};
 use siltstone::error::{Error, Kind, Result};
-use siltstone::repo::{Credentials, InitOptions, Repository};
+use siltstone::repo::{Credentials, InitOptions, NewRepository, Repository};
 use siltstone::seal::{PasswordCost, Secret};
 use siltstone::storage::Storage;
 use std::path::Path;
@@ -49,40 +49,56 @@ pub fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
             .hint("give a password (SILT_PASSWORD, --password-file, --password-command), a --key-file or both")
             .into());
     }
-    let recovery = make(storage.as_ref(), credentials, args.single_writer)?;
+    let new = prepare(storage.as_ref(), credentials, args.single_writer)?;
     let key_file = options.key_file.as_ref().map(|path| path.display().to_string());
     if console.json() {
-        let recovery: &str = &recovery.to_text();
+        let recovery: &str = &new.recovery_key().to_text();
         let made = json!({
             "repository": storage.describe(), "key_file": key_file, "key_file_made": is_new_key, "recovery_key": recovery
         });
-        return Ok(print_json(&made).map(|()| Exit::Done)?);
+        return Ok(show_and_finish(&format!("{made}\n"), new).map(|()| Exit::Done)?);
     }
-    let mut text = format!("Made an encrypted repository in {}.\n", storage.describe());
+    let mut text = String::new();
     if let Some(path) = key_file {
         text.push_str(&format!("{} {path}\n", if is_new_key { "New key file:" } else { "Key file:" }));
     }
-    text.push_str(&recovery_words(&recovery));
-    Ok(print(&text).map(|()| Exit::Done)?)
+    text.push_str(&recovery_words(&new));
+    show_and_finish(&text, new)?;
+    Ok(print(&format!("Made an encrypted repository in {}.\n", storage.describe())).map(|()| Exit::Done)?)
 }
 
-/// Makes a repository; gives the recovery key.
-pub fn make(storage: &dyn Storage, credentials: Credentials, single_writer: bool) -> Result<Secret> {
+/// A repository that lacks its last step, which [`show_and_finish`] takes.
+pub fn prepare(storage: &dyn Storage, credentials: Credentials, single_writer: bool) -> Result<NewRepository<'_>> {
     let abilities = probe_storage(storage)?;
     let cost = PasswordCost::DEFAULT;
-    Repository::init(
+    Repository::prepare(
         storage,
         &InitOptions { credentials, cost, chunks: ChunkTable::default(), single_writer, abilities },
     )
 }
 
-pub fn recovery_words(recovery: &Secret) -> String {
-    let text = recovery.to_text();
-    format!(
+/// Shows the text with the recovery key, and only then makes the repository: nobody has one whose key they never saw.
+/// Whoever is killed in between has none, and the next run makes another one with another recovery key.
+pub fn show_and_finish(text: &str, new: NewRepository) -> Result<()> {
+    let Err(error) = print_once(text) else { return new.finish() };
+    // That it could not be shown is what the caller must see.
+    let _best_effort = new.abandon();
+    Err(Error::new(error.kind(), "show the recovery key", "")
+        .because(error)
+        .hint("run it where its output is kept; no repository was made"))
+}
+
+pub fn recovery_words(new: &NewRepository) -> String {
+    let key = new.recovery_key().to_text();
+    let mut text = format!(
         "Recovery key: {}\n  It opens the repository when the password or key file is lost. It is shown only now:\n  \
          write it down and keep it apart from this machine.\n",
-        text.as_str()
-    )
+        key.as_str()
+    );
+    if new.has_older_keys() {
+        text.push_str("  One that an earlier attempt showed here does not open it.\n");
+    }
+    text
 }
 
 /// The secret in the key file; a file that is not there is made. Second: whether it was.

@@ -169,6 +169,14 @@ pub fn print_bytes(bytes: &[u8]) -> Result<()> {
     }
 }
 
+/// What is shown once and never again: that nobody reads it is an error, too.
+pub fn print_once(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Error::io("write to", "standard output", error))
+}
+
 pub fn print_json(value: &Value) -> Result<()> {
     print(&format!("{value}\n"))
 }

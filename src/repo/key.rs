@@ -70,14 +70,14 @@ fn sealing_key(credentials: &Credentials, salt: &[u8; SALT_BYTES], cost: Passwor
     Ok(Secret(blake3::derive_key(PURPOSE, material.as_slice())))
 }
 
-/// Adds a key object that opens with the given password, key file or both.
+/// Adds a key object that opens with the given password, key file or both; gives its name.
 pub fn add_key(
     storage: &dyn Storage,
     keys: &KeySet,
     power: Power,
     credentials: &Credentials,
     cost: PasswordCost,
-) -> Result<()> {
+) -> Result<String> {
     let bundle = keys.to_bundle(power).ok_or_else(|| Error::new(Kind::Denied, "add a key", "with a put-only key"))?;
     let salt: [u8; SALT_BYTES] = random()?;
     let sealed = seal_once(&sealing_key(credentials, &salt, cost)?, PURPOSE, bundle.to_vec());
@@ -93,7 +93,7 @@ pub fn add_key(
     let name = format!("{KEYS_PREFIX}{}", HEXLOWER.encode(&random::<8>()?));
     let bytes = serde_json::to_vec_pretty(&stored).expect("plain data serialises");
     storage.put_new(&name, bytes.into())?;
-    Ok(())
+    Ok(name)
 }
 
 /// The repository's keys, by trying every key object that these credentials could open.

@@ -6,6 +6,7 @@ pub mod format;
 mod frames;
 mod held;
 pub mod index;
+mod init;
 pub mod key;
 pub mod list;
 pub mod pack;
@@ -19,21 +20,22 @@ mod wire;
 mod writer;
 
 use fetch::fetch_all;
+pub use init::{InitOptions, NewRepository};
 pub use key::Credentials;
 pub use reader::{Chunk, Reader};
 pub use snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
 pub use writer::{Writer, WriterOptions};
 
 use crate::cache::{Segments, View};
-use crate::chunk::{ChunkTable, Chunker};
+use crate::chunk::Chunker;
 use crate::disk::whole::make_private_dir;
 use crate::error::{Error, Kind, Result};
-use crate::id::{IndexId, RepositoryId};
+use crate::id::IndexId;
 use crate::place::PackContents;
-use crate::repo::format::{CONFIG_NAME, Config, INDEX_PREFIX, OBJECT_BYTES_MAX, SNAPSHOTS_PREFIX, Sharing};
+use crate::repo::format::{CONFIG_NAME, Config, INDEX_PREFIX, OBJECT_BYTES_MAX, SNAPSHOTS_PREFIX};
 use crate::repo::snapshot::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
-use crate::seal::{KeySet, PasswordCost, Power, Secret, open_object, random, sealed_object_bytes_max};
-use crate::storage::{Abilities, Listed, Storage};
+use crate::seal::{KeySet, open_object, sealed_object_bytes_max};
+use crate::storage::{Listed, Storage};
 use crate::watch::Watch;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -60,57 +62,7 @@ struct Inner {
 /// What a reader may take unless it is told otherwise.
 const MEMORY_BYTES: u64 = 256 << 20;
 
-/// What a new repository is made with.
-pub struct InitOptions {
-    pub credentials: Credentials,
-    pub cost: PasswordCost,
-    pub chunks: ChunkTable,
-    /// Accept a storage that cannot tell two writers apart.
-    pub single_writer: bool,
-    /// What the storage really does ([`crate::storage::probe`]).
-    pub abilities: Abilities,
-}
-
 impl Repository {
-    /// Makes a repository in an empty location; gives the recovery key. Opening it is a step of its own.
-    pub fn init(storage: &dyn Storage, options: &InitOptions) -> Result<Secret> {
-        let doing = "make a repository in";
-        let place = storage.describe();
-        if storage.stat(CONFIG_NAME).is_ok() {
-            return Err(Error::new(Kind::AlreadyExists, doing, place).because("there is one already"));
-        }
-        if options.credentials.is_empty() {
-            return Err(Error::invalid(doing, place, "neither a password nor a key file was given"));
-        }
-        let sharing = match (options.abilities.swap, options.abilities.rename, options.single_writer) {
-            (_, _, true) => Sharing::SingleWriter,
-            (true, _, _) if options.abilities.put_new => Sharing::Swap,
-            (_, true, _) => Sharing::Rename,
-            _ => {
-                return Err(Error::new(Kind::Unsupported, doing, place)
-                    .because("this storage ignores conditions, so two backups at once could not be told apart")
-                    .hint("pass --single-writer if never more than one backup at a time will write to it"));
-            }
-        };
-        let master = Secret::random()?;
-        let keys = KeySet::from_master(master.clone());
-        let created = jiff::Timestamp::now().to_string();
-        let config = Config { repository: RepositoryId(random()?), sharing, chunks: options.chunks, created };
-        key::add_key(storage, &keys, Power::Full, &options.credentials, options.cost)?;
-        // Last, as it is what makes the location a repository.
-        storage.put_new(CONFIG_NAME, config.encode(&keys)?.into())?;
-        Ok(master)
-    }
-
-    /// Whether there is a repository in this location.
-    pub fn exists(storage: &dyn Storage) -> Result<bool> {
-        match storage.stat(CONFIG_NAME) {
-            Ok(_) => Ok(true),
-            Err(error) if error.is(Kind::NotFound) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Opens a repository and brings the local index up to date. `cache` is the folder of all repositories' caches.
     pub fn open(storage: Arc<dyn Storage>, credentials: &Credentials, cache: &Path, watch: &Watch) -> Result<Self> {
         // What needs no key is asked for while the key is being unlocked.

@@ -1,8 +1,10 @@
 //! The command line as words and exit codes: what a person or a script sees of `silt`.
 
-use crate::person::{Person, contents};
+use crate::person::{Person, contents, said};
 use serde_json::Value;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 #[test]
@@ -37,6 +39,31 @@ fn the_recovery_key_opens_what_lost_its_key_file() {
     // The next backup must not make a second key that opens nothing.
     person.silt(&["backup", "source"]).ends_with(5);
     assert!(!person.path("config/siltstone/key").exists());
+}
+
+#[test]
+fn where_the_recovery_key_cannot_be_shown_no_repository_is_made() {
+    let person = Person::new();
+    person.make_source();
+    let repository = person.path("data/siltstone/repository");
+    let init = ["init", "--repo", "there", "--key-file", "there.key"];
+    for words in [&["backup", "source"][..], &["backup", "source", "--json"], &init, &[&init[..], &["--json"]].concat()]
+    {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let (closed, reader) = UnixStream::pair().unwrap();
+        drop(reader);
+        for out in [Stdio::from(full), Stdio::from(OwnedFd::from(closed))] {
+            let failed = said(person.command(words).stdout(out).output().unwrap()).ends_with(1);
+            assert!(failed.err.contains("cannot show the recovery key"), "{words:?}: {}", failed.err);
+        }
+    }
+    for repository in [&repository, &person.path("there")] {
+        assert!(!repository.join("config").exists());
+        assert_eq!(std::fs::read_dir(repository.join("keys")).unwrap().count(), 0, "{repository:?}");
+    }
+    // Where it can, all is well.
+    person.silt(&["backup", "source"]).ends_with(0);
+    person.silt(&init).ends_with(0);
 }
 
 #[test]

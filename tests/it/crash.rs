@@ -1,10 +1,13 @@
 //! A crash at every call that changes the storage, on either side of its effect: nothing that was is lost, nothing half is.
 
 use crate::fixture::{self, NEITHER, RENAMES, SWAPS, backup, copy, memory, open, plant, restored_differences};
-use siltstone::repo::Repository;
-use siltstone::storage::Abilities;
+use siltstone::error::{Kind, Result};
+use siltstone::repo::{Credentials, Repository};
+use siltstone::seal::Secret;
 use siltstone::storage::chaos::{Crash, Side};
 use siltstone::storage::memory::Memory;
+use siltstone::storage::{Abilities, Storage};
+use siltstone::watch::Watch;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -91,7 +94,7 @@ fn crash_second(scene: &Scene, base: &Memory, base_cache: &Path, number: u64, si
 }
 
 fn base_abilities(storage: &Memory) -> Abilities {
-    siltstone::storage::Storage::abilities(storage)
+    storage.abilities()
 }
 
 #[test]
@@ -150,6 +153,54 @@ fn a_first_run_may_die_at_every_call() {
             assert!(died >= 7, "{abilities:?}: only {died} calls");
         }
     }
+}
+
+/// One attempt to make a repository; gives the recovery keys that somebody saw.
+fn make_shown(storage: &dyn Storage, shown: &mut Vec<Secret>) -> Result<()> {
+    let new = Repository::prepare(storage, &fixture::init_options(storage.abilities()))?;
+    shown.push(new.recovery_key().clone());
+    new.finish()
+}
+
+#[test]
+fn whoever_dies_making_a_repository_has_none_or_saw_its_recovery_key() {
+    let mut died = 0;
+    for (number, side) in (0..3).flat_map(|n| [(n, Side::Before), (n, Side::After)]) {
+        let storage = Memory::new();
+        let crash = Crash::at(Arc::new(storage.clone()), number, side);
+        let mut shown = Vec::new();
+        let made = make_shown(&crash, &mut shown);
+        assert_eq!(made.is_err(), crash.is_dead(), "{side:?} call {number}");
+        died += u8::from(crash.is_dead());
+        if !Repository::exists(&storage).expect("memory answers") {
+            make_shown(&storage, &mut shown).expect("the next attempt makes it");
+        }
+        let cache = tempfile::tempdir().expect("a folder");
+        let by_paper = Credentials { recovery: shown.pop(), ..Credentials::default() };
+        for credentials in [by_paper, fixture::credentials()] {
+            Repository::open(Arc::new(storage.clone()), &credentials, cache.path(), &Watch::silent())
+                .unwrap_or_else(|error| panic!("{side:?} call {number}: {error:?}"));
+        }
+    }
+    assert_eq!(died, 4, "the key and the configuration");
+}
+
+#[test]
+fn a_repository_that_is_not_finished_is_none_and_leaves_nothing_when_it_is_abandoned() {
+    let storage = Memory::new();
+    let prepare = || Repository::prepare(&storage, &fixture::init_options(SWAPS)).expect("it is prepared");
+    let (first, second, third) = (prepare(), prepare(), prepare());
+    assert_eq!([first.has_older_keys(), second.has_older_keys()], [false, true]);
+    assert!(!Repository::exists(&storage).expect("memory answers"));
+    third.abandon().expect("its key is removed");
+    let recovery = second.recovery_key().clone();
+    second.finish().expect("it is made");
+    // Of two at once one is told so, and the repository of the other is whole.
+    assert!(first.finish().is_err_and(|error| error.is(Kind::AlreadyExists)));
+    assert_eq!(storage.list("keys/").expect("memory answers").len(), 2);
+    let cache = tempfile::tempdir().expect("a folder");
+    let repo = open(Arc::new(storage), cache.path()).expect("the password opens it");
+    assert_eq!(repo.keys().master(), Some(&recovery));
 }
 
 /// Each password opens what it was made for, even beside key objects that a first `init` left when it died.

@@ -22,16 +22,18 @@ pub fn credentials() -> Credentials {
     Credentials::password("trouble")
 }
 
-pub fn init(storage: &dyn Storage) -> Result<()> {
-    let abilities = storage.abilities();
-    let options = InitOptions {
+pub fn init_options(abilities: Abilities) -> InitOptions {
+    InitOptions {
         credentials: credentials(),
         cost: PasswordCost { memory_kib: 64, passes: 1, lanes: 1 },
         chunks: ChunkTable::default(),
         single_writer: !abilities.swap && !abilities.rename,
         abilities,
-    };
-    Repository::init(storage, &options).map(|_| ())
+    }
+}
+
+pub fn init(storage: &dyn Storage) -> Result<()> {
+    Repository::init(storage, &init_options(storage.abilities())).map(|_| ())
 }
 
 pub fn open(storage: Arc<dyn Storage>, cache: &Path) -> Result<Repository> {

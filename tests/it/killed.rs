@@ -4,7 +4,11 @@ use crate::golden::noise;
 use crate::person::{Person, contents};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -46,7 +50,8 @@ fn edit(person: &Person, seed: u8) {
 /// Whether the run was killed before it ended.
 fn killed_after(person: &Person, words: &[&str], delay: Duration) -> bool {
     let mut command = person.command(words);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let out = File::create(person.path("killed-out")).unwrap();
+    let mut child = command.stdout(out).stderr(Stdio::null()).spawn().unwrap();
     std::thread::sleep(delay);
     let is_over = child.try_wait().unwrap().is_some();
     child.kill().unwrap();
@@ -106,6 +111,18 @@ fn backups_killed_at_random_moments_leave_all_that_was_saved_and_the_next_comple
     assert_eq!(person.snapshots(&[]).len(), saved.len());
 }
 
+/// The recovery key in what a run printed; the text may end in its middle.
+fn recovery_key(out: &str) -> Option<String> {
+    let (key, _) = out.split_once("Recovery key: ")?.1.split_once('\n')?;
+    Some(key.to_owned())
+}
+
+#[track_caller]
+fn assert_opens(person: &Person, recovery_key: &str, words: &[&str]) {
+    let words = [&["snapshots", "--json"], words].concat();
+    person.silt_with(&[("SILT_RECOVERY_KEY", recovery_key)], &words).ends_with(0);
+}
+
 #[test]
 fn a_first_use_killed_at_random_moments_is_done_again() {
     let mut random = Random(SEED + 1);
@@ -115,10 +132,64 @@ fn a_first_use_killed_at_random_moments_is_done_again() {
         let delay = Duration::from_micros(random.below(250_000));
         let case = format!("seed {:#x}, round {round}, killed after {delay:?}", SEED + 1);
         killed_after(&person, &["backup", "source", "-q"], delay);
-        person.silt(&["backup", "source"]).ends_with(0);
+        let is_made = person.path("data/siltstone/repository/config").exists();
+        let shown = recovery_key(&std::fs::read_to_string(person.path("killed-out")).unwrap());
+        let next = person.silt(&["backup", "source"]).ends_with(0);
         let last = person.snapshots(&["--last", "1"]).remove(0);
         assert_restores(&person, &text(&last["id"]), &state(&person, "source"), &case);
+        // Nobody has a repository whose recovery key was not shown, and the last one shown is the right one.
+        let shown_next = recovery_key(&next.out);
+        assert_eq!(is_made, shown_next.is_none(), "{case}: {}", next.out);
+        assert_opens(&person, &shown_next.or(shown).expect(&case), &[]);
     }
+}
+
+/// Standard output that nobody reads and that takes nothing more; the second end keeps it open.
+fn full_output() -> (OwnedFd, UnixStream) {
+    let (mut full, reader) = UnixStream::pair().unwrap();
+    full.set_nonblocking(true).unwrap();
+    for length in [1 << 16, 1] {
+        while full.write(&vec![0; length]).map_err(|error| assert_eq!(error.kind(), ErrorKind::WouldBlock)).is_ok() {}
+    }
+    full.set_nonblocking(false).unwrap();
+    (full.into(), reader)
+}
+
+/// Kills a run that makes a repository while it shows the recovery key.
+fn kill_while_it_shows(person: &Person, words: &[&str], repository: &Path) {
+    let (full, _reader) = full_output();
+    let mut child = person.command(words).stdout(full).stderr(Stdio::null()).spawn().unwrap();
+    let has_key = || std::fs::read_dir(repository.join("keys")).is_ok_and(|mut entries| entries.next().is_some());
+    let begun = Instant::now();
+    while !has_key() && begun.elapsed() < Duration::from_secs(90) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // The key may still be on its way to its name; then nothing can follow but what must not.
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(has_key() && child.try_wait().unwrap().is_none(), "{words:?}: it waits for its output");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!repository.join("config").exists(), "{words:?}: made before its recovery key was shown");
+}
+
+#[test]
+fn whoever_is_killed_while_the_recovery_key_is_shown_is_shown_one_by_the_next_run() {
+    let person = Person::new();
+    person.make_source();
+    let first_use = (&["backup", "source"][..], person.path("data/siltstone/repository"), &[][..]);
+    let there = ["--repo", "there", "--key-file", "there.key"];
+    let init = [&["init"], &there[..]].concat();
+    for (words, repository, repo) in [first_use, (&init, person.path("there"), &there[..2])] {
+        kill_while_it_shows(&person, words, &repository);
+        let next = person.silt(words).ends_with(0);
+        assert!(next.out.contains("One that an earlier attempt showed"), "{}", next.out);
+        assert_opens(&person, &recovery_key(&next.out).expect(&next.out), repo);
+    }
+    // Once only.
+    let later = person.silt(&["backup", "source"]).ends_with(0);
+    assert_eq!(recovery_key(&later.out), None, "{}", later.out);
+    person.silt(&init).ends_with(1);
+    person.silt(&[&["snapshots"], &there[..]].concat()).ends_with(0);
 }
 
 /// What a checkpoint made findable is neither read nor sent again.

@@ -1,5 +1,6 @@
 //! One test binary: a module per room or behaviour.
 
+mod begin;
 mod browse;
 mod chaos;
 mod checkpoint;

@@ -1,0 +1,111 @@
+//! Making a repository: all but its configuration first, so that nobody has a repository without its recovery key.
+
+use crate::chunk::ChunkTable;
+use crate::error::{Error, Kind, Result};
+use crate::id::RepositoryId;
+use crate::repo::format::{CONFIG_NAME, Config, KEYS_PREFIX, Sharing};
+use crate::repo::{Credentials, Repository, key};
+use crate::seal::{KeySet, PasswordCost, Power, Secret, random};
+use crate::storage::{Abilities, Storage};
+
+/// What a new repository is made with.
+pub struct InitOptions {
+    pub credentials: Credentials,
+    pub cost: PasswordCost,
+    pub chunks: ChunkTable,
+    /// Accept a storage that cannot tell two writers apart.
+    pub single_writer: bool,
+    /// What the storage really does ([`crate::storage::probe`]).
+    pub abilities: Abilities,
+}
+
+/// A repository that lacks only its configuration. Left so it is no repository and in nobody's way.
+pub struct NewRepository<'a> {
+    storage: &'a dyn Storage,
+    key_name: String,
+    /// Sealed.
+    config: Vec<u8>,
+    recovery_key: Secret,
+    has_older_keys: bool,
+}
+
+impl NewRepository<'_> {
+    /// Shown before [`finish`](Self::finish), it is not lost to a process that dies between the two.
+    pub fn recovery_key(&self) -> &Secret {
+        &self.recovery_key
+    }
+
+    /// Keys lie there that somebody made who did not finish; a recovery key that was shown then opens nothing.
+    pub fn has_older_keys(&self) -> bool {
+        self.has_older_keys
+    }
+
+    /// Makes the location a repository.
+    pub fn finish(self) -> Result<()> {
+        let Err(error) = self.storage.put_new(CONFIG_NAME, self.config.into()) else { return Ok(()) };
+        let failed = Error::new(error.kind(), "make a repository in", self.storage.describe());
+        Err(match error.is(Kind::AlreadyExists) {
+            true => failed
+                .because("somebody else made one there at the same moment")
+                .hint("use theirs: only the recovery key that they were shown opens it"),
+            false => failed.because(error).hint("try again; if that shows another recovery key, only that one counts"),
+        })
+    }
+
+    /// Takes its key back, when the recovery key could not be shown.
+    pub fn abandon(self) -> Result<()> {
+        self.storage.remove(&self.key_name)
+    }
+}
+
+impl Repository {
+    /// Makes a repository in an empty location; gives the recovery key. Opening it is a step of its own. Who shows the
+    /// key to somebody takes [`prepare`](Self::prepare), to do so before there is a repository.
+    pub fn init(storage: &dyn Storage, options: &InitOptions) -> Result<Secret> {
+        let new = Repository::prepare(storage, options)?;
+        let recovery_key = new.recovery_key().clone();
+        new.finish()?;
+        Ok(recovery_key)
+    }
+
+    /// Writes all that a new repository needs but the configuration, which comes last, as it is what makes the location
+    /// a repository.
+    pub fn prepare<'a>(storage: &'a dyn Storage, options: &InitOptions) -> Result<NewRepository<'a>> {
+        let doing = "make a repository in";
+        let place = storage.describe();
+        if storage.stat(CONFIG_NAME).is_ok() {
+            return Err(Error::new(Kind::AlreadyExists, doing, place).because("there is one already"));
+        }
+        if options.credentials.is_empty() {
+            return Err(Error::invalid(doing, place, "neither a password nor a key file was given"));
+        }
+        let sharing = match (options.abilities.swap, options.abilities.rename, options.single_writer) {
+            (_, _, true) => Sharing::SingleWriter,
+            (true, _, _) if options.abilities.put_new => Sharing::Swap,
+            (_, true, _) => Sharing::Rename,
+            _ => {
+                return Err(Error::new(Kind::Unsupported, doing, place)
+                    .because("this storage ignores conditions, so two backups at once could not be told apart")
+                    .hint("pass --single-writer if never more than one backup at a time will write to it"));
+            }
+        };
+        let recovery_key = Secret::random()?;
+        let keys = KeySet::from_master(recovery_key.clone());
+        let created = jiff::Timestamp::now().to_string();
+        let config = Config { repository: RepositoryId(random()?), sharing, chunks: options.chunks, created };
+        let config = config.encode(&keys)?;
+        // Others than ours stay: they may be of somebody who is making the repository at this moment.
+        let has_older_keys = !storage.list(KEYS_PREFIX)?.is_empty();
+        let key_name = key::add_key(storage, &keys, Power::Full, &options.credentials, options.cost)?;
+        Ok(NewRepository { storage, key_name, config, recovery_key, has_older_keys })
+    }
+
+    /// Whether there is a repository in this location.
+    pub fn exists(storage: &dyn Storage) -> Result<bool> {
+        match storage.stat(CONFIG_NAME) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is(Kind::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! How a backup over a network begins: the writer is shown while the parent is chosen, and withdrawn when that fails.
+
+use crate::fixture::{self, RENAMES, SWAPS, memory, open, options, plant};
+use siltstone::error::{Error, Kind, Result};
+use siltstone::id::SnapshotId;
+use siltstone::repo::format::{PENDING_PREFIX, SNAPSHOTS_PREFIX};
+use siltstone::storage::chaos::{Chaos, Rates};
+use siltstone::storage::memory::Memory;
+use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
+use siltstone::watch::Watch;
+use std::sync::Arc;
+
+/// A storage without trouble that tells what was written, and may refuse to list snapshots or to take new pending
+/// objects.
+struct Refusing {
+    inner: Chaos,
+    snapshots: bool,
+    pending: bool,
+}
+
+impl Refusing {
+    fn refuse(&self, is_refused: bool, verb: &str, name: &str) -> Result<()> {
+        match is_refused {
+            true => Err(Error::new(Kind::Denied, verb, name).because("on purpose")),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Storage for Refusing {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn abilities(&self) -> Abilities {
+        self.inner.abilities()
+    }
+    fn put(&self, name: &str, body: Body) -> Result<Version> {
+        self.inner.put(name, body)
+    }
+    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+        self.refuse(self.pending && name.starts_with(PENDING_PREFIX), "write", name)?;
+        self.inner.put_new(name, body)
+    }
+    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+        self.inner.swap(name, expected, body)
+    }
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        self.inner.rename(from, to)
+    }
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+        self.inner.get(name, bytes_max)
+    }
+    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
+        self.inner.get_range(name, offset, length)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        self.refuse(self.snapshots && prefix == SNAPSHOTS_PREFIX, "list", prefix)?;
+        self.inner.list(prefix)
+    }
+    fn remove(&self, name: &str) -> Result<()> {
+        self.inner.remove(name)
+    }
+    fn stat(&self, name: &str) -> Result<Stat> {
+        self.inner.stat(name)
+    }
+}
+
+struct Case {
+    name: &'static str,
+    /// Compare with a snapshot that is not there.
+    missing_parent: bool,
+    refuses_snapshots: bool,
+    refuses_pending: bool,
+    expected: (Kind, &'static str),
+}
+
+fn assert_fails_and_withdraws(case: &Case, abilities: Abilities) {
+    let at = format!("{}, {abilities:?}", case.name);
+    let base: Memory = memory(abilities);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (source, cache) = (folder.path().join("source"), folder.path().join("cache"));
+    plant(&source, 1);
+    let refusing = Arc::new(Refusing {
+        inner: Chaos::seeded(Arc::new(base.clone()), 0, Rates::default()),
+        snapshots: case.refuses_snapshots,
+        pending: case.refuses_pending,
+    });
+    let mut wanted = options(&source);
+    wanted.parent = case.missing_parent.then_some(SnapshotId([7; 16]));
+    let repo = open(refusing.clone(), &cache).expect("it opens");
+    let error = repo.backup(wanted, &Watch::silent()).expect_err(&at);
+    let (kind, doing) = case.expected;
+    assert!(error.is(kind) && error.to_string().contains(doing), "{at}: {error}");
+
+    let trace = refusing.inner.trace();
+    let shown = trace.iter().filter(|call| call.verb == "put_new" && call.name.starts_with(PENDING_PREFIX)).count();
+    assert_eq!(shown, usize::from(!case.refuses_pending), "{at}: {trace:?}");
+    assert!(trace.iter().all(|call| call.name.starts_with(PENDING_PREFIX)), "{at}: {trace:?}");
+    assert_eq!(base.list(PENDING_PREFIX).expect("memory answers"), [], "{at}");
+    drop(repo);
+    // Nothing of it is in the next run's way.
+    let done = fixture::backup(Arc::new(base.clone()), &cache, &source).unwrap_or_else(|error| panic!("{at}: {error}"));
+    assert!(done.snapshot.is_some() && done.totals.files_new > 0, "{at}");
+    assert_eq!(base.list(PENDING_PREFIX).expect("memory answers"), [], "{at}");
+}
+
+#[test]
+fn over_a_network_a_choice_that_fails_withdraws_the_writer() {
+    let no_parent = (Kind::NotFound, "compare with the snapshot 0707");
+    let no_listing = (Kind::Denied, "list snapshots/");
+    let cases = [
+        ("no such parent", true, false, false, no_parent),
+        ("no listing", false, true, false, no_listing),
+        ("a parent, and no listing", true, true, false, no_listing),
+        ("no listing and no writer", false, true, true, no_listing),
+        ("no such parent and no writer", true, false, true, no_parent),
+        ("no writer", false, false, true, (Kind::Denied, "write pending/")),
+    ];
+    for (name, missing_parent, refuses_snapshots, refuses_pending, expected) in cases {
+        let case = Case { name, missing_parent, refuses_snapshots, refuses_pending, expected };
+        for abilities in [SWAPS, RENAMES] {
+            assert_fails_and_withdraws(&case, Abilities { local: false, ..abilities });
+        }
+    }
+}
