@@ -1,7 +1,9 @@
 //! `silt init`: make a repository in a place of one's choice.
 
 use super::exit::{Exit, Failure};
-use super::open::{ask_password, given_location, given_password, open_storage, probe_storage, read_key_file};
+use super::open::{
+    ask_password, cache_folder, given_location, given_password, open_storage, probe_storage, read_key_file,
+};
 use super::options::GlobalOptions;
 use super::output::{Console, print, print_once};
 use clap::Args;
@@ -12,7 +14,9 @@ use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::{Credentials, InitOptions, NewRepository, Repository};
 use siltstone::seal::{PasswordCost, Secret};
 use siltstone::storage::Storage;
+use siltstone::watch::Watch;
 use std::path::Path;
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 #[derive(Args, Debug)]
@@ -49,14 +53,15 @@ pub fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
             .hint("give a password (SILT_PASSWORD, --password-file, --password-command), a --key-file or both")
             .into());
     }
-    let new = prepare(storage.as_ref(), credentials, args.single_writer)?;
+    let new = prepare(storage.as_ref(), credentials.clone(), args.single_writer)?;
     let key_file = options.key_file.as_ref().map(|path| path.display().to_string());
     if console.json() {
         let recovery: &str = &new.recovery_key().to_text();
         let made = json!({
             "repository": storage.describe(), "key_file": key_file, "key_file_made": is_new_key, "recovery_key": recovery
         });
-        return Ok(show_and_finish(&format!("{made}\n"), new).map(|()| Exit::Done)?);
+        show_and_finish(&format!("{made}\n"), new)?;
+        return Ok(open_new(storage, &credentials, options).map(|()| Exit::Done)?);
     }
     let mut text = String::new();
     if let Some(path) = key_file {
@@ -64,7 +69,13 @@ pub fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     }
     text.push_str(&recovery_words(&new));
     show_and_finish(&text, new)?;
+    open_new(storage.clone(), &credentials, options)?;
     Ok(print(&format!("Made an encrypted repository in {}.\n", storage.describe())).map(|()| Exit::Done)?)
+}
+
+/// Opens it as every later run does: what does not work shows now.
+fn open_new(storage: Arc<dyn Storage>, credentials: &Credentials, options: &GlobalOptions) -> Result<()> {
+    Repository::open(storage, credentials, &cache_folder(options)?, &Watch::silent()).map(|_| ())
 }
 
 /// A repository that lacks its last step, which [`show_and_finish`] takes.

@@ -1,11 +1,13 @@
 //! Key objects: the repository's keys, sealed to a password, a key file or both; as many as there are people.
 
+use crate::disk::whole::{make_private_dir, read_bounded, write_whole};
 use crate::error::{Error, Kind, Result};
 use crate::repo::format::KEYS_PREFIX;
 use crate::seal::{KeySet, PasswordCost, Power, SALT_BYTES, Secret, open_once, random, seal_once, stretch_password};
 use crate::storage::Storage;
 use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// What a person has to open a repository with.
@@ -27,6 +29,10 @@ impl Credentials {
         Credentials { key_file: Some(secret), ..Default::default() }
     }
 
+    fn opens_key_objects(&self) -> bool {
+        self.recovery.is_none() && !self.is_empty()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.password.is_none() && self.key_file.is_none() && self.recovery.is_none()
     }
@@ -34,6 +40,7 @@ impl Credentials {
 
 const PURPOSE: &str = "siltstone 2026 key object";
 const KEY_BYTES_MAX: u64 = 16 << 10;
+const NAME_BYTES_MAX: u64 = 100;
 /// More key objects are not tried: each try of a password costs a tenth of a second.
 const KEYS_MAX: usize = 64;
 
@@ -96,15 +103,47 @@ pub fn add_key(
     Ok(name)
 }
 
-/// The repository's keys, by trying every key object that these credentials could open.
-pub fn unlock(storage: &dyn Storage, credentials: &Credentials) -> Result<KeySet> {
-    unlock_where(storage, credentials, &|_| true)
+/// The key object that opened a location last. It is tried first: over a network that spares a round trip, and where
+/// there are many keys, stretching the password for the others. Only a hint, kept in the cache.
+pub(super) struct LastKey(PathBuf);
+
+impl LastKey {
+    /// `cache` is the folder of all repositories' caches.
+    pub fn of(storage: &dyn Storage, cache: &Path) -> Self {
+        let location = blake3::hash(storage.describe().as_bytes()).to_hex();
+        LastKey(cache.join("last-key").join(&location[..24]))
+    }
+
+    fn name(&self) -> Option<String> {
+        let name = String::from_utf8(read_bounded(&self.0, NAME_BYTES_MAX).ok()?).ok()?;
+        name.starts_with(KEYS_PREFIX).then_some(name)
+    }
+
+    fn note(&self, name: &str) {
+        let folder = self.0.parent().expect("it lies in a folder");
+        // Without it the next run takes a little longer.
+        let _best_effort = make_private_dir(folder).and_then(|()| write_whole(&self.0, name.as_bytes()));
+    }
+}
+
+/// The repository's keys, by trying every key object that these credentials could open, the last one first.
+pub(super) fn unlock(storage: &dyn Storage, credentials: &Credentials, last: &LastKey) -> Result<KeySet> {
+    // Whatever is wrong with it shows when all are tried.
+    let likely = if credentials.opens_key_objects() { last.name() } else { None };
+    if let Some(name) = likely
+        && let Ok((bytes, _)) = storage.get(&name, KEY_BYTES_MAX)
+        && let Ok(Tried::Opened(keys)) = try_key(&bytes, credentials, opens_with(credentials))
+    {
+        return Ok(keys);
+    }
+    unlock_where(storage, credentials, last, &|_| true)
 }
 
 /// As [`unlock`], but keys that do not fit are passed over: an `init` that died may have left some with the same password.
 pub(super) fn unlock_where(
     storage: &dyn Storage,
     credentials: &Credentials,
+    last: &LastKey,
     fits: &dyn Fn(&KeySet) -> bool,
 ) -> Result<KeySet> {
     let wrong = |why: &str, hint: &str| {
@@ -132,7 +171,10 @@ pub(super) fn unlock_where(
             Err(error) => return Err(error),
         };
         match tried {
-            Ok(Tried::Opened(keys)) if fits(&keys) => return Ok(keys),
+            Ok(Tried::Opened(keys)) if fits(&keys) => {
+                last.note(&listed.name);
+                return Ok(keys);
+            }
             Ok(Tried::Opened(_) | Tried::Wrong) => {}
             Ok(Tried::OpensWith(other)) => others.push(other),
             Err(error) => {

@@ -22,6 +22,7 @@ mod writer;
 use fetch::fetch_all;
 pub use init::{InitOptions, NewRepository};
 pub use key::Credentials;
+use key::LastKey;
 pub use reader::{Chunk, Reader};
 pub use snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
 pub use writer::{Writer, WriterOptions};
@@ -72,7 +73,8 @@ impl Repository {
         };
         let unlocking = {
             let (storage, credentials) = (storage.clone(), credentials.clone());
-            std::thread::spawn(move || key::unlock(storage.as_ref(), &credentials))
+            let last = LastKey::of(storage.as_ref(), cache);
+            std::thread::spawn(move || key::unlock(storage.as_ref(), &credentials, &last))
         };
         let config = storage.get(CONFIG_NAME, OBJECT_BYTES_MAX).map_err(|error| match error.kind() {
             Kind::NotFound => Error::new(Kind::NotFound, "open the repository", storage.describe())
@@ -94,7 +96,8 @@ impl Repository {
             (Err(error), None) => {
                 // The first key that opened may be the leftover of an `init` that died before it wrote the configuration.
                 let fits = |keys: &KeySet| Config::decode(keys, &config).is_ok();
-                let keys = key::unlock_where(storage.as_ref(), credentials, &fits).map_err(|_| error)?;
+                let last = LastKey::of(storage.as_ref(), cache);
+                let keys = key::unlock_where(storage.as_ref(), credentials, &last, &fits).map_err(|_| error)?;
                 let decoded = Config::decode(&keys, &config)?;
                 (keys, decoded)
             }

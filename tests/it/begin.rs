@@ -1,21 +1,26 @@
-//! How a backup over a network begins: the writer is shown while the parent is chosen, and withdrawn when that fails.
+//! How work over a network begins: the key that opened last is tried first; the writer is shown while the parent is chosen,
+//! and withdrawn when that fails.
 
 use crate::fixture::{self, RENAMES, SWAPS, memory, open, options, plant};
 use siltstone::error::{Error, Kind, Result};
 use siltstone::id::SnapshotId;
-use siltstone::repo::format::{PENDING_PREFIX, SNAPSHOTS_PREFIX};
+use siltstone::repo::format::{KEYS_PREFIX, PENDING_PREFIX, SNAPSHOTS_PREFIX};
+use siltstone::repo::key::add_key;
+use siltstone::repo::{Credentials, Repository};
+use siltstone::seal::Power;
 use siltstone::storage::chaos::{Chaos, Rates};
 use siltstone::storage::memory::Memory;
 use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
 use siltstone::watch::Watch;
 use std::sync::Arc;
 
-/// A storage without trouble that tells what was written, and may refuse to list snapshots or to take new pending
-/// objects.
+/// A storage without trouble that tells what was written, and may refuse to list snapshots or keys, or to take new
+/// pending objects.
 struct Refusing {
     inner: Chaos,
     snapshots: bool,
     pending: bool,
+    keys: bool,
 }
 
 impl Refusing {
@@ -55,6 +60,7 @@ impl Storage for Refusing {
     }
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         self.refuse(self.snapshots && prefix == SNAPSHOTS_PREFIX, "list", prefix)?;
+        self.refuse(self.keys && prefix == KEYS_PREFIX, "list", prefix)?;
         self.inner.list(prefix)
     }
     fn remove(&self, name: &str) -> Result<()> {
@@ -84,6 +90,7 @@ fn assert_fails_and_withdraws(case: &Case, abilities: Abilities) {
         inner: Chaos::seeded(Arc::new(base.clone()), 0, Rates::default()),
         snapshots: case.refuses_snapshots,
         pending: case.refuses_pending,
+        keys: false,
     });
     let mut wanted = options(&source);
     wanted.parent = case.missing_parent.then_some(SnapshotId([7; 16]));
@@ -121,5 +128,39 @@ fn over_a_network_a_choice_that_fails_withdraws_the_writer() {
         for abilities in [SWAPS, RENAMES] {
             assert_fails_and_withdraws(&case, Abilities { local: false, ..abilities });
         }
+    }
+}
+
+#[test]
+fn the_key_that_opened_last_is_tried_without_listing_keys_and_only_a_hint() {
+    let base = memory(SWAPS);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (cache, other_cache) = (folder.path().join("cache"), folder.path().join("other"));
+    let unlisted = || {
+        let inner = Chaos::seeded(Arc::new(base.clone()), 0, Rates::default());
+        Arc::new(Refusing { inner, snapshots: false, pending: false, keys: true })
+    };
+    let error = open(unlisted(), &cache).map(|_| ()).expect_err("no key is known");
+    assert!(error.is(Kind::Denied), "{error}");
+    let repo = open(Arc::new(base.clone()), &cache).expect("it opens");
+    open(unlisted(), &cache).expect("it opens with the key that is known");
+    assert!(open(unlisted(), &other_cache).is_err(), "another cache knows nothing");
+
+    let old = base.list(KEYS_PREFIX).expect("memory answers").remove(0).name;
+    let cost = fixture::init_options(base.abilities()).cost;
+    add_key(&base, repo.keys(), Power::Full, &fixture::credentials(), cost).expect("it is added");
+    base.remove(&old).expect("it is removed");
+    open(Arc::new(base.clone()), &cache).expect("it opens with another key");
+    open(unlisted(), &cache).expect("and knows that one now");
+
+    let wrong = Credentials::password("wrong");
+    let error =
+        Repository::open(Arc::new(base.clone()), &wrong, &cache, &Watch::silent()).map(|_| ()).expect_err("wrong");
+    assert!(error.is(Kind::WrongKey), "{error}");
+    for hint in ["keys/../config", "config", "", "keys/\n", "\u{0}"] {
+        let known =
+            std::fs::read_dir(cache.join("last-key")).expect("listed").next().expect("one").expect("read").path();
+        std::fs::write(known, hint).expect("written");
+        open(Arc::new(base.clone()), &cache).unwrap_or_else(|error| panic!("{hint:?}: {error}"));
     }
 }
