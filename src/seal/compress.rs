@@ -57,6 +57,9 @@ const TRIAL_BYTES: usize = 512 << 10;
 /// Frames between two trials, which thus take about a hundredth of the time.
 const TRIAL_EVERY: u32 = 64;
 
+/// zstd looks where to split blocks of its greatest length, 128 KiB, only: 3 % of the time for 0.2 % of size.
+const UNSPLIT_BLOCK_BYTES: u32 = (128 << 10) - 1;
+
 /// Compresses one frame after the other; keeps its context. One per worker.
 pub(super) struct Compressor {
     context: CCtx<'static>,
@@ -132,6 +135,7 @@ fn set(context: &mut CCtx<'static>, way: Way) -> Result<()> {
         set(CParameter::HashLog(hash))?;
         set(CParameter::ChainLog(chain))?;
         set(CParameter::MinMatch(shortest))?;
+        set(CParameter::MaxBlockSize(UNSPLIT_BLOCK_BYTES))?;
     }
     // The frame's tag and the chunk ids already protect the content; the raw length stands before it.
     set(CParameter::ChecksumFlag(false))?;
