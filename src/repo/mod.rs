@@ -11,6 +11,7 @@ pub mod list;
 pub mod pack;
 pub mod pending;
 mod reader;
+mod run;
 pub mod snapshot;
 pub mod tree;
 mod upload;
