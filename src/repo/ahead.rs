@@ -2,12 +2,29 @@
 //!
 //! What is fetched together and when is decided in `held.rs`; here are the requests and those who wait for them.
 //! docs/decisions/0011-reading-ahead-by-blocks.md says why there is no plan.
+//!
+//! Memory: frames that are here or coming take no more than they may, and one of them may lie beyond: else nobody could
+//! read a frame that is larger than the memory. While what is coming takes more than that, who wants a frame waits. Not
+//! counted are headers, what a caller was handed, and the second copy of a range while it is cut into frames.
+//!
+//! Why nobody waits for ever:
+//! - Whatever is here may be dropped by whoever needs the room, also what is wanted and what callers still hold.
+//! - So who waits for room waits for requests alone. A request is made by a thread that waits for storage and for nothing
+//!   else: it has its room before it begins, and keeps no lock meanwhile.
+//! - Each mark "coming" belongs to one request, and `Landing` takes it back when that ends: had, failed or panicked. Then
+//!   all who wait are woken, and look again. When nothing is coming any more, there is room for whoever looks first.
+//! - Each request that a thread made for a frame serves that thread: it keeps the lock from the landing until it holds its
+//!   frame. Those who waited for the same frame find it in its `Arrival`, even when it was dropped before their turn. So
+//!   rounds of dropping and fetching end when there is nothing more to read.
+//! - Who holds a frame waits for its pack's header at most, and headers wait for no room.
+//! - Nothing is fetched that nobody asked for while somebody waits for room.
 
 use crate::error::{Error, Kind, Result};
 use crate::id::PackId;
 use crate::place::Located;
 use crate::repo::format::pack_name;
-use crate::repo::held::{Held, Near, Run, There};
+use crate::repo::held::{Arrival, Held, There};
+use crate::repo::run::{Near, Run};
 use crate::seal::PACK_HEADER_BYTES;
 use crate::storage::Storage;
 use bytes::Bytes;
@@ -33,12 +50,14 @@ struct State {
     held: Held,
     /// Requests that are made by threads of their own.
     in_flight: usize,
+    /// Threads that wait for room.
+    waiting: usize,
 }
 
 impl Ahead {
-    /// Frames that are here or coming take `bytes_max`, and one more for each thread that waits for it.
+    /// Frames that are here or coming take `bytes_max` and at most one frame more, however many threads ask.
     pub fn new(storage: Arc<dyn Storage>, bytes_max: u64) -> Self {
-        let state = State { held: Held::new(bytes_max), in_flight: 0 };
+        let state = State { held: Held::new(bytes_max), in_flight: 0, waiting: 0 };
         Ahead(Arc::new(Shared { storage, state: Mutex::new(state), changed: Condvar::new() }))
     }
 
@@ -54,7 +73,8 @@ impl Ahead {
     pub fn frame(&self, at: &Located, near: Near) -> Result<Bytes> {
         let place = (at.pack, at.frame_number);
         let mut state = self.lock();
-        let mut is_tried = false;
+        let mut around = Some(near);
+        let mut arrival = Arrival::default();
         loop {
             let (there, used) = state.held.ask(&place);
             match there {
@@ -64,21 +84,31 @@ impl Ahead {
                     }
                     return Ok(sealed);
                 }
-                There::Coming => state = self.wait(state),
-                There::Nothing if is_tried => {
-                    drop(state);
-                    return self.range(&at.pack, u64::from(at.frame_offset), u64::from(at.frame_stored));
+                There::Coming(coming) => {
+                    arrival = coming;
+                    state = self.wait(state);
                 }
                 There::Nothing => {
-                    let run = state.held.around(at, near);
+                    if let Some(sealed) = arrival.get() {
+                        return Ok(sealed.clone());
+                    }
+                    let Some(run) = state.held.around(at, around) else {
+                        state.waiting += 1;
+                        state = self.wait(state);
+                        state.waiting -= 1;
+                        continue;
+                    };
                     self.fetch_header(&mut state, at.pack);
                     drop(state);
-                    match self.fetch(&run) {
+                    state = match self.fetch(&run) {
+                        Ok(state) => state,
                         // Damage of another part of the range is no reason to fail for this one.
-                        Err(error) if !error.is(Kind::Corrupt) => return Err(error),
-                        _ => is_tried = true,
-                    }
-                    state = self.lock();
+                        Err(error) if error.is(Kind::Corrupt) && around.is_some() => {
+                            around = None;
+                            self.lock()
+                        }
+                        Err(error) => return Err(error),
+                    };
                 }
             }
         }
@@ -90,7 +120,7 @@ impl Ahead {
         loop {
             match state.held.header(pack) {
                 There::Here(header) => return Ok(header),
-                There::Coming => state = self.wait(state),
+                There::Coming(_) => state = self.wait(state),
                 There::Nothing => break,
             }
         }
@@ -104,46 +134,40 @@ impl Ahead {
 
     /// Asks for the blocks behind a run while it is being used.
     fn read_on(&self, state: &mut State, run: &Run, near: Near) {
-        if state.in_flight >= IN_FLIGHT_MAX {
+        if state.in_flight >= IN_FLIGHT_MAX || state.waiting > 0 {
             return;
         }
         for run in state.held.behind(run, near) {
-            let coming = run.clone();
-            // Who needs what could not be had asks again, and is told why.
-            if !self.spawn(state, move |ahead| drop(ahead.fetch(&coming))) {
-                state.held.give_up(&run);
-            }
+            self.fetch_beside(state, run);
         }
     }
 
     /// Asks for a header that lies too far from what is fetched of its pack, at the same time.
     fn fetch_header(&self, state: &mut State, pack: PackId) {
-        if state.in_flight >= IN_FLIGHT_MAX || !state.held.take_header(pack) {
+        if state.in_flight >= IN_FLIGHT_MAX {
             return;
         }
-        let fetch = move |ahead: &Ahead| {
-            let header = ahead.range(&pack, 0, PACK_HEADER_BYTES as u64);
-            ahead.lock().held.land_header(pack, header.ok());
-        };
-        if !self.spawn(state, fetch) {
-            state.held.land_header(pack, None);
+        if let Some(run) = state.held.header_alone(pack) {
+            self.fetch_beside(state, run);
         }
     }
 
-    /// Has a thread of its own do something; false when none is to be had.
-    fn spawn(&self, state: &mut State, job: impl FnOnce(&Ahead) + Send + 'static) -> bool {
-        let ahead = self.clone();
+    /// Fetches a run by a thread of its own, where one is to be had. Who needs what does not come asks again, and is told
+    /// why.
+    fn fetch_beside(&self, state: &mut State, run: Arc<Run>) {
+        let (ahead, coming) = (self.clone(), run.clone());
         let thread = std::thread::Builder::new().name("fetch".to_owned()).spawn(move || {
-            job(&ahead);
+            drop(ahead.fetch(&coming));
             ahead.lock().in_flight -= 1;
-            ahead.0.changed.notify_all();
         });
-        state.in_flight += usize::from(thread.is_ok());
-        thread.is_ok()
+        match thread {
+            Ok(_) => state.in_flight += 1,
+            Err(_) => state.held.give_up(&run),
+        }
     }
 
-    /// Fetches a run; whatever becomes of it, nobody waits for it afterwards.
-    fn fetch(&self, run: &Arc<Run>) -> Result<()> {
+    /// Fetches a run; whatever becomes of it, nobody waits for it afterwards. What came cannot be dropped before the lock.
+    fn fetch(&self, run: &Arc<Run>) -> Result<MutexGuard<'_, State>> {
         let mut landing = Landing { ahead: self, run, is_done: false };
         let range = run.range();
         let bytes = self.range(&run.pack, range.start, range.end - range.start)?;
@@ -155,13 +179,14 @@ impl Ahead {
         let pieces: Option<Vec<Bytes>> = pieces;
         let pieces = pieces.ok_or_else(|| Error::corrupt("read the pack", run.pack, "the range is cut short"))?;
         let header = if run.with_header { piece(0, PACK_HEADER_BYTES) } else { None };
+        drop(bytes);
         let mut state = self.lock();
         state.held.land(run, pieces);
         landing.is_done = true;
         if run.with_header {
             state.held.land_header(run.pack, header);
         }
-        Ok(())
+        Ok(state)
     }
 }
 

@@ -6,11 +6,10 @@
 
 use crate::id::PackId;
 use crate::place::{FramePlace, Located};
+use crate::repo::run::{Near, Place, Run, bytes_of};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// What one request fetches; a frame that begins within it is fetched whole.
 const RANGE_BYTES: u64 = 4 << 20;
@@ -23,39 +22,18 @@ const HEADER_REACH: u64 = 64 << 10;
 /// Headers of packs kept for whoever makes keys of them.
 const HEADERS_MAX: usize = 4096;
 
-/// A frame: its pack and its number there.
-pub(super) type Place = (PackId, u32);
-
-/// Says which frames of one pack begin within some bytes of it, in order.
-pub(super) type Near<'a> = &'a dyn Fn(Range<u64>) -> Vec<FramePlace>;
-
-/// Neighbouring frames that are fetched together.
-pub(super) struct Run {
-    pub pack: PackId,
-    pub frames: Vec<FramePlace>,
-    bytes: u64,
-    /// Whether the range begins with the pack's header.
-    pub with_header: bool,
-    bytes_asked: AtomicU64,
-}
-
-impl Run {
-    pub fn range(&self) -> Range<u64> {
-        let (first, last) = (self.frames[0], self.frames[self.frames.len() - 1]);
-        let start = if self.with_header { 0 } else { u64::from(first.offset) };
-        start..u64::from(last.offset) + u64::from(last.stored)
-    }
-}
-
 enum Frame {
-    Coming,
+    Coming(Arrival),
     Here { sealed: Bytes, is_asked: bool, serial: u64, run: Arc<Run> },
 }
+
+/// Where those who wait for a frame find it, also when it had to be dropped before their turn.
+pub(super) type Arrival = Arc<OnceLock<Bytes>>;
 
 /// What there is of something that was asked for.
 pub(super) enum There {
     Nothing,
-    Coming,
+    Coming(Arrival),
     Here(Bytes),
 }
 
@@ -67,6 +45,8 @@ pub(super) struct Held {
     headers: HashMap<PackId, Option<Bytes>>,
     /// Of all frames that are here or coming.
     bytes: u64,
+    /// Of those that are coming, which cannot be dropped.
+    bytes_coming: u64,
     bytes_max: u64,
     range_bytes: u64,
     window: u64,
@@ -74,13 +54,14 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Frames take `bytes_max` together, and one more for each thread that asks for it.
+    /// Frames take `bytes_max` together, and at most one of them lies beyond.
     pub fn new(bytes_max: u64) -> Self {
         Held {
             frames: HashMap::new(),
             order: BTreeMap::new(),
             headers: HashMap::new(),
             bytes: 0,
+            bytes_coming: 0,
             bytes_max,
             range_bytes: RANGE_BYTES.min(bytes_max / 4),
             window: 0,
@@ -92,7 +73,7 @@ impl Held {
     pub fn ask(&mut self, place: &Place) -> (There, Option<Arc<Run>>) {
         match self.frames.get_mut(place) {
             None => (There::Nothing, None),
-            Some(Frame::Coming) => (There::Coming, None),
+            Some(Frame::Coming(arrival)) => (There::Coming(arrival.clone()), None),
             Some(Frame::Here { sealed, is_asked, serial, run }) => {
                 let (sealed, serial, run) = (sealed.clone(), *serial, run.clone());
                 if std::mem::replace(is_asked, true) {
@@ -101,9 +82,7 @@ impl Held {
                 self.order.remove(&(true, serial));
                 self.order.insert((false, serial), *place);
                 let bytes = sealed.len() as u64;
-                let before = run.bytes_asked.fetch_add(bytes, Ordering::Relaxed);
-                let half = run.bytes / 2;
-                let is_half_passed = before <= half && before + bytes > half;
+                let is_half_passed = run.passes_half(bytes);
                 let is_full = self.window >= self.range_bytes;
                 if is_half_passed && !is_full {
                     self.window = (self.window * 2).max(WINDOW_BYTES_MIN).min(self.range_bytes);
@@ -116,25 +95,30 @@ impl Held {
     pub fn header(&self, pack: &PackId) -> There {
         match self.headers.get(pack) {
             None => There::Nothing,
-            Some(None) => There::Coming,
+            Some(None) => There::Coming(Arrival::default()),
             Some(Some(header)) => There::Here(header.clone()),
         }
     }
 
-    /// What to fetch for a frame that is not here: it and those around it, which are now coming.
-    pub fn around(&mut self, at: &Located, near: Near) -> Arc<Run> {
+    /// What to fetch for a frame that is not here: it and those around it, or it alone when nobody says what is near. It is
+    /// coming now. None while what is coming fills the memory: when some of that has come, ask again.
+    pub fn around(&mut self, at: &Located, near: Option<Near>) -> Option<Arc<Run>> {
         let own = FramePlace { number: at.frame_number, offset: at.frame_offset, stored: at.frame_stored };
         let block = u64::from(own.offset).checked_div(self.window);
-        let frames = block.map_or_else(Vec::new, |block| near(block * self.window..(block + 1) * self.window));
+        let block = block.map(|block| block * self.window..(block + 1) * self.window);
+        let frames = near.zip(block).map_or_else(Vec::new, |(near, block)| near(block));
         let mut frames = match frames.iter().position(|frame| *frame == own) {
             Some(position) => self.stretch(&at.pack, &frames, position),
             None => vec![own],
         };
         if !self.make_room(bytes_of(&frames), false) {
-            // Whoever waits for a frame gets it, also when others fill the memory.
             frames = vec![own];
+            // Nothing is beyond the memory: this one may be.
+            if !self.make_room(bytes_of(&frames), false) && !self.make_room(0, false) {
+                return None;
+            }
         }
-        self.set_out(at.pack, frames)
+        Some(self.set_out(at.pack, frames, near.is_some()))
     }
 
     /// What to fetch of the blocks behind a run, as far as there is room that costs nothing; it is coming now.
@@ -149,7 +133,7 @@ impl Held {
             if !self.make_room(bytes_of(&frames), true) {
                 break;
             }
-            runs.push(self.set_out(run.pack, frames));
+            runs.push(self.set_out(run.pack, frames, true));
         }
         runs
     }
@@ -175,19 +159,24 @@ impl Held {
         frames[first..end].to_vec()
     }
 
-    fn set_out(&mut self, pack: PackId, frames: Vec<FramePlace>) -> Arc<Run> {
+    fn set_out(&mut self, pack: PackId, frames: Vec<FramePlace>, may_reach: bool) -> Arc<Run> {
         let bytes = bytes_of(&frames);
         self.bytes += bytes;
+        self.bytes_coming += bytes;
         for frame in &frames {
-            self.frames.insert((pack, frame.number), Frame::Coming);
+            self.frames.insert((pack, frame.number), Frame::Coming(Arrival::default()));
         }
-        let is_near = frames.first().is_some_and(|first| u64::from(first.offset) <= HEADER_REACH);
+        let is_near = may_reach && frames.first().is_some_and(|first| u64::from(first.offset) <= HEADER_REACH);
         let with_header = is_near && self.take_header(pack);
-        Arc::new(Run { pack, frames, bytes, with_header, bytes_asked: AtomicU64::new(0) })
+        Run::new(pack, frames, with_header)
     }
 
-    /// Whether a header is to be fetched by the caller: it is coming now.
-    pub fn take_header(&mut self, pack: PackId) -> bool {
+    /// What to fetch for a header that is not here; it is coming now.
+    pub fn header_alone(&mut self, pack: PackId) -> Option<Arc<Run>> {
+        self.take_header(pack).then(|| Run::new(pack, Vec::new(), true))
+    }
+
+    fn take_header(&mut self, pack: PackId) -> bool {
         if self.headers.contains_key(&pack) {
             return false;
         }
@@ -201,10 +190,14 @@ impl Held {
     pub fn land(&mut self, run: &Arc<Run>, pieces: Vec<Bytes>) {
         for (frame, sealed) in run.frames.iter().zip(pieces) {
             let place = (run.pack, frame.number);
+            self.bytes_coming -= u64::from(frame.stored);
             self.serial += 1;
             self.order.insert((true, self.serial), place);
+            let arrived = sealed.clone();
             let here = Frame::Here { sealed, is_asked: false, serial: self.serial, run: run.clone() };
-            self.frames.insert(place, here);
+            if let Some(Frame::Coming(arrival)) = self.frames.insert(place, here) {
+                _ = arrival.set(arrived);
+            }
         }
     }
 
@@ -219,9 +212,10 @@ impl Held {
     pub fn give_up(&mut self, run: &Run) {
         for frame in &run.frames {
             let place = (run.pack, frame.number);
-            if let Some(Frame::Coming) = self.frames.get(&place) {
+            if let Some(Frame::Coming(_)) = self.frames.get(&place) {
                 self.frames.remove(&place);
                 self.bytes -= u64::from(frame.stored);
+                self.bytes_coming -= u64::from(frame.stored);
                 self.window = 0;
             }
         }
@@ -232,8 +226,12 @@ impl Held {
         }
     }
 
-    /// Drops what is first in order until so many bytes fit; false when they do not.
+    /// Drops what is first in order until so many bytes fit; false when they do not. Nothing is dropped where what is
+    /// coming leaves too little room by itself.
     fn make_room(&mut self, bytes: u64, only_asked: bool) -> bool {
+        if self.bytes_coming + bytes > self.bytes_max {
+            return false;
+        }
         let mut is_wasted = false;
         while self.bytes + bytes > self.bytes_max {
             let Some((&(is_unasked, serial), &place)) = self.order.first_key_value() else { break };
@@ -253,13 +251,10 @@ impl Held {
     }
 }
 
-fn bytes_of(frames: &[FramePlace]) -> u64 {
-    frames.iter().map(|frame| u64::from(frame.stored)).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ops::Range;
 
     const FRAME: u32 = 300 << 10;
 
@@ -285,21 +280,22 @@ mod tests {
         }
     }
 
+    fn land(held: &mut Held, run: &Arc<Run>) {
+        let pieces = run.frames.iter().map(|frame| Bytes::from(vec![0; frame.stored as usize])).collect();
+        held.land(run, pieces);
+    }
+
     /// Asks for a frame and lets all land that is fetched for it; says how many requests that took.
     fn ask(held: &mut Held, pack: PackId, number: u32) -> usize {
-        let land = |held: &mut Held, run: Arc<Run>| {
-            let pieces = run.frames.iter().map(|frame| Bytes::from(vec![0; frame.stored as usize])).collect();
-            held.land(&run, pieces);
-        };
         let mut requests = 0;
         if let There::Nothing = held.ask(&(pack, number)).0 {
-            let run = held.around(&located(pack, number), &near);
-            land(held, run);
+            let run = held.around(&located(pack, number), Some(&near)).expect("nothing else is coming");
+            land(held, &run);
             requests += 1;
         }
         if let Some(run) = held.ask(&(pack, number)).1 {
             for run in held.behind(&run, &near) {
-                land(held, run);
+                land(held, &run);
                 requests += 1;
             }
         }
@@ -335,14 +331,20 @@ mod tests {
         let mut held = Held::new(16 << 20);
         (0..20).for_each(|n| _ = ask(&mut held, PackId([1; 32]), n));
         let (bytes, frames) = (held.bytes, held.frames.len());
-        let run = held.around(&located(PackId([2; 32]), 0), &near);
-        assert!(run.with_header && run.range().start == 0 && matches!(held.header(&run.pack), There::Coming));
-        assert!(matches!(held.ask(&(run.pack, 0)).0, There::Coming));
+        let run = held.around(&located(PackId([2; 32]), 0), Some(&near)).expect("nothing else is coming");
+        assert!(run.with_header && run.range().start == 0 && matches!(held.header(&run.pack), There::Coming(_)));
+        assert!(matches!(held.ask(&(run.pack, 0)).0, There::Coming(_)));
         held.give_up(&run);
         assert!(matches!(held.header(&run.pack), There::Nothing) && held.window == 0);
         assert!(held.bytes <= bytes && held.frames.len() <= frames);
         // Nothing is too large to be had by whoever asks for it.
         let mut small = Held::new(1 << 10);
-        assert_eq!(small.around(&located(PackId([2; 32]), 7), &near).frames, [place(7)]);
+        let run = small.around(&located(PackId([2; 32]), 7), Some(&near)).expect("nothing else is coming");
+        assert_eq!(run.frames, [place(7)]);
+        // But one after the other.
+        assert!(small.around(&located(PackId([2; 32]), 8), Some(&near)).is_none());
+        land(&mut small, &run);
+        assert!(small.around(&located(PackId([2; 32]), 8), Some(&near)).is_some());
+        assert_eq!((small.bytes, small.bytes_coming), (u64::from(FRAME), u64::from(FRAME)));
     }
 }

@@ -13,6 +13,7 @@ pub mod pack;
 mod packs;
 pub mod pending;
 mod reader;
+mod run;
 pub mod snapshot;
 pub mod tree;
 mod upload;
