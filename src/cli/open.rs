@@ -1,6 +1,7 @@
 //! Open the repository that is meant with what the user has to open it: files, environment, prompt, or the default.
 
 use super::options::{GlobalOptions, absolute};
+use super::prompt::ask_password;
 use siltstone::disk::whole::read_bounded;
 use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::{Credentials, Repository};
@@ -113,19 +114,6 @@ pub fn read_key_file(path: &Path) -> Result<Secret> {
     Secret::from_text(text.trim()).map_err(|error| bad(error.to_string()))
 }
 
-/// Asks whoever sits at the terminal; None when nobody does.
-pub fn ask_password(prompt: &str) -> Result<Option<Zeroizing<Vec<u8>>>> {
-    if !std::io::stdin().is_terminal() {
-        return Ok(None);
-    }
-    let answer = rpassword::prompt_password(prompt);
-    let answer = Zeroizing::new(answer.map_err(|error| Error::io("read the password", "", error))?);
-    match answer.is_empty() {
-        true => Err(Error::new(Kind::Cancelled, "read the password", "").because("none was typed")),
-        false => Ok(Some(Zeroizing::new(answer.as_bytes().to_vec()))),
-    }
-}
-
 /// Opens the location; it need not hold a repository yet.
 pub fn open_storage(location: &str, create: bool) -> Result<Arc<dyn Storage>> {
     storage::location::open(location, create)
@@ -148,9 +136,10 @@ pub fn open_limited(options: &GlobalOptions, limit_upload: Option<u64>, watch: &
         Some(location) => open_storage(location, false)?,
         None => open_default(&mut credentials)?,
     };
-    if credentials.is_empty() {
+    // Nobody is asked for the password of a repository that is not there; opening it says so.
+    if credentials.is_empty() && std::io::stdin().is_terminal() && Repository::exists(storage.as_ref())? {
         let prompt = format!("Password for {}: ", storage.describe());
-        credentials.password = ask_password(&prompt)?;
+        credentials.password = ask_password(&prompt, &watch.cancel)?;
     }
     let repo = Repository::open(limited(storage, limit_upload), &credentials, &cache, watch)?;
     if let Some(bytes) = options.memory {

@@ -22,3 +22,4 @@ mod roundtrip;
 mod segments;
 mod skip;
 mod storage;
+mod terminal;
