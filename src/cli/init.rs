@@ -30,7 +30,7 @@ pub fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
         return Err(Failure::Usage("name the place of the new repository with --repo or SILT_REPOSITORY".to_owned()));
     };
     let console = Console::new(options, false);
-    let storage = open_storage(location, true)?;
+    let storage = open_storage(location, true, options)?;
     // Before a key file is made or a password is asked for.
     if Repository::exists(storage.as_ref())? {
         return Err(Error::new(Kind::AlreadyExists, "make a repository in", storage.describe())

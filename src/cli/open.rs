@@ -115,8 +115,9 @@ pub fn read_key_file(path: &Path) -> Result<Secret> {
 }
 
 /// Opens the location; it need not hold a repository yet.
-pub fn open_storage(location: &str, create: bool) -> Result<Arc<dyn Storage>> {
-    storage::location::open(location, create)
+pub fn open_storage(location: &str, create: bool, options: &GlobalOptions) -> Result<Arc<dyn Storage>> {
+    let ca_file = options.cacert.as_deref().filter(|path| !path.as_os_str().is_empty());
+    storage::location::open_trusting(location, create, ca_file)
 }
 
 pub fn probe_storage(storage: &dyn Storage) -> Result<Abilities> {
@@ -133,8 +134,8 @@ pub fn open_limited(options: &GlobalOptions, limit_upload: Option<u64>, watch: &
     let cache = cache_folder(options)?;
     let mut credentials = given_credentials(options)?;
     let storage = match given_location(options) {
-        Some(location) => open_storage(location, false)?,
-        None => open_default(&mut credentials)?,
+        Some(location) => open_storage(location, false, options)?,
+        None => open_default(options, &mut credentials)?,
     };
     // Nobody is asked for the password of a repository that is not there; opening it says so.
     if credentials.is_empty() && std::io::stdin().is_terminal() && Repository::exists(storage.as_ref())? {
@@ -155,7 +156,7 @@ pub fn limited(storage: Arc<dyn Storage>, limit_upload: Option<u64>) -> Arc<dyn 
     }
 }
 
-fn open_default(credentials: &mut Credentials) -> Result<Arc<dyn Storage>> {
+fn open_default(options: &GlobalOptions, credentials: &mut Credentials) -> Result<Arc<dyn Storage>> {
     let places = Places::find()?;
     if !places.repository.exists() {
         return Err(Error::new(Kind::NotFound, "open a repository", "")
@@ -165,7 +166,7 @@ fn open_default(credentials: &mut Credentials) -> Result<Arc<dyn Storage>> {
     if credentials.is_empty() && places.key.exists() {
         credentials.key_file = Some(read_key_file(&places.key)?);
     }
-    open_storage(location_of(&places.repository)?, false)
+    open_storage(location_of(&places.repository)?, false, options)
 }
 
 /// Locations are text, as URLs are.

@@ -12,6 +12,7 @@ mod far;
 mod fixture;
 mod folder;
 mod golden;
+mod https;
 mod killed;
 mod large;
 mod mounted;
