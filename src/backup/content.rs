@@ -23,6 +23,8 @@ use std::sync::Mutex;
 pub(super) const INLINE_BYTES_MAX: usize = 32;
 /// One read of a large file. The chunker may leave up to a chunk of it for the next round.
 const READ_BYTES: usize = 1 << 20;
+/// Files of this size are named while they are read, smaller ones by their folder.
+const SHOWN_BYTES_MIN: u64 = 16 << 20;
 /// Extended attributes of one entry may take this many bytes.
 const XATTR_BYTES_MAX: usize = 1 << 20;
 /// Inodes with several names whose content is remembered, so that it is read once.
@@ -55,6 +57,7 @@ impl<'a> Run<'a> {
     ) -> Option<Entry> {
         let path = || folder.child_path(name.to_bytes());
         if let Some(known) = (stat.links > 1).then(|| self.linked(stat)).flatten() {
+            add(&self.watch.progress.bytes_done, stat.size);
             return Some(Entry { name: name.to_bytes().to_vec(), ..known });
         }
         let read = open::open_file(&folder.handle, name).and_then(|fd| {
@@ -95,6 +98,9 @@ impl<'a> Run<'a> {
         buffer: &mut Vec<u8>,
         path: &dyn Fn() -> Vec<u8>,
     ) -> Result<Option<Entry>> {
+        if stat.size >= SHOWN_BYTES_MIN {
+            self.watch.progress.set_current(&path());
+        }
         let mut entry = Entry::new(name.to_bytes(), EntryKind::File);
         let kind = self.repo.chunker().kind_of_file(stat.size);
         let read = if stat.may_be_sparse() && stat.size > 0 {
@@ -102,7 +108,9 @@ impl<'a> Run<'a> {
             let data = Sparse::new(fd, &entry.holes, stat.size);
             let (content, read) = self.read_content(scope, data, kind, stat.size, buffer)?;
             entry.content = content;
-            read + entry.holes.iter().map(|hole| hole.length).sum::<u64>()
+            let holes = entry.holes.iter().map(|hole| hole.length).sum::<u64>();
+            add(&self.watch.progress.bytes_done, holes);
+            read + holes
         } else {
             open::advise_sequential(fd, stat.size);
             let (content, read) = self.read_content(scope, Plain::new(fd, stat.size), kind, stat.size, buffer)?;
@@ -314,6 +322,7 @@ impl<'a> Run<'a> {
             *filled += count;
             add(&self.counts.bytes_read, count as u64);
             add(&self.watch.progress.bytes_read, count as u64);
+            add(&self.watch.progress.bytes_done, count as u64);
             if count == 0 || (expected != u64::MAX && count < wanted) {
                 return Ok(true);
             }

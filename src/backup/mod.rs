@@ -275,10 +275,11 @@ impl<'a> Run<'a> {
 
     /// Walks all paths and reads all streams; gives the root of the snapshot's tree.
     fn save_sources(&self, parent: Option<&Snapshot>, input: Option<(Vec<u8>, Input)>) -> Result<crate::id::ChunkId> {
-        if let Some(parent) = parent {
+        let known = parent.map(|parent| (parent.totals.files, parent.totals.bytes));
+        if let Some((files, bytes)) = known.or_else(|| self.state.as_ref()?.base_size()) {
             let progress = &self.watch.progress;
-            progress.files_expected.store(parent.totals.files, std::sync::atomic::Ordering::Relaxed);
-            progress.bytes_expected.store(parent.totals.bytes, std::sync::atomic::Ordering::Relaxed);
+            progress.files_expected.store(files, std::sync::atomic::Ordering::Relaxed);
+            progress.bytes_expected.store(bytes, std::sync::atomic::Ordering::Relaxed);
         }
         let (done, is_done) = crossbeam_channel::bounded::<()>(0);
         let assembly = std::thread::scope(|scope| {
@@ -464,7 +465,8 @@ impl<'a> Run<'a> {
             self.watch
                 .notice(format!("the snapshot is committed but not yet in its place, which is done later: {error}"));
         }
-        if let Some(Err(error)) = self.state.as_ref().map(|state| state.set_base(&name, in_place)) {
+        let size = (snapshot.totals.files, snapshot.totals.bytes);
+        if let Some(Err(error)) = self.state.as_ref().map(|state| state.set_base(&name, size, in_place)) {
             self.watch.notice(format!("{error}; the next backup will read more than it has to"));
         }
         report.snapshot = Some(snapshot);

@@ -295,7 +295,9 @@ impl<'a> Run<'a> {
             (_, None, Some(_)) => &self.counts.files_changed,
             (_, None, None) => &self.counts.files_new,
         };
-        self.count_file(counter, item.stat.size);
+        let is_counted = content.is_none() && self.writer.is_some();
+        // What was read is counted already, piece by piece.
+        self.count_file(counter, if is_counted { 0 } else { item.stat.size });
         // Counted as it was met; what is in the snapshot is what was read.
         take_back(&self.counts.files, u64::from(entry.is_none()));
         take_back(&self.counts.bytes, item.stat.size);

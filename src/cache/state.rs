@@ -68,6 +68,8 @@ const SCHEMA: &[u8] = b"1";
 /// Facts about the whole state; no folder's key is this short.
 const SCHEMA_KEY: &[u8] = b"schema";
 const BASE_KEY: &[u8] = b"base";
+/// How many files and bytes that snapshot holds, 8 bytes little-endian each.
+const SIZE_KEY: &[u8] = b"size";
 /// Set while a commit runs: found at the next opening, that run may have died behind its commit step.
 const COMMITTING_KEY: &[u8] = b"committing";
 /// How long a locked database is tried again, and how often.
@@ -140,9 +142,18 @@ impl State {
         String::from_utf8(value.to_vec()).ok()
     }
 
-    /// A commit is done, and this is its snapshot; `in_place` says that nothing of it is left to tidy.
-    pub fn set_base(&self, snapshot: &str, in_place: bool) -> Result<()> {
+    /// Files and bytes of the snapshot that the rows belong to.
+    pub fn base_size(&self) -> Option<(u64, u64)> {
+        let value = self.db.get(SIZE_KEY).ok().flatten()?;
+        let (files, bytes) = value.split_first_chunk::<8>()?;
+        Some((u64::from_le_bytes(*files), u64::from_le_bytes(bytes.try_into().ok()?)))
+    }
+
+    /// A commit is done, and this is its snapshot, of so many files and bytes; `in_place` says that nothing of it is left
+    /// to tidy.
+    pub fn set_base(&self, snapshot: &str, (files, bytes): (u64, u64), in_place: bool) -> Result<()> {
         self.put(BASE_KEY, snapshot.as_bytes())?;
+        self.put(SIZE_KEY, &[files.to_le_bytes(), bytes.to_le_bytes()].concat())?;
         if in_place {
             self.db.remove(COMMITTING_KEY).map_err(|error| self.failed(error))?;
         }
@@ -239,12 +250,12 @@ mod tests {
             let (state, notice) = State::open(&path).unwrap();
             assert!(notice.is_none() && state.is_empty());
             state.write(vec![(one, row("m", 2)), (one, row("a", 1)), (two, row("x", 3))], vec![]).unwrap();
-            state.set_base("snapshots/x", true).unwrap();
+            state.set_base("snapshots/x", (7, 1 << 40), true).unwrap();
             assert_eq!(State::open(&path).err().unwrap().kind(), Kind::Locked);
         }
         let (state, _) = State::open(&path).unwrap();
         assert_eq!(state.pages(one), vec![row("a", 1), row("m", 2)]);
-        assert_eq!(state.base().unwrap(), "snapshots/x");
+        assert_eq!((state.base().unwrap().as_str(), state.base_size()), ("snapshots/x", Some((7, 1 << 40))));
         state.write(vec![], vec![(one, b"a".to_vec())]).unwrap();
         assert_eq!(state.pages(one), vec![row("m", 2)]);
         drop(state);

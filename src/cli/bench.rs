@@ -12,7 +12,6 @@ use siltstone::bench::{
 };
 use siltstone::error::Error;
 use siltstone::seal::Compression;
-use siltstone::storage::location;
 use siltstone::when::{format_bytes, parse_size};
 use std::path::PathBuf;
 
@@ -124,7 +123,7 @@ fn machine(console: &Console, compression: Compression, rounds: usize) -> siltst
 fn storage(console: &Console, options: &GlobalOptions, rounds: usize) -> siltstone::error::Result<()> {
     let place = super::open::given_location(options)
         .ok_or_else(|| Error::invalid("measure a storage", "", "no --repo was given"))?;
-    let storage = location::open(place, false)?;
+    let storage = super::open::open_storage(place, false, options)?;
     let figures = measure_storage(storage.as_ref(), rounds)?;
     if console.json() {
         return print_json(&json!(figures));

@@ -30,7 +30,7 @@ pub fn open_or_make(
     let places = Places::find()?;
     // A first use that was interrupted may have left the folder without a repository.
     let is_there = places.repository.exists()
-        && Repository::exists(open_storage(location_of(&places.repository)?, false)?.as_ref())?;
+        && Repository::exists(open_storage(location_of(&places.repository)?, false, options)?.as_ref())?;
     if is_there || !may_make {
         return open_limited(options, limit_upload, watch);
     }
@@ -42,7 +42,7 @@ pub fn open_or_make(
         key = Some(places.key.clone());
     }
     make_private_dir(&places.repository)?;
-    let storage = open_storage(location_of(&places.repository)?, true)?;
+    let storage = open_storage(location_of(&places.repository)?, true, options)?;
     let new = prepare(storage.as_ref(), credentials.clone(), false)?;
     let repository = places.repository.as_os_str().as_bytes();
     let same = sources.iter().any(|source| same_device(source.as_os_str().as_bytes(), repository).unwrap_or(false));

@@ -1,11 +1,11 @@
 //! `silt init`: make a repository in a place of one's choice.
 
 use super::exit::{Exit, Failure};
-use super::open::{
-    ask_password, cache_folder, given_location, given_password, open_storage, probe_storage, read_key_file,
-};
+use super::open::{cache_folder, given_location, given_password, open_storage, probe_storage, read_key_file};
 use super::options::GlobalOptions;
 use super::output::{Console, print, print_once};
+use super::prompt::ask_password;
+use super::signals;
 use clap::Args;
 use serde_json::json;
 use siltstone::chunk::ChunkTable;
@@ -14,7 +14,7 @@ use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::{Credentials, InitOptions, NewRepository, Repository};
 use siltstone::seal::{PasswordCost, Secret};
 use siltstone::storage::Storage;
-use siltstone::watch::Watch;
+use siltstone::watch::{Cancel, Watch};
 use std::path::Path;
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -31,7 +31,7 @@ pub fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
         return Err(Failure::Usage("name the place of the new repository with --repo or SILT_REPOSITORY".to_owned()));
     };
     let console = Console::new(options, false);
-    let storage = open_storage(location, true)?;
+    let storage = open_storage(location, true, options)?;
     // Before a key file is made or a password is asked for.
     if Repository::exists(storage.as_ref())? {
         return Err(Error::new(Kind::AlreadyExists, "make a repository in", storage.describe())
@@ -46,7 +46,10 @@ pub fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
         is_new_key = is_new;
     }
     if credentials.is_empty() {
-        credentials.password = new_password(&storage.describe())?;
+        let watch = console.watch();
+        signals::stop_on_signals(&watch)?;
+        credentials.password = new_password(&storage.describe(), &watch.cancel)?;
+        watch.cancel.check()?;
     }
     if credentials.is_empty() {
         return Err(Error::invalid("make a repository in", storage.describe(), "there is nothing to lock it with")
@@ -126,10 +129,10 @@ pub fn key_file(path: &Path) -> Result<(Secret, bool)> {
     Ok((secret, true))
 }
 
-fn new_password(place: &str) -> Result<Option<Zeroizing<Vec<u8>>>> {
-    let Some(password) = ask_password(&format!("New password for {place}: "))? else { return Ok(None) };
-    match ask_password("Once more: ")? {
+fn new_password(place: &str, cancel: &Cancel) -> Result<Option<Zeroizing<Vec<u8>>>> {
+    let Some(password) = ask_password(&format!("New password for {place}: "), cancel)? else { return Ok(None) };
+    match ask_password("Once more: ", cancel)? {
         Some(again) if again == password => Ok(Some(password)),
-        _ => Err(Error::invalid("set the password", "", "the two differ")),
+        _ => Err(Error::invalid("set the password", "", "the two differ").hint("type the same password twice")),
     }
 }

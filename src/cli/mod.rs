@@ -17,6 +17,7 @@ mod open;
 mod options;
 mod output;
 mod progress;
+mod prompt;
 mod restore;
 mod select;
 mod signals;

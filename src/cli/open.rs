@@ -1,6 +1,7 @@
 //! Open the repository that is meant with what the user has to open it: files, environment, prompt, or the default.
 
 use super::options::{GlobalOptions, absolute};
+use super::prompt::ask_password;
 use siltstone::disk::whole::read_bounded;
 use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::{Credentials, Repository};
@@ -113,22 +114,10 @@ pub fn read_key_file(path: &Path) -> Result<Secret> {
     Secret::from_text(text.trim()).map_err(|error| bad(error.to_string()))
 }
 
-/// Asks whoever sits at the terminal; None when nobody does.
-pub fn ask_password(prompt: &str) -> Result<Option<Zeroizing<Vec<u8>>>> {
-    if !std::io::stdin().is_terminal() {
-        return Ok(None);
-    }
-    let answer = rpassword::prompt_password(prompt);
-    let answer = Zeroizing::new(answer.map_err(|error| Error::io("read the password", "", error))?);
-    match answer.is_empty() {
-        true => Err(Error::new(Kind::Cancelled, "read the password", "").because("none was typed")),
-        false => Ok(Some(Zeroizing::new(answer.as_bytes().to_vec()))),
-    }
-}
-
 /// Opens the location; it need not hold a repository yet.
-pub fn open_storage(location: &str, create: bool) -> Result<Arc<dyn Storage>> {
-    storage::location::open(location, create)
+pub fn open_storage(location: &str, create: bool, options: &GlobalOptions) -> Result<Arc<dyn Storage>> {
+    let ca_file = options.cacert.as_deref().filter(|path| !path.as_os_str().is_empty());
+    storage::location::open_trusting(location, create, ca_file)
 }
 
 pub fn probe_storage(storage: &dyn Storage) -> Result<Abilities> {
@@ -145,12 +134,13 @@ pub fn open_limited(options: &GlobalOptions, limit_upload: Option<u64>, watch: &
     let cache = cache_folder(options)?;
     let mut credentials = given_credentials(options)?;
     let storage = match given_location(options) {
-        Some(location) => open_storage(location, false)?,
-        None => open_default(&mut credentials)?,
+        Some(location) => open_storage(location, false, options)?,
+        None => open_default(options, &mut credentials)?,
     };
-    if credentials.is_empty() {
+    // Nobody is asked for the password of a repository that is not there; opening it says so.
+    if credentials.is_empty() && std::io::stdin().is_terminal() && Repository::exists(storage.as_ref())? {
         let prompt = format!("Password for {}: ", storage.describe());
-        credentials.password = ask_password(&prompt)?;
+        credentials.password = ask_password(&prompt, &watch.cancel)?;
     }
     let repo = Repository::open(limited(storage, limit_upload), &credentials, &cache, watch)?;
     if let Some(bytes) = options.memory {
@@ -166,7 +156,7 @@ pub fn limited(storage: Arc<dyn Storage>, limit_upload: Option<u64>) -> Arc<dyn 
     }
 }
 
-fn open_default(credentials: &mut Credentials) -> Result<Arc<dyn Storage>> {
+fn open_default(options: &GlobalOptions, credentials: &mut Credentials) -> Result<Arc<dyn Storage>> {
     let places = Places::find()?;
     if !places.repository.exists() {
         return Err(Error::new(Kind::NotFound, "open a repository", "")
@@ -176,7 +166,7 @@ fn open_default(credentials: &mut Credentials) -> Result<Arc<dyn Storage>> {
     if credentials.is_empty() && places.key.exists() {
         credentials.key_file = Some(read_key_file(&places.key)?);
     }
-    open_storage(location_of(&places.repository)?, false)
+    open_storage(location_of(&places.repository)?, false, options)
 }
 
 /// Locations are text, as URLs are.

@@ -36,8 +36,12 @@ pub struct GlobalOptions {
     #[arg(long, global = true, value_name = "FILE")]
     pub recovery_key_file: Option<PathBuf>,
 
+    /// File with the certificates of the authorities that an https storage is trusted by [default: the system's]
+    #[arg(long, global = true, value_name = "FILE", env = "SILT_CACERT", hide_env_values = true, value_parser = path())]
+    pub cacert: Option<PathBuf>,
+
     /// Folder for what may be forgotten [default: ~/.cache/siltstone]
-    #[arg(long, global = true, value_name = "DIR", env = "SILT_CACHE_DIR")]
+    #[arg(long, global = true, value_name = "DIR", env = "SILT_CACHE_DIR", value_parser = path())]
     pub cache_dir: Option<PathBuf>,
 
     /// Memory that all buffers together may take [default: 256M]
@@ -176,6 +180,11 @@ pub fn first_instant(text: &str) -> Result<Time, String> {
 /// The last instant of what the words name.
 pub fn last_instant(text: &str) -> Result<Time, String> {
     moment(text).map(|moment| moment.end)
+}
+
+/// A path that may be empty, as an empty variable counts as unset.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// A reader of words that may be any bytes.

@@ -237,12 +237,13 @@ pub fn table(header: &[&str], right: &[usize], rows: impl Iterator<Item = Vec<St
     format!("{}\n", lines.join("\n"))
 }
 
-/// A path (or message) on one line: control characters and bytes that are not text are escaped.
+/// A path (or message) on one line: control characters, those that turn the direction of text, and bytes that are not
+/// text are escaped.
 pub fn show_path(path: &[u8]) -> String {
     let mut shown = String::with_capacity(path.len());
     for chunk in path.utf8_chunks() {
         for character in chunk.valid().chars() {
-            match character.is_control() {
+            match character.is_control() || turns_text(character) {
                 true => shown.extend(character.escape_default()),
                 false => shown.push(character),
             }
@@ -250,6 +251,11 @@ pub fn show_path(path: &[u8]) -> String {
         shown.push_str(&chunk.invalid().escape_ascii().to_string());
     }
     shown
+}
+
+/// Characters that reorder what stands around them, or begin a line: a name shown with them may be read as another one.
+fn turns_text(character: char) -> bool {
+    matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A snapshot's time where it was made known to this machine: in the zone of whoever reads it.

@@ -7,6 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::repo::Chunk;
 use crate::restore::folder::Folder;
+use crate::restore::plan::child_path;
 use crate::restore::{Run, add};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
@@ -58,6 +59,9 @@ impl<'a> Run<'a> {
             Err(error) if error.is(Kind::AlreadyExists) => return self.restore_existing(folder, entry),
             Err(error) => return Err(error),
         };
+        if entry.size >= PARALLEL_BYTES {
+            self.watch.progress.set_current(&child_path(&folder.path, &entry.name));
+        }
         let written = self.write_content(&fd, entry);
         if let Err(error) = written {
             // Half a file must not pass for a whole one.
@@ -82,7 +86,8 @@ impl<'a> Run<'a> {
     pub(super) fn file_done(&self, folder: &Folder, entry: &Entry) -> Result<()> {
         add(&self.counts.files, 1);
         add(&self.watch.progress.files_done, 1);
-        add(&self.watch.progress.bytes_done, entry.size);
+        // Its content was counted while it was written.
+        add(&self.watch.progress.bytes_done, entry.size - entry.content_bytes());
         match self.options().verify {
             true => self.verify(folder, entry),
             false => Ok(()),
@@ -143,6 +148,7 @@ impl<'a> Run<'a> {
     }
 
     fn write_at(&self, fd: BorrowedFd, bytes: &[u8], at: u64) -> Result<()> {
+        add(&self.watch.progress.bytes_done, bytes.len() as u64);
         if self.options().sparse && bytes.iter().all(|byte| *byte == 0) {
             return Ok(());
         }

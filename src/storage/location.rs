@@ -15,6 +15,11 @@ const DELAY_VARIABLE: &str = "SILT_DELAY_MS";
 
 /// Opens the storage at a path or URL; with `create`, an empty folder may be made (a bucket is never made).
 pub fn open(location: &str, create: bool) -> Result<Arc<dyn Storage>> {
+    open_trusting(location, create, None)
+}
+
+/// The same; over https it trusts the authorities in `ca_file` instead of the system's, if that is given.
+pub fn open_trusting(location: &str, create: bool, ca_file: Option<&Path>) -> Result<Arc<dyn Storage>> {
     let local = |path: &str| -> Result<Arc<dyn Storage>> {
         let path = Path::new(path);
         Ok(Arc::new(if create { Local::create(path)? } else { Local::open(path)? }))
@@ -31,7 +36,7 @@ pub fn open(location: &str, create: bool) -> Result<Arc<dyn Storage>> {
         },
         Some(("file", path)) => local(path)?,
         Some(("s3" | "s3+http" | "s3+https", _)) => {
-            let s3 = delayed(Arc::new(S3::open(&S3Location::parse(location)?)?))?;
+            let s3 = delayed(Arc::new(S3::open(&S3Location::parse(location)?, ca_file)?))?;
             return Ok(Arc::new(Retry::new(s3)));
         }
         Some((scheme, _)) => {

@@ -14,6 +14,7 @@ pub mod probe;
 pub mod retry;
 pub mod s3;
 pub mod throttle;
+mod tls;
 
 pub use probe::probe;
 

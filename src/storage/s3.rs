@@ -2,13 +2,14 @@
 
 use crate::error::{Error, Kind, Result, kind_of_io};
 use crate::runtime::block_on;
-use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name};
+use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name, tls};
 use futures_util::TryStreamExt;
 use opendal::options::{ListOptions, ReadOptions, WriteOptions};
 use opendal::{Buffer, ErrorKind, HttpTransporter, Metadata, OperationContext, Operator};
 use opendal_http_transport_reqwest::ReqwestTransport;
 use std::error::Error as Cause;
 use std::future::Future;
+use std::path::Path;
 use std::time::Duration;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -90,8 +91,9 @@ pub struct S3 {
 
 impl S3 {
     /// Keys, region and endpoint are taken from the environment (`AWS_ACCESS_KEY_ID`, …) as far as the location does not
-    /// name them. Asks the store nothing yet.
-    pub fn open(location: &S3Location) -> Result<Self> {
+    /// name them. An https store is trusted when an authority of the system vouches for it, or one in `ca_file` if that is
+    /// given. Asks the store nothing yet.
+    pub fn open(location: &S3Location, ca_file: Option<&Path>) -> Result<Self> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let from_environment = || variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL"));
         let endpoint = location.endpoint.clone().or_else(from_environment);
@@ -122,9 +124,8 @@ impl S3 {
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_user_timeout(STALL_TIMEOUT)
-            .tcp_keepalive(STALL_TIMEOUT / 4)
-            .build()
-            .map_err(|error| Error::new(Kind::Failed, "prepare requests to", &name).because(innermost(&error)))?;
+            .tcp_keepalive(STALL_TIMEOUT / 4);
+        let client = tls::build(client, &name, endpoint.as_deref(), ca_file)?;
         let transport = HttpTransporter::new(ReqwestTransport::new(client));
         let operator = Operator::new(builder).map_err(|error| failed("open", &name, &error))?;
         let operator = operator.with_context(OperationContext::new().with_http_transport(transport));
@@ -184,6 +185,12 @@ fn failed(doing: &str, name: &str, error: &opendal::Error) -> Error {
             (if why.is_empty() { error.kind().to_string() } else { why }, None)
         }
     };
+    if error.source().is_some()
+        && let (why, Some(advice)) = tls::explain(&why)
+    {
+        // Trying again changes no certificate.
+        return Error::new(Kind::Failed, doing, name).because(why).hint(advice);
+    }
     let kind = kind_of(error, code, io, &why);
     let error = Error::new(kind, doing, name).because(why);
     match (kind, code) {
@@ -222,8 +229,6 @@ fn kind_of(error: &opendal::Error, code: &str, io: Option<Kind>, why: &str) -> K
         ErrorKind::RangeNotSatisfied => Kind::Corrupt,
         ErrorKind::Unsupported => Kind::Unsupported,
         ErrorKind::ConfigInvalid => Kind::Invalid,
-        // Trying again makes no certificate valid.
-        _ if why.contains("certificate") => Kind::Failed,
         _ if why.contains("credential") => Kind::Denied,
         _ if error.is_temporary() => Kind::Temporary,
         _ => io.unwrap_or(Kind::Failed),
@@ -238,7 +243,7 @@ fn field<'a>(message: &'a str, key: &str) -> Option<&'a str> {
     rest.find("\",").or_else(|| rest.find("\" }")).map(|end| &rest[..end])
 }
 
-fn innermost(error: &(dyn Cause + 'static)) -> String {
+pub(super) fn innermost(error: &(dyn Cause + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

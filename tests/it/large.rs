@@ -210,3 +210,31 @@ fn storage_that_dies_under_a_large_file_ends_the_run() {
     assert!(ended(1) && ended(2));
     assert!(!ended(1000));
 }
+
+/// While a large file is read or written, the count grows; in the end each byte was counted once, holes too.
+#[test]
+fn progress_counts_each_byte_once_and_knows_how_many_will_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, cache) = (folder.path().join("source"), folder.path().join("cache"));
+    plant(&source);
+    let repo = open(Arc::new(memory(SWAPS)), &cache).unwrap();
+    let counted = |watch: &Watch| {
+        let get = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+        let progress = &watch.progress;
+        [&progress.bytes_done, &progress.bytes_expected, &progress.files_done, &progress.files_expected].map(get)
+    };
+    let mut snapshot = None;
+    for (run, force) in [true, false, true].into_iter().enumerate() {
+        let watch = Watch::silent();
+        let report = repo.backup(BackupOptions { force, ..options(&source, 2) }, &watch).unwrap();
+        let (bytes, files) = (report.totals.bytes, report.totals.files);
+        let known = u64::from(run > 0);
+        assert_eq!(counted(&watch), [bytes, bytes * known, files, files * known], "{run}");
+        snapshot = report.snapshot;
+    }
+    let (snapshot, target) = (snapshot.unwrap(), folder.path().join("target"));
+    let watch = Watch::silent();
+    repo.plan_restore(&snapshot, RestoreOptions::new(target), &watch).unwrap().run(&watch).unwrap();
+    let (bytes, files) = (snapshot.totals.bytes, snapshot.totals.files);
+    assert_eq!(counted(&watch), [bytes, bytes, files, files]);
+}

@@ -1,0 +1,79 @@
+//! Whom to trust at the other end of an encrypted connection: the system's authorities, or those in a file.
+
+use crate::disk::whole::read_bounded;
+use crate::error::{Error, Kind, Result};
+use crate::storage::s3::innermost;
+use reqwest::{Certificate, Client, ClientBuilder};
+use std::path::Path;
+
+const CERTIFICATES_BYTES_MAX: u64 = 4 << 20;
+
+/// A client for the store of this name that trusts the authorities in a PEM file and no others; without a file, those of
+/// the system.
+pub(super) fn build(
+    client: ClientBuilder,
+    name: &str,
+    endpoint: Option<&str>,
+    ca_file: Option<&Path>,
+) -> Result<Client> {
+    let client = match ca_file {
+        Some(path) => client.tls_certs_only(certificates(path)?),
+        // A connection in the clear needs none, and some machines have none.
+        None if endpoint.is_some_and(|url| url.starts_with("http://")) => client.tls_certs_only([]),
+        None => client,
+    };
+    client.build().map_err(|error| match ca_file {
+        Some(path) => unusable(path, innermost(&error)),
+        None => {
+            let (why, advice) = explain(&innermost(&error));
+            let error = Error::new(Kind::Failed, "prepare requests to", name).because(why);
+            advice.into_iter().fold(error, Error::hint)
+        }
+    })
+}
+
+fn certificates(path: &Path) -> Result<Vec<Certificate>> {
+    let bytes = read_bounded(path, CERTIFICATES_BYTES_MAX)?;
+    let certificates = Certificate::from_pem_bundle(&bytes).map_err(|error| unusable(path, innermost(&error)))?;
+    match certificates.is_empty() {
+        true => Err(unusable(path, "it holds none".to_owned())),
+        false => Ok(certificates),
+    }
+}
+
+fn unusable(path: &Path, why: String) -> Error {
+    Error::invalid("read the certificates in", path.display(), why)
+        .hint("give the authority's certificate in PEM form, which begins with -----BEGIN CERTIFICATE-----")
+}
+
+/// The words of the library, why this is so, and what to do about it.
+type Row = (&'static str, Option<&'static str>, &'static str);
+
+const UNTRUSTED: Option<&str> = Some("its certificate comes from an authority that is not trusted here");
+const TRUST: &str = "name the file with the certificate of that authority with --cacert or SILT_CACERT, or add it to those of the system";
+
+const TABLE: [Row; 10] = [
+    ("UnknownIssuer", UNTRUSTED, TRUST),
+    // An authority of the same name, but with another key, is known.
+    ("BadSignature", UNTRUSTED, TRUST),
+    ("UnsupportedSignatureAlgorithmForPublicKey", UNTRUSTED, TRUST),
+    (
+        "CaUsedAsEndEntity",
+        Some("its certificate is that of an authority, not of a server"),
+        "give the store a certificate with CA:FALSE, signed by itself or by an authority",
+    ),
+    ("not valid for name", None, "name the store as its certificate does, or give it a certificate for this name"),
+    ("certificate expired", None, "renew the store's certificate, or set this machine's clock"),
+    ("certificate not valid yet", None, "set this machine's clock, or check the store's certificate"),
+    ("No CA certificates", None, "install the system's certificates (ca-certificates), or name some with --cacert"),
+    ("InvalidContentType", None, "does the store speak https at this address? Try s3+http:// or another port"),
+    ("invalid peer certificate", None, "check the store's certificate"),
+];
+
+/// Why a connection failed and, where encryption was the reason, what to do about it.
+pub(super) fn explain(why: &str) -> (String, Option<&'static str>) {
+    match TABLE.into_iter().find(|(words, ..)| why.contains(words)) {
+        Some((_, plain, advice)) => (plain.unwrap_or(why).to_owned(), Some(advice)),
+        None => (why.to_owned(), None),
+    }
+}
