@@ -275,11 +275,13 @@ impl<'a> Run<'a> {
                 let content = if filled == 0 { Content::Empty } else { Content::Inline(buffer[..filled].to_vec()) };
                 return Ok((content, filled as u64));
             }
-            let mut at = 0;
+            let (mut at, mut ends) = (0, Vec::new());
             while let Some(length) = chunker.cut(kind, &buffer[at..filled], last) {
-                let id = writer.store_content(lane, &buffer[at..at + length]).map_err(ours)?;
-                list.push(id, &mut store_list)?;
                 at += length;
+                ends.push(at);
+            }
+            for id in writer.store_contents(lane, &buffer[..at], &ends).map_err(ours)? {
+                list.push(id, &mut store_list)?;
             }
             total += at as u64;
             if last {
