@@ -153,7 +153,7 @@ fn run(chunks: u64, folder: PathBuf) -> Result<()> {
     println!("with 4 small segments beside it:");
     for run in 1..=4 {
         let number = packs * 2 + run;
-        segments.add(vec![(IndexId([run as u8; 32]), vec![pack(number, u64::MAX)])])?;
+        segments.add(&[(IndexId([run as u8; 32]), vec![pack(number, u64::MAX)])])?;
     }
     let start = Clock::now();
     let view = segments.view();

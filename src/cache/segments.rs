@@ -135,18 +135,25 @@ impl Segments {
     }
 
     /// Adds the chunks of these index objects.
-    pub fn add(&mut self, indexes: Vec<(IndexId, Vec<PackContents>)>) -> Result<()> {
-        self.add_all(indexes.into_iter().map(Ok))
+    pub fn add(&mut self, indexes: &[(IndexId, Vec<PackContents>)]) -> Result<()> {
+        self.add_each(indexes.iter().map(|(index, packs)| Ok((*index, packs))))
     }
 
     /// Adds the chunks of any number of index objects in bounded memory. The first error ends it, and nothing is added.
     pub fn add_all(&mut self, indexes: impl IntoIterator<Item = Result<(IndexId, Vec<PackContents>)>>) -> Result<()> {
+        self.add_each(indexes)
+    }
+
+    fn add_each<P: AsRef<[PackContents]>>(
+        &mut self,
+        indexes: impl IntoIterator<Item = Result<(IndexId, P)>>,
+    ) -> Result<()> {
         let name = new_name();
         let mut builder = Builder::new(&self.folder.join(&name));
         let mut covers = Vec::new();
         for index in indexes {
             let (index, packs) = index?;
-            packs.iter().try_for_each(|pack| builder.push(pack))?;
+            packs.as_ref().iter().try_for_each(|pack| builder.push(pack))?;
             covers.push(index);
         }
         if covers.is_empty() {

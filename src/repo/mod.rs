@@ -178,7 +178,7 @@ impl Repository {
     }
 
     /// Adds what index objects say to the local index.
-    fn learn(&self, indexes: Vec<(IndexId, Vec<PackContents>)>) -> Result<View> {
+    fn learn(&self, indexes: &[(IndexId, Vec<PackContents>)]) -> Result<View> {
         let mut segments = self.segments();
         segments.add(indexes)?;
         let view = segments.view();

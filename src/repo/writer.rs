@@ -64,8 +64,8 @@ struct Filling {
     chunks: Vec<(ChunkId, u32)>,
 }
 
-/// An index object: its name, its bytes, the packs that it names.
-type Index = (IndexId, Vec<u8>, Vec<PackContents>);
+/// An index object's name and the packs that it names.
+type Index = (IndexId, Vec<PackContents>);
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic of another thread fails the run anyway; its half-done data never reaches a snapshot.
@@ -207,18 +207,20 @@ impl Writer {
             contents.append(&mut packs.take_sent());
         }
         // Sealed while the last packs are on their way, and written only behind them.
-        let mut indexes = self.seal_index(contents)?;
+        let indexes = self.seal_index(contents)?;
         self.uploads.settle()?;
-        for (id, sealed, _) in &mut indexes {
+        let mut named = Vec::with_capacity(indexes.len());
+        for (sealed, index) in indexes {
             self.uploads.count(sealed.len() as u64);
-            self.repo.storage().put(&index_name(id), std::mem::take(sealed).into())?;
+            self.repo.storage().put(&index_name(&index.0), sealed.into())?;
+            named.push(index);
         }
-        let (learned, ()) = rayon::join(|| self.learn(indexes), findable);
+        let (learned, ()) = rayon::join(|| self.learn(&named), findable);
         learned
     }
 
-    /// Index objects that name all this, each with what it names.
-    fn seal_index(&self, contents: Vec<PackContents>) -> Result<Vec<Index>> {
+    /// Index objects that name all this: the bytes of each, and what it names.
+    fn seal_index(&self, contents: Vec<PackContents>) -> Result<Vec<(Vec<u8>, Index)>> {
         let mut sealed = Vec::new();
         let mut group: Vec<PackContents> = Vec::new();
         let mut chunks = 0;
@@ -228,7 +230,8 @@ impl Writer {
             group.push(pack);
             if chunks >= INDEX_CHUNKS_MAX || rest.peek().is_none() {
                 let bytes = seal_object(self.repo.keys(), Audience::Writers, "index", &encode_index(&group))?;
-                sealed.push((IndexId(*blake3::hash(&bytes).as_bytes()), bytes, std::mem::take(&mut group)));
+                let id = IndexId(*blake3::hash(&bytes).as_bytes());
+                sealed.push((bytes, (id, std::mem::take(&mut group))));
                 chunks = 0;
             }
         }
@@ -236,16 +239,14 @@ impl Writer {
     }
 
     /// Takes into the local index what is findable for everybody.
-    fn learn(&self, indexes: Vec<Index>) -> Result<()> {
+    fn learn(&self, indexes: &[Index]) -> Result<()> {
         if indexes.is_empty() {
             return Ok(());
         }
-        let packs = indexes.iter().flat_map(|(_, _, packs)| packs);
-        let ids: Vec<ChunkId> =
-            packs.flat_map(|pack| &pack.frames).flat_map(|frame| frame.chunks.iter().map(|(id, _)| *id)).collect();
-        let view = self.repo.learn(indexes.into_iter().map(|(id, _, packs)| (id, packs)).collect())?;
+        let view = self.repo.learn(indexes)?;
         self.claims.refresh(&view);
-        self.claims.settled(&ids);
+        let frames = indexes.iter().flat_map(|(_, packs)| packs).flat_map(|pack| &pack.frames);
+        self.claims.settled(frames.flat_map(|frame| frame.chunks.iter().map(|(id, _)| id)));
         Ok(())
     }
 

@@ -41,8 +41,8 @@ fn the_frames_around_a_chunk_are_those_of_its_pack() -> Result<()> {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut set, _) = Segments::open(folder.path())?;
     let packs: Vec<_> = (0..5).map(|n| pack(n, n * 100..n * 100 + 30)).collect();
-    set.add(vec![(index(1), packs[..3].to_vec())])?;
-    set.add(vec![(index(2), packs[3..].to_vec())])?;
+    set.add(&[(index(1), packs[..3].to_vec())])?;
+    set.add(&[(index(2), packs[3..].to_vec())])?;
     let view = set.view();
     for n in [0, 101, 229, 315, 400] {
         let found = view.frames_within(&id(n), &(240..1040))?;
@@ -217,7 +217,7 @@ fn a_set_is_the_same_after_opening_again() -> Result<()> {
     assert!(notices.is_empty() && set.covered().is_empty());
     let packs: Vec<_> = (0..40).map(|number| pack(number, number * 90..number * 90 + 100)).collect();
     for (number, pack) in packs.iter().enumerate() {
-        set.add(vec![(index(number as u64), vec![pack.clone()])])?;
+        set.add(&[(index(number as u64), vec![pack.clone()])])?;
         assert!(set.view().segments().len() <= 10);
     }
     let (again, notices) = Segments::open(folder.path())?;
@@ -247,8 +247,8 @@ fn a_set_is_the_same_after_opening_again() -> Result<()> {
 fn what_covers_an_index_object_that_is_gone_is_dropped() -> Result<()> {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut set, _) = Segments::open(folder.path())?;
-    set.add(vec![(index(0), vec![pack(0, 0..10)]), (index(1), vec![pack(1, 10..20)])])?;
-    set.add(vec![(index(2), vec![pack(2, 20..30)])])?;
+    set.add(&[(index(0), vec![pack(0, 0..10)]), (index(1), vec![pack(1, 10..20)])])?;
+    set.add(&[(index(2), vec![pack(2, 20..30)])])?;
     set.retain(&HashSet::from([index(1), index(2)]))?;
     assert_eq!(set.covered(), &HashSet::from([index(2)]));
     assert!(!set.contains(&id(5))? && set.contains(&id(25))?);
@@ -271,12 +271,12 @@ fn what_is_missing_or_damaged_leaves_the_set_with_a_notice() -> Result<()> {
     for breakage in breakages {
         let folder = tempfile::tempdir().expect("a folder");
         let (mut set, _) = Segments::open(folder.path())?;
-        set.add(vec![(index(0), vec![pack(0, 0..10)])])?;
+        set.add(&[(index(0), vec![pack(0, 0..10)])])?;
         breakage(folder.path());
         let (mut set, notices) = Segments::open(folder.path())?;
         assert_eq!(notices.len(), 1);
         assert!(set.covered().is_empty() && !set.contains(&id(1))?);
-        set.add(vec![(index(0), vec![pack(0, 0..10)])])?;
+        set.add(&[(index(0), vec![pack(0, 0..10)])])?;
         let (set, notices) = Segments::open(folder.path())?;
         assert!(notices.is_empty() && set.contains(&id(1))?);
     }
@@ -304,7 +304,7 @@ fn many_who_add_at_once_lose_nothing() -> Result<()> {
         let (mut set, _) = Segments::open(folder.path())?;
         for turn in 0..TURNS {
             let number = worker * TURNS + turn;
-            set.add(vec![(index(number), vec![pack(number, number * 50..number * 50 + 50)])])?;
+            set.add(&[(index(number), vec![pack(number, number * 50..number * 50 + 50)])])?;
             assert!(set.contains(&id(number * 50 + 49))?);
             let (other, notices) = Segments::open(folder.path())?;
             assert!(notices.is_empty(), "{notices:?}");
@@ -330,7 +330,7 @@ fn many_who_add_at_once_lose_nothing() -> Result<()> {
 fn claims_leave_memory_when_segments_know_them() -> Result<()> {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut set, _) = Segments::open(folder.path())?;
-    set.add(vec![(index(0), vec![pack(0, 0..10)])])?;
+    set.add(&[(index(0), vec![pack(0, 0..10)])])?;
     let claims = Claims::new(set.view());
     assert_eq!(claims.claim(&id(5))?, Claim::Stored);
     let mine: Vec<_> = (10..20).map(id).collect();
@@ -339,7 +339,7 @@ fn claims_leave_memory_when_segments_know_them() -> Result<()> {
     }
     assert_eq!(claims.claim_each(&mine)?, [Claim::InFlight; 10]);
     claims.stored(&mine);
-    set.add(vec![(index(1), vec![pack(1, 10..20)])])?;
+    set.add(&[(index(1), vec![pack(1, 10..20)])])?;
     claims.refresh(&set.view());
     claims.settled(&mine);
     assert!(claims.is_empty());
