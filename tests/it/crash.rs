@@ -78,7 +78,7 @@ fn crash_second(scene: &Scene, base: &Memory, base_cache: &Path, number: u64, si
     let indexed = crash.trace().iter().any(|call| call.name.starts_with("index/")) && number > 3;
     let report = backup(Arc::new(storage.clone()), &cache, &scene.source());
     let report = report.unwrap_or_else(|error| panic!("{case}: the next backup: {error:?}"));
-    assert!(report.totals.bytes_stored <= full_bytes, "{case}: sent again");
+    assert!(report.totals.bytes_stored <= full_bytes, "{case}: sent again, {} and not {full_bytes}", report.totals.bytes_stored);
     if indexed && crash.is_dead() {
         // Only the pages of the folders above may be new: their times move with every test.
         assert!(report.totals.bytes_new < 1000, "{case}: indexed chunks were stored again");
