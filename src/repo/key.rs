@@ -132,7 +132,7 @@ pub(super) fn unlock(storage: &dyn Storage, credentials: &Credentials, last: &La
     let likely = if credentials.opens_key_objects() { last.name() } else { None };
     if let Some(name) = likely
         && let Ok((bytes, _)) = storage.get(&name, KEY_BYTES_MAX)
-        && let Ok(Tried::Opened(keys)) = try_key(&bytes, credentials, opens_with(credentials))
+        && let Ok(Tried::Opened(keys)) = try_key(&bytes, credentials)
     {
         return Ok(keys);
     }
@@ -164,7 +164,7 @@ pub(super) fn unlock_where(
     for listed in storage.list(KEYS_PREFIX)?.into_iter().take(KEYS_MAX) {
         // One key object that is damaged or gone must not keep the others from opening.
         let tried = match storage.get(&listed.name, KEY_BYTES_MAX) {
-            Ok((bytes, _)) => try_key(&bytes, credentials, wanted),
+            Ok((bytes, _)) => try_key(&bytes, credentials),
             Err(error) if error.is(Kind::NotFound) => continue,
             // Too large or cut short is the object's trouble; all else is the storage's.
             Err(error) if error.is(Kind::Corrupt) => Err(error),
@@ -204,19 +204,23 @@ pub(super) fn unlock_where(
     }
 }
 
-enum Tried {
+/// What came of one key object.
+pub enum Tried {
     Opened(KeySet),
+    /// It is for such credentials, but not for these.
     Wrong,
+    /// It is for others: `password`, `key-file` or `password+key-file`, as it says itself.
     OpensWith(String),
 }
 
-fn try_key(bytes: &[u8], credentials: &Credentials, wanted: &str) -> Result<Tried> {
+/// Tries the bytes of one key object; an error where they are none.
+pub fn try_key(bytes: &[u8], credentials: &Credentials) -> Result<Tried> {
     let bad = |why: &str| Error::corrupt("understand", "it", why);
     let stored: StoredKey = serde_json::from_slice(bytes).map_err(|error| bad(&error.to_string()))?;
     if stored.version != 1 {
         return Err(bad("it is of a version that this program does not know"));
     }
-    if stored.opens_with != wanted {
+    if stored.opens_with != opens_with(credentials) {
         return Ok(Tried::OpensWith(stored.opens_with.chars().filter(|c| !c.is_control()).take(40).collect()));
     }
     let salt = HEXLOWER.decode(stored.salt.as_bytes()).ok().and_then(|salt| salt.try_into().ok());

@@ -78,7 +78,9 @@ fn crash_second(scene: &Scene, base: &Memory, base_cache: &Path, number: u64, si
     let indexed = crash.trace().iter().any(|call| call.name.starts_with("index/")) && number > 3;
     let report = backup(Arc::new(storage.clone()), &cache, &scene.source());
     let report = report.unwrap_or_else(|error| panic!("{case}: the next backup: {error:?}"));
-    assert!(report.totals.bytes_stored <= full_bytes, "{case}: sent again, {} and not {full_bytes}", report.totals.bytes_stored);
+    // Objects are padded to 64 bytes, and the times of the folders above, which move with every test, may take one more.
+    let stored = report.totals.bytes_stored;
+    assert!(stored <= full_bytes + 4 * 64, "{case}: sent again, {stored} bytes and not {full_bytes}");
     if indexed && crash.is_dead() {
         // Only the pages of the folders above may be new: their times move with every test.
         assert!(report.totals.bytes_new < 1000, "{case}: indexed chunks were stored again");
