@@ -241,6 +241,7 @@ impl<'a> Run<'a> {
     pub(super) fn read_stream(&self, name: &[u8], source: impl Read, entry: &mut Entry) -> Result<()> {
         let reading = Streamed { name, source, watch: self.watch, warned: false };
         let (content, bytes) = self
+            .readers
             .pool
             .in_place_scope(|scope| self.read_content(scope, reading, ContentKind::Dump, u64::MAX, &mut Vec::new()))?;
         entry.content = content;

@@ -27,7 +27,7 @@ const _: () = assert!(BATCH_BYTES_MIN > CHUNK_BYTES_MAX, "a batch must always ho
 impl<'a> Run<'a> {
     /// How many readers can help the one that asks.
     pub(super) fn helpers_max(&self) -> usize {
-        self.options.readers.saturating_sub(usize::from(rayon::current_thread_index().is_some()))
+        self.readers.least.saturating_sub(usize::from(rayon::current_thread_index().is_some()))
     }
 
     /// Reads content to its end, from a chunk's beginning on, of which `begun` has been read; tells the ids in order.
@@ -40,7 +40,8 @@ impl<'a> Run<'a> {
         begun: &[u8],
         push: &mut dyn FnMut(ChunkId) -> Result<()>,
     ) -> Result<u64> {
-        let batch_bytes = (2 * FRAME_RAW_BYTES * self.options.readers).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX);
+        let batch_bytes_max = (self.options.memory_bytes as usize / 8).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX);
+        let batch_bytes = (2 * FRAME_RAW_BYTES * self.readers.least).clamp(BATCH_BYTES_MIN, batch_bytes_max);
         let mut push_all = |ids: Vec<Vec<ChunkId>>| ids.into_iter().flatten().try_for_each(&mut *push);
         let mut carried = begun.to_vec();
         let mut total = 0;
@@ -51,7 +52,7 @@ impl<'a> Run<'a> {
             bytes[..filled].copy_from_slice(&carried);
             let last = self.fill(from, &mut bytes, &mut filled, expected)?;
 
-            let piece_bytes = filled.div_ceil(self.options.readers).max(PIECE_BYTES_MIN);
+            let piece_bytes = filled.div_ceil(self.readers.least).max(PIECE_BYTES_MIN);
             let piece = |start| Part::Cut { kind, last, piece: start..filled.min(start + piece_bytes) };
             let pieces = (0..filled).step_by(piece_bytes).map(piece).collect();
             let cut = hold.place(self, scope, bytes, filled, pieces, true);

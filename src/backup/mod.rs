@@ -9,10 +9,12 @@ mod large;
 mod nested;
 mod page;
 mod previous;
+mod readers;
 mod walk;
 
 pub use detect::Comparison;
 
+use crate::backup::readers::Readers;
 use crate::cache::State;
 use crate::disk::Owners;
 use crate::entry::{Entry, EntryKind};
@@ -57,14 +59,18 @@ pub struct BackupOptions {
     /// Seconds east of UTC that the host's clock shows.
     pub offset: i32,
     pub compression: Compression,
-    /// Files read at the same time.
-    pub readers: usize,
+    /// Files read at the same time; none adapts to what the sources lie on.
+    pub readers: Option<usize>,
     /// The memory that all buffers together may take, in bytes.
     pub memory_bytes: u64,
 }
 
 impl BackupOptions {
-    pub const MEMORY_BYTES: u64 = 256 << 20;
+    /// What the buffers of a backup take unless told otherwise, in bytes: more where there are many processors.
+    pub fn default_memory_bytes() -> u64 {
+        let processors = std::thread::available_parallelism().map_or(1, |count| count.get()) as u64;
+        (256 << 20).max(processors * readers::READER_MEMORY_BYTES)
+    }
 
     /// Backs up these paths with every setting at its default.
     pub fn new(paths: Vec<PathBuf>, host: &str) -> Self {
@@ -85,8 +91,8 @@ impl BackupOptions {
             time: None,
             offset: 0,
             compression: Compression::Auto,
-            readers: std::thread::available_parallelism().map_or(2, |count| count.get()),
-            memory_bytes: Self::MEMORY_BYTES,
+            readers: None,
+            memory_bytes: Self::default_memory_bytes(),
         }
     }
 
@@ -136,8 +142,11 @@ impl Repository {
         let input = options.input.take();
         let input_name = input.as_ref().map(|(name, _)| name.clone());
         let state = self.open_state(&options, watch)?;
-        let ((state, parent, compare_with_parent), writer) = self.begin(state, &options, watch)?;
-        let mut run = Run::new(self, options, writer, state, watch)?;
+        let readers = Readers::start(&options)?;
+        // One for each reader, and one for whoever else stores.
+        let lanes = readers.most + 1;
+        let ((state, parent, compare_with_parent), writer) = self.begin(state, (&options, lanes), watch)?;
+        let mut run = Run::new(self, options, readers, writer, state, watch)?;
         run.compare_with_parent = compare_with_parent;
         run.input_name = input_name;
         let saved = run.save_sources(parent.as_ref(), input);
@@ -158,11 +167,11 @@ impl Repository {
     fn begin(
         &self,
         state: Option<State>,
-        options: &BackupOptions,
+        (options, lanes): (&BackupOptions, usize),
         watch: &Watch,
     ) -> Result<(previous::Choice, Option<Writer>)> {
         let wanted = WriterOptions {
-            lanes: options.readers + 1,
+            lanes,
             compression: options.compression,
             host: options.host.clone(),
             memory_bytes: options.memory_bytes,
@@ -220,8 +229,8 @@ struct Run<'a> {
     reader: crate::repo::Reader,
     options: BackupOptions,
     writer: Option<Writer>,
-    /// The readers: they walk, read and help one another.
-    pool: rayon::ThreadPool,
+    /// They walk, read and help one another.
+    readers: Readers,
     crew: crew::Crew,
     state: Option<State>,
     /// Compare with the parent's tree, as the local state knows nothing or must not be used.
@@ -243,18 +252,14 @@ impl<'a> Run<'a> {
     fn new(
         repo: &'a Repository,
         options: BackupOptions,
+        readers: Readers,
         writer: Option<Writer>,
         state: Option<State>,
         watch: &'a Watch,
     ) -> Result<Self> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(options.readers)
-            .thread_name(|index| format!("reader-{index}"))
-            .build()
-            .map_err(|error| Error::new(Kind::Failed, "start the readers", "").because(error))?;
         Ok(Run {
             repo,
-            pool,
+            readers,
             crew: crew::Crew::default(),
             reader: repo.reader(),
             options,
@@ -283,7 +288,11 @@ impl<'a> Run<'a> {
         }
         let (done, is_done) = crossbeam_channel::bounded::<()>(0);
         let assembly = std::thread::scope(|scope| {
+            let is_done_too = is_done.clone();
             scope.spawn(move || self.keep_checkpoints(&is_done));
+            scope.spawn(move || {
+                self.readers.adapt(&is_done_too, || self.writer.as_ref().is_some_and(Writer::is_held_up))
+            });
             let result = self.save_all(parent, input);
             drop(done);
             result

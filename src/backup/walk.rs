@@ -139,7 +139,7 @@ thread_local! {
 impl<'a> Run<'a> {
     /// The lane of this thread: one for each reader, and one for whoever else stores.
     pub(super) fn lane(&self) -> usize {
-        rayon::current_thread_index().unwrap_or(self.options.readers).min(self.options.readers)
+        rayon::current_thread_index().unwrap_or(self.readers.most).min(self.readers.most)
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -160,7 +160,7 @@ impl<'a> Run<'a> {
                     let previous = self.previous_of_source(parent, &path)?;
                     let above = Above::Source(slot.clone());
                     let source = Place::source(device.unwrap_or(stat.device));
-                    self.pool.scope(|scope| match self.place_below(source, &path, stat.device) {
+                    self.readers.pool.scope(|scope| match self.place_below(source, &path, stat.device) {
                         None => self.finish_empty(scope, above),
                         Some(place) => {
                             let handle = Directory::open_path(&path);
@@ -211,7 +211,7 @@ impl<'a> Run<'a> {
             pages: Mutex::default(),
             left: AtomicUsize::new(1),
         };
-        let entry = self.pool.in_place_scope(|scope| self.single(scope, &folder))?;
+        let entry = self.readers.pool.in_place_scope(|scope| self.single(scope, &folder))?;
         match self.take_failure() {
             Some(error) => Err(error),
             None => Ok(entry),

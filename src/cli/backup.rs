@@ -122,7 +122,7 @@ pub struct BackupArgs {
     #[arg(long)]
     ignore_inode: bool,
 
-    /// Files read at the same time [default: as many as there are cores]
+    /// Files read at the same time [default: as many as keep the processors busy, within --memory]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
     read_concurrency: Option<u16>,
 
@@ -166,7 +166,7 @@ pub fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
     wanted.time = args.time;
     wanted.offset = jiff::Zoned::now().offset().seconds();
     wanted.compression = args.compression;
-    wanted.readers = args.read_concurrency.map_or(wanted.readers, usize::from);
+    wanted.readers = args.read_concurrency.map(usize::from);
     wanted.memory_bytes = options.memory.unwrap_or(wanted.memory_bytes);
 
     let repo = open_or_make(options, &wanted.paths, !args.dry_run, args.limit_upload, &console, &watch)?;

@@ -12,6 +12,9 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+/// With less, frames could not be worked on side by side.
+const MEMORY_BYTES_MIN: u64 = 32 << 20;
+
 /// Options that every verb takes.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Options of every verb")]
@@ -44,8 +47,8 @@ pub struct GlobalOptions {
     #[arg(long, global = true, value_name = "DIR", env = "SILT_CACHE_DIR", value_parser = path())]
     pub cache_dir: Option<PathBuf>,
 
-    /// Memory that all buffers together may take [default: 256M]
-    #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
+    /// Memory that all buffers together may take, at least 32M [default: 256M, or 24M for each processor]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = memory)]
     pub memory: Option<u64>,
 
     /// Print nothing but errors, troubles and what was asked for
@@ -151,6 +154,13 @@ pub fn in_words(error: Error) -> String {
 pub fn size(text: &str) -> Result<u64, String> {
     match parse_size(text).map_err(in_words)? {
         0 => Err("it must be more than nothing".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+fn memory(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes if bytes < MEMORY_BYTES_MIN => Err("less than 32M would not hold what is worked on at once".to_owned()),
         bytes => Ok(bytes),
     }
 }

@@ -1,4 +1,4 @@
-//! Guess what lies below a path: how many readers suit it, whether it is a network, whether two paths share a disk.
+//! Guess what lies below a path: the medium, and whether two paths share a disk.
 //!
 //! Guesses only steer speed. Read from /proc/self/mountinfo and /sys/dev/block; where those are hidden, an SSD is assumed.
 
@@ -6,11 +6,6 @@ use super::stat::stat_path;
 use crate::error::Result;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-
-const READERS_ROTATIONAL: usize = 1;
-const READERS_SATA: usize = 4;
-const READERS_NVME: usize = 6;
-const READERS_NETWORK: usize = 12;
 
 /// Disks below disks (RAID on LVM on a loop file on …) are followed so far.
 const DEPTH_MAX: usize = 8;
@@ -47,22 +42,6 @@ pub enum Medium {
     Nvme,
     Network,
     Memory,
-}
-
-/// How many readers at once suit the device below a path.
-pub fn readers_for(path: &[u8]) -> Result<usize> {
-    Ok(match medium_of(path)? {
-        Medium::Rotational => READERS_ROTATIONAL,
-        Medium::Sata => READERS_SATA,
-        Medium::Nvme => READERS_NVME,
-        Medium::Network => READERS_NETWORK,
-        Medium::Memory => std::thread::available_parallelism().map_or(1, usize::from),
-    })
-}
-
-/// Whether what lies at the path comes from another machine.
-pub fn is_network(path: &[u8]) -> Result<bool> {
-    Ok(medium_of(path)? == Medium::Network)
 }
 
 /// Whether one broken disk would take both: the same file system, or file systems on the same disk. Unknown (network,
@@ -197,8 +176,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().as_os_str().as_encoded_bytes();
         assert!(same_device(path, path).unwrap());
-        assert!((1..=1024).contains(&readers_for(path).unwrap()));
-        assert!(readers_for(b"/no/such/path").is_err());
+        assert!(medium_of(path).is_ok());
+        assert!(medium_of(b"/no/such/path").is_err());
     }
 
     #[test]
@@ -207,7 +186,6 @@ mod tests {
             && MEMORY_MAGICS.contains(&(found.f_type as u32))
         {
             assert_eq!(medium_of(b"/dev/shm").unwrap(), Medium::Memory);
-            assert!(!is_network(b"/dev/shm").unwrap());
         }
     }
 }

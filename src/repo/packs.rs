@@ -7,7 +7,6 @@
 use crate::error::Result;
 use crate::id::ChunkId;
 use crate::place::PackContents;
-use crate::repo::format::PACK_BYTES;
 use crate::repo::index::INDEX_CHUNKS_MAX;
 use crate::repo::pack::OpenPack;
 use crate::seal::{FrameKey, KeySet};
@@ -21,6 +20,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Packs of one sort, content or trees.
 pub(super) struct Packs {
     tree: bool,
+    pack_bytes: u64,
     state: Mutex<State>,
     left: Condvar,
 }
@@ -49,8 +49,9 @@ pub(super) struct Leaving {
 }
 
 impl Packs {
-    pub fn new(tree: bool) -> Self {
-        Packs { tree, state: Mutex::default(), left: Condvar::new() }
+    /// A pack is full from so many bytes on.
+    pub fn new(tree: bool, pack_bytes: u64) -> Self {
+        Packs { tree, pack_bytes, state: Mutex::default(), left: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -81,7 +82,7 @@ impl Packs {
         let pack = state.open.get_mut(&place.serial).expect("a pack stays open while it awaits a frame");
         pack.fill(place.number, sealed, raw, chunks);
         // Of tiny chunks that compress well a pack could hold millions, more than one index object may describe.
-        let is_full = pack.stored_bytes >= PACK_BYTES || pack.chunks >= INDEX_CHUNKS_MAX / 2;
+        let is_full = pack.stored_bytes >= self.pack_bytes || pack.chunks >= INDEX_CHUNKS_MAX / 2;
         if is_full && state.current == Some(place.serial) {
             state.current = None;
         }
@@ -140,6 +141,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::id::PackId;
+    use crate::repo::format::PACK_BYTES;
     use crate::seal::Secret;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -150,7 +152,7 @@ mod tests {
     #[test]
     fn who_makes_packs_findable_waits_for_those_closed_before_and_no_later_one() -> Result<()> {
         let keys = KeySet::from_master(Secret([5; 32]));
-        let packs = Packs::new(false);
+        let packs = Packs::new(false, PACK_BYTES);
         let (first, second) = (packs.reserve(&keys)?, packs.reserve(&keys)?);
         assert!(packs.close().is_none(), "it awaits two frames");
         assert!(packs.fill(&second, vec![1], 1, Vec::new()).is_none(), "it awaits one frame");
@@ -180,7 +182,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_a_frame_of_a_run_that_failed() -> Result<()> {
-        let packs = Packs::new(true);
+        let packs = Packs::new(true, PACK_BYTES);
         let _never_filled = packs.reserve(&KeySet::from_master(Secret([5; 32])))?;
         assert!(packs.close().is_none());
         let failed = || Err(crate::error::Error::new(crate::error::Kind::Failed, "write a pack", ""));

@@ -67,6 +67,11 @@ impl Uploads {
         }
     }
 
+    /// Whether who hands a pack over now must wait.
+    pub fn is_full(&self) -> bool {
+        self.queue.as_ref().is_some_and(Sender::is_full)
+    }
+
     pub fn count(&self, bytes: u64) {
         self.shared.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
     }

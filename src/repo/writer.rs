@@ -23,6 +23,8 @@ use std::time::Duration;
 const RENEW: Duration = Duration::from_secs(60);
 /// Raw bytes of a frame of tree pages: smaller than of content, as trees are read a page here and there.
 const TREE_FRAME_RAW_BYTES: usize = 512 << 10;
+/// With little memory packs are closed sooner, but not below so many bytes.
+const PACK_BYTES_MIN: u64 = 4 << 20;
 /// How often a commit is tried again after its right was taken away.
 const COMMIT_TRIES: usize = 3;
 
@@ -83,14 +85,15 @@ impl Writer {
                 Ok(Mutex::new(Lane { sealer, frames: Default::default() }))
             })
             .collect::<Result<_>>()?;
+        let pack_bytes = (options.memory_bytes / 8).clamp(PACK_BYTES_MIN, PACK_BYTES);
         let concurrency = match repo.storage().abilities().local {
             true => 1,
-            false => ((options.memory_bytes / PACK_BYTES).saturating_sub(2) as usize).clamp(1, 5),
+            false => ((options.memory_bytes / pack_bytes).saturating_sub(3) as usize).clamp(1, 5),
         };
         Ok(Writer {
             claims: Claims::new(repo.view()),
             lanes,
-            packs: [Packs::new(false), Packs::new(true)],
+            packs: [Packs::new(false, pack_bytes), Packs::new(true, pack_bytes)],
             uploads: Uploads::start(repo.storage_shared(), concurrency, watch.progress.clone()),
             heart,
             checkpointing: Mutex::new(()),
@@ -99,6 +102,11 @@ impl Writer {
             chunks_new: AtomicU64::new(0),
             repo: repo.clone(),
         })
+    }
+
+    /// Whether storage takes packs more slowly than they come.
+    pub fn is_held_up(&self) -> bool {
+        self.uploads.is_full()
     }
 
     /// Names a chunk of content and stores it if nobody has.

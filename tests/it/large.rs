@@ -48,7 +48,7 @@ fn plant(root: &Path) {
 
 fn options(source: &Path, readers: usize) -> BackupOptions {
     BackupOptions {
-        readers,
+        readers: Some(readers),
         force: true,
         compression: siltstone::seal::Compression::Level(1),
         ..fixture::options(source)
@@ -126,7 +126,7 @@ fn stream(
     let input = Trickle { bytes, at: 0, step: 1 + readers, end: Box::new(end) };
     let mut options = BackupOptions::new(Vec::new(), "host");
     options.input = Some((b"dump".to_vec(), Box::new(input)));
-    BackupOptions { readers, compression: siltstone::seal::Compression::Level(1), ..options }
+    BackupOptions { readers: Some(readers), compression: siltstone::seal::Compression::Level(1), ..options }
 }
 
 fn restored_stream(repo: &Repository, snapshot: &Snapshot) -> Vec<u8> {
