@@ -211,7 +211,8 @@ fn one_small_file_of_a_large_pack_does_not_cost_the_pack() {
     assert!(fs::read(target.join("file7")).expect("it is there") == fs::read(&file).expect("it is there"));
     std::thread::sleep(Duration::from_millis(50));
     let fetched: u64 = far.taken().iter().map(|(_, _, length)| length).sum();
-    assert!(fetched < 3 << 20, "{fetched} bytes");
+    // A file that lies in two frames looks like the beginning of a longer read: up to five frames of 1 MiB, of 27.
+    assert!(fetched < 6 << 20, "{fetched} bytes");
 }
 
 /// Walks the whole tree; says how many ranges that took.

@@ -41,7 +41,7 @@ pub fn open(storage: Arc<dyn Storage>, cache: &Path) -> Result<Repository> {
 }
 
 pub fn options(source: &Path) -> BackupOptions {
-    BackupOptions { readers: Some(1), memory_bytes: 32 << 20, ..BackupOptions::new(vec![source.to_owned()], "host") }
+    BackupOptions { readers: Some(1), memory_bytes: 256 << 20, ..BackupOptions::new(vec![source.to_owned()], "host") }
 }
 
 /// Opens and backs up, as one run of the program does.
