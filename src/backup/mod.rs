@@ -1,6 +1,7 @@
 //! Sources → snapshot. The whole line on this page: walk, detect change, read, chunk, claim, frame, pack, index, commit.
 
 mod assemble;
+mod build;
 mod bytes;
 mod content;
 mod crew;

@@ -1,8 +1,9 @@
 //! One page of a directory: stat its entries, keep what did not change, read what did, store the page.
 
-use crate::backup::previous::{OldEntries, Previous};
+use crate::backup::build::{OldParts, split};
+use crate::backup::previous::Previous;
 use crate::backup::walk::{Above, Folder, add, take_back};
-use crate::backup::{Run, TROUBLED, detect};
+use crate::backup::{Run, detect};
 use crate::cache::PageRow;
 use crate::disk::Stat;
 use crate::entry::{Content, Entry, EntryKind, Time};
@@ -12,7 +13,6 @@ use crate::repo::tree::store_page;
 use crate::watch::now;
 use rayon::Scope;
 use std::cell::RefCell;
-use std::ffi::CStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -23,24 +23,26 @@ pub(super) struct Page {
     work: Mutex<Work>,
     /// The trees of directories, as they are done; a place for each item.
     below: Mutex<Vec<Option<ChunkId>>>,
-    /// Directories below that are not done, and one for the page's own files.
+    /// Directories below and parts of its own that are not done.
     left: AtomicUsize,
 }
 
 struct Work {
-    items: Vec<Item>,
+    /// What is in the page, in parts that different readers may build.
+    parts: Vec<Vec<Item>>,
     fingerprint: [u8; 16],
     /// The row of the state when neither names nor stats have changed; then no entry was built.
     unchanged: Option<PageRow>,
 }
 
-struct Item {
+/// One name of a page.
+pub(super) struct Item {
     /// In the folder's kept names.
-    index: usize,
-    stat: Stat,
-    entry: Option<Entry>,
+    pub index: usize,
+    pub stat: Stat,
+    pub entry: Option<Entry>,
     /// What goes to the local state: 0 for "look again".
-    number: u64,
+    pub number: u64,
 }
 
 impl Page {
@@ -67,7 +69,9 @@ impl<'a> Run<'a> {
         });
         let first_name = folder.name(folder.page_range(number).start).to_bytes();
         let row = folder.previous.row(first_name).filter(|row| row.fingerprint == fingerprint);
-        let directories: Vec<usize> = (0..items.len()).filter(|at| items[*at].stat.is(EntryKind::Directory)).collect();
+        let is_directory = |(_, item): &(usize, &Item)| item.stat.is(EntryKind::Directory);
+        let directories = items.iter().enumerate().filter(is_directory);
+        let directories: Vec<_> = directories.map(|(slot, item)| (slot, item.index, item.stat.device)).collect();
         self.count_items(&items);
         if let Some(row) = row {
             self.count_unchanged(&items);
@@ -75,32 +79,45 @@ impl<'a> Run<'a> {
                 return self.page_done(scope, folder, number, Some(row.page));
             }
         }
+        let parts = if row.is_some() { vec![items] } else { split(items) };
+        let begins: Vec<usize> = parts.iter().skip(1).map(|part| part[0].index).collect();
         let page = Arc::new(Page {
             folder: folder.clone(),
             number,
-            left: AtomicUsize::new(directories.len() + 1),
-            below: Mutex::new(vec![None; items.len()]),
-            work: Mutex::new(Work { items, fingerprint, unchanged: row.cloned() }),
+            left: AtomicUsize::new(directories.len() + parts.len()),
+            below: Mutex::new(vec![None; parts.iter().map(Vec::len).sum()]),
+            work: Mutex::new(Work { parts, fingerprint, unchanged: row.cloned() }),
         });
         // Pushed backwards, they are walked in the order of their names.
-        for slot in directories.into_iter().rev() {
-            let (index, device) = {
-                let work = page.work();
-                (work.items[slot].index, work.items[slot].stat.device)
-            };
+        for (slot, index, device) in directories.into_iter().rev() {
             let page = page.clone();
             scope.spawn(move |scope| self.visit_below(scope, page, slot, index, device));
         }
-        if row.is_none() {
-            let mut items = std::mem::take(&mut page.work().items);
-            let look_again = self.build_entries(scope, folder, number, &mut items, seen);
-            let mut work = page.work();
-            work.items = items;
-            if look_again {
-                work.fingerprint = [0; 16];
-            }
+        if row.is_some() {
+            return self.one_less(scope, &page);
         }
-        self.one_less(scope, &page);
+        let old = Arc::new(self.old_parts(folder, number, &begins));
+        for part in (1..=begins.len()).rev() {
+            let (page, old) = (page.clone(), old.clone());
+            scope.spawn(move |scope| self.do_part(scope, &page, part, &old, seen));
+        }
+        self.do_part(scope, &page, 0, &old, seen);
+    }
+
+    /// Builds the entries of one part of a page.
+    fn do_part<'s>(&'s self, scope: &Scope<'s>, page: &Arc<Page>, part: usize, old: &OldParts, seen: Time) {
+        if self.is_over() {
+            return;
+        }
+        let mut items = std::mem::take(&mut page.work().parts[part]);
+        let look_again = self.build_entries(scope, &page.folder, old.part(part), &mut items, seen);
+        let mut work = page.work();
+        work.parts[part] = items;
+        if look_again {
+            work.fingerprint = [0; 16];
+        }
+        drop(work);
+        self.one_less(scope, page);
     }
 
     /// The one entry of a folder that stands for a source which is no directory.
@@ -117,7 +134,8 @@ impl<'a> Run<'a> {
             self.count_unchanged(&items);
             return Ok(Some(entry.clone()));
         }
-        let look_again = self.build_entries(scope, folder, 0, &mut items, seen);
+        let old = self.old_parts(folder, 0, &[]);
+        let look_again = self.build_entries(scope, folder, old.part(0), &mut items, seen);
         let Some(Item { entry: Some(entry), number, .. }) = items.into_iter().next() else { return Ok(None) };
         if self.state.is_some() && self.writer.is_some() {
             let first_name = folder.name(0).to_bytes().to_vec();
@@ -199,137 +217,13 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Builds the entries of a page, reading what changed. Says whether any must be looked at again next time.
-    fn build_entries<'s>(
-        &'s self,
-        scope: &Scope<'s>,
-        folder: &Folder,
-        number: usize,
-        items: &mut [Item],
-        seen: Time,
-    ) -> bool {
-        let (first, next) = folder.name_range(number);
-        let old = self.old_entries(&folder.previous, first, next);
-        let compare = self.options.comparison;
-        let mut look_again = false;
-        let mut matched = 0;
-        for item in items.iter_mut() {
-            if self.is_over() {
-                return true;
-            }
-            let name = folder.name(item.index);
-            let known = old.entries[matched..].binary_search_by(|entry| entry.name.as_slice().cmp(name.to_bytes()));
-            self.count_removed(&old, matched, known.unwrap_or_else(|at| at));
-            let known = match known {
-                Ok(at) => {
-                    let at = matched + at;
-                    matched = at + 1;
-                    Some((&old.entries[at], old.stats.get(at).copied()))
-                }
-                Err(at) => {
-                    matched += at;
-                    None
-                }
-            };
-            item.number = compare.stat_number(&item.stat);
-            TROUBLED.set(false);
-            item.entry = self.build_entry(scope, folder, item, known);
-            let racy = compare.is_racy(&item.stat, seen);
-            if racy || item.entry.is_none() || TROUBLED.get() {
-                look_again = true;
-                item.number = 0;
-            }
-        }
-        self.count_removed(&old, matched, old.entries.len() - matched);
-        look_again
-    }
-
-    fn count_removed(&self, old: &OldEntries, from: usize, count: usize) {
-        for entry in &old.entries[from..from + count] {
-            let files = match &entry.content {
-                Content::Tree(tree) => self.count_files(tree),
-                _ => u64::from(entry.kind == EntryKind::File),
-            };
-            add(&self.counts.files_removed, files);
-        }
-    }
-
-    fn build_entry<'s>(
-        &'s self,
-        scope: &Scope<'s>,
-        folder: &Folder,
-        item: &mut Item,
-        known: Option<(&Entry, Option<u64>)>,
-    ) -> Option<Entry> {
-        let name = folder.name(item.index);
-        let same_kind = known.filter(|(old, _)| item.stat.kind == Some(old.kind));
-        let is_file = item.stat.is(EntryKind::File);
-        if let Some((old, Some(number))) = same_kind
-            && number != 0
-            && number == item.number
-        {
-            if is_file {
-                self.count_file(&self.counts.files_unchanged, item.stat.size);
-            }
-            return Some(old.clone());
-        }
-        if !is_file {
-            let entry = self.build_special(folder, name, &item.stat);
-            if entry.is_none() {
-                take_back(&self.counts.others, 1);
-            }
-            return entry;
-        }
-        // Without stats from before, size and time have to do; metadata is read anew.
-        let content = same_kind.filter(|(old, number)| {
-            number.is_none() && old.size == item.stat.size && old.meta.modified == item.stat.modified
-        });
-        let entry = match content {
-            Some((old, _)) => self.describe_file(folder, name, &item.stat, old),
-            None if self.writer.is_none() => Some(self.would_read(name, &item.stat)),
-            None => self.read_file(scope, folder, name, &mut item.stat),
-        };
-        let counter = match (&entry, &content, known) {
-            (None, _, _) => &self.counts.files_unread,
-            (_, Some(_), _) => &self.counts.files_unchanged,
-            (_, None, Some(_)) => &self.counts.files_changed,
-            (_, None, None) => &self.counts.files_new,
-        };
-        let is_counted = content.is_none() && self.writer.is_some();
-        // What was read is counted already, piece by piece.
-        self.count_file(counter, if is_counted { 0 } else { item.stat.size });
-        // Counted as it was met; what is in the snapshot is what was read.
-        take_back(&self.counts.files, u64::from(entry.is_none()));
-        take_back(&self.counts.bytes, item.stat.size);
-        add(&self.counts.bytes, entry.as_ref().map_or(0, |entry| entry.size));
-        entry
-    }
-
-    /// In a dry run: counts what a backup would read. Of names of one inode it reads the first.
-    fn would_read(&self, name: &CStr, stat: &Stat) -> Entry {
-        let entry = Entry { size: stat.size, ..Entry::new(name.to_bytes(), EntryKind::File) };
-        if stat.links > 1 {
-            if self.linked(stat).is_some() {
-                return entry;
-            }
-            self.remember_link(stat, &entry);
-        }
-        add(&self.counts.bytes_to_read, stat.size);
-        entry
-    }
-
-    fn count_file(&self, counter: &std::sync::atomic::AtomicU64, size: u64) {
-        add(counter, 1);
-        add(&self.watch.progress.files_done, 1);
-        add(&self.watch.progress.bytes_done, size);
-    }
-
     /// All below is done: the page's id, from before when nothing differs. None for a page without entries.
     fn finish_page<'s>(&'s self, scope: &Scope<'s>, page: &Page) -> Result<Option<ChunkId>, Error> {
         let mut work = page.work();
         let trees = std::mem::take(&mut *page.below.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
         let below = detect::below(trees.iter().flatten().copied());
         let folder = &page.folder;
+        let mut items: Vec<Item> = std::mem::take(&mut work.parts).into_iter().flatten().collect();
         let mut fingerprint = work.fingerprint;
         let mut stats: Option<Vec<u64>> = None;
         if let Some(row) = work.unchanged.take() {
@@ -338,14 +232,13 @@ impl<'a> Run<'a> {
             }
             let (first, next) = folder.name_range(page.number);
             let old = self.old_entries(&Previous::State(vec![row.clone()]), first, next);
-            if old.entries.len() == work.items.len() {
-                for (item, entry) in work.items.iter_mut().zip(old.entries) {
+            if old.entries.len() == items.len() {
+                for (item, entry) in items.iter_mut().zip(old.entries) {
                     item.entry = Some(entry);
                 }
                 stats = Some(row.stats);
             } else {
                 // The old page is not to be had any more: read everything of it anew.
-                let mut items = std::mem::take(&mut work.items);
                 let files = items.iter().filter(|item| item.stat.is(EntryKind::File)).count();
                 take_back(&self.counts.files_unchanged, files as u64);
                 for item in &mut items {
@@ -353,13 +246,12 @@ impl<'a> Run<'a> {
                     item.entry = self.build_entry(scope, folder, item, None);
                 }
                 fingerprint = [0; 16];
-                work.items = items;
             }
         }
-        let mut entries = Vec::with_capacity(work.items.len());
-        let mut numbers = Vec::with_capacity(work.items.len());
-        for (at, item) in work.items.iter_mut().enumerate() {
-            let Some(mut entry) = item.entry.take() else { continue };
+        let mut entries = Vec::with_capacity(items.len());
+        let mut numbers = Vec::with_capacity(items.len());
+        for (at, item) in items.into_iter().enumerate() {
+            let Some(mut entry) = item.entry else { continue };
             if let Some(tree) = trees[at] {
                 entry.content = Content::Tree(tree);
             }

@@ -1,4 +1,5 @@
-//! Large files and streams are saved with the help of all readers, and saved exactly as one reader alone saves them.
+//! Large files, streams and folders are saved with the help of all readers, and saved exactly as one reader alone saves
+//! them.
 
 use crate::fixture::{self, SWAPS, memory, open, restored_differences};
 use crate::golden::noise;
@@ -93,6 +94,37 @@ fn large_files_in_many_folders_are_all_saved() {
     }
     let repo = open(Arc::new(memory(SWAPS)), &folder.path().join("cache")).expect("it opens");
     let saved = save(&repo, options(&source, 3)).expect("saved");
+    let found = restored_differences(&repo, &saved.snapshot.expect("made"), &source, &source).expect("it restores");
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn a_folder_with_much_to_read_is_saved_by_several_readers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = folder.path().join("source");
+    let put = |name: &str, seed: u8| fs::write(source.join(name), noise(3 * MIB / 2, seed)).expect("written");
+    fs::create_dir_all(source.join("07 folder")).expect("made");
+    (0..24).for_each(|number| put(&format!("{number:02}"), number));
+    put("07 folder/below", 30);
+    let repo = open(Arc::new(memory(SWAPS)), &folder.path().join("cache")).expect("it opens");
+    let options = || BackupOptions { force: false, ..options(&source, 3) };
+    // Whoever was changed a moment ago is read again.
+    let settle = || std::thread::sleep(std::time::Duration::from_millis(50));
+    settle();
+    let first = save(&repo, options()).expect("saved").totals;
+    assert_eq!((first.files, first.files_new, first.directories), (25, 25, 2));
+
+    // Parts begin at every third name: what goes is first, last, or all of one; what comes is before, between, behind.
+    for name in ["03", "05", "09", "10", "11", "23"] {
+        fs::remove_file(source.join(name)).expect("removed");
+    }
+    ["!", "03 new", "10", "zz"].iter().zip(40..).for_each(|(name, seed)| put(name, seed));
+    ["00", "12", "20"].iter().zip(50..).for_each(|(name, seed)| put(name, seed));
+    settle();
+    let saved = save(&repo, options()).expect("saved");
+    let totals = &saved.totals;
+    let counts = (totals.files_new, totals.files_changed, totals.files_removed, totals.files_unchanged);
+    assert_eq!((totals.files, counts), (23, (3, 4, 5, 16)));
     let found = restored_differences(&repo, &saved.snapshot.expect("made"), &source, &source).expect("it restores");
     assert!(found.is_empty(), "{found:#?}");
 }

@@ -1,0 +1,184 @@
+//! Build the entries of a page: keep what did not change, read what did.
+//!
+//! A page with much to read is built in parts, each by whoever is free: at the end of a run nobody waits long for the
+//! one with the largest directory.
+
+use crate::backup::page::Item;
+use crate::backup::previous::OldEntries;
+use crate::backup::walk::{Folder, add, take_back};
+use crate::backup::{Run, TROUBLED};
+use crate::disk::Stat;
+use crate::entry::{Content, Entry, EntryKind, Time};
+use rayon::Scope;
+use std::ffi::CStr;
+use std::ops::Range;
+
+/// Bytes in files that make a part of a page; with the file that passes them.
+const PART_BYTES: u64 = 4 << 20;
+
+/// What was in the place of each part of a page before.
+pub(super) struct OldParts {
+    old: OldEntries,
+    /// Where each part begins in them, and their end.
+    bounds: Vec<usize>,
+}
+
+impl OldParts {
+    pub fn part(&self, number: usize) -> (&OldEntries, Range<usize>) {
+        (&self.old, self.bounds[number]..self.bounds[number + 1])
+    }
+}
+
+/// Splits what is in a page into parts: at least one, and none empty but the only one.
+pub(super) fn split(mut items: Vec<Item>) -> Vec<Vec<Item>> {
+    let mut starts = vec![0];
+    let mut bytes = 0;
+    for (at, item) in items.iter().enumerate() {
+        if bytes >= PART_BYTES {
+            starts.push(at);
+            bytes = 0;
+        }
+        bytes += if item.stat.is(EntryKind::File) { item.stat.size } else { 0 };
+    }
+    let mut parts: Vec<_> = starts.into_iter().rev().map(|start| items.split_off(start)).collect();
+    parts.reverse();
+    parts
+}
+
+impl<'a> Run<'a> {
+    /// What was in the place of a page before, and of each of its parts; `begins` are the first names of all but the
+    /// first part.
+    pub(super) fn old_parts(&self, folder: &Folder, number: usize, begins: &[usize]) -> OldParts {
+        let (first, next) = folder.name_range(number);
+        let old = self.old_entries(&folder.previous, first, next);
+        let place = |name: &[u8]| old.entries.partition_point(|entry| entry.name.as_slice() < name);
+        let between = begins.iter().map(|begin| place(folder.name(*begin).to_bytes()));
+        let bounds = std::iter::once(0).chain(between).chain([old.entries.len()]).collect();
+        OldParts { old, bounds }
+    }
+
+    /// Builds the entries of a part of a page, reading what changed. `old` is what was in its place. Says whether any
+    /// must be looked at again next time.
+    pub(super) fn build_entries<'s>(
+        &'s self,
+        scope: &Scope<'s>,
+        folder: &Folder,
+        (old, range): (&OldEntries, Range<usize>),
+        items: &mut [Item],
+        seen: Time,
+    ) -> bool {
+        let compare = self.options.comparison;
+        let mut look_again = false;
+        let mut matched = range.start;
+        for item in items.iter_mut() {
+            if self.is_over() {
+                return true;
+            }
+            let name = folder.name(item.index);
+            let known =
+                old.entries[matched..range.end].binary_search_by(|entry| entry.name.as_slice().cmp(name.to_bytes()));
+            self.count_removed(old, matched, known.unwrap_or_else(|at| at));
+            let known = match known {
+                Ok(at) => {
+                    let at = matched + at;
+                    matched = at + 1;
+                    Some((&old.entries[at], old.stats.get(at).copied()))
+                }
+                Err(at) => {
+                    matched += at;
+                    None
+                }
+            };
+            item.number = compare.stat_number(&item.stat);
+            TROUBLED.set(false);
+            item.entry = self.build_entry(scope, folder, item, known);
+            let racy = compare.is_racy(&item.stat, seen);
+            if racy || item.entry.is_none() || TROUBLED.get() {
+                look_again = true;
+                item.number = 0;
+            }
+        }
+        self.count_removed(old, matched, range.end - matched);
+        look_again
+    }
+
+    fn count_removed(&self, old: &OldEntries, from: usize, count: usize) {
+        for entry in &old.entries[from..from + count] {
+            let files = match &entry.content {
+                Content::Tree(tree) => self.count_files(tree),
+                _ => u64::from(entry.kind == EntryKind::File),
+            };
+            add(&self.counts.files_removed, files);
+        }
+    }
+
+    pub(super) fn build_entry<'s>(
+        &'s self,
+        scope: &Scope<'s>,
+        folder: &Folder,
+        item: &mut Item,
+        known: Option<(&Entry, Option<u64>)>,
+    ) -> Option<Entry> {
+        let name = folder.name(item.index);
+        let same_kind = known.filter(|(old, _)| item.stat.kind == Some(old.kind));
+        let is_file = item.stat.is(EntryKind::File);
+        if let Some((old, Some(number))) = same_kind
+            && number != 0
+            && number == item.number
+        {
+            if is_file {
+                self.count_file(&self.counts.files_unchanged, item.stat.size);
+            }
+            return Some(old.clone());
+        }
+        if !is_file {
+            let entry = self.build_special(folder, name, &item.stat);
+            if entry.is_none() {
+                take_back(&self.counts.others, 1);
+            }
+            return entry;
+        }
+        // Without stats from before, size and time have to do; metadata is read anew.
+        let content = same_kind.filter(|(old, number)| {
+            number.is_none() && old.size == item.stat.size && old.meta.modified == item.stat.modified
+        });
+        let entry = match content {
+            Some((old, _)) => self.describe_file(folder, name, &item.stat, old),
+            None if self.writer.is_none() => Some(self.would_read(name, &item.stat)),
+            None => self.read_file(scope, folder, name, &mut item.stat),
+        };
+        let counter = match (&entry, &content, known) {
+            (None, _, _) => &self.counts.files_unread,
+            (_, Some(_), _) => &self.counts.files_unchanged,
+            (_, None, Some(_)) => &self.counts.files_changed,
+            (_, None, None) => &self.counts.files_new,
+        };
+        let is_counted = content.is_none() && self.writer.is_some();
+        // What was read is counted already, piece by piece.
+        self.count_file(counter, if is_counted { 0 } else { item.stat.size });
+        // Counted as it was met; what is in the snapshot is what was read.
+        take_back(&self.counts.files, u64::from(entry.is_none()));
+        take_back(&self.counts.bytes, item.stat.size);
+        add(&self.counts.bytes, entry.as_ref().map_or(0, |entry| entry.size));
+        entry
+    }
+
+    /// In a dry run: counts what a backup would read. Of names of one inode it reads the first.
+    fn would_read(&self, name: &CStr, stat: &Stat) -> Entry {
+        let entry = Entry { size: stat.size, ..Entry::new(name.to_bytes(), EntryKind::File) };
+        if stat.links > 1 {
+            if self.linked(stat).is_some() {
+                return entry;
+            }
+            self.remember_link(stat, &entry);
+        }
+        add(&self.counts.bytes_to_read, stat.size);
+        entry
+    }
+
+    pub(super) fn count_file(&self, counter: &std::sync::atomic::AtomicU64, size: u64) {
+        add(counter, 1);
+        add(&self.watch.progress.files_done, 1);
+        add(&self.watch.progress.bytes_done, size);
+    }
+}
