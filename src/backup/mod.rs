@@ -11,6 +11,7 @@ mod nested;
 mod page;
 mod previous;
 mod readers;
+mod scan;
 mod walk;
 
 pub use detect::Comparison;
@@ -60,6 +61,9 @@ pub struct BackupOptions {
     /// Seconds east of UTC that the host's clock shows.
     pub offset: i32,
     pub compression: Compression,
+    /// Count the sources beside the backup where nothing knows their size from before, so that progress can say how much
+    /// is left.
+    pub count_ahead: bool,
     /// Files read at the same time; none adapts to what the sources lie on.
     pub readers: Option<usize>,
     /// The memory that all buffers together may take, in bytes.
@@ -92,6 +96,7 @@ impl BackupOptions {
             time: None,
             offset: 0,
             compression: Compression::Auto,
+            count_ahead: false,
             readers: None,
             memory_bytes: Self::default_memory_bytes(),
         }
@@ -282,17 +287,21 @@ impl<'a> Run<'a> {
     /// Walks all paths and reads all streams; gives the root of the snapshot's tree.
     fn save_sources(&self, parent: Option<&Snapshot>, input: Option<(Vec<u8>, Input)>) -> Result<crate::id::ChunkId> {
         let known = parent.map(|parent| (parent.totals.files, parent.totals.bytes));
-        if let Some((files, bytes)) = known.or_else(|| self.state.as_ref()?.base_size()) {
+        let known = known.or_else(|| self.state.as_ref()?.base_size());
+        if let Some((files, bytes)) = known {
             let progress = &self.watch.progress;
             progress.files_expected.store(files, std::sync::atomic::Ordering::Relaxed);
             progress.bytes_expected.store(bytes, std::sync::atomic::Ordering::Relaxed);
         }
         let (done, is_done) = crossbeam_channel::bounded::<()>(0);
         let assembly = std::thread::scope(|scope| {
-            let is_done_too = is_done.clone();
+            let (for_readers, for_count) = (is_done.clone(), is_done.clone());
             scope.spawn(move || self.keep_checkpoints(&is_done));
+            if known.is_none() && self.options.count_ahead && !self.options.dry_run {
+                scope.spawn(move || self.count_ahead(&for_count));
+            }
             scope.spawn(move || {
-                self.readers.adapt(&is_done_too, || self.writer.as_ref().is_some_and(Writer::is_held_up))
+                self.readers.adapt(&for_readers, || self.writer.as_ref().is_some_and(Writer::is_held_up))
             });
             let result = self.save_all(parent, input);
             drop(done);

@@ -221,7 +221,7 @@ impl<'a> Run<'a> {
     /// `/` stands for everything in it, so that streams can stand beside.
     ///
     /// Each path comes with the device that it must be on, when mount points are not entered.
-    fn expanded_paths(&self) -> Vec<(Vec<u8>, Option<u64>)> {
+    pub(super) fn expanded_paths(&self) -> Vec<(Vec<u8>, Option<u64>)> {
         let mut paths = Vec::new();
         for path in self.top_paths() {
             let path = path.as_os_str().as_bytes();
@@ -272,12 +272,7 @@ impl<'a> Run<'a> {
             }
         };
         self.watch.progress.set_current(&path);
-        let kept = match place.is_passage {
-            true => Some(
-                (0..names.len() as u32).filter(|at| self.leads_to_source(&path, names.get(*at as usize))).collect(),
-            ),
-            false => self.kept_names(&path, &handle, &names),
-        };
+        let kept = self.kept_names(place, &path, &handle, &names);
         let mut folder = Folder {
             above,
             key: FolderKey::of(&path),
@@ -308,8 +303,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Which names the rules keep; none stands for all.
-    fn kept_names(&self, path: &[u8], handle: &Directory, names: &Names) -> Option<Vec<u32>> {
+    /// Which names are walked, by the rules or as the way to a source; none stands for all.
+    pub(super) fn kept_names(&self, place: Place, path: &[u8], handle: &Directory, names: &Names) -> Option<Vec<u32>> {
+        if place.is_passage {
+            let leads = |at: &u32| self.leads_to_source(path, names.get(*at as usize));
+            return Some((0..names.len() as u32).filter(leads).collect());
+        }
         let rules = &self.options.rules;
         if rules.is_empty() {
             return None;

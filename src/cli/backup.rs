@@ -166,6 +166,7 @@ pub fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
     wanted.time = args.time;
     wanted.offset = jiff::Zoned::now().offset().seconds();
     wanted.compression = args.compression;
+    wanted.count_ahead = console.with_bar() || console.with_progress_events();
     wanted.readers = args.read_concurrency.map(usize::from);
     wanted.memory_bytes = options.memory.unwrap_or(wanted.memory_bytes);
 

@@ -7,6 +7,7 @@ use siltstone::backup::{BackupOptions, BackupReport};
 use siltstone::error::{Kind, Result};
 use siltstone::repo::{Repository, Snapshot};
 use siltstone::restore::RestoreOptions;
+use siltstone::source::{RulesBuilder, Stream};
 use siltstone::storage::chaos::{Crash, Side};
 use siltstone::watch::Watch;
 use std::fs;
@@ -269,4 +270,28 @@ fn progress_counts_each_byte_once_and_knows_how_many_will_come() {
     repo.plan_restore(&snapshot, RestoreOptions::new(target), &watch).unwrap().run(&watch).unwrap();
     let (bytes, files) = (snapshot.totals.bytes, snapshot.totals.files);
     assert_eq!(counted(&watch), [bytes, bytes, files, files]);
+}
+
+#[test]
+fn a_first_backup_that_is_watched_counts_what_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    fixture::plant(&source, 1);
+    fs::write(source.join("one/left out"), noise(1000, 1)).unwrap();
+    fs::write(source.join("one/too large"), noise(MIB, 2)).unwrap();
+    let repo = open(Arc::new(memory(SWAPS)), &folder.path().join("cache")).unwrap();
+    let rules =
+        || RulesBuilder::new().exclude(b"left out").unwrap().exclude_larger_than(MIB as u64 - 1).build().unwrap();
+    // The walk ends long before the stream, and so does the count.
+    let stream = Stream::parse(b"late=sleep 2; echo late").unwrap();
+    for (count_ahead, run) in [(false, "1"), (true, "2")] {
+        let options = BackupOptions { count_ahead, rules: rules(), ..options(&source, 2) };
+        let watch = Watch::silent();
+        let options = BackupOptions { streams: vec![stream.clone()], job: run.to_owned(), ..options };
+        let report = repo.backup(options, &watch).unwrap();
+        let expected = watch.progress.files_expected.load(std::sync::atomic::Ordering::Relaxed);
+        let bytes = watch.progress.bytes_expected.load(std::sync::atomic::Ordering::Relaxed);
+        let (files, walked) = (report.totals.files, report.totals.bytes - 5);
+        assert_eq!((expected, bytes), if count_ahead { (files, walked) } else { (0, 0) });
+    }
 }

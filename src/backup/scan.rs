@@ -1,0 +1,90 @@
+//! Count what there is to save, where nothing knows it from before and somebody watches: only then can be said how much
+//! is left. One thread, beside the readers; it looks at every stat and opens no file.
+
+use crate::backup::Run;
+use crate::backup::nested::Place;
+use crate::disk::stat::stat_path;
+use crate::disk::{Directory, ListBuffer, Names};
+use crate::entry::EntryKind;
+use crossbeam_channel::{Receiver, TryRecvError};
+use std::sync::atomic::Ordering;
+
+#[derive(Default)]
+struct Counted {
+    files: u64,
+    bytes: u64,
+}
+
+/// A directory whose directories below are still to be counted.
+struct Level {
+    path: Vec<u8>,
+    place: Place,
+    names: Names,
+    /// Index of the name, device.
+    below: Vec<(usize, u64)>,
+}
+
+impl Run<'_> {
+    /// Sets what is expected, unless the run ends first. What cannot be looked at is passed over: the walk tells of it.
+    pub(super) fn count_ahead(&self, is_done: &Receiver<()>) {
+        let mut counted = Counted::default();
+        let mut buffer = ListBuffer::default();
+        let mut levels = Vec::new();
+        for (path, device) in self.expanded_paths() {
+            let Ok(stat) = stat_path(&path, false) else { continue };
+            if stat.is(EntryKind::Directory) {
+                let place = self.place_below(Place::source(device.unwrap_or(stat.device)), &path, stat.device);
+                levels.extend(place.and_then(|place| self.count_level(path, place, &mut buffer, &mut counted)));
+            } else if stat.is(EntryKind::File) {
+                counted.add(stat.size);
+            }
+            while let Some(level) = levels.last_mut() {
+                if is_done.try_recv() == Err(TryRecvError::Disconnected) || self.watch.cancel.is_cancelled() {
+                    return;
+                }
+                let Some((index, device)) = level.below.pop() else {
+                    levels.pop();
+                    continue;
+                };
+                let path = [level.path.as_slice(), b"/", level.names.get(index).to_bytes()].concat();
+                let place = self.place_below(level.place, &path, device);
+                levels.extend(place.and_then(|place| self.count_level(path, place, &mut buffer, &mut counted)));
+            }
+        }
+        let progress = &self.watch.progress;
+        progress.files_expected.store(counted.files, Ordering::Relaxed);
+        progress.bytes_expected.store(counted.bytes, Ordering::Relaxed);
+    }
+
+    fn count_level(
+        &self,
+        path: Vec<u8>,
+        place: Place,
+        buffer: &mut ListBuffer,
+        counted: &mut Counted,
+    ) -> Option<Level> {
+        let handle = Directory::open_path(&path).ok()?;
+        let mut names = Names::default();
+        handle.names(&mut names, buffer).ok()?;
+        let kept = self.kept_names(place, &path, &handle, &names);
+        let mut below = Vec::new();
+        let kept = kept.unwrap_or_else(|| (0..names.len() as u32).collect());
+        for index in kept.into_iter().map(|index| index as usize) {
+            match handle.stat(names.get(index)) {
+                Ok(stat) if stat.is(EntryKind::Directory) => below.push((index, stat.device)),
+                Ok(stat) if stat.is(EntryKind::File) && !self.options.rules.leaves_out_file(stat.size) => {
+                    counted.add(stat.size);
+                }
+                _ => {}
+            }
+        }
+        Some(Level { path, place, names, below })
+    }
+}
+
+impl Counted {
+    fn add(&mut self, bytes: u64) {
+        self.files += 1;
+        self.bytes += bytes;
+    }
+}
