@@ -67,6 +67,11 @@ impl Uploads {
         }
     }
 
+    /// Held by a thread while others wait for what it does.
+    pub fn alive(&self) -> Alive<'_> {
+        Alive(&self.shared)
+    }
+
     /// Whether who hands a pack over now must wait.
     pub fn is_full(&self) -> bool {
         self.queue.as_ref().is_some_and(Sender::is_full)
@@ -123,6 +128,18 @@ impl Drop for Uploads {
     }
 }
 
+/// Ends the run when its thread panics, so that nobody waits for what that thread was to bring.
+pub(super) struct Alive<'a>(&'a Shared);
+
+impl Drop for Alive<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(Error::new(Kind::Failed, "write packs", "").because("a thread of this run panicked"));
+            self.0.changed.notify_all();
+        }
+    }
+}
+
 impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -143,6 +160,7 @@ impl Shared {
 }
 
 fn write_packs(packs: &Receiver<Upload>, shared: &Shared) {
+    let _alive = Alive(shared);
     for (number, pieces, pack) in packs {
         let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         // After a failure the rest is let go: the run ends, and nothing names these packs.

@@ -170,6 +170,8 @@ impl Writer {
         if filling.chunks.is_empty() {
             return Ok(());
         }
+        // From the place in a pack until the pack is sent, checkpoints wait for this thread.
+        let _alive = self.uploads.alive();
         let packs = &self.packs[usize::from(tree)];
         lane.sealer.compress(&filling.raw)?;
         let place = packs.reserve(self.repo.keys())?;

@@ -1,7 +1,8 @@
 //! A checkpoint makes findable what came before it, and what comes after does not hold it up.
 
-use crate::fixture::{RENAMES, memory, open};
+use crate::fixture::{RENAMES, memory, open, options};
 use crate::golden::noise;
+use siltstone::backup::BackupOptions;
 use siltstone::error::Result;
 use siltstone::repo::WriterOptions;
 use siltstone::repo::format::{INDEX_PREFIX, PACK_BYTES};
@@ -9,12 +10,14 @@ use siltstone::seal::Compression;
 use siltstone::storage::memory::Memory;
 use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
 use siltstone::watch::Watch;
+use std::fs;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 /// Storage over a network that is slow: each pack waits until it may be written, in the order in which they came.
 struct Slow {
     inner: Memory,
+    local: bool,
     packs: Mutex<Packs>,
     changed: Condvar,
 }
@@ -23,6 +26,8 @@ struct Slow {
 struct Packs {
     come: usize,
     allowed: usize,
+    /// At this one the thread that writes it panics.
+    panics_at: Option<usize>,
 }
 
 impl Slow {
@@ -46,7 +51,7 @@ impl Storage for Slow {
         "slow".to_owned()
     }
     fn abilities(&self) -> Abilities {
-        Abilities { local: false, ..self.inner.abilities() }
+        Abilities { local: self.local, ..self.inner.abilities() }
     }
     fn put(&self, name: &str, body: Body) -> Result<Version> {
         if name.starts_with("packs/") {
@@ -54,7 +59,10 @@ impl Storage for Slow {
             let number = held.come;
             held.come += 1;
             self.changed.notify_all();
-            drop(self.changed.wait_while(held, |held| held.allowed <= number).expect("no test panics with it"));
+            let held = self.changed.wait_while(held, |held| held.allowed <= number).expect("no test panics with it");
+            let panics = held.panics_at == Some(number);
+            drop(held);
+            assert!(!panics, "a bug of ours");
         }
         self.inner.put(name, body)
     }
@@ -87,7 +95,7 @@ impl Storage for Slow {
 #[test]
 fn a_checkpoint_does_not_wait_for_packs_that_were_sent_after_it_began() {
     let inner = memory(RENAMES);
-    let slow = Arc::new(Slow { inner, packs: Mutex::default(), changed: Condvar::new() });
+    let slow = Arc::new(Slow { inner, local: false, packs: Mutex::default(), changed: Condvar::new() });
     let cache = tempfile::tempdir().expect("a folder");
     let repo = open(slow.clone(), cache.path()).expect("it opens");
     let options =
@@ -113,4 +121,24 @@ fn a_checkpoint_does_not_wait_for_packs_that_were_sent_after_it_began() {
     });
     writer.abandon().expect("it ends");
     assert_eq!(slow.list(INDEX_PREFIX).expect("listed").len(), 2);
+}
+
+#[test]
+fn a_thread_that_panics_ends_the_run_instead_of_being_waited_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = folder.path().join("source");
+    fs::create_dir(&source).expect("made");
+    for number in 0..20 {
+        fs::write(source.join(number.to_string()), noise(2 << 20, number)).expect("written");
+    }
+    for local in [false, true] {
+        let packs = Packs { allowed: usize::MAX, panics_at: Some(1), ..Packs::default() };
+        let slow = Slow { inner: memory(RENAMES), local, packs: Mutex::new(packs), changed: Condvar::new() };
+        let repo = open(Arc::new(slow), &folder.path().join(format!("cache{local}"))).expect("it opens");
+        let options = BackupOptions { readers: Some(2), memory_bytes: 64 << 20, ..options(&source) };
+        let (told, ended) = crossbeam_channel::bounded(1);
+        std::thread::spawn(move || told.send(repo.backup(options, &Watch::silent()).map(|_| ())));
+        let result = ended.recv_timeout(Duration::from_secs(60)).expect("it does not wait for ever");
+        assert!(result.expect_err("a pack is missing").to_string().contains("panicked"), "{local}");
+    }
 }
