@@ -6,7 +6,7 @@ use crate::backup::walk::{Folder, add};
 use crate::backup::{Run, detect};
 use crate::chunk::ContentKind;
 use crate::disk::stat::fstat;
-use crate::disk::{Directory, Stat, flags, open, xattr};
+use crate::disk::{Directory, PageBuffer, Stat, flags, open, xattr};
 use crate::entry::{CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Xattr};
 use crate::error::{Error, Kind, Result};
 use crate::repo::list::ListWriter;
@@ -42,7 +42,7 @@ struct Linked {
 
 thread_local! {
     /// Reused from file to file: a small file costs open, read, stat, close.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static BUFFER: RefCell<PageBuffer> = RefCell::default();
 }
 
 impl<'a> Run<'a> {
@@ -95,7 +95,7 @@ impl<'a> Run<'a> {
         scope: &Scope<'s>,
         fd: &OwnedFd,
         (name, stat): (&CStr, &mut Stat),
-        buffer: &mut Vec<u8>,
+        buffer: &mut PageBuffer,
         path: &dyn Fn() -> Vec<u8>,
     ) -> Result<Option<Entry>> {
         if stat.size >= SHOWN_BYTES_MIN {
@@ -240,10 +240,9 @@ impl<'a> Run<'a> {
     /// A stream to its end, into `entry`; its producer's failure is an error.
     pub(super) fn read_stream(&self, name: &[u8], source: impl Read, entry: &mut Entry) -> Result<()> {
         let reading = Streamed { name, source, watch: self.watch, warned: false };
-        let (content, bytes) = self
-            .readers
-            .pool
-            .in_place_scope(|scope| self.read_content(scope, reading, ContentKind::Dump, u64::MAX, &mut Vec::new()))?;
+        let (content, bytes) = self.readers.pool.in_place_scope(|scope| {
+            self.read_content(scope, reading, ContentKind::Dump, u64::MAX, &mut PageBuffer::default())
+        })?;
         entry.content = content;
         entry.size = bytes;
         Ok(())
@@ -257,7 +256,7 @@ impl<'a> Run<'a> {
         mut from: impl Bytes,
         kind: ContentKind,
         expected: u64,
-        buffer: &mut Vec<u8>,
+        buffer: &mut PageBuffer,
     ) -> Result<(Content, u64)> {
         let writer = self.writer.as_ref().expect("content is read only when it is stored");
         let (chunker, lane) = (self.repo.chunker(), self.lane());
@@ -265,7 +264,7 @@ impl<'a> Run<'a> {
         // One byte more than expected, so that one read tells whether the file has grown.
         let wanted = usize::try_from(expected).unwrap_or(usize::MAX).saturating_add(1).clamp(4096, READ_BYTES + max);
         if buffer.len() < wanted {
-            buffer.resize(wanted, 0);
+            *buffer = PageBuffer::new(wanted.max(READ_BYTES));
         }
         let mut list = ListWriter::default();
         let mut store_list = |bytes: Vec<u8>| writer.store_tree(lane, &bytes).map_err(ours);

@@ -5,6 +5,7 @@
 
 use crate::backup::Run;
 use crate::chunk::ContentKind;
+use crate::disk::PageBuffer;
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use rayon::Scope;
@@ -23,7 +24,7 @@ struct Shared {
     /// Tasks that were put into the pool and have not found themselves without work yet.
     helpers: usize,
     held: bool,
-    spare: Vec<Vec<u8>>,
+    spare: Vec<PageBuffer>,
 }
 
 /// What is to be done with one part of a batch.
@@ -35,7 +36,7 @@ pub(super) enum Part {
 }
 
 struct Batch {
-    bytes: RwLock<Vec<u8>>,
+    bytes: RwLock<PageBuffer>,
     filled: usize,
     parts: Vec<Part>,
     progress: Mutex<Progress>,
@@ -74,7 +75,7 @@ impl Batch {
         Some(part)
     }
 
-    fn bytes(&self) -> RwLockReadGuard<'_, Vec<u8>> {
+    fn bytes(&self) -> RwLockReadGuard<'_, PageBuffer> {
         self.bytes.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -160,9 +161,9 @@ pub(super) struct Hold<'a>(&'a Crew);
 
 impl<'a> Hold<'a> {
     /// A buffer of this length with anything in it.
-    pub fn buffer(&self, length: usize) -> Vec<u8> {
+    pub fn buffer(&self, length: usize) -> PageBuffer {
         let spare = locked(&self.0.0).spare.pop();
-        spare.filter(|buffer| buffer.len() == length).unwrap_or_else(|| vec![0; length])
+        spare.filter(|buffer| buffer.len() == length).unwrap_or_else(|| PageBuffer::new(length))
     }
 
     /// Lets everybody work on these bytes; at once where `first` is set, else when what came before is done.
@@ -170,7 +171,7 @@ impl<'a> Hold<'a> {
         &self,
         run: &'s Run<'_>,
         scope: &Scope<'s>,
-        bytes: Vec<u8>,
+        bytes: PageBuffer,
         filled: usize,
         parts: Vec<Part>,
         first: bool,
@@ -217,7 +218,7 @@ pub(super) struct Placed<'a> {
 
 impl Placed<'_> {
     /// Works on it until all is done; gives the bytes too.
-    pub fn finish(self, run: &Run) -> Result<(Vec<u8>, Done)> {
+    pub fn finish(self, run: &Run) -> Result<(PageBuffer, Done)> {
         while let Some(part) = self.batch.claim() {
             self.batch.perform(run, part);
         }
@@ -236,7 +237,7 @@ impl Placed<'_> {
         Ok(done.ids)
     }
 
-    fn take_bytes(&self) -> Vec<u8> {
+    fn take_bytes(&self) -> PageBuffer {
         std::mem::take(&mut self.batch.bytes.write().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -1,5 +1,6 @@
 //! Give an entry its content and its metadata, with as few system calls as the kernel allows.
 
+use super::buffer::WRITE_BYTES_MAX;
 use super::flags::set_flags;
 use super::owner::Owners;
 use super::read_dir::Directory;
@@ -72,7 +73,7 @@ impl From<&Stat> for Current {
 pub fn write_all_at(fd: impl AsFd, mut bytes: &[u8], mut offset: u64) -> Result<()> {
     let fd = fd.as_fd();
     while !bytes.is_empty() {
-        match rustix::io::pwrite(fd, bytes, offset) {
+        match rustix::io::pwrite(fd, &bytes[..bytes.len().min(WRITE_BYTES_MAX)], offset) {
             Ok(0) => return Err(refused("write", b"", Errno::IO)),
             Ok(count) => {
                 bytes = &bytes[count..];

@@ -4,6 +4,7 @@
 //! nobody who swaps a directory for a symbolic link meanwhile leads us elsewhere.
 
 pub mod apply;
+pub mod buffer;
 pub mod create;
 pub mod device;
 pub mod flags;
@@ -18,6 +19,7 @@ pub mod whole;
 pub mod xattr;
 
 pub use apply::{ApplyOptions, Current, Loss, Subject, apply_metadata};
+pub use buffer::{PageBuffer, WRITE_BYTES_MAX};
 pub use create::Target;
 pub use owner::Owners;
 pub use read_dir::{Directory, ListBuffer, Names};

@@ -1,12 +1,13 @@
 //! Objects as files below a folder: written whole under a temporary name, synced, then renamed.
 
+use crate::disk::WRITE_BYTES_MAX;
 use crate::error::{Error, Kind, Result};
 use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{IoSlice, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -160,21 +161,7 @@ fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
 }
 
 fn write_pieces(file: &mut File, body: &Body) -> std::io::Result<()> {
-    const AT_ONCE: usize = 64;
-    for pieces in body.0.chunks(AT_ONCE) {
-        let mut slices: Vec<IoSlice> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-        let mut rest = slices.as_mut_slice();
-        IoSlice::advance_slices(&mut rest, 0);
-        while !rest.is_empty() {
-            match file.write_vectored(rest) {
-                Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
-                Ok(count) => IoSlice::advance_slices(&mut rest, count),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(())
+    body.0.iter().flat_map(|piece| piece.chunks(WRITE_BYTES_MAX)).try_for_each(|bytes| file.write_all(bytes))
 }
 
 /// Moves a file in one step, never onto another.
