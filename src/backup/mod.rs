@@ -452,7 +452,11 @@ impl<'a> Run<'a> {
             return Ok(report);
         }
         self.watch.stage("committing");
-        writer.checkpoint(|| self.write_state(noted))?;
+        if let Err(error) = writer.checkpoint(|| self.write_state(noted)) {
+            // Nothing is left to save; the error that ended the run is what the caller must see.
+            let _best_effort = writer.withdraw();
+            return Err(error);
+        }
         totals.bytes_new = writer.bytes_new.load(std::sync::atomic::Ordering::Relaxed);
         totals.bytes_stored = writer.bytes_stored();
         report.totals = totals;

@@ -268,7 +268,11 @@ impl Writer {
     /// The commit: after it the snapshot exists, for everybody and for good. Gives the name of its object, and what
     /// went wrong in moving it to its place, which whoever lists snapshots does again.
     pub fn commit(self, snapshot: &Snapshot) -> Result<(String, Option<Error>)> {
-        self.checkpoint(|| ())?;
+        if let Err(error) = self.checkpoint(|| ()) {
+            // Nothing is left to save; the error that ended the run is what the caller must see.
+            let _best_effort = self.withdraw();
+            return Err(error);
+        }
         let name = snapshot_name(&snapshot.started.compact()?, &snapshot.id);
         let body = seal_object(self.repo.keys(), Audience::Readers, SNAPSHOT_PURPOSE, &snapshot.encode())?;
         let (storage, keys) = (self.repo.storage(), self.repo.keys());

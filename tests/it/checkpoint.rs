@@ -124,6 +124,21 @@ fn a_checkpoint_does_not_wait_for_packs_that_were_sent_after_it_began() {
 }
 
 #[test]
+fn a_run_whose_last_pack_fails_does_not_look_like_one_that_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = folder.path().join("source");
+    fs::create_dir(&source).expect("made");
+    fs::write(source.join("file"), noise(100_000, 1)).expect("written");
+    let packs = Packs { allowed: usize::MAX, panics_at: Some(0), ..Packs::default() };
+    let slow = Slow { inner: memory(RENAMES), local: true, packs: Mutex::new(packs), changed: Condvar::new() };
+    let slow = Arc::new(slow);
+    let repo = open(slow.clone(), &folder.path().join("cache")).expect("it opens");
+    repo.backup(options(&source), &Watch::silent()).expect_err("its only pack is missing");
+    let pending = slow.list("pending/").expect("listed");
+    assert!(pending.is_empty(), "{pending:?}");
+}
+
+#[test]
 fn a_thread_that_panics_ends_the_run_instead_of_being_waited_for() {
     let folder = tempfile::tempdir().expect("a folder");
     let source = folder.path().join("source");
