@@ -4,8 +4,9 @@
 use crate::backup::Run;
 use crate::backup::nested::Place;
 use crate::disk::stat::stat_path;
-use crate::disk::{Directory, ListBuffer, Names};
+use crate::disk::{Directory, ListBuffer, Names, Stat};
 use crate::entry::EntryKind;
+use crate::source::Rules;
 use crossbeam_channel::{Receiver, TryRecvError};
 use std::sync::atomic::Ordering;
 
@@ -35,8 +36,8 @@ impl Run<'_> {
             if stat.is(EntryKind::Directory) {
                 let place = self.place_below(Place::source(device.unwrap_or(stat.device)), &path, stat.device);
                 levels.extend(place.and_then(|place| self.count_level(path, place, &mut buffer, &mut counted)));
-            } else if stat.is(EntryKind::File) {
-                counted.add(stat.size);
+            } else {
+                counted.add(&stat, &self.options.rules);
             }
             while let Some(level) = levels.last_mut() {
                 if is_done.try_recv() == Err(TryRecvError::Disconnected) || self.watch.cancel.is_cancelled() {
@@ -72,10 +73,8 @@ impl Run<'_> {
         for index in kept.into_iter().map(|index| index as usize) {
             match handle.stat(names.get(index)) {
                 Ok(stat) if stat.is(EntryKind::Directory) => below.push((index, stat.device)),
-                Ok(stat) if stat.is(EntryKind::File) && !self.options.rules.leaves_out_file(stat.size) => {
-                    counted.add(stat.size);
-                }
-                _ => {}
+                Ok(stat) => counted.add(&stat, &self.options.rules),
+                Err(_) => {}
             }
         }
         Some(Level { path, place, names, below })
@@ -83,8 +82,11 @@ impl Run<'_> {
 }
 
 impl Counted {
-    fn add(&mut self, bytes: u64) {
-        self.files += 1;
-        self.bytes += bytes;
+    /// Counts a file, unless the rules leave it out; nothing else has a size.
+    fn add(&mut self, stat: &Stat, rules: &Rules) {
+        if stat.is(EntryKind::File) && !rules.leaves_out_file(stat.size) {
+            self.files += 1;
+            self.bytes += stat.size;
+        }
     }
 }
