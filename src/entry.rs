@@ -118,6 +118,9 @@ pub struct Entry {
     pub device: (u32, u32),
     /// Entries of one snapshot with the same number are names of one inode; 0 stands alone.
     pub link_group: u64,
+    /// Of a directory: its source held more than what was saved of it (not entered, not readable, filtered). A restore
+    /// must not conclude from a name's absence that the source did not have it.
+    pub is_partial: bool,
 }
 
 impl Entry {
@@ -133,6 +136,7 @@ impl Entry {
             target: Vec::new(),
             device: (0, 0),
             link_group: 0,
+            is_partial: false,
         }
     }
 

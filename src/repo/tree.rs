@@ -122,6 +122,12 @@ const EXTRA_LINKS: u8 = 4;
 const EXTRA_XATTRS: u8 = 8;
 const EXTRA_HOLES: u8 = 16;
 const EXTRA_FLAGS: u8 = 32;
+/// A list of tagged values, of which a reader skips those that it does not know.
+const EXTRA_TAGS: u8 = 64;
+const EXTRAS_KNOWN: u8 = 127;
+
+/// The entry is a directory of which not everything was saved; its value is empty.
+const TAG_PARTIAL: u64 = 1;
 
 const CONTENT_EMPTY: u8 = 0;
 const CONTENT_INLINE: u8 = 1;
@@ -223,6 +229,7 @@ fn extras_of(entry: &Entry) -> u8 {
     set(EXTRA_XATTRS, !entry.meta.xattrs.is_empty());
     set(EXTRA_HOLES, !entry.holes.is_empty());
     set(EXTRA_FLAGS, entry.meta.flags != 0);
+    set(EXTRA_TAGS, entry.is_partial);
     extras
 }
 
@@ -256,6 +263,11 @@ fn put_extras(bytes: &mut Vec<u8>, entry: &Entry) {
     }
     if extras & EXTRA_FLAGS != 0 {
         bytes.put_number(u64::from(entry.meta.flags));
+    }
+    if extras & EXTRA_TAGS != 0 {
+        bytes.put_number(1);
+        bytes.put_number(TAG_PARTIAL);
+        bytes.put_bytes(b"");
     }
 }
 
@@ -370,6 +382,9 @@ fn take_owners(take: &mut Take, entries: &mut [Entry]) -> Result<()> {
 }
 
 fn take_extras(take: &mut Take, entry: &mut Entry, extras: u8) -> Result<()> {
+    if extras & !EXTRAS_KNOWN != 0 {
+        return Err(take.bad("an entry has an extra that this program does not know: use a newer version of silt"));
+    }
     if extras & EXTRA_TARGET != 0 {
         entry.target = take.bytes()?.to_vec();
         if entry.target.len() > PATH_BYTES_MAX || entry.target.contains(&0) {
@@ -412,6 +427,29 @@ fn take_extras(take: &mut Take, entry: &mut Entry, extras: u8) -> Result<()> {
     if extras & EXTRA_FLAGS != 0 {
         entry.meta.flags = take.number_to(u64::from(u32::MAX))? as u32;
     }
+    if extras & EXTRA_TAGS != 0 {
+        take_tags(take, entry)?;
+    }
+    Ok(())
+}
+
+/// Tags rise strictly, so that each value has one place. Unknown tags are skipped.
+fn take_tags(take: &mut Take, entry: &mut Entry) -> Result<()> {
+    let mut last = None;
+    for _ in 0..take.count(2)? {
+        let tag = take.number()?;
+        let value = take.bytes()?;
+        if last.is_some_and(|last| tag <= last) {
+            return Err(take.bad("the tags of an entry are out of order"));
+        }
+        last = Some(tag);
+        if tag == TAG_PARTIAL {
+            if !value.is_empty() || !entry.is_directory() {
+                return Err(take.bad("a mark of a partial directory is malformed"));
+            }
+            entry.is_partial = true;
+        }
+    }
     Ok(())
 }
 
@@ -449,4 +487,47 @@ fn take_contents(take: &mut Take, entries: &mut [Entry], contents: &[u8]) -> Res
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(name: &str, is_partial: bool) -> Entry {
+        Entry { is_partial, ..Entry::new(name, EntryKind::Directory) }
+    }
+
+    #[test]
+    fn the_mark_of_a_partial_directory_comes_back() {
+        let entries = vec![directory("a", true), directory("b", false), Entry::new("c", EntryKind::File)];
+        assert_eq!(decode_page(&encode_entries(&entries)).unwrap(), Page::Entries(entries));
+    }
+
+    /// A page of one directory whose tagged values are these bytes.
+    fn page_with_tags(tags: &[u8]) -> Vec<u8> {
+        let page = encode_entries(&[directory("a", true)]);
+        let (head, _own) = page.split_at(page.len() - 3);
+        [head, tags].concat()
+    }
+
+    #[test]
+    fn unknown_tags_are_skipped_and_malformed_ones_refused() {
+        let read = |tags: &[u8]| decode_page(&page_with_tags(tags));
+        assert_eq!(read(&[1, 1, 0]).unwrap(), Page::Entries(vec![directory("a", true)]));
+        assert_eq!(read(&[2, 1, 0, 9, 2, 7, 7]).unwrap(), Page::Entries(vec![directory("a", true)]));
+        assert_eq!(read(&[1, 9, 2, 7, 7]).unwrap(), Page::Entries(vec![directory("a", false)]));
+        assert!(read(&[2, 9, 0, 1, 0]).is_err(), "out of order");
+        assert!(read(&[2, 1, 0, 1, 0]).is_err(), "twice");
+        assert!(read(&[1, 1, 1, 0]).is_err(), "a value where none belongs");
+        assert!(read(&[9, 1, 0]).is_err(), "more values than bytes");
+    }
+
+    #[test]
+    fn an_unknown_extra_is_refused() {
+        let mut page = encode_entries(&[Entry::new("a", EntryKind::File)]);
+        let extras = page.len() - 1;
+        assert_eq!(page[extras], 0);
+        page[extras] = 128;
+        assert!(decode_page(&page).is_err());
+    }
 }

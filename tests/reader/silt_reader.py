@@ -409,6 +409,7 @@ class Entry:
         self.name = name
         self.size, self.holes, self.xattrs, self.ids = 0, [], [], []
         self.target, self.inline, self.device, self.links, self.flags, self.depth = b"", b"", (0, 0), 0, 0, 0
+        self.partial = False
 
 
 def valid_name(name):
@@ -450,7 +451,7 @@ def take_entries(take):
             entry.size = take.number((1 << 63) - 1)
     extras = take.raw(len(entries))
     for entry, bits in zip(entries, extras):
-        check(bits < 64, "an unknown extra")
+        check(bits < 128, "an unknown extra")
         if bits & 1:
             entry.target = take.bytes()
             check(len(entry.target) <= 4096 and b"\0" not in entry.target, "an invalid target of a link")
@@ -472,6 +473,15 @@ def take_entries(take):
                 entry.holes.append((offset, length))
         if bits & 32:
             entry.flags = take.number(most)
+        if bits & 64:
+            last = -1
+            for _ in range(take.count(2)):
+                tag, value = take.number(), take.bytes()
+                check(tag > last, "the tags of an entry are out of order")
+                last = tag
+                if tag == 1:
+                    check(value == b"" and entry.kind == DIRECTORY, "a malformed mark of a partial directory")
+                    entry.partial = True
     counts = []
     for entry in entries:
         count = {0: 0, 1: 0, 3: 1, 4: 1}.get(entry.form)
