@@ -1,6 +1,7 @@
 //! Where chunks rest: what an index object says about packs, as plain data.
 
 use crate::id::{ChunkId, PackId};
+use std::collections::HashMap;
 
 /// Where a chunk rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,4 +55,34 @@ pub struct FrameContents {
     pub raw: u32,
     /// Chunks and their lengths, one behind the other from the start of the raw frame.
     pub chunks: Vec<(ChunkId, u32)>,
+}
+
+/// The packs that a listing of the storage showed, with their sizes in bytes. A pack that is listed with another size than
+/// the index says is as good as missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PackSizes(HashMap<PackId, u64>);
+
+impl PackSizes {
+    pub fn insert(&mut self, pack: PackId, bytes: u64) {
+        self.0.insert(pack, bytes);
+    }
+
+    /// Whether the pack is listed with exactly this size.
+    pub fn has(&self, pack: &PackId, bytes: u64) -> bool {
+        self.0.get(pack) == Some(&bytes)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<(PackId, u64)> for PackSizes {
+    fn from_iter<I: IntoIterator<Item = (PackId, u64)>>(packs: I) -> Self {
+        PackSizes(packs.into_iter().collect())
+    }
 }

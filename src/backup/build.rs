@@ -7,11 +7,13 @@ use crate::backup::page::Item;
 use crate::backup::previous::OldEntries;
 use crate::backup::walk::{Folder, add, take_back};
 use crate::backup::{Run, TROUBLED};
+use crate::cache::Change;
 use crate::disk::Stat;
 use crate::entry::{Content, Entry, EntryKind, Time};
 use rayon::Scope;
 use std::ffi::CStr;
 use std::ops::Range;
+use std::sync::atomic::AtomicU64;
 
 /// Bytes in files that make a part of a page; with the file that passes them.
 const PART_BYTES: u64 = 4 << 20;
@@ -24,9 +26,32 @@ pub(super) struct OldParts {
 }
 
 impl OldParts {
+    /// Files that runs which did not commit saw removed.
+    pub fn files_removed(&self) -> u64 {
+        self.old.files_removed
+    }
+
     pub fn part(&self, number: usize) -> (&OldEntries, Range<usize>) {
         (&self.old, self.bounds[number]..self.bounds[number + 1])
     }
+}
+
+/// What is known of an entry from before.
+pub(super) struct Known<'a> {
+    entry: &'a Entry,
+    /// Of its stat; none where only its tree is known.
+    number: Option<u64>,
+    /// How it differs from the last snapshot, if that was counted by a run that did not commit.
+    change: Change,
+    /// What it names is known to be stored.
+    is_trusted: bool,
+}
+
+/// What came of building a part of a page, beside its entries.
+pub(super) struct Built {
+    /// An entry must be looked at again next time.
+    pub look_again: bool,
+    pub files_removed: u64,
 }
 
 /// Splits what is in a page into parts: at least one, and none empty but the only one.
@@ -57,8 +82,7 @@ impl<'a> Run<'a> {
         OldParts { old, bounds }
     }
 
-    /// Builds the entries of a part of a page, reading what changed. `old` is what was in its place. Says whether any
-    /// must be looked at again next time.
+    /// Builds the entries of a part of a page, reading what changed. `old` is what was in its place.
     pub(super) fn build_entries<'s>(
         &'s self,
         scope: &Scope<'s>,
@@ -66,23 +90,29 @@ impl<'a> Run<'a> {
         (old, range): (&OldEntries, Range<usize>),
         items: &mut [Item],
         seen: Time,
-    ) -> bool {
+    ) -> Built {
         let compare = self.options.comparison;
         let mut look_again = false;
+        let mut removed = 0;
         let mut matched = range.start;
         for item in items.iter_mut() {
             if self.is_over() {
-                return true;
+                return Built { look_again: true, files_removed: removed };
             }
             let name = folder.name(item.index);
             let known =
                 old.entries[matched..range.end].binary_search_by(|entry| entry.name.as_slice().cmp(name.to_bytes()));
-            self.count_removed(old, matched, known.unwrap_or_else(|at| at));
+            removed += self.count_removed(old, matched, known.unwrap_or_else(|at| at));
             let known = match known {
                 Ok(at) => {
                     let at = matched + at;
                     matched = at + 1;
-                    Some((&old.entries[at], old.stats.get(at).copied()))
+                    Some(Known {
+                        entry: &old.entries[at],
+                        number: old.stats.get(at).copied(),
+                        change: old.change(at),
+                        is_trusted: old.is_trusted,
+                    })
                 }
                 Err(at) => {
                     matched += at;
@@ -98,18 +128,20 @@ impl<'a> Run<'a> {
                 item.number = 0;
             }
         }
-        self.count_removed(old, matched, range.end - matched);
-        look_again
+        removed += self.count_removed(old, matched, range.end - matched);
+        Built { look_again, files_removed: removed }
     }
 
-    fn count_removed(&self, old: &OldEntries, from: usize, count: usize) {
-        for entry in &old.entries[from..from + count] {
-            let files = match &entry.content {
-                Content::Tree(tree) => self.count_files(tree),
-                _ => u64::from(entry.kind == EntryKind::File),
-            };
-            add(&self.counts.files_removed, files);
-        }
+    /// Counts files that are no more; those that no snapshot has were never there.
+    fn count_removed(&self, old: &OldEntries, from: usize, count: usize) -> u64 {
+        let gone = (from..from + count).filter(|at| old.change(*at) != Change::New).map(|at| &old.entries[at]);
+        let files = gone.map(|entry| match &entry.content {
+            Content::Tree(tree) => self.count_files(tree),
+            _ => u64::from(entry.kind == EntryKind::File),
+        });
+        let files = files.sum();
+        add(&self.counts.files_removed, files);
+        files
     }
 
     pub(super) fn build_entry<'s>(
@@ -117,19 +149,20 @@ impl<'a> Run<'a> {
         scope: &Scope<'s>,
         folder: &Folder,
         item: &mut Item,
-        known: Option<(&Entry, Option<u64>)>,
+        known: Option<Known>,
     ) -> Option<Entry> {
         let name = folder.name(item.index);
-        let same_kind = known.filter(|(old, _)| item.stat.kind == Some(old.kind));
+        let same_kind = known.as_ref().filter(|known| item.stat.kind == Some(known.entry.kind));
         let is_file = item.stat.is(EntryKind::File);
-        if let Some((old, Some(number))) = same_kind
-            && number != 0
-            && number == item.number
+        if let Some(old) = same_kind
+            && old.number.is_some_and(|number| number != 0 && number == item.number)
+            && self.holds_what(old)
         {
+            item.change = old.change;
             if is_file {
-                self.count_file(&self.counts.files_unchanged, item.stat.size);
+                self.count_file(self.counter(old.change), item.stat.size);
             }
-            return Some(old.clone());
+            return Some(old.entry.clone());
         }
         if !is_file {
             let entry = self.build_special(folder, name, &item.stat);
@@ -139,19 +172,26 @@ impl<'a> Run<'a> {
             return entry;
         }
         // Without stats from before, size and time have to do; metadata is read anew.
-        let content = same_kind.filter(|(old, number)| {
-            number.is_none() && old.size == item.stat.size && old.meta.modified == item.stat.modified
-        });
+        let is_same = |old: &&Known| {
+            old.number.is_none()
+                && old.entry.size == item.stat.size
+                && old.entry.meta.modified == item.stat.modified
+                && self.holds_what(old)
+        };
+        let content = same_kind.filter(is_same);
+        item.change = match (content, &known) {
+            (Some(old), _) => old.change,
+            (None, Some(old)) if old.change != Change::New => Change::Changed,
+            (None, _) => Change::New,
+        };
         let entry = match content {
-            Some((old, _)) => self.describe_file(folder, name, &item.stat, old),
+            Some(old) => self.describe_file(folder, name, &item.stat, old.entry),
             None if self.writer.is_none() => Some(self.would_read(name, &item.stat)),
             None => self.read_file(scope, folder, name, &mut item.stat),
         };
-        let counter = match (&entry, &content, known) {
-            (None, _, _) => &self.counts.files_unread,
-            (_, Some(_), _) => &self.counts.files_unchanged,
-            (_, None, Some(_)) => &self.counts.files_changed,
-            (_, None, None) => &self.counts.files_new,
+        let counter = match &entry {
+            Some(_) => self.counter(item.change),
+            None => &self.counts.files_unread,
         };
         let is_counted = content.is_none() && self.writer.is_some();
         // What was read is counted already, piece by piece.
@@ -161,6 +201,29 @@ impl<'a> Run<'a> {
         take_back(&self.counts.bytes, item.stat.size);
         add(&self.counts.bytes, entry.as_ref().map_or(0, |entry| entry.size));
         entry
+    }
+
+    /// Whether the repository holds what an old entry names: only then can it be used again.
+    fn holds_what(&self, old: &Known) -> bool {
+        if old.is_trusted {
+            return true;
+        }
+        let is_stored = self.is_stored(old.entry).unwrap_or_else(|error| {
+            self.fail(error);
+            false
+        });
+        if !is_stored {
+            self.note_damage();
+        }
+        is_stored
+    }
+
+    pub(super) fn counter(&self, change: Change) -> &AtomicU64 {
+        match change {
+            Change::Unchanged => &self.counts.files_unchanged,
+            Change::New => &self.counts.files_new,
+            Change::Changed => &self.counts.files_changed,
+        }
     }
 
     /// In a dry run: counts what a backup would read. Of names of one inode it reads the first.
@@ -176,7 +239,7 @@ impl<'a> Run<'a> {
         entry
     }
 
-    pub(super) fn count_file(&self, counter: &std::sync::atomic::AtomicU64, size: u64) {
+    pub(super) fn count_file(&self, counter: &AtomicU64, size: u64) {
         add(counter, 1);
         add(&self.watch.progress.files_done, 1);
         add(&self.watch.progress.bytes_done, size);

@@ -6,21 +6,25 @@ mod bytes;
 mod content;
 mod crew;
 mod detect;
+mod heal;
 mod large;
 mod nested;
 mod page;
 mod previous;
 mod readers;
 mod scan;
+mod stored;
 mod walk;
 
 pub use detect::Comparison;
+pub use heal::Healing;
 
 use crate::backup::readers::Readers;
-use crate::cache::State;
+use crate::cache::{State, StateChanges};
 use crate::disk::Owners;
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
+use crate::id::IndexId;
 use crate::id::SnapshotId;
 use crate::repo::snapshot::TROUBLES_MAX;
 use crate::repo::{PathText, Repository, Snapshot, SnapshotSource, Stamp, Totals, Trouble, Writer, WriterOptions};
@@ -126,6 +130,8 @@ pub struct BackupReport {
     pub troubles_count: u64,
     /// Sockets, which cannot be saved and need not be.
     pub sockets: u64,
+    /// What was healed, if the repository had lost something.
+    pub healing: Option<Healing>,
     pub duration: Duration,
 }
 
@@ -147,15 +153,18 @@ impl Repository {
         options.paths = nested::fold(options.paths, options.rules.one_file_system())?;
         let input = options.input.take();
         let input_name = input.as_ref().map(|(name, _)| name.clone());
-        let state = self.open_state(&options, watch)?;
+        let state = self.open_state(&options, watch);
         let readers = Readers::start(&options)?;
         // One for each reader, and one for whoever else stores.
         let lanes = readers.most + 1;
-        let ((state, parent, compare_with_parent), writer) = self.begin(state, (&options, lanes), watch)?;
-        let mut run = Run::new(self, options, readers, writer, state, watch)?;
-        run.compare_with_parent = compare_with_parent;
+        let (choice, writer) = self.begin(state, &options, lanes, watch)?;
+        let mut run = Run::new(self, options, readers, writer, choice.state, watch)?;
+        run.compare_with_parent = choice.compare_with_parent;
         run.input_name = input_name;
-        let saved = run.save_sources(parent.as_ref(), input);
+        if choice.is_state_distrusted {
+            run.note_damage();
+        }
+        let saved = run.save_sources(choice.parent.as_ref(), input);
         let concluded = run.conclude(saved, started, begun);
         if let Err(error) = &concluded
             && error.is(Kind::Corrupt)
@@ -169,11 +178,13 @@ impl Repository {
         concluded
     }
 
-    /// Chooses what to compare with, and shows the writer; over a network both at once, as each takes some round trips.
+    /// Shows the writer, compares the local index with the repository, and then chooses what to compare the sources with:
+    /// in this order and no other, for what is removed from here on is removed knowing of this writer.
     fn begin(
         &self,
         state: Option<State>,
-        (options, lanes): (&BackupOptions, usize),
+        options: &BackupOptions,
+        lanes: usize,
         watch: &Watch,
     ) -> Result<(previous::Choice, Option<Writer>)> {
         let wanted = WriterOptions {
@@ -182,45 +193,48 @@ impl Repository {
             host: options.host.clone(),
             memory_bytes: options.memory_bytes,
         };
-        let choose = || previous::choose(self, state, options, watch);
-        if options.dry_run {
-            return Ok((choose()?, None));
+        let writer = match options.dry_run {
+            true => None,
+            false => Some(self.writer(&wanted, watch)?),
+        };
+        let check = match &writer {
+            Some(writer) => writer.check().clone(),
+            None => self.compare_index(watch)?,
+        };
+        if !check.packs_missing.is_empty() {
+            watch.notice(format!(
+                "{} packs that the index names are missing or cut short: what they held is stored again where the sources \
+                 still have it",
+                check.packs_missing.len()
+            ));
         }
-        if self.storage().abilities().local {
-            return Ok((choose()?, Some(self.writer(&wanted, watch)?)));
+        if self.index_losses() > 0 {
+            watch.notice(
+                "the repository has lost index objects that this host knew: what they named is stored again where the \
+                 sources still have it",
+            );
         }
-        let (chosen, writer) = std::thread::scope(|scope| {
-            let writer = scope.spawn(|| self.writer(&wanted, watch));
-            let chosen = choose();
-            (chosen, writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-        });
-        match (chosen, writer) {
-            (Ok(chosen), writer) => Ok((chosen, Some(writer?))),
-            (Err(error), writer) => {
-                // The error of the choice is what the caller must see.
-                let _best_effort = writer.and_then(Writer::withdraw);
-                Err(error)
+        Ok((previous::choose(self, state, &check, options, watch)?, writer))
+    }
+
+    /// The local state of these sources. Without one a backup takes longer, and that is all.
+    fn open_state(&self, options: &BackupOptions, watch: &Watch) -> Option<State> {
+        if options.paths.is_empty() {
+            return None;
+        }
+        let folder = self.cache()?.join("state").join(options.state_name());
+        let made = std::fs::create_dir_all(&folder).map_err(|error| Error::io("create", folder.display(), error));
+        match made.and_then(|()| State::open(&folder)) {
+            Ok((state, notice)) => {
+                notice.into_iter().for_each(|notice| watch.notice(notice));
+                Some(state)
+            }
+            Err(error) => {
+                watch.notice(format!("{error}: files are compared with the last snapshot instead"));
+                None
             }
         }
     }
-
-    fn open_state(&self, options: &BackupOptions, watch: &Watch) -> Result<Option<State>> {
-        if options.paths.is_empty() {
-            return Ok(None);
-        }
-        let folder = self.cache().join("state").join(options.state_name());
-        std::fs::create_dir_all(&folder).map_err(|error| Error::io("create", folder.display(), error))?;
-        let (state, notice) = State::open(&folder)?;
-        notice.into_iter().for_each(|notice| watch.notice(notice));
-        Ok(Some(state))
-    }
-}
-
-/// Rows of local state that wait until what they name is in the repository.
-#[derive(Default)]
-struct Noted {
-    rows: Vec<(crate::cache::FolderKey, crate::cache::PageRow)>,
-    removed: Vec<(crate::cache::FolderKey, Vec<u8>)>,
 }
 
 thread_local! {
@@ -249,7 +263,10 @@ struct Run<'a> {
     watch: &'a Watch,
     counts: walk::Counts,
     troubles: Mutex<Vec<Trouble>>,
-    noted: Mutex<Noted>,
+    /// Rows of local state that wait until what they name is in the repository.
+    noted: Mutex<StateChanges>,
+    /// Something that should be in the repository was not.
+    has_met_damage: std::sync::atomic::AtomicBool,
     failure: Mutex<Option<Error>>,
     links: content::Links,
 }
@@ -279,6 +296,7 @@ impl<'a> Run<'a> {
             counts: walk::Counts::default(),
             troubles: Mutex::default(),
             noted: Mutex::default(),
+            has_met_damage: std::sync::atomic::AtomicBool::new(false),
             failure: Mutex::default(),
             links: content::Links::default(),
         })
@@ -287,7 +305,7 @@ impl<'a> Run<'a> {
     /// Walks all paths and reads all streams; gives the root of the snapshot's tree.
     fn save_sources(&self, parent: Option<&Snapshot>, input: Option<(Vec<u8>, Input)>) -> Result<crate::id::ChunkId> {
         let known = parent.map(|parent| (parent.totals.files, parent.totals.bytes));
-        let known = known.or_else(|| self.state.as_ref()?.base_size());
+        let known = known.or_else(|| self.state.as_ref()?.last_size());
         if let Some((files, bytes)) = known {
             let progress = &self.watch.progress;
             progress.files_expected.store(files, std::sync::atomic::Ordering::Relaxed);
@@ -368,21 +386,21 @@ impl<'a> Run<'a> {
 
     fn checkpoint(&self, writer: &Writer) -> Result<()> {
         let noted = std::mem::take(&mut *self.noted());
-        writer.checkpoint(|| self.write_state(noted))
+        writer.checkpoint(|own| self.write_state(noted, own))
     }
 
-    /// Local state is a cache: that it cannot be written costs the next run time, not this one its success.
-    fn write_state(&self, noted: Noted) {
-        if noted.rows.is_empty() && noted.removed.is_empty() {
-            return;
-        }
-        let Some(state) = &self.state else { return };
-        if let Err(error) = state.write(noted.rows, noted.removed) {
+    /// Local state is a cache: that it cannot be written costs the next run time, not this one its success. `own` are index
+    /// objects that the local index may not know yet.
+    fn write_state(&self, noted: StateChanges, own: &[IndexId]) {
+        let Some(state) = self.state.as_ref().filter(|_| !noted.is_empty()) else { return };
+        let mut relied = self.repo.index_objects();
+        relied.extend(own);
+        if let Err(error) = state.write(noted, &relied) {
             self.watch.notice(format!("{error}; the next backup will read more than it has to"));
         }
     }
 
-    fn noted(&self) -> std::sync::MutexGuard<'_, Noted> {
+    fn noted(&self) -> std::sync::MutexGuard<'_, StateChanges> {
         self.noted.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -424,7 +442,7 @@ impl<'a> Run<'a> {
                 // The error that ended the run is what the caller must see; this saves what can be saved.
                 let _best_effort = match error.is(Kind::Full) {
                     true => writer.withdraw(),
-                    false => writer.abandon().map(|()| self.write_state(noted)),
+                    false => writer.abandon(|own| self.write_state(noted, own)),
                 };
                 return Err(error);
             }
@@ -442,17 +460,19 @@ impl<'a> Run<'a> {
             troubles,
             troubles_count,
             sockets,
+            healing: None,
             duration: begun.elapsed(),
         };
         let Some(writer) = writer else { return Ok(report) };
         let noted = std::mem::take(&mut *self.noted());
         if self.options.skip_if_unchanged && self.unchanged.load(std::sync::atomic::Ordering::Relaxed) {
-            writer.abandon()?;
-            self.write_state(noted);
+            let view_before = self.damaged_before(&writer);
+            writer.abandon(|own| self.write_state(noted, own))?;
+            report.healing = view_before.and_then(|before| self.look_at_healing(&before, None));
             return Ok(report);
         }
         self.watch.stage("committing");
-        if let Err(error) = writer.checkpoint(|| self.write_state(noted)) {
+        if let Err(error) = writer.checkpoint(|own| self.write_state(noted, own)) {
             // Nothing is left to save; the error that ended the run is what the caller must see.
             let _best_effort = writer.withdraw();
             return Err(error);
@@ -482,19 +502,28 @@ impl<'a> Run<'a> {
         {
             self.watch.notice(error.to_string());
         }
-        let (name, unpublished) = writer.commit(&snapshot)?;
+        let view_before = self.damaged_before(&writer);
+        let (_, unpublished) = writer.commit(&snapshot)?;
         let in_place = unpublished.is_none();
         if let Some(error) = unpublished {
             self.watch
                 .notice(format!("the snapshot is committed but not yet in its place, which is done later: {error}"));
         }
         let size = (snapshot.totals.files, snapshot.totals.bytes);
-        if let Some(Err(error)) = self.state.as_ref().map(|state| state.set_base(&name, size, in_place)) {
+        if let Some(Err(error)) = self.state.as_ref().map(|state| state.set_committed(size, in_place)) {
             self.watch.notice(format!("{error}; the next backup will read more than it has to"));
         }
+        report.healing = view_before.and_then(|before| self.look_at_healing(&before, Some(&snapshot)));
         report.snapshot = Some(snapshot);
         report.duration = begun.elapsed();
         Ok(report)
+    }
+
+    /// What was stored at the start, if the repository had lost something by then and this run may have healed it.
+    fn damaged_before(&self, writer: &Writer) -> Option<crate::cache::View> {
+        let has_stored = writer.chunks_new.load(std::sync::atomic::Ordering::Relaxed) > 0;
+        let has_met_damage = self.has_met_damage.load(std::sync::atomic::Ordering::Relaxed);
+        (has_met_damage || (has_stored && writer.has_met_damage())).then(|| writer.view_before().clone())
     }
 
     fn sources(&self) -> Vec<SnapshotSource> {

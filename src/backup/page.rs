@@ -1,10 +1,10 @@
 //! One page of a directory: stat its entries, keep what did not change, read what did, store the page.
 
-use crate::backup::build::{OldParts, split};
+use crate::backup::build::{Built, OldParts, split};
 use crate::backup::previous::Previous;
 use crate::backup::walk::{Above, Folder, add, take_back};
 use crate::backup::{Run, detect};
-use crate::cache::PageRow;
+use crate::cache::{Change, PageRow};
 use crate::disk::Stat;
 use crate::entry::{Content, Entry, EntryKind, Time};
 use crate::error::{Error, Kind};
@@ -31,6 +31,8 @@ struct Work {
     /// What is in the page, in parts that different readers may build.
     parts: Vec<Vec<Item>>,
     fingerprint: [u8; 16],
+    /// Files that are no more, those included that runs which did not commit saw removed.
+    files_removed: u64,
     /// The row of the state when neither names nor stats have changed; then no entry was built.
     unchanged: Option<PageRow>,
 }
@@ -43,6 +45,8 @@ pub(super) struct Item {
     pub entry: Option<Entry>,
     /// What goes to the local state: 0 for "look again".
     pub number: u64,
+    /// How it differs from the last snapshot.
+    pub change: Change,
 }
 
 impl Page {
@@ -68,13 +72,14 @@ impl<'a> Run<'a> {
             compare.fingerprint(named, buffer)
         });
         let first_name = folder.name(folder.page_range(number).start).to_bytes();
-        let row = folder.previous.row(first_name).filter(|row| row.fingerprint == fingerprint);
+        let row =
+            folder.previous.row(first_name).filter(|row| row.fingerprint == fingerprint && self.is_row_trusted(row));
         let is_directory = |(_, item): &(usize, &Item)| item.stat.is(EntryKind::Directory);
         let directories = items.iter().enumerate().filter(is_directory);
         let directories: Vec<_> = directories.map(|(slot, item)| (slot, item.index, item.stat.device)).collect();
         self.count_items(&items);
         if let Some(row) = row {
-            self.count_unchanged(&items);
+            self.count_as_known(&items, row);
             if directories.is_empty() {
                 return self.page_done(scope, folder, number, Some(row.page));
             }
@@ -86,7 +91,7 @@ impl<'a> Run<'a> {
             number,
             left: AtomicUsize::new(directories.len() + parts.len()),
             below: Mutex::new(vec![None; parts.iter().map(Vec::len).sum()]),
-            work: Mutex::new(Work { parts, fingerprint, unchanged: row.cloned() }),
+            work: Mutex::new(Work { parts, fingerprint, files_removed: 0, unchanged: row.cloned() }),
         });
         // Pushed backwards, they are walked in the order of their names.
         for (slot, index, device) in directories.into_iter().rev() {
@@ -97,6 +102,8 @@ impl<'a> Run<'a> {
             return self.one_less(scope, &page);
         }
         let old = Arc::new(self.old_parts(folder, number, &begins));
+        page.work().files_removed = old.files_removed();
+        add(&self.counts.files_removed, old.files_removed());
         for part in (1..=begins.len()).rev() {
             let (page, old) = (page.clone(), old.clone());
             scope.spawn(move |scope| self.do_part(scope, &page, part, &old, seen));
@@ -110,9 +117,11 @@ impl<'a> Run<'a> {
             return;
         }
         let mut items = std::mem::take(&mut page.work().parts[part]);
-        let look_again = self.build_entries(scope, &page.folder, old.part(part), &mut items, seen);
+        let Built { look_again, files_removed } =
+            self.build_entries(scope, &page.folder, old.part(part), &mut items, seen);
         let mut work = page.work();
         work.parts[part] = items;
+        work.files_removed += files_removed;
         if look_again {
             work.fingerprint = [0; 16];
         }
@@ -127,21 +136,30 @@ impl<'a> Run<'a> {
         self.count_items(&items);
         let named = items.iter().map(|item| (folder.name(item.index).to_bytes(), &item.stat));
         let fingerprint = self.options.comparison.fingerprint(named, &mut Vec::new());
-        let row = folder.previous.row(folder.name(0).to_bytes()).filter(|row| row.fingerprint == fingerprint);
-        if row.is_some()
+        let row = folder.previous.row(folder.name(0).to_bytes());
+        let row = row.filter(|row| row.fingerprint == fingerprint && self.is_row_trusted(row));
+        if let Some(row) = row
             && let [entry] = self.old_entries(&folder.previous, None, None).entries.as_slice()
         {
-            self.count_unchanged(&items);
+            self.count_as_known(&items, row);
             return Ok(Some(entry.clone()));
         }
         let old = self.old_parts(folder, 0, &[]);
-        let look_again = self.build_entries(scope, folder, old.part(0), &mut items, seen);
-        let Some(Item { entry: Some(entry), number, .. }) = items.into_iter().next() else { return Ok(None) };
-        if self.state.is_some() && self.writer.is_some() {
-            let first_name = folder.name(0).to_bytes().to_vec();
+        let Built { look_again, .. } = self.build_entries(scope, folder, old.part(0), &mut items, seen);
+        let Some(Item { entry: Some(entry), number, change, .. }) = items.into_iter().next() else { return Ok(None) };
+        if let (Some(state), Some(_)) = (&self.state, &self.writer) {
             let page = store_page(std::slice::from_ref(&entry), &mut |bytes| self.store_tree(bytes))?;
-            let fingerprint = if look_again { [0; 16] } else { fingerprint };
-            let row = PageRow { first_name, fingerprint, below: [0; 16], page, stats: vec![number] };
+            let row = PageRow {
+                first_name: folder.name(0).to_bytes().to_vec(),
+                fingerprint: if look_again { [0; 16] } else { fingerprint },
+                below: [0; 16],
+                page,
+                epoch: state.epoch(),
+                run: state.run(),
+                files_removed: 0,
+                stats: vec![number],
+                changes: vec![change],
+            };
             self.noted().rows.push((folder.key, row));
         }
         Ok(Some(entry))
@@ -155,7 +173,7 @@ impl<'a> Run<'a> {
             match folder.handle.stat(name) {
                 Ok(stat) if stat.kind.is_none() => add(&self.counts.sockets, 1),
                 Ok(stat) if stat.is(EntryKind::File) && self.options.rules.leaves_out_file(stat.size) => {}
-                Ok(stat) => items.push(Item { index, stat, entry: None, number: 0 }),
+                Ok(stat) => items.push(Item { index, stat, entry: None, number: 0, change: Change::Unchanged }),
                 Err(error) if error.is(Kind::NotFound) => {
                     self.trouble(&folder.child_path(name.to_bytes()), "it vanished while its directory was read");
                 }
@@ -181,10 +199,28 @@ impl<'a> Run<'a> {
         add(&self.watch.progress.entries, items.len() as u64);
     }
 
-    fn count_unchanged(&self, items: &[Item]) {
-        let files = items.iter().filter(|item| item.stat.is(EntryKind::File));
-        let (count, bytes) = files.fold((0, 0), |(count, bytes), item| (count + 1, bytes + item.stat.size));
-        add(&self.counts.files_unchanged, count);
+    fn is_row_trusted(&self, row: &PageRow) -> bool {
+        self.state.as_ref().is_some_and(|state| state.is_trusted(row))
+    }
+
+    /// The row, if no snapshot has been committed since it was written.
+    fn uncommitted<'r>(&self, row: &'r PageRow) -> Option<&'r PageRow> {
+        self.state.as_ref().filter(|state| state.is_uncommitted(row)).map(|_| row)
+    }
+
+    /// Counts the items of a page that is as its row says: unchanged, unless the row is of a run that did not commit.
+    fn count_as_known(&self, items: &[Item], row: &PageRow) {
+        let row = self.uncommitted(row);
+        add(&self.counts.files_removed, row.map_or(0, |row| u64::from(row.files_removed)));
+        let (mut count, mut bytes, mut by_change) = (0, 0, [0; 3]);
+        for (at, item) in items.iter().enumerate().filter(|(_, item)| item.stat.is(EntryKind::File)) {
+            let change = row.and_then(|row| row.changes.get(at)).copied().unwrap_or_default();
+            by_change[change as usize] += 1;
+            (count, bytes) = (count + 1, bytes + item.stat.size);
+        }
+        for change in [Change::Unchanged, Change::New, Change::Changed] {
+            add(self.counter(change), by_change[change as usize]);
+        }
         add(&self.watch.progress.files_done, count);
         add(&self.watch.progress.bytes_done, bytes);
     }
@@ -224,7 +260,7 @@ impl<'a> Run<'a> {
         let below = detect::below(trees.iter().flatten().copied());
         let folder = &page.folder;
         let mut items: Vec<Item> = std::mem::take(&mut work.parts).into_iter().flatten().collect();
-        let mut fingerprint = work.fingerprint;
+        let (mut fingerprint, mut files_removed) = (work.fingerprint, work.files_removed);
         let mut stats: Option<Vec<u64>> = None;
         if let Some(row) = work.unchanged.take() {
             if row.below == below {
@@ -233,14 +269,15 @@ impl<'a> Run<'a> {
             let (first, next) = folder.name_range(page.number);
             let old = self.old_entries(&Previous::State(vec![row.clone()]), first, next);
             if old.entries.len() == items.len() {
-                for (item, entry) in items.iter_mut().zip(old.entries) {
+                files_removed = old.files_removed;
+                for ((item, entry), change) in items.iter_mut().zip(old.entries).zip(old.changes) {
                     item.entry = Some(entry);
+                    item.change = change;
                 }
                 stats = Some(row.stats);
             } else {
-                // The old page is not to be had any more: read everything of it anew.
-                let files = items.iter().filter(|item| item.stat.is(EntryKind::File)).count();
-                take_back(&self.counts.files_unchanged, files as u64);
+                // The old page cannot be read any more: everything of it is read anew.
+                self.take_back_known(&items, &row);
                 for item in &mut items {
                     item.number = 0;
                     item.entry = self.build_entry(scope, folder, item, None);
@@ -250,6 +287,7 @@ impl<'a> Run<'a> {
         }
         let mut entries = Vec::with_capacity(items.len());
         let mut numbers = Vec::with_capacity(items.len());
+        let mut changes = Vec::with_capacity(items.len());
         for (at, item) in items.into_iter().enumerate() {
             let Some(mut entry) = item.entry else { continue };
             if let Some(tree) = trees[at] {
@@ -257,16 +295,35 @@ impl<'a> Run<'a> {
             }
             entries.push(entry);
             numbers.push(stats.as_ref().map_or(item.number, |stats| stats[at]));
+            changes.push(item.change);
         }
         if entries.is_empty() {
             return Ok(None);
         }
         let id = store_page(&entries, &mut |bytes| self.store_tree(bytes))?;
-        let first_name = folder.name(folder.page_range(page.number).start).to_bytes().to_vec();
-        let row = PageRow { first_name, fingerprint, below, page: id, stats: numbers };
-        if self.state.is_some() && self.writer.is_some() {
+        if let (Some(state), Some(_)) = (&self.state, &self.writer) {
+            let row = PageRow {
+                first_name: folder.name(folder.page_range(page.number).start).to_bytes().to_vec(),
+                fingerprint,
+                below,
+                page: id,
+                epoch: state.epoch(),
+                run: state.run(),
+                files_removed: u32::try_from(files_removed).unwrap_or(u32::MAX),
+                stats: numbers,
+                changes,
+            };
             self.noted().rows.push((folder.key, row));
         }
         Ok(Some(id))
+    }
+
+    /// Takes back what was counted of a page as known.
+    fn take_back_known(&self, items: &[Item], row: &PageRow) {
+        let row = self.uncommitted(row);
+        for (at, _) in items.iter().enumerate().filter(|(_, item)| item.stat.is(EntryKind::File)) {
+            let change = row.and_then(|row| row.changes.get(at)).copied().unwrap_or_default();
+            take_back(self.counter(change), 1);
+        }
     }
 }

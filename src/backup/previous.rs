@@ -1,11 +1,11 @@
 //! What was saved last time: from the local state, or without one from the last snapshot's tree.
 
 use crate::backup::{BackupOptions, Run};
-use crate::cache::{FolderKey, PageRow, State};
+use crate::cache::{Change, FolderKey, PageRow, State};
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
-use crate::repo::{Repository, Snapshot, SnapshotSource};
+use crate::repo::{IndexCheck, Repository, Snapshot, SnapshotSource};
 use crate::watch::Watch;
 
 /// What is known of a directory from before.
@@ -23,6 +23,19 @@ pub(super) struct OldEntries {
     pub entries: Vec<Entry>,
     /// As many as entries, or none.
     pub stats: Vec<u64>,
+    /// How each differs from the last committed snapshot, while a run that did not commit wrote it: as many as entries, or
+    /// none.
+    pub changes: Vec<Change>,
+    /// Files that runs which did not commit saw removed.
+    pub files_removed: u64,
+    /// Everything that the entries name is known to be stored; else each has to be looked up.
+    pub is_trusted: bool,
+}
+
+impl OldEntries {
+    pub fn change(&self, at: usize) -> Change {
+        self.changes.get(at).copied().unwrap_or_default()
+    }
 }
 
 impl Previous {
@@ -48,47 +61,65 @@ impl Previous {
     }
 }
 
-/// The state, the parent, and whether the parent's tree is what we compare with.
-pub(super) type Choice = (Option<State>, Option<Snapshot>, bool);
+/// What a backup compares the sources with.
+pub(super) struct Choice {
+    pub state: Option<State>,
+    pub parent: Option<Snapshot>,
+    /// The parent's tree is what we compare with, as the local state knows nothing or must not be used.
+    pub compare_with_parent: bool,
+    /// The state was written for another content of the repository.
+    pub is_state_distrusted: bool,
+}
 
-/// Decides what to compare with: gives the state, the parent, and whether the parent's tree is what we compare with.
-/// The state is only good while the snapshot that it belongs to exists.
+/// Decides what to compare with. Must not be called before the writer has shown itself and has compared the local index
+/// with the repository: what is stored is decided by that comparison alone.
 pub(super) fn choose(
     repo: &Repository,
     state: Option<State>,
+    check: &IndexCheck,
     options: &BackupOptions,
     watch: &Watch,
 ) -> Result<Choice> {
+    let (state, is_state_distrusted) = rest_state(repo, state, check, watch);
+    let choice =
+        |state, parent, compare_with_parent| Choice { state, parent, compare_with_parent, is_state_distrusted };
     if let Some(wanted) = &options.parent {
         let found = snapshots(repo, options, watch)?.into_iter().find(|snapshot| snapshot.id == *wanted);
         let missing = || Error::new(Kind::NotFound, "compare with the snapshot", wanted);
-        return Ok((state, Some(found.ok_or_else(missing)?), true));
+        return Ok(choice(state, Some(found.ok_or_else(missing)?), true));
     }
-    let mut state = state;
-    let may_settle = !options.dry_run;
     // The listing costs nothing on this machine; over a network it is made when the last run may have left something.
-    if may_settle && (repo.storage().abilities().local || state.as_ref().is_some_and(State::is_committing)) {
+    let may_have_left = repo.storage().abilities().local || state.as_ref().is_some_and(State::is_committing);
+    if may_have_left && !options.dry_run {
         repo.settle(watch)?;
     }
-    if let Some(base) = state.as_ref().and_then(State::base) {
-        let mut is_there = repo.snapshot_names()?.contains(&base);
-        if !is_there && may_settle {
-            repo.settle(watch)?;
-            is_there = repo.snapshot_names()?.contains(&base);
-        }
-        if is_there {
-            let wants_it = options.skip_if_unchanged;
-            let parent = if wants_it { last_of_sources(repo, options, watch)? } else { None };
-            return Ok((state, parent, false));
-        }
-        watch.notice("the snapshot that the local state belongs to is gone: comparing with the last one instead");
-        // A dry run leaves it for whom it may still fit.
-        state = if options.dry_run { None } else { state.map(State::clear).transpose()? };
+    if state.as_ref().is_none_or(State::is_empty) {
+        return Ok(choice(state, last_of_sources(repo, options, watch)?, true));
     }
-    match state.as_ref().is_some_and(|state| !state.is_empty()) {
-        // A first backup was interrupted: what it finished need not be read again.
-        true => Ok((state, None, false)),
-        false => Ok((state, last_of_sources(repo, options, watch)?, true)),
+    let parent = match options.skip_if_unchanged {
+        true => last_of_sources(repo, options, watch)?,
+        false => None,
+    };
+    Ok(choice(state, parent, false))
+}
+
+/// The state, if it can be used, and whether it was written for another content of the repository.
+fn rest_state(repo: &Repository, state: Option<State>, check: &IndexCheck, watch: &Watch) -> (Option<State>, bool) {
+    let Some(mut state) = state else { return (None, false) };
+    match state.rest_on(&repo.index_objects(), &check.packs_missing) {
+        Ok(true) => (Some(state), false),
+        Ok(false) if state.is_empty() => (Some(state), false),
+        Ok(false) => {
+            watch.notice(
+                "the repository has lost something since this host's last backup (it was rolled back, or objects are \
+                 missing): what each file holds is looked up in the index",
+            );
+            (Some(state), true)
+        }
+        Err(error) => {
+            watch.notice(format!("{error}: files are compared with the last snapshot instead"));
+            (None, false)
+        }
     }
 }
 
@@ -121,6 +152,7 @@ pub(super) fn of_path(run: &Run, parent: &Snapshot, path: &[u8]) -> Result<Previ
             Ok(Some(Entry { content: Content::Tree(below), .. })) => tree = below,
             Ok(_) => return Ok(Previous::Nothing),
             Err(error) => {
+                run.note_damage();
                 run.watch.notice(format!("{error}: everything is read again"));
                 return Ok(Previous::Nothing);
             }
@@ -143,6 +175,7 @@ impl<'a> Run<'a> {
         match self.reader.directory(&tree) {
             Ok(entries) => Previous::Entries(entries),
             Err(error) => {
+                self.note_damage();
                 self.watch.notice(format!("{error}: its files are read again"));
                 Previous::Nothing
             }
@@ -166,14 +199,14 @@ impl<'a> Run<'a> {
             Previous::Nothing => OldEntries::default(),
             Previous::Entries(entries) => {
                 let entries = entries.iter().filter(|entry| inside(&entry.name)).cloned().collect();
-                OldEntries { entries, stats: Vec::new() }
+                OldEntries { entries, ..OldEntries::default() }
             }
             Previous::State(rows) => {
                 // The page in which `first` lies begins at or before it.
                 let from = first.map_or(0, |first| rows.partition_point(|row| row.first_name.as_slice() <= first));
                 let from = from.saturating_sub(usize::from(first.is_some()));
                 let to = next.map_or(rows.len(), |next| rows.partition_point(|row| row.first_name.as_slice() < next));
-                let mut old = OldEntries::default();
+                let mut old = OldEntries { is_trusted: true, ..OldEntries::default() };
                 for row in rows.get(from..to).unwrap_or_default() {
                     self.add_page(row, &inside, &mut old);
                 }
@@ -183,20 +216,35 @@ impl<'a> Run<'a> {
     }
 
     fn add_page(&self, row: &PageRow, inside: &dyn Fn(&[u8]) -> bool, old: &mut OldEntries) {
+        let Some(state) = &self.state else { return };
+        let (is_trusted, is_uncommitted) = (state.is_trusted(row), state.is_uncommitted(row));
+        old.is_trusted &= is_trusted;
+        if is_uncommitted && inside(&row.first_name) {
+            old.files_removed += u64::from(row.files_removed);
+        }
         let mut entries = Vec::new();
-        let read = self.reader.walk_pages(&row.page, 0, &mut |page| {
-            entries.extend(page);
-            Ok(())
-        });
+        // What is not stored any more need not be tried to read.
+        let read = match is_trusted || self.is_known(&row.page).unwrap_or(false) {
+            true => self.reader.walk_pages(&row.page, 0, &mut |page| {
+                entries.extend(page);
+                Ok(())
+            }),
+            false => return,
+        };
         match read {
-            Ok(()) if entries.len() == row.stats.len() => {
-                for (entry, stat) in entries.into_iter().zip(&row.stats).filter(|(entry, _)| inside(&entry.name)) {
+            Ok(()) if entries.len() == row.stats.len() && entries.len() == row.changes.len() => {
+                let known = entries.into_iter().zip(row.stats.iter().zip(&row.changes));
+                for (entry, (stat, change)) in known.filter(|(entry, _)| inside(&entry.name)) {
                     old.entries.push(entry);
                     old.stats.push(*stat);
+                    old.changes.push(if is_uncommitted { *change } else { Change::Unchanged });
                 }
             }
             Ok(()) => self.watch.notice("a page of the local state does not fit its tree: its files are read again"),
-            Err(error) => self.watch.notice(format!("{error}: its files are read again")),
+            Err(error) => {
+                self.note_damage();
+                self.watch.notice(format!("{error}: its files are read again"));
+            }
         }
     }
 

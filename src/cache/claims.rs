@@ -53,6 +53,13 @@ impl Claims {
         }
     }
 
+    /// Whether a chunk is stored, or being stored by a worker of this run; claims nothing.
+    pub fn contains(&self, id: &ChunkId) -> Result<bool> {
+        let shard = self.shard(id);
+        let is_claimed = shard.chunks.find(hash(id), |known| known.0 == *id).is_some();
+        Ok(is_claimed || shard.view.contains(id)?)
+    }
+
     /// Claims each of these in turn: faster than one by one where the index is large.
     pub fn claim_each(&self, ids: &[ChunkId]) -> Result<Vec<Claim>> {
         let Some(first) = ids.first() else { return Ok(Vec::new()) };

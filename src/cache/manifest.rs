@@ -1,13 +1,14 @@
-//! The list of a folder's index segments: which index objects each covers, as checked text.
+//! The list of a folder's index segments: which index objects each covers and which of their packs it leaves out, as
+//! checked text.
 
 use crate::error::{Error, Kind, Result};
-use crate::id::IndexId;
+use crate::id::{IndexId, PackId};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
-const FIRST_LINE: &str = "siltstone index segments 1";
+const FIRST_LINE: &str = "siltstone index segments 2";
 pub(super) const SUFFIX: &str = ".segment";
 
 /// One segment and the index objects whose chunks it knows.
@@ -15,6 +16,9 @@ pub(super) const SUFFIX: &str = ".segment";
 pub(super) struct Row {
     pub(super) name: String,
     pub(super) covers: Vec<IndexId>,
+    /// Packs that those index objects name and that were missing or of another size when the segment was made, with the
+    /// size that they should have.
+    pub(super) left_out: Vec<(PackId, u64)>,
 }
 
 /// Reads the manifest; none when there is none.
@@ -48,6 +52,9 @@ fn encode(rows: &[Row]) -> String {
         for index in &row.covers {
             writeln!(text, "index {index}").expect("writing to memory does not fail");
         }
+        for (pack, bytes) in &row.left_out {
+            writeln!(text, "without {pack} {bytes}").expect("writing to memory does not fail");
+        }
     }
     let check = blake3::hash(text.as_bytes());
     writeln!(text, "checksum {check}").expect("writing to memory does not fail");
@@ -67,8 +74,14 @@ fn decode(bytes: &[u8]) -> Option<Vec<Row>> {
     let mut rows: Vec<Row> = Vec::new();
     for line in lines {
         match line.split_once(' ')? {
-            ("segment", name) if is_name(name) => rows.push(Row { name: name.to_owned(), covers: Vec::new() }),
+            ("segment", name) if is_name(name) => {
+                rows.push(Row { name: name.to_owned(), covers: Vec::new(), left_out: Vec::new() });
+            }
             ("index", id) => rows.last_mut()?.covers.push(IndexId::from_hex(id).ok()?),
+            ("without", pack) => {
+                let (pack, bytes) = pack.split_once(' ')?;
+                rows.last_mut()?.left_out.push((PackId::from_hex(pack).ok()?, bytes.parse().ok()?));
+            }
             _ => return None,
         }
     }
@@ -93,8 +106,8 @@ mod tests {
     fn every_damaged_byte_of_a_manifest_is_noticed() {
         let name = |digit: &str| format!("{}{SUFFIX}", digit.repeat(32));
         let rows = vec![
-            Row { name: name("a"), covers: vec![IndexId([1; 32]), IndexId([2; 32])] },
-            Row { name: name("b"), covers: Vec::new() },
+            Row { name: name("a"), covers: vec![IndexId([1; 32]), IndexId([2; 32])], left_out: Vec::new() },
+            Row { name: name("b"), covers: Vec::new(), left_out: vec![(PackId([3; 32]), 1 << 40)] },
         ];
         let good = encode(&rows).into_bytes();
         assert_eq!(decode(&good), Some(rows));
@@ -111,7 +124,7 @@ mod tests {
     #[test]
     fn a_manifest_names_only_segments_of_its_own_folder() {
         for name in ["../../etc/passwd", "manifest", ".segment", "/0123456789abcdef0123456789abcde.segment"] {
-            let rows = [Row { name: name.to_owned(), covers: Vec::new() }];
+            let rows = [Row { name: name.to_owned(), covers: Vec::new(), left_out: Vec::new() }];
             assert_eq!(decode(encode(&rows).as_bytes()), None);
         }
     }

@@ -175,6 +175,16 @@ impl Segment {
         self.table(&self.at.packs).chunks_exact(PACK_BYTES)
     }
 
+    pub fn pack_count(&self) -> usize {
+        self.header.packs as usize
+    }
+
+    /// The packs that it knows, with their sizes in bytes.
+    pub(super) fn pack_sizes(&self) -> impl Iterator<Item = (PackId, u64)> {
+        let id = |row: &[u8]| PackId::from_slice(&row[..32]).expect("a row begins with 32 bytes of id");
+        self.packs().map(move |row| (id(row), u64_at(row, 48)))
+    }
+
     /// Rows of the frame table, or none when it has not that many.
     pub(super) fn frames(&self, range: Range<usize>) -> Option<&[u8]> {
         let frames = self.table(&self.at.frames);

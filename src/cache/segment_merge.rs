@@ -2,7 +2,7 @@
 
 use super::segment::Segment;
 use super::segment_layout::*;
-use super::segment_write::{SegmentWriter, Tables};
+use super::segment_write::{Place, SegmentWriter, Tables};
 use crate::error::{Error, Result};
 use crate::id::PackId;
 use std::cmp::Ordering;
@@ -14,10 +14,10 @@ use std::sync::Arc;
 /// Merges segments into a new one at `out`, whole or not at all. Of a chunk that several know, the earliest's place is
 /// kept.
 pub fn merge(inputs: &[Arc<Segment>], out: &Path) -> Result<()> {
-    merge_into(inputs, out).map(|_| ())
+    merge_into(inputs, Place::File(out.to_owned())).map(|_| ())
 }
 
-pub(super) fn merge_into(inputs: &[Arc<Segment>], out: &Path) -> Result<u64> {
+pub(super) fn merge_into(inputs: &[Arc<Segment>], out: Place) -> Result<Segment> {
     let (tables, moves) = join_tables(inputs)?;
     let mut cursors = Vec::with_capacity(inputs.len());
     let mut heap = BinaryHeap::with_capacity(inputs.len());

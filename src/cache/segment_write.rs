@@ -1,4 +1,5 @@
-//! Write segments: whole or not at all, and in bounded memory however many chunks there are.
+//! Write segments: whole or not at all, and in bounded memory however many chunks there are, unless there is no folder to
+//! write to: then a segment is built in memory.
 
 use super::segment::Segment;
 use super::segment_layout::*;
@@ -8,7 +9,7 @@ use crate::place::PackContents;
 use rayon::slice::ParallelSliceMut;
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Cursor, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter, FilterRef};
@@ -34,9 +35,38 @@ pub fn write_segment<'a>(path: &Path, packs: impl IntoIterator<Item = &'a PackCo
     Ok(())
 }
 
+/// Where a segment is written.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    /// It appears under this path when it is finished.
+    File(PathBuf),
+    Memory,
+}
+
+impl Place {
+    /// For messages.
+    fn shown(&self) -> String {
+        match self {
+            Place::File(path) => path.display().to_string(),
+            Place::Memory => "in memory".to_owned(),
+        }
+    }
+
+    fn apart(&self, what: &str) -> Place {
+        match self {
+            Place::File(path) => Place::File(named_apart(path, what)),
+            Place::Memory => Place::Memory,
+        }
+    }
+
+    fn failed(&self, error: std::io::Error) -> Error {
+        Error::io("write the index segment", self.shown(), error)
+    }
+}
+
 /// Makes one segment of any number of packs: sorts runs of bounded size, then merges them.
 pub struct Builder {
-    path: PathBuf,
+    place: Place,
     run_entries_max: usize,
     tables: Tables,
     entries: Vec<Entry>,
@@ -46,12 +76,15 @@ pub struct Builder {
 impl Builder {
     /// The segment appears under this path when it is finished.
     pub fn new(path: &Path) -> Self {
-        Builder::with_runs_of(path, RUN_ENTRIES_MAX)
+        Builder::with_runs_of(Place::File(path.to_owned()), RUN_ENTRIES_MAX)
     }
 
-    pub(super) fn with_runs_of(path: &Path, run_entries_max: usize) -> Self {
-        let path = path.to_owned();
-        Builder { path, run_entries_max, tables: Tables::default(), entries: Vec::new(), runs: Vec::new() }
+    pub(super) fn at(place: Place) -> Self {
+        Builder::with_runs_of(place, RUN_ENTRIES_MAX)
+    }
+
+    pub(super) fn with_runs_of(place: Place, run_entries_max: usize) -> Self {
+        Builder { place, run_entries_max, tables: Tables::default(), entries: Vec::new(), runs: Vec::new() }
     }
 
     pub fn push(&mut self, pack: &PackContents) -> Result<()> {
@@ -62,30 +95,31 @@ impl Builder {
         }
     }
 
-    /// Puts the segment in its place and says how many chunks it knows.
-    pub fn finish(mut self) -> Result<u64> {
+    /// Puts the segment in its place and returns it, open.
+    pub fn finish(mut self) -> Result<Segment> {
         if self.runs.is_empty() {
-            return self.write(&self.path.clone(), true);
+            return self.write(self.place.clone(), true);
         }
         if !self.tables.packs.is_empty() {
             self.end_run()?;
         }
-        merge_into(&self.runs, &self.path)
+        merge_into(&self.runs, self.place)
     }
 
     fn end_run(&mut self) -> Result<()> {
-        let path = named_apart(&self.path, "run");
-        self.write(&path, false)?;
-        let run = Segment::open(&path);
-        // The mapping keeps the bytes; without a name nobody has to clean up after a crash.
-        std::fs::remove_file(&path).map_err(|error| Error::io("remove", path.display(), error))?;
+        let place = self.place.apart("run");
+        let run = self.write(place.clone(), false);
+        if let Place::File(path) = &place {
+            // The mapping keeps the bytes; without a name nobody has to clean up after a crash.
+            std::fs::remove_file(path).map_err(|error| Error::io("remove", path.display(), error))?;
+        }
         self.runs.push(Arc::new(run?));
         Ok(())
     }
 
-    fn write(&mut self, path: &Path, for_use: bool) -> Result<u64> {
+    fn write(&mut self, place: Place, for_use: bool) -> Result<Segment> {
         self.entries.par_sort_unstable_by(Entry::order);
-        let mut writer = SegmentWriter::begin(path, self.entries.len() as u64, for_use)?;
+        let mut writer = SegmentWriter::begin(place, self.entries.len() as u64, for_use)?;
         for entry in self.entries.drain(..) {
             writer.push(&entry)?;
         }
@@ -148,11 +182,49 @@ impl Tables {
     }
 }
 
+/// What a segment's bytes go to.
+enum Sink {
+    File { file: BufWriter<File>, unfinished: Unfinished, path: PathBuf },
+    Memory(Cursor<Vec<u8>>),
+}
+
+impl Sink {
+    fn open(place: &Place) -> Result<Self> {
+        let Place::File(path) = place else { return Ok(Sink::Memory(Cursor::default())) };
+        let unfinished = Unfinished(named_apart(path, "new"));
+        let opened = OpenOptions::new().write(true).create_new(true).open(&unfinished.0);
+        let file = opened.map_err(|error| Error::io("create the index segment", unfinished.0.display(), error))?;
+        Ok(Sink::File { file: BufWriter::with_capacity(1 << 18, file), unfinished, path: path.clone() })
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match self {
+            Sink::File { file, .. } => file.write_all(bytes),
+            Sink::Memory(memory) => memory.write_all(bytes),
+        }
+    }
+
+    /// Writes the header over the place that was left for it, and ends.
+    fn complete(&mut self, header: &[u8], sync: bool) -> std::io::Result<()> {
+        match self {
+            Sink::File { file, .. } => {
+                file.seek(SeekFrom::Start(0))?;
+                file.write_all(header)?;
+                file.flush()?;
+                if sync { file.get_ref().sync_data() } else { Ok(()) }
+            }
+            Sink::Memory(memory) => {
+                memory.set_position(0);
+                memory.write_all(header)
+            }
+        }
+    }
+}
+
 /// Takes sorted entries and writes them as a segment.
 pub(super) struct SegmentWriter {
-    file: BufWriter<File>,
-    path: PathBuf,
-    unfinished: Unfinished,
+    sink: Sink,
+    place: Place,
     /// Whether it is to be looked up in and to last: then it has filters and is on the disk before it has its name.
     for_use: bool,
     shard_bits: u32,
@@ -170,18 +242,11 @@ pub(super) struct SegmentWriter {
 
 impl SegmentWriter {
     /// `expected` entries at most.
-    pub(super) fn begin(path: &Path, expected: u64, for_use: bool) -> Result<Self> {
-        let unfinished = Unfinished(named_apart(path, "new"));
-        let opened = OpenOptions::new().write(true).create_new(true).open(&unfinished.0);
-        let mut file = BufWriter::with_capacity(
-            1 << 18,
-            opened.map_err(|error| Error::io("create the index segment", unfinished.0.display(), error))?,
-        );
-        file.write_all(&[0; HEADER_BYTES]).map_err(|error| failed(path, error))?;
+    pub(super) fn begin(place: Place, expected: u64, for_use: bool) -> Result<Self> {
+        let mut sink = Sink::open(&place)?;
+        sink.write_all(&[0; HEADER_BYTES]).map_err(|error| place.failed(error))?;
         Ok(SegmentWriter {
-            file,
-            path: path.to_owned(),
-            unfinished,
+            sink,
             for_use,
             shard_bits: shard_bits_for(expected),
             salt: [unforeseen(), unforeseen()],
@@ -193,7 +258,8 @@ impl SegmentWriter {
             shards: Vec::new(),
             shard_start: 0,
             shard_keys: Vec::new(),
-            filters: Spool::new(named_apart(path, "filters")),
+            filters: Spool::new(place.apart("filters")),
+            place,
         })
     }
 
@@ -204,7 +270,7 @@ impl SegmentWriter {
                 std::cmp::Ordering::Less => {}
                 std::cmp::Ordering::Equal => return Ok(()),
                 std::cmp::Ordering::Greater => {
-                    return Err(Error::corrupt("write the index segment", self.path.display(), "entries are unsorted"));
+                    return Err(Error::corrupt("write the index segment", self.place.shown(), "entries are unsorted"));
                 }
             }
         }
@@ -228,27 +294,32 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Writes the tables and gives the file its name.
-    pub(super) fn finish(mut self, tables: &Tables) -> Result<u64> {
+    /// Writes the tables, gives the file its name and opens it.
+    pub(super) fn finish(mut self, tables: &Tables) -> Result<Segment> {
         self.end_block()?;
         while self.shards.len() / SHARD_BYTES < 1 << self.shard_bits {
             self.end_shard()?;
         }
-        self.write_tables(tables).map_err(|error| failed(&self.path, error))?;
-        std::fs::rename(&self.unfinished.0, &self.path).map_err(|error| failed(&self.path, error))?;
-        Ok(self.entries)
+        self.write_tables(tables).map_err(|error| self.place.failed(error))?;
+        match self.sink {
+            Sink::Memory(memory) => Segment::from_bytes(memory.into_inner()),
+            Sink::File { unfinished, path, .. } => {
+                std::fs::rename(&unfinished.0, &path).map_err(|error| self.place.failed(error))?;
+                Segment::open(&path)
+            }
+        }
     }
 
     fn write_tables(&mut self, tables: &Tables) -> std::io::Result<()> {
         let mut hasher = blake3::Hasher::new();
         for section in [&self.fences, &self.checks, &self.shards, &tables.packs, &tables.frames] {
             hasher.update(section);
-            self.file.write_all(section)?;
+            self.sink.write_all(section)?;
         }
-        let (file, filter_bytes) = (&mut self.file, self.filters.length);
+        let (sink, filter_bytes) = (&mut self.sink, self.filters.length);
         self.filters.drain(|piece| {
             hasher.update(piece);
-            file.write_all(piece)
+            sink.write_all(piece)
         })?;
         let header = Header {
             shard_bits: self.shard_bits,
@@ -259,19 +330,13 @@ impl SegmentWriter {
             filter_bytes,
             tables: *hasher.finalize().as_bytes(),
         };
-        self.file.seek(SeekFrom::Start(0))?;
-        self.file.write_all(&header.encode())?;
-        self.file.flush()?;
-        if self.for_use {
-            self.file.get_ref().sync_data()?;
-        }
-        Ok(())
+        self.sink.complete(&header.encode(), self.for_use)
     }
 
     fn end_block(&mut self) -> Result<()> {
         if !self.block.is_empty() {
             self.checks.extend(checksum(&self.block).to_le_bytes());
-            self.file.write_all(&self.block).map_err(|error| failed(&self.path, error))?;
+            self.sink.write_all(&self.block).map_err(|error| self.place.failed(error))?;
             self.block.clear();
         }
         Ok(())
@@ -287,7 +352,7 @@ impl SegmentWriter {
         if let Some(filter) = build_filter(&mut self.shard_keys) {
             filter.dma_copy_descriptor_to(&mut shard.descriptor);
             shard.filter_length = filter.dma_fingerprints().len() as u64;
-            self.filters.push(filter.dma_fingerprints()).map_err(|error| failed(&self.path, error))?;
+            self.filters.push(filter.dma_fingerprints()).map_err(|error| self.place.failed(error))?;
         }
         self.shards.extend(shard.encode());
         self.shard_start = self.entries;
@@ -312,26 +377,28 @@ fn build_filter(keys: &mut Vec<u64>) -> Option<BinaryFuse8> {
     keys.iter().all(|key| stored.contains(key)).then_some(filter)
 }
 
-/// Bytes that wait until the rest of the file is written.
+/// Bytes that wait until the rest of the segment is written.
 struct Spool {
-    path: PathBuf,
+    place: Place,
     memory: Vec<u8>,
     file: Option<File>,
     length: u64,
 }
 
 impl Spool {
-    fn new(path: PathBuf) -> Self {
-        Spool { path, memory: Vec::new(), file: None, length: 0 }
+    fn new(place: Place) -> Self {
+        Spool { place, memory: Vec::new(), file: None, length: 0 }
     }
 
     fn push(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.memory.extend(bytes);
         self.length += bytes.len() as u64;
-        if self.memory.len() > SPOOL_MEMORY_MAX {
+        if let Place::File(path) = &self.place
+            && self.memory.len() > SPOOL_MEMORY_MAX
+        {
             if self.file.is_none() {
-                self.file = Some(OpenOptions::new().read(true).write(true).create_new(true).open(&self.path)?);
-                std::fs::remove_file(&self.path)?;
+                self.file = Some(OpenOptions::new().read(true).write(true).create_new(true).open(path)?);
+                std::fs::remove_file(path)?;
             }
             if let Some(file) = &mut self.file {
                 file.write_all(&self.memory)?;
@@ -373,10 +440,6 @@ pub(super) fn named_apart(path: &Path, what: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn failed(path: &Path, error: std::io::Error) -> Error {
-    Error::io("write the index segment", path.display(), error)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -398,14 +461,18 @@ mod tests {
         std::fs::create_dir(&folder).map_err(|error| Error::io("create", folder.display(), error))?;
         let paths = [folder.join("runs"), folder.join("one")];
         for (path, run_entries_max) in paths.iter().zip([150, usize::MAX]) {
-            let mut builder = Builder::with_runs_of(path, run_entries_max);
+            let mut builder = Builder::with_runs_of(Place::File(path.clone()), run_entries_max);
             (0..41).try_for_each(|number| builder.push(&pack(number)))?;
-            assert_eq!(builder.finish()?, 42 * 50);
+            assert_eq!(builder.finish()?.len(), 42 * 50);
         }
+        let mut in_memory = Builder::with_runs_of(Place::Memory, 150);
+        (0..41).try_for_each(|number| in_memory.push(&pack(number)))?;
+        let in_memory = in_memory.finish()?;
         let [runs, one] = [Segment::open(&paths[0])?, Segment::open(&paths[1])?];
         for (id, _) in (0..41).flat_map(|number| pack(number).frames.remove(0).chunks) {
             assert!(runs.contains(&id)?);
             assert_eq!(runs.locate(&id)?, one.locate(&id)?);
+            assert_eq!(in_memory.locate(&id)?, one.locate(&id)?);
         }
         let left = std::fs::read_dir(&folder).map(|files| files.count()).unwrap_or_default();
         std::fs::remove_dir_all(&folder).map_err(|error| Error::io("remove", folder.display(), error))?;

@@ -6,10 +6,10 @@
 use super::manifest::{self, Row, SUFFIX, is_lost};
 use super::segment::Segment;
 use super::segment_merge::merge_into;
-use super::segment_write::{Builder, unforeseen};
+use super::segment_write::{Builder, Place, unforeseen};
 use crate::error::{Error, Result};
-use crate::id::{ChunkId, IndexId};
-use crate::place::{FramePlace, Located, PackContents};
+use crate::id::{ChunkId, IndexId, PackId};
+use crate::place::{FramePlace, Located, PackContents, PackSizes};
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::ops::Range;
@@ -91,14 +91,27 @@ impl View {
     }
 }
 
-/// The set of segments in a folder.
+/// The set of segments in a folder, or in memory where there is no folder to write to.
+///
+/// Other processes share the folder, and what they add or merge may cover index objects that this process has not seen
+/// listed. So it uses only segments that cover nothing but index objects of its own listing and hold nothing but packs of
+/// its own listing: see [`Segments::use_only`].
+#[derive(Default)]
 pub struct Segments {
-    folder: PathBuf,
+    folder: Option<PathBuf>,
+    /// What the manifest lists, as of the last time it was read.
     listed: Vec<Listed>,
+    /// What lookups ask: some of the listed ones, and some that left the list since.
+    used: Vec<Listed>,
+    /// The index objects that may be used; all while nothing was said.
+    live: Option<HashSet<IndexId>>,
+    /// The packs that are there; all while nothing was said.
+    packs: Option<PackSizes>,
     covered: HashSet<IndexId>,
     view: View,
 }
 
+#[derive(Clone)]
 struct Listed {
     row: Row,
     segment: Arc<Segment>,
@@ -109,14 +122,26 @@ impl Segments {
     /// added again.
     pub fn open(folder: &Path) -> Result<(Self, Vec<String>)> {
         std::fs::create_dir_all(folder).map_err(|error| Error::io("create the folder", folder.display(), error))?;
-        let covered = HashSet::new();
-        let mut set = Segments { folder: folder.to_owned(), listed: Vec::new(), covered, view: View::default() };
-        let notices = set.commit(|_| ())?;
+        let mut set = Segments { folder: Some(folder.to_owned()), ..Segments::default() };
+        let notices = set.commit(None, |_| ())?;
         Ok((set, notices))
     }
 
-    /// The index objects whose chunks are known here. Where the repository no longer has one of them, its chunks may be
-    /// gone too: see [`Segments::retain`].
+    /// An empty set that is kept in memory: about 45 bytes a chunk.
+    pub fn in_memory() -> Self {
+        Segments::default()
+    }
+
+    /// Goes on in memory, for when the folder cannot be written any more.
+    pub fn leave_folder(&mut self) {
+        self.folder = None;
+    }
+
+    pub fn is_in_memory(&self) -> bool {
+        self.folder.is_none()
+    }
+
+    /// The index objects whose chunks are known here, but for chunks in packs that are missing.
     pub fn covered(&self) -> &HashSet<IndexId> {
         &self.covered
     }
@@ -134,12 +159,71 @@ impl Segments {
         self.view.clone()
     }
 
-    /// Adds the chunks of these index objects.
+    /// The index objects that may be used, when that was said.
+    pub fn live(&self) -> Option<&HashSet<IndexId>> {
+        self.live.as_ref()
+    }
+
+    /// Packs that covered index objects name and that are missing or of another size.
+    pub fn left_out(&self) -> impl Iterator<Item = &PackId> {
+        self.used.iter().flat_map(|used| &used.row.left_out).map(|(pack, _)| pack)
+    }
+
+    /// Uses from now on only what covers index objects in `live` and holds packs in `packs`, and returns which of `live`
+    /// are to be added. Without `packs` the last ones count, or all where none were ever said. What may not be used leaves
+    /// the folder, too; returns whether something did.
+    pub fn use_only(&mut self, live: HashSet<IndexId>, packs: Option<PackSizes>) -> Result<bool> {
+        self.live = Some(live);
+        if packs.is_some() {
+            self.packs = packs;
+        }
+        let stale: HashSet<String> =
+            self.listed.iter().filter(|listed| !self.may_use(listed)).map(|listed| listed.row.name.clone()).collect();
+        let (live, packs) = (self.live.as_ref(), self.packs.as_ref());
+        let used_before = self.used.len();
+        self.used.retain(|used| is_usable(used, live, packs));
+        let has_lost = self.used.len() < used_before;
+        match stale.is_empty() {
+            true => self.choose_used(),
+            false => drop(self.commit(None, |rows| rows.retain(|row| !stale.contains(&row.name)))?),
+        }
+        Ok(has_lost)
+    }
+
+    /// The live index objects that nothing in use covers, in no particular order.
+    pub fn to_be_added(&self) -> Vec<IndexId> {
+        self.live.iter().flatten().filter(|index| !self.covered.contains(*index)).copied().collect()
+    }
+
+    /// Counts an index object as not live, as it vanished or is damaged.
+    pub fn forget(&mut self, index: &IndexId) {
+        if let Some(live) = &mut self.live {
+            live.remove(index);
+        }
+    }
+
+    /// Whether everything in use rests on index objects and packs that are in these.
+    pub fn rests_on(&self, live: &HashSet<IndexId>, packs: &PackSizes) -> bool {
+        self.used.iter().all(|used| {
+            used.row.covers.iter().all(|index| live.contains(index))
+                && used.segment.pack_sizes().all(|(pack, bytes)| packs.has(&pack, bytes))
+        })
+    }
+
+    fn may_use(&self, listed: &Listed) -> bool {
+        is_usable(listed, self.live.as_ref(), self.packs.as_ref())
+    }
+
+    /// Adds the chunks of these index objects, whose packs are there.
     pub fn add(&mut self, indexes: &[(IndexId, Vec<PackContents>)]) -> Result<()> {
+        if let Some(sizes) = &mut self.packs {
+            indexes.iter().flat_map(|(_, packs)| packs).for_each(|pack| sizes.insert(pack.pack, pack.stored_bytes));
+        }
         self.add_each(indexes.iter().map(|(index, packs)| Ok((*index, packs))))
     }
 
-    /// Adds the chunks of any number of index objects in bounded memory. The first error ends it, and nothing is added.
+    /// Adds the chunks of any number of index objects in bounded memory, but for those in packs that are missing. The
+    /// first error ends it, and nothing is added.
     pub fn add_all(&mut self, indexes: impl IntoIterator<Item = Result<(IndexId, Vec<PackContents>)>>) -> Result<()> {
         self.add_each(indexes)
     }
@@ -148,41 +232,59 @@ impl Segments {
         &mut self,
         indexes: impl IntoIterator<Item = Result<(IndexId, P)>>,
     ) -> Result<()> {
-        let name = new_name();
-        let mut builder = Builder::new(&self.folder.join(&name));
-        let mut covers = Vec::new();
+        let mut row = Row { name: new_name(), covers: Vec::new(), left_out: Vec::new() };
+        let mut builder = Builder::at(self.place_of(&row.name));
         for index in indexes {
             let (index, packs) = index?;
-            packs.as_ref().iter().try_for_each(|pack| builder.push(pack))?;
-            covers.push(index);
+            for pack in packs.as_ref() {
+                let is_there = self.packs.as_ref().is_none_or(|sizes| sizes.has(&pack.pack, pack.stored_bytes));
+                if is_there {
+                    builder.push(pack)?;
+                } else {
+                    row.left_out.push((pack.pack, pack.stored_bytes));
+                }
+            }
+            row.covers.push(index);
         }
-        if covers.is_empty() {
+        if row.covers.is_empty() {
             return Ok(());
         }
-        builder.finish()?;
-        self.commit(|rows| rows.push(Row { name, covers }))?;
+        if let Some(live) = &mut self.live {
+            live.extend(row.covers.iter().copied());
+        }
+        let added = Listed { row: row.clone(), segment: Arc::new(builder.finish()?) };
+        self.commit(Some(added), |rows| rows.push(row))?;
         self.compact()
-    }
-
-    /// Drops what covers index objects that are not in `live`; what else that covered has to be added again.
-    pub fn retain(&mut self, live: &HashSet<IndexId>) -> Result<()> {
-        if self.covered.is_subset(live) {
-            return Ok(());
-        }
-        self.commit(|rows| rows.retain(|row| row.covers.iter().all(|index| live.contains(index))))?;
-        Ok(())
     }
 
     /// Drops everything: for when a lookup found damage.
     pub fn clear(&mut self) -> Result<()> {
-        self.commit(|rows| rows.clear())?;
+        self.used.clear();
+        self.commit(None, |rows| rows.clear())?;
         Ok(())
     }
 
-    /// Changes the manifest as it is now, which others may have changed since we read it, and takes over what it lists.
-    fn commit(&mut self, change: impl FnOnce(&mut Vec<Row>)) -> Result<Vec<String>> {
-        let _locked = lock(&self.folder.join("manifest.lock"))?;
-        let path = self.folder.join("manifest");
+    fn place_of(&self, name: &str) -> Place {
+        match &self.folder {
+            Some(folder) => Place::File(folder.join(name)),
+            None => Place::Memory,
+        }
+    }
+
+    /// Changes the list of segments and takes over what it lists then. In a folder that is the manifest as it is now, which
+    /// others may have changed since it was read here. `added` is open already.
+    fn commit(&mut self, added: Option<Listed>, change: impl FnOnce(&mut Vec<Row>)) -> Result<Vec<String>> {
+        let Some(folder) = self.folder.clone() else {
+            let mut rows = self.listed.iter().map(|listed| listed.row.clone()).collect();
+            change(&mut rows);
+            let known: Vec<Listed> = self.listed.drain(..).chain(added).collect();
+            let find = |row: &Row| known.iter().find(|known| known.row.name == row.name).cloned();
+            self.listed = rows.iter().filter_map(find).collect();
+            self.choose_used();
+            return Ok(Vec::new());
+        };
+        let _locked = lock(&folder.join("manifest.lock"))?;
+        let path = folder.join("manifest");
         let mut notices = Vec::new();
         let before = match manifest::read(&path) {
             Ok(rows) => rows,
@@ -198,7 +300,7 @@ impl Segments {
         change(&mut rows);
         let mut listed = Vec::with_capacity(rows.len());
         for row in rows {
-            match self.take_or_open(&row) {
+            match self.take_or_open(&folder, &row, added.as_ref()) {
                 Ok(segment) => listed.push(Listed { row, segment }),
                 Err(error) if is_lost(&error) => {
                     notices.push(format!("a part of the local chunk index will be rebuilt: {error}"));
@@ -212,39 +314,55 @@ impl Segments {
         }
         for gone in before.iter().filter(|old| rows.iter().all(|row| row.name != old.name)) {
             // It may be missing already; and if it stays, it is swept away later.
-            let _ = std::fs::remove_file(self.folder.join(&gone.name));
+            let _ = std::fs::remove_file(folder.join(&gone.name));
         }
-        sweep(&self.folder, &rows);
-        self.covered = rows.into_iter().flat_map(|row| row.covers).collect();
-        self.view = View(listed.iter().rev().map(|listed| listed.segment.clone()).collect());
+        sweep(&folder, &rows);
         self.listed = listed;
+        self.choose_used();
         Ok(notices)
     }
 
-    fn take_or_open(&self, row: &Row) -> Result<Arc<Segment>> {
-        match self.listed.iter().find(|listed| listed.row.name == row.name) {
+    fn take_or_open(&self, folder: &Path, row: &Row, added: Option<&Listed>) -> Result<Arc<Segment>> {
+        match self.listed.iter().chain(added).find(|listed| listed.row.name == row.name) {
             Some(listed) => Ok(listed.segment.clone()),
-            None => Segment::open(&self.folder.join(&row.name)).map(Arc::new),
+            None => Segment::open(&folder.join(&row.name)).map(Arc::new),
         }
+    }
+
+    /// Takes into use what is listed and may be used. What was in use and is not listed any more stays, unless what is
+    /// listed covers the same: others may have merged it with what may not be used here.
+    fn choose_used(&mut self) {
+        let usable: Vec<Listed> = self.listed.iter().filter(|listed| self.may_use(listed)).cloned().collect();
+        let covered: HashSet<IndexId> = usable.iter().flat_map(|listed| &listed.row.covers).copied().collect();
+        let kept = std::mem::take(&mut self.used);
+        let kept = kept.into_iter().filter(|used| !used.row.covers.iter().all(|index| covered.contains(index)));
+        self.used = kept.chain(usable).collect();
+        self.covered = self.used.iter().flat_map(|used| &used.row.covers).copied().collect();
+        self.view = View(self.used.iter().rev().map(|used| used.segment.clone()).collect());
     }
 
     /// Merges segments of similar size until there are few.
     fn compact(&mut self) -> Result<()> {
-        let path = self.folder.join("merging.lock");
         while let Some(chosen) = choose(&self.listed.iter().map(|listed| listed.segment.len()).collect::<Vec<_>>()) {
             // Merging can take minutes: others go on meanwhile, but do not do the same work.
-            let Some(_merging) = try_lock(&path)? else { return Ok(()) };
+            let merging = self.folder.as_ref().map(|folder| try_lock(&folder.join("merging.lock"))).transpose()?;
+            if let Some(None) = merging {
+                return Ok(());
+            }
             let inputs: Vec<_> = chosen.iter().map(|&at| self.listed[at].segment.clone()).collect();
             let names: HashSet<String> = chosen.iter().map(|&at| self.listed[at].row.name.clone()).collect();
-            let merged = new_name();
-            merge_into(&inputs, &self.folder.join(&merged))?;
+            let mut merged = Row { name: new_name(), covers: Vec::new(), left_out: Vec::new() };
+            let segment = Arc::new(merge_into(&inputs, self.place_of(&merged.name))?);
+            for row in chosen.iter().map(|&at| &self.listed[at].row) {
+                merged.covers.extend(&row.covers);
+                merged.left_out.extend(&row.left_out);
+            }
             let mut used = false;
-            self.commit(|rows| {
+            self.commit(Some(Listed { row: merged.clone(), segment }), |rows| {
                 let (old, mut kept): (Vec<_>, Vec<_>) = rows.drain(..).partition(|row| names.contains(&row.name));
                 used = old.len() == names.len();
                 if used {
-                    let covers = old.into_iter().flat_map(|row| row.covers).collect();
-                    kept.insert(0, Row { name: merged.clone(), covers });
+                    kept.insert(0, merged.clone());
                 } else {
                     // Somebody dropped one of them meanwhile, and with reason.
                     kept.splice(0..0, old);
@@ -252,12 +370,25 @@ impl Segments {
                 *rows = kept;
             })?;
             if !used {
-                let _ = std::fs::remove_file(self.folder.join(&merged));
+                if let Some(folder) = &self.folder {
+                    let _ = std::fs::remove_file(folder.join(&merged.name));
+                }
                 return Ok(());
             }
         }
         Ok(())
     }
+}
+
+/// Whether a segment covers nothing but live index objects, holds nothing but packs that are there, and left out nothing
+/// that is there again. Without a listing of packs, their absence is found out when they are read.
+fn is_usable(listed: &Listed, live: Option<&HashSet<IndexId>>, packs: Option<&PackSizes>) -> bool {
+    let is_live = live.is_none_or(|live| listed.row.covers.iter().all(|index| live.contains(index)));
+    is_live
+        && packs.is_none_or(|sizes| {
+            listed.segment.pack_sizes().all(|(pack, bytes)| sizes.has(&pack, bytes))
+                && listed.row.left_out.iter().all(|(pack, bytes)| !sizes.has(pack, *bytes))
+        })
 }
 
 /// Which segments to merge, by their sizes: the smallest, and with them each next one that is less than twice as large as

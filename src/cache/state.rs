@@ -3,23 +3,42 @@
 //! sled is asked only for what it is good at: a few thousand small rows, written in sorted batches, flushed at
 //! checkpoints. Opening it may fail or panic after a power cut; then the folder is moved aside and made anew.
 
-use crate::error::{Error, Kind, Result};
-use crate::id::ChunkId;
+use crate::error::{Error, Kind, Result, kind_of_io};
+use crate::id::{ChunkId, IndexId, PackId};
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Names a directory by its absolute path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FolderKey([u8; 16]);
+pub struct FolderKey([u8; FOLDER_KEY_BYTES]);
+
+const FOLDER_KEY_BYTES: usize = 16;
 
 impl FolderKey {
     pub fn of(path: &[u8]) -> Self {
-        FolderKey(blake3::hash(path).as_bytes()[..16].try_into().expect("a hash is longer than a key"))
+        FolderKey(blake3::hash(path).as_bytes()[..FOLDER_KEY_BYTES].try_into().expect("a hash is longer than a key"))
     }
 
     fn row(&self, first_name: &[u8]) -> Vec<u8> {
         [&self.0[..], first_name].concat()
+    }
+}
+
+/// How an entry differs from the last snapshot's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Change {
+    #[default]
+    Unchanged = 0,
+    New = 1,
+    Changed = 2,
+}
+
+impl Change {
+    fn from_number(number: u8) -> Option<Self> {
+        [Change::Unchanged, Change::New, Change::Changed].into_iter().find(|change| *change as u8 == number)
     }
 }
 
@@ -33,45 +52,74 @@ pub struct PageRow {
     /// Over the ids of the directories below.
     pub below: [u8; 16],
     pub page: ChunkId,
+    /// The epoch of the state in which everything that the page names was known to be stored.
+    pub epoch: u32,
+    /// The run that wrote the row. Until a later or the same run commits, `changes` and `files_removed` are not in any
+    /// snapshot's totals.
+    pub run: u32,
+    pub files_removed: u32,
     /// One for each entry of the page, in its order; 0 where the entry may have changed unseen.
     pub stats: Vec<u64>,
+    /// How each entry differs from the last snapshot that was committed before the run.
+    pub changes: Vec<Change>,
 }
 
-const FIXED_BYTES: usize = 16 + 16 + ChunkId::BYTES;
+const FIXED_BYTES: usize = 16 + 16 + ChunkId::BYTES + 3 * 4;
+/// A stat and a change.
+const ENTRY_BYTES: usize = 8 + 1;
 
 impl PageRow {
     fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(FIXED_BYTES + self.stats.len() * 8);
+        let mut bytes = Vec::with_capacity(FIXED_BYTES + self.stats.len() * ENTRY_BYTES);
         bytes.extend_from_slice(&self.fingerprint);
         bytes.extend_from_slice(&self.below);
         bytes.extend_from_slice(self.page.as_bytes());
+        for number in [self.epoch, self.run, self.files_removed] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
         self.stats.iter().for_each(|stat| bytes.extend_from_slice(&stat.to_le_bytes()));
+        bytes.extend(self.changes.iter().map(|change| *change as u8));
         bytes
     }
 
     fn decode(first_name: &[u8], bytes: &[u8]) -> Option<Self> {
-        if bytes.len() < FIXED_BYTES || !(bytes.len() - FIXED_BYTES).is_multiple_of(8) {
+        let (fixed, entries) = bytes.split_at_checked(FIXED_BYTES)?;
+        let count = entries.len() / ENTRY_BYTES;
+        if !entries.len().is_multiple_of(ENTRY_BYTES) {
             return None;
         }
+        let (stats, changes) = entries.split_at(count * 8);
+        let (page, numbers) = fixed[32..].split_at(ChunkId::BYTES);
+        let number = |at: usize| u32::from_le_bytes(numbers[at * 4..][..4].try_into().expect("four bytes"));
         Some(PageRow {
             first_name: first_name.to_vec(),
-            fingerprint: bytes[..16].try_into().ok()?,
-            below: bytes[16..32].try_into().ok()?,
-            page: ChunkId::from_slice(&bytes[32..FIXED_BYTES])?,
-            stats: bytes[FIXED_BYTES..].chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("8"))).collect(),
+            fingerprint: fixed[..16].try_into().ok()?,
+            below: fixed[16..32].try_into().ok()?,
+            page: ChunkId::from_slice(page)?,
+            epoch: number(0),
+            run: number(1),
+            files_removed: number(2),
+            stats: stats.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("8"))).collect(),
+            changes: changes.iter().map(|change| Change::from_number(*change)).collect::<Option<_>>()?,
         })
     }
 }
 
 /// Changed on every change of the rows' form: another schema is dropped, not converted.
-const SCHEMA: &[u8] = b"1";
+const SCHEMA: &[u8] = b"2";
 /// Facts about the whole state; no folder's key is this short.
 const SCHEMA_KEY: &[u8] = b"schema";
-const BASE_KEY: &[u8] = b"base";
-/// How many files and bytes that snapshot holds, 8 bytes little-endian each.
+/// How many files and bytes the last snapshot holds, 8 bytes little-endian each.
 const SIZE_KEY: &[u8] = b"size";
-/// Set while a commit runs: found at the next opening, that run may have died behind its commit step.
+/// Set while a commit runs: found at the next opening, that run may have died after its commit step.
 const COMMITTING_KEY: &[u8] = b"committing";
+/// The epoch, and the last run that committed: 4 bytes little-endian each.
+const EPOCH_KEY: &[u8] = b"epoch";
+const COMMITTED_KEY: &[u8] = b"committed";
+/// The index objects that rows of the epoch rest on, as keys of a tree of their own.
+const RELIED_TREE: &[u8] = b"relied";
+/// Packs that were missing when the epoch began: no row of it rests on them.
+const MISSING_TREE: &[u8] = b"missing";
 /// How long a locked database is tried again, and how often.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -79,9 +127,18 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const CACHE_BYTES: u64 = 8 << 20;
 
 /// The open state of one job; one process at a time.
+///
+/// A row says that a page and all that it names were stored when it was written. That still holds while everything is
+/// listed that the writers of the rows relied on: [`State::rest_on`] decides it, and begins a new epoch when it does not.
+/// Rows of older epochs say only what the source looked like.
 pub struct State {
     db: sled::Db,
     folder: PathBuf,
+    relied: sled::Tree,
+    missing: sled::Tree,
+    epoch: u32,
+    /// The last run that committed.
+    committed: u32,
 }
 
 impl State {
@@ -92,12 +149,8 @@ impl State {
             Ok(db) => {
                 let known = db.get(SCHEMA_KEY).ok().flatten();
                 match known.as_deref() {
-                    Some(SCHEMA) => return Ok((State { db, folder: folder.to_owned() }, None)),
-                    None if db.is_empty() => {
-                        let state = State { db, folder: folder.to_owned() };
-                        state.put(SCHEMA_KEY, SCHEMA)?;
-                        return Ok((state, None));
-                    }
+                    Some(SCHEMA) => return Ok((State::of(db, folder)?, None)),
+                    None if db.is_empty() => return Ok((State::fresh(db, folder)?, None)),
                     _ => drop(db),
                 }
             }
@@ -105,57 +158,111 @@ impl State {
             Err(_) => {}
         }
         let notice = "the local state of this job was damaged or of another version and is made anew: files are compared with the last snapshot instead";
-        let state = State::renew(folder)?;
-        Ok((state, Some(notice.to_owned())))
-    }
-
-    fn renew(folder: &Path) -> Result<Self> {
         if folder.exists() {
             let aside = folder.with_extension("damaged");
             let _older = std::fs::remove_dir_all(&aside);
             std::fs::rename(folder, &aside).map_err(|error| Error::io("move aside", folder.display(), error))?;
             let _best_effort = std::fs::remove_dir_all(&aside);
         }
-        let state = State { db: open_db(folder)?, folder: folder.to_owned() };
+        let state = State::fresh(open_db(folder)?, folder)?;
+        Ok((state, Some(notice.to_owned())))
+    }
+
+    fn fresh(db: sled::Db, folder: &Path) -> Result<Self> {
+        let state = State::of(db, folder)?;
         state.put(SCHEMA_KEY, SCHEMA)?;
         Ok(state)
     }
 
-    /// Forgets everything.
-    pub fn clear(self) -> Result<Self> {
-        let State { db, folder } = self;
-        drop(db);
-        State::renew(&folder)
+    fn of(db: sled::Db, folder: &Path) -> Result<Self> {
+        let failed = |error| failed(folder, error);
+        let number = |key| {
+            let bytes = db.get(key).ok().flatten()?;
+            Some(u32::from_le_bytes(bytes.as_ref().try_into().ok()?))
+        };
+        Ok(State {
+            relied: db.open_tree(RELIED_TREE).map_err(failed)?,
+            missing: db.open_tree(MISSING_TREE).map_err(failed)?,
+            epoch: number(EPOCH_KEY).unwrap_or_default(),
+            committed: number(COMMITTED_KEY).unwrap_or_default(),
+            folder: folder.to_owned(),
+            db,
+        })
     }
 
     fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.db.insert(key, value).map(|_| ()).map_err(|error| self.failed(error))
+        self.db.insert(key, value).map(|_| ()).map_err(|error| failed(&self.folder, error))
     }
 
-    fn failed(&self, error: sled::Error) -> Error {
-        Error::new(Kind::Failed, "write the local state", self.folder.display()).because(error)
+    /// Decides whether rows of the current epoch can be trusted: `live` are the index objects and `packs_missing` the
+    /// packs that a listing showed or did not show after this writer had shown itself. If not, a new epoch begins.
+    pub fn rest_on(&mut self, live: &HashSet<IndexId>, packs_missing: &HashSet<PackId>) -> Result<bool> {
+        let failed = |error| failed(&self.folder, error);
+        let is_known = |key: sled::Result<sled::IVec>, known: &dyn Fn(&[u8]) -> bool| Ok(known(&key?));
+        let is_live = |key: &[u8]| IndexId::from_slice(key).is_some_and(|index| live.contains(&index));
+        let mut relied = self.relied.iter().keys().map(|key| is_known(key, &is_live));
+        let is_listed = relied.try_fold(true, |all, known: sled::Result<bool>| Ok(all && known?)).map_err(failed)?;
+        let mut is_trusted = is_listed;
+        for pack in packs_missing {
+            is_trusted = is_trusted && self.missing.contains_key(pack.as_bytes()).map_err(failed)?;
+        }
+        if is_trusted {
+            // What is there again may be relied on from now on.
+            let back = |key: &[u8]| PackId::from_slice(key).is_none_or(|pack| !packs_missing.contains(&pack));
+            for key in self.missing.iter().keys() {
+                let key = key.map_err(failed)?;
+                if back(&key) {
+                    self.missing.remove(key).map_err(failed)?;
+                }
+            }
+            return Ok(true);
+        }
+        // The number first: whatever is lost behind it, no row of this epoch exists yet.
+        let epoch = self.epoch.wrapping_add(1);
+        self.put(EPOCH_KEY, &epoch.to_le_bytes())?;
+        self.flush()?;
+        self.relied.clear().map_err(failed)?;
+        self.missing.clear().map_err(failed)?;
+        for pack in packs_missing {
+            self.missing.insert(pack.as_bytes(), &[]).map_err(failed)?;
+        }
+        self.flush()?;
+        self.epoch = epoch;
+        Ok(false)
     }
 
-    /// The snapshot object that the rows belong to: while it exists, what they name exists.
-    pub fn base(&self) -> Option<String> {
-        let value = self.db.get(BASE_KEY).ok().flatten()?;
-        String::from_utf8(value.to_vec()).ok()
+    /// Whether everything that a row's page names is known to be stored.
+    pub fn is_trusted(&self, row: &PageRow) -> bool {
+        row.epoch == self.epoch
     }
 
-    /// Files and bytes of the snapshot that the rows belong to.
-    pub fn base_size(&self) -> Option<(u64, u64)> {
+    /// Whether no snapshot has been committed since a row was written.
+    pub fn is_uncommitted(&self, row: &PageRow) -> bool {
+        row.run > self.committed
+    }
+
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The number of the run that is under way.
+    pub fn run(&self) -> u32 {
+        self.committed.saturating_add(1)
+    }
+
+    /// Files and bytes of the last snapshot.
+    pub fn last_size(&self) -> Option<(u64, u64)> {
         let value = self.db.get(SIZE_KEY).ok().flatten()?;
         let (files, bytes) = value.split_first_chunk::<8>()?;
         Some((u64::from_le_bytes(*files), u64::from_le_bytes(bytes.try_into().ok()?)))
     }
 
-    /// A commit is done, and this is its snapshot, of so many files and bytes; `in_place` says that nothing of it is left
-    /// to tidy.
-    pub fn set_base(&self, snapshot: &str, (files, bytes): (u64, u64), in_place: bool) -> Result<()> {
-        self.put(BASE_KEY, snapshot.as_bytes())?;
+    /// A commit is done, of so many files and bytes; `in_place` says that nothing of it remains to be tidied.
+    pub fn set_committed(&self, (files, bytes): (u64, u64), in_place: bool) -> Result<()> {
+        self.put(COMMITTED_KEY, &self.run().to_le_bytes())?;
         self.put(SIZE_KEY, &[files.to_le_bytes(), bytes.to_le_bytes()].concat())?;
         if in_place {
-            self.db.remove(COMMITTING_KEY).map_err(|error| self.failed(error))?;
+            self.db.remove(COMMITTING_KEY).map_err(|error| failed(&self.folder, error))?;
         }
         self.flush()
     }
@@ -170,35 +277,66 @@ impl State {
         self.db.get(COMMITTING_KEY).is_ok_and(|value| value.is_some())
     }
 
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
-        self.db.len() <= 2
+        !self.db.iter().keys().map_while(|key| key.ok()).any(|key| key.len() >= FOLDER_KEY_BYTES)
     }
 
     /// All pages of a directory, in the order of their names. Damage reads as absence.
     pub fn pages(&self, folder: FolderKey) -> Vec<PageRow> {
         let rows = self.db.scan_prefix(folder.0);
-        rows.map_while(|row| row.ok()).filter_map(|(key, value)| PageRow::decode(&key[16..], &value)).collect()
+        let decode = |(key, value): (sled::IVec, sled::IVec)| PageRow::decode(&key[FOLDER_KEY_BYTES..], &value);
+        rows.map_while(|row| row.ok()).filter_map(decode).collect()
     }
 
-    /// Writes pages and removes those that are no more, then flushes: what is written is there after a crash.
-    pub fn write(&self, mut rows: Vec<(FolderKey, PageRow)>, removed: Vec<(FolderKey, Vec<u8>)>) -> Result<()> {
-        rows.sort_by(|a, b| (a.0.0, &a.1.first_name).cmp(&(b.0.0, &b.1.first_name)));
-        for group in rows.chunks(512) {
+    /// Writes pages and removes those that are no more, then flushes: what is written is there after a crash. `live` are
+    /// the index objects that the writer of the rows relies on; they are noted before the rows.
+    pub fn write(&self, mut changes: StateChanges, live: &HashSet<IndexId>) -> Result<()> {
+        let failed = |error| failed(&self.folder, error);
+        for index in live {
+            if !self.relied.contains_key(index.as_bytes()).map_err(failed)? {
+                self.relied.insert(index.as_bytes(), &[]).map_err(failed)?;
+            }
+        }
+        self.flush()?;
+        changes.rows.sort_by(|a, b| (a.0.0, &a.1.first_name).cmp(&(b.0.0, &b.1.first_name)));
+        for group in changes.rows.chunks(512) {
             let mut batch = sled::Batch::default();
             for (folder, row) in group {
                 batch.insert(folder.row(&row.first_name), row.encode());
             }
-            self.db.apply_batch(batch).map_err(|error| self.failed(error))?;
+            self.db.apply_batch(batch).map_err(failed)?;
         }
-        for (folder, first_name) in removed {
-            self.db.remove(folder.row(&first_name)).map_err(|error| self.failed(error))?;
+        for (folder, first_name) in changes.removed {
+            self.db.remove(folder.row(&first_name)).map_err(failed)?;
         }
         self.flush()
     }
 
     fn flush(&self) -> Result<()> {
-        self.db.flush().map(|_| ()).map_err(|error| self.failed(error))
+        self.db.flush().map(|_| ()).map_err(|error| failed(&self.folder, error))
     }
+}
+
+/// Rows to be written and rows to be removed.
+#[derive(Default)]
+pub struct StateChanges {
+    pub rows: Vec<(FolderKey, PageRow)>,
+    pub removed: Vec<(FolderKey, Vec<u8>)>,
+}
+
+impl StateChanges {
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.removed.is_empty()
+    }
+}
+
+fn failed(folder: &Path, error: sled::Error) -> Error {
+    let kind = match &error {
+        sled::Error::Io(error) => kind_of_io(error),
+        _ => Kind::Failed,
+    };
+    Error::new(kind, "use the local state", folder.display()).because(error)
 }
 
 /// Opens the database, with patience: a lock outlives its holder for a moment where a program was being started just then,
@@ -237,8 +375,24 @@ mod tests {
             fingerprint: [n; 16],
             below: [n; 16],
             page: ChunkId([n; 24]),
+            epoch: u32::from(n),
+            run: 7,
+            files_removed: 3,
             stats: vec![u64::from(n); usize::from(n)],
+            changes: vec![Change::New; usize::from(n)],
         }
+    }
+
+    fn changes(rows: Vec<(FolderKey, PageRow)>, removed: Vec<(FolderKey, Vec<u8>)>) -> StateChanges {
+        StateChanges { rows, removed }
+    }
+
+    fn indexes(numbers: &[u8]) -> HashSet<IndexId> {
+        numbers.iter().map(|number| IndexId([*number; 32])).collect()
+    }
+
+    fn packs(numbers: &[u8]) -> HashSet<PackId> {
+        numbers.iter().map(|number| PackId([*number; 32])).collect()
     }
 
     #[test]
@@ -249,14 +403,16 @@ mod tests {
         {
             let (state, notice) = State::open(&path).unwrap();
             assert!(notice.is_none() && state.is_empty());
-            state.write(vec![(one, row("m", 2)), (one, row("a", 1)), (two, row("x", 3))], vec![]).unwrap();
-            state.set_base("snapshots/x", (7, 1 << 40), true).unwrap();
+            let rows = vec![(one, row("m", 2)), (one, row("a", 1)), (two, row("x", 3))];
+            state.write(changes(rows, vec![]), &indexes(&[1])).unwrap();
+            state.set_committed((7, 1 << 40), true).unwrap();
             assert_eq!(State::open(&path).err().unwrap().kind(), Kind::Locked);
         }
         let (state, _) = State::open(&path).unwrap();
+        assert!(!state.is_empty());
         assert_eq!(state.pages(one), vec![row("a", 1), row("m", 2)]);
-        assert_eq!((state.base().unwrap().as_str(), state.base_size()), ("snapshots/x", Some((7, 1 << 40))));
-        state.write(vec![], vec![(one, b"a".to_vec())]).unwrap();
+        assert_eq!((state.run(), state.last_size()), (2, Some((7, 1 << 40))));
+        state.write(changes(vec![], vec![(one, b"a".to_vec())]), &indexes(&[])).unwrap();
         assert_eq!(state.pages(one), vec![row("m", 2)]);
         drop(state);
         for file in std::fs::read_dir(&path).unwrap() {
@@ -267,5 +423,31 @@ mod tests {
         }
         let (state, _) = State::open(&path).unwrap();
         assert!(state.pages(two).is_empty());
+    }
+
+    #[test]
+    fn rows_are_trusted_while_all_that_their_writers_relied_on_is_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let reopen = || State::open(&path).unwrap().0;
+        let mut state = reopen();
+        assert!(state.rest_on(&indexes(&[1, 2]), &packs(&[])).unwrap(), "nothing was relied on");
+        state.write(changes(vec![], vec![]), &indexes(&[1, 2])).unwrap();
+        drop(state);
+        let mut state = reopen();
+        assert!(state.rest_on(&indexes(&[1, 2, 3]), &packs(&[])).unwrap());
+        let first = state.epoch();
+        assert!(!state.rest_on(&indexes(&[2, 3]), &packs(&[])).unwrap(), "an index object is gone");
+        assert_ne!(state.epoch(), first);
+        state.write(changes(vec![], vec![]), &indexes(&[2, 3])).unwrap();
+        drop(state);
+        let mut state = reopen();
+        assert!(state.rest_on(&indexes(&[2, 3]), &packs(&[])).unwrap());
+        assert!(!state.rest_on(&indexes(&[2, 3]), &packs(&[8, 9])).unwrap(), "packs are gone");
+        drop(state);
+        let mut state = reopen();
+        assert!(state.rest_on(&indexes(&[2, 3]), &packs(&[8, 9])).unwrap(), "no row of this epoch rests on them");
+        assert!(state.rest_on(&indexes(&[2, 3]), &packs(&[9])).unwrap(), "one is there again");
+        assert!(!state.rest_on(&indexes(&[2, 3]), &packs(&[8, 9])).unwrap(), "it may have been relied on since");
     }
 }

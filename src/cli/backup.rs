@@ -8,13 +8,13 @@ use super::progress::Display;
 use super::signals;
 use clap::Args;
 use serde_json::json;
-use siltstone::backup::{BackupOptions, BackupReport, Comparison, Input};
+use siltstone::backup::{BackupOptions, BackupReport, Comparison, Healing, Input};
 use siltstone::browse::Filter;
 use siltstone::disk::Owners;
 use siltstone::disk::stat::stat_path;
 use siltstone::entry::Time;
 use siltstone::error::{Error, Kind, Result};
-use siltstone::repo::Repository;
+use siltstone::repo::{Repository, Snapshot};
 use siltstone::seal::Compression;
 use siltstone::source::stream::check_name;
 use siltstone::source::{Marker, Rules, RulesBuilder, StdinSource, Stream, normalize, read_lines, read_raw};
@@ -197,6 +197,7 @@ fn conclude(report: &BackupReport, args: &BackupArgs, repo: &Repository, console
             "repository": repo.storage().describe(),
             "totals": totals,
             "sockets": report.sockets,
+            "healing": report.healing.as_ref().map(healing_json),
             "seconds": report.duration.as_secs_f64(),
             "troubles": report.troubles,
             "troubles_count": report.troubles_count,
@@ -247,7 +248,39 @@ fn summary(report: &BackupReport, args: &BackupArgs) -> String {
     if report.sockets > 0 {
         text.push_str(&format!("  Sockets  {} left out, as they hold nothing\n", format_count(report.sockets)));
     }
+    if let Some(healing) = &report.healing {
+        text.push_str(&healed(healing));
+    }
     text
+}
+
+/// Snapshots that a summary names.
+const HEALED_NAMED_MAX: usize = 10;
+
+fn healed(healing: &Healing) -> String {
+    let mut text = format!("  Healed   {} lost chunks are stored again\n", format_count(healing.chunks));
+    let mut list = |what: &str, snapshots: &[Snapshot]| {
+        let named: Vec<String> = snapshots.iter().rev().take(HEALED_NAMED_MAX).map(|one| one.id.short()).collect();
+        let more = match snapshots.len().saturating_sub(named.len()) {
+            0 => String::new(),
+            count => format!(" and {} older", format_count(count as u64)),
+        };
+        if !named.is_empty() {
+            text.push_str(&format!("           {what}: {}{more}\n", named.join(", ")));
+        }
+    };
+    list("whole again", &healing.whole_again);
+    list("still lacking content", &healing.still_damaged);
+    text
+}
+
+fn healing_json(healing: &Healing) -> serde_json::Value {
+    let ids = |snapshots: &[Snapshot]| snapshots.iter().map(|snapshot| snapshot.id.to_hex()).collect::<Vec<_>>();
+    json!({
+        "chunks": healing.chunks,
+        "whole_again": ids(&healing.whole_again),
+        "still_damaged": ids(&healing.still_damaged),
+    })
 }
 
 fn paths(args: &BackupArgs) -> Result<Vec<PathBuf>> {

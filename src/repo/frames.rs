@@ -49,7 +49,8 @@ struct PackKey {
 struct Far {
     content: Ahead,
     trees: Ahead,
-    files: FrameFiles,
+    /// None without a cache.
+    files: Option<FrameFiles>,
 }
 
 /// The frames that a reader and its clones share.
@@ -73,7 +74,7 @@ impl Frames {
         let far = repo.is_far().then(|| Far {
             content: Ahead::new(repo.storage_shared(), memory / 16 * 5),
             trees: Ahead::new(repo.storage_shared(), TREES_BYTES_MAX.min(memory / 16)),
-            files: FrameFiles::new(repo.cache().join("trees"), TREE_FILES_BYTES_MAX),
+            files: repo.cache().map(|cache| FrameFiles::new(cache.join("trees"), TREE_FILES_BYTES_MAX)),
         });
         Frames {
             repo: repo.clone(),
@@ -137,8 +138,8 @@ impl Frames {
         let sealed = ahead.frame(at, &|bytes| view.frames_within(id, &bytes).unwrap_or_default())?;
         let key = self.pack_key(&at.pack, || ahead.header(&at.pack))?;
         let raw = self.open(&key, at, &sealed)?;
-        if at.tree {
-            far.files.keep(&at.pack, at.frame_number, &[&key.header, &sealed]);
+        if let Some(files) = far.files.as_ref().filter(|_| at.tree) {
+            files.keep(&at.pack, at.frame_number, &[&key.header, &sealed]);
         }
         Ok(raw)
     }
@@ -150,11 +151,12 @@ impl Frames {
     /// From the cache folder; what does not open is dropped, and fetched as if it had never been there.
     fn open_kept(&self, far: &Far, at: &Located) -> Option<Vec<u8>> {
         let length = PACK_HEADER_BYTES + at.frame_stored as usize;
-        let kept = far.files.read(&at.pack, at.frame_number, length)?;
+        let files = far.files.as_ref()?;
+        let kept = files.read(&at.pack, at.frame_number, length)?;
         let (header, sealed) = kept.split_at(PACK_HEADER_BYTES);
         let opened = self.pack_key(&at.pack, || Ok(header)).and_then(|key| self.open(&key, at, sealed));
         if opened.is_err() {
-            far.files.forget(&at.pack, at.frame_number);
+            files.forget(&at.pack, at.frame_number);
         }
         opened.ok()
     }

@@ -105,24 +105,24 @@ pub fn add_key(
 
 /// The key object that opened a location last. It is tried first: over a network that spares a round trip, and where
 /// there are many keys, stretching the password for the others. Only a hint, kept in the cache.
-pub(super) struct LastKey(PathBuf);
+pub(super) struct LastKey(Option<PathBuf>);
 
 impl LastKey {
-    /// `cache` is the folder of all repositories' caches.
-    pub fn of(storage: &dyn Storage, cache: &Path) -> Self {
-        let location = blake3::hash(storage.describe().as_bytes()).to_hex();
-        LastKey(cache.join("last-key").join(&location[..24]))
+    /// `cache` is the folder of all repositories' caches; without one nothing is known and nothing is kept.
+    pub fn of(storage: &dyn Storage, cache: Option<&Path>) -> Self {
+        let location = blake3::hash(storage.identity().as_bytes()).to_hex();
+        LastKey(cache.map(|cache| cache.join("last-key").join(&location[..24])))
     }
 
     fn name(&self) -> Option<String> {
-        let name = String::from_utf8(read_bounded(&self.0, NAME_BYTES_MAX).ok()?).ok()?;
+        let name = String::from_utf8(read_bounded(self.0.as_ref()?, NAME_BYTES_MAX).ok()?).ok()?;
         name.starts_with(KEYS_PREFIX).then_some(name)
     }
 
     fn note(&self, name: &str) {
-        let folder = self.0.parent().expect("it lies in a folder");
+        let Some((path, folder)) = self.0.as_ref().and_then(|path| Some((path, path.parent()?))) else { return };
         // Without it the next run takes a little longer.
-        let _best_effort = make_private_dir(folder).and_then(|()| write_whole(&self.0, name.as_bytes()));
+        let _best_effort = make_private_dir(folder).and_then(|()| write_whole(path, name.as_bytes()));
     }
 }
 

@@ -4,11 +4,13 @@ mod ahead;
 mod fetch;
 pub mod format;
 mod frames;
+mod heart;
 mod held;
 pub mod index;
 mod init;
 pub mod key;
 pub mod list;
+mod local_index;
 pub mod pack;
 mod packs;
 pub mod pending;
@@ -24,25 +26,27 @@ use fetch::fetch_all;
 pub use init::{InitOptions, NewRepository};
 pub use key::Credentials;
 use key::LastKey;
+pub use local_index::IndexCheck;
+use local_index::{Listing, LocalIndex};
 pub use reader::{Chunk, Reader};
 pub use snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
 pub use writer::{Writer, WriterOptions};
 
-use crate::cache::{Segments, View};
+use crate::cache::View;
 use crate::chunk::Chunker;
 use crate::disk::whole::make_private_dir;
 use crate::error::{Error, Kind, Result};
-use crate::id::IndexId;
+use crate::id::{IndexId, RepositoryId};
 use crate::place::PackContents;
 use crate::repo::format::{CONFIG_NAME, Config, INDEX_PREFIX, OBJECT_BYTES_MAX, SNAPSHOTS_PREFIX};
 use crate::repo::snapshot::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
-use crate::seal::{KeySet, open_object, sealed_object_bytes_max};
-use crate::storage::{Listed, Storage};
+use crate::seal::{KeySet, open_object};
+use crate::storage::Storage;
 use crate::watch::Watch;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
 
 /// An open repository. Cheap to clone; everything else hangs from it.
 #[derive(Clone)]
@@ -53,10 +57,9 @@ struct Inner {
     keys: KeySet,
     config: Config,
     chunker: Chunker,
-    /// This repository's part of the cache.
-    cache: PathBuf,
-    segments: Mutex<Segments>,
-    view: RwLock<View>,
+    /// This repository's part of the cache; none where there is no cache or it cannot be used.
+    cache: Option<PathBuf>,
+    index: LocalIndex,
     /// Bytes that a reader may take.
     memory: AtomicU64,
 }
@@ -65,8 +68,24 @@ struct Inner {
 const MEMORY_BYTES: u64 = 256 << 20;
 
 impl Repository {
-    /// Opens a repository and brings the local index up to date. `cache` is the folder of all repositories' caches.
+    /// Opens a repository and brings the local index up to date. `cache` is the folder of all repositories' caches; where
+    /// it cannot be used, a notice says so and the repository is used without one.
     pub fn open(storage: Arc<dyn Storage>, credentials: &Credentials, cache: &Path, watch: &Watch) -> Result<Self> {
+        Repository::open_with(storage, credentials, Some(cache), watch)
+    }
+
+    /// Opens a repository without a cache: the index is fetched whole and kept in memory (about 45 bytes a chunk), and
+    /// nothing is known of earlier backups.
+    pub fn open_uncached(storage: Arc<dyn Storage>, credentials: &Credentials, watch: &Watch) -> Result<Self> {
+        Repository::open_with(storage, credentials, None, watch)
+    }
+
+    fn open_with(
+        storage: Arc<dyn Storage>,
+        credentials: &Credentials,
+        cache: Option<&Path>,
+        watch: &Watch,
+    ) -> Result<Self> {
         // What needs no key is asked for while the key is being unlocked.
         let listing = {
             let storage = storage.clone();
@@ -103,16 +122,17 @@ impl Repository {
                 (keys, decoded)
             }
         };
-        let cache = cache.join(repository.to_hex());
-        make_private_dir(&cache)?;
-        let (segments, notices) = Segments::open(&cache.join("segments"))?;
-        notices.into_iter().for_each(|notice| watch.notice(notice));
+        let cache = cache.and_then(|cache| open_cache(cache, &repository, storage.as_ref(), watch));
+        let index = LocalIndex::open(cache.as_ref().map(|cache| cache.join("segments")).as_deref(), watch);
         let chunker = Chunker::new(config.chunks, keys.gear_secret());
-        let view = RwLock::new(segments.view());
-        let (segments, memory) = (Mutex::new(segments), AtomicU64::new(MEMORY_BYTES));
-        let inner = Inner { storage, keys, config, chunker, cache, segments, view, memory };
-        let repo = Repository(Arc::new(inner));
-        repo.learn_listed(&listed?, watch)?;
+        let memory = AtomicU64::new(MEMORY_BYTES);
+        let repo = Repository(Arc::new(Inner { storage, keys, config, chunker, cache, index, memory }));
+        let mut first = Some(listed?);
+        let list = || match first.take() {
+            Some(listed) => Ok(Listing::of_index(listed)),
+            None => repo.storage().list(INDEX_PREFIX).map(Listing::of_index),
+        };
+        repo.0.index.compare(repo.storage(), repo.keys(), list, watch)?;
         Ok(repo)
     }
 
@@ -136,9 +156,9 @@ impl Repository {
         &self.0.chunker
     }
 
-    /// This repository's folder in the cache.
-    pub fn cache(&self) -> &Path {
-        &self.0.cache
+    /// This repository's folder in the cache; none without a cache.
+    pub fn cache(&self) -> Option<&Path> {
+        self.0.cache.as_deref()
     }
 
     /// Whether storage is not on this machine, so that each request costs a wait.
@@ -157,7 +177,7 @@ impl Repository {
 
     /// The local index as it is now.
     pub fn view(&self) -> View {
-        self.0.view.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+        self.0.index.view()
     }
 
     /// Begins a backup: shows it to others before it relies on anything.
@@ -169,70 +189,44 @@ impl Repository {
         Reader::new(self)
     }
 
-    fn segments(&self) -> std::sync::MutexGuard<'_, Segments> {
-        self.0.segments.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// Adds to the local index what index objects say that this process wrote.
+    fn learn(&self, indexes: &[(IndexId, Vec<PackContents>)], watch: &Watch) -> Result<View> {
+        self.0.index.learn(indexes, watch)
     }
 
-    fn set_view(&self, view: View) {
-        *self.0.view.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = view;
+    /// Brings the local index into step with what the repository lists now: its index objects and the packs that they name.
+    pub fn compare_index(&self, watch: &Watch) -> Result<IndexCheck> {
+        self.0.index.compare(self.storage(), self.keys(), || self.list_all(), watch)
     }
 
-    /// Adds what index objects say to the local index.
-    fn learn(&self, indexes: &[(IndexId, Vec<PackContents>)]) -> Result<View> {
-        let mut segments = self.segments();
-        segments.add(indexes)?;
-        let view = segments.view();
-        self.set_view(view.clone());
-        Ok(view)
-    }
-
-    /// Fetches the index objects that the local index lacks and drops it when one that it covers is gone.
-    fn learn_listed(&self, listed: &[Listed], watch: &Watch) -> Result<()> {
-        let id_of = |listed: &Listed| IndexId::from_hex(&listed.name[INDEX_PREFIX.len()..]).ok();
-        let live: HashSet<IndexId> = listed.iter().filter_map(id_of).collect();
-        let mut segments = self.segments();
-        if !segments.covered().is_subset(&live) {
-            watch.notice("the local index was dropped and is made anew: index objects that it covered are gone");
-            segments.clear()?;
-        }
-        let missing: Vec<IndexId> = live.difference(segments.covered()).copied().collect();
-        if missing.is_empty() {
-            self.set_view(segments.view());
-            return Ok(());
-        }
-        watch.stage("reading the index");
-        let names: Vec<String> = missing.iter().map(format::index_name).collect();
-        let fetched = fetch_all(self.storage(), &names, sealed_object_bytes_max(index::INDEX_BYTES_MAX));
-        let decoded = missing.iter().zip(fetched).map(|(id, bytes)| {
-            let bytes = bytes?;
-            let damaged = |error: Error| Error::corrupt("read the index object", id, error);
-            if blake3::hash(&bytes).as_bytes() != id.as_bytes() {
-                return Err(damaged(Error::corrupt("trust", "it", "its bytes are not what its name says")));
-            }
-            let plain = open_object(self.keys(), "index", &bytes, index::INDEX_BYTES_MAX).map_err(damaged)?;
-            Ok((*id, index::decode_index(&plain).map_err(damaged)?))
-        });
-        segments.add_all(decoded)?;
-        self.set_view(segments.view());
-        Ok(())
+    fn list_all(&self) -> Result<Listing> {
+        Listing::whole(self.storage(), self.0.index.packs_known())
     }
 
     /// Drops the local index and reads it anew, for when it turned out to be damaged.
-    pub fn rebuild_index(&self, watch: &Watch) -> Result<()> {
-        self.segments().clear()?;
-        self.learn_listed(&self.storage().list(INDEX_PREFIX)?, watch)
+    pub fn rebuild_index(&self, watch: &Watch) -> Result<IndexCheck> {
+        self.0.index.clear()?;
+        self.compare_index(watch)
     }
 
-    /// After somebody took this writer for dead: whatever it relied on must still be there.
-    fn revalidate(&self) -> Result<()> {
-        let listed = self.storage().list(INDEX_PREFIX)?;
-        let live: HashSet<String> = listed.into_iter().map(|listed| listed.name).collect();
-        match self.segments().covered().iter().all(|id| live.contains(&format::index_name(id))) {
-            true => Ok(()),
-            false => Err(Error::new(Kind::Locked, "commit the snapshot", "")
-                .because("chunks that it refers to were removed while this backup was taken for dead")
-                .hint("run the backup again: it stores again only what is missing")),
-        }
+    /// Where chunks rest in packs that are missing or cut.
+    fn index_of_damaged_packs(&self) -> Result<View> {
+        self.0.index.of_damaged_packs(self.storage(), self.keys())
+    }
+
+    /// The index objects that the local index rests on.
+    pub fn index_objects(&self) -> HashSet<IndexId> {
+        self.0.index.live()
+    }
+
+    /// Grows whenever something that this process took for stored turned out to be gone.
+    pub(crate) fn index_losses(&self) -> u64 {
+        self.0.index.losses()
+    }
+
+    /// Whether everything that the local index rests on is still listed in the repository.
+    fn is_index_listed(&self) -> Result<bool> {
+        Ok(self.0.index.is_listed(&self.list_all()?))
     }
 
     /// Names of all snapshot objects, oldest first.
@@ -274,6 +268,7 @@ impl Repository {
                 Ok(body) => drop(bodies.insert(name.clone(), body)),
                 // Removed by somebody between the listing and now.
                 Err(error) if error.is(Kind::NotFound) => {}
+                Err(error) if pending::is_of_one_object(&error) => watch.trouble(name.as_bytes(), error.to_string()),
                 Err(error) => return Err(error),
             }
         }
@@ -297,6 +292,20 @@ impl Repository {
         match stated == name {
             true => Ok(snapshot),
             false => Err(Error::corrupt("read the snapshot", name, "it stands under the name of another")),
+        }
+    }
+}
+
+/// The part of the cache that belongs to this repository at this location: a copy of a repository elsewhere has the same
+/// id and other content. None, with a notice, where it cannot be used.
+fn open_cache(cache: &Path, repository: &RepositoryId, storage: &dyn Storage, watch: &Watch) -> Option<PathBuf> {
+    let location = blake3::hash(storage.identity().as_bytes()).to_hex();
+    let folder = cache.join(format!("{repository}-{}", &location[..16]));
+    match make_private_dir(&folder) {
+        Ok(()) => Some(folder),
+        Err(error) => {
+            watch.notice(format!("the cache cannot be used, which makes this slower: {error}"));
+            None
         }
     }
 }

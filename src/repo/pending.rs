@@ -12,12 +12,17 @@
 use crate::error::{Error, Kind, Result};
 use crate::id::WriterId;
 use crate::repo::format::{EXPIRED_PREFIX, OBJECT_BYTES_MAX, PENDING_PREFIX, SNAPSHOTS_PREFIX, Sharing, pending_name};
+use crate::repo::snapshot::SNAPSHOT_BYTES_MAX;
 use crate::seal::{Audience, KeySet, open_object, seal_object};
 use crate::storage::{Listed, Storage, Version};
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 
 const PURPOSE: &str = "pending";
+/// A commit carries a snapshot, sealed and then in base64.
+const PENDING_BYTES_MAX: u64 = SNAPSHOT_BYTES_MAX * 3 / 2;
+/// What is read of all pending objects together.
+const PENDING_BYTES_IN_ALL_MAX: u64 = 256 << 20;
 
 /// What a pending object says; readable by every writer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,14 +79,14 @@ impl Token {
     ) -> Result<Self> {
         let mut token =
             Token { writer, host: host.to_owned(), started: started.to_owned(), beat: 0, sharing, version: None };
-        let body = seal(keys, &token.running())?;
+        let body = seal(keys, &token.running(0))?;
         let version = storage.put_new(&token.name(), body.into())?;
         token.version = Some(version);
         Ok(token)
     }
 
-    fn running(&self) -> Pending {
-        Pending::Running { host: self.host.clone(), started: self.started.clone(), beat: self.beat }
+    fn running(&self, beat: u64) -> Pending {
+        Pending::Running { host: self.host.clone(), started: self.started.clone(), beat }
     }
 
     fn name(&self) -> String {
@@ -95,19 +100,73 @@ impl Token {
         self.version.as_ref().expect("a token has the version that it was created with")
     }
 
-    /// Shows that the writer is alive. `Locked` when it was expired.
+    /// Shows that the writer is alive. `Locked` when it was expired. Trouble in between is no loss: what came of a beat
+    /// whose answer was lost is looked up at the next one.
     pub fn renew(&mut self, storage: &dyn Storage, keys: &KeySet) -> Result<()> {
-        let old_name = self.name();
-        self.beat += 1;
-        let done = match self.sharing {
-            Sharing::Rename => storage.rename(&old_name, &self.name()),
+        match self.sharing {
+            Sharing::Rename => self.renew_by_rename(storage),
             Sharing::Swap => {
-                let body = seal(keys, &self.running())?;
-                storage.swap(&old_name, self.version(), body.into()).map(|version| self.version = Some(version))
+                let body = seal(keys, &self.running(self.beat + 1))?;
+                let version = self.swap_own(storage, keys, body)?;
+                self.beat += 1;
+                self.version = Some(version);
+                Ok(())
             }
-            Sharing::SingleWriter => storage.put(&old_name, seal(keys, &self.running())?.into()).map(|_| ()),
+            Sharing::SingleWriter => {
+                // Expired by its owner's word, it must not come back.
+                storage.stat(&self.name()).map_err(|error| self.explain(error))?;
+                let body = seal(keys, &self.running(self.beat + 1))?;
+                storage.put(&self.name(), body.into())?;
+                self.beat += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn renew_by_rename(&mut self, storage: &dyn Storage) -> Result<()> {
+        let next = token_name(&self.writer, self.beat + 1);
+        match storage.rename(&self.name(), &next) {
+            Err(error) if may_have_moved(&error) && self.has_moved_to(storage, &next)? => {}
+            done => done.map_err(|error| self.explain(error))?,
+        }
+        self.beat += 1;
+        Ok(())
+    }
+
+    /// Whether the token stands under another name, as an earlier beat happened though its answer was lost.
+    fn has_moved_to(&self, storage: &dyn Storage, name: &str) -> Result<bool> {
+        let is_there = |name: &str| match storage.stat(name) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is(Kind::NotFound) => Ok(false),
+            Err(error) => Err(error),
         };
-        done.map_err(|error| self.explain(error))
+        Ok(!is_there(&self.name())? && is_there(name)?)
+    }
+
+    /// Replaces the own object conditionally. A version that nobody else wrote, but that is not the one we know, is of a
+    /// beat of ours whose answer was lost.
+    fn swap_own(&self, storage: &dyn Storage, keys: &KeySet, body: Vec<u8>) -> Result<Version> {
+        match storage.swap(&self.name(), self.version(), body.clone().into()) {
+            Err(error) if error.is(Kind::Conflict) => match self.own_version(storage, keys)? {
+                Some(version) => storage.swap(&self.name(), &version, body.into()).map_err(|error| self.explain(error)),
+                None => Err(self.explain(error)),
+            },
+            done => done.map_err(|error| self.explain(error)),
+        }
+    }
+
+    /// The version of the pending object while it is our own running state.
+    fn own_version(&self, storage: &dyn Storage, keys: &KeySet) -> Result<Option<Version>> {
+        let (bytes, version) = match storage.get(&self.name(), OBJECT_BYTES_MAX) {
+            Err(error) if error.is(Kind::NotFound) => return Ok(None),
+            found => found?,
+        };
+        // What cannot be opened is not ours.
+        let is_own = match open(keys, &bytes) {
+            Ok(Pending::Running { host, started, .. }) => host == self.host && started == self.started,
+            Ok(_) | Err(_) => false,
+        };
+        Ok(is_own.then_some(version))
     }
 
     fn explain(&self, error: Error) -> Error {
@@ -124,13 +183,13 @@ impl Token {
             Sharing::Swap => {
                 let committed = Pending::Committed { snapshot: snapshot.to_owned(), body: BASE64.encode(&body) };
                 let bytes = seal(keys, &committed)?;
-                storage.swap(&self.name(), self.version(), bytes.into()).map_err(|error| self.explain(error))?;
+                self.swap_own(storage, keys, bytes)?;
                 publish_body(storage, &self.name(), snapshot, body)
             }
             Sharing::Rename => {
                 let draft = draft_name(&self.writer, snapshot);
                 storage.put(&draft, body.into())?;
-                if let Err(error) = storage.rename(&self.name(), &committed_name(&self.writer)) {
+                if let Err(error) = self.rename_to_committed(storage) {
                     // Only when it surely did not happen: if but the answer was lost, the draft is the snapshot.
                     if matches!(error.kind(), Kind::Conflict | Kind::NotFound) {
                         let _best_effort = storage.remove(&draft);
@@ -140,6 +199,7 @@ impl Token {
                 publish_draft(storage, &committed_name(&self.writer), &draft, snapshot)
             }
             Sharing::SingleWriter => {
+                storage.stat(&self.name()).map_err(|error| self.explain(error))?;
                 storage.put(snapshot, body.into())?;
                 storage.remove(&self.name())
             }
@@ -147,9 +207,25 @@ impl Token {
         Ok(published.err())
     }
 
+    /// The token may stand under the name of a beat whose answer was lost.
+    fn rename_to_committed(&self, storage: &dyn Storage) -> Result<()> {
+        let (committed, next) = (committed_name(&self.writer), token_name(&self.writer, self.beat + 1));
+        match storage.rename(&self.name(), &committed) {
+            Err(error) if may_have_moved(&error) && self.has_moved_to(storage, &next)? => {
+                storage.rename(&next, &committed)
+            }
+            done => done,
+        }
+    }
+
     /// Withdraws a writer that will not commit.
     pub fn withdraw(self, storage: &dyn Storage) -> Result<()> {
-        storage.remove(&self.name())
+        storage.remove(&self.name())?;
+        match self.sharing {
+            // A beat whose answer was lost may have moved it.
+            Sharing::Rename => storage.remove(&token_name(&self.writer, self.beat + 1)),
+            Sharing::Swap | Sharing::SingleWriter => Ok(()),
+        }
     }
 }
 
@@ -172,6 +248,11 @@ fn publish_draft(storage: &dyn Storage, committed: &str, draft: &str, snapshot: 
         Err(error) => return Err(error),
     }
     storage.remove(committed)
+}
+
+/// Whether a move that failed with this error may be due to an earlier one.
+fn may_have_moved(error: &Error) -> bool {
+    error.is(Kind::NotFound) || error.is(Kind::AlreadyExists)
 }
 
 fn token_name(writer: &WriterId, beat: u64) -> String {
@@ -232,7 +313,15 @@ pub struct Survey {
 pub fn survey(storage: &dyn Storage, keys: &KeySet, sharing: Sharing) -> Result<Survey> {
     let mut survey = Survey::default();
     let listed = storage.list(PENDING_PREFIX)?;
+    let mut bytes = 0;
     for object in &listed {
+        // Anybody who may create objects may create these: what no writer makes is not fetched.
+        bytes += object.size;
+        if object.size > PENDING_BYTES_MAX || bytes > PENDING_BYTES_IN_ALL_MAX {
+            survey.damaged.push(Error::corrupt("read the pending object", &object.name, "it is too large for one"));
+            bytes -= object.size;
+            continue;
+        }
         let rest = &object.name[PENDING_PREFIX.len()..];
         let (hex, tail) = rest.split_once('.').unwrap_or((rest, ""));
         let Ok(writer) = WriterId::from_hex(hex) else { continue };
@@ -248,11 +337,17 @@ pub fn survey(storage: &dyn Storage, keys: &KeySet, sharing: Sharing) -> Result<
         match looked {
             // Somebody finished it between the listing and now.
             Err(error) if error.is(Kind::NotFound) => {}
-            Err(error) if error.is(Kind::Corrupt) => survey.damaged.push(error),
+            Err(error) if is_of_one_object(&error) => survey.damaged.push(error),
             other => other?,
         }
     }
     Ok(survey)
+}
+
+/// Whether an error says something of the object that was read, and not of the storage as a whole. One object that cannot
+/// be read must not hide the others.
+pub(super) fn is_of_one_object(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Corrupt | Kind::Denied | Kind::Invalid | Kind::Unsupported | Kind::Failed)
 }
 
 fn look_at_draft(

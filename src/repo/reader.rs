@@ -1,5 +1,6 @@
 //! Read chunks: find them in the index, fetch and open their frame once, verify their names.
 
+use crate::cache::View;
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
@@ -10,7 +11,10 @@ use crate::repo::list::{LIST_DEPTH_MAX, decode_list};
 use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::watch::Watch;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+const LOST_HINT: &str =
+    "the repository is damaged: run `silt backup` again, which stores again what the sources still have";
 
 /// A chunk's verified bytes, kept alive with their frame.
 #[derive(Clone)]
@@ -50,35 +54,87 @@ pub struct Reader(Arc<Inner>);
 struct Inner {
     repo: Repository,
     frames: Frames,
+    /// Set when the local index was compared with the repository because something could not be read. Once is enough: then
+    /// it knows of no pack that is missing.
+    has_compared: Mutex<bool>,
+    /// Where chunks rest in packs that are damaged, once that was asked for.
+    damaged: OnceLock<View>,
 }
 
 impl Reader {
     pub(super) fn new(repo: &Repository) -> Self {
-        Reader(Arc::new(Inner { repo: repo.clone(), frames: Frames::new(repo) }))
+        Reader(Arc::new(Inner {
+            repo: repo.clone(),
+            frames: Frames::new(repo),
+            has_compared: Mutex::new(false),
+            damaged: OnceLock::new(),
+        }))
     }
 
     /// Where a chunk rests. `Corrupt` when the repository does not have it.
     pub fn locate(&self, id: &ChunkId) -> Result<Located> {
-        let found = match self.0.repo.view().locate(id) {
+        let repo = &self.0.repo;
+        let found = match repo.view().locate(id) {
             // The local index is a cache: damaged, it is made anew and asked again.
             Err(error) if error.is(Kind::Corrupt) => {
-                self.0.repo.rebuild_index(&Watch::silent())?;
-                self.0.repo.view().locate(id)?
+                repo.rebuild_index(&Watch::silent())?;
+                repo.view().locate(id)?
+            }
+            Ok(None) => {
+                self.compare_once()?;
+                match repo.view().locate(id)? {
+                    None => self.damaged_packs()?.locate(id)?,
+                    found => found,
+                }
             }
             other => other?,
         };
-        found.ok_or_else(|| {
-            Error::corrupt("find the chunk", id, "no index object names it").hint("the repository is damaged: run `silt backup` again, which stores again what is missing, and keep a copy of the repository")
-        })
+        found.ok_or_else(|| Error::corrupt("find the chunk", id, "no index object names it").hint(LOST_HINT))
+    }
+
+    /// The index may name a pack that is missing or was cut, beside another copy of the chunk: a comparison with what the
+    /// repository lists leaves only packs that are there.
+    fn compare_once(&self) -> Result<()> {
+        let mut has_compared = self.0.has_compared.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::replace(&mut *has_compared, true) {
+            self.0.repo.compare_index(&Watch::silent())?;
+        }
+        Ok(())
+    }
+
+    /// What no pack that is whole has may still be read from one that was cut.
+    fn damaged_packs(&self) -> Result<&View> {
+        if self.0.damaged.get().is_none() {
+            let view = self.0.repo.index_of_damaged_packs()?;
+            _ = self.0.damaged.set(view);
+        }
+        Ok(self.0.damaged.get_or_init(View::default))
+    }
+
+    fn read(&self, id: &ChunkId) -> Result<Chunk> {
+        let at = self.locate(id)?;
+        match self.0.frames.read(id, &at) {
+            Err(error) if error.is(Kind::NotFound) || error.is(Kind::Corrupt) => {
+                self.compare_once()?;
+                let again = self.locate(id)?;
+                // Damage is damage also where the storage calls it absence.
+                let lost = |error: Error| Error::corrupt("read the chunk", id, error).hint(LOST_HINT);
+                match again == at {
+                    true => Err(lost(error)),
+                    false => self.0.frames.read(id, &again).map_err(lost),
+                }
+            }
+            other => other,
+        }
     }
 
     pub fn content(&self, id: &ChunkId) -> Result<Chunk> {
-        let chunk = self.0.frames.read(id, &self.locate(id)?)?;
+        let chunk = self.read(id)?;
         self.verify(id, self.0.repo.keys().content_id(&chunk), chunk)
     }
 
     pub fn tree(&self, id: &ChunkId) -> Result<Chunk> {
-        let chunk = self.0.frames.read(id, &self.locate(id)?)?;
+        let chunk = self.read(id)?;
         self.verify(id, self.0.repo.keys().tree_id(&chunk), chunk)
     }
 
@@ -202,6 +258,14 @@ impl Reader {
             Content::List { .. } => Err(Error::corrupt("read the chunk list", "", "its levels are too many")),
             Content::Empty | Content::Inline(_) | Content::Tree(_) => Ok(()),
         }
+    }
+
+    /// The ids in one page of a chunk list, which must be of this level (0 lists content).
+    pub fn list_ids(&self, id: &ChunkId, level: u8) -> Result<Vec<ChunkId>> {
+        if level >= LIST_DEPTH_MAX {
+            return Err(Error::corrupt("read the chunk list", id, "its levels are too many"));
+        }
+        decode_list(&self.tree(id)?, level)
     }
 
     fn walk_list(&self, depth: u8, id: &ChunkId, each: &mut dyn FnMut(&ChunkId) -> Result<()>) -> Result<()> {

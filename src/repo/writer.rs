@@ -1,31 +1,28 @@
 //! One running backup's way into the repository: claims chunks, fills frames and packs, writes packs, then the index,
 //! then the snapshot, in that order and no other.
 
-use crate::cache::{Claim, Claims};
+use crate::cache::{Claim, Claims, View};
 use crate::error::{Error, Kind, Result};
-use crate::id::{ChunkId, IndexId, WriterId};
+use crate::id::{ChunkId, IndexId};
 use crate::place::PackContents;
-use crate::repo::Repository;
-use crate::repo::format::{CHUNK_BYTES_MAX, FRAME_RAW_BYTES, INDEX_PREFIX, PACK_BYTES, index_name, snapshot_name};
+use crate::repo::format::{CHUNK_BYTES_MAX, FRAME_RAW_BYTES, PACK_BYTES, index_name, snapshot_name};
+use crate::repo::heart::Heart;
 use crate::repo::index::{INDEX_CHUNKS_MAX, encode_index};
 use crate::repo::packs::{Leaving, Packs};
-use crate::repo::pending::Token;
 use crate::repo::snapshot::{SNAPSHOT_PURPOSE, Snapshot};
 use crate::repo::upload::Uploads;
-use crate::seal::{Audience, Compression, FrameSealer, random, seal_object};
+use crate::repo::{IndexCheck, Repository};
+use crate::seal::{Audience, Compression, FrameSealer, seal_object};
 use crate::watch::Watch;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard};
 
-/// How often a writer shows that it is alive.
-const RENEW: Duration = Duration::from_secs(60);
 /// Raw bytes of a frame of tree pages: smaller than of content, as trees are read a page here and there.
 const TREE_FRAME_RAW_BYTES: usize = 512 << 10;
 /// With little memory packs are closed sooner, but not below so many bytes.
 const PACK_BYTES_MIN: u64 = 4 << 20;
-/// How often a commit is tried again after its right was taken away.
+/// How often a commit is tried when its right is taken away each time.
 const COMMIT_TRIES: usize = 3;
 
 #[derive(Clone, Debug)]
@@ -48,7 +45,13 @@ pub struct Writer {
     uploads: Uploads,
     heart: Heart,
     checkpointing: Mutex<()>,
-    host: String,
+    watch: Watch,
+    /// What was found when the local index was compared with the repository, after this writer had shown itself.
+    check: IndexCheck,
+    /// The chunks that were stored then.
+    view_before: View,
+    /// How often the local index had lost something by then.
+    losses_before: u64,
     /// Raw bytes of chunks that were new.
     pub bytes_new: AtomicU64,
     pub chunks_new: AtomicU64,
@@ -78,7 +81,9 @@ impl Writer {
     pub(super) fn start(repo: &Repository, options: &WriterOptions, watch: &Watch) -> Result<Self> {
         let heart = Heart::start(repo, &options.host)?;
         // Only now: what a collector removes from here on, it removes knowing of this writer.
-        repo.learn_listed(&repo.storage().list(INDEX_PREFIX)?, watch)?;
+        let check = repo.compare_index(watch)?;
+        let losses_before = repo.index_losses();
+        let view_before = repo.view();
         let lanes = (0..options.lanes.max(1))
             .map(|_| {
                 let sealer = FrameSealer::new(options.compression)?;
@@ -91,17 +96,40 @@ impl Writer {
             false => ((options.memory_bytes / pack_bytes).saturating_sub(3) as usize).clamp(1, 5),
         };
         Ok(Writer {
-            claims: Claims::new(repo.view()),
+            claims: Claims::new(view_before.clone()),
             lanes,
             packs: [Packs::new(false, pack_bytes), Packs::new(true, pack_bytes)],
             uploads: Uploads::start(repo.storage_shared(), concurrency, watch.progress.clone()),
             heart,
             checkpointing: Mutex::new(()),
-            host: options.host.clone(),
+            watch: watch.clone(),
+            check,
+            view_before,
+            losses_before,
             bytes_new: AtomicU64::new(0),
             chunks_new: AtomicU64::new(0),
             repo: repo.clone(),
         })
+    }
+
+    /// What was found when the local index was compared with the repository at the start.
+    pub fn check(&self) -> &IndexCheck {
+        &self.check
+    }
+
+    /// Whether the repository had lost something by then.
+    pub fn has_met_damage(&self) -> bool {
+        !self.check.is_sound() || self.losses_before > 0
+    }
+
+    /// The chunks that were stored when this writer began.
+    pub fn view_before(&self) -> &View {
+        &self.view_before
+    }
+
+    /// Whether a chunk is in the repository, or will be before the commit as a worker of this run is storing it.
+    pub fn has(&self, id: &ChunkId) -> Result<bool> {
+        self.claims.contains(id)
     }
 
     /// Whether storage takes packs more slowly than they come.
@@ -197,13 +225,14 @@ impl Writer {
 
     /// Makes everything stored so far findable: packs are written, then the index object that names them, and the
     /// local index learns of it. What a caller noted before it called is safe to rely on when `findable` is called.
-    pub fn checkpoint(&self, findable: impl FnOnce() + Send) -> Result<()> {
+    /// It is told which index objects name it, as the local index learns of them meanwhile.
+    pub fn checkpoint(&self, findable: impl FnOnce(&[IndexId]) + Send) -> Result<()> {
         let _one_at_a_time = locked(&self.checkpointing);
         // What one checkpoint lost no later one may pass over.
         self.make_findable(findable).inspect_err(|error| self.uploads.fail(error.copy()))
     }
 
-    fn make_findable(&self, findable: impl FnOnce() + Send) -> Result<()> {
+    fn make_findable(&self, findable: impl FnOnce(&[IndexId]) + Send) -> Result<()> {
         self.uploads.check()?;
         self.lanes.par_iter().try_for_each(|lane| {
             let mut lane = locked(lane);
@@ -225,7 +254,8 @@ impl Writer {
             self.repo.storage().put(&index_name(&index.0), sealed.into())?;
             named.push(index);
         }
-        let (learned, ()) = rayon::join(|| self.learn(&named), findable);
+        let own: Vec<IndexId> = named.iter().map(|(index, _)| *index).collect();
+        let (learned, ()) = rayon::join(|| self.learn(&named), || findable(&own));
         learned
     }
 
@@ -253,7 +283,7 @@ impl Writer {
         if indexes.is_empty() {
             return Ok(());
         }
-        let view = self.repo.learn(indexes)?;
+        let view = self.repo.learn(indexes, &self.watch)?;
         self.claims.refresh(&view);
         let frames = indexes.iter().flat_map(|(_, packs)| packs).flat_map(|pack| &pack.frames);
         self.claims.settled(frames.flat_map(|frame| frame.chunks.iter().map(|(id, _)| id)));
@@ -268,7 +298,7 @@ impl Writer {
     /// The commit: after it the snapshot exists, for everybody and for good. Gives the name of its object, and what
     /// went wrong in moving it to its place, which whoever lists snapshots does again.
     pub fn commit(self, snapshot: &Snapshot) -> Result<(String, Option<Error>)> {
-        if let Err(error) = self.checkpoint(|| ()) {
+        if let Err(error) = self.checkpoint(|_| ()) {
             // Nothing is left to save; the error that ended the run is what the caller must see.
             let _best_effort = self.withdraw();
             return Err(error);
@@ -276,78 +306,52 @@ impl Writer {
         let name = snapshot_name(&snapshot.started.compact()?, &snapshot.id);
         let body = seal_object(self.repo.keys(), Audience::Readers, SNAPSHOT_PURPOSE, &snapshot.encode())?;
         let (storage, keys) = (self.repo.storage(), self.repo.keys());
-        let mut token = self.heart.stop();
-        for _ in 1..COMMIT_TRIES {
+        for _ in 0..COMMIT_TRIES {
+            // No beat can lose the right any more behind this look at it.
+            let token = self.heart.stop()?;
+            if let Err(error) = self.check_nothing_is_gone() {
+                // It must not stay behind as a writer that seems to run.
+                let _best_effort = token.withdraw(storage);
+                return Err(error);
+            }
             match token.commit(storage, keys, &name, body.clone()) {
-                Err(error) if error.is(Kind::Locked) => {
-                    // Somebody took this writer for dead. What it relied on may have been collected since.
-                    // Shown first, so that nothing more is collected while we look.
-                    token = new_token(&self.repo, &self.host)?;
-                    self.repo.revalidate()?;
-                }
+                Err(error) if error.is(Kind::Locked) => self.heart.show_again()?,
                 done => return done.map(|unpublished| (name, unpublished)),
             }
         }
-        token.commit(storage, keys, &name, body).map(|unpublished| (name, unpublished))
+        Err(Error::new(Kind::Locked, "commit the snapshot", "")
+            .because("somebody took this backup for dead again and again")
+            .hint("run the backup again: what it stored is found and not sent twice"))
     }
 
-    /// Ends without a snapshot; what was stored is made findable for the next run.
-    pub fn abandon(self) -> Result<()> {
-        let saved = self.checkpoint(|| ());
+    /// Refuses the commit when something that this writer relied on or stored is gone. Who takes a writer for dead may
+    /// remove what only it refers to; so after a lost right everything is looked for again. The writer is shown by then,
+    /// so nothing more is removed meanwhile.
+    fn check_nothing_is_gone(&self) -> Result<()> {
+        let gone = |what: &str| {
+            Err(Error::new(Kind::Locked, "commit the snapshot", "")
+                .because(what.to_owned())
+                .hint("run the backup again: it stores again only what is missing"))
+        };
+        if self.repo.index_losses() != self.losses_before {
+            return gone("something that it refers to vanished from the repository while the backup ran");
+        }
+        if self.heart.has_lost_right() && !self.repo.is_index_listed()? {
+            return gone("something that it refers to was removed while this backup was taken for dead");
+        }
+        Ok(())
+    }
+
+    /// Ends without a snapshot; what was stored is made findable for the next run, and `findable` is called as for a
+    /// [`checkpoint`](Self::checkpoint).
+    pub fn abandon(self, findable: impl FnOnce(&[IndexId]) + Send) -> Result<()> {
+        let saved = self.checkpoint(findable);
         self.withdraw()?;
         saved
     }
 
     /// Ends without a snapshot and without another byte written, where there is no room for any.
     pub fn withdraw(self) -> Result<()> {
-        self.heart.stop().withdraw(self.repo.storage())
-    }
-}
-
-fn new_token(repo: &Repository, host: &str) -> Result<Token> {
-    let started = jiff::Timestamp::now().to_string();
-    Token::create(repo.storage(), repo.keys(), repo.config().sharing, WriterId(random()?), host, &started)
-}
-
-/// Keeps the pending object fresh until it is stopped.
-struct Heart {
-    token: Arc<Mutex<Option<Token>>>,
-    stop: Option<crossbeam_channel::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Heart {
-    fn start(repo: &Repository, host: &str) -> Result<Self> {
-        let token = Arc::new(Mutex::new(Some(new_token(repo, host)?)));
-        let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
-        let (beating, repo) = (token.clone(), repo.clone());
-        let beat = move || {
-            while let Err(crossbeam_channel::RecvTimeoutError::Timeout) = stopped.recv_timeout(RENEW) {
-                let mut token = locked(&beating);
-                let Some(token) = token.as_mut() else { return };
-                // A lost right shows at the commit, which then re-validates; other trouble may pass until the next beat.
-                if token.renew(repo.storage(), repo.keys()).is_err_and(|error| error.is(Kind::Locked)) {
-                    return;
-                }
-            }
-        };
-        let thread = std::thread::Builder::new()
-            .name("heart".to_owned())
-            .spawn(beat)
-            .map_err(|error| Error::io("start a thread", "", error))?;
-        Ok(Heart { token, stop: Some(stop), thread: Some(thread) })
-    }
-
-    fn stop(&self) -> Token {
-        locked(&self.token).take().expect("a heart is stopped once")
-    }
-}
-
-impl Drop for Heart {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ended = thread.join();
-        }
+        self.heart.withdraw()
     }
 }

@@ -174,6 +174,10 @@ impl Storage for Chaos {
         self.inner.describe()
     }
 
+    fn identity(&self) -> String {
+        self.inner.identity()
+    }
+
     fn abilities(&self) -> Abilities {
         self.inner.abilities()
     }

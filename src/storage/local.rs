@@ -228,6 +228,10 @@ impl Storage for Local {
         self.root.display().to_string()
     }
 
+    fn identity(&self) -> String {
+        std::fs::canonicalize(&self.root).map_or_else(|_| self.describe(), |root| root.display().to_string())
+    }
+
     fn abilities(&self) -> Abilities {
         Abilities { put_new: true, swap: false, rename: true, local: true }
     }

@@ -87,6 +87,11 @@ pub trait Storage: Send + Sync {
     /// The location for people, without secrets.
     fn describe(&self) -> String;
 
+    /// Tells this location from any other, also where [`describe`](Self::describe) depends on how it was named. Never shown.
+    fn identity(&self) -> String {
+        self.describe()
+    }
+
     fn abilities(&self) -> Abilities;
 
     /// Writes the whole object, replacing what is there.

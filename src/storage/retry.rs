@@ -117,6 +117,10 @@ impl Storage for Retry {
         self.inner.describe()
     }
 
+    fn identity(&self) -> String {
+        self.inner.identity()
+    }
+
     fn abilities(&self) -> Abilities {
         self.inner.abilities()
     }

@@ -65,6 +65,10 @@ impl Storage for Throttle {
         self.inner.describe()
     }
 
+    fn identity(&self) -> String {
+        self.inner.identity()
+    }
+
     fn abilities(&self) -> Abilities {
         self.inner.abilities()
     }

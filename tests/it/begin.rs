@@ -115,13 +115,15 @@ fn assert_fails_and_withdraws(case: &Case, abilities: Abilities) {
 fn over_a_network_a_choice_that_fails_withdraws_the_writer() {
     let no_parent = (Kind::NotFound, "compare with the snapshot 0707");
     let no_listing = (Kind::Denied, "list snapshots/");
+    let no_writer = (Kind::Denied, "write pending/");
     let cases = [
         ("no such parent", true, false, false, no_parent),
         ("no listing", false, true, false, no_listing),
         ("a parent, and no listing", true, true, false, no_listing),
-        ("no listing and no writer", false, true, true, no_listing),
-        ("no such parent and no writer", true, false, true, no_parent),
-        ("no writer", false, false, true, (Kind::Denied, "write pending/")),
+        // The writer shows itself before anything is chosen.
+        ("no listing and no writer", false, true, true, no_writer),
+        ("no such parent and no writer", true, false, true, no_writer),
+        ("no writer", false, false, true, no_writer),
     ];
     for (name, missing_parent, refuses_snapshots, refuses_pending, expected) in cases {
         let case = Case { name, missing_parent, refuses_snapshots, refuses_pending, expected };

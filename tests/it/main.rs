@@ -26,3 +26,4 @@ mod segments;
 mod skip;
 mod storage;
 mod terminal;
+mod trust;

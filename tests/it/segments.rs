@@ -249,7 +249,8 @@ fn what_covers_an_index_object_that_is_gone_is_dropped() -> Result<()> {
     let (mut set, _) = Segments::open(folder.path())?;
     set.add(&[(index(0), vec![pack(0, 0..10)]), (index(1), vec![pack(1, 10..20)])])?;
     set.add(&[(index(2), vec![pack(2, 20..30)])])?;
-    set.retain(&HashSet::from([index(1), index(2)]))?;
+    assert!(set.use_only(HashSet::from([index(1), index(2)]), None)?);
+    assert_eq!(set.to_be_added(), [index(1)]);
     assert_eq!(set.covered(), &HashSet::from([index(2)]));
     assert!(!set.contains(&id(5))? && set.contains(&id(25))?);
     Ok(())

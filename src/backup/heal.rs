@@ -1,0 +1,186 @@
+//! After damage: which earlier snapshots are whole again, as this backup stored again what they had lost.
+
+use crate::backup::Run;
+use crate::cache::View;
+use crate::entry::{Content, Entry};
+use crate::error::{Error, Kind, Result};
+use crate::id::ChunkId;
+use crate::repo::tree::{Page, decode_page};
+use crate::repo::{Reader, Snapshot};
+use crate::seal::Power;
+use crate::watch::Watch;
+use std::collections::{HashMap, HashSet};
+
+/// What a backup healed in a repository that had lost something.
+#[derive(Clone, Debug, Default)]
+pub struct Healing {
+    /// Chunks of earlier snapshots that were lost and are stored again.
+    pub chunks: u64,
+    /// Snapshots that lacked content before this backup and lack none now, oldest first.
+    pub whole_again: Vec<Snapshot>,
+    /// Snapshots that still lack content, oldest first.
+    pub still_damaged: Vec<Snapshot>,
+}
+
+impl<'a> Run<'a> {
+    /// Looks at all earlier snapshots, if there is a sign that something was lost. That it cannot be told is worth a
+    /// notice, and no more: the backup is done.
+    pub(super) fn look_at_healing(&self, view_before: &View, own: Option<&Snapshot>) -> Option<Healing> {
+        if self.repo.keys().power() == Power::Put {
+            self.watch.notice("which snapshots are whole again shows only to a key that can read them");
+            return None;
+        }
+        self.watch.stage("looking at earlier snapshots");
+        let looked = self.repo.snapshots(self.watch).and_then(|snapshots| {
+            let earlier = snapshots.into_iter().filter(|snapshot| Some(snapshot.id) != own.map(|own| own.id));
+            compare(&self.reader, view_before, &self.repo.view(), earlier, self.watch)
+        });
+        let healing = looked.map_err(|error| {
+            self.watch.notice(format!("which earlier snapshots are whole again could not be found out: {error}"));
+        });
+        healing.ok().filter(|healing| healing.chunks > 0 || !healing.still_damaged.is_empty())
+    }
+}
+
+fn compare(
+    reader: &Reader,
+    before: &View,
+    after: &View,
+    snapshots: impl Iterator<Item = Snapshot>,
+    watch: &Watch,
+) -> Result<Healing> {
+    let mut look = Look { reader, before, after, known: HashMap::new(), healed: HashSet::new() };
+    let mut healing = Healing::default();
+    for snapshot in snapshots {
+        let whole = look.tree(&snapshot.root, watch)?;
+        match (whole.before, whole.after) {
+            (_, false) => healing.still_damaged.push(snapshot),
+            (false, true) => healing.whole_again.push(snapshot),
+            (true, true) => {}
+        }
+    }
+    healing.chunks = look.healed.len() as u64;
+    Ok(healing)
+}
+
+/// Whether something was whole before the backup, and is after it.
+#[derive(Clone, Copy)]
+struct Whole {
+    before: bool,
+    after: bool,
+}
+
+impl Whole {
+    fn and(&mut self, other: Whole) {
+        self.before &= other.before;
+        self.after &= other.after;
+    }
+}
+
+struct Look<'a> {
+    reader: &'a Reader,
+    before: &'a View,
+    after: &'a View,
+    /// What came of each page, with all below it: snapshots share most of them.
+    known: HashMap<ChunkId, Whole>,
+    healed: HashSet<ChunkId>,
+}
+
+/// A page on the way from the root, and the pages below it that are still to be looked at.
+struct Step {
+    page: ChunkId,
+    below: Vec<ChunkId>,
+    whole: Whole,
+}
+
+impl Look<'_> {
+    /// A page with everything below it. A loop and not a recursion, as trees may be deep.
+    fn tree(&mut self, root: &ChunkId, watch: &Watch) -> Result<Whole> {
+        if let Some(whole) = self.known.get(root) {
+            return Ok(*whole);
+        }
+        let mut way = vec![self.enter(root)?];
+        loop {
+            watch.cancel.check()?;
+            let Some(step) = way.last_mut() else {
+                return Err(Error::new(Kind::Failed, "look at a tree", root));
+            };
+            if let Some(next) = step.below.pop() {
+                match self.known.get(&next) {
+                    Some(whole) => step.whole.and(*whole),
+                    None => way.push(self.enter(&next)?),
+                }
+                continue;
+            }
+            let (page, whole) = (step.page, step.whole);
+            self.known.insert(page, whole);
+            way.pop();
+            match way.last_mut() {
+                Some(above) => above.whole.and(whole),
+                None => return Ok(whole),
+            }
+        }
+    }
+
+    fn enter(&mut self, page: &ChunkId) -> Result<Step> {
+        let mut step = Step { page: *page, below: Vec::new(), whole: self.chunk(page)? };
+        if !step.whole.after {
+            return Ok(step);
+        }
+        match self.readable(self.reader.tree(page).and_then(|bytes| decode_page(&bytes)))? {
+            Some(Page::Inner { pages, .. }) => step.below.extend(pages.into_iter().map(|(_, page)| page)),
+            Some(Page::Entries(entries)) => {
+                for entry in entries {
+                    step.whole.and(self.content(&entry, &mut step.below)?);
+                }
+            }
+            None => step.whole.after = false,
+        }
+        Ok(step)
+    }
+
+    fn content(&mut self, entry: &Entry, below: &mut Vec<ChunkId>) -> Result<Whole> {
+        let mut whole = Whole { before: true, after: true };
+        match &entry.content {
+            Content::Empty | Content::Inline(_) => {}
+            Content::Chunks(ids) => {
+                for id in ids {
+                    whole.and(self.chunk(id)?);
+                }
+            }
+            Content::List { depth, root } => whole = self.list(*depth, root)?,
+            Content::Tree(page) => below.push(*page),
+        }
+        Ok(whole)
+    }
+
+    fn list(&mut self, depth: u8, id: &ChunkId) -> Result<Whole> {
+        let mut whole = self.chunk(id)?;
+        let Some(level) = depth.checked_sub(1).filter(|_| whole.after) else { return Ok(whole) };
+        match self.readable(self.reader.list_ids(id, level))? {
+            Some(ids) => {
+                for id in ids {
+                    whole.and(self.list(level, &id)?);
+                }
+            }
+            None => whole.after = false,
+        }
+        Ok(whole)
+    }
+
+    fn chunk(&mut self, id: &ChunkId) -> Result<Whole> {
+        let whole = Whole { before: self.before.contains(id)?, after: self.after.contains(id)? };
+        if whole.after && !whole.before {
+            self.healed.insert(*id);
+        }
+        Ok(whole)
+    }
+
+    /// None for what is damaged; other trouble ends the look.
+    fn readable<T>(&self, read: Result<T>) -> Result<Option<T>> {
+        match read {
+            Err(error) if error.is(Kind::Corrupt) || error.is(Kind::NotFound) => Ok(None),
+            read => read.map(Some),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The heart of a writer: keeps its pending object fresh, and shows the writer anew when its right to commit was ended.
+
+use crate::error::{Error, Kind, Result};
+use crate::id::WriterId;
+use crate::repo::Repository;
+use crate::repo::pending::Token;
+use crate::seal::random;
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How often a writer shows that it is alive.
+const BEAT: Duration = Duration::from_secs(60);
+
+/// Dropped before it was stopped, it withdraws the writer.
+pub(super) struct Heart {
+    shared: Arc<Shared>,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How a writer stands.
+enum Standing {
+    Shown(Token),
+    /// Its right was ended, and it could not be shown anew yet.
+    Lost,
+    /// It commits, or has withdrawn: no more beats.
+    Ended,
+}
+
+struct Shared {
+    repo: Repository,
+    host: String,
+    standing: Mutex<Standing>,
+    /// Its right was ended at some time: what it relies on may have been removed since.
+    has_lost_right: AtomicBool,
+}
+
+impl Shared {
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One beat. A right that was ended is asked for anew at once, so that nothing more is removed; the commit looks
+    /// whether anything was. Other trouble may pass until the next beat.
+    fn beat(&self) {
+        let mut standing = self.standing();
+        let is_lost = match &mut *standing {
+            Standing::Shown(token) => {
+                let renewed = token.renew(self.repo.storage(), self.repo.keys());
+                renewed.is_err_and(|error| error.is(Kind::Locked))
+            }
+            Standing::Lost => true,
+            Standing::Ended => false,
+        };
+        if is_lost {
+            self.has_lost_right.store(true, Ordering::SeqCst);
+            *standing = new_token(&self.repo, &self.host).map_or(Standing::Lost, Standing::Shown);
+        }
+    }
+}
+
+fn new_token(repo: &Repository, host: &str) -> Result<Token> {
+    let started = jiff::Timestamp::now().to_string();
+    Token::create(repo.storage(), repo.keys(), repo.config().sharing, WriterId(random()?), host, &started)
+}
+
+impl Heart {
+    /// Shows the writer, and goes on doing so.
+    pub fn start(repo: &Repository, host: &str) -> Result<Self> {
+        let standing = Mutex::new(Standing::Shown(new_token(repo, host)?));
+        let has_lost_right = AtomicBool::new(false);
+        let shared = Arc::new(Shared { repo: repo.clone(), host: host.to_owned(), standing, has_lost_right });
+        let (stop, stopped) = bounded::<()>(0);
+        let mut heart = Heart { shared: shared.clone(), stop: Some(stop), thread: None };
+        let beat = move || {
+            while stopped.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+                shared.beat();
+            }
+        };
+        let thread = std::thread::Builder::new().name("heart".to_owned()).spawn(beat);
+        heart.thread = Some(thread.map_err(|error| Error::io("start a thread", "", error))?);
+        Ok(heart)
+    }
+
+    /// Whether somebody took this writer for dead at some time.
+    pub fn has_lost_right(&self) -> bool {
+        self.shared.has_lost_right.load(Ordering::SeqCst)
+    }
+
+    /// Shows the writer under a new token, as its last one was taken away.
+    pub fn show_again(&self) -> Result<()> {
+        let mut standing = self.shared.standing();
+        self.shared.has_lost_right.store(true, Ordering::SeqCst);
+        *standing = Standing::Shown(new_token(&self.shared.repo, &self.shared.host)?);
+        Ok(())
+    }
+
+    /// Takes the token for the commit; there are no more beats. `Locked` when it could not be shown anew.
+    pub fn stop(&self) -> Result<Token> {
+        let mut standing = self.shared.standing();
+        match std::mem::replace(&mut *standing, Standing::Ended) {
+            Standing::Shown(token) => Ok(token),
+            Standing::Lost | Standing::Ended => Err(Error::new(Kind::Locked, "commit the snapshot", "")
+                .because("its right to commit was ended by somebody else, and it could not get another")
+                .hint("run the backup again: what it stored is found and not sent twice")),
+        }
+    }
+
+    /// Ends the right to commit.
+    pub fn withdraw(&self) -> Result<()> {
+        match self.stop() {
+            Ok(token) => token.withdraw(self.shared.repo.storage()),
+            // Nothing is shown.
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+impl Drop for Heart {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+        // A writer that ends without a word would seem to run until somebody expires it.
+        let _best_effort = self.withdraw();
+    }
+}

@@ -1,0 +1,373 @@
+//! The local index in step with the repository: it knows what the repository lists, and nothing else.
+//!
+//! A chunk counts as stored only if an index object that is listed now names it, in a pack that is listed now with the
+//! size that the index states. Index objects that are damaged count as absent, so that their content is stored again.
+
+use crate::cache::{Segments, View};
+use crate::error::{Error, Kind, Result};
+use crate::id::{IndexId, PackId};
+use crate::place::{PackContents, PackSizes};
+use crate::repo::fetch::fetch_all;
+use crate::repo::format::{INDEX_PREFIX, PACKS_PREFIX, index_name};
+use crate::repo::index::{INDEX_BYTES_MAX, decode_index};
+use crate::seal::{KeySet, open_object, sealed_object_bytes_max};
+use crate::storage::{Listed, Storage};
+use crate::watch::Watch;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+
+/// Index objects that are fetched together take this many bytes, with the one that passes it.
+const BATCH_BYTES: u64 = 32 << 20;
+const BATCH_OBJECTS_MAX: usize = 256;
+/// How often the listing is made anew because an index object vanished behind it.
+const LISTINGS_MAX: usize = 8;
+
+/// What a comparison of the local index with the repository found.
+#[derive(Clone, Debug, Default)]
+pub struct IndexCheck {
+    /// Packs that index objects name and that are missing or of another size. Empty when packs were not listed.
+    pub packs_missing: HashSet<PackId>,
+    /// Index objects whose bytes are not what was stored.
+    pub indexes_damaged: u64,
+    /// Something that this process took for stored is not listed any more.
+    pub has_lost: bool,
+}
+
+impl IndexCheck {
+    pub fn is_sound(&self) -> bool {
+        self.packs_missing.is_empty() && self.indexes_damaged == 0 && !self.has_lost
+    }
+}
+
+/// What the repository lists.
+pub(super) struct Listing {
+    index: Vec<Listed>,
+    packs: Option<PackSizes>,
+}
+
+impl Listing {
+    /// The index objects alone, for reading: that a pack is missing shows when it is read.
+    pub fn of_index(index: Vec<Listed>) -> Self {
+        Listing { index, packs: None }
+    }
+
+    /// Index objects first: the packs that they name were written before them, so the second listing shows those.
+    pub fn whole(storage: &dyn Storage, packs_expected: usize) -> Result<Self> {
+        let index = storage.list(INDEX_PREFIX)?;
+        let packs = list_packs(storage, packs_expected)?;
+        Ok(Listing { index, packs: Some(packs) })
+    }
+
+    fn ids(&self) -> impl Iterator<Item = (IndexId, u64)> {
+        self.index.iter().filter_map(|listed| {
+            IndexId::from_hex(&listed.name[INDEX_PREFIX.len()..]).ok().map(|index| (index, listed.size))
+        })
+    }
+}
+
+/// From this many packs on, far storage is asked for each first byte of their names at once rather than for all in a row.
+const PACKS_IN_PARTS_MIN: usize = 2000;
+const PACK_LISTINGS_AT_ONCE: usize = 16;
+
+fn list_packs(storage: &dyn Storage, expected: usize) -> Result<PackSizes> {
+    let size = |listed: &Listed| {
+        let (_, hex) = listed.name.rsplit_once('/')?;
+        Some((PackId::from_hex(hex).ok()?, listed.size))
+    };
+    if storage.abilities().local || expected < PACKS_IN_PARTS_MIN {
+        return Ok(storage.list(PACKS_PREFIX)?.iter().filter_map(size).collect());
+    }
+    let parts: Vec<String> = (0..=255u8).map(|byte| format!("{PACKS_PREFIX}{byte:02x}/")).collect();
+    let listed = crate::repo::fetch::each_at_once(&parts, PACK_LISTINGS_AT_ONCE, |part| storage.list(part));
+    let mut packs = PackSizes::default();
+    for listed in listed {
+        listed?.iter().filter_map(size).for_each(|(pack, bytes)| packs.insert(pack, bytes));
+    }
+    Ok(packs)
+}
+
+/// The segments of this process, and the view of them that readers ask.
+pub(super) struct LocalIndex {
+    segments: Mutex<Segments>,
+    view: RwLock<View>,
+    /// How often something that was in use turned out to be gone.
+    losses: AtomicU64,
+}
+
+impl LocalIndex {
+    /// In a folder of the cache, or in memory where there is none or it cannot be used.
+    pub fn open(folder: Option<&Path>, watch: &Watch) -> Self {
+        let opened = folder.map(Segments::open);
+        let segments = match opened {
+            Some(Ok((segments, notices))) => {
+                notices.into_iter().for_each(|notice| watch.notice(notice));
+                segments
+            }
+            Some(Err(error)) => {
+                watch.notice(format!("{error}: the index is kept in memory"));
+                Segments::in_memory()
+            }
+            None => Segments::in_memory(),
+        };
+        LocalIndex { view: RwLock::new(View::default()), segments: Mutex::new(segments), losses: AtomicU64::new(0) }
+    }
+
+    fn segments(&self) -> MutexGuard<'_, Segments> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known as of the last comparison.
+    pub fn view(&self) -> View {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn publish(&self, segments: &Segments) {
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = segments.view();
+    }
+
+    /// Grows whenever something that this process took for stored turned out to be gone.
+    pub fn losses(&self) -> u64 {
+        self.losses.load(Ordering::SeqCst)
+    }
+
+    /// The index objects that the view rests on.
+    pub fn live(&self) -> HashSet<IndexId> {
+        self.segments().live().cloned().unwrap_or_default()
+    }
+
+    pub fn packs_known(&self) -> usize {
+        self.view().segments().iter().map(|segment| segment.pack_count()).sum()
+    }
+
+    /// Adds what this process itself has just made findable.
+    pub fn learn(&self, indexes: &[(IndexId, Vec<PackContents>)], watch: &Watch) -> Result<View> {
+        let mut segments = self.segments();
+        if let Err(error) = segments.add(indexes) {
+            leave_folder(&mut segments, &error, watch)?;
+            segments.add(indexes)?;
+        }
+        self.publish(&segments);
+        Ok(segments.view())
+    }
+
+    /// Drops everything and learns it again: for when a lookup found damage.
+    pub fn clear(&self) -> Result<()> {
+        let mut segments = self.segments();
+        segments.clear()?;
+        self.publish(&segments);
+        Ok(())
+    }
+
+    /// Brings the index into step with what `list` shows, which is called again when an index object vanishes before it is
+    /// read.
+    pub fn compare(
+        &self,
+        storage: &dyn Storage,
+        keys: &KeySet,
+        mut list: impl FnMut() -> Result<Listing>,
+        watch: &Watch,
+    ) -> Result<IndexCheck> {
+        let mut check = IndexCheck::default();
+        let mut damaged = HashSet::new();
+        for _ in 0..LISTINGS_MAX {
+            let listing = list()?;
+            let has_listed_packs = listing.packs.is_some();
+            let mut segments = self.segments();
+            let sizes: HashMap<IndexId, u64> = listing.ids().filter(|(index, _)| !damaged.contains(index)).collect();
+            let live: HashSet<IndexId> = sizes.keys().copied().collect();
+            check.has_lost |= match segments.use_only(live.clone(), listing.packs) {
+                Ok(lost) => lost,
+                Err(error) => {
+                    leave_folder(&mut segments, &error, watch)?;
+                    // The packs were taken over already.
+                    segments.use_only(live, None)?
+                }
+            };
+            let fetched = add_missing(&mut segments, storage, keys, &sizes, watch);
+            self.publish(&segments);
+            let fetched = fetched?;
+            check.packs_missing = match has_listed_packs {
+                true => segments.left_out().copied().collect(),
+                false => HashSet::new(),
+            };
+            drop(segments);
+            for (index, error) in fetched.damaged {
+                watch.notice(format!("{error}: it counts as lost, and what it names is stored again where it can be"));
+                damaged.insert(index);
+            }
+            if !fetched.has_vanished {
+                break;
+            }
+        }
+        check.indexes_damaged = damaged.len() as u64;
+        if check.has_lost {
+            self.losses.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(check)
+    }
+
+    /// What index objects say of packs that are missing or of another size, in memory: of a pack that was cut, most can still
+    /// be read.
+    pub fn of_damaged_packs(&self, storage: &dyn Storage, keys: &KeySet) -> Result<View> {
+        let (wanted, packs): (Vec<IndexId>, HashSet<PackId>) = {
+            let segments = self.segments();
+            (segments.live().into_iter().flatten().copied().collect(), segments.left_out().copied().collect())
+        };
+        let mut segments = Segments::in_memory();
+        if !packs.is_empty() {
+            let sizes = HashMap::new();
+            let mut fetch = IndexFetch::new(storage, keys, wanted, &sizes);
+            let damaged = fetch.by_ref().map(|(index, mut contents)| {
+                contents.retain(|pack| packs.contains(&pack.pack));
+                Ok((index, contents))
+            });
+            segments.add_all(damaged)?;
+            if let Some(error) = fetch.failure {
+                return Err(error);
+            }
+        }
+        Ok(segments.view())
+    }
+
+    /// Whether everything that the view rests on is listed: index objects, and packs with their sizes.
+    pub fn is_listed(&self, listing: &Listing) -> bool {
+        let live = listing.ids().map(|(index, _)| index).collect();
+        listing.packs.as_ref().is_some_and(|packs| self.segments().rests_on(&live, packs))
+    }
+}
+
+/// Goes on in memory when the cache cannot be used, and without what was found damaged.
+fn leave_folder(segments: &mut Segments, error: &Error, watch: &Watch) -> Result<()> {
+    if segments.is_in_memory() && !error.is(Kind::Corrupt) {
+        return Err(error.copy());
+    }
+    watch.notice(format!("{error}: the index is kept in memory"));
+    segments.leave_folder();
+    match error.is(Kind::Corrupt) {
+        true => segments.clear(),
+        false => Ok(()),
+    }
+}
+
+#[derive(Default)]
+struct Fetched {
+    has_vanished: bool,
+    damaged: Vec<(IndexId, Error)>,
+}
+
+/// Fetches what is listed and not known yet.
+fn add_missing(
+    segments: &mut Segments,
+    storage: &dyn Storage,
+    keys: &KeySet,
+    sizes: &HashMap<IndexId, u64>,
+    watch: &Watch,
+) -> Result<Fetched> {
+    let mut fetched = Fetched::default();
+    let mut has_left = false;
+    loop {
+        let wanted: Vec<IndexId> = segments.to_be_added();
+        if wanted.is_empty() {
+            return Ok(fetched);
+        }
+        watch.stage("reading the index");
+        let mut fetch = IndexFetch::new(storage, keys, wanted, sizes);
+        let added = segments.add_all(fetch.by_ref().map(Ok));
+        fetched.has_vanished |= fetch.has_vanished;
+        let failure = fetch.failure.take();
+        for index in fetch.vanished.drain(..).chain(fetch.damaged.iter().map(|(index, _)| *index)) {
+            segments.forget(&index);
+        }
+        fetched.damaged.append(&mut fetch.damaged);
+        match (failure, added) {
+            (Some(error), _) => return Err(error),
+            (None, Ok(())) => return Ok(fetched),
+            (None, Err(error)) if has_left => return Err(error),
+            (None, Err(error)) => {
+                has_left = true;
+                leave_folder(segments, &error, watch)?;
+            }
+        }
+    }
+}
+
+/// Fetches and decodes index objects, a bounded number at a time.
+struct IndexFetch<'a> {
+    storage: &'a dyn Storage,
+    keys: &'a KeySet,
+    sizes: &'a HashMap<IndexId, u64>,
+    wanted: Vec<IndexId>,
+    ready: VecDeque<(IndexId, Result<Vec<u8>>)>,
+    has_vanished: bool,
+    vanished: Vec<IndexId>,
+    damaged: Vec<(IndexId, Error)>,
+    failure: Option<Error>,
+}
+
+impl<'a> IndexFetch<'a> {
+    fn new(storage: &'a dyn Storage, keys: &'a KeySet, wanted: Vec<IndexId>, sizes: &'a HashMap<IndexId, u64>) -> Self {
+        IndexFetch {
+            storage,
+            keys,
+            sizes,
+            wanted,
+            ready: VecDeque::new(),
+            has_vanished: false,
+            vanished: Vec::new(),
+            damaged: Vec::new(),
+            failure: None,
+        }
+    }
+
+    fn fetch_batch(&mut self) {
+        let mut bytes = 0;
+        let mut batch = Vec::new();
+        while bytes < BATCH_BYTES && batch.len() < BATCH_OBJECTS_MAX {
+            let Some(index) = self.wanted.pop() else { break };
+            // Of unknown size, it is taken for a large one.
+            bytes += self.sizes.get(&index).copied().unwrap_or(BATCH_BYTES / 8);
+            batch.push(index);
+        }
+        let names: Vec<String> = batch.iter().map(index_name).collect();
+        let fetched = fetch_all(self.storage, &names, sealed_object_bytes_max(INDEX_BYTES_MAX));
+        self.ready = batch.into_iter().zip(fetched).collect();
+    }
+
+    fn decode(&self, index: &IndexId, bytes: &[u8]) -> Result<Vec<PackContents>> {
+        if blake3::hash(bytes).as_bytes() != index.as_bytes() {
+            return Err(Error::corrupt("trust", "it", "the content hash does not match the object's name"));
+        }
+        let plain = open_object(self.keys, "index", bytes, INDEX_BYTES_MAX)?;
+        decode_index(&plain)
+    }
+}
+
+impl Iterator for IndexFetch<'_> {
+    type Item = (IndexId, Vec<PackContents>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.failure.is_none() {
+            if self.ready.is_empty() {
+                self.fetch_batch();
+            }
+            let (index, bytes) = self.ready.pop_front()?;
+            let damaged = |error: Error| Error::corrupt("read the index object", index, error);
+            match bytes {
+                Ok(bytes) => match self.decode(&index, &bytes) {
+                    Ok(packs) => return Some((index, packs)),
+                    Err(error) => self.damaged.push((index, damaged(error))),
+                },
+                Err(error) if error.is(Kind::NotFound) => {
+                    self.has_vanished = true;
+                    self.vanished.push(index);
+                }
+                // Cut or too large: the object's own fault, which must not keep the others from being read.
+                Err(error) if error.is(Kind::Corrupt) => self.damaged.push((index, damaged(error))),
+                Err(error) => self.failure = Some(error),
+            }
+        }
+        None
+    }
+}
