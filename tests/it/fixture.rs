@@ -2,7 +2,7 @@
 
 use crate::compare::differences;
 use siltstone::backup::{BackupOptions, BackupReport};
-use siltstone::chunk::ChunkTable;
+use siltstone::chunk::{ChunkSizes, ChunkTable};
 use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::{Credentials, InitOptions, Repository, Snapshot};
 use siltstone::restore::{RestoreOptions, RestoreReport};
@@ -34,6 +34,14 @@ pub fn init_options(abilities: Abilities) -> InitOptions {
 
 pub fn init(storage: &dyn Storage) -> Result<()> {
     Repository::init(storage, &init_options(storage.abilities())).map(|_| ())
+}
+
+/// Chunks so small that a file of a few kilobytes has many, and lists of them.
+pub fn init_small_chunks(storage: &dyn Storage) -> Result<()> {
+    let small = ChunkSizes { min: 64, average: 256, max: 1024, fixed: false };
+    let defaults = ChunkTable::default();
+    let chunks = ChunkTable { small_file: small, dump: small, ..defaults };
+    Repository::init(storage, &InitOptions { chunks, ..init_options(storage.abilities()) }).map(|_| ())
 }
 
 pub fn open(storage: Arc<dyn Storage>, cache: &Path) -> Result<Repository> {

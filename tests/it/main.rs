@@ -27,3 +27,4 @@ mod skip;
 mod storage;
 mod terminal;
 mod trust;
+mod world;
