@@ -117,6 +117,7 @@ impl World {
         let control = plan.wire.control.clone();
         let thread = std::thread::spawn(move || carry_out(plan));
         let is_over = control.wait();
+        self.places[self.runs[run].repository].is_changed = true;
         self.slots[slot] = Some(Parked { run, actor: *actor, control, thread });
         if is_over { self.finish(slot) } else { Ok(()) }
     }

@@ -189,7 +189,8 @@ fn change(root: &Path, change: Change, random: &mut Random) {
             let place = any_place(root, random);
             if let Some(file) = any_file(root, random).filter(|file| *file != place && !file.starts_with(&place)) {
                 remove(&place);
-                fs::hard_link(file, place).expect("linked");
+                fs::hard_link(file, &place).expect("linked");
+                touch(&place);
             }
         }
         Change::Create | Change::Folder | Change::Deep | Change::Wide | Change::HardLink => {}
@@ -247,7 +248,11 @@ fn dress(path: &Path, change: Change, random: &mut Random) {
         let mode = 0o700 | random.below(0o10000) as u32;
         fs::set_permissions(path, Permissions::from_mode(mode)).expect("a mode is set");
     }
-    // What a comparison by time alone cannot see is not asked of it.
+    touch(path);
+}
+
+/// What a comparison by time alone cannot see is not asked of it.
+fn touch(path: &Path) {
     let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
     let times = Timestamps { last_access: now, last_modification: now };
     utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).expect("a time is set");
