@@ -4,6 +4,7 @@
 
 mod capture;
 mod check;
+mod command;
 mod harm;
 mod model;
 mod random;
@@ -14,15 +15,15 @@ mod step;
 mod tree;
 mod wire;
 
-use model::{Broken, World};
-use siltstone::storage::memory::Memory;
+use model::{Broken, Engine, World};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use step::Step;
 
 /// Sequences in every test run.
 const SEQUENCES: u64 = 150;
+/// Sequences with the command, each step of which is a process.
+const COMMAND_SEQUENCES: u64 = 12;
 /// Sequences at a time: runs wait more than they work.
 const THREADS: u64 = 4;
 
@@ -39,10 +40,7 @@ impl World {
             Step::Collect(repository) => self.collect(self.place_number(*repository)),
             Step::KeepRepository(repository) => self.keep_repository(self.place_number(*repository)),
             Step::RollBack { repository, copy } => self.roll_back(self.place_number(*repository), *copy),
-            Step::CopyRepository => {
-                let abilities = self.places[0].storage.abilities();
-                self.copy_repository(Arc::new(Memory::with_abilities(abilities)));
-            }
+            Step::CopyRepository => self.copy_repository(),
             Step::Harm { repository, object, pick, harm } => {
                 self.harm(self.place_number(*repository), *object, *pick, *harm)?;
             }
@@ -68,8 +66,8 @@ impl World {
 }
 
 /// Plays a sequence in a new world; the law that was broken, if one was.
-fn play(seed: u64, steps: &[Step], is_loud: bool) -> Option<Broken> {
-    let mut world = World::new(seed);
+fn play(seed: u64, engine: Engine, steps: &[Step], is_loud: bool) -> Option<Broken> {
+    let mut world = World::new(seed, engine);
     world.is_loud = is_loud;
     let mut broken = None;
     for (number, step) in steps.iter().enumerate() {
@@ -92,27 +90,23 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// Plays the sequence of a seed; what it came to, shrunk and in words, if it broke a law.
-fn judge(seed: u64) -> Option<String> {
+fn judge(seed: u64, engine: Engine) -> Option<String> {
     let steps = step::sequence(seed);
-    let why = play(seed, &steps, false)?;
-    let (steps, why) = shrink::shrink(&steps, why, |fewer| play(seed, fewer, false));
+    let why = play(seed, engine, &steps, false)?;
+    let (steps, why) = shrink::shrink(&steps, why, |fewer| play(seed, engine, fewer, false));
     let steps: Vec<String> = steps.iter().map(|step| format!("  {step:?}")).collect();
     Some(format!("SILT_WORLD_SEED={seed}: {why}\nafter only\n{}", steps.join("\n")))
 }
 
-/// Every snapshot of a run that ended well comes back whole, damage is told and healed, and a restore changes nothing
-/// outside its scope: after any sequence of edits, backups, faults, damage and restores.
-#[test]
-fn whatever_happens_what_was_saved_comes_back() {
+/// Plays many sequences, or the one that the environment names.
+fn play_all(engine: Engine, sequences: u64) {
     if let Some(seed) = number("SILT_WORLD_SEED") {
-        let broken = play(seed, &step::sequence(seed), true);
-        println!("{broken:?}");
-        broken
-            .is_some()
-            .then(|| panic!("{}", judge(seed).unwrap_or_else(|| "it passes when it runs again".to_owned())));
+        if let Some(why) = play(seed, engine, &step::sequence(seed), true) {
+            panic!("{why}");
+        }
         return;
     }
-    let count = number("SILT_WORLD_SEQUENCES").unwrap_or(SEQUENCES);
+    let count = number("SILT_WORLD_SEQUENCES").unwrap_or(sequences);
     let first = number("SILT_WORLD_FIRST").unwrap_or(1);
     let goes_on = number("SILT_WORLD_GO_ON").is_some();
     let next = AtomicU64::new(first);
@@ -126,7 +120,7 @@ fn whatever_happens_what_was_saved_comes_back() {
                     if seed >= first + count || !goes_on && failures.load(Ordering::Relaxed) > 0 {
                         return;
                     }
-                    if let Some(failure) = judge(seed) {
+                    if let Some(failure) = judge(seed, engine) {
                         failures.fetch_add(1, Ordering::Relaxed);
                         println!("{failure}\n");
                     }
@@ -136,4 +130,17 @@ fn whatever_happens_what_was_saved_comes_back() {
     });
     assert_eq!(failures.into_inner(), 0, "sequences broke a law; they are printed above");
     println!("{count} sequences from seed {first} on broke no law");
+}
+
+/// Every snapshot of a run that ended well comes back whole, damage is told and healed, and a restore changes nothing
+/// outside its scope: after any sequence of edits, backups, faults, damage and restores.
+#[test]
+fn whatever_happens_what_was_saved_comes_back() {
+    play_all(Engine::InProcess, SEQUENCES);
+}
+
+/// The same with the real command, real folders and real signals.
+#[test]
+fn whatever_happens_to_the_command_what_was_saved_comes_back() {
+    play_all(Engine::Command, COMMAND_SEQUENCES);
 }

@@ -29,7 +29,7 @@ enum Found {
 
 impl World {
     /// Opens a repository with a cache of its own, which nobody used before.
-    fn open_afresh(&mut self, place: usize) -> Result<(Repository, PathBuf), Error> {
+    pub fn open_afresh(&mut self, place: usize) -> Result<(Repository, PathBuf), Error> {
         let cache = self.scratch();
         fixture::open(self.places[place].storage.clone(), &cache).map(|repo| (repo, cache))
     }

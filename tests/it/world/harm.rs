@@ -14,7 +14,6 @@ use siltstone::storage::Storage;
 use siltstone::watch::Watch;
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
-use std::sync::Arc;
 
 /// Older states that are kept of each repository.
 const COPIES_MAX: usize = 4;
@@ -24,7 +23,7 @@ fn indexes(repo: &Repository, storage: &dyn Storage) -> Result<Vec<(IndexId, Vec
     let mut found = Vec::new();
     for listed in storage.list(INDEX_PREFIX)? {
         let id = IndexId::from_hex(&listed.name[INDEX_PREFIX.len()..])?;
-        let plain = open_object(repo.keys(), "index", &storage.get(&listed.name, u64::MAX)?.0, INDEX_BYTES_MAX)?;
+        let plain = open_object(repo.keys(), "index", &storage.get(&listed.name, 1 << 30)?.0, INDEX_BYTES_MAX)?;
         let packs = decode_index(&plain)?.into_iter().map(|pack| {
             let chunks = pack.frames.iter().flat_map(|frame| frame.chunks.iter().map(|(id, _)| *id)).collect();
             (pack.pack, chunks)
@@ -113,9 +112,10 @@ impl World {
     }
 
     /// A second repository that is a copy of the first.
-    pub fn copy_repository(&mut self, storage: Arc<dyn Storage>) {
+    pub fn copy_repository(&mut self) {
         let facts = self.places[0].facts.clone();
         if self.places.len() == 1 {
+            let storage = self.new_storage(self.places[0].storage.abilities());
             self.add_place(storage);
         }
         let first = objects(self.places[0].storage.as_ref());
@@ -143,7 +143,9 @@ impl World {
             Object::Key => KEYS_PREFIX,
             Object::Config => CONFIG_NAME,
         };
-        let names: Vec<&String> = all.keys().filter(|name| name.starts_with(prefix)).collect();
+        let mut names: Vec<&String> = all.keys().filter(|name| name.starts_with(prefix)).collect();
+        // Names are random, sizes hardly: the same seed takes the same object again.
+        names.sort_by_key(|name| (all[*name].len(), (*name).clone()));
         let Some(name) = (!names.is_empty()).then(|| names[pick % names.len()].clone()) else { return Ok(()) };
         let bytes = all[&name].clone();
         let harmed = harmed(&bytes, harm, pick, &name, &self.older(place, &name), &all);

@@ -6,6 +6,7 @@ use crate::world::random::Random;
 use crate::world::run::Parked;
 use crate::world::step::{CACHES, SLOTS, SOURCES, TARGETS};
 use crate::world::tree::{self, CHANGES, Edit};
+use siltstone::storage::local::Local;
 use siltstone::storage::memory::Memory;
 use siltstone::storage::{Abilities, Storage};
 use std::collections::BTreeMap;
@@ -55,7 +56,17 @@ pub struct Copy {
     pub taken: u64,
 }
 
+/// What carries out backups and restores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// This process, over storage in memory.
+    InProcess,
+    /// The command, over folders.
+    Command,
+}
+
 pub struct World {
+    pub engine: Engine,
     pub folder: tempfile::TempDir,
     pub places: Vec<Place>,
     pub slots: Vec<Option<Parked>>,
@@ -78,13 +89,12 @@ pub fn fast_folder() -> tempfile::TempDir {
 
 impl World {
     /// A world in which nothing has been backed up; the seed decides what storage it has and what the sources hold.
-    pub fn new(seed: u64) -> World {
+    pub fn new(seed: u64, engine: Engine) -> World {
         let mut random = Random::new(seed ^ 0x0077_0a1d);
         let local = !random.one_in(4);
         let abilities = [SWAPS, RENAMES, NEITHER][random.weighted(&[4, 4, 1])];
-        let memory = Memory::with_abilities(Abilities { local, ..abilities });
-        fixture::init_small_chunks(&memory).expect("an empty memory takes a repository");
         let mut world = World {
+            engine,
             folder: fast_folder(),
             places: Vec::new(),
             slots: (0..SLOTS).map(|_| None).collect(),
@@ -97,9 +107,22 @@ impl World {
             log: Vec::new(),
             is_loud: false,
         };
-        world.add_place(Arc::new(memory));
+        let storage = world.new_storage(Abilities { local, ..abilities });
+        fixture::init_small_chunks(storage.as_ref()).expect("an empty storage takes a repository");
+        world.add_place(storage);
         world.plant();
         world
+    }
+
+    /// Storage for the next repository.
+    pub fn new_storage(&self, abilities: Abilities) -> Arc<dyn Storage> {
+        match self.engine {
+            Engine::InProcess => Arc::new(Memory::with_abilities(abilities)),
+            Engine::Command => {
+                let folder = self.repository_folder(self.places.len());
+                Arc::new(Local::create(&folder).expect("a folder is made"))
+            }
+        }
     }
 
     pub fn add_place(&mut self, storage: Arc<dyn Storage>) {
@@ -201,7 +224,7 @@ impl World {
 /// All objects by name.
 pub fn objects(storage: &dyn Storage) -> BTreeMap<String, Vec<u8>> {
     let listed = storage.list("").expect("it lists");
-    let read = |name: &String| storage.get(name, u64::MAX).expect("it reads").0;
+    let read = |name: &String| storage.get(name, 1 << 30).expect("it reads").0;
     listed.into_iter().map(|listed| (listed.name.clone(), read(&listed.name))).collect()
 }
 

@@ -2,8 +2,9 @@
 
 use crate::fixture;
 use crate::world::capture::{Capture, Node, capture};
-use crate::world::model::{Broken, World};
+use crate::world::model::{Broken, Engine, World};
 use crate::world::step::{Restoring, SOURCES};
+use crate::world::tree;
 use crate::world::wire::{Control, Fault, Wire};
 use siltstone::entry::EntryKind;
 use siltstone::restore::{Overwrite, RestoreOptions};
@@ -27,6 +28,8 @@ pub struct Scene<'a> {
     pub target_existed: bool,
     /// It said that all went well.
     pub is_clean: bool,
+    /// It was killed and could not clean up.
+    pub may_leave: bool,
 }
 
 fn rules(pattern: &str) -> Rules {
@@ -62,35 +65,16 @@ impl World {
         };
         let (before, around) = (capture(&target), surroundings(&area));
         let (wanted, above, source) = self.wanted(number, restoring);
-        let permits = None;
-        let control = Control::new(restoring.fault, permits, Box::new(|| ()));
-        let wire =
-            Wire { inner: self.places[place].storage.clone(), location: self.places[place].location.clone(), control };
-        let options = RestoreOptions {
-            path: (!restoring.whole).then(|| source.as_os_str().as_bytes().to_vec()),
-            overwrite: restoring.overwrite,
-            delete: restoring.delete,
-            verify: restoring.verify,
-            exclude: restoring.exclude.map_or_else(Rules::default, |number| rules(&name(number))),
-            include: restoring.include.map(|number| rules(&name(number))),
-            writers: 1,
-            ..RestoreOptions::new(target.clone())
+        let (is_clean, error, may_leave) = match self.engine {
+            Engine::InProcess => self.restore_in_process(place, number, &source, &target, restoring),
+            Engine::Command => {
+                let Some(named) = self.named(place, number, &source, restoring) else { return Ok(()) };
+                let said = self.restore_by_command(place, &named, &target, restoring)?;
+                let error = (!said.is_clean()).then(|| said.in_words());
+                (said.is_clean(), error, said.is_killed())
+            }
         };
-        let cache = self.cache(restoring.cache);
-        let run = || {
-            let repo = fixture::open(Arc::new(wire), &cache)?;
-            let listed = World::list(&repo)?;
-            let Some(snapshot) = listed.get(&number) else { return Ok(None) };
-            repo.plan_restore(snapshot, options, &Watch::silent())?.run(&Watch::silent()).map(Some)
-        };
-        let report = run();
-        let is_clean =
-            report.as_ref().is_ok_and(|report| report.as_ref().is_some_and(|report| report.troubles_count == 0));
-        self.say(match &report {
-            Ok(Some(report)) => format!("run {number} restored, {:?}", report.troubles),
-            Ok(None) => format!("run {number} is not listed"),
-            Err(error) => format!("run {number} not restored: {error}"),
-        });
+        self.say(format!("restore of run {number}: {error:?}"));
         let after = capture(&target);
         if !target.exists() {
             fs::create_dir(&target).expect("made");
@@ -103,18 +87,66 @@ impl World {
             options: restoring,
             target_existed: !before.is_empty(),
             is_clean,
+            may_leave,
         };
         let mut broken = scene.broken_laws();
         let changed = unchanged(&around, &surroundings(&area));
         broken.extend(changed.into_iter().map(|what| format!("outside of the target: {what}")));
         let may_fail = !is_sound || restoring.fault != Fault::None || self.places[place].facts.may_not_open;
-        if let (false, Err(error)) = (may_fail, &report) {
+        // What is in the way of a directory or a file may be a reason for a warning.
+        let may_warn = scene.wanted.keys().any(|path| scene.may_be_blocked(path));
+        if let (false, Some(error)) = (may_fail || may_warn, &error) {
             broken.push(format!("it failed without need: {error}"));
         }
+        scene.leftovers().into_iter().for_each(|path| tree::remove(&target.join(path)));
         match broken.is_empty() {
             true => Ok(()),
             false => Err(format!("restore of run {number} with {restoring:?}: {broken:?}")),
         }
+    }
+
+    /// Whether all went well, what did not, and whether something half done may be left.
+    fn restore_in_process(
+        &mut self,
+        place: usize,
+        number: usize,
+        source: &Path,
+        target: &Path,
+        restoring: &Restoring,
+    ) -> (bool, Option<String>, bool) {
+        let control = Control::new(restoring.fault, None, Box::new(|| ()));
+        let wire =
+            Wire { inner: self.places[place].storage.clone(), location: self.places[place].location.clone(), control };
+        let options = RestoreOptions {
+            path: (!restoring.whole).then(|| source.as_os_str().as_bytes().to_vec()),
+            overwrite: restoring.overwrite,
+            delete: restoring.delete,
+            verify: restoring.verify,
+            exclude: restoring.exclude.map_or_else(Rules::default, |number| rules(&name(number))),
+            include: restoring.include.map(|number| rules(&name(number))),
+            writers: 1,
+            ..RestoreOptions::new(target.to_owned())
+        };
+        let cache = self.cache(restoring.cache);
+        let run = || {
+            let repo = fixture::open(Arc::new(wire), &cache)?;
+            let listed = World::list(&repo)?;
+            let Some(snapshot) = listed.get(&number) else { return Ok(None) };
+            repo.plan_restore(snapshot, options, &Watch::silent())?.run(&Watch::silent()).map(Some)
+        };
+        match run() {
+            Ok(Some(report)) if report.troubles_count == 0 => (true, None, false),
+            Ok(Some(report)) => (false, Some(format!("{:?}", report.troubles)), false),
+            Ok(None) => (false, Some("the snapshot is not listed".to_owned()), false),
+            Err(error) => (false, Some(error.to_string()), false),
+        }
+    }
+
+    /// The words for what is restored: the snapshot's id, and the path in it.
+    fn named(&mut self, place: usize, number: usize, source: &Path, restoring: &Restoring) -> Option<String> {
+        let (repo, _) = self.open_afresh(place).ok()?;
+        let id = World::list(&repo).ok()?.get(&number)?.id.to_hex();
+        Some(if restoring.whole { id } else { format!("{id}:{}", source.display()) })
     }
 
     /// What a snapshot holds by paths in the target, the paths above its sources there, and the source that is meant.
@@ -215,12 +247,8 @@ impl Scene<'_> {
                 broken.push(format!("{path:?}, which the snapshot does not have: {why}"));
             }
         }
-        for path in self.after.keys() {
-            let is_known = self.before.contains_key(path) || self.wanted.contains_key(path) || self.is_above(path);
-            if !is_known && !path.as_os_str().is_empty() {
-                broken.push(format!("{path:?} came from nowhere"));
-            }
-        }
+        let leftovers = if self.may_leave { Vec::new() } else { self.leftovers() };
+        broken.extend(leftovers.into_iter().map(|path| format!("{path:?} came from nowhere")));
         if self.is_clean && self.is_plain() {
             for (path, wanted) in self.wanted.iter().filter(|(path, _)| !self.may_be_blocked(path)) {
                 let first = self.after.get(path).and_then(|node| node.first_name.clone());
@@ -234,6 +262,13 @@ impl Scene<'_> {
             }
         }
         broken
+    }
+
+    /// What is neither of the snapshot nor was there before.
+    fn leftovers(&self) -> Vec<&PathBuf> {
+        let is_known =
+            |path: &PathBuf| self.before.contains_key(path) || self.wanted.contains_key(path) || self.is_above(path);
+        self.after.keys().filter(|path| !is_known(path) && !path.as_os_str().is_empty()).collect()
     }
 
     /// Nothing is left out and nothing kept.
