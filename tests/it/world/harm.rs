@@ -158,6 +158,7 @@ impl World {
         );
         let facts = &mut self.places[place].facts;
         facts.may_not_open |= !is_whole_kind;
+        facts.has_bad_snapshots |= matches!(object, Object::Snapshot | Object::Pending);
         facts.has_hidden_damage |=
             object == Object::Pack && harmed.as_ref().is_some_and(|now| now.len() == bytes.len());
         match harmed {

@@ -92,9 +92,11 @@ impl World {
         let mut broken = scene.broken_laws();
         let changed = unchanged(&around, &surroundings(&area));
         broken.extend(changed.into_iter().map(|what| format!("outside of the target: {what}")));
-        let may_fail = !is_sound || restoring.fault != Fault::None || self.places[place].facts.may_not_open;
-        // What is in the way of a directory or a file may be a reason for a warning.
-        let may_warn = scene.wanted.keys().any(|path| scene.may_be_blocked(path));
+        let facts = &self.places[place].facts;
+        let is_damaged = facts.may_not_open || facts.has_bad_snapshots;
+        let may_fail = !is_sound || restoring.fault != Fault::None || is_damaged || self.has_rival(restoring.cache);
+        // What is in the way may be a reason for a warning.
+        let may_warn = scene.wanted.keys().any(|path| scene.may_be_blocked(path) || scene.is_of_another_kind(path));
         if let (false, Some(error)) = (may_fail || may_warn, &error) {
             broken.push(format!("it failed without need: {error}"));
         }
@@ -219,6 +221,12 @@ impl Scene<'_> {
         })
     }
 
+    /// Whether something of another kind than the saved one is there.
+    fn is_of_another_kind(&self, path: &Path) -> bool {
+        let there = self.before.get(path).map(|there| there.kind);
+        there.is_some_and(|there| self.wanted.get(path).is_some_and(|wanted| wanted.kind != there))
+    }
+
     /// Whether the restore may remove or replace what was at a path.
     fn may_lose(&self, path: &Path) -> bool {
         if !self.is_taken(path) && !self.has_taken_above(path) {
@@ -297,6 +305,8 @@ impl Scene<'_> {
             return match after {
                 None if may_be_missing => Ok(()),
                 Some(_) if is_wanted => Ok(()),
+                // Who is killed leaves a new file half written, but not with the time by which it would pass for whole.
+                Some(after) if self.may_leave && after.time != wanted.time => Ok(()),
                 // Directories are dressed at the end.
                 Some(after) if !self.is_clean && after.is_directory() && wanted.is_directory() => Ok(()),
                 other => Err(format!("new, and not as saved: {:?}", other.map(|after| wanted.differences(after)))),

@@ -104,6 +104,7 @@ impl World {
         options.paths = run.sources.iter().map(|(path, _)| path.clone()).collect();
         options.memory_bytes = 32 << 20;
         options.job = format!("job{}", actor.job);
+        options.host = format!("host{}", actor.host);
         options.tags = vec![format!("run-{number}")];
         options.comparison.ignore_ctime = actor.how != How::ChangeTimes;
         options.force = actor.how == How::Force;
@@ -125,10 +126,11 @@ impl World {
     /// A backup from its beginning to its end.
     pub fn back_up(&mut self, actor: &Actor, fault: Fault) -> Result<(), Broken> {
         let number = self.register(actor);
-        let may_fail = fault != Fault::None || self.has_rival(actor) || self.may_not_open(actor);
+        let has_rival = self.has_rival(actor.cache);
+        let may_fail = fault != Fault::None || has_rival || self.may_not_open(actor);
         let ended = match self.engine {
             Engine::InProcess => self.back_up_in_process(number, actor, fault),
-            Engine::Command => self.start_backup(number, actor).end_with(fault)?.ended(),
+            Engine::Command => self.start_backup(number, actor).end_with(fault, has_rival)?.ended(),
         };
         self.conclude(number, actor, ended, may_fail)
     }
@@ -178,14 +180,14 @@ impl World {
         let Some(parked) = self.slots[slot].take() else { return Ok(()) };
         let ended = match parked.waits {
             Waits::Thread(_, thread) => thread.join().unwrap_or(Ended::Panicked),
-            Waits::Process(process) => process.end()?.ended(),
+            Waits::Process(process) => process.end().map_err(|(_, why)| why)?.ended(),
         };
         self.conclude(parked.run, &parked.actor, ended, true)
     }
 
     /// Whether another run that goes on uses the same cache, so that one may find it locked.
-    fn has_rival(&self, actor: &Actor) -> bool {
-        self.slots.iter().flatten().any(|parked| self.cache(parked.actor.cache) == self.cache(actor.cache))
+    pub fn has_rival(&self, cache: usize) -> bool {
+        self.slots.iter().flatten().any(|parked| self.cache(parked.actor.cache) == self.cache(cache))
     }
 
     fn may_not_open(&self, actor: &Actor) -> bool {
@@ -200,7 +202,7 @@ impl World {
             Ended::Well { .. } if actor.how == How::FailingStream => {
                 Err(format!("run {number} succeeded though its command failed"))
             }
-            Ended::Well { warnings, .. } if !warnings.is_empty() => {
+            Ended::Well { warnings, .. } if !warnings.is_empty() && !self.places[place].facts.has_bad_snapshots => {
                 Err(format!("run {number} of readable sources had warnings: {warnings:?}"))
             }
             Ended::Well { is_saved: false, .. } => {

@@ -13,6 +13,7 @@ pub struct Actor {
     pub source: usize,
     pub cache: usize,
     pub job: usize,
+    pub host: usize,
     pub how: How,
 }
 
@@ -127,6 +128,7 @@ fn actor(random: &mut Random) -> Actor {
         source: random.weighted(&[5, 2, 1]),
         cache: random.weighted(&[5, 2, 1]),
         job: usize::from(random.one_in(5)),
+        host: usize::from(random.one_in(6)),
         how: hows[random.weighted(&[16, 1, 1, 2, 1, 2, 1])],
     }
 }
