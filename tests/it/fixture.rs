@@ -1,6 +1,7 @@
 //! A small repository to put into trouble: made cheaply, backed up to and restored from in one call each.
 
 use crate::compare::differences;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use siltstone::backup::{BackupOptions, BackupReport};
 use siltstone::chunk::{ChunkSizes, ChunkTable};
 use siltstone::error::{Error, Kind, Result};
@@ -8,11 +9,13 @@ use siltstone::repo::{Credentials, InitOptions, Repository, Snapshot};
 use siltstone::restore::{RestoreOptions, RestoreReport};
 use siltstone::seal::PasswordCost;
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Abilities, Storage};
+use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
 use siltstone::watch::Watch;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 pub const SWAPS: Abilities = Abilities { put_new: true, swap: true, rename: true, local: true };
 pub const RENAMES: Abilities = Abilities { put_new: true, swap: false, rename: true, local: true };
@@ -118,8 +121,88 @@ pub fn plant(root: &Path, seed: u8) {
     std::os::unix::fs::symlink("one/two", root.join("link")).expect("a link is made");
 }
 
+/// How many seconds after [`LONG_AGO`] the last entry got its time.
+static NEXT_TIME: AtomicI64 = AtomicI64::new(0);
+const LONG_AGO: i64 = 1_000_000_000;
+
+/// Gives every entry at and below a folder that was changed of late a time of long ago that nothing else has.
+///
+/// What is as young as a test is not trusted to be unchanged, however long the test sleeps. So a test that says what is
+/// not read again does this, and has change times ignored (`--ignore-ctime`), which nobody can set back.
+pub fn look_old(folder: &Path) {
+    for entry in walkdir::WalkDir::new(folder).contents_first(true) {
+        let entry = entry.expect("a folder is listed");
+        if entry.metadata().expect("it is looked at").mtime() > LONG_AGO + 500_000_000 {
+            let time = Timespec { tv_sec: LONG_AGO + NEXT_TIME.fetch_add(1, Ordering::Relaxed), tv_nsec: 5_000_000 };
+            let times = Timestamps { last_access: time, last_modification: time };
+            utimensat(CWD, entry.path(), &times, AtFlags::SYMLINK_NOFOLLOW).expect("a time is set");
+        }
+    }
+}
+
+/// A storage with something that happens before each call that changes it: it is told the verb and the name.
+pub struct Hooked<F> {
+    pub inner: Memory,
+    pub before: F,
+}
+
+impl<F: Fn(&str, &str) + Send + Sync> Storage for Hooked<F> {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn abilities(&self) -> Abilities {
+        self.inner.abilities()
+    }
+    fn put(&self, name: &str, body: Body) -> Result<Version> {
+        (self.before)("put", name);
+        self.inner.put(name, body)
+    }
+    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+        (self.before)("put_new", name);
+        self.inner.put_new(name, body)
+    }
+    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+        (self.before)("swap", name);
+        self.inner.swap(name, expected, body)
+    }
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        (self.before)("rename", from);
+        self.inner.rename(from, to)
+    }
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+        self.inner.get(name, bytes_max)
+    }
+    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
+        self.inner.get_range(name, offset, length)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        self.inner.list(prefix)
+    }
+    fn remove(&self, name: &str) -> Result<()> {
+        (self.before)("remove", name);
+        self.inner.remove(name)
+    }
+    fn stat(&self, name: &str) -> Result<Stat> {
+        self.inner.stat(name)
+    }
+}
+
 /// Copies a folder as it is, times included, by moving nothing: hard links would share later changes.
 pub fn copy(from: &Path, to: &Path) {
     let done = std::process::Command::new("cp").arg("-a").arg("-T").arg(from).arg(to).status();
     assert!(done.expect("cp runs").success());
+}
+
+/// Copies a folder of plain files.
+pub fn copy_files(from: &Path, to: &Path) {
+    let _not_there = fs::remove_dir_all(to);
+    for entry in walkdir::WalkDir::new(from) {
+        // What a run that goes on removes meanwhile was not there for a copy.
+        let Ok(entry) = entry else { continue };
+        let at = to.join(entry.path().strip_prefix(from).expect("it lies below"));
+        let _gone_meanwhile = match entry.file_type().is_dir() {
+            true => fs::create_dir_all(at),
+            false => fs::copy(entry.path(), at).map(|_| ()),
+        };
+    }
 }

@@ -77,7 +77,7 @@ fn a_store_that_nobody_vouches_for_is_not_talked_to() {
     let said = store.silt(&[("SILT_CACERT", &authority), ("SILT_REPOSITORY", &other)], &["init"]).ends_with(1);
     assert!(said.err.contains("not valid for name") && said.err.contains("hint: name the store as"), "{}", said.err);
     // None of it is a trouble that passes, so nothing was tried again and again.
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
 }
 
 #[test]

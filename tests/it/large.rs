@@ -1,9 +1,9 @@
 //! Large files, streams and folders are saved with the help of all readers, and saved exactly as one reader alone saves
 //! them.
 
-use crate::fixture::{self, SWAPS, memory, open, restored_differences};
+use crate::fixture::{self, SWAPS, look_old, memory, open, restored_differences};
 use crate::golden::noise;
-use siltstone::backup::{BackupOptions, BackupReport};
+use siltstone::backup::{BackupOptions, BackupReport, Comparison};
 use siltstone::error::{Kind, Result};
 use siltstone::repo::{Repository, Snapshot};
 use siltstone::restore::RestoreOptions;
@@ -108,10 +108,9 @@ fn a_folder_with_much_to_read_is_saved_by_several_readers() {
     (0..24).for_each(|number| put(&format!("{number:02}"), number));
     put("07 folder/below", 30);
     let repo = open(Arc::new(memory(SWAPS)), &folder.path().join("cache")).expect("it opens");
-    let options = || BackupOptions { force: false, ..options(&source, 3) };
-    // Whoever was changed a moment ago is read again.
-    let settle = || std::thread::sleep(std::time::Duration::from_millis(50));
-    settle();
+    let comparison = Comparison { ignore_ctime: true, ..Comparison::default() };
+    let options = || BackupOptions { force: false, comparison, ..options(&source, 3) };
+    look_old(&source);
     let first = save(&repo, options()).expect("saved").totals;
     assert_eq!((first.files, first.files_new, first.directories), (25, 25, 2));
 
@@ -121,7 +120,7 @@ fn a_folder_with_much_to_read_is_saved_by_several_readers() {
     }
     ["!", "03 new", "10", "zz"].iter().zip(40..).for_each(|(name, seed)| put(name, seed));
     ["00", "12", "20"].iter().zip(50..).for_each(|(name, seed)| put(name, seed));
-    settle();
+    look_old(&source);
     let saved = save(&repo, options()).expect("saved");
     let totals = &saved.totals;
     let counts = (totals.files_new, totals.files_changed, totals.files_removed, totals.files_unchanged);

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -96,6 +97,18 @@ impl Person {
 pub fn said(output: Output) -> Said {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("silt prints text");
     Said { code: output.status.code().expect("no signal ended it"), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// A number that changes with every name and size below a folder, by which the work of a process is seen.
+pub fn fingerprint(folder: &Path) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
+        // What is removed while it is looked at was a change, too.
+        let Ok(entry) = entry else { continue };
+        entry.path().hash(&mut hasher);
+        entry.metadata().map_or(0, |metadata| if metadata.is_dir() { 0 } else { metadata.size() }).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// Mode, time and bytes of all that lies below a folder.

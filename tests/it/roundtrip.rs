@@ -1,12 +1,14 @@
 //! Any tree comes back as it was, and again after any edit: as a property, and for trees that are hard on purpose.
 
 use crate::compare::differences;
-use crate::fixture::{self, SWAPS, backup, memory, open, restore, restored_differences};
+use crate::fixture::{self, Hooked, SWAPS, backup, memory, open, restore, restored_differences};
 use proptest::prelude::*;
+use siltstone::backup::BackupOptions;
 use siltstone::disk::Directory;
 use siltstone::disk::xattr::set_xattr_at;
 use siltstone::entry::Xattr;
 use siltstone::repo::{Repository, Snapshot};
+use siltstone::watch::Watch;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -259,30 +261,30 @@ fn a_file_that_grows_while_it_is_read_is_reported() {
     let source = tempfile::tempdir().expect("a folder");
     let path = source.path().join("grows");
     fs::write(&path, crate::golden::noise(24 << 20, 1)).expect("written");
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let file = fs::File::options().append(true).open(&path).expect("opened");
-            while !done.load(Ordering::Relaxed) {
-                std::io::Write::write_all(&mut &file, b"more").expect("written");
-                std::thread::sleep(std::time::Duration::from_micros(300));
-            }
-        });
-        let (storage, cache) = (memory(SWAPS), tempfile::tempdir().expect("a folder"));
-        let report = backup(Arc::new(storage.clone()), cache.path(), source.path());
-        done.store(true, Ordering::Relaxed);
-        let report = report.expect("the backup goes on");
-        assert!(report.troubles.iter().any(|trouble| trouble.path.0.ends_with(b"grows")), "{:?}", report.troubles);
-        // What was saved is a state that the file could have had: its beginning is right.
-        let repo = open(Arc::new(storage.clone()), cache.path()).expect("it opens");
-        let target = tempfile::tempdir().expect("a folder");
-        restore(&repo, &fixture::snapshots(&repo)[0], source.path(), target.path()).expect("it restores");
-        let found = fs::read(target.path().join("grows")).expect("it is there");
-        assert!(found.len() >= 24 << 20 && found[..24 << 20] == crate::golden::noise(24 << 20, 1));
-        // The next backup takes it as it is then.
-        let report = backup(Arc::new(storage), cache.path(), source.path()).expect("a quiet backup");
-        assert_eq!(report.troubles_count, 0, "{:?}", report.troubles);
-    });
+    // The first pack is sent while most of the file has still to be read.
+    let growing = path.clone();
+    let grow = move |_: &str, name: &str| {
+        if name.starts_with("packs/") {
+            let file = fs::File::options().append(true).open(&growing).expect("opened");
+            std::io::Write::write_all(&mut &file, b"more").expect("written");
+        }
+    };
+    let (storage, cache) = (memory(SWAPS), tempfile::tempdir().expect("a folder"));
+    let hooked = Hooked { inner: storage.clone(), before: grow };
+    let options = BackupOptions { memory_bytes: 32 << 20, ..fixture::options(source.path()) };
+    let repo = open(Arc::new(hooked), cache.path()).expect("it opens");
+    let report = repo.backup(options, &Watch::silent()).expect("the backup goes on");
+    assert!(report.troubles.iter().any(|trouble| trouble.path.0.ends_with(b"grows")), "{:?}", report.troubles);
+    drop(repo);
+    // What was saved is a state that the file could have had: its beginning is right.
+    let repo = open(Arc::new(storage.clone()), cache.path()).expect("it opens");
+    let target = tempfile::tempdir().expect("a folder");
+    restore(&repo, &fixture::snapshots(&repo)[0], source.path(), target.path()).expect("it restores");
+    let found = fs::read(target.path().join("grows")).expect("it is there");
+    assert!(found.len() >= 24 << 20 && found[..24 << 20] == crate::golden::noise(24 << 20, 1));
+    // The next backup takes it as it is then.
+    let report = backup(Arc::new(storage), cache.path(), source.path()).expect("a quiet backup");
+    assert_eq!(report.troubles_count, 0, "{:?}", report.troubles);
 }
 
 #[test]

@@ -1,14 +1,13 @@
 //! The same with the real command: processes on real folders, stopped, killed and interrupted by real signals when they
 //! have changed what can be seen of their work so many times.
 
+use crate::person::fingerprint;
 use crate::world::model::{Broken, World};
 use crate::world::run::{Ended, stream_of};
 use crate::world::step::{Actor, How, Restoring};
 use crate::world::wire::Fault;
 use rustix::process::{Pid, Signal, kill_process};
 use siltstone::restore::Overwrite;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -43,22 +42,10 @@ const LOOK: Duration = Duration::from_micros(100);
 /// About as many changes are seen of a small backup.
 const CHANGES: u64 = 12;
 
-/// A number that changes with every name and size below a folder.
-fn look(folder: &Path) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
-        // What is removed while it is looked at was a change, too.
-        let Ok(entry) = entry else { continue };
-        entry.path().hash(&mut hasher);
-        entry.metadata().map_or(0, |metadata| if metadata.is_dir() { 0 } else { metadata.size() }).hash(&mut hasher);
-    }
-    hasher.finish()
-}
-
 impl Process {
     fn start(mut command: Command, said: PathBuf, watched: PathBuf) -> Process {
         let file = |ending: &str| std::fs::File::create(said.with_extension(ending)).expect("a file is made");
-        let seen = look(&watched);
+        let seen = fingerprint(&watched);
         let child = command.stdin(Stdio::null()).stdout(file("out")).stderr(file("err")).spawn().expect("it starts");
         Process { child, said, watched, seen, changes: 0, allowed: 0, patience: PATIENCE }
     }
@@ -79,7 +66,7 @@ impl Process {
             if changes.is_some_and(|changes| self.changes >= changes) {
                 return Ok(false);
             }
-            let now = look(&self.watched);
+            let now = fingerprint(&self.watched);
             self.changes += u64::from(now != self.seen);
             self.seen = now;
             if begun.elapsed() > self.patience {

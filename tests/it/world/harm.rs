@@ -1,6 +1,7 @@
 //! What happens to repositories and caches behind the back of every program.
 
-use crate::world::model::{Broken, Copy, World, copy_files, objects, replace_objects};
+use crate::fixture::copy_files;
+use crate::world::model::{Broken, Copy, World, objects, replace_objects};
 use crate::world::step::{Harm, Object};
 use siltstone::error::Result;
 use siltstone::id::{ChunkId, IndexId, PackId};

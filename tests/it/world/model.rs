@@ -240,17 +240,3 @@ pub fn replace_objects(storage: &dyn Storage, wanted: &BTreeMap<String, Vec<u8>>
         storage.put(name, bytes.clone().into()).expect("it writes");
     }
 }
-
-/// Copies a folder of plain files.
-pub fn copy_files(from: &Path, to: &Path) {
-    let _not_there = fs::remove_dir_all(to);
-    for entry in walkdir::WalkDir::new(from) {
-        // What a run that goes on removes meanwhile was not there for a copy.
-        let Ok(entry) = entry else { continue };
-        let at = to.join(entry.path().strip_prefix(from).expect("it lies below"));
-        let _gone_meanwhile = match entry.file_type().is_dir() {
-            true => fs::create_dir_all(at),
-            false => fs::copy(entry.path(), at).map(|_| ()),
-        };
-    }
-}

@@ -1,8 +1,8 @@
 //! Backups of a world: whole, failing, killed, and those that wait in their middle while other things happen.
 
-use crate::fixture;
+use crate::fixture::{self, copy_files};
 use crate::world::command::Process;
-use crate::world::model::{Broken, Engine, Run, World, copy_files};
+use crate::world::model::{Broken, Engine, Run, World};
 use crate::world::step::{Actor, How, SOURCES};
 use crate::world::wire::{Control, Fault, Wire};
 use siltstone::backup::{BackupOptions, BackupReport};
