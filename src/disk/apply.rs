@@ -109,7 +109,8 @@ pub fn preallocate(fd: impl AsFd, size: u64) -> Result<()> {
 
 /// Sets the size: what was not written reads as zeros and takes no space.
 pub fn set_size(fd: impl AsFd, size: u64) -> Result<()> {
-    rustix::io::retry_on_intr(|| rustix::fs::ftruncate(fd.as_fd(), size)).map_err(|errno| refused("set the size of a file", b"", errno))
+    rustix::io::retry_on_intr(|| rustix::fs::ftruncate(fd.as_fd(), size))
+        .map_err(|errno| refused("set the size of a file", b"", errno))
 }
 
 /// Makes a hole in a file that has bytes there; zeros are written where the file system knows no holes.

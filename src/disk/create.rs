@@ -163,9 +163,9 @@ impl Target {
                 let aside = super::unfinished::next_name();
                 self.rename(name, &aside)?;
                 let placed = self.rename_new(unfinished, name);
-                placed.and_then(|()| remove(&aside).or_else(|error| self.rename(name, unfinished).and(Err(error)))).or_else(
-                    |error| self.rename_new(&aside, name).and(Err(error)),
-                )
+                placed
+                    .and_then(|()| remove(&aside).or_else(|error| self.rename(name, unfinished).and(Err(error))))
+                    .or_else(|error| self.rename_new(&aside, name).and(Err(error)))
             }
             Err(errno) => Err(refused("replace", name, errno)),
         }
@@ -204,12 +204,18 @@ pub fn unfinished_mode(meta: &Metadata) -> u32 {
     (creation_mode(meta) & 0o055) | 0o1700
 }
 
-/// Whether a directory that stands for this entry may be one that a restore did not finish. Where the entry itself has
-/// the sticky bit only the whole mode tells.
-pub fn may_be_unfinished(found: &Stat, meta: &Metadata) -> bool {
-    let sticky = found.mode & 0o1000 != 0;
+/// Whether a directory that stands for this entry is one that a restore did not finish: ours, of exactly that mode (the
+/// setgid bit may be inherited).
+pub fn is_unfinished(found: &Stat, meta: &Metadata) -> bool {
     let ours = found.uid == rustix::process::geteuid().as_raw();
-    sticky && ours && (meta.mode & 0o1000 == 0 || found.permissions() & !0o2000 == unfinished_mode(meta))
+    ours && found.permissions() & !0o2000 == unfinished_mode(meta)
+}
+
+/// Whether it may be one: an inherited ACL can have taken other bits of the mode away.
+pub fn may_be_unfinished(found: &Stat, meta: &Metadata) -> bool {
+    let ours = found.uid == rustix::process::geteuid().as_raw();
+    let sticky = found.mode & 0o1000 != 0 && meta.mode & 0o1000 == 0;
+    ours && (sticky || is_unfinished(found, meta))
 }
 
 /// With which mode something is created. The special bits come after the owner, who decides what they mean (and a

@@ -7,8 +7,9 @@ use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-/// Whether `length` bytes from `offset` on are there and zero. Moves the descriptor's position.
-pub fn reads_as_zeros(fd: impl AsFd, offset: u64, length: u64) -> Result<bool> {
+/// Whether `length` bytes from `offset` on are there and zero. Moves the descriptor's position. `go_on` is asked before
+/// each piece that has to be read; its error ends the search.
+pub fn reads_as_zeros(fd: impl AsFd, offset: u64, length: u64, go_on: &dyn Fn() -> Result<()>) -> Result<bool> {
     let fd = fd.as_fd();
     let (mut at, end) = (offset, offset.saturating_add(length));
     while at < end {
@@ -23,6 +24,7 @@ pub fn reads_as_zeros(fd: impl AsFd, offset: u64, length: u64) -> Result<bool> {
         if data >= end {
             return Ok(true);
         }
+        go_on()?;
         match zeros_read(fd, data, end)? {
             Some(reached) => at = reached,
             None => return Ok(false),
@@ -41,13 +43,13 @@ fn zeros_read(fd: BorrowedFd, at: u64, end: u64) -> Result<Option<u64>> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::unix::fs::FileExt;
 
     #[test]
     fn a_byte_in_a_hole_is_found() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(8 << 20).unwrap();
+        let reads_as_zeros = |file, offset, length| super::reads_as_zeros(file, offset, length, &|| Ok(()));
         assert!(reads_as_zeros(&file, 0, 8 << 20).unwrap());
         file.write_all_at(b"x", 5 << 20).unwrap();
         assert!(!reads_as_zeros(&file, 0, 8 << 20).unwrap());

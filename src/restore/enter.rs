@@ -1,7 +1,7 @@
 //! Enter directories: make what is missing, open what is there, follow links above sources, refuse what must stay.
 
 use crate::disk::apply::chmod_at;
-use crate::disk::create::may_be_unfinished;
+use crate::disk::create::{is_unfinished, may_be_unfinished};
 use crate::disk::follow::{open_followed, open_within};
 use crate::disk::stat::fstat;
 use crate::disk::{Directory, ListBuffer, Names, Stat, Target, unfinished};
@@ -87,13 +87,7 @@ impl Run<'_> {
         Ok(Some(here))
     }
 
-    fn make_or_open(
-        &self,
-        above: &Here,
-        target: &Arc<Target>,
-        folder: &Folder,
-        entry: &Entry,
-    ) -> Result<Option<Here>> {
+    fn make_or_open(&self, above: &Here, target: &Arc<Target>, folder: &Folder, entry: &Entry) -> Result<Option<Here>> {
         let found = if above.facts.taken { self.find(target, folder, entry)? } else { Found::Missing };
         let refuse = |why: &str| {
             self.fate(Fate::Blocked, || folder.path.clone());
@@ -217,7 +211,7 @@ impl Run<'_> {
     /// A directory that was there before.
     fn take(&self, above: &Here, folder: &Folder, entry: &Entry, directory: Directory) -> Result<Option<Here>> {
         let (target, stat) = Target::with_stat(directory)?;
-        if self.scope.is_cache_in_use(&stat) || is_repository_in_use(self.repo, target.directory()) {
+        if self.scope.is_own_cache(&stat) || is_repository_in_use(self.repo, target.directory()) {
             self.fate(Fate::Blocked, || folder.path.clone());
             self.trouble(&folder.path, "the repository or the cache in use is there: nothing is restored into it");
             return Ok(None);
@@ -232,7 +226,9 @@ impl Run<'_> {
         let facts = Facts {
             taken: true,
             resumed,
-            apply: folder.inside && folder.wanted && self.changes_directory(&stat, entry, resumed),
+            apply: folder.inside
+                && folder.wanted
+                && (self.changes_directory(&stat, entry) || is_unfinished(&stat, &entry.meta)),
             mounted,
             // A source that is mounted where it was saved is one file system with itself.
             deletes_on: if begins && in_place { mounted } else { above.facts.deletes_on },
@@ -242,11 +238,11 @@ impl Run<'_> {
     }
 
     /// Whether an existing directory gets the metadata of the snapshot's.
-    pub fn changes_directory(&self, stat: &Stat, entry: &Entry, resumed: bool) -> bool {
+    pub fn changes_directory(&self, stat: &Stat, entry: &Entry) -> bool {
         match self.options.overwrite {
             Overwrite::Always | Overwrite::IfChanged => true,
-            Overwrite::IfNewer => resumed || stat.modified < entry.meta.modified,
-            Overwrite::Never => resumed,
+            Overwrite::IfNewer => stat.modified < entry.meta.modified,
+            Overwrite::Never => false,
         }
     }
 

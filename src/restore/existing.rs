@@ -7,6 +7,7 @@ use crate::entry::{Entry, EntryKind};
 use crate::error::{Kind, Result};
 use crate::restore::Overwrite;
 use crate::restore::folder::{Folder, Here};
+use crate::restore::links::Linkable;
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Run};
 use rustix::fd::{AsFd, OwnedFd};
@@ -23,10 +24,17 @@ pub(super) enum Way {
     OverDirectory,
 }
 
+/// Something that is there as it was saved.
+pub(super) struct Right {
+    stat: Stat,
+    fd: Option<OwnedFd>,
+    /// Its metadata are to be as saved, too; else nothing of it is changed.
+    pub mend: bool,
+}
+
 pub(super) enum Decision {
     Make(Way),
-    /// It is there as it was saved; `mend` its metadata.
-    Right { stat: Stat, fd: Option<OwnedFd>, mend: bool },
+    Right(Right),
     /// It differs, and is kept since `overwrite` says so.
     Left,
     /// Why it is kept, whatever `overwrite` says.
@@ -73,7 +81,7 @@ impl Run<'_> {
                 return Ok(Decision::Make(Way::Over));
             }
         }
-        let right = |fd| Ok(Decision::Right { stat, fd, mend: !keeps });
+        let right = |fd| Ok(Decision::Right(Right { stat, fd, mend: !keeps }));
         if same_stat && self.options.overwrite != Overwrite::Always {
             return right(None);
         }
@@ -97,7 +105,7 @@ impl Run<'_> {
         };
         let keeps = self.keeps(&stat, entry);
         Ok(match (same, keeps) {
-            (true, _) => Decision::Right { stat, fd: None, mend: !keeps },
+            (true, _) => Decision::Right(Right { stat, fd: None, mend: !keeps }),
             (false, true) => Decision::Left,
             (false, false) => Decision::Make(Way::Over),
         })
@@ -136,14 +144,16 @@ impl Run<'_> {
     }
 
     /// Counts an entry that is right, and mends its metadata; whether other names may be linked to it.
-    pub fn keep(&self, here: &Here, folder: &Folder, entry: &Entry, right: (Stat, Option<OwnedFd>, bool)) -> bool {
-        let (stat, fd, mend) = right;
+    pub fn keep(&self, here: &Here, folder: &Folder, entry: &Entry, right: Right) -> Linkable {
+        let Right { stat, fd, mend } = right;
+        let how = if mend { Linkable::Old } else { Linkable::No };
         self.fate(Fate::Kept, || child_path(&folder.path, &entry.name));
-        let (Some(target), true, true) = (&here.target, self.is_deed(), mend) else { return mend };
+        let (Some(target), true, true) = (&here.target, self.is_deed(), mend) else { return how };
         let kind = if entry.kind.has_content() { EntryKind::File } else { entry.kind };
         let named = Subject::Named(target.directory(), &entry.name);
         // Through a descriptor where there can be one: no name is looked up twice.
-        let fd = fd.or_else(|| open_file(target.directory(), entry.name.as_slice()).ok().filter(|_| kind == EntryKind::File));
+        let fd = fd
+            .or_else(|| open_file(target.directory(), entry.name.as_slice()).ok().filter(|_| kind == EntryKind::File));
         let subject = fd.as_ref().map_or(named, |fd| Subject::Open(fd.as_fd()));
         let mut losses = apply_metadata(subject, Some(Current::from(&stat)), &entry.meta, kind, &self.apply_options());
         // Those of an inode with several names wait for its links.
@@ -153,7 +163,7 @@ impl Run<'_> {
         if !losses.is_empty() {
             self.report_losses(&child_path(&folder.path, &entry.name), losses);
         }
-        true
+        how
     }
 
     pub fn left(&self, folder: &Folder, entry: &Entry) {

@@ -8,6 +8,7 @@ use crate::id::ChunkId;
 use crate::repo::Chunk;
 use crate::restore::existing::{Decision, Way};
 use crate::restore::folder::{Folder, Here};
+use crate::restore::links::Linkable;
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Mode, Run, add, locked};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -60,38 +61,38 @@ impl<'a> Offsets<'a> {
 
 impl Run<'_> {
     /// Restores a file; whether other names of its inode may be linked to it.
-    pub fn restore_file(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<bool> {
+    pub fn restore_file(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Linkable> {
         let way = match self.decide(folder, here, entry)? {
             Decision::Make(way) => way,
-            Decision::Right { stat, fd, mend } => {
+            Decision::Right(right) => {
                 self.progress(1, entry.size);
-                return Ok(self.keep(here, folder, entry, (stat, fd, mend)));
+                return Ok(self.keep(here, folder, entry, right));
             }
             Decision::Left => {
                 self.progress(1, entry.size);
                 self.left(folder, entry);
-                return Ok(false);
+                return Ok(Linkable::No);
             }
             Decision::Blocked(why) => {
                 self.blocked(folder, entry, why);
-                return Ok(false);
+                return Ok(Linkable::No);
             }
         };
         match (&here.target, self.is_deed()) {
             (Some(target), true) => {
                 if !self.make_file(folder, here, target, entry, way)? {
-                    return Ok(false);
+                    return Ok(Linkable::No);
                 }
             }
             _ => {
                 self.count_reads(entry)?;
                 if !self.plan_way(folder, here, entry, way)? {
-                    return Ok(false);
+                    return Ok(Linkable::No);
                 }
             }
         }
         add(&self.counts.files, 1);
-        Ok(true)
+        Ok(Linkable::New)
     }
 
     /// Creates a file with its content and metadata. Under its own name only in a directory that is marked as unfinished

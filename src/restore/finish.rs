@@ -29,6 +29,7 @@ impl Run<'_> {
     fn finish(&self, folder: &Arc<Folder>) -> Option<Here> {
         let here = match folder.state() {
             State::Ready(here) => here,
+            State::Closed(_) if self.has_failed() && locked(&folder.opened_up).is_none() => return None,
             State::Closed(_) => match self.enter(folder) {
                 Ok(Some(here)) => here,
                 Ok(None) => return None,
@@ -42,11 +43,19 @@ impl Run<'_> {
         if !self.has_failed() && self.options.delete && here.facts.taken {
             self.delete_others(folder, &here);
         }
-        if locked(&self.links).waits_for(folder) {
-            // Links that are still to come would change its time.
-            self.close_if_many(folder);
-        } else {
+        let (waits, needed) = {
+            let links = locked(&self.links);
+            (links.waits_for(folder), links.needs(folder))
+        };
+        // Links that are still to come would change its time.
+        if !waits {
             self.apply_folder(folder, &here);
+        }
+        if needed {
+            self.close_if_many(folder);
+        } else if here.target.is_some() && folder.above.is_some() {
+            // Its descriptor goes with it.
+            self.folder_closed();
         }
         Some(here)
     }

@@ -186,10 +186,14 @@ impl Run<'_> {
         }
     }
 
-    pub fn close(&self, folder: &Folder) {
+    fn close(&self, folder: &Folder) {
         // One that cannot be asked for its identity stays open.
         if folder.close().unwrap_or(false) {
-            self.folders_open.fetch_sub(1, Ordering::Relaxed);
+            self.folder_closed();
         }
+    }
+
+    pub fn folder_closed(&self) {
+        self.folders_open.fetch_sub(1, Ordering::Relaxed);
     }
 }

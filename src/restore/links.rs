@@ -13,11 +13,23 @@ use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+/// Whether other names of an inode may be linked to one that was dealt with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Linkable {
+    /// It is not there, or it is the user's own.
+    No,
+    /// It was there and is right.
+    Old,
+    /// This run makes it.
+    New,
+}
+
 /// A name that others may be linked to.
 #[derive(Clone)]
 struct Anchor {
     folder: Arc<Folder>,
     name: Vec<u8>,
+    how: Linkable,
 }
 
 /// Names of inodes with several that have been met.
@@ -28,6 +40,8 @@ pub(super) struct Links {
     others: Vec<(Arc<Folder>, Entry)>,
     /// Addresses of the folders among `others`, which hold them in place.
     waiting: HashSet<usize>,
+    /// Addresses of the folders of anchors.
+    anchored: HashSet<usize>,
     /// Names whose flags come after all links: an immutable inode gets no more of them.
     locks: Vec<(Arc<Folder>, Entry)>,
 }
@@ -40,6 +54,11 @@ impl Links {
     /// Whether this directory gets another link later, which would change its time: then its metadata wait.
     pub fn waits_for(&self, folder: &Folder) -> bool {
         self.waiting.contains(&address(folder))
+    }
+
+    /// Whether this directory is needed again after it is finished.
+    pub fn needs(&self, folder: &Folder) -> bool {
+        self.waits_for(folder) || self.anchored.contains(&address(folder))
     }
 }
 
@@ -64,11 +83,14 @@ impl Run<'_> {
 
     /// Restores a name by itself. A file that is the user's own and was kept never gets other names of ours.
     fn restore_anchor(&self, folder: &Arc<Folder>, here: &Here, entry: &Entry) -> Result<()> {
-        if self.restore_single(folder, here, entry)? {
-            let anchor = Anchor { folder: folder.clone(), name: entry.name.clone() };
-            locked(&self.links).anchors.insert(entry.link_group, Some(anchor));
+        let how = self.restore_single(folder, here, entry)?;
+        if how != Linkable::No {
+            let anchor = Anchor { folder: folder.clone(), name: entry.name.clone(), how };
+            let mut links = locked(&self.links);
+            links.anchored.insert(address(folder));
+            links.anchors.insert(entry.link_group, Some(anchor));
             if entry.meta.flags != 0 && entry.kind.has_content() {
-                locked(&self.links).locks.push((folder.clone(), entry.clone()));
+                links.locks.push((folder.clone(), entry.clone()));
             }
         }
         Ok(())
@@ -162,7 +184,8 @@ impl Run<'_> {
         entry: &Entry,
     ) -> Result<Option<Way>> {
         let (Some(target), true) = (&here.target, here.facts.taken) else { return Ok(Some(Way::New)) };
-        if let Some(source) = &from.target
+        // In a plan a new one is not there yet: what has another name is the inode that it will replace.
+        if let Some(source) = from.target.as_ref().filter(|_| self.is_deed() || anchor.how == Linkable::Old)
             && is_linked(target, &entry.name, source, &anchor.name)?
         {
             self.fate(Fate::Kept, || child_path(&folder.path, &entry.name));
@@ -172,8 +195,8 @@ impl Run<'_> {
         match self.decide(folder, here, entry)? {
             Decision::Make(way) => return Ok(Some(way)),
             // Right by itself, but another inode than the one it is a name of.
-            Decision::Right { mend: true, .. } => return Ok(Some(Way::Over)),
-            Decision::Right { .. } => self.fate(Fate::Kept, || child_path(&folder.path, &entry.name)),
+            Decision::Right(right) if right.mend => return Ok(Some(Way::Over)),
+            Decision::Right(_) => self.fate(Fate::Kept, || child_path(&folder.path, &entry.name)),
             Decision::Left => self.left(folder, entry),
             Decision::Blocked(why) => self.blocked(folder, entry, why),
         }

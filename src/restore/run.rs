@@ -7,11 +7,11 @@ use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::repo::snapshot::TROUBLES_MAX;
 use crate::repo::{Chunk, PathText, Reader, Repository, Trouble};
+use crate::restore::RestoreOptions;
 use crate::restore::delete::Doomed;
 use crate::restore::links::Links;
 use crate::restore::plan::{Named, Reads};
 use crate::restore::scope::Scope;
-use crate::restore::RestoreOptions;
 use crate::watch::Watch;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -310,11 +310,7 @@ impl<'a> Run<'a> {
 
     /// Calls `each` for the chunks of an entry; its own errors come back as they are, those of the repository as
     /// [`Run::stored`] has them.
-    pub fn each_chunk(
-        &self,
-        entry: &crate::entry::Entry,
-        each: &mut dyn FnMut(&ChunkId) -> Result<()>,
-    ) -> Result<()> {
+    pub fn each_chunk(&self, entry: &crate::entry::Entry, each: &mut dyn FnMut(&ChunkId) -> Result<()>) -> Result<()> {
         let mut refused = None;
         let walked = self.reader.for_each_chunk(entry, &mut |id| {
             self.check().and_then(|()| each(id)).map_err(|error| {

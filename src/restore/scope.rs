@@ -24,7 +24,7 @@ pub(super) struct Scope {
     troubled: HashSet<Vec<u8>>,
     /// The snapshot had more warnings than it names: any path may be one of them.
     pub troubles_cut: bool,
-    /// Device and inode of cache folders in use.
+    /// Device and inode of this repository's cache, and of the folder of all caches.
     caches: Vec<(u64, u64)>,
 }
 
@@ -50,10 +50,7 @@ impl Scope {
             sources,
             troubled: snapshot.troubles.iter().map(|trouble| clean(&trouble.path.0)).collect(),
             troubles_cut: snapshot.troubles_count > snapshot.troubles.len() as u64,
-            caches: caches
-                .filter_map(|path| stat_path(path.as_os_str().as_bytes(), true).ok())
-                .map(identity)
-                .collect(),
+            caches: caches.filter_map(|path| stat_path(path.as_os_str().as_bytes(), true).ok()).map(identity).collect(),
         }
     }
 
@@ -73,6 +70,12 @@ impl Scope {
         self.troubled.contains(path)
     }
 
+    /// Whether this is the cache that is in use.
+    pub fn is_own_cache(&self, stat: &Stat) -> bool {
+        self.caches.first() == Some(&(stat.device, stat.inode))
+    }
+
+    /// The same, or the folder that it is in with those of other repositories.
     pub fn is_cache_in_use(&self, stat: &Stat) -> bool {
         self.caches.contains(&(stat.device, stat.inode))
     }

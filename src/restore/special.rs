@@ -6,39 +6,40 @@ use crate::error::{Kind, Result};
 use crate::restore::existing::{Decision, Way};
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Folder, Here};
+use crate::restore::links::Linkable;
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Run, add};
 use std::borrow::Cow;
 
 impl Run<'_> {
     /// Whether other names of its inode may be linked to it.
-    pub fn restore_special(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<bool> {
+    pub fn restore_special(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Linkable> {
         let way = match self.decide(folder, here, entry)? {
             Decision::Make(way) => way,
-            Decision::Right { stat, fd, mend } => return Ok(self.keep(here, folder, entry, (stat, fd, mend))),
+            Decision::Right(right) => return Ok(self.keep(here, folder, entry, right)),
             Decision::Left => {
                 self.left(folder, entry);
-                return Ok(false);
+                return Ok(Linkable::No);
             }
             Decision::Blocked(why) => {
                 self.blocked(folder, entry, why);
-                return Ok(false);
+                return Ok(Linkable::No);
             }
         };
         match (&here.target, self.is_deed()) {
             (Some(target), true) => {
                 if !self.make_special(folder, here, target, entry, way)? {
-                    return Ok(false);
+                    return Ok(Linkable::No);
                 }
             }
             _ => {
                 if !self.plan_way(folder, here, entry, way)? {
-                    return Ok(false);
+                    return Ok(Linkable::No);
                 }
             }
         }
         add(&self.counts.others, 1);
-        Ok(true)
+        Ok(Linkable::New)
     }
 
     fn make_special(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry, way: Way) -> Result<bool> {

@@ -1,5 +1,6 @@
 //! Visit directories: spread over the writers by work stealing, a page at a time; what is damaged costs itself only.
 
+use crate::disk::create::is_unfinished;
 use crate::disk::stat::stat_path;
 use crate::disk::{Directory, ListBuffer, Names, Target};
 use crate::entry::{Content, Entry, EntryKind};
@@ -7,6 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::restore::folder::{Facts, Folder, Here};
+use crate::restore::links::Linkable;
 use crate::restore::plan::{DEPTH_MAX, child_path};
 use crate::restore::run::{Run, add, locked};
 use crate::restore::scope::is_repository_in_use;
@@ -24,6 +26,8 @@ impl<'a> Run<'a> {
         pool.scope(|tasks| match root.is_directory() {
             true => self.visit(tasks, top, root),
             false => {
+                // Of its directory no other name is known.
+                top.incomplete.store(true, Ordering::Relaxed);
                 self.restore_entry(tasks, &top, &mut None, root.clone());
                 self.one_less(top);
             }
@@ -46,7 +50,7 @@ impl<'a> Run<'a> {
             Ok(directory) => {
                 let (target, stat) = Target::with_stat(directory)?;
                 let mounted = (stat.device, stat.mount);
-                if self.scope.is_cache_in_use(&stat) || is_repository_in_use(self.repo, target.directory()) {
+                if self.scope.is_own_cache(&stat) || is_repository_in_use(self.repo, target.directory()) {
                     return Err(Error::invalid(
                         "restore into",
                         self.options.target.display(),
@@ -57,10 +61,14 @@ impl<'a> Run<'a> {
                 let in_place =
                     stat_path(origin, true).is_ok_and(|at| (at.device, at.inode) == (stat.device, stat.inode));
                 self.in_place.get_or_init(|| in_place);
-                let applies = |entry: &Entry| self.changes_directory(&stat, entry, false);
+                // A target of a restore that was killed; any other one that was there keeps its own metadata.
+                let resumed = entry.as_ref().is_some_and(|entry| is_unfinished(&stat, &entry.meta));
+                let applies = |entry: &Entry| self.changes_directory(&stat, entry);
+                let in_place_applies = in_place && inside && entry.as_ref().is_some_and(applies);
                 let facts = Facts {
                     taken: !is_empty(&target)?,
-                    apply: in_place && inside && wanted && entry.as_ref().is_some_and(applies),
+                    resumed,
+                    apply: wanted && (resumed || in_place_applies),
                     mounted,
                     deletes_on: mounted,
                     ..Facts::default()
@@ -114,7 +122,6 @@ impl<'a> Run<'a> {
                     });
                 }
             }
-            self.close_if_many(&folder);
         }
         self.one_less(folder);
     }
@@ -132,7 +139,11 @@ impl<'a> Run<'a> {
             return true;
         }
         match self.enter(folder) {
-            Ok(here) => here.is_some(),
+            Ok(here) => {
+                // Its own tasks come first; the one above is opened again from below.
+                folder.above.iter().for_each(|above| self.close_if_many(above));
+                here.is_some()
+            }
             Err(error) => {
                 self.failed_entry(&folder.path, error);
                 false
@@ -212,13 +223,7 @@ impl<'a> Run<'a> {
     }
 
     /// Restores one entry, if it is among those wanted. `here` is its directory once something in it was.
-    fn restore_entry<'s>(
-        &'s self,
-        tasks: &Tasks<'s>,
-        folder: &Arc<Folder>,
-        here: &mut Option<Here>,
-        entry: Entry,
-    ) {
+    fn restore_entry<'s>(&'s self, tasks: &Tasks<'s>, folder: &Arc<Folder>, here: &mut Option<Here>, entry: Entry) {
         let mut wanted = folder.wanted;
         if self.options.has_filter() {
             let path = child_path(&folder.path, &entry.name);
@@ -274,7 +279,7 @@ impl<'a> Run<'a> {
     }
 
     /// Restores an entry that is no directory; whether other names of its inode may be linked to it.
-    pub fn restore_single(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<bool> {
+    pub fn restore_single(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Linkable> {
         match entry.kind {
             EntryKind::File | EntryKind::Stream => self.restore_file(folder, here, entry),
             _ => self.restore_special(folder, here, entry),
