@@ -10,7 +10,7 @@ use super::signals;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use siltstone::repo::{PathText, Snapshot};
-use siltstone::restore::{Overwrite, PlanSummary, RestoreOptions, RestoreReport};
+use siltstone::restore::{Overwrite, Paths, PlanSummary, RestoreOptions, RestoreReport};
 use siltstone::when::{format_bytes, format_count, format_duration};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ pub struct RestoreArgs {
     #[arg(short, long, value_name = "DIR")]
     target: PathBuf,
 
-    /// Only what matches this gitignore pattern, with all above and below it (repeatable)
+    /// Only what matches this gitignore pattern, with all below it; missing folders above it are made (repeatable)
     #[arg(long, value_name = "PATTERN")]
     include: Vec<OsString>,
 
@@ -40,11 +40,12 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "WHEN", value_enum, default_value = "if-changed")]
     overwrite: OverwriteWord,
 
-    /// Remove from the target what the snapshot does not have
+    /// Remove from the target what the snapshot does not have: only at or below its sources, never on another file
+    /// system, in a folder that was saved in part, or what --exclude protects
     #[arg(long)]
     delete: bool,
 
-    /// Print the plan and change nothing
+    /// Print what would be made, replaced, kept and removed, and change nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
 
@@ -97,6 +98,7 @@ pub fn run(args: &RestoreArgs, options: &GlobalOptions) -> Result<Exit, Failure>
     wanted.sparse = args.sparse;
     wanted.owner &= !args.no_owner;
     wanted.numeric_ids = args.numeric_ids;
+    wanted.detailed = args.dry_run;
 
     let repo = open(options, &watch)?;
     let snapshot = args.what.find(&repo, &console, &watch)?;
@@ -108,6 +110,7 @@ pub fn run(args: &RestoreArgs, options: &GlobalOptions) -> Result<Exit, Failure>
         let _shown = Display::start(&console, &watch);
         let plan = repo.plan_restore(&snapshot, wanted, &watch)?;
         if args.dry_run {
+            plan.announce(&watch);
             drop(_shown);
             return show_plan(&plan.summary, &snapshot, &console);
         }
@@ -118,7 +121,7 @@ pub fn run(args: &RestoreArgs, options: &GlobalOptions) -> Result<Exit, Failure>
 
 fn show_plan(plan: &PlanSummary, snapshot: &Snapshot, console: &Console) -> Result<Exit, Failure> {
     if console.json() {
-        let list = |paths: &[Vec<u8>]| paths.iter().map(|path| PathText(path.clone())).collect::<Vec<_>>();
+        let list = |paths: &Paths| paths.first.iter().map(|path| PathText(path.clone())).collect::<Vec<_>>();
         console.event(json!({
             "event": "plan",
             "snapshot": snapshot_json(snapshot),
@@ -129,15 +132,22 @@ fn show_plan(plan: &PlanSummary, snapshot: &Snapshot, console: &Console) -> Resu
             "packs": plan.packs,
             "frames": plan.frames,
             "bytes_to_read": plan.bytes_to_read,
-            "conflicts": list(&plan.conflicts),
-            "conflicts_count": plan.conflicts_count,
+            "created": list(&plan.created),
+            "created_count": plan.created.count,
+            "replaced": list(&plan.replaced),
+            "replaced_count": plan.replaced.count,
+            "kept_count": plan.kept,
+            "left": list(&plan.left),
+            "left_count": plan.left.count,
+            "blocked": list(&plan.blocked),
+            "blocked_count": plan.blocked.count,
             "deletions": list(&plan.deletions),
-            "deletions_count": plan.deletions_count,
+            "deletions_count": plan.deletions.count,
         }));
-        return Ok(console.exit());
+        return Ok(exit(plan.damaged, console.exit()));
     }
     let mut text = format!(
-        "Plan: {} folders, {} files, {} others; {}\n  To read  at most {} in {} packs\n",
+        "Plan: {} folders, {} files, {} others; {}\n  To read  {} in {} packs\n",
         format_count(plan.directories),
         format_count(plan.files),
         format_count(plan.others),
@@ -145,21 +155,32 @@ fn show_plan(plan: &PlanSummary, snapshot: &Snapshot, console: &Console) -> Resu
         format_bytes(plan.bytes_to_read),
         format_count(plan.packs),
     );
-    let mut list = |words: &str, paths: &[Vec<u8>], count: u64| {
-        if count > 0 {
-            text.push_str(&format!("  {words}: {}\n", format_count(count)));
-            let shown = &paths[..paths.len().min(PATHS_SHOWN)];
-            shown.iter().for_each(|path| text.push_str(&format!("    {}\n", show_path(path))));
-            if count > shown.len() as u64 {
-                text.push_str(&format!("    and {} more\n", format_count(count - shown.len() as u64)));
-            }
+    if plan.kept > 0 {
+        text.push_str(&format!("  Right already: {}\n", format_count(plan.kept)));
+    }
+    let lists = [
+        ("To be made", &plan.created),
+        ("To be replaced", &plan.replaced),
+        ("Differ and are kept", &plan.left),
+        ("Cannot be restored, as something else is there", &plan.blocked),
+        ("To be removed", &plan.deletions),
+    ];
+    for (words, paths) in lists.into_iter().filter(|(_, paths)| paths.count > 0) {
+        text.push_str(&format!("  {words}: {}\n", format_count(paths.count)));
+        let shown = &paths.first[..paths.first.len().min(PATHS_SHOWN)];
+        shown.iter().for_each(|path| text.push_str(&format!("    {}\n", show_path(path))));
+        if paths.count > shown.len() as u64 {
+            text.push_str(&format!("    and {} more\n", format_count(paths.count - shown.len() as u64)));
         }
-    };
-    list("There already", &plan.conflicts, plan.conflicts_count);
-    list("To be removed", &plan.deletions, plan.deletions_count);
+    }
     text.push_str("Nothing was changed.\n");
     print(&text)?;
-    Ok(console.exit())
+    Ok(exit(plan.damaged, console.exit()))
+}
+
+/// What is missing because the repository is damaged is graver than any other gap.
+fn exit(damaged: u64, otherwise: Exit) -> Exit {
+    if damaged > 0 { Exit::Corrupt } else { otherwise }
 }
 
 fn conclude(
@@ -176,7 +197,13 @@ fn conclude(
             "files": report.files,
             "others": report.others,
             "files_kept": report.files_kept,
+            "files_left": report.files_left,
             "files_deleted": report.files_deleted,
+            "created": report.created,
+            "replaced": report.replaced,
+            "blocked": report.blocked,
+            "damaged": report.damaged,
+            "partial_directories": report.partial_directories,
             "bytes_written": report.bytes_written,
             "bytes_verified": report.bytes_verified,
             "seconds": report.duration.as_secs_f64(),
@@ -198,11 +225,20 @@ fn conclude(
             text.push_str(&format!(", {} verified", format_bytes(report.bytes_verified)));
         }
         text.push('\n');
+        if report.files_left > 0 {
+            text.push_str(&format!("  Kept     {} that differ\n", format_count(report.files_left)));
+        }
         if args.delete {
             text.push_str(&format!("  Removed  {}\n", format_count(report.files_deleted)));
         }
         print(&text)?;
     }
+    if report.partial_directories > 0 {
+        console.note(&format!(
+            "{} of its folders were saved in part: rules left something out of them, or it could not be read",
+            format_count(report.partial_directories)
+        ));
+    }
     let told = console.conclude_troubles("Could not be restored as it was");
-    Ok(Exit::with_troubles(report.troubles_count.max(told)))
+    Ok(exit(report.damaged, Exit::with_troubles(report.troubles_count.max(told))))
 }

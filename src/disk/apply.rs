@@ -7,7 +7,7 @@ use super::read_dir::Directory;
 use super::refused::{refused, shown};
 use super::stat::{Stat, fstat};
 use super::xattr::{self, ACL_ACCESS, ACL_DEFAULT};
-use crate::entry::{EntryKind, Hole, Metadata, Time};
+use crate::entry::{EntryKind, Hole, Metadata, Time, Xattr};
 use crate::error::{Error, Kind, Result};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FallocateFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
@@ -58,13 +58,22 @@ pub struct Current {
     /// New in this restore: it has no attributes but perhaps inherited ACLs.
     pub new: bool,
     pub inherited_acl: bool,
+    /// None where only setting it makes sure.
+    pub modified: Option<Time>,
 }
 
 pub const MODE_UNKNOWN: u32 = u32::MAX;
 
 impl From<&Stat> for Current {
     fn from(stat: &Stat) -> Self {
-        Current { uid: stat.uid, gid: stat.gid, mode: stat.permissions(), new: false, inherited_acl: false }
+        Current {
+            uid: stat.uid,
+            gid: stat.gid,
+            mode: stat.permissions(),
+            new: false,
+            inherited_acl: false,
+            modified: Some(stat.modified),
+        }
     }
 }
 
@@ -100,7 +109,8 @@ pub fn preallocate(fd: impl AsFd, size: u64) -> Result<()> {
 
 /// Sets the size: what was not written reads as zeros and takes no space.
 pub fn set_size(fd: impl AsFd, size: u64) -> Result<()> {
-    rustix::fs::ftruncate(fd, size).map_err(|errno| refused("set the size of a file", b"", errno))
+    rustix::io::retry_on_intr(|| rustix::fs::ftruncate(fd.as_fd(), size))
+        .map_err(|errno| refused("set the size of a file", b"", errno))
 }
 
 /// Makes a hole in a file that has bytes there; zeros are written where the file system knows no holes.
@@ -175,23 +185,8 @@ pub fn apply_metadata(
         lose("setuid bit", Error::new(Kind::Denied, "set the setuid bit", "").because("the owner is another"));
     }
 
-    if options.xattrs {
-        if !current.new || current.inherited_acl {
-            subject.clear_xattrs(meta, kind, current.new, &mut lose);
-            current.mode = MODE_UNKNOWN;
-        }
-        for one in &meta.xattrs {
-            if one.name == ACL_ACCESS.to_bytes() {
-                current.mode = MODE_UNKNOWN;
-            }
-            let set = match subject {
-                Subject::Open(fd) => xattr::set_xattr(fd, one),
-                Subject::Named(directory, name) => xattr::set_xattr_at(directory, name, one),
-            };
-            if let Err(error) = set {
-                lose(&format!("attribute {}", shown(&one.name)), error);
-            }
-        }
+    if options.xattrs && subject.apply_xattrs(&current, meta, kind, &mut lose) {
+        current.mode = MODE_UNKNOWN;
     }
 
     if kind != EntryKind::Symlink
@@ -201,7 +196,7 @@ pub fn apply_metadata(
         lose("mode", refused("change the mode", subject.name(), errno));
     }
 
-    match subject.set_modified(meta.modified) {
+    match subject.set_modified_unless(current.modified, meta.modified) {
         // File systems with small time fields clamp without a word; within 32 bits all can keep it (at the very ends
         // the kernel drops the nanoseconds).
         Ok(()) if !(TIME_SECONDS_MIN..TIME_SECONDS_MAX).contains(&meta.modified.seconds) => match stat() {
@@ -218,18 +213,36 @@ pub fn apply_metadata(
         Err(errno) => lose("modification time", refused("set the modification time", subject.name(), errno)),
     }
 
-    if options.flags && meta.flags != 0 && matches!(kind, EntryKind::File | EntryKind::Directory) {
-        let set = match subject {
-            Subject::Open(fd) => set_flags(fd, meta.flags),
-            Subject::Named(directory, name) => {
-                super::open::open_file(directory, name).and_then(|fd| set_flags(&fd, meta.flags))
-            }
-        };
-        if let Err(error) = set {
-            lose("flags", error);
-        }
+    if options.flags
+        && let Some(loss) = apply_flags(subject, meta, kind)
+    {
+        losses.push(loss);
     }
     losses
+}
+
+/// Sets the flags of an inode, which may forbid every further change: hard links and renames come before it.
+pub fn apply_flags(subject: Subject<'_>, meta: &Metadata, kind: EntryKind) -> Option<Loss> {
+    if meta.flags == 0 || !matches!(kind, EntryKind::File | EntryKind::Directory) {
+        return None;
+    }
+    let set = match subject {
+        Subject::Open(fd) => set_flags(fd, meta.flags),
+        Subject::Named(directory, name) => {
+            super::open::open_file(directory, name).and_then(|fd| set_flags(&fd, meta.flags))
+        }
+    };
+    set.err().map(|error| Loss { what: "flags".to_owned(), error })
+}
+
+/// Changes the mode of a name in a directory, never of what a link points to.
+pub fn chmod_at(directory: &Directory, name: &[u8], mode: u32) -> Result<()> {
+    Subject::Named(directory, name).chmod(mode).map_err(|errno| refused("change the mode", name, errno))
+}
+
+/// Changes the mode of an open file or directory.
+pub fn chmod_open(fd: impl AsFd, mode: u32) -> Result<()> {
+    Subject::Open(fd.as_fd()).chmod(mode).map_err(|errno| refused("change the mode", b"", errno))
 }
 
 /// The owner by name if this machine knows it, else by number.
@@ -304,39 +317,76 @@ impl Subject<'_> {
         }
     }
 
-    /// Removes attributes that the entry does not have: inherited ACLs of a new one, all others of an older one.
-    fn clear_xattrs(&self, meta: &Metadata, kind: EntryKind, new: bool, lose: &mut impl FnMut(&str, Error)) {
-        let found = match (new, self) {
-            (true, _) if kind == EntryKind::Symlink => return,
-            (true, _) => vec![ACL_ACCESS.to_owned(), ACL_DEFAULT.to_owned()],
-            (false, Subject::Open(fd)) => names_of(xattr::read_xattrs(fd), lose),
-            (false, Subject::Named(directory, name)) => names_of(xattr::read_xattrs_at(directory, *name), lose),
+    /// Nothing to do where the time is right already: an immutable file would refuse it.
+    #[inline]
+    fn set_modified_unless(&self, current: Option<Time>, time: Time) -> Result<(), Errno> {
+        if current == Some(time) {
+            return Ok(());
+        }
+        self.set_modified(time)
+    }
+
+    /// Gives an inode the attributes of the entry and takes away those that it does not have: inherited ACLs of a new
+    /// one, all others of an older one. What is right already is not touched. Whether the mode may have changed.
+    fn apply_xattrs(
+        &self,
+        current: &Current,
+        meta: &Metadata,
+        kind: EntryKind,
+        lose: &mut impl FnMut(&str, Error),
+    ) -> bool {
+        let inherits = current.inherited_acl && kind != EntryKind::Symlink;
+        let mut mode_changed = current.new && inherits;
+        let there = match current.new {
+            true if inherits => [ACL_ACCESS, ACL_DEFAULT].map(unknown_value).to_vec(),
+            true => Vec::new(),
+            false => {
+                let read = match self {
+                    Subject::Open(fd) => xattr::read_xattrs(fd),
+                    Subject::Named(directory, name) => xattr::read_xattrs_at(directory, *name),
+                };
+                read.unwrap_or_else(|error| {
+                    lose("attributes", error);
+                    Vec::new()
+                })
+            }
         };
-        for name in found {
-            // Labels come from the policy of this machine; without another one they stay.
-            if name.as_c_str() == c"security.selinux" || meta.xattrs.iter().any(|one| one.name == name.to_bytes()) {
+        for old in &there {
+            let stays = old.name == b"security.selinux"
+                || (old.name == ACL_DEFAULT.to_bytes() && kind != EntryKind::Directory)
+                || meta.xattrs.iter().any(|one| one.name == old.name);
+            if stays {
+                // Labels come from the policy of this machine; without another one they stay.
                 continue;
             }
-            if name.as_c_str() == ACL_DEFAULT && kind != EntryKind::Directory {
-                continue;
+            mode_changed |= old.name == ACL_ACCESS.to_bytes();
+            if let Err(error) = self.remove_xattr(&old.name) {
+                lose(&format!("attribute {}", shown(&old.name)), error);
             }
-            let removed = match self {
-                Subject::Open(fd) => xattr::remove_xattr(fd, &name),
-                Subject::Named(directory, of) => xattr::remove_xattr_at(directory, *of, &name),
+        }
+        for one in meta.xattrs.iter().filter(|one| !there.contains(one)) {
+            mode_changed |= one.name == ACL_ACCESS.to_bytes();
+            let set = match self {
+                Subject::Open(fd) => xattr::set_xattr(fd, one),
+                Subject::Named(directory, name) => xattr::set_xattr_at(directory, *name, one),
             };
-            if let Err(error) = removed {
-                lose(&format!("attribute {}", name.to_string_lossy()), error);
+            if let Err(error) = set {
+                lose(&format!("attribute {}", shown(&one.name)), error);
             }
+        }
+        mode_changed
+    }
+
+    fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        let name = std::ffi::CString::new(name).map_err(|_| refused("remove the attribute", name, Errno::INVAL))?;
+        match self {
+            Subject::Open(fd) => xattr::remove_xattr(fd, &name),
+            Subject::Named(directory, of) => xattr::remove_xattr_at(directory, *of, &name),
         }
     }
 }
 
-fn names_of(found: Result<Vec<crate::entry::Xattr>>, lose: &mut impl FnMut(&str, Error)) -> Vec<std::ffi::CString> {
-    match found {
-        Ok(found) => found.into_iter().filter_map(|one| std::ffi::CString::new(one.name).ok()).collect(),
-        Err(error) => {
-            lose("attributes", error);
-            Vec::new()
-        }
-    }
+/// An attribute that is there with a value that nobody asked for: it equals none that an entry can have.
+fn unknown_value(name: &std::ffi::CStr) -> Xattr {
+    Xattr { name: name.to_bytes().to_vec(), value: Vec::new() }
 }

@@ -13,8 +13,9 @@ use super::umask::taken_away;
 use super::xattr;
 use crate::entry::{EntryKind, Metadata};
 use crate::error::{Error, Result};
-use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fd::{IntoRawFd, OwnedFd};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
+use rustix::io::{Errno, retry_on_intr};
 use std::sync::OnceLock;
 
 /// A directory that entries are created in.
@@ -30,9 +31,15 @@ pub struct Target {
 impl Target {
     /// A directory that was there before.
     pub fn new(directory: Directory) -> Result<Target> {
-        let hands_down_group = fstat(&directory)?.mode & 0o2000 != 0;
+        Target::with_stat(directory).map(|(target, _)| target)
+    }
+
+    /// The same, and what the directory said about itself.
+    pub fn with_stat(directory: Directory) -> Result<(Target, Stat)> {
+        let stat = fstat(&directory)?;
+        let hands_down_group = stat.mode & 0o2000 != 0;
         let hands_down_acl = xattr::has_default_acl(&directory);
-        Ok(Target { directory, owner: OnceLock::new(), hands_down_acl, hands_down_group })
+        Ok((Target { directory, owner: OnceLock::new(), hands_down_acl, hands_down_group }, stat))
     }
 
     pub fn directory(&self) -> &Directory {
@@ -51,17 +58,17 @@ impl Target {
             true => MODE_UNKNOWN,
             false => mode,
         };
-        Ok(Current { uid, gid, mode, new: true, inherited_acl: self.hands_down_acl })
+        Ok(Current { uid, gid, mode, new: true, inherited_acl: self.hands_down_acl, modified: None })
     }
 
-    /// Creates a file, open for writing; `AlreadyExists` whatever has the name. Flags that must be there before the
-    /// content are set.
+    /// Creates a file, open for writing and for reading back; `AlreadyExists` whatever has the name. Flags that must be
+    /// there before the content are set.
     #[inline]
     pub fn create_file(&self, name: &[u8], meta: &Metadata) -> Result<(OwnedFd, Current)> {
         let mode = creation_mode(meta);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.directory, name, flags, Mode::from_raw_mode(mode))
-            .map_err(|errno| refused("create", name, errno))?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat(&self.directory, name, flags, Mode::from_raw_mode(mode));
+        let fd = retry_on_intr(open).map_err(|errno| refused("create", name, errno))?;
         // Best effort: what is missing is found when the flags are applied.
         let _ = set_early_flags(&fd, meta.flags);
         let current = self.current(mode, || fstat(&fd))?;
@@ -69,14 +76,20 @@ impl Target {
     }
 
     /// Creates a directory and opens it. Until its own metadata are applied, after its children's, only its owner
-    /// can write to it.
+    /// can write to it, and its mode says that it is not finished ([`unfinished_mode`]).
     pub fn create_directory(&self, name: &[u8], meta: &Metadata) -> Result<(Target, Current)> {
-        let mode = (creation_mode(meta) & 0o755) | 0o700;
-        rustix::fs::mkdirat(&self.directory, name, Mode::from_raw_mode(mode))
+        let mode = unfinished_mode(meta);
+        retry_on_intr(|| rustix::fs::mkdirat(&self.directory, name, Mode::from_raw_mode(mode)))
             .map_err(|errno| refused("create the directory", name, errno))?;
-        let directory = self.directory.open_child(name)?;
-        let _ = set_early_flags(&directory, meta.flags);
-        let mut current = self.current(mode, || fstat(&directory))?;
+        let opened = self.directory.open_child(name).and_then(|directory| {
+            let _ = set_early_flags(&directory, meta.flags);
+            let current = self.current(mode, || fstat(&directory))?;
+            Ok((directory, current))
+        });
+        let (directory, mut current) = opened.inspect_err(|_| {
+            // It is empty: a later restore would take it for one that was there before.
+            let _ = self.remove_directory(name);
+        })?;
         if self.hands_down_group {
             current.mode = MODE_UNKNOWN;
         }
@@ -86,7 +99,7 @@ impl Target {
     }
 
     pub fn create_symlink(&self, name: &[u8], points_to: &[u8]) -> Result<Current> {
-        rustix::fs::symlinkat(points_to, &self.directory, name)
+        retry_on_intr(|| rustix::fs::symlinkat(points_to, &self.directory, name))
             .map_err(|errno| refused("create the link", name, errno))?;
         self.current(0, || self.directory.stat(name))
     }
@@ -100,27 +113,109 @@ impl Target {
             _ => return Err(Error::invalid("create the device", shown(name), "it is no device and no FIFO")),
         };
         let mode = creation_mode(meta);
-        rustix::fs::mknodat(&self.directory, name, file_type, Mode::from_raw_mode(mode), number)
+        retry_on_intr(|| rustix::fs::mknodat(&self.directory, name, file_type, Mode::from_raw_mode(mode), number))
             .map_err(|errno| refused("create the device", name, errno))?;
         self.current(mode, || self.directory.stat(name))
     }
 
     /// Another name for the inode that `from_name` in `from` is, a link itself if it is one.
     pub fn create_hard_link(&self, name: &[u8], from: &Directory, from_name: &[u8]) -> Result<()> {
-        rustix::fs::linkat(from, from_name, &self.directory, name, AtFlags::empty())
+        retry_on_intr(|| rustix::fs::linkat(from, from_name, &self.directory, name, AtFlags::empty()))
             .map_err(|errno| refused("create the hard link", name, errno))
     }
 
-    /// Moves a name of this directory over one in `to`, replacing it in one step.
-    pub fn rename(&self, name: &[u8], to: &Target, to_name: &[u8]) -> Result<()> {
-        rustix::fs::renameat(&self.directory, name, &to.directory, to_name)
-            .map_err(|errno| refused("rename", name, errno))
+    /// Moves a name of this directory over another one of it, replacing it in one step.
+    pub fn rename(&self, name: &[u8], to: &[u8]) -> Result<()> {
+        retry_on_intr(|| rustix::fs::renameat(&self.directory, name, &self.directory, to))
+            .map_err(|errno| refused("replace", to, errno))
+    }
+
+    /// The same where nothing has the new name; `AlreadyExists` when something has.
+    pub fn rename_new(&self, name: &[u8], to: &[u8]) -> Result<()> {
+        let here = &self.directory;
+        match retry_on_intr(|| rustix::fs::renameat_with(here, name, here, to, RenameFlags::NOREPLACE)) {
+            // The file system (or a kernel before 3.15) cannot do both in one step: look first.
+            Err(Errno::INVAL | Errno::NOSYS) => match here.stat(to) {
+                Ok(_) => Err(refused("create", to, Errno::EXIST)),
+                Err(error) if error.is(crate::error::Kind::NotFound) => self.rename(name, to),
+                Err(error) => Err(error),
+            },
+            other => other.map_err(|errno| refused("create", to, errno)),
+        }
+    }
+
+    /// Puts what is unfinished in the place of something of another kind, where one of both is a directory, and removes
+    /// that; an old directory must be empty. At every moment the name is there, and an error leaves the old one.
+    pub fn exchange(&self, unfinished: &[u8], name: &[u8], old_is_directory: bool) -> Result<()> {
+        let here = &self.directory;
+        let swap = || rustix::fs::renameat_with(here, unfinished, here, name, RenameFlags::EXCHANGE);
+        let remove = |old: &[u8]| match old_is_directory {
+            true => self.remove_directory(old),
+            false => self.remove_name(old),
+        };
+        match retry_on_intr(swap) {
+            Ok(()) => remove(unfinished).or_else(|error| {
+                retry_on_intr(swap).map_err(|errno| refused("put back", name, errno))?;
+                Err(error)
+            }),
+            // NFS and others: the old one steps aside, and back again should a later step fail.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                let aside = super::unfinished::next_name();
+                self.rename(name, &aside)?;
+                let placed = self.rename_new(unfinished, name);
+                placed
+                    .and_then(|()| remove(&aside).or_else(|error| self.rename(name, unfinished).and(Err(error))))
+                    .or_else(|error| self.rename_new(&aside, name).and(Err(error)))
+            }
+            Err(errno) => Err(refused("replace", name, errno)),
+        }
+    }
+
+    /// Removes a name that is no directory.
+    pub fn remove_name(&self, name: &[u8]) -> Result<()> {
+        super::remove::remove_name(&self.directory, name)
+    }
+
+    /// Removes an empty directory.
+    pub fn remove_directory(&self, name: &[u8]) -> Result<()> {
+        super::remove::remove_directory(&self.directory, name)
     }
 
     /// Removes a name and all below it; see [`super::remove::remove_all`].
     pub fn remove(&self, name: &[u8]) -> Result<()> {
         super::remove::remove_all(&self.directory, name)
     }
+}
+
+/// Closes a file that was written. Network file systems say only here that the content did not arrive.
+#[inline]
+pub fn close_written(fd: OwnedFd) -> Result<()> {
+    // SAFETY: the descriptor is ours alone, and nobody uses it after this, whatever the call returns.
+    match unsafe { libc::close(fd.into_raw_fd()) } {
+        0 => Ok(()),
+        _ => Err(Error::io("write", "", std::io::Error::last_os_error())),
+    }
+}
+
+/// The mode of a directory whose content is not complete: the sticky bit, which the finished one mostly does not have,
+/// tells a later restore that files in it may be half-done. It costs no call while the directory is filled.
+#[inline]
+pub fn unfinished_mode(meta: &Metadata) -> u32 {
+    (creation_mode(meta) & 0o055) | 0o1700
+}
+
+/// Whether a directory that stands for this entry is one that a restore did not finish: ours, of exactly that mode (the
+/// setgid bit may be inherited).
+pub fn is_unfinished(found: &Stat, meta: &Metadata) -> bool {
+    let ours = found.uid == rustix::process::geteuid().as_raw();
+    ours && found.permissions() & !0o2000 == unfinished_mode(meta)
+}
+
+/// Whether it may be one: an inherited ACL can have taken other bits of the mode away.
+pub fn may_be_unfinished(found: &Stat, meta: &Metadata) -> bool {
+    let ours = found.uid == rustix::process::geteuid().as_raw();
+    let sticky = found.mode & 0o1000 != 0 && meta.mode & 0o1000 == 0;
+    ours && (sticky || is_unfinished(found, meta))
 }
 
 /// With which mode something is created. The special bits come after the owner, who decides what they mean (and a

@@ -8,6 +8,7 @@ pub mod buffer;
 pub mod create;
 pub mod device;
 pub mod flags;
+pub mod follow;
 pub mod open;
 pub mod owner;
 pub mod read_dir;
@@ -15,8 +16,10 @@ mod refused;
 pub mod remove;
 pub mod stat;
 pub mod umask;
+pub mod unfinished;
 pub mod whole;
 pub mod xattr;
+pub mod zeros;
 
 pub use apply::{ApplyOptions, Current, Loss, Subject, apply_metadata};
 pub use buffer::{PageBuffer, WRITE_BYTES_MAX};

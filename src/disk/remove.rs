@@ -65,6 +65,23 @@ pub fn remove_all(directory: &Directory, name: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Removes a name that is no directory. That there is none is no error.
+pub fn remove_name(directory: &Directory, name: &[u8]) -> Result<()> {
+    unlink(directory, name, AtFlags::empty())
+}
+
+/// Removes an empty directory. That there is none is no error.
+pub fn remove_directory(directory: &Directory, name: &[u8]) -> Result<()> {
+    unlink(directory, name, AtFlags::REMOVEDIR)
+}
+
+fn unlink(directory: &Directory, name: &[u8], how: AtFlags) -> Result<()> {
+    match rustix::io::retry_on_intr(|| unlinkat(directory, name, how)) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(refused("remove", name, errno)),
+    }
+}
+
 /// Removes all but the directories of a directory and says which those are.
 fn empty(directory: &Directory, names: &mut Names, buffer: &mut ListBuffer) -> Result<Vec<CString>> {
     directory.names(names, buffer)?;

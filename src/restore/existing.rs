@@ -1,68 +1,178 @@
-//! What is there already: kept where it is right, replaced where the options say so.
+//! Decide what becomes of an entry whose name something has already: the same for a plan and for the restore itself.
 
-use crate::disk::open::open_file;
-use crate::disk::{Current, Subject, apply_metadata};
+use crate::disk::apply::{apply_flags, chmod_at};
+use crate::disk::open::{open_file, read_link};
+use crate::disk::{Current, ListBuffer, Names, Stat, Subject, Target, apply_metadata};
 use crate::entry::{Entry, EntryKind};
-use crate::error::Result;
-use crate::restore::folder::Folder;
+use crate::error::{Kind, Result};
+use crate::restore::Overwrite;
+use crate::restore::folder::{Folder, Here};
+use crate::restore::links::Linkable;
 use crate::restore::plan::child_path;
-use crate::restore::{Overwrite, Run, add};
-use rustix::fd::AsFd;
+use crate::restore::run::{Fate, Run};
+use rustix::fd::{AsFd, OwnedFd};
 
-impl<'a> Run<'a> {
-    /// A file whose name is taken. What is right stays, with its metadata mended; what differs is replaced by a new
-    /// file, so that other names of the old one keep their content.
-    pub(super) fn restore_existing(&self, folder: &Folder, entry: &Entry) -> Result<()> {
-        let directory = folder.target.directory();
-        let name = entry.name.as_slice();
-        let stat = directory.stat(name)?;
-        let options = self.options();
-        let is_file = stat.is(EntryKind::File);
-        let same_stat = is_file && stat.size == entry.size && stat.modified == entry.meta.modified;
-        match options.overwrite {
-            Overwrite::Never => {
-                add(&self.counts.files_kept, 1);
-                return Ok(());
+/// How something gets the name of its entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Nothing has it.
+    New,
+    /// Over something that is no directory.
+    Over,
+    OverEmptyDirectory,
+    /// Over a directory whose content is deleted first, as the plan named it.
+    OverDirectory,
+}
+
+/// Something that is there as it was saved.
+pub(super) struct Right {
+    stat: Stat,
+    fd: Option<OwnedFd>,
+    /// Its metadata are to be as saved, too; else nothing of it is changed.
+    pub mend: bool,
+}
+
+pub(super) enum Decision {
+    Make(Way),
+    Right(Right),
+    /// It differs, and is kept since `overwrite` says so.
+    Left,
+    /// Why it is kept, whatever `overwrite` says.
+    Blocked(&'static str),
+}
+
+impl Run<'_> {
+    pub fn decide(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Decision> {
+        let (Some(target), true) = (&here.target, here.facts.taken) else { return Ok(Decision::Make(Way::New)) };
+        let stat = match target.directory().stat(entry.name.as_slice()) {
+            Ok(stat) => stat,
+            Err(error) if error.is(Kind::NotFound) => return Ok(Decision::Make(Way::New)),
+            Err(error) => return Err(error),
+        };
+        let kind = if entry.kind.has_content() { EntryKind::File } else { entry.kind };
+        match stat.kind {
+            None => Ok(Decision::Blocked("a socket has its name and was kept")),
+            Some(EntryKind::File) if kind == EntryKind::File => self.decide_file(here, target, entry, stat),
+            Some(found) if found == kind => self.decide_other(target, entry, stat),
+            Some(_) if self.keeps(&stat, entry) => {
+                Ok(Decision::Blocked("something of another kind is there and was kept"))
             }
-            Overwrite::IfNewer if stat.modified >= entry.meta.modified => {
-                add(&self.counts.files_kept, 1);
-                return Ok(());
-            }
-            _ => {}
+            Some(EntryKind::Directory) => self.decide_directory(folder, here, target, entry),
+            Some(_) => Ok(Decision::Make(Way::Over)),
         }
-        let trusted = same_stat && options.overwrite != Overwrite::Always;
-        if is_file && (trusted || stat.size == entry.size) {
-            let fd = open_file(directory, name)?;
-            if trusted || self.matches(&fd, entry)? {
-                let current = Some(Current::from(&stat));
-                let subject = Subject::Open(fd.as_fd());
-                let losses = apply_metadata(subject, current, &entry.meta, EntryKind::File, &self.apply_options());
-                self.report_losses(folder, entry, losses);
-                add(&self.counts.files_kept, 1);
-                add(&self.watch.progress.bytes_done, entry.size);
-                return Ok(());
-            }
-        }
-        folder.target.remove(name)?;
-        self.restore_file(folder, entry)
     }
 
-    /// Removes what has the name of an entry that is no regular file; false when it is to be kept.
-    pub(super) fn make_way(&self, folder: &Folder, entry: &Entry) -> Result<bool> {
-        let name = entry.name.as_slice();
-        let stat = folder.target.directory().stat(name)?;
-        let keep = match self.options().overwrite {
+    /// Whether `overwrite` keeps what is there, as far as its stat tells.
+    fn keeps(&self, stat: &Stat, entry: &Entry) -> bool {
+        match self.options.overwrite {
             Overwrite::Never => true,
             Overwrite::IfNewer => stat.modified >= entry.meta.modified,
-            Overwrite::Always | Overwrite::IfChanged => false,
-        };
-        if keep {
-            if stat.kind != Some(entry.kind) {
-                self.trouble(&child_path(&folder.path, name), "something of another kind is there and was kept");
-            }
-            return Ok(false);
+            Overwrite::IfChanged | Overwrite::Always => false,
         }
-        folder.target.remove(name)?;
-        Ok(true)
+    }
+
+    fn decide_file(&self, here: &Here, target: &Target, entry: &Entry, stat: Stat) -> Result<Decision> {
+        let same_stat = stat.size == entry.size && stat.modified == entry.meta.modified;
+        let keeps = self.keeps(&stat, entry);
+        if keeps && !same_stat && here.facts.resumed && stat.links == 1 && stat.size <= entry.size {
+            // A restore that was killed may have begun it: then it is not the user's, and nothing of theirs is lost.
+            let fd = self.open_existing(target, entry, &stat)?;
+            if self.begins_as(&fd, entry, stat.size)? {
+                return Ok(Decision::Make(Way::Over));
+            }
+        }
+        let right = |fd| Ok(Decision::Right(Right { stat, fd, mend: !keeps }));
+        if same_stat && self.options.overwrite != Overwrite::Always {
+            return right(None);
+        }
+        if keeps {
+            return Ok(Decision::Left);
+        }
+        if stat.size == entry.size && self.compares() {
+            let fd = self.open_existing(target, entry, &stat)?;
+            if self.matches(&fd, entry)? {
+                return right(Some(fd));
+            }
+        }
+        Ok(Decision::Make(Way::Over))
+    }
+
+    fn decide_other(&self, target: &Target, entry: &Entry, stat: Stat) -> Result<Decision> {
+        let same = match entry.kind {
+            EntryKind::Symlink => read_link(target.directory(), entry.name.as_slice())? == entry.target,
+            EntryKind::BlockDevice | EntryKind::CharDevice => stat.special == entry.device,
+            _ => true,
+        };
+        let keeps = self.keeps(&stat, entry);
+        Ok(match (same, keeps) {
+            (true, _) => Decision::Right(Right { stat, fd: None, mend: !keeps }),
+            (false, true) => Decision::Left,
+            (false, false) => Decision::Make(Way::Over),
+        })
+    }
+
+    /// A directory has the name of something else: it makes way empty, or when the plan deletes what is in it.
+    fn decide_directory(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry) -> Result<Decision> {
+        let mut names = Names::default();
+        let directory = target.directory().open_child(entry.name.as_slice())?;
+        directory.names(&mut names, &mut ListBuffer::default())?;
+        Ok(match names.is_empty() {
+            true => Decision::Make(Way::OverEmptyDirectory),
+            false if self.deletes_in(folder, here) => Decision::Make(Way::OverDirectory),
+            false => Decision::Blocked("a directory that is not empty is there and was kept"),
+        })
+    }
+
+    /// Opens a file that is there; one of our own that does not let its owner read is made readable for that.
+    fn open_existing(&self, target: &Target, entry: &Entry, stat: &Stat) -> Result<OwnedFd> {
+        let (directory, name) = (target.directory(), entry.name.as_slice());
+        let me = rustix::process::geteuid();
+        match open_file(directory, name) {
+            Err(error) if error.is(Kind::Denied) => {
+                let closed = stat.permissions() & 0o400 == 0 && stat.uid == me.as_raw();
+                if me.is_root() || !closed || !self.is_deed() {
+                    return Err(error);
+                }
+                chmod_at(directory, name, stat.permissions() | 0o400)?;
+                let opened = open_file(directory, name);
+                // What is open stays open: the mode goes back at once, whatever comes of it.
+                chmod_at(directory, name, stat.permissions())?;
+                opened
+            }
+            other => other,
+        }
+    }
+
+    /// Counts an entry that is right, and mends its metadata; whether other names may be linked to it.
+    pub fn keep(&self, here: &Here, folder: &Folder, entry: &Entry, right: Right) -> Linkable {
+        let Right { stat, fd, mend } = right;
+        let how = if mend { Linkable::Old } else { Linkable::No };
+        self.fate(Fate::Kept, || child_path(&folder.path, &entry.name));
+        let (Some(target), true, true) = (&here.target, self.is_deed(), mend) else { return how };
+        let kind = if entry.kind.has_content() { EntryKind::File } else { entry.kind };
+        let named = Subject::Named(target.directory(), &entry.name);
+        // Through a descriptor where there can be one: no name is looked up twice.
+        let fd = fd
+            .or_else(|| open_file(target.directory(), entry.name.as_slice()).ok().filter(|_| kind == EntryKind::File));
+        let subject = fd.as_ref().map_or(named, |fd| Subject::Open(fd.as_fd()));
+        let mut losses = apply_metadata(subject, Some(Current::from(&stat)), &entry.meta, kind, &self.apply_options());
+        // Those of an inode with several names wait for its links.
+        if entry.link_group == 0 {
+            losses.extend(apply_flags(subject, &entry.meta, kind));
+        }
+        if !losses.is_empty() {
+            self.report_losses(&child_path(&folder.path, &entry.name), losses);
+        }
+        how
+    }
+
+    pub fn left(&self, folder: &Folder, entry: &Entry) {
+        self.fate(Fate::Left, || child_path(&folder.path, &entry.name));
+    }
+
+    pub fn blocked(&self, folder: &Folder, entry: &Entry, why: &str) {
+        let path = child_path(&folder.path, &entry.name);
+        self.trouble(&path, why);
+        self.fate(Fate::Blocked, || path);
     }
 }

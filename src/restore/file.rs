@@ -1,15 +1,18 @@
 //! Restore files: each is created, written and given its metadata in one visit; large ones by several writers.
 
-use crate::disk::open::{open_file, read_full_at};
-use crate::disk::{Subject, apply, apply_metadata};
+use crate::disk::create::close_written;
+use crate::disk::{Current, Loss, Subject, Target, apply, apply_metadata, unfinished};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::repo::Chunk;
-use crate::restore::folder::Folder;
+use crate::restore::existing::{Decision, Way};
+use crate::restore::folder::{Folder, Here};
+use crate::restore::links::Linkable;
 use crate::restore::plan::child_path;
-use crate::restore::{Run, add};
+use crate::restore::run::{Fate, Mode, Run, add, locked};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::borrow::Cow;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
@@ -22,24 +25,28 @@ const PARTS_AT_ONCE: usize = 64;
 /// Chunks of neighbouring places are written together up to this.
 const JOIN_BYTES: usize = 1 << 20;
 
+/// Said of a name that is taken in a directory that was just made.
+pub(super) const SAME_NAME: &str = "something of this name is there already: this file system takes it for the name of \
+                                    another entry, or somebody else made it";
+
 /// A chunk and where its bytes go: offset and length, more than one where a hole lies between.
 type Placed = (ChunkId, Vec<(u64, u64)>);
 type Part = Vec<Placed>;
 
 /// Gives each chunk its offset in a file with holes.
-struct Offsets<'a> {
+pub(super) struct Offsets<'a> {
     holes: &'a [crate::entry::Hole],
     next_hole: usize,
-    at: u64,
+    pub at: u64,
 }
 
 impl<'a> Offsets<'a> {
-    fn new(entry: &'a Entry) -> Self {
+    pub fn new(entry: &'a Entry) -> Self {
         Offsets { holes: &entry.holes, next_hole: 0, at: 0 }
     }
 
     /// Where the next bytes go and how many of `length` fit before the next hole.
-    fn next(&mut self, length: u64) -> (u64, u64) {
+    pub fn next(&mut self, length: u64) -> (u64, u64) {
         while let Some(hole) = self.holes.get(self.next_hole).filter(|hole| hole.offset <= self.at) {
             self.at = hole.offset + hole.length;
             self.next_hole += 1;
@@ -52,46 +59,113 @@ impl<'a> Offsets<'a> {
     }
 }
 
-impl<'a> Run<'a> {
-    pub(super) fn restore_file(&self, folder: &Folder, entry: &Entry) -> Result<()> {
-        let (fd, current) = match folder.target.create_file(&entry.name, &entry.meta) {
-            Ok(created) => created,
-            Err(error) if error.is(Kind::AlreadyExists) => return self.restore_existing(folder, entry),
-            Err(error) => return Err(error),
+impl Run<'_> {
+    /// Restores a file; whether other names of its inode may be linked to it.
+    pub fn restore_file(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Linkable> {
+        let way = match self.decide(folder, here, entry)? {
+            Decision::Make(way) => way,
+            Decision::Right(right) => {
+                self.progress(1, entry.size);
+                return Ok(self.keep(here, folder, entry, right));
+            }
+            Decision::Left => {
+                self.progress(1, entry.size);
+                self.left(folder, entry);
+                return Ok(Linkable::No);
+            }
+            Decision::Blocked(why) => {
+                self.blocked(folder, entry, why);
+                return Ok(Linkable::No);
+            }
         };
-        if entry.size >= PARALLEL_BYTES {
-            self.watch.progress.set_current(&child_path(&folder.path, &entry.name));
+        match (&here.target, self.is_deed()) {
+            (Some(target), true) => {
+                if !self.make_file(folder, here, target, entry, way)? {
+                    return Ok(Linkable::No);
+                }
+            }
+            _ => {
+                self.count_reads(entry)?;
+                if !self.plan_way(folder, here, entry, way)? {
+                    return Ok(Linkable::No);
+                }
+            }
         }
-        let written = self.write_content(&fd, entry);
-        if let Err(error) = written {
-            // Half a file must not pass for a whole one.
-            drop(fd);
-            let _best_effort = folder.target.remove(&entry.name);
-            return Err(error);
-        }
-        let losses = apply_metadata(
-            Subject::Open(fd.as_fd()),
-            Some(current),
-            &entry.meta,
-            EntryKind::File,
-            &self.apply_options(),
-        );
-        if !losses.is_empty() {
-            self.report_losses(folder, entry, losses);
-        }
-        self.file_done(folder, entry)
+        add(&self.counts.files, 1);
+        Ok(Linkable::New)
     }
 
-    /// Counts a file, and reads it back when that is wanted.
-    pub(super) fn file_done(&self, folder: &Folder, entry: &Entry) -> Result<()> {
-        add(&self.counts.files, 1);
-        add(&self.watch.progress.files_done, 1);
-        // Its content was counted while it was written.
-        add(&self.watch.progress.bytes_done, entry.size - entry.content_bytes());
-        match self.options().verify {
-            true => self.verify(folder, entry),
-            false => Ok(()),
+    /// Creates a file with its content and metadata. Under its own name only in a directory that is marked as unfinished
+    /// itself, and only where it grows from its beginning to its end; else beside it, and then it takes the name whole.
+    /// False when something does not make way for it, which was said.
+    fn make_file(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry, way: Way) -> Result<bool> {
+        let path = || child_path(&folder.path, &entry.name);
+        if entry.size >= PARALLEL_BYTES {
+            self.watch.progress.set_current(&path());
         }
+        let direct = way == Way::New && here.facts.marked && entry.size < PARALLEL_BYTES;
+        let name = if direct { Cow::Borrowed(&entry.name) } else { Cow::Owned(unfinished::next_name()) };
+        let (fd, current) = match self.in_folder(folder, target, |target| target.create_file(&name, &entry.meta)) {
+            Ok(created) => created,
+            Err(error) if direct && error.is(Kind::AlreadyExists) => {
+                self.blocked(folder, entry, SAME_NAME);
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        let filled = self.fill(fd, current, entry);
+        let losses = filled.inspect_err(|_| {
+            // Half a file must not pass for a whole one.
+            if target.remove_name(&name).is_err() && direct {
+                folder.half_done.store(true, Ordering::Relaxed);
+            }
+        })?;
+        if !direct && !self.put_in_place(folder, here, target, &name, entry, way)? {
+            return Ok(false);
+        }
+        if !losses.is_empty() {
+            self.report_losses(&path(), losses);
+        }
+        if direct {
+            self.fate(Fate::Created, path);
+        }
+        self.apply_flags_last(folder, target, entry);
+        // Its content was counted while it was written.
+        self.progress(1, entry.size - entry.content_bytes());
+        Ok(true)
+    }
+
+    /// Everything that is to be true of a file before it has its name.
+    fn fill(&self, fd: OwnedFd, current: Current, entry: &Entry) -> Result<Vec<Loss>> {
+        self.write_content(&fd, entry)?;
+        if self.options.verify {
+            self.verify(&fd, entry)?;
+        }
+        let subject = Subject::Open(fd.as_fd());
+        let losses = apply_metadata(subject, Some(current), &entry.meta, EntryKind::File, &self.apply_options());
+        close_written(fd)?;
+        Ok(losses)
+    }
+
+    /// Reads a file back and compares it with what its chunks are named by.
+    fn verify(&self, fd: &OwnedFd, entry: &Entry) -> Result<()> {
+        if !self.matches(fd, entry)? {
+            return Err(Error::new(Kind::Failed, "verify what was restored", "")
+                .because("the file reads back differently")
+                .hint("the disk or the memory of this machine is faulty"));
+        }
+        add(&self.counts.bytes_verified, entry.size);
+        Ok(())
+    }
+
+    /// For a plan: what has to be read for this file.
+    fn count_reads(&self, entry: &Entry) -> Result<()> {
+        let Mode::Plan { detailed: true, reads, .. } = &self.mode else { return Ok(()) };
+        self.each_chunk(entry, &mut |id| {
+            let at = self.stored(self.reader.locate(id))?;
+            locked(reads).add(at.pack, at.frame_offset, at.frame_stored);
+            Ok(())
+        })
     }
 
     fn write_content(&self, fd: &OwnedFd, entry: &Entry) -> Result<()> {
@@ -101,7 +175,7 @@ impl<'a> Run<'a> {
             Content::List { .. } if entry.size >= PARALLEL_BYTES => self.write_parallel(fd, entry)?,
             Content::Chunks(_) | Content::List { .. } => self.write_chunks(fd, entry)?,
         }
-        if !entry.holes.is_empty() || self.options().sparse || (entry.size > 0 && entry.content == Content::Empty) {
+        if !entry.holes.is_empty() || self.options.sparse || (entry.size > 0 && entry.content == Content::Empty) {
             apply::set_size(fd, entry.size)?;
         }
         Ok(())
@@ -112,8 +186,8 @@ impl<'a> Run<'a> {
         let mut offsets = Offsets::new(entry);
         let mut joined: Option<Chunk> = None;
         let mut total = 0;
-        self.reader.for_each_chunk(entry, &mut |id| {
-            let chunk = self.reader.content(id)?;
+        self.each_chunk(entry, &mut |id| {
+            let chunk = self.content(id)?;
             total += chunk.len() as u64;
             if let Some(before) = &mut joined {
                 if before.len() < JOIN_BYTES && before.join(&chunk) {
@@ -149,7 +223,7 @@ impl<'a> Run<'a> {
 
     fn write_at(&self, fd: BorrowedFd, bytes: &[u8], at: u64) -> Result<()> {
         add(&self.watch.progress.bytes_done, bytes.len() as u64);
-        if self.options().sparse && bytes.iter().all(|byte| *byte == 0) {
+        if self.options.sparse && bytes.iter().all(|byte| *byte == 0) {
             return Ok(());
         }
         add(&self.counts.bytes_written, bytes.len() as u64);
@@ -158,14 +232,14 @@ impl<'a> Run<'a> {
 
     /// Large files: parts of the list of chunks are taken by whoever is free.
     fn write_parallel(&self, fd: &OwnedFd, entry: &Entry) -> Result<()> {
-        if entry.holes.is_empty() && !self.options().sparse {
+        if entry.holes.is_empty() && !self.options.sparse {
             apply::preallocate(fd, entry.size)?;
         }
         let mut offsets = Offsets::new(entry);
         let mut parts: Vec<Part> = vec![Vec::new()];
         let mut total = 0;
-        self.reader.for_each_chunk(entry, &mut |id| {
-            let length = u64::from(self.reader.locate(id)?.length);
+        self.each_chunk(entry, &mut |id| {
+            let length = self.length(id)?;
             total += length;
             let (mut left, mut places) = (length, Vec::with_capacity(1));
             while left > 0 {
@@ -192,22 +266,22 @@ impl<'a> Run<'a> {
             for part in parts {
                 let failure = &failure;
                 scope.spawn(move |_| {
-                    if self.counts.failed.load(Ordering::Relaxed) || super::locked(failure).is_some() {
+                    if self.has_failed() || locked(failure).is_some() {
                         return;
                     }
                     if let Err(error) = self.write_part(fd, &part) {
-                        super::locked(failure).get_or_insert(error);
+                        locked(failure).get_or_insert(error);
                     }
                 });
             }
         });
-        self.watch.cancel.check()?;
+        self.check()?;
         failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).map_or(Ok(()), Err)
     }
 
     fn write_part(&self, fd: &OwnedFd, part: &[Placed]) -> Result<()> {
         for (id, places) in part {
-            let chunk = self.reader.content(id)?;
+            let chunk = self.content(id)?;
             let mut rest: &[u8] = &chunk;
             for (at, length) in places {
                 let cut = (*length as usize).min(rest.len());
@@ -216,58 +290,5 @@ impl<'a> Run<'a> {
             }
         }
         Ok(())
-    }
-
-    /// Reads a restored file back and compares it with what its chunks are named by.
-    fn verify(&self, folder: &Folder, entry: &Entry) -> Result<()> {
-        let fd = open_file(folder.target.directory(), entry.name.as_slice())?;
-        if !self.matches(&fd, entry)? {
-            return Err(Error::corrupt("verify what was restored", "", "the file reads back differently")
-                .hint("the disk or the memory of this machine is faulty"));
-        }
-        add(&self.counts.bytes_verified, entry.size);
-        Ok(())
-    }
-
-    /// Whether an open file has this entry's content; stops at the first difference.
-    pub(super) fn matches(&self, fd: &OwnedFd, entry: &Entry) -> Result<bool> {
-        let stat = crate::disk::stat::fstat(fd)?;
-        if stat.size != entry.size {
-            return Ok(false);
-        }
-        let mut offsets = Offsets::new(entry);
-        if let Content::Inline(bytes) = &entry.content {
-            return self.same_bytes(fd, &mut offsets, bytes.len(), |found| found == bytes.as_slice());
-        }
-        let mut same = true;
-        let keys = self.plan.repo.keys();
-        self.reader.for_each_chunk(entry, &mut |id| {
-            if same {
-                let length = self.reader.locate(id)?.length as usize;
-                same = self.same_bytes(fd, &mut offsets, length, |found| keys.content_id(found) == *id)?;
-            }
-            Ok(())
-        })?;
-        Ok(same)
-    }
-
-    fn same_bytes(
-        &self,
-        fd: &OwnedFd,
-        offsets: &mut Offsets,
-        length: usize,
-        is_it: impl Fn(&[u8]) -> bool,
-    ) -> Result<bool> {
-        let mut found = vec![0; length];
-        let mut filled = 0;
-        while filled < length {
-            let (at, taken) = offsets.next((length - filled) as u64);
-            let end = filled + taken as usize;
-            if read_full_at(fd, &mut found[filled..end], at)? < taken as usize {
-                return Ok(false);
-            }
-            filled = end;
-        }
-        Ok(is_it(&found))
     }
 }

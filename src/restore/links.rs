@@ -1,97 +1,241 @@
-//! Hard links: the first name of an inode is restored, the others become links to it when all files are there.
+//! Hard links: one name of an inode is restored, the others become links to it when all files are there.
 
+use crate::disk::apply::apply_flags;
+use crate::disk::open::open_file;
+use crate::disk::{Subject, Target, flags, unfinished};
 use crate::entry::{Entry, EntryKind};
-use crate::error::{Kind, Result};
-use crate::restore::folder::Folder;
-use crate::restore::{Run, add, locked};
+use crate::error::{Error, Kind, Result};
+use crate::restore::existing::{Decision, Way};
+use crate::restore::folder::{Folder, Here};
+use crate::restore::plan::child_path;
+use crate::restore::run::{Fate, Run, add, locked};
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Names of one inode that have been met.
+/// Whether other names of an inode may be linked to one that was dealt with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Linkable {
+    /// It is not there, or it is the user's own.
+    No,
+    /// It was there and is right.
+    Old,
+    /// This run makes it.
+    New,
+}
+
+/// A name that others may be linked to.
+#[derive(Clone)]
+struct Anchor {
+    folder: Arc<Folder>,
+    name: Vec<u8>,
+    how: Linkable,
+}
+
+/// Names of inodes with several that have been met.
 #[derive(Default)]
 pub(super) struct Links {
-    /// By group: where the first name is.
-    first: HashMap<u64, (Arc<Folder>, Vec<u8>)>,
+    /// By group: the name to link to, once there is one.
+    anchors: HashMap<u64, Option<Anchor>>,
     others: Vec<(Arc<Folder>, Entry)>,
     /// Addresses of the folders among `others`, which hold them in place.
     waiting: HashSet<usize>,
+    /// Addresses of the folders of anchors.
+    anchored: HashSet<usize>,
+    /// Names whose flags come after all links: an immutable inode gets no more of them.
+    locks: Vec<(Arc<Folder>, Entry)>,
+}
+
+fn address(folder: &Folder) -> usize {
+    std::ptr::from_ref(folder) as usize
 }
 
 impl Links {
     /// Whether this directory gets another link later, which would change its time: then its metadata wait.
-    pub fn defer(&self, folder: &Folder) -> bool {
-        self.waiting.contains(&(std::ptr::from_ref(folder) as usize))
+    pub fn waits_for(&self, folder: &Folder) -> bool {
+        self.waiting.contains(&address(folder))
+    }
+
+    /// Whether this directory is needed again after it is finished.
+    pub fn needs(&self, folder: &Folder) -> bool {
+        self.waits_for(folder) || self.anchored.contains(&address(folder))
     }
 }
 
-impl<'a> Run<'a> {
-    pub(super) fn restore_linked(&self, folder: &Arc<Folder>, entry: &Entry) -> Result<()> {
+impl Run<'_> {
+    /// The first name that is met of an inode is restored at once, others when all are known.
+    pub fn restore_linked(&self, folder: &Arc<Folder>, here: &Here, entry: &Entry) -> Result<()> {
         {
             let mut links = locked(&self.links);
-            match links.first.entry(entry.link_group) {
+            match links.anchors.entry(entry.link_group) {
                 Slot::Occupied(_) => {
-                    links.waiting.insert(Arc::as_ptr(folder) as usize);
+                    links.waiting.insert(address(folder));
                     links.others.push((folder.clone(), entry.clone()));
                     return Ok(());
                 }
                 Slot::Vacant(slot) => {
-                    slot.insert((folder.clone(), entry.name.clone()));
+                    slot.insert(None);
                 }
             }
         }
-        match entry.kind {
-            EntryKind::File | EntryKind::Stream => self.restore_file(folder, entry),
-            _ => self.restore_special(folder, entry),
-        }
+        self.restore_anchor(folder, here, entry)
     }
 
-    /// Makes the links that were put off, and then applies the metadata of the directories that got them.
-    pub(super) fn make_links(&self) {
-        let links = std::mem::take(&mut *locked(&self.links));
+    /// Restores a name by itself. A file that is the user's own and was kept never gets other names of ours.
+    fn restore_anchor(&self, folder: &Arc<Folder>, here: &Here, entry: &Entry) -> Result<()> {
+        let how = self.restore_single(folder, here, entry)?;
+        if how != Linkable::No {
+            let anchor = Anchor { folder: folder.clone(), name: entry.name.clone(), how };
+            let mut links = locked(&self.links);
+            links.anchored.insert(address(folder));
+            links.anchors.insert(entry.link_group, Some(anchor));
+            if entry.meta.flags != 0 && entry.kind.has_content() {
+                links.locks.push((folder.clone(), entry.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the links that were put off, then sets flags and applies the metadata of the directories that got links.
+    pub fn make_links(&self) {
+        let others = std::mem::take(&mut locked(&self.links).others);
         let mut folders: Vec<Arc<Folder>> = Vec::new();
-        for (folder, entry) in links.others {
-            if self.is_over() {
-                return;
+        let mut seen = HashSet::new();
+        for (folder, entry) in others {
+            if !self.is_over()
+                && let Err(error) = self.make_other(&folder, &entry)
+            {
+                self.failed_entry(&child_path(&folder.path, &entry.name), error);
             }
-            let path = super::plan::child_path(&folder.path, &entry.name);
-            let (first, name) = &links.first[&entry.link_group];
-            if let Err(error) = self.make_link(&folder, &entry, first, name) {
-                self.failed_entry(&path, error);
-            }
-            if folders.last().is_none_or(|last| !Arc::ptr_eq(last, &folder)) {
+            self.close_if_many(&folder);
+            if seen.insert(address(&folder)) {
                 folders.push(folder);
             }
         }
+        self.set_flags();
         for folder in folders {
-            self.apply_folder(&folder);
+            match self.enter(&folder) {
+                Ok(Some(here)) => self.apply_folder(&folder, &here),
+                Ok(None) => {}
+                Err(error) => self.failed_entry(&folder.path, error),
+            }
+            self.close_if_many(&folder);
         }
     }
 
-    fn make_link(&self, folder: &Folder, entry: &Entry, first: &Folder, name: &[u8]) -> Result<()> {
-        let link = || folder.target.create_hard_link(&entry.name, first.target.directory(), name);
-        match link() {
-            Err(error) if error.is(Kind::AlreadyExists) => {
-                let there = folder.target.directory().stat(entry.name.as_slice())?;
-                let wanted = first.target.directory().stat(name)?;
-                if (there.device, there.inode) == (wanted.device, wanted.inode) {
-                    add(&self.counts.files_kept, 1);
-                    return Ok(());
+    fn set_flags(&self) {
+        for (folder, entry) in std::mem::take(&mut locked(&self.links).locks) {
+            let path = child_path(&folder.path, &entry.name);
+            match self.enter(&folder) {
+                Ok(Some(Here { target: Some(target), .. })) if self.is_deed() => {
+                    let subject = Subject::Named(target.directory(), &entry.name);
+                    self.report_losses(&path, apply_flags(subject, &entry.meta, EntryKind::File).into_iter().collect());
                 }
-                if !self.make_way(folder, entry)? {
-                    return Ok(());
-                }
-                link()?;
+                Ok(_) => {}
+                Err(error) => self.failed_entry(&path, error),
             }
-            // The file system has no hard links, or the first name could not be restored: a file of its own then.
-            Err(_) if entry.kind.has_content() => {
-                let path = super::plan::child_path(&folder.path, &entry.name);
-                self.trouble(&path, "it could not be linked to its other name and was restored as a file of its own");
-                return self.restore_file(folder, entry);
-            }
-            other => other?,
+            self.close_if_many(&folder);
         }
-        add(if entry.kind.has_content() { &self.counts.files } else { &self.counts.others }, 1);
+    }
+
+    fn make_other(&self, folder: &Arc<Folder>, entry: &Entry) -> Result<()> {
+        let Some(here) = self.enter(folder)? else { return Ok(()) };
+        let anchor = locked(&self.links).anchors.get(&entry.link_group).cloned().flatten();
+        let Some(anchor) = anchor else { return self.restore_anchor(folder, &here, entry) };
+        let Some(from) = self.enter(&anchor.folder)? else { return self.restore_anchor(folder, &here, entry) };
+        let way = match self.decide_link(folder, &here, &from, &anchor, entry)? {
+            Some(way) => way,
+            None => return Ok(()),
+        };
+        let count = if entry.kind.has_content() { &self.counts.files } else { &self.counts.others };
+        let (Some(target), Some(source), true) = (&here.target, &from.target, self.is_deed()) else {
+            if self.plan_way(folder, &here, entry, way)? {
+                add(count, 1);
+            }
+            return Ok(());
+        };
+        let name = unfinished::next_name();
+        match self.link(folder, target, &name, source, &anchor, entry) {
+            Ok(()) => {}
+            Err(error) if matches!(error.kind(), Kind::Full | Kind::Cancelled) || !entry.kind.has_content() => {
+                return Err(error);
+            }
+            // The file system has no hard links, or not that many: a file of its own then.
+            Err(_) => {
+                let path = child_path(&folder.path, &entry.name);
+                self.trouble(&path, "it could not be linked to its other name and was restored as a file of its own");
+                return self.restore_anchor(folder, &here, entry);
+            }
+        }
+        if self.put_in_place(folder, &here, target, &name, entry, way)? {
+            add(count, 1);
+            self.progress(1, entry.size);
+        }
         Ok(())
     }
+
+    /// What has the name of a link: None when it stays, which was counted.
+    fn decide_link(
+        &self,
+        folder: &Folder,
+        here: &Here,
+        from: &Here,
+        anchor: &Anchor,
+        entry: &Entry,
+    ) -> Result<Option<Way>> {
+        let (Some(target), true) = (&here.target, here.facts.taken) else { return Ok(Some(Way::New)) };
+        // In a plan a new one is not there yet: what has another name is the inode that it will replace.
+        if let Some(source) = from.target.as_ref().filter(|_| self.is_deed() || anchor.how == Linkable::Old)
+            && is_linked(target, &entry.name, source, &anchor.name)?
+        {
+            self.fate(Fate::Kept, || child_path(&folder.path, &entry.name));
+            self.progress(1, entry.size);
+            return Ok(None);
+        }
+        match self.decide(folder, here, entry)? {
+            Decision::Make(way) => return Ok(Some(way)),
+            // Right by itself, but another inode than the one it is a name of.
+            Decision::Right(right) if right.mend => return Ok(Some(Way::Over)),
+            Decision::Right(_) => self.fate(Fate::Kept, || child_path(&folder.path, &entry.name)),
+            Decision::Left => self.left(folder, entry),
+            Decision::Blocked(why) => self.blocked(folder, entry, why),
+        }
+        Ok(None)
+    }
+
+    fn link(
+        &self,
+        folder: &Folder,
+        target: &Target,
+        name: &[u8],
+        source: &Target,
+        anchor: &Anchor,
+        entry: &Entry,
+    ) -> Result<()> {
+        let link = |target: &Target| target.create_hard_link(name, source.directory(), &anchor.name);
+        match self.in_folder(folder, target, link) {
+            // An immutable inode gets no more names until it is unlocked; its flags come back at the end.
+            Err(error) if error.is(Kind::Denied) && entry.meta.flags != 0 && entry.kind.has_content() => {
+                let fd = open_file(source.directory(), anchor.name.as_slice())?;
+                flags::unlock(&fd)?;
+                locked(&self.links).locks.push((anchor.folder.clone(), renamed(entry, &anchor.name)));
+                link(target)
+            }
+            other => other,
+        }
+    }
+}
+
+fn renamed(entry: &Entry, name: &[u8]) -> Entry {
+    Entry { name: name.to_vec(), ..entry.clone() }
+}
+
+fn is_linked(target: &Target, name: &[u8], source: &Target, anchor: &[u8]) -> Result<bool> {
+    let found = |found: Result<crate::disk::Stat>| match found {
+        Ok(stat) => Ok(Some((stat.device, stat.inode))),
+        Err(error) if error.is(Kind::NotFound) => Ok(None),
+        Err(error) => Err::<_, Error>(error),
+    };
+    let there = found(target.directory().stat(name))?;
+    Ok(there.is_some() && there == found(source.directory().stat(anchor))?)
 }

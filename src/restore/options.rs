@@ -25,10 +25,10 @@ pub struct RestoreOptions {
     pub path: Option<Vec<u8>>,
     /// gitignore patterns of what is left out, matched against paths in the snapshot.
     pub exclude: Rules,
-    /// Only what one of these patterns matches, with all above and below it.
+    /// Only what one of these patterns matches, with all below it; directories above it are made when they are missing.
     pub include: Option<Rules>,
     pub overwrite: Overwrite,
-    /// Remove from the target what the snapshot does not have.
+    /// Remove from the target what the snapshot does not have, at or below its sources.
     pub delete: bool,
     /// Read every restored file back and compare it with its chunks' names.
     pub verify: bool,
@@ -38,7 +38,8 @@ pub struct RestoreOptions {
     pub owner: bool,
     /// Take owners by number instead of by name.
     pub numeric_ids: bool,
-    /// Let the plan say which packs, frames and ranges will be read; takes a look at every chunk.
+    /// Let the plan say exactly what will happen, and which packs, frames and ranges will be read: compares files as the
+    /// restore will, and looks up every chunk.
     pub detailed: bool,
     /// Files written at the same time; from storage that is not local at least 4.
     pub writers: usize,
@@ -65,21 +66,18 @@ impl RestoreOptions {
 
 impl RestoreOptions {
     /// Whether some entries may be left out.
-    pub(super) fn is_partial(&self) -> bool {
+    pub(super) fn has_filter(&self) -> bool {
         self.include.is_some() || self.exclude.has_patterns()
     }
 
-    /// Whether the entry at this path of the snapshot is restored. Directories are, unless they are excluded, since
-    /// something that is included may lie below.
-    pub(super) fn takes(&self, path: &[u8], is_directory: bool) -> bool {
-        if self.exclude.leaves_out(path, is_directory) {
-            return false;
-        }
-        let Some(include) = &self.include else { return true };
-        // A pattern that matches a directory takes all that is below it.
+    /// Whether an include pattern names this entry itself; all of them without such patterns.
+    pub(super) fn includes(&self, path: &[u8], is_directory: bool) -> bool {
+        self.include.as_ref().is_none_or(|include| include.leaves_out(path, is_directory))
+    }
+
+    /// Whether an include pattern names this entry or a directory above it.
+    pub(super) fn includes_with_parents(&self, path: &[u8], is_directory: bool) -> bool {
         let above = |end: &usize| path[*end] == b'/' && *end > 0;
-        is_directory
-            || include.leaves_out(path, false)
-            || (0..path.len()).filter(above).any(|end| include.leaves_out(&path[..end], true))
+        self.includes(path, is_directory) || (0..path.len()).filter(above).any(|end| self.includes(&path[..end], true))
     }
 }

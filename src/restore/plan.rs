@@ -1,29 +1,41 @@
-//! The plan of a restore: what will be there, what is in the way, what has to be read; a value that changes nothing.
+//! The plan of a restore: what will be made, replaced, kept and deleted, what has to be read; a value that changes nothing.
 
-use crate::disk::Directory;
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
-use crate::id::{ChunkId, PackId};
+use crate::id::PackId;
 use crate::repo::{Reader, Repository, Snapshot};
 use crate::restore::RestoreOptions;
+use crate::restore::delete::Doomed;
+use crate::restore::run::{FATES, Fate, Mode, Run, get};
+use crate::restore::scope::Scope;
 use crate::watch::Watch;
-use std::collections::{HashMap, HashSet};
-use std::os::unix::ffi::OsStrExt;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Mutex;
 
 /// What a restore will do; shown before anything is written.
 pub struct RestorePlan {
     pub summary: PlanSummary,
     pub(super) repo: Repository,
     pub(super) options: RestoreOptions,
+    pub(super) scope: Scope,
     /// What is restored: a directory, whose contents go into the target, or one entry, which does itself.
     pub(super) root: Entry,
     /// The path of the root in the snapshot.
     pub(super) base: Vec<u8>,
-    /// Whether the target holds anything that could be in the way.
-    pub(super) root_taken: bool,
+    /// What may be deleted: nothing else is.
+    pub(super) doomed: Doomed,
+    warnings: u64,
 }
 
-/// The figures of a plan.
+/// How many paths share a fate, and the first of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paths {
+    pub count: u64,
+    /// In the snapshot, or where it would have them; in order, at most 1000.
+    pub first: Vec<Vec<u8>>,
+}
+
+/// The figures of a plan. All but the first four are exact for a detailed plan only, and may be empty for another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlanSummary {
     pub directories: u64,
@@ -31,25 +43,77 @@ pub struct PlanSummary {
     pub others: u64,
     /// Bytes of content to be had in the target at the end.
     pub bytes: u64,
-    /// Packs that are read from and frames in them; counted for a detailed plan only.
+    /// Packs that are read from and frames in them.
     pub packs: u64,
     pub frames: u64,
-    /// Bytes to be read from storage if nothing of the target can be kept; for a detailed plan only.
+    /// Bytes to be read from storage for the content of what is made and replaced.
     pub bytes_to_read: u64,
-    /// Ranges in which neighbouring frames are read together; for a detailed plan only.
+    /// Ranges in which neighbouring frames are read together.
     pub ranges: u64,
-    /// Paths in the target (at most 1000) that are there already.
-    pub conflicts: Vec<Vec<u8>>,
-    pub conflicts_count: u64,
-    /// Paths in the target (at most 1000) that `delete` removes.
-    pub deletions: Vec<Vec<u8>>,
-    pub deletions_count: u64,
+    pub created: Paths,
+    /// What makes way for an entry of its name.
+    pub replaced: Paths,
+    /// What is there and right.
+    pub kept: u64,
+    /// What is there, differs and is kept, since `overwrite` says so.
+    pub left: Paths,
+    /// Entries that are not restored, since something has their name that does not make way.
+    pub blocked: Paths,
+    /// What `delete` removes.
+    pub deletions: Paths,
+    /// What is known already not to come back as it was.
+    pub troubles_count: u64,
+    /// How much of that is damage of the repository.
+    pub damaged: u64,
 }
 
-/// How many paths a plan names.
+/// How many paths of one fate a plan names.
 const NAMED_MAX: usize = 1000;
-/// Directories that can lie in each other; a tree cannot be deeper, as its paths cannot be longer.
+/// Directories that can lie in each other in a snapshot; deeper ones are not restored.
 pub(super) const DEPTH_MAX: usize = 4096;
+
+/// Paths by their fate.
+#[derive(Default)]
+pub(super) struct Named([BTreeSet<Vec<u8>>; FATES]);
+
+impl Named {
+    pub fn add(&mut self, fate: Fate, path: Vec<u8>) {
+        let paths = &mut self.0[fate as usize];
+        // The first ones in order, whatever thread met them first.
+        if paths.len() < NAMED_MAX || paths.last().is_some_and(|last| path < *last) {
+            paths.insert(path);
+            if paths.len() > NAMED_MAX {
+                paths.pop_last();
+            }
+        }
+    }
+
+    fn paths(&mut self, fate: Fate, count: u64) -> Paths {
+        Paths { count, first: std::mem::take(&mut self.0[fate as usize]).into_iter().collect() }
+    }
+}
+
+/// Frames that will be read, with their places: bytes from the pack's start, and length.
+#[derive(Default)]
+pub(super) struct Reads(HashMap<PackId, HashSet<(u32, u32)>>);
+
+impl Reads {
+    pub fn add(&mut self, pack: PackId, frame_offset: u32, frame_stored: u32) {
+        self.0.entry(pack).or_default().insert((frame_offset, frame_stored));
+    }
+
+    fn count(&self, summary: &mut PlanSummary) {
+        summary.packs = self.0.len() as u64;
+        for frames in self.0.values() {
+            let mut frames: Vec<(u32, u32)> = frames.iter().copied().collect();
+            frames.sort_unstable();
+            summary.frames += frames.len() as u64;
+            summary.bytes_to_read += frames.iter().map(|(_, length)| u64::from(*length)).sum::<u64>();
+            let joins = frames.windows(2).filter(|pair| pair[0].0 + pair[0].1 == pair[1].0).count();
+            summary.ranges += (frames.len() - joins) as u64;
+        }
+    }
+}
 
 pub(super) fn make(
     repo: &Repository,
@@ -58,33 +122,83 @@ pub(super) fn make(
     watch: &Watch,
 ) -> Result<RestorePlan> {
     watch.stage("planning");
-    let reader = repo.reader();
-    let (root, base) = find_root(&reader, snapshot, options.path.as_deref())?;
-    let existing = Directory::open_path(options.target.as_os_str().as_bytes());
-    let root_taken = match &existing {
-        Ok(_) => std::fs::read_dir(&options.target).is_ok_and(|mut entries| entries.next().is_some()),
-        Err(error) if error.is(Kind::NotFound) => false,
-        Err(_) => true,
-    };
-    let target = existing.ok().filter(|_| root_taken);
-    let mut planner =
-        Planner { reader, options: &options, summary: PlanSummary::default(), frames: HashMap::new(), watch };
-    let whole = options.path.is_none() && !options.detailed && target.is_none();
-    if whole && options.include.is_none() && !options.exclude.has_patterns() {
-        // The snapshot knows its own totals: an empty target needs no look at each entry before the first is written.
-        planner.summary.files = snapshot.totals.files + snapshot.totals.streams;
-        planner.summary.directories = snapshot.totals.directories;
-        planner.summary.others = snapshot.totals.others;
-        planner.summary.bytes = snapshot.totals.bytes;
+    let (root, base) = find_root(&repo.reader(), snapshot, options.path.as_deref())?;
+    let scope = Scope::new(repo, snapshot);
+    let mut summary = PlanSummary::default();
+    let mut doomed = Doomed::default();
+    if options.path.is_none() && !options.detailed && !options.delete && !options.has_filter() {
+        // The snapshot knows its own totals: no look at each entry before the first is written.
+        summary.files = snapshot.totals.files + snapshot.totals.streams;
+        summary.directories = snapshot.totals.directories;
+        summary.others = snapshot.totals.others;
+        summary.bytes = snapshot.totals.bytes;
     } else {
-        match &root.content {
-            Content::Tree(tree) => planner.directory(tree, &base, target.as_ref(), 0)?,
-            _ => planner.entry(&root, &base, target.as_ref(), 0)?,
+        let mode = Mode::Plan {
+            detailed: options.detailed,
+            named: Mutex::default(),
+            reads: Mutex::default(),
+            doomed: Mutex::default(),
+        };
+        let run = Run::new(repo, &options, &scope, mode, watch)?;
+        run.go(&root, &base)?;
+        if let Some(error) = run.take_failure() {
+            return Err(error);
         }
-        planner.count_reads();
+        if options.include.is_some() {
+            check_included(&run)?;
+        }
+        summarise(run, &mut summary, &mut doomed);
     }
-    let summary = planner.summary;
-    Ok(RestorePlan { summary, repo: repo.clone(), options, root, base, root_taken })
+    let warnings = snapshot.troubles_count;
+    Ok(RestorePlan { summary, repo: repo.clone(), options, scope, root, base, doomed, warnings })
+}
+
+/// A typo must not pass for a restore of nothing.
+fn check_included(run: &Run) -> Result<()> {
+    let counts = &run.counts;
+    if get(&counts.files_wanted) + get(&counts.others_wanted) + get(&counts.directories) > 0 || get(&counts.damaged) > 0
+    {
+        return Ok(());
+    }
+    Err(Error::new(Kind::NotFound, "restore", "what --include says")
+        .because("nothing in that snapshot matches it")
+        .hint("patterns are matched with the paths in the snapshot: `silt find` and `silt ls -R` show them"))
+}
+
+fn summarise(run: Run, summary: &mut PlanSummary, doomed: &mut Doomed) {
+    let counts = &run.counts;
+    summary.directories = get(&counts.directories);
+    summary.files = get(&counts.files_wanted);
+    summary.others = get(&counts.others_wanted);
+    summary.bytes = get(&counts.bytes_wanted);
+    summary.kept = counts.fate(Fate::Kept);
+    summary.troubles_count = get(&counts.troubles);
+    summary.damaged = get(&counts.damaged);
+    let [created, replaced, left, blocked, deleted] =
+        [Fate::Created, Fate::Replaced, Fate::Left, Fate::Blocked, Fate::Deleted].map(|fate| counts.fate(fate));
+    if let Mode::Plan { named, reads, doomed: found, .. } = run.mode {
+        let mut named = named.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        summary.created = named.paths(Fate::Created, created);
+        summary.replaced = named.paths(Fate::Replaced, replaced);
+        summary.left = named.paths(Fate::Left, left);
+        summary.blocked = named.paths(Fate::Blocked, blocked);
+        summary.deletions = named.paths(Fate::Deleted, deleted);
+        reads.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).count(summary);
+        *doomed = found.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    }
+}
+
+impl RestorePlan {
+    /// Says what the snapshot itself says of its gaps.
+    pub fn announce(&self, watch: &Watch) {
+        if self.warnings > 0 {
+            watch.notice(format!(
+                "this snapshot was made with {} {}: what they name is missing in it or was changing while it was read",
+                self.warnings,
+                if self.warnings == 1 { "warning" } else { "warnings" }
+            ));
+        }
+    }
 }
 
 /// The entry that is restored and its path.
@@ -94,126 +208,25 @@ fn find_root(reader: &Reader, snapshot: &Snapshot, path: Option<&[u8]>) -> Resul
     let mut base = Vec::new();
     for name in path.unwrap_or_default().split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
         let missing = |why: &str| {
-            let shown = String::from_utf8_lossy(path.unwrap_or_default()).into_owned();
-            Error::new(Kind::NotFound, "restore", shown)
+            Error::new(Kind::NotFound, "restore", shown(path.unwrap_or_default()))
                 .because(why.to_owned())
                 .hint("`silt ls` shows what a snapshot holds")
         };
-        let shown = String::from_utf8_lossy(&base).into_owned();
         let Content::Tree(tree) = &entry.content else {
-            return Err(missing(&format!("{shown} is no directory in that snapshot")));
+            return Err(missing(&format!("{} is no directory in that snapshot", shown(&base))));
         };
         entry = reader
             .lookup(tree, name)?
-            .ok_or_else(|| missing(&format!("it is not in that snapshot (it has {shown}/)")))?;
+            .ok_or_else(|| missing(&format!("it is not in that snapshot (it has {}/)", shown(&base))))?;
         base.push(b'/');
         base.extend_from_slice(name);
     }
     Ok((entry, base))
 }
 
-struct Planner<'a> {
-    reader: Reader,
-    options: &'a RestoreOptions,
-    summary: PlanSummary,
-    /// Frames that are read, with their places: bytes from the pack's start, and length.
-    frames: HashMap<PackId, HashSet<(u32, u32)>>,
-    watch: &'a Watch,
-}
-
-impl Planner<'_> {
-    fn directory(&mut self, tree: &ChunkId, path: &[u8], target: Option<&Directory>, depth: usize) -> Result<()> {
-        self.watch.cancel.check()?;
-        if depth > DEPTH_MAX {
-            return Err(Error::corrupt(
-                "read the tree of",
-                String::from_utf8_lossy(path),
-                "its directories lie too deep",
-            ));
-        }
-        let mut entries = Vec::new();
-        let mut names = HashSet::new();
-        // Only what is needed later is kept: the directories.
-        let reader = self.reader.clone();
-        reader.for_each_entry(tree, &mut |entry| {
-            if target.is_some() && self.options.delete {
-                names.insert(entry.name.clone());
-            }
-            let child = child_path(path, &entry.name);
-            if !self.options.takes(&child, entry.is_directory()) {
-                return Ok(());
-            }
-            if entry.is_directory() {
-                entries.push(entry);
-                return Ok(());
-            }
-            self.entry(&entry, &child, target, depth)
-        })?;
-        if let Some(target) = target.filter(|_| self.options.delete) {
-            self.deletions(target, path, &names)?;
-        }
-        for entry in entries {
-            let child = child_path(path, &entry.name);
-            self.entry(&entry, &child, target, depth)?;
-        }
-        Ok(())
-    }
-
-    fn entry(&mut self, entry: &Entry, path: &[u8], target: Option<&Directory>, depth: usize) -> Result<()> {
-        match entry.kind {
-            EntryKind::Directory => self.summary.directories += 1,
-            EntryKind::File | EntryKind::Stream => self.summary.files += 1,
-            _ => self.summary.others += 1,
-        }
-        self.summary.bytes += entry.size;
-        let there = target.is_some_and(|target| target.stat(entry.name.as_slice()).is_ok());
-        if let Content::Tree(tree) = &entry.content {
-            let below = target.filter(|_| there).and_then(|target| target.open_child(entry.name.as_slice()).ok());
-            return self.directory(tree, path, below.as_ref(), depth + 1);
-        }
-        if there {
-            self.summary.conflicts_count += 1;
-            if self.summary.conflicts.len() < NAMED_MAX {
-                self.summary.conflicts.push(path.to_vec());
-            }
-        }
-        if self.options.detailed {
-            let reader = self.reader.clone();
-            reader.for_each_chunk(entry, &mut |id| {
-                let at = reader.locate(id)?;
-                self.frames.entry(at.pack).or_default().insert((at.frame_offset, at.frame_stored));
-                Ok(())
-            })?;
-        }
-        Ok(())
-    }
-
-    fn deletions(&mut self, target: &Directory, path: &[u8], names: &HashSet<Vec<u8>>) -> Result<()> {
-        let mut listed = crate::disk::Names::default();
-        target.names(&mut listed, &mut crate::disk::ListBuffer::default())?;
-        for (name, _) in listed.iter() {
-            let child = child_path(path, name.to_bytes());
-            if !names.contains(name.to_bytes()) && self.options.takes(&child, false) {
-                self.summary.deletions_count += 1;
-                if self.summary.deletions.len() < NAMED_MAX {
-                    self.summary.deletions.push(child);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn count_reads(&mut self) {
-        self.summary.packs = self.frames.len() as u64;
-        for frames in self.frames.values() {
-            let mut frames: Vec<(u32, u32)> = frames.iter().copied().collect();
-            frames.sort_unstable();
-            self.summary.frames += frames.len() as u64;
-            self.summary.bytes_to_read += frames.iter().map(|(_, length)| u64::from(*length)).sum::<u64>();
-            let joins = frames.windows(2).filter(|pair| pair[0].0 + pair[0].1 == pair[1].0).count();
-            self.summary.ranges += (frames.len() - joins) as u64;
-        }
-    }
+/// A path for people.
+pub(super) fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
 }
 
 pub(super) fn child_path(path: &[u8], name: &[u8]) -> Vec<u8> {

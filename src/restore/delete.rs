@@ -1,0 +1,244 @@
+//! Delete what the snapshot does not have: only what the plan named, inside a source, on its file system, where the backup
+//! saw everything, and never what rules protect, a repository or a cache.
+
+use crate::disk::stat::fstat;
+use crate::disk::{Directory, ListBuffer, Names, Stat, Target, remove, unfinished};
+use crate::entry::EntryKind;
+use crate::error::{Error, Kind, Result};
+use crate::restore::folder::{Folder, Here, Mounted};
+use crate::restore::plan::child_path;
+use crate::restore::run::{Fate, Mode, Run, locked};
+use crate::restore::scope::looks_like_ours;
+use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::atomic::Ordering;
+
+/// The paths that a plan deletes, as keyed hashes: eight bytes for each, however long they are.
+#[derive(Default)]
+pub(super) struct Doomed {
+    paths: HashSet<u64>,
+    hasher: RandomState,
+}
+
+impl Doomed {
+    fn insert(&mut self, path: &[u8]) {
+        self.paths.insert(self.hasher.hash_one(path));
+    }
+
+    fn contains(&self, path: &[u8]) -> bool {
+        self.paths.contains(&self.hasher.hash_one(path))
+    }
+}
+
+/// A directory on the way down, with what is still to be done in it.
+struct Level {
+    name: Vec<u8>,
+    /// Names of directories in it that were not looked into yet.
+    left: Vec<Vec<u8>>,
+    /// Device and inode of the directory above, to be sure of the way back up.
+    above: (u64, u64),
+    /// Something in it stays, and so it does itself.
+    stays: bool,
+    /// Where its path ends.
+    path_bytes: usize,
+}
+
+impl Run<'_> {
+    /// Whether anything may be deleted in this directory.
+    pub fn deletes_in(&self, folder: &Folder, here: &Here) -> bool {
+        let saved_whole = folder.entry.as_ref().is_none_or(|entry| !entry.is_partial)
+            && !folder.incomplete.load(Ordering::Relaxed)
+            && !self.scope.troubles_cut
+            && !self.scope.is_troubled(&folder.path);
+        self.options.delete && folder.inside && saved_whole && here.facts.mounted == here.facts.deletes_on
+    }
+
+    /// Deletes what is in a directory and not in the snapshot.
+    pub fn delete_others(&self, folder: &Folder, here: &Here) {
+        let (Some(target), true) = (&here.target, self.deletes_in(folder, here)) else { return };
+        let known = std::mem::take(&mut *locked(&folder.names));
+        let delete = || -> Result<()> {
+            for (name, is_directory) in list(&target.directory().open_child(c".")?)? {
+                if known.contains(&name) || unfinished::is_unfinished(&name) || self.is_over() {
+                    continue;
+                }
+                let path = child_path(&folder.path, &name);
+                let deleted = match is_directory {
+                    Some(true) => self.delete_tree(target.directory(), &name, path, here.facts.deletes_on).map(drop),
+                    _ => self.in_folder(folder, target, |target| {
+                        self.delete_leaf(target.directory(), &name, &path, is_directory).map(drop)
+                    }),
+                };
+                deleted.unwrap_or_else(|error| self.not_deleted(&folder.path, &name, error));
+            }
+            Ok(())
+        };
+        if let Err(error) = delete() {
+            self.failed_entry(&folder.path, error);
+        }
+    }
+
+    /// Deletes what is in a directory, but not itself; whether nothing is left in it.
+    pub fn delete_content(&self, here: &Here, target: &Target, name: &[u8], path: &[u8]) -> Result<bool> {
+        let directory = target.directory().open_child(name)?;
+        if !self.may_enter(path, &directory, here.facts.deletes_on)? {
+            return Ok(false);
+        }
+        let mut all = true;
+        for (below, is_directory) in list(&directory)? {
+            let below_path = child_path(path, &below);
+            all &= match is_directory {
+                Some(true) => self.delete_tree(&directory, &below, below_path, here.facts.deletes_on)?,
+                _ => self.delete_leaf(&directory, &below, &below_path, is_directory)?,
+            };
+        }
+        Ok(all)
+    }
+
+    fn not_deleted(&self, path: &[u8], name: &[u8], error: Error) {
+        self.failed_entry(&child_path(path, name), Error::new(error.kind(), "delete", "").because(error));
+    }
+
+    /// Whether the rules, or what the backup said of it, protect this path with all below it.
+    fn is_protected(&self, path: &[u8], is_directory: bool) -> bool {
+        self.options.exclude.leaves_out(path, is_directory) || self.scope.is_troubled(path)
+    }
+
+    /// Whether a directory that goes may be looked into.
+    fn may_enter(&self, path: &[u8], directory: &Directory, deletes_on: Mounted) -> Result<bool> {
+        let stat = fstat(directory)?;
+        Ok((stat.device, stat.mount) == deletes_on
+            && !self.is_protected(path, true)
+            && !self.scope.is_cache_in_use(&stat)
+            && !looks_like_ours(directory))
+    }
+
+    /// Deletes a name that is no directory, as far as its listing says; whether it is gone.
+    fn delete_leaf(&self, directory: &Directory, name: &[u8], path: &[u8], is_directory: Option<bool>) -> Result<bool> {
+        if is_directory.is_none() {
+            let stat = match directory.stat(name) {
+                Err(error) if error.is(Kind::NotFound) => return Ok(true),
+                other => other?,
+            };
+            // Sockets are never saved: that the snapshot has none says nothing.
+            if stat.kind.is_none() || stat.is(EntryKind::Directory) {
+                return Ok(false);
+            }
+        }
+        if self.is_protected(path, false) || !self.options.includes_with_parents(path, false) {
+            return Ok(false);
+        }
+        self.delete_name(path, || remove::remove_name(directory, name))
+    }
+
+    /// In a plan notes a path; else removes it, if the plan noted it. Whether it is gone.
+    fn delete_name(&self, path: &[u8], remove: impl FnOnce() -> Result<()>) -> Result<bool> {
+        match &self.mode {
+            Mode::Plan { doomed, .. } => locked(doomed).insert(path),
+            Mode::Deed { doomed } if !doomed.contains(path) => return Ok(false),
+            Mode::Deed { .. } => remove()?,
+        }
+        self.fate(Fate::Deleted, || path.to_vec());
+        Ok(true)
+    }
+
+    /// Deletes a directory with what is in it, as far as nothing protects it; whether it is gone. Only one directory is
+    /// open at a time, so depth costs memory and no descriptors; going up goes through `..` and is checked against the
+    /// directory that we came from, so that somebody who moves directories meanwhile leads us nowhere.
+    fn delete_tree(&self, top: &Directory, name: &[u8], mut path: Vec<u8>, deletes_on: Mounted) -> Result<bool> {
+        let (mut here, mut levels) = (top.open_child(c".")?, Vec::new());
+        let mut next = Some(name.to_vec());
+        loop {
+            if let Some(name) = next.take() {
+                self.check()?;
+                if let Some((below, level)) = self.go_down(&here, name, &path, deletes_on)? {
+                    here = below;
+                    levels.push(level);
+                } else {
+                    match levels.last_mut() {
+                        None => return Ok(false),
+                        Some(level) => level.stays = true,
+                    }
+                }
+            }
+            let level = levels.last_mut().expect("the loop ends with the last level");
+            path.truncate(level.path_bytes);
+            if let Some(name) = level.left.pop() {
+                path.push(b'/');
+                path.extend_from_slice(&name);
+                next = Some(name);
+                continue;
+            }
+            let done = levels.pop().expect("there was a last one");
+            here = here.open_child(c"..")?;
+            let stat = fstat(&here)?;
+            if (stat.device, stat.inode) != done.above {
+                return Err(Error::new(Kind::Conflict, "delete", "").because("a directory in it was moved meanwhile"));
+            }
+            let gone = !done.stays
+                && self.options.includes_with_parents(&path, true)
+                && self.delete_name(&path, || remove::remove_directory(&here, &done.name))?;
+            match levels.last_mut() {
+                None => return Ok(gone),
+                Some(above) => above.stays |= !gone,
+            }
+        }
+    }
+
+    /// Opens a directory that may go and deletes what is no directory in it; None when it stays with all that is in it.
+    fn go_down(
+        &self,
+        here: &Directory,
+        name: Vec<u8>,
+        path: &[u8],
+        deletes_on: Mounted,
+    ) -> Result<Option<(Directory, Level)>> {
+        let identity = |stat: Stat| (stat.device, stat.inode);
+        let above = identity(fstat(here)?);
+        let below = match here.open_child(name.as_slice()) {
+            // It is gone, or became something else since it was listed.
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => return Ok(None),
+            other => other?,
+        };
+        if !self.may_enter(path, &below, deletes_on)? {
+            return Ok(None);
+        }
+        let mut level = Level { name, left: Vec::new(), above, stays: false, path_bytes: path.len() };
+        // A descriptor lists once, and it is still needed.
+        for (name, is_directory) in list(&below.open_child(c".")?)? {
+            if is_directory == Some(true) {
+                level.left.push(name);
+                continue;
+            }
+            let child = child_path(path, &name);
+            let gone = self.delete_leaf(&below, &name, &child, is_directory).unwrap_or_else(|error| {
+                self.not_deleted(path, &name, error);
+                false
+            });
+            level.stays |= !gone;
+        }
+        Ok(Some((below, level)))
+    }
+}
+
+/// What is in a directory; of each name whether it is a directory, None where only a stat tells what it is.
+fn list(directory: &Directory) -> Result<Vec<(Vec<u8>, Option<bool>)>> {
+    use crate::disk::read_dir::Hint;
+    let mut names = Names::default();
+    directory.names(&mut names, &mut ListBuffer::default())?;
+    let mut listed = Vec::with_capacity(names.len());
+    for (name, hint) in names.iter() {
+        let is_directory = match hint {
+            Hint::Directory => Some(true),
+            Hint::File | Hint::Symlink => Some(false),
+            Hint::Unknown => {
+                let stat = directory.stat(name);
+                stat.is_ok_and(|stat| stat.is(EntryKind::Directory)).then_some(true)
+            }
+            Hint::Other => None,
+        };
+        listed.push((name.to_bytes().to_vec(), is_directory));
+    }
+    Ok(listed)
+}

@@ -1,0 +1,301 @@
+//! Enter directories: make what is missing, open what is there, follow links above sources, refuse what must stay.
+
+use crate::disk::apply::chmod_at;
+use crate::disk::create::{is_unfinished, may_be_unfinished};
+use crate::disk::follow::{open_followed, open_within};
+use crate::disk::stat::fstat;
+use crate::disk::{Directory, ListBuffer, Names, Stat, Target, unfinished};
+use crate::entry::{Entry, EntryKind};
+use crate::error::{Error, Kind, Result};
+use crate::restore::Overwrite;
+use crate::restore::folder::{Facts, Folder, Here, State};
+use crate::restore::run::{Fate, Run, add, locked};
+use crate::restore::scope::is_repository_in_use;
+use std::sync::Arc;
+
+/// A name in the target that something else than a directory has, or nothing.
+enum Found {
+    Opened(Directory),
+    Missing,
+    /// Why it stays.
+    Refused(&'static str),
+    /// It may make way.
+    InTheWay,
+}
+
+impl Run<'_> {
+    /// The directory, made or opened with all above it; None when something has its name that stays, which was said.
+    pub fn enter(&self, folder: &Arc<Folder>) -> Result<Option<Here>> {
+        // A loop down the chain: depth must not cost stack.
+        let mut chain = vec![folder.clone()];
+        let mut here = loop {
+            let last = chain.last().expect("it is never empty").clone();
+            match last.state() {
+                State::Ready(here) => {
+                    chain.pop();
+                    break here;
+                }
+                State::Refused => {
+                    chain.iter().for_each(|folder| folder.refuse());
+                    return Ok(None);
+                }
+                State::Unmade | State::Closed(_) => {
+                    chain.push(last.above.clone().expect("the top of the target is always ready"));
+                }
+            }
+        };
+        while let Some(next) = chain.pop() {
+            match self.enter_below(&here, &next)? {
+                Some(entered) => here = entered,
+                None => {
+                    chain.iter().for_each(|folder| folder.refuse());
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(here))
+    }
+
+    fn enter_below(&self, above: &Here, folder: &Folder) -> Result<Option<Here>> {
+        // One thread at a time: who comes second finds it made.
+        let _making = locked(&folder.making);
+        match folder.state() {
+            State::Ready(here) => return Ok(Some(here)),
+            State::Refused => return Ok(None),
+            State::Closed(facts) => return self.open_again(above, folder, facts).map(Some),
+            State::Unmade => {}
+        }
+        let entry = folder.entry.as_ref().expect("only the top of the target may have none");
+        let made = match &above.target {
+            None => Some(self.made(above, None)),
+            Some(target) => self.make_or_open(above, target, folder, entry)?,
+        };
+        let Some(here) = made else {
+            folder.refuse();
+            return Ok(None);
+        };
+        add(&self.counts.directories, 1);
+        if !here.facts.taken {
+            // An unmade one in a plan, or one that was just made.
+            let fate = if here.facts.replaces { Fate::Replaced } else { Fate::Created };
+            self.fate(fate, || folder.path.clone());
+        }
+        if here.target.is_some() {
+            self.folder_opened();
+        }
+        folder.set(here.facts, here.target.clone());
+        Ok(Some(here))
+    }
+
+    fn make_or_open(&self, above: &Here, target: &Arc<Target>, folder: &Folder, entry: &Entry) -> Result<Option<Here>> {
+        let found = if above.facts.taken { self.find(target, folder, entry)? } else { Found::Missing };
+        let refuse = |why: &str| {
+            self.fate(Fate::Blocked, || folder.path.clone());
+            self.trouble(&folder.path, why);
+            Ok(None)
+        };
+        let parent = folder.above.as_ref().expect("it lies below another one");
+        match found {
+            Found::Opened(directory) => self.take(above, folder, entry, directory),
+            Found::Refused(why) => refuse(why),
+            Found::Missing if !self.is_deed() => Ok(Some(self.made(above, None))),
+            Found::Missing => {
+                match self.in_folder(parent, target, |target| target.create_directory(&entry.name, &entry.meta)) {
+                    Ok((made, current)) => Ok(Some(self.made(above, Some((made, current))))),
+                    // On a file system that takes two names for one.
+                    Err(error) if error.is(Kind::AlreadyExists) => match self.find(target, folder, entry)? {
+                        Found::Opened(directory) => self.take(above, folder, entry, directory),
+                        _ => refuse("something of this name came into being meanwhile and was kept"),
+                    },
+                    Err(error) => Err(error),
+                }
+            }
+            Found::InTheWay => {
+                let made = match self.is_deed() {
+                    true => Some(self.in_folder(parent, target, |target| replace_by_directory(target, entry))?),
+                    false => None,
+                };
+                let mut here = self.made(above, made);
+                here.facts.replaces = true;
+                Ok(Some(here))
+            }
+        }
+    }
+
+    /// Facts of a directory that this run makes; in a plan there is none yet.
+    fn made(&self, above: &Here, made: Option<(Target, crate::disk::Current)>) -> Here {
+        let (target, current) = made.map(|(target, current)| (Arc::new(target), current)).unzip();
+        let facts = Facts {
+            marked: true,
+            current,
+            apply: true,
+            mounted: above.facts.mounted,
+            deletes_on: above.facts.deletes_on,
+            ..Facts::default()
+        };
+        Here { target, facts }
+    }
+
+    /// Looks at the name of a directory. Only "it is no directory" and "it is a link" mean that something else is there;
+    /// any other refusal is an error.
+    fn find(&self, target: &Target, folder: &Folder, entry: &Entry) -> Result<Found> {
+        let name = entry.name.as_slice();
+        match target.directory().open_child(name) {
+            Ok(directory) => return Ok(Found::Opened(directory)),
+            Err(error) if error.is(Kind::NotFound) => return Ok(Found::Missing),
+            Err(error) if error.is(Kind::Denied) => {
+                return self.open_unreadable(target, folder, name)?.map(Found::Opened).ok_or(error);
+            }
+            Err(error) if error.is(Kind::Conflict) => {}
+            Err(error) => return Err(error),
+        }
+        let stat = target.directory().stat(name)?;
+        if !folder.inside {
+            return self.follow(target, folder, name, &stat);
+        }
+        Ok(match (stat.kind, self.options.overwrite) {
+            (Some(EntryKind::Directory), _) => Found::Refused("it was changed while it was looked at, and was kept"),
+            (None, _) => Found::Refused("a socket is in its place and was kept"),
+            (_, Overwrite::Never | Overwrite::IfNewer) => {
+                Found::Refused("something else than a directory is there and was kept")
+            }
+            _ => Found::InTheWay,
+        })
+    }
+
+    /// Directories above a source do not belong to the snapshot: a link there leads where this machine keeps the source.
+    fn follow(&self, target: &Target, folder: &Folder, name: &[u8], stat: &Stat) -> Result<Found> {
+        if !stat.is(EntryKind::Symlink) {
+            return Ok(Found::Refused("something else than a directory is there, above a source, and was kept"));
+        }
+        let trusted = stat.uid == 0 || stat.uid == rustix::process::geteuid().as_raw();
+        if !trusted {
+            return Ok(Found::Refused("a link of another user is there, above a source: it was not followed"));
+        }
+        let followed = match self.in_place.get() {
+            Some(true) => open_followed(target.directory(), name),
+            _ => {
+                let mut top = folder;
+                while let Some(above) = &top.above {
+                    top = above;
+                }
+                let State::Ready(Here { target: Some(root), .. }) = top.state() else {
+                    return Ok(Found::Refused("a link is there, above a source: it was not followed"));
+                };
+                let path = &folder.path[top.path.len()..];
+                open_within(root.directory(), path.strip_prefix(b"/").unwrap_or(path))
+            }
+        };
+        match followed {
+            Ok(directory) => Ok(Found::Opened(directory)),
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Unsupported) => {
+                Ok(Found::Refused("a link is there, above a source, that leads to no directory in the target"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A directory of our own that we may not list: its owner's rights are added while we work in it.
+    fn open_unreadable(&self, target: &Target, folder: &Folder, name: &[u8]) -> Result<Option<Directory>> {
+        let stat = target.directory().stat(name)?;
+        let me = rustix::process::geteuid();
+        let closed = stat.is(EntryKind::Directory) && stat.permissions() & 0o700 != 0o700;
+        if !self.is_deed() || me.is_root() || stat.uid != me.as_raw() || !closed {
+            return Ok(None);
+        }
+        chmod_at(target.directory(), name, stat.permissions() | 0o700)?;
+        *locked(&folder.opened_up) = Some(stat.permissions());
+        target.directory().open_child(name).map(Some)
+    }
+
+    /// A directory that was there before.
+    fn take(&self, above: &Here, folder: &Folder, entry: &Entry, directory: Directory) -> Result<Option<Here>> {
+        let (target, stat) = Target::with_stat(directory)?;
+        if self.scope.is_own_cache(&stat) || is_repository_in_use(self.repo, target.directory()) {
+            self.fate(Fate::Blocked, || folder.path.clone());
+            self.trouble(&folder.path, "the repository or the cache in use is there: nothing is restored into it");
+            return Ok(None);
+        }
+        if self.is_deed() {
+            remove_leftovers(&target)?;
+        }
+        let mounted = (stat.device, stat.mount);
+        let begins = folder.inside && folder.above.as_ref().is_some_and(|above| !above.inside);
+        let in_place = self.in_place.get().copied().unwrap_or(false);
+        let resumed = may_be_unfinished(&stat, &entry.meta);
+        let facts = Facts {
+            taken: true,
+            resumed,
+            apply: folder.inside
+                && folder.wanted
+                && (self.changes_directory(&stat, entry) || is_unfinished(&stat, &entry.meta)),
+            mounted,
+            // A source that is mounted where it was saved is one file system with itself.
+            deletes_on: if begins && in_place { mounted } else { above.facts.deletes_on },
+            ..Facts::default()
+        };
+        Ok(Some(Here { target: Some(Arc::new(target)), facts }))
+    }
+
+    /// Whether an existing directory gets the metadata of the snapshot's.
+    pub fn changes_directory(&self, stat: &Stat, entry: &Entry) -> bool {
+        match self.options.overwrite {
+            Overwrite::Always | Overwrite::IfChanged => true,
+            Overwrite::IfNewer => stat.modified < entry.meta.modified,
+            Overwrite::Never => false,
+        }
+    }
+
+    fn open_again(&self, above: &Here, folder: &Folder, facts: Facts) -> Result<Here> {
+        let entry = folder.entry.as_ref().expect("the top of the target is never closed");
+        let target = above.target.as_ref().expect("what was closed was opened in a directory that is there");
+        let Found::Opened(directory) = self.find(target, folder, entry)? else { return Err(moved(entry)) };
+        self.reopened(folder, facts, directory)
+    }
+
+    /// Takes a directory again that was closed; anything else that has its name meanwhile is refused.
+    pub fn reopened(&self, folder: &Folder, facts: Facts, directory: Directory) -> Result<Here> {
+        if !Folder::is_same(&facts, &fstat(&directory)?) {
+            return Err(moved(folder.entry.as_ref().expect("the top of the target is never closed")));
+        }
+        let target = Some(Arc::new(Target::new(directory)?));
+        self.folder_opened();
+        folder.set(facts, target.clone());
+        Ok(Here { target, facts })
+    }
+}
+
+fn moved(entry: &Entry) -> Error {
+    Error::new(Kind::Conflict, "go on in the directory", crate::restore::plan::shown(&entry.name))
+        .because("something else took its place meanwhile")
+}
+
+fn replace_by_directory(target: &Target, entry: &Entry) -> Result<(Target, crate::disk::Current)> {
+    let name = unfinished::next_name();
+    let made = target.create_directory(&name, &entry.meta)?;
+    if let Err(error) = target.exchange(&name, &entry.name, false) {
+        let _best_effort = target.remove_directory(&name);
+        return Err(error);
+    }
+    Ok(made)
+}
+
+/// Removes what restores that were killed left in a directory.
+pub(super) fn remove_leftovers(target: &Target) -> Result<()> {
+    let mut names = Names::default();
+    // A descriptor lists once: another one is opened for each listing.
+    target.directory().open_child(c".")?.names(&mut names, &mut ListBuffer::default())?;
+    let me = rustix::process::geteuid();
+    for (name, _) in names.iter().filter(|(name, _)| unfinished::is_leftover(name.to_bytes())) {
+        let Ok(stat) = target.directory().stat(name) else { continue };
+        if !me.is_root() && stat.uid != me.as_raw() {
+            continue;
+        }
+        // What cannot be removed now is in nobody's way.
+        let _best_effort = match stat.is(EntryKind::Directory) {
+            true => target.remove_directory(name.to_bytes()),
+            false => target.remove_name(name.to_bytes()),
+        };
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! Finish directories: after the last thing below one come deletions, its metadata, and the turn of the one above.
+
+use crate::disk::apply::{apply_flags, chmod_open};
+use crate::disk::stat::fstat;
+use crate::disk::{Directory, Subject, Target, apply_metadata};
+use crate::entry::EntryKind;
+use crate::error::{Kind, Result};
+use crate::restore::folder::{Folder, Here, State};
+use crate::restore::run::{Run, locked};
+use rustix::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl Run<'_> {
+    /// A task of a directory is done; after the last one it is finished, and the one above learns of it.
+    pub fn one_less(&self, folder: Arc<Folder>) {
+        let mut folder = folder;
+        while folder.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let here = self.finish(&folder);
+            let Some(above) = folder.above.clone() else { return };
+            if let Some(target) = here.as_ref().and_then(|here| here.target.as_ref()) {
+                self.open_above(&above, target);
+            }
+            folder = above;
+        }
+    }
+
+    /// Finishes a directory; a run that failed only puts back what it changed of the directory itself.
+    fn finish(&self, folder: &Arc<Folder>) -> Option<Here> {
+        let here = match folder.state() {
+            State::Ready(here) => here,
+            State::Closed(_) if self.has_failed() && locked(&folder.opened_up).is_none() => return None,
+            State::Closed(_) => match self.enter(folder) {
+                Ok(Some(here)) => here,
+                Ok(None) => return None,
+                Err(error) => {
+                    self.failed_entry(&folder.path, error);
+                    return None;
+                }
+            },
+            State::Unmade | State::Refused => return None,
+        };
+        if !self.has_failed() && self.options.delete && here.facts.taken {
+            self.delete_others(folder, &here);
+        }
+        let (waits, needed) = {
+            let links = locked(&self.links);
+            (links.waits_for(folder), links.needs(folder))
+        };
+        // Links that are still to come would change its time.
+        if !waits {
+            self.apply_folder(folder, &here);
+        }
+        if needed {
+            self.close_if_many(folder);
+        } else if here.target.is_some() && folder.above.is_some() {
+            // Its descriptor goes with it.
+            self.folder_closed();
+        }
+        Some(here)
+    }
+
+    /// Gives a directory its metadata, or puts back the mode that it had.
+    pub fn apply_folder(&self, folder: &Folder, here: &Here) {
+        let (Some(target), true) = (&here.target, self.is_deed()) else { return };
+        let done = !self.has_failed() && !folder.half_done.load(Ordering::Relaxed);
+        let opened_up = locked(&folder.opened_up).take();
+        if let (true, true, Some(entry)) = (here.facts.apply, done, &folder.entry) {
+            let subject = Subject::Open(target.directory().as_fd());
+            let kind = EntryKind::Directory;
+            let mut losses = apply_metadata(subject, here.facts.current, &entry.meta, kind, &self.apply_options());
+            losses.extend(apply_flags(subject, &entry.meta, kind));
+            self.report_losses(&folder.path, losses);
+        } else if let Some(mode) = opened_up
+            && let Err(error) = chmod_open(target.directory(), mode)
+        {
+            self.trouble(&folder.path, format!("its mode could not be put back: {error}"));
+        }
+    }
+
+    pub fn report_losses(&self, path: &[u8], losses: Vec<crate::disk::Loss>) {
+        for loss in losses {
+            self.trouble(path, format!("its {} could not be restored: {}", loss.what, loss.error));
+        }
+    }
+
+    /// Opens the directory above one that is open: one step, however deep both are.
+    fn open_above(&self, above: &Folder, target: &Target) {
+        let State::Closed(facts) = above.state() else { return };
+        let _making = locked(&above.making);
+        if matches!(above.state(), State::Closed(_)) {
+            // Should a link lead here, or somebody have moved it, it is looked for from the top when it is needed.
+            let _otherwise_later = open_parent(target).and_then(|directory| self.reopened(above, facts, directory));
+        }
+    }
+
+    /// Does something in a directory of the target. One of our own that does not let its owner is opened up for that.
+    pub fn in_folder<T>(&self, folder: &Folder, target: &Target, act: impl Fn(&Target) -> Result<T>) -> Result<T> {
+        match act(target) {
+            Err(error) if error.is(Kind::Denied) && self.open_up(folder, target)? => act(target),
+            other => other,
+        }
+    }
+
+    fn open_up(&self, folder: &Folder, target: &Target) -> Result<bool> {
+        let me = rustix::process::geteuid();
+        if me.is_root() || !self.is_deed() {
+            return Ok(false);
+        }
+        let mut opened_up = locked(&folder.opened_up);
+        if opened_up.is_some() {
+            return Ok(true);
+        }
+        let stat = fstat(target.directory())?;
+        if stat.uid != me.as_raw() || stat.permissions() & 0o300 == 0o300 {
+            return Ok(false);
+        }
+        chmod_open(target.directory(), stat.permissions() | 0o700)?;
+        *opened_up = Some(stat.permissions());
+        Ok(true)
+    }
+}
+
+fn open_parent(target: &Target) -> Result<Directory> {
+    target.directory().open_child(c"..")
+}

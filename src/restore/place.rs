@@ -1,0 +1,101 @@
+//! Give what is finished its name: in one step, over what had it, or not at all.
+
+use crate::disk::apply::apply_flags;
+use crate::disk::{Subject, Target};
+use crate::entry::{Entry, EntryKind};
+use crate::error::{Error, Kind, Result};
+use crate::restore::existing::Way;
+use crate::restore::file::SAME_NAME;
+use crate::restore::folder::{Folder, Here};
+use crate::restore::plan::child_path;
+use crate::restore::run::{Fate, Run};
+
+impl Run<'_> {
+    /// Gives something that stands under an unfinished name the name of its entry. Whatever fails, what had the name
+    /// keeps it, and the unfinished one is gone. False when something does not make way, which was said.
+    pub fn put_in_place(
+        &self,
+        folder: &Folder,
+        here: &Here,
+        target: &Target,
+        unfinished: &[u8],
+        entry: &Entry,
+        way: Way,
+    ) -> Result<bool> {
+        let placed = self.move_to_name(folder, here, target, unfinished, entry, way);
+        if !matches!(placed, Ok(true)) {
+            // Should it stay, the next restore into this directory removes it.
+            let _best_effort = target.remove_name(unfinished);
+        }
+        match placed {
+            Err(error) if way == Way::New && error.is(Kind::AlreadyExists) => {
+                self.blocked(folder, entry, SAME_NAME);
+                return Ok(false);
+            }
+            Err(error) => return Err(with_hint(error)),
+            Ok(false) => return Ok(false),
+            Ok(true) => {}
+        }
+        let fate = if way == Way::New { Fate::Created } else { Fate::Replaced };
+        self.fate(fate, || child_path(&folder.path, &entry.name));
+        Ok(true)
+    }
+
+    fn move_to_name(
+        &self,
+        folder: &Folder,
+        here: &Here,
+        target: &Target,
+        unfinished: &[u8],
+        entry: &Entry,
+        way: Way,
+    ) -> Result<bool> {
+        match way {
+            Way::New => target.rename_new(unfinished, &entry.name)?,
+            Way::Over => target.rename(unfinished, &entry.name)?,
+            Way::OverDirectory if !self.clear(folder, here, target, entry)? => return Ok(false),
+            Way::OverDirectory | Way::OverEmptyDirectory => target.exchange(unfinished, &entry.name, true)?,
+        }
+        Ok(true)
+    }
+
+    /// For a plan: counts what an entry that will be made does to what has its name; false when that does not make way.
+    pub fn plan_way(&self, folder: &Folder, here: &Here, entry: &Entry, way: Way) -> Result<bool> {
+        if let (Way::OverDirectory, Some(target)) = (way, &here.target)
+            && !self.clear(folder, here, target, entry)?
+        {
+            return Ok(false);
+        }
+        let fate = if way == Way::New { Fate::Created } else { Fate::Replaced };
+        self.fate(fate, || child_path(&folder.path, &entry.name));
+        Ok(true)
+    }
+
+    /// Deletes what is in a directory that has the name of something else; false when a part of it stays.
+    fn clear(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry) -> Result<bool> {
+        let cleared = self.delete_content(here, target, &entry.name, &child_path(&folder.path, &entry.name))?;
+        if !cleared {
+            self.blocked(folder, entry, "a directory that is not empty is there and was kept");
+        }
+        Ok(cleared)
+    }
+
+    /// The flags of something that has its name: they may forbid all that comes before. Those of an inode with several
+    /// names wait for its links.
+    pub fn apply_flags_last(&self, folder: &Folder, target: &Target, entry: &Entry) {
+        if entry.meta.flags == 0 || !entry.kind.has_content() || entry.link_group != 0 {
+            return;
+        }
+        let subject = Subject::Named(target.directory(), &entry.name);
+        if let Some(loss) = apply_flags(subject, &entry.meta, EntryKind::File) {
+            self.report_losses(&child_path(&folder.path, &entry.name), vec![loss]);
+        }
+    }
+}
+
+fn with_hint(error: Error) -> Error {
+    match error.is(Kind::Denied) {
+        true => error.hint("a file that is immutable or append-only is replaced after `chattr -i -a` only"),
+        false => error,
+    }
+}

@@ -1,0 +1,359 @@
+//! One restore, or its plan, while it runs: what all threads share, what was counted, what went wrong.
+
+use crate::disk::open::raise_open_files;
+use crate::disk::umask::{ZeroUmask, zero_umask};
+use crate::disk::{ApplyOptions, Owners};
+use crate::error::{Error, Kind, Result};
+use crate::id::ChunkId;
+use crate::repo::snapshot::TROUBLES_MAX;
+use crate::repo::{Chunk, PathText, Reader, Repository, Trouble};
+use crate::restore::RestoreOptions;
+use crate::restore::delete::Doomed;
+use crate::restore::links::Links;
+use crate::restore::plan::{Named, Reads};
+use crate::restore::scope::Scope;
+use crate::watch::Watch;
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
+
+/// Writers from far storage: some wait for it while others write.
+const FAR_WRITERS_MIN: usize = 4;
+/// Writers that help each other with large files wait on their stacks.
+const WRITER_STACK_BYTES: usize = 8 << 20;
+/// Directories held open at a time, where the limit of open files allows; deeper ones are opened again when needed.
+const FOLDERS_OPEN_MAX: usize = 2048;
+const FOLDERS_OPEN_MIN: usize = 8;
+
+/// What a restore did.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreReport {
+    pub directories: u64,
+    /// Files that were written.
+    pub files: u64,
+    pub others: u64,
+    /// Entries that were there already and right.
+    pub files_kept: u64,
+    /// Entries that were there, differ and were kept, since `overwrite` says so.
+    pub files_left: u64,
+    pub files_deleted: u64,
+    /// Of all entries, directories included: those that had no file of their name before.
+    pub created: u64,
+    /// Those in the place of something else.
+    pub replaced: u64,
+    /// Those whose name something has that does not make way.
+    pub blocked: u64,
+    pub bytes_written: u64,
+    pub bytes_verified: u64,
+    pub troubles: Vec<Trouble>,
+    pub troubles_count: u64,
+    /// Troubles that are damage of the repository: what they name is missing.
+    pub damaged: u64,
+    /// Directories that the backup saved in part: something was left out or could not be read.
+    pub partial_directories: u64,
+    pub duration: Duration,
+}
+
+/// What becomes of one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Created,
+    Replaced,
+    /// It was there and right.
+    Kept,
+    /// It was there, differs and is kept all the same.
+    Left,
+    /// Something is there that does not make way.
+    Blocked,
+    Deleted,
+}
+
+pub(super) const FATES: usize = 6;
+
+/// Whether a walk only decides, or also does.
+pub(super) enum Mode<'a> {
+    Plan {
+        /// Compares files whose content alone tells, and looks up what has to be read.
+        detailed: bool,
+        named: Mutex<Named>,
+        reads: Mutex<Reads>,
+        doomed: Mutex<Doomed>,
+    },
+    Deed {
+        doomed: &'a Doomed,
+    },
+}
+
+#[derive(Default)]
+pub(super) struct Counts {
+    pub directories: AtomicU64,
+    pub files: AtomicU64,
+    pub others: AtomicU64,
+    /// Files, other entries and bytes of content that are to be in the target at the end.
+    pub files_wanted: AtomicU64,
+    pub others_wanted: AtomicU64,
+    pub bytes_wanted: AtomicU64,
+    fates: [AtomicU64; FATES],
+    pub bytes_written: AtomicU64,
+    pub bytes_verified: AtomicU64,
+    pub partial_directories: AtomicU64,
+    pub troubles: AtomicU64,
+    pub damaged: AtomicU64,
+    failed: AtomicBool,
+}
+
+impl Counts {
+    pub fn fate(&self, fate: Fate) -> u64 {
+        get(&self.fates[fate as usize])
+    }
+}
+
+pub(super) fn add(counter: &AtomicU64, amount: u64) {
+    counter.fetch_add(amount, Ordering::Relaxed);
+}
+
+pub(super) fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+thread_local! {
+    /// Files are created with their mode in one step; the guard lives as long as its thread.
+    static UMASK: RefCell<Option<ZeroUmask>> = const { RefCell::new(None) };
+}
+
+pub(super) struct Run<'a> {
+    pub repo: &'a Repository,
+    pub options: &'a RestoreOptions,
+    pub scope: &'a Scope,
+    pub mode: Mode<'a>,
+    pub reader: Reader,
+    owners: Owners,
+    pub watch: &'a Watch,
+    pub counts: Counts,
+    troubles: Mutex<Vec<Trouble>>,
+    failure: Mutex<Option<Error>>,
+    pub links: Mutex<Links>,
+    pub folders_open: AtomicUsize,
+    pub folders_open_max: usize,
+    /// The target stands where what is restored was saved.
+    pub in_place: OnceLock<bool>,
+}
+
+impl<'a> Run<'a> {
+    pub fn new(
+        repo: &'a Repository,
+        options: &'a RestoreOptions,
+        scope: &'a Scope,
+        mode: Mode<'a>,
+        watch: &'a Watch,
+    ) -> Result<Self> {
+        // Each writer has a file open, storage some more; half of the limit is left for them.
+        let open_max = usize::try_from(raise_open_files() / 2).unwrap_or(FOLDERS_OPEN_MAX);
+        Ok(Run {
+            repo,
+            options,
+            scope,
+            mode,
+            reader: repo.reader(),
+            owners: Owners::load()?,
+            watch,
+            counts: Counts::default(),
+            troubles: Mutex::default(),
+            failure: Mutex::default(),
+            links: Mutex::default(),
+            folders_open: AtomicUsize::new(0),
+            folders_open_max: open_max.clamp(FOLDERS_OPEN_MIN, FOLDERS_OPEN_MAX),
+            in_place: OnceLock::new(),
+        })
+    }
+
+    /// The threads that write.
+    pub fn pool(&self) -> Result<rayon::ThreadPool> {
+        let writers = self.options.writers.max(if self.repo.is_far() { FAR_WRITERS_MIN } else { 1 });
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(writers)
+            .thread_name(|index| format!("writer-{index}"))
+            .stack_size(WRITER_STACK_BYTES)
+            .start_handler(|_| UMASK.with_borrow_mut(|umask| *umask = zero_umask()))
+            .build()
+            .map_err(|error| Error::new(Kind::Failed, "start the writers", "").because(error))
+    }
+
+    /// Whether this run changes the target.
+    #[inline]
+    pub fn is_deed(&self) -> bool {
+        matches!(self.mode, Mode::Deed { .. })
+    }
+
+    /// Whether files are compared, where only that tells: always but in a plan that needs no more than names.
+    pub fn compares(&self) -> bool {
+        !matches!(self.mode, Mode::Plan { detailed: false, .. })
+    }
+
+    /// What a progress display is told to expect.
+    pub fn expect(&self, files: u64, bytes: u64) {
+        self.watch.progress.files_expected.store(files, Ordering::Relaxed);
+        self.watch.progress.bytes_expected.store(bytes, Ordering::Relaxed);
+    }
+
+    pub fn progress(&self, files: u64, bytes: u64) {
+        if self.is_deed() {
+            add(&self.watch.progress.files_done, files);
+            add(&self.watch.progress.bytes_done, bytes);
+        }
+    }
+
+    /// Flags apart: they may forbid the renames and links that are still to come.
+    pub fn apply_options(&self) -> ApplyOptions<'_> {
+        ApplyOptions {
+            owner: self.options.owner,
+            numeric_ids: self.options.numeric_ids,
+            owners: &self.owners,
+            xattrs: true,
+            flags: false,
+        }
+    }
+
+    /// Counts what becomes of an entry, and in a plan notes its path.
+    pub fn fate(&self, fate: Fate, path: impl FnOnce() -> Vec<u8>) {
+        add(&self.counts.fates[fate as usize], 1);
+        if let Mode::Plan { named, .. } = &self.mode {
+            locked(named).add(fate, path());
+        }
+    }
+
+    /// Whether the run is to end: somebody asked for it, or something failed.
+    pub fn is_over(&self) -> bool {
+        if self.watch.cancel.is_cancelled() {
+            self.fail(cancelled());
+        }
+        self.has_failed()
+    }
+
+    pub fn has_failed(&self) -> bool {
+        self.counts.failed.load(Ordering::Relaxed)
+    }
+
+    /// Ends what is in hand when the run is over.
+    pub fn check(&self) -> Result<()> {
+        if self.is_over() { Err(cancelled()) } else { Ok(()) }
+    }
+
+    /// Trouble with one entry: the rest goes on.
+    pub fn trouble(&self, path: &[u8], what: impl Into<String>) {
+        let what = what.into();
+        add(&self.counts.troubles, 1);
+        // What a plan without details meets the restore meets again.
+        if self.compares() {
+            self.watch.trouble(path, what.clone());
+        }
+        let mut troubles = locked(&self.troubles);
+        if troubles.len() < TROUBLES_MAX {
+            troubles.push(Trouble { path: PathText(path.to_vec()), what });
+        }
+    }
+
+    /// An entry could not be restored; a target that is full or refuses everything ends the run.
+    pub fn failed_entry(&self, path: &[u8], error: Error) {
+        match error.kind() {
+            Kind::Cancelled => self.fail(error),
+            Kind::Full => {
+                let shown = crate::restore::plan::shown(path);
+                self.fail(Error::new(Kind::Full, "restore", shown).because(error));
+            }
+            kind => {
+                add(&self.counts.damaged, u64::from(kind == Kind::Corrupt));
+                self.trouble(path, error.to_string());
+            }
+        }
+    }
+
+    pub fn fail(&self, error: Error) {
+        locked(&self.failure).get_or_insert(error);
+        self.counts.failed.store(true, Ordering::Relaxed);
+    }
+
+    pub fn take_failure(&self) -> Option<Error> {
+        locked(&self.failure).take()
+    }
+
+    /// What was read from the repository. Damage (`Corrupt`) costs the entry; what fails for another reason than that
+    /// (an outage, a limit of this machine) would cost every entry, and ends the run.
+    pub fn stored<T>(&self, read: Result<T>) -> Result<T> {
+        read.map_err(|error| match error.kind() {
+            Kind::Corrupt | Kind::Cancelled => error,
+            Kind::Temporary | Kind::Full | Kind::Locked | Kind::WrongKey => {
+                self.fail(error);
+                cancelled()
+            }
+            Kind::Denied if self.repo.is_far() => {
+                self.fail(error);
+                cancelled()
+            }
+            _ => Error::corrupt("read from the repository", "", error),
+        })
+    }
+
+    pub fn content(&self, id: &ChunkId) -> Result<Chunk> {
+        self.check()?;
+        self.stored(self.reader.content(id))
+    }
+
+    pub fn length(&self, id: &ChunkId) -> Result<u64> {
+        self.stored(self.reader.locate(id).map(|at| u64::from(at.length)))
+    }
+
+    /// Calls `each` for the chunks of an entry; its own errors come back as they are, those of the repository as
+    /// [`Run::stored`] has them.
+    pub fn each_chunk(&self, entry: &crate::entry::Entry, each: &mut dyn FnMut(&ChunkId) -> Result<()>) -> Result<()> {
+        let mut refused = None;
+        let walked = self.reader.for_each_chunk(entry, &mut |id| {
+            self.check().and_then(|()| each(id)).map_err(|error| {
+                let copy = error.copy();
+                refused = Some(error);
+                copy
+            })
+        });
+        match refused {
+            Some(error) => Err(error),
+            None => self.stored(walked),
+        }
+    }
+
+    pub fn take_troubles(&self) -> Vec<Trouble> {
+        let mut troubles = std::mem::take(&mut *locked(&self.troubles));
+        troubles.sort_by(|a, b| a.path.cmp(&b.path));
+        troubles
+    }
+
+    pub fn report(self, duration: Duration) -> RestoreReport {
+        let counts = &self.counts;
+        RestoreReport {
+            directories: get(&counts.directories),
+            files: get(&counts.files),
+            others: get(&counts.others),
+            files_kept: counts.fate(Fate::Kept),
+            files_left: counts.fate(Fate::Left),
+            files_deleted: counts.fate(Fate::Deleted),
+            created: counts.fate(Fate::Created),
+            replaced: counts.fate(Fate::Replaced),
+            blocked: counts.fate(Fate::Blocked),
+            bytes_written: get(&counts.bytes_written),
+            bytes_verified: get(&counts.bytes_verified),
+            troubles: self.take_troubles(),
+            troubles_count: get(&counts.troubles),
+            damaged: get(&counts.damaged),
+            partial_directories: get(&counts.partial_directories),
+            duration,
+        }
+    }
+}
+
+fn cancelled() -> Error {
+    Error::new(Kind::Cancelled, "finish the restore", "").because("it was interrupted")
+}

@@ -1,0 +1,107 @@
+//! What a path is to a snapshot: at or below a source, or merely above one; and what a restore never touches.
+
+use crate::disk::open::{open_file, read_full};
+use crate::disk::stat::stat_path;
+use crate::disk::{Directory, Stat};
+use crate::repo::format::{CONFIG_NAME, Config};
+use crate::repo::{Repository, Snapshot, SnapshotSource};
+use std::collections::HashSet;
+use std::os::unix::ffi::OsStrExt;
+
+/// What every configuration of a repository begins with, in plain.
+const CONFIG_MAGIC: &[u8] = b"siltrepo";
+const CONFIG_HEAD_BYTES: usize = 64;
+const CACHE_TAG: &str = "CACHEDIR.TAG";
+const CACHE_TAG_BYTES: usize = 1024;
+const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
+
+pub(super) struct Scope {
+    /// Clean absolute paths of trees.
+    sources: HashSet<Vec<u8>>,
+    /// The root of the file system is a source.
+    everything: bool,
+    /// Paths that the backup could not save as they were.
+    troubled: HashSet<Vec<u8>>,
+    /// The snapshot had more warnings than it names: any path may be one of them.
+    pub troubles_cut: bool,
+    /// Device and inode of this repository's cache, and of the folder of all caches.
+    caches: Vec<(u64, u64)>,
+}
+
+impl Scope {
+    pub fn new(repo: &Repository, snapshot: &Snapshot) -> Scope {
+        let clean = |path: &[u8]| {
+            let mut clean = Vec::with_capacity(path.len());
+            for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
+                clean.push(b'/');
+                clean.extend_from_slice(part);
+            }
+            clean
+        };
+        let tree = |source: &SnapshotSource| match source {
+            SnapshotSource::Tree { path } => Some(clean(&path.0)),
+            _ => None,
+        };
+        let sources: HashSet<Vec<u8>> = snapshot.sources.iter().filter_map(tree).collect();
+        let caches = [Some(repo.cache()), repo.cache().parent()].into_iter().flatten();
+        let identity = |stat: Stat| (stat.device, stat.inode);
+        Scope {
+            everything: sources.contains(&b""[..]),
+            sources,
+            troubled: snapshot.troubles.iter().map(|trouble| clean(&trouble.path.0)).collect(),
+            troubles_cut: snapshot.troubles_count > snapshot.troubles.len() as u64,
+            caches: caches.filter_map(|path| stat_path(path.as_os_str().as_bytes(), true).ok()).map(identity).collect(),
+        }
+    }
+
+    /// Whether this path is a source itself.
+    pub fn is_source(&self, path: &[u8]) -> bool {
+        self.everything || self.sources.contains(path)
+    }
+
+    /// Whether this path is at or below a source.
+    pub fn is_inside(&self, path: &[u8]) -> bool {
+        let ends = (0..path.len()).filter(|at| path[*at] == b'/' && *at > 0).chain([path.len()]);
+        self.everything || ends.into_iter().any(|end| self.sources.contains(&path[..end]))
+    }
+
+    /// Whether the backup warned about this path: what it is in the source the snapshot does not say.
+    pub fn is_troubled(&self, path: &[u8]) -> bool {
+        self.troubled.contains(path)
+    }
+
+    /// Whether this is the cache that is in use.
+    pub fn is_own_cache(&self, stat: &Stat) -> bool {
+        self.caches.first() == Some(&(stat.device, stat.inode))
+    }
+
+    /// The same, or the folder that it is in with those of other repositories.
+    pub fn is_cache_in_use(&self, stat: &Stat) -> bool {
+        self.caches.contains(&(stat.device, stat.inode))
+    }
+}
+
+/// The first bytes of a file; none when it is not one or cannot be read.
+fn beginning(directory: &Directory, name: &str, bytes_max: usize) -> Vec<u8> {
+    let mut bytes = vec![0; bytes_max];
+    let count = open_file(directory, name).and_then(|fd| read_full(fd, &mut bytes)).unwrap_or(0);
+    bytes.truncate(count);
+    bytes
+}
+
+/// Whether this directory holds a repository of ours, or a cache.
+pub(super) fn looks_like_ours(directory: &Directory) -> bool {
+    let is_repository = directory.stat("keys").is_ok()
+        && beginning(directory, CONFIG_NAME, CONFIG_HEAD_BYTES).starts_with(CONFIG_MAGIC);
+    is_repository || {
+        let tag = beginning(directory, CACHE_TAG, CACHE_TAG_BYTES);
+        tag.starts_with(CACHE_SIGNATURE) && tag.windows(4).any(|word| word == b"silt")
+    }
+}
+
+/// Whether this directory is the repository that is being restored from.
+pub(super) fn is_repository_in_use(repo: &Repository, directory: &Directory) -> bool {
+    !repo.is_far()
+        && Config::peek(&beginning(directory, CONFIG_NAME, CONFIG_HEAD_BYTES))
+            .is_ok_and(|id| id == repo.config().repository)
+}

@@ -1,0 +1,72 @@
+//! Restore links, devices and FIFOs: they are made in one call, and take the place of others by a rename.
+
+use crate::disk::{Subject, Target, apply_metadata, unfinished};
+use crate::entry::{Entry, EntryKind};
+use crate::error::{Kind, Result};
+use crate::restore::existing::{Decision, Way};
+use crate::restore::file::SAME_NAME;
+use crate::restore::folder::{Folder, Here};
+use crate::restore::links::Linkable;
+use crate::restore::plan::child_path;
+use crate::restore::run::{Fate, Run, add};
+use std::borrow::Cow;
+
+impl Run<'_> {
+    /// Whether other names of its inode may be linked to it.
+    pub fn restore_special(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Linkable> {
+        let way = match self.decide(folder, here, entry)? {
+            Decision::Make(way) => way,
+            Decision::Right(right) => return Ok(self.keep(here, folder, entry, right)),
+            Decision::Left => {
+                self.left(folder, entry);
+                return Ok(Linkable::No);
+            }
+            Decision::Blocked(why) => {
+                self.blocked(folder, entry, why);
+                return Ok(Linkable::No);
+            }
+        };
+        match (&here.target, self.is_deed()) {
+            (Some(target), true) => {
+                if !self.make_special(folder, here, target, entry, way)? {
+                    return Ok(Linkable::No);
+                }
+            }
+            _ => {
+                if !self.plan_way(folder, here, entry, way)? {
+                    return Ok(Linkable::No);
+                }
+            }
+        }
+        add(&self.counts.others, 1);
+        Ok(Linkable::New)
+    }
+
+    fn make_special(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry, way: Way) -> Result<bool> {
+        let direct = way == Way::New && here.facts.marked;
+        let name = if direct { Cow::Borrowed(&entry.name) } else { Cow::Owned(unfinished::next_name()) };
+        let create = |target: &Target| match entry.kind {
+            EntryKind::Symlink => target.create_symlink(&name, &entry.target),
+            _ => target.create_special(&name, entry.kind, entry.device, &entry.meta),
+        };
+        let current = match self.in_folder(folder, target, create) {
+            Err(error) if direct && error.is(Kind::AlreadyExists) => {
+                self.blocked(folder, entry, SAME_NAME);
+                return Ok(false);
+            }
+            other => other?,
+        };
+        let subject = Subject::Named(target.directory(), &name);
+        let losses = apply_metadata(subject, Some(current), &entry.meta, entry.kind, &self.apply_options());
+        let path = || child_path(&folder.path, &entry.name);
+        if direct {
+            self.fate(Fate::Created, path);
+        } else if !self.put_in_place(folder, here, target, &name, entry, way)? {
+            return Ok(false);
+        }
+        if !losses.is_empty() {
+            self.report_losses(&path(), losses);
+        }
+        Ok(true)
+    }
+}

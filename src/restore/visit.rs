@@ -1,0 +1,294 @@
+//! Visit directories: spread over the writers by work stealing, a page at a time; what is damaged costs itself only.
+
+use crate::disk::create::is_unfinished;
+use crate::disk::stat::stat_path;
+use crate::disk::{Directory, ListBuffer, Names, Target};
+use crate::entry::{Content, Entry, EntryKind};
+use crate::error::{Error, Kind, Result};
+use crate::id::ChunkId;
+use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
+use crate::restore::folder::{Facts, Folder, Here};
+use crate::restore::links::Linkable;
+use crate::restore::plan::{DEPTH_MAX, child_path};
+use crate::restore::run::{Run, add, locked};
+use crate::restore::scope::is_repository_in_use;
+use rayon::Scope as Tasks;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl<'a> Run<'a> {
+    /// The whole walk: everything below the root into the target, hard links last.
+    pub fn go(&self, root: &Entry, base: &[u8]) -> Result<()> {
+        let pool = self.pool()?;
+        let top = self.open_target(root, base)?;
+        pool.scope(|tasks| match root.is_directory() {
+            true => self.visit(tasks, top, root),
+            false => {
+                // Of its directory no other name is known.
+                top.incomplete.store(true, Ordering::Relaxed);
+                self.restore_entry(tasks, &top, &mut None, root.clone());
+                self.one_less(top);
+            }
+        });
+        pool.install(|| self.make_links());
+        Ok(())
+    }
+
+    /// Opens the folder that is restored into, or makes it.
+    fn open_target(&self, root: &Entry, base: &[u8]) -> Result<Arc<Folder>> {
+        let path = self.options.target.as_os_str().as_bytes();
+        // A file lies in a directory, which may be any.
+        let end = if root.is_directory() { base.len() } else { base.len() - root.name.len() - 1 };
+        let base = &base[..end];
+        let inside = self.scope.is_inside(base);
+        let wanted = self.options.include.is_none() || self.options.includes_with_parents(base, true);
+        let entry = (root.is_directory() && !root.name.is_empty()).then(|| root.clone());
+        let top = |here| Ok(Arc::new(Folder::top(base.to_vec(), entry.clone(), inside, wanted, here)));
+        let (target, facts) = match Directory::open_path(path) {
+            Ok(directory) => {
+                let (target, stat) = Target::with_stat(directory)?;
+                let mounted = (stat.device, stat.mount);
+                if self.scope.is_own_cache(&stat) || is_repository_in_use(self.repo, target.directory()) {
+                    return Err(Error::invalid(
+                        "restore into",
+                        self.options.target.display(),
+                        "the repository or the cache in use is there",
+                    ));
+                }
+                let origin = if base.is_empty() { b"/" } else { base };
+                let in_place =
+                    stat_path(origin, true).is_ok_and(|at| (at.device, at.inode) == (stat.device, stat.inode));
+                self.in_place.get_or_init(|| in_place);
+                // A target of a restore that was killed; any other one that was there keeps its own metadata.
+                let resumed = entry.as_ref().is_some_and(|entry| is_unfinished(&stat, &entry.meta));
+                let applies = |entry: &Entry| self.changes_directory(&stat, entry);
+                let in_place_applies = in_place && inside && entry.as_ref().is_some_and(applies);
+                let facts = Facts {
+                    taken: !is_empty(&target)?,
+                    resumed,
+                    apply: wanted && (resumed || in_place_applies),
+                    mounted,
+                    deletes_on: mounted,
+                    ..Facts::default()
+                };
+                if self.is_deed() && facts.taken {
+                    super::enter::remove_leftovers(&target)?;
+                }
+                (Some(target), facts)
+            }
+            Err(error) if error.is(Kind::NotFound) && self.is_deed() => self.make_target(entry.as_ref())?,
+            Err(error) if error.is(Kind::NotFound) => (None, Facts { marked: true, ..Facts::default() }),
+            Err(error) => return Err(error),
+        };
+        top(Here { target: target.map(Arc::new), facts })
+    }
+
+    fn make_target(&self, entry: Option<&Entry>) -> Result<(Option<Target>, Facts)> {
+        let path: &Path = &self.options.target;
+        let failed = |error| Error::io("make the folder", path.display(), error);
+        let (Some(entry), Some(name), Some(parent)) = (entry, path.file_name(), path.parent()) else {
+            std::fs::create_dir_all(path).map_err(failed)?;
+            let target = Target::new(Directory::open_path(path.as_os_str().as_bytes())?)?;
+            return Ok((Some(target), Facts::default()));
+        };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        std::fs::create_dir_all(parent).map_err(failed)?;
+        let parent = Target::new(Directory::open_path(parent.as_os_str().as_bytes())?)?;
+        let (target, current) = parent.create_directory(name.as_bytes(), &entry.meta)?;
+        Ok((Some(target), Facts { marked: true, apply: true, current: Some(current), ..Facts::default() }))
+    }
+
+    /// Restores what is in a directory.
+    pub fn visit<'s>(&'s self, tasks: &Tasks<'s>, folder: Arc<Folder>, entry: &Entry) {
+        if !self.is_over() && self.visits(&folder, entry) {
+            if self.is_deed() {
+                self.watch.progress.set_current(&folder.path);
+            }
+            let pages = match &entry.content {
+                Content::Tree(tree) => self.leaf_pages(&folder, tree),
+                _ => Vec::new(),
+            };
+            if let [page] = pages.as_slice() {
+                self.restore_page(tasks, &folder, page);
+            } else {
+                for page in pages.into_iter().rev() {
+                    folder.left.fetch_add(1, Ordering::Relaxed);
+                    let folder = folder.clone();
+                    tasks.spawn(move |tasks| {
+                        self.restore_page(tasks, &folder, &page);
+                        self.one_less(folder);
+                    });
+                }
+            }
+        }
+        self.one_less(folder);
+    }
+
+    /// Whether there is a directory to fill, now or once something below it is restored.
+    fn visits(&self, folder: &Arc<Folder>, entry: &Entry) -> bool {
+        if entry.is_partial {
+            add(&self.counts.partial_directories, 1);
+        }
+        if folder.depth > DEPTH_MAX {
+            self.trouble(&folder.path, format!("it lies more than {DEPTH_MAX} directories deep and was left out"));
+            return false;
+        }
+        if !folder.wanted {
+            return true;
+        }
+        match self.enter(folder) {
+            Ok(here) => {
+                // Its own tasks come first; the one above is opened again from below.
+                folder.above.iter().for_each(|above| self.close_if_many(above));
+                here.is_some()
+            }
+            Err(error) => {
+                self.failed_entry(&folder.path, error);
+                false
+            }
+        }
+    }
+
+    /// The pages with entries of a directory. One that cannot be read costs what is in it, and nothing else.
+    fn leaf_pages(&self, folder: &Folder, root: &ChunkId) -> Vec<ChunkId> {
+        let mut leaves = Vec::new();
+        // With the first name of each page: they must grow, or a hostile repository could name pages again and again.
+        let mut pending: Vec<(Vec<u8>, ChunkId, usize)> = vec![(Vec::new(), *root, 0)];
+        let mut last: Option<Vec<u8>> = None;
+        while let Some((name, id, depth)) = pending.pop() {
+            let read = || match depth > PAGE_DEPTH_MAX {
+                true => Err(Error::corrupt("read the directory", id, "its pages lie too deep")),
+                false => decode_inner(&self.stored(self.reader.tree(&id))?),
+            };
+            match read() {
+                Ok(Some(pages)) => {
+                    pending.extend(pages.into_iter().rev().map(|(name, page)| (name, page, depth + 1)));
+                }
+                Ok(None) if last.as_ref().is_some_and(|last| name <= *last) => {
+                    self.page_is_lost(folder, Error::corrupt("read the directory", id, "its pages are out of order"));
+                    return leaves;
+                }
+                Ok(None) => {
+                    last = Some(name);
+                    leaves.push(id);
+                }
+                Err(error) => self.page_is_lost(folder, error),
+            }
+            if self.is_over() {
+                break;
+            }
+        }
+        leaves
+    }
+
+    fn page_is_lost(&self, folder: &Folder, error: Error) {
+        // What the snapshot has there is not known: nothing may be taken for too much.
+        folder.incomplete.store(true, Ordering::Relaxed);
+        let error = match error.is(Kind::Corrupt) {
+            true => Error::corrupt("restore a part of what is in it", "", error),
+            false => error,
+        };
+        self.failed_entry(&folder.path, error);
+    }
+
+    fn page_entries(&self, page: &ChunkId) -> Result<Vec<Entry>> {
+        match decode_page(&self.stored(self.reader.tree(page))?)? {
+            Page::Entries(entries) => Ok(entries),
+            Page::Inner { .. } => Err(Error::corrupt("read the page", page, "it holds no entries")),
+        }
+    }
+
+    fn restore_page<'s>(&'s self, tasks: &Tasks<'s>, folder: &Arc<Folder>, page: &ChunkId) {
+        let entries = match self.page_entries(page) {
+            Ok(entries) => entries,
+            Err(error) => return self.page_is_lost(folder, error),
+        };
+        if self.options.delete {
+            locked(&folder.names).extend(entries.iter().map(|entry| entry.name.clone()));
+        }
+        let mut here = None;
+        // Pushed backwards, directories are restored in the order of their names, after this page's files.
+        let (below, others): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(Entry::is_directory);
+        for entry in below.into_iter().rev() {
+            self.restore_entry(tasks, folder, &mut here, entry);
+        }
+        for entry in others {
+            if self.is_over() {
+                return;
+            }
+            self.restore_entry(tasks, folder, &mut here, entry);
+        }
+    }
+
+    /// Restores one entry, if it is among those wanted. `here` is its directory once something in it was.
+    fn restore_entry<'s>(&'s self, tasks: &Tasks<'s>, folder: &Arc<Folder>, here: &mut Option<Here>, entry: Entry) {
+        let mut wanted = folder.wanted;
+        if self.options.has_filter() {
+            let path = child_path(&folder.path, &entry.name);
+            wanted |= self.options.includes(&path, entry.is_directory());
+            let passes = wanted || entry.is_directory();
+            if !passes || self.options.exclude.leaves_out(&path, entry.is_directory()) {
+                return;
+            }
+        }
+        if entry.is_directory() {
+            return self.spawn_directory(tasks, folder, entry, wanted);
+        }
+        self.want(&entry);
+        if here.is_none() {
+            *here = match self.enter(folder) {
+                Ok(Some(here)) => Some(here),
+                Ok(None) => return,
+                Err(error) => return self.failed_entry(&child_path(&folder.path, &entry.name), error),
+            };
+        }
+        let Some(here) = here else { return };
+        let done = match entry.link_group {
+            0 => self.restore_single(folder, here, &entry).map(drop),
+            _ => self.restore_linked(folder, here, &entry),
+        };
+        if let Err(error) = done {
+            self.failed_entry(&child_path(&folder.path, &entry.name), error);
+        }
+    }
+
+    /// A directory is made or opened by its own task, so that only those being filled are open.
+    fn spawn_directory<'s>(&'s self, tasks: &Tasks<'s>, folder: &Arc<Folder>, entry: Entry, wanted: bool) {
+        let inside = folder.inside || self.scope.is_source(&child_path(&folder.path, &entry.name));
+        folder.left.fetch_add(1, Ordering::Relaxed);
+        let folder = folder.clone();
+        tasks.spawn(move |tasks| {
+            let below = Arc::new(Folder::below(&folder, entry, inside, wanted));
+            let entry = below.entry.clone().expect("it was just given one");
+            self.visit(tasks, below, &entry);
+            // The task above is held by the chain until the directory below is finished.
+            drop(folder);
+        });
+    }
+
+    /// Counts what is to be there in the end.
+    fn want(&self, entry: &Entry) {
+        if entry.kind.has_content() {
+            add(&self.counts.files_wanted, 1);
+            add(&self.counts.bytes_wanted, entry.size);
+        } else {
+            add(&self.counts.others_wanted, 1);
+        }
+    }
+
+    /// Restores an entry that is no directory; whether other names of its inode may be linked to it.
+    pub fn restore_single(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Linkable> {
+        match entry.kind {
+            EntryKind::File | EntryKind::Stream => self.restore_file(folder, here, entry),
+            _ => self.restore_special(folder, here, entry),
+        }
+    }
+}
+
+fn is_empty(target: &Target) -> Result<bool> {
+    let mut names = Names::default();
+    target.directory().open_child(c".")?.names(&mut names, &mut ListBuffer::default())?;
+    Ok(names.is_empty())
+}

@@ -1,0 +1,243 @@
+//! What `restore --delete` may delete, and all that it may not.
+
+use crate::fixture::{SWAPS, memory, open, options};
+use crate::person::{Person, contents};
+use crate::restore::{latest, restore, saved, text};
+use crate::skip::skipped;
+use siltstone::entry::{Content, Entry, EntryKind};
+use siltstone::repo::tree::store_page;
+use siltstone::repo::{PathText, Repository, Snapshot, SnapshotSource, Trouble, WriterOptions};
+use siltstone::restore::{RestoreOptions, RestoreReport};
+use siltstone::watch::Watch;
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+#[test]
+fn only_what_is_at_or_below_a_source_is_deleted() {
+    // A backup of home/anna alone removed home/bob and /usr from the target.
+    let person = Person::new();
+    person.write("home/anna/f", "a");
+    person.silt(&["backup", "home/anna"]).ends_with(0);
+    let below = |target: &str, name: &str| format!("{target}{}", person.path(name).display());
+    for name in [below("target", "home/bob/f"), below("target", "home/anna/g"), "target/usr/f".to_owned()] {
+        person.write(&name, "there");
+    }
+    person.silt(&["restore", "latest", "--target", "target", "--delete"]).ends_with(0);
+    assert_eq!(text(&person, &below("target", "home/bob/f")) + &text(&person, "target/usr/f"), "therethere");
+    assert!(!person.path(&below("target", "home/anna/g")).exists());
+    // With a path above the source, too.
+    person.write("home/bob/f", "b");
+    person.write("home/anna/g", "g");
+    person.silt(&["restore", &latest(&person, "home"), "--target", "home", "--delete"]).ends_with(0);
+    assert_eq!(text(&person, "home/bob/f"), "b");
+    assert!(!person.path("home/anna/g").exists());
+    // A single file says nothing of its neighbours.
+    person.write("home/anna/g", "g");
+    person.silt(&["restore", &latest(&person, "home/anna/f"), "--target", "home/anna", "--delete"]).ends_with(0);
+    assert_eq!(text(&person, "home/anna/g"), "g");
+}
+
+#[test]
+fn rules_protect_what_they_match() {
+    // `--delete --exclude cache/` deleted cache/, and --include of one folder emptied the others.
+    let person = saved(|person| person.write("source/dir/f", "f"));
+    let plant = || {
+        for name in ["cache/x", "dir/later/cache/x", "dir/later/y", "dir/new.log", "other/new.log", "other/z"] {
+            person.write(&format!("source/{name}"), "later");
+        }
+    };
+    let left = || {
+        let all = contents(&person.path("source"));
+        let files = all.iter().filter(|(path, _)| person.path("source").join(path).is_file());
+        files.map(|(path, _)| path.display().to_string()).collect::<Vec<_>>()
+    };
+    plant();
+    restore(&person, &["--delete", "--exclude", "cache/"]).ends_with(0);
+    assert_eq!(left(), ["cache/x", "dir/f", "dir/later/cache/x"]);
+    plant();
+    restore(&person, &["--delete", "--include", "/**/dir/"]).ends_with(0);
+    assert_eq!(left(), ["cache/x", "dir/f", "other/new.log", "other/z"]);
+    plant();
+    restore(&person, &["--delete"]).ends_with(0);
+    assert_eq!(left(), ["dir/f"]);
+}
+
+#[test]
+fn repositories_caches_and_sockets_are_kept() {
+    // The repository that is restored from was deleted when it was in the target.
+    let person = Person::new();
+    person.write("source/f", "f");
+    let (repository, cache) = (person.path("source/backups"), person.path("source/cache"));
+    let environment = [
+        ("SILT_REPOSITORY", repository.to_str().expect("text")),
+        ("SILT_CACHE_DIR", cache.to_str().expect("text")),
+        ("SILT_PASSWORD", "p"),
+    ];
+    let silt = |words: &[&str]| person.silt_with(&environment, words);
+    silt(&["init"]).ends_with(0);
+    silt(&["backup", "source", "--exclude", "backups", "--exclude", "cache"]).ends_with(0);
+    // Another repository, and a tagged cache of ours.
+    let other = [("SILT_REPOSITORY", "source/below/other"), ("SILT_PASSWORD", "p")];
+    fs::create_dir(person.path("source/below")).expect("made");
+    person.silt_with(&other, &["init"]).ends_with(0);
+    person.write("source/tagged/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n# of silt\n");
+    person.write("source/tagged/x", "x");
+    person.write("source/later/x", "x");
+    fs::create_dir(person.path("source/run")).expect("made");
+    let _socket = UnixListener::bind(person.path("source/run/socket")).expect("bound");
+    let target = person.path("source").display().to_string();
+    let named = latest(&person, "source");
+    let plan = silt(&["restore", &named, "--target", &target, "--delete", "--dry-run"]).ends_with(0);
+    assert!(plan.out.contains("later/x") && !plan.out.contains("backups"), "{}", plan.out);
+    silt(&["restore", &named, "--target", &target, "--delete"]).ends_with(0);
+    silt(&["snapshots"]).ends_with(0);
+    person.silt_with(&other, &["snapshots"]).ends_with(0);
+    assert!(person.path("source/tagged/x").exists() && person.path("source/run/socket").exists());
+    assert!(!person.path("source/later").exists());
+    // Nor is an older state of the repository written over the one in use.
+    silt(&["backup", "source"]).ends_with(0);
+    silt(&["restore", &named, "--target", &target, "--overwrite", "always"]).ends_with(3);
+    assert_eq!(silt(&["snapshots", "--json"]).ends_with(0).json()["snapshots"].as_array().expect("a list").len(), 2);
+}
+
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ended_either_way = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+fn mount(words: &[&str], at: &Path) -> Option<Mounted> {
+    fs::create_dir_all(at).expect("made");
+    let done = Command::new("mount").args(words).arg(at).output();
+    done.is_ok_and(|output| output.status.success()).then(|| Mounted(at.to_owned()))
+}
+
+#[test]
+fn other_file_systems_in_the_target_are_kept() {
+    // What was mounted below a source was emptied when the backup was made with -x.
+    let person = saved(|person| person.write("source/f", "f"));
+    person.write("elsewhere/data", "other");
+    let bound = person.path("elsewhere").display().to_string();
+    let mounts = [
+        mount(&["-t", "tmpfs", "none"], &person.path("source/mnt")),
+        mount(&["--bind", &bound], &person.path("source/later/bound")),
+    ];
+    let [Some(_tmpfs), Some(_bound)] = &mounts else { return skipped("mounts in a target", "nothing can be mounted") };
+    person.write("source/mnt/data", "other");
+    person.write("source/later/x", "x");
+    person.silt(&["backup", "-x", "source"]).ends_with(0);
+    fs::remove_file(person.path("source/f")).expect("removed");
+    person
+        .silt(&["restore", &latest(&person, "source").replace("latest", "latest~1"), "--target", "source", "--delete"])
+        .ends_with(0);
+    assert_eq!(text(&person, "source/mnt/data") + &text(&person, "elsewhere/data"), "otherother");
+    assert!(!person.path("source/later/x").exists() && person.path("source/f").exists());
+}
+
+/// A snapshot of `/s` with the directories `whole` and `part`, each with a file `f`.
+fn handmade(folder: &Path, change: impl FnOnce(&mut Snapshot, &mut Vec<Entry>)) -> (Repository, Snapshot) {
+    let repo = open(Arc::new(memory(SWAPS)), &folder.join("cache")).expect("it opens");
+    fs::create_dir_all(folder.join("empty")).expect("made");
+    let report = repo.backup(options(&folder.join("empty")), &Watch::silent()).expect("a backup");
+    let mut snapshot = report.snapshot.expect("it was made");
+    let how = WriterOptions {
+        lanes: 1,
+        compression: siltstone::seal::Compression::Auto,
+        host: "h".to_owned(),
+        memory_bytes: 32 << 20,
+    };
+    let writer = repo.writer(&how, &Watch::silent()).expect("it begins");
+    let mut store = |bytes: Vec<u8>| writer.store_tree(0, &bytes);
+    let mut file = Entry::new(&b"f"[..], EntryKind::File);
+    (file.size, file.content, file.meta.mode) = (4, Content::Inline(b"kept".to_vec()), 0o644);
+    let page = store_page(&[file], &mut store).expect("stored");
+    let directory = |name: &[u8], page| {
+        let mut entry = Entry::new(name, EntryKind::Directory);
+        (entry.content, entry.meta.mode) = (Content::Tree(page), 0o755);
+        entry
+    };
+    let mut entries = vec![directory(b"part", page), directory(b"whole", page)];
+    change(&mut snapshot, &mut entries);
+    let below = store_page(&entries, &mut store).expect("stored");
+    snapshot.root = store_page(&[directory(b"s", below)], &mut store).expect("stored");
+    snapshot.sources = vec![SnapshotSource::Tree { path: PathText(b"/s".to_vec()) }];
+    snapshot.id.0[0] ^= 1;
+    writer.commit(&snapshot).expect("it commits");
+    (repo, snapshot)
+}
+
+fn deletes(repo: &Repository, snapshot: &Snapshot, target: &Path) -> RestoreReport {
+    for name in ["part", "whole"] {
+        fs::create_dir_all(target.join(name)).expect("made");
+        fs::write(target.join(name).join("later"), b"later").expect("written");
+    }
+    let how = RestoreOptions { path: Some(b"/s".to_vec()), delete: true, ..RestoreOptions::new(target.to_owned()) };
+    repo.plan_restore(snapshot, how, &Watch::silent()).expect("planned").run(&Watch::silent()).expect("restored")
+}
+
+#[test]
+fn nothing_is_deleted_where_the_backup_did_not_see_everything() {
+    // A directory that was filtered, unreadable or left out was emptied.
+    let folder = tempfile::tempdir().expect("a folder");
+    let (repo, snapshot) = handmade(folder.path(), |_, entries| entries[0].is_partial = true);
+    let target = folder.path().join("marked");
+    let report = deletes(&repo, &snapshot, &target);
+    assert_eq!((report.partial_directories, report.files_deleted), (1, 1));
+    assert!(target.join("part/later").exists() && !target.join("whole/later").exists());
+
+    // Snapshots without marks name what could not be read.
+    let folder = tempfile::tempdir().expect("a folder");
+    let trouble = |path: &str| Trouble { path: PathText(path.into()), what: "cannot be read".to_owned() };
+    let (repo, snapshot) = handmade(folder.path(), |snapshot, _| {
+        snapshot.troubles = vec![trouble("/s/part"), trouble("/s/whole/secret")];
+        snapshot.troubles_count = 2;
+    });
+    let target = folder.path().join("named");
+    fs::create_dir_all(target.join("whole/secret/below")).expect("made");
+    deletes(&repo, &snapshot, &target);
+    assert!(target.join("part/later").exists() && target.join("whole/secret/below").exists());
+    assert!(!target.join("whole/later").exists());
+
+    // Or have more warnings than they name.
+    let folder = tempfile::tempdir().expect("a folder");
+    let (repo, snapshot) = handmade(folder.path(), |snapshot, _| snapshot.troubles_count = 1);
+    let target = folder.path().join("cut");
+    deletes(&repo, &snapshot, &target);
+    assert!(target.join("whole/later").exists());
+}
+
+#[test]
+fn a_page_that_cannot_be_read_deletes_nothing_and_costs_itself_only() {
+    // One damaged page, and nothing at all was restored; what it names must not be taken for too much either.
+    let folder = tempfile::tempdir().expect("a folder");
+    let (repo, snapshot) = handmade(folder.path(), |_, entries| {
+        entries[0].content = Content::Tree(siltstone::id::ChunkId([9; 24]));
+    });
+    let target = folder.path().join("target");
+    let report = deletes(&repo, &snapshot, &target);
+    assert_eq!((report.damaged, report.troubles_count, report.files), (1, 1, 1));
+    assert!(target.join("part/later").exists() && !target.join("whole/later").exists());
+    assert_eq!(fs::read(target.join("whole/f")).expect("restored"), b"kept");
+}
+
+#[test]
+fn only_what_the_plan_named_is_deleted() {
+    // What came into being between plan and deed would go unseen by anybody.
+    let folder = tempfile::tempdir().expect("a folder");
+    let (repo, snapshot) = handmade(folder.path(), |_, _| {});
+    let target = folder.path().join("target");
+    fs::create_dir_all(target.join("whole/later")).expect("made");
+    fs::write(target.join("whole/later/x"), b"x").expect("written");
+    let how = RestoreOptions { path: Some(b"/s".to_vec()), delete: true, ..RestoreOptions::new(target.clone()) };
+    let plan = repo.plan_restore(&snapshot, how, &Watch::silent()).expect("planned");
+    assert_eq!(plan.summary.deletions.first, [&b"/s/whole/later"[..], b"/s/whole/later/x"]);
+    fs::write(target.join("whole/later/new"), b"n").expect("written");
+    let report = plan.run(&Watch::silent()).expect("restored");
+    assert_eq!(report.files_deleted, 1);
+    assert!(target.join("whole/later/new").exists() && !target.join("whole/later/x").exists());
+}
