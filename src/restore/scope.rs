@@ -43,7 +43,7 @@ impl Scope {
             _ => None,
         };
         let sources: HashSet<Vec<u8>> = snapshot.sources.iter().filter_map(tree).collect();
-        let caches = [Some(repo.cache()), repo.cache().parent()].into_iter().flatten();
+        let caches = repo.cache().into_iter().flat_map(|cache| [Some(cache), cache.parent()]).flatten();
         let identity = |stat: Stat| (stat.device, stat.inode);
         Scope {
             everything: sources.contains(&b""[..]),
