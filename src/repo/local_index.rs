@@ -172,7 +172,11 @@ impl LocalIndex {
         let mut check = IndexCheck::default();
         let mut damaged = HashSet::new();
         for _ in 0..LISTINGS_MAX {
-            let listing = list()?;
+            let mut listing = list()?;
+            if !self.covers_only(&listing) {
+                // Another process that shares the cache may have added it after the listing was made.
+                listing = list()?;
+            }
             let has_listed_packs = listing.packs.is_some();
             let mut segments = self.segments();
             let sizes: HashMap<IndexId, u64> = listing.ids().filter(|(index, _)| !damaged.contains(index)).collect();
@@ -229,6 +233,12 @@ impl LocalIndex {
             }
         }
         Ok(segments.view())
+    }
+
+    /// Whether everything that is known here is listed.
+    fn covers_only(&self, listing: &Listing) -> bool {
+        let live: HashSet<IndexId> = listing.ids().map(|(index, _)| index).collect();
+        self.segments().covered().is_subset(&live)
     }
 
     /// Whether everything that the view rests on is listed: index objects, and packs with their sizes.
