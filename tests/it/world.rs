@@ -21,9 +21,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use step::Step;
 
 /// Sequences in every test run.
-const SEQUENCES: u64 = 150;
+const SEQUENCES: u64 = 250;
 /// Sequences with the command, each step of which is a process.
-const COMMAND_SEQUENCES: u64 = 12;
+const COMMAND_SEQUENCES: u64 = 15;
 /// Sequences at a time: runs wait more than they work.
 const THREADS: u64 = 4;
 

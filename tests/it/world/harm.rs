@@ -153,15 +153,11 @@ impl World {
         if harmed.as_ref() == Some(&bytes) {
             return Ok(());
         }
-        let is_whole_kind = matches!(
-            (object, harm),
-            (Object::Pack | Object::Snapshot | Object::Pending, _) | (Object::Index, Harm::Deleted)
-        );
+        let has_same_size = harmed.as_ref().is_some_and(|now| now.len() == bytes.len());
         let facts = &mut self.places[place].facts;
-        facts.may_not_open |= !is_whole_kind;
+        facts.may_not_open |= matches!(object, Object::Key | Object::Config);
         facts.has_bad_snapshots |= matches!(object, Object::Snapshot | Object::Pending);
-        facts.has_hidden_damage |=
-            object == Object::Pack && harmed.as_ref().is_some_and(|now| now.len() == bytes.len());
+        facts.has_hidden_damage |= has_same_size && matches!(object, Object::Pack | Object::Index);
         match harmed {
             Some(now) => drop(storage.put(&name, now.into()).expect("it writes")),
             None => storage.remove(&name).expect("it removes"),

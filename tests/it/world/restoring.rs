@@ -97,7 +97,8 @@ impl World {
         let may_fail = !is_sound || restoring.fault != Fault::None || is_damaged || self.has_rival(restoring.cache);
         // What is in the way may be a reason for a warning.
         let may_warn = scene.wanted.keys().any(|path| scene.may_be_blocked(path) || scene.is_of_another_kind(path));
-        if let (false, Some(error)) = (may_fail || may_warn, &error) {
+        let is_nothing_meant = restoring.include.is_some() && !scene.wanted.keys().any(|path| scene.is_taken(path));
+        if let (false, Some(error)) = (may_fail || may_warn || is_nothing_meant, &error) {
             broken.push(format!("it failed without need: {error}"));
         }
         scene.leftovers().into_iter().for_each(|path| tree::remove(&target.join(path)));
