@@ -140,7 +140,7 @@ pub fn look_old(folder: &Path) {
     }
 }
 
-/// A storage with something that happens before each call that changes it: it is told the verb and the name.
+/// A storage with something that happens before each call: it is told the verb and the name.
 pub struct Hooked<F> {
     pub inner: Memory,
     pub before: F,
@@ -170,12 +170,15 @@ impl<F: Fn(&str, &str) + Send + Sync> Storage for Hooked<F> {
         self.inner.rename(from, to)
     }
     fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+        (self.before)("get", name);
         self.inner.get(name, bytes_max)
     }
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
+        (self.before)("get_range", name);
         self.inner.get_range(name, offset, length)
     }
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        (self.before)("list", prefix);
         self.inner.list(prefix)
     }
     fn remove(&self, name: &str) -> Result<()> {
@@ -183,6 +186,7 @@ impl<F: Fn(&str, &str) + Send + Sync> Storage for Hooked<F> {
         self.inner.remove(name)
     }
     fn stat(&self, name: &str) -> Result<Stat> {
+        (self.before)("stat", name);
         self.inner.stat(name)
     }
 }

@@ -13,6 +13,7 @@ mod disk;
 mod far;
 mod fixture;
 mod folder;
+mod found;
 mod golden;
 mod https;
 mod killed;

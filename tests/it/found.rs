@@ -1,0 +1,128 @@
+//! Faults that the world test found, each as a small test that opens with its story.
+
+use crate::fixture::{self, Hooked, RENAMES, SWAPS, backup, look_old, memory, open, plant, restored_differences};
+use siltstone::backup::{BackupOptions, Comparison};
+use siltstone::id::WriterId;
+use siltstone::repo::format::{CONFIG_NAME, INDEX_PREFIX, KEYS_PREFIX, PENDING_PREFIX, SNAPSHOTS_PREFIX};
+use siltstone::repo::pending::Token;
+use siltstone::source::Stream;
+use siltstone::storage::Storage;
+use siltstone::storage::memory::Memory;
+use siltstone::watch::Watch;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Every snapshot is whole for somebody who has no cache of this repository.
+#[track_caller]
+fn assert_whole(storage: &Memory, source: &Path, count: usize) {
+    let cache = tempfile::tempdir().expect("a folder");
+    let repo = open(Arc::new(storage.clone()), cache.path()).expect("it opens");
+    let snapshots = fixture::snapshots(&repo);
+    assert_eq!(snapshots.len(), count);
+    for snapshot in &snapshots {
+        let found = restored_differences(&repo, snapshot, source, source).expect("it comes back");
+        assert!(found.is_empty(), "{found:?}");
+    }
+}
+
+/// An index object was cut short; a host whose cache knew what it had said took that for stored, and its next backup
+/// ended well with a snapshot that no other host could read.
+#[test]
+fn an_index_object_of_another_size_counts_as_lost_whatever_the_cache_knows() {
+    let source = tempfile::tempdir().expect("a folder");
+    plant(source.path(), 1);
+    let (storage, cache) = (memory(SWAPS), tempfile::tempdir().expect("a folder"));
+    backup(Arc::new(storage.clone()), cache.path(), source.path()).expect("the first backup");
+    let index = storage.list(INDEX_PREFIX).expect("memory lists").remove(0);
+    storage.corrupt(&index.name, |bytes| bytes.truncate(bytes.len() / 2));
+    backup(Arc::new(storage.clone()), cache.path(), source.path()).expect("the second backup");
+    assert_whole(&storage, source.path(), 2);
+}
+
+/// Removes everything of a repository but what makes it one, and the cache.
+fn forget_all(storage: &Memory, cache: &Path) {
+    // What the run makes in it meanwhile may stay.
+    let _best_effort = fs::remove_dir_all(cache);
+    let is_kept = |name: &str| name.starts_with(KEYS_PREFIX) || name == CONFIG_NAME;
+    let all = storage.list("").expect("memory lists");
+    all.iter().filter(|object| !is_kept(&object.name)).for_each(|object| storage.remove(&object.name).expect("gone"));
+}
+
+/// A backup ran when its cache was removed, and with it the memory of what the backup relied on; when the repository was
+/// then rolled back, it showed itself anew, found nothing amiss and ended well with a snapshot that lacked content.
+#[test]
+fn a_writer_knows_what_it_relied_on_when_its_cache_is_removed() {
+    let source = tempfile::tempdir().expect("a folder");
+    plant(source.path(), 1);
+    look_old(source.path());
+    let comparison = Comparison { ignore_ctime: true, ..Comparison::default() };
+    let options = || BackupOptions { comparison, ..fixture::options(source.path()) };
+    for (abilities, call) in
+        [SWAPS, RENAMES].into_iter().flat_map(|abilities| (0..30).map(move |call| (abilities, call)))
+    {
+        let (storage, caches) = (memory(abilities), tempfile::tempdir().expect("a folder"));
+        let cache = caches.path().join("cache");
+        let failing = Stream { name: b"fails".to_vec(), command: b"exit 1".to_vec() };
+        let failing = BackupOptions { streams: vec![failing], ..options() };
+        let repo = open(Arc::new(storage.clone()), &cache).expect("it opens");
+        repo.backup(failing, &Watch::silent()).expect_err("a command fails");
+        drop(repo);
+        // What is new makes an index object of its own.
+        fs::write(source.path().join("more"), crate::golden::noise(500, call)).expect("written");
+        let (inner, removed, calls) = (storage.clone(), cache.clone(), AtomicU64::new(0));
+        let at_call = move |_: &str, _: &str| {
+            if calls.fetch_add(1, Ordering::SeqCst) == u64::from(call) {
+                forget_all(&inner, &removed);
+            }
+        };
+        let hooked = Arc::new(Hooked { inner: storage.clone(), before: at_call });
+        let ended = open(hooked, &cache).and_then(|repo| repo.backup(options(), &Watch::silent()));
+        // It may well fail; what it must not do is to end well without its content.
+        let listed = storage.list(SNAPSHOTS_PREFIX).expect("memory lists").len();
+        println!("{abilities:?}, call {call}: {:?}", ended.as_ref().map(|_| ()).map_err(|error| error.to_string()));
+        assert_whole(&storage, source.path(), listed);
+    }
+}
+
+/// One bit of one snapshot's object flipped, in the byte that says who can open it: no snapshot could be listed any more,
+/// and so none restored.
+#[test]
+fn no_damage_to_one_snapshot_hides_the_others() {
+    let source = tempfile::tempdir().expect("a folder");
+    plant(source.path(), 1);
+    let (storage, cache) = (memory(SWAPS), tempfile::tempdir().expect("a folder"));
+    for _ in 0..2 {
+        backup(Arc::new(storage.clone()), cache.path(), source.path()).expect("a backup");
+    }
+    let name = storage.list(SNAPSHOTS_PREFIX).expect("memory lists").remove(0).name;
+    let repo = open(Arc::new(storage.clone()), cache.path()).expect("it opens");
+    for bit in 0..48 * 8 {
+        let flip = || storage.corrupt(&name, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
+        flip();
+        let listed = repo.snapshots(&Watch::silent());
+        assert_eq!(listed.unwrap_or_else(|error| panic!("bit {bit}: {error}")).len(), 1, "bit {bit}");
+        flip();
+    }
+}
+
+/// The same of one pending object: with it no snapshot could be listed, and no backup begin.
+#[test]
+fn no_damage_to_one_pending_object_is_in_the_way_of_others() {
+    let source = tempfile::tempdir().expect("a folder");
+    plant(source.path(), 1);
+    let (storage, cache) = (memory(SWAPS), tempfile::tempdir().expect("a folder"));
+    backup(Arc::new(storage.clone()), cache.path(), source.path()).expect("a backup");
+    let repo = open(Arc::new(storage.clone()), cache.path()).expect("it opens");
+    let (keys, sharing) = (repo.keys(), repo.config().sharing);
+    let _ghost = Token::create(&storage, keys, sharing, WriterId([7; 16]), "host", "now").expect("a pending object");
+    let name = storage.list(PENDING_PREFIX).expect("memory lists").remove(0).name;
+    for bit in 0..48 * 8 {
+        let flip = || storage.corrupt(&name, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
+        flip();
+        let listed = repo.snapshots(&Watch::silent());
+        assert_eq!(listed.unwrap_or_else(|error| panic!("bit {bit}: {error}")).len(), 1, "bit {bit}");
+        flip();
+    }
+}
