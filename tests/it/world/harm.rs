@@ -103,11 +103,12 @@ impl World {
         replace_objects(self.places[place].storage.as_ref(), &copy.objects);
         self.places[place].facts = copy.facts;
         self.places[place].is_changed = true;
-        // A run whose object is in the older copy, too, cannot see that what came after it is gone; nor can one that has
-        // made its commit step.
+        // A run whose object is in the older copy, too, cannot see that what came after it is gone.
         self.taint_runs(place, copy.taken);
-        for parked in self.slots.iter().flatten().filter(|parked| committed.contains(&parked.run)) {
-            self.runs[parked.run].is_tainted = true;
+        // Nor can one that has made its commit step; and another that saw that step may still put it in its place.
+        let kept = &self.places[place].facts.known;
+        for number in committed.into_iter().filter(|number| !kept.contains_key(number)) {
+            self.runs[number].is_tainted = true;
         }
         self.say(format!("repository {place} is as it was at event {}", copy.taken));
     }
