@@ -350,6 +350,7 @@ impl Scene<'_> {
             (None, Some(_)) => Err("it is left out and was restored".to_owned()),
             (Some(_), None) => Err("it is left out and was removed".to_owned()),
             (Some(before), Some(after)) if self.is_kept(before, after) => Ok(()),
+            (Some(before), Some(after)) if !before.is_directory() && self.makes_way(path, after) => Ok(()),
             (Some(before), Some(after)) if path.as_os_str().is_empty() => match before.mode == after.mode {
                 true => Ok(()),
                 false => Err("the target's own mode changed".to_owned()),
@@ -358,6 +359,13 @@ impl Scene<'_> {
                 Err(format!("it is left out and was changed: {:?}", before.differences(after)))
             }
         }
+    }
+
+    /// Whether something was replaced by a directory on the way to what is taken.
+    fn makes_way(&self, path: &Path, after: &Node) -> bool {
+        let is_on_the_way = self.wanted.keys().any(|below| below.starts_with(path) && self.is_taken(below));
+        let replaces = matches!(self.options.overwrite, Overwrite::Always | Overwrite::IfChanged);
+        after.is_directory() && is_on_the_way && replaces
     }
 
     /// What is in the target and not in the snapshot.
