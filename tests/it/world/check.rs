@@ -98,7 +98,7 @@ impl World {
                 Found::Whole => true,
             };
             self.places[place].facts.known.insert(number, whole);
-            if whole && self.random.one_in(12) {
+            if whole && !self.places[place].facts.has_cut_packs && self.random.one_in(12) {
                 self.restore_afresh(repo, number, snapshot)?;
             }
         }

@@ -158,6 +158,7 @@ impl World {
         let facts = &mut self.places[place].facts;
         facts.may_not_open |= matches!(object, Object::Key | Object::Config);
         facts.has_bad_snapshots |= matches!(object, Object::Snapshot | Object::Pending);
+        facts.has_cut_packs |= object == Object::Pack && harmed.is_some();
         facts.has_hidden_damage |= has_same_size && matches!(object, Object::Pack | Object::Index);
         match harmed {
             Some(now) => drop(storage.put(&name, now.into()).expect("it writes")),

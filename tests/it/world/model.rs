@@ -46,6 +46,8 @@ pub struct Facts {
     pub may_not_open: bool,
     /// Objects have their size and other bytes, which shows only when they are read.
     pub has_hidden_damage: bool,
+    /// Packs were cut, what is left of which may be read or not.
+    pub has_cut_packs: bool,
     /// Objects of snapshots were damaged, of which every listing warns.
     pub has_bad_snapshots: bool,
 }

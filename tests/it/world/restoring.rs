@@ -93,7 +93,7 @@ impl World {
         let changed = unchanged(&around, &surroundings(&area));
         broken.extend(changed.into_iter().map(|what| format!("outside of the target: {what}")));
         let facts = &self.places[place].facts;
-        let is_damaged = facts.may_not_open || facts.has_bad_snapshots;
+        let is_damaged = facts.may_not_open || facts.has_bad_snapshots || facts.has_cut_packs;
         let may_fail = !is_sound || restoring.fault != Fault::None || is_damaged || self.has_rival(restoring.cache);
         // What is in the way may be a reason for a warning.
         let may_warn = scene.wanted.keys().any(|path| scene.may_be_blocked(path) || scene.is_of_another_kind(path));
