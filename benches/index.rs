@@ -4,7 +4,7 @@
 use siltstone::cache::{Claims, Segments, View};
 use siltstone::error::Result;
 use siltstone::id::{ChunkId, IndexId, PackId};
-use siltstone::place::{FrameContents, PackContents};
+use siltstone::place::{FrameContents, IndexContents, PackContents};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -117,6 +117,10 @@ fn measure(view: &View, chunks: u64) -> Result<()> {
     Ok(())
 }
 
+fn indexed(index: IndexId, pack: PackContents) -> IndexContents {
+    IndexContents { index, bytes: 1, packs: vec![pack] }
+}
+
 fn main() -> Result<()> {
     let chunks = std::env::var("SILT_BENCH_CHUNKS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000_000u64);
     if let Some(folder) = std::env::var_os("SILT_BENCH_FOLDER") {
@@ -133,9 +137,9 @@ fn run(chunks: u64, folder: PathBuf) -> Result<()> {
     let (mut segments, _) = Segments::open(&folder)?;
     let start = Clock::now();
     // What an earlier run added to a folder that was kept.
-    segments.use_only((0..packs).map(|number| IndexId(*blake3_like(number))).collect(), None)?;
+    segments.use_only((0..packs).map(|number| (IndexId(*blake3_like(number)), 1)).collect(), None)?;
     let fresh = if segments.covered().is_empty() { packs } else { 0 };
-    segments.add_all((0..fresh).map(|number| Ok((IndexId(*blake3_like(number)), vec![pack(number, chunks)]))))?;
+    segments.add_all((0..fresh).map(|number| Ok(indexed(IndexId(*blake3_like(number)), pack(number, chunks)))))?;
     rate("built", fresh.min(1) * chunks, start);
     println!("  peak RSS {} (mapped files included), RssAnon {}", status("VmHWM"), status("RssAnon"));
     drop(segments);
@@ -153,7 +157,7 @@ fn run(chunks: u64, folder: PathBuf) -> Result<()> {
     println!("with 4 small segments beside it:");
     for run in 1..=4 {
         let number = packs * 2 + run;
-        segments.add(&[(IndexId([run as u8; 32]), vec![pack(number, u64::MAX)])])?;
+        segments.add(&[indexed(IndexId([run as u8; 32]), pack(number, u64::MAX))])?;
     }
     let start = Clock::now();
     let view = segments.view();

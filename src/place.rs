@@ -1,6 +1,6 @@
 //! Where chunks rest: what an index object says about packs, as plain data.
 
-use crate::id::{ChunkId, PackId};
+use crate::id::{ChunkId, IndexId, PackId};
 use std::collections::HashMap;
 
 /// Where a chunk rests.
@@ -31,6 +31,15 @@ pub struct FramePlace {
     pub offset: u32,
     /// Bytes of the sealed frame in the pack.
     pub stored: u32,
+}
+
+/// One index object: what it is called, how large it is as stored, and the packs that it describes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexContents {
+    pub index: IndexId,
+    /// Bytes of the object.
+    pub bytes: u64,
+    pub packs: Vec<PackContents>,
 }
 
 /// One pack as an index object describes it.

@@ -15,7 +15,8 @@ pub(super) const SUFFIX: &str = ".segment";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) name: String,
-    pub(super) covers: Vec<IndexId>,
+    /// With their sizes in bytes: one that is listed with another size is damaged.
+    pub(super) covers: Vec<(IndexId, u64)>,
     /// Packs that those index objects name and that were missing or of another size when the segment was made, with the
     /// size that they should have.
     pub(super) left_out: Vec<(PackId, u64)>,
@@ -49,8 +50,8 @@ fn encode(rows: &[Row]) -> String {
     let mut text = format!("{FIRST_LINE}\n");
     for row in rows {
         writeln!(text, "segment {}", row.name).expect("writing to memory does not fail");
-        for index in &row.covers {
-            writeln!(text, "index {index}").expect("writing to memory does not fail");
+        for (index, bytes) in &row.covers {
+            writeln!(text, "index {index} {bytes}").expect("writing to memory does not fail");
         }
         for (pack, bytes) in &row.left_out {
             writeln!(text, "without {pack} {bytes}").expect("writing to memory does not fail");
@@ -77,7 +78,10 @@ fn decode(bytes: &[u8]) -> Option<Vec<Row>> {
             ("segment", name) if is_name(name) => {
                 rows.push(Row { name: name.to_owned(), covers: Vec::new(), left_out: Vec::new() });
             }
-            ("index", id) => rows.last_mut()?.covers.push(IndexId::from_hex(id).ok()?),
+            ("index", index) => {
+                let (index, bytes) = index.split_once(' ')?;
+                rows.last_mut()?.covers.push((IndexId::from_hex(index).ok()?, bytes.parse().ok()?));
+            }
             ("without", pack) => {
                 let (pack, bytes) = pack.split_once(' ')?;
                 rows.last_mut()?.left_out.push((PackId::from_hex(pack).ok()?, bytes.parse().ok()?));
@@ -106,7 +110,11 @@ mod tests {
     fn every_damaged_byte_of_a_manifest_is_noticed() {
         let name = |digit: &str| format!("{}{SUFFIX}", digit.repeat(32));
         let rows = vec![
-            Row { name: name("a"), covers: vec![IndexId([1; 32]), IndexId([2; 32])], left_out: Vec::new() },
+            Row {
+                name: name("a"),
+                covers: vec![(IndexId([1; 32]), 7), (IndexId([2; 32]), 1 << 33)],
+                left_out: Vec::new(),
+            },
             Row { name: name("b"), covers: Vec::new(), left_out: vec![(PackId([3; 32]), 1 << 40)] },
         ];
         let good = encode(&rows).into_bytes();

@@ -9,8 +9,9 @@ use super::segment_merge::merge_into;
 use super::segment_write::{Builder, Place, unforeseen};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, IndexId, PackId};
-use crate::place::{FramePlace, Located, PackContents, PackSizes};
-use std::collections::HashSet;
+use crate::place::{FramePlace, IndexContents, Located, PackSizes};
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -103,12 +104,14 @@ pub struct Segments {
     listed: Vec<Listed>,
     /// What lookups ask: some of the listed ones, and some that left the list since.
     used: Vec<Listed>,
-    /// The index objects that may be used; all while nothing was said.
-    live: Option<HashSet<IndexId>>,
+    /// The index objects that may be used, with their sizes in bytes; all while nothing was said.
+    live: Option<HashMap<IndexId, u64>>,
     /// The packs that are there; all while nothing was said.
     packs: Option<PackSizes>,
     covered: HashSet<IndexId>,
     view: View,
+    /// Something that was in use may not be used any more, and nobody was told yet.
+    has_lost: bool,
 }
 
 #[derive(Clone)]
@@ -159,9 +162,14 @@ impl Segments {
         self.view.clone()
     }
 
-    /// The index objects that may be used, when that was said.
-    pub fn live(&self) -> Option<&HashSet<IndexId>> {
-        self.live.as_ref()
+    /// The index objects that may be used, as far as that was said.
+    pub fn live(&self) -> impl Iterator<Item = &IndexId> {
+        self.live.iter().flat_map(HashMap::keys)
+    }
+
+    /// Whether something that was in use had to be given up since this was asked last.
+    pub fn take_lost(&mut self) -> bool {
+        std::mem::take(&mut self.has_lost)
     }
 
     /// Packs that covered index objects name and that are missing or of another size.
@@ -169,10 +177,9 @@ impl Segments {
         self.used.iter().flat_map(|used| &used.row.left_out).map(|(pack, _)| pack)
     }
 
-    /// Uses from now on only what covers index objects in `live` and holds packs in `packs`, and returns which of `live`
-    /// are to be added. Without `packs` the last ones count, or all where none were ever said. What may not be used leaves
-    /// the folder, too; returns whether something did.
-    pub fn use_only(&mut self, live: HashSet<IndexId>, packs: Option<PackSizes>) -> Result<bool> {
+    /// Uses from now on only what covers index objects in `live`, of the sizes there, and holds packs in `packs`. Without
+    /// `packs` the last ones count, or all where none were ever said. What may not be used leaves the folder, too.
+    pub fn use_only(&mut self, live: HashMap<IndexId, u64>, packs: Option<PackSizes>) -> Result<()> {
         self.live = Some(live);
         if packs.is_some() {
             self.packs = packs;
@@ -182,17 +189,18 @@ impl Segments {
         let (live, packs) = (self.live.as_ref(), self.packs.as_ref());
         let used_before = self.used.len();
         self.used.retain(|used| is_usable(used, live, packs));
-        let has_lost = self.used.len() < used_before;
-        match stale.is_empty() {
-            true => self.choose_used(),
-            false => drop(self.commit(None, |rows| rows.retain(|row| !stale.contains(&row.name)))?),
+        self.has_lost |= self.used.len() < used_before;
+        if stale.is_empty() {
+            self.choose_used();
+        } else {
+            self.commit(None, |rows| rows.retain(|row| !stale.contains(&row.name)))?;
         }
-        Ok(has_lost)
+        Ok(())
     }
 
     /// The live index objects that nothing in use covers, in no particular order.
     pub fn to_be_added(&self) -> Vec<IndexId> {
-        self.live.iter().flatten().filter(|index| !self.covered.contains(*index)).copied().collect()
+        self.live().filter(|index| !self.covered.contains(*index)).copied().collect()
     }
 
     /// Counts an index object as not live, as it vanished or is damaged.
@@ -203,10 +211,9 @@ impl Segments {
     }
 
     /// Whether everything in use rests on index objects and packs that are in these.
-    pub fn rests_on(&self, live: &HashSet<IndexId>, packs: &PackSizes) -> bool {
+    pub fn rests_on(&self, live: &HashMap<IndexId, u64>, packs: &PackSizes) -> bool {
         self.used.iter().all(|used| {
-            used.row.covers.iter().all(|index| live.contains(index))
-                && used.segment.pack_sizes().all(|(pack, bytes)| packs.has(&pack, bytes))
+            are_live(&used.row, live) && used.segment.pack_sizes().all(|(pack, bytes)| packs.has(&pack, bytes))
         })
     }
 
@@ -215,28 +222,27 @@ impl Segments {
     }
 
     /// Adds the chunks of these index objects, whose packs are there.
-    pub fn add(&mut self, indexes: &[(IndexId, Vec<PackContents>)]) -> Result<()> {
+    pub fn add(&mut self, indexes: &[IndexContents]) -> Result<()> {
         if let Some(sizes) = &mut self.packs {
-            indexes.iter().flat_map(|(_, packs)| packs).for_each(|pack| sizes.insert(pack.pack, pack.stored_bytes));
+            let packs = indexes.iter().flat_map(|index| &index.packs);
+            packs.for_each(|pack| sizes.insert(pack.pack, pack.stored_bytes));
         }
-        self.add_each(indexes.iter().map(|(index, packs)| Ok((*index, packs))))
+        self.add_each(indexes.iter().map(Ok))
     }
 
     /// Adds the chunks of any number of index objects in bounded memory, but for those in packs that are missing. The
     /// first error ends it, and nothing is added.
-    pub fn add_all(&mut self, indexes: impl IntoIterator<Item = Result<(IndexId, Vec<PackContents>)>>) -> Result<()> {
+    pub fn add_all(&mut self, indexes: impl IntoIterator<Item = Result<IndexContents>>) -> Result<()> {
         self.add_each(indexes)
     }
 
-    fn add_each<P: AsRef<[PackContents]>>(
-        &mut self,
-        indexes: impl IntoIterator<Item = Result<(IndexId, P)>>,
-    ) -> Result<()> {
+    fn add_each<I: Borrow<IndexContents>>(&mut self, indexes: impl IntoIterator<Item = Result<I>>) -> Result<()> {
         let mut row = Row { name: new_name(), covers: Vec::new(), left_out: Vec::new() };
         let mut builder = Builder::at(self.place_of(&row.name));
         for index in indexes {
-            let (index, packs) = index?;
-            for pack in packs.as_ref() {
+            let index = index?;
+            let IndexContents { index, bytes, packs } = index.borrow();
+            for pack in packs {
                 let is_there = self.packs.as_ref().is_none_or(|sizes| sizes.has(&pack.pack, pack.stored_bytes));
                 if is_there {
                     builder.push(pack)?;
@@ -244,7 +250,7 @@ impl Segments {
                     row.left_out.push((pack.pack, pack.stored_bytes));
                 }
             }
-            row.covers.push(index);
+            row.covers.push((*index, *bytes));
         }
         if row.covers.is_empty() {
             return Ok(());
@@ -259,6 +265,8 @@ impl Segments {
 
     /// Drops everything: for when a lookup found damage.
     pub fn clear(&mut self) -> Result<()> {
+        // What of it is still in the repository is not known any more.
+        self.has_lost |= !self.used.is_empty();
         self.used.clear();
         self.commit(None, |rows| rows.clear())?;
         Ok(())
@@ -333,11 +341,14 @@ impl Segments {
     /// listed covers the same: others may have merged it with what may not be used here.
     fn choose_used(&mut self) {
         let usable: Vec<Listed> = self.listed.iter().filter(|listed| self.may_use(listed)).cloned().collect();
-        let covered: HashSet<IndexId> = usable.iter().flat_map(|listed| &listed.row.covers).copied().collect();
+        let covered = |listed: &[Listed]| -> HashSet<IndexId> {
+            listed.iter().flat_map(|listed| &listed.row.covers).map(|(index, _)| *index).collect()
+        };
+        let again = covered(&usable);
         let kept = std::mem::take(&mut self.used);
-        let kept = kept.into_iter().filter(|used| !used.row.covers.iter().all(|index| covered.contains(index)));
+        let kept = kept.into_iter().filter(|used| !used.row.covers.iter().all(|(index, _)| again.contains(index)));
         self.used = kept.chain(usable).collect();
-        self.covered = self.used.iter().flat_map(|used| &used.row.covers).copied().collect();
+        self.covered = covered(&self.used);
         self.view = View(self.used.iter().rev().map(|used| used.segment.clone()).collect());
     }
 
@@ -380,11 +391,15 @@ impl Segments {
     }
 }
 
+/// Whether all index objects of a row are there with their sizes.
+fn are_live(row: &Row, live: &HashMap<IndexId, u64>) -> bool {
+    row.covers.iter().all(|(index, bytes)| live.get(index) == Some(bytes))
+}
+
 /// Whether a segment covers nothing but live index objects, holds nothing but packs that are there, and left out nothing
 /// that is there again. Without a listing of packs, their absence is found out when they are read.
-fn is_usable(listed: &Listed, live: Option<&HashSet<IndexId>>, packs: Option<&PackSizes>) -> bool {
-    let is_live = live.is_none_or(|live| listed.row.covers.iter().all(|index| live.contains(index)));
-    is_live
+fn is_usable(listed: &Listed, live: Option<&HashMap<IndexId, u64>>, packs: Option<&PackSizes>) -> bool {
+    live.is_none_or(|live| are_live(&listed.row, live))
         && packs.is_none_or(|sizes| {
             listed.segment.pack_sizes().all(|(pack, bytes)| sizes.has(&pack, bytes))
                 && listed.row.left_out.iter().all(|(pack, bytes)| !sizes.has(pack, *bytes))

@@ -6,7 +6,7 @@
 use crate::cache::{Segments, View};
 use crate::error::{Error, Kind, Result};
 use crate::id::{IndexId, PackId};
-use crate::place::{PackContents, PackSizes};
+use crate::place::{IndexContents, PackContents, PackSizes};
 use crate::repo::fetch::fetch_all;
 use crate::repo::format::{INDEX_PREFIX, PACKS_PREFIX, index_name};
 use crate::repo::index::{INDEX_BYTES_MAX, decode_index};
@@ -60,10 +60,10 @@ impl Listing {
         Ok(Listing { index, packs: Some(packs) })
     }
 
-    fn ids(&self) -> impl Iterator<Item = (IndexId, u64)> {
-        self.index.iter().filter_map(|listed| {
-            IndexId::from_hex(&listed.name[INDEX_PREFIX.len()..]).ok().map(|index| (index, listed.size))
-        })
+    /// The index objects with their sizes in bytes.
+    fn indexes(&self) -> HashMap<IndexId, u64> {
+        let size = |listed: &Listed| Some((IndexId::from_hex(&listed.name[INDEX_PREFIX.len()..]).ok()?, listed.size));
+        self.index.iter().filter_map(size).collect()
     }
 }
 
@@ -134,7 +134,7 @@ impl LocalIndex {
 
     /// The index objects that the view rests on.
     pub fn live(&self) -> HashSet<IndexId> {
-        self.segments().live().cloned().unwrap_or_default()
+        self.segments().live().copied().collect()
     }
 
     pub fn packs_known(&self) -> usize {
@@ -142,12 +142,13 @@ impl LocalIndex {
     }
 
     /// Adds what this process itself has just made findable.
-    pub fn learn(&self, indexes: &[(IndexId, Vec<PackContents>)], watch: &Watch) -> Result<View> {
+    pub fn learn(&self, indexes: &[IndexContents], watch: &Watch) -> Result<View> {
         let mut segments = self.segments();
         if let Err(error) = segments.add(indexes) {
             leave_folder(&mut segments, &error, watch)?;
             segments.add(indexes)?;
         }
+        self.note_losses(&mut segments);
         self.publish(&segments);
         Ok(segments.view())
     }
@@ -156,8 +157,18 @@ impl LocalIndex {
     pub fn clear(&self) -> Result<()> {
         let mut segments = self.segments();
         segments.clear()?;
+        self.note_losses(&mut segments);
         self.publish(&segments);
         Ok(())
+    }
+
+    /// Whether something that was in use had to be given up meanwhile; whoever relied on it must know.
+    fn note_losses(&self, segments: &mut Segments) -> bool {
+        let has_lost = segments.take_lost();
+        if has_lost {
+            self.losses.fetch_add(1, Ordering::SeqCst);
+        }
+        has_lost
     }
 
     /// Brings the index into step with what `list` shows, which is called again when an index object vanishes before it is
@@ -179,17 +190,16 @@ impl LocalIndex {
             }
             let has_listed_packs = listing.packs.is_some();
             let mut segments = self.segments();
-            let sizes: HashMap<IndexId, u64> = listing.ids().filter(|(index, _)| !damaged.contains(index)).collect();
-            let live: HashSet<IndexId> = sizes.keys().copied().collect();
-            check.has_lost |= match segments.use_only(live.clone(), listing.packs) {
-                Ok(lost) => lost,
-                Err(error) => {
-                    leave_folder(&mut segments, &error, watch)?;
-                    // The packs were taken over already.
-                    segments.use_only(live, None)?
-                }
-            };
-            let fetched = add_missing(&mut segments, storage, keys, &sizes, watch);
+            let mut live = listing.indexes();
+            live.retain(|index, _| !damaged.contains(index));
+            let chosen = segments.use_only(live.clone(), listing.packs).or_else(|error| {
+                leave_folder(&mut segments, &error, watch)?;
+                // The packs were taken over already.
+                segments.use_only(live.clone(), None)
+            });
+            check.has_lost |= self.note_losses(&mut segments);
+            let fetched = chosen.and_then(|()| add_missing(&mut segments, storage, keys, &live, watch));
+            check.has_lost |= self.note_losses(&mut segments);
             self.publish(&segments);
             let fetched = fetched?;
             check.packs_missing = match has_listed_packs {
@@ -206,9 +216,6 @@ impl LocalIndex {
             }
         }
         check.indexes_damaged = damaged.len() as u64;
-        if check.has_lost {
-            self.losses.fetch_add(1, Ordering::SeqCst);
-        }
         Ok(check)
     }
 
@@ -217,15 +224,15 @@ impl LocalIndex {
     pub fn of_damaged_packs(&self, storage: &dyn Storage, keys: &KeySet) -> Result<View> {
         let (wanted, packs): (Vec<IndexId>, HashSet<PackId>) = {
             let segments = self.segments();
-            (segments.live().into_iter().flatten().copied().collect(), segments.left_out().copied().collect())
+            (segments.live().copied().collect(), segments.left_out().copied().collect())
         };
         let mut segments = Segments::in_memory();
         if !packs.is_empty() {
             let sizes = HashMap::new();
             let mut fetch = IndexFetch::new(storage, keys, wanted, &sizes);
-            let damaged = fetch.by_ref().map(|(index, mut contents)| {
-                contents.retain(|pack| packs.contains(&pack.pack));
-                Ok((index, contents))
+            let damaged = fetch.by_ref().map(|mut contents| {
+                contents.packs.retain(|pack| packs.contains(&pack.pack));
+                Ok(contents)
             });
             segments.add_all(damaged)?;
             if let Some(error) = fetch.failure {
@@ -237,13 +244,13 @@ impl LocalIndex {
 
     /// Whether everything that is known here is listed.
     fn covers_only(&self, listing: &Listing) -> bool {
-        let live: HashSet<IndexId> = listing.ids().map(|(index, _)| index).collect();
-        self.segments().covered().is_subset(&live)
+        let live = listing.indexes();
+        self.segments().covered().iter().all(|index| live.contains_key(index))
     }
 
     /// Whether everything that the view rests on is listed: index objects, and packs with their sizes.
     pub fn is_listed(&self, listing: &Listing) -> bool {
-        let live = listing.ids().map(|(index, _)| index).collect();
+        let live = listing.indexes();
         listing.packs.as_ref().is_some_and(|packs| self.segments().rests_on(&live, packs))
     }
 }
@@ -355,7 +362,7 @@ impl<'a> IndexFetch<'a> {
 }
 
 impl Iterator for IndexFetch<'_> {
-    type Item = (IndexId, Vec<PackContents>);
+    type Item = IndexContents;
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.failure.is_none() {
@@ -366,7 +373,7 @@ impl Iterator for IndexFetch<'_> {
             let damaged = |error: Error| Error::corrupt("read the index object", index, error);
             match bytes {
                 Ok(bytes) => match self.decode(&index, &bytes) {
-                    Ok(packs) => return Some((index, packs)),
+                    Ok(packs) => return Some(IndexContents { index, bytes: bytes.len() as u64, packs }),
                     Err(error) => self.damaged.push((index, damaged(error))),
                 },
                 Err(error) if error.is(Kind::NotFound) => {

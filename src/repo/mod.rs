@@ -37,10 +37,10 @@ use crate::chunk::Chunker;
 use crate::disk::whole::make_private_dir;
 use crate::error::{Error, Kind, Result};
 use crate::id::{IndexId, RepositoryId};
-use crate::place::PackContents;
+use crate::place::IndexContents;
 use crate::repo::format::{CONFIG_NAME, Config, INDEX_PREFIX, OBJECT_BYTES_MAX, SNAPSHOTS_PREFIX};
 use crate::repo::snapshot::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
-use crate::seal::{KeySet, open_object};
+use crate::seal::{KeySet, Power, open_object};
 use crate::storage::Storage;
 use crate::watch::Watch;
 use std::collections::{HashMap, HashSet};
@@ -190,7 +190,7 @@ impl Repository {
     }
 
     /// Adds to the local index what index objects say that this process wrote.
-    fn learn(&self, indexes: &[(IndexId, Vec<PackContents>)], watch: &Watch) -> Result<View> {
+    fn learn(&self, indexes: &[IndexContents], watch: &Watch) -> Result<View> {
         self.0.index.learn(indexes, watch)
     }
 
@@ -276,9 +276,10 @@ impl Repository {
         for (name, body) in bodies {
             match self.open_snapshot(&name, &body) {
                 Ok(snapshot) => snapshots.push(snapshot),
-                // One damaged snapshot must not hide the others; that it is damaged is told.
-                Err(error) if error.is(Kind::Corrupt) => watch.trouble(name.as_bytes(), error.to_string()),
-                Err(error) => return Err(error),
+                // A put-only key opens none.
+                Err(error) if self.keys().power() == Power::Put => return Err(error),
+                // One damaged snapshot must not hide the others, whatever its damage looks like; it is reported.
+                Err(error) => watch.trouble(name.as_bytes(), error.to_string()),
             }
         }
         snapshots.sort_by_key(|snapshot| (snapshot.started.time(), snapshot.id));

@@ -4,7 +4,7 @@
 use crate::cache::{Claim, Claims, View};
 use crate::error::{Error, Kind, Result};
 use crate::id::{ChunkId, IndexId};
-use crate::place::PackContents;
+use crate::place::{IndexContents, PackContents};
 use crate::repo::format::{CHUNK_BYTES_MAX, FRAME_RAW_BYTES, PACK_BYTES, index_name, snapshot_name};
 use crate::repo::heart::Heart;
 use crate::repo::index::{INDEX_CHUNKS_MAX, encode_index};
@@ -68,9 +68,6 @@ struct Filling {
     raw: Vec<u8>,
     chunks: Vec<(ChunkId, u32)>,
 }
-
-/// An index object's name and the packs that it names.
-type Index = (IndexId, Vec<PackContents>);
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic of another thread fails the run anyway; its half-done data never reaches a snapshot.
@@ -251,16 +248,16 @@ impl Writer {
         let mut named = Vec::with_capacity(indexes.len());
         for (sealed, index) in indexes {
             self.uploads.count(sealed.len() as u64);
-            self.repo.storage().put(&index_name(&index.0), sealed.into())?;
+            self.repo.storage().put(&index_name(&index.index), sealed.into())?;
             named.push(index);
         }
-        let own: Vec<IndexId> = named.iter().map(|(index, _)| *index).collect();
+        let own: Vec<IndexId> = named.iter().map(|named| named.index).collect();
         let (learned, ()) = rayon::join(|| self.learn(&named), || findable(&own));
         learned
     }
 
     /// Index objects that name all this: the bytes of each, and what it names.
-    fn seal_index(&self, contents: Vec<PackContents>) -> Result<Vec<(Vec<u8>, Index)>> {
+    fn seal_index(&self, contents: Vec<PackContents>) -> Result<Vec<(Vec<u8>, IndexContents)>> {
         let mut sealed = Vec::new();
         let mut group: Vec<PackContents> = Vec::new();
         let mut chunks = 0;
@@ -270,8 +267,9 @@ impl Writer {
             group.push(pack);
             if chunks >= INDEX_CHUNKS_MAX || rest.peek().is_none() {
                 let bytes = seal_object(self.repo.keys(), Audience::Writers, "index", &encode_index(&group))?;
-                let id = IndexId(*blake3::hash(&bytes).as_bytes());
-                sealed.push((bytes, (id, std::mem::take(&mut group))));
+                let index = IndexId(*blake3::hash(&bytes).as_bytes());
+                let named = IndexContents { index, bytes: bytes.len() as u64, packs: std::mem::take(&mut group) };
+                sealed.push((bytes, named));
                 chunks = 0;
             }
         }
@@ -279,13 +277,13 @@ impl Writer {
     }
 
     /// Takes into the local index what is findable for everybody.
-    fn learn(&self, indexes: &[Index]) -> Result<()> {
+    fn learn(&self, indexes: &[IndexContents]) -> Result<()> {
         if indexes.is_empty() {
             return Ok(());
         }
         let view = self.repo.learn(indexes, &self.watch)?;
         self.claims.refresh(&view);
-        let frames = indexes.iter().flat_map(|(_, packs)| packs).flat_map(|pack| &pack.frames);
+        let frames = indexes.iter().flat_map(|index| &index.packs).flat_map(|pack| &pack.frames);
         self.claims.settled(frames.flat_map(|frame| frame.chunks.iter().map(|(id, _)| id)));
         Ok(())
     }

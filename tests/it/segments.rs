@@ -3,7 +3,7 @@
 use siltstone::cache::{Claim, Claims, Segment, Segments, merge, write_segment};
 use siltstone::error::{Kind, Result};
 use siltstone::id::{ChunkId, IndexId, PackId};
-use siltstone::place::{FrameContents, Located, PackContents};
+use siltstone::place::{FrameContents, IndexContents, Located, PackContents};
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
@@ -15,6 +15,10 @@ fn hash(what: &str, number: u64) -> [u8; 32] {
 
 fn id(number: u64) -> ChunkId {
     ChunkId::from_slice(&hash("chunk", number)[..24]).expect("24 bytes make an id")
+}
+
+fn indexed(number: u64, packs: Vec<PackContents>) -> IndexContents {
+    IndexContents { index: index(number), bytes: 7, packs }
 }
 
 fn index(number: u64) -> IndexId {
@@ -41,8 +45,8 @@ fn the_frames_around_a_chunk_are_those_of_its_pack() -> Result<()> {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut set, _) = Segments::open(folder.path())?;
     let packs: Vec<_> = (0..5).map(|n| pack(n, n * 100..n * 100 + 30)).collect();
-    set.add(&[(index(1), packs[..3].to_vec())])?;
-    set.add(&[(index(2), packs[3..].to_vec())])?;
+    set.add(&[indexed(1, packs[..3].to_vec())])?;
+    set.add(&[indexed(2, packs[3..].to_vec())])?;
     let view = set.view();
     for n in [0, 101, 229, 315, 400] {
         let found = view.frames_within(&id(n), &(240..1040))?;
@@ -217,7 +221,7 @@ fn a_set_is_the_same_after_opening_again() -> Result<()> {
     assert!(notices.is_empty() && set.covered().is_empty());
     let packs: Vec<_> = (0..40).map(|number| pack(number, number * 90..number * 90 + 100)).collect();
     for (number, pack) in packs.iter().enumerate() {
-        set.add(&[(index(number as u64), vec![pack.clone()])])?;
+        set.add(&[indexed(number as u64, vec![pack.clone()])])?;
         assert!(set.view().segments().len() <= 10);
     }
     let (again, notices) = Segments::open(folder.path())?;
@@ -244,12 +248,22 @@ fn a_set_is_the_same_after_opening_again() -> Result<()> {
 }
 
 #[test]
+fn what_covers_an_index_object_of_another_size_is_dropped() -> Result<()> {
+    let mut set = Segments::in_memory();
+    set.add(&[indexed(0, vec![pack(0, 0..10)])])?;
+    set.use_only(HashMap::from([(index(0), 6)]), None)?;
+    assert!(set.take_lost() && set.covered().is_empty());
+    Ok(())
+}
+
+#[test]
 fn what_covers_an_index_object_that_is_gone_is_dropped() -> Result<()> {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut set, _) = Segments::open(folder.path())?;
-    set.add(&[(index(0), vec![pack(0, 0..10)]), (index(1), vec![pack(1, 10..20)])])?;
-    set.add(&[(index(2), vec![pack(2, 20..30)])])?;
-    assert!(set.use_only(HashSet::from([index(1), index(2)]), None)?);
+    set.add(&[indexed(0, vec![pack(0, 0..10)]), indexed(1, vec![pack(1, 10..20)])])?;
+    set.add(&[indexed(2, vec![pack(2, 20..30)])])?;
+    set.use_only(HashMap::from([(index(1), 7), (index(2), 7)]), None)?;
+    assert!(set.take_lost() && !set.take_lost());
     assert_eq!(set.to_be_added(), [index(1)]);
     assert_eq!(set.covered(), &HashSet::from([index(2)]));
     assert!(!set.contains(&id(5))? && set.contains(&id(25))?);
@@ -272,12 +286,12 @@ fn what_is_missing_or_damaged_leaves_the_set_with_a_notice() -> Result<()> {
     for breakage in breakages {
         let folder = tempfile::tempdir().expect("a folder");
         let (mut set, _) = Segments::open(folder.path())?;
-        set.add(&[(index(0), vec![pack(0, 0..10)])])?;
+        set.add(&[indexed(0, vec![pack(0, 0..10)])])?;
         breakage(folder.path());
         let (mut set, notices) = Segments::open(folder.path())?;
         assert_eq!(notices.len(), 1);
         assert!(set.covered().is_empty() && !set.contains(&id(1))?);
-        set.add(&[(index(0), vec![pack(0, 0..10)])])?;
+        set.add(&[indexed(0, vec![pack(0, 0..10)])])?;
         let (set, notices) = Segments::open(folder.path())?;
         assert!(notices.is_empty() && set.contains(&id(1))?);
     }
@@ -289,7 +303,7 @@ fn an_input_that_ends_in_an_error_adds_nothing() -> Result<()> {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut set, _) = Segments::open(folder.path())?;
     let failure = siltstone::error::Error::new(Kind::Temporary, "fetch", "an index");
-    let error = set.add_all([Ok((index(0), vec![pack(0, 0..10)])), Err(failure)]).expect_err("it must fail");
+    let error = set.add_all([Ok(indexed(0, vec![pack(0, 0..10)])), Err(failure)]).expect_err("it must fail");
     assert!(error.is(Kind::Temporary));
     assert!(set.covered().is_empty() && !set.contains(&id(1))?);
     Ok(())
@@ -305,7 +319,7 @@ fn many_who_add_at_once_lose_nothing() -> Result<()> {
         let (mut set, _) = Segments::open(folder.path())?;
         for turn in 0..TURNS {
             let number = worker * TURNS + turn;
-            set.add(&[(index(number), vec![pack(number, number * 50..number * 50 + 50)])])?;
+            set.add(&[indexed(number, vec![pack(number, number * 50..number * 50 + 50)])])?;
             assert!(set.contains(&id(number * 50 + 49))?);
             let (other, notices) = Segments::open(folder.path())?;
             assert!(notices.is_empty(), "{notices:?}");
@@ -331,7 +345,7 @@ fn many_who_add_at_once_lose_nothing() -> Result<()> {
 fn claims_leave_memory_when_segments_know_them() -> Result<()> {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut set, _) = Segments::open(folder.path())?;
-    set.add(&[(index(0), vec![pack(0, 0..10)])])?;
+    set.add(&[indexed(0, vec![pack(0, 0..10)])])?;
     let claims = Claims::new(set.view());
     assert_eq!(claims.claim(&id(5))?, Claim::Stored);
     let mine: Vec<_> = (10..20).map(id).collect();
@@ -340,7 +354,7 @@ fn claims_leave_memory_when_segments_know_them() -> Result<()> {
     }
     assert_eq!(claims.claim_each(&mine)?, [Claim::InFlight; 10]);
     claims.stored(&mine);
-    set.add(&[(index(1), vec![pack(1, 10..20)])])?;
+    set.add(&[indexed(1, vec![pack(1, 10..20)])])?;
     claims.refresh(&set.view());
     claims.settled(&mine);
     assert!(claims.is_empty());
