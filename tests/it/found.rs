@@ -3,7 +3,7 @@
 use crate::fixture::{self, Hooked, RENAMES, SWAPS, backup, look_old, memory, open, plant, restored_differences};
 use siltstone::backup::{BackupOptions, Comparison};
 use siltstone::id::WriterId;
-use siltstone::repo::format::{CONFIG_NAME, INDEX_PREFIX, KEYS_PREFIX, PENDING_PREFIX, SNAPSHOTS_PREFIX};
+use siltstone::repo::format::{CONFIG_NAME, INDEX_PREFIX, KEYS_PREFIX, PACKS_PREFIX, PENDING_PREFIX, SNAPSHOTS_PREFIX};
 use siltstone::repo::pending::Token;
 use siltstone::source::Stream;
 use siltstone::storage::Storage;
@@ -12,7 +12,7 @@ use siltstone::watch::Watch;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Every snapshot is whole for somebody who has no cache of this repository.
 #[track_caller]
@@ -124,5 +124,33 @@ fn no_damage_to_one_pending_object_is_in_the_way_of_others() {
         let listed = repo.snapshots(&Watch::silent());
         assert_eq!(listed.unwrap_or_else(|error| panic!("bit {bit}: {error}")).len(), 1, "bit {bit}");
         flip();
+    }
+}
+
+/// Two backups at once stored the same content, each in a pack of its own; when one of the packs was damaged, restores
+/// failed although the other was whole.
+#[test]
+fn of_two_copies_of_a_chunk_the_whole_one_is_read() {
+    let source = tempfile::tempdir().expect("a folder");
+    plant(source.path(), 1);
+    let (storage, caches) = (memory(SWAPS), tempfile::tempdir().expect("a folder"));
+    let (inner, cache, path) = (storage.clone(), caches.path().join("other"), source.path().to_owned());
+    let is_done = AtomicBool::new(false);
+    let beside = move |verb: &str, name: &str| {
+        if verb == "put" && name.starts_with(PACKS_PREFIX) && !is_done.swap(true, Ordering::SeqCst) {
+            backup(Arc::new(inner.clone()), &cache, &path).expect("the backup beside it");
+        }
+    };
+    let hooked = Hooked { inner: storage.clone(), before: beside };
+    backup(Arc::new(hooked), &caches.path().join("cache"), source.path()).expect("a backup");
+    assert_whole(&storage, source.path(), 2);
+    let packs = storage.list(PACKS_PREFIX).expect("memory lists");
+    assert_eq!(packs.len(), 4, "content and trees of each");
+    for pack in packs {
+        for changed in [0..pack.size as usize, pack.size as usize / 2..pack.size as usize / 2 + 1] {
+            let copy = storage.fork();
+            copy.corrupt(&pack.name, |bytes| bytes[changed].iter_mut().for_each(|byte| *byte ^= 1));
+            assert_whole(&copy, source.path(), 2);
+        }
     }
 }

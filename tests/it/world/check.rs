@@ -97,7 +97,11 @@ impl World {
                 Found::Told(_) => false,
                 Found::Whole => true,
             };
-            self.places[place].facts.known.insert(number, whole);
+            let facts = &mut self.places[place].facts;
+            // Of two copies of a chunk one may be damaged, and which of them is read is chance. What is stored since cut
+            // packs were there does not rest on them.
+            let by_chance = facts.has_hidden_damage || facts.has_cut_packs && (harmed.is_some() || !is_sound);
+            facts.known.insert(number, whole && !by_chance);
             if whole && !self.places[place].facts.has_cut_packs && self.random.one_in(12) {
                 self.restore_afresh(repo, number, snapshot)?;
             }

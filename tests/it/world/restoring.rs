@@ -350,6 +350,8 @@ impl Scene<'_> {
             (None, Some(_)) => Err("it is left out and was restored".to_owned()),
             (Some(_), None) => Err("it is left out and was removed".to_owned()),
             (Some(before), Some(after)) if self.is_kept(before, after) => Ok(()),
+            // Another name of its inode is restored, and that is dressed.
+            (Some(before), Some(after)) if before.first_name.is_some() && after.bytes == before.bytes => Ok(()),
             (Some(before), Some(after)) if !before.is_directory() && self.makes_way(path, after) => Ok(()),
             (Some(before), Some(after)) if path.as_os_str().is_empty() => match before.mode == after.mode {
                 true => Ok(()),
