@@ -103,19 +103,17 @@ impl Process {
             Err(why) => return Err(why),
         }
         match self.end() {
-            Err((mut process, _)) if has_rival => {
-                process.signal(Signal::KILL);
-                process.patience = PATIENCE;
-                process.end().map_err(|(_, why)| why)
+            Err(_) if has_rival => {
+                self.signal(Signal::KILL);
+                self.patience = PATIENCE;
+                self.end()
             }
-            other => other.map_err(|(_, why)| why),
+            other => other,
         }
     }
 
-    pub fn end(mut self) -> Result<Said, (Process, Broken)> {
-        if let Err(why) = self.wait_for(None) {
-            return Err((self, why));
-        }
+    pub fn end(&mut self) -> Result<Said, Broken> {
+        self.wait_for(None)?;
         let status = self.child.wait().expect("it is a child");
         let read = |ending: &str| {
             let bytes = std::fs::read(self.said.with_extension(ending)).expect("it is read");

@@ -19,8 +19,11 @@ use std::fs;
 /// Older states that are kept of each repository.
 const COPIES_MAX: usize = 4;
 
+/// Packs with their chunks.
+type Packs = Vec<(PackId, Vec<ChunkId>)>;
+
 /// Every index object with the packs that it names and their chunks.
-fn indexes(repo: &Repository, storage: &dyn Storage) -> Result<Vec<(IndexId, Vec<(PackId, Vec<ChunkId>)>)>> {
+fn indexes(repo: &Repository, storage: &dyn Storage) -> Result<Vec<(IndexId, Packs)>> {
     let mut found = Vec::new();
     for listed in storage.list(INDEX_PREFIX)? {
         let id = IndexId::from_hex(&listed.name[INDEX_PREFIX.len()..])?;

@@ -180,7 +180,7 @@ impl World {
         let Some(parked) = self.slots[slot].take() else { return Ok(()) };
         let ended = match parked.waits {
             Waits::Thread(_, thread) => thread.join().unwrap_or(Ended::Panicked),
-            Waits::Process(process) => process.end().map_err(|(_, why)| why)?.ended(),
+            Waits::Process(mut process) => process.end()?.ended(),
         };
         self.conclude(parked.run, &parked.actor, ended, true)
     }
