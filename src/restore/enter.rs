@@ -80,10 +80,7 @@ impl Run<'_> {
             let fate = if here.facts.replaces { Fate::Replaced } else { Fate::Created };
             self.fate(fate, || folder.path.clone());
         }
-        if here.target.is_some() {
-            self.folder_opened();
-        }
-        folder.set(here.facts, here.target.clone());
+        folder.set(here.clone(), &self.open_folders);
         Ok(Some(here))
     }
 
@@ -258,10 +255,9 @@ impl Run<'_> {
         if !Folder::is_same(&facts, &fstat(&directory)?) {
             return Err(moved(folder.entry.as_ref().expect("the top of the target is never closed")));
         }
-        let target = Some(Arc::new(Target::new(directory)?));
-        self.folder_opened();
-        folder.set(facts, target.clone());
-        Ok(Here { target, facts })
+        let here = Here { target: Some(Arc::new(Target::new(directory)?)), facts };
+        folder.set(here.clone(), &self.open_folders);
+        Ok(here)
     }
 }
 

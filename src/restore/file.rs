@@ -1,7 +1,7 @@
 //! Restore files: each is created, written and given its metadata in one visit; large ones by several writers.
 
 use crate::disk::create::close_written;
-use crate::disk::{Current, Loss, Subject, Target, apply, apply_metadata, unfinished};
+use crate::disk::{Current, Loss, Subject, Target, apply_metadata, unfinished, write};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
@@ -176,7 +176,7 @@ impl Run<'_> {
             Content::Chunks(_) | Content::List { .. } => self.write_chunks(fd, entry)?,
         }
         if !entry.holes.is_empty() || self.options.sparse || (entry.size > 0 && entry.content == Content::Empty) {
-            apply::set_size(fd, entry.size)?;
+            write::set_size(fd, entry.size)?;
         }
         Ok(())
     }
@@ -227,13 +227,13 @@ impl Run<'_> {
             return Ok(());
         }
         add(&self.counts.bytes_written, bytes.len() as u64);
-        apply::write_all_at(fd, bytes, at)
+        write::write_all_at(fd, bytes, at)
     }
 
     /// Large files: parts of the list of chunks are taken by whoever is free.
     fn write_parallel(&self, fd: &OwnedFd, entry: &Entry) -> Result<()> {
         if entry.holes.is_empty() && !self.options.sparse {
-            apply::preallocate(fd, entry.size)?;
+            write::preallocate(fd, entry.size)?;
         }
         let mut offsets = Offsets::new(entry);
         let mut parts: Vec<Part> = vec![Vec::new()];

@@ -43,20 +43,12 @@ impl Run<'_> {
         if !self.has_failed() && self.options.delete && here.facts.taken {
             self.delete_others(folder, &here);
         }
-        let (waits, needed) = {
-            let links = locked(&self.links);
-            (links.waits_for(folder), links.needs(folder))
-        };
         // Links that are still to come would change its time.
-        if !waits {
+        if !locked(&self.links).waits_for(folder) {
             self.apply_folder(folder, &here);
         }
-        if needed {
-            self.close_if_many(folder);
-        } else if here.target.is_some() && folder.above.is_some() {
-            // Its descriptor goes with it.
-            self.folder_closed();
-        }
+        // Links may still need it; else its descriptor goes with it.
+        self.close_if_many(folder);
         Some(here)
     }
 

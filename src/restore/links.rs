@@ -40,8 +40,6 @@ pub(super) struct Links {
     others: Vec<(Arc<Folder>, Entry)>,
     /// Addresses of the folders among `others`, which hold them in place.
     waiting: HashSet<usize>,
-    /// Addresses of the folders of anchors.
-    anchored: HashSet<usize>,
     /// Names whose flags come after all links: an immutable inode gets no more of them.
     locks: Vec<(Arc<Folder>, Entry)>,
 }
@@ -54,11 +52,6 @@ impl Links {
     /// Whether this directory gets another link later, which would change its time: then its metadata wait.
     pub fn waits_for(&self, folder: &Folder) -> bool {
         self.waiting.contains(&address(folder))
-    }
-
-    /// Whether this directory is needed again after it is finished.
-    pub fn needs(&self, folder: &Folder) -> bool {
-        self.waits_for(folder) || self.anchored.contains(&address(folder))
     }
 }
 
@@ -87,7 +80,6 @@ impl Run<'_> {
         if how != Linkable::No {
             let anchor = Anchor { folder: folder.clone(), name: entry.name.clone(), how };
             let mut links = locked(&self.links);
-            links.anchored.insert(address(folder));
             links.anchors.insert(entry.link_group, Some(anchor));
             if entry.meta.flags != 0 && entry.kind.has_content() {
                 links.locks.push((folder.clone(), entry.clone()));

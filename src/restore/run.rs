@@ -9,12 +9,13 @@ use crate::repo::snapshot::TROUBLES_MAX;
 use crate::repo::{Chunk, PathText, Reader, Repository, Trouble};
 use crate::restore::RestoreOptions;
 use crate::restore::delete::Doomed;
+use crate::restore::folder::OpenFolders;
 use crate::restore::links::Links;
 use crate::restore::plan::{Named, Reads};
 use crate::restore::scope::Scope;
 use crate::watch::Watch;
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
@@ -94,6 +95,8 @@ pub(super) struct Counts {
     pub files_wanted: AtomicU64,
     pub others_wanted: AtomicU64,
     pub bytes_wanted: AtomicU64,
+    /// Entries that a filter names, whatever becomes of them.
+    pub matched: AtomicU64,
     fates: [AtomicU64; FATES],
     pub bytes_written: AtomicU64,
     pub bytes_verified: AtomicU64,
@@ -138,8 +141,8 @@ pub(super) struct Run<'a> {
     troubles: Mutex<Vec<Trouble>>,
     failure: Mutex<Option<Error>>,
     pub links: Mutex<Links>,
-    pub folders_open: AtomicUsize,
-    pub folders_open_max: usize,
+    pub open_folders: OpenFolders,
+    pub open_folders_max: usize,
     /// The target stands where what is restored was saved.
     pub in_place: OnceLock<bool>,
 }
@@ -166,8 +169,8 @@ impl<'a> Run<'a> {
             troubles: Mutex::default(),
             failure: Mutex::default(),
             links: Mutex::default(),
-            folders_open: AtomicUsize::new(0),
-            folders_open_max: open_max.clamp(FOLDERS_OPEN_MIN, FOLDERS_OPEN_MAX),
+            open_folders: OpenFolders::default(),
+            open_folders_max: open_max.clamp(FOLDERS_OPEN_MIN, FOLDERS_OPEN_MAX),
             in_place: OnceLock::new(),
         })
     }

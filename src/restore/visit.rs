@@ -232,6 +232,7 @@ impl<'a> Run<'a> {
             if !passes || self.options.exclude.leaves_out(&path, entry.is_directory()) {
                 return;
             }
+            add(&self.counts.matched, u64::from(wanted));
         }
         if entry.is_directory() {
             return self.spawn_directory(tasks, folder, entry, wanted);
@@ -261,10 +262,10 @@ impl<'a> Run<'a> {
         let folder = folder.clone();
         tasks.spawn(move |tasks| {
             let below = Arc::new(Folder::below(&folder, entry, inside, wanted));
+            // From now on only what is below holds it, and lets it go when it is finished.
+            drop(folder);
             let entry = below.entry.clone().expect("it was just given one");
             self.visit(tasks, below, &entry);
-            // The task above is held by the chain until the directory below is finished.
-            drop(folder);
         });
     }
 

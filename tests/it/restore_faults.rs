@@ -103,8 +103,15 @@ fn plant(person: &Person) {
         // Older than what is saved: `if-newer` replaces it.
         set_time(&person.path("before").join(name), 1_000_000_000);
     }
+    set_time(&person.path("before/was a directory"), 1_000_000_000);
+    let old = rustix::fs::Timespec { tv_sec: 1_000_000_000, tv_nsec: 0 };
+    let old = rustix::fs::Timestamps { last_access: old, last_modification: old };
+    let link = person.path("before/link");
+    rustix::fs::utimensat(rustix::fs::CWD, link, &old, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).expect("set");
     let sparse = fs::File::options().write(true).open(person.path("before/sparse")).expect("opened");
     sparse.write_all_at(b"written into a hole", 5 << 12).expect("written");
+    drop(sparse);
+    set_time(&person.path("before/sparse"), 1_000_000_000);
 }
 
 struct Faults {
@@ -203,7 +210,9 @@ impl Faults {
         let then = look(path);
         for (path, new) in &self.new {
             let begun = after.get(path);
-            let kept = self.old.contains_key(path) && begun == then.get(path) && mode == "never";
+            // What is no directory makes way for one only where everything is replaced.
+            let may_stay = mode == "never" || (mode == "if-newer" && next.code == 3 && new.0 == 0o040_000);
+            let kept = self.old.contains_key(path) && begun == then.get(path) && may_stay;
             let below_kept =
                 path.ancestors().skip(1).any(|above| then.get(above).is_some_and(|(kind, _)| *kind != 0o040_000));
             if then.get(path) != Some(new) && !kept && !(below_kept && next.code == 3) {
