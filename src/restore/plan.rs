@@ -156,8 +156,7 @@ pub(super) fn make(
 /// A typo must not pass for a restore of nothing.
 fn check_included(run: &Run) -> Result<()> {
     let counts = &run.counts;
-    if get(&counts.files_wanted) + get(&counts.others_wanted) + get(&counts.directories) > 0 || get(&counts.damaged) > 0
-    {
+    if get(&counts.matched) + get(&counts.damaged) > 0 {
         return Ok(());
     }
     Err(Error::new(Kind::NotFound, "restore", "what --include says")
