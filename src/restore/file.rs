@@ -160,10 +160,13 @@ impl Run<'_> {
 
     /// For a plan: what has to be read for this file.
     fn count_reads(&self, entry: &Entry) -> Result<()> {
-        let Mode::Plan { detailed: true, reads, .. } = &self.mode else { return Ok(()) };
+        let Mode::Plan(planning) = &self.mode else { return Ok(()) };
+        if !planning.detailed {
+            return Ok(());
+        }
         self.each_chunk(entry, &mut |id| {
             let at = self.stored(self.reader.locate(id))?;
-            locked(reads).add(at.pack, at.frame_offset, at.frame_stored);
+            locked(&planning.reads).add(at.pack, at.frame_offset, at.frame_stored);
             Ok(())
         })
     }

@@ -6,7 +6,7 @@ use crate::disk::{Directory, Subject, Target, apply_metadata};
 use crate::entry::EntryKind;
 use crate::error::{Kind, Result};
 use crate::restore::folder::{Folder, Here, State};
-use crate::restore::run::{Run, locked};
+use crate::restore::run::{Run, add, locked};
 use rustix::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,6 +41,9 @@ impl Run<'_> {
             State::Unmade | State::Refused => return None,
         };
         if !self.has_failed() && self.options.delete && here.facts.taken {
+            if folder.inside && !self.deletes_in(folder, &here) {
+                add(&self.counts.spared_directories, 1);
+            }
             self.delete_others(folder, &here);
         }
         // Links that are still to come would change its time.

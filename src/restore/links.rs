@@ -6,9 +6,11 @@ use crate::disk::{Subject, Target, flags, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::restore::existing::{Decision, Way};
+use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Folder, Here};
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Run, add, locked};
+use std::borrow::Cow;
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -146,9 +148,14 @@ impl Run<'_> {
             }
             return Ok(());
         };
-        let name = unfinished::next_name();
+        // A link is whole as soon as it is there: where nothing has its name it needs no other one first.
+        let name = if way == Way::New { Cow::Borrowed(&entry.name) } else { Cow::Owned(unfinished::next_name()) };
         match self.link(folder, target, &name, source, &anchor, entry) {
             Ok(()) => {}
+            Err(error) if way == Way::New && error.is(Kind::AlreadyExists) => {
+                self.blocked(folder, entry, SAME_NAME);
+                return Ok(());
+            }
             Err(error) if matches!(error.kind(), Kind::Full | Kind::Cancelled) || !entry.kind.has_content() => {
                 return Err(error);
             }
@@ -159,10 +166,13 @@ impl Run<'_> {
                 return self.restore_anchor(folder, &here, entry);
             }
         }
-        if self.put_in_place(folder, &here, target, &name, entry, way)? {
-            add(count, 1);
-            self.progress(1, entry.size);
+        if way == Way::New {
+            self.fate(Fate::Created, || child_path(&folder.path, &entry.name));
+        } else if !self.put_in_place(folder, &here, target, &name, entry, way)? {
+            return Ok(());
         }
+        add(count, 1);
+        self.progress(1, entry.size);
         Ok(())
     }
 

@@ -6,11 +6,10 @@ use crate::id::PackId;
 use crate::repo::{Reader, Repository, Snapshot};
 use crate::restore::RestoreOptions;
 use crate::restore::delete::Doomed;
-use crate::restore::run::{FATES, Fate, Mode, Run, get};
+use crate::restore::run::{FATES, Fate, Mode, Planning, Run, get};
 use crate::restore::scope::Scope;
 use crate::watch::Watch;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Mutex;
 
 /// What a restore will do; shown before anything is written.
 pub struct RestorePlan {
@@ -133,12 +132,7 @@ pub(super) fn make(
         summary.others = snapshot.totals.others;
         summary.bytes = snapshot.totals.bytes;
     } else {
-        let mode = Mode::Plan {
-            detailed: options.detailed,
-            named: Mutex::default(),
-            reads: Mutex::default(),
-            doomed: Mutex::default(),
-        };
+        let mode = Mode::Plan(Box::new(Planning { detailed: options.detailed, ..Planning::default() }));
         let run = Run::new(repo, &options, &scope, mode, watch)?;
         run.go(&root, &base)?;
         if let Some(error) = run.take_failure() {
@@ -175,7 +169,8 @@ fn summarise(run: Run, summary: &mut PlanSummary, doomed: &mut Doomed) {
     summary.damaged = get(&counts.damaged);
     let [created, replaced, left, blocked, deleted] =
         [Fate::Created, Fate::Replaced, Fate::Left, Fate::Blocked, Fate::Deleted].map(|fate| counts.fate(fate));
-    if let Mode::Plan { named, reads, doomed: found, .. } = run.mode {
+    if let Mode::Plan(planning) = run.mode {
+        let Planning { named, reads, doomed: found, .. } = *planning;
         let mut named = named.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         summary.created = named.paths(Fate::Created, created);
         summary.replaced = named.paths(Fate::Replaced, replaced);

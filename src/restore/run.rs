@@ -72,18 +72,20 @@ pub(super) enum Fate {
 
 pub(super) const FATES: usize = 6;
 
+/// What a plan gathers.
+#[derive(Default)]
+pub(super) struct Planning {
+    /// Compares files whose content alone tells, and looks up what has to be read.
+    pub detailed: bool,
+    pub named: Mutex<Named>,
+    pub reads: Mutex<Reads>,
+    pub doomed: Mutex<Doomed>,
+}
+
 /// Whether a walk only decides, or also does.
 pub(super) enum Mode<'a> {
-    Plan {
-        /// Compares files whose content alone tells, and looks up what has to be read.
-        detailed: bool,
-        named: Mutex<Named>,
-        reads: Mutex<Reads>,
-        doomed: Mutex<Doomed>,
-    },
-    Deed {
-        doomed: &'a Doomed,
-    },
+    Plan(Box<Planning>),
+    Deed { doomed: &'a Doomed },
 }
 
 #[derive(Default)]
@@ -101,6 +103,8 @@ pub(super) struct Counts {
     pub bytes_written: AtomicU64,
     pub bytes_verified: AtomicU64,
     pub partial_directories: AtomicU64,
+    /// Directories in which nothing is deleted although that is asked for.
+    pub spared_directories: AtomicU64,
     pub troubles: AtomicU64,
     pub damaged: AtomicU64,
     failed: AtomicBool,
@@ -195,7 +199,7 @@ impl<'a> Run<'a> {
 
     /// Whether files are compared, where only that tells: always but in a plan that needs no more than names.
     pub fn compares(&self) -> bool {
-        !matches!(self.mode, Mode::Plan { detailed: false, .. })
+        !matches!(&self.mode, Mode::Plan(planning) if !planning.detailed)
     }
 
     /// What a progress display is told to expect.
@@ -225,8 +229,8 @@ impl<'a> Run<'a> {
     /// Counts what becomes of an entry, and in a plan notes its path.
     pub fn fate(&self, fate: Fate, path: impl FnOnce() -> Vec<u8>) {
         add(&self.counts.fates[fate as usize], 1);
-        if let Mode::Plan { named, .. } = &self.mode {
-            locked(named).add(fate, path());
+        if let Mode::Plan(planning) = &self.mode {
+            locked(&planning.named).add(fate, path());
         }
     }
 

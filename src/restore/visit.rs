@@ -10,7 +10,7 @@ use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::restore::folder::{Facts, Folder, Here};
 use crate::restore::links::Linkable;
 use crate::restore::plan::{DEPTH_MAX, child_path};
-use crate::restore::run::{Run, add, locked};
+use crate::restore::run::{Run, add, get, locked};
 use crate::restore::scope::is_repository_in_use;
 use rayon::Scope as Tasks;
 use std::os::unix::ffi::OsStrExt;
@@ -18,13 +18,30 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// What a directory of the snapshot holds.
+#[derive(Clone, Copy)]
+struct Contents {
+    tree: Option<ChunkId>,
+    is_partial: bool,
+}
+
+impl Contents {
+    fn of(entry: &Entry) -> Self {
+        let tree = match &entry.content {
+            Content::Tree(tree) => Some(*tree),
+            _ => None,
+        };
+        Contents { tree, is_partial: entry.is_partial }
+    }
+}
+
 impl<'a> Run<'a> {
     /// The whole walk: everything below the root into the target, hard links last.
     pub fn go(&self, root: &Entry, base: &[u8]) -> Result<()> {
         let pool = self.pool()?;
         let top = self.open_target(root, base)?;
         pool.scope(|tasks| match root.is_directory() {
-            true => self.visit(tasks, top, root),
+            true => self.visit(tasks, top, Contents::of(root)),
             false => {
                 // Of its directory no other name is known.
                 top.incomplete.store(true, Ordering::Relaxed);
@@ -33,6 +50,12 @@ impl<'a> Run<'a> {
             }
         });
         pool.install(|| self.make_links());
+        let spared = get(&self.counts.spared_directories);
+        if spared > 0 && self.is_deed() {
+            self.watch.notice(format!(
+                "nothing was deleted in {spared} directories: the backup saw only a part of them, or another file system is there"
+            ));
+        }
         Ok(())
     }
 
@@ -101,15 +124,12 @@ impl<'a> Run<'a> {
     }
 
     /// Restores what is in a directory.
-    pub fn visit<'s>(&'s self, tasks: &Tasks<'s>, folder: Arc<Folder>, entry: &Entry) {
-        if !self.is_over() && self.visits(&folder, entry) {
+    fn visit<'s>(&'s self, tasks: &Tasks<'s>, folder: Arc<Folder>, contents: Contents) {
+        if !self.is_over() && self.visits(&folder, contents) {
             if self.is_deed() {
                 self.watch.progress.set_current(&folder.path);
             }
-            let pages = match &entry.content {
-                Content::Tree(tree) => self.leaf_pages(&folder, tree),
-                _ => Vec::new(),
-            };
+            let pages = contents.tree.map_or_else(Vec::new, |tree| self.leaf_pages(&folder, &tree));
             if let [page] = pages.as_slice() {
                 self.restore_page(tasks, &folder, page);
             } else {
@@ -127,8 +147,8 @@ impl<'a> Run<'a> {
     }
 
     /// Whether there is a directory to fill, now or once something below it is restored.
-    fn visits(&self, folder: &Arc<Folder>, entry: &Entry) -> bool {
-        if entry.is_partial {
+    fn visits(&self, folder: &Arc<Folder>, contents: Contents) -> bool {
+        if contents.is_partial {
             add(&self.counts.partial_directories, 1);
         }
         if folder.depth > DEPTH_MAX {
@@ -261,11 +281,11 @@ impl<'a> Run<'a> {
         folder.left.fetch_add(1, Ordering::Relaxed);
         let folder = folder.clone();
         tasks.spawn(move |tasks| {
+            let contents = Contents::of(&entry);
             let below = Arc::new(Folder::below(&folder, entry, inside, wanted));
             // From now on only what is below holds it, and lets it go when it is finished.
             drop(folder);
-            let entry = below.entry.clone().expect("it was just given one");
-            self.visit(tasks, below, &entry);
+            self.visit(tasks, below, contents);
         });
     }
 
