@@ -170,6 +170,11 @@ impl Folder {
         *locked(&self.place) = Place::Made(here.facts, handle);
     }
 
+    /// Whether another restore left it unfinished.
+    pub fn is_resumed(&self) -> bool {
+        matches!(&*locked(&self.place), Place::Made(facts, _) if facts.resumed)
+    }
+
     pub fn refuse(&self) {
         *locked(&self.place) = Place::Refused;
     }

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Whether other names of an inode may be linked to one that was dealt with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +100,8 @@ impl Run<'_> {
             if !self.is_over()
                 && let Err(error) = self.make_other(&folder, &entry)
             {
+                // It may be half-done, where another restore left its directory unfinished.
+                folder.half_done.fetch_or(folder.is_resumed(), Ordering::Relaxed);
                 self.failed_entry(&child_path(&folder.path, &entry.name), error);
             }
             self.close_if_many(&folder);

@@ -15,6 +15,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 pub struct RestorePlan {
     pub summary: PlanSummary,
     pub(super) repo: Repository,
+    /// What the plan fetched is not fetched again.
+    pub(super) reader: Reader,
     pub(super) options: RestoreOptions,
     pub(super) scope: Scope,
     /// What is restored: a directory, whose contents go into the target, or one entry, which does itself.
@@ -121,7 +123,8 @@ pub(super) fn make(
     watch: &Watch,
 ) -> Result<RestorePlan> {
     watch.stage("planning");
-    let (root, base) = find_root(&repo.reader(), snapshot, options.path.as_deref())?;
+    let reader = repo.reader();
+    let (root, base) = find_root(&reader, snapshot, options.path.as_deref())?;
     let scope = Scope::new(repo, snapshot);
     let mut summary = PlanSummary::default();
     let mut doomed = Doomed::default();
@@ -133,7 +136,7 @@ pub(super) fn make(
         summary.bytes = snapshot.totals.bytes;
     } else {
         let mode = Mode::Plan(Box::new(Planning { detailed: options.detailed, ..Planning::default() }));
-        let run = Run::new(repo, &options, &scope, mode, watch)?;
+        let run = Run::new(repo, reader.clone(), &options, &scope, mode, watch)?;
         run.go(&root, &base)?;
         if let Some(error) = run.take_failure() {
             return Err(error);
@@ -144,7 +147,7 @@ pub(super) fn make(
         summarise(run, &mut summary, &mut doomed);
     }
     let warnings = snapshot.troubles_count;
-    Ok(RestorePlan { summary, repo: repo.clone(), options, scope, root, base, doomed, warnings })
+    Ok(RestorePlan { summary, repo: repo.clone(), reader, options, scope, root, base, doomed, warnings })
 }
 
 /// A typo must not pass for a restore of nothing.

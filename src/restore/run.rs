@@ -154,6 +154,7 @@ pub(super) struct Run<'a> {
 impl<'a> Run<'a> {
     pub fn new(
         repo: &'a Repository,
+        reader: Reader,
         options: &'a RestoreOptions,
         scope: &'a Scope,
         mode: Mode<'a>,
@@ -166,7 +167,7 @@ impl<'a> Run<'a> {
             options,
             scope,
             mode,
-            reader: repo.reader(),
+            reader,
             owners: Owners::load()?,
             watch,
             counts: Counts::default(),

@@ -87,11 +87,11 @@ impl<'a> Run<'a> {
                 // A target of a restore that was killed; any other one that was there keeps its own metadata.
                 let resumed = entry.as_ref().is_some_and(|entry| is_unfinished(&stat, &entry.meta));
                 let applies = |entry: &Entry| self.changes_directory(&stat, entry);
-                let in_place_applies = in_place && inside && entry.as_ref().is_some_and(applies);
+                let changes = in_place && inside && wanted && entry.as_ref().is_some_and(applies);
                 let facts = Facts {
                     taken: !is_empty(&target)?,
                     resumed,
-                    apply: wanted && (resumed || in_place_applies),
+                    apply: entry.as_ref().is_some_and(|entry| self.applies(&stat, entry, changes)),
                     mounted,
                     deletes_on: mounted,
                     ..Facts::default()
@@ -271,8 +271,16 @@ impl<'a> Run<'a> {
             _ => self.restore_linked(folder, here, &entry),
         };
         if let Err(error) = done {
-            self.failed_entry(&child_path(&folder.path, &entry.name), error);
+            self.entry_failed_in(folder, here, &entry, error);
         }
+    }
+
+    /// What could not be restored in a directory that another restore left unfinished may still be half-done.
+    pub fn entry_failed_in(&self, folder: &Folder, here: &Here, entry: &Entry, error: Error) {
+        if here.facts.resumed {
+            folder.half_done.store(true, Ordering::Relaxed);
+        }
+        self.failed_entry(&child_path(&folder.path, &entry.name), error);
     }
 
     /// A directory is made or opened by its own task, so that only those being filled are open.

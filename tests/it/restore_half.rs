@@ -52,6 +52,32 @@ fn a_half_done_file_is_not_kept_as_if_it_were_the_users() {
 }
 
 #[test]
+fn the_mark_stays_while_something_may_be_half_done() {
+    // A restore of a part, or one that met damage, finished a directory with half a file of a killed one still in it.
+    let person = saved(|person| {
+        person.write("source/new/file", crate::golden::noise(200_000, 1));
+        person.write("source/new/other", "other");
+        fs::set_permissions(person.path("source/new"), Permissions::from_mode(0o755)).expect("set");
+    });
+    let before = contents(&person.path("source"));
+    let marked = || fs::metadata(person.path("source/new")).expect("there").mode() & 0o1000 != 0;
+    person.write("source/new/file", &crate::golden::noise(200_000, 1)[..20_000]);
+    mark(&person.path("source/new"));
+    restore(&person, &["--exclude", "file"]).ends_with(0);
+    restore(&person, &["--include", "other"]).ends_with(0);
+    assert!(marked());
+    let good = person.path("good");
+    fixture::copy(&person.path("data"), &good);
+    crate::restore::damage_content(&person);
+    restore(&person, &[]).ends_with(6);
+    assert!(marked());
+    fs::remove_dir_all(person.path("data")).expect("removed");
+    fixture::copy(&good, &person.path("data"));
+    restore(&person, &["--overwrite", "never"]).ends_with(0);
+    assert!(contents(&person.path("source")) == before);
+}
+
+#[test]
 fn a_target_that_a_killed_restore_made_gets_its_metadata() {
     // It kept the mode of a directory under construction.
     let person = saved(|person| {
