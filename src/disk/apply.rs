@@ -1,20 +1,16 @@
-//! Give an entry its content and its metadata, with as few system calls as the kernel allows.
+//! Give an entry its metadata, with as few system calls as the kernel allows.
 
-use super::buffer::WRITE_BYTES_MAX;
 use super::flags::set_flags;
 use super::owner::Owners;
 use super::read_dir::Directory;
 use super::refused::{refused, shown};
 use super::stat::{Stat, fstat};
 use super::xattr::{self, ACL_ACCESS, ACL_DEFAULT};
-use crate::entry::{EntryKind, Hole, Metadata, Time, Xattr};
+use crate::entry::{EntryKind, Metadata, Time, Xattr};
 use crate::error::{Error, Kind, Result};
 use rustix::fd::{AsFd, BorrowedFd};
-use rustix::fs::{AtFlags, FallocateFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
-
-/// Where less is lost by leaving the file system to grow a file as it is written.
-pub const PREALLOCATE_BYTES_MIN: u64 = 1 << 20;
 
 /// Between these every file system keeps a time.
 const TIME_SECONDS_MIN: i64 = i32::MIN as i64 + 1;
@@ -74,62 +70,6 @@ impl From<&Stat> for Current {
             inherited_acl: false,
             modified: Some(stat.modified),
         }
-    }
-}
-
-/// Writes all bytes at an offset.
-#[inline]
-pub fn write_all_at(fd: impl AsFd, mut bytes: &[u8], mut offset: u64) -> Result<()> {
-    let fd = fd.as_fd();
-    while !bytes.is_empty() {
-        match rustix::io::pwrite(fd, &bytes[..bytes.len().min(WRITE_BYTES_MAX)], offset) {
-            Ok(0) => return Err(refused("write", b"", Errno::IO)),
-            Ok(count) => {
-                bytes = &bytes[count..];
-                offset += count as u64;
-            }
-            Err(Errno::INTR) => (),
-            Err(errno) => return Err(refused("write", b"", errno)),
-        }
-    }
-    Ok(())
-}
-
-/// Reserves space for a large file without holes, so that it lies in one piece and a full disk shows before the
-/// content is fetched. Its size is `size` afterwards where the file system can do that, else unchanged.
-pub fn preallocate(fd: impl AsFd, size: u64) -> Result<()> {
-    if size < PREALLOCATE_BYTES_MIN {
-        return Ok(());
-    }
-    match rustix::fs::fallocate(fd, FallocateFlags::empty(), 0, size) {
-        Err(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(refused("reserve space", b"", errno)),
-        _ => Ok(()),
-    }
-}
-
-/// Sets the size: what was not written reads as zeros and takes no space.
-pub fn set_size(fd: impl AsFd, size: u64) -> Result<()> {
-    rustix::io::retry_on_intr(|| rustix::fs::ftruncate(fd.as_fd(), size))
-        .map_err(|errno| refused("set the size of a file", b"", errno))
-}
-
-/// Makes a hole in a file that has bytes there; zeros are written where the file system knows no holes.
-pub fn punch_hole(fd: impl AsFd, hole: Hole) -> Result<()> {
-    let fd = fd.as_fd();
-    let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    match rustix::fs::fallocate(fd, how, hole.offset, hole.length) {
-        Ok(()) => Ok(()),
-        Err(Errno::NOTSUP | Errno::NOSYS | Errno::NODEV) => {
-            let zeros = [0; 64 << 10];
-            let (mut at, end) = (hole.offset, hole.offset.saturating_add(hole.length));
-            while at < end {
-                let length = (end - at).min(zeros.len() as u64);
-                write_all_at(fd, &zeros[..length as usize], at)?;
-                at += length;
-            }
-            Ok(())
-        }
-        Err(errno) => Err(refused("make a hole in a file", b"", errno)),
     }
 }
 

@@ -18,6 +18,7 @@ pub mod stat;
 pub mod umask;
 pub mod unfinished;
 pub mod whole;
+pub mod write;
 pub mod xattr;
 pub mod zeros;
 

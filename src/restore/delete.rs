@@ -135,7 +135,7 @@ impl Run<'_> {
     /// In a plan notes a path; else removes it, if the plan noted it. Whether it is gone.
     fn delete_name(&self, path: &[u8], remove: impl FnOnce() -> Result<()>) -> Result<bool> {
         match &self.mode {
-            Mode::Plan { doomed, .. } => locked(doomed).insert(path),
+            Mode::Plan(planning) => locked(&planning.doomed).insert(path),
             Mode::Deed { doomed } if !doomed.contains(path) => return Ok(false),
             Mode::Deed { .. } => remove()?,
         }

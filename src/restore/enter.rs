@@ -80,10 +80,7 @@ impl Run<'_> {
             let fate = if here.facts.replaces { Fate::Replaced } else { Fate::Created };
             self.fate(fate, || folder.path.clone());
         }
-        if here.target.is_some() {
-            self.folder_opened();
-        }
-        folder.set(here.facts, here.target.clone());
+        folder.set(here.clone(), &self.open_folders);
         Ok(Some(here))
     }
 
@@ -223,18 +220,26 @@ impl Run<'_> {
         let begins = folder.inside && folder.above.as_ref().is_some_and(|above| !above.inside);
         let in_place = self.in_place.get().copied().unwrap_or(false);
         let resumed = may_be_unfinished(&stat, &entry.meta);
+        let changes = folder.inside && folder.wanted && self.changes_directory(&stat, entry);
         let facts = Facts {
             taken: true,
             resumed,
-            apply: folder.inside
-                && folder.wanted
-                && (self.changes_directory(&stat, entry) || is_unfinished(&stat, &entry.meta)),
+            apply: self.applies(&stat, entry, changes),
             mounted,
             // A source that is mounted where it was saved is one file system with itself.
             deletes_on: if begins && in_place { mounted } else { above.facts.deletes_on },
             ..Facts::default()
         };
         Ok(Some(Here { target: Some(Arc::new(target)), facts }))
+    }
+
+    /// Whether a directory that was there gets its metadata, where nothing else than `changes` speaks for it. One that a
+    /// restore did not finish gets them now; with a filter it stays as it is: what is not looked at may be half-done.
+    pub fn applies(&self, stat: &Stat, entry: &Entry, changes: bool) -> bool {
+        match is_unfinished(stat, &entry.meta) {
+            true => !self.options.has_filter(),
+            false => changes,
+        }
     }
 
     /// Whether an existing directory gets the metadata of the snapshot's.
@@ -258,10 +263,9 @@ impl Run<'_> {
         if !Folder::is_same(&facts, &fstat(&directory)?) {
             return Err(moved(folder.entry.as_ref().expect("the top of the target is never closed")));
         }
-        let target = Some(Arc::new(Target::new(directory)?));
-        self.folder_opened();
-        folder.set(facts, target.clone());
-        Ok(Here { target, facts })
+        let here = Here { target: Some(Arc::new(Target::new(directory)?)), facts };
+        folder.set(here.clone(), &self.open_folders);
+        Ok(here)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Restore files: each is created, written and given its metadata in one visit; large ones by several writers.
 
 use crate::disk::create::close_written;
-use crate::disk::{Current, Loss, Subject, Target, apply, apply_metadata, unfinished};
+use crate::disk::{Current, Loss, Subject, Target, apply_metadata, unfinished, write};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
@@ -160,10 +160,13 @@ impl Run<'_> {
 
     /// For a plan: what has to be read for this file.
     fn count_reads(&self, entry: &Entry) -> Result<()> {
-        let Mode::Plan { detailed: true, reads, .. } = &self.mode else { return Ok(()) };
+        let Mode::Plan(planning) = &self.mode else { return Ok(()) };
+        if !planning.detailed {
+            return Ok(());
+        }
         self.each_chunk(entry, &mut |id| {
             let at = self.stored(self.reader.locate(id))?;
-            locked(reads).add(at.pack, at.frame_offset, at.frame_stored);
+            locked(&planning.reads).add(at.pack, at.frame_offset, at.frame_stored);
             Ok(())
         })
     }
@@ -176,7 +179,7 @@ impl Run<'_> {
             Content::Chunks(_) | Content::List { .. } => self.write_chunks(fd, entry)?,
         }
         if !entry.holes.is_empty() || self.options.sparse || (entry.size > 0 && entry.content == Content::Empty) {
-            apply::set_size(fd, entry.size)?;
+            write::set_size(fd, entry.size)?;
         }
         Ok(())
     }
@@ -227,13 +230,13 @@ impl Run<'_> {
             return Ok(());
         }
         add(&self.counts.bytes_written, bytes.len() as u64);
-        apply::write_all_at(fd, bytes, at)
+        write::write_all_at(fd, bytes, at)
     }
 
     /// Large files: parts of the list of chunks are taken by whoever is free.
     fn write_parallel(&self, fd: &OwnedFd, entry: &Entry) -> Result<()> {
         if entry.holes.is_empty() && !self.options.sparse {
-            apply::preallocate(fd, entry.size)?;
+            write::preallocate(fd, entry.size)?;
         }
         let mut offsets = Offsets::new(entry);
         let mut parts: Vec<Part> = vec![Vec::new()];

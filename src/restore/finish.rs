@@ -6,7 +6,7 @@ use crate::disk::{Directory, Subject, Target, apply_metadata};
 use crate::entry::EntryKind;
 use crate::error::{Kind, Result};
 use crate::restore::folder::{Folder, Here, State};
-use crate::restore::run::{Run, locked};
+use crate::restore::run::{Run, add, locked};
 use rustix::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,29 +41,27 @@ impl Run<'_> {
             State::Unmade | State::Refused => return None,
         };
         if !self.has_failed() && self.options.delete && here.facts.taken {
+            if folder.inside && !self.deletes_in(folder, &here) {
+                add(&self.counts.spared_directories, 1);
+            }
             self.delete_others(folder, &here);
         }
-        let (waits, needed) = {
-            let links = locked(&self.links);
-            (links.waits_for(folder), links.needs(folder))
-        };
         // Links that are still to come would change its time.
-        if !waits {
+        if !locked(&self.links).waits_for(folder) {
             self.apply_folder(folder, &here);
         }
-        if needed {
-            self.close_if_many(folder);
-        } else if here.target.is_some() && folder.above.is_some() {
-            // Its descriptor goes with it.
-            self.folder_closed();
-        }
+        // Links may still need it; else its descriptor goes with it.
+        self.close_if_many(folder);
         Some(here)
     }
 
     /// Gives a directory its metadata, or puts back the mode that it had.
     pub fn apply_folder(&self, folder: &Folder, here: &Here) {
         let (Some(target), true) = (&here.target, self.is_deed()) else { return };
-        let done = !self.has_failed() && !folder.half_done.load(Ordering::Relaxed);
+        // What may be half-done in it, known or not, must go on being known by its mode.
+        let half_done = folder.half_done.load(Ordering::Relaxed)
+            || (here.facts.resumed && folder.incomplete.load(Ordering::Relaxed));
+        let done = !self.has_failed() && !half_done;
         let opened_up = locked(&folder.opened_up).take();
         if let (true, true, Some(entry)) = (here.facts.apply, done, &folder.entry) {
             let subject = Subject::Open(target.directory().as_fd());

@@ -46,8 +46,35 @@ enum Place {
 enum Handle {
     /// In a plan: it will be made.
     None,
-    Open(Arc<Target>),
+    Open {
+        target: Arc<Target>,
+        _held: Held,
+    },
     Closed,
+}
+
+/// Counts the directories that are held open.
+#[derive(Default)]
+pub(super) struct OpenFolders(Arc<AtomicUsize>);
+
+/// One of them, until it is dropped.
+struct Held(Arc<AtomicUsize>);
+
+impl OpenFolders {
+    fn hold(&self) -> Held {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Held(self.0.clone())
+    }
+
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A directory that can be worked in.
@@ -115,7 +142,7 @@ impl Folder {
     /// The target itself.
     pub fn top(path: Vec<u8>, entry: Option<Entry>, inside: bool, wanted: bool, here: Here) -> Self {
         let folder = Folder::new(path, None, entry, inside, wanted);
-        folder.set(here.facts, here.target);
+        folder.set(here, &OpenFolders::default());
         folder
     }
 
@@ -130,7 +157,7 @@ impl Folder {
             Place::Unmade => State::Unmade,
             Place::Refused => State::Refused,
             Place::Made(facts, Handle::None) => State::Ready(Here { target: None, facts: *facts }),
-            Place::Made(facts, Handle::Open(target)) => {
+            Place::Made(facts, Handle::Open { target, .. }) => {
                 State::Ready(Here { target: Some(target.clone()), facts: *facts })
             }
             Place::Made(facts, Handle::Closed) => State::Closed(*facts),
@@ -138,8 +165,14 @@ impl Folder {
     }
 
     /// Its facts and descriptor from now on.
-    pub fn set(&self, facts: Facts, target: Option<Arc<Target>>) {
-        *locked(&self.place) = Place::Made(facts, target.map_or(Handle::None, Handle::Open));
+    pub fn set(&self, here: Here, open: &OpenFolders) {
+        let handle = here.target.map_or(Handle::None, |target| Handle::Open { target, _held: open.hold() });
+        *locked(&self.place) = Place::Made(here.facts, handle);
+    }
+
+    /// Whether another restore left it unfinished.
+    pub fn is_resumed(&self) -> bool {
+        matches!(&*locked(&self.place), Place::Made(facts, _) if facts.resumed)
     }
 
     pub fn refuse(&self) {
@@ -152,14 +185,14 @@ impl Folder {
     }
 
     /// Gives its descriptor back; it is opened again when it is needed. The target itself stays open.
-    fn close(&self) -> Result<bool> {
+    fn close(&self) -> Result<()> {
         let mut place = locked(&self.place);
-        let Place::Made(facts, handle) = &mut *place else { return Ok(false) };
-        let Handle::Open(target) = handle else { return Ok(false) };
+        let Place::Made(facts, handle) = &mut *place else { return Ok(()) };
+        let Handle::Open { target, .. } = handle else { return Ok(()) };
         let stat = fstat(target.directory())?;
         facts.identity = Some((stat.device, stat.inode));
         *handle = Handle::Closed;
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -174,26 +207,11 @@ impl Drop for Folder {
 }
 
 impl Run<'_> {
-    /// Notes that a folder holds a descriptor from now on.
-    pub fn folder_opened(&self) {
-        self.folders_open.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Gives the descriptor of a folder back where too many are held.
     pub fn close_if_many(&self, folder: &Folder) {
-        if folder.above.is_some() && self.folders_open.load(Ordering::Relaxed) > self.folders_open_max {
-            self.close(folder);
+        if folder.above.is_some() && self.open_folders.count() > self.open_folders_max {
+            // One that cannot be asked for its identity stays open.
+            let _open_as_well = folder.close();
         }
-    }
-
-    fn close(&self, folder: &Folder) {
-        // One that cannot be asked for its identity stays open.
-        if folder.close().unwrap_or(false) {
-            self.folder_closed();
-        }
-    }
-
-    pub fn folder_closed(&self) {
-        self.folders_open.fetch_sub(1, Ordering::Relaxed);
     }
 }

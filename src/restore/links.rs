@@ -6,12 +6,15 @@ use crate::disk::{Subject, Target, flags, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::restore::existing::{Decision, Way};
+use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Folder, Here};
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Run, add, locked};
+use std::borrow::Cow;
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Whether other names of an inode may be linked to one that was dealt with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +43,6 @@ pub(super) struct Links {
     others: Vec<(Arc<Folder>, Entry)>,
     /// Addresses of the folders among `others`, which hold them in place.
     waiting: HashSet<usize>,
-    /// Addresses of the folders of anchors.
-    anchored: HashSet<usize>,
     /// Names whose flags come after all links: an immutable inode gets no more of them.
     locks: Vec<(Arc<Folder>, Entry)>,
 }
@@ -54,11 +55,6 @@ impl Links {
     /// Whether this directory gets another link later, which would change its time: then its metadata wait.
     pub fn waits_for(&self, folder: &Folder) -> bool {
         self.waiting.contains(&address(folder))
-    }
-
-    /// Whether this directory is needed again after it is finished.
-    pub fn needs(&self, folder: &Folder) -> bool {
-        self.waits_for(folder) || self.anchored.contains(&address(folder))
     }
 }
 
@@ -87,7 +83,6 @@ impl Run<'_> {
         if how != Linkable::No {
             let anchor = Anchor { folder: folder.clone(), name: entry.name.clone(), how };
             let mut links = locked(&self.links);
-            links.anchored.insert(address(folder));
             links.anchors.insert(entry.link_group, Some(anchor));
             if entry.meta.flags != 0 && entry.kind.has_content() {
                 links.locks.push((folder.clone(), entry.clone()));
@@ -105,6 +100,8 @@ impl Run<'_> {
             if !self.is_over()
                 && let Err(error) = self.make_other(&folder, &entry)
             {
+                // It may be half-done, where another restore left its directory unfinished.
+                folder.half_done.fetch_or(folder.is_resumed(), Ordering::Relaxed);
                 self.failed_entry(&child_path(&folder.path, &entry.name), error);
             }
             self.close_if_many(&folder);
@@ -154,9 +151,14 @@ impl Run<'_> {
             }
             return Ok(());
         };
-        let name = unfinished::next_name();
+        // A link is whole as soon as it is there: where nothing has its name it needs no other one first.
+        let name = if way == Way::New { Cow::Borrowed(&entry.name) } else { Cow::Owned(unfinished::next_name()) };
         match self.link(folder, target, &name, source, &anchor, entry) {
             Ok(()) => {}
+            Err(error) if way == Way::New && error.is(Kind::AlreadyExists) => {
+                self.blocked(folder, entry, SAME_NAME);
+                return Ok(());
+            }
             Err(error) if matches!(error.kind(), Kind::Full | Kind::Cancelled) || !entry.kind.has_content() => {
                 return Err(error);
             }
@@ -167,10 +169,13 @@ impl Run<'_> {
                 return self.restore_anchor(folder, &here, entry);
             }
         }
-        if self.put_in_place(folder, &here, target, &name, entry, way)? {
-            add(count, 1);
-            self.progress(1, entry.size);
+        if way == Way::New {
+            self.fate(Fate::Created, || child_path(&folder.path, &entry.name));
+        } else if !self.put_in_place(folder, &here, target, &name, entry, way)? {
+            return Ok(());
         }
+        add(count, 1);
+        self.progress(1, entry.size);
         Ok(())
     }
 

@@ -42,7 +42,14 @@ impl RestorePlan {
         let begun = Instant::now();
         watch.stage("restoring");
         self.announce(watch);
-        let run = Run::new(&self.repo, &self.options, &self.scope, Mode::Deed { doomed: &self.doomed }, watch)?;
+        let run = Run::new(
+            &self.repo,
+            self.reader.clone(),
+            &self.options,
+            &self.scope,
+            Mode::Deed { doomed: &self.doomed },
+            watch,
+        )?;
         run.expect(self.summary.files, self.summary.bytes);
         run.go(&self.root, &self.base)?;
         match run.take_failure() {

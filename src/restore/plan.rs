@@ -6,16 +6,17 @@ use crate::id::PackId;
 use crate::repo::{Reader, Repository, Snapshot};
 use crate::restore::RestoreOptions;
 use crate::restore::delete::Doomed;
-use crate::restore::run::{FATES, Fate, Mode, Run, get};
+use crate::restore::run::{FATES, Fate, Mode, Planning, Run, get};
 use crate::restore::scope::Scope;
 use crate::watch::Watch;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Mutex;
 
 /// What a restore will do; shown before anything is written.
 pub struct RestorePlan {
     pub summary: PlanSummary,
     pub(super) repo: Repository,
+    /// What the plan fetched is not fetched again.
+    pub(super) reader: Reader,
     pub(super) options: RestoreOptions,
     pub(super) scope: Scope,
     /// What is restored: a directory, whose contents go into the target, or one entry, which does itself.
@@ -122,7 +123,8 @@ pub(super) fn make(
     watch: &Watch,
 ) -> Result<RestorePlan> {
     watch.stage("planning");
-    let (root, base) = find_root(&repo.reader(), snapshot, options.path.as_deref())?;
+    let reader = repo.reader();
+    let (root, base) = find_root(&reader, snapshot, options.path.as_deref())?;
     let scope = Scope::new(repo, snapshot);
     let mut summary = PlanSummary::default();
     let mut doomed = Doomed::default();
@@ -133,13 +135,8 @@ pub(super) fn make(
         summary.others = snapshot.totals.others;
         summary.bytes = snapshot.totals.bytes;
     } else {
-        let mode = Mode::Plan {
-            detailed: options.detailed,
-            named: Mutex::default(),
-            reads: Mutex::default(),
-            doomed: Mutex::default(),
-        };
-        let run = Run::new(repo, &options, &scope, mode, watch)?;
+        let mode = Mode::Plan(Box::new(Planning { detailed: options.detailed, ..Planning::default() }));
+        let run = Run::new(repo, reader.clone(), &options, &scope, mode, watch)?;
         run.go(&root, &base)?;
         if let Some(error) = run.take_failure() {
             return Err(error);
@@ -150,14 +147,13 @@ pub(super) fn make(
         summarise(run, &mut summary, &mut doomed);
     }
     let warnings = snapshot.troubles_count;
-    Ok(RestorePlan { summary, repo: repo.clone(), options, scope, root, base, doomed, warnings })
+    Ok(RestorePlan { summary, repo: repo.clone(), reader, options, scope, root, base, doomed, warnings })
 }
 
 /// A typo must not pass for a restore of nothing.
 fn check_included(run: &Run) -> Result<()> {
     let counts = &run.counts;
-    if get(&counts.files_wanted) + get(&counts.others_wanted) + get(&counts.directories) > 0 || get(&counts.damaged) > 0
-    {
+    if get(&counts.matched) + get(&counts.damaged) > 0 {
         return Ok(());
     }
     Err(Error::new(Kind::NotFound, "restore", "what --include says")
@@ -176,7 +172,8 @@ fn summarise(run: Run, summary: &mut PlanSummary, doomed: &mut Doomed) {
     summary.damaged = get(&counts.damaged);
     let [created, replaced, left, blocked, deleted] =
         [Fate::Created, Fate::Replaced, Fate::Left, Fate::Blocked, Fate::Deleted].map(|fate| counts.fate(fate));
-    if let Mode::Plan { named, reads, doomed: found, .. } = run.mode {
+    if let Mode::Plan(planning) = run.mode {
+        let Planning { named, reads, doomed: found, .. } = *planning;
         let mut named = named.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         summary.created = named.paths(Fate::Created, created);
         summary.replaced = named.paths(Fate::Replaced, replaced);

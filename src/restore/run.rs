@@ -9,12 +9,13 @@ use crate::repo::snapshot::TROUBLES_MAX;
 use crate::repo::{Chunk, PathText, Reader, Repository, Trouble};
 use crate::restore::RestoreOptions;
 use crate::restore::delete::Doomed;
+use crate::restore::folder::OpenFolders;
 use crate::restore::links::Links;
 use crate::restore::plan::{Named, Reads};
 use crate::restore::scope::Scope;
 use crate::watch::Watch;
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
@@ -71,18 +72,20 @@ pub(super) enum Fate {
 
 pub(super) const FATES: usize = 6;
 
+/// What a plan gathers.
+#[derive(Default)]
+pub(super) struct Planning {
+    /// Compares files whose content alone tells, and looks up what has to be read.
+    pub detailed: bool,
+    pub named: Mutex<Named>,
+    pub reads: Mutex<Reads>,
+    pub doomed: Mutex<Doomed>,
+}
+
 /// Whether a walk only decides, or also does.
 pub(super) enum Mode<'a> {
-    Plan {
-        /// Compares files whose content alone tells, and looks up what has to be read.
-        detailed: bool,
-        named: Mutex<Named>,
-        reads: Mutex<Reads>,
-        doomed: Mutex<Doomed>,
-    },
-    Deed {
-        doomed: &'a Doomed,
-    },
+    Plan(Box<Planning>),
+    Deed { doomed: &'a Doomed },
 }
 
 #[derive(Default)]
@@ -94,10 +97,14 @@ pub(super) struct Counts {
     pub files_wanted: AtomicU64,
     pub others_wanted: AtomicU64,
     pub bytes_wanted: AtomicU64,
+    /// Entries that a filter names, whatever becomes of them.
+    pub matched: AtomicU64,
     fates: [AtomicU64; FATES],
     pub bytes_written: AtomicU64,
     pub bytes_verified: AtomicU64,
     pub partial_directories: AtomicU64,
+    /// Directories in which nothing is deleted although that is asked for.
+    pub spared_directories: AtomicU64,
     pub troubles: AtomicU64,
     pub damaged: AtomicU64,
     failed: AtomicBool,
@@ -138,8 +145,8 @@ pub(super) struct Run<'a> {
     troubles: Mutex<Vec<Trouble>>,
     failure: Mutex<Option<Error>>,
     pub links: Mutex<Links>,
-    pub folders_open: AtomicUsize,
-    pub folders_open_max: usize,
+    pub open_folders: OpenFolders,
+    pub open_folders_max: usize,
     /// The target stands where what is restored was saved.
     pub in_place: OnceLock<bool>,
 }
@@ -147,6 +154,7 @@ pub(super) struct Run<'a> {
 impl<'a> Run<'a> {
     pub fn new(
         repo: &'a Repository,
+        reader: Reader,
         options: &'a RestoreOptions,
         scope: &'a Scope,
         mode: Mode<'a>,
@@ -159,15 +167,15 @@ impl<'a> Run<'a> {
             options,
             scope,
             mode,
-            reader: repo.reader(),
+            reader,
             owners: Owners::load()?,
             watch,
             counts: Counts::default(),
             troubles: Mutex::default(),
             failure: Mutex::default(),
             links: Mutex::default(),
-            folders_open: AtomicUsize::new(0),
-            folders_open_max: open_max.clamp(FOLDERS_OPEN_MIN, FOLDERS_OPEN_MAX),
+            open_folders: OpenFolders::default(),
+            open_folders_max: open_max.clamp(FOLDERS_OPEN_MIN, FOLDERS_OPEN_MAX),
             in_place: OnceLock::new(),
         })
     }
@@ -192,7 +200,7 @@ impl<'a> Run<'a> {
 
     /// Whether files are compared, where only that tells: always but in a plan that needs no more than names.
     pub fn compares(&self) -> bool {
-        !matches!(self.mode, Mode::Plan { detailed: false, .. })
+        !matches!(&self.mode, Mode::Plan(planning) if !planning.detailed)
     }
 
     /// What a progress display is told to expect.
@@ -222,8 +230,8 @@ impl<'a> Run<'a> {
     /// Counts what becomes of an entry, and in a plan notes its path.
     pub fn fate(&self, fate: Fate, path: impl FnOnce() -> Vec<u8>) {
         add(&self.counts.fates[fate as usize], 1);
-        if let Mode::Plan { named, .. } = &self.mode {
-            locked(named).add(fate, path());
+        if let Mode::Plan(planning) = &self.mode {
+            locked(&planning.named).add(fate, path());
         }
     }
 

@@ -10,7 +10,7 @@ use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::restore::folder::{Facts, Folder, Here};
 use crate::restore::links::Linkable;
 use crate::restore::plan::{DEPTH_MAX, child_path};
-use crate::restore::run::{Run, add, locked};
+use crate::restore::run::{Run, add, get, locked};
 use crate::restore::scope::is_repository_in_use;
 use rayon::Scope as Tasks;
 use std::os::unix::ffi::OsStrExt;
@@ -18,13 +18,30 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// What a directory of the snapshot holds.
+#[derive(Clone, Copy)]
+struct Contents {
+    tree: Option<ChunkId>,
+    is_partial: bool,
+}
+
+impl Contents {
+    fn of(entry: &Entry) -> Self {
+        let tree = match &entry.content {
+            Content::Tree(tree) => Some(*tree),
+            _ => None,
+        };
+        Contents { tree, is_partial: entry.is_partial }
+    }
+}
+
 impl<'a> Run<'a> {
     /// The whole walk: everything below the root into the target, hard links last.
     pub fn go(&self, root: &Entry, base: &[u8]) -> Result<()> {
         let pool = self.pool()?;
         let top = self.open_target(root, base)?;
         pool.scope(|tasks| match root.is_directory() {
-            true => self.visit(tasks, top, root),
+            true => self.visit(tasks, top, Contents::of(root)),
             false => {
                 // Of its directory no other name is known.
                 top.incomplete.store(true, Ordering::Relaxed);
@@ -33,6 +50,12 @@ impl<'a> Run<'a> {
             }
         });
         pool.install(|| self.make_links());
+        let spared = get(&self.counts.spared_directories);
+        if spared > 0 && self.is_deed() {
+            self.watch.notice(format!(
+                "nothing was deleted in {spared} directories: the backup saw only a part of them, or another file system is there"
+            ));
+        }
         Ok(())
     }
 
@@ -64,11 +87,11 @@ impl<'a> Run<'a> {
                 // A target of a restore that was killed; any other one that was there keeps its own metadata.
                 let resumed = entry.as_ref().is_some_and(|entry| is_unfinished(&stat, &entry.meta));
                 let applies = |entry: &Entry| self.changes_directory(&stat, entry);
-                let in_place_applies = in_place && inside && entry.as_ref().is_some_and(applies);
+                let changes = in_place && inside && wanted && entry.as_ref().is_some_and(applies);
                 let facts = Facts {
                     taken: !is_empty(&target)?,
                     resumed,
-                    apply: wanted && (resumed || in_place_applies),
+                    apply: entry.as_ref().is_some_and(|entry| self.applies(&stat, entry, changes)),
                     mounted,
                     deletes_on: mounted,
                     ..Facts::default()
@@ -101,15 +124,12 @@ impl<'a> Run<'a> {
     }
 
     /// Restores what is in a directory.
-    pub fn visit<'s>(&'s self, tasks: &Tasks<'s>, folder: Arc<Folder>, entry: &Entry) {
-        if !self.is_over() && self.visits(&folder, entry) {
+    fn visit<'s>(&'s self, tasks: &Tasks<'s>, folder: Arc<Folder>, contents: Contents) {
+        if !self.is_over() && self.visits(&folder, contents) {
             if self.is_deed() {
                 self.watch.progress.set_current(&folder.path);
             }
-            let pages = match &entry.content {
-                Content::Tree(tree) => self.leaf_pages(&folder, tree),
-                _ => Vec::new(),
-            };
+            let pages = contents.tree.map_or_else(Vec::new, |tree| self.leaf_pages(&folder, &tree));
             if let [page] = pages.as_slice() {
                 self.restore_page(tasks, &folder, page);
             } else {
@@ -127,8 +147,8 @@ impl<'a> Run<'a> {
     }
 
     /// Whether there is a directory to fill, now or once something below it is restored.
-    fn visits(&self, folder: &Arc<Folder>, entry: &Entry) -> bool {
-        if entry.is_partial {
+    fn visits(&self, folder: &Arc<Folder>, contents: Contents) -> bool {
+        if contents.is_partial {
             add(&self.counts.partial_directories, 1);
         }
         if folder.depth > DEPTH_MAX {
@@ -232,6 +252,7 @@ impl<'a> Run<'a> {
             if !passes || self.options.exclude.leaves_out(&path, entry.is_directory()) {
                 return;
             }
+            add(&self.counts.matched, u64::from(wanted));
         }
         if entry.is_directory() {
             return self.spawn_directory(tasks, folder, entry, wanted);
@@ -250,8 +271,16 @@ impl<'a> Run<'a> {
             _ => self.restore_linked(folder, here, &entry),
         };
         if let Err(error) = done {
-            self.failed_entry(&child_path(&folder.path, &entry.name), error);
+            self.entry_failed_in(folder, here, &entry, error);
         }
+    }
+
+    /// What could not be restored in a directory that another restore left unfinished may still be half-done.
+    pub fn entry_failed_in(&self, folder: &Folder, here: &Here, entry: &Entry, error: Error) {
+        if here.facts.resumed {
+            folder.half_done.store(true, Ordering::Relaxed);
+        }
+        self.failed_entry(&child_path(&folder.path, &entry.name), error);
     }
 
     /// A directory is made or opened by its own task, so that only those being filled are open.
@@ -260,11 +289,11 @@ impl<'a> Run<'a> {
         folder.left.fetch_add(1, Ordering::Relaxed);
         let folder = folder.clone();
         tasks.spawn(move |tasks| {
+            let contents = Contents::of(&entry);
             let below = Arc::new(Folder::below(&folder, entry, inside, wanted));
-            let entry = below.entry.clone().expect("it was just given one");
-            self.visit(tasks, below, &entry);
-            // The task above is held by the chain until the directory below is finished.
+            // From now on only what is below holds it, and lets it go when it is finished.
             drop(folder);
+            self.visit(tasks, below, contents);
         });
     }
 

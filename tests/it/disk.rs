@@ -1,8 +1,8 @@
 //! The local file system as a backup and a restore see it: what goes in comes out, whatever its name or mode.
 
-use siltstone::disk::apply::{self, ApplyOptions, Subject, apply_metadata};
+use siltstone::disk::apply::{ApplyOptions, Subject, apply_metadata};
 use siltstone::disk::stat::fstat;
-use siltstone::disk::{Directory, ListBuffer, Names, Owners, Target, flags, open, umask, xattr};
+use siltstone::disk::{Directory, ListBuffer, Names, Owners, Target, flags, open, umask, write, xattr};
 use siltstone::entry::{EntryKind, Hole, Metadata, Time, Xattr};
 use siltstone::error::Kind;
 use std::os::fd::AsFd;
@@ -38,7 +38,7 @@ fn options(owners: &Owners) -> ApplyOptions<'_> {
 /// Creates a file with content and metadata; what was lost.
 fn restore_file(target: &Target, name: &[u8], meta: &Metadata) -> Vec<String> {
     let (fd, current) = target.create_file(name, meta).unwrap();
-    apply::write_all_at(&fd, b"content", 0).unwrap();
+    write::write_all_at(&fd, b"content", 0).unwrap();
     let owners = Owners::default();
     let subject = Subject::Open(fd.as_fd());
     let losses = apply_metadata(subject, Some(current), meta, EntryKind::File, &options(&owners));
@@ -247,8 +247,8 @@ fn holes_are_found_and_made_again() {
     let target = target(folder.path());
     let (fd, _) = target.create_file(b"sparse", &meta(0o644)).unwrap();
     let (size, page) = (4 << 20, [1; 65536]);
-    apply::write_all_at(&fd, &page, 1 << 20).unwrap();
-    apply::set_size(&fd, size).unwrap();
+    write::write_all_at(&fd, &page, 1 << 20).unwrap();
+    write::set_size(&fd, size).unwrap();
     let (fd, stat) = open::open_file_checked(target.directory(), c"sparse").unwrap();
     if !stat.may_be_sparse() {
         return; // A file system without holes.
@@ -260,9 +260,9 @@ fn holes_are_found_and_made_again() {
     assert_eq!(open::read_full(&fd, &mut [0; 10]).unwrap(), 10);
 
     let (dense, _) = target.create_file(b"dense", &meta(0o644)).unwrap();
-    apply::preallocate(&dense, 2 << 20).unwrap();
-    apply::write_all_at(&dense, &vec![1; 2 << 20], 0).unwrap();
-    apply::punch_hole(&dense, Hole { offset: 65536, length: 1 << 20 }).unwrap();
+    write::preallocate(&dense, 2 << 20).unwrap();
+    write::write_all_at(&dense, &vec![1; 2 << 20], 0).unwrap();
+    write::punch_hole(&dense, Hole { offset: 65536, length: 1 << 20 }).unwrap();
     let (fd, stat) = open::open_file_checked(target.directory(), c"dense").unwrap();
     assert_eq!(stat.size, 2 << 20);
     let mut bytes = vec![9; 2 << 20];

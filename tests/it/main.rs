@@ -24,6 +24,7 @@ mod reader;
 mod restore;
 mod restore_delete;
 mod restore_faults;
+mod restore_half;
 mod restore_plan;
 mod rooms;
 mod roundtrip;

@@ -83,8 +83,13 @@ fn change(target: &Path, what: u8, turn: usize) {
     }
 }
 
+/// `SILT_TEST_PLANS` asks for more.
+fn cases() -> u32 {
+    std::env::var("SILT_TEST_PLANS").ok().and_then(|count| count.parse().ok()).unwrap_or(40)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, max_shrink_iters: 100, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, max_shrink_iters: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn a_plan_is_what_is_done(

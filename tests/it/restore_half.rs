@@ -1,0 +1,226 @@
+//! What an ended restore leaves half-done is known as such: cleaned, gone on with, and never taken for whole.
+
+use crate::fixture::{self, SWAPS, backup, memory, open, options};
+use crate::person::{Person, contents};
+use crate::restore::{restore, saved, text};
+use siltstone::disk::create::unfinished_mode;
+use siltstone::disk::{Directory, remove};
+use siltstone::entry::{Content, Entry, EntryKind, Metadata};
+use siltstone::error::Kind;
+use siltstone::repo::WriterOptions;
+use siltstone::repo::tree::store_page;
+use siltstone::restore::RestoreOptions;
+use siltstone::watch::Watch;
+use std::fs::{self, Permissions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The mode of a directory of 0755 that a restore did not finish.
+fn mark(path: &Path) {
+    let mode = unfinished_mode(&Metadata { mode: 0o755, ..Metadata::default() });
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("set");
+}
+
+#[test]
+fn a_half_done_file_is_not_kept_as_if_it_were_the_users() {
+    // After kill -9 a file of half its length stayed, and --overwrite never and if-newer kept it for good.
+    let person = saved(|person| {
+        person.write("source/new/file", crate::golden::noise(50_000, 1));
+        person.write("source/new/inline", "few bytes");
+        fs::set_permissions(person.path("source/new"), Permissions::from_mode(0o755)).expect("set");
+    });
+    let before = contents(&person.path("source"));
+    for overwrite in ["never", "if-newer"] {
+        person.write("source/new/file", &crate::golden::noise(50_000, 1)[..20_000]);
+        person.write("source/new/inline", "");
+        mark(&person.path("source/new"));
+        restore(&person, &["--overwrite", overwrite]).ends_with(0);
+        assert!(contents(&person.path("source")) == before, "{overwrite}");
+        // What was changed since is the user's, there as in a directory that no restore left.
+        person.write("source/new/file", "the user's own");
+        mark(&person.path("source/new"));
+        restore(&person, &["--overwrite", overwrite]).ends_with(0);
+        assert_eq!(text(&person, "source/new/file"), "the user's own");
+        person.write("source/new/file", &crate::golden::noise(50_000, 1)[..20_000]);
+        fs::set_permissions(person.path("source/new"), Permissions::from_mode(0o755)).expect("set");
+        restore(&person, &["--overwrite", overwrite]).ends_with(0);
+        assert_eq!(fs::metadata(person.path("source/new/file")).expect("there").len(), 20_000);
+    }
+}
+
+#[test]
+fn the_mark_stays_while_something_may_be_half_done() {
+    // A restore of a part, or one that met damage, finished a directory with half a file of a killed one still in it.
+    let person = saved(|person| {
+        person.write("source/new/file", crate::golden::noise(200_000, 1));
+        person.write("source/new/other", "other");
+        fs::set_permissions(person.path("source/new"), Permissions::from_mode(0o755)).expect("set");
+    });
+    let before = contents(&person.path("source"));
+    let marked = || fs::metadata(person.path("source/new")).expect("there").mode() & 0o1000 != 0;
+    person.write("source/new/file", &crate::golden::noise(200_000, 1)[..20_000]);
+    mark(&person.path("source/new"));
+    restore(&person, &["--exclude", "file"]).ends_with(0);
+    restore(&person, &["--include", "other"]).ends_with(0);
+    assert!(marked());
+    let good = person.path("good");
+    fixture::copy(&person.path("data"), &good);
+    crate::restore::damage_content(&person);
+    restore(&person, &[]).ends_with(6);
+    assert!(marked());
+    fs::remove_dir_all(person.path("data")).expect("removed");
+    fixture::copy(&good, &person.path("data"));
+    restore(&person, &["--overwrite", "never"]).ends_with(0);
+    assert!(contents(&person.path("source")) == before);
+}
+
+#[test]
+fn a_target_that_a_killed_restore_made_gets_its_metadata() {
+    // It kept the mode of a directory under construction.
+    let person = saved(|person| {
+        person.write("source/f", "f");
+        fs::set_permissions(person.path("source"), Permissions::from_mode(0o755)).expect("set");
+    });
+    fs::create_dir(person.path("out")).expect("made");
+    mark(&person.path("out"));
+    let named = crate::restore::latest(&person, "source");
+    person.silt(&["restore", &named, "--target", "out", "--overwrite", "never"]).ends_with(0);
+    assert_eq!(fs::metadata(person.path("out")).expect("there").mode() & 0o7777, 0o755);
+}
+
+#[test]
+fn leftovers_go_and_what_looks_like_them_stays() {
+    // Nothing cleaned up after a restore that was killed.
+    let person = saved(|person| person.write("source/below/f", "f"));
+    let own = String::from_utf8(siltstone::disk::unfinished::next_name()).expect("text");
+    // Of a process that has ended: a number beyond all, with the checksum that its name then has.
+    let gone = renumbered(&own, "7ffffff0");
+    assert!(siltstone::disk::unfinished::is_leftover(gone.as_bytes()));
+    let like = format!("{gone}~");
+    for name in [&gone, &like, &own] {
+        person.write(&format!("source/below/{name}"), "x");
+        person.write(&format!("source/{name}"), "x");
+    }
+    restore(&person, &[]).ends_with(0);
+    for folder in ["source", "source/below"] {
+        let there = |name: &str| person.path(folder).join(name).exists();
+        assert!(!there(&gone), "{folder}");
+        assert!(there(&like) && there(&own), "{folder}: a name of one who runs, and one that is another");
+    }
+    // Not even --delete takes the unfinished file of a restore that runs.
+    restore(&person, &["--delete"]).ends_with(0);
+    assert!(person.path("source").join(&own).exists() && !person.path("source").join(&like).exists());
+}
+
+/// The name that a process of this number would have given.
+fn renumbered(name: &str, pid: &str) -> String {
+    let kept = &name[..name.len() - 16];
+    let changed = format!("{}{pid}{}", &kept[..14], &kept[22..]);
+    let check = changed
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    format!("{changed}{check:016x}")
+}
+
+#[test]
+fn one_who_stops_within_a_large_file_has_the_old_one() {
+    // A stop was noticed only behind the file, and the old one was gone by then.
+    let place = tempfile::tempdir().expect("a folder");
+    let source = place.path().join("source");
+    fs::create_dir(&source).expect("made");
+    fs::write(source.join("large"), crate::golden::noise(60 << 20, 1)).expect("written");
+    let (storage, cache) = (memory(SWAPS), place.path().join("cache"));
+    backup(Arc::new(storage.clone()), &cache, &source).expect("a backup");
+    let repo = open(Arc::new(storage), &cache).expect("it opens");
+    let snapshot = fixture::snapshots(&repo).remove(0);
+    for exists in [true, false] {
+        let target = place.path().join(format!("target {exists}"));
+        fs::create_dir(&target).expect("made");
+        if exists {
+            fs::write(target.join("large"), b"old").expect("written");
+        }
+        let watch = Watch::silent();
+        let how = RestoreOptions {
+            path: Some(source.as_os_str().as_bytes().to_vec()),
+            writers: 1,
+            ..RestoreOptions::new(target.clone())
+        };
+        let plan = repo.plan_restore(&snapshot, how, &watch).expect("planned");
+        let stopped = std::thread::scope(|scope| {
+            let run = scope.spawn(|| plan.run(&watch));
+            while watch.progress.bytes_done.load(Ordering::Relaxed) == 0 && !run.is_finished() {
+                std::thread::yield_now();
+            }
+            watch.cancel.cancel();
+            run.join().expect("it ends")
+        });
+        assert!(stopped.is_err_and(|error| error.is(Kind::Cancelled)));
+        assert!(watch.progress.bytes_done.load(Ordering::Relaxed) < 60 << 20, "it stopped within the file");
+        match exists {
+            true => assert_eq!(fs::read(target.join("large")).expect("there"), b"old"),
+            false => assert!(!target.join("large").exists()),
+        }
+        assert!(fs::read_dir(&target).expect("listed").count() <= 1);
+    }
+}
+
+#[test]
+fn a_tree_deeper_than_any_path_does_not_crash() {
+    // Each level held a descriptor, and a hostile snapshot could overflow the stack.
+    let place = tempfile::tempdir().expect("a folder");
+    let repo = open(Arc::new(memory(SWAPS)), &place.path().join("cache")).expect("it opens");
+    fs::create_dir(place.path().join("empty")).expect("made");
+    let report = repo.backup(options(&place.path().join("empty")), &Watch::silent()).expect("a backup");
+    let mut snapshot = report.snapshot.expect("it was made");
+    let how = WriterOptions {
+        lanes: 1,
+        compression: siltstone::seal::Compression::Auto,
+        host: "h".to_owned(),
+        memory_bytes: 32 << 20,
+    };
+    let writer = repo.writer(&how, &Watch::silent()).expect("it begins");
+    let mut page = store_page(&[], &mut |bytes| writer.store_tree(0, &bytes)).expect("stored");
+    for _ in 0..20_000 {
+        let mut entry = Entry::new(&b"d"[..], EntryKind::Directory);
+        (entry.content, entry.meta.mode) = (Content::Tree(page), 0o755);
+        page = store_page(&[entry], &mut |bytes| writer.store_tree(0, &bytes)).expect("stored");
+    }
+    snapshot.root = page;
+    snapshot.id.0[0] ^= 1;
+    writer.commit(&snapshot).expect("it commits");
+    let target = place.path().join("target");
+    for detailed in [true, false] {
+        let how = RestoreOptions { detailed, writers: 2, ..RestoreOptions::new(target.clone()) };
+        let plan = repo.plan_restore(&snapshot, how, &Watch::silent()).expect("planned");
+        let report = plan.run(&Watch::silent()).expect("restored");
+        assert_eq!((report.directories, report.troubles_count), (4096, 1), "{:?}", report.troubles);
+    }
+    let folder = Directory::open_path(place.path().as_os_str().as_bytes()).expect("it opens");
+    remove::remove_all(&folder, b"target").expect("removed");
+}
+
+#[test]
+fn depth_takes_no_more_descriptors_than_there_are() {
+    // A tree deeper than the limit of open files ended with "too many open files".
+    let person = Person::new();
+    let deep = vec!["d"; 700].join("/");
+    person.write(&format!("source/{deep}/f"), "deep down");
+    person.write("source/d/wide/a/f", "a");
+    person.write("source/d/wide/b/f", "b");
+    person.silt(&["backup", "source"]).ends_with(0);
+    let before = contents(&person.path("source"));
+    let named = crate::restore::latest(&person, "source");
+    for words in ["", "--delete", "--overwrite always"] {
+        let script =
+            format!("ulimit -n 64; exec {} restore '{named}' --target out {words}", env!("CARGO_BIN_EXE_silt"));
+        let mut command = std::process::Command::new("sh");
+        let silt = person.command(&[] as &[&str]);
+        command.envs(silt.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+        let output = command.arg("-c").arg(script).current_dir(person.home.path()).output().expect("it runs");
+        crate::person::said(output).ends_with(0);
+        assert!(contents(&person.path("out")) == before, "{words}");
+    }
+}
