@@ -4,6 +4,10 @@ use crate::id::ChunkId;
 
 /// The longest path that is saved, in bytes (Linux' PATH_MAX).
 pub const PATH_BYTES_MAX: usize = 4096;
+/// How many directories are saved below each other, and how long a path can then be, in bytes: what lies deeper is left
+/// out. Paths longer than [`PATH_BYTES_MAX`] are reached one directory after the other.
+pub const LEVELS_MAX: usize = 4096;
+pub const DEEP_PATH_BYTES_MAX: usize = 64 << 10;
 /// The longest name of one entry, in bytes (streams may be longer than file names; file systems allow 255).
 pub const NAME_BYTES_MAX: usize = 1024;
 

@@ -21,6 +21,8 @@ pub struct Progress {
     /// What is expected in all, when that is known; else 0.
     pub files_expected: AtomicU64,
     pub bytes_expected: AtomicU64,
+    /// Parts of a repository that were met and cannot be read.
+    pub damaged: AtomicU64,
     current: std::sync::Mutex<Vec<u8>>,
 }
 
@@ -107,6 +109,12 @@ impl Watch {
 
     pub fn trouble(&self, path: &[u8], what: impl Into<String>) {
         (self.listener)(Event::Trouble { path: path.to_vec(), what: what.into() });
+    }
+
+    /// Trouble that stored data make: what is at this path in a snapshot cannot be read.
+    pub fn damage(&self, path: &[u8], what: impl Into<String>) {
+        self.progress.damaged.fetch_add(1, Ordering::Relaxed);
+        self.trouble(path, what);
     }
 }
 

@@ -9,13 +9,37 @@ use crate::repo::Snapshot;
 use crate::repo::tree::{page_lengths, store_page, store_root};
 use std::collections::BTreeMap;
 
-/// A directory that holds sources, or one of them.
-#[derive(Default)]
+/// All directories that hold sources, and the sources. A list, as a path may have more parts than a stack has frames;
+/// what is in a directory comes after it.
 pub(super) struct Assembly {
-    below: BTreeMap<Vec<u8>, Assembly>,
+    nodes: Vec<Node>,
+    /// `/` itself, where it is a source.
+    pub root: Option<Entry>,
+}
+
+/// The tree of a snapshot.
+pub(super) struct SavedRoot {
+    pub tree: ChunkId,
+    /// `/` itself, where it is a source.
+    pub directory: Option<Entry>,
+}
+
+#[derive(Default)]
+struct Node {
+    above: usize,
+    name: Vec<u8>,
+    below: BTreeMap<Vec<u8>, usize>,
     entry: Option<Entry>,
     /// Made by us to hold a stream: described by nothing on disk.
     made_up: bool,
+}
+
+const ROOT: usize = 0;
+
+impl Default for Assembly {
+    fn default() -> Self {
+        Assembly { nodes: vec![Node::default()], root: None }
+    }
 }
 
 impl Assembly {
@@ -35,19 +59,26 @@ impl Assembly {
             Error::invalid("save", shown, "two sources of this backup have the same place")
                 .hint("name the stream differently")
         };
-        let mut at = self;
+        let mut at = ROOT;
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-            if at.entry.is_some() {
+            if self.nodes[at].entry.is_some() {
                 return Err(clash());
             }
-            let is_new = !at.below.contains_key(name);
-            at = at.below.entry(name.to_vec()).or_default();
-            at.made_up |= made_up && is_new;
+            at = match self.nodes[at].below.get(name) {
+                Some(below) => *below,
+                None => {
+                    let below = self.nodes.len();
+                    self.nodes[at].below.insert(name.to_vec(), below);
+                    self.nodes.push(Node { above: at, name: name.to_vec(), made_up, ..Node::default() });
+                    below
+                }
+            };
         }
-        if at.entry.is_some() || !at.below.is_empty() {
+        let node = &mut self.nodes[at];
+        if node.entry.is_some() || !node.below.is_empty() {
             return Err(clash());
         }
-        at.entry = Some(entry);
+        node.entry = Some(entry);
         Ok(())
     }
 
@@ -61,66 +92,94 @@ impl Assembly {
     }
 
     fn is_same_below(&self, run: &Run, tree: &ChunkId) -> bool {
-        self.below.iter().all(|(name, below)| {
+        let mut trees = vec![None; self.nodes.len()];
+        trees[ROOT] = Some(*tree);
+        self.nodes.iter().enumerate().skip(1).all(|(at, node)| {
+            let Some(tree) = trees[node.above] else { return false };
             // A tree that cannot be read is reason enough for a new snapshot.
-            let Ok(Some(mut old)) = run.reader.lookup(tree, name) else { return false };
-            match (&below.entry, &old.content) {
+            let Ok(Some(mut old)) = run.reader.lookup(&tree, &node.name) else { return false };
+            match (&node.entry, &old.content) {
                 (Some(new), _) => {
-                    old.meta.modified =
-                        if new.kind == EntryKind::Stream { new.meta.modified } else { old.meta.modified };
+                    if new.kind == EntryKind::Stream {
+                        old.meta.modified = new.meta.modified;
+                    }
                     *new == old
                 }
-                (None, Content::Tree(tree)) => below.is_same_below(run, tree),
+                (None, Content::Tree(below)) => {
+                    trees[at] = Some(*below);
+                    true
+                }
                 (None, _) => false,
             }
         })
     }
 
-    /// Gives the directories above the sources their metadata from disk.
+    /// Gives the directories above the sources their metadata from disk. They hold only the way to the sources.
     pub fn describe_parents(&mut self, run: &Run) {
-        self.describe(run, &mut Vec::new());
-    }
-
-    fn describe(&mut self, run: &Run, path: &mut Vec<u8>) {
-        for (name, below) in &mut self.below {
-            let length = path.len();
-            path.push(b'/');
-            path.extend_from_slice(name);
-            below.describe(run, path);
-            if below.entry.is_none() {
-                let found = stat_path(path, true).ok().filter(|stat| stat.is(EntryKind::Directory) && !below.made_up);
-                let mut entry = match found {
-                    Some(stat) => run.describe_path(path, &stat),
-                    None => Entry::new(name.clone(), EntryKind::Directory),
-                };
-                if found.is_none() {
+        for at in 1..self.nodes.len() {
+            if self.nodes[at].entry.is_some() {
+                continue;
+            }
+            let path = self.path_of(at);
+            let found = stat_path(&path, true).ok().filter(|stat| stat.is(EntryKind::Directory));
+            let node = &mut self.nodes[at];
+            let mut entry = match found.filter(|_| !node.made_up) {
+                Some(stat) => run.describe_path(&path, &stat),
+                None => {
+                    let mut entry = Entry::new(node.name.clone(), EntryKind::Directory);
                     entry.meta.mode = 0o755;
+                    entry
                 }
-                entry.name.clone_from(name);
-                below.entry = Some(entry);
-            }
-            path.truncate(length);
+            };
+            entry.name.clone_from(&node.name);
+            entry.is_partial = true;
+            node.entry = Some(entry);
         }
     }
 
-    /// Stores the directories above the sources; gives the root.
-    pub fn store(self, run: &Run) -> Result<ChunkId> {
-        let mut entries = Vec::with_capacity(self.below.len());
-        for (name, below) in self.below {
-            let mut entry = below.entry.clone().unwrap_or_else(|| Entry::new(name.clone(), EntryKind::Directory));
-            entry.name = name;
-            if !below.below.is_empty() {
-                entry.content = Content::Tree(below.store(run)?);
-            }
-            entries.push(entry);
+    fn path_of(&self, node: usize) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = node;
+        while at != ROOT {
+            names.push(self.nodes[at].name.as_slice());
+            at = self.nodes[at].above;
         }
-        let mut pages = Vec::new();
-        let mut rest = entries.as_slice();
-        for length in page_lengths(0, entries.iter().map(|entry| entry.name.as_slice())) {
-            let (page, after) = rest.split_at(length);
-            pages.push((page[0].name.clone(), store_page(page, &mut |bytes| run.store_tree(bytes))?));
-            rest = after;
-        }
-        store_root(pages, &mut |bytes| run.store_tree(bytes))
+        names.into_iter().rev().flat_map(|name| [b"/", name].concat()).collect()
     }
+
+    /// Stores the directories above the sources.
+    pub fn store(mut self, run: &Run) -> Result<SavedRoot> {
+        let mut root = None;
+        // Those below come later in the list: backwards, each has its tree when the one above asks for it.
+        for at in (0..self.nodes.len()).rev() {
+            if self.nodes[at].below.is_empty() && at != ROOT {
+                continue;
+            }
+            let below = std::mem::take(&mut self.nodes[at].below);
+            let mut entries = Vec::with_capacity(below.len());
+            for (name, node) in below {
+                let entry = self.nodes[node].entry.take();
+                let mut entry = entry.unwrap_or_else(|| Entry::new(name.clone(), EntryKind::Directory));
+                entry.name = name;
+                entries.push(entry);
+            }
+            let tree = store_entries(run, &entries)?;
+            match &mut self.nodes[at].entry {
+                Some(entry) => entry.content = Content::Tree(tree),
+                None => root = Some(tree),
+            }
+        }
+        Ok(SavedRoot { tree: root.expect("the root comes last and has no entry"), directory: self.root })
+    }
+}
+
+fn store_entries(run: &Run, entries: &[Entry]) -> Result<ChunkId> {
+    let mut pages = Vec::new();
+    let mut rest = entries;
+    for length in page_lengths(0, entries.iter().map(|entry| entry.name.as_slice())) {
+        let (page, after) = rest.split_at(length);
+        pages.push((page[0].name.clone(), store_page(page, &mut |bytes| run.store_tree(bytes))?));
+        rest = after;
+    }
+    store_root(pages, &mut |bytes| run.store_tree(bytes))
 }

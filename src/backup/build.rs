@@ -152,6 +152,7 @@ impl<'a> Run<'a> {
         known: Option<Known>,
     ) -> Option<Entry> {
         let name = folder.name(item.index);
+        let compare = self.options.comparison;
         let same_kind = known.as_ref().filter(|known| item.stat.kind == Some(known.entry.kind));
         let is_file = item.stat.is(EntryKind::File);
         if let Some(old) = same_kind
@@ -176,6 +177,7 @@ impl<'a> Run<'a> {
             old.number.is_none()
                 && old.entry.size == item.stat.size
                 && old.entry.meta.modified == item.stat.modified
+                && !self.parent_ran.is_some_and(|ran| compare.may_have_changed_after(old.entry.meta.modified, ran))
                 && self.holds_what(old)
         };
         let content = same_kind.filter(is_same);
@@ -189,6 +191,12 @@ impl<'a> Run<'a> {
             None if self.writer.is_none() => Some(self.would_read(name, &item.stat)),
             None => self.read_file(scope, folder, name, &mut item.stat),
         };
+        if let (Some(entry), None, Some(old)) = (&entry, content, &known)
+            && entry == old.entry
+        {
+            // Read again to be sure, and the same.
+            item.change = old.change;
+        }
         let counter = match &entry {
             Some(_) => self.counter(item.change),
             None => &self.counts.files_unread,

@@ -1,8 +1,10 @@
 //! Where content comes from: files, files with holes, streams; all fill a buffer.
 
+use crate::backup::left_out::UNSIZED_BYTES_MAX;
 use crate::disk::open;
-use crate::entry::Hole;
-use crate::error::Result;
+use crate::disk::stat::fstat;
+use crate::entry::{EntryKind, Hole};
+use crate::error::{Error, Kind, Result};
 use crate::repo::tree::HOLES_MAX;
 use crate::source::stream::{looks_compressed, read_error};
 use crate::watch::Watch;
@@ -24,22 +26,44 @@ pub(super) fn large_holes(mut holes: Vec<Hole>) -> Vec<Hole> {
     holes
 }
 
+/// A file from front to back. One that grows is read up to where it ended when that was seen, so that nobody who writes
+/// faster than it is read keeps a backup for ever.
 pub(super) struct Plain<'a> {
     fd: &'a OwnedFd,
-    /// Bytes that its stat leaves to be read.
-    left: u64,
+    /// Its size by its stat.
+    size: u64,
+    read: u64,
+    /// Where reading ends; found out once there is more than the stat said.
+    limit: Option<u64>,
 }
 
 impl<'a> Plain<'a> {
     pub fn new(fd: &'a OwnedFd, size: u64) -> Self {
-        Plain { fd, left: size }
+        Plain { fd, size, read: 0, limit: None }
+    }
+
+    /// There is more than the stat said: a FIFO or a device may have taken the file's place, or it grows.
+    fn find_limit(&self) -> Result<u64> {
+        let stat = fstat(self.fd)?;
+        if !stat.is(EntryKind::File) {
+            return Err(Error::new(Kind::Conflict, "read", "").because("it is no longer a file"));
+        }
+        Ok(if stat.size >= self.read { stat.size } else { self.read.max(UNSIZED_BYTES_MAX) })
     }
 }
 
 impl Bytes for Plain<'_> {
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let filled = open::read_expected(self.fd.as_fd(), buffer, self.left)?;
-        self.left = self.left.saturating_sub(filled as u64);
+        if self.read > self.size && self.limit.is_none() {
+            self.limit = Some(self.find_limit()?);
+        }
+        let wanted = match self.limit {
+            Some(limit) => buffer.len().min(usize::try_from(limit.saturating_sub(self.read)).unwrap_or(usize::MAX)),
+            None => buffer.len(),
+        };
+        let expected = self.size.saturating_sub(self.read);
+        let filled = open::read_expected(self.fd.as_fd(), &mut buffer[..wanted], expected)?;
+        self.read += filled as u64;
         Ok(filled)
     }
 }

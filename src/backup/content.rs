@@ -2,6 +2,7 @@
 
 use crate::backup::bytes::{Bytes, Plain, Sparse, Streamed, large_holes};
 use crate::backup::large::HELPED_BYTES_MIN;
+use crate::backup::left_out::UNSIZED_BYTES_MAX;
 use crate::backup::walk::{Folder, add};
 use crate::backup::{Run, detect};
 use crate::chunk::ContentKind;
@@ -60,34 +61,40 @@ impl<'a> Run<'a> {
             add(&self.watch.progress.bytes_done, stat.size);
             return Some(Entry { name: name.to_bytes().to_vec(), ..known });
         }
-        let read = open::open_file(&folder.handle, name).and_then(|fd| {
-            let entry =
-                BUFFER.with_borrow_mut(|buffer| self.read_open_file(scope, &fd, (name, stat), buffer, &path))?;
-            Ok((entry, fd))
-        });
+        let read = self.open_and_read(scope, folder, name, stat, &path);
         match read {
-            Ok((Some(entry), _)) => {
+            Ok(Some(entry)) => {
                 if stat.links > 1 {
                     self.remember_link(stat, &entry);
                 }
                 Some(entry)
             }
-            Ok((None, _)) => None,
-            Err(error) => {
-                // Trouble of ours is remembered in the writer; what is left is the source's.
+            Ok(None) => None,
+            Err(ReadError::Store(error)) => {
+                self.fail(error);
+                None
+            }
+            Err(ReadError::Source(error)) => {
                 match error.kind() {
                     Kind::NotFound => self.trouble(&path(), "it vanished before it was read"),
-                    _ if self.is_ours(&error) => self.fail(error),
-                    _ => self.trouble(&path(), error.to_string()),
+                    _ => self.source_error(&path(), "", error),
                 }
                 None
             }
         }
     }
 
-    /// Errors of our side carry this mark, so that a full repository is not taken for an unreadable file.
-    fn is_ours(&self, error: &Error) -> bool {
-        error.doing().starts_with(OURS)
+    fn open_and_read<'s>(
+        &'s self,
+        scope: &Scope<'s>,
+        folder: &Folder,
+        name: &CStr,
+        stat: &mut Stat,
+        path: &dyn Fn() -> Vec<u8>,
+    ) -> Result<Option<Entry>, ReadError> {
+        let opened = folder.directory().and_then(|directory| open::open_file(&directory, name));
+        let fd = opened.map_err(ReadError::Source)?;
+        BUFFER.with_borrow_mut(|buffer| self.read_open_file(scope, &fd, (name, stat), buffer, path))
     }
 
     fn read_open_file<'s>(
@@ -97,14 +104,14 @@ impl<'a> Run<'a> {
         (name, stat): (&CStr, &mut Stat),
         buffer: &mut PageBuffer,
         path: &dyn Fn() -> Vec<u8>,
-    ) -> Result<Option<Entry>> {
+    ) -> Result<Option<Entry>, ReadError> {
         if stat.size >= SHOWN_BYTES_MIN {
             self.watch.progress.set_current(&path());
         }
         let mut entry = Entry::new(name.to_bytes(), EntryKind::File);
         let kind = self.repo.chunker().kind_of_file(stat.size);
         let read = if stat.may_be_sparse() && stat.size > 0 {
-            entry.holes = large_holes(open::holes(fd, stat.size)?);
+            entry.holes = large_holes(open::holes(fd, stat.size).map_err(ReadError::Source)?);
             let data = Sparse::new(fd, &entry.holes, stat.size);
             let (content, read) = self.read_content(scope, data, kind, stat.size, buffer)?;
             entry.content = content;
@@ -117,13 +124,19 @@ impl<'a> Run<'a> {
             entry.content = content;
             read
         };
-        let after = fstat(fd)?;
+        let after = fstat(fd).map_err(ReadError::Source)?;
         if !after.is(EntryKind::File) {
             self.trouble(&path(), "it was replaced by something that is no file while the backup ran");
             return Ok(None);
         }
-        if !after.same_content(stat) || read != after.size {
+        // A file that says it is empty and is not: the kernel makes it up, or a FUSE file system does not know its size.
+        let is_unsized = after.size == 0 && stat.size == 0 && read > 0;
+        if is_unsized && read >= UNSIZED_BYTES_MAX {
+            self.trouble(&path(), format!("it does not end: only its first {} MiB are saved", read >> 20));
+        } else if !after.same_content(stat) || (read != after.size && !is_unsized) {
             self.trouble(&path(), "it changed while it was read: what was saved may be a mixture of two states");
+        }
+        if !after.same_content(stat) || read != after.size {
             // Not trusted next time: a time that nothing has.
             stat.changed = crate::watch::now();
         }
@@ -147,12 +160,13 @@ impl<'a> Run<'a> {
             ..Entry::new(name.to_bytes(), old.kind)
         };
         entry.meta = self.metadata(stat);
-        match open::open_file(&folder.handle, name) {
+        let path = || folder.child_path(name.to_bytes());
+        match folder.directory().and_then(|directory| open::open_file(&directory, name)) {
             Ok(fd) => {
-                entry.meta.xattrs = self.bounded(xattr::read_xattrs(&fd), &|| folder.child_path(name.to_bytes()));
+                entry.meta.xattrs = self.bounded(xattr::read_xattrs(&fd), &path);
                 entry.meta.flags = flags::read_flags(&fd);
             }
-            Err(error) => self.trouble(&folder.child_path(name.to_bytes()), error.to_string()),
+            Err(error) => self.source_error(&path(), "its extended attributes are missing: ", error),
         }
         entry.link_group = if stat.links > 1 { detect::link_group(stat) } else { 0 };
         Some(entry)
@@ -162,21 +176,35 @@ impl<'a> Run<'a> {
     pub(super) fn build_special(&self, folder: &Folder, name: &CStr, stat: &Stat) -> Option<Entry> {
         let kind = stat.kind?;
         let path = || folder.child_path(name.to_bytes());
+        let directory = match folder.directory() {
+            Ok(directory) => directory,
+            Err(error) => {
+                self.source_error(&path(), "", error);
+                return None;
+            }
+        };
         let mut entry = Entry::new(name.to_bytes(), kind);
         entry.meta = self.metadata(stat);
-        entry.meta.xattrs = self.bounded(xattr::read_xattrs_at(&folder.handle, name), &path);
+        entry.meta.xattrs = self.bounded(xattr::read_xattrs_at(&directory, name), &path);
         match kind {
-            EntryKind::Symlink => match open::read_link(&folder.handle, name) {
+            EntryKind::Symlink => match open::read_link(&directory, name) {
                 Ok(target) => entry.target = target,
                 Err(error) => {
-                    self.trouble(&path(), error.to_string());
+                    self.source_error(&path(), "", error);
                     return None;
                 }
             },
             EntryKind::BlockDevice | EntryKind::CharDevice => entry.device = stat.special,
             EntryKind::Directory => {
-                if let Ok(handle) = folder.handle.open_child(name) {
-                    entry.meta.flags = flags::read_flags(&handle);
+                // Opening one that is mounted when it is needed would mount it.
+                let crosses = stat.device != folder.place.here;
+                if !crosses || !self.left_out.mounts.is_pseudo(&path(), stat.device) {
+                    match directory.open_child(name) {
+                        Ok(handle) => entry.meta.flags = flags::read_flags(&handle),
+                        Err(error) if error.is(Kind::Full) => self.fail(error),
+                        // That it cannot be read is told when it is walked.
+                        Err(_) => {}
+                    }
                 }
             }
             _ => {}
@@ -193,9 +221,14 @@ impl<'a> Run<'a> {
         let kind = stat.kind.unwrap_or(EntryKind::Directory);
         let mut entry = Entry::new(name, kind);
         entry.meta = self.metadata(stat);
-        if let Ok(handle) = Directory::open_path(path) {
-            entry.meta.xattrs = self.bounded(xattr::read_xattrs(&handle), &|| path.to_vec());
-            entry.meta.flags = flags::read_flags(&handle);
+        match Directory::open_path(path) {
+            Ok(handle) => {
+                entry.meta.xattrs = self.bounded(xattr::read_xattrs(&handle), &|| path.to_vec());
+                entry.meta.flags = flags::read_flags(&handle);
+            }
+            Err(error) if error.is(Kind::Full) => self.fail(error),
+            // Folders above a source need not be readable; of a source itself the walk has told it.
+            Err(_) => {}
         }
         entry
     }
@@ -217,6 +250,10 @@ impl<'a> Run<'a> {
                     return xattrs;
                 }
                 format!("they take {bytes} bytes, more than {XATTR_BYTES_MAX}")
+            }
+            Err(error) if error.is(Kind::Full) => {
+                self.fail(error);
+                return Vec::new();
             }
             Err(error) => error.to_string(),
         };
@@ -240,9 +277,10 @@ impl<'a> Run<'a> {
     /// A stream to its end, into `entry`; its producer's failure is an error.
     pub(super) fn read_stream(&self, name: &[u8], source: impl Read, entry: &mut Entry) -> Result<()> {
         let reading = Streamed { name, source, watch: self.watch, warned: false };
-        let (content, bytes) = self.readers.pool.in_place_scope(|scope| {
+        let read = self.readers.pool.in_place_scope(|scope| {
             self.read_content(scope, reading, ContentKind::Dump, u64::MAX, &mut PageBuffer::default())
-        })?;
+        });
+        let (content, bytes) = read.map_err(ReadError::into_error)?;
         entry.content = content;
         entry.size = bytes;
         Ok(())
@@ -257,20 +295,22 @@ impl<'a> Run<'a> {
         kind: ContentKind,
         expected: u64,
         buffer: &mut PageBuffer,
-    ) -> Result<(Content, u64)> {
+    ) -> Result<(Content, u64), ReadError> {
         let writer = self.writer.as_ref().expect("content is read only when it is stored");
         let (chunker, lane) = (self.repo.chunker(), self.lane());
         let max = chunker.sizes(kind).max;
         // One byte more than expected, so that one read tells whether the file has grown.
-        let wanted = usize::try_from(expected).unwrap_or(usize::MAX).saturating_add(1).clamp(4096, READ_BYTES + max);
+        let mut wanted =
+            usize::try_from(expected).unwrap_or(usize::MAX).saturating_add(1).clamp(4096, READ_BYTES + max);
         if buffer.len() < wanted {
             *buffer = PageBuffer::new(wanted.max(READ_BYTES));
         }
         let mut list = ListWriter::default();
-        let mut store_list = |bytes: Vec<u8>| writer.store_tree(lane, &bytes).map_err(ours);
+        let mut store_list = |bytes: Vec<u8>| writer.store_tree(lane, &bytes);
         let (mut filled, mut total, mut last) = (0, 0, false);
         loop {
-            last = last || self.fill(&mut from, &mut buffer[..wanted], &mut filled, expected)?;
+            last = last
+                || self.fill(&mut from, &mut buffer[..wanted], &mut filled, expected).map_err(ReadError::Source)?;
             if total == 0 && last && filled <= INLINE_BYTES_MAX {
                 let content = if filled == 0 { Content::Empty } else { Content::Inline(buffer[..filled].to_vec()) };
                 return Ok((content, filled as u64));
@@ -280,14 +320,14 @@ impl<'a> Run<'a> {
                 at += length;
                 ends.push(at);
             }
-            for id in writer.store_contents(lane, &buffer[..at], &ends).map_err(ours)? {
-                list.push(id, &mut store_list)?;
+            for id in writer.store_contents(lane, &buffer[..at], &ends).map_err(ReadError::Store)? {
+                list.push(id, &mut store_list).map_err(ReadError::Store)?;
             }
             total += at as u64;
             if last {
                 break;
             }
-            self.watch.cancel.check().map_err(ours)?;
+            self.watch.cancel.check().map_err(ReadError::Store)?;
             if expected.saturating_sub(total) >= HELPED_BYTES_MIN
                 && self.helpers_max() > 0
                 && let Some(hold) = self.crew.hold()
@@ -297,13 +337,20 @@ impl<'a> Run<'a> {
                 total += self.read_helped((scope, &hold), &mut from, (kind, expected), begun, &mut push)?;
                 break;
             }
+            if wanted < READ_BYTES + max {
+                // It has grown. A buffer for the size that it had may hold no whole chunk of what it is now.
+                wanted = READ_BYTES + max;
+                let mut larger = PageBuffer::new(wanted);
+                larger[..filled].copy_from_slice(&buffer[..filled]);
+                *buffer = larger;
+            }
             buffer.copy_within(at..filled, 0);
             filled -= at;
         }
         let content = match list.direct() {
             Some(ids) if ids.len() <= CHUNKS_DIRECT_MAX => Content::Chunks(ids.to_vec()),
             _ => {
-                let (depth, root) = list.finish(&mut store_list)?;
+                let (depth, root) = list.finish(&mut store_list).map_err(ReadError::Store)?;
                 Content::List { depth, root }
             }
         };
@@ -333,11 +380,19 @@ impl<'a> Run<'a> {
     }
 }
 
-const OURS: &str = "store what was read";
+/// What ended the reading of a source, by whose trouble it is: a full repository is no unreadable file.
+#[derive(Debug)]
+pub(super) enum ReadError {
+    /// The source's: it goes into the report.
+    Source(Error),
+    /// Ours, while storing what was read: it ends the run.
+    Store(Error),
+}
 
-pub(super) fn ours(error: Error) -> Error {
-    let kind = error.kind();
-    let hint = error.advice().map(str::to_owned);
-    let wrapped = Error::new(kind, OURS, "").because(error);
-    hint.into_iter().fold(wrapped, |wrapped, hint| wrapped.hint(hint))
+impl ReadError {
+    pub fn into_error(self) -> Error {
+        match self {
+            ReadError::Source(error) | ReadError::Store(error) => error,
+        }
+    }
 }

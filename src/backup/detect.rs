@@ -1,22 +1,34 @@
 //! Decide what changed: fingerprints of stats, and git's rule for what is too fresh to trust.
 
+use crate::backup::walk::SavedTree;
 use crate::disk::Stat;
 use crate::entry::Time;
-use crate::id::ChunkId;
 use std::hash::Hasher;
+use std::time::Duration;
 
 /// What counts as a change.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Comparison {
     pub ignore_ctime: bool,
     pub ignore_inode: bool,
+    /// A file that was written to so short a time before it is read may be written to again without another time: through
+    /// a memory map, whose pages the kernel writes back after half a minute or so. The next backup reads it again.
+    pub mapped: Duration,
+}
+
+impl Default for Comparison {
+    fn default() -> Self {
+        Comparison { ignore_ctime: false, ignore_inode: false, mapped: Duration::from_secs(60) }
+    }
 }
 
 /// A time this close before the look at it can still gain another change with the same time: file systems tell time in
 /// steps of the kernel's clock tick.
-const TICK: Time = Time { seconds: 0, nanoseconds: 20_000_000 };
+const TICK: Duration = Duration::from_millis(20);
 /// Where times have no fraction at all, their step may be up to two seconds (FAT).
-const COARSE: Time = Time { seconds: 2, nanoseconds: 0 };
+const COARSE: Duration = Duration::from_secs(2);
+/// A time that lies further in the future than this is none that the next change can have, whatever clock it comes from.
+const SKEW: Duration = Duration::from_secs(3600);
 
 impl Comparison {
     /// The bytes of a stat that make a difference.
@@ -68,33 +80,45 @@ impl Comparison {
     /// Whether an entry was changed so shortly before `seen` that another change could look the same.
     pub fn is_racy(&self, stat: &Stat, seen: Time) -> bool {
         let step = if stat.changed.nanoseconds == 0 && stat.modified.nanoseconds == 0 { COARSE } else { TICK };
-        let newest = match self.ignore_ctime {
-            true => stat.modified,
-            false => stat.modified.max(stat.changed),
-        };
-        plus(newest, step) >= seen
+        let changed = if self.ignore_ctime { stat.modified } else { stat.changed };
+        // Every write to the content sets both times, through a map too.
+        let is_written = self.is_young(stat.modified, seen) && self.is_young(changed, seen);
+        is_written || (plus(changed, step) >= seen && changed <= plus(seen, SKEW))
+    }
+
+    /// Whether a file that was last written to at this time may have been written to again without another time after it
+    /// was saved, by a backup that began and ended then.
+    pub fn may_have_changed_after(&self, written: Time, backup: (Time, Time)) -> bool {
+        plus(written, self.mapped.max(COARSE)) >= backup.0 && written <= plus(backup.1, SKEW)
+    }
+
+    fn is_young(&self, written: Time, seen: Time) -> bool {
+        plus(written, self.mapped) >= seen && written <= plus(seen, SKEW)
     }
 }
 
-fn plus(time: Time, step: Time) -> Time {
-    let nanoseconds = time.nanoseconds + step.nanoseconds;
-    Time {
-        seconds: time.seconds.saturating_add(step.seconds + i64::from(nanoseconds / 1_000_000_000)),
-        nanoseconds: nanoseconds % 1_000_000_000,
-    }
+fn plus(time: Time, step: Duration) -> Time {
+    let nanoseconds = time.nanoseconds + step.subsec_nanos();
+    let seconds =
+        i64::try_from(step.as_secs()).unwrap_or(i64::MAX).saturating_add(i64::from(nanoseconds / 1_000_000_000));
+    Time { seconds: time.seconds.saturating_add(seconds), nanoseconds: nanoseconds % 1_000_000_000 }
 }
 
-/// Over the ids of the directories below a page.
-pub fn below(ids: impl Iterator<Item = ChunkId>) -> [u8; 16] {
+/// Over the trees of the directories below a page, and over which of them are marked as partial.
+pub(super) fn below(trees: impl Iterator<Item = SavedTree>) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
-    let mut any = false;
-    for id in ids {
-        any = true;
-        hasher.update(id.as_bytes());
+    let (mut count, mut partial) = (0_u32, Vec::new());
+    for SavedTree { tree, is_partial } in trees {
+        hasher.update(tree.as_bytes());
+        if is_partial {
+            partial.extend_from_slice(&count.to_le_bytes());
+        }
+        count += 1;
     }
-    match any {
-        true => hasher.finalize().as_bytes()[..16].try_into().expect("a hash is longer"),
-        false => [0; 16],
+    hasher.update(&partial);
+    match count {
+        0 => [0; 16],
+        _ => hasher.finalize().as_bytes()[..16].try_into().expect("a hash is longer"),
     }
 }
 
@@ -137,10 +161,35 @@ mod tests {
         let compare = Comparison::default();
         assert!(compare.is_racy(&stat(at(200, 10)), at(200, 10)));
         assert!(compare.is_racy(&stat(at(200, 10)), at(200, 19_000_000)));
-        assert!(compare.is_racy(&stat(at(300, 0)), at(200, 0)), "from the future");
+        assert!(compare.is_racy(&stat(at(300, 0)), at(200, 0)), "from a clock that is a little ahead");
         assert!(!compare.is_racy(&stat(at(200, 10)), at(200, 30_000_000)));
-        let coarse = Stat { modified: at(200, 0), changed: at(200, 0), ..Stat::default() };
+        let coarse = Stat { modified: at(100, 0), changed: at(200, 0), ..Stat::default() };
         assert!(compare.is_racy(&coarse, at(202, 0)) && !compare.is_racy(&coarse, at(203, 0)));
+    }
+
+    /// A file written through a map keeps its times until its pages are written back.
+    #[test]
+    fn what_was_written_within_a_minute_is_looked_at_once_more() {
+        let at = |seconds| Time { seconds, nanoseconds: 1 };
+        let written = Stat { modified: at(1000), changed: at(1000), ..Stat::default() };
+        let compare = Comparison::default();
+        assert!(compare.is_racy(&written, at(1059)) && !compare.is_racy(&written, at(1061)));
+        // Its content is older than that: unpacked, copied with its times, or of another owner now.
+        let unpacked = Stat { modified: at(10), ..written };
+        assert!(!compare.is_racy(&unpacked, at(1001)));
+        let quick = Comparison { mapped: Duration::ZERO, ..compare };
+        assert!(!quick.is_racy(&written, at(1001)));
+    }
+
+    /// Files with a modification time in the future were read whole by every backup, though their change time agreed.
+    #[test]
+    fn a_modification_time_in_the_future_alone_makes_nothing_fresh() {
+        let at = |seconds| Time { seconds, nanoseconds: 1 };
+        let photo = Stat { modified: at(2_000_000_000), changed: at(1000), ..Stat::default() };
+        assert!(!Comparison::default().is_racy(&photo, at(1100)));
+        // Nor does a change time of a clock that was years ahead once.
+        let ahead = Stat { modified: at(2_000_000_000), changed: at(2_000_000_000), ..Stat::default() };
+        assert!(!Comparison::default().is_racy(&ahead, at(1100)));
     }
 
     #[test]
@@ -151,7 +200,7 @@ mod tests {
         assert_ne!(number, compare.stat_number(&Stat { size: 6, ..stat }));
         assert_ne!(number, compare.stat_number(&Stat { inode: 8, ..stat }));
         assert_ne!(number, compare.stat_number(&Stat { changed: Time { seconds: 1, nanoseconds: 0 }, ..stat }));
-        let lax = Comparison { ignore_ctime: true, ignore_inode: true };
+        let lax = Comparison { ignore_ctime: true, ignore_inode: true, ..Comparison::default() };
         let other = Stat { inode: 8, changed: Time { seconds: 1, nanoseconds: 0 }, ..stat };
         assert_eq!(lax.stat_number(&stat), lax.stat_number(&other));
     }

@@ -4,9 +4,10 @@
 //! (`chunk/pieces.rs`), so that the chunks are those that one thread would have found. Then neighbouring chunks, a
 //! frame's worth at a time, are named, claimed and stored, each such run by one thread and so into one frame.
 
+use crate::backup::Run;
 use crate::backup::bytes::Bytes;
+use crate::backup::content::ReadError;
 use crate::backup::crew::{Hold, Part};
-use crate::backup::{Run, content};
 use crate::chunk::{CHUNK_BYTES_MAX, ContentKind};
 use crate::error::Result;
 use crate::id::ChunkId;
@@ -39,7 +40,7 @@ impl<'a> Run<'a> {
         (kind, expected): (ContentKind, u64),
         begun: &[u8],
         push: &mut dyn FnMut(ChunkId) -> Result<()>,
-    ) -> Result<u64> {
+    ) -> Result<u64, ReadError> {
         let batch_bytes_max = (self.options.memory_bytes as usize / 8).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX);
         let batch_bytes = (2 * FRAME_RAW_BYTES * self.readers.least).clamp(BATCH_BYTES_MIN, batch_bytes_max);
         let mut push_all = |ids: Vec<Vec<ChunkId>>| ids.into_iter().flatten().try_for_each(&mut *push);
@@ -50,13 +51,13 @@ impl<'a> Run<'a> {
             let mut bytes = hold.buffer(batch_bytes);
             let mut filled = carried.len();
             bytes[..filled].copy_from_slice(&carried);
-            let last = self.fill(from, &mut bytes, &mut filled, expected)?;
+            let last = self.fill(from, &mut bytes, &mut filled, expected).map_err(ReadError::Source)?;
 
             let piece_bytes = filled.div_ceil(self.readers.least).max(PIECE_BYTES_MIN);
             let piece = |start| Part::Cut { kind, last, piece: start..filled.min(start + piece_bytes) };
             let pieces = (0..filled).step_by(piece_bytes).map(piece).collect();
             let cut = hold.place(self, scope, bytes, filled, pieces, true);
-            let (bytes, found) = cut.finish(self).map_err(content::ours)?;
+            let (bytes, found) = cut.finish(self).map_err(ReadError::Store)?;
             let ends = self.repo.chunker().join_pieces(kind, &bytes[..filled], last, found.ends);
 
             let whole = ends.last().copied().unwrap_or(0);
@@ -65,15 +66,15 @@ impl<'a> Run<'a> {
             carried.extend_from_slice(&bytes[whole..filled]);
             let storing = hold.place(self, scope, bytes, whole, frames(&ends), false);
             if let Some(before) = stored.replace(storing) {
-                push_all(before.finish_ids(self).map_err(content::ours)?)?;
+                push_all(before.finish_ids(self).map_err(ReadError::Store)?).map_err(ReadError::Store)?;
             }
             if last {
                 break;
             }
-            self.watch.cancel.check().map_err(content::ours)?;
+            self.watch.cancel.check().map_err(ReadError::Store)?;
         }
         if let Some(storing) = stored {
-            push_all(storing.finish_ids(self).map_err(content::ours)?)?;
+            push_all(storing.finish_ids(self).map_err(ReadError::Store)?).map_err(ReadError::Store)?;
         }
         Ok(total)
     }

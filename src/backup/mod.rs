@@ -4,21 +4,27 @@ mod assemble;
 mod build;
 mod bytes;
 mod content;
+mod counts;
 mod crew;
 mod detect;
 mod heal;
 mod large;
+mod left_out;
 mod nested;
+mod own;
 mod page;
 mod previous;
 mod readers;
 mod scan;
+mod sources;
 mod stored;
 mod walk;
 
 pub use detect::Comparison;
 pub use heal::Healing;
 
+use crate::backup::left_out::LeftOut;
+use crate::backup::own::OwnFolders;
 use crate::backup::readers::Readers;
 use crate::cache::{State, StateChanges};
 use crate::disk::Owners;
@@ -32,7 +38,7 @@ use crate::seal::{Compression, random};
 use crate::source::rules::Rules;
 use crate::source::stream::Stream;
 use crate::watch::{Watch, now};
-use assemble::Assembly;
+use assemble::{Assembly, SavedRoot};
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -46,6 +52,8 @@ pub struct BackupOptions {
     /// Absolute and clean. What the walk of a path above meets anyway is dropped when the backup begins.
     pub paths: Vec<PathBuf>,
     pub streams: Vec<Stream>,
+    /// Variables that the commands of streams see although they hold secrets.
+    pub stream_environment: Vec<String>,
     /// The standard input under a name.
     pub input: Option<(Vec<u8>, Input)>,
     pub rules: Rules,
@@ -86,6 +94,7 @@ impl BackupOptions {
         BackupOptions {
             paths,
             streams: Vec::new(),
+            stream_environment: Vec::new(),
             input: None,
             rules: Rules::default(),
             comparison: Comparison::default(),
@@ -150,7 +159,11 @@ impl Repository {
     pub fn backup(&self, mut options: BackupOptions, watch: &Watch) -> Result<BackupReport> {
         let begun = Instant::now();
         let started = Stamp::new(options.time.unwrap_or_else(now), options.offset);
-        options.paths = nested::fold(options.paths, options.rules.one_file_system())?;
+        let left_out = LeftOut::new(OwnFolders::of(self));
+        options.paths = nested::fold(options.paths, options.rules.one_file_system(), &left_out.mounts);
+        for (path, what) in left_out.own.take_out(&mut options.paths)? {
+            watch.notice(format!("left out: {}, as it is, or lies in, {what}", path.display()));
+        }
         let input = options.input.take();
         let input_name = input.as_ref().map(|(name, _)| name.clone());
         let state = self.open_state(&options, watch);
@@ -159,7 +172,13 @@ impl Repository {
         let lanes = readers.most + 1;
         let (choice, writer) = self.begin(state, &options, lanes, watch)?;
         let mut run = Run::new(self, options, readers, writer, choice.state, watch)?;
+        run.left_out = left_out;
         run.compare_with_parent = choice.compare_with_parent;
+        run.parent_ran = choice.parent.as_ref().map(|parent| {
+            let (started, ended) = (parent.started.time(), parent.ended.time());
+            // The start may be one that was asked for.
+            (started.min(ended), ended)
+        });
         run.input_name = input_name;
         if choice.is_state_distrusted {
             run.note_damage();
@@ -222,6 +241,11 @@ impl Repository {
         if options.paths.is_empty() {
             return None;
         }
+        if now().seconds < 0 {
+            // The database refuses to work then.
+            watch.notice("the clock of this machine is before 1970: what is known of the last backup is not used");
+            return None;
+        }
         let folder = self.cache()?.join("state").join(options.state_name());
         let made = std::fs::create_dir_all(&folder).map_err(|error| Error::io("create", folder.display(), error));
         match made.and_then(|()| State::open(&folder)) {
@@ -251,10 +275,15 @@ struct Run<'a> {
     writer: Option<Writer>,
     /// They walk, read and help one another.
     readers: Readers,
+    /// Directories down to this level are kept open while what is below them is walked.
+    levels_open: usize,
+    left_out: LeftOut,
     crew: crew::Crew,
     state: Option<State>,
     /// Compare with the parent's tree, as the local state knows nothing or must not be used.
     compare_with_parent: bool,
+    /// When the backup that is compared with began and ended, by the clock of its host.
+    parent_ran: Option<(crate::entry::Time, crate::entry::Time)>,
     /// What the standard input is called in the snapshot.
     input_name: Option<Vec<u8>>,
     /// Every source is as the parent has it; only looked at when that ends the run without a snapshot.
@@ -282,6 +311,8 @@ impl<'a> Run<'a> {
     ) -> Result<Self> {
         Ok(Run {
             repo,
+            levels_open: sources::levels_open_by(readers.most),
+            left_out: LeftOut::new(OwnFolders::default()),
             readers,
             crew: crew::Crew::default(),
             reader: repo.reader(),
@@ -289,6 +320,7 @@ impl<'a> Run<'a> {
             writer,
             state,
             compare_with_parent: false,
+            parent_ran: None,
             input_name: None,
             unchanged: std::sync::atomic::AtomicBool::new(false),
             owners: Owners::load()?,
@@ -303,7 +335,7 @@ impl<'a> Run<'a> {
     }
 
     /// Walks all paths and reads all streams; gives the root of the snapshot's tree.
-    fn save_sources(&self, parent: Option<&Snapshot>, input: Option<(Vec<u8>, Input)>) -> Result<crate::id::ChunkId> {
+    fn save_sources(&self, parent: Option<&Snapshot>, input: Option<(Vec<u8>, Input)>) -> Result<SavedRoot> {
         let known = parent.map(|parent| (parent.totals.files, parent.totals.bytes));
         let known = known.or_else(|| self.state.as_ref()?.last_size());
         if let Some((files, bytes)) = known {
@@ -331,11 +363,17 @@ impl<'a> Run<'a> {
     fn save_all(&self, parent: Option<&Snapshot>, input: Option<(Vec<u8>, Input)>) -> Result<Assembly> {
         let mut assembly = Assembly::default();
         self.watch.stage("walking");
-        for (path, entry) in self.walk_paths(parent)? {
+        let saved = self.walk_paths(parent)?;
+        for (path, entry) in saved.entries {
             assembly.add(&path, entry)?;
         }
+        assembly.root = saved.root;
         for stream in &self.options.streams {
-            let source = if self.options.dry_run { None } else { Some(stream.start(self.watch)?) };
+            let source = if self.options.dry_run {
+                None
+            } else {
+                Some(stream.start_with(&self.options.stream_environment, self.watch)?)
+            };
             assembly.add_stream(&stream.name, self.save_stream(&stream.name, source)?)?;
         }
         if let Some((name, input)) = input {
@@ -343,7 +381,7 @@ impl<'a> Run<'a> {
             assembly.add_stream(&name, self.save_stream(&name, source)?)?;
         }
         if let (true, Some(parent)) = (self.options.skip_if_unchanged, parent) {
-            let unchanged = parent.sources == self.sources() && assembly.is_same_in(self, parent);
+            let unchanged = parent.is_of_sources(&self.sources()) && assembly.is_same_in(self, parent);
             self.unchanged.store(unchanged, std::sync::atomic::Ordering::Relaxed);
         }
         assembly.describe_parents(self);
@@ -416,6 +454,15 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// An error while a source was read: trouble with it, unless this machine ran short of what every reader needs. Then
+    /// the run ends, as a snapshot of the little that could still be read would help nobody.
+    fn source_error(&self, path: &[u8], before: &str, error: Error) {
+        match error.is(Kind::Full) {
+            true => self.fail(error),
+            false => self.trouble(path, format!("{before}{error}")),
+        }
+    }
+
     /// Trouble of ours: the run ends.
     fn fail(&self, error: Error) {
         self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(error);
@@ -427,14 +474,14 @@ impl<'a> Run<'a> {
     }
 
     /// Commits, or ends without a snapshot; either way what was stored stays findable for the next run.
-    fn conclude(mut self, saved: Result<crate::id::ChunkId>, started: Stamp, begun: Instant) -> Result<BackupReport> {
+    fn conclude(mut self, saved: Result<SavedRoot>, started: Stamp, begun: Instant) -> Result<BackupReport> {
         let writer = self.writer.take();
         let saved = match self.take_failure() {
             Some(error) => Err(error),
             None => saved,
         };
-        let root = match (saved, &writer) {
-            (Ok(root), _) => root,
+        let SavedRoot { tree: root, directory: root_directory } = match (saved, &writer) {
+            (Ok(saved), _) => saved,
             (Err(error), None) => return Err(error),
             (Err(error), Some(_)) => {
                 let noted = std::mem::take(&mut *self.noted());
@@ -491,11 +538,14 @@ impl<'a> Run<'a> {
             tags: self.options.tags.clone(),
             program: concat!("silt ", env!("CARGO_PKG_VERSION")).to_owned(),
             sources: self.sources(),
+            all_sources: None,
             root,
+            root_directory: root_directory.as_ref().map(Snapshot::root_directory_of),
             totals,
             troubles: report.troubles.clone(),
             troubles_count,
         };
+        let snapshot = snapshot.bounded();
         // Who dies behind the commit step leaves word for the next run; on this machine it looks anyway.
         if !self.repo.storage().abilities().local
             && let Some(Err(error)) = self.state.as_ref().map(State::set_committing)

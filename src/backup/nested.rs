@@ -1,9 +1,9 @@
 //! Sources below other sources: saved with the upper one where they lie on a file system that it does not enter.
 
 use crate::backup::Run;
+use crate::disk::device::Mounts;
 use crate::disk::stat::stat_path;
-use crate::error::{Error, Result};
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -12,23 +12,19 @@ use std::path::{Path, PathBuf};
 pub(super) struct Place {
     /// The file system of the source.
     pub device: u64,
+    /// The file system of the directory itself.
+    pub here: u64,
+    /// How many directories lie above it.
+    pub level: usize,
     /// Only on the way to a source further down: nothing else here is saved.
     pub is_passage: bool,
+    /// On a file system that the kernel makes up.
+    pub is_pseudo: bool,
 }
 
-impl Place {
-    pub fn source(device: u64) -> Self {
-        Place { device, is_passage: false }
-    }
-}
-
-pub(super) fn missing_source(error: Error) -> Error {
-    error.hint("check the path: a source that is not there is an error")
-}
-
-/// Drops each path that the walk of a path above meets anyway: all below it, or when mount points are not entered those
-/// with no other file system on the way. Sorts them.
-pub(super) fn fold(mut paths: Vec<PathBuf>, one_file_system: bool) -> Result<Vec<PathBuf>> {
+/// Drops each path that the walk of a path above meets anyway: all below it, or those with no file system on the way
+/// that the walk does not enter. Sorts them.
+pub(super) fn fold(mut paths: Vec<PathBuf>, one_file_system: bool, mounts: &Mounts) -> Vec<PathBuf> {
     paths.sort();
     let mut kept: Vec<PathBuf> = Vec::with_capacity(paths.len());
     // The kept paths above the current one, the nearest last.
@@ -37,29 +33,23 @@ pub(super) fn fold(mut paths: Vec<PathBuf>, one_file_system: bool) -> Result<Vec
         while above.last().is_some_and(|above| !path.starts_with(above)) {
             above.pop();
         }
-        let is_met = match above.last() {
-            Some(above) if one_file_system => is_on_the_same(above, &path)?,
-            Some(_) => true,
-            None => false,
-        };
-        if !is_met {
+        if !above.last().is_some_and(|above| is_met(above, &path, one_file_system, mounts)) {
             above.push(path.clone());
             kept.push(path);
         }
     }
-    Ok(kept)
+    kept
 }
 
-/// Whether all from `above` down to `path` lie on one file system.
-fn is_on_the_same(above: &Path, path: &Path) -> Result<bool> {
+/// Whether a walk from `above` meets `path`. One that is not there is not met: so it is missed by its name.
+fn is_met(above: &Path, path: &Path, one_file_system: bool, mounts: &Mounts) -> bool {
     let device = |path: &Path| stat_path(path.as_os_str().as_bytes(), false).map(|stat| stat.device);
-    let wanted = device(above)?;
-    for step in path.ancestors().take_while(|step| *step != above) {
-        if device(step).map_err(missing_source)? != wanted {
-            return Ok(false);
-        }
+    let (Ok(top), Ok(bottom)) = (device(above), device(path)) else { return false };
+    if !one_file_system {
+        return bottom == top || !mounts.is_pseudo(path.as_os_str().as_bytes(), bottom);
     }
-    Ok(true)
+    let mut steps = path.ancestors().take_while(|step| *step != above);
+    steps.all(|step| device(step).is_ok_and(|device| device == top))
 }
 
 impl Run<'_> {
@@ -75,21 +65,23 @@ impl Run<'_> {
         })
     }
 
-    /// How a directory below is entered, if at all.
-    pub(super) fn place_below(&self, above: Place, path: &[u8], device: u64) -> Option<Place> {
-        if !above.is_passage && !self.options.rules.leaves_out_device(above.device, device) {
-            return Some(above);
-        }
-        let below = |source: &&PathBuf| source.starts_with(Path::new(std::ffi::OsStr::from_bytes(path)));
-        // Sorted: a source itself comes before those below it.
-        let first = self.options.paths.iter().find(below)?;
-        Some(Place { device, is_passage: first.as_os_str().as_bytes() != path })
+    /// The first source that is this path or lies below it.
+    pub(super) fn source_at_or_below(&self, path: &[u8]) -> Option<&[u8]> {
+        let path = Path::new(OsStr::from_bytes(path));
+        let sources = &self.options.paths;
+        // Sorted: a source itself comes before those below it, and all of these stand together.
+        let first = sources.get(sources.partition_point(|source| source.as_path() < path))?;
+        first.starts_with(path).then(|| first.as_os_str().as_bytes())
+    }
+
+    pub(super) fn is_source(&self, path: &[u8]) -> bool {
+        self.source_at_or_below(path) == Some(path)
     }
 
     /// Whether a name in a passage leads to a source.
     pub(super) fn leads_to_source(&self, folder: &[u8], name: &CStr) -> bool {
-        let path = Path::new(std::ffi::OsStr::from_bytes(folder)).join(std::ffi::OsStr::from_bytes(name.to_bytes()));
-        self.options.paths.iter().any(|source| source.starts_with(&path))
+        let path = [folder.strip_suffix(b"/").unwrap_or(folder), b"/", name.to_bytes()].concat();
+        self.source_at_or_below(&path).is_some()
     }
 }
 
@@ -99,22 +91,32 @@ mod tests {
 
     #[test]
     fn what_is_met_anyway_is_dropped() {
-        let table: &[(&[&str], &[&str])] = &[
-            (&["/a/b", "/a-b", "/a"], &["/a", "/a-b"]),
-            (&["/ab", "/a/c/d", "/a/c"], &["/a/c", "/ab"]),
-            (&["/home", "/"], &["/"]),
-            (&["/a", "/b"], &["/a", "/b"]),
-        ];
-        for (paths, expected) in table {
-            let got = fold(paths.iter().map(PathBuf::from).collect(), false).unwrap();
-            assert_eq!(got, expected.iter().map(PathBuf::from).collect::<Vec<_>>(), "{paths:?}");
-        }
         let folder = tempfile::tempdir().unwrap();
-        let below = folder.path().join("below");
-        std::fs::create_dir(&below).unwrap();
-        let paths = || vec![below.clone(), folder.path().to_owned()];
-        assert_eq!(fold(paths(), true).unwrap(), [folder.path()], "one file system");
-        std::fs::remove_dir(&below).unwrap();
-        assert!(fold(paths(), true).unwrap_err().advice().is_some());
+        let at = |name: &str| folder.path().join(name);
+        for name in ["a/b", "a/c/d", "a-b", "ab", "b"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+        }
+        let table: &[(&[&str], &[&str])] = &[
+            (&["a/b", "a-b", "a"], &["a", "a-b"]),
+            (&["ab", "a/c/d", "a/c"], &["a/c", "ab"]),
+            (&["a", "b"], &["a", "b"]),
+            // Missed by its own name, not in silence.
+            (&["a", "a/gone"], &["a", "a/gone"]),
+        ];
+        for one_file_system in [false, true] {
+            for (paths, expected) in table {
+                let got = fold(paths.iter().map(|name| at(name)).collect(), one_file_system, &Mounts::default());
+                assert_eq!(got, expected.iter().map(|name| at(name)).collect::<Vec<_>>(), "{paths:?}");
+            }
+        }
+    }
+
+    /// A pseudo file system that is named beside the root is a source of its own: else it would be left out.
+    #[test]
+    fn a_pseudo_file_system_that_is_named_stays_a_source() {
+        let paths = || vec![PathBuf::from("/proc"), PathBuf::from("/")];
+        if Mounts::default().is_pseudo(b"/proc", stat_path(b"/proc", false).unwrap().device) {
+            assert_eq!(fold(paths(), false, &Mounts::default()).len(), 2);
+        }
     }
 }

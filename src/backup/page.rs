@@ -2,9 +2,9 @@
 
 use crate::backup::build::{Built, OldParts, split};
 use crate::backup::previous::Previous;
-use crate::backup::walk::{Above, Folder, add, take_back};
+use crate::backup::walk::{Above, Folder, Found, SavedTree, add, take_back};
 use crate::backup::{Run, detect};
-use crate::cache::{Change, PageRow};
+use crate::cache::{Change, FolderKey, PageRow};
 use crate::disk::Stat;
 use crate::entry::{Content, Entry, EntryKind, Time};
 use crate::error::{Error, Kind};
@@ -22,7 +22,7 @@ pub(super) struct Page {
     number: usize,
     work: Mutex<Work>,
     /// The trees of directories, as they are done; a place for each item.
-    below: Mutex<Vec<Option<ChunkId>>>,
+    below: Mutex<Vec<Option<SavedTree>>>,
     /// Directories below and parts of its own that are not done.
     left: AtomicUsize,
 }
@@ -50,6 +50,24 @@ pub(super) struct Item {
 }
 
 impl Page {
+    pub fn folder(&self) -> &Arc<Folder> {
+        &self.folder
+    }
+
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    pub fn into_folder(self) -> Arc<Folder> {
+        self.folder
+    }
+
+    /// The tree of a directory below has come; says whether the page waits for nothing more.
+    pub fn set_below(&self, slot: usize, saved: SavedTree) -> bool {
+        self.below.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[slot] = Some(saved);
+        self.left.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
     fn work(&self) -> MutexGuard<'_, Work> {
         self.work.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -65,7 +83,9 @@ impl<'a> Run<'a> {
             return;
         }
         let seen = now();
-        let items = self.stat_page(folder, number);
+        let Some(items) = self.stat_page(folder, number) else {
+            return self.page_done(scope, folder, number, None);
+        };
         let compare = self.options.comparison;
         let fingerprint = FINGERPRINT_BUFFER.with_borrow_mut(|buffer| {
             let named = items.iter().map(|item| (folder.name(item.index).to_bytes(), &item.stat));
@@ -76,7 +96,8 @@ impl<'a> Run<'a> {
             folder.previous.row(first_name).filter(|row| row.fingerprint == fingerprint && self.is_row_trusted(row));
         let is_directory = |(_, item): &(usize, &Item)| item.stat.is(EntryKind::Directory);
         let directories = items.iter().enumerate().filter(is_directory);
-        let directories: Vec<_> = directories.map(|(slot, item)| (slot, item.index, item.stat.device)).collect();
+        let directories: Vec<_> = directories.map(|(slot, item)| (slot, item.index, item.stat)).collect();
+        let row = row.filter(|row| self.is_at_hand(folder, row, items.len(), directories.is_empty()));
         self.count_items(&items);
         if let Some(row) = row {
             self.count_as_known(&items, row);
@@ -94,9 +115,9 @@ impl<'a> Run<'a> {
             work: Mutex::new(Work { parts, fingerprint, files_removed: 0, unchanged: row.cloned() }),
         });
         // Pushed backwards, they are walked in the order of their names.
-        for (slot, index, device) in directories.into_iter().rev() {
+        for (slot, index, stat) in directories.into_iter().rev() {
             let page = page.clone();
-            scope.spawn(move |scope| self.visit_below(scope, page, slot, index, device));
+            scope.spawn(move |scope| self.visit_below(scope, page, slot, index, &stat));
         }
         if row.is_some() {
             return self.one_less(scope, &page);
@@ -129,58 +150,53 @@ impl<'a> Run<'a> {
         self.one_less(scope, page);
     }
 
-    /// The one entry of a folder that stands for a source which is no directory.
-    pub(super) fn single<'s>(&'s self, scope: &Scope<'s>, folder: &Folder) -> Result<Option<Entry>, Error> {
-        let seen = now();
-        let mut items = self.stat_page(folder, 0);
-        self.count_items(&items);
-        let named = items.iter().map(|item| (folder.name(item.index).to_bytes(), &item.stat));
-        let fingerprint = self.options.comparison.fingerprint(named, &mut Vec::new());
-        let row = folder.previous.row(folder.name(0).to_bytes());
-        let row = row.filter(|row| row.fingerprint == fingerprint && self.is_row_trusted(row));
-        if let Some(row) = row
-            && let [entry] = self.old_entries(&folder.previous, None, None).entries.as_slice()
-        {
-            self.count_as_known(&items, row);
-            return Ok(Some(entry.clone()));
-        }
-        let old = self.old_parts(folder, 0, &[]);
-        let Built { look_again, .. } = self.build_entries(scope, folder, old.part(0), &mut items, seen);
-        let Some(Item { entry: Some(entry), number, change, .. }) = items.into_iter().next() else { return Ok(None) };
-        if let (Some(state), Some(_)) = (&self.state, &self.writer) {
-            let page = store_page(std::slice::from_ref(&entry), &mut |bytes| self.store_tree(bytes))?;
-            let row = PageRow {
-                first_name: folder.name(0).to_bytes().to_vec(),
-                fingerprint: if look_again { [0; 16] } else { fingerprint },
-                below: [0; 16],
-                page,
-                epoch: state.epoch(),
-                run: state.run(),
-                files_removed: 0,
-                stats: vec![number],
-                changes: vec![change],
-            };
-            self.noted().rows.push((folder.key, row));
-        }
-        Ok(Some(entry))
-    }
-
-    fn stat_page(&self, folder: &Folder, number: usize) -> Vec<Item> {
+    /// The stats of a page's names; none when the directory itself cannot be reached any more.
+    fn stat_page(&self, folder: &Folder, number: usize) -> Option<Vec<Item>> {
+        let directory = match folder.directory() {
+            Ok(directory) => directory,
+            Err(error) => {
+                folder.mark_partial();
+                self.source_error(&folder.path, "a part of its contents is missing: ", error);
+                return None;
+            }
+        };
         let range = folder.page_range(number);
         let mut items = Vec::with_capacity(range.len());
         for index in range {
             let name = folder.name(index);
-            match folder.handle.stat(name) {
-                Ok(stat) if stat.kind.is_none() => add(&self.counts.sockets, 1),
-                Ok(stat) if stat.is(EntryKind::File) && self.options.rules.leaves_out_file(stat.size) => {}
-                Ok(stat) => items.push(Item { index, stat, entry: None, number: 0, change: Change::Unchanged }),
-                Err(error) if error.is(Kind::NotFound) => {
-                    self.trouble(&folder.child_path(name.to_bytes()), "it vanished while its directory was read");
+            match directory.stat(name) {
+                Ok(stat) if self.is_saved(folder, name, &stat) => {
+                    items.push(Item { index, stat, entry: None, number: 0, change: Change::Unchanged });
+                    continue;
                 }
-                Err(error) => self.trouble(&folder.child_path(name.to_bytes()), error.to_string()),
+                Ok(_) => {}
+                Err(error) if error.is(Kind::NotFound) => {
+                    let what = match folder.above {
+                        Above::List(_) => "it is not there",
+                        _ => "it vanished while its directory was read",
+                    };
+                    self.trouble(&folder.child_path(name.to_bytes()), what);
+                }
+                Err(error) => self.source_error(&folder.child_path(name.to_bytes()), "", error),
             }
+            folder.mark_partial();
         }
-        items
+        Some(items)
+    }
+
+    /// Whether the entries of an unchanged page are where they are wanted: of sources that are no directories they are
+    /// wanted one by one.
+    fn is_at_hand(&self, folder: &Folder, row: &PageRow, count: usize, no_directories: bool) -> bool {
+        let Above::List(list) = &folder.above else { return true };
+        if !no_directories {
+            return false;
+        }
+        let mut entries = self.old_entries(&Previous::State(vec![row.clone()]), None, None).entries;
+        let is_whole = entries.len() == count;
+        if is_whole {
+            list.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).append(&mut entries);
+        }
+        is_whole
     }
 
     fn count_items(&self, items: &[Item]) {
@@ -225,36 +241,33 @@ impl<'a> Run<'a> {
         add(&self.watch.progress.bytes_done, bytes);
     }
 
-    fn visit_below<'s>(&'s self, scope: &Scope<'s>, page: Arc<Page>, slot: usize, index: usize, device: u64) {
+    fn visit_below<'s>(&'s self, scope: &Scope<'s>, page: Arc<Page>, slot: usize, index: usize, stat: &Stat) {
         let folder = page.folder.clone();
         let name = folder.name(index);
         let above = Above::Page(page, slot);
         let path = folder.child_path(name.to_bytes());
-        let Some(place) = self.place_below(folder.place, &path, device) else {
-            return self.finish_empty(scope, above);
+        let place = match self.place_below(folder.place, &path, stat) {
+            Ok(place) => place,
+            Err(reason) => {
+                self.tell_left_out(&path, reason);
+                return self.finish_empty(scope, &above);
+            }
         };
         let previous = self.previous_below(&folder.previous, name.to_bytes(), &path);
-        let handle = folder.handle.open_child(name);
-        self.visit(scope, above, path, handle, previous, place);
-    }
-
-    /// The tree of a directory below has come.
-    pub(super) fn below_done<'s>(&'s self, scope: &Scope<'s>, page: &Arc<Page>, slot: usize, tree: ChunkId) {
-        page.below.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[slot] = Some(tree);
-        self.one_less(scope, page);
+        let handle = folder.directory().and_then(|directory| directory.open_child(name));
+        let key = FolderKey::of(&path);
+        let found = Found { above, path, key, place, previous };
+        self.visit(scope, found, handle);
     }
 
     fn one_less<'s>(&'s self, scope: &Scope<'s>, page: &Arc<Page>) {
         if page.left.fetch_sub(1, Ordering::AcqRel) == 1 && !self.is_over() {
-            match self.finish_page(scope, page) {
-                Ok(id) => self.page_done(scope, &page.folder, page.number, id),
-                Err(error) => self.fail(error),
-            }
+            self.climb(scope, Some(page.clone()));
         }
     }
 
     /// All below is done: the page's id, from before when nothing differs. None for a page without entries.
-    fn finish_page<'s>(&'s self, scope: &Scope<'s>, page: &Page) -> Result<Option<ChunkId>, Error> {
+    pub(super) fn finish_page<'s>(&'s self, scope: &Scope<'s>, page: &Page) -> Result<Option<ChunkId>, Error> {
         let mut work = page.work();
         let trees = std::mem::take(&mut *page.below.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
         let below = detect::below(trees.iter().flatten().copied());
@@ -289,9 +302,13 @@ impl<'a> Run<'a> {
         let mut numbers = Vec::with_capacity(items.len());
         let mut changes = Vec::with_capacity(items.len());
         for (at, item) in items.into_iter().enumerate() {
-            let Some(mut entry) = item.entry else { continue };
-            if let Some(tree) = trees[at] {
-                entry.content = Content::Tree(tree);
+            let Some(mut entry) = item.entry else {
+                folder.mark_partial();
+                continue;
+            };
+            if let Some(saved) = trees[at] {
+                entry.content = Content::Tree(saved.tree);
+                entry.is_partial = saved.is_partial;
             }
             entries.push(entry);
             numbers.push(stats.as_ref().map_or(item.number, |stats| stats[at]));
@@ -301,6 +318,9 @@ impl<'a> Run<'a> {
             return Ok(None);
         }
         let id = store_page(&entries, &mut |bytes| self.store_tree(bytes))?;
+        if let Above::List(list) = &folder.above {
+            list.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).append(&mut entries);
+        }
         if let (Some(state), Some(_)) = (&self.state, &self.writer) {
             let row = PageRow {
                 first_name: folder.name(folder.page_range(page.number).start).to_bytes().to_vec(),

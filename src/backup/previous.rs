@@ -2,11 +2,13 @@
 
 use crate::backup::{BackupOptions, Run};
 use crate::cache::{Change, FolderKey, PageRow, State};
-use crate::entry::{Content, Entry};
+use crate::entry::{Content, Entry, LEVELS_MAX, Time};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
-use crate::repo::{IndexCheck, Repository, Snapshot, SnapshotSource};
-use crate::watch::Watch;
+use crate::repo::format::SNAPSHOTS_PREFIX;
+use crate::repo::snapshot::CLOCKS_DIFFER_SECONDS;
+use crate::repo::{IndexCheck, Repository, Snapshot, Stamp};
+use crate::watch::{Watch, now};
 
 /// What is known of a directory from before.
 pub(super) enum Previous {
@@ -96,9 +98,14 @@ pub(super) fn choose(
     if state.as_ref().is_none_or(State::is_empty) {
         return Ok(choice(state, last_of_sources(repo, options, watch)?, true));
     }
-    let parent = match options.skip_if_unchanged {
-        true => last_of_sources(repo, options, watch)?,
-        false => None,
+    let parent = if options.skip_if_unchanged {
+        last_of_sources(repo, options, watch)?
+    } else {
+        // Over a network it would cost a round trip.
+        if repo.storage().abilities().local {
+            tell_of_future_name(&repo.snapshot_names()?, watch);
+        }
+        None
     };
     Ok(choice(state, parent, false))
 }
@@ -128,15 +135,37 @@ fn last_of_sources(repo: &Repository, options: &BackupOptions, watch: &Watch) ->
     if repo.keys().power() == crate::seal::Power::Put {
         return Ok(None);
     }
-    let wanted: Vec<&[u8]> = options.paths.iter().map(|path| path.as_os_str().as_encoded_bytes()).collect();
+    let all = snapshots(repo, options, watch)?;
+    tell_of_future(all.last(), watch);
     let fits = |snapshot: &Snapshot| {
-        let trees = snapshot.sources.iter().filter_map(|source| match source {
-            SnapshotSource::Tree { path } => Some(path.0.as_slice()),
-            SnapshotSource::Stream { .. } => None,
-        });
-        snapshot.host == options.host && snapshot.job == options.job && trees.eq(wanted.iter().copied())
+        let wanted = options.paths.iter().map(|path| path.as_os_str().as_encoded_bytes());
+        snapshot.host == options.host && snapshot.job == options.job && snapshot.has_trees(wanted)
     };
-    Ok(snapshots(repo, options, watch)?.into_iter().rev().find(fits))
+    Ok(all.into_iter().rev().find(fits))
+}
+
+/// A snapshot that was made by a wrong clock stays the latest until that date: whoever restores the latest gets it.
+fn tell_of_future(newest: Option<&Snapshot>, watch: &Watch) {
+    if let Some(newest) = newest.filter(|newest| newest.is_from_the_future(now())) {
+        watch.notice(format!(
+            "snapshot {} of {} is dated in the future: `latest` means it, and not this backup, until then",
+            newest.id.short(),
+            newest.host
+        ));
+    }
+}
+
+/// The same by the names of all snapshots, which begin with their times.
+fn tell_of_future_name(names: &[String], watch: &Watch) {
+    let soon = Time { seconds: now().seconds.saturating_add(CLOCKS_DIFFER_SECONDS), nanoseconds: 0 };
+    let newest = names.last().and_then(|name| name.strip_prefix(SNAPSHOTS_PREFIX));
+    if let (Some(newest), Ok(soon)) = (newest, Stamp::new(soon, 0).compact())
+        && newest > soon.as_str()
+    {
+        watch.notice(format!(
+            "snapshot {newest} is dated in the future: `latest` means it, and not this backup, until then"
+        ));
+    }
 }
 
 /// All of them; who writes tidies on the way.
@@ -163,8 +192,12 @@ pub(super) fn of_path(run: &Run, parent: &Snapshot, path: &[u8]) -> Result<Previ
 
 impl<'a> Run<'a> {
     pub(super) fn previous_from_state(&self, path: &[u8]) -> Previous {
+        self.previous_from_keyed_state(FolderKey::of(path))
+    }
+
+    pub(super) fn previous_from_keyed_state(&self, key: FolderKey) -> Previous {
         match &self.state {
-            Some(state) => Previous::State(state.pages(FolderKey::of(path))),
+            Some(state) => Previous::State(state.pages(key)),
             None => Previous::Nothing,
         }
     }
@@ -250,15 +283,20 @@ impl<'a> Run<'a> {
 
     /// How many files an old tree held that is no more.
     pub(super) fn count_files(&self, tree: &ChunkId) -> u64 {
-        let mut count = 0;
-        let counted = self.reader.for_each_entry(tree, &mut |entry| {
-            count += match (&entry.content, entry.kind.has_content()) {
-                (Content::Tree(below), _) => self.count_files(below),
-                (_, has_content) => u64::from(has_content),
-            };
-            Ok(())
-        });
-        // Only a figure of the report: an unreadable old tree makes it smaller.
-        counted.map_or(0, |()| count)
+        let (mut count, mut trees) = (0, vec![(*tree, 0)]);
+        while let Some((tree, level)) = trees.pop() {
+            // Only a figure of the report: a tree that cannot be read, or that is no tree of ours, makes it smaller.
+            let _smaller = self.reader.for_each_entry(&tree, &mut |entry| {
+                match entry.content {
+                    Content::Tree(below) if level < LEVELS_MAX => trees.push((below, level + 1)),
+                    _ => count += u64::from(entry.kind.has_content()),
+                }
+                Ok(())
+            });
+            if self.is_over() {
+                break;
+            }
+        }
+        count
     }
 }

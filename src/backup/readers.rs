@@ -6,10 +6,13 @@
 
 use crate::backup::BackupOptions;
 use crate::disk::device::{Medium, medium_of};
+use crate::disk::stat::stat_path;
 use crate::error::{Error, Kind, Result};
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -59,10 +62,10 @@ impl Awake {
 impl Readers {
     pub fn start(options: &BackupOptions) -> Result<Self> {
         let processors = std::thread::available_parallelism().map_or(2, |count| count.get());
-        let media = options.paths.iter().filter_map(|path| medium_of(path.as_os_str().as_bytes()).ok());
+        let media = distinct_media(&options.paths);
         let (least, first, most) = match options.readers {
             Some(count) => (count, count, count),
-            None => range(processors, options.memory_bytes, media),
+            None => range(processors, options.memory_bytes, media.into_iter()),
         };
         let accounts: Arc<Mutex<Vec<Option<File>>>> = Arc::new(Mutex::new((0..most).map(|_| None).collect()));
         let filled = accounts.clone();
@@ -113,6 +116,15 @@ impl Drop for Readers {
     }
 }
 
+/// What the sources lie on; a list of thousands on one file system is one question.
+fn distinct_media(paths: &[PathBuf]) -> Vec<Medium> {
+    let mut asked = HashSet::new();
+    let is_new =
+        |path: &&PathBuf| stat_path(path.as_os_str().as_bytes(), true).is_ok_and(|stat| asked.insert(stat.device));
+    let distinct = paths.iter().filter(is_new);
+    distinct.filter_map(|path| medium_of(path.as_os_str().as_bytes()).ok()).collect()
+}
+
 /// Nanoseconds on a processor and nanoseconds in wait for one, the first two of three numbers.
 fn runnable_of(account: &File) -> Option<u64> {
     let mut text = [0; 80];
@@ -143,7 +155,6 @@ fn range(processors: usize, memory_bytes: u64, media: impl Iterator<Item = Mediu
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
-    use std::path::PathBuf;
 
     fn options(readers: Option<usize>) -> BackupOptions {
         let mut options = BackupOptions::new(vec![PathBuf::from("/")], "host");

@@ -21,8 +21,8 @@ struct Level {
     path: Vec<u8>,
     place: Place,
     names: Names,
-    /// Index of the name, device.
-    below: Vec<(usize, u64)>,
+    /// Index of the name, stat.
+    below: Vec<(usize, Stat)>,
 }
 
 impl Run<'_> {
@@ -31,24 +31,25 @@ impl Run<'_> {
         let mut counted = Counted::default();
         let mut buffer = ListBuffer::default();
         let mut levels = Vec::new();
-        for (path, device) in self.expanded_paths() {
-            let Ok(stat) = stat_path(&path, false) else { continue };
-            if stat.is(EntryKind::Directory) {
-                let place = self.place_below(Place::source(device.unwrap_or(stat.device)), &path, stat.device);
-                levels.extend(place.and_then(|place| self.count_level(path, place, &mut buffer, &mut counted)));
-            } else {
-                counted.add(&stat, &self.options.rules);
+        let Ok(tops) = self.tops(false) else { return };
+        for (folder, names) in &tops.listed {
+            for name in names {
+                let path = [folder.as_slice(), b"/", name].concat();
+                stat_path(&path, false).iter().for_each(|stat| counted.add(stat, &self.options.rules));
             }
+        }
+        for top in tops.directories {
+            levels.extend(self.count_level(top.path, top.place, &mut buffer, &mut counted));
             while let Some(level) = levels.last_mut() {
                 if is_done.try_recv() == Err(TryRecvError::Disconnected) || self.watch.cancel.is_cancelled() {
                     return;
                 }
-                let Some((index, device)) = level.below.pop() else {
+                let Some((index, stat)) = level.below.pop() else {
                     levels.pop();
                     continue;
                 };
                 let path = [level.path.as_slice(), b"/", level.names.get(index).to_bytes()].concat();
-                let place = self.place_below(level.place, &path, device);
+                let place = self.place_below(level.place, &path, &stat).ok();
                 levels.extend(place.and_then(|place| self.count_level(path, place, &mut buffer, &mut counted)));
             }
         }
@@ -67,12 +68,12 @@ impl Run<'_> {
         let handle = Directory::open_path(&path).ok()?;
         let mut names = Names::default();
         handle.names(&mut names, buffer).ok()?;
-        let kept = self.kept_names(place, &path, &handle, &names);
+        let kept = self.kept_names(place, &path, &handle, &names, false);
         let mut below = Vec::new();
         let kept = kept.unwrap_or_else(|| (0..names.len() as u32).collect());
         for index in kept.into_iter().map(|index| index as usize) {
             match handle.stat(names.get(index)) {
-                Ok(stat) if stat.is(EntryKind::Directory) => below.push((index, stat.device)),
+                Ok(stat) if stat.is(EntryKind::Directory) => below.push((index, stat)),
                 Ok(stat) => counted.add(&stat, &self.options.rules),
                 Err(_) => {}
             }

@@ -1,7 +1,7 @@
 //! Compare two snapshots: equal trees and equal pages of directories are passed over unread.
 
 use super::path::{clean, resolve};
-use super::walk::{Pages, WalkPath};
+use super::walk::{Pages, WalkPath, is_too_deep};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Reader, Snapshot};
@@ -98,6 +98,16 @@ impl<'r> Pair<'r> {
         (old.is_some() || new.is_some()).then_some(Pair { old, new, path_length })
     }
 
+    /// Whether an entry that stands alone says nothing: what cannot be read of the other side may have it.
+    fn is_unsure(&self, old: Option<&Entry>, new: Option<&Entry>) -> bool {
+        let damaged = |pages: &Option<Pages>| pages.as_ref().is_some_and(Pages::is_damaged);
+        (old.is_none() && damaged(&self.old)) || (new.is_none() && damaged(&self.new))
+    }
+
+    fn tell_damage(&mut self, path: &[u8], watch: &Watch) {
+        self.old.iter_mut().chain(&mut self.new).for_each(|pages| pages.tell_damage(path, watch));
+    }
+
     /// The next entries of one name, one or both of them.
     fn next(&mut self) -> Result<(Option<Entry>, Option<Entry>)> {
         if let (Some(old), Some(new)) = (&mut self.old, &mut self.new) {
@@ -121,27 +131,40 @@ impl<'r> Pair<'r> {
 }
 
 /// Calls `each` with every pair of entries below that can differ (their trees do not count as a difference of
-/// directories: `compare` says), and with those that stand alone, all that is below them included.
+/// directories: `compare` says), and with those that stand alone, all that is below them included. What is damaged is
+/// told to the watch; what stands alone for that reason is passed over.
 pub(super) fn walk_pairs(
     reader: &Reader,
     old: Option<&Entry>,
     new: Option<&Entry>,
     path: &[u8],
+    watch: &Watch,
     each: &mut EachPair<'_>,
 ) -> Result<()> {
     let mut path = WalkPath::new(path);
     let mut levels: Vec<Pair> = Pair::of(reader, old, new, path.0.len()).into_iter().collect();
     while let Some(level) = levels.last_mut() {
         path.0.truncate(level.path_length);
+        watch.cancel.check()?;
         let (old, new) = level.next()?;
+        level.tell_damage(&path.0, watch);
         let Some(entry) = new.as_ref().or(old.as_ref()) else {
             levels.pop();
             continue;
         };
-        path.push(&entry.name)?;
+        if level.is_unsure(old.as_ref(), new.as_ref()) {
+            continue;
+        }
+        if path.push(&entry.name).is_none() {
+            path.tell_too_deep(watch);
+            continue;
+        }
         if old != new {
             each(&path.0, old.as_ref(), new.as_ref())?;
-            levels.extend(Pair::of(reader, old.as_ref(), new.as_ref(), path.0.len()));
+            match is_too_deep(levels.len()) {
+                true => path.tell_too_deep(watch),
+                false => levels.extend(Pair::of(reader, old.as_ref(), new.as_ref(), path.0.len())),
+            }
         }
     }
     Ok(())
@@ -184,7 +207,7 @@ pub fn diff_snapshots(
     if path != b"/" {
         tell(&path, old.as_ref(), new.as_ref())?;
     }
-    walk_pairs(reader, old.as_ref(), new.as_ref(), &path, &mut tell)?;
+    walk_pairs(reader, old.as_ref(), new.as_ref(), &path, watch, &mut tell)?;
     Ok(totals)
 }
 

@@ -62,7 +62,7 @@ fn archive(repo: &Repository, snapshot: &Snapshot, path: &[u8], out: &mut dyn Wr
     if path != b"/" {
         archiver.add(&path[1..], &top)?;
     }
-    let mut walk = Walk::new(&reader, &top, &path);
+    let mut walk = Walk::new(&reader, &top, &path, watch);
     while let Some(entry) = walk.next()? {
         archiver.add(&walk.path()[1..], &entry)?;
         walk.enter(&entry);

@@ -79,7 +79,7 @@ pub fn find(
         let mut before: Option<Entry> = None;
         for (at, snapshot) in snapshots.iter().enumerate() {
             let root = root_entry(snapshot);
-            walk_pairs(&reader, before.as_ref(), Some(&root), b"/", &mut |path, old, new| {
+            walk_pairs(&reader, before.as_ref(), Some(&root), b"/", watch, &mut |path, old, new| {
                 watch.cancel.check()?;
                 if !globs.iter().any(|glob| glob.matches(path)) {
                     return Ok(());

@@ -4,9 +4,11 @@ use super::content::hole_free;
 use super::diff::{Change, DiffTotals, What};
 use super::path::{clean, resolve};
 use super::shown;
-use super::walk::{Pages, WalkPath};
-use crate::disk::open::{open_file_checked, read_full_at, read_link};
-use crate::disk::{Directory, ListBuffer, Names, Stat};
+use super::walk::{Pages, WalkPath, is_too_deep};
+use crate::disk::flags::read_flags;
+use crate::disk::open::{open_file_checked, raise_open_files, read_full_at, read_link};
+use crate::disk::xattr::read_xattrs_at;
+use crate::disk::{Directory, Handle, ListBuffer, Names, Owners, Stat, levels_open};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Reader, Repository, Snapshot};
@@ -30,9 +32,15 @@ type NextName = (Vec<u8>, Option<Entry>, bool);
 
 struct Level<'r> {
     old: Option<Pages<'r>>,
-    /// The folder, its names and which comes next.
-    new: Option<(Directory, Names, usize)>,
+    new: Option<OnDisk>,
     path_length: usize,
+}
+
+/// A folder, its names and which comes next.
+struct OnDisk {
+    handle: Handle,
+    names: Names,
+    next: usize,
 }
 
 struct Folder<'a> {
@@ -40,14 +48,20 @@ struct Folder<'a> {
     repo: &'a Repository,
     options: FolderDiff,
     watch: &'a Watch,
+    owners: Owners,
     buffer: ListBuffer,
     bytes: Vec<u8>,
+    /// What is compared on disk, and the length of the path that it has in the snapshot.
+    top: Vec<u8>,
+    top_length: usize,
+    levels_open: usize,
 }
 
-/// What differs between a snapshot at `path` (old) and a folder (new): kind, size, modification time, mode, where
-/// links point to, and with `content` every byte. Owners and attributes are not compared. Streams of the snapshot
-/// have no counterpart and are passed over; what cannot be read is told as trouble. `each` is handed the path below
-/// the snapshot's root, the change, the saved entry and the stat of the one on disk.
+/// What differs between a snapshot at `path` (old) and a folder (new): kind, size, modification time, mode, owner, group,
+/// extended attributes with ACLs and capabilities, flags, where links point to, and with `content` every byte. Owners are
+/// compared by name where both sides have one. Of the folder itself nothing is compared but what is in it. Streams of the
+/// snapshot have no counterpart and are passed over; what cannot be read is told as trouble. `each` is handed the path
+/// below the snapshot's root, the change, the saved entry and the stat of the one on disk.
 pub fn diff_folder(
     repo: &Repository,
     reader: &Reader,
@@ -63,29 +77,54 @@ pub fn diff_folder(
         return Err(Error::invalid("compare with a folder", shown(&path), "it is no directory in the snapshot"));
     }
     let mut totals = DiffTotals::default();
-    let (buffer, bytes) = (ListBuffer::default(), Vec::new());
-    let mut work = Folder { reader, repo, options, watch, buffer, bytes };
-    let directory = Directory::open_path(folder.as_os_str().as_encoded_bytes())?;
     let mut walk = WalkPath::new(&path);
-    let mut names = Names::default();
-    directory.names(&mut names, &mut work.buffer)?;
-    let mut levels =
-        vec![Level { old: Pages::of(reader, &top), new: Some((directory, names, 0)), path_length: walk.0.len() }];
+    let mut work = Folder {
+        reader,
+        repo,
+        options,
+        watch,
+        owners: Owners::load()?,
+        buffer: ListBuffer::default(),
+        bytes: Vec::new(),
+        top: folder.as_os_str().as_encoded_bytes().to_vec(),
+        top_length: walk.0.len(),
+        levels_open: levels_open(raise_open_files(), 1),
+    };
+    let directory = Directory::open_path(&work.top)?;
+    let new = Some(work.list(directory, 0)?);
+    let mut levels = vec![Level { old: Pages::of(reader, &top), new, path_length: walk.0.len() }];
     while let Some(level) = levels.last_mut() {
         watch.cancel.check()?;
         walk.0.truncate(level.path_length);
-        let Some((name, old, on_disk)) = level.next()? else {
+        let next = level.next()?;
+        level.old.iter_mut().for_each(|pages| pages.tell_damage(&walk.0, watch));
+        let Some((name, old, on_disk)) = next else {
             levels.pop();
             continue;
         };
-        walk.push(&name)?;
+        let directory = match level.new.as_ref().map(|new| new.handle.get(&work.on_disk(&walk.0))).transpose() {
+            Ok(directory) => directory,
+            Err(error) => {
+                work.tell(&walk.0, error)?;
+                levels.pop();
+                continue;
+            }
+        };
+        // What cannot be read of the snapshot may have it.
+        if old.is_none() && level.old.as_ref().is_some_and(Pages::is_damaged) {
+            continue;
+        }
+        if walk.push(&name).is_none() {
+            watch.trouble(&walk.0, "what is below is not compared: its paths are too long");
+            continue;
+        }
         let mut new = None;
-        if on_disk && let Some((directory, ..)) = &level.new {
+        if on_disk && let Some(directory) = &directory {
             match directory.stat(name.as_slice()) {
                 Ok(stat) => new = Some(stat),
                 Err(error) if error.is(Kind::NotFound) => (),
                 Err(error) => {
-                    watch.trouble(&walk.0, error.to_string());
+                    work.tell(&walk.0, error)?;
                     continue;
                 }
             }
@@ -97,11 +136,10 @@ pub fn diff_folder(
             (None, None) => continue,
             (None, Some(_)) => Some(Change::Added),
             (Some(_), None) => Some(Change::Removed),
-            (Some(old), Some(new)) => match level.compare(&mut work, old, new) {
+            (Some(old), Some(new)) => match work.compare(directory.as_deref(), old, new) {
                 Ok(what) => what.map(Change::Changed),
-                Err(error) if error.is(Kind::Cancelled) || error.is(Kind::Corrupt) => return Err(error),
                 Err(error) => {
-                    watch.trouble(&walk.0, error.to_string());
+                    work.tell(&walk.0, error)?;
                     continue;
                 }
             },
@@ -112,17 +150,20 @@ pub fn diff_folder(
             each(&walk.0, change, old.as_ref(), new.as_ref())?;
         }
         let below_old = old.as_ref().and_then(|old| Pages::of(reader, old));
-        let below_new = match new.is_some_and(|new| new.is(EntryKind::Directory)) {
-            true => level.open(&name, &mut work.buffer),
-            false => Ok(None),
+        let below_new = match (&directory, new.is_some_and(|new| new.is(EntryKind::Directory))) {
+            (Some(above), true) => {
+                above.open_child(name.as_slice()).and_then(|below| work.list(below, levels.len())).map(Some)
+            }
+            _ => Ok(None),
         };
         match below_new {
-            Ok(below_new) if below_old.is_some() || below_new.is_some() => {
-                levels.push(Level { old: below_old, new: below_new, path_length: walk.0.len() });
-            }
+            Ok(below_new) if below_old.is_some() || below_new.is_some() => match is_too_deep(levels.len()) {
+                true => watch.trouble(&walk.0, "what is below is not compared: it is deeper than what is saved"),
+                false => levels.push(Level { old: below_old, new: below_new, path_length: walk.0.len() }),
+            },
             Ok(_) => (),
             // Not as removed: what is in it is not known.
-            Err(error) => watch.trouble(&walk.0, error.to_string()),
+            Err(error) => work.tell(&walk.0, error)?,
         }
     }
     Ok(totals)
@@ -132,7 +173,7 @@ impl Level<'_> {
     /// The next name on either side.
     fn next(&mut self) -> Result<Option<NextName>> {
         let disk = match &self.new {
-            Some((_, names, at)) if *at < names.len() => Some(names.get(*at).to_bytes().to_vec()),
+            Some(new) if new.next < new.names.len() => Some(new.names.get(new.next).to_bytes().to_vec()),
             _ => None,
         };
         let saved = match &mut self.old {
@@ -150,45 +191,85 @@ impl Level<'_> {
             _ => None,
         };
         let on_disk = order != Ordering::Less;
-        if let (Some((_, _, at)), true) = (&mut self.new, on_disk) {
-            *at += 1;
+        if let (Some(new), true) = (&mut self.new, on_disk) {
+            new.next += 1;
         }
         Ok(saved.filter(|_| order != Ordering::Greater).or(disk).map(|name| (name, entry, on_disk)))
     }
+}
 
-    fn open(&self, name: &[u8], buffer: &mut ListBuffer) -> Result<Option<(Directory, Names, usize)>> {
-        let Some((above, ..)) = &self.new else { return Ok(None) };
-        let directory = above.open_child(name)?;
-        let mut names = Names::default();
-        directory.names(&mut names, buffer)?;
-        Ok(Some((directory, names, 0)))
+impl Folder<'_> {
+    /// The path on disk of a directory that the walk has come to.
+    fn on_disk(&self, walked: &[u8]) -> Vec<u8> {
+        [self.top.as_slice(), &walked[self.top_length..]].concat()
     }
 
-    fn compare(&self, work: &mut Folder<'_>, old: &Entry, new: &Stat) -> Result<Option<What>> {
+    fn list(&mut self, directory: Directory, level: usize) -> Result<OnDisk> {
+        let mut names = Names::default();
+        directory.names(&mut names, &mut self.buffer)?;
+        Ok(OnDisk { handle: Handle::new(directory, level < self.levels_open)?, names, next: 0 })
+    }
+
+    /// An error with one name: told, unless it ends everything.
+    fn tell(&self, path: &[u8], error: Error) -> Result<()> {
+        match error.kind() {
+            Kind::Cancelled | Kind::Full => return Err(error),
+            Kind::Corrupt => self.watch.damage(path, error.to_string()),
+            _ => self.watch.trouble(path, error.to_string()),
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, directory: Option<&Directory>, old: &Entry, new: &Stat) -> Result<Option<What>> {
         if new.kind != Some(old.kind) {
             return Ok(Some(What::Kind));
         }
-        let Some((directory, ..)) = &self.new else { return Ok(None) };
+        let Some(directory) = directory else { return Ok(None) };
         let name = old.name.as_slice();
         let changed = match old.kind {
             EntryKind::File if old.size != new.size => true,
-            EntryKind::File if work.options.content => !work.same_bytes(directory, old)?,
+            EntryKind::File if self.options.content => !self.same_bytes(directory, old)?,
             // As in a backup: another time is taken for other bytes.
             EntryKind::File => old.meta.modified != new.modified,
             EntryKind::Symlink => read_link(directory, name)? != old.target,
             EntryKind::BlockDevice | EntryKind::CharDevice => old.device != new.special,
             _ => false,
         };
-        let mode = old.kind != EntryKind::Symlink && old.meta.mode != new.permissions();
         Ok(match changed {
             true => Some(What::Content),
-            false if mode || old.meta.modified != new.modified => Some(What::Metadata),
+            false if !self.same_metadata(directory, old, new)? => Some(What::Metadata),
             false => None,
         })
     }
-}
 
-impl Folder<'_> {
+    fn same_metadata(&self, directory: &Directory, old: &Entry, new: &Stat) -> Result<bool> {
+        let meta = &old.meta;
+        let same_id =
+            |was: u32, is: u32, old_name: &str, new_name: &str| match old_name.is_empty() || new_name.is_empty() {
+                true => was == is,
+                false => old_name == new_name,
+            };
+        let same_owner = same_id(meta.uid, new.uid, &meta.user, self.owners.user_name(new.uid))
+            && same_id(meta.gid, new.gid, &meta.group, self.owners.group_name(new.gid));
+        let same_mode = old.kind == EntryKind::Symlink || meta.mode == new.permissions();
+        if !same_owner || !same_mode || meta.modified != new.modified {
+            return Ok(false);
+        }
+        if read_xattrs_at(directory, old.name.as_slice())? != meta.xattrs {
+            return Ok(false);
+        }
+        let opened = match old.kind {
+            EntryKind::File => open_file_checked(directory, old.name.as_slice()).map(|(file, _)| read_flags(file)),
+            EntryKind::Directory => directory.open_child(old.name.as_slice()).map(read_flags),
+            _ => return Ok(true),
+        };
+        match opened {
+            // Who may not open it cannot see its flags, and need not see a difference for that.
+            Err(error) if error.is(Kind::Denied) => Ok(true),
+            other => Ok(other? == meta.flags),
+        }
+    }
+
     /// Whether a file on disk has the bytes that were saved.
     fn same_bytes(&mut self, directory: &Directory, old: &Entry) -> Result<bool> {
         let (file, stat) = open_file_checked(directory, old.name.as_slice())?;

@@ -18,7 +18,7 @@ pub use diff::{Change, DiffTotals, EachChange, EachFolderChange, FolderDiff, Wha
 pub use export::{Archive, export};
 pub use find::{EachFound, FindOptions, Version, find};
 pub use glob::Glob;
-pub use list::list;
+pub use list::{list, list_what_is_whole};
 pub use path::resolve;
 pub use select::Filter;
 pub use stats::{Statistics, stats};

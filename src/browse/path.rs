@@ -28,8 +28,11 @@ pub(super) fn clean(path: &[u8]) -> Result<Vec<u8>> {
     Ok(clean)
 }
 
-/// The root of a snapshot as an entry: nothing was saved of it but what is below.
+/// The root of a snapshot as an entry: where it was no source, nothing was saved of it but what is below.
 pub(super) fn root_entry(snapshot: &Snapshot) -> Entry {
+    if let Some(root) = snapshot.root_entry() {
+        return Entry { name: b"/".to_vec(), ..root };
+    }
     let mut root = Entry::new(*b"/", EntryKind::Directory);
     root.meta.mode = 0o755;
     root.meta.modified = snapshot.started.time();

@@ -3,7 +3,7 @@
 use crate::entry::Time;
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Repository, Snapshot, SnapshotSource};
-use crate::watch::Watch;
+use crate::watch::{Watch, now};
 use crate::when::Selector;
 
 /// How many candidates an error names.
@@ -34,10 +34,15 @@ impl Filter {
         self.host.as_ref().is_none_or(|host| *host == snapshot.host)
             && self.job.as_ref().is_none_or(|job| *job == snapshot.job)
             && self.tags.iter().all(|tag| snapshot.tags.contains(tag))
-            && self.path.as_ref().is_none_or(|path| snapshot.sources.iter().any(|source| covers(source, path)))
+            && self.path.as_ref().is_none_or(|path| is_covered(snapshot, path))
             && self.after.is_none_or(|after| started >= after)
             && self.before.is_none_or(|before| started <= before)
     }
+}
+
+/// Of a snapshot that names only some of its sources it is not known: it passes.
+fn is_covered(snapshot: &Snapshot, path: &[u8]) -> bool {
+    snapshot.all_sources.is_some() || snapshot.sources.iter().any(|source| covers(source, path))
 }
 
 fn covers(source: &SnapshotSource, path: &[u8]) -> bool {
@@ -60,7 +65,15 @@ impl Repository {
 
     /// The one snapshot that is meant, among those that the filter lets pass.
     pub fn select(&self, selector: &Selector, filter: &Filter, watch: &Watch) -> Result<Snapshot> {
-        choose(self.snapshots_matching(filter, watch)?, selector, !filter.is_empty())
+        let chosen = choose(self.snapshots_matching(filter, watch)?, selector, !filter.is_empty())?;
+        if matches!(selector, Selector::Latest { .. }) && chosen.is_from_the_future(now()) {
+            watch.notice(format!(
+                "the latest snapshot, {}, is dated in the future: the clock of its host was wrong when it was made; name \
+                 another by its id, or by --at",
+                described(&chosen)
+            ));
+        }
+        Ok(chosen)
     }
 }
 
@@ -151,6 +164,8 @@ mod tests {
             program: String::new(),
             sources: vec![SnapshotSource::Tree { path: PathText(b"/home/ann".to_vec()) }],
             root: ChunkId([0; 24]),
+            root_directory: None,
+            all_sources: None,
             totals: Totals::default(),
             troubles: Vec::new(),
             troubles_count: 0,

@@ -74,20 +74,26 @@ pub fn stats(repo: &Repository, snapshots: &[Snapshot], path: &[u8], watch: &Wat
             Err(error) if error.is(Kind::NotFound) => None,
             top => Some(top?),
         };
-        let mut each = |_: &[u8], old: Option<&Entry>, new: Option<&Entry>| {
+        let mut each = |at: &[u8], old: Option<&Entry>, new: Option<&Entry>| {
             watch.cancel.check()?;
             old.into_iter().for_each(|entry| running.count(entry, -1));
             let Some(new) = new else { return Ok(()) };
             running.count(new, 1);
-            match old.is_some_and(|old| old.content == new.content) {
-                true => Ok(()),
-                false => sample.add(&reader, new),
+            if old.is_some_and(|old| old.content == new.content) {
+                return Ok(());
+            }
+            match sample.add(&reader, new) {
+                Err(error) if error.is(Kind::Corrupt) => {
+                    watch.damage(at, error.to_string());
+                    Ok(())
+                }
+                other => other,
             }
         };
         if path != b"/" {
             each(&path, before.as_ref(), top.as_ref())?;
         }
-        walk_pairs(&reader, before.as_ref(), top.as_ref(), &path, &mut each)?;
+        walk_pairs(&reader, before.as_ref(), top.as_ref(), &path, watch, &mut each)?;
         statistics.files += running.files as u64;
         statistics.directories += running.directories as u64;
         statistics.others += running.others as u64;

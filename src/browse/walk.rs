@@ -1,30 +1,49 @@
 //! Walk trees by pulling one entry after the other: a page a level is held, never a tree or a stack frame.
+//!
+//! What of a directory cannot be read is told and passed over: one damaged page hides itself and nothing else.
 
 use super::shown;
-use crate::entry::{Content, Entry, PATH_BYTES_MAX};
-use crate::error::{Error, Result};
+use crate::entry::{Content, DEEP_PATH_BYTES_MAX, Entry, LEVELS_MAX, NAME_BYTES_MAX};
+use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::repo::Reader;
 use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_page};
+use crate::watch::Watch;
 use std::iter::Peekable;
 use std::vec::IntoIter;
+
+/// What is saved has shorter paths: a directory whose own is as long as it may be is saved with the names of its page.
+const WALK_PATH_BYTES_MAX: usize = DEEP_PATH_BYTES_MAX + 2 * (NAME_BYTES_MAX + 1);
+
+/// A page still to be read.
+struct Pending {
+    id: ChunkId,
+    /// How many pages lie above it.
+    depth: usize,
+    /// By which the page above names it; empty for the root.
+    name: Vec<u8>,
+}
 
 /// One directory of a snapshot, its entries in the order of names.
 pub(super) struct Pages<'r> {
     reader: &'r Reader,
     root: ChunkId,
-    /// Pages still to be read, the next one last, each with how many lie above it.
-    pending: Vec<(ChunkId, usize)>,
+    /// The next one last.
+    pending: Vec<Pending>,
     entries: Peekable<IntoIter<Entry>>,
     /// The page that `entries` is all of.
     whole: Option<ChunkId>,
     last: Vec<u8>,
+    /// What could not be read, until it is told.
+    damage: Vec<Error>,
+    is_damaged: bool,
 }
 
 impl<'r> Pages<'r> {
     pub fn new(reader: &'r Reader, root: ChunkId) -> Self {
         let entries = Vec::new().into_iter().peekable();
-        Pages { reader, root, pending: vec![(root, 0)], entries, whole: None, last: Vec::new() }
+        let pending = vec![Pending { id: root, depth: 0, name: Vec::new() }];
+        Pages { reader, root, pending, entries, whole: None, last: Vec::new(), damage: Vec::new(), is_damaged: false }
     }
 
     /// What is in a directory entry; None for an empty directory or anything else.
@@ -39,29 +58,78 @@ impl<'r> Pages<'r> {
         self.entries.peek().is_none()
     }
 
-    /// Replaces the next page by what is in it.
-    fn expand(&mut self) -> Result<()> {
-        let Some((id, depth)) = self.pending.pop() else { return Ok(()) };
-        if depth > PAGE_DEPTH_MAX {
-            return Err(Error::corrupt("read the directory", self.root, "its pages lie too deep"));
+    /// Whether entries of it may have been passed over, as they cannot be read.
+    pub fn is_damaged(&self) -> bool {
+        self.is_damaged
+    }
+
+    /// Tells what could not be read since the last call.
+    pub fn tell_damage(&mut self, path: &[u8], watch: &Watch) {
+        for error in self.damage.drain(..) {
+            watch.damage(
+                if path.is_empty() { b"/" } else { path },
+                format!("a part of its contents is missing: {error}"),
+            );
         }
-        match decode_page(&self.reader.tree(&id)?)? {
-            Page::Inner { pages, .. } => {
-                self.pending.extend(pages.into_iter().rev().map(|(_, page)| (page, depth + 1)));
-            }
-            Page::Entries(entries) => {
-                // Across pages, too: a hostile repository must not present a name twice.
-                if entries.first().is_some_and(|first| !self.last.is_empty() && first.name <= self.last) {
-                    return Err(Error::corrupt("read the directory", self.root, "its pages are out of order"));
+    }
+
+    /// Replaces the next page by what is in it. One that cannot be read is passed over; after one that no backup wrote
+    /// nothing more of the directory is read, as it could go on without end.
+    fn expand(&mut self) -> Result<()> {
+        let Some(next) = self.pending.pop() else { return Ok(()) };
+        let read = match self.reader.tree(&next.id) {
+            Ok(bytes) => decode_page(&bytes).and_then(|page| self.check(&next, &page).map(|()| page)),
+            Err(error) if error.is(Kind::Corrupt) || error.is(Kind::NotFound) => {
+                // Its name counts as passed, so that a page cannot be named again and again.
+                let is_new = next.depth == 0 || next.name > self.last;
+                self.last = next.name;
+                self.is_damaged = true;
+                self.damage.push(error);
+                if !is_new {
+                    self.pending.clear();
                 }
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        match read {
+            Ok(Page::Inner { pages, .. }) => {
+                let depth = next.depth + 1;
+                self.pending.extend(pages.into_iter().rev().map(|(name, id)| Pending { id, depth, name }));
+            }
+            Ok(Page::Entries(entries)) => {
                 if let Some(last) = entries.last() {
                     self.last.clone_from(&last.name);
                 }
                 self.entries = entries.into_iter().peekable();
-                self.whole = Some(id);
+                self.whole = Some(next.id);
+            }
+            Err(error) => {
+                self.is_damaged = true;
+                self.damage.push(error);
+                self.pending.clear();
             }
         }
         Ok(())
+    }
+
+    /// A hostile repository must not present a name twice, nor pages without end.
+    fn check(&self, next: &Pending, page: &Page) -> Result<()> {
+        let bad = |why: &str| Err(Error::corrupt("read the directory", self.root, why));
+        if next.depth > PAGE_DEPTH_MAX {
+            return bad("its pages lie too deep");
+        }
+        if next.depth > 0 && !self.last.is_empty() && next.name <= self.last {
+            return bad("its pages are out of order");
+        }
+        match page {
+            Page::Entries(entries) if entries.is_empty() && next.depth > 0 => bad("it has an empty page"),
+            Page::Inner { pages, .. } if pages.is_empty() => bad("it has an empty page"),
+            Page::Entries(entries) if entries.first().is_some_and(|first| first.name <= self.last) => {
+                bad("its pages are out of order")
+            }
+            _ => Ok(()),
+        }
     }
 
     pub fn peek(&mut self) -> Result<Option<&Entry>> {
@@ -77,15 +145,24 @@ impl<'r> Pages<'r> {
         Ok(self.entries.next())
     }
 
+    /// Passes over the next page unread.
+    fn pass_over(&mut self) {
+        if let Some(passed) = self.pending.pop()
+            && passed.depth > 0
+        {
+            self.last = passed.name;
+        }
+    }
+
     /// Passes over pages that come next in both: equal pages hold equal entries.
     pub fn skip_common(&mut self, other: &mut Self) -> Result<()> {
         loop {
-            let (here, there) = (self.pending.last().map(|page| page.0), other.pending.last().map(|page| page.0));
+            let (here, there) = (self.pending.last().map(|page| page.id), other.pending.last().map(|page| page.id));
             match (self.at_border(), other.at_border()) {
                 (true, true) => match (here, there) {
                     (Some(a), Some(b)) if a == b => {
-                        self.pending.pop();
-                        other.pending.pop();
+                        self.pass_over();
+                        other.pass_over();
                     }
                     (Some(_), Some(_)) => {
                         self.expand()?;
@@ -94,11 +171,11 @@ impl<'r> Pages<'r> {
                     _ => return Ok(()),
                 },
                 (true, false) if here.is_some() && here == other.whole => {
-                    self.pending.pop();
+                    self.pass_over();
                     other.drop_page();
                 }
                 (false, true) if there.is_some() && there == self.whole => {
-                    other.pending.pop();
+                    other.pass_over();
                     self.drop_page();
                 }
                 (false, false) if self.whole.is_some() && self.whole == other.whole => {
@@ -125,47 +202,57 @@ impl WalkPath {
         WalkPath(if clean == b"/" { Vec::new() } else { clean.to_vec() })
     }
 
-    /// Adds a name; gives the length to cut back to.
-    pub fn push(&mut self, name: &[u8]) -> Result<usize> {
+    /// Adds a name; returns the length to cut back to, or none when the path would be longer than any that is saved.
+    pub fn push(&mut self, name: &[u8]) -> Option<usize> {
         let before = self.0.len();
+        if before + 1 + name.len() > WALK_PATH_BYTES_MAX {
+            return None;
+        }
         self.0.push(b'/');
         self.0.extend_from_slice(name);
-        match self.0.len() <= PATH_BYTES_MAX + 1 {
-            true => Ok(before),
-            // Not only for the sake of the path: so no tree is too deep.
-            false => {
-                let start = shown(&self.0[..200.min(self.0.len())]);
-                Err(Error::corrupt("walk the tree below", start, "its paths are longer than a saved path can be"))
-            }
-        }
+        Some(before)
     }
+
+    /// Tells that what is below is not read: no backup made such a tree.
+    pub fn tell_too_deep(&self, watch: &Watch) {
+        let start = shown(&self.0[..200.min(self.0.len())]);
+        watch.damage(&self.0, format!("what is below {start}… is passed over: it is deeper than what is saved"));
+    }
+}
+
+/// Whether no backup saves a directory with so many above it.
+pub(super) fn is_too_deep(levels: usize) -> bool {
+    levels > LEVELS_MAX
 }
 
 /// All entries below a directory, each directory before what is in it.
 pub(super) struct Walk<'r> {
     reader: &'r Reader,
+    watch: &'r Watch,
     /// Each with the length of its directory's path.
     levels: Vec<(Pages<'r>, usize)>,
     path: WalkPath,
 }
 
 impl<'r> Walk<'r> {
-    /// Below this directory, whose clean path is given.
-    pub fn new(reader: &'r Reader, root: &Entry, path: &[u8]) -> Self {
+    /// Below this directory, whose clean path is given. What cannot be read is told to the watch.
+    pub fn new(reader: &'r Reader, root: &Entry, path: &[u8], watch: &'r Watch) -> Self {
         let path = WalkPath::new(path);
         let levels = Pages::of(reader, root).map(|pages| (pages, path.0.len())).into_iter().collect();
-        Walk { reader, levels, path }
+        Walk { reader, watch, levels, path }
     }
 
     /// The next entry, not going into it. [`Walk::path`] is its path.
     pub fn next(&mut self) -> Result<Option<Entry>> {
         while let Some((pages, length)) = self.levels.last_mut() {
             self.path.0.truncate(*length);
-            match pages.next()? {
-                Some(entry) => {
-                    self.path.push(&entry.name)?;
-                    return Ok(Some(entry));
-                }
+            let next = pages.next()?;
+            pages.tell_damage(&self.path.0, self.watch);
+            match next {
+                Some(entry) => match self.path.push(&entry.name) {
+                    Some(_) => return Ok(Some(entry)),
+                    None => self.path.tell_too_deep(self.watch),
+                },
                 None => {
                     self.levels.pop();
                 }
@@ -174,10 +261,12 @@ impl<'r> Walk<'r> {
         Ok(None)
     }
 
-    /// Goes on with what is in this directory, which `next` gave last.
+    /// Goes on with what is in this directory, which `next` returned last.
     pub fn enter(&mut self, entry: &Entry) {
-        if let Some(pages) = Pages::of(self.reader, entry) {
-            self.levels.push((pages, self.path.0.len()));
+        let Some(pages) = Pages::of(self.reader, entry) else { return };
+        match is_too_deep(self.levels.len()) {
+            true => self.path.tell_too_deep(self.watch),
+            false => self.levels.push((pages, self.path.0.len())),
         }
     }
 

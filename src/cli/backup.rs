@@ -17,7 +17,9 @@ use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::{Repository, Snapshot};
 use siltstone::seal::Compression;
 use siltstone::source::stream::check_name;
-use siltstone::source::{Marker, Rules, RulesBuilder, StdinSource, Stream, normalize, read_lines, read_raw};
+use siltstone::source::{
+    Marker, Rules, RulesBuilder, StdinSource, Stream, follow_slash, normalize, read_lines, read_raw,
+};
 use siltstone::when::{Selector, format_bytes, format_count, format_duration, parse_target};
 use std::ffi::OsString;
 use std::fs::File;
@@ -30,7 +32,7 @@ struct Words(Vec<u8>);
 
 #[derive(Args, Debug)]
 pub struct BackupArgs {
-    /// Files and folders to save
+    /// Files and folders to save; of a symbolic link only the link, with a slash behind it what it points to
     #[arg(value_name = "PATHS", required_unless_present_any = ["files_from", "files_from_raw", "stdin", "stream"])]
     paths: Vec<PathBuf>,
 
@@ -81,6 +83,11 @@ pub struct BackupArgs {
     /// Save the output of this command under this name; a command that fails fails the backup (repeatable)
     #[arg(long, value_name = "NAME=COMMAND", value_parser = bytes_parser(Stream::parse), help_heading = "What is saved")]
     stream: Vec<Stream>,
+
+    /// Let those commands see this variable, which they do not see else as it may hold a secret: SILT_PASSWORD,
+    /// SILT_RECOVERY_KEY, AWS_ACCESS_KEY_ID and others (repeatable)
+    #[arg(long, value_name = "NAME", requires = "stream", help_heading = "What is saved")]
+    stream_env: Vec<String>,
 
     /// Tag the snapshot (repeatable)
     #[arg(long, value_name = "TAG", help_heading = "How it is called")]
@@ -152,11 +159,13 @@ pub fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
     let mut wanted = BackupOptions::new(paths(args)?, &host(args)?);
     wanted.rules = rules(args)?;
     wanted.streams = args.stream.clone();
+    wanted.stream_environment = args.stream_env.clone();
     if args.stdin {
         let input: Input = Box::new(StdinSource::new(&args.stdin_name.0, &watch)?);
         wanted.input = Some((args.stdin_name.0.clone(), input));
     }
-    wanted.comparison = Comparison { ignore_ctime: args.ignore_ctime, ignore_inode: args.ignore_inode };
+    wanted.comparison =
+        Comparison { ignore_ctime: args.ignore_ctime, ignore_inode: args.ignore_inode, ..Comparison::default() };
     wanted.force = args.force;
     wanted.dry_run = args.dry_run;
     wanted.skip_if_unchanged = args.skip_if_unchanged;
@@ -306,13 +315,19 @@ fn paths(args: &BackupArgs) -> Result<Vec<PathBuf>> {
     match paths.is_empty() && has_stream && !has_list {
         true => Ok(paths),
         false => {
-            let paths = normalize(&paths, &current_folder()?)?;
-            // A slip of the finger ends here: before a repository is made, or hours of other paths are read.
+            let folder = current_folder()?;
+            let paths: Vec<PathBuf> = paths.iter().map(|path| follow_slash(path)).collect();
+            let paths = normalize(&paths, &folder)?;
+            // A slip of the finger ends here, before a repository is made; of several paths those that are there are saved.
+            let mut missing = None;
             for path in &paths {
-                stat_path(path.as_os_str().as_bytes(), false)
-                    .map_err(|error| error.hint("check the path: a source that is not there is an error"))?;
+                match stat_path(path.as_os_str().as_bytes(), false) {
+                    Ok(_) => return Ok(paths),
+                    Err(error) => drop(missing.get_or_insert(error)),
+                }
             }
-            Ok(paths)
+            let missing = missing.expect("there is a path");
+            Err(missing.hint("check the path: when no source is there, nothing is saved"))
         }
     }
 }

@@ -16,7 +16,13 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+/// What is compared, for those who wonder why nothing is shown.
+const COMPARED: &str = "Compared are kind, size, modification time, mode, owner, group, extended attributes with ACLs and \
+    capabilities, flags (chattr), targets of links and content. With a folder, content counts as the same where size and \
+    modification time agree, unless --content is given, and owners are compared by name where both sides have one.";
+
 #[derive(Args, Debug)]
+#[command(after_help = COMPARED)]
 pub struct DiffArgs {
     /// The older state
     #[arg(value_name = "SNAPSHOT[:PATH]", value_parser = bytes_parser(target))]
@@ -74,7 +80,7 @@ pub fn run(args: &DiffArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
         false => {}
     }
     lines.end()?;
-    Ok(console.exit())
+    Ok(console.exit_after(&watch))
 }
 
 /// The newer snapshot; none when a folder is meant.

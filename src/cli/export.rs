@@ -3,7 +3,7 @@
 use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::GlobalOptions;
-use super::output::Console;
+use super::output::{Console, Lines};
 use super::progress::Display;
 use super::select::TargetOptions;
 use super::signals;
@@ -16,6 +16,7 @@ use siltstone::watch::Watch;
 use siltstone::when::format_count;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 const BUFFER_BYTES: usize = 1 << 20;
@@ -25,9 +26,9 @@ pub struct ExportArgs {
     #[command(flatten)]
     what: TargetOptions,
 
-    /// The form of the archive
-    #[arg(long, value_name = "FORMAT", value_enum, default_value = "tar")]
-    format: Format,
+    /// The form of the archive [default: what the name of the file says, else tar]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    format: Option<Format>,
 
     /// Write to this file, made anew [default: standard output]
     #[arg(short, long, value_name = "FILE")]
@@ -48,6 +49,7 @@ pub fn run(args: &ExportArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
     if to_file.is_none() && std::io::stdout().is_terminal() {
         return Err(Failure::Usage("an archive is nothing for a terminal: name a file with --output".to_owned()));
     }
+    let form = form(args, to_file)?;
     let console = Console::new(options, false);
     let watch = console.watch();
     signals::stop_on_signals(&watch)?;
@@ -56,8 +58,8 @@ pub fn run(args: &ExportArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
     let members = {
         let _shown = Display::start(&console, &watch);
         match to_file {
-            Some(path) => export_to_file(args, &repo, &snapshot, path, &watch)?,
-            None => export_to(args, &repo, &snapshot, std::io::stdout().lock(), "standard output", &watch)?,
+            Some(path) => export_to_file(args, form, &repo, &snapshot, path, &watch)?,
+            None => export_to(args, form, &repo, &snapshot, Lines::new(), "standard output", &watch)?,
         }
     };
     if let Some(path) = to_file {
@@ -68,20 +70,47 @@ pub fn run(args: &ExportArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
             super::output::print(&format!("{} members in {}\n", format_count(members), path.display()))?;
         }
     }
-    Ok(console.exit())
+    Ok(console.exit_after(&watch))
+}
+
+/// What was asked for, or what the name of the file says. A name that says something else is refused: whoever opens a
+/// tar as a zip thinks that it is damaged.
+fn form(args: &ExportArgs, to_file: Option<&Path>) -> Result<Archive, Failure> {
+    let zst = Archive::TarZst { level: Archive::LEVEL };
+    match args.format {
+        Some(Format::Tar) => return Ok(Archive::Tar),
+        Some(Format::TarZst) => return Ok(zst),
+        None => {}
+    }
+    let name = to_file.and_then(Path::file_name).unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let ends_with = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+    if ends_with(&[".tar.zst", ".tar.zstd", ".tzst"]) {
+        return Ok(zst);
+    }
+    let other =
+        [".zip", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".7z", ".rar", ".zst", ".lz4", ".cpio", ".ar", ".iso"];
+    match ends_with(&other) {
+        true => Err(Failure::Usage(format!(
+            "{} would hold a tar archive: name it .tar or .tar.zst, or say which with --format",
+            super::output::show_path(name.as_bytes())
+        ))),
+        false => Ok(Archive::Tar),
+    }
 }
 
 /// What ended early is no archive: it is removed.
 fn export_to_file(
     args: &ExportArgs,
+    form: Archive,
     repo: &Repository,
     snapshot: &Snapshot,
     path: &Path,
     watch: &Watch,
 ) -> Result<u64> {
     let failed = |error| Error::io("write", path.display(), error);
-    let file = File::create_new(path).map_err(failed)?;
-    let written = export_to(args, repo, snapshot, &file, &path.display().to_string(), watch)
+    // It holds what only root, or only its owner, could read at the source.
+    let file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    let written = export_to(args, form, repo, snapshot, &file, &path.display().to_string(), watch)
         .and_then(|members| file.sync_all().map(|()| members).map_err(failed));
     if written.is_err() {
         // The error that ended it is what counts; the file's name says what it is if it stays.
@@ -92,16 +121,13 @@ fn export_to_file(
 
 fn export_to(
     args: &ExportArgs,
+    form: Archive,
     repo: &Repository,
     snapshot: &Snapshot,
     out: impl Write,
     name: &str,
     watch: &Watch,
 ) -> Result<u64> {
-    let form = match args.format {
-        Format::Tar => Archive::Tar,
-        Format::TarZst => Archive::TarZst { level: Archive::LEVEL },
-    };
     let path = args.what.path().unwrap_or_else(|| b"/".to_vec());
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
     let members = browse::export(repo, snapshot, &path, form, &mut out, watch)?;

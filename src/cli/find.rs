@@ -48,7 +48,7 @@ pub fn run(args: &FindArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
         versions.iter().try_for_each(|version| lines.line(&version_line(version)))
     })?;
     lines.end()?;
-    Ok(console.exit())
+    Ok(console.exit_after(&watch))
 }
 
 fn version_line(version: &Version) -> String {

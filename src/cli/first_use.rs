@@ -15,6 +15,9 @@ use siltstone::watch::Watch;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+/// Of a long list of sources the first tell whether they are on the disk of the repository.
+const SOURCES_ASKED: usize = 100;
+
 /// Opens the repository that is meant; the default one is made when there is none yet.
 pub fn open_or_make(
     options: &GlobalOptions,
@@ -45,7 +48,10 @@ pub fn open_or_make(
     let storage = open_storage(location_of(&places.repository)?, true, options)?;
     let new = prepare(storage.as_ref(), credentials.clone(), false)?;
     let repository = places.repository.as_os_str().as_bytes();
-    let same = sources.iter().any(|source| same_device(source.as_os_str().as_bytes(), repository).unwrap_or(false));
+    let same = sources
+        .iter()
+        .take(SOURCES_ASKED)
+        .any(|source| same_device(source.as_os_str().as_bytes(), repository).unwrap_or(false));
     let text = match console.json() {
         true => event(&places, key.as_deref(), &new, same),
         false => words(&places, key.as_deref(), &new, same),

@@ -33,7 +33,7 @@ pub fn run(args: &LsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let snapshot = args.what.find(&repo, &console, &watch)?;
     let path = args.what.path().unwrap_or_else(|| b"/".to_vec());
     let mut lines = Lines::new();
-    browse::list(&repo.reader(), &snapshot, &path, args.recursive, &mut |path, entry| {
+    browse::list_what_is_whole(&repo.reader(), &snapshot, &path, args.recursive, &watch, &mut |path, entry| {
         watch.cancel.check()?;
         match (console.json(), args.long) {
             (true, _) => lines.json(&entry_json(path, entry)),
@@ -42,5 +42,5 @@ pub fn run(args: &LsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
         }
     })?;
     lines.end()?;
-    Ok(console.exit())
+    Ok(console.exit_after(&watch))
 }

@@ -6,6 +6,7 @@ use siltstone::disk::whole::read_bounded;
 use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::{Credentials, Repository};
 use siltstone::seal::Secret;
+use siltstone::source::SECRETS;
 use siltstone::storage::throttle::Throttle;
 use siltstone::storage::{self, Abilities, Storage};
 use siltstone::watch::Watch;
@@ -87,6 +88,9 @@ fn password_of_command(command: &OsStr) -> Result<Zeroizing<Vec<u8>>> {
     let doing = "get the password";
     let from = "from the password command";
     let mut shell = Command::new("/bin/sh");
+    for secret in SECRETS {
+        shell.env_remove(secret);
+    }
     shell.arg("-c").arg(command).stdout(Stdio::piped()).stderr(Stdio::inherit()).stdin(Stdio::inherit());
     let output = shell.spawn().and_then(|child| child.wait_with_output());
     let output = output.map_err(|error| Error::io(doing, from, error))?;

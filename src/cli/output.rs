@@ -11,10 +11,14 @@ use siltstone::repo::{PathText, Snapshot, SnapshotSource, Stamp, Trouble};
 use siltstone::watch::{Event, Watch};
 use siltstone::when::{format_count, format_time, to_timestamp};
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// Troubles that a summary names; of more it says how many.
 const TROUBLES_SHOWN: usize = 10;
+
+/// Of a longer path a summary shows the beginning.
+const PATH_CHARACTERS_SHOWN: usize = 1000;
 
 /// Where all words of one run go. Cheap to clone.
 #[derive(Clone)]
@@ -142,6 +146,13 @@ impl Console {
         Exit::with_troubles(self.conclude_troubles("Could not be read"))
     }
 
+    /// The same for verbs that go on past damage in the repository.
+    pub fn exit_after(&self, watch: &Watch) -> Exit {
+        let exit = self.exit();
+        let damaged = watch.progress.damaged.load(Ordering::Relaxed);
+        if damaged > 0 { Exit::Corrupt } else { exit }
+    }
+
     /// The first troubles, for a JSON object.
     pub fn troubles(&self) -> (Vec<Trouble>, u64) {
         lock(&self.0.troubles).clone()
@@ -153,7 +164,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn trouble_line(trouble: &Trouble) -> String {
-    format!("{}: {}", show_path(&trouble.path.0), show_path(trouble.what.as_bytes()))
+    let path = show_path(&trouble.path.0);
+    let path = match path.char_indices().nth(PATH_CHARACTERS_SHOWN) {
+        Some((end, _)) => format!("{}… ({} bytes)", &path[..end], trouble.path.0.len()),
+        None => path,
+    };
+    format!("{path}: {}", show_path(trouble.what.as_bytes()))
 }
 
 /// The result of a verb on standard output. Whoever reads only its beginning (`| head`) gets no error for it.
@@ -291,6 +307,7 @@ pub fn snapshot_json(snapshot: &Snapshot) -> Value {
         "tags": snapshot.tags,
         "program": snapshot.program,
         "sources": snapshot.sources,
+        "sources_count": snapshot.sources_count(),
         "totals": snapshot.totals,
         "troubles_count": snapshot.troubles_count,
     })

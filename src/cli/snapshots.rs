@@ -20,6 +20,10 @@ pub struct SnapshotsArgs {
     last: Option<usize>,
 }
 
+/// Sources named in a line, and how many characters they take, unless one alone is longer.
+const SOURCES_SHOWN: u64 = 5;
+const SOURCES_CHARACTERS: usize = 200;
+
 pub fn run(args: &SnapshotsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let console = Console::new(options, false);
     let watch = console.watch();
@@ -47,7 +51,7 @@ pub fn run(args: &SnapshotsArgs, options: &GlobalOptions) -> Result<Exit, Failur
 }
 
 fn row(snapshot: &Snapshot) -> Vec<String> {
-    let sources: Vec<String> = snapshot.sources.iter().map(show_source).collect();
+    let sources = show_sources(snapshot);
     let gaps = if snapshot.troubles_count == 0 { String::new() } else { format_count(snapshot.troubles_count) };
     vec![
         snapshot.id.short(),
@@ -58,6 +62,28 @@ fn row(snapshot: &Snapshot) -> Vec<String> {
         format_count(snapshot.totals.files),
         format_bytes(snapshot.totals.bytes),
         gaps,
-        sources.join(" "),
+        sources,
     ]
+}
+
+/// The first sources, as far as a line takes them, and how many more there are.
+fn show_sources(snapshot: &Snapshot) -> String {
+    let mut shown = String::new();
+    let mut count = 0;
+    for source in &snapshot.sources {
+        let source = show_source(source);
+        if count > 0 && (count == SOURCES_SHOWN || shown.chars().count() + source.chars().count() > SOURCES_CHARACTERS)
+        {
+            break;
+        }
+        if count > 0 {
+            shown.push(' ');
+        }
+        shown.extend(source.chars().take(SOURCES_CHARACTERS));
+        count += 1;
+    }
+    match snapshot.sources_count() - count {
+        0 => shown,
+        more => format!("{shown} and {} more", format_count(more)),
+    }
 }

@@ -45,7 +45,7 @@ pub fn run(args: &StatsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
         }))?,
         false => print(&words(&counted))?,
     }
-    Ok(console.exit())
+    Ok(console.exit_after(&watch))
 }
 
 fn words(counted: &Statistics) -> String {

@@ -1,11 +1,12 @@
-//! Guess what lies below a path: the medium, and whether two paths share a disk.
+//! What lies below a path: the medium, whether two paths share a disk, and whether the kernel makes it up.
 //!
-//! Guesses only steer speed. Read from /proc/self/mountinfo and /sys/dev/block; where those are hidden, an SSD is assumed.
+//! The first two are guesses and only steer speed. Read from /proc/self/mountinfo and /sys/dev/block; where those are hidden, an SSD is assumed.
 
 use super::stat::stat_path;
 use crate::error::Result;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 /// Disks below disks (RAID on LVM on a loop file on …) are followed so far.
 const DEPTH_MAX: usize = 8;
@@ -33,6 +34,90 @@ const FUSE_MAGIC: u32 = 0x6573_5546;
 /// FUSE file systems that read from a disk of this machine.
 const FUSE_LOCAL: [&str; 6] =
     ["fuseblk", "fuse.ntfs-3g", "fuse.mergerfs", "fuse.gocryptfs", "fuse.bindfs", "fuse.encfs"];
+
+/// File systems that the kernel makes up: their files are no data of anybody, and some never end.
+const PSEUDO_KINDS: [&str; 31] = [
+    "proc",
+    "sysfs",
+    "cgroup",
+    "cgroup2",
+    "cpuset",
+    "debugfs",
+    "tracefs",
+    "devpts",
+    "securityfs",
+    "apparmorfs",
+    "selinuxfs",
+    "smackfs",
+    "pstore",
+    "bpf",
+    "configfs",
+    "mqueue",
+    "hugetlbfs",
+    "autofs",
+    "binfmt_misc",
+    "efivarfs",
+    "fusectl",
+    "nsfs",
+    "rpc_pipefs",
+    "nfsd",
+    "resctrl",
+    "sockfs",
+    "pipefs",
+    "anon_inodefs",
+    "openpromfs",
+    "usbfs",
+    "xenfs",
+];
+/// The same by their `f_type`, for where the list of mounts does not tell.
+const PSEUDO_MAGICS: [u32; 25] = [
+    0x9fa0,      // proc
+    0x6265_6572, // sysfs
+    0x0027_e0eb, // cgroup
+    0x6367_7270, // cgroup2
+    0x6462_6720, // debugfs
+    0x7472_6163, // tracefs
+    0x1cd1,      // devpts
+    0x7363_6673, // securityfs
+    0x5a3c_69f0, // apparmorfs
+    0xf97c_ff8c, // selinuxfs
+    0x4341_5d53, // smackfs
+    0x6165_676c, // pstore
+    0xcafe_4a11, // bpf
+    0x6265_6570, // configfs
+    0x1980_0202, // mqueue
+    0x9584_58f6, // hugetlbfs
+    0x0187,      // autofs
+    0x4249_4e4d, // binfmt_misc
+    0xde5e_81e4, // efivarfs
+    0x6573_5543, // fusectl
+    0x6e73_6673, // nsfs
+    0x6759_6969, // rpc_pipefs
+    0x6e66_7364, // nfsd
+    0x0765_5821, // resctrl
+    0xabba_1974, // xenfs
+];
+
+/// Which file systems are pseudo ones, asked for when a walk comes to one; each is looked up once.
+#[derive(Debug, Default)]
+pub struct Mounts(Mutex<HashMap<u64, bool>>);
+
+impl Mounts {
+    /// Whether the file system of that number, met at `path`, is one that the kernel makes up. Nothing is mounted by
+    /// asking. What cannot be found out is taken for a real one.
+    pub fn is_pseudo(&self, path: &[u8], device: u64) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(is_pseudo) = known.get(&device) {
+            return *is_pseudo;
+        }
+        let is_pseudo = match mount_of(device) {
+            Some(mount) => PSEUDO_KINDS.contains(&mount.kind.as_str()),
+            None => rustix::fs::statfs(path).is_ok_and(|found| PSEUDO_MAGICS.contains(&(found.f_type as u32))),
+        };
+        known.insert(device, is_pseudo);
+        is_pseudo
+    }
+}
 
 /// What holds the data of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

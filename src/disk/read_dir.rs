@@ -184,8 +184,33 @@ impl Names {
         let from = at.offset as usize;
         let bytes = &self.bytes[from..from + at.length as usize + 1];
         debug_assert!(CStr::from_bytes_with_nul(bytes).is_ok());
-        // SAFETY: `push` takes only what the kernel gave as a NUL-terminated name, its length found by its first NUL.
+        // SAFETY: `push` takes only what the kernel gave as a NUL-terminated name, its length found by its first NUL, and
+        // what `of` made of a name without NUL.
         unsafe { CStr::from_bytes_with_nul_unchecked(bytes) }
+    }
+
+    /// These names, sorted, whatever they name.
+    pub fn of<'a>(given: impl Iterator<Item = &'a [u8]>) -> Result<Names> {
+        let mut names = Names::default();
+        let mut piece = Vec::new();
+        for name in given {
+            if !crate::entry::is_valid_name(name) {
+                return Err(refused("use the name", name, Errno::INVAL));
+            }
+            piece.clear();
+            piece.extend_from_slice(name);
+            piece.push(0);
+            names.push(&piece, rustix::fs::FileType::Unknown)?;
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// A name by its bytes, where it is one of these.
+    pub fn find(&self, name: &[u8]) -> Option<&CStr> {
+        debug_assert!(self.sorted);
+        let bytes = |at: &NameRef| &self.bytes[at.offset as usize..at.offset as usize + at.length as usize];
+        self.refs.binary_search_by(|at| bytes(at).cmp(name)).ok().map(|index| self.get(index))
     }
 
     #[inline]
@@ -205,7 +230,7 @@ impl Names {
     fn push(&mut self, name_and_nul: &[u8], kind: rustix::fs::FileType) -> Result<()> {
         use rustix::fs::FileType;
         let (Ok(offset), Ok(length)) = (u32::try_from(self.bytes.len()), u16::try_from(name_and_nul.len() - 1)) else {
-            return Err(Error::new(Kind::Full, "list a directory", "").because("its names take more than 4 GiB"));
+            return Err(Error::new(Kind::Failed, "list a directory", "").because("its names take more than 4 GiB"));
         };
         let hint = match kind {
             FileType::RegularFile => Hint::File,

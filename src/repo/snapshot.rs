@@ -1,8 +1,9 @@
 //! Snapshots: one dated state of one job's sources, as a small sealed object of JSON.
 
-use crate::entry::Time;
+use crate::entry::{Content, Entry, Time};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, SnapshotId};
+use crate::repo::tree::{Page, decode_page, encode_entries};
 use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -11,6 +12,11 @@ pub const SNAPSHOT_PURPOSE: &str = "snapshot";
 pub const SNAPSHOT_BYTES_MAX: u64 = 16 << 20;
 /// Troubles that a snapshot names; of more only the count is kept.
 pub const TROUBLES_MAX: usize = 10_000;
+
+/// What the sources that a snapshot names may take of it, in bytes; of a longer list the first are named.
+pub const SOURCES_BYTES_MAX: usize = 1 << 20;
+/// The same for its troubles: ten thousand long paths would make a snapshot that nobody reads.
+pub const TROUBLES_BYTES_MAX: usize = 4 << 20;
 
 /// One dated state of one job's sources.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,10 +35,17 @@ pub struct Snapshot {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
     pub program: String,
+    /// As many as [`SOURCES_BYTES_MAX`] takes; a list of paths may name more.
     pub sources: Vec<SnapshotSource>,
+    /// Of more sources than those: how many there are in all, and which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub all_sources: Option<AllSources>,
     /// The root page of the tree that holds all sources at their absolute paths and all streams at their names.
     #[serde(with = "hex_chunk")]
     pub root: ChunkId,
+    /// The metadata of `/` itself, where it was a source: a page of one entry, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_directory: Option<String>,
     pub totals: Totals,
     /// What could not be saved as it was, at most [`TROUBLES_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -51,6 +64,14 @@ pub enum SnapshotSource {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         command: Option<String>,
     },
+}
+
+/// Sources that are too many to be named all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllSources {
+    pub count: u64,
+    /// Over the paths of all trees among them: the same for the same list.
+    pub trees: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,7 +164,106 @@ impl Stamp {
     }
 }
 
+/// Two clocks that differ by less than this are not worth a word.
+pub const CLOCKS_DIFFER_SECONDS: i64 = 3600;
+
+/// The name in the page that holds the metadata of `/`, which has none.
+const ROOT_NAME: &[u8] = b"root";
+
+/// Bytes that a value takes in a snapshot.
+fn encoded_length(value: &impl Serialize) -> usize {
+    serde_json::to_vec(value).map_or(usize::MAX, |bytes| bytes.len() + 1)
+}
+
+/// As many from the front as fit.
+fn cut_to<T: Serialize>(list: &mut Vec<T>, bytes_max: usize) {
+    let mut left = bytes_max;
+    let mut fits = |value: &T| {
+        let length = encoded_length(value);
+        let fits = length <= left;
+        left = left.saturating_sub(length);
+        fits
+    };
+    let count = list.iter().take_while(|value| fits(value)).count();
+    list.truncate(count);
+}
+
+fn tree_path(source: &SnapshotSource) -> Option<&[u8]> {
+    match source {
+        SnapshotSource::Tree { path } => Some(&path.0),
+        SnapshotSource::Stream { .. } => None,
+    }
+}
+
+impl AllSources {
+    /// None for so few that a snapshot names each.
+    pub fn of(sources: &[SnapshotSource]) -> Option<AllSources> {
+        let bytes: usize = sources.iter().map(|source| encoded_length(source)).sum();
+        if bytes <= SOURCES_BYTES_MAX {
+            return None;
+        }
+        Some(AllSources { count: sources.len() as u64, trees: Self::hash_of(sources.iter().filter_map(tree_path)) })
+    }
+
+    fn hash_of<'a>(paths: impl Iterator<Item = &'a [u8]>) -> String {
+        let mut hasher = blake3::Hasher::new();
+        // No path has a NUL.
+        for path in paths {
+            hasher.update(path).update(&[0]);
+        }
+        HEXLOWER.encode(&hasher.finalize().as_bytes()[..16])
+    }
+}
+
 impl Snapshot {
+    /// Names no more sources and troubles than a snapshot can hold.
+    pub fn bounded(mut self) -> Self {
+        self.all_sources = AllSources::of(&self.sources);
+        cut_to(&mut self.sources, SOURCES_BYTES_MAX);
+        cut_to(&mut self.troubles, TROUBLES_BYTES_MAX);
+        self
+    }
+
+    /// Whether these paths are the trees among its sources, in this order.
+    pub fn has_trees<'a>(&self, paths: impl Iterator<Item = &'a [u8]>) -> bool {
+        match &self.all_sources {
+            Some(all) => all.trees == AllSources::hash_of(paths),
+            None => self.sources.iter().filter_map(tree_path).eq(paths),
+        }
+    }
+
+    /// Whether these are its sources.
+    pub fn is_of_sources(&self, sources: &[SnapshotSource]) -> bool {
+        self.all_sources == AllSources::of(sources)
+            && sources.starts_with(&self.sources)
+            && (self.all_sources.is_some() || self.sources.len() == sources.len())
+    }
+
+    /// Whether it was begun later than a clock can be said to agree with `now`: it will be the latest for a while.
+    pub fn is_from_the_future(&self, now: Time) -> bool {
+        self.started.seconds > now.seconds.saturating_add(CLOCKS_DIFFER_SECONDS)
+    }
+
+    /// How many sources it has, named or not.
+    pub fn sources_count(&self) -> u64 {
+        self.all_sources.as_ref().map_or(self.sources.len() as u64, |all| all.count)
+    }
+
+    /// `/` itself with all that was saved below it; none where it was no source.
+    pub fn root_entry(&self) -> Option<Entry> {
+        let page = BASE64.decode(self.root_directory.as_ref()?.as_bytes()).ok()?;
+        let Ok(Page::Entries(mut entries)) = decode_page(&page) else { return None };
+        let mut root = entries.pop().filter(|entry| entry.is_directory())?;
+        root.content = Content::Tree(self.root);
+        Some(root)
+    }
+
+    /// What [`Snapshot::root_entry`] reads.
+    pub fn root_directory_of(root: &Entry) -> String {
+        let entry = Entry { name: ROOT_NAME.to_vec(), content: Content::Empty, ..root.clone() };
+        BASE64.encode(&encode_entries(&[entry]))
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("plain data serialises")
     }
@@ -176,3 +296,64 @@ macro_rules! hex_module {
 }
 hex_module!(hex_id, SnapshotId);
 hex_module!(hex_chunk, ChunkId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::EntryKind;
+
+    fn snapshot(sources: Vec<SnapshotSource>) -> Snapshot {
+        Snapshot {
+            version: 1,
+            id: SnapshotId([1; 16]),
+            started: Stamp::default(),
+            ended: Stamp::default(),
+            host: String::new(),
+            user: String::new(),
+            job: String::new(),
+            tags: Vec::new(),
+            program: String::new(),
+            sources,
+            all_sources: None,
+            root: ChunkId([2; 24]),
+            root_directory: None,
+            totals: Totals::default(),
+            troubles: Vec::new(),
+            troubles_count: 0,
+        }
+    }
+
+    fn trees(count: usize) -> Vec<SnapshotSource> {
+        (0..count).map(|n| SnapshotSource::Tree { path: PathText(format!("/{n:0>4000}").into_bytes()) }).collect()
+    }
+
+    /// A list of 100,000 long paths, or of troubles with them, made a snapshot that could not be read back.
+    #[test]
+    fn no_list_makes_a_snapshot_that_is_too_large_to_be_read() {
+        let mut long = snapshot(trees(10_000));
+        let path = PathText(vec![0xff; 4096]);
+        long.troubles = vec![Trouble { path, what: "\u{1}".repeat(1000) }; TROUBLES_MAX];
+        let bounded = long.clone().bounded();
+        assert!((bounded.encode().len() as u64) < SNAPSHOT_BYTES_MAX);
+        assert!(!bounded.sources.is_empty() && bounded.sources.len() < 10_000 && !bounded.troubles.is_empty());
+        assert_eq!(bounded.sources_count(), 10_000);
+        let read = Snapshot::decode(&bounded.encode()).unwrap();
+        assert!(read.is_of_sources(&trees(10_000)) && !read.is_of_sources(&trees(10_001)));
+        let short = snapshot(trees(3)).bounded();
+        assert!(short.all_sources.is_none() && short.is_of_sources(&trees(3)) && !short.is_of_sources(&trees(2)));
+    }
+
+    /// The metadata of `/` were in no entry, and so lost.
+    #[test]
+    fn the_root_directory_comes_back_with_its_metadata() {
+        let mut root = Entry::new(*b"/", EntryKind::Directory);
+        (root.meta.mode, root.meta.gid, root.is_partial) = (0o751, 12, true);
+        let mut saved = snapshot(Vec::new());
+        assert!(saved.root_entry().is_none());
+        saved.root_directory = Some(Snapshot::root_directory_of(&root));
+        let read = Snapshot::decode(&saved.encode()).unwrap().root_entry().unwrap();
+        assert_eq!((read.meta, read.is_partial, read.content), (root.meta, true, Content::Tree(saved.root)));
+        saved.root_directory = Some("rubbish".to_owned());
+        assert!(saved.root_entry().is_none());
+    }
+}

@@ -198,10 +198,19 @@ impl RestorePlan {
     }
 }
 
+/// The root of a snapshot: `/` with its own metadata where that was a source, else a directory without a name, which
+/// stands for whatever the target is.
+fn top_entry(snapshot: &Snapshot) -> Entry {
+    snapshot.root_entry().unwrap_or_else(|| {
+        let mut entry = Entry::new("", EntryKind::Directory);
+        entry.content = Content::Tree(snapshot.root);
+        entry
+    })
+}
+
 /// The entry that is restored and its path.
 fn find_root(reader: &Reader, snapshot: &Snapshot, path: Option<&[u8]>) -> Result<(Entry, Vec<u8>)> {
-    let mut entry = Entry::new("", EntryKind::Directory);
-    entry.content = Content::Tree(snapshot.root);
+    let mut entry = top_entry(snapshot);
     let mut base = Vec::new();
     for name in path.unwrap_or_default().split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
         let missing = |why: &str| {

@@ -1,7 +1,7 @@
 //! Read the output of a command as one entry that is whole or fails.
 //!
 //! The status of a pipeline is that of its last command: `dump | gzip` hides a failing `dump` (silt compresses by
-//! itself, so plain output is better anyway).
+//! itself, so plain output is better anyway; `bash -o pipefail -c '…'` is for where there must be a pipeline).
 
 use super::stream::{Stream, shown};
 use crate::error::{Error, Kind, Result};
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 /// How much of what a command says on its standard error is kept: the end of it.
 pub const STDERR_BYTES_MAX: usize = 64 << 10;
-/// How much of that stands in the error itself; all of it goes to the watch.
+/// How much of that stands in the error itself.
 const STDERR_BYTES_IN_ERROR: usize = 1024;
 /// How long a blocked read goes without looking whether somebody asked to stop.
 pub(super) const CANCEL_LATENCY: Duration = Duration::from_millis(100);
@@ -27,11 +27,34 @@ const GRACE: Duration = Duration::from_secs(2);
 /// A larger pipe means fewer switches between the producer and us; the most that an unprivileged process may ask for.
 const PIPE_BYTES: usize = 1 << 20;
 
+/// Variables with what opens the repository and its storage: no business of a command that makes a dump, nor of what it
+/// starts, logs or leaves behind.
+pub const SECRETS: [&str; 7] = [
+    "SILT_PASSWORD",
+    "SILT_RECOVERY_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_SECURITY_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+];
+
+/// Of what a successful command says, this many lines are told: the last ones.
+const LINES_TOLD: usize = 20;
+
 impl Stream {
-    /// Starts the command.
+    /// Starts the command, without [`SECRETS`] in its environment.
     pub fn start(&self, watch: &Watch) -> Result<StreamSource> {
+        self.start_with(&[], watch)
+    }
+
+    /// The same; the variables of these names are left to it whatever they hold.
+    pub fn start_with(&self, allowed: &[String], watch: &Watch) -> Result<StreamSource> {
         watch.cancel.check()?;
         let mut command = Command::new("/bin/sh");
+        for secret in SECRETS.iter().filter(|secret| !allowed.iter().any(|name| name == *secret)) {
+            command.env_remove(secret);
+        }
         command.arg("-c").arg(OsStr::from_bytes(&self.command));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A group of its own, so that all of a pipeline can be stopped.
@@ -142,9 +165,25 @@ impl StreamSource {
             self.listen();
         };
         self.listen();
-        match status.success() {
-            true => Ok(()),
-            false => Err(self.failure(status)),
+        if !status.success() {
+            return Err(self.failure(status));
+        }
+        self.tell(&self.said);
+        Ok(())
+    }
+
+    /// Tells what the command said, each line on its own.
+    fn tell(&self, said: &[u8]) {
+        let text = readable(said);
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        let left_out = lines.len().saturating_sub(LINES_TOLD);
+        let name = shown(&self.name);
+        if left_out > 0 {
+            self.watch.notice(format!("stream {name} says more: {left_out} lines before these"));
+        }
+        for line in &lines[left_out..] {
+            let line: String = line.chars().take(STDERR_BYTES_IN_ERROR).collect();
+            self.watch.notice(format!("stream {name} says: {line}"));
         }
     }
 
@@ -155,10 +194,11 @@ impl StreamSource {
             (None, Some(signal)) => format!("its command was killed by signal {signal}"),
             (None, None) => "its command ended in an unknown way".to_owned(),
         };
-        let tail = &self.said[self.said.len().saturating_sub(STDERR_BYTES_IN_ERROR)..];
+        let (before, tail) = self.said.split_at(self.said.len().saturating_sub(STDERR_BYTES_IN_ERROR));
+        // The error has the end of it; what does not fit is told before.
+        self.tell(before);
         let tail = readable(tail);
         if !tail.is_empty() {
-            self.watch.notice(format!("Stream {}: {}", shown(&self.name), self.said()));
             why = format!("{why}: {tail}");
         }
         Error::new(Kind::Failed, "read stream", shown(&self.name)).because(why)
@@ -291,19 +331,40 @@ mod tests {
 
     #[test]
     fn much_noise_blocks_nothing_and_its_end_is_kept() {
-        let heard = Arc::new(Mutex::new(String::new()));
-        let ear = heard.clone();
-        let watch = Watch::new(Arc::new(move |event| {
-            if let Event::Notice(text) = event {
-                *ear.lock().unwrap() = text;
-            }
-        }));
+        let (watch, heard) = listening();
         let mut source =
             start("head -c 3000000 /dev/zero; head -c 300000 /dev/zero | tr '\\0' x >&2; echo end >&2; exit 1", &watch);
         let mut bytes = Vec::new();
-        assert!(source.read_to_end(&mut bytes).is_err());
+        let error = source.read_to_end(&mut bytes).unwrap_err();
         assert_eq!((bytes.len(), source.said.len()), (3_000_000, STDERR_BYTES_MAX));
-        assert!(heard.lock().unwrap().ends_with("end"));
+        assert!(error.to_string().ends_with("end"), "{error}");
+        let heard = heard.lock().unwrap();
+        assert!(heard.len() == 1 && heard[0].len() < 2 * STDERR_BYTES_IN_ERROR, "{heard:?}");
+    }
+
+    fn listening() -> (Watch, Arc<Mutex<Vec<String>>>) {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let ear = heard.clone();
+        let watch = Watch::new(Arc::new(move |event| {
+            if let Event::Notice(text) = event {
+                ear.lock().unwrap().push(text);
+            }
+        }));
+        (watch, heard)
+    }
+
+    /// What a command said and then succeeded was thrown away; what a failing one said was told twice.
+    #[test]
+    fn what_a_command_says_is_told_once() {
+        let (watch, heard) = listening();
+        start("echo 'table t is empty' >&2; echo data", &watch).read_to_end(&mut Vec::new()).unwrap();
+        assert_eq!(*heard.lock().unwrap(), ["stream \"s\" says: table t is empty"]);
+        heard.lock().unwrap().clear();
+        start("seq 100 >&2; echo data", &watch).read_to_end(&mut Vec::new()).unwrap();
+        assert_eq!(heard.lock().unwrap().len(), LINES_TOLD + 1);
+        heard.lock().unwrap().clear();
+        let error = start("echo 'no such table' >&2; exit 1", &watch).read_to_end(&mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("no such table") && heard.lock().unwrap().is_empty());
     }
 
     #[test]

@@ -10,7 +10,11 @@ use std::path::{Component, Path, PathBuf};
 /// How many bytes of paths one list may hold: millions of paths, yet an endless reader ends.
 const LIST_BYTES_MAX: usize = 256 << 20;
 
-/// Reads one path a line; blank lines and lines that begin with `#` are skipped (`./#x` names such a file).
+/// What some editors put before a text; no part of the first path.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Reads one path a line; blank lines and lines that begin with `#` are skipped (`./#x` names such a file). A list
+/// whose first line ends in CR LF, as on Windows, is read so to its end; a byte order mark is no part of it.
 /// `origin` names the list in errors.
 pub fn read_lines(reader: impl Read, origin: &str) -> Result<Vec<PathBuf>> {
     read_list(reader, origin, b'\n')
@@ -24,10 +28,12 @@ pub fn read_raw(reader: impl Read, origin: &str) -> Result<Vec<PathBuf>> {
 fn read_list(reader: impl Read, origin: &str, end: u8) -> Result<Vec<PathBuf>> {
     let mut reader = BufReader::new(reader);
     let (mut paths, mut total, mut piece) = (Vec::new(), 0, Vec::new());
+    // Of a list written on Windows each line ends so; elsewhere it is a part of a name.
+    let mut ends_with_cr = false;
     let unit = if end == 0 { "path" } else { "line" };
     for number in 1_usize.. {
         piece.clear();
-        let limit = PATH_BYTES_MAX as u64 + 1;
+        let limit = PATH_BYTES_MAX as u64 + 1 + (BYTE_ORDER_MARK.len() + 1) as u64;
         let read = reader.by_ref().take(limit).read_until(end, &mut piece);
         if read.map_err(|e| Error::io("read the list of paths", origin, e))? == 0 {
             break;
@@ -38,6 +44,14 @@ fn read_list(reader: impl Read, origin: &str, end: u8) -> Result<Vec<PathBuf>> {
             Some((last, path)) if *last == end => path,
             _ => &piece[..],
         };
+        let path = match end {
+            b'\n' if number == 1 => path.strip_prefix(BYTE_ORDER_MARK).unwrap_or(path),
+            _ => path,
+        };
+        if end == b'\n' && number == 1 {
+            ends_with_cr = path.ends_with(b"\r");
+        }
+        let path = if ends_with_cr { path.strip_suffix(b"\r").unwrap_or(path) } else { path };
         if path.len() > PATH_BYTES_MAX {
             return refuse(format!("a path has at most {PATH_BYTES_MAX} bytes"));
         }
@@ -60,6 +74,23 @@ fn read_list(reader: impl Read, origin: &str, end: u8) -> Result<Vec<PathBuf>> {
         paths.push(PathBuf::from(OsString::from_vec(path.to_vec())));
     }
     Ok(paths)
+}
+
+/// What a person means who writes `link/` or `link/.`: the folder that the link points to, by its own path. All other
+/// paths stay as they are.
+pub fn follow_slash(path: &Path) -> PathBuf {
+    let bytes = path.as_os_str().as_bytes();
+    let mut name = bytes;
+    while let Some(shorter) = name.strip_suffix(b"/").or_else(|| name.strip_suffix(b"/.")) {
+        name = shorter;
+    }
+    let link = Path::new(OsStr::from_bytes(name));
+    let is_link = name.len() < bytes.len() && link.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
+    match is_link.then(|| link.canonicalize()) {
+        Some(Ok(folder)) => folder,
+        // One that leads nowhere is saved as the link that it is.
+        _ => path.to_owned(),
+    }
 }
 
 /// Absolute paths without `.`, `..` and double slashes, sorted by component, each once. Cleaning is by the words alone:
@@ -122,6 +153,34 @@ mod tests {
         let full = b"x".repeat(PATH_BYTES_MAX);
         assert_eq!(read_raw(&full[..], "l").unwrap().len(), 1);
         assert_eq!(read_lines(&[&full[..], b"\ny"].concat()[..], "l").unwrap().len(), 2);
+    }
+
+    /// A list written on Windows was not understood: its names seemed to end in CR, the first to begin with a mark.
+    #[test]
+    fn a_list_from_windows_names_what_it_says() {
+        let paths = read_lines(&b"\xef\xbb\xbfa.txt\r\n# no\r\n\r\nb c\r\n"[..], "l").unwrap();
+        assert_eq!(paths, ["a.txt", "b c"].map(PathBuf::from));
+        // A name of Unix may end so.
+        let paths = read_lines(&b"a\nb\r\n"[..], "l").unwrap();
+        assert_eq!(paths, ["a", "b\r"].map(PathBuf::from));
+        let full = [BYTE_ORDER_MARK, &b"x".repeat(PATH_BYTES_MAX), b"\r\ny\r\n"].concat();
+        assert_eq!(read_lines(&full[..], "l").unwrap().len(), 2);
+    }
+
+    /// Of a source that was written with a slash behind it only the link was saved, without a word.
+    #[test]
+    fn a_slash_behind_a_link_means_what_it_points_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().canonicalize().unwrap();
+        std::fs::create_dir(top.join("real")).unwrap();
+        std::os::unix::fs::symlink("real", top.join("link")).unwrap();
+        std::os::unix::fs::symlink("nowhere", top.join("broken")).unwrap();
+        for (given, meant) in
+            [("link", "link"), ("link/", "real"), ("link/.", "real"), ("link//./", "real"), ("real/", "real/")]
+        {
+            assert_eq!(follow_slash(&top.join(given)), top.join(meant), "{given}");
+        }
+        assert_eq!(follow_slash(&top.join("broken/")), top.join("broken/"));
     }
 
     #[test]

@@ -13,8 +13,8 @@ pub mod rules;
 mod stdin;
 pub mod stream;
 
-pub use command::StreamSource;
-pub use list::{normalize, read_lines, read_raw};
+pub use command::{SECRETS, StreamSource};
+pub use list::{follow_slash, normalize, read_lines, read_raw};
 pub use rules::{Marker, Rules, RulesBuilder};
 pub use stdin::StdinSource;
 pub use stream::{Stream, looks_compressed, read_error};

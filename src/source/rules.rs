@@ -226,6 +226,13 @@ impl RulesBuilder {
         if text.trim().trim_start_matches('!').trim_matches('/').is_empty() {
             return Err("it matches nothing".to_owned());
         }
+        let text = &one_slash_each(text);
+        if text.trim_start_matches('!').split('/').any(|part| part == "." || part == "..") {
+            return Err(
+                "patterns have no . and .. in them: write NAME to leave it out at any depth, or its absolute path"
+                    .to_owned(),
+            );
+        }
         let said = |e: ignore::Error| e.to_string();
         self.patterns.case_insensitive(ignoring_case).map_err(said)?;
         self.patterns.add_line(None, &floated(text)).map_err(said)?;
@@ -247,10 +254,30 @@ fn floated(text: &str) -> String {
     }
 }
 
-/// A word of the command line has no comments: `#x#` is the name it looks like.
+/// Two slashes are one, as in every path.
+fn one_slash_each(text: &str) -> String {
+    let mut one = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character != '/' || !one.ends_with('/') {
+            one.push(character);
+        }
+    }
+    one
+}
+
+/// A word of the command line has no comments, and no spaces that only an editor left: `#x#` and `x ` are the names that
+/// they look like.
 fn unescaped_word(pattern: &[u8]) -> Vec<u8> {
     let escape: &[u8] = if pattern.starts_with(b"#") { b"\\" } else { b"" };
-    [escape, pattern].concat()
+    let name = pattern.trim_ascii_end();
+    let spaces = &pattern[name.len()..];
+    // One that is escaped already: its backslash ends the name.
+    let is_escaped = name.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
+    let escaped = spaces.iter().enumerate().flat_map(|(at, space)| {
+        let escape: &[u8] = if at == 0 && is_escaped { b"" } else { b"\\" };
+        [escape, std::slice::from_ref(space)].concat()
+    });
+    [escape, name].concat().into_iter().chain(escaped).collect()
 }
 
 fn refused(pattern: &[u8], why: String) -> Error {
@@ -303,9 +330,27 @@ mod tests {
             (&["*"], b"/z/\xff\n\xfe", false, true),
             (&["\u{e4}*"], b"/z/\xc3\xa4\xff", false, true),
             (&["*.O"], b"/a/b/x.o", false, false),
+            // A space at the end was dropped, and another folder left out.
+            (&["foo "], b"/a/foo", true, false),
+            (&["foo "], b"/a/foo ", true, true),
+            (&["foo  "], b"/a/foo  ", true, true),
+            (&["foo\\ "], b"/a/foo ", true, true),
+            (&["a/foo "], b"/x/a/foo ", true, true),
+            // Two slashes matched nothing, in silence.
+            (&["//tmp"], b"/tmp", true, true),
+            (&["a//b"], b"/x/a/b", false, true),
         ];
         for (patterns, path, is_dir, expected) in table {
             assert_eq!(rules(patterns).leaves_out(path, *is_dir), *expected, "{patterns:?} {}", path.escape_ascii());
+        }
+    }
+
+    /// `./cache` matched nothing, in silence.
+    #[test]
+    fn a_pattern_that_could_match_nothing_is_refused() {
+        for pattern in [&b"./cache"[..], b"../x", b"a/./b", b"/a/../b", b"!./x", b"cache/.", b"/", b"//"] {
+            let error = RulesBuilder::new().exclude(pattern).unwrap_err();
+            assert!(error.is(Kind::Invalid), "{error}");
         }
     }
 

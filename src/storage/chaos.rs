@@ -178,6 +178,10 @@ impl Storage for Chaos {
         self.inner.identity()
     }
 
+    fn local_path(&self) -> Option<&std::path::Path> {
+        self.inner.local_path()
+    }
+
     fn abilities(&self) -> Abilities {
         self.inner.abilities()
     }

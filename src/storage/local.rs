@@ -232,6 +232,10 @@ impl Storage for Local {
         std::fs::canonicalize(&self.root).map_or_else(|_| self.describe(), |root| root.display().to_string())
     }
 
+    fn local_path(&self) -> Option<&Path> {
+        Some(&self.root)
+    }
+
     fn abilities(&self) -> Abilities {
         Abilities { put_new: true, swap: false, rename: true, local: true }
     }

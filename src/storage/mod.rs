@@ -94,6 +94,11 @@ pub trait Storage: Send + Sync {
 
     fn abilities(&self) -> Abilities;
 
+    /// The folder that it is on this machine; none for all other storage.
+    fn local_path(&self) -> Option<&std::path::Path> {
+        None
+    }
+
     /// Writes the whole object, replacing what is there.
     fn put(&self, name: &str, body: Body) -> Result<Version>;
 

@@ -121,6 +121,10 @@ impl Storage for Retry {
         self.inner.identity()
     }
 
+    fn local_path(&self) -> Option<&std::path::Path> {
+        self.inner.local_path()
+    }
+
     fn abilities(&self) -> Abilities {
         self.inner.abilities()
     }

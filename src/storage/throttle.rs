@@ -69,6 +69,10 @@ impl Storage for Throttle {
         self.inner.identity()
     }
 
+    fn local_path(&self) -> Option<&std::path::Path> {
+        self.inner.local_path()
+    }
+
     fn abilities(&self) -> Abilities {
         self.inner.abilities()
     }
@@ -137,6 +141,10 @@ impl Delayed {
 impl Storage for Delayed {
     fn describe(&self) -> String {
         self.inner.describe()
+    }
+
+    fn local_path(&self) -> Option<&std::path::Path> {
+        self.inner.local_path()
     }
 
     fn abilities(&self) -> Abilities {

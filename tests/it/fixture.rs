@@ -2,7 +2,7 @@
 
 use crate::compare::differences;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
-use siltstone::backup::{BackupOptions, BackupReport};
+use siltstone::backup::{BackupOptions, BackupReport, Comparison};
 use siltstone::chunk::{ChunkSizes, ChunkTable};
 use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::{Credentials, InitOptions, Repository, Snapshot};
@@ -16,6 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 pub const SWAPS: Abilities = Abilities { put_new: true, swap: true, rename: true, local: true };
 pub const RENAMES: Abilities = Abilities { put_new: true, swap: false, rename: true, local: true };
@@ -52,7 +53,13 @@ pub fn open(storage: Arc<dyn Storage>, cache: &Path) -> Result<Repository> {
 }
 
 pub fn options(source: &Path) -> BackupOptions {
-    BackupOptions { readers: Some(1), memory_bytes: 256 << 20, ..BackupOptions::new(vec![source.to_owned()], "host") }
+    BackupOptions {
+        readers: Some(1),
+        memory_bytes: 256 << 20,
+        // Files are made right before they are saved: what they were like is trusted all the same.
+        comparison: Comparison { mapped: Duration::ZERO, ..Comparison::default() },
+        ..BackupOptions::new(vec![source.to_owned()], "host")
+    }
 }
 
 /// Opens and backs up, as one run of the program does.

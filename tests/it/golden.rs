@@ -205,6 +205,8 @@ fn snapshot(root: ChunkId) -> Snapshot {
             SnapshotSource::Stream { name: PathText(b"database/dump.sql".to_vec()), command: Some("dump".to_owned()) },
         ],
         root,
+        root_directory: None,
+        all_sources: None,
         totals: Totals { files: 232, bytes: 1 << 33, ..Totals::default() },
         troubles: vec![],
         troubles_count: 0,

@@ -260,6 +260,8 @@ fn an_independent_reader_refuses_names_that_leave_the_target() {
             program: String::new(),
             sources: vec![],
             root,
+            root_directory: None,
+            all_sources: None,
             totals: Totals::default(),
             troubles: vec![],
             troubles_count: 0,

@@ -1,0 +1,88 @@
+//! How a walk reaches a directory later on: open for as long as it lasts, or opened again for each use.
+
+use super::read_dir::Directory;
+use super::refused::shown;
+use super::stat::{Stat, fstat};
+use crate::error::{Error, Kind, Result};
+use std::ops::Deref;
+
+/// Each thread keeps at most this many levels of directories open, and fewer where descriptors are short.
+const LEVELS_OPEN_MAX: usize = 128;
+
+/// How many levels of directories are kept open below each other when so many threads walk at once: of the descriptors that
+/// the process may have, half are for these.
+pub fn levels_open(descriptors: u64, threads: usize) -> usize {
+    let share = usize::try_from(descriptors / 2).unwrap_or(usize::MAX) / threads.max(1);
+    share.clamp(1, LEVELS_OPEN_MAX)
+}
+
+pub enum Handle {
+    Open(Directory),
+    /// Too far down to be kept open: a tree has more levels than a process has descriptors.
+    Closed(Identity),
+}
+
+/// What a directory must still be when it is opened again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(stat: &Stat) -> Self {
+        Identity { device: stat.device, inode: stat.inode }
+    }
+}
+
+/// A directory in use.
+pub enum Held<'f> {
+    Kept(&'f Directory),
+    Again(Directory),
+}
+
+impl Deref for Held<'_> {
+    type Target = Directory;
+    fn deref(&self) -> &Directory {
+        match self {
+            Held::Kept(directory) => directory,
+            Held::Again(directory) => directory,
+        }
+    }
+}
+
+impl Handle {
+    /// Keeps the directory open, or only what it is known by.
+    pub fn new(directory: Directory, keep_open: bool) -> Result<Self> {
+        if keep_open {
+            return Ok(Handle::Open(directory));
+        }
+        Ok(Handle::Closed(Identity::of(&fstat(&directory)?)))
+    }
+
+    /// The directory, whose path is needed where it was closed.
+    pub fn get(&self, path: &[u8]) -> Result<Held<'_>> {
+        let identity = match self {
+            Handle::Open(directory) => return Ok(Held::Kept(directory)),
+            Handle::Closed(identity) => *identity,
+        };
+        let directory = Directory::open_path(path)?;
+        match Identity::of(&fstat(&directory)?) == identity {
+            true => Ok(Held::Again(directory)),
+            false => Err(Error::new(Kind::Conflict, "open the directory", shown(path))
+                .because("another one took its place meanwhile")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_last_for_all_readers() {
+        assert_eq!(levels_open(1 << 20, 16), LEVELS_OPEN_MAX);
+        assert_eq!(levels_open(1024, 16), 32);
+        assert_eq!(levels_open(16, 16), 1);
+    }
+}

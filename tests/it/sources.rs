@@ -1,0 +1,389 @@
+//! What is named as a source: lists, links, what is missing, streams; and what is said of it.
+
+use crate::fixture;
+use crate::person::Person;
+use crate::skip::skipped;
+use siltstone::entry::{Content, Entry, EntryKind};
+use siltstone::error::{Error, Kind, Result};
+use siltstone::id::{ChunkId, SnapshotId};
+use siltstone::repo::tree::{encode_entries, store_page};
+use siltstone::repo::{Repository, Snapshot, Stamp, Totals, WriterOptions};
+use siltstone::seal::Compression;
+use siltstone::storage::memory::Memory;
+use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
+use siltstone::watch::{Event, Watch};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+/// One name of a list of fifty that had vanished meanwhile cost the snapshot of all the others.
+#[test]
+fn what_is_missing_costs_nothing_else_and_nothing_at_all_is_an_error() {
+    let person = Person::new();
+    let mut list = String::new();
+    for n in 0..50 {
+        person.write(&format!("source/{n}"), format!("{n}"));
+        list.push_str(&format!("source/{n}\n"));
+    }
+    person.write("other/x", "x");
+    list.push_str("other\ngone/with/its/folder\n");
+    person.write("list", list);
+    std::fs::remove_file(person.path("source/7")).unwrap();
+    for _ in 0..2 {
+        let done = person.silt(&["backup", "--files-from", "list", "--json"]).ends_with(3).last_event();
+        assert_eq!((&done["totals"]["files"], &done["troubles_count"]), (&50.into(), &2.into()), "{done}");
+        assert!(done["troubles"].to_string().contains("/source/7"), "{done}");
+    }
+    let before = person.snapshots(&[]).len();
+    for words in [&["backup", "nowhere"][..], &["backup", "nowhere", "neither"]] {
+        let failed = person.silt(words).ends_with(1);
+        assert!(failed.err.contains("hint: check the path"), "{}", failed.err);
+    }
+    assert_eq!(person.snapshots(&[]).len(), before);
+}
+
+/// Each file of a list listed its whole folder anew, and `silt snapshots` printed the whole list in one line.
+#[test]
+fn a_list_of_files_of_one_folder_is_one_walk_and_one_short_line() {
+    let person = Person::new();
+    let mut list = Vec::new();
+    for n in 0..1500 {
+        person.write(&format!("source/{n:04}"), format!("number {n}, with more than thirty-two bytes of text"));
+        if n % 3 > 0 {
+            list.extend_from_slice(person.path(&format!("source/{n:04}")).as_os_str().as_encoded_bytes());
+            list.push(0);
+        }
+    }
+    person.write("list", list);
+    fixture::look_old(&person.path("source"));
+    let words = ["backup", "--files-from-raw", "list", "--ignore-ctime", "--json"];
+    let first = person.silt(&words).ends_with(0).last_event();
+    assert_eq!(first["totals"]["files_new"], 1000, "{first}");
+    let again = person.silt(&words).ends_with(0).last_event();
+    assert_eq!((&again["totals"]["files_unchanged"], &again["totals"]["bytes_read"]), (&1000.into(), &0.into()));
+    person.write("source/0004", "changed");
+    let changed = person.silt(&words).ends_with(0).last_event();
+    let totals = &changed["totals"];
+    assert_eq!((&totals["files_unchanged"], &totals["files_changed"]), (&999.into(), &1.into()), "{totals}");
+    assert_eq!(changed["snapshot"]["sources_count"], 1000);
+    // Without what is known of the last backup.
+    std::fs::remove_dir_all(person.path("cache")).unwrap();
+    let parent = person.silt(&words).ends_with(0).last_event();
+    assert_eq!(parent["totals"]["files_unchanged"], 1000, "{parent}");
+    let listed = person.silt(&["snapshots"]).ends_with(0).out;
+    assert!(listed.lines().all(|line| line.len() < 1000) && listed.contains(" more"), "{listed}");
+    let named = format!("latest:{}", person.path("source").display());
+    person.silt(&["restore", &named, "--target", "out"]).ends_with(0);
+    assert_eq!(std::fs::read_dir(person.path("out")).unwrap().count(), 1000);
+    assert_eq!(std::fs::read(person.path("out/0004")).unwrap(), b"changed");
+}
+
+/// Of a source that is a link to a folder only the link was saved, without a word, even with a slash behind it.
+#[test]
+fn of_a_link_the_link_is_saved_with_a_word_and_with_a_slash_what_it_points_to() {
+    let person = Person::new();
+    person.write("real/file", "data");
+    std::os::unix::fs::symlink("real", person.path("link")).unwrap();
+    let done = person.silt(&["backup", "link"]).ends_with(0);
+    assert!(done.err.contains("/link is a symbolic link"), "{}", done.err);
+    for words in ["link/", "link/."] {
+        let done = person.silt(&["backup", words]).ends_with(0);
+        assert!(!done.err.contains("symbolic link"), "{}", done.err);
+        let listed = person.silt(&["ls", "-R", "latest"]).ends_with(0).out;
+        assert!(listed.contains("/real/file"), "{listed}");
+    }
+}
+
+/// Commands of streams inherited the password of the repository and the keys of its storage.
+#[test]
+fn commands_see_no_secret_unless_it_is_named() {
+    let person = Person::new();
+    let secrets = [("SILT_PASSWORD", "p4ssw0rd"), ("AWS_SECRET_ACCESS_KEY", "k3y"), ("AWS_SESSION_TOKEN", "t0ken")];
+    let with = [&secrets[..], &[("SILT_REPOSITORY", "repository")]].concat();
+    person.silt_with(&with, &["init"]).ends_with(0);
+    let of_stream = |more: &[&str]| {
+        person.silt_with(&with, &[&["backup", "--stream", "environment=env"], more].concat()).ends_with(0);
+        person.silt_with(&with, &["cat", "latest:environment"]).ends_with(0).out
+    };
+    let seen = of_stream(&[]);
+    assert!(seen.contains("HOME=") && secrets.iter().all(|(_, secret)| !seen.contains(secret)), "{seen}");
+    let seen = of_stream(&["--stream-env", "AWS_SESSION_TOKEN"]);
+    assert!(seen.contains("t0ken") && !seen.contains("p4ssw0rd"), "{seen}");
+    let command = "echo \"$AWS_SECRET_ACCESS_KEY$SILT_RECOVERY_KEY\"p4ssw0rd";
+    let with = [("AWS_SECRET_ACCESS_KEY", "k3y"), ("SILT_REPOSITORY", "repository")];
+    person.silt_with(&with, &["snapshots", "--password-command", command]).ends_with(0);
+}
+
+/// An archive was readable by everybody, was a tar whatever its name said, and `| head` made it an error.
+#[test]
+fn an_archive_is_its_owners_is_what_its_name_says_and_may_be_read_in_part() {
+    let person = Person::new();
+    person.write("source/large", crate::golden::noise(3_000_000, 3));
+    person.silt(&["backup", "source"]).ends_with(0);
+    for (name, magic) in [("a.tar", &b""[..]), ("b.tar.zst", b"\x28\xb5\x2f\xfd"), ("c", b"")] {
+        person.silt(&["export", "latest", "-o", name]).ends_with(0);
+        assert!(std::fs::read(person.path(name)).unwrap().starts_with(magic), "{name}");
+        assert_eq!(std::fs::metadata(person.path(name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+    }
+    for name in ["x.zip", "x.tgz", "x.TAR.GZ"] {
+        person.silt(&["export", "latest", "-o", name]).ends_with(2);
+        assert!(!person.path(name).exists(), "{name}");
+        person.silt(&["export", "latest", "-o", name, "--format", "tar"]).ends_with(0);
+    }
+    let mut child =
+        person.command(&["export", "latest"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 1000]).unwrap();
+    drop(child.stdout.take());
+    crate::person::said(child.wait_with_output().unwrap()).ends_with(0);
+}
+
+/// A snapshot from a clock that was wrong stayed `latest` for years, without a word.
+#[test]
+fn a_snapshot_from_the_future_is_told_at_backup_and_as_latest() {
+    let person = Person::new();
+    person.write("source/x", "x");
+    person.silt(&["backup", "source", "--time", "2130-01-01"]).ends_with(0);
+    let latest = person.silt(&["ls", "latest"]).ends_with(0);
+    assert!(latest.err.contains("is dated in the future"), "{}", latest.err);
+    std::fs::remove_dir_all(person.path("cache")).unwrap();
+    let next = person.silt(&["backup", "source"]).ends_with(0);
+    assert!(next.err.contains("is dated in the future"), "{}", next.err);
+}
+
+/// A clock before 1970 made the local state panic: exit 101 and no backup.
+#[test]
+fn a_clock_before_1970_costs_the_local_state_only() {
+    let person = Person::new();
+    person.write("source/x", "x");
+    let inner = person.command(&["backup", "source"]);
+    let mut command = std::process::Command::new("faketime");
+    command.arg("1969-06-01 00:00:05").arg(inner.get_program()).args(inner.get_args());
+    command.current_dir(person.home.path());
+    inner.get_envs().for_each(|(name, value)| {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    });
+    match command.output() {
+        Ok(output) if output.status.code() != Some(127) => {
+            let done = crate::person::said(output).ends_with(0);
+            assert!(done.err.contains("before 1970"), "{}", done.err);
+        }
+        _ => skipped("a clock before 1970", "there is no faketime"),
+    }
+}
+
+/// Storage that answers that something is not there when packs are sent to it.
+struct Gone(Memory);
+
+impl Storage for Gone {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+    fn identity(&self) -> String {
+        self.0.identity()
+    }
+    fn abilities(&self) -> Abilities {
+        self.0.abilities()
+    }
+    fn put(&self, name: &str, body: Body) -> Result<Version> {
+        self.refuse(name)?;
+        self.0.put(name, body)
+    }
+    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+        self.refuse(name)?;
+        self.0.put_new(name, body)
+    }
+    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+        self.0.swap(name, expected, body)
+    }
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        self.0.rename(from, to)
+    }
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+        self.0.get(name, bytes_max)
+    }
+    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
+        self.0.get_range(name, offset, length)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        self.0.list(prefix)
+    }
+    fn remove(&self, name: &str) -> Result<()> {
+        self.0.remove(name)
+    }
+    fn stat(&self, name: &str) -> Result<Stat> {
+        self.0.stat(name)
+    }
+}
+
+impl Gone {
+    fn refuse(&self, name: &str) -> Result<()> {
+        match name.starts_with("packs/") {
+            true => Err(Error::new(Kind::NotFound, "write", name).because("there is no such bucket")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Healthy files were reported as vanished when it was the repository that answered so.
+#[test]
+fn what_the_repository_lacks_is_no_trouble_of_a_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    for n in 0..20 {
+        std::fs::write(source.join(n.to_string()), crate::golden::noise(4_000_000, n)).unwrap();
+    }
+    let storage = Arc::new(Gone(fixture::memory(fixture::SWAPS)));
+    let troubles = Arc::new(Mutex::new(Vec::new()));
+    let heard = troubles.clone();
+    let watch = Watch::new(Arc::new(move |event| {
+        if let Event::Trouble { path, .. } = event {
+            heard.lock().unwrap().push(path);
+        }
+    }));
+    let repo = fixture::open(storage, &folder.path().join("cache")).unwrap();
+    let failed = repo.backup(fixture::options(&source), &watch).unwrap_err();
+    assert!(failed.to_string().contains("no such bucket"), "{failed}");
+    assert!(troubles.lock().unwrap().is_empty(), "{:?}", troubles.lock().unwrap());
+}
+
+fn commit(repo: &Repository, number: u8, tree: impl FnOnce(&mut dyn FnMut(Vec<u8>) -> Result<ChunkId>) -> ChunkId) {
+    let wanted =
+        WriterOptions { lanes: 1, compression: Compression::Auto, host: "host".to_owned(), memory_bytes: 256 << 20 };
+    let writer = repo.writer(&wanted, &Watch::silent()).unwrap();
+    let root = tree(&mut |bytes| writer.store_tree(0, &bytes));
+    let stamp = Stamp { seconds: 1_700_000_000 + i64::from(number), nanoseconds: 0, offset: 0 };
+    let snapshot = Snapshot {
+        version: 1,
+        id: SnapshotId([number; 16]),
+        started: stamp,
+        ended: stamp,
+        host: "host".to_owned(),
+        user: String::new(),
+        job: String::new(),
+        tags: vec![],
+        program: String::new(),
+        sources: vec![],
+        all_sources: None,
+        root,
+        root_directory: None,
+        totals: Totals::default(),
+        troubles: vec![],
+        troubles_count: 0,
+    };
+    writer.commit(&snapshot).unwrap();
+}
+
+fn directory(name: &str, tree: ChunkId) -> Entry {
+    let mut entry = Entry::new(name.as_bytes(), EntryKind::Directory);
+    entry.content = Content::Tree(tree);
+    entry
+}
+
+/// An inner page of level 2 that names these pages.
+fn inner(pages: &[(&str, ChunkId)]) -> Vec<u8> {
+    let mut bytes = vec![b'T', 1, 2, u8::try_from(pages.len()).unwrap()];
+    for (name, _) in pages {
+        bytes.push(u8::try_from(name.len()).unwrap());
+        bytes.extend_from_slice(name.as_bytes());
+    }
+    pages.iter().for_each(|(_, id)| bytes.extend_from_slice(id.as_bytes()));
+    bytes
+}
+
+/// One damaged page of a directory hid all that came after it from ls, find, stats, diff and export; a forged one could
+/// keep them busy for ever.
+#[test]
+fn readers_go_past_a_damaged_page_and_end_at_a_forged_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = fixture::open(Arc::new(fixture::memory(fixture::SWAPS)), &folder.path().join("cache")).unwrap();
+    let lost = ChunkId([7; 24]);
+    let page = |store: &mut dyn FnMut(Vec<u8>) -> Result<ChunkId>, names: &[&str]| {
+        let entries: Vec<Entry> = names.iter().map(|name| Entry::new(name.as_bytes(), EntryKind::Fifo)).collect();
+        store_page(&entries, store).unwrap()
+    };
+    commit(&repo, 1, |store| {
+        let (first, last) = (page(store, &["a"]), page(store, &["z"]));
+        let torn = store(inner(&[("a", first), ("m", lost), ("z", last)])).unwrap();
+        store_page(&[directory("gone", lost), directory("torn", torn), directory("whole", first)], store).unwrap()
+    });
+    commit(&repo, 2, |store| {
+        let empty = store(encode_entries(&[])).unwrap();
+        let mut forged = empty;
+        let names: Vec<String> = (0..100).map(|n| format!("{n:03}")).collect();
+        for _ in 0..20 {
+            let pages: Vec<(&str, ChunkId)> = names.iter().map(|name| (name.as_str(), forged)).collect();
+            forged = store(inner(&pages)).unwrap();
+        }
+        let whole = page(store, &["a"]);
+        store_page(&[directory("forged", forged), directory("whole", whole)], store).unwrap()
+    });
+    let reader = repo.reader();
+    let snapshots = fixture::snapshots(&repo);
+    let listed = |snapshot: &Snapshot| {
+        let watch = Watch::silent();
+        let mut paths = Vec::new();
+        siltstone::browse::list_what_is_whole(&reader, snapshot, b"/", true, &watch, &mut |path, _| {
+            paths.push(String::from_utf8_lossy(path).into_owned());
+            Ok(())
+        })
+        .unwrap();
+        (paths, watch.progress.damaged.load(Ordering::Relaxed))
+    };
+    let all = ["/gone", "/torn", "/torn/a", "/torn/z", "/whole", "/whole/a"].map(str::to_owned);
+    assert_eq!(listed(&snapshots[0]), (all.to_vec(), 2));
+    assert_eq!(listed(&snapshots[1]), (["/forged", "/whole", "/whole/a"].map(str::to_owned).to_vec(), 1));
+    assert!(siltstone::browse::list(&reader, &snapshots[0], b"/", true, &mut |_, _| Ok(())).is_err());
+
+    let watch = Watch::silent();
+    let statistics = siltstone::browse::stats(&repo, &snapshots[..1], b"/", &watch).unwrap();
+    assert_eq!((statistics.directories, statistics.others), (3, 3));
+    assert_eq!(watch.progress.damaged.load(Ordering::Relaxed), 2);
+    let options = siltstone::browse::FindOptions { patterns: vec![b"[az]".to_vec()], ..Default::default() };
+    let mut found = 0;
+    let filter = siltstone::browse::Filter::default();
+    siltstone::browse::find(&repo, &filter, &options, &watch, &mut |_, _| {
+        found += 1;
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(found, 3);
+    let mut changes = Vec::new();
+    siltstone::browse::diff_snapshots(&reader, &snapshots[0], &snapshots[1], b"/", &watch, &mut |path, _, _, _| {
+        changes.push(String::from_utf8_lossy(path).into_owned());
+        Ok(())
+    })
+    .unwrap();
+    assert!(changes.iter().all(|path| !path.starts_with("/whole")) && changes.len() >= 3, "{changes:?}");
+}
+
+/// diff with a folder saw neither another owner nor another attribute.
+#[test]
+fn diff_with_a_folder_sees_owners_and_attributes() {
+    let person = Person::new();
+    for name in ["owner", "attribute", "same"] {
+        person.write(&format!("source/{name}"), "x");
+    }
+    person.silt(&["backup", "source"]).ends_with(0);
+    let source = person.path("source").to_str().unwrap().to_owned();
+    let differs = |name: &str| {
+        let out = person.silt(&["diff", "latest", &source]).ends_with(0).out;
+        assert!(!out.contains("/same"), "{out}");
+        out.contains(&format!("U {source}/{name}"))
+    };
+    assert!(!differs("owner") && !differs("attribute"));
+    match std::os::unix::fs::chown(person.path("source/owner"), Some(12345), None) {
+        Ok(()) => assert!(differs("owner")),
+        Err(error) => skipped("another owner", error),
+    }
+    let flags = rustix::fs::XattrFlags::empty();
+    match rustix::fs::setxattr(person.path("source/attribute"), "user.a", b"b", flags) {
+        Ok(()) => assert!(differs("attribute")),
+        Err(error) => skipped("an extended attribute", error),
+    }
+    assert!(person.silt(&["diff", "--help"]).ends_with(0).out.contains("owner"));
+}
