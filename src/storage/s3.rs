@@ -160,8 +160,20 @@ impl S3 {
         Ok(S3 { operator, name, cancel: cancel.clone(), has_answered: AtomicBool::new(false) })
     }
 
-    /// Runs one request, or a part of one.
+    /// Runs one request, or a part of one, that ends with the answer of the store.
     fn request<T>(
+        &self,
+        doing: &str,
+        name: &str,
+        allowed: &Allowed,
+        request: impl Future<Output = opendal::Result<T>>,
+    ) -> Result<T> {
+        let answered = self.run(doing, name, allowed, request)?;
+        self.has_answered.store(true, Ordering::Relaxed);
+        Ok(answered)
+    }
+
+    fn run<T>(
         &self,
         doing: &str,
         name: &str,
@@ -171,10 +183,7 @@ impl S3 {
         let began = Instant::now();
         let is_over = || Instant::now() >= allowed.until || self.cancel.is_over(allowed.grace);
         match block_on(request, is_over)? {
-            Some(Ok(done)) => {
-                self.has_answered.store(true, Ordering::Relaxed);
-                Ok(done)
-            }
+            Some(Ok(done)) => Ok(done),
             Some(Err(error)) => Err(self.failed(doing, &self.of(name), &error)),
             None if self.cancel.is_cancelled() => Err(interrupted(doing, &self.of(name))),
             None => Err(stalled(doing, &self.of(name), began.elapsed())),
@@ -424,8 +433,9 @@ impl Storage for S3 {
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         let options = ListOptions { recursive: true, ..ListOptions::default() };
-        let mut lister =
-            self.request("list", prefix, &Allowed::for_bytes(0), self.operator.lister_options(prefix, options))?;
+        // This asks for nothing yet.
+        let lister = self.operator.lister_options(prefix, options);
+        let mut lister = self.run("list", prefix, &Allowed::for_bytes(0), lister)?;
         let mut listed = Vec::new();
         while let Some(entry) = self.request("list", prefix, &Allowed::for_bytes(0), lister.try_next())? {
             if entry.metadata().is_file() && check_name(entry.path()).is_ok() {

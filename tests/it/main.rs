@@ -1,5 +1,7 @@
 //! One test binary: a module per room or behaviour.
 
+mod admin;
+mod bare;
 mod begin;
 mod browse;
 mod chaos;
@@ -10,6 +12,7 @@ mod compare;
 mod crash;
 mod damage;
 mod disk;
+mod exit_codes;
 mod far;
 mod fixture;
 mod folder;
@@ -18,6 +21,7 @@ mod golden;
 mod https;
 mod killed;
 mod large;
+mod limits;
 mod mounted;
 mod obedience;
 mod person;
@@ -26,6 +30,7 @@ mod restore;
 mod restore_delete;
 mod restore_faults;
 mod restore_plan;
+mod rights;
 mod rooms;
 mod roundtrip;
 mod segments;

@@ -16,9 +16,28 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const CALLS: &[&str] = &[
-    "openat", "mkdirat", "pwrite64", "ftruncate", "renameat", "renameat2", "linkat", "symlinkat", "unlinkat", "fchmod",
-    "chmod", "fchown", "fchownat", "utimensat", "fsetxattr", "flistxattr", "close", "getdents64", "statx", "pread64",
-    "lseek", "ioctl",
+    "openat",
+    "mkdirat",
+    "pwrite64",
+    "ftruncate",
+    "renameat",
+    "renameat2",
+    "linkat",
+    "symlinkat",
+    "unlinkat",
+    "fchmod",
+    "chmod",
+    "fchown",
+    "fchownat",
+    "utimensat",
+    "fsetxattr",
+    "flistxattr",
+    "close",
+    "getdents64",
+    "statx",
+    "pread64",
+    "lseek",
+    "ioctl",
 ];
 const ERRORS: &[&str] = &["error=EIO", "error=ENOSPC", "error=EMFILE", "error=EINTR", "error=ENOMEM", "signal=SIGKILL"];
 const OVERWRITE: [&str; 4] = ["never", "if-newer", "if-changed", "always"];
@@ -57,7 +76,8 @@ fn plant(person: &Person) {
     symlink("changed", person.path("source/new/link")).expect("linked");
     fs::set_permissions(person.path("source/existing"), fs::Permissions::from_mode(0o750)).expect("set");
     fs::set_permissions(person.path("source/new/three"), fs::Permissions::from_mode(0o4711)).expect("set");
-    let _not_everywhere = Command::new("setfattr").args(["-n", "user.n", "-v", "v"]).arg(person.path("source/same")).status();
+    let _not_everywhere =
+        Command::new("setfattr").args(["-n", "user.n", "-v", "v"]).arg(person.path("source/same")).status();
     let copied = Command::new("cp").args(["-a", "-T"]).arg(person.path("source")).arg(person.path("before")).status();
     assert!(copied.expect("cp runs").success());
     fs::hard_link(person.path("source/first name"), person.path("source/new/second name")).expect("linked");
@@ -134,7 +154,8 @@ impl Faults {
     fn traced(&self, words: &[&str], target: &str) -> (Option<i32>, String) {
         let silt = env!("CARGO_BIN_EXE_silt");
         let mut command = self.person.command(&[] as &[&str]);
-        let home = command.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect::<Vec<_>>();
+        let home =
+            command.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect::<Vec<_>>();
         command = Command::new("strace");
         for (name, value) in home {
             match value {
@@ -183,7 +204,8 @@ impl Faults {
         for (path, new) in &self.new {
             let begun = after.get(path);
             let kept = self.old.contains_key(path) && begun == then.get(path) && mode == "never";
-            let below_kept = path.ancestors().skip(1).any(|above| then.get(above).is_some_and(|(kind, _)| *kind != 0o040_000));
+            let below_kept =
+                path.ancestors().skip(1).any(|above| then.get(above).is_some_and(|(kind, _)| *kind != 0o040_000));
             if then.get(path) != Some(new) && !kept && !(below_kept && next.code == 3) {
                 wrong.push(format!("{path:?} is not whole after --overwrite {mode} ({})", next.code));
             }
@@ -194,8 +216,13 @@ impl Faults {
         let last = self.person.silt(&["restore", &self.named, "--target", &target, "--overwrite", "always"]);
         if last.code != 0 || contents(path) != self.whole {
             let whole = contents(path);
-            let differs = self.whole.iter().filter(|(path, facts)| whole.get(*path) != Some(*facts)).map(|(path, _)| path);
-            wrong.push(format!("a last restore ends with {} and differs in {:?}", last.code, differs.collect::<Vec<_>>()));
+            let differs =
+                self.whole.iter().filter(|(path, facts)| whole.get(*path) != Some(*facts)).map(|(path, _)| path);
+            wrong.push(format!(
+                "a last restore ends with {} and differs in {:?}",
+                last.code,
+                differs.collect::<Vec<_>>()
+            ));
         }
         fs::remove_dir_all(path).expect("removed");
         wrong.iter_mut().for_each(|wrong| *wrong = format!("{inject}: {wrong}; exit {code:?}: {}", said.trim()));
