@@ -6,6 +6,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, fchown, fstat, op
 use rustix::process::{Gid, Uid, geteuid};
 use siltstone::disk::whole::{make_private_dir, write_whole};
 use siltstone::error::Result;
+use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ const TAG: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55\n\
                      # Made by silt. What is in this folder may be removed: the next backup takes longer.\n";
 /// No folder of the cache is this deep.
 const DEPTH_MAX: usize = 16;
+/// Never through a link, which its owner may have put in place of the folder.
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 pub fn cache_folder(options: &GlobalOptions) -> Result<PathBuf> {
     match options.cache_dir.as_ref().filter(|path| !path.as_os_str().is_empty()) {
@@ -40,9 +43,9 @@ pub fn hand_over(options: &GlobalOptions) {
     }
     if let Ok(cache) = cache_folder(options)
         && let Some(owner) = owner_of(&cache)
-        && let Ok(folder) = openat(CWD, &cache, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        && let Ok(folder) = openat(CWD, &cache, FOLDER, Mode::empty())
     {
-        give(folder.as_fd(), &owner, DEPTH_MAX);
+        give(folder.as_fd(), &owner, 0);
     }
 }
 
@@ -55,10 +58,16 @@ struct Owner {
 /// The owner of the folder or, where root made it, of the one that it lies in; none where that is root.
 fn owner_of(cache: &Path) -> Option<Owner> {
     let owner = |path: &Path| {
-        let stat = statat(CWD, path, AtFlags::empty()).ok()?;
+        let stat = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         (stat.st_uid != 0).then(|| Owner { user: Uid::from_raw(stat.st_uid), group: Gid::from_raw(stat.st_gid) })
     };
     owner(cache).or_else(|| owner(cache.parent()?))
+}
+
+/// What this program keeps at the top of its cache: notes, and a folder for each repository.
+fn is_ours(name: &CStr) -> bool {
+    let is_repository = name.to_bytes().iter().filter(|byte| **byte != b'-').all(u8::is_ascii_hexdigit);
+    [c"last-key", c"last-repository", c"CACHEDIR.TAG"].contains(&name) || is_repository
 }
 
 /// The folder and all in it that is root's. Its owner may have planted names there: no link is followed, and no file that
@@ -69,13 +78,13 @@ fn give(folder: BorrowedFd, owner: &Owner, depth: usize) {
     let mut entries = RawDir::new(folder, &mut space);
     while let Some(Ok(entry)) = entries.next() {
         let name = entry.file_name();
-        if [c".", c".."].contains(&name) {
+        if [c".", c".."].contains(&name) || depth == 0 && !is_ours(name) {
             continue;
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let Ok(opened) = openat(folder, name, flags, Mode::empty()) else { continue };
         match fstat(&opened).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
-            Ok(FileType::Directory) if depth > 0 => give(opened.as_fd(), owner, depth - 1),
+            Ok(FileType::Directory) if depth < DEPTH_MAX => give(opened.as_fd(), owner, depth + 1),
             _ => give_one(opened.as_fd(), owner),
         }
     }

@@ -237,7 +237,10 @@ fn make_folders(folder: &Path, owner: Option<Owner>) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => {
             if owner.is_some() {
-                File::open(folder).into_iter().for_each(|folder| hand_over(&folder, owner));
+                // Never through a link: its owner may have put one there meanwhile.
+                let flags = (OFlags::NOFOLLOW | OFlags::DIRECTORY).bits() as i32;
+                let made = OpenOptions::new().read(true).custom_flags(flags).open(folder);
+                made.into_iter().for_each(|made| hand_over(&made, owner));
             }
             folder.parent().filter(|above| !above.as_os_str().is_empty()).map_or(Ok(()), sync_folder)
         }

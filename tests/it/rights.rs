@@ -109,6 +109,15 @@ fn root_leaves_to_a_user_what_is_the_users() {
     }
     assert_eq!(std::fs::metadata(person.path("secret")).unwrap().uid(), 0);
     std::fs::remove_file(planted).unwrap();
+    // A link in place of the cache leads to what is root's, and to nothing that changes hands.
+    std::fs::create_dir(person.path("of root")).unwrap();
+    std::fs::write(person.path("of root/CACHEDIR.TAG"), "x").unwrap();
+    std::os::unix::fs::symlink(person.path("of root"), person.path("linked")).unwrap();
+    lchown(person.path("linked"), Some(NOBODY), Some(NOBODY)).unwrap();
+    person.silt(&["ls", "latest", "--cache-dir", "linked"]).ends_with(0);
+    for name in ["of root", "of root/CACHEDIR.TAG"] {
+        assert_eq!(std::fs::metadata(person.path(name)).unwrap().uid(), 0, "{name}");
+    }
     let own = as_user(&["backup", "source"]).ends_with(0);
     assert!(own.out.contains("0 new, 0 changed"), "{}{}", own.out, own.err);
 }
