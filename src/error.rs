@@ -67,6 +67,12 @@ impl Error {
         Error::new(kind_of_io(&cause), doing, thing).because(cause)
     }
 
+    /// The system refuses another thread.
+    pub fn no_thread(cause: std::io::Error) -> Self {
+        let error = Error::new(Kind::Failed, "start a thread", "").because(cause);
+        error.hint("raise the limit of processes (ulimit -u, pids.max), or that of memory (ulimit -v)")
+    }
+
     /// Adds what lies behind this error.
     pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.cause = Some(cause.into());

@@ -19,5 +19,6 @@ fn limit_arenas() {
 fn main() -> std::process::ExitCode {
     #[cfg(target_env = "gnu")]
     limit_arenas();
-    cli::main().into()
+    // The panic has said what it was; scripts get a code that the documents know.
+    std::panic::catch_unwind(cli::main).unwrap_or(cli::PANICKED).into()
 }

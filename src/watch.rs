@@ -1,10 +1,15 @@
 //! Events out, cancel in, the clock: how the engine talks to whoever runs it, without printing.
 
-use crate::entry::Time;
-use crate::error::{Error, Kind, Result};
+mod cancel;
+mod clock;
+
+pub use cancel::{Cancel, ChildGuard, REQUEST_GRACE, TIDY_GRACE, interrupted};
+#[cfg(test)]
+pub(crate) use clock::FakeClock;
+pub use clock::{Clock, SystemClock, now};
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counters of a running verb, read by progress displays; all only grow.
 #[derive(Debug, Default)]
@@ -54,33 +59,6 @@ pub enum Event {
 /// Receives events; called from many threads.
 pub type Listener = dyn Fn(Event) + Send + Sync;
 
-/// A shared switch that asks running work to stop.
-#[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<AtomicBool>);
-
-impl Cancel {
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// An error of kind `Cancelled` once somebody asked to stop.
-    pub fn check(&self) -> Result<()> {
-        match self.is_cancelled() {
-            false => Ok(()),
-            true => Err(Error::new(Kind::Cancelled, "go on", "").because("it was interrupted")),
-        }
-    }
-
-    /// The switch itself, for a signal handler.
-    pub fn flag(&self) -> Arc<AtomicBool> {
-        self.0.clone()
-    }
-}
-
 /// What every verb is handed: where to report and when to stop. Cheap to clone.
 #[derive(Clone)]
 pub struct Watch {
@@ -115,13 +93,5 @@ impl Watch {
     pub fn damage(&self, path: &[u8], what: impl Into<String>) {
         self.progress.damaged.fetch_add(1, Ordering::Relaxed);
         self.trouble(path, what);
-    }
-}
-
-/// The time of day on this machine.
-pub fn now() -> Time {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => Time { seconds: since.as_secs() as i64, nanoseconds: since.subsec_nanos() },
-        Err(before) => Time { seconds: -(before.duration().as_secs() as i64), nanoseconds: 0 },
     }
 }

@@ -346,11 +346,13 @@ impl<'a> Run<'a> {
         let (done, is_done) = crossbeam_channel::bounded::<()>(0);
         let assembly = std::thread::scope(|scope| {
             let (for_readers, for_count) = (is_done.clone(), is_done.clone());
-            scope.spawn(move || self.keep_checkpoints(&is_done));
+            // Without these threads a run is slower, or less of it outlives an interruption: it goes on.
+            let beside = |name: &str| std::thread::Builder::new().name(name.to_owned());
+            let _kept = beside("checkpoints").spawn_scoped(scope, move || self.keep_checkpoints(&is_done));
             if known.is_none() && self.options.count_ahead && !self.options.dry_run {
-                scope.spawn(move || self.count_ahead(&for_count));
+                let _counted = beside("count").spawn_scoped(scope, move || self.count_ahead(&for_count));
             }
-            scope.spawn(move || {
+            let _adapted = beside("adapt").spawn_scoped(scope, move || {
                 self.readers.adapt(&for_readers, || self.writer.as_ref().is_some_and(Writer::is_held_up))
             });
             let result = self.save_all(parent, input);

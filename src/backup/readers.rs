@@ -68,16 +68,25 @@ impl Readers {
             None => range(processors, options.memory_bytes, media.into_iter()),
         };
         let accounts: Arc<Mutex<Vec<Option<File>>>> = Arc::new(Mutex::new((0..most).map(|_| None).collect()));
-        let filled = accounts.clone();
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(most)
-            .thread_name(|index| format!("reader-{index}"))
-            .start_handler(move |index| {
-                let account = File::open("/proc/thread-self/schedstat").ok();
-                filled.lock().unwrap_or_else(PoisonError::into_inner)[index] = account;
-            })
-            .build()
-            .map_err(|error| Error::new(Kind::Failed, "start the readers", "").because(error))?;
+        let start = |threads| {
+            let filled = accounts.clone();
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .thread_name(|index| format!("reader-{index}"))
+                .start_handler(move |index| {
+                    let account = File::open("/proc/thread-self/schedstat").ok();
+                    filled.lock().unwrap_or_else(PoisonError::into_inner)[index] = account;
+                })
+                .build()
+        };
+        // Where the system refuses so many threads, fewer do it in more time.
+        let pool = start(most).or_else(|_| start(first)).or_else(|_| start(1)).map_err(|error| {
+            Error::new(Kind::Failed, "start the readers", "")
+                .because(error)
+                .hint("raise the limit of processes (ulimit -u, pids.max), or that of memory (ulimit -v)")
+        })?;
+        let most = pool.current_num_threads();
+        let (least, first) = (least.min(most), first.min(most));
         let awake = Arc::new(Awake { count: Mutex::new(first), changed: Condvar::new() });
         if first < most {
             let awake = awake.clone();

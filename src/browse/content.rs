@@ -125,18 +125,26 @@ fn fetch_ahead(reader: &Reader, entry: &Entry, each: &mut dyn FnMut(&[u8]) -> Re
     let (batches, work) = bounded::<Batch>(FRAMES_AHEAD);
     let (promise, promised) = bounded::<Receiver<Fetched>>(FRAMES_AHEAD);
     std::thread::scope(|scope| {
-        for _ in 0..FETCHERS {
+        let thread = || std::thread::Builder::new().name("fetch".to_owned());
+        for number in 0..FETCHERS {
             let work = work.clone();
-            scope.spawn(move || {
+            let fetcher = thread().spawn_scoped(scope, move || {
                 for batch in work {
                     let chunks = batch.ids.iter().map(|id| reader.content(id)).collect();
                     // Nobody waits any more once writing failed.
                     let _ = batch.to.send(chunks);
                 }
             });
+            // With fewer of them it takes longer, no more.
+            if let Err(error) = fetcher
+                && number == 0
+            {
+                return Err(Error::no_thread(error));
+            }
         }
         drop(work);
-        let planner = scope.spawn(move || plan(reader, entry, &batches, &promise));
+        let planner = thread().spawn_scoped(scope, move || plan(reader, entry, &batches, &promise));
+        let planner = planner.map_err(Error::no_thread)?;
         // Moved in, so that an error here ends the planner too.
         let consumed = consume(promised, each);
         let planned = planner.join().unwrap_or_else(|_| Err(Error::new(Kind::Failed, "read the chunk list", "")));

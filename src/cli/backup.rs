@@ -6,6 +6,7 @@ use super::options::{GlobalOptions, bytes_parser, compression, current_folder, f
 use super::output::{Console, print, snapshot_json};
 use super::progress::Display;
 use super::signals;
+use super::system::host_name;
 use clap::Args;
 use serde_json::json;
 use siltstone::backup::{BackupOptions, BackupReport, Comparison, Healing, Input};
@@ -13,7 +14,7 @@ use siltstone::browse::Filter;
 use siltstone::disk::Owners;
 use siltstone::disk::stat::stat_path;
 use siltstone::entry::Time;
-use siltstone::error::{Error, Kind, Result};
+use siltstone::error::{Error, Result};
 use siltstone::repo::{Repository, Snapshot};
 use siltstone::seal::Compression;
 use siltstone::source::stream::check_name;
@@ -136,22 +137,12 @@ pub struct BackupArgs {
     /// off, fast, default, best or a level of zstd from 1 to 22; default comes out about as small as 3, in less time
     #[arg(long, value_name = "LEVEL", value_parser = compression, default_value = "default")]
     compression: Compression,
-
-    /// Send at most this much a second
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    limit_upload: Option<u64>,
 }
 
 pub fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let from_stdin = args.files_from.iter().chain(&args.files_from_raw).filter(|path| path.as_os_str() == "-").count();
     if from_stdin + usize::from(args.stdin) > 1 {
         return Err(Failure::Usage("standard input can be read only once".to_owned()));
-    }
-    if args.limit_upload.is_some() {
-        // Better no backup than one that fills the line.
-        return Err(Error::new(Kind::Unsupported, "limit the upload", "")
-            .because("this version cannot do it yet")
-            .into());
     }
     let console = Console::new(options, true);
     let watch = console.watch();
@@ -179,7 +170,7 @@ pub fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
     wanted.readers = args.read_concurrency.map(usize::from);
     wanted.memory_bytes = options.memory.unwrap_or(wanted.memory_bytes);
 
-    let repo = open_or_make(options, &wanted.paths, !args.dry_run, args.limit_upload, &console, &watch)?;
+    let repo = open_or_make(options, &wanted.paths, !args.dry_run, &console, &watch)?;
     if let Some(selector) = &args.parent {
         wanted.parent = Some(repo.select(selector, &Filter::default(), &watch)?.id);
     }
@@ -360,10 +351,7 @@ fn host(args: &BackupArgs) -> Result<String> {
     if let Some(host) = &args.host {
         return Ok(host.clone());
     }
-    let path = "/proc/sys/kernel/hostname";
-    let name = std::fs::read_to_string(path)
-        .map_err(|error| Error::io("find out the name of this host from", path, error).hint("give it with --host"))?;
-    Ok(name.trim().to_owned())
+    Ok(host_name())
 }
 
 fn marker(words: &[u8]) -> Result<Words> {

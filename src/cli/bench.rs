@@ -123,7 +123,9 @@ fn machine(console: &Console, compression: Compression, rounds: usize) -> siltst
 fn storage(console: &Console, options: &GlobalOptions, rounds: usize) -> siltstone::error::Result<()> {
     let place = super::open::given_location(options)
         .ok_or_else(|| Error::invalid("measure a storage", "", "no --repo was given"))?;
-    let storage = super::open::open_storage(place, false, options)?;
+    let watch = console.watch();
+    signals::stop_on_signals(&watch)?;
+    let storage = super::open::open_storage(place, false, options, &watch)?;
     let figures = measure_storage(storage.as_ref(), rounds)?;
     if console.json() {
         return print_json(&json!(figures));

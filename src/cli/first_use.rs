@@ -1,15 +1,13 @@
 //! The repository of whoever configured nothing: made on first use, found again later.
 
-use super::init::{key_file, prepare, recovery_words, show_and_finish};
-use super::open::{
-    Places, cache_folder, given_credentials, given_location, limited, location_of, open_limited, open_storage,
-};
+use super::init::{key_file, prepare, recovery_words, refuse_strangers, show_and_finish};
+use super::open::{Places, given_location, given_locks, known_at_default, location_of, open, open_storage, open_with};
 use super::options::GlobalOptions;
 use super::output::Console;
 use serde_json::json;
 use siltstone::disk::device::same_device;
 use siltstone::disk::whole::make_private_dir;
-use siltstone::error::Result;
+use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::{NewRepository, Repository};
 use siltstone::watch::Watch;
 use std::os::unix::ffi::OsStrExt;
@@ -23,29 +21,29 @@ pub fn open_or_make(
     options: &GlobalOptions,
     sources: &[PathBuf],
     may_make: bool,
-    limit_upload: Option<u64>,
     console: &Console,
     watch: &Watch,
 ) -> Result<Repository> {
     if given_location(options).is_some() {
-        return open_limited(options, limit_upload, watch);
+        return open(options, watch);
     }
     let places = Places::find()?;
     // A first use that was interrupted may have left the folder without a repository.
     let is_there = places.repository.exists()
-        && Repository::exists(open_storage(location_of(&places.repository)?, false, options)?.as_ref())?;
+        && Repository::exists(open_storage(location_of(&places.repository)?, false, options, watch)?.as_ref())?;
     if is_there || !may_make {
-        return open_limited(options, limit_upload, watch);
+        return open(options, watch);
     }
-    let mut credentials = given_credentials(options)?;
-    credentials.recovery = None;
+    refuse_lost(&places, options)?;
+    refuse_strangers(location_of(&places.repository)?)?;
+    let mut credentials = given_locks(options, watch)?;
     let mut key = options.key_file.clone();
     if credentials.is_empty() {
-        credentials.key_file = Some(key_file(&places.key)?.0);
+        credentials.key_file = Some(key_file(&places.key, watch)?.0);
         key = Some(places.key.clone());
     }
     make_private_dir(&places.repository)?;
-    let storage = open_storage(location_of(&places.repository)?, true, options)?;
+    let storage = open_storage(location_of(&places.repository)?, true, options, watch)?;
     let new = prepare(storage.as_ref(), credentials.clone(), false)?;
     let repository = places.repository.as_os_str().as_bytes();
     let same = sources
@@ -57,7 +55,20 @@ pub fn open_or_make(
         false => words(&places, key.as_deref(), &new, same),
     };
     show_and_finish(&text, new)?;
-    Repository::open(limited(storage, limit_upload), &credentials, &cache_folder(options)?, watch)
+    open_with(storage, &credentials, options, watch)
+}
+
+/// Where a repository was before and is no more, its disk may not be mounted: a second one would grow unseen below the
+/// mount point, and the backups of years would seem gone.
+fn refuse_lost(places: &Places, options: &GlobalOptions) -> Result<()> {
+    let Some(id) = known_at_default(places, options)? else { return Ok(()) };
+    let place = places.repository.display();
+    let key = places.key.display();
+    Err(Error::new(Kind::NotFound, "open the repository", &place)
+        .because(format!("repository {} was there at the last run, and now there is none", id.to_hex()))
+        .hint(format!(
+            "mount its disk; if it is gone for good, make a new one: silt init --repo {place} --key-file {key}"
+        )))
 }
 
 fn event(places: &Places, key: Option<&Path>, new: &NewRepository, same_disk: bool) -> String {

@@ -1,9 +1,10 @@
 //! `silt init`: make a repository in a place of one's choice.
 
 use super::exit::{Exit, Failure};
-use super::open::{cache_folder, given_location, given_password, open_storage, probe_storage, read_key_file};
+use super::open::{given_location, given_password, open_storage, open_with, probe_storage};
 use super::options::GlobalOptions;
 use super::output::{Console, print, print_once};
+use super::password::read_key_file;
 use super::prompt::ask_password;
 use super::signals;
 use clap::Args;
@@ -14,9 +15,10 @@ use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::{Credentials, InitOptions, NewRepository, Repository};
 use siltstone::seal::{PasswordCost, Secret};
 use siltstone::storage::Storage;
+use siltstone::storage::local::stranger_in;
+use siltstone::storage::location::folder_of;
 use siltstone::watch::{Cancel, Watch};
 use std::path::Path;
-use std::sync::Arc;
 use zeroize::Zeroizing;
 
 #[derive(Args, Debug)]
@@ -31,23 +33,24 @@ pub fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
         return Err(Failure::Usage("name the place of the new repository with --repo or SILT_REPOSITORY".to_owned()));
     };
     let console = Console::new(options, false);
-    let storage = open_storage(location, true, options)?;
+    let watch = console.watch();
+    signals::stop_on_signals(&watch)?;
+    refuse_strangers(location)?;
+    let storage = open_storage(location, true, options, &watch)?;
     // Before a key file is made or a password is asked for.
     if Repository::exists(storage.as_ref())? {
         return Err(Error::new(Kind::AlreadyExists, "make a repository in", storage.describe())
             .because("there is one already")
             .into());
     }
-    let mut credentials = Credentials { password: given_password(options)?, ..Credentials::default() };
+    let mut credentials = Credentials { password: given_password(options, &watch)?, ..Credentials::default() };
     let mut is_new_key = false;
     if let Some(path) = &options.key_file {
-        let (secret, is_new) = key_file(path)?;
+        let (secret, is_new) = key_file(path, &watch)?;
         credentials.key_file = Some(secret);
         is_new_key = is_new;
     }
     if credentials.is_empty() {
-        let watch = console.watch();
-        signals::stop_on_signals(&watch)?;
         credentials.password = new_password(&storage.describe(), &watch.cancel)?;
         watch.cancel.check()?;
     }
@@ -64,7 +67,7 @@ pub fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
             "repository": storage.describe(), "key_file": key_file, "key_file_made": is_new_key, "recovery_key": recovery
         });
         show_and_finish(&format!("{made}\n"), new)?;
-        return Ok(open_new(storage, &credentials, options).map(|()| Exit::Done)?);
+        return Ok(open_with(storage, &credentials, options, &watch).map(|_| Exit::Done)?);
     }
     let mut text = String::new();
     if let Some(path) = key_file {
@@ -72,13 +75,23 @@ pub fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     }
     text.push_str(&recovery_words(&new));
     show_and_finish(&text, new)?;
-    open_new(storage.clone(), &credentials, options)?;
+    // As every later run does: what does not work shows now.
+    open_with(storage.clone(), &credentials, options, &watch)?;
     Ok(print(&format!("Made an encrypted repository in {}.\n", storage.describe())).map(|()| Exit::Done)?)
 }
 
-/// Opens it as every later run does: what does not work shows now.
-fn open_new(storage: Arc<dyn Storage>, credentials: &Credentials, options: &GlobalOptions) -> Result<()> {
-    Repository::open(storage, credentials, &cache_folder(options)?, &Watch::silent()).map(|_| ())
+/// A repository keeps to itself: files of others would be counted with it, and removed with it.
+pub fn refuse_strangers(location: &str) -> Result<()> {
+    let Some(folder) = folder_of(location)? else { return Ok(()) };
+    match stranger_in(folder)? {
+        None => Ok(()),
+        Some(name) => Err(Error::invalid(
+            "make a repository in",
+            folder.display(),
+            format!("the folder holds other files, {} among them", name.display()),
+        )
+        .hint("name an empty folder, or one that is not there yet")),
+    }
 }
 
 /// A repository that lacks its last step, which [`show_and_finish`] takes.
@@ -116,9 +129,9 @@ pub fn recovery_words(new: &NewRepository) -> String {
 }
 
 /// The secret in the key file; a file that is not there is made. Second: whether it was.
-pub fn key_file(path: &Path) -> Result<(Secret, bool)> {
+pub fn key_file(path: &Path, watch: &Watch) -> Result<(Secret, bool)> {
     if path.exists() {
-        return Ok((read_key_file(path)?, false));
+        return Ok((read_key_file(path, watch)?, false));
     }
     let secret = Secret::random()?;
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {

@@ -2,6 +2,7 @@
 
 mod backup;
 mod bench;
+mod cache;
 mod cat;
 mod completions;
 mod diff;
@@ -16,6 +17,7 @@ mod man;
 mod open;
 mod options;
 mod output;
+mod password;
 mod progress;
 mod prompt;
 mod restore;
@@ -23,6 +25,7 @@ mod select;
 mod signals;
 mod snapshots;
 mod stats;
+mod system;
 
 use clap::{Parser, Subcommand};
 use exit::{Exit, Failure};
@@ -71,12 +74,33 @@ enum Verb {
     Man(man::ManArgs),
 }
 
+/// How a run ends that panicked.
+pub const PANICKED: Exit = Exit::Failed;
+
 pub fn main() -> Exit {
+    if let Err(error) = signals::tame() {
+        return end(Err(error.into()), false);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
+    signals::tell_in_json(cli.options.json);
+    end(run(&cli), cli.options.json)
+}
+
+fn run(cli: &Cli) -> Result<Exit, Failure> {
     let options = &cli.options;
+    match &cli.verb {
+        Verb::Completions(args) => return completions::run(args),
+        Verb::Man(args) => return man::run(args),
+        _ => {}
+    }
+    if options.repo.as_deref() == Some("") {
+        let why = "the repository is empty: name one with --repo or SILT_REPOSITORY, or leave both out for the default";
+        return Err(Failure::Usage(why.to_owned()));
+    }
+    system::prepare()?;
     let done = match &cli.verb {
         Verb::Backup(args) => backup::run(args, options),
         Verb::Restore(args) => restore::run(args, options),
@@ -89,11 +113,15 @@ pub fn main() -> Exit {
         Verb::Stats(args) => stats::run(args, options),
         Verb::Init(args) => init::run(args, options),
         Verb::Bench(args) => bench::run(args, options),
-        Verb::Completions(args) => completions::run(args),
-        Verb::Man(args) => man::run(args),
+        Verb::Completions(_) | Verb::Man(_) => Ok(Exit::Done),
     };
+    cache::hand_over(options);
+    done
+}
+
+fn end(done: Result<Exit, Failure>, json: bool) -> Exit {
     done.unwrap_or_else(|failure| {
-        failure.report(options.json);
+        failure.report(json);
         failure.exit()
     })
 }

@@ -1,25 +1,21 @@
 //! Open the repository that is meant with what the user has to open it: files, environment, prompt, or the default.
 
+use super::cache::{self, cache_folder};
 use super::options::{GlobalOptions, absolute};
+use super::password::{password_of_command, password_of_file, read_key_file};
 use super::prompt::ask_password;
-use siltstone::disk::whole::read_bounded;
 use siltstone::error::{Error, Kind, Result};
-use siltstone::repo::{Credentials, Repository};
+use siltstone::id::RepositoryId;
+use siltstone::repo::{Credentials, Known, Repository};
 use siltstone::seal::Secret;
-use siltstone::source::SECRETS;
-use siltstone::storage::throttle::Throttle;
+use siltstone::storage::location::{Access, folder_of};
+use siltstone::storage::retry::RETRY_FOR;
 use siltstone::storage::{self, Abilities, Storage};
 use siltstone::watch::Watch;
-use std::ffi::OsStr;
-use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use zeroize::Zeroizing;
-
-const PASSWORD_BYTES_MAX: u64 = 64 << 10;
-const KEY_TEXT_BYTES_MAX: u64 = 4 << 10;
 
 /// Where everything lies for whoever configured nothing.
 pub struct Places {
@@ -37,7 +33,7 @@ impl Places {
 }
 
 /// A folder of the user (XDG Base Directory Specification: a relative path in the variable counts as none).
-fn folder(variable: &str, below_home: &str) -> Result<PathBuf> {
+pub fn folder(variable: &str, below_home: &str) -> Result<PathBuf> {
     let given = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || std::env::var_os("HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     given.or_else(|| Some(home()?.join(below_home))).ok_or_else(|| {
@@ -46,37 +42,46 @@ fn folder(variable: &str, below_home: &str) -> Result<PathBuf> {
     })
 }
 
-pub fn cache_folder(options: &GlobalOptions) -> Result<PathBuf> {
-    match options.cache_dir.as_ref().filter(|path| !path.as_os_str().is_empty()) {
-        Some(path) => absolute(path),
-        None => Ok(folder("XDG_CACHE_HOME", ".cache")?.join("siltstone")),
-    }
-}
-
 /// The location that was given.
 pub fn given_location(options: &GlobalOptions) -> Option<&str> {
-    options.repo.as_deref().filter(|location| !location.is_empty())
+    options.repo.as_deref()
 }
 
-/// The password, key file and recovery key that were given. Of a password on the command line and one in the
-/// environment the former counts. Empty when there are none.
-pub fn given_credentials(options: &GlobalOptions) -> Result<Credentials> {
+/// The recovery key that was given or, without one, password and key file. Empty when there are none.
+fn given_credentials(options: &GlobalOptions, watch: &Watch) -> Result<Credentials> {
     let recovery = match (&options.recovery_key_file, std::env::var("SILT_RECOVERY_KEY")) {
-        (Some(path), _) => Some(read_key_file(path)?),
+        (Some(path), _) => Some(read_key_file(path, watch)?),
         (None, Ok(text)) if !text.is_empty() => Some(Secret::from_text(&Zeroizing::new(text))?),
         _ => None,
     };
-    let key_file = options.key_file.as_deref().map(read_key_file).transpose()?;
-    Ok(Credentials { password: given_password(options)?, key_file, recovery })
+    match recovery {
+        // It opens by itself: the key file may be what was lost.
+        Some(recovery) => Ok(Credentials { recovery: Some(recovery), ..Credentials::default() }),
+        None => given_locks(options, watch),
+    }
 }
 
-pub fn given_password(options: &GlobalOptions) -> Result<Option<Zeroizing<Vec<u8>>>> {
+/// The password and the key file that were given. Of a password on the command line and one in the environment the former
+/// counts.
+pub fn given_locks(options: &GlobalOptions, watch: &Watch) -> Result<Credentials> {
+    let key_file = options.key_file.as_deref().map(|path| {
+        read_key_file(path, watch).map_err(|error| match error.kind() {
+            Kind::NotFound => error.hint(LOST_KEY),
+            _ => error,
+        })
+    });
+    Ok(Credentials { password: given_password(options, watch)?, key_file: key_file.transpose()?, recovery: None })
+}
+
+const LOST_KEY: &str = "put the key file back, or open the repository with the recovery key that was shown when it was \
+                        made: set SILT_RECOVERY_KEY, or name a file that holds it with --recovery-key-file";
+
+pub fn given_password(options: &GlobalOptions, watch: &Watch) -> Result<Option<Zeroizing<Vec<u8>>>> {
     if let Some(path) = &options.password_file {
-        let bytes = Zeroizing::new(read_bounded(path, PASSWORD_BYTES_MAX)?);
-        return first_line(&bytes, &format!("from {}", path.display())).map(Some);
+        return password_of_file(path, watch).map(Some);
     }
     if let Some(command) = &options.password_command {
-        return password_of_command(command).map(Some);
+        return password_of_command(command, &watch.cancel).map(Some);
     }
     match std::env::var_os("SILT_PASSWORD").filter(|password| !password.is_empty()) {
         Some(password) => Ok(Some(Zeroizing::new(password.as_bytes().to_vec()))),
@@ -84,44 +89,16 @@ pub fn given_password(options: &GlobalOptions) -> Result<Option<Zeroizing<Vec<u8
     }
 }
 
-fn password_of_command(command: &OsStr) -> Result<Zeroizing<Vec<u8>>> {
-    let doing = "get the password";
-    let from = "from the password command";
-    let mut shell = Command::new("/bin/sh");
-    for secret in SECRETS {
-        shell.env_remove(secret);
-    }
-    shell.arg("-c").arg(command).stdout(Stdio::piped()).stderr(Stdio::inherit()).stdin(Stdio::inherit());
-    let output = shell.spawn().and_then(|child| child.wait_with_output());
-    let output = output.map_err(|error| Error::io(doing, from, error))?;
-    let bytes = Zeroizing::new(output.stdout);
-    match output.status.success() {
-        true => first_line(&bytes, from),
-        false => Err(Error::new(Kind::Failed, doing, from).because(format!("it ended with {}", output.status))),
-    }
-}
-
-/// A password is one line: what an editor or `echo` puts after it does not belong to it.
-fn first_line(bytes: &[u8], from: &str) -> Result<Zeroizing<Vec<u8>>> {
-    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    match line.is_empty() {
-        true => Err(Error::invalid("get the password", from, "its first line is empty")),
-        false => Ok(Zeroizing::new(line.to_vec())),
-    }
-}
-
-pub fn read_key_file(path: &Path) -> Result<Secret> {
-    let bytes = Zeroizing::new(read_bounded(path, KEY_TEXT_BYTES_MAX)?);
-    let bad = |why: String| Error::invalid("read the key file", path.display(), why);
-    let text = std::str::from_utf8(&bytes).map_err(|_| bad("it is no text".to_owned()))?;
-    Secret::from_text(text.trim()).map_err(|error| bad(error.to_string()))
-}
-
 /// Opens the location; it need not hold a repository yet.
-pub fn open_storage(location: &str, create: bool, options: &GlobalOptions) -> Result<Arc<dyn Storage>> {
-    let ca_file = options.cacert.as_deref().filter(|path| !path.as_os_str().is_empty());
-    storage::location::open_trusting(location, create, ca_file)
+pub fn open_storage(location: &str, create: bool, options: &GlobalOptions, watch: &Watch) -> Result<Arc<dyn Storage>> {
+    let access = Access {
+        ca_file: options.cacert.as_deref().filter(|path| !path.as_os_str().is_empty()),
+        retry_for: options.retry_for.unwrap_or(RETRY_FOR),
+        limit_upload: options.limit_upload,
+        limit_download: options.limit_download,
+        watch: watch.clone(),
+    };
+    storage::location::open_with(location, create, &access)
 }
 
 pub fn probe_storage(storage: &dyn Storage) -> Result<Abilities> {
@@ -130,47 +107,111 @@ pub fn probe_storage(storage: &dyn Storage) -> Result<Abilities> {
 
 /// The repository that is meant, open.
 pub fn open(options: &GlobalOptions, watch: &Watch) -> Result<Repository> {
-    open_limited(options, None, watch)
+    let mut credentials = given_credentials(options, watch)?;
+    let (storage, default) = match given_location(options) {
+        Some(location) => (open_storage(location, false, options, watch)?, None),
+        None => {
+            let places = Places::find()?;
+            (open_default(&places, &mut credentials, options, watch)?, Some(places))
+        }
+    };
+    if credentials.is_empty() && Repository::exists(storage.as_ref())? {
+        // Nobody is asked for the password of a repository that is not there; opening it says so.
+        credentials.password = ask_password(&format!("Password for {}: ", storage.describe()), &watch.cancel)?;
+        if let (true, Some(places)) = (credentials.is_empty(), &default) {
+            let why = format!("no password was given, and its key file {} is gone", places.key.display());
+            return Err(Error::new(Kind::WrongKey, "open the repository", storage.describe())
+                .because(why)
+                .hint(LOST_KEY));
+        }
+    }
+    open_with(storage, &credentials, options, watch)
 }
 
-/// The repository that is meant, open; at most `limit_upload` bytes a second are sent to it.
-pub fn open_limited(options: &GlobalOptions, limit_upload: Option<u64>, watch: &Watch) -> Result<Repository> {
-    let cache = cache_folder(options)?;
-    let mut credentials = given_credentials(options)?;
-    let storage = match given_location(options) {
-        Some(location) => open_storage(location, false, options)?,
-        None => open_default(options, &mut credentials)?,
+/// Opens the repository in a storage.
+pub fn open_with(
+    storage: Arc<dyn Storage>,
+    credentials: &Credentials,
+    options: &GlobalOptions,
+    watch: &Watch,
+) -> Result<Repository> {
+    let cache = usable_cache(options, watch)?;
+    let place = place_of(storage.as_ref(), options)?;
+    let known = Known::at(&place, cache.as_deref());
+    let opened = match &cache {
+        Some(cache) => Repository::open(storage, credentials, cache, watch),
+        None => Repository::open_uncached(storage, credentials, watch),
     };
-    // Nobody is asked for the password of a repository that is not there; opening it says so.
-    if credentials.is_empty() && std::io::stdin().is_terminal() && Repository::exists(storage.as_ref())? {
-        let prompt = format!("Password for {}: ", storage.describe());
-        credentials.password = ask_password(&prompt, &watch.cancel)?;
+    let repo = opened.map_err(|error| match known.id() {
+        Some(id) if error.is(Kind::NotFound) => {
+            error.hint(format!("repository {} was there at the last run: is its disk mounted?", id.to_hex()))
+        }
+        _ => error,
+    })?;
+    let id = repo.config().repository;
+    if let Some(before) = known.note(id) {
+        let (before, id) = (before.to_hex(), id.to_hex());
+        watch.notice(format!(
+            "in {place} there is another repository ({id}) than at the last run ({before}): is the right disk mounted?"
+        ));
     }
-    let repo = Repository::open(limited(storage, limit_upload), &credentials, &cache, watch)?;
     if let Some(bytes) = options.memory {
         repo.limit_memory(bytes);
     }
     Ok(repo)
 }
 
-pub fn limited(storage: Arc<dyn Storage>, limit_upload: Option<u64>) -> Arc<dyn Storage> {
-    match limit_upload {
-        Some(bytes) => Arc::new(Throttle::new(storage, Some(bytes), None)),
-        None => storage,
+/// The folder of the cache, marked as one. Without a home there is none, which costs time and no more.
+fn usable_cache(options: &GlobalOptions, watch: &Watch) -> Result<Option<PathBuf>> {
+    if options.no_cache {
+        return Ok(None);
+    }
+    match cache_folder(options) {
+        Ok(cache) => {
+            cache::tag(&cache);
+            Ok(Some(cache))
+        }
+        Err(error) if error.is(Kind::Invalid) => {
+            watch.notice(format!("there is no cache, which makes this slower: {error}"));
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 
-fn open_default(options: &GlobalOptions, credentials: &mut Credentials) -> Result<Arc<dyn Storage>> {
-    let places = Places::find()?;
+/// The repository that was in the default place at the last run.
+pub fn known_at_default(places: &Places, options: &GlobalOptions) -> Result<Option<RepositoryId>> {
+    let cache = if options.no_cache { None } else { cache_folder(options).ok() };
+    Ok(Known::at(location_of(&places.repository)?, cache.as_deref()).id())
+}
+
+/// A name of the location that is the same wherever a run is started.
+fn place_of(storage: &dyn Storage, options: &GlobalOptions) -> Result<String> {
+    match given_location(options).map(folder_of).transpose()?.flatten() {
+        Some(folder) => Ok(absolute(folder)?.to_string_lossy().into_owned()),
+        None => Ok(storage.describe()),
+    }
+}
+
+fn open_default(
+    places: &Places,
+    credentials: &mut Credentials,
+    options: &GlobalOptions,
+    watch: &Watch,
+) -> Result<Arc<dyn Storage>> {
     if !places.repository.exists() {
         return Err(Error::new(Kind::NotFound, "open a repository", "")
             .because("none is named, and none was made yet")
             .hint("name one with --repo or SILT_REPOSITORY, or make the default one with `silt backup DIR`"));
     }
-    if credentials.is_empty() && places.key.exists() {
-        credentials.key_file = Some(read_key_file(&places.key)?);
+    if credentials.is_empty() {
+        credentials.key_file = match read_key_file(&places.key, watch) {
+            Ok(secret) => Some(secret),
+            Err(error) if error.is(Kind::NotFound) => None,
+            Err(error) => return Err(error),
+        };
     }
-    open_storage(location_of(&places.repository)?, false, options)
+    open_storage(location_of(&places.repository)?, false, options, watch)
 }
 
 /// Locations are text, as URLs are.

@@ -7,10 +7,12 @@ use siltstone::entry::Time;
 use siltstone::error::Error;
 use siltstone::seal::Compression;
 use siltstone::source::{Rules, RulesBuilder, normalize};
+use siltstone::storage::retry::RETRY_FOR;
 use siltstone::when::{Moment, parse_moment, parse_size};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// With less, frames could not be worked on side by side.
 const MEMORY_BYTES_MIN: u64 = 32 << 20;
@@ -47,9 +49,25 @@ pub struct GlobalOptions {
     #[arg(long, global = true, value_name = "DIR", env = "SILT_CACHE_DIR", value_parser = path())]
     pub cache_dir: Option<PathBuf>,
 
+    /// Use no cache: nothing is kept on this machine, and everything is fetched anew
+    #[arg(long, global = true)]
+    pub no_cache: bool,
+
     /// Memory that all buffers together may take, at least 32M [default: 256M, or 24M for each processor]
     #[arg(long, global = true, value_name = "SIZE", value_parser = memory)]
     pub memory: Option<u64>,
+
+    /// How long trouble of the storage that may pass is waited for: 90s, 15m, 2h; 0 is not at all [default: 15m]
+    #[arg(long, global = true, value_name = "DURATION", env = "SILT_RETRY_FOR", value_parser = retry_for)]
+    pub retry_for: Option<Duration>,
+
+    /// Send at most this much a second to the storage
+    #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
+    pub limit_upload: Option<u64>,
+
+    /// Read at most this much a second from the storage
+    #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
+    pub limit_download: Option<u64>,
 
     /// Print nothing but errors, troubles and what was asked for
     #[arg(short, long, global = true, conflicts_with = "verbose")]
@@ -156,6 +174,29 @@ pub fn size(text: &str) -> Result<u64, String> {
         0 => Err("it must be more than nothing".to_owned()),
         bytes => Ok(bytes),
     }
+}
+
+/// An empty variable counts as unset.
+fn retry_for(text: &str) -> Result<Duration, String> {
+    match text {
+        "" => Ok(RETRY_FOR),
+        _ => duration(text),
+    }
+}
+
+/// A count with a unit, which is seconds where none is named.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (count, unit) = text.split_at(digits);
+    let seconds = match unit.trim() {
+        "" | "s" | "sec" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err("it is a count of s, m, h or d, as 90s or 15m".to_owned()),
+    };
+    let count: u64 = count.parse().map_err(|_| "it is a whole number with a unit, as 90s or 15m".to_owned())?;
+    count.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "it is too long".to_owned())
 }
 
 fn memory(text: &str) -> Result<u64, String> {

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{ErrorKind, IsTerminal, Read, Write};
 use zeroize::Zeroizing;
 
-const TERMINAL: &str = "/dev/tty";
+pub const TERMINAL: &str = "/dev/tty";
 const DOING: &str = "read the password from";
 const OTHER_WAYS: &str = "type it, or give it with --password-file, --password-command or SILT_PASSWORD";
 /// The longest line that a terminal gives.

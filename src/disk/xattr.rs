@@ -4,11 +4,12 @@ use super::read_dir::Directory;
 use super::refused::{refused, refused_name};
 use crate::entry::Xattr;
 use crate::error::Result;
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
-use rustix::fs::XattrFlags;
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags, openat, statat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 use std::ffi::{CStr, CString};
+use std::sync::LazyLock;
 
 /// The kernel's own limits (XATTR_LIST_MAX, XATTR_SIZE_MAX).
 const LIST_BYTES_MAX: usize = 64 << 10;
@@ -34,22 +35,46 @@ enum Place<'a> {
     Open(BorrowedFd<'a>),
     /// A path that ends in the name itself: links are not followed.
     Path(CString),
+    /// Opened for the purpose, as there is no such path.
+    Held(OwnedFd),
+    /// There is no way to it.
+    Nowhere,
 }
+
+/// Whether names in an open directory have a path: a bare root file system may have no /proc.
+static HAS_PROC: LazyLock<bool> = LazyLock::new(|| std::path::Path::new("/proc/self/fd").exists());
 
 impl Place<'_> {
     /// O_PATH descriptors refuse the calls for descriptors, and opening a device or FIFO has effects; the way through
     /// /proc has neither trouble.
     fn named(directory: &Directory, name: impl Arg + Copy) -> Result<Place<'static>, Errno> {
+        if !*HAS_PROC {
+            return Place::opened(directory, name);
+        }
         let name = name.as_cow_c_str()?;
         let mut path = format!("/proc/self/fd/{}/", directory.as_fd().as_raw_fd()).into_bytes();
         path.extend_from_slice(name.to_bytes());
         CString::new(path).map(Place::Path).map_err(|_| Errno::INVAL)
     }
 
+    /// Files and directories can be opened; of links, devices and FIFOs the attributes stay out of reach.
+    fn opened(directory: &Directory, name: impl Arg + Copy) -> Result<Place<'static>, Errno> {
+        let stat = statat(directory.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile | FileType::Directory => {
+                openat(directory.as_fd(), name, flags, Mode::empty()).map(Place::Held)
+            }
+            _ => Ok(Place::Nowhere),
+        }
+    }
+
     fn list(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         match self {
             Place::Open(fd) => rustix::fs::flistxattr(fd, buffer),
             Place::Path(path) => rustix::fs::llistxattr(path.as_c_str(), buffer),
+            Place::Held(fd) => rustix::fs::flistxattr(fd, buffer),
+            Place::Nowhere => Err(Errno::NOTSUP),
         }
     }
 
@@ -57,6 +82,8 @@ impl Place<'_> {
         match self {
             Place::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer),
             Place::Path(path) => rustix::fs::lgetxattr(path.as_c_str(), name, buffer),
+            Place::Held(fd) => rustix::fs::fgetxattr(fd, name, buffer),
+            Place::Nowhere => Err(Errno::NOTSUP),
         }
     }
 
@@ -64,6 +91,8 @@ impl Place<'_> {
         match self {
             Place::Open(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
             Place::Path(path) => rustix::fs::lsetxattr(path.as_c_str(), name, value, XattrFlags::empty()),
+            Place::Held(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
+            Place::Nowhere => Err(Errno::NOTSUP),
         }
     }
 
@@ -71,6 +100,8 @@ impl Place<'_> {
         match self {
             Place::Open(fd) => rustix::fs::fremovexattr(fd, name),
             Place::Path(path) => rustix::fs::lremovexattr(path.as_c_str(), name),
+            Place::Held(fd) => rustix::fs::fremovexattr(fd, name),
+            Place::Nowhere => Err(Errno::NOTSUP),
         }
     }
 

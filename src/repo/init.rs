@@ -3,7 +3,7 @@
 use crate::chunk::ChunkTable;
 use crate::error::{Error, Kind, Result};
 use crate::id::RepositoryId;
-use crate::repo::format::{CONFIG_NAME, Config, KEYS_PREFIX, Sharing};
+use crate::repo::format::{CONFIG_NAME, Config, KEYS_PREFIX, OBJECT_BYTES_MAX, Sharing};
 use crate::repo::{Credentials, Repository, key};
 use crate::seal::{KeySet, PasswordCost, Power, Secret, random};
 use crate::storage::{Abilities, Storage};
@@ -92,17 +92,20 @@ impl Repository {
         let recovery_key = Secret::random()?;
         let keys = KeySet::from_master(recovery_key.clone());
         let created = jiff::Timestamp::now().to_string();
-        let config = Config { repository: RepositoryId(random()?), sharing, chunks: options.chunks, created };
+        let repository = RepositoryId(random()?);
+        let config = Config { repository, sharing, chunks: options.chunks, created };
         let config = config.encode(&keys)?;
         // Others than ours stay: they may be of somebody who is making the repository at this moment.
         let has_older_keys = !storage.list(KEYS_PREFIX)?.is_empty();
-        let key_name = key::add_key(storage, &keys, Power::Full, &options.credentials, options.cost)?;
+        let key_name = key::first_key_name(&repository);
+        key::add_key_named(storage, &keys, Power::Full, &options.credentials, options.cost, &key_name)?;
         Ok(NewRepository { storage, key_name, config, recovery_key, has_older_keys })
     }
 
     /// Whether there is a repository in this location.
     pub fn exists(storage: &dyn Storage) -> Result<bool> {
-        match storage.stat(CONFIG_NAME) {
+        // Read and not only looked at: of a store that refuses, only such an answer says why.
+        match storage.get(CONFIG_NAME, OBJECT_BYTES_MAX) {
             Ok(_) => Ok(true),
             Err(error) if error.is(Kind::NotFound) => Ok(false),
             Err(error) => Err(error),

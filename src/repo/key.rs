@@ -1,13 +1,13 @@
 //! Key objects: the repository's keys, sealed to a password, a key file or both; as many as there are people.
 
-use crate::disk::whole::{make_private_dir, read_bounded, write_whole};
 use crate::error::{Error, Kind, Result};
+use crate::id::RepositoryId;
 use crate::repo::format::KEYS_PREFIX;
+pub(super) use crate::repo::unlock::{LastKey, unlock, unlock_where};
 use crate::seal::{KeySet, PasswordCost, Power, SALT_BYTES, Secret, open_once, random, seal_once, stretch_password};
 use crate::storage::Storage;
 use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// What a person has to open a repository with.
@@ -29,7 +29,7 @@ impl Credentials {
         Credentials { key_file: Some(secret), ..Default::default() }
     }
 
-    fn opens_key_objects(&self) -> bool {
+    pub(super) fn opens_key_objects(&self) -> bool {
         self.recovery.is_none() && !self.is_empty()
     }
 
@@ -39,10 +39,11 @@ impl Credentials {
 }
 
 const PURPOSE: &str = "siltstone 2026 key object";
-const KEY_BYTES_MAX: u64 = 16 << 10;
-const NAME_BYTES_MAX: u64 = 100;
-/// More key objects are not tried: each try of a password costs a tenth of a second.
-const KEYS_MAX: usize = 64;
+pub(super) const KEY_BYTES_MAX: u64 = 16 << 10;
+/// Bytes of a name, which has twice as many hexadecimal digits.
+const NAME_BYTES: usize = 8;
+/// No such word is longer.
+const OPENS_WITH_CHARS: usize = 40;
 
 #[derive(Serialize, Deserialize)]
 struct StoredKey {
@@ -56,7 +57,7 @@ struct StoredKey {
     sealed: String,
 }
 
-fn opens_with(credentials: &Credentials) -> &'static str {
+pub(super) fn opens_with(credentials: &Credentials) -> &'static str {
     match (&credentials.password, &credentials.key_file) {
         (Some(_), Some(_)) => "password+key-file",
         (Some(_), None) => "password",
@@ -77,7 +78,20 @@ fn sealing_key(credentials: &Credentials, salt: &[u8; SALT_BYTES], cost: Passwor
     Ok(Secret(blake3::derive_key(PURPOSE, material.as_slice())))
 }
 
-/// Adds a key object that opens with the given password, key file or both; gives its name.
+/// The name of a repository's first key object. Whoever opens it knows where to look, however many objects others have
+/// put beside it.
+pub(super) fn first_key_name(repository: &RepositoryId) -> String {
+    let hash = blake3::derive_key("siltstone 2026 name of the first key object", repository.as_bytes());
+    format!("{KEYS_PREFIX}{}", HEXLOWER.encode(&hash[..NAME_BYTES]))
+}
+
+/// Whether an object below `keys/` has a name as those of this program have.
+pub(super) fn is_key_name(name: &str) -> bool {
+    let digits = name.strip_prefix(KEYS_PREFIX).unwrap_or_default();
+    digits.len() == 2 * NAME_BYTES && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Adds a key object that opens with the given password, key file or both; returns its name.
 pub fn add_key(
     storage: &dyn Storage,
     keys: &KeySet,
@@ -85,6 +99,20 @@ pub fn add_key(
     credentials: &Credentials,
     cost: PasswordCost,
 ) -> Result<String> {
+    let name = format!("{KEYS_PREFIX}{}", HEXLOWER.encode(&random::<NAME_BYTES>()?));
+    add_key_named(storage, keys, power, credentials, cost, &name)?;
+    Ok(name)
+}
+
+/// The same under a name of the caller's choice.
+pub(super) fn add_key_named(
+    storage: &dyn Storage,
+    keys: &KeySet,
+    power: Power,
+    credentials: &Credentials,
+    cost: PasswordCost,
+    name: &str,
+) -> Result<()> {
     let bundle = keys.to_bundle(power).ok_or_else(|| Error::new(Kind::Denied, "add a key", "with a put-only key"))?;
     let salt: [u8; SALT_BYTES] = random()?;
     let sealed = seal_once(&sealing_key(credentials, &salt, cost)?, PURPOSE, bundle.to_vec());
@@ -97,111 +125,8 @@ pub fn add_key(
         lanes: cost.lanes,
         sealed: BASE64.encode(&sealed),
     };
-    let name = format!("{KEYS_PREFIX}{}", HEXLOWER.encode(&random::<8>()?));
     let bytes = serde_json::to_vec_pretty(&stored).expect("plain data serialises");
-    storage.put_new(&name, bytes.into())?;
-    Ok(name)
-}
-
-/// The key object that opened a location last. It is tried first: over a network that spares a round trip, and where
-/// there are many keys, stretching the password for the others. Only a hint, kept in the cache.
-pub(super) struct LastKey(Option<PathBuf>);
-
-impl LastKey {
-    /// `cache` is the folder of all repositories' caches; without one nothing is known and nothing is kept.
-    pub fn of(storage: &dyn Storage, cache: Option<&Path>) -> Self {
-        let location = blake3::hash(storage.identity().as_bytes()).to_hex();
-        LastKey(cache.map(|cache| cache.join("last-key").join(&location[..24])))
-    }
-
-    fn name(&self) -> Option<String> {
-        let name = String::from_utf8(read_bounded(self.0.as_ref()?, NAME_BYTES_MAX).ok()?).ok()?;
-        name.starts_with(KEYS_PREFIX).then_some(name)
-    }
-
-    fn note(&self, name: &str) {
-        let Some((path, folder)) = self.0.as_ref().and_then(|path| Some((path, path.parent()?))) else { return };
-        // Without it the next run takes a little longer.
-        let _best_effort = make_private_dir(folder).and_then(|()| write_whole(path, name.as_bytes()));
-    }
-}
-
-/// The repository's keys, by trying every key object that these credentials could open, the last one first.
-pub(super) fn unlock(storage: &dyn Storage, credentials: &Credentials, last: &LastKey) -> Result<KeySet> {
-    // Whatever is wrong with it shows when all are tried.
-    let likely = if credentials.opens_key_objects() { last.name() } else { None };
-    if let Some(name) = likely
-        && let Ok((bytes, _)) = storage.get(&name, KEY_BYTES_MAX)
-        && let Ok(Tried::Opened(keys)) = try_key(&bytes, credentials)
-    {
-        return Ok(keys);
-    }
-    unlock_where(storage, credentials, last, &|_| true)
-}
-
-/// As [`unlock`], but keys that do not fit are passed over: an `init` that died may have left some with the same password.
-pub(super) fn unlock_where(
-    storage: &dyn Storage,
-    credentials: &Credentials,
-    last: &LastKey,
-    fits: &dyn Fn(&KeySet) -> bool,
-) -> Result<KeySet> {
-    let wrong = |why: &str, hint: &str| {
-        Error::new(Kind::WrongKey, "open the repository", storage.describe())
-            .because(why.to_owned())
-            .hint(hint.to_owned())
-    };
-    if credentials.is_empty() {
-        let hint = "pass --password-file, --password-command or --key-file, or set SILT_PASSWORD";
-        return Err(wrong("neither a password nor a key file was given", hint));
-    }
-    if let Some(master) = &credentials.recovery {
-        return Ok(KeySet::from_master(master.clone()));
-    }
-    let wanted = opens_with(credentials);
-    let mut others = Vec::new();
-    let mut damaged = None;
-    for listed in storage.list(KEYS_PREFIX)?.into_iter().take(KEYS_MAX) {
-        // One key object that is damaged or gone must not keep the others from opening.
-        let tried = match storage.get(&listed.name, KEY_BYTES_MAX) {
-            Ok((bytes, _)) => try_key(&bytes, credentials),
-            Err(error) if error.is(Kind::NotFound) => continue,
-            // Too large or cut short is the object's trouble; all else is the storage's.
-            Err(error) if error.is(Kind::Corrupt) => Err(error),
-            Err(error) => return Err(error),
-        };
-        match tried {
-            Ok(Tried::Opened(keys)) if fits(&keys) => {
-                last.note(&listed.name);
-                return Ok(keys);
-            }
-            Ok(Tried::Opened(_) | Tried::Wrong) => {}
-            Ok(Tried::OpensWith(other)) => others.push(other),
-            Err(error) => {
-                // What may pass or be permitted must not look like damage.
-                let kind = match error.kind() {
-                    kind @ (Kind::Temporary | Kind::Denied | Kind::Failed) => kind,
-                    _ => Kind::Corrupt,
-                };
-                damaged = Some(Error::new(kind, "read the key object", &listed.name).because(error));
-            }
-        }
-    }
-    if let Some(error) = damaged {
-        return Err(error.hint("if no other key opens the repository, its recovery key does"));
-    }
-    others.sort();
-    others.dedup();
-    match others.is_empty() {
-        true => Err(wrong(
-            &format!("this {wanted} opens none of its keys"),
-            "check the password and the key file; the recovery key opens it too",
-        )),
-        false => Err(wrong(
-            &format!("this {wanted} opens none of its keys; there are keys that open with {}", others.join(" or ")),
-            "pass what the repository was made with",
-        )),
-    }
+    storage.put_new(name, bytes.into()).map(|_| ())
 }
 
 /// What came of one key object.
@@ -213,22 +138,56 @@ pub enum Tried {
     OpensWith(String),
 }
 
-/// Tries the bytes of one key object; an error where they are none.
+/// Tries the bytes of one key object; an error where they are none, or ask for too much work.
 pub fn try_key(bytes: &[u8], credentials: &Credentials) -> Result<Tried> {
-    let bad = |why: &str| Error::corrupt("understand", "it", why);
-    let stored: StoredKey = serde_json::from_slice(bytes).map_err(|error| bad(&error.to_string()))?;
-    if stored.version != 1 {
-        return Err(bad("it is of a version that this program does not know"));
+    let parsed = KeyObject::parse(bytes)?;
+    if parsed.opens_with != opens_with(credentials) {
+        return Ok(Tried::OpensWith(parsed.opens_with));
     }
-    if stored.opens_with != opens_with(credentials) {
-        return Ok(Tried::OpensWith(stored.opens_with.chars().filter(|c| !c.is_control()).take(40).collect()));
+    Ok(parsed.open(credentials)?.map_or(Tried::Wrong, Tried::Opened))
+}
+
+/// A key object as it may lie in a hostile storage: read, and not tried yet.
+pub(super) struct KeyObject {
+    pub opens_with: String,
+    cost: PasswordCost,
+    salt: [u8; SALT_BYTES],
+    sealed: Vec<u8>,
+}
+
+impl KeyObject {
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let bad = |why: &str| Error::corrupt("understand", "it", why);
+        let stored: StoredKey = serde_json::from_slice(bytes).map_err(|error| bad(&error.to_string()))?;
+        if stored.version != 1 {
+            return Err(bad("it is of a version that this program does not know"));
+        }
+        let salt = HEXLOWER.decode(stored.salt.as_bytes()).ok().and_then(|salt| salt.try_into().ok());
+        Ok(KeyObject {
+            opens_with: stored.opens_with.chars().filter(|c| !c.is_control()).take(OPENS_WITH_CHARS).collect(),
+            cost: PasswordCost { memory_kib: stored.memory_kib, passes: stored.passes, lanes: stored.lanes },
+            salt: salt.ok_or_else(|| bad("its salt is damaged"))?,
+            sealed: BASE64.decode(stored.sealed.as_bytes()).map_err(|_| bad("it is damaged"))?,
+        })
     }
-    let salt = HEXLOWER.decode(stored.salt.as_bytes()).ok().and_then(|salt| salt.try_into().ok());
-    let salt: [u8; SALT_BYTES] = salt.ok_or_else(|| bad("its salt is damaged"))?;
-    let cost = PasswordCost { memory_kib: stored.memory_kib, passes: stored.passes, lanes: stored.lanes };
-    let sealed = BASE64.decode(stored.sealed.as_bytes()).map_err(|_| bad("it is damaged"))?;
-    match open_once(&sealing_key(credentials, &salt, cost)?, PURPOSE, sealed) {
-        Some(bundle) => Ok(Tried::Opened(KeySet::from_bundle(&Zeroizing::new(bundle))?)),
-        None => Ok(Tried::Wrong),
+
+    /// The work of a try, in that of a key made with the default cost: none where no password is stretched.
+    pub fn work(&self) -> f64 {
+        if !self.opens_with.contains("password") {
+            return 0.0;
+        }
+        self.cost.work() as f64 / PasswordCost::DEFAULT.work() as f64
+    }
+
+    /// Whether it asks for more work than any key of this program does.
+    pub fn is_excessive(&self) -> bool {
+        self.work() > 0.0 && self.cost.is_excessive()
+    }
+
+    /// The keys in it, if these credentials open it.
+    pub fn open(&self, credentials: &Credentials) -> Result<Option<KeySet>> {
+        let key = sealing_key(credentials, &self.salt, self.cost)?;
+        let bundle = open_once(&key, PURPOSE, self.sealed.clone()).map(Zeroizing::new);
+        bundle.map(|bundle| KeySet::from_bundle(&bundle)).transpose()
     }
 }

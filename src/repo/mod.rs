@@ -9,6 +9,7 @@ mod held;
 pub mod index;
 mod init;
 pub mod key;
+mod known;
 pub mod list;
 mod local_index;
 pub mod pack;
@@ -18,6 +19,7 @@ mod reader;
 mod run;
 pub mod snapshot;
 pub mod tree;
+mod unlock;
 mod upload;
 mod wire;
 mod writer;
@@ -26,6 +28,7 @@ use fetch::fetch_all;
 pub use init::{InitOptions, NewRepository};
 pub use key::Credentials;
 use key::LastKey;
+pub use known::Known;
 pub use local_index::IndexCheck;
 use local_index::{Listing, LocalIndex};
 pub use reader::{Chunk, Reader};
@@ -89,12 +92,12 @@ impl Repository {
         // What needs no key is asked for while the key is being unlocked.
         let listing = {
             let storage = storage.clone();
-            std::thread::spawn(move || storage.list(INDEX_PREFIX))
+            beside(move || storage.list(INDEX_PREFIX))?
         };
         let unlocking = {
             let (storage, credentials) = (storage.clone(), credentials.clone());
             let last = LastKey::of(storage.as_ref(), cache);
-            std::thread::spawn(move || key::unlock(storage.as_ref(), &credentials, &last))
+            beside(move || key::unlock(storage.as_ref(), &credentials, &last))?
         };
         let config = storage.get(CONFIG_NAME, OBJECT_BYTES_MAX).map_err(|error| match error.kind() {
             Kind::NotFound => Error::new(Kind::NotFound, "open the repository", storage.describe())
@@ -309,6 +312,12 @@ fn open_cache(cache: &Path, repository: &RepositoryId, storage: &dyn Storage, wa
             None
         }
     }
+}
+
+fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<std::thread::JoinHandle<Result<T>>> {
+    std::thread::Builder::new().name("open".to_owned()).spawn(work).map_err(Error::no_thread)
 }
 
 fn join<T>(thread: std::thread::JoinHandle<Result<T>>) -> Result<T> {

@@ -41,7 +41,7 @@ struct State {
 
 impl Uploads {
     /// One pack waits in the queue beside those being written, so that workers rarely wait.
-    pub fn start(storage: Arc<dyn Storage>, concurrency: usize, progress: Arc<Progress>) -> Self {
+    pub fn start(storage: Arc<dyn Storage>, concurrency: usize, progress: Arc<Progress>) -> Result<Self> {
         let shared = Arc::new(Shared {
             storage,
             progress,
@@ -53,10 +53,12 @@ impl Uploads {
         let (queue, packs) = bounded::<Upload>(1);
         let spawn = |_| {
             let (packs, shared) = (packs.clone(), shared.clone());
-            std::thread::spawn(move || write_packs(&packs, &shared))
+            std::thread::Builder::new().name("upload".to_owned()).spawn(move || write_packs(&packs, &shared))
         };
-        let threads = (0..concurrency).map(spawn).collect();
-        Uploads { queue: Some(queue), threads, shared }
+        let mut threads = vec![spawn(0).map_err(Error::no_thread)?];
+        // With fewer of them it takes longer, no more.
+        threads.extend((1..concurrency).filter_map(|number| spawn(number).ok()));
+        Ok(Uploads { queue: Some(queue), threads, shared })
     }
 
     /// The failure of a pack, as soon as there is one.

@@ -96,7 +96,7 @@ impl Writer {
             claims: Claims::new(view_before.clone()),
             lanes,
             packs: [Packs::new(false, pack_bytes), Packs::new(true, pack_bytes)],
-            uploads: Uploads::start(repo.storage_shared(), concurrency, watch.progress.clone()),
+            uploads: Uploads::start(repo.storage_shared(), concurrency, watch.progress.clone())?,
             heart,
             checkpointing: Mutex::new(()),
             watch: watch.clone(),

@@ -18,15 +18,28 @@ impl PasswordCost {
     /// 46 MiB, one pass, one lane: the first of the equivalent settings that OWASP recommends. It is paid at every start,
     /// so it counts against the 0.2 s that an unchanged tree takes (docs/decisions/0009-cost-of-a-password.md).
     pub const DEFAULT: PasswordCost = PasswordCost { memory_kib: 46 * 1024, passes: 1, lanes: 1 };
-    /// What is refused: more than this can only be an attempt to exhaust the reader.
-    const MAX: PasswordCost = PasswordCost { memory_kib: 1024 * 1024, passes: 64, lanes: 16 };
+    /// What is refused: far more than this program ever asks for can only be an attempt to exhaust the reader.
+    const MAX: PasswordCost = PasswordCost { memory_kib: 256 * 1024, passes: 16, lanes: 4 };
+    /// And the product of memory and passes, which is what takes time: about one and a half seconds.
+    const WORK_MAX: u64 = 16 * PasswordCost::DEFAULT.work();
+
+    /// What one try takes, in KiB filled.
+    pub const fn work(self) -> u64 {
+        self.memory_kib as u64 * self.passes as u64
+    }
+
+    /// Whether it is more than is ever paid.
+    pub fn is_excessive(self) -> bool {
+        let max = PasswordCost::MAX;
+        let is_too_large = self.memory_kib > max.memory_kib || self.passes > max.passes || self.lanes > max.lanes;
+        is_too_large || self.work() > PasswordCost::WORK_MAX
+    }
 }
 
 /// The key that a password stands for.
 pub fn stretch_password(password: &[u8], salt: &[u8; SALT_BYTES], cost: PasswordCost) -> Result<Secret> {
-    let max = PasswordCost::MAX;
-    let too_much = cost.memory_kib > max.memory_kib || cost.passes > max.passes || cost.lanes > max.lanes;
-    let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32)).ok().filter(|_| !too_much);
+    let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32));
+    let params = params.ok().filter(|_| !cost.is_excessive());
     let Some(params) = params else {
         return Err(Error::corrupt(
             "use the password",
@@ -47,7 +60,8 @@ mod tests {
 
     #[test]
     fn costs_that_would_exhaust_the_reader_are_refused() {
-        for cost in [(u32::MAX, 1, 1), (8, u32::MAX, 1), (8, 1, 1000), (0, 0, 0)] {
+        let costs = [(u32::MAX, 1, 1), (8, u32::MAX, 1), (8, 1, 1000), (0, 0, 0), (1 << 20, 64, 1), (256 << 10, 4, 1)];
+        for cost in costs {
             let cost = PasswordCost { memory_kib: cost.0, passes: cost.1, lanes: cost.2 };
             assert_eq!(stretch_password(b"x", &[0; 16], cost).unwrap_err().kind(), Kind::Corrupt);
         }

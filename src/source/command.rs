@@ -5,7 +5,7 @@
 
 use super::stream::{Stream, shown};
 use crate::error::{Error, Kind, Result};
-use crate::watch::Watch;
+use crate::watch::{ChildGuard, Watch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::ffi::OsStr;
@@ -23,7 +23,8 @@ const STDERR_BYTES_IN_ERROR: usize = 1024;
 /// How long a blocked read goes without looking whether somebody asked to stop.
 pub(super) const CANCEL_LATENCY: Duration = Duration::from_millis(100);
 /// How long a command may take to end after SIGTERM before it gets SIGKILL.
-const GRACE: Duration = Duration::from_secs(2);
+/// An interrupted run has less than two seconds for all that it has to end.
+const GRACE: Duration = Duration::from_millis(700);
 /// A larger pipe means fewer switches between the producer and us; the most that an unprivileged process may ask for.
 const PIPE_BYTES: usize = 1 << 20;
 
@@ -60,6 +61,7 @@ impl Stream {
         // A group of its own, so that all of a pipeline can be stopped.
         let started = command.process_group(0).spawn();
         let mut child = started.map_err(|e| Error::io("start the command of stream", shown(&self.name), e))?;
+        let guard = watch.cancel.guard_group(child.id());
         let stdout: OwnedFd = child.stdout.take().expect("stdout is piped above").into();
         let stderr: OwnedFd = child.stderr.take().expect("stderr is piped above").into();
         // Only our ends become non-blocking: the command's are open file descriptions of their own.
@@ -73,6 +75,7 @@ impl Stream {
             stderr: Some(stderr),
             said: Vec::new(),
             state: State::Running,
+            guard: Some(guard),
             watch: watch.clone(),
         };
         match ready {
@@ -98,6 +101,8 @@ pub struct StreamSource {
     stderr: Option<OwnedFd>,
     said: Vec<u8>,
     state: State,
+    /// While it runs, it is killed with this process.
+    guard: Option<ChildGuard>,
     watch: Watch,
 }
 
@@ -157,6 +162,7 @@ impl StreamSource {
         let mut pause = Duration::from_millis(1);
         let status = loop {
             if let Some(status) = self.child.try_wait().map_err(failed)? {
+                self.guard = None;
                 break status;
             }
             self.watch.cancel.check()?;

@@ -1,14 +1,17 @@
 //! Objects as files below a folder: written whole under a temporary name, synced, then renamed.
 
 use crate::disk::WRITE_BYTES_MAX;
+use crate::disk::device::{Medium, medium_of};
 use crate::error::{Error, Kind, Result};
 use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,8 +27,16 @@ const OPEN_FILES_MAX: usize = 16;
 /// A folder on this machine (or mounted on it).
 pub struct Local {
     root: PathBuf,
+    /// User and group that files are given to: those of the folder, where root writes into that of somebody else.
+    owner: Option<Owner>,
     serial: AtomicU64,
     open: Mutex<VecDeque<OpenFile>>,
+}
+
+#[derive(Clone, Copy)]
+struct Owner {
+    user: u32,
+    group: u32,
 }
 
 struct OpenFile {
@@ -44,14 +55,16 @@ impl Local {
         if !meta.is_dir() {
             return Err(Error::invalid("open the repository", root.display(), "it is not a folder"));
         }
-        let local = Local { root: root.to_owned(), serial: AtomicU64::new(0), open: Mutex::default() };
+        let is_others = rustix::process::geteuid().is_root() && meta.uid() != 0;
+        let owner = is_others.then(|| Owner { user: meta.uid(), group: meta.gid() });
+        let local = Local { root: root.to_owned(), owner, serial: AtomicU64::new(0), open: Mutex::default() };
         local.remove_abandoned();
         Ok(local)
     }
 
     /// Opens a folder, made (for its owner alone) when it is not there.
     pub fn create(root: &Path) -> Result<Self> {
-        make_folders(root)?;
+        make_folders(root, None)?;
         Local::open(root)
     }
 
@@ -91,7 +104,7 @@ impl Local {
         if let Some(file) = known {
             return Ok((file, meta.len()));
         }
-        let file = Arc::new(File::open(path).map_err(read)?);
+        let file = Arc::new(open_to_read(path).map_err(read)?);
         let meta = file.metadata().map_err(read)?;
         let mut open = self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         open.push_back(OpenFile { name: name.to_owned(), number: number_of(&meta), file: file.clone() });
@@ -109,12 +122,13 @@ impl Local {
         let open = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = match open() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                make_folders(&folder)?;
+                make_folders(&folder, self.owner)?;
                 open()
             }
             other => other,
         };
         let mut file = file.map_err(|error| failed("write", &path, error))?;
+        hand_over(&file, self.owner);
         let written = write_pieces(&mut file, body).and_then(|()| file.sync_data());
         written.map_err(|error| {
             let _best_effort = std::fs::remove_file(&path);
@@ -131,7 +145,7 @@ impl Local {
         let folder = path.parent().expect("an object lies below the root");
         let mut placed = place();
         if placed.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-            make_folders(folder)?;
+            make_folders(folder, self.owner)?;
             placed = place();
         }
         if let Err(error) = placed {
@@ -140,6 +154,27 @@ impl Local {
         }
         sync_folder(folder)
     }
+}
+
+/// What may stand beside the objects of a repository, or be what an `init` that was interrupted left.
+const EXPECTED: [&str; 10] =
+    ["config", "expired", "index", "keys", "lost+found", "packs", "pending", "probe", "snapshots", UNFINISHED];
+
+/// Something in a folder that belongs to no repository, if there is any; a folder that is not there has none.
+pub fn stranger_in(folder: &Path) -> Result<Option<OsString>> {
+    let failed = |error| Error::io("look into", folder.display(), error);
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    for entry in entries {
+        let name = entry.map_err(failed)?.file_name();
+        if EXPECTED.iter().all(|expected| *expected != name) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// A number that no other process here uses at the same time.
@@ -151,12 +186,26 @@ fn unique() -> u64 {
 fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
     // Below an object nothing can be: an object, too, may stand where a folder is asked for.
     let is_below_object = error.kind() == std::io::ErrorKind::NotADirectory;
+    let may_pass = error.raw_os_error().is_some_and(|number| may_pass(Errno::from_raw_os_error(number), path));
     let error = Error::io(doing, path.display(), error);
     match error.kind() {
         _ if is_below_object => error.with_kind(Kind::NotFound),
+        _ if may_pass => error.with_kind(Kind::Temporary).hint("check the file system and the machine it comes from"),
         Kind::Full => error.hint("make room on that file system; what is stored stays good"),
         Kind::Denied => error.hint("check who owns the repository's folder and whether it is mounted for writing"),
         _ => error,
+    }
+}
+
+/// Whether an error may be over soon: of a disk of this machine none is, of a network file system several.
+fn may_pass(errno: Errno, path: &Path) -> bool {
+    let folder = path.parent().unwrap_or(path);
+    let is_far = || medium_of(folder.as_os_str().as_bytes()).is_ok_and(|medium| medium == Medium::Network);
+    match errno {
+        Errno::AGAIN | Errno::INTR | Errno::STALE | Errno::TIMEDOUT | Errno::HOSTDOWN | Errno::NOLINK => true,
+        // A disk that cannot be read, or the answer of a mount that gave up on its server.
+        Errno::IO | Errno::REMOTEIO => is_far(),
+        _ => false,
     }
 }
 
@@ -184,17 +233,38 @@ fn sync_folder(folder: &Path) -> Result<()> {
 }
 
 /// Makes a folder and those above it, each synced into the one above.
-fn make_folders(folder: &Path) -> Result<()> {
+fn make_folders(folder: &Path, owner: Option<Owner>) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(folder) {
-        Ok(()) => folder.parent().filter(|above| !above.as_os_str().is_empty()).map_or(Ok(()), sync_folder),
+        Ok(()) => {
+            if owner.is_some() {
+                // Never through a link: its owner may have put one there meanwhile.
+                let flags = (OFlags::NOFOLLOW | OFlags::DIRECTORY).bits() as i32;
+                let made = OpenOptions::new().read(true).custom_flags(flags).open(folder);
+                made.into_iter().for_each(|made| hand_over(&made, owner));
+            }
+            folder.parent().filter(|above| !above.as_os_str().is_empty()).map_or(Ok(()), sync_folder)
+        }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
-            make_folders(above.ok_or_else(|| failed("make the folder", folder, error))?)?;
-            make_folders(folder)
+            make_folders(above.ok_or_else(|| failed("make the folder", folder, error))?, owner)?;
+            make_folders(folder, owner)
         }
         Err(error) => Err(failed("make the folder", folder, error)),
     }
+}
+
+/// What root made in the folder of somebody else becomes theirs, who would otherwise be locked out of it.
+fn hand_over(made: &File, owner: Option<Owner>) {
+    if let Some(Owner { user, group }) = owner {
+        // A file system that knows no owners, or a server that lets root be nobody: nothing to give.
+        let _best_effort = fchown(made, Some(user), Some(group));
+    }
+}
+
+/// Opens what stands at a path without waiting: a FIFO that somebody put there would else hold us for ever.
+fn open_to_read(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)
 }
 
 /// What is known of the object at a path; a folder is none.
@@ -207,7 +277,7 @@ fn object_meta(doing: &str, path: &Path) -> Result<std::fs::Metadata> {
 fn check_object(doing: &str, path: &Path, meta: &std::fs::Metadata) -> Result<()> {
     match meta.is_file() {
         true => Ok(()),
-        false => Err(Error::new(Kind::NotFound, doing, path.display()).because("it is no object but a folder")),
+        false => Err(Error::new(Kind::NotFound, doing, path.display()).because("it is not a file")),
     }
 }
 
@@ -263,7 +333,7 @@ impl Storage for Local {
         let folder = to.parent().expect("an object lies below the root");
         let mut moved = rename_new(&from, &to);
         if moved.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) && !folder.exists() {
-            make_folders(folder)?;
+            make_folders(folder, self.owner)?;
             moved = rename_new(&from, &to);
         }
         moved.map_err(|error| failed("rename", &from, error))?;
@@ -274,7 +344,7 @@ impl Storage for Local {
     fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
         let path = self.path(name)?;
         let read = |error| failed("read", &path, error);
-        let file = File::open(&path).map_err(read)?;
+        let file = open_to_read(&path).map_err(read)?;
         let meta = file.metadata().map_err(read)?;
         check_object("read", &path, &meta)?;
         let too_large = || Error::corrupt("read", path.display(), format!("it has more than {bytes_max} bytes"));
@@ -343,5 +413,23 @@ impl Storage for Local {
         let path = self.path(name)?;
         let meta = object_meta("look at", &path)?;
         Ok(Stat { size: meta.len(), version: version_of(&meta) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A network file system whose server was restarted ended a backup; a broken disk must end one.
+    #[test]
+    fn only_what_may_pass_is_temporary() {
+        let kind = |errno: Errno| failed("read", Path::new("/tmp/x"), errno.into()).kind();
+        for errno in [Errno::STALE, Errno::AGAIN, Errno::INTR, Errno::TIMEDOUT, Errno::HOSTDOWN] {
+            assert_eq!(kind(errno), Kind::Temporary, "{errno}");
+        }
+        // /tmp is on a disk of this machine, or in its memory.
+        for errno in [Errno::IO, Errno::NOSPC, Errno::ACCESS, Errno::ROFS, Errno::NOENT, Errno::MFILE] {
+            assert_ne!(kind(errno), Kind::Temporary, "{errno}");
+        }
     }
 }

@@ -2,10 +2,11 @@
 
 use super::Storage;
 use super::local::Local;
-use super::retry::Retry;
+use super::retry::{RETRY_FOR, Retry};
 use super::s3::{S3, S3Location};
-use super::throttle::Delayed;
+use super::throttle::{Delayed, Throttle};
 use crate::error::{Error, Result};
+use crate::watch::Watch;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,38 +14,82 @@ use std::time::Duration;
 /// A bench aid: milliseconds by which every request to the storage takes longer, as if it were far away.
 const DELAY_VARIABLE: &str = "SILT_DELAY_MS";
 
-/// Opens the storage at a path or URL; with `create`, an empty folder may be made (a bucket is never made).
-pub fn open(location: &str, create: bool) -> Result<Arc<dyn Storage>> {
-    open_trusting(location, create, None)
+/// How a storage is reached, and how patiently.
+pub struct Access<'a> {
+    /// Over https, trusts the authorities in this file instead of the system's.
+    pub ca_file: Option<&'a Path>,
+    /// How long temporary trouble is waited for; zero is not at all.
+    pub retry_for: Duration,
+    /// Bytes a second; none is as fast as it goes.
+    pub limit_upload: Option<u64>,
+    pub limit_download: Option<u64>,
+    /// Is told of trouble; its cancel ends every request.
+    pub watch: Watch,
 }
 
-/// The same; over https it trusts the authorities in `ca_file` instead of the system's, if that is given.
-pub fn open_trusting(location: &str, create: bool, ca_file: Option<&Path>) -> Result<Arc<dyn Storage>> {
-    let local = |path: &str| -> Result<Arc<dyn Storage>> {
-        let path = Path::new(path);
-        Ok(Arc::new(if create { Local::create(path)? } else { Local::open(path)? }))
+impl Default for Access<'_> {
+    fn default() -> Self {
+        let (limit_upload, limit_download) = (None, None);
+        Access { ca_file: None, retry_for: RETRY_FOR, limit_upload, limit_download, watch: Watch::silent() }
+    }
+}
+
+/// Opens the storage at a path or URL; with `create`, an empty folder may be made (a bucket is never made).
+pub fn open(location: &str, create: bool) -> Result<Arc<dyn Storage>> {
+    open_with(location, create, &Access::default())
+}
+
+/// The same, with every setting.
+pub fn open_with(location: &str, create: bool, access: &Access) -> Result<Arc<dyn Storage>> {
+    let storage = delayed(open_bare(location, create, access)?)?;
+    let storage: Arc<dyn Storage> = match (access.limit_upload, access.limit_download) {
+        (None, None) => storage,
+        (upload, download) => Arc::new(Throttle::new(storage, upload, download).with_cancel(&access.watch.cancel)),
     };
+    Ok(Arc::new(Retry::patient(storage, access.retry_for, &access.watch)))
+}
+
+fn open_bare(location: &str, create: bool, access: &Access) -> Result<Arc<dyn Storage>> {
+    match parse(location)? {
+        Place::Folder(path) => Ok(Arc::new(if create { Local::create(path)? } else { Local::open(path)? })),
+        Place::Bucket => Ok(Arc::new(S3::open(&S3Location::parse(location)?, access.ca_file, &access.watch.cancel)?)),
+    }
+}
+
+enum Place<'a> {
+    Folder(&'a Path),
+    Bucket,
+}
+
+/// The folder that a location names, if it names one.
+pub fn folder_of(location: &str) -> Result<Option<&Path>> {
+    match parse(location)? {
+        Place::Folder(path) => Ok(Some(path)),
+        Place::Bucket => Ok(None),
+    }
+}
+
+fn parse(location: &str) -> Result<Place<'_>> {
     let known = "known are a path, file://, s3://, s3+https:// and s3+http://";
-    let storage: Arc<dyn Storage> = match location.split_once("://") {
+    if location.is_empty() {
+        return Err(Error::invalid("open the storage", "", "its location is empty").hint(known));
+    }
+    match location.split_once("://") {
         None => match scheme_of(location) {
-            None => local(location)?,
+            None => Ok(Place::Folder(Path::new(location))),
             Some(scheme) => {
                 let why = format!("no storage is called {}:", scheme.escape_debug());
                 let hint = format!("{known}; a folder of that name is written ./{location}");
-                return Err(Error::invalid("open the storage", "", why).hint(hint));
+                Err(Error::invalid("open the storage", "", why).hint(hint))
             }
         },
-        Some(("file", path)) => local(path)?,
-        Some(("s3" | "s3+http" | "s3+https", _)) => {
-            let s3 = delayed(Arc::new(S3::open(&S3Location::parse(location)?, ca_file)?))?;
-            return Ok(Arc::new(Retry::new(s3)));
-        }
+        Some(("file", path)) => Ok(Place::Folder(Path::new(path))),
+        Some(("s3" | "s3+http" | "s3+https", _)) => Ok(Place::Bucket),
         Some((scheme, _)) => {
             let why = format!("no storage is called {}://", scheme.escape_debug());
-            return Err(Error::invalid("open the storage", "", why).hint(known));
+            Err(Error::invalid("open the storage", "", why).hint(known))
         }
-    };
-    delayed(storage)
+    }
 }
 
 /// What stands before a colon like a scheme or a host: hardly the name of a folder, which a slash before it would tell.

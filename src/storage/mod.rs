@@ -15,6 +15,7 @@ pub mod retry;
 pub mod s3;
 pub mod throttle;
 mod tls;
+mod trouble;
 
 pub use probe::probe;
 

@@ -1,53 +1,100 @@
-//! Try again what may succeed the next time, and find out what became of requests whose answer was lost.
+//! Wait for trouble that may pass, find out what became of requests whose answer was lost, and stop when asked to.
 
 use crate::error::{Error, Kind, Result};
+use crate::storage::trouble::{Trouble, shown};
 use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version};
+use crate::watch::{Clock, REQUEST_GRACE, SystemClock, TIDY_GRACE, Watch, interrupted};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The first included. All are made, however long each takes to fail: a store that answers nothing for a minute may
-/// answer the next request.
-const ATTEMPTS: u32 = 6;
+/// How long trouble that may pass is waited for, unless the caller says otherwise.
+pub const RETRY_FOR: Duration = Duration::from_secs(15 * 60);
 const PAUSE_BASE: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// All pauses between the attempts of one request.
-const PAUSES_MAX: Duration = Duration::from_secs(60);
-const _ALL_ATTEMPTS_ARE_MADE: () = assert!(PAUSE_MAX.as_secs() * (ATTEMPTS as u64 - 1) <= PAUSES_MAX.as_secs());
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// A storage whose temporary failures are tried again.
+/// A storage whose temporary failures are waited for, each request as long as it takes or the limit allows.
+///
+/// Once the watch is cancelled nothing is tried again, and soon nothing more is asked for: a run has a moment to save what
+/// it did ([`REQUEST_GRACE`]), and one more to tidy up.
 pub struct Retry {
     inner: Arc<dyn Storage>,
+    limits: Limits,
+    watch: Watch,
+    clock: Arc<dyn Clock>,
+    trouble: Trouble,
+}
+
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Attempts of one request, the first included.
     attempts: u32,
+    /// From its first failure on.
+    lasting: Duration,
 }
 
 impl Retry {
+    /// With the default patience; nobody is told of trouble, nobody can stop it.
     pub fn new(inner: Arc<dyn Storage>) -> Self {
-        Retry::with_attempts(inner, ATTEMPTS)
+        Retry::patient(inner, RETRY_FOR, &Watch::silent())
     }
 
     /// At most this many attempts, the first included.
     pub fn with_attempts(inner: Arc<dyn Storage>, attempts: u32) -> Self {
-        Retry { inner, attempts }
+        let mut retry = Retry::new(inner);
+        retry.limits.attempts = attempts;
+        retry
+    }
+
+    /// Trouble is waited for this long (zero: not at all), and the watch is told.
+    pub fn patient(inner: Arc<dyn Storage>, lasting: Duration, watch: &Watch) -> Self {
+        let attempts = if lasting.is_zero() { 1 } else { u32::MAX };
+        let clock = Arc::new(SystemClock::default());
+        let limits = Limits { attempts, lasting };
+        Retry { inner, limits, watch: watch.clone(), clock, trouble: Trouble::default() }
+    }
+
+    /// Goes by another clock.
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
     }
 
     /// `attempt` is told whether an attempt before it failed, so perhaps without the answer being heard.
-    fn retry<T>(&self, mut attempt: impl FnMut(bool) -> Result<T>) -> Result<T> {
-        let mut patience = Patience::new(self.attempts);
+    fn retry<T>(&self, request: &Request, mut attempt: impl FnMut(bool) -> Result<T>) -> Result<T> {
+        let mut tries: Option<Tries> = None;
         loop {
-            match attempt(patience.failures > 0) {
-                Err(error) if error.is_temporary() => match patience.pause() {
-                    Some(pause) => std::thread::sleep(pause),
-                    None => return Err(error),
-                },
-                done => return done,
+            if self.watch.cancel.is_over(request.grace) {
+                return Err(interrupted(request.doing, request.thing));
             }
+            let error = match attempt(tries.is_some()) {
+                Err(error) if error.is_temporary() => error,
+                done => {
+                    tries.into_iter().for_each(|tries| tries.end(done.is_ok()));
+                    return done;
+                }
+            };
+            let now = self.clock.elapsed();
+            let tries = tries.get_or_insert_with(|| Tries::begin(self, now));
+            let Some(pause) = tries.pause(now) else { return Err(error) };
+            if self.watch.cancel.is_cancelled() {
+                return Err(interrupted(error.doing(), error.thing()));
+            }
+            self.tell(tries, now, &error);
+            self.clock.pause(pause, &self.watch.cancel).map_err(|_| interrupted(error.doing(), error.thing()))?;
+        }
+    }
+
+    fn tell(&self, tries: &Tries, now: Duration, error: &Error) {
+        if self.trouble.is_news(now) {
+            let remaining = tries.remaining(now);
+            self.watch.notice(format!("{error}; trying again for up to {}", shown(remaining)));
         }
     }
 
     /// The version of the object if it is what we wrote.
     fn version_if_ours(&self, name: &str, body: &Body) -> Result<Option<Version>> {
-        let found = self.retry(|_| self.inner.get(name, body.len()));
+        let found = self.get(name, body.len());
         match found {
             Ok((bytes, version)) => Ok(is_same(&bytes, body).then_some(version)),
             // A longer one is not ours, nor is one that is gone.
@@ -64,7 +111,7 @@ impl Retry {
     }
 
     fn is_there(&self, name: &str) -> Result<bool> {
-        match self.retry(|_| self.inner.stat(name)) {
+        match self.stat(name) {
             Ok(_) => Ok(true),
             Err(error) if error.is(Kind::NotFound) => Ok(false),
             Err(error) => Err(error),
@@ -72,24 +119,65 @@ impl Retry {
     }
 }
 
-/// What is left of attempts and pauses. It looks at no clock: how long requests take must not take attempts away.
-struct Patience {
-    attempts: u32,
-    failures: u32,
-    paused: Duration,
+/// What is asked of the storage, for errors, and how long after a cancel it may still be asked.
+struct Request<'a> {
+    doing: &'a str,
+    thing: &'a str,
+    grace: Duration,
 }
 
-impl Patience {
-    fn new(attempts: u32) -> Self {
-        Patience { attempts, failures: 0, paused: Duration::ZERO }
+impl<'a> Request<'a> {
+    fn new(doing: &'a str, thing: &'a str) -> Self {
+        Request { doing, thing, grace: REQUEST_GRACE }
     }
 
-    /// After another failure: how long to wait before the next attempt, if there is to be one.
-    fn pause(&mut self) -> Option<Duration> {
+    fn tidying(doing: &'a str, thing: &'a str) -> Self {
+        Request { doing, thing, grace: TIDY_GRACE }
+    }
+}
+
+/// The failed attempts of one request.
+struct Tries<'a> {
+    retry: &'a Retry,
+    since: Duration,
+    failures: u32,
+    has_ended: bool,
+}
+
+impl<'a> Tries<'a> {
+    fn begin(retry: &'a Retry, now: Duration) -> Self {
+        retry.trouble.begin(now);
+        Tries { retry, since: now, failures: 0, has_ended: false }
+    }
+
+    fn remaining(&self, now: Duration) -> Duration {
+        self.retry.limits.lasting.saturating_sub(now.saturating_sub(self.since))
+    }
+
+    /// After another failure: how long to wait before the next attempt, if there is to be one. The last one is made when
+    /// the time is over.
+    fn pause(&mut self, now: Duration) -> Option<Duration> {
         self.failures += 1;
-        let pause = pause(self.failures);
-        self.paused += pause;
-        (self.failures < self.attempts && self.paused <= PAUSES_MAX).then_some(pause)
+        let remaining = self.remaining(now);
+        (self.failures < self.retry.limits.attempts && !remaining.is_zero())
+            .then(|| pause(self.failures).min(remaining))
+    }
+
+    fn end(mut self, is_over: bool) {
+        self.has_ended = true;
+        let now = self.retry.clock.elapsed();
+        if let Some(lasted) = self.retry.trouble.end(now, is_over) {
+            let place = self.retry.inner.describe();
+            self.retry.watch.notice(format!("{place} answers again after {}", shown(lasted)));
+        }
+    }
+}
+
+impl Drop for Tries<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.retry.trouble.end(self.retry.clock.elapsed(), false);
+        }
     }
 }
 
@@ -105,11 +193,11 @@ fn is_same(bytes: &[u8], body: &Body) -> bool {
     all && rest.is_empty()
 }
 
-/// Anything up to the doubled pause before ("full jitter"): many clients that failed together do not return together.
+/// Between half of the doubled pause and all of it: many clients that failed together do not return together.
 fn pause(failures: u32) -> Duration {
     let most = PAUSE_BASE.saturating_mul(1 << (failures - 1).min(16)).min(PAUSE_MAX);
     let share = RandomState::new().hash_one(failures) as f64 / u64::MAX as f64;
-    most.mul_f64(share)
+    most.mul_f64((1.0 + share) / 2.0)
 }
 
 impl Storage for Retry {
@@ -130,25 +218,26 @@ impl Storage for Retry {
     }
 
     fn put(&self, name: &str, body: Body) -> Result<Version> {
-        self.retry(|_| self.inner.put(name, body.clone()))
+        self.retry(&Request::new("write", name), |_| self.inner.put(name, body.clone()))
     }
 
     fn put_new(&self, name: &str, body: Body) -> Result<Version> {
-        self.retry(|is_again| match self.inner.put_new(name, body.clone()) {
+        self.retry(&Request::new("write", name), |is_again| match self.inner.put_new(name, body.clone()) {
             Err(error) if is_again && error.is(Kind::AlreadyExists) => self.ours_or(name, &body, error),
             done => done,
         })
     }
 
     fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
-        self.retry(|is_again| match self.inner.swap(name, expected, body.clone()) {
+        let request = Request::tidying("replace", name);
+        self.retry(&request, |is_again| match self.inner.swap(name, expected, body.clone()) {
             Err(error) if is_again && error.is(Kind::Conflict) => self.ours_or(name, &body, error),
             done => done,
         })
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<()> {
-        self.retry(|is_again| match self.inner.rename(from, to) {
+        self.retry(&Request::tidying("rename", from), |is_again| match self.inner.rename(from, to) {
             Err(error) if is_again && (error.is(Kind::NotFound) || error.is(Kind::AlreadyExists)) => {
                 match !self.is_there(from)? && self.is_there(to)? {
                     true => Ok(()),
@@ -160,40 +249,190 @@ impl Storage for Retry {
     }
 
     fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
-        self.retry(|_| self.inner.get(name, bytes_max))
+        self.retry(&Request::new("read", name), |_| self.inner.get(name, bytes_max))
     }
 
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
-        self.retry(|_| self.inner.get_range(name, offset, length))
+        self.retry(&Request::new("read", name), |_| self.inner.get_range(name, offset, length))
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
-        self.retry(|_| self.inner.list(prefix))
+        self.retry(&Request::new("list", prefix), |_| self.inner.list(prefix))
     }
 
     fn remove(&self, name: &str) -> Result<()> {
-        self.retry(|_| self.inner.remove(name))
+        self.retry(&Request::tidying("remove", name), |_| self.inner.remove(name))
     }
 
     fn stat(&self, name: &str) -> Result<Stat> {
-        self.retry(|_| self.inner.stat(name))
+        self.retry(&Request::new("look at", name), |_| self.inner.stat(name))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::memory::Memory;
+    use crate::storage::throttle::Delayed;
+    use crate::watch::{Event, FakeClock};
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// Refuses everything until a moment of a clock.
+    struct Down {
+        clock: Arc<FakeClock>,
+        until: Duration,
+        asked: AtomicU32,
+        up: Memory,
+    }
+
+    impl Down {
+        fn ask(&self) -> Result<&Memory> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            match self.clock.elapsed() >= self.until {
+                true => Ok(&self.up),
+                false => Err(Error::new(Kind::Temporary, "ask", "the store").because("SlowDown")),
+            }
+        }
+    }
+
+    impl Storage for Down {
+        fn describe(&self) -> String {
+            "the store".to_owned()
+        }
+        fn abilities(&self) -> Abilities {
+            self.up.abilities()
+        }
+        fn put(&self, name: &str, body: Body) -> Result<Version> {
+            self.ask()?.put(name, body)
+        }
+        fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+            self.ask()?.put_new(name, body)
+        }
+        fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+            self.ask()?.swap(name, expected, body)
+        }
+        fn rename(&self, from: &str, to: &str) -> Result<()> {
+            self.ask()?.rename(from, to)
+        }
+        fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+            self.ask()?.get(name, bytes_max)
+        }
+        fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
+            self.ask()?.get_range(name, offset, length)
+        }
+        fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+            self.ask()?.list(prefix)
+        }
+        fn remove(&self, name: &str) -> Result<()> {
+            self.ask()?.remove(name)
+        }
+        fn stat(&self, name: &str) -> Result<Stat> {
+            self.ask()?.stat(name)
+        }
+    }
+
+    struct Scene {
+        clock: Arc<FakeClock>,
+        down: Arc<Down>,
+        retry: Retry,
+        watch: Watch,
+        told: Arc<Mutex<Vec<String>>>,
+    }
+
+    fn scene(down_for: Duration, patience: Duration) -> Scene {
+        let clock = Arc::new(FakeClock::default());
+        let down = Down { clock: clock.clone(), until: down_for, asked: AtomicU32::new(0), up: Memory::new() };
+        let down = Arc::new(down);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let ear = told.clone();
+        let watch = Watch::new(Arc::new(move |event| match event {
+            Event::Notice(text) => ear.lock().unwrap().push(text),
+            other => panic!("{other:?}"),
+        }));
+        let retry = Retry::patient(down.clone(), patience, &watch).with_clock(clock.clone());
+        Scene { clock, down, retry, watch, told }
+    }
+
+    /// A store that refused for eight seconds ended the backup of a night.
+    #[test]
+    fn trouble_of_minutes_is_waited_for_and_people_see_it_and_its_end() {
+        let scene = scene(14 * MINUTE, RETRY_FOR);
+        scene.retry.put("a", b"x".as_slice().into()).unwrap();
+        let (took, asked) = (scene.clock.elapsed(), scene.down.asked.load(Ordering::SeqCst));
+        assert!(took >= 14 * MINUTE && took <= 14 * MINUTE + PAUSE_MAX, "{took:?}");
+        // Pauses grow: neither hammers it a store that is down, nor does it see late that it is up again.
+        assert!((30..80).contains(&asked), "{asked}");
+        let told = scene.told.lock().unwrap();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert_eq!(told[0], "cannot ask the store: SlowDown; trying again for up to 15 min");
+        assert!(told[1] == "the store answers again after 14 min", "{told:?}");
+    }
 
     #[test]
-    fn all_attempts_are_made_however_long_each_takes_and_pauses_end() {
-        for _ in 0..1000 {
-            let mut patience = Patience::new(ATTEMPTS);
-            let pauses: Vec<Duration> = std::iter::from_fn(|| patience.pause()).collect();
-            assert_eq!(pauses.len() as u32, ATTEMPTS - 1);
-            assert!(pauses.iter().all(|pause| *pause <= PAUSE_MAX));
+    fn patience_ends_when_it_was_to_end_and_not_before() {
+        for _ in 0..200 {
+            let scene = scene(Duration::MAX, MINUTE);
+            assert!(scene.retry.stat("a").unwrap_err().is_temporary());
+            assert_eq!(scene.clock.elapsed(), MINUTE, "the last attempt is made when the time is over");
         }
-        let mut endless = Patience::new(u32::MAX);
-        let pauses: Vec<Duration> = std::iter::from_fn(|| endless.pause()).collect();
-        assert!(pauses.len() > 10 && pauses.iter().sum::<Duration>() <= PAUSES_MAX);
+        let scene = scene(Duration::MAX, Duration::ZERO);
+        assert!(scene.retry.stat("a").unwrap_err().is_temporary());
+        assert_eq!((scene.clock.elapsed(), scene.down.asked.load(Ordering::SeqCst)), (Duration::ZERO, 1));
+        assert_eq!(*scene.told.lock().unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn however_long_a_request_takes_to_fail_it_is_made_again() {
+        let scene = scene(2 * MINUTE, MINUTE);
+        let slow = |is_again| {
+            scene.clock.advance(10 * MINUTE);
+            if is_again { Ok(()) } else { Err(Error::new(Kind::Temporary, "wait", "")) }
+        };
+        scene.retry.retry(&Request::new("wait", ""), slow).unwrap();
+    }
+
+    /// A run that was interrupted while its store was down went on waiting.
+    #[test]
+    fn a_cancel_ends_the_wait_and_leaves_a_moment_to_tidy_up() {
+        let scene = scene(Duration::MAX, RETRY_FOR);
+        let cancelled = scene.retry.retry(&Request::new("wait", ""), |_| -> Result<()> {
+            scene.watch.cancel.cancel();
+            Err(Error::new(Kind::Temporary, "wait", ""))
+        });
+        assert!(cancelled.unwrap_err().is(Kind::Cancelled));
+        // Right after a cancel, what is needed to end well is still asked for, but nothing twice.
+        let asked = |retry: &Retry| {
+            assert!(retry.remove("a").unwrap_err().is(Kind::Cancelled));
+            scene.down.asked.swap(0, Ordering::SeqCst)
+        };
+        if !scene.watch.cancel.is_over(TIDY_GRACE) {
+            assert!(asked(&scene.retry) <= 1);
+        }
+        // Later, nothing.
+        scene.watch.cancel.pause(Duration::ZERO).unwrap_err();
+        while !scene.watch.cancel.is_over(TIDY_GRACE) {
+            std::thread::yield_now();
+        }
+        assert_eq!(asked(&scene.retry), 0);
+    }
+
+    #[test]
+    fn pauses_grow_up_to_their_limit() {
+        for failures in 1..40 {
+            let most = PAUSE_BASE.saturating_mul(1 << (failures - 1).min(16)).min(PAUSE_MAX);
+            let pause = pause(failures);
+            assert!(pause >= most / 2 && pause <= most, "{failures}: {pause:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_temporary_is_an_answer() {
+        let scene = scene(Duration::ZERO, RETRY_FOR);
+        let far: Arc<dyn Storage> = Arc::new(Delayed::new(scene.down.clone(), Duration::ZERO));
+        assert!(Retry::new(far).stat("a").unwrap_err().is(Kind::NotFound));
+        assert_eq!(scene.down.asked.load(Ordering::SeqCst), 1);
     }
 }

@@ -3,6 +3,7 @@
 use crate::error::{Error, Kind, Result, kind_of_io};
 use crate::runtime::block_on;
 use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name, tls};
+use crate::watch::{Cancel, REQUEST_GRACE, TIDY_GRACE, interrupted};
 use futures_util::TryStreamExt;
 use opendal::options::{ListOptions, ReadOptions, WriteOptions};
 use opendal::{Buffer, ErrorKind, HttpTransporter, Metadata, OperationContext, Operator};
@@ -10,7 +11,8 @@ use opendal_http_transport_reqwest::ReqwestTransport;
 use std::error::Error as Cause;
 use std::future::Future;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// An answer that takes longer will not come.
@@ -87,13 +89,39 @@ impl S3Location {
 pub struct S3 {
     operator: Operator,
     name: String,
+    cancel: Cancel,
+    /// It has answered once, so its address is right.
+    has_answered: AtomicBool,
+}
+
+/// How long one request may take.
+struct Allowed {
+    until: Instant,
+    /// And how long after a cancel.
+    grace: Duration,
+}
+
+impl Allowed {
+    /// `STALL_TIMEOUT` and the time for `bytes` on a very slow line.
+    fn for_bytes(bytes: u64) -> Self {
+        Allowed { until: Instant::now() + limit(bytes), grace: REQUEST_GRACE }
+    }
+
+    /// For a request by which a run that ends tidies up.
+    fn to_tidy_up(bytes: u64) -> Self {
+        Allowed { grace: TIDY_GRACE, ..Allowed::for_bytes(bytes) }
+    }
+}
+
+fn limit(bytes: u64) -> Duration {
+    STALL_TIMEOUT + Duration::from_secs(bytes / BYTES_A_SECOND_MIN)
 }
 
 impl S3 {
     /// Keys, region and endpoint are taken from the environment (`AWS_ACCESS_KEY_ID`, …) as far as the location does not
     /// name them. An https store is trusted when an authority of the system vouches for it, or one in `ca_file` if that is
-    /// given. Asks the store nothing yet.
-    pub fn open(location: &S3Location, ca_file: Option<&Path>) -> Result<Self> {
+    /// given. Asks the store nothing yet. A cancel ends its requests.
+    pub fn open(location: &S3Location, ca_file: Option<&Path>, cancel: &Cancel) -> Result<Self> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let from_environment = || variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL"));
         let endpoint = location.endpoint.clone().or_else(from_environment);
@@ -129,23 +157,49 @@ impl S3 {
         let transport = HttpTransporter::new(ReqwestTransport::new(client));
         let operator = Operator::new(builder).map_err(|error| failed("open", &name, &error))?;
         let operator = operator.with_context(OperationContext::new().with_http_transport(transport));
-        Ok(S3 { operator, name })
+        Ok(S3 { operator, name, cancel: cancel.clone(), has_answered: AtomicBool::new(false) })
     }
 
-    /// Runs one request, which may take `STALL_TIMEOUT` and the time for `bytes` on a very slow line.
+    /// Runs one request, or a part of one, that ends with the answer of the store.
     fn request<T>(
         &self,
         doing: &str,
         name: &str,
-        bytes: u64,
+        allowed: &Allowed,
         request: impl Future<Output = opendal::Result<T>>,
     ) -> Result<T> {
-        let limit = STALL_TIMEOUT + Duration::from_secs(bytes / BYTES_A_SECOND_MIN);
-        match block_on(async { tokio::time::timeout(limit, request).await }) {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(error)) => Err(failed(doing, &self.of(name), &error)),
-            Err(_) => Err(stalled(doing, &self.of(name), limit)),
+        let answered = self.run(doing, name, allowed, request)?;
+        self.has_answered.store(true, Ordering::Relaxed);
+        Ok(answered)
+    }
+
+    fn run<T>(
+        &self,
+        doing: &str,
+        name: &str,
+        allowed: &Allowed,
+        request: impl Future<Output = opendal::Result<T>>,
+    ) -> Result<T> {
+        let began = Instant::now();
+        let is_over = || Instant::now() >= allowed.until || self.cancel.is_over(allowed.grace);
+        match block_on(request, is_over)? {
+            Some(Ok(done)) => Ok(done),
+            Some(Err(error)) => Err(self.failed(doing, &self.of(name), &error)),
+            None if self.cancel.is_cancelled() => Err(interrupted(doing, &self.of(name))),
+            None => Err(stalled(doing, &self.of(name), began.elapsed())),
         }
+    }
+
+    fn failed(&self, doing: &str, name: &str, error: &opendal::Error) -> Error {
+        let told = failed(doing, name, error);
+        // A name that nobody knows is waited for only where it was known before.
+        if told.is_temporary() && !self.has_answered.load(Ordering::Relaxed) && is_unknown_name(error) {
+            return told.with_kind(Kind::Failed).hint("check the name of the host in the location");
+        }
+        if error.source().is_none() {
+            self.has_answered.store(true, Ordering::Relaxed);
+        }
+        told
     }
 
     fn of(&self, name: &str) -> String {
@@ -155,9 +209,14 @@ impl S3 {
     fn write(&self, doing: &str, name: &str, body: Body, options: WriteOptions) -> Result<Version> {
         check_name(name)?;
         let bytes = body.len();
+        // A commit replaces an object: it may be what ends a run.
+        let allowed = match options.if_match {
+            Some(_) => Allowed::to_tidy_up(bytes),
+            None => Allowed::for_bytes(bytes),
+        };
         // Without a chunk size one write is one PUT, never an upload of parts.
         let written = self.operator.write_options(name, Buffer::from(body.0), options);
-        let meta = self.request(doing, name, bytes, written)?;
+        let meta = self.request(doing, name, &allowed, written)?;
         match version_of(&meta) {
             Some(version) => Ok(version),
             None => self.stat(name).map(|stat| stat.version),
@@ -169,8 +228,14 @@ fn version_of(meta: &Metadata) -> Option<Version> {
     meta.etag().filter(|etag| !etag.is_empty()).map(|etag| Version(etag.to_owned()))
 }
 
-fn stalled(doing: &str, name: &str, limit: Duration) -> Error {
-    Error::new(Kind::Temporary, doing, name).because(format!("no answer within {} s", limit.as_secs()))
+fn stalled(doing: &str, name: &str, waited: Duration) -> Error {
+    Error::new(Kind::Temporary, doing, name).because(format!("no answer within {} s", waited.as_secs()))
+}
+
+/// The system's name servers say that there is no host of that name.
+fn is_unknown_name(error: &opendal::Error) -> bool {
+    let why = error.source().map(innermost).unwrap_or_default();
+    why.contains("Name or service not known") || why.contains("No address associated with hostname")
 }
 
 /// What the store's answer or the network says, without headers and addresses.
@@ -198,7 +263,10 @@ fn failed(doing: &str, name: &str, error: &opendal::Error) -> Error {
         (Kind::Denied, _) => {
             error.hint("check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what this key may do with the bucket")
         }
-        (Kind::NotFound, "NoSuchBucket") => error.hint("make the bucket first, or check its name and the endpoint"),
+        (_, "NoSuchBucket") => error.hint("make the bucket first, or check its name and the endpoint"),
+        (_, "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
+            error.hint("name the bucket's region: ?region=NAME in the location, or AWS_REGION")
+        }
         (Kind::Full, _) => error.hint("make room in the bucket or raise its quota; what is stored stays good"),
         (Kind::Temporary, _) => error.hint("check the network and whether the store at this address runs"),
         _ => error,
@@ -214,7 +282,11 @@ fn kind_of(error: &opendal::Error, code: &str, io: Option<Kind>, why: &str) -> K
         | "InvalidToken"
         | "RequestTimeTooSkewed"
         | "AllAccessDisabled" => return Kind::Denied,
-        "NoSuchBucket" => return Kind::NotFound,
+        // Not as an object that is not there: nobody should be told to make a repository in it.
+        "NoSuchBucket" | "PermanentRedirect" | "AuthorizationHeaderMalformed" => return Kind::Failed,
+        "RequestTimeout" | "SlowDown" | "ServiceUnavailable" | "InternalError" | "ServerBusy" | "Throttling" => {
+            return Kind::Temporary;
+        }
         "QuotaExceeded" | "XMinioStorageFull" | "InsufficientStorage" => return Kind::Full,
         "NotImplemented" => return Kind::Unsupported,
         _ => {}
@@ -310,12 +382,14 @@ impl Storage for S3 {
             let meta = stream.metadata().await?;
             Ok((stream, meta))
         };
-        let (mut stream, meta) = self.request(doing, name, 0, opened)?;
+        let (mut stream, meta) = self.request(doing, name, &Allowed::for_bytes(0), opened)?;
         if meta.content_length() > bytes_max {
             return Err(too_large());
         }
         let mut bytes = Vec::with_capacity(meta.content_length() as usize);
-        while let Some(piece) = self.request(doing, name, 0, stream.try_next())? {
+        // For all of them: pieces that trickle in must not take for ever.
+        let allowed = Allowed::for_bytes(meta.content_length());
+        while let Some(piece) = self.request(doing, name, &allowed, stream.try_next())? {
             if (bytes.len() + piece.len()) as u64 > bytes_max {
                 return Err(too_large());
             }
@@ -343,7 +417,7 @@ impl Storage for S3 {
         }
         let options = ReadOptions { range: (offset..end).into(), ..ReadOptions::default() };
         let read = self.operator.read_options(name, options);
-        match self.request("read", name, length, read) {
+        match self.request("read", name, &Allowed::for_bytes(length), read) {
             Ok(buffer) if buffer.len() as u64 == length => Ok(buffer.to_vec()),
             Ok(_) => Err(short(self.stat(name)?.size)),
             // Some stores' clients see an answer that is too short before we do.
@@ -359,9 +433,11 @@ impl Storage for S3 {
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         let options = ListOptions { recursive: true, ..ListOptions::default() };
-        let mut lister = self.request("list", prefix, 0, self.operator.lister_options(prefix, options))?;
+        // This asks for nothing yet.
+        let lister = self.operator.lister_options(prefix, options);
+        let mut lister = self.run("list", prefix, &Allowed::for_bytes(0), lister)?;
         let mut listed = Vec::new();
-        while let Some(entry) = self.request("list", prefix, 0, lister.try_next())? {
+        while let Some(entry) = self.request("list", prefix, &Allowed::for_bytes(0), lister.try_next())? {
             if entry.metadata().is_file() && check_name(entry.path()).is_ok() {
                 listed.push(Listed { name: entry.path().to_owned(), size: entry.metadata().content_length() });
             }
@@ -372,7 +448,7 @@ impl Storage for S3 {
 
     fn remove(&self, name: &str) -> Result<()> {
         check_name(name)?;
-        match self.request("remove", name, 0, self.operator.delete(name)) {
+        match self.request("remove", name, &Allowed::to_tidy_up(0), self.operator.delete(name)) {
             Err(error) if error.is(Kind::NotFound) => Ok(()),
             other => other,
         }
@@ -380,7 +456,7 @@ impl Storage for S3 {
 
     fn stat(&self, name: &str) -> Result<Stat> {
         check_name(name)?;
-        let meta = self.request("look at", name, 0, self.operator.stat(name))?;
+        let meta = self.request("look at", name, &Allowed::for_bytes(0), self.operator.stat(name))?;
         let version = version_of(&meta).ok_or_else(|| {
             Error::new(Kind::Unsupported, "use", self.of(name)).because("this store gives its objects no ETag")
         })?;

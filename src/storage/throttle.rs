@@ -2,61 +2,79 @@
 
 use crate::error::Result;
 use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use crate::watch::{Cancel, Clock, SystemClock};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// How much may be sent at once after a pause, as time at the full rate.
 const BURST: Duration = Duration::from_millis(250);
+/// What a store's listing says of an object beside its name.
+const LISTED_BYTES: u64 = 200;
 
-/// A line of so many bytes a second, shared by all who ask for a place on it.
+/// A line of some bytes a second, shared by all who ask for a place on it.
 struct Line {
     bytes_a_second: u64,
     /// When all that was admitted will be through.
-    free_at: Mutex<Instant>,
+    free_at: Mutex<Duration>,
 }
 
 impl Line {
     fn new(bytes_a_second: u64) -> Self {
-        Line { bytes_a_second: bytes_a_second.max(1), free_at: Mutex::new(Instant::now()) }
+        Line { bytes_a_second: bytes_a_second.max(1), free_at: Mutex::default() }
     }
 
-    /// Waits until `bytes` may have passed.
-    fn pass(&self, bytes: u64) {
-        let now = Instant::now();
+    /// How long to wait until `bytes` may have passed.
+    fn admit(&self, bytes: u64, now: Duration) -> Duration {
         let takes = Duration::from_secs_f64(bytes as f64 / self.bytes_a_second as f64);
-        let until = {
-            let mut free_at = self.free_at.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            let earliest = now.checked_sub(BURST).unwrap_or(now);
-            *free_at = (*free_at).max(earliest) + takes;
-            *free_at
-        };
-        std::thread::sleep(until.saturating_duration_since(now));
+        let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
+        *free_at = (*free_at).max(now.saturating_sub(BURST)) + takes;
+        free_at.saturating_sub(now)
     }
 }
 
-/// A storage that sends and receives at most so much a second, over all its users together.
+/// A storage that sends and receives at most so much a second, over all its users together. An object goes out at once
+/// when its turn has come: what is kept is the rate over objects.
 pub struct Throttle {
     inner: Arc<dyn Storage>,
     upload: Option<Line>,
     download: Option<Line>,
+    clock: Arc<dyn Clock>,
+    cancel: Cancel,
 }
 
 impl Throttle {
     /// Bytes a second; None is as fast as it goes.
     pub fn new(inner: Arc<dyn Storage>, upload: Option<u64>, download: Option<u64>) -> Self {
-        Throttle { inner, upload: upload.map(Line::new), download: download.map(Line::new) }
+        let (upload, download) = (upload.map(Line::new), download.map(Line::new));
+        Throttle { inner, upload, download, clock: Arc::new(SystemClock::default()), cancel: Cancel::default() }
     }
 
-    fn send(&self, body: &Body) {
-        if let Some(line) = &self.upload {
-            line.pass(body.len());
+    /// A cancel ends its waits.
+    pub fn with_cancel(mut self, cancel: &Cancel) -> Self {
+        self.cancel = cancel.clone();
+        self
+    }
+
+    /// Goes by another clock.
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    fn wait(&self, line: Option<&Line>, bytes: u64) -> Result<()> {
+        let pause = line.map_or(Duration::ZERO, |line| line.admit(bytes, self.clock.elapsed()));
+        match pause {
+            Duration::ZERO => Ok(()),
+            pause => self.clock.pause(pause, &self.cancel),
         }
     }
 
-    fn received(&self, bytes: u64) {
-        if let Some(line) = &self.download {
-            line.pass(bytes);
-        }
+    fn send(&self, body: &Body) -> Result<()> {
+        self.wait(self.upload.as_ref(), body.len())
+    }
+
+    fn received(&self, bytes: u64) -> Result<()> {
+        self.wait(self.download.as_ref(), bytes)
     }
 }
 
@@ -78,17 +96,17 @@ impl Storage for Throttle {
     }
 
     fn put(&self, name: &str, body: Body) -> Result<Version> {
-        self.send(&body);
+        self.send(&body)?;
         self.inner.put(name, body)
     }
 
     fn put_new(&self, name: &str, body: Body) -> Result<Version> {
-        self.send(&body);
+        self.send(&body)?;
         self.inner.put_new(name, body)
     }
 
     fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
-        self.send(&body);
+        self.send(&body)?;
         self.inner.swap(name, expected, body)
     }
 
@@ -98,18 +116,20 @@ impl Storage for Throttle {
 
     fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
         let (bytes, version) = self.inner.get(name, bytes_max)?;
-        self.received(bytes.len() as u64);
+        self.received(bytes.len() as u64)?;
         Ok((bytes, version))
     }
 
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
         let bytes = self.inner.get_range(name, offset, length)?;
-        self.received(length);
+        self.received(length)?;
         Ok(bytes)
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
-        self.inner.list(prefix)
+        let listed = self.inner.list(prefix)?;
+        self.received(listed.iter().map(|listed| listed.name.len() as u64 + LISTED_BYTES).sum())?;
+        Ok(listed)
     }
 
     fn remove(&self, name: &str) -> Result<()> {
@@ -145,6 +165,10 @@ impl Storage for Delayed {
 
     fn local_path(&self) -> Option<&std::path::Path> {
         self.inner.local_path()
+    }
+
+    fn identity(&self) -> String {
+        self.inner.identity()
     }
 
     fn abilities(&self) -> Abilities {
@@ -185,5 +209,62 @@ impl Storage for Delayed {
 
     fn stat(&self, name: &str) -> Result<Stat> {
         self.far().stat(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::storage::memory::Memory;
+    use crate::watch::FakeClock;
+
+    const MIB: u64 = 1 << 20;
+
+    fn limited(clock: &Arc<FakeClock>, upload: Option<u64>, download: Option<u64>) -> Throttle {
+        Throttle::new(Arc::new(Memory::new()), upload, download).with_clock(clock.clone())
+    }
+
+    /// A limit of the upload was accepted by the help and refused by the run.
+    #[test]
+    fn what_is_sent_and_received_keeps_its_rate() {
+        let clock = Arc::new(FakeClock::default());
+        let storage = limited(&clock, Some(MIB), Some(4 * MIB));
+        for number in 0..32 {
+            storage.put(&format!("{number}"), vec![0; 512 << 10].into()).unwrap();
+        }
+        let sent = clock.elapsed();
+        assert!(sent >= Duration::from_secs(16) - BURST && sent <= Duration::from_secs(16), "{sent:?}");
+        for number in 0..32 {
+            storage.get(&format!("{number}"), MIB).unwrap();
+            storage.get_range(&format!("{number}"), 0, 512 << 10).unwrap();
+        }
+        let received = clock.elapsed() - sent;
+        assert!(received >= Duration::from_secs(8) - BURST && received <= Duration::from_secs(8), "{received:?}");
+    }
+
+    #[test]
+    fn all_threads_share_the_line() {
+        let line = Line::new(MIB);
+        // All of them ask at the same moment.
+        let now = Duration::from_secs(100);
+        let waits: Vec<Duration> = (0..5).map(|_| line.admit(MIB, now)).collect();
+        let expected: Vec<Duration> = (1..6).map(|n| Duration::from_secs(n) - BURST).collect();
+        assert_eq!(waits, expected);
+    }
+
+    #[test]
+    fn an_idle_hour_is_not_made_up_for() {
+        let line = Line::new(MIB);
+        line.admit(MIB, Duration::ZERO);
+        assert_eq!(line.admit(10 * MIB, Duration::from_secs(3600)), Duration::from_secs(10) - BURST);
+    }
+
+    #[test]
+    fn a_cancel_ends_the_wait_for_a_place() {
+        let cancel = Cancel::default();
+        let storage = Throttle::new(Arc::new(Memory::new()), Some(1), None).with_cancel(&cancel);
+        cancel.cancel();
+        assert!(storage.put("a", vec![0; 1 << 20].into()).unwrap_err().is(Kind::Cancelled));
     }
 }

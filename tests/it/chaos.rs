@@ -1,26 +1,45 @@
 //! Storage that errs at random, by a seed: runs fail and are run again, and in the end everything restores exactly.
 
 use crate::fixture::{self, RENAMES, SWAPS, backup, memory, open, plant, restored_differences};
-use siltstone::error::Kind;
+use siltstone::error::{Kind, Result};
 use siltstone::repo::{PathText, SnapshotSource};
 use siltstone::storage::Storage;
 use siltstone::storage::chaos::{Chaos, Rates};
 use siltstone::storage::retry::Retry;
+use siltstone::watch::{Cancel, Clock};
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 const SEEDS: u64 = 200;
-/// Fewer, as each waits between its tries.
 const SEEDS_PATIENT: u64 = 30;
 const TRIES: usize = 200;
+
+/// A clock by which pauses are over at once.
+#[derive(Default)]
+struct Hurried(Mutex<Duration>);
+
+impl Clock for Hurried {
+    fn elapsed(&self) -> Duration {
+        *self.0.lock().expect("whole")
+    }
+
+    fn pause(&self, duration: Duration, _cancel: &Cancel) -> Result<()> {
+        *self.0.lock().expect("whole") += duration;
+        Ok(())
+    }
+}
 
 /// With `patient`, as the program runs: failures that may pass are tried again, and lost answers found out.
 fn survive(seed: u64, sources: &[&Path], patient: bool) {
     let storage = memory(if seed.is_multiple_of(2) { SWAPS } else { RENAMES });
     let rates = Rates { refused: 40, lost_answer: 40, torn: 0, stale_listing: 40 };
     let chaos = Arc::new(Chaos::seeded(Arc::new(storage.clone()), seed, rates));
-    let chaos: Arc<dyn Storage> = if patient { Arc::new(Retry::new(chaos)) } else { chaos };
+    let chaos: Arc<dyn Storage> = match patient {
+        true => Arc::new(Retry::new(chaos).with_clock(Arc::new(Hurried::default()))),
+        false => chaos,
+    };
     let cache = tempfile::tempdir().expect("a folder");
     for source in sources {
         let done = (0..TRIES).any(|_| match backup(chaos.clone(), cache.path(), source) {

@@ -1,5 +1,7 @@
 //! One test binary: a module per room or behaviour.
 
+mod admin;
+mod bare;
 mod begin;
 mod browse;
 mod chaos;
@@ -10,6 +12,7 @@ mod compare;
 mod crash;
 mod damage;
 mod disk;
+mod exit_codes;
 mod far;
 mod fixture;
 mod folder;
@@ -19,7 +22,9 @@ mod https;
 mod killed;
 mod large;
 mod left_out;
+mod limits;
 mod mounted;
+mod obedience;
 mod person;
 mod reader;
 mod restore;
@@ -27,9 +32,11 @@ mod restore_delete;
 mod restore_faults;
 mod restore_half;
 mod restore_plan;
+mod rights;
 mod rooms;
 mod roundtrip;
 mod segments;
+mod server;
 mod skip;
 mod sources;
 mod storage;

@@ -1,0 +1,103 @@
+//! What people are told of a storage that does not answer: once for each trouble, and when it is over.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// A new trouble this soon after the last notice is told only if it lasts.
+const QUIET: Duration = Duration::from_secs(60);
+/// So long.
+const LASTING: Duration = Duration::from_secs(10);
+
+/// The trouble of one storage, over all requests that are in it at the same time.
+#[derive(Default)]
+pub(super) struct Trouble(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// Requests that failed and are being tried again.
+    failing: usize,
+    since: Duration,
+    is_told: bool,
+    last_told: Option<Duration>,
+}
+
+impl Trouble {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request has failed for the first time.
+    pub fn begin(&self, now: Duration) {
+        let mut state = self.lock();
+        if state.failing == 0 {
+            state.since = now;
+            state.is_told = false;
+        }
+        state.failing += 1;
+    }
+
+    /// Whether people should be told now.
+    pub fn is_news(&self, now: Duration) -> bool {
+        let mut state = self.lock();
+        let is_quiet = state.last_told.is_none_or(|last| now.saturating_sub(last) >= QUIET);
+        let is_news = !state.is_told && (is_quiet || now.saturating_sub(state.since) >= LASTING);
+        if is_news {
+            state.is_told = true;
+            state.last_told = Some(now);
+        }
+        is_news
+    }
+
+    /// A failing request has ended: well, or for good. How long the trouble lasted, if it is over and people were told of
+    /// it.
+    pub fn end(&self, now: Duration, is_well: bool) -> Option<Duration> {
+        let mut state = self.lock();
+        state.failing = state.failing.saturating_sub(1);
+        let is_over = state.failing == 0 && is_well && state.is_told;
+        is_over.then(|| now.saturating_sub(state.since))
+    }
+}
+
+/// A duration for people.
+pub(super) fn shown(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64().round() as u64;
+    match seconds {
+        0..2 => format!("{:.1} s", duration.as_secs_f64()),
+        2..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", (seconds + 30) / 60),
+        _ => format!("{} h", (seconds + 1800) / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_trouble_is_told_once_however_many_requests_meet_it() {
+        let trouble = Trouble::default();
+        trouble.begin(s(5));
+        trouble.begin(s(5));
+        assert!(trouble.is_news(s(5)) && !trouble.is_news(s(6)));
+        assert_eq!(trouble.end(s(7), true), None, "another request still fails");
+        assert_eq!(trouble.end(s(9), true), Some(s(4)));
+        // The next one comes soon: it is told when it lasts.
+        trouble.begin(s(20));
+        assert!(!trouble.is_news(s(20)) && trouble.is_news(s(30)));
+        assert_eq!(trouble.end(s(31), false), None, "a request that gave up ends no trouble");
+        trouble.begin(s(100));
+        assert!(trouble.is_news(s(100)));
+    }
+
+    #[test]
+    fn durations_are_short_words() {
+        let table = [(0.14, "0.1 s"), (8.2, "8 s"), (840.0, "14 min"), (900.0, "15 min"), (7200.0, "2 h")];
+        for (seconds, words) in table {
+            assert_eq!(shown(Duration::from_secs_f64(seconds)), words);
+        }
+    }
+}

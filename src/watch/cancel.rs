@@ -1,0 +1,166 @@
+//! A shared switch that asks running work to stop, and what must stop with it.
+
+use crate::error::{Error, Kind, Result};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// After a cancel, requests to storage that are under way or save what was done may take this long in all.
+pub const REQUEST_GRACE: Duration = Duration::from_millis(1000);
+/// Requests that tidy up (removals, renames) may take a little longer, so that they still happen when saving took all
+/// the time.
+pub const TIDY_GRACE: Duration = Duration::from_millis(1300);
+/// How often a pause checks for a cancel.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A shared switch that asks running work to stop. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<Switch>);
+
+#[derive(Debug, Default)]
+struct Switch {
+    is_cancelled: Arc<AtomicBool>,
+    /// When somebody first saw that it is set; a signal handler can set no more than the flag.
+    since: OnceLock<Instant>,
+    children: Mutex<BTreeSet<Child>>,
+}
+
+/// A running command: a whole process group, or one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Child {
+    Group(u32),
+    Process(u32),
+}
+
+impl Cancel {
+    pub fn cancel(&self) {
+        self.0.is_cancelled.store(true, Ordering::SeqCst);
+        self.elapsed();
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled.load(Ordering::Relaxed)
+    }
+
+    /// An error of kind `Cancelled` once somebody asked to stop.
+    pub fn check(&self) -> Result<()> {
+        if self.is_cancelled() {
+            return Err(interrupted("go on", ""));
+        }
+        Ok(())
+    }
+
+    /// How long ago somebody asked to stop.
+    pub fn elapsed(&self) -> Option<Duration> {
+        self.is_cancelled().then(|| self.0.since.get_or_init(Instant::now).elapsed())
+    }
+
+    /// Whether somebody asked to stop longer ago than `grace`.
+    pub fn is_over(&self, grace: Duration) -> bool {
+        self.elapsed().is_some_and(|elapsed| elapsed >= grace)
+    }
+
+    /// Waits; a cancel ends the wait with an error of kind `Cancelled`.
+    pub fn pause(&self, duration: Duration) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            self.check()?;
+            match duration.saturating_sub(begun.elapsed()) {
+                Duration::ZERO => return Ok(()),
+                remaining => std::thread::sleep(remaining.min(LOOK)),
+            }
+        }
+    }
+
+    /// The switch itself, for a signal handler.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        self.0.is_cancelled.clone()
+    }
+
+    /// Notes a running command whose process group must not outlive this process.
+    pub fn guard_group(&self, leader: u32) -> ChildGuard {
+        self.guard(Child::Group(leader))
+    }
+
+    /// The same for a single process, which shares the group of this one.
+    pub fn guard_process(&self, process: u32) -> ChildGuard {
+        self.guard(Child::Process(process))
+    }
+
+    fn guard(&self, child: Child) -> ChildGuard {
+        self.children().insert(child);
+        ChildGuard { cancel: self.clone(), child }
+    }
+
+    /// Kills all commands that still run: for a process that ends without waiting for its own threads.
+    pub fn kill_children(&self) {
+        for child in self.children().iter() {
+            // One that has ended meanwhile needs no signal.
+            let _gone = match *child {
+                Child::Group(leader) => pid(leader).map(|pid| kill_process_group(pid, Signal::KILL)),
+                Child::Process(process) => pid(process).map(|pid| kill_process(pid, Signal::KILL)),
+            };
+        }
+    }
+
+    fn children(&self) -> MutexGuard<'_, BTreeSet<Child>> {
+        self.0.children.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn pid(number: u32) -> Option<Pid> {
+    i32::try_from(number).ok().and_then(Pid::from_raw)
+}
+
+/// The error of work that was asked to stop.
+pub fn interrupted(doing: &str, thing: &str) -> Error {
+    Error::new(Kind::Cancelled, doing, thing).because("it was interrupted")
+}
+
+/// A running command that is noted. Drop it before the command is waited for: afterwards its number may be another's.
+#[must_use]
+#[derive(Debug)]
+pub struct ChildGuard {
+    cancel: Cancel,
+    child: Child,
+}
+
+impl Drop for ChildGuard {
+    fn drop(&mut self) {
+        self.cancel.children().remove(&self.child);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+    use std::process::Command;
+
+    #[test]
+    fn a_cancel_ends_a_pause_however_long_it_was_to_be() {
+        let cancel = Cancel::default();
+        cancel.pause(Duration::ZERO).unwrap();
+        assert!(!cancel.is_over(Duration::ZERO));
+        // As a signal handler does it.
+        cancel.flag().store(true, Ordering::SeqCst);
+        assert!(cancel.pause(Duration::from_secs(3600)).unwrap_err().is(Kind::Cancelled));
+        assert!(cancel.is_over(Duration::ZERO) && !cancel.is_over(Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn commands_end_with_a_process_that_does_not_wait_for_them() {
+        let cancel = Cancel::default();
+        let mut ended = Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
+        let mut spared = Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
+        let _guard = cancel.guard_group(ended.id());
+        drop(cancel.guard_process(spared.id()));
+        cancel.kill_children();
+        assert_eq!(ended.wait().unwrap().signal(), Some(9));
+        assert!(spared.try_wait().unwrap().is_none(), "nobody asked for it");
+        spared.kill().unwrap();
+        spared.wait().unwrap();
+    }
+}

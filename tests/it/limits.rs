@@ -1,0 +1,95 @@
+//! What the system allows a process is no reason to die, and none to save less than all: an error, or slower work.
+
+use crate::person::{Person, Said, contents, said};
+use crate::server::{Server, answer};
+use std::process::{Command, Stdio};
+
+/// Runs `silt` under `ulimit` with these words.
+fn limited(person: &Person, limit: &str, words: &[&str]) -> Said {
+    let silt = person.command(words);
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(format!("ulimit {limit} && exec \"$0\" \"$@\"")).arg(silt.get_program()).args(silt.get_args());
+    for (name, value) in silt.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.current_dir(person.home.path()).stdin(Stdio::null());
+    said(shell.output().unwrap())
+}
+
+/// A file that grew beyond `ulimit -f` killed the process by a signal, without a word.
+#[test]
+fn a_file_that_may_not_grow_is_an_error_with_its_name() {
+    let person = Person::new();
+    person.write("source/noise", crate::golden::noise(3_000_000, 7));
+    let silt = limited(&person, "-f 512", &["backup", "source"]);
+    assert_eq!(silt.code, 1, "{}", silt.err);
+    assert!(silt.err.starts_with("silt: cannot write ") && silt.err.contains("File too large"), "{}", silt.err);
+    assert!(person.snapshots(&[]).is_empty());
+    person.silt(&["backup", "source"]).ends_with(0);
+}
+
+/// Where the system gave no more threads, files or memory, a run panicked, or made a snapshot of nearly nothing.
+#[test]
+fn small_limits_end_a_run_with_an_error_or_slow_it_down() {
+    let person = Person::new();
+    person.make_source();
+    person.silt(&["backup", "source"]).ends_with(0);
+    let source = contents(&person.path("source"));
+    let limits = ["-n 32", "-n 64", "-v 80000", "-v 120000", "-v 260000", "-v 600000", "-s 200", "-c 0"];
+    for limit in limits {
+        let saved = limited(&person, limit, &["backup", "--force", "source", "--json"]);
+        assert!(matches!(saved.code, 0 | 1), "{limit}: {} {}", saved.code, saved.err);
+        let target = format!("out{}", limit.replace(' ', ""));
+        let restored = limited(&person, limit, &["restore", "latest:source", "--target", &target]);
+        assert!(matches!(restored.code, 0 | 1), "{limit}: {} {}", restored.code, restored.err);
+        if saved.code == 0 {
+            let path = format!("latest:{}", person.path("source").display());
+            let target = format!("{target}-whole");
+            person.silt(&["restore", &path, "--target", &target]).ends_with(0);
+            assert_eq!(contents(&person.path(&target)), source, "{limit}");
+        }
+    }
+}
+
+/// As [`small_limits_end_a_run_with_an_error_or_slow_it_down`], for threads: no limit of them holds for root.
+#[test]
+fn a_system_without_threads_to_spare_is_an_error() {
+    let person = Person::new();
+    person.make_source();
+    if !rustix::process::geteuid().is_root() || Command::new("setpriv").arg("--version").output().is_err() {
+        println!("SKIPPED: limits of threads: needs root and setpriv");
+        return;
+    }
+    let nobody = 65_534;
+    let silt = person.path("silt");
+    std::fs::copy(env!("CARGO_BIN_EXE_silt"), &silt).unwrap();
+    for entry in walkdir::WalkDir::new(person.home.path()) {
+        std::os::unix::fs::lchown(entry.unwrap().path(), Some(nobody), Some(nobody)).unwrap();
+    }
+    let run = |threads: &str, words: &[&str]| {
+        let template = person.command(words);
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "prlimit"]).arg(threads).arg(&silt);
+        command.args(words).current_dir(person.home.path()).env_clear().stdin(Stdio::null());
+        command.envs(template.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        said(command.output().unwrap())
+    };
+    run("--nproc=1000", &["backup", "source"]).ends_with(0);
+    for count in ["1", "2", "3", "4", "6", "8", "12", "16", "24", "32"] {
+        for words in [&["backup", "-f", "source"][..], &["ls", "-R", "latest"], &["export", "latest", "-o", "x.tar"]] {
+            let ended = run(&format!("--nproc={count}"), words);
+            assert!(matches!(ended.code, 0 | 1), "{count}, {words:?}: {} {}", ended.code, ended.err);
+            assert!(!ended.err.contains("panicked"), "{count}, {words:?}: {}", ended.err);
+        }
+    }
+    // The threads of the network, too.
+    let server = Server::start(|request, connection| answer(connection, request, "503 Service Unavailable", ""));
+    for count in ["3", "4", "5", "6"] {
+        let words = ["snapshots", "--retry-for", "0", "-r", &server.bucket()];
+        let ended = run(&format!("--nproc={count}"), &words);
+        assert!(ended.code == 1 && !ended.err.contains("panicked"), "{count}: {} {}", ended.code, ended.err);
+    }
+}
