@@ -89,6 +89,18 @@ impl Watch {
         (self.listener)(Event::Trouble { path: path.to_vec(), what: what.into() });
     }
 
+    /// The same, but trouble is only worth a notice: for looking at what is not the matter of this run.
+    pub fn aside(&self) -> Watch {
+        let listener = self.listener.clone();
+        let aside = move |event| match event {
+            Event::Trouble { path, what } => {
+                listener(Event::Notice(format!("{}: {what}", String::from_utf8_lossy(&path))));
+            }
+            other => listener(other),
+        };
+        Watch { listener: Arc::new(aside), ..self.clone() }
+    }
+
     /// Trouble that stored data make: what is at this path in a snapshot cannot be read.
     pub fn damage(&self, path: &[u8], what: impl Into<String>) {
         self.progress.damaged.fetch_add(1, Ordering::Relaxed);

@@ -42,6 +42,8 @@ impl Comparison {
         bytes[16..24].copy_from_slice(&stat.modified.seconds.to_le_bytes());
         if !is_directory {
             bytes[24..32].copy_from_slice(&stat.size.to_le_bytes());
+            // A further name changes nothing else but the time that may be ignored.
+            bytes[60..64].copy_from_slice(&stat.links.to_le_bytes());
         }
         if !self.ignore_ctime {
             bytes[32..40].copy_from_slice(&stat.changed.seconds.to_le_bytes());

@@ -31,7 +31,7 @@ impl<'a> Run<'a> {
             return None;
         }
         self.watch.stage("looking at earlier snapshots");
-        let looked = self.repo.snapshots(self.watch).and_then(|snapshots| {
+        let looked = self.repo.snapshots(&self.watch.aside()).and_then(|snapshots| {
             let earlier = snapshots.into_iter().filter(|snapshot| Some(snapshot.id) != own.map(|own| own.id));
             compare(&self.reader, view_before, &self.repo.view(), earlier, self.watch)
         });

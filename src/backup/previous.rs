@@ -170,6 +170,8 @@ fn tell_of_future_name(names: &[String], watch: &Watch) {
 
 /// All of them; who writes tidies on the way.
 fn snapshots(repo: &Repository, options: &BackupOptions, watch: &Watch) -> Result<Vec<Snapshot>> {
+    // That another snapshot is damaged is no trouble of the one that is made.
+    let watch = &watch.aside();
     if options.dry_run { repo.snapshots(watch) } else { repo.snapshots_settled(watch) }
 }
 

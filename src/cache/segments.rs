@@ -7,7 +7,7 @@ use super::manifest::{self, Row, SUFFIX, is_lost};
 use super::segment::Segment;
 use super::segment_merge::merge_into;
 use super::segment_write::{Builder, Place, unforeseen};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::id::{ChunkId, IndexId, PackId};
 use crate::place::{FramePlace, IndexContents, Located, PackSizes};
 use std::borrow::Borrow;
@@ -16,12 +16,16 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Each lookup asks all segments, so there are never more than this.
 const SEGMENTS_MAX: usize = 8;
 /// What is not listed and has not changed for so long was left by a crash.
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a lock of the folder is waited for, and how often it is tried.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// How many ids before its turn what an id's filters hold is read, and then its entries.
 const FILTERS_AHEAD: usize = 16;
@@ -434,11 +438,21 @@ fn open_lock(path: &Path) -> Result<File> {
     opened.map_err(|error| Error::io("open the lock", path.display(), error))
 }
 
-/// Waits for the lock; it ends when the file is closed, also by a crash.
+/// Waits for the lock; it ends when the file is closed, also by a crash. It is held for moments only: a process that holds
+/// it for longer was stopped, and is not waited for.
 fn lock(path: &Path) -> Result<File> {
-    let file = open_lock(path)?;
-    file.lock().map_err(|error| Error::io("lock", path.display(), error))?;
-    Ok(file)
+    let begun = Instant::now();
+    loop {
+        match try_lock(path)? {
+            Some(file) => return Ok(file),
+            None if begun.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PAUSE),
+            None => {
+                return Err(Error::new(Kind::Locked, "lock", path.display())
+                    .because("another process holds it and does not go on")
+                    .hint("look for a stopped silt"));
+            }
+        }
+    }
 }
 
 fn try_lock(path: &Path) -> Result<Option<File>> {

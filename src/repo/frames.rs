@@ -8,6 +8,7 @@ use crate::repo::Repository;
 use crate::repo::ahead::Ahead;
 use crate::repo::format::pack_name;
 use crate::repo::reader::Chunk;
+use bytes::Bytes;
 use crate::seal::{FrameKey, FrameOpener, PACK_HEADER_BYTES, open_pack_key};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -135,7 +136,14 @@ impl Frames {
         let ahead = if at.tree { &far.trees } else { &far.content };
         let view = self.repo.view();
         // An index that cannot tell means only that frames come one by one.
-        let sealed = ahead.frame(at, &|bytes| view.frames_within(id, &bytes).unwrap_or_default())?;
+        let near = |bytes| view.frames_within(id, &bytes).unwrap_or_default();
+        let sealed = match ahead.frame(at, &near) {
+            // What was fetched along with it may lie behind the end of a pack that was cut.
+            Err(error) if error.is(Kind::Corrupt) => {
+                Bytes::from(self.range(&at.pack, u64::from(at.frame_offset), u64::from(at.frame_stored))?)
+            }
+            sealed => sealed?,
+        };
         let key = self.pack_key(&at.pack, || ahead.header(&at.pack))?;
         let raw = self.open(&key, at, &sealed)?;
         if let Some(files) = far.files.as_ref().filter(|_| at.tree) {

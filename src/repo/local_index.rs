@@ -219,6 +219,29 @@ impl LocalIndex {
         Ok(check)
     }
 
+    /// Where else the chunks of a pack rest, in memory: two backups at once each store what both have found new. The index
+    /// objects are read twice, so this is for when the pack is damaged.
+    pub fn beside(&self, pack: &PackId, storage: &dyn Storage, keys: &KeySet) -> Result<View> {
+        let wanted: Vec<IndexId> = self.segments().live().copied().collect();
+        let sizes = HashMap::new();
+        let mut chunks = HashSet::new();
+        let mut fetch = IndexFetch::new(storage, keys, wanted.clone(), &sizes);
+        for contents in fetch.by_ref().flat_map(|index| index.packs).filter(|contents| contents.pack == *pack) {
+            chunks.extend(contents.frames.iter().flat_map(|frame| &frame.chunks).map(|(id, _)| *id));
+        }
+        let mut fetch = IndexFetch::new(storage, keys, wanted, &sizes);
+        let mut segments = Segments::in_memory();
+        let holds_some = |contents: &PackContents| {
+            let mut ids = contents.frames.iter().flat_map(|frame| &frame.chunks);
+            contents.pack != *pack && ids.any(|(id, _)| chunks.contains(id))
+        };
+        segments.add_all(fetch.by_ref().map(|mut index| {
+            index.packs.retain(holds_some);
+            Ok(index)
+        }))?;
+        fetch.failure.map_or_else(|| Ok(segments.view()), Err)
+    }
+
     /// What index objects say of packs that are missing or of another size, in memory: of a pack that was cut, most can still
     /// be read.
     pub fn of_damaged_packs(&self, storage: &dyn Storage, keys: &KeySet) -> Result<View> {

@@ -39,7 +39,7 @@ use crate::cache::View;
 use crate::chunk::Chunker;
 use crate::disk::whole::make_private_dir;
 use crate::error::{Error, Kind, Result};
-use crate::id::{IndexId, RepositoryId};
+use crate::id::{IndexId, PackId, RepositoryId};
 use crate::place::IndexContents;
 use crate::repo::format::{CONFIG_NAME, Config, INDEX_PREFIX, OBJECT_BYTES_MAX, SNAPSHOTS_PREFIX};
 use crate::repo::snapshot::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
@@ -210,6 +210,11 @@ impl Repository {
     pub fn rebuild_index(&self, watch: &Watch) -> Result<IndexCheck> {
         self.0.index.clear()?;
         self.compare_index(watch)
+    }
+
+    /// Where else the chunks of a damaged pack rest.
+    fn index_beside(&self, pack: &PackId) -> Result<View> {
+        self.0.index.beside(pack, self.storage(), self.keys())
     }
 
     /// Where chunks rest in packs that are missing or cut.

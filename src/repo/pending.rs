@@ -204,7 +204,10 @@ impl Token {
                 storage.remove(&self.name())
             }
         };
-        Ok(published.err())
+        match published {
+            Err(error) if error.is(Kind::Conflict) => Err(error),
+            published => Ok(published.err()),
+        }
     }
 
     /// The token may stand under the name of a beat whose answer was lost.
@@ -244,10 +247,23 @@ fn publish_body(storage: &dyn Storage, pending: &str, snapshot: &str, body: Vec<
 fn publish_draft(storage: &dyn Storage, committed: &str, draft: &str, snapshot: &str) -> Result<()> {
     match storage.rename(draft, snapshot) {
         Ok(()) => {}
-        Err(error) if matches!(error.kind(), Kind::AlreadyExists | Kind::NotFound) => {}
+        // Somebody did it for us, if it is there.
+        Err(error) if matches!(error.kind(), Kind::AlreadyExists | Kind::NotFound) => {
+            storage.stat(snapshot).map_err(|missing| match missing.kind() {
+                Kind::NotFound => undone(snapshot),
+                _ => missing,
+            })?;
+        }
         Err(error) => return Err(error),
     }
     storage.remove(committed)
+}
+
+/// The commit step was done, and then somebody took it back with the rest of the repository.
+fn undone(snapshot: &str) -> Error {
+    Error::new(Kind::Conflict, "commit", snapshot)
+        .because("the repository was replaced by an older copy at the same moment")
+        .hint("run the backup again")
 }
 
 /// Whether a move that failed with this error may be due to an earlier one.

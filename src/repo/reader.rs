@@ -3,16 +3,19 @@
 use crate::cache::View;
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, PackId};
 use crate::place::Located;
 use crate::repo::Repository;
 use crate::repo::frames::Frames;
 use crate::repo::list::{LIST_DEPTH_MAX, decode_list};
 use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::watch::Watch;
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+/// Damaged packs for which other copies of their chunks are looked up: each costs reading all index objects.
+const PACKS_BESIDE_MAX: usize = 16;
 const LOST_HINT: &str =
     "the repository is damaged: run `silt backup` again, which stores again what the sources still have";
 
@@ -59,6 +62,8 @@ struct Inner {
     has_compared: Mutex<bool>,
     /// Where chunks rest in packs that are damaged, once that was asked for.
     damaged: OnceLock<View>,
+    /// By packs that could not be read: where else their chunks rest.
+    beside: Mutex<HashMap<PackId, View>>,
 }
 
 impl Reader {
@@ -66,7 +71,8 @@ impl Reader {
         Reader(Arc::new(Inner {
             repo: repo.clone(),
             frames: Frames::new(repo),
-            has_compared: Mutex::new(false),
+            has_compared: Mutex::default(),
+            beside: Mutex::default(),
             damaged: OnceLock::new(),
         }))
     }
@@ -114,18 +120,40 @@ impl Reader {
     fn read(&self, id: &ChunkId) -> Result<Chunk> {
         let at = self.locate(id)?;
         match self.0.frames.read(id, &at) {
-            Err(error) if error.is(Kind::NotFound) || error.is(Kind::Corrupt) => {
-                self.compare_once()?;
-                let again = self.locate(id)?;
-                // Damage is damage also where the storage calls it absence.
-                let lost = |error: Error| Error::corrupt("read the chunk", id, error).hint(LOST_HINT);
-                match again == at {
-                    true => Err(lost(error)),
-                    false => self.0.frames.read(id, &again).map_err(lost),
-                }
-            }
+            Err(error) if error.is(Kind::NotFound) || error.is(Kind::Corrupt) => self.read_elsewhere(id, &at, error),
             other => other,
         }
+    }
+
+    /// A chunk that cannot be read where the index has it may rest in another pack as well.
+    fn read_elsewhere(&self, id: &ChunkId, at: &Located, error: Error) -> Result<Chunk> {
+        self.compare_once()?;
+        // Damage is damage also where the storage calls it absence.
+        let lost = |error: Error| Error::corrupt("read the chunk", id, error).hint(LOST_HINT);
+        let again = self.locate(id)?;
+        if again != *at
+            && let Ok(chunk) = self.0.frames.read(id, &again)
+        {
+            return Ok(chunk);
+        }
+        match self.beside(&again.pack)?.locate(id)? {
+            Some(other) => self.0.frames.read(id, &other).map_err(lost),
+            None => Err(lost(error)),
+        }
+    }
+
+    /// Where else the chunks of a damaged pack rest; nowhere, as far as this tells, where many packs are damaged.
+    fn beside(&self, pack: &PackId) -> Result<View> {
+        let mut known = self.0.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(view) = known.get(pack) {
+            return Ok(view.clone());
+        }
+        if known.len() >= PACKS_BESIDE_MAX {
+            return Ok(View::default());
+        }
+        let view = self.0.repo.index_beside(pack)?;
+        known.insert(*pack, view.clone());
+        Ok(view)
     }
 
     pub fn content(&self, id: &ChunkId) -> Result<Chunk> {

@@ -388,8 +388,8 @@ mod tests {
         let error = read_error(b"s", source.read(&mut [0; 8]).unwrap_err());
         helper.join().unwrap();
         assert!(error.is(Kind::Cancelled), "{error}");
-        assert!(begun.elapsed() < Duration::from_secs(10));
-        let gone = Instant::now() + Duration::from_secs(5);
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        let gone = Instant::now() + Duration::from_secs(60);
         while rustix::process::test_kill_process_group(group).is_ok() {
             assert!(Instant::now() < gone, "the group lives on");
             std::thread::sleep(Duration::from_millis(10));

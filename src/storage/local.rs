@@ -352,7 +352,7 @@ impl Storage for Local {
             return Err(too_large());
         }
         let mut bytes = Vec::with_capacity(meta.len() as usize);
-        file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(read)?;
+        file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(read)?;
         match bytes.len() as u64 > bytes_max {
             true => Err(too_large()),
             false => Ok((bytes, version_of(&meta))),
