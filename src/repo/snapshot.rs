@@ -198,7 +198,7 @@ fn tree_path(source: &SnapshotSource) -> Option<&[u8]> {
 impl AllSources {
     /// None for so few that a snapshot names each.
     pub fn of(sources: &[SnapshotSource]) -> Option<AllSources> {
-        let bytes: usize = sources.iter().map(|source| encoded_length(source)).sum();
+        let bytes: usize = sources.iter().map(encoded_length).sum();
         if bytes <= SOURCES_BYTES_MAX {
             return None;
         }

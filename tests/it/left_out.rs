@@ -87,7 +87,7 @@ fn a_directory_with_an_unreadable_file_is_marked_until_it_can_be_read() {
     let person = Person::new();
     person.make_source();
     let locked = person.path("source/below/large");
-    fs::set_permissions(&locked, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
     fs::set_permissions(person.home.path(), fs::Permissions::from_mode(0o777)).unwrap();
     if fs::read(&locked).is_ok() {
         return unreadable_as_another_user(&person);
@@ -162,22 +162,21 @@ fn a_tree_deeper_than_any_stack_is_a_warning_in_every_verb() {
     deepen(&person.path("source"), 20_000);
     let cut = |text: &str| text.chars().take(300).collect::<String>();
     // Fewer descriptors than levels.
-    for limit in ["64"] {
-        let mut command = std::process::Command::new("sh");
-        let inner = person.command(&["backup", "source", "--json"]);
-        command.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\"")).arg(inner.get_program());
-        command.args(inner.get_args()).current_dir(person.home.path());
-        inner.get_envs().for_each(|(name, value)| {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        });
-        let done = crate::person::said(command.output().unwrap());
-        assert_eq!(done.code, 3, "{limit}: {}", cut(&done.err));
-        let summary = done.last_event();
-        assert_eq!((&summary["totals"]["files"], &summary["troubles_count"]), (&1.into(), &1.into()), "{limit}");
-    }
+    let limit = "64";
+    let mut command = std::process::Command::new("sh");
+    let inner = person.command(&["backup", "source", "--json"]);
+    command.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\"")).arg(inner.get_program());
+    command.args(inner.get_args()).current_dir(person.home.path());
+    inner.get_envs().for_each(|(name, value)| {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    });
+    let done = crate::person::said(command.output().unwrap());
+    assert_eq!(done.code, 3, "{limit}: {}", cut(&done.err));
+    let summary = done.last_event();
+    assert_eq!((&summary["totals"]["files"], &summary["troubles_count"]), (&1.into(), &1.into()), "{limit}");
     let out = person.path("out.tar");
     let source = person.path("source").to_str().unwrap().to_owned();
     let named = format!("latest:{source}");
@@ -187,7 +186,7 @@ fn a_tree_deeper_than_any_stack_is_a_warning_in_every_verb() {
         &["stats"],
         &["export", "latest", "-o", out.to_str().unwrap()],
         &["diff", "latest", &source],
-        &["diff", "latest", "latest~1"],
+        &["diff", "latest", "latest"],
         &["snapshots"],
         &["restore", &named, "--target", "out"],
     ] {
