@@ -8,8 +8,8 @@ use crate::repo::Repository;
 use crate::repo::ahead::Ahead;
 use crate::repo::format::pack_name;
 use crate::repo::reader::Chunk;
-use bytes::Bytes;
 use crate::seal::{FrameKey, FrameOpener, PACK_HEADER_BYTES, open_pack_key};
+use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
