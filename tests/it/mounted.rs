@@ -5,6 +5,7 @@ use crate::golden::noise;
 use crate::person::{Contents, Person, contents};
 use crate::skip::skipped;
 use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -99,6 +100,7 @@ fn a_full_disk_fails_clearly_harms_nothing_and_room_made_is_enough() {
     let person = Person::new();
     let Some(disk) = Mounted::at(&person.path("disk"), 48 << 20) else { return };
     person.write("password", "one\n");
+    std::fs::set_permissions(person.path("password"), std::fs::Permissions::from_mode(0o600)).unwrap();
     let with = ["--repo", "disk/repository", "--password-file", "password"];
     let silt = |words: &[&str]| person.silt(&[words, &with[..]].concat());
     silt(&["init"]).ends_with(0);

@@ -70,6 +70,7 @@ fn repositories_caches_and_sockets_are_kept() {
     // The repository that is restored from was deleted when it was in the target.
     let person = Person::new();
     person.write("source/f", "f");
+    person.write("source/whole/f", "f");
     let (repository, cache) = (person.path("source/backups"), person.path("source/cache"));
     let environment = [
         ("SILT_REPOSITORY", repository.to_str().expect("text")),
@@ -85,7 +86,8 @@ fn repositories_caches_and_sockets_are_kept() {
     person.silt_with(&other, &["init"]).ends_with(0);
     person.write("source/tagged/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n# of silt\n");
     person.write("source/tagged/x", "x");
-    person.write("source/later/x", "x");
+    // Rules left something out of the source itself; in this directory nothing.
+    person.write("source/whole/later/x", "x");
     fs::create_dir(person.path("source/run")).expect("made");
     let _socket = UnixListener::bind(person.path("source/run/socket")).expect("bound");
     let target = person.path("source").display().to_string();
@@ -96,7 +98,7 @@ fn repositories_caches_and_sockets_are_kept() {
     silt(&["snapshots"]).ends_with(0);
     person.silt_with(&other, &["snapshots"]).ends_with(0);
     assert!(person.path("source/tagged/x").exists() && person.path("source/run/socket").exists());
-    assert!(!person.path("source/later").exists());
+    assert!(!person.path("source/whole/later").exists());
     // Nor is an older state of the repository written over the one in use.
     silt(&["backup", "source"]).ends_with(0);
     silt(&["restore", &named, "--target", &target, "--overwrite", "always"]).ends_with(3);
