@@ -165,6 +165,9 @@ impl Run<'_> {
         if !stat.is(EntryKind::Symlink) {
             return Ok(Found::Refused("something else than a directory is there, above a source, and was kept"));
         }
+        if self.scope.sources_cut {
+            return Ok(Found::Refused("a link is there that may lie in a source: it was not followed"));
+        }
         let trusted = stat.uid == 0 || stat.uid == rustix::process::geteuid().as_raw();
         if !trusted {
             return Ok(Found::Refused("a link of another user is there, above a source: it was not followed"));

@@ -18,6 +18,8 @@ const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 pub(super) struct Scope {
     /// Clean absolute paths of trees.
     sources: HashSet<Vec<u8>>,
+    /// The snapshot has more sources than it names: what is not inside one of these may still be inside another.
+    pub sources_cut: bool,
     /// The root of the file system is a source.
     everything: bool,
     /// Paths that the backup could not save as they were.
@@ -47,6 +49,7 @@ impl Scope {
         let identity = |stat: Stat| (stat.device, stat.inode);
         Scope {
             everything: sources.contains(&b""[..]),
+            sources_cut: snapshot.all_sources.is_some(),
             sources,
             troubled: snapshot.troubles.iter().map(|trouble| clean(&trouble.path.0)).collect(),
             troubles_cut: snapshot.troubles_count > snapshot.troubles.len() as u64,
