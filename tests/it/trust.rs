@@ -1,7 +1,9 @@
 //! A backup that ends well names only content that the repository holds, whatever happened before or beside it to the
 //! repository, the cache and the local state; and the next backup heals what was lost.
 
-use crate::fixture::{self, NEITHER, RENAMES, SWAPS, backup, memory, open, options, plant, restored_differences};
+use crate::fixture::{
+    self, Hooked, NEITHER, RENAMES, SWAPS, backup, memory, open, options, plant, restored_differences,
+};
 use siltstone::backup::BackupReport;
 use siltstone::error::{Error, Kind, Result};
 use siltstone::id::WriterId;
@@ -527,51 +529,6 @@ fn an_expired_single_writer_neither_beats_nor_commits() {
     assert_eq!(storage.list("snapshots/").expect("listed"), []);
 }
 
-/// An index object that the first listing shows is gone when it is fetched.
-struct Vanishing {
-    inner: Memory,
-    gone: String,
-}
-
-impl Storage for Vanishing {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn abilities(&self) -> Abilities {
-        self.inner.abilities()
-    }
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
-        self.inner.put(name, body)
-    }
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
-        self.inner.put_new(name, body)
-    }
-    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
-        self.inner.swap(name, expected, body)
-    }
-    fn rename(&self, from: &str, to: &str) -> Result<()> {
-        self.inner.rename(from, to)
-    }
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
-        if name == self.gone {
-            self.inner.remove(name)?;
-        }
-        self.inner.get(name, bytes_max)
-    }
-    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
-        self.inner.get_range(name, offset, length)
-    }
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
-        self.inner.list(prefix)
-    }
-    fn remove(&self, name: &str) -> Result<()> {
-        self.inner.remove(name)
-    }
-    fn stat(&self, name: &str) -> Result<Stat> {
-        self.inner.stat(name)
-    }
-}
-
 #[test]
 fn an_index_object_that_vanishes_behind_its_listing_is_listed_again() {
     let world = World::new();
@@ -580,8 +537,14 @@ fn an_index_object_that_vanishes_behind_its_listing_is_listed_again() {
     world.write("one/new", 7);
     world.backup(&storage, "one");
     let gone = storage.list("index/").expect("listed").remove(0).name;
-    let vanishing = Arc::new(Vanishing { inner: storage.clone(), gone });
-    let repo = open(vanishing, &world.cache("two")).expect("it opens all the same");
+    let inner = storage.clone();
+    let vanishes = move |verb: &str, name: &str| {
+        if verb == "get" && name == gone {
+            inner.remove(name).expect("removed");
+        }
+    };
+    let vanishing = Hooked { inner: storage.clone(), before: vanishes };
+    let repo = open(Arc::new(vanishing), &world.cache("two")).expect("it opens all the same");
     repo.backup(options(&world.source()), &Watch::silent()).expect("it succeeds");
     world.assert_newest_comes_back(&storage);
 }
