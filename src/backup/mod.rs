@@ -227,7 +227,7 @@ impl Repository {
                 check.packs_missing.len()
             ));
         }
-        if self.index_losses() > 0 {
+        if self.index_losses() > 0 && check.packs_missing.is_empty() {
             watch.notice(
                 "the repository has lost index objects that this host knew: what they named is stored again where the \
                  sources still have it",

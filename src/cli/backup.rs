@@ -258,7 +258,10 @@ fn summary(report: &BackupReport, args: &BackupArgs) -> String {
 const HEALED_NAMED_MAX: usize = 10;
 
 fn healed(healing: &Healing) -> String {
-    let mut text = format!("  Healed   {} lost chunks are stored again\n", format_count(healing.chunks));
+    let mut text = match healing.chunks {
+        0 => "  Healed   nothing: what earlier snapshots lack is not in the sources\n".to_owned(),
+        chunks => format!("  Healed   {} lost chunks are stored again\n", format_count(chunks)),
+    };
     let mut list = |what: &str, snapshots: &[Snapshot]| {
         let named: Vec<String> = snapshots.iter().rev().take(HEALED_NAMED_MAX).map(|one| one.id.short()).collect();
         let more = match snapshots.len().saturating_sub(named.len()) {

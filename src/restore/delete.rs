@@ -9,6 +9,7 @@ use crate::restore::folder::{Folder, Here, Mounted};
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Mode, Run, locked};
 use crate::restore::scope::looks_like_ours;
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -31,6 +32,10 @@ impl Doomed {
     }
 }
 
+/// Paths that a plan would delete, until it is sure that it does.
+#[derive(Default)]
+struct Noted(RefCell<Vec<Vec<u8>>>);
+
 /// A directory on the way down, with what is still to be done in it.
 struct Level {
     name: Vec<u8>,
@@ -51,7 +56,8 @@ impl Run<'_> {
             && !folder.incomplete.load(Ordering::Relaxed)
             && !self.scope.troubles_cut
             && !self.scope.is_troubled(&folder.path);
-        self.options.delete && folder.inside && saved_whole && here.facts.mounted == here.facts.deletes_on
+        let is_ours = here.facts.is_ours;
+        self.options.delete && folder.inside && saved_whole && !is_ours && here.facts.mounted == here.facts.deletes_on
     }
 
     /// Deletes what is in a directory and not in the snapshot.
@@ -64,12 +70,16 @@ impl Run<'_> {
                     continue;
                 }
                 let path = child_path(&folder.path, &name);
+                let noted = Noted::default();
                 let deleted = match is_directory {
-                    Some(true) => self.delete_tree(target.directory(), &name, path, here.facts.deletes_on).map(drop),
+                    Some(true) => {
+                        self.delete_tree(target.directory(), &name, path, here.facts.deletes_on, &noted).map(drop)
+                    }
                     _ => self.in_folder(folder, target, |target| {
-                        self.delete_leaf(target.directory(), &name, &path, is_directory).map(drop)
+                        self.delete_leaf(target.directory(), &name, &path, is_directory, &noted).map(drop)
                     }),
                 };
+                self.doom(noted);
                 deleted.unwrap_or_else(|error| self.not_deleted(&folder.path, &name, error));
             }
             Ok(())
@@ -79,19 +89,24 @@ impl Run<'_> {
         }
     }
 
-    /// Deletes what is in a directory, but not itself; whether nothing is left in it.
+    /// Deletes what is in a directory, but not itself; whether nothing is left in it. Where a part of it stays, a plan
+    /// deletes nothing of it, and so neither does the restore.
     pub fn delete_content(&self, here: &Here, target: &Target, name: &[u8], path: &[u8]) -> Result<bool> {
         let directory = target.directory().open_child(name)?;
         if !self.may_enter(path, &directory, here.facts.deletes_on)? {
             return Ok(false);
         }
         let mut all = true;
+        let noted = Noted::default();
         for (below, is_directory) in list(&directory)? {
             let below_path = child_path(path, &below);
             all &= match is_directory {
-                Some(true) => self.delete_tree(&directory, &below, below_path, here.facts.deletes_on)?,
-                _ => self.delete_leaf(&directory, &below, &below_path, is_directory)?,
+                Some(true) => self.delete_tree(&directory, &below, below_path, here.facts.deletes_on, &noted)?,
+                _ => self.delete_leaf(&directory, &below, &below_path, is_directory, &noted)?,
             };
+        }
+        if all {
+            self.doom(noted);
         }
         Ok(all)
     }
@@ -115,7 +130,14 @@ impl Run<'_> {
     }
 
     /// Deletes a name that is no directory, as far as its listing says; whether it is gone.
-    fn delete_leaf(&self, directory: &Directory, name: &[u8], path: &[u8], is_directory: Option<bool>) -> Result<bool> {
+    fn delete_leaf(
+        &self,
+        directory: &Directory,
+        name: &[u8],
+        path: &[u8],
+        is_directory: Option<bool>,
+        noted: &Noted,
+    ) -> Result<bool> {
         if is_directory.is_none() {
             let stat = match directory.stat(name) {
                 Err(error) if error.is(Kind::NotFound) => return Ok(true),
@@ -129,30 +151,48 @@ impl Run<'_> {
         if self.is_protected(path, false) || !self.options.includes_with_parents(path, false) {
             return Ok(false);
         }
-        self.delete_name(path, || remove::remove_name(directory, name))
+        self.delete_name(path, noted, || remove::remove_name(directory, name))
     }
 
     /// In a plan notes a path; else removes it, if the plan noted it. Whether it is gone.
-    fn delete_name(&self, path: &[u8], remove: impl FnOnce() -> Result<()>) -> Result<bool> {
+    fn delete_name(&self, path: &[u8], noted: &Noted, remove: impl FnOnce() -> Result<()>) -> Result<bool> {
         match &self.mode {
-            Mode::Plan(planning) => locked(&planning.doomed).insert(path),
+            Mode::Plan(_) => noted.0.borrow_mut().push(path.to_vec()),
             Mode::Deed { doomed } if !doomed.contains(path) => return Ok(false),
-            Mode::Deed { .. } => remove()?,
+            Mode::Deed { .. } => {
+                remove()?;
+                self.fate(Fate::Deleted, || path.to_vec());
+            }
         }
-        self.fate(Fate::Deleted, || path.to_vec());
         Ok(true)
+    }
+
+    /// For a plan: these paths will be deleted.
+    fn doom(&self, noted: Noted) {
+        let Mode::Plan(planning) = &self.mode else { return };
+        for path in noted.0.into_inner() {
+            locked(&planning.doomed).insert(&path);
+            self.fate(Fate::Deleted, || path);
+        }
     }
 
     /// Deletes a directory with what is in it, as far as nothing protects it; whether it is gone. Only one directory is
     /// open at a time, so depth costs memory and no descriptors; going up goes through `..` and is checked against the
     /// directory that we came from, so that somebody who moves directories meanwhile leads us nowhere.
-    fn delete_tree(&self, top: &Directory, name: &[u8], mut path: Vec<u8>, deletes_on: Mounted) -> Result<bool> {
+    fn delete_tree(
+        &self,
+        top: &Directory,
+        name: &[u8],
+        mut path: Vec<u8>,
+        deletes_on: Mounted,
+        noted: &Noted,
+    ) -> Result<bool> {
         let (mut here, mut levels) = (top.open_child(c".")?, Vec::new());
         let mut next = Some(name.to_vec());
         loop {
             if let Some(name) = next.take() {
                 self.check()?;
-                if let Some((below, level)) = self.go_down(&here, name, &path, deletes_on)? {
+                if let Some((below, level)) = self.go_down(&here, name, &path, deletes_on, noted)? {
                     here = below;
                     levels.push(level);
                 } else {
@@ -178,7 +218,7 @@ impl Run<'_> {
             }
             let gone = !done.stays
                 && self.options.includes_with_parents(&path, true)
-                && self.delete_name(&path, || remove::remove_directory(&here, &done.name))?;
+                && self.delete_name(&path, noted, || remove::remove_directory(&here, &done.name))?;
             match levels.last_mut() {
                 None => return Ok(gone),
                 Some(above) => above.stays |= !gone,
@@ -193,6 +233,7 @@ impl Run<'_> {
         name: Vec<u8>,
         path: &[u8],
         deletes_on: Mounted,
+        noted: &Noted,
     ) -> Result<Option<(Directory, Level)>> {
         let identity = |stat: Stat| (stat.device, stat.inode);
         let above = identity(fstat(here)?);
@@ -212,7 +253,7 @@ impl Run<'_> {
                 continue;
             }
             let child = child_path(path, &name);
-            let gone = self.delete_leaf(&below, &name, &child, is_directory).unwrap_or_else(|error| {
+            let gone = self.delete_leaf(&below, &name, &child, is_directory, noted).unwrap_or_else(|error| {
                 self.not_deleted(path, &name, error);
                 false
             });

@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::restore::Overwrite;
 use crate::restore::folder::{Facts, Folder, Here, State};
 use crate::restore::run::{Fate, Run, add, locked};
-use crate::restore::scope::is_repository_in_use;
+use crate::restore::scope::{is_repository_in_use, looks_like_ours};
 use std::sync::Arc;
 
 /// A name in the target that something else than a directory has, or nothing.
@@ -127,6 +127,7 @@ impl Run<'_> {
             current,
             apply: true,
             mounted: above.facts.mounted,
+            is_ours: above.facts.is_ours,
             deletes_on: above.facts.deletes_on,
             ..Facts::default()
         };
@@ -231,6 +232,7 @@ impl Run<'_> {
             mounted,
             // A source that is mounted where it was saved is one file system with itself.
             deletes_on: if begins && in_place { mounted } else { above.facts.deletes_on },
+            is_ours: above.facts.is_ours || (self.options.delete && looks_like_ours(target.directory())),
             ..Facts::default()
         };
         Ok(Some(Here { target: Some(Arc::new(target)), facts }))

@@ -30,6 +30,8 @@ pub(super) struct Facts {
     /// It takes the place of something else.
     pub replaces: bool,
     pub mounted: Mounted,
+    /// It is a repository or a cache of silt, or is inside one: nothing is deleted in it.
+    pub is_ours: bool,
     /// Nothing is deleted but on this file system.
     pub deletes_on: Mounted,
     /// Device and inode, known once it was closed.

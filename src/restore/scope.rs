@@ -104,7 +104,7 @@ pub(super) fn looks_like_ours(directory: &Directory) -> bool {
 
 /// Whether this directory is the repository that is being restored from.
 pub(super) fn is_repository_in_use(repo: &Repository, directory: &Directory) -> bool {
-    !repo.is_far()
+    repo.storage().local_path().is_some()
         && Config::peek(&beginning(directory, CONFIG_NAME, CONFIG_HEAD_BYTES))
             .is_ok_and(|id| id == repo.config().repository)
 }

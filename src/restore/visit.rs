@@ -1,7 +1,7 @@
 //! Visit directories: spread over the writers by work stealing, a page at a time; what is damaged costs itself only.
 
 use crate::disk::create::is_unfinished;
-use crate::disk::stat::stat_path;
+use crate::disk::stat::{fstat, stat_path};
 use crate::disk::{Directory, ListBuffer, Names, Target};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
@@ -11,7 +11,7 @@ use crate::restore::folder::{Facts, Folder, Here};
 use crate::restore::links::Linkable;
 use crate::restore::plan::{DEPTH_MAX, child_path};
 use crate::restore::run::{Run, add, get, locked};
-use crate::restore::scope::is_repository_in_use;
+use crate::restore::scope::{is_repository_in_use, looks_like_ours};
 use rayon::Scope as Tasks;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -73,13 +73,7 @@ impl<'a> Run<'a> {
             Ok(directory) => {
                 let (target, stat) = Target::with_stat(directory)?;
                 let mounted = (stat.device, stat.mount);
-                if self.scope.is_own_cache(&stat) || is_repository_in_use(self.repo, target.directory()) {
-                    return Err(Error::invalid(
-                        "restore into",
-                        self.options.target.display(),
-                        "the repository or the cache in use is there",
-                    ));
-                }
+                let is_ours = self.check_above(target.directory())?;
                 let origin = if base.is_empty() { b"/" } else { base };
                 let in_place =
                     stat_path(origin, true).is_ok_and(|at| (at.device, at.inode) == (stat.device, stat.inode));
@@ -94,6 +88,7 @@ impl<'a> Run<'a> {
                     apply: entry.as_ref().is_some_and(|entry| self.applies(&stat, entry, changes)),
                     mounted,
                     deletes_on: mounted,
+                    is_ours,
                     ..Facts::default()
                 };
                 if self.is_deed() && facts.taken {
@@ -101,11 +96,51 @@ impl<'a> Run<'a> {
                 }
                 (Some(target), facts)
             }
-            Err(error) if error.is(Kind::NotFound) && self.is_deed() => self.make_target(entry.as_ref())?,
-            Err(error) if error.is(Kind::NotFound) => (None, Facts { marked: true, ..Facts::default() }),
+            Err(error) if error.is(Kind::NotFound) => {
+                self.check_future_target()?;
+                match self.is_deed() {
+                    true => self.make_target(entry.as_ref())?,
+                    false => (None, Facts { marked: true, ..Facts::default() }),
+                }
+            }
             Err(error) => return Err(error),
         };
         top(Here { target: target.map(Arc::new), facts })
+    }
+
+    /// Refuses a target that is in the repository or the cache in use. Whether it is in another one, where nothing is
+    /// deleted.
+    fn check_above(&self, target: &Directory) -> Result<bool> {
+        let mut is_ours = false;
+        let mut here = target.open_child(c".")?;
+        for _ in 0..DEPTH_MAX {
+            let stat = fstat(&here)?;
+            if self.scope.is_cache_in_use(&stat) || is_repository_in_use(self.repo, &here) {
+                let target = self.options.target.display();
+                return Err(Error::invalid("restore into", target, "it is in the repository or the cache in use")
+                    .hint("name a folder outside of it with --target"));
+            }
+            is_ours |= looks_like_ours(&here);
+            // What is above cannot be looked at without the right to: then it is no folder of ours either.
+            let Ok(above) = here.open_child(c"..") else { break };
+            let above_stat = fstat(&above)?;
+            if (above_stat.device, above_stat.inode) == (stat.device, stat.inode) {
+                break;
+            }
+            here = above;
+        }
+        Ok(is_ours)
+    }
+
+    /// The same for a target that is still to be made: what counts is the folder that it will be made in.
+    fn check_future_target(&self) -> Result<()> {
+        for above in self.options.target.ancestors().skip(1) {
+            let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+            if let Ok(directory) = Directory::open_path(above.as_os_str().as_bytes()) {
+                return self.check_above(&directory).map(drop);
+            }
+        }
+        Ok(())
     }
 
     fn make_target(&self, entry: Option<&Entry>) -> Result<(Option<Target>, Facts)> {
@@ -148,7 +183,8 @@ impl<'a> Run<'a> {
 
     /// Whether there is a directory to fill, now or once something below it is restored.
     fn visits(&self, folder: &Arc<Folder>, contents: Contents) -> bool {
-        if contents.is_partial {
+        // Above a source only the way to it was saved, which is nothing to tell.
+        if contents.is_partial && folder.inside {
             add(&self.counts.partial_directories, 1);
         }
         if folder.depth > DEPTH_MAX {
