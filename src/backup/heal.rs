@@ -2,14 +2,16 @@
 
 use crate::backup::Run;
 use crate::cache::View;
+use crate::disk::whole::{read_bounded, write_whole};
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, PackId};
 use crate::repo::tree::{Page, decode_page};
-use crate::repo::{Reader, Snapshot};
+use crate::repo::{IndexCheck, Reader, Repository, Snapshot};
 use crate::seal::Power;
 use crate::watch::Watch;
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 
 /// What a backup healed in a repository that had lost something.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +27,12 @@ pub struct Healing {
 impl<'a> Run<'a> {
     /// Looks at all earlier snapshots, if there is a sign that something was lost. That it cannot be told is worth a
     /// notice, and no more: the backup is done.
-    pub(super) fn look_at_healing(&self, view_before: &View, own: Option<&Snapshot>) -> Option<Healing> {
+    pub(super) fn look_at_healing(
+        &self,
+        view_before: &View,
+        check: &IndexCheck,
+        own: Option<&Snapshot>,
+    ) -> Option<Healing> {
         if self.repo.keys().power() == Power::Put {
             self.watch.notice("which snapshots are whole again shows only to a key that can read them");
             return None;
@@ -38,8 +45,37 @@ impl<'a> Run<'a> {
         let healing = looked.map_err(|error| {
             self.watch.notice(format!("which earlier snapshots are whole again could not be found out: {error}"));
         });
+        if healing.as_ref().is_ok_and(|healing| healing.still_damaged.is_empty()) {
+            note_dealt_with(self.repo, check);
+        }
         healing.ok().filter(|healing| healing.chunks > 0 || !healing.still_damaged.is_empty())
     }
+}
+
+/// Names the packs that are missing, so that what was said and done about them once is not said and done again.
+fn mark_of(check: &IndexCheck) -> String {
+    let mut packs: Vec<&PackId> = check.packs_missing.iter().collect();
+    packs.sort();
+    let mut hasher = blake3::Hasher::new();
+    for pack in packs {
+        hasher.update(pack.as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+fn mark_path(repo: &Repository) -> Option<PathBuf> {
+    Some(repo.cache()?.join("healed"))
+}
+
+/// Whether no snapshot lacks anything for the packs that are missing, as an earlier run of this host found.
+pub(super) fn is_dealt_with(repo: &Repository, check: &IndexCheck) -> bool {
+    let known = mark_path(repo).and_then(|path| read_bounded(&path, 100).ok());
+    check.indexes_damaged == 0 && known.is_some_and(|known| known == mark_of(check).as_bytes())
+}
+
+fn note_dealt_with(repo: &Repository, check: &IndexCheck) {
+    // Without it the next run looks again.
+    let _best_effort = mark_path(repo).map(|path| write_whole(&path, mark_of(check).as_bytes()));
 }
 
 fn compare(

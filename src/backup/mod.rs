@@ -33,7 +33,9 @@ use crate::error::{Error, Kind, Result};
 use crate::id::IndexId;
 use crate::id::SnapshotId;
 use crate::repo::snapshot::TROUBLES_MAX;
-use crate::repo::{PathText, Repository, Snapshot, SnapshotSource, Stamp, Totals, Trouble, Writer, WriterOptions};
+use crate::repo::{
+    IndexCheck, PathText, Repository, Snapshot, SnapshotSource, Stamp, Totals, Trouble, Writer, WriterOptions,
+};
 use crate::seal::{Compression, random};
 use crate::source::rules::Rules;
 use crate::source::stream::Stream;
@@ -220,7 +222,7 @@ impl Repository {
             Some(writer) => writer.check().clone(),
             None => self.compare_index(watch)?,
         };
-        if !check.packs_missing.is_empty() {
+        if !check.packs_missing.is_empty() && !heal::is_dealt_with(self, &check) {
             watch.notice(format!(
                 "{} packs that the index names are missing or cut short: what they held is stored again where the sources \
                  still have it",
@@ -517,7 +519,7 @@ impl<'a> Run<'a> {
         if self.options.skip_if_unchanged && self.unchanged.load(std::sync::atomic::Ordering::Relaxed) {
             let view_before = self.damaged_before(&writer);
             writer.abandon(|own| self.write_state(noted, own))?;
-            report.healing = view_before.and_then(|before| self.look_at_healing(&before, None));
+            report.healing = view_before.and_then(|(before, check)| self.look_at_healing(&before, &check, None));
             return Ok(report);
         }
         self.watch.stage("committing");
@@ -565,17 +567,19 @@ impl<'a> Run<'a> {
         if let Some(Err(error)) = self.state.as_ref().map(|state| state.set_committed(size, in_place)) {
             self.watch.notice(format!("{error}; the next backup will read more than it has to"));
         }
-        report.healing = view_before.and_then(|before| self.look_at_healing(&before, Some(&snapshot)));
+        report.healing = view_before.and_then(|(before, check)| self.look_at_healing(&before, &check, Some(&snapshot)));
         report.snapshot = Some(snapshot);
         report.duration = begun.elapsed();
         Ok(report)
     }
 
-    /// What was stored at the start, if the repository had lost something by then and this run may have healed it.
-    fn damaged_before(&self, writer: &Writer) -> Option<crate::cache::View> {
+    /// What was stored at the start and what was missing, if the repository had lost something by then and this run may
+    /// have healed it.
+    fn damaged_before(&self, writer: &Writer) -> Option<(crate::cache::View, IndexCheck)> {
         let has_stored = writer.chunks_new.load(std::sync::atomic::Ordering::Relaxed) > 0;
         let has_met_damage = self.has_met_damage.load(std::sync::atomic::Ordering::Relaxed);
-        (has_met_damage || (has_stored && writer.has_met_damage())).then(|| writer.view_before().clone())
+        let is_open = writer.has_met_damage() && !heal::is_dealt_with(self.repo, writer.check());
+        (has_met_damage || (has_stored && is_open)).then(|| (writer.view_before().clone(), writer.check().clone()))
     }
 
     fn sources(&self) -> Vec<SnapshotSource> {

@@ -153,6 +153,12 @@ impl Segments {
         &self.covered
     }
 
+    /// The same with their sizes in bytes.
+    pub fn covered_sizes(&self) -> Vec<(IndexId, u64)> {
+        let covers = self.used.iter().flat_map(|used| &used.row.covers).copied();
+        covers.collect::<HashMap<IndexId, u64>>().into_iter().collect()
+    }
+
     pub fn contains(&self, id: &ChunkId) -> Result<bool> {
         self.view.contains(id)
     }

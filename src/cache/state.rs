@@ -154,8 +154,8 @@ impl State {
                     _ => drop(db),
                 }
             }
-            Err(error) if error.is(Kind::Locked) => return Err(error),
-            Err(_) => {}
+            Err(error) if error.is(Kind::Corrupt) => {}
+            Err(error) => return Err(error),
         }
         let notice = "the local state of this job was damaged or of another version and is made anew: files are compared with the last snapshot instead";
         if folder.exists() {
@@ -339,6 +339,23 @@ fn failed(folder: &Path, error: sled::Error) -> Error {
     Error::new(kind, "use the local state", folder.display()).because(error)
 }
 
+/// How many threads sled may start while it is open.
+const SLED_THREADS: usize = 16;
+
+/// Whether so many threads can be started.
+fn check_threads() -> std::io::Result<()> {
+    let barrier = std::sync::Mutex::new(());
+    let held = barrier.lock();
+    std::thread::scope(|scope| {
+        let wait = || drop(barrier.lock());
+        let started: std::io::Result<Vec<_>> = (0..SLED_THREADS)
+            .map(|_| std::thread::Builder::new().stack_size(64 << 10).spawn_scoped(scope, wait))
+            .collect();
+        drop(held);
+        started.map(drop)
+    })
+}
+
 /// Opens the database, with patience: a lock outlives its holder for a moment where a program was being started just then,
 /// as the child has it too until it becomes that program.
 fn open_db(folder: &Path) -> Result<sled::Db> {
@@ -352,6 +369,11 @@ fn open_db(folder: &Path) -> Result<sled::Db> {
 }
 
 fn try_open_db(folder: &Path) -> Result<sled::Db> {
+    // sled waits for ever for threads that could not be started.
+    check_threads().map_err(|error| {
+        Error::io("start the threads of the local state", folder.display(), error)
+            .hint("raise the limit of processes (ulimit -u)")
+    })?;
     let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
     match catch_unwind(AssertUnwindSafe(|| config.open())) {
         Ok(Ok(db)) => Ok(db),
@@ -359,6 +381,12 @@ fn try_open_db(folder: &Path) -> Result<sled::Db> {
             Err(Error::new(Kind::Locked, "open the local state", folder.display())
                 .because("another backup of this job is running")
                 .hint("wait for it to end"))
+        }
+        // A disk that is full or refuses access has damaged nothing.
+        Ok(Err(sled::Error::Io(error)))
+            if matches!(kind_of_io(&error), Kind::Full | Kind::Denied | Kind::Temporary) =>
+        {
+            Err(Error::io("open the local state", folder.display(), error))
         }
         Ok(Err(error)) => Err(Error::new(Kind::Corrupt, "open the local state", folder.display()).because(error)),
         Err(_) => Err(Error::corrupt("open the local state", folder.display(), "the database panicked on it")),

@@ -101,7 +101,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         return Err(Failure::Usage(why.to_owned()));
     }
     system::prepare()?;
-    let done = match &cli.verb {
+    match &cli.verb {
         Verb::Backup(args) => backup::run(args, options),
         Verb::Restore(args) => restore::run(args, options),
         Verb::Snapshots(args) => snapshots::run(args, options),
@@ -114,9 +114,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Init(args) => init::run(args, options),
         Verb::Bench(args) => bench::run(args, options),
         Verb::Completions(_) | Verb::Man(_) => Ok(Exit::Done),
-    };
-    cache::hand_over(options);
-    done
+    }
 }
 
 fn end(done: Result<Exit, Failure>, json: bool) -> Exit {

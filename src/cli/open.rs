@@ -167,6 +167,14 @@ fn usable_cache(options: &GlobalOptions, watch: &Watch) -> Result<Option<PathBuf
         return Ok(None);
     }
     match cache_folder(options) {
+        // Its owner could make root write elsewhere, by links that they put into it.
+        Ok(cache) if cache::is_of_somebody_else(&cache) => {
+            let shown = cache.display();
+            watch.notice(format!(
+                "the cache {shown} is another user's and is not used as root, which makes this slower"
+            ));
+            Ok(None)
+        }
         Ok(cache) => {
             cache::tag(&cache);
             Ok(Some(cache))

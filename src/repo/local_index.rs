@@ -14,6 +14,7 @@ use crate::seal::{KeySet, open_object, sealed_object_bytes_max};
 use crate::storage::{Listed, Storage};
 use crate::watch::Watch;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
@@ -21,6 +22,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 /// Index objects that are fetched together take this many bytes, with the one that passes it.
 const BATCH_BYTES: u64 = 32 << 20;
 const BATCH_OBJECTS_MAX: usize = 256;
+/// What of the index objects that are known already a writer verifies again, where reading costs little. More are verified
+/// by turns, chosen at random.
+const VERIFIED_BYTES: u64 = 32 << 20;
 /// How often the listing is made anew because an index object vanished behind it.
 const LISTINGS_MAX: usize = 8;
 
@@ -182,6 +186,7 @@ impl LocalIndex {
     ) -> Result<IndexCheck> {
         let mut check = IndexCheck::default();
         let mut damaged = HashSet::new();
+        let mut is_verified = false;
         for _ in 0..LISTINGS_MAX {
             let mut listing = list()?;
             if !self.covers_only(&listing) {
@@ -211,7 +216,17 @@ impl LocalIndex {
                 watch.notice(format!("{error}: it counts as lost, and what it names is stored again where it can be"));
                 damaged.insert(index);
             }
-            if !fetched.has_vanished {
+            let mut is_done = !fetched.has_vanished;
+            if has_listed_packs && storage.abilities().local && !std::mem::replace(&mut is_verified, true) {
+                for index in self.find_damaged(storage)? {
+                    watch.notice(format!(
+                        "the index object {index} is damaged: it counts as lost, and what it names is stored again where it can be"
+                    ));
+                    damaged.insert(index);
+                    is_done = false;
+                }
+            }
+            if is_done {
                 break;
             }
         }
@@ -263,6 +278,27 @@ impl LocalIndex {
             }
         }
         Ok(segments.view())
+    }
+
+    /// Index objects that were known already and whose bytes are not those that they are named by: their size may be right.
+    fn find_damaged(&self, storage: &dyn Storage) -> Result<Vec<IndexId>> {
+        let mut known: Vec<(IndexId, u64)> = self.segments().covered_sizes();
+        let order = RandomState::new();
+        known.sort_by_cached_key(|(index, _)| order.hash_one(index.as_bytes()));
+        let (mut bytes, mut damaged) = (0, Vec::new());
+        for (index, size) in known {
+            if bytes + size > VERIFIED_BYTES && bytes > 0 {
+                break;
+            }
+            bytes += size;
+            match storage.get(&index_name(&index), size) {
+                Ok((found, _)) if blake3::hash(&found).as_bytes() == index.as_bytes() => {}
+                Ok(_) => damaged.push(index),
+                Err(error) if error.is(Kind::Corrupt) || error.is(Kind::NotFound) => damaged.push(index),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(damaged)
     }
 
     /// Whether everything that is known here is listed.

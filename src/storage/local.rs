@@ -3,6 +3,7 @@
 use crate::disk::WRITE_BYTES_MAX;
 use crate::disk::device::{Medium, medium_of};
 use crate::error::{Error, Kind, Result};
+use crate::storage::beneath::{self, Owner};
 use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name};
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -11,7 +12,7 @@ use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -33,12 +34,6 @@ pub struct Local {
     open: Mutex<VecDeque<OpenFile>>,
 }
 
-#[derive(Clone, Copy)]
-struct Owner {
-    user: u32,
-    group: u32,
-}
-
 struct OpenFile {
     name: String,
     /// Its device and inode, which no other file takes while it is open.
@@ -58,13 +53,16 @@ impl Local {
         let is_others = rustix::process::geteuid().is_root() && meta.uid() != 0;
         let owner = is_others.then(|| Owner { user: meta.uid(), group: meta.gid() });
         let local = Local { root: root.to_owned(), owner, serial: AtomicU64::new(0), open: Mutex::default() };
-        local.remove_abandoned();
+        // What is in the folder of somebody else is theirs to tidy.
+        if owner.is_none() {
+            local.remove_abandoned();
+        }
         Ok(local)
     }
 
     /// Opens a folder, made (for its owner alone) when it is not there.
     pub fn create(root: &Path) -> Result<Self> {
-        make_folders(root, None)?;
+        make_folders(root)?;
         Local::open(root)
     }
 
@@ -119,25 +117,47 @@ impl Local {
         let folder = self.root.join(UNFINISHED);
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let path = folder.join(format!("{}-{serial}-{:x}", std::process::id(), unique()));
-        let open = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let open = || match self.owner {
+            Some(owner) => beneath::create(&self.root, self.below(&path), owner),
+            None => OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path),
+        };
         let file = match open() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                make_folders(&folder, self.owner)?;
+                make_folders(&folder)?;
                 open()
             }
             other => other,
         };
         let mut file = file.map_err(|error| failed("write", &path, error))?;
-        hand_over(&file, self.owner);
         let written = write_pieces(&mut file, body).and_then(|()| file.sync_data());
         written.map_err(|error| {
-            let _best_effort = std::fs::remove_file(&path);
+            self.discard(&path);
             failed("write", &path, error)
         })?;
         Ok(path)
     }
 
+    /// A path below the root, without it.
+    fn below<'p>(&self, path: &'p Path) -> &'p Path {
+        path.strip_prefix(&self.root).unwrap_or(path)
+    }
+
+    /// Removes an unfinished file as far as that goes; what stays is swept away later.
+    fn discard(&self, unfinished: &Path) {
+        let _best_effort = match self.owner {
+            Some(owner) => beneath::remove(&self.root, self.below(unfinished), owner),
+            None => std::fs::remove_file(unfinished),
+        };
+    }
+
     fn finish(&self, unfinished: &Path, path: &Path, replace: bool) -> Result<()> {
+        if let Some(owner) = self.owner {
+            let moved = beneath::rename(&self.root, self.below(unfinished), self.below(path), replace, owner);
+            return moved.map_err(|error| {
+                self.discard(unfinished);
+                failed("write", path, error)
+            });
+        }
         let place = || match replace {
             true => std::fs::rename(unfinished, path),
             false => rename_new(unfinished, path),
@@ -145,11 +165,11 @@ impl Local {
         let folder = path.parent().expect("an object lies below the root");
         let mut placed = place();
         if placed.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-            make_folders(folder, self.owner)?;
+            make_folders(folder)?;
             placed = place();
         }
         if let Err(error) = placed {
-            let _best_effort = std::fs::remove_file(unfinished);
+            self.discard(unfinished);
             return Err(failed("write", path, error));
         }
         sync_folder(folder)
@@ -233,32 +253,16 @@ fn sync_folder(folder: &Path) -> Result<()> {
 }
 
 /// Makes a folder and those above it, each synced into the one above.
-fn make_folders(folder: &Path, owner: Option<Owner>) -> Result<()> {
+fn make_folders(folder: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(folder) {
-        Ok(()) => {
-            if owner.is_some() {
-                // Never through a link: its owner may have put one there meanwhile.
-                let flags = (OFlags::NOFOLLOW | OFlags::DIRECTORY).bits() as i32;
-                let made = OpenOptions::new().read(true).custom_flags(flags).open(folder);
-                made.into_iter().for_each(|made| hand_over(&made, owner));
-            }
-            folder.parent().filter(|above| !above.as_os_str().is_empty()).map_or(Ok(()), sync_folder)
-        }
+        Ok(()) => folder.parent().filter(|above| !above.as_os_str().is_empty()).map_or(Ok(()), sync_folder),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
-            make_folders(above.ok_or_else(|| failed("make the folder", folder, error))?, owner)?;
-            make_folders(folder, owner)
+            make_folders(above.ok_or_else(|| failed("make the folder", folder, error))?)?;
+            make_folders(folder)
         }
         Err(error) => Err(failed("make the folder", folder, error)),
-    }
-}
-
-/// What root made in the folder of somebody else becomes theirs, who would otherwise be locked out of it.
-fn hand_over(made: &File, owner: Option<Owner>) {
-    if let Some(Owner { user, group }) = owner {
-        // A file system that knows no owners, or a server that lets root be nobody: nothing to give.
-        let _best_effort = fchown(made, Some(user), Some(group));
     }
 }
 
@@ -330,10 +334,14 @@ impl Storage for Local {
 
     fn rename(&self, from: &str, to: &str) -> Result<()> {
         let (from, to) = (self.path(from)?, self.path(to)?);
+        if let Some(owner) = self.owner {
+            let moved = beneath::rename(&self.root, self.below(&from), self.below(&to), false, owner);
+            return moved.map_err(|error| failed("rename", &from, error));
+        }
         let folder = to.parent().expect("an object lies below the root");
         let mut moved = rename_new(&from, &to);
         if moved.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) && !folder.exists() {
-            make_folders(folder, self.owner)?;
+            make_folders(folder)?;
             moved = rename_new(&from, &to);
         }
         moved.map_err(|error| failed("rename", &from, error))?;
@@ -402,7 +410,11 @@ impl Storage for Local {
 
     fn remove(&self, name: &str) -> Result<()> {
         let path = self.path(name)?;
-        match std::fs::remove_file(&path) {
+        let removed = match self.owner {
+            Some(owner) => beneath::remove(&self.root, self.below(&path), owner),
+            None => std::fs::remove_file(&path),
+        };
+        match removed {
             Ok(()) => sync_folder(path.parent().expect("an object lies below the root")),
             Err(error) if is_absent(&error) || error.kind() == std::io::ErrorKind::IsADirectory => Ok(()),
             Err(error) => Err(failed("remove", &path, error)),

@@ -6,6 +6,7 @@
 use crate::error::{Error, Result};
 use bytes::Bytes;
 
+mod beneath;
 pub mod chaos;
 pub mod local;
 pub mod location;

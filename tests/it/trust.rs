@@ -309,6 +309,56 @@ fn a_damaged_index_object_counts_as_lost_and_hides_nothing_else() {
 }
 
 #[test]
+fn an_index_object_of_the_right_size_with_wrong_bytes_is_found_behind_a_warm_cache() {
+    // The cache knew what it had said, so it was never fetched again: exit 0 for ever, and no other host could restore.
+    let world = World::new();
+    let storage = memory(SWAPS);
+    world.backup(&storage, "one");
+    let index = storage.list("index/").expect("listed").remove(0).name;
+    storage.corrupt(&index, |bytes| bytes[50] ^= 1);
+    let report = world.backup(&storage, "one");
+    assert!(report.healing.is_some());
+    world.assert_newest_comes_back(&storage);
+}
+
+#[test]
+fn what_vanishes_while_a_backup_runs_ends_it() {
+    // A run was stopped, the packs that it relied on were removed, and it went on and ended with 0.
+    for prefix in ["packs/", "index/"] {
+        let world = World::new();
+        let storage = memory(RENAMES);
+        world.backup(&storage, "one");
+        let repo = open(Arc::new(storage.clone()), &world.cache("one")).expect("it opens");
+        let writer = writer_of(&repo);
+        for listed in storage.list(prefix).expect("listed") {
+            storage.remove(&listed.name).expect("removed");
+        }
+        let snapshot = fixture::snapshots(&repo).remove(0);
+        assert!(writer.commit(&snapshot).is_err_and(|error| error.is(Kind::Locked)), "{prefix}");
+        assert_eq!(storage.list("pending/").expect("listed"), []);
+    }
+}
+
+#[test]
+fn a_lost_pack_that_was_dealt_with_is_not_told_of_again() {
+    let world = World::new();
+    let storage = memory(SWAPS);
+    world.backup(&storage, "one");
+    for pack in storage.list("packs/").expect("listed") {
+        if !is_of_trees(&storage, &world.cache("looks"), &pack.name) {
+            storage.remove(&pack.name).expect("removed");
+        }
+    }
+    assert!(world.backup(&storage, "one").healing.is_some());
+    world.write("one/new", 7);
+    let (notices, watch) = noted();
+    let repo = open(Arc::new(storage.clone()), &world.cache("one")).expect("it opens");
+    let report = repo.backup(options(&world.source()), &watch).expect("it succeeds");
+    assert!(report.healing.is_none() && report.totals.bytes_new > 0);
+    assert_eq!(*notices.lock().expect("whole"), Vec::<String>::new());
+}
+
+#[test]
 fn an_older_cache_takes_nothing_for_stored_that_is_gone() {
     let world = World::new();
     let storage = memory(SWAPS);
