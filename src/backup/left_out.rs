@@ -11,6 +11,7 @@ use crate::disk::{Directory, Names, Stat};
 use crate::entry::{DEEP_PATH_BYTES_MAX, EntryKind, LEVELS_MAX};
 use crate::error::{Kind, Result};
 use crate::source::rules::Marker;
+use crate::watch::Watch;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,6 +30,15 @@ pub(super) struct LeftOut {
 impl LeftOut {
     pub fn new(own: OwnFolders) -> Self {
         LeftOut { own, mounts: Mounts::default(), told: AtomicU64::new(0) }
+    }
+
+    /// A notice of a sort that there may be thousands of.
+    pub fn tell(&self, watch: &Watch, text: String) {
+        match self.told.fetch_add(1, Ordering::Relaxed) {
+            told if told < NOTICES_MAX => watch.notice(text),
+            NOTICES_MAX => watch.notice("there is more of that sort, which is not told"),
+            _ => {}
+        }
     }
 }
 
@@ -87,11 +97,7 @@ impl Run<'_> {
 
     /// A notice of a sort that there may be thousands of.
     pub(super) fn tell_some(&self, text: String) {
-        match self.left_out.told.fetch_add(1, Ordering::Relaxed) {
-            told if told < NOTICES_MAX => self.watch.notice(text),
-            NOTICES_MAX => self.watch.notice("there is more of that sort, which is not told"),
-            _ => {}
-        }
+        self.left_out.tell(self.watch, text);
     }
 
     /// Whether a name that was found is saved at all: what is no directory; others are decided on when they are entered.

@@ -162,6 +162,16 @@ impl Repository {
         let begun = Instant::now();
         let started = Stamp::new(options.time.unwrap_or_else(now), options.offset);
         let left_out = LeftOut::new(OwnFolders::of(self));
+        for nested::Moved { folder, real } in nested::follow_links(&mut options.paths) {
+            left_out.tell(
+                watch,
+                format!(
+                    "{} is behind a symbolic link in another source, which is not followed: what is named in it is saved in {}",
+                    folder.display(),
+                    real.display()
+                ),
+            );
+        }
         options.paths = nested::fold(options.paths, options.rules.one_file_system(), &left_out.mounts);
         for (path, what) in left_out.own.take_out(&mut options.paths)? {
             watch.notice(format!("left out: {}, as it is, or lies in, {what}", path.display()));

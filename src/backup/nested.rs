@@ -1,8 +1,9 @@
-//! Sources below other sources: saved with the upper one where they lie on a file system that it does not enter.
+//! Sources below other sources: saved with the upper one, or on their own where its walk does not meet them.
 
 use crate::backup::Run;
 use crate::disk::device::Mounts;
 use crate::disk::stat::stat_path;
+use crate::entry::EntryKind;
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,62 @@ pub(super) struct Place {
     pub is_passage: bool,
     /// On a file system that the kernel makes up.
     pub is_pseudo: bool,
+}
+
+/// How often real paths are looked at again: a real path may lie below a source with a link of its own on the way.
+const ROUNDS_MAX: usize = 40;
+
+/// The folder of some sources, and where it really is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Moved {
+    pub folder: PathBuf,
+    pub real: PathBuf,
+}
+
+/// Replaces the folder part of each path by its real path where a symbolic link is on the way from a source above: the
+/// walk of that source follows no link, so it does not meet the path. Sorts the paths; returns the folders replaced.
+pub(super) fn follow_links(paths: &mut Vec<PathBuf>) -> Vec<Moved> {
+    let mut moved = Vec::new();
+    for _ in 0..ROUNDS_MAX {
+        paths.sort();
+        paths.dedup();
+        let before = moved.len();
+        follow_links_once(paths, &mut moved);
+        if moved.len() == before {
+            break;
+        }
+    }
+    moved
+}
+
+fn follow_links_once(paths: &mut [PathBuf], moved: &mut Vec<Moved>) {
+    let mut top: Option<PathBuf> = None;
+    // Lists name thousands of files of one folder.
+    let mut last: Option<(PathBuf, Option<PathBuf>)> = None;
+    for path in paths {
+        let Some(top) = top.as_ref().filter(|top| path.starts_with(top)) else {
+            top = Some(path.clone());
+            continue;
+        };
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { continue };
+        if last.as_ref().is_none_or(|(known, _)| known != folder) {
+            // A link that leads nowhere stays: the path is missed by the name that was given.
+            let real = passes_link(top, folder).then(|| folder.canonicalize().ok()).flatten();
+            let real = real.filter(|real| real != folder);
+            moved.extend(real.iter().map(|real| Moved { folder: folder.to_owned(), real: real.clone() }));
+            last = Some((folder.to_owned(), real));
+        }
+        if let Some((_, Some(real))) = &last {
+            *path = real.join(name);
+        }
+    }
+}
+
+/// Whether a link is at `top` or on the way from it down to `folder`, both included.
+fn passes_link(top: &Path, folder: &Path) -> bool {
+    let is_link =
+        |path: &Path| stat_path(path.as_os_str().as_bytes(), false).is_ok_and(|stat| stat.is(EntryKind::Symlink));
+    folder.ancestors().take_while(|step| step.starts_with(top)).any(is_link)
 }
 
 /// Drops each path that the walk of a path above meets anyway: all below it, or those with no file system on the way
@@ -108,6 +165,40 @@ mod tests {
                 let got = fold(paths.iter().map(|name| at(name)).collect(), one_file_system, &Mounts::default());
                 assert_eq!(got, expected.iter().map(|name| at(name)).collect::<Vec<_>>(), "{paths:?}");
             }
+        }
+    }
+
+    /// A source behind a link in another source was dropped, as if the walk of that source followed links.
+    #[test]
+    fn what_lies_behind_a_link_is_a_source_at_its_real_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().canonicalize().unwrap();
+        let at = |name: &str| top.join(name);
+        for name in ["home", "disk/docs/more", "disk/x"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+        }
+        for (link, to) in
+            [("home/anna", "../disk"), ("link", "disk"), ("disk/x/back", "../../home"), ("home/gone", "no")]
+        {
+            std::os::unix::fs::symlink(to, at(link)).unwrap();
+        }
+        let table: &[(&[&str], &[&str])] = &[
+            (&["home", "home/anna/docs"], &["disk/docs", "home"]),
+            (&["home", "home/anna/docs", "home/anna/docs/more"], &["disk/docs", "home"]),
+            (&["link", "link/docs"], &["disk/docs", "link"]),
+            (&["disk", "home", "home/anna/docs"], &["disk", "home"]),
+            (&["home/anna/docs"], &["home/anna/docs"]),
+            // The link itself is met.
+            (&["home", "home/anna"], &["home"]),
+            // From link to link.
+            (&["home", "home/anna/x/back/anna/docs"], &["disk/docs", "home"]),
+            (&["home", "home/gone/file"], &["home", "home/gone/file"]),
+        ];
+        for (paths, expected) in table {
+            let mut paths: Vec<PathBuf> = paths.iter().map(|name| at(name)).collect();
+            follow_links(&mut paths);
+            let got = fold(paths, false, &Mounts::default());
+            assert_eq!(got, expected.iter().map(|name| at(name)).collect::<Vec<_>>());
         }
     }
 

@@ -87,13 +87,15 @@ impl<'a> Run<'a> {
         !self.options.streams.is_empty() || self.input_name.is_some()
     }
 
-    /// Tells of sources below others that are not there: no walk meets them.
+    /// Tells of sources below others that are not there or cannot be reached: no walk meets them.
     fn tell_missing_below(&self) {
         let tops: HashSet<&PathBuf> = self.top_paths().collect();
         for path in self.options.paths.iter().filter(|path| !tops.contains(path)) {
             let path = path.as_os_str().as_bytes();
-            if stat_path(path, false).is_err_and(|error| error.is(Kind::NotFound)) {
-                self.trouble(path, "it is not there");
+            match stat_path(path, false) {
+                Ok(_) => {}
+                Err(error) if error.is(Kind::NotFound) => self.trouble(path, "it is not there"),
+                Err(error) => self.source_error(path, "", error),
             }
         }
     }

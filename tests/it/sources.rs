@@ -95,6 +95,33 @@ fn of_a_link_the_link_is_saved_with_a_word_and_with_a_slash_what_it_points_to() 
     }
 }
 
+/// A source behind a link that lies in another source was dropped: exit 0, no word, and nothing of it saved.
+#[test]
+fn a_source_behind_a_link_in_another_source_is_saved_at_its_real_path() {
+    let person = Person::new();
+    person.write("disk/anna/docs/file", "data");
+    person.write("disk/anna/note", "data");
+    person.write("home/own", "data");
+    std::os::unix::fs::symlink("../disk/anna", person.path("home/anna")).unwrap();
+    person.write("list", "home\nhome/anna/docs/file\nhome/anna/note\n");
+    let saved = |words: &[&str]| {
+        let done = person.silt(words).ends_with(0);
+        assert!(done.err.contains("behind a symbolic link"), "{}", done.err);
+        person.silt(&["ls", "-R", "latest"]).ends_with(0).out
+    };
+    for words in [&["backup", "home", "home/anna/docs", "home/anna/note"][..], &["backup", "--files-from", "list"]] {
+        let listed = saved(words);
+        for path in ["/home/anna", "/home/own", "/disk/anna/docs/file", "/disk/anna/note"] {
+            assert!(listed.contains(path), "{path}: {listed}");
+        }
+    }
+    assert!(saved(&["backup", "home/anna", "home/anna/docs"]).contains("/disk/anna/docs/file"));
+    std::fs::remove_file(person.path("home/anna")).unwrap();
+    std::os::unix::fs::symlink("anna", person.path("home/anna")).unwrap();
+    let done = person.silt(&["backup", "home", "home/anna/docs"]).ends_with(3);
+    assert!(done.err.contains("home/anna/docs"), "{}", done.err);
+}
+
 /// Commands of streams inherited the password of the repository and the keys of its storage.
 #[test]
 fn commands_see_no_secret_unless_it_is_named() {
