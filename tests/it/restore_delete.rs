@@ -1,7 +1,7 @@
 //! What `restore --delete` may delete, and all that it may not.
 
 use crate::fixture::{SWAPS, memory, open, options};
-use crate::person::{Person, contents};
+use crate::person::{Person, Said, contents};
 use crate::restore::{latest, restore, saved, text};
 use crate::skip::skipped;
 use siltstone::entry::{Content, Entry, EntryKind};
@@ -242,4 +242,81 @@ fn only_what_the_plan_named_is_deleted() {
     let report = plan.run(&Watch::silent()).expect("restored");
     assert_eq!(report.files_deleted, 1);
     assert!(target.join("whole/later/new").exists() && !target.join("whole/later/x").exists());
+}
+
+/// A silt repository of a person, made by a first backup of some folder.
+fn repository_of(person: &Person, name: &str, source: &str) -> [(&'static str, String); 3] {
+    person.write(&format!("{source}/f"), "f");
+    let environment = [
+        ("SILT_REPOSITORY", person.path(name).display().to_string()),
+        ("SILT_CACHE_DIR", person.path("caches").display().to_string()),
+        ("SILT_PASSWORD", "p".to_owned()),
+    ];
+    with(person, &environment, &["init"]).ends_with(0);
+    with(person, &environment, &["backup", source]).ends_with(0);
+    environment
+}
+
+fn with(person: &Person, environment: &[(&'static str, String); 3], words: &[&str]) -> Said {
+    let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    person.silt_with(&environment, words)
+}
+
+#[test]
+fn nothing_is_restored_into_the_repository_or_the_cache_in_use() {
+    // `--target repo/packs --delete` removed all packs of the repository that it restored from, and ended with 0.
+    let person = Person::new();
+    let environment = repository_of(&person, "repo", "source");
+    let before = contents(&person.path("repo"));
+    let named = latest(&person, "source");
+    for target in ["repo", "repo/packs", "repo/keys", "repo/new", "repo/new/below", "caches", "caches/last-key"] {
+        for more in [&["--delete"][..], &[], &["--dry-run"]] {
+            let words = [&["restore", &named, "--target", target], more].concat();
+            let said = with(&person, &environment, &words).ends_with(1);
+            assert!(said.err.contains("the repository or the cache in use"), "{target}: {}", said.err);
+        }
+    }
+    assert!(contents(&person.path("repo")) == before && person.path("caches/CACHEDIR.TAG").exists());
+}
+
+#[test]
+fn another_repository_loses_nothing_to_a_restore_with_delete() {
+    // One that was saved as plain files was rolled back by `--delete`; one that was the target itself was wiped.
+    let person = Person::new();
+    let other = repository_of(&person, "data/other", "source");
+    let own = repository_of(&person, "repo", "docs");
+    with(&person, &own, &["backup", "data"]).ends_with(0);
+    let saved = latest(&person, "data");
+    with(&person, &other, &["backup", "source"]).ends_with(0);
+    let count =
+        || with(&person, &other, &["snapshots", "--json"]).ends_with(0).json()["snapshots"].as_array().map(Vec::len);
+    let target = person.path("data").display().to_string();
+    with(&person, &own, &["restore", &saved, "--target", &target, "--delete"]).ends_with(0);
+    assert_eq!(count(), Some(2));
+    let docs = format!("latest~1:{}", person.path("docs").display());
+    let target = person.path("data/other").display().to_string();
+    with(&person, &own, &["restore", &docs, "--target", &target, "--delete"]).ends_with(0);
+    assert_eq!(count(), Some(2));
+}
+
+#[test]
+fn a_directory_in_the_way_is_emptied_only_if_all_of_it_goes() {
+    // What could go was deleted, then a part stayed, and so did the directory: files were lost for nothing.
+    let person = Person::new();
+    let environment = repository_of(&person, "repo", "source");
+    person.write("target/f/goes", "x");
+    person.write("target/f/deep/stays.log", "x");
+    let words = ["restore", &latest(&person, "source"), "--target", "target", "--delete", "--exclude", "*.log"];
+    let plan = with(&person, &environment, &[&words[..], &["--dry-run"]].concat());
+    assert!(!plan.out.contains("goes"), "{}", plan.out);
+    with(&person, &environment, &words).ends_with(3);
+    assert!(person.path("target/f/goes").exists() && person.path("target/f/deep/stays.log").exists());
+}
+
+#[test]
+fn folders_above_the_sources_are_not_told_of_as_saved_in_part() {
+    let person = Person::new();
+    let environment = repository_of(&person, "repo", "source");
+    let said = with(&person, &environment, &["restore", "latest", "--target", "out"]).ends_with(0);
+    assert!(!said.err.contains("in part"), "{}", said.err);
 }
