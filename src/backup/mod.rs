@@ -53,6 +53,8 @@ pub type Input = Box<dyn Read + Send + Sync>;
 pub struct BackupOptions {
     /// Absolute and clean. What the walk of a path above meets anyway is dropped when the backup begins.
     pub paths: Vec<PathBuf>,
+    /// Sources that are known to be missing before the backup begins: trouble.
+    pub missing: Vec<Trouble>,
     pub streams: Vec<Stream>,
     /// Variables that the commands of streams see although they hold secrets.
     pub stream_environment: Vec<String>,
@@ -95,6 +97,7 @@ impl BackupOptions {
     pub fn new(paths: Vec<PathBuf>, host: &str) -> Self {
         BackupOptions {
             paths,
+            missing: Vec::new(),
             streams: Vec::new(),
             stream_environment: Vec::new(),
             input: None,

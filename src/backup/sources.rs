@@ -60,6 +60,9 @@ impl<'a> Run<'a> {
     /// Walks every path.
     pub(super) fn walk_paths(&self, parent: Option<&Snapshot>) -> Result<Saved> {
         let tops = self.tops(true)?;
+        for missing in &self.options.missing {
+            self.trouble(&missing.path.0, missing.what.as_str());
+        }
         self.tell_missing_below();
         let mut saved = Saved { root: tops.root, ..Saved::default() };
         for (path, stat) in tops.closed {
@@ -74,11 +77,17 @@ impl<'a> Run<'a> {
         for (folder, names) in tops.listed {
             saved.entries.extend(self.walk_list(parent, folder, &names)?);
         }
-        if saved.entries.is_empty() && saved.root.is_none() && !self.options.paths.is_empty() && !self.has_streams() {
-            let path = &self.options.paths[0];
-            let why = stat_path(path.as_os_str().as_bytes(), false).err();
-            let error = why.unwrap_or_else(|| Error::new(Kind::Failed, "save", path.display()));
-            return Err(missing_source(error));
+        let missing = self.options.missing.first().map(|missing| &missing.path.0[..]);
+        let first = self.options.paths.first().map(|path| path.as_os_str().as_bytes()).or(missing);
+        if let Some(path) = first
+            && saved.entries.is_empty()
+            && saved.root.is_none()
+            && !self.has_streams()
+        {
+            let shown = String::from_utf8_lossy(path);
+            return Err(missing_source(
+                stat_path(path, false).err().unwrap_or_else(|| Error::new(Kind::Failed, "save", shown)),
+            ));
         }
         Ok(saved)
     }

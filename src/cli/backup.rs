@@ -15,7 +15,7 @@ use siltstone::disk::Owners;
 use siltstone::disk::stat::stat_path;
 use siltstone::entry::Time;
 use siltstone::error::{Error, Result};
-use siltstone::repo::{Repository, Snapshot};
+use siltstone::repo::{PathText, Repository, Snapshot, Trouble};
 use siltstone::seal::Compression;
 use siltstone::source::stream::check_name;
 use siltstone::source::{
@@ -24,7 +24,7 @@ use siltstone::source::{
 use siltstone::when::{Selector, format_bytes, format_count, format_duration, parse_target};
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 /// Checked words of any bytes.
@@ -147,7 +147,9 @@ pub fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
     let console = Console::new(options, true);
     let watch = console.watch();
     signals::stop_on_signals(&watch)?;
-    let mut wanted = BackupOptions::new(paths(args)?, &host(args)?);
+    let Named { paths, missing } = named(args)?;
+    let mut wanted = BackupOptions::new(paths, &host(args)?);
+    wanted.missing = missing;
     wanted.rules = rules(args)?;
     wanted.streams = args.stream.clone();
     wanted.stream_environment = args.stream_env.clone();
@@ -286,7 +288,14 @@ fn healing_json(healing: &Healing) -> serde_json::Value {
     })
 }
 
-fn paths(args: &BackupArgs) -> Result<Vec<PathBuf>> {
+/// The sources that are paths.
+struct Named {
+    paths: Vec<PathBuf>,
+    /// Links with a slash behind them that lead nowhere.
+    missing: Vec<Trouble>,
+}
+
+fn named(args: &BackupArgs) -> Result<Named> {
     let mut paths = args.paths.clone();
     for (lists, is_raw) in [(&args.files_from, false), (&args.files_from_raw, true)] {
         for list in lists {
@@ -306,24 +315,30 @@ fn paths(args: &BackupArgs) -> Result<Vec<PathBuf>> {
     // Streams alone need no path; a list that turned out empty is a mistake.
     let has_stream = args.stdin || !args.stream.is_empty();
     let has_list = !args.files_from.is_empty() || !args.files_from_raw.is_empty();
-    match paths.is_empty() && has_stream && !has_list {
-        true => Ok(paths),
-        false => {
-            let folder = current_folder()?;
-            let paths: Vec<PathBuf> = paths.iter().map(|path| follow_slash(path)).collect();
-            let paths = normalize(&paths, &folder)?;
-            // A slip of the finger ends here, before a repository is made; of several paths those that are there are saved.
-            let mut missing = None;
-            for path in &paths {
-                match stat_path(path.as_os_str().as_bytes(), false) {
-                    Ok(_) => return Ok(paths),
-                    Err(error) => drop(missing.get_or_insert(error)),
-                }
+    if paths.is_empty() && has_stream && !has_list {
+        return Ok(Named { paths, missing: Vec::new() });
+    }
+    let folder = current_folder()?;
+    let (mut found, mut missing, mut first) = (Vec::new(), Vec::new(), None);
+    for path in &paths {
+        match follow_slash(path) {
+            Ok(path) => found.push(path),
+            Err(error) => {
+                let path = PathText(folder.join(path).into_os_string().into_vec());
+                missing.push(Trouble { path, what: format!("it is not there: {error}") });
+                first.get_or_insert(error);
             }
-            let missing = missing.expect("there is a path");
-            Err(missing.hint("check the path: when no source is there, nothing is saved"))
         }
     }
+    let paths = if found.is_empty() && first.is_some() { found } else { normalize(&found, &folder)? };
+    // A slip of the finger ends here, before a repository is made; of several paths those that are there are saved.
+    for path in &paths {
+        match stat_path(path.as_os_str().as_bytes(), false) {
+            Ok(_) => return Ok(Named { paths, missing }),
+            Err(error) => drop(first.get_or_insert(error)),
+        }
+    }
+    Err(first.expect("there is a path").hint("check the path: when no source is there, nothing is saved"))
 }
 
 fn rules(args: &BackupArgs) -> Result<Rules> {

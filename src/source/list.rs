@@ -77,8 +77,8 @@ fn read_list(reader: impl Read, origin: &str, end: u8) -> Result<Vec<PathBuf>> {
 }
 
 /// What a person means who writes `link/` or `link/.`: the folder that the link points to, by its own path. All other
-/// paths stay as they are.
-pub fn follow_slash(path: &Path) -> PathBuf {
+/// paths stay as they are. A link that leads nowhere (its disk is not mounted) is an error: the link is not what was meant.
+pub fn follow_slash(path: &Path) -> Result<PathBuf> {
     let bytes = path.as_os_str().as_bytes();
     let mut name = bytes;
     while let Some(shorter) = name.strip_suffix(b"/").or_else(|| name.strip_suffix(b"/.")) {
@@ -86,11 +86,10 @@ pub fn follow_slash(path: &Path) -> PathBuf {
     }
     let link = Path::new(OsStr::from_bytes(name));
     let is_link = name.len() < bytes.len() && link.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
-    match is_link.then(|| link.canonicalize()) {
-        Some(Ok(folder)) => folder,
-        // One that leads nowhere is saved as the link that it is.
-        _ => path.to_owned(),
+    if !is_link {
+        return Ok(path.to_owned());
     }
+    link.canonicalize().map_err(|error| Error::io("follow the symbolic link", path.display(), error))
 }
 
 /// Absolute paths without `.`, `..` and double slashes, sorted by component, each once. Cleaning is by the words alone:
@@ -178,9 +177,9 @@ mod tests {
         for (given, meant) in
             [("link", "link"), ("link/", "real"), ("link/.", "real"), ("link//./", "real"), ("real/", "real/")]
         {
-            assert_eq!(follow_slash(&top.join(given)), top.join(meant), "{given}");
+            assert_eq!(follow_slash(&top.join(given)).unwrap(), top.join(meant), "{given}");
         }
-        assert_eq!(follow_slash(&top.join("broken/")), top.join("broken/"));
+        assert!(follow_slash(&top.join("broken/")).unwrap_err().is(Kind::NotFound));
     }
 
     #[test]

@@ -122,6 +122,29 @@ fn a_source_behind_a_link_in_another_source_is_saved_at_its_real_path() {
     assert!(done.err.contains("home/anna/docs"), "{}", done.err);
 }
 
+/// Of `link/` whose disk was not mounted the link alone was saved, with exit 0.
+#[test]
+fn a_link_with_a_slash_that_leads_nowhere_is_a_missing_source() {
+    let person = Person::new();
+    person.write("other/file", "data");
+    person.write("list", "loop/\nother\n");
+    std::os::unix::fs::symlink("not/mounted", person.path("away")).unwrap();
+    std::os::unix::fs::symlink("loop", person.path("loop")).unwrap();
+    for words in
+        [&["backup", "away/", "other"][..], &["backup", "other", "away/."], &["backup", "--files-from", "list"]]
+    {
+        let done = person.silt(words).ends_with(3);
+        assert!(done.err.contains("it is not there: cannot follow the symbolic link"), "{}", done.err);
+        let listed = person.silt(&["ls", "-R", "latest"]).ends_with(0).out;
+        assert!(listed.contains("other/file") && !listed.contains("away"), "{listed}");
+    }
+    for words in [&["backup", "away/"][..], &["backup", "loop/", "away/"], &["backup", "away/", "nowhere"]] {
+        let failed = person.silt(words).ends_with(1);
+        assert!(failed.err.contains("hint: check the path"), "{}", failed.err);
+    }
+    person.silt(&["backup", "away"]).ends_with(0);
+}
+
 /// Commands of streams inherited the password of the repository and the keys of its storage.
 #[test]
 fn commands_see_no_secret_unless_it_is_named() {
