@@ -47,6 +47,8 @@ impl LeftOut {
 pub(super) enum Reason {
     /// It is on another file system, and the rules say to stay on one.
     OtherFileSystem,
+    /// A rule says so, and only sources that were named lead on from there.
+    Rule,
     Pseudo,
     Own(&'static str),
     TooDeep,
@@ -70,6 +72,8 @@ impl Run<'_> {
                 Reason::OtherFileSystem
             }
             _ if crosses && is_pseudo => Reason::Pseudo,
+            // Entered at all only as a source, or as the way to one.
+            _ if self.has_source_below && self.options.rules.leaves_out(path, true) => Reason::Rule,
             _ => return Ok(Place { here, level, is_pseudo, ..above }),
         };
         // All the same where a source that was named is there or further down.
@@ -81,7 +85,7 @@ impl Run<'_> {
     pub(super) fn tell_left_out(&self, path: &[u8], reason: Reason) {
         let shown = String::from_utf8_lossy(path);
         match reason {
-            Reason::OtherFileSystem => {}
+            Reason::OtherFileSystem | Reason::Rule => {}
             Reason::TooDeep => {
                 let what = format!(
                     "its contents are left out: more than {LEVELS_MAX} directories lie below each other, or the path is longer than {DEEP_PATH_BYTES_MAX} bytes"
@@ -110,6 +114,13 @@ impl Run<'_> {
             return true;
         }
         if self.options.rules.leaves_out_file(stat.size) {
+            let path = folder.child_path(name.to_bytes());
+            if self.is_source(&path) {
+                let shown = String::from_utf8_lossy(&path).into_owned();
+                self.tell_some(format!(
+                    "left out: the source {shown}, which is larger than the options of this backup allow"
+                ));
+            }
             return false;
         }
         let path = || folder.child_path(name.to_bytes());
@@ -126,10 +137,11 @@ impl Run<'_> {
         true
     }
 
-    /// Which names are walked, by the rules or as the way to a source; none stands for all.
+    /// Which names are walked, by the rules or as the way to a source; none stands for all. A folder with a marker becomes
+    /// a passage to the sources below it.
     pub(super) fn kept_names(
         &self,
-        place: Place,
+        place: &mut Place,
         path: &[u8],
         handle: &Directory,
         names: &Names,
@@ -143,16 +155,23 @@ impl Run<'_> {
         if rules.is_empty() {
             return None;
         }
+        let leads = |name: &CStr| self.has_source_below && self.leads_to_source(path, name);
         let marked = rules.markers().iter().find(|marker| self.has_marker(path, handle, names, marker, tell));
         if let Some(marker) = marked {
+            let is_passage = (0..names.len()).any(|index| leads(names.get(index)));
             if tell && self.is_source(path) {
+                let but = if is_passage { " but what is named below it" } else { "" };
                 let name = String::from_utf8_lossy(marker.name()).into_owned();
+                let source = String::from_utf8_lossy(path);
                 self.watch.notice(format!(
-                    "nothing in the source {} is saved: {name} in it says so to the options of this backup",
-                    String::from_utf8_lossy(path)
+                    "nothing in the source {source} is saved{but}: {name} in it says so to the options of this backup"
                 ));
             }
-            let keep = |index: &u32| marker.keeps_itself() && names.get(*index as usize).to_bytes() == marker.name();
+            place.is_passage = is_passage;
+            let keep = |index: &u32| {
+                let name = names.get(*index as usize);
+                marker.keeps_itself() && name.to_bytes() == marker.name() || leads(name)
+            };
             return Some((0..names.len() as u32).filter(keep).collect());
         }
         if !rules.has_patterns() {
@@ -172,7 +191,7 @@ impl Run<'_> {
                 Hint::Unknown => handle.stat(name).is_ok_and(|stat| stat.is(EntryKind::Directory)),
                 _ => false,
             };
-            !rules.leaves_out(&child, is_directory)
+            !rules.leaves_out(&child, is_directory) || leads(name)
         };
         Some((0..names.len() as u32).filter(&mut keep).collect())
     }

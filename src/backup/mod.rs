@@ -175,7 +175,7 @@ impl Repository {
                 ),
             );
         }
-        options.paths = nested::fold(options.paths, options.rules.one_file_system(), &left_out.mounts);
+        options.paths = nested::fold(options.paths, &options.rules, &left_out.mounts);
         for (path, what) in left_out.own.take_out(&mut options.paths)? {
             watch.notice(format!("left out: {}, as it is, or lies in, {what}", path.display()));
         }
@@ -293,6 +293,8 @@ struct Run<'a> {
     /// Directories down to this level are kept open while what is below them is walked.
     levels_open: usize,
     left_out: LeftOut,
+    /// A source has another one above it.
+    has_source_below: bool,
     crew: crew::Crew,
     state: Option<State>,
     /// Compare with the parent's tree, as the local state knows nothing or must not be used.
@@ -324,7 +326,7 @@ impl<'a> Run<'a> {
         state: Option<State>,
         watch: &'a Watch,
     ) -> Result<Self> {
-        Ok(Run {
+        let mut run = Run {
             repo,
             levels_open: sources::levels_open_by(readers.most),
             left_out: LeftOut::new(OwnFolders::default()),
@@ -346,7 +348,10 @@ impl<'a> Run<'a> {
             has_met_damage: std::sync::atomic::AtomicBool::new(false),
             failure: Mutex::default(),
             links: content::Links::default(),
-        })
+            has_source_below: false,
+        };
+        run.has_source_below = run.has_source_below_another();
+        Ok(run)
     }
 
     /// Walks all paths and reads all streams; gives the root of the snapshot's tree.

@@ -4,6 +4,7 @@ use crate::backup::Run;
 use crate::disk::device::Mounts;
 use crate::disk::stat::stat_path;
 use crate::entry::EntryKind;
+use crate::source::Rules;
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ pub(super) struct Place {
     pub here: u64,
     /// How many directories lie above it.
     pub level: usize,
-    /// Only on the way to a source further down: nothing else here is saved.
+    /// Only on the way to sources further down: nothing else here is saved.
     pub is_passage: bool,
     /// On a file system that the kernel makes up.
     pub is_pseudo: bool,
@@ -79,18 +80,27 @@ fn passes_link(top: &Path, folder: &Path) -> bool {
     folder.ancestors().take_while(|step| step.starts_with(top)).any(is_link)
 }
 
-/// Drops each path that the walk of a path above meets anyway: all below it, or those with no file system on the way
-/// that the walk does not enter. Sorts them.
-pub(super) fn fold(mut paths: Vec<PathBuf>, one_file_system: bool, mounts: &Mounts) -> Vec<PathBuf> {
+/// Drops each path that the walk of a path above meets anyway: all below it, but what the rules leave out on the way, and
+/// what is on a file system that the walk does not enter. Sorts them.
+pub(super) fn fold(mut paths: Vec<PathBuf>, rules: &Rules, mounts: &Mounts) -> Vec<PathBuf> {
     paths.sort();
     let mut kept: Vec<PathBuf> = Vec::with_capacity(paths.len());
     // The kept paths above the current one, the nearest last.
     let mut above: Vec<PathBuf> = Vec::new();
+    // Lists name thousands of files of one folder.
+    let mut last: Option<(PathBuf, bool)> = None;
     for path in paths {
         while above.last().is_some_and(|above| !path.starts_with(above)) {
             above.pop();
         }
-        if !above.last().is_some_and(|above| is_met(above, &path, one_file_system, mounts)) {
+        let is_met = above.last().is_some_and(|above| {
+            let folder = path.parent().unwrap_or(&path);
+            let known = last.as_ref().filter(|(known, _)| known == folder).map(|(_, is_open)| *is_open);
+            let is_open = known.unwrap_or_else(|| is_open(above, folder, rules));
+            last = Some((folder.to_owned(), is_open));
+            is_open && is_met(above, &path, rules, mounts)
+        });
+        if !is_met {
             above.push(path.clone());
             kept.push(path);
         }
@@ -98,15 +108,39 @@ pub(super) fn fold(mut paths: Vec<PathBuf>, one_file_system: bool, mounts: &Moun
     kept
 }
 
-/// Whether a walk from `above` meets `path`. One that is not there is not met: so it is missed by its name.
-fn is_met(above: &Path, path: &Path, one_file_system: bool, mounts: &Mounts) -> bool {
-    let device = |path: &Path| stat_path(path.as_os_str().as_bytes(), false).map(|stat| stat.device);
-    let (Ok(top), Ok(bottom)) = (device(above), device(path)) else { return false };
-    if !one_file_system {
-        return bottom == top || !mounts.is_pseudo(path.as_os_str().as_bytes(), bottom);
+/// Whether the rules let a walk from `above` pass through `folder`.
+fn is_open(above: &Path, folder: &Path, rules: &Rules) -> bool {
+    let mut steps = folder.ancestors().take_while(|step| step.starts_with(above));
+    steps.all(|step| (step == above || !rules.leaves_out(bytes(step), true)) && !may_be_marked(step, rules))
+}
+
+/// Whether something that has the name of a marker is in a folder.
+fn may_be_marked(folder: &Path, rules: &Rules) -> bool {
+    let is_there = |name: &[u8]| stat_path(bytes(&folder.join(OsStr::from_bytes(name))), false).is_ok();
+    rules.markers().iter().any(|marker| is_there(marker.name()))
+}
+
+/// Whether a walk from `above` that comes to the folder of `path` meets `path`. One that is not there is not met: so it
+/// is missed by its name.
+fn is_met(above: &Path, path: &Path, rules: &Rules, mounts: &Mounts) -> bool {
+    let stat = |path: &Path| stat_path(bytes(path), false);
+    let (Ok(top), Ok(bottom)) = (stat(above), stat(path)) else { return false };
+    let is_directory = bottom.is(EntryKind::Directory);
+    if rules.leaves_out(bytes(path), is_directory)
+        || is_directory && may_be_marked(path, rules)
+        || bottom.is(EntryKind::File) && rules.leaves_out_file(bottom.size)
+    {
+        return false;
+    }
+    if !rules.one_file_system() {
+        return bottom.device == top.device || !mounts.is_pseudo(bytes(path), bottom.device);
     }
     let mut steps = path.ancestors().take_while(|step| *step != above);
-    steps.all(|step| device(step).is_ok_and(|device| device == top))
+    steps.all(|step| stat(step).is_ok_and(|stat| stat.device == top.device))
+}
+
+fn bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
 }
 
 impl Run<'_> {
@@ -131,6 +165,11 @@ impl Run<'_> {
         first.starts_with(path).then(|| first.as_os_str().as_bytes())
     }
 
+    /// Whether a source has another one above it: only then does a walk pass through what the rules leave out.
+    pub(super) fn has_source_below_another(&self) -> bool {
+        self.top_paths().count() < self.options.paths.len()
+    }
+
     pub(super) fn is_source(&self, path: &[u8]) -> bool {
         self.source_at_or_below(path) == Some(path)
     }
@@ -145,6 +184,7 @@ impl Run<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::RulesBuilder;
 
     #[test]
     fn what_is_met_anyway_is_dropped() {
@@ -161,8 +201,9 @@ mod tests {
             (&["a", "a/gone"], &["a", "a/gone"]),
         ];
         for one_file_system in [false, true] {
+            let rules = RulesBuilder::new().one_file_system(one_file_system).build().unwrap();
             for (paths, expected) in table {
-                let got = fold(paths.iter().map(|name| at(name)).collect(), one_file_system, &Mounts::default());
+                let got = fold(paths.iter().map(|name| at(name)).collect(), &rules, &Mounts::default());
                 assert_eq!(got, expected.iter().map(|name| at(name)).collect::<Vec<_>>(), "{paths:?}");
             }
         }
@@ -197,7 +238,7 @@ mod tests {
         for (paths, expected) in table {
             let mut paths: Vec<PathBuf> = paths.iter().map(|name| at(name)).collect();
             follow_links(&mut paths);
-            let got = fold(paths, false, &Mounts::default());
+            let got = fold(paths, &Rules::default(), &Mounts::default());
             assert_eq!(got, expected.iter().map(|name| at(name)).collect::<Vec<_>>());
         }
     }
@@ -207,7 +248,7 @@ mod tests {
     fn a_pseudo_file_system_that_is_named_stays_a_source() {
         let paths = || vec![PathBuf::from("/proc"), PathBuf::from("/")];
         if Mounts::default().is_pseudo(b"/proc", stat_path(b"/proc", false).unwrap().device) {
-            assert_eq!(fold(paths(), false, &Mounts::default()).len(), 2);
+            assert_eq!(fold(paths(), &Rules::default(), &Mounts::default()).len(), 2);
         }
     }
 }

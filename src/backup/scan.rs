@@ -61,14 +61,14 @@ impl Run<'_> {
     fn count_level(
         &self,
         path: Vec<u8>,
-        place: Place,
+        mut place: Place,
         buffer: &mut ListBuffer,
         counted: &mut Counted,
     ) -> Option<Level> {
         let handle = Directory::open_path(&path).ok()?;
         let mut names = Names::default();
         handle.names(&mut names, buffer).ok()?;
-        let kept = self.kept_names(place, &path, &handle, &names, false);
+        let kept = self.kept_names(&mut place, &path, &handle, &names, false);
         let mut below = Vec::new();
         let kept = kept.unwrap_or_else(|| (0..names.len() as u32).collect());
         for index in kept.into_iter().map(|index| index as usize) {

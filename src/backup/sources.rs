@@ -149,8 +149,8 @@ impl<'a> Run<'a> {
         let stat = fstat(&directory)?;
         let mut names = Names::default();
         LIST_BUFFER.with_borrow_mut(|buffer| directory.names(&mut names, buffer))?;
-        let place = self.place_of_source(b"/", &stat);
-        let kept = self.kept_names(place, b"/", &directory, &names, tell);
+        let mut place = self.place_of_source(b"/", &stat);
+        let kept = self.kept_names(&mut place, b"/", &directory, &names, tell);
         let mut root = self.describe_path(b"/", &stat);
         root.is_partial = kept.as_ref().is_some_and(|kept| kept.len() < names.len());
         let kept = kept.unwrap_or_else(|| (0..names.len() as u32).collect());

@@ -141,7 +141,7 @@ impl<'a> Run<'a> {
     }
 
     /// Walks one directory; its tree goes to who waits for it when the last page below it is done.
-    pub(super) fn visit<'s>(&'s self, scope: &Scope<'s>, found: Found, handle: Result<Directory>) {
+    pub(super) fn visit<'s>(&'s self, scope: &Scope<'s>, mut found: Found, handle: Result<Directory>) {
         if self.is_over() {
             return;
         }
@@ -158,7 +158,7 @@ impl<'a> Run<'a> {
             }
         };
         self.watch.progress.set_current(&found.path);
-        let kept = self.kept_names(found.place, &found.path, &handle, &names, true);
+        let kept = self.kept_names(&mut found.place, &found.path, &handle, &names, true);
         self.walk_names(scope, found, handle, names, kept);
     }
 

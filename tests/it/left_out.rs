@@ -278,6 +278,39 @@ fn markers_count_whatever_they_are_and_a_marked_source_is_told() {
     }
 }
 
+/// A source below another one was left out without a word when a rule matched it, or a folder above it.
+#[test]
+fn a_source_that_is_named_is_saved_although_a_rule_leaves_out_what_is_above() {
+    let person = Person::new();
+    for name in ["plain", "var/no", "var/deep/keep/f", "var/deep/no", "var/one", "var/two", "tagged/no", "tagged/in/f"]
+    {
+        person.write(&format!("source/{name}"), "x");
+    }
+    person.write("source/tagged/.nobackup", "");
+    person.write("list", "source\nsource/var/one\nsource/var/two\nsource/tagged/in\n");
+    let rules = ["backup", "source", "--exclude", "var", "--exclude-if-present", ".nobackup"];
+    let saved = |more: &[&str]| {
+        let done = person.silt(&[&rules[..], more].concat()).ends_with(0);
+        let listed = person.silt(&["ls", "-R", "latest"]).ends_with(0).out;
+        let prefix = format!("{}/", person.path("source").display());
+        let below = listed.lines().filter_map(|line| line.split(&prefix).nth(1).map(str::to_owned));
+        (below.collect::<Vec<_>>().join(" "), done.err)
+    };
+    // Twice, as the second run knows what is unchanged.
+    for _ in 0..2 {
+        let (listed, _) = saved(&["source/var/deep/keep", "source/tagged/in/f"]);
+        assert_eq!(listed, "plain tagged tagged/in tagged/in/f var var/deep var/deep/keep var/deep/keep/f");
+        let (listed, _) = saved(&["--files-from", "list"]);
+        assert_eq!(listed, "plain tagged tagged/in tagged/in/f var var/one var/two");
+        assert_eq!(saved(&[]).0, "plain tagged");
+    }
+    // A source that is marked itself, or too large, is told.
+    assert!(saved(&["source/tagged"]).1.contains("nothing in the source"));
+    person.write("source/plain", "xx");
+    let told = saved(&["source/plain", "--exclude-larger-than", "1"]).1;
+    assert!(told.contains("left out: the source"), "{told}");
+}
+
 /// `silt backup /` hung on what the kernel makes up; now that is left out, unless it is named.
 #[test]
 fn what_the_kernel_makes_up_is_left_out_unless_it_is_named() {
