@@ -12,6 +12,9 @@ const ID_DIGITS: usize = 32;
 /// Other names that are made there.
 const CACHE_NAMES: [&str; 2] = ["last-key", "CACHEDIR.TAG"];
 
+/// Folders of a repository that grow or hold secrets: each may be mounted, or be a link to a folder, elsewhere.
+const REPOSITORY_FOLDERS: [&str; 6] = ["packs", "index", "snapshots", "pending", "expired", "keys"];
+
 const REPOSITORY: &str = "the repository that this backup is written to";
 const CACHE: &str = "the cache of silt";
 
@@ -31,6 +34,7 @@ impl OwnFolders {
         let mut own = OwnFolders::default();
         if let Some(path) = repo.storage().local_path() {
             own.add(path, REPOSITORY);
+            REPOSITORY_FOLDERS.iter().for_each(|name| own.add(&path.join(name), REPOSITORY));
         }
         if let Some(cache) = repo.cache() {
             own.add(cache, CACHE);

@@ -252,6 +252,26 @@ fn the_own_repository_and_caches_are_never_saved() {
     assert!(both.err.contains("left out: "), "{}", both.err);
 }
 
+/// A part of the own repository that was mounted in a source was saved into itself.
+#[test]
+fn a_part_of_the_own_repository_is_left_out_where_it_is_mounted() {
+    let person = Person::new();
+    person.write("source/file", "x");
+    person.silt(&["backup", "source"]).ends_with(0);
+    let below = person.path("source/part");
+    fs::create_dir(&below).unwrap();
+    let packs = person.path("data/siltstone/repository/packs");
+    let mounted = std::process::Command::new("mount").arg("--bind").args([&packs, &below]).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        return skipped("leaving out a mounted part of the repository", "it cannot be mounted here");
+    }
+    let done = person.silt(&["backup", "source", "--json"]);
+    let _gone = std::process::Command::new("umount").arg("--lazy").arg(&below).status();
+    let done = done.ends_with(0);
+    assert!(done.out.contains("source/part, the repository that this backup is written to"), "{}", done.out);
+    assert_eq!(done.last_event()["totals"]["files"], 1);
+}
+
 /// Markers that were links, sockets or folders were not honoured, and a tagged source was left out without a word.
 #[test]
 fn markers_count_whatever_they_are_and_a_marked_source_is_told() {
