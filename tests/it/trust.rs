@@ -231,7 +231,7 @@ fn any_lost_or_cut_pack_is_healed_by_the_next_backup() {
             world.assert_newest_comes_back(&damaged);
             // The pack stays missing, and nothing rests on it any more.
             let report = backup_into(&damaged, &world.source(), &cache_of);
-            assert!(report.totals.bytes_read == 0, "{report:?}");
+            assert!(report.totals.bytes_new < 5000, "only folders above may differ: {report:?}");
             world.assert_newest_comes_back(&damaged);
         }
     }
