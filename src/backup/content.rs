@@ -380,7 +380,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What ended the reading of a source, by whose trouble it is: a full repository is no unreadable file.
+/// Why reading a source ended, by the side that failed: a full repository must not be reported as an unreadable file.
 #[derive(Debug)]
 pub(super) enum ReadError {
     /// The source's: it goes into the report.

@@ -1,4 +1,4 @@
-//! What is left out: by the rules, as it is no data of anybody (pseudo file systems), as it is our own, or too deep.
+//! What a backup leaves out: what rules exclude, pseudo file systems, its own repository and cache, and what is too deep.
 
 use crate::backup::Run;
 use crate::backup::nested::Place;
@@ -104,7 +104,7 @@ impl Run<'_> {
         self.left_out.tell(self.watch, text);
     }
 
-    /// Whether a name that was found is saved at all: what is no directory; others are decided on when they are entered.
+    /// Whether a name that is not a directory is saved. Directories are decided on when they are entered.
     pub(super) fn is_saved(&self, folder: &Folder, name: &CStr, stat: &Stat) -> bool {
         if stat.kind.is_none() {
             add(&self.counts.sockets, 1);

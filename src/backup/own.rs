@@ -71,7 +71,7 @@ impl OwnFolders {
         self.0.iter().find(same).map(|own| own.what)
     }
 
-    /// What a source is or lies in, if that is ours.
+    /// The own repository or cache that a source is, or is inside of.
     fn above(&self, source: &Path) -> Option<&'static str> {
         let stats = source.ancestors().filter_map(|path| stat_path(path.as_os_str().as_bytes(), false).ok());
         stats.into_iter().find_map(|stat| self.name_of(&stat))

@@ -144,7 +144,7 @@ fn last_of_sources(repo: &Repository, options: &BackupOptions, watch: &Watch) ->
     Ok(all.into_iter().rev().find(fits))
 }
 
-/// A snapshot that was made by a wrong clock stays the latest until that date: whoever restores the latest gets it.
+/// A snapshot dated in the future by a wrong clock is what `latest` selects until that date.
 fn tell_of_future(newest: Option<&Snapshot>, watch: &Watch) {
     if let Some(newest) = newest.filter(|newest| newest.is_from_the_future(now())) {
         watch.notice(format!(
@@ -170,7 +170,7 @@ fn tell_of_future_name(names: &[String], watch: &Watch) {
 
 /// All of them; who writes tidies on the way.
 fn snapshots(repo: &Repository, options: &BackupOptions, watch: &Watch) -> Result<Vec<Snapshot>> {
-    // That another snapshot is damaged is no trouble of the one that is made.
+    // Damage to another snapshot is a notice, not a warning about the one being made.
     let watch = &watch.aside();
     if options.dry_run { repo.snapshots(watch) } else { repo.snapshots_settled(watch) }
 }
@@ -287,7 +287,7 @@ impl<'a> Run<'a> {
     pub(super) fn count_files(&self, tree: &ChunkId) -> u64 {
         let (mut count, mut trees) = (0, vec![(*tree, 0)]);
         while let Some((tree, level)) = trees.pop() {
-            // Only a figure of the report: a tree that cannot be read, or that is no tree of ours, makes it smaller.
+            // Only a figure in the report: a tree that cannot be read is counted as empty.
             let _smaller = self.reader.for_each_entry(&tree, &mut |entry| {
                 match entry.content {
                     Content::Tree(below) if level < LEVELS_MAX => trees.push((below, level + 1)),

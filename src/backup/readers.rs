@@ -79,7 +79,7 @@ impl Readers {
                 })
                 .build()
         };
-        // Where the system refuses so many threads, fewer do it in more time.
+        // If the system refuses that many threads, fewer threads do the work.
         let pool = start(most).or_else(|_| start(first)).or_else(|_| start(1)).map_err(|error| {
             Error::new(Kind::Failed, "start the readers", "")
                 .because(error)

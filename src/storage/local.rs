@@ -398,7 +398,12 @@ impl Storage for Local {
             if !entry.file_type().is_file() {
                 continue;
             }
-            let Ok(meta) = entry.metadata() else { continue };
+            let meta = match entry.metadata() {
+                Ok(meta) => meta,
+                Err(error) if error.io_error().is_some_and(is_absent) => continue,
+                // An object that is left out of a listing would count as lost.
+                Err(error) => return Err(failed("list", entry.path(), error.into())),
+            };
             let name = entry.path().strip_prefix(&self.root).ok().and_then(|name| name.to_str());
             if let Some(name) = name.filter(|name| check_name(name).is_ok()) {
                 listed.push(Listed { name: name.to_owned(), size: meta.len() });
