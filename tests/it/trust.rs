@@ -324,9 +324,10 @@ fn an_index_object_of_the_right_size_with_wrong_bytes_is_found_behind_a_warm_cac
 #[test]
 fn what_vanishes_while_a_backup_runs_ends_it() {
     // A run was stopped, the packs that it relied on were removed, and it went on and ended with 0.
-    for prefix in ["packs/", "index/"] {
+    let over_a_network = Abilities { local: false, ..SWAPS };
+    for (prefix, abilities) in ["packs/", "index/"].into_iter().flat_map(|p| [(p, RENAMES), (p, over_a_network)]) {
         let world = World::new();
-        let storage = memory(RENAMES);
+        let storage = memory(abilities);
         world.backup(&storage, "one");
         let repo = open(Arc::new(storage.clone()), &world.cache("one")).expect("it opens");
         let writer = writer_of(&repo);
