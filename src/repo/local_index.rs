@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::{IndexId, PackId};
 use crate::place::{IndexContents, PackContents, PackSizes};
 use crate::repo::fetch::fetch_all;
-use crate::repo::format::{INDEX_PREFIX, PACKS_PREFIX, index_name};
+use crate::repo::format::{INDEX_PREFIX, PACKS_PREFIX, index_name, pack_name};
 use crate::repo::index::{INDEX_BYTES_MAX, decode_index};
 use crate::seal::{KeySet, open_object, sealed_object_bytes_max};
 use crate::storage::{Listed, Storage};
@@ -93,9 +93,11 @@ const PACKS_IN_PARTS_MIN: usize = 8000;
 const PACK_LISTINGS_AT_ONCE: usize = 32;
 
 fn list_packs(storage: &dyn Storage, expected: usize) -> Result<PackSizes> {
+    // An object that is anywhere but at its own name is not found when it is read.
     let size = |listed: &Listed| {
         let (_, hex) = listed.name.rsplit_once('/')?;
-        Some((PackId::from_hex(hex).ok()?, listed.size))
+        let pack = PackId::from_hex(hex).ok()?;
+        (listed.name == pack_name(&pack)).then_some((pack, listed.size))
     };
     if storage.abilities().local || expected < PACKS_IN_PARTS_MIN {
         return Ok(storage.list(PACKS_PREFIX)?.iter().filter_map(size).collect());
