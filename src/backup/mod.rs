@@ -199,17 +199,7 @@ impl Repository {
             run.note_damage();
         }
         let saved = run.save_sources(choice.parent.as_ref(), input);
-        let concluded = run.conclude(saved, started, begun);
-        if let Err(error) = &concluded
-            && error.is(Kind::Corrupt)
-        {
-            // It may be the local index that is damaged: made anew, it costs the next run no more than time.
-            watch.notice("the local index is made anew, in case that it is what was damaged; run the backup again");
-            if let Err(error) = self.rebuild_index(watch) {
-                watch.notice(error.to_string());
-            }
-        }
-        concluded
+        run.conclude(saved, started, begun)
     }
 
     /// Shows the writer, compares the local index with the repository, and then chooses what to compare the sources with:

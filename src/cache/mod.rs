@@ -16,5 +16,5 @@ pub use frames::FrameFiles;
 pub use segment::Segment;
 pub use segment_merge::merge;
 pub use segment_write::{Builder, write_segment};
-pub use segments::{Segments, View};
+pub use segments::{Basis, Segments, View};
 pub use state::{Change, FolderKey, PageRow, State, StateChanges};

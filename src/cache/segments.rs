@@ -114,8 +114,20 @@ pub struct Segments {
     packs: Option<PackSizes>,
     covered: HashSet<IndexId>,
     view: View,
-    /// Something that was in use may not be used any more, and nobody was told yet.
-    has_lost: bool,
+}
+
+/// What lookups rest on at one moment: index objects, but for their packs that are missing.
+#[derive(Clone, Debug, Default)]
+pub struct Basis {
+    indexes: HashSet<IndexId>,
+    packs_left_out: HashSet<PackId>,
+}
+
+impl Basis {
+    /// Whether everything that an earlier basis had is still in this one.
+    pub fn includes(&self, earlier: &Basis) -> bool {
+        earlier.indexes.is_subset(&self.indexes) && self.packs_left_out.is_subset(&earlier.packs_left_out)
+    }
 }
 
 #[derive(Clone)]
@@ -177,9 +189,9 @@ impl Segments {
         self.live.iter().flat_map(HashMap::keys)
     }
 
-    /// Whether something that was in use had to be given up since this was asked last.
-    pub fn take_lost(&mut self) -> bool {
-        std::mem::take(&mut self.has_lost)
+    /// What lookups rest on now.
+    pub fn basis(&self) -> Basis {
+        Basis { indexes: self.covered.clone(), packs_left_out: self.left_out().copied().collect() }
     }
 
     /// Packs that covered index objects name and that are missing or of another size.
@@ -197,9 +209,7 @@ impl Segments {
         let stale: HashSet<String> =
             self.listed.iter().filter(|listed| !self.may_use(listed)).map(|listed| listed.row.name.clone()).collect();
         let (live, packs) = (self.live.as_ref(), self.packs.as_ref());
-        let used_before = self.used.len();
         self.used.retain(|used| is_usable(used, live, packs));
-        self.has_lost |= self.used.len() < used_before;
         if stale.is_empty() {
             self.choose_used();
         } else {
@@ -273,10 +283,8 @@ impl Segments {
         self.compact()
     }
 
-    /// Drops everything: for when a lookup found damage.
+    /// Drops everything, as a segment is damaged.
     pub fn clear(&mut self) -> Result<()> {
-        // What of it is still in the repository is not known any more.
-        self.has_lost |= !self.used.is_empty();
         self.used.clear();
         self.commit(None, |rows| rows.clear())?;
         Ok(())

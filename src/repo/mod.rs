@@ -39,7 +39,7 @@ use crate::cache::View;
 use crate::chunk::Chunker;
 use crate::disk::whole::make_private_dir;
 use crate::error::{Error, Kind, Result};
-use crate::id::{IndexId, PackId, RepositoryId};
+use crate::id::{ChunkId, IndexId, PackId, RepositoryId};
 use crate::place::IndexContents;
 use crate::repo::format::{CONFIG_NAME, Config, INDEX_PREFIX, OBJECT_BYTES_MAX, SNAPSHOTS_PREFIX};
 use crate::repo::snapshot::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
@@ -194,7 +194,13 @@ impl Repository {
 
     /// Adds to the local index what index objects say that this process wrote.
     fn learn(&self, indexes: &[IndexContents], watch: &Watch) -> Result<View> {
-        self.0.index.learn(indexes, watch)
+        match self.0.index.learn(indexes, watch) {
+            Err(error) if error.is(Kind::Corrupt) => {
+                self.rebuild_index(&error, watch)?;
+                Ok(self.view())
+            }
+            learned => learned,
+        }
     }
 
     /// Brings the local index into step with what the repository lists now: its index objects and the packs that they name.
@@ -206,10 +212,21 @@ impl Repository {
         Listing::whole(self.storage(), self.0.index.packs_known())
     }
 
-    /// Drops the local index and reads it anew, for when it turned out to be damaged.
-    pub fn rebuild_index(&self, watch: &Watch) -> Result<IndexCheck> {
-        self.0.index.clear()?;
-        self.compare_index(watch)
+    /// Drops the local index and reads it anew, as this error says that it is damaged.
+    pub fn rebuild_index(&self, damage: &Error, watch: &Watch) -> Result<IndexCheck> {
+        watch.notice(format!("{damage}: the local index is rebuilt"));
+        self.0.index.rebuild(self.storage(), self.keys(), || self.list_all(), watch)
+    }
+
+    /// Whether a chunk is stored. A local index that turns out to be damaged is rebuilt.
+    pub fn contains(&self, id: &ChunkId, watch: &Watch) -> Result<bool> {
+        match self.view().contains(id) {
+            Err(error) if error.is(Kind::Corrupt) => {
+                self.rebuild_index(&error, watch)?;
+                self.view().contains(id)
+            }
+            known => known,
+        }
     }
 
     /// Where else the chunks of a damaged pack rest.

@@ -83,7 +83,7 @@ impl Reader {
         let found = match repo.view().locate(id) {
             // The local index is a cache: damaged, it is made anew and asked again.
             Err(error) if error.is(Kind::Corrupt) => {
-                repo.rebuild_index(&Watch::silent())?;
+                repo.rebuild_index(&error, &Watch::silent())?;
                 repo.view().locate(id)?
             }
             Ok(None) => {
