@@ -7,6 +7,7 @@ use clap_complete::Shell;
 
 #[derive(Args, Debug)]
 pub struct CompletionsArgs {
+    /// Shell that the script is for
     #[arg(value_enum)]
     shell: Shell,
 }
