@@ -40,6 +40,7 @@ use crate::seal::{Compression, random};
 use crate::source::rules::Rules;
 use crate::source::stream::Stream;
 use crate::watch::{Watch, now};
+use crate::when::format_counted;
 use assemble::{Assembly, SavedRoot};
 use std::io::Read;
 use std::path::PathBuf;
@@ -169,7 +170,7 @@ impl Repository {
             left_out.tell(
                 watch,
                 format!(
-                    "{} is behind a symbolic link in another source, which is not followed: what is named in it is saved in {}",
+                    "{} is reached through a symbolic link in another source, which is not followed: it is saved at its real path {}",
                     folder.display(),
                     real.display()
                 ),
@@ -177,7 +178,7 @@ impl Repository {
         }
         options.paths = nested::fold(options.paths, &options.rules, &left_out.mounts);
         for (path, what) in left_out.own.take_out(&mut options.paths)? {
-            watch.notice(format!("left out: {}, as it is, or lies in, {what}", path.display()));
+            watch.notice(format!("skipped: {} is {what}", path.display()));
         }
         let input = options.input.take();
         let input_name = input.as_ref().map(|(name, _)| name.clone());
@@ -204,7 +205,7 @@ impl Repository {
             && error.is(Kind::Corrupt)
         {
             // It may be the local index that is damaged: made anew, it costs the next run no more than time.
-            watch.notice("the local index is made anew, in case that it is what was damaged; run the backup again");
+            watch.notice("the local index is rebuilt, in case it was damaged; run the backup again");
             if let Err(error) = self.rebuild_index(watch) {
                 watch.notice(error.to_string());
             }
@@ -236,16 +237,16 @@ impl Repository {
             None => self.compare_index(watch)?,
         };
         if !check.packs_missing.is_empty() && !heal::is_dealt_with(self, &check) {
+            let count = check.packs_missing.len() as u64;
             watch.notice(format!(
-                "{} packs that the index names are missing or cut short: what they held is stored again where the sources \
-                 still have it",
-                check.packs_missing.len()
+                "{} missing from the repository or incomplete: the content is stored again if the sources still have it",
+                format_counted(count, "pack is", "packs are"),
             ));
         }
         if self.index_losses() > 0 && check.packs_missing.is_empty() {
             watch.notice(
-                "the repository has lost index objects that this host knew: what they named is stored again where the \
-                 sources still have it",
+                "the repository has lost index objects that this host knew: the content that they listed is stored again \
+                 if the sources still have it",
             );
         }
         Ok((previous::choose(self, state, &check, options, watch)?, writer))
@@ -258,7 +259,9 @@ impl Repository {
         }
         if now().seconds < 0 {
             // The database refuses to work then.
-            watch.notice("the clock of this machine is before 1970: what is known of the last backup is not used");
+            watch.notice(
+                "the clock of this machine shows a time before 1970: what is known of the last backup is not used",
+            );
             return None;
         }
         let folder = self.cache()?.join("state").join(options.state_name());
@@ -269,7 +272,7 @@ impl Repository {
                 Some(state)
             }
             Err(error) => {
-                watch.notice(format!("{error}: files are compared with the last snapshot instead"));
+                watch.notice(format!("{error}; files are compared with the last snapshot instead"));
                 None
             }
         }
@@ -354,7 +357,7 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    /// Walks all paths and reads all streams; gives the root of the snapshot's tree.
+    /// Walks all paths and reads all streams; returns the root of the snapshot's tree.
     fn save_sources(&self, parent: Option<&Snapshot>, input: Option<(Vec<u8>, Input)>) -> Result<SavedRoot> {
         let known = parent.map(|parent| (parent.totals.files, parent.totals.bytes));
         let known = known.or_else(|| self.state.as_ref()?.last_size());
@@ -456,7 +459,7 @@ impl<'a> Run<'a> {
         let mut relied = self.repo.index_objects();
         relied.extend(own);
         if let Err(error) = state.write(noted, &relied) {
-            self.watch.notice(format!("{error}; the next backup will read more than it has to"));
+            self.watch.notice(format!("{error}; the next backup will read more than necessary"));
         }
     }
 
@@ -578,12 +581,13 @@ impl<'a> Run<'a> {
         let (_, unpublished) = writer.commit(&snapshot)?;
         let in_place = unpublished.is_none();
         if let Some(error) = unpublished {
-            self.watch
-                .notice(format!("the snapshot is committed but not yet in its place, which is done later: {error}"));
+            self.watch.notice(format!(
+                "the snapshot is complete, but not yet moved to its final place; the next backup does that: {error}"
+            ));
         }
         let size = (snapshot.totals.files, snapshot.totals.bytes);
         if let Some(Err(error)) = self.state.as_ref().map(|state| state.set_committed(size, in_place)) {
-            self.watch.notice(format!("{error}; the next backup will read more than it has to"));
+            self.watch.notice(format!("{error}; the next backup will read more than necessary"));
         }
         report.healing = view_before.and_then(|(before, check)| self.look_at_healing(&before, &check, Some(&snapshot)));
         report.snapshot = Some(snapshot);

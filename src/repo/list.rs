@@ -58,7 +58,7 @@ impl ListWriter {
         }
     }
 
-    /// Stores what is left; gives the depth and the root.
+    /// Stores what is left; returns the depth and the root.
     pub fn finish(mut self, store: &mut dyn FnMut(Vec<u8>) -> Result<ChunkId>) -> Result<(u8, ChunkId)> {
         let mut level = 0;
         loop {

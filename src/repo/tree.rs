@@ -66,7 +66,7 @@ pub fn page_lengths<'a>(level: u8, names: impl Iterator<Item = &'a [u8]>) -> Vec
     lengths
 }
 
-/// Encodes entries (sorted by name) as pages and hands each to `store`, which names it; gives the root's id.
+/// Encodes entries (sorted by name) as pages and hands each to `store`, which names it; returns the root's id.
 /// Usually that is one page; entries too large for one are split under an inner page.
 pub fn store_page(entries: &[Entry], store: &mut dyn FnMut(Vec<u8>) -> Result<ChunkId>) -> Result<ChunkId> {
     let bytes = encode_entries(entries);

@@ -114,8 +114,9 @@ impl FrameSealer {
             .map_err(|_| failed("encryption failed"))?;
         self.opener.open(key, number, &sealed, raw.len(), &mut self.check)?;
         if self.check != raw {
-            return Err(failed("what was sealed does not open to what was read")
-                .hint("the memory or the processor of this machine is faulty: test it before trusting its backups"));
+            return Err(failed("decrypting it does not return what was encrypted").hint(
+                "the memory or the processor of this machine may be faulty: test them before you trust its backups",
+            ));
         }
         Ok(sealed)
     }
