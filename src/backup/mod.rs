@@ -52,18 +52,18 @@ pub type Input = Box<dyn Read + Send + Sync>;
 
 /// What to back up and how.
 pub struct BackupOptions {
-    /// Absolute and clean. What the walk of a path above meets anyway is dropped when the backup begins.
+    /// Absolute, without `.` and `..`. A path that is saved with one above it is dropped when the backup begins.
     pub paths: Vec<PathBuf>,
-    /// Sources that are known to be missing before the backup begins: trouble.
+    /// Sources that are known to be missing before the backup begins: each is a trouble.
     pub missing: Vec<Trouble>,
     pub streams: Vec<Stream>,
-    /// Variables that the commands of streams see although they hold secrets.
+    /// Environment variables that the commands of streams see although they may hold secrets.
     pub stream_environment: Vec<String>,
-    /// The standard input under a name.
+    /// Standard input, and the name of its stream.
     pub input: Option<(Vec<u8>, Input)>,
     pub rules: Rules,
     pub comparison: Comparison,
-    /// Read every file, whatever is known of it.
+    /// Read all files, even those that seem unchanged.
     pub force: bool,
     /// Compare with this snapshot instead of the local state.
     pub parent: Option<SnapshotId>,
@@ -73,22 +73,22 @@ pub struct BackupOptions {
     pub user: String,
     pub job: String,
     pub tags: Vec<String>,
-    /// Instead of now, as the time of the snapshot.
+    /// The time of the snapshot, instead of now.
     pub time: Option<crate::entry::Time>,
-    /// Seconds east of UTC that the host's clock shows.
+    /// The offset of the host's time zone from UTC, in seconds east.
     pub offset: i32,
     pub compression: Compression,
-    /// Count the sources beside the backup where nothing knows their size from before, so that progress can say how much
-    /// is left.
+    /// If the size of the sources is not known from an earlier backup, count them at the same time, so that progress can
+    /// say how much is left.
     pub count_ahead: bool,
-    /// Files read at the same time; none adapts to what the sources lie on.
+    /// How many files are read at the same time; with none, as many as keep the processors busy.
     pub readers: Option<usize>,
     /// The memory that all buffers together may take, in bytes.
     pub memory_bytes: u64,
 }
 
 impl BackupOptions {
-    /// What the buffers of a backup take unless told otherwise, in bytes: more where there are many processors.
+    /// The default limit of the buffers of a backup, in bytes: more on machines with many processors.
     pub fn default_memory_bytes() -> u64 {
         let processors = std::thread::available_parallelism().map_or(1, |count| count.get()) as u64;
         (256 << 20).max(processors * readers::READER_MEMORY_BYTES)
@@ -152,7 +152,7 @@ pub struct BackupReport {
 
 /// State is written after this much new content and at least this much time, or after the longer time in any case.
 const CHECKPOINT_BYTES: u64 = 256 << 20;
-/// How often it is looked whether that is so.
+/// How often that is checked.
 const CHECKPOINT_LOOK: Duration = Duration::from_millis(20);
 const CHECKPOINT_SHORT: Duration = Duration::from_secs(4);
 const CHECKPOINT_LONG: Duration = Duration::from_secs(20);
@@ -160,8 +160,8 @@ const CHECKPOINT_LONG: Duration = Duration::from_secs(20);
 const CHECKPOINT_PART: u32 = 20;
 
 impl Repository {
-    /// Saves the sources as one snapshot. Trouble with a source is in the report and the snapshot; trouble of a stream
-    /// or of ours is an error, and no snapshot is written.
+    /// Saves the sources as one snapshot. If something of a path cannot be saved, this is a trouble in the report and in
+    /// the snapshot; if a stream, the repository or this machine fails, it is an error, and no snapshot is written.
     pub fn backup(&self, mut options: BackupOptions, watch: &Watch) -> Result<BackupReport> {
         let begun = Instant::now();
         let started = Stamp::new(options.time.unwrap_or_else(now), options.offset);

@@ -117,7 +117,7 @@ impl<'r> Pages<'r> {
     fn check(&self, next: &Pending, page: &Page) -> Result<()> {
         let bad = |why: &str| Err(Error::corrupt("read the directory", self.root, why));
         if next.depth > PAGE_DEPTH_MAX {
-            return bad("its pages lie too deep");
+            return bad("its pages are nested too deeply");
         }
         if next.depth > 0 && !self.last.is_empty() && next.name <= self.last {
             return bad("its pages are out of order");

@@ -1,4 +1,4 @@
-//! `silt backup`: save folders and streams as one snapshot.
+//! `silt backup`: save files, directories and streams as one snapshot.
 
 use super::exit::{Exit, Failure};
 use super::first_use::open_or_make;

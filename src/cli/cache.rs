@@ -1,4 +1,4 @@
-//! The folder of the cache: where it is, that it is marked as one, and whom it belongs to.
+//! The cache directory: where it is, that it is marked as one, and whom it belongs to.
 
 use super::open::folder;
 use super::options::{GlobalOptions, absolute};

@@ -1,4 +1,4 @@
-//! `silt completions`: words for the shell.
+//! `silt completions`: a completion script for a shell.
 
 use super::exit::{Exit, Failure};
 use super::output::print_bytes;

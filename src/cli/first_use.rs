@@ -1,4 +1,4 @@
-//! The repository of whoever configured nothing: made on first use, found again later.
+//! The default repository: created on first use, found again later.
 
 use super::init::{key_file, prepare, recovery_words, refuse_strangers, show_and_finish};
 use super::open::{Places, given_location, given_locks, known_at_default, location_of, open, open_storage, open_with};

@@ -151,7 +151,7 @@ pub fn key_file(path: &Path, watch: &Watch) -> Result<(Secret, bool)> {
 
 fn new_password(place: &str, cancel: &Cancel) -> Result<Option<Zeroizing<Vec<u8>>>> {
     let Some(password) = ask_password(&format!("New password for {place}: "), cancel)? else { return Ok(None) };
-    match ask_password("Once more: ", cancel)? {
+    match ask_password("Repeat the password: ", cancel)? {
         Some(again) if again == password => Ok(Some(password)),
         _ => {
             Err(Error::invalid("set the password", "", "the two passwords differ").hint("type the same password twice"))

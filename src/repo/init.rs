@@ -1,4 +1,4 @@
-//! Making a repository: all but its configuration first, so that nobody has a repository without its recovery key.
+//! Creating a repository: all but its configuration first, so that nobody has a repository without its recovery key.
 
 use crate::chunk::ChunkTable;
 use crate::error::{Error, Kind, Result};

@@ -334,7 +334,7 @@ pub fn survey(storage: &dyn Storage, keys: &KeySet, sharing: Sharing) -> Result<
         // Anybody who may create objects may create these: what no writer makes is not fetched.
         bytes += object.size;
         if object.size > PENDING_BYTES_MAX || bytes > PENDING_BYTES_IN_ALL_MAX {
-            survey.damaged.push(Error::corrupt("read the pending object", &object.name, "it is too large for one"));
+            survey.damaged.push(Error::corrupt("read the pending object", &object.name, "it is too large"));
             bytes -= object.size;
             continue;
         }

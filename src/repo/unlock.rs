@@ -215,7 +215,8 @@ impl<'a> Search<'a> {
     /// Why nothing opened.
     fn conclude(&mut self) -> Error {
         const RECOVERY: &str = "if no other key opens the repository, its recovery key does: set SILT_RECOVERY_KEY";
-        let wanted = in_words(opens_with(self.credentials));
+        let wanted = opens_with(self.credentials).replace("key-file", "key file").replace('+', " and ");
+        let is_both = wanted.contains(" and ");
         let untried = match self.untried {
             0 => String::new(),
             count => format!("; {count} more were not tried, as that would take too long"),
@@ -237,18 +238,15 @@ impl<'a> Search<'a> {
                       or set SILT_RECOVERY_KEY"
                 }
             };
-            return wrong.because(format!("the {wanted} is wrong{untried}")).hint(hint);
+            let is = if is_both { "are" } else { "is" };
+            return wrong.because(format!("the {wanted} {is} wrong{untried}")).hint(hint);
         }
-        let others = in_words(&self.others.join(" or a "));
+        let does = if is_both { "do" } else { "does" };
+        let others = self.others.join(" or a ").replace("key-file", "key file").replace('+', " and a ");
         wrong
-            .because(format!("the {wanted} does not open it; it opens with a {others}{untried}"))
+            .because(format!("the {wanted} {does} not open it; it opens with a {others}{untried}"))
             .hint("use what the repository was created with")
     }
-}
-
-/// `password+key-file`, as a key object calls it, for people.
-fn in_words(opener: &str) -> String {
-    opener.replace("key-file", "key file").replace('+', " and a ")
 }
 
 #[cfg(test)]

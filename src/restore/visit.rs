@@ -223,7 +223,7 @@ impl<'a> Run<'a> {
         let mut last: Option<Vec<u8>> = None;
         while let Some((name, id, depth)) = pending.pop() {
             let read = || match depth > PAGE_DEPTH_MAX {
-                true => Err(Error::corrupt("read the directory", id, "its pages lie too deep")),
+                true => Err(Error::corrupt("read the directory", id, "its pages are nested too deeply")),
                 false => decode_inner(&self.stored(self.reader.tree(&id))?),
             };
             match read() {
@@ -260,7 +260,7 @@ impl<'a> Run<'a> {
     fn page_entries(&self, page: &ChunkId) -> Result<Vec<Entry>> {
         match decode_page(&self.stored(self.reader.tree(page))?)? {
             Page::Entries(entries) => Ok(entries),
-            Page::Inner { .. } => Err(Error::corrupt("read the page", page, "it holds no entries")),
+            Page::Inner { .. } => Err(Error::corrupt("read the page", page, "it has no entries")),
         }
     }
 

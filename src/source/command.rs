@@ -1,4 +1,4 @@
-//! Read the output of a command as one entry that is whole or fails.
+//! Read the output of a command as one entry, complete or not at all.
 //!
 //! The status of a pipeline is that of its last command: `dump | gzip` hides a failing `dump` (silt compresses by
 //! itself, so plain output is better anyway; `bash -o pipefail -c '…'` is for where there must be a pipeline).

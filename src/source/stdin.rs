@@ -1,4 +1,4 @@
-//! Read the standard input as one entry.
+//! Read standard input as one entry.
 
 use super::command::{CANCEL_LATENCY, wait};
 use super::stream::{check_name, shown};

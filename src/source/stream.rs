@@ -1,4 +1,4 @@
-//! Streams: what is saved as one entry that is whole or fails, by their words, and what their bytes say.
+//! Streams, each saved as one entry, complete or not at all: how they are written on the command line, and their errors.
 
 use crate::entry::{PATH_BYTES_MAX, is_valid_name};
 use crate::error::{Error, Kind, Result};

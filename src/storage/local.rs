@@ -376,7 +376,7 @@ impl Storage for Local {
         let path = self.path(name)?;
         let (file, size) = self.open_for_ranges(name, &path)?;
         if offset.checked_add(length).is_none_or(|end| end > size) {
-            let why = format!("{length} bytes at {offset} are wanted of its {size}");
+            let why = format!("{length} bytes at offset {offset} were requested, and it has {size}");
             return Err(Error::corrupt("read", path.display(), why));
         }
         let mut bytes = vec![0; length as usize];

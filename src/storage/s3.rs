@@ -404,10 +404,10 @@ impl Storage for S3 {
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
         check_name(name)?;
         let Some(end) = offset.checked_add(length) else {
-            return Err(Error::corrupt("read", self.of(name), "no object is that long"));
+            return Err(Error::corrupt("read", self.of(name), "no object is as long as that"));
         };
         let short = |size: u64| {
-            let why = format!("{length} bytes at {offset} are wanted of its {size}");
+            let why = format!("{length} bytes at offset {offset} were requested, and it has {size}");
             Error::corrupt("read", self.of(name), why)
         };
         // No request asks for nothing: the size alone answers.

@@ -134,7 +134,7 @@ fn converse(person: &Person, words: &[&str], answers: &[(&str, &[u8])]) -> Optio
 #[test]
 fn a_password_is_asked_for_and_not_shown() {
     let person = Person::new();
-    let (new, again) = ("New password for ", "Once more: ");
+    let (new, again) = ("New password for ", "Repeat the password: ");
     let Some((code, shown)) = converse(&person, &["init"], &[(new, b"horse\n"), (again, b"horses\n")]) else { return };
     assert!(code == Some(1) && shown.contains("the two passwords differ"), "{shown}");
     let (code, shown) = converse(&person, &["init"], &[(new, b"horse\n"), (again, b"horse\n")]).unwrap();
