@@ -56,8 +56,8 @@ impl Assembly {
     fn place(&mut self, path: &[u8], entry: Entry, made_up: bool) -> Result<()> {
         let clash = || {
             let shown = String::from_utf8_lossy(path).into_owned();
-            Error::invalid("save", shown, "two sources of this backup have the same place")
-                .hint("name the stream differently")
+            Error::invalid("save", shown, "two sources of this backup have the same path")
+                .hint("give the stream another name")
         };
         let mut at = ROOT;
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {

@@ -15,8 +15,8 @@ const CACHE_NAMES: [&str; 2] = ["last-key", "CACHEDIR.TAG"];
 /// Folders of a repository that grow or hold secrets: each may be mounted, or be a link to a folder, elsewhere.
 const REPOSITORY_FOLDERS: [&str; 6] = ["packs", "index", "snapshots", "pending", "expired", "keys"];
 
-const REPOSITORY: &str = "the repository that this backup is written to";
-const CACHE: &str = "the cache of silt";
+const REPOSITORY: &str = "part of the repository that this backup writes to";
+const CACHE: &str = "part of the cache of silt";
 
 /// Known by device and inode, whatever path leads to them.
 #[derive(Debug, Default)]
@@ -98,7 +98,7 @@ impl OwnFolders {
         });
         match taken.first() {
             Some((source, what)) if sources.is_empty() => {
-                Err(Error::invalid("save", source.display(), format!("it is, or lies in, {what}"))
+                Err(Error::invalid("save", source.display(), format!("it is {what}"))
                     .hint("name another source, or another repository with --repo"))
             }
             _ => Ok(taken),

@@ -1,4 +1,4 @@
-//! What may be forgotten: everything here can be dropped and rebuilt from the repository, and is never wrong.
+//! What can be rebuilt from the repository: everything here may be deleted at any time, and only makes runs faster.
 
 mod claims;
 mod frames;

@@ -140,7 +140,7 @@ impl Segments {
     /// Opens what the folder holds. What is missing or damaged leaves the set, with a notice; what it covered has to be
     /// added again.
     pub fn open(folder: &Path) -> Result<(Self, Vec<String>)> {
-        std::fs::create_dir_all(folder).map_err(|error| Error::io("create the folder", folder.display(), error))?;
+        std::fs::create_dir_all(folder).map_err(|error| Error::io("create the directory", folder.display(), error))?;
         let mut set = Segments { folder: Some(folder.to_owned()), ..Segments::default() };
         let notices = set.commit(None, |_| ())?;
         Ok((set, notices))
@@ -462,8 +462,8 @@ fn lock(path: &Path) -> Result<File> {
             None if begun.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PAUSE),
             None => {
                 return Err(Error::new(Kind::Locked, "lock", path.display())
-                    .because("another process holds it and does not go on")
-                    .hint("look for a stopped silt"));
+                    .because("another process holds it and does not continue")
+                    .hint("look for a silt process that was stopped (Ctrl-Z)"));
             }
         }
     }

@@ -157,7 +157,7 @@ impl State {
             Err(error) if error.is(Kind::Corrupt) => {}
             Err(error) => return Err(error),
         }
-        let notice = "the local state of this job was damaged or of another version and is made anew: files are compared with the last snapshot instead";
+        let notice = "the local state of this job was damaged or written by another version, and is rebuilt: files are compared with the last snapshot instead";
         if folder.exists() {
             let aside = folder.with_extension("damaged");
             let _older = std::fs::remove_dir_all(&aside);

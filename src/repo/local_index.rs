@@ -129,7 +129,7 @@ impl LocalIndex {
                 segments
             }
             Some(Err(error)) => {
-                watch.notice(format!("{error}: the index is kept in memory"));
+                watch.notice(format!("{error}; the index is kept in memory"));
                 Segments::in_memory()
             }
             None => Segments::in_memory(),
@@ -256,14 +256,15 @@ impl LocalIndex {
             };
             drop(segments);
             for (index, error) in fetched.damaged {
-                watch.notice(format!("{error}: it counts as lost, and what it names is stored again where it can be"));
+                watch
+                    .notice(format!("{error}; the content that it lists is stored again if the sources still have it"));
                 damaged.insert(index);
             }
             let mut is_done = !fetched.has_vanished;
             if has_listed_packs && storage.abilities().local && !std::mem::replace(&mut is_verified, true) {
                 for index in self.find_damaged(storage)? {
                     watch.notice(format!(
-                        "the index object {index} is damaged: it counts as lost, and what it names is stored again where it can be"
+                        "the index object {index} is damaged; the content that it lists is stored again if the sources still have it"
                     ));
                     damaged.insert(index);
                     is_done = false;
@@ -366,7 +367,7 @@ fn replace_folder(segments: &mut Segments, error: &Error, watch: &Watch) -> Resu
     if segments.is_in_memory() {
         return Err(error.copy());
     }
-    watch.notice(format!("{error}: the index is kept in memory"));
+    watch.notice(format!("{error}; the index is kept in memory"));
     segments.leave_folder();
     Ok(())
 }

@@ -101,8 +101,8 @@ impl Repository {
         };
         let config = storage.get(CONFIG_NAME, OBJECT_BYTES_MAX).map_err(|error| match error.kind() {
             Kind::NotFound => Error::new(Kind::NotFound, "open the repository", storage.describe())
-                .because("there is none")
-                .hint("make it with `silt init`, or check the location"),
+                .because("there is no repository at this location")
+                .hint("check the location, or create a repository with `silt init`"),
             _ => error,
         });
         let keys = join(unlocking);
@@ -318,7 +318,7 @@ impl Repository {
         let stated = format::snapshot_name(&snapshot.started.compact()?, &snapshot.id);
         match stated == name {
             true => Ok(snapshot),
-            false => Err(Error::corrupt("read the snapshot", name, "it stands under the name of another")),
+            false => Err(Error::corrupt("read the snapshot", name, "it is stored under the name of another snapshot")),
         }
     }
 }
@@ -331,7 +331,7 @@ fn open_cache(cache: &Path, repository: &RepositoryId, storage: &dyn Storage, wa
     match make_private_dir(&folder) {
         Ok(()) => Some(folder),
         Err(error) => {
-            watch.notice(format!("the cache cannot be used, which makes this slower: {error}"));
+            watch.notice(format!("this run is slower, as the cache cannot be used: {error}"));
             None
         }
     }

@@ -317,7 +317,7 @@ impl Writer {
         self.uploads.bytes_sent()
     }
 
-    /// The commit: after it the snapshot exists, for everybody and for good. Gives the name of its object, and what
+    /// The commit: after it the snapshot exists, for everybody and for good. Returns the name of its object, and what
     /// went wrong in moving it to its place, which whoever lists snapshots does again.
     pub fn commit(self, snapshot: &Snapshot) -> Result<(String, Option<Error>)> {
         if let Err(error) = self.checkpoint(|_| ()) {
@@ -342,8 +342,8 @@ impl Writer {
             }
         }
         Err(Error::new(Kind::Locked, "commit the snapshot", "")
-            .because("somebody took this backup for dead again and again")
-            .hint("run the backup again: what it stored is found and not sent twice"))
+            .because("another process took this backup for dead again and again")
+            .hint("run the backup again: what it has stored already is not sent again"))
     }
 
     /// Refuses the commit when something that this writer relied on or stored is gone: it may have been removed, or the
@@ -355,7 +355,7 @@ impl Writer {
             return Ok(());
         }
         Err(Error::new(Kind::Locked, "commit the snapshot", "")
-            .because("something that it refers to was removed from the repository while the backup ran")
+            .because("something that it refers to was deleted from the repository during the backup")
             .hint("run the backup again: it stores again only what is missing"))
     }
 

@@ -276,7 +276,7 @@ fn what_the_sources_no_longer_have_is_said_to_be_lost() {
     let report = repo.backup(options(&world.source()), &watch).expect("it succeeds");
     let healing = report.healing.expect("it says so");
     assert!(healing.chunks > 0 && healing.whole_again.is_empty() && healing.still_damaged.len() == 1, "{healing:?}");
-    assert!(notices.lock().expect("whole").iter().any(|notice| notice.contains("missing or cut short")));
+    assert!(notices.lock().expect("whole").iter().any(|notice| notice.contains("missing from the repository")));
     world.assert_newest_comes_back(&storage);
 }
 
