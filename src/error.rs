@@ -30,6 +30,8 @@ pub enum Kind {
     Full,
     /// Somebody else holds it, or a right that we held has ended.
     Locked,
+    /// The repository is not as it was when this began: beginning anew may help.
+    Stale,
     /// The user or a signal asked to stop.
     Cancelled,
     /// Everything else.

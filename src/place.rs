@@ -76,6 +76,14 @@ impl PackSizes {
         self.0.insert(pack, bytes);
     }
 
+    pub fn remove(&mut self, pack: &PackId) {
+        self.0.remove(pack);
+    }
+
+    pub fn contains(&self, pack: &PackId) -> bool {
+        self.0.contains_key(pack)
+    }
+
     /// Whether the pack is listed with exactly this size.
     pub fn has(&self, pack: &PackId, bytes: u64) -> bool {
         self.0.get(pack) == Some(&bytes)

@@ -40,6 +40,12 @@ impl Progress {
         }
     }
 
+    /// Counts from zero again, as the work starts over.
+    pub fn reset(&self) {
+        let done = [&self.entries, &self.files_done, &self.bytes_done, &self.bytes_read, &self.bytes_stored];
+        done.into_iter().for_each(|count| count.store(0, Ordering::Relaxed));
+    }
+
     pub fn current(&self) -> Vec<u8> {
         self.current.lock().map(|path| path.clone()).unwrap_or_default()
     }

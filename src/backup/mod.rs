@@ -1,6 +1,7 @@
 //! Sources → snapshot. The whole line on this page: walk, detect change, read, chunk, claim, frame, pack, index, commit.
 
 mod assemble;
+mod attempts;
 mod build;
 mod bytes;
 mod content;
@@ -160,10 +161,8 @@ const CHECKPOINT_LONG: Duration = Duration::from_secs(20);
 const CHECKPOINT_PART: u32 = 20;
 
 impl Repository {
-    /// Saves the sources as one snapshot. If something of a path cannot be saved, this is a trouble in the report and in
-    /// the snapshot; if a stream, the repository or this machine fails, it is an error, and no snapshot is written.
-    pub fn backup(&self, mut options: BackupOptions, watch: &Watch) -> Result<BackupReport> {
-        let begun = Instant::now();
+    /// One try to save the sources; `Stale` when what it relied on turned out to be damaged or gone.
+    fn attempt(&self, mut options: BackupOptions, begun: Instant, watch: &Watch) -> Result<BackupReport> {
         let started = Stamp::new(options.time.unwrap_or_else(now), options.offset);
         let left_out = LeftOut::new(OwnFolders::of(self));
         for nested::Moved { folder, real } in nested::follow_links(&mut options.paths) {
@@ -229,7 +228,7 @@ impl Repository {
         if !check.packs_missing.is_empty() && !heal::is_dealt_with(self, &check) {
             let count = check.packs_missing.len() as u64;
             watch.notice(format!(
-                "{} missing from the repository or incomplete: the content is stored again if the sources still have it",
+                "{} missing from the repository, incomplete or damaged: the content is stored again if the sources still have it",
                 format_counted(count, "pack is", "packs are"),
             ));
         }
@@ -306,6 +305,8 @@ struct Run<'a> {
     noted: Mutex<StateChanges>,
     /// Something that should be in the repository was not.
     has_met_damage: std::sync::atomic::AtomicBool,
+    /// How many damaged packs were known when the run began.
+    damaged_packs_before: u64,
     failure: Mutex<Option<Error>>,
     links: content::Links,
 }
@@ -341,6 +342,7 @@ impl<'a> Run<'a> {
             has_met_damage: std::sync::atomic::AtomicBool::new(false),
             failure: Mutex::default(),
             links: content::Links::default(),
+            damaged_packs_before: repo.damaged_packs_found(),
             has_source_below: false,
         };
         run.has_source_below = run.has_source_below_another();

@@ -1,6 +1,7 @@
 //! Look up whether what an old entry names is stored: local state and old trees spare reading files, never asking the index.
 
 use crate::backup::Run;
+use crate::backup::attempts::damage_found;
 use crate::entry::{Content, Entry};
 use crate::error::{Kind, Result};
 use crate::id::ChunkId;
@@ -57,8 +58,12 @@ impl<'a> Run<'a> {
         Ok(true)
     }
 
-    /// Something that should be in the repository is not: the run ends with a look at what it healed.
+    /// Something that should be in the repository is not: the run ends with a look at what it healed. If a pack turned out
+    /// to be damaged that this run may have relied on already, the run ends at once, to start over.
     pub(super) fn note_damage(&self) {
         self.has_met_damage.store(true, Ordering::Relaxed);
+        if self.writer.is_some() && self.repo.damaged_packs_found() > self.damaged_packs_before {
+            self.fail(damage_found());
+        }
     }
 }

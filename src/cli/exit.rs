@@ -22,7 +22,7 @@ pub enum Exit {
 impl Exit {
     pub fn of(kind: Kind) -> Exit {
         match kind {
-            Kind::Locked => Exit::Locked,
+            Kind::Locked | Kind::Stale => Exit::Locked,
             Kind::WrongKey => Exit::WrongKey,
             Kind::Corrupt => Exit::Corrupt,
             Kind::Cancelled => Exit::Interrupted,
@@ -101,6 +101,7 @@ pub fn kind_name(kind: Kind) -> &'static str {
         Kind::Unsupported => "unsupported",
         Kind::Full => "full",
         Kind::Locked => "locked",
+        Kind::Stale => "stale",
         Kind::Cancelled => "cancelled",
         _ => "failed",
     }

@@ -80,6 +80,11 @@ impl Listing {
         Ok(Listing { index: index?, packs: Some(packs?) })
     }
 
+    /// The packs that count as there; none where they were not listed.
+    pub fn packs_mut(&mut self) -> Option<&mut PackSizes> {
+        self.packs.as_mut()
+    }
+
     /// The index objects with their sizes in bytes.
     fn indexes(&self) -> HashMap<IndexId, u64> {
         let size = |listed: &Listed| Some((IndexId::from_hex(&listed.name[INDEX_PREFIX.len()..]).ok()?, listed.size));

@@ -1,6 +1,7 @@
 //! The repository: the format and its order of writes. [`Repository`] → [`Writer`] → snapshot; [`Reader`] back.
 
 mod ahead;
+mod damaged_packs;
 mod fetch;
 pub mod format;
 mod frames;
@@ -24,6 +25,7 @@ mod upload;
 mod wire;
 mod writer;
 
+use damaged_packs::DamagedPacks;
 use fetch::fetch_all;
 pub use init::{InitOptions, NewRepository};
 pub use key::Credentials;
@@ -63,6 +65,7 @@ struct Inner {
     /// This repository's part of the cache; none where there is no cache or it cannot be used.
     cache: Option<PathBuf>,
     index: LocalIndex,
+    damaged_packs: DamagedPacks,
     /// Bytes that a reader may take.
     memory: AtomicU64,
 }
@@ -127,9 +130,10 @@ impl Repository {
         };
         let cache = cache.and_then(|cache| open_cache(cache, &repository, storage.as_ref(), watch));
         let index = LocalIndex::open(cache.as_ref().map(|cache| cache.join("segments")).as_deref(), watch);
+        let damaged_packs = DamagedPacks::open(cache.as_deref());
         let chunker = Chunker::new(config.chunks, keys.gear_secret());
         let memory = AtomicU64::new(MEMORY_BYTES);
-        let repo = Repository(Arc::new(Inner { storage, keys, config, chunker, cache, index, memory }));
+        let repo = Repository(Arc::new(Inner { storage, keys, config, chunker, cache, index, damaged_packs, memory }));
         let mut first = Some(listed?);
         let list = || match first.take() {
             Some(listed) => Ok(Listing::of_index(listed)),
@@ -209,7 +213,25 @@ impl Repository {
     }
 
     fn list_all(&self) -> Result<Listing> {
-        Listing::whole(self.storage(), self.0.index.packs_known())
+        let mut listing = Listing::whole(self.storage(), self.0.index.packs_known())?;
+        self.take_out_damaged_packs(&mut listing);
+        Ok(listing)
+    }
+
+    fn take_out_damaged_packs(&self, listing: &mut Listing) {
+        if let Some(packs) = listing.packs_mut() {
+            self.0.damaged_packs.take_out(packs, self.storage());
+        }
+    }
+
+    /// A pack could not be read: from now on it counts as missing, so that what it holds is stored again.
+    fn note_damaged_pack(&self, pack: &PackId) {
+        self.0.damaged_packs.note(pack, self.storage());
+    }
+
+    /// How many damaged packs this process has found.
+    pub(crate) fn damaged_packs_found(&self) -> u64 {
+        self.0.damaged_packs.found()
     }
 
     /// Drops the local index and reads it anew, as this error says that it is damaged.
@@ -251,7 +273,8 @@ impl Repository {
 
     /// Whether everything that the local index rests on is still listed in the repository.
     fn is_index_listed(&self) -> Result<bool> {
-        let listing = Listing::whole_at_once(self.storage(), self.0.index.packs_known())?;
+        let mut listing = Listing::whole_at_once(self.storage(), self.0.index.packs_known())?;
+        self.take_out_damaged_packs(&mut listing);
         Ok(self.0.index.is_listed(&listing))
     }
 

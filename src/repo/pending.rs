@@ -205,7 +205,7 @@ impl Token {
             }
         };
         match published {
-            Err(error) if error.is(Kind::Conflict) => Err(error),
+            Err(error) if error.is(Kind::Stale) => Err(error),
             published => Ok(published.err()),
         }
     }
@@ -261,7 +261,7 @@ fn publish_draft(storage: &dyn Storage, committed: &str, draft: &str, snapshot: 
 
 /// The commit step was done, and then somebody took it back with the rest of the repository.
 fn undone(snapshot: &str) -> Error {
-    Error::new(Kind::Conflict, "commit", snapshot)
+    Error::new(Kind::Stale, "commit", snapshot)
         .because("the repository was replaced by an older copy at the same moment")
         .hint("run the backup again")
 }

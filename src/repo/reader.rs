@@ -9,6 +9,7 @@ use crate::repo::Repository;
 use crate::repo::frames::Frames;
 use crate::repo::list::{LIST_DEPTH_MAX, decode_list};
 use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
+use crate::seal::KeySet;
 use crate::watch::Watch;
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -17,6 +18,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 /// Damaged packs for which other copies of their chunks are looked up: each costs reading all index objects.
 const PACKS_BESIDE_MAX: usize = 16;
 const LOST_HINT: &str = "the repository is damaged: run `silt backup`, which stores again what the sources still have";
+
+/// Computes the name of a chunk.
+type NameOf = fn(&KeySet, &[u8]) -> ChunkId;
+
+/// Whether an error says that what is stored cannot be read, and not that the storage cannot be reached.
+fn is_damage(error: &Error) -> bool {
+    error.is(Kind::NotFound) || error.is(Kind::Corrupt)
+}
 
 /// A chunk's verified bytes, kept alive with their frame.
 #[derive(Clone)]
@@ -116,29 +125,42 @@ impl Reader {
         Ok(self.0.damaged.get_or_init(View::default))
     }
 
-    fn read(&self, id: &ChunkId) -> Result<Chunk> {
+    /// A chunk whose bytes have the name that `name_of` computes.
+    fn read(&self, id: &ChunkId, name_of: NameOf) -> Result<Chunk> {
         let at = self.locate(id)?;
-        match self.0.frames.read(id, &at) {
-            Err(error) if error.is(Kind::NotFound) || error.is(Kind::Corrupt) => self.read_elsewhere(id, &at, error),
-            other => other,
+        match self.read_at(id, &at, name_of) {
+            Err(error) if is_damage(&error) => self.read_elsewhere(id, name_of),
+            read => read,
         }
     }
 
-    /// A chunk that cannot be read where the index has it may rest in another pack as well.
-    fn read_elsewhere(&self, id: &ChunkId, at: &Located, error: Error) -> Result<Chunk> {
+    fn read_at(&self, id: &ChunkId, at: &Located, name_of: NameOf) -> Result<Chunk> {
+        let chunk = self.0.frames.read(id, at)?;
+        match name_of(self.0.repo.keys(), &chunk) == *id {
+            true => Ok(chunk),
+            false => Err(Error::corrupt("read the chunk", id, "content hash does not match the chunk's name")),
+        }
+    }
+
+    /// A chunk that cannot be read where the index has it may rest in another pack as well. The same place is tried once
+    /// more, as not all damage is in the pack; then the pack counts as damaged.
+    fn read_elsewhere(&self, id: &ChunkId, name_of: NameOf) -> Result<Chunk> {
         self.compare_once()?;
+        let at = self.locate(id)?;
+        let damage = match self.read_at(id, &at, name_of) {
+            Err(error) if is_damage(&error) => error,
+            read => return read,
+        };
+        self.0.repo.note_damaged_pack(&at.pack);
         // Damage is damage also where the storage calls it absence.
         let lost = |error: Error| Error::corrupt("read the chunk", id, error).hint(LOST_HINT);
-        let again = self.locate(id)?;
-        if again != *at
-            && let Ok(chunk) = self.0.frames.read(id, &again)
-        {
-            return Ok(chunk);
-        }
-        match self.beside(&again.pack)?.locate(id)? {
-            Some(other) => self.0.frames.read(id, &other).map_err(lost),
-            None => Err(lost(error)),
-        }
+        let Some(other) = self.beside(&at.pack)?.locate(id)? else { return Err(lost(damage)) };
+        self.read_at(id, &other, name_of).map_err(|error| {
+            if is_damage(&error) {
+                self.0.repo.note_damaged_pack(&other.pack);
+            }
+            lost(error)
+        })
     }
 
     /// Where else the chunks of a damaged pack rest; nowhere, as far as this tells, where many packs are damaged.
@@ -156,20 +178,11 @@ impl Reader {
     }
 
     pub fn content(&self, id: &ChunkId) -> Result<Chunk> {
-        let chunk = self.read(id)?;
-        self.verify(id, self.0.repo.keys().content_id(&chunk), chunk)
+        self.read(id, KeySet::content_id)
     }
 
     pub fn tree(&self, id: &ChunkId) -> Result<Chunk> {
-        let chunk = self.read(id)?;
-        self.verify(id, self.0.repo.keys().tree_id(&chunk), chunk)
-    }
-
-    fn verify(&self, id: &ChunkId, found: ChunkId, chunk: Chunk) -> Result<Chunk> {
-        match found == *id {
-            true => Ok(chunk),
-            false => Err(Error::corrupt("read the chunk", id, "its content does not match its id")),
-        }
+        self.read(id, KeySet::tree_id)
     }
 
     /// The pages with entries of a directory, in order.

@@ -354,7 +354,7 @@ impl Writer {
         if !has_lost && self.repo.is_index_listed()? {
             return Ok(());
         }
-        Err(Error::new(Kind::Locked, "commit the snapshot", "")
+        Err(Error::new(Kind::Stale, "commit the snapshot", "")
             .because("something that it refers to was deleted from the repository during the backup")
             .hint("run the backup again: it stores again only what is missing"))
     }

@@ -294,7 +294,7 @@ fn what_a_dead_writer_relied_on_being_gone_its_commit_is_refused() {
     }
     let snapshot = fixture::snapshots(&repo).remove(0);
     let error: Error = writer.commit(&snapshot).expect_err("it must not commit");
-    assert!(error.is(Kind::Locked), "{error:?}");
+    assert!(error.is(Kind::Stale), "{error:?}");
 }
 
 #[test]

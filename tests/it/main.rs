@@ -11,6 +11,7 @@ mod commit;
 mod compare;
 mod crash;
 mod damage;
+mod damaged_packs;
 mod disk;
 mod exit_codes;
 mod far;

@@ -352,7 +352,7 @@ fn what_vanishes_while_a_backup_runs_ends_it() {
             storage.remove(&listed.name).expect("removed");
         }
         let snapshot = fixture::snapshots(&repo).remove(0);
-        assert!(writer.commit(&snapshot).is_err_and(|error| error.is(Kind::Locked)), "{prefix}");
+        assert!(writer.commit(&snapshot).is_err_and(|error| error.is(Kind::Stale)), "{prefix}");
         assert_eq!(storage.list("pending/").expect("listed"), []);
     }
 }
@@ -456,7 +456,7 @@ fn a_writer_taken_for_dead_does_not_commit_when_its_own_unnamed_packs_are_gone()
         storage.remove(&pack.name).expect("it is collected");
         let snapshot = fixture::snapshots(&repo).remove(0);
         let error = writer.commit(&snapshot).expect_err("it must not commit");
-        assert!(error.is(Kind::Locked), "{error:?}");
+        assert!(error.is(Kind::Stale), "{error:?}");
         assert_eq!(survey(&storage, repo.keys(), repo.config().sharing).expect("a survey").running, [], "it withdrew");
     }
 }
@@ -477,7 +477,7 @@ fn a_writer_taken_for_dead_looks_for_what_itself_relied_on() {
     open(Arc::new(storage.clone()), &world.cache("one")).expect("it opens");
     let snapshot = fixture::snapshots(&repo).remove(0);
     let error = writer.commit(&snapshot).expect_err("it must not commit");
-    assert!(error.is(Kind::Locked), "{error:?}");
+    assert!(error.is(Kind::Stale), "{error:?}");
 }
 
 #[test]

@@ -1,0 +1,74 @@
+//! A backup starts over when the repository turns out to be damaged, or changes, while it runs: what the first attempt
+//! relied on may be gone, and the next one knows of it.
+
+use crate::backup::{BackupOptions, BackupReport};
+use crate::error::{Error, Kind, Result};
+use crate::repo::Repository;
+use crate::watch::Watch;
+use std::time::Instant;
+
+/// A repository that goes on changing is not worth more.
+const ATTEMPTS_MAX: usize = 3;
+
+impl Repository {
+    /// Saves the sources as one snapshot. If something of a path cannot be saved, this is a trouble in the report and in
+    /// the snapshot; if a stream, the repository or this machine fails, it is an error, and no snapshot is written.
+    pub fn backup(&self, options: BackupOptions, watch: &Watch) -> Result<BackupReport> {
+        let begun = Instant::now();
+        let (mut options, mut attempt) = (options, 1);
+        loop {
+            // Standard input cannot be read again.
+            let may_repeat = options.input.is_none() && attempt < ATTEMPTS_MAX;
+            let again = may_repeat.then(|| options.without_input());
+            let damage_before = self.damaged_packs_found();
+            let done = self.attempt(options, begun, watch);
+            let has_found_damage = self.damaged_packs_found() > damage_before;
+            let stale = match done {
+                Err(error) if error.is(Kind::Stale) => error,
+                // The snapshot is there, and refers to a pack that turned out to be damaged only when it had been written.
+                Ok(report) if has_found_damage && report.bytes_to_read.is_none() => damage_found(),
+                done => return done,
+            };
+            let Some(again) = again else { return Err(stale) };
+            watch.notice(format!("{stale}: the backup starts over"));
+            watch.progress.reset();
+            (options, attempt) = (again, attempt + 1);
+        }
+    }
+}
+
+/// Ends an attempt that may rely on a damaged pack.
+pub(super) fn damage_found() -> Error {
+    Error::new(Kind::Stale, "finish the backup", "")
+        .because("data in the repository turned out to be damaged")
+        .hint("run the backup again: it stores again what the damaged packs held")
+}
+
+impl BackupOptions {
+    /// The same, but for standard input, of which there is only one.
+    fn without_input(&self) -> BackupOptions {
+        BackupOptions {
+            paths: self.paths.clone(),
+            missing: self.missing.clone(),
+            streams: self.streams.clone(),
+            stream_environment: self.stream_environment.clone(),
+            input: None,
+            rules: self.rules.clone(),
+            comparison: self.comparison,
+            force: self.force,
+            parent: self.parent,
+            dry_run: self.dry_run,
+            skip_if_unchanged: self.skip_if_unchanged,
+            host: self.host.clone(),
+            user: self.user.clone(),
+            job: self.job.clone(),
+            tags: self.tags.clone(),
+            time: self.time,
+            offset: self.offset,
+            compression: self.compression,
+            count_ahead: self.count_ahead,
+            readers: self.readers,
+            memory_bytes: self.memory_bytes,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Packs of the right size with wrong bytes, and packs that are listed and cannot be fetched: who meets one remembers it,
+//! and no backup that met one rests on it.
+
+use crate::fixture::{self, Hooked, SWAPS, init_small_chunks, open, options, plant, restored_differences};
+use siltstone::backup::BackupReport;
+use siltstone::error::{Kind, Result};
+use siltstone::repo::Repository;
+use siltstone::storage::memory::Memory;
+use siltstone::storage::{Abilities, Storage};
+use siltstone::watch::{Event, Watch};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+const OVER_A_NETWORK: Abilities = Abilities { local: false, ..SWAPS };
+
+struct World {
+    directory: tempfile::TempDir,
+    storage: Memory,
+}
+
+impl World {
+    /// A source that was backed up once, in chunks so small that files have lists of them.
+    fn new(abilities: Abilities) -> World {
+        let world =
+            World { directory: tempfile::tempdir().expect("a directory"), storage: Memory::with_abilities(abilities) };
+        plant(&world.source(), 1);
+        init_small_chunks(&world.storage).expect("a repository");
+        let storage = world.storage.clone();
+        world.backup(Arc::new(storage), "one", false).0.expect("the backup succeeds");
+        world
+    }
+
+    fn source(&self) -> PathBuf {
+        self.directory.path().join("source")
+    }
+
+    fn cache(&self, name: &str) -> PathBuf {
+        self.directory.path().join("caches").join(name)
+    }
+
+    fn backup(&self, storage: Arc<dyn Storage>, cache: &str, force: bool) -> (Result<BackupReport>, Vec<String>) {
+        let notices: Arc<Mutex<Vec<String>>> = Arc::default();
+        let heard = notices.clone();
+        let watch = Watch::new(Arc::new(move |event| {
+            if let Event::Notice(text) = event {
+                heard.lock().expect("whole").push(text);
+            }
+        }));
+        let mut wanted = options(&self.source());
+        wanted.force = force;
+        let done = Repository::open(storage, &fixture::credentials(), &self.cache(cache), &watch)
+            .and_then(|repo| repo.backup(wanted, &watch));
+        let notices = notices.lock().expect("whole").clone();
+        (done, notices)
+    }
+
+    /// Whether the newest snapshot comes back bit for bit.
+    fn comes_back(&self, storage: &Memory, cache: &Path) -> bool {
+        let repo = open(Arc::new(storage.clone()), cache).expect("it opens");
+        let newest = fixture::snapshots(&repo).pop().expect("there is one");
+        restored_differences(&repo, &newest, &self.source(), &self.source()).is_ok_and(|found| found.is_empty())
+    }
+
+    fn comes_back_elsewhere(&self, storage: &Memory) -> bool {
+        let cache = tempfile::tempdir().expect("a directory");
+        self.comes_back(storage, cache.path())
+    }
+}
+
+/// A copy in which a byte of this pack is another one.
+fn damaged(storage: &Memory, pack: &str, sixteenth: usize) -> Memory {
+    let copy = storage.fork();
+    copy.corrupt(pack, |bytes| {
+        let at = bytes.len() * sixteenth / 16;
+        bytes[at] ^= 1;
+    });
+    copy
+}
+
+#[test]
+fn a_backup_that_meets_a_damaged_pack_does_not_rest_on_it() {
+    // It said "its files are read again", took their chunks for stored as before, and ended with 0.
+    for abilities in [SWAPS, OVER_A_NETWORK] {
+        let world = World::new(abilities);
+        fs::write(world.source().join("one/new"), "new").expect("written");
+        let mut met = 0;
+        for pack in world.storage.list("packs/").expect("listed") {
+            for sixteenth in 0..16 {
+                for cache in ["one", "none"] {
+                    let storage = damaged(&world.storage, &pack.name, sixteenth);
+                    let here = format!("{cache} {} {sixteenth} {abilities:?}", pack.name);
+                    _ = fs::remove_dir_all(world.cache(&here));
+                    if cache == "one" {
+                        fixture::copy(&world.cache(cache), &world.cache("copy"));
+                    }
+                    let (done, notices) = world.backup(Arc::new(storage.clone()), "copy", false);
+                    let report = done.expect("the backup succeeds");
+                    let has_met = notices.iter().any(|notice| notice.contains("starts over"));
+                    assert!(!has_met || report.healing.is_some(), "{here}: {notices:?}");
+                    assert!(!has_met || world.comes_back_elsewhere(&storage), "{here}: {notices:?}");
+                    met += usize::from(has_met);
+                    _ = fs::remove_dir_all(world.cache("copy"));
+                }
+            }
+        }
+        assert!(met > 8, "{met} backups met the damage");
+    }
+}
+
+#[test]
+fn what_a_restore_found_damaged_the_next_backup_stores_again() {
+    let world = World::new(SWAPS);
+    for pack in world.storage.list("packs/").expect("listed") {
+        for sixteenth in 0..16 {
+            let storage = damaged(&world.storage, &pack.name, sixteenth);
+            let cache = format!("{} {sixteenth}", pack.name);
+            let cache = cache.as_str();
+            if world.comes_back(&storage, &world.cache(cache)) {
+                continue;
+            }
+            let (done, _) = world.backup(Arc::new(storage.clone()), cache, true);
+            assert!(done.expect("the backup succeeds").healing.is_some(), "{cache}");
+            assert!(world.comes_back_elsewhere(&storage), "{cache}");
+        }
+    }
+}
+
+#[test]
+fn a_pack_that_vanishes_behind_its_listing_counts_as_lost() {
+    // The storage answered 404 behind its own listing: the backup went on, and its snapshot lacked what had been there.
+    for abilities in [SWAPS, OVER_A_NETWORK] {
+        let world = World::new(abilities);
+        let packs = world.storage.list("packs/").expect("listed");
+        fs::write(world.source().join("one/new"), "new").expect("written");
+        let storage = world.storage.clone();
+        let before = move |call: &str, name: &str| {
+            if call == "get_range" && packs.iter().any(|pack| pack.name == name) {
+                storage.remove(name).expect("removed");
+            }
+        };
+        let (done, notices) = world.backup(Arc::new(Hooked { inner: world.storage.clone(), before }), "none", false);
+        done.expect("the backup succeeds");
+        assert!(notices.iter().any(|notice| notice.contains("starts over")), "{notices:?}");
+        assert!(world.comes_back_elsewhere(&world.storage));
+    }
+}
+
+#[test]
+fn standard_input_is_not_read_twice() {
+    let world = World::new(SWAPS);
+    fs::write(world.source().join("one/new"), "new").expect("written");
+    let storage = world.storage.fork();
+    for pack in storage.list("packs/").expect("listed") {
+        storage.corrupt(&pack.name, |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 1));
+    }
+    let input = || -> siltstone::backup::Input { Box::new(std::io::Cursor::new(b"a dump".to_vec())) };
+    let backup = || {
+        let mut wanted = options(&world.source());
+        wanted.input = Some((b"dump".to_vec(), input()));
+        open(Arc::new(storage.clone()), &world.cache("none")).and_then(|repo| repo.backup(wanted, &Watch::silent()))
+    };
+    assert!(backup().is_err_and(|error| error.is(Kind::Stale) && error.advice().is_some()));
+    backup().expect("the next one knows of the damage that this one met");
+    // What no backup reads, a restore finds.
+    assert!(!world.comes_back(&storage, &world.cache("none")));
+    backup().expect("it knows of the damage that the restore met");
+    assert!(world.comes_back_elsewhere(&storage));
+}
