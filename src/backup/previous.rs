@@ -5,10 +5,13 @@ use crate::cache::{Change, FolderKey, PageRow, State};
 use crate::entry::{Content, Entry, LEVELS_MAX, Time};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
-use crate::repo::format::SNAPSHOTS_PREFIX;
+use crate::repo::format::{SNAPSHOTS_PREFIX, is_snapshot_name};
 use crate::repo::snapshot::CLOCKS_DIFFER_SECONDS;
 use crate::repo::{IndexCheck, Repository, Snapshot, Stamp};
 use crate::watch::{Watch, now};
+
+/// How many names dated in the future are looked at.
+const FUTURE_LOOKS_MAX: usize = 8;
 
 /// What is known of a directory from before.
 pub(super) enum Previous {
@@ -103,7 +106,7 @@ pub(super) fn choose(
     } else {
         // Over a network it would cost a round trip.
         if repo.storage().abilities().local {
-            tell_of_future_name(&repo.snapshot_names()?, watch);
+            tell_of_future_name(repo, watch)?;
         }
         None
     };
@@ -155,17 +158,17 @@ fn tell_of_future(newest: Option<&Snapshot>, watch: &Watch) {
     }
 }
 
-/// The same by the names of all snapshots, which begin with their times.
-fn tell_of_future_name(names: &[String], watch: &Watch) {
+/// The same by the names of all snapshots, which begin with their times. Anybody who may create objects can create such a
+/// name: the snapshot itself decides.
+fn tell_of_future_name(repo: &Repository, watch: &Watch) -> Result<()> {
     let soon = Time { seconds: now().seconds.saturating_add(CLOCKS_DIFFER_SECONDS), nanoseconds: 0 };
-    let newest = names.last().and_then(|name| name.strip_prefix(SNAPSHOTS_PREFIX));
-    if let (Some(newest), Ok(soon)) = (newest, Stamp::new(soon, 0).compact())
-        && newest > soon.as_str()
-    {
-        watch.notice(format!(
-            "snapshot {newest} is dated in the future: until then, `latest` means that one and not this backup"
-        ));
-    }
+    let Ok(soon) = Stamp::new(soon, 0).compact() else { return Ok(()) };
+    let soon = format!("{SNAPSHOTS_PREFIX}{soon}");
+    let names = repo.snapshot_names()?;
+    let newest = names.iter().rev().filter(|name| is_snapshot_name(name)).take_while(|name| **name > soon);
+    // What cannot be opened is no snapshot for `latest` either.
+    tell_of_future(newest.take(FUTURE_LOOKS_MAX).find_map(|name| repo.snapshot_named(name).ok()).as_ref(), watch);
+    Ok(())
 }
 
 /// All of them; who writes tidies on the way.

@@ -65,7 +65,21 @@ impl Repository {
 
     /// The one snapshot that is meant, among those that the filter lets pass.
     pub fn select(&self, selector: &Selector, filter: &Filter, watch: &Watch) -> Result<Snapshot> {
-        let chosen = choose(self.snapshots_matching(filter, watch)?, selector, !filter.is_empty())?;
+        // Damage to another one is no warning about the one that is named by its id.
+        let looking = match selector {
+            Selector::Prefix(_) => &watch.aside(),
+            Selector::Latest { .. } | Selector::At(_) => watch,
+        };
+        let all = self.snapshots(looking)?;
+        if all.is_empty() && !self.snapshot_names()?.is_empty() {
+            return Err(Error::corrupt(
+                "find the snapshot",
+                named(selector),
+                "no snapshot in the repository can be read",
+            ));
+        }
+        let matching = all.into_iter().filter(|snapshot| filter.matches(snapshot)).collect();
+        let chosen = choose(matching, selector, !filter.is_empty())?;
         if matches!(selector, Selector::Latest { .. }) && chosen.is_from_the_future(now()) {
             watch.notice(format!(
                 "the latest snapshot, {}, is dated in the future, as the clock of its host was wrong: to use another one, \

@@ -43,6 +43,19 @@ pub fn snapshot_name(stamp: &str, id: &SnapshotId) -> String {
     format!("{SNAPSHOTS_PREFIX}{stamp}-{id}")
 }
 
+/// Whether an object can be a snapshot by its name.
+pub fn is_snapshot_name(name: &str) -> bool {
+    let parts = name.strip_prefix(SNAPSHOTS_PREFIX).and_then(|name| name.split_once('-'));
+    parts.is_some_and(|(stamp, id)| {
+        let fits = |(at, byte): (usize, u8)| match at {
+            8 => byte == b't',
+            15 => byte == b'z',
+            _ => byte.is_ascii_digit(),
+        };
+        stamp.len() == 16 && stamp.bytes().enumerate().all(fits) && SnapshotId::from_hex(id).is_ok()
+    })
+}
+
 pub fn pending_name(id: &WriterId) -> String {
     format!("{PENDING_PREFIX}{id}")
 }

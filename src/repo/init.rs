@@ -3,7 +3,9 @@
 use crate::chunk::ChunkTable;
 use crate::error::{Error, Kind, Result};
 use crate::id::RepositoryId;
-use crate::repo::format::{CONFIG_NAME, Config, KEYS_PREFIX, OBJECT_BYTES_MAX, Sharing};
+use crate::repo::format::{
+    CONFIG_NAME, Config, INDEX_PREFIX, KEYS_PREFIX, OBJECT_BYTES_MAX, PACKS_PREFIX, SNAPSHOTS_PREFIX, Sharing,
+};
 use crate::repo::{Credentials, Repository, key};
 use crate::seal::{KeySet, PasswordCost, Power, Secret, random};
 use crate::storage::{Abilities, Storage};
@@ -75,6 +77,13 @@ impl Repository {
         let place = storage.describe();
         if storage.stat(CONFIG_NAME).is_ok() {
             return Err(Error::new(Kind::AlreadyExists, doing, place).because("there is one already"));
+        }
+        for prefix in [SNAPSHOTS_PREFIX, INDEX_PREFIX, PACKS_PREFIX] {
+            if let Some(listed) = storage.list(prefix)?.first() {
+                return Err(Error::new(Kind::AlreadyExists, doing, place)
+                    .because(format!("it holds a repository that has lost its `config`: {} is there", listed.name))
+                    .hint("copy `config` back from a copy of the repository, or choose another location"));
+            }
         }
         if options.credentials.is_empty() {
             return Err(Error::invalid(doing, place, "neither a password nor a key file was given"));

@@ -311,7 +311,12 @@ impl Repository {
     fn snapshots_of(&self, survey: pending::Survey, watch: &Watch) -> Result<Vec<Snapshot>> {
         let mut bodies: HashMap<String, Vec<u8>> =
             survey.unpublished.into_iter().map(|unpublished| (unpublished.snapshot, unpublished.body)).collect();
-        let names = self.snapshot_names()?;
+        let (names, others): (Vec<_>, Vec<_>) =
+            self.snapshot_names()?.into_iter().partition(|name| format::is_snapshot_name(name));
+        if let Some(first) = others.first() {
+            let count = crate::when::format_counted(others.len() as u64, "object", "objects");
+            watch.notice(format!("{count} in {SNAPSHOTS_PREFIX} cannot be a snapshot by name, the first is {first}"));
+        }
         for (name, body) in names.iter().zip(fetch_all(self.storage(), &names, OBJECT_BYTES_MAX)) {
             match body {
                 Ok(body) => drop(bodies.insert(name.clone(), body)),
@@ -333,6 +338,12 @@ impl Repository {
         }
         snapshots.sort_by_key(|snapshot| (snapshot.started.time(), snapshot.id));
         Ok(snapshots)
+    }
+
+    /// The snapshot that is stored under this name.
+    pub(crate) fn snapshot_named(&self, name: &str) -> Result<Snapshot> {
+        let (body, _) = self.storage().get(name, OBJECT_BYTES_MAX)?;
+        self.open_snapshot(name, &body)
     }
 
     fn open_snapshot(&self, name: &str, body: &[u8]) -> Result<Snapshot> {

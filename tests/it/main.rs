@@ -41,6 +41,7 @@ mod server;
 mod skip;
 mod sources;
 mod storage;
+mod strangers;
 mod terminal;
 mod trust;
 mod world;
