@@ -8,6 +8,7 @@ use crate::disk::{Directory, ListBuffer, Names, Stat, Target, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::restore::Overwrite;
+use crate::restore::existing::MOVED_SOURCE;
 use crate::restore::folder::{Facts, Folder, Here, State};
 use crate::restore::run::{Fate, Run, add, locked};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
@@ -154,6 +155,9 @@ impl Run<'_> {
         Ok(match (stat.kind, self.options.overwrite) {
             (Some(EntryKind::Directory), _) => Found::Refused("it was changed while it was looked at, and was kept"),
             (None, _) => Found::Refused("a socket is in its place and was kept"),
+            (Some(EntryKind::Symlink), _) if folder.is_source() && self.keeps_links_of_sources() => {
+                Found::Refused(MOVED_SOURCE)
+            }
             (_, Overwrite::Never | Overwrite::IfNewer) => {
                 Found::Refused("something else than a directory is there and was kept")
             }
@@ -221,7 +225,6 @@ impl Run<'_> {
             remove_leftovers(&target)?;
         }
         let mounted = (stat.device, stat.mount);
-        let begins = folder.inside && folder.above.as_ref().is_some_and(|above| !above.inside);
         let in_place = self.in_place.get().copied().unwrap_or(false);
         let resumed = may_be_unfinished(&stat, &entry.meta);
         let changes = folder.inside && folder.wanted && self.changes_directory(&stat, entry);
@@ -231,7 +234,7 @@ impl Run<'_> {
             apply: self.applies(&stat, entry, changes),
             mounted,
             // A source that is mounted where it was saved is one file system with itself.
-            deletes_on: if begins && in_place { mounted } else { above.facts.deletes_on },
+            deletes_on: if folder.is_source() && in_place { mounted } else { above.facts.deletes_on },
             is_ours: above.facts.is_ours || (self.options.delete && looks_like_ours(target.directory())),
             ..Facts::default()
         };

@@ -24,6 +24,10 @@ pub(super) enum Way {
     OverDirectory,
 }
 
+/// Said of a source that was no link when it was saved: whoever moved it wants the link.
+pub(super) const MOVED_SOURCE: &str = "this source is a symbolic link now, which was kept: restore SNAPSHOT:PATH into the \
+                                       place that it points to, or replace the link with --delete";
+
 /// Something that is there as it was saved.
 pub(super) struct Right {
     stat: Stat,
@@ -54,6 +58,10 @@ impl Run<'_> {
             None => Ok(Decision::Blocked("a socket has its name and was kept")),
             Some(EntryKind::File) if kind == EntryKind::File => self.decide_file(here, target, entry, stat),
             Some(found) if found == kind => self.decide_other(target, entry, stat),
+            // Only a source lies in a directory that is above all sources.
+            Some(EntryKind::Symlink) if !folder.inside && self.keeps_links_of_sources() => {
+                Ok(Decision::Blocked(MOVED_SOURCE))
+            }
             Some(_) if self.keeps(&stat, entry) => {
                 Ok(Decision::Blocked("something of another kind is there and was kept"))
             }
@@ -69,6 +77,11 @@ impl Run<'_> {
             Overwrite::IfNewer => stat.modified >= entry.meta.modified,
             Overwrite::IfChanged | Overwrite::Always => false,
         }
+    }
+
+    /// Whether a link stays that a source has become where it was saved: somebody moved its data to another place.
+    pub fn keeps_links_of_sources(&self) -> bool {
+        self.in_place.get() == Some(&true) && !self.options.delete
     }
 
     fn decide_file(&self, here: &Here, target: &Target, entry: &Entry, stat: Stat) -> Result<Decision> {

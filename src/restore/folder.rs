@@ -172,6 +172,11 @@ impl Folder {
         *locked(&self.place) = Place::Made(here.facts, handle);
     }
 
+    /// Whether a source begins here: what is above it belongs to no snapshot.
+    pub fn is_source(&self) -> bool {
+        self.inside && self.above.as_ref().is_some_and(|above| !above.inside)
+    }
+
     /// Whether another restore left it unfinished.
     pub fn is_resumed(&self) -> bool {
         matches!(&*locked(&self.place), Place::Made(facts, _) if facts.resumed)

@@ -159,6 +159,38 @@ fn a_file_or_link_makes_way_for_a_directory_only_where_it_may() {
 }
 
 #[test]
+fn a_source_that_became_a_link_stays_one() {
+    // Whoever had moved a folder to a larger disk found a folder with old files in the place of the link.
+    let person = Person::new();
+    person.write("root/photos/one", "1");
+    person.write("root/notes", "n");
+    person.silt(&["backup", "root/photos", "root/notes"]).ends_with(0);
+    fs::create_dir(person.path("disk")).expect("made");
+    for name in ["photos", "notes"] {
+        fs::rename(person.path("root").join(name), person.path("disk").join(name)).expect("moved");
+        symlink(person.path("disk").join(name), person.path("root").join(name)).expect("linked");
+    }
+    person.write("disk/photos/two", "2");
+    let before = contents(person.home.path());
+    for words in [&[][..], &["--overwrite", "always"], &["--dry-run"]] {
+        let words = [&["restore", "latest", "--target", "/", "--no-cache"], words].concat();
+        let said = person.silt(&words).ends_with(3);
+        assert_eq!(said.err.matches("is a symbolic link now").count(), 2, "{}", said.err);
+        let links = contents(person.home.path()).into_iter().filter(|(path, _)| path.starts_with("root"));
+        assert!(links.eq(before.clone().into_iter().filter(|(path, _)| path.starts_with("root"))), "{words:?}");
+    }
+    // What the link points to is restored by its own path, and who asks for it gets the snapshot's state.
+    person.silt(&["restore", &latest(&person, "root/photos"), "--target", "root/photos"]).ends_with(0);
+    assert!(person.path("root/photos").is_symlink());
+    person.silt(&["restore", "latest", "--target", "/", "--delete"]).ends_with(0);
+    assert!(!person.path("root/photos").is_symlink() && !person.path("root/notes").is_symlink());
+    assert_eq!(
+        text(&person, "root/photos/one") + &text(&person, "root/notes") + &text(&person, "disk/photos/two"),
+        "1n2"
+    );
+}
+
+#[test]
 fn a_link_above_a_source_is_followed_and_stays() {
     // The link to another disk became a directory, and what else it led to was out of reach.
     let person = Person::new();
