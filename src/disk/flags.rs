@@ -41,6 +41,11 @@ pub fn read_flags(fd: impl AsFd) -> u32 {
     }
 }
 
+/// Whether names in this open directory can be made, and neither removed nor renamed (`chattr +a`).
+pub fn is_append_only(directory: impl AsFd) -> bool {
+    ioctl_getflags(directory).is_ok_and(|flags| flags.contains(IFlags::APPEND))
+}
+
 /// Sets what must be set before the first byte or the first child. Costs nothing when there is none of them.
 #[inline]
 pub fn set_early_flags(fd: impl AsFd, flags: u32) -> Result<()> {

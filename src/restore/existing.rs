@@ -28,6 +28,9 @@ pub(super) enum Way {
 pub(super) const MOVED_SOURCE: &str = "this source is a symbolic link now, which was kept: restore SNAPSHOT:PATH into the \
                                        place that it points to, or replace the link with --delete";
 
+/// Said of what differs in an append-only directory.
+pub(super) const APPEND_ONLY: &str = "it differs and was kept, as its directory is append-only";
+
 /// Something that is there as it was saved.
 pub(super) struct Right {
     stat: Stat,
@@ -47,6 +50,13 @@ pub(super) enum Decision {
 
 impl Run<'_> {
     pub fn decide(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Decision> {
+        match self.decide_anywhere(folder, here, entry)? {
+            Decision::Make(way) if way != Way::New && here.facts.append_only => Ok(Decision::Blocked(APPEND_ONLY)),
+            decision => Ok(decision),
+        }
+    }
+
+    fn decide_anywhere(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Decision> {
         let (Some(target), true) = (&here.target, here.facts.taken) else { return Ok(Decision::Make(Way::New)) };
         let stat = match target.directory().stat(entry.name.as_slice()) {
             Ok(stat) => stat,
@@ -90,7 +100,7 @@ impl Run<'_> {
         if keeps && !same_stat && here.facts.resumed && stat.links == 1 && stat.size <= entry.size {
             // A restore that was killed may have begun it: then it is not the user's, and nothing of theirs is lost.
             let fd = self.open_existing(target, entry, &stat)?;
-            if self.begins_as(&fd, entry, stat.size)? {
+            if fd.map_or(Ok(false), |fd| self.begins_as(&fd, entry, stat.size))? {
                 return Ok(Decision::Make(Way::Over));
             }
         }
@@ -103,7 +113,9 @@ impl Run<'_> {
         }
         if stat.size == entry.size && self.compares() {
             let fd = self.open_existing(target, entry, &stat)?;
-            if self.matches(&fd, entry)? {
+            if let Some(fd) = fd
+                && self.matches(&fd, entry)?
+            {
                 return right(Some(fd));
             }
         }
@@ -136,23 +148,27 @@ impl Run<'_> {
         })
     }
 
-    /// Opens a file that is there; one of our own that does not let its owner read is made readable for that.
-    fn open_existing(&self, target: &Target, entry: &Entry, stat: &Stat) -> Result<OwnedFd> {
+    /// Opens a file that is there; one of our own that does not let its owner read is made readable for that. None in a
+    /// plan, which changes no mode.
+    fn open_existing(&self, target: &Target, entry: &Entry, stat: &Stat) -> Result<Option<OwnedFd>> {
         let (directory, name) = (target.directory(), entry.name.as_slice());
         let me = rustix::process::geteuid();
         match open_file(directory, name) {
             Err(error) if error.is(Kind::Denied) => {
                 let closed = stat.permissions() & 0o400 == 0 && stat.uid == me.as_raw();
-                if me.is_root() || !closed || !self.is_deed() {
+                if me.is_root() || !closed {
                     return Err(error);
+                }
+                if !self.is_deed() {
+                    return Ok(None);
                 }
                 chmod_at(directory, name, stat.permissions() | 0o400)?;
                 let opened = open_file(directory, name);
                 // What is open stays open: the mode goes back at once, whatever comes of it.
                 chmod_at(directory, name, stat.permissions())?;
-                opened
+                opened.map(Some)
             }
-            other => other,
+            other => other.map(Some),
         }
     }
 

@@ -27,6 +27,8 @@ pub(super) struct Facts {
     pub current: Option<Current>,
     /// Whether it gets the metadata of its entry.
     pub apply: bool,
+    /// Names in it can be made, and neither removed nor renamed.
+    pub append_only: bool,
     /// It takes the place of something else.
     pub replaces: bool,
     pub mounted: Mounted,
