@@ -1,6 +1,7 @@
 //! What may be forgotten: everything here can be dropped and rebuilt from the repository, and is never wrong.
 
 mod claims;
+mod files;
 mod frames;
 mod manifest;
 mod segment;

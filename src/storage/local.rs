@@ -5,10 +5,10 @@ use crate::disk::device::{Medium, medium_of};
 use crate::error::{Error, Kind, Result};
 use crate::storage::beneath::{self, Owner};
 use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name};
-use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, RenameFlags, open, renameat_with};
 use rustix::io::Errno;
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -79,11 +79,13 @@ impl Local {
 
     /// Best effort: what cannot be removed now is tried at the next opening.
     fn remove_abandoned(&self) {
-        let Ok(entries) = std::fs::read_dir(self.root.join(UNFINISHED)) else { return };
-        for entry in entries.flatten() {
-            let age = entry.metadata().and_then(|meta| meta.modified()).map(|at| SystemTime::now().duration_since(at));
+        let folder = self.root.join(UNFINISHED);
+        for (name, _) in names_in(&folder).unwrap_or_default() {
+            let path = folder.join(name);
+            let age =
+                path.symlink_metadata().and_then(|meta| meta.modified()).map(|at| SystemTime::now().duration_since(at));
             if age.is_ok_and(|age| age.is_ok_and(|age| age > ABANDONED)) {
-                let _gone = std::fs::remove_file(entry.path());
+                let _gone = std::fs::remove_file(path);
             }
         }
     }
@@ -150,12 +152,18 @@ impl Local {
         };
     }
 
+    /// Says why an object cannot have its name where something else is in the place of the folder that it belongs in.
+    fn check_above(&self, path: &Path, error: &std::io::Error) -> Result<()> {
+        let folder = self.below(path).parent().and_then(|folder| folder.components().next());
+        folder.filter(|_| is_absent(error)).map_or(Ok(()), |folder| check_folder(&self.root.join(folder)))
+    }
+
     fn finish(&self, unfinished: &Path, path: &Path, replace: bool) -> Result<()> {
         if let Some(owner) = self.owner {
             let moved = beneath::rename(&self.root, self.below(unfinished), self.below(path), replace, owner);
             return moved.map_err(|error| {
                 self.discard(unfinished);
-                failed("write", path, error)
+                self.check_above(path, &error).err().unwrap_or_else(|| failed("write", path, error))
             });
         }
         let place = || match replace {
@@ -170,6 +178,7 @@ impl Local {
         }
         if let Err(error) = placed {
             self.discard(unfinished);
+            self.check_above(path, &error)?;
             return Err(failed("write", path, error));
         }
         sync_folder(folder)
@@ -183,18 +192,28 @@ const EXPECTED: [&str; 10] =
 /// Something in a folder that belongs to no repository, if there is any; a folder that is not there has none.
 pub fn stranger_in(folder: &Path) -> Result<Option<OsString>> {
     let failed = |error| Error::io("look into", folder.display(), error);
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
+    let names = match names_in(folder) {
+        Ok(names) => names,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
-    for entry in entries {
-        let name = entry.map_err(failed)?.file_name();
-        if EXPECTED.iter().all(|expected| *expected != name) {
-            return Ok(Some(name));
+    let mut names = names.into_iter().map(|(name, _)| name);
+    Ok(names.find(|name| EXPECTED.iter().all(|expected| *expected != name)))
+}
+
+/// The names in a folder and what its entries say that they are. `std::fs::read_dir` panics when closing a folder fails, as
+/// it may on a network file system.
+fn names_in(folder: &Path) -> std::io::Result<Vec<(OsString, FileType)>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut names = Vec::new();
+    for entry in Dir::new(open(folder, flags, Mode::empty())?)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push((OsStr::from_bytes(name).to_owned(), entry.file_type()));
         }
     }
-    Ok(None)
+    Ok(names)
 }
 
 /// A number that no other process here uses at the same time.
@@ -207,11 +226,12 @@ fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
     // Below an object nothing can be: an object, too, may stand where a folder is asked for.
     let is_below_object = error.kind() == std::io::ErrorKind::NotADirectory;
     let may_pass = error.raw_os_error().is_some_and(|number| may_pass(Errno::from_raw_os_error(number), path));
+    let is_full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
     let error = Error::io(doing, path.display(), error);
     match error.kind() {
         _ if is_below_object => error.with_kind(Kind::NotFound),
         _ if may_pass => error.with_kind(Kind::Temporary).hint("check the file system and the machine it comes from"),
-        Kind::Full => error.hint("make room on that file system; what is stored stays good"),
+        _ if is_full => error.hint("make room on that file system; what is stored stays good"),
         Kind::Denied => error.hint("check who owns the repository's folder and whether it is mounted for writing"),
         _ => error,
     }
@@ -285,6 +305,20 @@ fn check_object(doing: &str, path: &Path, meta: &std::fs::Metadata) -> Result<()
     }
 }
 
+/// Refuses a folder of the repository that is none: to whoever lists it, nothing would seem to be there.
+fn check_folder(path: &Path) -> Result<()> {
+    let why = match (path.symlink_metadata(), std::fs::metadata(path)) {
+        (Ok(_), Ok(meta)) if meta.is_dir() => return Ok(()),
+        (Ok(link), Err(error)) if link.is_symlink() && is_absent(&error) => "it is a symbolic link that leads nowhere",
+        (Ok(_), Ok(_)) => "it is not a folder",
+        // That it is absent, or cannot be looked into, shows when it is listed.
+        _ => return Ok(()),
+    };
+    Err(Error::new(Kind::Failed, "list", path.display()).because(why).hint(
+        "a repository keeps its objects there, in a folder or a link to one: check whether the disk that it leads to is mounted",
+    ))
+}
+
 fn number_of(meta: &std::fs::Metadata) -> (u64, u64) {
     (meta.dev(), meta.ino())
 }
@@ -336,7 +370,8 @@ impl Storage for Local {
         let (from, to) = (self.path(from)?, self.path(to)?);
         if let Some(owner) = self.owner {
             let moved = beneath::rename(&self.root, self.below(&from), self.below(&to), false, owner);
-            return moved.map_err(|error| failed("rename", &from, error));
+            let why = |error| self.check_above(&to, &error).err().unwrap_or_else(|| failed("rename", &from, error));
+            return moved.map_err(why);
         }
         let folder = to.parent().expect("an object lies below the root");
         let mut moved = rename_new(&from, &to);
@@ -344,7 +379,10 @@ impl Storage for Local {
             make_folders(folder)?;
             moved = rename_new(&from, &to);
         }
-        moved.map_err(|error| failed("rename", &from, error))?;
+        if let Err(error) = moved {
+            self.check_above(&to, &error)?;
+            return Err(failed("rename", &from, error));
+        }
         sync_folder(folder)?;
         sync_folder(from.parent().expect("an object lies below the root"))
     }
@@ -380,33 +418,47 @@ impl Storage for Local {
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
-        let below = self.root.join(prefix);
-        let mut listed = Vec::new();
-        let walk = walkdir::WalkDir::new(&below).follow_links(false).sort_by_file_name().into_iter();
-        for entry in
-            walk.filter_entry(|entry| !entry.file_name().as_encoded_bytes().starts_with(b".") || entry.depth() == 0)
-        {
-            let entry = match entry {
-                Ok(entry) => entry,
-                // Removed by somebody between the listing of its folder and now, or no such folder yet.
-                Err(error) if error.io_error().is_some_and(is_absent) => {
+        // With a slash at its end a link would be what it leads to.
+        let top = self.root.join(prefix.trim_end_matches('/'));
+        // Further down an object may stand, and below one is nothing.
+        if !prefix.trim_end_matches('/').contains('/') {
+            check_folder(&top)?;
+        }
+        let (mut listed, mut folders) = (Vec::new(), vec![top]);
+        while let Some(folder) = folders.pop() {
+            let names = match names_in(&folder) {
+                Ok(names) => names,
+                // Removed by somebody between the listing of the folder above and now, or no such folder yet.
+                Err(error) if is_absent(&error) => {
                     self.check_root()?;
                     continue;
                 }
-                Err(error) => return Err(failed("list", &below, error.into())),
+                Err(error) => return Err(failed("list", &folder, error)),
             };
-            if !entry.file_type().is_file() {
-                continue;
-            }
-            let meta = match entry.metadata() {
-                Ok(meta) => meta,
-                Err(error) if error.io_error().is_some_and(is_absent) => continue,
-                // An object that is left out of a listing would count as lost.
-                Err(error) => return Err(failed("list", entry.path(), error.into())),
-            };
-            let name = entry.path().strip_prefix(&self.root).ok().and_then(|name| name.to_str());
-            if let Some(name) = name.filter(|name| check_name(name).is_ok()) {
-                listed.push(Listed { name: name.to_owned(), size: meta.len() });
+            for (name, kind) in names.into_iter().filter(|(name, _)| !name.as_bytes().starts_with(b".")) {
+                let path = folder.join(name);
+                let meta = match kind {
+                    FileType::Directory => {
+                        folders.push(path);
+                        continue;
+                    }
+                    FileType::RegularFile | FileType::Unknown => path.symlink_metadata(),
+                    _ => continue,
+                };
+                let meta = match meta {
+                    Ok(meta) => meta,
+                    Err(error) if is_absent(&error) => continue,
+                    // An object that is left out of a listing would count as lost.
+                    Err(error) => return Err(failed("list", &path, error)),
+                };
+                if meta.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let name = self.below(&path).to_str().filter(|name| check_name(name).is_ok());
+                if let Some(name) = name.filter(|_| meta.is_file()) {
+                    listed.push(Listed { name: name.to_owned(), size: meta.len() });
+                }
             }
         }
         listed.sort();
