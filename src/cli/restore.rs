@@ -2,8 +2,8 @@
 
 use super::exit::{Exit, Failure};
 use super::open::open;
-use super::options::{GlobalOptions, absolute, rules};
-use super::output::{Console, print, show_path, show_stamp, snapshot_json};
+use super::options::{GlobalOptions, absolute, bytes_parser, pattern, rules};
+use super::output::{Console, print, print_json, show_path, show_stamp, snapshot_json};
 use super::progress::Display;
 use super::select::TargetOptions;
 use super::signals;
@@ -29,11 +29,11 @@ pub struct RestoreArgs {
     target: PathBuf,
 
     /// Only what matches this gitignore pattern, with all below it; missing folders above it are made (repeatable)
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN", value_parser = bytes_parser(pattern))]
     include: Vec<OsString>,
 
     /// Leave out what matches this gitignore pattern (repeatable)
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN", value_parser = bytes_parser(pattern))]
     exclude: Vec<OsString>,
 
     /// What happens to files that are there already and differ
@@ -189,7 +189,7 @@ fn conclude(
     args: &RestoreArgs,
     console: &Console,
 ) -> Result<Exit, Failure> {
-    if console.json() {
+    let printed = if console.json() {
         let summary: Value = json!({
             "event": "summary",
             "snapshot": snapshot_json(snapshot),
@@ -210,7 +210,7 @@ fn conclude(
             "troubles": report.troubles,
             "troubles_count": report.troubles_count,
         });
-        console.event(summary);
+        print_json(&summary)
     } else if !console.quiet() {
         let mut text = format!(
             "Restored in {}\n  Files    {} ({} were right already), {} folders, {} others\n  Bytes    {} written",
@@ -231,8 +231,10 @@ fn conclude(
         if args.delete {
             text.push_str(&format!("  Removed  {}\n", format_count(report.files_deleted)));
         }
-        print(&text)?;
-    }
+        print(&text)
+    } else {
+        Ok(())
+    };
     if report.partial_directories > 0 {
         console.note(&format!(
             "{} of its folders were saved in part: rules left something out of them, or it could not be read",
@@ -240,5 +242,9 @@ fn conclude(
         ));
     }
     let told = console.conclude_troubles("Could not be restored as it was");
-    Ok(exit(report.damaged, Exit::with_troubles(report.troubles_count.max(told))))
+    let exit = exit(report.damaged, Exit::with_troubles(report.troubles_count.max(told)));
+    Ok(match printed {
+        Ok(()) => exit,
+        Err(error) => console.summary_lost("the restore has ended", &error, exit),
+    })
 }

@@ -108,7 +108,7 @@ fn a_full_disk_leaves_the_files_that_are_there_and_is_named() {
     let unmounted = Command::new("umount").arg(person.path("small")).status();
     assert!(unmounted.expect("umount runs").success());
     let said = said.ends_with(1);
-    assert!(said.err.contains("source/report"), "{}", said.err);
+    assert!(said.err.contains("source/report") && said.err.contains("hint: free space"), "{}", said.err);
     assert_eq!((kept.as_str(), left), ("work of today", 1));
 }
 
