@@ -4,11 +4,12 @@ use crate::disk::WRITE_BYTES_MAX;
 use crate::disk::device::{Medium, medium_of};
 use crate::error::{Error, Kind, Result};
 use crate::storage::beneath::{self, Owner};
+use crate::storage::local_folder::{check_folder, is_absent, names_in};
 use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name};
-use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, RenameFlags, open, renameat_with};
+use rustix::fs::{CWD, FileType, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -94,7 +95,7 @@ impl Local {
     /// removed it, here or in another process, the number of the file at its path says so.
     fn open_for_ranges(&self, name: &str, path: &Path) -> Result<(Arc<File>, u64)> {
         let read = |error| failed("read", path, error);
-        let meta = object_meta("read", path)?;
+        let meta = self.object_meta("read", path)?;
         let number = number_of(&meta);
         let find = |open: &mut VecDeque<OpenFile>| {
             open.retain(|known| known.name != name || known.number == number);
@@ -152,10 +153,31 @@ impl Local {
         };
     }
 
-    /// Says why an object cannot have its name where something else is in the place of the folder that it belongs in.
+    /// Why something could not be done with an object: it may be that something else is in the place of its folder.
+    fn failed(&self, doing: &str, path: &Path, error: std::io::Error) -> Error {
+        match self.check_above(path, &error) {
+            Ok(()) => failed(doing, path, error),
+            Err(why) => why,
+        }
+    }
+
     fn check_above(&self, path: &Path, error: &std::io::Error) -> Result<()> {
         let folder = self.below(path).parent().and_then(|folder| folder.components().next());
         folder.filter(|_| is_absent(error)).map_or(Ok(()), |folder| check_folder(&self.root.join(folder)))
+    }
+
+    fn cannot_rename(&self, from: &Path, to: &Path, error: std::io::Error) -> Error {
+        match self.check_above(to, &error) {
+            Ok(()) => self.failed("rename", from, error),
+            Err(why) => why,
+        }
+    }
+
+    /// What is known of the object at a path; a folder is none.
+    fn object_meta(&self, doing: &str, path: &Path) -> Result<std::fs::Metadata> {
+        let meta = std::fs::metadata(path).map_err(|error| self.failed(doing, path, error))?;
+        check_object(doing, path, &meta)?;
+        Ok(meta)
     }
 
     fn finish(&self, unfinished: &Path, path: &Path, replace: bool) -> Result<()> {
@@ -163,7 +185,7 @@ impl Local {
             let moved = beneath::rename(&self.root, self.below(unfinished), self.below(path), replace, owner);
             return moved.map_err(|error| {
                 self.discard(unfinished);
-                self.check_above(path, &error).err().unwrap_or_else(|| failed("write", path, error))
+                self.failed("write", path, error)
             });
         }
         let place = || match replace {
@@ -178,8 +200,7 @@ impl Local {
         }
         if let Err(error) = placed {
             self.discard(unfinished);
-            self.check_above(path, &error)?;
-            return Err(failed("write", path, error));
+            return Err(self.failed("write", path, error));
         }
         sync_folder(folder)
     }
@@ -199,21 +220,6 @@ pub fn stranger_in(folder: &Path) -> Result<Option<OsString>> {
     };
     let mut names = names.into_iter().map(|(name, _)| name);
     Ok(names.find(|name| EXPECTED.iter().all(|expected| *expected != name)))
-}
-
-/// The names in a folder and what its entries say that they are. `std::fs::read_dir` panics when closing a folder fails, as
-/// it may on a network file system.
-fn names_in(folder: &Path) -> std::io::Result<Vec<(OsString, FileType)>> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut names = Vec::new();
-    for entry in Dir::new(open(folder, flags, Mode::empty())?)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push((OsStr::from_bytes(name).to_owned(), entry.file_type()));
-        }
-    }
-    Ok(names)
 }
 
 /// A number that no other process here uses at the same time.
@@ -291,13 +297,6 @@ fn open_to_read(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)
 }
 
-/// What is known of the object at a path; a folder is none.
-fn object_meta(doing: &str, path: &Path) -> Result<std::fs::Metadata> {
-    let meta = std::fs::metadata(path).map_err(|error| failed(doing, path, error))?;
-    check_object(doing, path, &meta)?;
-    Ok(meta)
-}
-
 fn check_object(doing: &str, path: &Path, meta: &std::fs::Metadata) -> Result<()> {
     match meta.is_file() {
         true => Ok(()),
@@ -305,26 +304,8 @@ fn check_object(doing: &str, path: &Path, meta: &std::fs::Metadata) -> Result<()
     }
 }
 
-/// Refuses a folder of the repository that is none: to whoever lists it, nothing would seem to be there.
-fn check_folder(path: &Path) -> Result<()> {
-    let why = match (path.symlink_metadata(), std::fs::metadata(path)) {
-        (Ok(_), Ok(meta)) if meta.is_dir() => return Ok(()),
-        (Ok(link), Err(error)) if link.is_symlink() && is_absent(&error) => "it is a symbolic link that leads nowhere",
-        (Ok(_), Ok(_)) => "it is not a folder",
-        // That it is absent, or cannot be looked into, shows when it is listed.
-        _ => return Ok(()),
-    };
-    Err(Error::new(Kind::Failed, "list", path.display()).because(why).hint(
-        "a repository keeps its objects there, in a folder or a link to one: check whether the disk that it leads to is mounted",
-    ))
-}
-
 fn number_of(meta: &std::fs::Metadata) -> (u64, u64) {
     (meta.dev(), meta.ino())
-}
-
-fn is_absent(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
 }
 
 fn version_of(meta: &std::fs::Metadata) -> Version {
@@ -370,8 +351,7 @@ impl Storage for Local {
         let (from, to) = (self.path(from)?, self.path(to)?);
         if let Some(owner) = self.owner {
             let moved = beneath::rename(&self.root, self.below(&from), self.below(&to), false, owner);
-            let why = |error| self.check_above(&to, &error).err().unwrap_or_else(|| failed("rename", &from, error));
-            return moved.map_err(why);
+            return moved.map_err(|error| self.cannot_rename(&from, &to, error));
         }
         let folder = to.parent().expect("an object lies below the root");
         let mut moved = rename_new(&from, &to);
@@ -379,17 +359,14 @@ impl Storage for Local {
             make_folders(folder)?;
             moved = rename_new(&from, &to);
         }
-        if let Err(error) = moved {
-            self.check_above(&to, &error)?;
-            return Err(failed("rename", &from, error));
-        }
+        moved.map_err(|error| self.cannot_rename(&from, &to, error))?;
         sync_folder(folder)?;
         sync_folder(from.parent().expect("an object lies below the root"))
     }
 
     fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
         let path = self.path(name)?;
-        let read = |error| failed("read", &path, error);
+        let read = |error| self.failed("read", &path, error);
         let file = open_to_read(&path).map_err(read)?;
         let meta = file.metadata().map_err(read)?;
         check_object("read", &path, &meta)?;
@@ -480,7 +457,7 @@ impl Storage for Local {
 
     fn stat(&self, name: &str) -> Result<Stat> {
         let path = self.path(name)?;
-        let meta = object_meta("look at", &path)?;
+        let meta = self.object_meta("look at", &path)?;
         Ok(Stat { size: meta.len(), version: version_of(&meta) })
     }
 }
