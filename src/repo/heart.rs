@@ -6,7 +6,6 @@ use crate::repo::Repository;
 use crate::repo::pending::Token;
 use crate::seal::random;
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,8 +33,6 @@ struct Shared {
     repo: Repository,
     host: String,
     standing: Mutex<Standing>,
-    /// Its right was ended at some time: what it relies on may have been removed since.
-    has_lost_right: AtomicBool,
 }
 
 impl Shared {
@@ -56,7 +53,6 @@ impl Shared {
             Standing::Ended => false,
         };
         if is_lost {
-            self.has_lost_right.store(true, Ordering::SeqCst);
             *standing = new_token(&self.repo, &self.host).map_or(Standing::Lost, Standing::Shown);
         }
     }
@@ -71,8 +67,7 @@ impl Heart {
     /// Shows the writer, and goes on doing so.
     pub fn start(repo: &Repository, host: &str) -> Result<Self> {
         let standing = Mutex::new(Standing::Shown(new_token(repo, host)?));
-        let has_lost_right = AtomicBool::new(false);
-        let shared = Arc::new(Shared { repo: repo.clone(), host: host.to_owned(), standing, has_lost_right });
+        let shared = Arc::new(Shared { repo: repo.clone(), host: host.to_owned(), standing });
         let (stop, stopped) = bounded::<()>(0);
         let mut heart = Heart { shared: shared.clone(), stop: Some(stop), thread: None };
         let beat = move || {
@@ -85,15 +80,9 @@ impl Heart {
         Ok(heart)
     }
 
-    /// Whether somebody took this writer for dead at some time.
-    pub fn has_lost_right(&self) -> bool {
-        self.shared.has_lost_right.load(Ordering::SeqCst)
-    }
-
     /// Shows the writer under a new token, as its last one was taken away.
     pub fn show_again(&self) -> Result<()> {
         let mut standing = self.shared.standing();
-        self.shared.has_lost_right.store(true, Ordering::SeqCst);
         *standing = Standing::Shown(new_token(&self.shared.repo, &self.shared.host)?);
         Ok(())
     }

@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::{IndexId, PackId};
 use crate::place::{IndexContents, PackContents, PackSizes};
 use crate::repo::fetch::fetch_all;
-use crate::repo::format::{INDEX_PREFIX, PACKS_PREFIX, index_name};
+use crate::repo::format::{INDEX_PREFIX, PACKS_PREFIX, index_name, pack_name};
 use crate::repo::index::{INDEX_BYTES_MAX, decode_index};
 use crate::seal::{KeySet, open_object, sealed_object_bytes_max};
 use crate::storage::{Listed, Storage};
@@ -64,6 +64,22 @@ impl Listing {
         Ok(Listing { index, packs: Some(packs) })
     }
 
+    /// The same for who looks whether what is known already is still there, so that no order matters: both at once, as over
+    /// a network each listing costs a round trip.
+    pub fn whole_at_once(storage: &dyn Storage, packs_expected: usize) -> Result<Self> {
+        if storage.abilities().local {
+            return Listing::whole(storage, packs_expected);
+        }
+        let packs = || list_packs(storage, packs_expected);
+        let (index, packs) = std::thread::scope(|scope| {
+            let beside = std::thread::Builder::new().spawn_scoped(scope, packs);
+            let index = storage.list(INDEX_PREFIX);
+            let packs = beside.map_or_else(|_| packs(), |thread| thread.join().unwrap_or_else(|_| packs()));
+            (index, packs)
+        });
+        Ok(Listing { index: index?, packs: Some(packs?) })
+    }
+
     /// The index objects with their sizes in bytes.
     fn indexes(&self) -> HashMap<IndexId, u64> {
         let size = |listed: &Listed| Some((IndexId::from_hex(&listed.name[INDEX_PREFIX.len()..]).ok()?, listed.size));
@@ -72,13 +88,16 @@ impl Listing {
 }
 
 /// From this many packs on, far storage is asked for each first byte of their names at once rather than for all in a row.
-const PACKS_IN_PARTS_MIN: usize = 2000;
-const PACK_LISTINGS_AT_ONCE: usize = 16;
+/// A request lists 1000 packs, so these 256 requests in 8 rounds are sooner done than 9 or more in a row.
+const PACKS_IN_PARTS_MIN: usize = 8000;
+const PACK_LISTINGS_AT_ONCE: usize = 32;
 
 fn list_packs(storage: &dyn Storage, expected: usize) -> Result<PackSizes> {
+    // An object that is anywhere but at its own name is not found when it is read.
     let size = |listed: &Listed| {
         let (_, hex) = listed.name.rsplit_once('/')?;
-        Some((PackId::from_hex(hex).ok()?, listed.size))
+        let pack = PackId::from_hex(hex).ok()?;
+        (listed.name == pack_name(&pack)).then_some((pack, listed.size))
     };
     if storage.abilities().local || expected < PACKS_IN_PARTS_MIN {
         return Ok(storage.list(PACKS_PREFIX)?.iter().filter_map(size).collect());

@@ -234,7 +234,8 @@ impl Repository {
 
     /// Whether everything that the local index rests on is still listed in the repository.
     fn is_index_listed(&self) -> Result<bool> {
-        Ok(self.0.index.is_listed(&self.list_all()?))
+        let listing = Listing::whole_at_once(self.storage(), self.0.index.packs_known())?;
+        Ok(self.0.index.is_listed(&listing))
     }
 
     /// Names of all snapshot objects, oldest first.

@@ -322,24 +322,17 @@ impl Writer {
             .hint("run the backup again: what it stored is found and not sent twice"))
     }
 
-    /// Refuses the commit when something that this writer relied on or stored is gone. Who takes a writer for dead may
-    /// remove what only it refers to; so after a lost right everything is looked for again. The writer is shown by then,
-    /// so nothing more is removed meanwhile.
+    /// Refuses the commit when something that this writer relied on or stored is gone: it may have been removed, or the
+    /// repository replaced by an older copy, while the writer ran. After a lost right to commit the writer is shown again
+    /// by then, so nothing more is collected meanwhile.
     fn check_nothing_is_gone(&self) -> Result<()> {
-        let gone = |what: &str| {
-            Err(Error::new(Kind::Locked, "commit the snapshot", "")
-                .because(what.to_owned())
-                .hint("run the backup again: it stores again only what is missing"))
-        };
-        if self.repo.index_losses() != self.losses_before {
-            return gone("something that it refers to vanished from the repository while the backup ran");
+        let has_lost = self.repo.index_losses() != self.losses_before;
+        if !has_lost && self.repo.is_index_listed()? {
+            return Ok(());
         }
-        // On this machine a look costs little; over a network it is made where there is reason to.
-        let has_reason = self.heart.has_lost_right() || self.repo.storage().abilities().local;
-        if has_reason && !self.repo.is_index_listed()? {
-            return gone("something that it refers to was removed from the repository while the backup ran");
-        }
-        Ok(())
+        Err(Error::new(Kind::Locked, "commit the snapshot", "")
+            .because("something that it refers to was removed from the repository while the backup ran")
+            .hint("run the backup again: it stores again only what is missing"))
     }
 
     /// Ends without a snapshot; what was stored is made findable for the next run, and `findable` is called as for a

@@ -238,6 +238,23 @@ fn any_lost_or_cut_pack_is_healed_by_the_next_backup() {
 }
 
 /// With a cache of its own, as known from a backup of the same repository.
+#[test]
+fn a_pack_at_another_place_than_its_own_counts_as_lost() {
+    // Moved into another folder of packs/, it was listed and could not be read: exit 0, and nothing came back.
+    let world = World::new();
+    let storage = memory(SWAPS);
+    world.backup(&storage, "one");
+    for listed in storage.list("packs/").expect("listed") {
+        let (bytes, _) = storage.get(&listed.name, listed.size).expect("it is read");
+        let (_, hex) = listed.name.rsplit_once('/').expect("a name of two parts");
+        storage.put(&format!("packs/zz/{hex}"), bytes.into()).expect("it is written");
+        storage.remove(&listed.name).expect("it is removed");
+    }
+    let report = world.backup(&storage, "one");
+    assert!(report.healing.is_some());
+    world.assert_newest_comes_back(&storage);
+}
+
 fn backup_into(storage: &Memory, source: &Path, cache: &Path) -> BackupReport {
     backup(Arc::new(storage.clone()), cache, source).expect("it succeeds")
 }
@@ -324,9 +341,10 @@ fn an_index_object_of_the_right_size_with_wrong_bytes_is_found_behind_a_warm_cac
 #[test]
 fn what_vanishes_while_a_backup_runs_ends_it() {
     // A run was stopped, the packs that it relied on were removed, and it went on and ended with 0.
-    for prefix in ["packs/", "index/"] {
+    let over_a_network = Abilities { local: false, ..SWAPS };
+    for (prefix, abilities) in ["packs/", "index/"].into_iter().flat_map(|p| [(p, RENAMES), (p, over_a_network)]) {
         let world = World::new();
-        let storage = memory(RENAMES);
+        let storage = memory(abilities);
         world.backup(&storage, "one");
         let repo = open(Arc::new(storage.clone()), &world.cache("one")).expect("it opens");
         let writer = writer_of(&repo);
