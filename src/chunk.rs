@@ -1,4 +1,4 @@
-//! Cut content into chunks where the content says so: FastCDC (v2020) with a gear table of the repository's own; pure.
+//! Content-defined chunking: FastCDC (v2020) with a gear table of the repository's own; pure.
 //!
 //! The secret table is hardening only: what really hides chunk lengths is that they never stand in plain in storage
 //! (eprint 2025/532 and 2025/558 break keyed gear tables).

@@ -52,7 +52,7 @@ pub struct Time {
     pub nanoseconds: u32,
 }
 
-/// An extended attribute as the kernel gives it; POSIX ACLs are `system.posix_acl_access` and `…_default`,
+/// An extended attribute as the kernel returns it; POSIX ACLs are `system.posix_acl_access` and `…_default`,
 /// file capabilities `security.capability`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Xattr {
@@ -73,7 +73,7 @@ pub struct Metadata {
     pub modified: Time,
     /// Sorted by name.
     pub xattrs: Vec<Xattr>,
-    /// Inode flags as `FS_IOC_GETFLAGS` gives them, cut to those that a user can set (`chattr`).
+    /// Inode flags as `FS_IOC_GETFLAGS` returns them, cut to those that a user can set (`chattr`).
     pub flags: u32,
 }
 

@@ -120,6 +120,11 @@ impl Error {
         &self.0.thing
     }
 
+    /// Why it failed, as text; empty where nothing lies behind it.
+    pub fn why(&self) -> String {
+        self.0.cause.as_ref().map(|cause| cause.to_string()).unwrap_or_default()
+    }
+
     /// What to do about it, from this error or the nearest cause that says so.
     pub fn advice(&self) -> Option<&str> {
         if let Some(hint) = &self.0.hint {

@@ -1,4 +1,4 @@
-//! Where chunks rest: what an index object says about packs, as plain data.
+//! Where chunks are stored: what an index object says about packs, as plain data.
 
 use crate::id::{ChunkId, IndexId, PackId};
 use std::collections::HashMap;

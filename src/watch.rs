@@ -17,13 +17,13 @@ pub struct Progress {
     /// Entries seen, whatever their kind.
     pub entries: AtomicU64,
     pub files_done: AtomicU64,
-    /// Bytes of sources (or of restored files) dealt with, known ones included.
+    /// Bytes of sources (or of restored files) that are done, including those of unchanged files.
     pub bytes_done: AtomicU64,
     /// Bytes read from sources.
     pub bytes_read: AtomicU64,
     /// Bytes sent to or fetched from storage.
     pub bytes_stored: AtomicU64,
-    /// What is expected in all, when that is known; else 0.
+    /// The expected totals, or 0 if they are not known.
     pub files_expected: AtomicU64,
     pub bytes_expected: AtomicU64,
     /// Parts of a repository that were met and cannot be read.
@@ -59,7 +59,7 @@ pub enum Event {
 /// Receives events; called from many threads.
 pub type Listener = dyn Fn(Event) + Send + Sync;
 
-/// What every verb is handed: where to report and when to stop. Cheap to clone.
+/// Where a verb reports to, and how it is told to stop. Cheap to clone.
 #[derive(Clone)]
 pub struct Watch {
     pub progress: Arc<Progress>,
@@ -89,7 +89,7 @@ impl Watch {
         (self.listener)(Event::Trouble { path: path.to_vec(), what: what.into() });
     }
 
-    /// The same, but trouble is only worth a notice: for looking at what is not the matter of this run.
+    /// The same, but a trouble becomes a notice: for reading what is not part of what this run saves or restores.
     pub fn aside(&self) -> Watch {
         let listener = self.listener.clone();
         let aside = move |event| match event {
@@ -101,7 +101,7 @@ impl Watch {
         Watch { listener: Arc::new(aside), ..self.clone() }
     }
 
-    /// Trouble that stored data make: what is at this path in a snapshot cannot be read.
+    /// A trouble because the repository is damaged: what is at this path in a snapshot cannot be read.
     pub fn damage(&self, path: &[u8], what: impl Into<String>) {
         self.progress.damaged.fetch_add(1, Ordering::Relaxed);
         self.trouble(path, what);

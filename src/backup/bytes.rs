@@ -107,7 +107,7 @@ impl Bytes for Sparse<'_> {
     }
 }
 
-/// What a command or the standard input gives.
+/// What a command or standard input returns.
 pub(super) struct Streamed<'a, R> {
     pub name: &'a [u8],
     pub source: R,
@@ -128,7 +128,7 @@ impl<R: Read> Bytes for Streamed<'_, R> {
             if let Some(format) = looks_compressed(&buffer[..count]) {
                 let name = String::from_utf8_lossy(self.name);
                 self.watch.notice(format!(
-                    "the stream {name} is compressed ({format}): it will hardly deduplicate; let its producer write it plain"
+                    "the stream {name} is compressed ({format}) and will hardly deduplicate: save it uncompressed"
                 ));
             }
         }

@@ -76,7 +76,7 @@ impl<'a> Run<'a> {
             }
             Err(ReadError::Source(error)) => {
                 match error.kind() {
-                    Kind::NotFound => self.trouble(&path(), "it vanished before it was read"),
+                    Kind::NotFound => self.trouble(&path(), "it disappeared before it was read"),
                     _ => self.source_error(&path(), "", error),
                 }
                 None
@@ -126,7 +126,7 @@ impl<'a> Run<'a> {
         };
         let after = fstat(fd).map_err(ReadError::Source)?;
         if !after.is(EntryKind::File) {
-            self.trouble(&path(), "it was replaced by something that is no file while the backup ran");
+            self.trouble(&path(), "it was replaced by something other than a file during the backup");
             return Ok(None);
         }
         // A file that says it is empty and is not: the kernel makes it up, or a FUSE file system does not know its size.
@@ -136,7 +136,7 @@ impl<'a> Run<'a> {
         if is_unsized && read >= UNSIZED_BYTES_MAX {
             self.trouble(&path(), format!("it does not end: only its first {} MiB are saved", read >> 20));
         } else if !after.same_content(stat) || (read != after.size && !is_unsized) {
-            self.trouble(&path(), "it changed while it was read: what was saved may be a mixture of two states");
+            self.trouble(&path(), "it changed while it was read: the saved content may be inconsistent");
         }
         if !after.same_content(stat) || read != after.size {
             // Not trusted next time: a time that nothing has.
@@ -251,7 +251,7 @@ impl<'a> Run<'a> {
                 if bytes <= XATTR_BYTES_MAX {
                     return xattrs;
                 }
-                format!("they take {bytes} bytes, more than {XATTR_BYTES_MAX}")
+                format!("they have {bytes} bytes; at most {XATTR_BYTES_MAX} can be saved")
             }
             Err(error) if error.is(Kind::Full) => {
                 self.fail(error);
@@ -288,7 +288,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Cuts bytes into chunks and stores them; gives the content and how many bytes it was. `expected` is a hint. What
+    /// Cuts bytes into chunks and stores them; returns the content and how many bytes it was. `expected` is a hint. What
     /// turns out to be large is read on with the help of others, if nothing else has it.
     fn read_content<'s>(
         &'s self,

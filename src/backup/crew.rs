@@ -107,7 +107,7 @@ enum Found {
 }
 
 fn broken_off() -> Error {
-    Error::new(Kind::Failed, "save a large file", "").because("a thread broke off in the middle of it")
+    Error::new(Kind::Failed, "save a large file", "").because("a thread panicked")
 }
 
 /// A part being done: it ends in any case, so that who waits for it does not wait for ever.
@@ -217,7 +217,7 @@ pub(super) struct Placed<'a> {
 }
 
 impl Placed<'_> {
-    /// Works on it until all is done; gives the bytes too.
+    /// Works on it until all is done; returns the bytes, too.
     pub fn finish(self, run: &Run) -> Result<(PageBuffer, Done)> {
         while let Some(part) = self.batch.claim() {
             self.batch.perform(run, part);

@@ -61,7 +61,7 @@ impl Run<'_> {
         for path in self.expected.take() {
             self.trouble(
                 &path,
-                "it was not met: it, or a folder above it, was moved or replaced while the backup began",
+                "the backup did not find it: it, or a directory above it, was moved or replaced at the same moment",
             );
         }
     }

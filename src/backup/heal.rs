@@ -34,16 +34,16 @@ impl<'a> Run<'a> {
         own: Option<&Snapshot>,
     ) -> Option<Healing> {
         if self.repo.keys().power() == Power::Put {
-            self.watch.notice("which snapshots are whole again shows only to a key that can read them");
+            self.watch.notice("which snapshots are complete again cannot be told with a put-only key");
             return None;
         }
-        self.watch.stage("looking at earlier snapshots");
+        self.watch.stage("checking earlier snapshots");
         let looked = self.repo.snapshots(&self.watch.aside()).and_then(|snapshots| {
             let earlier = snapshots.into_iter().filter(|snapshot| Some(snapshot.id) != own.map(|own| own.id));
             compare(&self.reader, view_before, &self.repo.view(), earlier, self.watch)
         });
         let healing = looked.map_err(|error| {
-            self.watch.notice(format!("which earlier snapshots are whole again could not be found out: {error}"));
+            self.watch.notice(format!("cannot tell which earlier snapshots are complete again: {error}"));
         });
         if healing.as_ref().is_ok_and(|healing| healing.still_damaged.is_empty()) {
             note_dealt_with(self.repo, check);

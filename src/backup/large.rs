@@ -32,7 +32,7 @@ impl<'a> Run<'a> {
     }
 
     /// Reads content to its end, from a chunk's beginning on, of which `begun` has been read; tells the ids in order.
-    /// Gives how many bytes it was.
+    /// Returns how many bytes it was.
     pub(super) fn read_helped<'s>(
         &'s self,
         (scope, hold): (&Scope<'s>, &Hold<'_>),

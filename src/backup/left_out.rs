@@ -36,7 +36,7 @@ impl LeftOut {
     pub fn tell(&self, watch: &Watch, text: String) {
         match self.told.fetch_add(1, Ordering::Relaxed) {
             told if told < NOTICES_MAX => watch.notice(text),
-            NOTICES_MAX => watch.notice("there is more of that sort, which is not told"),
+            NOTICES_MAX => watch.notice("more notices of this kind are not shown"),
             _ => {}
         }
     }
@@ -88,14 +88,14 @@ impl Run<'_> {
             Reason::OtherFileSystem | Reason::Rule => {}
             Reason::TooDeep => {
                 let what = format!(
-                    "its contents are left out: more than {LEVELS_MAX} directories lie below each other, or the path is longer than {DEEP_PATH_BYTES_MAX} bytes"
+                    "its contents are not saved: it is more than {LEVELS_MAX} directories deep, or its path is longer than {DEEP_PATH_BYTES_MAX} bytes"
                 );
                 self.trouble(path, what);
             }
             Reason::Pseudo => self.tell_some(format!(
-                "left out: {shown}, a file system that the kernel makes up; name it as a source to save it all the same"
+                "skipped: {shown} is a virtual file system of the kernel; name it as a source to save it anyway"
             )),
-            Reason::Own(what) => self.tell_some(format!("left out: {shown}, {what}")),
+            Reason::Own(what) => self.tell_some(format!("skipped: {shown} is {what}")),
         }
     }
 
@@ -117,9 +117,7 @@ impl Run<'_> {
             let path = folder.child_path(name.to_bytes());
             if self.is_source(&path) {
                 let shown = String::from_utf8_lossy(&path).into_owned();
-                self.tell_some(format!(
-                    "left out: the source {shown}, which is larger than the options of this backup allow"
-                ));
+                self.tell_some(format!("excluded: the source {shown} is larger than --exclude-larger-than allows"));
             }
             return false;
         }
@@ -131,7 +129,7 @@ impl Run<'_> {
         }
         if place.is_pseudo && stat.size > UNSIZED_BYTES_MAX {
             let shown = String::from_utf8_lossy(&path()).into_owned();
-            self.tell_some(format!("left out: {shown}, as the size that the kernel makes up for it is too large"));
+            self.tell_some(format!("skipped: {shown} is a virtual file of the kernel that claims to be too large"));
             return false;
         }
         true
@@ -160,12 +158,10 @@ impl Run<'_> {
         if let Some(marker) = marked {
             let is_passage = (0..names.len()).any(|index| leads(names.get(index)));
             if tell && self.is_source(path) {
-                let but = if is_passage { " but what is named below it" } else { "" };
+                let but = if is_passage { ", except for the sources below it" } else { "" };
                 let name = String::from_utf8_lossy(marker.name()).into_owned();
                 let source = String::from_utf8_lossy(path);
-                self.watch.notice(format!(
-                    "nothing in the source {source} is saved{but}: {name} in it says so to the options of this backup"
-                ));
+                self.watch.notice(format!("excluded: the contents of the source {source}, as it contains {name}{but}"));
             }
             place.is_passage = is_passage;
             let keep = |index: &u32| {
@@ -212,7 +208,7 @@ impl Run<'_> {
             Err(_) if !tell => false,
             Err(error) => {
                 let path = [path, b"/", marker.name()].concat();
-                self.source_error(&path, "its directory is saved, as it cannot be read whether it is marked: ", error);
+                self.source_error(&path, "its directory is saved, as this marker cannot be read: ", error);
                 false
             }
         }

@@ -41,6 +41,7 @@ use crate::seal::{Compression, random};
 use crate::source::rules::Rules;
 use crate::source::stream::Stream;
 use crate::watch::{Watch, now};
+use crate::when::format_counted;
 use assemble::{Assembly, SavedRoot};
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -53,18 +54,18 @@ pub type Input = Box<dyn Read + Send + Sync>;
 
 /// What to back up and how.
 pub struct BackupOptions {
-    /// Absolute and clean. What the walk of a path above meets anyway is dropped when the backup begins.
+    /// Absolute, without `.` and `..`. A path that is saved with one above it is dropped when the backup begins.
     pub paths: Vec<PathBuf>,
-    /// Sources that are known to be missing before the backup begins: trouble.
+    /// Sources that are known to be missing before the backup begins: each is a trouble.
     pub missing: Vec<Trouble>,
     pub streams: Vec<Stream>,
-    /// Variables that the commands of streams see although they hold secrets.
+    /// Environment variables that the commands of streams see although they may hold secrets.
     pub stream_environment: Vec<String>,
-    /// The standard input under a name.
+    /// Standard input, and the name of its stream.
     pub input: Option<(Vec<u8>, Input)>,
     pub rules: Rules,
     pub comparison: Comparison,
-    /// Read every file, whatever is known of it.
+    /// Read all files, even those that seem unchanged.
     pub force: bool,
     /// Compare with this snapshot instead of the local state.
     pub parent: Option<SnapshotId>,
@@ -74,22 +75,22 @@ pub struct BackupOptions {
     pub user: String,
     pub job: String,
     pub tags: Vec<String>,
-    /// Instead of now, as the time of the snapshot.
+    /// The time of the snapshot, instead of now.
     pub time: Option<crate::entry::Time>,
-    /// Seconds east of UTC that the host's clock shows.
+    /// The offset of the host's time zone from UTC, in seconds east.
     pub offset: i32,
     pub compression: Compression,
-    /// Count the sources beside the backup where nothing knows their size from before, so that progress can say how much
-    /// is left.
+    /// If the size of the sources is not known from an earlier backup, count them at the same time, so that progress can
+    /// say how much is left.
     pub count_ahead: bool,
-    /// Files read at the same time; none adapts to what the sources lie on.
+    /// How many files are read at the same time; with none, as many as keep the processors busy.
     pub readers: Option<usize>,
     /// The memory that all buffers together may take, in bytes.
     pub memory_bytes: u64,
 }
 
 impl BackupOptions {
-    /// What the buffers of a backup take unless told otherwise, in bytes: more where there are many processors.
+    /// The default limit of the buffers of a backup, in bytes: more on machines with many processors.
     pub fn default_memory_bytes() -> u64 {
         let processors = std::thread::available_parallelism().map_or(1, |count| count.get()) as u64;
         (256 << 20).max(processors * readers::READER_MEMORY_BYTES)
@@ -156,7 +157,7 @@ impl BackupOptions {
 /// Said of a stream where another source has its place.
 fn same_place(name: &[u8]) -> Error {
     let shown = String::from_utf8_lossy(name).into_owned();
-    Error::invalid("save", shown, "two sources of this backup have the same place").hint("name the stream differently")
+    Error::invalid("save", shown, "two sources of this backup have the same path").hint("give the stream another name")
 }
 
 /// What a backup did.
@@ -178,7 +179,7 @@ pub struct BackupReport {
 
 /// State is written after this much new content and at least this much time, or after the longer time in any case.
 const CHECKPOINT_BYTES: u64 = 256 << 20;
-/// How often it is looked whether that is so.
+/// How often that is checked.
 const CHECKPOINT_LOOK: Duration = Duration::from_millis(20);
 const CHECKPOINT_SHORT: Duration = Duration::from_secs(4);
 const CHECKPOINT_LONG: Duration = Duration::from_secs(20);
@@ -186,8 +187,8 @@ const CHECKPOINT_LONG: Duration = Duration::from_secs(20);
 const CHECKPOINT_PART: u32 = 20;
 
 impl Repository {
-    /// Saves the sources as one snapshot. Trouble with a source is in the report and the snapshot; trouble of a stream
-    /// or of ours is an error, and no snapshot is written.
+    /// Saves the sources as one snapshot. If something of a path cannot be saved, this is a trouble in the report and in
+    /// the snapshot; if a stream, the repository or this machine fails, it is an error, and no snapshot is written.
     pub fn backup(&self, mut options: BackupOptions, watch: &Watch) -> Result<BackupReport> {
         let begun = Instant::now();
         let started = Stamp::new(options.time.unwrap_or_else(now), options.offset);
@@ -197,7 +198,7 @@ impl Repository {
             left_out.tell(
                 watch,
                 format!(
-                    "{} is behind a symbolic link in another source, which is not followed: what is named in it is saved in {}",
+                    "{} is reached through a symbolic link in another source, which is not followed: it is saved at its real path {}",
                     folder.display(),
                     real.display()
                 ),
@@ -208,7 +209,7 @@ impl Repository {
         // What is ours is told when it is met. That nothing else is among them is no error.
         let _ours = left_out.own.take_out(&mut met);
         for (path, what) in left_out.own.take_out(&mut options.paths)? {
-            watch.notice(format!("left out: {}, as it is, or lies in, {what}", path.display()));
+            watch.notice(format!("skipped: {} is {what}", path.display()));
         }
         let input = options.input.take();
         let input_name = input.as_ref().map(|(name, _)| name.clone());
@@ -231,17 +232,7 @@ impl Repository {
             run.note_damage();
         }
         let saved = run.save_sources(choice.parent.as_ref(), input);
-        let concluded = run.conclude(saved, started, begun);
-        if let Err(error) = &concluded
-            && error.is(Kind::Corrupt)
-        {
-            // It may be the local index that is damaged: made anew, it costs the next run no more than time.
-            watch.notice("the local index is made anew, in case that it is what was damaged; run the backup again");
-            if let Err(error) = self.rebuild_index(watch) {
-                watch.notice(error.to_string());
-            }
-        }
-        concluded
+        run.conclude(saved, started, begun)
     }
 
     /// Shows the writer, compares the local index with the repository, and then chooses what to compare the sources with:
@@ -268,16 +259,16 @@ impl Repository {
             None => self.compare_index(watch)?,
         };
         if !check.packs_missing.is_empty() && !heal::is_dealt_with(self, &check) {
+            let count = check.packs_missing.len() as u64;
             watch.notice(format!(
-                "{} packs that the index names are missing or cut short: what they held is stored again where the sources \
-                 still have it",
-                check.packs_missing.len()
+                "{} missing from the repository or incomplete: the content is stored again if the sources still have it",
+                format_counted(count, "pack is", "packs are"),
             ));
         }
         if self.index_losses() > 0 && check.packs_missing.is_empty() {
             watch.notice(
-                "the repository has lost index objects that this host knew: what they named is stored again where the \
-                 sources still have it",
+                "the repository has lost index objects that this host knew: the content that they listed is stored again \
+                 if the sources still have it",
             );
         }
         Ok((previous::choose(self, state, &check, options, watch)?, writer))
@@ -290,7 +281,9 @@ impl Repository {
         }
         if now().seconds < 0 {
             // The database refuses to work then.
-            watch.notice("the clock of this machine is before 1970: what is known of the last backup is not used");
+            watch.notice(
+                "the clock of this machine shows a time before 1970: what is known of the last backup is not used",
+            );
             return None;
         }
         let folder = self.cache()?.join("state").join(options.state_name());
@@ -301,7 +294,7 @@ impl Repository {
                 Some(state)
             }
             Err(error) => {
-                watch.notice(format!("{error}: files are compared with the last snapshot instead"));
+                watch.notice(format!("{error}; files are compared with the last snapshot instead"));
                 None
             }
         }
@@ -389,7 +382,7 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    /// Walks all paths and reads all streams; gives the root of the snapshot's tree.
+    /// Walks all paths and reads all streams; returns the root of the snapshot's tree.
     fn save_sources(&self, parent: Option<&Snapshot>, input: Option<(Vec<u8>, Input)>) -> Result<SavedRoot> {
         let known = parent.map(|parent| (parent.totals.files, parent.totals.bytes));
         let known = known.or_else(|| self.state.as_ref()?.last_size());
@@ -491,7 +484,7 @@ impl<'a> Run<'a> {
         let mut relied = self.repo.index_objects();
         relied.extend(own);
         if let Err(error) = state.write(noted, &relied) {
-            self.watch.notice(format!("{error}; the next backup will read more than it has to"));
+            self.watch.notice(format!("{error}; the next backup will read more than necessary"));
         }
     }
 
@@ -613,12 +606,13 @@ impl<'a> Run<'a> {
         let (_, unpublished) = writer.commit(&snapshot)?;
         let in_place = unpublished.is_none();
         if let Some(error) = unpublished {
-            self.watch
-                .notice(format!("the snapshot is committed but not yet in its place, which is done later: {error}"));
+            self.watch.notice(format!(
+                "the snapshot is complete, but not yet moved to its final place; the next backup does that: {error}"
+            ));
         }
         let size = (snapshot.totals.files, snapshot.totals.bytes);
         if let Some(Err(error)) = self.state.as_ref().map(|state| state.set_committed(size, in_place)) {
-            self.watch.notice(format!("{error}; the next backup will read more than it has to"));
+            self.watch.notice(format!("{error}; the next backup will read more than necessary"));
         }
         report.healing = view_before.and_then(|(before, check)| self.look_at_healing(&before, &check, Some(&snapshot)));
         report.snapshot = Some(snapshot);

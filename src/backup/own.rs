@@ -19,8 +19,8 @@ const REPOSITORY_FOLDERS: [&str; 6] = ["packs", "index", "snapshots", "pending",
 
 const PACKS_FOLDER: &str = "packs";
 
-const REPOSITORY: &str = "the repository that this backup is written to";
-const CACHE: &str = "the cache of silt";
+const REPOSITORY: &str = "part of the repository that this backup writes to";
+const CACHE: &str = "part of the cache of silt";
 
 /// Known by device and inode, whatever path leads to them.
 #[derive(Debug, Default)]
@@ -104,7 +104,7 @@ impl OwnFolders {
         });
         match taken.first() {
             Some((source, what)) if sources.is_empty() => {
-                Err(Error::invalid("save", source.display(), format!("it is, or lies in, {what}"))
+                Err(Error::invalid("save", source.display(), format!("it is {what}"))
                     .hint("name another source, or another repository with --repo"))
             }
             _ => Ok(taken),

@@ -156,7 +156,7 @@ impl<'a> Run<'a> {
             Ok(directory) => directory,
             Err(error) => {
                 folder.mark_partial();
-                self.source_error(&folder.path, "a part of its contents is missing: ", error);
+                self.source_error(&folder.path, "some of its contents are missing: ", error);
                 return None;
             }
         };
@@ -172,8 +172,8 @@ impl<'a> Run<'a> {
                 Ok(_) => {}
                 Err(error) if error.is(Kind::NotFound) => {
                     let what = match folder.above {
-                        Above::List(_) => "it is not there",
-                        _ => "it vanished while its directory was read",
+                        Above::List(_) => "it does not exist",
+                        _ => "it disappeared while its directory was read",
                     };
                     self.trouble(&folder.child_path(name.to_bytes()), what);
                 }

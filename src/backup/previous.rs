@@ -120,14 +120,14 @@ fn rest_state(repo: &Repository, state: Option<State>, check: &IndexCheck, watch
             // What of it is known was told when the index was compared with the repository.
             if check.packs_missing.is_empty() && repo.index_losses() == 0 {
                 watch.notice(
-                    "the repository has lost something since this host's last backup (it was rolled back, or objects are \
-                     missing): what each file holds is looked up in the index",
+                    "the repository has lost objects since the last backup of this host, or was rolled back: the content \
+                     of each file is looked up in the index",
                 );
             }
             (Some(state), true)
         }
         Err(error) => {
-            watch.notice(format!("{error}: files are compared with the last snapshot instead"));
+            watch.notice(format!("{error}; files are compared with the last snapshot instead"));
             (None, false)
         }
     }
@@ -151,7 +151,7 @@ fn last_of_sources(repo: &Repository, options: &BackupOptions, watch: &Watch) ->
 fn tell_of_future(newest: Option<&Snapshot>, watch: &Watch) {
     if let Some(newest) = newest.filter(|newest| newest.is_from_the_future(now())) {
         watch.notice(format!(
-            "snapshot {} of {} is dated in the future: `latest` means it, and not this backup, until then",
+            "snapshot {} of {} is dated in the future: until then, `latest` means that one and not this backup",
             newest.id.short(),
             newest.host
         ));
@@ -166,7 +166,7 @@ fn tell_of_future_name(names: &[String], watch: &Watch) {
         && newest > soon.as_str()
     {
         watch.notice(format!(
-            "snapshot {newest} is dated in the future: `latest` means it, and not this backup, until then"
+            "snapshot {newest} is dated in the future: until then, `latest` means that one and not this backup"
         ));
     }
 }
@@ -276,7 +276,7 @@ impl<'a> Run<'a> {
                     old.changes.push(if is_uncommitted { *change } else { Change::Unchanged });
                 }
             }
-            Ok(()) => self.watch.notice("a page of the local state does not fit its tree: its files are read again"),
+            Ok(()) => self.watch.notice("a page of the local state does not match its tree: its files are read again"),
             Err(error) => {
                 self.met_damage(&error, "its files are read again");
             }

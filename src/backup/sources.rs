@@ -45,7 +45,7 @@ pub(super) struct Tops {
 
 /// A source that is not there.
 pub(super) fn missing_source(error: Error) -> Error {
-    error.hint("check the path: when no source is there, nothing is saved")
+    error.hint("check the path: none of the sources exists, so there is nothing to save")
 }
 
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
@@ -105,7 +105,7 @@ impl<'a> Run<'a> {
             let path = path.as_os_str().as_bytes();
             match stat_path(path, false) {
                 Ok(_) => self.expected.add(std::iter::once(Path::new(OsStr::from_bytes(path)))),
-                Err(error) if error.is(Kind::NotFound) => self.trouble(path, "it is not there"),
+                Err(error) if error.is(Kind::NotFound) => self.trouble(path, "it does not exist"),
                 Err(error) => self.source_error(path, "", error),
             }
         }
@@ -129,7 +129,7 @@ impl<'a> Run<'a> {
                     if tell && found.is_ok_and(|stat| stat.is(EntryKind::Symlink)) {
                         let shown = String::from_utf8_lossy(path);
                         self.tell_some(format!(
-                            "{shown} is a symbolic link: it is saved, but not what it points to, which is {shown}/"
+                            "{shown} is a symbolic link and is saved as such; to save what it points to, write {shown}/"
                         ));
                     }
                     let (folder, name) = split(path);

@@ -11,7 +11,7 @@ impl<'a> Run<'a> {
     pub(super) fn is_known(&self, id: &ChunkId) -> Result<bool> {
         match &self.writer {
             Some(writer) => writer.has(id),
-            None => self.repo.view().contains(id),
+            None => self.repo.contains(id, self.watch),
         }
     }
 

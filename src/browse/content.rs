@@ -20,10 +20,10 @@ const CHUNKS_TOGETHER: usize = 256;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 impl Repository {
-    /// Writes all bytes of a file or stream, holes as zeros; says how many.
+    /// Writes all bytes of a file or stream, holes as zeros; returns how many.
     pub fn copy_content(&self, reader: &Reader, entry: &Entry, out: &mut dyn Write, watch: &Watch) -> Result<u64> {
         if !entry.kind.has_content() {
-            return Err(Error::invalid("read the content of", shown(&entry.name), "it is no file"));
+            return Err(Error::invalid("read the content of", shown(&entry.name), "it is not a file or stream"));
         }
         copy(reader, entry, out, watch)
     }
@@ -79,7 +79,7 @@ pub(super) fn write(out: &mut dyn Write, bytes: &[u8]) -> Result<()> {
 }
 
 pub(super) fn wrong_size(entry: &Entry) -> Error {
-    Error::corrupt("read the content of", shown(&entry.name), "its chunks and holes do not make up its size")
+    Error::corrupt("read the content of", shown(&entry.name), "its chunks and holes do not add up to its size")
 }
 
 /// The first byte at `at` or later that is in no hole, and where the next hole or the file begins to end.
@@ -164,7 +164,7 @@ fn consume(promised: Receiver<Receiver<Fetched>>, each: &mut dyn FnMut(&[u8]) ->
 
 /// Groups the ids by the frames that they are in and hands them out in order. Ends quietly when nobody listens.
 fn plan(reader: &Reader, entry: &Entry, batches: &Sender<Batch>, promise: &Sender<Receiver<Fetched>>) -> Result<()> {
-    let stopped = || Error::new(Kind::Cancelled, "read on", "");
+    let stopped = || Error::new(Kind::Cancelled, "continue reading", "");
     let mut ids: Vec<ChunkId> = Vec::new();
     let mut frame: Option<(PackId, u32)> = None;
     let hand_out = |ids: Vec<ChunkId>| {

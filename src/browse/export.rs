@@ -29,7 +29,7 @@ impl Archive {
 /// Archives end in two blocks of zeros.
 const END: [u8; 2 * BLOCK_BYTES] = [0; 2 * BLOCK_BYTES];
 
-/// Writes what is at `path` and below as an archive; gives the number of members. Their paths are those in the
+/// Writes what is at `path` and below as an archive; returns the number of members. Their paths are those in the
 /// snapshot without the leading slash; streams become files. Of a file with several names the first carries the
 /// content. Inode flags (`chattr`) have no place in an archive that both programs read. Memory grows only with the
 /// number of files that have several names.

@@ -74,7 +74,7 @@ pub fn diff_folder(
     let path = clean(path)?;
     let top = resolve(reader, snapshot, &path)?;
     if !top.is_directory() {
-        return Err(Error::invalid("compare with a folder", shown(&path), "it is no directory in the snapshot"));
+        return Err(Error::invalid("compare with a directory", shown(&path), "it is not a directory in the snapshot"));
     }
     let mut totals = DiffTotals::default();
     let mut walk = WalkPath::new(&path);
@@ -115,7 +115,7 @@ pub fn diff_folder(
             continue;
         }
         if walk.push(&name).is_none() {
-            watch.trouble(&walk.0, "what is below is not compared: its paths are too long");
+            watch.trouble(&walk.0, "its contents are not compared: their paths are too long");
             continue;
         }
         let mut new = None;
@@ -158,7 +158,9 @@ pub fn diff_folder(
         };
         match below_new {
             Ok(below_new) if below_old.is_some() || below_new.is_some() => match is_too_deep(levels.len()) {
-                true => watch.trouble(&walk.0, "what is below is not compared: it is deeper than what is saved"),
+                true => {
+                    watch.trouble(&walk.0, "its contents are not compared: they are deeper than what a backup saves")
+                }
                 false => levels.push(Level { old: below_old, new: below_new, path_length: walk.0.len() }),
             },
             Ok(_) => (),

@@ -70,11 +70,11 @@ impl Glob {
                         at += 1;
                         Step::Byte(fold(escaped, ignore_case))
                     }
-                    None => return bad("nothing follows its last backslash"),
+                    None => return bad("nothing follows its last backslash: write two for the backslash itself"),
                 },
                 b'[' => match class(pattern, &mut at, ignore_case) {
                     Some(class) => class,
-                    None => return bad("a bracket is not closed; write \\\\[ for the bracket itself"),
+                    None => return bad("a bracket is not closed: write \\[ for the bracket itself"),
                 },
                 other => Step::Byte(fold(other, ignore_case)),
             };

@@ -10,8 +10,8 @@ pub(super) fn parts(path: &[u8]) -> Result<Vec<&[u8]>> {
     let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
     match parts.iter().all(|part| is_valid_name(part)) {
         true => Ok(parts),
-        false => Err(Error::invalid("look up", shown(path), "a snapshot holds no such name")
-            .hint("write the path without \"..\", as it is in `silt ls`")),
+        false => Err(Error::invalid("look up", shown(path), "no path in a snapshot looks like this")
+            .hint("write the path without \"..\", as `silt ls` shows it")),
     }
 }
 
@@ -54,19 +54,19 @@ pub fn resolve(reader: &Reader, snapshot: &Snapshot, path: &[u8]) -> Result<Entr
         let Content::Tree(tree) = &entry.content else {
             return Err(match entry.kind {
                 EntryKind::Symlink => {
-                    let hint = format!("it points to {}", shown(&entry.target));
+                    let hint = format!("it points to {}: write that path instead", shown(&entry.target));
                     missing(format!("{} is a symbolic link, which is not followed", deepest())).hint(hint)
                 }
                 EntryKind::Directory => missing(format!("{} is empty", deepest())),
-                _ => missing(format!("{} is no directory", deepest())),
+                _ => missing(format!("{} is not a directory", deepest())),
             });
         };
         entry = match reader.lookup(tree, part)? {
             Some(entry) => entry,
             None => {
                 let deepest = deepest();
-                let hint = format!("list what is there with `silt ls {}:{deepest}`", snapshot.id.short());
-                return Err(missing(format!("{deepest} is there, but no {} in it", shown(part))).hint(hint));
+                let hint = format!("list what the snapshot has with `silt ls {}:{deepest}`", snapshot.id.short());
+                return Err(missing(format!("the snapshot has {deepest}, but no {} in it", shown(part))).hint(hint));
             }
         };
         found.push(b'/');

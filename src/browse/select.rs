@@ -4,7 +4,7 @@ use crate::entry::Time;
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Repository, Snapshot, SnapshotSource};
 use crate::watch::{Watch, now};
-use crate::when::Selector;
+use crate::when::{Selector, format_time};
 
 /// How many candidates an error names.
 const CANDIDATES_MAX: usize = 8;
@@ -68,8 +68,8 @@ impl Repository {
         let chosen = choose(self.snapshots_matching(filter, watch)?, selector, !filter.is_empty())?;
         if matches!(selector, Selector::Latest { .. }) && chosen.is_from_the_future(now()) {
             watch.notice(format!(
-                "the latest snapshot, {}, is dated in the future: the clock of its host was wrong when it was made; name \
-                 another by its id, or by --at",
+                "the latest snapshot, {}, is dated in the future, as the clock of its host was wrong: to use another one, \
+                 name its id or use --at",
                 described(&chosen)
             ));
         }
@@ -84,38 +84,44 @@ fn choose(mut snapshots: Vec<Snapshot>, selector: &Selector, filtered: bool) -> 
     let none = |thing: String, why: String| Error::new(Kind::NotFound, doing, thing).because(why);
     if count == 0 {
         let (why, hint) = match filtered {
-            true => ("no snapshot passes the filter", "leave out the filter or see `silt snapshots` for what there is"),
-            false => ("there is none yet", "make one with `silt backup`"),
+            true => ("no snapshot matches the filters", "list the snapshots with `silt snapshots`"),
+            false => ("there are no snapshots yet", "create one with `silt backup`"),
         };
         return Err(none(named(selector), why.to_owned()).hint(hint));
     }
     match selector {
         Selector::Latest { back } => match count.checked_sub(1 + *back as usize) {
             Some(at) => Ok(snapshots.swap_remove(at)),
-            None => Err(none(named(selector), format!("there are only {count}"))
-                .hint(format!("the oldest one is latest~{}", count - 1))),
+            None => {
+                let why = match count {
+                    1 => "there is only one".to_owned(),
+                    _ => format!("there are only {count}"),
+                };
+                let oldest = Selector::Latest { back: count as u32 - 1 };
+                Err(none(named(selector), why).hint(format!("the oldest one is {}", named(&oldest))))
+            }
         },
         Selector::At(time) => match snapshots.partition_point(|snapshot| snapshot.started.time() <= *time) {
             0 => {
                 let oldest = &snapshots[0];
                 Err(none(named(selector), format!("the oldest one is {}", described(oldest)))
-                    .hint(format!("name it by {}", oldest.id.short())))
+                    .hint(format!("to use it, name it: {}", oldest.id.short())))
             }
             after => Ok(snapshots.swap_remove(after - 1)),
         },
         Selector::Prefix(prefix) => {
             snapshots.retain(|snapshot| snapshot.id.to_hex().starts_with(prefix.as_str()));
             match snapshots.len() {
-                0 => Err(none(named(selector), format!("none of {count} has an id that begins so"))
-                    .hint("see `silt snapshots` for what there is")),
+                0 => Err(none(named(selector), "no snapshot has an id that begins with this".to_owned())
+                    .hint("list the snapshots with `silt snapshots`")),
                 1 => Ok(snapshots.swap_remove(0)),
                 several => {
                     let mut names: Vec<String> = snapshots.iter().take(CANDIDATES_MAX).map(described).collect();
                     if several > CANDIDATES_MAX {
                         names.push(format!("{} more", several - CANDIDATES_MAX));
                     }
-                    Err(Error::invalid(doing, named(selector), format!("it can be {}", names.join(", ")))
-                        .hint("give more digits of the id"))
+                    Err(Error::invalid(doing, named(selector), format!("several match: {}", names.join(", ")))
+                        .hint("write more digits of the id"))
                 }
             }
         }
@@ -126,20 +132,17 @@ fn named(selector: &Selector) -> String {
     match selector {
         Selector::Latest { back: 0 } => "latest".to_owned(),
         Selector::Latest { back } => format!("latest~{back}"),
-        Selector::At(time) => match jiff::Timestamp::new(time.seconds, 0) {
-            Ok(time) => format!("of {time} or before"),
-            Err(_) => "of that time or before".to_owned(),
-        },
+        Selector::At(time) => {
+            let whole = Time { nanoseconds: 0, ..*time };
+            format!("at or before {}", format_time(whole, &jiff::tz::TimeZone::system()))
+        }
         Selector::Prefix(prefix) => prefix.clone(),
     }
 }
 
 fn described(snapshot: &Snapshot) -> String {
     let digits = &snapshot.id.to_hex()[..12];
-    match snapshot.started.compact() {
-        Ok(time) => format!("{digits} of {time}"),
-        Err(_) => digits.to_owned(),
-    }
+    format!("{digits} ({})", format_time(snapshot.started.time(), &jiff::tz::TimeZone::system()))
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ impl<'r> Pages<'r> {
         for error in self.damage.drain(..) {
             watch.damage(
                 if path.is_empty() { b"/" } else { path },
-                format!("a part of its contents is missing: {error}"),
+                format!("some of its contents are missing: {error}"),
             );
         }
     }
@@ -117,7 +117,7 @@ impl<'r> Pages<'r> {
     fn check(&self, next: &Pending, page: &Page) -> Result<()> {
         let bad = |why: &str| Err(Error::corrupt("read the directory", self.root, why));
         if next.depth > PAGE_DEPTH_MAX {
-            return bad("its pages lie too deep");
+            return bad("its pages are nested too deeply");
         }
         if next.depth > 0 && !self.last.is_empty() && next.name <= self.last {
             return bad("its pages are out of order");
@@ -216,7 +216,8 @@ impl WalkPath {
     /// Tells that what is below is not read: no backup made such a tree.
     pub fn tell_too_deep(&self, watch: &Watch) {
         let start = shown(&self.0[..200.min(self.0.len())]);
-        watch.damage(&self.0, format!("what is below {start}… is passed over: it is deeper than what is saved"));
+        watch
+            .damage(&self.0, format!("the contents of {start}… are skipped: they are deeper than what a backup saves"));
     }
 }
 

@@ -1,4 +1,4 @@
-//! What may be forgotten: everything here can be dropped and rebuilt from the repository, and is never wrong.
+//! What can be rebuilt from the repository: everything here may be deleted at any time, and only makes runs faster.
 
 mod claims;
 mod files;
@@ -17,5 +17,5 @@ pub use frames::FrameFiles;
 pub use segment::Segment;
 pub use segment_merge::merge;
 pub use segment_write::{Builder, write_segment};
-pub use segments::{Segments, View};
+pub use segments::{Basis, Segments, View};
 pub use state::{Change, FolderKey, PageRow, State, StateChanges};

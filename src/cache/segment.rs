@@ -80,7 +80,7 @@ impl Segment {
         for row in data[at.shards.clone()].chunks_exact(SHARD_BYTES) {
             let shard = Shard::decode(row);
             if !shard.is_sound(header.filter_bytes) || shard.start < start || shard.start > header.entries {
-                return Err(corrupt("its shard table makes no sense"));
+                return Err(corrupt("its shard table is invalid"));
             }
             start = shard.start;
         }

@@ -139,7 +139,7 @@ impl Header {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
         let bytes = bytes.get(..HEADER_BYTES).ok_or("it is shorter than its header")?;
         if bytes[..8] != MAGIC {
-            return Err("it does not begin as an index segment does");
+            return Err("it does not begin like an index segment");
         }
         if checksum(&bytes[..HEADER_CHECKED]) != u64_at(bytes, HEADER_CHECKED) {
             return Err("its header is damaged");
@@ -158,7 +158,7 @@ impl Header {
         };
         match header.shard_bits <= SHARD_BITS_MAX {
             true => Ok(header),
-            false => Err("its header makes no sense"),
+            false => Err("its header is invalid"),
         }
     }
 }

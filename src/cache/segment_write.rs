@@ -270,7 +270,11 @@ impl SegmentWriter {
                 std::cmp::Ordering::Less => {}
                 std::cmp::Ordering::Equal => return Ok(()),
                 std::cmp::Ordering::Greater => {
-                    return Err(Error::corrupt("write the index segment", self.place.shown(), "entries are unsorted"));
+                    return Err(Error::corrupt(
+                        "write the index segment",
+                        self.place.shown(),
+                        "its entries are not sorted",
+                    ));
                 }
             }
         }

@@ -115,8 +115,20 @@ pub struct Segments {
     packs: Option<PackSizes>,
     covered: HashSet<IndexId>,
     view: View,
-    /// Something that was in use may not be used any more, and nobody was told yet.
-    has_lost: bool,
+}
+
+/// What lookups rest on at one moment: index objects, but for their packs that are missing.
+#[derive(Clone, Debug, Default)]
+pub struct Basis {
+    indexes: HashSet<IndexId>,
+    packs_left_out: HashSet<PackId>,
+}
+
+impl Basis {
+    /// Whether everything that an earlier basis had is still in this one.
+    pub fn includes(&self, earlier: &Basis) -> bool {
+        earlier.indexes.is_subset(&self.indexes) && self.packs_left_out.is_subset(&earlier.packs_left_out)
+    }
 }
 
 #[derive(Clone)]
@@ -129,7 +141,7 @@ impl Segments {
     /// Opens what the folder holds. What is missing or damaged leaves the set, with a notice; what it covered has to be
     /// added again.
     pub fn open(folder: &Path) -> Result<(Self, Vec<String>)> {
-        std::fs::create_dir_all(folder).map_err(|error| Error::io("create the folder", folder.display(), error))?;
+        std::fs::create_dir_all(folder).map_err(|error| Error::io("create the directory", folder.display(), error))?;
         let mut set = Segments { folder: Some(folder.to_owned()), ..Segments::default() };
         let notices = set.commit(None, |_| ())?;
         Ok((set, notices))
@@ -178,9 +190,9 @@ impl Segments {
         self.live.iter().flat_map(HashMap::keys)
     }
 
-    /// Whether something that was in use had to be given up since this was asked last.
-    pub fn take_lost(&mut self) -> bool {
-        std::mem::take(&mut self.has_lost)
+    /// What lookups rest on now.
+    pub fn basis(&self) -> Basis {
+        Basis { indexes: self.covered.clone(), packs_left_out: self.left_out().copied().collect() }
     }
 
     /// Packs that covered index objects name and that are missing or of another size.
@@ -198,9 +210,7 @@ impl Segments {
         let stale: HashSet<String> =
             self.listed.iter().filter(|listed| !self.may_use(listed)).map(|listed| listed.row.name.clone()).collect();
         let (live, packs) = (self.live.as_ref(), self.packs.as_ref());
-        let used_before = self.used.len();
         self.used.retain(|used| is_usable(used, live, packs));
-        self.has_lost |= self.used.len() < used_before;
         if stale.is_empty() {
             self.choose_used();
         } else {
@@ -274,10 +284,8 @@ impl Segments {
         self.compact()
     }
 
-    /// Drops everything: for when a lookup found damage.
+    /// Drops everything, as a segment is damaged.
     pub fn clear(&mut self) -> Result<()> {
-        // What of it is still in the repository is not known any more.
-        self.has_lost |= !self.used.is_empty();
         self.used.clear();
         self.commit(None, |rows| rows.clear())?;
         Ok(())
@@ -455,8 +463,8 @@ fn lock(path: &Path) -> Result<File> {
             None if begun.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PAUSE),
             None => {
                 return Err(Error::new(Kind::Locked, "lock", path.display())
-                    .because("another process holds it and does not go on")
-                    .hint("look for a stopped silt"));
+                    .because("another process holds it and does not continue")
+                    .hint("look for a silt process that was stopped (Ctrl-Z)"));
             }
         }
     }

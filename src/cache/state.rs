@@ -158,7 +158,7 @@ impl State {
             Err(error) if error.is(Kind::Corrupt) => {}
             Err(error) => return Err(error),
         }
-        let notice = "the local state of this job was damaged or of another version and is made anew: files are compared with the last snapshot instead";
+        let notice = "the local state of this job was damaged or written by another version, and is rebuilt: files are compared with the last snapshot instead";
         if folder.exists() {
             let aside = folder.with_extension("damaged");
             let _older = remove_folder(&aside);
@@ -340,7 +340,7 @@ fn failed(folder: &Path, error: sled::Error) -> Error {
     Error::new(kind, "use the local state", folder.display()).because(why(error)).hint(REMOVE)
 }
 
-const REMOVE: &str = "should it happen again, remove that folder: the next backup takes longer, and nothing is lost";
+const REMOVE: &str = "if it happens again, delete that directory: the next backup takes longer, and nothing is lost";
 
 /// What the database says, in words of ours.
 fn why(error: sled::Error) -> Box<dyn std::error::Error + Send + Sync> {

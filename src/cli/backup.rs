@@ -1,4 +1,4 @@
-//! `silt backup`: save folders and streams as one snapshot.
+//! `silt backup`: save files, directories and streams as one snapshot.
 
 use super::exit::{Exit, Failure};
 use super::first_use::open_or_make;
@@ -21,7 +21,7 @@ use siltstone::source::stream::check_name;
 use siltstone::source::{
     Marker, Rules, RulesBuilder, StdinSource, Stream, follow_slash, normalize, read_lines, read_raw,
 };
-use siltstone::when::{Selector, format_bytes, format_count, format_duration, parse_target};
+use siltstone::when::{Selector, format_bytes, format_count, format_counted, format_duration, parse_target};
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -33,108 +33,109 @@ struct Words(Vec<u8>);
 
 #[derive(Args, Debug)]
 pub struct BackupArgs {
-    /// Files and folders to save; of a symbolic link only the link, with a slash behind it what it points to
+    /// Files and directories to save. A symbolic link is saved as a link; with a slash after it, the directory that it
+    /// points to is saved
     #[arg(value_name = "PATHS", required_unless_present_any = ["files_from", "files_from_raw", "stdin", "stream"])]
     paths: Vec<PathBuf>,
 
-    /// Leave out what matches this gitignore pattern (repeatable)
-    #[arg(long, value_name = "PATTERN", value_parser = bytes_parser(pattern), help_heading = "What is left out")]
+    /// Exclude what matches this gitignore pattern (repeatable)
+    #[arg(long, value_name = "PATTERN", value_parser = bytes_parser(pattern), help_heading = "Exclude options")]
     exclude: Vec<OsString>,
 
-    /// The same, whatever the case of ASCII letters (repeatable)
-    #[arg(long, value_name = "PATTERN", value_parser = bytes_parser(pattern), help_heading = "What is left out")]
+    /// Like --exclude, but ignore the case of ASCII letters (repeatable)
+    #[arg(long, value_name = "PATTERN", value_parser = bytes_parser(pattern), help_heading = "Exclude options")]
     iexclude: Vec<OsString>,
 
-    /// Leave out what matches the patterns of this file, one a line (repeatable)
-    #[arg(long, value_name = "FILE", help_heading = "What is left out")]
+    /// Read exclude patterns from this file, one per line (repeatable)
+    #[arg(long, value_name = "FILE", help_heading = "Exclude options")]
     exclude_file: Vec<PathBuf>,
 
-    /// Leave out what is in folders tagged as caches (CACHEDIR.TAG)
-    #[arg(long, help_heading = "What is left out")]
+    /// Exclude the contents of directories tagged as caches (CACHEDIR.TAG)
+    #[arg(long, help_heading = "Exclude options")]
     exclude_caches: bool,
 
-    /// Leave out what is in folders that hold this file (repeatable)
-    #[arg(long, value_name = "NAME[:HEADER]", value_parser = bytes_parser(marker), help_heading = "What is left out")]
+    /// Exclude the contents of directories that contain NAME, or a file NAME that begins with HEADER (repeatable)
+    #[arg(long, value_name = "NAME[:HEADER]", value_parser = bytes_parser(marker), help_heading = "Exclude options")]
     exclude_if_present: Vec<Words>,
 
-    /// Leave out files larger than this
-    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "What is left out")]
+    /// Exclude files larger than this
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Exclude options")]
     exclude_larger_than: Option<u64>,
 
-    /// Stay on the file system of each path; a path below another is saved if it is on another one
-    #[arg(short = 'x', long, help_heading = "What is left out")]
+    /// Stay on the file system of each path; a path that is given is saved even if another file system is mounted there
+    #[arg(short = 'x', long, help_heading = "Exclude options")]
     one_file_system: bool,
 
-    /// Read more paths from this file, one a line; - is standard input (repeatable)
-    #[arg(long, value_name = "FILE", help_heading = "What is saved")]
+    /// Read more paths from this file, one per line; - is standard input (repeatable)
+    #[arg(long, value_name = "FILE", help_heading = "Source options")]
     files_from: Vec<PathBuf>,
 
-    /// Read more paths from this file, with NUL after each; - is standard input (repeatable)
-    #[arg(long, value_name = "FILE", help_heading = "What is saved")]
+    /// Read more paths from this file, a NUL byte after each; - is standard input (repeatable)
+    #[arg(long, value_name = "FILE", help_heading = "Source options")]
     files_from_raw: Vec<PathBuf>,
 
     /// Save standard input as a stream
-    #[arg(long, help_heading = "What is saved")]
+    #[arg(long, help_heading = "Source options")]
     stdin: bool,
 
-    /// The name of that stream
-    #[arg(long, value_name = "NAME", default_value = "stdin", value_parser = bytes_parser(stream_name), requires = "stdin", help_heading = "What is saved")]
+    /// Name of the stream of --stdin
+    #[arg(long, value_name = "NAME", default_value = "stdin", value_parser = bytes_parser(stream_name), requires = "stdin", help_heading = "Source options")]
     stdin_name: Words,
 
-    /// Save the output of this command under this name; a command that fails fails the backup (repeatable)
-    #[arg(long, value_name = "NAME=COMMAND", value_parser = bytes_parser(Stream::parse), help_heading = "What is saved")]
+    /// Save the output of this shell command under this name; if the command fails, the backup fails (repeatable)
+    #[arg(long, value_name = "NAME=COMMAND", value_parser = bytes_parser(Stream::parse), help_heading = "Source options")]
     stream: Vec<Stream>,
 
-    /// Let those commands see this variable, which they do not see else as it may hold a secret: SILT_PASSWORD,
-    /// SILT_RECOVERY_KEY, AWS_ACCESS_KEY_ID and others (repeatable)
-    #[arg(long, value_name = "NAME", requires = "stream", help_heading = "What is saved")]
+    /// Pass this environment variable to the commands of --stream: those that may hold a secret (SILT_PASSWORD,
+    /// SILT_RECOVERY_KEY, AWS_ACCESS_KEY_ID and others) are not passed by default (repeatable)
+    #[arg(long, value_name = "NAME", requires = "stream", help_heading = "Source options")]
     stream_env: Vec<String>,
 
-    /// Tag the snapshot (repeatable)
-    #[arg(long, value_name = "TAG", help_heading = "How it is called")]
+    /// Add this tag to the snapshot (repeatable)
+    #[arg(long, value_name = "TAG", help_heading = "Snapshot options")]
     tag: Vec<String>,
 
-    /// The host that the snapshot belongs to [default: this one]
-    #[arg(long, value_name = "NAME", help_heading = "How it is called")]
+    /// Host name to record in the snapshot [default: this host]
+    #[arg(long, value_name = "NAME", help_heading = "Snapshot options")]
     host: Option<String>,
 
-    /// The job that the snapshot belongs to
-    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, help_heading = "How it is called")]
+    /// Job name to record in the snapshot
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, help_heading = "Snapshot options")]
     job: String,
 
-    /// The time of the snapshot [default: now]
-    #[arg(long, value_name = "TEXT", value_parser = first_instant, help_heading = "How it is called")]
+    /// Time to record in the snapshot [default: now]
+    #[arg(long, value_name = "TIME", value_parser = first_instant, help_heading = "Snapshot options")]
     time: Option<Time>,
 
-    /// Only say what would be done
+    /// Only show what would be done
     #[arg(short = 'n', long)]
     dry_run: bool,
 
-    /// Make no snapshot when nothing has changed
+    /// Create no snapshot if nothing has changed
     #[arg(long)]
     skip_if_unchanged: bool,
 
-    /// Compare with this snapshot instead of what is known of the last backup
+    /// Compare with this snapshot instead of the last backup
     #[arg(long, value_name = "SNAPSHOT", value_parser = bytes_parser(parent), conflicts_with = "force")]
     parent: Option<Selector>,
 
-    /// Read every file, whatever is known of it
+    /// Read all files, even those that seem unchanged
     #[arg(short, long)]
     force: bool,
 
-    /// A new change time alone is no change of a file
+    /// Ignore the change time (ctime) when looking for changed files
     #[arg(long)]
     ignore_ctime: bool,
 
-    /// A new inode number alone is no change of a file
+    /// Ignore the inode number when looking for changed files
     #[arg(long)]
     ignore_inode: bool,
 
-    /// Files read at the same time [default: as many as keep the processors busy, within --memory]
+    /// Read COUNT files at the same time [default: as many as keep the processors busy within --memory]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
     read_concurrency: Option<u16>,
 
-    /// off, fast, default, best or a level of zstd from 1 to 22; default comes out about as small as 3, in less time
+    /// off, fast, default, best or a zstd level from 1 to 22; default compresses about as well as 3, in less time
     #[arg(long, value_name = "LEVEL", value_parser = compression, default_value = "default")]
     compression: Compression,
 }
@@ -142,7 +143,10 @@ pub struct BackupArgs {
 pub fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let from_stdin = args.files_from.iter().chain(&args.files_from_raw).filter(|path| path.as_os_str() == "-").count();
     if from_stdin + usize::from(args.stdin) > 1 {
-        return Err(Failure::Usage("standard input can be read only once".to_owned()));
+        return Err(Failure::Usage(
+            "standard input can be read only once: use one of --stdin, --files-from - and --files-from-raw -"
+                .to_owned(),
+        ));
     }
     let console = Console::new(options, true);
     let watch = console.watch();
@@ -210,12 +214,12 @@ fn conclude(report: &BackupReport, args: &BackupArgs, repo: &Repository, console
     } else {
         Ok(())
     };
-    let told = console.conclude_troubles("Could not be saved as it is");
+    let told = console.conclude_troubles();
     let exit = Exit::with_troubles(report.troubles_count.max(told));
     match (printed, &report.snapshot) {
         (Ok(()), _) => Ok(exit),
         (Err(error), Some(snapshot)) => {
-            let done = format!("the snapshot {} was made", snapshot.id.short());
+            let done = format!("the snapshot {} was created", snapshot.id.short());
             Ok(console.summary_lost(&done, &error, exit))
         }
         (Err(error), None) => Err(error.into()),
@@ -228,11 +232,11 @@ fn summary(report: &BackupReport, args: &BackupArgs) -> String {
         (Some(snapshot), _) => format!("Snapshot {} in {}\n", snapshot.id.short(), format_duration(report.duration)),
         (None, true) => format!("Dry run: nothing was written ({})\n", format_duration(report.duration)),
         (None, false) => {
-            format!("Nothing has changed: no snapshot was made ({})\n", format_duration(report.duration))
+            format!("Nothing has changed: no snapshot was created ({})\n", format_duration(report.duration))
         }
     };
     text.push_str(&format!(
-        "  Files    {} new, {} changed, {} unchanged, {} removed{}; {} in all\n",
+        "  Files    {} new, {} changed, {} unchanged, {} removed{}; {} in total\n",
         format_count(totals.files_new),
         format_count(totals.files_changed),
         format_count(totals.files_unchanged),
@@ -245,7 +249,10 @@ fn summary(report: &BackupReport, args: &BackupArgs) -> String {
     ));
     text.push_str(&match report.bytes_to_read {
         Some(bytes) => {
-            format!("  Bytes    {} to read; what of it is new is not known before\n", format_bytes(bytes))
+            format!(
+                "  Bytes    {} to read; how much of it is new is not known before it is read\n",
+                format_bytes(bytes)
+            )
         }
         None => format!(
             "  Bytes    {} read, {} new, {} stored\n",
@@ -255,11 +262,11 @@ fn summary(report: &BackupReport, args: &BackupArgs) -> String {
         ),
     });
     if totals.streams > 0 {
-        let note = if args.dry_run { " not read, of unknown size" } else { "" };
+        let note = if args.dry_run { " (not run, size unknown)" } else { "" };
         text.push_str(&format!("  Streams  {}{note}\n", format_count(totals.streams)));
     }
     if report.sockets > 0 {
-        text.push_str(&format!("  Sockets  {} left out, as they hold nothing\n", format_count(report.sockets)));
+        text.push_str(&format!("  Sockets  {} skipped, as sockets have no content\n", format_count(report.sockets)));
     }
     if let Some(healing) = &report.healing {
         text.push_str(&healed(healing));
@@ -272,8 +279,8 @@ const HEALED_NAMED_MAX: usize = 10;
 
 fn healed(healing: &Healing) -> String {
     let mut text = match healing.chunks {
-        0 => "  Healed   nothing: what earlier snapshots lack is not in the sources\n".to_owned(),
-        chunks => format!("  Healed   {} lost chunks are stored again\n", format_count(chunks)),
+        0 => "  Repaired nothing\n".to_owned(),
+        chunks => format!("  Repaired {}, stored again\n", format_counted(chunks, "lost chunk", "lost chunks")),
     };
     let mut list = |what: &str, snapshots: &[Snapshot]| {
         let named: Vec<String> = snapshots.iter().rev().take(HEALED_NAMED_MAX).map(|one| one.id.short()).collect();
@@ -285,8 +292,8 @@ fn healed(healing: &Healing) -> String {
             text.push_str(&format!("           {what}: {}{more}\n", named.join(", ")));
         }
     };
-    list("whole again", &healing.whole_again);
-    list("still lacking content", &healing.still_damaged);
+    list("complete again", &healing.whole_again);
+    list("still incomplete", &healing.still_damaged);
     text
 }
 
@@ -336,7 +343,7 @@ fn named(args: &BackupArgs) -> Result<Named> {
             Ok(path) => found.push(path),
             Err(error) => {
                 let path = PathText(folder.join(path).into_os_string().into_vec());
-                missing.push(Trouble { path, what: format!("it is not there: {error}") });
+                missing.push(Trouble { path, what: format!("it does not exist: {error}") });
                 first.get_or_insert(error);
             }
         }
@@ -349,7 +356,7 @@ fn named(args: &BackupArgs) -> Result<Named> {
             Err(error) => drop(first.get_or_insert(error)),
         }
     }
-    Err(first.expect("there is a path").hint("check the path: when no source is there, nothing is saved"))
+    Err(first.expect("there is a path").hint("check the path: none of the sources exists, so there is nothing to save"))
 }
 
 fn in_one_line(error: &Error) -> String {
@@ -398,6 +405,6 @@ fn stream_name(words: &[u8]) -> Result<Words> {
 fn parent(words: &[u8]) -> Result<Selector> {
     match parse_target(words)? {
         (selector, None) => Ok(selector),
-        (_, Some(_)) => Err(Error::invalid("compare with the snapshot", "", "a snapshot is meant, not a path in it")),
+        (_, Some(_)) => Err(Error::invalid("compare with a path", "", "--parent takes a snapshot, without a path")),
     }
 }

@@ -1,4 +1,4 @@
-//! `silt bench`: measure the machine, a storage or the whole line, beside rivals when asked.
+//! `silt bench`: measure the machine, a storage or whole backups, beside other tools when asked.
 
 use super::exit::{Exit, Failure};
 use super::options::{GlobalOptions, compression};
@@ -23,42 +23,45 @@ pub struct BenchArgs {
 
 #[derive(Subcommand, Debug)]
 enum What {
-    /// Cut, name, compress, seal and open, in bytes a second of one core
+    /// Measure chunking, hashing, compression and encryption on one core
     Machine {
-        /// off, fast, default, best or a level of zstd from 1 to 22
+        /// off, fast, default, best or a zstd level from 1 to 22
         #[arg(long, value_name = "LEVEL", value_parser = compression, default_value = "default")]
         compression: Compression,
-        /// How often; medians are shown
-        #[arg(long, default_value_t = 5)]
+        /// Number of rounds; medians are shown
+        #[arg(long, value_name = "COUNT", default_value_t = 5)]
         rounds: usize,
     },
-    /// Put, get and list objects in the repository's storage (below bench/, removed afterwards)
+    /// Measure requests to the repository's storage (objects below bench/, deleted afterwards)
     Storage {
-        /// How often; medians are shown
-        #[arg(long, default_value_t = 5)]
+        /// Number of rounds; medians are shown
+        #[arg(long, value_name = "COUNT", default_value_t = 5)]
         rounds: usize,
     },
-    /// Back up, change and restore a tree made from a seed
+    /// Measure backup and restore of a generated directory tree
     Tree {
-        #[arg(long, default_value_t = 50_000)]
+        /// Number of files
+        #[arg(long, value_name = "COUNT", default_value_t = 50_000)]
         files: u64,
-        /// The median size of a file
+        /// Median size of a file
         #[arg(long, default_value = "2000", value_name = "SIZE", value_parser = size)]
         median: u64,
-        /// Files in a thousand that change from one day to the next
-        #[arg(long, default_value_t = 10)]
+        /// Files in a thousand that change between two backups
+        #[arg(long, value_name = "COUNT", default_value_t = 10)]
         churn: u64,
-        #[arg(long, default_value_t = 0)]
+        /// Seed of the generator: the same seed makes the same tree
+        #[arg(long, value_name = "NUMBER", default_value_t = 0)]
         seed: u64,
-        #[arg(long, default_value_t = 3)]
+        /// Number of rounds; medians are shown
+        #[arg(long, value_name = "COUNT", default_value_t = 3)]
         rounds: usize,
-        /// An empty folder to work in; it is emptied and removed
-        #[arg(long, value_name = "DIR")]
+        /// Empty directory to work in, deleted afterwards [default: one in the directory for temporary files]
+        #[arg(long = "work-dir", alias = "folder", value_name = "DIR")]
         folder: Option<PathBuf>,
-        /// Tools to measure beside: tar,restic,rustic,borg,bupstash,kopia,vykar; those on the PATH are run
+        /// Tools to compare with (tar,restic,rustic,borg,bupstash,kopia,vykar); those found on the PATH are run
         #[arg(long, value_delimiter = ',', value_name = "TOOLS")]
         against: Vec<String>,
-        /// Draw the figures into this SVG file
+        /// Draw the results into this SVG file
         #[arg(long, value_name = "FILE")]
         plot: Option<PathBuf>,
     },
@@ -88,7 +91,7 @@ pub fn run(args: &BenchArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
                 return Err(Error::invalid(
                     "work in",
                     work.display(),
-                    "the folder is not empty, and it would be emptied",
+                    "the directory is not empty, and the benchmark would delete what is in it",
                 )
                 .into());
             }
@@ -107,13 +110,13 @@ fn machine(console: &Console, compression: Compression, rounds: usize) -> siltst
     if console.json() {
         return print_json(&json!(figures));
     }
-    let compress = format!("compress (zstd, {compression}, {:.2} times smaller)", figures.ratio);
+    let compress = format!("compress (zstd, {compression}, ratio {:.2})", figures.ratio);
     let rows = [
         ("chunk (FastCDC)", figures.chunk),
-        ("name (keyed BLAKE3)", figures.hash),
+        ("hash (keyed BLAKE3)", figures.hash),
         (compress.as_str(), figures.compress),
-        ("seal and verify", figures.seal),
-        ("open (decrypt, decompress)", figures.open),
+        ("encrypt and verify", figures.seal),
+        ("decrypt and decompress", figures.open),
     ];
     let rows = rows.into_iter().map(|(step, figure)| vec![step.to_owned(), rate(figure)]);
     print(&table(&["Step, one core", "Rate"], &[1], rows))?;
@@ -121,8 +124,10 @@ fn machine(console: &Console, compression: Compression, rounds: usize) -> siltst
 }
 
 fn storage(console: &Console, options: &GlobalOptions, rounds: usize) -> siltstone::error::Result<()> {
-    let place = super::open::given_location(options)
-        .ok_or_else(|| Error::invalid("measure a storage", "", "no --repo was given"))?;
+    let place = super::open::given_location(options).ok_or_else(|| {
+        Error::invalid("measure the storage", "", "no repository was named")
+            .hint("name one with --repo or SILT_REPOSITORY")
+    })?;
     let watch = console.watch();
     signals::stop_on_signals(&watch)?;
     let storage = super::open::open_storage(place, false, options, &watch)?;
@@ -136,11 +141,11 @@ fn storage(console: &Console, options: &GlobalOptions, rounds: usize) -> siltsto
         ("get a small object", milliseconds(figures.get_small_seconds)),
         ("list", milliseconds(figures.list_seconds)),
         ("put 32 MiB", rate(figures.put_bytes_per_second)),
-        ("put 4 x 32 MiB at once", rate(figures.put_parallel_bytes_per_second)),
+        ("put 4 × 32 MiB in parallel", rate(figures.put_parallel_bytes_per_second)),
         ("get 32 MiB", rate(figures.get_bytes_per_second)),
     ];
     let rows = rows.into_iter().map(|(step, figure)| vec![step.to_owned(), figure]);
-    print(&table(&["Request", "Figure"], &[1], rows))
+    print(&table(&["Request", "Result"], &[1], rows))
 }
 
 fn tree(
@@ -156,7 +161,7 @@ fn tree(
     let program = std::env::current_exe().map_err(|error| Error::io("find", "this program", error))?;
     let (others, missing) = rivals_on_path(against)?;
     for name in missing {
-        watch.notice(format!("{name} is not on the PATH and is left out"));
+        watch.notice(format!("{name} is not on the PATH and is skipped"));
     }
     let rivals = std::iter::once(Rival::silt(program)).chain(others).collect();
     let figures = measure_tree(&TreeOptions { shape: shape.clone(), folder, rounds, rivals }, &watch)?;

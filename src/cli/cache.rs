@@ -1,4 +1,4 @@
-//! The folder of the cache: where it is, that it is marked as one, and whom it belongs to.
+//! The cache directory: where it is, that it is marked as one, and whom it belongs to.
 
 use super::open::folder;
 use super::options::{GlobalOptions, absolute};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// Tells other programs what may be left out (<https://bford.info/cachedir/>).
 const TAG_NAME: &str = "CACHEDIR.TAG";
 const TAG: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55\n\
-                     # Made by silt. What is in this folder may be removed: the next backup takes longer.\n";
+                     # Cache of silt. This directory may be deleted: the next backup takes longer.\n";
 
 pub fn cache_folder(options: &GlobalOptions) -> Result<PathBuf> {
     match options.cache_dir.as_ref().filter(|path| !path.as_os_str().is_empty()) {

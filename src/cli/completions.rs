@@ -1,4 +1,4 @@
-//! `silt completions`: words for the shell.
+//! `silt completions`: a completion script for a shell.
 
 use super::exit::{Exit, Failure};
 use super::output::print_bytes;
@@ -7,6 +7,7 @@ use clap_complete::Shell;
 
 #[derive(Args, Debug)]
 pub struct CompletionsArgs {
+    /// Shell that the script is for
     #[arg(value_enum)]
     shell: Shell,
 }

@@ -1,4 +1,4 @@
-//! `silt diff`: what differs between two snapshots, or between a snapshot and a folder.
+//! `silt diff`: what differs between two snapshots, or between a snapshot and a directory.
 
 use super::exit::{Exit, Failure};
 use super::open::open;
@@ -9,7 +9,7 @@ use super::signals;
 use clap::Args;
 use serde_json::json;
 use siltstone::browse::{self, Change, DiffTotals, FolderDiff, What};
-use siltstone::error::Result;
+use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::PathText;
 use siltstone::when::{Selector, format_bytes, format_count};
 use std::ffi::OsString;
@@ -17,23 +17,24 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// What is compared, for those who wonder why nothing is shown.
-const COMPARED: &str = "Compared are kind, size, modification time, mode, owner, group, extended attributes with ACLs and \
-    capabilities, flags (chattr), targets of links and content. With a folder, content counts as the same where size and \
-    modification time agree, unless --content is given, and owners are compared by name where both sides have one.";
+const COMPARED: &str = "Compared are kind, size, modification time, mode, owner, group, extended attributes (with ACLs and \
+    capabilities), flags (chattr), targets of symbolic links, and content. Compared with a directory, a file of the same \
+    size and modification time counts as unchanged unless --content is given, and owners are compared by name where both \
+    sides have one.\n\nIn the list, + means added, - removed, M changed content, U changed metadata, T another kind of file.";
 
 #[derive(Args, Debug)]
 #[command(after_help = COMPARED)]
 pub struct DiffArgs {
-    /// The older state
+    /// The older snapshot
     #[arg(value_name = "SNAPSHOT[:PATH]", value_parser = bytes_parser(target))]
     old: Target,
 
-    /// The newer state. What looks like a snapshot is one (./latest is a folder); a folder is compared with PATH, or
-    /// without one with what was saved of it
-    #[arg(value_name = "SNAPSHOT|FOLDER")]
+    /// The newer snapshot, or a directory. A word that can name a snapshot means one (write ./latest for a directory). A
+    /// directory is compared with PATH or, without PATH, with what the snapshot has at the directory's own path
+    #[arg(value_name = "SNAPSHOT|DIR")]
     new: OsString,
 
-    /// With a folder: read files whose size and time agree, too
+    /// With a directory: also read files whose size and modification time agree
     #[arg(long)]
     content: bool,
 
@@ -43,7 +44,7 @@ pub struct DiffArgs {
 
 pub fn run(args: &DiffArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let Some(selector) = &args.old.selector else {
-        return Err(Failure::Usage("name the snapshot before the colon".to_owned()));
+        return Err(Failure::Usage("name a snapshot before the colon: latest:PATH".to_owned()));
     };
     let new = newer(args)?;
     let console = Console::new(options, false);
@@ -64,6 +65,12 @@ pub fn run(args: &DiffArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
             let new = repo.select(&selector, &filter, &watch)?;
             let path = args.old.path.as_deref().unwrap_or(b"/");
             browse::diff_snapshots(&reader, &old, &new, path, &watch, &mut |path, change, _, _| tell(path, change))?
+        }
+        None if !folder.exists() => {
+            return Err(Error::new(Kind::NotFound, "compare with", show_path(args.new.as_bytes()))
+                .because("it is neither a snapshot nor an existing directory")
+                .hint("name a snapshot (latest, latest~N, the first digits of an id) or a directory")
+                .into());
         }
         None => {
             let saved_at = args.old.path.as_deref().unwrap_or(folder.as_os_str().as_bytes());
@@ -89,7 +96,9 @@ fn newer(args: &DiffArgs) -> Result<Option<Selector>, Failure> {
     match (&target.path, &args.old.path) {
         (None, _) => Ok(target.selector),
         (new, old) if new == old => Ok(target.selector),
-        _ => Err(Failure::Usage("two snapshots are compared at one path: give it with the first one".to_owned())),
+        _ => Err(Failure::Usage(
+            "two snapshots are compared at the same path: write it with the first one only".to_owned(),
+        )),
     }
 }
 
@@ -128,7 +137,7 @@ fn totals_json(totals: &DiffTotals) -> serde_json::Value {
 
 fn summary(totals: &DiffTotals) -> String {
     format!(
-        "{} added, {} removed, {} with other content, {} with other metadata, {} of another kind; {} more, {} less",
+        "{} added, {} removed, {} with changed content, {} with changed metadata, {} of another kind; {} added, {} removed",
         format_count(totals.added),
         format_count(totals.removed),
         format_count(totals.changed_content),

@@ -1,4 +1,4 @@
-//! The exit code as a type, and what a failed verb leaves behind (docs/OPERATIONS.md lists both).
+//! The exit code as a type, and how a failed command is reported (docs/OPERATIONS.md lists both).
 
 use siltstone::error::{Error, Kind};
 use std::process::ExitCode;

@@ -13,7 +13,7 @@ use siltstone::browse::{self, Archive};
 use siltstone::error::{Error, Result};
 use siltstone::repo::{Repository, Snapshot};
 use siltstone::watch::Watch;
-use siltstone::when::format_count;
+use siltstone::when::format_counted;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -26,11 +26,11 @@ pub struct ExportArgs {
     #[command(flatten)]
     what: TargetOptions,
 
-    /// The form of the archive [default: what the name of the file says, else tar]
+    /// Archive format [default: by the name of the file, otherwise tar]
     #[arg(long, value_name = "FORMAT", value_enum)]
     format: Option<Format>,
 
-    /// Write to this file, made anew [default: standard output]
+    /// Write to this file, which must not exist yet [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -47,7 +47,9 @@ pub fn run(args: &ExportArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
     args.what.check()?;
     let to_file = args.output.as_deref().filter(|path| path.as_os_str() != "-");
     if to_file.is_none() && std::io::stdout().is_terminal() {
-        return Err(Failure::Usage("an archive is nothing for a terminal: name a file with --output".to_owned()));
+        return Err(Failure::Usage(
+            "an archive cannot be written to a terminal: name a file with --output, or redirect the output".to_owned(),
+        ));
     }
     let form = form(args, to_file)?;
     let console = Console::new(options, false);
@@ -67,7 +69,11 @@ pub fn run(args: &ExportArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
             let path = path.display().to_string();
             super::output::print_json(&json!({"snapshot": snapshot.id.to_hex(), "output": path, "members": members}))?;
         } else if !console.quiet() {
-            super::output::print(&format!("{} members in {}\n", format_count(members), path.display()))?;
+            super::output::print(&format!(
+                "Wrote {} to {}\n",
+                format_counted(members, "entry", "entries"),
+                path.display()
+            ))?;
         }
     }
     Ok(console.exit_after(&watch))
@@ -91,7 +97,7 @@ fn form(args: &ExportArgs, to_file: Option<&Path>) -> Result<Archive, Failure> {
         [".zip", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".7z", ".rar", ".zst", ".lz4", ".cpio", ".ar", ".iso"];
     match ends_with(&other) {
         true => Err(Failure::Usage(format!(
-            "{} would hold a tar archive: name it .tar or .tar.zst, or say which with --format",
+            "{} would contain a tar archive: name it .tar or .tar.zst, or choose with --format",
             super::output::show_path(name.as_bytes())
         ))),
         false => Ok(Archive::Tar),
@@ -109,7 +115,11 @@ fn export_to_file(
 ) -> Result<u64> {
     let failed = |error| Error::io("write", path.display(), error);
     // It holds what only root, or only its owner, could read at the source.
-    let file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    let file = File::options().write(true).create_new(true).mode(0o600).open(path);
+    let file = file.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => failed(error).hint("name a file that does not exist yet"),
+        _ => failed(error),
+    })?;
     let written = export_to(args, form, repo, snapshot, &file, &path.display().to_string(), watch)
         .and_then(|members| file.sync_all().map(|()| members).map_err(failed));
     if written.is_err() {

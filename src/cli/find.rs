@@ -20,7 +20,7 @@ pub struct FindArgs {
     #[arg(value_name = "PATTERN", required = true)]
     patterns: Vec<OsString>,
 
-    /// Whatever the case of ASCII letters
+    /// Ignore the case of ASCII letters
     #[arg(short, long)]
     ignore_case: bool,
 
@@ -53,9 +53,9 @@ pub fn run(args: &FindArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
 
 fn version_line(version: &Version) -> String {
     let snapshots = match version.snapshots {
-        1 => format!("in {} of {}", version.first.0.short(), show_stamp(&version.first.1)),
+        1 => format!("in {} ({})", version.first.0.short(), show_stamp(&version.first.1)),
         count => format!(
-            "in {} snapshots, {} of {} to {} of {}",
+            "in {} snapshots, from {} ({}) to {} ({})",
             format_count(count),
             version.first.0.short(),
             show_stamp(&version.first.1),

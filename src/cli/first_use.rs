@@ -1,4 +1,4 @@
-//! The repository of whoever configured nothing: made on first use, found again later.
+//! The default repository: created on first use, found again later.
 
 use super::init::{key_file, prepare, recovery_words, refuse_strangers, show_and_finish};
 use super::open::{Places, given_location, given_locks, known_at_default, location_of, open, open_storage, open_with};
@@ -67,7 +67,7 @@ fn refuse_lost(places: &Places, options: &GlobalOptions) -> Result<()> {
     Err(Error::new(Kind::NotFound, "open the repository", &place)
         .because(format!("repository {} was there at the last run, and now there is none", id.to_hex()))
         .hint(format!(
-            "mount its disk; if it is gone for good, make a new one: silt init --repo {place} --key-file {key}"
+            "mount its disk; if it is gone for good, create a new one: silt init --repo {place} --key-file {key}"
         )))
 }
 
@@ -84,16 +84,18 @@ fn event(places: &Places, key: Option<&Path>, new: &NewRepository, same_disk: bo
 }
 
 fn words(places: &Places, key: Option<&Path>, new: &NewRepository, same_disk: bool) -> String {
-    let mut text = format!("First use: making an encrypted repository in {}\n", places.repository.display());
+    let mut text = format!("First use: creating an encrypted repository in {}\n", places.repository.display());
     if let Some(key) = key {
         text.push_str(&format!("Key file: {}\n", key.display()));
     }
     text.push_str(&recovery_words(new));
     if same_disk {
-        text.push_str(
-            "Note: the repository lies on the same disk as its source, and is lost with it when the disk fails.\n  \
-             Choose another place with --repo.\n",
-        );
+        let lock = key.map(|key| format!(" --key-file {}", key.display())).unwrap_or_default();
+        text.push_str(&format!(
+            "Note: the repository is on the same disk as what it protects: if the disk fails, both are lost.\n  \
+             For one on another disk: silt init --repo DIR{lock}\n  \
+             and give silt backup the same options.\n",
+        ));
     }
     text
 }

@@ -1,4 +1,4 @@
-//! `silt init`: make a repository in a place of one's choice.
+//! `silt init`: create a repository.
 
 use super::exit::{Exit, Failure};
 use super::open::{given_location, given_password, no_secret, open_storage, open_with, probe_storage};
@@ -22,15 +22,18 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 #[derive(Args, Debug)]
+#[command(override_usage = "silt init --repo <URL> [OPTIONS]")]
 pub struct InitArgs {
-    /// Accept a storage that cannot tell two writers apart: never more than one backup at a time may write to it
+    /// Accept a storage that ignores conditional writes: never run two backups to it at the same time
     #[arg(long)]
     single_writer: bool,
 }
 
 pub fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let Some(location) = given_location(options) else {
-        return Err(Failure::Usage("name the place of the new repository with --repo or SILT_REPOSITORY".to_owned()));
+        return Err(Failure::Usage(
+            "name the location of the new repository with --repo or SILT_REPOSITORY".to_owned(),
+        ));
     };
     let console = Console::new(options, false);
     let watch = console.watch();
@@ -39,7 +42,7 @@ pub fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let storage = open_storage(location, true, options, &watch)?;
     // Before a key file is made or a password is asked for.
     if Repository::exists(storage.as_ref())? {
-        return Err(Error::new(Kind::AlreadyExists, "make a repository in", storage.describe())
+        return Err(Error::new(Kind::AlreadyExists, "create a repository in", storage.describe())
             .because("there is one already")
             .into());
     }
@@ -55,9 +58,13 @@ pub fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
         watch.cancel.check()?;
     }
     if credentials.is_empty() {
-        return Err(Error::invalid("make a repository in", storage.describe(), "there is nothing to lock it with")
-            .hint("give a password (SILT_PASSWORD, --password-file, --password-command), a --key-file or both")
-            .into());
+        return Err(Error::invalid(
+            "create a repository in",
+            storage.describe(),
+            "neither a password nor a key file was given",
+        )
+        .hint("give a password (--password-file, --password-command or SILT_PASSWORD), a --key-file, or both")
+        .into());
     }
     let new = prepare(storage.as_ref(), credentials.clone(), args.single_writer)?;
     let key_file = options.key_file.as_ref().map(|path| path.display().to_string());
@@ -77,7 +84,7 @@ pub fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     show_and_finish(&text, new)?;
     // As every later run does: what does not work shows now.
     open_with(storage.clone(), &credentials, options, &watch)?;
-    Ok(print(&format!("Made an encrypted repository in {}.\n", storage.describe())).map(|()| Exit::Done)?)
+    Ok(print(&format!("Created an encrypted repository in {}.\n", storage.describe())).map(|()| Exit::Done)?)
 }
 
 /// A repository keeps to itself: files of others would be counted with it, and removed with it.
@@ -86,11 +93,11 @@ pub fn refuse_strangers(location: &str) -> Result<()> {
     match stranger_in(folder)? {
         None => Ok(()),
         Some(name) => Err(Error::invalid(
-            "make a repository in",
+            "create a repository in",
             folder.display(),
-            format!("the folder holds other files, {} among them", name.display()),
+            format!("the directory is not empty: {} in it is not part of a repository", name.display()),
         )
-        .hint("name an empty folder, or one that is not there yet")),
+        .hint("name an empty directory, or one that does not exist yet")),
     }
 }
 
@@ -112,18 +119,18 @@ pub fn show_and_finish(text: &str, new: NewRepository) -> Result<()> {
     let _best_effort = new.abandon();
     Err(Error::new(error.kind(), "show the recovery key", "")
         .because(error)
-        .hint("run it where its output is kept; no repository was made"))
+        .hint("no repository was created: run it again with standard output open"))
 }
 
 pub fn recovery_words(new: &NewRepository) -> String {
     let key = new.recovery_key().to_text();
     let mut text = format!(
-        "Recovery key: {}\n  It opens the repository when the password or key file is lost. It is shown only now:\n  \
-         write it down and keep it apart from this machine.\n",
+        "Recovery key: {}\n  It opens the repository if the password or key file is lost. It is shown only once:\n  \
+         write it down and keep it away from this machine.\n",
         key.as_str()
     );
     if new.has_older_keys() {
-        text.push_str("  One that an earlier attempt showed here does not open it.\n");
+        text.push_str("  A recovery key that an earlier, interrupted run showed for this location opens nothing.\n");
     }
     text
 }
@@ -144,8 +151,10 @@ pub fn key_file(path: &Path, watch: &Watch) -> Result<(Secret, bool)> {
 
 fn new_password(place: &str, cancel: &Cancel) -> Result<Option<Zeroizing<Vec<u8>>>> {
     let Some(password) = ask_password(&format!("New password for {place}: "), cancel)? else { return Ok(None) };
-    match ask_password("Once more: ", cancel)? {
+    match ask_password("Repeat the password: ", cancel)? {
         Some(again) if again == password => Ok(Some(password)),
-        _ => Err(Error::invalid("set the password", "", "the two differ").hint("type the same password twice")),
+        _ => {
+            Err(Error::invalid("set the password", "", "the two passwords differ").hint("type the same password twice"))
+        }
     }
 }

@@ -15,11 +15,11 @@ pub struct LsArgs {
     #[command(flatten)]
     what: TargetOptions,
 
-    /// Mode, owner, group, size and time of each
+    /// Show mode, owner, group, size and modification time
     #[arg(short, long)]
     long: bool,
 
-    /// All that is below, too
+    /// List everything below, too
     #[arg(short = 'R', long)]
     recursive: bool,
 }

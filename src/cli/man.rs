@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 #[derive(Args, Debug)]
 pub struct ManArgs {
-    /// Folder for the pages of all verbs; without one the main page goes to standard output
+    /// Directory for the pages of all commands [default: print the main page]
     dir: Option<PathBuf>,
 }
 

@@ -31,11 +31,13 @@ use clap::{Parser, Subcommand};
 use exit::{Exit, Failure};
 use options::GlobalOptions;
 
-/// Encrypted, deduplicating, incremental backups of huge trees and the databases beside them
+/// Encrypted, deduplicated, incremental backups of directories and database dumps
 #[derive(Parser, Debug)]
 #[command(name = "silt", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 done with gaps, 4 locked, 5 wrong key, 6 corrupt, \
-                        130 interrupted")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage error, 3 done with warnings, 4 locked, 5 wrong password \
+                        or key, 6 repository damaged, 130 interrupted"
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -46,29 +48,33 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// Save folders and streams as one snapshot
+    /// Save files, directories and the output of commands as a new snapshot
     Backup(Box<backup::BackupArgs>),
-    /// Bring a date back into a folder
+    /// Restore a snapshot, or a part of it, into a directory
     Restore(Box<restore::RestoreArgs>),
-    /// List the snapshots
+    /// List snapshots
     Snapshots(snapshots::SnapshotsArgs),
-    /// List what a snapshot holds
+    /// List the files in a snapshot
     Ls(ls::LsArgs),
-    /// Find every version of a path, across snapshots
+    /// Find all versions of a file across snapshots
     Find(find::FindArgs),
-    /// Compare two snapshots, or a snapshot and a folder
+    /// Compare two snapshots, or a snapshot with a directory
     Diff(diff::DiffArgs),
-    /// Write the bytes of one saved file or stream to standard output
+    /// Write the content of a file or stream in a snapshot to standard output
     Cat(cat::CatArgs),
     /// Write a snapshot, or a part of it, as a tar archive
     Export(export::ExportArgs),
-    /// Say how much there is, and how much of it is the same
+    /// Show the size of snapshots, and what deduplication and compression save
     Stats(stats::StatsArgs),
-    /// Make a repository in a place of your choice
+    /// Create a repository, protected by a password, a key file or both
+    ///
+    /// Name its location with --repo. Give a password (--password-file, --password-command, SILT_PASSWORD, or
+    /// type it when asked), a key file (--key-file, created if it does not exist) or both. The recovery key is printed
+    /// only once: write it down.
     Init(init::InitArgs),
-    /// Measure this machine, a storage or the whole line
+    /// Measure the speed of this machine, of a storage or of whole backups
     Bench(bench::BenchArgs),
-    /// Print a completion script for a shell
+    /// Print a shell completion script
     Completions(completions::CompletionsArgs),
     /// Write the manual pages
     Man(man::ManArgs),
@@ -97,7 +103,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         _ => {}
     }
     if options.repo.as_deref() == Some("") {
-        let why = "the repository is empty: name one with --repo or SILT_REPOSITORY, or leave both out for the default";
+        let why = "the location of the repository is empty: set --repo or SILT_REPOSITORY, or neither for the default repository";
         return Err(Failure::Usage(why.to_owned()));
     }
     system::prepare()?;

@@ -37,7 +37,7 @@ pub fn folder(variable: &str, below_home: &str) -> Result<PathBuf> {
     let given = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || std::env::var_os("HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     given.or_else(|| Some(home()?.join(below_home))).ok_or_else(|| {
-        Error::invalid("find the user's folders", "", format!("neither {variable} nor HOME is set"))
+        Error::invalid("find the directories of the user", "", format!("neither {variable} nor HOME is set"))
             .hint("set HOME, or name the repository with --repo and the cache with --cache-dir")
     })
 }
@@ -51,7 +51,9 @@ pub fn given_location(options: &GlobalOptions) -> Option<&str> {
 fn given_credentials(options: &GlobalOptions, watch: &Watch) -> Result<Credentials> {
     let recovery = match (&options.recovery_key_file, std::env::var("SILT_RECOVERY_KEY")) {
         (Some(path), _) => Some(read_key_file(path, watch).map_err(no_secret)?),
-        (None, Ok(text)) if !text.is_empty() => Some(Secret::from_text(&Zeroizing::new(text)).map_err(no_secret)?),
+        (None, Ok(text)) if !text.is_empty() => Some(Secret::from_text(&Zeroizing::new(text)).map_err(|error| {
+            Error::new(Kind::WrongKey, "read the recovery key in", "SILT_RECOVERY_KEY").because(error.why())
+        })?),
         _ => None,
     };
     match recovery {
@@ -73,8 +75,8 @@ pub fn given_locks(options: &GlobalOptions, watch: &Watch) -> Result<Credentials
     Ok(Credentials { password: given_password(options, watch)?, key_file: key_file.transpose()?, recovery: None })
 }
 
-const LOST_KEY: &str = "put the key file back, or open the repository with the recovery key that was shown when it was \
-                        made: set SILT_RECOVERY_KEY, or name a file that holds it with --recovery-key-file";
+const LOST_KEY: &str = "put the key file back, or use the recovery key that was shown when the repository was created: \
+                        set SILT_RECOVERY_KEY, or name a file with it with --recovery-key-file";
 
 pub fn given_password(options: &GlobalOptions, watch: &Watch) -> Result<Option<Zeroizing<Vec<u8>>>> {
     if let Some(path) = &options.password_file {
@@ -128,7 +130,7 @@ pub fn open(options: &GlobalOptions, watch: &Watch) -> Result<Repository> {
         // Nobody is asked for the password of a repository that is not there; opening it says so.
         credentials.password = ask_password(&format!("Password for {}: ", storage.describe()), &watch.cancel)?;
         if let (true, Some(places)) = (credentials.is_empty(), &default) {
-            let why = format!("no password was given, and its key file {} is gone", places.key.display());
+            let why = format!("no password was given, and its key file {} does not exist", places.key.display());
             return Err(Error::new(Kind::WrongKey, "open the repository", storage.describe())
                 .because(why)
                 .hint(LOST_KEY));
@@ -161,7 +163,7 @@ pub fn open_with(
     if let Some(before) = known.note(id) {
         let (before, id) = (before.to_hex(), id.to_hex());
         watch.notice(format!(
-            "in {place} there is another repository ({id}) than at the last run ({before}): is the right disk mounted?"
+            "{place} holds another repository ({id}) than at the last run ({before}): is the right disk mounted?"
         ));
     }
     if let Some(bytes) = options.memory {
@@ -179,9 +181,7 @@ fn usable_cache(options: &GlobalOptions, watch: &Watch) -> Result<Option<PathBuf
         // Its owner could make root write elsewhere, by links that they put into it.
         Ok(cache) if cache::is_of_somebody_else(&cache) => {
             let shown = cache.display();
-            watch.notice(format!(
-                "the cache {shown} is another user's and is not used as root, which makes this slower"
-            ));
+            watch.notice(format!("this run is slower, as root does not use a cache of another user: {shown}"));
             Ok(None)
         }
         Ok(cache) => {
@@ -189,7 +189,7 @@ fn usable_cache(options: &GlobalOptions, watch: &Watch) -> Result<Option<PathBuf
             Ok(Some(cache))
         }
         Err(error) if error.is(Kind::Invalid) => {
-            watch.notice(format!("there is no cache, which makes this slower: {error}"));
+            watch.notice(format!("this run is slower without a cache: {error}"));
             Ok(None)
         }
         Err(error) => Err(error),
@@ -217,9 +217,9 @@ fn open_default(
     watch: &Watch,
 ) -> Result<Arc<dyn Storage>> {
     if !places.repository.exists() {
-        return Err(Error::new(Kind::NotFound, "open a repository", "")
-            .because("none is named, and none was made yet")
-            .hint("name one with --repo or SILT_REPOSITORY, or make the default one with `silt backup DIR`"));
+        return Err(Error::new(Kind::NotFound, "open the repository", "")
+            .because("none was named, and the default one does not exist yet")
+            .hint("name one with --repo or SILT_REPOSITORY, or create the default one with `silt backup DIR`"));
     }
     if credentials.is_empty() {
         credentials.key_file = match read_key_file(&places.key, watch) {
@@ -234,6 +234,6 @@ fn open_default(
 /// Locations are text, as URLs are.
 pub fn location_of(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| {
-        Error::invalid("use the folder", path.display(), "its name is not UTF-8").hint("name another with --repo")
+        Error::invalid("use the directory", path.display(), "its name is not UTF-8").hint("name another with --repo")
     })
 }

@@ -17,93 +17,95 @@ use std::time::Duration;
 /// With less, frames could not be worked on side by side.
 const MEMORY_BYTES_MIN: u64 = 32 << 20;
 
-/// Options that every verb takes.
+/// Options that every command takes.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Options of every verb")]
+#[command(next_help_heading = "Global options")]
 pub struct GlobalOptions {
-    /// The repository: a folder or a URL
+    /// Location of the repository: a directory, s3://BUCKET/PREFIX or s3+https://HOST/BUCKET/PREFIX
     #[arg(short, long, global = true, value_name = "URL", env = "SILT_REPOSITORY", hide_env_values = true)]
     pub repo: Option<String>,
 
-    /// File with the password (else the environment variable SILT_PASSWORD is taken)
+    /// Read the password from the first line of this file [default: the environment variable SILT_PASSWORD]
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "password_command")]
     pub password_file: Option<PathBuf>,
 
-    /// Command for /bin/sh that prints the password
+    /// Read the password from the output of this shell command
     #[arg(long, global = true, value_name = "COMMAND")]
     pub password_command: Option<OsString>,
 
-    /// File with a key of the repository
+    /// File with a key that opens the repository (with init, created if it does not exist)
     #[arg(long, global = true, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
 
-    /// File with the recovery key (else the environment variable SILT_RECOVERY_KEY is taken)
+    /// File with the recovery key [default: the environment variable SILT_RECOVERY_KEY]
     #[arg(long, global = true, value_name = "FILE")]
     pub recovery_key_file: Option<PathBuf>,
 
-    /// File with the certificates of the authorities that an https storage is trusted by [default: the system's]
+    /// File with the CA certificates (PEM) to trust for https [default: those of the system]
     #[arg(long, global = true, value_name = "FILE", env = "SILT_CACERT", hide_env_values = true, value_parser = path())]
     pub cacert: Option<PathBuf>,
 
-    /// Folder for what may be forgotten [default: ~/.cache/siltstone]
-    #[arg(long, global = true, value_name = "DIR", env = "SILT_CACHE_DIR", value_parser = path())]
+    /// Cache directory [default: ~/.cache/siltstone]
+    #[arg(long, global = true, value_name = "DIR", env = "SILT_CACHE_DIR", hide_env_values = true, value_parser = path())]
     pub cache_dir: Option<PathBuf>,
 
-    /// Use no cache: nothing is kept on this machine, and everything is fetched anew
+    /// Use no cache: keep nothing on this machine, and fetch everything from the repository again
     #[arg(long, global = true)]
     pub no_cache: bool,
 
-    /// Memory that all buffers together may take, at least 32M [default: 256M, or 24M for each processor]
+    /// Limit the memory of all buffers together, at least 32M [default: 256M, or 24M per processor if that is more]
     #[arg(long, global = true, value_name = "SIZE", value_parser = memory)]
     pub memory: Option<u64>,
 
-    /// How long trouble of the storage that may pass is waited for: 90s, 15m, 2h; 0 is not at all [default: 15m]
-    #[arg(long, global = true, value_name = "DURATION", env = "SILT_RETRY_FOR", value_parser = retry_for)]
+    /// How long to retry when the storage does not answer: 90s, 15m, 2h; 0 means not at all [default: 15m]
+    #[arg(long, global = true, value_name = "DURATION", env = "SILT_RETRY_FOR", hide_env_values = true, value_parser = retry_for)]
     pub retry_for: Option<Duration>,
 
-    /// Send at most this much a second to the storage
+    /// Limit uploads to the storage to this many bytes per second: 500K, 2M
     #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
     pub limit_upload: Option<u64>,
 
-    /// Read at most this much a second from the storage
+    /// Limit downloads from the storage to this many bytes per second: 500K, 2M
     #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
     pub limit_download: Option<u64>,
 
-    /// Print nothing but errors, troubles and what was asked for
+    /// Print only errors, warnings and the requested output
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
 
-    /// Print more; with --json, progress events too
+    /// Print each warning when it occurs; with --json, print progress events too
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
 
-    /// Print JSON on standard output, and errors as JSON on standard error
+    /// Print results as JSON on standard output, and errors as JSON on standard error
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// Show no progress bar
+    /// Do not show progress
     #[arg(long, global = true)]
     pub no_progress: bool,
 }
 
+/// A heading for each of them, as one for all that follow would stand over the options of the command, too.
+pub const FILTERS: &str = "Snapshot filters";
+
 /// Which snapshots count.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Which snapshots count")]
 pub struct FilterOptions {
     /// Only snapshots of this host
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = FILTERS)]
     pub host: Option<String>,
 
     /// Only snapshots of this job
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = FILTERS)]
     pub job: Option<String>,
 
-    /// Only snapshots with this tag (repeatable: with all of them)
-    #[arg(long, value_name = "TAG")]
+    /// Only snapshots with this tag (repeatable: with all of these tags)
+    #[arg(long, value_name = "TAG", help_heading = FILTERS)]
     pub tag: Vec<String>,
 
-    /// Only snapshots with a source at this path, above it or below it
-    #[arg(long, value_name = "PATH")]
+    /// Only snapshots with a source at, above or below this path
+    #[arg(long, value_name = "PATH", help_heading = FILTERS)]
     pub path: Option<PathBuf>,
 }
 
@@ -122,17 +124,16 @@ impl FilterOptions {
 
 /// Which snapshots count, from when to when: for verbs that look at many of them.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Which snapshots count")]
 pub struct RangeOptions {
     #[command(flatten)]
     filter: FilterOptions,
 
-    /// Only snapshots begun at this time or after
-    #[arg(long, value_name = "TEXT", value_parser = first_instant)]
+    /// Only snapshots begun at or after this time
+    #[arg(long, value_name = "TIME", help_heading = FILTERS, value_parser = first_instant)]
     after: Option<Time>,
 
-    /// Only snapshots begun at this time or before (a date: on that day or before)
-    #[arg(long, value_name = "TEXT", value_parser = last_instant)]
+    /// Only snapshots begun at or before this time (a date means the end of that day)
+    #[arg(long, value_name = "TIME", help_heading = FILTERS, value_parser = last_instant)]
     before: Option<Time>,
 }
 
@@ -159,7 +160,7 @@ pub fn pattern(words: &[u8]) -> Result<OsString, Error> {
 }
 
 pub fn current_folder() -> Result<PathBuf, Error> {
-    std::env::current_dir().map_err(|error| Error::io("find out the current folder", "", error))
+    std::env::current_dir().map_err(|error| Error::io("find the current directory", "", error))
 }
 
 /// A path as given, made absolute and clean.
@@ -178,7 +179,7 @@ pub fn in_words(error: Error) -> String {
 
 pub fn size(text: &str) -> Result<u64, String> {
     match parse_size(text).map_err(in_words)? {
-        0 => Err("it must be more than nothing".to_owned()),
+        0 => Err("it must be greater than 0".to_owned()),
         bytes => Ok(bytes),
     }
 }
@@ -200,15 +201,16 @@ fn duration(text: &str) -> Result<Duration, String> {
         "m" | "min" => 60,
         "h" => 3600,
         "d" => 86_400,
-        _ => return Err("it is a count of s, m, h or d, as 90s or 15m".to_owned()),
+        _ => return Err("write a whole number and a unit (s, m, h or d): 90s, 15m".to_owned()),
     };
-    let count: u64 = count.parse().map_err(|_| "it is a whole number with a unit, as 90s or 15m".to_owned())?;
+    let count: u64 =
+        count.parse().map_err(|_| "write a whole number and a unit (s, m, h or d): 90s, 15m".to_owned())?;
     count.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "it is too long".to_owned())
 }
 
 fn memory(text: &str) -> Result<u64, String> {
     match size(text)? {
-        bytes if bytes < MEMORY_BYTES_MIN => Err("less than 32M would not hold what is worked on at once".to_owned()),
+        bytes if bytes < MEMORY_BYTES_MIN => Err("silt needs at least 32M".to_owned()),
         bytes => Ok(bytes),
     }
 }
@@ -221,7 +223,7 @@ pub fn compression(text: &str) -> Result<Compression, String> {
         "best" => Ok(Compression::Level(19)),
         _ => match text.parse() {
             Ok(level @ 1..=22) => Ok(Compression::Level(level)),
-            _ => Err("it is off, fast, default, best or a level from 1 to 22".to_owned()),
+            _ => Err("write off, fast, default, best or a level from 1 to 22".to_owned()),
         },
     }
 }

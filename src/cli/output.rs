@@ -9,7 +9,7 @@ use siltstone::entry::Time;
 use siltstone::error::{Error, Result};
 use siltstone::repo::{PathText, Snapshot, SnapshotSource, Stamp, Trouble};
 use siltstone::watch::{Event, Watch};
-use siltstone::when::{format_count, format_time, to_timestamp};
+use siltstone::when::{format_count, format_counted, format_time, to_timestamp};
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -93,7 +93,7 @@ impl Console {
                 if self.0.json && self.0.lines {
                     self.event(json!({"event": "trouble", "path": shown.path, "what": shown.what}));
                 } else if !self.0.json && self.0.verbose > 0 {
-                    self.say(&format!("trouble: {}", trouble_line(&shown)));
+                    self.say(&format!("warning: {}", trouble_line(&shown)));
                 }
                 let mut troubles = lock(&self.0.troubles);
                 troubles.1 += 1;
@@ -137,12 +137,12 @@ impl Console {
         if otherwise == Exit::Done { Exit::Gaps } else { otherwise }
     }
 
-    /// Names the troubles on standard error, unless they were told as they came; gives how many there were.
-    pub fn conclude_troubles(&self, heading: &str) -> u64 {
+    /// Names the troubles on standard error, unless they were told as they came; returns how many there were.
+    pub fn conclude_troubles(&self) -> u64 {
         let troubles = lock(&self.0.troubles);
         let (first, count) = (&troubles.0, troubles.1);
         if count > 0 && !self.0.json && self.0.verbose == 0 {
-            eprintln!("{heading} ({}):", format_count(count));
+            eprintln!("{}:", format_counted(count, "warning", "warnings"));
             first.iter().for_each(|trouble| eprintln!("  {}", trouble_line(trouble)));
             if count > first.len() as u64 {
                 eprintln!("  and {} more", format_count(count - first.len() as u64));
@@ -153,7 +153,7 @@ impl Console {
 
     /// For verbs that only look: the exit code, troubles told.
     pub fn exit(&self) -> Exit {
-        Exit::with_troubles(self.conclude_troubles("Could not be read"))
+        Exit::with_troubles(self.conclude_troubles())
     }
 
     /// The same for verbs that go on past damage in the repository.
@@ -174,7 +174,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn trouble_line(trouble: &Trouble) -> String {
-    let path = show_path(&trouble.path.0);
+    let path = if trouble.path.0.is_empty() { "/".to_owned() } else { show_path(&trouble.path.0) };
     let path = match path.char_indices().nth(PATH_CHARACTERS_SHOWN) {
         Some((end, _)) => format!("{}… ({} bytes)", &path[..end], trouble.path.0.len()),
         None => path,

@@ -28,18 +28,25 @@ const OTHERS_MAY_READ: u32 = 0o044;
 
 /// The first line of a file.
 pub fn password_of_file(path: &Path, watch: &Watch) -> Result<Zeroizing<Vec<u8>>> {
-    let bytes = Zeroizing::new(read_bounded(path, PASSWORD_BYTES_MAX)?);
+    let bytes = Zeroizing::new(read_secret("read the password file", path, PASSWORD_BYTES_MAX)?);
     warn_of_readers(path, watch);
     first_line(&bytes, &format!("from {}", path.display()))
 }
 
 pub fn read_key_file(path: &Path, watch: &Watch) -> Result<Secret> {
-    let bytes = Zeroizing::new(read_bounded(path, KEY_TEXT_BYTES_MAX)?);
+    let bytes = Zeroizing::new(read_secret("read the key file", path, KEY_TEXT_BYTES_MAX)?);
     warn_of_readers(path, watch);
     let bad = |why: String| Error::invalid("read the key file", path.display(), why);
     let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
-    let text = std::str::from_utf8(text).map_err(|_| bad("it is no text".to_owned()))?;
-    Secret::from_text(text.trim()).map_err(|error| bad(error.to_string()))
+    let text = std::str::from_utf8(text).map_err(|_| bad("it is not text".to_owned()))?;
+    Secret::from_text(text.trim()).map_err(|error| bad(error.why()))
+}
+
+fn read_secret(doing: &str, path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
+    read_bounded(path, bytes_max).map_err(|error| {
+        let named = Error::new(error.kind(), doing, path.display()).because(error.why());
+        error.advice().into_iter().fold(named, Error::hint)
+    })
 }
 
 /// A secret that others can read is none.
@@ -47,7 +54,7 @@ fn warn_of_readers(path: &Path, watch: &Watch) {
     let Ok(meta) = std::fs::metadata(path) else { return };
     if meta.is_file() && meta.mode() & OTHERS_MAY_READ != 0 {
         let shown = show_path(path.as_os_str().as_encoded_bytes());
-        watch.notice(format!("others on this machine may read the secret in {shown}: `chmod 600` it"));
+        watch.notice(format!("other users of this machine can read the secret in {shown}: run `chmod 600` on it"));
     }
 }
 
@@ -80,7 +87,7 @@ pub fn password_of_command(command: &OsStr, cancel: &Cancel) -> Result<Zeroizing
     cancel.check()?;
     let bytes = said.map_err(|error| Error::new(error.kind(), doing, from).because(error))?;
     if !status.success() {
-        return Err(Error::new(Kind::Failed, doing, from).because(format!("it ended with {status}")));
+        return Err(Error::new(Kind::Failed, doing, from).because(format!("the command ended with {status}")));
     }
     first_line(&bytes, from)
 }

@@ -7,7 +7,7 @@ use rustix::termios::{tcgetpgrp, tcgetwinsize};
 use serde_json::json;
 use siltstone::repo::PathText;
 use siltstone::watch::{Progress, Watch};
-use siltstone::when::{format_bytes, format_count, format_duration};
+use siltstone::when::{format_bytes, format_counted, format_duration};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -147,7 +147,7 @@ impl Shown {
             words.push(format!("{:>2.0}%", (done * 100.0).floor()));
         }
         if dropped < 4 {
-            words.push(format!("{} files", format_count(self.files)));
+            words.push(format_counted(self.files, "file", "files"));
         }
         words.push(format_bytes(self.bytes));
         if dropped < 3 {

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 pub const TERMINAL: &str = "/dev/tty";
 const DOING: &str = "read the password from";
 const OTHER_WAYS: &str = "type it, or give it with --password-file, --password-command or SILT_PASSWORD";
-/// The longest line that a terminal gives.
+/// The longest line that a terminal returns.
 const LINE_BYTES_MAX: usize = 4096;
 /// How often it is looked whether a signal came, which another thread may have caught.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
@@ -42,7 +42,7 @@ pub fn ask_password(prompt: &str, cancel: &Cancel) -> Result<Option<Zeroizing<Ve
 }
 
 fn none_typed() -> Error {
-    Error::new(Kind::WrongKey, DOING, TERMINAL).because("none was typed").hint(OTHER_WAYS)
+    Error::new(Kind::WrongKey, DOING, TERMINAL).because("no password was typed").hint(OTHER_WAYS)
 }
 
 /// What was typed up to Enter, which shows as the end of the line; without it, the terminal was closed (Ctrl-D).

@@ -1,4 +1,4 @@
-//! `silt restore`: bring a date back into a folder.
+//! `silt restore`: restore a snapshot, or a part of it, into a directory.
 
 use super::exit::{Exit, Failure};
 use super::open::open;
@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use siltstone::repo::{PathText, Snapshot};
 use siltstone::restore::{Overwrite, Paths, PlanSummary, RestoreOptions, RestoreReport};
-use siltstone::when::{format_bytes, format_count, format_duration};
+use siltstone::when::{format_bytes, format_count, format_counted, format_duration};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -23,29 +23,30 @@ pub struct RestoreArgs {
     #[command(flatten)]
     what: TargetOptions,
 
-    /// The folder to restore into. A whole snapshot comes back below it at its absolute paths; of SNAPSHOT:PATH the
-    /// contents of the folder PATH go right into it
+    /// Directory to restore into. A whole snapshot is restored below it at its absolute paths; of SNAPSHOT:PATH the
+    /// contents of the directory PATH are restored directly into it
     #[arg(short, long, value_name = "DIR")]
     target: PathBuf,
 
-    /// Only what matches this gitignore pattern, with all below it; missing folders above it are made (repeatable)
+    /// Restore only what matches this gitignore pattern and everything below it; missing parent directories are created
+    /// (repeatable)
     #[arg(long, value_name = "PATTERN", value_parser = bytes_parser(pattern))]
     include: Vec<OsString>,
 
-    /// Leave out what matches this gitignore pattern (repeatable)
+    /// Do not restore what matches this gitignore pattern (repeatable)
     #[arg(long, value_name = "PATTERN", value_parser = bytes_parser(pattern))]
     exclude: Vec<OsString>,
 
-    /// What happens to files that are there already and differ
+    /// What to do with existing files that differ
     #[arg(long, value_name = "WHEN", value_enum, default_value = "if-changed")]
     overwrite: OverwriteWord,
 
-    /// Remove from the target what the snapshot does not have: only at or below its sources, never on another file
-    /// system, in a folder that was saved in part, or what --exclude protects
+    /// Delete from the target what the snapshot does not have: only at or below its sources, never on another file
+    /// system, in a directory that was saved only in part, or what --exclude matches
     #[arg(long)]
     delete: bool,
 
-    /// Print what would be made, replaced, kept and removed, and change nothing
+    /// Show what would be created, replaced, kept and deleted, and change nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
 
@@ -53,28 +54,28 @@ pub struct RestoreArgs {
     #[arg(long)]
     verify: bool,
 
-    /// Make holes of zeros, also where the source had none
+    /// Write long runs of zeros as holes, even where the source had none
     #[arg(long)]
     sparse: bool,
 
-    /// Leave owners and groups as they come
+    /// Do not restore owners and groups
     #[arg(long)]
     no_owner: bool,
 
-    /// Take owners and groups by number instead of by name
+    /// Restore owners and groups by number instead of by name
     #[arg(long, conflicts_with = "no_owner")]
     numeric_ids: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum OverwriteWord {
-    /// Compare the contents of all of them, and replace what differs
+    /// Compare the content of every file, and replace those that differ
     Always,
-    /// The same, but take a file with the same size and time for the same
+    /// Replace files that differ; one with the same size and modification time counts as the same
     IfChanged,
-    /// Replace those that are older than in the snapshot
+    /// Replace files that are older than in the snapshot
     IfNewer,
-    /// Keep them
+    /// Keep existing files
     Never,
 }
 
@@ -147,23 +148,21 @@ fn show_plan(plan: &PlanSummary, snapshot: &Snapshot, console: &Console) -> Resu
         return Ok(exit(plan.damaged, console.exit()));
     }
     let mut text = format!(
-        "Plan: {} folders, {} files, {} others; {}\n  To read  {} in {} packs\n",
-        format_count(plan.directories),
-        format_count(plan.files),
-        format_count(plan.others),
+        "Plan: restore {}; {} (paths are shown as in the snapshot)\n  To be read: {} from {}\n",
+        show_entries(plan.files, plan.directories, plan.others),
         format_bytes(plan.bytes),
         format_bytes(plan.bytes_to_read),
-        format_count(plan.packs),
+        format_counted(plan.packs, "pack", "packs"),
     );
     if plan.kept > 0 {
-        text.push_str(&format!("  Right already: {}\n", format_count(plan.kept)));
+        text.push_str(&format!("  Already up to date: {}\n", format_count(plan.kept)));
     }
     let lists = [
-        ("To be made", &plan.created),
+        ("To be created", &plan.created),
         ("To be replaced", &plan.replaced),
-        ("Differ and are kept", &plan.left),
-        ("Cannot be restored, as something else is there", &plan.blocked),
-        ("To be removed", &plan.deletions),
+        ("To be kept, although different", &plan.left),
+        ("Cannot be restored, as something else is in the way", &plan.blocked),
+        ("To be deleted", &plan.deletions),
     ];
     for (words, paths) in lists.into_iter().filter(|(_, paths)| paths.count > 0) {
         text.push_str(&format!("  {words}: {}\n", format_count(paths.count)));
@@ -176,6 +175,15 @@ fn show_plan(plan: &PlanSummary, snapshot: &Snapshot, console: &Console) -> Resu
     text.push_str("Nothing was changed.\n");
     print(&text)?;
     Ok(exit(plan.damaged, console.exit()))
+}
+
+fn show_entries(files: u64, directories: u64, others: u64) -> String {
+    format!(
+        "{}, {}, {}",
+        format_counted(files, "file", "files"),
+        format_counted(directories, "directory", "directories"),
+        format_counted(others, "other entry", "other entries"),
+    )
 }
 
 /// What is missing because the repository is damaged is graver than any other gap.
@@ -213,12 +221,10 @@ fn conclude(
         print_json(&summary)
     } else if !console.quiet() {
         let mut text = format!(
-            "Restored in {}\n  Files    {} ({} were right already), {} folders, {} others\n  Bytes    {} written",
+            "Restored in {}\n  Entries  {}; {} already up to date\n  Bytes    {} written",
             format_duration(report.duration),
-            format_count(report.files),
+            show_entries(report.files, report.directories, report.others),
             format_count(report.files_kept),
-            format_count(report.directories),
-            format_count(report.others),
             format_bytes(report.bytes_written),
         );
         if args.verify {
@@ -226,10 +232,10 @@ fn conclude(
         }
         text.push('\n');
         if report.files_left > 0 {
-            text.push_str(&format!("  Kept     {} that differ\n", format_count(report.files_left)));
+            text.push_str(&format!("  Kept     {}, although different\n", format_count(report.files_left)));
         }
         if args.delete {
-            text.push_str(&format!("  Removed  {}\n", format_count(report.files_deleted)));
+            text.push_str(&format!("  Deleted  {}\n", format_count(report.files_deleted)));
         }
         print(&text)
     } else {
@@ -237,11 +243,11 @@ fn conclude(
     };
     if report.partial_directories > 0 {
         console.note(&format!(
-            "{} of its folders were saved in part: rules left something out of them, or it could not be read",
-            format_count(report.partial_directories)
+            "the backup saved only a part of {}: the rest was excluded or could not be read",
+            format_counted(report.partial_directories, "directory", "directories")
         ));
     }
-    let told = console.conclude_troubles("Could not be restored as it was");
+    let told = console.conclude_troubles();
     let exit = exit(report.damaged, Exit::with_troubles(report.troubles_count.max(told)));
     Ok(match printed {
         Ok(()) => exit,

@@ -26,12 +26,12 @@ pub fn target(words: &[u8]) -> Result<Target, Error> {
 /// Which snapshot, and what in it.
 #[derive(Args, Clone, Debug)]
 pub struct TargetOptions {
-    /// latest, latest~N or the first digits of an id, and perhaps a path in it; with --at only :PATH
+    /// latest, latest~N (the Nth before it) or the first digits of an id, optionally with a path; with --at only :PATH
     #[arg(value_name = "SNAPSHOT[:PATH]", value_parser = bytes_parser(target), required_unless_present = "at")]
     pub snapshot: Option<Target>,
 
-    /// The newest snapshot of this date or before: "2026-11-19", "yesterday 14:00", RFC 3339, with a time zone
-    #[arg(long, value_name = "TEXT", value_parser = moment)]
+    /// The newest snapshot at or before this time: "2026-11-19", "yesterday 14:00" or RFC 3339; a time zone may follow
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     pub at: Option<Moment>,
 
     #[command(flatten)]
@@ -46,10 +46,11 @@ impl TargetOptions {
             (None, Some(selector)) => Ok(selector),
             (Some(moment), None) => Ok(Selector::At(moment.end)),
             (Some(_), Some(_)) => Err(Failure::Usage(
-                "--at already says which snapshot is meant: leave the other name away and give a path as :PATH"
-                    .to_owned(),
+                "name the snapshot or use --at, not both: with --at, write a path as :PATH".to_owned(),
             )),
-            (None, None) => Err(Failure::Usage("name the snapshot before the colon, or with --at".to_owned())),
+            (None, None) => {
+                Err(Failure::Usage("name a snapshot before the colon (latest:PATH), or use --at".to_owned()))
+            }
         }
     }
 

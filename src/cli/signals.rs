@@ -7,7 +7,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
 use siltstone::error::{Error, Result};
 use siltstone::watch::Watch;
-use siltstone::when::{format_bytes, format_count, format_duration};
+use siltstone::when::{format_bytes, format_counted, format_duration};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 /// system call on a file system that hangs never returns.
 const END: Duration = Duration::from_millis(1700);
 const LOOK: Duration = Duration::from_millis(20);
-const INTERRUPTED: &str = "silt: cannot go on: it was interrupted\n";
+const INTERRUPTED: &str = "silt: cannot finish the run: it was interrupted\n";
 const INTERRUPTED_JSON: &str =
-    "{\"error\":{\"kind\":\"cancelled\",\"message\":\"cannot go on: it was interrupted\",\"hint\":null}}\n";
-const ABORTED: &str = "silt: cannot go on: the system refused memory, or a thread ran out of stack\n\
-                       hint: raise the limits (ulimit -v, ulimit -s), or use less --memory\n";
+    "{\"error\":{\"kind\":\"cancelled\",\"message\":\"cannot finish the run: it was interrupted\",\"hint\":null}}\n";
+const ABORTED: &str = "silt: cannot finish the run: the system refused memory, or a thread ran out of stack\n\
+                       hint: raise the limits (ulimit -v, ulimit -s), or lower --memory\n";
 
 static WITH_JSON: AtomicBool = AtomicBool::new(false);
 
@@ -112,9 +112,9 @@ fn progress(watch: &Watch, begun: Instant) -> String {
     let progress = &watch.progress;
     let current = super::output::show_path(&progress.current());
     format!(
-        "silt: {}: {} files, {} done, {} read, {} stored; {current}\n",
+        "silt: {}: {}, {} done, {} read, {} stored; {current}\n",
         format_duration(begun.elapsed()),
-        format_count(count(&progress.files_done)),
+        format_counted(count(&progress.files_done), "file", "files"),
         format_bytes(count(&progress.bytes_done)),
         format_bytes(count(&progress.bytes_read)),
         format_bytes(count(&progress.bytes_stored)),

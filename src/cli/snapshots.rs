@@ -1,8 +1,8 @@
-//! `silt snapshots`: which dates can be brought back.
+//! `silt snapshots`: which dates can be restored.
 
 use super::exit::{Exit, Failure};
 use super::open::open;
-use super::options::{GlobalOptions, RangeOptions};
+use super::options::{FILTERS, GlobalOptions, RangeOptions};
 use super::output::{Console, print, print_json, show_path, show_source, show_stamp, snapshot_json, table};
 use super::signals;
 use clap::Args;
@@ -15,8 +15,8 @@ pub struct SnapshotsArgs {
     #[command(flatten)]
     range: RangeOptions,
 
-    /// Only the newest so many of those
-    #[arg(long, value_name = "COUNT")]
+    /// Only the newest COUNT of the snapshots that match
+    #[arg(long, value_name = "COUNT", help_heading = FILTERS)]
     last: Option<usize>,
 }
 
@@ -41,10 +41,10 @@ pub fn run(args: &SnapshotsArgs, options: &GlobalOptions) -> Result<Exit, Failur
         print_json(&json!({"snapshots": list, "troubles": troubles, "troubles_count": troubles_count}))?;
     } else if snapshots.is_empty() {
         if !console.quiet() {
-            print("No snapshots.\n")?;
+            print(if filter.is_empty() { "No snapshots.\n" } else { "No snapshot matches the filters.\n" })?;
         }
     } else {
-        let header = ["ID", "Time", "Host", "Job", "Tags", "Files", "Size", "Gaps", "Sources"];
+        let header = ["ID", "Time", "Host", "Job", "Tags", "Files", "Size", "Warnings", "Sources"];
         print(&table(&header, &[5, 6, 7], snapshots.iter().map(row)))?;
     }
     Ok(console.exit())
@@ -52,7 +52,7 @@ pub fn run(args: &SnapshotsArgs, options: &GlobalOptions) -> Result<Exit, Failur
 
 fn row(snapshot: &Snapshot) -> Vec<String> {
     let sources = show_sources(snapshot);
-    let gaps = if snapshot.troubles_count == 0 { String::new() } else { format_count(snapshot.troubles_count) };
+    let warnings = if snapshot.troubles_count == 0 { String::new() } else { format_count(snapshot.troubles_count) };
     vec![
         snapshot.id.short(),
         show_stamp(&snapshot.started),
@@ -61,7 +61,7 @@ fn row(snapshot: &Snapshot) -> Vec<String> {
         show_path(snapshot.tags.join(",").as_bytes()),
         format_count(snapshot.totals.files),
         format_bytes(snapshot.totals.bytes),
-        gaps,
+        warnings,
         sources,
     ]
 }

@@ -1,4 +1,4 @@
-//! `silt stats`: how much there is, and how much of it is the same.
+//! `silt stats`: the size of snapshots, and what deduplication and compression save.
 
 use super::exit::{Exit, Failure};
 use super::open::open;
@@ -8,7 +8,7 @@ use super::signals;
 use clap::Args;
 use serde_json::json;
 use siltstone::browse::{self, Statistics};
-use siltstone::when::{format_bytes, format_count};
+use siltstone::when::{format_bytes, format_count, format_counted};
 
 #[derive(Args, Debug)]
 pub struct StatsArgs {
@@ -50,24 +50,24 @@ pub fn run(args: &StatsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
 
 fn words(counted: &Statistics) -> String {
     format!(
-        "Snapshots   {}: {} files, {} folders, {} others; {}\n\
-         Unique      {}{} in {} chunks ({:.2} times less), {} stored ({:.2} times less)\n\
-         Repository  {} packs of {}, {} index objects of {}, {} chunks\n",
+        "Snapshots   {}: {}, {}, {}; {}\n\
+         Unique      {}{} in {} (deduplication ratio {:.2}), {} stored (compression ratio {:.2})\n\
+         Repository  {} ({}), {} ({}), {}\n",
         format_count(counted.snapshots),
-        format_count(counted.files),
-        format_count(counted.directories),
-        format_count(counted.others),
+        format_counted(counted.files, "file", "files"),
+        format_counted(counted.directories, "directory", "directories"),
+        format_counted(counted.others, "other entry", "other entries"),
         format_bytes(counted.bytes),
         if counted.exact { "" } else { "about " },
         format_bytes(counted.unique_bytes),
-        format_count(counted.unique_chunks),
+        format_counted(counted.unique_chunks, "chunk", "chunks"),
         counted.deduplication_ratio(),
         format_bytes(counted.unique_stored_bytes),
         counted.compression_ratio(),
-        format_count(counted.packs),
+        format_counted(counted.packs, "pack", "packs"),
         format_bytes(counted.packs_bytes),
-        format_count(counted.indexes),
+        format_counted(counted.indexes, "index object", "index objects"),
         format_bytes(counted.indexes_bytes),
-        format_count(counted.indexed_chunks),
+        format_counted(counted.indexed_chunks, "chunk", "chunks"),
     )
 }

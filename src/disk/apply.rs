@@ -122,7 +122,11 @@ pub fn apply_metadata(
     };
     if mode & unsafe_bits != 0 {
         mode &= !unsafe_bits;
-        lose("setuid bit", Error::new(Kind::Denied, "set the setuid bit", "").because("the owner is another"));
+        lose(
+            "setuid bit",
+            Error::new(Kind::Denied, "set the setuid bit", "")
+                .because("the file has another owner than when it was saved"),
+        );
     }
 
     if options.xattrs && subject.apply_xattrs(&current, meta, kind, &mut lose) {

@@ -110,7 +110,7 @@ impl Target {
             EntryKind::Fifo => (FileType::Fifo, 0),
             EntryKind::BlockDevice => (FileType::BlockDevice, rustix::fs::makedev(device.0, device.1)),
             EntryKind::CharDevice => (FileType::CharacterDevice, rustix::fs::makedev(device.0, device.1)),
-            _ => return Err(Error::invalid("create the device", shown(name), "it is no device and no FIFO")),
+            _ => return Err(Error::invalid("create the device", shown(name), "it is neither a device nor a FIFO")),
         };
         let mode = creation_mode(meta);
         retry_on_intr(|| rustix::fs::mknodat(&self.directory, name, file_type, Mode::from_raw_mode(mode), number))

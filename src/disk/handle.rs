@@ -69,8 +69,10 @@ impl Handle {
         let directory = Directory::open_path(path)?;
         match Identity::of(&fstat(&directory)?) == identity {
             true => Ok(Held::Again(directory)),
-            false => Err(Error::new(Kind::Conflict, "open the directory", shown(path))
-                .because("another one took its place meanwhile")),
+            false => {
+                Err(Error::new(Kind::Conflict, "open the directory", shown(path))
+                    .because("it was replaced by another one"))
+            }
         }
     }
 }

@@ -65,7 +65,7 @@ pub fn read_full(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize> {
 }
 
 /// The same where a stat told how many bytes to expect: a read that stops short of the buffer and brings them to so many
-/// or more is the end, which spares the call that would give nothing. With 0 expected only that call is the end.
+/// or more is the end, which spares the call that would return nothing. With 0 expected only that call is the end.
 #[inline]
 pub fn read_expected(fd: impl AsFd, buffer: &mut [u8], expected: u64) -> Result<usize> {
     let fd = fd.as_fd();

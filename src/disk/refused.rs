@@ -10,7 +10,7 @@ pub(super) fn refused(doing: &str, name: &[u8], errno: Errno) -> Error {
     match errno {
         Errno::NOTSUP | Errno::NOSYS | Errno::NOTTY => error.with_kind(Kind::Unsupported),
         Errno::MFILE | Errno::NFILE => error.with_kind(Kind::Full).hint("raise the limit of open files (ulimit -n)"),
-        Errno::NOMEM => error.with_kind(Kind::Full).hint("free memory, or take less of it with --memory"),
+        Errno::NOMEM => error.with_kind(Kind::Full).hint("free memory, or lower --memory"),
         // The name is no longer what it was when its directory was read.
         Errno::NOTDIR | Errno::LOOP => error.with_kind(Kind::Conflict),
         _ => error,

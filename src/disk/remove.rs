@@ -55,7 +55,7 @@ pub fn remove_all(directory: &Directory, name: &[u8]) -> Result<()> {
         here = openat(&here, c"..", flags, Mode::empty()).map_err(failed)?.into();
         if identity(&here)? != done.above {
             return Err(Error::new(Kind::Conflict, "remove", String::from_utf8_lossy(name))
-                .because("a directory in it was moved meanwhile"));
+                .because("a directory in it was moved at the same time"));
         }
         match unlinkat(&here, done.name.as_c_str(), AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => (),

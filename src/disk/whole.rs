@@ -93,8 +93,12 @@ pub fn make_private_dir(path: &Path) -> Result<()> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| {
         let there = error.kind() == std::io::ErrorKind::AlreadyExists;
-        let error = Error::io("make the directory", path.display(), error);
-        if there { error.with_kind(Kind::AlreadyExists).hint("something else has that name") } else { error }
+        let error = Error::io("create the directory", path.display(), error);
+        if there {
+            error.with_kind(Kind::AlreadyExists).hint("something other than a directory has that name")
+        } else {
+            error
+        }
     })
 }
 

@@ -177,7 +177,7 @@ impl Ahead {
         };
         let pieces = run.frames.iter().map(|frame| piece(frame.offset, frame.stored as usize)).collect();
         let pieces: Option<Vec<Bytes>> = pieces;
-        let pieces = pieces.ok_or_else(|| Error::corrupt("read the pack", run.pack, "the range is cut short"))?;
+        let pieces = pieces.ok_or_else(|| Error::corrupt("read the pack", run.pack, "the range is truncated"))?;
         let header = if run.with_header { piece(0, PACK_HEADER_BYTES) } else { None };
         drop(bytes);
         let mut state = self.lock();

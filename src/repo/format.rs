@@ -149,7 +149,7 @@ impl Config {
         let plain = open_object(keys, PURPOSE, &bytes[HEAD_BYTES..], CONFIG_BYTES_MAX)?;
         let stored: StoredConfig = serde_json::from_slice(&plain).map_err(|error| bad(&error.to_string()))?;
         if stored.repository != repository.to_hex() || stored.format != FORMAT_VERSION {
-            return Err(bad("its head was changed since it was written"));
+            return Err(bad("its header was changed since it was written"));
         }
         let chunks = ChunkTable {
             small_file: stored.small_file.into(),

@@ -93,8 +93,8 @@ impl Heart {
         match std::mem::replace(&mut *standing, Standing::Ended) {
             Standing::Shown(token) => Ok(token),
             Standing::Lost | Standing::Ended => Err(Error::new(Kind::Locked, "commit the snapshot", "")
-                .because("its right to commit was ended by somebody else, and it could not get another")
-                .hint("run the backup again: what it stored is found and not sent twice")),
+                .because("another process took this backup for dead, and it could not start over")
+                .hint("run the backup again: what it has stored already is not sent again")),
         }
     }
 

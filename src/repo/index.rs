@@ -1,4 +1,4 @@
-//! Index objects: which chunks rest in which packs; written once, sealed for all writers.
+//! Index objects: which chunks are in which packs; written once, sealed for all writers.
 //!
 //! Plain form (numbers are LEB128): version 1, count of packs; for each pack its id (32 bytes), flags (1 = tree), stored
 //! bytes, data offset, count of frames; for each frame stored, raw, count of chunks; for each chunk its length. Then,
@@ -87,7 +87,7 @@ pub fn decode_index(bytes: &[u8]) -> Result<Vec<PackContents>> {
         let frames = take_frames(&mut take, frame_count)?;
         let end = u64::from(data_offset) + frames.iter().map(|frame| u64::from(frame.stored)).sum::<u64>();
         if end > stored_bytes {
-            return Err(take.bad("the frames of a pack reach behind its end"));
+            return Err(take.bad("the frames of a pack reach beyond its end"));
         }
         packs.push(PackContents { pack, tree, stored_bytes, data_offset, frames });
     }

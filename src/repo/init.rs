@@ -1,4 +1,4 @@
-//! Making a repository: all but its configuration first, so that nobody has a repository without its recovery key.
+//! Creating a repository: all but its configuration first, so that nobody has a repository without its recovery key.
 
 use crate::chunk::ChunkTable;
 use crate::error::{Error, Kind, Result};
@@ -43,11 +43,11 @@ impl NewRepository<'_> {
     /// Makes the location a repository.
     pub fn finish(self) -> Result<()> {
         let Err(error) = self.storage.put_new(CONFIG_NAME, self.config.into()) else { return Ok(()) };
-        let failed = Error::new(error.kind(), "make a repository in", self.storage.describe());
+        let failed = Error::new(error.kind(), "create a repository in", self.storage.describe());
         Err(match error.is(Kind::AlreadyExists) {
             true => failed
-                .because("somebody else made one there at the same moment")
-                .hint("use theirs: only the recovery key that they were shown opens it"),
+                .because("somebody else created one there at the same time")
+                .hint("use that one: only the recovery key that was shown for it opens it"),
             false => failed.because(error).hint("try again; if that shows another recovery key, only that one counts"),
         })
     }
@@ -59,7 +59,7 @@ impl NewRepository<'_> {
 }
 
 impl Repository {
-    /// Makes a repository in an empty location; gives the recovery key. Opening it is a step of its own. Who shows the
+    /// Makes a repository in an empty location; returns the recovery key. Opening it is a step of its own. Who shows the
     /// key to somebody takes [`prepare`](Self::prepare), to do so before there is a repository.
     pub fn init(storage: &dyn Storage, options: &InitOptions) -> Result<Secret> {
         let new = Repository::prepare(storage, options)?;
@@ -71,7 +71,7 @@ impl Repository {
     /// Writes all that a new repository needs but the configuration, which comes last, as it is what makes the location
     /// a repository.
     pub fn prepare<'a>(storage: &'a dyn Storage, options: &InitOptions) -> Result<NewRepository<'a>> {
-        let doing = "make a repository in";
+        let doing = "create a repository in";
         let place = storage.describe();
         if storage.stat(CONFIG_NAME).is_ok() {
             return Err(Error::new(Kind::AlreadyExists, doing, place).because("there is one already"));
@@ -85,8 +85,8 @@ impl Repository {
             (_, true, _) => Sharing::Rename,
             _ => {
                 return Err(Error::new(Kind::Unsupported, doing, place)
-                    .because("this storage ignores conditions, so two backups at once could not be told apart")
-                    .hint("pass --single-writer if never more than one backup at a time will write to it"));
+                    .because("this storage ignores conditional writes, so two backups at the same time could not be told apart")
+                    .hint("use --single-writer if there will never be two backups to it at the same time"));
             }
         };
         let recovery_key = Secret::random()?;

@@ -58,7 +58,7 @@ impl ListWriter {
         }
     }
 
-    /// Stores what is left; gives the depth and the root.
+    /// Stores what is left; returns the depth and the root.
     pub fn finish(mut self, store: &mut dyn FnMut(Vec<u8>) -> Result<ChunkId>) -> Result<(u8, ChunkId)> {
         let mut level = 0;
         loop {
@@ -91,7 +91,7 @@ fn encode(level: u8, ids: &[ChunkId]) -> Vec<u8> {
 pub fn decode_list(bytes: &[u8], level: u8) -> Result<Vec<ChunkId>> {
     let mut take = Take::new("chunk list", bytes);
     if (take.byte()?, take.byte()?, take.byte()?) != (MAGIC, VERSION, level) {
-        return Err(take.bad("it is no chunk list of the level expected"));
+        return Err(take.bad("it is not a chunk list of the expected level"));
     }
     if !take.remaining().is_multiple_of(ChunkId::BYTES) || take.remaining() == 0 {
         return Err(take.bad("its length is wrong"));

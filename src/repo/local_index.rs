@@ -3,7 +3,7 @@
 //! A chunk counts as stored only if an index object that is listed now names it, in a pack that is listed now with the
 //! size that the index states. Index objects that are damaged count as absent, so that their content is stored again.
 
-use crate::cache::{Segments, View};
+use crate::cache::{Basis, Segments, View};
 use crate::error::{Error, Kind, Result};
 use crate::id::{IndexId, PackId};
 use crate::place::{IndexContents, PackContents, PackSizes};
@@ -129,7 +129,7 @@ impl LocalIndex {
                 segments
             }
             Some(Err(error)) => {
-                watch.notice(format!("{error}: the index is kept in memory"));
+                watch.notice(format!("{error}; the index is kept in memory"));
                 Segments::in_memory()
             }
             None => Segments::in_memory(),
@@ -164,30 +164,43 @@ impl LocalIndex {
         self.view().segments().iter().map(|segment| segment.pack_count()).sum()
     }
 
-    /// Adds what this process itself has just made findable.
+    /// Adds what this process itself has just made findable. `Corrupt` when a segment is damaged: then the index has to be
+    /// [rebuilt](Self::rebuild).
     pub fn learn(&self, indexes: &[IndexContents], watch: &Watch) -> Result<View> {
         let mut segments = self.segments();
-        if let Err(error) = segments.add(indexes) {
-            leave_folder(&mut segments, &error, watch)?;
-            segments.add(indexes)?;
-        }
-        self.note_losses(&mut segments);
+        let before = segments.basis();
+        let added = match segments.add(indexes) {
+            Err(error) if !error.is(Kind::Corrupt) => {
+                replace_folder(&mut segments, &error, watch).and_then(|()| segments.add(indexes))
+            }
+            added => added,
+        };
+        self.note_losses(&segments, &before);
+        added?;
         self.publish(&segments);
         Ok(segments.view())
     }
 
-    /// Drops everything and learns it again: for when a lookup found damage.
-    pub fn clear(&self) -> Result<()> {
+    /// Drops everything and learns it again, as a segment is damaged.
+    pub fn rebuild(
+        &self,
+        storage: &dyn Storage,
+        keys: &KeySet,
+        list: impl FnMut() -> Result<Listing>,
+        watch: &Watch,
+    ) -> Result<IndexCheck> {
         let mut segments = self.segments();
-        segments.clear()?;
-        self.note_losses(&mut segments);
-        self.publish(&segments);
-        Ok(())
+        let before = segments.basis();
+        let cleared = drop_segments(&mut segments);
+        drop(segments);
+        let compared = cleared.and_then(|()| self.bring_into_step(storage, keys, list, watch));
+        self.note_losses(&self.segments(), &before);
+        compared
     }
 
-    /// Whether something that was in use had to be given up meanwhile; whoever relied on it must know.
-    fn note_losses(&self, segments: &mut Segments) -> bool {
-        let has_lost = segments.take_lost();
+    /// Counts it when something that was in use had to be given up: whoever relied on it must know.
+    fn note_losses(&self, segments: &Segments, before: &Basis) -> bool {
+        let has_lost = !segments.basis().includes(before);
         if has_lost {
             self.losses.fetch_add(1, Ordering::SeqCst);
         }
@@ -197,6 +210,19 @@ impl LocalIndex {
     /// Brings the index into step with what `list` shows, which is called again when an index object vanishes before it is
     /// read.
     pub fn compare(
+        &self,
+        storage: &dyn Storage,
+        keys: &KeySet,
+        list: impl FnMut() -> Result<Listing>,
+        watch: &Watch,
+    ) -> Result<IndexCheck> {
+        let before = self.segments().basis();
+        let compared = self.bring_into_step(storage, keys, list, watch);
+        let has_lost = self.note_losses(&self.segments(), &before);
+        compared.map(|check| IndexCheck { has_lost, ..check })
+    }
+
+    fn bring_into_step(
         &self,
         storage: &dyn Storage,
         keys: &KeySet,
@@ -217,13 +243,11 @@ impl LocalIndex {
             let mut live = listing.indexes();
             live.retain(|index, _| !damaged.contains(index));
             let chosen = segments.use_only(live.clone(), listing.packs).or_else(|error| {
-                leave_folder(&mut segments, &error, watch)?;
+                replace_folder(&mut segments, &error, watch)?;
                 // The packs were taken over already.
                 segments.use_only(live.clone(), None)
             });
-            check.has_lost |= self.note_losses(&mut segments);
             let fetched = chosen.and_then(|()| add_missing(&mut segments, storage, keys, &live, watch));
-            check.has_lost |= self.note_losses(&mut segments);
             self.publish(&segments);
             let fetched = fetched?;
             check.packs_missing = match has_listed_packs {
@@ -232,14 +256,15 @@ impl LocalIndex {
             };
             drop(segments);
             for (index, error) in fetched.damaged {
-                watch.notice(format!("{error}: it counts as lost, and what it names is stored again where it can be"));
+                watch
+                    .notice(format!("{error}; the content that it lists is stored again if the sources still have it"));
                 damaged.insert(index);
             }
             let mut is_done = !fetched.has_vanished;
             if has_listed_packs && storage.abilities().local && !std::mem::replace(&mut is_verified, true) {
                 for index in self.find_damaged(storage)? {
                     watch.notice(format!(
-                        "the index object {index} is damaged: it counts as lost, and what it names is stored again where it can be"
+                        "the index object {index} is damaged; the content that it lists is stored again if the sources still have it"
                     ));
                     damaged.insert(index);
                     is_done = false;
@@ -333,18 +358,30 @@ impl LocalIndex {
     }
 }
 
-/// Goes on in memory when the cache cannot be used, and without what was found damaged.
-fn leave_folder(segments: &mut Segments, error: &Error, watch: &Watch) -> Result<()> {
-    if segments.is_in_memory() && !error.is(Kind::Corrupt) {
+/// Goes on in memory when the cache cannot be used, and without any segment when one is damaged.
+fn replace_folder(segments: &mut Segments, error: &Error, watch: &Watch) -> Result<()> {
+    if error.is(Kind::Corrupt) {
+        watch.notice(format!("{error}: the local index is rebuilt"));
+        return drop_segments(segments);
+    }
+    if segments.is_in_memory() {
         return Err(error.copy());
     }
-    watch.notice(format!("{error}: the index is kept in memory"));
+    watch.notice(format!("{error}; the index is kept in memory"));
     segments.leave_folder();
-    match error.is(Kind::Corrupt) {
-        true => segments.clear(),
-        false => Ok(()),
-    }
+    Ok(())
 }
+
+/// Drops all segments, and the folder as well if they cannot be dropped there.
+fn drop_segments(segments: &mut Segments) -> Result<()> {
+    segments.clear().or_else(|_| {
+        segments.leave_folder();
+        segments.clear()
+    })
+}
+
+/// How often segments are replaced while index objects are added: a damaged one, then a folder that cannot be written.
+const REPLACEMENTS_MAX: usize = 2;
 
 #[derive(Default)]
 struct Fetched {
@@ -361,7 +398,7 @@ fn add_missing(
     watch: &Watch,
 ) -> Result<Fetched> {
     let mut fetched = Fetched::default();
-    let mut has_left = false;
+    let mut replacements = 0;
     loop {
         let wanted: Vec<IndexId> = segments.to_be_added();
         if wanted.is_empty() {
@@ -379,10 +416,10 @@ fn add_missing(
         match (failure, added) {
             (Some(error), _) => return Err(error),
             (None, Ok(())) => return Ok(fetched),
-            (None, Err(error)) if has_left => return Err(error),
+            (None, Err(error)) if replacements == REPLACEMENTS_MAX => return Err(error),
             (None, Err(error)) => {
-                has_left = true;
-                leave_folder(segments, &error, watch)?;
+                replacements += 1;
+                replace_folder(segments, &error, watch)?;
             }
         }
     }

@@ -39,7 +39,7 @@ use crate::cache::View;
 use crate::chunk::Chunker;
 use crate::disk::whole::make_private_dir;
 use crate::error::{Error, Kind, Result};
-use crate::id::{IndexId, PackId, RepositoryId};
+use crate::id::{ChunkId, IndexId, PackId, RepositoryId};
 use crate::place::IndexContents;
 use crate::repo::format::{CONFIG_NAME, Config, INDEX_PREFIX, OBJECT_BYTES_MAX, SNAPSHOTS_PREFIX};
 use crate::repo::snapshot::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
@@ -101,8 +101,8 @@ impl Repository {
         };
         let config = storage.get(CONFIG_NAME, OBJECT_BYTES_MAX).map_err(|error| match error.kind() {
             Kind::NotFound => Error::new(Kind::NotFound, "open the repository", storage.describe())
-                .because("there is none")
-                .hint("make it with `silt init`, or check the location"),
+                .because("there is no repository at this location")
+                .hint("check the location, or create a repository with `silt init`"),
             _ => error,
         });
         let keys = join(unlocking);
@@ -194,7 +194,13 @@ impl Repository {
 
     /// Adds to the local index what index objects say that this process wrote.
     fn learn(&self, indexes: &[IndexContents], watch: &Watch) -> Result<View> {
-        self.0.index.learn(indexes, watch)
+        match self.0.index.learn(indexes, watch) {
+            Err(error) if error.is(Kind::Corrupt) => {
+                self.rebuild_index(&error, watch)?;
+                Ok(self.view())
+            }
+            learned => learned,
+        }
     }
 
     /// Brings the local index into step with what the repository lists now: its index objects and the packs that they name.
@@ -206,10 +212,21 @@ impl Repository {
         Listing::whole(self.storage(), self.0.index.packs_known())
     }
 
-    /// Drops the local index and reads it anew, for when it turned out to be damaged.
-    pub fn rebuild_index(&self, watch: &Watch) -> Result<IndexCheck> {
-        self.0.index.clear()?;
-        self.compare_index(watch)
+    /// Drops the local index and reads it anew, as this error says that it is damaged.
+    pub fn rebuild_index(&self, damage: &Error, watch: &Watch) -> Result<IndexCheck> {
+        watch.notice(format!("{damage}: the local index is rebuilt"));
+        self.0.index.rebuild(self.storage(), self.keys(), || self.list_all(), watch)
+    }
+
+    /// Whether a chunk is stored. A local index that turns out to be damaged is rebuilt.
+    pub fn contains(&self, id: &ChunkId, watch: &Watch) -> Result<bool> {
+        match self.view().contains(id) {
+            Err(error) if error.is(Kind::Corrupt) => {
+                self.rebuild_index(&error, watch)?;
+                self.view().contains(id)
+            }
+            known => known,
+        }
     }
 
     /// Where else the chunks of a damaged pack rest.
@@ -301,7 +318,7 @@ impl Repository {
         let stated = format::snapshot_name(&snapshot.started.compact()?, &snapshot.id);
         match stated == name {
             true => Ok(snapshot),
-            false => Err(Error::corrupt("read the snapshot", name, "it stands under the name of another")),
+            false => Err(Error::corrupt("read the snapshot", name, "it is stored under the name of another snapshot")),
         }
     }
 }
@@ -314,7 +331,7 @@ fn open_cache(cache: &Path, repository: &RepositoryId, storage: &dyn Storage, wa
     match make_private_dir(&folder) {
         Ok(()) => Some(folder),
         Err(error) => {
-            watch.notice(format!("the cache cannot be used, which makes this slower: {error}"));
+            watch.notice(format!("this run is slower, as the cache cannot be used: {error}"));
             None
         }
     }

@@ -108,13 +108,13 @@ fn padded(bytes: usize) -> usize {
 pub fn read_pack(keys: &KeySet, pack: PackId, bytes: &[u8]) -> Result<PackContents> {
     let bad = |why: &str| Error::corrupt("read the pack", pack, why);
     if blake3::hash(bytes).as_bytes() != pack.as_bytes() {
-        return Err(bad("its bytes are not what its name says: it was changed or cut since it was written"));
+        return Err(bad("its content does not match its name: it was changed or truncated since it was written"));
     }
     let key = open_pack_key(keys, bytes)?;
-    let body = bytes.len().checked_sub(FOOTER_BYTES).ok_or_else(|| bad("it is cut short"))?;
+    let body = bytes.len().checked_sub(FOOTER_BYTES).ok_or_else(|| bad("it is truncated"))?;
     let footer = u32::from_le_bytes(bytes[body..].try_into().expect("four bytes")) as usize;
     let start = body.checked_sub(footer).filter(|start| *start >= PACK_HEADER_BYTES && footer >= SEAL_BYTES);
-    let start = start.ok_or_else(|| bad("its trailer is longer than itself"))?;
+    let start = start.ok_or_else(|| bad("its trailer is longer than the pack"))?;
     let mut opener = FrameOpener::new()?;
     let mut plain = Vec::new();
     opener.open(&key, TRAILER_NUMBER, &bytes[start..body], footer - SEAL_BYTES, &mut plain)?;
@@ -122,7 +122,7 @@ pub fn read_pack(keys: &KeySet, pack: PackId, bytes: &[u8]) -> Result<PackConten
     let mut at = PACK_HEADER_BYTES;
     for (number, frame) in frames.iter_mut().enumerate() {
         let end = at + frame.stored as usize;
-        let sealed = bytes[..start].get(at..end).ok_or_else(|| bad("its frames are longer than itself"))?;
+        let sealed = bytes[..start].get(at..end).ok_or_else(|| bad("its frames are longer than the pack"))?;
         opener.open(&key, number as u32, sealed, frame.raw as usize, &mut plain)?;
         let mut offset = 0;
         for (id, length) in &mut frame.chunks {

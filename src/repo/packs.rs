@@ -76,7 +76,7 @@ impl Packs {
         Ok(Reserved { serial, number: pack.reserve(), key: pack.key.clone() })
     }
 
-    /// Brings the bytes of a reserved frame. Gives the pack if that completed it.
+    /// Brings the bytes of a reserved frame. Returns the pack if that completed it.
     pub fn fill(&self, place: &Reserved, sealed: Vec<u8>, raw: u32, chunks: Vec<(ChunkId, u32)>) -> Option<Leaving> {
         let mut state = self.lock();
         let pack = state.open.get_mut(&place.serial).expect("a pack stays open while it awaits a frame");
@@ -89,14 +89,14 @@ impl Packs {
         state.take_complete(place.serial)
     }
 
-    /// Closes the current pack. Gives it unless it awaits frames, with whose last one it leaves.
+    /// Closes the current pack. Returns it unless it awaits frames, with whose last one it leaves.
     pub fn close(&self) -> Option<Leaving> {
         let mut state = self.lock();
         let serial = state.current.take()?;
         state.take_complete(serial)
     }
 
-    /// A pack is on its way: from now on [`take_sent`](Self::take_sent) gives its contents.
+    /// A pack is on its way: from now on [`take_sent`](Self::take_sent) returns its contents.
     pub fn has_left(&self, serial: u64, contents: PackContents) {
         let mut state = self.lock();
         state.leaving.retain(|leaving| *leaving != serial);

@@ -63,8 +63,8 @@ fn open(keys: &KeySet, bytes: &[u8]) -> Result<Pending> {
 
 fn lost(writer: &WriterId) -> Error {
     Error::new(Kind::Locked, "commit the snapshot of writer", writer)
-        .because("its right to commit was ended by somebody else while it was silent")
-        .hint("run the backup again: what it stored is found and not sent twice")
+        .because("another process took this backup for dead, as it was silent for too long")
+        .hint("run the backup again: what it has stored already is not sent again")
 }
 
 impl Token {
@@ -176,7 +176,7 @@ impl Token {
         }
     }
 
-    /// The commit: afterwards the snapshot exists, whatever happens to this process. Gives what went wrong in moving it
+    /// The commit: afterwards the snapshot exists, whatever happens to this process. Returns what went wrong in moving it
     /// to its place, which anybody can do later.
     pub fn commit(self, storage: &dyn Storage, keys: &KeySet, snapshot: &str, body: Vec<u8>) -> Result<Option<Error>> {
         let published = match self.sharing {
@@ -334,7 +334,7 @@ pub fn survey(storage: &dyn Storage, keys: &KeySet, sharing: Sharing) -> Result<
         // Anybody who may create objects may create these: what no writer makes is not fetched.
         bytes += object.size;
         if object.size > PENDING_BYTES_MAX || bytes > PENDING_BYTES_IN_ALL_MAX {
-            survey.damaged.push(Error::corrupt("read the pending object", &object.name, "it is too large for one"));
+            survey.damaged.push(Error::corrupt("read the pending object", &object.name, "it is too large"));
             bytes -= object.size;
             continue;
         }
@@ -408,7 +408,7 @@ fn look_at_state(
     Ok(())
 }
 
-/// Finishes what writers began that died behind their commit step; gives what could not be finished, which is no loss:
+/// Finishes what writers began that died behind their commit step; returns what could not be finished, which is no loss:
 /// every reader counts those snapshots.
 pub fn settle(storage: &dyn Storage, survey: &Survey) -> Vec<Error> {
     let published = survey.unpublished.iter().map(|unpublished| unpublished.publish(storage));

@@ -16,8 +16,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Damaged packs for which other copies of their chunks are looked up: each costs reading all index objects.
 const PACKS_BESIDE_MAX: usize = 16;
-const LOST_HINT: &str =
-    "the repository is damaged: run `silt backup` again, which stores again what the sources still have";
+const LOST_HINT: &str = "the repository is damaged: run `silt backup`, which stores again what the sources still have";
 
 /// A chunk's verified bytes, kept alive with their frame.
 #[derive(Clone)]
@@ -83,7 +82,7 @@ impl Reader {
         let found = match repo.view().locate(id) {
             // The local index is a cache: damaged, it is made anew and asked again.
             Err(error) if error.is(Kind::Corrupt) => {
-                repo.rebuild_index(&Watch::silent())?;
+                repo.rebuild_index(&error, &Watch::silent())?;
                 repo.view().locate(id)?
             }
             Ok(None) => {
@@ -95,7 +94,7 @@ impl Reader {
             }
             other => other?,
         };
-        found.ok_or_else(|| Error::corrupt("find the chunk", id, "no index object names it").hint(LOST_HINT))
+        found.ok_or_else(|| Error::corrupt("find the chunk", id, "no index object lists it").hint(LOST_HINT))
     }
 
     /// The index may name a pack that is missing or was cut, beside another copy of the chunk: a comparison with what the
@@ -169,7 +168,7 @@ impl Reader {
     fn verify(&self, id: &ChunkId, found: ChunkId, chunk: Chunk) -> Result<Chunk> {
         match found == *id {
             true => Ok(chunk),
-            false => Err(Error::corrupt("read the chunk", id, "its bytes are not those that it is named by")),
+            false => Err(Error::corrupt("read the chunk", id, "its content does not match its id")),
         }
     }
 
@@ -191,7 +190,7 @@ impl Reader {
         leaves: &mut Vec<ChunkId>,
     ) -> Result<()> {
         if depth > PAGE_DEPTH_MAX {
-            return Err(Error::corrupt("read the directory", id, "its pages lie too deep"));
+            return Err(Error::corrupt("read the directory", id, "its pages are nested too deeply"));
         }
         match decode_inner(&self.tree(id)?)? {
             None if !leaves.is_empty() && name <= last.as_slice() => {
@@ -215,7 +214,7 @@ impl Reader {
     pub fn page_entries(&self, page: &ChunkId) -> Result<Vec<Entry>> {
         match decode_page(&self.tree(page)?)? {
             Page::Entries(entries) => Ok(entries),
-            Page::Inner { .. } => Err(Error::corrupt("read the page", page, "it holds no entries")),
+            Page::Inner { .. } => Err(Error::corrupt("read the page", page, "it has no entries")),
         }
     }
 
@@ -238,7 +237,7 @@ impl Reader {
     /// Calls `each` with the entries of every page of a directory.
     pub fn walk_pages(&self, id: &ChunkId, depth: usize, each: &mut dyn FnMut(Vec<Entry>) -> Result<()>) -> Result<()> {
         if depth > PAGE_DEPTH_MAX {
-            return Err(Error::corrupt("read the directory", id, "its pages lie too deep"));
+            return Err(Error::corrupt("read the directory", id, "its pages are nested too deeply"));
         }
         match decode_page(&self.tree(id)?)? {
             // Empty pages below others could be repeated without end: there is no name in them to be out of order.
@@ -275,7 +274,7 @@ impl Reader {
                 }
             }
         }
-        Err(Error::corrupt("read the directory", root, "its pages lie too deep"))
+        Err(Error::corrupt("read the directory", root, "its pages are nested too deeply"))
     }
 
     /// Calls `each` with the id of every chunk of an entry's content, in order.
@@ -283,7 +282,7 @@ impl Reader {
         match &entry.content {
             Content::Chunks(ids) => ids.iter().try_for_each(each),
             Content::List { depth, root } if *depth <= LIST_DEPTH_MAX => self.walk_list(*depth, root, each),
-            Content::List { .. } => Err(Error::corrupt("read the chunk list", "", "its levels are too many")),
+            Content::List { .. } => Err(Error::corrupt("read the chunk list", "", "it has too many levels")),
             Content::Empty | Content::Inline(_) | Content::Tree(_) => Ok(()),
         }
     }
@@ -291,7 +290,7 @@ impl Reader {
     /// The ids in one page of a chunk list, which must be of this level (0 lists content).
     pub fn list_ids(&self, id: &ChunkId, level: u8) -> Result<Vec<ChunkId>> {
         if level >= LIST_DEPTH_MAX {
-            return Err(Error::corrupt("read the chunk list", id, "its levels are too many"));
+            return Err(Error::corrupt("read the chunk list", id, "it has too many levels"));
         }
         decode_list(&self.tree(id)?, level)
     }

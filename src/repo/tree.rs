@@ -66,7 +66,7 @@ pub fn page_lengths<'a>(level: u8, names: impl Iterator<Item = &'a [u8]>) -> Vec
     lengths
 }
 
-/// Encodes entries (sorted by name) as pages and hands each to `store`, which names it; gives the root's id.
+/// Encodes entries (sorted by name) as pages and hands each to `store`, which names it; returns the root's id.
 /// Usually that is one page; entries too large for one are split under an inner page.
 pub fn store_page(entries: &[Entry], store: &mut dyn FnMut(Vec<u8>) -> Result<ChunkId>) -> Result<ChunkId> {
     let bytes = encode_entries(entries);
@@ -286,7 +286,7 @@ pub fn decode_inner(bytes: &[u8]) -> Result<Option<Vec<NamedPage>>> {
 pub fn decode_page(bytes: &[u8]) -> Result<Page> {
     let mut take = Take::new("tree page", bytes);
     if (take.byte()?, take.byte()?) != (MAGIC, VERSION) {
-        return Err(take.bad("it is no tree page, or of a version that this program does not know"));
+        return Err(take.bad("it is not a tree page, or of a version that this program does not know"));
     }
     let level = take.byte()?;
     if level == 0 {
@@ -327,7 +327,7 @@ fn take_entries(mut take: Take) -> Result<Vec<Entry>> {
     let mut contents = Vec::with_capacity(count);
     for entry in &mut entries {
         let byte = take.byte()?;
-        entry.kind = EntryKind::from_number(byte & 15).ok_or_else(|| take.bad("an entry is of no known kind"))?;
+        entry.kind = EntryKind::from_number(byte & 15).ok_or_else(|| take.bad("an entry has an unknown kind"))?;
         let content = byte >> 4;
         let fits = match entry.kind {
             EntryKind::File | EntryKind::Stream => content <= CONTENT_LIST,
@@ -383,7 +383,7 @@ fn take_owners(take: &mut Take, entries: &mut [Entry]) -> Result<()> {
 
 fn take_extras(take: &mut Take, entry: &mut Entry, extras: u8) -> Result<()> {
     if extras & !EXTRAS_KNOWN != 0 {
-        return Err(take.bad("an entry has an extra that this program does not know: use a newer version of silt"));
+        return Err(take.bad("an entry has a field that this program does not know: use a newer version of silt"));
     }
     if extras & EXTRA_TARGET != 0 {
         entry.target = take.bytes()?.to_vec();
@@ -418,7 +418,7 @@ fn take_extras(take: &mut Take, entry: &mut Entry, extras: u8) -> Result<()> {
             let length = take.number()?;
             let end = offset.and_then(|offset| offset.checked_add(length)).filter(|end| *end <= entry.size);
             let (Some(offset), Some(end), true) = (offset, end, length > 0) else {
-                return Err(take.bad("a hole lies outside its file"));
+                return Err(take.bad("a hole is outside its file"));
             };
             entry.holes.push(Hole { offset, length });
             at = end;

@@ -61,7 +61,7 @@ pub(super) fn unlock_where(
     if credentials.is_empty() {
         return Err(Error::new(Kind::WrongKey, "open the repository", storage.describe())
             .because("neither a password nor a key file was given")
-            .hint("pass --password-file, --password-command or --key-file, or set SILT_PASSWORD"));
+            .hint("use --password-file, --password-command, --key-file or SILT_PASSWORD"));
     }
     if let Some(master) = &credentials.recovery {
         return Ok(KeySet::from_master(master.clone()));
@@ -215,10 +215,11 @@ impl<'a> Search<'a> {
     /// Why nothing opened.
     fn conclude(&mut self) -> Error {
         const RECOVERY: &str = "if no other key opens the repository, its recovery key does: set SILT_RECOVERY_KEY";
-        let wanted = opens_with(self.credentials);
+        let wanted = opens_with(self.credentials).replace("key-file", "key file").replace('+', " and ");
+        let is_both = wanted.contains(" and ");
         let untried = match self.untried {
             0 => String::new(),
-            count => format!("; {count} more were not tried, as that would take too much work"),
+            count => format!("; {count} more were not tried, as that would take too long"),
         };
         if let (0, Some(error)) = (self.wrong, self.damaged.take()) {
             return error.hint(RECOVERY);
@@ -229,18 +230,22 @@ impl<'a> Search<'a> {
         self.others.truncate(3);
         if self.others.is_empty() || self.wrong > 0 {
             let hint = match self.untried {
-                0 => "check the password and the key file; the recovery key opens it too: set SILT_RECOVERY_KEY",
+                0 => {
+                    "check the password and the key file; the recovery key opens the repository, too: set SILT_RECOVERY_KEY"
+                }
                 _ => {
-                    "if the password and the key file are right, remove the key objects that are not yours from keys/, \
+                    "if the password and the key file are right, delete the key objects that are not yours from keys/, \
                       or set SILT_RECOVERY_KEY"
                 }
             };
-            return wrong.because(format!("this {wanted} opens none of its keys{untried}")).hint(hint);
+            let is = if is_both { "are" } else { "is" };
+            return wrong.because(format!("the {wanted} {is} wrong{untried}")).hint(hint);
         }
-        let others = self.others.join(" or ");
+        let does = if is_both { "do" } else { "does" };
+        let others = self.others.join(" or a ").replace("key-file", "key file").replace('+', " and a ");
         wrong
-            .because(format!("this {wanted} opens none of its keys; there are keys that open with {others}{untried}"))
-            .hint("pass what the repository was made with")
+            .because(format!("the {wanted} {does} not open it; it opens with a {others}{untried}"))
+            .hint("use what the repository was created with")
     }
 }
 

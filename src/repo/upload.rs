@@ -100,7 +100,7 @@ impl Uploads {
         let queue = self.queue.as_ref().expect("the queue is open until the writer is dropped");
         queue
             .send((number, pieces, pack))
-            .map_err(|_| Error::new(Kind::Failed, "write packs", "").because("the threads ended"))
+            .map_err(|_| Error::new(Kind::Failed, "write packs", "").because("the threads that write packs have ended"))
     }
 
     /// Waits until all packs are written that were handed over before, not for later ones.

@@ -49,7 +49,7 @@ impl<'a> Take<'a> {
     }
 
     pub fn byte(&mut self) -> Result<u8> {
-        let (first, rest) = self.rest.split_first().ok_or_else(|| self.bad("it is cut short"))?;
+        let (first, rest) = self.rest.split_first().ok_or_else(|| self.bad("it is truncated"))?;
         self.rest = rest;
         Ok(*first)
     }
@@ -79,7 +79,7 @@ impl<'a> Take<'a> {
         let number = self.number()?;
         match number <= max {
             true => Ok(number),
-            false => Err(self.bad(format!("a number is {number}, more than the {max} that are possible"))),
+            false => Err(self.bad(format!("a number is {number}, more than the maximum {max}"))),
         }
     }
 
@@ -91,7 +91,7 @@ impl<'a> Take<'a> {
 
     pub fn slice(&mut self, length: usize) -> Result<&'a [u8]> {
         if length > self.rest.len() {
-            return Err(self.bad("it is cut short"));
+            return Err(self.bad("it is truncated"));
         }
         let (slice, rest) = self.rest.split_at(length);
         self.rest = rest;
@@ -111,7 +111,7 @@ impl<'a> Take<'a> {
     pub fn end(self) -> Result<()> {
         match self.rest.is_empty() {
             true => Ok(()),
-            false => Err(self.bad("bytes follow that do not belong to it")),
+            false => Err(self.bad("it is followed by bytes that do not belong to it")),
         }
     }
 }

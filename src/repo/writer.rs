@@ -45,6 +45,8 @@ pub struct Writer {
     uploads: Uploads,
     heart: Heart,
     checkpointing: Mutex<()>,
+    /// Whether the local index was damaged and is rebuilt. Held while the claims are handed another view of it.
+    is_index_rebuilt: Mutex<bool>,
     watch: Watch,
     /// What was found when the local index was compared with the repository, after this writer had shown itself.
     check: IndexCheck,
@@ -99,6 +101,7 @@ impl Writer {
             uploads: Uploads::start(repo.storage_shared(), concurrency, watch.progress.clone())?,
             heart,
             checkpointing: Mutex::new(()),
+            is_index_rebuilt: Mutex::new(false),
             watch: watch.clone(),
             check,
             view_before,
@@ -126,7 +129,23 @@ impl Writer {
 
     /// Whether a chunk is in the repository, or will be before the commit as a worker of this run is storing it.
     pub fn has(&self, id: &ChunkId) -> Result<bool> {
-        self.claims.contains(id)
+        self.with_sound_index(|claims| claims.contains(id))
+    }
+
+    /// Asks the claims; a local index that turns out to be damaged is rebuilt, and they are asked once more.
+    fn with_sound_index<T>(&self, ask: impl Fn(&Claims) -> Result<T>) -> Result<T> {
+        let damage = match ask(&self.claims) {
+            Err(error) if error.is(Kind::Corrupt) => error,
+            asked => return asked,
+        };
+        let mut is_rebuilt = locked(&self.is_index_rebuilt);
+        // Another thread may have met the same damage.
+        if !*is_rebuilt {
+            self.repo.rebuild_index(&damage, &self.watch)?;
+            self.claims.refresh(&self.repo.view());
+            *is_rebuilt = true;
+        }
+        ask(&self.claims)
     }
 
     /// Whether storage takes packs more slowly than they come.
@@ -146,7 +165,11 @@ impl Writer {
         let chunks = || starts.clone().zip(ends).map(|(start, end)| &bytes[start..*end]);
         let ids: Vec<ChunkId> = chunks().map(|chunk| self.repo.keys().content_id(chunk)).collect();
         let mut lane = locked(&self.lanes[lane]);
-        let claims = self.claims.claim_each(&ids)?;
+        let mut claims = Vec::with_capacity(ids.len());
+        self.claims.ahead(&ids, |id| {
+            claims.push(self.with_sound_index(|claims| claims.claim(id))?);
+            Ok(())
+        })?;
         for ((id, chunk), claim) in ids.iter().zip(chunks()).zip(claims) {
             if claim == Claim::Mine {
                 self.put(&mut lane, *id, chunk, false)?;
@@ -165,7 +188,7 @@ impl Writer {
         // The lane is held from the claim until the chunk is in its frame, so that a checkpoint that has passed all
         // lanes has every chunk claimed before it.
         let mut lane = locked(&self.lanes[lane]);
-        if self.claims.claim(&id)? == Claim::Mine {
+        if self.with_sound_index(|claims| claims.claim(&id))? == Claim::Mine {
             self.put(&mut lane, id, bytes, tree)?;
         }
         Ok(id)
@@ -281,6 +304,7 @@ impl Writer {
         if indexes.is_empty() {
             return Ok(());
         }
+        let _one_view_at_a_time = locked(&self.is_index_rebuilt);
         let view = self.repo.learn(indexes, &self.watch)?;
         self.claims.refresh(&view);
         let frames = indexes.iter().flat_map(|index| &index.packs).flat_map(|pack| &pack.frames);
@@ -293,7 +317,7 @@ impl Writer {
         self.uploads.bytes_sent()
     }
 
-    /// The commit: after it the snapshot exists, for everybody and for good. Gives the name of its object, and what
+    /// The commit: after it the snapshot exists, for everybody and for good. Returns the name of its object, and what
     /// went wrong in moving it to its place, which whoever lists snapshots does again.
     pub fn commit(self, snapshot: &Snapshot) -> Result<(String, Option<Error>)> {
         if let Err(error) = self.checkpoint(|_| ()) {
@@ -318,8 +342,8 @@ impl Writer {
             }
         }
         Err(Error::new(Kind::Locked, "commit the snapshot", "")
-            .because("somebody took this backup for dead again and again")
-            .hint("run the backup again: what it stored is found and not sent twice"))
+            .because("another process took this backup for dead again and again")
+            .hint("run the backup again: what it has stored already is not sent again"))
     }
 
     /// Refuses the commit when something that this writer relied on or stored is gone: it may have been removed, or the
@@ -331,7 +355,7 @@ impl Writer {
             return Ok(());
         }
         Err(Error::new(Kind::Locked, "commit the snapshot", "")
-            .because("something that it refers to was removed from the repository while the backup ran")
+            .because("something that it refers to was deleted from the repository during the backup")
             .hint("run the backup again: it stores again only what is missing"))
     }
 

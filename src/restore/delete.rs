@@ -214,7 +214,9 @@ impl Run<'_> {
             here = here.open_child(c"..")?;
             let stat = fstat(&here)?;
             if (stat.device, stat.inode) != done.above {
-                return Err(Error::new(Kind::Conflict, "delete", "").because("a directory in it was moved meanwhile"));
+                return Err(
+                    Error::new(Kind::Conflict, "delete", "").because("a directory in it was moved during the restore")
+                );
             }
             let gone = !done.stays
                 && self.options.includes_with_parents(&path, true)

@@ -106,7 +106,7 @@ impl Run<'_> {
                     // On a file system that takes two names for one.
                     Err(error) if error.is(Kind::AlreadyExists) => match self.find(above, target, folder, entry)? {
                         Found::Opened(directory) => self.take(above, folder, entry, directory),
-                        _ => refuse("something of this name came into being meanwhile and was kept"),
+                        _ => refuse("something with this name was created during the restore, and was kept"),
                     },
                     Err(error) => Err(error),
                 }
@@ -154,14 +154,16 @@ impl Run<'_> {
             return self.follow(target, folder, name, &stat);
         }
         Ok(match (stat.kind, self.options.overwrite) {
-            (Some(EntryKind::Directory), _) => Found::Refused("it was changed while it was looked at, and was kept"),
-            (None, _) => Found::Refused("a socket is in its place and was kept"),
+            (Some(EntryKind::Directory), _) => {
+                Found::Refused("it was changed by another process at the same moment, and was kept")
+            }
+            (None, _) => Found::Refused("a socket is in its place, and was kept"),
             _ if above.facts.append_only => Found::Refused(APPEND_ONLY),
             (Some(EntryKind::Symlink), _) if folder.is_source() && self.keeps_links_of_sources() => {
                 Found::Refused(MOVED_SOURCE)
             }
             (_, Overwrite::Never | Overwrite::IfNewer) => {
-                Found::Refused("something else than a directory is there and was kept")
+                Found::Refused("something other than a directory is in its place, and was kept")
             }
             _ => Found::InTheWay,
         })
@@ -170,14 +172,18 @@ impl Run<'_> {
     /// Directories above a source do not belong to the snapshot: a link there leads where this machine keeps the source.
     fn follow(&self, target: &Target, folder: &Folder, name: &[u8], stat: &Stat) -> Result<Found> {
         if !stat.is(EntryKind::Symlink) {
-            return Ok(Found::Refused("something else than a directory is there, above a source, and was kept"));
+            return Ok(Found::Refused("something other than a directory is in its place above a source, and was kept"));
         }
         if self.scope.sources_cut {
-            return Ok(Found::Refused("a link is there that may lie in a source: it was not followed"));
+            return Ok(Found::Refused(
+                "a symbolic link that may be part of a source is in its place, and was not followed",
+            ));
         }
         let trusted = stat.uid == 0 || stat.uid == rustix::process::geteuid().as_raw();
         if !trusted {
-            return Ok(Found::Refused("a link of another user is there, above a source: it was not followed"));
+            return Ok(Found::Refused(
+                "a symbolic link of another user is in its place above a source, and was not followed",
+            ));
         }
         let followed = match self.in_place.get() {
             Some(true) => open_followed(target.directory(), name),
@@ -187,7 +193,7 @@ impl Run<'_> {
                     top = above;
                 }
                 let State::Ready(Here { target: Some(root), .. }) = top.state() else {
-                    return Ok(Found::Refused("a link is there, above a source: it was not followed"));
+                    return Ok(Found::Refused("a symbolic link is in its place above a source, and was not followed"));
                 };
                 let path = &folder.path[top.path.len()..];
                 open_within(root.directory(), path.strip_prefix(b"/").unwrap_or(path))
@@ -196,7 +202,9 @@ impl Run<'_> {
         match followed {
             Ok(directory) => Ok(Found::Opened(directory)),
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Unsupported) => {
-                Ok(Found::Refused("a link is there, above a source, that leads to no directory in the target"))
+                Ok(Found::Refused(
+                    "a symbolic link is in its place above a source, and does not lead to a directory in the target",
+                ))
             }
             Err(error) => Err(error),
         }
@@ -222,7 +230,7 @@ impl Run<'_> {
     fn closed(&self, above: &Here, folder: &Folder, stat: &Stat) -> Here {
         if self.compares() {
             self.watch.notice(format!(
-                "{} is closed to everybody: what is in it is not known before the restore opens it",
+                "the mode of {} denies access: what is in it is not known before the restore opens it up",
                 crate::restore::plan::shown(&folder.path)
             ));
         }
@@ -237,7 +245,7 @@ impl Run<'_> {
         let (target, stat) = Target::with_stat(directory)?;
         if self.scope.is_own_cache(&stat) || is_repository_in_use(self.repo, target.directory()) {
             self.fate(Fate::Blocked, || folder.path.clone());
-            self.trouble(&folder.path, "the repository or the cache in use is there: nothing is restored into it");
+            self.trouble(&folder.path, "it is the repository or the cache that is in use: nothing is restored into it");
             return Ok(None);
         }
         if self.is_deed() {
@@ -266,8 +274,8 @@ impl Run<'_> {
         let append_only = flags::is_append_only(target.directory());
         if append_only && self.compares() {
             self.watch.notice(format!(
-                "the directory {} is append-only: what is missing in it is made, what differs stays; `chattr -a` the \
-                 directory to restore that, too",
+                "the directory {} is append-only: missing entries are created, those that differ stay; run `chattr -a` \
+                 on it to restore them, too",
                 crate::restore::plan::shown(path)
             ));
         }
@@ -311,8 +319,8 @@ impl Run<'_> {
 }
 
 fn moved(entry: &Entry) -> Error {
-    Error::new(Kind::Conflict, "go on in the directory", crate::restore::plan::shown(&entry.name))
-        .because("something else took its place meanwhile")
+    Error::new(Kind::Conflict, "continue in the directory", crate::restore::plan::shown(&entry.name))
+        .because("it was replaced by something else during the restore")
 }
 
 fn replace_by_directory(target: &Target, entry: &Entry) -> Result<(Target, crate::disk::Current)> {

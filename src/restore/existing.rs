@@ -65,7 +65,7 @@ impl Run<'_> {
         };
         let kind = if entry.kind.has_content() { EntryKind::File } else { entry.kind };
         match stat.kind {
-            None => Ok(Decision::Blocked("a socket has its name and was kept")),
+            None => Ok(Decision::Blocked("a socket is in its place, and was kept")),
             Some(EntryKind::File) if kind == EntryKind::File => self.decide_file(here, target, entry, stat),
             Some(found) if found == kind => self.decide_other(target, entry, stat),
             // Only a source lies in a directory that is above all sources.
@@ -73,7 +73,7 @@ impl Run<'_> {
                 Ok(Decision::Blocked(MOVED_SOURCE))
             }
             Some(_) if self.keeps(&stat, entry) => {
-                Ok(Decision::Blocked("something of another kind is there and was kept"))
+                Ok(Decision::Blocked("something of another kind is in its place, and was kept"))
             }
             Some(EntryKind::Directory) => self.decide_directory(folder, here, target, entry),
             Some(_) => Ok(Decision::Make(Way::Over)),
@@ -144,7 +144,7 @@ impl Run<'_> {
         Ok(match names.is_empty() {
             true => Decision::Make(Way::OverEmptyDirectory),
             false if self.deletes_in(folder, here) => Decision::Make(Way::OverDirectory),
-            false => Decision::Blocked("a directory that is not empty is there and was kept"),
+            false => Decision::Blocked("a directory that is not empty is in its place, and was kept"),
         })
     }
 

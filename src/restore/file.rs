@@ -157,7 +157,7 @@ impl Run<'_> {
         if !self.matches(fd, entry)? {
             return Err(Error::new(Kind::Failed, "verify what was restored", "")
                 .because("the file reads back differently")
-                .hint("the disk or the memory of this machine is faulty"));
+                .hint("the disk or the memory of this machine may be faulty"));
         }
         add(&self.counts.bytes_verified, entry.size);
         Ok(())
@@ -215,7 +215,7 @@ impl Run<'_> {
     fn check_length(&self, entry: &Entry, total: u64) -> Result<()> {
         match total == entry.content_bytes() {
             true => Ok(()),
-            false => Err(Error::corrupt("restore the content", "", "its chunks are not as long as the file was")),
+            false => Err(Error::corrupt("restore the content", "", "its chunks do not add up to the size of the file")),
         }
     }
 

@@ -72,7 +72,7 @@ impl Run<'_> {
         } else if let Some(mode) = opened_up
             && let Err(error) = chmod_open(target.directory(), mode)
         {
-            self.trouble(&folder.path, format!("its mode could not be put back: {error}"));
+            self.trouble(&folder.path, format!("its mode could not be reset: {error}"));
         }
     }
 

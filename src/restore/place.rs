@@ -75,7 +75,7 @@ impl Run<'_> {
     fn clear(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry) -> Result<bool> {
         let cleared = self.delete_content(here, target, &entry.name, &child_path(&folder.path, &entry.name))?;
         if !cleared {
-            self.blocked(folder, entry, "a directory that is not empty is there and was kept");
+            self.blocked(folder, entry, "a directory that is not empty is in its place, and was kept");
         }
         Ok(cleared)
     }
@@ -95,7 +95,7 @@ impl Run<'_> {
 
 fn with_hint(error: Error) -> Error {
     match error.is(Kind::Denied) {
-        true => error.hint("a file that is immutable or append-only is replaced after `chattr -i -a` only"),
+        true => error.hint("if the existing file is immutable or append-only, run `chattr -i -a` on it first"),
         false => error,
     }
 }

@@ -9,6 +9,7 @@ use crate::restore::delete::Doomed;
 use crate::restore::run::{FATES, Fate, Mode, Planning, Run, get};
 use crate::restore::scope::Scope;
 use crate::watch::Watch;
+use crate::when::format_counted;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// What a restore will do; shown before anything is written.
@@ -171,9 +172,9 @@ fn check_included(run: &Run) -> Result<()> {
     if get(&counts.matched) + get(&counts.damaged) > 0 {
         return Ok(());
     }
-    Err(Error::new(Kind::NotFound, "restore", "what --include says")
-        .because("nothing in that snapshot matches it")
-        .hint("patterns are matched with the paths in the snapshot: `silt find` and `silt ls -R` show them"))
+    Err(Error::new(Kind::NotFound, "restore what --include selects", "")
+        .because("nothing in the snapshot matches")
+        .hint("patterns are compared with the paths in the snapshot, which `silt ls -R` and `silt find` show"))
 }
 
 fn summarise(run: Run, summary: &mut PlanSummary, doomed: &mut Doomed) {
@@ -205,9 +206,8 @@ impl RestorePlan {
     pub fn announce(&self, watch: &Watch) {
         if self.warnings > 0 {
             watch.notice(format!(
-                "this snapshot was made with {} {}: what they name is missing in it or was changing while it was read",
-                self.warnings,
-                if self.warnings == 1 { "warning" } else { "warnings" }
+                "the backup of this snapshot ended with {}: some of its files may be missing or inconsistent",
+                format_counted(self.warnings, "warning", "warnings"),
             ));
         }
     }
@@ -228,17 +228,18 @@ fn find_root(reader: &Reader, snapshot: &Snapshot, path: Option<&[u8]>) -> Resul
     let mut entry = top_entry(snapshot);
     let mut base = Vec::new();
     for name in path.unwrap_or_default().split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+        let there = if base.is_empty() { b"/".to_vec() } else { base.clone() };
         let missing = |why: &str| {
             Error::new(Kind::NotFound, "restore", shown(path.unwrap_or_default()))
                 .because(why.to_owned())
-                .hint("`silt ls` shows what a snapshot holds")
+                .hint(format!("list what the snapshot has with `silt ls {}:{}`", snapshot.id.short(), shown(&there)))
         };
         let Content::Tree(tree) = &entry.content else {
-            return Err(missing(&format!("{} is no directory in that snapshot", shown(&base))));
+            return Err(missing(&format!("{} is not a directory in the snapshot", shown(&there))));
         };
         entry = reader
             .lookup(tree, name)?
-            .ok_or_else(|| missing(&format!("it is not in that snapshot (it has {}/)", shown(&base))))?;
+            .ok_or_else(|| missing(&format!("the snapshot has {}, but no {} in it", shown(&there), shown(name))))?;
         base.push(b'/');
         base.extend_from_slice(name);
     }

@@ -26,6 +26,8 @@ const WRITER_STACK_BYTES: usize = 8 << 20;
 /// Directories held open at a time, where the limit of open files allows; deeper ones are opened again when needed.
 const FOLDERS_OPEN_MAX: usize = 2048;
 const FOLDERS_OPEN_MIN: usize = 8;
+const MAKE_ROOM: &str =
+    "free space in the target and restore again: what is there already is not restored a second time";
 
 /// What a restore did.
 #[derive(Clone, Debug, Default)]
@@ -274,7 +276,8 @@ impl<'a> Run<'a> {
             Kind::Cancelled => self.fail(error),
             Kind::Full => {
                 let shown = crate::restore::plan::shown(path);
-                self.fail(Error::new(Kind::Full, "restore", shown).because(error));
+                let hint = error.advice().unwrap_or(MAKE_ROOM).to_owned();
+                self.fail(Error::new(Kind::Full, "restore", shown).because(error).hint(hint));
             }
             kind => {
                 add(&self.counts.damaged, u64::from(kind == Kind::Corrupt));

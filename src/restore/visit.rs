@@ -13,6 +13,7 @@ use crate::restore::links::Linkable;
 use crate::restore::plan::{DEPTH_MAX, child_path};
 use crate::restore::run::{Fate, Run, add, get, locked};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
+use crate::when::format_counted;
 use rayon::Scope as Tasks;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -55,7 +56,8 @@ impl<'a> Run<'a> {
         let spared = get(&self.counts.spared_directories);
         if spared > 0 && self.is_deed() {
             self.watch.notice(format!(
-                "nothing was deleted in {spared} directories: the backup saw only a part of them, or another file system is there"
+                "nothing was deleted in {}: the backup saved only a part of what was there, or another file system is mounted",
+                format_counted(spared, "directory", "directories"),
             ));
         }
         Ok(())
@@ -119,18 +121,17 @@ impl<'a> Run<'a> {
             Err(error) if error.is(Kind::NotFound) => {
                 self.check_future_target()?;
                 match self.is_deed() {
-                    true => self.make_target(entry.as_ref())?,
+                    true => {
+                        self.make_target(entry.as_ref()).map_err(|error| target_refused(&self.options.target, error))?
+                    }
                     false => (None, Facts { marked: true, ..Facts::default() }),
                 }
             }
-            Err(error) if error.is(Kind::Conflict) => {
-                let advice = match root.is_directory() {
-                    true => "name a folder with --target, or a name that nothing has",
-                    false => "the target is the folder that the file goes into: name that with --target",
-                };
-                return Err(error.hint(advice));
+            Err(error) if error.is(Kind::Conflict) && !root.is_directory() => {
+                return Err(target_refused(&self.options.target, error)
+                    .hint("the target is the directory that the file goes into: name that directory with --target"));
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(target_refused(&self.options.target, error)),
         };
         top(Here { target: target.map(Arc::new), facts })
     }
@@ -144,8 +145,12 @@ impl<'a> Run<'a> {
             let stat = fstat(&here)?;
             if self.scope.is_cache_in_use(&stat) || is_repository_in_use(self.repo, &here) {
                 let target = self.options.target.display();
-                return Err(Error::invalid("restore into", target, "it is in the repository or the cache in use")
-                    .hint("name a folder outside of it with --target"));
+                return Err(Error::invalid(
+                    "restore into",
+                    target,
+                    "it is inside the repository or the cache that is in use",
+                )
+                .hint("name a directory outside of it with --target"));
             }
             is_ours |= looks_like_ours(&here);
             // What is above cannot be looked at without the right to: then it is no folder of ours either.
@@ -172,7 +177,7 @@ impl<'a> Run<'a> {
 
     fn make_target(&self, entry: Option<&Entry>) -> Result<(Option<Target>, Facts)> {
         let path: &Path = &self.options.target;
-        let failed = |error| Error::io("make the folder", path.display(), error);
+        let failed = |error| Error::io("create the directory", path.display(), error);
         let (Some(entry), Some(name), Some(parent)) = (entry, path.file_name(), path.parent()) else {
             std::fs::create_dir_all(path).map_err(failed)?;
             let target = Target::new(Directory::open_path(path.as_os_str().as_bytes())?)?;
@@ -215,7 +220,7 @@ impl<'a> Run<'a> {
             add(&self.counts.partial_directories, 1);
         }
         if folder.depth > DEPTH_MAX {
-            self.trouble(&folder.path, format!("it lies more than {DEPTH_MAX} directories deep and was left out"));
+            self.trouble(&folder.path, format!("it is more than {DEPTH_MAX} directories deep and was not restored"));
             return false;
         }
         if !folder.wanted {
@@ -242,7 +247,7 @@ impl<'a> Run<'a> {
         let mut last: Option<Vec<u8>> = None;
         while let Some((name, id, depth)) = pending.pop() {
             let read = || match depth > PAGE_DEPTH_MAX {
-                true => Err(Error::corrupt("read the directory", id, "its pages lie too deep")),
+                true => Err(Error::corrupt("read the directory", id, "its pages are nested too deeply")),
                 false => decode_inner(&self.stored(self.reader.tree(&id))?),
             };
             match read() {
@@ -279,7 +284,7 @@ impl<'a> Run<'a> {
     fn page_entries(&self, page: &ChunkId) -> Result<Vec<Entry>> {
         match decode_page(&self.stored(self.reader.tree(page))?)? {
             Page::Entries(entries) => Ok(entries),
-            Page::Inner { .. } => Err(Error::corrupt("read the page", page, "it holds no entries")),
+            Page::Inner { .. } => Err(Error::corrupt("read the page", page, "it has no entries")),
         }
     }
 
@@ -384,4 +389,15 @@ fn is_empty(target: &Target) -> Result<bool> {
     let mut names = Names::default();
     target.directory().open_child(c".")?.names(&mut names, &mut ListBuffer::default())?;
     Ok(names.is_empty())
+}
+
+/// Why a target cannot be used, where that is more than what the system said.
+fn target_refused(target: &Path, error: Error) -> Error {
+    let why = match target.metadata() {
+        Ok(meta) if meta.is_dir() => return error,
+        Ok(_) => "it is not a directory",
+        Err(_) if target.is_symlink() => "it is a symbolic link that leads nowhere",
+        Err(_) => return error,
+    };
+    Error::new(error.kind(), "restore into", target.display()).because(why).hint("name another directory with --target")
 }

@@ -120,7 +120,7 @@ impl Compressor {
         Ok(self.found)
     }
 
-    /// Gives how many bytes it came to.
+    /// Returns how many bytes it came to.
     fn compress_in(&mut self, way: Way, raw: &[u8], packed: &mut Vec<u8>) -> Result<usize> {
         if self.set != way {
             set(&mut self.context, way)?;

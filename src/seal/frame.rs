@@ -114,8 +114,9 @@ impl FrameSealer {
             .map_err(|_| failed("encryption failed"))?;
         self.opener.open(key, number, &sealed, raw.len(), &mut self.check)?;
         if self.check != raw {
-            return Err(failed("what was sealed does not open to what was read")
-                .hint("the memory or the processor of this machine is faulty: test it before trusting its backups"));
+            return Err(failed("decrypting it does not return what was encrypted").hint(
+                "the memory or the processor of this machine may be faulty: test them before you trust its backups",
+            ));
         }
         Ok(sealed)
     }
@@ -145,7 +146,7 @@ impl FrameOpener {
     ) -> Result<()> {
         let bad = |why: &str| Error::corrupt("open frame", number, why);
         let split = sealed.len().checked_sub(TAG_BYTES).filter(|plain| *plain >= FRAME_HEAD_BYTES);
-        let (body, tag) = sealed.split_at(split.ok_or_else(|| bad("it is cut short"))?);
+        let (body, tag) = sealed.split_at(split.ok_or_else(|| bad("it is truncated"))?);
         self.plain.resize(body.len(), 0);
         key.0
             .open_separate_gather(nonce(number), Aad::empty(), body, tag, &mut self.plain)
@@ -153,7 +154,7 @@ impl FrameOpener {
         let (head, payload) = self.plain.split_at(FRAME_HEAD_BYTES);
         let stated = u32::from_le_bytes(head[1..].try_into().expect("four bytes")) as usize;
         if stated != raw_length {
-            return Err(bad("its length is not what the index says"));
+            return Err(bad("its length differs from what the index says"));
         }
         raw.clear();
         match head[0] {
@@ -163,11 +164,15 @@ impl FrameOpener {
                 raw.reserve_exact(raw_length);
                 self.decompressor.decompress_to_buffer(payload, raw).map_err(|_| bad("it does not decompress"))?;
             }
-            _ => return Err(bad("it is packed in a way that this version does not know").with_kind(Kind::Unsupported)),
+            _ => {
+                return Err(
+                    bad("it is compressed in a way that this version does not know").with_kind(Kind::Unsupported)
+                );
+            }
         }
         match raw.len() == raw_length {
             true => Ok(()),
-            false => Err(bad("its length is not what it states")),
+            false => Err(bad("its length differs from what it states")),
         }
     }
 }

@@ -50,16 +50,14 @@ impl Secret {
             text.chars().filter(|c| !c.is_whitespace() && *c != '-').map(|c| c.to_ascii_uppercase()).collect(),
         );
         let bytes = Zeroizing::new(
-            BASE32_NOPAD
-                .decode(kept.as_bytes())
-                .map_err(|_| bad("it holds characters that are not of base32, or one is missing"))?,
+            BASE32_NOPAD.decode(kept.as_bytes()).map_err(|_| bad("it has a wrong character, or is not complete"))?,
         );
         if bytes.len() != SECRET_BYTES + CHECK_BYTES {
             return Err(bad("it is too short or too long"));
         }
         let secret = Secret(bytes[..SECRET_BYTES].try_into().expect("the length was checked"));
         if secret.check() != bytes[SECRET_BYTES..] {
-            return Err(bad("its check sum is wrong: a character was mistyped"));
+            return Err(bad("its checksum is wrong: check for a mistyped character"));
         }
         Ok(secret)
     }
@@ -147,7 +145,7 @@ impl KeySet {
     }
 
     pub fn from_bundle(bytes: &[u8]) -> Result<Self> {
-        let bad = || Error::corrupt("read the keys of the repository", "", "they are of no known form");
+        let bad = || Error::corrupt("read the keys of the repository", "", "their form is unknown");
         match bytes.split_first() {
             Some((1, master)) => Ok(Self::from_master(Secret(master.try_into().map_err(|_| bad())?))),
             Some((2, rest)) if rest.len() == 5 * SECRET_BYTES => {
@@ -192,7 +190,7 @@ impl KeySet {
     pub(super) fn private(&self) -> Result<&PrivateKey> {
         self.0.private.as_ref().ok_or_else(|| {
             Error::new(Kind::Denied, "read", "with this key")
-                .because("it is a put-only key, which can add backups and read none")
+                .because("it is a put-only key, which can add backups but not read them")
                 .hint("use the password, key file or recovery key of the repository's owner")
         })
     }

@@ -67,7 +67,7 @@ pub fn seal_object(keys: &KeySet, audience: Audience, purpose: &str, plain: &[u8
 pub fn open_object(keys: &KeySet, purpose: &str, sealed: &[u8], plain_bytes_max: u64) -> Result<Vec<u8>> {
     let bad = |why: &str| Error::corrupt("open the", purpose, why);
     if sealed.len() < HEADER_BYTES + TAG_BYTES || &sealed[..8] != MAGIC {
-        return Err(bad("it is not an object of siltstone, or it is cut short"));
+        return Err(bad("it is not an object of siltstone, or it is truncated"));
     }
     let (head, rest) = sealed.split_at(HEADER_BYTES);
     let broken = "it was changed since it was written, or belongs to another repository";
@@ -93,7 +93,7 @@ pub fn open_object(keys: &KeySet, purpose: &str, sealed: &[u8], plain_bytes_max:
     let length = body.first_chunk::<4>().map(|bytes| u32::from_le_bytes(*bytes) as usize);
     let packed = length.and_then(|length| body.get(4..4 + length)).ok_or_else(|| bad("its length is wrong"))?;
     crate::seal::frame::decompress_bounded(packed, plain_bytes_max)
-        .ok_or_else(|| bad("it does not decompress in bounds"))
+        .ok_or_else(|| bad("it does not decompress within its limits"))
 }
 
 /// AES-256-GCM under a key that is used this once (derived from a fresh salt), so the nonce is zero.

@@ -1,4 +1,4 @@
-//! Read the output of a command as one entry that is whole or fails.
+//! Read the output of a command as one entry, complete or not at all.
 //!
 //! The status of a pipeline is that of its last command: `dump | gzip` hides a failing `dump` (silt compresses by
 //! itself, so plain output is better anyway; `bash -o pipefail -c '…'` is for where there must be a pipeline).
@@ -185,11 +185,11 @@ impl StreamSource {
         let left_out = lines.len().saturating_sub(LINES_TOLD);
         let name = shown(&self.name);
         if left_out > 0 {
-            self.watch.notice(format!("stream {name} says more: {left_out} lines before these"));
+            self.watch.notice(format!("stream {name}: earlier lines that are not shown: {left_out}"));
         }
         for line in &lines[left_out..] {
             let line: String = line.chars().take(STDERR_BYTES_IN_ERROR).collect();
-            self.watch.notice(format!("stream {name} says: {line}"));
+            self.watch.notice(format!("stream {name}: {line}"));
         }
     }
 
@@ -198,7 +198,7 @@ impl StreamSource {
             (Some(127), _) => "its command was not found (exit code 127)".to_owned(),
             (Some(code), _) => format!("its command ended with exit code {code}"),
             (None, Some(signal)) => format!("its command was killed by signal {signal}"),
-            (None, None) => "its command ended in an unknown way".to_owned(),
+            (None, None) => "its command ended for an unknown reason".to_owned(),
         };
         let (before, tail) = self.said.split_at(self.said.len().saturating_sub(STDERR_BYTES_IN_ERROR));
         // The error has the end of it; what does not fit is told before.
@@ -364,7 +364,7 @@ mod tests {
     fn what_a_command_says_is_told_once() {
         let (watch, heard) = listening();
         start("echo 'table t is empty' >&2; echo data", &watch).read_to_end(&mut Vec::new()).unwrap();
-        assert_eq!(*heard.lock().unwrap(), ["stream \"s\" says: table t is empty"]);
+        assert_eq!(*heard.lock().unwrap(), ["stream \"s\": table t is empty"]);
         heard.lock().unwrap().clear();
         start("seq 100 >&2; echo data", &watch).read_to_end(&mut Vec::new()).unwrap();
         assert_eq!(heard.lock().unwrap().len(), LINES_TOLD + 1);

@@ -53,7 +53,7 @@ fn read_list(reader: impl Read, origin: &str, end: u8) -> Result<Vec<PathBuf>> {
         }
         let path = if ends_with_cr { path.strip_suffix(b"\r").unwrap_or(path) } else { path };
         if path.len() > PATH_BYTES_MAX {
-            return refuse(format!("a path has at most {PATH_BYTES_MAX} bytes"));
+            return refuse(format!("the path is longer than {PATH_BYTES_MAX} bytes"));
         }
         if end == b'\n' {
             if path.trim_ascii().is_empty() || path.starts_with(b"#") {
@@ -61,14 +61,14 @@ fn read_list(reader: impl Read, origin: &str, end: u8) -> Result<Vec<PathBuf>> {
             }
             if path.contains(&0) {
                 return refuse("it holds a NUL byte".to_owned())
-                    .map_err(|e| e.hint("a list with NUL between the paths is read with --files-from-raw"));
+                    .map_err(|e| e.hint("use --files-from-raw for a list with NUL bytes between the paths"));
             }
         } else if path.is_empty() {
             return refuse("the path is empty".to_owned());
         }
         total += path.len() + 1;
         if total > LIST_BYTES_MAX {
-            return refuse(format!("the list has more than {} MiB", LIST_BYTES_MAX >> 20))
+            return refuse(format!("the list is larger than {} MiB", LIST_BYTES_MAX >> 20))
                 .map_err(|e| e.with_kind(Kind::Full));
         }
         paths.push(PathBuf::from(OsString::from_vec(path.to_vec())));
@@ -96,7 +96,7 @@ pub fn follow_slash(path: &Path) -> Result<PathBuf> {
 /// `a/../b` is `b` even where `a` is a link, so that the same words name the same source on every day.
 pub fn normalize<P: AsRef<Path>>(paths: &[P], folder: &Path) -> Result<Vec<PathBuf>> {
     if !folder.is_absolute() {
-        return Err(Error::invalid("use the current folder", folder.display(), "its path is not absolute"));
+        return Err(Error::invalid("use the current directory", folder.display(), "its path is not absolute"));
     }
     let mut clean = Vec::with_capacity(paths.len());
     for path in paths {
@@ -108,7 +108,7 @@ pub fn normalize<P: AsRef<Path>>(paths: &[P], folder: &Path) -> Result<Vec<PathB
     match clean.is_empty() {
         false => Ok(clean),
         true => {
-            Err(Error::invalid("choose what to save", "", "there is no path to save").hint("name at least one path"))
+            Err(Error::invalid("save anything", "", "no path was given").hint("name at least one file or directory"))
         }
     }
 }

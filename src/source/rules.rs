@@ -30,7 +30,7 @@ impl Marker {
             None => (text, &b""[..]),
         };
         if !is_valid_name(name) {
-            let why = "a marker is the name of a file, without slashes: NAME or NAME:HEADER";
+            let why = "it must be the name of a file without slashes: NAME or NAME:HEADER";
             return Err(Error::invalid("read the marker", shown(text), why));
         }
         Ok(Marker { name: name.to_vec(), header: header.to_vec(), keeps_itself: false })
@@ -204,7 +204,7 @@ impl RulesBuilder {
     pub fn build(&self) -> Result<Rules> {
         let patterns = self.patterns.build();
         Ok(Rules {
-            patterns: patterns.map_err(|e| Error::new(Kind::Invalid, "use the exclude patterns", "").because(e))?,
+            patterns: patterns.map_err(|e| Error::new(Kind::Invalid, "use the patterns", "").because(e))?,
             markers: self.markers.clone(),
             larger_than: self.larger_than,
             one_file_system: self.one_file_system,
@@ -214,12 +214,13 @@ impl RulesBuilder {
     /// The reason as text when the pattern cannot be used.
     fn add(&mut self, pattern: &[u8], ignoring_case: bool) -> std::result::Result<(), String> {
         if pattern.len() > PATH_BYTES_MAX {
-            return Err(format!("a pattern has at most {PATH_BYTES_MAX} bytes"));
+            return Err(format!("it is longer than {PATH_BYTES_MAX} bytes"));
         }
         if self.count == PATTERNS_MAX {
             return Err(format!("there are more than {PATTERNS_MAX} patterns"));
         }
-        let text = std::str::from_utf8(pattern).map_err(|_| "it is not UTF-8; put ? for each such byte".to_owned())?;
+        let text = std::str::from_utf8(pattern)
+            .map_err(|_| "it is not UTF-8: write ? for each byte that is not".to_owned())?;
         if text.contains('\0') {
             return Err("it holds a NUL byte".to_owned());
         }
@@ -229,7 +230,7 @@ impl RulesBuilder {
         let text = &one_slash_each(text);
         if text.trim_start_matches('!').split('/').any(|part| part == "." || part == "..") {
             return Err(
-                "patterns have no . and .. in them: write NAME to leave it out at any depth, or its absolute path"
+                "a pattern cannot have . or .. as a part: write NAME to match it at any depth, or an absolute path"
                     .to_owned(),
             );
         }
@@ -281,7 +282,7 @@ fn unescaped_word(pattern: &[u8]) -> Vec<u8> {
 }
 
 fn refused(pattern: &[u8], why: String) -> Error {
-    Error::invalid("use the exclude pattern", shown(pattern), why)
+    Error::invalid("use the pattern", shown(pattern), why)
 }
 
 fn shown(bytes: &[u8]) -> String {

@@ -1,4 +1,4 @@
-//! Read the standard input as one entry.
+//! Read standard input as one entry.
 
 use super::command::{CANCEL_LATENCY, wait};
 use super::stream::{check_name, shown};
@@ -20,15 +20,15 @@ impl StdinSource {
     pub fn new(name: &[u8], watch: &Watch) -> Result<Self> {
         let stdin = io::stdin();
         if stdin.is_terminal() {
-            return Err(Error::invalid("read stream", shown(name), "the standard input is a terminal")
-                .hint("pipe the data in, or let silt run the command with --stream NAME=COMMAND"));
+            return Err(Error::invalid("read stream", shown(name), "standard input is a terminal")
+                .hint("pipe the data in, or let silt run the command: --stream NAME=COMMAND"));
         }
         if is_closed(stdin.as_fd()) {
             return Err(Error::invalid("read stream", shown(name), "the standard input is closed")
                 .hint("pipe the data in; with `< /dev/null` an empty stream is saved"));
         }
         let input = stdin.as_fd().try_clone_to_owned();
-        StdinSource::from_fd(name, input.map_err(|e| Error::io("open the standard input", "", e))?, watch)
+        StdinSource::from_fd(name, input.map_err(|e| Error::io("open standard input", "", e))?, watch)
     }
 
     /// Any open descriptor in its place.

@@ -1,4 +1,4 @@
-//! Streams: what is saved as one entry that is whole or fails, by their words, and what their bytes say.
+//! Streams, each saved as one entry, complete or not at all: how they are written on the command line, and their errors.
 
 use crate::entry::{PATH_BYTES_MAX, is_valid_name};
 use crate::error::{Error, Kind, Result};
@@ -16,9 +16,9 @@ pub struct Stream {
 impl Stream {
     /// Parses `NAME=COMMAND`.
     pub fn parse(text: &[u8]) -> Result<Self> {
-        let doing = "read the stream";
+        let doing = "use the stream";
         let Some(at) = text.iter().position(|&byte| byte == b'=') else {
-            return Err(Error::invalid(doing, "", "a stream is worded NAME=COMMAND"));
+            return Err(Error::invalid(doing, "", "it must have the form NAME=COMMAND"));
         };
         let (name, command) = (&text[..at], &text[at + 1..]);
         check_name(name)?;
@@ -36,7 +36,7 @@ impl Stream {
 pub fn check_name(name: &[u8]) -> Result<()> {
     let why = match name {
         b"" => "its name is empty",
-        [b'/', ..] => "its name is a path without a leading slash",
+        [b'/', ..] => "its name must not begin with a slash",
         _ if name.len() > PATH_BYTES_MAX => "its name is too long",
         _ if !name.split(|&byte| byte == b'/').all(is_valid_name) => {
             "its name has a part that is empty, too long, \".\" or \"..\", or it holds a NUL byte"

@@ -46,10 +46,11 @@ impl Local {
     /// Opens a folder that is there.
     pub fn open(root: &Path) -> Result<Self> {
         let meta = std::fs::metadata(root).map_err(|error| {
-            Error::io("open the repository", root.display(), error).hint("make it with `silt init`, or check the path")
+            Error::io("open the repository", root.display(), error)
+                .hint("check the path, or create a repository with `silt init`")
         })?;
         if !meta.is_dir() {
-            return Err(Error::invalid("open the repository", root.display(), "it is not a folder"));
+            return Err(Error::invalid("open the repository", root.display(), "it is not a directory"));
         }
         let is_others = rustix::process::geteuid().is_root() && meta.uid() != 0;
         let owner = is_others.then(|| Owner { user: meta.uid(), group: meta.gid() });
@@ -75,7 +76,7 @@ impl Local {
     /// That a folder is empty and that it is gone are two things: what was mounted there may be no more.
     fn check_root(&self) -> Result<()> {
         let found = std::fs::metadata(&self.root).map_err(|error| Error::io("list", self.root.display(), error));
-        found.map(|_| ()).map_err(|error| error.hint("check whether it is mounted; it was there a moment ago"))
+        found.map(|_| ()).map_err(|error| error.hint("it existed a moment ago: check whether it is still mounted"))
     }
 
     /// Best effort: what cannot be removed now is tried at the next opening.
@@ -236,9 +237,13 @@ fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
     let error = Error::io(doing, path.display(), error);
     match error.kind() {
         _ if is_below_object => error.with_kind(Kind::NotFound),
-        _ if may_pass => error.with_kind(Kind::Temporary).hint("check the file system and the machine it comes from"),
-        _ if is_full => error.hint("make room on that file system; what is stored stays good"),
-        Kind::Denied => error.hint("check who owns the repository's folder and whether it is mounted for writing"),
+        _ if may_pass => {
+            error.with_kind(Kind::Temporary).hint("check the file system and the server that it comes from")
+        }
+        _ if is_full => error.hint("free space on that file system; what is stored already stays good"),
+        Kind::Denied => {
+            error.hint("check who owns the directory of the repository, and whether it is mounted read-only")
+        }
         _ => error,
     }
 }
@@ -275,7 +280,7 @@ fn rename_new(from: &Path, to: &Path) -> std::io::Result<()> {
 
 fn sync_folder(folder: &Path) -> Result<()> {
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(|error| failed("sync the folder", folder, error))
+    synced.map_err(|error| failed("sync the directory", folder, error))
 }
 
 /// Makes a folder and those above it, each synced into the one above.
@@ -285,10 +290,10 @@ fn make_folders(folder: &Path) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
-            make_folders(above.ok_or_else(|| failed("make the folder", folder, error))?)?;
+            make_folders(above.ok_or_else(|| failed("create the directory", folder, error))?)?;
             make_folders(folder)
         }
-        Err(error) => Err(failed("make the folder", folder, error)),
+        Err(error) => Err(failed("create the directory", folder, error)),
     }
 }
 
@@ -344,7 +349,7 @@ impl Storage for Local {
     }
 
     fn swap(&self, name: &str, _expected: &Version, _body: Body) -> Result<Version> {
-        Err(Error::new(Kind::Unsupported, "replace conditionally", name).because("folders have no such step"))
+        Err(Error::new(Kind::Unsupported, "replace conditionally", name).because("directories do not support that"))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<()> {
@@ -386,7 +391,7 @@ impl Storage for Local {
         let path = self.path(name)?;
         let (file, size) = self.open_for_ranges(name, &path)?;
         if offset.checked_add(length).is_none_or(|end| end > size) {
-            let why = format!("{length} bytes at {offset} are wanted of its {size}");
+            let why = format!("{length} bytes at offset {offset} were requested, and it has {size}");
             return Err(Error::corrupt("read", path.display(), why));
         }
         let mut bytes = vec![0; length as usize];

@@ -70,23 +70,23 @@ pub fn folder_of(location: &str) -> Result<Option<&Path>> {
 }
 
 fn parse(location: &str) -> Result<Place<'_>> {
-    let known = "known are a path, file://, s3://, s3+https:// and s3+http://";
+    let known = "write a path, or a URL that begins with file://, s3://, s3+https:// or s3+http://";
     if location.is_empty() {
-        return Err(Error::invalid("open the storage", "", "its location is empty").hint(known));
+        return Err(Error::invalid("open the storage", "", "the location is empty").hint(known));
     }
     match location.split_once("://") {
         None => match scheme_of(location) {
             None => Ok(Place::Folder(Path::new(location))),
             Some(scheme) => {
-                let why = format!("no storage is called {}:", scheme.escape_debug());
-                let hint = format!("{known}; a folder of that name is written ./{location}");
+                let why = format!("there is no kind of storage called {}:", scheme.escape_debug());
+                let hint = format!("{known}; for a directory of that name, write ./{location}");
                 Err(Error::invalid("open the storage", "", why).hint(hint))
             }
         },
         Some(("file", path)) => Ok(Place::Folder(Path::new(path))),
         Some(("s3" | "s3+http" | "s3+https", _)) => Ok(Place::Bucket),
         Some((scheme, _)) => {
-            let why = format!("no storage is called {}://", scheme.escape_debug());
+            let why = format!("there is no kind of storage called {}://", scheme.escape_debug());
             Err(Error::invalid("open the storage", "", why).hint(known))
         }
     }

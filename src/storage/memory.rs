@@ -1,4 +1,4 @@
-//! Objects in memory: for tests, whole repositories of which can be copied, cut and bent.
+//! Objects in memory: for tests, whole repositories of which can be copied and damaged.
 
 use crate::error::{Error, Kind, Result};
 use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name};
@@ -134,7 +134,7 @@ impl Storage for Memory {
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
         self.read(name, |bytes, _| {
             let end = offset.checked_add(length).filter(|end| *end <= bytes.len() as u64);
-            let end = end.ok_or_else(|| Error::corrupt("read", name, "it is shorter than the range that is wanted"))?;
+            let end = end.ok_or_else(|| Error::corrupt("read", name, "it is shorter than the requested range"))?;
             Ok(bytes[offset as usize..end as usize].to_vec())
         })
     }

@@ -1,4 +1,4 @@
-//! Let objects rest: one trait, one file per backend, wrappers for retry, throttling and trouble on purpose.
+//! Store objects: one trait, one file per backend, wrappers for retry, throttling and trouble on purpose.
 //!
 //! An object has a name of `[a-z0-9._-]` segments joined by `/`, is written whole or not at all and is small enough to
 //! be held in memory (packs are the largest). No backend knows chunks, keys or the repository.

@@ -28,7 +28,7 @@ fn try_all(storage: &dyn Storage, claimed: Abilities, [a, b, missing]: &[String;
     // Right to write and to read at all, with errors that speak for themselves.
     storage.put(a, FIRST.into())?;
     if storage.get(a, BYTES_MAX)?.0 != FIRST {
-        return Err(Error::corrupt("use", storage.describe(), "it does not give back what was just written"));
+        return Err(Error::corrupt("use", storage.describe(), "it does not return what was just written"));
     }
     Ok(Abilities {
         put_new: claimed.put_new && holds_new(storage, b)?,

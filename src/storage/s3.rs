@@ -62,14 +62,14 @@ impl S3Location {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
                 Some(("endpoint", url)) if scheme == "s3" && url.contains("://") => endpoint = Some(url.to_owned()),
-                Some(("endpoint", _)) => return Err(bad("its endpoint is not a URL, or the second one")),
+                Some(("endpoint", _)) => return Err(bad("its endpoint is not a URL, or there are two")),
                 Some(("region", name)) if !name.is_empty() => region = Some(name.to_owned()),
-                _ => return Err(bad("after the ? only endpoint=URL and region=NAME are known")),
+                _ => return Err(bad("after the ? only endpoint=URL and region=NAME are allowed")),
             }
         }
         let endpoint = endpoint.map(|url| url.trim_end_matches('/').to_owned());
         if endpoint.as_ref().is_some_and(|url| url.contains('@')) || bucket.contains('@') {
-            return Err(bad("keys do not belong into it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
+            return Err(bad("it must not contain keys: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
         }
         // The slashes of a URL without a host were trimmed with the others.
         if endpoint.as_ref().is_some_and(|url| !url.contains("://")) {
@@ -79,7 +79,7 @@ impl S3Location {
             return Err(bad("it names no bucket"));
         }
         if !prefix.is_empty() && prefix.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
-            return Err(bad("a part of its prefix is empty or made of dots"));
+            return Err(bad("its prefix has a part that is empty, \".\" or \"..\""));
         }
         Ok(S3Location { endpoint, region, bucket: bucket.to_owned(), prefix: prefix.to_owned() })
     }
@@ -259,16 +259,16 @@ fn failed(doing: &str, name: &str, error: &opendal::Error) -> Error {
     let kind = kind_of(error, code, io, &why);
     let error = Error::new(kind, doing, name).because(why);
     match (kind, code) {
-        (Kind::Denied, "RequestTimeTooSkewed") => error.hint("set this machine's clock"),
+        (Kind::Denied, "RequestTimeTooSkewed") => error.hint("correct the clock of this machine"),
         (Kind::Denied, _) => {
             error.hint("check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what this key may do with the bucket")
         }
-        (_, "NoSuchBucket") => error.hint("make the bucket first, or check its name and the endpoint"),
+        (_, "NoSuchBucket") => error.hint("create the bucket first, or check its name and the endpoint"),
         (_, "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
             error.hint("name the bucket's region: ?region=NAME in the location, or AWS_REGION")
         }
-        (Kind::Full, _) => error.hint("make room in the bucket or raise its quota; what is stored stays good"),
-        (Kind::Temporary, _) => error.hint("check the network and whether the store at this address runs"),
+        (Kind::Full, _) => error.hint("free space in the bucket or raise its quota; what is stored already stays good"),
+        (Kind::Temporary, _) => error.hint("check the network, and whether the S3 server at this address is running"),
         _ => error,
     }
 }
@@ -370,7 +370,7 @@ impl Storage for S3 {
     }
 
     fn rename(&self, from: &str, _to: &str) -> Result<()> {
-        Err(Error::new(Kind::Unsupported, "rename", self.of(from)).because("S3 has no such step"))
+        Err(Error::new(Kind::Unsupported, "rename", self.of(from)).because("S3 does not support that"))
     }
 
     fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
@@ -404,10 +404,10 @@ impl Storage for S3 {
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
         check_name(name)?;
         let Some(end) = offset.checked_add(length) else {
-            return Err(Error::corrupt("read", self.of(name), "no object is that long"));
+            return Err(Error::corrupt("read", self.of(name), "no object is as long as that"));
         };
         let short = |size: u64| {
-            let why = format!("{length} bytes at {offset} are wanted of its {size}");
+            let why = format!("{length} bytes at offset {offset} were requested, and it has {size}");
             Error::corrupt("read", self.of(name), why)
         };
         // No request asks for nothing: the size alone answers.
@@ -458,7 +458,8 @@ impl Storage for S3 {
         check_name(name)?;
         let meta = self.request("look at", name, &Allowed::for_bytes(0), self.operator.stat(name))?;
         let version = version_of(&meta).ok_or_else(|| {
-            Error::new(Kind::Unsupported, "use", self.of(name)).because("this store gives its objects no ETag")
+            Error::new(Kind::Unsupported, "use", self.of(name))
+                .because("this S3 server returns no ETag for its objects")
         })?;
         Ok(Stat { size: meta.content_length(), version })
     }

@@ -36,21 +36,22 @@ fn certificates(path: &Path) -> Result<Vec<Certificate>> {
     let bytes = read_bounded(path, CERTIFICATES_BYTES_MAX)?;
     let certificates = Certificate::from_pem_bundle(&bytes).map_err(|error| unusable(path, innermost(&error)))?;
     match certificates.is_empty() {
-        true => Err(unusable(path, "it holds none".to_owned())),
+        true => Err(unusable(path, "it has none".to_owned())),
         false => Ok(certificates),
     }
 }
 
 fn unusable(path: &Path, why: String) -> Error {
     Error::invalid("read the certificates in", path.display(), why)
-        .hint("give the authority's certificate in PEM form, which begins with -----BEGIN CERTIFICATE-----")
+        .hint("the file must have the certificate of the authority in PEM format, which begins with -----BEGIN CERTIFICATE-----")
 }
 
 /// The words of the library, why this is so, and what to do about it.
 type Row = (&'static str, Option<&'static str>, &'static str);
 
-const UNTRUSTED: Option<&str> = Some("its certificate comes from an authority that is not trusted here");
-const TRUST: &str = "name the file with the certificate of that authority with --cacert or SILT_CACERT, or add it to those of the system";
+const UNTRUSTED: Option<&str> = Some("its certificate comes from an authority (CA) that is not trusted");
+const TRUST: &str =
+    "name a file with the certificate of that authority with --cacert or SILT_CACERT, or add it to those of the system";
 
 const TABLE: [Row; 10] = [
     ("UnknownIssuer", UNTRUSTED, TRUST),
@@ -60,14 +61,22 @@ const TABLE: [Row; 10] = [
     (
         "CaUsedAsEndEntity",
         Some("its certificate is that of an authority, not of a server"),
-        "give the store a certificate with CA:FALSE, signed by itself or by an authority",
+        "give the server a certificate with CA:FALSE, signed by itself or by an authority",
     ),
-    ("not valid for name", None, "name the store as its certificate does, or give it a certificate for this name"),
-    ("certificate expired", None, "renew the store's certificate, or set this machine's clock"),
-    ("certificate not valid yet", None, "set this machine's clock, or check the store's certificate"),
+    (
+        "not valid for name",
+        None,
+        "use a host name that the certificate of the server is valid for, or give the server a certificate for this one",
+    ),
+    ("certificate expired", None, "renew the certificate of the server, or correct the clock of this machine"),
+    ("certificate not valid yet", None, "correct the clock of this machine, or check the certificate of the server"),
     ("No CA certificates", None, "install the system's certificates (ca-certificates), or name some with --cacert"),
-    ("InvalidContentType", None, "does the store speak https at this address? Try s3+http:// or another port"),
-    ("invalid peer certificate", None, "check the store's certificate"),
+    (
+        "InvalidContentType",
+        None,
+        "check whether the server speaks https at this address, or try s3+http:// or another port",
+    ),
+    ("invalid peer certificate", None, "check the certificate of the server"),
 ];
 
 /// Why a connection failed and, where encryption was the reason, what to do about it.

@@ -47,7 +47,7 @@ impl Cancel {
     /// An error of kind `Cancelled` once somebody asked to stop.
     pub fn check(&self) -> Result<()> {
         if self.is_cancelled() {
-            return Err(interrupted("go on", ""));
+            return Err(interrupted("finish the run", ""));
         }
         Ok(())
     }

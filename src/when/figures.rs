@@ -8,7 +8,7 @@ use std::time::Duration;
 pub fn parse_size(text: &str) -> Result<u64> {
     let refuse = |why: &str| {
         Err(Error::invalid("read the size", format_args!("\"{}\"", text.escape_debug()), why)
-            .hint("sizes are worded like 500, 10M, 1.5GiB or 20MB"))
+            .hint("write a size like 500, 10M, 1.5GiB or 20MB"))
     };
     let trimmed = text.trim();
     let number_bytes = trimmed.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
@@ -22,7 +22,7 @@ pub fn parse_size(text: &str) -> Result<u64> {
         return refuse("it has too many digits");
     }
     if scale == 1 && !fraction.is_empty() {
-        return refuse("there are no fractions of a byte");
+        return refuse("it has a fraction of a byte");
     }
     let digits = |part: &str| part.bytes().fold(0_u128, |sum, digit| sum * 10 + u128::from(digit - b'0'));
     let bytes = digits(whole) * scale + digits(fraction) * scale / 10_u128.pow(fraction.len() as u32);
@@ -80,6 +80,11 @@ pub fn format_duration(duration: Duration) -> String {
         ms if ms < 86_400_000 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
         _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
     }
+}
+
+/// A count with its noun: `1 file`, `1,234 files`.
+pub fn format_counted(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", format_count(count), if count == 1 { one } else { many })
 }
 
 /// Groups of three digits: `1,234,567`.

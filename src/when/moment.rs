@@ -6,9 +6,9 @@ use jiff::civil::{self, Date, DateTime, Weekday};
 use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
 use jiff::{Span, Timestamp, ToSpan, Zoned};
 
-const FORMS: &str = "accepted are 2026-11-19, \"2026-11-19 14:00\" and \"2026-11-19 14:00:05\" (each with a zone after it: \
-    Europe/Berlin, UTC, +02:00), 2026-11-19T14:00:05+02:00, 2026-11-19T14:00[Europe/Berlin], now, today, yesterday, \
-    \"yesterday 14:00\", \"last monday\", \"3 days ago\", \"2h ago\" and @1700000000";
+const FORMS: &str = "write a date (2026-11-19), a date and time (\"2026-11-19 14:00\", 2026-11-19T14:00:05+02:00, \
+    \"2026-11-19 14:00 Europe/Berlin\"), now, today, yesterday, \"yesterday 14:00\", \"last monday\", \"3 days ago\", \
+    \"2h ago\" or @1700000000";
 /// No form is longer; what is, is a slip or an attack.
 const TEXT_BYTES_MAX: usize = 128;
 
@@ -24,7 +24,7 @@ pub struct Moment {
     pub note: Option<String>,
 }
 
-/// Reads a moment; `now` gives the present and the zone in which words without one are meant.
+/// Reads a moment; `now` is the present and the zone in which words without one are meant.
 pub fn parse_moment(text: &str, now: &Zoned) -> Result<Moment> {
     let refuse = |why: String| {
         let shown: String = text.chars().take(TEXT_BYTES_MAX).collect();
@@ -69,7 +69,8 @@ type Said<T> = std::result::Result<T, String>;
 
 fn read(text: &str, now: &Zoned) -> Said<Moment> {
     if let Some(seconds) = text.strip_prefix('@') {
-        let seconds = seconds.parse().map_err(|_| "whole seconds since 1970 follow the @".to_owned())?;
+        let seconds =
+            seconds.parse().map_err(|_| "a whole number of seconds since 1970 must follow the @".to_owned())?;
         let start = Timestamp::from_second(seconds).map_err(out_of_range)?;
         return span(start, end_of(start, 1.second())?, None);
     }
@@ -78,7 +79,7 @@ fn read(text: &str, now: &Zoned) -> Said<Moment> {
         return span(now.timestamp(), now.timestamp(), None);
     }
     if lower.ends_with("ago") {
-        let back: Span = lower.parse().map_err(|_| "what comes before \"ago\" is no length of time".to_owned())?;
+        let back: Span = lower.parse().map_err(|_| "what comes before \"ago\" is not a length of time".to_owned())?;
         if back.is_positive() {
             return Err("it lies in the future".to_owned());
         }
@@ -93,7 +94,7 @@ fn read(text: &str, now: &Zoned) -> Said<Moment> {
         named if rest.starts_with([' ', '\t', '[']) || clock.is_some() && rest.starts_with(['+', '-', 'Z', 'z']) => {
             bracketed(named)?
         }
-        _ => return Err("what follows the date is neither a time nor a zone".to_owned()),
+        _ => return Err("what follows the date is neither a time nor a time zone".to_owned()),
     };
     // "Yesterday" is meant where the clock stands that the words speak of.
     let today = now.with_time_zone(zone.clone()).date();
@@ -135,7 +136,7 @@ fn split_day<'a>(text: &'a str, lower: &str) -> Said<(Day, &'a str)> {
         let word = after.trim_start();
         let begin = text.len() - word.len();
         let end = word.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(word.len());
-        let weekday = weekday(&word[..end]).ok_or("the name of a weekday follows \"last\"")?;
+        let weekday = weekday(&word[..end]).ok_or("the name of a weekday must follow \"last\"")?;
         return Ok((Day::Last(weekday), &text[begin + end..]));
     }
     let date = text.get(..10).and_then(|date| {
@@ -145,7 +146,7 @@ fn split_day<'a>(text: &'a str, lower: &str) -> Said<(Day, &'a str)> {
         dashes.then_some(())?;
         Some((number(0..4)?, number(5..7)?, number(8..10)?))
     });
-    let (year, month, day) = date.ok_or("it begins neither with a date nor with a word that is known")?;
+    let (year, month, day) = date.ok_or("it begins neither with a date nor with a known word")?;
     let date = Date::new(year as i16, month as i8, day as i8).map_err(|_| "there is no such day".to_owned())?;
     Ok((Day::Date(date), &text[10..]))
 }
@@ -174,11 +175,11 @@ fn split_clock(text: &str) -> Said<(Option<Clock>, &str)> {
         return Ok((None, text));
     }
     if after.len() == text.len() {
-        return Err("a space or a T stands between the day and the time".to_owned());
+        return Err("there must be a space or a T between the date and the time".to_owned());
     }
     let end = after.find(|c: char| !(c.is_ascii_digit() || c == ':' || c == '.')).unwrap_or(after.len());
     let (clock, rest) = after.split_at(end);
-    let wrong = || format!("\"{clock}\" is no time of day");
+    let wrong = || format!("\"{clock}\" is not a time of day");
     let (whole, fraction) = match clock.split_once('.') {
         Some((whole, fraction)) => (whole, Some(fraction)),
         None => (clock, None),
@@ -214,7 +215,7 @@ fn bracketed(text: &str) -> Said<TimeZone> {
     let Some(inner) = text.strip_suffix(']') else { return zone(text) };
     match inner.split_once('[') {
         Some(("", name)) => zone(name),
-        Some(_) => Err("it has an offset and a zone; give one of them".to_owned()),
+        Some(_) => Err("it has both an offset and a time zone: write only one of them".to_owned()),
         None => Err("a bracket is missing".to_owned()),
     }
 }
@@ -225,7 +226,7 @@ fn zone(text: &str) -> Said<TimeZone> {
         return Ok(TimeZone::UTC);
     }
     if let Some(sign) = text.strip_prefix('+').map(|_| 1).or(text.strip_prefix('-').map(|_| -1)) {
-        let wrong = || format!("\"{text}\" is no offset such as +02:00");
+        let wrong = || format!("\"{text}\" is not an offset such as +02:00");
         let bytes: Vec<u8> = match text.as_bytes()[1..] {
             [a, b] => vec![a, b, b'0', b'0'],
             [a, b, c, d] | [a, b, b':', c, d] => vec![a, b, c, d],
@@ -252,12 +253,12 @@ fn instant(local: DateTime, zone: &TimeZone) -> Said<(Timestamp, Option<String>)
     let note = match offset {
         AmbiguousOffset::Unambiguous { .. } => None,
         AmbiguousOffset::Gap { after, .. } => Some(format!(
-            "{shown} does not exist there, because clocks were put forward; taken as {} {}",
+            "{shown} does not exist in that time zone, as clocks were put forward; taken as {} {}",
             named(after),
             offset_text(after)
         )),
         AmbiguousOffset::Fold { before, after } => Some(format!(
-            "{shown} happened twice there, because clocks were put back; taken as the first, {}; the second is {}",
+            "{shown} happened twice in that time zone, as clocks were put back; taken as the first, {}; the second is {}",
             offset_text(before),
             offset_text(after)
         )),
@@ -281,7 +282,7 @@ fn span(start: Timestamp, end: Timestamp, note: Option<String>) -> Said<Moment> 
 }
 
 fn out_of_range(_: jiff::Error) -> String {
-    "it lies outside the calendar".to_owned()
+    "it is outside the supported calendar".to_owned()
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ pub fn parse_target(text: &[u8]) -> Result<(Selector, Option<Vec<u8>>)> {
         None => (text, None),
     };
     let selector = parse_selector(name)?;
-    let refuse = |why: &str| Err(Error::invalid("use the path of the snapshot", shown(text), why));
+    let refuse = |why: &str| Err(Error::invalid("use the path in the snapshot", shown(text), why));
     match path {
         None => Ok((selector, None)),
         // Not the whole snapshot: `latest:$DIR` with nothing in DIR is a slip.
@@ -39,9 +39,9 @@ pub fn parse_target(text: &[u8]) -> Result<(Selector, Option<Vec<u8>>)> {
 fn parse_selector(name: &[u8]) -> Result<Selector> {
     let refuse = |why: &str| {
         Err(Error::invalid("find the snapshot", shown(name), why)
-            .hint("a snapshot is named by latest, latest~1 or the first digits of its id; a date goes with --at"))
+            .hint("write latest, latest~N or the first digits of an id; for a date, use --at"))
     };
-    let Ok(text) = std::str::from_utf8(name) else { return refuse("that is not text") };
+    let Ok(text) = std::str::from_utf8(name) else { return refuse("it is not text") };
     if text == "latest" {
         return Ok(Selector::Latest { back: 0 });
     }
@@ -49,15 +49,15 @@ fn parse_selector(name: &[u8]) -> Result<Selector> {
         let plain = back.bytes().all(|byte| byte.is_ascii_digit());
         return match back.parse() {
             Ok(back) if plain => Ok(Selector::Latest { back }),
-            _ => refuse("a number of snapshots follows latest~"),
+            _ => refuse("a number must follow latest~"),
         };
     }
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return refuse("that is neither latest nor an id");
+        return refuse("it is neither latest nor an id");
     }
     match text.len() {
-        ..PREFIX_DIGITS_MIN => refuse("an id is given by at least 4 digits"),
-        digits if digits > 2 * SnapshotId::BYTES => refuse("that is longer than an id"),
+        ..PREFIX_DIGITS_MIN => refuse("write at least 4 digits of the id"),
+        digits if digits > 2 * SnapshotId::BYTES => refuse("it is longer than an id"),
         _ => Ok(Selector::Prefix(text.to_ascii_lowercase())),
     }
 }

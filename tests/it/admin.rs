@@ -94,13 +94,13 @@ fn another_repository_at_a_known_place_is_told_once() {
     assert!(!crate::person::said(command.output().unwrap()).ends_with(0).err.contains("another repository"));
 }
 
-/// A bucket that is not there and a key that is wrong were both answered with "make it with `silt init`".
+/// A bucket that is not there and a key that is wrong were both answered with "create a repository with `silt init`".
 #[test]
 fn a_wrong_bucket_a_wrong_key_and_a_wrong_region_are_told_apart() {
     let person = Person::new();
     person.make_source();
     let cases = [
-        ("404 Not Found", "NoSuchBucket", "make the bucket"),
+        ("404 Not Found", "NoSuchBucket", "create the bucket"),
         ("403 Forbidden", "InvalidAccessKeyId", "AWS_ACCESS_KEY_ID"),
         ("403 Forbidden", "SignatureDoesNotMatch", "AWS_SECRET_ACCESS_KEY"),
         ("403 Forbidden", "AccessDenied", "AWS_ACCESS_KEY_ID"),

@@ -165,7 +165,7 @@ fn two_dates_are_listed_found_compared_and_read() {
     .unwrap();
     assert_eq!(listed, ["a.txt", "gone", "sub", "sub/large"].map(|name| world.inside(name)));
     let missing = browse::resolve(&reader, &first, &world.inside("sub/none/x")).unwrap_err();
-    assert!(missing.is(Kind::NotFound) && missing.to_string().contains("src/sub is there"), "{missing}");
+    assert!(missing.is(Kind::NotFound) && missing.to_string().contains("src/sub, but no none in it"), "{missing}");
 
     let mut changes = BTreeMap::new();
     let totals =

@@ -105,7 +105,7 @@ fn one_lost_pack_is_told_once() {
             std::fs::remove_file(pack.path()).expect("removed");
             let said = person.silt(&["backup", "source"]).ends_with(0);
             assert_eq!(said.err.matches("note: ").count(), 1, "{}", said.err);
-            assert!(said.err.contains("missing or cut short"), "{}", said.err);
+            assert!(said.err.contains("missing from the repository"), "{}", said.err);
             std::fs::remove_dir_all(person.path("data")).expect("removed");
             crate::fixture::copy(&person.path("kept"), &person.path("data"));
         }

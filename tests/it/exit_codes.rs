@@ -141,7 +141,7 @@ fn streams_of_one_place_are_refused_before_anything_is_read() {
         &["source", "--stream", above.trim_start_matches('/')],
     ] {
         let said = person.silt(&[&["backup"], streams].concat()).ends_with(2);
-        assert!(said.err.contains("the same place"), "{}", said.err);
+        assert!(said.err.contains("the same path"), "{}", said.err);
     }
     assert!(!person.path("ran").exists() && !person.path("data").exists());
     person
@@ -156,8 +156,8 @@ fn what_was_done_is_said_though_nobody_can_be_told_on_standard_output() {
     person.make_source();
     person.silt(&["backup", "source"]).ends_with(0);
     for (words, said) in [
-        (&["backup", "source"][..], "was made, but its summary could not be written"),
-        (&["backup", "source", "--json"], "was made, but its summary could not be written"),
+        (&["backup", "source"][..], "was created, but its summary could not be written"),
+        (&["backup", "source", "--json"], "was created, but its summary could not be written"),
         (
             &["restore", "latest", "--target", "out", "--json"],
             "restore has ended, but its summary could not be written",

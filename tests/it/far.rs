@@ -267,7 +267,7 @@ fn damage_in_a_range_harms_only_the_files_that_it_hit() {
     let cut = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - (3 << 20));
     let bend = |bytes: &mut Vec<u8>| bytes[9 << 20] ^= 1;
     let bend = (bend as fn(&mut Vec<u8>), "was changed since it was written");
-    let damages = [(cut as fn(&mut Vec<u8>), "shorter than the range"), bend];
+    let damages = [(cut as fn(&mut Vec<u8>), "shorter than the requested range"), bend];
     for (number, (damage, words)) in damages.into_iter().enumerate() {
         let messages = |storage: Arc<dyn Storage>, name: String| {
             let repo = open(storage, &world.scratch.path().join(&name)).expect("it opens");

@@ -111,5 +111,5 @@ fn a_store_that_speaks_no_https_is_told_apart() {
     let keys = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b"), ("SILT_PASSWORD", "x")];
     let said =
         person.silt_with(&keys, &["snapshots", "--repo", &format!("s3+https://127.0.0.1:{port}/b")]).ends_with(1);
-    assert!(said.err.contains("hint: does the store speak https"), "{}", said.err);
+    assert!(said.err.contains("hint: check whether the server speaks https"), "{}", said.err);
 }

@@ -206,7 +206,7 @@ fn whoever_is_killed_while_the_recovery_key_is_shown_is_shown_one_by_the_next_ru
     for (words, repository, repo) in [first_use, (&init, person.path("there"), &there[..2])] {
         kill_while_it_shows(&person, words, &repository);
         let next = person.silt(words).ends_with(0);
-        assert!(next.out.contains("One that an earlier attempt showed"), "{}", next.out);
+        assert!(next.out.contains("A recovery key that an earlier, interrupted run showed"), "{}", next.out);
         assert_opens(&person, &recovery_key(&next.out).expect(&next.out), repo);
     }
     // Once only.

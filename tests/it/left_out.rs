@@ -221,10 +221,10 @@ fn a_path_longer_than_the_system_takes_is_saved_listed_compared_and_restored() {
     person.silt(&["stats"]).ends_with(0);
     person.silt(&["export", "latest", "-o", "out.tar"]).ends_with(0);
     let same = person.silt(&["diff", "latest", &source]).ends_with(0);
-    assert!(same.out.starts_with("0 added, 0 removed, 0 with other content"), "{}", same.out);
+    assert!(same.out.starts_with("0 added, 0 removed, 0 with changed content"), "{}", same.out);
     person.silt(&["restore", &format!("latest:{source}"), "--target", "out"]).ends_with(0);
     let same = person.silt(&["diff", &format!("latest:{source}"), "out"]).ends_with(0);
-    assert!(same.out.starts_with("0 added, 0 removed, 0 with other content"), "{}", same.out);
+    assert!(same.out.starts_with("0 added, 0 removed, 0 with changed content"), "{}", same.out);
 }
 
 /// A backup of a home that holds the default repository saved it into itself: it doubled with every run.
@@ -235,7 +235,7 @@ fn the_own_repository_and_caches_are_never_saved() {
     let mut files = Vec::new();
     for _ in 0..3 {
         let done = person.silt(&["backup", "."]).ends_with(0);
-        assert!(done.err.contains("data/siltstone/repository, the repository"), "{}", done.err);
+        assert!(done.err.contains("data/siltstone/repository is part of the repository"), "{}", done.err);
         let listed = person.silt(&["ls", "-R", "latest"]).ends_with(0).out;
         assert!(listed.contains("docs/a") && !listed.contains("/packs") && !listed.contains("/state"), "{listed}");
         files.push(listed.lines().count());
@@ -246,10 +246,10 @@ fn the_own_repository_and_caches_are_never_saved() {
     for source in ["data/siltstone/repository", "data/siltstone/repository/config", "other/siltstone/repository/packs"]
     {
         let failed = person.silt(&["backup", source]).ends_with(1);
-        assert!(failed.err.contains("the repository that this backup is written to\nhint: "), "{}", failed.err);
+        assert!(failed.err.contains("part of the repository that this backup writes to\nhint: "), "{}", failed.err);
     }
     let both = person.silt(&["backup", "docs", "data/siltstone/repository"]).ends_with(0);
-    assert!(both.err.contains("left out: "), "{}", both.err);
+    assert!(both.err.contains("skipped: "), "{}", both.err);
 }
 
 /// A part of the own repository that was mounted in a source was saved into itself.
@@ -270,7 +270,7 @@ fn a_part_of_the_own_repository_is_left_out_where_it_is_mounted() {
         let done = person.silt(&["backup", "source", "--json"]);
         let _gone = std::process::Command::new("umount").arg("--lazy").arg(&below).status();
         let done = done.ends_with(0);
-        assert!(done.out.contains("source/part, the repository that this backup is written to"), "{}", done.out);
+        assert!(done.out.contains("source/part is part of the repository that this backup writes to"), "{}", done.out);
         assert_eq!(done.last_event()["totals"]["files"], 1);
     }
 }
@@ -297,7 +297,11 @@ fn markers_count_whatever_they_are_and_a_marked_source_is_told() {
     assert_eq!(saved, ["plain", "tag is a folder", "tag is a link"]);
     for source in ["source/tagged", "source/folder"] {
         let done = person.silt(&[&words[..], &[source]].concat()).ends_with(0);
-        assert!(done.err.contains("nothing in the source ") && done.err.contains(source), "{}", done.err);
+        assert!(
+            done.err.contains("excluded: the contents of the source ") && done.err.contains(source),
+            "{}",
+            done.err
+        );
     }
 }
 
@@ -328,10 +332,10 @@ fn a_source_that_is_named_is_saved_although_a_rule_leaves_out_what_is_above() {
         assert_eq!(saved(&[]).0, "plain tagged");
     }
     // A source that is marked itself, or too large, is told.
-    assert!(saved(&["source/tagged"]).1.contains("nothing in the source"));
+    assert!(saved(&["source/tagged"]).1.contains("excluded: the contents of the source"));
     person.write("source/plain", "xx");
     let told = saved(&["source/plain", "--exclude-larger-than", "1"]).1;
-    assert!(told.contains("left out: the source"), "{told}");
+    assert!(told.contains("excluded: the source"), "{told}");
 }
 
 /// `silt backup /` hung on what the kernel makes up; now that is left out, unless it is named.
@@ -346,7 +350,7 @@ fn what_the_kernel_makes_up_is_left_out_unless_it_is_named() {
         let done = person.silt(&["backup", "source", "--json"]);
         let _gone = std::process::Command::new("umount").arg("--lazy").arg(&below).status();
         let done = done.ends_with(0);
-        assert!(done.out.contains("a file system that the kernel makes up"), "{}", done.out);
+        assert!(done.out.contains("a virtual file system of the kernel"), "{}", done.out);
         assert_eq!(done.last_event()["totals"]["files"], 1);
     } else {
         skipped("leaving out a mounted pseudo file system", "it cannot be mounted here");

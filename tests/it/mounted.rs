@@ -121,7 +121,7 @@ fn a_full_disk_fails_clearly_harms_nothing_and_room_made_is_enough() {
         let failed = silt(&["backup", "source"]).ends_with(1);
         let (error, hint) = failed.err.split_once("\nhint: ").unwrap_or_else(|| panic!("{}", failed.err));
         assert!(error.starts_with("silt: cannot ") && error.contains("disk/repository"), "{error}");
-        assert!(error.to_lowercase().contains("no space left") && hint.contains("make room"), "{}", failed.err);
+        assert!(error.to_lowercase().contains("no space left") && hint.contains("free space"), "{}", failed.err);
         let failed = silt(&["backup", "source", "--json"]).ends_with(1);
         let error: Value = serde_json::from_str(&failed.err).unwrap();
         assert_eq!(error["error"]["kind"], "full", "{error}");

@@ -74,7 +74,7 @@ fn a_folder_of_the_repository_that_is_none_is_named() {
                 true => {
                     std::os::unix::fs::symlink("nowhere", &folder).map(|()| "it is a symbolic link that leads nowhere")
                 }
-                false => fs::write(&folder, "x").map(|()| "it is not a folder"),
+                false => fs::write(&folder, "x").map(|()| "it is not a directory"),
             };
             let why = why.expect("put there");
             let said = person.silt(&["backup", "source"]).ends_with(1);

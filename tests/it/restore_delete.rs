@@ -273,10 +273,17 @@ fn nothing_is_restored_into_the_repository_or_the_cache_in_use() {
         for more in [&["--delete"][..], &[], &["--dry-run"]] {
             let words = [&["restore", &named, "--target", target], more].concat();
             let said = with(&person, &environment, &words).ends_with(1);
-            assert!(said.err.contains("the repository or the cache in use"), "{target}: {}", said.err);
+            assert!(said.err.contains("inside the repository or the cache"), "{target}: {}", said.err);
         }
     }
     assert!(contents(&person.path("repo")) == before && person.path("caches/CACHEDIR.TAG").exists());
+    std::os::unix::fs::symlink("nowhere", person.path("dangling")).unwrap();
+    for (target, why) in
+        [("dangling", "a symbolic link that leads nowhere"), ("caches/CACHEDIR.TAG", "not a directory")]
+    {
+        let said = with(&person, &environment, &["restore", &named, "--target", target]).ends_with(1);
+        assert!(said.err.contains(&format!("it is {why}\nhint: ")), "{target}: {}", said.err);
+    }
 }
 
 #[test]

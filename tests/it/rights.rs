@@ -34,7 +34,7 @@ fn secrets_that_others_may_read_are_told() {
     set_mode(&person.path("password"), 0o600);
     let both = ["-r", "repository", "--key-file", "key", "--password-file", "password"];
     let made = person.silt(&[&["init"], &both[..]].concat()).ends_with(0);
-    assert!(!made.err.contains("others on this machine"), "{}", made.err);
+    assert!(!made.err.contains("other users of this machine"), "{}", made.err);
     assert_eq!(std::fs::metadata(person.path("key")).unwrap().mode() & 0o777, 0o600);
     for (name, mode) in [("key", 0o644), ("password", 0o640)] {
         set_mode(&person.path(name), mode);

@@ -137,7 +137,7 @@ fn a_source_behind_a_link_in_another_source_is_saved_at_its_real_path() {
     person.write("list", "home\nhome/anna/docs/file\nhome/anna/note\n");
     let saved = |words: &[&str]| {
         let done = person.silt(words).ends_with(0);
-        assert!(done.err.contains("behind a symbolic link"), "{}", done.err);
+        assert!(done.err.contains("through a symbolic link"), "{}", done.err);
         person.silt(&["ls", "-R", "latest"]).ends_with(0).out
     };
     for words in [&["backup", "home", "home/anna/docs", "home/anna/note"][..], &["backup", "--files-from", "list"]] {
@@ -165,7 +165,7 @@ fn a_link_with_a_slash_that_leads_nowhere_is_a_missing_source() {
         [&["backup", "away/", "other"][..], &["backup", "other", "away/."], &["backup", "--files-from", "list"]]
     {
         let done = person.silt(words).ends_with(3);
-        assert!(done.err.contains("it is not there: cannot follow the symbolic link"), "{}", done.err);
+        assert!(done.err.contains("it does not exist: cannot follow the symbolic link"), "{}", done.err);
         let listed = person.silt(&["ls", "-R", "latest"]).ends_with(0).out;
         assert!(listed.contains("other/file") && !listed.contains("away"), "{listed}");
     }

@@ -134,9 +134,9 @@ fn converse(person: &Person, words: &[&str], answers: &[(&str, &[u8])]) -> Optio
 #[test]
 fn a_password_is_asked_for_and_not_shown() {
     let person = Person::new();
-    let (new, again) = ("New password for ", "Once more: ");
+    let (new, again) = ("New password for ", "Repeat the password: ");
     let Some((code, shown)) = converse(&person, &["init"], &[(new, b"horse\n"), (again, b"horses\n")]) else { return };
-    assert!(code == Some(1) && shown.contains("the two differ"), "{shown}");
+    assert!(code == Some(1) && shown.contains("the two passwords differ"), "{shown}");
     let (code, shown) = converse(&person, &["init"], &[(new, b"horse\n"), (again, b"horse\n")]).unwrap();
     assert!(code == Some(0) && shown.contains("Recovery key: "), "{shown}");
     let asked = "Password for ";
@@ -144,7 +144,7 @@ fn a_password_is_asked_for_and_not_shown() {
     let (code, shown) = converse(&person, &["snapshots"], &[(asked, b"x\x15horsd\x7fe\n")]).unwrap();
     assert!(code == Some(0) && shown.ends_with("r: \r\nNo snapshots.\r\n"), "{shown}");
     let (code, shown) = converse(&person, &["snapshots"], &[(asked, b"horsefly\n")]).unwrap();
-    assert!(code == Some(5) && shown.contains("this password opens none of its keys\r\nhint: "), "{shown}");
+    assert!(code == Some(5) && shown.contains("the password is wrong\r\nhint: "), "{shown}");
     for nothing in [b"\n", CTRL_D] {
         let (code, shown) = converse(&person, &["snapshots"], &[(asked, nothing)]).unwrap();
         assert!(code == Some(5) && shown.contains("r: \r\nsilt: cannot read the password"), "{shown}");
@@ -177,7 +177,7 @@ fn nobody_is_asked_for_the_password_of_what_is_not_there() {
     let person = Person::new();
     std::fs::create_dir(person.path("r")).unwrap();
     let Some((code, shown)) = converse(&person, &["snapshots"], &[]) else { return };
-    assert!(code == Some(1) && shown.contains("there is none") && !shown.contains("Password"), "{shown}");
+    assert!(code == Some(1) && shown.contains("there is no repository") && !shown.contains("Password"), "{shown}");
 }
 
 /// Names that would clear the screen, colour it, turn its text around or be no text at all; and a long way to them.
@@ -211,7 +211,7 @@ fn progress_is_one_line_that_fits_and_goes() {
         assert!(!lines.iter().any(|line| line.contains(|c: char| !c.is_ascii_graphic() && c != ' ')), "{lines:?}");
         let last = lines.iter().rev().find(|line| line.contains("97.7 KiB")).unwrap_or_else(|| panic!("{lines:?}"));
         match columns {
-            120 => assert!(last.contains("1 files  97.7 KiB  ") && last.ends_with(strange), "{lines:?}"),
+            120 => assert!(last.contains("1 file  97.7 KiB  ") && last.ends_with(strange), "{lines:?}"),
             80 => assert!(last.contains("/s  ...") && last.ends_with(r"\xff\xfe"), "{lines:?}"),
             40 => assert!(last.ends_with(r"\xff\xfe"), "{lines:?}"),
             _ => {}
@@ -253,7 +253,7 @@ fn progress_is_for_terminals_alone() {
         command.stdout(file());
     })
     .unwrap();
-    assert!(results_in_file.contains("1 files") && results_in_file.ends_with("\x1b[2K"), "{results_in_file:?}");
+    assert!(results_in_file.contains("1 file ") && results_in_file.ends_with("\x1b[2K"), "{results_in_file:?}");
     let said = std::fs::read_to_string(person.path("said")).unwrap();
     assert!(said.starts_with("Snapshot ") && !said.contains('\x1b'), "{said:?}");
 }

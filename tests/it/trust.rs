@@ -276,7 +276,7 @@ fn what_the_sources_no_longer_have_is_said_to_be_lost() {
     let report = repo.backup(options(&world.source()), &watch).expect("it succeeds");
     let healing = report.healing.expect("it says so");
     assert!(healing.chunks > 0 && healing.whole_again.is_empty() && healing.still_damaged.len() == 1, "{healing:?}");
-    assert!(notices.lock().expect("whole").iter().any(|notice| notice.contains("missing or cut short")));
+    assert!(notices.lock().expect("whole").iter().any(|notice| notice.contains("missing from the repository")));
     world.assert_newest_comes_back(&storage);
 }
 
@@ -673,6 +673,50 @@ fn a_cache_that_cannot_be_used_costs_a_notice_and_nothing_else() {
         assert!(!notices.lock().expect("whole").is_empty());
         world.assert_newest_comes_back(&storage);
     }
+}
+
+#[test]
+fn a_damaged_local_index_is_rebuilt_while_the_backup_runs() {
+    // Damaged entries of a segment ended the backup with "corrupt", and where it had to be merged, also the next ones.
+    let world = World::new();
+    let storage = memory(SWAPS);
+    for round in 0..3 {
+        world.write(&format!("one/round {round}"), round);
+        world.backup(&storage, "one");
+    }
+    let is_segment = |path: &Path| path.extension().is_some_and(|end| end == "segment");
+    let segments = || {
+        let files = walkdir::WalkDir::new(world.cache("one")).into_iter().map(|file| file.expect("listed").into_path());
+        files.filter(|path| is_segment(path)).collect::<Vec<_>>()
+    };
+    let mut rebuilt = 0;
+    for part in 0..24u8 {
+        for path in segments() {
+            let mut bytes = fs::read(&path).expect("it is read");
+            let at = bytes.len() * usize::from(part) / 24;
+            bytes[at] ^= 1;
+            fs::write(&path, bytes).expect("it is written");
+        }
+        // New content joins what is damaged; everything else is looked up.
+        world.write("one/new", part);
+        for is_repaired in [false, true] {
+            let mut wanted = options(&world.source());
+            wanted.force = true;
+            let (notices, watch) = noted();
+            let repo =
+                Repository::open(Arc::new(storage.clone()), &fixture::credentials(), &world.cache("one"), &watch);
+            let report = repo.expect("it opens").backup(wanted, &watch).expect("the backup succeeds");
+            let notices = notices.lock().expect("whole");
+            assert!(
+                report.healing.is_none() && report.totals.bytes_new < 20_000,
+                "what is stored is found: {report:?}"
+            );
+            assert!(!is_repaired || notices.is_empty(), "{notices:?}");
+            rebuilt += usize::from(notices.iter().any(|notice| notice.contains("rebuilt")));
+        }
+        world.assert_newest_comes_back(&storage);
+    }
+    assert!(rebuilt > 12, "{rebuilt} of 24 were noticed");
 }
 
 #[test]
