@@ -66,7 +66,9 @@ impl Error {
 
     /// An operating system error, its kind taken from the error number.
     pub fn io(doing: impl Into<String>, thing: impl fmt::Display, cause: std::io::Error) -> Self {
-        Error::new(kind_of_io(&cause), doing, thing).because(cause)
+        let hint = hint_of_io(&cause);
+        let error = Error::new(kind_of_io(&cause), doing, thing).because(cause);
+        hint.into_iter().fold(error, Error::hint)
     }
 
     /// The system refuses another thread.
@@ -135,9 +137,27 @@ impl Error {
     }
 }
 
+/// What can be done about a limit of the system, whatever was attempted.
+fn hint_of_io(error: &std::io::Error) -> Option<&'static str> {
+    use rustix::io::Errno;
+    match Errno::from_io_error(error)? {
+        Errno::MFILE | Errno::NFILE => Some("raise the limit of open files (ulimit -n)"),
+        Errno::FBIG => {
+            Some("raise the limit of the size of files (ulimit -f); some file systems have one of their own")
+        }
+        Errno::NOSPC => Some("free space on that file system, and run it again"),
+        Errno::DQUOT => Some("free space within the quota, or have it raised, and run it again"),
+        _ => None,
+    }
+}
+
 /// The kind that an operating system error stands for.
 pub fn kind_of_io(error: &std::io::Error) -> Kind {
+    use rustix::io::Errno;
     use std::io::ErrorKind as Io;
+    if let Some(Errno::MFILE | Errno::NFILE) = Errno::from_io_error(error) {
+        return Kind::Full;
+    }
     match error.kind() {
         Io::NotFound => Kind::NotFound,
         Io::AlreadyExists => Kind::AlreadyExists,

@@ -1,9 +1,9 @@
 //! Put sources and streams under one root: the snapshot's tree holds them at their absolute paths and names.
 
-use crate::backup::Run;
+use crate::backup::{Run, same_place};
 use crate::disk::stat::stat_path;
 use crate::entry::{Content, Entry, EntryKind};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::ChunkId;
 use crate::repo::Snapshot;
 use crate::repo::tree::{page_lengths, store_page, store_root};
@@ -54,11 +54,7 @@ impl Assembly {
     }
 
     fn place(&mut self, path: &[u8], entry: Entry, made_up: bool) -> Result<()> {
-        let clash = || {
-            let shown = String::from_utf8_lossy(path).into_owned();
-            Error::invalid("save", shown, "two sources of this backup have the same path")
-                .hint("give the stream another name")
-        };
+        let clash = || same_place(path);
         let mut at = ROOT;
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
             if self.nodes[at].entry.is_some() {

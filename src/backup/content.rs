@@ -94,14 +94,14 @@ impl<'a> Run<'a> {
     ) -> Result<Option<Entry>, ReadError> {
         let opened = folder.directory().and_then(|directory| open::open_file(&directory, name));
         let fd = opened.map_err(ReadError::Source)?;
-        BUFFER.with_borrow_mut(|buffer| self.read_open_file(scope, &fd, (name, stat), buffer, path))
+        BUFFER.with_borrow_mut(|buffer| self.read_open_file(scope, &fd, (folder, name, stat), buffer, path))
     }
 
     fn read_open_file<'s>(
         &'s self,
         scope: &Scope<'s>,
         fd: &OwnedFd,
-        (name, stat): (&CStr, &mut Stat),
+        (folder, name, stat): (&Folder, &CStr, &mut Stat),
         buffer: &mut PageBuffer,
         path: &dyn Fn() -> Vec<u8>,
     ) -> Result<Option<Entry>, ReadError> {
@@ -131,6 +131,8 @@ impl<'a> Run<'a> {
         }
         // A file that says it is empty and is not: the kernel makes it up, or a FUSE file system does not know its size.
         let is_unsized = after.size == 0 && stat.size == 0 && read > 0;
+        // The kernel makes up a size, too: in /sys that of a page.
+        let is_unsized = is_unsized || (folder.place.is_pseudo && read < after.size);
         if is_unsized && read >= UNSIZED_BYTES_MAX {
             self.trouble(&path(), format!("it does not end: only its first {} MiB are saved", read >> 20));
         } else if !after.same_content(stat) || (read != after.size && !is_unsized) {

@@ -2,7 +2,7 @@
 
 use crate::backup::Run;
 use crate::cache::View;
-use crate::disk::whole::{read_bounded, write_whole};
+use crate::disk::whole::{read_own, write_whole};
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
 use crate::id::{ChunkId, PackId};
@@ -69,7 +69,7 @@ fn mark_path(repo: &Repository) -> Option<PathBuf> {
 
 /// Whether no snapshot lacks anything for the packs that are missing, as an earlier run of this host found.
 pub(super) fn is_dealt_with(repo: &Repository, check: &IndexCheck) -> bool {
-    let known = mark_path(repo).and_then(|path| read_bounded(&path, 100).ok());
+    let known = mark_path(repo).and_then(|path| read_own(&path, 100).ok());
     check.indexes_damaged == 0 && known.is_some_and(|known| known == mark_of(check).as_bytes())
 }
 

@@ -8,6 +8,7 @@ mod content;
 mod counts;
 mod crew;
 mod detect;
+mod expected;
 mod heal;
 mod large;
 mod left_out;
@@ -43,6 +44,7 @@ use crate::source::stream::Stream;
 use crate::watch::{Watch, now};
 use crate::when::format_counted;
 use assemble::{Assembly, SavedRoot};
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -122,6 +124,25 @@ impl BackupOptions {
         }
     }
 
+    /// Refuses streams that have the place of another source in the snapshot, before anything is read.
+    pub fn check_places(&self) -> Result<()> {
+        let input = self.input.as_ref().map(|(name, _)| name);
+        let streams =
+            || self.streams.iter().map(|stream| &stream.name).chain(input).map(|name| [b"/", &name[..]].concat());
+        let trees = self.paths.iter().map(|path| path.as_os_str().as_encoded_bytes().to_vec());
+        let mut taken: BTreeSet<Vec<u8>> = trees.filter(|path| path != b"/").collect();
+        for place in streams() {
+            let below = [&place[..], b"/"].concat();
+            let has_below = taken.range(below.clone()..).next().is_some_and(|next| next.starts_with(&below));
+            let ends = (1..place.len()).filter(|at| place[*at] == b'/').chain([place.len()]);
+            if has_below || ends.into_iter().any(|end| taken.contains(&place[..end])) {
+                return Err(same_place(&place[1..]));
+            }
+            taken.insert(place);
+        }
+        Ok(())
+    }
+
     /// Names the local state: the same sources under the same job share it.
     fn state_name(&self) -> String {
         let mut hasher = blake3::Hasher::new();
@@ -132,6 +153,12 @@ impl BackupOptions {
         }
         hasher.finalize().to_hex()[..24].to_owned()
     }
+}
+
+/// Said of a stream where another source has its place.
+fn same_place(name: &[u8]) -> Error {
+    let shown = String::from_utf8_lossy(name).into_owned();
+    Error::invalid("save", shown, "two sources of this backup have the same path").hint("give the stream another name")
 }
 
 /// What a backup did.
@@ -164,6 +191,7 @@ impl Repository {
     /// One try to save the sources; `Stale` when what it relied on turned out to be damaged or gone.
     fn attempt(&self, mut options: BackupOptions, begun: Instant, watch: &Watch) -> Result<BackupReport> {
         let started = Stamp::new(options.time.unwrap_or_else(now), options.offset);
+        options.check_places()?;
         let left_out = LeftOut::new(OwnFolders::of(self));
         for nested::Moved { folder, real } in nested::follow_links(&mut options.paths) {
             left_out.tell(
@@ -175,7 +203,10 @@ impl Repository {
                 ),
             );
         }
-        options.paths = nested::fold(options.paths, &options.rules, &left_out.mounts);
+        let (kept, mut met) = nested::fold(options.paths, &options.rules, &left_out.mounts);
+        options.paths = kept;
+        // What is ours is told when it is met. That nothing else is among them is no error.
+        let _ours = left_out.own.take_out(&mut met);
         for (path, what) in left_out.own.take_out(&mut options.paths)? {
             watch.notice(format!("skipped: {} is {what}", path.display()));
         }
@@ -188,6 +219,7 @@ impl Repository {
         let (choice, writer) = self.begin(state, &options, lanes, watch)?;
         let mut run = Run::new(self, options, readers, writer, choice.state, watch)?;
         run.left_out = left_out;
+        run.expected.add(met.iter().map(PathBuf::as_path));
         run.compare_with_parent = choice.compare_with_parent;
         run.parent_ran = choice.parent.as_ref().map(|parent| {
             let (started, ended) = (parent.started.time(), parent.ended.time());
@@ -287,6 +319,8 @@ struct Run<'a> {
     left_out: LeftOut,
     /// A source has another one above it.
     has_source_below: bool,
+    /// Sources that the walk of another one is to meet.
+    expected: expected::Expected,
     crew: crew::Crew,
     state: Option<State>,
     /// Compare with the parent's tree, as the local state knows nothing or must not be used.
@@ -344,6 +378,7 @@ impl<'a> Run<'a> {
             links: content::Links::default(),
             damaged_packs_before: repo.damaged_packs_found(),
             has_source_below: false,
+            expected: expected::Expected::default(),
         };
         run.has_source_below = run.has_source_below_another();
         Ok(run)

@@ -81,9 +81,10 @@ fn passes_link(top: &Path, folder: &Path) -> bool {
 }
 
 /// Drops each path that the walk of a path above meets anyway: all below it, but what the rules leave out on the way, and
-/// what is on a file system that the walk does not enter. Sorts them.
-pub(super) fn fold(mut paths: Vec<PathBuf>, rules: &Rules, mounts: &Mounts) -> Vec<PathBuf> {
+/// what is on a file system that the walk does not enter. Sorts them; returns those that are kept, and those dropped.
+pub(super) fn fold(mut paths: Vec<PathBuf>, rules: &Rules, mounts: &Mounts) -> (Vec<PathBuf>, Vec<PathBuf>) {
     paths.sort();
+    let mut dropped = Vec::new();
     let mut kept: Vec<PathBuf> = Vec::with_capacity(paths.len());
     // The kept paths above the current one, the nearest last.
     let mut above: Vec<PathBuf> = Vec::new();
@@ -103,9 +104,11 @@ pub(super) fn fold(mut paths: Vec<PathBuf>, rules: &Rules, mounts: &Mounts) -> V
         if !is_met {
             above.push(path.clone());
             kept.push(path);
+        } else {
+            dropped.push(path);
         }
     }
-    kept
+    (kept, dropped)
 }
 
 /// Whether the rules let a walk from `above` pass through `folder`.
@@ -203,7 +206,8 @@ mod tests {
         for one_file_system in [false, true] {
             let rules = RulesBuilder::new().one_file_system(one_file_system).build().unwrap();
             for (paths, expected) in table {
-                let got = fold(paths.iter().map(|name| at(name)).collect(), &rules, &Mounts::default());
+                let (got, dropped) = fold(paths.iter().map(|name| at(name)).collect(), &rules, &Mounts::default());
+                assert_eq!(got.len() + dropped.len(), paths.len());
                 assert_eq!(got, expected.iter().map(|name| at(name)).collect::<Vec<_>>(), "{paths:?}");
             }
         }
@@ -238,7 +242,7 @@ mod tests {
         for (paths, expected) in table {
             let mut paths: Vec<PathBuf> = paths.iter().map(|name| at(name)).collect();
             follow_links(&mut paths);
-            let got = fold(paths, &Rules::default(), &Mounts::default());
+            let (got, _) = fold(paths, &Rules::default(), &Mounts::default());
             assert_eq!(got, expected.iter().map(|name| at(name)).collect::<Vec<_>>());
         }
     }
@@ -248,7 +252,7 @@ mod tests {
     fn a_pseudo_file_system_that_is_named_stays_a_source() {
         let paths = || vec![PathBuf::from("/proc"), PathBuf::from("/")];
         if Mounts::default().is_pseudo(b"/proc", stat_path(b"/proc", false).unwrap().device) {
-            assert_eq!(fold(paths(), &Rules::default(), &Mounts::default()).len(), 2);
+            assert_eq!(fold(paths(), &Rules::default(), &Mounts::default()).0.len(), 2);
         }
     }
 }

@@ -1,9 +1,11 @@
 //! The folders of our own that no backup saves: the repository it writes to, and the caches.
 
-use crate::disk::Stat;
 use crate::disk::stat::stat_path;
+use crate::disk::{Directory, ListBuffer, Names, Stat};
 use crate::error::{Error, Result};
 use crate::repo::Repository;
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -15,18 +17,19 @@ const CACHE_NAMES: [&str; 2] = ["last-key", "CACHEDIR.TAG"];
 /// Folders of a repository that grow or hold secrets: each may be mounted, or be a link to a folder, elsewhere.
 const REPOSITORY_FOLDERS: [&str; 6] = ["packs", "index", "snapshots", "pending", "expired", "keys"];
 
+const PACKS_FOLDER: &str = "packs";
+
 const REPOSITORY: &str = "part of the repository that this backup writes to";
 const CACHE: &str = "part of the cache of silt";
 
 /// Known by device and inode, whatever path leads to them.
 #[derive(Debug, Default)]
-pub(super) struct OwnFolders(Vec<Own>);
+pub(super) struct OwnFolders(HashMap<(u64, u64), &'static str>);
 
-#[derive(Debug)]
-struct Own {
-    device: u64,
-    inode: u64,
-    what: &'static str,
+fn names_in(folder: &Path) -> Result<Names> {
+    let mut names = Names::default();
+    Directory::open_path(folder.as_os_str().as_bytes())?.names(&mut names, &mut ListBuffer::default())?;
+    Ok(names)
 }
 
 impl OwnFolders {
@@ -35,6 +38,10 @@ impl OwnFolders {
         if let Some(path) = repo.storage().local_path() {
             own.add(path, REPOSITORY);
             REPOSITORY_FOLDERS.iter().for_each(|name| own.add(&path.join(name), REPOSITORY));
+            // Few, as they are named by the first byte of what is in them.
+            let packs = path.join(PACKS_FOLDER);
+            let names = names_in(&packs).unwrap_or_default();
+            names.iter().for_each(|(name, _)| own.add(&packs.join(OsStr::from_bytes(name.to_bytes())), REPOSITORY));
         }
         if let Some(cache) = repo.cache() {
             own.add(cache, CACHE);
@@ -45,9 +52,9 @@ impl OwnFolders {
 
     /// The folder of all caches, or where other things are in it only what is ours.
     fn add_caches(&mut self, folder: &Path) {
-        let Ok(listed) = std::fs::read_dir(folder) else { return };
-        let names: Vec<_> = listed.flatten().map(|entry| entry.file_name()).collect();
-        let is_ours = |name: &&std::ffi::OsString| {
+        let Ok(listed) = names_in(folder) else { return };
+        let names: Vec<&OsStr> = listed.iter().map(|(name, _)| OsStr::from_bytes(name.to_bytes())).collect();
+        let is_ours = |name: &&&OsStr| {
             let bytes = name.as_bytes();
             let is_id = bytes.len() >= ID_DIGITS && bytes[..ID_DIGITS].iter().all(u8::is_ascii_hexdigit);
             is_id || CACHE_NAMES.iter().any(|known| known.as_bytes() == bytes)
@@ -61,14 +68,13 @@ impl OwnFolders {
     fn add(&mut self, path: &Path, what: &'static str) {
         // One that is not there cannot be met.
         if let Ok(Stat { device, inode, .. }) = stat_path(path.as_os_str().as_bytes(), true) {
-            self.0.push(Own { device, inode, what });
+            self.0.entry((device, inode)).or_insert(what);
         }
     }
 
     /// What this is, if it is ours.
     pub fn name_of(&self, stat: &Stat) -> Option<&'static str> {
-        let same = |own: &&Own| own.inode == stat.inode && own.device == stat.device;
-        self.0.iter().find(same).map(|own| own.what)
+        self.0.get(&(stat.device, stat.inode)).copied()
     }
 
     /// The own repository or cache that a source is, or is inside of.

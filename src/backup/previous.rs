@@ -120,10 +120,13 @@ fn rest_state(repo: &Repository, state: Option<State>, check: &IndexCheck, watch
         Ok(true) => (Some(state), false),
         Ok(false) if state.is_empty() => (Some(state), false),
         Ok(false) => {
-            watch.notice(
-                "the repository has lost objects since the last backup of this host, or was rolled back: the content of \
-                 each file is looked up in the index",
-            );
+            // What of it is known was told when the index was compared with the repository.
+            if check.packs_missing.is_empty() && repo.index_losses() == 0 {
+                watch.notice(
+                    "the repository has lost objects since the last backup of this host, or was rolled back: the content \
+                     of each file is looked up in the index",
+                );
+            }
             (Some(state), true)
         }
         Err(error) => {
@@ -186,8 +189,7 @@ pub(super) fn of_path(run: &Run, parent: &Snapshot, path: &[u8]) -> Result<Previ
             Ok(Some(Entry { content: Content::Tree(below), .. })) => tree = below,
             Ok(_) => return Ok(Previous::Nothing),
             Err(error) => {
-                run.note_damage();
-                run.watch.notice(format!("{error}; everything is read again"));
+                run.met_damage(&error, "everything is read again");
                 return Ok(Previous::Nothing);
             }
         }
@@ -213,8 +215,7 @@ impl<'a> Run<'a> {
         match self.reader.directory(&tree) {
             Ok(entries) => Previous::Entries(entries),
             Err(error) => {
-                self.note_damage();
-                self.watch.notice(format!("{error}; its files are read again"));
+                self.met_damage(&error, "its files are read again");
                 Previous::Nothing
             }
         }
@@ -280,9 +281,16 @@ impl<'a> Run<'a> {
             }
             Ok(()) => self.watch.notice("a page of the local state does not match its tree: its files are read again"),
             Err(error) => {
-                self.note_damage();
-                self.watch.notice(format!("{error}; its files are read again"));
+                self.met_damage(&error, "its files are read again");
             }
+        }
+    }
+
+    /// A page of an old tree cannot be read. Where packs are missing that was told when the backup began, once for all.
+    fn met_damage(&self, error: &Error, so: &str) {
+        self.note_damage();
+        if self.writer.as_ref().is_none_or(|writer| writer.check().packs_missing.is_empty()) {
+            self.watch.notice(format!("{error}: {so}"));
         }
     }
 

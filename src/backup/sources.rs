@@ -11,8 +11,9 @@ use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::repo::Snapshot;
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 /// What the walk of all sources found.
@@ -77,6 +78,7 @@ impl<'a> Run<'a> {
         for (folder, names) in tops.listed {
             saved.entries.extend(self.walk_list(parent, folder, &names)?);
         }
+        self.tell_missed();
         let missing = self.options.missing.first().map(|missing| &missing.path.0[..]);
         let first = self.options.paths.first().map(|path| path.as_os_str().as_bytes()).or(missing);
         if let Some(path) = first
@@ -102,7 +104,7 @@ impl<'a> Run<'a> {
         for path in self.options.paths.iter().filter(|path| !tops.contains(path)) {
             let path = path.as_os_str().as_bytes();
             match stat_path(path, false) {
-                Ok(_) => {}
+                Ok(_) => self.expected.add(std::iter::once(Path::new(OsStr::from_bytes(path)))),
                 Err(error) if error.is(Kind::NotFound) => self.trouble(path, "it does not exist"),
                 Err(error) => self.source_error(path, "", error),
             }
@@ -149,6 +151,7 @@ impl<'a> Run<'a> {
         let stat = fstat(&directory)?;
         let mut names = Names::default();
         LIST_BUFFER.with_borrow_mut(|buffer| directory.names(&mut names, buffer))?;
+        self.expected.met(b"/", &names);
         let mut place = self.place_of_source(b"/", &stat);
         let kept = self.kept_names(&mut place, b"/", &directory, &names, tell);
         let mut root = self.describe_path(b"/", &stat);

@@ -158,6 +158,7 @@ impl<'a> Run<'a> {
             }
         };
         self.watch.progress.set_current(&found.path);
+        self.expected.met(&found.path, &names);
         let kept = self.kept_names(&mut found.place, &found.path, &handle, &names, true);
         self.walk_names(scope, found, handle, names, kept);
     }

@@ -3,8 +3,9 @@
 //! Whether a file is whole is told by whoever opens the frame in it. Nothing here fails: what cannot be kept or read is
 //! fetched again.
 
+use super::files::{names_in, open_regular, read_regular};
 use crate::id::PackId;
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,7 +39,7 @@ impl FrameFiles {
 
     /// What was kept of this frame, if it is of that length.
     pub fn read(&self, pack: &PackId, number: u32, length: usize) -> Option<Vec<u8>> {
-        let mut file = File::open(self.path(pack, number)).ok()?;
+        let mut file = read_regular(&self.path(pack, number)).ok()?;
         let metadata = file.metadata().ok().filter(|metadata| metadata.len() == length as u64)?;
         let mut bytes = vec![0; length];
         file.read_exact(&mut bytes).ok()?;
@@ -66,9 +67,10 @@ impl FrameFiles {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let unfinished = format!("new-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let unfinished = self.folder.join(unfinished);
-        let file = File::create(&unfinished).or_else(|_| {
+        let create = || open_regular(OpenOptions::new().write(true).create(true).truncate(true), &unfinished);
+        let file = create().or_else(|_| {
             fs::create_dir_all(&self.folder)?;
-            File::create(&unfinished)
+            create()
         });
         let written = file.and_then(|mut file| pieces.iter().try_for_each(|piece| file.write_all(piece)));
         let named = written.and_then(|()| fs::rename(&unfinished, path));
@@ -89,12 +91,13 @@ impl FrameFiles {
     /// Removes the files that were of no use for longest until there is some room; says how many bytes are left.
     fn sweep(&self) -> u64 {
         let mut files = Vec::new();
-        for file in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            let Ok(metadata) = file.metadata() else { continue };
-            let is_frame = file.file_name().to_str().is_some_and(|name| name.ends_with(SUFFIX));
+        for (name, _) in names_in(&self.folder).unwrap_or_default() {
+            let path = self.folder.join(&name);
+            let Ok(metadata) = path.symlink_metadata() else { continue };
+            let is_frame = name.to_str().is_some_and(|name| name.ends_with(SUFFIX));
             match (is_frame, metadata.modified()) {
-                (true, Ok(modified)) => files.push((modified, metadata.len(), file.path())),
-                _ if is_older(&metadata, LEFTOVER_AGE) => drop(fs::remove_file(file.path())),
+                (true, Ok(modified)) => files.push((modified, metadata.len(), path)),
+                _ if is_older(&metadata, LEFTOVER_AGE) => drop(fs::remove_file(path)),
                 _ => {}
             }
         }
@@ -122,6 +125,7 @@ fn is_older(metadata: &fs::Metadata, age: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     #[test]
     fn frames_come_back_and_the_oldest_go_first() {

@@ -1,11 +1,12 @@
 //! The list of a folder's index segments: which index objects each covers and which of their packs it leaves out, as
 //! checked text.
 
+use super::files::{is_not_a_file, open_regular, read_regular};
 use crate::error::{Error, Kind, Result};
 use crate::id::{IndexId, PackId};
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Write as _;
+use std::fs::OpenOptions;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 const FIRST_LINE: &str = "siltstone index segments 2";
@@ -24,12 +25,16 @@ pub(super) struct Row {
 
 /// Reads the manifest; none when there is none.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<Row>>> {
-    match std::fs::read(path) {
-        Ok(bytes) => match decode(&bytes) {
+    let mut bytes = Vec::new();
+    match read_regular(path).and_then(|mut file| file.read_to_end(&mut bytes)) {
+        Ok(_) => match decode(&bytes) {
             Some(rows) => Ok(Some(rows)),
             None => Err(Error::corrupt("use the list of index segments", path.display(), "it is damaged")),
         },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if is_not_a_file(&error) => {
+            Err(Error::corrupt("use the list of index segments", path.display(), error))
+        }
         Err(error) => Err(Error::io("read the list of index segments", path.display(), error)),
     }
 }
@@ -38,7 +43,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<Row>>> {
 pub(super) fn replace(path: &Path, rows: &[Row]) -> Result<()> {
     let new = path.with_extension("new");
     let write = || {
-        let mut file = File::create(&new)?;
+        let mut file = open_regular(OpenOptions::new().write(true).create(true).truncate(true), &new)?;
         file.write_all(encode(rows).as_bytes())?;
         file.sync_data()?;
         std::fs::rename(&new, path)

@@ -1,11 +1,11 @@
 //! One immutable sorted piece of the chunk index, read where it lies.
 
+use super::files::{is_not_a_file, read_regular};
 use super::segment_layout::*;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
 use crate::place::{FramePlace, Located};
 use memmap2::{Mmap, MmapMut};
-use std::fs::File;
 use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,8 +50,11 @@ pub struct Segment {
 
 impl Segment {
     pub fn open(path: &Path) -> Result<Self> {
-        let failed = |error| Error::io("open the index segment", path.display(), error);
-        let file = File::open(path).map_err(failed)?;
+        let failed = |error| match is_not_a_file(&error) {
+            true => Error::corrupt("use the index segment", path.display(), error),
+            false => Error::io("open the index segment", path.display(), error),
+        };
+        let file = read_regular(path).map_err(failed)?;
         if file.metadata().map_err(failed)?.len() < HEADER_BYTES as u64 {
             return Segment::read(Data::Owned(Vec::new()), path.display().to_string());
         }

@@ -3,6 +3,7 @@
 //! Files never change. What belongs to the set is said by the manifest alone, which is replaced under a lock; whoever
 //! has a segment mapped keeps it when it leaves the set and its name is removed.
 
+use super::files::{names_in, open_regular};
 use super::manifest::{self, Row, SUFFIX, is_lost};
 use super::segment::Segment;
 use super::segment_merge::merge_into;
@@ -448,7 +449,7 @@ fn new_name() -> String {
 }
 
 fn open_lock(path: &Path) -> Result<File> {
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    let opened = open_regular(OpenOptions::new().create(true).truncate(false).write(true), path);
     opened.map_err(|error| Error::io("open the lock", path.display(), error))
 }
 
@@ -480,13 +481,13 @@ fn try_lock(path: &Path) -> Result<Option<File>> {
 
 /// Removes what crashes left. What cannot be looked at or removed costs only space, so errors are not worth a word.
 fn sweep(folder: &Path, rows: &[Row]) {
-    for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = file.file_name();
+    for (name, _) in names_in(folder).unwrap_or_default() {
         let Some(name) = name.to_str().filter(|name| name.contains(SUFFIX)) else { continue };
-        let changed = file.metadata().and_then(|metadata| metadata.modified());
+        let path = folder.join(name);
+        let changed = path.symlink_metadata().and_then(|metadata| metadata.modified());
         let age = changed.ok().and_then(|changed| changed.elapsed().ok());
         if age.is_some_and(|age| age > LEFTOVER_AGE) && rows.iter().all(|row| row.name != name) {
-            let _ = std::fs::remove_file(file.path());
+            let _ = std::fs::remove_file(path);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! sled is asked only for what it is good at: a few thousand small rows, written in sorted batches, flushed at
 //! checkpoints. Opening it may fail or panic after a power cut; then the folder is moved aside and made anew.
 
+use super::files::{names_in, remove_folder};
 use crate::error::{Error, Kind, Result, kind_of_io};
 use crate::id::{ChunkId, IndexId, PackId};
 use std::collections::HashSet;
@@ -160,9 +161,9 @@ impl State {
         let notice = "the local state of this job was damaged or written by another version, and is rebuilt: files are compared with the last snapshot instead";
         if folder.exists() {
             let aside = folder.with_extension("damaged");
-            let _older = std::fs::remove_dir_all(&aside);
+            let _older = remove_folder(&aside);
             std::fs::rename(folder, &aside).map_err(|error| Error::io("move aside", folder.display(), error))?;
-            let _best_effort = std::fs::remove_dir_all(&aside);
+            let _best_effort = remove_folder(&aside);
         }
         let state = State::fresh(open_db(folder)?, folder)?;
         Ok((state, Some(notice.to_owned())))
@@ -336,7 +337,20 @@ fn failed(folder: &Path, error: sled::Error) -> Error {
         sled::Error::Io(error) => kind_of_io(error),
         _ => Kind::Failed,
     };
-    Error::new(kind, "use the local state", folder.display()).because(error)
+    Error::new(kind, "use the local state", folder.display()).because(why(error)).hint(REMOVE)
+}
+
+const REMOVE: &str = "if it happens again, delete that directory: the next backup takes longer, and nothing is lost";
+
+/// What the database says, in words of ours.
+fn why(error: sled::Error) -> Box<dyn std::error::Error + Send + Sync> {
+    match error {
+        sled::Error::Io(error) => error.into(),
+        sled::Error::Corruption { .. } => "it is damaged".into(),
+        sled::Error::CollectionNotFound(_) => "a part of it is missing".into(),
+        sled::Error::Unsupported(why) => format!("the database cannot do it: {why}").into(),
+        sled::Error::ReportableBug(why) => format!("the database has a fault: {why}").into(),
+    }
 }
 
 /// How many threads sled may start while it is open.
@@ -368,12 +382,35 @@ fn open_db(folder: &Path) -> Result<sled::Db> {
     }
 }
 
+/// Refuses a folder with something else than files in it: sled would wait for the other end of a FIFO.
+fn check_files(folder: &Path) -> Result<()> {
+    let failed = |error| Error::io("look at the local state", folder.display(), error);
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let names = match names_in(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            names => names.map_err(failed)?,
+        };
+        for (name, _) in names {
+            let path = folder.join(name);
+            match path.symlink_metadata().map_err(failed)?.file_type() {
+                kind if kind.is_file() => {}
+                // The only one that it makes.
+                kind if kind.is_dir() && path.file_name() == Some("blobs".as_ref()) => folders.push(path),
+                _ => return Err(Error::corrupt("open the local state", path.display(), "it is not a file")),
+            }
+        }
+    }
+    Ok(())
+}
+
 fn try_open_db(folder: &Path) -> Result<sled::Db> {
     // sled waits for ever for threads that could not be started.
     check_threads().map_err(|error| {
         Error::io("start the threads of the local state", folder.display(), error)
             .hint("raise the limit of processes (ulimit -u)")
     })?;
+    check_files(folder)?;
     let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
     match catch_unwind(AssertUnwindSafe(|| config.open())) {
         Ok(Ok(db)) => Ok(db),
@@ -386,9 +423,9 @@ fn try_open_db(folder: &Path) -> Result<sled::Db> {
         Ok(Err(sled::Error::Io(error)))
             if matches!(kind_of_io(&error), Kind::Full | Kind::Denied | Kind::Temporary) =>
         {
-            Err(Error::io("open the local state", folder.display(), error))
+            Err(Error::io("open the local state", folder.display(), error).hint(REMOVE))
         }
-        Ok(Err(error)) => Err(Error::new(Kind::Corrupt, "open the local state", folder.display()).because(error)),
+        Ok(Err(error)) => Err(Error::new(Kind::Corrupt, "open the local state", folder.display()).because(why(error))),
         Err(_) => Err(Error::corrupt("open the local state", folder.display(), "the database panicked on it")),
     }
 }

@@ -2,8 +2,8 @@
 
 use super::exit::{Exit, Failure};
 use super::first_use::open_or_make;
-use super::options::{GlobalOptions, bytes_parser, compression, current_folder, first_instant, size};
-use super::output::{Console, print, snapshot_json};
+use super::options::{GlobalOptions, bytes_parser, compression, current_folder, first_instant, pattern, size};
+use super::output::{Console, print, print_json, snapshot_json};
 use super::progress::Display;
 use super::signals;
 use super::system::host_name;
@@ -39,11 +39,11 @@ pub struct BackupArgs {
     paths: Vec<PathBuf>,
 
     /// Exclude what matches this gitignore pattern (repeatable)
-    #[arg(long, value_name = "PATTERN", help_heading = "Exclude options")]
+    #[arg(long, value_name = "PATTERN", value_parser = bytes_parser(pattern), help_heading = "Exclude options")]
     exclude: Vec<OsString>,
 
     /// Like --exclude, but ignore the case of ASCII letters (repeatable)
-    #[arg(long, value_name = "PATTERN", help_heading = "Exclude options")]
+    #[arg(long, value_name = "PATTERN", value_parser = bytes_parser(pattern), help_heading = "Exclude options")]
     iexclude: Vec<OsString>,
 
     /// Read exclude patterns from this file, one per line (repeatable)
@@ -161,6 +161,7 @@ pub fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
         let input: Input = Box::new(StdinSource::new(&args.stdin_name.0, &watch)?);
         wanted.input = Some((args.stdin_name.0.clone(), input));
     }
+    wanted.check_places().map_err(|error| Failure::Usage(in_one_line(&error)))?;
     wanted.comparison =
         Comparison { ignore_ctime: args.ignore_ctime, ignore_inode: args.ignore_inode, ..Comparison::default() };
     wanted.force = args.force;
@@ -189,13 +190,13 @@ pub fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
 
 fn conclude(report: &BackupReport, args: &BackupArgs, repo: &Repository, console: &Console) -> Result<Exit, Failure> {
     let totals = &report.totals;
-    if console.json() {
+    let printed = if console.json() {
         let mut totals = json!(totals);
         if let (Some(_), Some(fields)) = (report.bytes_to_read, totals.as_object_mut()) {
             // Nothing was read, so nobody knows what would be new: no figure is better than 0.
             fields.retain(|name, _| !["bytes_read", "bytes_new", "bytes_stored"].contains(&name.as_str()));
         }
-        console.event(json!({
+        print_json(&json!({
             "event": "summary",
             "snapshot": report.snapshot.as_ref().map(snapshot_json),
             "dry_run": args.dry_run,
@@ -207,12 +208,22 @@ fn conclude(report: &BackupReport, args: &BackupArgs, repo: &Repository, console
             "seconds": report.duration.as_secs_f64(),
             "troubles": report.troubles,
             "troubles_count": report.troubles_count,
-        }));
+        }))
     } else if !console.quiet() {
-        print(&summary(report, args))?;
-    }
+        print(&summary(report, args))
+    } else {
+        Ok(())
+    };
     let told = console.conclude_troubles();
-    Ok(Exit::with_troubles(report.troubles_count.max(told)))
+    let exit = Exit::with_troubles(report.troubles_count.max(told));
+    match (printed, &report.snapshot) {
+        (Ok(()), _) => Ok(exit),
+        (Err(error), Some(snapshot)) => {
+            let done = format!("the snapshot {} was created", snapshot.id.short());
+            Ok(console.summary_lost(&done, &error, exit))
+        }
+        (Err(error), None) => Err(error.into()),
+    }
 }
 
 fn summary(report: &BackupReport, args: &BackupArgs) -> String {
@@ -346,6 +357,10 @@ fn named(args: &BackupArgs) -> Result<Named> {
         }
     }
     Err(first.expect("there is a path").hint("check the path: none of the sources exists, so there is nothing to save"))
+}
+
+fn in_one_line(error: &Error) -> String {
+    error.advice().map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}"))
 }
 
 fn rules(args: &BackupArgs) -> Result<Rules> {

@@ -1,7 +1,7 @@
 //! `silt init`: create a repository.
 
 use super::exit::{Exit, Failure};
-use super::open::{given_location, given_password, open_storage, open_with, probe_storage};
+use super::open::{given_location, given_password, no_secret, open_storage, open_with, probe_storage};
 use super::options::GlobalOptions;
 use super::output::{Console, print, print_once};
 use super::password::read_key_file;
@@ -138,7 +138,7 @@ pub fn recovery_words(new: &NewRepository) -> String {
 /// The secret in the key file; a file that is not there is made. Second: whether it was.
 pub fn key_file(path: &Path, watch: &Watch) -> Result<(Secret, bool)> {
     if path.exists() {
-        return Ok((read_key_file(path, watch)?, false));
+        return Ok((read_key_file(path, watch).map_err(no_secret)?, false));
     }
     let secret = Secret::random()?;
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {

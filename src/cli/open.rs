@@ -50,9 +50,9 @@ pub fn given_location(options: &GlobalOptions) -> Option<&str> {
 /// The recovery key that was given or, without one, password and key file. Empty when there are none.
 fn given_credentials(options: &GlobalOptions, watch: &Watch) -> Result<Credentials> {
     let recovery = match (&options.recovery_key_file, std::env::var("SILT_RECOVERY_KEY")) {
-        (Some(path), _) => Some(read_key_file(path, watch)?),
+        (Some(path), _) => Some(read_key_file(path, watch).map_err(no_secret)?),
         (None, Ok(text)) if !text.is_empty() => Some(Secret::from_text(&Zeroizing::new(text)).map_err(|error| {
-            Error::new(error.kind(), "read the recovery key in", "SILT_RECOVERY_KEY").because(error.why())
+            Error::new(Kind::WrongKey, "read the recovery key in", "SILT_RECOVERY_KEY").because(error.why())
         })?),
         _ => None,
     };
@@ -68,8 +68,8 @@ fn given_credentials(options: &GlobalOptions, watch: &Watch) -> Result<Credentia
 pub fn given_locks(options: &GlobalOptions, watch: &Watch) -> Result<Credentials> {
     let key_file = options.key_file.as_deref().map(|path| {
         read_key_file(path, watch).map_err(|error| match error.kind() {
-            Kind::NotFound => error.hint(LOST_KEY),
-            _ => error,
+            Kind::NotFound => no_secret(error.hint(LOST_KEY)),
+            _ => no_secret(error),
         })
     });
     Ok(Credentials { password: given_password(options, watch)?, key_file: key_file.transpose()?, recovery: None })
@@ -80,14 +80,23 @@ const LOST_KEY: &str = "put the key file back, or use the recovery key that was 
 
 pub fn given_password(options: &GlobalOptions, watch: &Watch) -> Result<Option<Zeroizing<Vec<u8>>>> {
     if let Some(path) = &options.password_file {
-        return password_of_file(path, watch).map(Some);
+        return password_of_file(path, watch).map(Some).map_err(no_secret);
     }
     if let Some(command) = &options.password_command {
-        return password_of_command(command, &watch.cancel).map(Some);
+        return password_of_command(command, &watch.cancel).map(Some).map_err(no_secret);
     }
     match std::env::var_os("SILT_PASSWORD").filter(|password| !password.is_empty()) {
         Some(password) => Ok(Some(Zeroizing::new(password.as_bytes().to_vec()))),
         None => Ok(None),
+    }
+}
+
+/// A secret that cannot be had opens as little as a wrong one.
+pub fn no_secret(error: Error) -> Error {
+    match error.kind() {
+        // What the system lacks is no matter of the secret.
+        Kind::Cancelled | Kind::Full | Kind::Temporary => error,
+        _ => error.with_kind(Kind::WrongKey),
     }
 }
 
@@ -216,7 +225,7 @@ fn open_default(
         credentials.key_file = match read_key_file(&places.key, watch) {
             Ok(secret) => Some(secret),
             Err(error) if error.is(Kind::NotFound) => None,
-            Err(error) => return Err(error),
+            Err(error) => return Err(no_secret(error)),
         };
     }
     open_storage(location_of(&places.repository)?, false, options, watch)

@@ -9,7 +9,7 @@ use siltstone::seal::Compression;
 use siltstone::source::{Rules, RulesBuilder, normalize};
 use siltstone::storage::retry::RETRY_FOR;
 use siltstone::when::{Moment, parse_moment, parse_size};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -150,6 +150,13 @@ pub fn rules(patterns: &[OsString]) -> Result<Rules, Error> {
         builder.exclude(pattern.as_bytes())?;
     }
     builder.build()
+}
+
+/// Checks a pattern where it is given, so that one that makes no sense is an error of the words.
+pub fn pattern(words: &[u8]) -> Result<OsString, Error> {
+    let mut builder = RulesBuilder::new();
+    builder.exclude(words)?.build()?;
+    Ok(OsStr::from_bytes(words).to_owned())
 }
 
 pub fn current_folder() -> Result<PathBuf, Error> {

@@ -127,6 +127,16 @@ impl Console {
         let _ = writeln!(std::io::stdout().lock(), "{event}");
     }
 
+    /// Says that what was asked for is done, though nobody was told so on standard output; returns the exit code.
+    pub fn summary_lost(&self, done: &str, error: &Error, otherwise: Exit) -> Exit {
+        let text = format!("{done}, but its summary could not be written: {error}");
+        match self.0.json {
+            true => eprintln!("{}", json!({"event": "notice", "text": text})),
+            false => self.say(&format!("silt: {}", show_path(text.as_bytes()))),
+        }
+        if otherwise == Exit::Done { Exit::Gaps } else { otherwise }
+    }
+
     /// Names the troubles on standard error, unless they were told as they came; returns how many there were.
     pub fn conclude_troubles(&self) -> u64 {
         let troubles = lock(&self.0.troubles);

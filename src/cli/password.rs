@@ -43,7 +43,10 @@ pub fn read_key_file(path: &Path, watch: &Watch) -> Result<Secret> {
 }
 
 fn read_secret(doing: &str, path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
-    read_bounded(path, bytes_max).map_err(|error| Error::new(error.kind(), doing, path.display()).because(error.why()))
+    read_bounded(path, bytes_max).map_err(|error| {
+        let named = Error::new(error.kind(), doing, path.display()).because(error.why());
+        error.advice().into_iter().fold(named, Error::hint)
+    })
 }
 
 /// A secret that others can read is none.

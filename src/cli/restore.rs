@@ -2,8 +2,8 @@
 
 use super::exit::{Exit, Failure};
 use super::open::open;
-use super::options::{GlobalOptions, absolute, rules};
-use super::output::{Console, print, show_path, show_stamp, snapshot_json};
+use super::options::{GlobalOptions, absolute, bytes_parser, pattern, rules};
+use super::output::{Console, print, print_json, show_path, show_stamp, snapshot_json};
 use super::progress::Display;
 use super::select::TargetOptions;
 use super::signals;
@@ -30,11 +30,11 @@ pub struct RestoreArgs {
 
     /// Restore only what matches this gitignore pattern and everything below it; missing parent directories are created
     /// (repeatable)
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN", value_parser = bytes_parser(pattern))]
     include: Vec<OsString>,
 
     /// Do not restore what matches this gitignore pattern (repeatable)
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN", value_parser = bytes_parser(pattern))]
     exclude: Vec<OsString>,
 
     /// What to do with existing files that differ
@@ -197,7 +197,7 @@ fn conclude(
     args: &RestoreArgs,
     console: &Console,
 ) -> Result<Exit, Failure> {
-    if console.json() {
+    let printed = if console.json() {
         let summary: Value = json!({
             "event": "summary",
             "snapshot": snapshot_json(snapshot),
@@ -218,7 +218,7 @@ fn conclude(
             "troubles": report.troubles,
             "troubles_count": report.troubles_count,
         });
-        console.event(summary);
+        print_json(&summary)
     } else if !console.quiet() {
         let mut text = format!(
             "Restored in {}\n  Entries  {}; {} already up to date\n  Bytes    {} written",
@@ -237,8 +237,10 @@ fn conclude(
         if args.delete {
             text.push_str(&format!("  Deleted  {}\n", format_count(report.files_deleted)));
         }
-        print(&text)?;
-    }
+        print(&text)
+    } else {
+        Ok(())
+    };
     if report.partial_directories > 0 {
         console.note(&format!(
             "the backup saved only a part of {}: the rest was excluded or could not be read",
@@ -246,5 +248,9 @@ fn conclude(
         ));
     }
     let told = console.conclude_troubles();
-    Ok(exit(report.damaged, Exit::with_troubles(report.troubles_count.max(told))))
+    let exit = exit(report.damaged, Exit::with_troubles(report.troubles_count.max(told)));
+    Ok(match printed {
+        Ok(()) => exit,
+        Err(error) => console.summary_lost("the restore has ended", &error, exit),
+    })
 }

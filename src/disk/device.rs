@@ -252,6 +252,11 @@ fn medium_of_disk(disk: &Path) -> Medium {
     if rotational && !is_virtual { Medium::Rotational } else { Medium::Sata }
 }
 
+/// Whether the file system that an open file or directory is on is mounted read-only there.
+pub fn is_read_only(fd: impl rustix::fd::AsFd) -> bool {
+    rustix::fs::fstatvfs(fd).is_ok_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

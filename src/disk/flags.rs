@@ -7,7 +7,7 @@
 use super::refused::refused;
 use crate::error::{Error, Kind, Result};
 use rustix::fd::AsFd;
-use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+use rustix::fs::{AtFlags, IFlags, StatxAttributes, StatxFlags, ioctl_getflags, ioctl_setflags, statx};
 use rustix::io::Errno;
 
 /// `FS_NOCOMP_FL`, which rustix does not name.
@@ -39,6 +39,15 @@ pub fn read_flags(fd: impl AsFd) -> u32 {
         // ENOTTY, EOPNOTSUPP, ENOSYS; FUSE file systems say about anything.
         Err(_) => 0,
     }
+}
+
+/// Whether names in this open directory can be made, and neither removed nor renamed (`chattr +a`). Asked by `statx`, as
+/// FUSE file systems answer the other call with about anything.
+pub fn is_append_only(directory: impl AsFd) -> bool {
+    statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::empty()).is_ok_and(|found| {
+        found.stx_attributes_mask.contains(StatxAttributes::APPEND)
+            && found.stx_attributes.contains(StatxAttributes::APPEND)
+    })
 }
 
 /// Sets what must be set before the first byte or the first child. Costs nothing when there is none of them.

@@ -59,10 +59,25 @@ fn create_unfinished(folder: &Path, mode: u32) -> std::io::Result<(File, PathBuf
     }
 }
 
+/// The whole file of our own; whatever else has its name is refused at once, as a FIFO would hold us for ever.
+pub fn read_own(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
+    let failed = |error| Error::io("read", path.display(), error);
+    let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
+    match file.metadata().map_err(failed)?.is_file() {
+        true => read_to_bound(file, path, bytes_max),
+        false => Err(Error::new(Kind::Conflict, "read", path.display()).because("it is not a file")),
+    }
+}
+
 /// The whole file; `Invalid` if it has more than `bytes_max` bytes.
 pub fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
     let failed = |error| Error::io("read", path.display(), error);
-    let file = File::open(path).map_err(failed)?;
+    read_to_bound(File::open(path).map_err(failed)?, path, bytes_max)
+}
+
+fn read_to_bound(file: File, path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
+    let failed = |error| Error::io("read", path.display(), error);
     let mut bytes = Vec::new();
     // One more than allowed tells; a size asked before could change.
     file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;

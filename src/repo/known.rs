@@ -1,7 +1,7 @@
 //! Which repository was found at a location last time: another one there, or none, is a disk that is not mounted or a
 //! repository that was exchanged.
 
-use crate::disk::whole::{make_private_dir, read_bounded, write_whole};
+use crate::disk::whole::{make_private_dir, read_own, write_whole};
 use crate::id::RepositoryId;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ impl Known {
 
     /// The repository that was there.
     pub fn id(&self) -> Option<RepositoryId> {
-        let text = String::from_utf8(read_bounded(self.0.as_ref()?, RepositoryId::BYTES as u64 * 2).ok()?).ok()?;
+        let text = String::from_utf8(read_own(self.0.as_ref()?, RepositoryId::BYTES as u64 * 2).ok()?).ok()?;
         RepositoryId::from_hex(&text).ok()
     }
 

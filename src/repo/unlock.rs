@@ -1,7 +1,7 @@
 //! From credentials to the keys of a repository, though others who may create objects may have put key objects there:
 //! the likely ones first, then the cheap ones, and never more work than is bearable.
 
-use crate::disk::whole::{make_private_dir, read_bounded, write_whole};
+use crate::disk::whole::{make_private_dir, read_own, write_whole};
 use crate::error::{Error, Kind, Result};
 use crate::repo::fetch::fetch_all;
 use crate::repo::format::{CONFIG_NAME, Config, KEYS_PREFIX, OBJECT_BYTES_MAX};
@@ -28,7 +28,7 @@ impl LastKey {
     }
 
     fn name(&self) -> Option<String> {
-        let name = String::from_utf8(read_bounded(self.0.as_ref()?, NAME_BYTES_MAX).ok()?).ok()?;
+        let name = String::from_utf8(read_own(self.0.as_ref()?, NAME_BYTES_MAX).ok()?).ok()?;
         is_key_name(&name).then_some(name)
     }
 

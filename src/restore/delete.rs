@@ -56,8 +56,8 @@ impl Run<'_> {
             && !folder.incomplete.load(Ordering::Relaxed)
             && !self.scope.troubles_cut
             && !self.scope.is_troubled(&folder.path);
-        let is_ours = here.facts.is_ours;
-        self.options.delete && folder.inside && saved_whole && !is_ours && here.facts.mounted == here.facts.deletes_on
+        let may_be = !here.facts.is_ours && !here.facts.append_only;
+        self.options.delete && folder.inside && saved_whole && may_be && here.facts.mounted == here.facts.deletes_on
     }
 
     /// Deletes what is in a directory and not in the snapshot.

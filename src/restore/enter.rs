@@ -4,10 +4,11 @@ use crate::disk::apply::chmod_at;
 use crate::disk::create::{is_unfinished, may_be_unfinished};
 use crate::disk::follow::{open_followed, open_within};
 use crate::disk::stat::fstat;
-use crate::disk::{Directory, ListBuffer, Names, Stat, Target, unfinished};
+use crate::disk::{Directory, ListBuffer, Names, Stat, Target, flags, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::restore::Overwrite;
+use crate::restore::existing::{APPEND_ONLY, MOVED_SOURCE};
 use crate::restore::folder::{Facts, Folder, Here, State};
 use crate::restore::run::{Fate, Run, add, locked};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
@@ -17,6 +18,8 @@ use std::sync::Arc;
 enum Found {
     Opened(Directory),
     Missing,
+    /// In a plan: a directory that the restore opens up, and that nobody can look into before.
+    Closed(Stat),
     /// Why it stays.
     Refused(&'static str),
     /// It may make way.
@@ -85,7 +88,7 @@ impl Run<'_> {
     }
 
     fn make_or_open(&self, above: &Here, target: &Arc<Target>, folder: &Folder, entry: &Entry) -> Result<Option<Here>> {
-        let found = if above.facts.taken { self.find(target, folder, entry)? } else { Found::Missing };
+        let found = if above.facts.taken { self.find(above, target, folder, entry)? } else { Found::Missing };
         let refuse = |why: &str| {
             self.fate(Fate::Blocked, || folder.path.clone());
             self.trouble(&folder.path, why);
@@ -95,12 +98,13 @@ impl Run<'_> {
         match found {
             Found::Opened(directory) => self.take(above, folder, entry, directory),
             Found::Refused(why) => refuse(why),
+            Found::Closed(stat) => Ok(Some(self.closed(above, folder, &stat))),
             Found::Missing if !self.is_deed() => Ok(Some(self.made(above, None))),
             Found::Missing => {
                 match self.in_folder(parent, target, |target| target.create_directory(&entry.name, &entry.meta)) {
                     Ok((made, current)) => Ok(Some(self.made(above, Some((made, current))))),
                     // On a file system that takes two names for one.
-                    Err(error) if error.is(Kind::AlreadyExists) => match self.find(target, folder, entry)? {
+                    Err(error) if error.is(Kind::AlreadyExists) => match self.find(above, target, folder, entry)? {
                         Found::Opened(directory) => self.take(above, folder, entry, directory),
                         _ => refuse("something with this name was created during the restore, and was kept"),
                     },
@@ -136,14 +140,12 @@ impl Run<'_> {
 
     /// Looks at the name of a directory. Only "it is no directory" and "it is a link" mean that something else is there;
     /// any other refusal is an error.
-    fn find(&self, target: &Target, folder: &Folder, entry: &Entry) -> Result<Found> {
+    fn find(&self, above: &Here, target: &Target, folder: &Folder, entry: &Entry) -> Result<Found> {
         let name = entry.name.as_slice();
         match target.directory().open_child(name) {
             Ok(directory) => return Ok(Found::Opened(directory)),
             Err(error) if error.is(Kind::NotFound) => return Ok(Found::Missing),
-            Err(error) if error.is(Kind::Denied) => {
-                return self.open_unreadable(target, folder, name)?.map(Found::Opened).ok_or(error);
-            }
+            Err(error) if error.is(Kind::Denied) => return self.open_unreadable(target, folder, name)?.ok_or(error),
             Err(error) if error.is(Kind::Conflict) => {}
             Err(error) => return Err(error),
         }
@@ -156,6 +158,10 @@ impl Run<'_> {
                 Found::Refused("it was changed by another process at the same moment, and was kept")
             }
             (None, _) => Found::Refused("a socket is in its place, and was kept"),
+            _ if above.facts.append_only => Found::Refused(APPEND_ONLY),
+            (Some(EntryKind::Symlink), _) if folder.is_source() && self.keeps_links_of_sources() => {
+                Found::Refused(MOVED_SOURCE)
+            }
             (_, Overwrite::Never | Overwrite::IfNewer) => {
                 Found::Refused("something other than a directory is in its place, and was kept")
             }
@@ -205,16 +211,33 @@ impl Run<'_> {
     }
 
     /// A directory of our own that we may not list: its owner's rights are added while we work in it.
-    fn open_unreadable(&self, target: &Target, folder: &Folder, name: &[u8]) -> Result<Option<Directory>> {
+    fn open_unreadable(&self, target: &Target, folder: &Folder, name: &[u8]) -> Result<Option<Found>> {
         let stat = target.directory().stat(name)?;
         let me = rustix::process::geteuid();
         let closed = stat.is(EntryKind::Directory) && stat.permissions() & 0o700 != 0o700;
-        if !self.is_deed() || me.is_root() || stat.uid != me.as_raw() || !closed {
+        if me.is_root() || stat.uid != me.as_raw() || !closed {
             return Ok(None);
+        }
+        if !self.is_deed() {
+            return Ok(Some(Found::Closed(stat)));
         }
         chmod_at(target.directory(), name, stat.permissions() | 0o700)?;
         *locked(&folder.opened_up) = Some(stat.permissions());
-        target.directory().open_child(name).map(Some)
+        target.directory().open_child(name).map(|directory| Some(Found::Opened(directory)))
+    }
+
+    /// Facts of a directory that only the restore itself looks into.
+    fn closed(&self, above: &Here, folder: &Folder, stat: &Stat) -> Here {
+        if self.compares() {
+            self.watch.notice(format!(
+                "the mode of {} denies access: what is in it is not known before the restore opens it up",
+                crate::restore::plan::shown(&folder.path)
+            ));
+        }
+        let Facts { is_ours, deletes_on, .. } = above.facts;
+        let mounted = (stat.device, stat.mount);
+        let facts = Facts { taken: true, mounted, is_ours, deletes_on, ..Facts::default() };
+        Here { target: None, facts }
     }
 
     /// A directory that was there before.
@@ -229,21 +252,34 @@ impl Run<'_> {
             remove_leftovers(&target)?;
         }
         let mounted = (stat.device, stat.mount);
-        let begins = folder.inside && folder.above.as_ref().is_some_and(|above| !above.inside);
         let in_place = self.in_place.get().copied().unwrap_or(false);
         let resumed = may_be_unfinished(&stat, &entry.meta);
         let changes = folder.inside && folder.wanted && self.changes_directory(&stat, entry);
         let facts = Facts {
             taken: true,
             resumed,
+            append_only: self.is_append_only(&folder.path, &target),
             apply: self.applies(&stat, entry, changes),
             mounted,
             // A source that is mounted where it was saved is one file system with itself.
-            deletes_on: if begins && in_place { mounted } else { above.facts.deletes_on },
+            deletes_on: if folder.is_source() && in_place { mounted } else { above.facts.deletes_on },
             is_ours: above.facts.is_ours || (self.options.delete && looks_like_ours(target.directory())),
             ..Facts::default()
         };
         Ok(Some(Here { target: Some(Arc::new(target)), facts }))
+    }
+
+    /// Whether a directory that was there is append-only, which is said once for all that is in it.
+    pub fn is_append_only(&self, path: &[u8], target: &Target) -> bool {
+        let append_only = flags::is_append_only(target.directory());
+        if append_only && self.compares() {
+            self.watch.notice(format!(
+                "the directory {} is append-only: missing entries are created, those that differ stay; run `chattr -a` \
+                 on it to restore them, too",
+                crate::restore::plan::shown(path)
+            ));
+        }
+        append_only
     }
 
     /// Whether a directory that was there gets its metadata, where nothing else than `changes` speaks for it. One that a
@@ -267,7 +303,7 @@ impl Run<'_> {
     fn open_again(&self, above: &Here, folder: &Folder, facts: Facts) -> Result<Here> {
         let entry = folder.entry.as_ref().expect("the top of the target is never closed");
         let target = above.target.as_ref().expect("what was closed was opened in a directory that is there");
-        let Found::Opened(directory) = self.find(target, folder, entry)? else { return Err(moved(entry)) };
+        let Found::Opened(directory) = self.find(above, target, folder, entry)? else { return Err(moved(entry)) };
         self.reopened(folder, facts, directory)
     }
 

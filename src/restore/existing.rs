@@ -24,6 +24,13 @@ pub(super) enum Way {
     OverDirectory,
 }
 
+/// Said of a source that was no link when it was saved: whoever moved it wants the link.
+pub(super) const MOVED_SOURCE: &str = "this source is a symbolic link now, which was kept: restore SNAPSHOT:PATH into the \
+                                       place that it points to, or replace the link with --delete";
+
+/// Said of what differs in an append-only directory.
+pub(super) const APPEND_ONLY: &str = "it differs and was kept, as its directory is append-only";
+
 /// Something that is there as it was saved.
 pub(super) struct Right {
     stat: Stat,
@@ -43,6 +50,13 @@ pub(super) enum Decision {
 
 impl Run<'_> {
     pub fn decide(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Decision> {
+        match self.decide_anywhere(folder, here, entry)? {
+            Decision::Make(way) if way != Way::New && here.facts.append_only => Ok(Decision::Blocked(APPEND_ONLY)),
+            decision => Ok(decision),
+        }
+    }
+
+    fn decide_anywhere(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Decision> {
         let (Some(target), true) = (&here.target, here.facts.taken) else { return Ok(Decision::Make(Way::New)) };
         let stat = match target.directory().stat(entry.name.as_slice()) {
             Ok(stat) => stat,
@@ -54,6 +68,10 @@ impl Run<'_> {
             None => Ok(Decision::Blocked("a socket is in its place, and was kept")),
             Some(EntryKind::File) if kind == EntryKind::File => self.decide_file(here, target, entry, stat),
             Some(found) if found == kind => self.decide_other(target, entry, stat),
+            // Only a source lies in a directory that is above all sources.
+            Some(EntryKind::Symlink) if !folder.inside && self.keeps_links_of_sources() => {
+                Ok(Decision::Blocked(MOVED_SOURCE))
+            }
             Some(_) if self.keeps(&stat, entry) => {
                 Ok(Decision::Blocked("something of another kind is in its place, and was kept"))
             }
@@ -71,13 +89,18 @@ impl Run<'_> {
         }
     }
 
+    /// Whether a link stays that a source has become where it was saved: somebody moved its data to another place.
+    pub fn keeps_links_of_sources(&self) -> bool {
+        self.in_place.get() == Some(&true) && !self.options.delete
+    }
+
     fn decide_file(&self, here: &Here, target: &Target, entry: &Entry, stat: Stat) -> Result<Decision> {
         let same_stat = stat.size == entry.size && stat.modified == entry.meta.modified;
         let keeps = self.keeps(&stat, entry);
         if keeps && !same_stat && here.facts.resumed && stat.links == 1 && stat.size <= entry.size {
             // A restore that was killed may have begun it: then it is not the user's, and nothing of theirs is lost.
             let fd = self.open_existing(target, entry, &stat)?;
-            if self.begins_as(&fd, entry, stat.size)? {
+            if fd.map_or(Ok(false), |fd| self.begins_as(&fd, entry, stat.size))? {
                 return Ok(Decision::Make(Way::Over));
             }
         }
@@ -90,7 +113,9 @@ impl Run<'_> {
         }
         if stat.size == entry.size && self.compares() {
             let fd = self.open_existing(target, entry, &stat)?;
-            if self.matches(&fd, entry)? {
+            if let Some(fd) = fd
+                && self.matches(&fd, entry)?
+            {
                 return right(Some(fd));
             }
         }
@@ -123,23 +148,27 @@ impl Run<'_> {
         })
     }
 
-    /// Opens a file that is there; one of our own that does not let its owner read is made readable for that.
-    fn open_existing(&self, target: &Target, entry: &Entry, stat: &Stat) -> Result<OwnedFd> {
+    /// Opens a file that is there; one of our own that does not let its owner read is made readable for that. None in a
+    /// plan, which changes no mode.
+    fn open_existing(&self, target: &Target, entry: &Entry, stat: &Stat) -> Result<Option<OwnedFd>> {
         let (directory, name) = (target.directory(), entry.name.as_slice());
         let me = rustix::process::geteuid();
         match open_file(directory, name) {
             Err(error) if error.is(Kind::Denied) => {
                 let closed = stat.permissions() & 0o400 == 0 && stat.uid == me.as_raw();
-                if me.is_root() || !closed || !self.is_deed() {
+                if me.is_root() || !closed {
                     return Err(error);
+                }
+                if !self.is_deed() {
+                    return Ok(None);
                 }
                 chmod_at(directory, name, stat.permissions() | 0o400)?;
                 let opened = open_file(directory, name);
                 // What is open stays open: the mode goes back at once, whatever comes of it.
                 chmod_at(directory, name, stat.permissions())?;
-                opened
+                opened.map(Some)
             }
-            other => other,
+            other => other.map(Some),
         }
     }
 

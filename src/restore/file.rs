@@ -96,14 +96,16 @@ impl Run<'_> {
     }
 
     /// Creates a file with its content and metadata. Under its own name only in a directory that is marked as unfinished
-    /// itself, and only where it grows from its beginning to its end; else beside it, and then it takes the name whole.
+    /// itself, and only where it grows from its beginning to its end, or where no name can be changed; else beside it, and
+    /// then it takes the name whole.
     /// False when something does not make way for it, which was said.
     fn make_file(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry, way: Way) -> Result<bool> {
         let path = || child_path(&folder.path, &entry.name);
         if entry.size >= PARALLEL_BYTES {
             self.watch.progress.set_current(&path());
         }
-        let direct = way == Way::New && here.facts.marked && entry.size < PARALLEL_BYTES;
+        let append_only = here.facts.append_only;
+        let direct = way == Way::New && (append_only || here.facts.marked && entry.size < PARALLEL_BYTES);
         let name = if direct { Cow::Borrowed(&entry.name) } else { Cow::Owned(unfinished::next_name()) };
         let (fd, current) = match self.in_folder(folder, target, |target| target.create_file(&name, &entry.meta)) {
             Ok(created) => created,
@@ -114,11 +116,14 @@ impl Run<'_> {
             Err(error) => return Err(error),
         };
         let filled = self.fill(fd, current, entry);
-        let losses = filled.inspect_err(|_| {
+        let losses = filled.map_err(|error| {
             // Half a file must not pass for a whole one.
-            if target.remove_name(&name).is_err() && direct {
-                folder.half_done.store(true, Ordering::Relaxed);
+            if target.remove_name(&name).is_ok() || !direct {
+                return error;
             }
+            folder.half_done.store(true, Ordering::Relaxed);
+            let rest = "finish it, and what was written of it cannot be removed";
+            Error::new(error.kind(), rest, "").because(error)
         })?;
         if !direct && !self.put_in_place(folder, here, target, &name, entry, way)? {
             return Ok(false);

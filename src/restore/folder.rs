@@ -27,6 +27,8 @@ pub(super) struct Facts {
     pub current: Option<Current>,
     /// Whether it gets the metadata of its entry.
     pub apply: bool,
+    /// Names in it can be made, and neither removed nor renamed.
+    pub append_only: bool,
     /// It takes the place of something else.
     pub replaces: bool,
     pub mounted: Mounted,
@@ -170,6 +172,11 @@ impl Folder {
     pub fn set(&self, here: Here, open: &OpenFolders) {
         let handle = here.target.map_or(Handle::None, |target| Handle::Open { target, _held: open.hold() });
         *locked(&self.place) = Place::Made(here.facts, handle);
+    }
+
+    /// Whether a source begins here: what is above it belongs to no snapshot.
+    pub fn is_source(&self) -> bool {
+        self.inside && self.above.as_ref().is_some_and(|above| !above.inside)
     }
 
     /// Whether another restore left it unfinished.

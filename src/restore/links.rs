@@ -5,7 +5,7 @@ use crate::disk::open::open_file;
 use crate::disk::{Subject, Target, flags, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
-use crate::restore::existing::{Decision, Way};
+use crate::restore::existing::{APPEND_ONLY, Decision, Way};
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Folder, Here};
 use crate::restore::plan::child_path;
@@ -38,6 +38,8 @@ struct Anchor {
 /// Names of inodes with several that have been met.
 #[derive(Default)]
 pub(super) struct Links {
+    /// Groups of which one name was counted.
+    counted: HashSet<u64>,
     /// By group: the name to link to, once there is one.
     anchors: HashMap<u64, Option<Anchor>>,
     others: Vec<(Arc<Folder>, Entry)>,
@@ -59,6 +61,11 @@ impl Links {
 }
 
 impl Run<'_> {
+    /// Whether the content of an entry is that of another name that was asked about before.
+    pub fn is_counted(&self, entry: &Entry) -> bool {
+        entry.link_group != 0 && !locked(&self.links).counted.insert(entry.link_group)
+    }
+
     /// The first name that is met of an inode is restored at once, others when all are known.
     pub fn restore_linked(&self, folder: &Arc<Folder>, here: &Here, entry: &Entry) -> Result<()> {
         {
@@ -199,6 +206,7 @@ impl Run<'_> {
         }
         match self.decide(folder, here, entry)? {
             Decision::Make(way) => return Ok(Some(way)),
+            Decision::Right(right) if right.mend && here.facts.append_only => self.blocked(folder, entry, APPEND_ONLY),
             // Right by itself, but another inode than the one it is a name of.
             Decision::Right(right) if right.mend => return Ok(Some(Way::Over)),
             Decision::Right(_) => self.fate(Fate::Kept, || child_path(&folder.path, &entry.name)),

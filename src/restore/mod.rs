@@ -50,7 +50,7 @@ impl RestorePlan {
             Mode::Deed { doomed: &self.doomed },
             watch,
         )?;
-        run.expect(self.summary.files, self.summary.bytes);
+        run.expect(self.summary.files, self.expected_bytes);
         run.go(&self.root, &self.base)?;
         match run.take_failure() {
             Some(error) => Err(error),

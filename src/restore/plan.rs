@@ -26,6 +26,8 @@ pub struct RestorePlan {
     pub(super) base: Vec<u8>,
     /// What may be deleted: nothing else is.
     pub(super) doomed: Doomed,
+    /// What a progress display is told to expect: the bytes of each name.
+    pub(super) expected_bytes: u64,
     warnings: u64,
 }
 
@@ -43,7 +45,7 @@ pub struct PlanSummary {
     pub directories: u64,
     pub files: u64,
     pub others: u64,
-    /// Bytes of content to be had in the target at the end.
+    /// Bytes of content to be had in the target at the end, once where several names share it.
     pub bytes: u64,
     /// Packs that are read from and frames in them.
     pub packs: u64,
@@ -129,6 +131,7 @@ pub(super) fn make(
     let scope = Scope::new(repo, snapshot);
     let mut summary = PlanSummary::default();
     let mut doomed = Doomed::default();
+    let mut expected_bytes = snapshot.totals.bytes;
     if options.path.is_none() && !options.detailed && !options.delete && !options.has_filter() {
         // The snapshot knows its own totals: no look at each entry before the first is written.
         summary.files = snapshot.totals.files + snapshot.totals.streams;
@@ -145,10 +148,22 @@ pub(super) fn make(
         if options.include.is_some() {
             check_included(&run)?;
         }
+        expected_bytes = get(&run.counts.bytes_wanted);
         summarise(run, &mut summary, &mut doomed);
     }
     let warnings = snapshot.troubles_count;
-    Ok(RestorePlan { summary, repo: repo.clone(), reader, options, scope, root, base, doomed, warnings })
+    Ok(RestorePlan {
+        summary,
+        repo: repo.clone(),
+        reader,
+        options,
+        scope,
+        root,
+        base,
+        doomed,
+        expected_bytes,
+        warnings,
+    })
 }
 
 /// A typo must not pass for a restore of nothing.
@@ -167,7 +182,7 @@ fn summarise(run: Run, summary: &mut PlanSummary, doomed: &mut Doomed) {
     summary.directories = get(&counts.directories);
     summary.files = get(&counts.files_wanted);
     summary.others = get(&counts.others_wanted);
-    summary.bytes = get(&counts.bytes_wanted);
+    summary.bytes = get(&counts.bytes_wanted) - get(&counts.bytes_linked);
     summary.kept = counts.fate(Fate::Kept);
     summary.troubles_count = get(&counts.troubles);
     summary.damaged = get(&counts.damaged);

@@ -99,6 +99,8 @@ pub(super) struct Counts {
     pub files_wanted: AtomicU64,
     pub others_wanted: AtomicU64,
     pub bytes_wanted: AtomicU64,
+    /// What of these bytes is the content of another name of the same inode.
+    pub bytes_linked: AtomicU64,
     /// Entries that a filter names, whatever becomes of them.
     pub matched: AtomicU64,
     fates: [AtomicU64; FATES],

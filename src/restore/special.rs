@@ -43,7 +43,7 @@ impl Run<'_> {
     }
 
     fn make_special(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry, way: Way) -> Result<bool> {
-        let direct = way == Way::New && here.facts.marked;
+        let direct = way == Way::New && (here.facts.marked || here.facts.append_only);
         let name = if direct { Cow::Borrowed(&entry.name) } else { Cow::Owned(unfinished::next_name()) };
         let create = |target: &Target| match entry.kind {
             EntryKind::Symlink => target.create_symlink(&name, &entry.target),

@@ -1,6 +1,7 @@
 //! Visit directories: spread over the writers by work stealing, a page at a time; what is damaged costs itself only.
 
 use crate::disk::create::is_unfinished;
+use crate::disk::device::is_read_only;
 use crate::disk::stat::{fstat, stat_path};
 use crate::disk::{Directory, ListBuffer, Names, Target};
 use crate::entry::{Content, Entry, EntryKind};
@@ -10,7 +11,7 @@ use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::restore::folder::{Facts, Folder, Here};
 use crate::restore::links::Linkable;
 use crate::restore::plan::{DEPTH_MAX, child_path};
-use crate::restore::run::{Run, add, get, locked};
+use crate::restore::run::{Fate, Run, add, get, locked};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
 use crate::when::format_counted;
 use rayon::Scope as Tasks;
@@ -51,6 +52,7 @@ impl<'a> Run<'a> {
             }
         });
         pool.install(|| self.make_links());
+        self.check_read_only();
         let spared = get(&self.counts.spared_directories);
         if spared > 0 && self.is_deed() {
             self.watch.notice(format!(
@@ -59,6 +61,23 @@ impl<'a> Run<'a> {
             ));
         }
         Ok(())
+    }
+
+    /// For a plan: says that nothing of it can be done where the target is mounted read-only.
+    fn check_read_only(&self) {
+        let changes = [Fate::Created, Fate::Replaced, Fate::Deleted].map(|fate| self.counts.fate(fate));
+        if self.is_deed() || !self.compares() || changes.iter().sum::<u64>() == 0 {
+            return;
+        }
+        let target = &self.options.target;
+        let nearest = target.ancestors().find_map(|path| {
+            let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+            Directory::open_path(path.as_os_str().as_bytes()).ok()
+        });
+        if nearest.is_some_and(is_read_only) {
+            let why = "it is mounted read-only: what the plan names cannot be made, replaced or removed";
+            self.trouble(target.as_os_str().as_bytes(), why);
+        }
     }
 
     /// Opens the folder that is restored into, or makes it.
@@ -87,6 +106,7 @@ impl<'a> Run<'a> {
                 let facts = Facts {
                     taken: !is_empty(&target)?,
                     resumed,
+                    append_only: self.is_append_only(path, &target),
                     apply: entry.as_ref().is_some_and(|entry| self.applies(&stat, entry, changes)),
                     mounted,
                     deletes_on: mounted,
@@ -106,6 +126,10 @@ impl<'a> Run<'a> {
                     }
                     false => (None, Facts { marked: true, ..Facts::default() }),
                 }
+            }
+            Err(error) if error.is(Kind::Conflict) && !root.is_directory() => {
+                return Err(target_refused(&self.options.target, error)
+                    .hint("the target is the directory that the file goes into: name that directory with --target"));
             }
             Err(error) => return Err(target_refused(&self.options.target, error)),
         };
@@ -346,6 +370,7 @@ impl<'a> Run<'a> {
         if entry.kind.has_content() {
             add(&self.counts.files_wanted, 1);
             add(&self.counts.bytes_wanted, entry.size);
+            add(&self.counts.bytes_linked, if self.is_counted(entry) { entry.size } else { 0 });
         } else {
             add(&self.counts.others_wanted, 1);
         }

@@ -4,8 +4,9 @@ use super::command::{CANCEL_LATENCY, wait};
 use super::stream::{check_name, shown};
 use crate::error::{Error, Kind, Result};
 use crate::watch::Watch;
+use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl, fstat, makedev};
 use std::io::{self, IsTerminal, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The standard input as a stream. That its producer failed cannot be seen from here; a [`super::Stream`] can.
 pub struct StdinSource {
@@ -22,6 +23,10 @@ impl StdinSource {
             return Err(Error::invalid("read stream", shown(name), "standard input is a terminal")
                 .hint("pipe the data in, or let silt run the command: --stream NAME=COMMAND"));
         }
+        if is_closed(stdin.as_fd()) {
+            return Err(Error::invalid("read stream", shown(name), "the standard input is closed")
+                .hint("pipe the data in; with `< /dev/null` an empty stream is saved"));
+        }
         let input = stdin.as_fd().try_clone_to_owned();
         StdinSource::from_fd(name, input.map_err(|e| Error::io("open standard input", "", e))?, watch)
     }
@@ -35,6 +40,13 @@ impl StdinSource {
     pub fn name(&self) -> &[u8] {
         &self.name
     }
+}
+
+/// Whether nobody gave us a standard input: then the runtime has opened /dev/null in its place, to read and to write.
+/// Whoever means an empty one opens it to read only.
+fn is_closed(stdin: BorrowedFd) -> bool {
+    let is_null = |stat: Stat| FileType::from_raw_mode(stat.st_mode).is_char_device() && stat.st_rdev == makedev(1, 3);
+    fstat(stdin).is_ok_and(is_null) && fcntl_getfl(stdin).is_ok_and(|flags| flags.contains(OFlags::RDWR))
 }
 
 impl Read for StdinSource {

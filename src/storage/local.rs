@@ -4,8 +4,9 @@ use crate::disk::WRITE_BYTES_MAX;
 use crate::disk::device::{Medium, medium_of};
 use crate::error::{Error, Kind, Result};
 use crate::storage::beneath::{self, Owner};
+use crate::storage::local_folder::{check_folder, is_absent, names_in};
 use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name};
-use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FileType, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -80,11 +81,13 @@ impl Local {
 
     /// Best effort: what cannot be removed now is tried at the next opening.
     fn remove_abandoned(&self) {
-        let Ok(entries) = std::fs::read_dir(self.root.join(UNFINISHED)) else { return };
-        for entry in entries.flatten() {
-            let age = entry.metadata().and_then(|meta| meta.modified()).map(|at| SystemTime::now().duration_since(at));
+        let folder = self.root.join(UNFINISHED);
+        for (name, _) in names_in(&folder).unwrap_or_default() {
+            let path = folder.join(name);
+            let age =
+                path.symlink_metadata().and_then(|meta| meta.modified()).map(|at| SystemTime::now().duration_since(at));
             if age.is_ok_and(|age| age.is_ok_and(|age| age > ABANDONED)) {
-                let _gone = std::fs::remove_file(entry.path());
+                let _gone = std::fs::remove_file(path);
             }
         }
     }
@@ -93,7 +96,7 @@ impl Local {
     /// removed it, here or in another process, the number of the file at its path says so.
     fn open_for_ranges(&self, name: &str, path: &Path) -> Result<(Arc<File>, u64)> {
         let read = |error| failed("read", path, error);
-        let meta = object_meta("read", path)?;
+        let meta = self.object_meta("read", path)?;
         let number = number_of(&meta);
         let find = |open: &mut VecDeque<OpenFile>| {
             open.retain(|known| known.name != name || known.number == number);
@@ -151,12 +154,39 @@ impl Local {
         };
     }
 
+    /// Why something could not be done with an object: it may be that something else is in the place of its folder.
+    fn failed(&self, doing: &str, path: &Path, error: std::io::Error) -> Error {
+        match self.check_above(path, &error) {
+            Ok(()) => failed(doing, path, error),
+            Err(why) => why,
+        }
+    }
+
+    fn check_above(&self, path: &Path, error: &std::io::Error) -> Result<()> {
+        let folder = self.below(path).parent().and_then(|folder| folder.components().next());
+        folder.filter(|_| is_absent(error)).map_or(Ok(()), |folder| check_folder(&self.root.join(folder)))
+    }
+
+    fn cannot_rename(&self, from: &Path, to: &Path, error: std::io::Error) -> Error {
+        match self.check_above(to, &error) {
+            Ok(()) => self.failed("rename", from, error),
+            Err(why) => why,
+        }
+    }
+
+    /// What is known of the object at a path; a folder is none.
+    fn object_meta(&self, doing: &str, path: &Path) -> Result<std::fs::Metadata> {
+        let meta = std::fs::metadata(path).map_err(|error| self.failed(doing, path, error))?;
+        check_object(doing, path, &meta)?;
+        Ok(meta)
+    }
+
     fn finish(&self, unfinished: &Path, path: &Path, replace: bool) -> Result<()> {
         if let Some(owner) = self.owner {
             let moved = beneath::rename(&self.root, self.below(unfinished), self.below(path), replace, owner);
             return moved.map_err(|error| {
                 self.discard(unfinished);
-                failed("write", path, error)
+                self.failed("write", path, error)
             });
         }
         let place = || match replace {
@@ -171,7 +201,7 @@ impl Local {
         }
         if let Err(error) = placed {
             self.discard(unfinished);
-            return Err(failed("write", path, error));
+            return Err(self.failed("write", path, error));
         }
         sync_folder(folder)
     }
@@ -184,18 +214,13 @@ const EXPECTED: [&str; 10] =
 /// Something in a folder that belongs to no repository, if there is any; a folder that is not there has none.
 pub fn stranger_in(folder: &Path) -> Result<Option<OsString>> {
     let failed = |error| Error::io("look into", folder.display(), error);
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
+    let names = match names_in(folder) {
+        Ok(names) => names,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
-    for entry in entries {
-        let name = entry.map_err(failed)?.file_name();
-        if EXPECTED.iter().all(|expected| *expected != name) {
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
+    let mut names = names.into_iter().map(|(name, _)| name);
+    Ok(names.find(|name| EXPECTED.iter().all(|expected| *expected != name)))
 }
 
 /// A number that no other process here uses at the same time.
@@ -208,13 +233,14 @@ fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
     // Below an object nothing can be: an object, too, may stand where a folder is asked for.
     let is_below_object = error.kind() == std::io::ErrorKind::NotADirectory;
     let may_pass = error.raw_os_error().is_some_and(|number| may_pass(Errno::from_raw_os_error(number), path));
+    let is_full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
     let error = Error::io(doing, path.display(), error);
     match error.kind() {
         _ if is_below_object => error.with_kind(Kind::NotFound),
         _ if may_pass => {
             error.with_kind(Kind::Temporary).hint("check the file system and the server that it comes from")
         }
-        Kind::Full => error.hint("free space on that file system; what is stored already stays good"),
+        _ if is_full => error.hint("free space on that file system; what is stored already stays good"),
         Kind::Denied => {
             error.hint("check who owns the directory of the repository, and whether it is mounted read-only")
         }
@@ -276,13 +302,6 @@ fn open_to_read(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)
 }
 
-/// What is known of the object at a path; a folder is none.
-fn object_meta(doing: &str, path: &Path) -> Result<std::fs::Metadata> {
-    let meta = std::fs::metadata(path).map_err(|error| failed(doing, path, error))?;
-    check_object(doing, path, &meta)?;
-    Ok(meta)
-}
-
 fn check_object(doing: &str, path: &Path, meta: &std::fs::Metadata) -> Result<()> {
     match meta.is_file() {
         true => Ok(()),
@@ -292,10 +311,6 @@ fn check_object(doing: &str, path: &Path, meta: &std::fs::Metadata) -> Result<()
 
 fn number_of(meta: &std::fs::Metadata) -> (u64, u64) {
     (meta.dev(), meta.ino())
-}
-
-fn is_absent(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
 }
 
 fn version_of(meta: &std::fs::Metadata) -> Version {
@@ -341,7 +356,7 @@ impl Storage for Local {
         let (from, to) = (self.path(from)?, self.path(to)?);
         if let Some(owner) = self.owner {
             let moved = beneath::rename(&self.root, self.below(&from), self.below(&to), false, owner);
-            return moved.map_err(|error| failed("rename", &from, error));
+            return moved.map_err(|error| self.cannot_rename(&from, &to, error));
         }
         let folder = to.parent().expect("an object lies below the root");
         let mut moved = rename_new(&from, &to);
@@ -349,14 +364,14 @@ impl Storage for Local {
             make_folders(folder)?;
             moved = rename_new(&from, &to);
         }
-        moved.map_err(|error| failed("rename", &from, error))?;
+        moved.map_err(|error| self.cannot_rename(&from, &to, error))?;
         sync_folder(folder)?;
         sync_folder(from.parent().expect("an object lies below the root"))
     }
 
     fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
         let path = self.path(name)?;
-        let read = |error| failed("read", &path, error);
+        let read = |error| self.failed("read", &path, error);
         let file = open_to_read(&path).map_err(read)?;
         let meta = file.metadata().map_err(read)?;
         check_object("read", &path, &meta)?;
@@ -385,33 +400,47 @@ impl Storage for Local {
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
-        let below = self.root.join(prefix);
-        let mut listed = Vec::new();
-        let walk = walkdir::WalkDir::new(&below).follow_links(false).sort_by_file_name().into_iter();
-        for entry in
-            walk.filter_entry(|entry| !entry.file_name().as_encoded_bytes().starts_with(b".") || entry.depth() == 0)
-        {
-            let entry = match entry {
-                Ok(entry) => entry,
-                // Removed by somebody between the listing of its folder and now, or no such folder yet.
-                Err(error) if error.io_error().is_some_and(is_absent) => {
+        // With a slash at its end a link would be what it leads to.
+        let top = self.root.join(prefix.trim_end_matches('/'));
+        // Further down an object may stand, and below one is nothing.
+        if !prefix.trim_end_matches('/').contains('/') {
+            check_folder(&top)?;
+        }
+        let (mut listed, mut folders) = (Vec::new(), vec![top]);
+        while let Some(folder) = folders.pop() {
+            let names = match names_in(&folder) {
+                Ok(names) => names,
+                // Removed by somebody between the listing of the folder above and now, or no such folder yet.
+                Err(error) if is_absent(&error) => {
                     self.check_root()?;
                     continue;
                 }
-                Err(error) => return Err(failed("list", &below, error.into())),
+                Err(error) => return Err(failed("list", &folder, error)),
             };
-            if !entry.file_type().is_file() {
-                continue;
-            }
-            let meta = match entry.metadata() {
-                Ok(meta) => meta,
-                Err(error) if error.io_error().is_some_and(is_absent) => continue,
-                // An object that is left out of a listing would count as lost.
-                Err(error) => return Err(failed("list", entry.path(), error.into())),
-            };
-            let name = entry.path().strip_prefix(&self.root).ok().and_then(|name| name.to_str());
-            if let Some(name) = name.filter(|name| check_name(name).is_ok()) {
-                listed.push(Listed { name: name.to_owned(), size: meta.len() });
+            for (name, kind) in names.into_iter().filter(|(name, _)| !name.as_bytes().starts_with(b".")) {
+                let path = folder.join(name);
+                let meta = match kind {
+                    FileType::Directory => {
+                        folders.push(path);
+                        continue;
+                    }
+                    FileType::RegularFile | FileType::Unknown => path.symlink_metadata(),
+                    _ => continue,
+                };
+                let meta = match meta {
+                    Ok(meta) => meta,
+                    Err(error) if is_absent(&error) => continue,
+                    // An object that is left out of a listing would count as lost.
+                    Err(error) => return Err(failed("list", &path, error)),
+                };
+                if meta.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let name = self.below(&path).to_str().filter(|name| check_name(name).is_ok());
+                if let Some(name) = name.filter(|_| meta.is_file()) {
+                    listed.push(Listed { name: name.to_owned(), size: meta.len() });
+                }
             }
         }
         listed.sort();
@@ -433,7 +462,7 @@ impl Storage for Local {
 
     fn stat(&self, name: &str) -> Result<Stat> {
         let path = self.path(name)?;
-        let meta = object_meta("look at", &path)?;
+        let meta = self.object_meta("look at", &path)?;
         Ok(Stat { size: meta.len(), version: version_of(&meta) })
     }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 mod beneath;
 pub mod chaos;
 pub mod local;
+mod local_folder;
 pub mod location;
 pub mod memory;
 pub mod probe;

@@ -86,6 +86,33 @@ fn kind_of(name: &str) -> &str {
 }
 
 #[test]
+fn one_lost_pack_is_told_once() {
+    // It was told when the index was read, when the local state was chosen, and for each folder of the old tree.
+    let person = crate::person::Person::new();
+    person.make_source();
+    person.silt(&["backup", "source"]).ends_with(0);
+    crate::fixture::copy(&person.path("data"), &person.path("kept"));
+    crate::fixture::copy(&person.path("cache"), &person.path("known"));
+    let repository = person.path("data/siltstone/repository");
+    let packs: Vec<_> =
+        walkdir::WalkDir::new(repository.join("packs")).into_iter().map(|entry| entry.expect("listed")).collect();
+    for pack in packs.iter().filter(|pack| pack.file_type().is_file()) {
+        for has_cache in [true, false] {
+            std::fs::remove_dir_all(person.path("cache")).expect("removed");
+            if has_cache {
+                crate::fixture::copy(&person.path("known"), &person.path("cache"));
+            }
+            std::fs::remove_file(pack.path()).expect("removed");
+            let said = person.silt(&["backup", "source"]).ends_with(0);
+            assert_eq!(said.err.matches("note: ").count(), 1, "{}", said.err);
+            assert!(said.err.contains("missing from the repository"), "{}", said.err);
+            std::fs::remove_dir_all(person.path("data")).expect("removed");
+            crate::fixture::copy(&person.path("kept"), &person.path("data"));
+        }
+    }
+}
+
+#[test]
 fn a_flipped_bit_anywhere_is_noticed_or_harmless() {
     let victim = Victim::new();
     let whole = victim.changed(|_| {});

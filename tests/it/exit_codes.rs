@@ -82,3 +82,116 @@ fn stored_data_that_are_damaged_end_every_verb_with_6() {
         person.silt_with(&there, words).ends_with(6);
     }
 }
+
+#[test]
+fn a_pattern_that_makes_no_sense_ends_with_2() {
+    // It ended with 1, as if something had failed.
+    let person = Person::new();
+    person.make_source();
+    for words in [
+        &["backup", "source", "--exclude", "{a"][..],
+        &["backup", "source", "--iexclude", "./x"],
+        &["restore", "latest", "--target", "out", "--exclude", "{a"],
+        &["restore", "latest", "--target", "out", "--include", "../x"],
+    ] {
+        let said = person.silt(words).ends_with(2);
+        assert!(said.err.contains("pattern"), "{}", said.err);
+    }
+    assert!(!person.path("data").exists());
+}
+
+#[test]
+fn a_secret_that_cannot_be_had_ends_with_5() {
+    // An empty password file, one that is not there and a command that fails ended with 1.
+    let person = person_with_repository();
+    person.write("empty", "");
+    person.write("no-key", "no key");
+    for secret in [
+        &["--password-file", "empty"][..],
+        &["--password-file", "nowhere"],
+        &["--password-file", "source"],
+        &["--password-command", "false"],
+        &["--password-command", "true"],
+        &["--key-file", "nowhere"],
+        &["--key-file", "no-key"],
+        &["--recovery-key-file", "nowhere"],
+        &["--recovery-key-file", "empty"],
+    ] {
+        person.silt(&[&["snapshots", "-r", "repository"], secret].concat()).ends_with(5);
+        if secret[0].starts_with("--password") {
+            person.silt(&[&["init", "-r", "new"], secret].concat()).ends_with(5);
+        }
+    }
+}
+
+#[test]
+fn streams_of_one_place_are_refused_before_anything_is_read() {
+    // It was noticed when everything had been read.
+    let person = Person::new();
+    person.make_source();
+    let inside = format!("{}/below/dump=touch ran", person.path("source").display());
+    let inside = inside.trim_start_matches('/');
+    let above = format!("{}=touch ran", person.home.path().display());
+    for streams in [
+        &["--stream", "a=touch ran", "--stream", "a=touch ran"][..],
+        &["--stream", "a/b=touch ran", "--stream", "a=touch ran"],
+        &["--stream", "a=touch ran", "--stream", "c=touch ran", "--stream", "a/b=touch ran"],
+        &["--stdin", "--stream", "stdin=touch ran"],
+        &["source", "--stream", inside],
+        &["source", "--stream", above.trim_start_matches('/')],
+    ] {
+        let said = person.silt(&[&["backup"], streams].concat()).ends_with(2);
+        assert!(said.err.contains("the same path"), "{}", said.err);
+    }
+    assert!(!person.path("ran").exists() && !person.path("data").exists());
+    person
+        .silt(&["backup", "source", "--stream", "a=true", "--stream", "ab=true", "--stream", "a-b/c=true"])
+        .ends_with(0);
+}
+
+#[test]
+fn what_was_done_is_said_though_nobody_can_be_told_on_standard_output() {
+    // With a full disk behind standard output a backup ended with 1, though its snapshot was made.
+    let person = Person::new();
+    person.make_source();
+    person.silt(&["backup", "source"]).ends_with(0);
+    for (words, said) in [
+        (&["backup", "source"][..], "was created, but its summary could not be written"),
+        (&["backup", "source", "--json"], "was created, but its summary could not be written"),
+        (
+            &["restore", "latest", "--target", "out", "--json"],
+            "restore has ended, but its summary could not be written",
+        ),
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = person.command(words).stdout(full).output().unwrap();
+        let told = crate::person::said(output).ends_with(3);
+        assert!(told.err.contains(said), "{}", told.err);
+    }
+    assert_eq!(person.snapshots(&[]).len(), 3);
+    assert!(person.path("out").exists());
+}
+
+#[test]
+fn a_standard_input_that_is_closed_is_not_saved_as_an_empty_stream() {
+    let person = Person::new();
+    let silt = env!("CARGO_BIN_EXE_silt");
+    let run = |input: &str| {
+        let mut shell = person.command(&[] as &[&str]);
+        let environment: Vec<_> =
+            shell.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect();
+        shell = std::process::Command::new("sh");
+        for (name, value) in environment {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        shell.current_dir(person.home.path()).args(["-c", &format!("exec '{silt}' backup --stdin {input}")]);
+        crate::person::said(shell.output().unwrap())
+    };
+    let closed = run("<&-").ends_with(1);
+    assert!(closed.err.contains("the standard input is closed"), "{}", closed.err);
+    assert!(!person.path("data").exists());
+    run("</dev/null").ends_with(0);
+}

@@ -27,8 +27,14 @@ fn a_file_that_may_not_grow_is_an_error_with_its_name() {
     let silt = limited(&person, "-f 512", &["backup", "source"]);
     assert_eq!(silt.code, 1, "{}", silt.err);
     assert!(silt.err.starts_with("silt: cannot write ") && silt.err.contains("File too large"), "{}", silt.err);
+    assert!(silt.err.contains("hint: raise the limit of the size of files (ulimit -f)"), "{}", silt.err);
     assert!(person.snapshots(&[]).is_empty());
     person.silt(&["backup", "source"]).ends_with(0);
+    // A restore had no hint either, nor had a run with hardly any open files.
+    let restored = limited(&person, "-f 512", &["restore", "latest", "--target", "out"]).ends_with(1);
+    assert!(restored.err.contains("ulimit -f"), "{}", restored.err);
+    let few = limited(&person, "-n 5", &["restore", "latest", "--target", "out"]).ends_with(1);
+    assert!(few.err.contains("ulimit -n"), "{}", few.err);
 }
 
 /// Where the system gave no more threads, files or memory, a run panicked, or made a snapshot of nearly nothing.

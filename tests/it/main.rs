@@ -28,6 +28,7 @@ mod mounted;
 mod obedience;
 mod person;
 mod reader;
+mod replaced;
 mod restore;
 mod restore_delete;
 mod restore_faults;

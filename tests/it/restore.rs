@@ -108,7 +108,7 @@ fn a_full_disk_leaves_the_files_that_are_there_and_is_named() {
     let unmounted = Command::new("umount").arg(person.path("small")).status();
     assert!(unmounted.expect("umount runs").success());
     let said = said.ends_with(1);
-    assert!(said.err.contains("source/report"), "{}", said.err);
+    assert!(said.err.contains("source/report") && said.err.contains("hint: free space"), "{}", said.err);
     assert_eq!((kept.as_str(), left), ("work of today", 1));
 }
 
@@ -156,6 +156,38 @@ fn a_file_or_link_makes_way_for_a_directory_only_where_it_may() {
     restore(&person, &[]).ends_with(0);
     assert_eq!(text(&person, "source/one/below") + &text(&person, "source/two/below"), "12");
     assert!(!person.path("elsewhere").exists());
+}
+
+#[test]
+fn a_source_that_became_a_link_stays_one() {
+    // Whoever had moved a folder to a larger disk found a folder with old files in the place of the link.
+    let person = Person::new();
+    person.write("root/photos/one", "1");
+    person.write("root/notes", "n");
+    person.silt(&["backup", "root/photos", "root/notes"]).ends_with(0);
+    fs::create_dir(person.path("disk")).expect("made");
+    for name in ["photos", "notes"] {
+        fs::rename(person.path("root").join(name), person.path("disk").join(name)).expect("moved");
+        symlink(person.path("disk").join(name), person.path("root").join(name)).expect("linked");
+    }
+    person.write("disk/photos/two", "2");
+    let before = contents(person.home.path());
+    for words in [&[][..], &["--overwrite", "always"], &["--dry-run"]] {
+        let words = [&["restore", "latest", "--target", "/", "--no-cache"], words].concat();
+        let said = person.silt(&words).ends_with(3);
+        assert_eq!(said.err.matches("is a symbolic link now").count(), 2, "{}", said.err);
+        let links = contents(person.home.path()).into_iter().filter(|(path, _)| path.starts_with("root"));
+        assert!(links.eq(before.clone().into_iter().filter(|(path, _)| path.starts_with("root"))), "{words:?}");
+    }
+    // What the link points to is restored by its own path, and who asks for it gets the snapshot's state.
+    person.silt(&["restore", &latest(&person, "root/photos"), "--target", "root/photos"]).ends_with(0);
+    assert!(person.path("root/photos").is_symlink());
+    person.silt(&["restore", "latest", "--target", "/", "--delete"]).ends_with(0);
+    assert!(!person.path("root/photos").is_symlink() && !person.path("root/notes").is_symlink());
+    assert_eq!(
+        text(&person, "root/photos/one") + &text(&person, "root/notes") + &text(&person, "disk/photos/two"),
+        "1n2"
+    );
 }
 
 #[test]
@@ -303,6 +335,29 @@ fn a_snapshot_with_warnings_is_announced() {
     }
 }
 
+#[test]
+fn a_plan_foresees_that_closed_directories_are_opened() {
+    // Without root a dry run ended with 3 for a directory of mode 000, and the restore itself filled it.
+    let person = saved(|person| {
+        person.write("source/closed/below/f", "f");
+        person.write("source/none", "of one size");
+    });
+    let as_user = |words: &[&str]| {
+        let (named, target) = (latest(&person, "source"), person.path("source").display().to_string());
+        as_nobody(&person, &[&["restore", &named, "--target", &target, "--overwrite", "always"], words].concat())
+    };
+    chmod(&person, "source/closed", 0o000);
+    chmod(&person, "source/none", 0o000);
+    let plan = as_user(&["--dry-run"]);
+    let done = as_user(&[]);
+    if done.code == 1 {
+        return skipped("closed directories of others", done.err);
+    }
+    assert!(plan.ends_with(0).err.contains("denies access"));
+    done.ends_with(0);
+    assert_eq!(text(&person, "source/closed/below/f"), "f");
+}
+
 /// The same command as a user without rights, to whom everything here is given; as the same user where that is not root.
 fn as_nobody(person: &Person, words: &[&str]) -> Said {
     let mut command = person.command(words);
@@ -398,4 +453,57 @@ fn immutable_files_come_back_with_all_names_and_are_left_alone_when_right() {
     assert!(refused, "it is immutable again");
     assert_eq!((&second["troubles_count"], &second["bytes_written"]), (&0.into(), &0.into()));
     assert_eq!(before, after, "a second restore changes nothing");
+}
+
+#[test]
+fn an_append_only_directory_gets_what_is_missing_and_keeps_the_rest() {
+    // Files could not get their names: they stayed under unfinished ones, and what was missing was not made.
+    let person = saved(|person| {
+        person.write("source/missing", crate::golden::noise(3000, 1));
+        person.write("source/same", "same");
+        person.write("source/differs", "as it was saved");
+        person.write("source/was a folder/f", "f");
+        fs::hard_link(person.path("source/same"), person.path("source/other name")).expect("linked");
+        symlink("same", person.path("source/link")).expect("linked");
+    });
+    let copied = Command::new("cp").args(["-a", "-T"]).arg(person.path("source")).arg(person.path("out")).status();
+    assert!(copied.expect("cp runs").success());
+    for name in ["missing", "link", "other name"] {
+        fs::remove_file(person.path("out").join(name)).expect("removed");
+    }
+    fs::remove_dir_all(person.path("out/was a folder")).expect("removed");
+    person.write("out/was a folder", "a file now");
+    person.write("out/differs", "work of today");
+    if !is_root() || !chattr(&person, "+a", "out") {
+        return skipped("an append-only directory", "chattr is refused");
+    }
+    let restore =
+        |more: &[&str]| person.silt(&[&["restore", &latest(&person, "source"), "--target", "out"][..], more].concat());
+    let plan = restore(&["--dry-run", "--json"]);
+    let done = restore(&["--delete"]);
+    assert!(chattr(&person, "-a", "out"));
+    assert_eq!(plan.ends_with(3).last_event()["created_count"], 3);
+    let done = done.ends_with(3);
+    assert_eq!(done.err.matches("`chattr -a`").count(), 1, "{}", done.err);
+    assert!(done.err.contains("out/differs") || done.err.contains("source/differs"), "{}", done.err);
+    let names = ["differs", "link", "missing", "other name", "same", "was a folder"];
+    let found: Vec<String> = contents(&person.path("out")).into_keys().map(|path| path.display().to_string()).collect();
+    assert_eq!(found, names);
+    assert_eq!(text(&person, "out/differs") + &text(&person, "out/was a folder"), "work of todaya file now");
+    assert!(fs::read(person.path("out/missing")).expect("there") == crate::golden::noise(3000, 1));
+}
+
+#[test]
+fn a_file_in_the_place_of_the_target_says_what_to_do() {
+    // The error said "Not a directory", and no more.
+    let person = saved(|person| person.write("source/f.txt", "old"));
+    person.write("f.txt", "new");
+    let named = latest(&person, "source/f.txt");
+    for (named, word) in [(named.as_str(), "the file goes into"), ("latest", "name another directory with --target")] {
+        let said = person.silt(&["restore", named, "--target", "f.txt"]).ends_with(1);
+        assert!(said.err.contains("hint: ") && said.err.contains(word), "{}", said.err);
+    }
+    assert_eq!(text(&person, "f.txt"), "new");
+    person.silt(&["restore", &named, "--target", "."]).ends_with(0);
+    assert_eq!(text(&person, "f.txt"), "old");
 }

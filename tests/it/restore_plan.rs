@@ -3,6 +3,7 @@
 use crate::fixture::{self, SWAPS, backup, memory, open, plant};
 use crate::person::{Person, contents};
 use crate::restore::{latest, saved};
+use crate::skip::skipped;
 use proptest::prelude::*;
 use siltstone::restore::{Overwrite, RestoreOptions};
 use siltstone::source::rules::RulesBuilder;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 /// Whatever can be seen of each name: enough to say whether it was replaced, and whether it is as it was.
@@ -205,4 +207,42 @@ fn a_dry_run_of_a_new_target_counts_all_of_it() {
     let done = person.silt(&["restore", &named, "--target", "out", "--json"]).ends_with(0).last_event();
     assert_eq!(plan["created_count"], done["created"], "{plan}{done}");
     assert_eq!((&plan["replaced_count"], &plan["blocked_count"]), (&0.into(), &0.into()));
+}
+
+#[test]
+fn names_of_one_inode_count_their_bytes_once() {
+    // Of three names of a file of 4 bytes a plan said 12 bytes, and the restore wrote 4.
+    let person = saved(|person| {
+        person.write("source/one", "four");
+        for name in ["two", "three"] {
+            fs::hard_link(person.path("source/one"), person.path("source").join(name)).expect("linked");
+        }
+    });
+    let named = latest(&person, "source");
+    let plan = person.silt(&["restore", &named, "--target", "out", "--dry-run", "--json"]).ends_with(0).last_event();
+    let done = person.silt(&["restore", &named, "--target", "out", "--json"]).ends_with(0).last_event();
+    assert_eq!((&plan["files"], &plan["bytes"]), (&3.into(), &4.into()));
+    assert_eq!((&done["files"], &done["bytes_written"]), (&3.into(), &4.into()));
+}
+
+#[test]
+fn a_target_that_is_mounted_read_only_is_named_by_the_plan() {
+    // A dry run ended with 0, and the restore could do nothing of it.
+    let person = saved(|person| person.write("source/file", "x"));
+    fs::create_dir(person.path("target")).expect("made");
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "ro", "none"]).arg(person.path("target")).output();
+    if !mount.as_ref().is_ok_and(|mount| mount.status.success()) {
+        return skipped("a target that is mounted read-only", "tmpfs cannot be mounted");
+    }
+    let run = |target: &str, more: &[&str]| {
+        person.silt(&[&["restore", &latest(&person, "source"), "--target", target][..], more].concat())
+    };
+    let said = [run("target", &["--dry-run"]), run("target/new", &["--dry-run"]), run("target", &[])];
+    let unmounted = Command::new("umount").arg(person.path("target")).status();
+    assert!(unmounted.expect("umount runs").success());
+    let [plan, new, done] = said;
+    for plan in [plan, new] {
+        assert!(plan.ends_with(3).err.contains("mounted read-only"));
+    }
+    done.ends_with(3);
 }

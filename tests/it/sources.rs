@@ -43,6 +43,37 @@ fn what_is_missing_costs_nothing_else_and_nothing_at_all_is_an_error() {
     assert_eq!(person.snapshots(&[]).len(), before);
 }
 
+/// A source below another one was missing without a word when a folder above it became a link as the backup began.
+#[test]
+fn a_source_that_no_walk_meets_is_told() {
+    let place = tempfile::tempdir().expect("a folder");
+    let source = place.path().join("source");
+    for name in ["moved/inside", "stays/inside"] {
+        std::fs::create_dir_all(source.join(name)).expect("made");
+        std::fs::write(source.join(name).join("file"), name).expect("written");
+    }
+    let (from, to) = (source.join("moved"), place.path().join("elsewhere"));
+    let moves = move |_: &str, name: &str| {
+        // The writer shows itself when the sources have been looked at.
+        if name.starts_with("pending/") && !to.exists() {
+            std::fs::rename(&from, &to).expect("moved");
+            std::os::unix::fs::symlink(&to, &from).expect("linked");
+        }
+    };
+    let storage = fixture::memory(fixture::SWAPS);
+    let hooked = fixture::Hooked { inner: storage, before: moves };
+    let repo = fixture::open(Arc::new(hooked), &place.path().join("cache")).expect("it opens");
+    let mut options = fixture::options(&source);
+    options.paths = ["", "moved/inside", "moved/inside/file", "stays/inside/file"].map(|name| source.join(name)).into();
+    options.paths[0] = source.clone();
+    let report = repo.backup(options, &Watch::silent()).expect("a backup");
+    let mut told: Vec<String> =
+        report.troubles.iter().map(|trouble| String::from_utf8_lossy(&trouble.path.0).into_owned()).collect();
+    told.sort();
+    let expected = ["moved/inside", "moved/inside/file"].map(|name| source.join(name).display().to_string());
+    assert_eq!(told, expected, "{:?}", report.troubles);
+}
+
 /// Each file of a list listed its whole folder anew, and `silt snapshots` printed the whole list in one line.
 #[test]
 fn a_list_of_files_of_one_folder_is_one_walk_and_one_short_line() {

@@ -1,0 +1,88 @@
+//! Files of a cache that other programs may have replaced: opened without waiting, listed without panics.
+
+use rustix::fs::{Dir, FileType, Mode, OFlags, open};
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
+use std::io::{Error, ErrorKind, Result};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Opens a regular file, and nothing else: a FIFO in its place would hold a run for ever.
+pub(super) fn open_regular(options: &mut OpenOptions, path: &Path) -> Result<File> {
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
+    let opened = options.custom_flags(flags).open(path);
+    let file = opened.map_err(|error| match path.metadata() {
+        // A FIFO that nobody reads, a socket, a folder.
+        Ok(meta) if !meta.is_file() => not_a_file(),
+        _ => error,
+    })?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(not_a_file()) }
+}
+
+pub(super) fn read_regular(path: &Path) -> Result<File> {
+    open_regular(OpenOptions::new().read(true), path)
+}
+
+fn not_a_file() -> Error {
+    Error::new(ErrorKind::InvalidData, "it is not a file")
+}
+
+/// Whether an error of these says that something else is in the place of a file.
+pub(super) fn is_not_a_file(error: &Error) -> bool {
+    error.kind() == ErrorKind::InvalidData
+}
+
+/// The names in a folder, and what they are as far as the file system says so. `std::fs::read_dir` panics when closing the
+/// folder fails.
+pub(super) fn names_in(folder: &Path) -> Result<Vec<(OsString, FileType)>> {
+    let mut names = Vec::new();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for entry in Dir::new(open(folder, flags, Mode::empty())?)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push((OsStr::from_bytes(name).to_owned(), entry.file_type()));
+        }
+    }
+    Ok(names)
+}
+
+/// Removes a folder with the files and folders in it. A cache is never deep.
+pub(super) fn remove_folder(folder: &Path) -> Result<()> {
+    for (name, kind) in names_in(folder)? {
+        let path = folder.join(name);
+        let is_folder = match kind {
+            FileType::Unknown => path.symlink_metadata()?.is_dir(),
+            kind => kind == FileType::Directory,
+        };
+        if is_folder { remove_folder(&path)? } else { std::fs::remove_file(&path)? }
+    }
+    std::fs::remove_dir(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        std::fs::create_dir(at("folder")).unwrap();
+        std::fs::write(at("folder/file"), "x").unwrap();
+        for name in ["fifo", "socket", "folder"] {
+            assert!(is_not_a_file(&read_regular(&at(name)).unwrap_err()), "{name}");
+            let written = open_regular(OpenOptions::new().write(true).create(true), &at(name));
+            assert!(is_not_a_file(&written.unwrap_err()), "{name}");
+        }
+        assert!(read_regular(&at("folder/file")).is_ok());
+        assert_eq!(read_regular(&at("none")).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(names_in(folder.path()).unwrap().len(), 3);
+        remove_folder(folder.path()).unwrap();
+        assert!(!folder.path().exists());
+        std::fs::create_dir(folder.path()).unwrap();
+    }
+}
