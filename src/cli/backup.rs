@@ -2,7 +2,7 @@
 
 use super::exit::{Exit, Failure};
 use super::first_use::open_or_make;
-use super::options::{GlobalOptions, bytes_parser, compression, current_folder, first_instant, pattern, size};
+use super::options::{GlobalOptions, base_of, bytes_parser, compression, first_instant, pattern, size};
 use super::output::{Console, print, print_json, snapshot_json};
 use super::progress::Display;
 use super::signals;
@@ -336,7 +336,7 @@ fn named(args: &BackupArgs) -> Result<Named> {
     if paths.is_empty() && has_stream && !has_list {
         return Ok(Named { paths, missing: Vec::new() });
     }
-    let folder = current_folder()?;
+    let folder = base_of(&paths)?;
     let (mut found, mut missing, mut first) = (Vec::new(), Vec::new(), None);
     for path in &paths {
         match follow_slash(path) {

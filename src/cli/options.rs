@@ -159,13 +159,19 @@ pub fn pattern(words: &[u8]) -> Result<OsString, Error> {
     Ok(OsStr::from_bytes(words).to_owned())
 }
 
-pub fn current_folder() -> Result<PathBuf, Error> {
-    std::env::current_dir().map_err(|error| Error::io("find the current directory", "", error))
+/// The directory that these paths are relative to. It need not exist where all of them are absolute.
+pub fn base_of<P: AsRef<Path>>(paths: &[P]) -> Result<PathBuf, Error> {
+    match paths.iter().all(|path| path.as_ref().is_absolute()) {
+        true => Ok(PathBuf::from("/")),
+        false => std::env::current_dir().map_err(|error| {
+            Error::io("find the current directory", "", error).hint("change to a directory that exists")
+        }),
+    }
 }
 
 /// A path as given, made absolute and clean.
 pub fn absolute(path: &Path) -> Result<PathBuf, Error> {
-    let mut paths = normalize(&[path], &current_folder()?)?;
+    let mut paths = normalize(&[path], &base_of(&[path])?)?;
     Ok(paths.remove(0))
 }
 

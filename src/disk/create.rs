@@ -211,11 +211,11 @@ pub fn is_unfinished(found: &Stat, meta: &Metadata) -> bool {
     ours && found.permissions() & !0o2000 == unfinished_mode(meta)
 }
 
-/// Whether it may be one: an inherited ACL can have taken other bits of the mode away.
+/// Whether it may be one: an inherited ACL can have taken bits of the mode away, and adds none.
 pub fn may_be_unfinished(found: &Stat, meta: &Metadata) -> bool {
     let ours = found.uid == rustix::process::geteuid().as_raw();
-    let sticky = found.mode & 0o1000 != 0 && meta.mode & 0o1000 == 0;
-    ours && (sticky || is_unfinished(found, meta))
+    let has_no_other_bit = found.permissions() & !0o2000 & !unfinished_mode(meta) == 0;
+    ours && found.mode & 0o1000 != 0 && has_no_other_bit
 }
 
 /// With which mode something is created. The special bits come after the owner, who decides what they mean (and a

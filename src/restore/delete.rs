@@ -32,6 +32,10 @@ impl Doomed {
     }
 }
 
+/// Said of a directory in which the plan could see nothing, so that nothing is deleted.
+const CLOSED_TO_PLAN: &str = "what the snapshot does not have in it was not deleted, as the mode of the directory hid it from \
+                              the plan: run the restore again";
+
 /// Paths that a plan would delete, until it is sure that it does.
 #[derive(Default)]
 struct Noted(RefCell<Vec<Vec<u8>>>);
@@ -64,10 +68,15 @@ impl Run<'_> {
     pub fn delete_others(&self, folder: &Folder, here: &Here) {
         let (Some(target), true) = (&here.target, self.deletes_in(folder, here)) else { return };
         let known = std::mem::take(&mut *locked(&folder.names));
+        let was_closed = self.is_deed() && locked(&folder.opened_up).is_some_and(|mode| mode & 0o500 != 0o500);
         let delete = || -> Result<()> {
             for (name, is_directory) in list(&target.directory().open_child(c".")?)? {
                 if known.contains(&name) || unfinished::is_unfinished(&name) || self.is_over() {
                     continue;
+                }
+                if was_closed {
+                    self.trouble(&folder.path, CLOSED_TO_PLAN);
+                    break;
                 }
                 let path = child_path(&folder.path, &name);
                 let noted = Noted::default();

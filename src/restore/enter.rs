@@ -165,6 +165,9 @@ impl Run<'_> {
             (_, Overwrite::Never | Overwrite::IfNewer) => {
                 Found::Refused("something other than a directory is in its place, and was kept")
             }
+            _ if !folder.wanted => Found::Refused(
+                "something other than a directory is in its place, and was kept, as --include does not match it",
+            ),
             _ => Found::InTheWay,
         })
     }

@@ -4,6 +4,9 @@ use crate::entry::{PATH_BYTES_MAX, is_valid_name};
 use crate::error::{Error, Kind, Result};
 use std::io;
 
+/// File systems allow no longer names, so no longer one could be restored.
+const FILE_NAME_BYTES_MAX: usize = 255;
+
 /// A command whose output is saved under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stream {
@@ -38,8 +41,8 @@ pub fn check_name(name: &[u8]) -> Result<()> {
         b"" => "its name is empty",
         [b'/', ..] => "its name must not begin with a slash",
         _ if name.len() > PATH_BYTES_MAX => "its name is too long",
-        _ if !name.split(|&byte| byte == b'/').all(is_valid_name) => {
-            "its name has a part that is empty, too long, \".\" or \"..\", or it holds a NUL byte"
+        _ if !name.split(|&byte| byte == b'/').all(|part| is_valid_name(part) && part.len() <= FILE_NAME_BYTES_MAX) => {
+            "its name has a part that is empty, longer than 255 bytes, \".\" or \"..\", or it has a NUL byte"
         }
         _ => return Ok(()),
     };

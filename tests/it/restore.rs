@@ -41,7 +41,7 @@ fn mode(person: &Person, name: &str) -> u32 {
     fs::symlink_metadata(person.path(name)).expect("it is there").mode() & 0o7777
 }
 
-fn chmod(person: &Person, name: &str, mode: u32) {
+pub fn chmod(person: &Person, name: &str, mode: u32) {
     fs::set_permissions(person.path(name), Permissions::from_mode(mode)).expect("its mode is set");
 }
 
@@ -359,7 +359,7 @@ fn a_plan_foresees_that_closed_directories_are_opened() {
 }
 
 /// The same command as a user without rights, to whom everything here is given; as the same user where that is not root.
-fn as_nobody(person: &Person, words: &[&str]) -> Said {
+pub fn as_nobody(person: &Person, words: &[&str]) -> Said {
     let mut command = person.command(words);
     if is_root() {
         let given = Command::new("chown").args(["-R", "65534:65534"]).arg(person.home.path()).status();
@@ -506,4 +506,41 @@ fn a_file_in_the_place_of_the_target_says_what_to_do() {
     assert_eq!(text(&person, "f.txt"), "new");
     person.silt(&["restore", &named, "--target", "."]).ends_with(0);
     assert_eq!(text(&person, "f.txt"), "old");
+}
+
+#[test]
+fn an_include_leaves_what_it_does_not_match_also_above_a_match() {
+    // `--include n3` made directories of a file and a link of the user that were called as the directories above n3.
+    let person = saved(|person| {
+        for name in ["one/n3", "two/n3", "three/n3"] {
+            person.write(&format!("source/{name}"), "saved");
+        }
+    });
+    let plant = || {
+        let _not_there = fs::remove_dir_all(person.path("source"));
+        person.write("source/one", "mine");
+        person.write("elsewhere/n3", "mine");
+        std::os::unix::fs::symlink(person.path("elsewhere"), person.path("source/two")).expect("linked");
+    };
+    plant();
+    let said = restore(&person, &["--include", "n3"]).ends_with(3);
+    assert!(said.err.contains("--include does not match it"), "{}", said.err);
+    assert_eq!(text(&person, "source/one") + &text(&person, "elsewhere/n3"), "minemine");
+    assert!(person.path("source/two").is_symlink());
+    assert_eq!(text(&person, "source/three/n3"), "saved");
+    plant();
+    restore(&person, &["--include", "one", "--include", "two"]).ends_with(0);
+    assert_eq!(text(&person, "source/one/n3") + &text(&person, "source/two/n3"), "savedsaved");
+}
+
+#[test]
+fn what_others_may_write_to_is_no_directory_that_a_restore_began() {
+    // In a directory of mode 1777, as /tmp has it, `--overwrite never` replaced files that began as the saved ones.
+    let person = saved(|person| person.write("source/d/log", "line 1\nline 2\n"));
+    for other_mode in [0o1777, 0o1770, 0o1757, 0o0700] {
+        person.write("source/d/log", "line 1\n");
+        chmod(&person, "source/d", other_mode);
+        restore(&person, &["--overwrite", "never"]).ends_with(0);
+        assert_eq!((text(&person, "source/d/log").as_str(), mode(&person, "source/d")), ("line 1\n", other_mode));
+    }
 }

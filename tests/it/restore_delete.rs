@@ -2,7 +2,7 @@
 
 use crate::fixture::{SWAPS, memory, open, options};
 use crate::person::{Person, Said, contents};
-use crate::restore::{latest, restore, saved, text};
+use crate::restore::{as_nobody, chmod, latest, restore, saved, text};
 use crate::skip::skipped;
 use siltstone::entry::{Content, Entry, EntryKind};
 use siltstone::repo::tree::store_page;
@@ -326,4 +326,20 @@ fn folders_above_the_sources_are_not_told_of_as_saved_in_part() {
     let environment = repository_of(&person, "repo", "source");
     let said = with(&person, &environment, &["restore", "latest", "--target", "out"]).ends_with(0);
     assert!(!said.err.contains("in part"), "{}", said.err);
+}
+
+#[test]
+fn what_a_closed_directory_hid_from_the_plan_is_told() {
+    // Without root, a directory of mode 000 was opened up, and what should have been deleted in it stayed: exit 0.
+    let person = saved(|person| person.write("source/d/f", "f"));
+    for mode in [0, 0o100, 0o300, 0o500] {
+        person.write("source/d/later", "later");
+        chmod(&person, "source/d", mode);
+        let words = ["restore", &latest(&person, "source"), "--target", "source", "--delete"];
+        let is_hidden = mode != 0o500;
+        let said = as_nobody(&person, &words).ends_with(if is_hidden { 3 } else { 0 });
+        assert_eq!(said.err.contains("run the restore again"), is_hidden, "{}", said.err);
+        as_nobody(&person, &words).ends_with(0);
+        assert!(!person.path("source/d/later").exists());
+    }
 }

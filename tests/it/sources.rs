@@ -468,3 +468,27 @@ fn diff_with_a_folder_sees_owners_and_attributes() {
     }
     assert!(person.silt(&["diff", "--help"]).ends_with(0).out.contains("owner"));
 }
+
+/// A name that no file system takes was saved, and could not be restored.
+#[test]
+fn a_stream_has_a_name_that_can_be_restored() {
+    let person = Person::new();
+    let named = |length: usize| format!("{}/x=echo x", "n".repeat(length));
+    person.silt(&["backup", "--stream", &named(256)]).ends_with(2);
+    person.silt(&["backup", "--stream", &named(255)]).ends_with(0);
+    person.silt(&["restore", "latest", "--target", "out"]).ends_with(0);
+}
+
+/// An absolute path was refused where the current directory had been removed.
+#[test]
+fn absolute_paths_need_no_current_directory() {
+    let person = Person::new();
+    person.write("source/x", "x");
+    std::fs::create_dir(person.path("gone")).unwrap();
+    let script = "rmdir \"$PWD\" && exec \"$@\"";
+    let silt = person.command(&["backup", "source"]);
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell.args(["-c", script, "sh"]).arg(silt.get_program()).arg("backup").arg(person.path("source"));
+    shell.envs(silt.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(person.path("gone"));
+    crate::person::said(shell.stdin(Stdio::null()).output().unwrap()).ends_with(0);
+}
