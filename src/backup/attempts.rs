@@ -40,7 +40,7 @@ impl Repository {
 /// Ends an attempt that may rely on a damaged pack.
 pub(super) fn damage_found() -> Error {
     Error::new(Kind::Stale, "finish the backup", "")
-        .because("data in the repository turned out to be damaged")
+        .because("something in the repository turned out to be damaged or gone")
         .hint("run the backup again: it stores again what the damaged packs held")
 }
 

@@ -62,7 +62,8 @@ impl<'a> Run<'a> {
     /// to be damaged that this run may have relied on already, the run ends at once, to start over.
     pub(super) fn note_damage(&self) {
         self.has_met_damage.store(true, Ordering::Relaxed);
-        if self.writer.is_some() && self.repo.damaged_packs_found() > self.damaged_packs_before {
+        let Some(writer) = &self.writer else { return };
+        if writer.has_lost_something() || self.repo.damaged_packs_found() > self.damaged_packs_before {
             self.fail(damage_found());
         }
     }

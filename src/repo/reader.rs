@@ -151,16 +151,26 @@ impl Reader {
             Err(error) if is_damage(&error) => error,
             read => return read,
         };
-        self.0.repo.note_damaged_pack(&at.pack);
+        self.note_damage(id, &at)?;
         // Damage is damage also where the storage calls it absence.
         let lost = |error: Error| Error::corrupt("read the chunk", id, error).hint(LOST_HINT);
         let Some(other) = self.beside(&at.pack)?.locate(id)? else { return Err(lost(damage)) };
-        self.read_at(id, &other, name_of).map_err(|error| {
-            if is_damage(&error) {
-                self.0.repo.note_damaged_pack(&other.pack);
+        match self.read_at(id, &other, name_of) {
+            Err(error) if is_damage(&error) => {
+                self.note_damage(id, &other)?;
+                Err(lost(error))
             }
-            lost(error)
-        })
+            read => read,
+        }
+    }
+
+    /// The pack at this place cannot be read, and does not count as missing yet.
+    fn note_damage(&self, id: &ChunkId, at: &Located) -> Result<()> {
+        let repo = &self.0.repo;
+        if repo.view().locate(id)?.is_some_and(|counted| counted.pack == at.pack) {
+            repo.note_damaged_pack(&at.pack);
+        }
+        Ok(())
     }
 
     /// Where else the chunks of a damaged pack rest; nowhere, as far as this tells, where many packs are damaged.

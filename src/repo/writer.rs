@@ -122,6 +122,11 @@ impl Writer {
         !self.check.is_sound() || self.losses_before > 0
     }
 
+    /// Whether something that it may have relied on turned out to be gone: it cannot commit any more.
+    pub fn has_lost_something(&self) -> bool {
+        self.repo.index_losses() != self.losses_before
+    }
+
     /// The chunks that were stored when this writer began.
     pub fn view_before(&self) -> &View {
         &self.view_before
@@ -350,8 +355,7 @@ impl Writer {
     /// repository replaced by an older copy, while the writer ran. After a lost right to commit the writer is shown again
     /// by then, so nothing more is collected meanwhile.
     fn check_nothing_is_gone(&self) -> Result<()> {
-        let has_lost = self.repo.index_losses() != self.losses_before;
-        if !has_lost && self.repo.is_index_listed()? {
+        if !self.has_lost_something() && self.repo.is_index_listed()? {
             return Ok(());
         }
         Err(Error::new(Kind::Stale, "commit the snapshot", "")

@@ -1,4 +1,8 @@
 //! Hard links: one name of an inode is restored, the others become links to it when all files are there.
+//!
+//! In an empty target it is the name that is met first. Where something is there already, what becomes of one name depends on
+//! the others, so all of them wait until they are known, and come in the order of their paths: a plan and its restore, which
+//! both walk with several threads, decide alike.
 
 use crate::disk::apply::apply_flags;
 use crate::disk::open::open_file;
@@ -10,9 +14,10 @@ use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Folder, Here};
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Run, add, locked};
+use rayon::prelude::*;
 use std::borrow::Cow;
 use std::collections::hash_map::Entry as Slot;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -35,6 +40,9 @@ struct Anchor {
     how: Linkable,
 }
 
+/// A name that waits.
+type Other = (Arc<Folder>, Entry);
+
 /// Names of inodes with several that have been met.
 #[derive(Default)]
 pub(super) struct Links {
@@ -42,7 +50,7 @@ pub(super) struct Links {
     counted: HashSet<u64>,
     /// By group: the name to link to, once there is one.
     anchors: HashMap<u64, Option<Anchor>>,
-    others: Vec<(Arc<Folder>, Entry)>,
+    others: Vec<Other>,
     /// Addresses of the folders among `others`, which hold them in place.
     waiting: HashSet<usize>,
     /// Names whose flags come after all links: an immutable inode gets no more of them.
@@ -66,18 +74,19 @@ impl Run<'_> {
         entry.link_group != 0 && !locked(&self.links).counted.insert(entry.link_group)
     }
 
-    /// The first name that is met of an inode is restored at once, others when all are known.
+    /// Restores a name of an inode with several, or puts it off until all are known.
     pub fn restore_linked(&self, folder: &Arc<Folder>, here: &Here, entry: &Entry) -> Result<()> {
         {
             let mut links = locked(&self.links);
-            match links.anchors.entry(entry.link_group) {
-                Slot::Occupied(_) => {
-                    links.waiting.insert(address(folder));
-                    links.others.push((folder.clone(), entry.clone()));
-                    return Ok(());
-                }
-                Slot::Vacant(slot) => {
+            let Links { anchors, waiting, others, .. } = &mut *links;
+            match anchors.entry(entry.link_group) {
+                Slot::Vacant(slot) if self.is_fresh.get() == Some(&true) => {
                     slot.insert(None);
+                }
+                _ => {
+                    waiting.insert(address(folder));
+                    others.push((folder.clone(), entry.clone()));
+                    return Ok(());
                 }
             }
         }
@@ -100,22 +109,16 @@ impl Run<'_> {
 
     /// Makes the links that were put off, then sets flags and applies the metadata of the directories that got links.
     pub fn make_links(&self) {
-        let others = std::mem::take(&mut locked(&self.links).others);
+        let mut groups: BTreeMap<u64, Vec<Other>> = BTreeMap::new();
         let mut folders: Vec<Arc<Folder>> = Vec::new();
         let mut seen = HashSet::new();
-        for (folder, entry) in others {
-            if !self.is_over()
-                && let Err(error) = self.make_other(&folder, &entry)
-            {
-                // It may be half-done, where another restore left its directory unfinished.
-                folder.half_done.fetch_or(folder.is_resumed(), Ordering::Relaxed);
-                self.failed_entry(&child_path(&folder.path, &entry.name), error);
-            }
-            self.close_if_many(&folder);
+        for (folder, entry) in std::mem::take(&mut locked(&self.links).others) {
             if seen.insert(address(&folder)) {
-                folders.push(folder);
+                folders.push(folder.clone());
             }
+            groups.entry(entry.link_group).or_default().push((folder, entry));
         }
+        groups.into_values().collect::<Vec<_>>().into_par_iter().for_each(|names| self.make_group(names));
         self.set_flags();
         for folder in folders {
             match self.enter(&folder) {
@@ -140,6 +143,38 @@ impl Run<'_> {
             }
             self.close_if_many(&folder);
         }
+    }
+
+    /// Makes the names of one inode, of which another may be there already.
+    fn make_group(&self, mut names: Vec<Other>) {
+        names.sort_by_cached_key(|(folder, entry)| child_path(&folder.path, &entry.name));
+        let has_anchor = locked(&self.links).anchors.get(&names[0].1.link_group).is_some_and(Option::is_some);
+        if !has_anchor && let Some(at) = names.iter().position(|(folder, entry)| self.is_there(folder, entry)) {
+            // Others are linked to it, so that it stays.
+            names[..=at].rotate_right(1);
+        }
+        for (folder, entry) in names {
+            if !self.is_over()
+                && let Err(error) = self.make_other(&folder, &entry)
+            {
+                // It may be half-done, where another restore left its directory unfinished.
+                folder.half_done.fetch_or(folder.is_resumed(), Ordering::Relaxed);
+                self.failed_entry(&child_path(&folder.path, &entry.name), error);
+            }
+            self.close_if_many(&folder);
+        }
+    }
+
+    /// Whether a name is in the target as it was saved, as far as a stat tells.
+    fn is_there(&self, folder: &Arc<Folder>, entry: &Entry) -> bool {
+        let Ok(Some(Here { target: Some(target), facts })) = self.enter(folder) else { return false };
+        let kind = if entry.kind.has_content() { EntryKind::File } else { entry.kind };
+        facts.taken
+            && target.directory().stat(entry.name.as_slice()).is_ok_and(|stat| {
+                let is_same =
+                    kind != EntryKind::File || (stat.size == entry.size && stat.modified == entry.meta.modified);
+                stat.is(kind) && is_same
+            })
     }
 
     fn make_other(&self, folder: &Arc<Folder>, entry: &Entry) -> Result<()> {

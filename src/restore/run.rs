@@ -153,6 +153,8 @@ pub(super) struct Run<'a> {
     pub open_folders_max: usize,
     /// The target stands where what is restored was saved.
     pub in_place: OnceLock<bool>,
+    /// Nothing was in the target.
+    pub is_fresh: OnceLock<bool>,
 }
 
 impl<'a> Run<'a> {
@@ -181,6 +183,7 @@ impl<'a> Run<'a> {
             open_folders: OpenFolders::default(),
             open_folders_max: open_max.clamp(FOLDERS_OPEN_MIN, FOLDERS_OPEN_MAX),
             in_place: OnceLock::new(),
+            is_fresh: OnceLock::new(),
         })
     }
 

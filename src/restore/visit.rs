@@ -116,10 +116,12 @@ impl<'a> Run<'a> {
                 if self.is_deed() && facts.taken {
                     super::enter::remove_leftovers(&target)?;
                 }
+                self.is_fresh.get_or_init(|| !facts.taken);
                 (Some(target), facts)
             }
             Err(error) if error.is(Kind::NotFound) => {
                 self.check_future_target()?;
+                self.is_fresh.get_or_init(|| true);
                 match self.is_deed() {
                     true => {
                         self.make_target(entry.as_ref()).map_err(|error| target_refused(&self.options.target, error))?

@@ -95,7 +95,7 @@ impl Local {
     /// The file that the name stands for now, open since an earlier range if it is still the same. Whoever replaced or
     /// removed it, here or in another process, the number of the file at its path says so.
     fn open_for_ranges(&self, name: &str, path: &Path) -> Result<(Arc<File>, u64)> {
-        let read = |error| failed("read", path, error);
+        let read = |error| cannot_read(path, error);
         let meta = self.object_meta("read", path)?;
         let number = number_of(&meta);
         let find = |open: &mut VecDeque<OpenFile>| {
@@ -248,6 +248,22 @@ fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
     }
 }
 
+/// Whether the disk cannot read what it has.
+fn is_unreadable(error: &std::io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    errno.is_some_and(|errno| matches!(errno, Errno::IO | Errno::UCLEAN | Errno::BADMSG))
+}
+
+/// An object that the disk of this machine cannot read is damaged.
+fn cannot_read(path: &Path, error: std::io::Error) -> Error {
+    let is_unreadable = is_unreadable(&error);
+    let error = failed("read", path, error);
+    match is_unreadable && !error.is(Kind::Temporary) {
+        true => error.with_kind(Kind::Corrupt).hint("check the disk: it cannot read this file"),
+        false => error,
+    }
+}
+
 /// Whether an error may be over soon: of a disk of this machine none is, of a network file system several.
 fn may_pass(errno: Errno, path: &Path) -> bool {
     let folder = path.parent().unwrap_or(path);
@@ -371,7 +387,10 @@ impl Storage for Local {
 
     fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
         let path = self.path(name)?;
-        let read = |error| self.failed("read", &path, error);
+        let read = |error: std::io::Error| match is_unreadable(&error) {
+            true => cannot_read(&path, error),
+            false => self.failed("read", &path, error),
+        };
         let file = open_to_read(&path).map_err(read)?;
         let meta = file.metadata().map_err(read)?;
         check_object("read", &path, &meta)?;
@@ -395,7 +414,7 @@ impl Storage for Local {
             return Err(Error::corrupt("read", path.display(), why));
         }
         let mut bytes = vec![0; length as usize];
-        file.read_exact_at(&mut bytes, offset).map_err(|error| failed("read", &path, error))?;
+        file.read_exact_at(&mut bytes, offset).map_err(|error| cannot_read(&path, error))?;
         Ok(bytes)
     }
 
@@ -481,6 +500,12 @@ mod tests {
         // /tmp is on a disk of this machine, or in its memory.
         for errno in [Errno::IO, Errno::NOSPC, Errno::ACCESS, Errno::ROFS, Errno::NOENT, Errno::MFILE] {
             assert_ne!(kind(errno), Kind::Temporary, "{errno}");
+        }
+        // What a broken disk cannot read is lost, and is stored again like all that is.
+        for (errno, expected) in
+            [(Errno::IO, Kind::Corrupt), (Errno::UCLEAN, Kind::Corrupt), (Errno::NOMEM, Kind::Failed)]
+        {
+            assert_eq!(cannot_read(Path::new("/tmp/x"), errno.into()).kind(), expected, "{errno}");
         }
     }
 }
