@@ -191,6 +191,19 @@ pub fn chmod_open(fd: impl AsFd, mode: u32) -> Result<()> {
 
 /// The owner by name if this machine knows it, else by number.
 #[inline]
+/// Whether an inode has the metadata already, but for its flags.
+pub fn is_as_saved(subject: Subject<'_>, stat: &Stat, meta: &Metadata, options: &ApplyOptions<'_>) -> bool {
+    let has_attributes = || match subject {
+        Subject::Open(fd) => xattr::read_xattrs(fd).is_ok_and(|found| found == meta.xattrs),
+        Subject::Named(directory, name) => {
+            xattr::read_xattrs_at(directory, name).is_ok_and(|found| found == meta.xattrs)
+        }
+    };
+    let has_owner = !options.owner || (stat.uid, stat.gid) == wanted_owner(meta, options);
+    let has_mode = stat.is(EntryKind::Symlink) || stat.permissions() == meta.mode & 0o7777;
+    has_owner && has_mode && stat.modified == meta.modified && (!options.xattrs || has_attributes())
+}
+
 fn wanted_owner(meta: &Metadata, options: &ApplyOptions<'_>) -> (u32, u32) {
     if options.numeric_ids || !options.owner {
         return (meta.uid, meta.gid);

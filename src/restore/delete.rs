@@ -160,7 +160,11 @@ impl Run<'_> {
         if self.is_protected(path, false) || !self.options.includes_with_parents(path, false) {
             return Ok(false);
         }
-        self.delete_name(path, noted, || remove::remove_name(directory, name))
+        self.delete_name(path, noted, || {
+            // What becomes of other names of its inode does not depend on that it is gone.
+            let _may_be_gone = directory.stat(name).map(|stat| self.links_before(&stat));
+            remove::remove_name(directory, name)
+        })
     }
 
     /// In a plan notes a path; else removes it, if the plan noted it. Whether it is gone.

@@ -1,6 +1,6 @@
 //! Decide what becomes of an entry whose name something has already: the same for a plan and for the restore itself.
 
-use crate::disk::apply::{apply_flags, chmod_at};
+use crate::disk::apply::{apply_flags, chmod_at, is_as_saved};
 use crate::disk::open::{open_file, read_link};
 use crate::disk::{Current, ListBuffer, Names, Stat, Subject, Target, apply_metadata};
 use crate::entry::{Entry, EntryKind};
@@ -9,7 +9,7 @@ use crate::restore::Overwrite;
 use crate::restore::folder::{Folder, Here};
 use crate::restore::links::Linkable;
 use crate::restore::plan::child_path;
-use crate::restore::run::{Fate, Run};
+use crate::restore::run::{Fate, Run, locked};
 use rustix::fd::{AsFd, OwnedFd};
 
 /// How something gets the name of its entry.
@@ -50,10 +50,26 @@ pub(super) enum Decision {
 
 impl Run<'_> {
     pub fn decide(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Decision> {
-        match self.decide_anywhere(folder, here, entry)? {
+        let decision = match (self.decide_anywhere(folder, here, entry)?, &here.target) {
+            (Decision::Right(right), Some(target)) if right.mend && self.is_of_others(target, entry, &right) => {
+                Decision::Make(Way::Over)
+            }
+            (decision, _) => decision,
+        };
+        match decision {
             Decision::Make(way) if way != Way::New && here.facts.append_only => Ok(Decision::Blocked(APPEND_ONLY)),
             decision => Ok(decision),
         }
+    }
+
+    /// Whether other names, which are not those of this entry, would get its metadata as well: it becomes an inode of its own.
+    fn is_of_others(&self, target: &Target, entry: &Entry, right: &Right) -> bool {
+        let is_shared = entry.link_group == 0 || locked(&self.links).is_shared(entry.link_group);
+        let subject =
+            right.fd.as_ref().map_or(Subject::Named(target.directory(), &entry.name), |fd| Subject::Open(fd.as_fd()));
+        self.links_before(&right.stat) > 1
+            && is_shared
+            && !is_as_saved(subject, &right.stat, &entry.meta, &self.apply_options())
     }
 
     fn decide_anywhere(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Decision> {
@@ -63,6 +79,7 @@ impl Run<'_> {
             Err(error) if error.is(Kind::NotFound) => return Ok(Decision::Make(Way::New)),
             Err(error) => return Err(error),
         };
+        self.links_before(&stat);
         let kind = if entry.kind.has_content() { EntryKind::File } else { entry.kind };
         match stat.kind {
             None => Ok(Decision::Blocked("a socket is in its place, and was kept")),
@@ -181,8 +198,9 @@ impl Run<'_> {
         let kind = if entry.kind.has_content() { EntryKind::File } else { entry.kind };
         let named = Subject::Named(target.directory(), &entry.name);
         // Through a descriptor where there can be one: no name is looked up twice.
-        let fd = fd
-            .or_else(|| open_file(target.directory(), entry.name.as_slice()).ok().filter(|_| kind == EntryKind::File));
+        // Opening a device can do something, and so can a FIFO.
+        let open = || open_file(target.directory(), entry.name.as_slice()).ok();
+        let fd = fd.or_else(|| (kind == EntryKind::File).then(open).flatten());
         let subject = fd.as_ref().map_or(named, |fd| Subject::Open(fd.as_fd()));
         let mut losses = apply_metadata(subject, Some(Current::from(&stat)), &entry.meta, kind, &self.apply_options());
         // Those of an inode with several names wait for its links.

@@ -6,7 +6,7 @@
 
 use crate::disk::apply::apply_flags;
 use crate::disk::open::open_file;
-use crate::disk::{Subject, Target, flags, unfinished};
+use crate::disk::{Stat, Subject, Target, flags, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::restore::existing::{APPEND_ONLY, Decision, Way};
@@ -53,6 +53,10 @@ pub(super) struct Links {
     others: Vec<Other>,
     /// Addresses of the folders among `others`, which hold them in place.
     waiting: HashSet<usize>,
+    /// Groups of which a name in the target has further names that are not of the group.
+    shared: HashSet<u64>,
+    /// How many names inodes in the target had when they were met first, by device and inode: replacing some changes that.
+    before: HashMap<(u64, u64), u32>,
     /// Names whose flags come after all links: an immutable inode gets no more of them.
     locks: Vec<(Arc<Folder>, Entry)>,
 }
@@ -62,6 +66,11 @@ fn address(folder: &Folder) -> usize {
 }
 
 impl Links {
+    /// Whether the inode of a group that is there has names that are not of the group.
+    pub fn is_shared(&self, group: u64) -> bool {
+        self.shared.contains(&group)
+    }
+
     /// Whether this directory gets another link later, which would change its time: then its metadata wait.
     pub fn waits_for(&self, folder: &Folder) -> bool {
         self.waiting.contains(&address(folder))
@@ -145,13 +154,37 @@ impl Run<'_> {
         }
     }
 
+    /// How many names an inode in the target had before this run. To be asked before anything is done to one of them.
+    pub fn links_before(&self, stat: &Stat) -> u32 {
+        if stat.links > 1 {
+            self.has_linked.store(true, Ordering::Relaxed);
+        } else if !self.has_linked.load(Ordering::Relaxed) {
+            return stat.links;
+        }
+        let mut links = locked(&self.links);
+        match stat.links > 1 {
+            true => *links.before.entry((stat.device, stat.inode)).or_insert(stat.links),
+            false => links.before.get(&(stat.device, stat.inode)).copied().unwrap_or(stat.links),
+        }
+    }
+
     /// Makes the names of one inode, of which another may be there already.
     fn make_group(&self, mut names: Vec<Other>) {
         names.sort_by_cached_key(|(folder, entry)| child_path(&folder.path, &entry.name));
         let has_anchor = locked(&self.links).anchors.get(&names[0].1.link_group).is_some_and(Option::is_some);
-        if !has_anchor && let Some(at) = names.iter().position(|(folder, entry)| self.is_there(folder, entry)) {
+        let there: Vec<Option<Stat>> = names.iter().map(|(folder, entry)| self.found(folder, entry)).collect();
+        let modified = names[0].1.meta.modified;
+        let is_right = |stat: &Option<Stat>| stat.is_some_and(|stat| stat.modified == modified);
+        if !has_anchor && let Some(at) = there.iter().position(is_right) {
             // Others are linked to it, so that it stays.
             names[..=at].rotate_right(1);
+        }
+        let mut of_inode: HashMap<(u64, u64), u32> = HashMap::new();
+        for stat in there.iter().flatten() {
+            *of_inode.entry((stat.device, stat.inode)).or_default() += 1;
+        }
+        if there.iter().flatten().any(|stat| self.links_before(stat) > of_inode[&(stat.device, stat.inode)]) {
+            locked(&self.links).shared.insert(names[0].1.link_group);
         }
         for (folder, entry) in names {
             if !self.is_over()
@@ -165,16 +198,12 @@ impl Run<'_> {
         }
     }
 
-    /// Whether a name is in the target as it was saved, as far as a stat tells.
-    fn is_there(&self, folder: &Arc<Folder>, entry: &Entry) -> bool {
-        let Ok(Some(Here { target: Some(target), facts })) = self.enter(folder) else { return false };
+    /// A name that is in the target with the kind and size that it was saved with.
+    fn found(&self, folder: &Arc<Folder>, entry: &Entry) -> Option<Stat> {
+        let Ok(Some(Here { target: Some(target), facts })) = self.enter(folder) else { return None };
         let kind = if entry.kind.has_content() { EntryKind::File } else { entry.kind };
-        facts.taken
-            && target.directory().stat(entry.name.as_slice()).is_ok_and(|stat| {
-                let is_same =
-                    kind != EntryKind::File || (stat.size == entry.size && stat.modified == entry.meta.modified);
-                stat.is(kind) && is_same
-            })
+        let stat = target.directory().stat(entry.name.as_slice()).ok().filter(|stat| facts.taken && stat.is(kind))?;
+        (kind != EntryKind::File || stat.size == entry.size).then_some(stat)
     }
 
     fn make_other(&self, folder: &Arc<Folder>, entry: &Entry) -> Result<()> {

@@ -149,6 +149,8 @@ pub(super) struct Run<'a> {
     troubles: Mutex<Vec<Trouble>>,
     failure: Mutex<Option<Error>>,
     pub links: Mutex<Links>,
+    /// An inode with several names was met in the target.
+    pub has_linked: AtomicBool,
     pub open_folders: OpenFolders,
     pub open_folders_max: usize,
     /// The target stands where what is restored was saved.
@@ -180,6 +182,7 @@ impl<'a> Run<'a> {
             troubles: Mutex::default(),
             failure: Mutex::default(),
             links: Mutex::default(),
+            has_linked: AtomicBool::new(false),
             open_folders: OpenFolders::default(),
             open_folders_max: open_max.clamp(FOLDERS_OPEN_MIN, FOLDERS_OPEN_MAX),
             in_place: OnceLock::new(),
