@@ -30,6 +30,7 @@ impl Repository {
                 done => return done,
             };
             let Some(again) = again else { return Err(stale) };
+            self.check_is_there()?;
             watch.notice(format!("{stale}: the backup starts over"));
             watch.progress.reset();
             (options, attempt) = (again, attempt + 1);

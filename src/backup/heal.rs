@@ -70,7 +70,7 @@ fn mark_path(repo: &Repository) -> Option<PathBuf> {
 /// Whether no snapshot lacks anything for the packs that are missing, as an earlier run of this host found.
 pub(super) fn is_dealt_with(repo: &Repository, check: &IndexCheck) -> bool {
     let known = mark_path(repo).and_then(|path| read_own(&path, 100).ok());
-    check.indexes_damaged == 0 && known.is_some_and(|known| known == mark_of(check).as_bytes())
+    check.indexes_damaged == 0 && !check.has_lost && known.is_some_and(|known| known == mark_of(check).as_bytes())
 }
 
 fn note_dealt_with(repo: &Repository, check: &IndexCheck) {

@@ -28,7 +28,7 @@ pub use heal::Healing;
 use crate::backup::left_out::LeftOut;
 use crate::backup::own::OwnFolders;
 use crate::backup::readers::Readers;
-use crate::cache::{State, StateChanges};
+use crate::cache::{Basis, State, StateChanges};
 use crate::disk::Owners;
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
@@ -476,15 +476,14 @@ impl<'a> Run<'a> {
 
     fn checkpoint(&self, writer: &Writer) -> Result<()> {
         let noted = std::mem::take(&mut *self.noted());
-        writer.checkpoint(|own| self.write_state(noted, own))
+        writer.checkpoint(|relied, own| self.write_state(noted, relied, own))
     }
 
-    /// Local state is a cache: that it cannot be written costs the next run time, not this one its success. `own` are index
-    /// objects that the local index may not know yet.
-    fn write_state(&self, noted: StateChanges, own: &[IndexId]) {
+    /// Local state is a cache: that it cannot be written costs the next run time, not this one its success. `relied` is what
+    /// the writer relied on, `own` are index objects that it does not know of yet.
+    fn write_state(&self, noted: StateChanges, mut relied: Basis, own: &[IndexId]) {
         let Some(state) = self.state.as_ref().filter(|_| !noted.is_empty()) else { return };
-        let mut relied = self.repo.index_objects();
-        relied.extend(own);
+        relied.indexes.extend(own);
         if let Err(error) = state.write(noted, &relied) {
             self.watch.notice(format!("{error}; the next backup will read more than necessary"));
         }
@@ -541,7 +540,7 @@ impl<'a> Run<'a> {
                 // The error that ended the run is what the caller must see; this saves what can be saved.
                 let _best_effort = match error.is(Kind::Full) {
                     true => writer.withdraw(),
-                    false => writer.abandon(|own| self.write_state(noted, own)),
+                    false => writer.abandon(|relied, own| self.write_state(noted, relied, own)),
                 };
                 return Err(error);
             }
@@ -566,12 +565,12 @@ impl<'a> Run<'a> {
         let noted = std::mem::take(&mut *self.noted());
         if self.options.skip_if_unchanged && self.unchanged.load(std::sync::atomic::Ordering::Relaxed) {
             let view_before = self.damaged_before(&writer);
-            writer.abandon(|own| self.write_state(noted, own))?;
+            writer.abandon(|relied, own| self.write_state(noted, relied, own))?;
             report.healing = view_before.and_then(|(before, check)| self.look_at_healing(&before, &check, None));
             return Ok(report);
         }
         self.watch.stage("committing");
-        if let Err(error) = writer.checkpoint(|own| self.write_state(noted, own)) {
+        if let Err(error) = writer.checkpoint(|relied, own| self.write_state(noted, relied, own)) {
             // Nothing is left to save; the error that ended the run is what the caller must see.
             let _best_effort = writer.withdraw();
             return Err(error);

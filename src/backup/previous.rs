@@ -116,7 +116,7 @@ pub(super) fn choose(
 /// The state, if it can be used, and whether it was written for another content of the repository.
 fn rest_state(repo: &Repository, state: Option<State>, check: &IndexCheck, watch: &Watch) -> (Option<State>, bool) {
     let Some(mut state) = state else { return (None, false) };
-    match state.rest_on(&repo.index_objects(), &check.packs_missing) {
+    match state.rest_on(&repo.view_and_basis().1.indexes, &check.packs_missing) {
         Ok(true) => (Some(state), false),
         Ok(false) if state.is_empty() => (Some(state), false),
         Ok(false) => {

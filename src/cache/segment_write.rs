@@ -118,7 +118,11 @@ impl Builder {
     }
 
     fn write(&mut self, place: Place, for_use: bool) -> Result<Segment> {
-        self.entries.par_sort_unstable_by(Entry::order);
+        match rayon::current_thread_index() {
+            None => self.entries.par_sort_unstable_by(Entry::order),
+            // A thread of a pool that waits for a part takes other work meanwhile, and whoever comes here holds locks.
+            Some(_) => self.entries.sort_unstable_by(Entry::order),
+        }
         let mut writer = SegmentWriter::begin(place, self.entries.len() as u64, for_use)?;
         for entry in self.entries.drain(..) {
             writer.push(&entry)?;

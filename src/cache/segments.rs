@@ -120,14 +120,20 @@ pub struct Segments {
 /// What lookups rest on at one moment: index objects, but for their packs that are missing.
 #[derive(Clone, Debug, Default)]
 pub struct Basis {
-    indexes: HashSet<IndexId>,
-    packs_left_out: HashSet<PackId>,
+    pub indexes: HashSet<IndexId>,
+    pub packs_left_out: HashSet<PackId>,
 }
 
 impl Basis {
     /// Whether everything that an earlier basis had is still in this one.
     pub fn includes(&self, earlier: &Basis) -> bool {
         earlier.indexes.is_subset(&self.indexes) && self.packs_left_out.is_subset(&earlier.packs_left_out)
+    }
+
+    /// Takes in another one: whoever used both rests on all index objects, and on packs that were missing in one of them.
+    pub fn join(&mut self, other: Basis) {
+        self.indexes.extend(other.indexes);
+        self.packs_left_out.retain(|pack| other.packs_left_out.contains(pack));
     }
 }
 

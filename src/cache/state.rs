@@ -4,6 +4,7 @@
 //! checkpoints. Opening it may fail or panic after a power cut; then the folder is moved aside and made anew.
 
 use super::files::{names_in, remove_folder};
+use crate::cache::Basis;
 use crate::error::{Error, Kind, Result, kind_of_io};
 use crate::id::{ChunkId, IndexId, PackId};
 use std::collections::HashSet;
@@ -208,14 +209,7 @@ impl State {
             is_trusted = is_trusted && self.missing.contains_key(pack.as_bytes()).map_err(failed)?;
         }
         if is_trusted {
-            // What is there again may be relied on from now on.
-            let back = |key: &[u8]| PackId::from_slice(key).is_none_or(|pack| !packs_missing.contains(&pack));
-            for key in self.missing.iter().keys() {
-                let key = key.map_err(failed)?;
-                if back(&key) {
-                    self.missing.remove(key).map_err(failed)?;
-                }
-            }
+            self.keep_missing(packs_missing)?;
             return Ok(true);
         }
         // The number first: whatever is lost behind it, no row of this epoch exists yet.
@@ -230,6 +224,19 @@ impl State {
         self.flush()?;
         self.epoch = epoch;
         Ok(false)
+    }
+
+    /// Of the packs that were missing when the epoch began, only these still are: the others may be relied on from now on.
+    fn keep_missing(&self, packs_missing: &HashSet<PackId>) -> Result<()> {
+        let failed = |error| failed(&self.folder, error);
+        let is_back = |key: &[u8]| PackId::from_slice(key).is_none_or(|pack| !packs_missing.contains(&pack));
+        for key in self.missing.iter().keys() {
+            let key = key.map_err(failed)?;
+            if is_back(&key) {
+                self.missing.remove(key).map_err(failed)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether everything that a row's page names is known to be stored.
@@ -291,14 +298,16 @@ impl State {
     }
 
     /// Writes pages and removes those that are no more, then flushes: what is written is there after a crash. `live` are
-    /// the index objects that the writer of the rows relies on; they are noted before the rows.
-    pub fn write(&self, mut changes: StateChanges, live: &HashSet<IndexId>) -> Result<()> {
+    /// what the writer of the rows relied on; that is noted before the rows.
+    pub fn write(&self, mut changes: StateChanges, relied: &Basis) -> Result<()> {
         let failed = |error| failed(&self.folder, error);
-        for index in live {
+        for index in &relied.indexes {
             if !self.relied.contains_key(index.as_bytes()).map_err(failed)? {
                 self.relied.insert(index.as_bytes(), &[]).map_err(failed)?;
             }
         }
+        // A pack that came back while the writer ran may have been relied on.
+        self.keep_missing(&relied.packs_left_out)?;
         self.flush()?;
         changes.rows.sort_by(|a, b| (a.0.0, &a.1.first_name).cmp(&(b.0.0, &b.1.first_name)));
         for group in changes.rows.chunks(512) {
@@ -456,6 +465,10 @@ mod tests {
         numbers.iter().map(|number| IndexId([*number; 32])).collect()
     }
 
+    fn basis(numbers: &[u8]) -> Basis {
+        Basis { indexes: indexes(numbers), ..Basis::default() }
+    }
+
     fn packs(numbers: &[u8]) -> HashSet<PackId> {
         numbers.iter().map(|number| PackId([*number; 32])).collect()
     }
@@ -469,7 +482,7 @@ mod tests {
             let (state, notice) = State::open(&path).unwrap();
             assert!(notice.is_none() && state.is_empty());
             let rows = vec![(one, row("m", 2)), (one, row("a", 1)), (two, row("x", 3))];
-            state.write(changes(rows, vec![]), &indexes(&[1])).unwrap();
+            state.write(changes(rows, vec![]), &basis(&[1])).unwrap();
             state.set_committed((7, 1 << 40), true).unwrap();
             assert_eq!(State::open(&path).err().unwrap().kind(), Kind::Locked);
         }
@@ -477,7 +490,7 @@ mod tests {
         assert!(!state.is_empty());
         assert_eq!(state.pages(one), vec![row("a", 1), row("m", 2)]);
         assert_eq!((state.run(), state.last_size()), (2, Some((7, 1 << 40))));
-        state.write(changes(vec![], vec![(one, b"a".to_vec())]), &indexes(&[])).unwrap();
+        state.write(changes(vec![], vec![(one, b"a".to_vec())]), &basis(&[])).unwrap();
         assert_eq!(state.pages(one), vec![row("m", 2)]);
         drop(state);
         for file in std::fs::read_dir(&path).unwrap() {
@@ -497,14 +510,14 @@ mod tests {
         let reopen = || State::open(&path).unwrap().0;
         let mut state = reopen();
         assert!(state.rest_on(&indexes(&[1, 2]), &packs(&[])).unwrap(), "nothing was relied on");
-        state.write(changes(vec![], vec![]), &indexes(&[1, 2])).unwrap();
+        state.write(changes(vec![], vec![]), &basis(&[1, 2])).unwrap();
         drop(state);
         let mut state = reopen();
         assert!(state.rest_on(&indexes(&[1, 2, 3]), &packs(&[])).unwrap());
         let first = state.epoch();
         assert!(!state.rest_on(&indexes(&[2, 3]), &packs(&[])).unwrap(), "an index object is gone");
         assert_ne!(state.epoch(), first);
-        state.write(changes(vec![], vec![]), &indexes(&[2, 3])).unwrap();
+        state.write(changes(vec![], vec![]), &basis(&[2, 3])).unwrap();
         drop(state);
         let mut state = reopen();
         assert!(state.rest_on(&indexes(&[2, 3]), &packs(&[])).unwrap());

@@ -64,19 +64,26 @@ impl Listing {
         Ok(Listing { index, packs: Some(packs) })
     }
 
-    /// The same for who looks whether what is known already is still there, so that no order matters: both at once, as over
-    /// a network each listing costs a round trip.
-    pub fn whole_at_once(storage: &dyn Storage, packs_expected: usize) -> Result<Self> {
+    /// The same for who looks whether what is known already is still there, so that no order matters: both at once, and
+    /// `beside` with them, as over a network each costs a round trip.
+    pub fn whole_at_once(
+        storage: &dyn Storage,
+        packs_expected: usize,
+        beside: impl Fn() -> Result<()> + Sync,
+    ) -> Result<Self> {
         if storage.abilities().local {
+            beside()?;
             return Listing::whole(storage, packs_expected);
         }
         let packs = || list_packs(storage, packs_expected);
-        let (index, packs) = std::thread::scope(|scope| {
-            let beside = std::thread::Builder::new().spawn_scoped(scope, packs);
+        let (index, packs, beside) = std::thread::scope(|scope| {
+            let listing = std::thread::Builder::new().spawn_scoped(scope, packs);
+            let other = std::thread::Builder::new().spawn_scoped(scope, &beside);
             let index = storage.list(INDEX_PREFIX);
-            let packs = beside.map_or_else(|_| packs(), |thread| thread.join().unwrap_or_else(|_| packs()));
-            (index, packs)
+            let packs = listing.map_or_else(|_| packs(), |thread| thread.join().unwrap_or_else(|_| packs()));
+            (index, packs, other.map_or_else(|_| beside(), |thread| thread.join().unwrap_or_else(|_| beside())))
         });
+        beside?;
         Ok(Listing { index: index?, packs: Some(packs?) })
     }
 
@@ -87,7 +94,10 @@ impl Listing {
 
     /// The index objects with their sizes in bytes.
     fn indexes(&self) -> HashMap<IndexId, u64> {
-        let size = |listed: &Listed| Some((IndexId::from_hex(&listed.name[INDEX_PREFIX.len()..]).ok()?, listed.size));
+        let size = |listed: &Listed| {
+            let hex = listed.name.strip_prefix(INDEX_PREFIX)?;
+            Some((IndexId::from_hex(hex).ok()?, listed.size))
+        };
         self.index.iter().filter_map(size).collect()
     }
 }
@@ -160,9 +170,10 @@ impl LocalIndex {
         self.losses.load(Ordering::SeqCst)
     }
 
-    /// The index objects that the view rests on.
-    pub fn live(&self) -> HashSet<IndexId> {
-        self.segments().live().copied().collect()
+    /// The view as it is now, and what it rests on.
+    pub fn view_and_basis(&self) -> (View, Basis) {
+        let segments = self.segments();
+        (segments.view(), segments.basis())
     }
 
     pub fn packs_known(&self) -> usize {
@@ -171,7 +182,7 @@ impl LocalIndex {
 
     /// Adds what this process itself has just made findable. `Corrupt` when a segment is damaged: then the index has to be
     /// [rebuilt](Self::rebuild).
-    pub fn learn(&self, indexes: &[IndexContents], watch: &Watch) -> Result<View> {
+    pub fn learn(&self, indexes: &[IndexContents], watch: &Watch) -> Result<()> {
         let mut segments = self.segments();
         let before = segments.basis();
         let added = match segments.add(indexes) {
@@ -183,24 +194,30 @@ impl LocalIndex {
         self.note_losses(&segments, &before);
         added?;
         self.publish(&segments);
-        Ok(segments.view())
+        Ok(())
     }
 
-    /// Drops everything and learns it again, as a segment is damaged.
+    /// Drops everything and learns it again, as a segment is damaged; `in_memory` where that happened before.
     pub fn rebuild(
         &self,
         storage: &dyn Storage,
         keys: &KeySet,
         list: impl FnMut() -> Result<Listing>,
+        in_memory: bool,
         watch: &Watch,
     ) -> Result<IndexCheck> {
-        let mut segments = self.segments();
-        let before = segments.basis();
-        let cleared = drop_segments(&mut segments);
-        drop(segments);
-        let compared = cleared.and_then(|()| self.bring_into_step(storage, keys, list, watch));
-        self.note_losses(&self.segments(), &before);
-        compared
+        let before = {
+            let mut segments = self.segments();
+            let before = segments.basis();
+            if in_memory {
+                segments.leave_folder();
+            }
+            drop_segments(&mut segments)?;
+            before
+        };
+        let compared = self.compare(storage, keys, list, watch);
+        let has_lost = self.note_losses(&self.segments(), &before);
+        compared.map(|check| IndexCheck { has_lost: check.has_lost || has_lost, ..check })
     }
 
     /// Counts it when something that was in use had to be given up: whoever relied on it must know.
@@ -218,19 +235,6 @@ impl LocalIndex {
         &self,
         storage: &dyn Storage,
         keys: &KeySet,
-        list: impl FnMut() -> Result<Listing>,
-        watch: &Watch,
-    ) -> Result<IndexCheck> {
-        let before = self.segments().basis();
-        let compared = self.bring_into_step(storage, keys, list, watch);
-        let has_lost = self.note_losses(&self.segments(), &before);
-        compared.map(|check| IndexCheck { has_lost, ..check })
-    }
-
-    fn bring_into_step(
-        &self,
-        storage: &dyn Storage,
-        keys: &KeySet,
         mut list: impl FnMut() -> Result<Listing>,
         watch: &Watch,
     ) -> Result<IndexCheck> {
@@ -238,13 +242,9 @@ impl LocalIndex {
         let mut damaged = HashSet::new();
         let mut is_verified = false;
         for _ in 0..LISTINGS_MAX {
-            let mut listing = list()?;
-            if !self.covers_only(&listing) {
-                // Another process that shares the cache may have added it after the listing was made.
-                listing = list()?;
-            }
+            let (listing, mut segments) = self.listing_of_all(&mut list)?;
             let has_listed_packs = listing.packs.is_some();
-            let mut segments = self.segments();
+            let before = segments.basis();
             let mut live = listing.indexes();
             live.retain(|index, _| !damaged.contains(index));
             let chosen = segments.use_only(live.clone(), listing.packs).or_else(|error| {
@@ -253,6 +253,7 @@ impl LocalIndex {
                 segments.use_only(live.clone(), None)
             });
             let fetched = chosen.and_then(|()| add_missing(&mut segments, storage, keys, &live, watch));
+            check.has_lost |= self.note_losses(&segments, &before);
             self.publish(&segments);
             let fetched = fetched?;
             check.packs_missing = match has_listed_packs {
@@ -350,10 +351,21 @@ impl LocalIndex {
         Ok(damaged)
     }
 
-    /// Whether everything that is known here is listed.
-    fn covers_only(&self, listing: &Listing) -> bool {
-        let live = listing.indexes();
-        self.segments().covered().iter().all(|index| live.contains_key(index))
+    /// A listing, made anew where it lacks something that is known: another process that shares the cache, or another
+    /// thread, may have added that after the listing was made. The segments stay locked, so that nothing more is added.
+    fn listing_of_all(
+        &self,
+        list: &mut impl FnMut() -> Result<Listing>,
+    ) -> Result<(Listing, MutexGuard<'_, Segments>)> {
+        for last in [false, false, true] {
+            let listing = list()?;
+            let segments = self.segments();
+            let live = listing.indexes();
+            if last || segments.covered().iter().all(|index| live.contains_key(index)) {
+                return Ok((listing, segments));
+            }
+        }
+        Err(Error::new(Kind::Failed, "list the index", ""))
     }
 
     /// Whether everything that the view rests on is listed: index objects, and packs with their sizes.

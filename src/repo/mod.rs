@@ -37,21 +37,21 @@ pub use reader::{Chunk, Reader};
 pub use snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
 pub use writer::{Writer, WriterOptions};
 
-use crate::cache::View;
+use crate::cache::{Basis, View};
 use crate::chunk::Chunker;
 use crate::disk::whole::make_private_dir;
 use crate::error::{Error, Kind, Result};
-use crate::id::{ChunkId, IndexId, PackId, RepositoryId};
+use crate::id::{ChunkId, PackId, RepositoryId};
 use crate::place::IndexContents;
 use crate::repo::format::{CONFIG_NAME, Config, INDEX_PREFIX, OBJECT_BYTES_MAX, SNAPSHOTS_PREFIX};
 use crate::repo::snapshot::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
 use crate::seal::{KeySet, Power, open_object};
 use crate::storage::Storage;
 use crate::watch::Watch;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// An open repository. Cheap to clone; everything else hangs from it.
 #[derive(Clone)]
@@ -61,14 +61,21 @@ struct Inner {
     storage: Arc<dyn Storage>,
     keys: KeySet,
     config: Config,
+    /// Of the configuration as it is stored.
+    config_hash: blake3::Hash,
     chunker: Chunker,
     /// This repository's part of the cache; none where there is no cache or it cannot be used.
     cache: Option<PathBuf>,
     index: LocalIndex,
+    /// How often it was rebuilt, as it was damaged. Held while that is done.
+    index_rebuilds: Mutex<u32>,
     damaged_packs: DamagedPacks,
     /// Bytes that a reader may take.
     memory: AtomicU64,
 }
+
+/// More often a local index is not rebuilt in one process.
+const INDEX_REBUILDS_MAX: u32 = 3;
 
 /// What a reader may take unless it is told otherwise.
 const MEMORY_BYTES: u64 = 256 << 20;
@@ -111,6 +118,7 @@ impl Repository {
         let keys = join(unlocking);
         let listed = join(listing);
         let (config, _) = config?;
+        let config_hash = blake3::hash(&config);
         let repository = Config::peek(&config)?;
         let keys = keys?;
         let (keys, config) = match (Config::decode(&keys, &config), &credentials.recovery) {
@@ -133,7 +141,18 @@ impl Repository {
         let damaged_packs = DamagedPacks::open(cache.as_deref());
         let chunker = Chunker::new(config.chunks, keys.gear_secret());
         let memory = AtomicU64::new(MEMORY_BYTES);
-        let repo = Repository(Arc::new(Inner { storage, keys, config, chunker, cache, index, damaged_packs, memory }));
+        let repo = Repository(Arc::new(Inner {
+            storage,
+            keys,
+            config,
+            config_hash,
+            chunker,
+            cache,
+            index,
+            index_rebuilds: Mutex::new(0),
+            damaged_packs,
+            memory,
+        }));
         let mut first = Some(listed?);
         let list = || match first.take() {
             Some(listed) => Ok(Listing::of_index(listed)),
@@ -197,12 +216,10 @@ impl Repository {
     }
 
     /// Adds to the local index what index objects say that this process wrote.
-    fn learn(&self, indexes: &[IndexContents], watch: &Watch) -> Result<View> {
+    fn learn(&self, indexes: &[IndexContents], watch: &Watch) -> Result<()> {
+        let rebuilds = self.index_rebuilds();
         match self.0.index.learn(indexes, watch) {
-            Err(error) if error.is(Kind::Corrupt) => {
-                self.rebuild_index(&error, watch)?;
-                Ok(self.view())
-            }
+            Err(error) if error.is(Kind::Corrupt) => self.rebuild_index(&error, rebuilds, watch),
             learned => learned,
         }
     }
@@ -234,21 +251,42 @@ impl Repository {
         self.0.damaged_packs.found()
     }
 
-    /// Drops the local index and reads it anew, as this error says that it is damaged.
-    pub fn rebuild_index(&self, damage: &Error, watch: &Watch) -> Result<IndexCheck> {
-        watch.notice(format!("{damage}: the local index is rebuilt"));
-        self.0.index.rebuild(self.storage(), self.keys(), || self.list_all(), watch)
+    /// How often the local index was rebuilt.
+    fn index_rebuilds(&self) -> u32 {
+        *self.0.index_rebuilds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a chunk is stored. A local index that turns out to be damaged is rebuilt.
-    pub fn contains(&self, id: &ChunkId, watch: &Watch) -> Result<bool> {
-        match self.view().contains(id) {
-            Err(error) if error.is(Kind::Corrupt) => {
-                self.rebuild_index(&error, watch)?;
-                self.view().contains(id)
-            }
-            known => known,
+    /// Drops the local index and reads it anew, as a lookup said that it is damaged; `rebuilds` were made before that
+    /// lookup. Of several threads that met the same damage one does it.
+    fn rebuild_index(&self, damage: &Error, rebuilds: u32, watch: &Watch) -> Result<()> {
+        let mut done = self.0.index_rebuilds.lock().unwrap_or_else(PoisonError::into_inner);
+        if *done > rebuilds {
+            return Ok(());
         }
+        if *done >= INDEX_REBUILDS_MAX {
+            return Err(damage.copy());
+        }
+        watch.notice(format!("{damage}: the local index is rebuilt"));
+        // Where it is damaged again, its directory is not to be trusted.
+        let in_memory = *done > 0;
+        *done += 1;
+        self.0.index.rebuild(self.storage(), self.keys(), || self.list_all(), in_memory, watch).map(drop)
+    }
+
+    /// Asks the local index; one that turns out to be damaged is rebuilt, and asked again.
+    fn with_sound_index<T>(&self, watch: &Watch, ask: impl Fn(&View) -> Result<T>) -> Result<T> {
+        loop {
+            let rebuilds = self.index_rebuilds();
+            match ask(&self.view()) {
+                Err(error) if error.is(Kind::Corrupt) => self.rebuild_index(&error, rebuilds, watch)?,
+                asked => return asked,
+            }
+        }
+    }
+
+    /// Whether a chunk is stored.
+    pub fn contains(&self, id: &ChunkId, watch: &Watch) -> Result<bool> {
+        self.with_sound_index(watch, |view| view.contains(id))
     }
 
     /// Where else the chunks of a damaged pack rest.
@@ -261,9 +299,9 @@ impl Repository {
         self.0.index.of_damaged_packs(self.storage(), self.keys())
     }
 
-    /// The index objects that the local index rests on.
-    pub fn index_objects(&self) -> HashSet<IndexId> {
-        self.0.index.live()
+    /// The local index as it is now, and what it rests on.
+    pub(crate) fn view_and_basis(&self) -> (View, Basis) {
+        self.0.index.view_and_basis()
     }
 
     /// Grows whenever something that this process took for stored turned out to be gone.
@@ -271,9 +309,23 @@ impl Repository {
         self.0.index.losses()
     }
 
+    /// Refuses to go on where the repository is not the one that was opened: its disk was unmounted, or another one mounted.
+    pub(crate) fn check_is_there(&self) -> Result<()> {
+        let why = match self.storage().get(CONFIG_NAME, OBJECT_BYTES_MAX) {
+            Ok((config, _)) if blake3::hash(&config) == self.0.config_hash => return Ok(()),
+            Ok(_) => "another repository has taken its place",
+            Err(error) if error.is(Kind::NotFound) => "it is not there any more",
+            Err(error) => return Err(error),
+        };
+        Err(Error::new(Kind::Failed, "go on with the repository", self.storage().describe())
+            .because(why)
+            .hint("check whether its disk is mounted"))
+    }
+
     /// Whether everything that the local index rests on is still listed in the repository.
     fn is_index_listed(&self) -> Result<bool> {
-        let mut listing = Listing::whole_at_once(self.storage(), self.0.index.packs_known())?;
+        let is_there = || self.check_is_there();
+        let mut listing = Listing::whole_at_once(self.storage(), self.0.index.packs_known(), is_there)?;
         self.take_out_damaged_packs(&mut listing);
         Ok(self.0.index.is_listed(&listing))
     }

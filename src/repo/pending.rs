@@ -188,7 +188,11 @@ impl Token {
             }
             Sharing::Rename => {
                 let draft = draft_name(&self.writer, snapshot);
-                storage.put(&draft, body.into())?;
+                if let Err(error) = storage.put(&draft, body.into()) {
+                    // It must not stay behind as a writer that seems to run.
+                    let _best_effort = self.withdraw(storage);
+                    return Err(error);
+                }
                 if let Err(error) = self.rename_to_committed(storage) {
                     // Only when it surely did not happen: if but the answer was lost, the draft is the snapshot.
                     if matches!(error.kind(), Kind::Conflict | Kind::NotFound) {
@@ -253,6 +257,7 @@ fn publish_draft(storage: &dyn Storage, committed: &str, draft: &str, snapshot: 
                 Kind::NotFound => undone(snapshot),
                 _ => missing,
             })?;
+            storage.remove(draft)?;
         }
         Err(error) => return Err(error),
     }
@@ -338,7 +343,7 @@ pub fn survey(storage: &dyn Storage, keys: &KeySet, sharing: Sharing) -> Result<
             bytes -= object.size;
             continue;
         }
-        let rest = &object.name[PENDING_PREFIX.len()..];
+        let Some(rest) = object.name.strip_prefix(PENDING_PREFIX) else { continue };
         let (hex, tail) = rest.split_once('.').unwrap_or((rest, ""));
         let Ok(writer) = WriterId::from_hex(hex) else { continue };
         let looked = match (sharing, tail) {

@@ -88,20 +88,16 @@ impl Reader {
     /// Where a chunk rests. `Corrupt` when the repository does not have it.
     pub fn locate(&self, id: &ChunkId) -> Result<Located> {
         let repo = &self.0.repo;
-        let found = match repo.view().locate(id) {
-            // The local index is a cache: damaged, it is made anew and asked again.
-            Err(error) if error.is(Kind::Corrupt) => {
-                repo.rebuild_index(&error, &Watch::silent())?;
-                repo.view().locate(id)?
-            }
-            Ok(None) => {
+        let locate = || repo.with_sound_index(&Watch::silent(), |view| view.locate(id));
+        let found = match locate()? {
+            None => {
                 self.compare_once()?;
-                match repo.view().locate(id)? {
+                match locate()? {
                     None => self.damaged_packs()?.locate(id)?,
                     found => found,
                 }
             }
-            other => other?,
+            found => found,
         };
         found.ok_or_else(|| Error::corrupt("find the chunk", id, "no index object lists it").hint(LOST_HINT))
     }
@@ -110,8 +106,9 @@ impl Reader {
     /// repository lists leaves only packs that are there.
     fn compare_once(&self) -> Result<()> {
         let mut has_compared = self.0.has_compared.lock().unwrap_or_else(PoisonError::into_inner);
-        if !std::mem::replace(&mut *has_compared, true) {
+        if !*has_compared {
             self.0.repo.compare_index(&Watch::silent())?;
+            *has_compared = true;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! One running backup's way into the repository: claims chunks, fills frames and packs, writes packs, then the index,
 //! then the snapshot, in that order and no other.
 
-use crate::cache::{Claim, Claims, View};
+use crate::cache::{Basis, Claim, Claims, View};
 use crate::error::{Error, Kind, Result};
 use crate::id::{ChunkId, IndexId};
 use crate::place::{IndexContents, PackContents};
@@ -45,8 +45,8 @@ pub struct Writer {
     uploads: Uploads,
     heart: Heart,
     checkpointing: Mutex<()>,
-    /// Whether the local index was damaged and is rebuilt. Held while the claims are handed another view of it.
-    is_index_rebuilt: Mutex<bool>,
+    /// What the claims rest on, in all views of the local index that they had. Held while they get another one.
+    relied: Mutex<Basis>,
     watch: Watch,
     /// What was found when the local index was compared with the repository, after this writer had shown itself.
     check: IndexCheck,
@@ -82,7 +82,7 @@ impl Writer {
         // Only now: what a collector removes from here on, it removes knowing of this writer.
         let check = repo.compare_index(watch)?;
         let losses_before = repo.index_losses();
-        let view_before = repo.view();
+        let (view_before, basis) = repo.view_and_basis();
         let lanes = (0..options.lanes.max(1))
             .map(|_| {
                 let sealer = FrameSealer::new(options.compression)?;
@@ -101,7 +101,7 @@ impl Writer {
             uploads: Uploads::start(repo.storage_shared(), concurrency, watch.progress.clone())?,
             heart,
             checkpointing: Mutex::new(()),
-            is_index_rebuilt: Mutex::new(false),
+            relied: Mutex::new(basis),
             watch: watch.clone(),
             check,
             view_before,
@@ -139,18 +139,28 @@ impl Writer {
 
     /// Asks the claims; a local index that turns out to be damaged is rebuilt, and they are asked once more.
     fn with_sound_index<T>(&self, ask: impl Fn(&Claims) -> Result<T>) -> Result<T> {
-        let damage = match ask(&self.claims) {
-            Err(error) if error.is(Kind::Corrupt) => error,
-            asked => return asked,
-        };
-        let mut is_rebuilt = locked(&self.is_index_rebuilt);
-        // Another thread may have met the same damage.
-        if !*is_rebuilt {
-            self.repo.rebuild_index(&damage, &self.watch)?;
-            self.claims.refresh(&self.repo.view());
-            *is_rebuilt = true;
+        loop {
+            let rebuilds = self.repo.index_rebuilds();
+            match ask(&self.claims) {
+                Err(error) if error.is(Kind::Corrupt) => {
+                    self.repo.rebuild_index(&error, rebuilds, &self.watch)?;
+                    self.refresh_claims(&mut locked(&self.relied));
+                }
+                asked => return asked,
+            }
         }
-        ask(&self.claims)
+    }
+
+    /// Hands the claims the local index as it is now.
+    fn refresh_claims(&self, relied: &mut Basis) {
+        let (view, basis) = self.repo.view_and_basis();
+        self.claims.refresh(&view);
+        relied.join(basis);
+    }
+
+    /// What this writer has relied on so far: all index objects, and the packs that were missing all the time.
+    pub fn relied(&self) -> Basis {
+        locked(&self.relied).clone()
     }
 
     /// Whether storage takes packs more slowly than they come.
@@ -171,16 +181,22 @@ impl Writer {
         let ids: Vec<ChunkId> = chunks().map(|chunk| self.repo.keys().content_id(chunk)).collect();
         let mut lane = locked(&self.lanes[lane]);
         let mut claims = Vec::with_capacity(ids.len());
-        self.claims.ahead(&ids, |id| {
+        let claimed = self.claims.ahead(&ids, |id| {
             claims.push(self.with_sound_index(|claims| claims.claim(id))?);
             Ok(())
-        })?;
-        for ((id, chunk), claim) in ids.iter().zip(chunks()).zip(claims) {
-            if claim == Claim::Mine {
-                self.put(&mut lane, *id, chunk, false)?;
-            }
-        }
+        });
+        let put = claimed.and_then(|()| {
+            let mut claimed = ids.iter().zip(chunks()).zip(claims).filter(|(_, claim)| *claim == Claim::Mine);
+            claimed.try_for_each(|((id, chunk), _)| self.put(&mut lane, *id, chunk, false))
+        });
+        self.keep_promise(put)?;
         Ok(ids)
+    }
+
+    /// What was claimed and is not stored, others refer to already: then nothing of this run may be relied on. Called
+    /// while the lane is held, so that no checkpoint passes meanwhile.
+    fn keep_promise(&self, stored: Result<()>) -> Result<()> {
+        stored.inspect_err(|error| self.uploads.fail(error.copy()))
     }
 
     /// Names a chunk of a tree (a page or a list) and stores it if nobody has.
@@ -194,7 +210,8 @@ impl Writer {
         // lanes has every chunk claimed before it.
         let mut lane = locked(&self.lanes[lane]);
         if self.with_sound_index(|claims| claims.claim(&id))? == Claim::Mine {
-            self.put(&mut lane, id, bytes, tree)?;
+            let put = self.put(&mut lane, id, bytes, tree);
+            self.keep_promise(put)?;
         }
         Ok(id)
     }
@@ -250,14 +267,15 @@ impl Writer {
 
     /// Makes everything stored so far findable: packs are written, then the index object that names them, and the
     /// local index learns of it. What a caller noted before it called is safe to rely on when `findable` is called.
-    /// It is told which index objects name it, as the local index learns of them meanwhile.
-    pub fn checkpoint(&self, findable: impl FnOnce(&[IndexId]) + Send) -> Result<()> {
+    /// It gets what this writer has relied on, and the index objects that list what is stored now, as the local index learns
+    /// of them at the same time.
+    pub fn checkpoint(&self, findable: impl FnOnce(Basis, &[IndexId]) + Send) -> Result<()> {
         let _one_at_a_time = locked(&self.checkpointing);
         // What one checkpoint lost no later one may pass over.
         self.make_findable(findable).inspect_err(|error| self.uploads.fail(error.copy()))
     }
 
-    fn make_findable(&self, findable: impl FnOnce(&[IndexId]) + Send) -> Result<()> {
+    fn make_findable(&self, findable: impl FnOnce(Basis, &[IndexId]) + Send) -> Result<()> {
         self.uploads.check()?;
         self.lanes.par_iter().try_for_each(|lane| {
             let mut lane = locked(lane);
@@ -280,7 +298,8 @@ impl Writer {
             named.push(index);
         }
         let own: Vec<IndexId> = named.iter().map(|named| named.index).collect();
-        let (learned, ()) = rayon::join(|| self.learn(&named), || findable(&own));
+        let relied = self.relied();
+        let (learned, ()) = rayon::join(|| self.learn(&named), || findable(relied, &own));
         learned
     }
 
@@ -309,9 +328,9 @@ impl Writer {
         if indexes.is_empty() {
             return Ok(());
         }
-        let _one_view_at_a_time = locked(&self.is_index_rebuilt);
-        let view = self.repo.learn(indexes, &self.watch)?;
-        self.claims.refresh(&view);
+        let mut relied = locked(&self.relied);
+        self.repo.learn(indexes, &self.watch)?;
+        self.refresh_claims(&mut relied);
         let frames = indexes.iter().flat_map(|index| &index.packs).flat_map(|pack| &pack.frames);
         self.claims.settled(frames.flat_map(|frame| frame.chunks.iter().map(|(id, _)| id)));
         Ok(())
@@ -325,7 +344,7 @@ impl Writer {
     /// The commit: after it the snapshot exists, for everybody and for good. Returns the name of its object, and what
     /// went wrong in moving it to its place, which whoever lists snapshots does again.
     pub fn commit(self, snapshot: &Snapshot) -> Result<(String, Option<Error>)> {
-        if let Err(error) = self.checkpoint(|_| ()) {
+        if let Err(error) = self.checkpoint(|_, _| ()) {
             // Nothing is left to save; the error that ended the run is what the caller must see.
             let _best_effort = self.withdraw();
             return Err(error);
@@ -365,7 +384,7 @@ impl Writer {
 
     /// Ends without a snapshot; what was stored is made findable for the next run, and `findable` is called as for a
     /// [`checkpoint`](Self::checkpoint).
-    pub fn abandon(self, findable: impl FnOnce(&[IndexId]) + Send) -> Result<()> {
+    pub fn abandon(self, findable: impl FnOnce(Basis, &[IndexId]) + Send) -> Result<()> {
         let saved = self.checkpoint(findable);
         self.withdraw()?;
         saved

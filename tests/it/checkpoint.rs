@@ -105,7 +105,7 @@ fn a_checkpoint_does_not_wait_for_packs_that_were_sent_after_it_began() {
     let (told, findable) = crossbeam_channel::bounded(1);
     std::thread::scope(|scope| {
         let writer = &writer;
-        let checkpoint = scope.spawn(move || writer.checkpoint(|_| told.send(()).expect("somebody listens")));
+        let checkpoint = scope.spawn(move || writer.checkpoint(|_, _| told.send(()).expect("somebody listens")));
         slow.wait_for(1);
         for part in 0..=(PACK_BYTES >> 20) as u8 + 3 {
             writer.store_content(1, &noise(1 << 20, part)).expect("it is stored");
@@ -119,7 +119,7 @@ fn a_checkpoint_does_not_wait_for_packs_that_were_sent_after_it_began() {
         assert!(told.is_ok() && indexes == 1, "it waits for what came after it");
         checkpoint.join().expect("no panic").expect("it is findable");
     });
-    writer.abandon(|_| ()).expect("it ends");
+    writer.abandon(|_, _| ()).expect("it ends");
     assert_eq!(slow.list(INDEX_PREFIX).expect("listed").len(), 2);
 }
 

@@ -245,8 +245,8 @@ fn a_link_below_which_a_tree_wants_to_write_is_not_followed() {
     let mut directory = Entry::new(&b"d"[..], EntryKind::Directory);
     directory.meta.mode = 0o755;
     directory.content = Content::Tree(store_page(&[below], &mut store).expect("it is stored"));
-    writer.checkpoint(|_| ()).expect("it is findable");
-    writer.abandon(|_| ()).expect("it ends");
+    writer.checkpoint(|_, _| ()).expect("it is findable");
+    writer.abandon(|_, _| ()).expect("it ends");
     let snapshot = commit_page(&repo, &encode_entries(&[directory]));
     let (target, outside) = (folder.path().join("target"), folder.path().join("outside"));
     fs::create_dir(&target).expect("made");
