@@ -177,3 +177,42 @@ fn of_two_copies_of_a_chunk_the_whole_one_is_read() {
         }
     }
 }
+
+/// In the target of a restore, files that were saved as two, or a file of the user, were further names of one inode: all of
+/// them got the time of the one that came last.
+#[test]
+fn metadata_of_an_entry_reach_no_other_name_of_its_inode() {
+    use std::os::unix::fs::MetadataExt;
+    let set_time = |path: &Path, seconds: u64| {
+        let file = fs::File::options().write(true).open(path).expect("it opens");
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).expect("its time is set");
+    };
+    for is_group in [false, true] {
+        let world = tempfile::tempdir().expect("a folder");
+        let (source, target) = (world.path().join("source"), world.path().join("target"));
+        fs::create_dir(&source).expect("made");
+        for (number, name) in ["a", "b", "c"].into_iter().enumerate() {
+            match is_group && number > 0 {
+                true => fs::hard_link(source.join("a"), source.join(name)).expect("linked"),
+                false => fs::write(source.join(name), "the same content").expect("written"),
+            }
+            set_time(&source.join(name), 1000 + number as u64);
+        }
+        let storage = memory(SWAPS);
+        backup(Arc::new(storage.clone()), &world.path().join("cache"), &source).expect("a backup");
+        fs::create_dir(&target).expect("made");
+        fs::write(target.join("a"), "the same content").expect("written");
+        set_time(&target.join("a"), 1001);
+        for name in ["target/b", "target/c", "outside"] {
+            fs::hard_link(target.join("a"), world.path().join(name)).expect("linked");
+        }
+        let repo = open(Arc::new(storage), &world.path().join("cache")).expect("it opens");
+        let snapshot = fixture::snapshots(&repo).remove(0);
+        let report = fixture::restore(&repo, &snapshot, &source, &target).expect("a restore");
+        assert_eq!(report.troubles_count, 0);
+        assert_eq!(crate::compare::differences(&source, &target), Vec::<String>::new());
+        assert_eq!(fs::metadata(world.path().join("outside")).expect("it is there").mtime(), 1001);
+        let inode = |name: &str| fs::metadata(target.join(name)).expect("it is there").ino();
+        assert_eq!(is_group, inode("a") == inode("c"));
+    }
+}
