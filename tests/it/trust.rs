@@ -726,7 +726,12 @@ fn an_index_object_that_goes_while_the_local_index_is_rebuilt_is_not_relied_on_b
     let mut attempts = 0;
     for part in 0..24 {
         let world = World::new();
-        let storage = memory(Abilities { local: false, ..SWAPS });
+        let storage = Memory::with_abilities(Abilities { local: false, ..SWAPS });
+        // So many chunks that some are looked up before the damage is met.
+        fixture::init_small_chunks(&storage).expect("a repository");
+        for file in 0..40 {
+            world.write(&format!("many/{file}"), file);
+        }
         world.backup(&storage, "one");
         for file in walkdir::WalkDir::new(world.cache("one")).into_iter().map(|file| file.expect("listed").into_path())
         {
