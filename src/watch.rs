@@ -41,7 +41,7 @@ impl Progress {
     }
 
     /// Counts from zero again, as the work starts over.
-    pub fn reset(&self) {
+    fn reset(&self) {
         let done = [&self.entries, &self.files_done, &self.bytes_done, &self.bytes_read, &self.bytes_stored];
         done.into_iter().for_each(|count| count.store(0, Ordering::Relaxed));
     }
@@ -60,6 +60,8 @@ pub enum Event {
     Notice(String),
     /// Something of the source could not be saved as it is, or of a snapshot not restored as it was.
     Trouble { path: Vec<u8>, what: String },
+    /// The work starts over: what was said of troubles so far does not count.
+    StartsOver,
 }
 
 /// Receives events; called from many threads.
@@ -89,6 +91,12 @@ impl Watch {
 
     pub fn notice(&self, text: impl Into<String>) {
         (self.listener)(Event::Notice(text.into()));
+    }
+
+    /// The work starts over, and counts from zero again.
+    pub fn start_over(&self) {
+        self.progress.reset();
+        (self.listener)(Event::StartsOver);
     }
 
     pub fn trouble(&self, path: &[u8], what: impl Into<String>) {

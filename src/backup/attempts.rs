@@ -1,9 +1,10 @@
 //! A backup starts over when the repository turns out to be damaged, or changes, while it runs: what the first attempt
 //! relied on may be gone, and the next one knows of it.
 
+use crate::backup::heal::is_whole;
 use crate::backup::{BackupOptions, BackupReport};
 use crate::error::{Error, Kind, Result};
-use crate::repo::Repository;
+use crate::repo::{Repository, Snapshot};
 use crate::watch::Watch;
 use std::time::Instant;
 
@@ -25,14 +26,18 @@ impl Repository {
             let has_found_damage = self.damaged_packs_found() > damage_before;
             let stale = match done {
                 Err(error) if error.is(Kind::Stale) => error,
-                // The snapshot is there, and refers to a pack that turned out to be damaged only when it had been written.
-                Ok(report) if has_found_damage && report.bytes_to_read.is_none() => damage_found(),
+                // A pack turned out to be damaged only when the snapshot had been written: it may refer to that.
+                Ok(BackupReport { snapshot: Some(snapshot), .. })
+                    if has_found_damage && !is_whole(self, &snapshot, watch)? =>
+                {
+                    lacks_content(&snapshot)
+                }
                 done => return done,
             };
             let Some(again) = again else { return Err(stale) };
             self.check_is_there()?;
             watch.notice(format!("{stale}: the backup starts over"));
-            watch.progress.reset();
+            watch.start_over();
             (options, attempt) = (again, attempt + 1);
         }
     }
@@ -43,6 +48,15 @@ pub(super) fn damage_found() -> Error {
     Error::new(Kind::Stale, "finish the backup", "")
         .because("something in the repository turned out to be damaged or gone")
         .hint("run the backup again: it stores again what the damaged packs held")
+}
+
+fn lacks_content(snapshot: &Snapshot) -> Error {
+    Error::new(Kind::Stale, "finish the backup", "")
+        .because(format!(
+            "snapshot {} was created, and refers to data that turned out to be damaged",
+            snapshot.id.short()
+        ))
+        .hint("run the backup again: it stores again what the damaged packs held, also for that snapshot")
 }
 
 impl BackupOptions {

@@ -99,6 +99,15 @@ fn compare(
     Ok(healing)
 }
 
+/// Whether the repository has everything that a snapshot refers to, by a comparison made now.
+pub(super) fn is_whole(repo: &Repository, snapshot: &Snapshot, watch: &Watch) -> Result<bool> {
+    watch.stage("checking the snapshot");
+    repo.compare_index(watch)?;
+    let (reader, view) = (repo.reader(), repo.view());
+    let mut look = Look { reader: &reader, before: &view, after: &view, known: HashMap::new(), healed: HashSet::new() };
+    Ok(look.tree(&snapshot.root, watch)?.after)
+}
+
 /// Whether something was whole before the backup, and is after it.
 #[derive(Clone, Copy)]
 struct Whole {

@@ -565,7 +565,9 @@ impl<'a> Run<'a> {
         let noted = std::mem::take(&mut *self.noted());
         if self.options.skip_if_unchanged && self.unchanged.load(std::sync::atomic::Ordering::Relaxed) {
             let view_before = self.damaged_before(&writer);
+            let is_sound = writer.check_nothing_is_gone();
             writer.abandon(|relied, own| self.write_state(noted, relied, own))?;
+            is_sound?;
             report.healing = view_before.and_then(|(before, check)| self.look_at_healing(&before, &check, None));
             return Ok(report);
         }

@@ -88,6 +88,12 @@ impl Console {
         match event {
             Event::Stage(name) => *lock(&self.0.stage) = name,
             Event::Notice(text) => self.note(&text),
+            Event::StartsOver => {
+                if self.0.json && self.0.lines {
+                    self.event(json!({"event": "starts-over"}));
+                }
+                *lock(&self.0.troubles) = Default::default();
+            }
             Event::Trouble { path, what } => {
                 let shown = Trouble { path: PathText(path), what };
                 if self.0.json && self.0.lines {

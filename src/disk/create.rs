@@ -71,8 +71,14 @@ impl Target {
         let fd = retry_on_intr(open).map_err(|errno| refused("create", name, errno))?;
         // Best effort: what is missing is found when the flags are applied.
         let _ = set_early_flags(&fd, meta.flags);
-        let current = self.current(mode, || fstat(&fd))?;
-        Ok((fd, current))
+        match self.current(mode, || fstat(&fd)) {
+            Ok(current) => Ok((fd, current)),
+            Err(error) => {
+                // An empty file must not pass for the one that was to come.
+                let _best_effort = self.remove_name(name);
+                Err(error)
+            }
+        }
     }
 
     /// Creates a directory and opens it. Until its own metadata are applied, after its children's, only its owner

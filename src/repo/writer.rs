@@ -370,15 +370,15 @@ impl Writer {
             .hint("run the backup again: what it has stored already is not sent again"))
     }
 
-    /// Refuses the commit when something that this writer relied on or stored is gone: it may have been removed, or the
+    /// `Stale` when something that this writer relied on or stored is gone: it may have been removed, or the
     /// repository replaced by an older copy, while the writer ran. After a lost right to commit the writer is shown again
     /// by then, so nothing more is collected meanwhile.
-    fn check_nothing_is_gone(&self) -> Result<()> {
+    pub fn check_nothing_is_gone(&self) -> Result<()> {
         if !self.has_lost_something() && self.repo.is_index_listed()? {
             return Ok(());
         }
         Err(Error::new(Kind::Stale, "commit the snapshot", "")
-            .because("something that it refers to was deleted from the repository during the backup")
+            .because("something that it refers to was deleted from the repository, or from the local index, during the backup")
             .hint("run the backup again: it stores again only what is missing"))
     }
 

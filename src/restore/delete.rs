@@ -40,6 +40,28 @@ const CLOSED_TO_PLAN: &str = "what the snapshot does not have in it was not dele
 #[derive(Default)]
 struct Noted(RefCell<Vec<Vec<u8>>>);
 
+/// The inodes that the names of a snapshot's directory lead to, once that is asked: a file system that ignores case, or
+/// normalises names, lists them in another spelling.
+#[derive(Default)]
+struct Spellings(Option<HashSet<(u64, u64)>>);
+
+impl Spellings {
+    /// Whether a listed name is another spelling of a known one.
+    fn has(&mut self, directory: &Directory, known: &HashSet<Vec<u8>>, name: &[u8]) -> Result<bool> {
+        let stat = match directory.stat(name) {
+            Err(error) if error.is(Kind::NotFound) => return Ok(false),
+            stat => stat?,
+        };
+        // Another name of a file that is a hard link is a name of its own.
+        if stat.links > 1 && !stat.is(EntryKind::Directory) {
+            return Ok(false);
+        }
+        let inode = |name: &Vec<u8>| directory.stat(name.as_slice()).ok().map(|stat| (stat.device, stat.inode));
+        let inodes = self.0.get_or_insert_with(|| known.iter().filter_map(inode).collect());
+        Ok(inodes.contains(&(stat.device, stat.inode)))
+    }
+}
+
 /// A directory on the way down, with what is still to be done in it.
 struct Level {
     name: Vec<u8>,
@@ -70,8 +92,12 @@ impl Run<'_> {
         let known = std::mem::take(&mut *locked(&folder.names));
         let was_closed = self.is_deed() && locked(&folder.opened_up).is_some_and(|mode| mode & 0o500 != 0o500);
         let delete = || -> Result<()> {
+            let mut spellings = Spellings::default();
             for (name, is_directory) in list(&target.directory().open_child(c".")?)? {
                 if known.contains(&name) || unfinished::is_unfinished(&name) || self.is_over() {
+                    continue;
+                }
+                if !self.is_deed() && spellings.has(target.directory(), &known, &name)? {
                     continue;
                 }
                 if was_closed {

@@ -9,6 +9,7 @@ use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::restore::Overwrite;
 use crate::restore::existing::{APPEND_ONLY, MOVED_SOURCE};
+use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Facts, Folder, Here, State};
 use crate::restore::run::{Fate, Run, add, locked};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
@@ -103,11 +104,8 @@ impl Run<'_> {
             Found::Missing => {
                 match self.in_folder(parent, target, |target| target.create_directory(&entry.name, &entry.meta)) {
                     Ok((made, current)) => Ok(Some(self.made(above, Some((made, current))))),
-                    // On a file system that takes two names for one.
-                    Err(error) if error.is(Kind::AlreadyExists) => match self.find(above, target, folder, entry)? {
-                        Found::Opened(directory) => self.take(above, folder, entry, directory),
-                        _ => refuse("something with this name was created during the restore, and was kept"),
-                    },
+                    // On a file system that takes two names for one, it is what another entry became.
+                    Err(error) if error.is(Kind::AlreadyExists) => refuse(SAME_NAME),
                     Err(error) => Err(error),
                 }
             }

@@ -168,6 +168,10 @@ impl<'a> Run<'a> {
 
     /// The same for a target that is still to be made: what counts is the folder that it will be made in.
     fn check_future_target(&self) -> Result<()> {
+        let target = &self.options.target;
+        if target.is_symlink() {
+            return Err(target_refused(target, Error::new(Kind::NotFound, "restore into", target.display())));
+        }
         for above in self.options.target.ancestors().skip(1) {
             let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
             if let Ok(directory) = Directory::open_path(above.as_os_str().as_bytes()) {

@@ -444,6 +444,9 @@ impl Storage for Local {
                         continue;
                     }
                     FileType::RegularFile | FileType::Unknown => path.symlink_metadata(),
+                    // A directory of the repository may be on another disk: its objects are found when they are read.
+                    // Further down, a link could lead round in circles.
+                    FileType::Symlink if self.below(&path).components().count() <= 2 => path.metadata(),
                     _ => continue,
                 };
                 let meta = match meta {

@@ -10,6 +10,7 @@ use siltstone::storage::{Abilities, Storage};
 use siltstone::watch::{Event, Watch};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 const OVER_A_NETWORK: Abilities = Abilities { local: false, ..SWAPS };
@@ -166,4 +167,48 @@ fn standard_input_is_not_read_twice() {
     assert!(!world.comes_back(&storage, &world.cache("none")));
     backup().expect("it knows of the damage that the restore met");
     assert!(world.comes_back_elsewhere(&storage));
+}
+
+#[test]
+fn a_backup_that_creates_no_snapshot_as_nothing_changed_vouches_for_the_last_one() {
+    // What vanished while it ran went unnoticed, as only a commit looked once more: "nothing has changed", exit 0.
+    for abilities in [SWAPS, OVER_A_NETWORK] {
+        let world = World::new(abilities);
+        let storage = world.storage.clone();
+        let lists = AtomicUsize::new(0);
+        let before = move |call: &str, name: &str| {
+            // Behind the comparison of the writer.
+            if call == "list" && name == "packs/" && lists.fetch_add(1, Ordering::SeqCst) == 1 {
+                for pack in storage.list("packs/").expect("listed") {
+                    storage.remove(&pack.name).expect("removed");
+                }
+            }
+        };
+        let hooked = Arc::new(Hooked { inner: world.storage.clone(), before });
+        let mut wanted = options(&world.source());
+        wanted.skip_if_unchanged = true;
+        let repo = open(hooked, &world.cache("one")).expect("it opens");
+        repo.backup(wanted, &Watch::silent()).expect("the backup succeeds");
+        assert!(world.comes_back_elsewhere(&world.storage), "{abilities:?}");
+    }
+}
+
+#[test]
+fn a_snapshot_that_refers_to_no_damaged_pack_is_not_created_twice() {
+    // Damage that the look at earlier snapshots met threw the report of a whole snapshot away.
+    let world = World::new(SWAPS);
+    let kept = world.storage.snapshot();
+    fs::remove_dir_all(world.source()).expect("removed");
+    fs::create_dir(world.source()).expect("made");
+    fs::write(world.source().join("other"), crate::golden::noise(5000, 9)).expect("written");
+    for pack in kept.keys().filter(|name| name.starts_with("packs/")) {
+        world.storage.corrupt(pack, |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 1));
+    }
+    // One object is gone as well, so that the backup looks at earlier snapshots.
+    let lost = kept.keys().rfind(|name| name.starts_with("packs/")).expect("a pack");
+    world.storage.remove(lost).expect("removed");
+    let (done, _) = world.backup(Arc::new(world.storage.clone()), "none", true);
+    assert!(done.expect("the backup succeeds").snapshot.is_some());
+    assert!(world.comes_back_elsewhere(&world.storage));
+    assert_eq!(world.storage.list("snapshots/").expect("listed").len(), 2);
 }

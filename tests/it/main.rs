@@ -24,6 +24,7 @@ mod killed;
 mod large;
 mod left_out;
 mod limits;
+mod local_index;
 mod mounted;
 mod obedience;
 mod person;
