@@ -2,6 +2,7 @@
 
 use crate::fixture::copy_files;
 use crate::world::model::{Broken, Copy, World, objects, replace_objects};
+use crate::world::run::Parked;
 use crate::world::step::{Harm, Object};
 use siltstone::error::Result;
 use siltstone::id::{ChunkId, IndexId, PackId};
@@ -112,6 +113,7 @@ impl World {
         let kept = &self.places[place].facts.known;
         for number in committed.into_iter().filter(|number| !kept.contains_key(number)) {
             self.runs[number].is_tainted = true;
+            self.slots.iter().flatten().filter(|parked| parked.run == number).for_each(Parked::forget_listings);
         }
         self.say(format!("repository {place} is as it was at event {}", copy.taken));
     }

@@ -26,6 +26,8 @@ pub struct Run {
     pub begun: u64,
     /// Something that it relied on was taken away while it ran, after which no program can know it.
     pub is_tainted: bool,
+    /// And it looked at the repository once more behind that.
+    pub has_looked: bool,
 }
 
 /// The model of a repository.
@@ -212,7 +214,10 @@ impl World {
     pub fn taint_runs(&mut self, place: usize, begun_before: u64) {
         for parked in self.slots.iter().flatten() {
             let run = &mut self.runs[parked.run];
-            run.is_tainted |= run.repository == place && run.begun <= begun_before;
+            if run.repository == place && run.begun <= begun_before {
+                run.is_tainted = true;
+                parked.forget_listings();
+            }
         }
     }
 

@@ -33,6 +33,15 @@ enum Waits {
     Process(Process),
 }
 
+impl Parked {
+    /// What the run has listed so far says nothing of what was taken away now.
+    pub fn forget_listings(&self) {
+        if let Waits::Thread(control, _) = &self.waits {
+            control.forget_listings();
+        }
+    }
+}
+
 /// What a stream brings.
 pub const STREAM: &[u8] = b"what the command says, longer than what stands in the tree itself";
 
@@ -94,7 +103,7 @@ impl World {
         let sources =
             sources_of(actor).into_iter().map(|number| (self.tree(number), self.capture_source(number))).collect();
         let stream = (actor.how == How::Stream).then(|| STREAM.to_vec());
-        self.runs.push(Run { sources, stream, repository, begun: self.event, is_tainted: false });
+        self.runs.push(Run { sources, stream, repository, begun: self.event, is_tainted: false, has_looked: false });
         self.runs.len() - 1
     }
 
@@ -179,7 +188,11 @@ impl World {
     fn finish(&mut self, slot: usize) -> Result<(), Broken> {
         let Some(parked) = self.slots[slot].take() else { return Ok(()) };
         let ended = match parked.waits {
-            Waits::Thread(_, thread) => thread.join().unwrap_or(Ended::Panicked),
+            Waits::Thread(control, thread) => {
+                let ended = thread.join().unwrap_or(Ended::Panicked);
+                self.runs[parked.run].has_looked = control.has_looked();
+                ended
+            }
             Waits::Process(mut process) => process.end()?.ended(),
         };
         self.conclude(parked.run, &parked.actor, ended, true)
@@ -211,10 +224,11 @@ impl World {
             }
             Ended::Well { is_saved: true, .. } => {
                 self.say(format!("run {number} ended well"));
-                let is_sound = !self.runs[number].is_tainted && !self.places[place].facts.has_hidden_damage;
+                let Run { is_tainted, has_looked, .. } = self.runs[number];
+                let is_sound = (!is_tainted || has_looked) && !self.places[place].facts.has_hidden_damage;
                 self.places[place].facts.known.insert(number, is_sound);
                 self.check_place(place)?;
-                if is_sound { self.check_healed(place, number) } else { Ok(()) }
+                if is_sound && !is_tainted { self.check_healed(place, number) } else { Ok(()) }
             }
             Ended::Failed(why) => {
                 self.say(format!("run {number} failed: {why}"));

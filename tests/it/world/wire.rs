@@ -34,6 +34,9 @@ struct State {
     permits: Option<u64>,
     is_waiting: bool,
     is_over: bool,
+    /// Whether `index/` and `packs/` were listed since something was taken away, and before the commit.
+    has_listed: [bool; 2],
+    has_committed: bool,
 }
 
 /// Called at the moment of death, before anything that the dying run does afterwards.
@@ -82,6 +85,24 @@ impl Control {
         state.is_over
     }
 
+    /// Something was taken away while the run waits.
+    pub fn forget_listings(&self) {
+        self.lock().has_listed = [false; 2];
+    }
+
+    /// Whether the run has looked at all that it may rely on since something was taken away, and before its commit.
+    pub fn has_looked(&self) -> bool {
+        self.lock().has_listed == [true; 2]
+    }
+
+    fn note_listing(&self, prefix: &str) {
+        let at = ["index/", "packs/"].iter().position(|known| *known == prefix);
+        let mut state = self.lock();
+        if let Some(at) = at.filter(|_| !state.has_committed) {
+            state.has_listed[at] = true;
+        }
+    }
+
     /// The run has ended.
     pub fn end(&self) {
         self.lock().is_over = true;
@@ -106,6 +127,8 @@ impl Control {
         }
         let (call, change) = (state.calls, state.changes);
         state.calls += 1;
+        let is_snapshot = changes && name.starts_with("snapshots/");
+        state.has_committed |= is_snapshot || matches!(verb, "swap" | "rename");
         state.changes += u64::from(changes);
         match self.fault {
             Fault::Killed { call, after } if changes && change == call => {
@@ -172,7 +195,10 @@ impl Storage for Wire {
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
-        self.call("list", prefix, false, || self.inner.list(prefix))
+        self.call("list", prefix, false, || {
+            self.control.note_listing(prefix);
+            self.inner.list(prefix)
+        })
     }
 
     fn remove(&self, name: &str) -> Result<()> {
