@@ -205,7 +205,7 @@ impl Repository {
         }
         let (kept, mut met) = nested::fold(options.paths, &options.rules, &left_out.mounts);
         options.paths = kept;
-        // What is ours is told when it is met. That nothing else is among them is no error.
+        // The walk reports our own directories when it reaches them. It is not an error if nothing else remains here.
         let _ours = left_out.own.take_out(&mut met);
         for (path, what) in left_out.own.take_out(&mut options.paths)? {
             watch.notice(format!("skipped: {} is {what}", path.display()));

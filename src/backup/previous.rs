@@ -169,7 +169,7 @@ fn tell_of_future_name(repo: &Repository, watch: &Watch) -> Result<()> {
     let soon = format!("{SNAPSHOTS_PREFIX}{soon}");
     let names = repo.snapshot_names()?;
     let newest = names.iter().rev().filter(|name| is_snapshot_name(name)).take_while(|name| **name > soon);
-    // What cannot be opened is no snapshot for `latest` either.
+    // `latest` skips objects that cannot be opened, and so does this check.
     tell_of_future(newest.take(FUTURE_LOOKS_MAX).find_map(|name| repo.snapshot_named(name).ok()).as_ref(), watch);
     Ok(())
 }
@@ -299,14 +299,16 @@ impl<'a> Run<'a> {
         let (mut count, mut trees) = (0, vec![(*tree, 0)]);
         while let Some((tree, level)) = trees.pop() {
             // Only a figure in the report: a tree that cannot be read is counted as empty.
-            let _smaller = self.reader.for_each_entry(&tree, &mut |entry| {
+            let read = self.reader.for_each_entry(&tree, &mut |entry| {
                 match entry.content {
                     Content::Tree(below) if level < LEVELS_MAX => trees.push((below, level + 1)),
                     _ => count += u64::from(entry.kind.has_content()),
                 }
                 Ok(())
             });
-            if self.is_over() {
+            // Storage that cannot be reached would be waited for at each tree.
+            let is_unreachable = read.is_err_and(|error| !error.is(Kind::Corrupt) && !error.is(Kind::NotFound));
+            if is_unreachable || self.is_over() {
                 break;
             }
         }

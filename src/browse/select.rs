@@ -65,7 +65,7 @@ impl Repository {
 
     /// The one snapshot that is meant, among those that the filter lets pass.
     pub fn select(&self, selector: &Selector, filter: &Filter, watch: &Watch) -> Result<Snapshot> {
-        // Damage to another one is no warning about the one that is named by its id.
+        // A damaged snapshot is not worth a warning when another one was selected by its id.
         let looking = match selector {
             Selector::Prefix(_) => &watch.aside(),
             Selector::Latest { .. } | Selector::At(_) => watch,

@@ -120,7 +120,8 @@ impl Builder {
     fn write(&mut self, place: Place, for_use: bool) -> Result<Segment> {
         match rayon::current_thread_index() {
             None => self.entries.par_sort_unstable_by(Entry::order),
-            // A thread of a pool that waits for a part takes other work meanwhile, and whoever comes here holds locks.
+            // A pool thread that waits for a parallel sort runs other tasks of its pool. They could need a lock that the
+            // caller holds here.
             Some(_) => self.entries.sort_unstable_by(Entry::order),
         }
         let mut writer = SegmentWriter::begin(place, self.entries.len() as u64, for_use)?;

@@ -130,7 +130,8 @@ impl Basis {
         earlier.indexes.is_subset(&self.indexes) && self.packs_left_out.is_subset(&earlier.packs_left_out)
     }
 
-    /// Takes in another one: whoever used both rests on all index objects, and on packs that were missing in one of them.
+    /// Merges another basis: a user of both relies on the index objects of either, and on every pack that was present in
+    /// either.
     pub fn join(&mut self, other: Basis) {
         self.indexes.extend(other.indexes);
         self.packs_left_out.retain(|pack| other.packs_left_out.contains(pack));

@@ -365,7 +365,7 @@ fn why(error: sled::Error) -> Box<dyn std::error::Error + Send + Sync> {
 /// How many threads sled may start while it is open.
 const SLED_THREADS: usize = 16;
 
-/// Whether so many threads can be started.
+/// Checks that sled's threads can be started.
 fn check_threads() -> std::io::Result<()> {
     let barrier = std::sync::Mutex::new(());
     let held = barrier.lock();
