@@ -3,7 +3,7 @@
 //! Whether a file is whole is told by whoever opens the frame in it. Nothing here fails: what cannot be kept or read is
 //! fetched again.
 
-use super::files::{names_in, open_regular, read_regular};
+use crate::disk::own_files::{names_in, open_regular, read_regular};
 use crate::id::PackId;
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};

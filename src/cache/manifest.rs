@@ -1,7 +1,7 @@
 //! The list of a folder's index segments: which index objects each covers and which of their packs it leaves out, as
 //! checked text.
 
-use super::files::{is_not_a_file, open_regular, read_regular};
+use crate::disk::own_files::{is_not_a_file, open_regular, read_regular};
 use crate::error::{Error, Kind, Result};
 use crate::id::{IndexId, PackId};
 use std::fmt::Write as _;

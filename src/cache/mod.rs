@@ -1,7 +1,6 @@
 //! What can be rebuilt from the repository: everything here may be deleted at any time, and only makes runs faster.
 
 mod claims;
-mod files;
 mod frames;
 mod manifest;
 mod segment;

@@ -1,7 +1,7 @@
 //! One immutable sorted piece of the chunk index, read where it lies.
 
-use super::files::{is_not_a_file, read_regular};
 use super::segment_layout::*;
+use crate::disk::own_files::{is_not_a_file, read_regular};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
 use crate::place::{FramePlace, Located};

@@ -3,11 +3,11 @@
 //! Files never change. What belongs to the set is said by the manifest alone, which is replaced under a lock; whoever
 //! has a segment mapped keeps it when it leaves the set and its name is removed.
 
-use super::files::{names_in, open_regular};
 use super::manifest::{self, Row, SUFFIX, is_lost};
 use super::segment::Segment;
 use super::segment_merge::merge_into;
 use super::segment_write::{Builder, Place, unforeseen};
+use crate::disk::own_files::{names_in, open_regular};
 use crate::error::{Error, Kind, Result};
 use crate::id::{ChunkId, IndexId, PackId};
 use crate::place::{FramePlace, IndexContents, Located, PackSizes};

@@ -3,8 +3,8 @@
 //! sled is asked only for what it is good at: a few thousand small rows, written in sorted batches, flushed at
 //! checkpoints. Opening it may fail or panic after a power cut; then the folder is moved aside and made anew.
 
-use super::files::{names_in, remove_folder};
 use crate::cache::Basis;
+use crate::disk::own_files::{names_in, remove_folder};
 use crate::error::{Error, Kind, Result, kind_of_io};
 use crate::id::{ChunkId, IndexId, PackId};
 use std::collections::HashSet;

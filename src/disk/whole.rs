@@ -1,5 +1,6 @@
 //! Small files of our own, written whole or not at all and read with a bound.
 
+use super::own_files::read_regular;
 use crate::error::{Error, Kind, Result};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -62,12 +63,7 @@ fn create_unfinished(folder: &Path, mode: u32) -> std::io::Result<(File, PathBuf
 /// The whole file of our own; whatever else has its name is refused at once, as a FIFO would hold us for ever.
 pub fn read_own(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
     let failed = |error| Error::io("read", path.display(), error);
-    let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
-    match file.metadata().map_err(failed)?.is_file() {
-        true => read_to_bound(file, path, bytes_max),
-        false => Err(Error::new(Kind::Conflict, "read", path.display()).because("it is not a file")),
-    }
+    read_to_bound(read_regular(path).map_err(failed)?, path, bytes_max)
 }
 
 /// The whole file; `Invalid` if it has more than `bytes_max` bytes.

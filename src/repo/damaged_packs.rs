@@ -1,6 +1,7 @@
 //! Packs that are listed and cannot be read: they count as missing from then on, also for the next runs of this host, until
 //! their objects change.
 
+use crate::disk::own_files::open_regular;
 use crate::disk::whole::{read_own, write_whole};
 use crate::error::{Kind, Result};
 use crate::id::PackId;
@@ -110,9 +111,7 @@ fn merge(known: &mut BTreeMap<PackId, String>, others: BTreeMap<PackId, String>)
 
 /// Keeps other processes from changing the file meanwhile; none where that cannot be had soon.
 fn lock(path: &Path) -> Option<File> {
-    let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-    let file =
-        File::options().create(true).truncate(false).write(true).mode(0o600).custom_flags(flags).open(path).ok()?;
+    let file = open_regular(File::options().create(true).truncate(false).write(true).mode(0o600), path).ok()?;
     let begun = Instant::now();
     while begun.elapsed() < LOCK_PATIENCE {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {

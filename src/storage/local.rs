@@ -2,11 +2,12 @@
 
 use crate::disk::WRITE_BYTES_MAX;
 use crate::disk::device::{Medium, medium_of};
+use crate::disk::own_files::{names_behind_links, open_at_once};
 use crate::error::{Error, Kind, Result};
 use crate::storage::beneath::{self, Owner};
-use crate::storage::local_folder::{check_folder, is_absent, names_in};
+use crate::storage::local_folder::{check_folder, is_absent};
 use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name};
-use rustix::fs::{CWD, FileType, OFlags, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FileType, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -82,7 +83,7 @@ impl Local {
     /// Best effort: what cannot be removed now is tried at the next opening.
     fn remove_abandoned(&self) {
         let folder = self.root.join(UNFINISHED);
-        for (name, _) in names_in(&folder).unwrap_or_default() {
+        for (name, _) in names_behind_links(&folder).unwrap_or_default() {
             let path = folder.join(name);
             let age =
                 path.symlink_metadata().and_then(|meta| meta.modified()).map(|at| SystemTime::now().duration_since(at));
@@ -106,7 +107,7 @@ impl Local {
         if let Some(file) = known {
             return Ok((file, meta.len()));
         }
-        let file = Arc::new(open_to_read(path).map_err(read)?);
+        let file = Arc::new(open_at_once(OpenOptions::new().read(true), path).map_err(read)?);
         let meta = file.metadata().map_err(read)?;
         let mut open = self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         open.push_back(OpenFile { name: name.to_owned(), number: number_of(&meta), file: file.clone() });
@@ -214,7 +215,7 @@ const EXPECTED: [&str; 10] =
 /// Something in a folder that belongs to no repository, if there is any; a folder that is not there has none.
 pub fn stranger_in(folder: &Path) -> Result<Option<OsString>> {
     let failed = |error| Error::io("look into", folder.display(), error);
-    let names = match names_in(folder) {
+    let names = match names_behind_links(folder) {
         Ok(names) => names,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
@@ -313,11 +314,6 @@ fn make_folders(folder: &Path) -> Result<()> {
     }
 }
 
-/// Opens what stands at a path without waiting: a FIFO that somebody put there would else hold us for ever.
-fn open_to_read(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)
-}
-
 fn check_object(doing: &str, path: &Path, meta: &std::fs::Metadata) -> Result<()> {
     match meta.is_file() {
         true => Ok(()),
@@ -391,7 +387,7 @@ impl Storage for Local {
             true => cannot_read(&path, error),
             false => self.failed("read", &path, error),
         };
-        let file = open_to_read(&path).map_err(read)?;
+        let file = open_at_once(OpenOptions::new().read(true), &path).map_err(read)?;
         let meta = file.metadata().map_err(read)?;
         check_object("read", &path, &meta)?;
         let too_large = || Error::corrupt("read", path.display(), format!("it has more than {bytes_max} bytes"));
@@ -427,7 +423,7 @@ impl Storage for Local {
         }
         let (mut listed, mut folders) = (Vec::new(), vec![top]);
         while let Some(folder) = folders.pop() {
-            let names = match names_in(&folder) {
+            let names = match names_behind_links(&folder) {
                 Ok(names) => names,
                 // Removed by somebody between the listing of the folder above and now, or no such folder yet.
                 Err(error) if is_absent(&error) => {

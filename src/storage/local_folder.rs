@@ -1,25 +1,7 @@
-//! Folders of a repository on this machine: what is in them, and whether they are folders at all.
+//! Whether the folders of a repository on this machine are folders at all.
 
 use crate::error::{Error, Kind, Result};
-use rustix::fs::{Dir, FileType, Mode, OFlags, open};
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-
-/// The names in a folder and what its entries say that they are. `std::fs::read_dir` panics when closing a folder fails, as
-/// it may on a network file system.
-pub(super) fn names_in(folder: &Path) -> std::io::Result<Vec<(OsString, FileType)>> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut names = Vec::new();
-    for entry in Dir::new(open(folder, flags, Mode::empty())?)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push((OsStr::from_bytes(name).to_owned(), entry.file_type()));
-        }
-    }
-    Ok(names)
-}
 
 /// Refuses a folder of the repository that is none: to whoever lists it, nothing would seem to be there.
 pub(super) fn check_folder(path: &Path) -> Result<()> {

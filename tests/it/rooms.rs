@@ -21,7 +21,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("runtime", &["error"]),
     ("storage", &["error", "watch", "disk", "runtime"]),
     ("source", &["error", "entry", "watch"]),
-    ("cache", &["error", "id", "place"]),
+    ("cache", &["error", "id", "place", "disk"]),
     ("repo", &["error", "id", "place", "entry", "watch", "when", "chunk", "disk", "seal", "storage", "cache"]),
     ("backup", &["error", "id", "entry", "watch", "when", "chunk", "disk", "seal", "source", "cache", "repo"]),
     ("restore", &["error", "id", "entry", "watch", "when", "disk", "source", "repo"]),

@@ -1,4 +1,4 @@
-//! Files of a cache that other programs may have replaced: opened without waiting, listed without panics.
+//! Files of our own that other programs may have replaced: opened without waiting, listed without panics.
 
 use rustix::fs::{Dir, FileType, Mode, OFlags, open};
 use std::ffi::{OsStr, OsString};
@@ -8,11 +8,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Opens a regular file, and nothing else: a FIFO in its place would hold a run for ever.
-pub(super) fn open_regular(options: &mut OpenOptions, path: &Path) -> Result<File> {
-    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
-    let opened = options.custom_flags(flags).open(path);
-    let file = opened.map_err(|error| match path.metadata() {
+/// Opens whatever has this name without waiting: a FIFO in the place of a file would hold a run for ever.
+pub fn open_at_once(options: &mut OpenOptions, path: &Path) -> Result<File> {
+    options.custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32).open(path)
+}
+
+/// Opens a regular file without waiting; anything else is an error (see [`is_not_a_file`]).
+pub fn open_regular(options: &mut OpenOptions, path: &Path) -> Result<File> {
+    let file = open_at_once(options, path).map_err(|error| match path.metadata() {
         // A FIFO that nobody reads, a socket, a folder.
         Ok(meta) if !meta.is_file() => not_a_file(),
         _ => error,
@@ -20,7 +23,8 @@ pub(super) fn open_regular(options: &mut OpenOptions, path: &Path) -> Result<Fil
     if file.metadata()?.is_file() { Ok(file) } else { Err(not_a_file()) }
 }
 
-pub(super) fn read_regular(path: &Path) -> Result<File> {
+/// Opens a regular file to read it.
+pub fn read_regular(path: &Path) -> Result<File> {
     open_regular(OpenOptions::new().read(true), path)
 }
 
@@ -29,15 +33,24 @@ fn not_a_file() -> Error {
 }
 
 /// Whether an error of these says that something else is in the place of a file.
-pub(super) fn is_not_a_file(error: &Error) -> bool {
+pub fn is_not_a_file(error: &Error) -> bool {
     error.kind() == ErrorKind::InvalidData
 }
 
-/// The names in a folder, and what they are as far as the file system says so. `std::fs::read_dir` panics when closing the
-/// folder fails.
-pub(super) fn names_in(folder: &Path) -> Result<Vec<(OsString, FileType)>> {
+/// The names in a folder, and what they are as far as the file system says so. A symbolic link to a folder is an error.
+pub fn names_in(folder: &Path) -> Result<Vec<(OsString, FileType)>> {
+    list(folder, OFlags::NOFOLLOW)
+}
+
+/// The same of a folder that a symbolic link may lead to.
+pub fn names_behind_links(folder: &Path) -> Result<Vec<(OsString, FileType)>> {
+    list(folder, OFlags::empty())
+}
+
+/// `std::fs::read_dir` panics when closing the folder fails, as it may on a network file system.
+fn list(folder: &Path, more: OFlags) -> Result<Vec<(OsString, FileType)>> {
     let mut names = Vec::new();
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | more;
     for entry in Dir::new(open(folder, flags, Mode::empty())?)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
@@ -48,8 +61,8 @@ pub(super) fn names_in(folder: &Path) -> Result<Vec<(OsString, FileType)>> {
     Ok(names)
 }
 
-/// Removes a folder with the files and folders in it. A cache is never deep.
-pub(super) fn remove_folder(folder: &Path) -> Result<()> {
+/// Removes a folder with the files and folders in it, which must not be nested deeply: each level takes a descriptor.
+pub fn remove_folder(folder: &Path) -> Result<()> {
     for (name, kind) in names_in(folder)? {
         let path = folder.join(name);
         let is_folder = match kind {
