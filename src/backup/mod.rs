@@ -147,7 +147,8 @@ impl BackupOptions {
     fn state_name(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.job.as_bytes());
-        for path in &self.paths {
+        // Which of the others are sources of their own depends on what is mounted.
+        for path in nested::tops(&self.paths) {
             hasher.update(&[0]);
             hasher.update(path.as_os_str().as_encoded_bytes());
         }
@@ -220,6 +221,7 @@ impl Repository {
         let mut run = Run::new(self, options, readers, writer, choice.state, watch)?;
         run.left_out = left_out;
         run.expected.add(met.iter().map(PathBuf::as_path));
+        run.name(met);
         run.compare_with_parent = choice.compare_with_parent;
         run.parent_ran = choice.parent.as_ref().map(|parent| {
             let (started, ended) = (parent.started.time(), parent.ended.time());
@@ -319,6 +321,8 @@ struct Run<'a> {
     left_out: LeftOut,
     /// A source has another one above it.
     has_source_below: bool,
+    /// All paths that were named, sorted: those of the options, and those that were dropped as a walk meets them.
+    named: Vec<PathBuf>,
     /// Sources that the walk of another one is to meet.
     expected: expected::Expected,
     crew: crew::Crew,
@@ -378,10 +382,18 @@ impl<'a> Run<'a> {
             links: content::Links::default(),
             damaged_packs_before: repo.damaged_packs_found(),
             has_source_below: false,
+            named: Vec::new(),
             expected: expected::Expected::default(),
         };
-        run.has_source_below = run.has_source_below_another();
+        run.name(Vec::new());
         Ok(run)
+    }
+
+    /// Sets what was named: the sources, and paths that were dropped as a walk meets them.
+    fn name(&mut self, dropped: Vec<PathBuf>) {
+        self.named = [self.options.paths.clone(), dropped].concat();
+        self.named.sort();
+        self.has_source_below = self.has_source_below_another();
     }
 
     /// Walks all paths and reads all streams; returns the root of the snapshot's tree.

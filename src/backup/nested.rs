@@ -146,31 +146,37 @@ fn bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
 }
 
+/// Of sorted paths, those below no other: where walks begin.
+pub(super) fn tops(paths: &[PathBuf]) -> impl Iterator<Item = &PathBuf> {
+    let mut top: Option<&PathBuf> = None;
+    paths.iter().filter(move |path| {
+        let is_top = !top.is_some_and(|top| path.starts_with(top));
+        if is_top {
+            top = Some(path);
+        }
+        is_top
+    })
+}
+
 impl Run<'_> {
-    /// Paths that lie below no other: where walks begin.
+    /// Paths below no other: where walks begin.
     pub(super) fn top_paths(&self) -> impl Iterator<Item = &PathBuf> {
-        let mut top: Option<&PathBuf> = None;
-        self.options.paths.iter().filter(move |path| {
-            let is_top = !top.is_some_and(|top| path.starts_with(top));
-            if is_top {
-                top = Some(path);
-            }
-            is_top
-        })
+        tops(&self.options.paths)
     }
 
-    /// The first source that is this path or lies below it.
+    /// The first path that was named and is this one or below it. Also one that was dropped, as a walk would meet it: what
+    /// is mounted, marked or as large as the rules leave out may have changed since.
     pub(super) fn source_at_or_below(&self, path: &[u8]) -> Option<&[u8]> {
         let path = Path::new(OsStr::from_bytes(path));
-        let sources = &self.options.paths;
-        // Sorted: a source itself comes before those below it, and all of these stand together.
+        let sources = &self.named;
+        // Sorted: a source itself comes before those below it, and all of these are together.
         let first = sources.get(sources.partition_point(|source| source.as_path() < path))?;
         first.starts_with(path).then(|| first.as_os_str().as_bytes())
     }
 
     /// Whether a source has another one above it: only then does a walk pass through what the rules leave out.
     pub(super) fn has_source_below_another(&self) -> bool {
-        self.top_paths().count() < self.options.paths.len()
+        tops(&self.named).count() < self.named.len()
     }
 
     pub(super) fn is_source(&self, path: &[u8]) -> bool {

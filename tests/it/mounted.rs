@@ -16,8 +16,11 @@ impl Mounted {
     /// None, loudly, where this process may not mount.
     fn at(folder: &Path, bytes: u64) -> Option<Mounted> {
         std::fs::create_dir_all(folder).unwrap();
-        let size = format!("size={bytes},mode=0755");
-        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "silt-test"]).arg(folder).output();
+        Mounted::of("tmpfs", &format!("size={bytes},mode=0755"), folder)
+    }
+
+    fn of(kind: &str, options: &str, folder: &Path) -> Option<Mounted> {
+        let done = Command::new("mount").args(["-t", kind, "-o", options, "silt-test"]).arg(folder).output();
         match done {
             Ok(output) if output.status.success() => Some(Mounted(folder.to_owned())),
             Ok(output) => {
@@ -47,6 +50,22 @@ impl Drop for Mounted {
 
 fn sources(snapshot: &Value) -> Vec<&str> {
     snapshot["sources"].as_array().unwrap().iter().map(|source| source["path"].as_str().unwrap()).collect()
+}
+
+/// A source that is mounted in a virtual file system, as automounters do it, was dropped as met by the walk of the source
+/// above, which does not enter the virtual one.
+#[test]
+fn a_source_mounted_in_a_virtual_file_system_below_a_source_is_saved() {
+    let person = Person::new();
+    person.write("source/home/x", "covered");
+    person.write("source/own", "own");
+    let Some(_virtual) = Mounted::of("proc", "ro", &person.path("source/home")) else { return };
+    let Some(_named) = Mounted::at(&person.path("source/home/fs"), 1 << 20) else { return };
+    person.write("source/home/fs/file", "saved");
+    let done = person.silt(&["backup", "--json", "source", "source/home/fs"]).ends_with(0).last_event();
+    assert_eq!(done["totals"]["files"], 2, "{done}");
+    let listed = person.silt(&["ls", "-R", "latest"]).ends_with(0).out;
+    assert!(listed.contains("/home/fs/file") && !listed.contains("uptime"), "{listed}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use siltstone::id::{ChunkId, SnapshotId};
 use siltstone::repo::tree::{encode_entries, store_page};
 use siltstone::repo::{Repository, Snapshot, Stamp, Totals, WriterOptions};
 use siltstone::seal::Compression;
+use siltstone::source::RulesBuilder;
 use siltstone::storage::memory::Memory;
 use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
 use siltstone::watch::{Event, Watch};
@@ -72,6 +73,32 @@ fn a_source_that_no_walk_meets_is_told() {
     told.sort();
     let expected = ["moved/inside", "moved/inside/file"].map(|name| source.join(name).display().to_string());
     assert_eq!(told, expected, "{:?}", report.troubles);
+}
+
+/// A source below another one was left out, with exit 0, when a program marked a directory above it as a cache meanwhile.
+#[test]
+fn a_source_is_saved_though_a_directory_above_it_is_marked_meanwhile() {
+    let place = tempfile::tempdir().expect("a folder");
+    let source = place.path().join("source");
+    let named = source.join("target/keep");
+    std::fs::create_dir_all(&named).expect("made");
+    std::fs::write(named.join("file"), "saved").expect("written");
+    std::fs::write(source.join("target/left-out"), "cache").expect("written");
+    let tag = source.join("target/CACHEDIR.TAG");
+    let marks = move |_: &str, name: &str| {
+        // The writer shows itself when the sources have been looked at.
+        if name.starts_with("pending/") {
+            std::fs::write(&tag, "Signature: 8a477f597d28d172789f06886806bc55").expect("written");
+        }
+    };
+    let hooked = fixture::Hooked { inner: fixture::memory(fixture::SWAPS), before: marks };
+    let repo = fixture::open(Arc::new(hooked), &place.path().join("cache")).expect("it opens");
+    let mut options = fixture::options(&source);
+    options.paths.push(named);
+    options.rules = RulesBuilder::new().exclude_caches().build().expect("rules");
+    let report = repo.backup(options, &Watch::silent()).expect("a backup");
+    // The file of the source, and the tag.
+    assert_eq!((report.totals.files, report.troubles_count), (2, 0), "{report:?}");
 }
 
 /// Each file of a list listed its whole folder anew, and `silt snapshots` printed the whole list in one line.
