@@ -10,6 +10,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Kind {
     /// The thing is not there.
     NotFound,
+    /// The storage or the repository as a whole is not there any more: its disk was unmounted, or another one mounted.
+    Gone,
     /// The thing is there already and must not be replaced.
     AlreadyExists,
     /// A condition did not hold: somebody else changed the thing first.

@@ -102,6 +102,7 @@ pub fn kind_name(kind: Kind) -> &'static str {
         Kind::Full => "full",
         Kind::Locked => "locked",
         Kind::Stale => "stale",
+        Kind::Gone => "gone",
         Kind::Cancelled => "cancelled",
         _ => "failed",
     }

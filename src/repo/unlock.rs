@@ -10,6 +10,8 @@ use crate::seal::KeySet;
 use crate::storage::Storage;
 use std::path::{Path, PathBuf};
 
+/// Where the names of key objects are in the folder of all caches.
+pub(super) const LAST_KEYS: &str = "last-key";
 const NAME_BYTES_MAX: u64 = 100;
 /// Key objects that are looked at, beside the likely ones. No repository has so many people.
 const KEYS_MAX: usize = 16 << 10;
@@ -24,7 +26,7 @@ impl LastKey {
     /// `cache` is the folder of all repositories' caches; without one nothing is known and nothing is kept.
     pub fn of(storage: &dyn Storage, cache: Option<&Path>) -> Self {
         let location = blake3::hash(storage.identity().as_bytes()).to_hex();
-        LastKey(cache.map(|cache| cache.join("last-key").join(&location[..24])))
+        LastKey(cache.map(|cache| cache.join(LAST_KEYS).join(&location[..24])))
     }
 
     fn name(&self) -> Option<String> {
@@ -169,7 +171,9 @@ impl<'a> Search<'a> {
         let object = match fetched.and_then(|bytes| KeyObject::parse(&bytes)) {
             Ok(object) => object,
             Err(error) if error.is(Kind::NotFound) => return Ok(None),
-            Err(error) if matches!(error.kind(), Kind::Temporary | Kind::Cancelled) => return Err(error),
+            Err(error) if matches!(error.kind(), Kind::Temporary | Kind::Cancelled | Kind::Full | Kind::Gone) => {
+                return Err(error);
+            }
             Err(error) => {
                 self.note_damage(&name, error);
                 return Ok(None);
@@ -219,7 +223,7 @@ impl<'a> Search<'a> {
         let is_both = wanted.contains(" and ");
         let untried = match self.untried {
             0 => String::new(),
-            count => format!("; {count} more were not tried, as that would take too long"),
+            count => format!("; {count} more key objects were not tried, as that would take too long"),
         };
         if let (0, Some(error)) = (self.wrong, self.damaged.take()) {
             return error.hint(RECOVERY);
@@ -299,7 +303,7 @@ mod tests {
         open(&storage, "right").unwrap();
         let wrong = open(&storage, "wrong").err().unwrap();
         assert!(wrong.is(Kind::WrongKey), "{wrong}");
-        assert!(wrong.to_string().contains("50 more were not tried"), "{wrong}");
+        assert!(wrong.to_string().contains("50 more key objects were not tried"), "{wrong}");
         assert!(wrong.advice().unwrap().contains("keys/"), "{wrong:?}");
     }
 
@@ -323,7 +327,7 @@ mod tests {
         (0..5).for_each(|number| put(&storage, number, CHEAP));
         let wrong = search.run(&|_| true).err().unwrap();
         // The first one is tried in any case.
-        assert!(search.wrong == 1 && wrong.to_string().contains("5 more were not tried"), "{wrong}");
+        assert!(search.wrong == 1 && wrong.to_string().contains("5 more key objects were not tried"), "{wrong}");
     }
 
     #[test]

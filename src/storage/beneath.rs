@@ -1,8 +1,9 @@
 //! Write as root into the folder of somebody else: every folder on the way is opened by itself and never through a link, so
 //! that its owner cannot make root write, or hand over, anything elsewhere.
 
+use crate::storage::local_folder::rename_new;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Uid, fchown, mkdirat, openat, renameat_with, unlinkat};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, fchown, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::Result;
@@ -17,22 +18,22 @@ pub(super) struct Owner {
 
 impl Owner {
     pub fn hand_over(self, made: impl AsFd) {
-        // A file system that knows no owners, or a server that lets root be nobody: nothing to give.
+        // The file system may have no owners, or its server may map root to nobody.
         let _best_effort = fchown(made, Some(Uid::from_raw(self.user)), Some(Gid::from_raw(self.group)));
     }
 }
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Opens the folder at a path below `root`, and makes what is missing of it.
-pub(super) fn open_folder(root: &Path, below: &Path, owner: Owner) -> Result<OwnedFd> {
+/// Opens the folder at a path below `root`; what is missing of it is made for `owner`, or is an error where there is none.
+fn open_folder(root: &Path, below: &Path, owner: Option<Owner>) -> Result<OwnedFd> {
     // The root itself is what its caller named, links included.
     let mut here = openat(CWD, root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     for part in below.components() {
         let Component::Normal(name) = part else { return Err(Errno::INVAL.into()) };
         let open = || openat(&here, name, FOLDER, Mode::empty());
-        here = match open() {
-            Err(Errno::NOENT) => {
+        here = match (open(), owner) {
+            (Err(Errno::NOENT), Some(owner)) => {
                 match mkdirat(&here, name, Mode::RWXU) {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(errno) => return Err(errno.into()),
@@ -42,7 +43,7 @@ pub(super) fn open_folder(root: &Path, below: &Path, owner: Owner) -> Result<Own
                 rustix::fs::fsync(&here)?;
                 made
             }
-            opened => opened?,
+            (opened, _) => opened?,
         };
     }
     Ok(here)
@@ -50,7 +51,7 @@ pub(super) fn open_folder(root: &Path, below: &Path, owner: Owner) -> Result<Own
 
 /// A new file of the owner's in the folder of a path below `root`.
 pub(super) fn create(root: &Path, file: &Path, owner: Owner) -> Result<File> {
-    let folder = open_folder(root, parent(file), owner)?;
+    let folder = open_folder(root, parent(file), Some(owner))?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let made = openat(&folder, name(file)?, flags, Mode::RUSR | Mode::WUSR)?;
     owner.hand_over(&made);
@@ -59,17 +60,20 @@ pub(super) fn create(root: &Path, file: &Path, owner: Owner) -> Result<File> {
 
 /// Moves a file below `root`; both folders are synced.
 pub(super) fn rename(root: &Path, from: &Path, to: &Path, replace: bool, owner: Owner) -> Result<()> {
-    let source = open_folder(root, parent(from), owner)?;
-    let target = open_folder(root, parent(to), owner)?;
-    let flags = if replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
-    renameat_with(&source, name(from)?, &target, name(to)?, flags)?;
+    let source = open_folder(root, parent(from), None)?;
+    let target = open_folder(root, parent(to), Some(owner))?;
+    match replace {
+        true => renameat(&source, name(from)?, &target, name(to)?)?,
+        false => rename_new(&source, name(from)?, &target, name(to)?)?,
+    }
     rustix::fs::fsync(&target)?;
     rustix::fs::fsync(&source)?;
     Ok(())
 }
 
-pub(super) fn remove(root: &Path, file: &Path, owner: Owner) -> Result<()> {
-    let folder = open_folder(root, parent(file), owner)?;
+/// Removes a file below `root`; its folder is synced.
+pub(super) fn remove(root: &Path, file: &Path) -> Result<()> {
+    let folder = open_folder(root, parent(file), None)?;
     unlinkat(&folder, name(file)?, AtFlags::empty())?;
     rustix::fs::fsync(&folder)?;
     Ok(())
@@ -98,10 +102,13 @@ mod tests {
         create(root.path(), inside, owner).unwrap();
         assert!(create(root.path(), file, owner).is_err());
         assert!(rename(root.path(), inside, file, true, owner).is_err());
-        assert!(remove(root.path(), file, owner).is_err());
-        assert!(open_folder(root.path(), Path::new("index/below"), owner).is_err());
+        assert!(remove(root.path(), file).is_err());
+        assert!(open_folder(root.path(), Path::new("index/below"), Some(owner)).is_err());
         assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0);
         rename(root.path(), inside, Path::new("snapshots/file"), false, owner).unwrap();
-        remove(root.path(), Path::new("snapshots/file"), owner).unwrap();
+        remove(root.path(), Path::new("snapshots/file")).unwrap();
+        // What is not there is made for a new file alone.
+        assert!(rename(root.path(), Path::new("gone/file"), inside, true, owner).is_err());
+        assert!(remove(root.path(), Path::new("gone/file")).is_err() && !root.path().join("gone").exists());
     }
 }

@@ -5,9 +5,9 @@ use crate::disk::device::{Medium, medium_of};
 use crate::disk::own_files::{names_behind_links, open_at_once};
 use crate::error::{Error, Kind, Result};
 use crate::storage::beneath::{self, Owner};
-use crate::storage::local_folder::{check_folder, is_absent};
+use crate::storage::local_folder::{check_folder, is_absent, rename_new};
 use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name};
-use rustix::fs::{CWD, FileType, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FileType};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -30,6 +30,8 @@ const OPEN_FILES_MAX: usize = 16;
 /// A folder on this machine (or mounted on it).
 pub struct Local {
     root: PathBuf,
+    /// The file system of the root when it was opened.
+    device: u64,
     /// User and group that files are given to: those of the folder, where root writes into that of somebody else.
     owner: Option<Owner>,
     serial: AtomicU64,
@@ -55,7 +57,13 @@ impl Local {
         }
         let is_others = rustix::process::geteuid().is_root() && meta.uid() != 0;
         let owner = is_others.then(|| Owner { user: meta.uid(), group: meta.gid() });
-        let local = Local { root: root.to_owned(), owner, serial: AtomicU64::new(0), open: Mutex::default() };
+        let local = Local {
+            root: root.to_owned(),
+            device: meta.dev(),
+            owner,
+            serial: AtomicU64::new(0),
+            open: Mutex::default(),
+        };
         // What is in the folder of somebody else is theirs to tidy.
         if owner.is_none() {
             local.remove_abandoned();
@@ -76,8 +84,14 @@ impl Local {
 
     /// That a folder is empty and that it is gone are two things: what was mounted there may be no more.
     fn check_root(&self) -> Result<()> {
-        let found = std::fs::metadata(&self.root).map_err(|error| Error::io("list", self.root.display(), error));
-        found.map(|_| ()).map_err(|error| error.hint("it existed a moment ago: check whether it is still mounted"))
+        let doing = "open the directory";
+        let error = match std::fs::metadata(&self.root) {
+            Ok(meta) if meta.dev() == self.device => return Ok(()),
+            Ok(_) => Error::new(Kind::Gone, doing, self.root.display()).because("it is on another file system now"),
+            Err(error) if is_absent(&error) => Error::io(doing, self.root.display(), error).with_kind(Kind::Gone),
+            Err(error) => return Err(Error::io(doing, self.root.display(), error)),
+        };
+        Err(error.hint("it existed a moment ago: check whether its disk is still mounted"))
     }
 
     /// Best effort: what cannot be removed now is tried at the next opening.
@@ -128,7 +142,7 @@ impl Local {
         };
         let file = match open() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                make_folders(&folder)?;
+                self.make_folder(&folder)?;
                 open()
             }
             other => other,
@@ -142,6 +156,17 @@ impl Local {
         Ok(path)
     }
 
+    /// Makes a folder below the root, and those between. Never the root itself: where it is gone, its disk may not be
+    /// mounted, and what is below it now is not the repository.
+    fn make_folder(&self, folder: &Path) -> Result<()> {
+        self.check_root()?;
+        match self.owner {
+            // Made with the file in it.
+            Some(_) => Ok(()),
+            None => make_folders(folder),
+        }
+    }
+
     /// A path below the root, without it.
     fn below<'p>(&self, path: &'p Path) -> &'p Path {
         path.strip_prefix(&self.root).unwrap_or(path)
@@ -150,7 +175,7 @@ impl Local {
     /// Removes an unfinished file as far as that goes; what stays is swept away later.
     fn discard(&self, unfinished: &Path) {
         let _best_effort = match self.owner {
-            Some(owner) => beneath::remove(&self.root, self.below(unfinished), owner),
+            Some(_) => beneath::remove(&self.root, self.below(unfinished)),
             None => std::fs::remove_file(unfinished),
         };
     }
@@ -165,7 +190,15 @@ impl Local {
 
     fn check_above(&self, path: &Path, error: &std::io::Error) -> Result<()> {
         let folder = self.below(path).parent().and_then(|folder| folder.components().next());
-        folder.filter(|_| is_absent(error)).map_or(Ok(()), |folder| check_folder(&self.root.join(folder)))
+        let Some(folder) = folder.filter(|_| is_absent(error)).map(|folder| self.root.join(folder)) else {
+            return Ok(());
+        };
+        if self.owner.is_some() && error.kind() == std::io::ErrorKind::NotADirectory && folder.is_symlink() {
+            return Err(Error::new(Kind::Failed, "write below", folder.display())
+                .because("it is a symbolic link, which root does not follow in the repository of another user")
+                .hint("run silt as the user who owns the repository"));
+        }
+        check_folder(&folder)
     }
 
     fn cannot_rename(&self, from: &Path, to: &Path, error: std::io::Error) -> Error {
@@ -192,12 +225,12 @@ impl Local {
         }
         let place = || match replace {
             true => std::fs::rename(unfinished, path),
-            false => rename_new(unfinished, path),
+            false => rename_new(CWD, unfinished, CWD, path),
         };
         let folder = path.parent().expect("an object lies below the root");
         let mut placed = place();
         if placed.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-            make_folders(folder)?;
+            self.make_folder(folder)?;
             placed = place();
         }
         if let Err(error) = placed {
@@ -281,20 +314,6 @@ fn write_pieces(file: &mut File, body: &Body) -> std::io::Result<()> {
     body.0.iter().flat_map(|piece| piece.chunks(WRITE_BYTES_MAX)).try_for_each(|bytes| file.write_all(bytes))
 }
 
-/// Moves a file in one step, never onto another.
-fn rename_new(from: &Path, to: &Path) -> std::io::Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        // File systems without that flag (NFS): of two movers of one file a plain rename still lets one win, which is
-        // what commits rely on; two links would both succeed.
-        Err(Errno::INVAL | Errno::NOSYS) => match to.symlink_metadata() {
-            Ok(_) => Err(std::io::ErrorKind::AlreadyExists.into()),
-            Err(_) => std::fs::rename(from, to),
-        },
-        Err(errno) => Err(errno.into()),
-    }
-}
-
 fn sync_folder(folder: &Path) -> Result<()> {
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     synced.map_err(|error| failed("sync the directory", folder, error))
@@ -371,10 +390,10 @@ impl Storage for Local {
             return moved.map_err(|error| self.cannot_rename(&from, &to, error));
         }
         let folder = to.parent().expect("an object lies below the root");
-        let mut moved = rename_new(&from, &to);
+        let mut moved = rename_new(CWD, &from, CWD, &to);
         if moved.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) && !folder.exists() {
-            make_folders(folder)?;
-            moved = rename_new(&from, &to);
+            self.make_folder(folder)?;
+            moved = rename_new(CWD, &from, CWD, &to);
         }
         moved.map_err(|error| self.cannot_rename(&from, &to, error))?;
         sync_folder(folder)?;
@@ -434,17 +453,20 @@ impl Storage for Local {
             };
             for (name, kind) in names.into_iter().filter(|(name, _)| !name.as_bytes().starts_with(b".")) {
                 let path = folder.join(name);
-                let meta = match kind {
-                    FileType::Directory => {
-                        folders.push(path);
-                        continue;
-                    }
-                    FileType::RegularFile | FileType::Unknown => path.symlink_metadata(),
-                    // A directory of the repository may be on another disk: its objects are found when they are read.
-                    // Further down, a link could lead round in circles.
-                    FileType::Symlink if self.below(&path).components().count() <= 2 => path.metadata(),
-                    _ => continue,
-                };
+                if kind == FileType::Directory {
+                    folders.push(path);
+                    continue;
+                }
+                if !matches!(kind, FileType::RegularFile | FileType::Symlink | FileType::Unknown) {
+                    continue;
+                }
+                // A directory of the repository may be on another disk: its objects are found when they are read. Further
+                // down, a link could lead round in circles.
+                let is_followed = self.below(&path).components().count() <= 2;
+                let meta = path.symlink_metadata().and_then(|meta| match meta.is_symlink() && is_followed {
+                    true => path.metadata(),
+                    false => Ok(meta),
+                });
                 let meta = match meta {
                     Ok(meta) => meta,
                     Err(error) if is_absent(&error) => continue,
@@ -468,11 +490,12 @@ impl Storage for Local {
     fn remove(&self, name: &str) -> Result<()> {
         let path = self.path(name)?;
         let removed = match self.owner {
-            Some(owner) => beneath::remove(&self.root, self.below(&path), owner),
+            Some(_) => beneath::remove(&self.root, self.below(&path)),
             None => std::fs::remove_file(&path),
         };
         match removed {
-            Ok(()) => sync_folder(path.parent().expect("an object lies below the root")),
+            Ok(()) if self.owner.is_some() => Ok(()),
+            Ok(()) => sync_folder(path.parent().expect("an object is below the root")),
             Err(error) if is_absent(&error) || error.kind() == std::io::ErrorKind::IsADirectory => Ok(()),
             Err(error) => Err(failed("remove", &path, error)),
         }

@@ -1,13 +1,17 @@
-//! Whether the folders of a repository on this machine are folders at all.
+//! Folders of a repository on this machine: whether they are folders at all, and moves between them that replace nothing.
 
 use crate::error::{Error, Kind, Result};
+use rustix::fd::AsFd;
+use rustix::fs::{AtFlags, RenameFlags, renameat, renameat_with, statat};
+use rustix::io::Errno;
+use rustix::path::Arg;
 use std::path::Path;
 
 /// Refuses a folder of the repository that is none: to whoever lists it, nothing would seem to be there.
 pub(super) fn check_folder(path: &Path) -> Result<()> {
     let why = match (path.symlink_metadata(), std::fs::metadata(path)) {
         (Ok(_), Ok(meta)) if meta.is_dir() => return Ok(()),
-        (Ok(link), Err(error)) if link.is_symlink() && is_absent(&error) => "it is a symbolic link that leads nowhere",
+        (Ok(link), Err(error)) if link.is_symlink() && is_absent(&error) => "it is a broken symbolic link",
         (Ok(_), Ok(_)) => "it is not a directory",
         // That it is absent, or cannot be looked into, shows when it is listed.
         _ => return Ok(()),
@@ -15,6 +19,26 @@ pub(super) fn check_folder(path: &Path) -> Result<()> {
     Err(Error::new(Kind::Failed, "list", path.display()).because(why).hint(
         "a repository keeps objects there, in a directory or a symbolic link to one: check whether its disk is mounted",
     ))
+}
+
+/// Moves a file in one step, never onto another.
+pub(super) fn rename_new(
+    from: impl AsFd,
+    name: impl Arg + Copy,
+    to: impl AsFd,
+    new_name: impl Arg + Copy,
+) -> std::io::Result<()> {
+    match renameat_with(&from, name, &to, new_name, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        // File systems without that flag (NFS): of two movers of one file a plain rename still lets one win, which is
+        // what commits rely on; two links would both succeed.
+        Err(Errno::INVAL | Errno::NOSYS) => match statat(&to, new_name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Err(std::io::ErrorKind::AlreadyExists.into()),
+            Err(Errno::NOENT) => Ok(renameat(&from, name, &to, new_name)?),
+            Err(errno) => Err(errno.into()),
+        },
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 pub(super) fn is_absent(error: &std::io::Error) -> bool {

@@ -49,7 +49,7 @@ fn unusable(path: &Path, why: String) -> Error {
 /// The words of the library, why this is so, and what to do about it.
 type Row = (&'static str, Option<&'static str>, &'static str);
 
-const UNTRUSTED: Option<&str> = Some("its certificate comes from an authority (CA) that is not trusted");
+const UNTRUSTED: Option<&str> = Some("its certificate was issued by an untrusted authority (CA)");
 const TRUST: &str =
     "name a file with the certificate of that authority with --cacert or SILT_CACERT, or add it to those of the system";
 

@@ -66,7 +66,7 @@ fn a_store_that_nobody_vouches_for_is_not_talked_to() {
     for words in [&["init"][..], &["init", "--cacert", &server]] {
         let said = store.silt(&[], words).ends_with(1);
         assert!(
-            said.err.contains("its certificate comes from an authority (CA) that is not trusted\nhint: name a file"),
+            said.err.contains("its certificate was issued by an untrusted authority (CA)\nhint: name a file"),
             "{}",
             said.err
         );

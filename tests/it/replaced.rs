@@ -71,9 +71,7 @@ fn a_folder_of_the_repository_that_is_none_is_named() {
         fs::rename(&folder, &aside).expect("moved");
         for is_link in [false, true] {
             let why = match is_link {
-                true => {
-                    std::os::unix::fs::symlink("nowhere", &folder).map(|()| "it is a symbolic link that leads nowhere")
-                }
+                true => std::os::unix::fs::symlink("nowhere", &folder).map(|()| "it is a broken symbolic link"),
                 false => fs::write(&folder, "x").map(|()| "it is not a directory"),
             };
             let why = why.expect("put there");

@@ -291,7 +291,7 @@ fn a_folder_that_is_gone_is_not_an_empty_one() {
     assert_eq!(storage.list("nothing/").unwrap(), []);
     fs::remove_dir_all(folder.path()).unwrap();
     for prefix in ["", "a/", "nothing/"] {
-        assert_eq!(kind(storage.list(prefix)), Kind::NotFound, "{prefix}");
+        assert_eq!(kind(storage.list(prefix)), Kind::Gone, "{prefix}");
     }
 }
 
