@@ -11,7 +11,7 @@ pub use clock::{Clock, SystemClock, now};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counters of a running verb, read by progress displays; all only grow.
+/// Counters of a running verb, read by progress displays. They grow, and begin at zero again when the work starts over.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Entries seen, whatever their kind.
@@ -73,11 +73,13 @@ pub struct Watch {
     pub progress: Arc<Progress>,
     pub cancel: Cancel,
     listener: Arc<Listener>,
+    /// What is reported is not part of what the run does.
+    is_aside: bool,
 }
 
 impl Watch {
     pub fn new(listener: Arc<Listener>) -> Self {
-        Watch { progress: Arc::default(), cancel: Cancel::default(), listener }
+        Watch { progress: Arc::default(), cancel: Cancel::default(), listener, is_aside: false }
     }
 
     /// Nobody listens; for tests and for callers that need only the result.
@@ -112,12 +114,14 @@ impl Watch {
             }
             other => listener(other),
         };
-        Watch { listener: Arc::new(aside), ..self.clone() }
+        Watch { listener: Arc::new(aside), is_aside: true, ..self.clone() }
     }
 
     /// A trouble because the repository is damaged: what is at this path in a snapshot cannot be read.
     pub fn damage(&self, path: &[u8], what: impl Into<String>) {
-        self.progress.damaged.fetch_add(1, Ordering::Relaxed);
+        if !self.is_aside {
+            self.progress.damaged.fetch_add(1, Ordering::Relaxed);
+        }
         self.trouble(path, what);
     }
 }

@@ -26,17 +26,22 @@ impl Repository {
             let has_found_damage = self.damaged_packs_found() > damage_before;
             let stale = match done {
                 Err(error) if error.is(Kind::Stale) => error,
-                // A pack turned out to be damaged only when the snapshot had been written: it may refer to that.
-                Ok(BackupReport { snapshot: Some(snapshot), .. })
-                    if has_found_damage && !is_whole(self, &snapshot, watch)? =>
-                {
-                    lacks_content(&snapshot)
-                }
+                // A pack turned out to be damaged only when the snapshot had been written, or found to be needless: it, or
+                // the one before it, may refer to that pack.
+                Ok(report) if has_found_damage => match &report.snapshot {
+                    Some(snapshot) => {
+                        match is_whole(self, snapshot, watch).map_err(|error| unchecked(snapshot, error))? {
+                            true => return Ok(report),
+                            false => lacks_content(snapshot),
+                        }
+                    }
+                    None => damage_found(),
+                },
                 done => return done,
             };
             let Some(again) = again else { return Err(stale) };
             self.check_is_there()?;
-            watch.notice(format!("{stale}: the backup starts over"));
+            watch.notice(format!("the backup starts over: {}", stale.why()));
             watch.start_over();
             (options, attempt) = (again, attempt + 1);
         }
@@ -46,17 +51,20 @@ impl Repository {
 /// Ends an attempt that may rely on a damaged pack.
 pub(super) fn damage_found() -> Error {
     Error::new(Kind::Stale, "finish the backup", "")
-        .because("something in the repository turned out to be damaged or gone")
+        .because("an object in the repository is damaged or missing")
         .hint("run the backup again: it stores again what the damaged packs held")
 }
 
 fn lacks_content(snapshot: &Snapshot) -> Error {
     Error::new(Kind::Stale, "finish the backup", "")
-        .because(format!(
-            "snapshot {} was created, and refers to data that turned out to be damaged",
-            snapshot.id.short()
-        ))
+        .because(format!("snapshot {} was created, but some of its data is damaged", snapshot.id.short()))
         .hint("run the backup again: it stores again what the damaged packs held, also for that snapshot")
+}
+
+fn unchecked(snapshot: &Snapshot, error: Error) -> Error {
+    Error::new(error.kind(), "check the snapshot", snapshot.id.short())
+        .because(error)
+        .hint("it was created, but may refer to damaged data: run the backup again")
 }
 
 impl BackupOptions {

@@ -134,7 +134,7 @@ impl<'a> Run<'a> {
         // The kernel makes up a size, too: in /sys that of a page.
         let is_unsized = is_unsized || (folder.place.is_pseudo && read < after.size);
         if is_unsized && read >= UNSIZED_BYTES_MAX {
-            self.trouble(&path(), format!("it does not end: only its first {} MiB are saved", read >> 20));
+            self.trouble(&path(), format!("it has no end: only its first {} MiB are saved", read >> 20));
         } else if !after.same_content(stat) || (read != after.size && !is_unsized) {
             self.trouble(&path(), "it changed while it was read: the saved content may be inconsistent");
         }

@@ -61,7 +61,7 @@ impl Run<'_> {
         for path in self.expected.take() {
             self.trouble(
                 &path,
-                "the backup did not find it: it, or a directory above it, was moved or replaced at the same moment",
+                "it was not found during the backup: it, or a directory above it, was moved or replaced",
             );
         }
     }

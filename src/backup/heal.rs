@@ -27,19 +27,14 @@ pub struct Healing {
 impl<'a> Run<'a> {
     /// Looks at all earlier snapshots, if there is a sign that something was lost. That it cannot be told is worth a
     /// notice, and no more: the backup is done.
-    pub(super) fn look_at_healing(
-        &self,
-        view_before: &View,
-        check: &IndexCheck,
-        own: Option<&Snapshot>,
-    ) -> Option<Healing> {
+    pub(super) fn look_at_healing(&self, view_before: &View, check: &IndexCheck, own: &Snapshot) -> Option<Healing> {
         if self.repo.keys().power() == Power::Put {
             self.watch.notice("which snapshots are complete again cannot be told with a put-only key");
             return None;
         }
         self.watch.stage("checking earlier snapshots");
         let looked = self.repo.snapshots(&self.watch.aside()).and_then(|snapshots| {
-            let earlier = snapshots.into_iter().filter(|snapshot| Some(snapshot.id) != own.map(|own| own.id));
+            let earlier = snapshots.into_iter().filter(|snapshot| snapshot.id != own.id);
             compare(&self.reader, view_before, &self.repo.view(), earlier, self.watch)
         });
         let healing = looked.map_err(|error| {

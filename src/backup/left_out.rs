@@ -129,7 +129,7 @@ impl Run<'_> {
         }
         if place.is_pseudo && stat.size > UNSIZED_BYTES_MAX {
             let shown = String::from_utf8_lossy(&path()).into_owned();
-            self.tell_some(format!("skipped: {shown} is a virtual file of the kernel that claims to be too large"));
+            self.tell_some(format!("skipped: {shown} is a virtual file of the kernel with an implausible size"));
             return false;
         }
         true
@@ -208,7 +208,7 @@ impl Run<'_> {
             Err(_) if !tell => false,
             Err(error) => {
                 let path = [path, b"/", marker.name()].concat();
-                self.source_error(&path, "its directory is saved, as this marker cannot be read: ", error);
+                self.source_error(&path, "this marker cannot be read, so its directory is saved: ", error);
                 false
             }
         }

@@ -192,6 +192,8 @@ impl Repository {
     /// One try to save the sources; `Stale` when what it relied on turned out to be damaged or gone.
     fn attempt(&self, mut options: BackupOptions, begun: Instant, watch: &Watch) -> Result<BackupReport> {
         let started = Stamp::new(options.time.unwrap_or_else(now), options.offset);
+        // The snapshot is named by it.
+        started.compact()?;
         options.check_places()?;
         let left_out = LeftOut::new(OwnFolders::of(self));
         for nested::Moved { folder, real } in nested::follow_links(&mut options.paths) {
@@ -575,13 +577,12 @@ impl<'a> Run<'a> {
         };
         let Some(writer) = writer else { return Ok(report) };
         let noted = std::mem::take(&mut *self.noted());
-        if self.options.skip_if_unchanged && self.unchanged.load(std::sync::atomic::Ordering::Relaxed) {
-            let view_before = self.damaged_before(&writer);
+        let unchanged = self.options.skip_if_unchanged && self.unchanged.load(std::sync::atomic::Ordering::Relaxed);
+        // The last snapshot must not have lost anything either: what it lost cannot always be stored again.
+        if unchanged && self.damaged_before(&writer).is_none() {
             let is_sound = writer.check_nothing_is_gone();
             writer.abandon(|relied, own| self.write_state(noted, relied, own))?;
-            is_sound?;
-            report.healing = view_before.and_then(|(before, check)| self.look_at_healing(&before, &check, None));
-            return Ok(report);
+            return is_sound.map(|()| report);
         }
         self.watch.stage("committing");
         if let Err(error) = writer.checkpoint(|relied, own| self.write_state(noted, relied, own)) {
@@ -629,7 +630,7 @@ impl<'a> Run<'a> {
         if let Some(Err(error)) = self.state.as_ref().map(|state| state.set_committed(size, in_place)) {
             self.watch.notice(format!("{error}; the next backup will read more than necessary"));
         }
-        report.healing = view_before.and_then(|(before, check)| self.look_at_healing(&before, &check, Some(&snapshot)));
+        report.healing = view_before.and_then(|(before, check)| self.look_at_healing(&before, &check, &snapshot));
         report.snapshot = Some(snapshot);
         report.duration = begun.elapsed();
         Ok(report)

@@ -3,7 +3,7 @@
 use crate::disk::stat::stat_path;
 use crate::disk::{Directory, ListBuffer, Names, Stat};
 use crate::error::{Error, Result};
-use crate::repo::Repository;
+use crate::repo::{CACHE_NOTES, Repository};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// What names in the cache folder begin with: the id of a repository.
 const ID_DIGITS: usize = 32;
-/// Other names that are made there.
-const CACHE_NAMES: [&str; 2] = ["last-key", "CACHEDIR.TAG"];
+/// The mark of a cache, which is made there as well.
+const CACHE_TAG: &str = "CACHEDIR.TAG";
 
 /// Folders of a repository that grow or hold secrets: each may be mounted, or be a link to a folder, elsewhere.
 const REPOSITORY_FOLDERS: [&str; 6] = ["packs", "index", "snapshots", "pending", "expired", "keys"];
@@ -57,7 +57,7 @@ impl OwnFolders {
         let is_ours = |name: &&&OsStr| {
             let bytes = name.as_bytes();
             let is_id = bytes.len() >= ID_DIGITS && bytes[..ID_DIGITS].iter().all(u8::is_ascii_hexdigit);
-            is_id || CACHE_NAMES.iter().any(|known| known.as_bytes() == bytes)
+            is_id || CACHE_NOTES.into_iter().chain([CACHE_TAG]).any(|known| known.as_bytes() == bytes)
         };
         if names.iter().all(|name| is_ours(&name)) {
             return self.add(folder, CACHE);

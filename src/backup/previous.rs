@@ -5,9 +5,10 @@ use crate::cache::{Change, FolderKey, PageRow, State};
 use crate::entry::{Content, Entry, LEVELS_MAX, Time};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
-use crate::repo::format::{SNAPSHOTS_PREFIX, is_snapshot_name};
+use crate::repo::format::SNAPSHOTS_PREFIX;
 use crate::repo::snapshot::CLOCKS_DIFFER_SECONDS;
 use crate::repo::{IndexCheck, Repository, Snapshot, Stamp};
+use crate::seal::Power;
 use crate::watch::{Watch, now};
 
 /// How many names dated in the future are looked at.
@@ -138,7 +139,7 @@ fn rest_state(repo: &Repository, state: Option<State>, check: &IndexCheck, watch
 
 /// The newest snapshot of the same host and paths.
 fn last_of_sources(repo: &Repository, options: &BackupOptions, watch: &Watch) -> Result<Option<Snapshot>> {
-    if repo.keys().power() == crate::seal::Power::Put {
+    if repo.keys().power() == Power::Put {
         return Ok(None);
     }
     let all = snapshots(repo, options, watch)?;
@@ -154,7 +155,7 @@ fn last_of_sources(repo: &Repository, options: &BackupOptions, watch: &Watch) ->
 fn tell_of_future(newest: Option<&Snapshot>, watch: &Watch) {
     if let Some(newest) = newest.filter(|newest| newest.is_from_the_future(now())) {
         watch.notice(format!(
-            "snapshot {} of {} is dated in the future: until then, `latest` means that one and not this backup",
+            "snapshot {} of {} is dated in the future: until that date, `latest` selects it instead of this backup",
             newest.id.short(),
             newest.host
         ));
@@ -168,7 +169,7 @@ fn tell_of_future_name(repo: &Repository, watch: &Watch) -> Result<()> {
     let Ok(soon) = Stamp::new(soon, 0).compact() else { return Ok(()) };
     let soon = format!("{SNAPSHOTS_PREFIX}{soon}");
     let names = repo.snapshot_names()?;
-    let newest = names.iter().rev().filter(|name| is_snapshot_name(name)).take_while(|name| **name > soon);
+    let newest = names.iter().rev().take_while(|name| **name > soon);
     // `latest` skips objects that cannot be opened, and so does this check.
     tell_of_future(newest.take(FUTURE_LOOKS_MAX).find_map(|name| repo.snapshot_named(name).ok()).as_ref(), watch);
     Ok(())
@@ -189,7 +190,7 @@ pub(super) fn of_path(run: &Run, parent: &Snapshot, path: &[u8]) -> Result<Previ
             Ok(Some(Entry { content: Content::Tree(below), .. })) => tree = below,
             Ok(_) => return Ok(Previous::Nothing),
             Err(error) => {
-                run.met_damage(&error, "everything is read again");
+                run.met_damage(error, "everything is read again");
                 return Ok(Previous::Nothing);
             }
         }
@@ -211,11 +212,11 @@ impl<'a> Run<'a> {
 
     /// An old tree that cannot be read is no reason to fail: the new backup stores what is missing.
     pub(super) fn previous_from_tree(&self, tree: Option<ChunkId>) -> Previous {
-        let Some(tree) = tree else { return Previous::Nothing };
+        let Some(tree) = tree.filter(|_| self.may_read()) else { return Previous::Nothing };
         match self.reader.directory(&tree) {
             Ok(entries) => Previous::Entries(entries),
             Err(error) => {
-                self.met_damage(&error, "its files are read again");
+                self.met_damage(error, "its files are read again");
                 Previous::Nothing
             }
         }
@@ -255,7 +256,7 @@ impl<'a> Run<'a> {
     }
 
     fn add_page(&self, row: &PageRow, inside: &dyn Fn(&[u8]) -> bool, old: &mut OldEntries) {
-        let Some(state) = &self.state else { return };
+        let Some(state) = self.state.as_ref().filter(|_| self.may_read()) else { return };
         let (is_trusted, is_uncommitted) = (state.is_trusted(row), state.is_uncommitted(row));
         old.is_trusted &= is_trusted;
         if is_uncommitted && inside(&row.first_name) {
@@ -263,14 +264,16 @@ impl<'a> Run<'a> {
         }
         let mut entries = Vec::new();
         // What is not stored any more need not be tried to read.
-        let read = match is_trusted || self.is_known(&row.page).unwrap_or(false) {
+        let is_known = if is_trusted { Ok(true) } else { self.is_known(&row.page) };
+        let read = is_known.and_then(|is_known| match is_known {
             true => self.reader.walk_pages(&row.page, 0, &mut |page| {
                 entries.extend(page);
                 Ok(())
             }),
-            false => return,
-        };
+            false => Ok(()),
+        });
         match read {
+            Ok(()) if entries.is_empty() => {}
             Ok(()) if entries.len() == row.stats.len() && entries.len() == row.changes.len() => {
                 let known = entries.into_iter().zip(row.stats.iter().zip(&row.changes));
                 for (entry, (stat, change)) in known.filter(|(entry, _)| inside(&entry.name)) {
@@ -279,15 +282,25 @@ impl<'a> Run<'a> {
                     old.changes.push(if is_uncommitted { *change } else { Change::Unchanged });
                 }
             }
-            Ok(()) => self.watch.notice("a page of the local state does not match its tree: its files are read again"),
-            Err(error) => {
-                self.met_damage(&error, "its files are read again");
+            Ok(()) => {
+                self.watch.notice("the local state does not match the saved directory: its files are read again");
             }
+            Err(error) => self.met_damage(error, "its files are read again"),
         }
     }
 
+    /// Whether the key opens what is stored; a put-only key does not, so that changed directories are read again.
+    fn may_read(&self) -> bool {
+        self.repo.keys().power() == Power::Full
+    }
+
     /// A page of an old tree cannot be read. Where packs are missing that was told when the backup began, once for all.
-    fn met_damage(&self, error: &Error, so: &str) {
+    /// What fails for another reason than damage (an outage, a limit of this machine) would fail for every page, and ends
+    /// the run.
+    fn met_damage(&self, error: Error, so: &str) {
+        if !error.is(Kind::Corrupt) && !error.is(Kind::NotFound) {
+            return self.fail(error);
+        }
         self.note_damage();
         if self.writer.as_ref().is_none_or(|writer| writer.check().packs_missing.is_empty()) {
             self.watch.notice(format!("{error}: {so}"));
@@ -297,8 +310,10 @@ impl<'a> Run<'a> {
     /// How many files an old tree held that is no more.
     pub(super) fn count_files(&self, tree: &ChunkId) -> u64 {
         let (mut count, mut trees) = (0, vec![(*tree, 0)]);
+        if !self.may_read() {
+            return 0;
+        }
         while let Some((tree, level)) = trees.pop() {
-            // Only a figure in the report: a tree that cannot be read is counted as empty.
             let read = self.reader.for_each_entry(&tree, &mut |entry| {
                 match entry.content {
                     Content::Tree(below) if level < LEVELS_MAX => trees.push((below, level + 1)),
@@ -306,9 +321,10 @@ impl<'a> Run<'a> {
                 }
                 Ok(())
             });
-            // Storage that cannot be reached would be waited for at each tree.
-            let is_unreachable = read.is_err_and(|error| !error.is(Kind::Corrupt) && !error.is(Kind::NotFound));
-            if is_unreachable || self.is_over() {
+            if let Err(error) = read {
+                self.met_damage(error, "its files are not counted");
+            }
+            if self.is_over() {
                 break;
             }
         }

@@ -87,9 +87,11 @@ impl<'a> Run<'a> {
             && !self.has_streams()
         {
             let shown = String::from_utf8_lossy(path);
-            return Err(missing_source(
-                stat_path(path, false).err().unwrap_or_else(|| Error::new(Kind::Failed, "save", shown)),
-            ));
+            return Err(match stat_path(path, false) {
+                Err(error) => missing_source(error),
+                Ok(_) => Error::invalid("save", shown, "the rules exclude it, and there is nothing else to save")
+                    .hint("change --exclude-larger-than, or name another source"),
+            });
         }
         Ok(saved)
     }

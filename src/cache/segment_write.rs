@@ -21,6 +21,8 @@ const FILTER_ENTRIES_MAX: usize = 4 * SHARD_ENTRIES_MAX as usize;
 const SPOOL_MEMORY_MAX: usize = 1 << 20;
 /// How many entries are sorted in memory at a time (36 bytes each).
 const RUN_ENTRIES_MAX: usize = 1 << 20;
+/// From so many entries on, sorting is worth threads of its own.
+const SORTED_IN_PARALLEL_MIN: usize = 1 << 17;
 
 /// A number that nobody can foresee.
 pub(super) fn unforeseen() -> u64 {
@@ -118,11 +120,12 @@ impl Builder {
     }
 
     fn write(&mut self, place: Place, for_use: bool) -> Result<Segment> {
-        match rayon::current_thread_index() {
-            None => self.entries.par_sort_unstable_by(Entry::order),
-            // A pool thread that waits for a parallel sort runs other tasks of its pool. They could need a lock that the
-            // caller holds here.
-            Some(_) => self.entries.sort_unstable_by(Entry::order),
+        // The caller holds a lock. A pool thread that waits for a parallel sort runs other tasks of its pool, which could
+        // need that lock; and all threads of the common pool may be waiting for it. So a pool of its own sorts.
+        let is_large = self.entries.len() >= SORTED_IN_PARALLEL_MIN && rayon::current_thread_index().is_none();
+        match is_large.then(|| rayon::ThreadPoolBuilder::new().build()) {
+            Some(Ok(pool)) => pool.install(|| self.entries.par_sort_unstable_by(Entry::order)),
+            _ => self.entries.sort_unstable_by(Entry::order),
         }
         let mut writer = SegmentWriter::begin(place, self.entries.len() as u64, for_use)?;
         for entry in self.entries.drain(..) {

@@ -297,8 +297,8 @@ impl State {
         rows.map_while(|row| row.ok()).filter_map(decode).collect()
     }
 
-    /// Writes pages and removes those that are no more, then flushes: what is written is there after a crash. `live` are
-    /// what the writer of the rows relied on; that is noted before the rows.
+    /// Writes pages and removes those that are no more, then flushes: what is written is there after a crash. `relied`
+    /// is what the writer of the rows relied on; it is noted before the rows.
     pub fn write(&self, mut changes: StateChanges, relied: &Basis) -> Result<()> {
         let failed = |error| failed(&self.folder, error);
         for index in &relied.indexes {

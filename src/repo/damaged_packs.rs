@@ -10,7 +10,7 @@ use crate::repo::fetch::each_at_once;
 use crate::repo::format::pack_name;
 use crate::storage::Storage;
 use rustix::fs::{FlockOperation, flock};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -36,6 +36,8 @@ pub(super) struct DamagedPacks {
     /// None without a cache: then only this process knows.
     path: Option<PathBuf>,
     known: Mutex<BTreeMap<PackId, String>>,
+    /// Those that this process has noted itself.
+    noted: Mutex<HashSet<PackId>>,
     found: AtomicU64,
 }
 
@@ -43,7 +45,7 @@ impl DamagedPacks {
     pub fn open(cache: Option<&Path>) -> Self {
         let path = cache.map(|cache| cache.join("damaged-packs"));
         let known = Mutex::new(path.as_deref().map(read).unwrap_or_default());
-        DamagedPacks { path, known, found: AtomicU64::new(0) }
+        DamagedPacks { path, known, noted: Mutex::default(), found: AtomicU64::new(0) }
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<PackId, String>> {
@@ -55,8 +57,14 @@ impl DamagedPacks {
         self.found.load(Ordering::SeqCst)
     }
 
+    /// Whether this process has noted the pack already.
+    pub fn is_noted(&self, pack: &PackId) -> bool {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner).contains(pack)
+    }
+
     /// Remembers a pack that could not be read.
     pub fn note(&self, pack: &PackId, storage: &dyn Storage) {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner).insert(*pack);
         let version = version_of(pack, storage).unwrap_or_else(|_| UNKNOWN.to_owned());
         let mut known = self.known();
         if known.insert(*pack, version).is_none() {

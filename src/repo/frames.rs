@@ -10,7 +10,7 @@ use crate::repo::format::pack_name;
 use crate::repo::reader::Chunk;
 use crate::seal::{FrameKey, FrameOpener, PACK_HEADER_BYTES, open_pack_key};
 use bytes::Bytes;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 /// Opened frames kept for further chunks, in raw bytes, where memory allows: a quarter of it at most.
@@ -30,9 +30,19 @@ struct Slots {
     slots: HashMap<(PackId, u32), (FrameSlot, usize)>,
     order: VecDeque<(PackId, u32)>,
     bytes: usize,
+    /// Frames that turned out to be damaged: the second time is enough.
+    damaged: HashSet<(PackId, u32)>,
 }
 
 impl Slots {
+    /// Keeps that a frame is damaged from the second time on: it is read once more for one chunk of it, not for each.
+    fn failed(&mut self, key: &(PackId, u32), kind: Kind) {
+        let is_damage = matches!(kind, Kind::Corrupt | Kind::NotFound);
+        if !is_damage || self.damaged.insert(*key) {
+            self.forget(key);
+        }
+    }
+
     fn forget(&mut self, key: &(PackId, u32)) {
         if let Some((_, bytes)) = self.slots.remove(key) {
             self.bytes -= bytes;
@@ -94,8 +104,7 @@ impl Frames {
         let frame = match slot.get_or_init(open) {
             Ok(frame) => frame.clone(),
             Err((kind, why)) => {
-                // Not kept: a later try may find the storage in better health.
-                locked(&self.slots).forget(&(at.pack, at.frame_number));
+                locked(&self.slots).failed(&(at.pack, at.frame_number), *kind);
                 return Err(Error::new(*kind, "read a frame of pack", at.pack).because(why.clone()));
             }
         };

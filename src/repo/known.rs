@@ -5,6 +5,9 @@ use crate::disk::whole::{make_private_dir, read_own, write_whole};
 use crate::id::RepositoryId;
 use std::path::{Path, PathBuf};
 
+/// Where such notes are in the folder of all caches.
+pub(super) const FOLDER: &str = "last-repository";
+
 /// A note in the cache, which may be lost like all of it.
 pub struct Known(Option<PathBuf>);
 
@@ -13,7 +16,7 @@ impl Known {
     /// nothing is known and nothing is kept.
     pub fn at(place: &str, cache: Option<&Path>) -> Self {
         let name = blake3::hash(place.as_bytes()).to_hex();
-        Known(cache.map(|cache| cache.join("last-repository").join(&name[..24])))
+        Known(cache.map(|cache| cache.join(FOLDER).join(&name[..24])))
     }
 
     /// The repository that was there.

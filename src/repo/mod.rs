@@ -53,6 +53,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// What is in the folder of all caches beside the caches themselves.
+pub(crate) const CACHE_NOTES: [&str; 2] = [known::FOLDER, unlock::LAST_KEYS];
+
 /// An open repository. Cheap to clone; everything else hangs from it.
 #[derive(Clone)]
 pub struct Repository(Arc<Inner>);
@@ -246,6 +249,11 @@ impl Repository {
         self.0.damaged_packs.note(pack, self.storage());
     }
 
+    /// Whether this process has noted the pack as damaged.
+    fn is_noted_as_damaged(&self, pack: &PackId) -> bool {
+        self.0.damaged_packs.is_noted(pack)
+    }
+
     /// How many damaged packs this process has found.
     pub(crate) fn damaged_packs_found(&self) -> u64 {
         self.0.damaged_packs.found()
@@ -309,15 +317,15 @@ impl Repository {
         self.0.index.losses()
     }
 
-    /// Refuses to go on where the repository is not the one that was opened: its disk was unmounted, or another one mounted.
+    /// Refuses to continue where the repository is not the one that was opened: its disk was unmounted, or another one mounted.
     pub(crate) fn check_is_there(&self) -> Result<()> {
         let why = match self.storage().get(CONFIG_NAME, OBJECT_BYTES_MAX) {
             Ok((config, _)) if blake3::hash(&config) == self.0.config_hash => return Ok(()),
             Ok(_) => "another repository has taken its place",
-            Err(error) if error.is(Kind::NotFound) => "it is not there any more",
+            Err(error) if error.is(Kind::NotFound) => "it no longer exists",
             Err(error) => return Err(error),
         };
-        Err(Error::new(Kind::Failed, "go on with the repository", self.storage().describe())
+        Err(Error::new(Kind::Gone, "continue with the repository", self.storage().describe())
             .because(why)
             .hint("check whether its disk is mounted"))
     }
@@ -332,11 +340,22 @@ impl Repository {
 
     /// Names of all snapshot objects, oldest first.
     pub fn snapshot_names(&self) -> Result<Vec<String>> {
-        Ok(self.storage().list(SNAPSHOTS_PREFIX)?.into_iter().map(|listed| listed.name).collect())
+        Ok(self.list_snapshots()?.0)
+    }
+
+    /// Names of all snapshot objects, oldest first, and those of other objects beside them.
+    fn list_snapshots(&self) -> Result<(Vec<String>, Vec<String>)> {
+        let listed = self.storage().list(SNAPSHOTS_PREFIX)?.into_iter().map(|listed| listed.name);
+        Ok(listed.partition(|name| format::is_snapshot_name(name)))
     }
 
     /// Every snapshot, oldest first, those included whose writer died right after its commit.
     pub fn snapshots(&self, watch: &Watch) -> Result<Vec<Snapshot>> {
+        Ok(self.snapshots_and_unreadable(watch)?.0)
+    }
+
+    /// The same, with the names of those that cannot be read.
+    pub(crate) fn snapshots_and_unreadable(&self, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
         self.snapshots_of(self.survey(watch)?, watch)
     }
 
@@ -344,7 +363,7 @@ impl Repository {
     pub fn snapshots_settled(&self, watch: &Watch) -> Result<Vec<Snapshot>> {
         let survey = self.survey(watch)?;
         pending::settle(self.storage(), &survey).iter().for_each(|error| watch.notice(error.to_string()));
-        self.snapshots_of(survey, watch)
+        Ok(self.snapshots_of(survey, watch)?.0)
     }
 
     /// Moves commits whose writer died to their place under `snapshots/`.
@@ -360,21 +379,27 @@ impl Repository {
         Ok(survey)
     }
 
-    fn snapshots_of(&self, survey: pending::Survey, watch: &Watch) -> Result<Vec<Snapshot>> {
+    fn snapshots_of(&self, survey: pending::Survey, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
         let mut bodies: HashMap<String, Vec<u8>> =
             survey.unpublished.into_iter().map(|unpublished| (unpublished.snapshot, unpublished.body)).collect();
-        let (names, others): (Vec<_>, Vec<_>) =
-            self.snapshot_names()?.into_iter().partition(|name| format::is_snapshot_name(name));
+        let (names, others) = self.list_snapshots()?;
         if let Some(first) = others.first() {
             let count = crate::when::format_counted(others.len() as u64, "object", "objects");
-            watch.notice(format!("{count} in {SNAPSHOTS_PREFIX} cannot be a snapshot by name, the first is {first}"));
+            watch.notice(format!(
+                "ignored {count} without the name of a snapshot in {SNAPSHOTS_PREFIX} (first: {first})"
+            ));
         }
+        let mut unreadable = Vec::new();
+        let mut cannot_read = |name: String, error: Error| {
+            watch.damage(name.as_bytes(), error.to_string());
+            unreadable.push(name);
+        };
         for (name, body) in names.iter().zip(fetch_all(self.storage(), &names, OBJECT_BYTES_MAX)) {
             match body {
                 Ok(body) => drop(bodies.insert(name.clone(), body)),
                 // Removed by somebody between the listing and now.
                 Err(error) if error.is(Kind::NotFound) => {}
-                Err(error) if pending::is_of_one_object(&error) => watch.trouble(name.as_bytes(), error.to_string()),
+                Err(error) if pending::is_of_one_object(&error) => cannot_read(name.clone(), error),
                 Err(error) => return Err(error),
             }
         }
@@ -385,11 +410,11 @@ impl Repository {
                 // A put-only key opens none.
                 Err(error) if self.keys().power() == Power::Put => return Err(error),
                 // One damaged snapshot must not hide the others, whatever its damage looks like; it is reported.
-                Err(error) => watch.trouble(name.as_bytes(), error.to_string()),
+                Err(error) => cannot_read(name, error),
             }
         }
         snapshots.sort_by_key(|snapshot| (snapshot.started.time(), snapshot.id));
-        Ok(snapshots)
+        Ok((snapshots, unreadable))
     }
 
     /// The snapshot that is stored under this name.
@@ -417,7 +442,7 @@ fn open_cache(cache: &Path, repository: &RepositoryId, storage: &dyn Storage, wa
     match make_private_dir(&folder) {
         Ok(()) => Some(folder),
         Err(error) => {
-            watch.notice(format!("this run is slower, as the cache cannot be used: {error}"));
+            watch.notice(format!("running without a cache, which is slower: {error}"));
             None
         }
     }

@@ -63,7 +63,7 @@ fn open(keys: &KeySet, bytes: &[u8]) -> Result<Pending> {
 
 fn lost(writer: &WriterId) -> Error {
     Error::new(Kind::Locked, "commit the snapshot of writer", writer)
-        .because("another process took this backup for dead, as it was silent for too long")
+        .because("another process declared this backup dead, as it had not renewed its pending object for too long")
         .hint("run the backup again: what it has stored already is not sent again")
 }
 

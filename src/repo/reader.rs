@@ -107,6 +107,8 @@ impl Reader {
     fn compare_once(&self) -> Result<()> {
         let mut has_compared = self.0.has_compared.lock().unwrap_or_else(PoisonError::into_inner);
         if !*has_compared {
+            // Where nothing at all is, nothing is damaged.
+            self.0.repo.check_is_there()?;
             self.0.repo.compare_index(&Watch::silent())?;
             *has_compared = true;
         }
@@ -151,7 +153,12 @@ impl Reader {
         self.note_damage(id, &at)?;
         // Damage is damage also where the storage calls it absence.
         let lost = |error: Error| Error::corrupt("read the chunk", id, error).hint(LOST_HINT);
-        let Some(other) = self.beside(&at.pack)?.locate(id)? else { return Err(lost(damage)) };
+        // For a pack that counts as missing, the comparison has found the other copies already.
+        let other = match self.note_damage(id, &at)? {
+            true => self.beside(&at.pack)?.locate(id)?,
+            false => None,
+        };
+        let Some(other) = other else { return Err(lost(damage)) };
         match self.read_at(id, &other, name_of) {
             Err(error) if is_damage(&error) => {
                 self.note_damage(id, &other)?;
@@ -161,13 +168,16 @@ impl Reader {
         }
     }
 
-    /// The pack at this place cannot be read, and does not count as missing yet.
-    fn note_damage(&self, id: &ChunkId, at: &Located) -> Result<()> {
+    /// Notes that the pack at this place cannot be read; false if it counts as missing already. An error if it is the
+    /// whole repository that cannot be reached.
+    fn note_damage(&self, id: &ChunkId, at: &Located) -> Result<bool> {
         let repo = &self.0.repo;
-        if repo.view().locate(id)?.is_some_and(|counted| counted.pack == at.pack) {
+        let counts = repo.view().locate(id)?.is_some_and(|counted| counted.pack == at.pack);
+        if counts && !repo.is_noted_as_damaged(&at.pack) {
+            repo.check_is_there()?;
             repo.note_damaged_pack(&at.pack);
         }
-        Ok(())
+        Ok(counts)
     }
 
     /// Where else the chunks of a damaged pack rest; nowhere, as far as this tells, where many packs are damaged.

@@ -158,11 +158,17 @@ impl Stamp {
 
     /// `20261119t140000z`: sorts by time for the years 0 to 9999, which is all that is accepted.
     pub fn compact(&self) -> Result<String> {
-        let bad = |_| Error::invalid("use the time", self.seconds, "it is outside the years 0 to 9999");
-        let timestamp = jiff::Timestamp::new(self.seconds, 0).map_err(bad)?;
+        let bad = || Error::invalid("use the time", self.seconds, "it is outside the years 0 to 9999");
+        let timestamp = jiff::Timestamp::new(self.seconds, 0).map_err(|_| bad())?;
+        if self.seconds < YEAR_ZERO_SECONDS {
+            return Err(bad());
+        }
         Ok(timestamp.strftime("%Y%m%dt%H%M%Sz").to_string())
     }
 }
+
+/// When the year 0 began, in seconds after 1970.
+const YEAR_ZERO_SECONDS: i64 = -62_167_219_200;
 
 /// Two clocks that differ by less than this are not worth a word.
 pub const CLOCKS_DIFFER_SECONDS: i64 = 3600;

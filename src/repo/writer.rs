@@ -291,6 +291,10 @@ impl Writer {
         // Sealed while the last packs are on their way, and written only behind them.
         let indexes = self.seal_index(contents)?;
         self.uploads.settle()?;
+        if !indexes.is_empty() {
+            // Another repository must not get index objects that it cannot read.
+            self.repo.check_is_there()?;
+        }
         let mut named = Vec::with_capacity(indexes.len());
         for (sealed, index) in indexes {
             self.uploads.count(sealed.len() as u64);
@@ -366,7 +370,7 @@ impl Writer {
             }
         }
         Err(Error::new(Kind::Locked, "commit the snapshot", "")
-            .because("another process took this backup for dead again and again")
+            .because("other processes declared this backup dead again and again")
             .hint("run the backup again: what it has stored already is not sent again"))
     }
 

@@ -50,7 +50,9 @@ impl Secret {
             text.chars().filter(|c| !c.is_whitespace() && *c != '-').map(|c| c.to_ascii_uppercase()).collect(),
         );
         let bytes = Zeroizing::new(
-            BASE32_NOPAD.decode(kept.as_bytes()).map_err(|_| bad("it has a wrong character, or is not complete"))?,
+            BASE32_NOPAD
+                .decode(kept.as_bytes())
+                .map_err(|_| bad("it contains an invalid character or is incomplete"))?,
         );
         if bytes.len() != SECRET_BYTES + CHECK_BYTES {
             return Err(bad("it is too short or too long"));
@@ -145,7 +147,7 @@ impl KeySet {
     }
 
     pub fn from_bundle(bytes: &[u8]) -> Result<Self> {
-        let bad = || Error::corrupt("read the keys of the repository", "", "their form is unknown");
+        let bad = || Error::corrupt("read the keys of the repository", "", "unknown format");
         match bytes.split_first() {
             Some((1, master)) => Ok(Self::from_master(Secret(master.try_into().map_err(|_| bad())?))),
             Some((2, rest)) if rest.len() == 5 * SECRET_BYTES => {

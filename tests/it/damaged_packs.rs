@@ -5,6 +5,7 @@ use crate::fixture::{self, Hooked, SWAPS, init_small_chunks, open, options, plan
 use siltstone::backup::BackupReport;
 use siltstone::error::{Kind, Result};
 use siltstone::repo::Repository;
+use siltstone::storage::local::Local;
 use siltstone::storage::memory::Memory;
 use siltstone::storage::{Abilities, Storage};
 use siltstone::watch::{Event, Watch};
@@ -77,6 +78,32 @@ fn damaged(storage: &Memory, pack: &str, sixteenth: usize) -> Memory {
         bytes[at] ^= 1;
     });
     copy
+}
+
+/// Every pack counted as damaged when the disk of the repository was unmounted during a restore, which ended with 6.
+#[test]
+fn a_repository_that_is_gone_is_not_a_damaged_one() {
+    let place = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| place.path().join(name);
+    fixture::plant(&at("source"), 1);
+    let local = Local::create(&at("repository")).expect("a folder");
+    fixture::init(&local).expect("a repository");
+    let storage: Arc<dyn Storage> = Arc::new(local);
+    let report = fixture::backup(storage.clone(), &at("cache"), &at("source")).expect("a backup");
+    let snapshot = report.snapshot.expect("a snapshot");
+    let repo = fixture::open(storage, &at("cache")).expect("it opens");
+    fs::rename(at("repository"), at("elsewhere")).expect("moved");
+    // Nothing is there, then an empty directory, as below a disk that is not mounted.
+    for _ in 0..2 {
+        let error = fixture::restore(&repo, &snapshot, &at("source"), &at("out")).expect_err("nothing can be read");
+        assert!(error.is(Kind::Gone) && error.advice().is_some(), "{error:?}");
+        fs::create_dir_all(at("repository")).expect("made");
+    }
+    assert!(
+        walkdir::WalkDir::new(at("cache"))
+            .into_iter()
+            .all(|entry| entry.expect("listed").file_name() != "damaged-packs")
+    );
 }
 
 #[test]
@@ -188,7 +215,8 @@ fn a_backup_that_creates_no_snapshot_as_nothing_changed_vouches_for_the_last_one
         let mut wanted = options(&world.source());
         wanted.skip_if_unchanged = true;
         let repo = open(hooked, &world.cache("one")).expect("it opens");
-        repo.backup(wanted, &Watch::silent()).expect("the backup succeeds");
+        // Its last snapshot cannot be relied on, as what it had lost cannot always be made again.
+        assert!(repo.backup(wanted, &Watch::silent()).expect("the backup succeeds").snapshot.is_some());
         assert!(world.comes_back_elsewhere(&world.storage), "{abilities:?}");
     }
 }

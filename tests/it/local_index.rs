@@ -118,7 +118,7 @@ fn a_repository_that_is_not_there_any_more_is_not_begun_anew() {
         let done =
             open(hooked, &world.cache("one")).and_then(|repo| repo.backup(options(&world.source()), &Watch::silent()));
         let error = done.expect_err("there is no repository");
-        assert!(error.to_string().contains("not there any more"), "{error}");
+        assert!(error.to_string().contains("it no longer exists"), "{error}");
         assert_eq!(storage.list("snapshots/").expect("listed"), []);
     }
 }

@@ -9,6 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+const PASSWORD: (&str, &str) = ("SILT_PASSWORD", "p");
+
 /// A small file system in memory at a folder, until it is dropped.
 struct Mounted(PathBuf);
 
@@ -66,6 +68,28 @@ fn a_source_mounted_in_a_virtual_file_system_below_a_source_is_saved() {
     assert_eq!(done["totals"]["files"], 2, "{done}");
     let listed = person.silt(&["ls", "-R", "latest"]).ends_with(0).out;
     assert!(listed.contains("/home/fs/file") && !listed.contains("uptime"), "{listed}");
+}
+
+/// A repository whose disk was unmounted meanwhile was made anew, for hours, in the directory that its disk had covered.
+#[test]
+fn nothing_is_written_where_the_disk_of_the_repository_was_mounted() {
+    let person = Person::new();
+    person.write("source/file", noise(100_000, 1));
+    let repository = person.path("disk");
+    let Some(_disk) = Mounted::at(&repository, 16 << 20) else { return };
+    person.silt_with(&[PASSWORD], &["init", "--repo", "disk/repository"]).ends_with(0);
+    let unmounts = format!("late=umount -l {}; cat /proc/uptime", repository.display());
+    for inside in ["disk/repository", "disk"] {
+        let _again = (inside == "disk").then(|| {
+            let disk = Mounted::at(&repository, 16 << 20).expect("as before");
+            person.silt_with(&[PASSWORD], &["init", "--repo", "disk"]).ends_with(0);
+            disk
+        });
+        let said =
+            person.silt_with(&[PASSWORD], &["backup", "--repo", inside, "source", "--stream", &unmounts]).ends_with(1);
+        assert!(said.err.contains("check whether its disk is"), "{}", said.err);
+        assert_eq!(std::fs::read_dir(&repository).unwrap().count(), 0, "{inside}");
+    }
 }
 
 #[test]

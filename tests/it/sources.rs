@@ -192,7 +192,7 @@ fn a_link_with_a_slash_that_leads_nowhere_is_a_missing_source() {
         [&["backup", "away/", "other"][..], &["backup", "other", "away/."], &["backup", "--files-from", "list"]]
     {
         let done = person.silt(words).ends_with(3);
-        assert!(done.err.contains("it does not exist: cannot follow the symbolic link"), "{}", done.err);
+        assert!(done.err.contains("cannot follow the symbolic link"), "{}", done.err);
         let listed = person.silt(&["ls", "-R", "latest"]).ends_with(0).out;
         assert!(listed.contains("other/file") && !listed.contains("away"), "{listed}");
     }
