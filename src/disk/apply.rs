@@ -189,21 +189,21 @@ pub fn chmod_open(fd: impl AsFd, mode: u32) -> Result<()> {
     Subject::Open(fd.as_fd()).chmod(mode).map_err(|errno| refused("change the mode", b"", errno))
 }
 
-/// The owner by name if this machine knows it, else by number.
-#[inline]
 /// Whether an inode has the metadata already, but for its flags.
 pub fn is_as_saved(subject: Subject<'_>, stat: &Stat, meta: &Metadata, options: &ApplyOptions<'_>) -> bool {
-    let has_attributes = || match subject {
-        Subject::Open(fd) => xattr::read_xattrs(fd).is_ok_and(|found| found == meta.xattrs),
-        Subject::Named(directory, name) => {
-            xattr::read_xattrs_at(directory, name).is_ok_and(|found| found == meta.xattrs)
-        }
+    let has_attributes = || {
+        subject.xattrs().is_ok_and(|mut found| {
+            found.retain(|one| one.name != LABEL || meta.xattrs.iter().any(|wanted| wanted.name == LABEL));
+            found == meta.xattrs
+        })
     };
     let has_owner = !options.owner || (stat.uid, stat.gid) == wanted_owner(meta, options);
     let has_mode = stat.is(EntryKind::Symlink) || stat.permissions() == meta.mode & 0o7777;
     has_owner && has_mode && stat.modified == meta.modified && (!options.xattrs || has_attributes())
 }
 
+/// The owner by name if this machine knows it, else by number.
+#[inline]
 fn wanted_owner(meta: &Metadata, options: &ApplyOptions<'_>) -> (u32, u32) {
     if options.numeric_ids || !options.owner {
         return (meta.uid, meta.gid);
@@ -220,7 +220,17 @@ fn wanted_owner(meta: &Metadata, options: &ApplyOptions<'_>) -> (u32, u32) {
     (uid, gid)
 }
 
+/// The label of SELinux comes from the policy of this machine: it stays where the entry has none.
+const LABEL: &[u8] = b"security.selinux";
+
 impl Subject<'_> {
+    fn xattrs(&self) -> Result<Vec<Xattr>> {
+        match self {
+            Subject::Open(fd) => xattr::read_xattrs(fd),
+            Subject::Named(directory, name) => xattr::read_xattrs_at(directory, *name),
+        }
+    }
+
     fn name(&self) -> &[u8] {
         match self {
             Subject::Open(_) => b"",
@@ -297,23 +307,16 @@ impl Subject<'_> {
         let there = match current.new {
             true if inherits => [ACL_ACCESS, ACL_DEFAULT].map(unknown_value).to_vec(),
             true => Vec::new(),
-            false => {
-                let read = match self {
-                    Subject::Open(fd) => xattr::read_xattrs(fd),
-                    Subject::Named(directory, name) => xattr::read_xattrs_at(directory, *name),
-                };
-                read.unwrap_or_else(|error| {
-                    lose("attributes", error);
-                    Vec::new()
-                })
-            }
+            false => self.xattrs().unwrap_or_else(|error| {
+                lose("attributes", error);
+                Vec::new()
+            }),
         };
         for old in &there {
-            let stays = old.name == b"security.selinux"
+            let stays = old.name == LABEL
                 || (old.name == ACL_DEFAULT.to_bytes() && kind != EntryKind::Directory)
                 || meta.xattrs.iter().any(|one| one.name == old.name);
             if stays {
-                // Labels come from the policy of this machine; without another one they stay.
                 continue;
             }
             mode_changed |= old.name == ACL_ACCESS.to_bytes();

@@ -12,7 +12,7 @@ use super::stat::{Stat, fstat};
 use super::umask::taken_away;
 use super::xattr;
 use crate::entry::{EntryKind, Metadata};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use rustix::fd::{IntoRawFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, retry_on_intr};
@@ -136,14 +136,31 @@ impl Target {
             .map_err(|errno| refused("replace", to, errno))
     }
 
-    /// The same where nothing has the new name; `AlreadyExists` when something has.
+    /// The same for what may be another name of the same inode, where a rename does nothing (see rename(2)): the new name
+    /// leads to it in the end, and the old one is gone.
+    pub fn rename_link(&self, name: &[u8], to: &[u8]) -> Result<()> {
+        let number = |stat: Stat| (stat.device, stat.inode);
+        let wanted = number(self.directory.stat(name)?);
+        self.rename(name, to)?;
+        match self.directory.stat(name) {
+            Err(error) if error.is(Kind::NotFound) => return Ok(()),
+            left => drop(left?),
+        }
+        self.remove_name(name)?;
+        match number(self.directory.stat(to)?) == wanted {
+            true => Ok(()),
+            false => Err(Error::new(Kind::Conflict, "replace", shown(to)).because("another file is mounted on it")),
+        }
+    }
+
+    /// The same as a rename where nothing has the new name; `AlreadyExists` when something has.
     pub fn rename_new(&self, name: &[u8], to: &[u8]) -> Result<()> {
         let here = &self.directory;
         match retry_on_intr(|| rustix::fs::renameat_with(here, name, here, to, RenameFlags::NOREPLACE)) {
             // The file system (or a kernel before 3.15) cannot do both in one step: look first.
             Err(Errno::INVAL | Errno::NOSYS) => match here.stat(to) {
                 Ok(_) => Err(refused("create", to, Errno::EXIST)),
-                Err(error) if error.is(crate::error::Kind::NotFound) => self.rename(name, to),
+                Err(error) if error.is(Kind::NotFound) => self.rename(name, to),
                 Err(error) => Err(error),
             },
             other => other.map_err(|errno| refused("create", to, errno)),

@@ -5,7 +5,7 @@ use super::refused::{refused, refused_name};
 use crate::entry::{EntryKind, Metadata, Time};
 use crate::error::Result;
 use rustix::fd::AsFd;
-use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
+use rustix::fs::{AtFlags, FileType, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
@@ -30,6 +30,8 @@ pub struct Stat {
     pub blocks: u64,
     /// 0 before Linux 5.8.
     pub mount: u64,
+    /// Immutable or append-only (`chattr +i`, `+a`): it can be neither replaced nor removed.
+    pub is_fixed: bool,
 }
 
 const WANTED: StatxFlags = StatxFlags::TYPE
@@ -43,6 +45,8 @@ const WANTED: StatxFlags = StatxFlags::TYPE
     .union(StatxFlags::SIZE)
     .union(StatxFlags::BLOCKS)
     .union(StatxFlags::MNT_ID);
+
+const FIXED: StatxAttributes = StatxAttributes::IMMUTABLE.union(StatxAttributes::APPEND);
 
 impl Stat {
     /// The permission bits with setuid, setgid and sticky.
@@ -101,6 +105,7 @@ impl Stat {
             links: from.stx_nlink,
             blocks: from.stx_blocks,
             mount: from.stx_mnt_id,
+            is_fixed: (from.stx_attributes_mask & from.stx_attributes).intersects(FIXED),
         }
     }
 
@@ -123,6 +128,7 @@ impl Stat {
             links: from.st_nlink as u32,
             blocks: from.st_blocks as u64,
             mount: 0,
+            is_fixed: false,
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Delete what the snapshot does not have: only what the plan named, inside a source, on its file system, where the backup
 //! saw everything, and never what rules protect, a repository or a cache.
 
+use crate::disk::apply::chmod_open;
 use crate::disk::stat::fstat;
 use crate::disk::{Directory, ListBuffer, Names, Stat, Target, remove, unfinished};
-use crate::entry::EntryKind;
+use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
+use crate::restore::existing::FIXED;
 use crate::restore::folder::{Folder, Here, Mounted};
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Mode, Run, locked};
@@ -33,32 +35,43 @@ impl Doomed {
 }
 
 /// Said of a directory in which the plan could see nothing, so that nothing is deleted.
-const CLOSED_TO_PLAN: &str = "what the snapshot does not have in it was not deleted, as the mode of the directory hid it from \
-                              the plan: run the restore again";
+const CLOSED_TO_PLAN: &str = "extra entries in it were not deleted, because its mode prevented the plan from reading it: run \
+                              the restore again";
 
 /// Paths that a plan would delete, until it is sure that it does.
-#[derive(Default)]
-struct Noted(RefCell<Vec<Vec<u8>>>);
+struct Noted {
+    paths: RefCell<Vec<Vec<u8>>>,
+    /// The file system that they are on: nothing is deleted on others.
+    on: Mounted,
+}
 
-/// The inodes that the names of a snapshot's directory lead to, once that is asked: a file system that ignores case, or
-/// normalises names, lists them in another spelling.
-#[derive(Default)]
-struct Spellings(Option<HashSet<(u64, u64)>>);
+impl Noted {
+    fn on(here: &Here) -> Self {
+        Noted { paths: RefCell::default(), on: here.facts.deletes_on }
+    }
+}
+
+/// The inodes of names that a directory has and does not list: a file system that ignores case, or normalises names, lists
+/// them in another spelling.
+struct Spellings(HashSet<(u64, u64)>);
 
 impl Spellings {
+    /// `known` are the names of the snapshot's directory.
+    fn of(directory: &Directory, known: &HashSet<Vec<u8>>, listed: &[(Vec<u8>, Option<bool>)]) -> Self {
+        let listed: HashSet<&[u8]> = listed.iter().map(|(name, _)| name.as_slice()).collect();
+        let inode = |name: &Vec<u8>| directory.stat(name.as_slice()).ok().map(|stat| (stat.device, stat.inode));
+        Spellings(known.iter().filter(|name| !listed.contains(name.as_slice())).filter_map(inode).collect())
+    }
+
     /// Whether a listed name is another spelling of a known one.
-    fn has(&mut self, directory: &Directory, known: &HashSet<Vec<u8>>, name: &[u8]) -> Result<bool> {
-        let stat = match directory.stat(name) {
-            Err(error) if error.is(Kind::NotFound) => return Ok(false),
-            stat => stat?,
-        };
-        // Another name of a file that is a hard link is a name of its own.
-        if stat.links > 1 && !stat.is(EntryKind::Directory) {
+    fn has(&self, directory: &Directory, name: &[u8]) -> Result<bool> {
+        if self.0.is_empty() {
             return Ok(false);
         }
-        let inode = |name: &Vec<u8>| directory.stat(name.as_slice()).ok().map(|stat| (stat.device, stat.inode));
-        let inodes = self.0.get_or_insert_with(|| known.iter().filter_map(inode).collect());
-        Ok(inodes.contains(&(stat.device, stat.inode)))
+        match directory.stat(name) {
+            Err(error) if error.is(Kind::NotFound) => Ok(false),
+            stat => stat.map(|stat| self.0.contains(&(stat.device, stat.inode))),
+        }
     }
 }
 
@@ -71,6 +84,8 @@ struct Level {
     above: (u64, u64),
     /// Something in it stays, and so it does itself.
     stays: bool,
+    /// The mode of one of our own that did not let its owner work in it, and was opened up.
+    mode: Option<u32>,
     /// Where its path ends.
     path_bytes: usize,
 }
@@ -82,7 +97,7 @@ impl Run<'_> {
             && !folder.incomplete.load(Ordering::Relaxed)
             && !self.scope.troubles_cut
             && !self.scope.is_troubled(&folder.path);
-        let may_be = !here.facts.is_ours && !here.facts.append_only;
+        let may_be = !here.facts.is_ours && !here.facts.append_only && here.facts.refuses.is_none();
         self.options.delete && folder.inside && saved_whole && may_be && here.facts.mounted == here.facts.deletes_on
     }
 
@@ -92,12 +107,17 @@ impl Run<'_> {
         let known = std::mem::take(&mut *locked(&folder.names));
         let was_closed = self.is_deed() && locked(&folder.opened_up).is_some_and(|mode| mode & 0o500 != 0o500);
         let delete = || -> Result<()> {
-            let mut spellings = Spellings::default();
-            for (name, is_directory) in list(&target.directory().open_child(c".")?)? {
+            let listed = list(&target.directory().open_child(c".")?)?;
+            let spellings = match self.is_deed() {
+                // The plan has decided.
+                true => Spellings(HashSet::new()),
+                false => Spellings::of(target.directory(), &known, &listed),
+            };
+            for (name, is_directory) in listed {
                 if known.contains(&name) || unfinished::is_unfinished(&name) || self.is_over() {
                     continue;
                 }
-                if !self.is_deed() && spellings.has(target.directory(), &known, &name)? {
+                if spellings.has(target.directory(), &name)? {
                     continue;
                 }
                 if was_closed {
@@ -105,11 +125,9 @@ impl Run<'_> {
                     break;
                 }
                 let path = child_path(&folder.path, &name);
-                let noted = Noted::default();
+                let noted = Noted::on(here);
                 let deleted = match is_directory {
-                    Some(true) => {
-                        self.delete_tree(target.directory(), &name, path, here.facts.deletes_on, &noted).map(drop)
-                    }
+                    Some(true) => self.delete_tree(target.directory(), &name, path, &noted).map(drop),
                     _ => self.in_folder(folder, target, |target| {
                         self.delete_leaf(target.directory(), &name, &path, is_directory, &noted).map(drop)
                     }),
@@ -128,15 +146,15 @@ impl Run<'_> {
     /// deletes nothing of it, and so neither does the restore.
     pub fn delete_content(&self, here: &Here, target: &Target, name: &[u8], path: &[u8]) -> Result<bool> {
         let directory = target.directory().open_child(name)?;
-        if !self.may_enter(path, &directory, here.facts.deletes_on)? {
+        let noted = Noted::on(here);
+        if !self.may_enter(path, &directory, noted.on)? {
             return Ok(false);
         }
         let mut all = true;
-        let noted = Noted::default();
         for (below, is_directory) in list(&directory)? {
             let below_path = child_path(path, &below);
             all &= match is_directory {
-                Some(true) => self.delete_tree(&directory, &below, below_path, here.facts.deletes_on, &noted)?,
+                Some(true) => self.delete_tree(&directory, &below, below_path, &noted)?,
                 _ => self.delete_leaf(&directory, &below, &below_path, is_directory, &noted)?,
             };
         }
@@ -144,6 +162,13 @@ impl Run<'_> {
             self.doom(noted);
         }
         Ok(all)
+    }
+
+    /// Whether the plan named all that is in a directory, as far as that shows before anything is deleted.
+    pub fn will_clear(&self, target: &Target, entry: &Entry, path: &[u8]) -> Result<bool> {
+        let Mode::Deed { doomed } = &self.mode else { return Ok(true) };
+        let listed = list(&target.directory().open_child(entry.name.as_slice())?)?;
+        Ok(listed.iter().all(|(name, _)| doomed.contains(&child_path(path, name))))
     }
 
     fn not_deleted(&self, path: &[u8], name: &[u8], error: Error) {
@@ -158,6 +183,9 @@ impl Run<'_> {
     /// Whether a directory that goes may be looked into.
     fn may_enter(&self, path: &[u8], directory: &Directory, deletes_on: Mounted) -> Result<bool> {
         let stat = fstat(directory)?;
+        if stat.is_fixed {
+            return Err(Error::new(Kind::Denied, "delete what is in it", "").because(FIXED));
+        }
         Ok((stat.device, stat.mount) == deletes_on
             && !self.is_protected(path, true)
             && !self.scope.is_cache_in_use(&stat)
@@ -173,22 +201,24 @@ impl Run<'_> {
         is_directory: Option<bool>,
         noted: &Noted,
     ) -> Result<bool> {
-        if is_directory.is_none() {
-            let stat = match directory.stat(name) {
-                Err(error) if error.is(Kind::NotFound) => return Ok(true),
-                other => other?,
-            };
-            // Sockets are never saved: that the snapshot has none says nothing.
-            if stat.kind.is_none() || stat.is(EntryKind::Directory) {
-                return Ok(false);
-            }
-        }
-        if self.is_protected(path, false) || !self.options.includes_with_parents(path, false) {
+        let stat = match directory.stat(name) {
+            Err(error) if error.is(Kind::NotFound) => return Ok(true),
+            other => other?,
+        };
+        // Sockets are never saved: that the snapshot has none says nothing.
+        if is_directory.is_none() && (stat.kind.is_none() || stat.is(EntryKind::Directory)) {
             return Ok(false);
+        }
+        let is_kept = self.is_protected(path, false) || !self.options.includes_with_parents(path, false);
+        if is_kept || stat.mount != noted.on.1 {
+            return Ok(false);
+        }
+        if stat.is_fixed {
+            return Err(Error::new(Kind::Denied, "delete", "").because(FIXED));
         }
         self.delete_name(path, noted, || {
             // What becomes of other names of its inode does not depend on that it is gone.
-            let _may_be_gone = directory.stat(name).map(|stat| self.links_before(&stat));
+            self.links_before(&stat);
             remove::remove_name(directory, name)
         })
     }
@@ -196,7 +226,7 @@ impl Run<'_> {
     /// In a plan notes a path; else removes it, if the plan noted it. Whether it is gone.
     fn delete_name(&self, path: &[u8], noted: &Noted, remove: impl FnOnce() -> Result<()>) -> Result<bool> {
         match &self.mode {
-            Mode::Plan(_) => noted.0.borrow_mut().push(path.to_vec()),
+            Mode::Plan(_) => noted.paths.borrow_mut().push(path.to_vec()),
             Mode::Deed { doomed } if !doomed.contains(path) => return Ok(false),
             Mode::Deed { .. } => {
                 remove()?;
@@ -209,7 +239,7 @@ impl Run<'_> {
     /// For a plan: these paths will be deleted.
     fn doom(&self, noted: Noted) {
         let Mode::Plan(planning) = &self.mode else { return };
-        for path in noted.0.into_inner() {
+        for path in noted.paths.into_inner() {
             locked(&planning.doomed).insert(&path);
             self.fate(Fate::Deleted, || path);
         }
@@ -218,20 +248,13 @@ impl Run<'_> {
     /// Deletes a directory with what is in it, as far as nothing protects it; whether it is gone. Only one directory is
     /// open at a time, so depth costs memory and no descriptors; going up goes through `..` and is checked against the
     /// directory that we came from, so that somebody who moves directories meanwhile leads us nowhere.
-    fn delete_tree(
-        &self,
-        top: &Directory,
-        name: &[u8],
-        mut path: Vec<u8>,
-        deletes_on: Mounted,
-        noted: &Noted,
-    ) -> Result<bool> {
+    fn delete_tree(&self, top: &Directory, name: &[u8], mut path: Vec<u8>, noted: &Noted) -> Result<bool> {
         let (mut here, mut levels) = (top.open_child(c".")?, Vec::new());
         let mut next = Some(name.to_vec());
         loop {
             if let Some(name) = next.take() {
                 self.check()?;
-                if let Some((below, level)) = self.go_down(&here, name, &path, deletes_on, noted)? {
+                if let Some((below, level)) = self.go_down(&here, name, &path, noted)? {
                     here = below;
                     levels.push(level);
                 } else {
@@ -250,6 +273,9 @@ impl Run<'_> {
                 continue;
             }
             let done = levels.pop().expect("there was a last one");
+            if let Some(mode) = done.mode.filter(|_| done.stays) {
+                chmod_open(&here, mode)?;
+            }
             here = here.open_child(c"..")?;
             let stat = fstat(&here)?;
             if (stat.device, stat.inode) != done.above {
@@ -267,13 +293,27 @@ impl Run<'_> {
         }
     }
 
+    /// Lets us work in a directory of our own that is about to be deleted; returns its mode if that had to be changed.
+    fn open_up_to_delete(&self, directory: &Directory) -> Result<Option<u32>> {
+        let me = rustix::process::geteuid();
+        if me.is_root() || !self.is_deed() {
+            return Ok(None);
+        }
+        let stat = fstat(directory)?;
+        let mode = stat.permissions();
+        if stat.uid != me.as_raw() || mode & 0o700 == 0o700 {
+            return Ok(None);
+        }
+        chmod_open(directory, mode | 0o700)?;
+        Ok(Some(mode))
+    }
+
     /// Opens a directory that may go and deletes what is no directory in it; None when it stays with all that is in it.
     fn go_down(
         &self,
         here: &Directory,
         name: Vec<u8>,
         path: &[u8],
-        deletes_on: Mounted,
         noted: &Noted,
     ) -> Result<Option<(Directory, Level)>> {
         let identity = |stat: Stat| (stat.device, stat.inode);
@@ -283,10 +323,11 @@ impl Run<'_> {
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => return Ok(None),
             other => other?,
         };
-        if !self.may_enter(path, &below, deletes_on)? {
+        if !self.may_enter(path, &below, noted.on)? {
             return Ok(None);
         }
-        let mut level = Level { name, left: Vec::new(), above, stays: false, path_bytes: path.len() };
+        let mode = self.open_up_to_delete(&below)?;
+        let mut level = Level { name, left: Vec::new(), above, stays: false, mode, path_bytes: path.len() };
         // A descriptor lists once, and it is still needed.
         for (name, is_directory) in list(&below.open_child(c".")?)? {
             if is_directory == Some(true) {

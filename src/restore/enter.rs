@@ -5,14 +5,17 @@ use crate::disk::create::{is_unfinished, may_be_unfinished};
 use crate::disk::follow::{open_followed, open_within};
 use crate::disk::stat::fstat;
 use crate::disk::{Directory, ListBuffer, Names, Stat, Target, flags, unfinished};
-use crate::entry::{Entry, EntryKind};
+use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
+use crate::repo::tree::{Page, decode_page};
 use crate::restore::Overwrite;
-use crate::restore::existing::{APPEND_ONLY, MOVED_SOURCE};
+use crate::restore::existing::MOVED_SOURCE;
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Facts, Folder, Here, State};
 use crate::restore::run::{Fate, Run, add, locked};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
+use rustix::fs::{Access, AtFlags, accessat};
+use rustix::io::Errno;
 use std::sync::Arc;
 
 /// A name in the target that something else than a directory has, or nothing.
@@ -142,7 +145,9 @@ impl Run<'_> {
         let name = entry.name.as_slice();
         match target.directory().open_child(name) {
             Ok(directory) => return Ok(Found::Opened(directory)),
-            Err(error) if error.is(Kind::NotFound) => return Ok(Found::Missing),
+            Err(error) if error.is(Kind::NotFound) => {
+                return Ok(above.facts.refuses.map_or(Found::Missing, Found::Refused));
+            }
             Err(error) if error.is(Kind::Denied) => return self.open_unreadable(target, folder, name)?.ok_or(error),
             Err(error) if error.is(Kind::Conflict) => {}
             Err(error) => return Err(error),
@@ -156,7 +161,6 @@ impl Run<'_> {
                 Found::Refused("it was changed by another process at the same moment, and was kept")
             }
             (None, _) => Found::Refused("a socket is in its place, and was kept"),
-            _ if above.facts.append_only => Found::Refused(APPEND_ONLY),
             (Some(EntryKind::Symlink), _) if folder.is_source() && self.keeps_links_of_sources() => {
                 Found::Refused(MOVED_SOURCE)
             }
@@ -166,7 +170,10 @@ impl Run<'_> {
             _ if !folder.wanted => Found::Refused(
                 "something other than a directory is in its place, and was kept, as --include does not match it",
             ),
-            _ => Found::InTheWay,
+            _ => {
+                self.links_before(&stat);
+                self.stays(above, &stat).map_or(Found::InTheWay, Found::Refused)
+            }
         })
     }
 
@@ -231,7 +238,7 @@ impl Run<'_> {
     fn closed(&self, above: &Here, folder: &Folder, stat: &Stat) -> Here {
         if self.compares() {
             self.watch.notice(format!(
-                "the mode of {} denies access: what is in it is not known before the restore opens it up",
+                "the mode of {} denies access: its contents are unknown until the restore changes the mode",
                 crate::restore::plan::shown(&folder.path)
             ));
         }
@@ -245,8 +252,13 @@ impl Run<'_> {
     fn take(&self, above: &Here, folder: &Folder, entry: &Entry, directory: Directory) -> Result<Option<Here>> {
         let (target, stat) = Target::with_stat(directory)?;
         if self.scope.is_own_cache(&stat) || is_repository_in_use(self.repo, target.directory()) {
-            self.fate(Fate::Blocked, || folder.path.clone());
-            self.trouble(&folder.path, "it is the repository or the cache that is in use: nothing is restored into it");
+            if self.has_entries(entry)? {
+                self.fate(Fate::Blocked, || folder.path.clone());
+                self.trouble(&folder.path, "it is the repository or the cache in use: nothing is restored into it");
+            } else {
+                // A backup leaves out what is in it.
+                self.fate(Fate::Kept, || folder.path.clone());
+            }
             return Ok(None);
         }
         if self.is_deed() {
@@ -260,6 +272,7 @@ impl Run<'_> {
             taken: true,
             resumed,
             append_only: self.is_append_only(&folder.path, &target),
+            refuses: refusal(&target, &stat),
             apply: self.applies(&stat, entry, changes),
             mounted,
             // A source that is mounted where it was saved is one file system with itself.
@@ -268,6 +281,15 @@ impl Run<'_> {
             ..Facts::default()
         };
         Ok(Some(Here { target: Some(Arc::new(target)), facts }))
+    }
+
+    /// Whether a directory of the snapshot has anything in it.
+    fn has_entries(&self, entry: &Entry) -> Result<bool> {
+        let Content::Tree(tree) = &entry.content else { return Ok(false) };
+        match decode_page(&self.stored(self.reader.tree(tree))?)? {
+            Page::Entries(entries) => Ok(!entries.is_empty()),
+            Page::Inner { .. } => Ok(true),
+        }
     }
 
     /// Whether a directory that was there is append-only, which is said once for all that is in it.
@@ -316,6 +338,22 @@ impl Run<'_> {
         let here = Here { target: Some(Arc::new(Target::new(directory)?)), facts };
         folder.set(here.clone(), &self.open_folders);
         Ok(here)
+    }
+}
+
+/// Why nothing in a directory can be created, replaced or deleted, as far as the system tells before it is tried.
+pub(super) fn refusal(target: &Target, stat: &Stat) -> Option<&'static str> {
+    if stat.is_fixed && !flags::is_append_only(target.directory()) {
+        return Some("its directory is immutable: run `chattr -i` on that first");
+    }
+    // One of our own is opened up.
+    if stat.uid == rustix::process::geteuid().as_raw() && !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    match accessat(target.directory(), c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+        Err(Errno::ACCESS) => Some("its directory does not let this user create anything"),
+        Err(Errno::ROFS) => Some("its file system is mounted read-only"),
+        _ => None,
     }
 }
 

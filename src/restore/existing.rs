@@ -11,6 +11,7 @@ use crate::restore::links::Linkable;
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Run, locked};
 use rustix::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
 /// How something gets the name of its entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,15 +26,20 @@ pub(super) enum Way {
 }
 
 /// Said of a source that was no link when it was saved: whoever moved it wants the link.
-pub(super) const MOVED_SOURCE: &str = "this source is a symbolic link now, which was kept: restore SNAPSHOT:PATH into the \
-                                       place that it points to, or replace the link with --delete";
+pub(super) const MOVED_SOURCE: &str = "this source is now a symbolic link, which was kept: to restore into the directory \
+                                       it points to, restore SNAPSHOT:PATH there; to replace the link, use --delete";
 
 /// Said of what differs in an append-only directory.
 pub(super) const APPEND_ONLY: &str = "it differs and was kept, as its directory is append-only";
 
+/// Said of what the system lets nobody replace or delete.
+pub(super) const FIXED: &str = "it is immutable or append-only, and was kept: run `chattr -i -a` on it first";
+pub(super) const NOT_EMPTY: &str = "a directory that is not empty is in its place, and was kept";
+pub(super) const MOUNTED: &str = "another file system is mounted on it, and it was kept";
+
 /// Something that is there as it was saved.
 pub(super) struct Right {
-    stat: Stat,
+    pub stat: Stat,
     fd: Option<OwnedFd>,
     /// Its metadata are to be as saved, too; else nothing of it is changed.
     pub mend: bool,
@@ -50,15 +56,32 @@ pub(super) enum Decision {
 
 impl Run<'_> {
     pub fn decide(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Decision> {
-        let decision = match (self.decide_anywhere(folder, here, entry)?, &here.target) {
-            (Decision::Right(right), Some(target)) if right.mend && self.is_of_others(target, entry, &right) => {
+        let (Some(target), true) = (&here.target, here.facts.taken) else { return Ok(Decision::Make(Way::New)) };
+        let new = here.facts.refuses.map_or(Decision::Make(Way::New), Decision::Blocked);
+        let stat = match target.directory().stat(entry.name.as_slice()) {
+            Ok(stat) => stat,
+            Err(error) if error.is(Kind::NotFound) => return Ok(new),
+            Err(error) => return Err(error),
+        };
+        let decision = match self.decide_existing(folder, here, target, entry, stat)? {
+            Decision::Right(right) if right.mend && self.is_of_others(target, entry, &right) => {
                 Decision::Make(Way::Over)
             }
-            (decision, _) => decision,
+            decision => decision,
         };
-        match decision {
-            Decision::Make(way) if way != Way::New && here.facts.append_only => Ok(Decision::Blocked(APPEND_ONLY)),
-            decision => Ok(decision),
+        Ok(match (decision, self.stays(here, &stat)) {
+            (Decision::Make(_), Some(why)) => Decision::Blocked(why),
+            (decision, _) => decision,
+        })
+    }
+
+    /// Why something in a directory of the target can be neither replaced nor removed.
+    pub fn stays(&self, here: &Here, stat: &Stat) -> Option<&'static str> {
+        match here.facts.refuses {
+            None if here.facts.append_only => Some(APPEND_ONLY),
+            None if stat.is_fixed => Some(FIXED),
+            None if stat.mount != here.facts.mounted.1 => Some(MOUNTED),
+            refuses => refuses,
         }
     }
 
@@ -72,13 +95,14 @@ impl Run<'_> {
             && !is_as_saved(subject, &right.stat, &entry.meta, &self.apply_options())
     }
 
-    fn decide_anywhere(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Decision> {
-        let (Some(target), true) = (&here.target, here.facts.taken) else { return Ok(Decision::Make(Way::New)) };
-        let stat = match target.directory().stat(entry.name.as_slice()) {
-            Ok(stat) => stat,
-            Err(error) if error.is(Kind::NotFound) => return Ok(Decision::Make(Way::New)),
-            Err(error) => return Err(error),
-        };
+    fn decide_existing(
+        &self,
+        folder: &Folder,
+        here: &Here,
+        target: &Target,
+        entry: &Entry,
+        stat: Stat,
+    ) -> Result<Decision> {
         self.links_before(&stat);
         let kind = if entry.kind.has_content() { EntryKind::File } else { entry.kind };
         match stat.kind {
@@ -161,7 +185,7 @@ impl Run<'_> {
         Ok(match names.is_empty() {
             true => Decision::Make(Way::OverEmptyDirectory),
             false if self.deletes_in(folder, here) => Decision::Make(Way::OverDirectory),
-            false => Decision::Blocked("a directory that is not empty is in its place, and was kept"),
+            false => Decision::Blocked(NOT_EMPTY),
         })
     }
 
@@ -213,7 +237,15 @@ impl Run<'_> {
         how
     }
 
-    pub fn left(&self, folder: &Folder, entry: &Entry) {
+    pub fn left(&self, folder: &Folder, here: &Here, entry: &Entry) {
+        if here.facts.resumed && entry.kind.has_content() {
+            // It may be half of what the snapshot of that restore has: its directory stays marked as unfinished.
+            folder.half_done.store(true, Ordering::Relaxed);
+            self.trouble(
+                &child_path(&folder.path, &entry.name),
+                "it differs and was kept, but a restore that was interrupted may have left it incomplete: use --overwrite always",
+            );
+        }
         self.fate(Fate::Left, || child_path(&folder.path, &entry.name));
     }
 

@@ -6,7 +6,7 @@ use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::repo::Chunk;
-use crate::restore::existing::{Decision, Way};
+use crate::restore::existing::{Decision, NOT_EMPTY, Way};
 use crate::restore::folder::{Folder, Here};
 use crate::restore::links::Linkable;
 use crate::restore::plan::child_path;
@@ -26,8 +26,8 @@ const PARTS_AT_ONCE: usize = 64;
 const JOIN_BYTES: usize = 1 << 20;
 
 /// Said of a name that is taken in a directory that was just made.
-pub(super) const SAME_NAME: &str = "something of this name is there already: this file system takes it for the name of \
-                                    another entry, or somebody else made it";
+pub(super) const SAME_NAME: &str = "an entry with this name already exists: the file system treats both names as the same \
+                                    (it may ignore case), or another program created it";
 
 /// A chunk and where its bytes go: offset and length, more than one where a hole lies between.
 type Placed = (ChunkId, Vec<(u64, u64)>);
@@ -70,7 +70,7 @@ impl Run<'_> {
             }
             Decision::Left => {
                 self.progress(1, entry.size);
-                self.left(folder, entry);
+                self.left(folder, here, entry);
                 return Ok(Linkable::No);
             }
             Decision::Blocked(why) => {
@@ -104,6 +104,10 @@ impl Run<'_> {
         if entry.size >= PARALLEL_BYTES {
             self.watch.progress.set_current(&path());
         }
+        if way == Way::OverDirectory && !self.will_clear(target, entry, &path())? {
+            self.blocked(folder, entry, NOT_EMPTY);
+            return Ok(false);
+        }
         let append_only = here.facts.append_only;
         let direct = way == Way::New && (append_only || here.facts.marked && entry.size < PARALLEL_BYTES);
         let name = if direct { Cow::Borrowed(&entry.name) } else { Cow::Owned(unfinished::next_name()) };
@@ -122,7 +126,7 @@ impl Run<'_> {
                 return error;
             }
             folder.half_done.store(true, Ordering::Relaxed);
-            let rest = "finish it, and what was written of it cannot be removed";
+            let rest = "write the file, and the incomplete file cannot be removed";
             Error::new(error.kind(), rest, "").because(error)
         })?;
         if !direct && !self.put_in_place(folder, here, target, &name, entry, way)? {

@@ -9,7 +9,7 @@ use crate::disk::open::open_file;
 use crate::disk::{Stat, Subject, Target, flags, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
-use crate::restore::existing::{APPEND_ONLY, Decision, Way};
+use crate::restore::existing::{Decision, Way};
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Folder, Here};
 use crate::restore::plan::child_path;
@@ -76,6 +76,8 @@ impl Links {
         self.waiting.contains(&address(folder))
     }
 }
+
+const NOT_LINKED: &str = "it could not be linked to its other name, and was restored as an entry of its own";
 
 impl Run<'_> {
     /// Whether the content of an entry is that of another name that was asked about before.
@@ -217,6 +219,9 @@ impl Run<'_> {
         };
         let count = if entry.kind.has_content() { &self.counts.files } else { &self.counts.others };
         let (Some(target), Some(source), true) = (&here.target, &from.target, self.is_deed()) else {
+            if here.facts.mounted != from.facts.mounted {
+                self.trouble(&child_path(&folder.path, &entry.name), NOT_LINKED);
+            }
             if self.plan_way(folder, &here, entry, way)? {
                 add(count, 1);
             }
@@ -230,13 +235,10 @@ impl Run<'_> {
                 self.blocked(folder, entry, SAME_NAME);
                 return Ok(());
             }
-            Err(error) if matches!(error.kind(), Kind::Full | Kind::Cancelled) || !entry.kind.has_content() => {
-                return Err(error);
-            }
-            // The file system has no hard links, or not that many: a file of its own then.
+            Err(error) if matches!(error.kind(), Kind::Full | Kind::Cancelled) => return Err(error),
+            // The file system has no hard links, or not that many, or the other name is on another one.
             Err(_) => {
-                let path = child_path(&folder.path, &entry.name);
-                self.trouble(&path, "it could not be linked to its other name and was restored as a file of its own");
+                self.trouble(&child_path(&folder.path, &entry.name), NOT_LINKED);
                 return self.restore_anchor(folder, &here, entry);
             }
         }
@@ -270,11 +272,13 @@ impl Run<'_> {
         }
         match self.decide(folder, here, entry)? {
             Decision::Make(way) => return Ok(Some(way)),
-            Decision::Right(right) if right.mend && here.facts.append_only => self.blocked(folder, entry, APPEND_ONLY),
             // Right by itself, but another inode than the one it is a name of.
-            Decision::Right(right) if right.mend => return Ok(Some(Way::Over)),
+            Decision::Right(right) if right.mend => match self.stays(here, &right.stat) {
+                None => return Ok(Some(Way::Over)),
+                Some(why) => self.blocked(folder, entry, why),
+            },
             Decision::Right(_) => self.fate(Fate::Kept, || child_path(&folder.path, &entry.name)),
-            Decision::Left => self.left(folder, entry),
+            Decision::Left => self.left(folder, here, entry),
             Decision::Blocked(why) => self.blocked(folder, entry, why),
         }
         Ok(None)

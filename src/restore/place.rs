@@ -4,7 +4,7 @@ use crate::disk::apply::apply_flags;
 use crate::disk::{Subject, Target};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
-use crate::restore::existing::Way;
+use crate::restore::existing::{NOT_EMPTY, Way};
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Folder, Here};
 use crate::restore::plan::child_path;
@@ -52,6 +52,7 @@ impl Run<'_> {
     ) -> Result<bool> {
         match way {
             Way::New => target.rename_new(unfinished, &entry.name)?,
+            Way::Over if entry.link_group != 0 => target.rename_link(unfinished, &entry.name)?,
             Way::Over => target.rename(unfinished, &entry.name)?,
             Way::OverDirectory if !self.clear(folder, here, target, entry)? => return Ok(false),
             Way::OverDirectory | Way::OverEmptyDirectory => target.exchange(unfinished, &entry.name, true)?,
@@ -75,7 +76,7 @@ impl Run<'_> {
     fn clear(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry) -> Result<bool> {
         let cleared = self.delete_content(here, target, &entry.name, &child_path(&folder.path, &entry.name))?;
         if !cleared {
-            self.blocked(folder, entry, "a directory that is not empty is in its place, and was kept");
+            self.blocked(folder, entry, NOT_EMPTY);
         }
         Ok(cleared)
     }

@@ -306,7 +306,7 @@ impl<'a> Run<'a> {
     pub fn stored<T>(&self, read: Result<T>) -> Result<T> {
         read.map_err(|error| match error.kind() {
             Kind::Corrupt | Kind::Cancelled => error,
-            Kind::Temporary | Kind::Full | Kind::Locked | Kind::WrongKey => {
+            Kind::Temporary | Kind::Full | Kind::Locked | Kind::WrongKey | Kind::Gone => {
                 self.fail(error);
                 cancelled()
             }

@@ -18,7 +18,7 @@ impl Run<'_> {
             Decision::Make(way) => way,
             Decision::Right(right) => return Ok(self.keep(here, folder, entry, right)),
             Decision::Left => {
-                self.left(folder, entry);
+                self.left(folder, here, entry);
                 return Ok(Linkable::No);
             }
             Decision::Blocked(why) => {

@@ -1,6 +1,6 @@
 //! Visit directories: spread over the writers by work stealing, a page at a time; what is damaged costs itself only.
 
-use crate::disk::create::is_unfinished;
+use crate::disk::create::may_be_unfinished;
 use crate::disk::device::is_read_only;
 use crate::disk::stat::{fstat, stat_path};
 use crate::disk::{Directory, ListBuffer, Names, Target};
@@ -75,7 +75,7 @@ impl<'a> Run<'a> {
             Directory::open_path(path.as_os_str().as_bytes()).ok()
         });
         if nearest.is_some_and(is_read_only) {
-            let why = "it is mounted read-only: what the plan names cannot be made, replaced or removed";
+            let why = "it is mounted read-only: nothing in the plan can be created, replaced or deleted";
             self.trouble(target.as_os_str().as_bytes(), why);
         }
     }
@@ -100,13 +100,14 @@ impl<'a> Run<'a> {
                     stat_path(origin, true).is_ok_and(|at| (at.device, at.inode) == (stat.device, stat.inode));
                 self.in_place.get_or_init(|| in_place);
                 // A target of a restore that was killed; any other one that was there keeps its own metadata.
-                let resumed = entry.as_ref().is_some_and(|entry| is_unfinished(&stat, &entry.meta));
+                let resumed = entry.as_ref().is_some_and(|entry| may_be_unfinished(&stat, &entry.meta));
                 let applies = |entry: &Entry| self.changes_directory(&stat, entry);
                 let changes = in_place && inside && wanted && entry.as_ref().is_some_and(applies);
                 let facts = Facts {
                     taken: !is_empty(&target)?,
                     resumed,
                     append_only: self.is_append_only(path, &target),
+                    refuses: super::enter::refusal(&target, &stat),
                     apply: entry.as_ref().is_some_and(|entry| self.applies(&stat, entry, changes)),
                     mounted,
                     deletes_on: mounted,
@@ -402,7 +403,7 @@ fn target_refused(target: &Path, error: Error) -> Error {
     let why = match target.metadata() {
         Ok(meta) if meta.is_dir() => return error,
         Ok(_) => "it is not a directory",
-        Err(_) if target.is_symlink() => "it is a symbolic link that leads nowhere",
+        Err(_) if target.is_symlink() => "it is a broken symbolic link",
         Err(_) => return error,
     };
     Error::new(error.kind(), "restore into", target.display()).because(why).hint("name another directory with --target")

@@ -175,7 +175,7 @@ fn a_source_that_became_a_link_stays_one() {
     for words in [&[][..], &["--overwrite", "always"], &["--dry-run"]] {
         let words = [&["restore", "latest", "--target", "/", "--no-cache"], words].concat();
         let said = person.silt(&words).ends_with(3);
-        assert_eq!(said.err.matches("is a symbolic link now").count(), 2, "{}", said.err);
+        assert_eq!(said.err.matches("is now a symbolic link").count(), 2, "{}", said.err);
         let links = contents(person.home.path()).into_iter().filter(|(path, _)| path.starts_with("root"));
         assert!(links.eq(before.clone().into_iter().filter(|(path, _)| path.starts_with("root"))), "{words:?}");
     }

@@ -39,11 +39,14 @@ fn a_half_done_file_is_not_kept_as_if_it_were_the_users() {
         mark(&person.path("source/new"));
         restore(&person, &["--overwrite", overwrite]).ends_with(0);
         assert!(contents(&person.path("source")) == before, "{overwrite}");
-        // What was changed since is the user's, there as in a directory that no restore left.
+        // What was changed since is the user's, there as in a directory that no restore left. But it may as well be half of
+        // what another snapshot has: that was kept in silence, and the mark was taken away.
         person.write("source/new/file", "the user's own");
         mark(&person.path("source/new"));
-        restore(&person, &["--overwrite", overwrite]).ends_with(0);
+        let said = restore(&person, &["--overwrite", overwrite]).ends_with(3);
+        assert!(said.err.contains("/new/file: it differs and was kept, but a restore"), "{}", said.err);
         assert_eq!(text(&person, "source/new/file"), "the user's own");
+        assert!(fs::metadata(person.path("source/new")).expect("there").mode() & 0o1000 != 0);
         person.write("source/new/file", &crate::golden::noise(50_000, 1)[..20_000]);
         fs::set_permissions(person.path("source/new"), Permissions::from_mode(0o755)).expect("set");
         restore(&person, &["--overwrite", overwrite]).ends_with(0);

@@ -1,0 +1,136 @@
+//! What the system lets nobody replace, delete or link stays in a restore, and the plan knows it.
+
+use crate::person::Person;
+use crate::restore::{as_nobody, is_root, latest, saved, text};
+use crate::skip::skipped;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Done to a path in the target, and undone when it is dropped.
+struct Undone(PathBuf, &'static [&'static str]);
+
+impl Drop for Undone {
+    fn drop(&mut self) {
+        let _ended_either_way = Command::new(self.1[0]).args(&self.1[1..]).arg(&self.0).status();
+    }
+}
+
+fn run(words: &[&str], path: &Path, undo: &'static [&'static str]) -> Option<Undone> {
+    let done = Command::new(words[0]).args(&words[1..]).arg(path).output();
+    done.is_ok_and(|output| output.status.success()).then(|| Undone(path.to_owned(), undo))
+}
+
+fn chattr(how: &str, path: &Path) -> Option<Undone> {
+    run(&["chattr", how], path, &["chattr", "-i", "-a"])
+}
+
+/// Plans and restores `source` over `target`; both end with this code and agree on what is kept. Returns what the restore said.
+fn plan_and_restore(person: &Person, more: &[&str], code: i32) -> String {
+    let named = latest(person, "source");
+    let restore = |words: &[&str]| {
+        let words = [&["restore", &named, "--target", "target", "--json"][..], more, words].concat();
+        person.silt(&words).ends_with(code)
+    };
+    let (plan, done) = (restore(&["--dry-run"]), restore(&[]));
+    let (plan, done) = (plan.last_event(), done.last_event());
+    for (planned, done_as) in [
+        ("created_count", "created"),
+        ("replaced_count", "replaced"),
+        ("blocked_count", "blocked"),
+        ("deletions_count", "files_deleted"),
+    ] {
+        assert_eq!(plan[planned], done[done_as], "{planned}: {plan}\n{done}");
+    }
+    assert_eq!(plan["event"], "plan");
+    assert_eq!(done["event"], "summary", "it is the last event");
+    done.to_string()
+}
+
+#[test]
+fn what_is_immutable_or_mounted_is_kept_by_the_plan_as_by_the_restore() {
+    // The plan replaced and deleted what the restore could not: exit 0 for the one, 3 for the other.
+    let person = saved(|person| {
+        for name in ["file", "mounted", "sealed/new", "sealed/old", "plain"] {
+            person.write(&format!("source/{name}"), "saved");
+        }
+    });
+    for name in ["file", "extra/kept", "extra/goes", "sealed/old", "sealed/extra", "plain"] {
+        person.write(&format!("target/{name}"), "there");
+    }
+    fs::create_dir_all(person.path("target/mounted")).expect("made");
+    let target = person.path("target");
+    let held = [
+        run(&["mount", "-t", "tmpfs", "none"], &target.join("mounted"), &["umount"]),
+        chattr("+i", &target.join("file")),
+        chattr("+a", &target.join("extra/kept")),
+        chattr("+i", &target.join("sealed")),
+    ];
+    if !is_root() || held.iter().any(Option::is_none) {
+        return skipped("what is immutable in a target", "chattr or mount is refused");
+    }
+    let done = plan_and_restore(&person, &["--delete"], 3);
+    for (name, kept) in [("file", true), ("extra/kept", true), ("sealed/old", true), ("sealed/extra", true)] {
+        assert_eq!(text(&person, &format!("target/{name}")) == "there", kept, "{name}: {done}");
+    }
+    assert!(!target.join("extra/goes").exists() && !target.join("sealed/new").exists());
+    assert_eq!(text(&person, "target/plain"), "saved");
+    assert!(done.contains("immutable or append-only") && done.contains("mounted on it"), "{done}");
+}
+
+#[test]
+fn names_that_cannot_be_linked_become_entries_of_their_own() {
+    // The second name of a symbolic link on another file system was not restored at all.
+    let person = saved(|person| {
+        fs::create_dir_all(person.path("source/far")).expect("made");
+        symlink("nowhere", person.path("source/link")).expect("linked");
+        fs::hard_link(person.path("source/link"), person.path("source/far/link")).expect("linked");
+    });
+    fs::create_dir_all(person.path("target/far")).expect("made");
+    let mounted = run(&["mount", "-t", "tmpfs", "none"], &person.path("target/far"), &["umount"]);
+    if mounted.is_none() {
+        return skipped("names on two file systems", "nothing can be mounted");
+    }
+    let done = plan_and_restore(&person, &[], 3);
+    for name in ["link", "far/link"] {
+        assert_eq!(fs::read_link(person.path("target").join(name)).expect("a link"), Path::new("nowhere"), "{done}");
+    }
+}
+
+#[test]
+fn a_link_over_another_name_of_its_inode_leaves_nothing_behind() {
+    // rename(2) does nothing then, and succeeds: the unfinished name stayed, and another file mounted on the name showed.
+    let person = saved(|person| {
+        person.write("source/one", "saved");
+        fs::hard_link(person.path("source/one"), person.path("source/two")).expect("linked");
+    });
+    person.write("target/one", "saved");
+    fs::hard_link(person.path("target/one"), person.path("target/two")).expect("linked");
+    person.write("elsewhere", "other");
+    let bound = person.path("elsewhere").display().to_string();
+    let Some(_mounted) = run(&["mount", "--bind", &bound], &person.path("target/two"), &["umount"]) else {
+        return skipped("a file mounted on another", "nothing can be mounted");
+    };
+    plan_and_restore(&person, &[], 3);
+    let names: Vec<_> =
+        fs::read_dir(person.path("target")).expect("listed").map(|entry| entry.expect("one").file_name()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+}
+
+#[test]
+fn a_directory_that_goes_is_opened_up_for_its_owner() {
+    // The plan named what is in it, and the restore was refused.
+    let person = saved(|person| person.write("source/file", "saved"));
+    person.write("target/closed/below/file", "extra");
+    for name in ["target/closed/below", "target/closed"] {
+        fs::set_permissions(person.path(name), Permissions::from_mode(0o500)).expect("set");
+    }
+    let named = latest(&person, "source");
+    let words = ["restore", &named, "--target", "target", "--delete"];
+    // Root is refused nothing.
+    as_nobody(&person, &[&words[..], &["--dry-run"]].concat()).ends_with(0);
+    as_nobody(&person, &words).ends_with(0);
+    assert!(!person.path("target/closed").exists());
+    assert_eq!(fs::metadata(person.path("target/file")).expect("there").size(), 5);
+}
