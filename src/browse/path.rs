@@ -54,7 +54,7 @@ pub fn resolve(reader: &Reader, snapshot: &Snapshot, path: &[u8]) -> Result<Entr
         let Content::Tree(tree) = &entry.content else {
             return Err(match entry.kind {
                 EntryKind::Symlink => {
-                    let hint = format!("it points to {}: write that path instead", shown(&entry.target));
+                    let hint = format!("it points to {}: use the path of what it points to", shown(&entry.target));
                     missing(format!("{} is a symbolic link, which is not followed", deepest())).hint(hint)
                 }
                 EntryKind::Directory => missing(format!("{} is empty", deepest())),

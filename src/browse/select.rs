@@ -2,7 +2,9 @@
 
 use crate::entry::Time;
 use crate::error::{Error, Kind, Result};
-use crate::repo::{Repository, Snapshot, SnapshotSource};
+use crate::repo::format::SNAPSHOTS_PREFIX;
+use crate::repo::snapshot::CLOCKS_DIFFER_SECONDS;
+use crate::repo::{Repository, Snapshot, SnapshotSource, Stamp};
 use crate::watch::{Watch, now};
 use crate::when::{Selector, format_time};
 
@@ -63,15 +65,52 @@ impl Repository {
         Ok(snapshots)
     }
 
-    /// The one snapshot that is meant, among those that the filter lets pass.
+    /// The one snapshot that is meant, among those that the filter lets pass. If another one that cannot be read may be
+    /// the one that is meant, this is a warning.
     pub fn select(&self, selector: &Selector, filter: &Filter, watch: &Watch) -> Result<Snapshot> {
         // A damaged snapshot is not worth a warning when another one was selected by its id.
         let looking = match selector {
             Selector::Prefix(_) => &watch.aside(),
             Selector::Latest { .. } | Selector::At(_) => watch,
         };
-        let all = self.snapshots(looking)?;
-        if all.is_empty() && !self.snapshot_names()?.is_empty() {
+        Ok(self.select_among(selector, filter, looking, watch)?.0)
+    }
+
+    /// The same for callers that would destroy something with the wrong one: then it is an error.
+    pub fn select_certain(&self, selector: &Selector, filter: &Filter, watch: &Watch) -> Result<Snapshot> {
+        let (chosen, unreadable) = self.select_among(selector, filter, &watch.aside(), watch)?;
+        let until = match selector {
+            Selector::Latest { .. } => Time { seconds: now().seconds.saturating_add(CLOCKS_DIFFER_SECONDS), ..now() },
+            Selector::At(time) => *time,
+            Selector::Prefix(_) => return Ok(chosen),
+        };
+        let from = chosen.started.compact()?;
+        // Beyond the years that names can have, all are before it.
+        let until = Stamp::new(until, 0).compact().ok();
+        let may_be_meant = |name: &&String| {
+            let stamp = name.strip_prefix(SNAPSHOTS_PREFIX).and_then(|name| name.split('-').next()).unwrap_or_default();
+            stamp >= from.as_str() && until.as_ref().is_none_or(|until| stamp <= until.as_str())
+        };
+        match unreadable.iter().find(may_be_meant) {
+            None => Ok(chosen),
+            Some(name) => {
+                let why = format!("{name} is damaged, and may be the snapshot that is meant");
+                Err(Error::corrupt("find the snapshot", named(selector), why)
+                    .hint(format!("to use the one before it, name it: {}", described(&chosen))))
+            }
+        }
+    }
+
+    /// The snapshot, and the names of those that cannot be read, which `looking` is told of.
+    fn select_among(
+        &self,
+        selector: &Selector,
+        filter: &Filter,
+        looking: &Watch,
+        watch: &Watch,
+    ) -> Result<(Snapshot, Vec<String>)> {
+        let (all, unreadable) = self.snapshots_and_unreadable(looking)?;
+        if all.is_empty() && !unreadable.is_empty() {
             return Err(Error::corrupt(
                 "find the snapshot",
                 named(selector),
@@ -87,7 +126,7 @@ impl Repository {
                 described(&chosen)
             ));
         }
-        Ok(chosen)
+        Ok((chosen, unreadable))
     }
 }
 

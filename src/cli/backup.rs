@@ -14,7 +14,7 @@ use siltstone::browse::Filter;
 use siltstone::disk::Owners;
 use siltstone::disk::stat::stat_path;
 use siltstone::entry::Time;
-use siltstone::error::{Error, Result};
+use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::{PathText, Repository, Snapshot, Trouble};
 use siltstone::seal::Compression;
 use siltstone::source::stream::check_name;
@@ -62,7 +62,7 @@ pub struct BackupArgs {
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Exclude options")]
     exclude_larger_than: Option<u64>,
 
-    /// Stay on the file system of each path; a path that is given is saved even if another file system is mounted there
+    /// Do not cross file system boundaries; paths given explicitly are always saved
     #[arg(short = 'x', long, help_heading = "Exclude options")]
     one_file_system: bool,
 
@@ -70,7 +70,7 @@ pub struct BackupArgs {
     #[arg(long, value_name = "FILE", help_heading = "Source options")]
     files_from: Vec<PathBuf>,
 
-    /// Read more paths from this file, a NUL byte after each; - is standard input (repeatable)
+    /// Read more paths from this file, NUL-terminated; - is standard input (repeatable)
     #[arg(long, value_name = "FILE", help_heading = "Source options")]
     files_from_raw: Vec<PathBuf>,
 
@@ -249,10 +249,7 @@ fn summary(report: &BackupReport, args: &BackupArgs) -> String {
     ));
     text.push_str(&match report.bytes_to_read {
         Some(bytes) => {
-            format!(
-                "  Bytes    {} to read; how much of it is new is not known before it is read\n",
-                format_bytes(bytes)
-            )
+            format!("  Bytes    {} to read; how much of it is new is unknown until it is read\n", format_bytes(bytes))
         }
         None => format!(
             "  Bytes    {} read, {} new, {} stored\n",
@@ -279,7 +276,7 @@ const HEALED_NAMED_MAX: usize = 10;
 
 fn healed(healing: &Healing) -> String {
     let mut text = match healing.chunks {
-        0 => "  Repaired nothing\n".to_owned(),
+        0 => "  Repaired no lost chunks\n".to_owned(),
         chunks => format!("  Repaired {}, stored again\n", format_counted(chunks, "lost chunk", "lost chunks")),
     };
     let mut list = |what: &str, snapshots: &[Snapshot]| {
@@ -343,7 +340,11 @@ fn named(args: &BackupArgs) -> Result<Named> {
             Ok(path) => found.push(path),
             Err(error) => {
                 let path = PathText(folder.join(path).into_os_string().into_vec());
-                missing.push(Trouble { path, what: format!("it does not exist: {error}") });
+                let what = match error.is(Kind::NotFound) {
+                    true => format!("it does not exist: {error}"),
+                    false => error.to_string(),
+                };
+                missing.push(Trouble { path, what });
                 first.get_or_insert(error);
             }
         }

@@ -34,11 +34,13 @@ pub fn is_of_somebody_else(cache: &Path) -> bool {
     geteuid().is_root() && owner_of(cache).is_some()
 }
 
-/// The owner of the folder or, where root made it, of the one that it lies in; none where that is root.
+/// The owner of the folder or of one above it; none where all of them are root's. The owner of a folder can replace what
+/// is in it by links to elsewhere, and what root makes in it would lock that user out.
 fn owner_of(cache: &Path) -> Option<Uid> {
     let owner = |path: &Path| {
         let stat = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         (stat.st_uid != 0).then(|| Uid::from_raw(stat.st_uid))
     };
-    owner(cache).or_else(|| owner(cache.parent()?))
+    let real = cache.ancestors().find_map(|path| path.canonicalize().ok());
+    cache.ancestors().chain(real.iter().flat_map(|real| real.ancestors())).find_map(owner)
 }

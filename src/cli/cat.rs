@@ -30,5 +30,5 @@ pub fn run(args: &CatArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let mut out = Lines::new();
     repo.copy_content(&reader, &entry, &mut out, &watch)?;
     out.end()?;
-    Ok(console.exit())
+    Ok(console.exit_after(&watch))
 }

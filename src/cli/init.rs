@@ -58,13 +58,10 @@ pub fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
         watch.cancel.check()?;
     }
     if credentials.is_empty() {
-        return Err(Error::invalid(
-            "create a repository in",
-            storage.describe(),
-            "neither a password nor a key file was given",
-        )
-        .hint("give a password (--password-file, --password-command or SILT_PASSWORD), a --key-file, or both")
-        .into());
+        return Err(Error::new(Kind::WrongKey, "create a repository in", storage.describe())
+            .because("neither a password nor a key file was given")
+            .hint("give a password (--password-file, --password-command or SILT_PASSWORD), a --key-file, or both")
+            .into());
     }
     let new = prepare(storage.as_ref(), credentials.clone(), args.single_writer)?;
     let key_file = options.key_file.as_ref().map(|path| path.display().to_string());

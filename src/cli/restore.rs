@@ -11,9 +11,11 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use siltstone::repo::{PathText, Snapshot};
 use siltstone::restore::{Overwrite, Paths, PlanSummary, RestoreOptions, RestoreReport};
+use siltstone::watch::Watch;
 use siltstone::when::{format_bytes, format_count, format_counted, format_duration};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 /// Paths of one kind that a plan names; of more it says how many.
 const PATHS_SHOWN: usize = 20;
@@ -41,8 +43,8 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "WHEN", value_enum, default_value = "if-changed")]
     overwrite: OverwriteWord,
 
-    /// Delete from the target what the snapshot does not have: only at or below its sources, never on another file
-    /// system, in a directory that was saved only in part, or what --exclude matches
+    /// Delete entries that the snapshot does not have. Only at or below its sources; never on other file systems, in
+    /// partly saved directories, or anything that --exclude matches
     #[arg(long)]
     delete: bool,
 
@@ -102,7 +104,7 @@ pub fn run(args: &RestoreArgs, options: &GlobalOptions) -> Result<Exit, Failure>
     wanted.detailed = args.dry_run;
 
     let repo = open(options, &watch)?;
-    let snapshot = args.what.find(&repo, &console, &watch)?;
+    let snapshot = args.what.find_certain(&repo, &console, &watch)?;
     if !console.json() && !console.quiet() {
         let host = show_path(snapshot.host.as_bytes());
         print(&format!("Snapshot {} of {} from {host}\n", snapshot.id.short(), show_stamp(&snapshot.started)))?;
@@ -113,14 +115,14 @@ pub fn run(args: &RestoreArgs, options: &GlobalOptions) -> Result<Exit, Failure>
         if args.dry_run {
             plan.announce(&watch);
             drop(_shown);
-            return show_plan(&plan.summary, &snapshot, &console);
+            return show_plan(&plan.summary, &snapshot, &console, &watch);
         }
         plan.run(&watch)?
     };
-    conclude(&report, &snapshot, args, &console)
+    conclude(&report, &snapshot, args, &console, &watch)
 }
 
-fn show_plan(plan: &PlanSummary, snapshot: &Snapshot, console: &Console) -> Result<Exit, Failure> {
+fn show_plan(plan: &PlanSummary, snapshot: &Snapshot, console: &Console, watch: &Watch) -> Result<Exit, Failure> {
     if console.json() {
         let list = |paths: &Paths| paths.first.iter().map(|path| PathText(path.clone())).collect::<Vec<_>>();
         console.event(json!({
@@ -145,7 +147,7 @@ fn show_plan(plan: &PlanSummary, snapshot: &Snapshot, console: &Console) -> Resu
             "deletions": list(&plan.deletions),
             "deletions_count": plan.deletions.count,
         }));
-        return Ok(exit(plan.damaged, console.exit()));
+        return Ok(exit(plan.damaged, watch, console.exit()));
     }
     let mut text = format!(
         "Plan: restore {}; {} (paths are shown as in the snapshot)\n  To be read: {} from {}\n",
@@ -174,7 +176,7 @@ fn show_plan(plan: &PlanSummary, snapshot: &Snapshot, console: &Console) -> Resu
     }
     text.push_str("Nothing was changed.\n");
     print(&text)?;
-    Ok(exit(plan.damaged, console.exit()))
+    Ok(exit(plan.damaged, watch, console.exit()))
 }
 
 fn show_entries(files: u64, directories: u64, others: u64) -> String {
@@ -187,8 +189,8 @@ fn show_entries(files: u64, directories: u64, others: u64) -> String {
 }
 
 /// What is missing because the repository is damaged is graver than any other gap.
-fn exit(damaged: u64, otherwise: Exit) -> Exit {
-    if damaged > 0 { Exit::Corrupt } else { otherwise }
+fn exit(damaged: u64, watch: &Watch, otherwise: Exit) -> Exit {
+    if damaged > 0 || watch.progress.damaged.load(Ordering::Relaxed) > 0 { Exit::Corrupt } else { otherwise }
 }
 
 fn conclude(
@@ -196,7 +198,14 @@ fn conclude(
     snapshot: &Snapshot,
     args: &RestoreArgs,
     console: &Console,
+    watch: &Watch,
 ) -> Result<Exit, Failure> {
+    if report.partial_directories > 0 {
+        console.note(&format!(
+            "the backup saved only a part of {}: the rest was excluded or could not be read",
+            format_counted(report.partial_directories, "directory", "directories")
+        ));
+    }
     let printed = if console.json() {
         let summary: Value = json!({
             "event": "summary",
@@ -241,14 +250,8 @@ fn conclude(
     } else {
         Ok(())
     };
-    if report.partial_directories > 0 {
-        console.note(&format!(
-            "the backup saved only a part of {}: the rest was excluded or could not be read",
-            format_counted(report.partial_directories, "directory", "directories")
-        ));
-    }
     let told = console.conclude_troubles();
-    let exit = exit(report.damaged, Exit::with_troubles(report.troubles_count.max(told)));
+    let exit = exit(report.damaged, watch, Exit::with_troubles(report.troubles_count.max(told)));
     Ok(match printed {
         Ok(()) => exit,
         Err(error) => console.summary_lost("the restore has ended", &error, exit),

@@ -59,10 +59,21 @@ impl TargetOptions {
     }
 
     pub fn find(&self, repo: &Repository, console: &Console, watch: &Watch) -> Result<Snapshot, Failure> {
+        let selector = self.selector(console)?;
+        Ok(repo.select(&selector, &self.filter.filter()?, watch)?)
+    }
+
+    /// The same for a command that would destroy something with the wrong one.
+    pub fn find_certain(&self, repo: &Repository, console: &Console, watch: &Watch) -> Result<Snapshot, Failure> {
+        let selector = self.selector(console)?;
+        Ok(repo.select_certain(&selector, &self.filter.filter()?, watch)?)
+    }
+
+    fn selector(&self, console: &Console) -> Result<Selector, Failure> {
         let selector = self.check()?;
         if let Some(note) = self.at.as_ref().and_then(|moment| moment.note.as_ref()) {
             console.note(note);
         }
-        Ok(repo.select(&selector, &self.filter.filter()?, watch)?)
+        Ok(selector)
     }
 }

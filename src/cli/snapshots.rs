@@ -47,7 +47,7 @@ pub fn run(args: &SnapshotsArgs, options: &GlobalOptions) -> Result<Exit, Failur
         let header = ["ID", "Time", "Host", "Job", "Tags", "Files", "Size", "Warnings", "Sources"];
         print(&table(&header, &[5, 6, 7], snapshots.iter().map(row)))?;
     }
-    Ok(console.exit())
+    Ok(console.exit_after(&watch))
 }
 
 fn row(snapshot: &Snapshot) -> Vec<String> {

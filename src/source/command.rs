@@ -185,7 +185,7 @@ impl StreamSource {
         let left_out = lines.len().saturating_sub(LINES_TOLD);
         let name = shown(&self.name);
         if left_out > 0 {
-            self.watch.notice(format!("stream {name}: earlier lines that are not shown: {left_out}"));
+            self.watch.notice(format!("stream {name}: {left_out} earlier lines not shown"));
         }
         for line in &lines[left_out..] {
             let line: String = line.chars().take(STDERR_BYTES_IN_ERROR).collect();

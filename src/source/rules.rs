@@ -227,7 +227,7 @@ impl RulesBuilder {
         if text.trim().trim_start_matches('!').trim_matches('/').is_empty() {
             return Err("it matches nothing".to_owned());
         }
-        let text = &one_slash_each(text);
+        let text = &with_guarded_end(&with_literal_braces(&one_slash_each(text)));
         if text.trim_start_matches('!').split('/').any(|part| part == "." || part == "..") {
             return Err(
                 "a pattern cannot have . or .. as a part: write NAME to match it at any depth, or an absolute path"
@@ -266,12 +266,48 @@ fn one_slash_each(text: &str) -> String {
     one
 }
 
+/// Braces stand for themselves in gitignore syntax; the library takes them for alternatives.
+fn with_literal_braces(text: &str) -> String {
+    let mut literal = String::with_capacity(text.len());
+    let (mut is_escaped, mut class_chars) = (false, None);
+    for character in text.chars() {
+        match class_chars {
+            Some(count) if character == ']' && count > 0 => class_chars = None,
+            // What negates a class is not in it.
+            Some(0) if matches!(character, '!' | '^') => {}
+            Some(count) => class_chars = Some(count + 1),
+            None if is_escaped => {}
+            None if character == '[' => class_chars = Some(0),
+            None if matches!(character, '{' | '}') => literal.push('\\'),
+            None => {}
+        }
+        is_escaped = class_chars.is_none() && character == '\\' && !is_escaped;
+        literal.push(character);
+    }
+    literal
+}
+
+/// Only spaces at the end of a pattern are not part of it; the library drops all that Unicode calls white space. An
+/// alternative of one is what that character stands for, and does not end with it.
+fn with_guarded_end(text: &str) -> String {
+    let kept = text.trim_end_matches(' ');
+    match kept.chars().next_back() {
+        Some(last) if last != ' ' && last.is_whitespace() => {
+            let before = &kept[..kept.len() - last.len_utf8()];
+            let is_escaped = before.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1;
+            let before = if is_escaped { &before[..before.len() - 1] } else { before };
+            format!("{before}{{{last}}}{}", &text[kept.len()..])
+        }
+        _ => text.to_owned(),
+    }
+}
+
 /// A word of the command line has no comments, and no spaces that only an editor left: `#x#` and `x ` are the names that
 /// they look like.
 fn unescaped_word(pattern: &[u8]) -> Vec<u8> {
     let escape: &[u8] = if pattern.starts_with(b"#") { b"\\" } else { b"" };
-    let name = pattern.trim_ascii_end();
-    let spaces = &pattern[name.len()..];
+    let length = pattern.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
+    let (name, spaces) = pattern.split_at(length);
     // One that is escaped already: its backslash ends the name.
     let is_escaped = name.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
     let escaped = spaces.iter().enumerate().flat_map(|(at, space)| {
@@ -323,6 +359,17 @@ mod tests {
             (&["*.log", "!keep.log"], b"/a/lose.log", false, true),
             (&["!keep.log", "*.log"], b"/a/keep.log", false, true),
             (&["logs/*", "!logs/keep"], b"/x/logs/keep", false, false),
+            // Other files than those named were left out.
+            (&["{p,q}"], b"/x/p", false, false),
+            (&["{p,q}"], b"/x/{p,q}", false, true),
+            (&["a}"], b"/x/a}", false, true),
+            (&["\\{a"], b"/x/{a", false, true),
+            (&["[{]a[!}]"], b"/x/{ab", false, true),
+            (&["foo\u{a0}"], b"/x/foo", false, false),
+            (&["foo\u{a0}"], "/x/foo\u{a0}".as_bytes(), false, true),
+            (&["foo\t"], b"/x/foo\t", false, true),
+            (&["foo\\\t"], b"/x/foo\t", false, true),
+            (&["foo \t "], b"/x/foo \t ", false, true),
             (&["#x#"], b"/a/#x#", false, true),
             (&["\\#x#"], b"/a/#x#", false, true),
             (&["\\!x"], b"/a/!x", false, true),

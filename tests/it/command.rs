@@ -140,7 +140,7 @@ fn an_explicit_repository_opens_with_what_it_was_made_with() {
     person.make_source();
     person.write("password", "one\n");
     let there = ("SILT_REPOSITORY", "repository");
-    person.silt_with(&[there], &["init"]).ends_with(1);
+    person.silt_with(&[there], &["init"]).ends_with(5);
     person.silt(&["init"]).ends_with(2);
     let made = person.silt_with(&[there], &["init", "--password-file", "password", "--json"]).ends_with(0).json();
     assert!(made["recovery_key"].as_str().is_some_and(|key| key.len() > 52), "{made}");

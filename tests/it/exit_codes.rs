@@ -84,14 +84,46 @@ fn stored_data_that_are_damaged_end_every_verb_with_6() {
 }
 
 #[test]
+fn latest_is_not_the_one_before_a_snapshot_that_is_damaged() {
+    // `restore latest --delete` took the snapshot before, deleted what only the newest has, and ended with 3.
+    let person = Person::new();
+    person.write("source/one", "one");
+    person.silt(&["backup", "source", "--time", "2026-01-01 10:00:00"]).ends_with(0);
+    person.write("source/two", "two");
+    person.silt(&["backup", "source", "--time", "2026-01-02 10:00:00"]).ends_with(0);
+    let mut snapshots: Vec<_> = std::fs::read_dir(person.path("data/siltstone/repository/snapshots"))
+        .expect("listed")
+        .map(|entry| entry.expect("one").path())
+        .collect();
+    snapshots.sort();
+    std::fs::write(&snapshots[1], "damaged").expect("written");
+    let source = person.path("source").display().to_string();
+    let restore = |snapshot: &str, at: &[&str]| {
+        let named = format!("{snapshot}:{source}");
+        person.silt(&[&["restore", &named, "--target", &source, "--delete"], at].concat())
+    };
+    for (snapshot, at) in [("latest", &[][..]), ("", &["--at", "2026-01-03"])] {
+        let said = restore(snapshot, at).ends_with(6);
+        assert!(said.err.contains("is damaged, and may be the snapshot that is meant\nhint: "), "{}", said.err);
+    }
+    assert!(person.path("source/two").exists());
+    person.silt(&["ls", "latest"]).ends_with(6);
+    person.silt(&["snapshots"]).ends_with(6);
+    // Before its date it is not meant.
+    let said = restore("", &["--at", "2026-01-01 11:00:00"]).ends_with(0);
+    assert!(said.err.contains("note: snapshots/20260102t100000z-"), "{}", said.err);
+    assert!(!person.path("source/two").exists());
+}
+
+#[test]
 fn a_pattern_that_makes_no_sense_ends_with_2() {
     // It ended with 1, as if something had failed.
     let person = Person::new();
     person.make_source();
     for words in [
-        &["backup", "source", "--exclude", "{a"][..],
+        &["backup", "source", "--exclude", "[z-a]"][..],
         &["backup", "source", "--iexclude", "./x"],
-        &["restore", "latest", "--target", "out", "--exclude", "{a"],
+        &["restore", "latest", "--target", "out", "--exclude", "[z-a]"],
         &["restore", "latest", "--target", "out", "--include", "../x"],
     ] {
         let said = person.silt(words).ends_with(2);

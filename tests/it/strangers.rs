@@ -17,7 +17,7 @@ fn what_cannot_be_a_snapshot_by_name_is_a_notice() {
     let id =
         next.out.split("Snapshot ").nth(1).expect("it names its snapshot").split_whitespace().next().expect("an id");
     let said = person.silt(&["restore", id, "--target", "named"]).ends_with(0);
-    assert!(said.err.contains("3 objects in snapshots/"), "{}", said.err);
+    assert!(said.err.contains("ignored 3 objects"), "{}", said.err);
     person.silt(&["restore", "latest", "--target", "latest"]).ends_with(0);
     person.silt(&["snapshots"]).ends_with(0);
     // One that could be a snapshot and is none is a warning, but for a snapshot that is named.
@@ -25,8 +25,8 @@ fn what_cannot_be_a_snapshot_by_name_is_a_notice() {
     let next = person.silt(&["backup", "source"]).ends_with(0);
     assert!(!next.err.contains("future"), "{}", next.err);
     person.silt(&["restore", id, "--target", "again"]).ends_with(0);
-    person.silt(&["restore", "latest", "--target", "latest"]).ends_with(3);
-    person.silt(&["snapshots"]).ends_with(3);
+    person.silt(&["restore", "latest", "--target", "latest"]).ends_with(0);
+    person.silt(&["snapshots"]).ends_with(6);
 }
 
 #[test]
