@@ -10,16 +10,18 @@ use std::time::Instant;
 
 /// A repository that goes on changing is not worth more.
 const ATTEMPTS_MAX: usize = 3;
+/// Attempts that found damaged packs do not count: the next one knows of those, and they are not endless.
+const DAMAGED_MAX: usize = 16;
 
 impl Repository {
     /// Saves the sources as one snapshot. If something of a path cannot be saved, this is a trouble in the report and in
     /// the snapshot; if a stream, the repository or this machine fails, it is an error, and no snapshot is written.
     pub fn backup(&self, options: BackupOptions, watch: &Watch) -> Result<BackupReport> {
         let begun = Instant::now();
-        let (mut options, mut attempt) = (options, 1);
+        let (mut options, mut attempt, mut damaged) = (options, 1, 0);
         loop {
             // Standard input cannot be read again.
-            let may_repeat = options.input.is_none() && attempt < ATTEMPTS_MAX;
+            let may_repeat = options.input.is_none() && attempt < ATTEMPTS_MAX && damaged < DAMAGED_MAX;
             let again = may_repeat.then(|| options.without_input());
             let damage_before = self.damaged_packs_found();
             let done = self.attempt(options, begun, watch);
@@ -43,7 +45,11 @@ impl Repository {
             self.check_is_there()?;
             watch.notice(format!("the backup starts over: {}", stale.why()));
             watch.start_over();
-            (options, attempt) = (again, attempt + 1);
+            options = again;
+            match has_found_damage {
+                true => damaged += 1,
+                false => attempt += 1,
+            }
         }
     }
 }

@@ -30,8 +30,10 @@ impl<'a> Run<'a> {
     pub(super) fn look_at_healing(&self, view_before: &View, check: &IndexCheck, own: &Snapshot) -> Option<Healing> {
         if self.repo.keys().power() == Power::Put {
             self.watch.notice("which snapshots are complete again cannot be told with a put-only key");
+            self.repo.loss_is_told();
             return None;
         }
+        let is_untold = self.repo.untold_loss().is_some();
         self.watch.stage("checking earlier snapshots");
         let looked = self.repo.snapshots(&self.watch.aside()).and_then(|snapshots| {
             let earlier = snapshots.into_iter().filter(|snapshot| snapshot.id != own.id);
@@ -40,8 +42,15 @@ impl<'a> Run<'a> {
         let healing = looked.map_err(|error| {
             self.watch.notice(format!("cannot tell which earlier snapshots are complete again: {error}"));
         });
-        if healing.as_ref().is_ok_and(|healing| healing.still_damaged.is_empty()) {
-            note_dealt_with(self.repo, check);
+        if let Ok(healing) = &healing {
+            let is_whole = healing.still_damaged.is_empty();
+            if is_whole {
+                note_dealt_with(self.repo, check);
+            }
+            if is_whole && healing.chunks == 0 && is_untold {
+                self.watch.notice("all earlier snapshots are complete");
+            }
+            self.repo.loss_is_told();
         }
         healing.ok().filter(|healing| healing.chunks > 0 || !healing.still_damaged.is_empty())
     }
@@ -65,7 +74,9 @@ fn mark_path(repo: &Repository) -> Option<PathBuf> {
 /// Whether no snapshot lacks anything for the packs that are missing, as an earlier run of this host found.
 pub(super) fn is_dealt_with(repo: &Repository, check: &IndexCheck) -> bool {
     let known = mark_path(repo).and_then(|path| read_own(&path, 100).ok());
-    check.indexes_damaged == 0 && !check.has_lost && known.is_some_and(|known| known == mark_of(check).as_bytes())
+    check.indexes_damaged == 0
+        && repo.untold_loss().is_none()
+        && known.is_some_and(|known| known == mark_of(check).as_bytes())
 }
 
 fn note_dealt_with(repo: &Repository, check: &IndexCheck) {

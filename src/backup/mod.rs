@@ -25,6 +25,7 @@ mod walk;
 pub use detect::Comparison;
 pub use heal::Healing;
 
+use crate::backup::attempts::damage_found;
 use crate::backup::left_out::LeftOut;
 use crate::backup::own::OwnFolders;
 use crate::backup::readers::Readers;
@@ -235,7 +236,7 @@ impl Repository {
             run.note_damage();
         }
         let saved = run.save_sources(choice.parent.as_ref(), input);
-        run.conclude(saved, started, begun)
+        run.conclude(saved, choice.parent.as_ref(), started, begun)
     }
 
     /// Shows the writer, compares the local index with the repository, and then chooses what to compare the sources with:
@@ -262,13 +263,16 @@ impl Repository {
             None => self.compare_index(watch)?,
         };
         if !check.packs_missing.is_empty() && !heal::is_dealt_with(self, &check) {
+            if !options.dry_run {
+                self.note_loss();
+            }
             let count = check.packs_missing.len() as u64;
             watch.notice(format!(
                 "{} missing from the repository, incomplete or damaged: the content is stored again if the sources still have it",
                 format_counted(count, "pack is", "packs are"),
             ));
         }
-        if self.index_losses() > 0 && check.packs_missing.is_empty() {
+        if self.untold_loss() == Some(true) || self.index_losses() > 0 && check.packs_missing.is_empty() {
             watch.notice(
                 "the repository has lost index objects that this host knew: the content that they listed is stored again \
                  if the sources still have it",
@@ -539,10 +543,19 @@ impl<'a> Run<'a> {
     }
 
     /// Commits, or ends without a snapshot; either way what was stored stays findable for the next run.
-    fn conclude(mut self, saved: Result<SavedRoot>, started: Stamp, begun: Instant) -> Result<BackupReport> {
+    fn conclude(
+        mut self,
+        saved: Result<SavedRoot>,
+        parent: Option<&Snapshot>,
+        started: Stamp,
+        begun: Instant,
+    ) -> Result<BackupReport> {
         let writer = self.writer.take();
         let saved = match self.take_failure() {
             Some(error) => Err(error),
+            None if writer.is_some() && self.repo.damaged_packs_found() > self.damaged_packs_before => {
+                saved.and(Err(damage_found()))
+            }
             None => saved,
         };
         let SavedRoot { tree: root, directory: root_directory } = match (saved, &writer) {
@@ -580,7 +593,7 @@ impl<'a> Run<'a> {
         let unchanged = self.options.skip_if_unchanged && self.unchanged.load(std::sync::atomic::Ordering::Relaxed);
         // The last snapshot must not have lost anything either: what it lost cannot always be stored again.
         if unchanged && self.damaged_before(&writer).is_none() {
-            let is_sound = writer.check_nothing_is_gone();
+            let is_sound = writer.check_nothing_is_gone().and_then(|()| self.check_parent(parent));
             writer.abandon(|relied, own| self.write_state(noted, relied, own))?;
             return is_sound.map(|()| report);
         }
@@ -636,13 +649,29 @@ impl<'a> Run<'a> {
         Ok(report)
     }
 
+    /// That nothing has changed since a snapshot says nothing if that is gone.
+    fn check_parent(&self, parent: Option<&Snapshot>) -> Result<()> {
+        let Some(parent) = parent else { return Ok(()) };
+        match self.repo.has_snapshot(parent)? {
+            true => Ok(()),
+            false => Err(Error::new(Kind::Stale, "finish the backup", "")
+                .because(format!(
+                    "snapshot {}, since which nothing has changed, was removed during the backup",
+                    parent.id.short()
+                ))
+                .hint("run the backup again")),
+        }
+    }
+
     /// What was stored at the start and what was missing, if the repository had lost something by then and this run may
     /// have healed it.
     fn damaged_before(&self, writer: &Writer) -> Option<(crate::cache::View, IndexCheck)> {
         let has_stored = writer.chunks_new.load(std::sync::atomic::Ordering::Relaxed) > 0;
         let has_met_damage = self.has_met_damage.load(std::sync::atomic::Ordering::Relaxed);
+        let is_untold = self.repo.untold_loss().is_some();
         let is_open = writer.has_met_damage() && !heal::is_dealt_with(self.repo, writer.check());
-        (has_met_damage || (has_stored && is_open)).then(|| (writer.view_before().clone(), writer.check().clone()))
+        (has_met_damage || is_untold || (has_stored && is_open))
+            .then(|| (writer.view_before().clone(), writer.check().clone()))
     }
 
     fn sources(&self) -> Vec<SnapshotSource> {

@@ -1,7 +1,6 @@
 //! Look up whether what an old entry names is stored: local state and old trees spare reading files, never asking the index.
 
 use crate::backup::Run;
-use crate::backup::attempts::damage_found;
 use crate::entry::{Content, Entry};
 use crate::error::{Kind, Result};
 use crate::id::ChunkId;
@@ -59,12 +58,11 @@ impl<'a> Run<'a> {
     }
 
     /// Something that should be in the repository is not: the run ends with a look at what it healed. If a pack turned out
-    /// to be damaged that this run may have relied on already, the run ends at once, to start over.
+    /// to be damaged that this run may have relied on already, it does not commit, and starts over. It goes on until then, so
+    /// that all such packs that it meets are known to the next attempt, and what it stores is found there.
     pub(super) fn note_damage(&self) {
-        self.has_met_damage.store(true, Ordering::Relaxed);
-        let Some(writer) = &self.writer else { return };
-        if writer.has_lost_something() || self.repo.damaged_packs_found() > self.damaged_packs_before {
-            self.fail(damage_found());
+        if !self.has_met_damage.swap(true, Ordering::Relaxed) && self.writer.is_some() {
+            self.repo.note_loss();
         }
     }
 }

@@ -275,8 +275,9 @@ fn summary(report: &BackupReport, args: &BackupArgs) -> String {
 const HEALED_NAMED_MAX: usize = 10;
 
 fn healed(healing: &Healing) -> String {
+    // What is below a page that cannot be read is not counted.
     let mut text = match healing.chunks {
-        0 => "  Repaired no lost chunks\n".to_owned(),
+        0 => "  Damage in earlier snapshots\n".to_owned(),
         chunks => format!("  Repaired {}, stored again\n", format_counted(chunks, "lost chunk", "lost chunks")),
     };
     let mut list = |what: &str, snapshots: &[Snapshot]| {

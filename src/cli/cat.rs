@@ -28,7 +28,9 @@ pub fn run(args: &CatArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let reader = repo.reader();
     let entry = browse::resolve(&reader, &snapshot, &path)?;
     let mut out = Lines::new();
-    repo.copy_content(&reader, &entry, &mut out, &watch)?;
+    let copied = repo.copy_content(&reader, &entry, &mut out, &watch);
+    repo.tell_unwritten_damage(&watch);
+    copied?;
     out.end()?;
     Ok(console.exit_after(&watch))
 }

@@ -7,14 +7,14 @@ use crate::error::{Kind, Result};
 use crate::id::PackId;
 use crate::place::PackSizes;
 use crate::repo::fetch::each_at_once;
-use crate::repo::format::pack_name;
+use crate::repo::format::{PACK_BYTES_MAX, pack_name};
 use crate::storage::Storage;
 use rustix::fs::{FlockOperation, flock};
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ const PACKS_MAX: usize = 100_000;
 const FILE_BYTES_MAX: u64 = PACKS_MAX as u64 * 256;
 /// Packs whose objects are looked at at the same time.
 const LOOKS_AT_ONCE: usize = 16;
+/// Packs whose objects have changed that are read as a whole in one run; others stay damaged until the next one.
+const VERIFIED_MAX: usize = 16;
 /// How long another process that changes the file is waited for, and how often it is tried.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
@@ -39,13 +41,21 @@ pub(super) struct DamagedPacks {
     /// Those that this process has noted itself.
     noted: Mutex<HashSet<PackId>>,
     found: AtomicU64,
+    /// Some of them could not be written down for the next run.
+    is_unwritten: AtomicBool,
 }
 
 impl DamagedPacks {
     pub fn open(cache: Option<&Path>) -> Self {
         let path = cache.map(|cache| cache.join("damaged-packs"));
         let known = Mutex::new(path.as_deref().map(read).unwrap_or_default());
-        DamagedPacks { path, known, noted: Mutex::default(), found: AtomicU64::new(0) }
+        DamagedPacks {
+            path,
+            known,
+            noted: Mutex::default(),
+            found: AtomicU64::new(0),
+            is_unwritten: AtomicBool::new(false),
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<PackId, String>> {
@@ -69,45 +79,66 @@ impl DamagedPacks {
         let mut known = self.known();
         if known.insert(*pack, version).is_none() {
             self.found.fetch_add(1, Ordering::SeqCst);
-            self.change_file(&mut known, |_| ());
+            if !self.change_file(&mut known, |_| ()) {
+                self.is_unwritten.store(true, Ordering::SeqCst);
+            }
         }
     }
 
-    /// Takes the damaged packs out of what is listed. One whose object has changed since counts as sound again.
+    /// Whether the next run will not know of all that this process has found.
+    pub fn is_unwritten(&self) -> bool {
+        self.is_unwritten.load(Ordering::SeqCst)
+    }
+
+    /// Takes the damaged packs out of what is listed. One whose object has changed since is read as a whole: if its bytes are
+    /// those that it is named by, it counts as sound again.
     pub fn take_out(&self, packs: &mut PackSizes, storage: &dyn Storage) {
         let mut known = self.known();
         // Another process may have found some.
         merge(&mut known, self.path.as_deref().map(read).unwrap_or_default());
         let listed: Vec<PackId> = known.keys().filter(|pack| packs.contains(pack)).copied().collect();
         let versions = each_at_once(&listed, LOOKS_AT_ONCE, |pack| version_of(pack, storage));
-        let (mut sound, mut is_changed) = (Vec::new(), false);
+        let (mut sound, mut changed) = (Vec::new(), Vec::new());
         for (pack, version) in listed.iter().zip(versions) {
             // What cannot be looked at is not sound for that.
             let Ok(version) = version else { continue };
-            match known.insert(*pack, version.clone()) {
-                Some(before) if before == version => continue,
-                Some(before) if before != UNKNOWN => sound.push(*pack),
-                _ => {}
+            if known.get(pack) == Some(&version) || sound.len() + changed.len() == VERIFIED_MAX {
+                continue;
             }
-            is_changed = true;
+            match is_sound(pack, storage) {
+                Ok(true) => sound.push(*pack),
+                Ok(false) => changed.push((*pack, version)),
+                Err(_) => {}
+            }
         }
-        if is_changed {
-            self.change_file(&mut known, |known| known.retain(|pack, _| !sound.contains(pack)));
+        if !sound.is_empty() || !changed.is_empty() {
+            // That the next run verifies them once more costs only time.
+            let _is_written = self.change_file(&mut known, |known| {
+                known.retain(|pack, _| !sound.contains(pack));
+                known.extend(changed.iter().cloned());
+            });
         }
         known.keys().for_each(|pack| packs.remove(pack));
     }
 
-    /// Writes what is known, with what other processes know, and `change` made to both.
-    fn change_file(&self, known: &mut BTreeMap<PackId, String>, change: impl Fn(&mut BTreeMap<PackId, String>)) {
-        let Some(path) = &self.path else { return change(known) };
+    /// Writes what is known, with what other processes know, and `change` made to both; false if it is not written.
+    fn change_file(
+        &self,
+        known: &mut BTreeMap<PackId, String>,
+        change: impl Fn(&mut BTreeMap<PackId, String>),
+    ) -> bool {
+        let Some(path) = &self.path else {
+            change(known);
+            return false;
+        };
         let lock = lock(&path.with_extension("lock"));
         merge(known, read(path));
         change(known);
         let line = |(pack, version): (&PackId, &String)| format!("{pack} {version}\n");
         let text: String = known.iter().take(PACKS_MAX).map(line).collect();
-        // Without it the next run finds the damage itself.
-        let _best_effort = write_whole(path, text.as_bytes());
+        let written = write_whole(path, text.as_bytes());
         drop(lock);
+        written.is_ok()
     }
 }
 
@@ -139,6 +170,15 @@ fn version_of(pack: &PackId, storage: &dyn Storage) -> Result<String> {
     }
 }
 
+/// Whether the bytes of a pack are those that it is named by.
+fn is_sound(pack: &PackId, storage: &dyn Storage) -> Result<bool> {
+    match storage.get(&pack_name(pack), PACK_BYTES_MAX) {
+        Ok((bytes, _)) => Ok(blake3::hash(&bytes).as_bytes() == pack.as_bytes()),
+        Err(error) if error.is(Kind::Corrupt) || error.is(Kind::NotFound) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// What is damaged in the file reads as absent.
 fn read(path: &Path) -> BTreeMap<PackId, String> {
     let bytes = read_own(path, FILE_BYTES_MAX).unwrap_or_default();
@@ -155,16 +195,21 @@ mod tests {
     use super::*;
     use crate::storage::memory::Memory;
 
+    fn named_by(bytes: &[u8]) -> PackId {
+        PackId(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// A pack was sound again as soon as its object was another one: a copy of a damaged repository was trusted.
     #[test]
-    fn damaged_packs_are_remembered_until_their_objects_change() {
+    fn damaged_packs_are_remembered_until_their_bytes_are_right() {
         let cache = tempfile::tempdir().expect("a directory");
         let storage = Memory::new();
-        let packs = [PackId([1; 32]), PackId([2; 32])];
-        for pack in &packs {
-            storage.put(&pack_name(pack), b"pack".as_slice().into()).expect("it is written");
-        }
+        let packs = [named_by(b"one"), named_by(b"two")];
+        let put = |pack: &PackId, bytes: &[u8]| storage.put(&pack_name(pack), bytes.to_vec().into()).expect("written");
+        put(&packs[0], b"odd");
+        put(&packs[1], b"two");
         let left = |damaged: &DamagedPacks| {
-            let mut sizes: PackSizes = packs.iter().map(|pack| (*pack, 4)).collect();
+            let mut sizes: PackSizes = packs.iter().map(|pack| (*pack, 3)).collect();
             damaged.take_out(&mut sizes, &storage);
             packs.map(|pack| sizes.contains(&pack))
         };
@@ -174,9 +219,28 @@ mod tests {
         damaged.note(&packs[0], &storage);
         assert_eq!((damaged.found(), left(&damaged)), (1, [false, true]));
         assert_eq!((earlier.found(), left(&earlier)), (0, [false, true]), "another process learns of it");
-        storage.put(&pack_name(&packs[0]), b"pack".as_slice().into()).expect("it is written");
+        put(&packs[0], b"odd");
+        for _ in 0..2 {
+            assert_eq!(
+                left(&DamagedPacks::open(Some(cache.path()))),
+                [false, true],
+                "the same bytes in another object"
+            );
+        }
+        put(&packs[0], b"one");
         assert_eq!(left(&DamagedPacks::open(Some(cache.path()))), [true, true]);
         assert_eq!(left(&DamagedPacks::open(None)), [true, true]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_down_is_known() {
+        let cache = tempfile::tempdir().expect("a directory");
+        let (storage, pack) = (Memory::new(), named_by(b"one"));
+        for (path, is_unwritten) in [(Some(cache.path()), false), (None, true)] {
+            let damaged = DamagedPacks::open(path);
+            damaged.note(&pack, &storage);
+            assert_eq!(damaged.is_unwritten(), is_unwritten);
+        }
     }
 
     #[test]

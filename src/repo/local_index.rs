@@ -35,8 +35,10 @@ pub struct IndexCheck {
     pub packs_missing: HashSet<PackId>,
     /// Index objects whose bytes are not what was stored.
     pub indexes_damaged: u64,
-    /// Something that this process took for stored is not listed any more.
+    /// Something that this host took for stored is not listed any more.
     pub has_lost: bool,
+    /// Index objects among it.
+    pub has_lost_indexes: bool,
 }
 
 impl IndexCheck {
@@ -191,7 +193,7 @@ impl LocalIndex {
             }
             added => added,
         };
-        self.note_losses(&segments, &before);
+        self.note_losses(&segments, &before, &mut IndexCheck::default());
         added?;
         self.publish(&segments);
         Ok(())
@@ -216,17 +218,23 @@ impl LocalIndex {
             before
         };
         let compared = self.compare(storage, keys, list, watch);
-        let has_lost = self.note_losses(&self.segments(), &before);
-        compared.map(|check| IndexCheck { has_lost: check.has_lost || has_lost, ..check })
+        let mut lost = IndexCheck::default();
+        self.note_losses(&self.segments(), &before, &mut lost);
+        compared.map(|check| IndexCheck {
+            has_lost: check.has_lost || lost.has_lost,
+            has_lost_indexes: check.has_lost_indexes || lost.has_lost_indexes,
+            ..check
+        })
     }
 
     /// Counts it when something that was in use had to be given up: whoever relied on it must know.
-    fn note_losses(&self, segments: &Segments, before: &Basis) -> bool {
-        let has_lost = !segments.basis().includes(before);
-        if has_lost {
+    fn note_losses(&self, segments: &Segments, before: &Basis, check: &mut IndexCheck) {
+        let now = segments.basis();
+        if !now.includes(before) {
             self.losses.fetch_add(1, Ordering::SeqCst);
+            check.has_lost = true;
+            check.has_lost_indexes |= !before.indexes.is_subset(&now.indexes);
         }
-        has_lost
     }
 
     /// Brings the index into step with what `list` shows, which is called again when an index object vanishes before it is
@@ -253,7 +261,7 @@ impl LocalIndex {
                 segments.use_only(live.clone(), None)
             });
             let fetched = chosen.and_then(|()| add_missing(&mut segments, storage, keys, &live, watch));
-            check.has_lost |= self.note_losses(&segments, &before);
+            self.note_losses(&segments, &before, &mut check);
             self.publish(&segments);
             let fetched = fetched?;
             check.packs_missing = match has_listed_packs {
@@ -284,21 +292,31 @@ impl LocalIndex {
         Ok(check)
     }
 
-    /// Where else the chunks of a pack rest, in memory: two backups at once each store what both have found new. The index
-    /// objects are read twice, so this is for when the pack is damaged.
-    pub fn beside(&self, pack: &PackId, storage: &dyn Storage, keys: &KeySet) -> Result<View> {
-        let wanted: Vec<IndexId> = self.segments().live().copied().collect();
+    /// Whether a pack is missing, of another size, or was known to be damaged at the last comparison.
+    pub fn is_left_out(&self, pack: &PackId) -> bool {
+        self.segments().left_out().any(|left_out| left_out == pack)
+    }
+
+    /// Where else the chunks of damaged packs are, in memory: two backups at once each store what both have found new. The
+    /// index objects are read twice.
+    pub fn beside(&self, damaged: &HashSet<PackId>, storage: &dyn Storage, keys: &KeySet) -> Result<View> {
+        let (wanted, left_out): (Vec<IndexId>, HashSet<PackId>) = {
+            let segments = self.segments();
+            (segments.live().copied().collect(), segments.left_out().copied().collect())
+        };
         let sizes = HashMap::new();
         let mut chunks = HashSet::new();
         let mut fetch = IndexFetch::new(storage, keys, wanted.clone(), &sizes);
-        for contents in fetch.by_ref().flat_map(|index| index.packs).filter(|contents| contents.pack == *pack) {
+        for contents in fetch.by_ref().flat_map(|index| index.packs).filter(|contents| damaged.contains(&contents.pack))
+        {
             chunks.extend(contents.frames.iter().flat_map(|frame| &frame.chunks).map(|(id, _)| *id));
         }
         let mut fetch = IndexFetch::new(storage, keys, wanted, &sizes);
         let mut segments = Segments::in_memory();
         let holds_some = |contents: &PackContents| {
             let mut ids = contents.frames.iter().flat_map(|frame| &frame.chunks);
-            contents.pack != *pack && ids.any(|(id, _)| chunks.contains(id))
+            let may_be_read = !damaged.contains(&contents.pack) && !left_out.contains(&contents.pack);
+            may_be_read && ids.any(|(id, _)| chunks.contains(id))
         };
         segments.add_all(fetch.by_ref().map(|mut index| {
             index.packs.retain(holds_some);

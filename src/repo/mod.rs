@@ -21,6 +21,7 @@ mod run;
 pub mod snapshot;
 pub mod tree;
 mod unlock;
+mod untold_loss;
 mod upload;
 mod wire;
 mod writer;
@@ -35,6 +36,7 @@ pub use local_index::IndexCheck;
 use local_index::{Listing, LocalIndex};
 pub use reader::{Chunk, Reader};
 pub use snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
+use untold_loss::UntoldLoss;
 pub use writer::{Writer, WriterOptions};
 
 use crate::cache::{Basis, View};
@@ -48,7 +50,7 @@ use crate::repo::snapshot::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
 use crate::seal::{KeySet, Power, open_object};
 use crate::storage::Storage;
 use crate::watch::Watch;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -73,6 +75,7 @@ struct Inner {
     /// How often it was rebuilt, as it was damaged. Held while that is done.
     index_rebuilds: Mutex<u32>,
     damaged_packs: DamagedPacks,
+    untold_loss: UntoldLoss,
     /// Bytes that a reader may take.
     memory: AtomicU64,
 }
@@ -150,10 +153,11 @@ impl Repository {
             config,
             config_hash,
             chunker,
-            cache,
             index,
             index_rebuilds: Mutex::new(0),
+            untold_loss: UntoldLoss::at(cache.as_deref()),
             damaged_packs,
+            cache,
             memory,
         }));
         let mut first = Some(listed?);
@@ -161,7 +165,8 @@ impl Repository {
             Some(listed) => Ok(Listing::of_index(listed)),
             None => repo.storage().list(INDEX_PREFIX).map(Listing::of_index),
         };
-        repo.0.index.compare(repo.storage(), repo.keys(), list, watch)?;
+        let check = repo.0.index.compare(repo.storage(), repo.keys(), list, watch)?;
+        repo.mark_loss(&check);
         Ok(repo)
     }
 
@@ -229,7 +234,9 @@ impl Repository {
 
     /// Brings the local index into step with what the repository lists now: its index objects and the packs that they name.
     pub fn compare_index(&self, watch: &Watch) -> Result<IndexCheck> {
-        self.0.index.compare(self.storage(), self.keys(), || self.list_all(), watch)
+        let check = self.0.index.compare(self.storage(), self.keys(), || self.list_all(), watch)?;
+        self.mark_loss(&check);
+        Ok(check)
     }
 
     fn list_all(&self) -> Result<Listing> {
@@ -254,9 +261,40 @@ impl Repository {
         self.0.damaged_packs.is_noted(pack)
     }
 
+    /// Says that the next backup will not know of damage that this process has found.
+    pub fn tell_unwritten_damage(&self, watch: &Watch) {
+        if self.0.damaged_packs.is_unwritten() {
+            watch.notice(
+                "which packs are damaged cannot be recorded in the cache, so the next backup does not know of it: run this \
+                 command again with a cache that has space",
+            );
+        }
+    }
+
     /// How many damaged packs this process has found.
     pub(crate) fn damaged_packs_found(&self) -> u64 {
         self.0.damaged_packs.found()
+    }
+
+    fn mark_loss(&self, check: &IndexCheck) {
+        if check.has_lost {
+            self.0.untold_loss.mark(check.has_lost_indexes);
+        }
+    }
+
+    /// The repository has lost something, which a backup is to look at, and to tell of, once.
+    pub(crate) fn note_loss(&self) {
+        self.0.untold_loss.mark(false);
+    }
+
+    /// Whether the repository has lost something since a backup looked at that and told of it last; `Some(true)` if index
+    /// objects that this host knew are gone.
+    pub(crate) fn untold_loss(&self) -> Option<bool> {
+        self.0.untold_loss.is_marked().then(|| self.0.untold_loss.is_of_indexes())
+    }
+
+    pub(crate) fn loss_is_told(&self) {
+        self.0.untold_loss.clear();
     }
 
     /// How often the local index was rebuilt.
@@ -278,7 +316,9 @@ impl Repository {
         // Where it is damaged again, its directory is not to be trusted.
         let in_memory = *done > 0;
         *done += 1;
-        self.0.index.rebuild(self.storage(), self.keys(), || self.list_all(), in_memory, watch).map(drop)
+        let check = self.0.index.rebuild(self.storage(), self.keys(), || self.list_all(), in_memory, watch)?;
+        self.mark_loss(&check);
+        Ok(())
     }
 
     /// Asks the local index; one that turns out to be damaged is rebuilt, and asked again.
@@ -297,9 +337,14 @@ impl Repository {
         self.with_sound_index(watch, |view| view.contains(id))
     }
 
-    /// Where else the chunks of a damaged pack rest.
-    fn index_beside(&self, pack: &PackId) -> Result<View> {
-        self.0.index.beside(pack, self.storage(), self.keys())
+    /// Where else the chunks of damaged packs are.
+    fn index_beside(&self, damaged: &HashSet<PackId>) -> Result<View> {
+        self.0.index.beside(damaged, self.storage(), self.keys())
+    }
+
+    /// Whether a pack counts as missing, by the last comparison.
+    fn is_left_out(&self, pack: &PackId) -> bool {
+        self.0.index.is_left_out(pack)
     }
 
     /// Where chunks rest in packs that are missing or cut.
@@ -415,6 +460,15 @@ impl Repository {
         }
         snapshots.sort_by_key(|snapshot| (snapshot.started.time(), snapshot.id));
         Ok((snapshots, unreadable))
+    }
+
+    /// Whether a snapshot is still stored.
+    pub(crate) fn has_snapshot(&self, snapshot: &Snapshot) -> Result<bool> {
+        match self.storage().stat(&format::snapshot_name(&snapshot.started.compact()?, &snapshot.id)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is(Kind::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The snapshot that is stored under this name.

@@ -11,11 +11,11 @@ use crate::repo::list::{LIST_DEPTH_MAX, decode_list};
 use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::seal::KeySet;
 use crate::watch::Watch;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// Damaged packs for which other copies of their chunks are looked up: each costs reading all index objects.
+/// Damaged packs for which other copies of their chunks are looked up: each costs reading all index objects twice.
 const PACKS_BESIDE_MAX: usize = 16;
 const LOST_HINT: &str = "the repository is damaged: run `silt backup`, which stores again what the sources still have";
 
@@ -70,8 +70,14 @@ struct Inner {
     has_compared: Mutex<bool>,
     /// Where chunks rest in packs that are damaged, once that was asked for.
     damaged: OnceLock<View>,
-    /// By packs that could not be read: where else their chunks rest.
-    beside: Mutex<HashMap<PackId, View>>,
+    beside: Mutex<Beside>,
+}
+
+/// Packs that could not be read, and where else their chunks are.
+#[derive(Default)]
+struct Beside {
+    damaged: HashSet<PackId>,
+    view: View,
 }
 
 impl Reader {
@@ -141,57 +147,57 @@ impl Reader {
         }
     }
 
-    /// A chunk that cannot be read where the index has it may rest in another pack as well. The same place is tried once
-    /// more, as not all damage is in the pack; then the pack counts as damaged.
+    /// A chunk that cannot be read where the index has it may be in other packs as well. Each place is tried twice, as not
+    /// all damage is in the pack; then the pack counts as damaged.
     fn read_elsewhere(&self, id: &ChunkId, name_of: NameOf) -> Result<Chunk> {
         self.compare_once()?;
-        let at = self.locate(id)?;
-        let damage = match self.read_at(id, &at, name_of) {
-            Err(error) if is_damage(&error) => error,
-            read => return read,
-        };
-        self.note_damage(id, &at)?;
-        // Damage is damage also where the storage calls it absence.
-        let lost = |error: Error| Error::corrupt("read the chunk", id, error).hint(LOST_HINT);
-        // For a pack that counts as missing, the comparison has found the other copies already.
-        let other = match self.note_damage(id, &at)? {
-            true => self.beside(&at.pack)?.locate(id)?,
-            false => None,
-        };
-        let Some(other) = other else { return Err(lost(damage)) };
-        match self.read_at(id, &other, name_of) {
-            Err(error) if is_damage(&error) => {
-                self.note_damage(id, &other)?;
-                Err(lost(error))
+        let mut at = self.locate(id)?;
+        loop {
+            let damage = match self.read_at(id, &at, name_of).or_else(|error| match is_damage(&error) {
+                true => self.read_at(id, &at, name_of),
+                false => Err(error),
+            }) {
+                Err(error) if is_damage(&error) => error,
+                read => return read,
+            };
+            // For a pack that counts as missing, the comparison has found the other copies already.
+            let other = match self.note_damage(&at.pack)? {
+                true => self.locate_beside(id, &at.pack)?,
+                false => None,
+            };
+            match other {
+                Some(other) => at = other,
+                // Damage is damage also where the storage calls it absence.
+                None => return Err(Error::corrupt("read the chunk", id, damage).hint(LOST_HINT)),
             }
-            read => read,
         }
     }
 
-    /// Notes that the pack at this place cannot be read; false if it counts as missing already. An error if it is the
-    /// whole repository that cannot be reached.
-    fn note_damage(&self, id: &ChunkId, at: &Located) -> Result<bool> {
+    /// Notes that a pack cannot be read; false if it counts as missing already. An error if it is the whole repository
+    /// that cannot be reached.
+    fn note_damage(&self, pack: &PackId) -> Result<bool> {
         let repo = &self.0.repo;
-        let counts = repo.view().locate(id)?.is_some_and(|counted| counted.pack == at.pack);
-        if counts && !repo.is_noted_as_damaged(&at.pack) {
-            repo.check_is_there()?;
-            repo.note_damaged_pack(&at.pack);
+        if repo.is_left_out(pack) {
+            return Ok(false);
         }
-        Ok(counts)
+        if !repo.is_noted_as_damaged(pack) {
+            repo.check_is_there()?;
+            repo.note_damaged_pack(pack);
+        }
+        Ok(true)
     }
 
-    /// Where else the chunks of a damaged pack rest; nowhere, as far as this tells, where many packs are damaged.
-    fn beside(&self, pack: &PackId) -> Result<View> {
-        let mut known = self.0.beside.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(view) = known.get(pack) {
-            return Ok(view.clone());
+    /// Where else a chunk of a damaged pack is; nowhere, as far as this tells, where many packs are damaged.
+    fn locate_beside(&self, id: &ChunkId, pack: &PackId) -> Result<Option<Located>> {
+        let mut beside = self.0.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        if !beside.damaged.contains(pack) {
+            if beside.damaged.len() >= PACKS_BESIDE_MAX {
+                return Ok(None);
+            }
+            beside.damaged.insert(*pack);
+            beside.view = self.0.repo.index_beside(&beside.damaged)?;
         }
-        if known.len() >= PACKS_BESIDE_MAX {
-            return Ok(View::default());
-        }
-        let view = self.0.repo.index_beside(pack)?;
-        known.insert(*pack, view.clone());
-        Ok(view)
+        beside.view.locate(id)
     }
 
     pub fn content(&self, id: &ChunkId) -> Result<Chunk> {

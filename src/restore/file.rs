@@ -146,7 +146,11 @@ impl Run<'_> {
 
     /// Everything that is to be true of a file before it has its name.
     fn fill(&self, fd: OwnedFd, current: Current, entry: &Entry) -> Result<Vec<Loss>> {
-        self.write_content(&fd, entry)?;
+        self.write_content(&fd, entry).inspect_err(|error| {
+            if error.is(Kind::Corrupt) {
+                self.find_damage(entry);
+            }
+        })?;
         if self.options.verify {
             self.verify(&fd, entry)?;
         }
@@ -154,6 +158,15 @@ impl Run<'_> {
         let losses = apply_metadata(subject, Some(current), &entry.meta, EntryKind::File, &self.apply_options());
         close_written(fd)?;
         Ok(losses)
+    }
+
+    /// Reads all of a file of which a part is damaged, so that every damaged pack of it is known to the next backup.
+    fn find_damage(&self, entry: &Entry) {
+        // The error that led here is the one to tell.
+        let _already_failed = self.each_chunk(entry, &mut |id| match self.reader.content(id) {
+            Err(error) if error.is(Kind::Corrupt) => self.check(),
+            read => read.map(drop).and_then(|()| self.check()),
+        });
     }
 
     /// Reads a file back and compares it with what its chunks are named by.
