@@ -593,9 +593,9 @@ impl<'a> Run<'a> {
         let unchanged = self.options.skip_if_unchanged && self.unchanged.load(std::sync::atomic::Ordering::Relaxed);
         // The last snapshot must not have lost anything either: what it lost cannot always be stored again.
         if unchanged && self.damaged_before(&writer).is_none() {
-            let is_sound = writer.check_nothing_is_gone().and_then(|()| self.check_parent(parent));
+            let is_sound = writer.check_nothing_is_gone();
             writer.abandon(|relied, own| self.write_state(noted, relied, own))?;
-            return is_sound.map(|()| report);
+            return is_sound.and_then(|()| self.check_parent(parent)).map(|()| report);
         }
         self.watch.stage("committing");
         if let Err(error) = writer.checkpoint(|relied, own| self.write_state(noted, relied, own)) {

@@ -32,12 +32,18 @@ const LOCK_PAUSE: Duration = Duration::from_millis(5);
 const ABSENT: &str = "absent";
 /// Stands for a version that could not be found out.
 const UNKNOWN: &str = "unknown";
+const SOUND: &str = "sound";
+const DAMAGED: &str = "damaged";
 
-/// The damaged packs that this host knows of, each with the version of its object when it was found.
+/// What is known of the objects of packs of which one was damaged: by pack and version of the object, whether its bytes are
+/// right. A pack has several where copies of a repository take each other's place.
+type Known = BTreeMap<(PackId, String), bool>;
+
+/// The damaged packs that this host knows of.
 pub(super) struct DamagedPacks {
     /// None without a cache: then only this process knows.
     path: Option<PathBuf>,
-    known: Mutex<BTreeMap<PackId, String>>,
+    known: Mutex<Known>,
     /// Those that this process has noted itself.
     noted: Mutex<HashSet<PackId>>,
     found: AtomicU64,
@@ -58,7 +64,7 @@ impl DamagedPacks {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeMap<PackId, String>> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -77,9 +83,9 @@ impl DamagedPacks {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner).insert(*pack);
         let version = version_of(pack, storage).unwrap_or_else(|_| UNKNOWN.to_owned());
         let mut known = self.known();
-        if known.insert(*pack, version).is_none() {
+        if known.insert((*pack, version), false) != Some(false) {
             self.found.fetch_add(1, Ordering::SeqCst);
-            if !self.change_file(&mut known, |_| ()) {
+            if !self.write(&mut known) {
                 self.is_unwritten.store(true, Ordering::SeqCst);
             }
         }
@@ -90,51 +96,50 @@ impl DamagedPacks {
         self.is_unwritten.load(Ordering::SeqCst)
     }
 
-    /// Takes the damaged packs out of what is listed. One whose object has changed since is read as a whole: if its bytes are
-    /// those that it is named by, it counts as sound again.
+    /// Takes the damaged packs out of what is listed. If another object has the name of one by now, it is read as a whole:
+    /// if its bytes are those that it is named by, it counts.
     pub fn take_out(&self, packs: &mut PackSizes, storage: &dyn Storage) {
         let mut known = self.known();
         // Another process may have found some.
         merge(&mut known, self.path.as_deref().map(read).unwrap_or_default());
-        let listed: Vec<PackId> = known.keys().filter(|pack| packs.contains(pack)).copied().collect();
+        let mut listed: Vec<PackId> = known.keys().map(|(pack, _)| *pack).filter(|pack| packs.contains(pack)).collect();
+        listed.dedup();
         let versions = each_at_once(&listed, LOOKS_AT_ONCE, |pack| version_of(pack, storage));
-        let (mut sound, mut changed) = (Vec::new(), Vec::new());
-        for (pack, version) in listed.iter().zip(versions) {
+        let mut verified = 0;
+        for (pack, version) in listed.into_iter().zip(versions) {
             // What cannot be looked at is not sound for that.
-            let Ok(version) = version else { continue };
-            if known.get(pack) == Some(&version) || sound.len() + changed.len() == VERIFIED_MAX {
-                continue;
-            }
-            match is_sound(pack, storage) {
-                Ok(true) => sound.push(*pack),
-                Ok(false) => changed.push((*pack, version)),
-                Err(_) => {}
-            }
-        }
-        if !sound.is_empty() || !changed.is_empty() {
-            // That the next run verifies them once more costs only time.
-            let _is_written = self.change_file(&mut known, |known| {
-                known.retain(|pack, _| !sound.contains(pack));
-                known.extend(changed.iter().cloned());
+            let verdict = version.ok().and_then(|version| {
+                let place = (pack, version);
+                if let Some(is_sound) = known.get(&place) {
+                    return Some(*is_sound);
+                }
+                if verified == VERIFIED_MAX {
+                    return None;
+                }
+                verified += 1;
+                let is_sound = is_sound(&pack, storage).ok()?;
+                known.insert(place, is_sound);
+                Some(is_sound)
             });
+            if verdict != Some(true) {
+                packs.remove(&pack);
+            }
         }
-        known.keys().for_each(|pack| packs.remove(pack));
+        if verified > 0 {
+            // That the next run verifies them once more costs only time.
+            let _is_written = self.write(&mut known);
+        }
     }
 
-    /// Writes what is known, with what other processes know, and `change` made to both; false if it is not written.
-    fn change_file(
-        &self,
-        known: &mut BTreeMap<PackId, String>,
-        change: impl Fn(&mut BTreeMap<PackId, String>),
-    ) -> bool {
-        let Some(path) = &self.path else {
-            change(known);
-            return false;
-        };
+    /// Writes what is known, with what other processes know; false if it is not written.
+    fn write(&self, known: &mut Known) -> bool {
+        let Some(path) = &self.path else { return false };
         let lock = lock(&path.with_extension("lock"));
         merge(known, read(path));
-        change(known);
-        let line = |(pack, version): (&PackId, &String)| format!("{pack} {version}\n");
+        let line = |((pack, version), is_sound): (&(PackId, String), &bool)| {
+            let verdict = if *is_sound { SOUND } else { DAMAGED };
+            format!("{pack} {version} {verdict}\n")
+        };
         let text: String = known.iter().take(PACKS_MAX).map(line).collect();
         let written = write_whole(path, text.as_bytes());
         drop(lock);
@@ -142,9 +147,10 @@ impl DamagedPacks {
     }
 }
 
-fn merge(known: &mut BTreeMap<PackId, String>, others: BTreeMap<PackId, String>) {
-    for (pack, version) in others {
-        known.entry(pack).or_insert(version);
+/// What this process knows counts more: it has just looked.
+fn merge(known: &mut Known, others: Known) {
+    for (place, is_sound) in others {
+        known.entry(place).or_insert(is_sound);
     }
 }
 
@@ -180,12 +186,13 @@ fn is_sound(pack: &PackId, storage: &dyn Storage) -> Result<bool> {
 }
 
 /// What is damaged in the file reads as absent.
-fn read(path: &Path) -> BTreeMap<PackId, String> {
+fn read(path: &Path) -> Known {
     let bytes = read_own(path, FILE_BYTES_MAX).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let line = |line: &str| {
-        let (pack, version) = line.split_once(' ')?;
-        Some((PackId::from_hex(pack).ok()?, version.to_owned()))
+        let (pack, rest) = line.split_once(' ')?;
+        let (version, verdict) = rest.split_once(' ')?;
+        Some(((PackId::from_hex(pack).ok()?, version.to_owned()), verdict == SOUND))
     };
     text.lines().filter_map(line).take(PACKS_MAX).collect()
 }
@@ -227,8 +234,15 @@ mod tests {
                 "the same bytes in another object"
             );
         }
+        let other_disk = storage.fork();
         put(&packs[0], b"one");
-        assert_eq!(left(&DamagedPacks::open(Some(cache.path()))), [true, true]);
+        for _ in 0..2 {
+            assert_eq!(left(&DamagedPacks::open(Some(cache.path()))), [true, true]);
+        }
+        // Two disks take each other's place.
+        let mut sizes: PackSizes = packs.iter().map(|pack| (*pack, 3)).collect();
+        DamagedPacks::open(Some(cache.path())).take_out(&mut sizes, &other_disk);
+        assert_eq!(packs.map(|pack| sizes.contains(&pack)), [false, true]);
         assert_eq!(left(&DamagedPacks::open(None)), [true, true]);
     }
 

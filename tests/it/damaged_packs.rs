@@ -154,6 +154,139 @@ fn what_a_restore_found_damaged_the_next_backup_stores_again() {
     }
 }
 
+/// Of two damaged copies only the first was noted, and of three only two were tried: a whole one did not help, and the next
+/// backup ended with 0 and did not heal.
+#[test]
+fn every_copy_of_a_chunk_is_tried_and_noted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let source = directory.path().join("source");
+    plant(&source, 1);
+    let storage = Memory::with_abilities(SWAPS);
+    init_small_chunks(&storage).expect("a repository");
+    let cache = |name: &str| directory.path().join("caches").join(name);
+    // Three hosts back up the same at the same time.
+    let mut packs = Vec::new();
+    for (host, alone) in [storage.fork(), storage.fork(), storage.fork()].into_iter().enumerate() {
+        fixture::backup(Arc::new(alone.clone()), &cache(&host.to_string()), &source).expect("the backup succeeds");
+        // The one of content; directories above the source differ from backup to backup.
+        packs.extend(alone.list("packs/").expect("listed").into_iter().max_by_key(|pack| pack.size));
+        for (name, bytes) in alone.snapshot().into_iter().filter(|(name, _)| !name.starts_with("pending/")) {
+            storage.put(&name, bytes.into()).expect("written");
+        }
+    }
+    let damage = |storage: &Memory, hosts: &[usize]| {
+        for pack in hosts.iter().map(|host| &packs[*host]) {
+            storage.corrupt(&pack.name, |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 1));
+        }
+    };
+    for hosts in [[0, 1], [0, 2], [1, 2]] {
+        let (storage, name) = (storage.fork(), format!("{hosts:?}"));
+        damage(&storage, &hosts);
+        let repo = open(Arc::new(storage.clone()), &cache(&name)).expect("it opens");
+        for snapshot in fixture::snapshots(&repo) {
+            assert_eq!(restored_differences(&repo, &snapshot, &source, &source).expect("restored"), [""; 0], "{name}");
+        }
+        damage(&storage, &(0..3).filter(|host| !hosts.contains(host)).collect::<Vec<_>>());
+        let again = cache(&format!("{name} again"));
+        let repo = open(Arc::new(storage.clone()), &again).expect("it opens");
+        let snapshot = fixture::snapshots(&repo).pop().expect("there is one");
+        assert!(restored_differences(&repo, &snapshot, &source, &source).is_err());
+        // The restore did not get as far as to meet all of them.
+        for _ in 0..2 {
+            let mut wanted = options(&source);
+            wanted.force = true;
+            let repo = open(Arc::new(storage.clone()), &again).expect("it opens");
+            repo.backup(wanted, &Watch::silent()).expect("the backup succeeds");
+            let newest = fixture::snapshots(&repo).pop().expect("there is one");
+            _ = restored_differences(&repo, &newest, &source, &source);
+        }
+        let elsewhere = cache(&format!("{name} elsewhere"));
+        let repo = open(Arc::new(storage.clone()), &elsewhere).expect("it opens");
+        let newest = fixture::snapshots(&repo).pop().expect("there is one");
+        assert_eq!(restored_differences(&repo, &newest, &source, &source).expect("restored"), [""; 0], "{name}");
+    }
+}
+
+/// Each attempt ended at the first damaged pack, and a third one with 4: with many damaged packs, many runs in a row made no
+/// snapshot.
+#[test]
+fn a_run_that_meets_many_damaged_packs_makes_a_snapshot() {
+    let world = World::new(SWAPS);
+    for number in 0..12 {
+        let folder = world.source().join(format!("folder-{number}"));
+        fs::create_dir(&folder).expect("made");
+        fs::write(folder.join("file"), crate::golden::noise(2000, number)).expect("written");
+        fixture::look_old(&world.source());
+        world.backup(Arc::new(world.storage.clone()), "one", false).0.expect("the backup succeeds");
+    }
+    for pack in world.storage.list("packs/").expect("listed") {
+        world.storage.corrupt(&pack.name, |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 1));
+    }
+    for number in 0..12 {
+        fs::write(world.source().join(format!("folder-{number}/new")), "new").expect("written");
+    }
+    let (done, notices) = world.backup(Arc::new(world.storage.clone()), "one", false);
+    done.unwrap_or_else(|error| panic!("{error}: {notices:?}"));
+}
+
+/// `--skip-if-unchanged` vouched for a snapshot that had been removed meanwhile.
+#[test]
+fn nothing_has_changed_since_no_snapshot_that_is_gone() {
+    for abilities in [SWAPS, OVER_A_NETWORK] {
+        let world = World::new(abilities);
+        let (storage, lists) = (world.storage.clone(), AtomicUsize::new(0));
+        let before = move |call: &str, name: &str| {
+            // Behind the comparison of the writer.
+            if call == "list" && name == "packs/" && lists.fetch_add(1, Ordering::SeqCst) == 1 {
+                for snapshot in storage.list("snapshots/").expect("listed") {
+                    storage.remove(&snapshot.name).expect("removed");
+                }
+            }
+        };
+        let mut wanted = options(&world.source());
+        wanted.skip_if_unchanged = true;
+        let hooked = Arc::new(Hooked { inner: world.storage.clone(), before });
+        let repo = open(hooked, &world.cache("one")).expect("it opens");
+        let report = repo.backup(wanted, &Watch::silent()).expect("the backup succeeds");
+        assert!(report.snapshot.is_some() && world.comes_back_elsewhere(&world.storage), "{abilities:?}");
+    }
+}
+
+/// Another command met the loss first, and dropped what this host knew: the next backup, of another job, healed in silence.
+#[test]
+fn a_loss_is_told_by_the_next_backup_whoever_met_it_first() {
+    for abilities in [SWAPS, OVER_A_NETWORK] {
+        let world = World::new(abilities);
+        for index in world.storage.list("index/").expect("listed") {
+            world.storage.remove(&index.name).expect("removed");
+        }
+        let storage: Arc<dyn Storage> = Arc::new(world.storage.clone());
+        let repo = open(storage.clone(), &world.cache("one")).expect("it opens");
+        assert_eq!(fixture::snapshots(&repo).len(), 1);
+        drop(repo);
+        let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+        let backup = |job: &str| {
+            let notices = heard.clone();
+            let watch = Watch::new(Arc::new(move |event| {
+                if let Event::Notice(text) = event {
+                    notices.lock().expect("whole").push(text);
+                }
+            }));
+            let mut wanted = options(&world.source());
+            wanted.job = job.to_owned();
+            let repo = Repository::open(storage.clone(), &fixture::credentials(), &world.cache("one"), &watch);
+            repo.and_then(|repo| repo.backup(wanted, &watch)).expect("the backup succeeds").healing
+        };
+        let healing = backup("other").expect("it looked at earlier snapshots");
+        assert_eq!(healing.whole_again.len() + healing.still_damaged.len(), 1);
+        let told = |notices: &[String]| notices.iter().filter(|notice| notice.contains("lost index objects")).count();
+        assert_eq!(told(&heard.lock().expect("whole")), 1);
+        // Once.
+        assert!(backup("other").is_none() || !healing.still_damaged.is_empty());
+        assert_eq!(told(&heard.lock().expect("whole")), 1);
+    }
+}
+
 #[test]
 fn a_pack_that_vanishes_behind_its_listing_counts_as_lost() {
     // The storage answered 404 behind its own listing: the backup went on, and its snapshot lacked what had been there.
