@@ -74,7 +74,7 @@ impl Error {
     }
 
     /// The system refuses another thread.
-    pub fn no_thread(cause: std::io::Error) -> Self {
+    pub fn no_thread(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         let error = Error::new(Kind::Failed, "start a thread", "").because(cause);
         error.hint("raise the limit of processes (ulimit -u, pids.max), or that of memory (ulimit -v)")
     }

@@ -7,7 +7,7 @@
 use crate::backup::BackupOptions;
 use crate::disk::device::{Medium, medium_of};
 use crate::disk::stat::stat_path;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -80,11 +80,7 @@ impl Readers {
                 .build()
         };
         // If the system refuses that many threads, fewer threads do the work.
-        let pool = start(most).or_else(|_| start(first)).or_else(|_| start(1)).map_err(|error| {
-            Error::new(Kind::Failed, "start the readers", "")
-                .because(error)
-                .hint("raise the limit of processes (ulimit -u, pids.max), or that of memory (ulimit -v)")
-        })?;
+        let pool = start(most).or_else(|_| start(first)).or_else(|_| start(1)).map_err(Error::no_thread)?;
         let most = pool.current_num_threads();
         let (least, first) = (least.min(most), first.min(most));
         let awake = Arc::new(Awake { count: Mutex::new(first), changed: Condvar::new() });

@@ -12,7 +12,7 @@ use siltstone::bench::{
 };
 use siltstone::error::Error;
 use siltstone::seal::Compression;
-use siltstone::when::{format_bytes, parse_size};
+use siltstone::when::format_bytes;
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
@@ -44,7 +44,7 @@ enum What {
         #[arg(long, value_name = "COUNT", default_value_t = 50_000)]
         files: u64,
         /// Median size of a file
-        #[arg(long, default_value = "2000", value_name = "SIZE", value_parser = size)]
+        #[arg(long, default_value = "2000", value_name = "SIZE", value_parser = super::options::size)]
         median: u64,
         /// Files in a thousand that change between two backups
         #[arg(long, value_name = "COUNT", default_value_t = 10)]
@@ -65,10 +65,6 @@ enum What {
         #[arg(long, value_name = "FILE")]
         plot: Option<PathBuf>,
     },
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    parse_size(text).map_err(|error| error.to_string())
 }
 
 pub fn run(args: &BenchArgs, options: &GlobalOptions) -> Result<Exit, Failure> {

@@ -3,21 +3,28 @@
 use super::entry::{entry_json, show_seconds};
 use super::exit::{Exit, Failure};
 use super::open::open;
-use super::options::{GlobalOptions, RangeOptions};
+use super::options::{GlobalOptions, RangeOptions, bytes_parser};
 use super::output::{Console, Lines, rfc3339, show_path, show_stamp};
 use super::signals;
 use clap::Args;
 use serde_json::{Value, json};
 use siltstone::browse::{self, FindOptions, Version};
+use siltstone::error::Error;
 use siltstone::repo::PathText;
 use siltstone::when::{format_bytes, format_count};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+
+/// A pattern that makes no sense is an error of the command line.
+fn pattern(words: &[u8]) -> Result<OsString, Error> {
+    browse::Glob::new(words, false)?;
+    Ok(OsStr::from_bytes(words).to_owned())
+}
 
 #[derive(Args, Debug)]
 pub struct FindArgs {
     /// Names or paths with wildcards: *.sql, /etc/**/hosts
-    #[arg(value_name = "PATTERN", required = true)]
+    #[arg(value_name = "PATTERN", required = true, value_parser = bytes_parser(pattern))]
     patterns: Vec<OsString>,
 
     /// Ignore the case of ASCII letters

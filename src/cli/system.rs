@@ -1,7 +1,7 @@
 //! What concerns the whole process: its limits, its threads, the host that it runs on.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use siltstone::error::{Error, Kind, Result};
+use siltstone::error::{Error, Result};
 
 /// As many open files as anybody needs here; more would only cost the commands that inherit it.
 const OPEN_FILES: u64 = 65_536;
@@ -13,10 +13,8 @@ pub fn prepare() -> Result<()> {
     rayon::ThreadPoolBuilder::new()
         .thread_name(|index| format!("worker-{index}"))
         .build_global()
-        .map_err(|error| Error::new(Kind::Failed, "start threads", "").because(error.to_string()).hint(MORE_THREADS))
+        .map_err(Error::no_thread)
 }
-
-const MORE_THREADS: &str = "raise the limit of processes (ulimit -u, pids.max), or that of memory (ulimit -v)";
 
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);

@@ -76,7 +76,7 @@ impl Heart {
             }
         };
         let thread = std::thread::Builder::new().name("heart".to_owned()).spawn(beat);
-        heart.thread = Some(thread.map_err(|error| Error::io("start a thread", "", error))?);
+        heart.thread = Some(thread.map_err(Error::no_thread)?);
         Ok(heart)
     }
 

@@ -125,6 +125,8 @@ fn a_pattern_that_makes_no_sense_ends_with_2() {
         &["backup", "source", "--iexclude", "./x"],
         &["restore", "latest", "--target", "out", "--exclude", "[z-a]"],
         &["restore", "latest", "--target", "out", "--include", "../x"],
+        &["find", "["],
+        &["find", ""],
     ] {
         let said = person.silt(words).ends_with(2);
         assert!(said.err.contains("pattern"), "{}", said.err);
