@@ -346,12 +346,10 @@ pub(super) fn refusal(target: &Target, stat: &Stat) -> Option<&'static str> {
     if stat.is_fixed && !flags::is_append_only(target.directory()) {
         return Some("its directory is immutable: run `chattr -i` on that first");
     }
-    // One of our own is opened up.
-    if stat.uid == rustix::process::geteuid().as_raw() && !rustix::process::geteuid().is_root() {
-        return None;
-    }
+    let is_own = stat.uid == rustix::process::geteuid().as_raw();
     match accessat(target.directory(), c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
-        Err(Errno::ACCESS) => Some("its directory does not let this user create anything"),
+        // One of our own is opened up.
+        Err(Errno::ACCESS) if !is_own => Some("its directory does not let this user create anything"),
         Err(Errno::ROFS) => Some("its file system is mounted read-only"),
         _ => None,
     }
