@@ -273,10 +273,8 @@ impl Run<'_> {
                 continue;
             }
             let done = levels.pop().expect("there was a last one");
-            if let Some(mode) = done.mode.filter(|_| done.stays) {
-                chmod_open(&here, mode)?;
-            }
-            here = here.open_child(c"..")?;
+            let above = here.open_child(c"..")?;
+            let below = std::mem::replace(&mut here, above);
             let stat = fstat(&here)?;
             if (stat.device, stat.inode) != done.above {
                 return Err(
@@ -286,6 +284,9 @@ impl Run<'_> {
             let gone = !done.stays
                 && self.options.includes_with_parents(&path, true)
                 && self.delete_name(&path, noted, || remove::remove_directory(&here, &done.name))?;
+            if let Some(mode) = done.mode.filter(|_| !gone) {
+                chmod_open(&below, mode)?;
+            }
             match levels.last_mut() {
                 None => return Ok(gone),
                 Some(above) => above.stays |= !gone,
@@ -293,10 +294,11 @@ impl Run<'_> {
         }
     }
 
-    /// Lets us work in a directory of our own that is about to be deleted; returns its mode if that had to be changed.
-    fn open_up_to_delete(&self, directory: &Directory) -> Result<Option<u32>> {
+    /// Lets us work in a directory of our own that the plan deletes; returns its mode if that had to be changed.
+    fn open_up_to_delete(&self, directory: &Directory, path: &[u8]) -> Result<Option<u32>> {
         let me = rustix::process::geteuid();
-        if me.is_root() || !self.is_deed() {
+        let is_doomed = matches!(&self.mode, Mode::Deed { doomed } if doomed.contains(path));
+        if me.is_root() || !is_doomed {
             return Ok(None);
         }
         let stat = fstat(directory)?;
@@ -326,7 +328,7 @@ impl Run<'_> {
         if !self.may_enter(path, &below, noted.on)? {
             return Ok(None);
         }
-        let mode = self.open_up_to_delete(&below)?;
+        let mode = self.open_up_to_delete(&below, path)?;
         let mut level = Level { name, left: Vec::new(), above, stays: false, mode, path_bytes: path.len() };
         // A descriptor lists once, and it is still needed.
         for (name, is_directory) in list(&below.open_child(c".")?)? {

@@ -15,7 +15,9 @@ use crate::restore::run::{Fate, Run, add, get, locked};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
 use crate::when::format_counted;
 use rayon::Scope as Tasks;
+use std::fs::Permissions;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -80,8 +82,27 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Opens the folder that is restored into, or makes it.
+    /// Opens the folder that is restored into, or makes it. One of our own that does not let its owner look into it is
+    /// opened up for that.
     fn open_target(&self, root: &Entry, base: &[u8]) -> Result<Arc<Folder>> {
+        let target = &self.options.target;
+        let closed = closed_to_owner(target.as_os_str().as_bytes()).filter(|_| self.is_deed());
+        let Some(mode) = closed else { return self.open_or_make_target(root, base) };
+        let change = |mode| {
+            std::fs::set_permissions(target, Permissions::from_mode(mode))
+                .map_err(|error| Error::io("change the mode of", target.display(), error))
+        };
+        change(mode | 0o700)?;
+        match self.open_or_make_target(root, base) {
+            Ok(folder) => {
+                *locked(&folder.opened_up) = Some(mode);
+                Ok(folder)
+            }
+            Err(error) => change(mode).and(Err(error)),
+        }
+    }
+
+    fn open_or_make_target(&self, root: &Entry, base: &[u8]) -> Result<Arc<Folder>> {
         let path = self.options.target.as_os_str().as_bytes();
         // A file lies in a directory, which may be any.
         let end = if root.is_directory() { base.len() } else { base.len() - root.name.len() - 1 };
@@ -91,6 +112,14 @@ impl<'a> Run<'a> {
         let entry = (root.is_directory() && !root.name.is_empty()).then(|| root.clone());
         let top = |here| Ok(Arc::new(Folder::top(base.to_vec(), entry.clone(), inside, wanted, here)));
         let (target, facts) = match Directory::open_path(path) {
+            _ if closed_to_owner(path).is_some() && !self.is_deed() => {
+                self.watch.notice(format!(
+                    "the mode of {} denies access: its contents are unknown until the restore changes the mode",
+                    self.options.target.display()
+                ));
+                self.is_fresh.get_or_init(|| false);
+                (None, Facts { taken: true, ..Facts::default() })
+            }
             Ok(directory) => {
                 let (target, stat) = Target::with_stat(directory)?;
                 let mounted = (stat.device, stat.mount);
@@ -390,6 +419,13 @@ impl<'a> Run<'a> {
             _ => self.restore_special(folder, here, entry),
         }
     }
+}
+
+/// The mode of a directory of our own that keeps its owner from looking into it. Root is kept from nothing.
+fn closed_to_owner(path: &[u8]) -> Option<u32> {
+    let me = rustix::process::geteuid();
+    let stat = stat_path(path, true).ok().filter(|stat| stat.is(EntryKind::Directory) && stat.uid == me.as_raw())?;
+    (!me.is_root() && stat.permissions() & 0o500 != 0o500).then(|| stat.permissions())
 }
 
 fn is_empty(target: &Target) -> Result<bool> {

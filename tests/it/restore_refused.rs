@@ -134,3 +134,39 @@ fn a_directory_that_goes_is_opened_up_for_its_owner() {
     assert!(!person.path("target/closed").exists());
     assert_eq!(fs::metadata(person.path("target/file")).expect("there").size(), 5);
 }
+
+#[test]
+fn a_target_that_its_mode_closes_is_opened_up_and_closed_again() {
+    // It ended with 1, "cannot open the directory .", and so did each restore into the own place after the first one.
+    let person = saved(|person| person.write("source/file", "saved"));
+    let named = latest(&person, "source");
+    for mode in [0o600, 0o000] {
+        fs::create_dir_all(person.path("target")).expect("made");
+        fs::set_permissions(person.path("target"), Permissions::from_mode(mode)).expect("set");
+        let words = ["restore", &named, "--target", "target"];
+        as_nobody(&person, &[&words[..], &["--dry-run"]].concat()).ends_with(0);
+        as_nobody(&person, &words).ends_with(0);
+        as_nobody(&person, &words).ends_with(0);
+        let found = fs::metadata(person.path("target")).expect("there").mode() & 0o7777;
+        fs::set_permissions(person.path("target"), Permissions::from_mode(0o700)).expect("set");
+        assert_eq!((found, text(&person, "target/file").as_str()), (mode, "saved"));
+        fs::remove_dir_all(person.path("target")).expect("removed");
+    }
+}
+
+#[test]
+fn what_the_plan_could_not_look_into_keeps_its_mode() {
+    let person = saved(|person| person.write("source/file", "saved"));
+    person.write("target/closed/file", "extra");
+    fs::create_dir_all(person.path("target/empty")).expect("made");
+    for name in ["closed", "empty"] {
+        fs::set_permissions(person.path("target").join(name), Permissions::from_mode(0o600)).expect("set");
+    }
+    let named = latest(&person, "source");
+    let words = ["restore", &named, "--target", "target", "--delete"];
+    as_nobody(&person, &[&words[..], &["--dry-run"]].concat()).ends_with(3);
+    as_nobody(&person, &words).ends_with(3);
+    for name in ["closed", "empty"] {
+        assert_eq!(fs::metadata(person.path("target").join(name)).expect("it stays").mode() & 0o7777, 0o600, "{name}");
+    }
+}
