@@ -21,7 +21,7 @@ const FILTER_ENTRIES_MAX: usize = 4 * SHARD_ENTRIES_MAX as usize;
 const SPOOL_MEMORY_MAX: usize = 1 << 20;
 /// How many entries are sorted in memory at a time (36 bytes each).
 const RUN_ENTRIES_MAX: usize = 1 << 20;
-/// From so many entries on, sorting is worth threads of its own.
+/// Minimum number of entries to sort with several threads.
 const SORTED_IN_PARALLEL_MIN: usize = 1 << 17;
 
 /// A number that nobody can foresee.

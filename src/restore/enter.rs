@@ -234,14 +234,18 @@ impl Run<'_> {
         target.directory().open_child(name).map(|directory| Some(Found::Opened(directory)))
     }
 
-    /// Facts of a directory that only the restore itself looks into.
-    fn closed(&self, above: &Here, folder: &Folder, stat: &Stat) -> Here {
+    /// Says in a plan that the mode of a directory hides its contents.
+    pub fn tell_closed(&self, directory: impl std::fmt::Display) {
         if self.compares() {
             self.watch.notice(format!(
-                "the mode of {} denies access: its contents are unknown until the restore changes the mode",
-                crate::restore::plan::shown(&folder.path)
+                "the mode of {directory} denies access: its contents are unknown until the restore changes the mode"
             ));
         }
+    }
+
+    /// Facts of a directory that only the restore itself looks into.
+    fn closed(&self, above: &Here, folder: &Folder, stat: &Stat) -> Here {
+        self.tell_closed(crate::restore::plan::shown(&folder.path));
         let Facts { is_ours, deletes_on, .. } = above.facts;
         let mounted = (stat.device, stat.mount);
         let facts = Facts { taken: true, mounted, is_ours, deletes_on, ..Facts::default() };

@@ -113,10 +113,7 @@ impl<'a> Run<'a> {
         let top = |here| Ok(Arc::new(Folder::top(base.to_vec(), entry.clone(), inside, wanted, here)));
         let (target, facts) = match Directory::open_path(path) {
             _ if closed_to_owner(path).is_some() && !self.is_deed() => {
-                self.watch.notice(format!(
-                    "the mode of {} denies access: its contents are unknown until the restore changes the mode",
-                    self.options.target.display()
-                ));
+                self.tell_closed(self.options.target.display());
                 self.is_fresh.get_or_init(|| false);
                 (None, Facts { taken: true, ..Facts::default() })
             }
