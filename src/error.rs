@@ -112,6 +112,11 @@ impl Error {
         self.0.kind == kind
     }
 
+    /// Whether stored data is missing or is not what was stored, while the storage as a whole can be reached.
+    pub fn is_damage(&self) -> bool {
+        matches!(self.0.kind, Kind::Corrupt | Kind::NotFound)
+    }
+
     pub fn is_temporary(&self) -> bool {
         self.0.kind == Kind::Temporary
     }

@@ -55,6 +55,33 @@ pub struct PackContents {
     pub frames: Vec<FrameContents>,
 }
 
+impl PackContents {
+    /// All chunks, and where each rests.
+    pub fn places(&self) -> impl Iterator<Item = (ChunkId, Located)> + '_ {
+        let mut frame_offset = self.data_offset;
+        self.frames.iter().zip(0..).flat_map(move |(frame, frame_number)| {
+            let at = frame_offset;
+            frame_offset = at.saturating_add(frame.stored);
+            let mut end = 0_u32;
+            frame.chunks.iter().map(move |(id, length)| {
+                let offset = end;
+                end = offset.saturating_add(*length);
+                let place = Located {
+                    pack: self.pack,
+                    frame_offset: at,
+                    frame_stored: frame.stored,
+                    frame_raw: frame.raw,
+                    frame_number,
+                    offset,
+                    length: *length,
+                    tree: self.tree,
+                };
+                (*id, place)
+            })
+        })
+    }
+}
+
 /// One frame of a pack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrameContents {

@@ -30,7 +30,8 @@ impl Repository {
                 Err(error) if error.is(Kind::Stale) => error,
                 // A pack turned out to be damaged only when the snapshot had been written, or found to be needless: it, or
                 // the one before it, may refer to that pack.
-                Ok(report) if has_found_damage => match &report.snapshot {
+                // A dry run relied on nothing.
+                Ok(report) if has_found_damage && report.bytes_to_read.is_none() => match &report.snapshot {
                     Some(snapshot) => {
                         match is_whole(self, snapshot, watch).map_err(|error| unchecked(snapshot, error))? {
                             true => return Ok(report),

@@ -13,6 +13,10 @@ use crate::watch::Watch;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
+/// Of damaged snapshots so many are remembered.
+const TOLD_SNAPSHOTS_MAX: usize = 1000;
+const TOLD_BYTES_MAX: u64 = 64 << 10;
+
 /// What a backup healed in a repository that had lost something.
 #[derive(Clone, Debug, Default)]
 pub struct Healing {
@@ -28,12 +32,14 @@ impl<'a> Run<'a> {
     /// Looks at all earlier snapshots, if there is a sign that something was lost. That it cannot be told is worth a
     /// notice, and no more: the backup is done.
     pub(super) fn look_at_healing(&self, view_before: &View, check: &IndexCheck, own: &Snapshot) -> Option<Healing> {
+        let is_untold = self.repo.untold_loss().is_some();
+        self.repo.begin_to_tell_loss();
         if self.repo.keys().power() == Power::Put {
             self.watch.notice("which snapshots are complete again cannot be told with a put-only key");
+            note_told(self.repo, check, &[]);
             self.repo.loss_is_told();
             return None;
         }
-        let is_untold = self.repo.untold_loss().is_some();
         self.watch.stage("checking earlier snapshots");
         let looked = self.repo.snapshots(&self.watch.aside()).and_then(|snapshots| {
             let earlier = snapshots.into_iter().filter(|snapshot| snapshot.id != own.id);
@@ -43,11 +49,8 @@ impl<'a> Run<'a> {
             self.watch.notice(format!("cannot tell which earlier snapshots are complete again: {error}"));
         });
         if let Ok(healing) = &healing {
-            let is_whole = healing.still_damaged.is_empty();
-            if is_whole {
-                note_dealt_with(self.repo, check);
-            }
-            if is_whole && healing.chunks == 0 && is_untold {
+            note_told(self.repo, check, &healing.still_damaged);
+            if healing.still_damaged.is_empty() && healing.chunks == 0 && is_untold {
                 self.watch.notice("all earlier snapshots are complete");
             }
             self.repo.loss_is_told();
@@ -56,32 +59,53 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Names the packs that are missing, so that what was said and done about them once is not said and done again.
-fn mark_of(check: &IndexCheck) -> String {
+/// What an earlier run of this host has said of the damage that is there.
+pub(super) struct Told {
+    still_damaged: Vec<String>,
+}
+
+impl Told {
+    /// None if there is damage that no run has told.
+    pub fn of(repo: &Repository, check: &IndexCheck) -> Option<Told> {
+        let told = read_own(&told_path(repo)?, TOLD_BYTES_MAX).ok().filter(|_| repo.untold_loss().is_none())?;
+        let text = String::from_utf8(told).ok()?;
+        let (damage, snapshots) = text.split_once('\n')?;
+        let still_damaged = || snapshots.lines().map(str::to_owned).collect();
+        (damage == name_of(check)).then(|| Told { still_damaged: still_damaged() })
+    }
+
+    /// Whether no snapshot lacks anything.
+    pub fn is_all_whole(&self) -> bool {
+        self.still_damaged.is_empty()
+    }
+
+    pub fn is_damaged(&self, snapshot: &Snapshot) -> bool {
+        self.still_damaged.contains(&snapshot.id.to_string())
+    }
+}
+
+/// Names what is damaged and missing: another word stands for other damage.
+fn name_of(check: &IndexCheck) -> String {
     let mut packs: Vec<&PackId> = check.packs_missing.iter().collect();
     packs.sort();
     let mut hasher = blake3::Hasher::new();
+    hasher.update(&check.indexes_damaged.to_le_bytes());
     for pack in packs {
         hasher.update(pack.as_bytes());
     }
     hasher.finalize().to_hex().to_string()
 }
 
-fn mark_path(repo: &Repository) -> Option<PathBuf> {
+fn told_path(repo: &Repository) -> Option<PathBuf> {
     Some(repo.cache()?.join("healed"))
 }
 
-/// Whether no snapshot lacks anything for the packs that are missing, as an earlier run of this host found.
-pub(super) fn is_dealt_with(repo: &Repository, check: &IndexCheck) -> bool {
-    let known = mark_path(repo).and_then(|path| read_own(&path, 100).ok());
-    check.indexes_damaged == 0
-        && repo.untold_loss().is_none()
-        && known.is_some_and(|known| known == mark_of(check).as_bytes())
-}
-
-fn note_dealt_with(repo: &Repository, check: &IndexCheck) {
+/// So that what was said and done about this damage once is not said and done again.
+fn note_told(repo: &Repository, check: &IndexCheck, still_damaged: &[Snapshot]) {
+    let snapshots = still_damaged.iter().take(TOLD_SNAPSHOTS_MAX).map(|snapshot| snapshot.id.to_string());
+    let lines: Vec<String> = [name_of(check)].into_iter().chain(snapshots).collect();
     // Without it the next run looks again.
-    let _best_effort = mark_path(repo).map(|path| write_whole(&path, mark_of(check).as_bytes()));
+    let _best_effort = told_path(repo).map(|path| write_whole(&path, (lines.join("\n") + "\n").as_bytes()));
 }
 
 fn compare(
@@ -230,7 +254,7 @@ impl Look<'_> {
     /// None for what is damaged; other trouble ends the look.
     fn readable<T>(&self, read: Result<T>) -> Result<Option<T>> {
         match read {
-            Err(error) if error.is(Kind::Corrupt) || error.is(Kind::NotFound) => Ok(None),
+            Err(error) if error.is_damage() => Ok(None),
             read => read.map(Some),
         }
     }

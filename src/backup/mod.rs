@@ -262,7 +262,7 @@ impl Repository {
             Some(writer) => writer.check().clone(),
             None => self.compare_index(watch)?,
         };
-        if !check.packs_missing.is_empty() && !heal::is_dealt_with(self, &check) {
+        if !check.packs_missing.is_empty() && heal::Told::of(self, &check).is_none() {
             if !options.dry_run {
                 self.note_loss();
             }
@@ -592,7 +592,10 @@ impl<'a> Run<'a> {
         let noted = std::mem::take(&mut *self.noted());
         let unchanged = self.options.skip_if_unchanged && self.unchanged.load(std::sync::atomic::Ordering::Relaxed);
         // The last snapshot must not have lost anything either: what it lost cannot always be stored again.
-        if unchanged && self.damaged_before(&writer).is_none() {
+        let is_parent_damaged = parent.is_some_and(|parent| {
+            heal::Told::of(self.repo, writer.check()).is_some_and(|told| told.is_damaged(parent))
+        });
+        if unchanged && !is_parent_damaged && self.damaged_before(&writer).is_none() {
             let is_sound = writer.check_nothing_is_gone();
             writer.abandon(|relied, own| self.write_state(noted, relied, own))?;
             return is_sound.and_then(|()| self.check_parent(parent)).map(|()| report);
@@ -669,7 +672,8 @@ impl<'a> Run<'a> {
         let has_stored = writer.chunks_new.load(std::sync::atomic::Ordering::Relaxed) > 0;
         let has_met_damage = self.has_met_damage.load(std::sync::atomic::Ordering::Relaxed);
         let is_untold = self.repo.untold_loss().is_some();
-        let is_open = writer.has_met_damage() && !heal::is_dealt_with(self.repo, writer.check());
+        let told = heal::Told::of(self.repo, writer.check());
+        let is_open = writer.has_met_damage() && !told.is_some_and(|told| told.is_all_whole());
         (has_met_damage || is_untold || (has_stored && is_open))
             .then(|| (writer.view_before().clone(), writer.check().clone()))
     }

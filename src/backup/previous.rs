@@ -122,7 +122,7 @@ fn rest_state(repo: &Repository, state: Option<State>, check: &IndexCheck, watch
         Ok(false) if state.is_empty() => (Some(state), false),
         Ok(false) => {
             // What of it is known was told when the index was compared with the repository.
-            if check.packs_missing.is_empty() && repo.index_losses() == 0 {
+            if check.packs_missing.is_empty() && repo.index_losses() == 0 && repo.untold_loss().is_none() {
                 watch.notice(
                     "the repository has lost objects since the last backup of this host, or was rolled back: the content \
                      of each file is looked up in the index",
@@ -298,7 +298,7 @@ impl<'a> Run<'a> {
     /// What fails for another reason than damage (an outage, a limit of this machine) would fail for every page, and ends
     /// the run.
     fn met_damage(&self, error: Error, so: &str) {
-        if !error.is(Kind::Corrupt) && !error.is(Kind::NotFound) {
+        if !error.is_damage() {
             return self.fail(error);
         }
         self.note_damage();

@@ -2,7 +2,7 @@
 
 use crate::backup::Run;
 use crate::entry::{Content, Entry};
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::id::ChunkId;
 use std::sync::atomic::Ordering;
 
@@ -40,7 +40,7 @@ impl<'a> Run<'a> {
         }
         let Some(level) = depth.checked_sub(1) else { return Ok(true) };
         let ids = match self.reader.list_ids(id, level) {
-            Err(error) if error.is(Kind::Corrupt) || error.is(Kind::NotFound) => {
+            Err(error) if error.is_damage() => {
                 self.note_damage();
                 return Ok(false);
             }

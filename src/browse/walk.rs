@@ -4,7 +4,7 @@
 
 use super::shown;
 use crate::entry::{Content, DEEP_PATH_BYTES_MAX, Entry, LEVELS_MAX, NAME_BYTES_MAX};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::id::ChunkId;
 use crate::repo::Reader;
 use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_page};
@@ -79,7 +79,7 @@ impl<'r> Pages<'r> {
         let Some(next) = self.pending.pop() else { return Ok(()) };
         let read = match self.reader.tree(&next.id) {
             Ok(bytes) => decode_page(&bytes).and_then(|page| self.check(&next, &page).map(|()| page)),
-            Err(error) if error.is(Kind::Corrupt) || error.is(Kind::NotFound) => {
+            Err(error) if error.is_damage() => {
                 // Its name counts as passed, so that a page cannot be named again and again.
                 let is_new = next.depth == 0 || next.name > self.last;
                 self.last = next.name;

@@ -28,9 +28,7 @@ pub fn run(args: &CatArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let reader = repo.reader();
     let entry = browse::resolve(&reader, &snapshot, &path)?;
     let mut out = Lines::new();
-    let copied = repo.copy_content(&reader, &entry, &mut out, &watch);
-    repo.tell_unwritten_damage(&watch);
-    copied?;
+    repo.copy_content(&reader, &entry, &mut out, &watch)?;
     out.end()?;
     Ok(console.exit_after(&watch))
 }

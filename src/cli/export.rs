@@ -57,15 +57,13 @@ pub fn run(args: &ExportArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
     signals::stop_on_signals(&watch)?;
     let repo = open(options, &watch)?;
     let snapshot = args.what.find(&repo, &console, &watch)?;
-    let written = {
+    let members = {
         let _shown = Display::start(&console, &watch);
         match to_file {
             Some(path) => export_to_file(args, form, &repo, &snapshot, path, &watch),
             None => export_to(args, form, &repo, &snapshot, Lines::new(), "standard output", &watch),
-        }
+        }?
     };
-    repo.tell_unwritten_damage(&watch);
-    let members = written?;
     if let Some(path) = to_file {
         if console.json() {
             let path = path.display().to_string();

@@ -119,7 +119,6 @@ pub fn run(args: &RestoreArgs, options: &GlobalOptions) -> Result<Exit, Failure>
         }
         plan.run(&watch)?
     };
-    repo.tell_unwritten_damage(&watch);
     conclude(&report, &snapshot, args, &console, &watch)
 }
 

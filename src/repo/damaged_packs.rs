@@ -8,13 +8,15 @@ use crate::id::PackId;
 use crate::place::PackSizes;
 use crate::repo::fetch::each_at_once;
 use crate::repo::format::{PACK_BYTES_MAX, pack_name};
-use crate::storage::Storage;
+use crate::storage::{Stat, Storage};
+use crate::watch::Watch;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,21 +25,38 @@ const PACKS_MAX: usize = 100_000;
 const FILE_BYTES_MAX: u64 = PACKS_MAX as u64 * 256;
 /// Packs whose objects are looked at at the same time.
 const LOOKS_AT_ONCE: usize = 16;
-/// Packs whose objects have changed that are read as a whole in one run; others stay damaged until the next one.
+/// Packs whose objects have changed that one process reads as a whole; others stay damaged until the next one.
 const VERIFIED_MAX: usize = 16;
 /// How long another process that changes the file is waited for, and how often it is tried.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
-/// Stands for the version of an object that is listed and not there.
-const ABSENT: &str = "absent";
-/// Stands for a version that could not be found out.
-const UNKNOWN: &str = "unknown";
 const SOUND: &str = "sound";
 const DAMAGED: &str = "damaged";
 
 /// What is known of the objects of packs of which one was damaged: by pack and version of the object, whether its bytes are
 /// right. A pack has several where copies of a repository take each other's place.
-type Known = BTreeMap<(PackId, String), bool>;
+type Known = BTreeMap<(PackId, PackVersion), bool>;
+
+/// Tells a pack's object from another one at its place, and from the same bytes when they were written there again.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PackVersion(String);
+
+impl PackVersion {
+    /// Of an object that is listed and not there, and of one that could not be looked at, a word stands for the version.
+    pub fn of(pack: &PackId, storage: &dyn Storage) -> Self {
+        PackVersion::look(pack, storage).unwrap_or_else(|_| PackVersion("unknown".to_owned()))
+    }
+
+    fn look(pack: &PackId, storage: &dyn Storage) -> Result<Self> {
+        match storage.stat(&pack_name(pack)) {
+            Ok(Stat { version, written, .. }) => {
+                Ok(PackVersion(format!("{}/{written}", version.0).replace(char::is_whitespace, "")))
+            }
+            Err(error) if error.is(Kind::NotFound) => Ok(PackVersion("absent".to_owned())),
+            Err(error) => Err(error),
+        }
+    }
+}
 
 /// The damaged packs that this host knows of.
 pub(super) struct DamagedPacks {
@@ -47,12 +66,14 @@ pub(super) struct DamagedPacks {
     /// Those that this process has noted itself.
     noted: Mutex<HashSet<PackId>>,
     found: AtomicU64,
-    /// Some of them could not be written down for the next run.
+    verified: AtomicUsize,
+    watch: Watch,
+    /// It was said that some of them cannot be written down for later runs.
     is_unwritten: AtomicBool,
 }
 
 impl DamagedPacks {
-    pub fn open(cache: Option<&Path>) -> Self {
+    pub fn open(cache: Option<&Path>, watch: &Watch) -> Self {
         let path = cache.map(|cache| cache.join("damaged-packs"));
         let known = Mutex::new(path.as_deref().map(read).unwrap_or_default());
         DamagedPacks {
@@ -60,6 +81,8 @@ impl DamagedPacks {
             known,
             noted: Mutex::default(),
             found: AtomicU64::new(0),
+            verified: AtomicUsize::new(0),
+            watch: watch.clone(),
             is_unwritten: AtomicBool::new(false),
         }
     }
@@ -78,57 +101,56 @@ impl DamagedPacks {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner).contains(pack)
     }
 
-    /// Remembers a pack that could not be read.
-    pub fn note(&self, pack: &PackId, storage: &dyn Storage) {
+    /// Remembers a pack that could not be read at this version.
+    pub fn note(&self, pack: &PackId, version: PackVersion) {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner).insert(*pack);
-        let version = version_of(pack, storage).unwrap_or_else(|_| UNKNOWN.to_owned());
         let mut known = self.known();
         if known.insert((*pack, version), false) != Some(false) {
             self.found.fetch_add(1, Ordering::SeqCst);
-            if !self.write(&mut known) {
-                self.is_unwritten.store(true, Ordering::SeqCst);
+            if !self.write(&mut known) && !self.is_unwritten.swap(true, Ordering::SeqCst) {
+                self.watch.notice(
+                    "damaged packs cannot be recorded in the cache, so later runs will rely on them until they read them: \
+                     run this command again with a cache that can be written",
+                );
             }
         }
     }
 
-    /// Whether the next run will not know of all that this process has found.
-    pub fn is_unwritten(&self) -> bool {
-        self.is_unwritten.load(Ordering::SeqCst)
-    }
-
     /// Takes the damaged packs out of what is listed. If another object has the name of one by now, it is read as a whole:
-    /// if its bytes are those that it is named by, it counts.
-    pub fn take_out(&self, packs: &mut PackSizes, storage: &dyn Storage) {
+    /// if its bytes are those that it is named by, it counts. An error if the storage cannot be reached.
+    pub fn take_out(&self, packs: &mut PackSizes, storage: &dyn Storage) -> Result<()> {
         let mut known = self.known();
         // Another process may have found some.
         merge(&mut known, self.path.as_deref().map(read).unwrap_or_default());
         let mut listed: Vec<PackId> = known.keys().map(|(pack, _)| *pack).filter(|pack| packs.contains(pack)).collect();
         listed.dedup();
-        let versions = each_at_once(&listed, LOOKS_AT_ONCE, |pack| version_of(pack, storage));
-        let mut verified = 0;
+        let versions = each_at_once(&listed, LOOKS_AT_ONCE, |pack| PackVersion::look(pack, storage));
+        let mut has_learned = false;
         for (pack, version) in listed.into_iter().zip(versions) {
-            // What cannot be looked at is not sound for that.
-            let verdict = version.ok().and_then(|version| {
-                let place = (pack, version);
-                if let Some(is_sound) = known.get(&place) {
-                    return Some(*is_sound);
-                }
-                if verified == VERIFIED_MAX {
-                    return None;
-                }
-                verified += 1;
-                let is_sound = is_sound(&pack, storage).ok()?;
-                known.insert(place, is_sound);
-                Some(is_sound)
-            });
-            if verdict != Some(true) {
+            let is_sound = match version {
+                Ok(version) => match known.get(&(pack, version.clone())) {
+                    Some(is_sound) => *is_sound,
+                    None if self.verified.fetch_add(1, Ordering::SeqCst) >= VERIFIED_MAX => false,
+                    None => {
+                        let is_sound = is_sound(&pack, storage)?;
+                        has_learned |= is_sound.is_some();
+                        known.extend(is_sound.map(|is_sound| ((pack, version), is_sound)));
+                        is_sound == Some(true)
+                    }
+                },
+                // A pack that was damaged and cannot be looked at is not sound for that reason.
+                Err(error) if error.is_damage() || error.is(Kind::Denied) => false,
+                Err(error) => return Err(error),
+            };
+            if !is_sound {
                 packs.remove(&pack);
             }
         }
-        if verified > 0 {
+        if has_learned {
             // That the next run verifies them once more costs only time.
             let _is_written = self.write(&mut known);
         }
+        Ok(())
     }
 
     /// Writes what is known, with what other processes know; false if it is not written.
@@ -136,21 +158,21 @@ impl DamagedPacks {
         let Some(path) = &self.path else { return false };
         let lock = lock(&path.with_extension("lock"));
         merge(known, read(path));
-        let line = |((pack, version), is_sound): (&(PackId, String), &bool)| {
+        let line = |((pack, version), is_sound): (&(PackId, PackVersion), &bool)| {
             let verdict = if *is_sound { SOUND } else { DAMAGED };
-            format!("{pack} {version} {verdict}\n")
+            format!("{pack} {} {verdict}\n", version.0)
         };
         let text: String = known.iter().take(PACKS_MAX).map(line).collect();
         let written = write_whole(path, text.as_bytes());
         drop(lock);
-        written.is_ok()
+        written.is_ok() && known.len() <= PACKS_MAX
     }
 }
 
-/// What this process knows counts more: it has just looked.
+/// Damage counts more: an object may have rotted since it was found to be sound.
 fn merge(known: &mut Known, others: Known) {
     for (place, is_sound) in others {
-        known.entry(place).or_insert(is_sound);
+        known.entry(place).and_modify(|known| *known &= is_sound).or_insert(is_sound);
     }
 }
 
@@ -161,26 +183,18 @@ fn lock(path: &Path) -> Option<File> {
     while begun.elapsed() < LOCK_PATIENCE {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Some(file),
-            Err(_) => std::thread::sleep(LOCK_PAUSE),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => std::thread::sleep(LOCK_PAUSE),
+            Err(_) => return None,
         }
     }
     None
 }
 
-/// What tells the pack's object from another one at its place.
-fn version_of(pack: &PackId, storage: &dyn Storage) -> Result<String> {
-    match storage.stat(&pack_name(pack)) {
-        Ok(stat) => Ok(stat.version.0.replace(char::is_whitespace, "")),
-        Err(error) if error.is(Kind::NotFound) => Ok(ABSENT.to_owned()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether the bytes of a pack are those that it is named by.
-fn is_sound(pack: &PackId, storage: &dyn Storage) -> Result<bool> {
+/// Whether the bytes of a pack are those that it is named by; None if they cannot be read.
+fn is_sound(pack: &PackId, storage: &dyn Storage) -> Result<Option<bool>> {
     match storage.get(&pack_name(pack), PACK_BYTES_MAX) {
-        Ok((bytes, _)) => Ok(blake3::hash(&bytes).as_bytes() == pack.as_bytes()),
-        Err(error) if error.is(Kind::Corrupt) || error.is(Kind::NotFound) => Ok(false),
+        Ok((bytes, _)) => Ok(Some(blake3::hash(&bytes).as_bytes() == pack.as_bytes())),
+        Err(error) if error.is_damage() || error.is(Kind::Denied) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -192,7 +206,7 @@ fn read(path: &Path) -> Known {
     let line = |line: &str| {
         let (pack, rest) = line.split_once(' ')?;
         let (version, verdict) = rest.split_once(' ')?;
-        Some(((PackId::from_hex(pack).ok()?, version.to_owned()), verdict == SOUND))
+        Some(((PackId::from_hex(pack).ok()?, PackVersion(version.to_owned())), verdict == SOUND))
     };
     text.lines().filter_map(line).take(PACKS_MAX).collect()
 }
@@ -201,6 +215,10 @@ fn read(path: &Path) -> Known {
 mod tests {
     use super::*;
     use crate::storage::memory::Memory;
+
+    fn open(cache: Option<&Path>) -> DamagedPacks {
+        DamagedPacks::open(cache, &Watch::silent())
+    }
 
     fn named_by(bytes: &[u8]) -> PackId {
         PackId(*blake3::hash(bytes).as_bytes())
@@ -217,43 +235,46 @@ mod tests {
         put(&packs[1], b"two");
         let left = |damaged: &DamagedPacks| {
             let mut sizes: PackSizes = packs.iter().map(|pack| (*pack, 3)).collect();
-            damaged.take_out(&mut sizes, &storage);
+            damaged.take_out(&mut sizes, &storage).expect("it can be reached");
             packs.map(|pack| sizes.contains(&pack))
         };
-        let damaged = DamagedPacks::open(Some(cache.path()));
-        let earlier = DamagedPacks::open(Some(cache.path()));
-        damaged.note(&packs[0], &storage);
-        damaged.note(&packs[0], &storage);
+        let damaged = open(Some(cache.path()));
+        let earlier = open(Some(cache.path()));
+        for _ in 0..2 {
+            damaged.note(&packs[0], PackVersion::of(&packs[0], &storage));
+        }
         assert_eq!((damaged.found(), left(&damaged)), (1, [false, true]));
         assert_eq!((earlier.found(), left(&earlier)), (0, [false, true]), "another process learns of it");
         put(&packs[0], b"odd");
         for _ in 0..2 {
-            assert_eq!(
-                left(&DamagedPacks::open(Some(cache.path()))),
-                [false, true],
-                "the same bytes in another object"
-            );
+            assert_eq!(left(&open(Some(cache.path()))), [false, true], "the same bytes in another object");
         }
         let other_disk = storage.fork();
         put(&packs[0], b"one");
         for _ in 0..2 {
-            assert_eq!(left(&DamagedPacks::open(Some(cache.path()))), [true, true]);
+            assert_eq!(left(&open(Some(cache.path()))), [true, true]);
         }
         // Two disks take each other's place.
         let mut sizes: PackSizes = packs.iter().map(|pack| (*pack, 3)).collect();
-        DamagedPacks::open(Some(cache.path())).take_out(&mut sizes, &other_disk);
+        open(Some(cache.path())).take_out(&mut sizes, &other_disk).expect("it can be reached");
         assert_eq!(packs.map(|pack| sizes.contains(&pack)), [false, true]);
-        assert_eq!(left(&DamagedPacks::open(None)), [true, true]);
+        assert_eq!(left(&open(None)), [true, true]);
     }
 
     #[test]
-    fn what_cannot_be_written_down_is_known() {
+    fn what_cannot_be_written_down_is_told_once() {
+        use crate::watch::Event;
         let cache = tempfile::tempdir().expect("a directory");
-        let (storage, pack) = (Memory::new(), named_by(b"one"));
-        for (path, is_unwritten) in [(Some(cache.path()), false), (None, true)] {
-            let damaged = DamagedPacks::open(path);
-            damaged.note(&pack, &storage);
-            assert_eq!(damaged.is_unwritten(), is_unwritten);
+        let packs = [named_by(b"one"), named_by(b"two")];
+        for (path, expected) in [(Some(cache.path()), 0), (None, 1)] {
+            let told = std::sync::Arc::new(AtomicUsize::new(0));
+            let count = told.clone();
+            let watch = Watch::new(std::sync::Arc::new(move |event| {
+                count.fetch_add(usize::from(matches!(event, Event::Notice(_))), Ordering::SeqCst);
+            }));
+            let damaged = DamagedPacks::open(path, &watch);
+            packs.iter().for_each(|pack| damaged.note(pack, PackVersion("one".to_owned())));
+            assert_eq!(told.load(Ordering::SeqCst), expected);
         }
     }
 
@@ -262,33 +283,67 @@ mod tests {
         let cache = tempfile::tempdir().expect("a directory");
         let storage = Memory::new();
         let packs: Vec<PackId> = (0..8).map(|number| PackId([number; 32])).collect();
-        let opened: Vec<DamagedPacks> = packs.iter().map(|_| DamagedPacks::open(Some(cache.path()))).collect();
+        let opened: Vec<DamagedPacks> = packs.iter().map(|_| open(Some(cache.path()))).collect();
         for (pack, damaged) in packs.iter().zip(&opened) {
-            damaged.note(pack, &storage);
+            damaged.note(pack, PackVersion::of(pack, &storage));
         }
         let mut sizes: PackSizes = packs.iter().map(|pack| (*pack, 4)).collect();
-        DamagedPacks::open(Some(cache.path())).take_out(&mut sizes, &storage);
+        open(Some(cache.path())).take_out(&mut sizes, &storage).expect("it can be reached");
         assert!(sizes.is_empty(), "{sizes:?}");
     }
 
+    /// A pack that could not be looked at, as the storage was out of reach, counted as lost.
     #[test]
-    fn a_damaged_pack_that_cannot_be_looked_at_stays_damaged() {
+    fn an_outage_is_an_error_and_no_verdict() {
         use crate::storage::chaos::{Crash, Side};
         use std::sync::Arc;
         let cache = tempfile::tempdir().expect("a directory");
         let storage = Arc::new(Memory::new());
-        let pack = PackId([1; 32]);
+        let pack = named_by(b"pack");
         storage.put(&pack_name(&pack), b"pack".as_slice().into()).expect("it is written");
         let broken = Crash::at(storage.clone(), 0, Side::Before);
         broken.put("config", Vec::new().into()).expect_err("it breaks here, and stays broken");
         let is_left = |storage: &dyn Storage| {
             let mut sizes: PackSizes = [(pack, 4)].into_iter().collect();
-            DamagedPacks::open(Some(cache.path())).take_out(&mut sizes, storage);
+            open(Some(cache.path())).take_out(&mut sizes, storage).map(|()| !sizes.is_empty())
+        };
+        open(Some(cache.path())).note(&pack, PackVersion::of(&pack, &broken));
+        is_left(&broken).expect_err("it cannot be reached");
+        assert!(is_left(&*storage).expect("it can be reached"), "the version was unknown, and the bytes are right");
+        open(Some(cache.path())).note(&pack, PackVersion::of(&pack, &*storage));
+        is_left(&broken).expect_err("it cannot be reached");
+        assert!(!is_left(&*storage).expect("it can be reached"));
+    }
+
+    /// What cannot be read is no verdict about its bytes: a good object that came back stayed damaged.
+    #[test]
+    fn only_bytes_that_were_read_are_sound_or_damaged() {
+        let cache = tempfile::tempdir().expect("a directory");
+        let (storage, pack) = (Memory::new(), named_by(b"pack"));
+        let is_left = || {
+            let mut sizes: PackSizes = [(pack, 4)].into_iter().collect();
+            open(Some(cache.path())).take_out(&mut sizes, &storage).expect("it can be reached");
             !sizes.is_empty()
         };
-        for found_by in [&*storage as &dyn Storage, &broken] {
-            DamagedPacks::open(Some(cache.path())).note(&pack, found_by);
-            assert!(!is_left(&broken) && !is_left(&*storage));
-        }
+        open(Some(cache.path())).note(&pack, PackVersion("another".to_owned()));
+        assert!(!is_left(), "it is listed and not there");
+        let text = std::fs::read_to_string(cache.path().join("damaged-packs")).expect("read");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        storage.put(&pack_name(&pack), b"pack".as_slice().into()).expect("it is written");
+        assert!(is_left());
+    }
+
+    /// A process that had read "sound" when it began wrote that over the damage that another one found later.
+    #[test]
+    fn what_rotted_since_it_was_verified_is_damaged() {
+        let cache = tempfile::tempdir().expect("a directory");
+        let (pack, version) = (named_by(b"pack"), PackVersion("one".to_owned()));
+        let line = format!("{pack} one sound\n");
+        write_whole(&cache.path().join("damaged-packs"), line.as_bytes()).expect("written");
+        let [early, late] = [0, 1].map(|_| open(Some(cache.path())));
+        late.note(&pack, version);
+        early.note(&named_by(b"other"), PackVersion("two".to_owned()));
+        let text = std::fs::read_to_string(cache.path().join("damaged-packs")).expect("read");
+        assert!(text.contains(&format!("{pack} one damaged")), "{text}");
     }
 }

@@ -5,8 +5,8 @@
 
 use crate::cache::{Basis, Segments, View};
 use crate::error::{Error, Kind, Result};
-use crate::id::{IndexId, PackId};
-use crate::place::{IndexContents, PackContents, PackSizes};
+use crate::id::{ChunkId, IndexId, PackId};
+use crate::place::{IndexContents, Located, PackContents, PackSizes};
 use crate::repo::fetch::fetch_all;
 use crate::repo::format::{INDEX_PREFIX, PACKS_PREFIX, index_name, pack_name};
 use crate::repo::index::{INDEX_BYTES_MAX, decode_index};
@@ -297,32 +297,46 @@ impl LocalIndex {
         self.segments().left_out().any(|left_out| left_out == pack)
     }
 
-    /// Where else the chunks of damaged packs are, in memory: two backups at once each store what both have found new. The
-    /// index objects are read twice.
-    pub fn beside(&self, damaged: &HashSet<PackId>, storage: &dyn Storage, keys: &KeySet) -> Result<View> {
+    /// All places of the chunks of these packs, of chunks that have several: two backups at once each store what both have
+    /// found new. Those in packs that count as missing come last. Reads all index objects twice.
+    pub fn copies_of(
+        &self,
+        packs: &HashSet<PackId>,
+        storage: &dyn Storage,
+        keys: &KeySet,
+    ) -> Result<HashMap<ChunkId, Vec<Located>>> {
         let (wanted, left_out): (Vec<IndexId>, HashSet<PackId>) = {
             let segments = self.segments();
             (segments.live().copied().collect(), segments.left_out().copied().collect())
         };
-        let sizes = HashMap::new();
-        let mut chunks = HashSet::new();
-        let mut fetch = IndexFetch::new(storage, keys, wanted.clone(), &sizes);
-        for contents in fetch.by_ref().flat_map(|index| index.packs).filter(|contents| damaged.contains(&contents.pack))
-        {
-            chunks.extend(contents.frames.iter().flat_map(|frame| &frame.chunks).map(|(id, _)| *id));
-        }
-        let mut fetch = IndexFetch::new(storage, keys, wanted, &sizes);
-        let mut segments = Segments::in_memory();
-        let holds_some = |contents: &PackContents| {
-            let mut ids = contents.frames.iter().flat_map(|frame| &frame.chunks);
-            let may_be_read = !damaged.contains(&contents.pack) && !left_out.contains(&contents.pack);
-            may_be_read && ids.any(|(id, _)| chunks.contains(id))
+        let mut places: HashMap<ChunkId, Vec<Located>> = HashMap::new();
+        let each_pack = |each: &mut dyn FnMut(&PackContents)| {
+            let sizes = HashMap::new();
+            let mut fetch = IndexFetch::new(storage, keys, wanted.clone(), &sizes);
+            fetch.by_ref().for_each(|index| index.packs.iter().for_each(&mut *each));
+            fetch.failure.map_or(Ok(()), Err)
         };
-        segments.add_all(fetch.by_ref().map(|mut index| {
-            index.packs.retain(holds_some);
-            Ok(index)
-        }))?;
-        fetch.failure.map_or_else(|| Ok(segments.view()), Err)
+        each_pack(&mut |pack| {
+            if packs.contains(&pack.pack) {
+                places.extend(pack.places().map(|(id, _)| (id, Vec::new())));
+            }
+        })?;
+        each_pack(&mut |pack| {
+            for (id, place) in pack.places() {
+                // The same pack may be described by several index objects.
+                if let Some(known) = places.get_mut(&id).filter(|known| !known.contains(&place)) {
+                    known.push(place);
+                }
+            }
+        })?;
+        places.retain(|_, places| places.len() > 1);
+        places.values_mut().for_each(|places| places.sort_by_key(|place| left_out.contains(&place.pack)));
+        Ok(places)
+    }
+
+    /// Packs that are missing, of another size, or were known to be damaged at the last comparison.
+    pub fn left_out(&self) -> HashSet<PackId> {
+        self.segments().left_out().copied().collect()
     }
 
     /// What index objects say of packs that are missing or of another size, in memory: of a pack that was cut, most can still
@@ -362,7 +376,7 @@ impl LocalIndex {
             match storage.get(&index_name(&index), size) {
                 Ok((found, _)) if blake3::hash(&found).as_bytes() == index.as_bytes() => {}
                 Ok(_) => damaged.push(index),
-                Err(error) if error.is(Kind::Corrupt) || error.is(Kind::NotFound) => damaged.push(index),
+                Err(error) if error.is_damage() => damaged.push(index),
                 Err(error) => return Err(error),
             }
         }

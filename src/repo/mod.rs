@@ -1,6 +1,7 @@
 //! The repository: the format and its order of writes. [`Repository`] → [`Writer`] → snapshot; [`Reader`] back.
 
 mod ahead;
+mod copies;
 mod damaged_packs;
 mod fetch;
 pub mod format;
@@ -26,7 +27,7 @@ mod upload;
 mod wire;
 mod writer;
 
-use damaged_packs::DamagedPacks;
+use damaged_packs::{DamagedPacks, PackVersion};
 use fetch::fetch_all;
 pub use init::{InitOptions, NewRepository};
 pub use key::Credentials;
@@ -44,7 +45,7 @@ use crate::chunk::Chunker;
 use crate::disk::whole::make_private_dir;
 use crate::error::{Error, Kind, Result};
 use crate::id::{ChunkId, PackId, RepositoryId};
-use crate::place::IndexContents;
+use crate::place::{IndexContents, Located};
 use crate::repo::format::{CONFIG_NAME, Config, INDEX_PREFIX, OBJECT_BYTES_MAX, SNAPSHOTS_PREFIX};
 use crate::repo::snapshot::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
 use crate::seal::{KeySet, Power, open_object};
@@ -144,7 +145,7 @@ impl Repository {
         };
         let cache = cache.and_then(|cache| open_cache(cache, &repository, storage.as_ref(), watch));
         let index = LocalIndex::open(cache.as_ref().map(|cache| cache.join("segments")).as_deref(), watch);
-        let damaged_packs = DamagedPacks::open(cache.as_deref());
+        let damaged_packs = DamagedPacks::open(cache.as_deref(), watch);
         let chunker = Chunker::new(config.chunks, keys.gear_secret());
         let memory = AtomicU64::new(MEMORY_BYTES);
         let repo = Repository(Arc::new(Inner {
@@ -241,34 +242,29 @@ impl Repository {
 
     fn list_all(&self) -> Result<Listing> {
         let mut listing = Listing::whole(self.storage(), self.0.index.packs_known())?;
-        self.take_out_damaged_packs(&mut listing);
+        self.take_out_damaged_packs(&mut listing)?;
         Ok(listing)
     }
 
-    fn take_out_damaged_packs(&self, listing: &mut Listing) {
-        if let Some(packs) = listing.packs_mut() {
-            self.0.damaged_packs.take_out(packs, self.storage());
+    fn take_out_damaged_packs(&self, listing: &mut Listing) -> Result<()> {
+        match listing.packs_mut() {
+            Some(packs) => self.0.damaged_packs.take_out(packs, self.storage()),
+            None => Ok(()),
         }
     }
 
-    /// A pack could not be read: from now on it counts as missing, so that what it holds is stored again.
-    fn note_damaged_pack(&self, pack: &PackId) {
-        self.0.damaged_packs.note(pack, self.storage());
+    fn pack_version(&self, pack: &PackId) -> PackVersion {
+        PackVersion::of(pack, self.storage())
+    }
+
+    /// A pack could not be read at this version: from now on it counts as missing, so that what it holds is stored again.
+    fn note_damaged_pack(&self, pack: &PackId, version: PackVersion) {
+        self.0.damaged_packs.note(pack, version);
     }
 
     /// Whether this process has noted the pack as damaged.
     fn is_noted_as_damaged(&self, pack: &PackId) -> bool {
         self.0.damaged_packs.is_noted(pack)
-    }
-
-    /// Says that the next backup will not know of damage that this process has found.
-    pub fn tell_unwritten_damage(&self, watch: &Watch) {
-        if self.0.damaged_packs.is_unwritten() {
-            watch.notice(
-                "which packs are damaged cannot be recorded in the cache, so the next backup does not know of it: run this \
-                 command again with a cache that has space",
-            );
-        }
     }
 
     /// How many damaged packs this process has found.
@@ -293,8 +289,13 @@ impl Repository {
         self.0.untold_loss.is_marked().then(|| self.0.untold_loss.is_of_indexes())
     }
 
+    /// A backup begins to look at what was lost until now.
+    pub(crate) fn begin_to_tell_loss(&self) {
+        self.0.untold_loss.begin_to_tell();
+    }
+
     pub(crate) fn loss_is_told(&self) {
-        self.0.untold_loss.clear();
+        self.0.untold_loss.is_told();
     }
 
     /// How often the local index was rebuilt.
@@ -337,9 +338,14 @@ impl Repository {
         self.with_sound_index(watch, |view| view.contains(id))
     }
 
-    /// Where else the chunks of damaged packs are.
-    fn index_beside(&self, damaged: &HashSet<PackId>) -> Result<View> {
-        self.0.index.beside(damaged, self.storage(), self.keys())
+    /// All places of the chunks of these packs, of chunks that have several.
+    fn copies_of(&self, packs: &HashSet<PackId>) -> Result<HashMap<ChunkId, Vec<Located>>> {
+        self.0.index.copies_of(packs, self.storage(), self.keys())
+    }
+
+    /// Packs that count as missing, by the last comparison.
+    fn left_out(&self) -> HashSet<PackId> {
+        self.0.index.left_out()
     }
 
     /// Whether a pack counts as missing, by the last comparison.
@@ -362,24 +368,27 @@ impl Repository {
         self.0.index.losses()
     }
 
-    /// Refuses to continue where the repository is not the one that was opened: its disk was unmounted, or another one mounted.
+    /// Refuses to continue where the repository is not the one that was opened: its disk was unmounted, unplugged, or another
+    /// one mounted.
     pub(crate) fn check_is_there(&self) -> Result<()> {
-        let why = match self.storage().get(CONFIG_NAME, OBJECT_BYTES_MAX) {
+        let why = match self.storage().get_uncached(CONFIG_NAME, OBJECT_BYTES_MAX) {
             Ok((config, _)) if blake3::hash(&config) == self.0.config_hash => return Ok(()),
-            Ok(_) => "another repository has taken its place",
-            Err(error) if error.is(Kind::NotFound) => "it no longer exists",
+            Ok(_) => "another repository has taken its place".to_owned(),
+            Err(error) if error.is(Kind::NotFound) => "it no longer exists".to_owned(),
+            // Neither can anything else be, as far as this tells.
+            Err(error) if error.is(Kind::Corrupt) => error.to_string(),
             Err(error) => return Err(error),
         };
         Err(Error::new(Kind::Gone, "continue with the repository", self.storage().describe())
             .because(why)
-            .hint("check whether its disk is mounted"))
+            .hint("check whether its disk is mounted and can be read"))
     }
 
     /// Whether everything that the local index rests on is still listed in the repository.
     fn is_index_listed(&self) -> Result<bool> {
         let is_there = || self.check_is_there();
         let mut listing = Listing::whole_at_once(self.storage(), self.0.index.packs_known(), is_there)?;
-        self.take_out_damaged_packs(&mut listing);
+        self.take_out_damaged_packs(&mut listing)?;
         Ok(self.0.index.is_listed(&listing))
     }
 

@@ -2,30 +2,23 @@
 
 use crate::cache::View;
 use crate::entry::{Content, Entry};
-use crate::error::{Error, Kind, Result};
-use crate::id::{ChunkId, PackId};
+use crate::error::{Error, Result};
+use crate::id::ChunkId;
 use crate::place::Located;
 use crate::repo::Repository;
+use crate::repo::copies::Copies;
 use crate::repo::frames::Frames;
 use crate::repo::list::{LIST_DEPTH_MAX, decode_list};
 use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::seal::KeySet;
 use crate::watch::Watch;
-use std::collections::HashSet;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// Damaged packs for which other copies of their chunks are looked up: each costs reading all index objects twice.
-const PACKS_BESIDE_MAX: usize = 16;
 const LOST_HINT: &str = "the repository is damaged: run `silt backup`, which stores again what the sources still have";
 
 /// Computes the name of a chunk.
 type NameOf = fn(&KeySet, &[u8]) -> ChunkId;
-
-/// Whether an error says that what is stored cannot be read, and not that the storage cannot be reached.
-fn is_damage(error: &Error) -> bool {
-    error.is(Kind::NotFound) || error.is(Kind::Corrupt)
-}
 
 /// A chunk's verified bytes, kept alive with their frame.
 #[derive(Clone)]
@@ -70,14 +63,7 @@ struct Inner {
     has_compared: Mutex<bool>,
     /// Where chunks rest in packs that are damaged, once that was asked for.
     damaged: OnceLock<View>,
-    beside: Mutex<Beside>,
-}
-
-/// Packs that could not be read, and where else their chunks are.
-#[derive(Default)]
-struct Beside {
-    damaged: HashSet<PackId>,
-    view: View,
+    copies: Copies,
 }
 
 impl Reader {
@@ -86,7 +72,7 @@ impl Reader {
             repo: repo.clone(),
             frames: Frames::new(repo),
             has_compared: Mutex::default(),
-            beside: Mutex::default(),
+            copies: Copies::default(),
             damaged: OnceLock::new(),
         }))
     }
@@ -113,7 +99,7 @@ impl Reader {
     fn compare_once(&self) -> Result<()> {
         let mut has_compared = self.0.has_compared.lock().unwrap_or_else(PoisonError::into_inner);
         if !*has_compared {
-            // Where nothing at all is, nothing is damaged.
+            // If the repository itself is gone, nothing in it is damaged.
             self.0.repo.check_is_there()?;
             self.0.repo.compare_index(&Watch::silent())?;
             *has_compared = true;
@@ -134,7 +120,7 @@ impl Reader {
     fn read(&self, id: &ChunkId, name_of: NameOf) -> Result<Chunk> {
         let at = self.locate(id)?;
         match self.read_at(id, &at, name_of) {
-            Err(error) if is_damage(&error) => self.read_elsewhere(id, name_of),
+            Err(error) if error.is_damage() => self.read_elsewhere(id, name_of),
             read => read,
         }
     }
@@ -147,57 +133,43 @@ impl Reader {
         }
     }
 
-    /// A chunk that cannot be read where the index has it may be in other packs as well. Each place is tried twice, as not
-    /// all damage is in the pack; then the pack counts as damaged.
+    /// A chunk that cannot be read where the index has it may rest in other packs as well.
     fn read_elsewhere(&self, id: &ChunkId, name_of: NameOf) -> Result<Chunk> {
         self.compare_once()?;
-        let mut at = self.locate(id)?;
-        loop {
-            let damage = match self.read_at(id, &at, name_of).or_else(|error| match is_damage(&error) {
-                true => self.read_at(id, &at, name_of),
-                false => Err(error),
-            }) {
-                Err(error) if is_damage(&error) => error,
+        let first = self.locate(id)?;
+        let mut damage = match self.read_twice(id, &first, name_of) {
+            Err(error) if error.is_damage() => error,
+            read => return read,
+        };
+        for at in self.0.copies.of(id, &first.pack, &self.0.repo)?.iter().filter(|at| **at != first) {
+            damage = match self.read_twice(id, at, name_of) {
+                Err(error) if error.is_damage() => error,
                 read => return read,
             };
-            // For a pack that counts as missing, the comparison has found the other copies already.
-            let other = match self.note_damage(&at.pack)? {
-                true => self.locate_beside(id, &at.pack)?,
-                false => None,
-            };
-            match other {
-                Some(other) => at = other,
-                // Damage is damage also where the storage calls it absence.
-                None => return Err(Error::corrupt("read the chunk", id, damage).hint(LOST_HINT)),
-            }
         }
+        // Damage is damage also where the storage calls it absence.
+        Err(Error::corrupt("read the chunk", id, damage).hint(LOST_HINT))
     }
 
-    /// Notes that a pack cannot be read; false if it counts as missing already. An error if it is the whole repository
-    /// that cannot be reached.
-    fn note_damage(&self, pack: &PackId) -> Result<bool> {
+    /// Not all damage is in the pack: it counts as damaged if the second try fails as well.
+    fn read_twice(&self, id: &ChunkId, at: &Located, name_of: NameOf) -> Result<Chunk> {
+        match self.read_at(id, at, name_of) {
+            Err(error) if error.is_damage() => {}
+            read => return read,
+        }
         let repo = &self.0.repo;
-        if repo.is_left_out(pack) {
-            return Ok(false);
+        if repo.is_left_out(&at.pack) || repo.is_noted_as_damaged(&at.pack) {
+            return self.read_at(id, at, name_of);
         }
-        if !repo.is_noted_as_damaged(pack) {
-            repo.check_is_there()?;
-            repo.note_damaged_pack(pack);
-        }
-        Ok(true)
-    }
-
-    /// Where else a chunk of a damaged pack is; nowhere, as far as this tells, where many packs are damaged.
-    fn locate_beside(&self, id: &ChunkId, pack: &PackId) -> Result<Option<Located>> {
-        let mut beside = self.0.beside.lock().unwrap_or_else(PoisonError::into_inner);
-        if !beside.damaged.contains(pack) {
-            if beside.damaged.len() >= PACKS_BESIDE_MAX {
-                return Ok(None);
+        // Who repairs the pack meanwhile leaves another version.
+        let version = repo.pack_version(&at.pack);
+        self.read_at(id, at, name_of).or_else(|error| {
+            if error.is_damage() {
+                repo.check_is_there()?;
+                repo.note_damaged_pack(&at.pack, version);
             }
-            beside.damaged.insert(*pack);
-            beside.view = self.0.repo.index_beside(&beside.damaged)?;
-        }
-        beside.view.locate(id)
+            Err(error)
+        })
     }
 
     pub fn content(&self, id: &ChunkId) -> Result<Chunk> {

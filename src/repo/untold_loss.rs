@@ -1,45 +1,63 @@
-//! A mark in the cache that the repository has lost something that this host knew, until a backup has said so and has looked
-//! at what it means: other commands, and backups of other sources, meet the loss first, and then know of it no more.
+//! Marks in the cache that the repository has lost something that this host knew, until a backup has said so and has looked
+//! at what it means: other commands, and backups of other sources, meet the loss first and forget it.
 
-use crate::disk::whole::{read_own, write_whole};
+use crate::disk::whole::write_whole;
 use std::path::{Path, PathBuf};
 
-const FILE_BYTES_MAX: u64 = 100;
 /// Said where index objects are gone; of packs, each comparison finds which are missing.
-const INDEXES: &str = "indexes";
-const PACKS: &str = "packs";
+const INDEXES: &str = "lost-indexes";
+const PACKS: &str = "lost-packs";
+/// A mark has this as well while a backup looks at what the loss means. What is lost meanwhile is marked anew.
+const BEING_TOLD: &str = "being-told";
 
-/// Nothing without a cache.
+/// The cache folder; nothing is marked without one.
 pub(super) struct UntoldLoss(Option<PathBuf>);
 
 impl UntoldLoss {
     pub fn at(cache: Option<&Path>) -> Self {
-        UntoldLoss(cache.map(|cache| cache.join("lost")))
+        UntoldLoss(cache.map(Path::to_owned))
     }
 
-    fn read(&self) -> Option<Vec<u8>> {
-        read_own(self.0.as_ref()?, FILE_BYTES_MAX).ok()
+    /// Where the mark is, and where it is while it is being told.
+    fn places(&self, mark: &str) -> Option<(PathBuf, PathBuf)> {
+        let mark = self.0.as_ref()?.join(mark);
+        let being_told = mark.with_extension(BEING_TOLD);
+        Some((mark, being_told))
+    }
+
+    fn has(&self, mark: &str) -> bool {
+        self.places(mark).is_some_and(|(mark, being_told)| mark.exists() || being_told.exists())
     }
 
     pub fn is_marked(&self) -> bool {
-        self.read().is_some()
+        self.has(PACKS) || self.has(INDEXES)
     }
 
     /// Whether index objects were lost.
     pub fn is_of_indexes(&self) -> bool {
-        self.read().is_some_and(|said| said == INDEXES.as_bytes())
+        self.has(INDEXES)
     }
 
     pub fn mark(&self, has_lost_indexes: bool) {
-        let Some(path) = self.0.as_ref().filter(|_| has_lost_indexes || !self.is_marked()) else { return };
-        let said = if has_lost_indexes { INDEXES } else { PACKS };
+        let mark = if has_lost_indexes { INDEXES } else { PACKS };
         // Without it the loss is healed all the same, and less is said of it.
-        let _best_effort = write_whole(path, said.as_bytes());
+        let _best_effort = self.places(mark).map(|(mark, _)| write_whole(&mark, b""));
     }
 
-    pub fn clear(&self) {
-        // If it stays, the next backup says it once more.
-        let _best_effort = self.0.as_ref().map(std::fs::remove_file);
+    /// Begins to look at what the loss means: what is marked from now on is not told by that.
+    pub fn begin_to_tell(&self) {
+        for (mark, being_told) in [PACKS, INDEXES].into_iter().filter_map(|mark| self.places(mark)) {
+            // If it stays, the next backup says it once more.
+            let _best_effort = std::fs::rename(mark, being_told);
+        }
+    }
+
+    /// What was marked when the look began has been told.
+    pub fn is_told(&self) {
+        for (_, being_told) in [PACKS, INDEXES].into_iter().filter_map(|mark| self.places(mark)) {
+            // If it stays, the next backup says it once more.
+            let _best_effort = std::fs::remove_file(being_told);
+        }
     }
 }
 
@@ -57,10 +75,27 @@ mod tests {
             let again = UntoldLoss::at(Some(cache.path()));
             assert_eq!((again.is_marked(), again.is_of_indexes()), (true, of_indexes));
         }
-        loss.clear();
+        loss.begin_to_tell();
+        assert!(UntoldLoss::at(Some(cache.path())).is_of_indexes(), "whoever tells it may die");
+        loss.is_told();
         assert!(!loss.is_marked() && !loss.is_of_indexes());
         let nowhere = UntoldLoss::at(None);
         nowhere.mark(true);
         assert!(!nowhere.is_marked());
+    }
+
+    /// A loss that another command met while a backup looked at an earlier one was never told.
+    #[test]
+    fn what_is_lost_while_another_loss_is_told_stays_marked() {
+        let cache = tempfile::tempdir().expect("a directory");
+        let loss = UntoldLoss::at(Some(cache.path()));
+        loss.mark(false);
+        loss.begin_to_tell();
+        loss.mark(true);
+        loss.is_told();
+        assert!(loss.is_of_indexes());
+        loss.begin_to_tell();
+        loss.is_told();
+        assert!(!loss.is_marked());
     }
 }

@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::storage::beneath::{self, Owner};
 use crate::storage::local_folder::{check_folder, is_absent, rename_new};
 use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name};
-use rustix::fs::{CWD, FileType};
+use rustix::fs::{Advice, CWD, FileType, fadvise};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -215,6 +215,32 @@ impl Local {
         Ok(meta)
     }
 
+    /// The whole object. `uncached` drops what the system keeps of it in memory first.
+    fn read_whole(&self, name: &str, bytes_max: u64, uncached: bool) -> Result<(Vec<u8>, Version)> {
+        let path = self.path(name)?;
+        let read = |error: std::io::Error| match is_unreadable(&error) {
+            true => cannot_read(&path, error),
+            false => self.failed("read", &path, error),
+        };
+        let file = open_at_once(OpenOptions::new().read(true), &path).map_err(read)?;
+        let meta = file.metadata().map_err(read)?;
+        check_object("read", &path, &meta)?;
+        let too_large = || Error::corrupt("read", path.display(), format!("it has more than {bytes_max} bytes"));
+        if meta.len() > bytes_max {
+            return Err(too_large());
+        }
+        if uncached {
+            // Where the system keeps its copy all the same, that is what is read.
+            let _best_effort = fadvise(&file, 0, None, Advice::DontNeed);
+        }
+        let mut bytes = Vec::with_capacity(meta.len() as usize);
+        file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(read)?;
+        match bytes.len() as u64 > bytes_max {
+            true => Err(too_large()),
+            false => Ok((bytes, version_of(&meta))),
+        }
+    }
+
     fn finish(&self, unfinished: &Path, path: &Path, replace: bool) -> Result<()> {
         if let Some(owner) = self.owner {
             let moved = beneath::rename(&self.root, self.below(unfinished), self.below(path), replace, owner);
@@ -230,7 +256,7 @@ impl Local {
         let folder = path.parent().expect("an object lies below the root");
         let mut placed = place();
         if placed.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-            self.make_folder(folder)?;
+            self.make_folder(folder).inspect_err(|_| self.discard(unfinished))?;
             placed = place();
         }
         if let Err(error) = placed {
@@ -401,24 +427,11 @@ impl Storage for Local {
     }
 
     fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
-        let path = self.path(name)?;
-        let read = |error: std::io::Error| match is_unreadable(&error) {
-            true => cannot_read(&path, error),
-            false => self.failed("read", &path, error),
-        };
-        let file = open_at_once(OpenOptions::new().read(true), &path).map_err(read)?;
-        let meta = file.metadata().map_err(read)?;
-        check_object("read", &path, &meta)?;
-        let too_large = || Error::corrupt("read", path.display(), format!("it has more than {bytes_max} bytes"));
-        if meta.len() > bytes_max {
-            return Err(too_large());
-        }
-        let mut bytes = Vec::with_capacity(meta.len() as usize);
-        file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(read)?;
-        match bytes.len() as u64 > bytes_max {
-            true => Err(too_large()),
-            false => Ok((bytes, version_of(&meta))),
-        }
+        self.read_whole(name, bytes_max, false)
+    }
+
+    fn get_uncached(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+        self.read_whole(name, bytes_max, true)
     }
 
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
@@ -441,6 +454,7 @@ impl Storage for Local {
             check_folder(&top)?;
         }
         let (mut listed, mut folders) = (Vec::new(), vec![top]);
+        let mut has_absent = false;
         while let Some(folder) = folders.pop() {
             let names = match names_behind_links(&folder) {
                 Ok(names) => names,
@@ -461,15 +475,18 @@ impl Storage for Local {
                     continue;
                 }
                 // A directory of the repository may be on another disk: its objects are found when they are read. Further
-                // down, a link could lead round in circles.
-                let is_followed = self.below(&path).components().count() <= 2;
+                // down, a link could lead round in circles, and root through all of the machine.
+                let is_followed = self.below(&path).components().count() <= if self.owner.is_some() { 1 } else { 2 };
                 let meta = path.symlink_metadata().and_then(|meta| match meta.is_symlink() && is_followed {
                     true => path.metadata(),
                     false => Ok(meta),
                 });
                 let meta = match meta {
                     Ok(meta) => meta,
-                    Err(error) if is_absent(&error) => continue,
+                    Err(error) if is_absent(&error) => {
+                        has_absent = true;
+                        continue;
+                    }
                     // An object that is left out of a listing would count as lost.
                     Err(error) => return Err(failed("list", &path, error)),
                 };
@@ -482,6 +499,10 @@ impl Storage for Local {
                     listed.push(Listed { name: name.to_owned(), size: meta.len() });
                 }
             }
+        }
+        if has_absent {
+            // Of a disk that was unmounted meanwhile, names can still be here.
+            self.check_root()?;
         }
         listed.sort();
         Ok(listed)
@@ -504,7 +525,11 @@ impl Storage for Local {
     fn stat(&self, name: &str) -> Result<Stat> {
         let path = self.path(name)?;
         let meta = self.object_meta("look at", &path)?;
-        Ok(Stat { size: meta.len(), version: version_of(&meta) })
+        Ok(Stat {
+            size: meta.len(),
+            version: version_of(&meta),
+            written: format!("{}-{}", meta.ctime(), meta.ctime_nsec()),
+        })
     }
 }
 

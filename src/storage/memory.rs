@@ -152,6 +152,8 @@ impl Storage for Memory {
     }
 
     fn stat(&self, name: &str) -> Result<Stat> {
-        self.read(name, |bytes, version| Ok(Stat { size: bytes.len() as u64, version: Version(version.to_string()) }))
+        self.read(name, |bytes, version| {
+            Ok(Stat { size: bytes.len() as u64, version: Version(version.to_string()), written: String::new() })
+        })
     }
 }

@@ -61,6 +61,9 @@ pub struct Stat {
     /// Bytes.
     pub size: u64,
     pub version: Version,
+    /// Tells one writing of an object from the next, even where the bytes and so the version are the same, as far as the
+    /// storage records that; empty where it does not.
+    pub written: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,6 +121,11 @@ pub trait Storage: Send + Sync {
 
     /// The whole object; `NotFound`. Refuses (`Corrupt`) an object of more than `bytes_max` before reading it.
     fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)>;
+
+    /// The same, read from the medium itself and not from a copy in the memory of this machine, where there is a choice.
+    fn get_uncached(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+        self.get(name, bytes_max)
+    }
 
     /// Exactly `length` bytes from `offset`; fewer there is `Corrupt`.
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>>;

@@ -252,6 +252,10 @@ impl Storage for Retry {
         self.retry(&Request::new("read", name), |_| self.inner.get(name, bytes_max))
     }
 
+    fn get_uncached(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+        self.retry(&Request::new("read", name), |_| self.inner.get_uncached(name, bytes_max))
+    }
+
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
         self.retry(&Request::new("read", name), |_| self.inner.get_range(name, offset, length))
     }

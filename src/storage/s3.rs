@@ -461,7 +461,8 @@ impl Storage for S3 {
             Error::new(Kind::Unsupported, "use", self.of(name))
                 .because("this S3 server returns no ETag for its objects")
         })?;
-        Ok(Stat { size: meta.content_length(), version })
+        let written = meta.last_modified().map(|time| time.to_string()).unwrap_or_default();
+        Ok(Stat { size: meta.content_length(), version, written })
     }
 }
 

@@ -76,6 +76,11 @@ impl Throttle {
     fn received(&self, bytes: u64) -> Result<()> {
         self.wait(self.download.as_ref(), bytes)
     }
+
+    fn received_whole(&self, read: (Vec<u8>, Version)) -> Result<(Vec<u8>, Version)> {
+        self.received(read.0.len() as u64)?;
+        Ok(read)
+    }
 }
 
 impl Storage for Throttle {
@@ -115,9 +120,11 @@ impl Storage for Throttle {
     }
 
     fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
-        let (bytes, version) = self.inner.get(name, bytes_max)?;
-        self.received(bytes.len() as u64)?;
-        Ok((bytes, version))
+        self.received_whole(self.inner.get(name, bytes_max)?)
+    }
+
+    fn get_uncached(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+        self.received_whole(self.inner.get_uncached(name, bytes_max)?)
     }
 
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {

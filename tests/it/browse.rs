@@ -81,7 +81,7 @@ impl Storage for Objects {
     }
     fn stat(&self, name: &str) -> Result<Stat> {
         let (bytes, version) = self.get(name, 0)?;
-        Ok(Stat { size: bytes.len() as u64, version })
+        Ok(Stat { size: bytes.len() as u64, version, written: String::new() })
     }
 }
 

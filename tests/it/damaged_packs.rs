@@ -3,7 +3,8 @@
 
 use crate::fixture::{self, Hooked, SWAPS, init_small_chunks, open, options, plant, restored_differences};
 use siltstone::backup::BackupReport;
-use siltstone::error::{Kind, Result};
+use siltstone::entry::{Content, Entry};
+use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::Repository;
 use siltstone::storage::local::Local;
 use siltstone::storage::memory::Memory;
@@ -11,7 +12,7 @@ use siltstone::storage::{Abilities, Storage};
 use siltstone::watch::{Event, Watch};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 const OVER_A_NETWORK: Abilities = Abilities { local: false, ..SWAPS };
@@ -207,6 +208,108 @@ fn every_copy_of_a_chunk_is_tried_and_noted() {
     }
 }
 
+/// What two hosts store when they back up the same at the same time: two packs with the same content, damaged here and
+/// there.
+struct TwoCopies {
+    directory: tempfile::TempDir,
+    storage: Memory,
+    packs: Vec<String>,
+}
+
+impl TwoCopies {
+    /// `damage` is called with the bytes of either pack and its number.
+    fn new(file_bytes: usize, damage: impl Fn(usize, &mut Vec<u8>)) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (source, storage) = (directory.path().join("source"), Memory::with_abilities(SWAPS));
+        fs::create_dir(&source).expect("made");
+        fs::write(source.join("file"), crate::golden::noise(file_bytes, 1)).expect("written");
+        fixture::init(&storage).expect("a repository");
+        let mut packs = Vec::new();
+        for (host, alone) in [storage.fork(), storage.fork()].into_iter().enumerate() {
+            let mut wanted = options(&source);
+            // One after the other, so that both packs have the same order.
+            wanted.readers = Some(1);
+            let repo = open(Arc::new(alone.clone()), &directory.path().join(host.to_string())).expect("it opens");
+            repo.backup(wanted, &Watch::silent()).expect("the backup succeeds");
+            let largest = alone.list("packs/").expect("listed").into_iter().max_by_key(|pack| pack.size);
+            packs.extend(largest.map(|pack| pack.name));
+            for (name, bytes) in alone.snapshot().into_iter().filter(|(name, _)| !name.starts_with("pending/")) {
+                storage.put(&name, bytes.into()).expect("written");
+            }
+        }
+        for (number, pack) in packs.iter().enumerate() {
+            storage.corrupt(pack, |bytes| damage(number, bytes));
+        }
+        TwoCopies { directory, storage, packs }
+    }
+
+    fn open_through(&self, storage: Arc<dyn Storage>) -> Repository {
+        open(storage, &self.directory.path().join("cache")).expect("it opens")
+    }
+}
+
+/// A pack that was damaged somewhere was not asked for any of its chunks, though each was whole in one of two packs: a
+/// restore ended with 6; another one with the same cache did so even where the first one had gone through.
+#[test]
+fn what_is_whole_in_a_damaged_pack_comes_back() {
+    let world = TwoCopies::new(12 << 20, |number, bytes| {
+        let at = bytes.len() / 8 * [1, 7][number];
+        bytes[at] ^= 1;
+    });
+    let source = world.directory.path().join("source");
+    for _ in 0..3 {
+        let repo = world.open_through(Arc::new(world.storage.clone()));
+        for snapshot in fixture::snapshots(&repo) {
+            assert_eq!(restored_differences(&repo, &snapshot, &source, &source).expect("restored"), [""; 0]);
+        }
+    }
+    let text = walkdir::WalkDir::new(world.directory.path().join("cache")).into_iter().filter_map(Result::ok);
+    let noted = text.filter(|entry| entry.file_name() == "damaged-packs").map(|entry| fs::read_to_string(entry.path()));
+    assert_eq!(noted.map(|text| text.expect("read").lines().count()).sum::<usize>(), 2, "both were noted");
+}
+
+/// Where else a chunk is could not be looked up once: from then on one damaged copy of it was read for ever.
+#[test]
+fn a_failed_look_for_other_copies_is_made_again() {
+    let world = TwoCopies::new(20_000, |_, bytes| bytes.iter_mut().for_each(|byte| *byte ^= 1));
+    let reads: [AtomicUsize; 2] = Default::default();
+    let packs = world.packs.clone();
+    let is_down = Arc::new(AtomicBool::new(true));
+    let may_fail = is_down.clone();
+    let hooked = Hooked {
+        inner: world.storage.clone(),
+        before: move |verb: &'_ str, name: &'_ str| {
+            if let Some(at) = packs.iter().position(|pack| pack == name && verb != "stat") {
+                reads[at].fetch_add(1, Ordering::SeqCst);
+            }
+            let has_met_damage = reads.iter().any(|count| count.load(Ordering::SeqCst) > 0);
+            match has_met_damage && may_fail.load(Ordering::SeqCst) && name.starts_with("index/") && verb == "get" {
+                true => Err(Error::new(Kind::Temporary, verb, name)),
+                false => Ok(()),
+            }
+        },
+    };
+    let repo = world.open_through(Arc::new(hooked));
+    let (reader, mut chunks) = (repo.reader(), Vec::new());
+    let mut trees = vec![fixture::snapshots(&repo)[0].root];
+    while let Some(tree) = trees.pop() {
+        let each = &mut |entry: Entry| {
+            match entry.content {
+                Content::Tree(below) => trees.push(below),
+                Content::Chunks(ids) => chunks.extend(ids),
+                _ => {}
+            }
+            Ok(())
+        };
+        reader.for_each_entry(&tree, each).expect("trees are whole");
+    }
+    for (is_down_now, expected) in [(true, Kind::Temporary), (true, Kind::Temporary), (false, Kind::Corrupt)] {
+        is_down.store(is_down_now, Ordering::SeqCst);
+        let error = reader.content(&chunks[0]).map(drop).expect_err("no copy can be read");
+        assert!(error.is(expected), "{error:?}");
+    }
+}
+
 /// Each attempt ended at the first damaged pack, and a third one with 4: with many damaged packs, many runs in a row made no
 /// snapshot.
 #[test]
@@ -227,6 +330,12 @@ fn a_run_that_meets_many_damaged_packs_makes_a_snapshot() {
     }
     let (done, notices) = world.backup(Arc::new(world.storage.clone()), "one", false);
     done.unwrap_or_else(|error| panic!("{error}: {notices:?}"));
+    // What a backup need not read is found by a restore, and healed then.
+    let healed = (0..4).any(|_| {
+        let is_back = world.comes_back(&world.storage, &world.cache("one"));
+        is_back || world.backup(Arc::new(world.storage.clone()), "one", false).0.is_err()
+    });
+    assert!(healed && world.comes_back_elsewhere(&world.storage));
 }
 
 /// `--skip-if-unchanged` vouched for a snapshot that had been removed meanwhile.

@@ -153,7 +153,24 @@ pub struct Hooked<F> {
     pub before: F,
 }
 
-impl<F: Fn(&str, &str) + Send + Sync> Storage for Hooked<F> {
+/// What becomes of a call before it is made: nothing, or what the hook returns.
+pub trait Outcome {
+    fn result(self) -> Result<()>;
+}
+
+impl Outcome for () {
+    fn result(self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Outcome for Result<()> {
+    fn result(self) -> Result<()> {
+        self
+    }
+}
+
+impl<F: Fn(&str, &str) -> R + Send + Sync, R: Outcome> Storage for Hooked<F> {
     fn describe(&self) -> String {
         self.inner.describe()
     }
@@ -161,39 +178,39 @@ impl<F: Fn(&str, &str) + Send + Sync> Storage for Hooked<F> {
         self.inner.abilities()
     }
     fn put(&self, name: &str, body: Body) -> Result<Version> {
-        (self.before)("put", name);
+        (self.before)("put", name).result()?;
         self.inner.put(name, body)
     }
     fn put_new(&self, name: &str, body: Body) -> Result<Version> {
-        (self.before)("put_new", name);
+        (self.before)("put_new", name).result()?;
         self.inner.put_new(name, body)
     }
     fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
-        (self.before)("swap", name);
+        (self.before)("swap", name).result()?;
         self.inner.swap(name, expected, body)
     }
     fn rename(&self, from: &str, to: &str) -> Result<()> {
-        (self.before)("rename", from);
+        (self.before)("rename", from).result()?;
         self.inner.rename(from, to)
     }
     fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
-        (self.before)("get", name);
+        (self.before)("get", name).result()?;
         self.inner.get(name, bytes_max)
     }
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
-        (self.before)("get_range", name);
+        (self.before)("get_range", name).result()?;
         self.inner.get_range(name, offset, length)
     }
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
-        (self.before)("list", prefix);
+        (self.before)("list", prefix).result()?;
         self.inner.list(prefix)
     }
     fn remove(&self, name: &str) -> Result<()> {
-        (self.before)("remove", name);
+        (self.before)("remove", name).result()?;
         self.inner.remove(name)
     }
     fn stat(&self, name: &str) -> Result<Stat> {
-        (self.before)("stat", name);
+        (self.before)("stat", name).result()?;
         self.inner.stat(name)
     }
 }

@@ -95,6 +95,6 @@ impl Storage for Folder {
 
     fn stat(&self, name: &str) -> Result<Stat> {
         let found = fs::metadata(self.path(name)).map_err(|error| Error::io("stat", name, error))?;
-        Ok(Stat { size: found.len(), version: self.version(name)? })
+        Ok(Stat { size: found.len(), version: self.version(name)?, written: String::new() })
     }
 }

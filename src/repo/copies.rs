@@ -1,0 +1,42 @@
+//! Further copies of chunks whose pack cannot be read.
+
+use crate::error::Result;
+use crate::id::{ChunkId, PackId};
+use crate::place::Located;
+use crate::repo::Repository;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+
+/// Packs for which other copies of their chunks are looked up: that reads all index objects twice, for those that count as
+/// missing together, for each other one once more.
+const PACKS_MAX: usize = 16;
+
+#[derive(Default)]
+struct Known {
+    packs: HashSet<PackId>,
+    places: HashMap<ChunkId, Vec<Located>>,
+}
+
+/// Shared by all threads of a reader.
+#[derive(Default)]
+pub(super) struct Copies(Mutex<Known>);
+
+impl Copies {
+    /// All places of a chunk of this pack, those in packs that count as missing last; empty when the chunk has no other one,
+    /// and when the copies of too many packs were looked up already.
+    pub fn of(&self, id: &ChunkId, pack: &PackId, repo: &Repository) -> Result<Vec<Located>> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.packs.contains(pack) && known.packs.len() < PACKS_MAX {
+            let mut packs = HashSet::from([*pack]);
+            let left_out = repo.left_out();
+            if left_out.contains(pack) {
+                let others = left_out.iter().filter(|other| !known.packs.contains(*other));
+                packs.extend(others.take(PACKS_MAX - known.packs.len() - 1));
+            }
+            let places = repo.copies_of(&packs)?;
+            known.places.extend(places);
+            known.packs.extend(packs);
+        }
+        Ok(known.places.get(id).cloned().unwrap_or_default())
+    }
+}
