@@ -90,6 +90,19 @@ struct Level {
     path_bytes: usize,
 }
 
+/// Gives directories that were opened up their modes back, from the deepest one up, where nothing more is deleted.
+fn close_again(mut here: Directory, mut levels: Vec<Level>) {
+    while let Some(level) = levels.pop() {
+        // The error that ended the deletion is the one to tell.
+        let _best_effort = level.mode.map(|mode| chmod_open(&here, mode));
+        let above = here.open_child(c"..").and_then(|above| Ok((fstat(&above)?, above)));
+        match above {
+            Ok((stat, above)) if (stat.device, stat.inode) == level.above => here = above,
+            _ => break,
+        }
+    }
+}
+
 impl Run<'_> {
     /// Whether anything may be deleted in this directory.
     pub fn deletes_in(&self, folder: &Folder, here: &Here) -> bool {
@@ -172,7 +185,11 @@ impl Run<'_> {
     }
 
     fn not_deleted(&self, path: &[u8], name: &[u8], error: Error) {
-        self.failed_entry(&child_path(path, name), Error::new(error.kind(), "delete", "").because(error));
+        self.not_deleted_at(&child_path(path, name), error);
+    }
+
+    fn not_deleted_at(&self, path: &[u8], error: Error) {
+        self.failed_entry(path, Error::new(error.kind(), "delete", "").because(error));
     }
 
     /// Whether the rules, or what the backup said of it, protect this path with all below it.
@@ -248,19 +265,40 @@ impl Run<'_> {
     /// Deletes a directory with what is in it, as far as nothing protects it; whether it is gone. Only one directory is
     /// open at a time, so depth costs memory and no descriptors; going up goes through `..` and is checked against the
     /// directory that we came from, so that somebody who moves directories meanwhile leads us nowhere.
-    fn delete_tree(&self, top: &Directory, name: &[u8], mut path: Vec<u8>, noted: &Noted) -> Result<bool> {
+    fn delete_tree(&self, top: &Directory, name: &[u8], path: Vec<u8>, noted: &Noted) -> Result<bool> {
         let (mut here, mut levels) = (top.open_child(c".")?, Vec::new());
+        let deleted = self.delete_below(&mut here, &mut levels, name, path, noted);
+        if deleted.is_err() {
+            close_again(here, levels);
+        }
+        deleted
+    }
+
+    /// `here` is the directory of the last of `levels`, or the top without any.
+    fn delete_below(
+        &self,
+        here: &mut Directory,
+        levels: &mut Vec<Level>,
+        name: &[u8],
+        mut path: Vec<u8>,
+        noted: &Noted,
+    ) -> Result<bool> {
         let mut next = Some(name.to_vec());
         loop {
             if let Some(name) = next.take() {
                 self.check()?;
-                if let Some((below, level)) = self.go_down(&here, name, &path, noted)? {
-                    here = below;
-                    levels.push(level);
-                } else {
-                    match levels.last_mut() {
-                        None => return Ok(false),
-                        Some(level) => level.stays = true,
+                match (self.go_down(here, name, &path, noted), levels.last_mut()) {
+                    (Ok(Some((below, level))), _) => {
+                        *here = below;
+                        levels.push(level);
+                    }
+                    (Ok(None), None) => return Ok(false),
+                    (Err(error), None) => return Err(error),
+                    (gone_down, Some(above)) => {
+                        above.stays = true;
+                        if let Err(error) = gone_down {
+                            self.not_deleted_at(&path, error);
+                        }
                     }
                 }
             }
@@ -272,24 +310,28 @@ impl Run<'_> {
                 next = Some(name);
                 continue;
             }
-            let done = levels.pop().expect("there was a last one");
             let above = here.open_child(c"..")?;
-            let below = std::mem::replace(&mut here, above);
-            let stat = fstat(&here)?;
-            if (stat.device, stat.inode) != done.above {
+            let stat = fstat(&above)?;
+            if (stat.device, stat.inode) != level.above {
                 return Err(
                     Error::new(Kind::Conflict, "delete", "").because("a directory in it was moved during the restore")
                 );
             }
-            let gone = !done.stays
-                && self.options.includes_with_parents(&path, true)
-                && self.delete_name(&path, noted, || remove::remove_directory(&here, &done.name))?;
-            if let Some(mode) = done.mode.filter(|_| !gone) {
-                chmod_open(&below, mode)?;
+            let done = levels.pop().expect("there was a last one");
+            let below = std::mem::replace(here, above);
+            let is_to_go = !done.stays && self.options.includes_with_parents(&path, true);
+            let deleted = match is_to_go {
+                true => self.delete_name(&path, noted, || remove::remove_directory(here, &done.name)),
+                false => Ok(false),
+            };
+            let is_gone = matches!(deleted, Ok(true));
+            let closed = done.mode.filter(|_| !is_gone).map_or(Ok(()), |mode| chmod_open(&below, mode));
+            for error in deleted.err().into_iter().chain(closed.err()) {
+                self.not_deleted_at(&path, error);
             }
             match levels.last_mut() {
-                None => return Ok(gone),
-                Some(above) => above.stays |= !gone,
+                None => return Ok(is_gone),
+                Some(above) => above.stays |= !is_gone,
             }
         }
     }

@@ -13,8 +13,8 @@ use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Mode, Run, add, locked};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::borrow::Cow;
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 
 /// Files of this size are written by several writers at offsets.
 const PARALLEL_BYTES: u64 = 32 << 20;
@@ -56,6 +56,29 @@ impl<'a> Offsets<'a> {
         let taken = length.min(room);
         self.at += taken;
         (at, taken)
+    }
+}
+
+/// What is damaged of a file. The rest of it is read all the same, so that the next backup knows of all packs of it that are
+/// damaged, and stores again what they held.
+#[derive(Default)]
+struct Damage(Mutex<Option<Error>>);
+
+impl Damage {
+    /// None if this could not be read for its damage.
+    fn pass_over<T>(&self, read: Result<T>) -> Result<Option<T>> {
+        match read {
+            Err(error) if error.is(Kind::Corrupt) => {
+                locked(&self.0).get_or_insert(error);
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
+    }
+
+    /// The first damage that was met is what the file cannot be restored for.
+    fn end(self) -> Result<()> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 }
 
@@ -146,11 +169,7 @@ impl Run<'_> {
 
     /// Everything that is to be true of a file before it has its name.
     fn fill(&self, fd: OwnedFd, current: Current, entry: &Entry) -> Result<Vec<Loss>> {
-        self.write_content(&fd, entry).inspect_err(|error| {
-            if error.is(Kind::Corrupt) {
-                self.find_damage(entry);
-            }
-        })?;
+        self.write_content(&fd, entry)?;
         if self.options.verify {
             self.verify(&fd, entry)?;
         }
@@ -158,15 +177,6 @@ impl Run<'_> {
         let losses = apply_metadata(subject, Some(current), &entry.meta, EntryKind::File, &self.apply_options());
         close_written(fd)?;
         Ok(losses)
-    }
-
-    /// Reads all of a file of which a part is damaged, so that every damaged pack of it is known to the next backup.
-    fn find_damage(&self, entry: &Entry) {
-        // The error that led here is the one to tell.
-        let _already_failed = self.each_chunk(entry, &mut |id| match self.reader.content(id) {
-            Err(error) if error.is(Kind::Corrupt) => self.check(),
-            read => read.map(drop).and_then(|()| self.check()),
-        });
     }
 
     /// Reads a file back and compares it with what its chunks are named by.
@@ -208,11 +218,11 @@ impl Run<'_> {
 
     /// Chunk by chunk; neighbours in one frame go out together.
     fn write_chunks(&self, fd: &OwnedFd, entry: &Entry) -> Result<()> {
-        let mut offsets = Offsets::new(entry);
+        let (damage, mut offsets) = (Damage::default(), Offsets::new(entry));
         let mut joined: Option<Chunk> = None;
         let mut total = 0;
         self.each_chunk(entry, &mut |id| {
-            let chunk = self.content(id)?;
+            let Some(chunk) = damage.pass_over(self.content(id))? else { return self.check() };
             total += chunk.len() as u64;
             if let Some(before) = &mut joined {
                 if before.len() < JOIN_BYTES && before.join(&chunk) {
@@ -223,6 +233,7 @@ impl Run<'_> {
             joined = Some(chunk);
             Ok(())
         })?;
+        damage.end()?;
         if let Some(last) = joined {
             self.write_pieces(fd.as_fd(), &mut offsets, &last)?;
         }
@@ -260,11 +271,11 @@ impl Run<'_> {
         if entry.holes.is_empty() && !self.options.sparse {
             write::preallocate(fd, entry.size)?;
         }
-        let mut offsets = Offsets::new(entry);
+        let (damage, mut offsets) = (Damage::default(), Offsets::new(entry));
         let mut parts: Vec<Part> = vec![Vec::new()];
         let mut total = 0;
         self.each_chunk(entry, &mut |id| {
-            let length = self.length(id)?;
+            let Some(length) = damage.pass_over(self.length(id))? else { return self.check() };
             total += length;
             let (mut left, mut places) = (length, Vec::with_capacity(1));
             while left > 0 {
@@ -274,18 +285,19 @@ impl Run<'_> {
             }
             if parts.last().is_none_or(|part| part.len() == PART_CHUNKS) {
                 if parts.len() == PARTS_AT_ONCE {
-                    self.write_parts(fd, std::mem::take(&mut parts))?;
+                    self.write_parts(fd, std::mem::take(&mut parts), &damage)?;
                 }
                 parts.push(Vec::with_capacity(PART_CHUNKS));
             }
             parts.last_mut().expect("one was just made sure of").push((*id, places));
             Ok(())
         })?;
-        self.write_parts(fd, parts)?;
+        self.write_parts(fd, parts, &damage)?;
+        damage.end()?;
         self.check_length(entry, total)
     }
 
-    fn write_parts(&self, fd: &OwnedFd, parts: Vec<Part>) -> Result<()> {
+    fn write_parts(&self, fd: &OwnedFd, parts: Vec<Part>, damage: &Damage) -> Result<()> {
         let failure = Mutex::new(None);
         rayon::scope(|scope| {
             for part in parts {
@@ -294,19 +306,19 @@ impl Run<'_> {
                     if self.has_failed() || locked(failure).is_some() {
                         return;
                     }
-                    if let Err(error) = self.write_part(fd, &part) {
+                    if let Err(error) = self.write_part(fd, &part, damage) {
                         locked(failure).get_or_insert(error);
                     }
                 });
             }
         });
         self.check()?;
-        failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).map_or(Ok(()), Err)
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
-    fn write_part(&self, fd: &OwnedFd, part: &[Placed]) -> Result<()> {
+    fn write_part(&self, fd: &OwnedFd, part: &[Placed], damage: &Damage) -> Result<()> {
         for (id, places) in part {
-            let chunk = self.content(id)?;
+            let Some(chunk) = damage.pass_over(self.content(id))? else { continue };
             let mut rest: &[u8] = &chunk;
             for (at, length) in places {
                 let cut = (*length as usize).min(rest.len());
