@@ -98,9 +98,12 @@ impl Uploads {
             number
         };
         let queue = self.queue.as_ref().expect("the queue is open until the writer is dropped");
-        queue
-            .send((number, pieces, pack))
-            .map_err(|_| Error::new(Kind::Failed, "write packs", "").because("the threads that write packs have ended"))
+        queue.send((number, pieces, pack)).map_err(|_| {
+            // What ended them is the error to tell.
+            let ended =
+                || Error::new(Kind::Failed, "write packs", "").because("the threads that write packs have ended");
+            self.check().err().unwrap_or_else(ended)
+        })
     }
 
     /// Waits until all packs are written that were handed over before, not for later ones.

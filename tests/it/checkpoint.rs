@@ -154,6 +154,7 @@ fn a_thread_that_panics_ends_the_run_instead_of_being_waited_for() {
         let (told, ended) = crossbeam_channel::bounded(1);
         std::thread::spawn(move || told.send(repo.backup(options, &Watch::silent()).map(|_| ())));
         let result = ended.recv_timeout(Duration::from_secs(60)).expect("it does not wait for ever");
-        assert!(result.expect_err("a pack is missing").to_string().contains("panicked"), "{local}");
+        let error = result.expect_err("a pack is missing").to_string();
+        assert!(error.contains("panicked"), "{local}: {error}");
     }
 }
