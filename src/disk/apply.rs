@@ -74,7 +74,8 @@ impl From<&Stat> for Current {
 }
 
 /// Gives an inode its metadata, in the one order that works: owner (clears setuid and capabilities), attributes (an
-/// ACL sets the mode; `user.*` takes the right to write), mode, times, flags (may forbid all further changes). The
+/// ACL sets the mode; `user.*` takes the right to write), times, mode (until then it may be the mark of what is unfinished),
+/// flags (may forbid all further changes). The
 /// access time stays. `current` is what a creator returned or a stat said; None asks. What cannot be kept is
 /// returned and stops nothing.
 pub fn apply_metadata(
@@ -133,13 +134,6 @@ pub fn apply_metadata(
         current.mode = MODE_UNKNOWN;
     }
 
-    if kind != EntryKind::Symlink
-        && current.mode != mode
-        && let Err(errno) = subject.chmod(mode)
-    {
-        lose("mode", refused("change the mode", subject.name(), errno));
-    }
-
     match subject.set_modified_unless(current.modified, meta.modified) {
         // File systems with small time fields clamp without a word; within 32 bits all can keep it (at the very ends
         // the kernel drops the nanoseconds).
@@ -155,6 +149,14 @@ pub fn apply_metadata(
         },
         Ok(()) => (),
         Err(errno) => lose("modification time", refused("set the modification time", subject.name(), errno)),
+    }
+
+    // It may be what marked the inode as unfinished: all else comes before.
+    if kind != EntryKind::Symlink
+        && current.mode != mode
+        && let Err(errno) = subject.chmod(mode)
+    {
+        lose("mode", refused("change the mode", subject.name(), errno));
     }
 
     if options.flags

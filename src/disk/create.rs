@@ -24,6 +24,8 @@ pub struct Target {
     /// Who owns what is created here. Learned from the first one, since mount options (grpid, uid mapping, squashed
     /// root) and setgid decide it; the same in every directory created below.
     owner: OnceLock<(u32, u32)>,
+    /// Whether the file system keeps the modes that mark what is unfinished; known of directories that were created here.
+    keeps_marks: OnceLock<bool>,
     hands_down_acl: bool,
     hands_down_group: bool,
 }
@@ -39,7 +41,8 @@ impl Target {
         let stat = fstat(&directory)?;
         let hands_down_group = stat.mode & 0o2000 != 0;
         let hands_down_acl = xattr::has_default_acl(&directory);
-        Ok((Target { directory, owner: OnceLock::new(), hands_down_acl, hands_down_group }, stat))
+        let (owner, keeps_marks) = Default::default();
+        Ok((Target { directory, owner, keeps_marks, hands_down_acl, hands_down_group }, stat))
     }
 
     pub fn directory(&self) -> &Directory {
@@ -61,11 +64,17 @@ impl Target {
         Ok(Current { uid, gid, mode, new: true, inherited_acl: self.hands_down_acl, modified: None })
     }
 
+    /// Whether a file of this metadata can have a mark until it is finished, so that it may be created under its own name.
+    pub fn keeps_mark_of(&self, meta: &Metadata) -> bool {
+        self.keeps_marks.get() == Some(&true) && is_markable(meta)
+    }
+
     /// Creates a file, open for writing and for reading back; `AlreadyExists` whatever has the name. Flags that must be
-    /// there before the content are set.
+    /// there before the content are set. If its own mode leaves room for it, its mode says that it is not finished
+    /// ([`is_half_done`]) until its metadata are applied.
     #[inline]
     pub fn create_file(&self, name: &[u8], meta: &Metadata) -> Result<(OwnedFd, Current)> {
-        let mode = creation_mode(meta);
+        let mode = if is_markable(meta) { HALF_DONE_MODE } else { creation_mode(meta) };
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || rustix::fs::openat(&self.directory, name, flags, Mode::from_raw_mode(mode));
         let fd = retry_on_intr(open).map_err(|errno| refused("create", name, errno))?;
@@ -89,10 +98,14 @@ impl Target {
             .map_err(|errno| refused("create the directory", name, errno))?;
         let opened = self.directory.open_child(name).and_then(|directory| {
             let _ = set_early_flags(&directory, meta.flags);
+            let keeps_marks = match self.keeps_marks.get() {
+                Some(known) => *known,
+                None => fstat(&directory)?.permissions() & 0o1000 != 0,
+            };
             let current = self.current(mode, || fstat(&directory))?;
-            Ok((directory, current))
+            Ok((directory, current, keeps_marks))
         });
-        let (directory, mut current) = opened.inspect_err(|_| {
+        let (directory, mut current, keeps_marks) = opened.inspect_err(|_| {
             // It is empty: a later restore would take it for one that was there before.
             let _ = self.remove_directory(name);
         })?;
@@ -101,7 +114,8 @@ impl Target {
         }
         let owner = OnceLock::from((current.uid, current.gid));
         let (hands_down_acl, hands_down_group) = (self.hands_down_acl, self.hands_down_group);
-        Ok((Target { directory, owner, hands_down_acl, hands_down_group }, current))
+        let keeps_marks = OnceLock::from(keeps_marks);
+        Ok((Target { directory, owner, keeps_marks, hands_down_acl, hands_down_group }, current))
     }
 
     pub fn create_symlink(&self, name: &[u8], points_to: &[u8]) -> Result<Current> {
@@ -220,25 +234,33 @@ pub fn close_written(fd: OwnedFd) -> Result<()> {
     }
 }
 
-/// The mode of a directory whose content is not complete: the sticky bit, which the finished one mostly does not have,
-/// tells a later restore that files in it may be half-done. It costs no call while the directory is filled.
+/// The mode of a file whose content or metadata are not complete: the sticky bit, which means nothing on a file, and no
+/// right but the one to write. No finished file has it: what is saved with the sticky bit is never created so.
+const HALF_DONE_MODE: u32 = 0o1200;
+
+/// Whether [`HALF_DONE_MODE`] can stand for the mode of a file until it is finished: an ACL changes the mode before that.
+fn is_markable(meta: &Metadata) -> bool {
+    meta.mode & 0o7000 == 0 && meta.xattrs.iter().all(|attribute| attribute.name != xattr::ACL_ACCESS.to_bytes())
+}
+
+/// Whether a file is one that a restore began under its own name and did not finish. An inherited ACL can have taken the
+/// right to write away.
+pub fn is_half_done(found: &Stat) -> bool {
+    found.is(EntryKind::File) && found.permissions() | 0o200 == HALF_DONE_MODE
+}
+
+/// The mode of a directory that has not got its own metadata yet: the sticky bit, which the finished one mostly does not
+/// have, and writable for its owner only.
 #[inline]
 pub fn unfinished_mode(meta: &Metadata) -> u32 {
     (creation_mode(meta) & 0o055) | 0o1700
 }
 
-/// Whether a directory that stands for this entry is one that a restore did not finish: ours, of exactly that mode (the
-/// setgid bit may be inherited).
+/// Whether a directory that stands for this entry is one that a restore did not finish: of exactly that mode (the setgid bit
+/// may be inherited), and ours, or its saved owner's already.
 pub fn is_unfinished(found: &Stat, meta: &Metadata) -> bool {
-    let ours = found.uid == rustix::process::geteuid().as_raw();
-    ours && found.permissions() & !0o2000 == unfinished_mode(meta)
-}
-
-/// Whether it may be one: an inherited ACL can have taken bits of the mode away, and adds none.
-pub fn may_be_unfinished(found: &Stat, meta: &Metadata) -> bool {
-    let ours = found.uid == rustix::process::geteuid().as_raw();
-    let has_no_other_bit = found.permissions() & !0o2000 & !unfinished_mode(meta) == 0;
-    ours && found.mode & 0o1000 != 0 && has_no_other_bit
+    let is_ours = [rustix::process::geteuid().as_raw(), meta.uid].contains(&found.uid);
+    is_ours && found.permissions() & !0o2000 == unfinished_mode(meta)
 }
 
 /// With which mode something is created. The special bits come after the owner, who decides what they mean (and a

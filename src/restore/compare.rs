@@ -12,7 +12,7 @@ use rustix::fd::OwnedFd;
 impl Run<'_> {
     /// Whether an open file has this entry's content, zeros where it has holes; stops at the first difference.
     pub fn matches(&self, fd: &OwnedFd, entry: &Entry) -> Result<bool> {
-        if fstat(fd)?.size != entry.size || !self.holes_are_zeros(fd, entry, entry.size)? {
+        if fstat(fd)?.size != entry.size || !self.holes_are_zeros(fd, entry)? {
             return Ok(false);
         }
         let mut offsets = Offsets::new(entry);
@@ -31,35 +31,15 @@ impl Run<'_> {
         Ok(same)
     }
 
-    /// Whether the first `size` bytes of a file are those of this entry: what a restore that was killed leaves.
-    pub fn begins_as(&self, fd: &OwnedFd, entry: &Entry, size: u64) -> Result<bool> {
-        if !self.holes_are_zeros(fd, entry, size)? {
-            return Ok(false);
-        }
-        let mut offsets = Offsets::new(entry);
-        if let Content::Inline(bytes) = &entry.content {
-            return same_up_to(fd, &mut offsets, bytes, size);
-        }
-        let mut same = true;
-        self.each_chunk(entry, &mut |id| {
-            if same && offsets.at < size {
-                same = same_up_to(fd, &mut offsets, &self.content(id)?, size)?;
-            }
-            Ok(())
-        })?;
-        Ok(same)
-    }
-
-    fn holes_are_zeros(&self, fd: &OwnedFd, entry: &Entry, size: u64) -> Result<bool> {
+    fn holes_are_zeros(&self, fd: &OwnedFd, entry: &Entry) -> Result<bool> {
         let all = [Hole { offset: 0, length: entry.size }];
         let holes = match entry.content {
             // Without content all of it reads as zeros.
             Content::Empty | Content::Tree(_) => &all[..],
             _ => &entry.holes,
         };
-        for hole in holes.iter().filter(|hole| hole.offset < size) {
-            let length = hole.length.min(size - hole.offset);
-            if !reads_as_zeros(fd, hole.offset, length, &|| self.check())? {
+        for hole in holes {
+            if !reads_as_zeros(fd, hole.offset, hole.length, &|| self.check())? {
                 return Ok(false);
             }
         }
@@ -79,20 +59,4 @@ fn same_bytes(fd: &OwnedFd, offsets: &mut Offsets, length: usize, is_it: impl Fn
         filled = end;
     }
     Ok(is_it(&found))
-}
-
-/// Whether these bytes are in the file where they belong, as far as the file reaches.
-fn same_up_to(fd: &OwnedFd, offsets: &mut Offsets, mut bytes: &[u8], size: u64) -> Result<bool> {
-    let mut found = vec![0; bytes.len()];
-    while !bytes.is_empty() {
-        let (at, taken) = offsets.next(bytes.len() as u64);
-        let (piece, rest) = bytes.split_at(taken as usize);
-        let there = size.saturating_sub(at).min(taken) as usize;
-        let found = &mut found[..there];
-        if read_full_at(fd, found, at)? < there || *found != piece[..there] {
-            return Ok(false);
-        }
-        bytes = rest;
-    }
-    Ok(true)
 }

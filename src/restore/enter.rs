@@ -1,7 +1,7 @@
 //! Enter directories: make what is missing, open what is there, follow links above sources, refuse what must stay.
 
 use crate::disk::apply::chmod_at;
-use crate::disk::create::{is_unfinished, may_be_unfinished};
+use crate::disk::create::is_unfinished;
 use crate::disk::follow::{open_followed, open_within};
 use crate::disk::stat::fstat;
 use crate::disk::{Directory, ListBuffer, Names, Stat, Target, flags, unfinished};
@@ -128,7 +128,7 @@ impl Run<'_> {
     fn made(&self, above: &Here, made: Option<(Target, crate::disk::Current)>) -> Here {
         let (target, current) = made.map(|(target, current)| (Arc::new(target), current)).unzip();
         let facts = Facts {
-            marked: true,
+            is_new: true,
             current,
             apply: true,
             mounted: above.facts.mounted,
@@ -270,11 +270,9 @@ impl Run<'_> {
         }
         let mounted = (stat.device, stat.mount);
         let in_place = self.in_place.get().copied().unwrap_or(false);
-        let resumed = may_be_unfinished(&stat, &entry.meta);
         let changes = folder.inside && folder.wanted && self.changes_directory(&stat, entry);
         let facts = Facts {
             taken: true,
-            resumed,
             append_only: self.is_append_only(&folder.path, &target),
             refuses: refusal(&target, &stat),
             apply: self.applies(&stat, entry, changes),
@@ -309,13 +307,10 @@ impl Run<'_> {
         append_only
     }
 
-    /// Whether a directory that was there gets its metadata, where nothing else than `changes` speaks for it. One that a
-    /// restore did not finish gets them now; with a filter it stays as it is: what is not looked at may be half-done.
+    /// Whether a directory that was there gets its metadata, where nothing else than `changes` speaks for it: one that a
+    /// restore did not finish gets them now.
     pub fn applies(&self, stat: &Stat, entry: &Entry, changes: bool) -> bool {
-        match is_unfinished(stat, &entry.meta) {
-            true => !self.options.has_filter(),
-            false => changes,
-        }
+        changes || is_unfinished(stat, &entry.meta)
     }
 
     /// Whether an existing directory gets the metadata of the snapshot's.

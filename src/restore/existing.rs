@@ -1,6 +1,7 @@
 //! Decide what becomes of an entry whose name something has already: the same for a plan and for the restore itself.
 
 use crate::disk::apply::{apply_flags, chmod_at, is_as_saved};
+use crate::disk::create::is_half_done;
 use crate::disk::open::{open_file, read_link};
 use crate::disk::{Current, ListBuffer, Names, Stat, Subject, Target, apply_metadata};
 use crate::entry::{Entry, EntryKind};
@@ -11,7 +12,6 @@ use crate::restore::links::Linkable;
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Run, locked};
 use rustix::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering;
 
 /// How something gets the name of its entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +107,7 @@ impl Run<'_> {
         let kind = if entry.kind.has_content() { EntryKind::File } else { entry.kind };
         match stat.kind {
             None => Ok(Decision::Blocked("a socket is in its place, and was kept")),
-            Some(EntryKind::File) if kind == EntryKind::File => self.decide_file(here, target, entry, stat),
+            Some(EntryKind::File) if kind == EntryKind::File => self.decide_file(target, entry, stat),
             Some(found) if found == kind => self.decide_other(target, entry, stat),
             // Only a source lies in a directory that is above all sources.
             Some(EntryKind::Symlink) if !folder.inside && self.keeps_links_of_sources() => {
@@ -135,16 +135,9 @@ impl Run<'_> {
         self.in_place.get() == Some(&true) && !self.options.delete
     }
 
-    fn decide_file(&self, here: &Here, target: &Target, entry: &Entry, stat: Stat) -> Result<Decision> {
+    fn decide_file(&self, target: &Target, entry: &Entry, stat: Stat) -> Result<Decision> {
         let same_stat = stat.size == entry.size && stat.modified == entry.meta.modified;
-        let keeps = self.keeps(&stat, entry);
-        if keeps && !same_stat && here.facts.resumed && stat.links == 1 && stat.size <= entry.size {
-            // A restore that was killed may have begun it: then it is not the user's, and nothing of theirs is lost.
-            let fd = self.open_existing(target, entry, &stat)?;
-            if fd.map_or(Ok(false), |fd| self.begins_as(&fd, entry, stat.size))? {
-                return Ok(Decision::Make(Way::Over));
-            }
-        }
+        let keeps = self.keeps(&stat, entry) && !is_half_done(&stat);
         let right = |fd| Ok(Decision::Right(Right { stat, fd, mend: !keeps }));
         if same_stat && self.options.overwrite != Overwrite::Always {
             return right(None);
@@ -237,15 +230,7 @@ impl Run<'_> {
         how
     }
 
-    pub fn left(&self, folder: &Folder, here: &Here, entry: &Entry) {
-        if here.facts.resumed && entry.kind.has_content() {
-            // It may be half of what the snapshot of that restore has: its directory stays marked as unfinished.
-            folder.half_done.store(true, Ordering::Relaxed);
-            self.trouble(
-                &child_path(&folder.path, &entry.name),
-                "it differs and was kept, but a restore that was interrupted may have left it incomplete: use --overwrite always",
-            );
-        }
+    pub fn left(&self, folder: &Folder, entry: &Entry) {
         self.fate(Fate::Left, || child_path(&folder.path, &entry.name));
     }
 

@@ -13,7 +13,6 @@ use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Mode, Run, add, locked};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::borrow::Cow;
-use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
 /// Files of this size are written by several writers at offsets.
@@ -93,7 +92,7 @@ impl Run<'_> {
             }
             Decision::Left => {
                 self.progress(1, entry.size);
-                self.left(folder, here, entry);
+                self.left(folder, entry);
                 return Ok(Linkable::No);
             }
             Decision::Blocked(why) => {
@@ -118,9 +117,9 @@ impl Run<'_> {
         Ok(Linkable::New)
     }
 
-    /// Creates a file with its content and metadata. Under its own name only in a directory that is marked as unfinished
-    /// itself, and only where it grows from its beginning to its end, or where no name can be changed; else beside it, and
-    /// then it takes the name whole.
+    /// Creates a file with its content and metadata. Under its own name only in a new directory, where its mode marks it as
+    /// half-done until it is whole and it grows from its beginning to its end, or where no name can be changed; else beside
+    /// it, and then it takes the name whole.
     /// False when something does not make way for it, which was said.
     fn make_file(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry, way: Way) -> Result<bool> {
         let path = || child_path(&folder.path, &entry.name);
@@ -131,8 +130,8 @@ impl Run<'_> {
             self.blocked(folder, entry, NOT_EMPTY);
             return Ok(false);
         }
-        let append_only = here.facts.append_only;
-        let direct = way == Way::New && (append_only || here.facts.marked && entry.size < PARALLEL_BYTES);
+        let may_grow = || here.facts.is_new && entry.size < PARALLEL_BYTES && target.keeps_mark_of(&entry.meta);
+        let direct = way == Way::New && (here.facts.append_only || may_grow());
         let name = if direct { Cow::Borrowed(&entry.name) } else { Cow::Owned(unfinished::next_name()) };
         let (fd, current) = match self.in_folder(folder, target, |target| target.create_file(&name, &entry.meta)) {
             Ok(created) => created,
@@ -148,7 +147,6 @@ impl Run<'_> {
             if target.remove_name(&name).is_ok() || !direct {
                 return error;
             }
-            folder.half_done.store(true, Ordering::Relaxed);
             let rest = "write the file, and the incomplete file cannot be removed";
             Error::new(error.kind(), rest, "").because(error)
         })?;

@@ -58,10 +58,7 @@ impl Run<'_> {
     /// Gives a directory its metadata, or puts back the mode that it had.
     pub fn apply_folder(&self, folder: &Folder, here: &Here) {
         let (Some(target), true) = (&here.target, self.is_deed()) else { return };
-        // What may be half-done in it, known or not, must go on being known by its mode.
-        let half_done = folder.half_done.load(Ordering::Relaxed)
-            || (here.facts.resumed && folder.incomplete.load(Ordering::Relaxed));
-        let done = !self.has_failed() && !half_done;
+        let done = !self.has_failed();
         let opened_up = locked(&folder.opened_up).take();
         if let (true, true, Some(entry)) = (here.facts.apply, done, &folder.entry) {
             let subject = Subject::Open(target.directory().as_fd());

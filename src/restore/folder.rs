@@ -19,10 +19,8 @@ pub(super) type Mounted = (u64, u64);
 pub(super) struct Facts {
     /// There was something in it, or could have been: no name is free without a look.
     pub taken: bool,
-    /// This run made it, so its mode says that it is unfinished until all is in it.
-    pub marked: bool,
-    /// A restore that was killed left it unfinished: files in it may be half-done.
-    pub resumed: bool,
+    /// This run made it, so that no other program knows it yet.
+    pub is_new: bool,
     /// What it has already of its metadata; None asks.
     pub current: Option<Current>,
     /// Whether it gets the metadata of its entry.
@@ -120,8 +118,6 @@ pub(super) struct Folder {
     pub names: Mutex<HashSet<Vec<u8>>>,
     /// Not all names are known: none is deleted.
     pub incomplete: AtomicBool,
-    /// A half-done file could not be removed: the mark stays.
-    pub half_done: AtomicBool,
     /// The mode that it had before its owner's rights were added to work in it.
     pub opened_up: Mutex<Option<u32>>,
 }
@@ -140,7 +136,6 @@ impl Folder {
             place: Mutex::new(Place::Unmade),
             names: Mutex::default(),
             incomplete: AtomicBool::new(false),
-            half_done: AtomicBool::new(false),
             opened_up: Mutex::default(),
         }
     }
@@ -179,11 +174,6 @@ impl Folder {
     /// Whether a source begins here: what is above it belongs to no snapshot.
     pub fn is_source(&self) -> bool {
         self.inside && self.above.as_ref().is_some_and(|above| !above.inside)
-    }
-
-    /// Whether another restore left it unfinished.
-    pub fn is_resumed(&self) -> bool {
-        matches!(&*locked(&self.place), Place::Made(facts, _) if facts.resumed)
     }
 
     pub fn refuse(&self) {

@@ -192,8 +192,6 @@ impl Run<'_> {
             if !self.is_over()
                 && let Err(error) = self.make_other(&folder, &entry)
             {
-                // It may be half-done, where another restore left its directory unfinished.
-                folder.half_done.fetch_or(folder.is_resumed(), Ordering::Relaxed);
                 self.failed_entry(&child_path(&folder.path, &entry.name), error);
             }
             self.close_if_many(&folder);
@@ -278,7 +276,7 @@ impl Run<'_> {
                 Some(why) => self.blocked(folder, entry, why),
             },
             Decision::Right(_) => self.fate(Fate::Kept, || child_path(&folder.path, &entry.name)),
-            Decision::Left => self.left(folder, here, entry),
+            Decision::Left => self.left(folder, entry),
             Decision::Blocked(why) => self.blocked(folder, entry, why),
         }
         Ok(None)

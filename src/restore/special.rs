@@ -18,7 +18,7 @@ impl Run<'_> {
             Decision::Make(way) => way,
             Decision::Right(right) => return Ok(self.keep(here, folder, entry, right)),
             Decision::Left => {
-                self.left(folder, here, entry);
+                self.left(folder, entry);
                 return Ok(Linkable::No);
             }
             Decision::Blocked(why) => {
@@ -43,7 +43,8 @@ impl Run<'_> {
     }
 
     fn make_special(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry, way: Way) -> Result<bool> {
-        let direct = way == Way::New && (here.facts.marked || here.facts.append_only);
+        // Under its own name it must be whole at once, but where no name can be changed.
+        let direct = way == Way::New && here.facts.append_only;
         let name = if direct { Cow::Borrowed(&entry.name) } else { Cow::Owned(unfinished::next_name()) };
         let create = |target: &Target| match entry.kind {
             EntryKind::Symlink => target.create_symlink(&name, &entry.target),

@@ -1,6 +1,5 @@
 //! Visit directories: spread over the writers by work stealing, a page at a time; what is damaged costs itself only.
 
-use crate::disk::create::may_be_unfinished;
 use crate::disk::device::is_read_only;
 use crate::disk::stat::{fstat, stat_path};
 use crate::disk::{Directory, ListBuffer, Names, Target};
@@ -125,13 +124,10 @@ impl<'a> Run<'a> {
                 let in_place =
                     stat_path(origin, true).is_ok_and(|at| (at.device, at.inode) == (stat.device, stat.inode));
                 self.in_place.get_or_init(|| in_place);
-                // A target of a restore that was killed; any other one that was there keeps its own metadata.
-                let resumed = entry.as_ref().is_some_and(|entry| may_be_unfinished(&stat, &entry.meta));
                 let applies = |entry: &Entry| self.changes_directory(&stat, entry);
                 let changes = in_place && inside && wanted && entry.as_ref().is_some_and(applies);
                 let facts = Facts {
                     taken: !is_empty(&target)?,
-                    resumed,
                     append_only: self.is_append_only(path, &target),
                     refuses: super::enter::refusal(&target, &stat),
                     apply: entry.as_ref().is_some_and(|entry| self.applies(&stat, entry, changes)),
@@ -153,7 +149,7 @@ impl<'a> Run<'a> {
                     true => {
                         self.make_target(entry.as_ref()).map_err(|error| target_refused(&self.options.target, error))?
                     }
-                    false => (None, Facts { marked: true, ..Facts::default() }),
+                    false => (None, Facts { is_new: true, ..Facts::default() }),
                 }
             }
             Err(error) if error.is(Kind::Conflict) && !root.is_directory() => {
@@ -220,7 +216,7 @@ impl<'a> Run<'a> {
         std::fs::create_dir_all(parent).map_err(failed)?;
         let parent = Target::new(Directory::open_path(parent.as_os_str().as_bytes())?)?;
         let (target, current) = parent.create_directory(name.as_bytes(), &entry.meta)?;
-        Ok((Some(target), Facts { marked: true, apply: true, current: Some(current), ..Facts::default() }))
+        Ok((Some(target), Facts { is_new: true, apply: true, current: Some(current), ..Facts::default() }))
     }
 
     /// Restores what is in a directory.
@@ -372,16 +368,8 @@ impl<'a> Run<'a> {
             _ => self.restore_linked(folder, here, &entry),
         };
         if let Err(error) = done {
-            self.entry_failed_in(folder, here, &entry, error);
+            self.failed_entry(&child_path(&folder.path, &entry.name), error);
         }
-    }
-
-    /// What could not be restored in a directory that another restore left unfinished may still be half-done.
-    pub fn entry_failed_in(&self, folder: &Folder, here: &Here, entry: &Entry, error: Error) {
-        if here.facts.resumed {
-            folder.half_done.store(true, Ordering::Relaxed);
-        }
-        self.failed_entry(&child_path(&folder.path, &entry.name), error);
     }
 
     /// A directory is made or opened by its own task, so that only those being filled are open.

@@ -2,7 +2,7 @@
 
 use crate::fixture::{self, SWAPS, backup, memory, open, options};
 use crate::person::{Person, contents};
-use crate::restore::{restore, saved, text};
+use crate::restore::{restore, saved};
 use siltstone::disk::create::unfinished_mode;
 use siltstone::disk::{Directory, remove};
 use siltstone::entry::{Content, Entry, EntryKind, Metadata};
@@ -24,60 +24,99 @@ fn mark(path: &Path) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("set");
 }
 
+/// The mode of a file that a restore began under its own name, and did not finish.
+const HALF_DONE: u32 = 0o1200;
+
+/// A killed restore of the first of two snapshots: half of `new/file` stands under its name.
+fn killed_half_way(change: impl FnOnce(&Person)) -> (Person, Vec<String>) {
+    let person = saved(|person| {
+        person.write("source/new/file", crate::golden::noise(50_000, 1));
+        person.write("source/new/other", "other");
+        fs::set_permissions(person.path("source/new"), Permissions::from_mode(0o755)).expect("set");
+    });
+    change(&person);
+    person.silt(&["backup", "source"]).ends_with(0);
+    let second = crate::restore::latest(&person, "source");
+    let first = second.replacen("latest", "latest~1", 1);
+    fs::create_dir_all(person.path("out/new")).expect("made");
+    person.write("out/new/file", &crate::golden::noise(50_000, 1)[..20_000]);
+    fs::set_permissions(person.path("out/new/file"), Permissions::from_mode(HALF_DONE)).expect("set");
+    mark(&person.path("out/new"));
+    (person, vec![first, second])
+}
+
 #[test]
 fn a_half_done_file_is_not_kept_as_if_it_were_the_users() {
     // After kill -9 a file of half its length stayed, and --overwrite never and if-newer kept it for good.
     let person = saved(|person| {
         person.write("source/new/file", crate::golden::noise(50_000, 1));
         person.write("source/new/inline", "few bytes");
+        person.write("source/new/whole", "but for its mode and time");
         fs::set_permissions(person.path("source/new"), Permissions::from_mode(0o755)).expect("set");
     });
     let before = contents(&person.path("source"));
+    let half = |name: &str| {
+        fs::set_permissions(person.path(&format!("source/new/{name}")), Permissions::from_mode(HALF_DONE))
+            .expect("set");
+    };
     for overwrite in ["never", "if-newer"] {
         person.write("source/new/file", &crate::golden::noise(50_000, 1)[..20_000]);
         person.write("source/new/inline", "");
+        ["file", "inline", "whole"].iter().for_each(|name| half(name));
         mark(&person.path("source/new"));
         restore(&person, &["--overwrite", overwrite]).ends_with(0);
         assert!(contents(&person.path("source")) == before, "{overwrite}");
-        // What was changed since is the user's, there as in a directory that no restore left. But it may as well be half of
-        // what another snapshot has: that was kept in silence, and the mark was taken away.
-        person.write("source/new/file", "the user's own");
-        mark(&person.path("source/new"));
-        let said = restore(&person, &["--overwrite", overwrite]).ends_with(3);
-        assert!(said.err.contains("/new/file: it differs and was kept, but a restore"), "{}", said.err);
-        assert_eq!(text(&person, "source/new/file"), "the user's own");
-        assert!(fs::metadata(person.path("source/new")).expect("there").mode() & 0o1000 != 0);
+        // Without the mark it is the user's, whatever its directory looks like.
         person.write("source/new/file", &crate::golden::noise(50_000, 1)[..20_000]);
-        fs::set_permissions(person.path("source/new"), Permissions::from_mode(0o755)).expect("set");
+        mark(&person.path("source/new"));
         restore(&person, &["--overwrite", overwrite]).ends_with(0);
         assert_eq!(fs::metadata(person.path("source/new/file")).expect("there").len(), 20_000);
+        assert_eq!(fs::metadata(person.path("source/new")).expect("there").mode() & 0o7777, 0o755);
     }
 }
 
+/// Its directory alone had a mark, which the restore of a part, of another snapshot, or beside another restore took away: half
+/// a file passed for a whole one.
 #[test]
-fn the_mark_stays_while_something_may_be_half_done() {
-    // A restore of a part, or one that met damage, finished a directory with half a file of a killed one still in it.
+fn half_a_file_is_known_whatever_is_restored_around_it() {
+    let changes: [fn(&Person); 3] = [
+        |person| fs::remove_file(person.path("source/new/file")).expect("removed"),
+        |person| fs::set_permissions(person.path("source/new"), Permissions::from_mode(0o700)).expect("set"),
+        |person| person.write("source/new/file", "another content"),
+    ];
+    let words = ["", "--exclude file", "--include other", "--overwrite never --exclude file", "--overwrite if-newer"];
+    for change in changes {
+        for words in words {
+            let (person, snapshots) = killed_half_way(change);
+            let words = words.split_whitespace().chain(["--target", "out"]);
+            person.silt(&["restore", &snapshots[1]].into_iter().chain(words.clone()).collect::<Vec<_>>()).ends_with(0);
+            let found = fs::metadata(person.path("out/new/file")).expect("there");
+            let is_half = found.len() == 20_000;
+            assert_eq!(found.mode() & 0o7777 == HALF_DONE, is_half);
+            let again = ["restore", &snapshots[0], "--target", "out", "--overwrite", "never"];
+            person.silt(&again).ends_with(0);
+            assert!(
+                !is_half || fs::read(person.path("out/new/file")).expect("read") == crate::golden::noise(50_000, 1)
+            );
+        }
+    }
+}
+
+/// Killed between its owner and its mode, a directory belonged to another user, and kept the mode of one under construction.
+#[test]
+fn an_unfinished_directory_that_has_its_owner_already_gets_its_mode() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
     let person = saved(|person| {
-        person.write("source/new/file", crate::golden::noise(200_000, 1));
-        person.write("source/new/other", "other");
-        fs::set_permissions(person.path("source/new"), Permissions::from_mode(0o755)).expect("set");
+        person.write("source/new/f", "f");
+        std::os::unix::fs::chown(person.path("source/new"), Some(1234), Some(1234)).expect("changed");
+        fs::set_permissions(person.path("source/new"), Permissions::from_mode(0o775)).expect("set");
     });
-    let before = contents(&person.path("source"));
-    let marked = || fs::metadata(person.path("source/new")).expect("there").mode() & 0o1000 != 0;
-    person.write("source/new/file", &crate::golden::noise(200_000, 1)[..20_000]);
-    mark(&person.path("source/new"));
-    restore(&person, &["--exclude", "file"]).ends_with(0);
-    restore(&person, &["--include", "other"]).ends_with(0);
-    assert!(marked());
-    let good = person.path("good");
-    fixture::copy(&person.path("data"), &good);
-    crate::restore::damage_content(&person);
-    restore(&person, &[]).ends_with(6);
-    assert!(marked());
-    fs::remove_dir_all(person.path("data")).expect("removed");
-    fixture::copy(&good, &person.path("data"));
+    let mode = unfinished_mode(&Metadata { mode: 0o775, ..Metadata::default() });
+    fs::set_permissions(person.path("source/new"), Permissions::from_mode(mode)).expect("set");
     restore(&person, &["--overwrite", "never"]).ends_with(0);
-    assert!(contents(&person.path("source")) == before);
+    assert_eq!(fs::metadata(person.path("source/new")).expect("there").mode() & 0o7777, 0o775);
 }
 
 #[test]
