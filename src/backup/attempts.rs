@@ -18,13 +18,15 @@ impl Repository {
     /// the snapshot; if a stream, the repository or this machine fails, it is an error, and no snapshot is written.
     pub fn backup(&self, options: BackupOptions, watch: &Watch) -> Result<BackupReport> {
         let begun = Instant::now();
+        options.check_places()?;
         let (mut options, mut attempt, mut damaged) = (options, 1, 0);
+        let mut input = options.input.take();
+        let has_input = input.is_some();
         loop {
-            // Standard input cannot be read again.
-            let may_repeat = options.input.is_none() && attempt < ATTEMPTS_MAX && damaged < DAMAGED_MAX;
-            let again = may_repeat.then(|| options.without_input());
+            let may_repeat = attempt < ATTEMPTS_MAX && damaged < DAMAGED_MAX;
+            let again = options.copy();
             let damage_before = self.damaged_packs_found();
-            let done = self.attempt(options, begun, watch);
+            let done = self.attempt(options, &mut input, begun, watch);
             let has_found_damage = self.damaged_packs_found() > damage_before;
             let stale = match done {
                 Err(error) if error.is(Kind::Stale) => error,
@@ -42,7 +44,11 @@ impl Repository {
                 },
                 done => return done,
             };
-            let Some(again) = again else { return Err(stale) };
+            // Standard input cannot be read again.
+            let has_read_input = has_input && input.is_none();
+            if has_read_input || !may_repeat {
+                return Err(stale);
+            }
             self.check_is_there()?;
             watch.notice(format!("the backup starts over: {}", stale.why()));
             watch.start_over();
@@ -75,8 +81,8 @@ fn unchecked(snapshot: &Snapshot, error: Error) -> Error {
 }
 
 impl BackupOptions {
-    /// The same, but for standard input, of which there is only one.
-    fn without_input(&self) -> BackupOptions {
+    /// The same but for standard input, of which there is only one.
+    fn copy(&self) -> BackupOptions {
         BackupOptions {
             paths: self.paths.clone(),
             missing: self.missing.clone(),

@@ -5,7 +5,7 @@ use crate::cache::View;
 use crate::disk::whole::{read_own, write_whole};
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
-use crate::id::{ChunkId, PackId};
+use crate::id::{ChunkId, IndexId, PackId};
 use crate::repo::tree::{Page, decode_page};
 use crate::repo::{IndexCheck, Reader, Repository, Snapshot};
 use crate::seal::Power;
@@ -37,7 +37,7 @@ impl<'a> Run<'a> {
         if self.repo.keys().power() == Power::Put {
             self.watch.notice("which snapshots are complete again cannot be told with a put-only key");
             note_told(self.repo, check, &[]);
-            self.repo.loss_is_told();
+            self.repo.loss_is_told(check);
             return None;
         }
         self.watch.stage("checking earlier snapshots");
@@ -53,7 +53,7 @@ impl<'a> Run<'a> {
             if healing.still_damaged.is_empty() && healing.chunks == 0 && is_untold {
                 self.watch.notice("all earlier snapshots are complete");
             }
-            self.repo.loss_is_told();
+            self.repo.loss_is_told(check);
         }
         healing.ok().filter(|healing| healing.chunks > 0 || !healing.still_damaged.is_empty())
     }
@@ -86,12 +86,12 @@ impl Told {
 
 /// Names what is damaged and missing: another word stands for other damage.
 fn name_of(check: &IndexCheck) -> String {
-    let mut packs: Vec<&PackId> = check.packs_missing.iter().collect();
-    packs.sort();
+    let packs = check.packs_missing.iter().map(PackId::as_bytes);
+    let mut names: Vec<&[u8; 32]> = packs.chain(check.indexes_damaged.iter().map(IndexId::as_bytes)).collect();
+    names.sort();
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&check.indexes_damaged.to_le_bytes());
-    for pack in packs {
-        hasher.update(pack.as_bytes());
+    for name in names {
+        hasher.update(name);
     }
     hasher.finalize().to_hex().to_string()
 }

@@ -191,11 +191,17 @@ const CHECKPOINT_PART: u32 = 20;
 
 impl Repository {
     /// One try to save the sources; `Stale` when what it relied on turned out to be damaged or gone.
-    fn attempt(&self, mut options: BackupOptions, begun: Instant, watch: &Watch) -> Result<BackupReport> {
+    /// What is left of `input` was not read.
+    fn attempt(
+        &self,
+        mut options: BackupOptions,
+        input: &mut Option<(Vec<u8>, Input)>,
+        begun: Instant,
+        watch: &Watch,
+    ) -> Result<BackupReport> {
         let started = Stamp::new(options.time.unwrap_or_else(now), options.offset);
         // The snapshot is named by it.
         started.compact()?;
-        options.check_places()?;
         let left_out = LeftOut::new(OwnFolders::of(self));
         for nested::Moved { folder, real } in nested::follow_links(&mut options.paths) {
             left_out.tell(
@@ -214,7 +220,6 @@ impl Repository {
         for (path, what) in left_out.own.take_out(&mut options.paths)? {
             watch.notice(format!("skipped: {} is {what}", path.display()));
         }
-        let input = options.input.take();
         let input_name = input.as_ref().map(|(name, _)| name.clone());
         let state = self.open_state(&options, watch);
         let readers = Readers::start(&options)?;
@@ -403,7 +408,7 @@ impl<'a> Run<'a> {
     }
 
     /// Walks all paths and reads all streams; returns the root of the snapshot's tree.
-    fn save_sources(&self, parent: Option<&Snapshot>, input: Option<(Vec<u8>, Input)>) -> Result<SavedRoot> {
+    fn save_sources(&self, parent: Option<&Snapshot>, input: &mut Option<(Vec<u8>, Input)>) -> Result<SavedRoot> {
         let known = parent.map(|parent| (parent.totals.files, parent.totals.bytes));
         let known = known.or_else(|| self.state.as_ref()?.last_size());
         if let Some((files, bytes)) = known {
@@ -430,7 +435,7 @@ impl<'a> Run<'a> {
         assembly.store(self)
     }
 
-    fn save_all(&self, parent: Option<&Snapshot>, input: Option<(Vec<u8>, Input)>) -> Result<Assembly> {
+    fn save_all(&self, parent: Option<&Snapshot>, input: &mut Option<(Vec<u8>, Input)>) -> Result<Assembly> {
         let mut assembly = Assembly::default();
         self.watch.stage("walking");
         let saved = self.walk_paths(parent)?;
@@ -438,6 +443,10 @@ impl<'a> Run<'a> {
             assembly.add(&path, entry)?;
         }
         assembly.root = saved.root;
+        // Standard input can be read once: if the run has to start over, it does so before that.
+        if input.is_some() && self.writer.is_some() && self.has_found_damage() {
+            return Err(damage_found());
+        }
         for stream in &self.options.streams {
             let source = if self.options.dry_run {
                 None
@@ -446,7 +455,7 @@ impl<'a> Run<'a> {
             };
             assembly.add_stream(&stream.name, self.save_stream(&stream.name, source)?)?;
         }
-        if let Some((name, input)) = input {
+        if let Some((name, input)) = input.take() {
             let source = if self.options.dry_run { None } else { Some(input) };
             assembly.add_stream(&name, self.save_stream(&name, source)?)?;
         }
@@ -538,6 +547,11 @@ impl<'a> Run<'a> {
         self.counts.failed.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
+    /// Whether a pack turned out to be damaged that this run may rely on.
+    fn has_found_damage(&self) -> bool {
+        self.repo.damaged_packs_found() > self.damaged_packs_before
+    }
+
     fn take_failure(&self) -> Option<Error> {
         self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
     }
@@ -553,9 +567,7 @@ impl<'a> Run<'a> {
         let writer = self.writer.take();
         let saved = match self.take_failure() {
             Some(error) => Err(error),
-            None if writer.is_some() && self.repo.damaged_packs_found() > self.damaged_packs_before => {
-                saved.and(Err(damage_found()))
-            }
+            None if writer.is_some() && self.has_found_damage() => saved.and(Err(damage_found())),
             None => saved,
         };
         let SavedRoot { tree: root, directory: root_directory } = match (saved, &writer) {
@@ -591,11 +603,7 @@ impl<'a> Run<'a> {
         let Some(writer) = writer else { return Ok(report) };
         let noted = std::mem::take(&mut *self.noted());
         let unchanged = self.options.skip_if_unchanged && self.unchanged.load(std::sync::atomic::Ordering::Relaxed);
-        // The last snapshot must not have lost anything either: what it lost cannot always be stored again.
-        let is_parent_damaged = parent.is_some_and(|parent| {
-            heal::Told::of(self.repo, writer.check()).is_some_and(|told| told.is_damaged(parent))
-        });
-        if unchanged && !is_parent_damaged && self.damaged_before(&writer).is_none() {
+        if unchanged && self.may_vouch(&writer, parent) {
             let is_sound = writer.check_nothing_is_gone();
             writer.abandon(|relied, own| self.write_state(noted, relied, own))?;
             return is_sound.and_then(|()| self.check_parent(parent)).map(|()| report);
@@ -666,15 +674,36 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Whether this run met damage, or the repository has lost something of which no run has told what it means.
+    fn has_untold_damage(&self) -> bool {
+        self.has_met_damage.load(std::sync::atomic::Ordering::Relaxed) || self.repo.untold_loss().is_some()
+    }
+
+    fn has_stored(writer: &Writer) -> bool {
+        writer.chunks_new.load(std::sync::atomic::Ordering::Relaxed) > 0
+    }
+
+    /// Whether "unchanged since that snapshot" is worth a snapshot: not if that one has lost something, which this run may
+    /// have stored again.
+    fn may_vouch(&self, writer: &Writer, parent: Option<&Snapshot>) -> bool {
+        if self.has_untold_damage() {
+            return false;
+        }
+        match heal::Told::of(self.repo, writer.check()) {
+            _ if !writer.has_met_damage() => true,
+            Some(told) => !parent.is_some_and(|parent| told.is_damaged(parent)),
+            None => self.repo.cache().is_none() && !Run::has_stored(writer),
+        }
+    }
+
     /// What was stored at the start and what was missing, if the repository had lost something by then and this run may
-    /// have healed it.
+    /// have healed it, or is the first that can tell what it means.
     fn damaged_before(&self, writer: &Writer) -> Option<(crate::cache::View, IndexCheck)> {
-        let has_stored = writer.chunks_new.load(std::sync::atomic::Ordering::Relaxed) > 0;
-        let has_met_damage = self.has_met_damage.load(std::sync::atomic::Ordering::Relaxed);
-        let is_untold = self.repo.untold_loss().is_some();
-        let told = heal::Told::of(self.repo, writer.check());
-        let is_open = writer.has_met_damage() && !told.is_some_and(|told| told.is_all_whole());
-        (has_met_damage || is_untold || (has_stored && is_open))
+        let is_open = || match heal::Told::of(self.repo, writer.check()) {
+            Some(told) => Run::has_stored(writer) && !told.is_all_whole(),
+            None => Run::has_stored(writer) || self.repo.cache().is_some(),
+        };
+        (self.has_untold_damage() || (writer.has_met_damage() && is_open()))
             .then(|| (writer.view_before().clone(), writer.check().clone()))
     }
 

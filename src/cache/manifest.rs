@@ -9,6 +9,8 @@ use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 
+/// More than any list that this program writes: two million index objects have 160 MB.
+const BYTES_MAX: u64 = 256 << 20;
 const FIRST_LINE: &str = "siltstone index segments 2";
 pub(super) const SUFFIX: &str = ".segment";
 
@@ -26,7 +28,11 @@ pub(super) struct Row {
 /// Reads the manifest; none when there is none.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<Row>>> {
     let mut bytes = Vec::new();
-    match read_regular(path).and_then(|mut file| file.read_to_end(&mut bytes)) {
+    match read_regular(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut bytes)) {
+        Ok(_) if bytes.len() as u64 > BYTES_MAX => {
+            let why = format!("it has more than {BYTES_MAX} bytes");
+            Err(Error::corrupt("use the list of index segments", path.display(), why))
+        }
         Ok(_) => match decode(&bytes) {
             Some(rows) => Ok(Some(rows)),
             None => Err(Error::corrupt("use the list of index segments", path.display(), "it is damaged")),

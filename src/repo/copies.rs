@@ -22,11 +22,14 @@ struct Known {
 pub(super) struct Copies(Mutex<Known>);
 
 impl Copies {
-    /// All places of a chunk of this pack, those in packs that count as missing last; empty when the chunk has no other one,
-    /// and when the copies of too many packs were looked up already.
-    pub fn of(&self, id: &ChunkId, pack: &PackId, repo: &Repository) -> Result<Vec<Located>> {
+    /// All places of a chunk of this pack, those in packs that count as missing last; empty when the chunk has no other one.
+    /// None when the copies of too many packs were looked up already.
+    pub fn of(&self, id: &ChunkId, pack: &PackId, repo: &Repository) -> Result<Option<Vec<Located>>> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known.packs.contains(pack) && known.packs.len() < PACKS_MAX {
+        if !known.packs.contains(pack) {
+            if known.packs.len() >= PACKS_MAX {
+                return Ok(None);
+            }
             let mut packs = HashSet::from([*pack]);
             let left_out = repo.left_out();
             if left_out.contains(pack) {
@@ -37,6 +40,6 @@ impl Copies {
             known.places.extend(places);
             known.packs.extend(packs);
         }
-        Ok(known.places.get(id).cloned().unwrap_or_default())
+        Ok(Some(known.places.get(id).cloned().unwrap_or_default()))
     }
 }

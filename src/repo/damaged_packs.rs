@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,8 @@ const PACKS_MAX: usize = 100_000;
 const FILE_BYTES_MAX: u64 = PACKS_MAX as u64 * 256;
 /// Packs whose objects are looked at at the same time.
 const LOOKS_AT_ONCE: usize = 16;
-/// Packs whose objects have changed that one process reads as a whole; others stay damaged until the next one.
-const VERIFIED_MAX: usize = 16;
+/// After this many packs that were read as a whole, what came of it is written down.
+const VERIFIED_TOGETHER: usize = 16;
 /// How long another process that changes the file is waited for, and how often it is tried.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
@@ -66,7 +66,6 @@ pub(super) struct DamagedPacks {
     /// Those that this process has noted itself.
     noted: Mutex<HashSet<PackId>>,
     found: AtomicU64,
-    verified: AtomicUsize,
     watch: Watch,
     /// It was said that some of them cannot be written down for later runs.
     is_unwritten: AtomicBool,
@@ -81,7 +80,6 @@ impl DamagedPacks {
             known,
             noted: Mutex::default(),
             found: AtomicU64::new(0),
-            verified: AtomicUsize::new(0),
             watch: watch.clone(),
             is_unwritten: AtomicBool::new(false),
         }
@@ -125,16 +123,24 @@ impl DamagedPacks {
         let mut listed: Vec<PackId> = known.keys().map(|(pack, _)| *pack).filter(|pack| packs.contains(pack)).collect();
         listed.dedup();
         let versions = each_at_once(&listed, LOOKS_AT_ONCE, |pack| PackVersion::look(pack, storage));
-        let mut has_learned = false;
+        let mut learned = 0;
         for (pack, version) in listed.into_iter().zip(versions) {
             let is_sound = match version {
                 Ok(version) => match known.get(&(pack, version.clone())) {
                     Some(is_sound) => *is_sound,
-                    None if self.verified.fetch_add(1, Ordering::SeqCst) >= VERIFIED_MAX => false,
                     None => {
+                        self.watch.cancel.check()?;
+                        self.watch.stage("verifying packs that were damaged");
                         let is_sound = is_sound(&pack, storage)?;
-                        has_learned |= is_sound.is_some();
-                        known.extend(is_sound.map(|is_sound| ((pack, version), is_sound)));
+                        if let Some(is_sound) = is_sound {
+                            known.insert((pack, version), is_sound);
+                            learned += 1;
+                        }
+                        if learned == VERIFIED_TOGETHER {
+                            learned = 0;
+                            // That another run verifies them once more costs only time.
+                            let _is_written = self.write(&mut known);
+                        }
                         is_sound == Some(true)
                     }
                 },
@@ -146,8 +152,7 @@ impl DamagedPacks {
                 packs.remove(&pack);
             }
         }
-        if has_learned {
-            // That the next run verifies them once more costs only time.
+        if learned > 0 {
             let _is_written = self.write(&mut known);
         }
         Ok(())
@@ -264,6 +269,7 @@ mod tests {
     #[test]
     fn what_cannot_be_written_down_is_told_once() {
         use crate::watch::Event;
+        use std::sync::atomic::AtomicUsize;
         let cache = tempfile::tempdir().expect("a directory");
         let packs = [named_by(b"one"), named_by(b"two")];
         for (path, expected) in [(Some(cache.path()), 0), (None, 1)] {

@@ -10,6 +10,7 @@ use crate::place::{IndexContents, Located, PackContents, PackSizes};
 use crate::repo::fetch::fetch_all;
 use crate::repo::format::{INDEX_PREFIX, PACKS_PREFIX, index_name, pack_name};
 use crate::repo::index::{INDEX_BYTES_MAX, decode_index};
+use crate::repo::untold_loss::UntoldLoss;
 use crate::seal::{KeySet, open_object, sealed_object_bytes_max};
 use crate::storage::{Listed, Storage};
 use crate::watch::Watch;
@@ -34,7 +35,7 @@ pub struct IndexCheck {
     /// Packs that index objects name and that are missing or of another size. Empty when packs were not listed.
     pub packs_missing: HashSet<PackId>,
     /// Index objects whose bytes are not what was stored.
-    pub indexes_damaged: u64,
+    pub indexes_damaged: HashSet<IndexId>,
     /// Something that this host took for stored is not listed any more.
     pub has_lost: bool,
     /// Index objects among it.
@@ -43,7 +44,7 @@ pub struct IndexCheck {
 
 impl IndexCheck {
     pub fn is_sound(&self) -> bool {
-        self.packs_missing.is_empty() && self.indexes_damaged == 0 && !self.has_lost
+        self.packs_missing.is_empty() && self.indexes_damaged.is_empty() && !self.has_lost
     }
 }
 
@@ -134,11 +135,14 @@ pub(super) struct LocalIndex {
     view: RwLock<View>,
     /// How often something that was in use turned out to be gone.
     losses: AtomicU64,
+    untold: UntoldLoss,
+    /// Index objects that are damaged, and of which that was said.
+    told: Mutex<HashSet<IndexId>>,
 }
 
 impl LocalIndex {
     /// In a folder of the cache, or in memory where there is none or it cannot be used.
-    pub fn open(folder: Option<&Path>, watch: &Watch) -> Self {
+    pub fn open(folder: Option<&Path>, untold: UntoldLoss, watch: &Watch) -> Self {
         let opened = folder.map(Segments::open);
         let segments = match opened {
             Some(Ok((segments, notices))) => {
@@ -151,7 +155,13 @@ impl LocalIndex {
             }
             None => Segments::in_memory(),
         };
-        LocalIndex { view: RwLock::new(View::default()), segments: Mutex::new(segments), losses: AtomicU64::new(0) }
+        LocalIndex {
+            view: RwLock::new(View::default()),
+            segments: Mutex::new(segments),
+            losses: AtomicU64::new(0),
+            told: Mutex::new(untold.told_indexes()),
+            untold,
+        }
     }
 
     fn segments(&self) -> MutexGuard<'_, Segments> {
@@ -220,6 +230,7 @@ impl LocalIndex {
         let compared = self.compare(storage, keys, list, watch);
         let mut lost = IndexCheck::default();
         self.note_losses(&self.segments(), &before, &mut lost);
+        self.mark(&lost);
         compared.map(|check| IndexCheck {
             has_lost: check.has_lost || lost.has_lost,
             has_lost_indexes: check.has_lost_indexes || lost.has_lost_indexes,
@@ -234,6 +245,36 @@ impl LocalIndex {
             self.losses.fetch_add(1, Ordering::SeqCst);
             check.has_lost = true;
             check.has_lost_indexes |= !before.indexes.is_subset(&now.indexes);
+        }
+    }
+
+    /// Marks what the segments are about to forget: this process may not come to say it.
+    fn mark_loss_ahead(
+        &self,
+        before: &Basis,
+        segments: &Segments,
+        live: &HashMap<IndexId, u64>,
+        packs: Option<&PackSizes>,
+    ) {
+        if before.indexes.iter().any(|index| !live.contains_key(index)) {
+            self.untold.mark(true);
+        } else if packs.is_some_and(|packs| !segments.rests_on(live, packs)) {
+            self.untold.mark(false);
+        }
+    }
+
+    fn mark(&self, check: &IndexCheck) {
+        if check.has_lost {
+            self.untold.mark(check.has_lost_indexes);
+        }
+    }
+
+    /// Says once that an index object is damaged: it stays where it is, and every command meets it again.
+    fn tell_damaged(&self, index: &IndexId, what: String, watch: &Watch) {
+        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(*index) {
+            watch.notice(format!(
+                "{what}; a backup stores again the content that it lists, if the sources still have it"
+            ));
         }
     }
 
@@ -255,6 +296,7 @@ impl LocalIndex {
             let before = segments.basis();
             let mut live = listing.indexes();
             live.retain(|index, _| !damaged.contains(index));
+            self.mark_loss_ahead(&before, &segments, &live, listing.packs.as_ref());
             let chosen = segments.use_only(live.clone(), listing.packs).or_else(|error| {
                 replace_folder(&mut segments, &error, watch)?;
                 // The packs were taken over already.
@@ -262,6 +304,7 @@ impl LocalIndex {
             });
             let fetched = chosen.and_then(|()| add_missing(&mut segments, storage, keys, &live, watch));
             self.note_losses(&segments, &before, &mut check);
+            self.mark(&check);
             self.publish(&segments);
             let fetched = fetched?;
             check.packs_missing = match has_listed_packs {
@@ -270,16 +313,13 @@ impl LocalIndex {
             };
             drop(segments);
             for (index, error) in fetched.damaged {
-                watch
-                    .notice(format!("{error}; the content that it lists is stored again if the sources still have it"));
+                self.tell_damaged(&index, error.to_string(), watch);
                 damaged.insert(index);
             }
             let mut is_done = !fetched.has_vanished;
             if has_listed_packs && storage.abilities().local && !std::mem::replace(&mut is_verified, true) {
                 for index in self.find_damaged(storage)? {
-                    watch.notice(format!(
-                        "the index object {index} is damaged; the content that it lists is stored again if the sources still have it"
-                    ));
+                    self.tell_damaged(&index, format!("the index object {index} is damaged"), watch);
                     damaged.insert(index);
                     is_done = false;
                 }
@@ -288,7 +328,7 @@ impl LocalIndex {
                 break;
             }
         }
-        check.indexes_damaged = damaged.len() as u64;
+        check.indexes_damaged = damaged;
         Ok(check)
     }
 

@@ -144,7 +144,11 @@ impl Repository {
             }
         };
         let cache = cache.and_then(|cache| open_cache(cache, &repository, storage.as_ref(), watch));
-        let index = LocalIndex::open(cache.as_ref().map(|cache| cache.join("segments")).as_deref(), watch);
+        let untold_loss = UntoldLoss::at(cache.as_deref());
+        let index = {
+            let segments = cache.as_ref().map(|cache| cache.join("segments"));
+            LocalIndex::open(segments.as_deref(), untold_loss.clone(), watch)
+        };
         let damaged_packs = DamagedPacks::open(cache.as_deref(), watch);
         let chunker = Chunker::new(config.chunks, keys.gear_secret());
         let memory = AtomicU64::new(MEMORY_BYTES);
@@ -156,7 +160,7 @@ impl Repository {
             chunker,
             index,
             index_rebuilds: Mutex::new(0),
-            untold_loss: UntoldLoss::at(cache.as_deref()),
+            untold_loss,
             damaged_packs,
             cache,
             memory,
@@ -166,8 +170,7 @@ impl Repository {
             Some(listed) => Ok(Listing::of_index(listed)),
             None => repo.storage().list(INDEX_PREFIX).map(Listing::of_index),
         };
-        let check = repo.0.index.compare(repo.storage(), repo.keys(), list, watch)?;
-        repo.mark_loss(&check);
+        repo.0.index.compare(repo.storage(), repo.keys(), list, watch)?;
         Ok(repo)
     }
 
@@ -235,9 +238,7 @@ impl Repository {
 
     /// Brings the local index into step with what the repository lists now: its index objects and the packs that they name.
     pub fn compare_index(&self, watch: &Watch) -> Result<IndexCheck> {
-        let check = self.0.index.compare(self.storage(), self.keys(), || self.list_all(), watch)?;
-        self.mark_loss(&check);
-        Ok(check)
+        self.0.index.compare(self.storage(), self.keys(), || self.list_all(), watch)
     }
 
     fn list_all(&self) -> Result<Listing> {
@@ -272,12 +273,6 @@ impl Repository {
         self.0.damaged_packs.found()
     }
 
-    fn mark_loss(&self, check: &IndexCheck) {
-        if check.has_lost {
-            self.0.untold_loss.mark(check.has_lost_indexes);
-        }
-    }
-
     /// The repository has lost something, which a backup is to look at, and to tell of, once.
     pub(crate) fn note_loss(&self) {
         self.0.untold_loss.mark(false);
@@ -294,8 +289,9 @@ impl Repository {
         self.0.untold_loss.begin_to_tell();
     }
 
-    pub(crate) fn loss_is_told(&self) {
-        self.0.untold_loss.is_told();
+    /// What was lost when the look began has been told, and what is damaged by this check.
+    pub(crate) fn loss_is_told(&self, check: &IndexCheck) {
+        self.0.untold_loss.is_told(&check.indexes_damaged);
     }
 
     /// How often the local index was rebuilt.
@@ -317,8 +313,7 @@ impl Repository {
         // Where it is damaged again, its directory is not to be trusted.
         let in_memory = *done > 0;
         *done += 1;
-        let check = self.0.index.rebuild(self.storage(), self.keys(), || self.list_all(), in_memory, watch)?;
-        self.mark_loss(&check);
+        self.0.index.rebuild(self.storage(), self.keys(), || self.list_all(), in_memory, watch)?;
         Ok(())
     }
 
@@ -379,9 +374,12 @@ impl Repository {
             Err(error) if error.is(Kind::Corrupt) => error.to_string(),
             Err(error) => return Err(error),
         };
-        Err(Error::new(Kind::Gone, "continue with the repository", self.storage().describe())
-            .because(why)
-            .hint("check whether its disk is mounted and can be read"))
+        Err(Error::new(Kind::Gone, "continue with the repository", self.storage().describe()).because(why).hint(
+            match self.is_far() {
+                true => "check whether the bucket is still there",
+                false => "check whether its disk is mounted and can be read",
+            },
+        ))
     }
 
     /// Whether everything that the local index rests on is still listed in the repository.

@@ -3,7 +3,7 @@
 use crate::cache::View;
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Result};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, PackId};
 use crate::place::Located;
 use crate::repo::Repository;
 use crate::repo::copies::Copies;
@@ -19,6 +19,11 @@ const LOST_HINT: &str = "the repository is damaged: run `silt backup`, which sto
 
 /// Computes the name of a chunk.
 type NameOf = fn(&KeySet, &[u8]) -> ChunkId;
+
+/// Damage is damage also where the storage calls it absence.
+fn lost(id: &ChunkId, damage: Error) -> Error {
+    Error::corrupt("read the chunk", id, damage).hint(LOST_HINT)
+}
 
 /// A chunk's verified bytes, kept alive with their frame.
 #[derive(Clone)]
@@ -136,19 +141,41 @@ impl Reader {
     /// A chunk that cannot be read where the index has it may rest in other packs as well.
     fn read_elsewhere(&self, id: &ChunkId, name_of: NameOf) -> Result<Chunk> {
         self.compare_once()?;
-        let first = self.locate(id)?;
-        let mut damage = match self.read_twice(id, &first, name_of) {
-            Err(error) if error.is_damage() => error,
-            read => return read,
-        };
-        for at in self.0.copies.of(id, &first.pack, &self.0.repo)?.iter().filter(|at| **at != first) {
-            damage = match self.read_twice(id, at, name_of) {
+        let mut at = self.locate(id)?;
+        loop {
+            let mut damage = match self.read_twice(id, &at, name_of) {
                 Err(error) if error.is_damage() => error,
                 read => return read,
             };
+            let Some(places) = self.0.copies.of(id, &at.pack, &self.0.repo)? else {
+                match self.locate_without(&at.pack, id)? {
+                    Some(other) => at = other,
+                    None => return Err(lost(id, damage)),
+                }
+                continue;
+            };
+            for other in places.iter().filter(|place| **place != at) {
+                damage = match self.read_twice(id, other, name_of) {
+                    Err(error) if error.is_damage() => error,
+                    read => return read,
+                };
+            }
+            return Err(lost(id, damage));
         }
-        // Damage is damage also where the storage calls it absence.
-        Err(Error::corrupt("read the chunk", id, damage).hint(LOST_HINT))
+    }
+
+    /// Where a chunk rests once this pack counts as missing, which takes a comparison of the whole index for each such pack;
+    /// None where it counts as missing already.
+    fn locate_without(&self, pack: &PackId, id: &ChunkId) -> Result<Option<Located>> {
+        let repo = &self.0.repo;
+        let _compared = self.0.has_compared.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_left_out = || repo.is_left_out(pack);
+        if !is_left_out() {
+            repo.compare_index(&Watch::silent())?;
+            return Ok(repo.with_sound_index(&Watch::silent(), |view| view.locate(id))?.filter(|_| is_left_out()));
+        }
+        let found = repo.with_sound_index(&Watch::silent(), |view| view.locate(id))?;
+        Ok(found.filter(|found| found.pack != *pack))
     }
 
     /// Not all damage is in the pack: it counts as damaged if the second try fails as well.

@@ -1,7 +1,10 @@
 //! Marks in the cache that the repository has lost something that this host knew, until a backup has said so and has looked
-//! at what it means: other commands, and backups of other sources, meet the loss first and forget it.
+//! at what it means: other commands, and backups of other sources, meet the loss first and forget it. Index objects that are
+//! damaged stay, and are told once.
 
-use crate::disk::whole::write_whole;
+use crate::disk::whole::{read_own, write_whole};
+use crate::id::IndexId;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// Said where index objects are gone; of packs, each comparison finds which are missing.
@@ -10,7 +13,13 @@ const PACKS: &str = "lost-packs";
 /// A mark has this as well while a backup looks at what the loss means. What is lost meanwhile is marked anew.
 const BEING_TOLD: &str = "being-told";
 
+/// Index objects that a backup has called damaged, a line each; more than this are told again.
+const DAMAGED_INDEXES: &str = "damaged-indexes";
+const DAMAGED_INDEXES_MAX: usize = 10_000;
+const DAMAGED_INDEXES_BYTES_MAX: u64 = DAMAGED_INDEXES_MAX as u64 * 65;
+
 /// The cache folder; nothing is marked without one.
+#[derive(Clone)]
 pub(super) struct UntoldLoss(Option<PathBuf>);
 
 impl UntoldLoss {
@@ -52,8 +61,24 @@ impl UntoldLoss {
         }
     }
 
-    /// What was marked when the look began has been told.
-    pub fn is_told(&self) {
+    /// Index objects whose damage a backup has told.
+    pub fn told_indexes(&self) -> HashSet<IndexId> {
+        let read = |cache: &PathBuf| read_own(&cache.join(DAMAGED_INDEXES), DAMAGED_INDEXES_BYTES_MAX).ok();
+        let bytes = self.0.as_ref().and_then(read).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        text.lines().filter_map(|line| IndexId::from_hex(line).ok()).collect()
+    }
+
+    /// What was marked when the look began has been told, and that these index objects are damaged.
+    pub fn is_told(&self, damaged: &HashSet<IndexId>) {
+        if *damaged != self.told_indexes() {
+            let lines = damaged.iter().take(DAMAGED_INDEXES_MAX).map(|index| format!("{index}\n"));
+            // Else it is told once more.
+            let _best_effort = self
+                .0
+                .as_ref()
+                .map(|cache| write_whole(&cache.join(DAMAGED_INDEXES), lines.collect::<String>().as_bytes()));
+        }
         for (_, being_told) in [PACKS, INDEXES].into_iter().filter_map(|mark| self.places(mark)) {
             // If it stays, the next backup says it once more.
             let _best_effort = std::fs::remove_file(being_told);
@@ -77,8 +102,13 @@ mod tests {
         }
         loss.begin_to_tell();
         assert!(UntoldLoss::at(Some(cache.path())).is_of_indexes(), "whoever tells it may die");
-        loss.is_told();
+        loss.is_told(&HashSet::new());
         assert!(!loss.is_marked() && !loss.is_of_indexes());
+        let damaged = HashSet::from([IndexId([7; 32])]);
+        loss.is_told(&damaged);
+        assert_eq!(loss.told_indexes(), damaged);
+        loss.is_told(&HashSet::new());
+        assert!(loss.told_indexes().is_empty());
         let nowhere = UntoldLoss::at(None);
         nowhere.mark(true);
         assert!(!nowhere.is_marked());
@@ -92,10 +122,10 @@ mod tests {
         loss.mark(false);
         loss.begin_to_tell();
         loss.mark(true);
-        loss.is_told();
+        loss.is_told(&HashSet::new());
         assert!(loss.is_of_indexes());
         loss.begin_to_tell();
-        loss.is_told();
+        loss.is_told(&HashSet::new());
         assert!(!loss.is_marked());
     }
 }

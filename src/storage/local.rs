@@ -30,8 +30,8 @@ const OPEN_FILES_MAX: usize = 16;
 /// A folder on this machine (or mounted on it).
 pub struct Local {
     root: PathBuf,
-    /// The file system of the root when it was opened.
-    device: u64,
+    /// Device and inode of the root when it was opened: something else is mounted, or uncovered, where they differ.
+    number: (u64, u64),
     /// User and group that files are given to: those of the folder, where root writes into that of somebody else.
     owner: Option<Owner>,
     serial: AtomicU64,
@@ -59,7 +59,7 @@ impl Local {
         let owner = is_others.then(|| Owner { user: meta.uid(), group: meta.gid() });
         let local = Local {
             root: root.to_owned(),
-            device: meta.dev(),
+            number: number_of(&meta),
             owner,
             serial: AtomicU64::new(0),
             open: Mutex::default(),
@@ -86,8 +86,8 @@ impl Local {
     fn check_root(&self) -> Result<()> {
         let doing = "open the directory";
         let error = match std::fs::metadata(&self.root) {
-            Ok(meta) if meta.dev() == self.device => return Ok(()),
-            Ok(_) => Error::new(Kind::Gone, doing, self.root.display()).because("it is on another file system now"),
+            Ok(meta) if number_of(&meta) == self.number => return Ok(()),
+            Ok(_) => Error::new(Kind::Gone, doing, self.root.display()).because("it is another directory now"),
             Err(error) if is_absent(&error) => Error::io(doing, self.root.display(), error).with_kind(Kind::Gone),
             Err(error) => return Err(Error::io(doing, self.root.display(), error)),
         };
@@ -293,12 +293,16 @@ fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
     // Below an object nothing can be: an object, too, may stand where a folder is asked for.
     let is_below_object = error.kind() == std::io::ErrorKind::NotADirectory;
     let may_pass = error.raw_os_error().is_some_and(|number| may_pass(Errno::from_raw_os_error(number), path));
+    let is_across = error.kind() == std::io::ErrorKind::CrossesDevices;
     let is_full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
     let error = Error::io(doing, path.display(), error);
     match error.kind() {
         _ if is_below_object => error.with_kind(Kind::NotFound),
         _ if may_pass => {
             error.with_kind(Kind::Temporary).hint("check the file system and the server that it comes from")
+        }
+        _ if is_across => {
+            error.hint("all directories of a repository must be on one file system, as objects are renamed into them")
         }
         _ if is_full => error.hint("free space on that file system; what is stored already stays good"),
         Kind::Denied => {
