@@ -70,7 +70,7 @@ pub(super) fn damage_found() -> Error {
 
 fn lacks_content(snapshot: &Snapshot) -> Error {
     Error::new(Kind::Stale, "finish the backup", "")
-        .because(format!("snapshot {} was created, but some of its data is damaged", snapshot.id.short()))
+        .because(format!("snapshot {} was created, but refers to damaged packs", snapshot.id.short()))
         .hint("run the backup again: it stores again what the damaged packs held, also for that snapshot")
 }
 

@@ -660,7 +660,7 @@ impl<'a> Run<'a> {
         Ok(report)
     }
 
-    /// That nothing has changed since a snapshot says nothing if that is gone.
+    /// "Unchanged since this snapshot" is worth nothing if the snapshot is gone.
     fn check_parent(&self, parent: Option<&Snapshot>) -> Result<()> {
         let Some(parent) = parent else { return Ok(()) };
         match self.repo.has_snapshot(parent)? {

@@ -90,7 +90,7 @@ impl<'a> Run<'a> {
             return Err(match stat_path(path, false) {
                 Err(error) => missing_source(error),
                 Ok(_) => Error::invalid("save", shown, "the rules exclude it, and there is nothing else to save")
-                    .hint("change --exclude-larger-than, or name another source"),
+                    .hint("raise the size of --exclude-larger-than, or name another source"),
             });
         }
         Ok(saved)

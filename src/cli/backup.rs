@@ -249,7 +249,7 @@ fn summary(report: &BackupReport, args: &BackupArgs) -> String {
     ));
     text.push_str(&match report.bytes_to_read {
         Some(bytes) => {
-            format!("  Bytes    {} to read; how much of it is new is unknown until it is read\n", format_bytes(bytes))
+            format!("  Bytes    {} to read; how much is new shows only when it is read\n", format_bytes(bytes))
         }
         None => format!(
             "  Bytes    {} read, {} new, {} stored\n",
@@ -277,7 +277,7 @@ const HEALED_NAMED_MAX: usize = 10;
 fn healed(healing: &Healing) -> String {
     // What is below a page that cannot be read is not counted.
     let mut text = match healing.chunks {
-        0 => "  Damage in earlier snapshots\n".to_owned(),
+        0 => "  Repaired nothing: earlier snapshots are still incomplete\n".to_owned(),
         chunks => format!("  Repaired {}, stored again\n", format_counted(chunks, "lost chunk", "lost chunks")),
     };
     let mut list = |what: &str, snapshots: &[Snapshot]| {

@@ -93,7 +93,7 @@ impl Heart {
         match std::mem::replace(&mut *standing, Standing::Ended) {
             Standing::Shown(token) => Ok(token),
             Standing::Lost | Standing::Ended => Err(Error::new(Kind::Locked, "commit the snapshot", "")
-                .because("another process declared this backup dead, and it could not register again")
+                .because("another process declared this backup dead, and this backup could not register again")
                 .hint("run the backup again: what it has stored already is not sent again")),
         }
     }

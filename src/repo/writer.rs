@@ -382,7 +382,7 @@ impl Writer {
             return Ok(());
         }
         Err(Error::new(Kind::Stale, "commit the snapshot", "")
-            .because("something that it refers to was deleted from the repository, or from the local index, during the backup")
+            .because("objects that the snapshot needs were deleted from the repository, or from the local index, during the backup")
             .hint("run the backup again: it stores again only what is missing"))
     }
 

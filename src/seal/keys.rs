@@ -147,7 +147,7 @@ impl KeySet {
     }
 
     pub fn from_bundle(bytes: &[u8]) -> Result<Self> {
-        let bad = || Error::corrupt("read the keys of the repository", "", "unknown format");
+        let bad = || Error::corrupt("read the keys of the repository", "", "their format is unknown");
         match bytes.split_first() {
             Some((1, master)) => Ok(Self::from_master(Secret(master.try_into().map_err(|_| bad())?))),
             Some((2, rest)) if rest.len() == 5 * SECRET_BYTES => {

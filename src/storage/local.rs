@@ -541,6 +541,19 @@ impl Storage for Local {
 mod tests {
     use super::*;
 
+    /// Below a bind mount that went away, the device is the same: packs were written into the empty directory.
+    #[test]
+    fn nothing_is_written_into_another_directory_at_the_same_path() {
+        let place = tempfile::tempdir().expect("a directory");
+        let root = place.path().join("repository");
+        let local = Local::create(&root).expect("made");
+        std::fs::rename(&root, place.path().join("elsewhere")).expect("moved");
+        std::fs::create_dir(&root).expect("made");
+        let error = local.put("packs/one", b"pack".as_slice().into()).map(drop).expect_err("it is gone");
+        assert!(error.is(Kind::Gone), "{error:?}");
+        assert_eq!(std::fs::read_dir(&root).expect("listed").count(), 0);
+    }
+
     /// A network file system whose server was restarted ended a backup; a broken disk must end one.
     #[test]
     fn only_what_may_pass_is_temporary() {
