@@ -205,7 +205,7 @@ impl Run<'_> {
         }
         Ok((stat.device, stat.mount) == deletes_on
             && !self.is_protected(path, true)
-            && !self.scope.is_cache_in_use(&stat)
+            && !self.scope.is_own(&stat)
             && !looks_like_ours(directory))
     }
 

@@ -9,7 +9,7 @@ use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::repo::tree::{Page, decode_page};
 use crate::restore::Overwrite;
-use crate::restore::existing::MOVED_SOURCE;
+use crate::restore::existing::{IN_USE, MOVED_SOURCE};
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Facts, Folder, Here, State};
 use crate::restore::run::{Fate, Run, add, locked};
@@ -255,10 +255,10 @@ impl Run<'_> {
     /// A directory that was there before.
     fn take(&self, above: &Here, folder: &Folder, entry: &Entry, directory: Directory) -> Result<Option<Here>> {
         let (target, stat) = Target::with_stat(directory)?;
-        if self.scope.is_own_cache(&stat) || is_repository_in_use(self.repo, target.directory()) {
+        if self.scope.is_in_use(&stat) || is_repository_in_use(self.repo, target.directory()) {
             if self.has_entries(entry)? {
                 self.fate(Fate::Blocked, || folder.path.clone());
-                self.trouble(&folder.path, "it is the repository or the cache in use: nothing is restored into it");
+                self.trouble(&folder.path, IN_USE);
             } else {
                 // A backup leaves out what is in it.
                 self.fate(Fate::Kept, || folder.path.clone());

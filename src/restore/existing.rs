@@ -37,6 +37,8 @@ pub(super) const FIXED: &str = "it is immutable or append-only, and was kept: ru
 pub(super) const NOT_EMPTY: &str = "a directory that is not empty is in its place, and was kept";
 pub(super) const MOUNTED: &str = "another file system is mounted on it, and it was kept";
 
+pub(super) const IN_USE: &str = "it is part of the repository or the cache in use: nothing is restored into it";
+
 /// Something that is there as it was saved.
 pub(super) struct Right {
     pub stat: Stat,
@@ -81,6 +83,7 @@ impl Run<'_> {
             None if here.facts.append_only => Some(APPEND_ONLY),
             None if stat.is_fixed => Some(FIXED),
             None if stat.mount != here.facts.mounted.1 => Some(MOUNTED),
+            None if stat.is(EntryKind::Directory) && self.scope.is_in_use(stat) => Some(IN_USE),
             refuses => refuses,
         }
     }

@@ -172,7 +172,7 @@ impl<'a> Run<'a> {
         let mut here = target.open_child(c".")?;
         for _ in 0..DEPTH_MAX {
             let stat = fstat(&here)?;
-            if self.scope.is_cache_in_use(&stat) || is_repository_in_use(self.repo, &here) {
+            if self.scope.is_own(&stat) || is_repository_in_use(self.repo, &here) {
                 let target = self.options.target.display();
                 return Err(Error::invalid(
                     "restore into",
