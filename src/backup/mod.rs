@@ -35,7 +35,8 @@ use crate::id::IndexId;
 use crate::id::SnapshotId;
 use crate::repo::snapshot::TROUBLES_MAX;
 use crate::repo::{
-    IndexCheck, OwnFolders, PathText, Repository, Snapshot, SnapshotSource, Stamp, Totals, Trouble, Writer, WriterOptions,
+    IndexCheck, OwnFolders, PathText, Repository, Snapshot, SnapshotSource, Stamp, Totals, Trouble, Writer,
+    WriterOptions,
 };
 use crate::seal::{Compression, random};
 use crate::source::rules::Rules;

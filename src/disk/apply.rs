@@ -184,6 +184,13 @@ pub fn chmod_at(directory: &Directory, name: &[u8], mode: u32) -> Result<()> {
     Subject::Named(directory, name).chmod(mode).map_err(|errno| refused("change the mode", name, errno))
 }
 
+/// Gives a name in a directory the owner and the mode of what was there before, as far as the system lets us.
+pub fn restore_owner_and_mode(directory: &Directory, name: &[u8], before: &Stat) {
+    let subject = Subject::Named(directory, name);
+    let _as_far_as_possible = subject.chown(Some(before.uid), Some(before.gid));
+    let _as_far_as_possible = subject.chmod(before.permissions());
+}
+
 /// Changes the mode of an open file or directory.
 pub fn chmod_open(fd: impl AsFd, mode: u32) -> Result<()> {
     Subject::Open(fd.as_fd()).chmod(mode).map_err(|errno| refused("change the mode", b"", errno))

@@ -1,6 +1,6 @@
 //! Enter directories: make what is missing, open what is there, follow links above sources, refuse what must stay.
 
-use crate::disk::apply::chmod_at;
+use crate::disk::apply::{chmod_at, chmod_open};
 use crate::disk::create::{is_unfinished, may_be_unfinished};
 use crate::disk::follow::{open_followed, open_within};
 use crate::disk::stat::fstat;
@@ -12,6 +12,7 @@ use crate::restore::Overwrite;
 use crate::restore::existing::{IN_USE, MOVED_SOURCE};
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Facts, Folder, Here, State};
+use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Run, add, locked};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
 use rustix::fs::{Access, AtFlags, accessat};
@@ -221,9 +222,7 @@ impl Run<'_> {
     /// A directory of our own that we may not list: its owner's rights are added while we work in it.
     fn open_unreadable(&self, target: &Target, folder: &Folder, name: &[u8]) -> Result<Option<Found>> {
         let stat = target.directory().stat(name)?;
-        let me = rustix::process::geteuid();
-        let closed = stat.is(EntryKind::Directory) && stat.permissions() & 0o700 != 0o700;
-        if me.is_root() || stat.uid != me.as_raw() || !closed {
+        if !stat.is(EntryKind::Directory) || !stat.is_closed_to_owner(0o500) {
             return Ok(None);
         }
         if !self.is_deed() {
@@ -265,8 +264,16 @@ impl Run<'_> {
             }
             return Ok(None);
         }
+        // One that may be listed and not entered was opened all the same.
+        if stat.is_closed_to_owner(0o500) {
+            if !self.is_deed() {
+                return Ok(Some(self.closed(above, folder, &stat)));
+            }
+            chmod_open(target.directory(), stat.permissions() | 0o700)?;
+            *locked(&folder.opened_up) = Some(stat.permissions());
+        }
         if self.is_deed() {
-            remove_leftovers(&target)?;
+            self.remove_leftovers(&folder.path, &target)?;
         }
         let mounted = (stat.device, stat.mount);
         let in_place = self.in_place.get().copied().unwrap_or(false);
@@ -276,7 +283,8 @@ impl Run<'_> {
             taken: true,
             resumed,
             append_only: self.is_append_only(&folder.path, &target),
-            refuses: refusal(&target, &stat),
+            refuses: refusal(target.directory(), &stat),
+            keeps_others: keeps_others(&stat),
             apply: self.applies(&stat, entry, changes),
             mounted,
             // A source that is mounted where it was saved is one file system with itself.
@@ -285,6 +293,32 @@ impl Run<'_> {
             ..Facts::default()
         };
         Ok(Some(Here { target: Some(Arc::new(target)), facts }))
+    }
+
+    /// Removes what restores that were killed left in a directory. What is left of a directory that had to make way goes
+    /// only with `delete`, as the plan names it then.
+    pub fn remove_leftovers(&self, path: &[u8], target: &Target) -> Result<()> {
+        let mut names = Names::default();
+        // A descriptor lists once: another one is opened for each listing.
+        target.directory().open_child(c".")?.names(&mut names, &mut ListBuffer::default())?;
+        let me = rustix::process::geteuid();
+        for (name, _) in names.iter().filter(|(name, _)| unfinished::is_leftover(name.to_bytes())) {
+            let Ok(stat) = target.directory().stat(name) else { continue };
+            if !me.is_root() && stat.uid != me.as_raw() {
+                continue;
+            }
+            // What cannot be removed now is in nobody's way.
+            if !stat.is(EntryKind::Directory) {
+                let _best_effort = target.remove_name(name.to_bytes());
+            } else if target.remove_directory(name.to_bytes()).is_err() && !self.options.delete {
+                let name = crate::restore::plan::shown(&child_path(path, name.to_bytes()));
+                self.watch.notice(format!(
+                    "{name} is what an interrupted restore left of a directory that it replaced: a restore with --delete \
+                     deletes it"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Whether a directory of the snapshot has anything in it.
@@ -346,17 +380,23 @@ impl Run<'_> {
 }
 
 /// Why nothing in a directory can be created, replaced or deleted, as far as the system tells before it is tried.
-pub(super) fn refusal(target: &Target, stat: &Stat) -> Option<&'static str> {
-    if stat.is_fixed && !flags::is_append_only(target.directory()) {
+pub(super) fn refusal(directory: &Directory, stat: &Stat) -> Option<&'static str> {
+    if stat.is_fixed && !flags::is_append_only(directory) {
         return Some("its directory is immutable: run `chattr -i` on that first");
     }
     let is_own = stat.uid == rustix::process::geteuid().as_raw();
-    match accessat(target.directory(), c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+    match accessat(directory, c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
         // One of our own is opened up.
         Err(Errno::ACCESS) if !is_own => Some("its directory does not let this user create anything"),
         Err(Errno::ROFS) => Some("its file system is mounted read-only"),
         _ => None,
     }
+}
+
+/// Whether a directory lets this user replace and delete only what is the user's own.
+pub(super) fn keeps_others(directory: &Stat) -> bool {
+    let me = rustix::process::geteuid();
+    !me.is_root() && directory.mode & 0o1000 != 0 && directory.uid != me.as_raw()
 }
 
 fn moved(entry: &Entry) -> Error {
@@ -372,24 +412,4 @@ fn replace_by_directory(target: &Target, entry: &Entry) -> Result<(Target, crate
         return Err(error);
     }
     Ok(made)
-}
-
-/// Removes what restores that were killed left in a directory.
-pub(super) fn remove_leftovers(target: &Target) -> Result<()> {
-    let mut names = Names::default();
-    // A descriptor lists once: another one is opened for each listing.
-    target.directory().open_child(c".")?.names(&mut names, &mut ListBuffer::default())?;
-    let me = rustix::process::geteuid();
-    for (name, _) in names.iter().filter(|(name, _)| unfinished::is_leftover(name.to_bytes())) {
-        let Ok(stat) = target.directory().stat(name) else { continue };
-        if !me.is_root() && stat.uid != me.as_raw() {
-            continue;
-        }
-        // What cannot be removed now is in nobody's way.
-        let _best_effort = match stat.is(EntryKind::Directory) {
-            true => target.remove_directory(name.to_bytes()),
-            false => target.remove_name(name.to_bytes()),
-        };
-    }
-    Ok(())
 }

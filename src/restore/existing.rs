@@ -37,6 +37,8 @@ pub(super) const FIXED: &str = "it is immutable or append-only, and was kept: ru
 pub(super) const NOT_EMPTY: &str = "a directory that is not empty is in its place, and was kept";
 pub(super) const MOUNTED: &str = "another file system is mounted on it, and it was kept";
 
+/// Said of what only its owner can replace or delete.
+pub(super) const STICKY: &str = "it belongs to another user, and its directory is sticky: it was kept";
 pub(super) const IN_USE: &str = "it is part of the repository or the cache in use: nothing is restored into it";
 
 /// Something that is there as it was saved.
@@ -82,6 +84,7 @@ impl Run<'_> {
         match here.facts.refuses {
             None if here.facts.append_only => Some(APPEND_ONLY),
             None if stat.is_fixed => Some(FIXED),
+            None if here.facts.keeps_others && stat.uid != rustix::process::geteuid().as_raw() => Some(STICKY),
             None if stat.mount != here.facts.mounted.1 => Some(MOUNTED),
             None if stat.is(EntryKind::Directory) && self.scope.is_in_use(stat) => Some(IN_USE),
             refuses => refuses,
@@ -196,11 +199,9 @@ impl Run<'_> {
     /// plan, which changes no mode.
     fn open_existing(&self, target: &Target, entry: &Entry, stat: &Stat) -> Result<Option<OwnedFd>> {
         let (directory, name) = (target.directory(), entry.name.as_slice());
-        let me = rustix::process::geteuid();
         match open_file(directory, name) {
             Err(error) if error.is(Kind::Denied) => {
-                let closed = stat.permissions() & 0o400 == 0 && stat.uid == me.as_raw();
-                if me.is_root() || !closed {
+                if !stat.is_closed_to_owner(0o400) {
                     return Err(error);
                 }
                 if !self.is_deed() {

@@ -101,8 +101,7 @@ impl Run<'_> {
     }
 
     fn open_up(&self, folder: &Folder, target: &Target) -> Result<bool> {
-        let me = rustix::process::geteuid();
-        if me.is_root() || !self.is_deed() {
+        if !self.is_deed() {
             return Ok(false);
         }
         let mut opened_up = locked(&folder.opened_up);
@@ -110,7 +109,7 @@ impl Run<'_> {
             return Ok(true);
         }
         let stat = fstat(target.directory())?;
-        if stat.uid != me.as_raw() || stat.permissions() & 0o300 == 0o300 {
+        if !stat.is_closed_to_owner(0o300) {
             return Ok(false);
         }
         chmod_open(target.directory(), stat.permissions() | 0o700)?;

@@ -29,6 +29,8 @@ pub(super) struct Facts {
     pub apply: bool,
     /// Names in it can be made, and neither removed nor renamed.
     pub append_only: bool,
+    /// It is a sticky directory of another user: what others own in it can be neither replaced nor removed.
+    pub keeps_others: bool,
     /// Why nothing in it can be created, replaced or deleted.
     pub refuses: Option<&'static str>,
     /// It takes the place of something else.

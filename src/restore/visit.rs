@@ -8,6 +8,7 @@ use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
+use crate::restore::enter::keeps_others;
 use crate::restore::folder::{Facts, Folder, Here};
 use crate::restore::links::Linkable;
 use crate::restore::plan::{DEPTH_MAX, child_path};
@@ -133,7 +134,8 @@ impl<'a> Run<'a> {
                     taken: !is_empty(&target)?,
                     resumed,
                     append_only: self.is_append_only(path, &target),
-                    refuses: super::enter::refusal(&target, &stat),
+                    keeps_others: keeps_others(&stat),
+                    refuses: super::enter::refusal(target.directory(), &stat),
                     apply: entry.as_ref().is_some_and(|entry| self.applies(&stat, entry, changes)),
                     mounted,
                     deletes_on: mounted,
@@ -141,7 +143,7 @@ impl<'a> Run<'a> {
                     ..Facts::default()
                 };
                 if self.is_deed() && facts.taken {
-                    super::enter::remove_leftovers(&target)?;
+                    self.remove_leftovers(base, &target)?;
                 }
                 self.is_fresh.get_or_init(|| !facts.taken);
                 (Some(target), facts)
@@ -418,11 +420,10 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The mode of a directory of our own that keeps its owner from looking into it. Root is kept from nothing.
+/// The mode of a directory of our own that keeps its owner from looking into it.
 fn closed_to_owner(path: &[u8]) -> Option<u32> {
-    let me = rustix::process::geteuid();
-    let stat = stat_path(path, true).ok().filter(|stat| stat.is(EntryKind::Directory) && stat.uid == me.as_raw())?;
-    (!me.is_root() && stat.permissions() & 0o500 != 0o500).then(|| stat.permissions())
+    let stat = stat_path(path, true).ok().filter(|stat| stat.is(EntryKind::Directory))?;
+    stat.is_closed_to_owner(0o500).then(|| stat.permissions())
 }
 
 fn is_empty(target: &Target) -> Result<bool> {

@@ -1,0 +1,159 @@
+//! What makes way in a restore does so last or has its name back, and a restore without root opens up what is its own.
+
+use crate::person::{Person, Said, said};
+use crate::restore::{as_nobody, chmod, is_root, latest, saved, text};
+use crate::skip::skipped;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ended_either_way = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+/// Runs silt as a user without rights on what belongs to others, and changes no owner before.
+fn as_stranger(person: &Person, words: &[&str]) -> Said {
+    let mut command = person.command(words);
+    said(command.uid(65534).gid(65534).output().expect("it runs"))
+}
+
+/// Plans and restores the source into `target` with this; both end with the code. Returns what the restore said.
+fn both(person: &Person, run: impl Fn(&[&str]) -> Said, more: &[&str], code: i32) -> Said {
+    let named = latest(person, "source");
+    let words = [&["restore", &named, "--target", "target"][..], more].concat();
+    let plan = run(&[&words[..], &["--dry-run"]].concat());
+    let done = run(&words);
+    assert_eq!((plan.code, done.code), (code, code), "\n{}{}\n{}{}", plan.out, plan.err, done.out, done.err);
+    done
+}
+
+fn mode(person: &Person, name: &str) -> u32 {
+    fs::symlink_metadata(person.path(name)).expect("it is there").mode() & 0o7777
+}
+
+/// The name of what a restore that has ended did not finish.
+fn leftover() -> String {
+    let name = format!(".silt-restore-{:08x}-{:016x}-{:08x}-", 0x7fff_fff0, 7, 3);
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    let check = name.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
+    format!("{name}{check:016x}")
+}
+
+/// On overlayfs, which cannot move a directory of a lower layer, the content was deleted and nothing was restored.
+#[test]
+fn a_directory_that_its_file_system_cannot_move_makes_way() {
+    let person = saved(|person| {
+        person.write("source/file", "saved");
+        person.write("source/empty", "saved");
+    });
+    let layers = person.path("layers");
+    for name in ["low/file/below", "low/empty", "up", "work"] {
+        fs::create_dir_all(layers.join(name)).expect("made");
+    }
+    person.write("layers/low/file/below/x", "extra");
+    fs::create_dir(person.path("target")).expect("made");
+    let options = format!("lowerdir={0}/low,upperdir={0}/up,workdir={0}/work", layers.display());
+    let words = ["-t", "overlay", "none", "-o", &options];
+    let mounted = Command::new("mount").args(words).arg(person.path("target")).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        return skipped("directories of a lower layer", "an overlay cannot be mounted");
+    }
+    let _mounted = Mounted(person.path("target"));
+    both(&person, |words| person.silt(words), &["--delete"], 0);
+    assert_eq!(text(&person, "target/file") + &text(&person, "target/empty"), "savedsaved");
+}
+
+/// Its content was deleted first, and then the file was refused its name.
+#[test]
+fn a_directory_that_cannot_be_replaced_keeps_its_content() {
+    if !is_root() {
+        return skipped("the directory of another user", "it takes root to create one");
+    }
+    let person = saved(|person| person.write("source/file", "saved"));
+    person.write("target/file/x", "precious");
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    lchown(person.path("target"), Some(0), Some(0)).expect("given");
+    lchown(person.path("target/file"), Some(0), Some(0)).expect("given");
+    chmod(&person, "target", 0o1777);
+    chmod(&person, "target/file", 0o777);
+    let done = both(&person, |words| as_stranger(&person, words), &["--delete"], 3);
+    assert!(done.err.contains("its directory is sticky"), "{}", done.err);
+    assert_eq!(text(&person, "target/file/x"), "precious");
+}
+
+/// What a killed restore leaves of a directory that made way stands under an unfinished name: with `--delete` the plan names
+/// it, and it is gone.
+#[test]
+fn the_rest_of_a_directory_that_made_way_is_deleted() {
+    let person = saved(|person| person.write("source/file", "saved"));
+    let left = leftover();
+    person.write(&format!("target/{left}/below/x"), "extra");
+    let plain = both(&person, |words| person.silt(words), &[], 0);
+    assert!(plain.err.contains(&left) && plain.err.contains("--delete"), "{}", plain.err);
+    assert_eq!(text(&person, &format!("target/{left}/below/x")), "extra");
+    let named = latest(&person, "source");
+    let plan = person.silt(&["restore", &named, "--target", "target", "--delete", "--dry-run"]).ends_with(0);
+    assert!(plan.out.contains(&format!("{left}/below/x")), "{}", plan.out);
+    both(&person, |words| person.silt(words), &["--delete"], 0);
+    assert!(!person.path(&format!("target/{left}")).exists());
+}
+
+/// A read-only directory of one's own in the place of a file was not opened up, and a part of it was deleted.
+#[test]
+fn an_own_directory_in_the_place_of_a_file_is_opened_up() {
+    let person = saved(|person| person.write("source/file", "saved"));
+    person.write("target/file/below/x", "extra");
+    person.write("target/file/y", "extra");
+    chmod(&person, "target/file/below", 0o555);
+    chmod(&person, "target/file", 0o555);
+    both(&person, |words| as_nobody(&person, words), &["--delete"], 0);
+    assert_eq!(text(&person, "target/file"), "saved");
+}
+
+/// Own directories that may be listed and not entered (600, 400) were not opened up: nothing in them was restored, and each
+/// restore of one that was saved so ended with 3.
+#[test]
+fn an_own_directory_that_may_be_listed_only_is_opened_up() {
+    let person = saved(|person| {
+        person.write("source/dir/f", "saved");
+        fs::create_dir(person.path("source/closed")).expect("made");
+        chmod(person, "source/closed", 0o444);
+    });
+    for closed in [0o600, 0o400, 0o444] {
+        person.write("target/dir/g", "g");
+        chmod(&person, "target/dir", closed);
+        for _ in 0..2 {
+            both(&person, |words| as_nobody(&person, words), &[], 0);
+        }
+        assert_eq!((mode(&person, "target/dir"), mode(&person, "target/closed")), (0o755, 0o444));
+        assert_eq!(text(&person, "target/dir/f"), "saved");
+        fs::remove_file(person.path("target/dir/f")).expect("removed");
+    }
+}
+
+/// The plan deleted what the restore could not, and an own directory below was emptied and kept.
+#[test]
+fn directories_of_others_are_kept_whole_by_the_plan_as_by_the_restore() {
+    if !is_root() {
+        return skipped("the directory of another user", "it takes root to create one");
+    }
+    let person = saved(|person| person.write("source/file", "saved"));
+    person.write("target/extra/own/x", "extra");
+    fs::create_dir(person.path("target/empty")).expect("made");
+    chmod(&person, "target/extra/own", 0o500);
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    for name in ["target/extra", "target/empty"] {
+        lchown(person.path(name), Some(0), Some(0)).expect("given");
+    }
+    let done = both(&person, |words| as_stranger(&person, words), &["--delete"], 3);
+    assert!(done.err.contains("does not let this user delete anything"), "{}", done.err);
+    assert_eq!(text(&person, "target/extra/own/x"), "extra");
+    assert_eq!(fs::metadata(person.path("target/extra/own")).expect("there").permissions().mode() & 0o777, 0o500);
+    assert!(!person.path("target/empty").exists());
+}
