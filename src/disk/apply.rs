@@ -129,6 +129,12 @@ pub fn apply_metadata(
         );
     }
 
+    if options.xattrs && is_closed_to_attributes(&current) && kind != EntryKind::Symlink {
+        // The mode that was saved comes after the attributes.
+        if !subject.has_attributes(meta) && subject.chmod(current.mode | 0o600).is_ok() {
+            current.mode |= 0o600;
+        }
+    }
     if options.xattrs && subject.apply_xattrs(&current, meta, kind, &mut lose) {
         current.mode = MODE_UNKNOWN;
     }
@@ -165,6 +171,12 @@ pub fn apply_metadata(
     losses
 }
 
+/// Whether an inode that was there before is ours, and its mode denies its owner what attributes take: to read and to write.
+fn is_closed_to_attributes(current: &Current) -> bool {
+    let me = rustix::process::geteuid();
+    !current.new && !me.is_root() && current.uid == me.as_raw() && current.mode & 0o600 != 0o600
+}
+
 /// Sets the flags of an inode, which may forbid every further change: hard links and renames come before it.
 pub fn apply_flags(subject: Subject<'_>, meta: &Metadata, kind: EntryKind) -> Option<Loss> {
     if meta.flags == 0 || !matches!(kind, EntryKind::File | EntryKind::Directory) {
@@ -198,15 +210,9 @@ pub fn chmod_open(fd: impl AsFd, mode: u32) -> Result<()> {
 
 /// Whether an inode has the metadata already, but for its flags.
 pub fn is_as_saved(subject: Subject<'_>, stat: &Stat, meta: &Metadata, options: &ApplyOptions<'_>) -> bool {
-    let has_attributes = || {
-        subject.xattrs().is_ok_and(|mut found| {
-            found.retain(|one| one.name != LABEL || meta.xattrs.iter().any(|wanted| wanted.name == LABEL));
-            found == meta.xattrs
-        })
-    };
     let has_owner = !options.owner || (stat.uid, stat.gid) == wanted_owner(meta, options);
     let has_mode = stat.is(EntryKind::Symlink) || stat.permissions() == meta.mode & 0o7777;
-    has_owner && has_mode && stat.modified == meta.modified && (!options.xattrs || has_attributes())
+    has_owner && has_mode && stat.modified == meta.modified && (!options.xattrs || subject.has_attributes(meta))
 }
 
 /// The owner by name if this machine knows it, else by number.
@@ -236,6 +242,14 @@ impl Subject<'_> {
             Subject::Open(fd) => xattr::read_xattrs(fd),
             Subject::Named(directory, name) => xattr::read_xattrs_at(directory, *name),
         }
+    }
+
+    /// Whether it has the attributes of an entry and no others, as far as they can be read.
+    fn has_attributes(&self, meta: &Metadata) -> bool {
+        self.xattrs().is_ok_and(|mut found| {
+            found.retain(|one| one.name != LABEL || meta.xattrs.iter().any(|wanted| wanted.name == LABEL));
+            found == meta.xattrs
+        })
     }
 
     fn name(&self) -> &[u8] {

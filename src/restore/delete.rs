@@ -158,8 +158,10 @@ impl Run<'_> {
                     }),
                 };
                 self.doom(noted);
-                if let Err(error) = deleted {
-                    self.not_deleted(&folder.path, &name, error);
+                match deleted {
+                    Ok(true) => folder.changed.store(true, Ordering::Relaxed),
+                    Ok(false) => {}
+                    Err(error) => self.not_deleted(&folder.path, &name, error),
                 }
             }
             Ok(())

@@ -18,6 +18,10 @@ use crate::restore::scope::{is_repository_in_use, looks_like_ours};
 use rustix::fs::{Access, AtFlags, accessat};
 use rustix::io::Errno;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Said of what is in a directory in which nothing can be changed at all.
+pub(super) const READ_ONLY: &str = "its file system is mounted read-only";
 
 /// A name in the target that something else than a directory has, or nothing.
 enum Found {
@@ -100,6 +104,9 @@ impl Run<'_> {
             Ok(None)
         };
         let parent = folder.above.as_ref().expect("it lies below another one");
+        if matches!(found, Found::Missing | Found::InTheWay) {
+            parent.changed.store(true, Ordering::Relaxed);
+        }
         match found {
             Found::Opened(directory) => self.take(above, folder, entry, directory),
             Found::Refused(why) => refuse(why),
@@ -279,11 +286,13 @@ impl Run<'_> {
         let in_place = self.in_place.get().copied().unwrap_or(false);
         let resumed = may_be_unfinished(&stat, &entry.meta);
         let changes = folder.inside && folder.wanted && self.changes_directory(&stat, entry);
+        let refuses = refusal(target.directory(), &stat);
         let facts = Facts {
             taken: true,
             resumed,
             append_only: self.is_append_only(&folder.path, &target),
-            refuses: refusal(target.directory(), &stat),
+            refuses,
+            is_read_only: refuses == Some(READ_ONLY),
             keeps_others: keeps_others(&stat),
             apply: self.applies(&stat, entry, changes),
             mounted,
@@ -388,7 +397,7 @@ pub(super) fn refusal(directory: &Directory, stat: &Stat) -> Option<&'static str
     match accessat(directory, c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
         // One of our own is opened up.
         Err(Errno::ACCESS) if !is_own => Some("its directory does not let this user create anything"),
-        Err(Errno::ROFS) => Some("its file system is mounted read-only"),
+        Err(Errno::ROFS) => Some(READ_ONLY),
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 use crate::disk::apply::{apply_flags, chmod_open};
 use crate::disk::stat::fstat;
 use crate::disk::{Directory, Subject, Target, apply_metadata};
-use crate::entry::EntryKind;
+use crate::entry::{EntryKind, Time};
 use crate::error::{Kind, Result};
 use crate::restore::folder::{Folder, Here, State};
 use crate::restore::run::{Run, add, locked};
@@ -57,13 +57,17 @@ impl Run<'_> {
 
     /// Gives a directory its metadata, or puts back the mode that it had.
     pub fn apply_folder(&self, folder: &Folder, here: &Here) {
-        let (Some(target), true) = (&here.target, self.is_deed()) else { return };
+        let Some(target) = &here.target else { return };
+        let kept = here.facts.apply && !self.has_failed() && self.keeps_folder_metadata(folder, here, target);
+        if !self.is_deed() {
+            return;
+        }
         // What may be half-done in it, known or not, must go on being known by its mode.
         let half_done = folder.half_done.load(Ordering::Relaxed)
             || (here.facts.resumed && folder.incomplete.load(Ordering::Relaxed));
         let done = !self.has_failed() && !half_done;
         let opened_up = locked(&folder.opened_up).take();
-        if let (true, true, Some(entry)) = (here.facts.apply, done, &folder.entry) {
+        if let (true, true, Some(entry)) = (here.facts.apply && !kept, done, &folder.entry) {
             let subject = Subject::Open(target.directory().as_fd());
             let kind = EntryKind::Directory;
             let mut losses = apply_metadata(subject, here.facts.current, &entry.meta, kind, &self.apply_options());
@@ -74,6 +78,24 @@ impl Run<'_> {
         {
             self.trouble(&folder.path, format!("its mode could not be reset: {error}"));
         }
+    }
+
+    /// Whether the metadata of a directory stay although they differ, which is said; in a plan, whether they will differ.
+    fn keeps_folder_metadata(&self, folder: &Folder, here: &Here, target: &Target) -> bool {
+        let (Some(entry), Ok(mut stat)) = (&folder.entry, fstat(target.directory())) else { return false };
+        if !self.may_keep_metadata(&stat, here.facts.is_read_only) {
+            return false;
+        }
+        if !self.is_deed() && folder.changed.load(Ordering::Relaxed) {
+            // What is created in it changes its time.
+            stat.modified = Time { seconds: i64::MIN, nanoseconds: 0 };
+        }
+        let subject = Subject::Open(target.directory().as_fd());
+        let why = self.keeps_metadata(subject, &stat, entry, here.facts.is_read_only);
+        if let Some(why) = why {
+            self.trouble(&folder.path, why);
+        }
+        why.is_some()
     }
 
     pub fn report_losses(&self, path: &[u8], losses: Vec<crate::disk::Loss>) {

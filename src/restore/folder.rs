@@ -33,6 +33,8 @@ pub(super) struct Facts {
     pub keeps_others: bool,
     /// Why nothing in it can be created, replaced or deleted.
     pub refuses: Option<&'static str>,
+    /// Its file system is mounted read-only.
+    pub is_read_only: bool,
     /// It takes the place of something else.
     pub replaces: bool,
     pub mounted: Mounted,
@@ -122,6 +124,8 @@ pub(super) struct Folder {
     pub names: Mutex<HashSet<Vec<u8>>>,
     /// Not all names are known: none is deleted.
     pub incomplete: AtomicBool,
+    /// Something was created or replaced in it, or is going to be: that changes its time.
+    pub changed: AtomicBool,
     /// A half-done file could not be removed: the mark stays.
     pub half_done: AtomicBool,
     /// The mode that it had before its owner's rights were added to work in it.
@@ -142,6 +146,7 @@ impl Folder {
             place: Mutex::new(Place::Unmade),
             names: Mutex::default(),
             incomplete: AtomicBool::new(false),
+            changed: AtomicBool::new(false),
             half_done: AtomicBool::new(false),
             opened_up: Mutex::default(),
         }

@@ -9,6 +9,7 @@ use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Folder, Here};
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Run};
+use std::sync::atomic::Ordering;
 
 impl Run<'_> {
     /// Gives something that stands under an unfinished name the name of its entry. Whatever fails, what had the name
@@ -107,6 +108,7 @@ impl Run<'_> {
                 }
             }
         }
+        folder.changed.store(true, Ordering::Relaxed);
         let fate = if way == Way::New { Fate::Created } else { Fate::Replaced };
         self.fate(fate, || child_path(&folder.path, &entry.name));
         Ok(true)

@@ -157,3 +157,92 @@ fn directories_of_others_are_kept_whole_by_the_plan_as_by_the_restore() {
     assert_eq!(fs::metadata(person.path("target/extra/own")).expect("there").permissions().mode() & 0o777, 0o500);
     assert!(!person.path("target/empty").exists());
 }
+
+/// Attributes of own files and directories that their mode closes were not restored; those of new ones are.
+#[test]
+fn attributes_of_what_is_closed_to_its_owner_are_restored() {
+    let set = |person: &Person, words: &[&str], name: &str| {
+        let done = Command::new("setfattr").args(words).arg(person.path(name)).output();
+        done.is_ok_and(|output| output.status.success())
+    };
+    let mut can_set = true;
+    let person = saved(|person| {
+        for name in ["source/closed", "source/none", "source/plain"] {
+            person.write(name, "saved");
+        }
+        fs::create_dir(person.path("source/dir")).expect("made");
+        for name in ["source/closed", "source/none", "source/dir"] {
+            can_set &= set(person, &["-n", "user.x", "-v", "1"], name);
+        }
+        chmod(person, "source/closed", 0o444);
+    });
+    if !can_set {
+        return skipped("attributes of closed files", "setfattr is refused");
+    }
+    for name in ["closed", "none", "plain"] {
+        person.write(&format!("target/{name}"), "saved");
+    }
+    fs::create_dir(person.path("target/dir")).expect("made");
+    assert!(set(&person, &["-n", "user.extra", "-v", "1"], "target/plain"));
+    for (name, mode) in [("closed", 0o444), ("none", 0o000), ("plain", 0o444), ("dir", 0o500)] {
+        chmod(&person, &format!("target/{name}"), mode);
+    }
+    both(&person, |words| as_nobody(&person, words), &["--overwrite", "always"], 0);
+    let has = |name: &str, attribute: &str| {
+        let said = Command::new("getfattr").arg(person.path(name)).output().expect("it runs");
+        String::from_utf8_lossy(&said.stdout).contains(attribute)
+    };
+    for (name, mode_then) in [("target/closed", 0o444), ("target/none", 0o644), ("target/dir", 0o755)] {
+        assert!(has(name, "user.x"), "{name}");
+        assert_eq!(mode(&person, name), mode_then, "{name}");
+    }
+    assert!(!has("target/plain", "user.extra") && mode(&person, "target/plain") == 0o644);
+}
+
+/// What the metadata of another user's files cannot be made the plan did not know: 0, and 3 for the restore.
+#[test]
+fn metadata_of_others_are_kept_by_the_plan_as_by_the_restore() {
+    if !is_root() {
+        return skipped("files of another user", "it takes root to create one");
+    }
+    let person = saved(|person| {
+        for name in ["source/file", "source/dir/missing", "source/open/f"] {
+            person.write(name, "saved");
+        }
+    });
+    assert!(Command::new("cp").args(["-a", "source", "target"]).current_dir(person.home.path()).status().is_ok());
+    fs::remove_file(person.path("target/dir/missing")).expect("removed");
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    for name in ["target/file", "target/dir", "target/open"] {
+        lchown(person.path(name), Some(0), Some(0)).expect("given");
+    }
+    chmod(&person, "target/file", 0o640);
+    chmod(&person, "target/dir", 0o777);
+    let done = both(&person, |words| as_stranger(&person, words), &[], 3);
+    assert_eq!(done.err.matches("as it belongs to another user").count(), 2, "{}", done.err);
+    assert_eq!(text(&person, "target/dir/missing"), "saved");
+}
+
+/// With a umask that takes its owner's rights away, the restore could not enter the target that it had created.
+#[test]
+fn a_target_is_usable_whatever_the_umask() {
+    let person = saved(|person| person.write("source/file", "saved"));
+    let named = latest(&person, "source");
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    for (number, target) in ["first", "second/below/it"].into_iter().enumerate() {
+        let mut silt = person.command(&["restore", &named, "--target", target]);
+        if number == 1 {
+            silt = person.command(&["restore", "latest", "--target", target]);
+        }
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", "umask 777; exec \"$0\" \"$@\""]).arg(silt.get_program()).args(silt.get_args());
+        shell.current_dir(person.home.path());
+        shell.envs(silt.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        if is_root() {
+            shell.uid(65534).gid(65534);
+        }
+        said(shell.output().expect("it runs")).ends_with(0);
+    }
+    assert_eq!(text(&person, "first/file"), "saved");
+    assert_eq!(text(&person, &format!("second/below/it{}/file", person.path("source").display())), "saved");
+}
