@@ -68,6 +68,42 @@ impl Run<'_> {
         Ok(Some(here))
     }
 
+    /// The same for a directory that nothing was restored in, and that is not made for this: None if there is none, or if it
+    /// is none that a restore works in. So nothing is said of it.
+    pub fn enter_existing(&self, folder: &Arc<Folder>) -> Result<Option<Here>> {
+        let mut chain = vec![folder.clone()];
+        let mut here = loop {
+            let last = chain.last().expect("it is never empty");
+            match (last.state(), &last.above) {
+                (State::Ready(here), _) => {
+                    chain.pop();
+                    break here;
+                }
+                (State::Refused, _) | (_, None) => return Ok(None),
+                (State::Unmade | State::Closed(_), Some(above)) => chain.push(above.clone()),
+            }
+        };
+        while let Some(next) = chain.pop() {
+            if let State::Unmade = next.state() {
+                let (Some(target), Some(entry)) = (&here.target, &next.entry) else { return Ok(None) };
+                match self.find(&here, target, &next, entry)? {
+                    Found::Closed(_) => {}
+                    Found::Opened(found) => {
+                        if self.scope.is_own(&fstat(&found)?) || is_repository_in_use(self.repo, &found) {
+                            return Ok(None);
+                        }
+                    }
+                    Found::Missing | Found::Refused(_) | Found::InTheWay => return Ok(None),
+                }
+            }
+            match self.enter_below(&here, &next)? {
+                Some(entered) => here = entered,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(here))
+    }
+
     fn enter_below(&self, above: &Here, folder: &Folder) -> Result<Option<Here>> {
         // One thread at a time: who comes second finds it made.
         let _making = locked(&folder.making);

@@ -38,6 +38,17 @@ impl Run<'_> {
                     return None;
                 }
             },
+            // With a filter, nothing in it was to be restored; what it has too much goes all the same.
+            State::Unmade if self.options.delete && folder.inside && !self.has_failed() => {
+                match self.enter_existing(folder) {
+                    Ok(Some(here)) => here,
+                    Ok(None) => return None,
+                    Err(error) => {
+                        self.failed_entry(&folder.path, error);
+                        return None;
+                    }
+                }
+            }
             State::Unmade | State::Refused => return None,
         };
         if !self.has_failed() && self.options.delete && here.facts.taken {

@@ -65,6 +65,29 @@ fn rules_protect_what_they_match() {
     assert_eq!(left(), ["dir/f"]);
 }
 
+/// With `--include`, extras were deleted only in directories where something saved matches.
+#[test]
+fn extras_that_include_matches_go_in_every_directory() {
+    let person = saved(|person| {
+        for name in ["some/a.o", "none/text", "none/below/text", "missing/text"] {
+            person.write(&format!("source/{name}"), "saved");
+        }
+    });
+    fs::remove_dir_all(person.path("source/missing")).expect("removed");
+    for name in ["x.o", "some/x.o", "none/x.o", "none/below/x.o", "none/below/x", "new/x.o", "new/x"] {
+        person.write(&format!("source/{name}"), "extra");
+    }
+    let include = ["--delete", "--include", "*.o"];
+    let plan = restore(&person, &[&include[..], &["--dry-run"]].concat()).ends_with(0);
+    assert!(plan.out.contains("To be deleted: 5"), "{}", plan.out);
+    restore(&person, &include).ends_with(0);
+    let all = contents(&person.path("source"));
+    let left: Vec<_> = all.keys().filter(|path| person.path("source").join(path).is_file()).collect();
+    let expected = ["new/x", "none/below/text", "none/below/x", "none/text", "some/a.o"].map(PathBuf::from);
+    assert_eq!(left, expected.iter().collect::<Vec<_>>());
+    assert!(!person.path("source/missing").exists(), "it is not made for this");
+}
+
 #[test]
 fn repositories_caches_and_sockets_are_kept() {
     // The repository that is restored from was deleted when it was in the target.
