@@ -2,12 +2,13 @@
 
 use crate::disk::apply::{apply_flags, chmod_open};
 use crate::disk::stat::fstat;
-use crate::disk::{Directory, Subject, Target, apply_metadata};
-use crate::entry::{EntryKind, Time};
+use crate::disk::{Directory, Stat, Subject, Target, apply_metadata};
+use crate::entry::{Entry, EntryKind, Time};
 use crate::error::{Kind, Result};
 use crate::restore::folder::{Folder, Here, State};
 use crate::restore::run::{Run, add, locked};
 use rustix::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -84,10 +85,27 @@ impl Run<'_> {
             let mut losses = apply_metadata(subject, here.facts.current, &entry.meta, kind, &self.apply_options());
             losses.extend(apply_flags(subject, &entry.meta, kind));
             self.report_losses(&folder.path, losses);
+            self.check_times(here, entry, || fstat(target.directory()));
         } else if let Some(mode) = opened_up
             && let Err(error) = chmod_open(target.directory(), mode)
         {
             self.trouble(&folder.path, format!("its mode could not be reset: {error}"));
+        }
+    }
+
+    /// Says once for each file system that it keeps times less exactly than they were saved: it drops the rest without a
+    /// word. The first entry whose time tells is read back.
+    pub fn check_times(&self, here: &Here, entry: &Entry, stat: impl FnOnce() -> Result<Stat>) {
+        let saved = entry.meta.modified;
+        if !self.is_deed() || saved.nanoseconds == 0 || self.times_checked.is_known(here.facts.mounted.0) {
+            return;
+        }
+        // Of a second that it cannot keep it was said that it cannot.
+        let differs = |found: &Stat| found.modified != saved && found.modified.seconds.abs_diff(saved.seconds) <= 2;
+        if stat().is_ok_and(|found| differs(&found)) {
+            let why =
+                "its file system keeps times less exactly than they were saved: those of all entries are cut there";
+            self.trouble(self.options.target.as_os_str().as_bytes(), why);
         }
     }
 

@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
 
 struct Mounted(PathBuf);
 
@@ -245,4 +246,33 @@ fn a_target_is_usable_whatever_the_umask() {
     }
     assert_eq!(text(&person, "first/file"), "saved");
     assert_eq!(text(&person, &format!("second/below/it{}/file", person.path("source").display())), "saved");
+}
+
+/// A file system with whole seconds cut all times, and the restore ended with 0.
+#[test]
+fn a_file_system_that_cuts_times_is_a_warning() {
+    let person = saved(|person| {
+        for name in ["one", "two", "three"] {
+            person.write(&format!("source/{name}"), name);
+            let file = fs::File::open(person.path("source").join(name)).expect("opened");
+            file.set_modified(UNIX_EPOCH + Duration::new(1_500_000_000, 123_456_789)).expect("its time is set");
+        }
+    });
+    fs::create_dir(person.path("mounted")).expect("made");
+    let image = fs::File::create(person.path("image")).expect("made");
+    image.set_len(16 << 20).expect("lengthened");
+    let runs = |words: &[&str]| {
+        let done = Command::new(words[0]).args(&words[1..]).current_dir(person.home.path()).output();
+        done.is_ok_and(|output| output.status.success())
+    };
+    if !runs(&["mkfs.ext4", "-q", "-I", "128", "image"]) || !runs(&["mount", "-o", "loop", "image", "mounted"]) {
+        return skipped("a file system with whole seconds", "mkfs.ext4 or mount is refused");
+    }
+    let _mounted = Mounted(person.path("mounted"));
+    let named = latest(&person, "source");
+    for _ in 0..2 {
+        let done = person.silt(&["restore", &named, "--target", "mounted/target"]).ends_with(3);
+        assert!(done.err.contains("1 warning") && done.err.contains("keeps times less exactly"), "{}", done.err);
+    }
+    assert_eq!(text(&person, "mounted/target/one"), "one");
 }
