@@ -194,7 +194,9 @@ impl Run<'_> {
     }
 
     fn not_deleted_at(&self, path: &[u8], error: Error) {
-        self.failed_entry(path, Error::new(error.kind(), "delete", "").because(error));
+        let says_so = error.doing().starts_with("delete");
+        let error = if says_so { error } else { Error::new(error.kind(), "delete", "").because(error) };
+        self.failed_entry(path, error);
     }
 
     /// Whether the rules, or what the backup said of it, protect this path with all below it.

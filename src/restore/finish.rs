@@ -40,7 +40,7 @@ impl Run<'_> {
                 }
             },
             // With a filter, nothing in it was to be restored; what it has too much goes all the same.
-            State::Unmade if self.options.delete && folder.inside && !self.has_failed() => {
+            State::Unmade if self.options.delete && folder.inside && !folder.wanted && !self.has_failed() => {
                 match self.enter_existing(folder) {
                     Ok(Some(here)) => here,
                     Ok(None) => return None,
@@ -70,7 +70,9 @@ impl Run<'_> {
     /// Gives a directory its metadata, or puts back the mode that it had.
     pub fn apply_folder(&self, folder: &Folder, here: &Here) {
         let Some(target) = &here.target else { return };
-        let kept = here.facts.apply && !self.has_failed() && self.keeps_folder_metadata(folder, here, target);
+        // One that this run made is its own.
+        let may_be_kept = here.facts.apply && !here.facts.marked && !self.has_failed();
+        let kept = may_be_kept && self.keeps_folder_metadata(folder, here, target);
         if !self.is_deed() {
             return;
         }

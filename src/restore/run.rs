@@ -301,6 +301,7 @@ impl<'a> Run<'a> {
 
     /// An entry could not be restored; a target that is full or refuses everything ends the run.
     pub fn failed_entry(&self, path: &[u8], error: Error) {
+        let error = named_in_full(error, &crate::restore::plan::shown(path));
         match error.kind() {
             Kind::Cancelled => self.fail(error),
             Kind::Full => {
@@ -394,6 +395,12 @@ impl<'a> Run<'a> {
             duration,
         }
     }
+}
+
+/// The error with this path wherever it names only the last part of it, or the directory itself.
+pub(super) fn named_in_full(error: Error, path: &str) -> Error {
+    let name = path.rsplit('/').find(|part| !part.is_empty()).unwrap_or(path);
+    error.renamed(".", path).renamed(name, path)
 }
 
 fn cancelled() -> Error {

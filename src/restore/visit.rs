@@ -12,7 +12,7 @@ use crate::restore::enter::{READ_ONLY, keeps_others, refusal};
 use crate::restore::folder::{Facts, Folder, Here};
 use crate::restore::links::Linkable;
 use crate::restore::plan::{DEPTH_MAX, child_path};
-use crate::restore::run::{Fate, Run, add, get, locked};
+use crate::restore::run::{Fate, Run, add, get, locked, named_in_full};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
 use crate::when::format_counted;
 use rayon::{Scope as Tasks, ThreadPool};
@@ -44,7 +44,10 @@ impl<'a> Run<'a> {
     /// The whole walk: everything below the root into the target, hard links last.
     pub fn go(&self, root: &Entry, base: &[u8]) -> Result<()> {
         let pool = self.pool()?;
-        let top = self.open_target(&pool, root, base)?;
+        let top = self.open_target(&pool, root, base).map_err(|error| {
+            let whole = std::path::absolute(&self.options.target).unwrap_or_else(|_| self.options.target.clone());
+            named_in_full(error, &whole.to_string_lossy())
+        })?;
         pool.scope(|tasks| match root.is_directory() {
             true => self.visit(tasks, top, Contents::of(root)),
             false => {

@@ -276,3 +276,24 @@ fn a_file_system_that_cuts_times_is_a_warning() {
     }
     assert_eq!(text(&person, "mounted/target/one"), "one");
 }
+
+/// They said "cannot open the directory .", and "… d" for what lies somewhere in the target.
+#[test]
+fn errors_name_whole_paths_once() {
+    if !is_root() {
+        return skipped("the directory of another user", "it takes root to create one");
+    }
+    let person = saved(|person| person.write("source/dir/f", "saved"));
+    fs::create_dir_all(person.path("target/dir")).expect("made");
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    lchown(person.path("target/dir"), Some(0), Some(0)).expect("given");
+    chmod(&person, "target/dir", 0o711);
+    let done = both(&person, |words| as_stranger(&person, words), &["--delete"], 3);
+    let named = format!("cannot open the directory {}: ", person.path("source/dir").display());
+    assert!(done.err.contains(&named) && done.err.contains("1 warning"), "{}", done.err);
+    lchown(person.path("target"), Some(0), Some(0)).expect("given");
+    chmod(&person, "target", 0o711);
+    let refused = both(&person, |words| as_stranger(&person, words), &[], 1);
+    let named = format!("cannot open the directory {}: ", person.path("target").display());
+    assert!(refused.err.contains(&named), "{}", refused.err);
+}
