@@ -321,6 +321,10 @@ impl Run<'_> {
             }
             let level = levels.last_mut().expect("the loop ends with the last level");
             path.truncate(level.path_bytes);
+            if level.stays && noted.content_of.is_some() {
+                // What is to make way stays as well: no more of it goes.
+                level.left.clear();
+            }
             if let Some(name) = level.left.pop() {
                 path.push(b'/');
                 path.extend_from_slice(&name);
@@ -417,6 +421,9 @@ impl Run<'_> {
                 false
             });
             level.stays |= !gone;
+            if level.stays && noted.content_of.is_some() {
+                break;
+            }
         }
         Ok(Some((below, level)))
     }

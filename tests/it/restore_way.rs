@@ -1,13 +1,17 @@
 //! What makes way in a restore does so last or has its name back, and a restore without root opens up what is its own.
 
+use crate::fixture::{self, SWAPS, backup, memory, open};
 use crate::person::{Person, Said, said};
 use crate::restore::{as_nobody, chmod, is_root, latest, saved, text};
 use crate::skip::skipped;
+use siltstone::restore::RestoreOptions;
+use siltstone::watch::Watch;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 struct Mounted(PathBuf);
@@ -296,4 +300,37 @@ fn errors_name_whole_paths_once() {
     let refused = both(&person, |words| as_stranger(&person, words), &[], 1);
     let named = format!("cannot open the directory {}: ", person.path("target").display());
     assert!(refused.err.contains(&named), "{}", refused.err);
+}
+
+/// What came into a directory after the plan, which deletes the rest of it, was deleted with it or kept the name from the file
+/// that had to replace the directory.
+#[test]
+fn a_directory_that_cannot_be_cleared_has_its_name_back() {
+    let place = tempfile::tempdir().expect("a folder");
+    let (source, target, cache) =
+        (place.path().join("source"), place.path().join("target"), place.path().join("cache"));
+    fs::create_dir(&source).expect("made");
+    fs::write(source.join("file"), "saved").expect("written");
+    let storage = memory(SWAPS);
+    backup(Arc::new(storage.clone()), &cache, &source).expect("a backup");
+    fs::create_dir_all(target.join("file/below")).expect("made");
+    fs::write(target.join("file/below/x"), "extra").expect("written");
+    let repo = open(Arc::new(storage), &cache).expect("it opens");
+    let snapshot = fixture::snapshots(&repo).remove(0);
+    let options = RestoreOptions {
+        path: Some(source.as_os_str().as_encoded_bytes().to_vec()),
+        delete: true,
+        ..RestoreOptions::new(target.clone())
+    };
+    let plan = repo.plan_restore(&snapshot, options.clone(), &Watch::silent()).expect("planned");
+    fs::write(target.join("file/below/since"), "precious").expect("written");
+    let report = plan.run(&Watch::silent()).expect("restored");
+    assert_eq!((report.blocked, report.troubles_count), (1, 1), "{:?}", report.troubles);
+    let names = || fs::read_dir(&target).expect("listed").map(|one| one.expect("one").file_name());
+    assert_eq!(names().collect::<Vec<_>>(), ["file"]);
+    assert_eq!(fs::read_to_string(target.join("file/below/since")).expect("it is there"), "precious");
+    // The next plan knows it.
+    let plan = repo.plan_restore(&snapshot, options, &Watch::silent()).expect("planned");
+    plan.run(&Watch::silent()).expect("restored");
+    assert_eq!(fs::read_to_string(target.join("file")).expect("it is a file"), "saved");
 }
