@@ -4,7 +4,7 @@ use crate::disk::apply::{chmod_at, chmod_open};
 use crate::disk::create::{is_unfinished, may_be_unfinished};
 use crate::disk::follow::{open_followed, open_within};
 use crate::disk::stat::fstat;
-use crate::disk::{Directory, ListBuffer, Names, Stat, Target, flags, unfinished};
+use crate::disk::{Directory, ListBuffer, Names, Stat, Target, flags, rights, unfinished};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::repo::tree::{Page, decode_page};
@@ -440,8 +440,8 @@ pub(super) fn refusal(directory: &Directory, stat: &Stat) -> Option<&'static str
 
 /// Whether a directory lets this user replace and delete only what is the user's own.
 pub(super) fn keeps_others(directory: &Stat) -> bool {
-    let me = rustix::process::geteuid();
-    !me.is_root() && directory.mode & 0o1000 != 0 && directory.uid != me.as_raw()
+    let is_of_others = || directory.uid != rustix::process::geteuid().as_raw();
+    directory.mode & 0o1000 != 0 && !rights::owns_everything() && is_of_others()
 }
 
 fn moved(entry: &Entry) -> Error {

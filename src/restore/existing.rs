@@ -3,7 +3,7 @@
 use crate::disk::apply::{apply_flags, chmod_at, is_as_saved};
 use crate::disk::device::is_read_only;
 use crate::disk::open::{open_file, read_link};
-use crate::disk::{Current, ListBuffer, Names, Stat, Subject, Target, apply_metadata, flags, unfinished};
+use crate::disk::{Current, ListBuffer, Names, Stat, Subject, Target, apply_metadata, flags, rights, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Kind, Result};
 use crate::restore::Overwrite;
@@ -227,8 +227,7 @@ impl Run<'_> {
 
     /// Whether it is worth asking if the metadata of what is there can be changed.
     pub fn may_keep_metadata(&self, stat: &Stat, may_be_read_only: bool) -> bool {
-        let me = rustix::process::geteuid();
-        stat.is_fixed || may_be_read_only || !(me.is_root() || stat.uid == me.as_raw())
+        stat.is_fixed || may_be_read_only || is_of_others(stat)
     }
 
     /// Why metadata that differ stay as they are, where that is known before it is tried.
@@ -239,7 +238,6 @@ impl Run<'_> {
         entry: &Entry,
         is_read_only: bool,
     ) -> Option<&'static str> {
-        let me = rustix::process::geteuid();
         let differ = || !is_as_saved(subject, stat, &entry.meta, &self.apply_options());
         let lacks_flags = || matches!(subject, Subject::Open(fd) if flags::lacks(fd, entry.meta.flags));
         // Who may write may set attributes of what belongs to others.
@@ -251,7 +249,7 @@ impl Run<'_> {
             Some(FIXED_METADATA)
         } else if is_read_only && differ() {
             Some(READ_ONLY_METADATA)
-        } else if !me.is_root() && stat.uid != me.as_raw() && of_others_differ() {
+        } else if is_of_others(stat) && of_others_differ() {
             Some(METADATA_OF_OTHERS)
         } else {
             None
@@ -313,6 +311,11 @@ impl Run<'_> {
         self.trouble(&path, why);
         self.fate(Fate::Blocked, || path);
     }
+}
+
+/// Whether it belongs to another user, and this one may not do what only its owner may.
+fn is_of_others(stat: &Stat) -> bool {
+    !rights::owns_everything() && stat.uid != rustix::process::geteuid().as_raw()
 }
 
 /// Whether a restore removes this as a leftover when it enters the directory.

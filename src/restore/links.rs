@@ -6,7 +6,7 @@
 
 use crate::disk::apply::apply_flags;
 use crate::disk::open::open_file;
-use crate::disk::{Stat, Subject, Target, flags, unfinished};
+use crate::disk::{Stat, Subject, Target, flags, rights, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::restore::existing::{Decision, Way};
@@ -292,7 +292,7 @@ impl Run<'_> {
     /// so is unlocked for the moment, and gets all its flags back.
     fn refuses_links(&self, from: &Here, anchor: &Anchor, entry: &Entry) -> Result<bool> {
         let (Some(source), Linkable::Old) = (&from.target, anchor.how) else { return Ok(false) };
-        let is_unlocked = is_saved_locked(entry) && rustix::process::geteuid().is_root();
+        let is_unlocked = is_saved_locked(entry) && rights::may_lock_files();
         Ok(!is_unlocked && source.directory().stat(anchor.name.as_slice())?.is_fixed)
     }
 

@@ -334,3 +334,28 @@ fn a_directory_that_cannot_be_cleared_has_its_name_back() {
     plan.run(&Watch::silent()).expect("restored");
     assert_eq!(fs::read_to_string(target.join("file")).expect("it is a file"), "saved");
 }
+
+/// What a user may do who was given a capability is done, as root does it.
+#[test]
+fn a_user_who_may_do_what_owners_may_mends_metadata_of_others() {
+    let person = saved(|person| person.write("source/file", "saved"));
+    let copied = Command::new("cp").args(["-a", "source", "target"]).current_dir(person.home.path()).status();
+    assert!(copied.expect("cp runs").success());
+    let setpriv = ["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=+fowner", "--ambient-caps=+fowner"];
+    let may_be = Command::new("setpriv").args(setpriv).arg("true").status().is_ok_and(|status| status.success());
+    if !is_root() || !may_be {
+        return skipped("a user with a capability", "it takes root and setpriv");
+    }
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    lchown(person.path("target/file"), Some(0), Some(0)).expect("given");
+    chmod(&person, "target/file", 0o600);
+    let run = |words: &[&str]| {
+        let silt = person.command(words);
+        let mut given = Command::new("setpriv");
+        given.args(setpriv).arg(silt.get_program()).args(silt.get_args()).current_dir(person.home.path());
+        given.envs(silt.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        said(given.output().expect("it runs"))
+    };
+    both(&person, run, &[], 0);
+    assert_eq!(mode(&person, "target/file"), 0o644);
+}
