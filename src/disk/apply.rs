@@ -345,7 +345,10 @@ impl Subject<'_> {
                 lose(&format!("attribute {}", shown(&old.name)), error);
             }
         }
-        for one in meta.xattrs.iter().filter(|one| !there.contains(one)) {
+        // An ACL may take the right to write away, which others need.
+        let (acls, others): (Vec<&Xattr>, Vec<&Xattr>) =
+            meta.xattrs.iter().filter(|one| !there.contains(one)).partition(|one| one.name.starts_with(b"system."));
+        for one in others.into_iter().chain(acls) {
             mode_changed |= one.name == ACL_ACCESS.to_bytes();
             let set = match self {
                 Subject::Open(fd) => xattr::set_xattr(fd, one),

@@ -204,6 +204,26 @@ fn attributes_of_what_is_closed_to_its_owner_are_restored() {
     assert!(!has("target/plain", "user.extra") && mode(&person, "target/plain") == 0o644);
 }
 
+/// The ACL was set first, and took away the right to write that the other attributes need.
+#[test]
+fn attributes_come_before_an_acl_that_closes_the_directory() {
+    let person = Person::new();
+    person.write("source/dir/f", "saved");
+    let runs = |words: &[&str]| {
+        let done = Command::new(words[0]).args(&words[1..]).arg(person.path("source/dir")).output();
+        done.is_ok_and(|output| output.status.success())
+    };
+    let acl = "u::r-x,u:12:rwx,g::r-x,o::---";
+    if !runs(&["setfattr", "-n", "user.x", "-v", "1"]) || !runs(&["setfacl", "-m", acl]) {
+        return skipped("attributes beside an ACL", "setfattr or setfacl is refused");
+    }
+    as_nobody(&person, &["backup", "source"]).ends_with(0);
+    both(&person, |words| as_nobody(&person, words), &[], 0);
+    both(&person, |words| as_nobody(&person, words), &[], 0);
+    let said = Command::new("getfattr").arg(person.path("target/dir")).output().expect("it runs");
+    assert!(String::from_utf8_lossy(&said.stdout).contains("user.x"));
+}
+
 /// What the metadata of another user's files cannot be made the plan did not know: 0, and 3 for the restore.
 #[test]
 fn metadata_of_others_are_kept_by_the_plan_as_by_the_restore() {
