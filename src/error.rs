@@ -99,6 +99,18 @@ impl Error {
         self.advice().into_iter().fold(copy, |copy, hint| copy.hint(hint))
     }
 
+    /// The same with the whole path in the place of a name that only its directory made clear, here and in what lies behind it.
+    pub fn renamed(mut self, name: &str, path: &str) -> Self {
+        let mut next = Some(&mut self);
+        while let Some(error) = next {
+            if error.0.thing == name {
+                error.0.thing = path.to_owned();
+            }
+            next = error.0.cause.as_mut().and_then(|cause| cause.downcast_mut::<Error>());
+        }
+        self
+    }
+
     pub fn with_kind(mut self, kind: Kind) -> Self {
         self.0.kind = kind;
         self
@@ -218,6 +230,14 @@ mod tests {
         assert_eq!(outer.to_string(), "cannot open the repository /r: cannot read the key k: it is empty");
         assert_eq!(outer.advice(), Some("pass another"));
         assert_eq!(outer.kind(), Kind::WrongKey);
+    }
+
+    #[test]
+    fn a_name_becomes_a_path_wherever_it_stands() {
+        let inner = Error::invalid("open the directory", ".", "it is closed");
+        let outer = Error::new(Kind::Denied, "delete", "b").because(inner);
+        let said = outer.renamed(".", "/a/b").renamed("b", "/a/b").to_string();
+        assert_eq!(said, "cannot delete /a/b: cannot open the directory /a/b: it is closed");
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use crate::backup::Run;
 use crate::backup::nested::Place;
-use crate::backup::own::OwnFolders;
 use crate::backup::walk::{Folder, add};
 use crate::disk::device::Mounts;
 use crate::disk::open::{open_file_checked, read_full};
@@ -10,6 +9,7 @@ use crate::disk::read_dir::Hint;
 use crate::disk::{Directory, Names, Stat};
 use crate::entry::{DEEP_PATH_BYTES_MAX, EntryKind, LEVELS_MAX};
 use crate::error::{Kind, Result};
+use crate::repo::OwnFolders;
 use crate::source::rules::Marker;
 use crate::watch::Watch;
 use std::ffi::CStr;

@@ -13,7 +13,6 @@ mod heal;
 mod large;
 mod left_out;
 mod nested;
-mod own;
 mod page;
 mod previous;
 mod readers;
@@ -27,7 +26,6 @@ pub use heal::Healing;
 
 use crate::backup::attempts::damage_found;
 use crate::backup::left_out::LeftOut;
-use crate::backup::own::OwnFolders;
 use crate::backup::readers::Readers;
 use crate::cache::{Basis, State, StateChanges};
 use crate::disk::Owners;
@@ -37,7 +35,8 @@ use crate::id::IndexId;
 use crate::id::SnapshotId;
 use crate::repo::snapshot::TROUBLES_MAX;
 use crate::repo::{
-    IndexCheck, PathText, Repository, Snapshot, SnapshotSource, Stamp, Totals, Trouble, Writer, WriterOptions,
+    IndexCheck, OwnFolders, PathText, Repository, Snapshot, SnapshotSource, Stamp, Totals, Trouble, Writer,
+    WriterOptions,
 };
 use crate::seal::{Compression, random};
 use crate::source::rules::Rules;

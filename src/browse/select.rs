@@ -88,14 +88,13 @@ impl Repository {
         // Beyond the years that names can have, all are before it.
         let until = Stamp::new(until, 0).compact().ok();
         let may_be_meant = |name: &&String| {
-            let stamp = name.strip_prefix(SNAPSHOTS_PREFIX).and_then(|name| name.split('-').next()).unwrap_or_default();
+            let stamp = parts_of(name).0;
             stamp >= from.as_str() && until.as_ref().is_none_or(|until| stamp <= until.as_str())
         };
         match unreadable.iter().find(may_be_meant) {
             None => Ok(chosen),
             Some(name) => {
-                let why = format!("{name} is damaged, and may be the snapshot that is meant");
-                Err(Error::corrupt("find the snapshot", named(selector), why)
+                Err(is_damaged(name, selector)
                     .hint(format!("to use the one before it, name it: {}", described(&chosen))))
             }
         }
@@ -118,7 +117,8 @@ impl Repository {
             ));
         }
         let matching = all.into_iter().filter(|snapshot| filter.matches(snapshot)).collect();
-        let chosen = choose(matching, selector, !filter.is_empty())?;
+        let chosen = choose(matching, selector, !filter.is_empty())
+            .map_err(|error| because_of_damage(error, selector, &unreadable))?;
         if matches!(selector, Selector::Latest { .. }) && chosen.is_from_the_future(now()) {
             watch.notice(format!(
                 "the latest snapshot, {}, is dated in the future, as the clock of its host was wrong: to use another one, \
@@ -127,6 +127,35 @@ impl Repository {
             ));
         }
         Ok((chosen, unreadable))
+    }
+}
+
+/// The time and the id in the name of a snapshot's object; both are empty if it has another name.
+fn parts_of(name: &str) -> (&str, &str) {
+    name.strip_prefix(SNAPSHOTS_PREFIX).and_then(|name| name.split_once('-')).unwrap_or_default()
+}
+
+fn is_damaged(name: &str, selector: &Selector) -> Error {
+    let why = format!("{name} is damaged, and may be the snapshot that is meant");
+    Error::corrupt("find the snapshot", named(selector), why)
+}
+
+/// What is said where none is the one that is meant: that one of those that cannot be read may be it. Whether it passes a
+/// filter nobody knows.
+fn because_of_damage(error: Error, selector: &Selector, unreadable: &[String]) -> Error {
+    if !error.is(Kind::NotFound) {
+        return error;
+    }
+    let may_be_meant = |name: &&String| match selector {
+        Selector::Latest { .. } => true,
+        Selector::At(time) => Stamp::new(*time, 0).compact().map_or(true, |until| parts_of(name).0 <= until.as_str()),
+        Selector::Prefix(prefix) => parts_of(name).1.starts_with(prefix.as_str()),
+    };
+    match unreadable.iter().find(may_be_meant) {
+        None => error,
+        Some(name) => {
+            is_damaged(name, selector).hint("list those that can be read with `silt snapshots`, and name one by its id")
+        }
     }
 }
 

@@ -130,6 +130,12 @@ pub fn apply_metadata(
         );
     }
 
+    if options.xattrs && is_closed_to_attributes(&current) && kind != EntryKind::Symlink {
+        // The mode that was saved comes after the attributes.
+        if !subject.has_attributes(meta) && subject.chmod(current.mode | 0o600).is_ok() {
+            current.mode |= 0o600;
+        }
+    }
     if options.xattrs && subject.apply_xattrs(&current, meta, kind, &mut lose) {
         current.mode = MODE_UNKNOWN;
     }
@@ -167,6 +173,12 @@ pub fn apply_metadata(
     losses
 }
 
+/// Whether an inode that was there before is ours, and its mode denies its owner what attributes take: to read and to write.
+fn is_closed_to_attributes(current: &Current) -> bool {
+    let me = rustix::process::geteuid();
+    !current.new && !me.is_root() && current.uid == me.as_raw() && current.mode & 0o600 != 0o600
+}
+
 /// Sets the flags of an inode, which may forbid every further change: hard links and renames come before it.
 pub fn apply_flags(subject: Subject<'_>, meta: &Metadata, kind: EntryKind) -> Option<Loss> {
     if meta.flags == 0 || !matches!(kind, EntryKind::File | EntryKind::Directory) {
@@ -186,6 +198,13 @@ pub fn chmod_at(directory: &Directory, name: &[u8], mode: u32) -> Result<()> {
     Subject::Named(directory, name).chmod(mode).map_err(|errno| refused("change the mode", name, errno))
 }
 
+/// Gives a name in a directory the owner and the mode of what was there before, as far as the system lets us.
+pub fn restore_owner_and_mode(directory: &Directory, name: &[u8], before: &Stat) {
+    let subject = Subject::Named(directory, name);
+    let _as_far_as_possible = subject.chown(Some(before.uid), Some(before.gid));
+    let _as_far_as_possible = subject.chmod(before.permissions());
+}
+
 /// Changes the mode of an open file or directory.
 pub fn chmod_open(fd: impl AsFd, mode: u32) -> Result<()> {
     Subject::Open(fd.as_fd()).chmod(mode).map_err(|errno| refused("change the mode", b"", errno))
@@ -193,15 +212,9 @@ pub fn chmod_open(fd: impl AsFd, mode: u32) -> Result<()> {
 
 /// Whether an inode has the metadata already, but for its flags.
 pub fn is_as_saved(subject: Subject<'_>, stat: &Stat, meta: &Metadata, options: &ApplyOptions<'_>) -> bool {
-    let has_attributes = || {
-        subject.xattrs().is_ok_and(|mut found| {
-            found.retain(|one| one.name != LABEL || meta.xattrs.iter().any(|wanted| wanted.name == LABEL));
-            found == meta.xattrs
-        })
-    };
     let has_owner = !options.owner || (stat.uid, stat.gid) == wanted_owner(meta, options);
     let has_mode = stat.is(EntryKind::Symlink) || stat.permissions() == meta.mode & 0o7777;
-    has_owner && has_mode && stat.modified == meta.modified && (!options.xattrs || has_attributes())
+    has_owner && has_mode && stat.modified == meta.modified && (!options.xattrs || subject.has_attributes(meta))
 }
 
 /// The owner by name if this machine knows it, else by number.
@@ -231,6 +244,14 @@ impl Subject<'_> {
             Subject::Open(fd) => xattr::read_xattrs(fd),
             Subject::Named(directory, name) => xattr::read_xattrs_at(directory, *name),
         }
+    }
+
+    /// Whether it has the attributes of an entry and no others, as far as they can be read.
+    fn has_attributes(&self, meta: &Metadata) -> bool {
+        self.xattrs().is_ok_and(|mut found| {
+            found.retain(|one| one.name != LABEL || meta.xattrs.iter().any(|wanted| wanted.name == LABEL));
+            found == meta.xattrs
+        })
     }
 
     fn name(&self) -> &[u8] {
@@ -326,7 +347,10 @@ impl Subject<'_> {
                 lose(&format!("attribute {}", shown(&old.name)), error);
             }
         }
-        for one in meta.xattrs.iter().filter(|one| !there.contains(one)) {
+        // An ACL may take the right to write away, which others need.
+        let (acls, others): (Vec<&Xattr>, Vec<&Xattr>) =
+            meta.xattrs.iter().filter(|one| !there.contains(one)).partition(|one| one.name.starts_with(b"system."));
+        for one in others.into_iter().chain(acls) {
             mode_changed |= one.name == ACL_ACCESS.to_bytes();
             let set = match self {
                 Subject::Open(fd) => xattr::set_xattr(fd, one),

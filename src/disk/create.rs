@@ -182,30 +182,72 @@ impl Target {
     }
 
     /// Puts what is unfinished in the place of something of another kind, where one of both is a directory, and removes
-    /// that; an old directory must be empty. At every moment the name is there, and an error leaves the old one.
+    /// that; an old directory must be empty. An error leaves the old one.
     pub fn exchange(&self, unfinished: &[u8], name: &[u8], old_is_directory: bool) -> Result<()> {
-        let here = &self.directory;
-        let swap = || rustix::fs::renameat_with(here, unfinished, here, name, RenameFlags::EXCHANGE);
-        let remove = |old: &[u8]| match old_is_directory {
-            true => self.remove_directory(old),
-            false => self.remove_name(old),
-        };
-        match retry_on_intr(swap) {
-            Ok(()) => remove(unfinished).or_else(|error| {
-                retry_on_intr(swap).map_err(|errno| refused("put back", name, errno))?;
-                Err(error)
-            }),
-            // NFS and others: the old one steps aside, and back again should a later step fail.
+        match self.change_places(unfinished, name)? {
+            Some(aside) => {
+                let removed = match old_is_directory {
+                    true => self.remove_directory(&aside),
+                    false => self.remove_name(&aside),
+                };
+                removed.or_else(|error| self.change_back(&aside, unfinished, name).and(Err(error)))
+            }
+            None if old_is_directory => self.replace_empty_directory(unfinished, name),
+            None => Err(refused("replace", name, Errno::XDEV)),
+        }
+    }
+
+    /// Puts what is unfinished in the place of something of another kind, and returns the name under which that stands
+    /// then, with all that is in it. None if the file system moves no such directory (overlayfs one of a lower layer): then
+    /// nothing has changed. An error leaves the old one.
+    pub fn change_places(&self, unfinished: &[u8], name: &[u8]) -> Result<Option<Vec<u8>>> {
+        match self.swap(unfinished, name) {
+            Ok(()) => Ok(Some(unfinished.to_vec())),
+            // NFS and others: the old one steps aside, and back again if the new one cannot take its name.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 let aside = super::unfinished::next_name();
-                self.rename(name, &aside)?;
+                match retry_on_intr(|| rustix::fs::renameat(&self.directory, name, &self.directory, &aside)) {
+                    Err(Errno::XDEV) => return Ok(None),
+                    moved => moved.map_err(|errno| refused("replace", name, errno))?,
+                }
                 let placed = self.rename_new(unfinished, name);
-                placed
-                    .and_then(|()| remove(&aside).or_else(|error| self.rename(name, unfinished).and(Err(error))))
-                    .or_else(|error| self.rename_new(&aside, name).and(Err(error)))
+                placed.or_else(|error| self.rename_new(&aside, name).and(Err(error)))?;
+                Ok(Some(aside))
             }
+            Err(Errno::XDEV) => Ok(None),
             Err(errno) => Err(refused("replace", name, errno)),
         }
+    }
+
+    /// Undoes [`Target::change_places`]: what stands aside has its name again, and the new one is unfinished again.
+    pub fn change_back(&self, aside: &[u8], unfinished: &[u8], name: &[u8]) -> Result<()> {
+        match self.swap(aside, name) {
+            Ok(()) if aside == unfinished => Ok(()),
+            Ok(()) => self.rename(aside, unfinished),
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                self.rename(name, unfinished)?;
+                self.rename_new(aside, name)
+            }
+            Err(errno) => Err(refused("put back", name, errno)),
+        }
+    }
+
+    /// For what the file system does not let change places: the empty directory goes first. Should the new one not get its
+    /// name then, there is an empty directory again.
+    pub fn replace_empty_directory(&self, unfinished: &[u8], name: &[u8]) -> Result<()> {
+        let old = self.directory.stat(name)?;
+        self.remove_directory(name)?;
+        self.rename_new(unfinished, name).inspect_err(|_| {
+            // The error that is told is that of the new one.
+            let mode = Mode::from_raw_mode(old.permissions());
+            let _best_effort = rustix::fs::mkdirat(&self.directory, name, mode)
+                .map(|()| super::apply::restore_owner_and_mode(&self.directory, name, &old));
+        })
+    }
+
+    fn swap(&self, one: &[u8], other: &[u8]) -> Result<(), Errno> {
+        let here = &self.directory;
+        retry_on_intr(|| rustix::fs::renameat_with(here, one, here, other, RenameFlags::EXCHANGE))
     }
 
     /// Removes a name that is no directory.

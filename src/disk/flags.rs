@@ -41,13 +41,24 @@ pub fn read_flags(fd: impl AsFd) -> u32 {
     }
 }
 
-/// Whether names in this open directory can be made, and neither removed nor renamed (`chattr +a`). Asked by `statx`, as
-/// FUSE file systems answer the other call with about anything.
+/// Whether names in this open directory can be made, and neither removed nor renamed (`chattr +a`); in one that is immutable
+/// as well none can be made. Asked by `statx`, as FUSE file systems answer the other call with about anything.
 pub fn is_append_only(directory: impl AsFd) -> bool {
     statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::empty()).is_ok_and(|found| {
-        found.stx_attributes_mask.contains(StatxAttributes::APPEND)
-            && found.stx_attributes.contains(StatxAttributes::APPEND)
+        let attributes = found.stx_attributes_mask & found.stx_attributes;
+        attributes.contains(StatxAttributes::APPEND) && !attributes.contains(StatxAttributes::IMMUTABLE)
     })
+}
+
+/// Whether these flags have one that forbids changes.
+pub fn has_locking(flags: u32) -> bool {
+    IFlags::from_bits_retain(flags).intersects(LOCKING)
+}
+
+/// Whether an open file or directory lacks one of these flags, as far as the file system tells.
+pub fn lacks(fd: impl AsFd, flags: u32) -> bool {
+    let wanted = IFlags::from_bits_retain(flags) & KEPT;
+    !wanted.is_empty() && ioctl_getflags(fd).is_ok_and(|now| !now.contains(wanted))
 }
 
 /// Sets what must be set before the first byte or the first child. Costs nothing when there is none of them.
@@ -68,15 +79,15 @@ pub fn set_flags(fd: impl AsFd, flags: u32) -> Result<()> {
     }
 }
 
-/// Takes away what forbids changing or removing an inode.
-pub fn unlock(fd: impl AsFd) -> Result<()> {
+/// Takes away what forbids changing or removing an inode; returns the flags that it had for that.
+pub fn unlock(fd: impl AsFd) -> Result<u32> {
     let failed = |errno| refused("unlock a file", b"", errno);
     let fd = fd.as_fd();
     let now = ioctl_getflags(fd).map_err(failed)?;
-    match now.intersects(LOCKING) {
-        true => ioctl_setflags(fd, now - LOCKING).map_err(failed),
-        false => Ok(()),
+    if now.intersects(LOCKING) {
+        ioctl_setflags(fd, now - LOCKING).map_err(failed)?;
     }
+    Ok((now & LOCKING).bits())
 }
 
 fn change(fd: impl AsFd, wanted: IFlags) -> Result<()> {

@@ -16,6 +16,7 @@ pub mod owner;
 pub mod read_dir;
 mod refused;
 pub mod remove;
+pub mod rights;
 pub mod stat;
 pub mod umask;
 pub mod unfinished;

@@ -60,6 +60,13 @@ impl Stat {
         self.kind == Some(kind)
     }
 
+    /// Whether it is ours, and its mode denies its owner one of these rights (`0o500`: to list and to enter). Root is denied
+    /// nothing.
+    pub fn is_closed_to_owner(&self, rights: u32) -> bool {
+        let me = rustix::process::geteuid;
+        self.permissions() & rights != rights && !me().is_root() && self.uid == me().as_raw()
+    }
+
     /// Whether blocks are missing for its size: only then are its holes worth asking for. Compressing file systems
     /// say so of most files; asking costs two more calls there.
     #[inline]

@@ -6,7 +6,8 @@ use crate::disk::stat::fstat;
 use crate::disk::{Directory, ListBuffer, Names, Stat, Target, remove, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
-use crate::restore::existing::FIXED;
+use crate::restore::enter;
+use crate::restore::existing::{FIXED, STICKY};
 use crate::restore::folder::{Folder, Here, Mounted};
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Mode, Run, locked};
@@ -38,16 +39,21 @@ impl Doomed {
 const CLOSED_TO_PLAN: &str = "extra entries in it were not deleted, because its mode prevented the plan from reading it: run \
                               the restore again";
 
+/// Said of a directory of another user.
+const CLOSED_TO_OTHERS: &str = "its mode does not let this user delete anything in it";
+
 /// Paths that a plan would delete, until it is sure that it does.
 struct Noted {
     paths: RefCell<Vec<Vec<u8>>>,
     /// The file system that they are on: nothing is deleted on others.
     on: Mounted,
+    /// How long the path of a directory is that is cleared, and stays itself.
+    content_of: Option<usize>,
 }
 
 impl Noted {
     fn on(here: &Here) -> Self {
-        Noted { paths: RefCell::default(), on: here.facts.deletes_on }
+        Noted { paths: RefCell::default(), on: here.facts.deletes_on, content_of: None }
     }
 }
 
@@ -86,6 +92,8 @@ struct Level {
     stays: bool,
     /// The mode of one of our own that did not let its owner work in it, and was opened up.
     mode: Option<u32>,
+    /// Only what is this user's own can be deleted in it.
+    keeps_others: bool,
     /// Where its path ends.
     path_bytes: usize,
 }
@@ -127,7 +135,10 @@ impl Run<'_> {
                 false => Spellings::of(target.directory(), &known, &listed),
             };
             for (name, is_directory) in listed {
-                if known.contains(&name) || unfinished::is_unfinished(&name) || self.is_over() {
+                if known.contains(&name) || self.is_over() {
+                    continue;
+                }
+                if unfinished::is_unfinished(&name) && !is_left_of_a_directory(target.directory(), &name) {
                     continue;
                 }
                 if spellings.has(target.directory(), &name)? {
@@ -140,13 +151,18 @@ impl Run<'_> {
                 let path = child_path(&folder.path, &name);
                 let noted = Noted::on(here);
                 let deleted = match is_directory {
-                    Some(true) => self.delete_tree(target.directory(), &name, path, &noted).map(drop),
+                    Some(true) => self.delete_tree(target.directory(), &name, path, &noted, here.facts.keeps_others),
                     _ => self.in_folder(folder, target, |target| {
-                        self.delete_leaf(target.directory(), &name, &path, is_directory, &noted).map(drop)
+                        let here = (target.directory(), here.facts.keeps_others);
+                        self.delete_leaf(here, &name, &path, is_directory, &noted)
                     }),
                 };
                 self.doom(noted);
-                deleted.unwrap_or_else(|error| self.not_deleted(&folder.path, &name, error));
+                match deleted {
+                    Ok(true) => folder.changed.store(true, Ordering::Relaxed),
+                    Ok(false) => {}
+                    Err(error) => self.not_deleted(&folder.path, &name, error),
+                }
             }
             Ok(())
         };
@@ -156,25 +172,14 @@ impl Run<'_> {
     }
 
     /// Deletes what is in a directory, but not itself; whether nothing is left in it. Where a part of it stays, a plan
-    /// deletes nothing of it, and so neither does the restore.
+    /// deletes nothing of it, and so neither does the restore. `path` is what the plan calls it, whatever its name is now.
     pub fn delete_content(&self, here: &Here, target: &Target, name: &[u8], path: &[u8]) -> Result<bool> {
-        let directory = target.directory().open_child(name)?;
-        let noted = Noted::on(here);
-        if !self.may_enter(path, &directory, noted.on)? {
-            return Ok(false);
-        }
-        let mut all = true;
-        for (below, is_directory) in list(&directory)? {
-            let below_path = child_path(path, &below);
-            all &= match is_directory {
-                Some(true) => self.delete_tree(&directory, &below, below_path, &noted)?,
-                _ => self.delete_leaf(&directory, &below, &below_path, is_directory, &noted)?,
-            };
-        }
-        if all {
+        let noted = Noted { content_of: Some(path.len()), ..Noted::on(here) };
+        let cleared = self.delete_tree(target.directory(), name, path.to_vec(), &noted, here.facts.keeps_others)?;
+        if cleared {
             self.doom(noted);
         }
-        Ok(all)
+        Ok(cleared)
     }
 
     /// Whether the plan named all that is in a directory, as far as that shows before anything is deleted.
@@ -189,7 +194,9 @@ impl Run<'_> {
     }
 
     fn not_deleted_at(&self, path: &[u8], error: Error) {
-        self.failed_entry(path, Error::new(error.kind(), "delete", "").because(error));
+        let says_so = error.doing().starts_with("delete");
+        let error = if says_so { error } else { Error::new(error.kind(), "delete", "").because(error) };
+        self.failed_entry(path, error);
     }
 
     /// Whether the rules, or what the backup said of it, protect this path with all below it.
@@ -198,21 +205,20 @@ impl Run<'_> {
     }
 
     /// Whether a directory that goes may be looked into.
-    fn may_enter(&self, path: &[u8], directory: &Directory, deletes_on: Mounted) -> Result<bool> {
-        let stat = fstat(directory)?;
+    fn may_enter(&self, path: &[u8], directory: &Directory, stat: &Stat, deletes_on: Mounted) -> Result<bool> {
         if stat.is_fixed {
-            return Err(Error::new(Kind::Denied, "delete what is in it", "").because(FIXED));
+            return Err(kept_whole(FIXED));
         }
         Ok((stat.device, stat.mount) == deletes_on
             && !self.is_protected(path, true)
-            && !self.scope.is_cache_in_use(&stat)
+            && !self.scope.is_own(stat)
             && !looks_like_ours(directory))
     }
 
     /// Deletes a name that is no directory, as far as its listing says; whether it is gone.
     fn delete_leaf(
         &self,
-        directory: &Directory,
+        (directory, keeps_others): (&Directory, bool),
         name: &[u8],
         path: &[u8],
         is_directory: Option<bool>,
@@ -232,6 +238,9 @@ impl Run<'_> {
         }
         if stat.is_fixed {
             return Err(Error::new(Kind::Denied, "delete", "").because(FIXED));
+        }
+        if keeps_others && stat.uid != rustix::process::geteuid().as_raw() {
+            return Err(Error::new(Kind::Denied, "delete", "").because(STICKY));
         }
         self.delete_name(path, noted, || {
             // What becomes of other names of its inode does not depend on that it is gone.
@@ -265,9 +274,16 @@ impl Run<'_> {
     /// Deletes a directory with what is in it, as far as nothing protects it; whether it is gone. Only one directory is
     /// open at a time, so depth costs memory and no descriptors; going up goes through `..` and is checked against the
     /// directory that we came from, so that somebody who moves directories meanwhile leads us nowhere.
-    fn delete_tree(&self, top: &Directory, name: &[u8], path: Vec<u8>, noted: &Noted) -> Result<bool> {
+    fn delete_tree(
+        &self,
+        top: &Directory,
+        name: &[u8],
+        path: Vec<u8>,
+        noted: &Noted,
+        keeps_others: bool,
+    ) -> Result<bool> {
         let (mut here, mut levels) = (top.open_child(c".")?, Vec::new());
-        let deleted = self.delete_below(&mut here, &mut levels, name, path, noted);
+        let deleted = self.delete_below((&mut here, keeps_others), &mut levels, name, path, noted);
         if deleted.is_err() {
             close_again(here, levels);
         }
@@ -277,7 +293,7 @@ impl Run<'_> {
     /// `here` is the directory of the last of `levels`, or the top without any.
     fn delete_below(
         &self,
-        here: &mut Directory,
+        (here, keeps_others): (&mut Directory, bool),
         levels: &mut Vec<Level>,
         name: &[u8],
         mut path: Vec<u8>,
@@ -287,7 +303,8 @@ impl Run<'_> {
         loop {
             if let Some(name) = next.take() {
                 self.check()?;
-                match (self.go_down(here, name, &path, noted), levels.last_mut()) {
+                let keeps_others = levels.last().map_or(keeps_others, |level| level.keeps_others);
+                match (self.go_down((here, keeps_others), name, &path, noted), levels.last_mut()) {
                     (Ok(Some((below, level))), _) => {
                         *here = below;
                         levels.push(level);
@@ -304,6 +321,10 @@ impl Run<'_> {
             }
             let level = levels.last_mut().expect("the loop ends with the last level");
             path.truncate(level.path_bytes);
+            if level.stays && noted.content_of.is_some() {
+                // What is to make way stays as well: no more of it goes.
+                level.left.clear();
+            }
             if let Some(name) = level.left.pop() {
                 path.push(b'/');
                 path.extend_from_slice(&name);
@@ -319,13 +340,16 @@ impl Run<'_> {
             }
             let done = levels.pop().expect("there was a last one");
             let below = std::mem::replace(here, above);
-            let is_to_go = !done.stays && self.options.includes_with_parents(&path, true);
+            let is_content = noted.content_of == Some(path.len());
+            let is_to_go = !done.stays && (is_content || self.options.includes_with_parents(&path, true));
             let deleted = match is_to_go {
+                true if is_content => Ok(true),
                 true => self.delete_name(&path, noted, || remove::remove_directory(here, &done.name)),
                 false => Ok(false),
             };
             let is_gone = matches!(deleted, Ok(true));
-            let closed = done.mode.filter(|_| !is_gone).map_or(Ok(()), |mode| chmod_open(&below, mode));
+            let has_stayed = is_content || !is_gone;
+            let closed = done.mode.filter(|_| has_stayed).map_or(Ok(()), |mode| chmod_open(&below, mode));
             for error in deleted.err().into_iter().chain(closed.err()) {
                 self.not_deleted_at(&path, error);
             }
@@ -336,18 +360,14 @@ impl Run<'_> {
         }
     }
 
-    /// Lets us work in a directory of our own that the plan deletes; returns its mode if that had to be changed.
-    fn open_up_to_delete(&self, directory: &Directory, path: &[u8]) -> Result<Option<u32>> {
-        let me = rustix::process::geteuid();
-        let is_doomed = matches!(&self.mode, Mode::Deed { doomed } if doomed.contains(path));
-        if me.is_root() || !is_doomed {
+    /// Lets us work in a directory of our own that the plan deletes or clears; returns its mode if that had to be changed.
+    fn open_up_to_delete(&self, directory: &Directory, stat: &Stat, path: &[u8], noted: &Noted) -> Result<Option<u32>> {
+        let Mode::Deed { doomed } = &self.mode else { return Ok(None) };
+        let is_doomed = noted.content_of == Some(path.len()) || doomed.contains(path);
+        if !is_doomed || !stat.is_closed_to_owner(0o700) {
             return Ok(None);
         }
-        let stat = fstat(directory)?;
         let mode = stat.permissions();
-        if stat.uid != me.as_raw() || mode & 0o700 == 0o700 {
-            return Ok(None);
-        }
         chmod_open(directory, mode | 0o700)?;
         Ok(Some(mode))
     }
@@ -355,7 +375,7 @@ impl Run<'_> {
     /// Opens a directory that may go and deletes what is no directory in it; None when it stays with all that is in it.
     fn go_down(
         &self,
-        here: &Directory,
+        (here, keeps_others): (&Directory, bool),
         name: Vec<u8>,
         path: &[u8],
         noted: &Noted,
@@ -367,26 +387,57 @@ impl Run<'_> {
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => return Ok(None),
             other => other?,
         };
-        if !self.may_enter(path, &below, noted.on)? {
+        let stat = fstat(&below)?;
+        if !self.may_enter(path, &below, &stat, noted.on)? {
             return Ok(None);
         }
-        let mode = self.open_up_to_delete(&below, path)?;
-        let mut level = Level { name, left: Vec::new(), above, stays: false, mode, path_bytes: path.len() };
+        if keeps_others && stat.uid != rustix::process::geteuid().as_raw() {
+            return Err(kept_whole(STICKY));
+        }
+        let mode = self.open_up_to_delete(&below, &stat, path, noted)?;
+        let mut level = Level {
+            name,
+            left: Vec::new(),
+            above,
+            stays: false,
+            mode,
+            keeps_others: enter::keeps_others(&stat),
+            path_bytes: path.len(),
+        };
         // A descriptor lists once, and it is still needed.
-        for (name, is_directory) in list(&below.open_child(c".")?)? {
+        let listed = list(&below.open_child(c".")?)?;
+        if enter::refusal(&below, &stat).is_some() && !listed.is_empty() {
+            return Err(kept_whole(CLOSED_TO_OTHERS));
+        }
+        for (name, is_directory) in listed {
             if is_directory == Some(true) {
                 level.left.push(name);
                 continue;
             }
             let child = child_path(path, &name);
-            let gone = self.delete_leaf(&below, &name, &child, is_directory, noted).unwrap_or_else(|error| {
+            let here = (&below, level.keeps_others);
+            let gone = self.delete_leaf(here, &name, &child, is_directory, noted).unwrap_or_else(|error| {
                 self.not_deleted(path, &name, error);
                 false
             });
             level.stays |= !gone;
+            if level.stays && noted.content_of.is_some() {
+                break;
+            }
         }
         Ok(Some((below, level)))
     }
+}
+
+fn kept_whole(why: &str) -> Error {
+    Error::new(Kind::Denied, "delete what is in it", "").because(why)
+}
+
+/// Whether a name stands for what a restore left of a directory that had to make way when it was killed. The restore itself
+/// removes all else that it has such a name for.
+fn is_left_of_a_directory(directory: &Directory, name: &[u8]) -> bool {
+    let is_filled = || directory.open_child(name).and_then(|below| list(&below)).is_ok_and(|listed| !listed.is_empty());
+    unfinished::is_leftover(name) && is_filled()
 }
 
 /// What is in a directory; of each name whether it is a directory, None where only a stat tells what it is.

@@ -1,22 +1,27 @@
 //! Enter directories: make what is missing, open what is there, follow links above sources, refuse what must stay.
 
-use crate::disk::apply::chmod_at;
+use crate::disk::apply::{chmod_at, chmod_open};
 use crate::disk::create::is_unfinished;
 use crate::disk::follow::{open_followed, open_within};
 use crate::disk::stat::fstat;
-use crate::disk::{Directory, ListBuffer, Names, Stat, Target, flags, unfinished};
+use crate::disk::{Directory, ListBuffer, Names, Stat, Target, flags, rights, unfinished};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::repo::tree::{Page, decode_page};
 use crate::restore::Overwrite;
-use crate::restore::existing::MOVED_SOURCE;
+use crate::restore::existing::{IN_USE, MOVED_SOURCE};
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Facts, Folder, Here, State};
+use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Run, add, locked};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
 use rustix::fs::{Access, AtFlags, accessat};
 use rustix::io::Errno;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Said of what is in a directory in which nothing can be changed at all.
+pub(super) const READ_ONLY: &str = "its file system is mounted read-only";
 
 /// A name in the target that something else than a directory has, or nothing.
 enum Found {
@@ -63,6 +68,42 @@ impl Run<'_> {
         Ok(Some(here))
     }
 
+    /// The same for a directory that nothing was restored in, and that is not made for this: None if there is none, or if it
+    /// is none that a restore works in. So nothing is said of it.
+    pub fn enter_existing(&self, folder: &Arc<Folder>) -> Result<Option<Here>> {
+        let mut chain = vec![folder.clone()];
+        let mut here = loop {
+            let last = chain.last().expect("it is never empty");
+            match (last.state(), &last.above) {
+                (State::Ready(here), _) => {
+                    chain.pop();
+                    break here;
+                }
+                (State::Refused, _) | (_, None) => return Ok(None),
+                (State::Unmade | State::Closed(_), Some(above)) => chain.push(above.clone()),
+            }
+        };
+        while let Some(next) = chain.pop() {
+            if let State::Unmade = next.state() {
+                let (Some(target), Some(entry)) = (&here.target, &next.entry) else { return Ok(None) };
+                match self.find(&here, target, &next, entry)? {
+                    Found::Closed(_) => {}
+                    Found::Opened(found) => {
+                        if self.scope.is_own(&fstat(&found)?) || is_repository_in_use(self.repo, &found) {
+                            return Ok(None);
+                        }
+                    }
+                    Found::Missing | Found::Refused(_) | Found::InTheWay => return Ok(None),
+                }
+            }
+            match self.enter_below(&here, &next)? {
+                Some(entered) => here = entered,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(here))
+    }
+
     fn enter_below(&self, above: &Here, folder: &Folder) -> Result<Option<Here>> {
         // One thread at a time: who comes second finds it made.
         let _making = locked(&folder.making);
@@ -99,6 +140,9 @@ impl Run<'_> {
             Ok(None)
         };
         let parent = folder.above.as_ref().expect("it lies below another one");
+        if matches!(found, Found::Missing | Found::InTheWay) {
+            parent.changed.store(true, Ordering::Relaxed);
+        }
         match found {
             Found::Opened(directory) => self.take(above, folder, entry, directory),
             Found::Refused(why) => refuse(why),
@@ -221,9 +265,7 @@ impl Run<'_> {
     /// A directory of our own that we may not list: its owner's rights are added while we work in it.
     fn open_unreadable(&self, target: &Target, folder: &Folder, name: &[u8]) -> Result<Option<Found>> {
         let stat = target.directory().stat(name)?;
-        let me = rustix::process::geteuid();
-        let closed = stat.is(EntryKind::Directory) && stat.permissions() & 0o700 != 0o700;
-        if me.is_root() || stat.uid != me.as_raw() || !closed {
+        if !stat.is(EntryKind::Directory) || !stat.is_closed_to_owner(0o500) {
             return Ok(None);
         }
         if !self.is_deed() {
@@ -255,26 +297,37 @@ impl Run<'_> {
     /// A directory that was there before.
     fn take(&self, above: &Here, folder: &Folder, entry: &Entry, directory: Directory) -> Result<Option<Here>> {
         let (target, stat) = Target::with_stat(directory)?;
-        if self.scope.is_own_cache(&stat) || is_repository_in_use(self.repo, target.directory()) {
+        if self.scope.is_in_use(&stat) || is_repository_in_use(self.repo, target.directory()) {
             if self.has_entries(entry)? {
                 self.fate(Fate::Blocked, || folder.path.clone());
-                self.trouble(&folder.path, "it is the repository or the cache in use: nothing is restored into it");
+                self.trouble(&folder.path, IN_USE);
             } else {
                 // A backup leaves out what is in it.
                 self.fate(Fate::Kept, || folder.path.clone());
             }
             return Ok(None);
         }
+        // One that may be listed and not entered was opened all the same.
+        if stat.is_closed_to_owner(0o500) {
+            if !self.is_deed() {
+                return Ok(Some(self.closed(above, folder, &stat)));
+            }
+            chmod_open(target.directory(), stat.permissions() | 0o700)?;
+            *locked(&folder.opened_up) = Some(stat.permissions());
+        }
         if self.is_deed() {
-            remove_leftovers(&target)?;
+            self.remove_leftovers(&folder.path, &target)?;
         }
         let mounted = (stat.device, stat.mount);
         let in_place = self.in_place.get().copied().unwrap_or(false);
         let changes = folder.inside && folder.wanted && self.changes_directory(&stat, entry);
+        let refuses = refusal(target.directory(), &stat);
         let facts = Facts {
             taken: true,
             append_only: self.is_append_only(&folder.path, &target),
-            refuses: refusal(&target, &stat),
+            refuses,
+            is_read_only: refuses == Some(READ_ONLY),
+            keeps_others: keeps_others(&stat),
             apply: self.applies(&stat, entry, changes),
             mounted,
             // A source that is mounted where it was saved is one file system with itself.
@@ -283,6 +336,32 @@ impl Run<'_> {
             ..Facts::default()
         };
         Ok(Some(Here { target: Some(Arc::new(target)), facts }))
+    }
+
+    /// Removes what restores that were killed left in a directory. What is left of a directory that had to make way goes
+    /// only with `delete`, as the plan names it then.
+    pub fn remove_leftovers(&self, path: &[u8], target: &Target) -> Result<()> {
+        let mut names = Names::default();
+        // A descriptor lists once: another one is opened for each listing.
+        target.directory().open_child(c".")?.names(&mut names, &mut ListBuffer::default())?;
+        let me = rustix::process::geteuid();
+        for (name, _) in names.iter().filter(|(name, _)| unfinished::is_leftover(name.to_bytes())) {
+            let Ok(stat) = target.directory().stat(name) else { continue };
+            if !me.is_root() && stat.uid != me.as_raw() {
+                continue;
+            }
+            // What cannot be removed now is in nobody's way.
+            if !stat.is(EntryKind::Directory) {
+                let _best_effort = target.remove_name(name.to_bytes());
+            } else if target.remove_directory(name.to_bytes()).is_err() && !self.options.delete {
+                let name = crate::restore::plan::shown(&child_path(path, name.to_bytes()));
+                self.watch.notice(format!(
+                    "{name} is what an interrupted restore left of a directory that it replaced: a restore with --delete \
+                     deletes it"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Whether a directory of the snapshot has anything in it.
@@ -341,17 +420,23 @@ impl Run<'_> {
 }
 
 /// Why nothing in a directory can be created, replaced or deleted, as far as the system tells before it is tried.
-pub(super) fn refusal(target: &Target, stat: &Stat) -> Option<&'static str> {
-    if stat.is_fixed && !flags::is_append_only(target.directory()) {
+pub(super) fn refusal(directory: &Directory, stat: &Stat) -> Option<&'static str> {
+    if stat.is_fixed && !flags::is_append_only(directory) {
         return Some("its directory is immutable: run `chattr -i` on that first");
     }
     let is_own = stat.uid == rustix::process::geteuid().as_raw();
-    match accessat(target.directory(), c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+    match accessat(directory, c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
         // One of our own is opened up.
         Err(Errno::ACCESS) if !is_own => Some("its directory does not let this user create anything"),
-        Err(Errno::ROFS) => Some("its file system is mounted read-only"),
+        Err(Errno::ROFS) => Some(READ_ONLY),
         _ => None,
     }
+}
+
+/// Whether a directory lets this user replace and delete only what is the user's own.
+pub(super) fn keeps_others(directory: &Stat) -> bool {
+    let is_of_others = || directory.uid != rustix::process::geteuid().as_raw();
+    directory.mode & 0o1000 != 0 && !rights::owns_everything() && is_of_others()
 }
 
 fn moved(entry: &Entry) -> Error {
@@ -367,24 +452,4 @@ fn replace_by_directory(target: &Target, entry: &Entry) -> Result<(Target, crate
         return Err(error);
     }
     Ok(made)
-}
-
-/// Removes what restores that were killed left in a directory.
-pub(super) fn remove_leftovers(target: &Target) -> Result<()> {
-    let mut names = Names::default();
-    // A descriptor lists once: another one is opened for each listing.
-    target.directory().open_child(c".")?.names(&mut names, &mut ListBuffer::default())?;
-    let me = rustix::process::geteuid();
-    for (name, _) in names.iter().filter(|(name, _)| unfinished::is_leftover(name.to_bytes())) {
-        let Ok(stat) = target.directory().stat(name) else { continue };
-        if !me.is_root() && stat.uid != me.as_raw() {
-            continue;
-        }
-        // What cannot be removed now is in nobody's way.
-        let _best_effort = match stat.is(EntryKind::Directory) {
-            true => target.remove_directory(name.to_bytes()),
-            false => target.remove_name(name.to_bytes()),
-        };
-    }
-    Ok(())
 }

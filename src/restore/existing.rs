@@ -2,8 +2,9 @@
 
 use crate::disk::apply::{apply_flags, chmod_at, is_as_saved};
 use crate::disk::create::is_half_done;
+use crate::disk::device::is_read_only;
 use crate::disk::open::{open_file, read_link};
-use crate::disk::{Current, ListBuffer, Names, Stat, Subject, Target, apply_metadata};
+use crate::disk::{Current, ListBuffer, Names, Stat, Subject, Target, apply_metadata, flags, rights, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Kind, Result};
 use crate::restore::Overwrite;
@@ -34,8 +35,17 @@ pub(super) const APPEND_ONLY: &str = "it differs and was kept, as its directory 
 
 /// Said of what the system lets nobody replace or delete.
 pub(super) const FIXED: &str = "it is immutable or append-only, and was kept: run `chattr -i -a` on it first";
+/// Said of what is there already, where only its content is as it was saved.
+const FIXED_METADATA: &str =
+    "its metadata differ and were kept, as it is immutable or append-only: run `chattr -i -a` on it first";
+const READ_ONLY_METADATA: &str = "its metadata differ and were kept, as its file system is mounted read-only";
+const METADATA_OF_OTHERS: &str = "its metadata differ and were kept, as it belongs to another user";
 pub(super) const NOT_EMPTY: &str = "a directory that is not empty is in its place, and was kept";
 pub(super) const MOUNTED: &str = "another file system is mounted on it, and it was kept";
+
+/// Said of what only its owner can replace or delete.
+pub(super) const STICKY: &str = "it belongs to another user, and its directory is sticky: it was kept";
+pub(super) const IN_USE: &str = "it is part of the repository or the cache in use: nothing is restored into it";
 
 /// Something that is there as it was saved.
 pub(super) struct Right {
@@ -59,6 +69,8 @@ impl Run<'_> {
         let (Some(target), true) = (&here.target, here.facts.taken) else { return Ok(Decision::Make(Way::New)) };
         let new = here.facts.refuses.map_or(Decision::Make(Way::New), Decision::Blocked);
         let stat = match target.directory().stat(entry.name.as_slice()) {
+            // The restore removes what one before it did not finish, also where something was saved under such a name.
+            Ok(stat) if !self.is_deed() && is_tidied(here, &entry.name, &stat) => return Ok(new),
             Ok(stat) => stat,
             Err(error) if error.is(Kind::NotFound) => return Ok(new),
             Err(error) => return Err(error),
@@ -80,7 +92,9 @@ impl Run<'_> {
         match here.facts.refuses {
             None if here.facts.append_only => Some(APPEND_ONLY),
             None if stat.is_fixed => Some(FIXED),
+            None if here.facts.keeps_others && stat.uid != rustix::process::geteuid().as_raw() => Some(STICKY),
             None if stat.mount != here.facts.mounted.1 => Some(MOUNTED),
+            None if stat.is(EntryKind::Directory) && self.scope.is_in_use(stat) => Some(IN_USE),
             refuses => refuses,
         }
     }
@@ -186,11 +200,9 @@ impl Run<'_> {
     /// plan, which changes no mode.
     fn open_existing(&self, target: &Target, entry: &Entry, stat: &Stat) -> Result<Option<OwnedFd>> {
         let (directory, name) = (target.directory(), entry.name.as_slice());
-        let me = rustix::process::geteuid();
         match open_file(directory, name) {
             Err(error) if error.is(Kind::Denied) => {
-                let closed = stat.permissions() & 0o400 == 0 && stat.uid == me.as_raw();
-                if me.is_root() || !closed {
+                if !stat.is_closed_to_owner(0o400) {
                     return Err(error);
                 }
                 if !self.is_deed() {
@@ -206,19 +218,64 @@ impl Run<'_> {
         }
     }
 
+    /// Whether it is worth asking if the metadata of what is there can be changed.
+    pub fn may_keep_metadata(&self, stat: &Stat, may_be_read_only: bool) -> bool {
+        stat.is_fixed || may_be_read_only || is_of_others(stat)
+    }
+
+    /// Why metadata that differ stay as they are, where that is known before it is tried.
+    pub fn keeps_metadata(
+        &self,
+        subject: Subject<'_>,
+        stat: &Stat,
+        entry: &Entry,
+        is_read_only: bool,
+    ) -> Option<&'static str> {
+        let differ = || !is_as_saved(subject, stat, &entry.meta, &self.apply_options());
+        let lacks_flags = || matches!(subject, Subject::Open(fd) if flags::lacks(fd, entry.meta.flags));
+        // Who may write may set attributes of what belongs to others.
+        let of_others_differ = || {
+            let has_mode = stat.is(EntryKind::Symlink) || stat.permissions() == entry.meta.mode & 0o7777;
+            !has_mode || stat.modified != entry.meta.modified
+        };
+        if stat.is_fixed && (differ() || lacks_flags()) {
+            Some(FIXED_METADATA)
+        } else if is_read_only && differ() {
+            Some(READ_ONLY_METADATA)
+        } else if is_of_others(stat) && of_others_differ() {
+            Some(METADATA_OF_OTHERS)
+        } else {
+            None
+        }
+    }
+
     /// Counts an entry that is right, and mends its metadata; whether other names may be linked to it.
     pub fn keep(&self, here: &Here, folder: &Folder, entry: &Entry, right: Right) -> Linkable {
         let Right { stat, fd, mend } = right;
         let how = if mend { Linkable::Old } else { Linkable::No };
         self.fate(Fate::Kept, || child_path(&folder.path, &entry.name));
-        let (Some(target), true, true) = (&here.target, self.is_deed(), mend) else { return how };
+        let (Some(target), true) = (&here.target, mend) else { return how };
         let kind = if entry.kind.has_content() { EntryKind::File } else { entry.kind };
         let named = Subject::Named(target.directory(), &entry.name);
         // Through a descriptor where there can be one: no name is looked up twice.
         // Opening a device can do something, and so can a FIFO.
         let open = || open_file(target.directory(), entry.name.as_slice()).ok();
+        let is_kept = self.may_keep_metadata(&stat, here.facts.is_read_only || stat.mount != here.facts.mounted.1);
+        if !is_kept && !self.is_deed() {
+            return how;
+        }
         let fd = fd.or_else(|| (kind == EntryKind::File).then(open).flatten());
         let subject = fd.as_ref().map_or(named, |fd| Subject::Open(fd.as_fd()));
+        if is_kept {
+            let is_read_only = here.facts.is_read_only || fd.as_ref().is_some_and(is_read_only);
+            if let Some(why) = self.keeps_metadata(subject, &stat, entry, is_read_only) {
+                self.trouble(&child_path(&folder.path, &entry.name), why);
+                return Linkable::No;
+            }
+        }
+        if !self.is_deed() {
+            return how;
+        }
         let mut losses = apply_metadata(subject, Some(Current::from(&stat)), &entry.meta, kind, &self.apply_options());
         // Those of an inode with several names wait for its links.
         if entry.link_group == 0 {
@@ -239,4 +296,19 @@ impl Run<'_> {
         self.trouble(&path, why);
         self.fate(Fate::Blocked, || path);
     }
+}
+
+/// Whether it belongs to another user, and this one may not do what only its owner may.
+fn is_of_others(stat: &Stat) -> bool {
+    !rights::owns_everything() && stat.uid != rustix::process::geteuid().as_raw()
+}
+
+/// Whether a restore removes this as a leftover when it enters the directory.
+fn is_tidied(here: &Here, name: &[u8], stat: &Stat) -> bool {
+    let me = rustix::process::geteuid();
+    let may_be = here.facts.refuses.is_none() && !here.facts.append_only && !stat.is_fixed;
+    unfinished::is_leftover(name)
+        && may_be
+        && !stat.is(EntryKind::Directory)
+        && (me.is_root() || stat.uid == me.as_raw())
 }

@@ -2,12 +2,13 @@
 
 use crate::disk::apply::{apply_flags, chmod_open};
 use crate::disk::stat::fstat;
-use crate::disk::{Directory, Subject, Target, apply_metadata};
-use crate::entry::EntryKind;
+use crate::disk::{Directory, Stat, Subject, Target, apply_metadata};
+use crate::entry::{Entry, EntryKind, Time};
 use crate::error::{Kind, Result};
 use crate::restore::folder::{Folder, Here, State};
 use crate::restore::run::{Run, add, locked};
 use rustix::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -38,6 +39,17 @@ impl Run<'_> {
                     return None;
                 }
             },
+            // With a filter, nothing in it was to be restored; what it has too much goes all the same.
+            State::Unmade if self.options.delete && folder.inside && !folder.wanted && !self.has_failed() => {
+                match self.enter_existing(folder) {
+                    Ok(Some(here)) => here,
+                    Ok(None) => return None,
+                    Err(error) => {
+                        self.failed_entry(&folder.path, error);
+                        return None;
+                    }
+                }
+            }
             State::Unmade | State::Refused => return None,
         };
         if !self.has_failed() && self.options.delete && here.facts.taken {
@@ -57,20 +69,61 @@ impl Run<'_> {
 
     /// Gives a directory its metadata, or puts back the mode that it had.
     pub fn apply_folder(&self, folder: &Folder, here: &Here) {
-        let (Some(target), true) = (&here.target, self.is_deed()) else { return };
+        let Some(target) = &here.target else { return };
+        // One that this run made is its own.
+        let may_be_kept = here.facts.apply && !here.facts.is_new && !self.has_failed();
+        let kept = may_be_kept && self.keeps_folder_metadata(folder, here, target);
+        if !self.is_deed() {
+            return;
+        }
         let done = !self.has_failed();
         let opened_up = locked(&folder.opened_up).take();
-        if let (true, true, Some(entry)) = (here.facts.apply, done, &folder.entry) {
+        if let (true, true, Some(entry)) = (here.facts.apply && !kept, done, &folder.entry) {
             let subject = Subject::Open(target.directory().as_fd());
             let kind = EntryKind::Directory;
             let mut losses = apply_metadata(subject, here.facts.current, &entry.meta, kind, &self.apply_options());
             losses.extend(apply_flags(subject, &entry.meta, kind));
             self.report_losses(&folder.path, losses);
+            self.check_times(here, entry, || fstat(target.directory()));
         } else if let Some(mode) = opened_up
             && let Err(error) = chmod_open(target.directory(), mode)
         {
             self.trouble(&folder.path, format!("its mode could not be reset: {error}"));
         }
+    }
+
+    /// Says once for each file system that it keeps times less exactly than they were saved: it drops the rest without a
+    /// word. The first entry whose time tells is read back.
+    pub fn check_times(&self, here: &Here, entry: &Entry, stat: impl FnOnce() -> Result<Stat>) {
+        let saved = entry.meta.modified;
+        if !self.is_deed() || saved.nanoseconds == 0 || self.times_checked.is_known(here.facts.mounted.0) {
+            return;
+        }
+        // Of a second that it cannot keep it was said that it cannot.
+        let differs = |found: &Stat| found.modified != saved && found.modified.seconds.abs_diff(saved.seconds) <= 2;
+        if stat().is_ok_and(|found| differs(&found)) {
+            let why =
+                "its file system keeps times less exactly than they were saved: those of all entries are cut there";
+            self.trouble(self.options.target.as_os_str().as_bytes(), why);
+        }
+    }
+
+    /// Whether the metadata of a directory stay although they differ, which is said; in a plan, whether they will differ.
+    fn keeps_folder_metadata(&self, folder: &Folder, here: &Here, target: &Target) -> bool {
+        let (Some(entry), Ok(mut stat)) = (&folder.entry, fstat(target.directory())) else { return false };
+        if !self.may_keep_metadata(&stat, here.facts.is_read_only) {
+            return false;
+        }
+        if !self.is_deed() && folder.changed.load(Ordering::Relaxed) {
+            // What is created in it changes its time.
+            stat.modified = Time { seconds: i64::MIN, nanoseconds: 0 };
+        }
+        let subject = Subject::Open(target.directory().as_fd());
+        let why = self.keeps_metadata(subject, &stat, entry, here.facts.is_read_only);
+        if let Some(why) = why {
+            self.trouble(&folder.path, why);
+        }
+        why.is_some()
     }
 
     pub fn report_losses(&self, path: &[u8], losses: Vec<crate::disk::Loss>) {
@@ -98,8 +151,7 @@ impl Run<'_> {
     }
 
     fn open_up(&self, folder: &Folder, target: &Target) -> Result<bool> {
-        let me = rustix::process::geteuid();
-        if me.is_root() || !self.is_deed() {
+        if !self.is_deed() {
             return Ok(false);
         }
         let mut opened_up = locked(&folder.opened_up);
@@ -107,7 +159,7 @@ impl Run<'_> {
             return Ok(true);
         }
         let stat = fstat(target.directory())?;
-        if stat.uid != me.as_raw() || stat.permissions() & 0o300 == 0o300 {
+        if !stat.is_closed_to_owner(0o300) {
             return Ok(false);
         }
         chmod_open(target.directory(), stat.permissions() | 0o700)?;

@@ -27,8 +27,12 @@ pub(super) struct Facts {
     pub apply: bool,
     /// Names in it can be made, and neither removed nor renamed.
     pub append_only: bool,
+    /// It is a sticky directory of another user: what others own in it can be neither replaced nor removed.
+    pub keeps_others: bool,
     /// Why nothing in it can be created, replaced or deleted.
     pub refuses: Option<&'static str>,
+    /// Its file system is mounted read-only.
+    pub is_read_only: bool,
     /// It takes the place of something else.
     pub replaces: bool,
     pub mounted: Mounted,
@@ -118,6 +122,8 @@ pub(super) struct Folder {
     pub names: Mutex<HashSet<Vec<u8>>>,
     /// Not all names are known: none is deleted.
     pub incomplete: AtomicBool,
+    /// Something was created or replaced in it, or is going to be: that changes its time.
+    pub changed: AtomicBool,
     /// The mode that it had before its owner's rights were added to work in it.
     pub opened_up: Mutex<Option<u32>>,
 }
@@ -136,6 +142,7 @@ impl Folder {
             place: Mutex::new(Place::Unmade),
             names: Mutex::default(),
             incomplete: AtomicBool::new(false),
+            changed: AtomicBool::new(false),
             opened_up: Mutex::default(),
         }
     }

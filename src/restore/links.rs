@@ -6,7 +6,7 @@
 
 use crate::disk::apply::apply_flags;
 use crate::disk::open::open_file;
-use crate::disk::{Stat, Subject, Target, flags, unfinished};
+use crate::disk::{Stat, Subject, Target, flags, rights, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::restore::existing::{Decision, Way};
@@ -215,6 +215,10 @@ impl Run<'_> {
             Some(way) => way,
             None => return Ok(()),
         };
+        if self.refuses_links(&from, &anchor, entry)? {
+            self.trouble(&child_path(&folder.path, &entry.name), NOT_LINKED);
+            return self.restore_anchor(folder, &here, entry);
+        }
         let count = if entry.kind.has_content() { &self.counts.files } else { &self.counts.others };
         let (Some(target), Some(source), true) = (&here.target, &from.target, self.is_deed()) else {
             if here.facts.mounted != from.facts.mounted {
@@ -282,6 +286,14 @@ impl Run<'_> {
         Ok(None)
     }
 
+    /// Whether what is there gets no other names: it is immutable or append-only, and was saved as neither. One that was saved
+    /// so is unlocked for the moment, and gets all its flags back.
+    fn refuses_links(&self, from: &Here, anchor: &Anchor, entry: &Entry) -> Result<bool> {
+        let (Some(source), Linkable::Old) = (&from.target, anchor.how) else { return Ok(false) };
+        let is_unlocked = is_saved_locked(entry) && rights::may_lock_files();
+        Ok(!is_unlocked && source.directory().stat(anchor.name.as_slice())?.is_fixed)
+    }
+
     fn link(
         &self,
         folder: &Folder,
@@ -294,15 +306,20 @@ impl Run<'_> {
         let link = |target: &Target| target.create_hard_link(name, source.directory(), &anchor.name);
         match self.in_folder(folder, target, link) {
             // An immutable inode gets no more names until it is unlocked; its flags come back at the end.
-            Err(error) if error.is(Kind::Denied) && entry.meta.flags != 0 && entry.kind.has_content() => {
+            Err(error) if error.is(Kind::Denied) && is_saved_locked(entry) => {
                 let fd = open_file(source.directory(), anchor.name.as_slice())?;
-                flags::unlock(&fd)?;
-                locked(&self.links).locks.push((anchor.folder.clone(), renamed(entry, &anchor.name)));
+                let mut lock = renamed(entry, &anchor.name);
+                lock.meta.flags |= flags::unlock(&fd)?;
+                locked(&self.links).locks.push((anchor.folder.clone(), lock));
                 link(target)
             }
             other => other,
         }
     }
+}
+
+fn is_saved_locked(entry: &Entry) -> bool {
+    flags::has_locking(entry.meta.flags) && entry.kind.has_content()
 }
 
 fn renamed(entry: &Entry, name: &[u8]) -> Entry {

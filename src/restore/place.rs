@@ -9,6 +9,7 @@ use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Folder, Here};
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Run};
+use std::sync::atomic::Ordering;
 
 impl Run<'_> {
     /// Gives something that stands under an unfinished name the name of its entry. Whatever fails, what had the name
@@ -54,31 +55,63 @@ impl Run<'_> {
             Way::New => target.rename_new(unfinished, &entry.name)?,
             Way::Over if entry.link_group != 0 => target.rename_link(unfinished, &entry.name)?,
             Way::Over => target.rename(unfinished, &entry.name)?,
-            Way::OverDirectory if !self.clear(folder, here, target, entry)? => return Ok(false),
-            Way::OverDirectory | Way::OverEmptyDirectory => target.exchange(unfinished, &entry.name, true)?,
+            Way::OverDirectory => return self.replace_directory(folder, here, target, unfinished, entry),
+            Way::OverEmptyDirectory => target.exchange(unfinished, &entry.name, true)?,
         }
         Ok(true)
+    }
+
+    /// Replaces a directory whose content the plan deletes. The new entry takes the name first, so that nothing is deleted
+    /// where it cannot; what cannot be deleted then has its name back. Where the file system moves no such directory, it has
+    /// its name until it is empty.
+    fn replace_directory(
+        &self,
+        folder: &Folder,
+        here: &Here,
+        target: &Target,
+        unfinished: &[u8],
+        entry: &Entry,
+    ) -> Result<bool> {
+        let path = child_path(&folder.path, &entry.name);
+        if !self.will_clear(target, entry, &path)? {
+            self.blocked(folder, entry, NOT_EMPTY);
+            return Ok(false);
+        }
+        let aside = target.change_places(unfinished, &entry.name)?;
+        let old = aside.as_deref().unwrap_or(&entry.name);
+        let replaced = self.delete_content(here, target, old, &path).and_then(|cleared| match (cleared, &aside) {
+            (false, _) => Ok(false),
+            (true, Some(aside)) => target.remove_directory(aside).map(|()| true),
+            (true, None) => target.replace_empty_directory(unfinished, &entry.name).map(|()| true),
+        });
+        if let (Ok(false) | Err(_), Some(aside)) = (&replaced, &aside) {
+            target.change_back(aside, unfinished, &entry.name)?;
+        }
+        if let Ok(false) = replaced {
+            self.blocked(folder, entry, NOT_EMPTY);
+        }
+        replaced
     }
 
     /// For a plan: counts what an entry that will be made does to what has its name; false when that does not make way.
     pub fn plan_way(&self, folder: &Folder, here: &Here, entry: &Entry, way: Way) -> Result<bool> {
-        if let (Way::OverDirectory, Some(target)) = (way, &here.target)
-            && !self.clear(folder, here, target, entry)?
-        {
-            return Ok(false);
+        if let (Way::OverDirectory, Some(target)) = (way, &here.target) {
+            let cleared = self.delete_content(here, target, &entry.name, &child_path(&folder.path, &entry.name));
+            // What it cannot delete the restore does not begin with.
+            let refused = |error: &Error| matches!(error.kind(), Kind::Denied | Kind::Conflict | Kind::NotFound);
+            match cleared {
+                Ok(true) => {}
+                Err(error) if !refused(&error) => return Err(error),
+                Ok(false) | Err(_) => {
+                    self.blocked(folder, entry, NOT_EMPTY);
+                    return Ok(false);
+                }
+            }
         }
+        folder.changed.store(true, Ordering::Relaxed);
         let fate = if way == Way::New { Fate::Created } else { Fate::Replaced };
         self.fate(fate, || child_path(&folder.path, &entry.name));
         Ok(true)
-    }
-
-    /// Deletes what is in a directory that has the name of something else; false when a part of it stays.
-    fn clear(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry) -> Result<bool> {
-        let cleared = self.delete_content(here, target, &entry.name, &child_path(&folder.path, &entry.name))?;
-        if !cleared {
-            self.blocked(folder, entry, NOT_EMPTY);
-        }
-        Ok(cleared)
     }
 
     /// The flags of something that has its name: they may forbid all that comes before. Those of an inode with several

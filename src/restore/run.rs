@@ -15,6 +15,7 @@ use crate::restore::plan::{Named, Reads};
 use crate::restore::scope::Scope;
 use crate::watch::Watch;
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
@@ -114,6 +115,25 @@ pub(super) struct Counts {
     failed: AtomicBool,
 }
 
+/// Devices that were met; mostly there is one, which costs no lock.
+#[derive(Default)]
+pub(super) struct Devices {
+    first: OnceLock<u64>,
+    others: Mutex<HashSet<u64>>,
+}
+
+impl Devices {
+    /// Whether this one was met before; from now on it was.
+    pub fn is_known(&self, device: u64) -> bool {
+        let mut is_first = false;
+        let first = *self.first.get_or_init(|| {
+            is_first = true;
+            device
+        });
+        !is_first && (first == device || !locked(&self.others).insert(device))
+    }
+}
+
 impl Counts {
     pub fn fate(&self, fate: Fate) -> u64 {
         get(&self.fates[fate as usize])
@@ -151,6 +171,8 @@ pub(super) struct Run<'a> {
     pub links: Mutex<Links>,
     /// An inode with several names was met in the target.
     pub has_linked: AtomicBool,
+    /// Devices of file systems of which it is known how exactly they keep times.
+    pub times_checked: Devices,
     pub open_folders: OpenFolders,
     pub open_folders_max: usize,
     /// The target stands where what is restored was saved.
@@ -183,6 +205,7 @@ impl<'a> Run<'a> {
             failure: Mutex::default(),
             links: Mutex::default(),
             has_linked: AtomicBool::new(false),
+            times_checked: Devices::default(),
             open_folders: OpenFolders::default(),
             open_folders_max: open_max.clamp(FOLDERS_OPEN_MIN, FOLDERS_OPEN_MAX),
             in_place: OnceLock::new(),
@@ -278,6 +301,7 @@ impl<'a> Run<'a> {
 
     /// An entry could not be restored; a target that is full or refuses everything ends the run.
     pub fn failed_entry(&self, path: &[u8], error: Error) {
+        let error = named_in_full(error, &crate::restore::plan::shown(path));
         match error.kind() {
             Kind::Cancelled => self.fail(error),
             Kind::Full => {
@@ -371,6 +395,12 @@ impl<'a> Run<'a> {
             duration,
         }
     }
+}
+
+/// The error with this path wherever it names only the last part of it, or the directory itself.
+pub(super) fn named_in_full(error: Error, path: &str) -> Error {
+    let name = path.rsplit('/').find(|part| !part.is_empty()).unwrap_or(path);
+    error.renamed(".", path).renamed(name, path)
 }
 
 fn cancelled() -> Error {

@@ -4,7 +4,7 @@ use crate::disk::open::{open_file, read_full};
 use crate::disk::stat::stat_path;
 use crate::disk::{Directory, Stat};
 use crate::repo::format::{CONFIG_NAME, Config};
-use crate::repo::{Repository, Snapshot, SnapshotSource};
+use crate::repo::{Own, OwnFolders, Repository, Snapshot, SnapshotSource};
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 
@@ -26,8 +26,10 @@ pub(super) struct Scope {
     troubled: HashSet<Vec<u8>>,
     /// The snapshot had more warnings than it names: any path may be one of them.
     pub troubles_cut: bool,
-    /// Device and inode of this repository's cache, and of the folder of all caches.
-    caches: Vec<(u64, u64)>,
+    /// The repository and the caches, wherever parts of them are mounted or linked.
+    own: OwnFolders,
+    /// Device and inode of the folder of all caches.
+    all_caches: Option<(u64, u64)>,
 }
 
 impl Scope {
@@ -45,15 +47,15 @@ impl Scope {
             _ => None,
         };
         let sources: HashSet<Vec<u8>> = snapshot.sources.iter().filter_map(tree).collect();
-        let caches = repo.cache().into_iter().flat_map(|cache| [Some(cache), cache.parent()]).flatten();
-        let identity = |stat: Stat| (stat.device, stat.inode);
+        let all_caches = repo.cache().and_then(|cache| stat_path(cache.parent()?.as_os_str().as_bytes(), true).ok());
         Scope {
             everything: sources.contains(&b""[..]),
             sources_cut: snapshot.all_sources.is_some(),
             sources,
             troubled: snapshot.troubles.iter().map(|trouble| clean(&trouble.path.0)).collect(),
             troubles_cut: snapshot.troubles_count > snapshot.troubles.len() as u64,
-            caches: caches.filter_map(|path| stat_path(path.as_os_str().as_bytes(), true).ok()).map(identity).collect(),
+            own: OwnFolders::of(repo),
+            all_caches: all_caches.map(|stat| (stat.device, stat.inode)),
         }
     }
 
@@ -73,14 +75,14 @@ impl Scope {
         self.troubled.contains(path)
     }
 
-    /// Whether this is the cache that is in use.
-    pub fn is_own_cache(&self, stat: &Stat) -> bool {
-        self.caches.first() == Some(&(stat.device, stat.inode))
+    /// Whether this is a directory of the repository or of the cache in use.
+    pub fn is_in_use(&self, stat: &Stat) -> bool {
+        matches!(self.own.of_stat(stat), Some(Own::Repository | Own::Cache))
     }
 
-    /// The same, or the folder that it is in with those of other repositories.
-    pub fn is_cache_in_use(&self, stat: &Stat) -> bool {
-        self.caches.contains(&(stat.device, stat.inode))
+    /// The same, or a cache of another repository, or the folder that it is in.
+    pub fn is_own(&self, stat: &Stat) -> bool {
+        self.own.of_stat(stat).is_some() || self.all_caches == Some((stat.device, stat.inode))
     }
 }
 

@@ -7,13 +7,14 @@ use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
+use crate::restore::enter::{READ_ONLY, keeps_others, refusal};
 use crate::restore::folder::{Facts, Folder, Here};
 use crate::restore::links::Linkable;
 use crate::restore::plan::{DEPTH_MAX, child_path};
-use crate::restore::run::{Fate, Run, add, get, locked};
+use crate::restore::run::{Fate, Run, add, get, locked, named_in_full};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
 use crate::when::format_counted;
-use rayon::Scope as Tasks;
+use rayon::{Scope as Tasks, ThreadPool};
 use std::fs::Permissions;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -42,7 +43,10 @@ impl<'a> Run<'a> {
     /// The whole walk: everything below the root into the target, hard links last.
     pub fn go(&self, root: &Entry, base: &[u8]) -> Result<()> {
         let pool = self.pool()?;
-        let top = self.open_target(root, base)?;
+        let top = self.open_target(&pool, root, base).map_err(|error| {
+            let whole = std::path::absolute(&self.options.target).unwrap_or_else(|_| self.options.target.clone());
+            named_in_full(error, &whole.to_string_lossy())
+        })?;
         pool.scope(|tasks| match root.is_directory() {
             true => self.visit(tasks, top, Contents::of(root)),
             false => {
@@ -83,16 +87,16 @@ impl<'a> Run<'a> {
 
     /// Opens the folder that is restored into, or makes it. One of our own that does not let its owner look into it is
     /// opened up for that.
-    fn open_target(&self, root: &Entry, base: &[u8]) -> Result<Arc<Folder>> {
+    fn open_target(&self, pool: &ThreadPool, root: &Entry, base: &[u8]) -> Result<Arc<Folder>> {
         let target = &self.options.target;
         let closed = closed_to_owner(target.as_os_str().as_bytes()).filter(|_| self.is_deed());
-        let Some(mode) = closed else { return self.open_or_make_target(root, base) };
+        let Some(mode) = closed else { return self.open_or_make_target(pool, root, base) };
         let change = |mode| {
             std::fs::set_permissions(target, Permissions::from_mode(mode))
                 .map_err(|error| Error::io("change the mode of", target.display(), error))
         };
         change(mode | 0o700)?;
-        match self.open_or_make_target(root, base) {
+        match self.open_or_make_target(pool, root, base) {
             Ok(folder) => {
                 *locked(&folder.opened_up) = Some(mode);
                 Ok(folder)
@@ -101,7 +105,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn open_or_make_target(&self, root: &Entry, base: &[u8]) -> Result<Arc<Folder>> {
+    fn open_or_make_target(&self, pool: &ThreadPool, root: &Entry, base: &[u8]) -> Result<Arc<Folder>> {
         let path = self.options.target.as_os_str().as_bytes();
         // A file lies in a directory, which may be any.
         let end = if root.is_directory() { base.len() } else { base.len() - root.name.len() - 1 };
@@ -125,11 +129,14 @@ impl<'a> Run<'a> {
                     stat_path(origin, true).is_ok_and(|at| (at.device, at.inode) == (stat.device, stat.inode));
                 self.in_place.get_or_init(|| in_place);
                 let applies = |entry: &Entry| self.changes_directory(&stat, entry);
+                let refuses = refusal(target.directory(), &stat);
                 let changes = in_place && inside && wanted && entry.as_ref().is_some_and(applies);
                 let facts = Facts {
                     taken: !is_empty(&target)?,
                     append_only: self.is_append_only(path, &target),
-                    refuses: super::enter::refusal(&target, &stat),
+                    keeps_others: keeps_others(&stat),
+                    refuses,
+                    is_read_only: refuses == Some(READ_ONLY),
                     apply: entry.as_ref().is_some_and(|entry| self.applies(&stat, entry, changes)),
                     mounted,
                     deletes_on: mounted,
@@ -137,7 +144,7 @@ impl<'a> Run<'a> {
                     ..Facts::default()
                 };
                 if self.is_deed() && facts.taken {
-                    super::enter::remove_leftovers(&target)?;
+                    self.remove_leftovers(base, &target)?;
                 }
                 self.is_fresh.get_or_init(|| !facts.taken);
                 (Some(target), facts)
@@ -146,9 +153,9 @@ impl<'a> Run<'a> {
                 self.check_future_target()?;
                 self.is_fresh.get_or_init(|| true);
                 match self.is_deed() {
-                    true => {
-                        self.make_target(entry.as_ref()).map_err(|error| target_refused(&self.options.target, error))?
-                    }
+                    true => self
+                        .make_target(pool, entry.as_ref())
+                        .map_err(|error| target_refused(&self.options.target, error))?,
                     false => (None, Facts { is_new: true, ..Facts::default() }),
                 }
             }
@@ -168,7 +175,7 @@ impl<'a> Run<'a> {
         let mut here = target.open_child(c".")?;
         for _ in 0..DEPTH_MAX {
             let stat = fstat(&here)?;
-            if self.scope.is_cache_in_use(&stat) || is_repository_in_use(self.repo, &here) {
+            if self.scope.is_own(&stat) || is_repository_in_use(self.repo, &here) {
                 let target = self.options.target.display();
                 return Err(Error::invalid(
                     "restore into",
@@ -204,18 +211,18 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn make_target(&self, entry: Option<&Entry>) -> Result<(Option<Target>, Facts)> {
+    fn make_target(&self, pool: &ThreadPool, entry: Option<&Entry>) -> Result<(Option<Target>, Facts)> {
         let path: &Path = &self.options.target;
-        let failed = |error| Error::io("create the directory", path.display(), error);
         let (Some(entry), Some(name), Some(parent)) = (entry, path.file_name(), path.parent()) else {
-            std::fs::create_dir_all(path).map_err(failed)?;
+            make_usable(path)?;
             let target = Target::new(Directory::open_path(path.as_os_str().as_bytes())?)?;
             return Ok((Some(target), Facts::default()));
         };
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        std::fs::create_dir_all(parent).map_err(failed)?;
+        make_usable(parent)?;
         let parent = Target::new(Directory::open_path(parent.as_os_str().as_bytes())?)?;
-        let (target, current) = parent.create_directory(name.as_bytes(), &entry.meta)?;
+        // By a thread of the pool, whose umask takes nothing away.
+        let (target, current) = pool.install(|| parent.create_directory(name.as_bytes(), &entry.meta))?;
         Ok((Some(target), Facts { is_new: true, apply: true, current: Some(current), ..Facts::default() }))
     }
 
@@ -399,18 +406,40 @@ impl<'a> Run<'a> {
 
     /// Restores an entry that is no directory; whether other names of its inode may be linked to it.
     pub fn restore_single(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Linkable> {
-        match entry.kind {
-            EntryKind::File | EntryKind::Stream => self.restore_file(folder, here, entry),
-            _ => self.restore_special(folder, here, entry),
+        let linkable = match entry.kind {
+            EntryKind::File | EntryKind::Stream => self.restore_file(folder, here, entry)?,
+            _ => self.restore_special(folder, here, entry)?,
+        };
+        if let (Some(target), true) = (&here.target, linkable != Linkable::No) {
+            self.check_times(here, entry, || target.directory().stat(entry.name.as_slice()));
         }
+        Ok(linkable)
     }
 }
 
-/// The mode of a directory of our own that keeps its owner from looking into it. Root is kept from nothing.
+/// The mode of a directory of our own that keeps its owner from looking into it.
 fn closed_to_owner(path: &[u8]) -> Option<u32> {
-    let me = rustix::process::geteuid();
-    let stat = stat_path(path, true).ok().filter(|stat| stat.is(EntryKind::Directory) && stat.uid == me.as_raw())?;
-    (!me.is_root() && stat.permissions() & 0o500 != 0o500).then(|| stat.permissions())
+    let stat = stat_path(path, true).ok().filter(|stat| stat.is(EntryKind::Directory))?;
+    stat.is_closed_to_owner(0o500).then(|| stat.permissions())
+}
+
+/// Makes a directory and those above it that are missing, each with the mode that the umask leaves and all rights of its
+/// owner: a restore goes on in them.
+fn make_usable(path: &Path) -> Result<()> {
+    let failed = |error| Error::io("create the directory", path.display(), error);
+    let is_there = |above: &&Path| above.as_os_str().is_empty() || above.symlink_metadata().is_ok();
+    let missing: Vec<&Path> = path.ancestors().take_while(|above| !is_there(above)).collect();
+    for above in missing.into_iter().rev() {
+        match std::fs::create_dir(above) {
+            Err(_) if above.is_dir() => continue,
+            made => made.map_err(failed)?,
+        }
+        let mode = above.symlink_metadata().map_err(failed)?.permissions().mode();
+        if mode & 0o700 != 0o700 {
+            std::fs::set_permissions(above, Permissions::from_mode(mode | 0o700)).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 fn is_empty(target: &Target) -> Result<bool> {

@@ -115,6 +115,35 @@ fn latest_is_not_the_one_before_a_snapshot_that_is_damaged() {
     assert!(!person.path("source/two").exists());
 }
 
+/// Where no other snapshot could be meant, it said "there is only one" or "no snapshot matches", and ended with 1.
+#[test]
+fn a_damaged_snapshot_that_may_be_meant_is_named() {
+    let person = Person::new();
+    person.write("source/one", "one");
+    for (host, time) in [("a", "2026-01-01 10:00:00"), ("b", "2026-01-02 10:00:00")] {
+        person.silt(&["backup", "source", "--host", host, "--time", time]).ends_with(0);
+    }
+    let folder = person.path("data/siltstone/repository/snapshots");
+    let mut snapshots: Vec<_> =
+        std::fs::read_dir(folder).expect("listed").map(|entry| entry.expect("one").path()).collect();
+    snapshots.sort();
+    std::fs::write(&snapshots[0], "damaged").expect("written");
+    let name = snapshots[0].file_name().expect("it has one").to_string_lossy().into_owned();
+    let id = name.split('-').nth(1).expect("an id");
+    for (snapshot, more) in
+        [("latest", &["--host", "a"][..]), ("latest~1", &[]), (id, &[]), ("", &["--at", "2026-01-01"])]
+    {
+        let restore = ["restore", &format!("{snapshot}:/"), "--target", "out"];
+        let list = ["ls", &format!("{snapshot}:/")];
+        for words in [&restore[..], &list] {
+            let said = person.silt(&[words, more].concat()).ends_with(6);
+            assert!(said.err.contains(&name) && said.err.contains("may be the snapshot that is meant"), "{}", said.err);
+        }
+    }
+    // Before its date it is not meant.
+    person.silt(&["ls", "--at", "2025-12-01"]).ends_with(1);
+}
+
 #[test]
 fn a_pattern_that_makes_no_sense_ends_with_2() {
     // It ended with 1, as if something had failed.

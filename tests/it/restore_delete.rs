@@ -65,6 +65,29 @@ fn rules_protect_what_they_match() {
     assert_eq!(left(), ["dir/f"]);
 }
 
+/// With `--include`, extras were deleted only in directories where something saved matches.
+#[test]
+fn extras_that_include_matches_go_in_every_directory() {
+    let person = saved(|person| {
+        for name in ["some/a.o", "none/text", "none/below/text", "missing/text"] {
+            person.write(&format!("source/{name}"), "saved");
+        }
+    });
+    fs::remove_dir_all(person.path("source/missing")).expect("removed");
+    for name in ["x.o", "some/x.o", "none/x.o", "none/below/x.o", "none/below/x", "new/x.o", "new/x"] {
+        person.write(&format!("source/{name}"), "extra");
+    }
+    let include = ["--delete", "--include", "*.o"];
+    let plan = restore(&person, &[&include[..], &["--dry-run"]].concat()).ends_with(0);
+    assert!(plan.out.contains("To be deleted: 5"), "{}", plan.out);
+    restore(&person, &include).ends_with(0);
+    let all = contents(&person.path("source"));
+    let left: Vec<_> = all.keys().filter(|path| person.path("source").join(path).is_file()).collect();
+    let expected = ["new/x", "none/below/text", "none/below/x", "none/text", "some/a.o"].map(PathBuf::from);
+    assert_eq!(left, expected.iter().collect::<Vec<_>>());
+    assert!(!person.path("source/missing").exists(), "it is not made for this");
+}
+
 #[test]
 fn repositories_caches_and_sockets_are_kept() {
     // The repository that is restored from was deleted when it was in the target.
@@ -103,6 +126,41 @@ fn repositories_caches_and_sockets_are_kept() {
     silt(&["backup", "source"]).ends_with(0);
     silt(&["restore", &named, "--target", &target, "--overwrite", "always"]).ends_with(0);
     assert_eq!(silt(&["snapshots", "--json"]).ends_with(0).json()["snapshots"].as_array().expect("a list").len(), 2);
+}
+
+/// The packs of the repository in use lay in the target, where `packs` of the repository is a link to or is mounted from: they
+/// were deleted, and a restore into their directory was accepted.
+#[test]
+fn parts_of_the_repository_in_use_that_lie_elsewhere_are_kept() {
+    let person = saved(|person| person.write("source/f", "f"));
+    let (packs, big) = (person.path("data/siltstone/repository/packs"), person.path("source/big/packs"));
+    fs::create_dir(person.path("source/big")).expect("made");
+    fs::rename(&packs, &big).expect("moved");
+    std::os::unix::fs::symlink(&big, &packs).expect("linked");
+    let readable = || assert_eq!(person.silt(&["cat", &latest(&person, "source/f")]).ends_with(0).out, "f");
+    let plan = restore(&person, &["--delete", "--dry-run"]).ends_with(0);
+    assert!(!plan.out.contains("big"), "{}", plan.out);
+    restore(&person, &["--delete"]).ends_with(0);
+    readable();
+    let named = latest(&person, "source");
+    for target in [big.clone(), big.join("new")] {
+        let target = target.display().to_string();
+        let refused = person.silt(&["restore", &named, "--target", &target, "--delete"]).ends_with(1);
+        assert!(refused.err.contains("repository"), "{}", refused.err);
+    }
+    // A directory of the repository does not make way either, even empty.
+    let pending = person.path("data/siltstone/repository/pending");
+    fs::create_dir(person.path("elsewhere")).expect("made");
+    fs::remove_dir_all(&pending).expect("removed");
+    std::os::unix::fs::symlink(person.path("elsewhere/f"), &pending).expect("linked");
+    fs::create_dir(person.path("elsewhere/f")).expect("made");
+    let into = ["restore", &named, "--target", "elsewhere", "--delete"];
+    for more in [&["--dry-run"][..], &[]] {
+        let said = person.silt(&[&into[..], more].concat()).ends_with(3);
+        assert!(said.out.contains("in use") || said.err.contains("in use"), "{}{}", said.out, said.err);
+    }
+    assert!(person.path("elsewhere/f").is_dir());
+    readable();
 }
 
 struct Mounted(PathBuf);

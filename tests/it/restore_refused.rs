@@ -170,3 +170,62 @@ fn what_the_plan_could_not_look_into_keeps_its_mode() {
         assert_eq!(fs::metadata(person.path("target").join(name)).expect("it stays").mode() & 0o7777, 0o600, "{name}");
     }
 }
+
+/// An immutable file that was up to date lost its flag when another name was linked to it. The plan linked it, and changed
+/// metadata of what nobody can change.
+#[test]
+fn immutable_files_keep_their_flags_and_metadata() {
+    let person = saved(|person| {
+        for name in ["file", "dir/f", "one", "append"] {
+            person.write(&format!("source/{name}"), "saved");
+        }
+        fs::hard_link(person.path("source/one"), person.path("source/two")).expect("linked");
+        fs::create_dir(person.path("source/both")).expect("made");
+    });
+    let copied = Command::new("cp").args(["-a", "source", "target"]).current_dir(person.home.path()).status();
+    assert!(copied.expect("cp runs").success());
+    let target = person.path("target");
+    fs::remove_file(target.join("two")).expect("removed");
+    person.write("source/both/new", "saved");
+    person.silt(&["backup", "source"]).ends_with(0);
+    for name in ["file", "dir", "append"] {
+        fs::set_permissions(target.join(name), Permissions::from_mode(0o700)).expect("set");
+    }
+    let locks = [("+i", "file"), ("+i", "dir"), ("+a", "append"), ("+i", "one"), ("+ia", "both")];
+    let held: Vec<_> = locks.map(|(how, name)| chattr(how, &target.join(name))).into();
+    if !is_root() || held.iter().any(Option::is_none) {
+        return skipped("metadata of what is immutable", "chattr is refused");
+    }
+    let done = plan_and_restore(&person, &[], 3);
+    assert_eq!(done.matches("its metadata differ and were kept, as it is immutable").count(), 4, "{done}");
+    assert!(done.contains("could not be linked") && done.contains("its directory is immutable"), "{done}");
+    for (_, name) in locks {
+        let flags = Command::new("lsattr").arg("-d").arg(target.join(name)).output().expect("it runs");
+        let flags = String::from_utf8_lossy(&flags.stdout).into_owned();
+        let flags = flags.split(' ').next().unwrap_or_default();
+        assert!(flags.contains('i') || flags.contains('a'), "{name}: {flags}");
+    }
+    assert_eq!(text(&person, "target/two"), "saved");
+    assert!(!target.join("both/new").exists());
+}
+
+/// What a read-only mount does not let change was a warning of the restore only.
+#[test]
+fn metadata_on_a_read_only_mount_are_kept_by_the_plan_as_by_the_restore() {
+    let person = saved(|person| {
+        person.write("source/dir/f", "saved");
+        symlink("nowhere", person.path("source/dir/link")).expect("linked");
+    });
+    let copied = Command::new("cp").args(["-a", "source", "target"]).current_dir(person.home.path()).status();
+    assert!(copied.expect("cp runs").success());
+    let dir = person.path("target/dir");
+    fs::set_permissions(dir.join("f"), Permissions::from_mode(0o600)).expect("set");
+    fs::set_permissions(&dir, Permissions::from_mode(0o700)).expect("set");
+    let bound = dir.display().to_string();
+    let held = run(&["mount", "--bind", &bound], &dir, &["umount"]);
+    if held.is_none() || run(&["mount", "-o", "remount,bind,ro"], &dir, &["true"]).is_none() {
+        return skipped("metadata on a read-only mount", "nothing can be mounted");
+    }
+    let done = plan_and_restore(&person, &[], 3);
+    assert_eq!(done.matches("as its file system is mounted read-only").count(), 2, "{done}");
+}

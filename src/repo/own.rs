@@ -1,4 +1,5 @@
-//! The folders of our own that no backup saves: the repository it writes to, and the caches.
+//! The folders of our own: those of the repository in use, and the caches. No backup saves them, and no restore writes to
+//! them or deletes them.
 
 use crate::disk::stat::stat_path;
 use crate::disk::{Directory, ListBuffer, Names, Stat};
@@ -19,12 +20,29 @@ const REPOSITORY_FOLDERS: [&str; 6] = ["packs", "index", "snapshots", "pending",
 
 const PACKS_FOLDER: &str = "packs";
 
-const REPOSITORY: &str = "part of the repository that this backup writes to";
-const CACHE: &str = "part of the cache of silt";
+/// What a folder of our own belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Own {
+    Repository,
+    /// The cache of this repository.
+    Cache,
+    /// Those of other repositories, and what is beside them.
+    OtherCaches,
+}
+
+impl Own {
+    /// What a backup says of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Own::Repository => "part of the repository that this backup writes to",
+            Own::Cache | Own::OtherCaches => "part of the cache of silt",
+        }
+    }
+}
 
 /// Known by device and inode, whatever path leads to them.
 #[derive(Debug, Default)]
-pub(super) struct OwnFolders(HashMap<(u64, u64), &'static str>);
+pub(crate) struct OwnFolders(HashMap<(u64, u64), Own>);
 
 fn names_in(folder: &Path) -> Result<Names> {
     let mut names = Names::default();
@@ -36,18 +54,22 @@ impl OwnFolders {
     pub fn of(repo: &Repository) -> Self {
         let mut own = OwnFolders::default();
         if let Some(path) = repo.storage().local_path() {
-            own.add(path, REPOSITORY);
-            REPOSITORY_FOLDERS.iter().for_each(|name| own.add(&path.join(name), REPOSITORY));
+            own.add(path, Own::Repository);
+            REPOSITORY_FOLDERS.iter().for_each(|name| own.add(&path.join(name), Own::Repository));
             // Few, as they are named by the first byte of what is in them.
-            let packs = path.join(PACKS_FOLDER);
-            let names = names_in(&packs).unwrap_or_default();
-            names.iter().for_each(|(name, _)| own.add(&packs.join(OsStr::from_bytes(name.to_bytes())), REPOSITORY));
+            own.add_all_in(&path.join(PACKS_FOLDER), Own::Repository);
         }
         if let Some(cache) = repo.cache() {
-            own.add(cache, CACHE);
+            own.add(cache, Own::Cache);
+            own.add_all_in(cache, Own::Cache);
             cache.parent().into_iter().for_each(|caches| own.add_caches(caches));
         }
         own
+    }
+
+    fn add_all_in(&mut self, folder: &Path, what: Own) {
+        let names = names_in(folder).unwrap_or_default();
+        names.iter().for_each(|(name, _)| self.add(&folder.join(OsStr::from_bytes(name.to_bytes())), what));
     }
 
     /// The folder of all caches, or where other things are in it only what is ours.
@@ -60,21 +82,26 @@ impl OwnFolders {
             is_id || CACHE_NOTES.into_iter().chain([CACHE_TAG]).any(|known| known.as_bytes() == bytes)
         };
         if names.iter().all(|name| is_ours(&name)) {
-            return self.add(folder, CACHE);
+            return self.add(folder, Own::OtherCaches);
         }
-        names.iter().filter(is_ours).for_each(|name| self.add(&folder.join(name), CACHE));
+        names.iter().filter(is_ours).for_each(|name| self.add(&folder.join(name), Own::OtherCaches));
     }
 
-    fn add(&mut self, path: &Path, what: &'static str) {
+    fn add(&mut self, path: &Path, what: Own) {
         // One that is not there cannot be met.
         if let Ok(Stat { device, inode, .. }) = stat_path(path.as_os_str().as_bytes(), true) {
             self.0.entry((device, inode)).or_insert(what);
         }
     }
 
-    /// What this is, if it is ours.
-    pub fn name_of(&self, stat: &Stat) -> Option<&'static str> {
+    /// What this belongs to, if it is ours.
+    pub fn of_stat(&self, stat: &Stat) -> Option<Own> {
         self.0.get(&(stat.device, stat.inode)).copied()
+    }
+
+    /// What a backup says of this, if it is ours.
+    pub fn name_of(&self, stat: &Stat) -> Option<&'static str> {
+        self.of_stat(stat).map(Own::name)
     }
 
     /// The own repository or cache that a source is, or is inside of.
