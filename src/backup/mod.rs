@@ -228,7 +228,7 @@ impl Repository {
         let mut run = Run::new(self, options, readers, writer, choice.state, watch)?;
         run.left_out = left_out;
         run.expected.add(met.iter().map(PathBuf::as_path));
-        run.name(met);
+        run.set_named(met);
         run.compare_with_parent = choice.compare_with_parent;
         run.parent_ran = choice.parent.as_ref().map(|parent| {
             let (started, ended) = (parent.started.time(), parent.ended.time());
@@ -395,12 +395,12 @@ impl<'a> Run<'a> {
             named: Vec::new(),
             expected: expected::Expected::default(),
         };
-        run.name(Vec::new());
+        run.set_named(Vec::new());
         Ok(run)
     }
 
     /// Sets what was named: the sources, and paths that were dropped as a walk meets them.
-    fn name(&mut self, dropped: Vec<PathBuf>) {
+    fn set_named(&mut self, dropped: Vec<PathBuf>) {
         self.named = [self.options.paths.clone(), dropped].concat();
         self.named.sort();
         self.has_source_below = self.has_source_below_another();

@@ -95,7 +95,7 @@ impl Repository {
             None => Ok(chosen),
             Some(name) => {
                 Err(is_damaged(name, selector)
-                    .hint(format!("to use the one before it, name it: {}", described(&chosen))))
+                    .hint(format!("to use the snapshot before it, name its id: {}", described(&chosen))))
             }
         }
     }

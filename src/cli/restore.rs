@@ -43,8 +43,8 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "WHEN", value_enum, default_value = "if-changed")]
     overwrite: OverwriteWord,
 
-    /// Delete entries that the snapshot does not have. Only at or below its sources; never on other file systems, in
-    /// partly saved directories, or anything that --exclude matches
+    /// Delete entries that the snapshot does not have. Only at or below its sources; never on another file system, never in
+    /// a directory that was saved only in part, and never what --exclude matches
     #[arg(long)]
     delete: bool,
 

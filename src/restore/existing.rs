@@ -28,7 +28,7 @@ pub(super) enum Way {
 
 /// Said of a source that was no link when it was saved: whoever moved it wants the link.
 pub(super) const MOVED_SOURCE: &str = "this source is now a symbolic link, which was kept: to restore into the directory \
-                                       it points to, restore SNAPSHOT:PATH there; to replace the link, use --delete";
+                                       that it points to, use SNAPSHOT:PATH with --target; to replace the link, use --delete";
 
 /// Said of what differs in an append-only directory.
 pub(super) const APPEND_ONLY: &str = "it differs and was kept, as its directory is append-only";

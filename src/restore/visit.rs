@@ -80,7 +80,7 @@ impl<'a> Run<'a> {
             Directory::open_path(path.as_os_str().as_bytes()).ok()
         });
         if nearest.is_some_and(is_read_only) {
-            let why = "it is mounted read-only: nothing in the plan can be created, replaced or deleted";
+            let why = "it is mounted read-only: the restore cannot create, replace or delete anything there";
             self.trouble(target.as_os_str().as_bytes(), why);
         }
     }
