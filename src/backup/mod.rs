@@ -230,6 +230,7 @@ impl Repository {
         run.expected.add(met.iter().map(PathBuf::as_path));
         run.set_named(met);
         run.compare_with_parent = choice.compare_with_parent;
+        run.may_be_outdated = choice.may_be_outdated;
         run.parent_ran = choice.parent.as_ref().map(|parent| {
             let (started, ended) = (parent.started.time(), parent.ended.time());
             // The start may be one that was asked for.
@@ -339,6 +340,8 @@ struct Run<'a> {
     state: Option<State>,
     /// Compare with the parent's tree, as the local state knows nothing or must not be used.
     compare_with_parent: bool,
+    /// A snapshot that cannot be read may be a later one than the parent.
+    may_be_outdated: bool,
     /// When the backup that is compared with began and ended, by the clock of its host.
     parent_ran: Option<(crate::entry::Time, crate::entry::Time)>,
     /// What the standard input is called in the snapshot.
@@ -379,6 +382,7 @@ impl<'a> Run<'a> {
             writer,
             state,
             compare_with_parent: false,
+            may_be_outdated: false,
             parent_ran: None,
             input_name: None,
             unchanged: std::sync::atomic::AtomicBool::new(false),
@@ -685,7 +689,7 @@ impl<'a> Run<'a> {
     /// Whether "unchanged since that snapshot" is worth a snapshot: not if that one has lost something, which this run may
     /// have stored again.
     fn may_vouch(&self, writer: &Writer, parent: Option<&Snapshot>) -> bool {
-        if self.has_untold_damage() {
+        if self.has_untold_damage() || self.may_be_outdated {
             return false;
         }
         match heal::Told::of(self.repo, writer.check()) {

@@ -75,6 +75,8 @@ pub(super) struct Choice {
     pub compare_with_parent: bool,
     /// The state was written for another content of the repository.
     pub is_state_distrusted: bool,
+    /// A snapshot that cannot be read may be a later one than the parent.
+    pub may_be_outdated: bool,
 }
 
 /// Decides what to compare with. Must not be called before the writer has shown itself and has compared the local index
@@ -87,12 +89,15 @@ pub(super) fn choose(
     watch: &Watch,
 ) -> Result<Choice> {
     let (state, is_state_distrusted) = rest_state(repo, state, check, watch);
-    let choice =
-        |state, parent, compare_with_parent| Choice { state, parent, compare_with_parent, is_state_distrusted };
+    let choice = |state, last: Last, compare_with_parent| {
+        let Last { snapshot: parent, may_be_outdated } = last;
+        Choice { state, parent, compare_with_parent, is_state_distrusted, may_be_outdated }
+    };
     if let Some(wanted) = &options.parent {
-        let found = snapshots(repo, options, watch)?.into_iter().find(|snapshot| snapshot.id == *wanted);
+        let found = snapshots(repo, options, watch)?.0.into_iter().find(|snapshot| snapshot.id == *wanted);
         let missing = || Error::new(Kind::NotFound, "compare with the snapshot", wanted);
-        return Ok(choice(state, Some(found.ok_or_else(missing)?), true));
+        let snapshot = Some(found.ok_or_else(missing)?);
+        return Ok(choice(state, Last { snapshot, may_be_outdated: false }, true));
     }
     // The listing costs nothing on this machine; over a network it is made when the last run may have left something.
     let may_have_left = repo.storage().abilities().local || state.as_ref().is_some_and(State::is_committing);
@@ -109,7 +114,7 @@ pub(super) fn choose(
         if repo.storage().abilities().local {
             tell_of_future_name(repo, watch)?;
         }
-        None
+        Last::default()
     };
     Ok(choice(state, parent, false))
 }
@@ -138,17 +143,26 @@ fn rest_state(repo: &Repository, state: Option<State>, check: &IndexCheck, watch
 }
 
 /// The newest snapshot of the same host and paths.
-fn last_of_sources(repo: &Repository, options: &BackupOptions, watch: &Watch) -> Result<Option<Snapshot>> {
+#[derive(Default)]
+struct Last {
+    snapshot: Option<Snapshot>,
+    may_be_outdated: bool,
+}
+
+fn last_of_sources(repo: &Repository, options: &BackupOptions, watch: &Watch) -> Result<Last> {
     if repo.keys().power() == Power::Put {
-        return Ok(None);
+        return Ok(Last::default());
     }
-    let all = snapshots(repo, options, watch)?;
+    let (all, unreadable) = snapshots(repo, options, watch)?;
     tell_of_future(all.last(), watch);
     let fits = |snapshot: &Snapshot| {
         let wanted = options.paths.iter().map(|path| path.as_os_str().as_encoded_bytes());
         snapshot.host == options.host && snapshot.job == options.job && snapshot.has_trees(wanted)
     };
-    Ok(all.into_iter().rev().find(fits))
+    let snapshot = all.into_iter().rev().find(fits);
+    let began = snapshot.as_ref().and_then(|snapshot| snapshot.started.compact().ok()).unwrap_or_default();
+    let name = format!("{SNAPSHOTS_PREFIX}{began}");
+    Ok(Last { snapshot, may_be_outdated: unreadable.iter().any(|other| *other >= name) })
 }
 
 /// A snapshot dated in the future by a wrong clock is what `latest` selects until that date.
@@ -175,11 +189,14 @@ fn tell_of_future_name(repo: &Repository, watch: &Watch) -> Result<()> {
     Ok(())
 }
 
-/// All of them; who writes tidies on the way.
-fn snapshots(repo: &Repository, options: &BackupOptions, watch: &Watch) -> Result<Vec<Snapshot>> {
+/// All of them, and the names of those that cannot be read; who writes tidies on the way.
+fn snapshots(repo: &Repository, options: &BackupOptions, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
     // Damage to another snapshot is a notice, not a warning about the one being made.
     let watch = &watch.aside();
-    if options.dry_run { repo.snapshots(watch) } else { repo.snapshots_settled(watch) }
+    match options.dry_run {
+        true => repo.snapshots_and_unreadable(watch),
+        false => repo.snapshots_settled_and_unreadable(watch),
+    }
 }
 
 /// A source's directory in a snapshot's tree.

@@ -93,10 +93,8 @@ impl Repository {
         };
         match unreadable.iter().find(may_be_meant) {
             None => Ok(chosen),
-            Some(name) => {
-                Err(is_damaged(name, selector)
-                    .hint(format!("to use the snapshot before it, name its id: {}", described(&chosen))))
-            }
+            Some(name) => Err(is_damaged(name, selector)
+                .hint(format!("to use the snapshot before it, name its id: {}", described(&chosen)))),
         }
     }
 

@@ -415,9 +415,13 @@ impl Repository {
 
     /// The same for who writes: commits whose writer died are moved to their place on the way.
     pub fn snapshots_settled(&self, watch: &Watch) -> Result<Vec<Snapshot>> {
+        Ok(self.snapshots_settled_and_unreadable(watch)?.0)
+    }
+
+    pub(crate) fn snapshots_settled_and_unreadable(&self, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
         let survey = self.survey(watch)?;
         pending::settle(self.storage(), &survey).iter().for_each(|error| watch.notice(error.to_string()));
-        Ok(self.snapshots_of(survey, watch)?.0)
+        self.snapshots_of(survey, watch)
     }
 
     /// Moves commits whose writer died to their place under `snapshots/`.

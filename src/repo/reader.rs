@@ -12,8 +12,9 @@ use crate::repo::list::{LIST_DEPTH_MAX, decode_list};
 use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::seal::KeySet;
 use crate::watch::Watch;
+use std::collections::HashSet;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 const LOST_HINT: &str = "the repository is damaged: run `silt backup`, which stores again what the sources still have";
 
@@ -66,8 +67,8 @@ struct Inner {
     /// Set when the local index was compared with the repository because something could not be read. Once is enough: then
     /// it knows of no pack that is missing.
     has_compared: Mutex<bool>,
-    /// Where chunks rest in packs that are damaged, once that was asked for.
-    damaged: OnceLock<View>,
+    /// Packs that count as missing, and where chunks rest in them, once that was asked for.
+    damaged: Mutex<Option<(HashSet<PackId>, View)>>,
     copies: Copies,
 }
 
@@ -78,7 +79,7 @@ impl Reader {
             frames: Frames::new(repo),
             has_compared: Mutex::default(),
             copies: Copies::default(),
-            damaged: OnceLock::new(),
+            damaged: Mutex::default(),
         }))
     }
 
@@ -112,13 +113,18 @@ impl Reader {
         Ok(())
     }
 
-    /// What no pack that is whole has may still be read from one that was cut.
-    fn damaged_packs(&self) -> Result<&View> {
-        if self.0.damaged.get().is_none() {
-            let view = self.0.repo.index_of_damaged_packs()?;
-            _ = self.0.damaged.set(view);
+    /// What no pack that is whole has may still be read from one that was cut, or is damaged in another place.
+    fn damaged_packs(&self) -> Result<View> {
+        let packs = self.0.repo.left_out();
+        let mut damaged = self.0.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        match damaged.as_ref().filter(|(known, _)| *known == packs) {
+            Some((_, view)) => Ok(view.clone()),
+            None => {
+                let view = self.0.repo.index_of_damaged_packs()?;
+                *damaged = Some((packs, view.clone()));
+                Ok(view)
+            }
         }
-        Ok(self.0.damaged.get_or_init(View::default))
     }
 
     /// A chunk whose bytes have the name that `name_of` computes.

@@ -3,13 +3,14 @@
 
 use crate::fixture::{self, Hooked, SWAPS, init_small_chunks, open, options, plant, restored_differences};
 use siltstone::backup::BackupReport;
-use siltstone::entry::{Content, Entry};
+use siltstone::entry::{Content, Entry, Time};
 use siltstone::error::{Error, Kind, Result};
+use siltstone::id::ChunkId;
 use siltstone::repo::Repository;
 use siltstone::storage::local::Local;
 use siltstone::storage::memory::Memory;
 use siltstone::storage::{Abilities, Storage};
-use siltstone::watch::{Event, Watch};
+use siltstone::watch::{Event, Watch, now};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -268,6 +269,77 @@ fn what_is_whole_in_a_damaged_pack_comes_back() {
     assert_eq!(noted.map(|text| text.expect("read").lines().count()).sum::<usize>(), 2, "both were noted");
 }
 
+/// The chunks of each file of the newest snapshot.
+fn files_of(repo: &Repository) -> Vec<Vec<ChunkId>> {
+    let (reader, mut files) = (repo.reader(), Vec::new());
+    let mut trees = vec![fixture::snapshots(repo).pop().expect("there is one").root];
+    while let Some(tree) = trees.pop() {
+        let each = &mut |entry: Entry| {
+            let mut chunks = Vec::new();
+            reader.for_each_chunk(&entry, &mut |id| {
+                chunks.push(*id);
+                Ok(())
+            })?;
+            files.extend((!chunks.is_empty()).then_some(chunks));
+            trees.extend(match entry.content {
+                Content::Tree(below) => Some(below),
+                _ => None,
+            });
+            Ok(())
+        };
+        reader.for_each_entry(&tree, each).expect("trees are whole");
+    }
+    files
+}
+
+/// From the seventeenth damaged pack on, what was whole in it counted as lost as well.
+#[test]
+fn what_is_whole_in_many_damaged_packs_is_read() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (source, storage) = (directory.path().join("source"), Memory::with_abilities(SWAPS));
+    fs::create_dir(&source).expect("made");
+    fixture::init(&storage).expect("a repository");
+    for number in 0..20 {
+        for half in 0..2 {
+            let content = crate::golden::noise(3 << 20, 2 * number + half);
+            fs::write(source.join(format!("{number:02} {half}")), content).expect("written");
+        }
+        let mut wanted = options(&source);
+        wanted.readers = Some(1);
+        let repo = open(Arc::new(storage.clone()), &directory.path().join("writes")).expect("it opens");
+        repo.backup(wanted, &Watch::silent()).expect("the backup succeeds");
+    }
+    for pack in storage.list("packs/").expect("listed").into_iter().filter(|pack| pack.size > 1 << 20) {
+        storage.corrupt(&pack.name, |bytes| {
+            let at = bytes.len() / 8;
+            bytes[at] ^= 1;
+        });
+    }
+    let repo = open(Arc::new(storage), &directory.path().join("reads")).expect("it opens");
+    let (reader, files) = (repo.reader(), files_of(&repo));
+    let is_whole = |file: &&Vec<ChunkId>| file.iter().filter(|id| reader.content(id).is_err()).count() == 0;
+    assert_eq!((files.len(), files.iter().filter(is_whole).count()), (40, 20));
+}
+
+/// The newest snapshot is damaged, and the one before it is the same: "unchanged" was said of that one, and no restore of
+/// the latest worked.
+#[test]
+fn a_damaged_snapshot_is_not_vouched_for() {
+    let world = World::new(SWAPS);
+    world.backup(Arc::new(world.storage.clone()), "one", false).0.expect("the backup succeeds");
+    let newest = world.storage.list("snapshots/").expect("listed").pop().expect("there is one").name;
+    world.storage.corrupt(&newest, |bytes| bytes[40] ^= 1);
+    for (minutes, is_created) in [(1, true), (2, false)] {
+        let mut wanted = options(&world.source());
+        wanted.skip_if_unchanged = true;
+        // Names tell seconds.
+        wanted.time = Some(Time { seconds: now().seconds + 60 * minutes, nanoseconds: 0 });
+        let repo = open(Arc::new(world.storage.clone()), &world.cache("one")).expect("it opens");
+        let report = repo.backup(wanted, &Watch::silent()).expect("the backup succeeds");
+        assert_eq!(report.snapshot.is_some(), is_created);
+    }
+}
+
 /// Where else a chunk is could not be looked up once: from then on one damaged copy of it was read for ever.
 #[test]
 fn a_failed_look_for_other_copies_is_made_again() {
@@ -290,19 +362,8 @@ fn a_failed_look_for_other_copies_is_made_again() {
         },
     };
     let repo = world.open_through(Arc::new(hooked));
-    let (reader, mut chunks) = (repo.reader(), Vec::new());
-    let mut trees = vec![fixture::snapshots(&repo)[0].root];
-    while let Some(tree) = trees.pop() {
-        let each = &mut |entry: Entry| {
-            match entry.content {
-                Content::Tree(below) => trees.push(below),
-                Content::Chunks(ids) => chunks.extend(ids),
-                _ => {}
-            }
-            Ok(())
-        };
-        reader.for_each_entry(&tree, each).expect("trees are whole");
-    }
+    let (reader, files) = (repo.reader(), files_of(&repo));
+    let chunks = &files[0];
     for (is_down_now, expected) in [(true, Kind::Temporary), (true, Kind::Temporary), (false, Kind::Corrupt)] {
         is_down.store(is_down_now, Ordering::SeqCst);
         let error = reader.content(&chunks[0]).map(drop).expect_err("no copy can be read");
