@@ -1,6 +1,7 @@
 //! Restore files: each is created, written and given its metadata in one visit; large ones by several writers.
 
 use crate::disk::create::close_written;
+use crate::disk::stat::fstat;
 use crate::disk::{Current, Loss, Subject, Target, apply_metadata, unfinished, write};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
@@ -81,6 +82,12 @@ impl Damage {
     }
 }
 
+/// Whether a name still leads to this open file.
+fn is_same(target: &Target, name: &[u8], fd: &OwnedFd) -> bool {
+    let found = fstat(fd).and_then(|open| Ok((open, target.directory().stat(name)?)));
+    found.is_ok_and(|(open, named)| (open.device, open.inode) == (named.device, named.inode))
+}
+
 impl Run<'_> {
     /// Restores a file; whether other names of its inode may be linked to it.
     pub fn restore_file(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Linkable> {
@@ -141,10 +148,12 @@ impl Run<'_> {
             }
             Err(error) => return Err(error),
         };
-        let filled = self.fill(fd, current, entry);
-        let losses = filled.map_err(|error| {
+        let filled = self.fill(&fd, current, entry);
+        // What another restore put there meanwhile is not ours to remove.
+        let is_ours = filled.is_ok() || is_same(target, &name, &fd);
+        let losses = filled.and_then(|losses| close_written(fd).map(|()| losses)).map_err(|error| {
             // Half a file must not pass for a whole one.
-            if target.remove_name(&name).is_ok() || !direct {
+            if !is_ours || target.remove_name(&name).is_ok() || !direct {
                 return error;
             }
             let rest = "write the file, and the incomplete file cannot be removed";
@@ -166,15 +175,13 @@ impl Run<'_> {
     }
 
     /// Everything that is to be true of a file before it has its name.
-    fn fill(&self, fd: OwnedFd, current: Current, entry: &Entry) -> Result<Vec<Loss>> {
-        self.write_content(&fd, entry)?;
+    fn fill(&self, fd: &OwnedFd, current: Current, entry: &Entry) -> Result<Vec<Loss>> {
+        self.write_content(fd, entry)?;
         if self.options.verify {
-            self.verify(&fd, entry)?;
+            self.verify(fd, entry)?;
         }
         let subject = Subject::Open(fd.as_fd());
-        let losses = apply_metadata(subject, Some(current), &entry.meta, EntryKind::File, &self.apply_options());
-        close_written(fd)?;
-        Ok(losses)
+        Ok(apply_metadata(subject, Some(current), &entry.meta, EntryKind::File, &self.apply_options()))
     }
 
     /// Reads a file back and compares it with what its chunks are named by.
