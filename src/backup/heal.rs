@@ -13,7 +13,7 @@ use crate::watch::Watch;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
-/// Of damaged snapshots so many are remembered.
+/// How many damaged snapshots the cache remembers.
 const TOLD_SNAPSHOTS_MAX: usize = 1000;
 const TOLD_BYTES_MAX: u64 = 64 << 10;
 

@@ -321,7 +321,7 @@ mod tests {
         assert!(!is_left(&*storage).expect("it can be reached"));
     }
 
-    /// What cannot be read is no verdict about its bytes: a good object that came back stayed damaged.
+    /// An object that could not be read was recorded as damaged, and stayed so when it could be read again.
     #[test]
     fn only_bytes_that_were_read_are_sound_or_damaged() {
         let cache = tempfile::tempdir().expect("a directory");

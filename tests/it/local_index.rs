@@ -34,7 +34,7 @@ fn a_damaged_local_index_is_rebuilt_while_the_backup_runs() {
             bytes[at] ^= 1;
             fs::write(&path, bytes).expect("it is written");
         }
-        // New content is added to the damaged index, and every other chunk is looked up in it.
+        // A backup adds the new content to the damaged index, and looks up every other chunk in it.
         world.write("one/new", part);
         for is_repaired in [false, true] {
             let mut wanted = options(&world.source());
