@@ -7,22 +7,18 @@ use crate::cache::{Basis, Segments, View};
 use crate::error::{Error, Kind, Result};
 use crate::id::{ChunkId, IndexId, PackId};
 use crate::place::{IndexContents, Located, PackContents, PackSizes};
-use crate::repo::fetch::fetch_all;
 use crate::repo::format::{INDEX_PREFIX, PACKS_PREFIX, index_name, pack_name};
-use crate::repo::index::{INDEX_BYTES_MAX, decode_index};
+use crate::repo::index_fetch::{IndexFetch, Unread};
+use crate::repo::opened::Opened;
 use crate::repo::untold_loss::UntoldLoss;
-use crate::seal::{KeySet, open_object, sealed_object_bytes_max};
 use crate::storage::{Listed, Storage};
 use crate::watch::Watch;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
-/// Index objects that are fetched together take this many bytes, with the one that passes it.
-const BATCH_BYTES: u64 = 32 << 20;
-const BATCH_OBJECTS_MAX: usize = 256;
 /// What of the index objects that are known already a writer verifies again, where reading costs little. More are verified
 /// by turns, chosen at random.
 const VERIFIED_BYTES: u64 = 32 << 20;
@@ -212,8 +208,7 @@ impl LocalIndex {
     /// Drops everything and learns it again, as a segment is damaged; `in_memory` where that happened before.
     pub fn rebuild(
         &self,
-        storage: &dyn Storage,
-        keys: &KeySet,
+        opened: &Opened,
         list: impl FnMut() -> Result<Listing>,
         in_memory: bool,
         watch: &Watch,
@@ -227,11 +222,12 @@ impl LocalIndex {
             drop_segments(&mut segments)?;
             before
         };
-        let compared = self.compare(storage, keys, list, watch);
+        let compared = self.compare(opened, list, watch);
         let mut lost = IndexCheck::default();
         self.note_losses(&self.segments(), &before, &mut lost);
+        let check = compared?;
         self.mark(&lost);
-        compared.map(|check| IndexCheck {
+        Ok(IndexCheck {
             has_lost: check.has_lost || lost.has_lost,
             has_lost_indexes: check.has_lost_indexes || lost.has_lost_indexes,
             ..check
@@ -251,16 +247,17 @@ impl LocalIndex {
     /// Marks what the segments are about to forget: this process may not come to say it.
     fn mark_loss_ahead(
         &self,
-        before: &Basis,
+        opened: &Opened,
         segments: &Segments,
         live: &HashMap<IndexId, u64>,
         packs: Option<&PackSizes>,
-    ) {
-        if before.indexes.iter().any(|index| !live.contains_key(index)) {
-            self.untold.mark(true);
-        } else if packs.is_some_and(|packs| !segments.rests_on(live, packs)) {
-            self.untold.mark(false);
+    ) -> Result<()> {
+        let has_lost_indexes = segments.covered().iter().any(|index| !live.contains_key(index));
+        if has_lost_indexes || packs.is_some_and(|packs| !segments.rests_on(live, packs)) {
+            opened.check_is_there()?;
+            self.untold.mark(has_lost_indexes);
         }
+        Ok(())
     }
 
     fn mark(&self, check: &IndexCheck) {
@@ -282,8 +279,7 @@ impl LocalIndex {
     /// read.
     pub fn compare(
         &self,
-        storage: &dyn Storage,
-        keys: &KeySet,
+        opened: &Opened,
         mut list: impl FnMut() -> Result<Listing>,
         watch: &Watch,
     ) -> Result<IndexCheck> {
@@ -296,13 +292,13 @@ impl LocalIndex {
             let before = segments.basis();
             let mut live = listing.indexes();
             live.retain(|index, _| !damaged.contains(index));
-            self.mark_loss_ahead(&before, &segments, &live, listing.packs.as_ref());
+            self.mark_loss_ahead(opened, &segments, &live, listing.packs.as_ref())?;
             let chosen = segments.use_only(live.clone(), listing.packs).or_else(|error| {
                 replace_folder(&mut segments, &error, watch)?;
                 // The packs were taken over already.
                 segments.use_only(live.clone(), None)
             });
-            let fetched = chosen.and_then(|()| add_missing(&mut segments, storage, keys, &live, watch));
+            let fetched = chosen.and_then(|()| add_missing(&mut segments, opened, &live, watch));
             self.note_losses(&segments, &before, &mut check);
             self.mark(&check);
             self.publish(&segments);
@@ -316,9 +312,9 @@ impl LocalIndex {
                 self.tell_damaged(&index, error.to_string(), watch);
                 damaged.insert(index);
             }
-            let mut is_done = !fetched.has_vanished;
-            if has_listed_packs && storage.abilities().local && !std::mem::replace(&mut is_verified, true) {
-                for index in self.find_damaged(storage)? {
+            let mut is_done = fetched.vanished.is_empty();
+            if has_listed_packs && opened.storage().abilities().local && !std::mem::replace(&mut is_verified, true) {
+                for index in self.find_damaged(opened)? {
                     self.tell_damaged(&index, format!("the index object {index} is damaged"), watch);
                     damaged.insert(index);
                     is_done = false;
@@ -339,12 +335,7 @@ impl LocalIndex {
 
     /// All places of the chunks of these packs, of chunks that have several: two backups at once each store what both have
     /// found new. Those in packs that count as missing come last. Reads all index objects twice.
-    pub fn copies_of(
-        &self,
-        packs: &HashSet<PackId>,
-        storage: &dyn Storage,
-        keys: &KeySet,
-    ) -> Result<HashMap<ChunkId, Vec<Located>>> {
+    pub fn copies_of(&self, packs: &HashSet<PackId>, opened: &Opened) -> Result<HashMap<ChunkId, Vec<Located>>> {
         let (wanted, left_out): (Vec<IndexId>, HashSet<PackId>) = {
             let segments = self.segments();
             (segments.live().copied().collect(), segments.left_out().copied().collect())
@@ -352,9 +343,9 @@ impl LocalIndex {
         let mut places: HashMap<ChunkId, Vec<Located>> = HashMap::new();
         let each_pack = |each: &mut dyn FnMut(&PackContents)| {
             let sizes = HashMap::new();
-            let mut fetch = IndexFetch::new(storage, keys, wanted.clone(), &sizes);
+            let mut fetch = IndexFetch::new(opened, wanted.clone(), &sizes);
             fetch.by_ref().for_each(|index| index.packs.iter().for_each(&mut *each));
-            fetch.failure.map_or(Ok(()), Err)
+            fetch.finish()
         };
         each_pack(&mut |pack| {
             if packs.contains(&pack.pack) {
@@ -381,7 +372,7 @@ impl LocalIndex {
 
     /// What index objects say of packs that are missing or of another size, in memory: of a pack that was cut, most can still
     /// be read.
-    pub fn of_damaged_packs(&self, storage: &dyn Storage, keys: &KeySet) -> Result<View> {
+    pub fn of_damaged_packs(&self, opened: &Opened) -> Result<View> {
         let (wanted, packs): (Vec<IndexId>, HashSet<PackId>) = {
             let segments = self.segments();
             (segments.live().copied().collect(), segments.left_out().copied().collect())
@@ -389,21 +380,19 @@ impl LocalIndex {
         let mut segments = Segments::in_memory();
         if !packs.is_empty() {
             let sizes = HashMap::new();
-            let mut fetch = IndexFetch::new(storage, keys, wanted, &sizes);
+            let mut fetch = IndexFetch::new(opened, wanted, &sizes);
             let damaged = fetch.by_ref().map(|mut contents| {
                 contents.packs.retain(|pack| packs.contains(&pack.pack));
                 Ok(contents)
             });
             segments.add_all(damaged)?;
-            if let Some(error) = fetch.failure {
-                return Err(error);
-            }
+            fetch.finish()?;
         }
         Ok(segments.view())
     }
 
     /// Index objects that were known already and whose bytes are not those that they are named by: their size may be right.
-    fn find_damaged(&self, storage: &dyn Storage) -> Result<Vec<IndexId>> {
+    fn find_damaged(&self, opened: &Opened) -> Result<Vec<IndexId>> {
         let mut known: Vec<(IndexId, u64)> = self.segments().covered_sizes();
         let order = RandomState::new();
         known.sort_by_cached_key(|(index, _)| order.hash_one(index.as_bytes()));
@@ -413,12 +402,15 @@ impl LocalIndex {
                 break;
             }
             bytes += size;
-            match storage.get(&index_name(&index), size) {
+            match opened.storage().get(&index_name(&index), size) {
                 Ok((found, _)) if blake3::hash(&found).as_bytes() == index.as_bytes() => {}
                 Ok(_) => damaged.push(index),
                 Err(error) if error.is_damage() => damaged.push(index),
                 Err(error) => return Err(error),
             }
+        }
+        if !damaged.is_empty() {
+            opened.check_is_there()?;
         }
         Ok(damaged)
     }
@@ -472,123 +464,36 @@ fn drop_segments(segments: &mut Segments) -> Result<()> {
 /// How often segments are replaced while index objects are added: a damaged one, then a folder that cannot be written.
 const REPLACEMENTS_MAX: usize = 2;
 
-#[derive(Default)]
-struct Fetched {
-    has_vanished: bool,
-    damaged: Vec<(IndexId, Error)>,
-}
-
-/// Fetches what is listed and not known yet.
+/// Fetches what is listed and not known yet; returns what of it could not be read.
 fn add_missing(
     segments: &mut Segments,
-    storage: &dyn Storage,
-    keys: &KeySet,
+    opened: &Opened,
     sizes: &HashMap<IndexId, u64>,
     watch: &Watch,
-) -> Result<Fetched> {
-    let mut fetched = Fetched::default();
+) -> Result<Unread> {
+    let mut unread = Unread::default();
     let mut replacements = 0;
     loop {
         let wanted: Vec<IndexId> = segments.to_be_added();
         if wanted.is_empty() {
-            return Ok(fetched);
+            return Ok(unread);
         }
         watch.stage("reading the index");
-        let mut fetch = IndexFetch::new(storage, keys, wanted, sizes);
+        let mut fetch = IndexFetch::new(opened, wanted, sizes);
         let added = segments.add_all(fetch.by_ref().map(Ok));
-        fetched.has_vanished |= fetch.has_vanished;
-        let failure = fetch.failure.take();
-        for index in fetch.vanished.drain(..).chain(fetch.damaged.iter().map(|(index, _)| *index)) {
-            segments.forget(&index);
+        let Unread { vanished, damaged } = fetch.finish()?;
+        for index in vanished.iter().chain(damaged.iter().map(|(index, _)| index)) {
+            segments.forget(index);
         }
-        fetched.damaged.append(&mut fetch.damaged);
-        match (failure, added) {
-            (Some(error), _) => return Err(error),
-            (None, Ok(())) => return Ok(fetched),
-            (None, Err(error)) if replacements == REPLACEMENTS_MAX => return Err(error),
-            (None, Err(error)) => {
+        unread.vanished.extend(vanished);
+        unread.damaged.extend(damaged);
+        match added {
+            Ok(()) => return Ok(unread),
+            Err(error) if replacements == REPLACEMENTS_MAX => return Err(error),
+            Err(error) => {
                 replacements += 1;
                 replace_folder(segments, &error, watch)?;
             }
         }
-    }
-}
-
-/// Fetches and decodes index objects, a bounded number at a time.
-struct IndexFetch<'a> {
-    storage: &'a dyn Storage,
-    keys: &'a KeySet,
-    sizes: &'a HashMap<IndexId, u64>,
-    wanted: Vec<IndexId>,
-    ready: VecDeque<(IndexId, Result<Vec<u8>>)>,
-    has_vanished: bool,
-    vanished: Vec<IndexId>,
-    damaged: Vec<(IndexId, Error)>,
-    failure: Option<Error>,
-}
-
-impl<'a> IndexFetch<'a> {
-    fn new(storage: &'a dyn Storage, keys: &'a KeySet, wanted: Vec<IndexId>, sizes: &'a HashMap<IndexId, u64>) -> Self {
-        IndexFetch {
-            storage,
-            keys,
-            sizes,
-            wanted,
-            ready: VecDeque::new(),
-            has_vanished: false,
-            vanished: Vec::new(),
-            damaged: Vec::new(),
-            failure: None,
-        }
-    }
-
-    fn fetch_batch(&mut self) {
-        let mut bytes = 0;
-        let mut batch = Vec::new();
-        while bytes < BATCH_BYTES && batch.len() < BATCH_OBJECTS_MAX {
-            let Some(index) = self.wanted.pop() else { break };
-            // Of unknown size, it is taken for a large one.
-            bytes += self.sizes.get(&index).copied().unwrap_or(BATCH_BYTES / 8);
-            batch.push(index);
-        }
-        let names: Vec<String> = batch.iter().map(index_name).collect();
-        let fetched = fetch_all(self.storage, &names, sealed_object_bytes_max(INDEX_BYTES_MAX));
-        self.ready = batch.into_iter().zip(fetched).collect();
-    }
-
-    fn decode(&self, index: &IndexId, bytes: &[u8]) -> Result<Vec<PackContents>> {
-        if blake3::hash(bytes).as_bytes() != index.as_bytes() {
-            return Err(Error::corrupt("trust", "it", "the content hash does not match the object's name"));
-        }
-        let plain = open_object(self.keys, "index", bytes, INDEX_BYTES_MAX)?;
-        decode_index(&plain)
-    }
-}
-
-impl Iterator for IndexFetch<'_> {
-    type Item = IndexContents;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while self.failure.is_none() {
-            if self.ready.is_empty() {
-                self.fetch_batch();
-            }
-            let (index, bytes) = self.ready.pop_front()?;
-            let damaged = |error: Error| Error::corrupt("read the index object", index, error);
-            match bytes {
-                Ok(bytes) => match self.decode(&index, &bytes) {
-                    Ok(packs) => return Some(IndexContents { index, bytes: bytes.len() as u64, packs }),
-                    Err(error) => self.damaged.push((index, damaged(error))),
-                },
-                Err(error) if error.is(Kind::NotFound) => {
-                    self.has_vanished = true;
-                    self.vanished.push(index);
-                }
-                // Cut or too large: the object's own fault, which must not keep the others from being read.
-                Err(error) if error.is(Kind::Corrupt) => self.damaged.push((index, damaged(error))),
-                Err(error) => self.failure = Some(error),
-            }
-        }
-        None
     }
 }

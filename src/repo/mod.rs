@@ -9,11 +9,13 @@ mod frames;
 mod heart;
 mod held;
 pub mod index;
+mod index_fetch;
 mod init;
 pub mod key;
 mod known;
 pub mod list;
 mod local_index;
+mod opened;
 mod own;
 pub mod pack;
 mod packs;
@@ -36,6 +38,7 @@ use key::LastKey;
 pub use known::Known;
 pub use local_index::IndexCheck;
 use local_index::{Listing, LocalIndex};
+use opened::Opened;
 pub(crate) use own::{Own, OwnFolders};
 pub use reader::{Chunk, Reader};
 pub use snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
@@ -66,11 +69,8 @@ pub(crate) const CACHE_NOTES: [&str; 2] = [known::FOLDER, unlock::LAST_KEYS];
 pub struct Repository(Arc<Inner>);
 
 struct Inner {
-    storage: Arc<dyn Storage>,
-    keys: KeySet,
+    opened: Opened,
     config: Config,
-    /// Of the configuration as it is stored.
-    config_hash: blake3::Hash,
     chunker: Chunker,
     /// This repository's part of the cache; none where there is no cache or it cannot be used.
     cache: Option<PathBuf>,
@@ -126,11 +126,10 @@ impl Repository {
         });
         let keys = join(unlocking);
         let listed = join(listing);
-        let (config, _) = config?;
-        let config_hash = blake3::hash(&config);
-        let repository = Config::peek(&config)?;
+        let (stored_config, _) = config?;
+        let repository = Config::peek(&stored_config)?;
         let keys = keys?;
-        let (keys, config) = match (Config::decode(&keys, &config), &credentials.recovery) {
+        let (keys, config) = match (Config::decode(&keys, &stored_config), &credentials.recovery) {
             (Ok(decoded), _) => (keys, decoded),
             (Err(_), Some(_)) => {
                 return Err(Error::new(Kind::WrongKey, "open the repository", storage.describe())
@@ -138,10 +137,10 @@ impl Repository {
             }
             (Err(error), None) => {
                 // The first key that opened may be the leftover of an `init` that died before it wrote the configuration.
-                let fits = |keys: &KeySet| Config::decode(keys, &config).is_ok();
+                let fits = |keys: &KeySet| Config::decode(keys, &stored_config).is_ok();
                 let last = LastKey::of(storage.as_ref(), cache);
                 let keys = key::unlock_where(storage.as_ref(), credentials, &last, &fits).map_err(|_| error)?;
-                let decoded = Config::decode(&keys, &config)?;
+                let decoded = Config::decode(&keys, &stored_config)?;
                 (keys, decoded)
             }
         };
@@ -155,10 +154,8 @@ impl Repository {
         let chunker = Chunker::new(config.chunks, keys.gear_secret());
         let memory = AtomicU64::new(MEMORY_BYTES);
         let repo = Repository(Arc::new(Inner {
-            storage,
-            keys,
+            opened: Opened::new(storage, keys, &stored_config),
             config,
-            config_hash,
             chunker,
             index,
             index_rebuilds: Mutex::new(0),
@@ -172,20 +169,20 @@ impl Repository {
             Some(listed) => Ok(Listing::of_index(listed)),
             None => repo.storage().list(INDEX_PREFIX).map(Listing::of_index),
         };
-        repo.0.index.compare(repo.storage(), repo.keys(), list, watch)?;
+        repo.0.index.compare(&repo.0.opened, list, watch)?;
         Ok(repo)
     }
 
     pub fn storage(&self) -> &dyn Storage {
-        self.0.storage.as_ref()
+        self.0.opened.storage()
     }
 
     pub(crate) fn storage_shared(&self) -> Arc<dyn Storage> {
-        self.0.storage.clone()
+        self.0.opened.storage_shared()
     }
 
     pub fn keys(&self) -> &KeySet {
-        &self.0.keys
+        self.0.opened.keys()
     }
 
     pub fn config(&self) -> &Config {
@@ -240,7 +237,7 @@ impl Repository {
 
     /// Brings the local index into step with what the repository lists now: its index objects and the packs that they name.
     pub fn compare_index(&self, watch: &Watch) -> Result<IndexCheck> {
-        self.0.index.compare(self.storage(), self.keys(), || self.list_all(), watch)
+        self.0.index.compare(&self.0.opened, || self.list_all(), watch)
     }
 
     fn list_all(&self) -> Result<Listing> {
@@ -286,6 +283,11 @@ impl Repository {
         self.0.untold_loss.is_marked().then(|| self.0.untold_loss.is_of_indexes())
     }
 
+    /// Whether what was lost, and that it was told, can be noted for later runs.
+    pub(crate) fn remembers_losses(&self) -> bool {
+        self.0.untold_loss.can_be_marked()
+    }
+
     /// A backup begins to look at what was lost until now.
     pub(crate) fn begin_to_tell_loss(&self) {
         self.0.untold_loss.begin_to_tell();
@@ -315,7 +317,7 @@ impl Repository {
         // Where it is damaged again, its directory is not to be trusted.
         let in_memory = *done > 0;
         *done += 1;
-        self.0.index.rebuild(self.storage(), self.keys(), || self.list_all(), in_memory, watch)?;
+        self.0.index.rebuild(&self.0.opened, || self.list_all(), in_memory, watch)?;
         Ok(())
     }
 
@@ -337,7 +339,7 @@ impl Repository {
 
     /// All places of the chunks of these packs, of chunks that have several.
     fn copies_of(&self, packs: &HashSet<PackId>) -> Result<HashMap<ChunkId, Vec<Located>>> {
-        self.0.index.copies_of(packs, self.storage(), self.keys())
+        self.0.index.copies_of(packs, &self.0.opened)
     }
 
     /// Packs that count as missing, by the last comparison.
@@ -352,7 +354,7 @@ impl Repository {
 
     /// Where chunks rest in packs that are missing or cut.
     fn index_of_damaged_packs(&self) -> Result<View> {
-        self.0.index.of_damaged_packs(self.storage(), self.keys())
+        self.0.index.of_damaged_packs(&self.0.opened)
     }
 
     /// The local index as it is now, and what it rests on.
@@ -365,23 +367,9 @@ impl Repository {
         self.0.index.losses()
     }
 
-    /// Refuses to continue where the repository is not the one that was opened: its disk was unmounted, unplugged, or another
-    /// one mounted.
+    /// Refuses to continue where the repository is not the one that was opened.
     pub(crate) fn check_is_there(&self) -> Result<()> {
-        let why = match self.storage().get_uncached(CONFIG_NAME, OBJECT_BYTES_MAX) {
-            Ok((config, _)) if blake3::hash(&config) == self.0.config_hash => return Ok(()),
-            Ok(_) => "another repository has taken its place".to_owned(),
-            Err(error) if error.is(Kind::NotFound) => "it no longer exists".to_owned(),
-            // Neither can anything else be, as far as this tells.
-            Err(error) if error.is(Kind::Corrupt) => error.to_string(),
-            Err(error) => return Err(error),
-        };
-        Err(Error::new(Kind::Gone, "continue with the repository", self.storage().describe()).because(why).hint(
-            match self.is_far() {
-                true => "check whether the bucket is still there",
-                false => "check whether its disk is mounted and can be read",
-            },
-        ))
+        self.0.opened.check_is_there()
     }
 
     /// Whether everything that the local index rests on is still listed in the repository.

@@ -6,6 +6,7 @@ use crate::disk::whole::{read_own, write_whole};
 use crate::id::IndexId;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 /// Said where index objects are gone; of packs, each comparison finds which are missing.
 const INDEXES: &str = "lost-indexes";
@@ -18,24 +19,46 @@ const DAMAGED_INDEXES: &str = "damaged-indexes";
 const DAMAGED_INDEXES_MAX: usize = 10_000;
 const DAMAGED_INDEXES_BYTES_MAX: u64 = DAMAGED_INDEXES_MAX as u64 * 65;
 
-/// The cache folder; nothing is marked without one.
+/// Written and removed to find out whether marks can be.
+const TRIAL: &str = "trial";
+
+/// The marks of one repository's cache directory.
 #[derive(Clone)]
-pub(super) struct UntoldLoss(Option<PathBuf>);
+pub(super) struct UntoldLoss(Arc<Place>);
+
+struct Place {
+    /// None without a cache.
+    cache: Option<PathBuf>,
+    /// Whether files can be written and removed there, once that was tried.
+    is_writable: OnceLock<bool>,
+}
 
 impl UntoldLoss {
     pub fn at(cache: Option<&Path>) -> Self {
-        UntoldLoss(cache.map(Path::to_owned))
+        UntoldLoss(Arc::new(Place { cache: cache.map(Path::to_owned), is_writable: OnceLock::new() }))
+    }
+
+    /// Whether losses can be marked. Without a cache, or with one that cannot be written, nothing is marked, and marks that
+    /// were made before count for nothing, as they cannot be taken away.
+    pub fn can_be_marked(&self) -> bool {
+        *self.0.is_writable.get_or_init(|| {
+            let trial = self.0.cache.as_ref().map(|cache| cache.join(TRIAL));
+            trial.is_some_and(|trial| {
+                write_whole(&trial, TRIAL.as_bytes()).is_ok() && std::fs::remove_file(&trial).is_ok()
+            })
+        })
     }
 
     /// Where the mark is, and where it is while it is being told.
     fn places(&self, mark: &str) -> Option<(PathBuf, PathBuf)> {
-        let mark = self.0.as_ref()?.join(mark);
+        let mark = self.0.cache.as_ref()?.join(mark);
         let being_told = mark.with_extension(BEING_TOLD);
         Some((mark, being_told))
     }
 
     fn has(&self, mark: &str) -> bool {
-        self.places(mark).is_some_and(|(mark, being_told)| mark.exists() || being_told.exists())
+        let is_there = self.places(mark).is_some_and(|(mark, being_told)| mark.exists() || being_told.exists());
+        is_there && self.can_be_marked()
     }
 
     pub fn is_marked(&self) -> bool {
@@ -64,7 +87,7 @@ impl UntoldLoss {
     /// Index objects whose damage a backup has told.
     pub fn told_indexes(&self) -> HashSet<IndexId> {
         let read = |cache: &PathBuf| read_own(&cache.join(DAMAGED_INDEXES), DAMAGED_INDEXES_BYTES_MAX).ok();
-        let bytes = self.0.as_ref().and_then(read).unwrap_or_default();
+        let bytes = self.0.cache.as_ref().and_then(read).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
         text.lines().filter_map(|line| IndexId::from_hex(line).ok()).collect()
     }
@@ -76,6 +99,7 @@ impl UntoldLoss {
             // Else it is told once more.
             let _best_effort = self
                 .0
+                .cache
                 .as_ref()
                 .map(|cache| write_whole(&cache.join(DAMAGED_INDEXES), lines.collect::<String>().as_bytes()));
         }
@@ -101,7 +125,7 @@ mod tests {
             assert_eq!((again.is_marked(), again.is_of_indexes()), (true, of_indexes));
         }
         loss.begin_to_tell();
-        assert!(UntoldLoss::at(Some(cache.path())).is_of_indexes(), "whoever tells it may die");
+        assert!(UntoldLoss::at(Some(cache.path())).is_of_indexes(), "the run that tells it may die");
         loss.is_told(&HashSet::new());
         assert!(!loss.is_marked() && !loss.is_of_indexes());
         let damaged = HashSet::from([IndexId([7; 32])]);

@@ -1,0 +1,98 @@
+//! Fetch and decode index objects, a bounded number at a time.
+
+use crate::error::{Error, Kind, Result};
+use crate::id::IndexId;
+use crate::place::{IndexContents, PackContents};
+use crate::repo::fetch::fetch_all;
+use crate::repo::format::index_name;
+use crate::repo::index::{INDEX_BYTES_MAX, decode_index};
+use crate::repo::opened::Opened;
+use crate::seal::{open_object, sealed_object_bytes_max};
+use std::collections::{HashMap, VecDeque};
+
+/// Index objects that are fetched together take this many bytes, with the one that passes it.
+const BATCH_BYTES: u64 = 32 << 20;
+const BATCH_OBJECTS_MAX: usize = 256;
+
+/// An iterator over what index objects say. [`finish`](Self::finish) tells whether they were all read.
+pub(super) struct IndexFetch<'a> {
+    opened: &'a Opened,
+    sizes: &'a HashMap<IndexId, u64>,
+    wanted: Vec<IndexId>,
+    ready: VecDeque<(IndexId, Result<Vec<u8>>)>,
+    unread: Unread,
+    failure: Option<Error>,
+}
+
+/// Index objects that could not be read, in a repository that is there.
+#[derive(Default)]
+pub(super) struct Unread {
+    /// They were removed after the listing.
+    pub vanished: Vec<IndexId>,
+    pub damaged: Vec<(IndexId, Error)>,
+}
+
+impl<'a> IndexFetch<'a> {
+    /// `sizes` are those of the listing, in bytes, as far as they are known.
+    pub fn new(opened: &'a Opened, wanted: Vec<IndexId>, sizes: &'a HashMap<IndexId, u64>) -> Self {
+        IndexFetch { opened, sizes, wanted, ready: VecDeque::new(), unread: Unread::default(), failure: None }
+    }
+
+    /// What could not be read; an error if that says nothing of the objects, as the repository cannot be reached.
+    pub fn finish(self) -> Result<Unread> {
+        if let Some(error) = self.failure {
+            return Err(error);
+        }
+        if !self.unread.vanished.is_empty() || !self.unread.damaged.is_empty() {
+            self.opened.check_is_there()?;
+        }
+        Ok(self.unread)
+    }
+
+    fn fetch_batch(&mut self) {
+        let mut bytes = 0;
+        let mut batch = Vec::new();
+        while bytes < BATCH_BYTES && batch.len() < BATCH_OBJECTS_MAX {
+            let Some(index) = self.wanted.pop() else { break };
+            // Of unknown size, it is taken for a large one.
+            bytes += self.sizes.get(&index).copied().unwrap_or(BATCH_BYTES / 8);
+            batch.push(index);
+        }
+        let names: Vec<String> = batch.iter().map(index_name).collect();
+        let fetched = fetch_all(self.opened.storage(), &names, sealed_object_bytes_max(INDEX_BYTES_MAX));
+        self.ready = batch.into_iter().zip(fetched).collect();
+    }
+
+    fn decode(&self, index: &IndexId, bytes: &[u8]) -> Result<Vec<PackContents>> {
+        if blake3::hash(bytes).as_bytes() != index.as_bytes() {
+            return Err(Error::corrupt("trust", "it", "the content hash does not match the object's name"));
+        }
+        let plain = open_object(self.opened.keys(), "index", bytes, INDEX_BYTES_MAX)?;
+        decode_index(&plain)
+    }
+}
+
+impl Iterator for IndexFetch<'_> {
+    type Item = IndexContents;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.failure.is_none() {
+            if self.ready.is_empty() {
+                self.fetch_batch();
+            }
+            let (index, bytes) = self.ready.pop_front()?;
+            let damaged = |error: Error| Error::corrupt("read the index object", index, error);
+            match bytes {
+                Ok(bytes) => match self.decode(&index, &bytes) {
+                    Ok(packs) => return Some(IndexContents { index, bytes: bytes.len() as u64, packs }),
+                    Err(error) => self.unread.damaged.push((index, damaged(error))),
+                },
+                Err(error) if error.is(Kind::NotFound) => self.unread.vanished.push(index),
+                // Cut or too large: the object's own fault, which must not keep the others from being read.
+                Err(error) if error.is(Kind::Corrupt) => self.unread.damaged.push((index, damaged(error))),
+                Err(error) => self.failure = Some(error),
+            }
+        }
+        None
+    }
+}
