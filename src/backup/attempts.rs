@@ -2,6 +2,7 @@
 //! relied on may be gone, and the next one knows of it.
 
 use crate::backup::heal::is_whole;
+use crate::backup::streams::Streams;
 use crate::backup::{BackupOptions, BackupReport};
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Repository, Snapshot};
@@ -20,13 +21,12 @@ impl Repository {
         let begun = Instant::now();
         options.check_places()?;
         let (mut options, mut attempt, mut damaged) = (options, 1, 0);
-        let mut input = options.input.take();
-        let has_input = input.is_some();
+        let mut streams = Streams::new(options.input.take());
         loop {
             let may_repeat = attempt < ATTEMPTS_MAX && damaged < DAMAGED_MAX;
             let again = options.copy();
             let damage_before = self.damaged_packs_found();
-            let done = self.attempt(options, &mut input, begun, watch);
+            let done = self.attempt(options, &mut streams, begun, watch);
             let has_found_damage = self.damaged_packs_found() > damage_before;
             let stale = match done {
                 Err(error) if error.is(Kind::Stale) => error,
@@ -44,9 +44,7 @@ impl Repository {
                 },
                 done => return done,
             };
-            // Standard input cannot be read again.
-            let has_read_input = has_input && input.is_none();
-            if has_read_input || !may_repeat {
+            if streams.is_input_lost() || !may_repeat {
                 return Err(stale);
             }
             self.check_is_there()?;

@@ -19,6 +19,7 @@ mod readers;
 mod scan;
 mod sources;
 mod stored;
+mod streams;
 mod walk;
 
 pub use detect::Comparison;
@@ -27,6 +28,7 @@ pub use heal::Healing;
 use crate::backup::attempts::damage_found;
 use crate::backup::left_out::LeftOut;
 use crate::backup::readers::Readers;
+use crate::backup::streams::Streams;
 use crate::cache::{Basis, State, StateChanges};
 use crate::disk::Owners;
 use crate::entry::{Entry, EntryKind};
@@ -190,11 +192,10 @@ const CHECKPOINT_PART: u32 = 20;
 
 impl Repository {
     /// One try to save the sources; `Stale` when what it relied on turned out to be damaged or gone.
-    /// What is left of `input` was not read.
     fn attempt(
         &self,
         mut options: BackupOptions,
-        input: &mut Option<(Vec<u8>, Input)>,
+        streams: &mut Streams,
         begun: Instant,
         watch: &Watch,
     ) -> Result<BackupReport> {
@@ -219,7 +220,6 @@ impl Repository {
         for (path, what) in left_out.own.take_out(&mut options.paths)? {
             watch.notice(format!("skipped: {} is {what}", path.display()));
         }
-        let input_name = input.as_ref().map(|(name, _)| name.clone());
         let state = self.open_state(&options, watch);
         let readers = Readers::start(&options)?;
         // One for each reader, and one for whoever else stores.
@@ -236,11 +236,9 @@ impl Repository {
             // The start may be one that was asked for.
             (started.min(ended), ended)
         });
-        run.input_name = input_name;
-        if choice.is_state_distrusted {
-            run.note_damage();
-        }
-        let saved = run.save_sources(choice.parent.as_ref(), input);
+        run.input_name.clone_from(&streams.input_name);
+        run.is_state_distrusted = choice.is_state_distrusted;
+        let saved = run.save_sources(choice.parent.as_ref(), streams);
         run.conclude(saved, choice.parent.as_ref(), started, begun)
     }
 
@@ -342,12 +340,16 @@ struct Run<'a> {
     compare_with_parent: bool,
     /// A snapshot that cannot be read may be a later one than the parent.
     may_be_outdated: bool,
+    /// The state was written for another content of the repository.
+    is_state_distrusted: bool,
     /// When the backup that is compared with began and ended, by the clock of its host.
     parent_ran: Option<(crate::entry::Time, crate::entry::Time)>,
     /// What the standard input is called in the snapshot.
     input_name: Option<Vec<u8>>,
     /// Every source is as the parent has it; only looked at when that ends the run without a snapshot.
     unchanged: std::sync::atomic::AtomicBool,
+    /// Something of the sources was stored, beside the directories above them.
+    has_stored_sources: std::sync::atomic::AtomicBool,
     owners: Owners,
     watch: &'a Watch,
     counts: walk::Counts,
@@ -383,9 +385,11 @@ impl<'a> Run<'a> {
             state,
             compare_with_parent: false,
             may_be_outdated: false,
+            is_state_distrusted: false,
             parent_ran: None,
             input_name: None,
             unchanged: std::sync::atomic::AtomicBool::new(false),
+            has_stored_sources: std::sync::atomic::AtomicBool::new(false),
             owners: Owners::load()?,
             watch,
             counts: walk::Counts::default(),
@@ -411,7 +415,7 @@ impl<'a> Run<'a> {
     }
 
     /// Walks all paths and reads all streams; returns the root of the snapshot's tree.
-    fn save_sources(&self, parent: Option<&Snapshot>, input: &mut Option<(Vec<u8>, Input)>) -> Result<SavedRoot> {
+    fn save_sources(&self, parent: Option<&Snapshot>, streams: &mut Streams) -> Result<SavedRoot> {
         let known = parent.map(|parent| (parent.totals.files, parent.totals.bytes));
         let known = known.or_else(|| self.state.as_ref()?.last_size());
         if let Some((files, bytes)) = known {
@@ -431,14 +435,15 @@ impl<'a> Run<'a> {
             let _adapted = beside("adapt").spawn_scoped(scope, move || {
                 self.readers.adapt(&for_readers, || self.writer.as_ref().is_some_and(Writer::is_held_up))
             });
-            let result = self.save_all(parent, input);
+            let result = self.save_all(parent, streams);
             drop(done);
             result
         })?;
         assembly.store(self)
     }
 
-    fn save_all(&self, parent: Option<&Snapshot>, input: &mut Option<(Vec<u8>, Input)>) -> Result<Assembly> {
+    fn save_all(&self, parent: Option<&Snapshot>, streams: &mut Streams) -> Result<Assembly> {
+        streams.retain_stored(|entry| Ok(self.can_look_up(entry) && self.is_stored(entry)?))?;
         let mut assembly = Assembly::default();
         self.watch.stage("walking");
         let saved = self.walk_paths(parent)?;
@@ -446,22 +451,9 @@ impl<'a> Run<'a> {
             assembly.add(&path, entry)?;
         }
         assembly.root = saved.root;
-        // Standard input can be read once: if the run has to start over, it does so before that.
-        if input.is_some() && self.writer.is_some() && self.has_found_damage() {
-            return Err(damage_found());
-        }
-        for stream in &self.options.streams {
-            let source = if self.options.dry_run {
-                None
-            } else {
-                Some(stream.start_with(&self.options.stream_environment, self.watch)?)
-            };
-            assembly.add_stream(&stream.name, self.save_stream(&stream.name, source)?)?;
-        }
-        if let Some((name, input)) = input.take() {
-            let source = if self.options.dry_run { None } else { Some(input) };
-            assembly.add_stream(&name, self.save_stream(&name, source)?)?;
-        }
+        self.save_streams(parent, streams, &mut assembly)?;
+        let has_stored = self.writer.as_ref().is_some_and(Run::has_stored);
+        self.has_stored_sources.store(has_stored, std::sync::atomic::Ordering::Relaxed);
         if let (true, Some(parent)) = (self.options.skip_if_unchanged, parent) {
             let unchanged = parent.is_of_sources(&self.sources()) && assembly.is_same_in(self, parent);
             self.unchanged.store(unchanged, std::sync::atomic::Ordering::Relaxed);
@@ -470,15 +462,57 @@ impl<'a> Run<'a> {
         Ok(assembly)
     }
 
-    /// The content of a stream, whole or not at all: its last read fails when its producer failed.
-    fn save_stream(&self, name: &[u8], source: Option<impl Read>) -> Result<Entry> {
-        self.watch.progress.set_current(name);
-        let mut entry = Entry::new(name.rsplit(|byte| *byte == b'/').next().unwrap_or(name), EntryKind::Stream);
-        entry.meta.mode = 0o600;
-        entry.meta.modified = now();
-        if let Some(source) = source {
-            self.read_stream(name, source, &mut entry)?;
+    /// Saves what commands write and standard input.
+    fn save_streams(&self, parent: Option<&Snapshot>, streams: &mut Streams, assembly: &mut Assembly) -> Result<()> {
+        let names = self.options.streams.iter().map(|stream| &stream.name).chain(&self.input_name);
+        let names: Vec<&[u8]> = names.map(Vec::as_slice).collect();
+        if names.is_empty() {
+            return Ok(());
         }
+        if let Some(parent) = parent.filter(|_| self.options.skip_if_unchanged) {
+            self.look_at_old_streams(parent, &names);
+        }
+        if let Some(error) = self.take_failure() {
+            return Err(error);
+        }
+        // A run that starts over in any case does so before the streams, which then rest on nothing damaged.
+        if self.writer.is_some() && self.has_found_damage() {
+            return Err(damage_found());
+        }
+        for stream in &self.options.streams {
+            let start = |_: &mut Streams| stream.start_with(&self.options.stream_environment, self.watch).map(Some);
+            assembly.add_stream(&stream.name, self.save_stream(&stream.name, streams, start)?)?;
+        }
+        if let Some(name) = streams.input_name.clone() {
+            let entry = self.save_stream(&name, streams, |streams| Ok(streams.take_input()))?;
+            assembly.add_stream(&name, entry)?;
+        }
+        Ok(())
+    }
+
+    /// The content of a stream, whole or not at all: its last read fails when its producer failed. What an earlier attempt
+    /// read is not read again.
+    fn save_stream<S: Read>(
+        &self,
+        name: &[u8],
+        streams: &mut Streams,
+        start: impl FnOnce(&mut Streams) -> Result<Option<S>>,
+    ) -> Result<Entry> {
+        self.watch.progress.set_current(name);
+        let entry = match streams.saved(name) {
+            Some(saved) => saved.clone(),
+            None => {
+                let mut entry = Entry::new(name.rsplit(|byte| *byte == b'/').next().unwrap_or(name), EntryKind::Stream);
+                entry.meta.mode = 0o600;
+                entry.meta.modified = now();
+                let source = if self.options.dry_run { None } else { start(streams)? };
+                if let Some(source) = source {
+                    self.read_stream(name, source, &mut entry)?;
+                    streams.add(name, entry.clone());
+                }
+                entry
+            }
+        };
         walk::add(&self.counts.streams, 1);
         walk::add(&self.counts.bytes, entry.size);
         Ok(entry)
@@ -686,16 +720,22 @@ impl<'a> Run<'a> {
         writer.chunks_new.load(std::sync::atomic::Ordering::Relaxed) > 0
     }
 
+    /// Whether the repository lacks something now, or has lacked something since these sources were saved last.
+    fn may_lack_something(&self, writer: &Writer) -> bool {
+        writer.has_met_damage() || self.is_state_distrusted
+    }
+
     /// Whether "unchanged since that snapshot" is worth a snapshot: not if that one has lost something, which this run may
     /// have stored again.
     fn may_vouch(&self, writer: &Writer, parent: Option<&Snapshot>) -> bool {
         if self.has_untold_damage() || self.may_be_outdated {
             return false;
         }
+        let has_stored = self.has_stored_sources.load(std::sync::atomic::Ordering::Relaxed);
         match heal::Told::of(self.repo, writer.check()) {
-            _ if !writer.has_met_damage() => true,
+            _ if !self.may_lack_something(writer) => true,
             Some(told) => !parent.is_some_and(|parent| told.is_damaged(parent)),
-            None => self.repo.cache().is_none() && !Run::has_stored(writer),
+            None => !self.repo.remembers_losses() && !has_stored,
         }
     }
 
@@ -704,9 +744,9 @@ impl<'a> Run<'a> {
     fn damaged_before(&self, writer: &Writer) -> Option<(crate::cache::View, IndexCheck)> {
         let is_open = || match heal::Told::of(self.repo, writer.check()) {
             Some(told) => Run::has_stored(writer) && !told.is_all_whole(),
-            None => Run::has_stored(writer) || self.repo.cache().is_some(),
+            None => Run::has_stored(writer) || self.repo.remembers_losses(),
         };
-        (self.has_untold_damage() || (writer.has_met_damage() && is_open()))
+        (self.has_untold_damage() || (self.may_lack_something(writer) && is_open()))
             .then(|| (writer.view_before().clone(), writer.check().clone()))
     }
 

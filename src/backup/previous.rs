@@ -1,5 +1,6 @@
 //! What was saved last time: from the local state, or without one from the last snapshot's tree.
 
+use crate::backup::heal::Told;
 use crate::backup::{BackupOptions, Run};
 use crate::cache::{Change, FolderKey, PageRow, State};
 use crate::entry::{Content, Entry, LEVELS_MAX, Time};
@@ -126,8 +127,9 @@ fn rest_state(repo: &Repository, state: Option<State>, check: &IndexCheck, watch
         Ok(true) => (Some(state), false),
         Ok(false) if state.is_empty() => (Some(state), false),
         Ok(false) => {
-            // What of it is known was told when the index was compared with the repository.
-            if check.packs_missing.is_empty() && repo.index_losses() == 0 && repo.untold_loss().is_none() {
+            // What of it is known was told by an earlier run, or when the index was compared with the repository.
+            let is_told = || Told::of(repo, check).is_some() || repo.untold_loss().is_some();
+            if check.packs_missing.is_empty() && repo.index_losses() == 0 && !is_told() {
                 watch.notice(
                     "the repository has lost objects since the last backup of this host, or was rolled back: the content \
                      of each file is looked up in the index",
@@ -200,19 +202,25 @@ fn snapshots(repo: &Repository, options: &BackupOptions, watch: &Watch) -> Resul
 }
 
 /// A source's directory in a snapshot's tree.
-pub(super) fn of_path(run: &Run, parent: &Snapshot, path: &[u8]) -> Result<Previous> {
-    let mut tree = parent.root;
-    for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-        match run.reader.lookup(&tree, name) {
-            Ok(Some(Entry { content: Content::Tree(below), .. })) => tree = below,
-            Ok(_) => return Ok(Previous::Nothing),
-            Err(error) => {
-                run.met_damage(error, "everything is read again");
-                return Ok(Previous::Nothing);
-            }
+pub(super) fn of_path(run: &Run, parent: &Snapshot, path: &[u8]) -> Previous {
+    match content_at(run, parent, path) {
+        Ok(Content::Tree(below)) => run.previous_from_tree(Some(below)),
+        Ok(_) => Previous::Nothing,
+        Err(error) => {
+            run.met_damage(error, "everything is read again");
+            Previous::Nothing
         }
     }
-    Ok(run.previous_from_tree(Some(tree)))
+}
+
+/// The content of what a snapshot has at a path; empty where it has nothing.
+fn content_at(run: &Run, snapshot: &Snapshot, path: &[u8]) -> Result<Content> {
+    let mut content = Content::Tree(snapshot.root);
+    for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+        let Content::Tree(tree) = content else { return Ok(Content::Empty) };
+        content = run.reader.lookup(&tree, name)?.map_or(Content::Empty, |entry| entry.content);
+    }
+    Ok(content)
 }
 
 impl<'a> Run<'a> {
@@ -224,6 +232,20 @@ impl<'a> Run<'a> {
         match &self.state {
             Some(state) => Previous::State(state.pages(key)),
             None => Previous::Nothing,
+        }
+    }
+
+    /// Reads what the streams will be compared with, so that damage to it is known before they are read.
+    pub(super) fn look_at_old_streams(&self, parent: &Snapshot, names: &[&[u8]]) {
+        for name in names {
+            let content = content_at(self, parent, name);
+            let read = content.and_then(|content| match content {
+                Content::List { depth, root } => self.is_list_stored(depth, &root).map(drop),
+                _ => Ok(()),
+            });
+            if let Err(error) = read {
+                self.met_damage(error, "a new snapshot is created");
+            }
         }
     }
 
@@ -280,14 +302,16 @@ impl<'a> Run<'a> {
             old.files_removed += u64::from(row.files_removed);
         }
         let mut entries = Vec::new();
-        // What is not stored any more need not be tried to read.
         let is_known = if is_trusted { Ok(true) } else { self.is_known(&row.page) };
         let read = is_known.and_then(|is_known| match is_known {
             true => self.reader.walk_pages(&row.page, 0, &mut |page| {
                 entries.extend(page);
                 Ok(())
             }),
-            false => Ok(()),
+            false => {
+                self.note_damage();
+                Ok(())
+            }
         });
         match read {
             Ok(()) if entries.is_empty() => {}
@@ -307,7 +331,7 @@ impl<'a> Run<'a> {
     }
 
     /// Whether the key opens what is stored; a put-only key does not, so that changed directories are read again.
-    fn may_read(&self) -> bool {
+    pub(super) fn may_read(&self) -> bool {
         self.repo.keys().power() == Power::Full
     }
 

@@ -182,7 +182,7 @@ impl<'a> Run<'a> {
         let Top { path, stat, place } = top;
         let slot = Arc::new(Mutex::new(None));
         let above = Above::Source(slot.clone());
-        let previous = self.previous_of_source(parent, path)?;
+        let previous = self.previous_of_source(parent, path);
         let key = FolderKey::of(path);
         let found = Found { above, path: path.clone(), key, place: *place, previous };
         let handle = Directory::open_path(path);
@@ -218,7 +218,7 @@ impl<'a> Run<'a> {
         let key = FolderKey::of(&[folder.as_slice(), b"/\0sources in it"].concat());
         let previous = match (self.compare_with_parent, parent) {
             _ if self.options.force => Previous::Nothing,
-            (true, Some(parent)) => previous::of_path(self, parent, &folder)?,
+            (true, Some(parent)) => previous::of_path(self, parent, &folder),
             _ => self.previous_from_keyed_state(key),
         };
         let list = Arc::new(Mutex::new(Vec::new()));
@@ -233,14 +233,12 @@ impl<'a> Run<'a> {
         Ok(entries.into_iter().map(|entry| (child(&folder, &entry.name), entry)).collect())
     }
 
-    fn previous_of_source(&self, parent: Option<&Snapshot>, path: &[u8]) -> Result<Previous> {
-        if self.options.force {
-            return Ok(Previous::Nothing);
-        }
+    fn previous_of_source(&self, parent: Option<&Snapshot>, path: &[u8]) -> Previous {
         match (&self.state, parent) {
+            _ if self.options.force => Previous::Nothing,
             (_, Some(parent)) if self.compare_with_parent => previous::of_path(self, parent, path),
-            (Some(_), _) => Ok(self.previous_from_state(path)),
-            _ => Ok(Previous::Nothing),
+            (Some(_), _) => self.previous_from_state(path),
+            _ => Previous::Nothing,
         }
     }
 }

@@ -15,6 +15,11 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Whether [`is_stored`](Self::is_stored) can answer: a put-only key opens no list.
+    pub(super) fn can_look_up(&self, entry: &Entry) -> bool {
+        self.may_read() || !matches!(entry.content, Content::List { .. })
+    }
+
     /// Whether all content of an entry is stored. Of a directory that is decided when it is walked.
     pub(super) fn is_stored(&self, entry: &Entry) -> Result<bool> {
         match &entry.content {
@@ -34,7 +39,7 @@ impl<'a> Run<'a> {
     }
 
     /// A list that cannot be read is as good as missing: the file is read anew then, which stores it again.
-    fn is_list_stored(&self, depth: u8, id: &ChunkId) -> Result<bool> {
+    pub(super) fn is_list_stored(&self, depth: u8, id: &ChunkId) -> Result<bool> {
         if !self.is_known(id)? {
             return Ok(false);
         }

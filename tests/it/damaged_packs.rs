@@ -2,16 +2,18 @@
 //! and no backup that met one rests on it.
 
 use crate::fixture::{self, Hooked, SWAPS, init_small_chunks, open, options, plant, restored_differences};
-use siltstone::backup::BackupReport;
+use siltstone::backup::{BackupOptions, BackupReport};
 use siltstone::entry::{Content, Entry, Time};
 use siltstone::error::{Error, Kind, Result};
 use siltstone::id::ChunkId;
 use siltstone::repo::Repository;
+use siltstone::source::stream::Stream;
 use siltstone::storage::local::Local;
 use siltstone::storage::memory::Memory;
 use siltstone::storage::{Abilities, Storage};
 use siltstone::watch::{Event, Watch, now};
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -44,6 +46,16 @@ impl World {
     }
 
     fn backup(&self, storage: Arc<dyn Storage>, cache: &str, force: bool) -> (Result<BackupReport>, Vec<String>) {
+        self.backup_with(storage, Some(cache), |options| options.force = force)
+    }
+
+    /// Opens and backs up with some options changed; returns the notices as well.
+    fn backup_with(
+        &self,
+        storage: Arc<dyn Storage>,
+        cache: Option<&str>,
+        change: impl FnOnce(&mut BackupOptions),
+    ) -> (Result<BackupReport>, Vec<String>) {
         let notices: Arc<Mutex<Vec<String>>> = Arc::default();
         let heard = notices.clone();
         let watch = Watch::new(Arc::new(move |event| {
@@ -52,9 +64,12 @@ impl World {
             }
         }));
         let mut wanted = options(&self.source());
-        wanted.force = force;
-        let done = Repository::open(storage, &fixture::credentials(), &self.cache(cache), &watch)
-            .and_then(|repo| repo.backup(wanted, &watch));
+        change(&mut wanted);
+        let opened = match cache {
+            Some(cache) => Repository::open(storage, &fixture::credentials(), &self.cache(cache), &watch),
+            None => Repository::open_uncached(storage, &fixture::credentials(), &watch),
+        };
+        let done = opened.and_then(|repo| repo.backup(wanted, &watch));
         let notices = notices.lock().expect("whole").clone();
         (done, notices)
     }
@@ -69,6 +84,19 @@ impl World {
     fn comes_back_elsewhere(&self, storage: &Memory) -> bool {
         let cache = tempfile::tempdir().expect("a directory");
         self.comes_back(storage, cache.path())
+    }
+}
+
+/// Does something before it is read for the first time.
+struct WhenRead<R, F> {
+    inner: R,
+    before: Option<F>,
+}
+
+impl<R: Read, F: FnOnce()> Read for WhenRead<R, F> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        self.before.take().into_iter().for_each(|before| before());
+        self.inner.read(into)
     }
 }
 
@@ -414,11 +442,9 @@ fn nothing_has_changed_since_no_snapshot_that_is_gone() {
                 }
             }
         };
-        let mut wanted = options(&world.source());
-        wanted.skip_if_unchanged = true;
         let hooked = Arc::new(Hooked { inner: world.storage.clone(), before });
-        let repo = open(hooked, &world.cache("one")).expect("it opens");
-        let report = repo.backup(wanted, &Watch::silent()).expect("the backup succeeds");
+        let (done, _) = world.backup_with(hooked, Some("one"), |options| options.skip_if_unchanged = true);
+        let report = done.expect("the backup succeeds");
         assert!(report.snapshot.is_some() && world.comes_back_elsewhere(&world.storage), "{abilities:?}");
     }
 }
@@ -435,26 +461,17 @@ fn a_loss_is_told_by_the_next_backup_whoever_met_it_first() {
         let repo = open(storage.clone(), &world.cache("one")).expect("it opens");
         assert_eq!(fixture::snapshots(&repo).len(), 1);
         drop(repo);
-        let heard: Arc<Mutex<Vec<String>>> = Arc::default();
         let backup = |job: &str| {
-            let notices = heard.clone();
-            let watch = Watch::new(Arc::new(move |event| {
-                if let Event::Notice(text) = event {
-                    notices.lock().expect("whole").push(text);
-                }
-            }));
-            let mut wanted = options(&world.source());
-            wanted.job = job.to_owned();
-            let repo = Repository::open(storage.clone(), &fixture::credentials(), &world.cache("one"), &watch);
-            repo.and_then(|repo| repo.backup(wanted, &watch)).expect("the backup succeeds").healing
+            let (done, notices) =
+                world.backup_with(storage.clone(), Some("one"), |options| options.job = job.to_owned());
+            let told = notices.iter().filter(|notice| notice.contains("lost index objects")).count();
+            (done.expect("the backup succeeds").healing, told)
         };
-        let healing = backup("other").expect("it looked at earlier snapshots");
-        assert_eq!(healing.whole_again.len() + healing.still_damaged.len(), 1);
-        let told = |notices: &[String]| notices.iter().filter(|notice| notice.contains("lost index objects")).count();
-        assert_eq!(told(&heard.lock().expect("whole")), 1);
-        // Once.
-        assert!(backup("other").is_none());
-        assert_eq!(told(&heard.lock().expect("whole")), 1);
+        let (healing, told) = backup("other");
+        let healing = healing.expect("it looked at earlier snapshots");
+        assert_eq!((healing.whole_again.len() + healing.still_damaged.len(), told), (1, 1));
+        let (healing, told) = backup("other");
+        assert_eq!((healing.is_none(), told), (true, 0), "it is told once");
     }
 }
 
@@ -491,14 +508,8 @@ fn standard_input_is_not_read_twice() {
     for cache in [Some("none"), None] {
         let storage = storage.fork();
         let backup = || {
-            let mut wanted = options(&world.source());
-            wanted.input = Some((b"dump".to_vec(), input()));
-            let shared: Arc<dyn Storage> = Arc::new(storage.clone());
-            let repo = match cache {
-                Some(cache) => open(shared, &world.cache(cache)),
-                None => Repository::open_uncached(shared, &fixture::credentials(), &Watch::silent()),
-            };
-            repo.and_then(|repo| repo.backup(wanted, &Watch::silent()))
+            let set_input = |options: &mut BackupOptions| options.input = Some((b"dump".to_vec(), input()));
+            world.backup_with(Arc::new(storage.clone()), cache, set_input).0
         };
         let report = backup().expect("it starts over before it reads standard input");
         assert_eq!(report.snapshot.expect("a snapshot").totals.streams, 1);
@@ -536,19 +547,9 @@ fn an_incurable_loss_is_told_once_and_keeps_no_run_from_skipping() {
                 .for_each(|index| world.storage.corrupt(&index.name, |bytes| bytes[9] ^= 1)),
         }
         let skip = || {
-            let notices: Arc<Mutex<Vec<String>>> = Arc::default();
-            let heard = notices.clone();
-            let watch = Watch::new(Arc::new(move |event| {
-                if let Event::Notice(text) = event {
-                    heard.lock().expect("whole").push(text);
-                }
-            }));
-            let mut wanted = options(&world.source());
-            wanted.skip_if_unchanged = true;
-            let repo = Repository::open(storage.clone(), &fixture::credentials(), &world.cache("one"), &watch);
-            let report = repo.and_then(|repo| repo.backup(wanted, &watch)).expect("the backup succeeds");
-            let notices = notices.lock().expect("whole").clone();
-            (report, notices)
+            let (done, notices) =
+                world.backup_with(storage.clone(), Some("one"), |options| options.skip_if_unchanged = true);
+            (done.expect("the backup succeeds"), notices)
         };
         let (told, notices) = skip();
         assert_eq!(told.healing.map(|healing| healing.still_damaged.len()), Some(1), "{notices:?}");
@@ -600,11 +601,9 @@ fn a_backup_that_creates_no_snapshot_as_nothing_changed_vouches_for_the_last_one
             }
         };
         let hooked = Arc::new(Hooked { inner: world.storage.clone(), before });
-        let mut wanted = options(&world.source());
-        wanted.skip_if_unchanged = true;
-        let repo = open(hooked, &world.cache("one")).expect("it opens");
+        let (done, _) = world.backup_with(hooked, Some("one"), |options| options.skip_if_unchanged = true);
         // Its last snapshot cannot be relied on, as what it had lost cannot always be made again.
-        assert!(repo.backup(wanted, &Watch::silent()).expect("the backup succeeds").snapshot.is_some());
+        assert!(done.expect("the backup succeeds").snapshot.is_some());
         assert!(world.comes_back_elsewhere(&world.storage), "{abilities:?}");
     }
 }
@@ -629,4 +628,145 @@ fn a_snapshot_that_refers_to_no_damaged_pack_is_not_created_twice() {
     assert!(done.expect("the backup succeeds").snapshot.is_some());
     assert!(world.comes_back_elsewhere(&world.storage));
     assert_eq!(world.storage.list("snapshots/").expect("listed").len(), 2);
+}
+
+/// A run that had read standard input could not start over: objects that were deleted meanwhile ended it with 4.
+#[test]
+fn streams_are_read_once_however_often_a_run_starts_over() {
+    for is_in_repository in [false, true] {
+        let world = World::new(SWAPS);
+        let dump = match is_in_repository {
+            true => fs::read(world.source().join("one/two/large")).expect("it is in the source"),
+            false => crate::golden::noise(300_000, 77),
+        };
+        let runs = world.directory.path().join("runs");
+        let command = format!("echo run >>{}; echo a table", runs.display());
+        let (storage, packs) = (world.storage.clone(), world.storage.list("packs/").expect("listed"));
+        let lose = move || packs.iter().for_each(|pack| storage.remove(&pack.name).expect("removed"));
+        let input = WhenRead { inner: std::io::Cursor::new(dump.clone()), before: Some(lose) };
+        fs::remove_file(world.source().join("one/two/large")).expect("removed");
+        let (done, notices) = world.backup_with(Arc::new(world.storage.clone()), Some("one"), |options| {
+            options.streams = vec![Stream { name: b"table".to_vec(), command: command.into() }];
+            options.input = Some((b"dump".to_vec(), Box::new(input)));
+        });
+        assert_eq!(fs::read_to_string(&runs).expect("it ran"), "run\n");
+        if is_in_repository {
+            let error = done.expect_err("what it refers to is lost");
+            assert!(error.is(Kind::Stale) && error.to_string().contains("standard input"), "{error}");
+            continue;
+        }
+        let snapshot = done.expect("the backup succeeds").snapshot.expect("a snapshot");
+        assert!(notices.iter().any(|notice| notice.contains("starts over")), "{notices:?}");
+        assert_eq!(snapshot.totals.streams, 2);
+        let repo = open(Arc::new(world.storage.clone()), &world.cache("fresh")).expect("it opens");
+        let reader = repo.reader();
+        let entry = reader.lookup(&snapshot.root, b"dump").expect("it can be read").expect("it is there");
+        let mut saved = Vec::new();
+        let mut add = |id: &ChunkId| reader.content(id).map(|chunk| saved.extend_from_slice(&chunk));
+        reader.for_each_chunk(&entry, &mut add).expect("its content is stored");
+        assert_eq!(saved, dump);
+    }
+}
+
+/// Standard input was read before the tree of the last snapshot, which was damaged: such runs ended with 4, without a cache
+/// each time.
+#[test]
+fn damage_to_what_a_stream_is_compared_with_is_met_before_it_is_read() {
+    for cache in [Some("one"), None] {
+        let world = World::new(SWAPS);
+        let backup = || {
+            let input = std::io::Cursor::new(crate::golden::noise(300_000, 77));
+            world.backup_with(Arc::new(world.storage.clone()), cache, |options| {
+                options.paths.clear();
+                options.input = Some((b"dump".to_vec(), Box::new(input)));
+                options.skip_if_unchanged = true;
+            })
+        };
+        assert!(backup().0.expect("the backup succeeds").snapshot.is_some());
+        assert!(backup().0.expect("the backup succeeds").snapshot.is_none());
+        for pack in world.storage.list("packs/").expect("listed") {
+            world.storage.corrupt(&pack.name, |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 1));
+        }
+        assert!(backup().0.expect("the backup succeeds").snapshot.is_some());
+    }
+}
+
+/// Each job that shared a cache said again what was lost, and created a snapshot for it.
+#[test]
+fn a_loss_is_told_once_to_all_jobs() {
+    let world = World::new(SWAPS);
+    let storage: Arc<dyn Storage> = Arc::new(world.storage.clone());
+    let backup = |job: &str| {
+        let (done, notices) = world.backup_with(storage.clone(), Some("one"), |options| {
+            options.job = job.to_owned();
+            options.skip_if_unchanged = true;
+        });
+        (done.expect("the backup succeeds").snapshot.is_some(), notices)
+    };
+    let only_in_first = world.source().join("one/only in the first");
+    fs::write(&only_in_first, crate::golden::noise(3000, 7)).expect("written");
+    fixture::look_old(&world.source());
+    let before = world.storage.list("index/").expect("listed");
+    assert!(backup("first").0);
+    let lost = world.storage.list("index/").expect("listed");
+    let lost = lost.iter().find(|index| before.iter().all(|old| old.name != index.name)).expect("it is new");
+    fs::remove_file(&only_in_first).expect("removed");
+    fixture::look_old(&world.source());
+    for job in ["first", "second", "third"] {
+        assert!(backup(job).0);
+    }
+    world.storage.remove(&lost.name).expect("removed");
+    let (_, notices) = backup("first");
+    assert!(notices.iter().any(|notice| notice.contains("lost index objects")), "{notices:?}");
+    for job in ["second", "third", "first"] {
+        assert_eq!(backup(job), (false, Vec::new()), "{job}");
+    }
+}
+
+/// With a cache that could not be written, an incurable loss made each run create a snapshot.
+#[test]
+fn a_cache_that_cannot_be_written_remembers_no_loss() {
+    let world = World::new(SWAPS);
+    fs::remove_file(world.source().join("one/two/large")).expect("removed");
+    fixture::look_old(&world.source());
+    let packs = world.storage.list("packs/").expect("listed");
+    let storage: Arc<dyn Storage> = Arc::new(world.storage.clone());
+    let backup = || {
+        let (done, _) = world.backup_with(storage.clone(), Some("one"), |options| options.skip_if_unchanged = true);
+        done.expect("the backup succeeds").snapshot.is_some()
+    };
+    assert!(backup());
+    packs.iter().for_each(|pack| world.storage.remove(&pack.name).expect("removed"));
+    let repo = open(storage.clone(), &world.cache("one")).expect("it opens");
+    // root may write everywhere, but not in the place of directories.
+    for name in ["trial", "healed", "lost-packs", "lost-indexes"] {
+        fs::create_dir_all(repo.cache().expect("there is one").join(name).join("in it")).expect("made");
+    }
+    drop(repo);
+    assert_eq!([backup(), backup(), backup()], [true, false, false], "the first stores what is lost");
+}
+
+/// A disk that failed while index objects were read made them count as damaged, or as lost.
+#[test]
+fn an_outage_says_nothing_of_index_objects() {
+    for cache in ["one", "fresh"] {
+        let world = World::new(SWAPS);
+        let is_out = AtomicBool::new(false);
+        let fails = move |call: &str, name: &str| {
+            let is_out = is_out.fetch_or(call == "get" && name.starts_with("index/"), Ordering::SeqCst);
+            match call == "get" && (is_out || name.starts_with("index/")) {
+                true => Err(Error::new(Kind::Corrupt, "read", name)),
+                false => Ok(()),
+            }
+        };
+        let (done, notices) =
+            world.backup(Arc::new(Hooked { inner: world.storage.clone(), before: fails }), cache, false);
+        assert!(done.is_err_and(|error| error.is(Kind::Gone)) && notices.is_empty(), "{notices:?}");
+        let noted: Vec<_> = walkdir::WalkDir::new(world.cache(cache))
+            .into_iter()
+            .map(|entry| entry.expect("listed").file_name().to_string_lossy().into_owned())
+            .filter(|name| name.starts_with("lost-") || name.starts_with("damaged-"))
+            .collect();
+        assert!(noted.is_empty(), "{noted:?}");
+    }
 }
