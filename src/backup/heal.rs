@@ -29,10 +29,11 @@ pub struct Healing {
 }
 
 impl<'a> Run<'a> {
-    /// Looks at all earlier snapshots, if there is a sign that something was lost. That it cannot be told is worth a
-    /// notice, and no more: the backup is done.
+    /// Looks at the earlier snapshots that may lack something. That it cannot be told is worth a notice, and no more: the
+    /// backup is done.
     pub(super) fn look_at_healing(&self, view_before: &View, check: &IndexCheck, own: &Snapshot) -> Option<Healing> {
         let is_untold = self.repo.untold_loss().is_some();
+        let told = Told::of(self.repo, check);
         self.repo.begin_to_tell_loss();
         if self.repo.keys().power() == Power::Put {
             self.watch.notice("which snapshots are complete again cannot be told with a put-only key");
@@ -42,7 +43,9 @@ impl<'a> Run<'a> {
         }
         self.watch.stage("checking earlier snapshots");
         let looked = self.repo.snapshots(&self.watch.aside()).and_then(|snapshots| {
-            let earlier = snapshots.into_iter().filter(|snapshot| snapshot.id != own.id);
+            // What is new can only complete those that were incomplete.
+            let may_lack = |snapshot: &Snapshot| told.as_ref().is_none_or(|told| told.is_damaged(snapshot));
+            let earlier = snapshots.into_iter().filter(|snapshot| snapshot.id != own.id && may_lack(snapshot));
             compare(&self.reader, view_before, &self.repo.view(), earlier, self.watch)
         });
         let healing = looked.map_err(|error| {
@@ -79,8 +82,9 @@ impl Told {
         self.still_damaged.is_empty()
     }
 
+    /// Whether a snapshot lacks something, or may, as there were more of those than are remembered.
     pub fn is_damaged(&self, snapshot: &Snapshot) -> bool {
-        self.still_damaged.contains(&snapshot.id.to_string())
+        self.still_damaged.len() >= TOLD_SNAPSHOTS_MAX || self.still_damaged.contains(&snapshot.id.to_string())
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod buffer;
+mod change_places;
 pub mod create;
 pub mod device;
 pub mod flags;

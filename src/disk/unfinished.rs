@@ -54,6 +54,12 @@ pub fn next_name() -> Vec<u8> {
     name_of(this_process(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// A name, which is not one of ours any more, for what had one of ours and must stay.
+pub fn kept_name(unfinished: &[u8]) -> Vec<u8> {
+    let rest = unfinished.strip_prefix(PREFIX.as_bytes()).unwrap_or(unfinished);
+    [&b"silt-kept-"[..], rest].concat()
+}
+
 fn maker_of(name: &[u8]) -> Option<Maker> {
     let fields = name.strip_prefix(PREFIX.as_bytes()).filter(|_| name.len() == NAME_BYTES)?;
     let text = std::str::from_utf8(fields).ok()?;
@@ -105,5 +111,6 @@ mod tests {
             assert!(!is_unfinished(other));
         }
         assert!(!is_unfinished(&[&gone[..], b"~"].concat()));
+        assert!(!is_unfinished(&kept_name(&gone)) && kept_name(&gone).ends_with(&gone[PREFIX.len()..]));
     }
 }

@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::restore::existing::{NOT_EMPTY, Way};
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Folder, Here};
-use crate::restore::plan::child_path;
+use crate::restore::plan::{child_path, shown};
 use crate::restore::run::{Fate, Run};
 use std::sync::atomic::Ordering;
 
@@ -23,8 +23,12 @@ impl Run<'_> {
         entry: &Entry,
         way: Way,
     ) -> Result<bool> {
+        let number = || target.directory().stat(unfinished).map(|stat| (stat.device, stat.inode)).ok();
+        let may_change_places = matches!(way, Way::OverDirectory | Way::OverEmptyDirectory);
+        let made = if may_change_places { number() } else { None };
         let placed = self.move_to_name(folder, here, target, unfinished, entry, way);
-        if !matches!(placed, Ok(true)) {
+        // Other programs can have put something of theirs where the two changed places.
+        if !matches!(placed, Ok(true)) && (!may_change_places || number() == made) {
             // Should it stay, the next restore into this directory removes it.
             let _best_effort = target.remove_name(unfinished);
         }
@@ -77,15 +81,18 @@ impl Run<'_> {
             self.blocked(folder, entry, NOT_EMPTY);
             return Ok(false);
         }
-        let aside = target.change_places(unfinished, &entry.name)?;
-        let old = aside.as_deref().unwrap_or(&entry.name);
-        let replaced = self.delete_content(here, target, old, &path).and_then(|cleared| match (cleared, &aside) {
+        let displaced = target.change_places(unfinished, &entry.name)?;
+        let old = displaced.as_ref().map_or(&entry.name, |displaced| &displaced.aside);
+        let replaced = self.delete_content(here, target, old, &path).and_then(|cleared| match (cleared, &displaced) {
             (false, _) => Ok(false),
-            (true, Some(aside)) => target.remove_directory(aside).map(|()| true),
+            (true, Some(displaced)) => target
+                .remove_directory(&displaced.aside)
+                .map(|()| true)
+                .map_err(|error| Error::new(error.kind(), "replace", shown(&entry.name)).because(error.why())),
             (true, None) => target.replace_empty_directory(unfinished, &entry.name).map(|()| true),
         });
-        if let (Ok(false) | Err(_), Some(aside)) = (&replaced, &aside) {
-            target.change_back(aside, unfinished, &entry.name)?;
+        if let (Ok(false) | Err(_), Some(displaced)) = (&replaced, &displaced) {
+            target.change_back(displaced, unfinished, &entry.name)?;
         }
         if let Ok(false) = replaced {
             self.blocked(folder, entry, NOT_EMPTY);
