@@ -99,7 +99,7 @@ impl Error {
         self.advice().into_iter().fold(copy, |copy, hint| copy.hint(hint))
     }
 
-    /// The same with the whole path in the place of a name that only its directory made clear, here and in what lies behind it.
+    /// Replaces a bare name by its whole path, in this error and in its causes.
     pub fn renamed(mut self, name: &str, path: &str) -> Self {
         let mut next = Some(&mut self);
         while let Some(error) = next {

@@ -117,6 +117,17 @@ impl Watch {
         Watch { listener: Arc::new(aside), is_aside: true, ..self.clone() }
     }
 
+    /// The same, but only notices are passed on: for work in the middle of another stage.
+    pub fn notices_only(&self) -> Watch {
+        let listener = self.listener.clone();
+        let notices = move |event| {
+            if matches!(event, Event::Notice(_)) {
+                listener(event);
+            }
+        };
+        Watch { listener: Arc::new(notices), is_aside: true, ..self.clone() }
+    }
+
     /// A trouble because the repository is damaged: what is at this path in a snapshot cannot be read.
     pub fn damage(&self, path: &[u8], what: impl Into<String>) {
         if !self.is_aside {

@@ -4,15 +4,35 @@
 use crate::backup::heal::is_whole;
 use crate::backup::streams::Streams;
 use crate::backup::{BackupOptions, BackupReport};
+use crate::cache::View;
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Repository, Snapshot};
 use crate::watch::Watch;
+use std::collections::HashSet;
 use std::time::Instant;
 
-/// A repository that goes on changing is not worth more.
+/// A repository that keeps changing gets no further attempt.
 const ATTEMPTS_MAX: usize = 3;
 /// Attempts that found damaged packs do not count: the next one knows of those, and they are not endless.
 const DAMAGED_MAX: usize = 16;
+
+/// What the attempts of one backup leave to the next.
+#[derive(Default)]
+pub(super) struct Carried {
+    pub streams: Streams,
+    /// The chunks that were stored when each attempt began, of the latest one as well.
+    pub views_before: Vec<View>,
+    said: HashSet<String>,
+}
+
+impl Carried {
+    /// What damage is there is said by the first attempt that meets it.
+    pub fn say_once(&mut self, watch: &Watch, notice: String) {
+        if self.said.insert(notice.clone()) {
+            watch.notice(notice);
+        }
+    }
+}
 
 impl Repository {
     /// Saves the sources as one snapshot. If something of a path cannot be saved, this is a trouble in the report and in
@@ -21,12 +41,12 @@ impl Repository {
         let begun = Instant::now();
         options.check_places()?;
         let (mut options, mut attempt, mut damaged) = (options, 1, 0);
-        let mut streams = Streams::new(options.input.take());
+        let mut carried = Carried { streams: Streams::new(options.input.take()), ..Carried::default() };
         loop {
             let may_repeat = attempt < ATTEMPTS_MAX && damaged < DAMAGED_MAX;
             let again = options.copy();
             let damage_before = self.damaged_packs_found();
-            let done = self.attempt(options, &mut streams, begun, watch);
+            let done = self.attempt(options, &mut carried, begun, watch);
             let has_found_damage = self.damaged_packs_found() > damage_before;
             let stale = match done {
                 Err(error) if error.is(Kind::Stale) => error,
@@ -44,7 +64,7 @@ impl Repository {
                 },
                 done => return done,
             };
-            if streams.is_input_lost() || !may_repeat {
+            if carried.streams.is_input_lost() || !may_repeat {
                 return Err(stale);
             }
             self.check_is_there()?;
@@ -79,7 +99,7 @@ fn unchecked(snapshot: &Snapshot, error: Error) -> Error {
 }
 
 impl BackupOptions {
-    /// The same but for standard input, of which there is only one.
+    /// A copy without standard input, which can be read only once.
     fn copy(&self) -> BackupOptions {
         BackupOptions {
             paths: self.paths.clone(),

@@ -2,20 +2,14 @@
 
 use crate::backup::Run;
 use crate::cache::View;
-use crate::disk::whole::{read_own, write_whole};
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
-use crate::id::{ChunkId, IndexId, PackId};
+use crate::id::{ChunkId, SnapshotId};
 use crate::repo::tree::{Page, decode_page};
-use crate::repo::{IndexCheck, Reader, Repository, Snapshot};
+use crate::repo::{Marks, Reader, Repository, Snapshot, Writer};
 use crate::seal::Power;
 use crate::watch::Watch;
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
-
-/// How many damaged snapshots the cache remembers.
-const TOLD_SNAPSHOTS_MAX: usize = 1000;
-const TOLD_BYTES_MAX: u64 = 64 << 10;
 
 /// What a backup healed in a repository that had lost something.
 #[derive(Clone, Debug, Default)]
@@ -29,100 +23,64 @@ pub struct Healing {
 }
 
 impl<'a> Run<'a> {
-    /// Looks at the earlier snapshots that may lack something. That it cannot be told is worth a notice, and no more: the
-    /// backup is done.
-    pub(super) fn look_at_healing(&self, view_before: &View, check: &IndexCheck, own: &Snapshot) -> Option<Healing> {
-        let is_untold = self.repo.untold_loss().is_some();
-        let told = Told::of(self.repo, check);
-        self.repo.begin_to_tell_loss();
+    /// Whether this run may have healed something, or is the first that can tell what a loss means.
+    pub(super) fn must_look_at_healing(&self, writer: &Writer) -> bool {
+        let told = self.damage.told(self.repo);
+        let is_open = || match told {
+            Some(told) => self.has_stored_sources() && !told.incomplete.is_empty(),
+            None => self.has_stored_sources() || self.repo.remembers_losses(),
+        };
+        let has_untold = !self.damage.untold(self.repo).is_empty() || (self.has_met_damage() && told.is_none());
+        has_untold || (self.may_lack_something(writer) && is_open())
+    }
+
+    /// Looks at the earlier snapshots that may lack something; `marks` are the losses that this tells. If that cannot be found
+    /// out, a notice says so: the backup itself is complete.
+    pub(super) fn look_at_healing(&self, views_before: &[View], marks: &Marks, own: &Snapshot) -> Option<Healing> {
         if self.repo.keys().power() == Power::Put {
             self.watch.notice("which snapshots are complete again cannot be told with a put-only key");
-            note_told(self.repo, check, &[]);
-            self.repo.loss_is_told(check);
+            self.repo.note_told(&self.damage.as_told(marks), marks);
             return None;
         }
         self.watch.stage("checking earlier snapshots");
+        let earlier = self.damage.told(self.repo);
         let looked = self.repo.snapshots(&self.watch.aside()).and_then(|snapshots| {
-            // What is new can only complete those that were incomplete.
-            let may_lack = |snapshot: &Snapshot| told.as_ref().is_none_or(|told| told.is_damaged(snapshot));
-            let earlier = snapshots.into_iter().filter(|snapshot| snapshot.id != own.id && may_lack(snapshot));
-            compare(&self.reader, view_before, &self.repo.view(), earlier, self.watch)
+            let is_new = |snapshot: &Snapshot| earlier.is_none_or(|told| !told.complete.contains(&snapshot.id));
+            let unknown = snapshots.into_iter().filter(|snapshot| snapshot.id != own.id && is_new(snapshot));
+            compare(&self.reader, views_before, &self.repo.view(), unknown, self.watch)
         });
-        let healing = looked.map_err(|error| {
-            self.watch.notice(format!("cannot tell which earlier snapshots are complete again: {error}"));
-        });
-        if let Ok(healing) = &healing {
-            note_told(self.repo, check, &healing.still_damaged);
-            if healing.still_damaged.is_empty() && healing.chunks == 0 && is_untold {
-                self.watch.notice("all earlier snapshots are complete");
-            }
-            self.repo.loss_is_told(check);
+        let (healing, complete) = looked
+            .map_err(|error| {
+                self.watch.notice(format!("cannot tell which earlier snapshots are complete again: {error}"));
+            })
+            .ok()?;
+        if healing.still_damaged.is_empty() && healing.chunks == 0 && !marks.is_empty() {
+            self.watch.notice("all earlier snapshots are complete");
         }
-        healing.ok().filter(|healing| healing.chunks > 0 || !healing.still_damaged.is_empty())
+        let mut told = self.damage.as_told(marks);
+        told.incomplete = healing.still_damaged.iter().map(|snapshot| snapshot.id).collect();
+        told.complete = earlier.map(|told| told.complete.clone()).unwrap_or_default();
+        told.complete.extend(complete.into_iter().chain([own.id]));
+        self.repo.note_told(&told, marks);
+        (healing.chunks > 0 || !healing.still_damaged.is_empty()).then_some(healing)
     }
 }
 
-/// What an earlier run of this host has said of the damage that is there.
-pub(super) struct Told {
-    still_damaged: Vec<String>,
-}
-
-impl Told {
-    /// None if there is damage that no run has told.
-    pub fn of(repo: &Repository, check: &IndexCheck) -> Option<Told> {
-        let told = read_own(&told_path(repo)?, TOLD_BYTES_MAX).ok().filter(|_| repo.untold_loss().is_none())?;
-        let text = String::from_utf8(told).ok()?;
-        let (damage, snapshots) = text.split_once('\n')?;
-        let still_damaged = || snapshots.lines().map(str::to_owned).collect();
-        (damage == name_of(check)).then(|| Told { still_damaged: still_damaged() })
-    }
-
-    /// Whether no snapshot lacks anything.
-    pub fn is_all_whole(&self) -> bool {
-        self.still_damaged.is_empty()
-    }
-
-    /// Whether a snapshot lacks something, or may, as there were more of those than are remembered.
-    pub fn is_damaged(&self, snapshot: &Snapshot) -> bool {
-        self.still_damaged.len() >= TOLD_SNAPSHOTS_MAX || self.still_damaged.contains(&snapshot.id.to_string())
-    }
-}
-
-/// Names what is damaged and missing: another word stands for other damage.
-fn name_of(check: &IndexCheck) -> String {
-    let packs = check.packs_missing.iter().map(PackId::as_bytes);
-    let mut names: Vec<&[u8; 32]> = packs.chain(check.indexes_damaged.iter().map(IndexId::as_bytes)).collect();
-    names.sort();
-    let mut hasher = blake3::Hasher::new();
-    for name in names {
-        hasher.update(name);
-    }
-    hasher.finalize().to_hex().to_string()
-}
-
-fn told_path(repo: &Repository) -> Option<PathBuf> {
-    Some(repo.cache()?.join("healed"))
-}
-
-/// So that what was said and done about this damage once is not said and done again.
-fn note_told(repo: &Repository, check: &IndexCheck, still_damaged: &[Snapshot]) {
-    let snapshots = still_damaged.iter().take(TOLD_SNAPSHOTS_MAX).map(|snapshot| snapshot.id.to_string());
-    let lines: Vec<String> = [name_of(check)].into_iter().chain(snapshots).collect();
-    // Without it the next run looks again.
-    let _best_effort = told_path(repo).map(|path| write_whole(&path, (lines.join("\n") + "\n").as_bytes()));
-}
-
+/// What became of these snapshots; the ids are of those that are complete now.
 fn compare(
     reader: &Reader,
-    before: &View,
+    before: &[View],
     after: &View,
     snapshots: impl Iterator<Item = Snapshot>,
     watch: &Watch,
-) -> Result<Healing> {
+) -> Result<(Healing, Vec<SnapshotId>)> {
     let mut look = Look { reader, before, after, known: HashMap::new(), healed: HashSet::new() };
-    let mut healing = Healing::default();
+    let (mut healing, mut complete) = (Healing::default(), Vec::new());
     for snapshot in snapshots {
         let whole = look.tree(&snapshot.root, watch)?;
+        if whole.after {
+            complete.push(snapshot.id);
+        }
         match (whole.before, whole.after) {
             (_, false) => healing.still_damaged.push(snapshot),
             (false, true) => healing.whole_again.push(snapshot),
@@ -130,7 +88,7 @@ fn compare(
         }
     }
     healing.chunks = look.healed.len() as u64;
-    Ok(healing)
+    Ok((healing, complete))
 }
 
 /// Whether the repository has everything that a snapshot refers to, by a comparison made now.
@@ -138,7 +96,13 @@ pub(super) fn is_whole(repo: &Repository, snapshot: &Snapshot, watch: &Watch) ->
     watch.stage("checking the snapshot");
     repo.compare_index(watch)?;
     let (reader, view) = (repo.reader(), repo.view());
-    let mut look = Look { reader: &reader, before: &view, after: &view, known: HashMap::new(), healed: HashSet::new() };
+    let mut look = Look {
+        reader: &reader,
+        before: std::slice::from_ref(&view),
+        after: &view,
+        known: HashMap::new(),
+        healed: HashSet::new(),
+    };
     Ok(look.tree(&snapshot.root, watch)?.after)
 }
 
@@ -158,7 +122,8 @@ impl Whole {
 
 struct Look<'a> {
     reader: &'a Reader,
-    before: &'a View,
+    /// What has been stored from the first attempt on is in all of them.
+    before: &'a [View],
     after: &'a View,
     /// What came of each page, with all below it: snapshots share most of them.
     known: HashMap<ChunkId, Whole>,
@@ -248,7 +213,10 @@ impl Look<'_> {
     }
 
     fn chunk(&mut self, id: &ChunkId) -> Result<Whole> {
-        let whole = Whole { before: self.before.contains(id)?, after: self.after.contains(id)? };
+        let mut whole = Whole { before: true, after: self.after.contains(id)? };
+        for view in self.before {
+            whole.before &= view.contains(id)?;
+        }
         if whole.after && !whole.before {
             self.healed.insert(*id);
         }

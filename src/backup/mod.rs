@@ -7,6 +7,7 @@ mod bytes;
 mod content;
 mod counts;
 mod crew;
+mod damage;
 mod detect;
 mod expected;
 mod heal;
@@ -25,11 +26,12 @@ mod walk;
 pub use detect::Comparison;
 pub use heal::Healing;
 
-use crate::backup::attempts::damage_found;
+use crate::backup::attempts::{Carried, damage_found};
+use crate::backup::damage::Damage;
 use crate::backup::left_out::LeftOut;
 use crate::backup::readers::Readers;
 use crate::backup::streams::Streams;
-use crate::cache::{Basis, State, StateChanges};
+use crate::cache::{Basis, State, StateChanges, View};
 use crate::disk::Owners;
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
@@ -37,14 +39,12 @@ use crate::id::IndexId;
 use crate::id::SnapshotId;
 use crate::repo::snapshot::TROUBLES_MAX;
 use crate::repo::{
-    IndexCheck, OwnFolders, PathText, Repository, Snapshot, SnapshotSource, Stamp, Totals, Trouble, Writer,
-    WriterOptions,
+    OwnFolders, PathText, Repository, Snapshot, SnapshotSource, Stamp, Totals, Trouble, Writer, WriterOptions,
 };
 use crate::seal::{Compression, random};
 use crate::source::rules::Rules;
 use crate::source::stream::Stream;
 use crate::watch::{Watch, now};
-use crate::when::format_counted;
 use assemble::{Assembly, SavedRoot};
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -195,7 +195,7 @@ impl Repository {
     fn attempt(
         &self,
         mut options: BackupOptions,
-        streams: &mut Streams,
+        carried: &mut Carried,
         begun: Instant,
         watch: &Watch,
     ) -> Result<BackupReport> {
@@ -222,10 +222,10 @@ impl Repository {
         }
         let state = self.open_state(&options, watch);
         let readers = Readers::start(&options)?;
-        // One for each reader, and one for whoever else stores.
-        let lanes = readers.most + 1;
-        let (choice, writer) = self.begin(state, &options, lanes, watch)?;
-        let mut run = Run::new(self, options, readers, writer, choice.state, watch)?;
+        let (damage, writer) = self.begin(&options, &readers, carried, watch)?;
+        let choice = previous::choose(self, state, &damage, &options, watch)?;
+        let mut run = Run::new(self, options, readers, writer, damage, watch)?;
+        run.state = choice.state;
         run.left_out = left_out;
         run.expected.add(met.iter().map(PathBuf::as_path));
         run.set_named(met);
@@ -236,52 +236,42 @@ impl Repository {
             // The start may be one that was asked for.
             (started.min(ended), ended)
         });
-        run.input_name.clone_from(&streams.input_name);
+        run.input_name.clone_from(&carried.streams.input_name);
         run.is_state_distrusted = choice.is_state_distrusted;
-        let saved = run.save_sources(choice.parent.as_ref(), streams);
-        run.conclude(saved, choice.parent.as_ref(), started, begun)
+        let saved = run.save_sources(choice.parent.as_ref(), &mut carried.streams);
+        let parent = choice.parent.as_ref();
+        run.conclude(saved, parent, &carried.views_before, started, begun)
     }
 
-    /// Shows the writer, compares the local index with the repository, and then chooses what to compare the sources with:
-    /// in this order and no other, for what is removed from here on is removed knowing of this writer.
+    /// Shows the writer and compares the local index with the repository; what the sources are compared with is chosen after
+    /// that. In this order and no other, for what is removed from here on is removed knowing of this writer.
     fn begin(
         &self,
-        state: Option<State>,
         options: &BackupOptions,
-        lanes: usize,
+        readers: &Readers,
+        carried: &mut Carried,
         watch: &Watch,
-    ) -> Result<(previous::Choice, Option<Writer>)> {
-        let wanted = WriterOptions {
-            lanes,
-            compression: options.compression,
-            host: options.host.clone(),
-            memory_bytes: options.memory_bytes,
-        };
-        let writer = match options.dry_run {
-            true => None,
-            false => Some(self.writer(&wanted, watch)?),
-        };
-        let check = match &writer {
-            Some(writer) => writer.check().clone(),
-            None => self.compare_index(watch)?,
-        };
-        if !check.packs_missing.is_empty() && heal::Told::of(self, &check).is_none() {
-            if !options.dry_run {
-                self.note_loss();
+    ) -> Result<(Damage, Option<Writer>)> {
+        let marks = self.untold_losses();
+        let (writer, check) = match options.dry_run {
+            true => (None, self.compare_index(watch)?),
+            false => {
+                let wanted = WriterOptions {
+                    // One for each reader, and one for all others that store.
+                    lanes: readers.most + 1,
+                    compression: options.compression,
+                    host: options.host.clone(),
+                    memory_bytes: options.memory_bytes,
+                };
+                let writer = self.writer(&wanted, watch)?;
+                let check = writer.check().clone();
+                carried.views_before.push(writer.view_before().clone());
+                (Some(writer), check)
             }
-            let count = check.packs_missing.len() as u64;
-            watch.notice(format!(
-                "{} missing from the repository, incomplete or damaged: the content is stored again if the sources still have it",
-                format_counted(count, "pack is", "packs are"),
-            ));
-        }
-        if self.untold_loss() == Some(true) || self.index_losses() > 0 && check.packs_missing.is_empty() {
-            watch.notice(
-                "the repository has lost index objects that this host knew: the content that they listed is stored again \
-                 if the sources still have it",
-            );
-        }
-        Ok((previous::choose(self, state, &check, options, watch)?, writer))
+        };
+        let damage = Damage::new(self, marks, check);
+        damage.tell(self, options.dry_run, |notice| carried.say_once(watch, notice));
+        Ok((damage, writer))
     }
 
     /// The local state of these sources. Without one a backup takes longer, and that is all.
@@ -323,6 +313,7 @@ struct Run<'a> {
     reader: crate::repo::Reader,
     options: BackupOptions,
     writer: Option<Writer>,
+    damage: Damage,
     /// They walk, read and help one another.
     readers: Readers,
     /// Directories down to this level are kept open while what is below them is walked.
@@ -370,7 +361,7 @@ impl<'a> Run<'a> {
         options: BackupOptions,
         readers: Readers,
         writer: Option<Writer>,
-        state: Option<State>,
+        damage: Damage,
         watch: &'a Watch,
     ) -> Result<Self> {
         let mut run = Run {
@@ -382,7 +373,8 @@ impl<'a> Run<'a> {
             reader: repo.reader(),
             options,
             writer,
-            state,
+            damage,
+            state: None,
             compare_with_parent: false,
             may_be_outdated: false,
             is_state_distrusted: false,
@@ -452,7 +444,8 @@ impl<'a> Run<'a> {
         }
         assembly.root = saved.root;
         self.save_streams(parent, streams, &mut assembly)?;
-        let has_stored = self.writer.as_ref().is_some_and(Run::has_stored);
+        let chunks_new = |writer: &Writer| writer.chunks_new.load(std::sync::atomic::Ordering::Relaxed);
+        let has_stored = self.writer.as_ref().map(chunks_new) > Some(0);
         self.has_stored_sources.store(has_stored, std::sync::atomic::Ordering::Relaxed);
         if let (true, Some(parent)) = (self.options.skip_if_unchanged, parent) {
             let unchanged = parent.is_of_sources(&self.sources()) && assembly.is_same_in(self, parent);
@@ -598,6 +591,7 @@ impl<'a> Run<'a> {
         mut self,
         saved: Result<SavedRoot>,
         parent: Option<&Snapshot>,
+        views_before: &[View],
         started: Stamp,
         begun: Instant,
     ) -> Result<BackupReport> {
@@ -673,13 +667,14 @@ impl<'a> Run<'a> {
             troubles_count,
         };
         let snapshot = snapshot.bounded();
-        // Who dies behind the commit step leaves word for the next run; on this machine it looks anyway.
+        // If this process dies after the commit step, the next run must know; on local storage it always looks.
         if !self.repo.storage().abilities().local
             && let Some(Err(error)) = self.state.as_ref().map(State::set_committing)
         {
             self.watch.notice(error.to_string());
         }
-        let view_before = self.damaged_before(&writer);
+        // What is lost from here on is for the next run to tell.
+        let marks = self.must_look_at_healing(&writer).then(|| self.damage.untold(self.repo));
         let (_, unpublished) = writer.commit(&snapshot)?;
         let in_place = unpublished.is_none();
         if let Some(error) = unpublished {
@@ -691,7 +686,7 @@ impl<'a> Run<'a> {
         if let Some(Err(error)) = self.state.as_ref().map(|state| state.set_committed(size, in_place)) {
             self.watch.notice(format!("{error}; the next backup will read more than necessary"));
         }
-        report.healing = view_before.and_then(|(before, check)| self.look_at_healing(&before, &check, &snapshot));
+        report.healing = marks.and_then(|marks| self.look_at_healing(views_before, &marks, &snapshot));
         report.snapshot = Some(snapshot);
         report.duration = begun.elapsed();
         Ok(report)
@@ -711,16 +706,16 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Whether this run met damage, or the repository has lost something of which no run has told what it means.
-    fn has_untold_damage(&self) -> bool {
-        self.has_met_damage.load(std::sync::atomic::Ordering::Relaxed) || self.repo.untold_loss().is_some()
+    /// Whether this run met something that should be in the repository and is not.
+    fn has_met_damage(&self) -> bool {
+        self.has_met_damage.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    fn has_stored(writer: &Writer) -> bool {
-        writer.chunks_new.load(std::sync::atomic::Ordering::Relaxed) > 0
+    fn has_stored_sources(&self) -> bool {
+        self.has_stored_sources.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Whether the repository lacks something now, or has lacked something since these sources were saved last.
+    /// Whether the repository lacks something now, or has lost something since these sources were saved last.
     fn may_lack_something(&self, writer: &Writer) -> bool {
         writer.has_met_damage() || self.is_state_distrusted
     }
@@ -728,26 +723,17 @@ impl<'a> Run<'a> {
     /// Whether "unchanged since that snapshot" is worth a snapshot: not if that one has lost something, which this run may
     /// have stored again.
     fn may_vouch(&self, writer: &Writer, parent: Option<&Snapshot>) -> bool {
-        if self.has_untold_damage() || self.may_be_outdated {
+        let told = self.damage.told(self.repo);
+        let has_stored = self.has_stored_sources();
+        let has_met_damage = self.has_met_damage() && (has_stored || told.is_none());
+        if has_met_damage || self.may_be_outdated || !self.damage.untold(self.repo).is_empty() {
             return false;
         }
-        let has_stored = self.has_stored_sources.load(std::sync::atomic::Ordering::Relaxed);
-        match heal::Told::of(self.repo, writer.check()) {
+        match told {
             _ if !self.may_lack_something(writer) => true,
-            Some(told) => !parent.is_some_and(|parent| told.is_damaged(parent)),
+            Some(told) => !parent.is_some_and(|parent| told.incomplete.contains(&parent.id)),
             None => !self.repo.remembers_losses() && !has_stored,
         }
-    }
-
-    /// What was stored at the start and what was missing, if the repository had lost something by then and this run may
-    /// have healed it, or is the first that can tell what it means.
-    fn damaged_before(&self, writer: &Writer) -> Option<(crate::cache::View, IndexCheck)> {
-        let is_open = || match heal::Told::of(self.repo, writer.check()) {
-            Some(told) => Run::has_stored(writer) && !told.is_all_whole(),
-            None => Run::has_stored(writer) || self.repo.remembers_losses(),
-        };
-        (self.has_untold_damage() || (self.may_lack_something(writer) && is_open()))
-            .then(|| (writer.view_before().clone(), writer.check().clone()))
     }
 
     fn sources(&self) -> Vec<SnapshotSource> {

@@ -1,14 +1,14 @@
 //! What was saved last time: from the local state, or without one from the last snapshot's tree.
 
-use crate::backup::heal::Told;
+use crate::backup::damage::Damage;
 use crate::backup::{BackupOptions, Run};
-use crate::cache::{Change, FolderKey, PageRow, State};
+use crate::cache::{Change, FolderKey, PageRow, Rest, State};
 use crate::entry::{Content, Entry, LEVELS_MAX, Time};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::repo::format::SNAPSHOTS_PREFIX;
 use crate::repo::snapshot::CLOCKS_DIFFER_SECONDS;
-use crate::repo::{IndexCheck, Repository, Snapshot, Stamp};
+use crate::repo::{Repository, Snapshot, Stamp};
 use crate::seal::Power;
 use crate::watch::{Watch, now};
 
@@ -85,11 +85,11 @@ pub(super) struct Choice {
 pub(super) fn choose(
     repo: &Repository,
     state: Option<State>,
-    check: &IndexCheck,
+    damage: &Damage,
     options: &BackupOptions,
     watch: &Watch,
 ) -> Result<Choice> {
-    let (state, is_state_distrusted) = rest_state(repo, state, check, watch);
+    let (state, is_state_distrusted) = rest_state(repo, state, damage, options, watch);
     let choice = |state, last: Last, compare_with_parent| {
         let Last { snapshot: parent, may_be_outdated } = last;
         Choice { state, parent, compare_with_parent, is_state_distrusted, may_be_outdated }
@@ -121,19 +121,26 @@ pub(super) fn choose(
 }
 
 /// The state, if it can be used, and whether it was written for another content of the repository.
-fn rest_state(repo: &Repository, state: Option<State>, check: &IndexCheck, watch: &Watch) -> (Option<State>, bool) {
+fn rest_state(
+    repo: &Repository,
+    state: Option<State>,
+    damage: &Damage,
+    options: &BackupOptions,
+    watch: &Watch,
+) -> (Option<State>, bool) {
     let Some(mut state) = state else { return (None, false) };
-    match state.rest_on(&repo.view_and_basis().1.indexes, &check.packs_missing) {
-        Ok(true) => (Some(state), false),
-        Ok(false) if state.is_empty() => (Some(state), false),
-        Ok(false) => {
-            // What of it is known was told by an earlier run, or when the index was compared with the repository.
-            let is_told = || Told::of(repo, check).is_some() || repo.untold_loss().is_some();
-            if check.packs_missing.is_empty() && repo.index_losses() == 0 && !is_told() {
+    match state.rest_on(&repo.view_and_basis().1.indexes, &damage.check.packs_missing) {
+        Ok(Rest::Trusted) => (Some(state), false),
+        Ok(Rest::Distrusted { .. }) if state.is_empty() => (Some(state), false),
+        Ok(Rest::Distrusted { indexes_lost }) => {
+            if !damage.has_told(&indexes_lost) {
                 watch.notice(
                     "the repository has lost objects since the last backup of this host, or was rolled back: the content \
                      of each file is looked up in the index",
                 );
+                if !options.dry_run {
+                    repo.mark_loss(&indexes_lost);
+                }
             }
             (Some(state), true)
         }
@@ -191,7 +198,7 @@ fn tell_of_future_name(repo: &Repository, watch: &Watch) -> Result<()> {
     Ok(())
 }
 
-/// All of them, and the names of those that cannot be read; who writes tidies on the way.
+/// All of them, and the names of those that cannot be read. A run that writes also moves pending snapshots to their place.
 fn snapshots(repo: &Repository, options: &BackupOptions, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
     // Damage to another snapshot is a notice, not a warning about the one being made.
     let watch = &watch.aside();

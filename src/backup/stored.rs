@@ -4,6 +4,7 @@ use crate::backup::Run;
 use crate::entry::{Content, Entry};
 use crate::error::Result;
 use crate::id::ChunkId;
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 impl<'a> Run<'a> {
@@ -66,8 +67,9 @@ impl<'a> Run<'a> {
     /// to be damaged that this run may have relied on already, it does not commit, and starts over. It goes on until then, so
     /// that all such packs that it meets are known to the next attempt, and what it stores is found there.
     pub(super) fn note_damage(&self) {
-        if !self.has_met_damage.swap(true, Ordering::Relaxed) && self.writer.is_some() {
-            self.repo.note_loss();
+        let is_told = || self.damage.told(self.repo).is_some_and(|told| !told.incomplete.is_empty());
+        if !self.has_met_damage.swap(true, Ordering::Relaxed) && self.writer.is_some() && !is_told() {
+            self.repo.mark_loss(&HashSet::new());
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
 use std::collections::BTreeMap;
 
+#[derive(Default)]
 pub(super) struct Streams {
     /// What standard input is called in the snapshot, if it is a source.
     pub input_name: Option<Vec<u8>>,

@@ -138,8 +138,8 @@ fn is_damaged(name: &str, selector: &Selector) -> Error {
     Error::corrupt("find the snapshot", named(selector), why)
 }
 
-/// What is said where none is the one that is meant: that one of those that cannot be read may be it. Whether it passes a
-/// filter nobody knows.
+/// The error if no readable snapshot is the one that is meant: a damaged one may be it. Filters cannot be applied to a damaged
+/// snapshot.
 fn because_of_damage(error: Error, selector: &Selector, unreadable: &[String]) -> Error {
     if !error.is(Kind::NotFound) {
         return error;

@@ -17,4 +17,4 @@ pub use segment::Segment;
 pub use segment_merge::merge;
 pub use segment_write::{Builder, write_segment};
 pub use segments::{Basis, Segments, View};
-pub use state::{Change, FolderKey, PageRow, State, StateChanges};
+pub use state::{Change, FolderKey, PageRow, Rest, State, StateChanges};

@@ -114,6 +114,8 @@ pub struct Segments {
     /// The packs that are there; all while nothing was said.
     packs: Option<PackSizes>,
     covered: HashSet<IndexId>,
+    /// Index objects that were dropped as a segment is damaged, until [`Segments::use_only`] has said what is there.
+    dropped: HashSet<IndexId>,
     view: View,
 }
 
@@ -173,7 +175,14 @@ impl Segments {
         &self.covered
     }
 
-    /// The same with their sizes in bytes.
+    /// All index objects that are known to have been there: those whose chunks are known to this process or to others, and
+    /// those of segments that turned out to be damaged.
+    pub fn known(&self) -> impl Iterator<Item = &IndexId> {
+        let listed = self.used.iter().chain(&self.listed).flat_map(|listed| &listed.row.covers);
+        listed.map(|(index, _)| index).chain(&self.dropped)
+    }
+
+    /// The covered ones with their sizes in bytes.
     pub fn covered_sizes(&self) -> Vec<(IndexId, u64)> {
         let covers = self.used.iter().flat_map(|used| &used.row.covers).copied();
         covers.collect::<HashMap<IndexId, u64>>().into_iter().collect()
@@ -223,6 +232,7 @@ impl Segments {
         } else {
             self.commit(None, |rows| rows.retain(|row| !stale.contains(&row.name)))?;
         }
+        self.dropped.clear();
         Ok(())
     }
 
@@ -293,6 +303,7 @@ impl Segments {
 
     /// Drops everything, as a segment is damaged.
     pub fn clear(&mut self) -> Result<()> {
+        self.dropped = self.known().copied().collect();
         self.used.clear();
         self.commit(None, |rows| rows.clear())?;
         Ok(())
@@ -338,6 +349,7 @@ impl Segments {
                 Ok(segment) => listed.push(Listed { row, segment }),
                 Err(error) if is_lost(&error) => {
                     notices.push(format!("a part of the local chunk index will be rebuilt: {error}"));
+                    self.dropped.extend(row.covers.iter().map(|(index, _)| *index));
                 }
                 Err(error) => return Err(error),
             }

@@ -128,6 +128,16 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// sled takes about three times of it.
 const CACHE_BYTES: u64 = 8 << 20;
 
+/// Whether rows of the current epoch can be trusted.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Rest {
+    Trusted,
+    /// Packs that they rest on are missing, or these index objects.
+    Distrusted {
+        indexes_lost: HashSet<IndexId>,
+    },
+}
+
 /// The open state of one job; one process at a time.
 ///
 /// A row says that a page and all that it names were stored when it was written. That still holds while everything is
@@ -198,19 +208,22 @@ impl State {
 
     /// Decides whether rows of the current epoch can be trusted: `live` are the index objects and `packs_missing` the
     /// packs that a listing showed or did not show after this writer had shown itself. If not, a new epoch begins.
-    pub fn rest_on(&mut self, live: &HashSet<IndexId>, packs_missing: &HashSet<PackId>) -> Result<bool> {
+    pub fn rest_on(&mut self, live: &HashSet<IndexId>, packs_missing: &HashSet<PackId>) -> Result<Rest> {
         let failed = |error| failed(&self.folder, error);
-        let is_known = |key: sled::Result<sled::IVec>, known: &dyn Fn(&[u8]) -> bool| Ok(known(&key?));
-        let is_live = |key: &[u8]| IndexId::from_slice(key).is_some_and(|index| live.contains(&index));
-        let mut relied = self.relied.iter().keys().map(|key| is_known(key, &is_live));
-        let is_listed = relied.try_fold(true, |all, known: sled::Result<bool>| Ok(all && known?)).map_err(failed)?;
-        let mut is_trusted = is_listed;
+        let mut indexes_lost = HashSet::new();
+        let mut is_trusted = true;
+        for key in self.relied.iter().keys() {
+            let key = key.map_err(failed)?;
+            let index = IndexId::from_slice(&key).filter(|index| !live.contains(index));
+            indexes_lost.extend(index);
+            is_trusted &= key.len() == IndexId::BYTES && index.is_none();
+        }
         for pack in packs_missing {
             is_trusted = is_trusted && self.missing.contains_key(pack.as_bytes()).map_err(failed)?;
         }
         if is_trusted {
             self.keep_missing(packs_missing)?;
-            return Ok(true);
+            return Ok(Rest::Trusted);
         }
         // The number first: whatever is lost behind it, no row of this epoch exists yet.
         let epoch = self.epoch.wrapping_add(1);
@@ -223,7 +236,7 @@ impl State {
         }
         self.flush()?;
         self.epoch = epoch;
-        Ok(false)
+        Ok(Rest::Distrusted { indexes_lost })
     }
 
     /// Of the packs that were missing when the epoch began, only these still are: the others may be relied on from now on.
@@ -473,6 +486,10 @@ mod tests {
         numbers.iter().map(|number| PackId([*number; 32])).collect()
     }
 
+    fn is_trusted(rest: Rest) -> bool {
+        rest == Rest::Trusted
+    }
+
     #[test]
     fn rows_come_back_by_folder_in_order_and_damage_is_survived() {
         let dir = tempfile::tempdir().unwrap();
@@ -509,23 +526,29 @@ mod tests {
         let path = dir.path().join("state");
         let reopen = || State::open(&path).unwrap().0;
         let mut state = reopen();
-        assert!(state.rest_on(&indexes(&[1, 2]), &packs(&[])).unwrap(), "nothing was relied on");
+        assert!(is_trusted(state.rest_on(&indexes(&[1, 2]), &packs(&[])).unwrap()), "nothing was relied on");
         state.write(changes(vec![], vec![]), &basis(&[1, 2])).unwrap();
         drop(state);
         let mut state = reopen();
-        assert!(state.rest_on(&indexes(&[1, 2, 3]), &packs(&[])).unwrap());
+        assert!(is_trusted(state.rest_on(&indexes(&[1, 2, 3]), &packs(&[])).unwrap()));
         let first = state.epoch();
-        assert!(!state.rest_on(&indexes(&[2, 3]), &packs(&[])).unwrap(), "an index object is gone");
+        assert!(!is_trusted(state.rest_on(&indexes(&[2, 3]), &packs(&[])).unwrap()), "an index object is gone");
         assert_ne!(state.epoch(), first);
         state.write(changes(vec![], vec![]), &basis(&[2, 3])).unwrap();
         drop(state);
         let mut state = reopen();
-        assert!(state.rest_on(&indexes(&[2, 3]), &packs(&[])).unwrap());
-        assert!(!state.rest_on(&indexes(&[2, 3]), &packs(&[8, 9])).unwrap(), "packs are gone");
+        assert!(is_trusted(state.rest_on(&indexes(&[2, 3]), &packs(&[])).unwrap()));
+        assert!(!is_trusted(state.rest_on(&indexes(&[2, 3]), &packs(&[8, 9])).unwrap()), "packs are gone");
         drop(state);
         let mut state = reopen();
-        assert!(state.rest_on(&indexes(&[2, 3]), &packs(&[8, 9])).unwrap(), "no row of this epoch rests on them");
-        assert!(state.rest_on(&indexes(&[2, 3]), &packs(&[9])).unwrap(), "one is there again");
-        assert!(!state.rest_on(&indexes(&[2, 3]), &packs(&[8, 9])).unwrap(), "it may have been relied on since");
+        assert!(
+            is_trusted(state.rest_on(&indexes(&[2, 3]), &packs(&[8, 9])).unwrap()),
+            "no row of this epoch rests on them"
+        );
+        assert!(is_trusted(state.rest_on(&indexes(&[2, 3]), &packs(&[9])).unwrap()), "one is there again");
+        assert!(
+            !is_trusted(state.rest_on(&indexes(&[2, 3]), &packs(&[8, 9])).unwrap()),
+            "it may have been relied on since"
+        );
     }
 }

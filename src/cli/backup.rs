@@ -277,7 +277,7 @@ const HEALED_NAMED_MAX: usize = 10;
 fn healed(healing: &Healing) -> String {
     // What is below a page that cannot be read is not counted.
     let mut text = match healing.chunks {
-        0 => "  Repaired nothing: earlier snapshots are still incomplete\n".to_owned(),
+        0 => "  Damage   nothing repaired in earlier snapshots\n".to_owned(),
         chunks => format!("  Repaired {}, stored again\n", format_counted(chunks, "lost chunk", "lost chunks")),
     };
     let mut list = |what: &str, snapshots: &[Snapshot]| {

@@ -7,8 +7,8 @@ use crate::repo::Repository;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
-/// Packs for which other copies of their chunks are looked up: that reads all index objects twice, for those that count as
-/// missing together, for each other one once more.
+/// Packs for which other copies of their chunks are looked up. That reads all index objects twice: once for all packs that
+/// count as missing together, and again for each other pack.
 const PACKS_MAX: usize = 16;
 
 #[derive(Default)]

@@ -23,12 +23,12 @@ use std::time::{Duration, Instant};
 /// More are not remembered for the next run: 3 TiB of packs, more than a repository that can still be used will lack.
 const PACKS_MAX: usize = 100_000;
 const FILE_BYTES_MAX: u64 = PACKS_MAX as u64 * 256;
-/// Packs whose objects are looked at at the same time.
+/// How many packs are looked up at the same time.
 const LOOKS_AT_ONCE: usize = 16;
-/// After this many packs that were read as a whole, what came of it is written down.
+/// Verdicts are written to the cache after this many packs.
 const VERIFIED_TOGETHER: usize = 16;
 /// How long another process that changes the file is waited for, and how often it is tried.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 const SOUND: &str = "sound";
 const DAMAGED: &str = "damaged";
@@ -42,7 +42,7 @@ type Known = BTreeMap<(PackId, PackVersion), bool>;
 pub(super) struct PackVersion(String);
 
 impl PackVersion {
-    /// Of an object that is listed and not there, and of one that could not be looked at, a word stands for the version.
+    /// `absent` stands for an object that is not there, `unknown` for one that could not be looked up.
     pub fn of(pack: &PackId, storage: &dyn Storage) -> Self {
         PackVersion::look(pack, storage).unwrap_or_else(|_| PackVersion("unknown".to_owned()))
     }
@@ -67,14 +67,18 @@ pub(super) struct DamagedPacks {
     noted: Mutex<HashSet<PackId>>,
     found: AtomicU64,
     watch: Watch,
-    /// It was said that some of them cannot be written down for later runs.
+    /// Whether a notice has said that some cannot be recorded.
     is_unwritten: AtomicBool,
 }
 
 impl DamagedPacks {
     pub fn open(cache: Option<&Path>, watch: &Watch) -> Self {
         let path = cache.map(|cache| cache.join("damaged-packs"));
-        let known = Mutex::new(path.as_deref().map(read).unwrap_or_default());
+        let read = path.as_deref().map_or_else(|| Ok(Known::new()), read);
+        let known = Mutex::new(read.unwrap_or_else(|error| {
+            watch.notice(format!("{error}; packs that are known to be damaged are relied on until they are read"));
+            Known::new()
+        }));
         DamagedPacks {
             path,
             known,
@@ -119,7 +123,7 @@ impl DamagedPacks {
     pub fn take_out(&self, packs: &mut PackSizes, storage: &dyn Storage) -> Result<()> {
         let mut known = self.known();
         // Another process may have found some.
-        merge(&mut known, self.path.as_deref().map(read).unwrap_or_default());
+        merge(&mut known, self.path.as_deref().and_then(|path| read(path).ok()).unwrap_or_default());
         let mut listed: Vec<PackId> = known.keys().map(|(pack, _)| *pack).filter(|pack| packs.contains(pack)).collect();
         listed.dedup();
         let versions = each_at_once(&listed, LOOKS_AT_ONCE, |pack| PackVersion::look(pack, storage));
@@ -158,11 +162,13 @@ impl DamagedPacks {
         Ok(())
     }
 
-    /// Writes what is known, with what other processes know; false if it is not written.
+    /// Writes what is known, with what other processes know; false if it is not written, as a verdict of others could be
+    /// lost.
     fn write(&self, known: &mut Known) -> bool {
         let Some(path) = &self.path else { return false };
-        let lock = lock(&path.with_extension("lock"));
-        merge(known, read(path));
+        let Some(lock) = lock(&path.with_extension("lock")) else { return false };
+        let Ok(others) = read(path) else { return false };
+        merge(known, others);
         let line = |((pack, version), is_sound): (&(PackId, PackVersion), &bool)| {
             let verdict = if *is_sound { SOUND } else { DAMAGED };
             format!("{pack} {} {verdict}\n", version.0)
@@ -181,7 +187,7 @@ fn merge(known: &mut Known, others: Known) {
     }
 }
 
-/// Keeps other processes from changing the file meanwhile; none where that cannot be had soon.
+/// Keeps other processes from changing the file meanwhile; none if another one holds it for long, or it cannot be made.
 fn lock(path: &Path) -> Option<File> {
     let file = open_regular(File::options().create(true).truncate(false).write(true).mode(0o600), path).ok()?;
     let begun = Instant::now();
@@ -205,15 +211,18 @@ fn is_sound(pack: &PackId, storage: &dyn Storage) -> Result<Option<bool>> {
 }
 
 /// What is damaged in the file reads as absent.
-fn read(path: &Path) -> Known {
-    let bytes = read_own(path, FILE_BYTES_MAX).unwrap_or_default();
+fn read(path: &Path) -> Result<Known> {
+    let bytes = match read_own(path, FILE_BYTES_MAX) {
+        Err(error) if error.is(Kind::NotFound) => Vec::new(),
+        read => read?,
+    };
     let text = String::from_utf8_lossy(&bytes);
     let line = |line: &str| {
         let (pack, rest) = line.split_once(' ')?;
         let (version, verdict) = rest.split_once(' ')?;
         Some(((PackId::from_hex(pack).ok()?, PackVersion(version.to_owned())), verdict == SOUND))
     };
-    text.lines().filter_map(line).take(PACKS_MAX).collect()
+    Ok(text.lines().filter_map(line).take(PACKS_MAX).collect())
 }
 
 #[cfg(test)]

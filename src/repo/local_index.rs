@@ -9,15 +9,15 @@ use crate::id::{ChunkId, IndexId, PackId};
 use crate::place::{IndexContents, Located, PackContents, PackSizes};
 use crate::repo::format::{INDEX_PREFIX, PACKS_PREFIX, index_name, pack_name};
 use crate::repo::index_fetch::{IndexFetch, Unread};
+use crate::repo::losses::Losses;
 use crate::repo::opened::Opened;
-use crate::repo::untold_loss::UntoldLoss;
 use crate::storage::{Listed, Storage};
 use crate::watch::Watch;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// What of the index objects that are known already a writer verifies again, where reading costs little. More are verified
 /// by turns, chosen at random.
@@ -34,8 +34,8 @@ pub struct IndexCheck {
     pub indexes_damaged: HashSet<IndexId>,
     /// Something that this host took for stored is not listed any more.
     pub has_lost: bool,
-    /// Index objects among it.
-    pub has_lost_indexes: bool,
+    /// Index objects that this host, or another run that shares its cache, knew and that are gone.
+    pub lost_indexes: HashSet<IndexId>,
 }
 
 impl IndexCheck {
@@ -63,7 +63,7 @@ impl Listing {
         Ok(Listing { index, packs: Some(packs) })
     }
 
-    /// The same for who looks whether what is known already is still there, so that no order matters: both at once, and
+    /// The same, to check that known objects are still there, where order does not matter: both at once, and
     /// `beside` with them, as over a network each costs a round trip.
     pub fn whole_at_once(
         storage: &dyn Storage,
@@ -131,14 +131,15 @@ pub(super) struct LocalIndex {
     view: RwLock<View>,
     /// How often something that was in use turned out to be gone.
     losses: AtomicU64,
-    untold: UntoldLoss,
+    marks: Arc<Losses>,
     /// Index objects that are damaged, and of which that was said.
     told: Mutex<HashSet<IndexId>>,
 }
 
 impl LocalIndex {
-    /// In a folder of the cache, or in memory where there is none or it cannot be used.
-    pub fn open(folder: Option<&Path>, untold: UntoldLoss, watch: &Watch) -> Self {
+    /// In a folder of the cache, or in memory where there is none or it cannot be used. `told` are index objects of which an
+    /// earlier run has said that they are damaged.
+    pub fn open(folder: Option<&Path>, marks: Arc<Losses>, told: HashSet<IndexId>, watch: &Watch) -> Self {
         let opened = folder.map(Segments::open);
         let segments = match opened {
             Some(Ok((segments, notices))) => {
@@ -155,8 +156,8 @@ impl LocalIndex {
             view: RwLock::new(View::default()),
             segments: Mutex::new(segments),
             losses: AtomicU64::new(0),
-            told: Mutex::new(untold.told_indexes()),
-            untold,
+            told: Mutex::new(told),
+            marks,
         }
     }
 
@@ -199,7 +200,7 @@ impl LocalIndex {
             }
             added => added,
         };
-        self.note_losses(&segments, &before, &mut IndexCheck::default());
+        self.note_losses(&segments, &before);
         added?;
         self.publish(&segments);
         Ok(())
@@ -213,6 +214,8 @@ impl LocalIndex {
         in_memory: bool,
         watch: &Watch,
     ) -> Result<IndexCheck> {
+        // If this process dies meanwhile, nobody knows what there was.
+        let ahead = self.marks.mark(&HashSet::new());
         let before = {
             let mut segments = self.segments();
             let before = segments.basis();
@@ -223,47 +226,38 @@ impl LocalIndex {
             before
         };
         let compared = self.compare(opened, list, watch);
-        let mut lost = IndexCheck::default();
-        self.note_losses(&self.segments(), &before, &mut lost);
+        let has_lost = self.note_losses(&self.segments(), &before);
         let check = compared?;
-        self.mark(&lost);
-        Ok(IndexCheck {
-            has_lost: check.has_lost || lost.has_lost,
-            has_lost_indexes: check.has_lost_indexes || lost.has_lost_indexes,
-            ..check
-        })
+        self.marks.remove(&ahead);
+        Ok(IndexCheck { has_lost: check.has_lost || has_lost, ..check })
     }
 
-    /// Counts it when something that was in use had to be given up: whoever relied on it must know.
-    fn note_losses(&self, segments: &Segments, before: &Basis, check: &mut IndexCheck) {
-        let now = segments.basis();
-        if !now.includes(before) {
+    /// Counts it when something that was in use had to be given up: a writer that relied on it must not commit.
+    fn note_losses(&self, segments: &Segments, before: &Basis) -> bool {
+        let has_lost = !segments.basis().includes(before);
+        if has_lost {
             self.losses.fetch_add(1, Ordering::SeqCst);
-            check.has_lost = true;
-            check.has_lost_indexes |= !before.indexes.is_subset(&now.indexes);
         }
+        has_lost
     }
 
-    /// Marks what the segments are about to forget: this process may not come to say it.
-    fn mark_loss_ahead(
+    /// Marks what the segments are about to forget: the process may end before it tells the loss. Returns whether there is
+    /// something; `lost` are index objects that are gone, while others may be damaged.
+    fn mark_ahead(
         &self,
         opened: &Opened,
         segments: &Segments,
         live: &HashMap<IndexId, u64>,
         packs: Option<&PackSizes>,
-    ) -> Result<()> {
-        let has_lost_indexes = segments.covered().iter().any(|index| !live.contains_key(index));
-        if has_lost_indexes || packs.is_some_and(|packs| !segments.rests_on(live, packs)) {
+        lost: &HashSet<IndexId>,
+    ) -> Result<bool> {
+        let forgets_indexes = segments.known().any(|index| !live.contains_key(index));
+        let forgets = forgets_indexes || packs.is_some_and(|packs| !segments.rests_on(live, packs));
+        if forgets {
             opened.check_is_there()?;
-            self.untold.mark(has_lost_indexes);
+            self.marks.mark(lost);
         }
-        Ok(())
-    }
-
-    fn mark(&self, check: &IndexCheck) {
-        if check.has_lost {
-            self.untold.mark(check.has_lost_indexes);
-        }
+        Ok(forgets)
     }
 
     /// Says once that an index object is damaged: it stays where it is, and every command meets it again.
@@ -291,16 +285,22 @@ impl LocalIndex {
             let has_listed_packs = listing.packs.is_some();
             let before = segments.basis();
             let mut live = listing.indexes();
+            let lost = segments.known().filter(|index| !live.contains_key(*index)).copied().collect();
             live.retain(|index, _| !damaged.contains(index));
-            self.mark_loss_ahead(opened, &segments, &live, listing.packs.as_ref())?;
+            let is_marked = self.mark_ahead(opened, &segments, &live, listing.packs.as_ref(), &lost)?;
+            check.lost_indexes.extend(lost);
             let chosen = segments.use_only(live.clone(), listing.packs).or_else(|error| {
                 replace_folder(&mut segments, &error, watch)?;
                 // The packs were taken over already.
                 segments.use_only(live.clone(), None)
             });
             let fetched = chosen.and_then(|()| add_missing(&mut segments, opened, &live, watch));
-            self.note_losses(&segments, &before, &mut check);
-            self.mark(&check);
+            if self.note_losses(&segments, &before) {
+                check.has_lost = true;
+                if !is_marked {
+                    self.marks.mark(&HashSet::new());
+                }
+            }
             self.publish(&segments);
             let fetched = fetched?;
             check.packs_missing = match has_listed_packs {
@@ -370,22 +370,18 @@ impl LocalIndex {
         self.segments().left_out().copied().collect()
     }
 
-    /// What index objects say of packs that are missing or of another size, in memory: of a pack that was cut, most can still
-    /// be read.
-    pub fn of_damaged_packs(&self, opened: &Opened) -> Result<View> {
-        let (wanted, packs): (Vec<IndexId>, HashSet<PackId>) = {
-            let segments = self.segments();
-            (segments.live().copied().collect(), segments.left_out().copied().collect())
-        };
+    /// What index objects say of these packs, in memory: of a pack that was cut, most can still be read.
+    pub fn of_packs(&self, packs: &HashSet<PackId>, opened: &Opened) -> Result<View> {
+        let wanted: Vec<IndexId> = self.segments().live().copied().collect();
         let mut segments = Segments::in_memory();
         if !packs.is_empty() {
             let sizes = HashMap::new();
             let mut fetch = IndexFetch::new(opened, wanted, &sizes);
-            let damaged = fetch.by_ref().map(|mut contents| {
+            let of_packs = fetch.by_ref().map(|mut contents| {
                 contents.packs.retain(|pack| packs.contains(&pack.pack));
                 Ok(contents)
             });
-            segments.add_all(damaged)?;
+            segments.add_all(of_packs)?;
             fetch.finish()?;
         }
         Ok(segments.view())

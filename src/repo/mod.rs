@@ -15,6 +15,7 @@ pub mod key;
 mod known;
 pub mod list;
 mod local_index;
+mod losses;
 mod opened;
 mod own;
 pub mod pack;
@@ -23,9 +24,9 @@ pub mod pending;
 mod reader;
 mod run;
 pub mod snapshot;
+mod told;
 pub mod tree;
 mod unlock;
-mod untold_loss;
 mod upload;
 mod wire;
 mod writer;
@@ -38,18 +39,20 @@ use key::LastKey;
 pub use known::Known;
 pub use local_index::IndexCheck;
 use local_index::{Listing, LocalIndex};
+use losses::Losses;
+pub(crate) use losses::Marks;
 use opened::Opened;
 pub(crate) use own::{Own, OwnFolders};
 pub use reader::{Chunk, Reader};
 pub use snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
-use untold_loss::UntoldLoss;
+pub(crate) use told::{Told, name_of};
 pub use writer::{Writer, WriterOptions};
 
 use crate::cache::{Basis, View};
 use crate::chunk::Chunker;
 use crate::disk::whole::make_private_dir;
 use crate::error::{Error, Kind, Result};
-use crate::id::{ChunkId, PackId, RepositoryId};
+use crate::id::{ChunkId, IndexId, PackId, RepositoryId};
 use crate::place::{IndexContents, Located};
 use crate::repo::format::{CONFIG_NAME, Config, INDEX_PREFIX, OBJECT_BYTES_MAX, SNAPSHOTS_PREFIX};
 use crate::repo::snapshot::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
@@ -78,9 +81,11 @@ struct Inner {
     /// How often it was rebuilt, as it was damaged. Held while that is done.
     index_rebuilds: Mutex<u32>,
     damaged_packs: DamagedPacks,
-    untold_loss: UntoldLoss,
+    losses: Arc<Losses>,
     /// Bytes that a reader may take.
     memory: AtomicU64,
+    /// For what is noticed in the middle of other work.
+    notices: Watch,
 }
 
 /// More often a local index is not rebuilt in one process.
@@ -145,10 +150,11 @@ impl Repository {
             }
         };
         let cache = cache.and_then(|cache| open_cache(cache, &repository, storage.as_ref(), watch));
-        let untold_loss = UntoldLoss::at(cache.as_deref());
+        let losses = Arc::new(Losses::at(cache.as_deref()));
         let index = {
             let segments = cache.as_ref().map(|cache| cache.join("segments"));
-            LocalIndex::open(segments.as_deref(), untold_loss.clone(), watch)
+            let told = told_path(cache.as_deref(), &keys).map(|path| Told::read(&path)).unwrap_or_default();
+            LocalIndex::open(segments.as_deref(), losses.clone(), told.damaged_indexes, watch)
         };
         let damaged_packs = DamagedPacks::open(cache.as_deref(), watch);
         let chunker = Chunker::new(config.chunks, keys.gear_secret());
@@ -159,10 +165,11 @@ impl Repository {
             chunker,
             index,
             index_rebuilds: Mutex::new(0),
-            untold_loss,
+            losses,
             damaged_packs,
             cache,
             memory,
+            notices: watch.notices_only(),
         }));
         let mut first = Some(listed?);
         let list = || match first.take() {
@@ -272,30 +279,54 @@ impl Repository {
         self.0.damaged_packs.found()
     }
 
-    /// The repository has lost something, which a backup is to look at, and to tell of, once.
-    pub(crate) fn note_loss(&self) {
-        self.0.untold_loss.mark(false);
+    /// Marks that the repository has lost something, among it these index objects, which a backup is to tell.
+    pub(crate) fn mark_loss(&self, indexes: &HashSet<IndexId>) {
+        self.0.losses.mark(indexes);
     }
 
-    /// Whether the repository has lost something since a backup looked at that and told of it last; `Some(true)` if index
-    /// objects that this host knew are gone.
-    pub(crate) fn untold_loss(&self) -> Option<bool> {
-        self.0.untold_loss.is_marked().then(|| self.0.untold_loss.is_of_indexes())
+    /// Losses that no backup has told yet; those that are met from now on are not among them.
+    pub(crate) fn untold_losses(&self) -> Marks {
+        let mut marks = self.0.losses.all();
+        if !marks.is_empty() {
+            marks.leave_out(&self.told().unwrap_or_default().marks);
+        }
+        marks
     }
 
-    /// Whether what was lost, and that it was told, can be noted for later runs.
+    /// Losses that this process has met and marked.
+    pub(crate) fn losses_marked_here(&self) -> Marks {
+        self.0.losses.marked_here()
+    }
+
+    /// Whether losses, and that they are told, can be noted for later runs.
     pub(crate) fn remembers_losses(&self) -> bool {
-        self.0.untold_loss.can_be_marked()
+        self.0.losses.can_mark()
     }
 
-    /// A backup begins to look at what was lost until now.
-    pub(crate) fn begin_to_tell_loss(&self) {
-        self.0.untold_loss.begin_to_tell();
+    /// What backups have told of damage; none without a cache.
+    pub(crate) fn told(&self) -> Option<Told> {
+        Some(Told::read(&told_path(self.cache(), self.keys())?))
     }
 
-    /// What was lost when the look began has been told, and what is damaged by this check.
-    pub(crate) fn loss_is_told(&self, check: &IndexCheck) {
-        self.0.untold_loss.is_told(&check.indexes_damaged);
+    /// Notes what is told by now, and removes the marks of these losses. A put-only key cannot find out what a loss means, so
+    /// it leaves them to the others that use this cache.
+    pub(crate) fn note_told(&self, told: &Told, marks: &Marks) {
+        let Some(path) = told_path(self.cache(), self.keys()) else { return };
+        let is_put_only = self.keys().power() == Power::Put;
+        let noted = match is_put_only {
+            true => Told { marks: marks.names().clone(), ..told.clone() }.write(&path),
+            false => told.write(&path),
+        };
+        match noted.is_ok() && !is_put_only {
+            true => self.0.losses.remove(marks),
+            // What is not noted, the next run tells once more.
+            false => self.0.losses.forget_here(marks),
+        }
+    }
+
+    /// Passes on notices, and nothing else: for what is noticed in the middle of other work.
+    fn notices(&self) -> &Watch {
+        &self.0.notices
     }
 
     /// How often the local index was rebuilt.
@@ -352,9 +383,9 @@ impl Repository {
         self.0.index.is_left_out(pack)
     }
 
-    /// Where chunks rest in packs that are missing or cut.
-    fn index_of_damaged_packs(&self) -> Result<View> {
-        self.0.index.of_damaged_packs(&self.0.opened)
+    /// Where chunks are in these packs, which may be missing or cut.
+    fn index_of_packs(&self, packs: &HashSet<PackId>) -> Result<View> {
+        self.0.index.of_packs(packs, &self.0.opened)
     }
 
     /// The local index as it is now, and what it rests on.
@@ -401,7 +432,7 @@ impl Repository {
         self.snapshots_of(self.survey(watch)?, watch)
     }
 
-    /// The same for who writes: commits whose writer died are moved to their place on the way.
+    /// The same for commands that write: commits whose writer died are moved to their place on the way.
     pub fn snapshots_settled(&self, watch: &Watch) -> Result<Vec<Snapshot>> {
         Ok(self.snapshots_settled_and_unreadable(watch)?.0)
     }
@@ -501,6 +532,15 @@ fn open_cache(cache: &Path, repository: &RepositoryId, storage: &dyn Storage, wa
             None
         }
     }
+}
+
+/// Where backups with a key of this power note what they have told.
+fn told_path(cache: Option<&Path>, keys: &KeySet) -> Option<PathBuf> {
+    let name = match keys.power() {
+        Power::Put => "told-put-only",
+        _ => "told",
+    };
+    Some(cache?.join(name))
 }
 
 fn beside<T: Send + 'static>(

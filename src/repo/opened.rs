@@ -41,7 +41,7 @@ impl Opened {
                     .to_owned()
             }
             Err(error) if error.is(Kind::NotFound) => "it no longer exists".to_owned(),
-            // Neither can anything else be, as far as this tells.
+            // If the configuration cannot be read, nothing can be concluded about other objects.
             Err(error) if error.is(Kind::Corrupt) => error.to_string(),
             Err(error) => return Err(error),
         };

@@ -11,7 +11,6 @@ use crate::repo::frames::Frames;
 use crate::repo::list::{LIST_DEPTH_MAX, decode_list};
 use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::seal::KeySet;
-use crate::watch::Watch;
 use std::collections::HashSet;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +20,7 @@ const LOST_HINT: &str = "the repository is damaged: run `silt backup`, which sto
 /// Computes the name of a chunk.
 type NameOf = fn(&KeySet, &[u8]) -> ChunkId;
 
-/// Damage is damage also where the storage calls it absence.
+/// A missing object is damage too: `Corrupt`, not `NotFound`.
 fn lost(id: &ChunkId, damage: Error) -> Error {
     Error::corrupt("read the chunk", id, damage).hint(LOST_HINT)
 }
@@ -86,7 +85,7 @@ impl Reader {
     /// Where a chunk rests. `Corrupt` when the repository does not have it.
     pub fn locate(&self, id: &ChunkId) -> Result<Located> {
         let repo = &self.0.repo;
-        let locate = || repo.with_sound_index(&Watch::silent(), |view| view.locate(id));
+        let locate = || repo.with_sound_index(repo.notices(), |view| view.locate(id));
         let found = match locate()? {
             None => {
                 self.compare_once()?;
@@ -107,20 +106,20 @@ impl Reader {
         if !*has_compared {
             // If the repository itself is gone, nothing in it is damaged.
             self.0.repo.check_is_there()?;
-            self.0.repo.compare_index(&Watch::silent())?;
+            self.0.repo.compare_index(self.0.repo.notices())?;
             *has_compared = true;
         }
         Ok(())
     }
 
-    /// What no pack that is whole has may still be read from one that was cut, or is damaged in another place.
+    /// A chunk that no intact pack holds may still be readable in one that was cut, or is damaged elsewhere.
     fn damaged_packs(&self) -> Result<View> {
         let packs = self.0.repo.left_out();
         let mut damaged = self.0.damaged.lock().unwrap_or_else(PoisonError::into_inner);
         match damaged.as_ref().filter(|(known, _)| *known == packs) {
             Some((_, view)) => Ok(view.clone()),
             None => {
-                let view = self.0.repo.index_of_damaged_packs()?;
+                let view = self.0.repo.index_of_packs(&packs)?;
                 *damaged = Some((packs, view.clone()));
                 Ok(view)
             }
@@ -177,25 +176,24 @@ impl Reader {
         let _compared = self.0.has_compared.lock().unwrap_or_else(PoisonError::into_inner);
         let is_left_out = || repo.is_left_out(pack);
         if !is_left_out() {
-            repo.compare_index(&Watch::silent())?;
-            return Ok(repo.with_sound_index(&Watch::silent(), |view| view.locate(id))?.filter(|_| is_left_out()));
+            repo.compare_index(repo.notices())?;
+            return Ok(repo.with_sound_index(repo.notices(), |view| view.locate(id))?.filter(|_| is_left_out()));
         }
-        let found = repo.with_sound_index(&Watch::silent(), |view| view.locate(id))?;
+        let found = repo.with_sound_index(repo.notices(), |view| view.locate(id))?;
         Ok(found.filter(|found| found.pack != *pack))
     }
 
-    /// Not all damage is in the pack: it counts as damaged if the second try fails as well.
+    /// A read can fail for other reasons: the pack counts as damaged only if a second one fails, too.
     fn read_twice(&self, id: &ChunkId, at: &Located, name_of: NameOf) -> Result<Chunk> {
+        let repo = &self.0.repo;
+        let is_known = repo.is_left_out(&at.pack) || repo.is_noted_as_damaged(&at.pack);
+        // If the pack is repaired meanwhile, its version changes.
+        let version = if is_known { None } else { Some(repo.pack_version(&at.pack)) };
         match self.read_at(id, at, name_of) {
             Err(error) if error.is_damage() => {}
             read => return read,
         }
-        let repo = &self.0.repo;
-        if repo.is_left_out(&at.pack) || repo.is_noted_as_damaged(&at.pack) {
-            return self.read_at(id, at, name_of);
-        }
-        // Who repairs the pack meanwhile leaves another version.
-        let version = repo.pack_version(&at.pack);
+        let Some(version) = version else { return self.read_at(id, at, name_of) };
         self.read_at(id, at, name_of).or_else(|error| {
             if error.is_damage() {
                 repo.check_is_there()?;

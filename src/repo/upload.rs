@@ -74,7 +74,7 @@ impl Uploads {
         Alive(&self.shared)
     }
 
-    /// Whether who hands a pack over now must wait.
+    /// Whether handing over a pack would block now.
     pub fn is_full(&self) -> bool {
         self.queue.as_ref().is_some_and(Sender::is_full)
     }

@@ -346,7 +346,7 @@ impl Writer {
     }
 
     /// The commit: after it the snapshot exists, for everybody and for good. Returns the name of its object, and what
-    /// went wrong in moving it to its place, which whoever lists snapshots does again.
+    /// went wrong in moving it to its place, which every listing of snapshots tries again.
     pub fn commit(self, snapshot: &Snapshot) -> Result<(String, Option<Error>)> {
         if let Err(error) = self.checkpoint(|_, _| ()) {
             // Nothing is left to save; the error that ended the run is what the caller must see.
@@ -382,7 +382,7 @@ impl Writer {
             return Ok(());
         }
         Err(Error::new(Kind::Stale, "commit the snapshot", "")
-            .because("objects that the snapshot needs were deleted from the repository, or from the local index, during the backup")
+            .because("objects that the snapshot needs were deleted from the repository, or turned out to be damaged, during the backup")
             .hint("run the backup again: it stores again only what is missing"))
     }
 

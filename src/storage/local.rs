@@ -107,8 +107,8 @@ impl Local {
         }
     }
 
-    /// The file that the name stands for now, open since an earlier range if it is still the same. Whoever replaced or
-    /// removed it, here or in another process, the number of the file at its path says so.
+    /// The file that the name stands for now, open since an earlier range if it is still the same. If the file was replaced
+    /// or removed, here or in another process, the number of the file at its path differs.
     fn open_for_ranges(&self, name: &str, path: &Path) -> Result<(Arc<File>, u64)> {
         let read = |error| cannot_read(path, error);
         let meta = self.object_meta("read", path)?;

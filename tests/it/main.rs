@@ -47,5 +47,6 @@ mod sources;
 mod storage;
 mod strangers;
 mod terminal;
+mod told;
 mod trust;
 mod world;

@@ -1,0 +1,76 @@
+//! What a run knows of damage to the repository: what was missing when it began, and whether a run has told that.
+
+use crate::id::IndexId;
+use crate::repo::{IndexCheck, Marks, Repository, Told, name_of};
+use crate::when::format_counted;
+use std::collections::HashSet;
+
+pub(super) struct Damage {
+    /// What the comparison of the local index with the repository found, after the writer had shown itself.
+    pub check: IndexCheck,
+    /// The name of what is damaged and missing.
+    name: String,
+    /// Losses that no run had told when this one began.
+    marks: Marks,
+    /// What earlier runs have told; none without a cache.
+    told: Option<Told>,
+}
+
+impl Damage {
+    /// `marks` were there before the comparison: what is marked later may be lost since.
+    pub fn new(repo: &Repository, marks: Marks, check: IndexCheck) -> Self {
+        Damage { name: name_of(&check), marks, told: repo.told(), check }
+    }
+
+    /// Losses that this run tells: it has met them, or they were met before it began.
+    pub fn untold(&self, repo: &Repository) -> Marks {
+        let mut marks = self.marks.clone();
+        marks.join(repo.losses_marked_here());
+        marks
+    }
+
+    /// What was told of exactly this damage; none if some of it was not told.
+    pub fn told(&self, repo: &Repository) -> Option<&Told> {
+        let is_new = self.check.has_lost || !self.untold(repo).is_empty();
+        self.told.as_ref().filter(|told| !is_new && told.damage == self.name)
+    }
+
+    /// Whether this run or an earlier one tells that these index objects are gone.
+    pub fn has_told(&self, indexes_lost: &HashSet<IndexId>) -> bool {
+        let told = self.told.iter().flat_map(|told| [&told.lost_indexes, &told.damaged_indexes]);
+        let here = [&self.marks.indexes, &self.check.lost_indexes, &self.check.indexes_damaged];
+        let known: Vec<&HashSet<IndexId>> = told.chain(here).collect();
+        indexes_lost.iter().all(|index| known.iter().any(|known| known.contains(index)))
+    }
+
+    /// What is to be noted when the damage and these losses are told.
+    pub fn as_told(&self, marks: &Marks) -> Told {
+        let earlier = self.told.iter().flat_map(|told| &told.lost_indexes);
+        let lost = self.check.lost_indexes.iter().chain(&marks.indexes).chain(earlier);
+        Told {
+            damage: self.name.clone(),
+            damaged_indexes: self.check.indexes_damaged.clone(),
+            lost_indexes: lost.copied().collect(),
+            ..Told::default()
+        }
+    }
+
+    /// Tells what is missing, if no run has, and marks it; each sentence is said through `say`.
+    pub fn tell(&self, repo: &Repository, is_dry_run: bool, mut say: impl FnMut(String)) {
+        if !self.check.packs_missing.is_empty() && self.told(repo).is_none() {
+            if !is_dry_run && self.untold(repo).is_empty() {
+                repo.mark_loss(&HashSet::new());
+            }
+            let count = self.check.packs_missing.len() as u64;
+            say(format!(
+                "{} missing from the repository, incomplete or damaged: the content is stored again if the sources still have it",
+                format_counted(count, "pack is", "packs are"),
+            ));
+        }
+        if !self.untold(repo).indexes.is_empty() || !self.check.lost_indexes.is_empty() {
+            say("the repository has lost index objects that this host knew: the content that they listed is stored again if the \
+                 sources still have it"
+                .to_owned());
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Marks in the cache that the repository has lost something that this host knew. They stay until a backup has told the loss
+//! and has found out what it means: other commands, and backups of other sources, meet a loss first and forget it.
+
+use crate::disk::own_files::names_in;
+use crate::disk::whole::{make_private_dir, read_own, write_whole};
+use crate::error::Result;
+use crate::id::IndexId;
+use crate::seal::random;
+use data_encoding::HEXLOWER;
+use std::collections::{BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+const FOLDER: &str = "losses";
+/// More marks than any number of commands leaves that meet losses before a backup tells them.
+const MARKS_MAX: usize = 1000;
+/// Index objects that one mark names; of more, the rest is lost without a name.
+const INDEXES_MAX: usize = 10_000;
+/// Each has 64 digits and ends a line.
+const MARK_BYTES_MAX: u64 = INDEXES_MAX as u64 * 65;
+const NAME_BYTES: usize = 8;
+/// What the name of a file begins with that is no mark, but a trial.
+const TRIAL: &str = "trial-";
+
+/// Losses that no backup has told: packs, damaged objects, or index objects.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Marks {
+    /// Of the files.
+    names: BTreeSet<String>,
+    /// Index objects that are gone.
+    pub indexes: HashSet<IndexId>,
+}
+
+impl Marks {
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    pub fn names(&self) -> &BTreeSet<String> {
+        &self.names
+    }
+
+    pub fn join(&mut self, other: Marks) {
+        self.names.extend(other.names);
+        self.indexes.extend(other.indexes);
+    }
+
+    /// Leaves out the marks of these names.
+    pub fn leave_out(&mut self, names: &BTreeSet<String>) {
+        self.names.retain(|name| !names.contains(name));
+        if self.names.is_empty() {
+            self.indexes.clear();
+        }
+    }
+
+    fn remove(&mut self, told: &Marks) {
+        self.names.retain(|name| !told.names.contains(name));
+        self.indexes.retain(|index| !told.indexes.contains(index));
+    }
+}
+
+/// The marks of one repository's cache directory.
+pub(super) struct Losses {
+    /// None without a cache: then nothing is marked.
+    folder: Option<PathBuf>,
+    /// Those that this process has made.
+    own: Mutex<Marks>,
+    /// Whether files can be written and removed there, once that was tried.
+    can_mark: OnceLock<bool>,
+}
+
+impl Losses {
+    pub fn at(cache: Option<&Path>) -> Self {
+        let folder = cache.map(|cache| cache.join(FOLDER));
+        Losses { folder, own: Mutex::default(), can_mark: OnceLock::new() }
+    }
+
+    fn own(&self) -> MutexGuard<'_, Marks> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether losses can be marked. In a cache that cannot be written, marks that were made before count for nothing, as
+    /// they cannot be removed.
+    pub fn can_mark(&self) -> bool {
+        *self.can_mark.get_or_init(|| {
+            let tried = self.write(TRIAL, b"trial\n");
+            tried.is_some_and(|(_, path)| std::fs::remove_file(path).is_ok())
+        })
+    }
+
+    /// Writes a file of a new name that begins so; returns its name and path.
+    fn write(&self, prefix: &str, bytes: &[u8]) -> Option<(String, PathBuf)> {
+        let folder = self.folder.as_ref()?;
+        let write = || -> Result<(String, PathBuf)> {
+            make_private_dir(folder)?;
+            let name = format!("{prefix}{}", HEXLOWER.encode(&random::<NAME_BYTES>()?));
+            let path = folder.join(&name);
+            write_whole(&path, bytes)?;
+            Ok((name, path))
+        };
+        // Without a mark the loss is healed all the same, and less is said of it.
+        write().ok()
+    }
+
+    /// Marks that something is lost, and which index objects are; returns the mark, which is empty if it was not written.
+    pub fn mark(&self, indexes: &HashSet<IndexId>) -> Marks {
+        let lines: String = indexes.iter().take(INDEXES_MAX).map(|index| format!("{index}\n")).collect();
+        let written = self.write("", lines.as_bytes()).map(|(name, _)| name);
+        let mark = match written {
+            Some(name) => Marks { names: BTreeSet::from([name]), indexes: indexes.clone() },
+            None => Marks::default(),
+        };
+        self.own().join(mark.clone());
+        mark
+    }
+
+    /// All marks of the cache, but for what other processes mark from now on.
+    pub fn all(&self) -> Marks {
+        let listed = self.folder.as_ref().map(|folder| names_in(folder).unwrap_or_default()).unwrap_or_default();
+        let names = listed.into_iter().filter_map(|(name, _)| name.into_string().ok()).filter(|name| is_mark(name));
+        let names: BTreeSet<String> = names.take(MARKS_MAX).collect();
+        if names.is_empty() || !self.can_mark() {
+            return Marks::default();
+        }
+        let read = |name: &String| {
+            let path = self.folder.as_ref().map(|folder| folder.join(name));
+            let bytes = path.and_then(|path| read_own(&path, MARK_BYTES_MAX).ok()).unwrap_or_default();
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            text.lines().filter_map(|line| IndexId::from_hex(line).ok()).collect::<Vec<_>>()
+        };
+        Marks { indexes: names.iter().flat_map(read).collect(), names }
+    }
+
+    /// Those that this process has made.
+    pub fn marked_here(&self) -> Marks {
+        self.own().clone()
+    }
+
+    /// Makes this process forget that it has made these marks, as it has told the losses.
+    pub fn forget_here(&self, told: &Marks) {
+        self.own().remove(told);
+    }
+
+    /// Removes marks whose losses are told.
+    pub fn remove(&self, told: &Marks) {
+        self.forget_here(told);
+        for path in told.names.iter().filter_map(|name| Some(self.folder.as_ref()?.join(name))) {
+            // If it stays, the next backup tells the loss once more.
+            let _best_effort = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn is_mark(name: &str) -> bool {
+    HEXLOWER.decode(name.as_bytes()).is_ok_and(|bytes| bytes.len() == NAME_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_marked_until_it_was_told() {
+        let cache = tempfile::tempdir().expect("a directory");
+        let losses = Losses::at(Some(cache.path()));
+        let gone = HashSet::from([IndexId([7; 32])]);
+        assert!(losses.all().is_empty());
+        losses.mark(&HashSet::new());
+        assert!(losses.all().indexes.is_empty() && !losses.all().is_empty());
+        losses.mark(&gone);
+        let told = Losses::at(Some(cache.path())).all();
+        assert_eq!((told.names().len(), &told.indexes), (2, &gone));
+        // What is lost while a backup tells this stays marked.
+        Losses::at(Some(cache.path())).mark(&gone);
+        losses.remove(&told);
+        assert!(losses.marked_here().is_empty());
+        assert_eq!((losses.all().names().len(), losses.all().indexes), (1, gone));
+    }
+
+    #[test]
+    fn nothing_is_marked_without_a_cache_or_in_one_that_cannot_be_written() {
+        let cache = tempfile::tempdir().expect("a directory");
+        std::fs::write(cache.path().join(FOLDER), "no directory").expect("written");
+        for cache in [None, Some(cache.path())] {
+            let losses = Losses::at(cache);
+            assert!(losses.mark(&HashSet::new()).is_empty() && losses.all().is_empty() && !losses.can_mark());
+        }
+    }
+
+    /// Two processes that tried the same name at once each found that nothing could be marked.
+    #[test]
+    fn many_processes_may_try_at_once() {
+        let cache = tempfile::tempdir().expect("a directory");
+        std::thread::scope(|scope| {
+            let tries: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| (0..20).all(|_| Losses::at(Some(cache.path())).can_mark()))).collect();
+            assert!(tries.into_iter().all(|tried| tried.join().expect("it ends")));
+        });
+        assert!(Losses::at(Some(cache.path())).all().is_empty());
+    }
+}

@@ -1,0 +1,307 @@
+//! What backups tell of damage and losses: each once, and none in silence.
+
+use crate::damaged_packs::{OVER_A_NETWORK, World};
+use crate::fixture::{self, Hooked, SWAPS, open};
+use siltstone::error::{Error, Kind};
+use siltstone::id::ChunkId;
+use siltstone::repo::key::add_key;
+use siltstone::repo::{Credentials, Repository};
+use siltstone::seal::{PasswordCost, Power};
+use siltstone::storage::Storage;
+use siltstone::watch::{Event, Watch};
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Another command met the loss first, and dropped what this host knew: the next backup, of another job, healed in silence.
+#[test]
+fn a_loss_is_told_by_the_next_backup_whoever_met_it_first() {
+    for abilities in [SWAPS, OVER_A_NETWORK] {
+        let world = World::new(abilities);
+        for index in world.storage.list("index/").expect("listed") {
+            world.storage.remove(&index.name).expect("removed");
+        }
+        let storage: Arc<dyn Storage> = Arc::new(world.storage.clone());
+        let repo = open(storage.clone(), &world.cache("one")).expect("it opens");
+        assert_eq!(fixture::snapshots(&repo).len(), 1);
+        drop(repo);
+        let backup = |job: &str| {
+            let (done, notices) =
+                world.backup_with(storage.clone(), Some("one"), |options| options.job = job.to_owned());
+            let told = notices.iter().filter(|notice| notice.contains("lost index objects")).count();
+            (done.expect("the backup succeeds").healing, told)
+        };
+        let (healing, told) = backup("other");
+        let healing = healing.expect("it looked at earlier snapshots");
+        assert_eq!((healing.whole_again.len() + healing.still_damaged.len(), told), (1, 1));
+        let (healing, told) = backup("other");
+        assert_eq!((healing.is_none(), told), (true, 0), "it is told once");
+    }
+}
+
+/// One snapshot lacks content that no source has any more: each run that found nothing changed created a snapshot all the same,
+/// and said again that packs are missing.
+#[test]
+fn an_incurable_loss_is_told_once_and_keeps_no_run_from_skipping() {
+    for damages_index in [false, true] {
+        let world = World::new(SWAPS);
+        let storage: Arc<dyn Storage> = Arc::new(world.storage.clone());
+        let backup = || world.backup(storage.clone(), "one", false);
+        let packs_before = world.storage.list("packs/").expect("listed");
+        let indexes_before = world.storage.list("index/").expect("listed");
+        fs::write(world.source().join("one/new"), crate::golden::noise(3000, 7)).expect("written");
+        fixture::look_old(&world.source());
+        backup().0.expect("the backup succeeds");
+        fs::remove_file(world.source().join("one/new")).expect("removed");
+        fixture::look_old(&world.source());
+        let is_new = |before: &[siltstone::storage::Listed], name: &str| before.iter().all(|old| old.name != name);
+        let packs =
+            world.storage.list("packs/").expect("listed").into_iter().filter(|pack| is_new(&packs_before, &pack.name));
+        let indexes = world.storage.list("index/").expect("listed").into_iter();
+        match damages_index {
+            false => packs.for_each(|pack| world.storage.remove(&pack.name).expect("removed")),
+            true => indexes
+                .filter(|index| is_new(&indexes_before, &index.name))
+                .for_each(|index| world.storage.corrupt(&index.name, |bytes| bytes[9] ^= 1)),
+        }
+        let skip = || {
+            let (done, notices) =
+                world.backup_with(storage.clone(), Some("one"), |options| options.skip_if_unchanged = true);
+            (done.expect("the backup succeeds"), notices)
+        };
+        let (told, notices) = skip();
+        assert_eq!(told.healing.map(|healing| healing.still_damaged.len()), Some(1), "{notices:?}");
+        assert!(!notices.is_empty() && world.comes_back_elsewhere(&world.storage));
+        for _ in 0..2 {
+            let (report, notices) = skip();
+            assert!(report.snapshot.is_none() && notices.is_empty(), "{notices:?}");
+        }
+    }
+}
+
+/// Nobody said that an index object was gone: the command that noticed it failed on another one, and the local index had
+/// forgotten the first one by then.
+#[test]
+fn a_loss_is_marked_before_it_is_forgotten() {
+    let world = World::new(SWAPS);
+    let first: Vec<String> =
+        world.storage.list("index/").expect("listed").into_iter().map(|index| index.name).collect();
+    fs::write(world.source().join("one/new"), "new").expect("written");
+    fixture::look_old(&world.source());
+    world.backup(Arc::new(world.storage.clone()), "one", false).0.expect("the backup succeeds");
+    let open_fresh = open(Arc::new(world.storage.clone()), &world.cache("two"));
+    drop(open_fresh.expect("one segment covers both"));
+    first.iter().for_each(|name| world.storage.remove(name).expect("removed"));
+    let fails = |verb: &'_ str, name: &'_ str| match verb == "get" && name.starts_with("index/") {
+        true => Err(Error::new(Kind::Temporary, verb, name)),
+        false => Ok(()),
+    };
+    let hooked = Arc::new(Hooked { inner: world.storage.clone(), before: fails });
+    open(hooked, &world.cache("two")).map(drop).expect_err("an index object cannot be read");
+    let (done, notices) = world.backup(Arc::new(world.storage.clone()), "two", false);
+    done.expect("the backup succeeds");
+    assert!(notices.iter().any(|notice| notice.contains("lost index objects")), "{notices:?}");
+}
+
+/// Each job that shared a cache said again what was lost, and created a snapshot for it.
+#[test]
+fn a_loss_is_told_once_to_all_jobs() {
+    let world = World::new(SWAPS);
+    let storage: Arc<dyn Storage> = Arc::new(world.storage.clone());
+    let backup = |job: &str| {
+        let (done, notices) = world.backup_with(storage.clone(), Some("one"), |options| {
+            options.job = job.to_owned();
+            options.skip_if_unchanged = true;
+        });
+        (done.expect("the backup succeeds").snapshot.is_some(), notices)
+    };
+    let only_in_first = world.source().join("one/only in the first");
+    fs::write(&only_in_first, crate::golden::noise(3000, 7)).expect("written");
+    fixture::look_old(&world.source());
+    let before = world.storage.list("index/").expect("listed");
+    assert!(backup("first").0);
+    let lost = world.storage.list("index/").expect("listed");
+    let lost = lost.iter().find(|index| before.iter().all(|old| old.name != index.name)).expect("it is new");
+    fs::remove_file(&only_in_first).expect("removed");
+    fixture::look_old(&world.source());
+    for job in ["first", "second", "third"] {
+        assert!(backup(job).0);
+    }
+    world.storage.remove(&lost.name).expect("removed");
+    let (_, notices) = backup("first");
+    assert!(notices.iter().any(|notice| notice.contains("lost index objects")), "{notices:?}");
+    for job in ["second", "third", "first"] {
+        assert_eq!(backup(job), (false, Vec::new()), "{job}");
+    }
+}
+
+/// With a cache that could not be written, an incurable loss made each run create a snapshot.
+#[test]
+fn a_cache_that_cannot_be_written_remembers_no_loss() {
+    let world = World::new(SWAPS);
+    fs::remove_file(world.source().join("one/two/large")).expect("removed");
+    fixture::look_old(&world.source());
+    let packs = world.storage.list("packs/").expect("listed");
+    let storage: Arc<dyn Storage> = Arc::new(world.storage.clone());
+    let backup = || {
+        let (done, _) = world.backup_with(storage.clone(), Some("one"), |options| options.skip_if_unchanged = true);
+        done.expect("the backup succeeds").snapshot.is_some()
+    };
+    assert!(backup());
+    packs.iter().for_each(|pack| world.storage.remove(&pack.name).expect("removed"));
+    let repo = open(storage.clone(), &world.cache("one")).expect("it opens");
+    // root may write everywhere, but not in what is no directory.
+    fs::write(repo.cache().expect("there is one").join("losses"), "no directory").expect("written");
+    fs::create_dir_all(repo.cache().expect("there is one").join("told/in it")).expect("made");
+    drop(repo);
+    assert_eq!([backup(), backup(), backup()], [true, false, false], "the first stores what is lost");
+}
+
+/// A disk that failed while index objects were read made them count as damaged, or as lost.
+#[test]
+fn an_outage_says_nothing_of_index_objects() {
+    for cache in ["one", "fresh"] {
+        let world = World::new(SWAPS);
+        let is_out = AtomicBool::new(false);
+        let fails = move |call: &str, name: &str| {
+            let is_out = is_out.fetch_or(call == "get" && name.starts_with("index/"), Ordering::SeqCst);
+            match call == "get" && (is_out || name.starts_with("index/")) {
+                true => Err(Error::new(Kind::Corrupt, "read", name)),
+                false => Ok(()),
+            }
+        };
+        let (done, notices) =
+            world.backup(Arc::new(Hooked { inner: world.storage.clone(), before: fails }), cache, false);
+        assert!(done.is_err_and(|error| error.is(Kind::Gone)) && notices.is_empty(), "{notices:?}");
+        let noted: Vec<_> = walkdir::WalkDir::new(world.cache(cache))
+            .into_iter()
+            .map(|entry| entry.expect("listed").file_name().to_string_lossy().into_owned())
+            .filter(|name| ["losses", "told", "damaged-packs"].contains(&name.as_str()))
+            .collect();
+        assert!(noted.is_empty(), "{noted:?}");
+    }
+}
+
+/// A look of a reader at the repository found an index object damaged, said so to nobody, and kept all later runs from
+/// saying it.
+#[test]
+fn what_a_reader_finds_damaged_is_said() {
+    let world = World::new(SWAPS);
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let notices = heard.clone();
+    let watch = Watch::new(Arc::new(move |event| {
+        if let Event::Notice(text) = event {
+            notices.lock().expect("whole").push(text);
+        }
+    }));
+    let storage: Arc<dyn Storage> = Arc::new(world.storage.clone());
+    let repo = Repository::open(storage, &fixture::credentials(), &world.cache("one"), &watch).expect("it opens");
+    for index in world.storage.list("index/").expect("listed") {
+        world.storage.corrupt(&index.name, |bytes| bytes[9] ^= 1);
+    }
+    repo.reader().content(&ChunkId([7; 24])).map(drop).expect_err("there is no such chunk");
+    let heard = heard.lock().expect("whole");
+    assert!(heard.iter().any(|notice| notice.contains("the index object")), "{heard:?}");
+}
+
+/// A put-only job that shared the cache called everything told, and the others never said what is incomplete.
+#[test]
+fn a_put_only_job_tells_nothing_for_others() {
+    let world = World::new(SWAPS);
+    let storage: Arc<dyn Storage> = Arc::new(world.storage.clone());
+    let put_only = Credentials::password("put only");
+    let keys = open(storage.clone(), &world.cache("one")).expect("it opens").keys().clone();
+    let cost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
+    add_key(&world.storage, &keys, Power::Put, &put_only, cost).expect("added");
+    let backup = |credentials: &Credentials, job: &str| {
+        let mut wanted = fixture::options(&world.source());
+        wanted.job = job.to_owned();
+        let watch = Watch::silent();
+        let repo = Repository::open(storage.clone(), credentials, &world.cache("one"), &watch).expect("it opens");
+        repo.backup(wanted, &watch).expect("the backup succeeds").healing
+    };
+    for pack in world.storage.list("packs/").expect("listed") {
+        world.storage.remove(&pack.name).expect("removed");
+    }
+    fs::remove_file(world.source().join("one/two/large")).expect("removed");
+    for number in 0..2 {
+        fs::write(world.source().join("new"), crate::golden::noise(3000, 40 + number)).expect("written");
+        assert!(backup(&put_only, "put").is_none());
+    }
+    fixture::look_old(&world.source());
+    let healing = backup(&fixture::credentials(), "full").expect("it tells what is incomplete");
+    assert_eq!(healing.still_damaged.len(), 1);
+    assert!(backup(&fixture::credentials(), "full").is_none(), "once");
+}
+
+/// Another host relied on a pack that this one knows to be damaged: its snapshot was never looked at.
+#[test]
+fn snapshots_that_others_made_since_are_looked_at() {
+    let world = World::new(SWAPS);
+    let storage: Arc<dyn Storage> = Arc::new(world.storage.clone());
+    let lost = world.source().join("lost");
+    let with_lost = |cache: &str| {
+        fs::write(&lost, crate::golden::noise(30_000, 50)).expect("written");
+        let done = world.backup(storage.clone(), cache, false).0;
+        fs::remove_file(&lost).expect("removed");
+        done.expect("the backup succeeds").healing
+    };
+    let before = world.storage.list("packs/").expect("listed");
+    assert!(with_lost("one").is_none());
+    for pack in world.storage.list("packs/").expect("listed") {
+        if before.iter().all(|old| old.name != pack.name) && pack.size > 10_000 {
+            world.storage.corrupt(&pack.name, |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 1));
+        }
+    }
+    fs::write(&lost, "").expect("written");
+    assert!(!world.comes_back(&world.storage, &world.cache("one")));
+    fs::remove_file(&lost).expect("removed");
+    let backup = || world.backup(storage.clone(), "one", false).0.expect("the backup succeeds").healing;
+    assert_eq!(backup().expect("it tells").still_damaged.len(), 1);
+    assert!(with_lost("two").is_none(), "that host knows nothing");
+    fs::write(world.source().join("new"), "new").expect("written");
+    assert_eq!(backup().expect("it tells").still_damaged.len(), 2);
+}
+
+/// What a damaged segment of the local index had covered was forgotten, and that it was lost was never told.
+#[test]
+fn a_loss_that_a_damaged_segment_covered_is_told() {
+    let world = World::new(SWAPS);
+    let storage: Arc<dyn Storage> = Arc::new(world.storage.clone());
+    let repo = open(storage.clone(), &world.cache("one")).expect("it opens");
+    let segments = repo.cache().expect("there is one").join("segments");
+    drop(repo);
+    for entry in fs::read_dir(segments).expect("listed").map(|entry| entry.expect("listed")) {
+        if entry.file_name().to_string_lossy().ends_with(".segment") {
+            fs::write(entry.path(), "cut").expect("written");
+        }
+    }
+    for index in world.storage.list("index/").expect("listed") {
+        world.storage.remove(&index.name).expect("removed");
+    }
+    let (done, notices) = world.backup(storage, "one", false);
+    assert!(done.expect("the backup succeeds").healing.is_some());
+    assert!(notices.iter().any(|notice| notice.contains("lost index objects")), "{notices:?}");
+}
+
+/// A run that started over compared with what its first attempt had stored, and did not say that it had repaired that.
+#[test]
+fn what_an_earlier_attempt_repaired_counts() {
+    let world = World::new(SWAPS);
+    let packs = world.storage.list("packs/").expect("listed");
+    packs.iter().for_each(|pack| world.storage.remove(&pack.name).expect("removed"));
+    let (storage, puts) = (world.storage.clone(), AtomicUsize::new(0));
+    let before = move |call: &str, name: &str| {
+        // Behind the first attempt's comparison; what it stored stays, and something else is lost.
+        if call == "put" && name.starts_with("index/") && puts.fetch_add(1, Ordering::SeqCst) == 0 {
+            let index = storage.list("index/").expect("listed");
+            index.iter().for_each(|index| storage.remove(&index.name).expect("removed"));
+        }
+    };
+    let (done, notices) = world.backup(Arc::new(Hooked { inner: world.storage.clone(), before }), "one", false);
+    let healing = done.expect("the backup succeeds").healing.expect("it repaired");
+    assert!(notices.iter().any(|notice| notice.contains("starts over")), "{notices:?}");
+    assert_eq!((healing.whole_again.len(), healing.still_damaged.len()), (1, 0), "{healing:?}");
+    let missing = notices.iter().filter(|notice| notice.contains("missing from the repository")).count();
+    assert_eq!(missing, 1, "{notices:?}");
+}
