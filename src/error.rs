@@ -40,6 +40,13 @@ pub enum Kind {
     Failed,
 }
 
+impl Kind {
+    /// Whether stored data is missing or is not what was stored, while the storage as a whole can be reached.
+    pub fn is_damage(self) -> bool {
+        matches!(self, Kind::Corrupt | Kind::NotFound)
+    }
+}
+
 /// What was attempted, on what, why it failed and what to do about it.
 pub struct Error(Box<Parts>);
 
@@ -126,7 +133,7 @@ impl Error {
 
     /// Whether stored data is missing or is not what was stored, while the storage as a whole can be reached.
     pub fn is_damage(&self) -> bool {
-        matches!(self.0.kind, Kind::Corrupt | Kind::NotFound)
+        self.0.kind.is_damage()
     }
 
     pub fn is_temporary(&self) -> bool {

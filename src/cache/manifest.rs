@@ -2,7 +2,7 @@
 //! checked text.
 
 use crate::disk::own_files::{is_not_a_file, open_regular, read_regular};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::id::{IndexId, PackId};
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
@@ -106,11 +106,6 @@ fn decode(bytes: &[u8]) -> Option<Vec<Row>> {
 /// Names lead to files being removed: nothing but our own must ever pass for one.
 fn is_name(name: &str) -> bool {
     name.strip_suffix(SUFFIX).is_some_and(|stem| stem.len() == 32 && stem.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
-/// Whether an error says that the thing itself is bad, and not the way to it.
-pub(super) fn is_lost(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Corrupt | Kind::NotFound)
 }
 
 #[cfg(test)]

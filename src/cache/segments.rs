@@ -3,7 +3,7 @@
 //! Files never change. What belongs to the set is said by the manifest alone, which is replaced under a lock; whoever
 //! has a segment mapped keeps it when it leaves the set and its name is removed.
 
-use super::manifest::{self, Row, SUFFIX, is_lost};
+use super::manifest::{self, Row, SUFFIX};
 use super::segment::Segment;
 use super::segment_merge::merge_into;
 use super::segment_write::{Builder, Place, unforeseen};
@@ -333,7 +333,7 @@ impl Segments {
         let mut notices = Vec::new();
         let before = match manifest::read(&path) {
             Ok(rows) => rows,
-            Err(error) if is_lost(&error) => {
+            Err(error) if error.is_damage() => {
                 notices.push(format!("the local chunk index will be rebuilt: {error}"));
                 None
             }
@@ -347,7 +347,7 @@ impl Segments {
         for row in rows {
             match self.take_or_open(&folder, &row, added.as_ref()) {
                 Ok(segment) => listed.push(Listed { row, segment }),
-                Err(error) if is_lost(&error) => {
+                Err(error) if error.is_damage() => {
                     notices.push(format!("a part of the local chunk index will be rebuilt: {error}"));
                     self.dropped.extend(row.covers.iter().map(|(index, _)| *index));
                 }

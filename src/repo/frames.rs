@@ -37,8 +37,7 @@ struct Slots {
 impl Slots {
     /// Keeps that a frame is damaged from the second time on: it is read once more for one chunk of it, not for each.
     fn failed(&mut self, key: &(PackId, u32), kind: Kind) {
-        let is_damage = matches!(kind, Kind::Corrupt | Kind::NotFound);
-        if !is_damage || self.damaged.insert(*key) {
+        if !kind.is_damage() || self.damaged.insert(*key) {
             self.forget(key);
         }
     }

@@ -417,15 +417,16 @@ impl LocalIndex {
         &self,
         list: &mut impl FnMut() -> Result<Listing>,
     ) -> Result<(Listing, MutexGuard<'_, Segments>)> {
-        for last in [false, false, true] {
+        for _ in 0..2 {
             let listing = list()?;
             let segments = self.segments();
             let live = listing.indexes();
-            if last || segments.covered().iter().all(|index| live.contains_key(index)) {
+            if segments.known().all(|index| live.contains_key(index)) {
                 return Ok((listing, segments));
             }
         }
-        Err(Error::new(Kind::Failed, "list the index", ""))
+        let listing = list()?;
+        Ok((listing, self.segments()))
     }
 
     /// Whether everything that the view rests on is listed: index objects, and packs with their sizes.

@@ -129,7 +129,7 @@ impl<'a> Search<'a> {
     fn first_name(&self) -> Result<Option<String>> {
         match self.storage.get(CONFIG_NAME, OBJECT_BYTES_MAX) {
             Ok((config, _)) => Ok(Config::peek(&config).ok().map(|id| first_key_name(&id))),
-            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => Ok(None),
+            Err(error) if error.is_damage() => Ok(None),
             Err(error) => Err(error),
         }
     }
