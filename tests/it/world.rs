@@ -7,6 +7,7 @@ mod check;
 mod command;
 mod harm;
 mod model;
+mod quiet;
 mod random;
 mod restoring;
 mod run;
@@ -82,7 +83,16 @@ fn play(seed: u64, engine: Engine, steps: &[Step], is_loud: bool) -> Option<Brok
     }
     // Also after a broken law: no thread may wait for ever.
     let ended = world.end();
-    broken.or(ended.err())
+    let last = steps.iter().rev().find_map(|step| match step {
+        Step::Backup(actor, _) | Step::Begin(_, actor, _) => Some(actor),
+        _ => None,
+    });
+    match (broken.or(ended.err()), last) {
+        (None, Some(actor)) => catch_unwind(AssertUnwindSafe(|| world.check_quiet(actor)))
+            .unwrap_or_else(|_| Err("a panic".to_owned()))
+            .err(),
+        (broken, _) => broken,
+    }
 }
 
 fn number(variable: &str) -> Option<u64> {

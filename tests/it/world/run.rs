@@ -7,6 +7,7 @@ use crate::world::step::{Actor, How, SOURCES};
 use crate::world::wire::{Control, Fault, Wire};
 use siltstone::backup::{BackupOptions, BackupReport};
 use siltstone::error::Result as Done;
+use siltstone::repo::Repository;
 use siltstone::source::stream::Stream;
 use siltstone::watch::Watch;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,16 +47,16 @@ impl Parked {
 pub const STREAM: &[u8] = b"what the command says, longer than what stands in the tree itself";
 
 /// What a run needs, apart from the world, so that it can go on while the world changes.
-struct Plan {
+pub struct Plan {
     wire: Arc<Wire>,
     cache: PathBuf,
     options: BackupOptions,
 }
 
-fn carry_out(plan: Plan) -> Ended {
+pub fn carry_out(plan: Plan, watch: &Watch) -> Ended {
     let Plan { wire, cache, options } = plan;
     let control = wire.control.clone();
-    let run = || fixture::open(wire, &cache)?.backup(options, &Watch::silent());
+    let run = || Repository::open(wire, &fixture::credentials(), &cache, watch)?.backup(options, watch);
     let ended = catch_unwind(AssertUnwindSafe(run)).map_or(Ended::Panicked, ended);
     control.end();
     ended
@@ -98,7 +99,7 @@ fn put_back(frozen: &Path, cache: &Path) {
 
 impl World {
     /// Notes what a run is about to save; its number.
-    fn register(&mut self, actor: &Actor) -> usize {
+    pub fn register(&mut self, actor: &Actor) -> usize {
         let repository = self.place_number(actor.repository);
         let sources =
             sources_of(actor).into_iter().map(|number| (self.tree(number), self.capture_source(number))).collect();
@@ -107,7 +108,7 @@ impl World {
         self.runs.len() - 1
     }
 
-    fn plan(&mut self, number: usize, actor: &Actor, fault: Fault, permits: Option<u64>, frozen: PathBuf) -> Plan {
+    pub fn plan(&mut self, number: usize, actor: &Actor, fault: Fault, permits: Option<u64>, frozen: PathBuf) -> Plan {
         let run = &self.runs[number];
         let mut options = fixture::options(&run.sources[0].0);
         options.paths = run.sources.iter().map(|(path, _)| path.clone()).collect();
@@ -148,7 +149,7 @@ impl World {
         let frozen = self.scratch();
         let plan = self.plan(number, actor, fault, None, frozen.clone());
         let (control, cache) = (plan.wire.control.clone(), plan.cache.clone());
-        let ended = carry_out(plan);
+        let ended = carry_out(plan, &Watch::silent());
         if control.is_dead() {
             put_back(&frozen, &cache);
         }
@@ -167,7 +168,7 @@ impl World {
             Engine::InProcess => {
                 let frozen = self.scratch();
                 let plan = self.plan(run, actor, Fault::None, Some(0), frozen);
-                Waits::Thread(plan.wire.control.clone(), std::thread::spawn(move || carry_out(plan)))
+                Waits::Thread(plan.wire.control.clone(), std::thread::spawn(move || carry_out(plan, &Watch::silent())))
             }
         };
         self.slots[slot] = Some(Parked { run, actor: *actor, waits });
