@@ -11,6 +11,7 @@ pub mod flags;
 pub mod follow;
 pub mod handle;
 pub mod open;
+pub mod opened_up;
 pub mod own_files;
 pub mod owner;
 pub mod read_dir;

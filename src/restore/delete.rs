@@ -2,6 +2,7 @@
 //! saw everything, and never what rules protect, a repository or a cache.
 
 use crate::disk::apply::chmod_open;
+use crate::disk::opened_up::OpenedUp;
 use crate::disk::stat::fstat;
 use crate::disk::{Directory, ListBuffer, Names, Stat, Target, remove, unfinished};
 use crate::entry::{Entry, EntryKind};
@@ -360,16 +361,20 @@ impl Run<'_> {
         }
     }
 
-    /// Lets us work in a directory of our own that the plan deletes or clears; returns its mode if that had to be changed.
-    fn open_up_to_delete(&self, directory: &Directory, stat: &Stat, path: &[u8], noted: &Noted) -> Result<Option<u32>> {
+    /// Lets us work in a directory of our own that the plan deletes or clears, if its mode denies that.
+    fn open_up_to_delete(
+        &self,
+        directory: &Directory,
+        stat: &Stat,
+        path: &[u8],
+        noted: &Noted,
+    ) -> Result<Option<OpenedUp>> {
         let Mode::Deed { doomed } = &self.mode else { return Ok(None) };
         let is_doomed = noted.content_of == Some(path.len()) || doomed.contains(path);
         if !is_doomed || !stat.is_closed_to_owner(0o700) {
             return Ok(None);
         }
-        let mode = stat.permissions();
-        chmod_open(directory, mode | 0o700)?;
-        Ok(Some(mode))
+        OpenedUp::open(directory, stat).map(Some)
     }
 
     /// Opens a directory that may go and deletes what is no directory in it; None when it stays with all that is in it.
@@ -394,13 +399,13 @@ impl Run<'_> {
         if keeps_others && stat.uid != rustix::process::geteuid().as_raw() {
             return Err(kept_whole(STICKY));
         }
-        let mode = self.open_up_to_delete(&below, &stat, path, noted)?;
+        let opened_up = self.open_up_to_delete(&below, &stat, path, noted)?;
         let mut level = Level {
             name,
             left: Vec::new(),
             above,
             stays: false,
-            mode,
+            mode: None,
             keeps_others: enter::keeps_others(&stat),
             path_bytes: path.len(),
         };
@@ -425,6 +430,7 @@ impl Run<'_> {
                 break;
             }
         }
+        level.mode = opened_up.map(OpenedUp::hand_on);
         Ok(Some((below, level)))
     }
 }

@@ -1,8 +1,8 @@
 //! Enter directories: make what is missing, open what is there, follow links above sources, refuse what must stay.
 
-use crate::disk::apply::{chmod_at, chmod_open};
 use crate::disk::create::is_unfinished;
 use crate::disk::follow::{open_followed, open_within};
+use crate::disk::opened_up::OpenedUp;
 use crate::disk::stat::fstat;
 use crate::disk::{Directory, ListBuffer, Names, Stat, Target, flags, rights, unfinished};
 use crate::entry::{Content, Entry, EntryKind};
@@ -25,7 +25,8 @@ pub(super) const READ_ONLY: &str = "its file system is mounted read-only";
 
 /// A name in the target that something else than a directory has, or nothing.
 enum Found {
-    Opened(Directory),
+    /// And how it was opened up for that, if it was.
+    Opened(Directory, Option<OpenedUp>),
     Missing,
     /// In a plan: a directory that the restore opens up, and that nobody can look into before.
     Closed(Stat),
@@ -58,7 +59,11 @@ impl Run<'_> {
         };
         while let Some(next) = chain.pop() {
             match self.enter_below(&here, &next)? {
-                Some(entered) => here = entered,
+                Some(entered) => {
+                    here = entered;
+                    // On a long way down, all of it would be open at once.
+                    next.above.iter().for_each(|above| self.close_if_many(above));
+                }
                 None => {
                     chain.iter().for_each(|folder| folder.refuse());
                     return Ok(None);
@@ -88,7 +93,7 @@ impl Run<'_> {
                 let (Some(target), Some(entry)) = (&here.target, &next.entry) else { return Ok(None) };
                 match self.find(&here, target, &next, entry)? {
                     Found::Closed(_) => {}
-                    Found::Opened(found) => {
+                    Found::Opened(found, _closed_again) => {
                         if self.scope.is_own(&fstat(&found)?) || is_repository_in_use(self.repo, &found) {
                             return Ok(None);
                         }
@@ -144,7 +149,7 @@ impl Run<'_> {
             parent.changed.store(true, Ordering::Relaxed);
         }
         match found {
-            Found::Opened(directory) => self.take(above, folder, entry, directory),
+            Found::Opened(directory, opened_up) => self.take(above, folder, entry, directory, opened_up),
             Found::Refused(why) => refuse(why),
             Found::Closed(stat) => Ok(Some(self.closed(above, folder, &stat))),
             Found::Missing if !self.is_deed() => Ok(Some(self.made(above, None))),
@@ -188,11 +193,11 @@ impl Run<'_> {
     fn find(&self, above: &Here, target: &Target, folder: &Folder, entry: &Entry) -> Result<Found> {
         let name = entry.name.as_slice();
         match target.directory().open_child(name) {
-            Ok(directory) => return Ok(Found::Opened(directory)),
+            Ok(directory) => return Ok(Found::Opened(directory, None)),
             Err(error) if error.is(Kind::NotFound) => {
                 return Ok(above.facts.refuses.map_or(Found::Missing, Found::Refused));
             }
-            Err(error) if error.is(Kind::Denied) => return self.open_unreadable(target, folder, name)?.ok_or(error),
+            Err(error) if error.is(Kind::Denied) => return self.open_unreadable(target, name)?.ok_or(error),
             Err(error) if error.is(Kind::Conflict) => {}
             Err(error) => return Err(error),
         }
@@ -252,7 +257,7 @@ impl Run<'_> {
             }
         };
         match followed {
-            Ok(directory) => Ok(Found::Opened(directory)),
+            Ok(directory) => Ok(Found::Opened(directory, None)),
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Unsupported) => {
                 Ok(Found::Refused(
                     "a symbolic link is in its place above a source, and does not lead to a directory in the target",
@@ -263,7 +268,7 @@ impl Run<'_> {
     }
 
     /// A directory of our own that we may not list: its owner's rights are added while we work in it.
-    fn open_unreadable(&self, target: &Target, folder: &Folder, name: &[u8]) -> Result<Option<Found>> {
+    fn open_unreadable(&self, target: &Target, name: &[u8]) -> Result<Option<Found>> {
         let stat = target.directory().stat(name)?;
         if !stat.is(EntryKind::Directory) || !stat.is_closed_to_owner(0o500) {
             return Ok(None);
@@ -271,9 +276,8 @@ impl Run<'_> {
         if !self.is_deed() {
             return Ok(Some(Found::Closed(stat)));
         }
-        chmod_at(target.directory(), name, stat.permissions() | 0o700)?;
-        *locked(&folder.opened_up) = Some(stat.permissions());
-        target.directory().open_child(name).map(|directory| Some(Found::Opened(directory)))
+        let opened_up = OpenedUp::named(target.directory(), name, &stat)?;
+        target.directory().open_child(name).map(|directory| Some(Found::Opened(directory, Some(opened_up))))
     }
 
     /// Says in a plan that the mode of a directory hides its contents.
@@ -295,7 +299,14 @@ impl Run<'_> {
     }
 
     /// A directory that was there before.
-    fn take(&self, above: &Here, folder: &Folder, entry: &Entry, directory: Directory) -> Result<Option<Here>> {
+    fn take(
+        &self,
+        above: &Here,
+        folder: &Folder,
+        entry: &Entry,
+        directory: Directory,
+        mut opened_up: Option<OpenedUp>,
+    ) -> Result<Option<Here>> {
         let (target, stat) = Target::with_stat(directory)?;
         if self.scope.is_in_use(&stat) || is_repository_in_use(self.repo, target.directory()) {
             if self.has_entries(entry)? {
@@ -312,8 +323,7 @@ impl Run<'_> {
             if !self.is_deed() {
                 return Ok(Some(self.closed(above, folder, &stat)));
             }
-            chmod_open(target.directory(), stat.permissions() | 0o700)?;
-            *locked(&folder.opened_up) = Some(stat.permissions());
+            opened_up = Some(OpenedUp::open(target.directory(), &stat)?);
         }
         if self.is_deed() {
             self.remove_leftovers(&folder.path, &target)?;
@@ -335,6 +345,7 @@ impl Run<'_> {
             is_ours: above.facts.is_ours || (self.options.delete && looks_like_ours(target.directory())),
             ..Facts::default()
         };
+        folder.closes_later(opened_up);
         Ok(Some(Here { target: Some(Arc::new(target)), facts }))
     }
 
@@ -404,8 +415,11 @@ impl Run<'_> {
     fn open_again(&self, above: &Here, folder: &Folder, facts: Facts) -> Result<Here> {
         let entry = folder.entry.as_ref().expect("the top of the target is never closed");
         let target = above.target.as_ref().expect("what was closed was opened in a directory that is there");
-        let Found::Opened(directory) = self.find(above, target, folder, entry)? else { return Err(moved(entry)) };
-        self.reopened(folder, facts, directory)
+        let found = self.find(above, target, folder, entry)?;
+        let Found::Opened(directory, opened_up) = found else { return Err(moved(entry)) };
+        let here = self.reopened(folder, facts, directory)?;
+        folder.closes_later(opened_up);
+        Ok(here)
     }
 
     /// Takes a directory again that was closed; anything else that has its name meanwhile is refused.

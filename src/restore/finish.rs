@@ -1,11 +1,12 @@
 //! Finish directories: after the last thing below one come deletions, its metadata, and the turn of the one above.
 
 use crate::disk::apply::{apply_flags, chmod_open};
+use crate::disk::opened_up::close_below;
 use crate::disk::stat::fstat;
 use crate::disk::{Directory, Stat, Subject, Target, apply_metadata};
 use crate::entry::{Entry, EntryKind, Time};
 use crate::error::{Kind, Result};
-use crate::restore::folder::{Folder, Here, State};
+use crate::restore::folder::{Facts, Folder, Here, State};
 use crate::restore::run::{Run, add, locked};
 use rustix::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -30,12 +31,16 @@ impl Run<'_> {
     fn finish(&self, folder: &Arc<Folder>) -> Option<Here> {
         let here = match folder.state() {
             State::Ready(here) => here,
-            State::Closed(_) if self.has_failed() && locked(&folder.opened_up).is_none() => return None,
-            State::Closed(_) => match self.enter(folder) {
+            State::Closed(facts) if self.has_failed() => {
+                self.close_again(folder, &facts);
+                return None;
+            }
+            State::Closed(facts) => match self.enter(folder) {
                 Ok(Some(here)) => here,
                 Ok(None) => return None,
                 Err(error) => {
                     self.failed_entry(&folder.path, error);
+                    self.close_again(folder, &facts);
                     return None;
                 }
             },
@@ -77,17 +82,40 @@ impl Run<'_> {
             return;
         }
         let done = !self.has_failed();
-        let opened_up = locked(&folder.opened_up).take();
+        let mut opened_up = locked(&folder.opened_up).take();
         if let (true, true, Some(entry)) = (here.facts.apply && !kept, done, &folder.entry) {
             let subject = Subject::Open(target.directory().as_fd());
             let kind = EntryKind::Directory;
             let mut losses = apply_metadata(subject, here.facts.current, &entry.meta, kind, &self.apply_options());
             losses.extend(apply_flags(subject, &entry.meta, kind));
+            // What it was opened up for is over, whatever became of its own mode.
+            opened_up = opened_up.filter(|_| losses.iter().any(|loss| matches!(&*loss.what, "metadata" | "mode")));
             self.report_losses(&folder.path, losses);
             self.check_times(here, entry, || fstat(target.directory()));
-        } else if let Some(mode) = opened_up
+        }
+        if let Some(mode) = opened_up
             && let Err(error) = chmod_open(target.directory(), mode)
         {
+            self.trouble(&folder.path, format!("its mode could not be reset: {error}"));
+        }
+    }
+
+    /// Puts the mode back of a directory that was opened up and whose descriptor was given back.
+    fn close_again(&self, folder: &Folder, facts: &Facts) {
+        let (Some(mode), Some(identity)) = (locked(&folder.opened_up).take(), facts.identity) else { return };
+        let (mut names, mut above) = (Vec::new(), folder);
+        let nearest = loop {
+            match (above.state(), &above.entry, &above.above) {
+                (State::Ready(Here { target: Some(target), .. }), _, _) => break target,
+                (_, Some(entry), Some(next)) => {
+                    names.push(entry.name.as_slice());
+                    above = next;
+                }
+                _ => return,
+            }
+        };
+        names.reverse();
+        if let Err(error) = close_below(nearest.directory(), &names, identity, mode) {
             self.trouble(&folder.path, format!("its mode could not be reset: {error}"));
         }
     }

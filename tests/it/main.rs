@@ -36,6 +36,7 @@ mod restore_faults;
 mod restore_half;
 mod restore_plan;
 mod restore_refused;
+mod restore_rights;
 mod restore_way;
 mod rights;
 mod rooms;
