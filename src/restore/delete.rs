@@ -13,7 +13,7 @@ use crate::restore::folder::{Folder, Here, Mounted};
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Mode, Run, locked};
 use crate::restore::scope::looks_like_ours;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -36,9 +36,12 @@ impl Doomed {
     }
 }
 
-/// Said of a directory in which the plan could see nothing, so that nothing is deleted.
+/// Said of a directory in which the plan could see nothing, so that nothing is deleted. The first one if its mode is open now,
+/// the other one if it is closed again.
 const CLOSED_TO_PLAN: &str = "extra entries in it were not deleted, because its mode prevented the plan from reading it: run \
                               the restore again";
+const CLOSED_TO_PLANS: &str = "extra entries in it were not deleted, because its mode prevents the plan from reading it: run \
+                               `chmod u+rwx` on it, then restore again";
 
 /// Said of a directory of another user.
 const CLOSED_TO_OTHERS: &str = "its mode does not let this user delete anything in it";
@@ -50,11 +53,13 @@ struct Noted {
     on: Mounted,
     /// How long the path of a directory is that is cleared, and stays itself.
     content_of: Option<usize>,
+    /// In the restore itself: something stayed only because the plan did not name it.
+    is_unnamed: Cell<bool>,
 }
 
 impl Noted {
     fn on(here: &Here) -> Self {
-        Noted { paths: RefCell::default(), on: here.facts.deletes_on, content_of: None }
+        Noted { paths: RefCell::default(), on: here.facts.deletes_on, content_of: None, is_unnamed: Cell::new(false) }
     }
 }
 
@@ -127,8 +132,9 @@ impl Run<'_> {
     pub fn delete_others(&self, folder: &Folder, here: &Here) {
         let (Some(target), true) = (&here.target, self.deletes_in(folder, here)) else { return };
         let known = std::mem::take(&mut *locked(&folder.names));
-        let was_closed = self.is_deed() && locked(&folder.opened_up).is_some_and(|mode| mode & 0o500 != 0o500);
-        let delete = || -> Result<()> {
+        let closed = locked(&folder.opened_up).filter(|mode| self.is_deed() && mode & 0o500 != 0o500);
+        let mut is_unnamed = false;
+        let mut delete = || -> Result<()> {
             let listed = list(&target.directory().open_child(c".")?)?;
             let spellings = match self.is_deed() {
                 // The plan has decided.
@@ -145,10 +151,6 @@ impl Run<'_> {
                 if spellings.has(target.directory(), &name)? {
                     continue;
                 }
-                if was_closed {
-                    self.trouble(&folder.path, CLOSED_TO_PLAN);
-                    break;
-                }
                 let path = child_path(&folder.path, &name);
                 let noted = Noted::on(here);
                 let deleted = match is_directory {
@@ -158,6 +160,7 @@ impl Run<'_> {
                         self.delete_leaf(here, &name, &path, is_directory, &noted)
                     }),
                 };
+                is_unnamed |= noted.is_unnamed.get();
                 self.doom(noted);
                 match deleted {
                     Ok(true) => folder.changed.store(true, Ordering::Relaxed),
@@ -169,6 +172,11 @@ impl Run<'_> {
         };
         if let Err(error) = delete() {
             self.failed_entry(&folder.path, error);
+        }
+        if let Some(mode) = closed.filter(|_| is_unnamed) {
+            let mode_then = folder.entry.as_ref().filter(|_| here.facts.apply).map_or(mode, |entry| entry.meta.mode);
+            let is_closed_again = mode_then & 0o500 != 0o500;
+            self.trouble(&folder.path, if is_closed_again { CLOSED_TO_PLANS } else { CLOSED_TO_PLAN });
         }
     }
 
@@ -254,7 +262,10 @@ impl Run<'_> {
     fn delete_name(&self, path: &[u8], noted: &Noted, remove: impl FnOnce() -> Result<()>) -> Result<bool> {
         match &self.mode {
             Mode::Plan(_) => noted.paths.borrow_mut().push(path.to_vec()),
-            Mode::Deed { doomed } if !doomed.contains(path) => return Ok(false),
+            Mode::Deed { doomed } if !doomed.contains(path) => {
+                noted.is_unnamed.set(true);
+                return Ok(false);
+            }
             Mode::Deed { .. } => {
                 remove()?;
                 self.fate(Fate::Deleted, || path.to_vec());

@@ -1,7 +1,7 @@
 //! What the system refuses to this user a plan knows as the restore does, and nothing of it is lost without a word.
 
 use crate::person::{Person, Said, said};
-use crate::restore::{as_nobody, chmod, is_root, latest, saved, text};
+use crate::restore::{as_nobody, chmod, is_root, latest, saved, set_time, text};
 use crate::skip::skipped;
 use std::collections::BTreeMap;
 use std::fs;
@@ -115,4 +115,49 @@ fn calls_from(log: &str, name: &str) -> std::ops::RangeInclusive<usize> {
     let naming = || threads.values().filter_map(|(count, first)| Some((*count, (*first)?)));
     let first = naming().map(|(_, first)| first).min().expect("it is named");
     first..=naming().map(|(count, _)| count).max().unwrap_or(first)
+}
+
+/// "Run the restore again" was the advice where each restore found the directory closed again, and where nothing would be
+/// deleted.
+#[test]
+fn the_advice_for_closed_directories_helps() {
+    let person = saved(|person| {
+        person.write("source/dir/f", "saved");
+        person.write("source/other/log", "saved");
+        set_time(&person.path("source/dir/f"), 1_500_000_000);
+    });
+    let close = |person: &Person| {
+        copy_of_source(person);
+        person.write("target/dir/mine", "mine");
+        chmod(person, "target/dir", 0o000);
+    };
+    let named = latest(&person, "source");
+    let restore =
+        |more: &[&str]| as_nobody(&person, &[&["restore", &named, "--target", "target", "--delete"], more].concat());
+    let clear = || {
+        chmod(&person, "target/dir", 0o700);
+        fs::remove_dir_all(person.path("target")).expect("removed");
+    };
+    // It keeps its mode: only the user can open it.
+    close(&person);
+    let done = restore(&["--overwrite", "never"]).ends_with(3);
+    assert!(done.err.contains("chmod u+rwx"), "{}", done.err);
+    assert_eq!(mode(&person, "target/dir"), 0o000);
+    chmod(&person, "target/dir", 0o700);
+    restore(&["--overwrite", "never"]).ends_with(0);
+    assert!(!person.path("target/dir/mine").exists());
+    clear();
+    // It gets the mode that was saved: the next restore sees what is in it.
+    close(&person);
+    let done = restore(&[]).ends_with(3);
+    assert!(done.err.contains("run the restore again"), "{}", done.err);
+    restore(&[]).ends_with(0);
+    assert!(!person.path("target/dir/mine").exists());
+    clear();
+    // Nothing in it is to be deleted.
+    for words in [["--include", "log"], ["--exclude", "mine"]] {
+        close(&person);
+        restore(&words).ends_with(0);
+        clear();
+    }
 }
