@@ -281,9 +281,8 @@ impl Run<'_> {
         if entry.link_group == 0 {
             losses.extend(apply_flags(subject, &entry.meta, kind));
         }
-        if !losses.is_empty() {
-            self.report_losses(&child_path(&folder.path, &entry.name), losses);
-        }
+        let path = || child_path(&folder.path, &entry.name);
+        self.tell_applied(here, entry, path, losses, || target.directory().stat(entry.name.as_slice()));
         how
     }
 

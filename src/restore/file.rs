@@ -162,9 +162,7 @@ impl Run<'_> {
         if !direct && !self.put_in_place(folder, here, target, &name, entry, way)? {
             return Ok(false);
         }
-        if !losses.is_empty() {
-            self.report_losses(&path(), losses);
-        }
+        self.tell_applied(here, entry, path, losses, || target.directory().stat(entry.name.as_slice()));
         if direct {
             self.fate(Fate::Created, path);
         }

@@ -3,7 +3,7 @@
 use crate::disk::apply::{apply_flags, chmod_open};
 use crate::disk::opened_up::close_below;
 use crate::disk::stat::fstat;
-use crate::disk::{Directory, Stat, Subject, Target, apply_metadata};
+use crate::disk::{Directory, Loss, Stat, Subject, Target, apply_metadata};
 use crate::entry::{Entry, EntryKind, Time};
 use crate::error::{Kind, Result};
 use crate::restore::folder::{Facts, Folder, Here, State};
@@ -90,8 +90,7 @@ impl Run<'_> {
             losses.extend(apply_flags(subject, &entry.meta, kind));
             // What it was opened up for is over, whatever became of its own mode.
             opened_up = opened_up.filter(|_| losses.iter().any(|loss| matches!(&*loss.what, "metadata" | "mode")));
-            self.report_losses(&folder.path, losses);
-            self.check_times(here, entry, || fstat(target.directory()));
+            self.tell_applied(here, entry, || folder.path.clone(), losses, || fstat(target.directory()));
         }
         if let Some(mode) = opened_up
             && let Err(error) = chmod_open(target.directory(), mode)
@@ -120,11 +119,28 @@ impl Run<'_> {
         }
     }
 
+    /// Tells what of an entry's metadata was lost, and whether its file system cut its time.
+    pub fn tell_applied(
+        &self,
+        here: &Here,
+        entry: &Entry,
+        path: impl FnOnce() -> Vec<u8>,
+        losses: Vec<Loss>,
+        stat: impl FnOnce() -> Result<Stat>,
+    ) {
+        if !losses.iter().any(|loss| matches!(&*loss.what, "metadata" | "modification time")) {
+            self.check_times(here, entry, stat);
+        }
+        if !losses.is_empty() {
+            self.report_losses(&path(), losses);
+        }
+    }
+
     /// Says once for each file system that it keeps times less exactly than they were saved: it drops the rest without a
     /// word. The first entry whose time tells is read back.
-    pub fn check_times(&self, here: &Here, entry: &Entry, stat: impl FnOnce() -> Result<Stat>) {
+    fn check_times(&self, here: &Here, entry: &Entry, stat: impl FnOnce() -> Result<Stat>) {
         let saved = entry.meta.modified;
-        if !self.is_deed() || saved.nanoseconds == 0 || self.times_checked.is_known(here.facts.mounted.0) {
+        if saved.nanoseconds == 0 || self.times_checked.is_known(here.facts.mounted.0) {
             return;
         }
         // Of a second that it cannot keep it was said that it cannot.
@@ -154,7 +170,7 @@ impl Run<'_> {
         why.is_some()
     }
 
-    pub fn report_losses(&self, path: &[u8], losses: Vec<crate::disk::Loss>) {
+    pub fn report_losses(&self, path: &[u8], losses: Vec<Loss>) {
         for loss in losses {
             self.trouble(path, format!("its {} could not be restored: {}", loss.what, loss.error));
         }

@@ -65,9 +65,7 @@ impl Run<'_> {
         } else if !self.put_in_place(folder, here, target, &name, entry, way)? {
             return Ok(false);
         }
-        if !losses.is_empty() {
-            self.report_losses(&path(), losses);
-        }
+        self.tell_applied(here, entry, path, losses, || target.directory().stat(entry.name.as_slice()));
         Ok(true)
     }
 }

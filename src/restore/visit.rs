@@ -406,14 +406,10 @@ impl<'a> Run<'a> {
 
     /// Restores an entry that is no directory; whether other names of its inode may be linked to it.
     pub fn restore_single(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Linkable> {
-        let linkable = match entry.kind {
-            EntryKind::File | EntryKind::Stream => self.restore_file(folder, here, entry)?,
-            _ => self.restore_special(folder, here, entry)?,
-        };
-        if let (Some(target), true) = (&here.target, linkable != Linkable::No) {
-            self.check_times(here, entry, || target.directory().stat(entry.name.as_slice()));
+        match entry.kind {
+            EntryKind::File | EntryKind::Stream => self.restore_file(folder, here, entry),
+            _ => self.restore_special(folder, here, entry),
         }
-        Ok(linkable)
     }
 }
 

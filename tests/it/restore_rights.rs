@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, lchown};
 use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// The same silt started by another program.
 fn started_by(person: &Person, by: &[&str], words: &[&str]) -> Said {
@@ -28,6 +29,30 @@ fn copy_of_source(person: &Person) {
 
 fn mode(person: &Person, name: &str) -> u32 {
     fs::symlink_metadata(person.path(name)).expect("it is there").mode() & 0o7777
+}
+
+/// A time that was refused was told as one that the file system cuts.
+#[test]
+fn a_time_that_is_refused_is_not_called_cut() {
+    if !works(&["strace", "-f", "-qq", "-o", "/dev/null"]) {
+        return skipped("a refused time", "strace is not there or may not trace");
+    }
+    let at = |person: &Person, name: &str, nanoseconds: u32| {
+        let file = fs::File::open(person.path(name)).expect("opened");
+        file.set_modified(UNIX_EPOCH + Duration::new(1_500_000_000, nanoseconds)).expect("its time is set");
+    };
+    let person = saved(|person| {
+        person.write("source/file", "saved");
+        at(person, "source/file", 123_456_789);
+    });
+    copy_of_source(&person);
+    at(&person, "target/file", 500_000_000);
+    let inject = "inject=utimensat:error=EPERM";
+    let by = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=utimensat", "-e", inject];
+    let named = latest(&person, "source");
+    let done = started_by(&person, &by, &["restore", &named, "--target", "target"]).ends_with(3);
+    assert!(done.err.contains("its modification time could not be restored"), "{}", done.err);
+    assert!(!done.err.contains("keeps times less exactly"), "{}", done.err);
 }
 
 /// What was opened up to be worked in stayed open to all whom its new mode lets in when that work failed.
