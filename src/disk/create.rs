@@ -277,8 +277,9 @@ pub fn close_written(fd: OwnedFd) -> Result<()> {
 }
 
 /// The mode of a file whose content or metadata are not complete: the sticky bit, which means nothing on a file, and no
-/// right but the one to write. No finished file has it: what is saved with the sticky bit is never created so.
-const HALF_DONE_MODE: u32 = 0o1200;
+/// right but the one to write. A finished file has it only if it was saved so, and such a file is never created under its own
+/// name.
+pub(super) const HALF_DONE_MODE: u32 = 0o1200;
 
 /// Whether [`HALF_DONE_MODE`] can stand for the mode of a file until it is finished: an ACL changes the mode before that.
 fn is_markable(meta: &Metadata) -> bool {

@@ -9,6 +9,7 @@ pub mod create;
 pub mod device;
 pub mod flags;
 pub mod follow;
+pub mod foresee;
 pub mod handle;
 pub mod open;
 pub mod opened_up;

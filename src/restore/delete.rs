@@ -4,7 +4,7 @@
 use crate::disk::apply::chmod_open;
 use crate::disk::opened_up::OpenedUp;
 use crate::disk::stat::fstat;
-use crate::disk::{Directory, ListBuffer, Names, Stat, Target, remove, unfinished};
+use crate::disk::{Directory, ListBuffer, Names, Stat, Target, remove, rights, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::restore::enter;
@@ -248,7 +248,7 @@ impl Run<'_> {
         if stat.is_fixed {
             return Err(Error::new(Kind::Denied, "delete", "").because(FIXED));
         }
-        if keeps_others && stat.uid != rustix::process::geteuid().as_raw() {
+        if keeps_others && !rights::owns(stat.uid, stat.gid) {
             return Err(Error::new(Kind::Denied, "delete", "").because(STICKY));
         }
         self.delete_name(path, noted, || {
@@ -407,7 +407,7 @@ impl Run<'_> {
         if !self.may_enter(path, &below, &stat, noted.on)? {
             return Ok(None);
         }
-        if keeps_others && stat.uid != rustix::process::geteuid().as_raw() {
+        if keeps_others && !rights::owns(stat.uid, stat.gid) {
             return Err(kept_whole(STICKY));
         }
         let opened_up = self.open_up_to_delete(&below, &stat, path, noted)?;

@@ -4,7 +4,7 @@ use crate::disk::create::is_unfinished;
 use crate::disk::follow::{open_followed, open_within};
 use crate::disk::opened_up::OpenedUp;
 use crate::disk::stat::fstat;
-use crate::disk::{Directory, ListBuffer, Names, Stat, Target, flags, rights, unfinished};
+use crate::disk::{Directory, ListBuffer, Names, Stat, Target, flags, unfinished};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::repo::tree::{Page, decode_page};
@@ -180,6 +180,7 @@ impl Run<'_> {
             is_new: true,
             current,
             apply: true,
+            group: above.facts.group,
             mounted: above.facts.mounted,
             is_ours: above.facts.is_ours,
             deletes_on: above.facts.deletes_on,
@@ -294,7 +295,8 @@ impl Run<'_> {
         self.tell_closed(crate::restore::plan::shown(&folder.path));
         let Facts { is_ours, deletes_on, .. } = above.facts;
         let mounted = (stat.device, stat.mount);
-        let facts = Facts { taken: true, mounted, is_ours, deletes_on, ..Facts::default() };
+        let group = group_of_new(stat);
+        let facts = Facts { taken: true, group, mounted, is_ours, deletes_on, ..Facts::default() };
         Here { target: None, facts }
     }
 
@@ -338,6 +340,7 @@ impl Run<'_> {
             refuses,
             is_read_only: refuses == Some(READ_ONLY),
             keeps_others: keeps_others(&stat),
+            group: group_of_new(&stat),
             apply: self.applies(&stat, entry, changes),
             mounted,
             // A source that is mounted where it was saved is one file system with itself.
@@ -447,10 +450,14 @@ pub(super) fn refusal(directory: &Directory, stat: &Stat) -> Option<&'static str
     }
 }
 
-/// Whether a directory lets this user replace and delete only what is the user's own.
+/// Whether a directory lets this user replace and delete only what the user may treat as the user's own.
 pub(super) fn keeps_others(directory: &Stat) -> bool {
-    let is_of_others = || directory.uid != rustix::process::geteuid().as_raw();
-    directory.mode & 0o1000 != 0 && !rights::owns_everything() && is_of_others()
+    directory.mode & 0o1000 != 0 && directory.uid != rustix::process::geteuid().as_raw()
+}
+
+/// The group that a directory hands down to what is made in it, where it does.
+pub(super) fn group_of_new(directory: &Stat) -> Option<u32> {
+    (directory.mode & 0o2000 != 0).then_some(directory.gid)
 }
 
 fn moved(entry: &Entry) -> Error {

@@ -92,7 +92,7 @@ impl Run<'_> {
         match here.facts.refuses {
             None if here.facts.append_only => Some(APPEND_ONLY),
             None if stat.is_fixed => Some(FIXED),
-            None if here.facts.keeps_others && stat.uid != rustix::process::geteuid().as_raw() => Some(STICKY),
+            None if here.facts.keeps_others && !rights::owns(stat.uid, stat.gid) => Some(STICKY),
             None if stat.mount != here.facts.mounted.1 => Some(MOUNTED),
             None if stat.is(EntryKind::Directory) && self.scope.is_in_use(stat) => Some(IN_USE),
             refuses => refuses,
@@ -220,7 +220,7 @@ impl Run<'_> {
 
     /// Whether it is worth asking if the metadata of what is there can be changed.
     pub fn may_keep_metadata(&self, stat: &Stat, may_be_read_only: bool) -> bool {
-        stat.is_fixed || may_be_read_only || is_of_others(stat)
+        stat.is_fixed || may_be_read_only || !rights::owns(stat.uid, stat.gid)
     }
 
     /// Why metadata that differ stay as they are, where that is known before it is tried.
@@ -242,7 +242,7 @@ impl Run<'_> {
             Some(FIXED_METADATA)
         } else if is_read_only && differ() {
             Some(READ_ONLY_METADATA)
-        } else if is_of_others(stat) && of_others_differ() {
+        } else if !rights::owns(stat.uid, stat.gid) && of_others_differ() {
             Some(METADATA_OF_OTHERS)
         } else {
             None
@@ -261,10 +261,8 @@ impl Run<'_> {
         // Opening a device can do something, and so can a FIFO.
         let open = || open_file(target.directory(), entry.name.as_slice()).ok();
         let is_kept = self.may_keep_metadata(&stat, here.facts.is_read_only || stat.mount != here.facts.mounted.1);
-        if !is_kept && !self.is_deed() {
-            return how;
-        }
-        let fd = fd.or_else(|| (kind == EntryKind::File).then(open).flatten());
+        let opens = is_kept || self.is_deed() || flags::has_locking(entry.meta.flags);
+        let fd = fd.or_else(|| (opens && kind == EntryKind::File).then(open).flatten());
         let subject = fd.as_ref().map_or(named, |fd| Subject::Open(fd.as_fd()));
         if is_kept {
             let is_read_only = here.facts.is_read_only || fd.as_ref().is_some_and(is_read_only);
@@ -274,6 +272,8 @@ impl Run<'_> {
             }
         }
         if !self.is_deed() {
+            let losses = self.foresee(subject, &stat, entry);
+            self.report_losses(&child_path(&folder.path, &entry.name), losses);
             return how;
         }
         let mut losses = apply_metadata(subject, Some(Current::from(&stat)), &entry.meta, kind, &self.apply_options());
@@ -295,11 +295,6 @@ impl Run<'_> {
         self.trouble(&path, why);
         self.fate(Fate::Blocked, || path);
     }
-}
-
-/// Whether it belongs to another user, and this one may not do what only its owner may.
-fn is_of_others(stat: &Stat) -> bool {
-    !rights::owns_everything() && stat.uid != rustix::process::geteuid().as_raw()
 }
 
 /// Whether a restore removes this as a leftover when it enters the directory.

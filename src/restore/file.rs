@@ -118,6 +118,7 @@ impl Run<'_> {
                 if !self.plan_way(folder, here, entry, way)? {
                     return Ok(Linkable::No);
                 }
+                self.tell_foreseen(here, entry, &child_path(&folder.path, &entry.name));
             }
         }
         add(&self.counts.files, 1);

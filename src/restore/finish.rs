@@ -74,11 +74,20 @@ impl Run<'_> {
 
     /// Gives a directory its metadata, or puts back the mode that it had.
     pub fn apply_folder(&self, folder: &Folder, here: &Here) {
-        let Some(target) = &here.target else { return };
+        let Some(target) = &here.target else {
+            if let (true, Some(entry)) = (here.facts.apply, &folder.entry) {
+                self.tell_foreseen(here, entry, &folder.path);
+            }
+            return;
+        };
         // One that this run made is its own.
         let may_be_kept = here.facts.apply && !here.facts.is_new && !self.has_failed();
         let kept = may_be_kept && self.keeps_folder_metadata(folder, here, target);
         if !self.is_deed() {
+            if let (true, Some(entry), Ok(stat)) = (may_be_kept && !kept, &folder.entry, fstat(target.directory())) {
+                let losses = self.foresee(Subject::Open(target.directory().as_fd()), &stat, entry);
+                self.report_losses(&folder.path, losses);
+            }
             return;
         }
         let done = !self.has_failed();

@@ -30,6 +30,8 @@ pub(super) struct Facts {
     pub append_only: bool,
     /// It is a sticky directory of another user: what others own in it can be neither replaced nor removed.
     pub keeps_others: bool,
+    /// The group that it hands down to what is made in it, where it does.
+    pub group: Option<u32>,
     /// Why nothing in it can be created, replaced or deleted.
     pub refuses: Option<&'static str>,
     /// Its file system is mounted read-only.

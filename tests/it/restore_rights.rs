@@ -2,6 +2,7 @@
 
 use crate::person::{Person, Said, said};
 use crate::restore::{as_nobody, chmod, is_root, latest, saved, set_time, text};
+use crate::restore_way::both;
 use crate::skip::skipped;
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,6 +30,139 @@ fn copy_of_source(person: &Person) {
 
 fn mode(person: &Person, name: &str) -> u32 {
     fs::symlink_metadata(person.path(name)).expect("it is there").mode() & 0o7777
+}
+
+/// The kernel takes the setgid bit of a group that the user is not in: it was gone, and the restore ended with 0.
+#[test]
+fn a_setgid_bit_that_is_refused_is_a_warning() {
+    if !is_root() {
+        return skipped("setgid bits of other groups", "it takes root to give them");
+    }
+    let person = saved(|person| {
+        person.write("source/dir/f", "saved");
+        person.write("source/plain", "saved");
+    });
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    fs::create_dir(person.path("target")).expect("made");
+    for name in ["source", "source/dir", "source/dir/f", "source/plain", "target"] {
+        lchown(person.path(name), Some(65534), Some(1234)).expect("given");
+    }
+    for (name, mode) in [("source/dir", 0o2775), ("source/dir/f", 0o2755), ("target", 0o2775)] {
+        chmod(&person, name, mode);
+    }
+    let run =
+        |words: &[&str]| started_by(&person, &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], words);
+    run(&["backup", "source"]).ends_with(0);
+    // The second time, files and directories are there.
+    for _ in 0..2 {
+        let done = both(&person, run, &[], 3);
+        let lost = "its setgid bit could not be restored: cannot set the setgid bit: this user is not in its group";
+        assert_eq!(done.err.matches(lost).count(), 2, "{}", done.err);
+    }
+    assert_eq!((mode(&person, "target/dir"), mode(&person, "target/dir/f")), (0o775, 0o755));
+    let in_group = ["setpriv", "--reuid=65534", "--regid=65534", "--groups=1234"];
+    both(&person, |words| started_by(&person, &in_group, words), &[], 0);
+    assert_eq!((mode(&person, "target/dir"), mode(&person, "target/dir/f")), (0o2775, 0o2755));
+}
+
+/// The plan said 0 where root without a capability was refused something, and without `CAP_FSETID` so did the restore.
+#[test]
+fn what_capabilities_allow_the_plan_knows_as_the_restore() {
+    let drops = |capability: &str| ["setpriv".to_owned(), format!("--bounding-set=-{capability}")];
+    if !is_root() || !works(&["setpriv", "--bounding-set=-fsetid"]) {
+        return skipped("root without some capabilities", "it takes root and setpriv");
+    }
+    let person = Person::new();
+    for name in
+        ["source/dir/setgid", "source/dir/capable", "source/dir/trusted", "source/dir/fixed", "source/dir/plain"]
+    {
+        person.write(name, "saved");
+    }
+    let set = |attribute: &str, value: &str, name: &str| {
+        let words = ["-n", attribute, "-v", value];
+        let done = Command::new("setfattr").args(words).arg(person.path(name)).output();
+        done.is_ok_and(|output| output.status.success())
+    };
+    let capability = "0x0100000200040000000000000000000000000000";
+    let is_set =
+        set("security.capability", capability, "source/dir/capable") && set("trusted.x", "1", "source/dir/trusted");
+    for name in ["source/dir", "source/dir/setgid"] {
+        lchown(person.path(name), Some(1000), Some(1234)).expect("given");
+        chmod(&person, name, 0o2775);
+    }
+    let made = Command::new("mknod").arg(person.path("source/dir/device")).args(["c", "1", "3"]).output();
+    let fixed = Command::new("chattr").arg("+i").arg(person.path("source/dir/fixed")).output();
+    person.silt(&["backup", "source"]).ends_with(0);
+    let loosen = |name: &str| Command::new("chattr").arg("-i").arg(person.path(name)).output();
+    let _not_everywhere = loosen("source/dir/fixed");
+    let succeeded = |output: std::io::Result<std::process::Output>| output.is_ok_and(|output| output.status.success());
+    if !is_set || !succeeded(made) || !succeeded(fixed) {
+        return skipped("root without some capabilities", "attributes, devices or flags are refused");
+    }
+    let all = ["chown", "fowner", "fsetid", "setfcap", "sys_admin", "linux_immutable", "mknod", "dac_override"];
+    for capability in all {
+        let by = drops(capability);
+        let by: Vec<&str> = by.iter().map(String::as_str).collect();
+        for before in ["nothing", "the same", "another mode and owner"] {
+            fs::create_dir_all(person.path("target")).expect("made");
+            if before != "nothing" {
+                fs::remove_dir(person.path("target")).expect("removed");
+                copy_of_source(&person);
+            }
+            if before == "another mode and owner" {
+                lchown(person.path("target/dir/setgid"), Some(7), Some(7)).expect("given");
+                lchown(person.path("target/dir"), Some(7), Some(7)).expect("given");
+                chmod(&person, "target/dir/setgid", 0o600);
+                chmod(&person, "target/dir", 0o700);
+            }
+            let named = latest(&person, "source");
+            let words = ["restore", &named, "--target", "target"];
+            let plan = started_by(&person, &by, &[&words[..], &["--dry-run"]].concat());
+            let done = started_by(&person, &by, &words);
+            let told = format!("{capability}, {before}:\n{}{}\n{}{}", plan.out, plan.err, done.out, done.err);
+            assert_eq!(plan.code, done.code, "{told}");
+            let is_whole = ["target/dir", "target/dir/setgid"].iter().all(|name| mode(&person, name) == 0o2775);
+            assert!(done.code == 3 || is_whole, "{told}");
+            let _not_everywhere = loosen("target/dir/fixed");
+            fs::remove_dir_all(person.path("target")).expect("removed");
+        }
+    }
+}
+
+/// In a user namespace root is not root to what belongs to users that it does not know; the plan took it for that.
+#[test]
+fn a_user_namespace_reaches_only_the_users_that_it_knows() {
+    let by = ["unshare", "-Ur"];
+    if !is_root() || !works(&by) {
+        return skipped("a restore in a user namespace", "it takes root and unshare");
+    }
+    let person = saved(|person| {
+        for name in ["source/mode", "source/owner", "source/dir/f", "source/content/f"] {
+            person.write(name, "saved");
+        }
+    });
+    type Change = fn(&Person);
+    let changes: [(Change, &[&str]); 4] = [
+        (|person| chmod(person, "target/mode", 0o600), &["target/mode"]),
+        (|_| {}, &["target/owner"]),
+        (|person| chmod(person, "target/dir", 0o700), &["target/dir"]),
+        (
+            |person| {
+                person.write("target/content/f", "of somebody else");
+                chmod(person, "target/content", 0o1777);
+            },
+            &["target/content", "target/content/f"],
+        ),
+    ];
+    for (change, given) in changes {
+        copy_of_source(&person);
+        change(&person);
+        given.iter().for_each(|name| lchown(person.path(name), Some(1000), Some(1000)).expect("given"));
+        both(&person, |words| started_by(&person, &by, words), &[], 3);
+        fs::remove_dir_all(person.path("target")).expect("removed");
+    }
+    copy_of_source(&person);
+    both(&person, |words| started_by(&person, &by, words), &[], 0);
 }
 
 /// A time that was refused was told as one that the file system cuts.
