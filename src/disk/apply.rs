@@ -76,10 +76,9 @@ impl From<&Stat> for Current {
 }
 
 /// Gives an inode its metadata, in the one order that works: owner (clears setuid and capabilities), attributes (an
-/// ACL sets the mode; `user.*` takes the right to write), times, mode (until then it may be the mark of what is unfinished),
-/// flags (may forbid all further changes). The
-/// access time stays. `current` is what a creator returned or a stat said; None asks. What cannot be kept is
-/// returned and stops nothing.
+/// ACL sets the mode of a file; `user.*` takes the right to write), times, mode (until then it may be the mark of what is
+/// unfinished), flags (may forbid all further changes). The access time stays. `current` is what a creator returned or a
+/// stat said; None asks. What cannot be kept is returned and stops nothing.
 pub fn apply_metadata(
     subject: Subject<'_>,
     current: Option<Current>,
@@ -377,7 +376,8 @@ impl Subject<'_> {
     }
 
     /// Gives an inode the attributes of the entry and takes away those that it does not have: inherited ACLs of a new
-    /// one, all others of an older one. What is right already is not touched. Whether the mode may have changed.
+    /// one, all others of an older one. What is right already is not touched. Whether the mode has to be set: that of a
+    /// directory stays until then, and its ACL is whole only with its own mode.
     fn apply_xattrs(
         &self,
         current: &Current,
@@ -412,15 +412,30 @@ impl Subject<'_> {
             meta.xattrs.iter().filter(|one| !there.contains(one)).partition(|one| one.name.starts_with(b"system."));
         for one in others.into_iter().chain(acls) {
             mode_changed |= one.name == ACL_ACCESS.to_bytes();
-            let set = match self {
-                Subject::Open(fd) => xattr::set_xattr(fd, one),
-                Subject::Named(directory, name) => xattr::set_xattr_at(directory, *name, one),
+            let set = match one.name == ACL_ACCESS.to_bytes() && kind == EntryKind::Directory {
+                true => self.mode_of(current).and_then(|mode| self.set_xattr(&xattr::with_mode(one, mode))),
+                false => self.set_xattr(one),
             };
             if let Err(error) = set {
                 lose(&format!("attribute {}", shown(&one.name)), error);
             }
         }
         mode_changed
+    }
+
+    fn set_xattr(&self, one: &Xattr) -> Result<()> {
+        match self {
+            Subject::Open(fd) => xattr::set_xattr(fd, one),
+            Subject::Named(directory, name) => xattr::set_xattr_at(directory, *name, one),
+        }
+    }
+
+    /// The mode of a directory until it gets its own, which may be the mark of what is unfinished.
+    fn mode_of(&self, current: &Current) -> Result<u32> {
+        match current.mode {
+            MODE_UNKNOWN => self.stat().map(|stat| stat.permissions()),
+            known => Ok(known),
+        }
     }
 
     fn remove_xattr(&self, name: &[u8]) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Enter directories: make what is missing, open what is there, follow links above sources, refuse what must stay.
 
+use crate::disk::apply::wanted_owner;
 use crate::disk::create::is_unfinished;
 use crate::disk::follow::{open_followed, open_within};
 use crate::disk::opened_up::OpenedUp;
@@ -403,7 +404,7 @@ impl Run<'_> {
     /// Whether a directory that was there gets its metadata, where nothing else than `changes` speaks for it: one that a
     /// restore did not finish gets them now.
     pub fn applies(&self, stat: &Stat, entry: &Entry, changes: bool) -> bool {
-        changes || is_unfinished(stat, &entry.meta)
+        changes || is_unfinished(stat, &entry.meta, wanted_owner(&entry.meta, &self.apply_options()).0)
     }
 
     /// Whether an existing directory gets the metadata of the snapshot's.

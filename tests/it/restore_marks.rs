@@ -1,0 +1,132 @@
+//! The marks of what is half-done hold from the first moment to the last, whatever ACLs, owners and kills do, and mark nothing
+//! else.
+
+use crate::person::{Person, Said, contents};
+use crate::restore::{as_nobody, chmod, latest, saved, set_time};
+use crate::restore_way::both;
+use crate::skip::skipped;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+fn runs(words: &[&str], path: &Path) -> bool {
+    let done = Command::new(words[0]).args(&words[1..]).arg(path).output();
+    done.is_ok_and(|output| output.status.success())
+}
+
+/// Contents, modes, times and attributes of all that lies below a folder.
+fn everything(folder: &Path) -> (crate::person::Contents, Vec<String>) {
+    let words = ["-R", "-h", "-d", "-m", "-", "-e", "hex", "."];
+    let attributes = Command::new("getfattr").args(words).current_dir(folder).output().expect("getfattr runs");
+    let mut of_each: Vec<_> =
+        String::from_utf8_lossy(&attributes.stdout).split("\n\n").map(ToOwned::to_owned).collect();
+    of_each.sort();
+    (contents(folder), of_each)
+}
+
+fn may_trace() -> bool {
+    let traced = Command::new("strace").args(["-f", "-qq", "-o", "/dev/null", "true"]).output();
+    traced.is_ok_and(|output| output.status.success())
+}
+
+/// Restores with one writer that dies at the Nth of these system calls; whether it did.
+fn dies(person: &Person, call: &str, number: usize, words: &[&str], user: Option<u32>) -> bool {
+    let silt = person.command(words);
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+    strace.args(["-e", &format!("inject={call}:signal=SIGKILL:when={number}"), "taskset", "-c", "0"]);
+    strace.arg(silt.get_program()).args(silt.get_args()).current_dir(person.home.path());
+    strace.envs(silt.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(user) = user {
+        strace.uid(user).gid(user);
+    }
+    let output = strace.output().expect("strace runs");
+    assert!(matches!(output.status.code(), None | Some(0)), "{}", String::from_utf8_lossy(&output.stderr));
+    output.status.code().is_none()
+}
+
+/// Kills a restore into `prepare`'s target at each of these calls in turn: a restore with `--overwrite never` then makes it whole.
+fn is_whole_after_each_kill(
+    person: &Person,
+    calls: &[&str],
+    prepare: impl Fn(),
+    user: Option<u32>,
+    again: impl Fn(&[&str]) -> Said,
+) {
+    let named = latest(person, "source");
+    let expected = everything(&person.path("source"));
+    let mut kills = 0;
+    for call in calls {
+        for number in 1.. {
+            let _not_there_at_first = fs::remove_dir_all(person.path("out"));
+            prepare();
+            let words = ["restore", &named, "--target", "out/new"];
+            if !dies(person, call, number, &words, user) {
+                break;
+            }
+            kills += 1;
+            again(&[&words[..], &["--overwrite", "never"]].concat()).ends_with(0);
+            let found = everything(&person.path("out/new"));
+            assert!(found == expected, "{call} {number}: {found:?} for {expected:?}");
+        }
+    }
+    assert!(kills > 0, "no call was met");
+}
+
+/// An ACL that a directory inherited or that was saved with it changed the mark of unfinished ones: what a killed restore left
+/// was kept as it was.
+#[test]
+fn directories_keep_their_mark_through_acls() {
+    let person = saved(|person| {
+        for name in ["source/plain/f", "source/own/f"] {
+            person.write(name, "saved");
+        }
+        chmod(person, "source/plain", 0o755);
+    });
+    let own = person.path("source/own");
+    let acl = ["setfacl", "-m", "u:7:rwx,g:8:rx,o::-,d:g:7:rwx"];
+    if !runs(&acl, &own) || !runs(&["setfattr", "-n", "user.x", "-v", "1"], &own) || !may_trace() {
+        return skipped("marks of directories with ACLs", "setfacl, setfattr or strace is refused");
+    }
+    for name in ["own/f", "own", "plain/f", "plain"] {
+        set_time(&person.path("source").join(name), 1_500_000_000);
+    }
+    person.silt(&["backup", "source"]).ends_with(0);
+    let calls = ["mkdirat", "fchmod", "fchmodat", "renameat2", "fsetxattr", "fremovexattr", "pwrite64", "utimensat"];
+    for inherited in [None, Some("u:9:rwx,g::rwx,o::-"), Some("u::r-x,g::rwx,o::rwx")] {
+        let prepare = || {
+            fs::create_dir(person.path("out")).expect("made");
+            if let Some(inherited) = inherited {
+                assert!(runs(&["setfacl", "-d", "-m", inherited], &person.path("out")));
+            }
+        };
+        is_whole_after_each_kill(&person, &calls, prepare, None, |words| person.silt(words));
+    }
+}
+
+/// Below a directory whose default ACL gives the owner less, new directories could not be opened, and attributes were refused.
+#[test]
+fn a_default_acl_that_denies_the_owner_stops_nothing() {
+    let person = saved(|person| {
+        person.write("source/dir/below/f", "saved");
+        person.write("source/g", "saved");
+    });
+    if !runs(&["setfattr", "-n", "user.x", "-v", "1"], &person.path("source/g")) {
+        return skipped("default ACLs that deny the owner", "setfattr is refused");
+    }
+    as_nobody(&person, &["backup", "source"]).ends_with(0);
+    let expected = everything(&person.path("source"));
+    for acl in ["u::-,g::rwx,o::-", "u::r-x,g::rwx,o::-", "u::-w-,u:9:rwx,g::-,o::-"] {
+        fs::create_dir(person.path("target")).expect("made");
+        if !runs(&["setfacl", "-d", "-m", acl], &person.path("target")) {
+            return skipped("default ACLs that deny the owner", "setfacl is refused");
+        }
+        both(&person, |words| as_nobody(&person, words), &[], 0);
+        let mut found = everything(&person.path("target"));
+        // The target was there before, and keeps its ACL.
+        found.1.retain(|attributes| !attributes.starts_with("# file: .\n"));
+        assert!(found == expected, "{acl}: {found:?} for {expected:?}");
+        fs::remove_dir_all(person.path("target")).expect("removed");
+    }
+}
