@@ -11,7 +11,7 @@ use super::refused::{refused, shown};
 use super::stat::{Stat, fstat};
 use super::umask::taken_away;
 use super::xattr;
-use crate::entry::{EntryKind, Metadata};
+use crate::entry::{Entry, EntryKind, Metadata};
 use crate::error::{Error, Kind, Result};
 use rustix::fd::{IntoRawFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
@@ -307,13 +307,17 @@ pub(super) const HALF_DONE_MODE: u32 = 0o1200;
 
 /// Whether [`HALF_DONE_MODE`] can stand for the mode of a file until it is finished: an ACL changes the mode before that.
 fn is_markable(meta: &Metadata) -> bool {
-    meta.mode & 0o7000 == 0 && meta.xattrs.iter().all(|attribute| attribute.name != xattr::ACL_ACCESS.to_bytes())
+    meta.mode & 0o7000 == 0 && !has_acl(meta)
 }
 
-/// Whether a file is one that a restore began under its own name and did not finish. An inherited ACL can have taken the
-/// right to write away.
-pub fn is_half_done(found: &Stat) -> bool {
-    found.is(EntryKind::File) && found.permissions() | 0o200 == HALF_DONE_MODE
+fn has_acl(meta: &Metadata) -> bool {
+    meta.xattrs.iter().any(|attribute| attribute.name == xattr::ACL_ACCESS.to_bytes())
+}
+
+/// Whether what has the name of an entry is a file that a restore began under its own name and did not finish.
+pub fn is_half_done(found: &Stat, entry: &Entry) -> bool {
+    let was_saved_so = entry.kind.has_content() && entry.meta.mode & 0o7777 == HALF_DONE_MODE;
+    found.is(EntryKind::File) && found.permissions() == HALF_DONE_MODE && !was_saved_so
 }
 
 /// The mode of a directory that has not got its own metadata yet: the sticky bit, which the finished one mostly does not

@@ -1,7 +1,7 @@
 //! Enter directories: make what is missing, open what is there, follow links above sources, refuse what must stay.
 
 use crate::disk::apply::wanted_owner;
-use crate::disk::create::is_unfinished;
+use crate::disk::create::{is_half_done, is_unfinished};
 use crate::disk::follow::{open_followed, open_within};
 use crate::disk::opened_up::OpenedUp;
 use crate::disk::stat::fstat;
@@ -212,6 +212,7 @@ impl Run<'_> {
                 Found::Refused("it was changed by another process at the same moment, and was kept")
             }
             (None, _) => Found::Refused("a socket is in its place, and was kept"),
+            _ if is_half_done(&stat, entry) => self.in_the_way(above, &stat),
             (Some(EntryKind::Symlink), _) if folder.is_source() && self.keeps_links_of_sources() => {
                 Found::Refused(MOVED_SOURCE)
             }
@@ -221,11 +222,13 @@ impl Run<'_> {
             _ if !folder.wanted => Found::Refused(
                 "something other than a directory is in its place, and was kept, as --include does not match it",
             ),
-            _ => {
-                self.links_before(&stat);
-                self.stays(above, &stat).map_or(Found::InTheWay, Found::Refused)
-            }
+            _ => self.in_the_way(above, &stat),
         })
+    }
+
+    fn in_the_way(&self, above: &Here, stat: &Stat) -> Found {
+        self.links_before(stat);
+        self.stays(above, stat).map_or(Found::InTheWay, Found::Refused)
     }
 
     /// Directories above a source do not belong to the snapshot: a link there leads where this machine keeps the source.

@@ -118,6 +118,10 @@ impl Run<'_> {
         stat: Stat,
     ) -> Result<Decision> {
         self.links_before(&stat);
+        if is_half_done(&stat, entry) {
+            // It is nobody's, and to compare it would take its mark away.
+            return Ok(Decision::Make(Way::Over));
+        }
         let kind = if entry.kind.has_content() { EntryKind::File } else { entry.kind };
         match stat.kind {
             None => Ok(Decision::Blocked("a socket is in its place, and was kept")),
@@ -151,7 +155,7 @@ impl Run<'_> {
 
     fn decide_file(&self, target: &Target, entry: &Entry, stat: Stat) -> Result<Decision> {
         let same_stat = stat.size == entry.size && stat.modified == entry.meta.modified;
-        let keeps = self.keeps(&stat, entry) && !is_half_done(&stat);
+        let keeps = self.keeps(&stat, entry);
         let right = |fd| Ok(Decision::Right(Right { stat, fd, mend: !keeps }));
         if same_stat && self.options.overwrite != Overwrite::Always {
             return right(None);

@@ -2,13 +2,16 @@
 //! else.
 
 use crate::person::{Person, Said, contents};
-use crate::restore::{as_nobody, chmod, latest, saved, set_time};
+use crate::restore::{as_nobody, chmod, is_root, latest, restore, saved, set_time, text};
 use crate::restore_way::both;
 use crate::skip::skipped;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+
+const HALF_DONE: u32 = 0o1200;
 
 fn runs(words: &[&str], path: &Path) -> bool {
     let done = Command::new(words[0]).args(&words[1..]).arg(path).output();
@@ -74,6 +77,55 @@ fn is_whole_after_each_kill(
     assert!(kills > 0, "no call was met");
 }
 
+/// Whatever had the mode of half-done files was replaced, also if it was saved so, and what has a similar mode.
+#[test]
+fn what_was_saved_with_the_mode_of_half_done_files_is_kept() {
+    let person = saved(|person| {
+        for (name, mode) in [("so", HALF_DONE), ("similar", 0o644), ("same", 0o1000)] {
+            person.write(&format!("source/{name}"), "saved");
+            chmod(person, &format!("source/{name}"), mode);
+        }
+    });
+    for overwrite in ["never", "if-newer"] {
+        for (name, mode) in [("so", HALF_DONE), ("similar", 0o1000), ("same", 0o1000)] {
+            person.write(&format!("source/{name}"), "mine, and newer");
+            chmod(&person, &format!("source/{name}"), mode);
+        }
+        restore(&person, &["--overwrite", overwrite]).ends_with(0);
+        for name in ["so", "similar", "same"] {
+            chmod(&person, &format!("source/{name}"), 0o600);
+            assert_eq!(text(&person, &format!("source/{name}")), "mine, and newer", "{name} {overwrite}");
+        }
+    }
+}
+
+/// It was made readable to be compared, and a kill at that moment left it without its mark.
+#[test]
+fn a_half_done_file_keeps_its_mark_until_it_is_replaced() {
+    if !is_root() || !may_trace() {
+        return skipped("kills beside a half-done file", "it takes root and strace");
+    }
+    let person = saved(|person| {
+        person.write("source/dir/file", "saved");
+        set_time(&person.path("source/dir/file"), 1_500_000_000);
+        set_time(&person.path("source/dir"), 1_500_000_000);
+    });
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    let prepare = || {
+        person.write("out/new/dir/file", "saved");
+        for name in ["out", "out/new", "out/new/dir", "out/new/dir/file"] {
+            set_time(&person.path(name), 1_500_000_000);
+            std::os::unix::fs::chown(person.path(name), Some(65534), Some(65534)).expect("given");
+        }
+        // Only its content, which would have to be read, is as it was saved.
+        set_time(&person.path("out/new/dir/file"), 1_400_000_000);
+        chmod(&person, "out/new/dir/file", HALF_DONE);
+        chmod(&person, "out/new/dir", 0o1755);
+    };
+    let calls = ["fchmodat", "fchmod", "renameat"];
+    is_whole_after_each_kill(&person, &calls, prepare, Some(65534), |words| as_nobody(&person, words));
+}
+
 /// An ACL that a directory inherited or that was saved with it changed the mark of unfinished ones: what a killed restore left
 /// was kept as it was.
 #[test]
@@ -127,6 +179,25 @@ fn a_default_acl_that_denies_the_owner_stops_nothing() {
         // The target was there before, and keeps its ACL.
         found.1.retain(|attributes| !attributes.starts_with("# file: .\n"));
         assert!(found == expected, "{acl}: {found:?} for {expected:?}");
+        fs::remove_dir_all(person.path("target")).expect("removed");
+    }
+}
+
+/// Half a file in the place of a link or a directory stayed with `--overwrite never`.
+#[test]
+fn half_a_file_makes_way_for_what_is_no_file() {
+    let person = saved(|person| {
+        symlink("nowhere", person.path("source/link")).expect("linked");
+        person.write("source/dir/f", "saved");
+    });
+    for overwrite in ["never", "if-newer"] {
+        for (name, mode) in [("link", HALF_DONE), ("dir", HALF_DONE)] {
+            person.write(&format!("target/{name}"), "half");
+            chmod(&person, &format!("target/{name}"), mode);
+        }
+        both(&person, |words| person.silt(words), &["--overwrite", overwrite], 0);
+        assert_eq!(fs::read_link(person.path("target/link")).expect("a link"), Path::new("nowhere"));
+        assert_eq!(text(&person, "target/dir/f"), "saved");
         fs::remove_dir_all(person.path("target")).expect("removed");
     }
 }
