@@ -1,15 +1,21 @@
 //! The marks of what is half-done hold from the first moment to the last, whatever ACLs, owners and kills do, and mark nothing
 //! else.
 
+use crate::fixture::{self, Hooked, SWAPS, backup, memory, open};
 use crate::person::{Person, Said, contents};
 use crate::restore::{as_nobody, chmod, is_root, latest, restore, saved, set_time, text};
 use crate::restore_way::both;
 use crate::skip::skipped;
+use siltstone::error::Kind;
+use siltstone::restore::RestoreOptions;
+use siltstone::watch::Watch;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 const HALF_DONE: u32 = 0o1200;
 
@@ -200,4 +206,42 @@ fn half_a_file_makes_way_for_what_is_no_file() {
         assert_eq!(text(&person, "target/dir/f"), "saved");
         fs::remove_dir_all(person.path("target")).expect("removed");
     }
+}
+
+/// A restore that was interrupted in the middle of a file removed the name, although another restore had completed the file.
+#[test]
+fn an_interrupted_restore_leaves_what_another_one_completed() {
+    let place = tempfile::tempdir().expect("a folder");
+    let (source, target) = (place.path().join("source"), place.path().join("target"));
+    fs::create_dir_all(source.join("dir")).expect("made");
+    fs::write(source.join("dir/file"), crate::golden::noise(1 << 20, 1)).expect("written");
+    let storage = memory(SWAPS);
+    backup(Arc::new(storage.clone()), &place.path().join("cache"), &source).expect("a backup");
+    let other = open(Arc::new(storage.clone()), &place.path().join("cache of another")).expect("it opens");
+    let snapshot = fixture::snapshots(&other).remove(0);
+    let (watch, is_armed, found) = (Watch::silent(), Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
+    let half = target.join("dir/file");
+    let before = {
+        let (watch, is_armed, found) = (watch.clone(), is_armed.clone(), found.clone());
+        let (other, snapshot, source, target) = (other.clone(), snapshot.clone(), source.clone(), target.clone());
+        move |_: &str, _: &str| {
+            if half.exists() && is_armed.swap(false, Ordering::Relaxed) {
+                *found.lock().expect("whole") = Some(half.metadata().expect("there").permissions().mode() & 0o7777);
+                fixture::restore(&other, &snapshot, &source, &target).expect("restored");
+                watch.cancel.cancel();
+            }
+        }
+    };
+    let repo = open(Arc::new(Hooked { inner: storage, before }), &place.path().join("cache")).expect("it opens");
+    let options = RestoreOptions {
+        path: Some(source.as_os_str().as_encoded_bytes().to_vec()),
+        writers: 1,
+        ..RestoreOptions::new(target.clone())
+    };
+    let plan = repo.plan_restore(&snapshot, options, &watch).expect("planned");
+    is_armed.store(true, Ordering::Relaxed);
+    let stopped = plan.run(&watch);
+    assert!(stopped.is_err_and(|error| error.is(Kind::Cancelled)));
+    assert_eq!(*found.lock().expect("whole"), Some(HALF_DONE), "the other one met half a file");
+    assert!(fs::read(target.join("dir/file")).expect("it stays") == crate::golden::noise(1 << 20, 1));
 }
