@@ -52,7 +52,7 @@ pub fn foresee(
     }
     // The attributes are read only where they may be refused.
     let is_own = rights::owns(stat.uid, stat.gid);
-    let may_lack = !is_own || meta.xattrs.iter().any(|one| !rights::may_set_attribute(&one.name));
+    let may_lack = !is_own || meta.xattrs.iter().any(|one| !rights::may_set_attribute(one));
     if options.xattrs && may_lack && !subject.has_attributes(meta) {
         match subject {
             Subject::Open(fd) if !is_own && !may_write(fd) => {
@@ -123,7 +123,7 @@ impl Foreseen {
     }
 
     fn attributes(&mut self, meta: &Metadata) {
-        for one in meta.xattrs.iter().filter(|one| !rights::may_set_attribute(&one.name)) {
+        for one in meta.xattrs.iter().filter(|one| !rights::may_set_attribute(one)) {
             let name = String::from_utf8_lossy(&one.name);
             self.refused(&format!("attribute {name}"), "set the attribute", "this user may not set such attributes");
         }

@@ -1,6 +1,8 @@
 //! What the system lets this process do beyond what owners may: mostly root may, but capabilities can be given and taken,
 //! and in a user namespace they reach only what belongs to users and groups that it knows.
 
+use super::xattr::acl_names_only;
+use crate::entry::Xattr;
 use rustix::process::{getegid, geteuid, getgroups};
 use rustix::thread::{CapabilitySet, capabilities};
 use std::sync::LazyLock;
@@ -70,8 +72,9 @@ pub fn may_make_devices() -> bool {
     EFFECTIVE.contains(CapabilitySet::MKNOD) && is_outermost()
 }
 
-/// Whether this process may set an attribute of this name on what is its own.
-pub(super) fn may_set_attribute(name: &[u8]) -> bool {
+/// Whether this process may set an attribute on what is its own.
+pub(super) fn may_set_attribute(one: &Xattr) -> bool {
+    let name = one.name.as_slice();
     match name {
         b"security.capability" => EFFECTIVE.contains(CapabilitySet::SETFCAP),
         // Whether the label may be set only SELinux knows.
@@ -79,6 +82,7 @@ pub(super) fn may_set_attribute(name: &[u8]) -> bool {
         _ if name.starts_with(b"trusted.") || name.starts_with(b"security.") => {
             EFFECTIVE.contains(CapabilitySet::SYS_ADMIN) && is_outermost()
         }
+        _ if name.starts_with(b"system.") => acl_names_only(one, |user| USERS.has(user), |group| GROUPS.has(group)),
         _ => true,
     }
 }

@@ -195,21 +195,43 @@ fn removed(done: Result<(), Errno>, name: &[u8]) -> Result<()> {
     }
 }
 
+const ACL_HEAD_BYTES: usize = 4;
+const ACL_ENTRY_BYTES: usize = 8;
+
+fn acl_tag(entry: &[u8]) -> u16 {
+    u16::from_le_bytes([entry[0], entry[1]])
+}
+
+/// Whether these say yes to all users and all groups that an ACL names; other attributes name none.
+pub(super) fn acl_names_only(one: &Xattr, is_user: impl Fn(u32) -> bool, is_group: impl Fn(u32) -> bool) -> bool {
+    const USER: u16 = 0x02;
+    const GROUP: u16 = 0x08;
+    if one.name != ACL_ACCESS.to_bytes() && one.name != ACL_DEFAULT.to_bytes() {
+        return true;
+    }
+    let entries = one.value.get(ACL_HEAD_BYTES..).unwrap_or_default();
+    entries.chunks_exact(ACL_ENTRY_BYTES).all(|entry| {
+        let number = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
+        match acl_tag(entry) {
+            USER => is_user(number),
+            GROUP => is_group(number),
+            _ => true,
+        }
+    })
+}
+
 /// An access ACL that grants owner, group class and others what this mode does: to set it changes no mode, and to set its own
 /// mode afterwards makes it whole.
 pub fn with_mode(acl: &Xattr, mode: u32) -> Xattr {
-    const HEAD_BYTES: usize = 4;
-    const ENTRY_BYTES: usize = 8;
     const USER_OBJ: u16 = 0x01;
     const GROUP_OBJ: u16 = 0x04;
     const MASK: u16 = 0x10;
     const OTHER: u16 = 0x20;
     let mut acl = acl.clone();
-    let Some(entries) = acl.value.get_mut(HEAD_BYTES..) else { return acl };
-    let tag = |entry: &[u8]| u16::from_le_bytes([entry[0], entry[1]]);
-    let has_mask = entries.chunks_exact(ENTRY_BYTES).any(|entry| tag(entry) == MASK);
-    for entry in entries.chunks_exact_mut(ENTRY_BYTES) {
-        let rights = match tag(entry) {
+    let Some(entries) = acl.value.get_mut(ACL_HEAD_BYTES..) else { return acl };
+    let has_mask = entries.chunks_exact(ACL_ENTRY_BYTES).any(|entry| acl_tag(entry) == MASK);
+    for entry in entries.chunks_exact_mut(ACL_ENTRY_BYTES) {
+        let rights = match acl_tag(entry) {
             USER_OBJ => mode >> 6,
             MASK => mode >> 3,
             GROUP_OBJ if !has_mask => mode >> 3,

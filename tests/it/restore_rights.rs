@@ -163,6 +163,14 @@ fn a_user_namespace_reaches_only_the_users_that_it_knows() {
     }
     copy_of_source(&person);
     both(&person, |words| started_by(&person, &by, words), &[], 0);
+    // An ACL that names somebody whom it does not know is refused.
+    let named = Command::new("setfacl").args(["-m", "u:7:rw"]).arg(person.path("source/mode")).output();
+    if named.is_ok_and(|output| output.status.success()) {
+        person.silt(&["backup", "source"]).ends_with(0);
+        both(&person, |words| started_by(&person, &by, words), &[], 3);
+        fs::remove_dir_all(person.path("target")).expect("removed");
+        both(&person, |words| started_by(&person, &by, words), &[], 3);
+    }
 }
 
 /// A time that was refused was told as one that the file system cuts.
