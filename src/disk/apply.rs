@@ -1,9 +1,11 @@
 //! Give an entry its metadata, with as few system calls as the kernel allows.
 
+use super::create::HALF_DONE_MODE;
 use super::flags::set_flags;
 use super::owner::Owners;
 use super::read_dir::Directory;
 use super::refused::{refused, shown};
+use super::rights;
 use super::stat::{Stat, fstat};
 use super::xattr::{self, ACL_ACCESS, ACL_DEFAULT};
 use crate::entry::{EntryKind, Metadata, Time, Xattr};
@@ -31,7 +33,7 @@ pub struct ApplyOptions<'a> {
 /// Something that could not be kept: the entry is there, but not in every point as it was.
 #[derive(Debug)]
 pub struct Loss {
-    /// "owner", "mode", "attribute user.x", "modification time", "flags", "setuid bit".
+    /// "owner", "mode", "attribute user.x", "modification time", "flags", "setuid bit", "setgid bit".
     pub what: String,
     pub error: Error,
 }
@@ -74,10 +76,9 @@ impl From<&Stat> for Current {
 }
 
 /// Gives an inode its metadata, in the one order that works: owner (clears setuid and capabilities), attributes (an
-/// ACL sets the mode; `user.*` takes the right to write), times, mode (until then it may be the mark of what is unfinished),
-/// flags (may forbid all further changes). The
-/// access time stays. `current` is what a creator returned or a stat said; None asks. What cannot be kept is
-/// returned and stops nothing.
+/// ACL sets the mode of a file; `user.*` takes the right to write), times, mode (until then it may be the mark of what is
+/// unfinished), flags (may forbid all further changes). The access time stays. `current` is what a creator returned or a
+/// stat said; None asks. What cannot be kept is returned and stops nothing.
 pub fn apply_metadata(
     subject: Subject<'_>,
     current: Option<Current>,
@@ -86,97 +87,61 @@ pub fn apply_metadata(
     options: &ApplyOptions<'_>,
 ) -> Vec<Loss> {
     let mut losses = Vec::new();
-    let mut lose = |what: &str, error: Error| losses.push(Loss { what: what.to_owned(), error });
-    let stat = || match subject {
-        Subject::Open(fd) => fstat(fd),
-        Subject::Named(directory, name) => directory.stat(name),
-    };
-    let mut current = match current.map_or_else(|| stat().map(|stat| Current::from(&stat)), Ok) {
+    let mut current = match current.map_or_else(|| subject.stat().map(|stat| Current::from(&stat)), Ok) {
         Ok(current) => current,
         Err(error) => {
-            lose("metadata", error);
+            losses.push(Loss { what: "metadata".to_owned(), error });
             return losses;
         }
     };
-    let (uid, gid) = wanted_owner(meta, options);
-
-    if options.owner && (current.uid != uid || current.gid != gid) {
-        match subject.chown((current.uid != uid).then_some(uid), (current.gid != gid).then_some(gid)) {
-            Ok(()) => (current.uid, current.gid) = (uid, gid),
-            Err(errno) => {
-                // Without privilege one may still give a file to a group of one's own.
-                if current.gid != gid && current.uid != uid && subject.chown(None, Some(gid)).is_ok() {
-                    current.gid = gid;
-                }
-                lose("owner", refused("change the owner", subject.name(), errno));
-            }
-        }
-        if kind == EntryKind::File && current.mode & 0o6000 != 0 {
-            current.mode = MODE_UNKNOWN;
-        }
+    let mut lose = |what: &str, error: Error| losses.push(Loss { what: what.to_owned(), error });
+    let wanted = wanted_owner(meta, options);
+    if options.owner {
+        subject.apply_owner(&mut current, wanted, kind, &mut lose);
     }
     let mut mode = meta.mode & 0o7777;
-    // Who runs a setuid file is its owner: on somebody else's it would be a hole.
-    let unsafe_bits = match kind {
-        EntryKind::File => (u32::from(current.uid != uid) * 0o4000) | (u32::from(current.gid != gid) * 0o2000),
-        _ => 0,
-    };
+    let unsafe_bits = unsafe_bits((current.uid, current.gid), wanted, kind);
     if mode & unsafe_bits != 0 {
         mode &= !unsafe_bits;
-        lose(
-            "setuid bit",
-            Error::new(Kind::Denied, "set the setuid bit", "")
-                .because("the file has another owner than when it was saved"),
-        );
+        let Loss { what, error } = unsafe_setuid();
+        lose(&what, error);
     }
-
-    if options.xattrs && is_closed_to_attributes(&current) && kind != EntryKind::Symlink {
-        // The mode that was saved comes after the attributes.
-        if !subject.has_attributes(meta) && subject.chmod(current.mode | 0o600).is_ok() {
-            current.mode |= 0o600;
-        }
+    if options.xattrs && kind != EntryKind::Symlink {
+        subject.open_to_attributes(&mut current, meta, kind);
     }
     if options.xattrs && subject.apply_xattrs(&current, meta, kind, &mut lose) {
         current.mode = MODE_UNKNOWN;
     }
-
-    match subject.set_modified_unless(current.modified, meta.modified) {
-        // File systems with small time fields clamp without a word; within 32 bits all can keep it (at the very ends
-        // the kernel drops the nanoseconds).
-        Ok(()) if !(TIME_SECONDS_MIN..TIME_SECONDS_MAX).contains(&meta.modified.seconds) => match stat() {
-            Ok(stat) if stat.modified == meta.modified => (),
-            Ok(stat) => {
-                let (got, asked) = (stat.modified.seconds, meta.modified.seconds);
-                let why = format!("the file system keeps second {got} for {asked}");
-                let error = Error::new(Kind::Unsupported, "set the modification time", shown(subject.name()));
-                lose("modification time", error.because(why));
-            }
-            Err(error) => lose("modification time", error),
-        },
-        Ok(()) => (),
-        Err(errno) => lose("modification time", refused("set the modification time", subject.name(), errno)),
-    }
-
+    subject.apply_time(current.modified, meta.modified, &mut lose);
     // It may be what marked the inode as unfinished: all else comes before.
-    if kind != EntryKind::Symlink
-        && current.mode != mode
-        && let Err(errno) = subject.chmod(mode)
-    {
-        lose("mode", refused("change the mode", subject.name(), errno));
+    if kind != EntryKind::Symlink && current.mode != mode {
+        subject.apply_mode(mode, &mut lose);
     }
-
-    if options.flags
-        && let Some(loss) = apply_flags(subject, meta, kind)
-    {
-        losses.push(loss);
+    if options.flags {
+        losses.extend(apply_flags(subject, meta, kind));
     }
     losses
 }
 
-/// Whether an inode that was there before is ours, and its mode denies its owner what attributes take: to read and to write.
-fn is_closed_to_attributes(current: &Current) -> bool {
-    let me = rustix::process::geteuid();
-    !current.new && !me.is_root() && current.uid == me.as_raw() && current.mode & 0o600 != 0o600
+/// The special bits that something of this owner does not get. Who runs a setuid file is its owner: on somebody else's it would
+/// be a hole.
+pub(super) fn unsafe_bits(owner: (u32, u32), wanted: (u32, u32), kind: EntryKind) -> u32 {
+    match kind {
+        EntryKind::File => (u32::from(owner.0 != wanted.0) * 0o4000) | (u32::from(owner.1 != wanted.1) * 0o2000),
+        _ => 0,
+    }
+}
+
+pub(super) fn unsafe_setuid() -> Loss {
+    let error =
+        Error::new(Kind::Denied, "set the setuid bit", "").because("the file has another owner than when it was saved");
+    Loss { what: "setuid bit".to_owned(), error }
+}
+
+/// The kernel clears the setgid bit without a word where the user is not in the group.
+pub(super) fn setgid_dropped(name: &[u8]) -> Loss {
+    let error = Error::new(Kind::Denied, "set the setgid bit", shown(name)).because("this user is not in its group");
+    Loss { what: "setgid bit".to_owned(), error }
 }
 
 /// Sets the flags of an inode, which may forbid every further change: hard links and renames come before it.
@@ -219,7 +184,7 @@ pub fn is_as_saved(subject: Subject<'_>, stat: &Stat, meta: &Metadata, options: 
 
 /// The owner by name if this machine knows it, else by number.
 #[inline]
-fn wanted_owner(meta: &Metadata, options: &ApplyOptions<'_>) -> (u32, u32) {
+pub fn wanted_owner(meta: &Metadata, options: &ApplyOptions<'_>) -> (u32, u32) {
     if options.numeric_ids || !options.owner {
         return (meta.uid, meta.gid);
     }
@@ -247,11 +212,105 @@ impl Subject<'_> {
     }
 
     /// Whether it has the attributes of an entry and no others, as far as they can be read.
-    fn has_attributes(&self, meta: &Metadata) -> bool {
+    pub(super) fn has_attributes(&self, meta: &Metadata) -> bool {
         self.xattrs().is_ok_and(|mut found| {
             found.retain(|one| one.name != LABEL || meta.xattrs.iter().any(|wanted| wanted.name == LABEL));
             found == meta.xattrs
         })
+    }
+
+    fn stat(&self) -> Result<Stat> {
+        match self {
+            Subject::Open(fd) => fstat(fd),
+            Subject::Named(directory, name) => directory.stat(*name),
+        }
+    }
+
+    fn apply_owner(
+        &self,
+        current: &mut Current,
+        (uid, gid): (u32, u32),
+        kind: EntryKind,
+        lose: &mut impl FnMut(&str, Error),
+    ) {
+        if (current.uid, current.gid) == (uid, gid) {
+            return;
+        }
+        match self.chown((current.uid != uid).then_some(uid), (current.gid != gid).then_some(gid)) {
+            Ok(()) => (current.uid, current.gid) = (uid, gid),
+            Err(errno) => {
+                // Without privilege one may still give a file to a group of one's own.
+                if current.gid != gid && current.uid != uid && self.chown(None, Some(gid)).is_ok() {
+                    current.gid = gid;
+                }
+                lose("owner", refused("change the owner", self.name(), errno));
+            }
+        }
+        if kind == EntryKind::File && current.mode & 0o6000 != 0 {
+            current.mode = MODE_UNKNOWN;
+        }
+    }
+
+    /// Lets the owner set attributes where the mode denies that; the mode that was saved comes after the attributes.
+    fn open_to_attributes(&self, current: &mut Current, meta: &Metadata, kind: EntryKind) {
+        let me = rustix::process::geteuid();
+        if rights::opens_everything() || current.uid != me.as_raw() {
+            return;
+        }
+        if current.new {
+            // An ACL that it inherited may have taken the right to write away.
+            if current.inherited_acl && kind == EntryKind::File && !meta.xattrs.is_empty() {
+                let _what_is_refused_is_told = self.chmod(HALF_DONE_MODE);
+            }
+        } else if current.mode & 0o600 != 0o600
+            && !self.has_attributes(meta)
+            && self.chmod(current.mode | 0o600).is_ok()
+        {
+            current.mode |= 0o600;
+        }
+    }
+
+    fn apply_time(&self, current: Option<Time>, wanted: Time, lose: &mut impl FnMut(&str, Error)) {
+        let what = "modification time";
+        match self.set_modified_unless(current, wanted) {
+            // File systems with small time fields clamp without a word; within 32 bits all can keep it (at the very ends
+            // the kernel drops the nanoseconds).
+            Ok(()) if !(TIME_SECONDS_MIN..TIME_SECONDS_MAX).contains(&wanted.seconds) => match self.stat() {
+                Ok(stat) if stat.modified == wanted => (),
+                Ok(stat) => {
+                    let why = format!("the file system keeps second {} for {}", stat.modified.seconds, wanted.seconds);
+                    let error = Error::new(Kind::Unsupported, "set the modification time", shown(self.name()));
+                    lose(what, error.because(why));
+                }
+                Err(error) => lose(what, error),
+            },
+            Ok(()) => (),
+            Err(errno) => lose(what, refused("set the modification time", self.name(), errno)),
+        }
+    }
+
+    fn apply_mode(&self, mode: u32, lose: &mut impl FnMut(&str, Error)) {
+        if let Err(errno) = self.chmod(mode) {
+            return lose("mode", refused("change the mode", self.name(), errno));
+        }
+        if mode & 0o7000 == 0 {
+            return;
+        }
+        match self.stat().map(|stat| mode & 0o7000 & !stat.permissions()) {
+            Ok(0) => (),
+            Ok(0o2000) => {
+                let Loss { what, error } = setgid_dropped(self.name());
+                lose(&what, error);
+            }
+            Ok(dropped) => {
+                let error = Error::new(Kind::Unsupported, "change the mode", shown(self.name()));
+                lose(
+                    "special bits",
+                    error.because(format!("the file system did not keep {dropped:05o} of {mode:05o}")),
+                );
+            }
+            Err(error) => lose("mode", error),
+        }
     }
 
     fn name(&self) -> &[u8] {
@@ -317,7 +376,8 @@ impl Subject<'_> {
     }
 
     /// Gives an inode the attributes of the entry and takes away those that it does not have: inherited ACLs of a new
-    /// one, all others of an older one. What is right already is not touched. Whether the mode may have changed.
+    /// one, all others of an older one. What is right already is not touched. Whether the mode has to be set: that of a
+    /// directory stays until then, and its ACL is whole only with its own mode.
     fn apply_xattrs(
         &self,
         current: &Current,
@@ -352,15 +412,30 @@ impl Subject<'_> {
             meta.xattrs.iter().filter(|one| !there.contains(one)).partition(|one| one.name.starts_with(b"system."));
         for one in others.into_iter().chain(acls) {
             mode_changed |= one.name == ACL_ACCESS.to_bytes();
-            let set = match self {
-                Subject::Open(fd) => xattr::set_xattr(fd, one),
-                Subject::Named(directory, name) => xattr::set_xattr_at(directory, *name, one),
+            let set = match one.name == ACL_ACCESS.to_bytes() && kind == EntryKind::Directory {
+                true => self.mode_of(current).and_then(|mode| self.set_xattr(&xattr::with_mode(one, mode))),
+                false => self.set_xattr(one),
             };
             if let Err(error) = set {
                 lose(&format!("attribute {}", shown(&one.name)), error);
             }
         }
         mode_changed
+    }
+
+    fn set_xattr(&self, one: &Xattr) -> Result<()> {
+        match self {
+            Subject::Open(fd) => xattr::set_xattr(fd, one),
+            Subject::Named(directory, name) => xattr::set_xattr_at(directory, *name, one),
+        }
+    }
+
+    /// The mode of a directory until it gets its own, which may be the mark of what is unfinished.
+    fn mode_of(&self, current: &Current) -> Result<u32> {
+        match current.mode {
+            MODE_UNKNOWN => self.stat().map(|stat| stat.permissions()),
+            known => Ok(known),
+        }
     }
 
     fn remove_xattr(&self, name: &[u8]) -> Result<()> {

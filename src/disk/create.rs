@@ -4,18 +4,19 @@
 //! known, not assumed: the thread's umask ([`super::umask`]), who owns what is created here (asked once per tree) and
 //! whether directories hand down an ACL.
 
-use super::apply::{Current, MODE_UNKNOWN};
+use super::apply::{Current, MODE_UNKNOWN, chmod_at};
 use super::flags::set_early_flags;
 use super::read_dir::Directory;
 use super::refused::{refused, shown};
 use super::stat::{Stat, fstat};
 use super::umask::taken_away;
 use super::xattr;
-use crate::entry::{EntryKind, Metadata};
+use crate::entry::{Entry, EntryKind, Metadata};
 use crate::error::{Error, Kind, Result};
 use rustix::fd::{IntoRawFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, retry_on_intr};
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 /// A directory that entries are created in.
@@ -91,30 +92,53 @@ impl Target {
     }
 
     /// Creates a directory and opens it. Until its own metadata are applied, after its children's, only its owner
-    /// can write to it, and its mode says that it is not finished ([`unfinished_mode`]).
+    /// can write to it, and its mode says that it is not finished ([`unfinished_mode`]). Where the umask or an inherited ACL
+    /// takes bits of that away, it has its name only when they are back.
     pub fn create_directory(&self, name: &[u8], meta: &Metadata) -> Result<(Target, Current)> {
         let mode = unfinished_mode(meta);
-        retry_on_intr(|| rustix::fs::mkdirat(&self.directory, name, Mode::from_raw_mode(mode)))
+        let is_exact = !self.hands_down_acl && mode & taken_away() == 0;
+        let is_aside = !is_exact && !super::flags::is_append_only(&self.directory);
+        let made = if is_aside { Cow::Owned(super::unfinished::next_name()) } else { Cow::Borrowed(name) };
+        retry_on_intr(|| rustix::fs::mkdirat(&self.directory, &*made, Mode::from_raw_mode(mode)))
             .map_err(|errno| refused("create the directory", name, errno))?;
-        let opened = self.directory.open_child(name).and_then(|directory| {
-            let _ = set_early_flags(&directory, meta.flags);
-            let keeps_marks = match self.keeps_marks.get() {
-                Some(known) => *known,
-                None => fstat(&directory)?.permissions() & 0o1000 != 0,
-            };
-            let current = self.current(mode, || fstat(&directory))?;
-            Ok((directory, current, keeps_marks))
+        let opened = self.open_made(&made, mode, is_exact, meta).and_then(|opened| {
+            if is_aside {
+                self.rename_new(&made, name)?;
+            }
+            Ok(opened)
         });
-        let (directory, mut current, keeps_marks) = opened.inspect_err(|_| {
+        opened.inspect_err(|_| {
             // It is empty: a later restore would take it for one that was there before.
-            let _ = self.remove_directory(name);
-        })?;
-        if self.hands_down_group {
-            current.mode = MODE_UNKNOWN;
+            let _ = self.remove_directory(&made);
+        })
+    }
+
+    /// Opens a directory that was just made; one whose mode is not exactly this is given it.
+    fn open_made(&self, name: &[u8], mode: u32, is_exact: bool, meta: &Metadata) -> Result<(Target, Current)> {
+        let mut keeps_marks = self.keeps_marks.get().copied();
+        if !is_exact {
+            let found = self.directory.stat(name)?;
+            keeps_marks.get_or_insert(is_marked(&found));
+            // A file system without modes refuses that, and keeps no marks.
+            let _best_effort = chmod_at(&self.directory, name, mode | (found.permissions() & 0o2000));
         }
-        let owner = OnceLock::from((current.uid, current.gid));
-        let (hands_down_acl, hands_down_group) = (self.hands_down_acl, self.hands_down_group);
-        let keeps_marks = OnceLock::from(keeps_marks);
+        let directory = self.directory.open_child(name)?;
+        let _ = set_early_flags(&directory, meta.flags);
+        let keeps_marks = match keeps_marks {
+            Some(known) => known,
+            None => is_marked(&fstat(&directory)?),
+        };
+        let mut current = self.current(mode, || fstat(&directory))?;
+        let mut owner = OnceLock::from((current.uid, current.gid));
+        let mut hands_down_group = self.hands_down_group;
+        if hands_down_group {
+            current.mode = MODE_UNKNOWN;
+            if !is_exact && fstat(&directory)?.mode & 0o2000 == 0 {
+                // The change of mode took it, as this user is not in the group: what is made in it has another one.
+                (owner, hands_down_group) = (OnceLock::new(), false);
+            }
+        }
+        let (keeps_marks, hands_down_acl) = (OnceLock::from(keeps_marks), self.hands_down_acl);
         Ok((Target { directory, owner, keeps_marks, hands_down_acl, hands_down_group }, current))
     }
 
@@ -208,18 +232,23 @@ pub fn close_written(fd: OwnedFd) -> Result<()> {
 }
 
 /// The mode of a file whose content or metadata are not complete: the sticky bit, which means nothing on a file, and no
-/// right but the one to write. No finished file has it: what is saved with the sticky bit is never created so.
-const HALF_DONE_MODE: u32 = 0o1200;
+/// right but the one to write. A finished file has it only if it was saved so, and such a file is never created under its own
+/// name.
+pub(super) const HALF_DONE_MODE: u32 = 0o1200;
 
 /// Whether [`HALF_DONE_MODE`] can stand for the mode of a file until it is finished: an ACL changes the mode before that.
 fn is_markable(meta: &Metadata) -> bool {
-    meta.mode & 0o7000 == 0 && meta.xattrs.iter().all(|attribute| attribute.name != xattr::ACL_ACCESS.to_bytes())
+    meta.mode & 0o7000 == 0 && !has_acl(meta)
 }
 
-/// Whether a file is one that a restore began under its own name and did not finish. An inherited ACL can have taken the
-/// right to write away.
-pub fn is_half_done(found: &Stat) -> bool {
-    found.is(EntryKind::File) && found.permissions() | 0o200 == HALF_DONE_MODE
+fn has_acl(meta: &Metadata) -> bool {
+    meta.xattrs.iter().any(|attribute| attribute.name == xattr::ACL_ACCESS.to_bytes())
+}
+
+/// Whether what has the name of an entry is a file that a restore began under its own name and did not finish.
+pub fn is_half_done(found: &Stat, entry: &Entry) -> bool {
+    let was_saved_so = entry.kind.has_content() && entry.meta.mode & 0o7777 == HALF_DONE_MODE;
+    found.is(EntryKind::File) && found.permissions() == HALF_DONE_MODE && !was_saved_so
 }
 
 /// The mode of a directory that has not got its own metadata yet: the sticky bit, which the finished one mostly does not
@@ -229,10 +258,15 @@ pub fn unfinished_mode(meta: &Metadata) -> u32 {
     (creation_mode(meta) & 0o055) | 0o1700
 }
 
+/// Whether a new directory has all of its mark that does not depend on its entry: then files in it have theirs as well.
+fn is_marked(made: &Stat) -> bool {
+    made.permissions() & 0o1700 == 0o1700
+}
+
 /// Whether a directory that stands for this entry is one that a restore did not finish: of exactly that mode (the setgid bit
-/// may be inherited), and ours, or its saved owner's already.
-pub fn is_unfinished(found: &Stat, meta: &Metadata) -> bool {
-    let is_ours = [rustix::process::geteuid().as_raw(), meta.uid].contains(&found.uid);
+/// may be inherited), and ours, or already that of the owner whom it gets here, by number or by name.
+pub fn is_unfinished(found: &Stat, meta: &Metadata, owner_here: u32) -> bool {
+    let is_ours = [rustix::process::geteuid().as_raw(), meta.uid, owner_here].contains(&found.uid);
     is_ours && found.permissions() & !0o2000 == unfinished_mode(meta)
 }
 
@@ -244,5 +278,22 @@ pub fn creation_mode(meta: &Metadata) -> u32 {
     match meta.mode & 0o7000 != 0 || !meta.xattrs.is_empty() {
         true => (meta.mode & 0o700) | 0o600,
         false => meta.mode & 0o777,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Killed between its owner and its mode, a directory of a user who has another number here was taken for that user's own.
+    #[test]
+    fn an_unfinished_directory_is_known_by_its_owner_here() {
+        let meta = Metadata { mode: 0o775, uid: 4_000_000_001, ..Metadata::default() };
+        let mode = unfinished_mode(&meta);
+        let of = |uid, mode| Stat { uid, mode, kind: Some(EntryKind::Directory), ..Stat::default() };
+        let here = 4_000_000_002;
+        assert!(is_unfinished(&of(here, mode), &meta, here) && is_unfinished(&of(meta.uid, mode), &meta, here));
+        assert!(!is_unfinished(&of(4_000_000_003, mode), &meta, here));
+        assert!(!is_unfinished(&of(here, 0o775), &meta, here));
     }
 }

@@ -1,6 +1,9 @@
-//! What the system lets this process do beyond what owners may: mostly root may, but capabilities can be given and taken.
+//! What the system lets this process do beyond what owners may: mostly root may, but capabilities can be given and taken,
+//! and in a user namespace they reach only what belongs to users and groups that it knows.
 
-use rustix::process::geteuid;
+use super::xattr::acl_names_only;
+use crate::entry::Xattr;
+use rustix::process::{getegid, geteuid, getgroups};
 use rustix::thread::{CapabilitySet, capabilities};
 use std::sync::LazyLock;
 
@@ -11,13 +14,124 @@ static EFFECTIVE: LazyLock<CapabilitySet> = LazyLock::new(|| match capabilities(
     Err(_) => CapabilitySet::empty(),
 });
 
-/// Whether this process may do to what belongs to others whatever their owners may (`CAP_FOWNER`): change modes and times,
-/// and delete in sticky directories.
-pub fn owns_everything() -> bool {
-    EFFECTIVE.contains(CapabilitySet::FOWNER)
+static USERS: LazyLock<Mapped> = LazyLock::new(|| Mapped::read("/proc/self/uid_map"));
+static GROUPS: LazyLock<Mapped> = LazyLock::new(|| Mapped::read("/proc/self/gid_map"));
+static OWN_GROUPS: LazyLock<Vec<u32>> = LazyLock::new(|| {
+    let others = getgroups().unwrap_or_default();
+    others.into_iter().chain([getegid()]).map(|group| group.as_raw()).collect()
+});
+
+/// The numbers of users or groups that this user namespace knows: first one and how many. The kernel shows all others as one
+/// and the same number.
+struct Mapped(Vec<(u32, u32)>);
+
+impl Mapped {
+    /// All numbers where the kernel does not tell.
+    fn read(path: &str) -> Self {
+        std::fs::read_to_string(path).map_or(Mapped(vec![(0, u32::MAX)]), |text| Mapped::parse(&text))
+    }
+
+    /// Lines of the first number inside, the first one outside, and how many.
+    fn parse(text: &str) -> Self {
+        let range = |line: &str| {
+            let mut fields = line.split_ascii_whitespace().map(|field| field.parse().ok());
+            let (first, _, count) = (fields.next()??, fields.next()??, fields.next()??);
+            let _: u32 = first;
+            Some((first, count))
+        };
+        Mapped(text.lines().filter_map(range).collect())
+    }
+
+    fn has(&self, number: u32) -> bool {
+        self.0.iter().any(|(first, count)| number.checked_sub(*first).is_some_and(|at| at < *count))
+    }
+
+    fn is_whole(&self) -> bool {
+        self.0 == [(0, u32::MAX)]
+    }
+}
+
+/// Whether this process may do to something of this owner what only its owner may (`CAP_FOWNER`): change its
+/// mode and its time, and delete it in a sticky directory.
+pub fn owns(uid: u32, gid: u32) -> bool {
+    uid == geteuid().as_raw() || reaches(CapabilitySet::FOWNER, uid, gid)
+}
+
+/// Whether a mode closes nothing to this process (`CAP_DAC_OVERRIDE`).
+pub fn opens_everything() -> bool {
+    EFFECTIVE.contains(CapabilitySet::DAC_OVERRIDE)
 }
 
 /// Whether this process may make files immutable and append-only, and change them back (`CAP_LINUX_IMMUTABLE`).
 pub fn may_lock_files() -> bool {
-    EFFECTIVE.contains(CapabilitySet::LINUX_IMMUTABLE)
+    EFFECTIVE.contains(CapabilitySet::LINUX_IMMUTABLE) && is_outermost()
+}
+
+/// Whether this process may create devices (`CAP_MKNOD`).
+pub fn may_make_devices() -> bool {
+    EFFECTIVE.contains(CapabilitySet::MKNOD) && is_outermost()
+}
+
+/// Whether this process may set an attribute on what is its own.
+pub(super) fn may_set_attribute(one: &Xattr) -> bool {
+    let name = one.name.as_slice();
+    match name {
+        b"security.capability" => EFFECTIVE.contains(CapabilitySet::SETFCAP),
+        // Whether the label may be set only SELinux knows.
+        b"security.selinux" => true,
+        _ if name.starts_with(b"trusted.") || name.starts_with(b"security.") => {
+            EFFECTIVE.contains(CapabilitySet::SYS_ADMIN) && is_outermost()
+        }
+        _ if name.starts_with(b"system.") => acl_names_only(one, |user| USERS.has(user), |group| GROUPS.has(group)),
+        _ => true,
+    }
+}
+
+/// Whether this process may give something of this owner (user and group) to another one.
+pub(super) fn may_give(from: (u32, u32), to: (u32, u32)) -> bool {
+    let is_known = USERS.has(to.0) && GROUPS.has(to.1);
+    // An owner may give it to a group that the user is in.
+    let is_own = from.0 == to.0 && from.0 == geteuid().as_raw() && OWN_GROUPS.contains(&to.1);
+    is_known && (is_own || reaches(CapabilitySet::CHOWN, from.0, from.1))
+}
+
+/// Whether the setgid bit stays on something of this owner when this process sets it: the kernel drops it without a word
+/// where the user is not in its group.
+pub(super) fn keeps_setgid(uid: u32, gid: u32) -> bool {
+    OWN_GROUPS.contains(&gid) || reaches(CapabilitySet::FSETID, uid, gid)
+}
+
+/// Whether nothing is refused to this process that capabilities give.
+pub(super) fn is_unlimited() -> bool {
+    let needed = CapabilitySet::CHOWN
+        | CapabilitySet::FOWNER
+        | CapabilitySet::FSETID
+        | CapabilitySet::SETFCAP
+        | CapabilitySet::SYS_ADMIN
+        | CapabilitySet::LINUX_IMMUTABLE;
+    EFFECTIVE.contains(needed) && is_outermost()
+}
+
+fn reaches(capability: CapabilitySet, uid: u32, gid: u32) -> bool {
+    EFFECTIVE.contains(capability) && USERS.has(uid) && GROUPS.has(gid)
+}
+
+/// Whether this user namespace knows all users and groups: some things only capabilities of the outermost one allow.
+fn is_outermost() -> bool {
+    USERS.is_whole() && GROUPS.is_whole()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_say_which_numbers_are_known() {
+        let whole = Mapped::parse("         0          0 4294967295\n");
+        assert!(whole.is_whole() && whole.has(0) && whole.has(65534));
+        let some = Mapped::parse("0 1000 1\n1 100000 65536\n");
+        assert!(!some.is_whole() && some.has(0) && some.has(65536) && !some.has(65537));
+        let one = Mapped::parse("1000 1000 1\n");
+        assert!(one.has(1000) && !one.has(999) && !one.has(1001));
+    }
 }

@@ -60,11 +60,11 @@ impl Stat {
         self.kind == Some(kind)
     }
 
-    /// Whether it is ours, and its mode denies its owner one of these rights (`0o500`: to list and to enter). Root is denied
-    /// nothing.
+    /// Whether it is ours, and its mode denies its owner one of these rights (`0o500`: to list and to enter). Who may pass over
+    /// modes, as root mostly may, is denied nothing.
     pub fn is_closed_to_owner(&self, rights: u32) -> bool {
-        let me = rustix::process::geteuid;
-        self.permissions() & rights != rights && !me().is_root() && self.uid == me().as_raw()
+        let is_own = || self.uid == rustix::process::geteuid().as_raw();
+        self.permissions() & rights != rights && !super::rights::opens_everything() && is_own()
     }
 
     /// Whether blocks are missing for its size: only then are its holes worth asking for. Compressing file systems

@@ -195,6 +195,54 @@ fn removed(done: Result<(), Errno>, name: &[u8]) -> Result<()> {
     }
 }
 
+const ACL_HEAD_BYTES: usize = 4;
+const ACL_ENTRY_BYTES: usize = 8;
+
+fn acl_tag(entry: &[u8]) -> u16 {
+    u16::from_le_bytes([entry[0], entry[1]])
+}
+
+/// Whether these say yes to all users and all groups that an ACL names; other attributes name none.
+pub(super) fn acl_names_only(one: &Xattr, is_user: impl Fn(u32) -> bool, is_group: impl Fn(u32) -> bool) -> bool {
+    const USER: u16 = 0x02;
+    const GROUP: u16 = 0x08;
+    if one.name != ACL_ACCESS.to_bytes() && one.name != ACL_DEFAULT.to_bytes() {
+        return true;
+    }
+    let entries = one.value.get(ACL_HEAD_BYTES..).unwrap_or_default();
+    entries.chunks_exact(ACL_ENTRY_BYTES).all(|entry| {
+        let number = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
+        match acl_tag(entry) {
+            USER => is_user(number),
+            GROUP => is_group(number),
+            _ => true,
+        }
+    })
+}
+
+/// An access ACL that grants owner, group class and others what this mode does: to set it changes no mode, and to set its own
+/// mode afterwards makes it whole.
+pub fn with_mode(acl: &Xattr, mode: u32) -> Xattr {
+    const USER_OBJ: u16 = 0x01;
+    const GROUP_OBJ: u16 = 0x04;
+    const MASK: u16 = 0x10;
+    const OTHER: u16 = 0x20;
+    let mut acl = acl.clone();
+    let Some(entries) = acl.value.get_mut(ACL_HEAD_BYTES..) else { return acl };
+    let has_mask = entries.chunks_exact(ACL_ENTRY_BYTES).any(|entry| acl_tag(entry) == MASK);
+    for entry in entries.chunks_exact_mut(ACL_ENTRY_BYTES) {
+        let rights = match acl_tag(entry) {
+            USER_OBJ => mode >> 6,
+            MASK => mode >> 3,
+            GROUP_OBJ if !has_mask => mode >> 3,
+            OTHER => mode,
+            _ => continue,
+        };
+        entry[2..4].copy_from_slice(&((rights & 0o7) as u16).to_le_bytes());
+    }
+    acl
+}
+
 /// Whether a directory hands an ACL down to what is created in it.
 pub fn has_default_acl(directory: &Directory) -> bool {
     rustix::fs::fgetxattr_query(directory, ACL_DEFAULT).is_ok()
@@ -212,5 +260,23 @@ mod tests {
         for name in [&b"system.nfs4_acl"[..], b"security.evm", b"users.x", b""] {
             assert!(!is_kept(name), "{name:?}");
         }
+    }
+
+    #[test]
+    fn an_acl_takes_the_rights_of_a_mode() {
+        let acl = |entries: &[(u16, u16)]| {
+            let mut value = vec![2, 0, 0, 0];
+            for (tag, rights) in entries {
+                value.extend_from_slice(&tag.to_le_bytes());
+                value.extend_from_slice(&rights.to_le_bytes());
+                value.extend_from_slice(&[0xff; 4]);
+            }
+            Xattr { name: ACL_ACCESS.to_bytes().to_vec(), value }
+        };
+        let saved = acl(&[(1, 7), (2, 6), (4, 4), (16, 7), (32, 5)]);
+        assert_eq!(with_mode(&saved, 0o1750), acl(&[(1, 7), (2, 6), (4, 4), (16, 5), (32, 0)]));
+        assert_eq!(with_mode(&acl(&[(1, 7), (4, 7), (32, 7)]), 0o640), acl(&[(1, 6), (4, 4), (32, 0)]));
+        let cut = Xattr { name: Vec::new(), value: vec![2, 0, 0] };
+        assert_eq!(with_mode(&cut, 0o700), cut);
     }
 }

@@ -2,8 +2,9 @@
 //! saw everything, and never what rules protect, a repository or a cache.
 
 use crate::disk::apply::chmod_open;
+use crate::disk::opened_up::OpenedUp;
 use crate::disk::stat::fstat;
-use crate::disk::{Directory, ListBuffer, Names, Stat, Target, remove, unfinished};
+use crate::disk::{Directory, ListBuffer, Names, Stat, Target, remove, rights, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::restore::enter;
@@ -12,7 +13,7 @@ use crate::restore::folder::{Folder, Here, Mounted};
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Mode, Run, locked};
 use crate::restore::scope::looks_like_ours;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -35,9 +36,12 @@ impl Doomed {
     }
 }
 
-/// Said of a directory in which the plan could see nothing, so that nothing is deleted.
+/// Said of a directory in which the plan could see nothing, so that nothing is deleted. The first one if its mode is open now,
+/// the other one if it is closed again.
 const CLOSED_TO_PLAN: &str = "extra entries in it were not deleted, because its mode prevented the plan from reading it: run \
                               the restore again";
+const CLOSED_TO_PLANS: &str = "extra entries in it were not deleted, because its mode prevents the plan from reading it: run \
+                               `chmod u+rwx` on it, then restore again";
 
 /// Said of a directory of another user.
 const CLOSED_TO_OTHERS: &str = "its mode does not let this user delete anything in it";
@@ -49,11 +53,13 @@ struct Noted {
     on: Mounted,
     /// How long the path of a directory is that is cleared, and stays itself.
     content_of: Option<usize>,
+    /// In the restore itself: something stayed only because the plan did not name it.
+    is_unnamed: Cell<bool>,
 }
 
 impl Noted {
     fn on(here: &Here) -> Self {
-        Noted { paths: RefCell::default(), on: here.facts.deletes_on, content_of: None }
+        Noted { paths: RefCell::default(), on: here.facts.deletes_on, content_of: None, is_unnamed: Cell::new(false) }
     }
 }
 
@@ -126,8 +132,9 @@ impl Run<'_> {
     pub fn delete_others(&self, folder: &Folder, here: &Here) {
         let (Some(target), true) = (&here.target, self.deletes_in(folder, here)) else { return };
         let known = std::mem::take(&mut *locked(&folder.names));
-        let was_closed = self.is_deed() && locked(&folder.opened_up).is_some_and(|mode| mode & 0o500 != 0o500);
-        let delete = || -> Result<()> {
+        let closed = locked(&folder.opened_up).filter(|mode| self.is_deed() && mode & 0o500 != 0o500);
+        let mut is_unnamed = false;
+        let mut delete = || -> Result<()> {
             let listed = list(&target.directory().open_child(c".")?)?;
             let spellings = match self.is_deed() {
                 // The plan has decided.
@@ -144,10 +151,6 @@ impl Run<'_> {
                 if spellings.has(target.directory(), &name)? {
                     continue;
                 }
-                if was_closed {
-                    self.trouble(&folder.path, CLOSED_TO_PLAN);
-                    break;
-                }
                 let path = child_path(&folder.path, &name);
                 let noted = Noted::on(here);
                 let deleted = match is_directory {
@@ -157,6 +160,7 @@ impl Run<'_> {
                         self.delete_leaf(here, &name, &path, is_directory, &noted)
                     }),
                 };
+                is_unnamed |= noted.is_unnamed.get();
                 self.doom(noted);
                 match deleted {
                     Ok(true) => folder.changed.store(true, Ordering::Relaxed),
@@ -168,6 +172,11 @@ impl Run<'_> {
         };
         if let Err(error) = delete() {
             self.failed_entry(&folder.path, error);
+        }
+        if let Some(mode) = closed.filter(|_| is_unnamed) {
+            let mode_then = folder.entry.as_ref().filter(|_| here.facts.apply).map_or(mode, |entry| entry.meta.mode);
+            let is_closed_again = mode_then & 0o500 != 0o500;
+            self.trouble(&folder.path, if is_closed_again { CLOSED_TO_PLANS } else { CLOSED_TO_PLAN });
         }
     }
 
@@ -239,7 +248,7 @@ impl Run<'_> {
         if stat.is_fixed {
             return Err(Error::new(Kind::Denied, "delete", "").because(FIXED));
         }
-        if keeps_others && stat.uid != rustix::process::geteuid().as_raw() {
+        if keeps_others && !rights::owns(stat.uid, stat.gid) {
             return Err(Error::new(Kind::Denied, "delete", "").because(STICKY));
         }
         self.delete_name(path, noted, || {
@@ -253,7 +262,10 @@ impl Run<'_> {
     fn delete_name(&self, path: &[u8], noted: &Noted, remove: impl FnOnce() -> Result<()>) -> Result<bool> {
         match &self.mode {
             Mode::Plan(_) => noted.paths.borrow_mut().push(path.to_vec()),
-            Mode::Deed { doomed } if !doomed.contains(path) => return Ok(false),
+            Mode::Deed { doomed } if !doomed.contains(path) => {
+                noted.is_unnamed.set(true);
+                return Ok(false);
+            }
             Mode::Deed { .. } => {
                 remove()?;
                 self.fate(Fate::Deleted, || path.to_vec());
@@ -360,16 +372,20 @@ impl Run<'_> {
         }
     }
 
-    /// Lets us work in a directory of our own that the plan deletes or clears; returns its mode if that had to be changed.
-    fn open_up_to_delete(&self, directory: &Directory, stat: &Stat, path: &[u8], noted: &Noted) -> Result<Option<u32>> {
+    /// Lets us work in a directory of our own that the plan deletes or clears, if its mode denies that.
+    fn open_up_to_delete(
+        &self,
+        directory: &Directory,
+        stat: &Stat,
+        path: &[u8],
+        noted: &Noted,
+    ) -> Result<Option<OpenedUp>> {
         let Mode::Deed { doomed } = &self.mode else { return Ok(None) };
         let is_doomed = noted.content_of == Some(path.len()) || doomed.contains(path);
         if !is_doomed || !stat.is_closed_to_owner(0o700) {
             return Ok(None);
         }
-        let mode = stat.permissions();
-        chmod_open(directory, mode | 0o700)?;
-        Ok(Some(mode))
+        OpenedUp::open(directory, stat).map(Some)
     }
 
     /// Opens a directory that may go and deletes what is no directory in it; None when it stays with all that is in it.
@@ -391,16 +407,16 @@ impl Run<'_> {
         if !self.may_enter(path, &below, &stat, noted.on)? {
             return Ok(None);
         }
-        if keeps_others && stat.uid != rustix::process::geteuid().as_raw() {
+        if keeps_others && !rights::owns(stat.uid, stat.gid) {
             return Err(kept_whole(STICKY));
         }
-        let mode = self.open_up_to_delete(&below, &stat, path, noted)?;
+        let opened_up = self.open_up_to_delete(&below, &stat, path, noted)?;
         let mut level = Level {
             name,
             left: Vec::new(),
             above,
             stays: false,
-            mode,
+            mode: None,
             keeps_others: enter::keeps_others(&stat),
             path_bytes: path.len(),
         };
@@ -425,6 +441,7 @@ impl Run<'_> {
                 break;
             }
         }
+        level.mode = opened_up.map(OpenedUp::hand_on);
         Ok(Some((below, level)))
     }
 }

@@ -1,10 +1,11 @@
 //! Enter directories: make what is missing, open what is there, follow links above sources, refuse what must stay.
 
-use crate::disk::apply::{chmod_at, chmod_open};
-use crate::disk::create::is_unfinished;
+use crate::disk::apply::wanted_owner;
+use crate::disk::create::{is_half_done, is_unfinished};
 use crate::disk::follow::{open_followed, open_within};
+use crate::disk::opened_up::OpenedUp;
 use crate::disk::stat::fstat;
-use crate::disk::{Directory, ListBuffer, Names, Stat, Target, flags, rights, unfinished};
+use crate::disk::{Directory, ListBuffer, Names, Stat, Target, flags, unfinished};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::repo::tree::{Page, decode_page};
@@ -25,7 +26,8 @@ pub(super) const READ_ONLY: &str = "its file system is mounted read-only";
 
 /// A name in the target that something else than a directory has, or nothing.
 enum Found {
-    Opened(Directory),
+    /// And how it was opened up for that, if it was.
+    Opened(Directory, Option<OpenedUp>),
     Missing,
     /// In a plan: a directory that the restore opens up, and that nobody can look into before.
     Closed(Stat),
@@ -58,7 +60,11 @@ impl Run<'_> {
         };
         while let Some(next) = chain.pop() {
             match self.enter_below(&here, &next)? {
-                Some(entered) => here = entered,
+                Some(entered) => {
+                    here = entered;
+                    // On a long way down, all of it would be open at once.
+                    next.above.iter().for_each(|above| self.close_if_many(above));
+                }
                 None => {
                     chain.iter().for_each(|folder| folder.refuse());
                     return Ok(None);
@@ -88,7 +94,7 @@ impl Run<'_> {
                 let (Some(target), Some(entry)) = (&here.target, &next.entry) else { return Ok(None) };
                 match self.find(&here, target, &next, entry)? {
                     Found::Closed(_) => {}
-                    Found::Opened(found) => {
+                    Found::Opened(found, _closed_again) => {
                         if self.scope.is_own(&fstat(&found)?) || is_repository_in_use(self.repo, &found) {
                             return Ok(None);
                         }
@@ -144,7 +150,7 @@ impl Run<'_> {
             parent.changed.store(true, Ordering::Relaxed);
         }
         match found {
-            Found::Opened(directory) => self.take(above, folder, entry, directory),
+            Found::Opened(directory, opened_up) => self.take(above, folder, entry, directory, opened_up),
             Found::Refused(why) => refuse(why),
             Found::Closed(stat) => Ok(Some(self.closed(above, folder, &stat))),
             Found::Missing if !self.is_deed() => Ok(Some(self.made(above, None))),
@@ -175,6 +181,7 @@ impl Run<'_> {
             is_new: true,
             current,
             apply: true,
+            group: above.facts.group,
             mounted: above.facts.mounted,
             is_ours: above.facts.is_ours,
             deletes_on: above.facts.deletes_on,
@@ -188,11 +195,11 @@ impl Run<'_> {
     fn find(&self, above: &Here, target: &Target, folder: &Folder, entry: &Entry) -> Result<Found> {
         let name = entry.name.as_slice();
         match target.directory().open_child(name) {
-            Ok(directory) => return Ok(Found::Opened(directory)),
+            Ok(directory) => return Ok(Found::Opened(directory, None)),
             Err(error) if error.is(Kind::NotFound) => {
                 return Ok(above.facts.refuses.map_or(Found::Missing, Found::Refused));
             }
-            Err(error) if error.is(Kind::Denied) => return self.open_unreadable(target, folder, name)?.ok_or(error),
+            Err(error) if error.is(Kind::Denied) => return self.open_unreadable(target, name)?.ok_or(error),
             Err(error) if error.is(Kind::Conflict) => {}
             Err(error) => return Err(error),
         }
@@ -205,6 +212,7 @@ impl Run<'_> {
                 Found::Refused("it was changed by another process at the same moment, and was kept")
             }
             (None, _) => Found::Refused("a socket is in its place, and was kept"),
+            _ if is_half_done(&stat, entry) => self.in_the_way(above, &stat),
             (Some(EntryKind::Symlink), _) if folder.is_source() && self.keeps_links_of_sources() => {
                 Found::Refused(MOVED_SOURCE)
             }
@@ -214,11 +222,13 @@ impl Run<'_> {
             _ if !folder.wanted => Found::Refused(
                 "something other than a directory is in its place, and was kept, as --include does not match it",
             ),
-            _ => {
-                self.links_before(&stat);
-                self.stays(above, &stat).map_or(Found::InTheWay, Found::Refused)
-            }
+            _ => self.in_the_way(above, &stat),
         })
+    }
+
+    fn in_the_way(&self, above: &Here, stat: &Stat) -> Found {
+        self.links_before(stat);
+        self.stays(above, stat).map_or(Found::InTheWay, Found::Refused)
     }
 
     /// Directories above a source do not belong to the snapshot: a link there leads where this machine keeps the source.
@@ -252,7 +262,7 @@ impl Run<'_> {
             }
         };
         match followed {
-            Ok(directory) => Ok(Found::Opened(directory)),
+            Ok(directory) => Ok(Found::Opened(directory, None)),
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Unsupported) => {
                 Ok(Found::Refused(
                     "a symbolic link is in its place above a source, and does not lead to a directory in the target",
@@ -263,7 +273,7 @@ impl Run<'_> {
     }
 
     /// A directory of our own that we may not list: its owner's rights are added while we work in it.
-    fn open_unreadable(&self, target: &Target, folder: &Folder, name: &[u8]) -> Result<Option<Found>> {
+    fn open_unreadable(&self, target: &Target, name: &[u8]) -> Result<Option<Found>> {
         let stat = target.directory().stat(name)?;
         if !stat.is(EntryKind::Directory) || !stat.is_closed_to_owner(0o500) {
             return Ok(None);
@@ -271,9 +281,8 @@ impl Run<'_> {
         if !self.is_deed() {
             return Ok(Some(Found::Closed(stat)));
         }
-        chmod_at(target.directory(), name, stat.permissions() | 0o700)?;
-        *locked(&folder.opened_up) = Some(stat.permissions());
-        target.directory().open_child(name).map(|directory| Some(Found::Opened(directory)))
+        let opened_up = OpenedUp::named(target.directory(), name, &stat)?;
+        target.directory().open_child(name).map(|directory| Some(Found::Opened(directory, Some(opened_up))))
     }
 
     /// Says in a plan that the mode of a directory hides its contents.
@@ -290,12 +299,20 @@ impl Run<'_> {
         self.tell_closed(crate::restore::plan::shown(&folder.path));
         let Facts { is_ours, deletes_on, .. } = above.facts;
         let mounted = (stat.device, stat.mount);
-        let facts = Facts { taken: true, mounted, is_ours, deletes_on, ..Facts::default() };
+        let group = group_of_new(stat);
+        let facts = Facts { taken: true, group, mounted, is_ours, deletes_on, ..Facts::default() };
         Here { target: None, facts }
     }
 
     /// A directory that was there before.
-    fn take(&self, above: &Here, folder: &Folder, entry: &Entry, directory: Directory) -> Result<Option<Here>> {
+    fn take(
+        &self,
+        above: &Here,
+        folder: &Folder,
+        entry: &Entry,
+        directory: Directory,
+        mut opened_up: Option<OpenedUp>,
+    ) -> Result<Option<Here>> {
         let (target, stat) = Target::with_stat(directory)?;
         if self.scope.is_in_use(&stat) || is_repository_in_use(self.repo, target.directory()) {
             if self.has_entries(entry)? {
@@ -312,8 +329,7 @@ impl Run<'_> {
             if !self.is_deed() {
                 return Ok(Some(self.closed(above, folder, &stat)));
             }
-            chmod_open(target.directory(), stat.permissions() | 0o700)?;
-            *locked(&folder.opened_up) = Some(stat.permissions());
+            opened_up = Some(OpenedUp::open(target.directory(), &stat)?);
         }
         if self.is_deed() {
             self.remove_leftovers(&folder.path, &target)?;
@@ -328,6 +344,7 @@ impl Run<'_> {
             refuses,
             is_read_only: refuses == Some(READ_ONLY),
             keeps_others: keeps_others(&stat),
+            group: group_of_new(&stat),
             apply: self.applies(&stat, entry, changes),
             mounted,
             // A source that is mounted where it was saved is one file system with itself.
@@ -335,6 +352,7 @@ impl Run<'_> {
             is_ours: above.facts.is_ours || (self.options.delete && looks_like_ours(target.directory())),
             ..Facts::default()
         };
+        folder.closes_later(opened_up);
         Ok(Some(Here { target: Some(Arc::new(target)), facts }))
     }
 
@@ -389,7 +407,7 @@ impl Run<'_> {
     /// Whether a directory that was there gets its metadata, where nothing else than `changes` speaks for it: one that a
     /// restore did not finish gets them now.
     pub fn applies(&self, stat: &Stat, entry: &Entry, changes: bool) -> bool {
-        changes || is_unfinished(stat, &entry.meta)
+        changes || is_unfinished(stat, &entry.meta, wanted_owner(&entry.meta, &self.apply_options()).0)
     }
 
     /// Whether an existing directory gets the metadata of the snapshot's.
@@ -404,8 +422,11 @@ impl Run<'_> {
     fn open_again(&self, above: &Here, folder: &Folder, facts: Facts) -> Result<Here> {
         let entry = folder.entry.as_ref().expect("the top of the target is never closed");
         let target = above.target.as_ref().expect("what was closed was opened in a directory that is there");
-        let Found::Opened(directory) = self.find(above, target, folder, entry)? else { return Err(moved(entry)) };
-        self.reopened(folder, facts, directory)
+        let found = self.find(above, target, folder, entry)?;
+        let Found::Opened(directory, opened_up) = found else { return Err(moved(entry)) };
+        let here = self.reopened(folder, facts, directory)?;
+        folder.closes_later(opened_up);
+        Ok(here)
     }
 
     /// Takes a directory again that was closed; anything else that has its name meanwhile is refused.
@@ -433,10 +454,14 @@ pub(super) fn refusal(directory: &Directory, stat: &Stat) -> Option<&'static str
     }
 }
 
-/// Whether a directory lets this user replace and delete only what is the user's own.
+/// Whether a directory lets this user replace and delete only what the user may treat as the user's own.
 pub(super) fn keeps_others(directory: &Stat) -> bool {
-    let is_of_others = || directory.uid != rustix::process::geteuid().as_raw();
-    directory.mode & 0o1000 != 0 && !rights::owns_everything() && is_of_others()
+    directory.mode & 0o1000 != 0 && directory.uid != rustix::process::geteuid().as_raw()
+}
+
+/// The group that a directory hands down to what is made in it, where it does.
+pub(super) fn group_of_new(directory: &Stat) -> Option<u32> {
+    (directory.mode & 0o2000 != 0).then_some(directory.gid)
 }
 
 fn moved(entry: &Entry) -> Error {

@@ -92,7 +92,7 @@ impl Run<'_> {
         match here.facts.refuses {
             None if here.facts.append_only => Some(APPEND_ONLY),
             None if stat.is_fixed => Some(FIXED),
-            None if here.facts.keeps_others && stat.uid != rustix::process::geteuid().as_raw() => Some(STICKY),
+            None if here.facts.keeps_others && !rights::owns(stat.uid, stat.gid) => Some(STICKY),
             None if stat.mount != here.facts.mounted.1 => Some(MOUNTED),
             None if stat.is(EntryKind::Directory) && self.scope.is_in_use(stat) => Some(IN_USE),
             refuses => refuses,
@@ -118,6 +118,10 @@ impl Run<'_> {
         stat: Stat,
     ) -> Result<Decision> {
         self.links_before(&stat);
+        if is_half_done(&stat, entry) {
+            // It is nobody's, and to compare it would take its mark away.
+            return Ok(Decision::Make(Way::Over));
+        }
         let kind = if entry.kind.has_content() { EntryKind::File } else { entry.kind };
         match stat.kind {
             None => Ok(Decision::Blocked("a socket is in its place, and was kept")),
@@ -151,7 +155,7 @@ impl Run<'_> {
 
     fn decide_file(&self, target: &Target, entry: &Entry, stat: Stat) -> Result<Decision> {
         let same_stat = stat.size == entry.size && stat.modified == entry.meta.modified;
-        let keeps = self.keeps(&stat, entry) && !is_half_done(&stat);
+        let keeps = self.keeps(&stat, entry);
         let right = |fd| Ok(Decision::Right(Right { stat, fd, mend: !keeps }));
         if same_stat && self.options.overwrite != Overwrite::Always {
             return right(None);
@@ -220,7 +224,7 @@ impl Run<'_> {
 
     /// Whether it is worth asking if the metadata of what is there can be changed.
     pub fn may_keep_metadata(&self, stat: &Stat, may_be_read_only: bool) -> bool {
-        stat.is_fixed || may_be_read_only || is_of_others(stat)
+        stat.is_fixed || may_be_read_only || !rights::owns(stat.uid, stat.gid)
     }
 
     /// Why metadata that differ stay as they are, where that is known before it is tried.
@@ -242,7 +246,7 @@ impl Run<'_> {
             Some(FIXED_METADATA)
         } else if is_read_only && differ() {
             Some(READ_ONLY_METADATA)
-        } else if is_of_others(stat) && of_others_differ() {
+        } else if !rights::owns(stat.uid, stat.gid) && of_others_differ() {
             Some(METADATA_OF_OTHERS)
         } else {
             None
@@ -261,10 +265,8 @@ impl Run<'_> {
         // Opening a device can do something, and so can a FIFO.
         let open = || open_file(target.directory(), entry.name.as_slice()).ok();
         let is_kept = self.may_keep_metadata(&stat, here.facts.is_read_only || stat.mount != here.facts.mounted.1);
-        if !is_kept && !self.is_deed() {
-            return how;
-        }
-        let fd = fd.or_else(|| (kind == EntryKind::File).then(open).flatten());
+        let opens = is_kept || self.is_deed() || flags::has_locking(entry.meta.flags);
+        let fd = fd.or_else(|| (opens && kind == EntryKind::File).then(open).flatten());
         let subject = fd.as_ref().map_or(named, |fd| Subject::Open(fd.as_fd()));
         if is_kept {
             let is_read_only = here.facts.is_read_only || fd.as_ref().is_some_and(is_read_only);
@@ -274,6 +276,8 @@ impl Run<'_> {
             }
         }
         if !self.is_deed() {
+            let losses = self.foresee(subject, &stat, entry);
+            self.report_losses(&child_path(&folder.path, &entry.name), losses);
             return how;
         }
         let mut losses = apply_metadata(subject, Some(Current::from(&stat)), &entry.meta, kind, &self.apply_options());
@@ -281,9 +285,8 @@ impl Run<'_> {
         if entry.link_group == 0 {
             losses.extend(apply_flags(subject, &entry.meta, kind));
         }
-        if !losses.is_empty() {
-            self.report_losses(&child_path(&folder.path, &entry.name), losses);
-        }
+        let path = || child_path(&folder.path, &entry.name);
+        self.tell_applied(here, entry, path, losses, || target.directory().stat(entry.name.as_slice()));
         how
     }
 
@@ -296,11 +299,6 @@ impl Run<'_> {
         self.trouble(&path, why);
         self.fate(Fate::Blocked, || path);
     }
-}
-
-/// Whether it belongs to another user, and this one may not do what only its owner may.
-fn is_of_others(stat: &Stat) -> bool {
-    !rights::owns_everything() && stat.uid != rustix::process::geteuid().as_raw()
 }
 
 /// Whether a restore removes this as a leftover when it enters the directory.

@@ -118,6 +118,7 @@ impl Run<'_> {
                 if !self.plan_way(folder, here, entry, way)? {
                     return Ok(Linkable::No);
                 }
+                self.tell_foreseen(here, entry, &child_path(&folder.path, &entry.name));
             }
         }
         add(&self.counts.files, 1);
@@ -162,9 +163,7 @@ impl Run<'_> {
         if !direct && !self.put_in_place(folder, here, target, &name, entry, way)? {
             return Ok(false);
         }
-        if !losses.is_empty() {
-            self.report_losses(&path(), losses);
-        }
+        self.tell_applied(here, entry, path, losses, || target.directory().stat(entry.name.as_slice()));
         if direct {
             self.fate(Fate::Created, path);
         }

@@ -1,11 +1,12 @@
 //! Finish directories: after the last thing below one come deletions, its metadata, and the turn of the one above.
 
 use crate::disk::apply::{apply_flags, chmod_open};
+use crate::disk::opened_up::close_below;
 use crate::disk::stat::fstat;
-use crate::disk::{Directory, Stat, Subject, Target, apply_metadata};
+use crate::disk::{Directory, Loss, Stat, Subject, Target, apply_metadata};
 use crate::entry::{Entry, EntryKind, Time};
 use crate::error::{Kind, Result};
-use crate::restore::folder::{Folder, Here, State};
+use crate::restore::folder::{Facts, Folder, Here, State};
 use crate::restore::run::{Run, add, locked};
 use rustix::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -30,12 +31,16 @@ impl Run<'_> {
     fn finish(&self, folder: &Arc<Folder>) -> Option<Here> {
         let here = match folder.state() {
             State::Ready(here) => here,
-            State::Closed(_) if self.has_failed() && locked(&folder.opened_up).is_none() => return None,
-            State::Closed(_) => match self.enter(folder) {
+            State::Closed(facts) if self.has_failed() => {
+                self.close_again(folder, &facts);
+                return None;
+            }
+            State::Closed(facts) => match self.enter(folder) {
                 Ok(Some(here)) => here,
                 Ok(None) => return None,
                 Err(error) => {
                     self.failed_entry(&folder.path, error);
+                    self.close_again(folder, &facts);
                     return None;
                 }
             },
@@ -69,34 +74,82 @@ impl Run<'_> {
 
     /// Gives a directory its metadata, or puts back the mode that it had.
     pub fn apply_folder(&self, folder: &Folder, here: &Here) {
-        let Some(target) = &here.target else { return };
+        let Some(target) = &here.target else {
+            if let (true, Some(entry)) = (here.facts.apply, &folder.entry) {
+                self.tell_foreseen(here, entry, &folder.path);
+            }
+            return;
+        };
         // One that this run made is its own.
         let may_be_kept = here.facts.apply && !here.facts.is_new && !self.has_failed();
         let kept = may_be_kept && self.keeps_folder_metadata(folder, here, target);
         if !self.is_deed() {
+            if let (true, Some(entry), Ok(stat)) = (may_be_kept && !kept, &folder.entry, fstat(target.directory())) {
+                let losses = self.foresee(Subject::Open(target.directory().as_fd()), &stat, entry);
+                self.report_losses(&folder.path, losses);
+            }
             return;
         }
         let done = !self.has_failed();
-        let opened_up = locked(&folder.opened_up).take();
+        let mut opened_up = locked(&folder.opened_up).take();
         if let (true, true, Some(entry)) = (here.facts.apply && !kept, done, &folder.entry) {
             let subject = Subject::Open(target.directory().as_fd());
             let kind = EntryKind::Directory;
             let mut losses = apply_metadata(subject, here.facts.current, &entry.meta, kind, &self.apply_options());
             losses.extend(apply_flags(subject, &entry.meta, kind));
-            self.report_losses(&folder.path, losses);
-            self.check_times(here, entry, || fstat(target.directory()));
-        } else if let Some(mode) = opened_up
+            // What it was opened up for is over, whatever became of its own mode.
+            opened_up = opened_up.filter(|_| losses.iter().any(|loss| matches!(&*loss.what, "metadata" | "mode")));
+            self.tell_applied(here, entry, || folder.path.clone(), losses, || fstat(target.directory()));
+        }
+        if let Some(mode) = opened_up
             && let Err(error) = chmod_open(target.directory(), mode)
         {
             self.trouble(&folder.path, format!("its mode could not be reset: {error}"));
         }
     }
 
+    /// Puts the mode back of a directory that was opened up and whose descriptor was given back.
+    fn close_again(&self, folder: &Folder, facts: &Facts) {
+        let (Some(mode), Some(identity)) = (locked(&folder.opened_up).take(), facts.identity) else { return };
+        let (mut names, mut above) = (Vec::new(), folder);
+        let nearest = loop {
+            match (above.state(), &above.entry, &above.above) {
+                (State::Ready(Here { target: Some(target), .. }), _, _) => break target,
+                (_, Some(entry), Some(next)) => {
+                    names.push(entry.name.as_slice());
+                    above = next;
+                }
+                _ => return,
+            }
+        };
+        names.reverse();
+        if let Err(error) = close_below(nearest.directory(), &names, identity, mode) {
+            self.trouble(&folder.path, format!("its mode could not be reset: {error}"));
+        }
+    }
+
+    /// Tells what of an entry's metadata was lost, and whether its file system cut its time.
+    pub fn tell_applied(
+        &self,
+        here: &Here,
+        entry: &Entry,
+        path: impl FnOnce() -> Vec<u8>,
+        losses: Vec<Loss>,
+        stat: impl FnOnce() -> Result<Stat>,
+    ) {
+        if !losses.iter().any(|loss| matches!(&*loss.what, "metadata" | "modification time")) {
+            self.check_times(here, entry, stat);
+        }
+        if !losses.is_empty() {
+            self.report_losses(&path(), losses);
+        }
+    }
+
     /// Says once for each file system that it keeps times less exactly than they were saved: it drops the rest without a
     /// word. The first entry whose time tells is read back.
-    pub fn check_times(&self, here: &Here, entry: &Entry, stat: impl FnOnce() -> Result<Stat>) {
+    fn check_times(&self, here: &Here, entry: &Entry, stat: impl FnOnce() -> Result<Stat>) {
         let saved = entry.meta.modified;
-        if !self.is_deed() || saved.nanoseconds == 0 || self.times_checked.is_known(here.facts.mounted.0) {
+        if saved.nanoseconds == 0 || self.times_checked.is_known(here.facts.mounted.0) {
             return;
         }
         // Of a second that it cannot keep it was said that it cannot.
@@ -126,7 +179,7 @@ impl Run<'_> {
         why.is_some()
     }
 
-    pub fn report_losses(&self, path: &[u8], losses: Vec<crate::disk::Loss>) {
+    pub fn report_losses(&self, path: &[u8], losses: Vec<Loss>) {
         for loss in losses {
             self.trouble(path, format!("its {} could not be restored: {}", loss.what, loss.error));
         }

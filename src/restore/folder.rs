@@ -1,6 +1,7 @@
 //! A directory that is being filled: made or opened when the first thing below it is restored, and kept open while there
 //! is room for that.
 
+use crate::disk::opened_up::OpenedUp;
 use crate::disk::stat::fstat;
 use crate::disk::{Current, Stat, Target};
 use crate::entry::Entry;
@@ -29,6 +30,8 @@ pub(super) struct Facts {
     pub append_only: bool,
     /// It is a sticky directory of another user: what others own in it can be neither replaced nor removed.
     pub keeps_others: bool,
+    /// The group that it hands down to what is made in it, where it does.
+    pub group: Option<u32>,
     /// Why nothing in it can be created, replaced or deleted.
     pub refuses: Option<&'static str>,
     /// Its file system is mounted read-only.
@@ -181,6 +184,14 @@ impl Folder {
     /// Whether a source begins here: what is above it belongs to no snapshot.
     pub fn is_source(&self) -> bool {
         self.inside && self.above.as_ref().is_some_and(|above| !above.inside)
+    }
+
+    /// Its mode is put back when it is finished.
+    pub fn closes_later(&self, opened_up: Option<OpenedUp>) {
+        if let Some(opened_up) = opened_up {
+            // The mode of the first time is its own.
+            locked(&self.opened_up).get_or_insert(opened_up.hand_on());
+        }
     }
 
     pub fn refuse(&self) {

@@ -1,11 +1,14 @@
 //! The plan of a restore: what will be made, replaced, kept and deleted, what has to be read; a value that changes nothing.
 
+use crate::disk::foresee::{foresee, foresee_new};
+use crate::disk::{Loss, Stat, Subject};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::id::PackId;
 use crate::repo::{Reader, Repository, Snapshot};
 use crate::restore::RestoreOptions;
 use crate::restore::delete::Doomed;
+use crate::restore::folder::Here;
 use crate::restore::run::{FATES, Fate, Mode, Planning, Run, get};
 use crate::restore::scope::Scope;
 use crate::watch::Watch;
@@ -211,6 +214,28 @@ impl RestorePlan {
             ));
         }
     }
+}
+
+impl Run<'_> {
+    /// What of the metadata of something that is there a plan knows to be refused.
+    pub fn foresee(&self, subject: Subject<'_>, stat: &Stat, entry: &Entry) -> Vec<Loss> {
+        match self.compares() {
+            true => foresee(subject, stat, &entry.meta, kind_of_inode(entry), &self.apply_options()),
+            false => Vec::new(),
+        }
+    }
+
+    /// Tells it of an entry that will be made; `here` is its directory.
+    pub fn tell_foreseen(&self, here: &Here, entry: &Entry, path: &[u8]) {
+        if self.compares() {
+            let losses = foresee_new(&entry.meta, kind_of_inode(entry), here.facts.group, &self.apply_options());
+            self.report_losses(path, losses);
+        }
+    }
+}
+
+fn kind_of_inode(entry: &Entry) -> EntryKind {
+    if entry.kind.has_content() { EntryKind::File } else { entry.kind }
 }
 
 /// The root of a snapshot: `/` with its own metadata where that was a source, else a directory without a name, which

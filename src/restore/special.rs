@@ -1,8 +1,8 @@
 //! Restore links, devices and FIFOs: they are made in one call, and take the place of others by a rename.
 
-use crate::disk::{Subject, Target, apply_metadata, unfinished};
+use crate::disk::{Subject, Target, apply_metadata, rights, unfinished};
 use crate::entry::{Entry, EntryKind};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::restore::existing::{Decision, Way};
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Folder, Here};
@@ -33,9 +33,14 @@ impl Run<'_> {
                 }
             }
             _ => {
+                if is_refused(entry) {
+                    let error = Error::new(Kind::Denied, "create the device", "");
+                    return Err(error.because("this user may not create devices"));
+                }
                 if !self.plan_way(folder, here, entry, way)? {
                     return Ok(Linkable::No);
                 }
+                self.tell_foreseen(here, entry, &child_path(&folder.path, &entry.name));
             }
         }
         add(&self.counts.others, 1);
@@ -65,9 +70,17 @@ impl Run<'_> {
         } else if !self.put_in_place(folder, here, target, &name, entry, way)? {
             return Ok(false);
         }
-        if !losses.is_empty() {
-            self.report_losses(&path(), losses);
-        }
+        self.tell_applied(here, entry, path, losses, || target.directory().stat(entry.name.as_slice()));
         Ok(true)
     }
+}
+
+/// Whether it is a device that this user may not create. The one without a number anybody may.
+fn is_refused(entry: &Entry) -> bool {
+    let is_device = match entry.kind {
+        EntryKind::BlockDevice => true,
+        EntryKind::CharDevice => entry.device != (0, 0),
+        _ => false,
+    };
+    is_device && !rights::may_make_devices()
 }

@@ -7,7 +7,7 @@ use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
-use crate::restore::enter::{READ_ONLY, keeps_others, refusal};
+use crate::restore::enter::{READ_ONLY, group_of_new, keeps_others, refusal};
 use crate::restore::folder::{Facts, Folder, Here};
 use crate::restore::links::Linkable;
 use crate::restore::plan::{DEPTH_MAX, child_path};
@@ -135,6 +135,7 @@ impl<'a> Run<'a> {
                     taken: !is_empty(&target)?,
                     append_only: self.is_append_only(path, &target),
                     keeps_others: keeps_others(&stat),
+                    group: group_of_new(&stat),
                     refuses,
                     is_read_only: refuses == Some(READ_ONLY),
                     apply: entry.as_ref().is_some_and(|entry| self.applies(&stat, entry, changes)),
@@ -150,13 +151,13 @@ impl<'a> Run<'a> {
                 (Some(target), facts)
             }
             Err(error) if error.is(Kind::NotFound) => {
-                self.check_future_target()?;
+                let group = self.check_future_target()?;
                 self.is_fresh.get_or_init(|| true);
                 match self.is_deed() {
                     true => self
                         .make_target(pool, entry.as_ref())
                         .map_err(|error| target_refused(&self.options.target, error))?,
-                    false => (None, Facts { is_new: true, ..Facts::default() }),
+                    false => (None, Facts { is_new: true, apply: entry.is_some(), group, ..Facts::default() }),
                 }
             }
             Err(error) if error.is(Kind::Conflict) && !root.is_directory() => {
@@ -196,8 +197,9 @@ impl<'a> Run<'a> {
         Ok(is_ours)
     }
 
-    /// The same for a target that is still to be made: what counts is the folder that it will be made in.
-    fn check_future_target(&self) -> Result<()> {
+    /// The same for a target that is still to be made: what counts is the folder that it will be made in. Returns the group that
+    /// this one hands down.
+    fn check_future_target(&self) -> Result<Option<u32>> {
         let target = &self.options.target;
         if target.is_symlink() {
             return Err(target_refused(target, Error::new(Kind::NotFound, "restore into", target.display())));
@@ -205,10 +207,11 @@ impl<'a> Run<'a> {
         for above in self.options.target.ancestors().skip(1) {
             let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
             if let Ok(directory) = Directory::open_path(above.as_os_str().as_bytes()) {
-                return self.check_above(&directory).map(drop);
+                self.check_above(&directory)?;
+                return fstat(&directory).map(|stat| group_of_new(&stat));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     fn make_target(&self, pool: &ThreadPool, entry: Option<&Entry>) -> Result<(Option<Target>, Facts)> {
@@ -406,14 +409,10 @@ impl<'a> Run<'a> {
 
     /// Restores an entry that is no directory; whether other names of its inode may be linked to it.
     pub fn restore_single(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Linkable> {
-        let linkable = match entry.kind {
-            EntryKind::File | EntryKind::Stream => self.restore_file(folder, here, entry)?,
-            _ => self.restore_special(folder, here, entry)?,
-        };
-        if let (Some(target), true) = (&here.target, linkable != Linkable::No) {
-            self.check_times(here, entry, || target.directory().stat(entry.name.as_slice()));
+        match entry.kind {
+            EntryKind::File | EntryKind::Stream => self.restore_file(folder, here, entry),
+            _ => self.restore_special(folder, here, entry),
         }
-        Ok(linkable)
     }
 }
 

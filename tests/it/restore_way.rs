@@ -29,7 +29,7 @@ fn as_stranger(person: &Person, words: &[&str]) -> Said {
 }
 
 /// Plans and restores the source into `target` with this; both end with the code. Returns what the restore said.
-fn both(person: &Person, run: impl Fn(&[&str]) -> Said, more: &[&str], code: i32) -> Said {
+pub fn both(person: &Person, run: impl Fn(&[&str]) -> Said, more: &[&str], code: i32) -> Said {
     let named = latest(person, "source");
     let words = [&["restore", &named, "--target", "target"][..], more].concat();
     let plan = run(&[&words[..], &["--dry-run"]].concat());

@@ -1,0 +1,138 @@
+//! What of an entry's metadata cannot be restored, as far as that is known before it is tried: a plan says it.
+
+use super::apply::{ApplyOptions, Loss, Subject, setgid_dropped, unsafe_bits, unsafe_setuid, wanted_owner};
+use super::stat::Stat;
+use super::{flags, rights};
+use crate::entry::{EntryKind, Metadata};
+use crate::error::{Error, Kind};
+use rustix::fd::{AsRawFd, BorrowedFd};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::process::{getegid, geteuid};
+
+/// Of an entry that is still to be made, in a directory that hands this group down to what is made in it, or none.
+pub fn foresee_new(meta: &Metadata, kind: EntryKind, group: Option<u32>, options: &ApplyOptions<'_>) -> Vec<Loss> {
+    let mut foreseen = Foreseen::default();
+    if rights::is_unlimited() {
+        return foreseen.0;
+    }
+    let owner = (geteuid().as_raw(), group.unwrap_or_else(|| getegid().as_raw()));
+    let owner = foreseen.owner(owner, meta, options);
+    foreseen.mode(owner, meta, kind, options);
+    if !rights::owns(owner.0, owner.1) {
+        foreseen.given_away(true, kind != EntryKind::Symlink);
+    }
+    if options.xattrs {
+        foreseen.attributes(meta);
+    }
+    foreseen.flags(meta, kind);
+    foreseen.0
+}
+
+/// Of something that is there, and that gets what it lacks.
+pub fn foresee(
+    subject: Subject<'_>,
+    stat: &Stat,
+    meta: &Metadata,
+    kind: EntryKind,
+    options: &ApplyOptions<'_>,
+) -> Vec<Loss> {
+    let mut foreseen = Foreseen::default();
+    if rights::is_unlimited() {
+        return foreseen.0;
+    }
+    let before = (stat.uid, stat.gid);
+    let owner = foreseen.owner(before, meta, options);
+    let has_mode = kind == EntryKind::Symlink || stat.permissions() == meta.mode & 0o7777;
+    // A file of another owner loses its special bits.
+    if !has_mode || (kind == EntryKind::File && before != wanted_owner(meta, options)) {
+        foreseen.mode(owner, meta, kind, options);
+    }
+    if owner != before && !rights::owns(owner.0, owner.1) {
+        foreseen.given_away(stat.modified != meta.modified, !has_mode);
+    }
+    // The attributes are read only where they may be refused.
+    let is_own = rights::owns(stat.uid, stat.gid);
+    let may_lack = !is_own || meta.xattrs.iter().any(|one| !rights::may_set_attribute(one));
+    if options.xattrs && may_lack && !subject.has_attributes(meta) {
+        match subject {
+            Subject::Open(fd) if !is_own && !may_write(fd) => {
+                foreseen.refused("attributes", "change the attributes", "it belongs to another user");
+            }
+            _ => foreseen.attributes(meta),
+        }
+    }
+    if let Subject::Open(fd) = subject
+        && flags::lacks(fd, meta.flags)
+    {
+        foreseen.flags(meta, kind);
+    }
+    foreseen.0
+}
+
+fn may_write(fd: BorrowedFd<'_>) -> bool {
+    accessat(CWD, format!("/proc/self/fd/{}", fd.as_raw_fd()), Access::WRITE_OK, AtFlags::EACCESS).is_ok()
+}
+
+const GIVEN_AWAY: &str = "it belongs to another user then, and this one may not change what belongs to others";
+
+/// What was foreseen so far.
+#[derive(Default)]
+struct Foreseen(Vec<Loss>);
+
+impl Foreseen {
+    fn refused(&mut self, what: &str, doing: &str, why: &str) {
+        self.0.push(Loss { what: what.to_owned(), error: Error::new(Kind::Denied, doing, "").because(why) });
+    }
+
+    /// Returns the owner that it will have.
+    fn owner(&mut self, now: (u32, u32), meta: &Metadata, options: &ApplyOptions<'_>) -> (u32, u32) {
+        let wanted = wanted_owner(meta, options);
+        if !options.owner || now == wanted || rights::may_give(now, wanted) {
+            return if options.owner { wanted } else { now };
+        }
+        self.refused(
+            "owner",
+            "change the owner",
+            "this user may not do that, or this user namespace does not know the owner",
+        );
+        match rights::may_give(now, (now.0, wanted.1)) {
+            true => (now.0, wanted.1),
+            false => now,
+        }
+    }
+
+    /// What comes after the owner, on what then belongs to somebody else.
+    fn given_away(&mut self, has_time: bool, has_mode: bool) {
+        if has_time {
+            self.refused("modification time", "set the modification time", GIVEN_AWAY);
+        }
+        if has_mode {
+            self.refused("mode", "change the mode", GIVEN_AWAY);
+        }
+    }
+
+    fn mode(&mut self, owner: (u32, u32), meta: &Metadata, kind: EntryKind, options: &ApplyOptions<'_>) {
+        let dropped = meta.mode & unsafe_bits(owner, wanted_owner(meta, options), kind);
+        if dropped != 0 {
+            self.0.push(unsafe_setuid());
+        }
+        let keeps_setgid = kind == EntryKind::Symlink || rights::keeps_setgid(owner.0, owner.1);
+        if meta.mode & !dropped & 0o2000 != 0 && !keeps_setgid {
+            self.0.push(setgid_dropped(b""));
+        }
+    }
+
+    fn attributes(&mut self, meta: &Metadata) {
+        for one in meta.xattrs.iter().filter(|one| !rights::may_set_attribute(one)) {
+            let name = String::from_utf8_lossy(&one.name);
+            self.refused(&format!("attribute {name}"), "set the attribute", "this user may not set such attributes");
+        }
+    }
+
+    fn flags(&mut self, meta: &Metadata, kind: EntryKind) {
+        let has_some = matches!(kind, EntryKind::File | EntryKind::Directory) && flags::has_locking(meta.flags);
+        if has_some && !rights::may_lock_files() {
+            self.refused("flags", "set the flags", "this user may not make anything immutable or append-only");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! A directory of our own whose mode denies access, opened up for as long as something is done in it.
+
+use super::read_dir::Directory;
+use super::refused::{refused, refused_name};
+use super::stat::{Stat, fstat};
+use crate::error::{Error, Kind, Result};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+
+/// Puts the mode back when it is dropped, unless somebody else promised to do that.
+pub struct OpenedUp {
+    fd: OwnedFd,
+    /// The mode that it had.
+    mode: u32,
+    is_handed_on: bool,
+}
+
+impl OpenedUp {
+    /// Gives the owner all rights on a name in a directory, which must be a directory of this stat.
+    pub fn named(directory: &Directory, name: &[u8], stat: &Stat) -> Result<OpenedUp> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(directory, name, flags, Mode::empty());
+        OpenedUp::of(fd.map_err(|errno| refused_name("open the directory", name, errno))?, stat)
+    }
+
+    /// The same of an open directory.
+    pub fn open(directory: &Directory, stat: &Stat) -> Result<OpenedUp> {
+        let fd = fcntl_dupfd_cloexec(directory.as_fd(), 0);
+        OpenedUp::of(fd.map_err(|errno| refused("open the directory", b".", errno))?, stat)
+    }
+
+    fn of(fd: OwnedFd, stat: &Stat) -> Result<OpenedUp> {
+        let mode = stat.permissions();
+        change_mode(&fd, mode | 0o700).map_err(|errno| refused("change the mode", b"", errno))?;
+        Ok(OpenedUp { fd, mode, is_handed_on: false })
+    }
+
+    /// The mode that the caller puts back from now on.
+    pub fn hand_on(mut self) -> u32 {
+        self.is_handed_on = true;
+        self.mode
+    }
+}
+
+impl Drop for OpenedUp {
+    fn drop(&mut self) {
+        if !self.is_handed_on {
+            // The error that ended the work in it is the one to tell.
+            let _best_effort = change_mode(&self.fd, self.mode);
+        }
+    }
+}
+
+/// Puts the mode of a directory back that is some names below another one and is known by device and inode: with two
+/// descriptors at a time, however far down it is.
+pub fn close_below(from: &Directory, names: &[&[u8]], identity: (u64, u64), mode: u32) -> Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut below: Option<OwnedFd> = None;
+    for name in names {
+        let above = below.as_ref().map_or(from.as_fd(), AsFd::as_fd);
+        let opened = rustix::fs::openat(above, *name, flags, Mode::empty());
+        below = Some(opened.map_err(|errno| refused_name("open the directory", *name, errno))?);
+    }
+    let found = below.as_ref().map(|fd| Ok((fd, fstat(fd)?))).transpose()?;
+    match found {
+        Some((fd, stat)) if (stat.device, stat.inode) == identity => {
+            change_mode(fd, mode).map_err(|errno| refused("change the mode", b"", errno))
+        }
+        _ => Err(Error::new(Kind::Conflict, "change the mode", "").because("another directory has its name now")),
+    }
+}
+
+fn change_mode(fd: &OwnedFd, mode: u32) -> Result<(), Errno> {
+    let mode = Mode::from_raw_mode(mode);
+    match rustix::fs::fchmod(fd, mode) {
+        // It was opened as a mere path, as its mode allowed no more.
+        Err(Errno::BADF) => rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), mode),
+        changed => changed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn the_mode_comes_back_unless_somebody_else_puts_it_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::open_path(folder.path().as_os_str().as_bytes()).unwrap();
+        rustix::fs::mkdirat(&directory, c"d", Mode::from_raw_mode(0o050)).unwrap();
+        let before = directory.stat(c"d").unwrap();
+        let mode = || directory.stat(c"d").unwrap().permissions();
+        let opened_up = OpenedUp::named(&directory, b"d", &before).unwrap();
+        assert_eq!(mode(), 0o750);
+        let below = directory.open_child(c"d").unwrap();
+        drop(opened_up);
+        assert_eq!(mode(), 0o050);
+        drop(OpenedUp::open(&below, &fstat(&below).unwrap()).unwrap());
+        assert_eq!(mode(), 0o050);
+        assert_eq!(OpenedUp::open(&below, &before).unwrap().hand_on(), 0o050);
+        assert_eq!(mode(), 0o750);
+        rustix::fs::mkdirat(&below, c"deeper", Mode::from_raw_mode(0o700)).unwrap();
+        let deeper = below.stat(c"deeper").unwrap();
+        let close = |inode| close_below(&directory, &[b"d", b"deeper"], (deeper.device, inode), 0o500);
+        assert!(close(before.inode).is_err());
+        close(deeper.inode).unwrap();
+        assert_eq!(below.stat(c"deeper").unwrap().permissions(), 0o500);
+    }
+}

@@ -1,0 +1,330 @@
+//! What the system refuses to this user a plan knows as the restore does, and nothing of it is lost without a word.
+
+use crate::person::{Person, Said, said};
+use crate::restore::{as_nobody, chmod, is_root, latest, saved, set_time, text};
+use crate::restore_way::both;
+use crate::skip::skipped;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, lchown};
+use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// The same silt started by another program.
+fn started_by(person: &Person, by: &[&str], words: &[&str]) -> Said {
+    let silt = person.command(words);
+    let mut command = Command::new(by[0]);
+    command.args(&by[1..]).arg(silt.get_program()).args(silt.get_args()).current_dir(person.home.path());
+    command.envs(silt.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    said(command.output().expect("it runs"))
+}
+
+fn works(by: &[&str]) -> bool {
+    Command::new(by[0]).args(&by[1..]).arg("true").output().is_ok_and(|output| output.status.success())
+}
+
+fn copy_of_source(person: &Person) {
+    let copied = Command::new("cp").args(["-a", "source", "target"]).current_dir(person.home.path()).status();
+    assert!(copied.expect("cp runs").success());
+}
+
+fn mode(person: &Person, name: &str) -> u32 {
+    fs::symlink_metadata(person.path(name)).expect("it is there").mode() & 0o7777
+}
+
+/// The kernel takes the setgid bit of a group that the user is not in: it was gone, and the restore ended with 0.
+#[test]
+fn a_setgid_bit_that_is_refused_is_a_warning() {
+    if !is_root() {
+        return skipped("setgid bits of other groups", "it takes root to give them");
+    }
+    let person = saved(|person| {
+        person.write("source/dir/f", "saved");
+        person.write("source/plain", "saved");
+    });
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    fs::create_dir(person.path("target")).expect("made");
+    for name in ["source", "source/dir", "source/dir/f", "source/plain", "target"] {
+        lchown(person.path(name), Some(65534), Some(1234)).expect("given");
+    }
+    for (name, mode) in [("source/dir", 0o2775), ("source/dir/f", 0o2755), ("target", 0o2775)] {
+        chmod(&person, name, mode);
+    }
+    let run =
+        |words: &[&str]| started_by(&person, &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], words);
+    run(&["backup", "source"]).ends_with(0);
+    // The second time, files and directories are there.
+    for _ in 0..2 {
+        let done = both(&person, run, &[], 3);
+        let lost = "its setgid bit could not be restored: cannot set the setgid bit: this user is not in its group";
+        assert_eq!(done.err.matches(lost).count(), 2, "{}", done.err);
+    }
+    assert_eq!((mode(&person, "target/dir"), mode(&person, "target/dir/f")), (0o775, 0o755));
+    let in_group = ["setpriv", "--reuid=65534", "--regid=65534", "--groups=1234"];
+    both(&person, |words| started_by(&person, &in_group, words), &[], 0);
+    assert_eq!((mode(&person, "target/dir"), mode(&person, "target/dir/f")), (0o2775, 0o2755));
+}
+
+/// The plan said 0 where root without a capability was refused something, and without `CAP_FSETID` so did the restore.
+#[test]
+fn what_capabilities_allow_the_plan_knows_as_the_restore() {
+    let drops = |capability: &str| ["setpriv".to_owned(), format!("--bounding-set=-{capability}")];
+    if !is_root() || !works(&["setpriv", "--bounding-set=-fsetid"]) {
+        return skipped("root without some capabilities", "it takes root and setpriv");
+    }
+    let person = Person::new();
+    for name in
+        ["source/dir/setgid", "source/dir/capable", "source/dir/trusted", "source/dir/fixed", "source/dir/plain"]
+    {
+        person.write(name, "saved");
+    }
+    let set = |attribute: &str, value: &str, name: &str| {
+        let words = ["-n", attribute, "-v", value];
+        let done = Command::new("setfattr").args(words).arg(person.path(name)).output();
+        done.is_ok_and(|output| output.status.success())
+    };
+    let capability = "0x0100000200040000000000000000000000000000";
+    let is_set =
+        set("security.capability", capability, "source/dir/capable") && set("trusted.x", "1", "source/dir/trusted");
+    for name in ["source/dir", "source/dir/setgid"] {
+        lchown(person.path(name), Some(1000), Some(1234)).expect("given");
+        chmod(&person, name, 0o2775);
+    }
+    let made = Command::new("mknod").arg(person.path("source/dir/device")).args(["c", "1", "3"]).output();
+    let fixed = Command::new("chattr").arg("+i").arg(person.path("source/dir/fixed")).output();
+    person.silt(&["backup", "source"]).ends_with(0);
+    let loosen = |name: &str| Command::new("chattr").arg("-i").arg(person.path(name)).output();
+    let _not_everywhere = loosen("source/dir/fixed");
+    let succeeded = |output: std::io::Result<std::process::Output>| output.is_ok_and(|output| output.status.success());
+    if !is_set || !succeeded(made) || !succeeded(fixed) {
+        return skipped("root without some capabilities", "attributes, devices or flags are refused");
+    }
+    let all = ["chown", "fowner", "fsetid", "setfcap", "sys_admin", "linux_immutable", "mknod", "dac_override"];
+    for capability in all {
+        let by = drops(capability);
+        let by: Vec<&str> = by.iter().map(String::as_str).collect();
+        for before in ["nothing", "the same", "another mode and owner"] {
+            fs::create_dir_all(person.path("target")).expect("made");
+            if before != "nothing" {
+                fs::remove_dir(person.path("target")).expect("removed");
+                copy_of_source(&person);
+            }
+            if before == "another mode and owner" {
+                lchown(person.path("target/dir/setgid"), Some(7), Some(7)).expect("given");
+                lchown(person.path("target/dir"), Some(7), Some(7)).expect("given");
+                chmod(&person, "target/dir/setgid", 0o600);
+                chmod(&person, "target/dir", 0o700);
+            }
+            let named = latest(&person, "source");
+            let words = ["restore", &named, "--target", "target"];
+            let plan = started_by(&person, &by, &[&words[..], &["--dry-run"]].concat());
+            let done = started_by(&person, &by, &words);
+            let told = format!("{capability}, {before}:\n{}{}\n{}{}", plan.out, plan.err, done.out, done.err);
+            assert_eq!(plan.code, done.code, "{told}");
+            let is_whole = ["target/dir", "target/dir/setgid"].iter().all(|name| mode(&person, name) == 0o2775);
+            assert!(done.code == 3 || is_whole, "{told}");
+            let _not_everywhere = loosen("target/dir/fixed");
+            fs::remove_dir_all(person.path("target")).expect("removed");
+        }
+    }
+}
+
+/// In a user namespace root is not root to what belongs to users that it does not know; the plan took it for that.
+#[test]
+fn a_user_namespace_reaches_only_the_users_that_it_knows() {
+    let by = ["unshare", "-Ur"];
+    if !is_root() || !works(&by) {
+        return skipped("a restore in a user namespace", "it takes root and unshare");
+    }
+    let person = saved(|person| {
+        for name in ["source/mode", "source/owner", "source/dir/f", "source/content/f"] {
+            person.write(name, "saved");
+        }
+    });
+    type Change = fn(&Person);
+    let changes: [(Change, &[&str]); 4] = [
+        (|person| chmod(person, "target/mode", 0o600), &["target/mode"]),
+        (|_| {}, &["target/owner"]),
+        (|person| chmod(person, "target/dir", 0o700), &["target/dir"]),
+        (
+            |person| {
+                person.write("target/content/f", "of somebody else");
+                chmod(person, "target/content", 0o1777);
+            },
+            &["target/content", "target/content/f"],
+        ),
+    ];
+    for (change, given) in changes {
+        copy_of_source(&person);
+        change(&person);
+        given.iter().for_each(|name| lchown(person.path(name), Some(1000), Some(1000)).expect("given"));
+        both(&person, |words| started_by(&person, &by, words), &[], 3);
+        fs::remove_dir_all(person.path("target")).expect("removed");
+    }
+    copy_of_source(&person);
+    both(&person, |words| started_by(&person, &by, words), &[], 0);
+    // An ACL that names somebody whom it does not know is refused.
+    let named = Command::new("setfacl").args(["-m", "u:7:rw"]).arg(person.path("source/mode")).output();
+    if named.is_ok_and(|output| output.status.success()) {
+        person.silt(&["backup", "source"]).ends_with(0);
+        both(&person, |words| started_by(&person, &by, words), &[], 3);
+        fs::remove_dir_all(person.path("target")).expect("removed");
+        both(&person, |words| started_by(&person, &by, words), &[], 3);
+    }
+}
+
+/// A time that was refused was told as one that the file system cuts.
+#[test]
+fn a_time_that_is_refused_is_not_called_cut() {
+    if !works(&["strace", "-f", "-qq", "-o", "/dev/null"]) {
+        return skipped("a refused time", "strace is not there or may not trace");
+    }
+    let at = |person: &Person, name: &str, nanoseconds: u32| {
+        let file = fs::File::open(person.path(name)).expect("opened");
+        file.set_modified(UNIX_EPOCH + Duration::new(1_500_000_000, nanoseconds)).expect("its time is set");
+    };
+    let person = saved(|person| {
+        person.write("source/file", "saved");
+        at(person, "source/file", 123_456_789);
+    });
+    copy_of_source(&person);
+    at(&person, "target/file", 500_000_000);
+    let inject = "inject=utimensat:error=EPERM";
+    let by = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=utimensat", "-e", inject];
+    let named = latest(&person, "source");
+    let done = started_by(&person, &by, &["restore", &named, "--target", "target"]).ends_with(3);
+    assert!(done.err.contains("its modification time could not be restored"), "{}", done.err);
+    assert!(!done.err.contains("keeps times less exactly"), "{}", done.err);
+}
+
+/// What was opened up to be worked in stayed open to all whom its new mode lets in when that work failed.
+#[test]
+fn what_was_opened_up_is_closed_again_whatever_fails() {
+    if !is_root() || !works(&["strace", "-f", "-qq", "-o", "/dev/null"]) {
+        return skipped("faults in closed directories", "it takes root and strace");
+    }
+    let person = saved(|person| person.write("source/closed/f", "saved"));
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    let named = latest(&person, "source");
+    let words = ["restore", &named, "--target", "target", "--overwrite", "never", "--delete"];
+    let log = person.path("log").display().to_string();
+    let run = |call: &str, inject: &str| {
+        let trace = format!("trace={call}");
+        let strace = ["strace", "-f", "-qq", "-o", &log, "-e", &trace, "-e", inject, "taskset", "-c", "0"];
+        let by = [&strace[..], &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]].concat();
+        started_by(&person, &by, &words);
+        text(&person, "log")
+    };
+    for (call, closed) in [("openat", 0o300), ("openat", 0o700), ("statx", 0o300)] {
+        plant_closed(&person, closed);
+        let numbers = calls_from(&run(call, &format!("trace={call}")), "\"closed\"");
+        let mut met = 0;
+        for number in numbers {
+            fs::remove_dir_all(person.path("target")).expect("removed");
+            plant_closed(&person, closed);
+            let log = run(call, &format!("inject={call}:error=EIO:when={number}"));
+            met += usize::from(log.contains("(INJECTED)"));
+            assert_eq!(mode(&person, "target/closed"), closed, "{call} {number}");
+            if person.path("target/closed/extra").exists() {
+                assert_eq!(mode(&person, "target/closed/extra"), 0o500, "{call} {number}");
+            }
+        }
+        assert!(met > 0, "no call failed");
+        fs::remove_dir_all(person.path("target")).expect("removed");
+    }
+}
+
+/// Deep down in closed directories, the few descriptors that there were did not suffice to close them again.
+#[test]
+fn few_descriptors_suffice_to_close_deep_directories() {
+    if !is_root() {
+        return skipped("few descriptors in closed directories", "it takes root to give them away");
+    }
+    let deep = |count: usize| vec!["x"; count].join("/");
+    let person = saved(|person| {
+        (1..40).for_each(|count| person.write(&format!("source/{}/f", deep(count)), count.to_string()));
+    });
+    let named = latest(&person, "source");
+    for (limit, closed) in [(14, 0o300), (20, 0o000), (24, 0o400), (28, 0o000), (32, 0o400)] {
+        copy_of_source(&person);
+        as_nobody(&person, &["snapshots"]).ends_with(0);
+        (1..40).rev().for_each(|count| chmod(&person, &format!("target/{}", deep(count)), closed));
+        let limited = format!("ulimit -n {limit}; exec \"$@\"");
+        let by = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", &limited, "sh"];
+        started_by(&person, &by, &["restore", &named, "--target", "target", "--overwrite", "never"]);
+        for count in 1..40 {
+            assert_eq!(mode(&person, &format!("target/{}", deep(count))), closed, "{limit} {count}");
+        }
+        fs::remove_dir_all(person.path("target")).expect("removed");
+    }
+}
+
+fn plant_closed(person: &Person, mode: u32) {
+    person.write("target/closed/f", "saved");
+    person.write("target/closed/extra/f", "extra");
+    for name in ["target", "target/closed", "target/closed/f", "target/closed/extra", "target/closed/extra/f"] {
+        lchown(person.path(name), Some(65534), Some(65534)).expect("given");
+    }
+    chmod(person, "target/closed/extra", 0o500);
+    chmod(person, "target/closed", mode);
+}
+
+/// The numbers of the calls of threads that name this, each counted in its thread, from the first one that does.
+fn calls_from(log: &str, name: &str) -> std::ops::RangeInclusive<usize> {
+    let mut threads: BTreeMap<&str, (usize, Option<usize>)> = BTreeMap::new();
+    for line in log.lines().filter(|line| !line.contains("resumed>") && line.contains('(')) {
+        let (count, first) = threads.entry(line.split(' ').next().unwrap_or_default()).or_default();
+        *count += 1;
+        if first.is_none() && line.contains(name) {
+            *first = Some(*count);
+        }
+    }
+    let naming = || threads.values().filter_map(|(count, first)| Some((*count, (*first)?)));
+    let first = naming().map(|(_, first)| first).min().expect("it is named");
+    first..=naming().map(|(count, _)| count).max().unwrap_or(first)
+}
+
+/// "Run the restore again" was the advice where each restore found the directory closed again, and where nothing would be
+/// deleted.
+#[test]
+fn the_advice_for_closed_directories_helps() {
+    let person = saved(|person| {
+        person.write("source/dir/f", "saved");
+        person.write("source/other/log", "saved");
+        set_time(&person.path("source/dir/f"), 1_500_000_000);
+    });
+    let close = |person: &Person| {
+        copy_of_source(person);
+        person.write("target/dir/mine", "mine");
+        chmod(person, "target/dir", 0o000);
+    };
+    let named = latest(&person, "source");
+    let restore =
+        |more: &[&str]| as_nobody(&person, &[&["restore", &named, "--target", "target", "--delete"], more].concat());
+    let clear = || {
+        chmod(&person, "target/dir", 0o700);
+        fs::remove_dir_all(person.path("target")).expect("removed");
+    };
+    // It keeps its mode: only the user can open it.
+    close(&person);
+    let done = restore(&["--overwrite", "never"]).ends_with(3);
+    assert!(done.err.contains("chmod u+rwx"), "{}", done.err);
+    assert_eq!(mode(&person, "target/dir"), 0o000);
+    chmod(&person, "target/dir", 0o700);
+    restore(&["--overwrite", "never"]).ends_with(0);
+    assert!(!person.path("target/dir/mine").exists());
+    clear();
+    // It gets the mode that was saved: the next restore sees what is in it.
+    close(&person);
+    let done = restore(&[]).ends_with(3);
+    assert!(done.err.contains("run the restore again"), "{}", done.err);
+    restore(&[]).ends_with(0);
+    assert!(!person.path("target/dir/mine").exists());
+    clear();
+    // Nothing in it is to be deleted.
+    for words in [["--include", "log"], ["--exclude", "mine"]] {
+        close(&person);
+        restore(&words).ends_with(0);
+        clear();
+    }
+}
