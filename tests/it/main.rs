@@ -51,4 +51,5 @@ mod strangers;
 mod terminal;
 mod told;
 mod trust;
+mod undone;
 mod world;

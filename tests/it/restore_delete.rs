@@ -4,6 +4,7 @@ use crate::fixture::{SWAPS, memory, open, options};
 use crate::person::{Person, Said, contents};
 use crate::restore::{as_nobody, chmod, latest, restore, saved, text};
 use crate::skip::skipped;
+use crate::undone::mounted;
 use siltstone::entry::{Content, Entry, EntryKind};
 use siltstone::repo::tree::store_page;
 use siltstone::repo::{PathText, Repository, Snapshot, SnapshotSource, Trouble, WriterOptions};
@@ -12,7 +13,6 @@ use siltstone::watch::Watch;
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 #[test]
@@ -163,20 +163,6 @@ fn parts_of_the_repository_in_use_that_lie_elsewhere_are_kept() {
     readable();
 }
 
-struct Mounted(PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ended_either_way = Command::new("umount").arg(&self.0).status();
-    }
-}
-
-fn mount(words: &[&str], at: &Path) -> Option<Mounted> {
-    fs::create_dir_all(at).expect("made");
-    let done = Command::new("mount").args(words).arg(at).output();
-    done.is_ok_and(|output| output.status.success()).then(|| Mounted(at.to_owned()))
-}
-
 #[test]
 fn other_file_systems_in_the_target_are_kept() {
     // What was mounted below a source was emptied when the backup was made with -x.
@@ -184,8 +170,8 @@ fn other_file_systems_in_the_target_are_kept() {
     person.write("elsewhere/data", "other");
     let bound = person.path("elsewhere").display().to_string();
     let mounts = [
-        mount(&["-t", "tmpfs", "none"], &person.path("source/mnt")),
-        mount(&["--bind", &bound], &person.path("source/later/bound")),
+        mounted(&["-t", "tmpfs", "none"], &person.path("source/mnt")),
+        mounted(&["--bind", &bound], &person.path("source/later/bound")),
     ];
     let [Some(_tmpfs), Some(_bound)] = &mounts else { return skipped("mounts in a target", "nothing can be mounted") };
     person.write("source/mnt/data", "other");

@@ -1,8 +1,9 @@
 //! What an ended restore leaves half-done is known as such: cleaned, gone on with, and never taken for whole.
 
-use crate::fixture::{self, SWAPS, backup, memory, open, options};
+use crate::fixture::{self, Hooked, SWAPS, backup, memory, open, options};
 use crate::person::{Person, contents};
-use crate::restore::{restore, saved};
+use crate::restore::{is_root, restore, saved};
+use crate::skip::skipped;
 use siltstone::disk::create::unfinished_mode;
 use siltstone::disk::{Directory, remove};
 use siltstone::entry::{Content, Entry, EntryKind, Metadata};
@@ -16,7 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The mode of a directory of 0755 that a restore did not finish.
 fn mark(path: &Path) {
@@ -105,8 +106,8 @@ fn half_a_file_is_known_whatever_is_restored_around_it() {
 /// Killed between its owner and its mode, a directory belonged to another user, and kept the mode of one under construction.
 #[test]
 fn an_unfinished_directory_that_has_its_owner_already_gets_its_mode() {
-    if !rustix::process::geteuid().is_root() {
-        return;
+    if !is_root() {
+        return skipped("directories of other users", "it takes root to give them away");
     }
     let person = saved(|person| {
         person.write("source/new/f", "f");
@@ -176,8 +177,7 @@ fn one_who_stops_within_a_large_file_has_the_old_one() {
     fs::write(source.join("large"), crate::golden::noise(60 << 20, 1)).expect("written");
     let (storage, cache) = (memory(SWAPS), place.path().join("cache"));
     backup(Arc::new(storage.clone()), &cache, &source).expect("a backup");
-    let repo = open(Arc::new(storage), &cache).expect("it opens");
-    let snapshot = fixture::snapshots(&repo).remove(0);
+    let snapshot = fixture::snapshots(&open(Arc::new(storage.clone()), &cache).expect("it opens")).remove(0);
     for exists in [true, false] {
         let target = place.path().join(format!("target {exists}"));
         fs::create_dir(&target).expect("made");
@@ -185,20 +185,20 @@ fn one_who_stops_within_a_large_file_has_the_old_one() {
             fs::write(target.join("large"), b"old").expect("written");
         }
         let watch = Watch::silent();
+        let (cancel, reads) = (watch.cancel.clone(), AtomicUsize::new(0));
+        // In the middle of the file's content.
+        let before = move |call: &str, _: &str| {
+            if call == "get_range" && reads.fetch_add(1, Ordering::SeqCst) == 8 {
+                cancel.cancel();
+            }
+        };
+        let repo = open(Arc::new(Hooked { inner: storage.clone(), before }), &cache).expect("it opens");
         let how = RestoreOptions {
             path: Some(source.as_os_str().as_bytes().to_vec()),
             writers: 1,
             ..RestoreOptions::new(target.clone())
         };
-        let plan = repo.plan_restore(&snapshot, how, &watch).expect("planned");
-        let stopped = std::thread::scope(|scope| {
-            let run = scope.spawn(|| plan.run(&watch));
-            while watch.progress.bytes_done.load(Ordering::Relaxed) == 0 && !run.is_finished() {
-                std::thread::yield_now();
-            }
-            watch.cancel.cancel();
-            run.join().expect("it ends")
-        });
+        let stopped = repo.plan_restore(&snapshot, how, &watch).expect("planned").run(&watch);
         assert!(stopped.is_err_and(|error| error.is(Kind::Cancelled)));
         assert!(watch.progress.bytes_done.load(Ordering::Relaxed) < 60 << 20, "it stopped within the file");
         match exists {

@@ -1,29 +1,17 @@
 //! What the system lets nobody replace, delete or link stays in a restore, and the plan knows it.
 
+use crate::fixture::copy;
 use crate::person::Person;
 use crate::restore::{as_nobody, is_root, latest, saved, text};
 use crate::skip::skipped;
+use crate::undone::{Undone, changed, mounted};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-/// Done to a path in the target, and undone when it is dropped.
-struct Undone(PathBuf, &'static [&'static str]);
-
-impl Drop for Undone {
-    fn drop(&mut self) {
-        let _ended_either_way = Command::new(self.1[0]).args(&self.1[1..]).arg(&self.0).status();
-    }
-}
-
-fn run(words: &[&str], path: &Path, undo: &'static [&'static str]) -> Option<Undone> {
-    let done = Command::new(words[0]).args(&words[1..]).arg(path).output();
-    done.is_ok_and(|output| output.status.success()).then(|| Undone(path.to_owned(), undo))
-}
-
 fn chattr(how: &str, path: &Path) -> Option<Undone> {
-    run(&["chattr", how], path, &["chattr", "-i", "-a"])
+    changed(&["chattr", how], path, &["chattr", "-i", "-a"])
 }
 
 /// Plans and restores `source` over `target`; both end with this code and agree on what is kept. Returns what the restore said.
@@ -62,7 +50,7 @@ fn what_is_immutable_or_mounted_is_kept_by_the_plan_as_by_the_restore() {
     fs::create_dir_all(person.path("target/mounted")).expect("made");
     let target = person.path("target");
     let held = [
-        run(&["mount", "-t", "tmpfs", "none"], &target.join("mounted"), &["umount"]),
+        mounted(&["-t", "tmpfs", "none"], &target.join("mounted")),
         chattr("+i", &target.join("file")),
         chattr("+a", &target.join("extra/kept")),
         chattr("+i", &target.join("sealed")),
@@ -88,7 +76,7 @@ fn names_that_cannot_be_linked_become_entries_of_their_own() {
         fs::hard_link(person.path("source/link"), person.path("source/far/link")).expect("linked");
     });
     fs::create_dir_all(person.path("target/far")).expect("made");
-    let mounted = run(&["mount", "-t", "tmpfs", "none"], &person.path("target/far"), &["umount"]);
+    let mounted = mounted(&["-t", "tmpfs", "none"], &person.path("target/far"));
     if mounted.is_none() {
         return skipped("names on two file systems", "nothing can be mounted");
     }
@@ -109,7 +97,7 @@ fn a_link_over_another_name_of_its_inode_leaves_nothing_behind() {
     fs::hard_link(person.path("target/one"), person.path("target/two")).expect("linked");
     person.write("elsewhere", "other");
     let bound = person.path("elsewhere").display().to_string();
-    let Some(_mounted) = run(&["mount", "--bind", &bound], &person.path("target/two"), &["umount"]) else {
+    let Some(_mounted) = changed(&["mount", "--bind", &bound], &person.path("target/two"), &["umount"]) else {
         return skipped("a file mounted on another", "nothing can be mounted");
     };
     plan_and_restore(&person, &[], 3);
@@ -182,8 +170,7 @@ fn immutable_files_keep_their_flags_and_metadata() {
         fs::hard_link(person.path("source/one"), person.path("source/two")).expect("linked");
         fs::create_dir(person.path("source/both")).expect("made");
     });
-    let copied = Command::new("cp").args(["-a", "source", "target"]).current_dir(person.home.path()).status();
-    assert!(copied.expect("cp runs").success());
+    copy(&person.path("source"), &person.path("target"));
     let target = person.path("target");
     fs::remove_file(target.join("two")).expect("removed");
     person.write("source/both/new", "saved");
@@ -199,11 +186,11 @@ fn immutable_files_keep_their_flags_and_metadata() {
     let done = plan_and_restore(&person, &[], 3);
     assert_eq!(done.matches("its metadata differ and were kept, as it is immutable").count(), 4, "{done}");
     assert!(done.contains("could not be linked") && done.contains("its directory is immutable"), "{done}");
-    for (_, name) in locks {
+    for (how, name) in locks {
         let flags = Command::new("lsattr").arg("-d").arg(target.join(name)).output().expect("it runs");
         let flags = String::from_utf8_lossy(&flags.stdout).into_owned();
         let flags = flags.split(' ').next().unwrap_or_default();
-        assert!(flags.contains('i') || flags.contains('a'), "{name}: {flags}");
+        assert!(how[1..].chars().all(|flag| flags.contains(flag)), "{name}: {flags}");
     }
     assert_eq!(text(&person, "target/two"), "saved");
     assert!(!target.join("both/new").exists());
@@ -216,14 +203,13 @@ fn metadata_on_a_read_only_mount_are_kept_by_the_plan_as_by_the_restore() {
         person.write("source/dir/f", "saved");
         symlink("nowhere", person.path("source/dir/link")).expect("linked");
     });
-    let copied = Command::new("cp").args(["-a", "source", "target"]).current_dir(person.home.path()).status();
-    assert!(copied.expect("cp runs").success());
+    copy(&person.path("source"), &person.path("target"));
     let dir = person.path("target/dir");
     fs::set_permissions(dir.join("f"), Permissions::from_mode(0o600)).expect("set");
     fs::set_permissions(&dir, Permissions::from_mode(0o700)).expect("set");
     let bound = dir.display().to_string();
-    let held = run(&["mount", "--bind", &bound], &dir, &["umount"]);
-    if held.is_none() || run(&["mount", "-o", "remount,bind,ro"], &dir, &["true"]).is_none() {
+    let held = mounted(&["--bind", &bound], &dir);
+    if held.is_none() || changed(&["mount", "-o", "remount,bind,ro"], &dir, &["true"]).is_none() {
         return skipped("metadata on a read-only mount", "nothing can be mounted");
     }
     let done = plan_and_restore(&person, &[], 3);

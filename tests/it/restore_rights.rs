@@ -1,5 +1,6 @@
 //! What the system refuses to this user a plan knows as the restore does, and nothing of it is lost without a word.
 
+use crate::fixture::copy;
 use crate::person::{Person, Said, said};
 use crate::restore::{as_nobody, chmod, is_root, latest, saved, set_time, text};
 use crate::restore_way::both;
@@ -24,8 +25,7 @@ fn works(by: &[&str]) -> bool {
 }
 
 fn copy_of_source(person: &Person) {
-    let copied = Command::new("cp").args(["-a", "source", "target"]).current_dir(person.home.path()).status();
-    assert!(copied.expect("cp runs").success());
+    copy(&person.path("source"), &person.path("target"));
 }
 
 fn mode(person: &Person, name: &str) -> u32 {

@@ -4,23 +4,15 @@ use crate::fixture::{self, SWAPS, backup, memory, open};
 use crate::person::{Person, Said, said};
 use crate::restore::{as_nobody, chmod, is_root, latest, saved, text};
 use crate::skip::skipped;
+use crate::undone::mounted;
 use siltstone::restore::RestoreOptions;
 use siltstone::watch::Watch;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
-
-struct Mounted(PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ended_either_way = Command::new("umount").arg(&self.0).status();
-    }
-}
 
 /// Runs silt as a user without rights on what belongs to others, and changes no owner before.
 fn as_stranger(person: &Person, words: &[&str]) -> Said {
@@ -64,12 +56,9 @@ fn a_directory_that_its_file_system_cannot_move_makes_way() {
     person.write("layers/low/file/below/x", "extra");
     fs::create_dir(person.path("target")).expect("made");
     let options = format!("lowerdir={0}/low,upperdir={0}/up,workdir={0}/work", layers.display());
-    let words = ["-t", "overlay", "none", "-o", &options];
-    let mounted = Command::new("mount").args(words).arg(person.path("target")).output();
-    if !mounted.is_ok_and(|output| output.status.success()) {
+    let Some(_mounted) = mounted(&["-t", "overlay", "none", "-o", &options], &person.path("target")) else {
         return skipped("directories of a lower layer", "an overlay cannot be mounted");
-    }
-    let _mounted = Mounted(person.path("target"));
+    };
     both(&person, |words| person.silt(words), &["--delete"], 0);
     assert_eq!(text(&person, "target/file") + &text(&person, "target/empty"), "savedsaved");
 }
@@ -235,7 +224,7 @@ fn metadata_of_others_are_kept_by_the_plan_as_by_the_restore() {
             person.write(name, "saved");
         }
     });
-    assert!(Command::new("cp").args(["-a", "source", "target"]).current_dir(person.home.path()).status().is_ok());
+    fixture::copy(&person.path("source"), &person.path("target"));
     fs::remove_file(person.path("target/dir/missing")).expect("removed");
     as_nobody(&person, &["snapshots"]).ends_with(0);
     for name in ["target/file", "target/dir", "target/open"] {
@@ -285,14 +274,13 @@ fn a_file_system_that_cuts_times_is_a_warning() {
     fs::create_dir(person.path("mounted")).expect("made");
     let image = fs::File::create(person.path("image")).expect("made");
     image.set_len(16 << 20).expect("lengthened");
-    let runs = |words: &[&str]| {
-        let done = Command::new(words[0]).args(&words[1..]).current_dir(person.home.path()).output();
-        done.is_ok_and(|output| output.status.success())
-    };
-    if !runs(&["mkfs.ext4", "-q", "-I", "128", "image"]) || !runs(&["mount", "-o", "loop", "image", "mounted"]) {
+    let image = person.path("image").display().to_string();
+    let made = Command::new("mkfs.ext4").args(["-q", "-I", "128", &image]).output();
+    let is_made = made.is_ok_and(|output| output.status.success());
+    let mounted = is_made.then(|| mounted(&["-o", "loop", &image], &person.path("mounted"))).flatten();
+    if mounted.is_none() {
         return skipped("a file system with whole seconds", "mkfs.ext4 or mount is refused");
     }
-    let _mounted = Mounted(person.path("mounted"));
     let named = latest(&person, "source");
     for _ in 0..2 {
         let done = person.silt(&["restore", &named, "--target", "mounted/target"]).ends_with(3);
@@ -359,8 +347,7 @@ fn a_directory_that_cannot_be_cleared_has_its_name_back() {
 #[test]
 fn a_user_who_may_do_what_owners_may_mends_metadata_of_others() {
     let person = saved(|person| person.write("source/file", "saved"));
-    let copied = Command::new("cp").args(["-a", "source", "target"]).current_dir(person.home.path()).status();
-    assert!(copied.expect("cp runs").success());
+    fixture::copy(&person.path("source"), &person.path("target"));
     let setpriv = ["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=+fowner", "--ambient-caps=+fowner"];
     let may_be = Command::new("setpriv").args(setpriv).arg("true").status().is_ok_and(|status| status.success());
     if !is_root() || !may_be {
