@@ -1,7 +1,7 @@
 //! What a run knows of damage to the repository: what was missing when it began, and whether a run has told that.
 
-use crate::id::IndexId;
-use crate::repo::{IndexCheck, Marks, Repository, Told, name_of};
+use crate::id::{IndexId, SnapshotId};
+use crate::repo::{IndexCheck, Marks, Repository, Told, basis_of, name_of};
 use crate::when::format_counted;
 use std::collections::HashSet;
 
@@ -13,13 +13,23 @@ pub(super) struct Damage {
     /// Losses that no run had told when this one began.
     marks: Marks,
     /// What earlier runs have told; none without a cache.
-    told: Option<Told>,
+    earlier: Option<Told>,
+    /// Index objects have come since then: runs that created no snapshot, and other hosts, store content as well.
+    has_grown: bool,
 }
 
 impl Damage {
     /// `marks` were there before the comparison: what is marked later may be lost since.
-    pub fn new(repo: &Repository, marks: Marks, check: IndexCheck) -> Self {
-        Damage { name: name_of(&check), marks, told: repo.told(), check }
+    pub fn new(repo: &Repository, mut marks: Marks, check: IndexCheck) -> Self {
+        let live = repo.view_and_basis().1.indexes;
+        let moot = marks.take_moot(&live);
+        if !moot.is_empty() {
+            repo.forget_losses(&moot);
+        }
+        let earlier = repo.told();
+        let has_incomplete = earlier.as_ref().filter(|told| !told.incomplete.is_empty());
+        let has_grown = has_incomplete.is_some_and(|told| told.basis != basis_of(&live));
+        Damage { name: name_of(&check), marks, earlier, has_grown, check }
     }
 
     /// Losses that this run tells: it has met them, or they were met before it began.
@@ -31,24 +41,36 @@ impl Damage {
 
     /// What was told of exactly this damage; none if some of it was not told.
     pub fn told(&self, repo: &Repository) -> Option<&Told> {
-        let is_new = self.check.has_lost || !self.untold(repo).is_empty();
-        self.told.as_ref().filter(|told| !is_new && told.damage == self.name)
+        let is_new = !self.check.lost_indexes.is_empty() || !self.untold(repo).is_empty();
+        self.earlier.as_ref().filter(|told| !is_new && told.damage == self.name)
+    }
+
+    /// Whether snapshots that an earlier run called incomplete may be complete by now, whatever this run stores.
+    pub fn may_be_over(&self) -> bool {
+        let has_other_damage = |told: &&Told| !told.incomplete.is_empty() && told.damage != self.name;
+        self.has_grown || self.earlier.as_ref().filter(has_other_damage).is_some()
+    }
+
+    /// Whether an earlier run called this snapshot incomplete.
+    pub fn was_incomplete(&self, snapshot: &SnapshotId) -> bool {
+        self.earlier.as_ref().is_some_and(|told| told.incomplete.contains(snapshot))
     }
 
     /// Whether this run or an earlier one tells that these index objects are gone.
     pub fn has_told(&self, indexes_lost: &HashSet<IndexId>) -> bool {
-        let told = self.told.iter().flat_map(|told| [&told.lost_indexes, &told.damaged_indexes]);
-        let here = [&self.marks.indexes, &self.check.lost_indexes, &self.check.indexes_damaged];
-        let known: Vec<&HashSet<IndexId>> = told.chain(here).collect();
-        indexes_lost.iter().all(|index| known.iter().any(|known| known.contains(index)))
+        let told = self.earlier.iter().flat_map(|told| [&told.lost_indexes, &told.damaged_indexes]);
+        let here = [&self.check.lost_indexes, &self.check.indexes_damaged];
+        let known: HashSet<&IndexId> = told.chain(here).flatten().chain(self.marks.indexes()).collect();
+        indexes_lost.iter().all(|index| known.contains(index))
     }
 
     /// What is to be noted when the damage and these losses are told.
-    pub fn as_told(&self, marks: &Marks) -> Told {
-        let earlier = self.told.iter().flat_map(|told| &told.lost_indexes);
-        let lost = self.check.lost_indexes.iter().chain(&marks.indexes).chain(earlier);
+    pub fn as_told(&self, repo: &Repository, marks: &Marks) -> Told {
+        let earlier = self.earlier.iter().flat_map(|told| &told.lost_indexes);
+        let lost = self.check.lost_indexes.iter().chain(marks.indexes()).chain(earlier);
         Told {
             damage: self.name.clone(),
+            basis: basis_of(&repo.view_and_basis().1.indexes),
             damaged_indexes: self.check.indexes_damaged.clone(),
             lost_indexes: lost.copied().collect(),
             ..Told::default()
@@ -67,7 +89,7 @@ impl Damage {
                 format_counted(count, "pack is", "packs are"),
             ));
         }
-        if !self.untold(repo).indexes.is_empty() || !self.check.lost_indexes.is_empty() {
+        if self.untold(repo).indexes().next().is_some() || !self.check.lost_indexes.is_empty() {
             say("the repository has lost index objects that this host knew: the content that they listed is stored again if the \
                  sources still have it"
                 .to_owned());

@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 pub struct Healing {
     /// Chunks of earlier snapshots that were lost and are stored again.
     pub chunks: u64,
-    /// Snapshots that lacked content before this backup and lack none now, oldest first.
+    /// Snapshots that lacked content, before this backup or when an earlier one looked, and lack none now, oldest first.
     pub whole_again: Vec<Snapshot>,
     /// Snapshots that still lack content, oldest first.
     pub still_damaged: Vec<Snapshot>,
@@ -26,12 +26,12 @@ impl<'a> Run<'a> {
     /// Whether this run may have healed something, or is the first that can tell what a loss means.
     pub(super) fn must_look_at_healing(&self, writer: &Writer) -> bool {
         let told = self.damage.told(self.repo);
-        let is_open = || match told {
-            Some(told) => self.has_stored_sources() && !told.incomplete.is_empty(),
-            None => self.has_stored_sources() || self.repo.remembers_losses(),
+        let may_heal = match told {
+            Some(told) => !told.incomplete.is_empty() && self.has_stored_sources(),
+            None => self.may_lack_something(writer) && (self.has_stored_sources() || self.repo.remembers_losses()),
         };
         let has_untold = !self.damage.untold(self.repo).is_empty() || (self.has_met_damage() && told.is_none());
-        has_untold || (self.may_lack_something(writer) && is_open())
+        has_untold || may_heal || self.damage.may_be_over()
     }
 
     /// Looks at the earlier snapshots that may lack something; `marks` are the losses that this tells. If that cannot be found
@@ -39,7 +39,7 @@ impl<'a> Run<'a> {
     pub(super) fn look_at_healing(&self, views_before: &[View], marks: &Marks, own: &Snapshot) -> Option<Healing> {
         if self.repo.keys().power() == Power::Put {
             self.watch.notice("which snapshots are complete again cannot be told with a put-only key");
-            self.repo.note_told(&self.damage.as_told(marks), marks);
+            self.repo.note_told(&self.damage.as_told(self.repo, marks), marks);
             return None;
         }
         self.watch.stage("checking earlier snapshots");
@@ -47,22 +47,26 @@ impl<'a> Run<'a> {
         let looked = self.repo.snapshots(&self.watch.aside()).and_then(|snapshots| {
             let is_new = |snapshot: &Snapshot| earlier.is_none_or(|told| !told.complete.contains(&snapshot.id));
             let unknown = snapshots.into_iter().filter(|snapshot| snapshot.id != own.id && is_new(snapshot));
-            compare(&self.reader, views_before, &self.repo.view(), unknown, self.watch)
+            let is_over = |snapshot: &Snapshot| self.damage.was_incomplete(&snapshot.id);
+            compare(&self.reader, views_before, &self.repo.view(), unknown, &is_over, self.watch)
         });
         let (healing, complete) = looked
             .map_err(|error| {
                 self.watch.notice(format!("cannot tell which earlier snapshots are complete again: {error}"));
             })
             .ok()?;
-        if healing.still_damaged.is_empty() && healing.chunks == 0 && !marks.is_empty() {
+        let is_empty = healing.still_damaged.is_empty() && healing.whole_again.is_empty() && healing.chunks == 0;
+        if is_empty && !marks.is_empty() {
             self.watch.notice("all earlier snapshots are complete");
         }
-        let mut told = self.damage.as_told(marks);
+        let mut told = self.damage.as_told(self.repo, marks);
         told.incomplete = healing.still_damaged.iter().map(|snapshot| snapshot.id).collect();
         told.complete = earlier.map(|told| told.complete.clone()).unwrap_or_default();
         told.complete.extend(complete.into_iter().chain([own.id]));
+        let is_known = earlier.is_some_and(|earlier| earlier.incomplete == told.incomplete);
+        let is_news = healing.chunks > 0 || !healing.whole_again.is_empty() || !is_known;
         self.repo.note_told(&told, marks);
-        (healing.chunks > 0 || !healing.still_damaged.is_empty()).then_some(healing)
+        (is_news && !is_empty).then_some(healing)
     }
 }
 
@@ -72,6 +76,7 @@ fn compare(
     before: &[View],
     after: &View,
     snapshots: impl Iterator<Item = Snapshot>,
+    was_incomplete: &dyn Fn(&Snapshot) -> bool,
     watch: &Watch,
 ) -> Result<(Healing, Vec<SnapshotId>)> {
     let mut look = Look { reader, before, after, known: HashMap::new(), healed: HashSet::new() };
@@ -84,6 +89,7 @@ fn compare(
         match (whole.before, whole.after) {
             (_, false) => healing.still_damaged.push(snapshot),
             (false, true) => healing.whole_again.push(snapshot),
+            (true, true) if was_incomplete(&snapshot) => healing.whole_again.push(snapshot),
             (true, true) => {}
         }
     }

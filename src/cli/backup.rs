@@ -212,6 +212,8 @@ fn conclude(report: &BackupReport, args: &BackupArgs, repo: &Repository, console
     } else if !console.quiet() {
         print(&summary(report, args))
     } else {
+        // Later runs do not say it again.
+        report.healing.iter().for_each(|healing| console.say_damage(&healed(healing)));
         Ok(())
     };
     let told = console.conclude_troubles();
@@ -277,7 +279,8 @@ const HEALED_NAMED_MAX: usize = 10;
 fn healed(healing: &Healing) -> String {
     // What is below a page that cannot be read is not counted.
     let mut text = match healing.chunks {
-        0 => "  Damage   nothing repaired in earlier snapshots\n".to_owned(),
+        0 if healing.whole_again.is_empty() => "  Damage   nothing repaired in earlier snapshots\n".to_owned(),
+        0 => "  Repaired earlier snapshots, whose content was stored or put back meanwhile\n".to_owned(),
         chunks => format!("  Repaired {}, stored again\n", format_counted(chunks, "lost chunk", "lost chunks")),
     };
     let mut list = |what: &str, snapshots: &[Snapshot]| {

@@ -120,6 +120,11 @@ impl Console {
         }
     }
 
+    /// What became of damaged snapshots, on standard error, also where nothing but warnings is to be printed.
+    pub fn say_damage(&self, text: &str) {
+        text.lines().for_each(|line| self.say(line));
+    }
+
     /// One line on standard error, above the progress bar.
     fn say(&self, line: &str) {
         match self.0.bar.get() {

@@ -241,8 +241,8 @@ impl LocalIndex {
         has_lost
     }
 
-    /// Marks what the segments are about to forget: the process may end before it tells the loss. Returns whether there is
-    /// something; `lost` are index objects that are gone, while others may be damaged.
+    /// Marks the index objects that the segments are about to forget as they are gone: the process may end before it tells
+    /// that. What is damaged, and which packs are missing, each comparison finds again.
     fn mark_ahead(
         &self,
         opened: &Opened,
@@ -250,14 +250,14 @@ impl LocalIndex {
         live: &HashMap<IndexId, u64>,
         packs: Option<&PackSizes>,
         lost: &HashSet<IndexId>,
-    ) -> Result<bool> {
-        let forgets_indexes = segments.known().any(|index| !live.contains_key(index));
-        let forgets = forgets_indexes || packs.is_some_and(|packs| !segments.rests_on(live, packs));
-        if forgets {
+    ) -> Result<()> {
+        if !lost.is_empty() || packs.is_some_and(|packs| !segments.rests_on(live, packs)) {
             opened.check_is_there()?;
+        }
+        if !lost.is_empty() {
             self.marks.mark(lost);
         }
-        Ok(forgets)
+        Ok(())
     }
 
     /// Says once that an index object is damaged: it stays where it is, and every command meets it again.
@@ -287,7 +287,7 @@ impl LocalIndex {
             let mut live = listing.indexes();
             let lost = segments.known().filter(|index| !live.contains_key(*index)).copied().collect();
             live.retain(|index, _| !damaged.contains(index));
-            let is_marked = self.mark_ahead(opened, &segments, &live, listing.packs.as_ref(), &lost)?;
+            self.mark_ahead(opened, &segments, &live, listing.packs.as_ref(), &lost)?;
             check.lost_indexes.extend(lost);
             let chosen = segments.use_only(live.clone(), listing.packs).or_else(|error| {
                 replace_folder(&mut segments, &error, watch)?;
@@ -295,12 +295,7 @@ impl LocalIndex {
                 segments.use_only(live.clone(), None)
             });
             let fetched = chosen.and_then(|()| add_missing(&mut segments, opened, &live, watch));
-            if self.note_losses(&segments, &before) {
-                check.has_lost = true;
-                if !is_marked {
-                    self.marks.mark(&HashSet::new());
-                }
-            }
+            check.has_lost |= self.note_losses(&segments, &before);
             self.publish(&segments);
             let fetched = fetched?;
             check.packs_missing = match has_listed_packs {

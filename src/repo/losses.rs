@@ -7,7 +7,8 @@ use crate::error::Result;
 use crate::id::IndexId;
 use crate::seal::random;
 use data_encoding::HEXLOWER;
-use std::collections::{BTreeSet, HashSet};
+use rustix::fs::FileType;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -22,40 +23,39 @@ const NAME_BYTES: usize = 8;
 /// What the name of a file begins with that is no mark, but a trial.
 const TRIAL: &str = "trial-";
 
-/// Losses that no backup has told: packs, damaged objects, or index objects.
+/// Losses that no backup has told: names of files, and the index objects that were found to be gone at each time.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Marks {
-    /// Of the files.
-    names: BTreeSet<String>,
-    /// Index objects that are gone.
-    pub indexes: HashSet<IndexId>,
-}
+pub(crate) struct Marks(BTreeMap<String, HashSet<IndexId>>);
 
 impl Marks {
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+        self.0.is_empty()
     }
 
-    pub fn names(&self) -> &BTreeSet<String> {
-        &self.names
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.0.keys()
+    }
+
+    /// All index objects that were gone.
+    pub fn indexes(&self) -> impl Iterator<Item = &IndexId> {
+        self.0.values().flatten()
     }
 
     pub fn join(&mut self, other: Marks) {
-        self.names.extend(other.names);
-        self.indexes.extend(other.indexes);
+        self.0.extend(other.0);
     }
 
     /// Leaves out the marks of these names.
-    pub fn leave_out(&mut self, names: &BTreeSet<String>) {
-        self.names.retain(|name| !names.contains(name));
-        if self.names.is_empty() {
-            self.indexes.clear();
-        }
+    pub fn leave_out<'n>(&mut self, names: impl IntoIterator<Item = &'n String>) {
+        names.into_iter().for_each(|name| drop(self.0.remove(name)));
     }
 
-    fn remove(&mut self, told: &Marks) {
-        self.names.retain(|name| !told.names.contains(name));
-        self.indexes.retain(|index| !told.indexes.contains(index));
+    /// Takes out the marks whose index objects are all there again.
+    pub fn take_moot(&mut self, live: &HashSet<IndexId>) -> Marks {
+        let is_moot = |indexes: &HashSet<IndexId>| !indexes.is_empty() && indexes.is_subset(live);
+        let (moot, left) = std::mem::take(&mut self.0).into_iter().partition(|(_, indexes)| is_moot(indexes));
+        self.0 = left;
+        Marks(moot)
     }
 }
 
@@ -106,10 +106,7 @@ impl Losses {
     pub fn mark(&self, indexes: &HashSet<IndexId>) -> Marks {
         let lines: String = indexes.iter().take(INDEXES_MAX).map(|index| format!("{index}\n")).collect();
         let written = self.write("", lines.as_bytes()).map(|(name, _)| name);
-        let mark = match written {
-            Some(name) => Marks { names: BTreeSet::from([name]), indexes: indexes.clone() },
-            None => Marks::default(),
-        };
+        let mark = Marks(written.into_iter().map(|name| (name, indexes.clone())).collect());
         self.own().join(mark.clone());
         mark
     }
@@ -117,8 +114,9 @@ impl Losses {
     /// All marks of the cache, but for what other processes mark from now on.
     pub fn all(&self) -> Marks {
         let listed = self.folder.as_ref().map(|folder| names_in(folder).unwrap_or_default()).unwrap_or_default();
-        let names = listed.into_iter().filter_map(|(name, _)| name.into_string().ok()).filter(|name| is_mark(name));
-        let names: BTreeSet<String> = names.take(MARKS_MAX).collect();
+        let files = listed.into_iter().filter(|(_, kind)| matches!(kind, FileType::RegularFile | FileType::Unknown));
+        let names = files.filter_map(|(name, _)| name.into_string().ok()).filter(|name| is_mark(name));
+        let names: Vec<String> = names.take(MARKS_MAX).collect();
         if names.is_empty() || !self.can_mark() {
             return Marks::default();
         }
@@ -126,9 +124,9 @@ impl Losses {
             let path = self.folder.as_ref().map(|folder| folder.join(name));
             let bytes = path.and_then(|path| read_own(&path, MARK_BYTES_MAX).ok()).unwrap_or_default();
             let text = String::from_utf8_lossy(&bytes).into_owned();
-            text.lines().filter_map(|line| IndexId::from_hex(line).ok()).collect::<Vec<_>>()
+            text.lines().filter_map(|line| IndexId::from_hex(line).ok()).collect()
         };
-        Marks { indexes: names.iter().flat_map(read).collect(), names }
+        Marks(names.into_iter().map(|name| (name.clone(), read(&name))).collect())
     }
 
     /// Those that this process has made.
@@ -138,13 +136,13 @@ impl Losses {
 
     /// Makes this process forget that it has made these marks, as it has told the losses.
     pub fn forget_here(&self, told: &Marks) {
-        self.own().remove(told);
+        self.own().leave_out(told.names());
     }
 
     /// Removes marks whose losses are told.
     pub fn remove(&self, told: &Marks) {
         self.forget_here(told);
-        for path in told.names.iter().filter_map(|name| Some(self.folder.as_ref()?.join(name))) {
+        for path in told.names().filter_map(|name| Some(self.folder.as_ref()?.join(name))) {
             // If it stays, the next backup tells the loss once more.
             let _best_effort = std::fs::remove_file(path);
         }
@@ -166,15 +164,17 @@ mod tests {
         let gone = HashSet::from([IndexId([7; 32])]);
         assert!(losses.all().is_empty());
         losses.mark(&HashSet::new());
-        assert!(losses.all().indexes.is_empty() && !losses.all().is_empty());
+        assert!(losses.all().indexes().count() == 0 && !losses.all().is_empty());
         losses.mark(&gone);
         let told = Losses::at(Some(cache.path())).all();
-        assert_eq!((told.names().len(), &told.indexes), (2, &gone));
+        assert_eq!((told.names().count(), told.indexes().count()), (2, 1));
+        // All that one of them names may be there again.
+        assert_eq!(told.clone().take_moot(&gone).names().count(), 1);
         // What is lost while a backup tells this stays marked.
         Losses::at(Some(cache.path())).mark(&gone);
         losses.remove(&told);
         assert!(losses.marked_here().is_empty());
-        assert_eq!((losses.all().names().len(), losses.all().indexes), (1, gone));
+        assert_eq!((losses.all().names().count(), losses.all().indexes().count()), (1, 1));
     }
 
     #[test]

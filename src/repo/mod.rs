@@ -45,7 +45,7 @@ use opened::Opened;
 pub(crate) use own::{Own, OwnFolders};
 pub use reader::{Chunk, Reader};
 pub use snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
-pub(crate) use told::{Told, name_of};
+pub(crate) use told::{Told, basis_of, name_of};
 pub use writer::{Writer, WriterOptions};
 
 use crate::cache::{Basis, View};
@@ -293,6 +293,11 @@ impl Repository {
         marks
     }
 
+    /// Removes the marks of what is there again.
+    pub(crate) fn forget_losses(&self, marks: &Marks) {
+        self.0.losses.remove(marks);
+    }
+
     /// Losses that this process has met and marked.
     pub(crate) fn losses_marked_here(&self) -> Marks {
         self.0.losses.marked_here()
@@ -314,7 +319,7 @@ impl Repository {
         let Some(path) = told_path(self.cache(), self.keys()) else { return };
         let is_put_only = self.keys().power() == Power::Put;
         let noted = match is_put_only {
-            true => Told { marks: marks.names().clone(), ..told.clone() }.write(&path),
+            true => Told { marks: marks.names().cloned().collect(), ..told.clone() }.write(&path),
             false => told.write(&path),
         };
         match noted.is_ok() && !is_put_only {

@@ -18,7 +18,9 @@ const LOST_INDEXES_MAX: usize = 100_000;
 pub(crate) struct Told {
     /// The damage that the latest telling was about, by [`name_of`].
     pub damage: String,
-    /// Snapshots that lack something because of it.
+    /// Names the index objects that were there then: content stored later can have completed what was incomplete.
+    pub basis: String,
+    /// Snapshots that lack something because of the damage.
     pub incomplete: HashSet<SnapshotId>,
     /// Snapshots that were found to be complete. Later ones were never looked at.
     pub complete: HashSet<SnapshotId>,
@@ -33,7 +35,16 @@ pub(crate) struct Told {
 /// Names what is damaged and missing: other damage has another name.
 pub(crate) fn name_of(check: &IndexCheck) -> String {
     let packs = check.packs_missing.iter().map(PackId::as_bytes);
-    let mut names: Vec<&[u8; 32]> = packs.chain(check.indexes_damaged.iter().map(IndexId::as_bytes)).collect();
+    hash_of(packs.chain(check.indexes_damaged.iter().map(IndexId::as_bytes)))
+}
+
+/// Names a set of index objects.
+pub(crate) fn basis_of(indexes: &HashSet<IndexId>) -> String {
+    hash_of(indexes.iter().map(IndexId::as_bytes))
+}
+
+fn hash_of<'n>(names: impl Iterator<Item = &'n [u8; 32]>) -> String {
+    let mut names: Vec<&[u8; 32]> = names.collect();
     names.sort();
     let mut hasher = blake3::Hasher::new();
     for name in names {
@@ -59,6 +70,7 @@ impl Told {
             let (what, value) = line.split_once(' ')?;
             match what {
                 "damage" => value.clone_into(&mut told.damage),
+                "basis" => value.clone_into(&mut told.basis),
                 "incomplete" => drop(told.incomplete.insert(SnapshotId::from_hex(value).ok()?)),
                 "complete" => drop(told.complete.insert(SnapshotId::from_hex(value).ok()?)),
                 "damaged-index" => drop(told.damaged_indexes.insert(IndexId::from_hex(value).ok()?)),
@@ -71,7 +83,7 @@ impl Told {
     }
 
     pub fn write(&self, path: &Path) -> Result<()> {
-        let mut text = format!("{FIRST_LINE}\ndamage {}\n", self.damage);
+        let mut text = format!("{FIRST_LINE}\ndamage {}\nbasis {}\n", self.damage, self.basis);
         add(&mut text, "incomplete", self.incomplete.iter());
         add(&mut text, "damaged-index", self.damaged_indexes.iter());
         add(&mut text, "mark", self.marks.iter());
@@ -102,6 +114,7 @@ mod tests {
         assert_eq!(Told::read(&path), Told::default());
         let told = Told {
             damage: name_of(&IndexCheck::default()),
+            basis: basis_of(&HashSet::from([IndexId([6; 32])])),
             incomplete: HashSet::from([SnapshotId([1; 16])]),
             complete: HashSet::from([SnapshotId([2; 16]), SnapshotId([3; 16])]),
             damaged_indexes: HashSet::from([IndexId([4; 32])]),

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 pub const OVER_A_NETWORK: Abilities = Abilities { local: false, ..SWAPS };
 
 pub struct World {
-    directory: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
     pub storage: Memory,
 }
 
@@ -240,7 +240,7 @@ fn every_copy_of_a_chunk_is_tried_and_noted() {
 /// What two hosts store when they back up the same at the same time: two packs with the same content, damaged here and
 /// there.
 struct TwoCopies {
-    directory: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
     pub storage: Memory,
     packs: Vec<String>,
 }

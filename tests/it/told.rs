@@ -7,6 +7,7 @@ use siltstone::id::ChunkId;
 use siltstone::repo::key::add_key;
 use siltstone::repo::{Credentials, Repository, Snapshot};
 use siltstone::seal::{PasswordCost, Power};
+use siltstone::source::stream::Stream;
 use siltstone::storage::Storage;
 use siltstone::watch::{Event, Watch};
 use std::fs;
@@ -311,4 +312,79 @@ fn what_an_earlier_attempt_repaired_counts() {
     assert!(healing.chunks > 0 && healing.whole_again.iter().any(is_first), "{healing:?}");
     let missing = notices.iter().filter(|notice| notice.contains("missing from the repository")).count();
     assert_eq!(missing, 1, "{notices:?}");
+}
+
+/// What an unsuccessful run had stored, or somebody put back, completed a snapshot, and no run said so.
+#[test]
+fn a_snapshot_that_is_complete_again_is_named_whoever_completed_it() {
+    for is_put_back in [false, true] {
+        let world = World::new(SWAPS);
+        let storage: Arc<dyn Storage> = Arc::new(world.storage.clone());
+        let backup = |command: &str| {
+            let stream = Stream { name: b"table".to_vec(), command: command.into() };
+            world.backup_with(storage.clone(), Some("one"), |options| options.streams = vec![stream]).0
+        };
+        let kept = world.storage.snapshot();
+        let lost = world.source().join("one/two/large");
+        let content = fs::read(&lost).expect("it is there");
+        for pack in world.storage.list("packs/").expect("listed").iter().filter(|pack| pack.size > 50_000) {
+            world.storage.remove(&pack.name).expect("removed");
+        }
+        fs::remove_file(&lost).expect("removed");
+        let healing = backup("echo 1").expect("the backup succeeds").healing.expect("it tells");
+        assert_eq!(healing.still_damaged.len(), 1);
+        match is_put_back {
+            true => kept.into_iter().filter(|(name, _)| name.starts_with("packs/")).for_each(|(name, bytes)| {
+                world.storage.put(&name, bytes.to_vec().into()).expect("it is put back");
+            }),
+            false => {
+                fs::write(&lost, content).expect("written");
+                backup("false").expect_err("its stream fails");
+            }
+        }
+        let healing = backup("echo 1").expect("the backup succeeds").healing.expect("it tells");
+        assert_eq!((healing.whole_again.len(), healing.still_damaged.len()), (1, 0), "put back: {is_put_back}");
+        assert!(backup("echo 1").expect("the backup succeeds").healing.is_none(), "once");
+    }
+}
+
+/// Index objects that were away for a moment were called lost when they were there again.
+#[test]
+fn what_is_there_again_was_not_lost() {
+    let world = World::new(SWAPS);
+    fixture::look_old(&world.source());
+    let storage: Arc<dyn Storage> = Arc::new(world.storage.clone());
+    world.backup(storage.clone(), "one", false).0.expect("the backup succeeds");
+    let kept = world.storage.fork();
+    let indexes = world.storage.list("index/").expect("listed");
+    indexes.iter().for_each(|index| world.storage.remove(&index.name).expect("removed"));
+    drop(open(storage, &world.cache("one")).expect("it opens"));
+    let (done, notices) = world.backup_with(Arc::new(kept), Some("one"), |options| options.skip_if_unchanged = true);
+    assert!(done.expect("the backup succeeds").snapshot.is_none() && notices.is_empty(), "{notices:?}");
+}
+
+/// After an index object was lost, a later backup completed a snapshot without a word.
+#[test]
+fn a_snapshot_that_lacked_an_index_object_is_named_when_it_is_complete() {
+    let world = World::new(SWAPS);
+    let storage: Arc<dyn Storage> = Arc::new(world.storage.clone());
+    let table = world.directory.path().join("table");
+    fs::write(&table, crate::golden::noise(30_000, 50)).expect("written");
+    let backup = |commands: &[&str]| {
+        let stream = |(name, command): (&str, &&str)| Stream { name: name.into(), command: (*command).into() };
+        let streams = ["one", "two"].into_iter().zip(commands).map(stream).collect();
+        world.backup_with(storage.clone(), Some("one"), |options| options.streams = streams).0
+    };
+    let (cat, listed) = (format!("cat {}", table.display()), || world.storage.list("index/").expect("listed"));
+    let before = listed();
+    backup(&[&cat, "false"]).expect_err("a stream fails, and the content of the other one stays");
+    let lost = listed().into_iter().filter(|index| before.iter().all(|old| old.name != index.name));
+    let lost: Vec<String> = lost.map(|index| index.name).collect();
+    let whole = backup(&[&cat]).expect("the backup succeeds").snapshot.expect("a snapshot");
+    lost.iter().for_each(|name| world.storage.remove(name).expect("removed"));
+    let healing = backup(&["true"]).expect("the backup succeeds").healing.expect("it tells");
+    assert_eq!(healing.still_damaged.len(), 1);
+    let healing = backup(&[&cat]).expect("the backup succeeds").healing.expect("it tells");
+    assert_eq!(healing.whole_again.first().map(|snapshot| snapshot.id), Some(whole.id));
+    assert!(healing.still_damaged.is_empty(), "{healing:?}");
 }
