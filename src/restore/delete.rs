@@ -1,7 +1,6 @@
 //! Delete what the snapshot does not have: only what the plan named, inside a source, on its file system, where the backup
 //! saw everything, and never what rules protect, a repository or a cache.
 
-use crate::disk::apply::chmod_open;
 use crate::disk::opened_up::OpenedUp;
 use crate::disk::stat::fstat;
 use crate::disk::{Directory, ListBuffer, Names, Stat, Target, remove, rights, unfinished};
@@ -96,25 +95,12 @@ struct Level {
     above: (u64, u64),
     /// Something in it stays, and so it does itself.
     stays: bool,
-    /// The mode of one of our own that did not let its owner work in it, and was opened up.
-    mode: Option<u32>,
+    /// One of our own that did not let its owner work in it: it gets its mode back, whatever ends the deletion.
+    opened_up: Option<OpenedUp>,
     /// Only what is this user's own can be deleted in it.
     keeps_others: bool,
     /// Where its path ends.
     path_bytes: usize,
-}
-
-/// Gives directories that were opened up their modes back, from the deepest one up, where nothing more is deleted.
-fn close_again(mut here: Directory, mut levels: Vec<Level>) {
-    while let Some(level) = levels.pop() {
-        // The error that ended the deletion is the one to tell.
-        let _best_effort = level.mode.map(|mode| chmod_open(&here, mode));
-        let above = here.open_child(c"..").and_then(|above| Ok((fstat(&above)?, above)));
-        match above {
-            Ok((stat, above)) if (stat.device, stat.inode) == level.above => here = above,
-            _ => break,
-        }
-    }
 }
 
 impl Run<'_> {
@@ -154,7 +140,9 @@ impl Run<'_> {
                 let path = child_path(&folder.path, &name);
                 let noted = Noted::on(here);
                 let deleted = match is_directory {
-                    Some(true) => self.delete_tree(target.directory(), &name, path, &noted, here.facts.keeps_others),
+                    Some(true) => self.open_up_to_delete(folder, target, &path).and_then(|()| {
+                        self.delete_tree(target.directory(), &name, path, &noted, here.facts.keeps_others)
+                    }),
                     _ => self.in_folder(folder, target, |target| {
                         let here = (target.directory(), here.facts.keeps_others);
                         self.delete_leaf(here, &name, &path, is_directory, &noted)
@@ -177,6 +165,14 @@ impl Run<'_> {
             let mode_then = folder.entry.as_ref().filter(|_| here.facts.apply).map_or(mode, |entry| entry.meta.mode);
             let is_closed_again = mode_then & 0o500 != 0o500;
             self.trouble(&folder.path, if is_closed_again { CLOSED_TO_PLANS } else { CLOSED_TO_PLAN });
+        }
+    }
+
+    /// Lets us remove a directory that the plan deletes from one of our own, before anything in it goes.
+    fn open_up_to_delete(&self, folder: &Folder, target: &Target, path: &[u8]) -> Result<()> {
+        match &self.mode {
+            Mode::Deed { doomed } if doomed.contains(path) => self.open_up(folder, target).map(drop),
+            _ => Ok(()),
         }
     }
 
@@ -294,24 +290,19 @@ impl Run<'_> {
         noted: &Noted,
         keeps_others: bool,
     ) -> Result<bool> {
-        let (mut here, mut levels) = (top.open_child(c".")?, Vec::new());
-        let deleted = self.delete_below((&mut here, keeps_others), &mut levels, name, path, noted);
-        if deleted.is_err() {
-            close_again(here, levels);
-        }
-        deleted
+        let mut here = top.open_child(c".")?;
+        self.delete_below((&mut here, keeps_others), name, path, noted)
     }
 
-    /// `here` is the directory of the last of `levels`, or the top without any.
     fn delete_below(
         &self,
         (here, keeps_others): (&mut Directory, bool),
-        levels: &mut Vec<Level>,
         name: &[u8],
         mut path: Vec<u8>,
         noted: &Noted,
     ) -> Result<bool> {
         let mut next = Some(name.to_vec());
+        let mut levels: Vec<Level> = Vec::new();
         loop {
             if let Some(name) = next.take() {
                 self.check()?;
@@ -350,8 +341,8 @@ impl Run<'_> {
                     Error::new(Kind::Conflict, "delete", "").because("a directory in it was moved during the restore")
                 );
             }
-            let done = levels.pop().expect("there was a last one");
-            let below = std::mem::replace(here, above);
+            let mut done = levels.pop().expect("there was a last one");
+            *here = above;
             let is_content = noted.content_of == Some(path.len());
             let is_to_go = !done.stays && (is_content || self.options.includes_with_parents(&path, true));
             let deleted = match is_to_go {
@@ -360,8 +351,7 @@ impl Run<'_> {
                 false => Ok(false),
             };
             let is_gone = matches!(deleted, Ok(true));
-            let has_stayed = is_content || !is_gone;
-            let closed = done.mode.filter(|_| has_stayed).map_or(Ok(()), |mode| chmod_open(&below, mode));
+            let closed = done.opened_up.take().map_or(Ok(()), OpenedUp::close);
             for error in deleted.err().into_iter().chain(closed.err()) {
                 self.not_deleted_at(&path, error);
             }
@@ -370,22 +360,6 @@ impl Run<'_> {
                 Some(above) => above.stays |= !is_gone,
             }
         }
-    }
-
-    /// Lets us work in a directory of our own that the plan deletes or clears, if its mode denies that.
-    fn open_up_to_delete(
-        &self,
-        directory: &Directory,
-        stat: &Stat,
-        path: &[u8],
-        noted: &Noted,
-    ) -> Result<Option<OpenedUp>> {
-        let Mode::Deed { doomed } = &self.mode else { return Ok(None) };
-        let is_doomed = noted.content_of == Some(path.len()) || doomed.contains(path);
-        if !is_doomed || !stat.is_closed_to_owner(0o700) {
-            return Ok(None);
-        }
-        OpenedUp::open(directory, stat).map(Some)
     }
 
     /// Opens a directory that may go and deletes what is no directory in it; None when it stays with all that is in it.
@@ -410,13 +384,16 @@ impl Run<'_> {
         if keeps_others && !rights::owns(stat.uid, stat.gid) {
             return Err(kept_whole(STICKY));
         }
-        let opened_up = self.open_up_to_delete(&below, &stat, path, noted)?;
+        let goes = |path: &[u8]| matches!(&self.mode, Mode::Deed { doomed } if doomed.contains(path));
+        let is_closed = self.is_deed() && stat.is_closed_to_owner(0o700);
+        let open_up = |is_needed: bool| (is_closed && is_needed).then(|| OpenedUp::open(&below, &stat)).transpose();
+        let opened_up = open_up(noted.content_of == Some(path.len()) || goes(path))?;
         let mut level = Level {
             name,
             left: Vec::new(),
             above,
             stays: false,
-            mode: None,
+            opened_up,
             keeps_others: enter::keeps_others(&stat),
             path_bytes: path.len(),
         };
@@ -424,6 +401,9 @@ impl Run<'_> {
         let listed = list(&below.open_child(c".")?)?;
         if enter::refusal(&below, &stat).is_some() && !listed.is_empty() {
             return Err(kept_whole(CLOSED_TO_OTHERS));
+        }
+        if level.opened_up.is_none() {
+            level.opened_up = open_up(listed.iter().any(|(name, _)| goes(&child_path(path, name))))?;
         }
         for (name, is_directory) in listed {
             if is_directory == Some(true) {
@@ -441,7 +421,6 @@ impl Run<'_> {
                 break;
             }
         }
-        level.mode = opened_up.map(OpenedUp::hand_on);
         Ok(Some((below, level)))
     }
 }

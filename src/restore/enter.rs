@@ -361,7 +361,12 @@ impl Run<'_> {
     pub fn remove_leftovers(&self, path: &[u8], target: &Target) -> Result<()> {
         let mut names = Names::default();
         // A descriptor lists once: another one is opened for each listing.
-        target.directory().open_child(c".")?.names(&mut names, &mut ListBuffer::default())?;
+        match target.directory().open_child(c".") {
+            Ok(directory) => directory.names(&mut names, &mut ListBuffer::default())?,
+            // A directory of another user in which nothing can be removed.
+            Err(error) if error.is(Kind::Denied) => return Ok(()),
+            Err(error) => return Err(error),
+        }
         let me = rustix::process::geteuid();
         for (name, _) in names.iter().filter(|(name, _)| unfinished::is_leftover(name.to_bytes())) {
             let Ok(stat) = target.directory().stat(name) else { continue };

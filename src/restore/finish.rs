@@ -203,7 +203,8 @@ impl Run<'_> {
         }
     }
 
-    fn open_up(&self, folder: &Folder, target: &Target) -> Result<bool> {
+    /// Opens up a directory of our own that does not let its owner work in it; whether it lets us by now.
+    pub fn open_up(&self, folder: &Folder, target: &Target) -> Result<bool> {
         if !self.is_deed() {
             return Ok(false);
         }

@@ -260,6 +260,7 @@ impl<'a> Run<'a> {
         }
         if folder.depth > DEPTH_MAX {
             self.trouble(&folder.path, format!("it is more than {DEPTH_MAX} directories deep and was not restored"));
+            folder.incomplete.store(true, Ordering::Relaxed);
             return false;
         }
         if !folder.wanted {

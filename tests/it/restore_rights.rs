@@ -328,3 +328,42 @@ fn the_advice_for_closed_directories_helps() {
         clear();
     }
 }
+
+/// In a directory of 0555, or of which only a part goes, the plan said 0, and the restore deleted a part and ended with 3.
+#[test]
+fn own_directories_are_opened_up_for_what_is_deleted_in_them() {
+    let person = saved(|person| {
+        person.write("source/dir/f", "saved");
+        chmod(person, "source/dir", 0o555);
+    });
+    copy_of_source(&person);
+    chmod(&person, "target/dir", 0o755);
+    for name in ["target/dir/extra/x", "target/part/x.o", "target/part/kept", "target/other/x.o", "target/other/y"] {
+        person.write(name, "extra");
+    }
+    for name in ["target/dir", "target/part", "target/other"] {
+        chmod(&person, name, 0o555);
+    }
+    both(&person, |words| as_nobody(&person, words), &["--delete", "--exclude", "kept", "--exclude", "y"], 0);
+    assert!(!person.path("target/dir/extra").exists() && !person.path("target/part/x.o").exists());
+    assert!(person.path("target/part/kept").exists() && !person.path("target/other/x.o").exists());
+    assert_eq!(["dir", "part", "other"].map(|name| mode(&person, &format!("target/{name}"))), [0o555; 3]);
+}
+
+/// The plan did not look for what interrupted restores left in a directory that nobody may look into, and ended with 0.
+#[test]
+fn a_directory_of_another_user_that_stays_as_it_is_is_no_failure() {
+    if !is_root() {
+        return skipped("directories of another user", "it takes root to create one");
+    }
+    let person = saved(|person| {
+        fs::create_dir(person.path("source/dir")).expect("made");
+        chmod(person, "source/dir", 0o744);
+    });
+    copy_of_source(&person);
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    lchown(person.path("target/dir"), Some(0), Some(0)).expect("given");
+    let run =
+        |words: &[&str]| started_by(&person, &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], words);
+    both(&person, run, &[], 0);
+}
