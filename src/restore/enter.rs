@@ -2,6 +2,7 @@
 
 use crate::disk::apply::wanted_owner;
 use crate::disk::create::{is_half_done, is_unfinished};
+use crate::disk::device::is_read_only;
 use crate::disk::follow::{open_followed, open_within};
 use crate::disk::opened_up::OpenedUp;
 use crate::disk::stat::fstat;
@@ -447,14 +448,15 @@ impl Run<'_> {
 
 /// Why nothing in a directory can be created, replaced or deleted, as far as the system tells before it is tried.
 pub(super) fn refusal(directory: &Directory, stat: &Stat) -> Option<&'static str> {
-    if stat.is_fixed && !flags::is_append_only(directory) {
-        return Some("its directory is immutable: run `chattr -i` on that first");
-    }
+    let is_immutable = stat.is_fixed && !flags::is_append_only(directory);
     let is_own = stat.uid == rustix::process::geteuid().as_raw();
     match accessat(directory, c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+        Err(Errno::ROFS) => Some(READ_ONLY),
+        // Of a mount that is read-only, the kernel tells the mode of the directory first.
+        Err(_) if is_read_only(directory) => Some(READ_ONLY),
+        _ if is_immutable => Some("its directory is immutable: run `chattr -i` on that first"),
         // One of our own is opened up.
         Err(Errno::ACCESS) if !is_own => Some("its directory does not let this user create anything"),
-        Err(Errno::ROFS) => Some(READ_ONLY),
         _ => None,
     }
 }

@@ -116,6 +116,10 @@ impl<'a> Run<'a> {
         let top = |here| Ok(Arc::new(Folder::top(base.to_vec(), entry.clone(), inside, wanted, here)));
         let (target, facts) = match Directory::open_path(path) {
             _ if closed_to_owner(path).is_some() && !self.is_deed() => {
+                // Nothing in it can be looked at, but what is above it can.
+                if let Some(above) = self.nearest_above() {
+                    self.check_above(&above)?;
+                }
                 self.tell_closed(self.options.target.display());
                 self.is_fresh.get_or_init(|| false);
                 (None, Facts { taken: true, ..Facts::default() })
@@ -204,14 +208,17 @@ impl<'a> Run<'a> {
         if target.is_symlink() {
             return Err(target_refused(target, Error::new(Kind::NotFound, "restore into", target.display())));
         }
-        for above in self.options.target.ancestors().skip(1) {
+        let Some(above) = self.nearest_above() else { return Ok(None) };
+        self.check_above(&above)?;
+        fstat(&above).map(|stat| group_of_new(&stat))
+    }
+
+    /// The nearest directory above the target that can be opened.
+    fn nearest_above(&self) -> Option<Directory> {
+        self.options.target.ancestors().skip(1).find_map(|above| {
             let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-            if let Ok(directory) = Directory::open_path(above.as_os_str().as_bytes()) {
-                self.check_above(&directory)?;
-                return fstat(&directory).map(|stat| group_of_new(&stat));
-            }
-        }
-        Ok(None)
+            Directory::open_path(above.as_os_str().as_bytes()).ok()
+        })
     }
 
     fn make_target(&self, pool: &ThreadPool, entry: Option<&Entry>) -> Result<(Option<Target>, Facts)> {

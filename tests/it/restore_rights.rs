@@ -5,6 +5,7 @@ use crate::person::{Person, Said, said};
 use crate::restore::{as_nobody, chmod, is_root, latest, saved, set_time, text};
 use crate::restore_way::both;
 use crate::skip::skipped;
+use crate::undone::{changed, mounted};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, lchown};
@@ -366,4 +367,46 @@ fn a_directory_of_another_user_that_stays_as_it_is_is_no_failure() {
     let run =
         |words: &[&str]| started_by(&person, &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], words);
     both(&person, run, &[], 0);
+}
+
+/// Of a read-only mount the kernel tells the mode of the directory first: the plan ended with 0, the restore with 3.
+#[test]
+fn a_read_only_mount_is_known_whatever_the_modes_in_it() {
+    if !is_root() {
+        return skipped("own directories on a read-only mount", "it takes root to mount it");
+    }
+    let person = saved(|person| {
+        person.write("source/own/f", "saved");
+        person.write("source/others/f", "saved");
+    });
+    copy_of_source(&person);
+    fs::remove_file(person.path("target/own/f")).expect("removed");
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    chmod(&person, "target/own", 0o555);
+    chmod(&person, "target/others/f", 0o600);
+    lchown(person.path("target/others"), Some(0), Some(0)).expect("given");
+    let target = person.path("target");
+    let held = mounted(&["--bind", &target.display().to_string()], &target);
+    if held.is_none() || changed(&["mount", "-o", "remount,bind,ro"], &target, &["true"]).is_none() {
+        return skipped("own directories on a read-only mount", "nothing can be mounted");
+    }
+    let run =
+        |words: &[&str]| started_by(&person, &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], words);
+    let done = both(&person, run, &[], 3);
+    assert_eq!(done.err.matches("mounted read-only").count(), 3, "{}", done.err);
+}
+
+/// A target in the repository that its mode closes was refused by the restore only.
+#[test]
+fn a_closed_target_in_the_repository_is_refused_by_the_plan() {
+    let person = saved(|person| person.write("source/f", "saved"));
+    let target = person.path("data/siltstone/repository/packs/closed");
+    fs::create_dir(&target).expect("made");
+    fs::set_permissions(&target, std::os::unix::fs::PermissionsExt::from_mode(0o000)).expect("set");
+    let named = latest(&person, "source");
+    for more in [&["--dry-run"][..], &[]] {
+        let words = [&["restore", &named, "--target", target.to_str().expect("text")][..], more].concat();
+        let done = as_nobody(&person, &words).ends_with(1);
+        assert!(done.err.contains("inside the repository"), "{}", done.err);
+    }
 }
