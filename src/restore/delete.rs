@@ -50,7 +50,7 @@ struct Noted {
     paths: RefCell<Vec<Vec<u8>>>,
     /// The file system that they are on: nothing is deleted on others.
     on: Mounted,
-    /// How long the path of a directory is that is cleared, and stays itself.
+    /// Length of the path of the directory whose content alone is deleted.
     content_of: Option<usize>,
     /// In the restore itself: something stayed only because the plan did not name it.
     is_unnamed: Cell<bool>,
@@ -325,7 +325,7 @@ impl Run<'_> {
             let level = levels.last_mut().expect("the loop ends with the last level");
             path.truncate(level.path_bytes);
             if level.stays && noted.content_of.is_some() {
-                // What is to make way stays as well: no more of it goes.
+                // The directory cannot be cleared: nothing more in it is deleted.
                 level.left.clear();
             }
             if let Some(name) = level.left.pop() {

@@ -112,7 +112,7 @@ impl Run<'_> {
     }
 
     fn enter_below(&self, above: &Here, folder: &Folder) -> Result<Option<Here>> {
-        // One thread at a time: who comes second finds it made.
+        // One thread at a time: the second one finds it made.
         let _making = locked(&folder.making);
         match folder.state() {
             State::Ready(here) => return Ok(Some(here)),

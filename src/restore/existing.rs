@@ -26,7 +26,7 @@ pub(super) enum Way {
     OverDirectory,
 }
 
-/// Said of a source that was no link when it was saved: whoever moved it wants the link.
+/// Said of a source that was no link when it was saved: the user who moved it wants the link.
 pub(super) const MOVED_SOURCE: &str = "this source is now a symbolic link, which was kept: to restore into the directory \
                                        that it points to, use SNAPSHOT:PATH with --target; to replace the link, use --delete";
 
@@ -44,7 +44,7 @@ pub(super) const NOT_EMPTY: &str = "a directory that is not empty is in its plac
 pub(super) const MOUNTED: &str = "another file system is mounted on it, and it was kept";
 
 /// Said of what only its owner can replace or delete.
-pub(super) const STICKY: &str = "it belongs to another user, and its directory is sticky: it was kept";
+pub(super) const STICKY: &str = "it belongs to another user and its directory is sticky, so it was kept";
 pub(super) const IN_USE: &str = "it is part of the repository or the cache in use: nothing is restored into it";
 
 /// Something that is there as it was saved.

@@ -59,13 +59,13 @@ impl<'a> Offsets<'a> {
     }
 }
 
-/// What is damaged of a file. The rest of it is read all the same, so that the next backup knows of all packs of it that are
+/// The damage found in a file. The rest of it is read all the same, so that the next backup knows of all packs of it that are
 /// damaged, and stores again what they held.
 #[derive(Default)]
 struct Damage(Mutex<Option<Error>>);
 
 impl Damage {
-    /// None if this could not be read for its damage.
+    /// None if damage prevents the read.
     fn pass_over<T>(&self, read: Result<T>) -> Result<Option<T>> {
         match read {
             Err(error) if error.is(Kind::Corrupt) => {
@@ -76,7 +76,7 @@ impl Damage {
         }
     }
 
-    /// The first damage that was met is what the file cannot be restored for.
+    /// Returns the first damage, as the reason why the file cannot be restored.
     fn end(self) -> Result<()> {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
@@ -126,7 +126,7 @@ impl Run<'_> {
     }
 
     /// Creates a file with its content and metadata. Under its own name only in a new directory, where its mode marks it as
-    /// half-done until it is whole and it grows from its beginning to its end, or where no name can be changed; else beside
+    /// half-done until it is whole and it grows from its beginning to its end, or in an append-only directory; else beside
     /// it, and then it takes the name whole.
     /// False when something does not make way for it, which was said.
     fn make_file(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry, way: Way) -> Result<bool> {
@@ -270,7 +270,7 @@ impl Run<'_> {
         write::write_all_at(fd, bytes, at)
     }
 
-    /// Large files: parts of the list of chunks are taken by whoever is free.
+    /// Large files: free writers take parts of the list of chunks.
     fn write_parallel(&self, fd: &OwnedFd, entry: &Entry) -> Result<()> {
         if entry.holes.is_empty() && !self.options.sparse {
             write::preallocate(fd, entry.size)?;

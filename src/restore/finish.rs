@@ -156,7 +156,7 @@ impl Run<'_> {
         let differs = |found: &Stat| found.modified != saved && found.modified.seconds.abs_diff(saved.seconds) <= 2;
         if stat().is_ok_and(|found| differs(&found)) {
             let why =
-                "its file system keeps times less exactly than they were saved: those of all entries are cut there";
+                "its file system stores times less precisely than the snapshot: the times of all entries on it are cut";
             self.trouble(self.options.target.as_os_str().as_bytes(), why);
         }
     }

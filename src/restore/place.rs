@@ -104,7 +104,7 @@ impl Run<'_> {
     pub fn plan_way(&self, folder: &Folder, here: &Here, entry: &Entry, way: Way) -> Result<bool> {
         if let (Way::OverDirectory, Some(target)) = (way, &here.target) {
             let cleared = self.delete_content(here, target, &entry.name, &child_path(&folder.path, &entry.name));
-            // What it cannot delete the restore does not begin with.
+            // The restore deletes nothing in a directory that it cannot clear.
             let refused = |error: &Error| matches!(error.kind(), Kind::Denied | Kind::Conflict | Kind::NotFound);
             match cleared {
                 Ok(true) => {}

@@ -48,7 +48,7 @@ impl Run<'_> {
     }
 
     fn make_special(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry, way: Way) -> Result<bool> {
-        // Under its own name it must be whole at once, but where no name can be changed.
+        // It gets its own name only when it is whole, but in an append-only directory.
         let direct = way == Way::New && here.facts.append_only;
         let name = if direct { Cow::Borrowed(&entry.name) } else { Cow::Owned(unfinished::next_name()) };
         let create = |target: &Target| match entry.kind {

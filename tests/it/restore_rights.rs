@@ -195,7 +195,7 @@ fn a_time_that_is_refused_is_not_called_cut() {
     let named = latest(&person, "source");
     let done = started_by(&person, &by, &["restore", &named, "--target", "target"]).ends_with(3);
     assert!(done.err.contains("its modification time could not be restored"), "{}", done.err);
-    assert!(!done.err.contains("keeps times less exactly"), "{}", done.err);
+    assert!(!done.err.contains("stores times less precisely"), "{}", done.err);
 }
 
 /// What was opened up to be worked in stayed open to all whom its new mode lets in when that work failed.

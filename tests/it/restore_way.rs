@@ -284,7 +284,7 @@ fn a_file_system_that_cuts_times_is_a_warning() {
     let named = latest(&person, "source");
     for _ in 0..2 {
         let done = person.silt(&["restore", &named, "--target", "mounted/target"]).ends_with(3);
-        assert!(done.err.contains("1 warning") && done.err.contains("keeps times less exactly"), "{}", done.err);
+        assert!(done.err.contains("1 warning") && done.err.contains("stores times less precisely"), "{}", done.err);
     }
     assert_eq!(text(&person, "mounted/target/one"), "one");
 }
