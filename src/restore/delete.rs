@@ -280,7 +280,7 @@ impl Run<'_> {
     }
 
     /// Deletes a directory with what is in it, as far as nothing protects it; whether it is gone. Only one directory is
-    /// open at a time, so depth costs memory and no descriptors; going up goes through `..` and is checked against the
+    /// open at a time, and those that are opened up keep a descriptor until they are done; going up goes through `..` and is checked against the
     /// directory that we came from, so that somebody who moves directories meanwhile leads us nowhere.
     fn delete_tree(
         &self,
