@@ -36,12 +36,6 @@ impl OpenedUp {
         Ok(OpenedUp { fd, mode, is_handed_on: false })
     }
 
-    /// Puts the mode back.
-    pub fn close(mut self) -> Result<()> {
-        self.is_handed_on = true;
-        change_mode(&self.fd, self.mode).map_err(|errno| refused("change the mode", b"", errno))
-    }
-
     /// The mode that the caller puts back from now on.
     pub fn hand_on(mut self) -> u32 {
         self.is_handed_on = true;

@@ -1,7 +1,8 @@
 //! Delete what the snapshot does not have: only what the plan named, inside a source, on its file system, where the backup
 //! saw everything, and never what rules protect, a repository or a cache.
 
-use crate::disk::opened_up::OpenedUp;
+use crate::disk::apply::chmod_open;
+use crate::disk::opened_up::{OpenedUp, close_below};
 use crate::disk::stat::fstat;
 use crate::disk::{Directory, ListBuffer, Names, Stat, Target, remove, rights, unfinished};
 use crate::entry::{Entry, EntryKind};
@@ -95,12 +96,27 @@ struct Level {
     above: (u64, u64),
     /// Something in it stays, and so it does itself.
     stays: bool,
-    /// One of our own that did not let its owner work in it: it gets its mode back, whatever ends the deletion.
-    opened_up: Option<OpenedUp>,
+    /// Device and inode of the directory itself.
+    identity: (u64, u64),
+    /// The mode of one of our own that did not let its owner work in it, and was opened up.
+    mode: Option<u32>,
     /// Only what is this user's own can be deleted in it.
     keeps_others: bool,
     /// Where its path ends.
     path_bytes: usize,
+}
+
+/// Resets the modes of opened-up directories below `top` after a deletion ended early, deepest first; `here` is the last one.
+/// One that was moved meanwhile is found only if it is the last.
+fn close_again(top: &Directory, here: &Directory, levels: &[Level]) {
+    let names: Vec<&[u8]> = levels.iter().map(|level| level.name.as_slice()).collect();
+    for (at, level) in levels.iter().enumerate().rev() {
+        // The error that ended the deletion is the one to tell.
+        let _best_effort = level.mode.map(|mode| match at + 1 == levels.len() {
+            true => chmod_open(here, mode),
+            false => close_below(top, &names[..=at], level.identity, mode),
+        });
+    }
 }
 
 impl Run<'_> {
@@ -280,7 +296,7 @@ impl Run<'_> {
     }
 
     /// Deletes a directory with what is in it, as far as nothing protects it; whether it is gone. Only one directory is
-    /// open at a time, and those that are opened up keep a descriptor until they are done; going up goes through `..` and is checked against the
+    /// open at a time, so depth costs memory and no descriptors; going up goes through `..` and is checked against the
     /// directory that we came from, so that somebody who moves directories meanwhile leads us nowhere.
     fn delete_tree(
         &self,
@@ -290,19 +306,24 @@ impl Run<'_> {
         noted: &Noted,
         keeps_others: bool,
     ) -> Result<bool> {
-        let mut here = top.open_child(c".")?;
-        self.delete_below((&mut here, keeps_others), name, path, noted)
+        let (mut here, mut levels) = (top.open_child(c".")?, Vec::new());
+        let deleted = self.delete_below((&mut here, keeps_others), &mut levels, name, path, noted);
+        if deleted.is_err() {
+            close_again(top, &here, &levels);
+        }
+        deleted
     }
 
+    /// `here` is the directory of the last of `levels`, or the top without any.
     fn delete_below(
         &self,
         (here, keeps_others): (&mut Directory, bool),
+        levels: &mut Vec<Level>,
         name: &[u8],
         mut path: Vec<u8>,
         noted: &Noted,
     ) -> Result<bool> {
         let mut next = Some(name.to_vec());
-        let mut levels: Vec<Level> = Vec::new();
         loop {
             if let Some(name) = next.take() {
                 self.check()?;
@@ -341,8 +362,8 @@ impl Run<'_> {
                     Error::new(Kind::Conflict, "delete", "").because("a directory in it was moved during the restore")
                 );
             }
-            let mut done = levels.pop().expect("there was a last one");
-            *here = above;
+            let done = levels.pop().expect("there was a last one");
+            let below = std::mem::replace(here, above);
             let is_content = noted.content_of == Some(path.len());
             let is_to_go = !done.stays && (is_content || self.options.includes_with_parents(&path, true));
             let deleted = match is_to_go {
@@ -351,7 +372,8 @@ impl Run<'_> {
                 false => Ok(false),
             };
             let is_gone = matches!(deleted, Ok(true));
-            let closed = done.opened_up.take().map_or(Ok(()), OpenedUp::close);
+            let has_stayed = is_content || !is_gone;
+            let closed = done.mode.filter(|_| has_stayed).map_or(Ok(()), |mode| chmod_open(&below, mode));
             for error in deleted.err().into_iter().chain(closed.err()) {
                 self.not_deleted_at(&path, error);
             }
@@ -387,13 +409,14 @@ impl Run<'_> {
         let goes = |path: &[u8]| matches!(&self.mode, Mode::Deed { doomed } if doomed.contains(path));
         let is_closed = self.is_deed() && stat.is_closed_to_owner(0o700);
         let open_up = |is_needed: bool| (is_closed && is_needed).then(|| OpenedUp::open(&below, &stat)).transpose();
-        let opened_up = open_up(noted.content_of == Some(path.len()) || goes(path))?;
+        let mut opened_up = open_up(noted.content_of == Some(path.len()) || goes(path))?;
         let mut level = Level {
             name,
             left: Vec::new(),
             above,
+            identity: identity(stat),
             stays: false,
-            opened_up,
+            mode: None,
             keeps_others: enter::keeps_others(&stat),
             path_bytes: path.len(),
         };
@@ -402,8 +425,8 @@ impl Run<'_> {
         if enter::refusal(&below, &stat).is_some() && !listed.is_empty() {
             return Err(kept_whole(CLOSED_TO_OTHERS));
         }
-        if level.opened_up.is_none() {
-            level.opened_up = open_up(listed.iter().any(|(name, _)| goes(&child_path(path, name))))?;
+        if opened_up.is_none() {
+            opened_up = open_up(listed.iter().any(|(name, _)| goes(&child_path(path, name))))?;
         }
         for (name, is_directory) in listed {
             if is_directory == Some(true) {
@@ -421,6 +444,7 @@ impl Run<'_> {
                 break;
             }
         }
+        level.mode = opened_up.map(OpenedUp::hand_on);
         Ok(Some((below, level)))
     }
 }
@@ -455,4 +479,39 @@ fn list(directory: &Directory) -> Result<Vec<(Vec<u8>, Option<bool>)>> {
         listed.push((name.to_bytes().to_vec(), is_directory));
     }
     Ok(listed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{Permissions, create_dir_all, metadata, rename, set_permissions};
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A directory that was moved while it was emptied left those above it opened up.
+    #[test]
+    fn what_was_opened_up_is_closed_again_whatever_was_moved() {
+        let place = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| place.path().join(name);
+        create_dir_all(at("top/below/last")).expect("made");
+        let open = |name: &str| Directory::open_path(at(name).as_os_str().as_bytes()).expect("opened");
+        let level = |name: &str, path: &str, above: &str| {
+            let identity = |name: &str| fstat(open(name)).map(|stat| (stat.device, stat.inode)).expect("it is there");
+            let (identity, above) = (identity(path), identity(above));
+            let (left, mode) = (Vec::new(), Some(0o555));
+            let name = name.as_bytes().to_vec();
+            Level { name, left, above, identity, stays: false, mode, keeps_others: false, path_bytes: 0 }
+        };
+        let levels = [level("top", "top", "."), level("below", "top/below", "top")];
+        let (top, here) = (open("."), open("top/below"));
+        for name in ["top", "top/below"] {
+            set_permissions(at(name), Permissions::from_mode(0o755)).expect("set");
+        }
+        rename(at("top/below"), at("moved")).expect("moved");
+        close_again(&top, &here, &levels);
+        for name in ["top", "moved"] {
+            assert_eq!(metadata(at(name)).expect("it is there").permissions().mode() & 0o7777, 0o555, "{name}");
+            set_permissions(at(name), Permissions::from_mode(0o755)).expect("set");
+        }
+    }
 }
