@@ -38,9 +38,34 @@ enum Found {
     InTheWay,
 }
 
+/// What a directory is entered for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Something is restored in it.
+    Restore,
+    /// Entries in it are deleted, if it is there.
+    Delete,
+}
+
 impl Run<'_> {
     /// The directory, made or opened with all above it; None when something has its name that stays, which was said.
     pub fn enter(&self, folder: &Arc<Folder>) -> Result<Option<Here>> {
+        self.enter_for(folder, Purpose::Restore)
+    }
+
+    /// Enters a directory in which nothing is restored, without creating it. Returns None, silently, if it is missing or
+    /// restores must not touch it.
+    pub fn enter_existing(&self, folder: &Arc<Folder>) -> Result<Option<Here>> {
+        self.enter_for(folder, Purpose::Delete)
+    }
+
+    fn enter_for(&self, folder: &Arc<Folder>, purpose: Purpose) -> Result<Option<Here>> {
+        // In a directory that only deletions looked for, something may still be restored.
+        let refuse = |chain: &[Arc<Folder>]| {
+            if purpose == Purpose::Restore {
+                chain.iter().for_each(|folder| folder.refuse());
+            }
+        };
         // A loop down the chain: depth must not cost stack.
         let mut chain = vec![folder.clone()];
         let mut here = loop {
@@ -51,7 +76,7 @@ impl Run<'_> {
                     break here;
                 }
                 State::Refused => {
-                    chain.iter().for_each(|folder| folder.refuse());
+                    refuse(&chain);
                     return Ok(None);
                 }
                 State::Unmade | State::Closed(_) => {
@@ -60,14 +85,14 @@ impl Run<'_> {
             }
         };
         while let Some(next) = chain.pop() {
-            match self.enter_below(&here, &next)? {
+            match self.enter_below(&here, &next, purpose)? {
                 Some(entered) => {
                     here = entered;
                     // On a long way down, all of it would be open at once.
                     next.above.iter().for_each(|above| self.close_if_many(above));
                 }
                 None => {
-                    chain.iter().for_each(|folder| folder.refuse());
+                    refuse(&chain);
                     return Ok(None);
                 }
             }
@@ -75,43 +100,7 @@ impl Run<'_> {
         Ok(Some(here))
     }
 
-    /// The same for a directory that nothing was restored in, and that is not made for this: None if there is none, or if it
-    /// is none that a restore works in. So nothing is said of it.
-    pub fn enter_existing(&self, folder: &Arc<Folder>) -> Result<Option<Here>> {
-        let mut chain = vec![folder.clone()];
-        let mut here = loop {
-            let last = chain.last().expect("it is never empty");
-            match (last.state(), &last.above) {
-                (State::Ready(here), _) => {
-                    chain.pop();
-                    break here;
-                }
-                (State::Refused, _) | (_, None) => return Ok(None),
-                (State::Unmade | State::Closed(_), Some(above)) => chain.push(above.clone()),
-            }
-        };
-        while let Some(next) = chain.pop() {
-            if let State::Unmade = next.state() {
-                let (Some(target), Some(entry)) = (&here.target, &next.entry) else { return Ok(None) };
-                match self.find(&here, target, &next, entry)? {
-                    Found::Closed(_) => {}
-                    Found::Opened(found, _closed_again) => {
-                        if self.scope.is_own(&fstat(&found)?) || is_repository_in_use(self.repo, &found) {
-                            return Ok(None);
-                        }
-                    }
-                    Found::Missing | Found::Refused(_) | Found::InTheWay => return Ok(None),
-                }
-            }
-            match self.enter_below(&here, &next)? {
-                Some(entered) => here = entered,
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(here))
-    }
-
-    fn enter_below(&self, above: &Here, folder: &Folder) -> Result<Option<Here>> {
+    fn enter_below(&self, above: &Here, folder: &Folder, purpose: Purpose) -> Result<Option<Here>> {
         // One thread at a time: the second one finds it made.
         let _making = locked(&folder.making);
         match folder.state() {
@@ -121,9 +110,16 @@ impl Run<'_> {
             State::Unmade => {}
         }
         let entry = folder.entry.as_ref().expect("only the top of the target may have none");
+        let found = match &above.target {
+            Some(target) if above.facts.taken => self.find(above, target, folder, entry)?,
+            _ => Found::Missing,
+        };
+        if purpose == Purpose::Delete && !self.may_be_entered(&found)? {
+            return Ok(None);
+        }
         let made = match &above.target {
             None => Some(self.made(above, None)),
-            Some(target) => self.make_or_open(above, target, folder, entry)?,
+            Some(target) => self.make_or_open(above, target, folder, entry, found)?,
         };
         let Some(here) = made else {
             folder.refuse();
@@ -139,8 +135,25 @@ impl Run<'_> {
         Ok(Some(here))
     }
 
-    fn make_or_open(&self, above: &Here, target: &Arc<Target>, folder: &Folder, entry: &Entry) -> Result<Option<Here>> {
-        let found = if above.facts.taken { self.find(above, target, folder, entry)? } else { Found::Missing };
+    /// Whether a directory is there that a restore works in.
+    fn may_be_entered(&self, found: &Found) -> Result<bool> {
+        match found {
+            Found::Closed(_) => Ok(true),
+            Found::Opened(found, _) => {
+                Ok(!self.scope.is_own(&fstat(found)?) && !is_repository_in_use(self.repo, found))
+            }
+            Found::Missing | Found::Refused(_) | Found::InTheWay => Ok(false),
+        }
+    }
+
+    fn make_or_open(
+        &self,
+        above: &Here,
+        target: &Arc<Target>,
+        folder: &Folder,
+        entry: &Entry,
+        found: Found,
+    ) -> Result<Option<Here>> {
         let refuse = |why: &str| {
             self.fate(Fate::Blocked, || folder.path.clone());
             self.trouble(&folder.path, why);

@@ -410,3 +410,39 @@ fn a_closed_target_in_the_repository_is_refused_by_the_plan() {
         assert!(done.err.contains("inside the repository"), "{}", done.err);
     }
 }
+
+/// Each directory that was opened up to be deleted kept a descriptor: the plan said 0, and the restore ran out of them.
+#[test]
+fn few_descriptors_suffice_to_delete_deep_closed_directories() {
+    if !is_root() {
+        return skipped("few descriptors in closed directories", "it takes root to give them away");
+    }
+    let person = saved(|person| person.write("source/f", "saved"));
+    copy_of_source(&person);
+    let deep = |count: usize| format!("target/{}", vec!["x"; count].join("/"));
+    person.write(&format!("{}/f", deep(100)), "extra");
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    (1..=100).rev().for_each(|count| chmod(&person, &deep(count), 0o555));
+    let by =
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", "ulimit -n 64; exec \"$@\"", "sh"];
+    both(&person, |words| started_by(&person, &by, words), &["--delete"], 0);
+    assert!(!person.path("target/x").exists());
+}
+
+/// One thread closed a directory that it had opened up only to look, while another one deleted in it.
+#[test]
+fn a_closed_directory_is_opened_up_for_all_that_is_deleted_in_it() {
+    let person = saved(|person| {
+        (0..8).for_each(|number| person.write(&format!("source/closed/{number}/kept"), "saved"));
+        person.write("source/other.o", "saved");
+    });
+    for _ in 0..10 {
+        let _not_there = fs::remove_dir_all(person.path("target"));
+        copy_of_source(&person);
+        as_nobody(&person, &["snapshots"]).ends_with(0);
+        chmod(&person, "target/closed", 0o000);
+        both(&person, |words| as_nobody(&person, words), &["--delete", "--include", "*.o"], 0);
+        assert_eq!(mode(&person, "target/closed"), 0);
+        chmod(&person, "target/closed", 0o755);
+    }
+}
