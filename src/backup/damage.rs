@@ -66,15 +66,28 @@ impl Damage {
 
     /// What is to be noted when the damage and these losses are told.
     pub fn as_told(&self, repo: &Repository, marks: &Marks) -> Told {
-        let earlier = self.earlier.iter().flat_map(|told| &told.lost_indexes);
-        let lost = self.check.lost_indexes.iter().chain(marks.indexes()).chain(earlier);
         Told {
             damage: self.name.clone(),
             basis: basis_of(&repo.view_and_basis().1.indexes),
             damaged_indexes: self.check.indexes_damaged.clone(),
-            lost_indexes: lost.copied().collect(),
+            lost_indexes: self.all_lost(marks),
             ..Told::default()
         }
+    }
+
+    fn all_lost(&self, marks: &Marks) -> HashSet<IndexId> {
+        // One that was damaged may be deleted by now.
+        let earlier = self.earlier.iter().flat_map(|told| told.lost_indexes.iter().chain(&told.damaged_indexes));
+        self.check.lost_indexes.iter().chain(marks.indexes()).chain(earlier).copied().collect()
+    }
+
+    /// Whether this run or an earlier one has told that something is missing: then it is not told for each page as well.
+    pub fn is_announced(&self) -> bool {
+        let has_told = self.earlier.as_ref().is_some_and(|told| !told.lost_indexes.is_empty());
+        has_told
+            || !self.check.packs_missing.is_empty()
+            || !self.check.lost_indexes.is_empty()
+            || !self.marks.is_empty()
     }
 
     /// Tells what is missing, if no run has, and marks it; each sentence is said through `say`.
@@ -94,5 +107,27 @@ impl Damage {
                  sources still have it"
                 .to_owned());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An index object that was told as damaged, and then deleted, was told as lost by the next job.
+    #[test]
+    fn damaged_index_objects_that_are_deleted_are_told() {
+        let index = |number| IndexId([number; 32]);
+        let earlier = Told {
+            damaged_indexes: HashSet::from([index(1)]),
+            lost_indexes: HashSet::from([index(2)]),
+            ..Told::default()
+        };
+        let check = IndexCheck { lost_indexes: HashSet::from([index(3)]), ..IndexCheck::default() };
+        let damage =
+            Damage { check, name: String::new(), marks: Marks::default(), earlier: Some(earlier), has_grown: false };
+        let lost = damage.all_lost(&Marks::default());
+        assert_eq!(lost, HashSet::from([index(1), index(2), index(3)]));
+        assert!(damage.has_told(&lost) && !damage.has_told(&HashSet::from([index(4)])));
     }
 }

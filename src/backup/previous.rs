@@ -342,7 +342,7 @@ impl<'a> Run<'a> {
         self.repo.keys().power() == Power::Full
     }
 
-    /// A page of an old tree cannot be read. Where packs are missing that was told when the backup began, once for all.
+    /// A page of an old tree cannot be read. If something is missing, that was told when the backup began, or by an earlier one.
     /// What fails for another reason than damage (an outage, a limit of this machine) would fail for every page, and ends
     /// the run.
     fn met_damage(&self, error: Error, so: &str) {
@@ -350,7 +350,7 @@ impl<'a> Run<'a> {
             return self.fail(error);
         }
         self.note_damage();
-        if self.writer.as_ref().is_none_or(|writer| writer.check().packs_missing.is_empty()) {
+        if !self.damage.is_announced() {
             self.watch.notice(format!("{error}: {so}"));
         }
     }

@@ -20,7 +20,7 @@ const INDEXES_MAX: usize = 10_000;
 /// Each has 64 digits and ends a line.
 const MARK_BYTES_MAX: u64 = INDEXES_MAX as u64 * 65;
 const NAME_BYTES: usize = 8;
-/// What the name of a file begins with that is no mark, but a trial.
+/// Prefix of the names of files that are written only to try whether that is possible.
 const TRIAL: &str = "trial-";
 
 /// Losses that no backup has told: names of files, and the index objects that were found to be gone at each time.

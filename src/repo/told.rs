@@ -54,7 +54,7 @@ fn hash_of<'n>(names: impl Iterator<Item = &'n [u8; 32]>) -> String {
 }
 
 impl Told {
-    /// Nothing where there is no such file, or a damaged one: then it is told once more.
+    /// Returns nothing if the file is missing or damaged: damage is then told once more.
     pub fn read(path: &Path) -> Self {
         let bytes = read_own(path, BYTES_MAX as u64).unwrap_or_default();
         std::str::from_utf8(&bytes).ok().and_then(Told::parse).unwrap_or_default()
@@ -93,7 +93,8 @@ impl Told {
     }
 }
 
-/// Adds a line for each, as long as there is room: what is not there is looked at or told once more.
+/// Adds a line for each value until the file is full. Snapshots without a line are checked again, and damage without one is
+/// told again.
 fn add(text: &mut String, what: &str, values: impl Iterator<Item = impl Display>) {
     for line in values.map(|value| format!("{what} {value}\n")) {
         if text.len() + line.len() > BYTES_MAX {

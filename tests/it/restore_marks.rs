@@ -163,7 +163,7 @@ fn directories_keep_their_mark_through_acls() {
     }
 }
 
-/// Below a directory whose default ACL gives the owner less, new directories could not be opened, and attributes were refused.
+/// If a default ACL denied the owner rights, new directories could not be opened, and attributes were refused.
 #[test]
 fn a_default_acl_that_denies_the_owner_stops_nothing() {
     let person = saved(|person| {

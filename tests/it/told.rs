@@ -151,7 +151,7 @@ fn a_cache_that_cannot_be_written_remembers_no_loss() {
     assert!(backup());
     packs.iter().for_each(|pack| world.storage.remove(&pack.name).expect("removed"));
     let repo = open(storage.clone(), &world.cache("one")).expect("it opens");
-    // root may write everywhere, but not in what is no directory.
+    // root may write to any directory, so a file is in the place of one.
     fs::write(repo.cache().expect("there is one").join("losses"), "no directory").expect("written");
     fs::create_dir_all(repo.cache().expect("there is one").join("told/in it")).expect("made");
     drop(repo);
