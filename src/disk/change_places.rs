@@ -87,8 +87,8 @@ impl Target {
         }
     }
 
-    /// Returns its name to what stands aside. If something has that name, it gets another one that no restore deletes, and
-    /// the error says which.
+    /// Renames what stands aside back to its name. If the name is taken, it gets another one that no restore deletes, and the
+    /// error says which.
     fn rename_back(&self, aside: &[u8], name: &[u8]) -> Result<()> {
         let Err(error) = self.rename_new(aside, name) else { return Ok(()) };
         let kept = unfinished::kept_name(aside);

@@ -93,7 +93,7 @@ impl Target {
 
     /// Creates a directory and opens it. Until its own metadata are applied, after its children's, only its owner
     /// can write to it, and its mode says that it is not finished ([`unfinished_mode`]). Where the umask or an inherited ACL
-    /// takes bits of that away, it has its name only when they are back.
+    /// clears bits of that mode, the directory gets its name only once they are set again.
     pub fn create_directory(&self, name: &[u8], meta: &Metadata) -> Result<(Target, Current)> {
         let mode = unfinished_mode(meta);
         let is_exact = !self.hands_down_acl && mode & taken_away() == 0;
@@ -113,7 +113,7 @@ impl Target {
         })
     }
 
-    /// Opens a directory that was just made; one whose mode is not exactly this is given it.
+    /// Opens a directory that was just made, after setting this mode if it is not exact.
     fn open_made(&self, name: &[u8], mode: u32, is_exact: bool, meta: &Metadata) -> Result<(Target, Current)> {
         let mut keeps_marks = self.keeps_marks.get().copied();
         if !is_exact {
@@ -264,7 +264,7 @@ fn is_marked(made: &Stat) -> bool {
 }
 
 /// Whether a directory that stands for this entry is one that a restore did not finish: of exactly that mode (the setgid bit
-/// may be inherited), and ours, or already that of the owner whom it gets here, by number or by name.
+/// may be inherited), and ours, or owned already by the user who is to own it on this machine, by number or by name.
 pub fn is_unfinished(found: &Stat, meta: &Metadata, owner_here: u32) -> bool {
     let is_ours = [rustix::process::geteuid().as_raw(), meta.uid, owner_here].contains(&found.uid);
     is_ours && found.permissions() & !0o2000 == unfinished_mode(meta)

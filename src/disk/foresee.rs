@@ -1,4 +1,4 @@
-//! What of an entry's metadata cannot be restored, as far as that is known before it is tried: a plan says it.
+//! Predict which metadata of an entry cannot be restored, as far as that is known in advance: a plan reports it.
 
 use super::apply::{ApplyOptions, Loss, Subject, setgid_dropped, unsafe_bits, unsafe_setuid, wanted_owner};
 use super::stat::Stat;
@@ -9,7 +9,7 @@ use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::process::{getegid, geteuid};
 
-/// Of an entry that is still to be made, in a directory that hands this group down to what is made in it, or none.
+/// Predicts the losses of an entry that is still to be created. `group` is the group that its directory hands down, if any.
 pub fn foresee_new(meta: &Metadata, kind: EntryKind, group: Option<u32>, options: &ApplyOptions<'_>) -> Vec<Loss> {
     let mut foreseen = Foreseen::default();
     if rights::is_unlimited() {
@@ -28,7 +28,7 @@ pub fn foresee_new(meta: &Metadata, kind: EntryKind, group: Option<u32>, options
     foreseen.0
 }
 
-/// Of something that is there, and that gets what it lacks.
+/// Predicts the losses of an existing entry that gets the metadata that it lacks.
 pub fn foresee(
     subject: Subject<'_>,
     stat: &Stat,
@@ -75,7 +75,7 @@ fn may_write(fd: BorrowedFd<'_>) -> bool {
 
 const GIVEN_AWAY: &str = "it belongs to another user then, and this one may not change what belongs to others";
 
-/// What was foreseen so far.
+/// The losses predicted so far.
 #[derive(Default)]
 struct Foreseen(Vec<Loss>);
 

@@ -8,7 +8,7 @@ use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
-/// Puts the mode back when it is dropped, unless somebody else promised to do that.
+/// Resets the mode when it is dropped, unless the caller took that over ([`OpenedUp::hand_on`]).
 pub struct OpenedUp {
     fd: OwnedFd,
     /// The mode that it had.
@@ -52,8 +52,8 @@ impl Drop for OpenedUp {
     }
 }
 
-/// Puts the mode of a directory back that is some names below another one and is known by device and inode: with two
-/// descriptors at a time, however far down it is.
+/// Resets the mode of a directory below `from`, at these names, if it has this device and inode. Needs two descriptors,
+/// however deep it is.
 pub fn close_below(from: &Directory, names: &[&[u8]], identity: (u64, u64), mode: u32) -> Result<()> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut below: Option<OwnedFd> = None;

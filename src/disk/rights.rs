@@ -26,7 +26,7 @@ static OWN_GROUPS: LazyLock<Vec<u32>> = LazyLock::new(|| {
 struct Mapped(Vec<(u32, u32)>);
 
 impl Mapped {
-    /// All numbers where the kernel does not tell.
+    /// All numbers, if the kernel does not show the map.
     fn read(path: &str) -> Self {
         std::fs::read_to_string(path).map_or(Mapped(vec![(0, u32::MAX)]), |text| Mapped::parse(&text))
     }
