@@ -7,7 +7,7 @@ use crate::backup::walk::{Folder, add};
 use crate::backup::{Run, detect};
 use crate::chunk::ContentKind;
 use crate::disk::stat::fstat;
-use crate::disk::{Directory, PageBuffer, Stat, flags, open, xattr};
+use crate::disk::{Directory, Identity, PageBuffer, Stat, flags, open, xattr};
 use crate::entry::{CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Xattr};
 use crate::error::{Error, Kind, Result};
 use crate::repo::list::ListWriter;
@@ -33,7 +33,7 @@ const LINKS_MAX: usize = 1 << 20;
 
 /// Content of inodes with several names.
 #[derive(Default)]
-pub(super) struct Links(Mutex<HashMap<(u64, u64), Linked, BuildHasherDefault<detect::InodeHasher>>>);
+pub(super) struct Links(Mutex<HashMap<Identity, Linked, BuildHasherDefault<detect::InodeHasher>>>);
 
 #[derive(Clone)]
 struct Linked {
@@ -265,14 +265,14 @@ impl<'a> Run<'a> {
 
     pub(super) fn linked(&self, stat: &Stat) -> Option<Entry> {
         let links = self.links.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let known = links.get(&(stat.device, stat.inode))?;
+        let known = links.get(&stat.identity())?;
         known.stat.same_content(stat).then(|| known.entry.clone())
     }
 
     pub(super) fn remember_link(&self, stat: &Stat, entry: &Entry) {
         let mut links = self.links.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if links.len() < LINKS_MAX {
-            links.insert((stat.device, stat.inode), Linked { stat: *stat, entry: entry.clone() });
+            links.insert(stat.identity(), Linked { stat: *stat, entry: entry.clone() });
         }
     }
 

@@ -4,7 +4,7 @@
 use super::apply::restore_owner_and_mode;
 use super::create::Target;
 use super::refused::{refused, shown};
-use super::stat::Stat;
+use super::stat::Identity;
 use super::unfinished;
 use crate::error::{Error, Result};
 use rustix::fs::{Mode, RenameFlags};
@@ -14,8 +14,7 @@ use rustix::io::{Errno, retry_on_intr};
 pub struct Displaced {
     /// The name under which it is now, with all that is in it.
     pub aside: Vec<u8>,
-    /// Device and inode of the new entry.
-    new: (u64, u64),
+    new: Identity,
 }
 
 impl Target {
@@ -38,7 +37,7 @@ impl Target {
     /// Puts what is unfinished in the place of something of another kind, which has another name then. None if the file
     /// system moves no such directory (overlayfs one of a lower layer): then nothing has changed. An error leaves the old one.
     pub fn change_places(&self, unfinished: &[u8], name: &[u8]) -> Result<Option<Displaced>> {
-        let new = self.number_of(unfinished)?;
+        let new = self.directory().stat(unfinished)?.identity();
         match self.swap(unfinished, name) {
             Ok(()) => Ok(Some(Displaced { aside: unfinished.to_vec(), new })),
             // NFS and others: the old one steps aside, and back again if the new one cannot take its name.
@@ -115,13 +114,9 @@ impl Target {
         retry_on_intr(|| rustix::fs::renameat_with(here, one, here, other, RenameFlags::EXCHANGE))
     }
 
-    fn number_of(&self, name: &[u8]) -> Result<(u64, u64)> {
-        self.directory().stat(name).map(|Stat { device, inode, .. }| (device, inode))
-    }
-
     /// Whether a name still leads to this inode.
-    fn is_at(&self, name: &[u8], number: (u64, u64)) -> bool {
-        self.number_of(name).is_ok_and(|found| found == number)
+    fn is_at(&self, name: &[u8], identity: Identity) -> bool {
+        self.directory().stat(name).is_ok_and(|found| found.identity() == identity)
     }
 }
 

@@ -177,15 +177,14 @@ impl Target {
     /// The same for what may be another name of the same inode, where a rename does nothing (see rename(2)): the new name
     /// leads to it in the end, and the old one is gone.
     pub fn rename_link(&self, name: &[u8], to: &[u8]) -> Result<()> {
-        let number = |stat: Stat| (stat.device, stat.inode);
-        let wanted = number(self.directory.stat(name)?);
+        let wanted = self.directory.stat(name)?.identity();
         self.rename(name, to)?;
         match self.directory.stat(name) {
             Err(error) if error.is(Kind::NotFound) => return Ok(()),
             left => drop(left?),
         }
         self.remove_name(name)?;
-        match number(self.directory.stat(to)?) == wanted {
+        match self.directory.stat(to)?.identity() == wanted {
             true => Ok(()),
             false => Err(Error::new(Kind::Conflict, "replace", shown(to)).because("another file is mounted on it")),
         }
@@ -213,11 +212,6 @@ impl Target {
     /// Removes an empty directory.
     pub fn remove_directory(&self, name: &[u8]) -> Result<()> {
         super::remove::remove_directory(&self.directory, name)
-    }
-
-    /// Removes a name and all below it; see [`super::remove::remove_all`].
-    pub fn remove(&self, name: &[u8]) -> Result<()> {
-        super::remove::remove_all(&self.directory, name)
     }
 }
 

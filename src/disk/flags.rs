@@ -19,7 +19,7 @@ const CASE_FOLD: IFlags = IFlags::from_bits_retain(0x4000_0000);
 const EARLY: IFlags = IFlags::NOCOW.union(IFlags::COMPRESSED).union(NO_COMPRESSION).union(CASE_FOLD);
 /// Flags that forbid every further change.
 const LOCKING: IFlags = IFlags::IMMUTABLE.union(IFlags::APPEND);
-/// Flags that are kept. chattr's letters: c, m, F, C, i, a, d, A, S, D, j, T, t.
+/// Flags that are kept.
 const KEPT: IFlags = EARLY
     .union(LOCKING)
     .union(IFlags::NODUMP)
@@ -29,6 +29,22 @@ const KEPT: IFlags = EARLY
     .union(IFlags::JOURNALING)
     .union(IFlags::TOPDIR)
     .union(IFlags::NOTAIL);
+/// Each of them with its letter.
+const KEPT_LETTERS: [(IFlags, char); 13] = [
+    (IFlags::APPEND, 'a'),
+    (IFlags::NOATIME, 'A'),
+    (IFlags::COMPRESSED, 'c'),
+    (IFlags::NOCOW, 'C'),
+    (IFlags::NODUMP, 'd'),
+    (IFlags::DIRSYNC, 'D'),
+    (CASE_FOLD, 'F'),
+    (IFlags::IMMUTABLE, 'i'),
+    (IFlags::JOURNALING, 'j'),
+    (NO_COMPRESSION, 'm'),
+    (IFlags::SYNC, 'S'),
+    (IFlags::NOTAIL, 't'),
+    (IFlags::TOPDIR, 'T'),
+];
 
 /// The flags of an open regular file or directory (drivers of devices may take the call for something else); 0 where
 /// there are none or the file system has no such thing.
@@ -90,9 +106,15 @@ pub fn unlock(fd: impl AsFd) -> Result<u32> {
     Ok((now & LOCKING).bits())
 }
 
+/// The letters that `chattr` and `lsattr` have for flags.
+fn letters(flags: IFlags) -> String {
+    let known = KEPT_LETTERS.iter().filter(|(flag, _)| flags.contains(*flag));
+    known.map(|(_, letter)| letter).collect()
+}
+
 fn change(fd: impl AsFd, wanted: IFlags) -> Result<()> {
     let fd = fd.as_fd();
-    let failed = |errno| refused("set the flags of a file", b"", errno);
+    let failed = |errno| refused("set the flags", b"", errno);
     let now = ioctl_getflags(fd).map_err(failed)?;
     if now.contains(wanted) {
         return Ok(());
@@ -101,7 +123,7 @@ fn change(fd: impl AsFd, wanted: IFlags) -> Result<()> {
         Ok(()) => (),
         // One that this file system does not know, or that we may not set, must not take the others along.
         Err(Errno::NOTSUP | Errno::PERM | Errno::INVAL) => {
-            for one in wanted.iter() {
+            for (one, _) in KEPT_LETTERS.into_iter().filter(|(one, _)| wanted.contains(*one)) {
                 if let Ok(now) = ioctl_getflags(fd) {
                     let _ = ioctl_setflags(fd, now | one);
                 }
@@ -113,6 +135,21 @@ fn change(fd: impl AsFd, wanted: IFlags) -> Result<()> {
     let missing = wanted - ioctl_getflags(fd).map_err(failed)?;
     match missing.is_empty() {
         true => Ok(()),
-        false => Err(Error::new(Kind::Unsupported, "set the flags of a file", format!("{:#x}", missing.bits()))),
+        false => {
+            let why =
+                format!("the file system does not know, or this user may not set, `chattr +{}`", letters(missing));
+            Err(Error::new(Kind::Unsupported, "set the flags", "").because(why))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_that_is_kept_has_a_letter() {
+        assert_eq!(letters(KEPT).len(), KEPT.bits().count_ones() as usize);
+        assert_eq!(letters(IFlags::NODUMP | IFlags::IMMUTABLE), "di");
     }
 }

@@ -64,7 +64,10 @@ pub fn foresee(
     if let Subject::Open(fd) = subject
         && flags::lacks(fd, meta.flags)
     {
-        foreseen.flags(meta, kind);
+        match is_own {
+            true => foreseen.flags(meta, kind),
+            false => foreseen.refused("flags", "set the flags", "it belongs to another user"),
+        }
     }
     foreseen.0
 }

@@ -2,7 +2,7 @@
 
 use super::read_dir::Directory;
 use super::refused::shown;
-use super::stat::{Stat, fstat};
+use super::stat::{Identity, fstat};
 use crate::error::{Error, Kind, Result};
 use std::ops::Deref;
 
@@ -18,21 +18,9 @@ pub fn levels_open(descriptors: u64, threads: usize) -> usize {
 
 pub enum Handle {
     Open(Directory),
-    /// Too far down to be kept open: a tree has more levels than a process has descriptors.
+    /// Too far down to be kept open, as a tree has more levels than a process has descriptors: what it must still be when it
+    /// is opened again.
     Closed(Identity),
-}
-
-/// What a directory must still be when it is opened again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    device: u64,
-    inode: u64,
-}
-
-impl Identity {
-    fn of(stat: &Stat) -> Self {
-        Identity { device: stat.device, inode: stat.inode }
-    }
 }
 
 /// A directory in use.
@@ -57,7 +45,7 @@ impl Handle {
         if keep_open {
             return Ok(Handle::Open(directory));
         }
-        Ok(Handle::Closed(Identity::of(&fstat(&directory)?)))
+        Ok(Handle::Closed(fstat(&directory)?.identity()))
     }
 
     /// The directory, whose path is needed where it was closed.
@@ -67,7 +55,7 @@ impl Handle {
             Handle::Closed(identity) => *identity,
         };
         let directory = Directory::open_path(path)?;
-        match Identity::of(&fstat(&directory)?) == identity {
+        match fstat(&directory)?.identity() == identity {
             true => Ok(Held::Again(directory)),
             false => {
                 Err(Error::new(Kind::Conflict, "open the directory", shown(path))

@@ -34,4 +34,4 @@ pub use create::Target;
 pub use handle::{Handle, Held, levels_open};
 pub use owner::Owners;
 pub use read_dir::{Directory, ListBuffer, Names};
-pub use stat::Stat;
+pub use stat::{Identity, Stat};

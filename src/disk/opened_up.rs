@@ -2,7 +2,7 @@
 
 use super::read_dir::Directory;
 use super::refused::{refused, refused_name};
-use super::stat::{Stat, fstat};
+use super::stat::{Identity, Stat, fstat};
 use crate::error::{Error, Kind, Result};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -52,9 +52,9 @@ impl Drop for OpenedUp {
     }
 }
 
-/// Resets the mode of a directory below `from`, at these names, if it has this device and inode. Needs two descriptors,
+/// Resets the mode of a directory below `from`, at these names, if it is still this inode. Needs two descriptors,
 /// however deep it is.
-pub fn close_below(from: &Directory, names: &[&[u8]], identity: (u64, u64), mode: u32) -> Result<()> {
+pub fn close_below(from: &Directory, names: &[&[u8]], identity: Identity, mode: u32) -> Result<()> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut below: Option<OwnedFd> = None;
     for name in names {
@@ -64,7 +64,7 @@ pub fn close_below(from: &Directory, names: &[&[u8]], identity: (u64, u64), mode
     }
     let found = below.as_ref().map(|fd| Ok((fd, fstat(fd)?))).transpose()?;
     match found {
-        Some((fd, stat)) if (stat.device, stat.inode) == identity => {
+        Some((fd, stat)) if stat.identity() == identity => {
             change_mode(fd, mode).map_err(|errno| refused("change the mode", b"", errno))
         }
         _ => Err(Error::new(Kind::Conflict, "change the mode", "").because("another directory has its name now")),
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(mode(), 0o750);
         rustix::fs::mkdirat(&below, c"deeper", Mode::from_raw_mode(0o700)).unwrap();
         let deeper = below.stat(c"deeper").unwrap();
-        let close = |inode| close_below(&directory, &[b"d", b"deeper"], (deeper.device, inode), 0o500);
+        let close = |inode| close_below(&directory, &[b"d", b"deeper"], Identity { inode, ..deeper.identity() }, 0o500);
         assert!(close(before.inode).is_err());
         close(deeper.inode).unwrap();
         assert_eq!(below.stat(c"deeper").unwrap().permissions(), 0o500);

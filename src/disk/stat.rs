@@ -9,6 +9,14 @@ use rustix::fs::{AtFlags, FileType, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
+/// What tells an inode from all others, for as long as it exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The number of its file system.
+    pub device: u64,
+    pub inode: u64,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stat {
     /// The whole `st_mode`, type bits included.
@@ -60,11 +68,20 @@ impl Stat {
         self.kind == Some(kind)
     }
 
-    /// Whether it is ours, and its mode denies its owner one of these rights (`0o500`: to list and to enter). Who may pass over
-    /// modes, as root mostly may, is denied nothing.
+    #[inline]
+    pub fn identity(&self) -> Identity {
+        Identity { device: self.device, inode: self.inode }
+    }
+
+    /// Whether it belongs to the user who runs this process.
+    pub fn is_own(&self) -> bool {
+        self.uid == rustix::process::geteuid().as_raw()
+    }
+
+    /// Whether it belongs to this user, and its mode denies its owner one of these rights (`0o500`: to list and to enter). A
+    /// process that may pass over modes, as root mostly may, is denied nothing.
     pub fn is_closed_to_owner(&self, rights: u32) -> bool {
-        let is_own = || self.uid == rustix::process::geteuid().as_raw();
-        self.permissions() & rights != rights && !super::rights::opens_everything() && is_own()
+        self.permissions() & rights != rights && !super::rights::opens_everything() && self.is_own()
     }
 
     /// Whether blocks are missing for its size: only then are its holes worth asking for. Compressing file systems

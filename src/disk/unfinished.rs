@@ -70,7 +70,7 @@ fn maker_of(name: &[u8]) -> Option<Maker> {
     (name_of(maker, u32::from_str_radix(number, 16).ok()?) == name).then_some(maker)
 }
 
-/// Whether a name is one of ours, whoever made it.
+/// Whether a name is one of ours, of any process.
 pub fn is_unfinished(name: &[u8]) -> bool {
     maker_of(name).is_some()
 }

@@ -2,7 +2,7 @@
 //! them or deletes them.
 
 use crate::disk::stat::stat_path;
-use crate::disk::{Directory, ListBuffer, Names, Stat};
+use crate::disk::{Directory, Identity, ListBuffer, Names, Stat};
 use crate::error::{Error, Result};
 use crate::repo::{CACHE_NOTES, Repository};
 use std::collections::HashMap;
@@ -40,9 +40,9 @@ impl Own {
     }
 }
 
-/// Known by device and inode, whatever path leads to them.
+/// Known by their inodes, whatever path leads to them.
 #[derive(Debug, Default)]
-pub(crate) struct OwnFolders(HashMap<(u64, u64), Own>);
+pub(crate) struct OwnFolders(HashMap<Identity, Own>);
 
 fn names_in(folder: &Path) -> Result<Names> {
     let mut names = Names::default();
@@ -89,14 +89,14 @@ impl OwnFolders {
 
     fn add(&mut self, path: &Path, what: Own) {
         // One that is not there cannot be met.
-        if let Ok(Stat { device, inode, .. }) = stat_path(path.as_os_str().as_bytes(), true) {
-            self.0.entry((device, inode)).or_insert(what);
+        if let Ok(stat) = stat_path(path.as_os_str().as_bytes(), true) {
+            self.0.entry(stat.identity()).or_insert(what);
         }
     }
 
     /// What this belongs to, if it is ours.
     pub fn of_stat(&self, stat: &Stat) -> Option<Own> {
-        self.0.get(&(stat.device, stat.inode)).copied()
+        self.0.get(&stat.identity()).copied()
     }
 
     /// What a backup says of this, if it is ours.

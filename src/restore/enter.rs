@@ -6,15 +6,14 @@ use crate::disk::device::is_read_only;
 use crate::disk::follow::{open_followed, open_within};
 use crate::disk::opened_up::OpenedUp;
 use crate::disk::stat::fstat;
-use crate::disk::{Directory, ListBuffer, Names, Stat, Target, flags, unfinished};
+use crate::disk::{Directory, Stat, Target, flags, unfinished};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::repo::tree::{Page, decode_page};
 use crate::restore::Overwrite;
 use crate::restore::existing::{IN_USE, MOVED_SOURCE};
 use crate::restore::file::SAME_NAME;
-use crate::restore::folder::{Facts, Folder, Here, State};
-use crate::restore::plan::child_path;
+use crate::restore::folder::{Facts, Folder, Here, State, mounted};
 use crate::restore::run::{Fate, Run, add, locked};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
 use rustix::fs::{Access, AtFlags, accessat};
@@ -155,8 +154,7 @@ impl Run<'_> {
         found: Found,
     ) -> Result<Option<Here>> {
         let refuse = |why: &str| {
-            self.fate(Fate::Blocked, || folder.path.clone());
-            self.trouble(&folder.path, why);
+            self.blocked_at(folder.path.clone(), why);
             Ok(None)
         };
         let parent = folder.above.as_ref().expect("it lies below another one");
@@ -255,7 +253,7 @@ impl Run<'_> {
                 "a symbolic link that may be part of a source is in its place, and was not followed",
             ));
         }
-        let trusted = stat.uid == 0 || stat.uid == rustix::process::geteuid().as_raw();
+        let trusted = stat.uid == 0 || stat.is_own();
         if !trusted {
             return Ok(Found::Refused(
                 "a symbolic link of another user is in its place above a source, and was not followed",
@@ -312,7 +310,7 @@ impl Run<'_> {
     fn closed(&self, above: &Here, folder: &Folder, stat: &Stat) -> Here {
         self.tell_closed(crate::restore::plan::shown(&folder.path));
         let Facts { is_ours, deletes_on, .. } = above.facts;
-        let mounted = (stat.device, stat.mount);
+        let mounted = mounted(stat);
         let group = group_of_new(stat);
         let facts = Facts { taken: true, group, mounted, is_ours, deletes_on, ..Facts::default() };
         Here { target: None, facts }
@@ -330,8 +328,7 @@ impl Run<'_> {
         let (target, stat) = Target::with_stat(directory)?;
         if self.scope.is_in_use(&stat) || is_repository_in_use(self.repo, target.directory()) {
             if self.has_entries(entry)? {
-                self.fate(Fate::Blocked, || folder.path.clone());
-                self.trouble(&folder.path, IN_USE);
+                self.blocked_at(folder.path.clone(), IN_USE);
             } else {
                 // A backup leaves out what is in it.
                 self.fate(Fate::Kept, || folder.path.clone());
@@ -345,60 +342,33 @@ impl Run<'_> {
             }
             opened_up = Some(OpenedUp::open(target.directory(), &stat)?);
         }
-        if self.is_deed() {
-            self.remove_leftovers(&folder.path, &target)?;
-        }
-        let mounted = (stat.device, stat.mount);
+        self.remove_leftovers(folder, &target)?;
         let in_place = self.in_place.get().copied().unwrap_or(false);
         let changes = folder.inside && folder.wanted && self.changes_directory(&stat, entry);
-        let refuses = refusal(target.directory(), &stat);
         let facts = Facts {
             taken: true,
-            append_only: self.is_append_only(&folder.path, &target),
-            refuses,
-            is_read_only: refuses == Some(READ_ONLY),
-            keeps_others: keeps_others(&stat),
-            group: group_of_new(&stat),
             apply: self.applies(&stat, entry, changes),
-            mounted,
             // A source that is mounted where it was saved is one file system with itself.
-            deletes_on: if folder.is_source() && in_place { mounted } else { above.facts.deletes_on },
+            deletes_on: if folder.is_source() && in_place { mounted(&stat) } else { above.facts.deletes_on },
             is_ours: above.facts.is_ours || (self.options.delete && looks_like_ours(target.directory())),
-            ..Facts::default()
+            ..self.facts_of(&folder.path, &target, &stat)
         };
         folder.closes_later(opened_up);
         Ok(Some(Here { target: Some(Arc::new(target)), facts }))
     }
 
-    /// Removes what restores that were killed left in a directory. What is left of a directory that had to make way goes
-    /// only with `delete`, as the plan names it then.
-    pub fn remove_leftovers(&self, path: &[u8], target: &Target) -> Result<()> {
-        let mut names = Names::default();
-        // A descriptor lists once: another one is opened for each listing.
-        match target.directory().open_child(c".") {
-            Ok(directory) => directory.names(&mut names, &mut ListBuffer::default())?,
-            // A directory of another user in which nothing can be removed.
-            Err(error) if error.is(Kind::Denied) => return Ok(()),
-            Err(error) => return Err(error),
+    /// What a directory that was there says about itself.
+    pub fn facts_of(&self, path: &[u8], target: &Target, stat: &Stat) -> Facts {
+        let refuses = refusal(target.directory(), stat);
+        Facts {
+            append_only: self.is_append_only(path, target),
+            refuses,
+            is_read_only: refuses == Some(READ_ONLY),
+            keeps_others: keeps_others(stat),
+            group: group_of_new(stat),
+            mounted: mounted(stat),
+            ..Facts::default()
         }
-        let me = rustix::process::geteuid();
-        for (name, _) in names.iter().filter(|(name, _)| unfinished::is_leftover(name.to_bytes())) {
-            let Ok(stat) = target.directory().stat(name) else { continue };
-            if !me.is_root() && stat.uid != me.as_raw() {
-                continue;
-            }
-            // What cannot be removed now is in nobody's way.
-            if !stat.is(EntryKind::Directory) {
-                let _best_effort = target.remove_name(name.to_bytes());
-            } else if target.remove_directory(name.to_bytes()).is_err() && !self.options.delete {
-                let name = crate::restore::plan::shown(&child_path(path, name.to_bytes()));
-                self.watch.notice(format!(
-                    "{name} is what an interrupted restore left of a directory that it replaced: a restore with --delete \
-                     deletes it"
-                ));
-            }
-        }
-        Ok(())
     }
 
     /// Whether a directory of the snapshot has anything in it.
@@ -411,7 +381,7 @@ impl Run<'_> {
     }
 
     /// Whether a directory that was there is append-only, which is said once for all that is in it.
-    pub fn is_append_only(&self, path: &[u8], target: &Target) -> bool {
+    fn is_append_only(&self, path: &[u8], target: &Target) -> bool {
         let append_only = flags::is_append_only(target.directory());
         if append_only && self.compares() {
             self.watch.notice(format!(
@@ -462,21 +432,20 @@ impl Run<'_> {
 /// Why nothing in a directory can be created, replaced or deleted, as far as the system tells before it is tried.
 pub(super) fn refusal(directory: &Directory, stat: &Stat) -> Option<&'static str> {
     let is_immutable = stat.is_fixed && !flags::is_append_only(directory);
-    let is_own = stat.uid == rustix::process::geteuid().as_raw();
     match accessat(directory, c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
         Err(Errno::ROFS) => Some(READ_ONLY),
         // Of a mount that is read-only, the kernel tells the mode of the directory first.
         Err(_) if is_read_only(directory) => Some(READ_ONLY),
         _ if is_immutable => Some("its directory is immutable: run `chattr -i` on that first"),
         // One of our own is opened up.
-        Err(Errno::ACCESS) if !is_own => Some("its directory does not let this user create anything"),
+        Err(Errno::ACCESS) if !stat.is_own() => Some("its directory does not let this user create anything"),
         _ => None,
     }
 }
 
 /// Whether a directory lets this user replace and delete only what the user may treat as the user's own.
 pub(super) fn keeps_others(directory: &Stat) -> bool {
-    directory.mode & 0o1000 != 0 && directory.uid != rustix::process::geteuid().as_raw()
+    directory.mode & 0o1000 != 0 && !directory.is_own()
 }
 
 /// The group that a directory hands down to what is made in it, where it does.

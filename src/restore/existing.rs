@@ -9,6 +9,7 @@ use crate::entry::{Entry, EntryKind};
 use crate::error::{Kind, Result};
 use crate::restore::Overwrite;
 use crate::restore::folder::{Folder, Here};
+use crate::restore::leftovers;
 use crate::restore::links::Linkable;
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Run, locked};
@@ -26,7 +27,7 @@ pub(super) enum Way {
     OverDirectory,
 }
 
-/// Said of a source that was no link when it was saved: the user who moved it wants the link.
+/// Said of a source that was no link when it was saved: the user who moved it wants to keep the link.
 pub(super) const MOVED_SOURCE: &str = "this source is now a symbolic link, which was kept: to restore into the directory \
                                        that it points to, use SNAPSHOT:PATH with --target; to replace the link, use --delete";
 
@@ -41,7 +42,10 @@ const FIXED_METADATA: &str =
 const READ_ONLY_METADATA: &str = "its metadata differ and were kept, as its file system is mounted read-only";
 const METADATA_OF_OTHERS: &str = "its metadata differ and were kept, as it belongs to another user";
 pub(super) const NOT_EMPTY: &str = "a directory that is not empty is in its place, and was kept";
-pub(super) const MOUNTED: &str = "another file system is mounted on it, and it was kept";
+/// Said of one of our own, of which a plan cannot name what is in it.
+const CLOSED_DIRECTORY: &str = "a directory whose mode denies its owner to read it is in its place, and was kept: run \
+                                `chmod u+rwx` on it, then restore again";
+const MOUNTED: &str = "another file system is mounted on it, and it was kept";
 
 /// Said of what only its owner can replace or delete.
 pub(super) const STICKY: &str = "it belongs to another user and its directory is sticky, so it was kept";
@@ -69,7 +73,7 @@ impl Run<'_> {
         let (Some(target), true) = (&here.target, here.facts.taken) else { return Ok(Decision::Make(Way::New)) };
         let new = here.facts.refuses.map_or(Decision::Make(Way::New), Decision::Blocked);
         let stat = match target.directory().stat(entry.name.as_slice()) {
-            // The restore removes what one before it did not finish, also where something was saved under such a name.
+            // The restore removes what an earlier one left unfinished, even if the snapshot has an entry of that name.
             Ok(stat) if !self.is_deed() && is_tidied(here, &entry.name, &stat) => return Ok(new),
             Ok(stat) => stat,
             Err(error) if error.is(Kind::NotFound) => return Ok(new),
@@ -134,6 +138,7 @@ impl Run<'_> {
             Some(_) if self.keeps(&stat, entry) => {
                 Ok(Decision::Blocked("something of another kind is in its place, and was kept"))
             }
+            Some(EntryKind::Directory) if stat.is_closed_to_owner(0o400) => Ok(Decision::Blocked(CLOSED_DIRECTORY)),
             Some(EntryKind::Directory) => self.decide_directory(folder, here, target, entry),
             Some(_) => Ok(Decision::Make(Way::Over)),
         }
@@ -222,11 +227,6 @@ impl Run<'_> {
         }
     }
 
-    /// Whether it is worth asking if the metadata of what is there can be changed.
-    pub fn may_keep_metadata(&self, stat: &Stat, may_be_read_only: bool) -> bool {
-        stat.is_fixed || may_be_read_only || !rights::owns(stat.uid, stat.gid)
-    }
-
     /// Why metadata that differ stay as they are, where that is known before it is tried.
     pub fn keeps_metadata(
         &self,
@@ -244,7 +244,7 @@ impl Run<'_> {
         };
         if stat.is_fixed && (differ() || lacks_flags()) {
             Some(FIXED_METADATA)
-        } else if is_read_only && differ() {
+        } else if is_read_only && (differ() || lacks_flags()) {
             Some(READ_ONLY_METADATA)
         } else if !rights::owns(stat.uid, stat.gid) && of_others_differ() {
             Some(METADATA_OF_OTHERS)
@@ -264,7 +264,7 @@ impl Run<'_> {
         // Through a descriptor where there can be one: no name is looked up twice.
         // Opening a device can do something, and so can a FIFO.
         let open = || open_file(target.directory(), entry.name.as_slice()).ok();
-        let is_kept = self.may_keep_metadata(&stat, here.facts.is_read_only || stat.mount != here.facts.mounted.1);
+        let is_kept = may_keep_metadata(&stat, here.facts.is_read_only || stat.mount != here.facts.mounted.1);
         let opens = is_kept || self.is_deed() || flags::has_locking(entry.meta.flags);
         let fd = fd.or_else(|| (opens && kind == EntryKind::File).then(open).flatten());
         let subject = fd.as_ref().map_or(named, |fd| Subject::Open(fd.as_fd()));
@@ -272,7 +272,7 @@ impl Run<'_> {
             let is_read_only = here.facts.is_read_only || fd.as_ref().is_some_and(is_read_only);
             if let Some(why) = self.keeps_metadata(subject, &stat, entry, is_read_only) {
                 self.trouble(&child_path(&folder.path, &entry.name), why);
-                return Linkable::No;
+                return Linkable::Unmended;
             }
         }
         if !self.is_deed() {
@@ -295,18 +295,23 @@ impl Run<'_> {
     }
 
     pub fn blocked(&self, folder: &Folder, entry: &Entry, why: &str) {
-        let path = child_path(&folder.path, &entry.name);
+        self.blocked_at(child_path(&folder.path, &entry.name), why);
+    }
+
+    /// Counts and tells what does not make way.
+    pub fn blocked_at(&self, path: Vec<u8>, why: &str) {
         self.trouble(&path, why);
         self.fate(Fate::Blocked, || path);
     }
 }
 
+/// Whether it is worth asking if the metadata of what is there can be changed.
+pub(super) fn may_keep_metadata(stat: &Stat, may_be_read_only: bool) -> bool {
+    stat.is_fixed || may_be_read_only || !rights::owns(stat.uid, stat.gid)
+}
+
 /// Whether a restore removes this as a leftover when it enters the directory.
 fn is_tidied(here: &Here, name: &[u8], stat: &Stat) -> bool {
-    let me = rustix::process::geteuid();
     let may_be = here.facts.refuses.is_none() && !here.facts.append_only && !stat.is_fixed;
-    unfinished::is_leftover(name)
-        && may_be
-        && !stat.is(EntryKind::Directory)
-        && (me.is_root() || stat.uid == me.as_raw())
+    unfinished::is_leftover(name) && may_be && !stat.is(EntryKind::Directory) && leftovers::is_removable(stat)
 }

@@ -7,9 +7,10 @@ use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::repo::Chunk;
-use crate::restore::existing::{Decision, NOT_EMPTY, Way};
+use crate::restore::existing::{Decision, Way};
 use crate::restore::folder::{Folder, Here};
 use crate::restore::links::Linkable;
+use crate::restore::place::under_own_name;
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Mode, Run, add, locked};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -59,8 +60,8 @@ impl<'a> Offsets<'a> {
     }
 }
 
-/// The damage found in a file. The rest of it is read all the same, so that the next backup knows of all packs of it that are
-/// damaged, and stores again what they held.
+/// The damage found in a file. The rest of it is read all the same: then the next backup knows all of its packs that are
+/// damaged, and stores their content again.
 #[derive(Default)]
 struct Damage(Mutex<Option<Error>>);
 
@@ -83,9 +84,12 @@ impl Damage {
 }
 
 /// Whether a name still leads to this open file.
-fn is_same(target: &Target, name: &[u8], fd: &OwnedFd) -> bool {
-    let found = fstat(fd).and_then(|open| Ok((open, target.directory().stat(name)?)));
-    found.is_ok_and(|(open, named)| (open.device, open.inode) == (named.device, named.inode))
+fn is_same(target: &Target, name: &[u8], fd: &OwnedFd) -> Result<bool> {
+    match target.directory().stat(name) {
+        Ok(named) => Ok(fstat(fd)?.identity() == named.identity()),
+        Err(error) if error.is(Kind::NotFound) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 impl Run<'_> {
@@ -134,8 +138,10 @@ impl Run<'_> {
         if entry.size >= PARALLEL_BYTES {
             self.watch.progress.set_current(&path());
         }
-        if way == Way::OverDirectory && !self.will_clear(target, entry, &path())? {
-            self.blocked(folder, entry, NOT_EMPTY);
+        if way == Way::OverDirectory
+            && let Some(why) = self.why_not_cleared(target, entry, &path())?
+        {
+            self.blocked(folder, entry, &why);
             return Ok(false);
         }
         let may_grow = || here.facts.is_new && entry.size < PARALLEL_BYTES && target.keeps_mark_of(&entry.meta);
@@ -147,18 +153,20 @@ impl Run<'_> {
                 self.blocked(folder, entry, SAME_NAME);
                 return Ok(false);
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(under_own_name(error, &name, entry)),
         };
         let filled = self.fill(&fd, current, entry);
         // What another restore put there meanwhile is not ours to remove.
-        let is_ours = filled.is_ok() || is_same(target, &name, &fd);
+        let is_ours = if filled.is_ok() { Ok(true) } else { is_same(target, &name, &fd) };
         let losses = filled.and_then(|losses| close_written(fd).map(|()| losses)).map_err(|error| {
             // Half a file must not pass for a whole one.
-            if !is_ours || target.remove_name(&name).is_ok() || !direct {
-                return error;
+            match is_ours.and_then(|is_ours| if is_ours { target.remove_name(&name) } else { Ok(()) }) {
+                Err(_) if direct => {
+                    let rest = "write the file, and the incomplete file cannot be removed";
+                    Error::new(error.kind(), rest, "").because(error)
+                }
+                _ => error,
             }
-            let rest = "write the file, and the incomplete file cannot be removed";
-            Error::new(error.kind(), rest, "").because(error)
         })?;
         if !direct && !self.put_in_place(folder, here, target, &name, entry, way)? {
             return Ok(false);
@@ -270,7 +278,7 @@ impl Run<'_> {
         write::write_all_at(fd, bytes, at)
     }
 
-    /// Large files: free writers take parts of the list of chunks.
+    /// For large files: free writers take parts of the list of chunks.
     fn write_parallel(&self, fd: &OwnedFd, entry: &Entry) -> Result<()> {
         if entry.holes.is_empty() && !self.options.sparse {
             write::preallocate(fd, entry.size)?;

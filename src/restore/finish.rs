@@ -6,6 +6,7 @@ use crate::disk::stat::fstat;
 use crate::disk::{Directory, Loss, Stat, Subject, Target, apply_metadata};
 use crate::entry::{Entry, EntryKind, Time};
 use crate::error::{Kind, Result};
+use crate::restore::existing::may_keep_metadata;
 use crate::restore::folder::{Facts, Folder, Here, State};
 use crate::restore::run::{Run, add, locked};
 use rustix::fd::AsFd;
@@ -44,7 +45,7 @@ impl Run<'_> {
                     return None;
                 }
             },
-            // With a filter, nothing in it was to be restored; what it has too much goes all the same.
+            // A filter leaves nothing to restore in it, but its extra entries are deleted all the same.
             State::Unmade if self.options.delete && folder.inside && !folder.wanted && !self.has_failed() => {
                 match self.enter_existing(folder) {
                     Ok(Some(here)) => here,
@@ -63,6 +64,7 @@ impl Run<'_> {
             }
             self.delete_others(folder, &here);
         }
+        self.tell_leftovers(folder, &here);
         // Links that are still to come would change its time.
         if !locked(&self.links).waits_for(folder) {
             self.apply_folder(folder, &here);
@@ -80,7 +82,7 @@ impl Run<'_> {
             }
             return;
         };
-        // One that this run made is its own.
+        // A directory that this run created belongs to this user.
         let may_be_kept = here.facts.apply && !here.facts.is_new && !self.has_failed();
         let kept = may_be_kept && self.keeps_folder_metadata(folder, here, target);
         if !self.is_deed() {
@@ -149,10 +151,10 @@ impl Run<'_> {
     /// word. The first entry whose time tells is read back.
     fn check_times(&self, here: &Here, entry: &Entry, stat: impl FnOnce() -> Result<Stat>) {
         let saved = entry.meta.modified;
-        if saved.nanoseconds == 0 || self.times_checked.is_known(here.facts.mounted.0) {
+        if saved.nanoseconds == 0 || self.times_checked.met_before(here.facts.mounted.0) {
             return;
         }
-        // Of a second that it cannot keep it was said that it cannot.
+        // A second that the file system cannot store was reported when the time was set.
         let differs = |found: &Stat| found.modified != saved && found.modified.seconds.abs_diff(saved.seconds) <= 2;
         if stat().is_ok_and(|found| differs(&found)) {
             let why =
@@ -164,7 +166,7 @@ impl Run<'_> {
     /// Whether the metadata of a directory stay although they differ, which is said; in a plan, whether they will differ.
     fn keeps_folder_metadata(&self, folder: &Folder, here: &Here, target: &Target) -> bool {
         let (Some(entry), Ok(mut stat)) = (&folder.entry, fstat(target.directory())) else { return false };
-        if !self.may_keep_metadata(&stat, here.facts.is_read_only) {
+        if !may_keep_metadata(&stat, here.facts.is_read_only) {
             return false;
         }
         if !self.is_deed() && folder.changed.load(Ordering::Relaxed) {

@@ -3,7 +3,7 @@
 
 use crate::disk::opened_up::OpenedUp;
 use crate::disk::stat::fstat;
-use crate::disk::{Current, Stat, Target};
+use crate::disk::{Current, Identity, Stat, Target};
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::restore::plan::child_path;
@@ -14,6 +14,10 @@ use std::sync::{Arc, Mutex};
 
 /// A file system as it is mounted somewhere: device and mount. One mounted elsewhere as well has another mount.
 pub(super) type Mounted = (u64, u64);
+
+pub(super) fn mounted(stat: &Stat) -> Mounted {
+    (stat.device, stat.mount)
+}
 
 /// What is known of a directory of the target since it was made or opened.
 #[derive(Clone, Copy, Default)]
@@ -43,8 +47,8 @@ pub(super) struct Facts {
     pub is_ours: bool,
     /// Nothing is deleted but on this file system.
     pub deletes_on: Mounted,
-    /// Device and inode, known once it was closed.
-    pub identity: Option<(u64, u64)>,
+    /// Known once it was closed.
+    pub identity: Option<Identity>,
 }
 
 enum Place {
@@ -123,6 +127,8 @@ pub(super) struct Folder {
     place: Mutex<Place>,
     /// Names that the snapshot has, when others are to be deleted.
     pub names: Mutex<HashSet<Vec<u8>>>,
+    /// Names of directories in it that an interrupted restore was replacing.
+    pub leftovers: Mutex<Vec<Vec<u8>>>,
     /// Not all names are known: none is deleted.
     pub incomplete: AtomicBool,
     /// Something was created or replaced in it, or is going to be: that changes its time.
@@ -144,6 +150,7 @@ impl Folder {
             making: Mutex::default(),
             place: Mutex::new(Place::Unmade),
             names: Mutex::default(),
+            leftovers: Mutex::default(),
             incomplete: AtomicBool::new(false),
             changed: AtomicBool::new(false),
             opened_up: Mutex::default(),
@@ -200,7 +207,7 @@ impl Folder {
 
     /// Whether this is the directory that was closed.
     pub fn is_same(facts: &Facts, stat: &Stat) -> bool {
-        facts.identity == Some((stat.device, stat.inode))
+        facts.identity == Some(stat.identity())
     }
 
     /// Gives its descriptor back; it is opened again when it is needed. The target itself stays open.
@@ -209,7 +216,7 @@ impl Folder {
         let Place::Made(facts, handle) = &mut *place else { return Ok(()) };
         let Handle::Open { target, .. } = handle else { return Ok(()) };
         let stat = fstat(target.directory())?;
-        facts.identity = Some((stat.device, stat.inode));
+        facts.identity = Some(stat.identity());
         *handle = Handle::Closed;
         Ok(())
     }

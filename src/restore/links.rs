@@ -6,12 +6,13 @@
 
 use crate::disk::apply::apply_flags;
 use crate::disk::open::open_file;
-use crate::disk::{Stat, Subject, Target, flags, rights, unfinished};
+use crate::disk::{Identity, Stat, Subject, Target, flags, rights, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::restore::existing::{Decision, Way};
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Folder, Here};
+use crate::restore::place::under_own_name;
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Run, add, locked};
 use rayon::prelude::*;
@@ -26,6 +27,8 @@ use std::sync::atomic::Ordering;
 pub(super) enum Linkable {
     /// It is not there, or it is the user's own.
     No,
+    /// It is there, but its metadata are not those of the snapshot and cannot be changed.
+    Unmended,
     /// It was there and is right.
     Old,
     /// This run makes it.
@@ -53,10 +56,12 @@ pub(super) struct Links {
     others: Vec<Other>,
     /// Addresses of the folders among `others`, which hold them in place.
     waiting: HashSet<usize>,
+    /// Groups of which a name is there that others cannot be linked to.
+    unmended: HashSet<u64>,
     /// Groups of which a name in the target has further names that are not of the group.
     shared: HashSet<u64>,
-    /// How many names inodes in the target had when they were met first, by device and inode: replacing some changes that.
-    before: HashMap<(u64, u64), u32>,
+    /// How many names inodes in the target had when they were met first, replacing some changes that.
+    before: HashMap<Identity, u32>,
     /// Names whose flags come after all links: an immutable inode gets no more of them.
     locks: Vec<(Arc<Folder>, Entry)>,
 }
@@ -107,13 +112,24 @@ impl Run<'_> {
     /// Restores a name by itself. A file that is the user's own and was kept never gets other names of ours.
     fn restore_anchor(&self, folder: &Arc<Folder>, here: &Here, entry: &Entry) -> Result<()> {
         let how = self.restore_single(folder, here, entry)?;
-        if how != Linkable::No {
-            let anchor = Anchor { folder: folder.clone(), name: entry.name.clone(), how };
-            let mut links = locked(&self.links);
-            links.anchors.insert(entry.link_group, Some(anchor));
-            if entry.meta.flags != 0 && entry.kind.has_content() {
-                links.locks.push((folder.clone(), entry.clone()));
+        let mut links = locked(&self.links);
+        match how {
+            Linkable::No => return Ok(()),
+            Linkable::Unmended => {
+                links.unmended.insert(entry.link_group);
+                return Ok(());
             }
+            Linkable::Old | Linkable::New => {}
+        }
+        let anchor = Anchor { folder: folder.clone(), name: entry.name.clone(), how };
+        links.anchors.insert(entry.link_group, Some(anchor));
+        if entry.meta.flags != 0 && entry.kind.has_content() {
+            links.locks.push((folder.clone(), entry.clone()));
+        }
+        let is_apart = how == Linkable::New && links.unmended.contains(&entry.link_group);
+        drop(links);
+        if is_apart {
+            self.trouble(&child_path(&folder.path, &entry.name), NOT_LINKED);
         }
         Ok(())
     }
@@ -165,8 +181,8 @@ impl Run<'_> {
         }
         let mut links = locked(&self.links);
         match stat.links > 1 {
-            true => *links.before.entry((stat.device, stat.inode)).or_insert(stat.links),
-            false => links.before.get(&(stat.device, stat.inode)).copied().unwrap_or(stat.links),
+            true => *links.before.entry(stat.identity()).or_insert(stat.links),
+            false => links.before.get(&stat.identity()).copied().unwrap_or(stat.links),
         }
     }
 
@@ -181,11 +197,11 @@ impl Run<'_> {
             // Others are linked to it, so that it stays.
             names[..=at].rotate_right(1);
         }
-        let mut of_inode: HashMap<(u64, u64), u32> = HashMap::new();
+        let mut of_inode: HashMap<Identity, u32> = HashMap::new();
         for stat in there.iter().flatten() {
-            *of_inode.entry((stat.device, stat.inode)).or_default() += 1;
+            *of_inode.entry(stat.identity()).or_default() += 1;
         }
-        if there.iter().flatten().any(|stat| self.links_before(stat) > of_inode[&(stat.device, stat.inode)]) {
+        if there.iter().flatten().any(|stat| self.links_before(stat) > of_inode[&stat.identity()]) {
             locked(&self.links).shared.insert(names[0].1.link_group);
         }
         for (folder, entry) in names {
@@ -237,7 +253,9 @@ impl Run<'_> {
                 self.blocked(folder, entry, SAME_NAME);
                 return Ok(());
             }
-            Err(error) if matches!(error.kind(), Kind::Full | Kind::Cancelled) => return Err(error),
+            Err(error) if matches!(error.kind(), Kind::Full | Kind::Cancelled) => {
+                return Err(under_own_name(error, &name, entry));
+            }
             // The file system has no hard links, or not that many, or the other name is on another one.
             Err(_) => {
                 self.trouble(&child_path(&folder.path, &entry.name), NOT_LINKED);
@@ -327,8 +345,8 @@ fn renamed(entry: &Entry, name: &[u8]) -> Entry {
 }
 
 fn is_linked(target: &Target, name: &[u8], source: &Target, anchor: &[u8]) -> Result<bool> {
-    let found = |found: Result<crate::disk::Stat>| match found {
-        Ok(stat) => Ok(Some((stat.device, stat.inode))),
+    let found = |found: Result<Stat>| match found {
+        Ok(stat) => Ok(Some(stat.identity())),
         Err(error) if error.is(Kind::NotFound) => Ok(None),
         Err(error) => Err::<_, Error>(error),
     };

@@ -4,11 +4,14 @@
 
 mod compare;
 mod delete;
+mod delete_tree;
+mod doomed;
 mod enter;
 mod existing;
 mod file;
 mod finish;
 mod folder;
+mod leftovers;
 mod links;
 mod options;
 mod place;

@@ -4,11 +4,11 @@ use crate::disk::apply::apply_flags;
 use crate::disk::{Subject, Target};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
-use crate::restore::existing::{NOT_EMPTY, Way};
+use crate::restore::existing::Way;
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Folder, Here};
 use crate::restore::plan::{child_path, shown};
-use crate::restore::run::{Fate, Run};
+use crate::restore::run::{Fate, Mode, Run, locked};
 use std::sync::atomic::Ordering;
 
 impl Run<'_> {
@@ -23,7 +23,7 @@ impl Run<'_> {
         entry: &Entry,
         way: Way,
     ) -> Result<bool> {
-        let number = || target.directory().stat(unfinished).map(|stat| (stat.device, stat.inode)).ok();
+        let number = || target.directory().stat(unfinished).map(|stat| stat.identity()).ok();
         let may_change_places = matches!(way, Way::OverDirectory | Way::OverEmptyDirectory);
         let made = if may_change_places { number() } else { None };
         let placed = self.move_to_name(folder, here, target, unfinished, entry, way);
@@ -65,9 +65,9 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// Replaces a directory whose content the plan deletes. The new entry takes the name first, so that nothing is deleted
-    /// where it cannot; what cannot be deleted then has its name back. Where the file system moves no such directory, it has
-    /// its name until it is empty.
+    /// Replaces a directory whose content the plan deletes. The new entry takes the name first; if it cannot, nothing is
+    /// deleted. If the directory cannot be cleared, it gets its name back. If the file system cannot move it, it keeps its name
+    /// until it is empty.
     fn replace_directory(
         &self,
         folder: &Folder,
@@ -77,42 +77,37 @@ impl Run<'_> {
         entry: &Entry,
     ) -> Result<bool> {
         let path = child_path(&folder.path, &entry.name);
-        if !self.will_clear(target, entry, &path)? {
-            self.blocked(folder, entry, NOT_EMPTY);
+        if let Some(why) = self.why_not_cleared(target, entry, &path)? {
+            self.blocked(folder, entry, &why);
             return Ok(false);
         }
         let displaced = target.change_places(unfinished, &entry.name)?;
         let old = displaced.as_ref().map_or(&entry.name, |displaced| &displaced.aside);
-        let replaced = self.delete_content(here, target, old, &path).and_then(|cleared| match (cleared, &displaced) {
-            (false, _) => Ok(false),
-            (true, Some(displaced)) => target
+        let kept = self.delete_content(here, target, old, &path).and_then(|kept| match (kept, &displaced) {
+            (Some(why), _) => Ok(Some(why)),
+            (None, Some(displaced)) => target
                 .remove_directory(&displaced.aside)
-                .map(|()| true)
+                .map(|()| None)
                 .map_err(|error| Error::new(error.kind(), "replace", shown(&entry.name)).because(error.why())),
-            (true, None) => target.replace_empty_directory(unfinished, &entry.name).map(|()| true),
+            (None, None) => target.replace_empty_directory(unfinished, &entry.name).map(|()| None),
         });
-        if let (Ok(false) | Err(_), Some(displaced)) = (&replaced, &displaced) {
+        if let (Ok(Some(_)) | Err(_), Some(displaced)) = (&kept, &displaced) {
             target.change_back(displaced, unfinished, &entry.name)?;
         }
-        if let Ok(false) = replaced {
-            self.blocked(folder, entry, NOT_EMPTY);
-        }
-        replaced
+        let kept = kept?;
+        kept.iter().for_each(|why| self.blocked(folder, entry, why));
+        Ok(kept.is_none())
     }
 
     /// For a plan: counts what an entry that will be made does to what has its name; false when that does not make way.
     pub fn plan_way(&self, folder: &Folder, here: &Here, entry: &Entry, way: Way) -> Result<bool> {
-        if let (Way::OverDirectory, Some(target)) = (way, &here.target) {
-            let cleared = self.delete_content(here, target, &entry.name, &child_path(&folder.path, &entry.name));
-            // The restore deletes nothing in a directory that it cannot clear.
-            let refused = |error: &Error| matches!(error.kind(), Kind::Denied | Kind::Conflict | Kind::NotFound);
-            match cleared {
-                Ok(true) => {}
-                Err(error) if !refused(&error) => return Err(error),
-                Ok(false) | Err(_) => {
-                    self.blocked(folder, entry, NOT_EMPTY);
-                    return Ok(false);
-                }
+        if let (Way::OverDirectory, Some(target), Mode::Plan(planning)) = (way, &here.target, &self.mode) {
+            let path = child_path(&folder.path, &entry.name);
+            if let Some(why) = self.delete_content(here, target, &entry.name, &path)? {
+                // The restore deletes nothing in a directory that it cannot clear.
+                self.blocked(folder, entry, &why);
+                locked(&planning.doomed).keep(&path, why);
+                return Ok(false);
             }
         }
         folder.changed.store(true, Ordering::Relaxed);
@@ -132,6 +127,11 @@ impl Run<'_> {
             self.report_losses(&child_path(&folder.path, &entry.name), vec![loss]);
         }
     }
+}
+
+/// The error with the name of the entry in the place of the one that it was made under.
+pub(super) fn under_own_name(error: Error, unfinished: &[u8], entry: &Entry) -> Error {
+    error.renamed(&shown(unfinished), &shown(&entry.name))
 }
 
 fn with_hint(error: Error) -> Error {

@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::PackId;
 use crate::repo::{Reader, Repository, Snapshot};
 use crate::restore::RestoreOptions;
-use crate::restore::delete::Doomed;
+use crate::restore::doomed::Doomed;
 use crate::restore::folder::Here;
 use crate::restore::run::{FATES, Fate, Mode, Planning, Run, get};
 use crate::restore::scope::Scope;

@@ -8,7 +8,7 @@ use crate::id::ChunkId;
 use crate::repo::snapshot::TROUBLES_MAX;
 use crate::repo::{Chunk, PathText, Reader, Repository, Trouble};
 use crate::restore::RestoreOptions;
-use crate::restore::delete::Doomed;
+use crate::restore::doomed::Doomed;
 use crate::restore::folder::OpenFolders;
 use crate::restore::links::Links;
 use crate::restore::plan::{Named, Reads};
@@ -124,7 +124,7 @@ pub(super) struct Devices {
 
 impl Devices {
     /// Whether this one was met before; from now on it was.
-    pub fn is_known(&self, device: u64) -> bool {
+    pub fn met_before(&self, device: u64) -> bool {
         let mut is_first = false;
         let first = *self.first.get_or_init(|| {
             is_first = true;

@@ -2,7 +2,7 @@
 
 use crate::disk::open::{open_file, read_full};
 use crate::disk::stat::stat_path;
-use crate::disk::{Directory, Stat};
+use crate::disk::{Directory, Identity, Stat};
 use crate::repo::format::{CONFIG_NAME, Config};
 use crate::repo::{Own, OwnFolders, Repository, Snapshot, SnapshotSource};
 use std::collections::HashSet;
@@ -28,8 +28,8 @@ pub(super) struct Scope {
     pub troubles_cut: bool,
     /// The repository and the caches, wherever parts of them are mounted or linked.
     own: OwnFolders,
-    /// Device and inode of the folder of all caches.
-    all_caches: Option<(u64, u64)>,
+    /// The folder of all caches.
+    all_caches: Option<Identity>,
 }
 
 impl Scope {
@@ -55,7 +55,7 @@ impl Scope {
             troubled: snapshot.troubles.iter().map(|trouble| clean(&trouble.path.0)).collect(),
             troubles_cut: snapshot.troubles_count > snapshot.troubles.len() as u64,
             own: OwnFolders::of(repo),
-            all_caches: all_caches.map(|stat| (stat.device, stat.inode)),
+            all_caches: all_caches.map(|stat| stat.identity()),
         }
     }
 
@@ -82,7 +82,7 @@ impl Scope {
 
     /// The same, or a cache of another repository, or the folder that it is in.
     pub fn is_own(&self, stat: &Stat) -> bool {
-        self.own.of_stat(stat).is_some() || self.all_caches == Some((stat.device, stat.inode))
+        self.own.of_stat(stat).is_some() || self.all_caches == Some(stat.identity())
     }
 }
 

@@ -7,6 +7,7 @@ use crate::restore::existing::{Decision, Way};
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Folder, Here};
 use crate::restore::links::Linkable;
+use crate::restore::place::under_own_name;
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Run, add};
 use std::borrow::Cow;
@@ -48,7 +49,7 @@ impl Run<'_> {
     }
 
     fn make_special(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry, way: Way) -> Result<bool> {
-        // It gets its own name only when it is whole, but in an append-only directory.
+        // It gets its own name only when it is whole, except in an append-only directory.
         let direct = way == Way::New && here.facts.append_only;
         let name = if direct { Cow::Borrowed(&entry.name) } else { Cow::Owned(unfinished::next_name()) };
         let create = |target: &Target| match entry.kind {
@@ -60,7 +61,7 @@ impl Run<'_> {
                 self.blocked(folder, entry, SAME_NAME);
                 return Ok(false);
             }
-            other => other?,
+            other => other.map_err(|error| under_own_name(error, &name, entry))?,
         };
         let subject = Subject::Named(target.directory(), &name);
         let losses = apply_metadata(subject, Some(current), &entry.meta, entry.kind, &self.apply_options());

@@ -7,10 +7,10 @@ use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
-use crate::restore::enter::{READ_ONLY, group_of_new, keeps_others, refusal};
-use crate::restore::folder::{Facts, Folder, Here};
+use crate::restore::enter::group_of_new;
+use crate::restore::folder::{Facts, Folder, Here, mounted};
 use crate::restore::links::Linkable;
-use crate::restore::plan::{DEPTH_MAX, child_path};
+use crate::restore::plan::{DEPTH_MAX, child_path, shown};
 use crate::restore::run::{Fate, Run, add, get, locked, named_in_full};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
 use crate::when::format_counted;
@@ -113,7 +113,6 @@ impl<'a> Run<'a> {
         let inside = self.scope.is_inside(base);
         let wanted = self.options.include.is_none() || self.options.includes_with_parents(base, true);
         let entry = (root.is_directory() && !root.name.is_empty()).then(|| root.clone());
-        let top = |here| Ok(Arc::new(Folder::top(base.to_vec(), entry.clone(), inside, wanted, here)));
         let (target, facts) = match Directory::open_path(path) {
             _ if closed_to_owner(path).is_some() && !self.is_deed() => {
                 // Nothing in it can be looked at, but what is above it can.
@@ -125,33 +124,7 @@ impl<'a> Run<'a> {
                 (None, Facts { taken: true, ..Facts::default() })
             }
             Ok(directory) => {
-                let (target, stat) = Target::with_stat(directory)?;
-                let mounted = (stat.device, stat.mount);
-                let is_ours = self.check_above(target.directory())?;
-                let origin = if base.is_empty() { b"/" } else { base };
-                let in_place =
-                    stat_path(origin, true).is_ok_and(|at| (at.device, at.inode) == (stat.device, stat.inode));
-                self.in_place.get_or_init(|| in_place);
-                let applies = |entry: &Entry| self.changes_directory(&stat, entry);
-                let refuses = refusal(target.directory(), &stat);
-                let changes = in_place && inside && wanted && entry.as_ref().is_some_and(applies);
-                let facts = Facts {
-                    taken: !is_empty(&target)?,
-                    append_only: self.is_append_only(path, &target),
-                    keeps_others: keeps_others(&stat),
-                    group: group_of_new(&stat),
-                    refuses,
-                    is_read_only: refuses == Some(READ_ONLY),
-                    apply: entry.as_ref().is_some_and(|entry| self.applies(&stat, entry, changes)),
-                    mounted,
-                    deletes_on: mounted,
-                    is_ours,
-                    ..Facts::default()
-                };
-                if self.is_deed() && facts.taken {
-                    self.remove_leftovers(base, &target)?;
-                }
-                self.is_fresh.get_or_init(|| !facts.taken);
+                let (target, facts) = self.existing_target(directory, base, entry.as_ref(), inside && wanted)?;
                 (Some(target), facts)
             }
             Err(error) if error.is(Kind::NotFound) => {
@@ -170,11 +143,41 @@ impl<'a> Run<'a> {
             }
             Err(error) => return Err(target_refused(&self.options.target, error)),
         };
-        top(Here { target: target.map(Arc::new), facts })
+        let here = Here { target: target.map(Arc::new), facts };
+        let top = Folder::top(base.to_vec(), entry, inside, wanted, here.clone());
+        if let (Some(target), true) = (&here.target, facts.taken) {
+            self.remove_leftovers(&top, target)?;
+        }
+        Ok(Arc::new(top))
     }
 
-    /// Refuses a target that is in the repository or the cache in use. Whether it is in another one, where nothing is
-    /// deleted.
+    /// The target that was there before. `is_wanted`: it is at or below a source, and no filter leaves it out.
+    fn existing_target(
+        &self,
+        directory: Directory,
+        base: &[u8],
+        entry: Option<&Entry>,
+        is_wanted: bool,
+    ) -> Result<(Target, Facts)> {
+        let (target, stat) = Target::with_stat(directory)?;
+        let is_ours = self.check_above(target.directory())?;
+        let origin = if base.is_empty() { b"/" } else { base };
+        let in_place = stat_path(origin, true).is_ok_and(|at| at.identity() == stat.identity());
+        self.in_place.get_or_init(|| in_place);
+        let changes = in_place && is_wanted && entry.is_some_and(|entry| self.changes_directory(&stat, entry));
+        let facts = Facts {
+            taken: !is_empty(&target)?,
+            apply: entry.is_some_and(|entry| self.applies(&stat, entry, changes)),
+            deletes_on: mounted(&stat),
+            is_ours,
+            ..self.facts_of(self.options.target.as_os_str().as_bytes(), &target, &stat)
+        };
+        self.is_fresh.get_or_init(|| !facts.taken);
+        Ok((target, facts))
+    }
+
+    /// Refuses a target that is in the repository in use or in the caches that lie beside its own. Whether it is in another
+    /// repository or cache, where nothing is deleted.
     fn check_above(&self, target: &Directory) -> Result<bool> {
         let mut is_ours = false;
         let mut here = target.open_child(c".")?;
@@ -185,15 +188,14 @@ impl<'a> Run<'a> {
                 return Err(Error::invalid(
                     "restore into",
                     target,
-                    "it is inside the repository or the cache that is in use",
+                    "it is inside the repository in use or a cache of silt",
                 )
                 .hint("name a directory outside of it with --target"));
             }
             is_ours |= looks_like_ours(&here);
             // What is above cannot be looked at without the right to: then it is no folder of ours either.
             let Ok(above) = here.open_child(c"..") else { break };
-            let above_stat = fstat(&above)?;
-            if (above_stat.device, above_stat.inode) == (stat.device, stat.inode) {
+            if fstat(&above)?.identity() == stat.identity() {
                 break;
             }
             here = above;
@@ -377,7 +379,10 @@ impl<'a> Run<'a> {
             *here = match self.enter(folder) {
                 Ok(Some(here)) => Some(here),
                 Ok(None) => return,
-                Err(error) => return self.failed_entry(&child_path(&folder.path, &entry.name), error),
+                Err(error) => {
+                    let error = named_in_full(error, &shown(&folder.path));
+                    return self.failed_entry(&child_path(&folder.path, &entry.name), error);
+                }
             };
         }
         let Some(here) = here else { return };

@@ -130,7 +130,7 @@ fn unreadable_as_another_user(person: &Person) {
     }
 }
 
-fn deepen(top: &Path, levels: usize) {
+pub fn deepen(top: &Path, levels: usize) {
     use rustix::fs::{Mode, OFlags};
     let mut folder = rustix::fs::open(top, OFlags::DIRECTORY, Mode::empty()).unwrap();
     for _ in 0..levels {
@@ -140,7 +140,7 @@ fn deepen(top: &Path, levels: usize) {
 }
 
 /// Takes a chain of directories away from its top: what removes by recursion would be as deep as it.
-fn flatten(top: &Path) {
+pub fn flatten(top: &Path) {
     let (first, next) = (top.join("d"), top.join("next"));
     while first.exists() {
         if first.join("d").exists() {

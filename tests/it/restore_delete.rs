@@ -317,7 +317,7 @@ fn nothing_is_restored_into_the_repository_or_the_cache_in_use() {
         for more in [&["--delete"][..], &[], &["--dry-run"]] {
             let words = [&["restore", &named, "--target", target], more].concat();
             let said = with(&person, &environment, &words).ends_with(1);
-            assert!(said.err.contains("inside the repository or the cache"), "{target}: {}", said.err);
+            assert!(said.err.contains("inside the repository in use or a cache"), "{target}: {}", said.err);
         }
     }
     assert!(contents(&person.path("repo")) == before && person.path("caches/CACHEDIR.TAG").exists());

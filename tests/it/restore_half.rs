@@ -1,16 +1,18 @@
 //! What an ended restore leaves half-done is known as such: cleaned, gone on with, and never taken for whole.
 
 use crate::fixture::{self, Hooked, SWAPS, backup, memory, open, options};
+use crate::left_out::{deepen, flatten};
 use crate::person::{Person, contents};
 use crate::restore::{is_root, restore, saved};
 use crate::skip::skipped;
+use siltstone::disk::Directory;
 use siltstone::disk::create::unfinished_mode;
-use siltstone::disk::{Directory, remove};
 use siltstone::entry::{Content, Entry, EntryKind, Metadata};
 use siltstone::error::Kind;
-use siltstone::repo::WriterOptions;
 use siltstone::repo::tree::store_page;
+use siltstone::repo::{PathText, SnapshotSource, WriterOptions};
 use siltstone::restore::RestoreOptions;
+use siltstone::source::rules::RulesBuilder;
 use siltstone::watch::Watch;
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
@@ -225,10 +227,13 @@ fn a_tree_deeper_than_any_path_does_not_crash() {
     };
     let writer = repo.writer(&how, &Watch::silent()).expect("it begins");
     let mut page = store_page(&[], &mut |bytes| writer.store_tree(0, &bytes)).expect("stored");
-    for _ in 0..20_000 {
-        let mut entry = Entry::new(&b"d"[..], EntryKind::Directory);
-        (entry.content, entry.meta.mode) = (Content::Tree(page), 0o755);
-        page = store_page(&[entry], &mut |bytes| writer.store_tree(0, &bytes)).expect("stored");
+    for level in 0..20_000 {
+        let mut entries = vec![Entry::new(&b"d"[..], EntryKind::Directory)];
+        (entries[0].content, entries[0].meta.mode) = (Content::Tree(page), 0o755);
+        if level == 19_999 {
+            entries.push(Entry::new(&b"y.o"[..], EntryKind::File));
+        }
+        page = store_page(&entries, &mut |bytes| writer.store_tree(0, &bytes)).expect("stored");
     }
     snapshot.root = page;
     snapshot.id.0[0] ^= 1;
@@ -240,8 +245,24 @@ fn a_tree_deeper_than_any_path_does_not_crash() {
         let report = plan.run(&Watch::silent()).expect("restored");
         assert_eq!((report.directories, report.troubles_count), (4096, 1), "{:?}", report.troubles);
     }
-    let folder = Directory::open_path(place.path().as_os_str().as_bytes()).expect("it opens");
-    remove::remove_all(&folder, b"target").expect("removed");
+    flatten(&target);
+    // What was not read of a directory was taken for extra entries.
+    snapshot.sources = vec![SnapshotSource::Tree { path: PathText(b"/".to_vec()) }];
+    deepen(&target, 4098);
+    let deep = |levels: usize| vec!["d"; levels].join("/");
+    let here = Directory::open_path(target.join(deep(4098)).as_os_str().as_bytes()).expect("it is there");
+    rustix::fs::mknodat(&here, "x.o", rustix::fs::FileType::RegularFile, rustix::fs::Mode::RUSR, 0).expect("made");
+    let how = RestoreOptions {
+        delete: true,
+        include: Some(RulesBuilder::new().exclude(b"*.o").and_then(|rules| rules.build()).expect("a pattern")),
+        ..RestoreOptions::new(target.clone())
+    };
+    let plan = repo.plan_restore(&snapshot, how, &Watch::silent()).expect("planned");
+    assert_eq!(plan.summary.deletions.count, 0);
+    plan.run(&Watch::silent()).expect("restored");
+    assert!(here.stat("x.o").is_ok());
+    rustix::fs::unlinkat(&here, "x.o", rustix::fs::AtFlags::empty()).expect("removed");
+    flatten(&target);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::fixture::copy;
 use crate::person::{Person, Said, said};
 use crate::restore::{as_nobody, chmod, is_root, latest, saved, set_time, text};
-use crate::restore_way::both;
+use crate::restore_way::{as_stranger, both, plan_and_deed};
 use crate::skip::skipped;
 use crate::undone::{changed, mounted};
 use std::collections::BTreeMap;
@@ -394,6 +394,56 @@ fn a_read_only_mount_is_known_whatever_the_modes_in_it() {
         |words: &[&str]| started_by(&person, &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], words);
     let done = both(&person, run, &[], 3);
     assert_eq!(done.err.matches("mounted read-only").count(), 3, "{}", done.err);
+}
+
+/// A missing name of an inode became a file of its own without a word.
+#[test]
+fn names_that_cannot_be_linked_are_told() {
+    if !is_root() {
+        return skipped("a name that belongs to another user", "it takes root to create one");
+    }
+    let person = saved(|person| {
+        person.write("source/a", "saved");
+        fs::hard_link(person.path("source/a"), person.path("source/b")).expect("linked");
+    });
+    copy_of_source(&person);
+    fs::remove_file(person.path("target/b")).expect("removed");
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    lchown(person.path("target/a"), Some(0), Some(0)).expect("given");
+    chmod(&person, "target/a", 0o606);
+    let (plan, done) = plan_and_deed(&person, |words| as_stranger(&person, words), &[], 3);
+    for said in [plan.err, done.err] {
+        assert!(said.contains("belongs to another user") && said.contains("/b: it could not be linked"), "{said}");
+    }
+    assert_eq!(text(&person, "target/b"), "saved");
+}
+
+/// Flags were looked at only where something is immutable: the plan ended with 0, the restore with 3.
+#[test]
+fn flags_that_cannot_be_set_are_known_to_the_plan() {
+    let mut has_flags = is_root();
+    let person = saved(|person| {
+        person.write("source/f", "saved");
+        let set = Command::new("chattr").arg("+d").arg(person.path("source/f")).output();
+        has_flags &= set.is_ok_and(|output| output.status.success());
+    });
+    if !has_flags {
+        return skipped("flags that cannot be set", "it takes root and a file system with flags");
+    }
+    copy_of_source(&person);
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    lchown(person.path("target/f"), Some(0), Some(0)).expect("given");
+    let (plan, done) = plan_and_deed(&person, |words| as_stranger(&person, words), &[], 3);
+    for said in [plan.err, done.err] {
+        assert!(said.contains("its flags could not be restored"), "{said}");
+    }
+    let target = person.path("target");
+    let held = mounted(&["--bind", &target.display().to_string()], &target);
+    if held.is_none() || changed(&["mount", "-o", "remount,bind,ro"], &target, &["true"]).is_none() {
+        return skipped("flags on a read-only mount", "nothing can be mounted");
+    }
+    let done = both(&person, |words| person.silt(words), &["--no-owner"], 3);
+    assert_eq!(done.err.matches("mounted read-only").count(), 1, "{}", done.err);
 }
 
 /// A target in the repository that its mode closes was refused by the restore only.

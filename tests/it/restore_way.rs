@@ -15,19 +15,24 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Runs silt as a user without rights on what belongs to others, and changes no owner before.
-fn as_stranger(person: &Person, words: &[&str]) -> Said {
+pub fn as_stranger(person: &Person, words: &[&str]) -> Said {
     let mut command = person.command(words);
     said(command.uid(65534).gid(65534).output().expect("it runs"))
 }
 
 /// Plans and restores the source into `target` with this; both end with the code. Returns what the restore said.
 pub fn both(person: &Person, run: impl Fn(&[&str]) -> Said, more: &[&str], code: i32) -> Said {
+    plan_and_deed(person, run, more, code).1
+}
+
+/// The same; returns what both said.
+pub fn plan_and_deed(person: &Person, run: impl Fn(&[&str]) -> Said, more: &[&str], code: i32) -> (Said, Said) {
     let named = latest(person, "source");
     let words = [&["restore", &named, "--target", "target"][..], more].concat();
     let plan = run(&[&words[..], &["--dry-run"]].concat());
     let done = run(&words);
     assert_eq!((plan.code, done.code), (code, code), "\n{}{}\n{}{}", plan.out, plan.err, done.out, done.err);
-    done
+    (plan, done)
 }
 
 fn mode(person: &Person, name: &str) -> u32 {
@@ -88,14 +93,58 @@ fn the_rest_of_a_directory_that_made_way_is_deleted() {
     let person = saved(|person| person.write("source/file", "saved"));
     let left = leftover();
     person.write(&format!("target/{left}/below/x"), "extra");
-    let plain = both(&person, |words| person.silt(words), &[], 0);
-    assert!(plain.err.contains(&left) && plain.err.contains("--delete"), "{}", plain.err);
-    assert_eq!(text(&person, &format!("target/{left}/below/x")), "extra");
+    // The plan did not name it, and no restore did with --delete and a filter.
+    for more in [&[][..], &["--delete", "--include", "file"]] {
+        let (plan, done) = plan_and_deed(&person, |words| person.silt(words), more, 0);
+        for said in [plan.err, done.err] {
+            assert!(said.contains(&left) && said.contains("restore with --delete"), "{more:?}: {said}");
+        }
+        assert_eq!(text(&person, &format!("target/{left}/below/x")), "extra");
+    }
     let named = latest(&person, "source");
     let plan = person.silt(&["restore", &named, "--target", "target", "--delete", "--dry-run"]).ends_with(0);
     assert!(plan.out.contains(&format!("{left}/below/x")), "{}", plan.out);
     both(&person, |words| person.silt(words), &["--delete"], 0);
     assert!(!person.path(&format!("target/{left}")).exists());
+}
+
+/// The plan warned twice; the restore said only that it is not empty.
+#[test]
+fn why_a_directory_does_not_make_way_is_said_by_both() {
+    if !is_root() {
+        return skipped("a directory of another user in the place of a file", "it takes root to create one");
+    }
+    let person = saved(|person| person.write("source/file", "saved"));
+    person.write("target/file/below/x", "extra");
+    person.write("target/file/y", "extra");
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    lchown(person.path("target/file/below"), Some(0), Some(0)).expect("given");
+    let (plan, done) = plan_and_deed(&person, |words| as_stranger(&person, words), &["--delete"], 3);
+    for said in [plan.err, done.err] {
+        assert_eq!(said.matches("warning").count(), 1, "{said}");
+        let why = "kept: cannot delete /";
+        assert!(said.contains(why) && said.contains("/file/below: its mode does not let this user"), "{said}");
+    }
+    assert_eq!(text(&person, "target/file/below/x") + &text(&person, "target/file/y"), "extraextra");
+}
+
+/// A plan cannot name what is in an own directory of mode 000: both ended with "permission denied" and no advice.
+#[test]
+fn a_closed_directory_in_the_place_of_a_file_is_kept_with_advice() {
+    let person = saved(|person| person.write("source/file", "saved"));
+    person.write("target/file/x", "extra");
+    chmod(&person, "target/file", 0o000);
+    if !is_root() {
+        return skipped("a closed directory in the place of a file", "it takes root to give it away");
+    }
+    let (plan, done) = plan_and_deed(&person, |words| as_nobody(&person, words), &["--delete"], 3);
+    for said in [plan.err, done.err] {
+        assert!(said.contains("chmod u+rwx"), "{said}");
+    }
+    assert_eq!(text(&person, "target/file/x"), "extra");
+    chmod(&person, "target/file", 0o700);
+    both(&person, |words| as_nobody(&person, words), &["--delete"], 0);
+    assert_eq!(text(&person, "target/file"), "saved");
 }
 
 /// A read-only directory of one's own in the place of a file was not opened up, and a part of it was deleted.

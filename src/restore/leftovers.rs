@@ -1,0 +1,80 @@
+//! What killed restores left in a directory. Unfinished files and empty directories go; the rest of a directory that had to
+//! make way goes only with `--delete`, as the plan names it then.
+
+use crate::disk::{Directory, ListBuffer, Names, Stat, Target, unfinished};
+use crate::entry::EntryKind;
+use crate::error::{Kind, Result};
+use crate::restore::folder::{Folder, Here};
+use crate::restore::plan::{child_path, shown};
+use crate::restore::run::{Mode, Run, locked};
+
+impl Run<'_> {
+    /// Removes what killed restores left in a directory and notes what must stay for now. A plan removes nothing.
+    pub fn remove_leftovers(&self, folder: &Folder, target: &Target) -> Result<()> {
+        if !self.compares() {
+            return Ok(());
+        }
+        let listed = match list(target.directory()) {
+            // A directory of another user in which nothing can be removed.
+            Err(error) if error.is(Kind::Denied) => return Ok(()),
+            listed => listed?,
+        };
+        for (name, _) in listed.iter().filter(|(name, _)| unfinished::is_leftover(name.to_bytes())) {
+            let Ok(stat) = target.directory().stat(name) else { continue };
+            if !is_removable(&stat) {
+                continue;
+            }
+            let name = name.to_bytes();
+            // What cannot be removed now is in nobody's way.
+            if !stat.is(EntryKind::Directory) {
+                let _best_effort = self.is_deed().then(|| target.remove_name(name));
+            } else if is_filled(target.directory(), name) {
+                locked(&folder.leftovers).push(name.to_vec());
+            } else {
+                let _best_effort = self.is_deed().then(|| target.remove_directory(name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what is left of directories that had to make way, once it is known what is deleted in their directory.
+    pub fn tell_leftovers(&self, folder: &Folder, here: &Here) {
+        let Some(target) = &here.target else { return };
+        for name in std::mem::take(&mut *locked(&folder.leftovers)) {
+            let path = child_path(&folder.path, &name);
+            let stays = match &self.mode {
+                Mode::Plan(planning) => !locked(&planning.doomed).contains(&path),
+                Mode::Deed { .. } => target.directory().stat(name.as_slice()).is_ok(),
+            };
+            if stays {
+                self.watch.notice(format!(
+                    "{} is the rest of a directory that an interrupted restore was replacing: restore with --delete, and \
+                     without --include and --exclude, to delete it",
+                    shown(&path)
+                ));
+            }
+        }
+    }
+}
+
+/// Whether a restore may remove this where it has the name of a leftover.
+pub(super) fn is_removable(stat: &Stat) -> bool {
+    stat.is_own() || rustix::process::geteuid().is_root()
+}
+
+/// Whether a name stands for the rest of a directory that had to make way. The restore itself removes all else that has such
+/// a name.
+pub(super) fn is_rest_of_a_directory(directory: &Directory, name: &[u8]) -> bool {
+    unfinished::is_leftover(name) && is_filled(directory, name)
+}
+
+fn is_filled(directory: &Directory, name: &[u8]) -> bool {
+    directory.open_child(name).and_then(|below| list(&below)).is_ok_and(|listed| !listed.is_empty())
+}
+
+fn list(directory: &Directory) -> Result<Names> {
+    let mut names = Names::default();
+    // A descriptor lists once: another one is opened for each listing.
+    directory.open_child(c".")?.names(&mut names, &mut ListBuffer::default())?;
+    Ok(names)
+}
