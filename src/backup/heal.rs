@@ -1,12 +1,12 @@
 //! After damage: which earlier snapshots are whole again, as this backup stored again what they had lost.
 
-use crate::backup::Run;
+use crate::backup::{BackupReport, Run};
 use crate::cache::View;
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
 use crate::id::{ChunkId, SnapshotId};
 use crate::repo::tree::{Page, decode_page};
-use crate::repo::{Marks, Reader, Repository, Snapshot, Writer};
+use crate::repo::{Marks, Reader, Repository, Snapshot, Told, Writer};
 use crate::seal::Power;
 use crate::watch::Watch;
 use std::collections::{HashMap, HashSet};
@@ -22,6 +22,23 @@ pub struct Healing {
     pub still_damaged: Vec<Snapshot>,
 }
 
+/// What a run tells of damage, and which losses that covers.
+#[derive(Clone, Debug)]
+pub(super) struct Telling {
+    told: Told,
+    marks: Marks,
+}
+
+impl BackupReport {
+    /// Notes that this report was shown to somebody. Until then, each further backup tells the same damage again: a report that
+    /// was never printed, because the program was killed or nothing could be written, is not lost.
+    pub fn confirm_shown(&self, repo: &Repository) {
+        if let Some(Telling { told, marks }) = &self.telling {
+            repo.note_told(told, marks);
+        }
+    }
+}
+
 impl<'a> Run<'a> {
     /// Whether this run may have healed something, or is the first that can tell what a loss means.
     pub(super) fn must_look_at_healing(&self, writer: &Writer) -> bool {
@@ -34,13 +51,18 @@ impl<'a> Run<'a> {
         has_untold || may_heal || self.damage.may_be_over()
     }
 
-    /// Looks at the earlier snapshots that may lack something; `marks` are the losses that this tells. If that cannot be found
-    /// out, a notice says so: the backup itself is complete.
-    pub(super) fn look_at_healing(&self, views_before: &[View], marks: &Marks, own: &Snapshot) -> Option<Healing> {
+    /// Looks at the earlier snapshots that may lack something; `marks` are the losses that this tells. Returns what is to be
+    /// noted once that is shown, too. If it cannot be found out, a notice says so: the backup itself is complete.
+    pub(super) fn look_at_healing(
+        &self,
+        views_before: &[View],
+        marks: Marks,
+        own: &Snapshot,
+    ) -> (Option<Healing>, Option<Telling>) {
+        let mut told = self.damage.as_told(self.repo, &marks);
         if self.repo.keys().power() == Power::Put {
             self.watch.notice("which snapshots are complete again cannot be told with a put-only key");
-            self.repo.note_told(&self.damage.as_told(self.repo, marks), marks);
-            return None;
+            return (None, Some(Telling { told, marks }));
         }
         self.watch.stage("checking earlier snapshots");
         let earlier = self.damage.told(self.repo);
@@ -50,23 +72,23 @@ impl<'a> Run<'a> {
             let is_over = |snapshot: &Snapshot| self.damage.was_incomplete(&snapshot.id);
             compare(&self.reader, views_before, &self.repo.view(), unknown, &is_over, self.watch)
         });
-        let (healing, complete) = looked
-            .map_err(|error| {
+        let (healing, complete) = match looked {
+            Ok(looked) => looked,
+            Err(error) => {
                 self.watch.notice(format!("cannot tell which earlier snapshots are complete again: {error}"));
-            })
-            .ok()?;
+                return (None, None);
+            }
+        };
         let is_empty = healing.still_damaged.is_empty() && healing.whole_again.is_empty() && healing.chunks == 0;
         if is_empty && !marks.is_empty() {
             self.watch.notice("all earlier snapshots are complete");
         }
-        let mut told = self.damage.as_told(self.repo, marks);
         told.incomplete = healing.still_damaged.iter().map(|snapshot| snapshot.id).collect();
         told.complete = earlier.map(|told| told.complete.clone()).unwrap_or_default();
         told.complete.extend(complete.into_iter().chain([own.id]));
         let is_known = earlier.is_some_and(|earlier| earlier.incomplete == told.incomplete);
         let is_news = healing.chunks > 0 || !healing.whole_again.is_empty() || !is_known;
-        self.repo.note_told(&told, marks);
-        (is_news && !is_empty).then_some(healing)
+        ((is_news && !is_empty).then_some(healing), Some(Telling { told, marks }))
     }
 }
 

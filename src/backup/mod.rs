@@ -179,6 +179,8 @@ pub struct BackupReport {
     /// What was healed, if the repository had lost something.
     pub healing: Option<Healing>,
     pub duration: Duration,
+    /// What of damage this report and the notices of the run tell.
+    telling: Option<heal::Telling>,
 }
 
 /// State is written after this much new content and at least this much time, or after the longer time in any case.
@@ -630,6 +632,7 @@ impl<'a> Run<'a> {
             sockets,
             healing: None,
             duration: begun.elapsed(),
+            telling: None,
         };
         let Some(writer) = writer else { return Ok(report) };
         let noted = std::mem::take(&mut *self.noted());
@@ -686,7 +689,8 @@ impl<'a> Run<'a> {
         if let Some(Err(error)) = self.state.as_ref().map(|state| state.set_committed(size, in_place)) {
             self.watch.notice(format!("{error}; the next backup will read more than necessary"));
         }
-        report.healing = marks.and_then(|marks| self.look_at_healing(views_before, &marks, &snapshot));
+        (report.healing, report.telling) =
+            marks.map_or((None, None), |marks| self.look_at_healing(views_before, marks, &snapshot));
         report.snapshot = Some(snapshot);
         report.duration = begun.elapsed();
         Ok(report)

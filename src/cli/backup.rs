@@ -213,13 +213,15 @@ fn conclude(report: &BackupReport, args: &BackupArgs, repo: &Repository, console
         print(&summary(report, args))
     } else {
         // Later runs do not say it again.
-        report.healing.iter().for_each(|healing| console.say_damage(&healed(healing)));
-        Ok(())
+        report.healing.as_ref().map_or(Ok(()), |healing| console.say_damage(&healed(healing)))
     };
     let told = console.conclude_troubles();
     let exit = Exit::with_troubles(report.troubles_count.max(told));
     match (printed, &report.snapshot) {
-        (Ok(()), _) => Ok(exit),
+        (Ok(()), _) => {
+            report.confirm_shown(repo);
+            Ok(exit)
+        }
         (Err(error), Some(snapshot)) => {
             let done = format!("the snapshot {} was created", snapshot.id.short());
             Ok(console.summary_lost(&done, &error, exit))

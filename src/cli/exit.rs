@@ -1,5 +1,6 @@
 //! The exit code as a type, and how a failed command is reported (docs/OPERATIONS.md lists both).
 
+use super::output::{print_error_line, show_path};
 use siltstone::error::{Error, Kind};
 use std::process::ExitCode;
 
@@ -72,19 +73,19 @@ impl Failure {
         };
         if json {
             let error = serde_json::json!({"error": {"kind": kind, "message": message, "hint": hint}});
-            eprintln!("{error}");
+            print_error_line(&error.to_string());
             return;
         }
         // An error is one line, whatever names and messages of others it quotes.
-        eprintln!("silt: {}", one_line(&message));
+        print_error_line(&format!("silt: {}", one_line(&message)));
         if let Some(hint) = hint {
-            eprintln!("hint: {}", one_line(hint));
+            print_error_line(&format!("hint: {}", one_line(hint)));
         }
     }
 }
 
 fn one_line(text: &str) -> String {
-    super::output::show_path(text.trim_end().as_bytes())
+    show_path(text.trim_end().as_bytes())
 }
 
 /// How a kind is called in JSON.

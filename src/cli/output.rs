@@ -114,22 +114,27 @@ impl Console {
     pub fn note(&self, text: &str) {
         match (self.0.json, self.0.lines) {
             (true, true) => self.event(json!({"event": "notice", "text": text})),
-            (true, false) => eprintln!("{}", json!({"event": "notice", "text": text})),
+            (true, false) => print_error_line(&json!({"event": "notice", "text": text}).to_string()),
             (false, _) if !self.0.quiet => self.say(&format!("note: {}", show_path(text.as_bytes()))),
             _ => {}
         }
     }
 
-    /// What became of damaged snapshots, on standard error, also where nothing but warnings is to be printed.
-    pub fn say_damage(&self, text: &str) {
-        text.lines().for_each(|line| self.say(line));
+    /// What became of damaged snapshots, on standard error, even where nothing but warnings is to be printed.
+    pub fn say_damage(&self, text: &str) -> Result<()> {
+        let written = self.above_bar(|| std::io::stderr().lock().write_all(text.as_bytes()));
+        written.map_err(|error| Error::io("write to", "standard error", error))
     }
 
-    /// One line on standard error, above the progress bar.
+    /// One line on standard error.
     fn say(&self, line: &str) {
+        self.above_bar(|| print_error_line(line));
+    }
+
+    fn above_bar<T>(&self, print: impl FnOnce() -> T) -> T {
         match self.0.bar.get() {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bar) => bar.suspend(print),
+            None => print(),
         }
     }
 
@@ -142,7 +147,7 @@ impl Console {
     pub fn summary_lost(&self, done: &str, error: &Error, otherwise: Exit) -> Exit {
         let text = format!("{done}, but its summary could not be written: {error}");
         match self.0.json {
-            true => eprintln!("{}", json!({"event": "notice", "text": text})),
+            true => print_error_line(&json!({"event": "notice", "text": text}).to_string()),
             false => self.say(&format!("silt: {}", show_path(text.as_bytes()))),
         }
         if otherwise == Exit::Done { Exit::Gaps } else { otherwise }
@@ -153,10 +158,10 @@ impl Console {
         let troubles = lock(&self.0.troubles);
         let (first, count) = (&troubles.0, troubles.1);
         if count > 0 && !self.0.json && self.0.verbose == 0 {
-            eprintln!("{}:", format_counted(count, "warning", "warnings"));
-            first.iter().for_each(|trouble| eprintln!("  {}", trouble_line(trouble)));
+            print_error_line(&format!("{}:", format_counted(count, "warning", "warnings")));
+            first.iter().for_each(|trouble| print_error_line(&format!("  {}", trouble_line(trouble))));
             if count > first.len() as u64 {
-                eprintln!("  and {} more", format_count(count - first.len() as u64));
+                print_error_line(&format!("  and {} more", format_count(count - first.len() as u64)));
             }
         }
         count
@@ -194,6 +199,11 @@ fn trouble_line(trouble: &Trouble) -> String {
 }
 
 /// The result of a verb on standard output. Whoever reads only its beginning (`| head`) gets no error for it.
+/// A line on standard error. That it cannot be written does not change how a run ends.
+pub fn print_error_line(line: &str) {
+    let _exit_code_says_it = writeln!(std::io::stderr().lock(), "{line}");
+}
+
 pub fn print(text: &str) -> Result<()> {
     print_bytes(text.as_bytes())
 }

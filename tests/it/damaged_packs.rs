@@ -69,7 +69,7 @@ impl World {
             Some(cache) => Repository::open(storage, &fixture::credentials(), &self.cache(cache), &watch),
             None => Repository::open_uncached(storage, &fixture::credentials(), &watch),
         };
-        let done = opened.and_then(|repo| repo.backup(wanted, &watch));
+        let done = opened.and_then(|repo| repo.backup(wanted, &watch).inspect(|report| report.confirm_shown(&repo)));
         let notices = notices.lock().expect("whole").clone();
         (done, notices)
     }

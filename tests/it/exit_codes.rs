@@ -235,6 +235,25 @@ fn what_was_done_is_said_though_nobody_can_be_told_on_standard_output() {
     assert!(person.path("out").exists());
 }
 
+/// A warning that could not be printed ended a backup with 1, though its snapshot was made.
+#[test]
+fn a_standard_error_that_cannot_be_written_changes_no_exit_code() {
+    let person = Person::new();
+    person.make_source();
+    for (words, code) in [
+        (&["backup", "source", "no-such"][..], 3),
+        (&["backup", "source", "no-such", "-v"], 3),
+        (&["ls", "latest:/no-such"], 1),
+        (&["--no-such-option"], 2),
+        (&["restore", "latest", "--target", "out"], 0),
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = person.command(words).stderr(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{words:?}");
+    }
+    assert_eq!(person.snapshots(&[]).len(), 2);
+}
+
 #[test]
 fn a_standard_input_that_is_closed_is_not_saved_as_an_empty_stream() {
     let person = Person::new();

@@ -64,7 +64,8 @@ pub fn options(source: &Path) -> BackupOptions {
 
 /// Opens and backs up, as one run of the program does.
 pub fn backup(storage: Arc<dyn Storage>, cache: &Path, source: &Path) -> Result<BackupReport> {
-    open(storage, cache)?.backup(options(source), &Watch::silent())
+    let repo = open(storage, cache)?;
+    repo.backup(options(source), &Watch::silent()).inspect(|report| report.confirm_shown(&repo))
 }
 
 /// A new repository in memory.

@@ -2,6 +2,7 @@
 
 use crate::damaged_packs::{OVER_A_NETWORK, World};
 use crate::fixture::{self, Hooked, SWAPS, open};
+use crate::person::{Person, said};
 use siltstone::error::{Error, Kind};
 use siltstone::id::ChunkId;
 use siltstone::repo::key::add_key;
@@ -219,7 +220,9 @@ fn a_put_only_job_tells_nothing_for_others() {
         wanted.job = job.to_owned();
         let watch = Watch::silent();
         let repo = Repository::open(storage.clone(), credentials, &world.cache("one"), &watch).expect("it opens");
-        repo.backup(wanted, &watch).expect("the backup succeeds").healing
+        let report = repo.backup(wanted, &watch).expect("the backup succeeds");
+        report.confirm_shown(&repo);
+        report.healing
     };
     for pack in world.storage.list("packs/").expect("listed") {
         world.storage.remove(&pack.name).expect("removed");
@@ -387,4 +390,29 @@ fn a_snapshot_that_lacked_an_index_object_is_named_when_it_is_complete() {
     let healing = backup(&[&cat]).expect("the backup succeeds").healing.expect("it tells");
     assert_eq!(healing.whole_again.first().map(|snapshot| snapshot.id), Some(whole.id));
     assert!(healing.still_damaged.is_empty(), "{healing:?}");
+}
+
+/// A run that was killed before it had printed its summary, or could not print it, kept the names of incomplete snapshots to
+/// itself, and so did all later ones.
+#[test]
+fn what_was_not_printed_is_told_again() {
+    let person = Person::new();
+    person.write("source/f", crate::golden::noise(100_000, 1));
+    person.silt(&["backup", "source"]).ends_with(0);
+    let first = person.snapshots(&[])[0]["id"].as_str().expect("an id")[..8].to_owned();
+    for folder in fs::read_dir(person.path("data/siltstone/repository/packs")).expect("listed") {
+        for pack in fs::read_dir(folder.expect("listed").path()).expect("listed") {
+            fs::remove_file(pack.expect("listed").path()).expect("removed");
+        }
+    }
+    person.write("source/f", "what was lost is nowhere else");
+    let full = || fs::File::options().write(true).open("/dev/full").expect("it opens");
+    let words = ["backup", "source"];
+    said(person.command(&words).stdout(full()).output().expect("it runs")).ends_with(3);
+    let quiet = ["backup", "source", "--quiet"];
+    crate::person::said(person.command(&quiet).stderr(full()).output().expect("it runs")).ends_with(3);
+    let told = person.silt(&words).ends_with(0).out;
+    assert!(told.contains(&format!("still incomplete: {first}")), "{told}");
+    let told = person.silt(&words).ends_with(0).out;
+    assert!(!told.contains("incomplete"), "{told}");
 }

@@ -56,7 +56,10 @@ pub struct Plan {
 pub fn carry_out(plan: Plan, watch: &Watch) -> Ended {
     let Plan { wire, cache, options } = plan;
     let control = wire.control.clone();
-    let run = || Repository::open(wire, &fixture::credentials(), &cache, watch)?.backup(options, watch);
+    let run = || {
+        let repo = Repository::open(wire, &fixture::credentials(), &cache, watch)?;
+        repo.backup(options, watch).inspect(|report| report.confirm_shown(&repo))
+    };
     let ended = catch_unwind(AssertUnwindSafe(run)).map_or(Ended::Panicked, ended);
     control.end();
     ended
