@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 
 /// Another command met the loss first, and dropped what this host knew: the next backup, of another job, healed in silence.
 #[test]
-fn a_loss_is_told_by_the_next_backup_whoever_met_it_first() {
+fn a_loss_that_another_command_met_first_is_told() {
     for abilities in [SWAPS, OVER_A_NETWORK] {
         let world = World::new(abilities);
         for index in world.storage.list("index/").expect("listed") {
