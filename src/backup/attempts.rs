@@ -8,7 +8,7 @@ use crate::cache::View;
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Repository, Snapshot};
 use crate::watch::Watch;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// A repository that keeps changing gets no further attempt.
@@ -22,7 +22,7 @@ pub(super) struct Carried {
     pub streams: Streams,
     /// The chunks that were stored when each attempt began, of the latest one as well.
     pub views_before: Vec<View>,
-    said: HashSet<String>,
+    said: BTreeSet<String>,
 }
 
 impl Carried {
@@ -46,7 +46,9 @@ impl Repository {
             let may_repeat = attempt < ATTEMPTS_MAX && damaged < DAMAGED_MAX;
             let again = options.copy();
             let damage_before = self.damaged_packs_found();
-            let done = self.attempt(options, &mut carried, begun, watch);
+            let done = self
+                .attempt(options, &mut carried, begun, watch)
+                .map(|report| BackupReport { losses: carried.said.iter().cloned().collect(), ..report });
             let has_found_damage = self.damaged_packs_found() > damage_before;
             let stale = match done {
                 Err(error) if error.is(Kind::Stale) => error,

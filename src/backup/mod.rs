@@ -179,6 +179,8 @@ pub struct BackupReport {
     /// What was healed, if the repository had lost something.
     pub healing: Option<Healing>,
     pub duration: Duration,
+    /// What the repository has lost, as the notices of this run said it.
+    pub losses: Vec<String>,
     /// What of damage this report and the notices of the run tell.
     telling: Option<heal::Telling>,
 }
@@ -632,6 +634,7 @@ impl<'a> Run<'a> {
             sockets,
             healing: None,
             duration: begun.elapsed(),
+            losses: Vec::new(),
             telling: None,
         };
         let Some(writer) = writer else { return Ok(report) };

@@ -3,7 +3,7 @@
 use super::exit::{Exit, Failure};
 use super::first_use::open_or_make;
 use super::options::{GlobalOptions, base_of, bytes_parser, compression, first_instant, pattern, size};
-use super::output::{Console, print, print_json, snapshot_json};
+use super::output::{Console, print, print_once, snapshot_json};
 use super::progress::Display;
 use super::signals;
 use super::system::host_name;
@@ -190,13 +190,15 @@ pub fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
 
 fn conclude(report: &BackupReport, args: &BackupArgs, repo: &Repository, console: &Console) -> Result<Exit, Failure> {
     let totals = &report.totals;
+    // What later runs do not say again must have been read.
+    let print_summary = if report.healing.is_some() { print_once } else { print };
     let printed = if console.json() {
         let mut totals = json!(totals);
         if let (Some(_), Some(fields)) = (report.bytes_to_read, totals.as_object_mut()) {
             // Nothing was read, so nobody knows what would be new: no figure is better than 0.
             fields.retain(|name, _| !["bytes_read", "bytes_new", "bytes_stored"].contains(&name.as_str()));
         }
-        print_json(&json!({
+        let summary = json!({
             "event": "summary",
             "snapshot": report.snapshot.as_ref().map(snapshot_json),
             "dry_run": args.dry_run,
@@ -208,12 +210,13 @@ fn conclude(report: &BackupReport, args: &BackupArgs, repo: &Repository, console
             "seconds": report.duration.as_secs_f64(),
             "troubles": report.troubles,
             "troubles_count": report.troubles_count,
-        }))
+        });
+        print_summary(&format!("{summary}\n"))
     } else if !console.quiet() {
-        print(&summary(report, args))
+        print_summary(&summary(report, args))
     } else {
         // Later runs do not say it again.
-        report.healing.as_ref().map_or(Ok(()), |healing| console.say_damage(&healed(healing)))
+        console.say_damage(&damage(report))
     };
     let told = console.conclude_troubles();
     let exit = Exit::with_troubles(report.troubles_count.max(told));
@@ -273,6 +276,12 @@ fn summary(report: &BackupReport, args: &BackupArgs) -> String {
         text.push_str(&healed(healing));
     }
     text
+}
+
+/// What a quiet run says of a damaged repository.
+fn damage(report: &BackupReport) -> String {
+    let losses = report.losses.iter().map(|loss| format!("note: {loss}\n"));
+    losses.chain(report.healing.iter().map(healed)).collect()
 }
 
 /// Snapshots that a summary names.

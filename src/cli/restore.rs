@@ -125,7 +125,7 @@ pub fn run(args: &RestoreArgs, options: &GlobalOptions) -> Result<Exit, Failure>
 fn show_plan(plan: &PlanSummary, snapshot: &Snapshot, console: &Console, watch: &Watch) -> Result<Exit, Failure> {
     if console.json() {
         let list = |paths: &Paths| paths.first.iter().map(|path| PathText(path.clone())).collect::<Vec<_>>();
-        console.event(json!({
+        print_json(&json!({
             "event": "plan",
             "snapshot": snapshot_json(snapshot),
             "directories": plan.directories,
@@ -146,7 +146,7 @@ fn show_plan(plan: &PlanSummary, snapshot: &Snapshot, console: &Console, watch: 
             "blocked_count": plan.blocked.count,
             "deletions": list(&plan.deletions),
             "deletions_count": plan.deletions.count,
-        }));
+        }))?;
         return Ok(exit(plan.damaged, watch, console.exit()));
     }
     let mut text = format!(

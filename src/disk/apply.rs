@@ -2,6 +2,7 @@
 
 use super::create::HALF_DONE_MODE;
 use super::flags::set_flags;
+use super::opened_up::open_own_file;
 use super::owner::Owners;
 use super::read_dir::Directory;
 use super::refused::{refused, shown};
@@ -151,9 +152,7 @@ pub fn apply_flags(subject: Subject<'_>, meta: &Metadata, kind: EntryKind) -> Op
     }
     let set = match subject {
         Subject::Open(fd) => set_flags(fd, meta.flags),
-        Subject::Named(directory, name) => {
-            super::open::open_file(directory, name).and_then(|fd| set_flags(&fd, meta.flags))
-        }
+        Subject::Named(directory, name) => open_own_file(directory, name).and_then(|fd| set_flags(&fd, meta.flags)),
     };
     set.err().map(|error| Loss { what: "flags".to_owned(), error })
 }
@@ -309,7 +308,7 @@ impl Subject<'_> {
                     error.because(format!("the file system did not keep {dropped:05o} of {mode:05o}")),
                 );
             }
-            Err(error) => lose("mode", error),
+            Err(error) => lose("special bits", error),
         }
     }
 

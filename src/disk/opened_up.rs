@@ -1,8 +1,10 @@
 //! A directory of our own whose mode denies access, opened up for as long as something is done in it.
 
+use super::open::open_file;
 use super::read_dir::Directory;
 use super::refused::{refused, refused_name};
 use super::stat::{Identity, Stat, fstat};
+use crate::entry::EntryKind;
 use crate::error::{Error, Kind, Result};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -21,18 +23,18 @@ impl OpenedUp {
     pub fn named(directory: &Directory, name: &[u8], stat: &Stat) -> Result<OpenedUp> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(directory, name, flags, Mode::empty());
-        OpenedUp::of(fd.map_err(|errno| refused_name("open the directory", name, errno))?, stat)
+        OpenedUp::of(fd.map_err(|errno| refused_name("open the directory", name, errno))?, stat, 0o700)
     }
 
     /// The same of an open directory.
     pub fn open(directory: &Directory, stat: &Stat) -> Result<OpenedUp> {
         let fd = fcntl_dupfd_cloexec(directory.as_fd(), 0);
-        OpenedUp::of(fd.map_err(|errno| refused("open the directory", b".", errno))?, stat)
+        OpenedUp::of(fd.map_err(|errno| refused("open the directory", b".", errno))?, stat, 0o700)
     }
 
-    fn of(fd: OwnedFd, stat: &Stat) -> Result<OpenedUp> {
+    fn of(fd: OwnedFd, stat: &Stat, rights: u32) -> Result<OpenedUp> {
         let mode = stat.permissions();
-        change_mode(&fd, mode | 0o700).map_err(|errno| refused("change the mode", b"", errno))?;
+        change_mode(&fd, mode | rights).map_err(|errno| refused("change the mode", b"", errno))?;
         Ok(OpenedUp { fd, mode, is_handed_on: false })
     }
 
@@ -50,6 +52,27 @@ impl Drop for OpenedUp {
             let _best_effort = change_mode(&self.fd, self.mode);
         }
     }
+}
+
+/// Opens a file for reading. One of our own whose mode denies its owner that is made readable for the moment.
+pub fn open_own_file(directory: &Directory, name: &[u8]) -> Result<OwnedFd> {
+    let denied = match open_file(directory, name) {
+        Err(error) if error.is(Kind::Denied) => error,
+        opened => return opened,
+    };
+    let stat = directory.stat(name)?;
+    if !stat.is(EntryKind::File) || !stat.is_closed_to_owner(0o400) {
+        return Err(denied);
+    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(directory, name, flags, Mode::empty());
+    let fd = fd.map_err(|errno| refused_name("open", name, errno))?;
+    if fstat(&fd)?.identity() != stat.identity() {
+        return Err(denied);
+    }
+    // What is open stays open when the mode is reset.
+    let _opened_up = OpenedUp::of(fd, &stat, 0o400)?;
+    open_file(directory, name)
 }
 
 /// Resets the mode of a directory below `from`, at these names, if it is still this inode. Needs two descriptors,

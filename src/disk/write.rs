@@ -3,10 +3,11 @@
 use super::buffer::WRITE_BYTES_MAX;
 use super::refused::refused;
 use crate::entry::Hole;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use rustix::fd::AsFd;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 /// Where less is lost by leaving the file system to grow a file as it is written.
 pub const PREALLOCATE_BYTES_MIN: u64 = 1 << 20;
@@ -23,10 +24,21 @@ pub fn write_all_at(fd: impl AsFd, mut bytes: &[u8], mut offset: u64) -> Result<
                 offset += count as u64;
             }
             Err(Errno::INTR) => (),
-            Err(errno) => return Err(refused("write", b"", errno)),
+            Err(errno) => return Err(refused_bytes("write", errno)),
         }
     }
     Ok(())
+}
+
+/// A file may be too large for its file system, which says nothing of others, or for the limit of this process, which holds
+/// for all of them.
+fn refused_bytes(doing: &str, errno: Errno) -> Error {
+    let has_limit = getrlimit(Resource::Fsize).current.is_some();
+    match errno {
+        Errno::FBIG if !has_limit => Error::new(Kind::Unsupported, doing, "")
+            .because("it is larger than a file can be on the file system of the target"),
+        _ => refused(doing, b"", errno),
+    }
 }
 
 /// Reserves space for a large file without holes, so that it lies in one piece and a full disk shows before the
@@ -36,7 +48,7 @@ pub fn preallocate(fd: impl AsFd, size: u64) -> Result<()> {
         return Ok(());
     }
     match rustix::fs::fallocate(fd, FallocateFlags::empty(), 0, size) {
-        Err(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(refused("reserve space", b"", errno)),
+        Err(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(refused_bytes("reserve space", errno)),
         _ => Ok(()),
     }
 }
@@ -44,7 +56,7 @@ pub fn preallocate(fd: impl AsFd, size: u64) -> Result<()> {
 /// Sets the size: what was not written reads as zeros and takes no space.
 pub fn set_size(fd: impl AsFd, size: u64) -> Result<()> {
     rustix::io::retry_on_intr(|| rustix::fs::ftruncate(fd.as_fd(), size))
-        .map_err(|errno| refused("set the size of a file", b"", errno))
+        .map_err(|errno| refused_bytes("set the size of a file", errno))
 }
 
 /// Makes a hole in a file that has bytes there; zeros are written where the file system knows no holes.

@@ -32,8 +32,9 @@ pub(super) struct Place<'a> {
     pub keeps_others: bool,
 }
 
-/// Paths that a plan would delete, until it is sure that it does.
+/// What a deletion is bound by, and what it found.
 pub(super) struct Noted {
+    /// What a plan deletes of a directory that makes way, if nothing in it stays.
     paths: RefCell<Vec<Vec<u8>>>,
     /// The file system that they are on: nothing is deleted on others.
     pub on: Mounted,
@@ -58,6 +59,14 @@ impl Noted {
             None => NOT_EMPTY.to_owned(),
         }
     }
+}
+
+/// Whether a directory makes way.
+pub(super) enum Cleared {
+    /// In a plan: these paths are deleted for it.
+    Yes(Vec<Vec<u8>>),
+    /// Why it stays.
+    No(String),
 }
 
 /// The inodes of names that a directory has and does not list: a file system that ignores case, or normalises names, lists
@@ -126,7 +135,6 @@ impl Run<'_> {
                     Err(error) => self.not_deleted(&path, error, &noted),
                 }
                 is_unnamed |= noted.is_unnamed.get();
-                self.doom(noted);
             }
             Ok(())
         };
@@ -162,22 +170,19 @@ impl Run<'_> {
     }
 
     /// Deletes what is in a directory that makes way, but not itself. Where a part of it stays, a plan deletes nothing of it, and
-    /// so neither does the restore: then returns why. `path` is what the plan calls it, whatever its name is now.
-    pub fn delete_content(&self, here: &Here, target: &Target, name: &[u8], path: &[u8]) -> Result<Option<String>> {
+    /// so neither does the restore. `path` is what the plan calls it, whatever its name is now.
+    pub fn delete_content(&self, here: &Here, target: &Target, name: &[u8], path: &[u8]) -> Result<Cleared> {
         let noted = Noted { content_of: Some(path.len()), ..Noted::on(here) };
         let place = Place { directory: target.directory(), keeps_others: here.facts.keeps_others };
         match self.delete_tree(place, name, path.to_vec(), &noted) {
-            Ok(true) => {
-                self.doom(noted);
-                return Ok(None);
-            }
+            Ok(true) => return Ok(Cleared::Yes(noted.paths.into_inner())),
             Ok(false) => {}
             Err(error) if matches!(error.kind(), Kind::Denied | Kind::Conflict | Kind::NotFound) => {
                 self.not_deleted(path, error, &noted);
             }
             Err(error) => return Err(error),
         }
-        Ok(Some(noted.why_kept()))
+        Ok(Cleared::No(noted.why_kept()))
     }
 
     /// Why a directory does not make way, as far as that shows before anything in it is deleted: the plan did not name all of it.
@@ -247,7 +252,11 @@ impl Run<'_> {
     /// In a plan notes a path; else removes it, if the plan noted it. Whether it is gone.
     pub fn delete_name(&self, path: &[u8], noted: &Noted, remove: impl FnOnce() -> Result<()>) -> Result<bool> {
         match &self.mode {
-            Mode::Plan(_) => noted.paths.borrow_mut().push(path.to_vec()),
+            Mode::Plan(_) if noted.content_of.is_some() => noted.paths.borrow_mut().push(path.to_vec()),
+            Mode::Plan(planning) => {
+                locked(&planning.doomed).insert(path);
+                self.fate(Fate::Deleted, || path.to_vec());
+            }
             Mode::Deed { doomed } if !doomed.contains(path) => {
                 noted.is_unnamed.set(true);
                 return Ok(false);
@@ -261,9 +270,9 @@ impl Run<'_> {
     }
 
     /// For a plan: these paths will be deleted.
-    fn doom(&self, noted: Noted) {
+    pub fn doom(&self, paths: Vec<Vec<u8>>) {
         let Mode::Plan(planning) = &self.mode else { return };
-        for path in noted.paths.into_inner() {
+        for path in paths {
             locked(&planning.doomed).insert(&path);
             self.fate(Fate::Deleted, || path);
         }

@@ -1,9 +1,10 @@
 //! Decide what becomes of an entry whose name something has already: the same for a plan and for the restore itself.
 
-use crate::disk::apply::{apply_flags, chmod_at, is_as_saved};
+use crate::disk::apply::{apply_flags, is_as_saved};
 use crate::disk::create::is_half_done;
 use crate::disk::device::is_read_only;
 use crate::disk::open::{open_file, read_link};
+use crate::disk::opened_up::open_own_file;
 use crate::disk::{Current, ListBuffer, Names, Stat, Subject, Target, apply_metadata, flags, rights, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Kind, Result};
@@ -208,23 +209,10 @@ impl Run<'_> {
     /// Opens a file that is there; one of our own that does not let its owner read is made readable for that. None in a
     /// plan, which changes no mode.
     fn open_existing(&self, target: &Target, entry: &Entry, stat: &Stat) -> Result<Option<OwnedFd>> {
-        let (directory, name) = (target.directory(), entry.name.as_slice());
-        match open_file(directory, name) {
-            Err(error) if error.is(Kind::Denied) => {
-                if !stat.is_closed_to_owner(0o400) {
-                    return Err(error);
-                }
-                if !self.is_deed() {
-                    return Ok(None);
-                }
-                chmod_at(directory, name, stat.permissions() | 0o400)?;
-                let opened = open_file(directory, name);
-                // What is open stays open: the mode goes back at once, whatever comes of it.
-                chmod_at(directory, name, stat.permissions())?;
-                opened.map(Some)
-            }
-            other => other.map(Some),
+        if !self.is_deed() && stat.is_closed_to_owner(0o400) {
+            return Ok(None);
         }
+        open_own_file(target.directory(), &entry.name).map(Some)
     }
 
     /// Why metadata that differ stay as they are, where that is known before it is tried.
@@ -263,7 +251,10 @@ impl Run<'_> {
         let named = Subject::Named(target.directory(), &entry.name);
         // Through a descriptor where there can be one: no name is looked up twice.
         // Opening a device can do something, and so can a FIFO.
-        let open = || open_file(target.directory(), entry.name.as_slice()).ok();
+        let open = || match self.is_deed() {
+            true => open_own_file(target.directory(), &entry.name).ok(),
+            false => open_file(target.directory(), entry.name.as_slice()).ok(),
+        };
         let is_kept = may_keep_metadata(&stat, here.facts.is_read_only || stat.mount != here.facts.mounted.1);
         let opens = is_kept || self.is_deed() || flags::has_locking(entry.meta.flags);
         let fd = fd.or_else(|| (opens && kind == EntryKind::File).then(open).flatten());

@@ -118,8 +118,7 @@ impl Run<'_> {
                 }
             }
             _ => {
-                self.count_reads(entry)?;
-                if !self.plan_way(folder, here, entry, way)? {
+                if !self.plan_way(folder, here, entry, way, || self.count_reads(entry))? {
                     return Ok(Linkable::No);
                 }
                 self.tell_foreseen(here, entry, &child_path(&folder.path, &entry.name));
@@ -195,8 +194,7 @@ impl Run<'_> {
     fn verify(&self, fd: &OwnedFd, entry: &Entry) -> Result<()> {
         if !self.matches(fd, entry)? {
             return Err(Error::new(Kind::Failed, "verify what was restored", "")
-                .because("the file reads back differently")
-                .hint("the disk or the memory of this machine may be faulty"));
+                .because("the file reads back differently: the disk or the memory of this machine may be faulty"));
         }
         add(&self.counts.bytes_verified, entry.size);
         Ok(())

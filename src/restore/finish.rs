@@ -65,7 +65,7 @@ impl Run<'_> {
             self.delete_others(folder, &here);
         }
         self.tell_leftovers(folder, &here);
-        // Links that are still to come would change its time.
+        // Links that are still to come would change its time, or lead through it.
         if !locked(&self.links).waits_for(folder) {
             self.apply_folder(folder, &here);
         }
@@ -111,7 +111,7 @@ impl Run<'_> {
     }
 
     /// Puts the mode back of a directory that was opened up and whose descriptor was given back.
-    fn close_again(&self, folder: &Folder, facts: &Facts) {
+    pub fn close_again(&self, folder: &Folder, facts: &Facts) {
         let (Some(mode), Some(identity)) = (locked(&folder.opened_up).take(), facts.identity) else { return };
         let (mut names, mut above) = (Vec::new(), folder);
         let nearest = loop {

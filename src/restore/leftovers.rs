@@ -40,7 +40,8 @@ impl Run<'_> {
     /// Says what is left of directories that had to make way, once it is known what is deleted in their directory.
     pub fn tell_leftovers(&self, folder: &Folder, here: &Here) {
         let Some(target) = &here.target else { return };
-        for name in std::mem::take(&mut *locked(&folder.leftovers)) {
+        let leftovers = std::mem::take(&mut *locked(&folder.leftovers));
+        for name in leftovers {
             let path = child_path(&folder.path, &name);
             let stays = match &self.mode {
                 Mode::Plan(planning) => !locked(&planning.doomed).contains(&path),

@@ -11,7 +11,7 @@ use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::restore::existing::{Decision, Way};
 use crate::restore::file::SAME_NAME;
-use crate::restore::folder::{Folder, Here};
+use crate::restore::folder::{Folder, Here, State};
 use crate::restore::place::under_own_name;
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Run, add, locked};
@@ -54,7 +54,9 @@ pub(super) struct Links {
     /// By group: the name to link to, once there is one.
     anchors: HashMap<u64, Option<Anchor>>,
     others: Vec<Other>,
-    /// Addresses of the folders among `others`, which hold them in place.
+    /// Directories that are finished only after the links: links change their time, and lead through them.
+    held: Vec<Arc<Folder>>,
+    /// The addresses of these.
     waiting: HashSet<usize>,
     /// Groups of which a name is there that others cannot be linked to.
     unmended: HashSet<u64>,
@@ -76,9 +78,24 @@ impl Links {
         self.shared.contains(&group)
     }
 
-    /// Whether this directory gets another link later, which would change its time: then its metadata wait.
+    /// Whether this directory is finished only after the links.
     pub fn waits_for(&self, folder: &Folder) -> bool {
         self.waiting.contains(&address(folder))
+    }
+
+    fn hold(&mut self, folder: &Arc<Folder>) -> bool {
+        let is_new = self.waiting.insert(address(folder));
+        if is_new {
+            self.held.push(folder.clone());
+        }
+        is_new
+    }
+
+    /// Finishes this directory, and all above it, after the links: their modes may close them to this user.
+    fn hold_with_parents(&mut self, folder: &Arc<Folder>) {
+        let chain = std::iter::successors(Some(folder), |folder| folder.above.as_ref());
+        // Above one that is held already, all are.
+        let _first_known = chain.into_iter().find(|folder| !self.hold(folder));
     }
 }
 
@@ -94,23 +111,26 @@ impl Run<'_> {
     pub fn restore_linked(&self, folder: &Arc<Folder>, here: &Here, entry: &Entry) -> Result<()> {
         {
             let mut links = locked(&self.links);
-            let Links { anchors, waiting, others, .. } = &mut *links;
-            match anchors.entry(entry.link_group) {
+            if !rights::opens_everything() {
+                links.hold_with_parents(folder);
+            }
+            match links.anchors.entry(entry.link_group) {
                 Slot::Vacant(slot) if self.is_fresh.get() == Some(&true) => {
                     slot.insert(None);
                 }
                 _ => {
-                    waiting.insert(address(folder));
-                    others.push((folder.clone(), entry.clone()));
+                    links.hold(folder);
+                    links.others.push((folder.clone(), entry.clone()));
                     return Ok(());
                 }
             }
         }
-        self.restore_anchor(folder, here, entry)
+        self.restore_anchor(folder, here, entry, false)
     }
 
-    /// Restores a name by itself. A file that is the user's own and was kept never gets other names of ours.
-    fn restore_anchor(&self, folder: &Arc<Folder>, here: &Here, entry: &Entry) -> Result<()> {
+    /// Restores a name by itself. A file that is the user's own and was kept never gets other names of ours. `is_told`: it was
+    /// reported that this one cannot be linked.
+    fn restore_anchor(&self, folder: &Arc<Folder>, here: &Here, entry: &Entry, is_told: bool) -> Result<()> {
         let how = self.restore_single(folder, here, entry)?;
         let mut links = locked(&self.links);
         match how {
@@ -126,7 +146,7 @@ impl Run<'_> {
         if entry.meta.flags != 0 && entry.kind.has_content() {
             links.locks.push((folder.clone(), entry.clone()));
         }
-        let is_apart = how == Linkable::New && links.unmended.contains(&entry.link_group);
+        let is_apart = !is_told && how == Linkable::New && links.unmended.contains(&entry.link_group);
         drop(links);
         if is_apart {
             self.trouble(&child_path(&folder.path, &entry.name), NOT_LINKED);
@@ -134,31 +154,47 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Makes the links that were put off, then sets flags and applies the metadata of the directories that got links.
+    /// Makes the links that were put off, then sets flags and finishes the directories that waited for that.
     pub fn make_links(&self) {
+        let (others, mut held) = {
+            let mut links = locked(&self.links);
+            (std::mem::take(&mut links.others), std::mem::take(&mut links.held))
+        };
         let mut groups: BTreeMap<u64, Vec<Other>> = BTreeMap::new();
-        let mut folders: Vec<Arc<Folder>> = Vec::new();
-        let mut seen = HashSet::new();
-        for (folder, entry) in std::mem::take(&mut locked(&self.links).others) {
-            if seen.insert(address(&folder)) {
-                folders.push(folder.clone());
-            }
+        for (folder, entry) in others {
             groups.entry(entry.link_group).or_default().push((folder, entry));
         }
         groups.into_values().collect::<Vec<_>>().into_par_iter().for_each(|names| self.make_group(names));
         self.set_flags();
-        for folder in folders {
-            match self.enter(&folder) {
-                Ok(Some(here)) => self.apply_folder(&folder, &here),
-                Ok(None) => {}
-                Err(error) => self.failed_entry(&folder.path, error),
-            }
-            self.close_if_many(&folder);
+        // The mode of one must not close the way to those below it.
+        held.sort_by_key(|folder| std::cmp::Reverse(folder.depth));
+        held.iter().for_each(|folder| self.finish_held(folder));
+    }
+
+    /// Finishes a directory that waited for links.
+    fn finish_held(&self, folder: &Arc<Folder>) {
+        match folder.state() {
+            State::Closed(facts) if self.has_failed() => return self.close_again(folder, &facts),
+            State::Unmade | State::Refused => return,
+            State::Closed(_) | State::Ready(_) => {}
         }
+        match self.enter(folder) {
+            Ok(Some(here)) => self.apply_folder(folder, &here),
+            Ok(None) => {}
+            Err(error) => {
+                self.failed_entry(&folder.path, error);
+                if let State::Closed(facts) = folder.state() {
+                    self.close_again(folder, &facts);
+                }
+            }
+        }
+        self.close_if_many(folder);
     }
 
     fn set_flags(&self) {
-        for (folder, entry) in std::mem::take(&mut locked(&self.links).locks) {
+        // Not in the head of the loop, which would keep the lock: what enters a directory may need it.
+        let locks = std::mem::take(&mut locked(&self.links).locks);
+        for (folder, entry) in locks {
             let path = child_path(&folder.path, &entry.name);
             match self.enter(&folder) {
                 Ok(Some(Here { target: Some(target), .. })) if self.is_deed() => {
@@ -225,22 +261,22 @@ impl Run<'_> {
     fn make_other(&self, folder: &Arc<Folder>, entry: &Entry) -> Result<()> {
         let Some(here) = self.enter(folder)? else { return Ok(()) };
         let anchor = locked(&self.links).anchors.get(&entry.link_group).cloned().flatten();
-        let Some(anchor) = anchor else { return self.restore_anchor(folder, &here, entry) };
-        let Some(from) = self.enter(&anchor.folder)? else { return self.restore_anchor(folder, &here, entry) };
+        let Some(anchor) = anchor else { return self.restore_anchor(folder, &here, entry, false) };
+        let Some(from) = self.enter(&anchor.folder)? else { return self.restore_anchor(folder, &here, entry, false) };
         let way = match self.decide_link(folder, &here, &from, &anchor, entry)? {
             Some(way) => way,
             None => return Ok(()),
         };
         if self.refuses_links(&from, &anchor, entry)? {
             self.trouble(&child_path(&folder.path, &entry.name), NOT_LINKED);
-            return self.restore_anchor(folder, &here, entry);
+            return self.restore_anchor(folder, &here, entry, true);
         }
         let count = if entry.kind.has_content() { &self.counts.files } else { &self.counts.others };
         let (Some(target), Some(source), true) = (&here.target, &from.target, self.is_deed()) else {
             if here.facts.mounted != from.facts.mounted {
                 self.trouble(&child_path(&folder.path, &entry.name), NOT_LINKED);
             }
-            if self.plan_way(folder, &here, entry, way)? {
+            if self.plan_way(folder, &here, entry, way, || Ok(()))? {
                 add(count, 1);
             }
             return Ok(());
@@ -259,7 +295,7 @@ impl Run<'_> {
             // The file system has no hard links, or not that many, or the other name is on another one.
             Err(_) => {
                 self.trouble(&child_path(&folder.path, &entry.name), NOT_LINKED);
-                return self.restore_anchor(folder, &here, entry);
+                return self.restore_anchor(folder, &here, entry, true);
             }
         }
         if way == Way::New {

@@ -4,6 +4,7 @@ use crate::disk::apply::apply_flags;
 use crate::disk::{Subject, Target};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
+use crate::restore::delete::Cleared;
 use crate::restore::existing::Way;
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Folder, Here};
@@ -37,7 +38,7 @@ impl Run<'_> {
                 self.blocked(folder, entry, SAME_NAME);
                 return Ok(false);
             }
-            Err(error) => return Err(with_hint(error)),
+            Err(error) => return Err(error),
             Ok(false) => return Ok(false),
             Ok(true) => {}
         }
@@ -83,13 +84,13 @@ impl Run<'_> {
         }
         let displaced = target.change_places(unfinished, &entry.name)?;
         let old = displaced.as_ref().map_or(&entry.name, |displaced| &displaced.aside);
-        let kept = self.delete_content(here, target, old, &path).and_then(|kept| match (kept, &displaced) {
-            (Some(why), _) => Ok(Some(why)),
-            (None, Some(displaced)) => target
+        let kept = self.delete_content(here, target, old, &path).and_then(|cleared| match (cleared, &displaced) {
+            (Cleared::No(why), _) => Ok(Some(why)),
+            (Cleared::Yes(_), Some(displaced)) => target
                 .remove_directory(&displaced.aside)
                 .map(|()| None)
                 .map_err(|error| Error::new(error.kind(), "replace", shown(&entry.name)).because(error.why())),
-            (None, None) => target.replace_empty_directory(unfinished, &entry.name).map(|()| None),
+            (Cleared::Yes(_), None) => target.replace_empty_directory(unfinished, &entry.name).map(|()| None),
         });
         if let (Ok(Some(_)) | Err(_), Some(displaced)) = (&kept, &displaced) {
             target.change_back(displaced, unfinished, &entry.name)?;
@@ -99,17 +100,31 @@ impl Run<'_> {
         Ok(kept.is_none())
     }
 
-    /// For a plan: counts what an entry that will be made does to what has its name; false when that does not make way.
-    pub fn plan_way(&self, folder: &Folder, here: &Here, entry: &Entry, way: Way) -> Result<bool> {
+    /// For a plan: counts what an entry that will be made does to what has its name; false when that does not make way. `make` is
+    /// what has to succeed before the name is taken.
+    pub fn plan_way(
+        &self,
+        folder: &Folder,
+        here: &Here,
+        entry: &Entry,
+        way: Way,
+        make: impl FnOnce() -> Result<()>,
+    ) -> Result<bool> {
+        let mut doomed = Vec::new();
         if let (Way::OverDirectory, Some(target), Mode::Plan(planning)) = (way, &here.target, &self.mode) {
             let path = child_path(&folder.path, &entry.name);
-            if let Some(why) = self.delete_content(here, target, &entry.name, &path)? {
-                // The restore deletes nothing in a directory that it cannot clear.
-                self.blocked(folder, entry, &why);
-                locked(&planning.doomed).keep(&path, why);
-                return Ok(false);
+            match self.delete_content(here, target, &entry.name, &path)? {
+                Cleared::Yes(paths) => doomed = paths,
+                Cleared::No(why) => {
+                    // The restore deletes nothing in a directory that it cannot clear.
+                    self.blocked(folder, entry, &why);
+                    locked(&planning.doomed).keep(&path, why);
+                    return Ok(false);
+                }
             }
         }
+        make()?;
+        self.doom(doomed);
         folder.changed.store(true, Ordering::Relaxed);
         let fate = if way == Way::New { Fate::Created } else { Fate::Replaced };
         self.fate(fate, || child_path(&folder.path, &entry.name));
@@ -132,11 +147,4 @@ impl Run<'_> {
 /// The error with the name of the entry in the place of the one that it was made under.
 pub(super) fn under_own_name(error: Error, unfinished: &[u8], entry: &Entry) -> Error {
     error.renamed(&shown(unfinished), &shown(&entry.name))
-}
-
-fn with_hint(error: Error) -> Error {
-    match error.is(Kind::Denied) {
-        true => error.hint("if the existing file is immutable or append-only, run `chattr -i -a` on it first"),
-        false => error,
-    }
 }

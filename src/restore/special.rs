@@ -38,7 +38,7 @@ impl Run<'_> {
                     let error = Error::new(Kind::Denied, "create the device", "");
                     return Err(error.because("this user may not create devices"));
                 }
-                if !self.plan_way(folder, here, entry, way)? {
+                if !self.plan_way(folder, here, entry, way, || Ok(()))? {
                     return Ok(Linkable::No);
                 }
                 self.tell_foreseen(here, entry, &child_path(&folder.path, &entry.name));

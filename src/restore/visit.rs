@@ -59,9 +59,10 @@ impl<'a> Run<'a> {
         pool.install(|| self.make_links());
         self.check_read_only();
         let spared = get(&self.counts.spared_directories);
-        if spared > 0 && self.is_deed() {
+        if spared > 0 && self.compares() {
             self.watch.notice(format!(
-                "nothing was deleted in {}: the backup saved only a part of what was there, or another file system is mounted",
+                "nothing is deleted in {}: the backup saved only a part of what was there, another file system is mounted, or \
+                 nothing can be deleted",
                 format_counted(spared, "directory", "directories"),
             ));
         }

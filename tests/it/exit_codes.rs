@@ -233,6 +233,12 @@ fn what_was_done_is_said_though_nobody_can_be_told_on_standard_output() {
     }
     assert_eq!(person.snapshots(&[]).len(), 3);
     assert!(person.path("out").exists());
+    // A plan is all that a dry run makes.
+    for words in [&["--json"][..], &[]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let words = [&["restore", "latest", "--target", "out", "--dry-run"][..], words].concat();
+        crate::person::said(person.command(&words).stdout(full).output().unwrap()).ends_with(1);
+    }
 }
 
 /// A warning that could not be printed ended a backup with 1, though its snapshot was made.

@@ -44,20 +44,26 @@ fn small_limits_end_a_run_with_an_error_or_slow_it_down() {
     person.make_source();
     person.silt(&["backup", "source"]).ends_with(0);
     let source = contents(&person.path("source"));
+    let path = format!("latest:{}", person.path("source").display());
+    let mut restored_under_limits = 0;
     let limits = ["-n 32", "-n 64", "-v 80000", "-v 120000", "-v 260000", "-v 600000", "-s 200", "-c 0"];
     for limit in limits {
         let saved = limited(&person, limit, &["backup", "--force", "source", "--json"]);
         assert!(matches!(saved.code, 0 | 1), "{limit}: {} {}", saved.code, saved.err);
         let target = format!("out{}", limit.replace(' ', ""));
-        let restored = limited(&person, limit, &["restore", "latest:source", "--target", &target]);
+        let restored = limited(&person, limit, &["restore", &path, "--target", &target]);
         assert!(matches!(restored.code, 0 | 1), "{limit}: {} {}", restored.code, restored.err);
+        if restored.code == 0 {
+            assert_eq!(contents(&person.path(&target)), source, "{limit}");
+            restored_under_limits += 1;
+        }
         if saved.code == 0 {
-            let path = format!("latest:{}", person.path("source").display());
             let target = format!("{target}-whole");
             person.silt(&["restore", &path, "--target", &target]).ends_with(0);
             assert_eq!(contents(&person.path(&target)), source, "{limit}");
         }
     }
+    assert!(restored_under_limits > 0);
 }
 
 /// As [`small_limits_end_a_run_with_an_error_or_slow_it_down`], for threads: no limit of them holds for root.

@@ -346,13 +346,13 @@ fn a_plan_foresees_that_closed_directories_are_opened() {
         let (named, target) = (latest(&person, "source"), person.path("source").display().to_string());
         as_nobody(&person, &[&["restore", &named, "--target", &target, "--overwrite", "always"], words].concat())
     };
+    if as_nobody(&person, &["snapshots"]).code != 0 {
+        return skipped("closed directories of others", "another user cannot run silt here");
+    }
     chmod(&person, "source/closed", 0o000);
     chmod(&person, "source/none", 0o000);
     let plan = as_user(&["--dry-run"]);
     let done = as_user(&[]);
-    if done.code == 1 {
-        return skipped("closed directories of others", done.err);
-    }
     assert!(plan.ends_with(0).err.contains("denies access"));
     done.ends_with(0);
     assert_eq!(text(&person, "source/closed/below/f"), "f");

@@ -59,8 +59,8 @@ fn what_is_immutable_or_mounted_is_kept_by_the_plan_as_by_the_restore() {
         return skipped("what is immutable in a target", "chattr or mount is refused");
     }
     let done = plan_and_restore(&person, &["--delete"], 3);
-    for (name, kept) in [("file", true), ("extra/kept", true), ("sealed/old", true), ("sealed/extra", true)] {
-        assert_eq!(text(&person, &format!("target/{name}")) == "there", kept, "{name}: {done}");
+    for name in ["file", "extra/kept", "sealed/old", "sealed/extra"] {
+        assert_eq!(text(&person, &format!("target/{name}")), "there", "{name}: {done}");
     }
     assert!(!target.join("extra/goes").exists() && !target.join("sealed/new").exists());
     assert_eq!(text(&person, "target/plain"), "saved");

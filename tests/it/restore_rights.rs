@@ -246,18 +246,22 @@ fn few_descriptors_suffice_to_close_deep_directories() {
         (1..40).for_each(|count| person.write(&format!("source/{}/f", deep(count)), count.to_string()));
     });
     let named = latest(&person, "source");
+    let (mut is_met, mut is_through) = (false, false);
     for (limit, closed) in [(14, 0o300), (20, 0o000), (24, 0o400), (28, 0o000), (32, 0o400)] {
         copy_of_source(&person);
         as_nobody(&person, &["snapshots"]).ends_with(0);
         (1..40).rev().for_each(|count| chmod(&person, &format!("target/{}", deep(count)), closed));
         let limited = format!("ulimit -n {limit}; exec \"$@\"");
         let by = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", &limited, "sh"];
-        started_by(&person, &by, &["restore", &named, "--target", "target", "--overwrite", "never"]);
+        let done = started_by(&person, &by, &["restore", &named, "--target", "target", "--overwrite", "never"]);
+        is_met |= done.code == 1 && done.err.contains("x/x/x: Too many open files");
+        is_through |= done.code == 0;
         for count in 1..40 {
             assert_eq!(mode(&person, &format!("target/{}", deep(count))), closed, "{limit} {count}");
         }
         fs::remove_dir_all(person.path("target")).expect("removed");
     }
+    assert!(is_met && is_through, "the limits are none, or too low");
 }
 
 fn plant_closed(person: &Person, mode: u32) {
@@ -446,6 +450,40 @@ fn flags_that_cannot_be_set_are_known_to_the_plan() {
     assert_eq!(done.err.matches("mounted read-only").count(), 1, "{}", done.err);
 }
 
+/// The directory of the first name had its mode already when others were to be linked to that: the plan ended with 0, the
+/// restore with 3, and two files took the place of one.
+#[test]
+fn names_are_linked_out_of_directories_that_are_closed_in_the_end() {
+    let mut has_flags = true;
+    let person = saved(|person| {
+        for closed in ["none", "listed"] {
+            person.write(&format!("source/a/{closed}/below/f"), closed);
+            fs::create_dir_all(person.path("source/b")).expect("made");
+            let name = format!("source/b/{closed}");
+            fs::hard_link(person.path(&format!("source/a/{closed}/below/f")), person.path(&name)).expect("linked");
+        }
+        person.write("source/flags", "a file that its owner may not read");
+        let set = Command::new("chattr").arg("+d").arg(person.path("source/flags")).output();
+        has_flags = set.is_ok_and(|output| output.status.success());
+        for (name, mode) in [("a/none/below", 0o000), ("a/none", 0o000), ("a/listed", 0o400), ("flags", 0o200)] {
+            chmod(person, &format!("source/{name}"), mode);
+        }
+    });
+    both(&person, |words| as_nobody(&person, words), &[], 0);
+    for (name, closed) in [("a/none", 0o000), ("a/listed", 0o400)] {
+        assert_eq!(mode(&person, &format!("target/{name}")), closed);
+        chmod(&person, &format!("target/{name}"), 0o700);
+    }
+    chmod(&person, "target/a/none/below", 0o700);
+    for closed in ["none", "listed"] {
+        let inode = |name: String| fs::metadata(person.path(&name)).expect("it is there").ino();
+        assert_eq!(inode(format!("target/a/{closed}/below/f")), inode(format!("target/b/{closed}")), "{closed}");
+    }
+    if !has_flags {
+        skipped("flags of files that cannot be read", "chattr is refused");
+    }
+}
+
 /// A target in the repository that its mode closes was refused by the restore only.
 #[test]
 fn a_closed_target_in_the_repository_is_refused_by_the_plan() {
@@ -479,9 +517,10 @@ fn few_descriptors_suffice_to_delete_deep_closed_directories() {
     assert!(!person.path("target/x").exists());
 }
 
-/// One thread closed a directory that it had opened up only to look, while another one deleted in it.
+/// One thread closed a directory that it had opened up only to look, while another one worked in it: one run in four ended
+/// with 3.
 #[test]
-fn a_closed_directory_is_opened_up_for_all_that_is_deleted_in_it() {
+fn threads_share_a_directory_that_is_opened_up() {
     let person = saved(|person| {
         (0..8).for_each(|number| person.write(&format!("source/closed/{number}/kept"), "saved"));
         person.write("source/other.o", "saved");

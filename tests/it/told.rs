@@ -12,6 +12,8 @@ use siltstone::source::stream::Stream;
 use siltstone::storage::Storage;
 use siltstone::watch::{Event, Watch};
 use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -409,6 +411,9 @@ fn what_was_not_printed_is_told_again() {
     let full = || fs::File::options().write(true).open("/dev/full").expect("it opens");
     let words = ["backup", "source"];
     said(person.command(&words).stdout(full()).output().expect("it runs")).ends_with(3);
+    let (pipe, reader) = UnixStream::pair().expect("made");
+    drop(reader);
+    said(person.command(&words).stdout(OwnedFd::from(pipe)).output().expect("it runs")).ends_with(3);
     let quiet = ["backup", "source", "--quiet"];
     crate::person::said(person.command(&quiet).stderr(full()).output().expect("it runs")).ends_with(3);
     let told = person.silt(&words).ends_with(0).out;
