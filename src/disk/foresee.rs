@@ -1,6 +1,7 @@
 //! Predict which metadata of an entry cannot be restored, as far as that is known in advance: a plan reports it.
 
 use super::apply::{ApplyOptions, Loss, Subject, setgid_dropped, unsafe_bits, unsafe_setuid, wanted_owner};
+use super::read_dir::Directory;
 use super::stat::Stat;
 use super::{flags, rights};
 use crate::entry::{EntryKind, Metadata};
@@ -8,11 +9,12 @@ use crate::error::{Error, Kind};
 use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::process::{getegid, geteuid};
+use std::sync::LazyLock;
 
 /// Predicts the losses of an entry that is still to be created. `group` is the group that its directory hands down, if any.
 pub fn foresee_new(meta: &Metadata, kind: EntryKind, group: Option<u32>, options: &ApplyOptions<'_>) -> Vec<Loss> {
     let mut foreseen = Foreseen::default();
-    if rights::is_unlimited() {
+    if rights::is_unlimited() && options.owner {
         return foreseen.0;
     }
     let owner = (geteuid().as_raw(), group.unwrap_or_else(|| getegid().as_raw()));
@@ -37,7 +39,7 @@ pub fn foresee(
     options: &ApplyOptions<'_>,
 ) -> Vec<Loss> {
     let mut foreseen = Foreseen::default();
-    if rights::is_unlimited() {
+    if rights::is_unlimited() && options.owner {
         return foreseen.0;
     }
     let before = (stat.uid, stat.gid);
@@ -70,6 +72,19 @@ pub fn foresee(
         }
     }
     foreseen.0
+}
+
+/// Whether the system lets this user link no other name to a file of another user (`fs.protected_hardlinks`, see proc(5)): it
+/// must be a regular file without a setuid or setgid bit that this user may read and write.
+pub fn is_protected_from_links(directory: &Directory, name: &[u8], stat: &Stat) -> bool {
+    static IS_ON: LazyLock<bool> = LazyLock::new(|| {
+        std::fs::read("/proc/sys/fs/protected_hardlinks").is_ok_and(|value| value.trim_ascii() == b"1")
+    });
+    if rights::owns(stat.uid, stat.gid) || !*IS_ON {
+        return false;
+    }
+    let is_plain = stat.is(EntryKind::File) && stat.mode & 0o4000 == 0 && stat.mode & 0o2010 != 0o2010;
+    !is_plain || accessat(directory, name, Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS).is_err()
 }
 
 fn may_write(fd: BorrowedFd<'_>) -> bool {

@@ -21,6 +21,13 @@ const CLOSED_TO_PLAN: &str = "extra entries in it were not deleted, because its 
 const CLOSED_TO_PLANS: &str = "extra entries in it were not deleted, because its mode prevents the plan from reading it: run \
                                `chmod u+rwx` on it, then restore again";
 
+/// Said of a directory below such a one.
+const CLOSED_ABOVE: &str = "extra entries in it were not deleted, because the mode of a directory above it prevented the plan from \
+                            reading it: run the restore again, after `chmod u+rwx` on that if it is closed";
+/// Said of entries that came after the plan, and where it met an error.
+const NOT_NAMED: &str = "extra entries in it were not deleted, because the plan did not find them, or could not read them: run the \
+                         restore again";
+
 /// What an error says was attempted where that is to delete something.
 const DELETE: &str = "delete";
 
@@ -109,7 +116,6 @@ impl Run<'_> {
     pub fn delete_others(&self, folder: &Folder, here: &Here) {
         let (Some(target), true) = (&here.target, self.deletes_in(folder, here)) else { return };
         let known = std::mem::take(&mut *locked(&folder.names));
-        let closed = locked(&folder.opened_up).filter(|mode| self.is_deed() && mode & 0o500 != 0o500);
         let mut is_unnamed = false;
         let mut delete = || -> Result<()> {
             let directory = target.directory();
@@ -141,11 +147,20 @@ impl Run<'_> {
         if let Err(error) = delete() {
             self.failed_entry(&folder.path, error);
         }
-        if let Some(mode) = closed.filter(|_| is_unnamed) {
-            let mode_then = folder.entry.as_ref().filter(|_| here.facts.apply).map_or(mode, |entry| entry.meta.mode);
-            let is_closed_again = mode_then & 0o500 != 0o500;
-            self.trouble(&folder.path, if is_closed_again { CLOSED_TO_PLANS } else { CLOSED_TO_PLAN });
+        if is_unnamed {
+            self.trouble(&folder.path, self.why_unnamed(folder, here));
         }
+    }
+
+    /// Why a plan did not name what it should have.
+    fn why_unnamed(&self, folder: &Folder, here: &Here) -> &'static str {
+        let closed = |folder: &Folder| locked(&folder.opened_up).filter(|mode| mode & 0o500 != 0o500);
+        if let Some(mode) = closed(folder) {
+            let mode_then = folder.entry.as_ref().filter(|_| here.facts.apply).map_or(mode, |entry| entry.meta.mode);
+            return if mode_then & 0o500 == 0o500 { CLOSED_TO_PLAN } else { CLOSED_TO_PLANS };
+        }
+        let mut above = std::iter::successors(folder.above.as_deref(), |folder| folder.above.as_deref());
+        if above.any(|folder| closed(folder).is_some()) { CLOSED_ABOVE } else { NOT_NAMED }
     }
 
     /// Deletes an entry that the snapshot does not have; whether it is gone.
@@ -211,6 +226,10 @@ impl Run<'_> {
         self.options.exclude.leaves_out(path, is_directory) || self.scope.is_troubled(path)
     }
 
+    fn is_place_of_a_source(&self, stat: &Stat) -> bool {
+        self.places.get().is_some_and(|places| places.is_source(stat))
+    }
+
     /// Whether a directory that goes may be looked into.
     pub fn may_look_into(&self, path: &[u8], directory: &Directory, stat: &Stat, deletes_on: Mounted) -> Result<bool> {
         if stat.is_fixed {
@@ -218,6 +237,7 @@ impl Run<'_> {
         }
         Ok(mounted(stat) == deletes_on
             && !self.is_protected(path, true)
+            && !self.is_place_of_a_source(stat)
             && !self.scope.is_own(stat)
             && !looks_like_ours(directory))
     }
@@ -232,7 +252,9 @@ impl Run<'_> {
         if one.is_directory.is_none() && (stat.kind.is_none() || stat.is(EntryKind::Directory)) {
             return Ok(false);
         }
-        let is_kept = self.is_protected(path, false) || !self.options.includes_with_parents(path, false);
+        let is_kept = self.is_protected(path, false)
+            || self.is_place_of_a_source(&stat)
+            || !self.options.includes_with_parents(path, false);
         if is_kept || stat.mount != noted.on.1 {
             return Ok(false);
         }

@@ -4,6 +4,7 @@ use crate::disk::apply::chmod_open;
 use crate::disk::opened_up::{OpenedUp, close_below};
 use crate::disk::stat::fstat;
 use crate::disk::{Directory, Identity, remove, rights};
+use crate::entry::EntryKind;
 use crate::error::{Kind, Result};
 use crate::restore::delete::{Listed, Noted, Place, list, undeletable};
 use crate::restore::enter;
@@ -11,6 +12,8 @@ use crate::restore::existing::STICKY;
 use crate::restore::plan::child_path;
 use crate::restore::run::{Mode, Run};
 
+/// Said of one of our own.
+const CLOSED_TO_PLANS: &str = "its mode prevents the plan from reading it: run `chmod u+rwx` on it, then restore again";
 /// Said of what is in a directory of another user.
 const CLOSED_TO_OTHERS: &str = "its mode does not let this user delete anything in it";
 
@@ -153,6 +156,9 @@ impl Run<'_> {
         let below = match above.directory.open_child(name.as_slice()) {
             // It is gone, or became something else since it was listed.
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => return Ok(None),
+            Err(error) if error.is(Kind::Denied) && is_closed(above.directory, &name) => {
+                return Err(undeletable(Kind::Denied, CLOSED_TO_PLANS));
+            }
             other => other?,
         };
         let stat = fstat(&below)?;
@@ -166,6 +172,9 @@ impl Run<'_> {
         let is_closed = self.is_deed() && stat.is_closed_to_owner(0o700);
         let open_up = |is_needed: bool| (is_closed && is_needed).then(|| OpenedUp::open(&below, &stat)).transpose();
         let mut opened_up = open_up(noted.content_of == Some(path.len()) || goes(path))?;
+        if opened_up.is_none() && stat.is_closed_to_owner(0o500) {
+            return Err(undeletable(Kind::Denied, CLOSED_TO_PLANS));
+        }
         // A descriptor lists once, and it is still needed.
         let listed = list(&below.open_child(c".")?)?;
         if enter::refusal(&below, &stat).is_some() && !listed.is_empty() {
@@ -175,12 +184,14 @@ impl Run<'_> {
             opened_up = open_up(listed.iter().any(|one| goes(&child_path(path, &one.name))))?;
         }
         let place = Place { directory: &below, keeps_others: enter::keeps_others(&stat) };
-        let (left, stays) = self.delete_leaves(place, listed, path, noted);
+        let (left, stays) = self.delete_leaves(place, listed, path, noted)?;
+        // The way to a source stays, and what else is in it goes.
+        let is_on_a_way = self.places.get().is_some_and(|places| places.is_on_a_way(&stat));
         let level = Level {
             name,
             left,
             above: fstat(above.directory)?.identity(),
-            stays,
+            stays: stays || is_on_a_way,
             identity: stat.identity(),
             mode: opened_up.map(OpenedUp::hand_on),
             keeps_others: place.keeps_others,
@@ -190,9 +201,17 @@ impl Run<'_> {
     }
 
     /// Deletes what is no directory; returns the names of the directories, and whether something stays.
-    fn delete_leaves(&self, place: Place<'_>, listed: Vec<Listed>, path: &[u8], noted: &Noted) -> (Vec<Vec<u8>>, bool) {
+    fn delete_leaves(
+        &self,
+        place: Place<'_>,
+        listed: Vec<Listed>,
+        path: &[u8],
+        noted: &Noted,
+    ) -> Result<(Vec<Vec<u8>>, bool)> {
         let (mut left, mut stays) = (Vec::new(), false);
         for one in listed {
+            // A directory may have very many of them.
+            self.check()?;
             if one.is_directory == Some(true) {
                 left.push(one.name);
                 continue;
@@ -206,8 +225,13 @@ impl Run<'_> {
                 break;
             }
         }
-        (left, stays)
+        Ok((left, stays))
     }
+}
+
+/// Whether a name is a directory of our own that its mode closes to its owner.
+fn is_closed(directory: &Directory, name: &[u8]) -> bool {
+    directory.stat(name).is_ok_and(|stat| stat.is(EntryKind::Directory) && stat.is_closed_to_owner(0o500))
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use crate::disk::apply::wanted_owner;
 use crate::disk::create::{is_half_done, is_unfinished};
 use crate::disk::device::is_read_only;
-use crate::disk::follow::{open_followed, open_within};
 use crate::disk::opened_up::OpenedUp;
 use crate::disk::stat::fstat;
 use crate::disk::{Directory, Stat, Target, flags, unfinished};
@@ -14,8 +13,10 @@ use crate::restore::Overwrite;
 use crate::restore::existing::{IN_USE, MOVED_SOURCE};
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Facts, Folder, Here, State, mounted};
+use crate::restore::plan::shown;
 use crate::restore::run::{Fate, Run, add, locked};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
+use crate::restore::visit::Ours;
 use rustix::fs::{Access, AtFlags, accessat};
 use rustix::io::Errno;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub(super) const READ_ONLY: &str = "its file system is mounted read-only";
 enum Found {
     /// And how it was opened up for that, if it was.
     Opened(Directory, Option<OpenedUp>),
+    /// A link above a source leads to it.
+    Followed(Directory),
     Missing,
     /// In a plan: a directory that the restore opens up, and that nobody can look into before.
     Closed(Stat),
@@ -138,7 +141,7 @@ impl Run<'_> {
     fn may_be_entered(&self, found: &Found) -> Result<bool> {
         match found {
             Found::Closed(_) => Ok(true),
-            Found::Opened(found, _) => {
+            Found::Opened(found, _) | Found::Followed(found) => {
                 Ok(!self.scope.is_own(&fstat(found)?) && !is_repository_in_use(self.repo, found))
             }
             Found::Missing | Found::Refused(_) | Found::InTheWay => Ok(false),
@@ -163,6 +166,7 @@ impl Run<'_> {
         }
         match found {
             Found::Opened(directory, opened_up) => self.take(above, folder, entry, directory, opened_up),
+            Found::Followed(directory) => self.take_followed(above, folder, entry, directory),
             Found::Refused(why) => refuse(why),
             Found::Closed(stat) => Ok(Some(self.closed(above, folder, &stat))),
             Found::Missing if !self.is_deed() => Ok(Some(self.made(above, None))),
@@ -253,28 +257,22 @@ impl Run<'_> {
                 "a symbolic link that may be part of a source is in its place, and was not followed",
             ));
         }
-        let trusted = stat.uid == 0 || stat.is_own();
-        if !trusted {
+        if !self.follows_links_of(stat) {
             return Ok(Found::Refused(
                 "a symbolic link of another user is in its place above a source, and was not followed",
             ));
         }
-        let followed = match self.in_place.get() {
-            Some(true) => open_followed(target.directory(), name),
-            _ => {
-                let mut top = folder;
-                while let Some(above) = &top.above {
-                    top = above;
-                }
-                let State::Ready(Here { target: Some(root), .. }) = top.state() else {
-                    return Ok(Found::Refused("a symbolic link is in its place above a source, and was not followed"));
-                };
-                let path = &folder.path[top.path.len()..];
-                open_within(root.directory(), path.strip_prefix(b"/").unwrap_or(path))
-            }
+        let mut top = folder;
+        while let Some(above) = &top.above {
+            top = above;
+        }
+        let State::Ready(Here { target: Some(root), .. }) = top.state() else {
+            return Ok(Found::Refused("a symbolic link is in its place above a source, and was not followed"));
         };
-        match followed {
-            Ok(directory) => Ok(Found::Opened(directory, None)),
+        let path = &folder.path[top.path.len()..];
+        let path = path.strip_prefix(b"/").unwrap_or(path);
+        match self.open_link(root.directory(), target.directory(), name, path) {
+            Ok(directory) => Ok(Found::Followed(directory)),
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Unsupported) => {
                 Ok(Found::Refused(
                     "a symbolic link is in its place above a source, and does not lead to a directory in the target",
@@ -316,6 +314,24 @@ impl Run<'_> {
         Here { target: None, facts }
     }
 
+    /// A directory that a link above a source leads to: it may be in a repository.
+    fn take_followed(
+        &self,
+        above: &Here,
+        folder: &Folder,
+        entry: &Entry,
+        directory: Directory,
+    ) -> Result<Option<Here>> {
+        let ours = self.ours_above(&directory)?;
+        if ours == Ours::InUse {
+            self.blocked_at(folder.path.clone(), IN_USE);
+            return Ok(None);
+        }
+        let mut above = above.clone();
+        above.facts.is_ours |= ours == Ours::Other;
+        self.take(&above, folder, entry, directory, None)
+    }
+
     /// A directory that was there before.
     fn take(
         &self,
@@ -333,6 +349,12 @@ impl Run<'_> {
                 // A backup leaves out what is in it.
                 self.fate(Fate::Kept, || folder.path.clone());
             }
+            return Ok(None);
+        }
+        let places = self.places.get().filter(|_| folder.inside);
+        if let Some(source) = places.and_then(|places| places.other_source(&stat, &folder.path)) {
+            let why = format!("it is the same directory as the source {} now, so it was left alone", shown(source));
+            self.blocked_at(folder.path.clone(), &why);
             return Ok(None);
         }
         // One that may be listed and not entered was opened all the same.
@@ -411,8 +433,11 @@ impl Run<'_> {
     fn open_again(&self, above: &Here, folder: &Folder, facts: Facts) -> Result<Here> {
         let entry = folder.entry.as_ref().expect("the top of the target is never closed");
         let target = above.target.as_ref().expect("what was closed was opened in a directory that is there");
-        let found = self.find(above, target, folder, entry)?;
-        let Found::Opened(directory, opened_up) = found else { return Err(moved(entry)) };
+        let (directory, opened_up) = match self.find(above, target, folder, entry)? {
+            Found::Opened(directory, opened_up) => (directory, opened_up),
+            Found::Followed(directory) => (directory, None),
+            _ => return Err(moved(entry)),
+        };
         let here = self.reopened(folder, facts, directory)?;
         folder.closes_later(opened_up);
         Ok(here)

@@ -27,7 +27,10 @@ impl Run<'_> {
             let name = name.to_bytes();
             // What cannot be removed now is in nobody's way.
             if !stat.is(EntryKind::Directory) {
-                let _best_effort = self.is_deed().then(|| target.remove_name(name));
+                match self.is_deed() {
+                    true => drop(target.remove_name(name)),
+                    false => self.forget_link(&stat),
+                }
             } else if is_filled(target.directory(), name) {
                 locked(&folder.leftovers).push(name.to_vec());
             } else {

@@ -5,6 +5,7 @@
 //! both walk with several threads, decide alike.
 
 use crate::disk::apply::apply_flags;
+use crate::disk::foresee::is_protected_from_links;
 use crate::disk::open::open_file;
 use crate::disk::{Identity, Stat, Subject, Target, flags, rights, unfinished};
 use crate::entry::{Entry, EntryKind};
@@ -208,6 +209,14 @@ impl Run<'_> {
         }
     }
 
+    /// For a plan: one of the names of an inode goes before anything is decided about the others.
+    pub fn forget_link(&self, stat: &Stat) {
+        if stat.links > 1 {
+            self.has_linked.store(true, Ordering::Relaxed);
+            *locked(&self.links).before.entry(stat.identity()).or_insert(stat.links) -= 1;
+        }
+    }
+
     /// How many names an inode in the target had before this run. To be asked before anything is done to one of them.
     pub fn links_before(&self, stat: &Stat) -> u32 {
         if stat.links > 1 {
@@ -345,7 +354,8 @@ impl Run<'_> {
     fn refuses_links(&self, from: &Here, anchor: &Anchor, entry: &Entry) -> Result<bool> {
         let (Some(source), Linkable::Old) = (&from.target, anchor.how) else { return Ok(false) };
         let is_unlocked = is_saved_locked(entry) && rights::may_lock_files();
-        Ok(!is_unlocked && source.directory().stat(anchor.name.as_slice())?.is_fixed)
+        let stat = source.directory().stat(anchor.name.as_slice())?;
+        Ok((!is_unlocked && stat.is_fixed) || is_protected_from_links(source.directory(), &anchor.name, &stat))
     }
 
     fn link(

@@ -15,6 +15,7 @@ mod leftovers;
 mod links;
 mod options;
 mod place;
+mod places;
 mod plan;
 mod run;
 mod scope;

@@ -38,7 +38,7 @@ impl Run<'_> {
                 self.blocked(folder, entry, SAME_NAME);
                 return Ok(false);
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(under_own_name(error, unfinished, entry)),
             Ok(false) => return Ok(false),
             Ok(true) => {}
         }

@@ -11,6 +11,7 @@ use crate::restore::RestoreOptions;
 use crate::restore::doomed::Doomed;
 use crate::restore::folder::OpenFolders;
 use crate::restore::links::Links;
+use crate::restore::places::Places;
 use crate::restore::plan::{Named, Reads};
 use crate::restore::scope::Scope;
 use crate::watch::Watch;
@@ -179,6 +180,8 @@ pub(super) struct Run<'a> {
     pub in_place: OnceLock<bool>,
     /// Nothing was in the target.
     pub is_fresh: OnceLock<bool>,
+    /// Where the sources are in a target that was there.
+    pub places: OnceLock<Places>,
 }
 
 impl<'a> Run<'a> {
@@ -210,6 +213,7 @@ impl<'a> Run<'a> {
             open_folders_max: open_max.clamp(FOLDERS_OPEN_MIN, FOLDERS_OPEN_MAX),
             in_place: OnceLock::new(),
             is_fresh: OnceLock::new(),
+            places: OnceLock::new(),
         })
     }
 

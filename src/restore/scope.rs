@@ -59,6 +59,14 @@ impl Scope {
         }
     }
 
+    /// The sources below a path, in order.
+    pub fn sources_below(&self, base: &[u8]) -> Vec<&[u8]> {
+        let is_below = |source: &&[u8]| source.strip_prefix(base).is_some_and(|rest| rest.starts_with(b"/"));
+        let mut below: Vec<&[u8]> = self.sources.iter().map(Vec::as_slice).filter(is_below).collect();
+        below.sort_unstable();
+        below
+    }
+
     /// Whether this path is a source itself.
     pub fn is_source(&self, path: &[u8]) -> bool {
         self.everything || self.sources.contains(path)

@@ -64,7 +64,10 @@ impl Run<'_> {
             other => other.map_err(|error| under_own_name(error, &name, entry))?,
         };
         let subject = Subject::Named(target.directory(), &name);
-        let losses = apply_metadata(subject, Some(current), &entry.meta, entry.kind, &self.apply_options());
+        let mut losses = apply_metadata(subject, Some(current), &entry.meta, entry.kind, &self.apply_options());
+        for loss in &mut losses {
+            loss.error = under_own_name(loss.error.copy(), &name, entry);
+        }
         let path = || child_path(&folder.path, &entry.name);
         if direct {
             self.fate(Fate::Created, path);

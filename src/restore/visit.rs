@@ -8,19 +8,30 @@ use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::restore::enter::group_of_new;
-use crate::restore::folder::{Facts, Folder, Here, mounted};
+use crate::restore::folder::{Facts, Folder, Here, State, mounted};
 use crate::restore::links::Linkable;
 use crate::restore::plan::{DEPTH_MAX, child_path, shown};
 use crate::restore::run::{Fate, Run, add, get, locked, named_in_full};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
 use crate::when::format_counted;
 use rayon::{Scope as Tasks, ThreadPool};
+use rustix::fs::{Access, AtFlags, accessat};
 use std::fs::Permissions;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// Repositories and caches that a directory is in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ours {
+    No,
+    /// Nothing is deleted in it.
+    Other,
+    /// The repository in use, or a cache: nothing is restored into it.
+    InUse,
+}
 
 /// What a directory of the snapshot holds.
 #[derive(Clone, Copy)]
@@ -47,6 +58,10 @@ impl<'a> Run<'a> {
             let whole = std::path::absolute(&self.options.target).unwrap_or_else(|_| self.options.target.clone());
             named_in_full(error, &whole.to_string_lossy())
         })?;
+        if let State::Ready(Here { target: Some(target), .. }) = top.state() {
+            let places = self.find_places(target.directory(), &top.path)?;
+            self.places.get_or_init(|| places);
+        }
         pool.scope(|tasks| match root.is_directory() {
             true => self.visit(tasks, top, Contents::of(root)),
             false => {
@@ -180,20 +195,29 @@ impl<'a> Run<'a> {
     /// Refuses a target that is in the repository in use or in the caches that lie beside its own. Whether it is in another
     /// repository or cache, where nothing is deleted.
     fn check_above(&self, target: &Directory) -> Result<bool> {
-        let mut is_ours = false;
-        let mut here = target.open_child(c".")?;
+        match self.ours_above(target)? {
+            Ours::InUse => {
+                let target = self.options.target.display();
+                let why = "it is inside the repository in use or a cache of silt";
+                Err(Error::invalid("restore into", target, why).hint("name a directory outside of it with --target"))
+            }
+            Ours::Other => Ok(true),
+            Ours::No => Ok(false),
+        }
+    }
+
+    /// What of ours a directory is in.
+    pub fn ours_above(&self, directory: &Directory) -> Result<Ours> {
+        let mut found = Ours::No;
+        let mut here = directory.open_child(c".")?;
         for _ in 0..DEPTH_MAX {
             let stat = fstat(&here)?;
             if self.scope.is_own(&stat) || is_repository_in_use(self.repo, &here) {
-                let target = self.options.target.display();
-                return Err(Error::invalid(
-                    "restore into",
-                    target,
-                    "it is inside the repository in use or a cache of silt",
-                )
-                .hint("name a directory outside of it with --target"));
+                return Ok(Ours::InUse);
             }
-            is_ours |= looks_like_ours(&here);
+            if looks_like_ours(&here) {
+                found = Ours::Other;
+            }
             // What is above cannot be looked at without the right to: then it is no folder of ours either.
             let Ok(above) = here.open_child(c"..") else { break };
             if fstat(&above)?.identity() == stat.identity() {
@@ -201,7 +225,7 @@ impl<'a> Run<'a> {
             }
             here = above;
         }
-        Ok(is_ours)
+        Ok(found)
     }
 
     /// The same for a target that is still to be made: what counts is the folder that it will be made in. Returns the group that
@@ -213,6 +237,8 @@ impl<'a> Run<'a> {
         }
         let Some(above) = self.nearest_above() else { return Ok(None) };
         self.check_above(&above)?;
+        let access = accessat(&above, c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
+        access.map_err(|errno| Error::io("create the directory", target.display(), errno.into()))?;
         fstat(&above).map(|stat| group_of_new(&stat))
     }
 

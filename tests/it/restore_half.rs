@@ -4,6 +4,7 @@ use crate::fixture::{self, Hooked, SWAPS, backup, memory, open, options};
 use crate::left_out::{deepen, flatten};
 use crate::person::{Person, contents};
 use crate::restore::{is_root, restore, saved};
+use crate::restore_way::leftover;
 use crate::skip::skipped;
 use siltstone::disk::Directory;
 use siltstone::disk::create::unfinished_mode;
@@ -209,6 +210,29 @@ fn one_who_stops_within_a_large_file_has_the_old_one() {
         }
         assert!(fs::read_dir(&target).expect("listed").count() <= 1);
     }
+}
+
+/// The unfinished name of a link that a killed restore left counted as another file's name: the plan replaced what the
+/// restore kept.
+#[test]
+fn an_unfinished_link_is_no_name_of_its_inode() {
+    let person = saved(|person| {
+        person.write("source/a", "saved");
+        fs::hard_link(person.path("source/a"), person.path("source/b")).expect("linked");
+    });
+    person.write("target/a", "saved");
+    let saved_at = fs::metadata(person.path("source/a")).and_then(|meta| meta.modified()).expect("it has a time");
+    let file = fs::File::options().write(true).open(person.path("target/a")).expect("opened");
+    file.set_modified(saved_at).expect("its time is set");
+    fs::set_permissions(person.path("target/a"), Permissions::from_mode(0o600)).expect("set");
+    fs::hard_link(person.path("target/a"), person.path(&format!("target/{}", leftover()))).expect("linked");
+    let named = crate::restore::latest(&person, "source");
+    let words = ["restore", &named, "--target", "target"];
+    let plan = person.silt(&[&words[..], &["--dry-run"]].concat()).ends_with(0);
+    assert!(plan.out.contains("Already up to date: 1") && !plan.out.contains("replaced"), "{}", plan.out);
+    let done = person.silt(&words).ends_with(0);
+    assert!(done.out.contains("1 already up to date"), "{}", done.out);
+    assert_eq!(fs::metadata(person.path("target/b")).expect("it is there").nlink(), 2);
 }
 
 #[test]

@@ -484,6 +484,62 @@ fn names_are_linked_out_of_directories_that_are_closed_in_the_end() {
     }
 }
 
+/// `--no-owner` gives the file of another user to root, without its setuid bit: only the restore said so.
+#[test]
+fn setuid_bits_that_another_owner_takes_are_told_by_the_plan() {
+    if !is_root() {
+        return skipped("setuid bits of other users", "it takes root to give files away");
+    }
+    let person = saved(|person| {
+        person.write("source/f", "saved");
+        lchown(person.path("source/f"), Some(65534), Some(65534)).expect("given");
+        chmod(person, "source/f", 0o4755);
+    });
+    for _ in ["new", "there"] {
+        let (plan, done) = plan_and_deed(&person, |words| person.silt(words), &["--no-owner"], 3);
+        assert!(plan.err.contains("setuid bit") && done.err.contains("setuid bit"), "{}{}", plan.err, done.err);
+    }
+}
+
+/// The system links no names to files of others (`fs.protected_hardlinks`): only the restore said so.
+#[test]
+fn files_that_nobody_else_may_link_to_are_known_to_the_plan() {
+    let is_protected = fs::read("/proc/sys/fs/protected_hardlinks").is_ok_and(|value| value.trim_ascii() == b"1");
+    if !is_root() || !is_protected {
+        return skipped("protected hard links", "it takes root, and fs.protected_hardlinks");
+    }
+    let person = saved(|person| {
+        person.write("source/a", "saved");
+        fs::hard_link(person.path("source/a"), person.path("source/b")).expect("linked");
+    });
+    copy_of_source(&person);
+    fs::remove_file(person.path("target/b")).expect("removed");
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    lchown(person.path("target/a"), Some(0), Some(0)).expect("given");
+    let (plan, done) = plan_and_deed(&person, |words| as_stranger(&person, words), &[], 3);
+    for said in [plan.err, done.err] {
+        assert_eq!(said.matches("/b: it could not be linked").count(), 1, "{said}");
+    }
+}
+
+/// A target that its directory refuses: the plan ended with 0, the restore with 1.
+#[test]
+fn a_target_that_cannot_be_created_is_an_error_of_the_plan() {
+    if !is_root() {
+        return skipped("a target in a directory of another user", "it takes root to create one");
+    }
+    let person = saved(|person| person.write("source/f", "saved"));
+    fs::create_dir(person.path("others")).expect("made");
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    lchown(person.path("others"), Some(0), Some(0)).expect("given");
+    let named = latest(&person, "source");
+    for more in [&["--dry-run"][..], &[]] {
+        let words = [&["restore", &named, "--target", "others/new/target"][..], more].concat();
+        let done = as_stranger(&person, &words).ends_with(1);
+        assert!(done.err.contains("others/new/target: Permission denied"), "{}", done.err);
+    }
+}
+
 /// A target in the repository that its mode closes was refused by the restore only.
 #[test]
 fn a_closed_target_in_the_repository_is_refused_by_the_plan() {

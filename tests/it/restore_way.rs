@@ -40,7 +40,7 @@ fn mode(person: &Person, name: &str) -> u32 {
 }
 
 /// The name of what a restore that has ended did not finish.
-fn leftover() -> String {
+pub fn leftover() -> String {
     let name = format!(".silt-restore-{:08x}-{:016x}-{:08x}-", 0x7fff_fff0, 7, 3);
     let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
     let check = name.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
@@ -128,6 +128,52 @@ fn why_a_directory_does_not_make_way_is_said_by_both() {
     assert_eq!(text(&person, "target/file/below/x") + &text(&person, "target/file/y"), "extraextra");
 }
 
+/// Extra entries below a closed directory, which the plan did not see, stayed with exit 0.
+#[test]
+fn what_is_below_a_closed_directory_is_told() {
+    let person = saved(|person| person.write("source/closed/open/f", "saved"));
+    person.write("target/closed/open/f", "saved");
+    person.write("target/closed/open/extra", "extra");
+    chmod(&person, "target/closed", 0o000);
+    let named = latest(&person, "source");
+    let words = ["restore", &named, "--target", "target", "--delete"];
+    if !is_root() {
+        return skipped("extra entries below a closed directory", "it takes root to give it away");
+    }
+    let done = as_nobody(&person, &words).ends_with(3);
+    assert!(done.err.contains("closed/open: extra entries in it were not deleted"), "{}", done.err);
+    as_nobody(&person, &words).ends_with(0);
+    assert!(!person.path("target/closed/open/extra").exists());
+}
+
+/// An error that only the silent plan of a restore met left extra entries there, with exit 0.
+#[test]
+fn what_the_plan_of_a_restore_could_not_read_is_told() {
+    let person = saved(|person| person.write("source/f", "saved"));
+    let named = latest(&person, "source");
+    let restore = person.command(&["restore", &named, "--target", "target", "--delete"]);
+    let failing = |when: usize| {
+        let mut traced = Command::new("strace");
+        let inject = format!("inject=getdents64:error=EIO:when={when}");
+        traced.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=getdents64", "-e", &inject]);
+        traced.arg(restore.get_program()).args(restore.get_args()).current_dir(person.home.path());
+        traced.envs(restore.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        traced.output().map(said)
+    };
+    if !Command::new("strace").args(["-o", "/dev/null", "true"]).status().is_ok_and(|status| status.success()) {
+        return skipped("errors that only a plan meets", "strace is refused or not there");
+    }
+    for when in 1.. {
+        person.write("target/extra/x", "extra");
+        let Ok(done) = failing(when) else { return };
+        let is_gone = !person.path("target/extra").exists();
+        assert!(done.code != 0 || is_gone, "{when}: {}{}", done.out, done.err);
+        if done.code == 0 && when > 20 {
+            break;
+        }
+    }
+}
+
 /// A plan cannot name what is in an own directory of mode 000: both ended with "permission denied" and no advice.
 #[test]
 fn a_closed_directory_in_the_place_of_a_file_is_kept_with_advice() {
@@ -142,6 +188,16 @@ fn a_closed_directory_in_the_place_of_a_file_is_kept_with_advice() {
         assert!(said.contains("chmod u+rwx"), "{said}");
     }
     assert_eq!(text(&person, "target/file/x"), "extra");
+    // So is one that is extra itself.
+    person.write("target/more/x", "extra");
+    for mode in [0o000, 0o300, 0o400] {
+        chmod(&person, "target/more", mode);
+        let (plan, done) = plan_and_deed(&person, |words| as_nobody(&person, words), &["--delete"], 3);
+        for said in [plan.err, done.err] {
+            assert!(said.contains("/more: cannot delete: its mode prevents the plan"), "{mode:o}: {said}");
+        }
+    }
+    chmod(&person, "target/more", 0o700);
     chmod(&person, "target/file", 0o700);
     both(&person, |words| as_nobody(&person, words), &["--delete"], 0);
     assert_eq!(text(&person, "target/file"), "saved");
