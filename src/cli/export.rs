@@ -121,7 +121,11 @@ fn export_to_file(
         _ => failed(error),
     })?;
     let written = export_to(args, form, repo, snapshot, &file, &path.display().to_string(), watch)
-        .and_then(|members| file.sync_all().map(|()| members).map_err(failed));
+        .and_then(|members| file.sync_all().map(|()| members).map_err(failed))
+        .map_err(|error| {
+            let path = path.display().to_string();
+            error.renamed("the output", &path).renamed("the archive", &path)
+        });
     if written.is_err() {
         // The error that ended it is what counts; the file's name says what it is if it stays.
         let _ = std::fs::remove_file(path);

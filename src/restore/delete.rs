@@ -78,7 +78,6 @@ pub(super) enum Cleared {
 
 /// The inodes of names that a directory has and does not list: a file system that ignores case, or normalises names, lists
 /// them in another spelling.
-#[derive(Default)]
 struct Spellings(HashSet<Identity>);
 
 impl Spellings {
@@ -120,9 +119,7 @@ impl Run<'_> {
         let mut delete = || -> Result<()> {
             let directory = target.directory();
             let listed = list(&directory.open_child(c".")?)?;
-            // The plan has decided.
-            let spellings =
-                if self.is_deed() { Spellings::default() } else { Spellings::of(directory, &known, &listed) };
+            let spellings = Spellings::of(directory, &known, &listed);
             for one in listed {
                 if known.contains(&one.name) || self.is_over() {
                     continue;

@@ -311,7 +311,9 @@ impl<'a> Run<'a> {
             Kind::Full => {
                 let shown = crate::restore::plan::shown(path);
                 let hint = error.advice().unwrap_or(MAKE_ROOM).to_owned();
-                self.fail(Error::new(Kind::Full, "restore", shown).because(error).hint(hint));
+                let error = Error::new(Kind::Full, "restore", shown).because(error);
+                let target = self.options.target.display();
+                self.fail(Error::new(Kind::Full, "restore into", target).because(error).hint(hint));
             }
             kind => {
                 add(&self.counts.damaged, u64::from(kind == Kind::Corrupt));
