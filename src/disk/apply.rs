@@ -134,8 +134,8 @@ pub(super) fn unsafe_bits(owner: (u32, u32), wanted: (u32, u32), kind: EntryKind
 }
 
 pub(super) fn unsafe_setuid() -> Loss {
-    let error =
-        Error::new(Kind::Denied, "set the setuid bit", "").because("the file has another owner than when it was saved");
+    let error = Error::new(Kind::Denied, "set the setuid bit", "")
+        .because("the file no longer has the owner that it was saved with");
     Loss { what: "setuid bit".to_owned(), error }
 }
 
@@ -277,7 +277,10 @@ impl Subject<'_> {
             Ok(()) if !(TIME_SECONDS_MIN..TIME_SECONDS_MAX).contains(&wanted.seconds) => match self.stat() {
                 Ok(stat) if stat.modified == wanted => (),
                 Ok(stat) => {
-                    let why = format!("the file system keeps second {} for {}", stat.modified.seconds, wanted.seconds);
+                    let why = format!(
+                        "the file system stored second {} instead of {}",
+                        stat.modified.seconds, wanted.seconds
+                    );
                     let error = Error::new(Kind::Unsupported, "set the modification time", shown(self.name()));
                     lose(what, error.because(why));
                 }

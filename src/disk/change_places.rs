@@ -92,7 +92,7 @@ impl Target {
         let Err(error) = self.rename_new(aside, name) else { return Ok(()) };
         let kept = unfinished::kept_name(aside);
         let at = if self.rename_new(aside, &kept).is_ok() { &kept } else { aside };
-        let why = format!("{}; what had this name, as far as it is left, is now {}", error.why(), shown(at));
+        let why = format!("{}; what remains of the old entry is now called {}", error.why(), shown(at));
         Err(Error::new(error.kind(), "put back", shown(name)).because(why))
     }
 

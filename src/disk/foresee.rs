@@ -91,7 +91,7 @@ fn may_write(fd: BorrowedFd<'_>) -> bool {
     accessat(CWD, format!("/proc/self/fd/{}", fd.as_raw_fd()), Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }
 
-const GIVEN_AWAY: &str = "it belongs to another user then, and this one may not change what belongs to others";
+const GIVEN_AWAY: &str = "it then belongs to another user, and this user may not change entries of other users";
 
 /// The losses predicted so far.
 #[derive(Default)]

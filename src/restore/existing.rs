@@ -44,7 +44,7 @@ const READ_ONLY_METADATA: &str = "its metadata differ and were kept, as its file
 const METADATA_OF_OTHERS: &str = "its metadata differ and were kept, as it belongs to another user";
 pub(super) const NOT_EMPTY: &str = "a directory that is not empty is in its place, and was kept";
 /// Said of one of our own, of which a plan cannot name what is in it.
-const CLOSED_DIRECTORY: &str = "a directory whose mode denies its owner to read it is in its place, and was kept: run \
+const CLOSED_DIRECTORY: &str = "a directory that its own mode does not let its owner read is in its place, and was kept: run \
                                 `chmod u+rwx` on it, then restore again";
 const MOUNTED: &str = "another file system is mounted on it, and it was kept";
 

@@ -157,8 +157,7 @@ impl Run<'_> {
         // A second that the file system cannot store was reported when the time was set.
         let differs = |found: &Stat| found.modified != saved && found.modified.seconds.abs_diff(saved.seconds) <= 2;
         if stat().is_ok_and(|found| differs(&found)) {
-            let why =
-                "its file system stores times less precisely than the snapshot: the times of all entries on it are cut";
+            let why = "its file system stores times less precisely than the snapshot: the times of all entries on it are truncated";
             self.trouble(self.options.target.as_os_str().as_bytes(), why);
         }
     }

@@ -249,6 +249,7 @@ impl Run<'_> {
         if there.iter().flatten().any(|stat| self.links_before(stat) > of_inode[&stat.identity()]) {
             locked(&self.links).shared.insert(names[0].1.link_group);
         }
+        let group = names[0].1.link_group;
         for (folder, entry) in names {
             if !self.is_over()
                 && let Err(error) = self.make_other(&folder, &entry)
@@ -257,6 +258,8 @@ impl Run<'_> {
             }
             self.close_if_many(&folder);
         }
+        let anchor = locked(&self.links).anchors.get(&group).cloned().flatten();
+        anchor.iter().for_each(|anchor| self.close_if_many(&anchor.folder));
     }
 
     /// A name that is in the target with the kind and size that it was saved with.

@@ -5,7 +5,7 @@ use crate::server::{Server, answer};
 use std::process::{Command, Stdio};
 
 /// Runs `silt` under `ulimit` with these words.
-fn limited(person: &Person, limit: &str, words: &[&str]) -> Said {
+pub fn limited(person: &Person, limit: &str, words: &[&str]) -> Said {
     let silt = person.command(words);
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(format!("ulimit {limit} && exec \"$0\" \"$@\"")).arg(silt.get_program()).args(silt.get_args());

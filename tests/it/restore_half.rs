@@ -289,6 +289,26 @@ fn a_tree_deeper_than_any_path_does_not_crash() {
     flatten(&target);
 }
 
+/// The directory of a name stayed open for each name that was linked to it.
+#[test]
+fn links_take_no_more_descriptors_than_there_are() {
+    let person = Person::new();
+    for count in 1..100 {
+        let deep = format!("source/{}", vec!["d"; count].join("/"));
+        person.write(&format!("{deep}/s/l"), count.to_string());
+        fs::hard_link(person.path(&format!("{deep}/s/l")), person.path(&format!("{deep}/l2"))).expect("linked");
+    }
+    person.silt(&["backup", "source"]).ends_with(0);
+    let before = contents(&person.path("source"));
+    for count in 1..100 {
+        fs::remove_file(person.path(&format!("source/{}/l2", vec!["d"; count].join("/")))).expect("removed");
+    }
+    let named = crate::restore::latest(&person, "source");
+    let done = crate::limits::limited(&person, "-n 80", &["restore", &named, "--target", "source"]);
+    done.ends_with(0);
+    assert!(contents(&person.path("source")) == before);
+}
+
 #[test]
 fn depth_takes_no_more_descriptors_than_there_are() {
     // A tree deeper than the limit of open files ended with "too many open files".
