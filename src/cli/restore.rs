@@ -43,8 +43,8 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "WHEN", value_enum, default_value = "if-changed")]
     overwrite: OverwriteWord,
 
-    /// Delete entries that the snapshot does not have. Only at or below its sources; never on another file system, never in
-    /// a directory that was saved only in part, and never what --exclude matches
+    /// Delete entries that the snapshot does not have. Deletes only at or below its sources, never on another file
+    /// system, never in a directory that was saved only in part, and never what --exclude matches
     #[arg(long)]
     delete: bool,
 
@@ -163,7 +163,7 @@ fn show_plan(plan: &PlanSummary, snapshot: &Snapshot, console: &Console, watch: 
         ("To be created", &plan.created),
         ("To be replaced", &plan.replaced),
         ("To be kept, although different", &plan.left),
-        ("Cannot be restored, as something else is in the way", &plan.blocked),
+        ("Cannot be restored, because something else is in the way", &plan.blocked),
         ("To be deleted", &plan.deletions),
     ];
     for (words, paths) in lists.into_iter().filter(|(_, paths)| paths.count > 0) {

@@ -76,7 +76,7 @@ fn may_write(fd: BorrowedFd<'_>) -> bool {
     accessat(CWD, format!("/proc/self/fd/{}", fd.as_raw_fd()), Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }
 
-const GIVEN_AWAY: &str = "it belongs to another user then, and this one may not change what belongs to others";
+const GIVEN_AWAY: &str = "it then belongs to another user, and this user may not change entries of other users";
 
 /// The losses predicted so far.
 #[derive(Default)]
@@ -104,7 +104,7 @@ impl Foreseen {
         }
     }
 
-    /// What comes after the owner, on what then belongs to somebody else.
+    /// What is refused after the owner has changed, because the entry then belongs to another user.
     fn given_away(&mut self, has_time: bool, has_mode: bool) {
         if has_time {
             self.refused("modification time", "set the modification time", GIVEN_AWAY);
