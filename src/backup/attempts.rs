@@ -13,7 +13,8 @@ use std::time::Instant;
 
 /// A repository that keeps changing gets no further attempt.
 const ATTEMPTS_MAX: usize = 3;
-/// Attempts that found damaged packs do not count: the next one knows of those, and they are not endless.
+/// Attempts that found damaged packs are counted separately: each tells the next one of those packs, and their number is
+/// limited.
 const DAMAGED_MAX: usize = 16;
 
 /// What the attempts of one backup leave to the next.

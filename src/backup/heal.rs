@@ -30,8 +30,8 @@ pub(super) struct Telling {
 }
 
 impl BackupReport {
-    /// Notes that this report was shown to somebody. Until then, each further backup tells the same damage again: a report that
-    /// was never printed, because the program was killed or nothing could be written, is not lost.
+    /// Notes that this report was shown. Until then, each further backup reports the same damage again: a report that was
+    /// never printed, because the program was killed or the output could not be written, is not lost.
     pub fn confirm_shown(&self, repo: &Repository) {
         if let Some(Telling { told, marks }) = &self.telling {
             repo.note_told(told, marks);

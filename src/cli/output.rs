@@ -138,12 +138,12 @@ impl Console {
         }
     }
 
-    /// One JSON line at once. That nobody reads it any more must not end a backup.
+    /// Prints one JSON line at once. A closed or full standard output does not end a backup.
     pub fn event(&self, event: Value) {
         let _ = writeln!(std::io::stdout().lock(), "{event}");
     }
 
-    /// Says that what was asked for is done, though nobody was told so on standard output; returns the exit code.
+    /// Reports that the work is done although the summary could not be written; returns the exit code.
     pub fn summary_lost(&self, done: &str, error: &Error, otherwise: Exit) -> Exit {
         let text = format!("{done}, but its summary could not be written: {error}");
         match self.0.json {
@@ -198,12 +198,12 @@ fn trouble_line(trouble: &Trouble) -> String {
     format!("{path}: {}", show_path(trouble.what.as_bytes()))
 }
 
-/// The result of a verb on standard output. Whoever reads only its beginning (`| head`) gets no error for it.
 /// A line on standard error. That it cannot be written does not change how a run ends.
 pub fn print_error_line(line: &str) {
     let _exit_code_says_it = writeln!(std::io::stderr().lock(), "{line}");
 }
 
+/// Prints the result of a command on standard output. A reader that stops early (`| head`) is no error.
 pub fn print(text: &str) -> Result<()> {
     print_bytes(text.as_bytes())
 }
@@ -216,7 +216,7 @@ pub fn print_bytes(bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// What is shown once and never again: that nobody reads it is an error, too.
+/// Prints what is shown only once: here, a closed standard output is an error as well.
 pub fn print_once(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())
@@ -228,8 +228,8 @@ pub fn print_json(value: &Value) -> Result<()> {
     print(&format!("{value}\n"))
 }
 
-/// Many lines (or bytes) on standard output, buffered. When whoever read them has gone (`| head`), the command is done:
-/// only verbs that change nothing write so.
+/// Many lines (or bytes) on standard output, buffered. If the reader has gone (`| head`), the command is done: use this
+/// only for commands that change nothing.
 pub struct Lines(std::io::BufWriter<std::io::StdoutLock<'static>>);
 
 impl Lines {
@@ -305,7 +305,7 @@ fn turns_text(character: char) -> bool {
     matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A snapshot's time where it was made known to this machine: in the zone of whoever reads it.
+/// The time of a snapshot in the time zone of this machine.
 pub fn show_stamp(stamp: &Stamp) -> String {
     format_time(stamp.time(), &jiff::tz::TimeZone::system())
 }

@@ -1,4 +1,4 @@
-//! Give an entry its metadata, with as few system calls as the kernel allows.
+//! Apply metadata to an entry with as few system calls as the kernel allows.
 
 use super::create::HALF_DONE_MODE;
 use super::flags::set_flags;
@@ -31,7 +31,7 @@ pub struct ApplyOptions<'a> {
     pub flags: bool,
 }
 
-/// Something that could not be kept: the entry is there, but not in every point as it was.
+/// Metadata that could not be restored: the entry exists, but not in every respect as it was saved.
 #[derive(Debug)]
 pub struct Loss {
     /// "owner", "mode", "attribute user.x", "modification time", "flags", "setuid bit", "setgid bit".
@@ -76,10 +76,11 @@ impl From<&Stat> for Current {
     }
 }
 
-/// Gives an inode its metadata, in the one order that works: owner (clears setuid and capabilities), attributes (an
-/// ACL sets the mode of a file; `user.*` takes the right to write), times, mode (until then it may be the mark of what is
-/// unfinished), flags (may forbid all further changes). The access time stays. `current` is what a creator returned or a
-/// stat said; None asks. What cannot be kept is returned and stops nothing.
+/// Applies metadata to an inode in the only order that works: owner (clears setuid and capabilities), attributes (an ACL
+/// sets the mode of a file; `user.*` takes the right to write), times, mode (until then it may be the mark of what is
+/// unfinished), flags (may forbid all further changes). The access time stays. `current` comes from the call that created
+/// the inode, or from a stat; with None, this function stats it. Returns what could not be restored; such a loss does not
+/// stop the rest.
 pub fn apply_metadata(
     subject: Subject<'_>,
     current: Option<Current>,
@@ -124,8 +125,8 @@ pub fn apply_metadata(
     losses
 }
 
-/// The special bits that something of this owner does not get. Who runs a setuid file is its owner: on somebody else's it would
-/// be a hole.
+/// The special bits that must not be set for this owner: a setuid file runs with the rights of its owner, so on another
+/// user's file the bit would be a security hole.
 pub(super) fn unsafe_bits(owner: (u32, u32), wanted: (u32, u32), kind: EntryKind) -> u32 {
     match kind {
         EntryKind::File => (u32::from(owner.0 != wanted.0) * 0o4000) | (u32::from(owner.1 != wanted.1) * 0o2000),
@@ -162,7 +163,7 @@ pub fn chmod_at(directory: &Directory, name: &[u8], mode: u32) -> Result<()> {
     Subject::Named(directory, name).chmod(mode).map_err(|errno| refused("change the mode", name, errno))
 }
 
-/// Gives a name in a directory the owner and the mode of what was there before, as far as the system lets us.
+/// Sets the owner and the mode that a name had before, as far as the system allows.
 pub fn restore_owner_and_mode(directory: &Directory, name: &[u8], before: &Stat) {
     let subject = Subject::Named(directory, name);
     let _as_far_as_possible = subject.chown(Some(before.uid), Some(before.gid));
@@ -323,7 +324,7 @@ impl Subject<'_> {
     }
 
     fn chown(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
-        // All ones means "leave it" to the kernel and is nobody's number.
+        // -1 means "leave it" to the kernel and is no valid number.
         if uid == Some(u32::MAX) || gid == Some(u32::MAX) {
             return Err(Errno::INVAL);
         }
@@ -377,9 +378,9 @@ impl Subject<'_> {
         self.set_modified(time)
     }
 
-    /// Gives an inode the attributes of the entry and takes away those that it does not have: inherited ACLs of a new
-    /// one, all others of an older one. What is right already is not touched. Whether the mode has to be set: that of a
-    /// directory stays until then, and its ACL is whole only with its own mode.
+    /// Sets the attributes of the entry and removes those that it does not have: inherited ACLs of a new one, all others
+    /// of an older one. What is right already is not touched. Whether the mode has to be set: that of a directory stays
+    /// until then, and its ACL is whole only with its own mode.
     fn apply_xattrs(
         &self,
         current: &Current,
@@ -449,7 +450,7 @@ impl Subject<'_> {
     }
 }
 
-/// An attribute that is there with a value that nobody asked for: it equals none that an entry can have.
+/// An existing attribute whose value was not read: it equals no value of an entry.
 fn unknown_value(name: &std::ffi::CStr) -> Xattr {
     Xattr { name: name.to_bytes().to_vec(), value: Vec::new() }
 }

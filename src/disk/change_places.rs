@@ -1,5 +1,5 @@
-//! Replace something by an entry of another kind, where one of both is a directory: no single call does that, so the two
-//! change places, and change back if the old one cannot be removed.
+//! Replace an entry by one of another kind if one of them is a directory. No single call does that: the two change
+//! places, and change back if the old one cannot be removed.
 
 use super::apply::restore_owner_and_mode;
 use super::create::Target;
@@ -18,8 +18,8 @@ pub struct Displaced {
 }
 
 impl Target {
-    /// Puts what is unfinished in the place of something of another kind, where one of both is a directory, and removes
-    /// that; an old directory must be empty. An error leaves the old one.
+    /// Puts an unfinished entry in the place of one of another kind, of which one is a directory, and removes the old
+    /// one; an old directory must be empty. An error leaves the old one.
     pub fn exchange(&self, unfinished: &[u8], name: &[u8], old_is_directory: bool) -> Result<()> {
         match self.change_places(unfinished, name)? {
             Some(displaced) => {

@@ -1,8 +1,8 @@
 //! Create what a snapshot holds, with as few system calls as the kernel allows.
 //!
-//! A plain file of the user who restores costs open, write, futimens, close. What makes more calls superfluous is
-//! known, not assumed: the thread's umask ([`super::umask`]), who owns what is created here (asked once per tree) and
-//! whether directories hand down an ACL.
+//! A plain file of the user who restores costs openat, pwrite, utimensat, fchmod and close. What makes more calls
+//! superfluous is known, not assumed: the thread's umask ([`super::umask`]), who owns what is created here (asked once
+//! per tree) and whether directories hand down an ACL.
 
 use super::apply::{Current, MODE_UNKNOWN, chmod_at};
 use super::flags::set_early_flags;
@@ -22,8 +22,8 @@ use std::sync::OnceLock;
 /// A directory that entries are created in.
 pub struct Target {
     directory: Directory,
-    /// Who owns what is created here. Learned from the first one, since mount options (grpid, uid mapping, squashed
-    /// root) and setgid decide it; the same in every directory created below.
+    /// The owner of what is created here, learned from the first entry: mount options (grpid, uid mapping, squashed root)
+    /// and setgid decide it. It is the same in every directory created below.
     owner: OnceLock<(u32, u32)>,
     /// Whether the file system keeps the modes that mark what is unfinished; known of directories that were created here.
     keeps_marks: OnceLock<bool>,

@@ -1,6 +1,8 @@
-//! What lies below a path: the medium, whether two paths share a disk, and whether the kernel makes it up.
+//! What lies below a path: the medium, whether two paths share a disk, whether the kernel makes it up, and whether it is
+//! mounted read-only.
 //!
-//! The first two are guesses and only steer speed. Read from /proc/self/mountinfo and /sys/dev/block; where those are hidden, an SSD is assumed.
+//! The first two are guesses and only steer speed. Read from /proc/self/mountinfo and /sys/dev/block; where those are
+//! hidden, an SSD is assumed.
 
 use super::stat::stat_path;
 use crate::error::Result;

@@ -119,7 +119,7 @@ impl Foreseen {
         }
     }
 
-    /// What comes after the owner, on what then belongs to somebody else.
+    /// What is refused after the owner has changed, because the entry then belongs to another user.
     fn given_away(&mut self, has_time: bool, has_mode: bool) {
         if has_time {
             self.refused("modification time", "set the modification time", GIVEN_AWAY);

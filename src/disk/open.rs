@@ -58,7 +58,7 @@ pub fn advise_done(fd: impl AsFd, offset: u64, length: u64) {
     let _ = rustix::fs::fadvise(fd, offset, NonZeroU64::new(length), Advice::DontNeed);
 }
 
-/// Reads until the buffer is full or the file ends; says how much it was.
+/// Reads until the buffer is full or the file ends; returns the number of bytes.
 #[inline]
 pub fn read_full(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize> {
     read_expected(fd, buffer, 0)
@@ -143,8 +143,8 @@ pub fn read_link(directory: &Directory, name: impl Arg + Copy) -> Result<Vec<u8>
     }
 }
 
-/// Raises this process' limit of open files as far as it may; says what it is then. A walk holds one directory open
-/// per level and thread.
+/// Raises this process' limit of open files as far as it may; returns the limit. A walk holds one directory open per
+/// level and thread.
 pub fn raise_open_files() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

@@ -1,4 +1,4 @@
-//! A directory of our own whose mode denies access, opened up for as long as something is done in it.
+//! A directory of this user whose mode denies access, opened up while work is done in it.
 
 use super::open::open_file;
 use super::read_dir::Directory;
@@ -19,7 +19,7 @@ pub struct OpenedUp {
 }
 
 impl OpenedUp {
-    /// Gives the owner all rights on a name in a directory, which must be a directory of this stat.
+    /// Adds all rights of the owner to the directory at this name, which must have this stat.
     pub fn named(directory: &Directory, name: &[u8], stat: &Stat) -> Result<OpenedUp> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(directory, name, flags, Mode::empty());

@@ -78,8 +78,8 @@ impl Stat {
         self.uid == rustix::process::geteuid().as_raw()
     }
 
-    /// Whether it belongs to this user, and its mode denies its owner one of these rights (`0o500`: to list and to enter). A
-    /// process that may pass over modes, as root mostly may, is denied nothing.
+    /// Whether it belongs to this user, and its mode denies its owner one of these rights (`0o500`: to list and to
+    /// enter). A process that may ignore modes, as root usually may, is denied nothing.
     pub fn is_closed_to_owner(&self, rights: u32) -> bool {
         self.permissions() & rights != rights && !super::rights::opens_everything() && self.is_own()
     }

@@ -1,4 +1,4 @@
-//! Create files with exactly the mode that was asked for, without a chmod each.
+//! Create entries with exactly the mode that was asked for.
 //!
 //! The umask belongs to the process, and setting it to zero would open what other threads create meanwhile. On Linux
 //! a thread can have its own (`unshare(CLONE_FS)`, no privilege needed): the threads of a restore take one.

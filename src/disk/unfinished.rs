@@ -1,8 +1,7 @@
 //! Names of what a restore has not finished: no user's file is mistaken for one, and each tells which process made it.
 //!
 //! `.silt-restore-PID-START-NUMBER-CHECK`: the process, its start time in ticks since boot, a counter and a checksum of
-//! all before it, in lower-case hexadecimal digits of fixed length. A name that does not match to the last digit is
-//! somebody else's.
+//! all before it, in lower-case hexadecimal digits of fixed length. A name that differs in one digit is not ours.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};

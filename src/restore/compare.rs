@@ -10,7 +10,8 @@ use crate::restore::run::Run;
 use rustix::fd::OwnedFd;
 
 impl Run<'_> {
-    /// Whether an open file has this entry's content, zeros where it has holes; stops at the first difference.
+    /// Whether an open file has this entry's content, and zeros where it has holes. Reads nothing of the file after the
+    /// first difference.
     pub fn matches(&self, fd: &OwnedFd, entry: &Entry) -> Result<bool> {
         if fstat(fd)?.size != entry.size || !self.holes_are_zeros(fd, entry)? {
             return Ok(false);

@@ -14,8 +14,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
-/// Said of a directory in which the plan could see nothing, so that nothing is deleted. The first one if its mode is open now,
-/// the other one if it is closed again.
+/// Reported for a directory whose contents the plan could not see, so that nothing in it is deleted: the first text if
+/// its mode is open now, the second if it is closed again.
 const CLOSED_TO_PLAN: &str = "extra entries in it were not deleted, because its mode prevented the plan from reading it: run \
                               the restore again";
 const CLOSED_TO_PLANS: &str = "extra entries in it were not deleted, because its mode prevents the plan from reading it: run \
@@ -47,7 +47,7 @@ pub(super) struct Noted {
     pub on: Mounted,
     /// Length of the path of the directory whose content alone is deleted, so that it makes way.
     pub content_of: Option<usize>,
-    /// In the restore itself: something stayed only because the plan did not name it.
+    /// In a restore: whether something stayed only because the plan did not name it.
     is_unnamed: Cell<bool>,
     /// Why the directory does not make way: the first reason.
     why_kept: RefCell<Option<String>>,
@@ -174,7 +174,7 @@ impl Run<'_> {
         if one.is_directory != Some(true) {
             return self.in_folder(folder, target, |_| self.delete_leaf(place, one, path, noted));
         }
-        // Before anything in it goes, one of our own that is closed lets us remove it.
+        // A closed directory of this user is opened up before anything in it is deleted.
         if matches!(&self.mode, Mode::Deed { doomed } if doomed.contains(path)) {
             self.open_up(folder, target)?;
         }
@@ -197,7 +197,8 @@ impl Run<'_> {
         Ok(Cleared::No(noted.why_kept()))
     }
 
-    /// Why a directory does not make way, as far as that shows before anything in it is deleted: the plan did not name all of it.
+    /// Returns why a directory does not make way, as far as that shows before anything in it is deleted: the plan did not
+    /// name all of it.
     pub fn why_not_cleared(&self, target: &Target, entry: &Entry, path: &[u8]) -> Result<Option<String>> {
         let Mode::Deed { doomed } = &self.mode else { return Ok(None) };
         if let Some(why) = doomed.why_kept(path) {
@@ -218,7 +219,7 @@ impl Run<'_> {
         noted.why_kept.borrow_mut().get_or_insert_with(why);
     }
 
-    /// Whether the rules, or what the backup said of it, protect this path with all below it.
+    /// Whether a rule or a warning of the backup protects this path and everything below it.
     fn is_protected(&self, path: &[u8], is_directory: bool) -> bool {
         self.options.exclude.leaves_out(path, is_directory) || self.scope.is_troubled(path)
     }
@@ -245,7 +246,7 @@ impl Run<'_> {
             Err(error) if error.is(Kind::NotFound) => return Ok(true),
             other => other?,
         };
-        // Sockets are never saved: that the snapshot has none says nothing.
+        // Sockets are never saved: a socket that the snapshot lacks is not extra.
         if one.is_directory.is_none() && (stat.kind.is_none() || stat.is(EntryKind::Directory)) {
             return Ok(false);
         }
@@ -268,7 +269,7 @@ impl Run<'_> {
         })
     }
 
-    /// In a plan notes a path; else removes it, if the plan noted it. Whether it is gone.
+    /// In a plan, notes a path; in a restore, removes it if the plan noted it. Returns whether it is gone.
     pub fn delete_name(&self, path: &[u8], noted: &Noted, remove: impl FnOnce() -> Result<()>) -> Result<bool> {
         match &self.mode {
             Mode::Plan(_) if noted.content_of.is_some() => noted.paths.borrow_mut().push(path.to_vec()),

@@ -1,4 +1,4 @@
-//! Delete a directory with all that is in it. Only one directory is open at a time, so depth costs memory and no descriptors.
+//! Delete a directory and everything in it. Only one directory is open at a time: depth costs memory, but no descriptors.
 
 use crate::disk::apply::chmod_open;
 use crate::disk::opened_up::{OpenedUp, close_below};
@@ -34,8 +34,8 @@ struct Level {
     path_bytes: usize,
 }
 
-/// The way down into a directory that is deleted. It leads back up through `..`, which must be the directory that it came from:
-/// somebody who moves directories meanwhile leads us nowhere.
+/// The way down into a directory that is deleted. It leads back up through `..`, which must be the directory that it came
+/// from: moving a directory meanwhile does not lead it elsewhere.
 struct Way<'a> {
     /// The directory that it begins in.
     top: Place<'a>,
@@ -66,8 +66,8 @@ impl Way<'_> {
         Ok((std::mem::replace(&mut self.here, above), left))
     }
 
-    /// Resets the modes of opened-up directories after a deletion ended early, deepest first. One that was moved meanwhile is
-    /// found only if it is the last.
+    /// Resets the modes of opened-up directories after a deletion ended early, deepest first. A directory that was moved
+    /// meanwhile is found only if it is the last.
     fn close_again(&self) {
         let names: Vec<&[u8]> = self.levels.iter().map(|level| level.name.as_slice()).collect();
         for (at, level) in self.levels.iter().enumerate().rev() {
@@ -127,7 +127,7 @@ impl Run<'_> {
         }
     }
 
-    /// Deletes a directory that all was deleted in that goes, unless something stays; whether it is gone.
+    /// Deletes a directory after its contents, unless something in it stays. Returns whether it is gone.
     fn delete_emptied(&self, above: Place<'_>, below: &Directory, done: &Level, path: &[u8], noted: &Noted) -> bool {
         let is_content = noted.content_of == Some(path.len());
         let is_to_go = !done.stays && (is_content || self.options.includes_with_parents(path, true));

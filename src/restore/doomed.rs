@@ -1,4 +1,4 @@
-//! What a plan deletes, and why some directories do not make way: the restore does exactly that.
+//! What a plan deletes, and why some directories do not make way: the restore follows it exactly.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};

@@ -22,17 +22,17 @@ use rustix::io::Errno;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Said of what is in a directory in which nothing can be changed at all.
+/// Why nothing can be changed in a directory.
 pub(super) const READ_ONLY: &str = "its file system is mounted read-only";
 
-/// A name in the target that something else than a directory has, or nothing.
+/// What has the name of a directory in the target.
 enum Found {
     /// And how it was opened up for that, if it was.
     Opened(Directory, Option<OpenedUp>),
     /// A link above a source leads to it.
     Followed(Directory),
     Missing,
-    /// In a plan: a directory that the restore opens up, and that nobody can look into before.
+    /// In a plan: a directory that the restore opens up; until then its contents are unknown.
     Closed(Stat),
     /// Why it stays.
     Refused(&'static str),
@@ -50,7 +50,8 @@ enum Purpose {
 }
 
 impl Run<'_> {
-    /// The directory, made or opened with all above it; None when something has its name that stays, which was said.
+    /// Creates or opens the directory and all above it. Returns None if something that stays has its name; that was
+    /// reported.
     pub fn enter(&self, folder: &Arc<Folder>) -> Result<Option<Here>> {
         self.enter_for(folder, Purpose::Restore)
     }
@@ -62,7 +63,7 @@ impl Run<'_> {
     }
 
     fn enter_for(&self, folder: &Arc<Folder>, purpose: Purpose) -> Result<Option<Here>> {
-        // In a directory that only deletions looked for, something may still be restored.
+        // Something may still be restored in a directory that was entered only to delete.
         let refuse = |chain: &[Arc<Folder>]| {
             if purpose == Purpose::Restore {
                 chain.iter().for_each(|folder| folder.refuse());
@@ -443,7 +444,7 @@ impl Run<'_> {
         Ok(here)
     }
 
-    /// Takes a directory again that was closed; anything else that has its name meanwhile is refused.
+    /// Takes over a directory that was closed and is open again; refuses anything else that has its name now.
     pub fn reopened(&self, folder: &Folder, facts: Facts, directory: Directory) -> Result<Here> {
         if !Folder::is_same(&facts, &fstat(&directory)?) {
             return Err(moved(folder.entry.as_ref().expect("the top of the target is never closed")));

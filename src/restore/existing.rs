@@ -1,4 +1,4 @@
-//! Decide what becomes of an entry whose name something has already: the same for a plan and for the restore itself.
+//! Decide what becomes of an entry whose name is taken: a plan and the restore decide alike.
 
 use crate::disk::apply::{apply_flags, is_as_saved};
 use crate::disk::create::is_half_done;
@@ -28,14 +28,14 @@ pub(super) enum Way {
     OverDirectory,
 }
 
-/// Said of a source that was no link when it was saved: the user who moved it wants to keep the link.
+/// Reported for a source that has become a link since it was saved: the user who moved the data wants to keep the link.
 pub(super) const MOVED_SOURCE: &str = "this source is now a symbolic link, which was kept: to restore into the directory \
                                        that it points to, use SNAPSHOT:PATH with --target; to replace the link, use --delete";
 
 /// Said of what differs in an append-only directory.
 pub(super) const APPEND_ONLY: &str = "it differs and was kept, as its directory is append-only";
 
-/// Said of what the system lets nobody replace or delete.
+/// Reported for what the system lets no user replace or delete.
 pub(super) const FIXED: &str = "it is immutable or append-only, and was kept: run `chattr -i -a` on it first";
 /// Said of what is there already, where only its content is as it was saved.
 const FIXED_METADATA: &str =
@@ -52,18 +52,18 @@ const MOUNTED: &str = "another file system is mounted on it, and it was kept";
 pub(super) const STICKY: &str = "it belongs to another user and its directory is sticky, so it was kept";
 pub(super) const IN_USE: &str = "it is part of the repository or the cache in use: nothing is restored into it";
 
-/// Something that is there as it was saved.
+/// An existing entry whose content is as it was saved.
 pub(super) struct Right {
     pub stat: Stat,
     fd: Option<OwnedFd>,
-    /// Its metadata are to be as saved, too; else nothing of it is changed.
+    /// Whether its metadata are restored as well; if not, nothing of it is changed.
     pub mend: bool,
 }
 
 pub(super) enum Decision {
     Make(Way),
     Right(Right),
-    /// It differs, and is kept since `overwrite` says so.
+    /// It differs, and `overwrite` keeps it.
     Left,
     /// Why it is kept, whatever `overwrite` says.
     Blocked(&'static str),
@@ -92,7 +92,7 @@ impl Run<'_> {
         })
     }
 
-    /// Why something in a directory of the target can be neither replaced nor removed.
+    /// Why an entry of a directory in the target can be neither replaced nor removed.
     pub fn stays(&self, here: &Here, stat: &Stat) -> Option<&'static str> {
         match here.facts.refuses {
             None if here.facts.append_only => Some(APPEND_ONLY),
@@ -104,7 +104,8 @@ impl Run<'_> {
         }
     }
 
-    /// Whether other names, which are not those of this entry, would get its metadata as well: it becomes an inode of its own.
+    /// Whether names outside of this entry's link group would get its metadata as well. Such an entry gets an inode of
+    /// its own.
     fn is_of_others(&self, target: &Target, entry: &Entry, right: &Right) -> bool {
         let is_shared = entry.link_group == 0 || locked(&self.links).is_shared(entry.link_group);
         let subject =
@@ -154,7 +155,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether a link stays that a source has become where it was saved: somebody moved its data to another place.
+    /// Whether a link stays that has taken the place of a source: the data were moved elsewhere.
     pub fn keeps_links_of_sources(&self) -> bool {
         self.in_place.get() == Some(&true) && !self.options.delete
     }
@@ -225,7 +226,7 @@ impl Run<'_> {
     ) -> Option<&'static str> {
         let differ = || !is_as_saved(subject, stat, &entry.meta, &self.apply_options());
         let lacks_flags = || matches!(subject, Subject::Open(fd) if flags::lacks(fd, entry.meta.flags));
-        // Who may write may set attributes of what belongs to others.
+        // The right to write includes the right to set attributes, even on entries of other users.
         let of_others_differ = || {
             let has_mode = stat.is(EntryKind::Symlink) || stat.permissions() == entry.meta.mode & 0o7777;
             !has_mode || stat.modified != entry.meta.modified

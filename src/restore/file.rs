@@ -34,7 +34,7 @@ pub(super) const SAME_NAME: &str = "an entry with this name already exists: the 
 type Placed = (ChunkId, Vec<(u64, u64)>);
 type Part = Vec<Placed>;
 
-/// Gives each chunk its offset in a file with holes.
+/// Assigns each chunk its offset in a file with holes.
 pub(super) struct Offsets<'a> {
     holes: &'a [crate::entry::Hole],
     next_hole: usize,
@@ -128,10 +128,10 @@ impl Run<'_> {
         Ok(Linkable::New)
     }
 
-    /// Creates a file with its content and metadata. Under its own name only in a new directory, where its mode marks it as
-    /// half-done until it is whole and it grows from its beginning to its end, or in an append-only directory; else beside
-    /// it, and then it takes the name whole.
-    /// False when something does not make way for it, which was said.
+    /// Creates a file with its content and metadata. It is created under its own name only in a directory that this run
+    /// created, where its mode marks it as half-done until it is complete, or in an append-only directory; elsewhere it
+    /// is created next to it, and takes the name when it is complete. Returns false if something does not make way; that
+    /// was reported.
     fn make_file(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry, way: Way) -> Result<bool> {
         let path = || child_path(&folder.path, &entry.name);
         if entry.size >= PARALLEL_BYTES {
@@ -155,7 +155,7 @@ impl Run<'_> {
             Err(error) => return Err(under_own_name(error, &name, entry)),
         };
         let filled = self.fill(&fd, current, entry);
-        // What another restore put there meanwhile is not ours to remove.
+        // If another restore has put its file there meanwhile, that file stays.
         let is_ours = if filled.is_ok() { Ok(true) } else { is_same(target, &name, &fd) };
         let losses = filled.and_then(|losses| close_written(fd).map(|()| losses)).map_err(|error| {
             // Half a file must not pass for a whole one.
@@ -180,7 +180,7 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// Everything that is to be true of a file before it has its name.
+    /// Writes content and metadata, before the file has its name.
     fn fill(&self, fd: &OwnedFd, current: Current, entry: &Entry) -> Result<Vec<Loss>> {
         self.write_content(fd, entry)?;
         if self.options.verify {
@@ -190,7 +190,7 @@ impl Run<'_> {
         Ok(apply_metadata(subject, Some(current), &entry.meta, EntryKind::File, &self.apply_options()))
     }
 
-    /// Reads a file back and compares it with what its chunks are named by.
+    /// Reads a file back and compares it with the ids of its chunks.
     fn verify(&self, fd: &OwnedFd, entry: &Entry) -> Result<()> {
         if !self.matches(fd, entry)? {
             return Err(Error::new(Kind::Failed, "verify what was restored", "")
@@ -226,7 +226,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Chunk by chunk; neighbours in one frame go out together.
+    /// Writes chunk by chunk; neighbours in one frame are written together.
     fn write_chunks(&self, fd: &OwnedFd, entry: &Entry) -> Result<()> {
         let (damage, mut offsets) = (Damage::default(), Offsets::new(entry));
         let mut joined: Option<Chunk> = None;

@@ -1,4 +1,5 @@
-//! Finish directories: after the last thing below one come deletions, its metadata, and the turn of the one above.
+//! Finish directories: after everything below one is done, delete extra entries, apply its metadata, and go on with the
+//! directory above.
 
 use crate::disk::apply::{apply_flags, chmod_open};
 use crate::disk::opened_up::close_below;
@@ -28,7 +29,7 @@ impl Run<'_> {
         }
     }
 
-    /// Finishes a directory; a run that failed only puts back what it changed of the directory itself.
+    /// Finishes a directory. In a run that has failed, it only resets the mode of the directory.
     fn finish(&self, folder: &Arc<Folder>) -> Option<Here> {
         let here = match folder.state() {
             State::Ready(here) => here,
@@ -74,7 +75,7 @@ impl Run<'_> {
         Some(here)
     }
 
-    /// Gives a directory its metadata, or puts back the mode that it had.
+    /// Applies the metadata of a directory, or resets its mode.
     pub fn apply_folder(&self, folder: &Folder, here: &Here) {
         let Some(target) = &here.target else {
             if let (true, Some(entry)) = (here.facts.apply, &folder.entry) {
@@ -99,7 +100,7 @@ impl Run<'_> {
             let kind = EntryKind::Directory;
             let mut losses = apply_metadata(subject, here.facts.current, &entry.meta, kind, &self.apply_options());
             losses.extend(apply_flags(subject, &entry.meta, kind));
-            // What it was opened up for is over, whatever became of its own mode.
+            // It was opened up to be worked in; that is over, whatever its mode is now.
             opened_up = opened_up.filter(|_| losses.iter().any(|loss| matches!(&*loss.what, "metadata" | "mode")));
             self.tell_applied(here, entry, || folder.path.clone(), losses, || fstat(target.directory()));
         }
@@ -147,8 +148,8 @@ impl Run<'_> {
         }
     }
 
-    /// Says once for each file system that it keeps times less exactly than they were saved: it drops the rest without a
-    /// word. The first entry whose time tells is read back.
+    /// Reports once per file system that it stores times less precisely than they were saved, as it truncates them
+    /// silently. The first entry whose time shows this is read back.
     fn check_times(&self, here: &Here, entry: &Entry, stat: impl FnOnce() -> Result<Stat>) {
         let saved = entry.meta.modified;
         if saved.nanoseconds == 0 || self.times_checked.met_before(here.facts.mounted.0) {
@@ -191,12 +192,12 @@ impl Run<'_> {
         let State::Closed(facts) = above.state() else { return };
         let _making = locked(&above.making);
         if matches!(above.state(), State::Closed(_)) {
-            // Should a link lead here, or somebody have moved it, it is looked for from the top when it is needed.
+            // If a link leads here, or the directory was moved, `enter` looks for it from the top when it is needed.
             let _otherwise_later = open_parent(target).and_then(|directory| self.reopened(above, facts, directory));
         }
     }
 
-    /// Does something in a directory of the target. One of our own that does not let its owner is opened up for that.
+    /// Acts in a directory of the target; opens it up and tries again if it is this user's own and its mode denies access.
     pub fn in_folder<T>(&self, folder: &Folder, target: &Target, act: impl Fn(&Target) -> Result<T>) -> Result<T> {
         match act(target) {
             Err(error) if error.is(Kind::Denied) && self.open_up(folder, target)? => act(target),
@@ -204,7 +205,7 @@ impl Run<'_> {
         }
     }
 
-    /// Opens up a directory of our own that does not let its owner work in it; whether it lets us by now.
+    /// Opens up a directory of this user whose mode denies its owner access. Returns whether access is granted now.
     pub fn open_up(&self, folder: &Folder, target: &Target) -> Result<bool> {
         if !self.is_deed() {
             return Ok(false);

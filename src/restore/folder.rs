@@ -22,7 +22,7 @@ pub(super) fn mounted(stat: &Stat) -> Mounted {
 /// What is known of a directory of the target since it was made or opened.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Facts {
-    /// There was something in it, or could have been: no name is free without a look.
+    /// It contained something, or may have: each name must be looked up before it is used.
     pub taken: bool,
     /// This run made it, so that no other program knows it yet.
     pub is_new: bool,
@@ -32,7 +32,7 @@ pub(super) struct Facts {
     pub apply: bool,
     /// Names in it can be made, and neither removed nor renamed.
     pub append_only: bool,
-    /// It is a sticky directory of another user: what others own in it can be neither replaced nor removed.
+    /// It is a sticky directory of another user: entries of other users in it can be neither replaced nor removed.
     pub keeps_others: bool,
     /// The group that it hands down to what is made in it, where it does.
     pub group: Option<u32>,
@@ -47,13 +47,13 @@ pub(super) struct Facts {
     pub is_ours: bool,
     /// Nothing is deleted but on this file system.
     pub deletes_on: Mounted,
-    /// Known once it was closed.
+    /// Set when its descriptor is closed.
     pub identity: Option<Identity>,
 }
 
 enum Place {
     Unmade,
-    /// Something else has its name and stays: nothing below it is restored.
+    /// Something that stays has its name: nothing below it is restored.
     Refused,
     Made(Facts, Handle),
 }
@@ -113,14 +113,14 @@ pub(super) struct Folder {
     /// Its path in the snapshot.
     pub path: Vec<u8>,
     pub above: Option<Arc<Folder>>,
-    /// Its own entry; none of a target that stands for none.
+    /// Its own entry. None if the target stands for no entry of the snapshot.
     pub entry: Option<Entry>,
     /// At or below a source of the snapshot.
     pub inside: bool,
     /// All below it is restored; else only what an include pattern matches.
     pub wanted: bool,
     pub depth: usize,
-    /// Tasks below that are not done, and one for itself.
+    /// Tasks below it that are not done, plus one for itself.
     pub left: AtomicUsize,
     /// Held by the thread that makes or opens it.
     pub making: Mutex<()>,
@@ -188,7 +188,7 @@ impl Folder {
         *locked(&self.place) = Place::Made(here.facts, handle);
     }
 
-    /// Whether a source begins here: what is above it belongs to no snapshot.
+    /// Whether it is a source itself: directories above it belong to no source.
     pub fn is_source(&self) -> bool {
         self.inside && self.above.as_ref().is_some_and(|above| !above.inside)
     }
@@ -196,7 +196,7 @@ impl Folder {
     /// Its mode is put back when it is finished.
     pub fn closes_later(&self, opened_up: Option<OpenedUp>) {
         if let Some(opened_up) = opened_up {
-            // The mode of the first time is its own.
+            // The first mode is the one to reset.
             locked(&self.opened_up).get_or_insert(opened_up.hand_on());
         }
     }
@@ -210,7 +210,7 @@ impl Folder {
         facts.identity == Some(stat.identity())
     }
 
-    /// Gives its descriptor back; it is opened again when it is needed. The target itself stays open.
+    /// Closes its descriptor; `enter` opens it again. The target itself stays open.
     fn close(&self) -> Result<()> {
         let mut place = locked(&self.place);
         let Place::Made(facts, handle) = &mut *place else { return Ok(()) };
@@ -233,7 +233,7 @@ impl Drop for Folder {
 }
 
 impl Run<'_> {
-    /// Gives the descriptor of a folder back where too many are held.
+    /// Closes the descriptor of a directory if too many are open.
     pub fn close_if_many(&self, folder: &Folder) {
         if folder.above.is_some() && self.open_folders.count() > self.open_folders_max {
             // One that cannot be asked for its identity stays open.

@@ -1,5 +1,5 @@
-//! What killed restores left in a directory. Unfinished files and empty directories go; the rest of a directory that had to
-//! make way goes only with `--delete`, as the plan names it then.
+//! What killed restores left in a directory. Unfinished files and empty directories are removed; the rest of a replaced
+//! directory is deleted only with `--delete`, when the plan names it.
 
 use crate::disk::{Directory, ListBuffer, Names, Stat, Target, unfinished};
 use crate::entry::EntryKind;
@@ -25,7 +25,7 @@ impl Run<'_> {
                 continue;
             }
             let name = name.to_bytes();
-            // What cannot be removed now is in nobody's way.
+            // What cannot be removed now does no harm.
             if !stat.is(EntryKind::Directory) {
                 match self.is_deed() {
                     true => drop(target.remove_name(name)),

@@ -1,8 +1,8 @@
-//! Hard links: one name of an inode is restored, the others become links to it when all files are there.
+//! Hard links: restore one name of each inode, and link the others to it after all files are restored.
 //!
-//! In an empty target it is the name that is met first. Where something is there already, what becomes of one name depends on
-//! the others, so all of them wait until they are known, and come in the order of their paths: a plan and its restore, which
-//! both walk with several threads, decide alike.
+//! In an empty target, the name that is met first is restored. If the target is not empty, what becomes of one name
+//! depends on the others: all of them wait until all are known, and are then handled in the order of their paths, so that
+//! a plan and its restore, which both use several threads, decide alike.
 
 use crate::disk::apply::apply_flags;
 use crate::disk::foresee::is_protected_from_links;
@@ -26,7 +26,7 @@ use std::sync::atomic::Ordering;
 /// Whether other names of an inode may be linked to one that was dealt with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Linkable {
-    /// It is not there, or it is the user's own.
+    /// There is no entry, or it is the user's own.
     No,
     /// It is there, but its metadata are not those of the snapshot and cannot be changed.
     Unmended,
@@ -59,11 +59,11 @@ pub(super) struct Links {
     held: Vec<Arc<Folder>>,
     /// The addresses of these.
     waiting: HashSet<usize>,
-    /// Groups of which a name is there that others cannot be linked to.
+    /// Groups that have an existing name to which others cannot be linked.
     unmended: HashSet<u64>,
-    /// Groups of which a name in the target has further names that are not of the group.
+    /// Groups with an existing inode that also has names outside of the group.
     shared: HashSet<u64>,
-    /// How many names inodes in the target had when they were met first, replacing some changes that.
+    /// How many names each inode of the target had when it was first met; replacing names changes the number.
     before: HashMap<Identity, u32>,
     /// Names whose flags come after all links: an immutable inode gets no more of them.
     locks: Vec<(Arc<Folder>, Entry)>,
@@ -352,8 +352,8 @@ impl Run<'_> {
         Ok(None)
     }
 
-    /// Whether what is there gets no other names: it is immutable or append-only, and was saved as neither. One that was saved
-    /// so is unlocked for the moment, and gets all its flags back.
+    /// Whether an existing anchor cannot get further names: it is immutable or append-only, and was not saved so. One
+    /// that was saved so is unlocked for the moment, and gets its flags back.
     fn refuses_links(&self, from: &Here, anchor: &Anchor, entry: &Entry) -> Result<bool> {
         let (Some(source), Linkable::Old) = (&from.target, anchor.how) else { return Ok(false) };
         let is_unlocked = is_saved_locked(entry) && rights::may_lock_files();

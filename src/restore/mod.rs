@@ -1,6 +1,6 @@
-//! Snapshot → files. The whole line on this page: plan (read the tree, look at the target), then write.
+//! Restore a snapshot to files. First comes the plan (read the tree, look at the target), then the restore.
 //!
-//! Plan and deed are the same walk: a plan decides about each entry as the restore will, and changes nothing.
+//! A plan and a restore are the same walk: the plan decides about each entry as the restore will, and changes nothing.
 
 mod compare;
 mod delete;
@@ -40,8 +40,8 @@ impl Repository {
 }
 
 impl RestorePlan {
-    /// Carries the plan out. What cannot be restored as it was is in the report, the rest is restored; trouble of the
-    /// target as a whole (it is full, it cannot be written) is an error.
+    /// Carries the plan out. The report names what could not be restored as it was saved; everything else is restored.
+    /// Returns an error if the target as a whole fails (it is full, or cannot be written to).
     pub fn run(self, watch: &Watch) -> Result<RestoreReport> {
         let begun = Instant::now();
         watch.stage("restoring");

@@ -1,4 +1,4 @@
-//! What to restore, where to and what to do about what is there already.
+//! What to restore, where to, and how to treat existing files.
 
 use crate::source::rules::Rules;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum Overwrite {
     /// Its content is compared; what differs is replaced.
     Always,
-    /// As `Always`, but a file whose size and time agree is taken for the same without reading it.
+    /// Like `Always`, but a file with the same size and modification time counts as the same and is not read.
     #[default]
     IfChanged,
     /// Replaced only when the snapshot's is newer.
@@ -21,18 +21,19 @@ pub enum Overwrite {
 pub struct RestoreOptions {
     /// The folder to restore into; made when it is not there.
     pub target: PathBuf,
-    /// Only what is at or below this path of the snapshot; a directory's contents go right into the target.
+    /// Restores only what is at or below this path of the snapshot; the contents of a directory are restored directly
+    /// into the target.
     pub path: Option<Vec<u8>>,
     /// gitignore patterns of what is left out, matched against paths in the snapshot.
     pub exclude: Rules,
-    /// Only what one of these patterns matches, with all below it; directories above it are made when they are missing.
+    /// Restores only what one of these patterns matches and everything below it; missing parent directories are created.
     pub include: Option<Rules>,
     pub overwrite: Overwrite,
     /// Remove from the target what the snapshot does not have, at or below its sources.
     pub delete: bool,
-    /// Read every restored file back and compare it with its chunks' names.
+    /// Read every restored file back and compare it with the ids of its chunks.
     pub verify: bool,
-    /// Make holes of zeros, also where the source had none.
+    /// Write runs of zeros as holes, even where the source had none.
     pub sparse: bool,
     /// Restore owners and groups (needs privilege).
     pub owner: bool,

@@ -1,4 +1,4 @@
-//! Give what is finished its name: in one step, over what had it, or not at all.
+//! Move a finished entry to its name: in one step, or not at all.
 
 use crate::disk::apply::apply_flags;
 use crate::disk::{Subject, Target};
@@ -13,8 +13,8 @@ use crate::restore::run::{Fate, Mode, Run, locked};
 use std::sync::atomic::Ordering;
 
 impl Run<'_> {
-    /// Gives something that stands under an unfinished name the name of its entry. Whatever fails, what had the name
-    /// keeps it, and the unfinished one is gone. False when something does not make way, which was said.
+    /// Moves an entry from its unfinished name to its own. If that fails, the old entry keeps the name, and the
+    /// unfinished one is removed. Returns false if something does not make way; that was reported.
     pub fn put_in_place(
         &self,
         folder: &Folder,
@@ -66,9 +66,9 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// Replaces a directory whose content the plan deletes. The new entry takes the name first; if it cannot, nothing is
-    /// deleted. If the directory cannot be cleared, it gets its name back. If the file system cannot move it, it keeps its name
-    /// until it is empty.
+    /// Replaces a directory whose content the plan deletes. First the new entry takes the name; if it cannot, nothing is
+    /// deleted. If the directory cannot be cleared, it gets its name back. If the file system cannot move the directory,
+    /// it keeps its name until it is empty.
     fn replace_directory(
         &self,
         folder: &Folder,
@@ -144,7 +144,7 @@ impl Run<'_> {
     }
 }
 
-/// The error with the name of the entry in the place of the one that it was made under.
+/// Replaces the unfinished name in an error by the name of the entry.
 pub(super) fn under_own_name(error: Error, unfinished: &[u8], entry: &Entry) -> Error {
     error.renamed(&shown(unfinished), &shown(&entry.name))
 }

@@ -38,16 +38,16 @@ pub struct RestoreReport {
     /// Files that were written.
     pub files: u64,
     pub others: u64,
-    /// Entries that were there already and right.
+    /// Entries that existed and were up to date.
     pub files_kept: u64,
-    /// Entries that were there, differ and were kept, since `overwrite` says so.
+    /// Existing entries that differ and were kept because of `overwrite`.
     pub files_left: u64,
     pub files_deleted: u64,
-    /// Of all entries, directories included: those that had no file of their name before.
+    /// Entries, directories included, whose name was free.
     pub created: u64,
-    /// Those in the place of something else.
+    /// Entries, directories included, that replaced something.
     pub replaced: u64,
-    /// Those whose name something has that does not make way.
+    /// Entries that were not restored because something that stays has their name.
     pub blocked: u64,
     pub bytes_written: u64,
     pub bytes_verified: u64,
@@ -69,7 +69,7 @@ pub(super) enum Fate {
     Kept,
     /// It was there, differs and is kept all the same.
     Left,
-    /// Something is there that does not make way.
+    /// Something that stays has its name.
     Blocked,
     Deleted,
 }
@@ -79,7 +79,7 @@ pub(super) const FATES: usize = 6;
 /// What a plan gathers.
 #[derive(Default)]
 pub(super) struct Planning {
-    /// Compares files whose content alone tells, and looks up what has to be read.
+    /// Whether files are compared by content, and the frames to be read are looked up.
     pub detailed: bool,
     pub named: Mutex<Named>,
     pub reads: Mutex<Reads>,
@@ -116,7 +116,7 @@ pub(super) struct Counts {
     failed: AtomicBool,
 }
 
-/// Devices that were met; mostly there is one, which costs no lock.
+/// The devices met so far. Usually there is only one, which needs no lock.
 #[derive(Default)]
 pub(super) struct Devices {
     first: OnceLock<u64>,
@@ -154,7 +154,7 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 thread_local! {
-    /// Files are created with their mode in one step; the guard lives as long as its thread.
+    /// Directories, devices and FIFOs are created with their exact mode in one call; the guard lives as long as its thread.
     static UMASK: RefCell<Option<ZeroUmask>> = const { RefCell::new(None) };
 }
 
@@ -172,13 +172,13 @@ pub(super) struct Run<'a> {
     pub links: Mutex<Links>,
     /// An inode with several names was met in the target.
     pub has_linked: AtomicBool,
-    /// Devices of file systems of which it is known how exactly they keep times.
+    /// The devices of file systems whose precision of times was checked.
     pub times_checked: Devices,
     pub open_folders: OpenFolders,
     pub open_folders_max: usize,
-    /// The target stands where what is restored was saved.
+    /// Whether the target is the place that the restored path was saved from.
     pub in_place: OnceLock<bool>,
-    /// Nothing was in the target.
+    /// Whether the target was empty.
     pub is_fresh: OnceLock<bool>,
     /// Where the sources are in a target that was there.
     pub places: OnceLock<Places>,
@@ -235,7 +235,7 @@ impl<'a> Run<'a> {
         matches!(self.mode, Mode::Deed { .. })
     }
 
-    /// Whether files are compared, where only that tells: always but in a plan that needs no more than names.
+    /// Whether files are compared by content if metadata do not decide: always, except in a plan without details.
     pub fn compares(&self) -> bool {
         !matches!(&self.mode, Mode::Plan(planning) if !planning.detailed)
     }
@@ -284,7 +284,7 @@ impl<'a> Run<'a> {
         self.counts.failed.load(Ordering::Relaxed)
     }
 
-    /// Ends what is in hand when the run is over.
+    /// Returns an error if the run is over.
     pub fn check(&self) -> Result<()> {
         if self.is_over() { Err(cancelled()) } else { Ok(()) }
     }
@@ -293,7 +293,7 @@ impl<'a> Run<'a> {
     pub fn trouble(&self, path: &[u8], what: impl Into<String>) {
         let what = what.into();
         add(&self.counts.troubles, 1);
-        // What a plan without details meets the restore meets again.
+        // A plan without details stays silent: the restore meets the same trouble again.
         if self.compares() {
             self.watch.trouble(path, what.clone());
         }
@@ -331,8 +331,8 @@ impl<'a> Run<'a> {
         locked(&self.failure).take()
     }
 
-    /// What was read from the repository. Damage (`Corrupt`) costs the entry; what fails for another reason than that
-    /// (an outage, a limit of this machine) would cost every entry, and ends the run.
+    /// Sorts the errors of reads from the repository. Damage (`Corrupt`) affects one entry; any other failure (an outage,
+    /// a limit of this machine) would affect all of them and ends the run.
     pub fn stored<T>(&self, read: Result<T>) -> Result<T> {
         read.map_err(|error| match error.kind() {
             Kind::Corrupt | Kind::Cancelled => error,

@@ -78,7 +78,7 @@ impl Scope {
         self.everything || ends.into_iter().any(|end| self.sources.contains(&path[..end]))
     }
 
-    /// Whether the backup warned about this path: what it is in the source the snapshot does not say.
+    /// Whether the backup warned about this path: the snapshot does not say what it is in the source.
     pub fn is_troubled(&self, path: &[u8]) -> bool {
         self.troubled.contains(path)
     }

@@ -79,7 +79,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether it is a device that this user may not create. The one without a number anybody may.
+/// Whether this user may not create this device. Any user may create the character device 0:0.
 fn is_refused(entry: &Entry) -> bool {
     let is_device = match entry.kind {
         EntryKind::BlockDevice => true,

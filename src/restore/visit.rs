@@ -1,4 +1,4 @@
-//! Visit directories: spread over the writers by work stealing, a page at a time; what is damaged costs itself only.
+//! Visit directories: the writers share them by work stealing, a page at a time; damage affects only what is damaged.
 
 use crate::disk::device::is_read_only;
 use crate::disk::stat::{fstat, stat_path};
@@ -84,7 +84,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// For a plan: says that nothing of it can be done where the target is mounted read-only.
+    /// For a plan: reports that the target is mounted read-only.
     fn check_read_only(&self) {
         let changes = [Fate::Created, Fate::Replaced, Fate::Deleted].map(|fate| self.counts.fate(fate));
         if self.is_deed() || !self.compares() || changes.iter().sum::<u64>() == 0 {
@@ -315,7 +315,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The pages with entries of a directory. One that cannot be read costs what is in it, and nothing else.
+    /// Returns the pages with entries of a directory. A page that cannot be read loses only its own entries.
     fn leaf_pages(&self, folder: &Folder, root: &ChunkId) -> Vec<ChunkId> {
         let mut leaves = Vec::new();
         // With the first name of each page: they must grow, or a hostile repository could name pages again and again.
@@ -348,7 +348,7 @@ impl<'a> Run<'a> {
     }
 
     fn page_is_lost(&self, folder: &Folder, error: Error) {
-        // What the snapshot has there is not known: nothing may be taken for too much.
+        // The names on that page are unknown: nothing here may be deleted as extra.
         folder.incomplete.store(true, Ordering::Relaxed);
         let error = match error.is(Kind::Corrupt) {
             true => Error::corrupt("restore a part of what is in it", "", error),
@@ -436,7 +436,7 @@ impl<'a> Run<'a> {
         });
     }
 
-    /// Counts what is to be there in the end.
+    /// Counts what the target will contain in the end.
     fn want(&self, entry: &Entry) {
         if entry.kind.has_content() {
             add(&self.counts.files_wanted, 1);
@@ -456,7 +456,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The mode of a directory of our own that keeps its owner from looking into it.
+/// The mode of a directory of this user that denies its owner access.
 fn closed_to_owner(path: &[u8]) -> Option<u32> {
     let stat = stat_path(path, true).ok().filter(|stat| stat.is(EntryKind::Directory))?;
     stat.is_closed_to_owner(0o500).then(|| stat.permissions())
