@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn compressed_data_is_recognised() {
+    fn compressed_data_is_recognized() {
         let table: &[(&[u8], Option<&str>)] = &[
             (b"\x1f\x8b\x08", Some("gzip")),
             (b"\x28\xb5\x2f\xfd\0", Some("zstd")),
