@@ -136,6 +136,45 @@ fn a_repository_that_is_gone_is_not_a_damaged_one() {
     );
 }
 
+/// A backup stored again what a pack held that links in a circle had replaced, and readers did not try that copy.
+#[test]
+fn readers_find_the_copy_of_a_pack_that_is_no_file() {
+    let place = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| place.path().join(name);
+    plant(&at("source"), 1);
+    init_small_chunks(&Local::create(&at("repository")).expect("a folder")).expect("a repository");
+    let backup = || {
+        let storage = Arc::new(Local::open(&at("repository")).expect("a folder"));
+        fixture::backup(storage, &at("cache"), &at("source")).expect("a backup")
+    };
+    let packs = || Local::open(&at("repository")).and_then(|local| local.list("packs/")).expect("listed");
+    let replace = |name: &str| {
+        let pack = at("repository").join(name);
+        fs::rename(&pack, at("kept").join(pack.file_name().expect("a name"))).expect("moved");
+        std::os::unix::fs::symlink(pack.file_name().expect("a name"), &pack).expect("made");
+    };
+    fs::create_dir(at("kept")).expect("made");
+    backup();
+    let first = packs();
+    first.iter().for_each(|pack| replace(&pack.name));
+    let newest = backup().snapshot.expect("a snapshot");
+    let comes_back = |cache: &str| {
+        let storage = Arc::new(Local::open(&at("repository")).expect("a folder"));
+        let repo = open(storage, &at(cache)).expect("it opens");
+        restored_differences(&repo, &newest, &at("source"), &at("source")).is_ok_and(|found| found.is_empty())
+    };
+    let second = packs();
+    assert!(comes_back("first reader"));
+    // The same with the copies in each other's place, as a reader may take any of them first.
+    for pack in &first {
+        let name = at("repository").join(&pack.name);
+        fs::remove_file(&name).expect("removed");
+        fs::rename(at("kept").join(name.file_name().expect("a name")), name).expect("moved back");
+    }
+    second.iter().for_each(|pack| replace(&pack.name));
+    assert!(comes_back("second reader"));
+}
+
 #[test]
 fn a_backup_that_meets_a_damaged_pack_does_not_rest_on_it() {
     // It said "its files are read again", took their chunks for stored as before, and ended with 0.
