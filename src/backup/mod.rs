@@ -274,6 +274,9 @@ impl Repository {
             }
         };
         let damage = Damage::new(self, marks, check);
+        if !options.dry_run {
+            damage.note_what_is_back(self);
+        }
         damage.tell(self, options.dry_run, |notice| carried.say_once(watch, notice));
         Ok((damage, writer))
     }
