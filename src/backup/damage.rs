@@ -43,6 +43,12 @@ impl Damage {
         self.earlier.as_ref().filter(|told| !is_new && told.covers(&self.check))
     }
 
+    /// Whether something is damaged or was lost, or earlier snapshots are incomplete.
+    pub fn is_known(&self) -> bool {
+        let has_incomplete = self.earlier.as_ref().is_some_and(|told| !told.incomplete.is_empty());
+        !self.check.is_sound() || !self.marks.is_empty() || has_incomplete
+    }
+
     /// Whether snapshots that an earlier run called incomplete may be complete by now, whatever this run stores.
     pub fn may_be_over(&self) -> bool {
         let has_other_damage = |told: &&Told| !told.incomplete.is_empty() && told.differs_from(&self.check);

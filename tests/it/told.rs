@@ -483,3 +483,28 @@ fn less_damage_than_was_told_is_no_news() {
     assert_eq!(backup(), (None, 0));
     assert_eq!(backup(), (None, 0));
 }
+
+/// Snapshots that other backups made meanwhile were called incomplete, as the run knew nothing of what they had stored.
+#[test]
+fn snapshots_that_others_make_meanwhile_are_complete() {
+    let world = World::new(SWAPS);
+    for pack in world.storage.list("packs/").expect("listed").iter().filter(|pack| pack.size > 50_000) {
+        world.storage.remove(&pack.name).expect("removed");
+    }
+    let [other, cache] = ["other", "cache of the other"].map(|name| world.directory.path().join(name));
+    fs::create_dir(&other).expect("made");
+    fs::write(other.join("file"), crate::golden::noise(30_000, 61)).expect("written");
+    let (storage, puts) = (world.storage.clone(), AtomicUsize::new(0));
+    let before = move |call: &str, name: &str| {
+        if call.starts_with("put") && name.starts_with("index/") && puts.fetch_add(1, Ordering::SeqCst) == 0 {
+            fixture::backup(Arc::new(storage.clone()), &cache, &other).expect("the other backup succeeds");
+        }
+    };
+    let (done, notices) = world.backup(Arc::new(Hooked { inner: world.storage.clone(), before }), "one", false);
+    let healing = done.expect("the backup succeeds").healing.expect("it repaired");
+    assert_eq!((healing.whole_again.len(), healing.still_damaged.len()), (1, 0), "{notices:?}");
+    assert_eq!(
+        fixture::snapshots(&open(Arc::new(world.storage.clone()), &world.cache("one")).expect("it opens")).len(),
+        3
+    );
+}
