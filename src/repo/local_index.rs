@@ -30,6 +30,8 @@ const LISTINGS_MAX: usize = 8;
 pub struct IndexCheck {
     /// Packs that index objects name and that are missing or of another size. Empty when packs were not listed.
     pub packs_missing: HashSet<PackId>,
+    /// Those of them that are listed, with the sizes that they have.
+    pub packs_of_wrong_size: Vec<(PackId, u64)>,
     /// Index objects whose bytes are not what was stored.
     pub indexes_damaged: HashSet<IndexId>,
     /// Something that this host took for stored is not listed any more.
@@ -298,9 +300,9 @@ impl LocalIndex {
             check.has_lost |= self.note_losses(&segments, &before);
             self.publish(&segments);
             let fetched = fetched?;
-            check.packs_missing = match has_listed_packs {
-                true => segments.left_out().copied().collect(),
-                false => HashSet::new(),
+            (check.packs_missing, check.packs_of_wrong_size) = match has_listed_packs {
+                true => (segments.left_out().copied().collect(), segments.of_wrong_size()),
+                false => (HashSet::new(), Vec::new()),
             };
             drop(segments);
             for (index, error) in fetched.damaged {

@@ -244,7 +244,9 @@ impl Repository {
 
     /// Brings the local index into step with what the repository lists now: its index objects and the packs that they name.
     pub fn compare_index(&self, watch: &Watch) -> Result<IndexCheck> {
-        self.0.index.compare(&self.0.opened, || self.list_all(), watch)
+        let check = self.0.index.compare(&self.0.opened, || self.list_all(), watch)?;
+        self.0.damaged_packs.note_of_wrong_size(&check.packs_of_wrong_size, self.storage());
+        Ok(check)
     }
 
     fn list_all(&self) -> Result<Listing> {

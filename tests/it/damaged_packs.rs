@@ -642,3 +642,30 @@ fn damage_to_what_a_stream_is_compared_with_is_met_before_it_is_read() {
         assert!(backup().0.expect("the backup succeeds").snapshot.is_some());
     }
 }
+
+/// A pack that was cut, and padded to its size again, counted as put back: nobody had read it.
+#[test]
+fn a_pack_of_a_wrong_size_is_read_before_it_counts_again() {
+    let world = World::new(SWAPS);
+    fs::remove_file(world.source().join("one/two/large")).expect("removed");
+    let packs = world.storage.list("packs/").expect("listed").into_iter().filter(|pack| pack.size > 50_000);
+    let packs: Vec<(String, Vec<u8>)> =
+        packs.map(|pack| (pack.name.clone(), world.storage.get(&pack.name, pack.size).expect("read").0)).collect();
+    let put = |bytes_of: &dyn Fn(&[u8]) -> Vec<u8>| {
+        for (name, bytes) in &packs {
+            world.storage.put(name, bytes_of(bytes).into()).expect("written");
+        }
+    };
+    let backup = || {
+        let (done, notices) = world.backup(Arc::new(world.storage.clone()), "one", false);
+        let healing = done.expect("the backup succeeds").healing;
+        (healing.map(|healing| (healing.whole_again.len(), healing.still_damaged.len())), notices)
+    };
+    put(&|bytes| bytes[..1000].to_vec());
+    let (told, notices) = backup();
+    assert_eq!((told, notices.len()), (Some((0, 1)), 1), "{notices:?}");
+    put(&|bytes| [&bytes[..1000], &vec![0; bytes.len() - 1000]].concat());
+    assert_eq!(backup(), (None, Vec::new()), "nothing is repaired");
+    put(&|bytes| bytes.to_vec());
+    assert_eq!(backup(), (Some((1, 0)), Vec::new()));
+}
