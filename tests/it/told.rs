@@ -508,3 +508,23 @@ fn snapshots_that_others_make_meanwhile_are_complete() {
         3
     );
 }
+
+/// One read that failed in passing made an index object count as damaged, and a snapshot as incomplete.
+#[test]
+fn one_failed_read_damages_no_index_object() {
+    for cache in ["one", "fresh"] {
+        let world = World::new(SWAPS);
+        let has_failed = Arc::new(AtomicBool::new(false));
+        let failed = has_failed.clone();
+        let before = move |call: &str, name: &str| match call == "get"
+            && name.starts_with("index/")
+            && !failed.swap(true, Ordering::SeqCst)
+        {
+            true => Err(Error::new(Kind::Corrupt, "read", name)),
+            false => Ok(()),
+        };
+        let (done, notices) = world.backup(Arc::new(Hooked { inner: world.storage.clone(), before }), cache, false);
+        assert!(done.expect("the backup succeeds").healing.is_none() && notices.is_empty(), "{notices:?}");
+        assert!(has_failed.load(Ordering::SeqCst), "{cache}");
+    }
+}
