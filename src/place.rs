@@ -111,6 +111,11 @@ impl PackSizes {
         self.0.contains_key(pack)
     }
 
+    /// The size of a pack, if it is listed.
+    pub fn get(&self, pack: &PackId) -> Option<u64> {
+        self.0.get(pack).copied()
+    }
+
     /// Whether the pack is listed with exactly this size.
     pub fn has(&self, pack: &PackId, bytes: u64) -> bool {
         self.0.get(pack) == Some(&bytes)

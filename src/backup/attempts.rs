@@ -1,10 +1,9 @@
 //! A backup starts over when the repository turns out to be damaged, or changes, while it runs: what the first attempt
 //! relied on may be gone, and the next one knows of it.
 
-use crate::backup::heal::is_whole;
+use crate::backup::heal::{Before, is_whole};
 use crate::backup::streams::Streams;
 use crate::backup::{BackupOptions, BackupReport};
-use crate::cache::View;
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Repository, Snapshot};
 use crate::watch::Watch;
@@ -21,8 +20,7 @@ const DAMAGED_MAX: usize = 16;
 #[derive(Default)]
 pub(super) struct Carried {
     pub streams: Streams,
-    /// The chunks that were stored when each attempt began, of the latest one as well.
-    pub views_before: Vec<View>,
+    pub before: Before,
     said: BTreeSet<String>,
 }
 

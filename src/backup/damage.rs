@@ -1,15 +1,13 @@
 //! What a run knows of damage to the repository: what was missing when it began, and whether a run has told that.
 
 use crate::id::{IndexId, SnapshotId};
-use crate::repo::{IndexCheck, Marks, Repository, Told, basis_of, name_of};
+use crate::repo::{IndexCheck, Marks, Repository, Told, basis_of};
 use crate::when::format_counted;
 use std::collections::HashSet;
 
 pub(super) struct Damage {
     /// What the comparison of the local index with the repository found, after the writer had shown itself.
     pub check: IndexCheck,
-    /// The name of what is damaged and missing.
-    name: String,
     /// Losses that no run had told when this one began.
     marks: Marks,
     /// What earlier runs have told; none without a cache.
@@ -29,7 +27,7 @@ impl Damage {
         let earlier = repo.told();
         let has_incomplete = earlier.as_ref().filter(|told| !told.incomplete.is_empty());
         let has_grown = has_incomplete.is_some_and(|told| told.basis != basis_of(&live));
-        Damage { name: name_of(&check), marks, earlier, has_grown, check }
+        Damage { marks, earlier, has_grown, check }
     }
 
     /// Losses that this run tells: it has met them, or they were met before it began.
@@ -39,15 +37,21 @@ impl Damage {
         marks
     }
 
-    /// What was told of exactly this damage; none if some of it was not told.
+    /// What was told of this damage, and maybe of more; none if some of it was not told.
     pub fn told(&self, repo: &Repository) -> Option<&Told> {
         let is_new = !self.check.lost_indexes.is_empty() || !self.untold(repo).is_empty();
-        self.earlier.as_ref().filter(|told| !is_new && told.damage == self.name)
+        self.earlier.as_ref().filter(|told| !is_new && told.covers(&self.check))
+    }
+
+    /// Whether something is damaged or was lost, or earlier snapshots are incomplete.
+    pub fn is_known(&self) -> bool {
+        let has_incomplete = self.earlier.as_ref().is_some_and(|told| !told.incomplete.is_empty());
+        !self.check.is_sound() || !self.marks.is_empty() || has_incomplete
     }
 
     /// Whether snapshots that an earlier run called incomplete may be complete by now, whatever this run stores.
     pub fn may_be_over(&self) -> bool {
-        let has_other_damage = |told: &&Told| !told.incomplete.is_empty() && told.damage != self.name;
+        let has_other_damage = |told: &&Told| !told.incomplete.is_empty() && told.differs_from(&self.check);
         self.has_grown || self.earlier.as_ref().filter(has_other_damage).is_some()
     }
 
@@ -64,10 +68,16 @@ impl Damage {
         indexes_lost.iter().all(|index| known.contains(index))
     }
 
+    /// Notes that some of what earlier runs told is damaged and missing no more: when it is lost again, that is told again.
+    pub fn note_what_is_back(&self, repo: &Repository) {
+        let left = self.earlier.as_ref().and_then(|earlier| earlier.without_what_is_back(&self.check));
+        left.into_iter().for_each(|left| repo.rewrite_told(&left));
+    }
+
     /// What is to be noted when the damage and these losses are told.
     pub fn as_told(&self, repo: &Repository, marks: &Marks) -> Told {
         Told {
-            damage: self.name.clone(),
+            missing_packs: self.check.packs_missing.clone(),
             basis: basis_of(&repo.view_and_basis().1.indexes),
             damaged_indexes: self.check.indexes_damaged.clone(),
             lost_indexes: self.all_lost(marks),
@@ -124,8 +134,7 @@ mod tests {
             ..Told::default()
         };
         let check = IndexCheck { lost_indexes: HashSet::from([index(3)]), ..IndexCheck::default() };
-        let damage =
-            Damage { check, name: String::new(), marks: Marks::default(), earlier: Some(earlier), has_grown: false };
+        let damage = Damage { check, marks: Marks::default(), earlier: Some(earlier), has_grown: false };
         let lost = damage.all_lost(&Marks::default());
         assert_eq!(lost, HashSet::from([index(1), index(2), index(3)]));
         assert!(damage.has_told(&lost) && !damage.has_told(&HashSet::from([index(4)])));

@@ -5,11 +5,12 @@ use crate::cache::View;
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
 use crate::id::{ChunkId, SnapshotId};
+use crate::repo::format::snapshot_name;
 use crate::repo::tree::{Page, decode_page};
 use crate::repo::{Marks, Reader, Repository, Snapshot, Told, Writer};
 use crate::seal::Power;
 use crate::watch::Watch;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// What a backup healed in a repository that had lost something.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +21,23 @@ pub struct Healing {
     pub whole_again: Vec<Snapshot>,
     /// Snapshots that still lack content, oldest first.
     pub still_damaged: Vec<Snapshot>,
+}
+
+/// What was there when a backup began.
+#[derive(Default)]
+pub(super) struct Before {
+    /// The chunks that were stored when each attempt began, of the latest one as well.
+    pub views: Vec<View>,
+    /// Names of the snapshots, if something was amiss.
+    pub snapshots: Option<BTreeSet<String>>,
+}
+
+impl Before {
+    /// Whether a snapshot was there. What one that another backup made since refers to was never lost.
+    fn had(&self, snapshot: &Snapshot) -> Result<bool> {
+        let name = snapshot_name(&snapshot.started.compact()?, &snapshot.id);
+        Ok(self.snapshots.as_ref().is_none_or(|names| names.contains(&name)))
+    }
 }
 
 /// What a run tells of damage, and which losses that covers.
@@ -55,13 +73,13 @@ impl<'a> Run<'a> {
     /// noted once that is shown, too. If it cannot be found out, a notice says so: the backup itself is complete.
     pub(super) fn look_at_healing(
         &self,
-        views_before: &[View],
+        before: &Before,
         marks: Marks,
         own: &Snapshot,
     ) -> (Option<Healing>, Option<Telling>) {
-        let mut told = self.damage.as_told(self.repo, &marks);
         if self.repo.keys().power() == Power::Put {
             self.watch.notice("which snapshots are complete again cannot be told with a put-only key");
+            let told = self.damage.as_told(self.repo, &marks);
             return (None, Some(Telling { told, marks }));
         }
         self.watch.stage("checking earlier snapshots");
@@ -70,7 +88,9 @@ impl<'a> Run<'a> {
             let is_new = |snapshot: &Snapshot| earlier.is_none_or(|told| !told.complete.contains(&snapshot.id));
             let unknown = snapshots.into_iter().filter(|snapshot| snapshot.id != own.id && is_new(snapshot));
             let is_over = |snapshot: &Snapshot| self.damage.was_incomplete(&snapshot.id);
-            compare(&self.reader, views_before, &self.repo.view(), unknown, &is_over, self.watch)
+            // After the list: what others stored for these snapshots shows. Losses that show are for the next run to tell.
+            self.repo.compare_index(self.watch)?;
+            compare(&self.reader, before, &self.repo.view(), unknown, &is_over, self.watch)
         });
         let (healing, complete) = match looked {
             Ok(looked) => looked,
@@ -83,6 +103,7 @@ impl<'a> Run<'a> {
         if is_empty && !marks.is_empty() {
             self.watch.notice("all earlier snapshots are complete");
         }
+        let mut told = self.damage.as_told(self.repo, &marks);
         told.incomplete = healing.still_damaged.iter().map(|snapshot| snapshot.id).collect();
         told.complete = earlier.map(|told| told.complete.clone()).unwrap_or_default();
         told.complete.extend(complete.into_iter().chain([own.id]));
@@ -95,16 +116,20 @@ impl<'a> Run<'a> {
 /// What became of these snapshots; the ids are of those that are complete now.
 fn compare(
     reader: &Reader,
-    before: &[View],
+    before: &Before,
     after: &View,
     snapshots: impl Iterator<Item = Snapshot>,
     was_incomplete: &dyn Fn(&Snapshot) -> bool,
     watch: &Watch,
 ) -> Result<(Healing, Vec<SnapshotId>)> {
-    let mut look = Look { reader, before, after, known: HashMap::new(), healed: HashSet::new() };
+    let mut look = Look::new(reader, &before.views, after);
+    let mut look_since = Look::new(reader, std::slice::from_ref(after), after);
     let (mut healing, mut complete) = (Healing::default(), Vec::new());
     for snapshot in snapshots {
-        let whole = look.tree(&snapshot.root, watch)?;
+        let whole = match before.had(&snapshot)? {
+            true => look.tree(&snapshot.root, watch)?,
+            false => look_since.tree(&snapshot.root, watch)?,
+        };
         if whole.after {
             complete.push(snapshot.id);
         }
@@ -124,13 +149,7 @@ pub(super) fn is_whole(repo: &Repository, snapshot: &Snapshot, watch: &Watch) ->
     watch.stage("checking the snapshot");
     repo.compare_index(watch)?;
     let (reader, view) = (repo.reader(), repo.view());
-    let mut look = Look {
-        reader: &reader,
-        before: std::slice::from_ref(&view),
-        after: &view,
-        known: HashMap::new(),
-        healed: HashSet::new(),
-    };
+    let mut look = Look::new(&reader, std::slice::from_ref(&view), &view);
     Ok(look.tree(&snapshot.root, watch)?.after)
 }
 
@@ -165,7 +184,11 @@ struct Step {
     whole: Whole,
 }
 
-impl Look<'_> {
+impl<'a> Look<'a> {
+    fn new(reader: &'a Reader, before: &'a [View], after: &'a View) -> Self {
+        Look { reader, before, after, known: HashMap::new(), healed: HashSet::new() }
+    }
+
     /// A page with everything below it. A loop and not a recursion, as trees may be deep.
     fn tree(&mut self, root: &ChunkId, watch: &Watch) -> Result<Whole> {
         if let Some(whole) = self.known.get(root) {

@@ -31,7 +31,7 @@ use crate::backup::damage::Damage;
 use crate::backup::left_out::LeftOut;
 use crate::backup::readers::Readers;
 use crate::backup::streams::Streams;
-use crate::cache::{Basis, State, StateChanges, View};
+use crate::cache::{Basis, State, StateChanges};
 use crate::disk::Owners;
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
@@ -41,7 +41,7 @@ use crate::repo::snapshot::TROUBLES_MAX;
 use crate::repo::{
     OwnFolders, PathText, Repository, Snapshot, SnapshotSource, Stamp, Totals, Trouble, Writer, WriterOptions,
 };
-use crate::seal::{Compression, random};
+use crate::seal::{Compression, Power, random};
 use crate::source::rules::Rules;
 use crate::source::stream::Stream;
 use crate::watch::{Watch, now};
@@ -244,7 +244,7 @@ impl Repository {
         run.is_state_distrusted = choice.is_state_distrusted;
         let saved = run.save_sources(choice.parent.as_ref(), &mut carried.streams);
         let parent = choice.parent.as_ref();
-        run.conclude(saved, parent, &carried.views_before, started, begun)
+        run.conclude(saved, parent, &carried.before, started, begun)
     }
 
     /// Shows the writer and compares the local index with the repository; what the sources are compared with is chosen after
@@ -269,13 +269,25 @@ impl Repository {
                 };
                 let writer = self.writer(&wanted, watch)?;
                 let check = writer.check().clone();
-                carried.views_before.push(writer.view_before().clone());
+                carried.before.views.push(writer.view_before().clone());
                 (Some(writer), check)
             }
         };
         let damage = Damage::new(self, marks, check);
+        if !options.dry_run {
+            damage.note_what_is_back(self);
+            self.note_snapshots(&damage, &mut carried.before);
+        }
         damage.tell(self, options.dry_run, |notice| carried.say_once(watch, notice));
         Ok((damage, writer))
+    }
+
+    /// Notes which snapshots are there, if the run may look at them in the end. Without these names, those that others make
+    /// meanwhile can be called complete again.
+    fn note_snapshots(&self, damage: &Damage, before: &mut heal::Before) {
+        if damage.is_known() && before.snapshots.is_none() && self.keys().power() != Power::Put {
+            before.snapshots = self.snapshot_names().ok().map(BTreeSet::from_iter);
+        }
     }
 
     /// The local state of these sources. Without one a backup takes longer, and that is all.
@@ -595,7 +607,7 @@ impl<'a> Run<'a> {
         mut self,
         saved: Result<SavedRoot>,
         parent: Option<&Snapshot>,
-        views_before: &[View],
+        before: &heal::Before,
         started: Stamp,
         begun: Instant,
     ) -> Result<BackupReport> {
@@ -693,7 +705,7 @@ impl<'a> Run<'a> {
             self.watch.notice(format!("{error}; the next backup will read more than necessary"));
         }
         (report.healing, report.telling) =
-            marks.map_or((None, None), |marks| self.look_at_healing(views_before, marks, &snapshot));
+            marks.map_or((None, None), |marks| self.look_at_healing(before, marks, &snapshot));
         report.snapshot = Some(snapshot);
         report.duration = begun.elapsed();
         Ok(report)

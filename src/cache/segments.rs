@@ -216,6 +216,12 @@ impl Segments {
         self.used.iter().flat_map(|used| &used.row.left_out).map(|(pack, _)| pack)
     }
 
+    /// Packs that covered index objects name and that are listed with another size, which is stated here.
+    pub fn of_wrong_size(&self) -> Vec<(PackId, u64)> {
+        let sizes = |pack: &PackId| self.packs.as_ref()?.get(pack);
+        self.left_out().filter_map(|pack| Some((*pack, sizes(pack)?))).collect()
+    }
+
     /// Uses from now on only what covers index objects in `live`, of the sizes there, and holds packs in `packs`. Without
     /// `packs` the last ones count, or all where none were ever said. What may not be used leaves the folder, too.
     pub fn use_only(&mut self, live: HashMap<IndexId, u64>, packs: Option<PackSizes>) -> Result<()> {

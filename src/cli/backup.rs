@@ -229,7 +229,9 @@ fn conclude(report: &BackupReport, args: &BackupArgs, repo: &Repository, console
             let done = format!("the snapshot {} was created", snapshot.id.short());
             Ok(console.summary_lost(&done, &error, exit))
         }
-        (Err(error), None) => Err(error.into()),
+        // A plan is all that a dry run makes.
+        (Err(error), None) if args.dry_run => Err(error.into()),
+        (Err(error), None) => Ok(console.summary_lost("nothing has changed and the backup has ended", &error, exit)),
     }
 }
 

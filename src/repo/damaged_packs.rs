@@ -47,11 +47,13 @@ impl PackVersion {
         PackVersion::look(pack, storage).unwrap_or_else(|_| PackVersion("unknown".to_owned()))
     }
 
+    fn from_stat(Stat { version, written, .. }: &Stat) -> Self {
+        PackVersion(format!("{}/{written}", version.0).replace(char::is_whitespace, ""))
+    }
+
     fn look(pack: &PackId, storage: &dyn Storage) -> Result<Self> {
         match storage.stat(&pack_name(pack)) {
-            Ok(Stat { version, written, .. }) => {
-                Ok(PackVersion(format!("{}/{written}", version.0).replace(char::is_whitespace, "")))
-            }
+            Ok(stat) => Ok(PackVersion::from_stat(&stat)),
             Err(error) if error.is(Kind::NotFound) => Ok(PackVersion("absent".to_owned())),
             Err(error) => Err(error),
         }
@@ -115,6 +117,24 @@ impl DamagedPacks {
                      run this command again with a cache that can be written",
                 );
             }
+        }
+    }
+
+    /// Remembers packs that are listed with these wrong sizes: when the size of one is right again, its bytes are verified
+    /// before it counts. The comparison that found them says so: they are not among [`found`](Self::found).
+    pub fn note_of_wrong_size(&self, packs: &[(PackId, u64)], storage: &dyn Storage) {
+        let stats = each_at_once(packs, LOOKS_AT_ONCE, |(pack, _)| storage.stat(&pack_name(pack)));
+        let mut known = self.known();
+        let mut learned = 0;
+        for ((pack, bytes), stat) in packs.iter().zip(stats) {
+            // One that was replaced since it was listed is compared anew.
+            if let Some(stat) = stat.ok().filter(|stat| stat.size == *bytes) {
+                learned += usize::from(known.insert((*pack, PackVersion::from_stat(&stat)), false) != Some(false));
+            }
+        }
+        if learned > 0 {
+            // While its size is wrong, every comparison finds it.
+            let _is_written = self.write(&mut known);
         }
     }
 

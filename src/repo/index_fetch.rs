@@ -32,6 +32,11 @@ pub(super) struct Unread {
     pub damaged: Vec<(IndexId, Error)>,
 }
 
+/// Bytes of an index object as it is stored.
+fn bytes_max() -> u64 {
+    sealed_object_bytes_max(INDEX_BYTES_MAX)
+}
+
 impl<'a> IndexFetch<'a> {
     /// `sizes` are those of the listing, in bytes, as far as they are known.
     pub fn new(opened: &'a Opened, wanted: Vec<IndexId>, sizes: &'a HashMap<IndexId, u64>) -> Self {
@@ -59,8 +64,24 @@ impl<'a> IndexFetch<'a> {
             batch.push(index);
         }
         let names: Vec<String> = batch.iter().map(index_name).collect();
-        let fetched = fetch_all(self.opened.storage(), &names, sealed_object_bytes_max(INDEX_BYTES_MAX));
+        let fetched = fetch_all(self.opened.storage(), &names, bytes_max());
         self.ready = batch.into_iter().zip(fetched).collect();
+    }
+
+    /// What an object says that was fetched. A read can fail for other reasons: only if a second one, of the medium itself,
+    /// fails as well, the object is damaged.
+    fn contents(&self, index: IndexId, fetched: Result<Vec<u8>>) -> Result<IndexContents> {
+        let contents = |bytes: Vec<u8>| {
+            let packs = self.decode(&index, &bytes).map_err(|error| error.with_kind(Kind::Corrupt))?;
+            Ok(IndexContents { index, bytes: bytes.len() as u64, packs })
+        };
+        match fetched.and_then(contents) {
+            Err(error) if error.is(Kind::Corrupt) => {
+                let again = self.opened.storage().get_uncached(&index_name(&index), bytes_max());
+                again.and_then(|(bytes, _)| contents(bytes))
+            }
+            read => read,
+        }
     }
 
     fn decode(&self, index: &IndexId, bytes: &[u8]) -> Result<Vec<PackContents>> {
@@ -80,16 +101,14 @@ impl Iterator for IndexFetch<'_> {
             if self.ready.is_empty() {
                 self.fetch_batch();
             }
-            let (index, bytes) = self.ready.pop_front()?;
-            let damaged = |error: Error| Error::corrupt("read the index object", index, error);
-            match bytes {
-                Ok(bytes) => match self.decode(&index, &bytes) {
-                    Ok(packs) => return Some(IndexContents { index, bytes: bytes.len() as u64, packs }),
-                    Err(error) => self.unread.damaged.push((index, damaged(error))),
-                },
+            let (index, fetched) = self.ready.pop_front()?;
+            match self.contents(index, fetched) {
+                Ok(contents) => return Some(contents),
                 Err(error) if error.is(Kind::NotFound) => self.unread.vanished.push(index),
-                // Cut or too large: the object's own fault, which must not keep the others from being read.
-                Err(error) if error.is(Kind::Corrupt) => self.unread.damaged.push((index, damaged(error))),
+                // Cut, too large, or with wrong bytes: the object's own fault, which must not keep the others from being read.
+                Err(error) if error.is(Kind::Corrupt) => {
+                    self.unread.damaged.push((index, Error::corrupt("read the index object", index, error)));
+                }
                 Err(error) => self.failure = Some(error),
             }
         }

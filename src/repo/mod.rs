@@ -45,7 +45,7 @@ use opened::Opened;
 pub(crate) use own::{Own, OwnFolders};
 pub use reader::{Chunk, Reader};
 pub use snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
-pub(crate) use told::{Told, basis_of, name_of};
+pub(crate) use told::{Told, basis_of};
 pub use writer::{Writer, WriterOptions};
 
 use crate::cache::{Basis, View};
@@ -244,7 +244,9 @@ impl Repository {
 
     /// Brings the local index into step with what the repository lists now: its index objects and the packs that they name.
     pub fn compare_index(&self, watch: &Watch) -> Result<IndexCheck> {
-        self.0.index.compare(&self.0.opened, || self.list_all(), watch)
+        let check = self.0.index.compare(&self.0.opened, || self.list_all(), watch)?;
+        self.0.damaged_packs.note_of_wrong_size(&check.packs_of_wrong_size, self.storage());
+        Ok(check)
     }
 
     fn list_all(&self) -> Result<Listing> {
@@ -311,6 +313,11 @@ impl Repository {
     /// What backups have told of damage; none without a cache.
     pub(crate) fn told(&self) -> Option<Told> {
         Some(Told::read(&told_path(self.cache(), self.keys())?))
+    }
+
+    /// Notes what stays told of damage that is partly gone. What is not noted, the next run tries to note again.
+    pub(crate) fn rewrite_told(&self, told: &Told) {
+        let _best_effort = told_path(self.cache(), self.keys()).map(|path| told.write(&path));
     }
 
     /// Notes what is told by now, and removes the marks of these losses. A put-only key cannot find out what a loss means, so

@@ -16,10 +16,11 @@ const LOST_INDEXES_MAX: usize = 100_000;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Told {
-    /// The damage that the latest telling was about, by [`name_of`].
-    pub damage: String,
-    /// Names the index objects that were there then: content stored later can have completed what was incomplete.
+    /// Names the index objects that were there then: content stored later can have completed what was incomplete. Empty when
+    /// nothing was told yet.
     pub basis: String,
+    /// Packs that are missing, incomplete or damaged.
+    pub missing_packs: HashSet<PackId>,
     /// Snapshots that lack something because of the damage.
     pub incomplete: HashSet<SnapshotId>,
     /// Snapshots that were found to be complete. Later ones were never looked at.
@@ -32,19 +33,9 @@ pub(crate) struct Told {
     pub marks: BTreeSet<String>,
 }
 
-/// Names what is damaged and missing: other damage has another name.
-pub(crate) fn name_of(check: &IndexCheck) -> String {
-    let packs = check.packs_missing.iter().map(PackId::as_bytes);
-    hash_of(packs.chain(check.indexes_damaged.iter().map(IndexId::as_bytes)))
-}
-
 /// Names a set of index objects.
 pub(crate) fn basis_of(indexes: &HashSet<IndexId>) -> String {
-    hash_of(indexes.iter().map(IndexId::as_bytes))
-}
-
-fn hash_of<'n>(names: impl Iterator<Item = &'n [u8; 32]>) -> String {
-    let mut names: Vec<&[u8; 32]> = names.collect();
+    let mut names: Vec<&[u8; 32]> = indexes.iter().map(IndexId::as_bytes).collect();
     names.sort();
     let mut hasher = blake3::Hasher::new();
     for name in names {
@@ -53,7 +44,39 @@ fn hash_of<'n>(names: impl Iterator<Item = &'n [u8; 32]>) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
+/// A basis that is never there: the next backup looks at what is incomplete.
+const NO_BASIS: &str = "changed";
+
 impl Told {
+    /// Whether all that is damaged and missing now was told.
+    pub fn covers(&self, check: &IndexCheck) -> bool {
+        let was_told = !self.basis.is_empty();
+        was_told
+            && check.packs_missing.is_subset(&self.missing_packs)
+            && check.indexes_damaged.is_subset(&self.damaged_indexes)
+    }
+
+    /// Whether something else was damaged and missing than is now.
+    pub fn differs_from(&self, check: &IndexCheck) -> bool {
+        self.missing_packs != check.packs_missing || self.damaged_indexes != check.indexes_damaged
+    }
+
+    /// What stays told now that some of it is no longer damaged or missing; None if all of it is. Later backups rely on what
+    /// is back, so that its loss would be another one.
+    pub fn without_what_is_back(&self, check: &IndexCheck) -> Option<Told> {
+        let missing_packs: HashSet<PackId> = self.missing_packs.intersection(&check.packs_missing).copied().collect();
+        let damaged_indexes: HashSet<IndexId> =
+            self.damaged_indexes.intersection(&check.indexes_damaged).copied().collect();
+        if missing_packs == self.missing_packs && damaged_indexes == self.damaged_indexes {
+            return None;
+        }
+        // One that was damaged may be deleted by now.
+        let gone = self.damaged_indexes.difference(&damaged_indexes);
+        let lost_indexes = self.lost_indexes.iter().chain(gone).copied().collect();
+        let basis = if self.incomplete.is_empty() { self.basis.clone() } else { NO_BASIS.to_owned() };
+        Some(Told { basis, missing_packs, damaged_indexes, lost_indexes, ..self.clone() })
+    }
+
     /// Returns nothing if the file is missing or damaged: damage is then told once more.
     pub fn read(path: &Path) -> Self {
         let bytes = read_own(path, BYTES_MAX as u64).unwrap_or_default();
@@ -69,10 +92,10 @@ impl Told {
         for line in lines {
             let (what, value) = line.split_once(' ')?;
             match what {
-                "damage" => value.clone_into(&mut told.damage),
                 "basis" => value.clone_into(&mut told.basis),
                 "incomplete" => drop(told.incomplete.insert(SnapshotId::from_hex(value).ok()?)),
                 "complete" => drop(told.complete.insert(SnapshotId::from_hex(value).ok()?)),
+                "missing-pack" => drop(told.missing_packs.insert(PackId::from_hex(value).ok()?)),
                 "damaged-index" => drop(told.damaged_indexes.insert(IndexId::from_hex(value).ok()?)),
                 "lost-index" => drop(told.lost_indexes.insert(IndexId::from_hex(value).ok()?)),
                 "mark" => drop(told.marks.insert(value.to_owned())),
@@ -83,11 +106,12 @@ impl Told {
     }
 
     pub fn write(&self, path: &Path) -> Result<()> {
-        let mut text = format!("{FIRST_LINE}\ndamage {}\nbasis {}\n", self.damage, self.basis);
+        let mut text = format!("{FIRST_LINE}\nbasis {}\n", self.basis);
         add(&mut text, "incomplete", self.incomplete.iter());
         add(&mut text, "damaged-index", self.damaged_indexes.iter());
         add(&mut text, "mark", self.marks.iter());
         add(&mut text, "lost-index", self.lost_indexes.iter().take(LOST_INDEXES_MAX));
+        add(&mut text, "missing-pack", self.missing_packs.iter());
         add(&mut text, "complete", self.complete.iter());
         write_whole(path, text.as_bytes())
     }
@@ -114,7 +138,7 @@ mod tests {
         let path = cache.path().join("told");
         assert_eq!(Told::read(&path), Told::default());
         let told = Told {
-            damage: name_of(&IndexCheck::default()),
+            missing_packs: HashSet::from([PackId([7; 32]), PackId([8; 32])]),
             basis: basis_of(&HashSet::from([IndexId([6; 32])])),
             incomplete: HashSet::from([SnapshotId([1; 16])]),
             complete: HashSet::from([SnapshotId([2; 16]), SnapshotId([3; 16])]),
@@ -129,5 +153,23 @@ mod tests {
             std::fs::write(&path, damaged).expect("written");
             assert_eq!(Told::read(&path), Told::default(), "{damaged}");
         }
+    }
+
+    /// A pack that was lost, told, put back and lost again was told once only.
+    #[test]
+    fn what_is_back_is_no_longer_told() {
+        let check = |packs: &[u8]| IndexCheck {
+            packs_missing: packs.iter().map(|number| PackId([*number; 32])).collect(),
+            ..IndexCheck::default()
+        };
+        assert!(!Told::default().covers(&check(&[])), "nothing was told");
+        let told = Told { basis: "b".to_owned(), missing_packs: check(&[1, 2]).packs_missing, ..Told::default() };
+        assert!(told.covers(&check(&[1])) && told.covers(&check(&[1, 2])) && !told.covers(&check(&[3])));
+        assert_eq!(told.without_what_is_back(&check(&[1, 2, 3])), None);
+        let left = told.without_what_is_back(&check(&[2, 3])).expect("one is back");
+        assert_eq!((left.missing_packs.len(), &left.basis), (1, &told.basis));
+        assert!(left.covers(&check(&[2])) && !left.covers(&check(&[1])));
+        let told = Told { incomplete: HashSet::from([SnapshotId([1; 16])]), ..told };
+        assert_ne!(told.without_what_is_back(&check(&[2])).expect("one is back").basis, told.basis);
     }
 }

@@ -5,7 +5,7 @@ use crate::disk::device::{Medium, medium_of};
 use crate::disk::own_files::{names_behind_links, open_at_once};
 use crate::error::{Error, Kind, Result};
 use crate::storage::beneath::{self, Owner};
-use crate::storage::local_folder::{check_folder, is_absent, rename_new};
+use crate::storage::local_folder::{check_folder, is_absent, is_no_way, rename_new};
 use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name};
 use rustix::fs::{Advice, CWD, FileType, fadvise};
 use rustix::io::Errno;
@@ -218,9 +218,9 @@ impl Local {
     /// The whole object. `uncached` drops what the system keeps of it in memory first.
     fn read_whole(&self, name: &str, bytes_max: u64, uncached: bool) -> Result<(Vec<u8>, Version)> {
         let path = self.path(name)?;
-        let read = |error: std::io::Error| match is_unreadable(&error) {
-            true => cannot_read(&path, error),
-            false => self.failed("read", &path, error),
+        let read = |error: std::io::Error| match is_absent(&error) {
+            true => self.failed("read", &path, error),
+            false => cannot_read(&path, error),
         };
         let file = open_at_once(OpenOptions::new().read(true), &path).map_err(read)?;
         let meta = file.metadata().map_err(read)?;
@@ -291,7 +291,7 @@ fn unique() -> u64 {
 
 fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
     // Below an object nothing can be: an object, too, may stand where a folder is asked for.
-    let is_below_object = error.kind() == std::io::ErrorKind::NotADirectory;
+    let is_below_object = is_no_way(&error);
     let may_pass = error.raw_os_error().is_some_and(|number| may_pass(Errno::from_raw_os_error(number), path));
     let is_across = error.kind() == std::io::ErrorKind::CrossesDevices;
     let is_full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
@@ -318,12 +318,19 @@ fn is_unreadable(error: &std::io::Error) -> bool {
     errno.is_some_and(|errno| matches!(errno, Errno::IO | Errno::UCLEAN | Errno::BADMSG))
 }
 
-/// An object that the disk of this machine cannot read is damaged.
+/// Whether something else is in the place of an object: a directory, or a socket.
+fn is_no_object(error: &std::io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    errno.is_some_and(|errno| matches!(errno, Errno::ISDIR | Errno::NXIO))
+}
+
+/// An object that the disk of this machine cannot read is damaged, and one that is no file is absent.
 fn cannot_read(path: &Path, error: std::io::Error) -> Error {
-    let is_unreadable = is_unreadable(&error);
+    let (is_unreadable, is_no_object) = (is_unreadable(&error), is_no_object(&error));
     let error = failed("read", path, error);
     match is_unreadable && !error.is(Kind::Temporary) {
         true => error.with_kind(Kind::Corrupt).hint("check the disk: it cannot read this file"),
+        false if is_no_object => error.with_kind(Kind::NotFound),
         false => error,
     }
 }
@@ -552,6 +559,31 @@ mod tests {
         let error = local.put("packs/one", b"pack".as_slice().into()).map(drop).expect_err("it is gone");
         assert!(error.is(Kind::Gone), "{error:?}");
         assert_eq!(std::fs::read_dir(&root).expect("listed").count(), 0);
+    }
+
+    /// Readers did not try other copies of what a pack held when links that lead round in circles were in its place.
+    #[test]
+    fn what_is_no_file_is_no_object() {
+        let place = tempfile::tempdir().expect("a directory");
+        let local = Local::create(&place.path().join("repository")).expect("made");
+        let at = |name: &str| place.path().join("repository").join(name);
+        std::fs::create_dir_all(at("packs/folder")).expect("made");
+        std::os::unix::fs::symlink("loop", at("packs/loop")).expect("made");
+        std::fs::write(at("packs/file"), "x").expect("written");
+        let _socket = std::os::unix::net::UnixListener::bind(at("packs/socket")).expect("made");
+        for name in ["packs/folder", "packs/loop", "packs/loop/x", "packs/file/x", "packs/socket"] {
+            let whole = local.get(name, 9).map(drop);
+            let uncached = local.get_uncached(name, 9).map(drop);
+            let range = local.get_range(name, 0, 1).map(drop);
+            for read in [whole, uncached, range, local.stat(name).map(drop)] {
+                assert_eq!(read.map_err(|error| error.kind()), Err(Kind::NotFound), "{name}");
+            }
+        }
+        assert_eq!(local.list("packs/").expect("listed").len(), 1);
+        // What is in the place of all objects is no object.
+        std::os::unix::fs::symlink("index", at("index")).expect("made");
+        local.list("index/").map(drop).expect_err("it is a broken link");
+        assert!(local.get("index/x", 9).is_err_and(|error| !error.is_damage()));
     }
 
     /// A network file system whose server was restarted ended a backup; a broken disk must end one.

@@ -41,6 +41,12 @@ pub(super) fn rename_new(
     }
 }
 
+/// Whether nothing is at a path, as far as that goes for objects: links that lead round in circles lead nowhere.
 pub(super) fn is_absent(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+    error.kind() == std::io::ErrorKind::NotFound || is_no_way(error)
+}
+
+/// Whether a path leads through something that is no directory, or through links that lead round in circles.
+pub(super) fn is_no_way(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotADirectory || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }

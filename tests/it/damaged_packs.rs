@@ -136,6 +136,45 @@ fn a_repository_that_is_gone_is_not_a_damaged_one() {
     );
 }
 
+/// A backup stored again what a pack held that links in a circle had replaced, and readers did not try that copy.
+#[test]
+fn readers_find_the_copy_of_a_pack_that_is_no_file() {
+    let place = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| place.path().join(name);
+    plant(&at("source"), 1);
+    init_small_chunks(&Local::create(&at("repository")).expect("a folder")).expect("a repository");
+    let backup = || {
+        let storage = Arc::new(Local::open(&at("repository")).expect("a folder"));
+        fixture::backup(storage, &at("cache"), &at("source")).expect("a backup")
+    };
+    let packs = || Local::open(&at("repository")).and_then(|local| local.list("packs/")).expect("listed");
+    let replace = |name: &str| {
+        let pack = at("repository").join(name);
+        fs::rename(&pack, at("kept").join(pack.file_name().expect("a name"))).expect("moved");
+        std::os::unix::fs::symlink(pack.file_name().expect("a name"), &pack).expect("made");
+    };
+    fs::create_dir(at("kept")).expect("made");
+    backup();
+    let first = packs();
+    first.iter().for_each(|pack| replace(&pack.name));
+    let newest = backup().snapshot.expect("a snapshot");
+    let comes_back = |cache: &str| {
+        let storage = Arc::new(Local::open(&at("repository")).expect("a folder"));
+        let repo = open(storage, &at(cache)).expect("it opens");
+        restored_differences(&repo, &newest, &at("source"), &at("source")).is_ok_and(|found| found.is_empty())
+    };
+    let second = packs();
+    assert!(comes_back("first reader"));
+    // The same with the copies in each other's place, as a reader may take any of them first.
+    for pack in &first {
+        let name = at("repository").join(&pack.name);
+        fs::remove_file(&name).expect("removed");
+        fs::rename(at("kept").join(name.file_name().expect("a name")), name).expect("moved back");
+    }
+    second.iter().for_each(|pack| replace(&pack.name));
+    assert!(comes_back("second reader"));
+}
+
 #[test]
 fn a_backup_that_meets_a_damaged_pack_does_not_rest_on_it() {
     // It said "its files are read again", took their chunks for stored as before, and ended with 0.
@@ -602,4 +641,31 @@ fn damage_to_what_a_stream_is_compared_with_is_met_before_it_is_read() {
         }
         assert!(backup().0.expect("the backup succeeds").snapshot.is_some());
     }
+}
+
+/// A pack that was cut, and padded to its size again, counted as put back: nobody had read it.
+#[test]
+fn a_pack_of_a_wrong_size_is_read_before_it_counts_again() {
+    let world = World::new(SWAPS);
+    fs::remove_file(world.source().join("one/two/large")).expect("removed");
+    let packs = world.storage.list("packs/").expect("listed").into_iter().filter(|pack| pack.size > 50_000);
+    let packs: Vec<(String, Vec<u8>)> =
+        packs.map(|pack| (pack.name.clone(), world.storage.get(&pack.name, pack.size).expect("read").0)).collect();
+    let put = |bytes_of: &dyn Fn(&[u8]) -> Vec<u8>| {
+        for (name, bytes) in &packs {
+            world.storage.put(name, bytes_of(bytes).into()).expect("written");
+        }
+    };
+    let backup = || {
+        let (done, notices) = world.backup(Arc::new(world.storage.clone()), "one", false);
+        let healing = done.expect("the backup succeeds").healing;
+        (healing.map(|healing| (healing.whole_again.len(), healing.still_damaged.len())), notices)
+    };
+    put(&|bytes| bytes[..1000].to_vec());
+    let (told, notices) = backup();
+    assert_eq!((told, notices.len()), (Some((0, 1)), 1), "{notices:?}");
+    put(&|bytes| [&bytes[..1000], &vec![0; bytes.len() - 1000]].concat());
+    assert_eq!(backup(), (None, Vec::new()), "nothing is repaired");
+    put(&|bytes| bytes.to_vec());
+    assert_eq!(backup(), (Some((1, 0)), Vec::new()));
 }

@@ -233,11 +233,22 @@ fn what_was_done_is_said_though_nobody_can_be_told_on_standard_output() {
     }
     assert_eq!(person.snapshots(&[]).len(), 3);
     assert!(person.path("out").exists());
-    // A plan is all that a dry run makes.
-    for words in [&["--json"][..], &[]] {
+    // That nothing had changed ended with 1.
+    for more in [&[][..], &["--json"]] {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-        let words = [&["restore", "latest", "--target", "out", "--dry-run"][..], words].concat();
-        crate::person::said(person.command(&words).stdout(full).output().unwrap()).ends_with(1);
+        let words = [&["backup", "source", "--skip-if-unchanged"][..], more].concat();
+        let told = crate::person::said(person.command(&words).stdout(full).output().unwrap()).ends_with(3);
+        assert!(told.err.contains("nothing has changed") && told.err.contains("summary"), "{}", told.err);
+    }
+    assert_eq!(person.snapshots(&[]).len(), 3);
+    // A plan is all that a dry run makes.
+    for words in [
+        &["restore", "latest", "--target", "out", "--dry-run", "--json"][..],
+        &["restore", "latest", "--target", "out", "--dry-run"],
+        &["backup", "source", "--dry-run", "--skip-if-unchanged"],
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        crate::person::said(person.command(words).stdout(full).output().unwrap()).ends_with(1);
     }
 }
 

@@ -421,3 +421,110 @@ fn what_was_not_printed_is_told_again() {
     let told = person.silt(&words).ends_with(0).out;
     assert!(!told.contains("incomplete"), "{told}");
 }
+
+/// Packs that an unsuccessful run leaves: no snapshot refers to them until the file is saved again.
+fn packs_of_a_failed_run(world: &World, file: &std::path::Path) -> Vec<(String, Vec<u8>)> {
+    let before = world.storage.list("packs/").expect("listed");
+    fs::write(file, crate::golden::noise(30_000, 60)).expect("written");
+    let stream = Stream { name: b"table".to_vec(), command: "false".into() };
+    let storage = Arc::new(world.storage.clone());
+    world.backup_with(storage, Some("one"), |options| options.streams = vec![stream]).0.expect_err("its stream fails");
+    fs::remove_file(file).expect("removed");
+    let packs = world.storage.list("packs/").expect("listed").into_iter().map(|pack| pack.name);
+    let new = packs.filter(|name| before.iter().all(|old| old.name != *name));
+    new.map(|name| (name.clone(), world.storage.get(&name, 1 << 30).expect("read").0)).collect()
+}
+
+/// A pack that was lost, told, put back, and lost again when a new snapshot relied on it was not told again.
+#[test]
+fn the_second_loss_of_a_pack_is_told() {
+    let world = World::new(SWAPS);
+    let file = world.source().join("new");
+    let packs = packs_of_a_failed_run(&world, &file);
+    assert!(!packs.is_empty());
+    let lose = || packs.iter().for_each(|(name, _)| world.storage.remove(name).expect("removed"));
+    let backup = || {
+        let (done, notices) = world.backup(Arc::new(world.storage.clone()), "one", false);
+        let told = notices.iter().filter(|notice| notice.contains("missing from the repository")).count();
+        (done.expect("the backup succeeds").healing.map(|healing| healing.still_damaged.len()), told)
+    };
+    lose();
+    assert_eq!(backup(), (None, 1), "no snapshot needs them");
+    for (name, bytes) in &packs {
+        world.storage.put(name, bytes.clone().into()).expect("it is put back");
+    }
+    fs::write(&file, crate::golden::noise(30_000, 60)).expect("written");
+    assert_eq!(backup(), (None, 0));
+    fs::remove_file(&file).expect("removed");
+    lose();
+    assert_eq!(backup(), (Some(1), 1));
+    assert_eq!(backup(), (None, 0), "once");
+}
+
+/// One of two lost packs was put back, which completed nothing, and all was told again.
+#[test]
+fn less_damage_than_was_told_is_no_news() {
+    let world = World::new(SWAPS);
+    let lost = world.storage.list("packs/").expect("listed");
+    fs::remove_file(world.source().join("one/two/large")).expect("removed");
+    let back = packs_of_a_failed_run(&world, &world.source().join("new"));
+    let names =
+        lost.iter().filter(|pack| pack.size > 50_000).map(|pack| &pack.name).chain(back.iter().map(|(name, _)| name));
+    names.for_each(|name| world.storage.remove(name).expect("removed"));
+    let backup = || {
+        let (done, notices) = world.backup(Arc::new(world.storage.clone()), "one", false);
+        (done.expect("the backup succeeds").healing.map(|healing| healing.still_damaged.len()), notices.len())
+    };
+    assert_eq!(backup(), (Some(1), 1));
+    assert_eq!(backup(), (None, 0));
+    for (name, bytes) in back {
+        world.storage.put(&name, bytes.into()).expect("it is put back");
+    }
+    assert_eq!(backup(), (None, 0));
+    assert_eq!(backup(), (None, 0));
+}
+
+/// Snapshots that other backups made meanwhile were called incomplete, as the run knew nothing of what they had stored.
+#[test]
+fn snapshots_that_others_make_meanwhile_are_complete() {
+    let world = World::new(SWAPS);
+    for pack in world.storage.list("packs/").expect("listed").iter().filter(|pack| pack.size > 50_000) {
+        world.storage.remove(&pack.name).expect("removed");
+    }
+    let [other, cache] = ["other", "cache of the other"].map(|name| world.directory.path().join(name));
+    fs::create_dir(&other).expect("made");
+    fs::write(other.join("file"), crate::golden::noise(30_000, 61)).expect("written");
+    let (storage, puts) = (world.storage.clone(), AtomicUsize::new(0));
+    let before = move |call: &str, name: &str| {
+        if call.starts_with("put") && name.starts_with("index/") && puts.fetch_add(1, Ordering::SeqCst) == 0 {
+            fixture::backup(Arc::new(storage.clone()), &cache, &other).expect("the other backup succeeds");
+        }
+    };
+    let (done, notices) = world.backup(Arc::new(Hooked { inner: world.storage.clone(), before }), "one", false);
+    let healing = done.expect("the backup succeeds").healing.expect("it repaired");
+    assert_eq!((healing.whole_again.len(), healing.still_damaged.len()), (1, 0), "{notices:?}");
+    assert_eq!(
+        fixture::snapshots(&open(Arc::new(world.storage.clone()), &world.cache("one")).expect("it opens")).len(),
+        3
+    );
+}
+
+/// One read that failed in passing made an index object count as damaged, and a snapshot as incomplete.
+#[test]
+fn one_failed_read_damages_no_index_object() {
+    for cache in ["one", "fresh"] {
+        let world = World::new(SWAPS);
+        let has_failed = Arc::new(AtomicBool::new(false));
+        let failed = has_failed.clone();
+        let before = move |call: &str, name: &str| match call == "get"
+            && name.starts_with("index/")
+            && !failed.swap(true, Ordering::SeqCst)
+        {
+            true => Err(Error::new(Kind::Corrupt, "read", name)),
+            false => Ok(()),
+        };
+        let (done, notices) = world.backup(Arc::new(Hooked { inner: world.storage.clone(), before }), cache, false);
+        assert!(done.expect("the backup succeeds").healing.is_none() && notices.is_empty(), "{notices:?}");
+        assert!(has_failed.load(Ordering::SeqCst), "{cache}");
+    }
+}
