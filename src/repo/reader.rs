@@ -2,7 +2,7 @@
 
 use crate::cache::View;
 use crate::entry::{Content, Entry};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::id::{ChunkId, PackId};
 use crate::place::Located;
 use crate::repo::Repository;
@@ -23,6 +23,12 @@ type NameOf = fn(&KeySet, &[u8]) -> ChunkId;
 /// A missing object is damage too: `Corrupt`, not `NotFound`.
 fn lost(id: &ChunkId, damage: Error) -> Error {
     Error::corrupt("read the chunk", id, damage).hint(LOST_HINT)
+}
+
+/// Whether an error concerns the pack that was read, as far as it says: it is damaged, or the system refuses it alone. Then
+/// other copies of what it holds may be readable.
+fn is_of_one_pack(error: &Error) -> bool {
+    error.is_damage() || matches!(error.kind(), Kind::Denied | Kind::Unsupported | Kind::Failed)
 }
 
 /// A chunk's verified bytes, kept alive with their frame.
@@ -130,7 +136,7 @@ impl Reader {
     fn read(&self, id: &ChunkId, name_of: NameOf) -> Result<Chunk> {
         let at = self.locate(id)?;
         match self.read_at(id, &at, name_of) {
-            Err(error) if error.is_damage() => self.read_elsewhere(id, name_of),
+            Err(error) if is_of_one_pack(&error) => self.read_elsewhere(id, name_of),
             read => read,
         }
     }
@@ -149,7 +155,7 @@ impl Reader {
         let mut at = self.locate(id)?;
         loop {
             let mut damage = match self.read_twice(id, &at, name_of) {
-                Err(error) if error.is_damage() => error,
+                Err(error) if is_of_one_pack(&error) => error,
                 read => return read,
             };
             let Some(places) = self.0.copies.of(id, &at.pack, &self.0.repo)? else {
@@ -161,7 +167,7 @@ impl Reader {
             };
             for other in places.iter().filter(|place| **place != at) {
                 damage = match self.read_twice(id, other, name_of) {
-                    Err(error) if error.is_damage() => error,
+                    Err(error) if is_of_one_pack(&error) => error,
                     read => return read,
                 };
             }
@@ -190,12 +196,12 @@ impl Reader {
         // If the pack is repaired meanwhile, its version changes.
         let version = if is_known { None } else { Some(repo.pack_version(&at.pack)) };
         match self.read_at(id, at, name_of) {
-            Err(error) if error.is_damage() => {}
+            Err(error) if is_of_one_pack(&error) => {}
             read => return read,
         }
         let Some(version) = version else { return self.read_at(id, at, name_of) };
         self.read_at(id, at, name_of).or_else(|error| {
-            if error.is_damage() {
+            if is_of_one_pack(&error) {
                 repo.check_is_there()?;
                 repo.note_damaged_pack(&at.pack, version);
             }

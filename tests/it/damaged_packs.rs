@@ -175,6 +175,34 @@ fn readers_find_the_copy_of_a_pack_that_is_no_file() {
     assert!(comes_back("second reader"));
 }
 
+/// A pack that the system refuses to open was never healed, and where its content was stored again, readers did not try that copy.
+#[test]
+fn a_pack_that_is_refused_is_healed_and_its_copies_are_read() {
+    for kind in [Kind::Denied, Kind::Failed] {
+        let world = World::new(SWAPS);
+        let refused: Vec<String> =
+            world.storage.list("packs/").expect("listed").into_iter().map(|pack| pack.name).collect();
+        let before =
+            move |verb: &str, name: &str| match verb.starts_with("get") && refused.iter().any(|one| one == name) {
+                true => Err(Error::new(kind, verb, name)),
+                false => Ok(()),
+            };
+        let storage = Arc::new(Hooked { inner: world.storage.clone(), before });
+        let look = |cache: &str| {
+            let repo = open(storage.clone(), &world.cache(cache)).expect("it opens");
+            let newest = fixture::snapshots(&repo).pop().expect("there is one");
+            restored_differences(&repo, &newest, &world.source(), &world.source()).is_ok_and(|found| found.is_empty())
+        };
+        // First the tree, then the content that it leads to.
+        for what in ["tree", "content"] {
+            assert!(!look("one"), "{kind:?} {what}");
+            let (done, _) = world.backup(storage.clone(), "one", true);
+            assert!(done.expect("the backup succeeds").healing.is_some(), "{kind:?} {what}");
+        }
+        assert!((0..4).all(|reader| look(&format!("reader {reader}"))), "{kind:?}");
+    }
+}
+
 #[test]
 fn a_backup_that_meets_a_damaged_pack_does_not_rest_on_it() {
     // It said "its files are read again", took their chunks for stored as before, and ended with 0.
