@@ -128,6 +128,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The kind of the inode that stands for it in a file system: a stream is a file there.
+    pub fn kind_of_inode(&self) -> EntryKind {
+        if self.kind.has_content() { EntryKind::File } else { self.kind }
+    }
+
     /// An entry of that name and kind with nothing else set.
     pub fn new(name: impl Into<Vec<u8>>, kind: EntryKind) -> Self {
         Entry {

@@ -207,46 +207,9 @@ fn conclude(
         ));
     }
     let printed = if console.json() {
-        let summary: Value = json!({
-            "event": "summary",
-            "snapshot": snapshot_json(snapshot),
-            "directories": report.directories,
-            "files": report.files,
-            "others": report.others,
-            "files_kept": report.files_kept,
-            "files_left": report.files_left,
-            "files_deleted": report.files_deleted,
-            "created": report.created,
-            "replaced": report.replaced,
-            "blocked": report.blocked,
-            "damaged": report.damaged,
-            "partial_directories": report.partial_directories,
-            "bytes_written": report.bytes_written,
-            "bytes_verified": report.bytes_verified,
-            "seconds": report.duration.as_secs_f64(),
-            "troubles": report.troubles,
-            "troubles_count": report.troubles_count,
-        });
-        print_json(&summary)
+        print_json(&summary_json(report, snapshot))
     } else if !console.quiet() {
-        let mut text = format!(
-            "Restored in {}\n  Entries  {}; {} already up to date\n  Bytes    {} written",
-            format_duration(report.duration),
-            show_entries(report.files, report.directories, report.others),
-            format_count(report.files_kept),
-            format_bytes(report.bytes_written),
-        );
-        if args.verify {
-            text.push_str(&format!(", {} verified", format_bytes(report.bytes_verified)));
-        }
-        text.push('\n');
-        if report.files_left > 0 {
-            text.push_str(&format!("  Kept     {}, although different\n", format_count(report.files_left)));
-        }
-        if args.delete {
-            text.push_str(&format!("  Deleted  {}\n", format_count(report.files_deleted)));
-        }
-        print(&text)
+        print(&summary(report, args))
     } else {
         Ok(())
     };
@@ -256,4 +219,48 @@ fn conclude(
         Ok(()) => exit,
         Err(error) => console.summary_lost("the restore has ended", &error, exit),
     })
+}
+
+fn summary_json(report: &RestoreReport, snapshot: &Snapshot) -> Value {
+    json!({
+        "event": "summary",
+        "snapshot": snapshot_json(snapshot),
+        "directories": report.directories,
+        "files": report.files,
+        "others": report.others,
+        "files_kept": report.files_kept,
+        "files_left": report.files_left,
+        "files_deleted": report.files_deleted,
+        "created": report.created,
+        "replaced": report.replaced,
+        "blocked": report.blocked,
+        "damaged": report.damaged,
+        "partial_directories": report.partial_directories,
+        "bytes_written": report.bytes_written,
+        "bytes_verified": report.bytes_verified,
+        "seconds": report.duration.as_secs_f64(),
+        "troubles": report.troubles,
+        "troubles_count": report.troubles_count,
+    })
+}
+
+fn summary(report: &RestoreReport, args: &RestoreArgs) -> String {
+    let mut text = format!(
+        "Restored in {}\n  Entries  {}; {} already up to date\n  Bytes    {} written",
+        format_duration(report.duration),
+        show_entries(report.files, report.directories, report.others),
+        format_count(report.files_kept),
+        format_bytes(report.bytes_written),
+    );
+    if args.verify {
+        text.push_str(&format!(", {} verified", format_bytes(report.bytes_verified)));
+    }
+    text.push('\n');
+    if report.files_left > 0 {
+        text.push_str(&format!("  Kept     {}, although different\n", format_count(report.files_left)));
+    }
+    if args.delete {
+        text.push_str(&format!("  Deleted  {}\n", format_count(report.files_deleted)));
+    }
+    text
 }

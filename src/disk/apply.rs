@@ -27,8 +27,6 @@ pub struct ApplyOptions<'a> {
     /// By number even if this machine knows the name.
     pub numeric_ids: bool,
     pub owners: &'a Owners,
-    pub xattrs: bool,
-    pub flags: bool,
 }
 
 /// Metadata that could not be restored: the entry exists, but not in every respect as it was saved.
@@ -78,7 +76,7 @@ impl From<&Stat> for Current {
 
 /// Applies metadata to an inode in the only order that works: owner (clears setuid and capabilities), attributes (an ACL
 /// sets the mode of a file; `user.*` takes the right to write), times, mode (until then it may be the mark of what is
-/// unfinished), flags (may forbid all further changes). The access time stays. `current` comes from the call that created
+/// unfinished). Flags, which may forbid all further changes, are left to [`apply_flags`]. The access time stays. `current` comes from the call that created
 /// the inode, or from a stat; with None, this function stats it. Returns what could not be restored; such a loss does not
 /// stop the rest.
 pub fn apply_metadata(
@@ -108,19 +106,16 @@ pub fn apply_metadata(
         let Loss { what, error } = unsafe_setuid();
         lose(&what, error);
     }
-    if options.xattrs && kind != EntryKind::Symlink {
+    if kind != EntryKind::Symlink {
         subject.open_to_attributes(&mut current, meta, kind);
     }
-    if options.xattrs && subject.apply_xattrs(&current, meta, kind, &mut lose) {
+    if subject.apply_xattrs(&current, meta, kind, &mut lose) {
         current.mode = MODE_UNKNOWN;
     }
     subject.apply_time(current.modified, meta.modified, &mut lose);
     // It may be what marked the inode as unfinished: all else comes before.
     if kind != EntryKind::Symlink && current.mode != mode {
         subject.apply_mode(mode, &mut lose);
-    }
-    if options.flags {
-        losses.extend(apply_flags(subject, meta, kind));
     }
     losses
 }
@@ -178,8 +173,7 @@ pub fn chmod_open(fd: impl AsFd, mode: u32) -> Result<()> {
 /// Whether an inode has the metadata already, but for its flags.
 pub fn is_as_saved(subject: Subject<'_>, stat: &Stat, meta: &Metadata, options: &ApplyOptions<'_>) -> bool {
     let has_owner = !options.owner || (stat.uid, stat.gid) == wanted_owner(meta, options);
-    let has_mode = stat.is(EntryKind::Symlink) || stat.permissions() == meta.mode & 0o7777;
-    has_owner && has_mode && stat.modified == meta.modified && (!options.xattrs || subject.has_attributes(meta))
+    has_owner && stat.has_mode(meta.mode) && stat.modified == meta.modified && subject.has_attributes(meta)
 }
 
 /// The owner by name if this machine knows it, else by number.

@@ -23,9 +23,7 @@ pub fn foresee_new(meta: &Metadata, kind: EntryKind, group: Option<u32>, options
     if !rights::owns(owner.0, owner.1) {
         foreseen.given_away(true, kind != EntryKind::Symlink);
     }
-    if options.xattrs {
-        foreseen.attributes(meta);
-    }
+    foreseen.attributes(meta);
     foreseen.flags(meta, kind);
     foreseen.0
 }
@@ -44,7 +42,7 @@ pub fn foresee(
     }
     let before = (stat.uid, stat.gid);
     let owner = foreseen.owner(before, meta, options);
-    let has_mode = kind == EntryKind::Symlink || stat.permissions() == meta.mode & 0o7777;
+    let has_mode = stat.has_mode(meta.mode);
     // A file of another owner loses its special bits.
     if !has_mode || (kind == EntryKind::File && before != wanted_owner(meta, options)) {
         foreseen.mode(owner, meta, kind, options);
@@ -55,7 +53,7 @@ pub fn foresee(
     // The attributes are read only where they may be refused.
     let is_own = rights::owns(stat.uid, stat.gid);
     let may_lack = !is_own || meta.xattrs.iter().any(|one| !rights::may_set_attribute(one));
-    if options.xattrs && may_lack && !subject.has_attributes(meta) {
+    if may_lack && !subject.has_attributes(meta) {
         match subject {
             Subject::Open(fd) if !is_own && !may_write(fd) => {
                 foreseen.refused("attributes", "change the attributes", "it belongs to another user");

@@ -63,6 +63,11 @@ impl Stat {
         self.mode & 0o7777
     }
 
+    /// Whether it has the permission bits of this mode. A symbolic link has none of its own.
+    pub fn has_mode(&self, mode: u32) -> bool {
+        self.is(EntryKind::Symlink) || self.permissions() == mode & 0o7777
+    }
+
     #[inline]
     pub fn is(&self, kind: EntryKind) -> bool {
         self.kind == Some(kind)

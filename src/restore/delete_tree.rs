@@ -119,10 +119,9 @@ impl Run<'_> {
                 self.not_deleted(&path, error, noted);
                 None
             });
-            match (found, way.levels.last_mut()) {
-                (Some(below), _) => way.go_down(below),
-                (None, Some(level)) => level.stays = true,
-                (None, None) => return Ok(false),
+            match found {
+                Some(below) => way.go_down(below),
+                None => way.levels.last_mut().expect("the loop ends with the last level").stays = true,
             }
         }
     }

@@ -128,7 +128,7 @@ impl Run<'_> {
             // It is nobody's, and to compare it would take its mark away.
             return Ok(Decision::Make(Way::Over));
         }
-        let kind = if entry.kind.has_content() { EntryKind::File } else { entry.kind };
+        let kind = entry.kind_of_inode();
         match stat.kind {
             None => Ok(Decision::Blocked("a socket is in its place, and was kept")),
             Some(EntryKind::File) if kind == EntryKind::File => self.decide_file(target, entry, stat),
@@ -227,10 +227,7 @@ impl Run<'_> {
         let differ = || !is_as_saved(subject, stat, &entry.meta, &self.apply_options());
         let lacks_flags = || matches!(subject, Subject::Open(fd) if flags::lacks(fd, entry.meta.flags));
         // The right to write includes the right to set attributes, even on entries of other users.
-        let of_others_differ = || {
-            let has_mode = stat.is(EntryKind::Symlink) || stat.permissions() == entry.meta.mode & 0o7777;
-            !has_mode || stat.modified != entry.meta.modified
-        };
+        let of_others_differ = || !stat.has_mode(entry.meta.mode) || stat.modified != entry.meta.modified;
         if stat.is_fixed && (differ() || lacks_flags()) {
             Some(FIXED_METADATA)
         } else if is_read_only && (differ() || lacks_flags()) {
@@ -248,7 +245,7 @@ impl Run<'_> {
         let how = if mend { Linkable::Old } else { Linkable::No };
         self.fate(Fate::Kept, || child_path(&folder.path, &entry.name));
         let (Some(target), true) = (&here.target, mend) else { return how };
-        let kind = if entry.kind.has_content() { EntryKind::File } else { entry.kind };
+        let kind = entry.kind_of_inode();
         let named = Subject::Named(target.directory(), &entry.name);
         // Through a descriptor where there can be one: no name is looked up twice.
         // Opening a device can do something, and so can a FIFO.

@@ -17,8 +17,7 @@ use std::sync::atomic::Ordering;
 
 impl Run<'_> {
     /// A task of a directory is done; after the last one it is finished, and the one above learns of it.
-    pub fn one_less(&self, folder: Arc<Folder>) {
-        let mut folder = folder;
+    pub fn one_less(&self, mut folder: Arc<Folder>) {
         while folder.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             let here = self.finish(&folder);
             let Some(above) = folder.above.clone() else { return };

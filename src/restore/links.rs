@@ -265,7 +265,7 @@ impl Run<'_> {
     /// A name that is in the target with the kind and size that it was saved with.
     fn found(&self, folder: &Arc<Folder>, entry: &Entry) -> Option<Stat> {
         let Ok(Some(Here { target: Some(target), facts })) = self.enter(folder) else { return None };
-        let kind = if entry.kind.has_content() { EntryKind::File } else { entry.kind };
+        let kind = entry.kind_of_inode();
         let stat = target.directory().stat(entry.name.as_slice()).ok().filter(|stat| facts.taken && stat.is(kind))?;
         (kind != EntryKind::File || stat.size == entry.size).then_some(stat)
     }

@@ -39,7 +39,7 @@ pub struct RestoreOptions {
     pub owner: bool,
     /// Take owners by number instead of by name.
     pub numeric_ids: bool,
-    /// Let the plan say exactly what will happen, and which packs, frames and ranges will be read: compares files as the
+    /// Let the plan say exactly what will happen, and which packs and frames will be read: compares files as the
     /// restore will, and looks up every chunk.
     pub detailed: bool,
     /// Files written at the same time; from storage that is not local at least 4.

@@ -55,8 +55,6 @@ pub struct PlanSummary {
     pub frames: u64,
     /// Bytes to be read from storage for the content of what is made and replaced.
     pub bytes_to_read: u64,
-    /// Ranges in which neighbouring frames are read together.
-    pub ranges: u64,
     pub created: Paths,
     /// What makes way for an entry of its name.
     pub replaced: Paths,
@@ -112,12 +110,8 @@ impl Reads {
     fn count(&self, summary: &mut PlanSummary) {
         summary.packs = self.0.len() as u64;
         for frames in self.0.values() {
-            let mut frames: Vec<(u32, u32)> = frames.iter().copied().collect();
-            frames.sort_unstable();
             summary.frames += frames.len() as u64;
             summary.bytes_to_read += frames.iter().map(|(_, length)| u64::from(*length)).sum::<u64>();
-            let joins = frames.windows(2).filter(|pair| pair[0].0 + pair[0].1 == pair[1].0).count();
-            summary.ranges += (frames.len() - joins) as u64;
         }
     }
 }
@@ -220,7 +214,7 @@ impl Run<'_> {
     /// What of the metadata of something that is there a plan knows to be refused.
     pub fn foresee(&self, subject: Subject<'_>, stat: &Stat, entry: &Entry) -> Vec<Loss> {
         match self.compares() {
-            true => foresee(subject, stat, &entry.meta, kind_of_inode(entry), &self.apply_options()),
+            true => foresee(subject, stat, &entry.meta, entry.kind_of_inode(), &self.apply_options()),
             false => Vec::new(),
         }
     }
@@ -228,14 +222,10 @@ impl Run<'_> {
     /// Tells it of an entry that will be made; `here` is its directory.
     pub fn tell_foreseen(&self, here: &Here, entry: &Entry, path: &[u8]) {
         if self.compares() {
-            let losses = foresee_new(&entry.meta, kind_of_inode(entry), here.facts.group, &self.apply_options());
+            let losses = foresee_new(&entry.meta, entry.kind_of_inode(), here.facts.group, &self.apply_options());
             self.report_losses(path, losses);
         }
     }
-}
-
-fn kind_of_inode(entry: &Entry) -> EntryKind {
-    if entry.kind.has_content() { EntryKind::File } else { entry.kind }
 }
 
 /// The root of a snapshot: `/` with its own metadata where that was a source, else a directory without a name, which

@@ -255,13 +255,7 @@ impl<'a> Run<'a> {
 
     /// Flags apart: they may forbid the renames and links that are still to come.
     pub fn apply_options(&self) -> ApplyOptions<'_> {
-        ApplyOptions {
-            owner: self.options.owner,
-            numeric_ids: self.options.numeric_ids,
-            owners: &self.owners,
-            xattrs: true,
-            flags: false,
-        }
+        ApplyOptions { owner: self.options.owner, numeric_ids: self.options.numeric_ids, owners: &self.owners }
     }
 
     /// Counts what becomes of an entry, and in a plan notes its path.

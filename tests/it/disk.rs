@@ -1,6 +1,6 @@
 //! The local file system as a backup and a restore see it: what goes in comes out, whatever its name or mode.
 
-use siltstone::disk::apply::{ApplyOptions, Subject, apply_metadata};
+use siltstone::disk::apply::{ApplyOptions, Subject, apply_flags, apply_metadata};
 use siltstone::disk::stat::fstat;
 use siltstone::disk::{Directory, ListBuffer, Names, Owners, Target, flags, open, umask, write, xattr};
 use siltstone::entry::{EntryKind, Hole, Metadata, Time, Xattr};
@@ -32,7 +32,7 @@ fn meta(mode: u32) -> Metadata {
 }
 
 fn options(owners: &Owners) -> ApplyOptions<'_> {
-    ApplyOptions { owner: true, numeric_ids: false, owners, xattrs: true, flags: true }
+    ApplyOptions { owner: true, numeric_ids: false, owners }
 }
 
 /// Creates a file with content and metadata; what was lost.
@@ -41,7 +41,8 @@ fn restore_file(target: &Target, name: &[u8], meta: &Metadata) -> Vec<String> {
     write::write_all_at(&fd, b"content", 0).unwrap();
     let owners = Owners::default();
     let subject = Subject::Open(fd.as_fd());
-    let losses = apply_metadata(subject, Some(current), meta, EntryKind::File, &options(&owners));
+    let mut losses = apply_metadata(subject, Some(current), meta, EntryKind::File, &options(&owners));
+    losses.extend(apply_flags(subject, meta, EntryKind::File));
     losses.into_iter().map(|loss| format!("{}: {}", loss.what, loss.error)).collect()
 }
 
