@@ -378,15 +378,14 @@ fn why(error: sled::Error) -> Box<dyn std::error::Error + Send + Sync> {
 /// How many threads sled may start while it is open.
 const SLED_THREADS: usize = 16;
 
-/// Checks that sled's threads can be started.
+/// Checks that sled's threads can be started, with stacks as large as theirs.
 fn check_threads() -> std::io::Result<()> {
     let barrier = std::sync::Mutex::new(());
     let held = barrier.lock();
     std::thread::scope(|scope| {
         let wait = || drop(barrier.lock());
-        let started: std::io::Result<Vec<_>> = (0..SLED_THREADS)
-            .map(|_| std::thread::Builder::new().stack_size(64 << 10).spawn_scoped(scope, wait))
-            .collect();
+        let started: std::io::Result<Vec<_>> =
+            (0..SLED_THREADS).map(|_| std::thread::Builder::new().spawn_scoped(scope, wait)).collect();
         drop(held);
         started.map(drop)
     })
@@ -430,7 +429,7 @@ fn try_open_db(folder: &Path) -> Result<sled::Db> {
     // sled waits for ever for threads that could not be started.
     check_threads().map_err(|error| {
         Error::io("start the threads of the local state", folder.display(), error)
-            .hint("raise the limit of processes (ulimit -u)")
+            .hint("raise the limits of processes and of address space (ulimit -u, ulimit -v)")
     })?;
     check_files(folder)?;
     let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
