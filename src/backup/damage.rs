@@ -74,12 +74,13 @@ impl Damage {
         left.into_iter().for_each(|left| repo.rewrite_told(&left));
     }
 
-    /// What is to be noted when the damage and these losses are told.
-    pub fn as_told(&self, repo: &Repository, marks: &Marks) -> Told {
+    /// What is to be noted when the damage and these losses are told. `now` is a later comparison: what is back since the run
+    /// began, and lost again later, is told again.
+    pub fn as_told(&self, repo: &Repository, marks: &Marks, now: &IndexCheck) -> Told {
         Told {
-            missing_packs: self.check.packs_missing.clone(),
+            missing_packs: self.check.packs_missing.intersection(&now.packs_missing).copied().collect(),
             basis: basis_of(&repo.view_and_basis().1.indexes),
-            damaged_indexes: self.check.indexes_damaged.clone(),
+            damaged_indexes: self.check.indexes_damaged.intersection(&now.indexes_damaged).copied().collect(),
             lost_indexes: self.all_lost(marks),
             ..Told::default()
         }

@@ -1,13 +1,14 @@
 //! After damage: which earlier snapshots are whole again, as this backup stored again what they had lost.
 
+use crate::backup::damage::Damage;
 use crate::backup::{BackupReport, Run};
 use crate::cache::View;
-use crate::entry::{Content, Entry};
+use crate::entry::{Content, Entry, Time};
 use crate::error::{Error, Kind, Result};
 use crate::id::{ChunkId, SnapshotId};
 use crate::repo::format::snapshot_name;
 use crate::repo::tree::{Page, decode_page};
-use crate::repo::{Marks, Reader, Repository, Snapshot, Told, Writer};
+use crate::repo::{Marks, Reader, Repository, Snapshot, Stamp, Told, Writer};
 use crate::seal::Power;
 use crate::watch::Watch;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -29,14 +30,27 @@ pub(super) struct Before {
     /// The chunks that were stored when each attempt began, of the latest one as well.
     pub views: Vec<View>,
     /// Names of the snapshots, if something was amiss.
-    pub snapshots: Option<BTreeSet<String>>,
+    snapshots: Option<BTreeSet<String>>,
+    /// When the run began, if these names were listed only by a later attempt.
+    begun: Option<Time>,
 }
 
 impl Before {
+    /// Notes which snapshots are there, if the run may look at them in the end. Without these names, those that others make
+    /// meanwhile can be called complete again.
+    pub fn note_snapshots(&mut self, repo: &Repository, damage: &Damage, begun: Time) {
+        if damage.is_known() && self.snapshots.is_none() && repo.keys().power() != Power::Put {
+            self.snapshots = repo.snapshot_names().ok().map(BTreeSet::from_iter);
+            self.begun = (self.views.len() > 1).then_some(begun);
+        }
+    }
+
     /// Whether a snapshot was there. What one that another backup made since refers to was never lost.
     fn had(&self, snapshot: &Snapshot) -> Result<bool> {
-        let name = snapshot_name(&snapshot.started.compact()?, &snapshot.id);
-        Ok(self.snapshots.as_ref().is_none_or(|names| names.contains(&name)))
+        let Some(names) = &self.snapshots else { return Ok(true) };
+        let Stamp { seconds, nanoseconds, .. } = snapshot.ended;
+        let is_later = self.begun.is_some_and(|begun| Time { seconds, nanoseconds } > begun);
+        Ok(!is_later && names.contains(&snapshot_name(&snapshot.started.compact()?, &snapshot.id)))
     }
 }
 
@@ -79,7 +93,7 @@ impl<'a> Run<'a> {
     ) -> (Option<Healing>, Option<Telling>) {
         if self.repo.keys().power() == Power::Put {
             self.watch.notice("which snapshots are complete again cannot be told with a put-only key");
-            let told = self.damage.as_told(self.repo, &marks);
+            let told = self.damage.as_told(self.repo, &marks, &self.damage.check);
             return (None, Some(Telling { told, marks }));
         }
         self.watch.stage("checking earlier snapshots");
@@ -89,10 +103,11 @@ impl<'a> Run<'a> {
             let unknown = snapshots.into_iter().filter(|snapshot| snapshot.id != own.id && is_new(snapshot));
             let is_over = |snapshot: &Snapshot| self.damage.was_incomplete(&snapshot.id);
             // After the list: what others stored for these snapshots shows. Losses that show are for the next run to tell.
-            self.repo.compare_index(self.watch)?;
-            compare(&self.reader, before, &self.repo.view(), unknown, &is_over, self.watch)
+            let now = self.repo.compare_index(self.watch)?;
+            let (healing, complete) = compare(&self.reader, before, &self.repo.view(), unknown, &is_over, self.watch)?;
+            Ok((healing, complete, now))
         });
-        let (healing, complete) = match looked {
+        let (healing, complete, now) = match looked {
             Ok(looked) => looked,
             Err(error) => {
                 self.watch.notice(format!("cannot tell which earlier snapshots are complete again: {error}"));
@@ -103,7 +118,7 @@ impl<'a> Run<'a> {
         if is_empty && !marks.is_empty() {
             self.watch.notice("all earlier snapshots are complete");
         }
-        let mut told = self.damage.as_told(self.repo, &marks);
+        let mut told = self.damage.as_told(self.repo, &marks, &now);
         told.incomplete = healing.still_damaged.iter().map(|snapshot| snapshot.id).collect();
         told.complete = earlier.map(|told| told.complete.clone()).unwrap_or_default();
         told.complete.extend(complete.into_iter().chain([own.id]));

@@ -41,7 +41,7 @@ use crate::repo::snapshot::TROUBLES_MAX;
 use crate::repo::{
     OwnFolders, PathText, Repository, Snapshot, SnapshotSource, Stamp, Totals, Trouble, Writer, WriterOptions,
 };
-use crate::seal::{Compression, Power, random};
+use crate::seal::{Compression, random};
 use crate::source::rules::Rules;
 use crate::source::stream::Stream;
 use crate::watch::{Watch, now};
@@ -276,18 +276,10 @@ impl Repository {
         let damage = Damage::new(self, marks, check);
         if !options.dry_run {
             damage.note_what_is_back(self);
-            self.note_snapshots(&damage, &mut carried.before);
+            carried.before.note_snapshots(self, &damage, carried.begun);
         }
         damage.tell(self, options.dry_run, |notice| carried.say_once(watch, notice));
         Ok((damage, writer))
-    }
-
-    /// Notes which snapshots are there, if the run may look at them in the end. Without these names, those that others make
-    /// meanwhile can be called complete again.
-    fn note_snapshots(&self, damage: &Damage, before: &mut heal::Before) {
-        if damage.is_known() && before.snapshots.is_none() && self.keys().power() != Power::Put {
-            before.snapshots = self.snapshot_names().ok().map(BTreeSet::from_iter);
-        }
     }
 
     /// The local state of these sources. Without one a backup takes longer, and that is all.

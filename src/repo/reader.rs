@@ -25,8 +25,8 @@ fn lost(id: &ChunkId, damage: Error) -> Error {
     Error::corrupt("read the chunk", id, damage).hint(LOST_HINT)
 }
 
-/// Whether an error concerns the pack that was read, as far as it says: it is damaged, or the system refuses it alone. Then
-/// other copies of what it holds may be readable.
+/// Whether an error may concern only the pack that was read: it is damaged, or the system refuses it. Then other copies of
+/// what it holds may be readable.
 fn is_of_one_pack(error: &Error) -> bool {
     error.is_damage() || matches!(error.kind(), Kind::Denied | Kind::Unsupported | Kind::Failed)
 }
@@ -154,24 +154,29 @@ impl Reader {
         self.compare_once()?;
         let mut at = self.locate(id)?;
         loop {
-            let mut damage = match self.read_twice(id, &at, name_of) {
+            let mut failure = match self.read_twice(id, &at, name_of) {
                 Err(error) if is_of_one_pack(&error) => error,
                 read => return read,
             };
             let Some(places) = self.0.copies.of(id, &at.pack, &self.0.repo)? else {
+                // A pack that is refused, as all of them may be, never counts as missing.
+                if !failure.is_damage() {
+                    return Err(failure);
+                }
                 match self.locate_without(&at.pack, id)? {
                     Some(other) => at = other,
-                    None => return Err(lost(id, damage)),
+                    None => return Err(lost(id, failure)),
                 }
                 continue;
             };
             for other in places.iter().filter(|place| **place != at) {
-                damage = match self.read_twice(id, other, name_of) {
-                    Err(error) if is_of_one_pack(&error) => error,
+                match self.read_twice(id, other, name_of) {
+                    Err(error) if is_of_one_pack(&error) && failure.is_damage() => drop(error),
+                    Err(error) if is_of_one_pack(&error) => failure = error,
                     read => return read,
-                };
+                }
             }
-            return Err(lost(id, damage));
+            return Err(if failure.is_damage() { lost(id, failure) } else { failure });
         }
     }
 
@@ -196,12 +201,12 @@ impl Reader {
         // If the pack is repaired meanwhile, its version changes.
         let version = if is_known { None } else { Some(repo.pack_version(&at.pack)) };
         match self.read_at(id, at, name_of) {
-            Err(error) if is_of_one_pack(&error) => {}
+            Err(error) if error.is_damage() => {}
             read => return read,
         }
         let Some(version) = version else { return self.read_at(id, at, name_of) };
         self.read_at(id, at, name_of).or_else(|error| {
-            if is_of_one_pack(&error) {
+            if error.is_damage() {
                 repo.check_is_there()?;
                 repo.note_damaged_pack(&at.pack, version);
             }

@@ -315,7 +315,9 @@ fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
 /// Whether the disk cannot read what it has.
 fn is_unreadable(error: &std::io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    errno.is_some_and(|errno| matches!(errno, Errno::IO | Errno::UCLEAN | Errno::BADMSG))
+    // The last two are what the kernel makes of errors of the medium, too.
+    let known = [Errno::IO, Errno::UCLEAN, Errno::BADMSG, Errno::NODATA, Errno::REMOTEIO];
+    errno.is_some_and(|errno| known.contains(&errno))
 }
 
 /// Whether something else is in the place of an object: a directory, or a socket.

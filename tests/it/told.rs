@@ -1,6 +1,6 @@
 //! What backups tell of damage and losses: each once, and none in silence.
 
-use crate::damaged_packs::{OVER_A_NETWORK, World};
+use crate::damaged_packs::{OVER_A_NETWORK, WhenRead, World};
 use crate::fixture::{self, Hooked, SWAPS, open};
 use crate::person::{Person, said};
 use siltstone::error::{Error, Kind};
@@ -527,4 +527,39 @@ fn one_failed_read_damages_no_index_object() {
         assert!(done.expect("the backup succeeds").healing.is_none() && notices.is_empty(), "{notices:?}");
         assert!(has_failed.load(Ordering::SeqCst), "{cache}");
     }
+}
+
+/// A pack was lost when a backup began, put back before it ended, and lost again: the backup noted it as told, and no later one
+/// named the snapshots that lack it.
+#[test]
+fn what_came_back_during_the_run_that_tells_it_is_told_again() {
+    let world = World::new(SWAPS);
+    let storage: Arc<dyn Storage> = Arc::new(world.storage.clone());
+    let packs: Vec<(String, Vec<u8>)> = world
+        .storage
+        .list("packs/")
+        .expect("listed")
+        .into_iter()
+        .map(|pack| (pack.name.clone(), world.storage.get(&pack.name, 64 << 20).expect("it is there").0))
+        .collect();
+    let lose = || packs.iter().for_each(|(name, _)| world.storage.remove(name).expect("removed"));
+    lose();
+    let (inner, back) = (world.storage.clone(), packs.clone());
+    let put_back = move || {
+        back.iter().for_each(|(name, bytes)| drop(inner.put(name, bytes.clone().into()).expect("it is put back")))
+    };
+    let other = tempfile::tempdir().expect("a directory");
+    let (done, _) = world.backup_with(storage.clone(), Some("one"), |options| {
+        options.paths = vec![other.path().to_owned()];
+        let input = WhenRead { inner: std::io::Cursor::new(b"dump".to_vec()), before: Some(put_back) };
+        options.input = Some((b"dump".to_vec(), Box::new(input)));
+    });
+    done.expect("the backup succeeds");
+    lose();
+    let (done, notices) = world.backup_with(storage, Some("one"), |options| {
+        options.paths = vec![other.path().to_owned()];
+    });
+    let healing = done.expect("the backup succeeds").healing.expect("it tells");
+    assert_eq!(healing.still_damaged.len(), 1, "{notices:?}");
+    assert!(notices.iter().any(|notice| notice.contains("missing from the repository")), "{notices:?}");
 }
