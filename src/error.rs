@@ -171,6 +171,7 @@ fn hint_of_io(error: &std::io::Error) -> Option<&'static str> {
         Errno::FBIG => {
             Some("raise the limit of the size of files (ulimit -f); some file systems have one of their own")
         }
+        Errno::NOMEM => Some("free memory, or lower --memory"),
         Errno::NOSPC => Some("free space on that file system, and run it again"),
         Errno::DQUOT => Some("free space within the quota, or have it raised, and run it again"),
         _ => None,
@@ -188,7 +189,8 @@ pub fn kind_of_io(error: &std::io::Error) -> Kind {
         Io::NotFound => Kind::NotFound,
         Io::AlreadyExists => Kind::AlreadyExists,
         Io::PermissionDenied | Io::ReadOnlyFilesystem => Kind::Denied,
-        Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => Kind::Full,
+        Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge | Io::OutOfMemory => Kind::Full,
+        Io::ResourceBusy => Kind::Temporary,
         Io::TimedOut | Io::ConnectionReset | Io::ConnectionAborted | Io::ConnectionRefused | Io::BrokenPipe => {
             Kind::Temporary
         }

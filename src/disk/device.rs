@@ -180,6 +180,47 @@ fn mount_of(device: u64) -> Option<Mount> {
     })
 }
 
+/// What is mounted where.
+pub struct MountPoint {
+    /// The number of the file system.
+    pub device: u64,
+    /// The directory or file of the file system that is mounted.
+    pub root: Vec<u8>,
+    pub point: Vec<u8>,
+}
+
+/// All mounts that this process sees; nothing where /proc is hidden.
+pub fn mount_points() -> Vec<MountPoint> {
+    let text = super::whole::read_bounded(Path::new("/proc/self/mountinfo"), MOUNTS_BYTES_MAX).unwrap_or_default();
+    let point = |line: &[u8]| {
+        let mut fields = line.split(|byte| *byte == b' ').skip(2);
+        let (major, minor) = std::str::from_utf8(fields.next()?).ok()?.split_once(':')?;
+        let device = major.parse::<u64>().ok()? << 32 | minor.parse::<u64>().ok()?;
+        Some(MountPoint { device, root: unescaped(fields.next()?), point: unescaped(fields.next()?) })
+    };
+    text.split(|byte| *byte == b'\n').filter_map(point).collect()
+}
+
+/// A path of mountinfo, in which spaces and others are written as a backslash and three octal digits.
+fn unescaped(path: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let [byte, after @ ..] = rest {
+        let digits = after.get(..3).filter(|_| *byte == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(escaped) => {
+                plain.push(escaped);
+                rest = &after[3..];
+            }
+            None => {
+                plain.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    plain
+}
+
 /// The whole disks below a file system, by their paths in /sys.
 fn disks_of(device: u64) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
@@ -262,6 +303,12 @@ pub fn is_read_only(fd: impl rustix::fd::AsFd) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mount_points_are_read() {
+        assert_eq!(unescaped(b"/a\\040b\\134c\\0"), b"/a b\\c\\0");
+        assert!(mount_points().iter().any(|mount| mount.point == b"/"));
+    }
 
     #[test]
     fn a_path_shares_its_own_disk() {

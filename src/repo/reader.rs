@@ -28,7 +28,7 @@ fn lost(id: &ChunkId, damage: Error) -> Error {
 /// Whether an error may concern only the pack that was read: it is damaged, or the system refuses it. Then other copies of
 /// what it holds may be readable.
 fn is_of_one_pack(error: &Error) -> bool {
-    error.is_damage() || matches!(error.kind(), Kind::Denied | Kind::Unsupported | Kind::Failed)
+    error.is_damage() || matches!(error.kind(), Kind::Denied | Kind::Unsupported | Kind::Invalid | Kind::Failed)
 }
 
 /// A chunk's verified bytes, kept alive with their frame.

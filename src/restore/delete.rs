@@ -107,7 +107,8 @@ impl Run<'_> {
             && !folder.incomplete.load(Ordering::Relaxed)
             && !self.scope.troubles_cut
             && !self.scope.is_troubled(&folder.path);
-        let may_be = !here.facts.is_ours && !here.facts.append_only && here.facts.refuses.is_none();
+        let may_be =
+            self.overlap().is_none() && !here.facts.is_ours && !here.facts.append_only && here.facts.refuses.is_none();
         self.options.delete && folder.inside && saved_whole && may_be && here.facts.mounted == here.facts.deletes_on
     }
 
@@ -224,10 +225,6 @@ impl Run<'_> {
         self.options.exclude.leaves_out(path, is_directory) || self.scope.is_troubled(path)
     }
 
-    fn is_place_of_a_source(&self, stat: &Stat) -> bool {
-        self.places.get().is_some_and(|places| places.is_source(stat))
-    }
-
     /// Whether a directory that goes may be looked into.
     pub fn may_look_into(&self, path: &[u8], directory: &Directory, stat: &Stat, deletes_on: Mounted) -> Result<bool> {
         if stat.is_fixed {
@@ -235,7 +232,6 @@ impl Run<'_> {
         }
         Ok(mounted(stat) == deletes_on
             && !self.is_protected(path, true)
-            && !self.is_place_of_a_source(stat)
             && !self.scope.is_own(stat)
             && !looks_like_ours(directory))
     }
@@ -250,9 +246,7 @@ impl Run<'_> {
         if one.is_directory.is_none() && (stat.kind.is_none() || stat.is(EntryKind::Directory)) {
             return Ok(false);
         }
-        let is_kept = self.is_protected(path, false)
-            || self.is_place_of_a_source(&stat)
-            || !self.options.includes_with_parents(path, false);
+        let is_kept = self.is_protected(path, false) || !self.options.includes_with_parents(path, false);
         if is_kept || stat.mount != noted.on.1 {
             return Ok(false);
         }

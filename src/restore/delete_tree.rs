@@ -184,13 +184,11 @@ impl Run<'_> {
         }
         let place = Place { directory: &below, keeps_others: enter::keeps_others(&stat) };
         let (left, stays) = self.delete_leaves(place, listed, path, noted)?;
-        // The way to a source stays, and what else is in it goes.
-        let is_on_a_way = self.places.get().is_some_and(|places| places.is_on_a_way(&stat));
         let level = Level {
             name,
             left,
             above: fstat(above.directory)?.identity(),
-            stays: stays || is_on_a_way,
+            stays,
             identity: stat.identity(),
             mode: opened_up.map(OpenedUp::hand_on),
             keeps_others: place.keeps_others,

@@ -3,6 +3,7 @@
 use crate::disk::apply::wanted_owner;
 use crate::disk::create::{is_half_done, is_unfinished};
 use crate::disk::device::is_read_only;
+use crate::disk::follow::{open_followed, open_within};
 use crate::disk::opened_up::OpenedUp;
 use crate::disk::stat::fstat;
 use crate::disk::{Directory, Stat, Target, flags, unfinished};
@@ -13,7 +14,7 @@ use crate::restore::Overwrite;
 use crate::restore::existing::{IN_USE, MOVED_SOURCE};
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Facts, Folder, Here, State, mounted};
-use crate::restore::plan::shown;
+use crate::restore::overlap::{Before, MAY_BE_OF_OTHERS};
 use crate::restore::run::{Fate, Run, add, locked};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
 use crate::restore::visit::Ours;
@@ -173,7 +174,12 @@ impl Run<'_> {
             Found::Missing if !self.is_deed() => Ok(Some(self.made(above, None))),
             Found::Missing => {
                 match self.in_folder(parent, target, |target| target.create_directory(&entry.name, &entry.meta)) {
-                    Ok((made, current)) => Ok(Some(self.made(above, Some((made, current))))),
+                    Ok((made, current)) => {
+                        if let Some(overlap) = self.overlap() {
+                            overlap.before(&fstat(made.directory())?, folder.inside, &entry.content);
+                        }
+                        Ok(Some(self.made(above, Some((made, current)))))
+                    }
                     // On a file system that takes two names for one, it is what another entry became.
                     Err(error) if error.is(Kind::AlreadyExists) => refuse(SAME_NAME),
                     Err(error) => Err(error),
@@ -230,6 +236,7 @@ impl Run<'_> {
             }
             (None, _) => Found::Refused("a socket is in its place, and was kept"),
             _ if is_half_done(&stat, entry) => self.in_the_way(above, &stat),
+            _ if self.overlap().is_some() => Found::Refused(MAY_BE_OF_OTHERS),
             (Some(EntryKind::Symlink), _) if folder.is_source() && self.keeps_links_of_sources() => {
                 Found::Refused(MOVED_SOURCE)
             }
@@ -258,7 +265,8 @@ impl Run<'_> {
                 "a symbolic link that may be part of a source is in its place, and was not followed",
             ));
         }
-        if !self.follows_links_of(stat) {
+        let is_trusted = stat.uid == 0 || stat.is_own();
+        if !is_trusted {
             return Ok(Found::Refused(
                 "a symbolic link of another user is in its place above a source, and was not followed",
             ));
@@ -272,7 +280,11 @@ impl Run<'_> {
         };
         let path = &folder.path[top.path.len()..];
         let path = path.strip_prefix(b"/").unwrap_or(path);
-        match self.open_link(root.directory(), target.directory(), name, path) {
+        let followed = match self.in_place.get() {
+            Some(true) => open_followed(target.directory(), name),
+            _ => open_within(root.directory(), path),
+        };
+        match followed {
             Ok(directory) => Ok(Found::Followed(directory)),
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Unsupported) => {
                 Ok(Found::Refused(
@@ -352,11 +364,17 @@ impl Run<'_> {
             }
             return Ok(None);
         }
-        let places = self.places.get().filter(|_| folder.inside);
-        if let Some(source) = places.and_then(|places| places.other_source(&stat, &folder.path)) {
-            let why = format!("it is the same directory as the source {} now, so it was left alone", shown(source));
-            self.blocked_at(folder.path.clone(), &why);
-            return Ok(None);
+        match self.overlap().map_or(Before::No, |overlap| overlap.before(&stat, folder.inside, &entry.content)) {
+            Before::No => {}
+            Before::Same => {
+                self.fate(Fate::Kept, || folder.path.clone());
+                return Ok(None);
+            }
+            Before::Other => {
+                let why = "it is the same directory as another one of the snapshot now, so nothing is restored into it";
+                self.blocked_at(folder.path.clone(), why);
+                return Ok(None);
+            }
         }
         // One that may be listed and not entered was opened all the same.
         if stat.is_closed_to_owner(0o500) {

@@ -12,6 +12,7 @@ use crate::restore::Overwrite;
 use crate::restore::folder::{Folder, Here};
 use crate::restore::leftovers;
 use crate::restore::links::Linkable;
+use crate::restore::overlap::MAY_BE_OF_OTHERS;
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Run, locked};
 use rustix::fd::{AsFd, OwnedFd};
@@ -140,6 +141,7 @@ impl Run<'_> {
             Some(_) if self.keeps(&stat, entry) => {
                 Ok(Decision::Blocked("something of another kind is in its place, and was kept"))
             }
+            Some(_) if self.overlap().is_some() => Ok(Decision::Blocked(MAY_BE_OF_OTHERS)),
             Some(EntryKind::Directory) if stat.is_closed_to_owner(0o400) => Ok(Decision::Blocked(CLOSED_DIRECTORY)),
             Some(EntryKind::Directory) => self.decide_directory(folder, here, target, entry),
             Some(_) => Ok(Decision::Make(Way::Over)),

@@ -11,7 +11,7 @@ use crate::restore::RestoreOptions;
 use crate::restore::doomed::Doomed;
 use crate::restore::folder::OpenFolders;
 use crate::restore::links::Links;
-use crate::restore::places::Places;
+use crate::restore::overlap::Overlap;
 use crate::restore::plan::{Named, Reads};
 use crate::restore::scope::Scope;
 use crate::watch::Watch;
@@ -180,8 +180,8 @@ pub(super) struct Run<'a> {
     pub in_place: OnceLock<bool>,
     /// Whether the target was empty.
     pub is_fresh: OnceLock<bool>,
-    /// Where the sources are in a target that was there.
-    pub places: OnceLock<Places>,
+    /// Whether sources may meet in the target.
+    pub overlap: OnceLock<Option<Overlap>>,
 }
 
 impl<'a> Run<'a> {
@@ -213,7 +213,7 @@ impl<'a> Run<'a> {
             open_folders_max: open_max.clamp(FOLDERS_OPEN_MIN, FOLDERS_OPEN_MAX),
             in_place: OnceLock::new(),
             is_fresh: OnceLock::new(),
-            places: OnceLock::new(),
+            overlap: OnceLock::new(),
         })
     }
 

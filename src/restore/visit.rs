@@ -10,12 +10,13 @@ use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::restore::enter::group_of_new;
 use crate::restore::folder::{Facts, Folder, Here, State, mounted};
 use crate::restore::links::Linkable;
+use crate::restore::overlap::Before;
 use crate::restore::plan::{DEPTH_MAX, child_path, shown};
 use crate::restore::run::{Fate, Run, add, get, locked, named_in_full};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
 use crate::when::format_counted;
 use rayon::{Scope as Tasks, ThreadPool};
-use rustix::fs::{Access, AtFlags, accessat};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 use std::fs::Permissions;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -59,8 +60,10 @@ impl<'a> Run<'a> {
             named_in_full(error, &whole.to_string_lossy())
         })?;
         if let State::Ready(Here { target: Some(target), .. }) = top.state() {
-            let places = self.find_places(target.directory(), &top.path)?;
-            self.places.get_or_init(|| places);
+            let overlap = self.overlap.get_or_init(|| self.find_overlap(target.directory(), &top.path));
+            if let Some(overlap) = overlap {
+                overlap.before(&fstat(target.directory())?, top.inside, &root.content);
+            }
         }
         pool.scope(|tasks| match root.is_directory() {
             true => self.visit(tasks, top, Contents::of(root)),
@@ -74,7 +77,13 @@ impl<'a> Run<'a> {
         pool.install(|| self.make_links());
         self.check_read_only();
         let spared = get(&self.counts.spared_directories);
-        if spared > 0 && self.compares() {
+        if let (Some(overlap), true, true) = (self.overlap(), self.options.delete, self.compares()) {
+            self.watch.notice(format!(
+                "nothing is deleted, as sources may be in one another: {}; to delete what a source does not have, restore it \
+                 by itself, with SNAPSHOT:PATH",
+                overlap.why
+            ));
+        } else if spared > 0 && self.compares() {
             self.watch.notice(format!(
                 "nothing is deleted in {}: the backup saved only a part of what was there, another file system is mounted, or \
                  nothing can be deleted",
@@ -237,7 +246,10 @@ impl<'a> Run<'a> {
         }
         let Some(above) = self.nearest_above() else { return Ok(None) };
         self.check_above(&above)?;
-        let access = accessat(&above, c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
+        // One that may be written and not be listed cannot be opened.
+        let nearest = target.ancestors().skip(1).find(|above| above.as_os_str().is_empty() || above.is_dir());
+        let nearest = nearest.filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let access = accessat(CWD, nearest, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
         access.map_err(|errno| Error::io("create the directory", target.display(), errno.into()))?;
         fstat(&above).map(|stat| group_of_new(&stat))
     }
@@ -252,14 +264,21 @@ impl<'a> Run<'a> {
 
     fn make_target(&self, pool: &ThreadPool, entry: Option<&Entry>) -> Result<(Option<Target>, Facts)> {
         let path: &Path = &self.options.target;
-        let (Some(entry), Some(name), Some(parent)) = (entry, path.file_name(), path.parent()) else {
+        let make = |facts| {
             make_usable(path)?;
             let target = Target::new(Directory::open_path(path.as_os_str().as_bytes())?)?;
-            return Ok((Some(target), Facts::default()));
+            Ok((Some(target), facts))
+        };
+        let (Some(entry), Some(name), Some(parent)) = (entry, path.file_name(), path.parent()) else {
+            return make(Facts::default());
         };
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         make_usable(parent)?;
-        let parent = Target::new(Directory::open_path(parent.as_os_str().as_bytes())?)?;
+        let parent = match Directory::open_path(parent.as_os_str().as_bytes()) {
+            // One that may be written and not be listed.
+            Err(error) if error.is(Kind::Denied) => return make(Facts { apply: true, ..Facts::default() }),
+            opened => Target::new(opened?)?,
+        };
         // By a thread of the pool, whose umask takes nothing away.
         let (target, current) = pool.install(|| parent.create_directory(name.as_bytes(), &entry.meta))?;
         Ok((Some(target), Facts { is_new: true, apply: true, current: Some(current), ..Facts::default() }))
@@ -413,6 +432,14 @@ impl<'a> Run<'a> {
             };
         }
         let Some(here) = here else { return };
+        match self.restored_before(folder, here, &entry) {
+            Before::No => {}
+            Before::Same => return self.fate(Fate::Kept, || child_path(&folder.path, &entry.name)),
+            Before::Other => {
+                let why = "another source of the snapshot has this name in the same directory now";
+                return self.blocked(folder, &entry, why);
+            }
+        }
         let done = match entry.link_group {
             0 => self.restore_single(folder, here, &entry).map(drop),
             _ => self.restore_linked(folder, here, &entry),
@@ -420,6 +447,13 @@ impl<'a> Run<'a> {
         if let Err(error) = done {
             self.failed_entry(&child_path(&folder.path, &entry.name), error);
         }
+    }
+
+    /// Whether an entry has the name of one that was restored into the same directory through another way.
+    fn restored_before(&self, folder: &Folder, here: &Here, entry: &Entry) -> Before {
+        let Some(overlap) = self.overlap() else { return Before::No };
+        let stat = here.target.as_ref().and_then(|target| fstat(target.directory()).ok());
+        stat.map_or(Before::No, |stat| overlap.name_before(&stat, folder.inside, entry))
     }
 
     /// A directory is made or opened by its own task, so that only those being filled are open.

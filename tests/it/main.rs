@@ -35,7 +35,7 @@ mod restore_delete;
 mod restore_faults;
 mod restore_half;
 mod restore_marks;
-mod restore_places;
+mod restore_overlap;
 mod restore_plan;
 mod restore_refused;
 mod restore_rights;
