@@ -225,6 +225,11 @@ impl Run<'_> {
         self.options.exclude.leaves_out(path, is_directory) || self.scope.is_troubled(path)
     }
 
+    /// Whether another source of the snapshot is here now.
+    fn is_other_source(&self, stat: &Stat) -> bool {
+        self.other_sources.get().is_some_and(|others| others.contains(&stat.identity()))
+    }
+
     /// Whether a directory that goes may be looked into.
     pub fn may_look_into(&self, path: &[u8], directory: &Directory, stat: &Stat, deletes_on: Mounted) -> Result<bool> {
         if stat.is_fixed {
@@ -232,6 +237,7 @@ impl Run<'_> {
         }
         Ok(mounted(stat) == deletes_on
             && !self.is_protected(path, true)
+            && !self.is_other_source(stat)
             && !self.scope.is_own(stat)
             && !looks_like_ours(directory))
     }
@@ -246,7 +252,9 @@ impl Run<'_> {
         if one.is_directory.is_none() && (stat.kind.is_none() || stat.is(EntryKind::Directory)) {
             return Ok(false);
         }
-        let is_kept = self.is_protected(path, false) || !self.options.includes_with_parents(path, false);
+        let is_kept = self.is_protected(path, false)
+            || self.is_other_source(&stat)
+            || !self.options.includes_with_parents(path, false);
         if is_kept || stat.mount != noted.on.1 {
             return Ok(false);
         }

@@ -2,7 +2,7 @@
 
 use crate::disk::open::raise_open_files;
 use crate::disk::umask::{ZeroUmask, zero_umask};
-use crate::disk::{ApplyOptions, Owners};
+use crate::disk::{ApplyOptions, Identity, Owners};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::repo::snapshot::TROUBLES_MAX;
@@ -182,6 +182,8 @@ pub(super) struct Run<'a> {
     pub is_fresh: OnceLock<bool>,
     /// Whether sources may meet in the target.
     pub overlap: OnceLock<Option<Overlap>>,
+    /// Where a part of one source is restored: what the other sources are on this machine. Nothing deletes them.
+    pub other_sources: OnceLock<HashSet<Identity>>,
 }
 
 impl<'a> Run<'a> {
@@ -214,6 +216,7 @@ impl<'a> Run<'a> {
             in_place: OnceLock::new(),
             is_fresh: OnceLock::new(),
             overlap: OnceLock::new(),
+            other_sources: OnceLock::new(),
         })
     }
 

@@ -59,6 +59,15 @@ impl Scope {
         }
     }
 
+    /// What the sources are on this machine that are neither this path nor above it, as far as they are there.
+    pub fn others_here(&self, base: &[u8]) -> HashSet<Identity> {
+        let is_above =
+            |source: &[u8]| base.strip_prefix(source).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
+        let is_other = |source: &&Vec<u8>| !is_above(source);
+        let stats = self.sources.iter().filter(is_other).filter_map(|source| stat_path(source, false).ok());
+        stats.map(|stat| stat.identity()).collect()
+    }
+
     /// The sources below a path, in order.
     pub fn sources_below(&self, base: &[u8]) -> Vec<&[u8]> {
         let is_below = |source: &&[u8]| source.strip_prefix(base).is_some_and(|rest| rest.starts_with(b"/"));

@@ -60,6 +60,9 @@ impl<'a> Run<'a> {
             named_in_full(error, &whole.to_string_lossy())
         })?;
         if let State::Ready(Here { target: Some(target), .. }) = top.state() {
+            if self.options.delete && top.inside {
+                self.other_sources.get_or_init(|| self.scope.others_here(&top.path));
+            }
             let overlap = self.overlap.get_or_init(|| self.find_overlap(target.directory(), &top.path));
             if let Some(overlap) = overlap {
                 overlap.before(&fstat(target.directory())?, top.inside, &root.content);

@@ -39,6 +39,10 @@ fn a_source_that_is_inside_another_one_now_is_not_deleted_for_it() {
         person.write("home/anna/docs/extra", "extra");
         person.silt(&["restore", &named, "--target", "home/anna/docs", "--delete"]).ends_with(0);
         assert!(!person.path("home/anna/docs/extra").exists());
+        let named = format!("latest:{}", person.path("work").display());
+        person.silt(&["restore", &named, "--target", "work", "--delete"]).ends_with(0);
+        assert!(!person.path("work/extra").exists());
+        assert_eq!(text(&person, "home/anna/docs/thesis"), "thesis");
     }
 }
 
