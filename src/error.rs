@@ -190,7 +190,6 @@ pub fn kind_of_io(error: &std::io::Error) -> Kind {
         Io::AlreadyExists => Kind::AlreadyExists,
         Io::PermissionDenied | Io::ReadOnlyFilesystem => Kind::Denied,
         Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge | Io::OutOfMemory => Kind::Full,
-        Io::ResourceBusy => Kind::Temporary,
         Io::TimedOut | Io::ConnectionReset | Io::ConnectionAborted | Io::ConnectionRefused | Io::BrokenPipe => {
             Kind::Temporary
         }

@@ -601,7 +601,7 @@ mod tests {
         }
         // What a broken disk cannot read is lost, and is stored again like all that is.
         for (errno, expected) in
-            [(Errno::IO, Kind::Corrupt), (Errno::UCLEAN, Kind::Corrupt), (Errno::NOMEM, Kind::Failed)]
+            [(Errno::IO, Kind::Corrupt), (Errno::UCLEAN, Kind::Corrupt), (Errno::NOMEM, Kind::Full)]
         {
             assert_eq!(cannot_read(Path::new("/tmp/x"), errno.into()).kind(), expected, "{errno}");
         }
