@@ -203,7 +203,7 @@ pub fn print_error_line(line: &str) {
     let _exit_code_says_it = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// Prints the result of a command on standard output. A reader that stops early (`| head`) is no error.
+/// Prints the result of a command on standard output. It is not an error if the reader stops early (`| head`).
 pub fn print(text: &str) -> Result<()> {
     print_bytes(text.as_bytes())
 }

@@ -318,7 +318,7 @@ impl Subject<'_> {
     }
 
     fn chown(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
-        // -1 means "leave it" to the kernel and is no valid number.
+        // To the kernel, -1 means "do not change": it is not a valid user or group.
         if uid == Some(u32::MAX) || gid == Some(u32::MAX) {
             return Err(Errno::INVAL);
         }

@@ -61,8 +61,8 @@ impl Told {
         self.missing_packs != check.packs_missing || self.damaged_indexes != check.indexes_damaged
     }
 
-    /// What stays told now that some of it is no longer damaged or missing; None if all of it is. Later backups rely on what
-    /// is back, so that its loss would be another one.
+    /// Returns this record without the objects that are no longer damaged or missing, or None if it has no such objects. Later
+    /// backups may rely on these objects, so losing them again must be reported again.
     pub fn without_what_is_back(&self, check: &IndexCheck) -> Option<Told> {
         let missing_packs: HashSet<PackId> = self.missing_packs.intersection(&check.packs_missing).copied().collect();
         let damaged_indexes: HashSet<IndexId> =

@@ -144,7 +144,8 @@ impl Run<'_> {
         is_gone
     }
 
-    /// Opens a directory that may go and deletes what is no directory in it; None when it stays with all that is in it.
+    /// Opens a directory that may be deleted, and deletes everything in it except directories. Returns None if the directory and all of
+    /// its contents stay.
     fn look_into(
         &self,
         above: Place<'_>,
@@ -197,7 +198,7 @@ impl Run<'_> {
         Ok(Some((below, level)))
     }
 
-    /// Deletes what is no directory; returns the names of the directories, and whether something stays.
+    /// Deletes all entries except directories. Returns the names of the directories, and whether any entry stays.
     fn delete_leaves(
         &self,
         place: Place<'_>,

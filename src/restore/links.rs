@@ -26,7 +26,7 @@ use std::sync::atomic::Ordering;
 /// Whether other names of an inode may be linked to one that was dealt with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Linkable {
-    /// There is no entry, or it is the user's own.
+    /// The entry does not exist, or it belongs to the user and was kept.
     No,
     /// It is there, but its metadata are not those of the snapshot and cannot be changed.
     Unmended,

@@ -14,12 +14,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Mutex;
 
-/// Said of what a directory or another entry does not make way for.
+/// Reported for an entry that is not replaced by one of another kind.
 pub(super) const MAY_BE_OF_OTHERS: &str =
     "something of another kind is in its place, and was kept, as it may belong to another source";
 
 pub(super) struct Overlap {
-    /// Why sources may meet.
+    /// Why sources may overlap.
     pub why: String,
     /// The directories at and below sources that are restored, and what they hold.
     entered: Mutex<HashMap<Identity, Content>>,
@@ -42,8 +42,8 @@ impl Overlap {
         Overlap { why, entered, above }
     }
 
-    /// Notes a directory that is restored; whether it is also another one of the snapshot. One above sources may be another one,
-    /// as nothing is restored into it but those.
+    /// Records a directory that is restored. Returns whether another directory of the snapshot was restored into it. Directories
+    /// above sources do not count: only sources are restored into them.
     pub fn before(&self, stat: &Stat, is_inside: bool, content: &Content) -> Before {
         let mut entered = locked(&self.entered);
         match entered.entry(stat.identity()) {
@@ -57,7 +57,8 @@ impl Overlap {
         }
     }
 
-    /// Notes an entry that is no directory and that is restored into this directory; whether another source has its name there.
+    /// Records an entry, other than a directory, that is restored into this directory. Returns whether another source has an entry
+    /// of that name there.
     pub fn name_before(&self, directory: &Stat, is_inside: bool, entry: &Entry) -> Before {
         let is_same =
             |before: &Entry| before.content == entry.content && before.meta == entry.meta && before.kind == entry.kind;

@@ -326,7 +326,7 @@ fn is_no_object(error: &std::io::Error) -> bool {
     errno.is_some_and(|errno| matches!(errno, Errno::ISDIR | Errno::NXIO))
 }
 
-/// An object that the disk of this machine cannot read is damaged, and one that is no file is absent.
+/// Classifies a failed read: if the disk cannot read the object, it is damaged; if the object is not a file, it is missing.
 fn cannot_read(path: &Path, error: std::io::Error) -> Error {
     let (is_unreadable, is_no_object) = (is_unreadable(&error), is_no_object(&error));
     let error = failed("read", path, error);
@@ -582,7 +582,7 @@ mod tests {
             }
         }
         assert_eq!(local.list("packs/").expect("listed").len(), 1);
-        // What is in the place of all objects is no object.
+        // A broken folder of the repository is an error, not a missing object.
         std::os::unix::fs::symlink("index", at("index")).expect("made");
         local.list("index/").map(drop).expect_err("it is a broken link");
         assert!(local.get("index/x", 9).is_err_and(|error| !error.is_damage()));

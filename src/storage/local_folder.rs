@@ -46,7 +46,7 @@ pub(super) fn is_absent(error: &std::io::Error) -> bool {
     error.kind() == std::io::ErrorKind::NotFound || is_no_way(error)
 }
 
-/// Whether a path leads through something that is no directory, or through links that lead round in circles.
+/// Whether a component of a path is not a directory, or its symbolic links form a loop.
 pub(super) fn is_no_way(error: &std::io::Error) -> bool {
     error.kind() == std::io::ErrorKind::NotADirectory || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }

@@ -400,12 +400,8 @@ fn a_read_only_mount_is_known_whatever_the_modes_in_it() {
     assert_eq!(done.err.matches("mounted read-only").count(), 3, "{}", done.err);
 }
 
-/// A missing name of an inode became a file of its own without a word.
-#[test]
-fn names_that_cannot_be_linked_are_told() {
-    if !is_root() {
-        return skipped("a name that belongs to another user", "it takes root to create one");
-    }
+/// Two names of one file are saved; in the target the first one belongs to root, and the other one is missing.
+fn with_a_name_of_root() -> Person {
     let person = saved(|person| {
         person.write("source/a", "saved");
         fs::hard_link(person.path("source/a"), person.path("source/b")).expect("linked");
@@ -414,6 +410,16 @@ fn names_that_cannot_be_linked_are_told() {
     fs::remove_file(person.path("target/b")).expect("removed");
     as_nobody(&person, &["snapshots"]).ends_with(0);
     lchown(person.path("target/a"), Some(0), Some(0)).expect("given");
+    person
+}
+
+/// A missing name of an inode became a file of its own without a word.
+#[test]
+fn names_that_cannot_be_linked_are_told() {
+    if !is_root() {
+        return skipped("a name that belongs to another user", "it takes root to create one");
+    }
+    let person = with_a_name_of_root();
     chmod(&person, "target/a", 0o606);
     let (plan, done) = plan_and_deed(&person, |words| as_stranger(&person, words), &[], 3);
     for said in [plan.err, done.err] {
@@ -484,7 +490,7 @@ fn names_are_linked_out_of_directories_that_are_closed_in_the_end() {
     }
 }
 
-/// `--no-owner` gives the file of another user to root, without its setuid bit: only the restore said so.
+/// With `--no-owner`, root becomes the owner of another user's file, which then loses its setuid bit: the plan did not report it.
 #[test]
 fn setuid_bits_that_another_owner_takes_are_told_by_the_plan() {
     if !is_root() {
@@ -501,21 +507,14 @@ fn setuid_bits_that_another_owner_takes_are_told_by_the_plan() {
     }
 }
 
-/// The system links no names to files of others (`fs.protected_hardlinks`): only the restore said so.
+/// With `fs.protected_hardlinks`, the kernel refuses hard links to files of other users: the plan did not report it.
 #[test]
 fn files_that_nobody_else_may_link_to_are_known_to_the_plan() {
     let is_protected = fs::read("/proc/sys/fs/protected_hardlinks").is_ok_and(|value| value.trim_ascii() == b"1");
     if !is_root() || !is_protected {
         return skipped("protected hard links", "it takes root, and fs.protected_hardlinks");
     }
-    let person = saved(|person| {
-        person.write("source/a", "saved");
-        fs::hard_link(person.path("source/a"), person.path("source/b")).expect("linked");
-    });
-    copy_of_source(&person);
-    fs::remove_file(person.path("target/b")).expect("removed");
-    as_nobody(&person, &["snapshots"]).ends_with(0);
-    lchown(person.path("target/a"), Some(0), Some(0)).expect("given");
+    let person = with_a_name_of_root();
     let (plan, done) = plan_and_deed(&person, |words| as_stranger(&person, words), &[], 3);
     for said in [plan.err, done.err] {
         assert_eq!(said.matches("/b: it could not be linked").count(), 1, "{said}");
