@@ -103,11 +103,7 @@ impl<'a> Run<'a> {
             return;
         }
         let target = &self.options.target;
-        let nearest = target.ancestors().find_map(|path| {
-            let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-            Directory::open_path(path.as_os_str().as_bytes()).ok()
-        });
-        if nearest.is_some_and(is_read_only) {
+        if first_open(target.ancestors()).is_some_and(is_read_only) {
             let why = "it is mounted read-only: the restore cannot create, replace or delete anything there";
             self.trouble(target.as_os_str().as_bytes(), why);
         }
@@ -259,10 +255,7 @@ impl<'a> Run<'a> {
 
     /// The nearest directory above the target that can be opened.
     fn nearest_above(&self) -> Option<Directory> {
-        self.options.target.ancestors().skip(1).find_map(|above| {
-            let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-            Directory::open_path(above.as_os_str().as_bytes()).ok()
-        })
+        first_open(self.options.target.ancestors().skip(1))
     }
 
     fn make_target(&self, pool: &ThreadPool, entry: Option<&Entry>) -> Result<(Option<Target>, Facts)> {
@@ -491,6 +484,14 @@ impl<'a> Run<'a> {
             _ => self.restore_special(folder, here, entry),
         }
     }
+}
+
+/// The first of these directories that can be opened.
+fn first_open<'p>(mut paths: impl Iterator<Item = &'p Path>) -> Option<Directory> {
+    paths.find_map(|path| {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        Directory::open_path(path.as_os_str().as_bytes()).ok()
+    })
 }
 
 /// The mode of a directory of this user that denies its owner access.
