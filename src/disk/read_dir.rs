@@ -3,7 +3,7 @@
 use super::refused::{refused, refused_name};
 use crate::error::{Error, Kind, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, openat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 use std::ffi::CStr;
@@ -73,6 +73,17 @@ impl Directory {
         self.open_without_atime(name, flags)
             .map(Directory::from)
             .map_err(|errno| refused_name("open the directory", name, errno))
+    }
+
+    /// Opens a directory that may be searched and not be read, like a `/home` of mode 711: enough to open and to change what
+    /// is in it by name. It cannot be listed; a symbolic link is refused (`Conflict`).
+    pub fn open_child_to_search(&self, name: impl Arg + Copy) -> Result<Directory> {
+        let failed = |errno| refused_name("open the directory", name, errno);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let opened = openat(self, name, flags, Mode::empty()).map(Directory::from).map_err(failed)?;
+        // The call asks for no right to the directory itself.
+        accessat(&opened, c".", Access::EXEC_OK, AtFlags::EACCESS).map_err(failed)?;
+        Ok(opened)
     }
 
     /// Reading should not leave traces: O_NOATIME, which only the owner of a file and root may use.

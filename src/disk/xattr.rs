@@ -245,7 +245,8 @@ pub fn with_mode(acl: &Xattr, mode: u32) -> Xattr {
 
 /// Whether a directory hands an ACL down to what is created in it.
 pub fn has_default_acl(directory: &Directory) -> bool {
-    rustix::fs::fgetxattr_query(directory, ACL_DEFAULT).is_ok()
+    // One that was opened to search does not say.
+    matches!(rustix::fs::fgetxattr_query(directory, ACL_DEFAULT), Ok(_) | Err(Errno::BADF))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::disk::{Directory, Identity, ListBuffer, Names, Stat, Target, remove, 
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::restore::existing::{FIXED, NOT_EMPTY, STICKY};
-use crate::restore::folder::{Folder, Here, Mounted, mounted};
+use crate::restore::folder::{Facts, Folder, Here, Mounted, mounted};
 use crate::restore::leftovers::is_rest_of_a_directory;
 use crate::restore::plan::{child_path, shown};
 use crate::restore::run::{Fate, Mode, Run, locked};
@@ -105,11 +105,21 @@ impl Run<'_> {
     pub fn deletes_in(&self, folder: &Folder, here: &Here) -> bool {
         let saved_whole = folder.entry.as_ref().is_none_or(|entry| !entry.is_partial)
             && !folder.incomplete.load(Ordering::Relaxed)
-            && !self.scope.troubles_cut
             && !self.scope.is_troubled(&folder.path);
-        let may_be =
-            self.overlap().is_none() && !here.facts.is_ours && !here.facts.append_only && here.facts.refuses.is_none();
-        self.options.delete && folder.inside && saved_whole && may_be && here.facts.mounted == here.facts.deletes_on
+        folder.inside && saved_whole && self.may_delete(here)
+    }
+
+    /// Whether the content of a directory that is in the place of this entry is deleted, so that it makes way.
+    pub fn clears_for(&self, folder: &Folder, here: &Here, path: &[u8]) -> bool {
+        let is_source = !folder.inside && self.scope.is_source(path);
+        self.deletes_in(folder, here) || (is_source && !self.scope.is_troubled(path) && self.may_delete(here))
+    }
+
+    /// Whether nothing but the snapshot itself speaks against deleting here.
+    fn may_delete(&self, here: &Here) -> bool {
+        let Facts { is_ours, append_only, refuses, .. } = here.facts;
+        let may_be = self.overlap().is_none() && !is_ours && !append_only && refuses.is_none();
+        self.options.delete && !self.scope.troubles_cut && may_be && here.facts.mounted == here.facts.deletes_on
     }
 
     /// Deletes what is in a directory and not in the snapshot.

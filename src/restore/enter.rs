@@ -222,7 +222,7 @@ impl Run<'_> {
             Err(error) if error.is(Kind::NotFound) => {
                 return Ok(above.facts.refuses.map_or(Found::Missing, Found::Refused));
             }
-            Err(error) if error.is(Kind::Denied) => return self.open_unreadable(target, name)?.ok_or(error),
+            Err(error) if error.is(Kind::Denied) => return self.open_unreadable(target, folder, name)?.ok_or(error),
             Err(error) if error.is(Kind::Conflict) => {}
             Err(error) => return Err(error),
         }
@@ -295,11 +295,16 @@ impl Run<'_> {
         }
     }
 
-    /// A directory of our own that we may not list: its owner's rights are added while we work in it.
-    fn open_unreadable(&self, target: &Target, name: &[u8]) -> Result<Option<Found>> {
+    /// A directory that we may not list. Of one of our own, the owner's rights are added while we work in it; one above a
+    /// source only has to be passed.
+    fn open_unreadable(&self, target: &Target, folder: &Folder, name: &[u8]) -> Result<Option<Found>> {
         let stat = target.directory().stat(name)?;
-        if !stat.is(EntryKind::Directory) || !stat.is_closed_to_owner(0o500) {
+        if !stat.is(EntryKind::Directory) {
             return Ok(None);
+        }
+        if !stat.is_closed_to_owner(0o500) {
+            let passed = target.directory().open_child_to_search(name).ok();
+            return Ok(passed.filter(|_| !folder.inside).map(|directory| Found::Opened(directory, None)));
         }
         if !self.is_deed() {
             return Ok(Some(Found::Closed(stat)));

@@ -204,7 +204,9 @@ impl Run<'_> {
         directory.names(&mut names, &mut ListBuffer::default())?;
         Ok(match names.is_empty() {
             true => Decision::Make(Way::OverEmptyDirectory),
-            false if self.deletes_in(folder, here) => Decision::Make(Way::OverDirectory),
+            false if self.clears_for(folder, here, &child_path(&folder.path, &entry.name)) => {
+                Decision::Make(Way::OverDirectory)
+            }
             false => Decision::Blocked(NOT_EMPTY),
         })
     }

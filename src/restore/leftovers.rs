@@ -51,9 +51,12 @@ impl Run<'_> {
                 Mode::Deed { .. } => target.directory().stat(name.as_slice()).is_ok(),
             };
             if stays {
+                let advice = match folder.inside {
+                    true => "restore with --delete, and without --include and --exclude, to delete it",
+                    false => "no restore deletes it, as it is outside of all sources: delete it yourself",
+                };
                 self.watch.notice(format!(
-                    "{} is the rest of a directory that an interrupted restore was replacing: restore with --delete, and \
-                     without --include and --exclude, to delete it",
+                    "{} is the rest of a directory that an interrupted restore was replacing: {advice}",
                     shown(&path)
                 ));
             }

@@ -141,7 +141,11 @@ fn meet(one: &[u8], other: &[u8]) -> bool {
 fn has_link(root: &Directory, path: &[u8]) -> Result<bool> {
     let mut here = root.open_child(c".")?;
     for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-        match here.open_child(name) {
+        let opened = match here.open_child(name) {
+            Err(error) if error.is(Kind::Denied) => here.open_child_to_search(name),
+            opened => opened,
+        };
+        match opened {
             Ok(next) => here = next,
             Err(error) if error.is(Kind::NotFound) => return Ok(false),
             Err(error) if error.is(Kind::Conflict) => return here.stat(name).map(|stat| stat.is(EntryKind::Symlink)),

@@ -3,6 +3,7 @@
 use crate::fixture::{SWAPS, memory, open, options};
 use crate::person::{Person, Said, contents};
 use crate::restore::{as_nobody, chmod, latest, restore, saved, text};
+use crate::restore_way::leftover;
 use crate::skip::skipped;
 use crate::undone::mounted;
 use siltstone::entry::{Content, Entry, EntryKind};
@@ -384,4 +385,28 @@ fn what_a_closed_directory_hid_from_the_plan_is_told() {
         as_nobody(&person, &words).ends_with(0);
         assert!(!person.path("source/d/later").exists());
     }
+}
+
+/// It stayed for ever, with a warning that named no way out.
+#[test]
+fn a_directory_in_the_place_of_a_source_that_is_a_file_makes_way() {
+    let person = Person::new();
+    person.write("dir/file", "saved");
+    person.write("dir/other", "other");
+    person.silt(&["backup", "dir/file"]).ends_with(0);
+    fs::remove_file(person.path("dir/file")).expect("removed");
+    person.write("dir/file/below/x", "extra");
+    person.silt(&["restore", "latest", "--target", "/"]).ends_with(3);
+    assert!(person.path("dir/file/below/x").exists());
+    let words = ["restore", "latest", "--target", "/", "--delete"];
+    let plan = person.silt(&[&words[..], &["--dry-run"]].concat()).ends_with(0);
+    assert!(plan.out.contains("file/below/x"), "{}", plan.out);
+    person.silt(&words).ends_with(0);
+    assert_eq!(text(&person, "dir/file") + &text(&person, "dir/other"), "savedother");
+    // What an interrupted restore leaves there is not called extra, and a person learns what to do.
+    let left = leftover();
+    person.write(&format!("dir/{left}/x"), "extra");
+    let done = person.silt(&words).ends_with(0);
+    assert!(done.err.contains(&left) && done.err.contains("delete it yourself"), "{}", done.err);
+    assert!(person.path(&format!("dir/{left}/x")).exists());
 }

@@ -590,3 +590,32 @@ fn threads_share_a_directory_that_is_opened_up() {
         chmod(&person, "target/closed", 0o755);
     }
 }
+
+/// A `/home` that others may search and not list: nothing below it was restored for the users who live there.
+#[test]
+fn a_directory_above_a_source_is_passed_without_the_right_to_list_it() {
+    if !is_root() {
+        return skipped("directories of others that can be searched", "it takes root to create one");
+    }
+    let person = Person::new();
+    person.write("home/me/data/f", "saved");
+    person.write("home/me/more/g", "saved");
+    as_nobody(&person, &["backup", "home/me/data", "home/me/more"]).ends_with(0);
+    person.write("home/me/data/extra", "extra");
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    fs::remove_file(person.path("home/me/data/f")).expect("removed");
+    lchown(person.path("home"), Some(0), Some(0)).expect("given");
+    chmod(&person, "home", 0o711);
+    let words = ["restore", "latest", "--target", "/", "--delete"];
+    let plan = as_stranger(&person, &[&words[..], &["--dry-run"]].concat()).ends_with(0);
+    assert!(plan.out.contains("home/me/data/extra"), "{}", plan.out);
+    let done = as_stranger(&person, &words).ends_with(0);
+    assert_eq!(done.err, "", "{}", done.out);
+    assert_eq!(text(&person, "home/me/data/f"), "saved");
+    assert!(!person.path("home/me/data/extra").exists());
+    assert_eq!(mode(&person, "home"), 0o711);
+    // What may not even be searched is an error.
+    chmod(&person, "home", 0o700);
+    let done = as_stranger(&person, &words).ends_with(3);
+    assert!(done.err.contains("Permission denied"), "{}", done.err);
+}
