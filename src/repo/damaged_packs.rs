@@ -47,8 +47,8 @@ impl PackVersion {
         PackVersion::look(pack, storage).unwrap_or_else(|_| PackVersion("unknown".to_owned()))
     }
 
-    fn from_stat(Stat { version, written, .. }: &Stat) -> Self {
-        PackVersion(format!("{}/{written}", version.0).replace(char::is_whitespace, ""))
+    fn from_stat(Stat { version, size, written, .. }: &Stat) -> Self {
+        PackVersion(format!("{}/{size}/{written}", version.0).replace(char::is_whitespace, ""))
     }
 
     fn look(pack: &PackId, storage: &dyn Storage) -> Result<Self> {

@@ -215,6 +215,29 @@ fn copies_of_a_pack_that_is_refused_are_read() {
     }
 }
 
+/// A storage that refuses to read any pack was taken for a damaged one: a run made up to 16 snapshots, and ended with 4 or 0.
+#[test]
+fn a_backup_that_may_read_no_pack_ends_with_a_refusal() {
+    let world = World::new(SWAPS);
+    let before = |verb: &str, name: &str| match verb.starts_with("get") && name.starts_with("packs/") {
+        true => Err(Error::new(Kind::Denied, verb, name)),
+        false => Ok(()),
+    };
+    fs::write(world.source().join("one/new"), "new").expect("written");
+    for cache in ["one", "another"] {
+        let storage = world.storage.fork();
+        let refusing = Arc::new(Hooked { inner: storage.clone(), before });
+        let (done, _) = world.backup(refusing, cache, false);
+        let snapshots = storage.list("snapshots/").expect("listed").len();
+        assert!(done.as_ref().is_err_and(|error| error.is(Kind::Denied)), "{cache}: {done:?}");
+        assert!(snapshots <= 2, "{cache}: {snapshots}");
+        // With the right to read, nothing is known to be damaged.
+        let (done, _) = world.backup(Arc::new(storage.clone()), cache, false);
+        assert!(done.expect("the backup succeeds").healing.is_none(), "{cache}");
+        assert!(world.comes_back_elsewhere(&storage), "{cache}");
+    }
+}
+
 #[test]
 fn a_backup_that_meets_a_damaged_pack_does_not_rest_on_it() {
     // It said "its files are read again", took their chunks for stored as before, and ended with 0.

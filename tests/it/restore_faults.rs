@@ -114,6 +114,32 @@ fn plant(person: &Person) {
     set_time(&person.path("before/sparse"), 1_000_000_000);
 }
 
+/// Whether strace may trace here; if not, these tests are skipped.
+fn can_trace() -> bool {
+    let strace = Command::new("strace").args(["-f", "-qq", "-o", "/dev/null", "true"]).output();
+    let works = strace.is_ok_and(|output| output.status.success());
+    if !works {
+        skipped("faults injected into a restore", "strace is not there or may not trace");
+    }
+    works
+}
+
+/// Runs silt on one processor, traced with the first words; its exit code, None when it was killed.
+fn traced(person: &Person, by: &[&str], words: &[&str]) -> (Option<i32>, String) {
+    let silt = person.command(words);
+    let mut command = Command::new("strace");
+    for (name, value) in silt.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.current_dir(person.home.path()).args(["-f", "-qq"]).args(by);
+    command.args(["taskset", "-c", "0"]).arg(silt.get_program()).args(silt.get_args());
+    let output = command.output().expect("strace runs");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
 struct Faults {
     person: Person,
     named: String,
@@ -125,9 +151,7 @@ struct Faults {
 
 impl Faults {
     fn new() -> Option<Faults> {
-        let strace = Command::new("strace").args(["-f", "-qq", "-o", "/dev/null", "true"]).output();
-        if !strace.as_ref().is_ok_and(|output| output.status.success()) {
-            skipped("faults injected into a restore", "strace is not there or may not trace");
+        if !can_trace() {
             return None;
         }
         let person = Person::new();
@@ -159,21 +183,7 @@ impl Faults {
 
     /// A restore by one writer, traced with these words; its exit code, None when it was killed.
     fn traced(&self, words: &[&str], target: &str) -> (Option<i32>, String) {
-        let silt = env!("CARGO_BIN_EXE_silt");
-        let mut command = self.person.command(&[] as &[&str]);
-        let home =
-            command.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect::<Vec<_>>();
-        command = Command::new("strace");
-        for (name, value) in home {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        command.current_dir(self.person.home.path()).args(["-f", "-qq"]).args(words);
-        command.args(["taskset", "-c", "0", silt, "restore", &self.named, "--target", target]);
-        let output = command.output().expect("strace runs");
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        traced(&self.person, words, &["restore", &self.named, "--target", target])
     }
 
     /// How often the thread that writes makes each call. The others open the repository, which changes nothing.
@@ -298,4 +308,52 @@ fn no_call_that_fails_and_no_kill_loses_anything() {
         .unwrap_or(SHORT);
     let step = cases.len().div_ceil(asked);
     faults.run(cases.into_iter().step_by(step).collect());
+}
+
+/// A stop was noticed only after all files of a directory were deleted, and its mode stayed open.
+#[test]
+fn one_who_stops_within_a_large_directory_keeps_the_rest_of_it() {
+    if !can_trace() {
+        return;
+    }
+    let person = Person::new();
+    person.write("source/file", "saved");
+    person.silt(&["backup", "source"]).ends_with(0);
+    let named = crate::restore::latest(&person, "source");
+    // One is extra; the other has to make way.
+    for closed in ["target/extra", "target/file"] {
+        let _from_before = fs::remove_file(person.path("target/file"));
+        (0..100).for_each(|number| person.write(&format!("{closed}/{number}"), "extra"));
+        crate::restore::chmod(&person, closed, 0o500);
+        let by = ["-o", "/dev/null", "-e", "trace=unlinkat", "-e", "inject=unlinkat:signal=SIGINT:when=10"];
+        let words = ["restore", &named, "--target", "target", "--delete"];
+        let (code, said) = traced(&person, &by, &words);
+        assert_eq!(code, Some(130), "{closed}: {said}");
+        let left = fs::read_dir(person.path(closed)).expect("it has its name").count();
+        assert!((50..100).contains(&left), "{closed}: {left}");
+        let mode = fs::metadata(person.path(closed)).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o500, "{closed}");
+        person.silt(&words).ends_with(0);
+        assert!(!person.path("target/extra").exists());
+    }
+}
+
+/// A file that is too large for the file system of the target ended the whole restore.
+#[test]
+fn a_file_that_its_file_system_cannot_hold_costs_itself_only() {
+    if !can_trace() {
+        return;
+    }
+    let person = Person::new();
+    for name in ["a", "b", "c"] {
+        person.write(&format!("source/{name}"), crate::golden::noise(100_000, 1));
+    }
+    person.silt(&["backup", "source"]).ends_with(0);
+    let named = crate::restore::latest(&person, "source");
+    person.write("target/keep", "here");
+    let by = ["-o", "/dev/null", "-e", "trace=pwrite64", "-e", "inject=pwrite64:error=EFBIG:when=1"];
+    let (code, said) = traced(&person, &by, &["restore", &named, "--target", "target"]);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("1 warning") && said.contains("larger than a file can be"), "{said}");
+    assert_eq!(fs::read_dir(person.path("target")).expect("listed").count(), 3, "{said}");
 }
