@@ -170,6 +170,11 @@ pub fn chmod_open(fd: impl AsFd, mode: u32) -> Result<()> {
     Subject::Open(fd.as_fd()).chmod(mode).map_err(|errno| refused("change the mode", b"", errno))
 }
 
+/// Sets the time of the last modification of an open file or directory.
+pub fn set_time(fd: impl AsFd, time: Time) -> Result<()> {
+    Subject::Open(fd.as_fd()).set_modified(time).map_err(|errno| refused("set the time", b"", errno))
+}
+
 /// Whether an inode has the metadata already, but for its flags.
 pub fn is_as_saved(subject: Subject<'_>, stat: &Stat, meta: &Metadata, options: &ApplyOptions<'_>) -> bool {
     let has_owner = !options.owner || (stat.uid, stat.gid) == wanted_owner(meta, options);

@@ -5,7 +5,7 @@
 //! hidden, an SSD is assumed.
 
 use super::stat::stat_path;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -187,18 +187,32 @@ pub struct MountPoint {
     /// The directory or file of the file system that is mounted.
     pub root: Vec<u8>,
     pub point: Vec<u8>,
+    /// The kernel makes up what is in it.
+    pub is_pseudo: bool,
 }
 
-/// All mounts that this process sees; nothing where /proc is hidden.
-pub fn mount_points() -> Vec<MountPoint> {
-    let text = super::whole::read_bounded(Path::new("/proc/self/mountinfo"), MOUNTS_BYTES_MAX).unwrap_or_default();
-    let point = |line: &[u8]| {
-        let mut fields = line.split(|byte| *byte == b' ').skip(2);
-        let (major, minor) = std::str::from_utf8(fields.next()?).ok()?.split_once(':')?;
-        let device = major.parse::<u64>().ok()? << 32 | minor.parse::<u64>().ok()?;
-        Some(MountPoint { device, root: unescaped(fields.next()?), point: unescaped(fields.next()?) })
-    };
-    text.split(|byte| *byte == b'\n').filter_map(point).collect()
+/// All mounts that this process sees, in the order in which they cover each other. An error where /proc is hidden, or the
+/// list cannot be read for another reason: that never means that nothing is mounted.
+pub fn mount_points() -> Result<Vec<MountPoint>> {
+    let list = Path::new("/proc/self/mountinfo");
+    let text = super::whole::read_bounded(list, MOUNTS_BYTES_MAX)
+        .map_err(|error| Error::new(error.kind(), "list the mounts", "").because(error))?;
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let points: Option<Vec<MountPoint>> = lines.map(mount_point).collect();
+    points.filter(|points| !points.is_empty()).ok_or_else(|| {
+        Error::new(Kind::Unsupported, "list the mounts", "").because(format!("{} has another form", list.display()))
+    })
+}
+
+/// A line of mountinfo.
+fn mount_point(line: &[u8]) -> Option<MountPoint> {
+    let mut fields = line.split(|byte| *byte == b' ').skip(2);
+    let (major, minor) = std::str::from_utf8(fields.next()?).ok()?.split_once(':')?;
+    let device = major.parse::<u64>().ok()? << 32 | minor.parse::<u64>().ok()?;
+    let (root, point) = (unescaped(fields.next()?), unescaped(fields.next()?));
+    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    let is_pseudo = PSEUDO_KINDS.iter().any(|pseudo| pseudo.as_bytes() == kind);
+    Some(MountPoint { device, root, point, is_pseudo })
 }
 
 /// A path of mountinfo, in which spaces and others are written as a backslash and three octal digits.
@@ -307,7 +321,13 @@ mod tests {
     #[test]
     fn mount_points_are_read() {
         assert_eq!(unescaped(b"/a\\040b\\134c\\0"), b"/a b\\c\\0");
-        assert!(mount_points().iter().any(|mount| mount.point == b"/"));
+        let line = b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw";
+        let mount = mount_point(line).expect("it is one");
+        assert_eq!((mount.device, mount.is_pseudo), (98 << 32, false));
+        assert_eq!((mount.root, mount.point), (b"/mnt1".to_vec(), b"/mnt 2".to_vec()));
+        assert!(mount_point(b"1 2 0:4 / /proc rw - proc proc rw").is_some_and(|mount| mount.is_pseudo));
+        assert!(mount_point(b"36 35 98:0 /mnt1").is_none());
+        assert!(!mount_points().expect("they are listed").is_empty());
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl Run<'_> {
         let saved_whole = folder.entry.as_ref().is_none_or(|entry| !entry.is_partial)
             && !folder.incomplete.load(Ordering::Relaxed)
             && !self.scope.is_troubled(&folder.path);
-        folder.inside && saved_whole && self.may_delete(here)
+        folder.inside && saved_whole && !here.facts.is_other_source && self.may_delete(here)
     }
 
     /// Whether the content of a directory that is in the place of this entry is deleted, so that it makes way.
@@ -118,7 +118,9 @@ impl Run<'_> {
     /// Whether nothing but the snapshot itself speaks against deleting here.
     fn may_delete(&self, here: &Here) -> bool {
         let Facts { is_ours, append_only, refuses, .. } = here.facts;
-        let may_be = self.overlap().is_none() && !is_ours && !append_only && refuses.is_none();
+        let is_seen =
+            self.overlap().is_none() && self.other_sources.get().is_none_or(|others| others.unknown.is_none());
+        let may_be = is_seen && !is_ours && !append_only && refuses.is_none();
         self.options.delete && !self.scope.troubles_cut && may_be && here.facts.mounted == here.facts.deletes_on
     }
 
@@ -235,11 +237,6 @@ impl Run<'_> {
         self.options.exclude.leaves_out(path, is_directory) || self.scope.is_troubled(path)
     }
 
-    /// Whether another source of the snapshot is here now.
-    fn is_other_source(&self, stat: &Stat) -> bool {
-        self.other_sources.get().is_some_and(|others| others.contains(&stat.identity()))
-    }
-
     /// Whether a directory that goes may be looked into.
     pub fn may_look_into(&self, path: &[u8], directory: &Directory, stat: &Stat, deletes_on: Mounted) -> Result<bool> {
         if stat.is_fixed {
@@ -247,7 +244,7 @@ impl Run<'_> {
         }
         Ok(mounted(stat) == deletes_on
             && !self.is_protected(path, true)
-            && !self.is_other_source(stat)
+            && !self.keeps_other_source(path, stat)
             && !self.scope.is_own(stat)
             && !looks_like_ours(directory))
     }
@@ -263,7 +260,7 @@ impl Run<'_> {
             return Ok(false);
         }
         let is_kept = self.is_protected(path, false)
-            || self.is_other_source(&stat)
+            || self.keeps_other_source(path, &stat)
             || !self.options.includes_with_parents(path, false);
         if is_kept || stat.mount != noted.on.1 {
             return Ok(false);
@@ -275,7 +272,7 @@ impl Run<'_> {
             return Err(undeletable(Kind::Denied, STICKY));
         }
         self.delete_name(path, noted, || {
-            // What becomes of other names of its inode does not depend on that it is gone.
+            // Counted first: that this name is gone must not change what becomes of the other names of its inode.
             self.links_before(&stat);
             remove::remove_name(place.directory, &one.name)
         })

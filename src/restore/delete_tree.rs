@@ -92,9 +92,11 @@ impl Run<'_> {
     }
 
     fn delete_below(&self, way: &mut Way<'_>, name: &[u8], mut path: Vec<u8>, noted: &Noted) -> Result<bool> {
-        match self.look_into(way.place(), name.to_vec(), &path, noted)? {
-            Some(below) => way.go_down(below),
-            None => return Ok(false),
+        match self.look_into(way.place(), name.to_vec(), &path, noted) {
+            Ok(Some(below)) => way.go_down(below),
+            Ok(None) => return Ok(false),
+            Err(error) if error.is(Kind::NotFound) && noted.content_of.is_none() => return Ok(true),
+            Err(error) => return Err(error),
         }
         loop {
             self.check()?;
@@ -115,10 +117,15 @@ impl Run<'_> {
             };
             path.push(b'/');
             path.extend_from_slice(&name);
-            let found = self.look_into(way.place(), name, &path, noted).unwrap_or_else(|error| {
-                self.not_deleted(&path, error, noted);
-                None
-            });
+            let found = match self.look_into(way.place(), name, &path, noted) {
+                // Somebody else deleted it.
+                Err(error) if error.is(Kind::NotFound) => continue,
+                Err(error) => {
+                    self.not_deleted(&path, error, noted);
+                    None
+                }
+                Ok(found) => found,
+            };
             match found {
                 Some(below) => way.go_down(below),
                 None => way.levels.last_mut().expect("the loop ends with the last level").stays = true,
@@ -154,8 +161,8 @@ impl Run<'_> {
         noted: &Noted,
     ) -> Result<Option<(Directory, Level)>> {
         let below = match above.directory.open_child(name.as_slice()) {
-            // It is gone, or became something else since it was listed.
-            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => return Ok(None),
+            // It became something else since it was listed.
+            Err(error) if error.is(Kind::Conflict) => return Ok(None),
             Err(error) if error.is(Kind::Denied) && is_closed(above.directory, &name) => {
                 return Err(undeletable(Kind::Denied, CLOSED_TO_PLANS));
             }

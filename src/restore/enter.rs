@@ -14,7 +14,7 @@ use crate::restore::Overwrite;
 use crate::restore::existing::{IN_USE, MOVED_SOURCE};
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Facts, Folder, Here, State, mounted};
-use crate::restore::overlap::{Before, MAY_BE_OF_OTHERS};
+use crate::restore::overlap::Before;
 use crate::restore::run::{Fate, Run, add, locked};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
 use crate::restore::visit::Ours;
@@ -25,6 +25,9 @@ use std::sync::atomic::Ordering;
 
 /// Why nothing can be changed in a directory.
 pub(super) const READ_ONLY: &str = "its file system is mounted read-only";
+
+const LEADS_NOWHERE: &str =
+    "a symbolic link is in its place above a source, and does not lead to a directory in the target";
 
 /// What has the name of a directory in the target.
 enum Found {
@@ -122,7 +125,7 @@ impl Run<'_> {
             return Ok(None);
         }
         let made = match &above.target {
-            None => Some(self.made(above, None)),
+            None => self.plan_to_make(above, folder, entry)?,
             Some(target) => self.make_or_open(above, target, folder, entry, found)?,
         };
         let Some(here) = made else {
@@ -171,13 +174,11 @@ impl Run<'_> {
             Found::Followed(directory) => self.take_followed(above, folder, entry, directory),
             Found::Refused(why) => refuse(why),
             Found::Closed(stat) => Ok(Some(self.closed(above, folder, &stat))),
-            Found::Missing if !self.is_deed() => Ok(Some(self.made(above, None))),
+            Found::Missing if !self.is_deed() => self.plan_to_make(above, folder, entry),
             Found::Missing => {
                 match self.in_folder(parent, target, |target| target.create_directory(&entry.name, &entry.meta)) {
                     Ok((made, current)) => {
-                        if let Some(overlap) = self.overlap() {
-                            overlap.before(&fstat(made.directory())?, folder.inside, &entry.content);
-                        }
+                        self.note_made(&made, folder, entry)?;
                         Ok(Some(self.made(above, Some((made, current)))))
                     }
                     // On a file system that takes two names for one, it is what another entry became.
@@ -190,11 +191,46 @@ impl Run<'_> {
                     true => Some(self.in_folder(parent, target, |target| replace_by_directory(target, entry))?),
                     false => None,
                 };
-                let mut here = self.made(above, made);
+                let mut here = match made {
+                    None => match self.plan_to_make(above, folder, entry)? {
+                        Some(here) => here,
+                        None => return Ok(None),
+                    },
+                    Some(made) => {
+                        self.note_made(&made.0, folder, entry)?;
+                        self.made(above, Some(made))
+                    }
+                };
                 here.facts.replaces = true;
                 Ok(Some(here))
             }
         }
+    }
+
+    /// Records a directory that this run made, where another way may lead to it.
+    fn note_made(&self, made: &Target, folder: &Folder, entry: &Entry) -> Result<()> {
+        if self.overlap().is_some() {
+            self.met_before(fstat(made.directory())?.identity(), folder, entry);
+        }
+        Ok(())
+    }
+
+    /// In a plan, a directory that the restore will make. None if another way leads to it, too, and was first.
+    fn plan_to_make(&self, above: &Here, folder: &Folder, entry: &Entry) -> Result<Option<Here>> {
+        let mut here = self.made(above, None);
+        here.facts.imagined = self.imagined(above, entry)?;
+        let before = here.facts.imagined.map_or(Before::No, |here| self.met_before(here, folder, entry));
+        Ok(self.is_first(before, folder).then_some(here))
+    }
+
+    /// Whether nothing was restored into a directory through another way; if something was, that is told.
+    fn is_first(&self, before: Before, folder: &Folder) -> bool {
+        match before {
+            Before::No => return true,
+            Before::Same => self.fate(Fate::Kept, || folder.path.clone()),
+            Before::Other(other) => self.met(folder.path.clone(), &other),
+        }
+        false
     }
 
     /// Facts of a directory that this run makes; in a plan there is none yet.
@@ -236,8 +272,8 @@ impl Run<'_> {
             }
             (None, _) => Found::Refused("a socket is in its place, and was kept"),
             _ if is_half_done(&stat, entry) => self.in_the_way(above, &stat),
-            _ if self.overlap().is_some() => Found::Refused(MAY_BE_OF_OTHERS),
-            (Some(EntryKind::Symlink), _) if folder.is_source() && self.keeps_links_of_sources() => {
+            _ if let Some(why) = self.keeps_other_kinds() => Found::Refused(why),
+            (Some(EntryKind::Symlink), _) if folder.is_source && self.keeps_links_of_sources() => {
                 Found::Refused(MOVED_SOURCE)
             }
             (_, Overwrite::Never | Overwrite::IfNewer) => {
@@ -279,19 +315,23 @@ impl Run<'_> {
             return Ok(Found::Refused("a symbolic link is in its place above a source, and was not followed"));
         };
         let path = &folder.path[top.path.len()..];
-        let path = path.strip_prefix(b"/").unwrap_or(path);
-        let followed = match self.in_place.get() {
-            Some(true) => open_followed(target.directory(), name),
-            _ => open_within(root.directory(), path),
-        };
-        match followed {
+        if self.overlap().is_some_and(|overlap| overlap.is_dangling(&folder.path)) {
+            return Ok(Found::Refused(LEADS_NOWHERE));
+        }
+        match self.open_link(root.directory(), target.directory(), name, path) {
             Ok(directory) => Ok(Found::Followed(directory)),
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Unsupported) => {
-                Ok(Found::Refused(
-                    "a symbolic link is in its place above a source, and does not lead to a directory in the target",
-                ))
+                Ok(Found::Refused(LEADS_NOWHERE))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Opens the directory that a link above a source leads to; `path` is that of the link below the target.
+    pub fn open_link(&self, root: &Directory, above: &Directory, name: &[u8], path: &[u8]) -> Result<Directory> {
+        match self.in_place.get() {
+            Some(true) => open_followed(above, name),
+            _ => open_within(root, path.strip_prefix(b"/").unwrap_or(path)),
         }
     }
 
@@ -369,17 +409,8 @@ impl Run<'_> {
             }
             return Ok(None);
         }
-        match self.overlap().map_or(Before::No, |overlap| overlap.before(&stat, folder.inside, &entry.content)) {
-            Before::No => {}
-            Before::Same => {
-                self.fate(Fate::Kept, || folder.path.clone());
-                return Ok(None);
-            }
-            Before::Other => {
-                let why = "it is the same directory as another one of the snapshot now, so nothing is restored into it";
-                self.blocked_at(folder.path.clone(), why);
-                return Ok(None);
-            }
+        if !self.is_first(self.met_before(stat.identity(), folder, entry), folder) {
+            return Ok(None);
         }
         // One that may be listed and not entered was opened all the same.
         if stat.is_closed_to_owner(0o500) {
@@ -395,8 +426,9 @@ impl Run<'_> {
             taken: true,
             apply: self.applies(&stat, entry, changes),
             // A source that is mounted where it was saved is one file system with itself.
-            deletes_on: if folder.is_source() && in_place { mounted(&stat) } else { above.facts.deletes_on },
+            deletes_on: if folder.is_source && in_place { mounted(&stat) } else { above.facts.deletes_on },
             is_ours: above.facts.is_ours || (self.options.delete && looks_like_ours(target.directory())),
+            is_other_source: self.is_other_source(&folder.path, &stat),
             ..self.facts_of(&folder.path, &target, &stat)
         };
         folder.closes_later(opened_up);

@@ -12,7 +12,6 @@ use crate::restore::Overwrite;
 use crate::restore::folder::{Folder, Here};
 use crate::restore::leftovers;
 use crate::restore::links::Linkable;
-use crate::restore::overlap::MAY_BE_OF_OTHERS;
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Run, locked};
 use rustix::fd::{AsFd, OwnedFd};
@@ -130,18 +129,19 @@ impl Run<'_> {
             return Ok(Decision::Make(Way::Over));
         }
         let kind = entry.kind_of_inode();
+        let is_source = || !folder.inside || self.scope.is_named(&child_path(&folder.path, &entry.name));
         match stat.kind {
             None => Ok(Decision::Blocked("a socket is in its place, and was kept")),
             Some(EntryKind::File) if kind == EntryKind::File => self.decide_file(target, entry, stat),
             Some(found) if found == kind => self.decide_other(target, entry, stat),
             // Only a source lies in a directory that is above all sources.
-            Some(EntryKind::Symlink) if !folder.inside && self.keeps_links_of_sources() => {
+            Some(EntryKind::Symlink) if self.keeps_links_of_sources() && is_source() => {
                 Ok(Decision::Blocked(MOVED_SOURCE))
             }
             Some(_) if self.keeps(&stat, entry) => {
                 Ok(Decision::Blocked("something of another kind is in its place, and was kept"))
             }
-            Some(_) if self.overlap().is_some() => Ok(Decision::Blocked(MAY_BE_OF_OTHERS)),
+            Some(_) if let Some(why) = self.keeps_other_kinds() => Ok(Decision::Blocked(why)),
             Some(EntryKind::Directory) if stat.is_closed_to_owner(0o400) => Ok(Decision::Blocked(CLOSED_DIRECTORY)),
             Some(EntryKind::Directory) => self.decide_directory(folder, here, target, entry),
             Some(_) => Ok(Decision::Make(Way::Over)),

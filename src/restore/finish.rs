@@ -65,6 +65,7 @@ impl Run<'_> {
             self.delete_others(folder, &here);
         }
         self.tell_leftovers(folder, &here);
+        self.mend_time(folder, &here);
         // Links that are still to come would change its time, or lead through it.
         if !locked(&self.links).waits_for(folder) {
             self.apply_folder(folder, &here);

@@ -49,6 +49,10 @@ pub(super) struct Facts {
     pub deletes_on: Mounted,
     /// Set when its descriptor is closed.
     pub identity: Option<Identity>,
+    /// In a plan with an overlap: what stands for a directory that the restore will make.
+    pub imagined: Option<Identity>,
+    /// It is another source now than the one of its path: nothing is deleted in it.
+    pub is_other_source: bool,
 }
 
 enum Place {
@@ -117,6 +121,8 @@ pub(super) struct Folder {
     pub entry: Option<Entry>,
     /// At or below a source of the snapshot.
     pub inside: bool,
+    /// It is a source itself: directories above it belong to no source, or to another one.
+    pub is_source: bool,
     /// All below it is restored; else only what an include pattern matches.
     pub wanted: bool,
     pub depth: usize,
@@ -141,6 +147,7 @@ impl Folder {
     fn new(path: Vec<u8>, above: Option<Arc<Folder>>, entry: Option<Entry>, inside: bool, wanted: bool) -> Self {
         Folder {
             path,
+            is_source: inside && above.as_ref().is_some_and(|above| !above.inside),
             depth: above.as_ref().map_or(0, |above| above.depth + 1),
             above,
             entry,
@@ -164,10 +171,12 @@ impl Folder {
         folder
     }
 
-    /// A directory below another one, not made yet.
-    pub fn below(above: &Arc<Folder>, entry: Entry, inside: bool, wanted: bool) -> Self {
+    /// A directory below another one, not made yet. `is_named`: a source has exactly its path.
+    pub fn below(above: &Arc<Folder>, entry: Entry, inside: bool, is_named: bool, wanted: bool) -> Self {
         let path = child_path(&above.path, &entry.name);
-        Folder::new(path, Some(above.clone()), Some(entry), inside, wanted)
+        let mut below = Folder::new(path, Some(above.clone()), Some(entry), inside, wanted);
+        below.is_source |= is_named;
+        below
     }
 
     pub fn state(&self) -> State {
@@ -186,11 +195,6 @@ impl Folder {
     pub fn set(&self, here: Here, open: &OpenFolders) {
         let handle = here.target.map_or(Handle::None, |target| Handle::Open { target, _held: open.hold() });
         *locked(&self.place) = Place::Made(here.facts, handle);
-    }
-
-    /// Whether it is a source itself: directories above it belong to no source.
-    pub fn is_source(&self) -> bool {
-        self.inside && self.above.as_ref().is_some_and(|above| !above.inside)
     }
 
     /// Its mode is put back when it is finished.

@@ -14,6 +14,7 @@ mod folder;
 mod leftovers;
 mod links;
 mod options;
+mod other_sources;
 mod overlap;
 mod place;
 mod plan;

@@ -2,7 +2,7 @@
 
 use crate::disk::open::raise_open_files;
 use crate::disk::umask::{ZeroUmask, zero_umask};
-use crate::disk::{ApplyOptions, Identity, Owners};
+use crate::disk::{ApplyOptions, Owners};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::repo::snapshot::TROUBLES_MAX;
@@ -11,6 +11,7 @@ use crate::restore::RestoreOptions;
 use crate::restore::doomed::Doomed;
 use crate::restore::folder::OpenFolders;
 use crate::restore::links::Links;
+use crate::restore::other_sources::OtherSources;
 use crate::restore::overlap::Overlap;
 use crate::restore::plan::{Named, Reads};
 use crate::restore::scope::Scope;
@@ -182,8 +183,8 @@ pub(super) struct Run<'a> {
     pub is_fresh: OnceLock<bool>,
     /// Whether sources may meet in the target.
     pub overlap: OnceLock<Option<Overlap>>,
-    /// Where a part of one source is restored: what the other sources are on this machine. Nothing deletes them.
-    pub other_sources: OnceLock<HashSet<Identity>>,
+    /// If something is deleted: what other sources are on this machine. Nothing deletes them.
+    pub other_sources: OnceLock<OtherSources>,
 }
 
 impl<'a> Run<'a> {
@@ -220,9 +221,13 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// How many threads write, unless directories may meet in the target.
+    pub fn writers(&self) -> usize {
+        self.options.writers.max(if self.repo.is_far() { FAR_WRITERS_MIN } else { 1 })
+    }
+
     /// The threads that write.
-    pub fn pool(&self) -> Result<rayon::ThreadPool> {
-        let writers = self.options.writers.max(if self.repo.is_far() { FAR_WRITERS_MIN } else { 1 });
+    pub fn pool(&self, writers: usize) -> Result<rayon::ThreadPool> {
         rayon::ThreadPoolBuilder::new()
             .num_threads(writers)
             .thread_name(|index| format!("writer-{index}"))

@@ -59,21 +59,22 @@ impl Scope {
         }
     }
 
-    /// What the sources are on this machine that are neither this path nor above it, as far as they are there.
-    pub fn others_here(&self, base: &[u8]) -> HashSet<Identity> {
-        let is_above =
-            |source: &[u8]| base.strip_prefix(source).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
-        let is_other = |source: &&Vec<u8>| !is_above(source);
-        let stats = self.sources.iter().filter(is_other).filter_map(|source| stat_path(source, false).ok());
-        stats.map(|stat| stat.identity()).collect()
+    /// The paths of the sources that are neither at this path nor above it.
+    pub fn sources_besides(&self, base: &[u8]) -> impl Iterator<Item = &[u8]> {
+        self.sources.iter().map(Vec::as_slice).filter(move |source| !is_at_or_below(base, source))
     }
 
     /// The sources below a path, in order.
     pub fn sources_below(&self, base: &[u8]) -> Vec<&[u8]> {
-        let is_below = |source: &&[u8]| source.strip_prefix(base).is_some_and(|rest| rest.starts_with(b"/"));
+        let is_below = |source: &&[u8]| *source != base && is_at_or_below(source, base);
         let mut below: Vec<&[u8]> = self.sources.iter().map(Vec::as_slice).filter(is_below).collect();
         below.sort_unstable();
         below
+    }
+
+    /// Whether a source has exactly this path, even inside another one.
+    pub fn is_named(&self, path: &[u8]) -> bool {
+        self.sources.contains(path)
     }
 
     /// Whether this path is a source itself.
@@ -103,6 +104,11 @@ impl Scope {
     }
 }
 
+/// Whether one path is another one or below it. Both are clean; `/` is the empty path.
+pub(super) fn is_at_or_below(path: &[u8], top: &[u8]) -> bool {
+    path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
 /// The first bytes of a file; none when it is not one or cannot be read.
 fn beginning(directory: &Directory, name: &str, bytes_max: usize) -> Vec<u8> {
     let mut bytes = vec![0; bytes_max];
@@ -111,10 +117,13 @@ fn beginning(directory: &Directory, name: &str, bytes_max: usize) -> Vec<u8> {
     bytes
 }
 
-/// Whether this directory holds a repository of ours, or a cache.
+/// Whether this directory holds a repository of ours, or a cache. A repository is known by its configuration, or, as that may
+/// be damaged, by its directories.
 pub(super) fn looks_like_ours(directory: &Directory) -> bool {
-    let is_repository = directory.stat("keys").is_ok()
-        && beginning(directory, CONFIG_NAME, CONFIG_HEAD_BYTES).starts_with(CONFIG_MAGIC);
+    let has = |name: &str| directory.stat(name).is_ok();
+    let is_repository = has("keys")
+        && (beginning(directory, CONFIG_NAME, CONFIG_HEAD_BYTES).starts_with(CONFIG_MAGIC)
+            || ["packs", "index", "snapshots"].into_iter().all(has));
     is_repository || {
         let tag = beginning(directory, CACHE_TAG, CACHE_TAG_BYTES);
         tag.starts_with(CACHE_SIGNATURE) && tag.windows(4).any(|word| word == b"silt")

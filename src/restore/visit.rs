@@ -10,6 +10,7 @@ use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::restore::enter::group_of_new;
 use crate::restore::folder::{Facts, Folder, Here, State, mounted};
 use crate::restore::links::Linkable;
+use crate::restore::other_sources::OtherSources;
 use crate::restore::overlap::Before;
 use crate::restore::plan::{DEPTH_MAX, child_path, shown};
 use crate::restore::run::{Fate, Run, add, get, locked, named_in_full};
@@ -54,18 +55,20 @@ impl Contents {
 impl<'a> Run<'a> {
     /// The whole walk: everything below the root into the target, hard links last.
     pub fn go(&self, root: &Entry, base: &[u8]) -> Result<()> {
-        let pool = self.pool()?;
+        let mut pool = self.pool(self.writers())?;
         let top = self.open_target(&pool, root, base).map_err(|error| {
             let whole = std::path::absolute(&self.options.target).unwrap_or_else(|_| self.options.target.clone());
             named_in_full(error, &whole.to_string_lossy())
         })?;
         if let State::Ready(Here { target: Some(target), .. }) = top.state() {
-            if self.options.delete && top.inside {
-                self.other_sources.get_or_init(|| self.scope.others_here(&top.path));
+            if self.options.delete {
+                self.other_sources.get_or_init(|| OtherSources::look(self.scope, &top.path));
             }
-            let overlap = self.overlap.get_or_init(|| self.find_overlap(target.directory(), &top.path));
-            if let Some(overlap) = overlap {
-                overlap.before(&fstat(target.directory())?, top.inside, &root.content);
+            if self.overlap.get_or_init(|| self.find_overlap(target.directory(), &top.path)).is_some() {
+                pool = self.pool(1)?;
+                if let Some(entry) = &top.entry {
+                    self.met_before(fstat(target.directory())?.identity(), &top, entry);
+                }
             }
         }
         pool.scope(|tasks| match root.is_directory() {
@@ -79,21 +82,32 @@ impl<'a> Run<'a> {
         });
         pool.install(|| self.make_links());
         self.check_read_only();
+        self.tell_what_is_kept();
+        Ok(())
+    }
+
+    /// Says why extra entries stay, and why directories of the snapshot were not restored.
+    fn tell_what_is_kept(&self) {
+        if !self.compares() {
+            return;
+        }
         let spared = get(&self.counts.spared_directories);
-        if let (Some(overlap), true, true) = (self.overlap(), self.options.delete, self.compares()) {
+        let unknown = self.other_sources.get().and_then(|others| others.unknown.as_ref());
+        if let Some(overlap) = self.overlap().filter(|overlap| self.options.delete || overlap.has_blocked()) {
             self.watch.notice(format!(
-                "nothing is deleted, as sources may be in one another: {}; to delete what a source does not have, restore it \
-                 by itself, with SNAPSHOT:PATH",
+                "directories of this snapshot may be one in the target: {}. Nothing is deleted, and nothing is replaced by an entry of \
+                 another kind. Restore one source at a time, as SNAPSHOT:PATH",
                 overlap.why
             ));
-        } else if spared > 0 && self.compares() {
+        } else if let Some(why) = unknown {
+            self.watch.notice(format!("nothing is deleted, as another source may be in the way: {why}"));
+        } else if spared > 0 {
             self.watch.notice(format!(
-                "nothing is deleted in {}: the backup saved only a part of what was there, another file system is mounted, or \
-                 nothing can be deleted",
+                "nothing is deleted in {}: the backup saved only a part of what was there, another file system is mounted there, it \
+                 is another source now, or the system refuses it",
                 format_counted(spared, "directory", "directories"),
             ));
         }
-        Ok(())
     }
 
     /// For a plan: reports that the target is mounted read-only.
@@ -428,38 +442,33 @@ impl<'a> Run<'a> {
             };
         }
         let Some(here) = here else { return };
-        match self.restored_before(folder, here, &entry) {
-            Before::No => {}
-            Before::Same => return self.fate(Fate::Kept, || child_path(&folder.path, &entry.name)),
-            Before::Other => {
-                let why = "another source of the snapshot has this name in the same directory now";
-                return self.blocked(folder, &entry, why);
+        let done = self.restored_before(folder, here, &entry).and_then(|before| match before {
+            Before::No if entry.link_group == 0 => self.restore_single(folder, here, &entry).map(drop),
+            Before::No => self.restore_linked(folder, here, &entry),
+            Before::Same => {
+                self.fate(Fate::Kept, || child_path(&folder.path, &entry.name));
+                Ok(())
             }
-        }
-        let done = match entry.link_group {
-            0 => self.restore_single(folder, here, &entry).map(drop),
-            _ => self.restore_linked(folder, here, &entry),
-        };
+            Before::Other(other) => {
+                self.met(child_path(&folder.path, &entry.name), &other);
+                Ok(())
+            }
+        });
         if let Err(error) = done {
             self.failed_entry(&child_path(&folder.path, &entry.name), error);
         }
     }
 
-    /// Whether an entry has the name of one that was restored into the same directory through another way.
-    fn restored_before(&self, folder: &Folder, here: &Here, entry: &Entry) -> Before {
-        let Some(overlap) = self.overlap() else { return Before::No };
-        let stat = here.target.as_ref().and_then(|target| fstat(target.directory()).ok());
-        stat.map_or(Before::No, |stat| overlap.name_before(&stat, folder.inside, entry))
-    }
-
     /// A directory is made or opened by its own task, so that only those being filled are open.
     fn spawn_directory<'s>(&'s self, tasks: &Tasks<'s>, folder: &Arc<Folder>, entry: Entry, wanted: bool) {
-        let inside = folder.inside || self.scope.is_source(&child_path(&folder.path, &entry.name));
+        let path = child_path(&folder.path, &entry.name);
+        let inside = folder.inside || self.scope.is_source(&path);
+        let is_named = self.scope.is_named(&path);
         folder.left.fetch_add(1, Ordering::Relaxed);
         let folder = folder.clone();
         tasks.spawn(move |tasks| {
             let contents = Contents::of(&entry);
-            let below = Arc::new(Folder::below(&folder, entry, inside, wanted));
+            let below = Arc::new(Folder::below(&folder, entry, inside, is_named, wanted));
             // From now on only what is below holds it, and lets it go when it is finished.
             drop(folder);
             self.visit(tasks, below, contents);

@@ -271,6 +271,7 @@ fn a_backup_that_meets_a_damaged_pack_does_not_rest_on_it() {
 #[test]
 fn what_a_restore_found_damaged_the_next_backup_stores_again() {
     let world = World::new(SWAPS);
+    let mut met = 0;
     for pack in world.storage.list("packs/").expect("listed") {
         for sixteenth in 0..16 {
             let storage = damaged(&world.storage, &pack.name, sixteenth);
@@ -279,11 +280,13 @@ fn what_a_restore_found_damaged_the_next_backup_stores_again() {
             if world.comes_back(&storage, &world.cache(cache)) {
                 continue;
             }
+            met += 1;
             let (done, _) = world.backup(Arc::new(storage.clone()), cache, true);
             assert!(done.expect("the backup succeeds").healing.is_some(), "{cache}");
             assert!(world.comes_back_elsewhere(&storage), "{cache}");
         }
     }
+    assert!(met > 8, "{met} restores met the damage");
 }
 
 /// Of two damaged copies only the first was noted, and of three only two were tried: a whole one did not help, and the next

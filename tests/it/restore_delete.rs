@@ -344,8 +344,16 @@ fn another_repository_loses_nothing_to_a_restore_with_delete() {
     with(&person, &own, &["restore", &saved, "--target", &target, "--delete"]).ends_with(0);
     assert_eq!(count(), Some(2));
     let docs = format!("latest~1:{}", person.path("docs").display());
-    let target = person.path("data/other").display().to_string();
+    let part = person.path("data/other").display().to_string();
+    with(&person, &own, &["restore", &docs, "--target", &part, "--delete"]).ends_with(0);
+    assert_eq!(count(), Some(2));
+    // One whose configuration is damaged can still be rescued.
+    let config = fs::read(person.path("data/other/config")).expect("read");
+    fs::write(person.path("data/other/config"), [b"x", &config[1..]].concat()).expect("written");
+    person.write("data/extra", "extra");
     with(&person, &own, &["restore", &docs, "--target", &target, "--delete"]).ends_with(0);
+    fs::write(person.path("data/other/config"), config).expect("written");
+    assert!(!person.path("data/extra").exists());
     assert_eq!(count(), Some(2));
 }
 

@@ -1,6 +1,6 @@
 //! Sources that were apart when they were saved, and may be in one another now: nothing is deleted, and nothing restored twice.
 
-use crate::person::{Person, contents};
+use crate::person::{Person, Said, contents};
 use crate::restore::text;
 use crate::skip::skipped;
 use crate::undone::mounted;
@@ -30,7 +30,7 @@ fn a_source_that_is_inside_another_one_now_is_not_deleted_for_it() {
         for more in [&["--dry-run"][..], &[]] {
             let words = [&["restore", "latest", "--target", "/", "--delete"][..], more].concat();
             let done = person.silt(&words).ends_with(0);
-            assert!(done.err.contains("nothing is deleted") && done.err.contains("symbolic link"), "{}", done.err);
+            assert!(done.err.contains("Nothing is deleted") && done.err.contains("symbolic link"), "{}", done.err);
         }
         assert_eq!(text(&person, "home/anna/docs/thesis") + &text(&person, "work/d"), "thesiswork");
         assert!(person.path("work/extra/x").exists());
@@ -74,12 +74,13 @@ fn nothing_is_restored_into_a_directory_that_is_two_sources() {
     }
     for more in [&["--delete", "--dry-run"][..], &[], &["--delete"]] {
         let done = person.silt(&[&["restore", "latest", "--target", "/"][..], more].concat()).ends_with(3);
-        assert_eq!(done.err.matches("is the same directory as another one").count(), 1, "{}", done.err);
+        assert_eq!(done.err.matches("its place is also that of").count(), 1, "{}", done.err);
         assert!(person.path("two/a/other").exists() && person.path("two/a").exists());
     }
-    // Whatever source was met first, no file is a mixture and nothing that was there is gone.
-    assert!(["one", "second"].contains(&text(&person, "two/a/f").as_str()));
-    assert!(before.keys().all(|name| contents(&person.path("two/a")).contains_key(name)));
+    // The first one in the order of paths wins, and nothing that was there is gone.
+    assert_eq!(text(&person, "two/a/f"), "one");
+    let now = contents(&person.path("two/a"));
+    assert!(before.keys().all(|name| now.contains_key(name)));
     for name in ["one/a", "two/a"] {
         let named = format!("latest:{}", person.path(name).display());
         let target = person.path("two/a").display().to_string();
@@ -102,6 +103,11 @@ fn no_file_is_restored_twice() {
     for _ in 0..2 {
         let done = person.silt(&["restore", "latest", "--target", "/", "--overwrite", "always"]).ends_with(3);
         assert_eq!(done.err.matches("  /").count(), 2, "{}", done.err);
+        assert_eq!(
+            text(&person, "one/f") + &text(&person, "three/sub/f"),
+            "one/ffour/f",
+            "the first one in the order of paths"
+        );
     }
 }
 
@@ -112,8 +118,12 @@ fn what_was_saved_twice_is_no_conflict() {
     person.write("work/below/data/f", "saved");
     symlink(person.path("work/below"), person.path("link")).expect("linked");
     person.silt(&["backup", "work", "link/data"]).ends_with(0);
-    fs::remove_file(person.path("work/below/data/f")).expect("removed");
-    for _ in 0..2 {
+    // With the directory itself removed, two threads met it, and one said that another program had created it.
+    for round in 0..20 {
+        match round % 2 {
+            0 => fs::remove_file(person.path("work/below/data/f")).expect("removed"),
+            _ => fs::remove_dir_all(person.path("work/below/data")).expect("removed"),
+        }
         person.silt(&["restore", "latest", "--target", "/"]).ends_with(0);
         assert_eq!(text(&person, "work/below/data/f"), "saved");
     }
@@ -155,4 +165,239 @@ fn a_link_above_a_source_into_a_repository_is_seen() {
     symlink(packs, person.path("above")).expect("linked");
     let done = person.silt(&["restore", "latest", "--target", "/", "--delete"]).ends_with(3);
     assert!(done.err.contains("repository or the cache in use"), "{}", done.err);
+}
+
+/// Restores with these words after a dry run of the same: both end with the code.
+fn both(person: &Person, words: &[&str], code: i32) -> Said {
+    let plan = person.silt(&[words, &["--dry-run"]].concat()).ends_with(code);
+    let done = person.silt(words).ends_with(code);
+    let warnings =
+        |said: &Said| said.err.lines().filter(|line| line.starts_with("  /")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(warnings(&plan), warnings(&done));
+    done
+}
+
+/// What `latest:` calls a path.
+fn named(person: &Person, name: &str) -> String {
+    format!("latest:{}", person.path(name).display())
+}
+
+/// Only sources were kept that a link above them led into: not those that are links themselves.
+#[test]
+fn a_source_that_was_moved_and_linked_is_not_deleted() {
+    let person = Person::new();
+    person.write("work/d", "work");
+    person.write("docs/f", "saved");
+    person.silt(&["backup", "work", "docs"]).ends_with(0);
+    fs::rename(person.path("docs"), person.path("work/docs")).expect("moved");
+    symlink(person.path("work/docs"), person.path("docs")).expect("linked");
+    person.write("work/docs/newer", "newer");
+    person.write("work/extra", "extra");
+    let (part, target) = (named(&person, "work"), person.path("work").display().to_string());
+    let done = both(&person, &["restore", &part, "--target", &target, "--delete"], 0);
+    assert!(done.err.contains("work/docs is another source"), "{}", done.err);
+    assert_eq!(text(&person, "work/docs/newer") + &text(&person, "docs/f"), "newersaved");
+    assert!(!person.path("work/extra").exists());
+}
+
+/// With a path above a source, other sources were deleted without a word.
+#[test]
+fn a_part_above_a_source_keeps_other_sources() {
+    let person = Person::new();
+    person.write("home/anna/f", "anna");
+    person.write("srv/x/f", "saved");
+    person.silt(&["backup", "home/anna", "srv/x"]).ends_with(0);
+    fs::rename(person.path("srv"), person.path("home/anna/srv")).expect("moved");
+    symlink(person.path("home/anna/srv"), person.path("srv")).expect("linked");
+    person.write("srv/x/newer", "newer");
+    for name in ["home", "home/anna"] {
+        let target = person.path(name).display().to_string();
+        both(&person, &["restore", &named(&person, name), "--target", &target, "--delete"], 0);
+        assert_eq!(text(&person, "srv/x/newer") + &text(&person, "srv/x/f"), "newersaved");
+    }
+}
+
+/// The snapshot had a directory where another source is now: what the other source had more was deleted.
+#[test]
+fn nothing_is_deleted_in_a_directory_that_is_another_source_now() {
+    let person = Person::new();
+    person.write("data/f", "data");
+    person.write("mnt/b/f", "saved");
+    fs::create_dir(person.path("data/b")).expect("made");
+    person.silt(&["backup", "data", "mnt/b"]).ends_with(0);
+    fs::remove_dir(person.path("data/b")).expect("removed");
+    fs::rename(person.path("mnt/b"), person.path("data/b")).expect("moved");
+    fs::remove_dir(person.path("mnt")).expect("removed");
+    symlink(person.path("data"), person.path("mnt")).expect("linked");
+    let target = person.path("data").display().to_string();
+    let done = both(&person, &["restore", &named(&person, "data"), "--target", &target, "--delete"], 0);
+    assert!(done.err.contains("another source now"), "{}", done.err);
+    assert_eq!(text(&person, "mnt/b/f"), "saved");
+}
+
+/// A directory that was met before counted as restored, whatever the filters had left out of it there.
+#[test]
+fn filters_let_through_what_another_way_left_out() {
+    let person = Person::new();
+    person.write("work/below/data/a", "a");
+    person.write("work/below/data/b", "b");
+    symlink(person.path("work/below"), person.path("link")).expect("linked");
+    person.silt(&["backup", "work", "link/data"]).ends_with(0);
+    let path = |name: &str| person.path(name).display().to_string();
+    let filters = [
+        ["--include", &path("work/below/data/a"), "--include", &path("link/data/b")],
+        ["--exclude", &path("link/data/a"), "--exclude", &path("work/below/data/b")],
+    ];
+    for filter in &filters {
+        for name in ["a", "b"] {
+            fs::remove_file(person.path(&format!("work/below/data/{name}"))).expect("removed");
+        }
+        both(&person, &[&["restore", "latest", "--target", "/"], &filter[..]].concat(), 0);
+        assert_eq!(text(&person, "work/below/data/a") + &text(&person, "work/below/data/b"), "ab");
+    }
+}
+
+/// A file was refused for a name that the other source did not have, and links that differ only in what they point to were
+/// taken for the same.
+#[test]
+fn a_name_is_taken_only_if_another_source_has_it() {
+    for (directory, file) in [("a", "b"), ("b", "a")] {
+        let person = Person::new();
+        person.write(&format!("{directory}/g"), "g");
+        person.write(&format!("{file}/f"), "f");
+        person.silt(&["backup", directory, &format!("{file}/f")]).ends_with(0);
+        fs::remove_dir_all(person.path(file)).expect("removed");
+        symlink(person.path(directory), person.path(file)).expect("linked");
+        both(&person, &["restore", "latest", "--target", "/"], 0);
+        assert_eq!(text(&person, &format!("{directory}/f")), "f");
+    }
+    let person = Person::new();
+    for name in ["one", "two"] {
+        fs::create_dir(person.path(name)).expect("made");
+        symlink(name, person.path(&format!("{name}/link"))).expect("linked");
+    }
+    person.silt(&["backup", "one/link", "two/link"]).ends_with(0);
+    fs::remove_dir_all(person.path("two")).expect("removed");
+    symlink(person.path("one"), person.path("two")).expect("linked");
+    let done = both(&person, &["restore", "latest", "--target", "/"], 3);
+    assert!(done.err.contains("its place is also that of"), "{}", done.err);
+}
+
+/// Which source won depended on the threads, and a plan did not foresee that directories which are still to be made would meet.
+#[test]
+fn the_plan_knows_which_directory_wins() {
+    let person = Person::new();
+    for number in 0..8 {
+        person.write(&format!("one/d{number}/f"), "one");
+        person.write(&format!("two/d{number}/f"), "two");
+    }
+    let second: Vec<String> = (0..8).map(|number| format!("two/d{number}")).collect();
+    let words: Vec<&str> = ["backup", "one"].into_iter().chain(second.iter().map(String::as_str)).collect();
+    person.silt(&words).ends_with(0);
+    fs::remove_dir_all(person.path("two")).expect("removed");
+    symlink(person.path("one"), person.path("two")).expect("linked");
+    for _ in 0..4 {
+        let done = both(&person, &["restore", "latest", "--target", "/"], 3);
+        assert_eq!(done.err.matches("its place is also that of").count(), 8, "{}", done.err);
+        assert!((0..8).all(|number| text(&person, &format!("one/d{number}/f")) == "one"));
+    }
+    for is_there in [true, false] {
+        let person = Person::new();
+        person.write("p/a/x", "1");
+        person.write("q/a/y", "2");
+        person.silt(&["backup", "p/a", "q/a"]).ends_with(0);
+        let below = |name: &str| person.path("out").join(person.path(name).strip_prefix("/").expect("absolute"));
+        fs::create_dir_all(below(if is_there { "p" } else { "" })).expect("made");
+        symlink("p", below("q")).expect("linked");
+        let done = both(&person, &["restore", "latest", "--target", "out"], 3);
+        let why = if is_there { "Restore one source at a time" } else { "does not lead to a directory" };
+        assert!(done.err.contains(why), "{}", done.err);
+        both(&person, &["restore", "latest", "--target", "out"], 3);
+    }
+}
+
+/// Two directories of one source were one by a mount, and the last one won; a mount of something else kept all extra entries.
+#[test]
+fn mounts_matter_only_where_they_meet_what_is_restored() {
+    let person = Person::new();
+    for (name, content) in [("one/a/f", "first"), ("one/b/f", "second"), ("other/x", "x"), ("two/f", "two")] {
+        person.write(name, content);
+    }
+    fs::create_dir(person.path("one/c")).expect("made");
+    person.silt(&["backup", "one", "two"]).ends_with(0);
+    let words = ["restore", "latest", "--target", "/", "--delete"];
+    let bind = |from: &str, to: &str| mounted(&["--bind", person.path(from).to_str().expect("text")], &person.path(to));
+    let Some(held) = bind("other", "one/c") else {
+        return skipped("mounts in what is restored", "nothing can be mounted");
+    };
+    person.write("two/extra", "extra");
+    both(&person, &words, 0);
+    assert!(!person.path("two/extra").exists() && person.path("other/x").exists());
+    drop(held);
+    let held = bind("one/a", "one/b");
+    for _ in 0..2 {
+        let done = both(&person, &words, 3);
+        assert!(done.err.contains("its place is also that of"), "{}", done.err);
+        assert_eq!(text(&person, "one/a/f"), "first");
+    }
+    drop(held);
+}
+
+/// Without /proc, mounts are not known: that counted as none.
+#[test]
+fn without_proc_nothing_is_deleted() {
+    let person = two_sources();
+    person.write("work/extra", "extra");
+    let mut command = std::process::Command::new("unshare");
+    let silt = person.command(&["restore", "latest", "--target", "/", "--delete"]);
+    command.args(["-m", "sh", "-c", "mount -t tmpfs none /proc && exec \"$0\" \"$@\""]);
+    command.arg(silt.get_program()).args(silt.get_args()).current_dir(person.home.path());
+    command.envs(silt.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let done = command.output().map(crate::person::said);
+    let Some(done) = done.ok().filter(|done| !done.err.contains("unshare") && !done.err.contains("mount:")) else {
+        return skipped("a restore without /proc", "unshare cannot be used");
+    };
+    done.ends_with(0);
+    assert!(person.path("work/extra").exists());
+}
+
+/// A source inside another one was no source: its own file system was left alone, and a link in its place was replaced.
+#[test]
+fn a_source_inside_another_one_is_a_source() {
+    let person = Person::new();
+    person.write("a/f", "f");
+    person.write("a/b/c/f", "saved");
+    person.write("a/b/other", "other");
+    let excluded = person.path("a/b").display().to_string();
+    person.silt(&["backup", "a", "a/b/c", "--exclude", &excluded]).ends_with(0);
+    fs::rename(person.path("a/b/c"), person.path("moved")).expect("moved");
+    symlink(person.path("moved"), person.path("a/b/c")).expect("linked");
+    let done = both(&person, &["restore", "latest", "--target", "/"], 3);
+    assert!(done.err.contains("this source is now a symbolic link"), "{}", done.err);
+    assert!(person.path("a/b/c").is_symlink() && person.path("a/b/other").exists());
+    fs::remove_file(person.path("a/b/c")).expect("removed");
+    fs::create_dir(person.path("a/b/c")).expect("made");
+    let Some(_held) = mounted(&["-t", "tmpfs", "none"], &person.path("a/b/c")) else {
+        return skipped("a source with a file system of its own", "nothing can be mounted");
+    };
+    person.write("a/b/c/extra", "extra");
+    both(&person, &["restore", "latest", "--target", "/", "--delete"], 0);
+    assert!(!person.path("a/b/c/extra").exists() && person.path("a/b/other").exists());
+    assert_eq!(text(&person, "a/b/c/f"), "saved");
+}
+
+/// A source that came back below a directory of another one left it with the time of the restore, and exit code 0.
+#[test]
+fn a_directory_in_which_a_source_comes_back_has_its_time() {
+    let person = Person::new();
+    person.write("b/sub/f", "f");
+    person.write("x/data/f", "saved");
+    person.silt(&["backup", "b", "x/data"]).ends_with(0);
+    fs::remove_dir_all(person.path("x")).expect("removed");
+    symlink(person.path("b/sub"), person.path("x")).expect("linked");
+    let time = || fs::metadata(person.path("b/sub")).and_then(|found| found.modified()).expect("it has one");
+    let saved = time();
+    both(&person, &["restore", "latest", "--target", "/"], 0);
+    assert_eq!(time(), saved);
+    assert_eq!(text(&person, "b/sub/data/f"), "saved");
 }
