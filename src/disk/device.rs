@@ -1,7 +1,8 @@
 //! What lies below a path: the medium, whether two paths share a disk, whether the kernel makes it up, and whether it is
 //! mounted read-only.
 //!
-//! The first two are guesses and only steer speed. Read from /proc/self/mountinfo and /sys/dev/block; where those are
+//! The first two are guesses and only steer speed. The list of mounts decides where a restore may delete, so it is never
+//! guessed. Read from /proc/self/mountinfo and /sys/dev/block; where those are
 //! hidden, an SSD is assumed.
 
 use super::stat::stat_path;

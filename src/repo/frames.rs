@@ -23,7 +23,7 @@ const PACK_KEYS_MAX: usize = 4096;
 /// What sealed frames of trees take in the cache folder.
 const TREE_FILES_BYTES_MAX: u64 = 512 << 20;
 
-type FrameSlot = Arc<OnceLock<std::result::Result<Arc<Vec<u8>>, (Kind, String)>>>;
+type FrameSlot = Arc<OnceLock<Result<Arc<Vec<u8>>>>>;
 
 #[derive(Default)]
 struct Slots {
@@ -99,12 +99,13 @@ impl Frames {
     /// The bytes of a chunk at its place; their name is for the caller to verify.
     pub fn read(&self, id: &ChunkId, at: &Located) -> Result<Chunk> {
         let slot = self.slot(at);
-        let open = || self.open_frame(id, at).map(Arc::new).map_err(|error| (error.kind(), error.to_string()));
+        let open = || self.open_frame(id, at).map(Arc::new);
         let frame = match slot.get_or_init(open) {
             Ok(frame) => frame.clone(),
-            Err((kind, why)) => {
-                locked(&self.slots).failed(&(at.pack, at.frame_number), *kind);
-                return Err(Error::new(*kind, "read a frame of pack", at.pack).because(why.clone()));
+            Err(error) => {
+                locked(&self.slots).failed(&(at.pack, at.frame_number), error.kind());
+                let failed = Error::new(error.kind(), "read a frame of pack", at.pack);
+                return Err(failed.because(error.copy()));
             }
         };
         Chunk::within(frame, at.offset as usize, at.length as usize)

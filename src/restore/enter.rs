@@ -173,6 +173,7 @@ impl Run<'_> {
             Found::Opened(directory, opened_up) => self.take(above, folder, entry, directory, opened_up),
             Found::Followed(directory) => self.take_followed(above, folder, entry, directory),
             Found::Refused(why) => refuse(why),
+            Found::Closed(stat) if !self.is_first(self.met_before(stat.identity(), folder, entry), folder) => Ok(None),
             Found::Closed(stat) => Ok(Some(self.closed(above, folder, &stat))),
             Found::Missing if !self.is_deed() => self.plan_to_make(above, folder, entry),
             Found::Missing => {
@@ -368,7 +369,8 @@ impl Run<'_> {
         let Facts { is_ours, deletes_on, .. } = above.facts;
         let mounted = mounted(stat);
         let group = group_of_new(stat);
-        let facts = Facts { taken: true, group, mounted, is_ours, deletes_on, ..Facts::default() };
+        let imagined = self.overlap().map(|_| stat.identity());
+        let facts = Facts { taken: true, group, mounted, is_ours, deletes_on, imagined, ..Facts::default() };
         Here { target: None, facts }
     }
 
@@ -471,8 +473,8 @@ impl Run<'_> {
         append_only
     }
 
-    /// Whether a directory that was there gets its metadata, where nothing else than `changes` speaks for it: one that a
-    /// restore did not finish gets them now.
+    /// Whether an existing directory gets the metadata of its entry: if `changes` says so, or if an earlier restore did not
+    /// finish it.
     pub fn applies(&self, stat: &Stat, entry: &Entry, changes: bool) -> bool {
         changes || is_unfinished(stat, &entry.meta, wanted_owner(&entry.meta, &self.apply_options()).0)
     }

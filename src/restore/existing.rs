@@ -37,7 +37,7 @@ pub(super) const APPEND_ONLY: &str = "it differs and was kept, as its directory 
 
 /// Reported for what the system lets no user replace or delete.
 pub(super) const FIXED: &str = "it is immutable or append-only, and was kept: run `chattr -i -a` on it first";
-/// Said of what is there already, where only its content is as it was saved.
+/// Warnings about an existing entry that has the saved content and other metadata, which cannot be changed.
 const FIXED_METADATA: &str =
     "its metadata differ and were kept, as it is immutable or append-only: run `chattr -i -a` on it first";
 const READ_ONLY_METADATA: &str = "its metadata differ and were kept, as its file system is mounted read-only";
@@ -251,8 +251,8 @@ impl Run<'_> {
         let (Some(target), true) = (&here.target, mend) else { return how };
         let kind = entry.kind_of_inode();
         let named = Subject::Named(target.directory(), &entry.name);
-        // Through a descriptor where there can be one: no name is looked up twice.
-        // Opening a device can do something, and so can a FIFO.
+        // Works on a descriptor if possible, so that the name is looked up only once. Devices and FIFOs are not opened: that can
+        // have effects.
         let open = || match self.is_deed() {
             true => open_own_file(target.directory(), &entry.name).ok(),
             false => open_file(target.directory(), entry.name.as_slice()).ok(),

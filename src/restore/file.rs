@@ -161,7 +161,7 @@ impl Run<'_> {
             // Half a file must not pass for a whole one.
             match is_ours.and_then(|is_ours| if is_ours { target.remove_name(&name) } else { Ok(()) }) {
                 Err(_) if direct => {
-                    let rest = "write the file, and the incomplete file cannot be removed";
+                    let rest = "write the file and remove its incomplete copy";
                     Error::new(error.kind(), rest, "").because(error)
                 }
                 _ => error,

@@ -65,7 +65,6 @@ impl Run<'_> {
             self.delete_others(folder, &here);
         }
         self.tell_leftovers(folder, &here);
-        self.mend_time(folder, &here);
         // Links that are still to come would change its time, or lead through it.
         if !locked(&self.links).waits_for(folder) {
             self.apply_folder(folder, &here);
@@ -75,8 +74,14 @@ impl Run<'_> {
         Some(here)
     }
 
-    /// Applies the metadata of a directory, or resets its mode.
+    /// Applies what is left to do to a directory when all in it is restored.
     pub fn apply_folder(&self, folder: &Folder, here: &Here) {
+        self.apply_metadata_of(folder, here);
+        self.mend_time(folder, here);
+    }
+
+    /// Applies the metadata of a directory, or resets its mode.
+    fn apply_metadata_of(&self, folder: &Folder, here: &Here) {
         let Some(target) = &here.target else {
             if let (true, Some(entry)) = (here.facts.apply, &folder.entry) {
                 self.tell_foreseen(here, entry, &folder.path);

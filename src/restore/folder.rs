@@ -49,7 +49,7 @@ pub(super) struct Facts {
     pub deletes_on: Mounted,
     /// Set when its descriptor is closed.
     pub identity: Option<Identity>,
-    /// In a plan with an overlap: what stands for a directory that the restore will make.
+    /// In a plan with an overlap: what stands for a directory that is not open, as the restore will make it or open it up.
     pub imagined: Option<Identity>,
     /// It is another source now than the one of its path: nothing is deleted in it.
     pub is_other_source: bool,
@@ -191,7 +191,7 @@ impl Folder {
         }
     }
 
-    /// Its facts and descriptor from now on.
+    /// Stores its facts and its descriptor.
     pub fn set(&self, here: Here, open: &OpenFolders) {
         let handle = here.target.map_or(Handle::None, |target| Handle::Open { target, _held: open.hold() });
         *locked(&self.place) = Place::Made(here.facts, handle);

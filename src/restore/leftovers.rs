@@ -53,7 +53,7 @@ impl Run<'_> {
             if stays {
                 let advice = match folder.inside {
                     true => "restore with --delete, and without --include and --exclude, to delete it",
-                    false => "no restore deletes it, as it is outside of all sources: delete it yourself",
+                    false => "it is outside all sources, so no restore deletes it: delete it by hand",
                 };
                 self.watch.notice(format!(
                     "{} is the rest of a directory that an interrupted restore was replacing: {advice}",

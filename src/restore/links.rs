@@ -129,7 +129,7 @@ impl Run<'_> {
         self.restore_anchor(folder, here, entry, false)
     }
 
-    /// Restores a name by itself. A file that is the user's own and was kept never gets other names of ours. `is_told`: it was
+    /// Restores a name by itself. Never links other names to a file of the user that was kept. `is_told`: it was
     /// reported that this one cannot be linked.
     fn restore_anchor(&self, folder: &Arc<Folder>, here: &Here, entry: &Entry, is_told: bool) -> Result<()> {
         let how = self.restore_single(folder, here, entry)?;

@@ -228,7 +228,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What of ours a directory is in.
+    /// Which repositories and caches a directory is in.
     pub fn ours_above(&self, directory: &Directory) -> Result<Ours> {
         let mut found = Ours::No;
         let mut here = directory.open_child(c".")?;

@@ -2,6 +2,8 @@
 
 use crate::person::{Person, Said, contents, said};
 use crate::server::{Server, answer};
+use crate::skip::skipped;
+use std::fs;
 use std::process::{Command, Stdio};
 
 /// Runs `silt` under `ulimit` with these words.
@@ -116,4 +118,26 @@ fn a_system_without_threads_to_spare_is_an_error() {
         let ended = run(&format!("--nproc={count}"), &words);
         assert!(ended.code == 1 && !ended.err.contains("panicked"), "{count}: {} {}", ended.code, ended.err);
     }
+}
+
+/// What a limit needs was said by the storage and lost on the way through the readers of packs.
+#[test]
+fn a_limit_that_a_reader_of_packs_meets_comes_with_its_advice() {
+    if !Command::new("strace").args(["-o", "/dev/null", "true"]).status().is_ok_and(|status| status.success()) {
+        return skipped("limits that a reader of packs meets", "strace is refused or not there");
+    }
+    let person = Person::new();
+    person.write("source/f", crate::golden::noise(300_000, 1));
+    person.silt(&["backup", "source"]).ends_with(0);
+    let objects = crate::replaced::files_below(&person.path("data"));
+    let largest =
+        objects.iter().max_by_key(|object| fs::metadata(object).map_or(0, |meta| meta.len())).expect("a pack");
+    assert!(largest.display().to_string().contains("/packs/"), "{largest:?}");
+    let silt = person.command(&["restore", "latest", "--target", "out"]);
+    let mut traced = Command::new("strace");
+    traced.args(["-f", "-qq", "-o", "/dev/null", "-P"]).arg(largest).args(["-e", "inject=openat:error=EMFILE"]);
+    traced.arg(silt.get_program()).args(silt.get_args()).current_dir(person.home.path());
+    traced.envs(silt.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let said = crate::person::said(traced.output().expect("strace runs")).ends_with(1);
+    assert!(said.err.contains("hint: raise the limit of open files (ulimit -n)"), "{}", said.err);
 }

@@ -23,7 +23,7 @@ fn silt(person: &Person, words: &[&str]) -> Said {
     said(command.stdin(std::process::Stdio::null()).output().expect("timeout runs"))
 }
 
-fn files_below(folder: &Path) -> Vec<PathBuf> {
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     let found = walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().map(|entry| entry.expect("listed"));
     found.filter(|entry| entry.file_type().is_file()).map(walkdir::DirEntry::into_path).collect()
 }

@@ -395,7 +395,7 @@ fn what_a_closed_directory_hid_from_the_plan_is_told() {
     }
 }
 
-/// It stayed for ever, with a warning that named no way out.
+/// A directory in the place of a source that is a file stayed for ever, even with --delete.
 #[test]
 fn a_directory_in_the_place_of_a_source_that_is_a_file_makes_way() {
     let person = Person::new();
@@ -415,6 +415,6 @@ fn a_directory_in_the_place_of_a_source_that_is_a_file_makes_way() {
     let left = leftover();
     person.write(&format!("dir/{left}/x"), "extra");
     let done = person.silt(&words).ends_with(0);
-    assert!(done.err.contains(&left) && done.err.contains("delete it yourself"), "{}", done.err);
+    assert!(done.err.contains(&left) && done.err.contains("delete it by hand"), "{}", done.err);
     assert!(person.path(&format!("dir/{left}/x")).exists());
 }
