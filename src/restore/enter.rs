@@ -117,6 +117,14 @@ impl Run<'_> {
             State::Unmade => {}
         }
         let entry = folder.entry.as_ref().expect("only the top of the target may have none");
+        let parent = folder.above.as_ref().expect("it lies below another one");
+        if purpose == Purpose::Restore
+            && let Before::Other(other) = self.restored_before(parent, above, entry)?
+        {
+            self.met(folder.path.clone(), &other);
+            folder.refuse();
+            return Ok(None);
+        }
         let found = match &above.target {
             Some(target) if above.facts.taken => self.find(above, target, folder, entry)?,
             _ => Found::Missing,

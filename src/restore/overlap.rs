@@ -39,7 +39,7 @@ pub(super) struct Overlap {
 struct State {
     /// The directories at and below sources that are restored.
     entered: HashMap<Identity, Entered>,
-    /// Sources that are no directories, by their directory and name.
+    /// What was restored into directories above sources, by directory and name.
     sources: HashMap<(Identity, Vec<u8>), Found>,
     /// In a plan: the directories that the restore will make, by what they will be in.
     unmade: HashMap<(Identity, Vec<u8>), Identity>,
@@ -50,6 +50,8 @@ struct Entered {
     path: Vec<u8>,
     content: Content,
     meta: Metadata,
+    /// All of it is restored.
+    is_wanted: bool,
 }
 
 struct Found {
@@ -99,7 +101,8 @@ impl Overlap {
             Some(before) => Before::Other(before.path.clone()),
             None => {
                 let (content, meta) = (entry.content.clone(), entry.meta.clone());
-                state.entered.insert(directory, Entered { path: folder.path.clone(), content, meta });
+                let entered = Entered { path: folder.path.clone(), content, meta, is_wanted: folder.wanted };
+                state.entered.insert(directory, entered);
                 Before::No
             }
         }
@@ -148,7 +151,8 @@ impl Run<'_> {
         }
     }
 
-    /// Whether an entry that is no directory has the name of one that was restored into the same directory through another way.
+    /// Whether an entry has the name of one that was restored into the same directory through another way. Two directories are
+    /// told apart by [`met_before`](Self::met_before).
     pub fn restored_before(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Before> {
         let Some(overlap) = self.overlap() else { return Ok(Before::No) };
         let Some(directory) = self.identity_of(here)? else { return Ok(Before::No) };
@@ -161,7 +165,7 @@ impl Run<'_> {
         if let Some((on, Content::Tree(tree))) = inside
             && let Some(other) = self.stored(self.reader.lookup(&tree, &entry.name))?
         {
-            return Ok(self.decided(is_alike(&other, entry), child_path(&on, &entry.name)));
+            return Ok(self.decided(&other, entry, child_path(&on, &entry.name)));
         }
         let mut state = locked(&overlap.state);
         if state.sources.is_empty() && folder.inside {
@@ -170,7 +174,7 @@ impl Run<'_> {
         let name = (directory, entry.name.clone());
         match state.sources.get(&name) {
             Some(found) if found.path == path => Ok(Before::No),
-            Some(found) => Ok(self.decided(is_alike(&found.entry, entry), found.path.clone())),
+            Some(found) => Ok(self.decided(&found.entry, entry, found.path.clone())),
             None => {
                 if !folder.inside {
                     state.sources.insert(name, Found { path, entry: entry.clone() });
@@ -194,22 +198,27 @@ impl Run<'_> {
         Some(MAY_BE_OF_OTHERS)
     }
 
-    fn decided(&self, is_alike: bool, other: Vec<u8>) -> Before {
-        match is_alike {
+    fn decided(&self, other: &Entry, entry: &Entry, path: Vec<u8>) -> Before {
+        match is_alike(other, entry) {
+            _ if other.is_directory() && entry.is_directory() => Before::No,
             // The other one may have been left out.
             true if self.options.has_filter() => Before::No,
             true => Before::Same,
-            false => Before::Other(other),
+            false => Before::Other(path),
         }
     }
 
     /// Gives a directory its time again in which a source was restored through a directory above it.
     pub fn mend_time(&self, folder: &Folder, here: &Here) {
         let replaces = matches!(self.options.overwrite, Overwrite::Always | Overwrite::IfChanged);
-        let mends = self.is_deed() && !folder.inside && replaces && !self.options.has_filter();
+        let mends = self.is_deed() && !folder.inside && replaces;
         let (Some(overlap), Some(target), true) = (self.overlap(), &here.target, mends) else { return };
         let Ok(stat) = fstat(target.directory()) else { return };
-        let time = locked(&overlap.state).entered.get(&stat.identity()).map(|entered| entered.meta.modified);
+        let time = locked(&overlap.state)
+            .entered
+            .get(&stat.identity())
+            .filter(|entered| entered.is_wanted)
+            .map(|entered| entered.meta.modified);
         if let Some(time) = time.filter(|time| *time != stat.modified)
             && let Err(error) = set_time(target.directory(), time)
         {

@@ -316,6 +316,27 @@ fn the_plan_knows_which_directory_wins() {
     }
 }
 
+/// The restore met a file that it had just restored itself in the place of a source, and the plan did not foresee it.
+#[test]
+fn a_file_and_a_directory_of_one_name_meet_in_the_plan_as_well() {
+    for (file, directory) in [("work", "x"), ("x", "a")] {
+        let person = Person::new();
+        person.write(&format!("{file}/sub/name"), "file");
+        person.write(&format!("{directory}/sub/name/f"), "directory");
+        let sources = [("work", "work"), ("x", "x/sub/name"), ("a", "a")];
+        let of = |name: &str| sources.iter().find(|(known, _)| *known == name).expect("it is one").1;
+        person.silt(&["backup", of(file), of(directory)]).ends_with(0);
+        // The one that is a source by its name comes back through a link above it.
+        let (linked, to) = if file == "x" { ("x", directory) } else { ("x", file) };
+        fs::remove_dir_all(person.path(linked)).expect("removed");
+        fs::remove_dir_all(person.path(&format!("{to}/sub"))).expect("removed");
+        fs::create_dir(person.path(&format!("{to}/sub"))).expect("made");
+        symlink(person.path(to), person.path(linked)).expect("linked");
+        let done = both(&person, &["restore", "latest", "--target", "/"], 3);
+        assert!(done.err.contains("its place is also that of"), "{}", done.err);
+    }
+}
+
 /// Two directories of one source were one by a mount, and the last one won; a mount of something else kept all extra entries.
 #[test]
 fn mounts_matter_only_where_they_meet_what_is_restored() {
