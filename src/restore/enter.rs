@@ -227,8 +227,10 @@ impl Run<'_> {
     /// In a plan, a directory that the restore will make. None if another way leads to it, too, and was first.
     fn plan_to_make(&self, above: &Here, folder: &Folder, entry: &Entry) -> Result<Option<Here>> {
         let mut here = self.made(above, None);
-        here.facts.imagined = self.imagined(above, entry)?;
-        let before = here.facts.imagined.map_or(Before::No, |here| self.met_before(here, folder, entry));
+        let Some(imagined) = self.imagined(above, entry)? else { return Ok(Some(here)) };
+        here.facts.imagined = Some(imagined.identity);
+        here.facts.taken = !imagined.is_first;
+        let before = self.met_before(imagined.identity, folder, entry);
         Ok(self.is_first(before, folder).then_some(here))
     }
 

@@ -54,6 +54,13 @@ struct Entered {
     is_wanted: bool,
 }
 
+/// What stands for a directory that a restore will make.
+pub(super) struct Imagined {
+    pub identity: Identity,
+    /// No other way to it was met.
+    pub is_first: bool,
+}
+
 struct Found {
     path: Vec<u8>,
     entry: Entry,
@@ -108,11 +115,12 @@ impl Overlap {
         }
     }
 
-    /// In a plan: stands for a directory that will be made.
-    fn unmade(&self, above: Identity, name: &[u8]) -> Identity {
+    /// In a plan: what stands for a directory that will be made.
+    fn unmade(&self, above: Identity, name: &[u8]) -> Imagined {
         let unmade = &mut locked(&self.state).unmade;
         let inode = unmade.len() as u64;
-        *unmade.entry((above, name.to_vec())).or_insert(Identity { device: UNMADE_DEVICE, inode })
+        let identity = *unmade.entry((above, name.to_vec())).or_insert(Identity { device: UNMADE_DEVICE, inode });
+        Imagined { identity, is_first: identity.inode == inode }
     }
 }
 
@@ -138,7 +146,7 @@ impl Run<'_> {
     }
 
     /// In a plan, what stands for a directory that the restore will make; None without overlap.
-    pub fn imagined(&self, above: &Here, entry: &Entry) -> Result<Option<Identity>> {
+    pub fn imagined(&self, above: &Here, entry: &Entry) -> Result<Option<Imagined>> {
         let Some(overlap) = self.overlap().filter(|_| !self.is_deed()) else { return Ok(None) };
         Ok(self.identity_of(above)?.map(|above| overlap.unmade(above, &entry.name)))
     }
