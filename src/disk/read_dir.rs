@@ -102,6 +102,24 @@ impl Directory {
         }
     }
 
+    /// Whether nothing is in the directory.
+    pub fn is_empty(&self) -> Result<bool> {
+        let failed = |errno| refused("list a directory", b"", errno);
+        // A descriptor lists once; this one stays as it is.
+        let again = self.open_child(c".")?;
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut entries = rustix::fs::RawDir::new(&again, &mut buffer);
+        loop {
+            match entries.next() {
+                None => return Ok(true),
+                Some(Ok(entry)) if matches!(entry.file_name().to_bytes(), b"." | b"..") => {}
+                Some(Ok(_)) => return Ok(false),
+                Some(Err(Errno::INTR)) => {}
+                Some(Err(errno)) => return Err(failed(errno)),
+            }
+        }
+    }
+
     /// Fills `names` with what is in the directory, `.` and `..` left out, sorted. Reads from wherever the descriptor
     /// stands: call it once on a directory.
     pub fn names(&self, names: &mut Names, buffer: &mut ListBuffer) -> Result<()> {

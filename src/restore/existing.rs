@@ -5,7 +5,7 @@ use crate::disk::create::is_half_done;
 use crate::disk::device::is_read_only;
 use crate::disk::open::{open_file, read_link};
 use crate::disk::opened_up::open_own_file;
-use crate::disk::{Current, ListBuffer, Names, Stat, Subject, Target, apply_metadata, flags, rights, unfinished};
+use crate::disk::{Current, Stat, Subject, Target, apply_metadata, flags, rights, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Kind, Result};
 use crate::restore::Overwrite;
@@ -199,10 +199,8 @@ impl Run<'_> {
 
     /// A directory has the name of something else: it makes way empty, or when the plan deletes what is in it.
     fn decide_directory(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry) -> Result<Decision> {
-        let mut names = Names::default();
         let directory = target.directory().open_child(entry.name.as_slice())?;
-        directory.names(&mut names, &mut ListBuffer::default())?;
-        Ok(match names.is_empty() {
+        Ok(match directory.is_empty()? {
             true => Decision::Make(Way::OverEmptyDirectory),
             false if self.clears_for(folder, here, &child_path(&folder.path, &entry.name)) => {
                 Decision::Make(Way::OverDirectory)

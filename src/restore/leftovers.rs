@@ -76,7 +76,7 @@ pub(super) fn is_rest_of_a_directory(directory: &Directory, name: &[u8]) -> bool
 }
 
 fn is_filled(directory: &Directory, name: &[u8]) -> bool {
-    directory.open_child(name).and_then(|below| list(&below)).is_ok_and(|listed| !listed.is_empty())
+    directory.open_child(name).and_then(|below| below.is_empty()).is_ok_and(|is_empty| !is_empty)
 }
 
 fn list(directory: &Directory) -> Result<Names> {

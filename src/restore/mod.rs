@@ -42,7 +42,7 @@ impl Repository {
 
 impl RestorePlan {
     /// Carries the plan out. The report names what could not be restored as it was saved; everything else is restored.
-    /// Returns an error if the target as a whole fails (it is full, or cannot be written to).
+    /// Returns an error if the target as a whole fails (it is full).
     pub fn run(self, watch: &Watch) -> Result<RestoreReport> {
         let begun = Instant::now();
         watch.stage("restoring");

@@ -234,7 +234,7 @@ impl<'a> Run<'a> {
             .stack_size(WRITER_STACK_BYTES)
             .start_handler(|_| UMASK.with_borrow_mut(|umask| *umask = zero_umask()))
             .build()
-            .map_err(|error| Error::new(Kind::Failed, "start the writers", "").because(error))
+            .map_err(Error::no_thread)
     }
 
     /// Whether this run changes the target.
@@ -305,7 +305,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// An entry could not be restored; a target that is full or refuses everything ends the run.
+    /// An entry could not be restored; a target that is full ends the run.
     pub fn failed_entry(&self, path: &[u8], error: Error) {
         let error = named_in_full(error, &crate::restore::plan::shown(path));
         match error.kind() {

@@ -2,7 +2,7 @@
 
 use crate::disk::device::is_read_only;
 use crate::disk::stat::{fstat, stat_path};
-use crate::disk::{Directory, ListBuffer, Names, Target};
+use crate::disk::{Directory, Target};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
@@ -204,7 +204,7 @@ impl<'a> Run<'a> {
         self.in_place.get_or_init(|| in_place);
         let changes = in_place && is_wanted && entry.is_some_and(|entry| self.changes_directory(&stat, entry));
         let facts = Facts {
-            taken: !is_empty(&target)?,
+            taken: !target.directory().is_empty()?,
             apply: entry.is_some_and(|entry| self.applies(&stat, entry, changes)),
             deletes_on: mounted(&stat),
             is_ours,
@@ -526,12 +526,6 @@ fn make_usable(path: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn is_empty(target: &Target) -> Result<bool> {
-    let mut names = Names::default();
-    target.directory().open_child(c".")?.names(&mut names, &mut ListBuffer::default())?;
-    Ok(names.is_empty())
 }
 
 /// Why a target cannot be used, where that is more than what the system said.
