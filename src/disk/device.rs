@@ -183,6 +183,8 @@ fn mount_of(device: u64) -> Option<Mount> {
 
 /// What is mounted where.
 pub struct MountPoint {
+    /// Which mount it is: [`Stat::mount`](super::Stat) of what is on it.
+    pub number: u64,
     /// The number of the file system.
     pub device: u64,
     /// The directory or file of the file system that is mounted.
@@ -207,13 +209,15 @@ pub fn mount_points() -> Result<Vec<MountPoint>> {
 
 /// A line of mountinfo.
 fn mount_point(line: &[u8]) -> Option<MountPoint> {
-    let mut fields = line.split(|byte| *byte == b' ').skip(2);
+    let mut fields = line.split(|byte| *byte == b' ');
+    let number = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let mut fields = fields.skip(1);
     let (major, minor) = std::str::from_utf8(fields.next()?).ok()?.split_once(':')?;
     let device = major.parse::<u64>().ok()? << 32 | minor.parse::<u64>().ok()?;
     let (root, point) = (unescaped(fields.next()?), unescaped(fields.next()?));
     let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
     let is_pseudo = PSEUDO_KINDS.iter().any(|pseudo| pseudo.as_bytes() == kind);
-    Some(MountPoint { device, root, point, is_pseudo })
+    Some(MountPoint { number, device, root, point, is_pseudo })
 }
 
 /// A path of mountinfo, in which spaces and others are written as a backslash and three octal digits.
@@ -324,7 +328,7 @@ mod tests {
         assert_eq!(unescaped(b"/a\\040b\\134c\\0"), b"/a b\\c\\0");
         let line = b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw";
         let mount = mount_point(line).expect("it is one");
-        assert_eq!((mount.device, mount.is_pseudo), (98 << 32, false));
+        assert_eq!((mount.number, mount.device, mount.is_pseudo), (36, 98 << 32, false));
         assert_eq!((mount.root, mount.point), (b"/mnt1".to_vec(), b"/mnt 2".to_vec()));
         assert!(mount_point(b"1 2 0:4 / /proc rw - proc proc rw").is_some_and(|mount| mount.is_pseudo));
         assert!(mount_point(b"36 35 98:0 /mnt1").is_none());

@@ -106,7 +106,7 @@ impl Run<'_> {
         let saved_whole = folder.entry.as_ref().is_none_or(|entry| !entry.is_partial)
             && !folder.incomplete.load(Ordering::Relaxed)
             && !self.scope.is_troubled(&folder.path);
-        folder.inside && saved_whole && !here.facts.is_other_source && self.may_delete(here)
+        folder.inside && saved_whole && self.may_delete(here)
     }
 
     /// Whether the content of a directory that is in the place of this entry is deleted, so that it makes way.
@@ -242,11 +242,21 @@ impl Run<'_> {
         if stat.is_fixed {
             return Err(undeletable(Kind::Denied, FIXED));
         }
-        Ok(mounted(stat) == deletes_on
-            && !self.is_protected(path, true)
-            && !self.keeps_other_source(path, stat)
-            && !self.scope.is_own(stat)
-            && !looks_like_ours(directory))
+        if self.is_protected(path, true) || self.keeps_other_source(path, stat)? {
+            return Ok(false);
+        }
+        if mounted(stat) != deletes_on {
+            self.tell_kept(path, "another file system is mounted on it");
+            return Ok(false);
+        }
+        if self.scope.is_own(stat) {
+            return Ok(false);
+        }
+        let is_ours = looks_like_ours(directory);
+        if is_ours {
+            self.tell_kept(path, "it is a repository or a cache of silt");
+        }
+        Ok(!is_ours)
     }
 
     /// Deletes a name that is no directory, as far as its listing says; whether it is gone.
@@ -259,10 +269,14 @@ impl Run<'_> {
         if one.is_directory.is_none() && (stat.kind.is_none() || stat.is(EntryKind::Directory)) {
             return Ok(false);
         }
-        let is_kept = self.is_protected(path, false)
-            || self.keeps_other_source(path, &stat)
-            || !self.options.includes_with_parents(path, false);
-        if is_kept || stat.mount != noted.on.1 {
+        if self.is_protected(path, false)
+            || !self.options.includes_with_parents(path, false)
+            || self.keeps_other_source_at(path, place.directory, &one.name, &stat)?
+        {
+            return Ok(false);
+        }
+        if stat.mount != noted.on.1 {
+            self.tell_kept(path, "another file system is mounted on it");
             return Ok(false);
         }
         if stat.is_fixed {

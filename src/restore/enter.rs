@@ -14,7 +14,9 @@ use crate::restore::Overwrite;
 use crate::restore::existing::{IN_USE, MOVED_SOURCE};
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Facts, Folder, Here, State, mounted};
-use crate::restore::overlap::Before;
+use crate::restore::other_sources::OTHER_SOURCE;
+use crate::restore::overlap::{Before, leads_nowhere};
+use crate::restore::plan::shown;
 use crate::restore::run::{Fate, Run, add, locked};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
 use crate::restore::visit::Ours;
@@ -127,7 +129,7 @@ impl Run<'_> {
         }
         let found = match &above.target {
             Some(target) if above.facts.taken => self.find(above, target, folder, entry)?,
-            _ => Found::Missing,
+            _ => above.facts.refuses.map_or(Found::Missing, Found::Refused),
         };
         if purpose == Purpose::Delete && !self.may_be_entered(&found)? {
             return Ok(None);
@@ -277,6 +279,7 @@ impl Run<'_> {
         if !folder.inside {
             return self.follow(target, folder, name, &stat);
         }
+        let parent = &folder.path[..folder.path.len() - name.len() - 1];
         Ok(match (stat.kind, self.options.overwrite) {
             (Some(EntryKind::Directory), _) => {
                 Found::Refused("it was changed by another process at the same moment, and was kept")
@@ -293,6 +296,7 @@ impl Run<'_> {
             _ if !folder.wanted => Found::Refused(
                 "something other than a directory is in its place, and was kept, as --include does not match it",
             ),
+            _ if self.is_name_of_other(parent, target.directory(), entry)? => Found::Refused(OTHER_SOURCE),
             _ => self.in_the_way(above, &stat),
         })
     }
@@ -331,9 +335,7 @@ impl Run<'_> {
         }
         match self.open_link(root.directory(), target.directory(), name, path) {
             Ok(directory) => Ok(Found::Followed(directory)),
-            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Unsupported) => {
-                Ok(Found::Refused(LEADS_NOWHERE))
-            }
+            Err(error) if leads_nowhere(&error) => Ok(Found::Refused(LEADS_NOWHERE)),
             Err(error) => Err(error),
         }
     }
@@ -421,6 +423,14 @@ impl Run<'_> {
             }
             return Ok(None);
         }
+        if folder.inside
+            && let Some(other) = self.other_source(&folder.path, &stat, Some(entry))?
+        {
+            let other = shown(&other);
+            let why = format!("it is {other} of the snapshot now, in another source: nothing is restored into it");
+            self.blocked_at(folder.path.clone(), &why);
+            return Ok(None);
+        }
         if !self.is_first(self.met_before(stat.identity(), folder, entry), folder) {
             return Ok(None);
         }
@@ -440,7 +450,6 @@ impl Run<'_> {
             // A source that is mounted where it was saved is one file system with itself.
             deletes_on: if folder.is_source && in_place { mounted(&stat) } else { above.facts.deletes_on },
             is_ours: above.facts.is_ours || (self.options.delete && looks_like_ours(target.directory())),
-            is_other_source: self.is_other_source(&folder.path, &stat),
             ..self.facts_of(&folder.path, &target, &stat)
         };
         folder.closes_later(opened_up);

@@ -12,6 +12,7 @@ use crate::restore::Overwrite;
 use crate::restore::folder::{Folder, Here};
 use crate::restore::leftovers;
 use crate::restore::links::Linkable;
+use crate::restore::other_sources::OTHER_SOURCE;
 use crate::restore::plan::child_path;
 use crate::restore::run::{Fate, Run, locked};
 use rustix::fd::{AsFd, OwnedFd};
@@ -71,8 +72,8 @@ pub(super) enum Decision {
 
 impl Run<'_> {
     pub fn decide(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Decision> {
-        let (Some(target), true) = (&here.target, here.facts.taken) else { return Ok(Decision::Make(Way::New)) };
         let new = here.facts.refuses.map_or(Decision::Make(Way::New), Decision::Blocked);
+        let (Some(target), true) = (&here.target, here.facts.taken) else { return Ok(new) };
         let stat = match target.directory().stat(entry.name.as_slice()) {
             // The restore removes what an earlier one left unfinished, even if the snapshot has an entry of that name.
             Ok(stat) if !self.is_deed() && is_tidied(here, &entry.name, &stat) => return Ok(new),
@@ -88,6 +89,9 @@ impl Run<'_> {
         };
         Ok(match (decision, self.stays(here, &stat)) {
             (Decision::Make(_), Some(why)) => Decision::Blocked(why),
+            (Decision::Make(_), None) if self.is_name_of_other(&folder.path, target.directory(), entry)? => {
+                Decision::Blocked(OTHER_SOURCE)
+            }
             (decision, _) => decision,
         })
     }

@@ -51,8 +51,6 @@ pub(super) struct Facts {
     pub identity: Option<Identity>,
     /// In a plan with an overlap: what stands for a directory that is not open, as the restore will make it or open it up.
     pub imagined: Option<Identity>,
-    /// It is another source now than the one of its path: nothing is deleted in it.
-    pub is_other_source: bool,
 }
 
 enum Place {

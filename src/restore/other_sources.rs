@@ -1,17 +1,39 @@
-//! Sources of the snapshot that are in the way of a deletion: data may have been moved, linked or mounted into another source since
-//! they were saved. Whatever a restore deletes, it never deletes what another source is now.
+//! Sources of the snapshot that are in the way of a restore: since they were saved, data may have been moved, linked or mounted into
+//! another source. A restore deletes and replaces nothing of what another source is now, nor a link or directory on the way to it.
 
-use crate::disk::stat::stat_path;
-use crate::disk::{Identity, Stat};
-use crate::error::Kind;
-use crate::restore::plan::shown;
+use crate::disk::device::mount_points;
+use crate::disk::stat::{fstat, stat_path};
+use crate::disk::{Directory, Identity, Stat};
+use crate::entry::{Entry, EntryKind};
+use crate::error::{Error, Kind, Result};
+use crate::restore::overlap::is_alike;
+use crate::restore::plan::{child_path, shown};
 use crate::restore::run::Run;
-use crate::restore::scope::Scope;
-use std::collections::HashSet;
+use crate::restore::scope::{Scope, is_at_or_below};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
+/// Reported for what is not replaced.
+pub(super) const OTHER_SOURCE: &str = "it is, or leads to, another source of the snapshot now, and was kept";
+
+/// As many links as the kernel follows in one path.
+const LINKS_MAX: usize = 40;
+
+/// What is mounted in a source.
+struct MountedIn {
+    source: Vec<u8>,
+    /// Its path in the snapshot.
+    path: Vec<u8>,
+}
+
+#[derive(Default)]
 pub(super) struct OtherSources {
-    /// Their inodes on this machine: those of their names and, where these are links, those that they lead to.
-    known: HashSet<Identity>,
+    /// Directories that are sources, with their paths in the snapshot.
+    directories: HashMap<Identity, BTreeSet<Vec<u8>>>,
+    mounted: HashMap<Identity, Vec<MountedIn>>,
+    /// The same of what is no directory, by its name and directory; links on the way to a source are among them.
+    names: HashMap<Vec<u8>, Vec<(Identity, Vec<u8>)>>,
+    /// Directories on the way to a source.
+    ways: HashSet<Identity>,
     /// Why some may be missing here. Then nothing is deleted.
     pub unknown: Option<String>,
 }
@@ -19,41 +41,190 @@ pub(super) struct OtherSources {
 impl OtherSources {
     /// Looks at all sources on this machine but those that the restored path is in.
     pub fn look(scope: &Scope, base: &[u8]) -> Self {
-        let mut others = OtherSources { known: HashSet::new(), unknown: None };
-        if scope.sources_cut && !base.is_empty() {
+        let mut others = OtherSources::default();
+        if scope.sources_cut {
             others.unknown = Some("the snapshot has too many sources to name them all".to_owned());
         }
+        let mut ends = Vec::new();
         for source in scope.sources_besides(base) {
-            let path: &[u8] = if source.is_empty() { b"/" } else { source };
-            for follows in [false, true] {
-                match stat_path(path, follows) {
-                    Ok(stat) => drop(others.known.insert(stat.identity())),
-                    // Nothing is there; a loop of links leads nowhere.
-                    Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => {}
+            match others.follow(source) {
+                Ok(Some(end)) => ends.push((end, source)),
+                Ok(None) => {}
+                Err(error) => {
+                    others.unknown.get_or_insert_with(|| format!("cannot tell where {} is: {error}", shown(source)));
+                }
+            }
+        }
+        if !ends.is_empty() {
+            others.note_mounts(&ends);
+        }
+        others
+    }
+
+    /// The sources that a directory is.
+    pub fn source_of(&self, stat: &Stat) -> impl Iterator<Item = &[u8]> {
+        self.directories.get(&stat.identity()).into_iter().flatten().map(Vec::as_slice)
+    }
+
+    /// Notes what is on the way to a source. Returns the real path of a source that is a directory.
+    fn follow(&mut self, source: &[u8]) -> Result<Option<Vec<u8>>> {
+        let parts = |path: &[u8]| {
+            let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
+            parts.map(<[u8]>::to_vec).rev().collect::<Vec<_>>()
+        };
+        let (mut here, mut left, mut links) = (Vec::new(), parts(source), 0);
+        let mut above = stat_path(b"/", false)?;
+        while let Some(part) = left.pop() {
+            self.ways.insert(above.identity());
+            if part == b".." {
+                here.truncate(here.iter().rposition(|byte| *byte == b'/').unwrap_or(0));
+                above = stat_path(if here.is_empty() { b"/" } else { &here }, false)?;
+                continue;
+            }
+            let next = [&here[..], b"/", &part].concat();
+            let stat = match stat_path(&next, false) {
+                Ok(stat) => stat,
+                // Nothing is there.
+                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            match stat.kind {
+                Some(EntryKind::Directory) => (here, above) = (next, stat),
+                Some(EntryKind::Symlink) => {
+                    self.names.entry(part.clone()).or_default().push((above.identity(), source.to_vec()));
+                    links += 1;
+                    if links > LINKS_MAX {
+                        return Ok(None);
+                    }
+                    let to = read_link_at(&next)?;
+                    if to.starts_with(b"/") {
+                        (here, above) = (Vec::new(), stat_path(b"/", false)?);
+                    }
+                    left.extend(parts(&to));
+                }
+                _ => {
+                    self.names.entry(part).or_default().push((above.identity(), source.to_vec()));
+                    return Ok(None);
+                }
+            }
+        }
+        self.directories.entry(above.identity()).or_default().insert(source.to_vec());
+        Ok(Some(here))
+    }
+
+    /// Notes what is mounted in sources, at these real paths: another name may lead there.
+    fn note_mounts(&mut self, ends: &[(Vec<u8>, &[u8])]) {
+        let mounts = mount_points().unwrap_or_else(|error| {
+            self.unknown.get_or_insert_with(|| format!("cannot tell what is mounted where: {error}"));
+            Vec::new()
+        });
+        for mount in mounts.iter().filter(|mount| !mount.is_pseudo) {
+            for (end, source) in ends.iter().filter(|(end, _)| mount.point != *end && is_at_or_below(&mount.point, end))
+            {
+                match stat_path(&mount.point, false) {
+                    Ok(stat) if stat.is(EntryKind::Directory) || stat.links == 1 => {
+                        let path = [*source, &mount.point[end.len()..]].concat();
+                        self.mounted
+                            .entry(stat.identity())
+                            .or_default()
+                            .push(MountedIn { source: source.to_vec(), path });
+                    }
+                    Ok(_) => {}
+                    // Another mount hides it.
+                    Err(error) if error.is(Kind::NotFound) => {}
                     Err(error) => {
-                        let why = || format!("it cannot be seen where the source {} is: {error}", shown(source));
-                        others.unknown.get_or_insert_with(why);
+                        let why = || format!("cannot tell what is mounted at {}: {error}", shown(&mount.point));
+                        self.unknown.get_or_insert_with(why);
                     }
                 }
             }
         }
-        others
     }
 }
 
+fn read_link_at(path: &[u8]) -> Result<Vec<u8>> {
+    let link = rustix::fs::readlink(path, Vec::new());
+    link.map(|to| to.into_bytes()).map_err(|errno| Error::io("read the link", shown(path), errno.into()))
+}
+
 impl Run<'_> {
-    /// Whether this is another source than the one that has this path in the snapshot.
-    pub fn is_other_source(&self, path: &[u8], stat: &Stat) -> bool {
-        let is_known = self.other_sources.get().is_some_and(|others| others.known.contains(&stat.identity()));
-        is_known && !self.scope.is_named(path)
+    /// The other source of the snapshot that a directory is now. One that was saved alike is no other one: it was here then.
+    pub fn other_source(&self, path: &[u8], stat: &Stat, entry: Option<&Entry>) -> Result<Option<Vec<u8>>> {
+        let Some(others) = self.other_sources.get() else { return Ok(None) };
+        let mounted = others.mounted.get(&stat.identity()).into_iter().flatten();
+        let mounted = mounted.filter(|mount| !is_at_or_below(path, &mount.source)).map(|mount| mount.path.as_slice());
+        self.first_unlike(others.source_of(stat).filter(|other| *other != path).chain(mounted), entry)
     }
 
-    /// Says that another source was kept, where it would have been deleted.
-    pub fn keeps_other_source(&self, path: &[u8], stat: &Stat) -> bool {
-        let keeps = self.is_other_source(path, stat);
-        if keeps && self.compares() {
-            self.watch.notice(format!("{} is another source of the snapshot now, and was kept", shown(path)));
+    /// The other source of the snapshot that a name in this directory is, or leads to, now.
+    pub fn other_source_at(
+        &self,
+        path: &[u8],
+        directory: &Directory,
+        name: &[u8],
+        entry: Option<&Entry>,
+    ) -> Result<Option<Vec<u8>>> {
+        let Some(found) = self.other_sources.get().and_then(|others| others.names.get(name)) else { return Ok(None) };
+        let here = fstat(directory)?.identity();
+        let paths = found.iter().filter(|(directory, other)| *directory == here && other != path);
+        self.first_unlike(paths.map(|(_, other)| other.as_slice()), entry)
+    }
+
+    fn first_unlike<'p>(
+        &self,
+        paths: impl Iterator<Item = &'p [u8]>,
+        entry: Option<&Entry>,
+    ) -> Result<Option<Vec<u8>>> {
+        for path in paths {
+            let Some(entry) = entry else { return Ok(Some(path.to_vec())) };
+            let other = self.stored(self.scope.saved_at(&self.reader, path))?;
+            if !other.is_some_and(|other| is_alike(&other, entry)) {
+                return Ok(Some(path.to_vec()));
+            }
         }
-        keeps
+        Ok(None)
+    }
+
+    /// Whether what has the name of an entry is, or leads to, another source: then it is not replaced.
+    pub fn is_name_of_other(&self, above: &[u8], directory: &Directory, entry: &Entry) -> Result<bool> {
+        let has_name = self.other_sources.get().is_some_and(|others| others.names.contains_key(&entry.name));
+        Ok(has_name
+            && self.other_source_at(&child_path(above, &entry.name), directory, &entry.name, Some(entry))?.is_some())
+    }
+
+    /// Whether a directory stays that would be deleted, as it is another source now or leads to one; that is told.
+    pub fn keeps_other_source(&self, path: &[u8], stat: &Stat) -> Result<bool> {
+        let is_on_way = self.other_sources.get().is_some_and(|others| others.ways.contains(&stat.identity()));
+        let other = self.other_source(path, stat, None)?;
+        if other.is_none() && !is_on_way {
+            return Ok(false);
+        }
+        self.tell_kept(
+            path,
+            match &other {
+                Some(other) => format!("it is {} of the snapshot now, in another source", shown(other)),
+                None => "it is on the way to another source of the snapshot now".to_owned(),
+            },
+        );
+        Ok(true)
+    }
+
+    /// The same of a name that is no directory.
+    pub fn keeps_other_source_at(&self, path: &[u8], directory: &Directory, name: &[u8], stat: &Stat) -> Result<bool> {
+        let mounted = self.other_source(path, stat, None)?;
+        let Some(other) =
+            mounted.map_or_else(|| self.other_source_at(path, directory, name, None), |it| Ok(Some(it)))?
+        else {
+            return Ok(false);
+        };
+        self.tell_kept(path, format!("it is, or leads to, {} of the snapshot now, in another source", shown(&other)));
+        Ok(true)
+    }
+
+    /// Says that an extra entry stays.
+    pub fn tell_kept(&self, path: &[u8], why: impl std::fmt::Display) {
+        if self.compares() {
+            self.watch.notice(format!("{} was not deleted: {why}", shown(path)));
+        }
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::disk::apply::set_time;
 use crate::disk::device::{MountPoint, mount_points};
-use crate::disk::stat::fstat;
+use crate::disk::stat::{fstat, stat_path};
 use crate::disk::{Directory, Identity};
 use crate::entry::{Content, Entry, EntryKind, Metadata};
 use crate::error::{Error, Kind, Result};
@@ -12,7 +12,7 @@ use crate::restore::Overwrite;
 use crate::restore::folder::{Folder, Here};
 use crate::restore::plan::{child_path, shown};
 use crate::restore::run::{Run, locked};
-use crate::restore::scope::is_at_or_below;
+use rustix::fd::{AsFd, AsRawFd};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Mutex;
@@ -124,10 +124,10 @@ impl Overlap {
     }
 }
 
-/// Whether two entries of one name would be restored alike.
-fn is_alike(one: &Entry, other: &Entry) -> bool {
+/// Whether two entries would be restored alike, whatever their names are.
+pub(super) fn is_alike(one: &Entry, other: &Entry) -> bool {
     // Numbers of link groups tell names of one snapshot apart, not content.
-    let others = Entry { link_group: one.link_group, ..other.clone() };
+    let others = Entry { name: one.name.clone(), link_group: one.link_group, ..other.clone() };
     *one == others
 }
 
@@ -239,87 +239,153 @@ impl Run<'_> {
         if self.is_fresh.get() == Some(&true) {
             return None;
         }
-        let inside = self.scope.is_inside(base);
         let sources = self.scope.sources_below(base);
-        let may_be_many = !inside && (sources.len() > 1 || self.scope.sources_cut);
-        let mut why = None;
-        let mut dangling = HashSet::new();
-        if may_be_many {
-            let parent = |source: &&[u8]| source.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-            let parents: BTreeSet<&[u8]> = sources.iter().map(|source| &source[base.len()..parent(source)]).collect();
-            for path in parents {
-                let found = self.follow_way(root, base, path, &mut dangling);
-                why = why.or(found);
-            }
-        }
-        let places = match inside || self.scope.sources_cut {
-            true => vec![base],
-            false => outermost(&sources),
+        // Where not all sources are named, any directory may be one.
+        let is_one = self.scope.is_inside(base) || self.scope.sources_cut;
+        let outermost = if is_one { vec![base] } else { outermost(&sources) };
+        let may_be_many = !self.scope.is_inside(base) && (sources.len() > 1 || self.scope.sources_cut);
+        let parent = |source: &[u8]| source.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        let ways: BTreeSet<&[u8]> = match self.scope.is_inside(base) {
+            true => BTreeSet::new(),
+            false => sources.iter().map(|source| &source[base.len()..parent(source)]).collect(),
         };
-        let why = why.or_else(|| self.mounted_twice(&places, base))?;
+        let (mut why, mut found) = (None, HashMap::new());
+        let mut dangling = HashSet::new();
+        for path in ways {
+            let mut way = self.follow_way(root, base, path);
+            // One source alone can meet others only where something is mounted.
+            why = why.or(way.why.take().filter(|_| may_be_many));
+            dangling.extend(way.dangling.take());
+            found.insert(path, way);
+        }
+        let places = outermost.iter().filter_map(|place| match is_one {
+            true => root.open_child(c".").ok().map(|root| Place::of(&root, b"")),
+            false => {
+                let end = parent(place);
+                let way = found.get(&place[base.len()..end])?;
+                way.end.as_ref().map(|directory| Place::of(directory, &[&way.rest, &place[end..]].concat()))
+            }
+        });
+        let why = why.or_else(|| mounted_twice(places.collect()))?;
         Some(Overlap::new(why, dangling))
     }
 
-    /// Goes the way to a source as the restore will, as far as it is there. Returns why it may lead elsewhere, and notes the links
-    /// that lead nowhere.
-    fn follow_way(&self, root: &Directory, base: &[u8], way: &[u8], dangling: &mut HashSet<Vec<u8>>) -> Option<String> {
+    /// Goes the way to a source as the restore will, as far as it is there.
+    fn follow_way(&self, root: &Directory, base: &[u8], path: &[u8]) -> Way {
         let unseen = |path: &[u8], error: Error| Some(format!("cannot tell where {} leads: {error}", shown(path)));
-        let mut why = None;
+        let mut way = Way::default();
         let mut here = match root.open_child(c".") {
             Ok(here) => here,
-            Err(error) => return unseen(base, error),
+            Err(error) => return Way { why: unseen(base, error), ..way },
         };
-        let mut path = Vec::new();
-        for name in way.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-            path.push(b'/');
-            path.extend_from_slice(name);
-            let whole = [base, &path].concat();
+        let mut done = Vec::new();
+        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            let above = done.len();
+            done.push(b'/');
+            done.extend_from_slice(name);
+            let whole = [base, &done].concat();
             let opened = match here.open_child(name) {
                 Err(error) if error.is(Kind::Denied) => here.open_child_to_search(name),
                 Err(error) if error.is(Kind::Conflict) => match here.stat(name) {
                     Ok(stat) if stat.is(EntryKind::Symlink) => {
-                        why.get_or_insert_with(|| format!("{} is a symbolic link", shown(&whole)));
-                        let Ok(followed) = self.open_link(root, &here, name, &path) else {
-                            dangling.insert(whole);
-                            return why;
-                        };
-                        Ok(followed)
+                        way.why.get_or_insert_with(|| format!("{} is a symbolic link", shown(&whole)));
+                        match self.open_link(root, &here, name, &done) {
+                            Err(error) if leads_nowhere(&error) => {
+                                way.dangling = Some(whole);
+                                return way;
+                            }
+                            followed => followed,
+                        }
                     }
-                    Ok(_) => return why,
+                    Ok(_) => return way,
                     Err(error) => Err(error),
                 },
                 opened => opened,
             };
             match opened {
                 Ok(next) => here = next,
-                Err(error) if error.is(Kind::NotFound) => return why,
-                Err(error) => return why.or_else(|| unseen(&whole, error)),
+                Err(error) if error.is(Kind::NotFound) => {
+                    way.rest = path[above..].to_vec();
+                    break;
+                }
+                Err(error) => return Way { why: way.why.or_else(|| unseen(&whole, error)), ..Way::default() },
             }
         }
-        why
+        way.end = Some(here);
+        way
     }
+}
 
-    /// Why two of these paths, or a path and itself, may lead to one directory through mounts.
-    fn mounted_twice(&self, places: &[&[u8]], base: &[u8]) -> Option<String> {
-        let target = match std::fs::canonicalize(&self.options.target) {
-            Ok(target) => target,
-            Err(error) => return Some(format!("cannot tell where the target is: {error}")),
-        };
-        let mounts = match mount_points() {
-            Ok(mounts) => mounts,
-            Err(error) => return Some(format!("cannot tell what is mounted where: {error}")),
-        };
-        let target = target.as_os_str().as_bytes().strip_suffix(b"/").unwrap_or(target.as_os_str().as_bytes());
-        let places: Vec<Vec<u8>> = places.iter().map(|place| [target, &place[base.len()..]].concat()).collect();
-        let parts = parts_of(&places, &mounts);
-        for (at, part) in parts.iter().enumerate() {
-            if let Some(other) = parts[..at].iter().find(|other| part.meets(other)) {
-                let (one, other) = (shown(&other.place), shown(&part.place));
-                return Some(format!("{one} and {other} are, or are in, one directory of a file system"));
-            }
-        }
-        None
+/// Whether following a link failed because it leads to no directory in the target.
+pub(super) fn leads_nowhere(error: &Error) -> bool {
+    matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Unsupported)
+}
+
+/// The way to a source in the target.
+#[derive(Default)]
+struct Way {
+    /// Why it may lead elsewhere.
+    why: Option<String>,
+    /// A link on it that leads nowhere.
+    dangling: Option<Vec<u8>>,
+    /// The last directory on it that is there, and the path below that.
+    end: Option<Directory>,
+    rest: Vec<u8>,
+}
+
+/// Where a source is.
+struct Place {
+    path: Vec<u8>,
+    /// The number of its mount.
+    mount: u64,
+}
+
+impl Place {
+    /// A path below an open directory.
+    fn of(directory: &Directory, path: &[u8]) -> std::result::Result<Place, String> {
+        let unknown =
+            |error: &dyn std::fmt::Display| format!("cannot tell where a directory of the target is: {error}");
+        let link = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
+        let above = std::fs::read_link(link).map_err(|error| unknown(&error))?;
+        let path = [without_slash(above.as_os_str().as_bytes()), path].concat();
+        // One that is not there yet will be on the mount of what it is made in.
+        let stat = stat_path(if path.is_empty() { b"/" } else { &path }, false).or_else(|_| fstat(directory));
+        Ok(Place { mount: stat.map_err(|error| unknown(&error))?.mount, path })
     }
+}
+
+/// Why two of these places, or a place and itself, may lead to one directory through mounts.
+fn mounted_twice(places: Vec<std::result::Result<Place, String>>) -> Option<String> {
+    let places: Vec<Place> = match places.into_iter().collect() {
+        Ok(places) => places,
+        Err(why) => return Some(why),
+    };
+    let parts = mount_points().and_then(|mounts| parts_of(&places, &mounts));
+    let parts = match parts {
+        Ok(parts) => parts,
+        Err(error) => return Some(format!("cannot tell what is mounted where: {error}")),
+    };
+    first_meeting(&parts).map(|(one, other)| {
+        let (one, other) = (shown(&one.place), shown(&other.place));
+        format!("{one} and {other} are, or are in, one directory of a file system")
+    })
+}
+
+/// Two parts of which one is in the other one, if there are any.
+fn first_meeting(parts: &[Part]) -> Option<(&Part, &Part)> {
+    let mut known: HashMap<(u64, &[u8]), &Part> = HashMap::new();
+    for part in parts {
+        if let Some(other) = known.insert((part.device, &part.path), part) {
+            return Some((other, part));
+        }
+    }
+    for part in parts {
+        let ends = (0..part.path.len()).filter(|at| part.path[*at] == b'/');
+        if let Some(other) = ends.filter_map(|at| known.get(&(part.device, &part.path[..at]))).next() {
+            return Some((other, part));
+        }
+    }
+    None
 }
 
 /// A part of a file system, and where it is reached.
@@ -330,39 +396,39 @@ struct Part {
     place: Vec<u8>,
 }
 
-impl Part {
-    fn meets(&self, other: &Part) -> bool {
-        let is_above = |one: &Part, other: &Part| is_at_or_below(&other.path, &one.path);
-        self.device == other.device && (is_above(self, other) || is_above(other, self))
-    }
-}
-
 fn without_slash(path: &[u8]) -> &[u8] {
     path.strip_suffix(b"/").unwrap_or(path)
 }
 
+fn covers(mount: &MountPoint, place: &[u8]) -> bool {
+    place.strip_prefix(without_slash(&mount.point)).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
 /// The parts of file systems that are at and below these places, none of which is in another one.
-fn parts_of(places: &[Vec<u8>], mounts: &[MountPoint]) -> Vec<Part> {
-    let mut parts = Vec::new();
-    for place in places {
-        let covering = mounts.iter().filter(|mount| is_at_or_below(place, without_slash(&mount.point)));
-        // Of those at one point, the last one covers the others.
-        if let Some(mount) = covering.max_by_key(|mount| without_slash(&mount.point).len()) {
-            let rest = &place[without_slash(&mount.point).len()..];
-            let path = [without_slash(&mount.root), rest].concat();
-            parts.push(Part { device: mount.device, path, place: place.clone() });
-        }
-        let below = mounts.iter().filter(|mount| {
-            let point = without_slash(&mount.point);
-            point != place.as_slice() && is_at_or_below(point, place) && !mount.is_pseudo
-        });
-        parts.extend(below.map(|mount| Part {
-            device: mount.device,
-            path: without_slash(&mount.root).to_vec(),
-            place: mount.point.clone(),
-        }));
+fn parts_of(places: &[Place], mounts: &[MountPoint]) -> Result<Vec<Part>> {
+    let by_number: HashMap<u64, &MountPoint> = mounts.iter().map(|mount| (mount.number, mount)).collect();
+    let by_place: HashSet<&[u8]> = places.iter().map(|place| place.path.as_slice()).collect();
+    let mut parts = Vec::with_capacity(places.len());
+    for Place { path: place, mount } in places {
+        let unlisted = || Error::new(Kind::Unsupported, "find the mount of", shown(place)).because("it is not listed");
+        let on = match mount {
+            // Linux before 5.8 does not number mounts: the last one at the deepest point.
+            0 => mounts.iter().filter(|on| covers(on, place)).max_by_key(|on| on.point.len()),
+            number => by_number.get(number).copied(),
+        };
+        let on = on.ok_or_else(unlisted)?;
+        let rest = place.strip_prefix(without_slash(&on.point)).ok_or_else(unlisted)?;
+        parts.push(Part { device: on.device, path: [without_slash(&on.root), rest].concat(), place: place.clone() });
     }
-    parts
+    for mount in mounts.iter().filter(|mount| !mount.is_pseudo) {
+        let point = without_slash(&mount.point);
+        let mut above = (0..point.len()).filter(|at| point[*at] == b'/').map(|at| &point[..at]);
+        if above.any(|above| by_place.contains(above)) {
+            let path = without_slash(&mount.root).to_vec();
+            parts.push(Part { device: mount.device, path, place: mount.point.clone() });
+        }
+    }
+    Ok(parts)
 }
 
 /// Those of these paths, in order, that are in no other one.
@@ -376,35 +442,47 @@ fn outermost<'p>(sources: &[&'p [u8]]) -> Vec<&'p [u8]> {
 mod tests {
     use super::*;
 
-    fn mount(device: u64, root: &str, point: &str) -> MountPoint {
-        MountPoint { device, root: root.into(), point: point.into(), is_pseudo: false }
+    /// Mounts by device, root and point, numbered in their order.
+    fn mounts(them: &[(u64, &str, &str)]) -> Vec<MountPoint> {
+        let numbered = them.iter().zip(1..);
+        let mount = |(&(device, root, point), number): (&(u64, &str, &str), u64)| MountPoint {
+            number,
+            device,
+            root: root.into(),
+            point: point.into(),
+            is_pseudo: false,
+        };
+        numbered.map(mount).collect()
     }
 
-    fn meet(places: &[&str], mounts: &[MountPoint]) -> bool {
-        let places: Vec<Vec<u8>> = places.iter().map(|place| place.as_bytes().to_vec()).collect();
-        let parts = parts_of(&places, mounts);
-        parts.iter().enumerate().any(|(at, part)| parts[..at].iter().any(|other| part.meets(other)))
+    /// Whether places, each on the mount of that number, meet.
+    fn meet(places: &[(&str, u64)], them: &[(u64, &str, &str)]) -> bool {
+        let place = |(path, mount): &(&str, u64)| Place { path: path.as_bytes().to_vec(), mount: *mount };
+        let places: Vec<Place> = places.iter().map(place).collect();
+        first_meeting(&parts_of(&places, &mounts(them)).expect("they are listed")).is_some()
     }
 
     /// Any second mount of a file system counted, and one source was never looked at.
     #[test]
     fn only_parts_that_are_restored_can_meet() {
-        let plain = || vec![mount(1, "/", "/"), mount(2, "/", "/home")];
-        let with = |more: MountPoint| plain().into_iter().chain([more]).collect::<Vec<_>>();
-        assert!(!meet(&["/work", "/home/a"], &plain()));
-        assert!(!meet(&[""], &plain()));
+        let plain = [(1, "/", "/"), (2, "/", "/home")];
+        let with = |more: (u64, &'static str, &'static str)| [plain[0], plain[1], more];
+        assert!(!meet(&[("/work", 1), ("/home/a", 2)], &plain));
+        assert!(!meet(&[("", 1)], &plain));
         // A directory of one source is mounted on one of another, or of itself.
-        assert!(meet(&["/one", "/two"], &with(mount(1, "/two/a", "/one/a"))));
-        assert!(meet(&["/one"], &with(mount(1, "/one/a", "/one/b"))));
-        assert!(meet(&["/one", "/two"], &with(mount(1, "/two", "/one"))));
-        assert!(meet(&[""], &with(mount(1, "/usr/share/x", "/var/x"))));
+        assert!(meet(&[("/one", 1), ("/two", 1)], &with((1, "/two/a", "/one/a"))));
+        assert!(meet(&[("/one", 1)], &with((1, "/one/a", "/one/b"))));
+        assert!(meet(&[("/one", 3), ("/two", 1)], &with((1, "/two", "/one"))));
+        assert!(meet(&[("", 1)], &with((1, "/usr/share/x", "/var/x"))));
         // What is mounted there is no part of what is restored, or the target itself is mounted somewhere else.
-        assert!(!meet(&["/one", "/two"], &with(mount(1, "/other", "/one/a"))));
-        assert!(!meet(&["/mnt/one", "/mnt/two"], &with(mount(1, "/real", "/mnt"))));
-        // The last mount at a point covers the others.
-        let covered = [with(mount(1, "/two", "/one")), vec![mount(3, "/", "/one")]];
-        let covered: Vec<MountPoint> = covered.into_iter().flatten().collect();
-        assert!(!meet(&["/one", "/two"], &covered));
+        assert!(!meet(&[("/one", 1), ("/two", 1)], &with((1, "/other", "/one/a"))));
+        assert!(!meet(&[("/mnt/one", 3), ("/mnt/two", 3)], &with((1, "/real", "/mnt"))));
+        // The mount that is seen counts, not one that another one hides.
+        let hidden = [plain[0], (3, "/", "/x/y"), (1, "/other", "/x")];
+        assert!(meet(&[("/x/y/s", 3), ("/other/y/s", 1)], &hidden));
+        // In a root that is no mount point, mounts are not listed.
+        let place = Place { path: b"/one".to_vec(), mount: 9 };
+        assert!(parts_of(&[place], &mounts(&plain)).is_err());
     }
 
     #[test]

@@ -3,8 +3,11 @@
 use crate::disk::open::{open_file, read_full};
 use crate::disk::stat::stat_path;
 use crate::disk::{Directory, Identity, Stat};
+use crate::entry::{Content, Entry};
+use crate::error::Result;
+use crate::id::ChunkId;
 use crate::repo::format::{CONFIG_NAME, Config};
-use crate::repo::{Own, OwnFolders, Repository, Snapshot, SnapshotSource};
+use crate::repo::{Own, OwnFolders, Reader, Repository, Snapshot, SnapshotSource};
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 
@@ -30,6 +33,8 @@ pub(super) struct Scope {
     own: OwnFolders,
     /// The folder of all caches.
     all_caches: Option<Identity>,
+    /// The root page of the snapshot.
+    root: ChunkId,
 }
 
 impl Scope {
@@ -56,7 +61,21 @@ impl Scope {
             troubles_cut: snapshot.troubles_count > snapshot.troubles.len() as u64,
             own: OwnFolders::of(repo),
             all_caches: all_caches.map(|stat| stat.identity()),
+            root: snapshot.root,
         }
+    }
+
+    /// What the snapshot has at a path.
+    pub fn saved_at(&self, reader: &Reader, path: &[u8]) -> Result<Option<Entry>> {
+        let mut content = Content::Tree(self.root);
+        let mut found = None;
+        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            let Content::Tree(tree) = &content else { return Ok(None) };
+            let Some(entry) = reader.lookup(tree, name)? else { return Ok(None) };
+            content = entry.content.clone();
+            found = Some(entry);
+        }
+        Ok(found)
     }
 
     /// The paths of the sources that are neither at this path nor above it.
@@ -118,12 +137,11 @@ fn beginning(directory: &Directory, name: &str, bytes_max: usize) -> Vec<u8> {
 }
 
 /// Whether this directory holds a repository of ours, or a cache. A repository is known by its configuration, or, as that may
-/// be damaged, by its directories.
+/// be damaged, by its directories, of which one may be missing.
 pub(super) fn looks_like_ours(directory: &Directory) -> bool {
-    let has = |name: &str| directory.stat(name).is_ok();
-    let is_repository = has("keys")
-        && (beginning(directory, CONFIG_NAME, CONFIG_HEAD_BYTES).starts_with(CONFIG_MAGIC)
-            || ["packs", "index", "snapshots"].into_iter().all(has));
+    let has = |name: &&str| directory.stat(*name).is_ok();
+    let is_repository = beginning(directory, CONFIG_NAME, CONFIG_HEAD_BYTES).starts_with(CONFIG_MAGIC)
+        || (has(&"packs") && ["keys", "index", "snapshots"].iter().filter(|name| has(name)).count() > 1);
     is_repository || {
         let tag = beginning(directory, CACHE_TAG, CACHE_TAG_BYTES);
         tag.starts_with(CACHE_SIGNATURE) && tag.windows(4).any(|word| word == b"silt")

@@ -11,7 +11,7 @@ use crate::restore::enter::group_of_new;
 use crate::restore::folder::{Facts, Folder, Here, State, mounted};
 use crate::restore::links::Linkable;
 use crate::restore::other_sources::OtherSources;
-use crate::restore::overlap::Before;
+use crate::restore::overlap::{Before, is_alike};
 use crate::restore::plan::{DEPTH_MAX, child_path, shown};
 use crate::restore::run::{Fate, Run, add, get, locked, named_in_full};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
@@ -61,8 +61,10 @@ impl<'a> Run<'a> {
             named_in_full(error, &whole.to_string_lossy())
         })?;
         if let State::Ready(Here { target: Some(target), .. }) = top.state() {
-            if self.options.delete {
-                self.other_sources.get_or_init(|| OtherSources::look(self.scope, &top.path));
+            if self.is_fresh.get() != Some(&true) {
+                let mut others = OtherSources::look(self.scope, &top.path);
+                self.check_target(&mut others, target.directory(), &top)?;
+                self.other_sources.get_or_init(|| others);
             }
             if self.overlap.get_or_init(|| self.find_overlap(target.directory(), &top.path)).is_some() {
                 pool = self.pool(1)?;
@@ -99,15 +101,39 @@ impl<'a> Run<'a> {
                  another kind. Restore one source at a time, as SNAPSHOT:PATH",
                 overlap.why
             ));
-        } else if let Some(why) = unknown {
-            self.watch.notice(format!("nothing is deleted, as another source may be in the way: {why}"));
+        } else if let (Some(why), true) = (unknown, self.options.delete) {
+            self.watch.notice(format!("nothing is deleted: {why}"));
         } else if spared > 0 {
             self.watch.notice(format!(
-                "nothing is deleted in {}: the backup saved only a part of what was there, another file system is mounted there, it \
-                 is another source now, or the system refuses it",
+                "nothing is deleted in {}: the backup saved only a part of what was there, another file system is mounted there, or \
+                 the system refuses it",
                 format_counted(spared, "directory", "directories"),
             ));
         }
+    }
+
+    /// Nothing is deleted in a target that is another source now, or, where it is named by the path that is restored, that another
+    /// source has something else for.
+    fn check_target(&self, others: &mut OtherSources, target: &Directory, top: &Folder) -> Result<()> {
+        let path = &self.options.target;
+        let is_own_path = std::path::absolute(path).is_ok_and(|path| path.as_os_str().as_bytes() == top.path);
+        let real = if is_own_path { std::fs::canonicalize(path).ok() } else { None };
+        let real = real.unwrap_or_default();
+        let real = real.as_os_str().as_bytes();
+        let mut found: Vec<Vec<u8>> = others.source_of(&fstat(target)?).map(<[u8]>::to_vec).collect();
+        for end in (0..real.len()).filter(|at| real[*at] == b'/') {
+            let above = stat_path(if end == 0 { b"/" } else { &real[..end] }, false)?;
+            found.extend(others.source_of(&above).map(|source| [source, &real[end..]].concat()));
+        }
+        for other in found.iter().filter(|other| **other != top.path) {
+            let saved = self.stored(self.scope.saved_at(&self.reader, other))?;
+            let is_unlike = saved.is_some_and(|saved| top.entry.as_ref().is_none_or(|entry| !is_alike(&saved, entry)));
+            if is_unlike {
+                let why = || format!("the target is {} of the snapshot now, of another source", shown(other));
+                others.unknown.get_or_insert_with(why);
+            }
+        }
+        Ok(())
     }
 
     /// For a plan: reports that the target is mounted read-only.

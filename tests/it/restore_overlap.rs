@@ -74,13 +74,10 @@ fn nothing_is_restored_into_a_directory_that_is_two_sources() {
     }
     for more in [&["--delete", "--dry-run"][..], &[], &["--delete"]] {
         let done = person.silt(&[&["restore", "latest", "--target", "/"][..], more].concat()).ends_with(3);
-        assert_eq!(done.err.matches("its place is also that of").count(), 1, "{}", done.err);
+        assert_eq!(done.err.matches("in another source: nothing is restored into it").count(), 2, "{}", done.err);
         assert!(person.path("two/a/other").exists() && person.path("two/a").exists());
     }
-    // The first one in the order of paths wins, and nothing that was there is gone.
-    assert_eq!(text(&person, "two/a/f"), "one");
-    let now = contents(&person.path("two/a"));
-    assert!(before.keys().all(|name| now.contains_key(name)));
+    assert!(contents(&person.path("two/a")) == before, "neither of them is restored");
     for name in ["one/a", "two/a"] {
         let named = format!("latest:{}", person.path(name).display());
         let target = person.path("two/a").display().to_string();
@@ -195,7 +192,7 @@ fn a_source_that_was_moved_and_linked_is_not_deleted() {
     person.write("work/extra", "extra");
     let (part, target) = (named(&person, "work"), person.path("work").display().to_string());
     let done = both(&person, &["restore", &part, "--target", &target, "--delete"], 0);
-    assert!(done.err.contains("work/docs is another source"), "{}", done.err);
+    assert!(done.err.contains("work/docs was not deleted: it is "), "{}", done.err);
     assert_eq!(text(&person, "work/docs/newer") + &text(&person, "docs/f"), "newersaved");
     assert!(!person.path("work/extra").exists());
 }
@@ -217,22 +214,147 @@ fn a_part_above_a_source_keeps_other_sources() {
     }
 }
 
-/// The snapshot had a directory where another source is now: what the other source had more was deleted.
+/// The snapshot had a directory where another source is now: what the other source had was deleted and replaced, in it and in the
+/// directories below.
 #[test]
-fn nothing_is_deleted_in_a_directory_that_is_another_source_now() {
+fn nothing_is_restored_into_what_is_another_source_now() {
     let person = Person::new();
-    person.write("data/f", "data");
-    person.write("mnt/b/f", "saved");
-    fs::create_dir(person.path("data/b")).expect("made");
-    person.silt(&["backup", "data", "mnt/b"]).ends_with(0);
-    fs::remove_dir(person.path("data/b")).expect("removed");
-    fs::rename(person.path("mnt/b"), person.path("data/b")).expect("moved");
-    fs::remove_dir(person.path("mnt")).expect("removed");
-    symlink(person.path("data"), person.path("mnt")).expect("linked");
+    person.write("data/k/sub/f", "old data");
+    person.write("data/file", "data");
+    person.write("g/sub/f", "g");
+    person.write("e/b", "saved");
+    person.silt(&["backup", "data", "g", "e/b"]).ends_with(0);
+    fs::remove_dir_all(person.path("data/k")).expect("removed");
+    fs::rename(person.path("g"), person.path("data/k")).expect("moved");
+    symlink(person.path("data/k"), person.path("g")).expect("linked");
+    person.write("g/sub/f", "newer");
+    person.write("g/sub/new", "new");
+    person.write("e/b", "newer");
+    fs::rename(person.path("e/b"), person.path("data/file")).expect("moved");
+    symlink(person.path("data/file"), person.path("e/b")).expect("linked");
     let target = person.path("data").display().to_string();
-    let done = both(&person, &["restore", &named(&person, "data"), "--target", &target, "--delete"], 0);
-    assert!(done.err.contains("another source now"), "{}", done.err);
-    assert_eq!(text(&person, "mnt/b/f"), "saved");
+    let part = named(&person, "data");
+    for more in [&["--delete"][..], &[], &["--overwrite", "always"]] {
+        let words = [&["restore", &part, "--target", &target], more].concat();
+        let done = both(&person, &words, 3);
+        assert!(done.err.contains("in another source: nothing is restored into it"), "{}", done.err);
+        assert!(done.err.contains("file: it is, or leads to, another source"), "{}", done.err);
+        assert_eq!(text(&person, "g/sub/f") + &text(&person, "g/sub/new") + &text(&person, "e/b"), "newernewnewer");
+    }
+    // By itself, it is restored.
+    let target = person.path("g").display().to_string();
+    person.silt(&["restore", &named(&person, "g"), "--target", &target]).ends_with(0);
+    assert_eq!(text(&person, "g/sub/f"), "g");
+}
+
+/// Two sources became one directory: the restore of one of them deleted what the other one had more.
+#[test]
+fn nothing_is_deleted_in_a_target_that_is_another_source() {
+    let person = Person::new();
+    person.write("a/f", "a");
+    person.write("a/sub/f", "a");
+    person.write("b/g", "b");
+    person.write("x/src/f", "x");
+    person.write("y/src/g", "y");
+    person.silt(&["backup", "a", "b", "x/src", "y/src"]).ends_with(0);
+    for (gone, into) in [("a", "b"), ("x", "y")] {
+        fs::remove_dir_all(person.path(gone)).expect("removed");
+        symlink(person.path(into), person.path(gone)).expect("linked");
+    }
+    person.write("b/new", "new");
+    person.write("b/sub/new", "new");
+    person.write("y/src/new", "new");
+    for (name, code, kept) in [("a", 0, "b"), ("x", 3, "y/src"), ("a/sub", 0, "b")] {
+        let target = person.path(name).display().to_string();
+        let done = both(&person, &["restore", &named(&person, name), "--target", &target, "--delete"], code);
+        assert!(done.err.contains(" of the snapshot now"), "{}", done.err);
+        assert!(person.path(&format!("{kept}/g")).exists() && person.path(&format!("{kept}/new")).exists());
+        assert!(person.path("b/sub/new").exists());
+    }
+}
+
+/// What led to another source was deleted or replaced as extra: a link on the way, or the directory of a mount in it.
+#[test]
+fn the_way_to_another_source_is_kept() {
+    let person = Person::new();
+    person.write("a/f", "a");
+    person.write("g/g", "saved");
+    person.write("m/sub/f", "m");
+    person.silt(&["backup", "a", "g", "m"]).ends_with(0);
+    fs::create_dir_all(person.path("a/passed")).expect("made");
+    fs::rename(person.path("g"), person.path("far")).expect("moved");
+    symlink("passed/../../far", person.path("a/link")).expect("linked");
+    symlink(person.path("a/link"), person.path("g")).expect("linked");
+    fs::rename(person.path("m/sub"), person.path("a/sub")).expect("moved");
+    fs::create_dir(person.path("m/sub")).expect("made");
+    let held = mounted(&["--bind", person.path("a/sub").to_str().expect("text")], &person.path("m/sub"));
+    person.write("a/extra", "extra");
+    let target = person.path("a").display().to_string();
+    let done = both(&person, &["restore", &named(&person, "a"), "--target", &target, "--delete"], 0);
+    assert_eq!(text(&person, "g/g"), "saved");
+    assert!(!person.path("a/extra").exists(), "{}", done.err);
+    match held {
+        Some(_held) => assert_eq!(text(&person, "m/sub/f"), "m"),
+        None => skipped("a directory mounted in another source", "nothing can be mounted"),
+    }
+}
+
+/// What stays of extra entries stayed without a word.
+#[test]
+fn extra_entries_that_stay_are_told() {
+    let person = Person::new();
+    person.write("a/f", "a");
+    person.silt(&["backup", "a"]).ends_with(0);
+    for name in ["keys", "packs", "index", "snapshots"] {
+        person.write(&format!("a/other/{name}/x"), "x");
+    }
+    fs::create_dir_all(person.path("a/extra/mount")).expect("made");
+    let held = mounted(&["-t", "tmpfs", "none"], &person.path("a/extra/mount"));
+    let done = both(&person, &["restore", "latest", "--target", "/", "--delete"], 0);
+    assert!(done.err.contains("other was not deleted: it is a repository"), "{}", done.err);
+    match held {
+        Some(_held) => assert!(done.err.contains("mount was not deleted: another file system"), "{}", done.err),
+        None => skipped("a mount in an extra directory", "nothing can be mounted"),
+    }
+}
+
+/// A link above the only source hid from the restore what is mounted in it.
+#[test]
+fn mounts_behind_a_link_are_seen() {
+    let person = Person::new();
+    person.write("x/src/a/f", "a");
+    person.write("x/src/b/f", "second");
+    person.silt(&["backup", "x/src"]).ends_with(0);
+    fs::rename(person.path("x"), person.path("real")).expect("moved");
+    symlink(person.path("real"), person.path("x")).expect("linked");
+    let from = person.path("real/src/a").display().to_string();
+    let Some(_held) = mounted(&["--bind", &from], &person.path("real/src/b")) else {
+        return skipped("mounts behind a link", "nothing can be mounted");
+    };
+    let done = both(&person, &["restore", "latest", "--target", "/", "--delete"], 3);
+    assert!(done.err.contains("its place is also that of"), "{}", done.err);
+    assert_eq!(text(&person, "x/src/a/f"), "a");
+}
+
+/// A link above a source led through a link that the restore itself replaced: the plan went one way, the restore another.
+#[test]
+fn a_link_on_the_way_to_another_source_is_not_replaced() {
+    let person = Person::new();
+    for name in ["a/v1/e", "a/v2/e"] {
+        fs::create_dir_all(person.path(name)).expect("made");
+    }
+    symlink("v2", person.path("a/current")).expect("linked");
+    person.write("b/src/f", "saved");
+    person.silt(&["backup", "a", "b/src"]).ends_with(0);
+    fs::remove_file(person.path("a/current")).expect("removed");
+    symlink("v1", person.path("a/current")).expect("linked");
+    fs::rename(person.path("b"), person.path("moved")).expect("moved");
+    symlink(person.path("a/current/e"), person.path("b")).expect("linked");
+    person.write("a/v2/e/src/f", "mine");
+    fs::create_dir(person.path("a/v1/e/src")).expect("made");
+    let done = both(&person, &["restore", "latest", "--target", "/"], 3);
+    assert!(done.err.contains("current: it is, or leads to, another source"), "{}", done.err);
+    assert_eq!(text(&person, "a/v2/e/src/f") + &text(&person, "a/v1/e/src/f"), "minesaved");
 }
 
 /// A directory that was met before counted as restored, whatever the filters had left out of it there.
@@ -289,7 +411,7 @@ fn the_plan_knows_which_directory_wins() {
     let person = Person::new();
     for number in 0..8 {
         person.write(&format!("one/d{number}/f"), "one");
-        person.write(&format!("two/d{number}/f"), "two");
+        person.write(&format!("two/d{number}/f"), "second");
     }
     let second: Vec<String> = (0..8).map(|number| format!("two/d{number}")).collect();
     let words: Vec<&str> = ["backup", "one"].into_iter().chain(second.iter().map(String::as_str)).collect();
@@ -298,8 +420,8 @@ fn the_plan_knows_which_directory_wins() {
     symlink(person.path("one"), person.path("two")).expect("linked");
     for _ in 0..4 {
         let done = both(&person, &["restore", "latest", "--target", "/"], 3);
-        assert_eq!(done.err.matches("its place is also that of").count(), 8, "{}", done.err);
-        assert!((0..8).all(|number| text(&person, &format!("one/d{number}/f")) == "one"));
+        assert_eq!(done.err.matches("in another source: nothing is restored into it").count(), 8, "{}", done.err);
+        assert!((0..8).all(|number| text(&person, &format!("one/d{number}/f")) == "second"));
     }
     for is_there in [true, false] {
         let person = Person::new();

@@ -3,10 +3,11 @@
 use crate::fixture::copy;
 use crate::person::Person;
 use crate::restore::{as_nobody, is_root, latest, saved, text};
+use crate::restore_way::{as_stranger, both};
 use crate::skip::skipped;
 use crate::undone::{Undone, changed, mounted};
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -214,4 +215,21 @@ fn metadata_on_a_read_only_mount_are_kept_by_the_plan_as_by_the_restore() {
     }
     let done = plan_and_restore(&person, &[], 3);
     assert_eq!(done.matches("as its file system is mounted read-only").count(), 2, "{done}");
+}
+
+/// An empty target in which nothing can be made: the plan did not ask, and ended with 0.
+#[test]
+fn an_empty_target_that_refuses_everything_is_known_to_the_plan() {
+    if !is_root() {
+        return skipped("a target of another user", "it takes root to create one");
+    }
+    let person = saved(|person| {
+        person.write("source/f", "saved");
+        person.write("source/d/f", "saved");
+    });
+    fs::create_dir(person.path("target")).expect("made");
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    lchown(person.path("target"), Some(0), Some(0)).expect("given");
+    let done = both(&person, |words| as_stranger(&person, words), &[], 3);
+    assert_eq!(done.err.matches("does not let this user create anything").count(), 2, "{}", done.err);
 }
