@@ -254,6 +254,7 @@ fn nothing_is_deleted_in_a_target_that_is_another_source() {
     person.write("a/f", "a");
     person.write("a/sub/f", "a");
     person.write("b/g", "b");
+    person.write("b/sub/g", "b");
     person.write("x/src/f", "x");
     person.write("y/src/g", "y");
     person.silt(&["backup", "a", "b", "x/src", "y/src"]).ends_with(0);
@@ -269,7 +270,7 @@ fn nothing_is_deleted_in_a_target_that_is_another_source() {
         let done = both(&person, &["restore", &named(&person, name), "--target", &target, "--delete"], code);
         assert!(done.err.contains(" of the snapshot now"), "{}", done.err);
         assert!(person.path(&format!("{kept}/g")).exists() && person.path(&format!("{kept}/new")).exists());
-        assert!(person.path("b/sub/new").exists());
+        assert!(person.path("b/sub/new").exists() && person.path("b/sub/g").exists());
     }
 }
 
