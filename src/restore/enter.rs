@@ -183,7 +183,7 @@ impl Run<'_> {
             Found::Opened(directory, opened_up) => self.take(above, folder, entry, directory, opened_up),
             Found::Followed(directory) => self.take_followed(above, folder, entry, directory),
             Found::Refused(why) => refuse(why),
-            Found::Closed(stat) if !self.is_first(self.met_before(stat.identity(), folder, entry), folder) => Ok(None),
+            Found::Closed(stat) if !self.is_first(self.met_before(stat.identity(), folder, entry)?, folder) => Ok(None),
             Found::Closed(stat) => Ok(Some(self.closed(above, folder, &stat))),
             Found::Missing if !self.is_deed() => self.plan_to_make(above, folder, entry),
             Found::Missing => {
@@ -221,7 +221,7 @@ impl Run<'_> {
     /// Records a directory that this run made, where another way may lead to it.
     fn note_made(&self, made: &Target, folder: &Folder, entry: &Entry) -> Result<()> {
         if self.overlap().is_some() {
-            self.met_before(fstat(made.directory())?.identity(), folder, entry);
+            self.met_before(fstat(made.directory())?.identity(), folder, entry)?;
         }
         Ok(())
     }
@@ -232,7 +232,7 @@ impl Run<'_> {
         let Some(imagined) = self.imagined(above, entry)? else { return Ok(Some(here)) };
         here.facts.imagined = Some(imagined.identity);
         here.facts.taken = !imagined.is_first;
-        let before = self.met_before(imagined.identity, folder, entry);
+        let before = self.met_before(imagined.identity, folder, entry)?;
         Ok(self.is_first(before, folder).then_some(here))
     }
 
@@ -426,12 +426,13 @@ impl Run<'_> {
         if folder.inside
             && let Some(other) = self.other_source(&folder.path, &stat, Some(entry))?
         {
+            self.overlap().iter().for_each(|overlap| overlap.blocks());
             let other = shown(&other);
             let why = format!("it is {other} of the snapshot now, in another source: nothing is restored into it");
             self.blocked_at(folder.path.clone(), &why);
             return Ok(None);
         }
-        if !self.is_first(self.met_before(stat.identity(), folder, entry), folder) {
+        if !self.is_first(self.met_before(stat.identity(), folder, entry)?, folder) {
             return Ok(None);
         }
         // One that may be listed and not entered was opened all the same.
@@ -471,7 +472,7 @@ impl Run<'_> {
     }
 
     /// Whether a directory of the snapshot has anything in it.
-    fn has_entries(&self, entry: &Entry) -> Result<bool> {
+    pub fn has_entries(&self, entry: &Entry) -> Result<bool> {
         let Content::Tree(tree) = &entry.content else { return Ok(false) };
         match decode_page(&self.stored(self.reader.tree(tree))?)? {
             Page::Entries(entries) => Ok(!entries.is_empty()),

@@ -6,6 +6,7 @@ use crate::disk::stat::{fstat, stat_path};
 use crate::disk::{Directory, Identity, Stat};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
+use crate::repo::Reader;
 use crate::restore::overlap::is_alike;
 use crate::restore::plan::{child_path, shown};
 use crate::restore::run::Run;
@@ -40,14 +41,18 @@ pub(super) struct OtherSources {
 
 impl OtherSources {
     /// Looks at all sources on this machine but those that the restored path is in.
-    pub fn look(scope: &Scope, base: &[u8]) -> Self {
+    pub fn look(scope: &Scope, reader: &Reader, base: &[u8]) -> Self {
         let mut others = OtherSources::default();
         if scope.sources_cut {
             others.unknown = Some("the snapshot has too many sources to name them all".to_owned());
         }
         let mut ends = Vec::new();
         for source in scope.sources_besides(base) {
-            match others.follow(source) {
+            let is_saved_as_link = || {
+                let saved = scope.saved_at(reader, source)?;
+                Ok(saved.is_some_and(|entry| entry.kind == EntryKind::Symlink))
+            };
+            match others.follow(source, is_saved_as_link) {
                 Ok(Some(end)) => ends.push((end, source)),
                 Ok(None) => {}
                 Err(error) => {
@@ -66,15 +71,20 @@ impl OtherSources {
         self.directories.get(&stat.identity()).into_iter().flatten().map(Vec::as_slice)
     }
 
-    /// Notes what is on the way to a source. Returns the real path of a source that is a directory.
-    fn follow(&mut self, source: &[u8]) -> Result<Option<Vec<u8>>> {
+    /// Notes what is on the way to a source. Returns the real path of a source that is a directory. Of one that was saved as a
+    /// link, what that leads to is no part.
+    fn follow(&mut self, source: &[u8], is_saved_as_link: impl Fn() -> Result<bool>) -> Result<Option<Vec<u8>>> {
         let parts = |path: &[u8]| {
             let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
             parts.map(<[u8]>::to_vec).rev().collect::<Vec<_>>()
         };
         let (mut here, mut left, mut links) = (Vec::new(), parts(source), 0);
         let mut above = stat_path(b"/", false)?;
+        let mut has_ended = false;
         while let Some(part) = left.pop() {
+            // The last name of its path, and not of what that leads to.
+            let is_source = left.is_empty() && !has_ended;
+            has_ended |= is_source;
             self.ways.insert(above.identity());
             if part == b".." {
                 here.truncate(here.iter().rposition(|byte| *byte == b'/').unwrap_or(0));
@@ -93,7 +103,7 @@ impl OtherSources {
                 Some(EntryKind::Symlink) => {
                     self.names.entry(part.clone()).or_default().push((above.identity(), source.to_vec()));
                     links += 1;
-                    if links > LINKS_MAX {
+                    if links > LINKS_MAX || (is_source && is_saved_as_link()?) {
                         return Ok(None);
                     }
                     let to = read_link_at(&next)?;
@@ -151,9 +161,20 @@ impl Run<'_> {
     /// The other source of the snapshot that a directory is now. One that was saved alike is no other one: it was here then.
     pub fn other_source(&self, path: &[u8], stat: &Stat, entry: Option<&Entry>) -> Result<Option<Vec<u8>>> {
         let Some(others) = self.other_sources.get() else { return Ok(None) };
-        let mounted = others.mounted.get(&stat.identity()).into_iter().flatten();
-        let mounted = mounted.filter(|mount| !is_at_or_below(path, &mount.source)).map(|mount| mount.path.as_slice());
-        self.first_unlike(others.source_of(stat).filter(|other| *other != path).chain(mounted), entry)
+        if let Some(other) = self.first_unlike(others.source_of(stat).filter(|other| *other != path), entry)? {
+            return Ok(Some(other));
+        }
+        for mount in others.mounted.get(&stat.identity()).into_iter().flatten() {
+            // A backup of one file system saved nothing of what is mounted.
+            let is_other =
+                !is_at_or_below(path, &mount.source) && (entry.is_none() || self.has_saved_in(&mount.path)?);
+            if let Some(other) =
+                self.first_unlike(std::iter::once(mount.path.as_slice()).filter(|_| is_other), entry)?
+            {
+                return Ok(Some(other));
+            }
+        }
+        Ok(None)
     }
 
     /// The other source of the snapshot that a name in this directory is, or leads to, now.
@@ -168,6 +189,14 @@ impl Run<'_> {
         let here = fstat(directory)?.identity();
         let paths = found.iter().filter(|(directory, other)| *directory == here && other != path);
         self.first_unlike(paths.map(|(_, other)| other.as_slice()), entry)
+    }
+
+    /// Whether the snapshot has a directory there, with something in it.
+    fn has_saved_in(&self, path: &[u8]) -> Result<bool> {
+        match self.stored(self.scope.saved_at(&self.reader, path))? {
+            Some(entry) => self.has_entries(&entry),
+            None => Ok(false),
+        }
     }
 
     fn first_unlike<'p>(

@@ -137,12 +137,17 @@ impl Run<'_> {
     }
 
     /// Whether a directory of the target may be restored into; it was entered through this folder now.
-    pub fn met_before(&self, directory: Identity, folder: &Folder, entry: &Entry) -> Before {
-        match self.overlap().map_or(Before::No, |overlap| overlap.before(directory, folder, entry)) {
+    pub fn met_before(&self, directory: Identity, folder: &Folder, entry: &Entry) -> Result<Before> {
+        let Some(overlap) = self.overlap() else { return Ok(Before::No) };
+        // Into one that was saved empty, as a backup of one file system saves mount points, nothing is restored.
+        if !self.has_entries(entry)? {
+            return Ok(Before::No);
+        }
+        Ok(match overlap.before(directory, folder, entry) {
             // A filter may let through here what it did not let through there.
             Before::Same if self.options.has_filter() => Before::No,
             before => before,
-        }
+        })
     }
 
     /// In a plan, what stands for a directory that the restore will make; None without overlap.

@@ -62,14 +62,14 @@ impl<'a> Run<'a> {
         })?;
         if let State::Ready(Here { target: Some(target), .. }) = top.state() {
             if self.is_fresh.get() != Some(&true) {
-                let mut others = OtherSources::look(self.scope, &top.path);
+                let mut others = OtherSources::look(self.scope, &self.reader, &top.path);
                 self.check_target(&mut others, target.directory(), &top)?;
                 self.other_sources.get_or_init(|| others);
             }
             if self.overlap.get_or_init(|| self.find_overlap(target.directory(), &top.path)).is_some() {
                 pool = self.pool(1)?;
                 if let Some(entry) = &top.entry {
-                    self.met_before(fstat(target.directory())?.identity(), &top, entry);
+                    self.met_before(fstat(target.directory())?.identity(), &top, entry)?;
                 }
             }
         }

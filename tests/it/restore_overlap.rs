@@ -545,3 +545,42 @@ fn a_directory_in_which_a_source_comes_back_has_its_time() {
     assert_eq!(time(), saved);
     assert_eq!(text(&person, "b/sub/data/f"), "saved");
 }
+
+/// A source that is a link was taken for the directory that it leads to, which was another source: nothing was restored into that.
+#[test]
+fn a_source_that_is_a_link_is_only_the_link() {
+    let person = Person::new();
+    person.write("releases/two/f", "saved");
+    symlink("releases/two", person.path("current")).expect("linked");
+    symlink(person.path("current"), person.path("newest")).expect("linked");
+    person.silt(&["backup", "current", "newest", "releases"]).ends_with(0);
+    fs::remove_file(person.path("releases/two/f")).expect("removed");
+    person.write("releases/two/extra", "extra");
+    both(&person, &["restore", "latest", "--target", "/", "--delete"], 0);
+    assert_eq!(text(&person, "releases/two/f"), "saved");
+    assert!(!person.path("releases/two/extra").exists());
+}
+
+/// What one source has mounted in another one was saved once, with `--one-file-system`: the empty mount point kept the content
+/// from coming back.
+#[test]
+fn what_a_source_has_mounted_in_another_one_comes_back() {
+    for more in [&["--one-file-system"][..], &[]] {
+        let person = Person::new();
+        person.write("srv/pub/f", "saved");
+        person.write("home/ftp/f", "home");
+        fs::create_dir(person.path("home/ftp/pub")).expect("made");
+        let from = person.path("srv/pub").display().to_string();
+        let Some(_held) = mounted(&["--bind", &from], &person.path("home/ftp/pub")) else {
+            return skipped("what one source has mounted in another one", "nothing can be mounted");
+        };
+        person.silt(&[&["backup", "srv", "home"], more].concat()).ends_with(0);
+        fs::remove_file(person.path("srv/pub/f")).expect("removed");
+        both(&person, &["restore", "latest", "--target", "/"], 0);
+        assert_eq!(text(&person, "srv/pub/f"), "saved");
+        fs::remove_file(person.path("srv/pub/f")).expect("removed");
+        let target = person.path("srv").display().to_string();
+        both(&person, &["restore", &named(&person, "srv"), "--target", &target, "--delete"], 0);
+        assert_eq!(text(&person, "srv/pub/f"), "saved");
+    }
+}
