@@ -200,7 +200,7 @@ impl Run<'_> {
     /// Tells that something was not restored, as its place was taken by another path of the snapshot.
     pub fn met(&self, path: Vec<u8>, other: &[u8]) {
         self.overlap().iter().for_each(|overlap| overlap.blocks());
-        let why = format!("its place is also that of {} now, which was restored there", shown(other));
+        let why = format!("its place is also that of {} of the snapshot now, which comes first", shown(other));
         self.blocked_at(path, &why);
     }
 
