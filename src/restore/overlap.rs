@@ -12,6 +12,7 @@ use crate::restore::Overwrite;
 use crate::restore::folder::{Folder, Here};
 use crate::restore::plan::{child_path, shown};
 use crate::restore::run::{Run, locked};
+use crate::restore::scope::is_at_or_below;
 use rustix::fd::{AsFd, AsRawFd};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
@@ -226,15 +227,16 @@ impl Run<'_> {
         let replaces = matches!(self.options.overwrite, Overwrite::Always | Overwrite::IfChanged);
         let mends = self.is_deed() && !folder.inside && replaces;
         let (Some(overlap), Some(target), true) = (self.overlap(), &here.target, mends) else { return };
-        let Ok(stat) = fstat(target.directory()) else { return };
-        let time = locked(&overlap.state)
-            .entered
-            .get(&stat.identity())
-            .filter(|entered| entered.is_wanted)
-            .map(|entered| entered.meta.modified);
-        if let Some(time) = time.filter(|time| *time != stat.modified)
-            && let Err(error) = set_time(target.directory(), time)
-        {
+        let mend = || {
+            let stat = fstat(target.directory())?;
+            let state = locked(&overlap.state);
+            let entered = state.entered.get(&stat.identity()).filter(|entered| entered.is_wanted);
+            match entered.map(|entered| entered.meta.modified).filter(|time| *time != stat.modified) {
+                Some(time) => set_time(target.directory(), time),
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = mend() {
             self.trouble(&folder.path, format!("its time could not be restored: {error}"));
         }
     }
@@ -259,65 +261,78 @@ impl Run<'_> {
         for path in ways {
             let mut way = self.follow_way(root, base, path);
             // One source alone can meet others only where something is mounted.
-            why = why.or(way.why.take().filter(|_| may_be_many));
+            why = why.or(way.link.take().filter(|_| may_be_many));
             dangling.extend(way.dangling.take());
-            found.insert(path, way);
+            found.insert(path, way.end);
         }
-        let places = outermost.iter().filter_map(|place| match is_one {
-            true => root.open_child(c".").ok().map(|root| Place::of(&root, b"")),
-            false => {
-                let end = parent(place);
-                let way = found.get(&place[base.len()..end])?;
-                way.end.as_ref().map(|directory| Place::of(directory, &[&way.rest, &place[end..]].concat()))
+        let mut places = Vec::new();
+        for place in outermost {
+            let end = parent(place);
+            let at = match is_one {
+                true => root.open_child(c".").and_then(|root| Place::of(&root)).map(Some),
+                false => match found.get(&place[base.len()..end]) {
+                    Some(Ok(Some(above))) => above.child(&place[end..]).map(Some),
+                    Some(Err(error)) => Err(error.copy()),
+                    _ => Ok(None),
+                },
+            };
+            match at {
+                Ok(place) => places.extend(place),
+                Err(error) => {
+                    why.get_or_insert_with(|| format!("cannot tell where {} is: {error}", shown(place)));
+                }
             }
-        });
-        let why = why.or_else(|| mounted_twice(places.collect()))?;
+        }
+        let why = why.or_else(|| mounted_twice(&places))?;
         Some(Overlap::new(why, dangling))
     }
 
     /// Goes the way to a source as the restore will, as far as it is there.
     fn follow_way(&self, root: &Directory, base: &[u8], path: &[u8]) -> Way {
-        let unseen = |path: &[u8], error: Error| Some(format!("cannot tell where {} leads: {error}", shown(path)));
-        let mut way = Way::default();
-        let mut here = match root.open_child(c".") {
-            Ok(here) => here,
-            Err(error) => return Way { why: unseen(base, error), ..way },
-        };
+        let mut way = Way { link: None, dangling: None, end: Ok(None) };
+        way.end = self.end_of(root, base, path, &mut way.link, &mut way.dangling);
+        way
+    }
+
+    fn end_of(
+        &self,
+        root: &Directory,
+        base: &[u8],
+        path: &[u8],
+        link: &mut Option<String>,
+        dangling: &mut Option<Vec<u8>>,
+    ) -> Result<Option<Place>> {
+        let mut here = root.open_child(c".")?;
         let mut done = Vec::new();
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
             let above = done.len();
             done.push(b'/');
             done.extend_from_slice(name);
-            let whole = [base, &done].concat();
             let opened = match here.open_child(name) {
                 Err(error) if error.is(Kind::Denied) => here.open_child_to_search(name),
-                Err(error) if error.is(Kind::Conflict) => match here.stat(name) {
-                    Ok(stat) if stat.is(EntryKind::Symlink) => {
-                        way.why.get_or_insert_with(|| format!("{} is a symbolic link", shown(&whole)));
-                        match self.open_link(root, &here, name, &done) {
-                            Err(error) if leads_nowhere(&error) => {
-                                way.dangling = Some(whole);
-                                return way;
-                            }
-                            followed => followed,
-                        }
+                Err(error) if error.is(Kind::Conflict) => {
+                    if !here.stat(name)?.is(EntryKind::Symlink) {
+                        return Ok(None);
                     }
-                    Ok(_) => return way,
-                    Err(error) => Err(error),
-                },
+                    let whole = [base, &done].concat();
+                    link.get_or_insert_with(|| format!("{} is a symbolic link", shown(&whole)));
+                    match self.open_link(root, &here, name, &done) {
+                        Err(error) if leads_nowhere(&error) => {
+                            *dangling = Some(whole);
+                            return Ok(None);
+                        }
+                        followed => followed,
+                    }
+                }
                 opened => opened,
             };
             match opened {
                 Ok(next) => here = next,
-                Err(error) if error.is(Kind::NotFound) => {
-                    way.rest = path[above..].to_vec();
-                    break;
-                }
-                Err(error) => return Way { why: way.why.or_else(|| unseen(&whole, error)), ..Way::default() },
+                Err(error) if error.is(Kind::NotFound) => return Place::of(&here)?.child(&path[above..]).map(Some),
+                Err(error) => return Err(error),
             }
         }
-        way.end = Some(here);
-        way
+        Place::of(&here).map(Some)
     }
 }
 
@@ -326,19 +341,17 @@ pub(super) fn leads_nowhere(error: &Error) -> bool {
     matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Unsupported)
 }
 
-/// The way to a source in the target.
-#[derive(Default)]
+/// The way to a source in the target. It keeps no directory open: there may be more sources than descriptors.
 struct Way {
     /// Why it may lead elsewhere.
-    why: Option<String>,
+    link: Option<String>,
     /// A link on it that leads nowhere.
     dangling: Option<Vec<u8>>,
-    /// The last directory on it that is there, and the path below that.
-    end: Option<Directory>,
-    rest: Vec<u8>,
+    /// Where it ends; None if nothing can be restored there.
+    end: Result<Option<Place>>,
 }
 
-/// Where a source is.
+/// Where a source is, or will be.
 struct Place {
     path: Vec<u8>,
     /// The number of its mount.
@@ -346,27 +359,29 @@ struct Place {
 }
 
 impl Place {
-    /// A path below an open directory.
-    fn of(directory: &Directory, path: &[u8]) -> std::result::Result<Place, String> {
-        let unknown =
-            |error: &dyn std::fmt::Display| format!("cannot tell where a directory of the target is: {error}");
+    fn of(directory: &Directory) -> Result<Place> {
         let link = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
-        let above = std::fs::read_link(link).map_err(|error| unknown(&error))?;
-        let path = [without_slash(above.as_os_str().as_bytes()), path].concat();
-        // One that is not there yet will be on the mount of what it is made in.
-        let stat = stat_path(if path.is_empty() { b"/" } else { &path }, false).or_else(|_| fstat(directory));
-        Ok(Place { mount: stat.map_err(|error| unknown(&error))?.mount, path })
+        let path = std::fs::read_link(&link).map_err(|error| Error::io("read the link", link, error))?;
+        let path = without_slash(path.as_os_str().as_bytes()).to_vec();
+        Ok(Place { path, mount: fstat(directory)?.mount })
+    }
+
+    /// A path below it. What is not there yet will be on the mount of the directory that it is made in.
+    fn child(&self, below: &[u8]) -> Result<Place> {
+        let path = [&self.path, below].concat();
+        match stat_path(&path, false) {
+            Ok(stat) => Ok(Place { path, mount: stat.mount }),
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => {
+                Ok(Place { path, mount: self.mount })
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
 /// Why two of these places, or a place and itself, may lead to one directory through mounts.
-fn mounted_twice(places: Vec<std::result::Result<Place, String>>) -> Option<String> {
-    let places: Vec<Place> = match places.into_iter().collect() {
-        Ok(places) => places,
-        Err(why) => return Some(why),
-    };
-    let parts = mount_points().and_then(|mounts| parts_of(&places, &mounts));
-    let parts = match parts {
+fn mounted_twice(places: &[Place]) -> Option<String> {
+    let parts = match mount_points().and_then(|mounts| parts_of(places, &mounts)) {
         Ok(parts) => parts,
         Err(error) => return Some(format!("cannot tell what is mounted where: {error}")),
     };
@@ -374,6 +389,11 @@ fn mounted_twice(places: Vec<std::result::Result<Place, String>>) -> Option<Stri
         let (one, other) = (shown(&one.place), shown(&other.place));
         format!("{one} and {other} are, or are in, one directory of a file system")
     })
+}
+
+/// The paths above a path, from the top on; `/` is the empty one.
+fn paths_above(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    (0..path.len()).filter(|at| path[*at] == b'/').map(|at| &path[..at])
 }
 
 /// Two parts of which one is in the other one, if there are any.
@@ -385,8 +405,7 @@ fn first_meeting(parts: &[Part]) -> Option<(&Part, &Part)> {
         }
     }
     for part in parts {
-        let ends = (0..part.path.len()).filter(|at| part.path[*at] == b'/');
-        if let Some(other) = ends.filter_map(|at| known.get(&(part.device, &part.path[..at]))).next() {
+        if let Some(other) = paths_above(&part.path).find_map(|above| known.get(&(part.device, above))) {
             return Some((other, part));
         }
     }
@@ -405,10 +424,6 @@ fn without_slash(path: &[u8]) -> &[u8] {
     path.strip_suffix(b"/").unwrap_or(path)
 }
 
-fn covers(mount: &MountPoint, place: &[u8]) -> bool {
-    place.strip_prefix(without_slash(&mount.point)).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
-}
-
 /// The parts of file systems that are at and below these places, none of which is in another one.
 fn parts_of(places: &[Place], mounts: &[MountPoint]) -> Result<Vec<Part>> {
     let by_number: HashMap<u64, &MountPoint> = mounts.iter().map(|mount| (mount.number, mount)).collect();
@@ -418,7 +433,10 @@ fn parts_of(places: &[Place], mounts: &[MountPoint]) -> Result<Vec<Part>> {
         let unlisted = || Error::new(Kind::Unsupported, "find the mount of", shown(place)).because("it is not listed");
         let on = match mount {
             // Linux before 5.8 does not number mounts: the last one at the deepest point.
-            0 => mounts.iter().filter(|on| covers(on, place)).max_by_key(|on| on.point.len()),
+            0 => {
+                let covers = |on: &&MountPoint| is_at_or_below(place, without_slash(&on.point));
+                mounts.iter().filter(covers).max_by_key(|on| on.point.len())
+            }
             number => by_number.get(number).copied(),
         };
         let on = on.ok_or_else(unlisted)?;
@@ -427,8 +445,7 @@ fn parts_of(places: &[Place], mounts: &[MountPoint]) -> Result<Vec<Part>> {
     }
     for mount in mounts.iter().filter(|mount| !mount.is_pseudo) {
         let point = without_slash(&mount.point);
-        let mut above = (0..point.len()).filter(|at| point[*at] == b'/').map(|at| &point[..at]);
-        if above.any(|above| by_place.contains(above)) {
+        if paths_above(point).any(|above| by_place.contains(above)) {
             let path = without_slash(&mount.root).to_vec();
             parts.push(Part { device: mount.device, path, place: mount.point.clone() });
         }
@@ -439,7 +456,7 @@ fn parts_of(places: &[Place], mounts: &[MountPoint]) -> Result<Vec<Part>> {
 /// Those of these paths, in order, that are in no other one.
 fn outermost<'p>(sources: &[&'p [u8]]) -> Vec<&'p [u8]> {
     let all: HashSet<&[u8]> = sources.iter().copied().collect();
-    let is_in_another = |path: &[u8]| (0..path.len()).any(|at| path[at] == b'/' && all.contains(&path[..at]));
+    let is_in_another = |path: &[u8]| paths_above(path).any(|above| all.contains(above));
     sources.iter().copied().filter(|source| !is_in_another(source)).collect()
 }
 
@@ -479,13 +496,13 @@ mod tests {
         assert!(meet(&[("/one", 1)], &with((1, "/one/a", "/one/b"))));
         assert!(meet(&[("/one", 3), ("/two", 1)], &with((1, "/two", "/one"))));
         assert!(meet(&[("", 1)], &with((1, "/usr/share/x", "/var/x"))));
-        // What is mounted there is no part of what is restored, or the target itself is mounted somewhere else.
+        // The mounted directory is outside of what is restored, or all of the target is on one mount.
         assert!(!meet(&[("/one", 1), ("/two", 1)], &with((1, "/other", "/one/a"))));
         assert!(!meet(&[("/mnt/one", 3), ("/mnt/two", 3)], &with((1, "/real", "/mnt"))));
         // The mount that is seen counts, not one that another one hides.
         let hidden = [plain[0], (3, "/", "/x/y"), (1, "/other", "/x")];
         assert!(meet(&[("/x/y/s", 3), ("/other/y/s", 1)], &hidden));
-        // In a root that is no mount point, mounts are not listed.
+        // The mount of a chroot directory is not listed if that directory is not a mount point.
         let place = Place { path: b"/one".to_vec(), mount: 9 };
         assert!(parts_of(&[place], &mounts(&plain)).is_err());
     }

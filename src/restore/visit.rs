@@ -117,8 +117,12 @@ impl<'a> Run<'a> {
     fn check_target(&self, others: &mut OtherSources, target: &Directory, top: &Folder) -> Result<()> {
         let path = &self.options.target;
         let is_own_path = std::path::absolute(path).is_ok_and(|path| path.as_os_str().as_bytes() == top.path);
-        let real = if is_own_path { std::fs::canonicalize(path).ok() } else { None };
-        let real = real.unwrap_or_default();
+        let real = match is_own_path {
+            true => {
+                std::fs::canonicalize(path).map_err(|error| Error::io("resolve the path", path.display(), error))?
+            }
+            false => std::path::PathBuf::new(),
+        };
         let real = real.as_os_str().as_bytes();
         let mut found: Vec<Vec<u8>> = others.source_of(&fstat(target)?).map(<[u8]>::to_vec).collect();
         for end in (0..real.len()).filter(|at| real[*at] == b'/') {

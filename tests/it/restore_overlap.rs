@@ -588,3 +588,54 @@ fn what_a_source_has_mounted_in_another_one_comes_back() {
         assert_eq!(text(&person, "srv/pub/f"), "saved");
     }
 }
+
+/// A directory stayed open for each directory that a source is in: with many of them, nothing was deleted.
+#[test]
+fn more_sources_than_descriptors_are_told_apart() {
+    let person = Person::new();
+    let sources: Vec<String> = (0..100).map(|number| format!("in{number}/source")).collect();
+    sources.iter().for_each(|source| person.write(&format!("{source}/f"), "saved"));
+    let words: Vec<&str> = ["backup"].into_iter().chain(sources.iter().map(String::as_str)).collect();
+    person.silt(&words).ends_with(0);
+    person.write("in7/source/extra", "extra");
+    let done = crate::limits::limited(&person, "-n 64", &["restore", "latest", "--target", "/", "--delete"]);
+    let done = done.ends_with(0);
+    assert!(!person.path("in7/source/extra").exists(), "{}", done.err);
+}
+
+/// One error while the restore looked for mounts counted as "nothing is mounted there": two directories were mixed, with exit 0.
+#[test]
+fn no_error_hides_what_is_mounted() {
+    let person = Person::new();
+    person.write("in/one/a/f", "first");
+    person.write("in/one/b/f", "second");
+    person.silt(&["backup", "in/one"]).ends_with(0);
+    let strace = std::process::Command::new("strace").args(["-o", "/dev/null", "true"]).status();
+    let from = person.path("in/one/a").display().to_string();
+    let held = mounted(&["--bind", &from], &person.path("in/one/b"));
+    if held.is_none() || !strace.is_ok_and(|status| status.success()) {
+        return skipped("errors while a restore looks for mounts", "nothing can be mounted, or strace is not there");
+    }
+    let silt = person.command(&["restore", "latest", "--target", "/"]);
+    let restore = |by: &[&str]| {
+        let mut traced = std::process::Command::new("strace");
+        traced.args(["-f", "-qq"]).args(by).args(["taskset", "-c", "0"]);
+        traced.arg(silt.get_program()).args(silt.get_args()).current_dir(person.home.path());
+        traced.envs(silt.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        crate::person::said(traced.output().expect("strace runs"))
+    };
+    let log = person.path("log").display().to_string();
+    restore(&["-o", &log, "-e", "trace=openat"]);
+    // The calls that look at directories of the target.
+    let log = text(&person, "log");
+    let of_target = |line: &&str| line.contains("O_DIRECTORY") && !line.contains("AT_FDCWD");
+    let first = log.lines().position(|line| of_target(&line)).expect("directories are opened");
+    let last =
+        log.lines().count() - log.lines().rev().position(|line| of_target(&line)).expect("directories are opened");
+    for when in first..=last {
+        let inject = format!("inject=openat:error=EIO:when={}", when + 1);
+        let done = restore(&["-o", "/dev/null", "-e", "trace=openat", "-e", &inject]);
+        assert_ne!(done.code, 0, "{when}: {}{}", done.out, done.err);
+        assert_eq!(text(&person, "in/one/a/f"), "first", "{when}: {}", done.err);
+    }
+}
