@@ -1,9 +1,8 @@
 //! What lies below a path: the medium, whether two paths share a disk, whether the kernel makes it up, and whether it is
 //! mounted read-only.
 //!
-//! The first two are guesses and only steer speed. The list of mounts decides where a restore may delete, so it is never
-//! guessed. Read from /proc/self/mountinfo and /sys/dev/block; where those are
-//! hidden, an SSD is assumed.
+//! The first two are guesses and only steer speed: they come from /proc/self/mountinfo and /sys/dev/block, and where those are
+//! hidden, an SSD is assumed. The list of mounts decides where a restore may delete: it is read or it is an error.
 
 use super::stat::stat_path;
 use crate::error::{Error, Kind, Result};

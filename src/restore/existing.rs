@@ -253,8 +253,8 @@ impl Run<'_> {
         let (Some(target), true) = (&here.target, mend) else { return how };
         let kind = entry.kind_of_inode();
         let named = Subject::Named(target.directory(), &entry.name);
-        // Works on a descriptor if possible, so that the name is looked up only once. Devices and FIFOs are not opened: that can
-        // have effects.
+        // A file is opened, so that its name is looked up only once. Devices and FIFOs are not opened, because opening one can
+        // have side effects.
         let open = || match self.is_deed() {
             true => open_own_file(target.directory(), &entry.name).ok(),
             false => open_file(target.directory(), entry.name.as_slice()).ok(),

@@ -31,7 +31,8 @@ pub(super) struct OtherSources {
     /// Directories that are sources, with their paths in the snapshot.
     directories: HashMap<Identity, BTreeSet<Vec<u8>>>,
     mounted: HashMap<Identity, Vec<MountedIn>>,
-    /// The same of what is no directory, by its name and directory; links on the way to a source are among them.
+    /// Sources that are not directories, and symbolic links on the way to a source: by name, with the directory that each is
+    /// in and the path of the source.
     names: HashMap<Vec<u8>, Vec<(Identity, Vec<u8>)>>,
     /// Directories on the way to a source.
     ways: HashSet<Identity>,
@@ -71,8 +72,8 @@ impl OtherSources {
         self.directories.get(&stat.identity()).into_iter().flatten().map(Vec::as_slice)
     }
 
-    /// Notes what is on the way to a source. Returns the real path of a source that is a directory. Of one that was saved as a
-    /// link, what that leads to is no part.
+    /// Records what is on the way to a source. Returns the real path of the source if it is a directory. The target of a source
+    /// that was saved as a symbolic link does not belong to the source.
     fn follow(&mut self, source: &[u8], is_saved_as_link: impl Fn() -> Result<bool>) -> Result<Option<Vec<u8>>> {
         let parts = |path: &[u8]| {
             let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
@@ -82,7 +83,7 @@ impl OtherSources {
         let mut above = stat_path(b"/", false)?;
         let mut has_ended = false;
         while let Some(part) = left.pop() {
-            // The last name of its path, and not of what that leads to.
+            // The last name of the path of the source itself, and not of the path in a link.
             let is_source = left.is_empty() && !has_ended;
             has_ended |= is_source;
             self.ways.insert(above.identity());
@@ -158,7 +159,8 @@ fn read_link_at(path: &[u8]) -> Result<Vec<u8>> {
 }
 
 impl Run<'_> {
-    /// The other source of the snapshot that a directory is now. One that was saved alike is no other one: it was here then.
+    /// Returns the path of the other source of the snapshot that this directory is now. A source that the snapshot has with the
+    /// same content and metadata does not count: it was in the same place when it was saved.
     pub fn other_source(&self, path: &[u8], stat: &Stat, entry: Option<&Entry>) -> Result<Option<Vec<u8>>> {
         let Some(others) = self.other_sources.get() else { return Ok(None) };
         if let Some(other) = self.first_unlike(others.source_of(stat).filter(|other| *other != path), entry)? {
@@ -166,18 +168,17 @@ impl Run<'_> {
         }
         for mount in others.mounted.get(&stat.identity()).into_iter().flatten() {
             // A backup of one file system saved nothing of what is mounted.
-            let is_other =
-                !is_at_or_below(path, &mount.source) && (entry.is_none() || self.has_saved_in(&mount.path)?);
-            if let Some(other) =
-                self.first_unlike(std::iter::once(mount.path.as_slice()).filter(|_| is_other), entry)?
-            {
+            if is_at_or_below(path, &mount.source) || (entry.is_some() && !self.has_saved_in(&mount.path)?) {
+                continue;
+            }
+            if let Some(other) = self.first_unlike(std::iter::once(mount.path.as_slice()), entry)? {
                 return Ok(Some(other));
             }
         }
         Ok(None)
     }
 
-    /// The other source of the snapshot that a name in this directory is, or leads to, now.
+    /// The same for an entry that is not a directory: the source that the entry is now, or that a link leads to.
     pub fn other_source_at(
         &self,
         path: &[u8],
@@ -221,7 +222,7 @@ impl Run<'_> {
             && self.other_source_at(&child_path(above, &entry.name), directory, &entry.name, Some(entry))?.is_some())
     }
 
-    /// Whether a directory stays that would be deleted, as it is another source now or leads to one; that is told.
+    /// Whether an extra directory is kept because it is another source now, or is on the way to one. Reports it.
     pub fn keeps_other_source(&self, path: &[u8], stat: &Stat) -> Result<bool> {
         let is_on_way = self.other_sources.get().is_some_and(|others| others.ways.contains(&stat.identity()));
         let other = self.other_source(path, stat, None)?;
@@ -238,7 +239,7 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// The same of a name that is no directory.
+    /// The same for an extra entry that is not a directory.
     pub fn keeps_other_source_at(&self, path: &[u8], directory: &Directory, name: &[u8], stat: &Stat) -> Result<bool> {
         let mounted = self.other_source(path, stat, None)?;
         let Some(other) =
