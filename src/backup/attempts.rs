@@ -4,10 +4,9 @@
 use crate::backup::heal::{Before, is_whole};
 use crate::backup::streams::Streams;
 use crate::backup::{BackupOptions, BackupReport};
-use crate::entry::Time;
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Repository, Snapshot};
-use crate::watch::{Watch, now};
+use crate::watch::Watch;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -22,7 +21,6 @@ const DAMAGED_MAX: usize = 16;
 pub(super) struct Carried {
     pub streams: Streams,
     pub before: Before,
-    pub begun: Time,
     said: BTreeSet<String>,
 }
 
@@ -42,7 +40,7 @@ impl Repository {
         let begun = Instant::now();
         options.check_places()?;
         let (mut options, mut attempt, mut damaged) = (options, 1, 0);
-        let mut carried = Carried { streams: Streams::new(options.input.take()), begun: now(), ..Carried::default() };
+        let mut carried = Carried { streams: Streams::new(options.input.take()), ..Carried::default() };
         loop {
             let may_repeat = attempt < ATTEMPTS_MAX && damaged < DAMAGED_MAX;
             let again = options.copy();

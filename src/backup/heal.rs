@@ -3,12 +3,12 @@
 use crate::backup::damage::Damage;
 use crate::backup::{BackupReport, Run};
 use crate::cache::View;
-use crate::entry::{Content, Entry, Time};
+use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
 use crate::id::{ChunkId, SnapshotId};
 use crate::repo::format::snapshot_name;
 use crate::repo::tree::{Page, decode_page};
-use crate::repo::{Marks, Reader, Repository, Snapshot, Stamp, Told, Writer};
+use crate::repo::{Marks, Reader, Repository, Snapshot, Told, Writer};
 use crate::seal::Power;
 use crate::watch::Watch;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -31,26 +31,30 @@ pub(super) struct Before {
     pub views: Vec<View>,
     /// Names of the snapshots, if something was amiss.
     snapshots: Option<BTreeSet<String>>,
-    /// When the run began, if these names were listed only by a later attempt.
-    begun: Option<Time>,
+    /// The attempt that listed these names, counted from 0.
+    listed_by: usize,
 }
 
 impl Before {
     /// Notes which snapshots are there, if the run may look at them in the end. Without these names, those that others make
     /// meanwhile can be called complete again.
-    pub fn note_snapshots(&mut self, repo: &Repository, damage: &Damage, begun: Time) {
+    pub fn note_snapshots(&mut self, repo: &Repository, damage: &Damage) {
         if damage.is_known() && self.snapshots.is_none() && repo.keys().power() != Power::Put {
             self.snapshots = repo.snapshot_names().ok().map(BTreeSet::from_iter);
-            self.begun = (self.views.len() > 1).then_some(begun);
+            self.listed_by = self.views.len().saturating_sub(1);
         }
     }
 
     /// Whether a snapshot was there. What one that another backup made since refers to was never lost.
     fn had(&self, snapshot: &Snapshot) -> Result<bool> {
         let Some(names) = &self.snapshots else { return Ok(true) };
-        let Stamp { seconds, nanoseconds, .. } = snapshot.ended;
-        let is_later = self.begun.is_some_and(|begun| Time { seconds, nanoseconds } > begun);
-        Ok(!is_later && names.contains(&snapshot_name(&snapshot.started.compact()?, &snapshot.id)))
+        Ok(names.contains(&snapshot_name(&snapshot.started.compact()?, &snapshot.id)))
+    }
+
+    /// The views to compare a snapshot with that was there. Attempts before the names were listed knew of no damage, and
+    /// others may have made some of these snapshots since: what the earlier views lack of them was not lost.
+    fn views_with_snapshots(&self) -> &[View] {
+        self.views.get(self.listed_by..).unwrap_or(&self.views)
     }
 }
 
@@ -137,7 +141,7 @@ fn compare(
     was_incomplete: &dyn Fn(&Snapshot) -> bool,
     watch: &Watch,
 ) -> Result<(Healing, Vec<SnapshotId>)> {
-    let mut look = Look::new(reader, &before.views, after);
+    let mut look = Look::new(reader, before.views_with_snapshots(), after);
     let mut look_since = Look::new(reader, std::slice::from_ref(after), after);
     let (mut healing, mut complete) = (Healing::default(), Vec::new());
     for snapshot in snapshots {

@@ -276,7 +276,7 @@ impl Repository {
         let damage = Damage::new(self, marks, check);
         if !options.dry_run {
             damage.note_what_is_back(self);
-            carried.before.note_snapshots(self, &damage, carried.begun);
+            carried.before.note_snapshots(self, &damage);
         }
         damage.tell(self, options.dry_run, |notice| carried.say_once(watch, notice));
         Ok((damage, writer))

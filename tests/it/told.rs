@@ -319,6 +319,33 @@ fn what_an_earlier_attempt_repaired_counts() {
     assert_eq!(missing, 1, "{notices:?}");
 }
 
+/// What another host saved between two attempts of a run, the first of which knew of no damage, was never incomplete.
+#[test]
+fn what_others_save_between_two_attempts_is_not_called_complete_again() {
+    let world = World::new(SWAPS);
+    let relied: Vec<String> =
+        world.storage.list("index/").expect("listed").into_iter().map(|index| index.name).collect();
+    fs::write(world.source().join("new"), "new").expect("written");
+    let other = world.directory.path().join("other");
+    fs::create_dir(&other).expect("made");
+    fs::write(other.join("f"), crate::golden::noise(30_000, 77)).expect("written");
+    let (storage, cache, puts) = (world.storage.clone(), world.cache("two"), AtomicUsize::new(0));
+    let before = move |call: &str, name: &str| {
+        if call == "put" && name.starts_with("index/") && puts.fetch_add(1, Ordering::SeqCst) == 0 {
+            fixture::backup(Arc::new(storage.clone()), &cache, &other).expect("the backup succeeds");
+            relied.iter().for_each(|index| storage.remove(index).expect("removed"));
+        }
+    };
+    let (done, notices) = world.backup(Arc::new(Hooked { inner: world.storage.clone(), before }), "one", false);
+    let healing = done.expect("the backup succeeds").healing.expect("it tells");
+    assert!(notices.iter().any(|notice| notice.contains("starts over")), "{notices:?}");
+    let repo = open(Arc::new(world.storage.clone()), &world.cache("two")).expect("it opens");
+    assert_eq!(fixture::snapshots(&repo).len(), 3);
+    let is_of_other = |snapshot: &Snapshot| snapshot.totals.files == 1;
+    assert_eq!(healing.still_damaged.len(), 1, "{healing:?}");
+    assert!(!healing.whole_again.iter().any(is_of_other), "{healing:?}");
+}
+
 /// What an unsuccessful run had stored, or somebody put back, completed a snapshot, and no run said so.
 #[test]
 fn a_snapshot_that_is_complete_again_is_named_whoever_completed_it() {
