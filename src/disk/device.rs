@@ -113,7 +113,7 @@ impl Mounts {
             return *is_pseudo;
         }
         let is_pseudo = match mount_of(device) {
-            Some(mount) => PSEUDO_KINDS.contains(&mount.kind.as_str()),
+            Some(mount) => mount.is_pseudo(),
             None => rustix::fs::statfs(path).is_ok_and(|found| PSEUDO_MAGICS.contains(&(found.f_type as u32))),
         };
         known.insert(device, is_pseudo);
@@ -161,26 +161,8 @@ pub fn medium_of(path: &[u8]) -> Result<Medium> {
     Ok(disks_of(stat.device).iter().map(|disk| medium_of_disk(disk)).min().unwrap_or(Medium::Sata))
 }
 
-struct Mount {
-    kind: String,
-    source: String,
-    options: String,
-}
-
-/// The mount of a device number. Its line: id parent major:minor root point options [fields] - kind source options.
-fn mount_of(device: u64) -> Option<Mount> {
-    let text = super::whole::read_bounded(Path::new("/proc/self/mountinfo"), MOUNTS_BYTES_MAX).ok()?;
-    let text = String::from_utf8_lossy(&text);
-    let number = format!("{}:{}", device >> 32, device as u32);
-    text.lines().find_map(|line| {
-        let (left, right) = line.split_once(" - ")?;
-        let mut right = right.split(' ').map(str::to_owned);
-        let mount = Mount { kind: right.next()?, source: right.next()?, options: right.next().unwrap_or_default() };
-        (left.split(' ').nth(2)? == number).then_some(mount)
-    })
-}
-
 /// What is mounted where.
+#[derive(Default)]
 pub struct MountPoint {
     /// Which mount it is: [`Stat::mount`](super::Stat) of what is on it.
     pub number: u64,
@@ -189,8 +171,19 @@ pub struct MountPoint {
     /// The directory or file of the file system that is mounted.
     pub root: Vec<u8>,
     pub point: Vec<u8>,
-    /// The kernel makes up what is in it.
-    pub is_pseudo: bool,
+    /// As the kernel names it: "ext4".
+    pub kind: String,
+    /// The disk or directory below it, for some kinds.
+    pub source: String,
+    /// Of the file system, not of this mount of it.
+    pub options: String,
+}
+
+impl MountPoint {
+    /// Whether the kernel makes up what is in it.
+    pub fn is_pseudo(&self) -> bool {
+        PSEUDO_KINDS.contains(&self.kind.as_str())
+    }
 }
 
 /// All mounts that this process sees, in the order in which they cover each other. An error where /proc is hidden, or the
@@ -206,7 +199,12 @@ pub fn mount_points() -> Result<Vec<MountPoint>> {
     })
 }
 
-/// A line of mountinfo.
+/// A mount of the file system with this number, if the mounts can be listed.
+fn mount_of(device: u64) -> Option<MountPoint> {
+    mount_points().ok()?.into_iter().find(|mount| mount.device == device)
+}
+
+/// A line of mountinfo: number, parent, major:minor, root, point, options, fields that may be absent, -, kind, source, options.
 fn mount_point(line: &[u8]) -> Option<MountPoint> {
     let mut fields = line.split(|byte| *byte == b' ');
     let number = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
@@ -214,9 +212,11 @@ fn mount_point(line: &[u8]) -> Option<MountPoint> {
     let (major, minor) = std::str::from_utf8(fields.next()?).ok()?.split_once(':')?;
     let device = major.parse::<u64>().ok()? << 32 | minor.parse::<u64>().ok()?;
     let (root, point) = (unescaped(fields.next()?), unescaped(fields.next()?));
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-    let is_pseudo = PSEUDO_KINDS.iter().any(|pseudo| pseudo.as_bytes() == kind);
-    Some(MountPoint { number, device, root, point, is_pseudo })
+    let text = |field: &[u8]| String::from_utf8_lossy(&unescaped(field)).into_owned();
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1).map(text);
+    let (kind, source, options) =
+        (fields.next()?, fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+    Some(MountPoint { number, device, root, point, kind, source, options })
 }
 
 /// A path of mountinfo, in which spaces and others are written as a backslash and three octal digits.
@@ -327,9 +327,10 @@ mod tests {
         assert_eq!(unescaped(b"/a\\040b\\134c\\0"), b"/a b\\c\\0");
         let line = b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw";
         let mount = mount_point(line).expect("it is one");
-        assert_eq!((mount.number, mount.device, mount.is_pseudo), (36, 98 << 32, false));
+        assert_eq!((mount.number, mount.device, mount.is_pseudo()), (36, 98 << 32, false));
+        assert_eq!((mount.kind.as_str(), mount.source.as_str(), mount.options.as_str()), ("ext3", "/dev/root", "rw"));
         assert_eq!((mount.root, mount.point), (b"/mnt1".to_vec(), b"/mnt 2".to_vec()));
-        assert!(mount_point(b"1 2 0:4 / /proc rw - proc proc rw").is_some_and(|mount| mount.is_pseudo));
+        assert!(mount_point(b"1 2 0:4 / /proc rw - proc proc rw").is_some_and(|mount| mount.is_pseudo()));
         assert!(mount_point(b"36 35 98:0 /mnt1").is_none());
         assert!(!mount_points().expect("they are listed").is_empty());
     }
@@ -345,10 +346,9 @@ mod tests {
 
     #[test]
     fn memory_is_told_from_disks() {
-        if let Ok(found) = rustix::fs::statfs("/dev/shm")
-            && MEMORY_MAGICS.contains(&(found.f_type as u32))
-        {
-            assert_eq!(medium_of(b"/dev/shm").unwrap(), Medium::Memory);
+        match mount_points().unwrap().iter().find(|mount| mount.kind == "tmpfs" && mount.root == b"/") {
+            Some(mount) => assert_eq!(medium_of(&mount.point).unwrap(), Medium::Memory),
+            None => eprintln!("nothing is mounted in memory here: not tested"),
         }
     }
 }

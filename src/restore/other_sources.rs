@@ -129,7 +129,7 @@ impl OtherSources {
             self.unknown.get_or_insert_with(|| format!("cannot tell what is mounted where: {error}"));
             Vec::new()
         });
-        for mount in mounts.iter().filter(|mount| !mount.is_pseudo) {
+        for mount in mounts.iter().filter(|mount| !mount.is_pseudo()) {
             for (end, source) in ends.iter().filter(|(end, _)| mount.point != *end && is_at_or_below(&mount.point, end))
             {
                 match stat_path(&mount.point, false) {

@@ -443,7 +443,7 @@ fn parts_of(places: &[Place], mounts: &[MountPoint]) -> Result<Vec<Part>> {
         let rest = place.strip_prefix(without_slash(&on.point)).ok_or_else(unlisted)?;
         parts.push(Part { device: on.device, path: [without_slash(&on.root), rest].concat(), place: place.clone() });
     }
-    for mount in mounts.iter().filter(|mount| !mount.is_pseudo) {
+    for mount in mounts.iter().filter(|mount| !mount.is_pseudo()) {
         let point = without_slash(&mount.point);
         if paths_above(point).any(|above| by_place.contains(above)) {
             let path = without_slash(&mount.root).to_vec();
@@ -472,7 +472,7 @@ mod tests {
             device,
             root: root.into(),
             point: point.into(),
-            is_pseudo: false,
+            ..MountPoint::default()
         };
         numbered.map(mount).collect()
     }

@@ -294,7 +294,7 @@ impl<'a> Run<'a> {
         let nearest = nearest.filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let access = accessat(CWD, nearest, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
         access.map_err(|errno| Error::io("create the directory", target.display(), errno.into()))?;
-        fstat(&above).map(|stat| group_of_new(&stat))
+        stat_path(nearest.as_os_str().as_bytes(), true).map(|stat| group_of_new(&stat))
     }
 
     /// The nearest directory above the target that can be opened.

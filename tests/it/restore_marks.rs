@@ -65,22 +65,20 @@ fn is_whole_after_each_kill(
 ) {
     let named = latest(person, "source");
     let expected = everything(&person.path("source"));
-    let mut kills = 0;
     for call in calls {
         for number in 1.. {
             let _not_there_at_first = fs::remove_dir_all(person.path("out"));
             prepare();
             let words = ["restore", &named, "--target", "out/new"];
             if !dies(person, call, number, &words, user) {
+                assert!(number > 1, "{call} was not met");
                 break;
             }
-            kills += 1;
             again(&[&words[..], &["--overwrite", "never"]].concat()).ends_with(0);
             let found = everything(&person.path("out/new"));
             assert!(found == expected, "{call} {number}: {found:?} for {expected:?}");
         }
     }
-    assert!(kills > 0, "no call was met");
 }
 
 /// Whatever had the mode of half-done files was replaced, also if it was saved so, and what has a similar mode.
@@ -128,7 +126,7 @@ fn a_half_done_file_keeps_its_mark_until_it_is_replaced() {
         chmod(&person, "out/new/dir/file", HALF_DONE);
         chmod(&person, "out/new/dir", 0o1755);
     };
-    let calls = ["fchmodat", "fchmod", "renameat"];
+    let calls = ["fchmod", "renameat"];
     is_whole_after_each_kill(&person, &calls, prepare, Some(65534), |words| as_nobody(&person, words));
 }
 
@@ -151,7 +149,7 @@ fn directories_keep_their_mark_through_acls() {
         set_time(&person.path("source").join(name), 1_500_000_000);
     }
     person.silt(&["backup", "source"]).ends_with(0);
-    let calls = ["mkdirat", "fchmod", "fchmodat", "renameat2", "fsetxattr", "fremovexattr", "pwrite64", "utimensat"];
+    let calls = ["mkdirat", "fchmod", "fsetxattr", "pwrite64", "utimensat", "fremovexattr"];
     for inherited in [None, Some("u:9:rwx,g::rwx,o::-"), Some("u::r-x,g::rwx,o::rwx")] {
         let prepare = || {
             fs::create_dir(person.path("out")).expect("made");
@@ -159,7 +157,9 @@ fn directories_keep_their_mark_through_acls() {
                 assert!(runs(&["setfacl", "-d", "-m", inherited], &person.path("out")));
             }
         };
-        is_whole_after_each_kill(&person, &calls, prepare, None, |words| person.silt(words));
+        // Only an inherited ACL has to be removed.
+        let calls = &calls[..calls.len() - usize::from(inherited.is_none())];
+        is_whole_after_each_kill(&person, calls, prepare, None, |words| person.silt(words));
     }
 }
 
