@@ -61,7 +61,7 @@ pub struct Xattr {
 }
 
 /// What belongs to an entry beside its content. Volatile fields (atime, ctime, inode, device) are not here.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Metadata {
     /// Permission bits with setuid, setgid and sticky: `st_mode & 0o7777`.
     pub mode: u32,

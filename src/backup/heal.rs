@@ -6,7 +6,7 @@ use crate::cache::View;
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
 use crate::id::{ChunkId, SnapshotId};
-use crate::repo::format::snapshot_name;
+use crate::repo::format::{snapshot_id, snapshot_name};
 use crate::repo::tree::{Page, decode_page};
 use crate::repo::{Marks, Reader, Repository, Snapshot, Told, Writer};
 use crate::seal::Power;
@@ -84,7 +84,22 @@ impl<'a> Run<'a> {
             None => self.may_lack_something(writer) && (self.has_stored_sources() || self.repo.remembers_losses()),
         };
         let has_untold = !self.damage.untold(self.repo).is_empty() || (self.has_met_damage() && told.is_none());
-        has_untold || may_heal || self.damage.may_be_over()
+        has_untold || may_heal || self.damage.may_be_over() || told.is_some_and(|told| self.may_have_missed_some(told))
+    }
+
+    /// Whether there are snapshots that no run has looked at since the repository was damaged: they could not be read then, or
+    /// were away.
+    fn may_have_missed_some(&self, told: &Told) -> bool {
+        if !told.has_damage() || self.repo.keys().power() == Power::Put {
+            return false;
+        }
+        let is_missed = |name: &String| {
+            let missed = snapshot_id(name).filter(|id| !told.has_looked_at(id));
+            // One that still cannot be read was told.
+            missed.is_some_and(|id| !told.unread.contains(&id) || self.repo.snapshot_named(name).is_ok())
+        };
+        // If they cannot be listed, that is told by the look that follows.
+        self.repo.snapshot_names().map_or(true, |names| names.iter().any(is_missed))
     }
 
     /// Looks at the earlier snapshots that may lack something; `marks` are the losses that this tells. Returns what is to be
@@ -102,16 +117,16 @@ impl<'a> Run<'a> {
         }
         self.watch.stage("checking earlier snapshots");
         let earlier = self.damage.told(self.repo);
-        let looked = self.repo.snapshots(&self.watch.aside()).and_then(|snapshots| {
+        let looked = self.repo.snapshots_and_unreadable(&self.watch.aside()).and_then(|(snapshots, unread)| {
             let is_new = |snapshot: &Snapshot| earlier.is_none_or(|told| !told.complete.contains(&snapshot.id));
             let unknown = snapshots.into_iter().filter(|snapshot| snapshot.id != own.id && is_new(snapshot));
             let is_over = |snapshot: &Snapshot| self.damage.was_incomplete(&snapshot.id);
             // After the list: what others stored for these snapshots shows. Losses that show are for the next run to tell.
             let now = self.repo.compare_index(self.watch)?;
             let (healing, complete) = compare(&self.reader, before, &self.repo.view(), unknown, &is_over, self.watch)?;
-            Ok((healing, complete, now))
+            Ok((healing, complete, now, unread))
         });
-        let (healing, complete, now) = match looked {
+        let (healing, complete, now, unread) = match looked {
             Ok(looked) => looked,
             Err(error) => {
                 self.watch.notice(format!("cannot tell which earlier snapshots are complete again: {error}"));
@@ -120,10 +135,14 @@ impl<'a> Run<'a> {
         };
         let is_empty = healing.still_damaged.is_empty() && healing.whole_again.is_empty() && healing.chunks == 0;
         if is_empty && !marks.is_empty() {
-            self.watch.notice("all earlier snapshots are complete");
+            self.watch.notice(match unread.is_empty() {
+                true => "all earlier snapshots are complete",
+                false => "all earlier snapshots that can be read are complete",
+            });
         }
         let mut told = self.damage.as_told(self.repo, &marks, &now);
         told.incomplete = healing.still_damaged.iter().map(|snapshot| snapshot.id).collect();
+        told.unread = unread.iter().filter_map(|name| snapshot_id(name)).collect();
         told.complete = earlier.map(|told| told.complete.clone()).unwrap_or_default();
         told.complete.extend(complete.into_iter().chain([own.id]));
         let is_known = earlier.is_some_and(|earlier| earlier.incomplete == told.incomplete);

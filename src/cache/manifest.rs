@@ -11,13 +11,15 @@ use std::path::Path;
 
 /// More than any list that this program writes: two million index objects have 160 MB.
 const BYTES_MAX: u64 = 256 << 20;
-const FIRST_LINE: &str = "siltstone index segments 2";
+const FIRST_LINE: &str = "siltstone index segments 3";
 pub(super) const SUFFIX: &str = ".segment";
 
 /// One segment and the index objects whose chunks it knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) name: String,
+    /// Of the segment that was written under this name: a file that took its place covers something else.
+    pub(super) hash: [u8; 32],
     /// With their sizes in bytes: one that is listed with another size is damaged.
     pub(super) covers: Vec<(IndexId, u64)>,
     /// Packs that those index objects name and that were missing or of another size when the segment was made, with the
@@ -60,7 +62,8 @@ pub(super) fn replace(path: &Path, rows: &[Row]) -> Result<()> {
 fn encode(rows: &[Row]) -> String {
     let mut text = format!("{FIRST_LINE}\n");
     for row in rows {
-        writeln!(text, "segment {}", row.name).expect("writing to memory does not fail");
+        writeln!(text, "segment {} {}", row.name, blake3::Hash::from_bytes(row.hash))
+            .expect("writing to memory does not fail");
         for (index, bytes) in &row.covers {
             writeln!(text, "index {index} {bytes}").expect("writing to memory does not fail");
         }
@@ -86,8 +89,10 @@ fn decode(bytes: &[u8]) -> Option<Vec<Row>> {
     let mut rows: Vec<Row> = Vec::new();
     for line in lines {
         match line.split_once(' ')? {
-            ("segment", name) if is_name(name) => {
-                rows.push(Row { name: name.to_owned(), covers: Vec::new(), left_out: Vec::new() });
+            ("segment", named) => {
+                let (name, hash) = named.split_once(' ').filter(|(name, _)| is_name(name))?;
+                let hash = *blake3::Hash::from_hex(hash).ok()?.as_bytes();
+                rows.push(Row { name: name.to_owned(), hash, covers: Vec::new(), left_out: Vec::new() });
             }
             ("index", index) => {
                 let (index, bytes) = index.split_once(' ')?;
@@ -118,10 +123,11 @@ mod tests {
         let rows = vec![
             Row {
                 name: name("a"),
+                hash: [4; 32],
                 covers: vec![(IndexId([1; 32]), 7), (IndexId([2; 32]), 1 << 33)],
                 left_out: Vec::new(),
             },
-            Row { name: name("b"), covers: Vec::new(), left_out: vec![(PackId([3; 32]), 1 << 40)] },
+            Row { name: name("b"), hash: [5; 32], covers: Vec::new(), left_out: vec![(PackId([3; 32]), 1 << 40)] },
         ];
         let good = encode(&rows).into_bytes();
         assert_eq!(decode(&good), Some(rows));
@@ -138,7 +144,7 @@ mod tests {
     #[test]
     fn a_manifest_names_only_segments_of_its_own_folder() {
         for name in ["../../etc/passwd", "manifest", ".segment", "/0123456789abcdef0123456789abcde.segment"] {
-            let rows = [Row { name: name.to_owned(), covers: Vec::new(), left_out: Vec::new() }];
+            let rows = [Row { name: name.to_owned(), hash: [0; 32], covers: Vec::new(), left_out: Vec::new() }];
             assert_eq!(decode(encode(&rows).as_bytes()), None);
         }
     }

@@ -91,6 +91,11 @@ impl Segment {
         Ok(Segment { data, name, header, at, tables, shards, verified })
     }
 
+    /// Names its content: the hash of its header, which has those of all else.
+    pub(super) fn hash(&self) -> [u8; 32] {
+        *blake3::hash(&self.data[..HEADER_BYTES]).as_bytes()
+    }
+
     /// How many chunks it knows.
     pub fn len(&self) -> u64 {
         self.header.entries

@@ -281,7 +281,7 @@ impl Segments {
     }
 
     fn add_each<I: Borrow<IndexContents>>(&mut self, indexes: impl IntoIterator<Item = Result<I>>) -> Result<()> {
-        let mut row = Row { name: new_name(), covers: Vec::new(), left_out: Vec::new() };
+        let mut row = Row { name: new_name(), hash: [0; 32], covers: Vec::new(), left_out: Vec::new() };
         let mut builder = Builder::at(self.place_of(&row.name));
         for index in indexes {
             let index = index?;
@@ -302,7 +302,9 @@ impl Segments {
         if let Some(live) = &mut self.live {
             live.extend(row.covers.iter().copied());
         }
-        let added = Listed { row: row.clone(), segment: Arc::new(builder.finish()?) };
+        let segment = Arc::new(builder.finish()?);
+        row.hash = segment.hash();
+        let added = Listed { row: row.clone(), segment };
         self.commit(Some(added), |rows| rows.push(row))?;
         self.compact()
     }
@@ -375,9 +377,14 @@ impl Segments {
     }
 
     fn take_or_open(&self, folder: &Path, row: &Row, added: Option<&Listed>) -> Result<Arc<Segment>> {
-        match self.listed.iter().chain(added).find(|listed| listed.row.name == row.name) {
-            Some(listed) => Ok(listed.segment.clone()),
-            None => Segment::open(&folder.join(&row.name)).map(Arc::new),
+        if let Some(listed) = self.listed.iter().chain(added).find(|listed| listed.row.name == row.name) {
+            return Ok(listed.segment.clone());
+        }
+        let path = folder.join(&row.name);
+        let segment = Segment::open(&path)?;
+        match segment.hash() == row.hash {
+            true => Ok(Arc::new(segment)),
+            false => Err(Error::corrupt("use the index segment", path.display(), "it is another one under this name")),
         }
     }
 
@@ -406,8 +413,9 @@ impl Segments {
             }
             let inputs: Vec<_> = chosen.iter().map(|&at| self.listed[at].segment.clone()).collect();
             let names: HashSet<String> = chosen.iter().map(|&at| self.listed[at].row.name.clone()).collect();
-            let mut merged = Row { name: new_name(), covers: Vec::new(), left_out: Vec::new() };
+            let mut merged = Row { name: new_name(), hash: [0; 32], covers: Vec::new(), left_out: Vec::new() };
             let segment = Arc::new(merge_into(&inputs, self.place_of(&merged.name))?);
+            merged.hash = segment.hash();
             for row in chosen.iter().map(|&at| &self.listed[at].row) {
                 merged.covers.extend(&row.covers);
                 merged.left_out.extend(&row.left_out);

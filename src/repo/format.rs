@@ -45,15 +45,19 @@ pub fn snapshot_name(stamp: &str, id: &SnapshotId) -> String {
 
 /// Whether an object can be a snapshot by its name.
 pub fn is_snapshot_name(name: &str) -> bool {
-    let parts = name.strip_prefix(SNAPSHOTS_PREFIX).and_then(|name| name.split_once('-'));
-    parts.is_some_and(|(stamp, id)| {
-        let fits = |(at, byte): (usize, u8)| match at {
-            8 => byte == b't',
-            15 => byte == b'z',
-            _ => byte.is_ascii_digit(),
-        };
-        stamp.len() == 16 && stamp.bytes().enumerate().all(fits) && SnapshotId::from_hex(id).is_ok()
-    })
+    snapshot_id(name).is_some()
+}
+
+/// The id of the snapshot that an object has by its name; none if it can be no snapshot.
+pub fn snapshot_id(name: &str) -> Option<SnapshotId> {
+    let (stamp, id) = name.strip_prefix(SNAPSHOTS_PREFIX)?.split_once('-')?;
+    let fits = |(at, byte): (usize, u8)| match at {
+        8 => byte == b't',
+        15 => byte == b'z',
+        _ => byte.is_ascii_digit(),
+    };
+    let is_stamp = stamp.len() == 16 && stamp.bytes().enumerate().all(fits);
+    SnapshotId::from_hex(id).ok().filter(|_| is_stamp)
 }
 
 pub fn pending_name(id: &WriterId) -> String {

@@ -25,6 +25,8 @@ pub(crate) struct Told {
     pub incomplete: HashSet<SnapshotId>,
     /// Snapshots that were found to be complete. Later ones were never looked at.
     pub complete: HashSet<SnapshotId>,
+    /// Snapshots that could not be read.
+    pub unread: HashSet<SnapshotId>,
     /// Index objects that are damaged.
     pub damaged_indexes: HashSet<IndexId>,
     /// Index objects that were there once.
@@ -54,6 +56,16 @@ impl Told {
         was_told
             && check.packs_missing.is_subset(&self.missing_packs)
             && check.indexes_damaged.is_subset(&self.damaged_indexes)
+    }
+
+    /// Whether something is damaged, missing or was lost, so that snapshots that nobody looked at may lack something.
+    pub fn has_damage(&self) -> bool {
+        !(self.missing_packs.is_empty() && self.damaged_indexes.is_empty() && self.lost_indexes.is_empty())
+    }
+
+    /// Whether a run looked at a snapshot.
+    pub fn has_looked_at(&self, snapshot: &SnapshotId) -> bool {
+        self.complete.contains(snapshot) || self.incomplete.contains(snapshot)
     }
 
     /// Whether something else was damaged and missing than is now.
@@ -94,6 +106,7 @@ impl Told {
             match what {
                 "basis" => value.clone_into(&mut told.basis),
                 "incomplete" => drop(told.incomplete.insert(SnapshotId::from_hex(value).ok()?)),
+                "unread" => drop(told.unread.insert(SnapshotId::from_hex(value).ok()?)),
                 "complete" => drop(told.complete.insert(SnapshotId::from_hex(value).ok()?)),
                 "missing-pack" => drop(told.missing_packs.insert(PackId::from_hex(value).ok()?)),
                 "damaged-index" => drop(told.damaged_indexes.insert(IndexId::from_hex(value).ok()?)),
@@ -108,6 +121,7 @@ impl Told {
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut text = format!("{FIRST_LINE}\nbasis {}\n", self.basis);
         add(&mut text, "incomplete", self.incomplete.iter());
+        add(&mut text, "unread", self.unread.iter());
         add(&mut text, "damaged-index", self.damaged_indexes.iter());
         add(&mut text, "mark", self.marks.iter());
         add(&mut text, "lost-index", self.lost_indexes.iter().take(LOST_INDEXES_MAX));
@@ -142,6 +156,7 @@ mod tests {
             basis: basis_of(&HashSet::from([IndexId([6; 32])])),
             incomplete: HashSet::from([SnapshotId([1; 16])]),
             complete: HashSet::from([SnapshotId([2; 16]), SnapshotId([3; 16])]),
+            unread: HashSet::from([SnapshotId([9; 16])]),
             damaged_indexes: HashSet::from([IndexId([4; 32])]),
             lost_indexes: HashSet::from([IndexId([5; 32])]),
             marks: BTreeSet::from(["0123456789abcdef".to_owned()]),

@@ -117,10 +117,10 @@ impl Run<'_> {
 
     /// Whether nothing but the snapshot itself speaks against deleting here.
     fn may_delete(&self, here: &Here) -> bool {
-        let Facts { is_ours, append_only, refuses, .. } = here.facts;
+        let Facts { keeps_extra, append_only, refuses, .. } = here.facts;
         let is_seen =
             self.overlap().is_none() && self.other_sources.get().is_none_or(|others| others.unknown.is_none());
-        let may_be = is_seen && !is_ours && !append_only && refuses.is_none();
+        let may_be = is_seen && !keeps_extra && !append_only && refuses.is_none();
         self.options.delete && !self.scope.troubles_cut && may_be && here.facts.mounted == here.facts.deletes_on
     }
 
@@ -252,7 +252,7 @@ impl Run<'_> {
         if self.scope.is_own(stat) {
             return Ok(false);
         }
-        let is_ours = looks_like_ours(directory);
+        let is_ours = looks_like_ours(directory)?;
         if is_ours {
             self.tell_kept(path, "it is a repository or a cache of silt");
         }

@@ -148,6 +148,7 @@ impl Run<'_> {
             let fate = if here.facts.replaces { Fate::Replaced } else { Fate::Created };
             self.fate(fate, || folder.path.clone());
         }
+        self.rehearse_directory(folder, &here)?;
         folder.set(here.clone(), &self.open_folders);
         Ok(Some(here))
     }
@@ -255,7 +256,7 @@ impl Run<'_> {
             apply: true,
             group: above.facts.group,
             mounted: above.facts.mounted,
-            is_ours: above.facts.is_ours,
+            keeps_extra: above.facts.keeps_extra,
             deletes_on: above.facts.deletes_on,
             ..Facts::default()
         };
@@ -334,7 +335,10 @@ impl Run<'_> {
             return Ok(Found::Refused(LEADS_NOWHERE));
         }
         match self.open_link(root.directory(), target.directory(), name, path) {
-            Ok(directory) => Ok(Found::Followed(directory)),
+            Ok(directory) => {
+                self.rehearse_link(root.directory(), target.directory(), name, &directory);
+                Ok(Found::Followed(directory))
+            }
             Err(error) if leads_nowhere(&error) => Ok(Found::Refused(LEADS_NOWHERE)),
             Err(error) => Err(error),
         }
@@ -378,11 +382,12 @@ impl Run<'_> {
     /// Facts of a directory that only the restore itself looks into.
     fn closed(&self, above: &Here, folder: &Folder, stat: &Stat) -> Here {
         self.tell_closed(crate::restore::plan::shown(&folder.path));
-        let Facts { is_ours, deletes_on, .. } = above.facts;
+        self.rehearsal().iter().for_each(|rehearsal| rehearsal.cannot_tell());
+        let Facts { keeps_extra, deletes_on, .. } = above.facts;
         let mounted = mounted(stat);
         let group = group_of_new(stat);
         let imagined = self.overlap().map(|_| stat.identity());
-        let facts = Facts { taken: true, group, mounted, is_ours, deletes_on, imagined, ..Facts::default() };
+        let facts = Facts { taken: true, group, mounted, keeps_extra, deletes_on, imagined, ..Facts::default() };
         Here { target: None, facts }
     }
 
@@ -400,7 +405,7 @@ impl Run<'_> {
             return Ok(None);
         }
         let mut above = above.clone();
-        above.facts.is_ours |= ours == Ours::Other;
+        above.facts.keeps_extra |= ours == Ours::Other;
         self.take(&above, folder, entry, directory, None)
     }
 
@@ -428,7 +433,8 @@ impl Run<'_> {
         {
             self.overlap().iter().for_each(|overlap| overlap.blocks());
             let other = shown(&other);
-            let why = format!("it is {other} of the snapshot now, in another source: nothing is restored into it");
+            let why =
+                format!("it is now {other}, which belongs to another source of the snapshot, and was not restored");
             self.blocked_at(folder.path.clone(), &why);
             return Ok(None);
         }
@@ -450,11 +456,35 @@ impl Run<'_> {
             apply: self.applies(&stat, entry, changes),
             // A source that is mounted where it was saved is one file system with itself.
             deletes_on: if folder.is_source && in_place { mounted(&stat) } else { above.facts.deletes_on },
-            is_ours: above.facts.is_ours || (self.options.delete && looks_like_ours(target.directory())),
+            keeps_extra: above.facts.keeps_extra || self.keeps_extra(folder, target.directory())?,
             ..self.facts_of(&folder.path, &target, &stat)
         };
         folder.closes_later(opened_up);
         Ok(Some(Here { target: Some(Arc::new(target)), facts }))
+    }
+
+    /// Whether nothing is deleted in a directory because it is a repository, a cache, or in another source. The last is told.
+    fn keeps_extra(&self, folder: &Folder, directory: &Directory) -> Result<bool> {
+        if !self.options.delete {
+            return Ok(false);
+        }
+        match looks_like_ours(directory) {
+            Ok(false) => {}
+            Ok(true) => return Ok(true),
+            Err(error) => {
+                let why = format!("nothing is deleted in it: cannot tell whether it is a repository: {error}");
+                self.trouble(&folder.path, why);
+                return Ok(true);
+            }
+        }
+        let others = self.other_sources.get().filter(|_| folder.is_source && folder.inside);
+        let why =
+            others.map(|others| self.why_nothing_is_deleted(others, &folder.path, directory, folder.entry.as_ref()));
+        let why = why.transpose()?.flatten();
+        if let (Some(why), true) = (&why, self.compares()) {
+            self.watch.notice(format!("nothing is deleted in {}: {why}", shown(&folder.path)));
+        }
+        Ok(why.is_some())
     }
 
     /// What a directory that was there says about itself.

@@ -89,7 +89,20 @@ impl Run<'_> {
         };
         Ok(match (decision, self.stays(here, &stat)) {
             (Decision::Make(_), Some(why)) => Decision::Blocked(why),
+            (Decision::Make(_), None)
+                if stat.is(EntryKind::Directory)
+                    && self.leads_to_source(&child_path(&folder.path, &entry.name), &stat) =>
+            {
+                Decision::Blocked(OTHER_SOURCE)
+            }
             (Decision::Make(_), None) if self.is_name_of_other(&folder.path, target.directory(), entry)? => {
+                Decision::Blocked(OTHER_SOURCE)
+            }
+            (Decision::Right(right), None)
+                if right.mend
+                    && self.is_name_of_other(&folder.path, target.directory(), entry)?
+                    && !self.is_as_saved(target, entry, &right) =>
+            {
                 Decision::Blocked(OTHER_SOURCE)
             }
             (decision, _) => decision,
@@ -112,11 +125,14 @@ impl Run<'_> {
     /// its own.
     fn is_of_others(&self, target: &Target, entry: &Entry, right: &Right) -> bool {
         let is_shared = entry.link_group == 0 || locked(&self.links).is_shared(entry.link_group);
-        let subject =
-            right.fd.as_ref().map_or(Subject::Named(target.directory(), &entry.name), |fd| Subject::Open(fd.as_fd()));
-        self.links_before(&right.stat) > 1
-            && is_shared
-            && !is_as_saved(subject, &right.stat, &entry.meta, &self.apply_options())
+        self.links_before(&right.stat) > 1 && is_shared && !self.is_as_saved(target, entry, right)
+    }
+
+    /// Whether the metadata of an existing entry are as they were saved.
+    fn is_as_saved(&self, target: &Target, entry: &Entry, right: &Right) -> bool {
+        let named = Subject::Named(target.directory(), &entry.name);
+        let subject = right.fd.as_ref().map_or(named, |fd| Subject::Open(fd.as_fd()));
+        is_as_saved(subject, &right.stat, &entry.meta, &self.apply_options())
     }
 
     fn decide_existing(

@@ -43,8 +43,8 @@ pub(super) struct Facts {
     /// It takes the place of something else.
     pub replaces: bool,
     pub mounted: Mounted,
-    /// It is a repository or a cache of silt, or is inside one: nothing is deleted in it.
-    pub is_ours: bool,
+    /// It is, or is inside, a repository or a cache of silt, or another source: nothing is deleted in it.
+    pub keeps_extra: bool,
     /// Nothing is deleted but on this file system.
     pub deletes_on: Mounted,
     /// Set when its descriptor is closed.

@@ -1,20 +1,22 @@
 //! Sources of the snapshot that are in the way of a restore: since they were saved, data may have been moved, linked or mounted into
 //! another source. A restore deletes and replaces nothing of what another source is now, nor a link or directory on the way to it.
 
-use crate::disk::device::mount_points;
+use crate::disk::device::{MountPoint, backing_of};
 use crate::disk::stat::{fstat, stat_path};
 use crate::disk::{Directory, Identity, Stat};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::repo::Reader;
+use crate::restore::location::{Location, Mounts, Parts};
 use crate::restore::overlap::is_alike;
 use crate::restore::plan::{child_path, shown};
 use crate::restore::run::Run;
 use crate::restore::scope::{Scope, is_at_or_below};
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::os::unix::ffi::OsStrExt;
 
 /// Reported for what is not replaced.
-pub(super) const OTHER_SOURCE: &str = "it is, or leads to, another source of the snapshot now, and was kept";
+pub(super) const OTHER_SOURCE: &str = "it now is, or leads to, another source of the snapshot, and was kept";
 
 /// As many links as the kernel follows in one path.
 const LINKS_MAX: usize = 40;
@@ -36,6 +38,10 @@ pub(super) struct OtherSources {
     names: HashMap<Vec<u8>, Vec<(Identity, Vec<u8>)>>,
     /// Directories on the way to a source.
     ways: HashSet<Identity>,
+    /// Where sources are, and what is mounted in them.
+    parts: Parts,
+    /// None if they cannot be listed, which is why some may be missing here.
+    mounts: Option<Mounts>,
     /// Why some may be missing here. Then nothing is deleted.
     pub unknown: Option<String>,
 }
@@ -56,15 +62,35 @@ impl OtherSources {
             match others.follow(source, is_saved_as_link) {
                 Ok(Some(end)) => ends.push((end, source)),
                 Ok(None) => {}
-                Err(error) => {
-                    others.unknown.get_or_insert_with(|| format!("cannot tell where {} is: {error}", shown(source)));
-                }
+                Err(error) => others.is_unknown(|| format!("cannot tell where {} is: {error}", shown(source))),
             }
         }
         if !ends.is_empty() {
-            others.note_mounts(&ends);
+            match Mounts::list() {
+                Ok(mounts) => {
+                    others.note_mounts(&ends, &mounts);
+                    others.mounts = Some(mounts);
+                }
+                Err(error) => others.is_unknown(|| format!("cannot tell what is mounted where: {error}")),
+            }
         }
         others
+    }
+
+    /// Notes why not all is known here.
+    pub fn is_unknown(&mut self, why: impl FnOnce() -> String) {
+        self.unknown.get_or_insert_with(why);
+    }
+
+    /// The paths in other sources that a directory has now, whether the snapshot has something there or not.
+    fn paths_of(&self, directory: &Directory) -> Result<Vec<Vec<u8>>> {
+        let Some(mounts) = &self.mounts else { return Ok(Vec::new()) };
+        Ok(self.parts.names_of(&mounts.part_or_own(&Location::of(directory)?)?))
+    }
+
+    /// Adds directories that are restored now: none of them is deleted as an extra one of another directory.
+    pub fn note_restored(&mut self, directories: impl Iterator<Item = Identity>) {
+        self.ways.extend(directories);
     }
 
     /// The sources that a directory is.
@@ -74,7 +100,7 @@ impl OtherSources {
 
     /// Records what is on the way to a source. Returns the real path of the source if it is a directory. The target of a source
     /// that was saved as a symbolic link does not belong to the source.
-    fn follow(&mut self, source: &[u8], is_saved_as_link: impl Fn() -> Result<bool>) -> Result<Option<Vec<u8>>> {
+    fn follow(&mut self, source: &[u8], is_saved_as_link: impl Fn() -> Result<bool>) -> Result<Option<Location>> {
         let parts = |path: &[u8]| {
             let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
             parts.map(<[u8]>::to_vec).rev().collect::<Vec<_>>()
@@ -97,6 +123,10 @@ impl OtherSources {
                 Ok(stat) => stat,
                 // Nothing is there.
                 Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => return Ok(None),
+                // This user cannot look there. If no link led here, and none is below, this is where the source is.
+                Err(error) if error.is(Kind::Denied) && links == 0 => {
+                    return Ok(Some(Location::at(source.to_vec(), &above)));
+                }
                 Err(error) => return Err(error),
             };
             match stat.kind {
@@ -120,32 +150,57 @@ impl OtherSources {
             }
         }
         self.directories.entry(above.identity()).or_default().insert(source.to_vec());
-        Ok(Some(here))
+        Ok(Some(Location::at(here, &above)))
     }
 
-    /// Notes what is mounted in sources, at these real paths: another name may lead there.
-    fn note_mounts(&mut self, ends: &[(Vec<u8>, &[u8])]) {
-        let mounts = mount_points().unwrap_or_else(|error| {
-            self.unknown.get_or_insert_with(|| format!("cannot tell what is mounted where: {error}"));
-            Vec::new()
-        });
-        for mount in mounts.iter().filter(|mount| !mount.is_pseudo()) {
-            for (end, source) in ends.iter().filter(|(end, _)| mount.point != *end && is_at_or_below(&mount.point, end))
-            {
+    /// Notes what holds the data of a mount in a source: the image of a loop device, the layers of an overlay.
+    fn keep_backing(&mut self, mount: &MountPoint, path: &[u8]) {
+        for backing in backing_of(mount) {
+            let name = backing.file_name().map(|name| name.as_bytes().to_vec());
+            let above = backing.parent().map(|above| stat_path(above.as_os_str().as_bytes(), true));
+            match (stat_path(backing.as_os_str().as_bytes(), true), name, above) {
+                (Ok(stat), ..) if stat.is(EntryKind::Directory) => drop(self.ways.insert(stat.identity())),
+                (Ok(_), Some(name), Some(Ok(above))) => {
+                    self.names.entry(name).or_default().push((above.identity(), path.to_vec()));
+                }
+                // It is not in this mount namespace, or has no name any more.
+                _ => {}
+            }
+        }
+    }
+
+    /// Notes where sources are and what is mounted in them: another name may lead there.
+    fn note_mounts(&mut self, ends: &[(Location, &[u8])], mounts: &Mounts) {
+        for (end, source) in ends {
+            match mounts.part_or_own(end) {
+                Ok(part) => self.parts.add(part, source.to_vec()),
+                Err(error) => self.is_unknown(|| error.to_string()),
+            }
+        }
+        for (end, source) in ends {
+            let on = mounts.points.iter().filter(|mount| mount.number == end.mount);
+            on.for_each(|mount| self.keep_backing(mount, source));
+        }
+        for mount in mounts.of_files() {
+            let is_in = |end: &Location| mount.point != end.path && is_at_or_below(&mount.point, &end.path);
+            for (end, source) in ends.iter().filter(|(end, _)| is_in(end)) {
+                let path = [*source, &mount.point[end.path.len()..]].concat();
+                self.parts.add_mount(mount, path.clone());
+                self.keep_backing(mount, &path);
+                // Its server may not answer.
+                if mounts.is_only_way_to_remote(mount) {
+                    continue;
+                }
                 match stat_path(&mount.point, false) {
                     Ok(stat) if stat.is(EntryKind::Directory) || stat.links == 1 => {
-                        let path = [*source, &mount.point[end.len()..]].concat();
-                        self.mounted
-                            .entry(stat.identity())
-                            .or_default()
-                            .push(MountedIn { source: source.to_vec(), path });
+                        let mounted = MountedIn { source: source.to_vec(), path };
+                        self.mounted.entry(stat.identity()).or_default().push(mounted);
                     }
                     Ok(_) => {}
                     // Another mount hides it.
                     Err(error) if error.is(Kind::NotFound) => {}
                     Err(error) => {
-                        let why = || format!("cannot tell what is mounted at {}: {error}", shown(&mount.point));
-                        self.unknown.get_or_insert_with(why);
+                        self.is_unknown(|| format!("cannot tell what is mounted at {}: {error}", shown(&mount.point)));
                     }
                 }
             }
@@ -159,10 +214,48 @@ fn read_link_at(path: &[u8]) -> Result<Vec<u8>> {
 }
 
 impl Run<'_> {
+    /// Returns why nothing is deleted in a directory, the target or one that a source is restored into: another source has
+    /// something else there.
+    pub fn why_nothing_is_deleted(
+        &self,
+        others: &OtherSources,
+        path: &[u8],
+        directory: &Directory,
+        entry: Option<&Entry>,
+    ) -> Result<Option<String>> {
+        let look = || -> Result<Option<String>> {
+            let mut found: Vec<Vec<u8>> = others.source_of(&fstat(directory)?).map(<[u8]>::to_vec).collect();
+            // A target that is not where it was saved was named by the person who restores.
+            if self.in_place.get() == Some(&true) {
+                found.extend(others.paths_of(directory)?);
+            }
+            for other in found.iter().filter(|other| *other != path) {
+                let Some(saved) = self.stored(self.scope.saved_at(&self.reader, other))? else { continue };
+                if self.has_entries(&saved)? && !entry.is_some_and(|entry| is_alike(&saved, entry)) {
+                    return Ok(Some(format!(
+                        "it is now {}, which belongs to another source of the snapshot",
+                        shown(other)
+                    )));
+                }
+            }
+            Ok(None)
+        };
+        match look() {
+            Err(error) if error.is(Kind::Cancelled) => Err(error),
+            Err(error) => Ok(Some(format!("cannot tell whether it is in another source of the snapshot now: {error}"))),
+            found => found,
+        }
+    }
+
     /// Returns the path of the other source of the snapshot that this directory is now. A source that the snapshot has with the
     /// same content and metadata does not count: it was in the same place when it was saved.
     pub fn other_source(&self, path: &[u8], stat: &Stat, entry: Option<&Entry>) -> Result<Option<Vec<u8>>> {
         let Some(others) = self.other_sources.get() else { return Ok(None) };
+        if let Some(entry) = entry
+            && self.is_mount_point_of_other(path, stat, entry)?
+        {
+            return Ok(None);
+        }
         if let Some(other) = self.first_unlike(others.source_of(stat).filter(|other| *other != path), entry)? {
             return Ok(Some(other));
         }
@@ -176,6 +269,23 @@ impl Run<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether a directory was a mount point already when it was saved, with another source mounted on it: a backup of one file
+    /// system saves only its metadata, which are those of the other source.
+    fn is_mount_point_of_other(&self, path: &[u8], stat: &Stat, entry: &Entry) -> Result<bool> {
+        let others = self.other_sources.get().into_iter().flat_map(|others| others.source_of(stat));
+        let mut others = others.filter(|other| *other != path).peekable();
+        if others.peek().is_none() || self.scope.is_named(path) || self.has_entries(entry)? {
+            return Ok(false);
+        }
+        for other in others {
+            let saved = self.stored(self.scope.saved_at(&self.reader, other))?;
+            if !saved.is_some_and(|saved| saved.meta == entry.meta) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The same for an entry that is not a directory: the source that the entry is now, or that a link leads to.
@@ -207,7 +317,11 @@ impl Run<'_> {
     ) -> Result<Option<Vec<u8>>> {
         for path in paths {
             let Some(entry) = entry else { return Ok(Some(path.to_vec())) };
-            let other = self.stored(self.scope.saved_at(&self.reader, path))?;
+            let other = match self.stored(self.scope.saved_at(&self.reader, path)) {
+                // What is damaged there is not restored here.
+                Err(error) if error.is(Kind::Corrupt) => None,
+                other => other?,
+            };
             if !other.is_some_and(|other| is_alike(&other, entry)) {
                 return Ok(Some(path.to_vec()));
             }
@@ -222,6 +336,15 @@ impl Run<'_> {
             && self.other_source_at(&child_path(above, &entry.name), directory, &entry.name, Some(entry))?.is_some())
     }
 
+    /// Whether a directory that is to make way for an entry at this path is another source, or on the way to one.
+    pub fn leads_to_source(&self, path: &[u8], stat: &Stat) -> bool {
+        self.other_sources.get().is_some_and(|others| {
+            others.ways.contains(&stat.identity())
+                || others.mounted.contains_key(&stat.identity())
+                || others.source_of(stat).any(|other| other != path)
+        })
+    }
+
     /// Whether an extra directory is kept because it is another source now, or is on the way to one. Reports it.
     pub fn keeps_other_source(&self, path: &[u8], stat: &Stat) -> Result<bool> {
         let is_on_way = self.other_sources.get().is_some_and(|others| others.ways.contains(&stat.identity()));
@@ -232,8 +355,8 @@ impl Run<'_> {
         self.tell_kept(
             path,
             match &other {
-                Some(other) => format!("it is {} of the snapshot now, in another source", shown(other)),
-                None => "it is on the way to another source of the snapshot now".to_owned(),
+                Some(other) => format!("it is now {}, which belongs to another source of the snapshot", shown(other)),
+                None => "it is on the way to a source of the snapshot now".to_owned(),
             },
         );
         Ok(true)
@@ -247,7 +370,10 @@ impl Run<'_> {
         else {
             return Ok(false);
         };
-        self.tell_kept(path, format!("it is, or leads to, {} of the snapshot now, in another source", shown(&other)));
+        self.tell_kept(
+            path,
+            format!("it now is, or leads to, {}, which belongs to another source of the snapshot", shown(&other)),
+        );
         Ok(true)
     }
 

@@ -3,19 +3,16 @@
 //! needs; it restores no directory twice; and it has one writer, so that the plan and the restore meet them in one order.
 
 use crate::disk::apply::set_time;
-use crate::disk::device::{MountPoint, mount_points};
-use crate::disk::stat::{fstat, stat_path};
+use crate::disk::stat::fstat;
 use crate::disk::{Directory, Identity};
-use crate::entry::{Content, Entry, EntryKind, Metadata};
+use crate::entry::{Content, Entry, EntryKind, Metadata, Time};
 use crate::error::{Error, Kind, Result};
 use crate::restore::Overwrite;
 use crate::restore::folder::{Folder, Here};
+use crate::restore::location::{Location, mounted_twice, paths_above};
 use crate::restore::plan::{child_path, shown};
 use crate::restore::run::{Run, locked};
-use crate::restore::scope::is_at_or_below;
-use rustix::fd::{AsFd, AsRawFd};
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -29,6 +26,8 @@ const UNMADE_DEVICE: u64 = u64::MAX;
 pub(super) struct Overlap {
     /// Why directories may meet.
     pub why: String,
+    /// Each source by itself does not meet itself.
+    pub is_of_many: bool,
     /// Something was not restored for that.
     has_blocked: AtomicBool,
     /// Paths in the target whose links led nowhere when the restore began: what is restored must not change where they lead.
@@ -51,6 +50,8 @@ struct Entered {
     path: Vec<u8>,
     content: Content,
     meta: Metadata,
+    /// It was saved empty.
+    is_empty: bool,
     /// All of it is restored.
     is_wanted: bool,
 }
@@ -78,9 +79,18 @@ pub(super) enum Before {
 }
 
 impl Overlap {
-    fn new(why: String, dangling: HashSet<Vec<u8>>) -> Self {
+    fn new(why: String, is_of_many: bool, dangling: HashSet<Vec<u8>>) -> Self {
         let (has_blocked, state) = Default::default();
-        Overlap { why, has_blocked, dangling, state }
+        Overlap { why, is_of_many, has_blocked, dangling, state }
+    }
+
+    /// One in which all links above sources lead somewhere.
+    pub fn of(why: String, is_of_many: bool) -> Self {
+        Overlap::new(why, is_of_many, HashSet::new())
+    }
+
+    pub fn has_dangling(&self) -> bool {
+        !self.dangling.is_empty()
     }
 
     pub fn has_blocked(&self) -> bool {
@@ -98,22 +108,33 @@ impl Overlap {
     }
 
     /// Records a directory that is restored. Directories above sources do not count: only sources are restored into them.
-    fn before(&self, directory: Identity, folder: &Folder, entry: &Entry) -> Before {
+    /// With No, a path can be returned that was saved empty and whose metadata are replaced now.
+    fn before(&self, directory: Identity, folder: &Folder, entry: &Entry, is_empty: bool) -> (Before, Option<Vec<u8>>) {
         if !folder.inside {
-            return Before::No;
+            return (Before::No, None);
         }
         let mut state = locked(&self.state);
-        match state.entered.get(&directory) {
-            Some(before) if before.path == folder.path => Before::No,
-            Some(before) if before.content == entry.content && before.meta == entry.meta => Before::Same,
-            Some(before) => Before::Other(before.path.clone()),
-            None => {
-                let (content, meta) = (entry.content.clone(), entry.meta.clone());
-                let entered = Entered { path: folder.path.clone(), content, meta, is_wanted: folder.wanted };
-                state.entered.insert(directory, entered);
-                Before::No
+        let was_empty = match state.entered.get(&directory) {
+            Some(before) if before.path == folder.path => return (Before::No, None),
+            Some(before) if before.content == entry.content && before.meta == entry.meta => {
+                return (Before::Same, None);
             }
-        }
+            // A backup of one file system saves a mount point as an empty directory.
+            Some(before) if is_empty || before.is_empty => {
+                match without_time(&before.meta) == without_time(&entry.meta) {
+                    true if is_empty => return (Before::Same, None),
+                    true => None,
+                    false if is_empty => return (Before::Other(before.path.clone()), None),
+                    false => Some(before.path.clone()),
+                }
+            }
+            Some(before) => return (Before::Other(before.path.clone()), None),
+            None => None,
+        };
+        let (content, meta) = (entry.content.clone(), entry.meta.clone());
+        let entered = Entered { path: folder.path.clone(), content, meta, is_empty, is_wanted: folder.wanted };
+        state.entered.insert(directory, entered);
+        (Before::No, was_empty)
     }
 
     /// In a plan: what stands for a directory that will be made.
@@ -123,6 +144,11 @@ impl Overlap {
         let identity = *unmade.entry((above, name.to_vec())).or_insert(Identity { device: UNMADE_DEVICE, inode });
         Imagined { identity, is_first: identity.inode == inode }
     }
+}
+
+/// Metadata but the time, which changes while directories are read.
+pub(super) fn without_time(meta: &Metadata) -> Metadata {
+    Metadata { modified: Time::default(), ..meta.clone() }
 }
 
 /// Whether two entries would be restored alike, whatever their names are.
@@ -139,12 +165,11 @@ impl Run<'_> {
 
     /// Whether a directory of the target may be restored into; it was entered through this folder now.
     pub fn met_before(&self, directory: Identity, folder: &Folder, entry: &Entry) -> Result<Before> {
-        let Some(overlap) = self.overlap() else { return Ok(Before::No) };
-        // Into one that was saved empty, as a backup of one file system saves mount points, nothing is restored.
-        if !self.has_entries(entry)? {
-            return Ok(Before::No);
-        }
-        Ok(match overlap.before(directory, folder, entry) {
+        let Some(overlap) = self.overlap().filter(|_| self.rehearsal().is_none()) else { return Ok(Before::No) };
+        let is_empty = !self.has_entries(entry)?;
+        let (before, replaced) = overlap.before(directory, folder, entry, is_empty);
+        replaced.into_iter().for_each(|other| self.met(other, &folder.path));
+        Ok(match before {
             // A filter may let through here what it did not let through there.
             Before::Same if self.options.has_filter() => Before::No,
             before => before,
@@ -158,7 +183,7 @@ impl Run<'_> {
     }
 
     /// What a directory of the target is, or will be.
-    fn identity_of(&self, here: &Here) -> Result<Option<Identity>> {
+    pub fn identity_of(&self, here: &Here) -> Result<Option<Identity>> {
         match &here.target {
             Some(target) => fstat(target.directory()).map(|stat| Some(stat.identity())),
             None => Ok(here.facts.imagined),
@@ -179,7 +204,7 @@ impl Run<'_> {
         if let Some((on, Content::Tree(tree))) = inside
             && let Some(other) = self.stored(self.reader.lookup(&tree, &entry.name))?
         {
-            return Ok(self.decided(&other, entry, child_path(&on, &entry.name)));
+            return Ok(self.decided(&other, entry, child_path(&on, &entry.name), &path));
         }
         let mut state = locked(&overlap.state);
         if state.sources.is_empty() && folder.inside {
@@ -188,7 +213,7 @@ impl Run<'_> {
         let name = (directory, entry.name.clone());
         match state.sources.get(&name) {
             Some(found) if found.path == path => Ok(Before::No),
-            Some(found) => Ok(self.decided(&found.entry, entry, found.path.clone())),
+            Some(found) => Ok(self.decided(&found.entry, entry, found.path.clone(), &path)),
             None => {
                 if !folder.inside {
                     state.sources.insert(name, Found { path, entry: entry.clone() });
@@ -201,24 +226,28 @@ impl Run<'_> {
     /// Tells that something was not restored, as its place was taken by another path of the snapshot.
     pub fn met(&self, path: Vec<u8>, other: &[u8]) {
         self.overlap().iter().for_each(|overlap| overlap.blocks());
-        let why = format!("its place is also that of {} of the snapshot now, which comes first", shown(other));
+        let why = format!("{} has the same place now, and was restored instead", shown(other));
         self.blocked_at(path, &why);
     }
 
     /// Why an entry is not replaced by one of another kind.
     pub fn keeps_other_kinds(&self) -> Option<&'static str> {
-        let overlap = self.overlap()?;
+        let overlap = self.overlap().filter(|_| self.rehearsal().is_none())?;
         overlap.blocks();
         Some(MAY_BE_OF_OTHERS)
     }
 
-    fn decided(&self, other: &Entry, entry: &Entry, path: Vec<u8>) -> Before {
+    /// What was restored before, at the path `other_path`, is to an entry that has its name in the same directory.
+    fn decided(&self, other: &Entry, entry: &Entry, other_path: Vec<u8>, path: &[u8]) -> Before {
+        if other.is_directory() && entry.is_directory() {
+            return Before::No;
+        }
+        self.rehearsal().iter().for_each(|rehearsal| rehearsal.meet(&other_path, path));
         match is_alike(other, entry) {
-            _ if other.is_directory() && entry.is_directory() => Before::No,
             // The other one may have been left out.
             true if self.options.has_filter() => Before::No,
             true => Before::Same,
-            false => Before::Other(path),
+            false => Before::Other(other_path),
         }
     }
 
@@ -243,9 +272,6 @@ impl Run<'_> {
 
     /// Whether directories of the snapshot may meet in the target. `base` is the path that it stands for.
     pub fn find_overlap(&self, root: &Directory, base: &[u8]) -> Option<Overlap> {
-        if self.is_fresh.get() == Some(&true) {
-            return None;
-        }
         let sources = self.scope.sources_below(base);
         // Where not all sources are named, any directory may be one.
         let is_one = self.scope.is_inside(base) || self.scope.sources_cut;
@@ -269,7 +295,7 @@ impl Run<'_> {
         for place in outermost {
             let end = parent(place);
             let at = match is_one {
-                true => root.open_child(c".").and_then(|root| Place::of(&root)).map(Some),
+                true => root.open_child(c".").and_then(|root| Location::of(&root)).map(Some),
                 false => match found.get(&place[base.len()..end]) {
                     Some(Ok(Some(above))) => above.child(&place[end..]).map(Some),
                     Some(Err(error)) => Err(error.copy()),
@@ -284,7 +310,7 @@ impl Run<'_> {
             }
         }
         let why = why.or_else(|| mounted_twice(&places))?;
-        Some(Overlap::new(why, dangling))
+        Some(Overlap::new(why, may_be_many, dangling))
     }
 
     /// Goes the way to a source as the restore will, as far as it is there.
@@ -301,7 +327,7 @@ impl Run<'_> {
         path: &[u8],
         link: &mut Option<String>,
         dangling: &mut Option<Vec<u8>>,
-    ) -> Result<Option<Place>> {
+    ) -> Result<Option<Location>> {
         let mut here = root.open_child(c".")?;
         let mut done = Vec::new();
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
@@ -328,11 +354,11 @@ impl Run<'_> {
             };
             match opened {
                 Ok(next) => here = next,
-                Err(error) if error.is(Kind::NotFound) => return Place::of(&here)?.child(&path[above..]).map(Some),
+                Err(error) if error.is(Kind::NotFound) => return Location::of(&here)?.child(&path[above..]).map(Some),
                 Err(error) => return Err(error),
             }
         }
-        Place::of(&here).map(Some)
+        Location::of(&here).map(Some)
     }
 }
 
@@ -348,109 +374,7 @@ struct Way {
     /// A link on it that leads nowhere.
     dangling: Option<Vec<u8>>,
     /// Where it ends; None if nothing can be restored there.
-    end: Result<Option<Place>>,
-}
-
-/// Where a source is, or will be.
-struct Place {
-    path: Vec<u8>,
-    /// The number of its mount.
-    mount: u64,
-}
-
-impl Place {
-    fn of(directory: &Directory) -> Result<Place> {
-        let link = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
-        let path = std::fs::read_link(&link).map_err(|error| Error::io("read the link", link, error))?;
-        let path = without_slash(path.as_os_str().as_bytes()).to_vec();
-        Ok(Place { path, mount: fstat(directory)?.mount })
-    }
-
-    /// A path below it. What is not there yet will be on the mount of the directory that it is made in.
-    fn child(&self, below: &[u8]) -> Result<Place> {
-        let path = [&self.path, below].concat();
-        match stat_path(&path, false) {
-            Ok(stat) => Ok(Place { path, mount: stat.mount }),
-            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => {
-                Ok(Place { path, mount: self.mount })
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// Why two of these places, or a place and itself, may lead to one directory through mounts.
-fn mounted_twice(places: &[Place]) -> Option<String> {
-    let parts = match mount_points().and_then(|mounts| parts_of(places, &mounts)) {
-        Ok(parts) => parts,
-        Err(error) => return Some(format!("cannot tell what is mounted where: {error}")),
-    };
-    first_meeting(&parts).map(|(one, other)| {
-        let (one, other) = (shown(&one.place), shown(&other.place));
-        format!("{one} and {other} are, or are in, one directory of a file system")
-    })
-}
-
-/// The paths above a path, from the top on; `/` is the empty one.
-fn paths_above(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    (0..path.len()).filter(|at| path[*at] == b'/').map(|at| &path[..at])
-}
-
-/// Two parts of which one is in the other one, if there are any.
-fn first_meeting(parts: &[Part]) -> Option<(&Part, &Part)> {
-    let mut known: HashMap<(u64, &[u8]), &Part> = HashMap::new();
-    for part in parts {
-        if let Some(other) = known.insert((part.device, &part.path), part) {
-            return Some((other, part));
-        }
-    }
-    for part in parts {
-        if let Some(other) = paths_above(&part.path).find_map(|above| known.get(&(part.device, above))) {
-            return Some((other, part));
-        }
-    }
-    None
-}
-
-/// A part of a file system, and where it is reached.
-struct Part {
-    device: u64,
-    /// On the file system.
-    path: Vec<u8>,
-    place: Vec<u8>,
-}
-
-fn without_slash(path: &[u8]) -> &[u8] {
-    path.strip_suffix(b"/").unwrap_or(path)
-}
-
-/// The parts of file systems that are at and below these places, none of which is in another one.
-fn parts_of(places: &[Place], mounts: &[MountPoint]) -> Result<Vec<Part>> {
-    let by_number: HashMap<u64, &MountPoint> = mounts.iter().map(|mount| (mount.number, mount)).collect();
-    let by_place: HashSet<&[u8]> = places.iter().map(|place| place.path.as_slice()).collect();
-    let mut parts = Vec::with_capacity(places.len());
-    for Place { path: place, mount } in places {
-        let unlisted = || Error::new(Kind::Unsupported, "find the mount of", shown(place)).because("it is not listed");
-        let on = match mount {
-            // Linux before 5.8 does not number mounts: the last one at the deepest point.
-            0 => {
-                let covers = |on: &&MountPoint| is_at_or_below(place, without_slash(&on.point));
-                mounts.iter().filter(covers).max_by_key(|on| on.point.len())
-            }
-            number => by_number.get(number).copied(),
-        };
-        let on = on.ok_or_else(unlisted)?;
-        let rest = place.strip_prefix(without_slash(&on.point)).ok_or_else(unlisted)?;
-        parts.push(Part { device: on.device, path: [without_slash(&on.root), rest].concat(), place: place.clone() });
-    }
-    for mount in mounts.iter().filter(|mount| !mount.is_pseudo()) {
-        let point = without_slash(&mount.point);
-        if paths_above(point).any(|above| by_place.contains(above)) {
-            let path = without_slash(&mount.root).to_vec();
-            parts.push(Part { device: mount.device, path, place: mount.point.clone() });
-        }
-    }
-    Ok(parts)
+    end: Result<Option<Location>>,
 }
 
 /// Those of these paths, in order, that are in no other one.
@@ -463,49 +387,6 @@ fn outermost<'p>(sources: &[&'p [u8]]) -> Vec<&'p [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Mounts by device, root and point, numbered in their order.
-    fn mounts(them: &[(u64, &str, &str)]) -> Vec<MountPoint> {
-        let numbered = them.iter().zip(1..);
-        let mount = |(&(device, root, point), number): (&(u64, &str, &str), u64)| MountPoint {
-            number,
-            device,
-            root: root.into(),
-            point: point.into(),
-            ..MountPoint::default()
-        };
-        numbered.map(mount).collect()
-    }
-
-    /// Whether places, each on the mount of that number, meet.
-    fn meet(places: &[(&str, u64)], them: &[(u64, &str, &str)]) -> bool {
-        let place = |(path, mount): &(&str, u64)| Place { path: path.as_bytes().to_vec(), mount: *mount };
-        let places: Vec<Place> = places.iter().map(place).collect();
-        first_meeting(&parts_of(&places, &mounts(them)).expect("they are listed")).is_some()
-    }
-
-    /// Any second mount of a file system counted, and one source was never looked at.
-    #[test]
-    fn only_parts_that_are_restored_can_meet() {
-        let plain = [(1, "/", "/"), (2, "/", "/home")];
-        let with = |more: (u64, &'static str, &'static str)| [plain[0], plain[1], more];
-        assert!(!meet(&[("/work", 1), ("/home/a", 2)], &plain));
-        assert!(!meet(&[("", 1)], &plain));
-        // A directory of one source is mounted on one of another, or of itself.
-        assert!(meet(&[("/one", 1), ("/two", 1)], &with((1, "/two/a", "/one/a"))));
-        assert!(meet(&[("/one", 1)], &with((1, "/one/a", "/one/b"))));
-        assert!(meet(&[("/one", 3), ("/two", 1)], &with((1, "/two", "/one"))));
-        assert!(meet(&[("", 1)], &with((1, "/usr/share/x", "/var/x"))));
-        // The mounted directory is outside of what is restored, or all of the target is on one mount.
-        assert!(!meet(&[("/one", 1), ("/two", 1)], &with((1, "/other", "/one/a"))));
-        assert!(!meet(&[("/mnt/one", 3), ("/mnt/two", 3)], &with((1, "/real", "/mnt"))));
-        // The mount that is seen counts, not one that another one hides.
-        let hidden = [plain[0], (3, "/", "/x/y"), (1, "/other", "/x")];
-        assert!(meet(&[("/x/y/s", 3), ("/other/y/s", 1)], &hidden));
-        // The mount of a chroot directory is not listed if that directory is not a mount point.
-        let place = Place { path: b"/one".to_vec(), mount: 9 };
-        assert!(parts_of(&[place], &mounts(&plain)).is_err());
-    }
 
     #[test]
     fn a_source_in_another_one_is_no_place_of_its_own() {

@@ -14,6 +14,7 @@ use crate::restore::links::Links;
 use crate::restore::other_sources::OtherSources;
 use crate::restore::overlap::Overlap;
 use crate::restore::plan::{Named, Reads};
+use crate::restore::rehearsal::Rehearsal;
 use crate::restore::scope::Scope;
 use crate::watch::Watch;
 use std::cell::RefCell;
@@ -82,6 +83,8 @@ pub(super) const FATES: usize = 6;
 pub(super) struct Planning {
     /// Whether files are compared by content, and the frames to be read are looked up.
     pub detailed: bool,
+    /// Set where only the directories are looked at, to find out whether they meet.
+    pub rehearsal: Option<Rehearsal>,
     pub named: Mutex<Named>,
     pub reads: Mutex<Reads>,
     pub doomed: Mutex<Doomed>,
@@ -279,7 +282,7 @@ impl<'a> Run<'a> {
         if self.watch.cancel.is_cancelled() {
             self.fail(cancelled());
         }
-        self.has_failed()
+        self.has_failed() || self.rehearsal().is_some_and(Rehearsal::is_over)
     }
 
     pub fn has_failed(&self) -> bool {
@@ -307,6 +310,7 @@ impl<'a> Run<'a> {
 
     /// An entry could not be restored; a target that is full ends the run.
     pub fn failed_entry(&self, path: &[u8], error: Error) {
+        self.rehearsal().iter().for_each(|rehearsal| rehearsal.cannot_tell());
         let error = named_in_full(error, &crate::restore::plan::shown(path));
         match error.kind() {
             Kind::Cancelled => self.fail(error),

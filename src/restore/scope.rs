@@ -1,10 +1,10 @@
 //! What a path is to a snapshot: at or below a source, or merely above one; and what a restore never touches.
 
-use crate::disk::open::{open_file, read_full};
+use crate::disk::open::{open_file_checked, read_full};
 use crate::disk::stat::stat_path;
 use crate::disk::{Directory, Identity, Stat};
-use crate::entry::{Content, Entry};
-use crate::error::Result;
+use crate::entry::{Content, Entry, EntryKind};
+use crate::error::{Kind, Result};
 use crate::id::ChunkId;
 use crate::repo::format::{CONFIG_NAME, Config};
 use crate::repo::{Own, OwnFolders, Reader, Repository, Snapshot, SnapshotSource};
@@ -107,6 +107,12 @@ impl Scope {
         self.everything || ends.into_iter().any(|end| self.sources.contains(&path[..end]))
     }
 
+    /// The outermost source that a path is at or below.
+    pub fn source_of<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+        let mut ends = (0..path.len()).filter(|at| path[*at] == b'/').chain([path.len()]);
+        ends.find(|end| self.sources.contains(&path[..*end])).map(|end| &path[..end])
+    }
+
     /// Whether the backup warned about this path: the snapshot does not say what it is in the source.
     pub fn is_troubled(&self, path: &[u8]) -> bool {
         self.troubled.contains(path)
@@ -128,29 +134,48 @@ pub(super) fn is_at_or_below(path: &[u8], top: &[u8]) -> bool {
     path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-/// The first bytes of a file; none when it is not one or cannot be read.
-fn beginning(directory: &Directory, name: &str, bytes_max: usize) -> Vec<u8> {
-    let mut bytes = vec![0; bytes_max];
-    let count = open_file(directory, name).and_then(|fd| read_full(fd, &mut bytes)).unwrap_or(0);
-    bytes.truncate(count);
-    bytes
+/// What an error while something was looked at says about it. What is not there, is something else, or denies access to this
+/// user is nothing of ours; any other error says nothing.
+fn or_nothing<T: Default>(looked: Result<T>) -> Result<T> {
+    match looked {
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Denied) => Ok(T::default()),
+        looked => looked,
+    }
+}
+
+/// The first bytes of a file; none when it is not one or must not be read.
+fn beginning(directory: &Directory, name: &str, bytes_max: usize) -> Result<Vec<u8>> {
+    let is_file = or_nothing(directory.stat(name).map(|stat| stat.is(EntryKind::File)))?;
+    let mut bytes = vec![0; if is_file { bytes_max } else { 0 }];
+    if is_file {
+        let count = or_nothing(open_file_checked(directory, name).and_then(|(fd, _)| read_full(fd, &mut bytes)))?;
+        bytes.truncate(count);
+    }
+    Ok(bytes)
 }
 
 /// Whether this directory holds a repository of ours, or a cache. A repository is known by its configuration, or, as that may
 /// be damaged, by its directories, of which one may be missing.
-pub(super) fn looks_like_ours(directory: &Directory) -> bool {
-    let has = |name: &&str| directory.stat(*name).is_ok();
-    let is_repository = beginning(directory, CONFIG_NAME, CONFIG_HEAD_BYTES).starts_with(CONFIG_MAGIC)
-        || (has(&"packs") && ["keys", "index", "snapshots"].iter().filter(|name| has(name)).count() > 1);
-    is_repository || {
-        let tag = beginning(directory, CACHE_TAG, CACHE_TAG_BYTES);
-        tag.starts_with(CACHE_SIGNATURE) && tag.windows(4).any(|word| word == b"silt")
+pub(super) fn looks_like_ours(directory: &Directory) -> Result<bool> {
+    let has = |name: &str| or_nothing(directory.stat(name).map(|_| true));
+    if beginning(directory, CONFIG_NAME, CONFIG_HEAD_BYTES)?.starts_with(CONFIG_MAGIC) {
+        return Ok(true);
     }
+    if has("packs")? {
+        let others = ["keys", "index", "snapshots"].into_iter().map(has).collect::<Result<Vec<bool>>>()?;
+        if others.into_iter().filter(|has| *has).count() > 1 {
+            return Ok(true);
+        }
+    }
+    let tag = beginning(directory, CACHE_TAG, CACHE_TAG_BYTES)?;
+    Ok(tag.starts_with(CACHE_SIGNATURE) && tag.windows(4).any(|word| word == b"silt"))
 }
 
-/// Whether this directory is the repository that is being restored from.
+/// Whether this directory is a copy of the repository that is being restored from. The repository itself is known by what its
+/// directories are: a file of this name that cannot be read does not keep a directory from being restored.
 pub(super) fn is_repository_in_use(repo: &Repository, directory: &Directory) -> bool {
     repo.storage().local_path().is_some()
-        && Config::peek(&beginning(directory, CONFIG_NAME, CONFIG_HEAD_BYTES))
+        && beginning(directory, CONFIG_NAME, CONFIG_HEAD_BYTES)
+            .and_then(|begins| Config::peek(&begins))
             .is_ok_and(|id| id == repo.config().repository)
 }

@@ -11,7 +11,7 @@ use crate::restore::enter::group_of_new;
 use crate::restore::folder::{Facts, Folder, Here, State, mounted};
 use crate::restore::links::Linkable;
 use crate::restore::other_sources::OtherSources;
-use crate::restore::overlap::{Before, is_alike};
+use crate::restore::overlap::Before;
 use crate::restore::plan::{DEPTH_MAX, child_path, shown};
 use crate::restore::run::{Fate, Run, add, get, locked, named_in_full};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
@@ -63,15 +63,29 @@ impl<'a> Run<'a> {
         if let State::Ready(Here { target: Some(target), .. }) = top.state() {
             if self.is_fresh.get() != Some(&true) {
                 let mut others = OtherSources::look(self.scope, &self.reader, &top.path);
-                self.check_target(&mut others, target.directory(), &top)?;
+                if let Some(why) =
+                    self.why_nothing_is_deleted(&others, &top.path, target.directory(), top.entry.as_ref())?
+                {
+                    others.is_unknown(|| format!("{}: {why}", self.options.target.display()));
+                }
+                if self.rehearsal().is_none() {
+                    let overlap = match self.find_overlap(target.directory(), &top.path) {
+                        Some(guess) => self.rehearse(guess, root, base, &mut others)?,
+                        None => None,
+                    };
+                    self.overlap.get_or_init(|| overlap);
+                }
                 self.other_sources.get_or_init(|| others);
             }
-            if self.overlap.get_or_init(|| self.find_overlap(target.directory(), &top.path)).is_some() {
+            if self.overlap().is_some() {
                 pool = self.pool(1)?;
                 if let Some(entry) = &top.entry {
                     self.met_before(fstat(target.directory())?.identity(), &top, entry)?;
                 }
             }
+        }
+        if let State::Ready(here) = top.state() {
+            self.rehearse_directory(&top, &here)?;
         }
         pool.scope(|tasks| match root.is_directory() {
             true => self.visit(tasks, top, Contents::of(root)),
@@ -96,48 +110,21 @@ impl<'a> Run<'a> {
         let spared = get(&self.counts.spared_directories);
         let unknown = self.other_sources.get().and_then(|others| others.unknown.as_ref());
         if let Some(overlap) = self.overlap().filter(|overlap| self.options.delete || overlap.has_blocked()) {
+            let advice = if overlap.is_of_many { ". Restore one source at a time, as SNAPSHOT:PATH" } else { "" };
             self.watch.notice(format!(
-                "directories of this snapshot may be one in the target: {}. Nothing is deleted, and nothing is replaced by an entry of \
-                 another kind. Restore one source at a time, as SNAPSHOT:PATH",
+                "directories of this snapshot are, or may be, the same directory in the target: {}. Nothing is deleted, and nothing is \
+                 replaced by an entry of another kind{advice}",
                 overlap.why
             ));
         } else if let (Some(why), true) = (unknown, self.options.delete) {
             self.watch.notice(format!("nothing is deleted: {why}"));
         } else if spared > 0 {
             self.watch.notice(format!(
-                "nothing is deleted in {}: the backup saved only a part of what was there, another file system is mounted there, or \
-                 the system refuses it",
+                "nothing is deleted in {}: the backup saved only a part of what was there, another file system is mounted there, \
+                 another source is there, or the system refuses it",
                 format_counted(spared, "directory", "directories"),
             ));
         }
-    }
-
-    /// Nothing is deleted in a target that is another source now, or, where it is named by the path that is restored, that another
-    /// source has something else for.
-    fn check_target(&self, others: &mut OtherSources, target: &Directory, top: &Folder) -> Result<()> {
-        let path = &self.options.target;
-        let is_own_path = std::path::absolute(path).is_ok_and(|path| path.as_os_str().as_bytes() == top.path);
-        let real = match is_own_path {
-            true => {
-                std::fs::canonicalize(path).map_err(|error| Error::io("resolve the path", path.display(), error))?
-            }
-            false => std::path::PathBuf::new(),
-        };
-        let real = real.as_os_str().as_bytes();
-        let mut found: Vec<Vec<u8>> = others.source_of(&fstat(target)?).map(<[u8]>::to_vec).collect();
-        for end in (0..real.len()).filter(|at| real[*at] == b'/') {
-            let above = stat_path(if end == 0 { b"/" } else { &real[..end] }, false)?;
-            found.extend(others.source_of(&above).map(|source| [source, &real[end..]].concat()));
-        }
-        for other in found.iter().filter(|other| **other != top.path) {
-            let saved = self.stored(self.scope.saved_at(&self.reader, other))?;
-            let is_unlike = saved.is_some_and(|saved| top.entry.as_ref().is_none_or(|entry| !is_alike(&saved, entry)));
-            if is_unlike {
-                let why = || format!("the target is {} of the snapshot now, of another source", shown(other));
-                others.unknown.get_or_insert_with(why);
-            }
-        }
-        Ok(())
     }
 
     /// For a plan: reports that the target is mounted read-only.
@@ -230,14 +217,19 @@ impl<'a> Run<'a> {
         let (target, stat) = Target::with_stat(directory)?;
         let is_ours = self.check_above(target.directory())?;
         let origin = if base.is_empty() { b"/" } else { base };
-        let in_place = stat_path(origin, true).is_ok_and(|at| at.identity() == stat.identity());
+        let in_place = match stat_path(origin, true) {
+            Ok(at) => at.identity() == stat.identity(),
+            // Who cannot look there is elsewhere.
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Denied) => false,
+            Err(error) => return Err(error),
+        };
         self.in_place.get_or_init(|| in_place);
         let changes = in_place && is_wanted && entry.is_some_and(|entry| self.changes_directory(&stat, entry));
         let facts = Facts {
             taken: !target.directory().is_empty()?,
             apply: entry.is_some_and(|entry| self.applies(&stat, entry, changes)),
             deletes_on: mounted(&stat),
-            is_ours,
+            keeps_extra: is_ours,
             ..self.facts_of(self.options.target.as_os_str().as_bytes(), &target, &stat)
         };
         self.is_fresh.get_or_init(|| !facts.taken);
@@ -267,11 +259,14 @@ impl<'a> Run<'a> {
             if self.scope.is_own(&stat) || is_repository_in_use(self.repo, &here) {
                 return Ok(Ours::InUse);
             }
-            if looks_like_ours(&here) {
+            if looks_like_ours(&here)? {
                 found = Ours::Other;
             }
-            // What is above cannot be looked at without the right to: then it is no folder of ours either.
-            let Ok(above) = here.open_child(c"..") else { break };
+            let above = match here.open_child(c"..") {
+                // What is above cannot be looked at without the right to: then it is no folder of ours either.
+                Err(error) if error.is(Kind::Denied) => break,
+                above => above?,
+            };
             if fstat(&above)?.identity() == stat.identity() {
                 break;
             }
@@ -472,6 +467,9 @@ impl<'a> Run<'a> {
             };
         }
         let Some(here) = here else { return };
+        if self.rehearsal().is_some() && folder.inside {
+            return;
+        }
         let done = self.restored_before(folder, here, &entry).and_then(|before| match before {
             Before::No if entry.link_group == 0 => self.restore_single(folder, here, &entry).map(drop),
             Before::No => self.restore_linked(folder, here, &entry),

@@ -4,7 +4,7 @@
 //! strace makes the calls fail (rustix makes raw system calls, so nothing can be preloaded). A short selection runs every
 //! time; `SILT_TEST_FAULTS=COUNT` asks for that many of all.
 
-use crate::person::{Person, contents};
+use crate::person::{Person, Said, contents};
 use crate::restore::set_time;
 use crate::skip::skipped;
 use std::collections::BTreeMap;
@@ -38,6 +38,14 @@ const CALLS: &[&str] = &[
     "pread64",
     "lseek",
     "ioctl",
+    "newfstatat",
+    "readlink",
+    "readlinkat",
+    "read",
+    "mkdir",
+    "fgetxattr",
+    "faccessat2",
+    "fstatfs",
 ];
 const ERRORS: &[&str] = &["error=EIO", "error=ENOSPC", "error=EMFILE", "error=EINTR", "error=ENOMEM", "signal=SIGKILL"];
 const OVERWRITE: [&str; 4] = ["never", "if-newer", "if-changed", "always"];
@@ -143,6 +151,8 @@ fn traced(person: &Person, by: &[&str], words: &[&str]) -> (Option<i32>, String)
 struct Faults {
     person: Person,
     named: String,
+    /// Options of the restores that meet a fault, and of the last one.
+    options: &'static [&'static str],
     old: Look,
     new: Look,
     /// The state that a whole restore leaves.
@@ -150,7 +160,7 @@ struct Faults {
 }
 
 impl Faults {
-    fn new() -> Option<Faults> {
+    fn new(options: &'static [&'static str]) -> Option<Faults> {
         if !can_trace() {
             return None;
         }
@@ -159,13 +169,28 @@ impl Faults {
         person.silt(&["backup", "source"]).ends_with(0);
         let named = crate::restore::latest(&person, "source");
         let (old, new) = (look(&person.path("before")), look(&person.path("source")));
-        let mut faults = Faults { person, named, old, new, whole: BTreeMap::new() };
+        let mut faults = Faults { person, named, options, old, new, whole: BTreeMap::new() };
         let target = faults.target("whole");
-        faults.person.silt(&["restore", &faults.named, "--target", &target]).ends_with(0);
+        faults.restore(&target, &[]).ends_with(0);
         faults.whole = contents(Path::new(&target));
-        let expected: Look = faults.new.clone().into_iter().chain(faults.old_only()).collect();
+        let mut expected = faults.new.clone();
+        if !faults.deletes() {
+            expected.extend(faults.old_only());
+        }
         assert!(look(Path::new(&target)) == expected);
         Some(faults)
+    }
+
+    fn deletes(&self) -> bool {
+        self.options.contains(&"--delete")
+    }
+
+    fn words<'w>(&'w self, target: &'w str, more: &[&'w str]) -> Vec<&'w str> {
+        [&["restore", &self.named, "--target", target], self.options, more].concat()
+    }
+
+    fn restore(&self, target: &str, more: &[&str]) -> Said {
+        self.person.silt(&self.words(target, more))
     }
 
     /// What the snapshot does not have.
@@ -183,19 +208,15 @@ impl Faults {
 
     /// A restore by one writer, traced with these words; its exit code, None when it was killed.
     fn traced(&self, words: &[&str], target: &str) -> (Option<i32>, String) {
-        traced(&self.person, words, &["restore", &self.named, "--target", target])
+        traced(&self.person, words, &self.words(target, &[]))
     }
 
-    /// How often the thread that writes makes each call. The others open the repository, which changes nothing.
+    /// How often one thread makes each call, at most.
     fn counts(&self) -> BTreeMap<&'static str, usize> {
         let (target, log) = (self.target("counted"), self.person.path("log").display().to_string());
         self.traced(&["-o", &log, "-e", &format!("trace={}", CALLS.join(","))], &target);
         let mut counts: BTreeMap<(String, &'static str), usize> = BTreeMap::new();
-        let log = fs::read_to_string(&log).expect("a log");
-        // The first one to write content is it.
-        let writes = log.lines().find(|line| line.contains(" pwrite64(")).expect("something is written");
-        let writer = writes.split(' ').next().expect("it begins with the thread");
-        for line in log.lines().filter(|line| line.starts_with(writer)) {
+        for line in fs::read_to_string(&log).expect("a log").lines() {
             let Some((thread, call)) = line.split_once(' ') else { continue };
             let name = call.trim_start().split('(').next().unwrap_or_default();
             if let Some(name) = CALLS.iter().find(|known| **known == name) {
@@ -236,7 +257,7 @@ impl Faults {
         if leftovers(path) {
             wrong.push(format!("leftovers stay after --overwrite {mode}"));
         }
-        let last = self.person.silt(&["restore", &self.named, "--target", &target, "--overwrite", "always"]);
+        let last = self.restore(&target, &["--overwrite", "always"]);
         if last.code != 0 || contents(path) != self.whole {
             let whole = contents(path);
             let differs =
@@ -256,7 +277,8 @@ impl Faults {
     fn check_after(&self, code: Option<i32>, after: &Look, path: &Path, wrong: &mut Vec<String>) {
         for (path, old) in &self.old {
             let found = after.get(path);
-            if found != Some(old) && (found.is_none() || found != self.new.get(path)) {
+            let may_go = self.deletes() && found.is_none() && !self.new.contains_key(path);
+            if found != Some(old) && (found.is_none() || found != self.new.get(path)) && !may_go {
                 wrong.push(format!("{path:?}, which was there, is neither old nor new"));
             }
         }
@@ -289,10 +311,9 @@ impl Faults {
     }
 }
 
-#[test]
-fn no_call_that_fails_and_no_kill_loses_anything() {
-    // An error while opening an existing directory had it removed with all that was in it.
-    let Some(faults) = Faults::new() else { return };
+/// Some of all faults, or as many as are asked for.
+fn meet_faults(options: &'static [&'static str]) {
+    let Some(faults) = Faults::new(options) else { return };
     let counts = faults.counts();
     assert!(counts.len() >= 16, "calls are missing: {counts:?}");
     let mut cases = Vec::new();
@@ -308,6 +329,17 @@ fn no_call_that_fails_and_no_kill_loses_anything() {
         .unwrap_or(SHORT);
     let step = cases.len().div_ceil(asked);
     faults.run(cases.into_iter().step_by(step).collect());
+}
+
+/// An error while opening an existing directory had it removed with all that was in it.
+#[test]
+fn no_call_that_fails_and_no_kill_loses_anything() {
+    meet_faults(&[]);
+}
+
+#[test]
+fn no_call_that_fails_keeps_extra_entries_in_silence() {
+    meet_faults(&["--delete"]);
 }
 
 /// A stop was noticed only after all files of a directory were deleted, and its mode stayed open.

@@ -31,11 +31,12 @@ fn a_source_that_is_inside_another_one_now_is_not_deleted_for_it() {
         for more in [&["--dry-run"][..], &[]] {
             let words = [&["restore", "latest", "--target", "/", "--delete"][..], more].concat();
             let done = person.silt(&words).ends_with(0);
-            assert!(done.err.contains("Nothing is deleted") && done.err.contains("symbolic link"), "{}", done.err);
+            assert!(done.err.contains("work/home was not deleted: it is on the way to a source"), "{}", done.err);
         }
         assert_eq!(text(&person, "home/anna/docs/thesis") + &text(&person, "work/d"), "thesiswork");
-        assert!(person.path("work/extra/x").exists());
+        assert!(!person.path("work/extra").exists());
         // By itself, a source is what it was.
+        person.write("work/extra/x", "extra");
         let named = format!("latest:{}", person.path("home/anna/docs").display());
         person.write("home/anna/docs/extra", "extra");
         person.silt(&["restore", &named, "--target", "home/anna/docs", "--delete"]).ends_with(0);
@@ -75,7 +76,12 @@ fn nothing_is_restored_into_a_directory_that_is_two_sources() {
     }
     for more in [&["--delete", "--dry-run"][..], &[], &["--delete"]] {
         let done = person.silt(&[&["restore", "latest", "--target", "/"][..], more].concat()).ends_with(3);
-        assert_eq!(done.err.matches("in another source: nothing is restored into it").count(), 2, "{}", done.err);
+        assert_eq!(
+            done.err.matches("which belongs to another source of the snapshot, and was not restored").count(),
+            2,
+            "{}",
+            done.err
+        );
         assert!(person.path("two/a/other").exists() && person.path("two/a").exists());
     }
     assert!(contents(&person.path("two/a")) == before, "neither of them is restored");
@@ -241,8 +247,12 @@ fn nothing_is_restored_into_what_is_another_source_now() {
     for more in [&["--delete"][..], &[], &["--overwrite", "always"]] {
         let words = [&["restore", &part, "--target", &target], more].concat();
         let done = both(&person, &words, 3);
-        assert!(done.err.contains("in another source: nothing is restored into it"), "{}", done.err);
-        assert!(done.err.contains("file: it is, or leads to, another source"), "{}", done.err);
+        assert!(
+            done.err.contains("which belongs to another source of the snapshot, and was not restored"),
+            "{}",
+            done.err
+        );
+        assert!(done.err.contains("file: it now is, or leads to, another source"), "{}", done.err);
         assert_eq!(text(&person, "g/sub/f") + &text(&person, "g/sub/new") + &text(&person, "e/b"), "newernewnewer");
     }
     // By itself, it is restored.
@@ -272,7 +282,7 @@ fn nothing_is_deleted_in_a_target_that_is_another_source() {
     for (name, code, kept) in [("a", 0, "b"), ("x", 3, "y/src"), ("a/sub", 0, "b")] {
         let target = person.path(name).display().to_string();
         let done = both(&person, &["restore", &named(&person, name), "--target", &target, "--delete"], code);
-        assert!(done.err.contains(" of the snapshot now"), "{}", done.err);
+        assert!(done.err.contains("which belongs to another source of the snapshot"), "{}", done.err);
         assert!(person.path(&format!("{kept}/g")).exists() && person.path(&format!("{kept}/new")).exists());
         assert!(person.path("b/sub/new").exists() && person.path("b/sub/g").exists());
     }
@@ -337,7 +347,7 @@ fn mounts_behind_a_link_are_seen() {
         return skipped("mounts behind a link", "nothing can be mounted");
     };
     let done = both(&person, &["restore", "latest", "--target", "/", "--delete"], 3);
-    assert!(done.err.contains("its place is also that of"), "{}", done.err);
+    assert!(done.err.contains("has the same place now, and was restored instead"), "{}", done.err);
     assert_eq!(text(&person, "x/src/a/f"), "a");
 }
 
@@ -358,7 +368,7 @@ fn a_link_on_the_way_to_another_source_is_not_replaced() {
     person.write("a/v2/e/src/f", "mine");
     fs::create_dir(person.path("a/v1/e/src")).expect("made");
     let done = both(&person, &["restore", "latest", "--target", "/"], 3);
-    assert!(done.err.contains("current: it is, or leads to, another source"), "{}", done.err);
+    assert!(done.err.contains("current: it now is, or leads to, another source"), "{}", done.err);
     assert_eq!(text(&person, "a/v2/e/src/f") + &text(&person, "a/v1/e/src/f"), "minesaved");
 }
 
@@ -407,7 +417,7 @@ fn a_name_is_taken_only_if_another_source_has_it() {
     fs::remove_dir_all(person.path("two")).expect("removed");
     symlink(person.path("one"), person.path("two")).expect("linked");
     let done = both(&person, &["restore", "latest", "--target", "/"], 3);
-    assert!(done.err.contains("its place is also that of"), "{}", done.err);
+    assert!(done.err.contains("has the same place now, and was restored instead"), "{}", done.err);
 }
 
 /// Which source won depended on the threads, and a plan did not foresee that directories which are still to be made would meet.
@@ -425,7 +435,12 @@ fn the_plan_knows_which_directory_wins() {
     symlink(person.path("one"), person.path("two")).expect("linked");
     for _ in 0..4 {
         let done = both(&person, &["restore", "latest", "--target", "/"], 3);
-        assert_eq!(done.err.matches("in another source: nothing is restored into it").count(), 8, "{}", done.err);
+        assert_eq!(
+            done.err.matches("which belongs to another source of the snapshot, and was not restored").count(),
+            8,
+            "{}",
+            done.err
+        );
         assert!((0..8).all(|number| text(&person, &format!("one/d{number}/f")) == "second"));
     }
     for is_there in [true, false] {
@@ -460,7 +475,7 @@ fn a_file_and_a_directory_of_one_name_meet_in_the_plan_as_well() {
         fs::create_dir(person.path(&format!("{to}/sub"))).expect("made");
         symlink(person.path(to), person.path(linked)).expect("linked");
         let done = both(&person, &["restore", "latest", "--target", "/"], 3);
-        assert!(done.err.contains("its place is also that of"), "{}", done.err);
+        assert!(done.err.contains("has the same place now, and was restored instead"), "{}", done.err);
     }
 }
 
@@ -485,7 +500,7 @@ fn mounts_matter_only_where_they_meet_what_is_restored() {
     let held = bind("one/a", "one/b");
     for _ in 0..2 {
         let done = both(&person, &words, 3);
-        assert!(done.err.contains("its place is also that of"), "{}", done.err);
+        assert!(done.err.contains("has the same place now, and was restored instead"), "{}", done.err);
         assert_eq!(text(&person, "one/a/f"), "first");
     }
     drop(held);

@@ -11,6 +11,7 @@ use siltstone::seal::{PasswordCost, Power};
 use siltstone::source::stream::Stream;
 use siltstone::storage::Storage;
 use siltstone::watch::{Event, Watch};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -344,6 +345,47 @@ fn what_others_save_between_two_attempts_is_not_called_complete_again() {
     let is_of_other = |snapshot: &Snapshot| snapshot.totals.files == 1;
     assert_eq!(healing.still_damaged.len(), 1, "{healing:?}");
     assert!(!healing.whole_again.iter().any(is_of_other), "{healing:?}");
+}
+
+/// A snapshot that could not be read, or was away, in the run that told what was lost was never called incomplete.
+#[test]
+fn a_snapshot_that_comes_back_later_is_looked_at() {
+    for is_away in [false, true] {
+        let world = World::new(SWAPS);
+        let plain: Arc<dyn Storage> = Arc::new(world.storage.clone());
+        let names = |prefix: &str| -> BTreeSet<String> {
+            world.storage.list(prefix).expect("listed").into_iter().map(|listed| listed.name).collect()
+        };
+        let (packs, snapshots) = (names("packs/"), names("snapshots/"));
+        let only = world.source().join("one/only in the second");
+        fs::write(&only, crate::golden::noise(30_000, 77)).expect("written");
+        let second = world.backup(plain.clone(), "one", false).0.expect("the backup succeeds").snapshot;
+        let second = second.expect("a snapshot").id;
+        let name = names("snapshots/").difference(&snapshots).next().expect("it is new").clone();
+        names("packs/").difference(&packs).for_each(|pack| world.storage.remove(pack).expect("removed"));
+        fs::remove_file(&only).expect("removed");
+        let kept = world.storage.get(&name, 1 << 20).expect("read").0;
+        if is_away {
+            world.storage.remove(&name).expect("removed");
+        }
+        let unreadable = name.clone();
+        let before = move |call: &str, asked: &str| match call == "get" && asked == unreadable {
+            true => Err(Error::new(Kind::Failed, call, asked)),
+            false => Ok(()),
+        };
+        let (done, notices) = world.backup(Arc::new(Hooked { inner: world.storage.clone(), before }), "one", false);
+        let healing = done.expect("the backup succeeds").healing;
+        assert!(healing.is_none_or(|healing| healing.still_damaged.is_empty()), "it cannot know");
+        assert!(!notices.iter().any(|notice| notice == "all earlier snapshots are complete") || is_away, "{notices:?}");
+        if is_away {
+            world.storage.put(&name, kept.into()).expect("it is put back");
+        }
+        let again = || {
+            let healing = world.backup(plain.clone(), "one", false).0.expect("the backup succeeds").healing;
+            healing.map(|healing| healing.still_damaged.iter().map(|snapshot| snapshot.id).collect::<Vec<_>>())
+        };
+        assert_eq!((again(), again()), (Some(vec![second]), None), "away: {is_away}");
+    }
 }
 
 /// What an unsuccessful run had stored, or somebody put back, completed a snapshot, and no run said so.

@@ -1,0 +1,229 @@
+//! Finds out whether directories that may be one in the target are one: a walk over the directories of a restore, before the
+//! restore itself, that changes nothing. It looks at what each directory is, and not at where it is mounted or linked.
+
+use crate::disk::open::read_link;
+use crate::disk::{Directory, Identity};
+use crate::entry::{Entry, Metadata};
+use crate::error::Result;
+use crate::restore::folder::{Folder, Here};
+use crate::restore::location::real_path;
+use crate::restore::other_sources::OtherSources;
+use crate::restore::overlap::{Overlap, without_time};
+use crate::restore::plan::shown;
+use crate::restore::run::{Mode, Planning, Run, locked};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::sync::{Mutex, OnceLock};
+
+#[derive(Default)]
+pub(super) struct Rehearsal {
+    seen: Mutex<HashMap<Identity, Seen>>,
+    /// Set when directories meet, or when it cannot be told whether they do; with the paths of those that meet.
+    met: OnceLock<Option<(Vec<u8>, Vec<u8>)>>,
+}
+
+/// A directory of the target, and what one path of the snapshot does with it.
+struct Seen {
+    path: Vec<u8>,
+    does: Does,
+    /// Of its mode, owner and attributes.
+    meta: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Does {
+    /// It was saved empty, and nothing is deleted in it: only its metadata are restored.
+    Nothing,
+    /// It is above a source: only sources are restored into it.
+    LeadsOn,
+    Restores,
+}
+
+impl Rehearsal {
+    /// Whether the answer is known.
+    pub fn is_over(&self) -> bool {
+        self.met.get().is_some()
+    }
+
+    /// Notes that a directory cannot be looked at: it may be another one.
+    pub fn cannot_tell(&self) {
+        self.met.get_or_init(|| None);
+    }
+
+    /// Notes that two paths of the snapshot have one place in the target.
+    pub fn meet(&self, one: &[u8], other: &[u8]) {
+        self.met.get_or_init(|| Some((one.to_vec(), other.to_vec())));
+    }
+
+    fn see(&self, directory: Identity, new: Seen) {
+        match locked(&self.seen).entry(directory) {
+            Slot::Vacant(slot) => drop(slot.insert(new)),
+            Slot::Occupied(seen) if seen.get().path == new.path => {}
+            Slot::Occupied(mut seen) => match (seen.get().does, new.does) {
+                (Does::LeadsOn, Does::LeadsOn | Does::Nothing) => {}
+                (_, Does::Nothing) if seen.get().meta == new.meta => {}
+                (Does::Nothing, Does::LeadsOn) => drop(seen.insert(new)),
+                (Does::Nothing, _) if seen.get().meta == new.meta => drop(seen.insert(new)),
+                _ => self.meet(&seen.get().path, &new.path),
+            },
+        }
+    }
+}
+
+impl Run<'_> {
+    pub fn rehearsal(&self) -> Option<&Rehearsal> {
+        match &self.mode {
+            Mode::Plan(planning) => planning.rehearsal.as_ref(),
+            Mode::Deed { .. } => None,
+        }
+    }
+
+    /// Whether directories that may meet do: then the overlap is returned. If they do not, what the restore enters is noted
+    /// with the other sources, as it may lie in what is extra elsewhere.
+    pub fn rehearse(
+        &self,
+        guess: Overlap,
+        root: &Entry,
+        base: &[u8],
+        others: &mut OtherSources,
+    ) -> Result<Option<Overlap>> {
+        // With --include, directories are entered in which things are only deleted; links that lead nowhere may lead somewhere
+        // later.
+        if guess.has_dangling() || (self.options.delete && self.options.include.is_some()) {
+            return Ok(Some(guess));
+        }
+        let planning = Planning { rehearsal: Some(Rehearsal::default()), ..Planning::default() };
+        let mode = Mode::Plan(Box::new(planning));
+        let run = Run::new(self.repo, self.reader.clone(), self.options, self.scope, mode, self.watch)?;
+        let (why, is_of_many) = (guess.why.clone(), guess.is_of_many);
+        run.overlap.get_or_init(|| Some(guess));
+        run.go(root, base)?;
+        if let Some(error) = run.take_failure() {
+            return Err(error);
+        }
+        let Some(rehearsal) = run.rehearsal() else { return Ok(None) };
+        Ok(match rehearsal.met.get() {
+            Some(Some((one, other))) => {
+                let why = format!("{} and {} have the same place", shown(one), shown(other));
+                let is_of_many = self.scope.source_of(one) != self.scope.source_of(other);
+                Some(Overlap::of(why, is_of_many))
+            }
+            Some(None) => Some(Overlap::of(why, is_of_many)),
+            None => {
+                others.note_restored(locked(&rehearsal.seen).keys().copied());
+                None
+            }
+        })
+    }
+
+    /// In a rehearsal, notes a directory that is entered.
+    pub fn rehearse_directory(&self, folder: &Folder, here: &Here) -> Result<()> {
+        let Some(rehearsal) = self.rehearsal() else { return Ok(()) };
+        let Some(directory) = self.identity_of(here)? else {
+            rehearsal.cannot_tell();
+            return Ok(());
+        };
+        let deletes = || self.options.delete && here.facts.mounted == here.facts.deletes_on;
+        let does = match &folder.entry {
+            _ if !folder.inside => Does::LeadsOn,
+            Some(entry) if !self.has_entries(entry)? && !deletes() => Does::Nothing,
+            _ => Does::Restores,
+        };
+        let meta = folder.entry.as_ref().map_or(0, |entry| meta_hash(&entry.meta));
+        rehearsal.see(directory, Seen { path: folder.path.clone(), does, meta });
+        Ok(())
+    }
+
+    /// In a rehearsal, notes a link above a source that was followed. What it leads to is entered; but a link that leads to it
+    /// through another link may lose that one as an extra entry.
+    pub fn rehearse_link(&self, root: &Directory, above: &Directory, name: &[u8], end: &Directory) {
+        let Some(rehearsal) = self.rehearsal() else { return };
+        let leads_straight = || -> Result<bool> {
+            let (link, end) = (read_link(above, name)?, real_path(end)?);
+            let from = match (link.starts_with(b"/"), self.in_place.get()) {
+                (true, Some(true)) => Vec::new(),
+                (true, _) => real_path(root)?,
+                (false, _) => real_path(above)?,
+            };
+            Ok(joined(&from, &link) == end)
+        };
+        if !leads_straight().unwrap_or(false) {
+            rehearsal.cannot_tell();
+        }
+    }
+}
+
+fn meta_hash(meta: &Metadata) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(without_time(meta))
+}
+
+/// The path that the text of a link leads to if there is no other link on the way.
+fn joined(from: &[u8], link: &[u8]) -> Vec<u8> {
+    let mut path = from.to_vec();
+    for part in link.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => path.truncate(path.iter().rposition(|byte| *byte == b'/').unwrap_or(0)),
+            name => {
+                path.push(b'/');
+                path.extend_from_slice(name);
+            }
+        }
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_nothing_meets_nobody() {
+        let directory = |inode| Identity { device: 1, inode };
+        let met_with = |uses: &[(&str, u64, Does, u64)]| {
+            let rehearsal = Rehearsal::default();
+            let seen = |path: &str, does, meta| Seen { path: path.into(), does, meta };
+            uses.iter().for_each(|(path, at, does, meta)| rehearsal.see(directory(*at), seen(path, *does, *meta)));
+            rehearsal.is_over()
+        };
+        let met = |uses: &[(&str, u64, Does)]| {
+            let uses: Vec<_> = uses.iter().map(|(path, at, does)| (*path, *at, *does, 0)).collect();
+            met_with(&uses)
+        };
+        use Does::{LeadsOn, Nothing, Restores};
+        for (one, other, expected) in [
+            (Restores, Restores, true),
+            (LeadsOn, Restores, true),
+            (LeadsOn, LeadsOn, false),
+            (Nothing, Restores, false),
+            (Nothing, LeadsOn, false),
+            (Nothing, Nothing, false),
+        ] {
+            for (one, other) in [(one, other), (other, one)] {
+                assert_eq!(met(&[("/a", 1, one), ("/b", 1, other)]), expected);
+                // Above a source, metadata are not restored.
+                let differ = met_with(&[("/a", 1, one, 1), ("/b", 1, other, 2)]);
+                assert_eq!(differ, expected || (one != LeadsOn && other != LeadsOn));
+            }
+        }
+        // What does nothing does not hide what came before or after.
+        assert!(met(&[("/a", 1, Nothing), ("/b", 1, Restores), ("/c", 1, Restores)]));
+        assert!(met(&[("/b", 1, Restores), ("/a", 1, Nothing), ("/c", 1, Restores)]));
+        // It is entered again, or another directory.
+        assert!(!met(&[("/a", 1, Restores), ("/a", 1, Restores), ("/b", 2, Restores)]));
+    }
+
+    #[test]
+    fn a_link_is_joined_to_its_directory() {
+        for (from, link, expected) in [
+            ("/a/b", "c", "/a/b/c"),
+            ("/a/b", "../c//d/./e", "/a/c/d/e"),
+            ("/a", "../../../c", "/c"),
+            ("", "/x/y/", "/x/y"),
+            ("/target", "/x", "/target/x"),
+        ] {
+            assert_eq!(joined(from.as_bytes(), link.as_bytes()), expected.as_bytes(), "{from} {link}");
+        }
+    }
+}
