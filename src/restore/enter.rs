@@ -337,6 +337,8 @@ impl Run<'_> {
         match self.open_link(root.directory(), target.directory(), name, path) {
             Ok(directory) => {
                 self.rehearse_link(root.directory(), target.directory(), name, &directory);
+                let place = (fstat(target.directory())?.identity(), name.to_vec());
+                locked(&self.followed).insert(place);
                 Ok(Found::Followed(directory))
             }
             Err(error) if leads_nowhere(&error) => Ok(Found::Refused(LEADS_NOWHERE)),

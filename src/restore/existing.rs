@@ -5,6 +5,7 @@ use crate::disk::create::is_half_done;
 use crate::disk::device::is_read_only;
 use crate::disk::open::{open_file, read_link};
 use crate::disk::opened_up::open_own_file;
+use crate::disk::stat::fstat;
 use crate::disk::{Current, Stat, Subject, Target, apply_metadata, flags, rights, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Kind, Result};
@@ -49,6 +50,9 @@ const CLOSED_DIRECTORY: &str = "a directory that its own mode does not let its o
                                 `chmod u+rwx` on it, then restore again";
 const MOUNTED: &str = "another file system is mounted on it, and it was kept";
 
+/// Said of a link that leads to itself or to what is above it.
+const FOLLOWED: &str = "the symbolic link in its place leads to a source, and was kept";
+
 /// Said of what only its owner can replace or delete.
 pub(super) const STICKY: &str = "it belongs to another user and its directory is sticky, so it was kept";
 pub(super) const IN_USE: &str = "it is part of the repository or the cache in use: nothing is restored into it";
@@ -89,6 +93,9 @@ impl Run<'_> {
         };
         Ok(match (decision, self.stays(here, &stat)) {
             (Decision::Make(_), Some(why)) => Decision::Blocked(why),
+            (Decision::Make(_), None) if !folder.inside && self.was_followed(target, &entry.name)? => {
+                Decision::Blocked(FOLLOWED)
+            }
             (Decision::Make(_), None)
                 if stat.is(EntryKind::Directory)
                     && self.leads_to_source(&child_path(&folder.path, &entry.name), &stat) =>
@@ -107,6 +114,12 @@ impl Run<'_> {
             }
             (decision, _) => decision,
         })
+    }
+
+    /// Whether a name is that of a link that led to a source.
+    fn was_followed(&self, target: &Target, name: &[u8]) -> Result<bool> {
+        let directory = fstat(target.directory())?.identity();
+        Ok(locked(&self.followed).contains(&(directory, name.to_vec())))
     }
 
     /// Why an entry of a directory in the target can be neither replaced nor removed.

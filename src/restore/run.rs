@@ -2,7 +2,7 @@
 
 use crate::disk::open::raise_open_files;
 use crate::disk::umask::{ZeroUmask, zero_umask};
-use crate::disk::{ApplyOptions, Owners};
+use crate::disk::{ApplyOptions, Identity, Owners};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::repo::snapshot::TROUBLES_MAX;
@@ -186,8 +186,10 @@ pub(super) struct Run<'a> {
     pub is_fresh: OnceLock<bool>,
     /// Whether sources may meet in the target.
     pub overlap: OnceLock<Option<Overlap>>,
-    /// If something is deleted: what other sources are on this machine. Nothing deletes them.
+    /// Unless the target was empty: where the other sources are on this machine. Nothing deletes or replaces them.
     pub other_sources: OnceLock<OtherSources>,
+    /// Links above sources that were followed, by directory and name: what is restored must not replace them.
+    pub followed: Mutex<HashSet<(Identity, Vec<u8>)>>,
 }
 
 impl<'a> Run<'a> {
@@ -221,6 +223,7 @@ impl<'a> Run<'a> {
             is_fresh: OnceLock::new(),
             overlap: OnceLock::new(),
             other_sources: OnceLock::new(),
+            followed: Mutex::default(),
         })
     }
 

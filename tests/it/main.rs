@@ -39,6 +39,7 @@ mod restore_overlap;
 mod restore_plan;
 mod restore_refused;
 mod restore_rights;
+mod restore_sources;
 mod restore_way;
 mod rights;
 mod rooms;

@@ -1,0 +1,267 @@
+//! Sources of a snapshot keep what is theirs, restored or not, wherever they are now; and directories that only seem to meet are
+//! restored as if nothing were mounted or linked.
+
+use crate::person::{Person, Said};
+use crate::restore::{chmod, text};
+use crate::restore_overlap::{both, named};
+use crate::skip::skipped;
+use crate::undone::mounted;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("it is there").permissions().mode() & 0o7777
+}
+
+/// Deletes with `--delete` what is extra, without a word of directories that may be one.
+fn deletes(person: &Person, what: &str, target: &str, extra: &str) -> Said {
+    person.write(extra, "extra");
+    let done = both(person, &["restore", what, "--target", target, "--delete"], 0);
+    assert!(!person.path(extra).exists(), "{}", done.err);
+    assert!(!done.err.contains("may be") && !done.err.contains("Nothing is deleted"), "{}", done.err);
+    done
+}
+
+/// A directory that is mounted on itself, as container tools do, was two directories, and nothing was deleted any more.
+#[test]
+fn a_directory_mounted_on_itself_is_one() {
+    let person = Person::new();
+    person.write("var/a/f", "a");
+    person.write("var/b", "b");
+    person.silt(&["backup", "var"]).ends_with(0);
+    let at = person.path("var/a");
+    let Some(_held) = mounted(&["--bind", at.to_str().expect("text")], &at) else {
+        return skipped("a directory mounted on itself", "nothing can be mounted");
+    };
+    let target = person.path("var").display().to_string();
+    deletes(&person, &named(&person, "var"), &target, "var/extra");
+    deletes(&person, "latest", "/", "var/extra");
+    // A file that became a directory makes way.
+    fs::remove_file(person.path("var/b")).expect("removed");
+    fs::create_dir(person.path("var/b")).expect("made");
+    both(&person, &["restore", "latest", "--target", "/"], 0);
+    assert_eq!(text(&person, "var/b"), "b");
+}
+
+/// Two mounts of one file system in a source that has nothing of them, as `/dev` in two chroots: nothing was deleted any more.
+#[test]
+fn mounts_of_which_nothing_was_saved_do_not_meet() {
+    let person = Person::new();
+    for name in ["outside/f", "srv/one/own/f", "srv/two/own/f"] {
+        person.write(name, name);
+    }
+    let outside = person.path("outside").display().to_string();
+    let mount = |at: &str| mounted(&["--bind", &outside], &person.path(at));
+    let held = [mount("srv/one/dev"), mount("srv/two/dev")];
+    if held.iter().any(Option::is_none) {
+        return skipped("one directory mounted twice", "nothing can be mounted");
+    }
+    let excluded = [person.path("srv/one/dev/*"), person.path("srv/two/dev/*")];
+    let [one, two] = excluded.map(|path| path.display().to_string());
+    person.silt(&["backup", "srv", "--exclude", &one, "--exclude", &two]).ends_with(0);
+    deletes(&person, "latest", "/", "srv/one/extra");
+    assert_eq!(text(&person, "outside/f"), "outside/f");
+}
+
+/// The mount point of another source, saved without its contents: each restore of an unchanged machine ended with 3.
+#[test]
+fn a_mount_point_saved_empty_is_no_other_source() {
+    let person = Person::new();
+    person.write("home/anna/f", "anna");
+    person.write("export/own/f", "own");
+    let home = person.path("home").display().to_string();
+    let Some(_held) = mounted(&["--bind", &home], &person.path("export/home")) else {
+        return skipped("a source mounted in another one", "nothing can be mounted");
+    };
+    let excluded = person.path("export/home/*").display().to_string();
+    person.silt(&["backup", "home", "export", "--exclude", &excluded]).ends_with(0);
+    let export = person.path("export").display().to_string();
+    for (what, target) in [("latest", "/"), (named(&person, "export").as_str(), export.as_str())] {
+        both(&person, &["restore", what, "--target", target], 0);
+        deletes(&person, what, target, "export/own/extra");
+    }
+    deletes(&person, &named(&person, "home"), &home, "home/anna/extra");
+    assert_eq!(text(&person, "home/anna/f"), "anna");
+}
+
+/// Any link above one of several sources kept a restore from deleting anything.
+#[test]
+fn a_link_above_a_source_that_leads_nowhere_else_changes_nothing() {
+    let person = Person::new();
+    person.write("data/home/anna/f", "anna");
+    symlink(person.path("data/home"), person.path("home")).expect("linked");
+    person.write("srv/f", "srv");
+    person.silt(&["backup", "home/anna", "srv"]).ends_with(0);
+    deletes(&person, "latest", "/", "srv/extra");
+    deletes(&person, "latest", "/", "data/home/anna/extra");
+}
+
+/// A part above one source, with a link into another one; a target that another source has mounted; and a source that is a mount of
+/// what is in another one: `--delete` deleted what that one had saved there.
+#[test]
+fn what_another_source_saved_there_is_not_deleted() {
+    let saved = |names: &[&str], sources: &[&str]| {
+        let person = Person::new();
+        names.iter().for_each(|name| person.write(name, *name));
+        person.silt(&[&["backup"], sources].concat()).ends_with(0);
+        person
+    };
+    let restore = |person: &Person, name: &str, kept: &[&str]| {
+        kept.iter().for_each(|kept| person.write(kept, "newer"));
+        let target = person.path(name).display().to_string();
+        let done = both(person, &["restore", &named(person, name), "--target", &target, "--delete"], 0);
+        assert!(done.err.contains("which belongs to another source of the snapshot"), "{}", done.err);
+        kept.iter().for_each(|kept| assert_eq!(text(person, kept), "newer", "{kept}"));
+    };
+    let person = saved(&["p/q/s/h", "x/s/f"], &["p/q/s", "x"]);
+    fs::remove_dir_all(person.path("p/q")).expect("removed");
+    symlink(person.path("x"), person.path("p/q")).expect("linked");
+    for part in ["p", "p/q/s"] {
+        restore(&person, part, &["x/s/f", "x/s/new"]);
+    }
+
+    let person = saved(&["a/f", "m/sub/g"], &["a", "m"]);
+    fs::rename(person.path("m/sub/g"), person.path("a/g")).expect("moved");
+    let Some(_held) = mounted(&["--bind", person.path("a").to_str().expect("text")], &person.path("m/sub")) else {
+        return skipped("sources mounted in others", "nothing can be mounted");
+    };
+    restore(&person, "a", &["a/g", "m/sub/new"]);
+
+    let person = saved(&["p/q/s/h", "x/s/f"], &["p/q/s", "x"]);
+    let _held = mounted(&["--bind", person.path("x/s").to_str().expect("text")], &person.path("p/q/s"));
+    restore(&person, "p/q/s", &["x/s/f", "x/s/new"]);
+    restore(&person, "p/q", &["x/s/f", "x/s/new"]);
+}
+
+/// A directory that was saved empty gave its mode to what another source has mounted there now: a private directory was open to all.
+#[test]
+fn an_empty_directory_leaves_another_one_as_it_is() {
+    // The empty one comes before the other one, and after it.
+    for (empty, full) in [("a/empty", "b/full"), ("c/empty", "b/full")] {
+        let person = Person::new();
+        person.write(&format!("{full}/f"), "f");
+        fs::create_dir_all(person.path(empty)).expect("made");
+        chmod(&person, full, 0o700);
+        chmod(&person, empty, 0o755);
+        let sources = [empty, full].map(|name| name.split('/').next().expect("a name"));
+        person.silt(&["backup", sources[0], sources[1]]).ends_with(0);
+        let Some(_held) = mounted(&["--bind", person.path(full).to_str().expect("text")], &person.path(empty)) else {
+            return skipped("a directory mounted on one that was empty", "nothing can be mounted");
+        };
+        for more in [&[][..], &["--delete"]] {
+            let done = both(&person, &[&["restore", "latest", "--target", "/"], more].concat(), 3);
+            assert!(done.err.contains("has the same place now, and was restored instead"), "{}", done.err);
+            assert_eq!((mode(&person.path(full)), text(&person, &format!("{full}/f"))), (0o700, "f".to_owned()));
+        }
+    }
+}
+
+/// An empty directory that is another source now, or is on the way to one, made way for a file.
+#[test]
+fn an_empty_directory_that_leads_to_a_source_does_not_make_way() {
+    let person = Person::new();
+    person.write("a/one", "a file");
+    person.write("a/two", "a file");
+    fs::create_dir_all(person.path("m/src")).expect("made");
+    fs::create_dir_all(person.path("n")).expect("made");
+    person.silt(&["backup", "a", "m/src", "n"]).ends_with(0);
+    for (file, source) in [("a/one", "m/src"), ("a/two", "n")] {
+        fs::remove_file(person.path(file)).expect("removed");
+        fs::remove_dir_all(person.path(source)).expect("removed");
+        fs::create_dir(person.path(file)).expect("made");
+        symlink(person.path(file), person.path(source)).expect("linked");
+    }
+    let target = person.path("a").display().to_string();
+    let done = both(&person, &["restore", &named(&person, "a"), "--target", &target], 3);
+    assert_eq!(done.err.matches("leads to, another source of the snapshot, and was kept").count(), 2, "{}", done.err);
+    assert!(person.path("a/one").is_dir() && person.path("a/two").is_dir());
+}
+
+/// A file that is another source now got the mode and time of the file that was there when both were saved.
+#[test]
+fn the_metadata_of_another_source_stay() {
+    let person = Person::new();
+    person.write("a/f", "the same");
+    person.write("b/f", "the same");
+    chmod(&person, "b/f", 0o600);
+    person.silt(&["backup", "a", "b/f"]).ends_with(0);
+    fs::rename(person.path("b/f"), person.path("a/f")).expect("moved");
+    symlink(person.path("a/f"), person.path("b/f")).expect("linked");
+    let target = person.path("a").display().to_string();
+    let done = both(&person, &["restore", &named(&person, "a"), "--target", &target, "--overwrite", "always"], 3);
+    assert!(done.err.contains("leads to, another source of the snapshot, and was kept"), "{}", done.err);
+    assert_eq!(mode(&person.path("a/f")), 0o600);
+}
+
+/// The layers of an overlay that another source is now were deleted as extra directories.
+#[test]
+fn what_holds_the_data_of_another_source_is_kept() {
+    let person = Person::new();
+    person.write("a/f", "a");
+    person.write("b/x/f", "b");
+    person.silt(&["backup", "a", "b/x"]).ends_with(0);
+    for (name, content) in [("a/up/f", "newer"), ("a/low/g", "low"), ("a/extra/h", "extra")] {
+        person.write(name, content);
+    }
+    fs::create_dir(person.path("a/work")).expect("made");
+    let layer = |name: &str| person.path(name).display().to_string();
+    let layers = format!("lowerdir={},upperdir={},workdir={}", layer("a/low"), layer("a/up"), layer("a/work"));
+    let Some(_held) = mounted(&["-t", "overlay", "none", "-o", &layers], &person.path("b/x")) else {
+        return skipped("a source that is an overlay", "it cannot be mounted");
+    };
+    let target = person.path("a").display().to_string();
+    both(&person, &["restore", &named(&person, "a"), "--target", &target, "--delete"], 0);
+    assert_eq!(text(&person, "a/up/f") + &text(&person, "a/low/g") + &text(&person, "b/x/f"), "newerlownewer");
+    assert!(!person.path("a/extra").exists());
+}
+
+/// A link above a source that leads to its own directory was replaced by what is restored through it.
+#[test]
+fn a_link_does_not_make_way_for_what_it_leads_to() {
+    let person = Person::new();
+    fs::create_dir_all(person.path("top/d")).expect("made");
+    symlink("elsewhere", person.path("top/d/d")).expect("linked");
+    person.silt(&["backup", "top/d/d"]).ends_with(0);
+    fs::remove_dir_all(person.path("top/d")).expect("removed");
+    symlink(person.path("top"), person.path("top/d")).expect("linked");
+    let target = person.path("top").display().to_string();
+    for _ in 0..2 {
+        let done = both(&person, &["restore", &named(&person, "top"), "--target", &target], 3);
+        assert!(done.err.contains("the symbolic link in its place leads to a source"), "{}", done.err);
+        assert_eq!(fs::read_link(person.path("top/d")).expect("a link"), person.path("top"));
+    }
+}
+
+/// If the call failed that tells whether the target is where the snapshot was made, the link of a source that had been moved was
+/// replaced by a directory, with 0.
+#[test]
+fn no_error_hides_that_a_restore_is_in_place() {
+    let traced = Command::new("strace").args(["-f", "-qq", "-o", "/dev/null", "true"]).output();
+    if !traced.is_ok_and(|output| output.status.success()) {
+        return skipped("errors while a restore looks where it is", "strace is not there or may not trace");
+    }
+    let person = Person::new();
+    person.write("b/x/f", "x");
+    person.silt(&["backup", "b/x"]).ends_with(0);
+    fs::rename(person.path("b/x"), person.path("moved")).expect("moved");
+    symlink(person.path("moved"), person.path("b/x")).expect("linked");
+    let inode = fs::symlink_metadata(person.path("b/x")).expect("a link").ino();
+    let log = person.path("log").display().to_string();
+    for when in 1.. {
+        let silt = person.command(&["restore", "latest", "--target", "/"]);
+        let inject = format!("inject=statx:error=EIO:when={when}");
+        let mut traced = Command::new("strace");
+        traced.args(["-f", "-qq", "-o", &log, "-e", "trace=statx", "-e", &inject]);
+        traced.arg(silt.get_program()).args(silt.get_args()).current_dir(person.home.path());
+        traced.envs(silt.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let done = crate::person::said(traced.output().expect("strace runs"));
+        let found = fs::symlink_metadata(person.path("b/x")).expect("it is there");
+        assert!(found.ino() == inode && done.code != 0, "{when}: {} {}", done.code, done.err);
+        if !text(&person, "log").contains("INJECTED") {
+            assert!(when > 10, "no call was met");
+            break;
+        }
+    }
+}
