@@ -656,6 +656,7 @@ fn no_error_hides_what_is_mounted() {
     assert!(!of_target.is_empty(), "no directory is opened");
     for when in of_target {
         let inject = format!("inject=openat:error=EIO:when={when}");
+        person.write("in/one/a/f", "first");
         let done = restore(&["-o", &log, "-e", "trace=openat", "-e", &inject]);
         assert!(text(&person, "log").contains("INJECTED"), "{when}: nothing failed");
         assert_ne!(done.code, 0, "{when}: {}{}", done.out, done.err);
