@@ -7,10 +7,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 
 /// A person with a home of their own and nothing configured.
 pub struct Person {
     pub home: tempfile::TempDir,
+    /// Where the program is for those who may not run it where it was built.
+    program: OnceLock<tempfile::TempDir>,
 }
 
 pub struct Said {
@@ -41,7 +44,24 @@ impl Said {
 
 impl Person {
     pub fn new() -> Person {
-        Person { home: tempfile::tempdir().unwrap() }
+        Person { home: tempfile::tempdir().unwrap(), program: OnceLock::new() }
+    }
+
+    /// The program. If it was built below a directory that is closed to others, as the home of root is, other users get a copy.
+    fn program(&self) -> PathBuf {
+        let built = Path::new(env!("CARGO_BIN_EXE_silt"));
+        let is_closed = |above: &Path| above.metadata().is_ok_and(|meta| meta.mode() & 0o001 == 0);
+        if !built.ancestors().skip(1).any(is_closed) {
+            return built.to_owned();
+        }
+        let make = || {
+            let place = tempfile::tempdir().expect("a directory");
+            std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).expect("its mode is set");
+            let copy = place.path().join("silt");
+            std::fs::hard_link(built, &copy).or_else(|_| std::fs::copy(built, &copy).map(drop)).expect("copied");
+            place
+        };
+        self.program.get_or_init(make).path().join("silt")
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -49,7 +69,7 @@ impl Person {
     }
 
     pub fn command<S: AsRef<OsStr>>(&self, words: &[S]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_silt"));
+        let mut command = Command::new(self.program());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("SILT_") {
                 command.env_remove(name);
@@ -99,6 +119,14 @@ pub fn said(output: Output) -> Said {
     Said { code: output.status.code().expect("no signal ended it"), out: text(output.stdout), err: text(output.stderr) }
 }
 
+/// Words that run a command on one processor, the first one that this process may use.
+pub fn on_one_processor() -> [String; 3] {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let first = allowed.map_or("", |list| list.trim().split([',', '-']).next().unwrap_or_default());
+    ["taskset", "-c", if first.is_empty() { "0" } else { first }].map(str::to_owned)
+}
+
 /// A number that changes with every name and size below a folder, by which the work of a process is seen.
 pub fn fingerprint(folder: &Path) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -125,7 +153,11 @@ pub fn contents(folder: &Path) -> Contents {
                 std::fs::read_link(entry.path()).unwrap().into_os_string().into_encoded_bytes()
             }
             kind if kind.is_dir() => Vec::new(),
-            _ => std::fs::read(entry.path()).unwrap(),
+            // What a killed restore leaves is closed even to its owner.
+            _ => match std::fs::read(entry.path()) {
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => b"(closed)".to_vec(),
+                bytes => bytes.unwrap(),
+            },
         };
         let name = entry.path().strip_prefix(folder).unwrap().to_owned();
         found.insert(name, (meta.mode(), meta.mtime(), meta.mtime_nsec(), bytes));

@@ -4,7 +4,7 @@
 //! strace makes the calls fail (rustix makes raw system calls, so nothing can be preloaded). A short selection runs every
 //! time; `SILT_TEST_FAULTS=COUNT` asks for that many of all.
 
-use crate::person::{Person, Said, contents};
+use crate::person::{Person, Said, contents, on_one_processor};
 use crate::restore::set_time;
 use crate::skip::skipped;
 use std::collections::BTreeMap;
@@ -143,7 +143,7 @@ fn traced(person: &Person, by: &[&str], words: &[&str]) -> (Option<i32>, String)
         };
     }
     command.current_dir(person.home.path()).args(["-f", "-qq"]).args(by);
-    command.args(["taskset", "-c", "0"]).arg(silt.get_program()).args(silt.get_args());
+    command.args(on_one_processor()).arg(silt.get_program()).args(silt.get_args());
     let output = command.output().expect("strace runs");
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }

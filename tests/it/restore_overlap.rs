@@ -1,6 +1,6 @@
 //! Sources that were apart when they were saved, and may be in one another now: nothing is deleted, and nothing restored twice.
 
-use crate::person::{Person, Said, contents};
+use crate::person::{Person, Said, contents, on_one_processor};
 use crate::restore::text;
 use crate::skip::skipped;
 use crate::undone::mounted;
@@ -635,7 +635,7 @@ fn no_error_hides_what_is_mounted() {
     let silt = person.command(&["restore", "latest", "--target", "/"]);
     let restore = |by: &[&str]| {
         let mut traced = std::process::Command::new("strace");
-        traced.args(["-f", "-qq"]).args(by).args(["taskset", "-c", "0"]);
+        traced.args(["-f", "-qq"]).args(by).args(on_one_processor());
         traced.arg(silt.get_program()).args(silt.get_args()).current_dir(person.home.path());
         traced.envs(silt.get_envs().filter_map(|(name, value)| Some((name, value?))));
         crate::person::said(traced.output().expect("strace runs"))
