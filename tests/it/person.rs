@@ -44,7 +44,9 @@ impl Said {
 
 impl Person {
     pub fn new() -> Person {
-        Person { home: tempfile::tempdir().unwrap(), program: OnceLock::new() }
+        // Sources are saved at their real paths.
+        let above = std::env::temp_dir().canonicalize().unwrap();
+        Person { home: tempfile::tempdir_in(above).unwrap(), program: OnceLock::new() }
     }
 
     /// The program. If it was built below a directory that is closed to others, as the home of root is, other users get a copy.

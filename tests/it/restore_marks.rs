@@ -34,9 +34,13 @@ fn everything(folder: &Path) -> (crate::person::Contents, Vec<String>) {
     (contents(folder), of_each)
 }
 
+/// Whether kills can be injected, and attributes be read.
 fn may_trace() -> bool {
-    let traced = Command::new("strace").args(["-f", "-qq", "-o", "/dev/null", "true"]).output();
-    traced.is_ok_and(|output| output.status.success())
+    let runs = |words: &[&str]| {
+        let output = Command::new(words[0]).args(&words[1..]).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    runs(&["strace", "-f", "-qq", "-o", "/dev/null", "true"]) && runs(&["getfattr", "--version"])
 }
 
 /// Restores with one writer that dies at the Nth of these system calls; whether it did.
@@ -110,7 +114,7 @@ fn what_was_saved_with_the_mode_of_half_done_files_is_kept() {
 #[test]
 fn a_half_done_file_keeps_its_mark_until_it_is_replaced() {
     if !is_root() || !may_trace() {
-        return skipped("kills beside a half-done file", "it takes root and strace");
+        return skipped("kills beside a half-done file", "it takes root, strace and getfattr");
     }
     let person = saved(|person| {
         person.write("source/dir/file", "saved");
@@ -146,7 +150,7 @@ fn directories_keep_their_mark_through_acls() {
     let own = person.path("source/own");
     let acl = ["setfacl", "-m", "u:7:rwx,g:8:rx,o::-,d:g:7:rwx"];
     if !runs(&acl, &own) || !runs(&["setfattr", "-n", "user.x", "-v", "1"], &own) || !may_trace() {
-        return skipped("marks of directories with ACLs", "setfacl, setfattr or strace is refused");
+        return skipped("marks of directories with ACLs", "setfacl, setfattr, getfattr or strace is refused");
     }
     for name in ["own/f", "own", "plain/f", "plain"] {
         set_time(&person.path("source").join(name), 1_500_000_000);
