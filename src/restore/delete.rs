@@ -23,7 +23,7 @@ const CLOSED_TO_PLANS: &str = "extra entries in it were not deleted, because its
 
 /// Said of a directory below such a one.
 const CLOSED_ABOVE: &str = "extra entries in it were not deleted, because the mode of a directory above it prevented the plan from \
-                            reading it: run the restore again, after `chmod u+rwx` on that if it is closed";
+                            reading it: run the restore again; if that directory is still closed, run `chmod u+rwx` on it first";
 /// Said of entries that came after the plan, and where it met an error.
 const NOT_NAMED: &str = "extra entries in it were not deleted, because the plan did not find them, or could not read them: run the \
                          restore again";

@@ -1,5 +1,6 @@
-//! Sources of the snapshot that are in the way of a restore: since they were saved, data may have been moved, linked or mounted into
-//! another source. A restore deletes and replaces nothing of what another source is now, nor a link or directory on the way to it.
+//! Sources of the snapshot that are in the way of a restore: since they were saved, data may have been moved, linked or mounted from
+//! one source into another one. A restore never deletes or replaces anything that is now another source, or a link or directory on
+//! the way to one.
 
 use crate::disk::device::{MountPoint, backing_of};
 use crate::disk::stat::{fstat, stat_path};

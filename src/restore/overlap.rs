@@ -1,6 +1,7 @@
-//! Directories that were apart when they were saved can be one in the target: a link above a source leads into another one, or
-//! one file system is mounted twice. Such a restore deletes nothing, as what one directory does not have may be what the other one
-//! needs; it restores no directory twice; and it has one writer, so that the plan and the restore meet them in one order.
+//! Directories that were separate when they were saved can turn out to be the same directory in the target: a link above a source
+//! leads into another one, or one file system is mounted twice. Such a restore deletes nothing, because what one of them lacks may
+//! belong to the other; it restores no directory twice; and it uses one writer, so that plan and restore reach them in the same
+//! order.
 
 use crate::disk::apply::set_time;
 use crate::disk::stat::fstat;
@@ -40,7 +41,7 @@ struct State {
     /// The directories at and below sources that are restored.
     entered: HashMap<Identity, Entered>,
     /// What was restored into directories above sources, by directory and name.
-    sources: HashMap<(Identity, Vec<u8>), Found>,
+    sources: HashMap<(Identity, Vec<u8>), Restored>,
     /// In a plan: the directories that the restore will make, by what they will be in.
     unmade: HashMap<(Identity, Vec<u8>), Identity>,
 }
@@ -63,7 +64,7 @@ pub(super) struct Imagined {
     pub is_first: bool,
 }
 
-struct Found {
+struct Restored {
     path: Vec<u8>,
     entry: Entry,
 }
@@ -216,7 +217,7 @@ impl Run<'_> {
             Some(found) => Ok(self.decided(&found.entry, entry, found.path.clone(), &path)),
             None => {
                 if !folder.inside {
-                    state.sources.insert(name, Found { path, entry: entry.clone() });
+                    state.sources.insert(name, Restored { path, entry: entry.clone() });
                 }
                 Ok(Before::No)
             }
@@ -285,11 +286,11 @@ impl Run<'_> {
         let (mut why, mut found) = (None, HashMap::new());
         let mut dangling = HashSet::new();
         for path in ways {
-            let mut way = self.follow_way(root, base, path);
+            let mut route = self.follow_route(root, base, path);
             // One source alone can meet others only where something is mounted.
-            why = why.or(way.link.take().filter(|_| may_be_many));
-            dangling.extend(way.dangling.take());
-            found.insert(path, way.end);
+            why = why.or(route.link.take().filter(|_| may_be_many));
+            dangling.extend(route.dangling.take());
+            found.insert(path, route.end);
         }
         let mut places = Vec::new();
         for place in outermost {
@@ -314,10 +315,10 @@ impl Run<'_> {
     }
 
     /// Goes the way to a source as the restore will, as far as it is there.
-    fn follow_way(&self, root: &Directory, base: &[u8], path: &[u8]) -> Way {
-        let mut way = Way { link: None, dangling: None, end: Ok(None) };
-        way.end = self.end_of(root, base, path, &mut way.link, &mut way.dangling);
-        way
+    fn follow_route(&self, root: &Directory, base: &[u8], path: &[u8]) -> Route {
+        let mut route = Route { link: None, dangling: None, end: Ok(None) };
+        route.end = self.end_of(root, base, path, &mut route.link, &mut route.dangling);
+        route
     }
 
     fn end_of(
@@ -367,8 +368,8 @@ pub(super) fn leads_nowhere(error: &Error) -> bool {
     matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Unsupported)
 }
 
-/// The way to a source in the target. It keeps no directory open: there may be more sources than descriptors.
-struct Way {
+/// The route to a source in the target. It keeps no directory open: there may be more sources than descriptors.
+struct Route {
     /// Why it may lead elsewhere.
     link: Option<String>,
     /// A link on it that leads nowhere.

@@ -23,7 +23,7 @@ pub struct RestorePlan {
     pub(super) reader: Reader,
     pub(super) options: RestoreOptions,
     pub(super) scope: Scope,
-    /// What is restored: a directory, whose contents go into the target, or one entry, which does itself.
+    /// What is restored: a directory, whose contents go into the target, or a single entry, which goes there itself.
     pub(super) root: Entry,
     /// The path of the root in the snapshot.
     pub(super) base: Vec<u8>,

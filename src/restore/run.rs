@@ -90,7 +90,7 @@ pub(super) struct Planning {
     pub doomed: Mutex<Doomed>,
 }
 
-/// Whether a walk only decides, or also does.
+/// Whether a walk only plans, or also acts.
 pub(super) enum Mode<'a> {
     Plan(Box<Planning>),
     Deed { doomed: &'a Doomed },

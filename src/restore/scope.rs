@@ -113,7 +113,7 @@ impl Scope {
         ends.find(|end| self.sources.contains(&path[..*end])).map(|end| &path[..end])
     }
 
-    /// Whether the backup warned about this path: the snapshot does not say what it is in the source.
+    /// Whether the backup warned about this path, so the snapshot may not show what the source had there.
     pub fn is_troubled(&self, path: &[u8]) -> bool {
         self.troubled.contains(path)
     }
