@@ -430,9 +430,18 @@ impl Run<'_> {
             }
             return Ok(None);
         }
-        if folder.inside
-            && let Some(other) = self.other_source(&folder.path, &stat, Some(entry))?
-        {
+        let is_mount_point = mounted(&stat) != above.facts.mounted;
+        let other = match folder.inside {
+            true => self.other_source(&folder.path, &stat, Some(entry))?,
+            false => None,
+        };
+        let other = match other {
+            None if folder.inside && is_mount_point => {
+                self.other_mounted_on_empty(&folder.path, target.directory(), entry)?
+            }
+            other => other,
+        };
+        if let Some(other) = other {
             self.overlap().iter().for_each(|overlap| overlap.blocks());
             let other = shown(&other);
             let why =

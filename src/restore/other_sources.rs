@@ -9,7 +9,7 @@ use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::repo::Reader;
 use crate::restore::location::{Location, Mounts, Parts};
-use crate::restore::overlap::is_alike;
+use crate::restore::overlap::{is_alike, without_time};
 use crate::restore::plan::{child_path, shown};
 use crate::restore::run::Run;
 use crate::restore::scope::{Scope, is_at_or_below};
@@ -272,6 +272,22 @@ impl Run<'_> {
         Ok(None)
     }
 
+    /// Returns the path of another source that is mounted on a directory that was saved empty, if the two have different
+    /// metadata: they are those of what is mounted, and not of the directory below it.
+    pub fn other_mounted_on_empty(&self, path: &[u8], directory: &Directory, entry: &Entry) -> Result<Option<Vec<u8>>> {
+        let Some(others) = self.other_sources.get() else { return Ok(None) };
+        if self.has_entries(entry)? {
+            return Ok(None);
+        }
+        for other in others.paths_of(directory)?.into_iter().filter(|other| other != path) {
+            let saved = self.stored(self.scope.saved_at(&self.reader, &other))?;
+            if saved.is_some_and(|saved| without_time(&saved.meta) != without_time(&entry.meta)) {
+                return Ok(Some(other));
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether a directory was a mount point already when it was saved, with another source mounted on it: a backup of one file
     /// system saves only its metadata, which are those of the other source.
     fn is_mount_point_of_other(&self, path: &[u8], stat: &Stat, entry: &Entry) -> Result<bool> {
@@ -282,7 +298,7 @@ impl Run<'_> {
         }
         for other in others {
             let saved = self.stored(self.scope.saved_at(&self.reader, other))?;
-            if !saved.is_some_and(|saved| saved.meta == entry.meta) {
+            if !saved.is_some_and(|saved| without_time(&saved.meta) == without_time(&entry.meta)) {
                 return Ok(false);
             }
         }

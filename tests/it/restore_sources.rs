@@ -152,9 +152,37 @@ fn an_empty_directory_leaves_another_one_as_it_is() {
         };
         for more in [&[][..], &["--delete"]] {
             let done = both(&person, &[&["restore", "latest", "--target", "/"], more].concat(), 3);
-            assert!(done.err.contains("has the same place now, and was restored instead"), "{}", done.err);
+            assert!(
+                done.err.contains("which belongs to another source of the snapshot, and was not restored"),
+                "{}",
+                done.err
+            );
             assert_eq!((mode(&person.path(full)), text(&person, &format!("{full}/f"))), (0o700, "f".to_owned()));
         }
+        // The other source need not be restored.
+        let part = empty.split('/').next().expect("a name");
+        let target = person.path(part).display().to_string();
+        let done = both(&person, &["restore", &named(&person, part), "--target", &target], 3);
+        assert!(done.err.contains("which belongs to another source of the snapshot"), "{}", done.err);
+        assert_eq!(mode(&person.path(full)), 0o700);
+    }
+}
+
+/// The same through a link above a source, in a target elsewhere.
+#[test]
+fn an_empty_directory_behind_a_link_leaves_another_one_as_it_is() {
+    let person = Person::new();
+    person.write("a/s/f", "f");
+    chmod(&person, "a/s", 0o700);
+    fs::create_dir_all(person.path("p/s")).expect("made");
+    person.silt(&["backup", "a", "p/s"]).ends_with(0);
+    let below = |name: &str| person.path("out").join(person.path(name).strip_prefix("/").expect("absolute"));
+    fs::create_dir_all(below("a/s")).expect("made");
+    symlink(person.path("a"), below("p")).expect("linked");
+    for _ in 0..2 {
+        let done = both(&person, &["restore", "latest", "--target", "out"], 3);
+        assert!(done.err.contains("has the same place now, and was restored instead"), "{}", done.err);
+        assert_eq!(mode(&below("a/s")), 0o700);
     }
 }
 
