@@ -33,6 +33,15 @@ const NETWORK_MAGICS: [u32; 13] = [
 /// tmpfs, ramfs, hugetlbfs.
 const MEMORY_MAGICS: [u32; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
 const FUSE_MAGIC: u32 = 0x6573_5546;
+/// File systems that can give one file another inode number when it is looked up again.
+const PASSING_INODES: [u32; 6] = [
+    FUSE_MAGIC,
+    0x4d44,      // msdos, vfat
+    0x2011_bab0, // exfat
+    0xff53_4d42, // cifs
+    0xfe53_4d42, // smb2
+    0x0102_1997, // 9p
+];
 /// FUSE file systems that read from a disk of this machine.
 const FUSE_LOCAL: [&str; 6] =
     ["fuseblk", "fuse.ntfs-3g", "fuse.mergerfs", "fuse.gocryptfs", "fuse.bindfs", "fuse.encfs"];
@@ -332,6 +341,11 @@ fn medium_of_disk(disk: &Path) -> Medium {
     if rotational && !is_virtual { Medium::Rotational } else { Medium::Sata }
 }
 
+/// Whether two looks at one file find the same inode number. What cannot be found out may be otherwise.
+pub fn has_lasting_inodes(fd: impl rustix::fd::AsFd) -> bool {
+    rustix::fs::fstatfs(fd).is_ok_and(|found| !PASSING_INODES.contains(&(found.f_type as u32)))
+}
+
 /// Whether the file system that an open file or directory is on is mounted read-only there.
 pub fn is_read_only(fd: impl rustix::fd::AsFd) -> bool {
     rustix::fs::fstatvfs(fd).is_ok_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
@@ -366,6 +380,7 @@ mod tests {
         assert!(same_device(path, path).unwrap());
         assert!(medium_of(path).is_ok());
         assert!(medium_of(b"/no/such/path").is_err());
+        assert!(has_lasting_inodes(std::fs::File::open(folder.path()).unwrap()));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Finds out whether directories that may be one in the target are one: a walk over the directories of a restore, before the
 //! restore itself, that changes nothing. It looks at what each directory is, and not at where it is mounted or linked.
 
+use crate::disk::device::has_lasting_inodes;
 use crate::disk::open::read_link;
 use crate::disk::{Directory, Identity};
 use crate::entry::{Entry, Metadata};
@@ -11,14 +12,16 @@ use crate::restore::other_sources::OtherSources;
 use crate::restore::overlap::{Overlap, without_time};
 use crate::restore::plan::shown;
 use crate::restore::run::{Mode, Planning, Run, locked};
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::{Mutex, OnceLock};
 
 #[derive(Default)]
 pub(super) struct Rehearsal {
     seen: Mutex<HashMap<Identity, Seen>>,
+    /// The devices of file systems that were looked at.
+    devices: Mutex<HashSet<u64>>,
     /// Set when directories meet, or when it cannot be told whether they do; with the paths of those that meet.
     met: OnceLock<Option<(Vec<u8>, Vec<u8>)>>,
 }
@@ -124,6 +127,12 @@ impl Run<'_> {
             rehearsal.cannot_tell();
             return Ok(());
         };
+        if let Some(target) = &here.target
+            && locked(&rehearsal.devices).insert(here.facts.mounted.0)
+            && !has_lasting_inodes(target.directory())
+        {
+            rehearsal.cannot_tell();
+        }
         let deletes = || self.options.delete && here.facts.mounted == here.facts.deletes_on;
         let does = match &folder.entry {
             _ if !folder.inside => Does::LeadsOn,
