@@ -449,7 +449,8 @@ impl Run<'_> {
             self.blocked_at(folder.path.clone(), &why);
             return Ok(None);
         }
-        if !self.is_first(self.met_before(stat.identity(), folder, entry)?, folder) {
+        let is_first = self.is_first(self.met_before(stat.identity(), folder, entry)?, folder);
+        if !is_first || self.is_spared(&folder.path, target.directory(), &stat, entry) {
             return Ok(None);
         }
         // One that may be listed and not entered was opened all the same.

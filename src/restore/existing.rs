@@ -93,6 +93,12 @@ impl Run<'_> {
         };
         Ok(match (decision, self.stays(here, &stat)) {
             (Decision::Make(_), Some(why)) => Decision::Blocked(why),
+            // What is mounted on a file has metadata of its own.
+            (Decision::Right(right), _)
+                if right.mend && stat.mount != here.facts.mounted.1 && !self.is_as_saved(target, entry, &right) =>
+            {
+                Decision::Blocked(MOUNTED)
+            }
             (Decision::Make(_), None) if !folder.inside && self.was_followed(target, &entry.name)? => {
                 Decision::Blocked(FOLLOWED)
             }

@@ -1,9 +1,10 @@
 //! Finds out whether directories that may be one in the target are one: a walk over the directories of a restore, before the
 //! restore itself, that changes nothing. It looks at what each directory is, and not at where it is mounted or linked.
 
+use crate::disk::apply::is_as_saved;
 use crate::disk::device::has_lasting_inodes;
 use crate::disk::open::read_link;
-use crate::disk::{Directory, Identity};
+use crate::disk::{Directory, Identity, Stat, Subject};
 use crate::entry::{Entry, Metadata};
 use crate::error::Result;
 use crate::restore::folder::{Folder, Here};
@@ -11,7 +12,8 @@ use crate::restore::location::real_path;
 use crate::restore::other_sources::OtherSources;
 use crate::restore::overlap::{Overlap, without_time};
 use crate::restore::plan::shown;
-use crate::restore::run::{Mode, Planning, Run, locked};
+use crate::restore::run::{Fate, Mode, Planning, Run, locked};
+use rustix::fd::AsFd;
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -22,6 +24,8 @@ pub(super) struct Rehearsal {
     seen: Mutex<HashMap<Identity, Seen>>,
     /// The devices of file systems that were looked at.
     devices: Mutex<HashSet<u64>>,
+    /// Directories of which nothing but metadata would be restored, by their paths, and that have the same place as another path.
+    spared: Mutex<HashMap<Vec<u8>, Spared>>,
     /// Set when directories meet, or when it cannot be told whether they do; with the paths of those that meet.
     met: OnceLock<Option<(Vec<u8>, Vec<u8>)>>,
 }
@@ -32,6 +36,13 @@ struct Seen {
     does: Does,
     /// Of its mode, owner and attributes.
     meta: u64,
+}
+
+/// A directory that gets no metadata, as another path has the same place.
+pub(super) struct Spared {
+    other: Vec<u8>,
+    /// The other path restores metadata that are alike but for the time.
+    is_restored: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,13 +75,21 @@ impl Rehearsal {
             Slot::Vacant(slot) => drop(slot.insert(new)),
             Slot::Occupied(seen) if seen.get().path == new.path => {}
             Slot::Occupied(mut seen) => match (seen.get().does, new.does) {
-                (Does::LeadsOn, Does::LeadsOn | Does::Nothing) => {}
-                (_, Does::Nothing) if seen.get().meta == new.meta => {}
-                (Does::Nothing, Does::LeadsOn) => drop(seen.insert(new)),
-                (Does::Nothing, _) if seen.get().meta == new.meta => drop(seen.insert(new)),
+                (Does::LeadsOn, Does::LeadsOn) => {}
+                (Does::LeadsOn, Does::Nothing) => self.spare(&new.path, seen.get()),
+                (_, Does::Nothing) if seen.get().meta == new.meta => self.spare(&new.path, seen.get()),
+                (Does::Nothing, does) if does == Does::LeadsOn || seen.get().meta == new.meta => {
+                    self.spare(&seen.get().path, &new);
+                    seen.insert(new);
+                }
                 _ => self.meet(&seen.get().path, &new.path),
             },
         }
+    }
+
+    fn spare(&self, path: &[u8], other: &Seen) {
+        let spared = Spared { other: other.path.clone(), is_restored: other.does != Does::LeadsOn };
+        locked(&self.spared).insert(path.to_vec(), spared);
     }
 }
 
@@ -115,9 +134,23 @@ impl Run<'_> {
             Some(None) => Some(Overlap::of(why, is_of_many)),
             None => {
                 others.note_restored(locked(&rehearsal.seen).keys().copied());
+                self.spared.get_or_init(|| std::mem::take(&mut *locked(&rehearsal.spared)));
                 None
             }
         })
+    }
+
+    /// Whether nothing of a directory is restored, as another path has the same place. Then it is counted, and told if its
+    /// metadata are not as they were saved.
+    pub fn is_spared(&self, path: &[u8], directory: &Directory, stat: &Stat, entry: &Entry) -> bool {
+        let Some(spared) = self.spared.get().and_then(|spared| spared.get(path)) else { return false };
+        let but_time = Metadata { modified: stat.modified, ..entry.meta.clone() };
+        let is_right = || is_as_saved(Subject::Open(directory.as_fd()), stat, &but_time, &self.apply_options());
+        match spared.is_restored || is_right() {
+            true => self.fate(Fate::Kept, || path.to_vec()),
+            false => self.met(path.to_vec(), &spared.other),
+        }
+        true
     }
 
     /// In a rehearsal, notes a directory that is entered.

@@ -14,11 +14,11 @@ use crate::restore::links::Links;
 use crate::restore::other_sources::OtherSources;
 use crate::restore::overlap::Overlap;
 use crate::restore::plan::{Named, Reads};
-use crate::restore::rehearsal::Rehearsal;
+use crate::restore::rehearsal::{Rehearsal, Spared};
 use crate::restore::scope::Scope;
 use crate::watch::Watch;
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
@@ -188,6 +188,8 @@ pub(super) struct Run<'a> {
     pub overlap: OnceLock<Option<Overlap>>,
     /// Unless the target was empty: where the other sources are on this machine. Nothing deletes or replaces them.
     pub other_sources: OnceLock<OtherSources>,
+    /// What a rehearsal found to have the same place as something else, if nothing meets.
+    pub spared: OnceLock<HashMap<Vec<u8>, Spared>>,
     /// Links above sources that were followed, by directory and name: what is restored must not replace them.
     pub followed: Mutex<HashSet<(Identity, Vec<u8>)>>,
 }
@@ -223,6 +225,7 @@ impl<'a> Run<'a> {
             is_fresh: OnceLock::new(),
             overlap: OnceLock::new(),
             other_sources: OnceLock::new(),
+            spared: OnceLock::new(),
             followed: Mutex::default(),
         })
     }

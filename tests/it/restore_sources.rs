@@ -2,10 +2,10 @@
 //! restored as if nothing were mounted or linked.
 
 use crate::person::{Person, Said};
-use crate::restore::{chmod, text};
+use crate::restore::{chmod, set_time, text};
 use crate::restore_overlap::{both, named};
 use crate::skip::skipped;
-use crate::undone::mounted;
+use crate::undone::{changed, mounted};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -165,6 +165,67 @@ fn an_empty_directory_leaves_another_one_as_it_is() {
         let done = both(&person, &["restore", &named(&person, part), "--target", &target], 3);
         assert!(done.err.contains("which belongs to another source of the snapshot"), "{}", done.err);
         assert_eq!(mode(&person.path(full)), 0o700);
+    }
+}
+
+/// Two directories with the same place, one of them saved empty, differ in their times only, as both were mount points of one file
+/// system that changed between: the time came from either.
+#[test]
+fn an_empty_directory_leaves_the_time_of_another_one() {
+    for (empty, full) in [("a/empty", "b/full"), ("c/empty", "b/full")] {
+        let person = Person::new();
+        person.write(&format!("{full}/f"), "f");
+        fs::create_dir_all(person.path(empty)).expect("made");
+        set_time(&person.path(full), 1_500_000_000);
+        set_time(&person.path(empty), 1_400_000_000);
+        let sources = [empty, full].map(|name| name.split('/').next().expect("a name"));
+        person.silt(&["backup", sources[0], sources[1]]).ends_with(0);
+        let Some(_held) = mounted(&["--bind", person.path(full).to_str().expect("text")], &person.path(empty)) else {
+            return skipped("a directory mounted on one that was empty", "nothing can be mounted");
+        };
+        for _ in 0..2 {
+            set_time(&person.path(full), 1_600_000_000);
+            both(&person, &["restore", "latest", "--target", "/", "--delete"], 0);
+            assert_eq!(fs::metadata(person.path(full)).expect("it is there").mtime(), 1_500_000_000);
+        }
+    }
+}
+
+/// A source was moved into a directory that was saved empty: its mode was restored while the source was, and forbade that.
+#[test]
+fn an_empty_directory_that_a_link_leads_to_stays_open() {
+    let person = Person::new();
+    fs::create_dir_all(person.path("x/empty")).expect("made");
+    chmod(&person, "x/empty", 0o555);
+    person.write("s/one/f", "one");
+    person.silt(&["backup", "x", "s/one"]).ends_with(0);
+    fs::remove_dir_all(person.path("s")).expect("removed");
+    symlink(person.path("x/empty"), person.path("s")).expect("linked");
+    chmod(&person, "x/empty", 0o755);
+    let done = both(&person, &["restore", "latest", "--target", "/"], 3);
+    assert!(done.err.contains("x/empty: ") && done.err.contains("has the same place now"), "{}", done.err);
+    assert_eq!((mode(&person.path("x/empty")), text(&person, "s/one/f")), (0o755, "one".to_owned()));
+}
+
+/// A file was mounted on a file of another source, with the same content: each got the metadata of either.
+#[test]
+fn a_file_mounted_on_another_one_keeps_its_metadata() {
+    let person = Person::new();
+    for (name, mode) in [("one/f", 0o600), ("two/f", 0o644)] {
+        person.write(name, "the same");
+        chmod(&person, name, mode);
+        set_time(&person.path(name), 1_500_000_000);
+    }
+    person.silt(&["backup", "one", "two"]).ends_with(0);
+    let at = person.path("two/f");
+    let words = ["mount", "--bind", person.path("one/f").to_str().expect("text")].map(str::to_owned);
+    let Some(_held) = changed(&words.each_ref().map(String::as_str), &at, &["umount"]) else {
+        return skipped("a file mounted on another one", "nothing can be mounted");
+    };
+    for _ in 0..2 {
+        let done = both(&person, &["restore", "latest", "--target", "/"], 3);
+        assert!(done.err.contains("two/f: another file system is mounted on it"), "{}", done.err);
+        assert_eq!(mode(&person.path("one/f")), 0o600);
     }
 }
 
