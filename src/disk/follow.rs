@@ -4,8 +4,10 @@ use super::read_dir::Directory;
 use super::refused::refused;
 use crate::error::Result;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
-use rustix::io::retry_on_intr;
+use rustix::io::{Errno, retry_on_intr};
 
+/// How often a path with `..` is tried again.
+const TRIES_MAX: usize = 10_000;
 const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Opens the directory that a name leads to, as every program on this machine would.
@@ -18,6 +20,15 @@ pub fn open_followed(directory: &Directory, name: &[u8]) -> Result<Directory> {
 /// leads out of it. `Unsupported` before Linux 5.6.
 pub fn open_within(root: &Directory, path: &[u8]) -> Result<Directory> {
     let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let opened = retry_on_intr(|| openat2(root, path, FLAGS, Mode::empty(), how));
+    let open = || retry_on_intr(|| openat2(root, path, FLAGS, Mode::empty(), how));
+    let mut opened = open();
+    for _ in 0..TRIES_MAX {
+        // The kernel cannot be sure that `..` stayed inside, as something was renamed on this machine meanwhile.
+        if opened.as_ref().err() != Some(&Errno::AGAIN) {
+            break;
+        }
+        std::thread::yield_now();
+        opened = open();
+    }
     opened.map(Directory::from).map_err(|errno| refused("follow the link", path, errno))
 }

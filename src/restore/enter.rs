@@ -11,7 +11,7 @@ use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::repo::tree::{Page, decode_page};
 use crate::restore::Overwrite;
-use crate::restore::existing::{IN_USE, MOVED_SOURCE};
+use crate::restore::existing::{FOLLOWED, IN_USE, MOVED_SOURCE};
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Facts, Folder, Here, State, mounted};
 use crate::restore::other_sources::OTHER_SOURCE;
@@ -286,6 +286,7 @@ impl Run<'_> {
                 Found::Refused("it was changed by another process at the same moment, and was kept")
             }
             (None, _) => Found::Refused("a socket is in its place, and was kept"),
+            _ if folder.is_source && self.was_followed(target, name)? => Found::Refused(FOLLOWED),
             _ if is_half_done(&stat, entry) => self.in_the_way(above, &stat),
             _ if let Some(why) = self.keeps_other_kinds() => Found::Refused(why),
             (Some(EntryKind::Symlink), _) if folder.is_source && self.keeps_links_of_sources() => {

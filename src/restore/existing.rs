@@ -51,7 +51,7 @@ const CLOSED_DIRECTORY: &str = "a directory that its own mode does not let its o
 const MOUNTED: &str = "another file system is mounted on it, and it was kept";
 
 /// Said of a link that leads to itself or to what is above it.
-const FOLLOWED: &str = "the symbolic link in its place leads to a source, and was kept";
+pub(super) const FOLLOWED: &str = "the symbolic link in its place leads to a source, and was kept";
 
 /// Said of what only its owner can replace or delete.
 pub(super) const STICKY: &str = "it belongs to another user and its directory is sticky, so it was kept";
@@ -123,7 +123,7 @@ impl Run<'_> {
     }
 
     /// Whether a name is that of a link that led to a source.
-    fn was_followed(&self, target: &Target, name: &[u8]) -> Result<bool> {
+    pub fn was_followed(&self, target: &Target, name: &[u8]) -> Result<bool> {
         let directory = fstat(target.directory())?.identity();
         Ok(locked(&self.followed).contains(&(directory, name.to_vec())))
     }

@@ -29,6 +29,15 @@ struct MountedIn {
     path: Vec<u8>,
 }
 
+/// A name that must stay.
+struct Name {
+    directory: Identity,
+    /// The path of the source.
+    source: Vec<u8>,
+    /// It is not the source itself, but leads to it, or holds its data.
+    leads: bool,
+}
+
 #[derive(Default)]
 pub(super) struct OtherSources {
     /// Directories that are sources, with their paths in the snapshot.
@@ -36,7 +45,7 @@ pub(super) struct OtherSources {
     mounted: HashMap<Identity, Vec<MountedIn>>,
     /// Sources that are not directories, and symbolic links on the way to a source: by name, with the directory that each is
     /// in and the path of the source.
-    names: HashMap<Vec<u8>, Vec<(Identity, Vec<u8>)>>,
+    names: HashMap<Vec<u8>, Vec<Name>>,
     /// Directories on the way to a source.
     ways: HashSet<Identity>,
     /// Where sources are, and what is mounted in them.
@@ -89,6 +98,11 @@ impl OtherSources {
         Ok(self.parts.names_of(&mounts.part_or_own(&Location::of(directory)?)?))
     }
 
+    fn add_name(&mut self, name: &[u8], above: &Stat, source: &[u8], leads: bool) {
+        let found = Name { directory: above.identity(), source: source.to_vec(), leads };
+        self.names.entry(name.to_vec()).or_default().push(found);
+    }
+
     /// Adds directories that are restored now: none of them is deleted as an extra one of another directory.
     pub fn note_restored(&mut self, directories: impl Iterator<Item = Identity>) {
         self.ways.extend(directories);
@@ -133,7 +147,7 @@ impl OtherSources {
             match stat.kind {
                 Some(EntryKind::Directory) => (here, above) = (next, stat),
                 Some(EntryKind::Symlink) => {
-                    self.names.entry(part.clone()).or_default().push((above.identity(), source.to_vec()));
+                    self.add_name(&part, &above, source, !is_source);
                     links += 1;
                     if links > LINKS_MAX || (is_source && is_saved_as_link()?) {
                         return Ok(None);
@@ -145,7 +159,7 @@ impl OtherSources {
                     left.extend(parts(&to));
                 }
                 _ => {
-                    self.names.entry(part).or_default().push((above.identity(), source.to_vec()));
+                    self.add_name(&part, &above, source, false);
                     return Ok(None);
                 }
             }
@@ -162,7 +176,7 @@ impl OtherSources {
             match (stat_path(backing.as_os_str().as_bytes(), true), name, above) {
                 (Ok(stat), ..) if stat.is(EntryKind::Directory) => drop(self.ways.insert(stat.identity())),
                 (Ok(_), Some(name), Some(Ok(above))) => {
-                    self.names.entry(name).or_default().push((above.identity(), path.to_vec()));
+                    self.add_name(&name, &above, path, true);
                 }
                 // It is not in this mount namespace, or has no name any more.
                 _ => {}
@@ -315,8 +329,11 @@ impl Run<'_> {
     ) -> Result<Option<Vec<u8>>> {
         let Some(found) = self.other_sources.get().and_then(|others| others.names.get(name)) else { return Ok(None) };
         let here = fstat(directory)?.identity();
-        let paths = found.iter().filter(|(directory, other)| *directory == here && other != path);
-        self.first_unlike(paths.map(|(_, other)| other.as_slice()), entry)
+        let found = || found.iter().filter(|found| found.directory == here && found.source != path);
+        if let Some(leading) = found().find(|found| found.leads) {
+            return Ok(Some(leading.source.clone()));
+        }
+        self.first_unlike(found().map(|found| found.source.as_slice()), entry)
     }
 
     /// Whether the snapshot has a directory there, with something in it.

@@ -205,7 +205,7 @@ impl Run<'_> {
         if let Some((on, Content::Tree(tree))) = inside
             && let Some(other) = self.stored(self.reader.lookup(&tree, &entry.name))?
         {
-            return Ok(self.decided(&other, entry, child_path(&on, &entry.name), &path));
+            return self.decided(here, &other, entry, child_path(&on, &entry.name), &path);
         }
         let mut state = locked(&overlap.state);
         if state.sources.is_empty() && folder.inside {
@@ -214,7 +214,7 @@ impl Run<'_> {
         let name = (directory, entry.name.clone());
         match state.sources.get(&name) {
             Some(found) if found.path == path => Ok(Before::No),
-            Some(found) => Ok(self.decided(&found.entry, entry, found.path.clone(), &path)),
+            Some(found) => self.decided(here, &found.entry, entry, found.path.clone(), &path),
             None => {
                 if !folder.inside {
                     state.sources.insert(name, Restored { path, entry: entry.clone() });
@@ -239,16 +239,29 @@ impl Run<'_> {
     }
 
     /// What was restored before, at the path `other_path`, is to an entry that has its name in the same directory.
-    fn decided(&self, other: &Entry, entry: &Entry, other_path: Vec<u8>, path: &[u8]) -> Before {
-        if other.is_directory() && entry.is_directory() {
-            return Before::No;
+    fn decided(&self, here: &Here, other: &Entry, entry: &Entry, other_path: Vec<u8>, path: &[u8]) -> Result<Before> {
+        let are_directories = other.is_directory() && entry.is_directory();
+        if let Some(rehearsal) = self.rehearsal()
+            && !(are_directories && self.is_free_or_directory(here, entry)?)
+        {
+            rehearsal.meet(&other_path, path);
         }
-        self.rehearsal().iter().for_each(|rehearsal| rehearsal.meet(&other_path, path));
-        match is_alike(other, entry) {
+        Ok(match is_alike(other, entry) {
+            _ if are_directories => Before::No,
             // The other one may have been left out.
             true if self.options.has_filter() => Before::No,
             true => Before::Same,
             false => Before::Other(other_path),
+        })
+    }
+
+    /// Whether a directory can be entered under this name by all that have it: no link would be followed by one of them, and
+    /// replaced by another one.
+    fn is_free_or_directory(&self, here: &Here, entry: &Entry) -> Result<bool> {
+        let Some(target) = &here.target else { return Ok(true) };
+        match target.directory().stat(entry.name.as_slice()) {
+            Err(error) if error.is(Kind::NotFound) => Ok(true),
+            stat => stat.map(|stat| stat.is(EntryKind::Directory)),
         }
     }
 

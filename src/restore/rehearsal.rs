@@ -110,9 +110,13 @@ impl Run<'_> {
         base: &[u8],
         others: &mut OtherSources,
     ) -> Result<Option<Overlap>> {
-        // With --include, directories are entered in which things are only deleted; links that lead nowhere may lead somewhere
-        // later.
-        if guess.has_dangling() || (self.options.delete && self.options.include.is_some()) {
+        // With --include, directories are entered in which things are only deleted. What --exclude leaves out is not entered: where
+        // the snapshot was made, other sources are known, but not elsewhere. Links that lead nowhere may lead somewhere later.
+        let is_hidden = match self.in_place.get() {
+            Some(true) => self.options.include.is_some(),
+            _ => self.options.has_filter(),
+        };
+        if guess.has_dangling() || (self.options.delete && is_hidden) {
             return Ok(Some(guess));
         }
         let planning = Planning { rehearsal: Some(Rehearsal::default()), ..Planning::default() };
@@ -188,7 +192,7 @@ impl Run<'_> {
                 (true, _) => real_path(root)?,
                 (false, _) => real_path(above)?,
             };
-            Ok(joined(&from, &link) == end)
+            Ok(joined(&from, &link).is_some_and(|path| path == end))
         };
         if !leads_straight().unwrap_or(false) {
             rehearsal.cannot_tell();
@@ -201,19 +205,22 @@ fn meta_hash(meta: &Metadata) -> u64 {
 }
 
 /// The path that the text of a link leads to if there is no other link on the way.
-fn joined(from: &[u8], link: &[u8]) -> Vec<u8> {
-    let mut path = from.to_vec();
+/// None if the link goes into a directory and up again: it needs that directory, which it does not lead to.
+fn joined(from: &[u8], link: &[u8]) -> Option<Vec<u8>> {
+    let (mut path, mut is_below) = (from.to_vec(), false);
     for part in link.split(|byte| *byte == b'/') {
         match part {
             b"" | b"." => {}
+            b".." if is_below => return None,
             b".." => path.truncate(path.iter().rposition(|byte| *byte == b'/').unwrap_or(0)),
             name => {
+                is_below = true;
                 path.push(b'/');
                 path.extend_from_slice(name);
             }
         }
     }
-    path
+    Some(path)
 }
 
 #[cfg(test)]
@@ -265,7 +272,9 @@ mod tests {
             ("", "/x/y/", "/x/y"),
             ("/target", "/x", "/target/x"),
         ] {
-            assert_eq!(joined(from.as_bytes(), link.as_bytes()), expected.as_bytes(), "{from} {link}");
+            let found = joined(from.as_bytes(), link.as_bytes());
+            assert_eq!(found.as_deref(), Some(expected.as_bytes()), "{from} {link}");
         }
+        assert_eq!(joined(b"/a", b"b/../c"), None);
     }
 }

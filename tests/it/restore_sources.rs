@@ -354,3 +354,78 @@ fn no_error_hides_that_a_restore_is_in_place() {
         }
     }
 }
+
+/// A source has the name of a link that leads to another source, in a target elsewhere: the link was followed, and then replaced by
+/// the directory, or the other way round, as the threads ran.
+#[test]
+fn a_link_to_one_source_is_not_replaced_by_another_one() {
+    for more in [&[][..], &["--delete"]] {
+        let person = Person::new();
+        person.write("s/l/f", "f");
+        person.write("p/l/src/g", "g");
+        person.silt(&["backup", "s/l", "p/l/src"]).ends_with(0);
+        let below = |name: &str| person.path("out").join(person.path(name).strip_prefix("/").expect("absolute"));
+        for name in ["s", "w"] {
+            fs::create_dir_all(below(name)).expect("made");
+        }
+        symlink("s", below("p")).expect("linked");
+        symlink("../w", below("s/l")).expect("linked");
+        for _ in 0..3 {
+            let done = both(&person, &[&["restore", "latest", "--target", "out"], more].concat(), 3);
+            assert!(done.err.contains("s/l: the symbolic link in its place leads to a source"), "{}", done.err);
+            assert_eq!(fs::read_link(below("s/l")).expect("a link"), Path::new("../w"));
+            assert_eq!(fs::read_to_string(below("p/l/src/g")).expect("it is there"), "g");
+        }
+    }
+}
+
+/// The same with one source, which has the name of the link that leads to it.
+#[test]
+fn a_link_is_not_replaced_by_the_directory_that_it_leads_to() {
+    let person = Person::new();
+    person.write("l/x/x/f", "f");
+    person.silt(&["backup", "l/x/x"]).ends_with(0);
+    fs::remove_dir_all(person.path("l/x")).expect("removed");
+    symlink(".", person.path("l/x")).expect("linked");
+    for more in [&[][..], &["--delete"]] {
+        both(&person, &[&["restore", "latest", "--target", "/"], more].concat(), 3);
+        assert_eq!(fs::read_link(person.path("l/x")).expect("a link"), Path::new("."));
+    }
+}
+
+/// A link that goes into a directory and up again needs that directory, which was deleted as an extra one of another source.
+#[test]
+fn what_a_link_goes_through_is_kept() {
+    let person = Person::new();
+    person.write("s/src/f", "f");
+    person.write("x/own", "own");
+    person.silt(&["backup", "s/src", "x"]).ends_with(0);
+    let below = |name: &str| person.path("out").join(person.path(name).strip_prefix("/").expect("absolute"));
+    for name in ["x/d", "w"] {
+        fs::create_dir_all(below(name)).expect("made");
+    }
+    symlink("x/d/../../w", below("s")).expect("linked");
+    let done = both(&person, &["restore", "latest", "--target", "out", "--delete"], 0);
+    assert!(below("x/d").is_dir() && below("s/src/f").exists(), "{}", done.err);
+}
+
+/// A link on the way to another source was replaced, because both had been saved alike.
+#[test]
+fn a_link_that_leads_to_a_source_saved_alike_is_kept() {
+    let person = Person::new();
+    for name in ["x/l", "y"] {
+        person.write(&format!("{name}/f"), "the same");
+        set_time(&person.path(&format!("{name}/f")), 1_500_000_000);
+        set_time(&person.path(name), 1_500_000_000);
+    }
+    person.silt(&["backup", "x", "y"]).ends_with(0);
+    fs::rename(person.path("y"), person.path("real")).expect("moved");
+    fs::remove_dir_all(person.path("x/l")).expect("removed");
+    symlink(person.path("real"), person.path("x/l")).expect("linked");
+    symlink(person.path("x/l"), person.path("y")).expect("linked");
+    person.write("real/new", "new");
+    let target = person.path("x").display().to_string();
+    let done = both(&person, &["restore", &named(&person, "x"), "--target", &target], 3);
+    assert!(done.err.contains("x/l: it now is, or leads to, another source"), "{}", done.err);
+    assert_eq!(text(&person, "y/new"), "new");
+}
