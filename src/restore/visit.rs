@@ -217,11 +217,13 @@ impl<'a> Run<'a> {
         let (target, stat) = Target::with_stat(directory)?;
         let is_ours = self.check_above(target.directory())?;
         let origin = if base.is_empty() { b"/" } else { base };
+        let is_named_alike =
+            || std::path::absolute(&self.options.target).is_ok_and(|path| path.as_os_str().as_bytes() == origin);
         let in_place = match stat_path(origin, true) {
             Ok(at) => at.identity() == stat.identity(),
-            // Who cannot look there is elsewhere.
-            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Denied) => false,
-            Err(error) => return Err(error),
+            // The place may be on a file system that is broken or gone, which is why it is restored elsewhere.
+            Err(error) if is_named_alike() => return Err(error),
+            Err(_) => false,
         };
         self.in_place.get_or_init(|| in_place);
         let changes = in_place && is_wanted && entry.is_some_and(|entry| self.changes_directory(&stat, entry));

@@ -429,3 +429,29 @@ fn a_link_that_leads_to_a_source_saved_alike_is_kept() {
     assert!(done.err.contains("x/l: it now is, or leads to, another source"), "{}", done.err);
     assert_eq!(text(&person, "y/new"), "new");
 }
+
+/// The place that a snapshot was made from does not answer any more, which is when it is restored elsewhere.
+#[test]
+fn a_place_that_does_not_answer_is_restored_elsewhere() {
+    let person = Person::new();
+    person.write("dead/f", "f");
+    person.write("other/g", "g");
+    person.silt(&["backup", "dead", "other"]).ends_with(0);
+    let at = person.path("dead");
+    // The server of this file system ends before it has answered anything.
+    let serve = "exec 7<>/dev/fuse && mount -t fuse none \"$0\" -o fd=7,rootmode=40000,user_id=0,group_id=0";
+    let Some(_held) = changed(&["sh", "-c", serve], &at, &["umount", "-l"]) else {
+        return skipped("a place that does not answer", "nothing can be mounted");
+    };
+    assert!(fs::read_dir(&at).is_err(), "it is dead");
+    person.write("out/old", "old");
+    for what in [named(&person, "dead").as_str(), "latest"] {
+        both(&person, &["restore", what, "--target", "out"], 0);
+    }
+    assert_eq!(text(&person, "out/f") + &text(&person, "out/old"), "fold");
+    // Nor does it keep other sources from coming back.
+    fs::remove_file(person.path("other/g")).expect("removed");
+    let target = person.path("other").display().to_string();
+    both(&person, &["restore", &named(&person, "other"), "--target", &target], 0);
+    assert_eq!(text(&person, "other/g"), "g");
+}
