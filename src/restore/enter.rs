@@ -385,7 +385,8 @@ impl Run<'_> {
     /// Facts of a directory that only the restore itself looks into.
     fn closed(&self, above: &Here, folder: &Folder, stat: &Stat) -> Here {
         self.tell_closed(crate::restore::plan::shown(&folder.path));
-        self.rehearsal().iter().for_each(|rehearsal| rehearsal.cannot_tell());
+        let why = || format!("the mode of {} denies access", crate::restore::plan::shown(&folder.path));
+        self.rehearsal().iter().for_each(|rehearsal| rehearsal.cannot_tell(why));
         let Facts { keeps_extra, deletes_on, .. } = above.facts;
         let mounted = mounted(stat);
         let group = group_of_new(stat);

@@ -57,9 +57,16 @@ pub(super) struct OtherSources {
 }
 
 impl OtherSources {
-    /// Looks at all sources on this machine but those that the restored path is in.
-    pub fn look(scope: &Scope, reader: &Reader, base: &[u8]) -> Self {
+    /// Looks at all sources on this machine but those that the restored path is in. Of that path, if it is restored in place,
+    /// the way to it counts.
+    pub fn look(scope: &Scope, reader: &Reader, base: &[u8], in_place: bool) -> Self {
         let mut others = OtherSources::default();
+        if in_place && !base.is_empty() {
+            if let Err(error) = others.follow(base, || Ok(false)) {
+                others.is_unknown(|| format!("cannot tell where {} is: {error}", shown(base)));
+            }
+            others.directories.clear();
+        }
         if scope.sources_cut {
             others.unknown = Some("the snapshot has too many sources to name them all".to_owned());
         }
@@ -256,8 +263,10 @@ impl Run<'_> {
             Ok(None)
         };
         match look() {
-            Err(error) if error.is(Kind::Cancelled) => Err(error),
-            Err(error) => Ok(Some(format!("cannot tell whether it is in another source of the snapshot now: {error}"))),
+            // What is damaged elsewhere keeps nothing from being restored here.
+            Err(error) if error.is(Kind::Corrupt) => {
+                Ok(Some(format!("cannot tell what another source of the snapshot has there: {error}")))
+            }
             found => found,
         }
     }
@@ -329,11 +338,11 @@ impl Run<'_> {
     ) -> Result<Option<Vec<u8>>> {
         let Some(found) = self.other_sources.get().and_then(|others| others.names.get(name)) else { return Ok(None) };
         let here = fstat(directory)?.identity();
-        let found = || found.iter().filter(|found| found.directory == here && found.source != path);
+        let found = || found.iter().filter(|found| found.directory == here);
         if let Some(leading) = found().find(|found| found.leads) {
             return Ok(Some(leading.source.clone()));
         }
-        self.first_unlike(found().map(|found| found.source.as_slice()), entry)
+        self.first_unlike(found().map(|found| found.source.as_slice()).filter(|source| *source != path), entry)
     }
 
     /// Whether the snapshot has a directory there, with something in it.

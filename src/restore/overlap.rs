@@ -300,8 +300,9 @@ impl Run<'_> {
         let mut dangling = HashSet::new();
         for path in ways {
             let mut route = self.follow_route(root, base, path);
-            // One source alone can meet others only where something is mounted.
-            why = why.or(route.link.take().filter(|_| may_be_many));
+            // One source alone can meet others only where something is mounted. In place, all links on the way to it are known.
+            let may_lead_through_itself = self.in_place.get() != Some(&true);
+            why = why.or(route.link.take().filter(|_| may_be_many || may_lead_through_itself));
             dangling.extend(route.dangling.take());
             found.insert(path, route.end);
         }

@@ -7,7 +7,7 @@ use crate::disk::open::read_link;
 use crate::disk::{Directory, Identity, Stat, Subject};
 use crate::entry::{Entry, Metadata};
 use crate::error::Result;
-use crate::restore::folder::{Folder, Here};
+use crate::restore::folder::{Folder, Here, State};
 use crate::restore::location::real_path;
 use crate::restore::other_sources::OtherSources;
 use crate::restore::overlap::{Overlap, without_time};
@@ -22,12 +22,19 @@ use std::sync::{Mutex, OnceLock};
 #[derive(Default)]
 pub(super) struct Rehearsal {
     seen: Mutex<HashMap<Identity, Seen>>,
-    /// The devices of file systems that were looked at.
+    /// The devices of file systems that were entered and whose inode numbers do not last.
     devices: Mutex<HashSet<u64>>,
     /// Directories of which nothing but metadata would be restored, by their paths, and that have the same place as another path.
     spared: Mutex<HashMap<Vec<u8>, Spared>>,
-    /// Set when directories meet, or when it cannot be told whether they do; with the paths of those that meet.
-    met: OnceLock<Option<(Vec<u8>, Vec<u8>)>>,
+    /// Set when directories meet, or when it cannot be told whether they do.
+    met: OnceLock<Met>,
+}
+
+enum Met {
+    /// With the paths of both.
+    Yes(Vec<u8>, Vec<u8>),
+    /// Why it cannot be told.
+    Maybe(String),
 }
 
 /// A directory of the target, and what one path of the snapshot does with it.
@@ -60,14 +67,14 @@ impl Rehearsal {
         self.met.get().is_some()
     }
 
-    /// Notes that a directory cannot be looked at: it may be another one.
-    pub fn cannot_tell(&self) {
-        self.met.get_or_init(|| None);
+    /// Notes why a directory may be another one.
+    pub fn cannot_tell(&self, why: impl FnOnce() -> String) {
+        self.met.get_or_init(|| Met::Maybe(why()));
     }
 
     /// Notes that two paths of the snapshot have one place in the target.
     pub fn meet(&self, one: &[u8], other: &[u8]) {
-        self.met.get_or_init(|| Some((one.to_vec(), other.to_vec())));
+        self.met.get_or_init(|| Met::Yes(one.to_vec(), other.to_vec()));
     }
 
     fn see(&self, directory: Identity, new: Seen) {
@@ -122,7 +129,7 @@ impl Run<'_> {
         let planning = Planning { rehearsal: Some(Rehearsal::default()), ..Planning::default() };
         let mode = Mode::Plan(Box::new(planning));
         let run = Run::new(self.repo, self.reader.clone(), self.options, self.scope, mode, self.watch)?;
-        let (why, is_of_many) = (guess.why.clone(), guess.is_of_many);
+        let is_of_many = guess.is_of_many;
         run.overlap.get_or_init(|| Some(guess));
         run.go(root, base)?;
         if let Some(error) = run.take_failure() {
@@ -130,12 +137,12 @@ impl Run<'_> {
         }
         let Some(rehearsal) = run.rehearsal() else { return Ok(None) };
         Ok(match rehearsal.met.get() {
-            Some(Some((one, other))) => {
+            Some(Met::Yes(one, other)) => {
                 let why = format!("{} and {} have the same place", shown(one), shown(other));
                 let is_of_many = self.scope.source_of(one) != self.scope.source_of(other);
                 Some(Overlap::of(why, is_of_many))
             }
-            Some(None) => Some(Overlap::of(why, is_of_many)),
+            Some(Met::Maybe(why)) => Some(Overlap::of(why.clone(), is_of_many)),
             None => {
                 others.note_restored(locked(&rehearsal.seen).keys().copied());
                 self.spared.get_or_init(|| std::mem::take(&mut *locked(&rehearsal.spared)));
@@ -161,43 +168,63 @@ impl Run<'_> {
     pub fn rehearse_directory(&self, folder: &Folder, here: &Here) -> Result<()> {
         let Some(rehearsal) = self.rehearsal() else { return Ok(()) };
         let Some(directory) = self.identity_of(here)? else {
-            rehearsal.cannot_tell();
+            rehearsal.cannot_tell(|| format!("cannot tell what {} is", shown(&folder.path)));
             return Ok(());
         };
-        if let Some(target) = &here.target
-            && locked(&rehearsal.devices).insert(here.facts.mounted.0)
-            && !has_lasting_inodes(target.directory())
-        {
-            rehearsal.cannot_tell();
-        }
         let deletes = || self.options.delete && here.facts.mounted == here.facts.deletes_on;
         let does = match &folder.entry {
             _ if !folder.inside => Does::LeadsOn,
             Some(entry) if !self.has_entries(entry)? && !deletes() => Does::Nothing,
             _ => Does::Restores,
         };
+        if does != Does::Nothing {
+            self.rehearse_device(rehearsal, folder, here);
+        }
         let meta = folder.entry.as_ref().map_or(0, |entry| meta_hash(&entry.meta));
         rehearsal.see(directory, Seen { path: folder.path.clone(), does, meta });
         Ok(())
     }
 
+    /// Notes a file system that is entered: if its inode numbers do not last, they prove nothing of two ways to it.
+    fn rehearse_device(&self, rehearsal: &Rehearsal, folder: &Folder, here: &Here) {
+        let mounted_above = folder.above.as_ref().and_then(|above| match above.state() {
+            State::Ready(here) => Some(here.facts.mounted),
+            State::Closed(facts) => Some(facts.mounted),
+            State::Unmade | State::Refused => None,
+        });
+        if let Some(target) = here.target.as_ref().filter(|_| mounted_above != Some(here.facts.mounted))
+            && !has_lasting_inodes(target.directory())
+            && !locked(&rehearsal.devices).insert(here.facts.mounted.0)
+        {
+            rehearsal.cannot_tell(|| passing_inodes(&folder.path));
+        }
+    }
+
     /// In a rehearsal, notes a link above a source that was followed. What it leads to is entered; but a link that leads to it
-    /// through another link may lose that one as an extra entry.
+    /// through another link may lose that one as an extra entry. In place, those are known: see [`OtherSources`].
     pub fn rehearse_link(&self, root: &Directory, above: &Directory, name: &[u8], end: &Directory) {
         let Some(rehearsal) = self.rehearsal() else { return };
+        if !has_lasting_inodes(end) {
+            rehearsal.cannot_tell(|| passing_inodes(name));
+        }
+        if self.in_place.get() == Some(&true) {
+            return;
+        }
         let leads_straight = || -> Result<bool> {
             let (link, end) = (read_link(above, name)?, real_path(end)?);
-            let from = match (link.starts_with(b"/"), self.in_place.get()) {
-                (true, Some(true)) => Vec::new(),
-                (true, _) => real_path(root)?,
-                (false, _) => real_path(above)?,
-            };
+            let from = real_path(if link.starts_with(b"/") { root } else { above })?;
             Ok(joined(&from, &link).is_some_and(|path| path == end))
         };
         if !leads_straight().unwrap_or(false) {
-            rehearsal.cannot_tell();
+            let link =
+                || format!("the symbolic link {} leads through others, or into a directory and up again", shown(name));
+            rehearsal.cannot_tell(link);
         }
     }
+}
+
+fn passing_inodes(path: &[u8]) -> String {
+    format!("{} is on a file system whose inode numbers do not last", shown(path))
 }
 
 fn meta_hash(meta: &Metadata) -> u64 {

@@ -62,7 +62,8 @@ impl<'a> Run<'a> {
         })?;
         if let State::Ready(Here { target: Some(target), .. }) = top.state() {
             if self.is_fresh.get() != Some(&true) {
-                let mut others = OtherSources::look(self.scope, &self.reader, &top.path);
+                let mut others =
+                    OtherSources::look(self.scope, &self.reader, &top.path, self.in_place.get() == Some(&true));
                 if let Some(why) =
                     self.why_nothing_is_deleted(&others, &top.path, target.directory(), top.entry.as_ref())?
                 {

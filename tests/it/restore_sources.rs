@@ -455,3 +455,42 @@ fn a_place_that_does_not_answer_is_restored_elsewhere() {
     both(&person, &["restore", &named(&person, "other"), "--target", &target], 0);
     assert_eq!(text(&person, "other/g"), "g");
 }
+
+/// The way to the only source led through a link or a directory that was replaced by it, or deleted in it.
+#[test]
+fn a_source_does_not_destroy_the_way_to_itself() {
+    let below = |person: &Person, out: &str, name: &str| match out {
+        "" => person.path(name),
+        out => person.path(out).join(person.path(name).strip_prefix("/").expect("absolute")),
+    };
+    // What `p` leads through, and where that leads.
+    for (source, through, middle) in [("p/lnk", "q/lnk", "."), ("p/s", "q/s/lnk", ".."), ("p/s", "q/s/d/../..", "")] {
+        for (out, part) in [("out", false), ("", false), ("", true)] {
+            let person = Person::new();
+            person.write(&format!("{source}/f"), "f");
+            person.silt(&["backup", source]).ends_with(0);
+            fs::remove_dir_all(person.path("p")).expect("removed");
+            let at = |name: &str| below(&person, out, name);
+            let made = through.split("/..").next().expect("a path");
+            fs::create_dir_all(at(made).parent().expect("a directory")).expect("made");
+            match middle {
+                "" => fs::create_dir(at(made)).expect("made"),
+                to => symlink(to, at(made)).expect("linked"),
+            }
+            symlink(through, at("p")).expect("linked");
+            let (what, target) = match (out, part) {
+                ("", true) => (named(&person, source), person.path(source).display().to_string()),
+                ("", false) => ("latest".to_owned(), "/".to_owned()),
+                (out, _) => ("latest".to_owned(), out.to_owned()),
+            };
+            // A source has the name of the link that leads to it: it cannot be restored.
+            let code = if source == "p/lnk" && !part { 3 } else { 0 };
+            let before = fs::canonicalize(at("p")).expect("it leads somewhere");
+            for _ in 0..2 {
+                let done = both(&person, &["restore", &what, "--target", &target, "--delete"], code);
+                assert_eq!(fs::canonicalize(at("p")).ok().as_ref(), Some(&before), "{through} {what}: {}", done.err);
+                assert!(code == 3 || at(&format!("{source}/f")).exists(), "{through} {what}: {}", done.err);
+            }
+        }
+    }
+}
