@@ -22,7 +22,7 @@ const MAY_BE_OF_OTHERS: &str =
     "its place is taken by an entry of another kind, which was kept, as it may belong to another source";
 
 /// The device of directories that a plan only imagines.
-const UNMADE_DEVICE: u64 = u64::MAX;
+pub(super) const UNMADE_DEVICE: u64 = u64::MAX;
 
 pub(super) struct Overlap {
     /// Why directories may meet.

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::restore::folder::{Folder, Here, State};
 use crate::restore::location::real_path;
 use crate::restore::other_sources::OtherSources;
-use crate::restore::overlap::{Overlap, without_time};
+use crate::restore::overlap::{Overlap, UNMADE_DEVICE, without_time};
 use crate::restore::plan::shown;
 use crate::restore::run::{Fate, Mode, Planning, Run, locked};
 use rustix::fd::AsFd;
@@ -81,6 +81,8 @@ impl Rehearsal {
         match locked(&self.seen).entry(directory) {
             Slot::Vacant(slot) => drop(slot.insert(new)),
             Slot::Occupied(seen) if seen.get().path == new.path => {}
+            // Whoever makes it first gives it its metadata: that must not be the fastest thread.
+            Slot::Occupied(seen) if directory.device == UNMADE_DEVICE => self.meet(&seen.get().path, &new.path),
             Slot::Occupied(mut seen) => match (seen.get().does, new.does) {
                 (Does::LeadsOn, Does::LeadsOn) => {}
                 (Does::LeadsOn, Does::Nothing) => self.spare(&new.path, seen.get()),
@@ -286,6 +288,13 @@ mod tests {
         // What does nothing does not hide what came before or after.
         assert!(met(&[("/a", 1, Nothing), ("/b", 1, Restores), ("/c", 1, Restores)]));
         assert!(met(&[("/b", 1, Restores), ("/a", 1, Nothing), ("/c", 1, Restores)]));
+        // A directory that is still to be made.
+        let unmade = Identity { device: UNMADE_DEVICE, inode: 1 };
+        let rehearsal = Rehearsal::default();
+        for (path, expected) in [("/a", false), ("/a", false), ("/b", true)] {
+            rehearsal.see(unmade, Seen { path: path.into(), does: LeadsOn, meta: 0 });
+            assert_eq!(rehearsal.is_over(), expected);
+        }
         // It is entered again, or another directory.
         assert!(!met(&[("/a", 1, Restores), ("/a", 1, Restores), ("/b", 2, Restores)]));
     }

@@ -494,3 +494,31 @@ fn a_source_does_not_destroy_the_way_to_itself() {
         }
     }
 }
+
+/// Two ways lead to one directory that is still to be made: it had the mode, owner and time of whichever thread was first, and the
+/// other source was refused.
+#[test]
+fn a_missing_directory_that_two_ways_make_is_that_of_the_first() {
+    let person = Person::new();
+    for number in 0..20 {
+        for name in [format!("a/l{number}/s/f"), format!("b/l{number}/q/g")] {
+            person.write(&name, "content");
+        }
+        chmod(&person, &format!("a/l{number}"), 0o700);
+        chmod(&person, &format!("b/l{number}"), 0o755);
+    }
+    let sources: Vec<String> = (0..20).flat_map(|n| [format!("a/l{n}/s"), format!("b/l{n}/q")]).collect();
+    let words = std::iter::once("backup").chain(sources.iter().map(String::as_str)).collect::<Vec<_>>();
+    person.silt(&words).ends_with(0);
+    for _ in 0..5 {
+        let _from_the_last_round = fs::remove_dir_all(person.path("out"));
+        let below = |name: &str| person.path("out").join(person.path(name).strip_prefix("/").expect("absolute"));
+        fs::create_dir_all(below("a")).expect("made");
+        symlink("a", below("b")).expect("linked");
+        both(&person, &["restore", "latest", "--target", "out"], 0);
+        for number in 0..20 {
+            assert_eq!(mode(&below(&format!("a/l{number}"))), 0o700);
+            assert!(below(&format!("a/l{number}/s/f")).exists() && below(&format!("a/l{number}/q/g")).exists());
+        }
+    }
+}
