@@ -57,16 +57,15 @@ pub(super) struct OtherSources {
 }
 
 impl OtherSources {
-    /// Looks at all sources on this machine but those that the restored path is in. Of that path, if it is restored in place,
-    /// the way to it counts.
-    pub fn look(scope: &Scope, reader: &Reader, base: &[u8], in_place: bool) -> Self {
+    /// Looks at all sources on this machine but those that the restored path is in. Of other paths only the ways to them count.
+    pub fn look(scope: &Scope, reader: &Reader, base: &[u8], ways: &[&[u8]]) -> Self {
         let mut others = OtherSources::default();
-        if in_place && !base.is_empty() {
-            if let Err(error) = others.follow(base, || Ok(false)) {
-                others.is_unknown(|| format!("cannot tell where {} is: {error}", shown(base)));
+        for way in ways {
+            if let Err(error) = others.follow(way, || Ok(false)) {
+                others.is_unknown(|| format!("cannot tell where {} is: {error}", shown(way)));
             }
-            others.directories.clear();
         }
+        others.directories.clear();
         if scope.sources_cut {
             others.unknown = Some("the snapshot has too many sources to name them all".to_owned());
         }

@@ -62,8 +62,7 @@ impl<'a> Run<'a> {
         })?;
         if let State::Ready(Here { target: Some(target), .. }) = top.state() {
             if self.is_fresh.get() != Some(&true) {
-                let mut others =
-                    OtherSources::look(self.scope, &self.reader, &top.path, self.in_place.get() == Some(&true));
+                let mut others = self.look_at_others(&top.path)?;
                 if let Some(why) =
                     self.why_nothing_is_deleted(&others, &top.path, target.directory(), top.entry.as_ref())?
                 {
@@ -101,6 +100,15 @@ impl<'a> Run<'a> {
         self.check_read_only();
         self.tell_what_is_kept();
         Ok(())
+    }
+
+    /// Where other sources are; and the way to the target, which must not be lost either.
+    fn look_at_others(&self, base: &[u8]) -> Result<OtherSources> {
+        let target = &self.options.target;
+        let target = std::path::absolute(target).map_err(|error| Error::io("find", target.display(), error))?;
+        let mut ways = vec![target.as_os_str().as_bytes()];
+        ways.extend((self.in_place.get() == Some(&true)).then_some(base));
+        Ok(OtherSources::look(self.scope, &self.reader, base, &ways))
     }
 
     /// Says why extra entries stay, and why directories of the snapshot were not restored.

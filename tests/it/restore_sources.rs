@@ -465,7 +465,7 @@ fn a_source_does_not_destroy_the_way_to_itself() {
     };
     // What `p` leads through, and where that leads.
     for (source, through, middle) in [("p/lnk", "q/lnk", "."), ("p/s", "q/s/lnk", ".."), ("p/s", "q/s/d/../..", "")] {
-        for (out, part) in [("out", false), ("", false), ("", true)] {
+        for (out, part) in [("out", false), ("out", true), ("", false), ("", true)] {
             let person = Person::new();
             person.write(&format!("{source}/f"), "f");
             person.silt(&["backup", source]).ends_with(0);
@@ -481,10 +481,12 @@ fn a_source_does_not_destroy_the_way_to_itself() {
             let (what, target) = match (out, part) {
                 ("", true) => (named(&person, source), person.path(source).display().to_string()),
                 ("", false) => ("latest".to_owned(), "/".to_owned()),
-                (out, _) => ("latest".to_owned(), out.to_owned()),
+                // The target itself is reached through the link.
+                (_, true) => (named(&person, "p"), at("p").display().to_string()),
+                (out, false) => ("latest".to_owned(), out.to_owned()),
             };
             // A source has the name of the link that leads to it: it cannot be restored.
-            let code = if source == "p/lnk" && !part { 3 } else { 0 };
+            let code = if source == "p/lnk" && (out, part) != ("", true) { 3 } else { 0 };
             let before = fs::canonicalize(at("p")).expect("it leads somewhere");
             for _ in 0..2 {
                 let done = both(&person, &["restore", &what, "--target", &target, "--delete"], code);
