@@ -62,7 +62,7 @@ impl OtherSources {
         let mut others = OtherSources::default();
         for way in ways {
             if let Err(error) = others.follow(way, || Ok(false)) {
-                others.is_unknown(|| format!("cannot tell where {} is: {error}", shown(way)));
+                others.note_unknown(|| format!("cannot tell where {} is: {error}", shown(way)));
             }
         }
         others.directories.clear();
@@ -78,7 +78,7 @@ impl OtherSources {
             match others.follow(source, is_saved_as_link) {
                 Ok(Some(end)) => ends.push((end, source)),
                 Ok(None) => {}
-                Err(error) => others.is_unknown(|| format!("cannot tell where {} is: {error}", shown(source))),
+                Err(error) => others.note_unknown(|| format!("cannot tell where {} is: {error}", shown(source))),
             }
         }
         if !ends.is_empty() {
@@ -87,14 +87,14 @@ impl OtherSources {
                     others.note_mounts(&ends, &mounts);
                     others.mounts = Some(mounts);
                 }
-                Err(error) => others.is_unknown(|| format!("cannot tell what is mounted where: {error}")),
+                Err(error) => others.note_unknown(|| format!("cannot tell what is mounted where: {error}")),
             }
         }
         others
     }
 
-    /// Notes why not all is known here.
-    pub fn is_unknown(&mut self, why: impl FnOnce() -> String) {
+    /// Notes why not all is known here; the first reason counts.
+    pub fn note_unknown(&mut self, why: impl FnOnce() -> String) {
         self.unknown.get_or_insert_with(why);
     }
 
@@ -195,7 +195,7 @@ impl OtherSources {
         for (end, source) in ends {
             match mounts.part_or_own(end) {
                 Ok(part) => self.parts.add(part, source.to_vec()),
-                Err(error) => self.is_unknown(|| error.to_string()),
+                Err(error) => self.note_unknown(|| error.to_string()),
             }
         }
         for (end, source) in ends {
@@ -221,7 +221,9 @@ impl OtherSources {
                     // Another mount hides it.
                     Err(error) if error.is(Kind::NotFound) => {}
                     Err(error) => {
-                        self.is_unknown(|| format!("cannot tell what is mounted at {}: {error}", shown(&mount.point)));
+                        self.note_unknown(|| {
+                            format!("cannot tell what is mounted at {}: {error}", shown(&mount.point))
+                        });
                     }
                 }
             }

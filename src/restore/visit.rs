@@ -66,7 +66,7 @@ impl<'a> Run<'a> {
                 if let Some(why) =
                     self.why_nothing_is_deleted(&others, &top.path, target.directory(), top.entry.as_ref())?
                 {
-                    others.is_unknown(|| format!("{}: {why}", self.options.target.display()));
+                    others.note_unknown(|| format!("{}: {why}", self.options.target.display()));
                 }
                 if self.rehearsal().is_none() {
                     let overlap = match self.find_overlap(target.directory(), &top.path) {
