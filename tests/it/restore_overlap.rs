@@ -7,6 +7,7 @@ use crate::undone::mounted;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 
 /// A person with a snapshot of `work` and `home/anna/docs`.
 fn two_sources() -> Person {
@@ -52,7 +53,7 @@ fn a_source_that_is_inside_another_one_now_is_not_deleted_for_it() {
 #[test]
 fn a_link_in_the_target_leads_into_another_source() {
     let person = two_sources();
-    let below = |name: &str| person.path("out").join(person.path(name).strip_prefix("/").expect("absolute"));
+    let below = |name: &str| in_out(&person, name);
     fs::create_dir_all(below("work/home/anna")).expect("made");
     symlink(person.path("work").join("home"), below("home")).expect("linked");
     for more in [&[][..], &["--delete"]] {
@@ -185,6 +186,11 @@ pub fn both(person: &Person, words: &[&str], code: i32) -> Said {
 }
 
 /// What `latest:` calls a path.
+/// Where a restore of everything into `out` puts what has this name.
+pub fn in_out(person: &Person, name: &str) -> PathBuf {
+    person.path("out").join(person.path(name).strip_prefix("/").expect("absolute"))
+}
+
 pub fn named(person: &Person, name: &str) -> String {
     format!("latest:{}", person.path(name).display())
 }
@@ -448,7 +454,7 @@ fn the_plan_knows_which_directory_wins() {
         person.write("p/a/x", "1");
         person.write("q/a/y", "2");
         person.silt(&["backup", "p/a", "q/a"]).ends_with(0);
-        let below = |name: &str| person.path("out").join(person.path(name).strip_prefix("/").expect("absolute"));
+        let below = |name: &str| in_out(&person, name);
         fs::create_dir_all(below(if is_there { "p" } else { "" })).expect("made");
         symlink("p", below("q")).expect("linked");
         let done = both(&person, &["restore", "latest", "--target", "out"], 3);

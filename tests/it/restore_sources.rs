@@ -3,7 +3,7 @@
 
 use crate::person::{Person, Said};
 use crate::restore::{chmod, set_time, text};
-use crate::restore_overlap::{both, named};
+use crate::restore_overlap::{both, in_out, named};
 use crate::skip::skipped;
 use crate::undone::{changed, mounted};
 use std::fs;
@@ -237,7 +237,7 @@ fn an_empty_directory_behind_a_link_leaves_another_one_as_it_is() {
     chmod(&person, "a/s", 0o700);
     fs::create_dir_all(person.path("p/s")).expect("made");
     person.silt(&["backup", "a", "p/s"]).ends_with(0);
-    let below = |name: &str| person.path("out").join(person.path(name).strip_prefix("/").expect("absolute"));
+    let below = |name: &str| in_out(&person, name);
     fs::create_dir_all(below("a/s")).expect("made");
     symlink(person.path("a"), below("p")).expect("linked");
     for _ in 0..2 {
@@ -364,7 +364,7 @@ fn a_link_to_one_source_is_not_replaced_by_another_one() {
         person.write("s/l/f", "f");
         person.write("p/l/src/g", "g");
         person.silt(&["backup", "s/l", "p/l/src"]).ends_with(0);
-        let below = |name: &str| person.path("out").join(person.path(name).strip_prefix("/").expect("absolute"));
+        let below = |name: &str| in_out(&person, name);
         for name in ["s", "w"] {
             fs::create_dir_all(below(name)).expect("made");
         }
@@ -400,7 +400,7 @@ fn what_a_link_goes_through_is_kept() {
     person.write("s/src/f", "f");
     person.write("x/own", "own");
     person.silt(&["backup", "s/src", "x"]).ends_with(0);
-    let below = |name: &str| person.path("out").join(person.path(name).strip_prefix("/").expect("absolute"));
+    let below = |name: &str| in_out(&person, name);
     for name in ["x/d", "w"] {
         fs::create_dir_all(below(name)).expect("made");
     }
@@ -461,7 +461,7 @@ fn a_place_that_does_not_answer_is_restored_elsewhere() {
 fn a_source_does_not_destroy_the_way_to_itself() {
     let below = |person: &Person, out: &str, name: &str| match out {
         "" => person.path(name),
-        out => person.path(out).join(person.path(name).strip_prefix("/").expect("absolute")),
+        _ => in_out(person, name),
     };
     // What `p` leads through, and where that leads.
     for (source, through, middle) in [("p/lnk", "q/lnk", "."), ("p/s", "q/s/lnk", ".."), ("p/s", "q/s/d/../..", "")] {
@@ -514,7 +514,7 @@ fn a_missing_directory_that_two_ways_make_is_that_of_the_first() {
     person.silt(&words).ends_with(0);
     for _ in 0..5 {
         let _from_the_last_round = fs::remove_dir_all(person.path("out"));
-        let below = |name: &str| person.path("out").join(person.path(name).strip_prefix("/").expect("absolute"));
+        let below = |name: &str| in_out(&person, name);
         fs::create_dir_all(below("a")).expect("made");
         symlink("a", below("b")).expect("linked");
         both(&person, &["restore", "latest", "--target", "out"], 0);
