@@ -33,7 +33,7 @@ const NETWORK_MAGICS: [u32; 13] = [
 /// tmpfs, ramfs, hugetlbfs.
 const MEMORY_MAGICS: [u32; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
 const FUSE_MAGIC: u32 = 0x6573_5546;
-/// File systems that can give one file another inode number when it is looked up again.
+/// File systems on which the inode number of a file can change when the file is looked up again.
 const PASSING_INODES: [u32; 6] = [
     FUSE_MAGIC,
     0x4d44,      // msdos, vfat
@@ -210,21 +210,21 @@ pub fn mount_points() -> Result<Vec<MountPoint>> {
 
 /// The files and directories that hold the data of a mount, by their paths: the image behind a loop device, the layers of an
 /// overlay. Nothing for other kinds.
-pub fn backing_of(mount: &MountPoint) -> Vec<PathBuf> {
+pub fn backing_of(mount: &MountPoint) -> Result<Vec<PathBuf>> {
     if mount.kind == "overlay" {
         let layers = mount.options.split(',').filter_map(|option| {
             let (name, layers) = option.split_once('=')?;
             ["upperdir", "lowerdir", "workdir", "lowerdir+", "datadir+"].contains(&name).then_some(layers)
         });
-        return layers
-            .flat_map(|layers| layers.split(':'))
-            .filter(|layer| !layer.is_empty())
-            .map(PathBuf::from)
-            .collect();
+        let layers = layers.flat_map(|layers| layers.split(':')).filter(|layer| !layer.is_empty());
+        return Ok(layers.map(PathBuf::from).collect());
     }
     let block = format!("/sys/dev/block/{}:{}/loop/backing_file", mount.device >> 32, mount.device as u32);
-    let backing = std::fs::read_to_string(block).ok();
-    backing.iter().map(|path| PathBuf::from(path.trim_end_matches('\n'))).collect()
+    match std::fs::read_to_string(&block) {
+        Ok(path) => Ok(vec![PathBuf::from(path.trim_end_matches('\n'))]),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Error::io("read", block, error)),
+    }
 }
 
 /// A mount of the file system with this number, if the mounts can be listed.
@@ -360,10 +360,10 @@ mod tests {
         assert_eq!(unescaped(b"/a\\040b\\134c\\0"), b"/a b\\c\\0");
         let line = b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw";
         let mount = mount_point(line).expect("it is one");
-        assert!(backing_of(&mount).is_empty());
+        assert!(backing_of(&mount).expect("no loop device has it").is_empty());
         let overlay =
             b"9 1 0:40 / /m rw - overlay overlay rw,lowerdir=/l/a:/l/b\\040c,upperdir=/u,workdir=/w,index=off";
-        let layers = backing_of(&mount_point(overlay).expect("it is one"));
+        let layers = backing_of(&mount_point(overlay).expect("it is one")).expect("its options tell");
         assert_eq!(layers, ["/l/a", "/l/b c", "/u", "/w"].map(PathBuf::from));
         assert_eq!((mount.number, mount.device, mount.is_pseudo()), (36, 98 << 32, false));
         assert_eq!((mount.kind.as_str(), mount.source.as_str(), mount.options.as_str()), ("ext3", "/dev/root", "rw"));

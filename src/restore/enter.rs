@@ -434,14 +434,11 @@ impl Run<'_> {
         }
         let is_mount_point = mounted(&stat) != above.facts.mounted;
         let other = match folder.inside {
-            true => self.other_source(&folder.path, &stat, Some(entry))?,
+            true => match self.other_source(&folder.path, &stat, Some(entry))? {
+                None if is_mount_point => self.other_mounted_on_empty(&folder.path, target.directory(), entry)?,
+                other => other,
+            },
             false => None,
-        };
-        let other = match other {
-            None if folder.inside && is_mount_point => {
-                self.other_mounted_on_empty(&folder.path, target.directory(), entry)?
-            }
-            other => other,
         };
         if let Some(other) = other {
             self.overlap().iter().for_each(|overlap| overlap.blocks());

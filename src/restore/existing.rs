@@ -50,7 +50,7 @@ const CLOSED_DIRECTORY: &str = "a directory that its own mode does not let its o
                                 `chmod u+rwx` on it, then restore again";
 const MOUNTED: &str = "another file system is mounted on it, and it was kept";
 
-/// Said of a link that leads to itself or to what is above it.
+/// Reported for a link that was followed to reach a source.
 pub(super) const FOLLOWED: &str = "the symbolic link in its place leads to a source, and was kept";
 
 /// Said of what only its owner can replace or delete.
@@ -288,8 +288,7 @@ impl Run<'_> {
         let (Some(target), true) = (&here.target, mend) else { return how };
         let kind = entry.kind_of_inode();
         let named = Subject::Named(target.directory(), &entry.name);
-        // A file is opened, so that its name is looked up only once. Devices and FIFOs are not opened, because opening one can
-        // have side effects.
+        // An open file saves further lookups of its name. Devices and FIFOs stay closed: opening them can have side effects.
         let open = || match self.is_deed() {
             true => open_own_file(target.directory(), &entry.name).ok(),
             false => open_file(target.directory(), entry.name.as_slice()).ok(),

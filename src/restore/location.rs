@@ -112,14 +112,18 @@ impl Mounts {
         self.points.iter().filter(|mount| !mount.is_pseudo())
     }
 
+    pub fn numbered(&self, number: u64) -> Option<&MountPoint> {
+        self.by_number.get(&number).map(|at| &self.points[*at])
+    }
+
     /// Whether a mount may not answer, or only its owner, and is the only way to its file system.
     pub fn is_only_way_to_remote(&self, mount: &MountPoint) -> bool {
         (mount.kind.starts_with("fuse") || REMOTE_KINDS.contains(&mount.kind.as_str()))
             && self.points.iter().filter(|other| other.device == mount.device).count() == 1
     }
 
-    /// The part of a file system that begins with a directory. An error if its mount is not listed, as that of the root
-    /// directory of a process is not if that is no mount point.
+    /// The part of a file system that begins with a directory. Returns an error if the mount is not listed. This is the case in a
+    /// chroot whose root directory is not a mount point.
     pub fn part_of(&self, location: &Location) -> Result<Part> {
         let Location { path, mount, .. } = location;
         let on = match mount {
@@ -128,7 +132,7 @@ impl Mounts {
                 let covers = |on: &&MountPoint| is_at_or_below(path, without_slash(&on.point));
                 self.points.iter().filter(covers).max_by_key(|on| on.point.len())
             }
-            number => self.by_number.get(number).map(|at| &self.points[*at]),
+            number => self.numbered(*number),
         };
         let below = on.and_then(|on| Some((on, path.strip_prefix(without_slash(&on.point))?)));
         let (on, below) = below.ok_or_else(|| {

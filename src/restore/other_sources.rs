@@ -176,7 +176,11 @@ impl OtherSources {
 
     /// Notes what holds the data of a mount in a source: the image of a loop device, the layers of an overlay.
     fn keep_backing(&mut self, mount: &MountPoint, path: &[u8]) {
-        for backing in backing_of(mount) {
+        let backing = backing_of(mount).unwrap_or_else(|error| {
+            self.note_unknown(|| error.to_string());
+            Vec::new()
+        });
+        for backing in backing {
             let name = backing.file_name().map(|name| name.as_bytes().to_vec());
             let above = backing.parent().map(|above| stat_path(above.as_os_str().as_bytes(), true));
             match (stat_path(backing.as_os_str().as_bytes(), true), name, above) {
@@ -184,7 +188,10 @@ impl OtherSources {
                 (Ok(_), Some(name), Some(Ok(above))) => {
                     self.add_name(&name, &above, path, true);
                 }
-                // It is not in this mount namespace, or has no name any more.
+                // It is not in this mount namespace, has no name any more, or is out of reach of this user.
+                (Err(error), ..) | (_, _, Some(Err(error)))
+                    if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Denied) => {}
+                (Err(error), ..) | (_, _, Some(Err(error))) => self.note_unknown(|| error.to_string()),
                 _ => {}
             }
         }
@@ -198,9 +205,9 @@ impl OtherSources {
                 Err(error) => self.note_unknown(|| error.to_string()),
             }
         }
-        for (end, source) in ends {
-            let on = mounts.points.iter().filter(|mount| mount.number == end.mount);
-            on.for_each(|mount| self.keep_backing(mount, source));
+        let sources: HashMap<u64, &[u8]> = ends.iter().map(|(end, source)| (end.mount, *source)).collect();
+        for (number, source) in sources {
+            mounts.numbered(number).into_iter().for_each(|mount| self.keep_backing(mount, source));
         }
         for mount in mounts.of_files() {
             let is_in = |end: &Location| mount.point != end.path && is_at_or_below(&mount.point, &end.path);

@@ -6,7 +6,7 @@ use crate::disk::device::has_lasting_inodes;
 use crate::disk::open::read_link;
 use crate::disk::{Directory, Identity, Stat, Subject};
 use crate::entry::{Entry, Metadata};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::restore::folder::{Folder, Here, State};
 use crate::restore::location::real_path;
 use crate::restore::other_sources::OtherSources;
@@ -81,7 +81,7 @@ impl Rehearsal {
         match locked(&self.seen).entry(directory) {
             Slot::Vacant(slot) => drop(slot.insert(new)),
             Slot::Occupied(seen) if seen.get().path == new.path => {}
-            // Whoever makes it first gives it its metadata: that must not be the fastest thread.
+            // The first path that makes the directory sets its metadata. With several threads, which one is first would be random.
             Slot::Occupied(seen) if directory.device == UNMADE_DEVICE => self.meet(&seen.get().path, &new.path),
             Slot::Occupied(mut seen) => match (seen.get().does, new.does) {
                 (Does::LeadsOn, Does::LeadsOn) => {}
@@ -137,7 +137,9 @@ impl Run<'_> {
         if let Some(error) = run.take_failure() {
             return Err(error);
         }
-        let Some(rehearsal) = run.rehearsal() else { return Ok(None) };
+        let Some(rehearsal) = run.rehearsal() else {
+            return Err(Error::new(Kind::Failed, "look for directories that meet", ""));
+        };
         Ok(match rehearsal.met.get() {
             Some(Met::Yes(one, other)) => {
                 let why = format!("{} and {} have the same place", shown(one), shown(other));
@@ -233,7 +235,7 @@ fn meta_hash(meta: &Metadata) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(without_time(meta))
 }
 
-/// The path that the text of a link leads to if there is no other link on the way.
+/// Resolves the text of a link without looking at the file system. This is the real path only if no other link is on the way.
 /// None if the link goes into a directory and up again: it needs that directory, which it does not lead to.
 fn joined(from: &[u8], link: &[u8]) -> Option<Vec<u8>> {
     let (mut path, mut is_below) = (from.to_vec(), false);

@@ -103,8 +103,7 @@ impl Scope {
 
     /// Whether this path is at or below a source.
     pub fn is_inside(&self, path: &[u8]) -> bool {
-        let ends = (0..path.len()).filter(|at| path[*at] == b'/' && *at > 0).chain([path.len()]);
-        self.everything || ends.into_iter().any(|end| self.sources.contains(&path[..end]))
+        self.source_of(path).is_some()
     }
 
     /// The outermost source that a path is at or below.

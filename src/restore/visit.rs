@@ -274,7 +274,7 @@ impl<'a> Run<'a> {
                 found = Ours::Other;
             }
             let above = match here.open_child(c"..") {
-                // What is above cannot be looked at without the right to: then it is no folder of ours either.
+                // A user without the right to open the directory above cannot use a repository there.
                 Err(error) if error.is(Kind::Denied) => break,
                 above => above?,
             };
