@@ -1,5 +1,5 @@
-//! Where directories are: on which part of which file system, whatever is mounted or linked there. Two directories can be one, or in
-//! one another, only if their parts are.
+//! Maps directories to parts of file systems, whatever mounts or links lead there. Two directories can only be the same, or one
+//! contain the other, if the same is true of their parts.
 
 use crate::disk::device::{MountPoint, mount_points};
 use crate::disk::stat::{fstat, stat_path};
@@ -30,7 +30,7 @@ pub(super) struct Part {
     device: u64,
     /// On the file system.
     path: Vec<u8>,
-    /// The path is not sure: the list of mounts does not tell it.
+    /// The path may be wrong, as the list of mounts does not contain it.
     is_vague: bool,
     pub location: Vec<u8>,
 }
@@ -90,7 +90,7 @@ impl Part {
         Part { device: mount.device, path: without_slash(root).to_vec(), is_vague, location: mount.point.clone() }
     }
 
-    /// The same where parts that may meet are looked for.
+    /// The part to compare when looking for parts that may meet: all of the file system if the path may be wrong.
     fn widened(self) -> Part {
         let path = if self.is_vague { Vec::new() } else { self.path };
         Part { path, ..self }
@@ -107,7 +107,7 @@ impl Mounts {
         mount_points().map(Mounts::new)
     }
 
-    /// Those with files that people made.
+    /// All mounts except pseudo file systems.
     pub fn of_files(&self) -> impl Iterator<Item = &MountPoint> {
         self.points.iter().filter(|mount| !mount.is_pseudo())
     }
@@ -208,7 +208,7 @@ impl Parts {
         self.add(Part::of_mount(mount), path);
     }
 
-    /// What a part is called by those that it is in, or is.
+    /// All paths that a part has: one for each recorded part that contains it.
     pub fn names_of(&self, part: &Part) -> Vec<Vec<u8>> {
         let ends = paths_above(&part.path).chain([part.path.as_slice()]);
         let above = ends.filter_map(|end| Some((end, self.0.get(&(part.device, end.to_vec()))?)));

@@ -271,7 +271,7 @@ impl Run<'_> {
             Ok(None)
         };
         match look() {
-            // What is damaged elsewhere keeps nothing from being restored here.
+            // Damage in another source does not stop this restore.
             Err(error) if error.is(Kind::Corrupt) => {
                 Ok(Some(format!("cannot tell what another source of the snapshot has there: {error}")))
             }

@@ -48,7 +48,7 @@ struct Seen {
 /// A directory that gets no metadata, as another path has the same place.
 pub(super) struct Spared {
     other: Vec<u8>,
-    /// The other path restores metadata that are alike but for the time.
+    /// The other path restores the same metadata, except for the time.
     is_restored: bool,
 }
 
@@ -110,8 +110,8 @@ impl Run<'_> {
         }
     }
 
-    /// Whether directories that may meet do: then the overlap is returned. If they do not, what the restore enters is noted
-    /// with the other sources, as it may lie in what is extra elsewhere.
+    /// Returns the overlap if directories meet. If none do, records each directory that the restore enters with the other
+    /// sources, because it may be inside an extra directory of another source.
     pub fn rehearse(
         &self,
         guess: Overlap,
@@ -155,8 +155,8 @@ impl Run<'_> {
         })
     }
 
-    /// Whether nothing of a directory is restored, as another path has the same place. Then it is counted, and told if its
-    /// metadata are not as they were saved.
+    /// Whether nothing of a directory is restored because another path has the same place. Counts the directory, and reports it if
+    /// its metadata differ from those saved.
     pub fn is_spared(&self, path: &[u8], directory: &Directory, stat: &Stat, entry: &Entry) -> bool {
         let Some(spared) = self.spared.get().and_then(|spared| spared.get(path)) else { return false };
         let but_time = Metadata { modified: stat.modified, ..entry.meta.clone() };
@@ -189,7 +189,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Notes a file system that is entered: if its inode numbers do not last, they prove nothing of two ways to it.
+    /// Records that a file system is entered. If its inode numbers can change, they cannot show whether two ways to it meet.
     fn rehearse_device(&self, rehearsal: &Rehearsal, folder: &Folder, here: &Here) {
         let mounted_above = folder.above.as_ref().and_then(|above| match above.state() {
             State::Ready(here) => Some(here.facts.mounted),
