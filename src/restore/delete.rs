@@ -1,9 +1,11 @@
 //! Delete what the snapshot does not have: only what the plan named, inside a source, on its file system, where the backup
 //! saw everything, and never what rules protect, a repository or a cache.
 
+use crate::disk::device::has_lasting_inodes;
 use crate::disk::{Directory, Identity, ListBuffer, Names, Stat, Target, remove, rights, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
+use crate::restore::doomed::Found;
 use crate::restore::existing::{FIXED, NOT_EMPTY, STICKY};
 use crate::restore::folder::{Facts, Folder, Here, Mounted, mounted};
 use crate::restore::leftovers::is_rest_of_a_directory;
@@ -24,9 +26,9 @@ const CLOSED_TO_PLANS: &str = "extra entries in it were not deleted, because its
 /// Said of a directory below such a one.
 const CLOSED_ABOVE: &str = "extra entries in it were not deleted, because the mode of a directory above it prevented the plan from \
                             reading it: run the restore again; if that directory is still closed, run `chmod u+rwx` on it first";
-/// Said of entries that came after the plan, and where it met an error.
-const NOT_NAMED: &str = "extra entries in it were not deleted, because the plan did not find them, or could not read them: run the \
-                         restore again";
+/// Said of entries that came or changed after the plan, and where it met an error.
+const NOT_NAMED: &str = "extra entries in it were not deleted, because they came or changed after the plan, or the plan could not read \
+                         them: run the restore again";
 
 /// What an error says was attempted where that is to delete something.
 const DELETE: &str = "delete";
@@ -37,12 +39,24 @@ pub(super) struct Place<'a> {
     pub directory: &'a Directory,
     /// Only what is this user's own can be deleted in it.
     pub keeps_others: bool,
+    /// Whether an inode in it has the same number whenever it is looked at.
+    has_lasting_inodes: bool,
+}
+
+impl<'a> Place<'a> {
+    pub fn new(directory: &'a Directory, keeps_others: bool) -> Place<'a> {
+        Place { directory, keeps_others, has_lasting_inodes: has_lasting_inodes(directory) }
+    }
+
+    pub fn found(&self, stat: &Stat) -> Found {
+        Found::of(stat, self.has_lasting_inodes)
+    }
 }
 
 /// What a deletion is bound by, and what it found.
 pub(super) struct Noted {
     /// What a plan deletes of a directory that makes way, if nothing in it stays.
-    paths: RefCell<Vec<Vec<u8>>>,
+    paths: RefCell<Vec<(Vec<u8>, Found)>>,
     /// The file system that they are on: nothing is deleted on others.
     pub on: Mounted,
     /// Length of the path of the directory whose content alone is deleted, so that it makes way.
@@ -71,7 +85,7 @@ impl Noted {
 /// Whether a directory makes way.
 pub(super) enum Cleared {
     /// In a plan: these paths are deleted for it.
-    Yes(Vec<Vec<u8>>),
+    Yes(Vec<(Vec<u8>, Found)>),
     /// Why it stays.
     No(String),
 }
@@ -82,10 +96,18 @@ struct Spellings(HashSet<Identity>);
 
 impl Spellings {
     /// `known` are the names of the snapshot's directory.
-    fn of(directory: &Directory, known: &HashSet<Vec<u8>>, listed: &[Listed]) -> Self {
+    fn of(directory: &Directory, known: &HashSet<Vec<u8>>, listed: &[Listed]) -> Result<Self> {
         let listed: HashSet<&[u8]> = listed.iter().map(|one| one.name.as_slice()).collect();
-        let inode = |name: &Vec<u8>| directory.stat(name.as_slice()).ok().map(|stat| stat.identity());
-        Spellings(known.iter().filter(|name| !listed.contains(name.as_slice())).filter_map(inode).collect())
+        let mut inodes = HashSet::new();
+        for name in known.iter().filter(|name| !listed.contains(name.as_slice())) {
+            match directory.stat(name.as_slice()) {
+                Ok(stat) => drop(inodes.insert(stat.identity())),
+                // The file system has, or can have, no such name.
+                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Invalid) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Spellings(inodes))
     }
 
     /// Whether a listed name is another spelling of a known one.
@@ -132,7 +154,7 @@ impl Run<'_> {
         let mut delete = || -> Result<()> {
             let directory = target.directory();
             let listed = list(&directory.open_child(c".")?)?;
-            let spellings = Spellings::of(directory, &known, &listed);
+            let spellings = Spellings::of(directory, &known, &listed)?;
             for one in listed {
                 if known.contains(&one.name) || self.is_over() {
                     continue;
@@ -183,7 +205,7 @@ impl Run<'_> {
         path: &[u8],
         noted: &Noted,
     ) -> Result<bool> {
-        let place = Place { directory: target.directory(), keeps_others: here.facts.keeps_others };
+        let place = Place::new(target.directory(), here.facts.keeps_others);
         if one.is_directory != Some(true) {
             return self.in_folder(folder, target, |_| self.delete_leaf(place, one, path, noted));
         }
@@ -198,7 +220,7 @@ impl Run<'_> {
     /// so neither does the restore. `path` is what the plan calls it, whatever its name is now.
     pub fn delete_content(&self, here: &Here, target: &Target, name: &[u8], path: &[u8]) -> Result<Cleared> {
         let noted = Noted { content_of: Some(path.len()), ..Noted::on(here) };
-        let place = Place { directory: target.directory(), keeps_others: here.facts.keeps_others };
+        let place = Place::new(target.directory(), here.facts.keeps_others);
         match self.delete_tree(place, name, path.to_vec(), &noted) {
             Ok(true) => return Ok(Cleared::Yes(noted.paths.into_inner())),
             Ok(false) => {}
@@ -217,9 +239,18 @@ impl Run<'_> {
         if let Some(why) = doomed.why_kept(path) {
             return Ok(Some(why.to_owned()));
         }
-        let listed = list(&target.directory().open_child(entry.name.as_slice())?)?;
-        let is_named = listed.iter().all(|one| doomed.contains(&child_path(path, &one.name)));
-        Ok((!is_named).then(|| NOT_EMPTY.to_owned()))
+        let directory = target.directory().open_child(entry.name.as_slice())?;
+        let place = Place::new(&directory, false);
+        for one in list(&directory.open_child(c".")?)? {
+            let stat = match directory.stat(one.name.as_slice()) {
+                Err(error) if error.is(Kind::NotFound) => continue,
+                stat => stat?,
+            };
+            if !doomed.names(&child_path(path, &one.name), place.found(&stat)) {
+                return Ok(Some(NOT_EMPTY.to_owned()));
+            }
+        }
+        Ok(None)
     }
 
     /// Says why something was not deleted; of what is in a directory that is to make way, that is the reason why it stays.
@@ -285,22 +316,28 @@ impl Run<'_> {
         if place.keeps_others && !rights::owns(stat.uid, stat.gid) {
             return Err(undeletable(Kind::Denied, STICKY));
         }
-        self.delete_name(path, noted, || {
+        self.delete_name(path, place.found(&stat), noted, || {
             // Counted first: that this name is gone must not change what becomes of the other names of its inode.
             self.links_before(&stat);
             remove::remove_name(place.directory, &one.name)
         })
     }
 
-    /// In a plan, notes a path; in a restore, removes it if the plan noted it. Returns whether it is gone.
-    pub fn delete_name(&self, path: &[u8], noted: &Noted, remove: impl FnOnce() -> Result<()>) -> Result<bool> {
+    /// In a plan, notes what was found at a path; in a restore, removes it if the plan noted it. Returns whether it is gone.
+    pub fn delete_name(
+        &self,
+        path: &[u8],
+        found: Found,
+        noted: &Noted,
+        remove: impl FnOnce() -> Result<()>,
+    ) -> Result<bool> {
         match &self.mode {
-            Mode::Plan(_) if noted.content_of.is_some() => noted.paths.borrow_mut().push(path.to_vec()),
+            Mode::Plan(_) if noted.content_of.is_some() => noted.paths.borrow_mut().push((path.to_vec(), found)),
             Mode::Plan(planning) => {
-                locked(&planning.doomed).insert(path);
+                locked(&planning.doomed).insert(path, found);
                 self.fate(Fate::Deleted, || path.to_vec());
             }
-            Mode::Deed { doomed } if !doomed.contains(path) => {
+            Mode::Deed { doomed } if !doomed.names(path, found) => {
                 noted.is_unnamed.set(true);
                 return Ok(false);
             }
@@ -313,10 +350,10 @@ impl Run<'_> {
     }
 
     /// For a plan: these paths will be deleted.
-    pub fn doom(&self, paths: Vec<Vec<u8>>) {
+    pub fn doom(&self, paths: Vec<(Vec<u8>, Found)>) {
         let Mode::Plan(planning) = &self.mode else { return };
-        for path in paths {
-            locked(&planning.doomed).insert(&path);
+        for (path, found) in paths {
+            locked(&planning.doomed).insert(&path, found);
             self.fate(Fate::Deleted, || path);
         }
     }

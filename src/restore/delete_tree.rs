@@ -7,6 +7,7 @@ use crate::disk::{Directory, Identity, remove, rights};
 use crate::entry::EntryKind;
 use crate::error::{Kind, Result};
 use crate::restore::delete::{Listed, Noted, Place, list, undeletable};
+use crate::restore::doomed::Found;
 use crate::restore::enter;
 use crate::restore::existing::STICKY;
 use crate::restore::plan::child_path;
@@ -27,6 +28,7 @@ struct Level {
     /// Something in it stays, and so it does itself.
     stays: bool,
     identity: Identity,
+    found: Found,
     /// The mode of one of our own that did not let its owner work in it, and was opened up.
     mode: Option<u32>,
     keeps_others: bool,
@@ -47,7 +49,7 @@ struct Way<'a> {
 impl Way<'_> {
     fn place(&self) -> Place<'_> {
         let keeps_others = self.levels.last().map_or(self.top.keeps_others, |level| level.keeps_others);
-        Place { directory: &self.here, keeps_others }
+        Place::new(&self.here, keeps_others)
     }
 
     fn go_down(&mut self, (below, level): (Directory, Level)) {
@@ -139,7 +141,7 @@ impl Run<'_> {
         let is_to_go = !done.stays && (is_content || self.options.includes_with_parents(path, true));
         let deleted = match is_to_go {
             true if is_content => Ok(true),
-            true => self.delete_name(path, noted, || remove::remove_directory(above.directory, &done.name)),
+            true => self.delete_name(path, done.found, noted, || remove::remove_directory(above.directory, &done.name)),
             false => Ok(false),
         };
         let is_gone = matches!(deleted, Ok(true));
@@ -190,7 +192,7 @@ impl Run<'_> {
         if opened_up.is_none() {
             opened_up = open_up(listed.iter().any(|one| goes(&child_path(path, &one.name))))?;
         }
-        let place = Place { directory: &below, keeps_others: enter::keeps_others(&stat) };
+        let place = Place::new(&below, enter::keeps_others(&stat));
         let (left, stays) = self.delete_leaves(place, listed, path, noted)?;
         let level = Level {
             name,
@@ -198,6 +200,7 @@ impl Run<'_> {
             above: fstat(above.directory)?.identity(),
             stays,
             identity: stat.identity(),
+            found: above.found(&stat),
             mode: opened_up.map(OpenedUp::hand_on),
             keeps_others: place.keeps_others,
             path_bytes: path.len(),
@@ -257,12 +260,13 @@ mod tests {
             let identity = |name: &str| fstat(open(name)).map(|stat| stat.identity()).expect("it is there");
             let (identity, above) = (identity(path), identity(above));
             let (left, mode) = (Vec::new(), Some(0o555));
+            let found = Found::of(&Default::default(), true);
             let name = name.as_bytes().to_vec();
-            Level { name, left, above, identity, stays: false, mode, keeps_others: false, path_bytes: 0 }
+            Level { name, left, above, identity, found, stays: false, mode, keeps_others: false, path_bytes: 0 }
         };
         let levels = vec![level("top", "top", "."), level("below", "top/below", "top")];
         let top = open(".");
-        let top = Place { directory: &top, keeps_others: false };
+        let top = Place::new(&top, false);
         let way = Way { top, here: open("top/below"), levels };
         for name in ["top", "top/below"] {
             set_permissions(at(name), Permissions::from_mode(0o755)).expect("set");

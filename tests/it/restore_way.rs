@@ -451,6 +451,59 @@ fn a_directory_that_cannot_be_cleared_has_its_name_back() {
     assert_eq!(fs::read_to_string(target.join("file")).expect("it is a file"), "saved");
 }
 
+/// A plan named only paths: what came under such a name after the plan, or was written since, was deleted with exit 0.
+#[test]
+fn what_came_under_a_planned_name_or_changed_after_the_plan_is_not_deleted() {
+    let place = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| place.path().join(name);
+    let write = |name: &str, content: &str| fs::write(at("target").join(name), content).expect("written");
+    fs::create_dir(at("source")).expect("made");
+    fs::write(at("source/file"), "saved").expect("written");
+    let storage = memory(SWAPS);
+    backup(Arc::new(storage.clone()), &at("cache"), &at("source")).expect("a backup");
+    for name in ["target/directory", "target/below/deep"] {
+        fs::create_dir_all(at(name)).expect("made");
+    }
+    for name in ["moved", "written", "linked", "same", "directory/x", "below/deep/moved", "below/same"] {
+        write(name, "extra");
+    }
+    fs::hard_link(at("target/same"), at("target/also same")).expect("linked");
+    let repo = open(Arc::new(storage), &at("cache")).expect("it opens");
+    let snapshot = fixture::snapshots(&repo).remove(0);
+    let options = RestoreOptions {
+        path: Some(at("source").as_os_str().as_encoded_bytes().to_vec()),
+        delete: true,
+        ..RestoreOptions::new(at("target"))
+    };
+    let plan = repo.plan_restore(&snapshot, options, &Watch::silent()).expect("planned");
+    for name in ["moved", "below/deep/moved"] {
+        fs::write(at("new"), "newer").expect("written");
+        fs::rename(at("new"), at("target").join(name)).expect("moved");
+    }
+    write("written", "more than before");
+    fs::remove_file(at("target/linked")).expect("removed");
+    std::os::unix::fs::symlink("elsewhere", at("target/linked")).expect("linked");
+    fs::rename(at("target/directory"), at("away")).expect("moved");
+    fs::create_dir(at("target/directory")).expect("made");
+    write("directory/y", "newer");
+    let report = plan.run(&Watch::silent()).expect("restored");
+    for (name, content) in [
+        ("moved", "newer"),
+        ("below/deep/moved", "newer"),
+        ("written", "more than before"),
+        ("directory/y", "newer"),
+        ("file", "saved"),
+    ] {
+        assert_eq!(fs::read_to_string(at("target").join(name)).expect("it is there"), content, "{name}");
+    }
+    assert!(at("target/linked").is_symlink());
+    for name in ["same", "also same", "below/same"] {
+        assert!(!at("target").join(name).exists(), "{name} is as the plan found it");
+    }
+    let told = report.troubles.iter().any(|trouble| trouble.what.contains("came or changed after the plan"));
+    assert!(told, "{:?}", report.troubles);
+}
+
 /// What a user may do who was given a capability is done, as root does it.
 #[test]
 fn a_user_who_may_do_what_owners_may_mends_metadata_of_others() {
