@@ -160,13 +160,13 @@ fn compare(
     was_incomplete: &dyn Fn(&Snapshot) -> bool,
     watch: &Watch,
 ) -> Result<(Healing, Vec<SnapshotId>)> {
-    let mut look = Look::new(reader, before.views_with_snapshots(), after);
-    let mut look_since = Look::new(reader, std::slice::from_ref(after), after);
+    let mut look = Look::new(reader, before.views_with_snapshots(), after, watch);
+    let mut look_since = Look::new(reader, std::slice::from_ref(after), after, watch);
     let (mut healing, mut complete) = (Healing::default(), Vec::new());
     for snapshot in snapshots {
         let whole = match before.had(&snapshot)? {
-            true => look.tree(&snapshot.root, watch)?,
-            false => look_since.tree(&snapshot.root, watch)?,
+            true => look.tree(&snapshot.root)?,
+            false => look_since.tree(&snapshot.root)?,
         };
         if whole.after {
             complete.push(snapshot.id);
@@ -187,8 +187,8 @@ pub(super) fn is_whole(repo: &Repository, snapshot: &Snapshot, watch: &Watch) ->
     watch.stage("checking the snapshot");
     repo.compare_index(watch)?;
     let (reader, view) = (repo.reader(), repo.view());
-    let mut look = Look::new(&reader, std::slice::from_ref(&view), &view);
-    Ok(look.tree(&snapshot.root, watch)?.after)
+    let mut look = Look::new(&reader, std::slice::from_ref(&view), &view, watch);
+    Ok(look.tree(&snapshot.root)?.after)
 }
 
 /// Whether something was whole before the backup, and is after it.
@@ -210,8 +210,11 @@ struct Look<'a> {
     /// What has been stored from the first attempt on is in all of them.
     before: &'a [View],
     after: &'a View,
+    watch: &'a Watch,
     /// What came of each page, with all below it: snapshots share most of them.
     known: HashMap<ChunkId, Whole>,
+    /// The same of each list of chunks, by its level.
+    known_lists: HashMap<(ChunkId, u8), Whole>,
     healed: HashSet<ChunkId>,
 }
 
@@ -223,18 +226,19 @@ struct Step {
 }
 
 impl<'a> Look<'a> {
-    fn new(reader: &'a Reader, before: &'a [View], after: &'a View) -> Self {
-        Look { reader, before, after, known: HashMap::new(), healed: HashSet::new() }
+    fn new(reader: &'a Reader, before: &'a [View], after: &'a View, watch: &'a Watch) -> Self {
+        let (known, known_lists, healed) = Default::default();
+        Look { reader, before, after, watch, known, known_lists, healed }
     }
 
     /// A page with everything below it. A loop and not a recursion, as trees may be deep.
-    fn tree(&mut self, root: &ChunkId, watch: &Watch) -> Result<Whole> {
+    fn tree(&mut self, root: &ChunkId) -> Result<Whole> {
         if let Some(whole) = self.known.get(root) {
             return Ok(*whole);
         }
         let mut way = vec![self.enter(root)?];
         loop {
-            watch.cancel.check()?;
+            self.watch.cancel.check()?;
             let Some(step) = way.last_mut() else {
                 return Err(Error::new(Kind::Failed, "look at a tree", root));
             };
@@ -287,9 +291,24 @@ impl<'a> Look<'a> {
         Ok(whole)
     }
 
+    /// A list of that many levels, or a chunk of content.
     fn list(&mut self, depth: u8, id: &ChunkId) -> Result<Whole> {
+        let Some(level) = depth.checked_sub(1) else { return self.chunk(id) };
+        // A hostile repository could name one list again and again, on each level.
+        if let Some(whole) = self.known_lists.get(&(*id, level)) {
+            return Ok(*whole);
+        }
+        self.watch.cancel.check()?;
+        let whole = self.list_of_level(level, id)?;
+        self.known_lists.insert((*id, level), whole);
+        Ok(whole)
+    }
+
+    fn list_of_level(&mut self, level: u8, id: &ChunkId) -> Result<Whole> {
         let mut whole = self.chunk(id)?;
-        let Some(level) = depth.checked_sub(1).filter(|_| whole.after) else { return Ok(whole) };
+        if !whole.after {
+            return Ok(whole);
+        }
         match self.readable(self.reader.list_ids(id, level))? {
             Some(ids) => {
                 for id in ids {

@@ -124,7 +124,6 @@ impl<'r> Pages<'r> {
         }
         match page {
             Page::Entries(entries) if entries.is_empty() && next.depth > 0 => bad("it has an empty page"),
-            Page::Inner { pages, .. } if pages.is_empty() => bad("it has an empty page"),
             Page::Entries(entries) if entries.first().is_some_and(|first| first.name <= self.last) => {
                 bad("its pages are out of order")
             }

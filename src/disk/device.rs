@@ -2,17 +2,15 @@
 //! mounted read-only.
 //!
 //! The first two are guesses and only steer speed: they come from /proc/self/mountinfo and /sys/dev/block, and where those are
-//! hidden, an SSD is assumed. The list of mounts decides where a restore may delete: it is read or it is an error.
+//! hidden, an SSD is assumed.
 
+use super::below::disks_of;
+use super::mounts::mount_of;
 use super::stat::stat_path;
-use crate::error::{Error, Kind, Result};
-use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use crate::error::Result;
+use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Mutex;
-
-/// Disks below disks (RAID on LVM on a loop file on …) are followed so far.
-const DEPTH_MAX: usize = 8;
-const MOUNTS_BYTES_MAX: u64 = 16 << 20;
 
 /// `f_type` of file systems whose data lie on other machines.
 const NETWORK_MAGICS: [u32; 13] = [
@@ -46,41 +44,7 @@ const PASSING_INODES: [u32; 6] = [
 const FUSE_LOCAL: [&str; 6] =
     ["fuseblk", "fuse.ntfs-3g", "fuse.mergerfs", "fuse.gocryptfs", "fuse.bindfs", "fuse.encfs"];
 
-/// File systems that the kernel makes up: their files are no data of anybody, and some never end.
-const PSEUDO_KINDS: [&str; 31] = [
-    "proc",
-    "sysfs",
-    "cgroup",
-    "cgroup2",
-    "cpuset",
-    "debugfs",
-    "tracefs",
-    "devpts",
-    "securityfs",
-    "apparmorfs",
-    "selinuxfs",
-    "smackfs",
-    "pstore",
-    "bpf",
-    "configfs",
-    "mqueue",
-    "hugetlbfs",
-    "autofs",
-    "binfmt_misc",
-    "efivarfs",
-    "fusectl",
-    "nsfs",
-    "rpc_pipefs",
-    "nfsd",
-    "resctrl",
-    "sockfs",
-    "pipefs",
-    "anon_inodefs",
-    "openpromfs",
-    "usbfs",
-    "xenfs",
-];
-/// The same by their `f_type`, for where the list of mounts does not tell.
+/// Pseudo file systems by their `f_type`, for where the list of mounts does not tell.
 const PSEUDO_MAGICS: [u32; 25] = [
     0x9fa0,      // proc
     0x6265_6572, // sysfs
@@ -170,160 +134,6 @@ pub fn medium_of(path: &[u8]) -> Result<Medium> {
     Ok(disks_of(stat.device).iter().map(|disk| medium_of_disk(disk)).min().unwrap_or(Medium::Sata))
 }
 
-/// What is mounted where.
-#[derive(Default)]
-pub struct MountPoint {
-    /// Which mount it is: [`Stat::mount`](super::Stat) of what is on it.
-    pub number: u64,
-    /// The number of the file system.
-    pub device: u64,
-    /// The directory or file of the file system that is mounted.
-    pub root: Vec<u8>,
-    pub point: Vec<u8>,
-    /// As the kernel names it: "ext4".
-    pub kind: String,
-    /// The disk or directory below it, for some kinds.
-    pub source: String,
-    /// Of the file system, not of this mount of it.
-    pub options: String,
-}
-
-impl MountPoint {
-    /// Whether the kernel makes up what is in it.
-    pub fn is_pseudo(&self) -> bool {
-        PSEUDO_KINDS.contains(&self.kind.as_str())
-    }
-}
-
-/// All mounts that this process sees, in the order in which they cover each other. An error where /proc is hidden, or the
-/// list cannot be read for another reason: that never means that nothing is mounted.
-pub fn mount_points() -> Result<Vec<MountPoint>> {
-    let list = Path::new("/proc/self/mountinfo");
-    let text = super::whole::read_bounded(list, MOUNTS_BYTES_MAX)
-        .map_err(|error| Error::new(error.kind(), "list the mounts", "").because(error))?;
-    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let points: Option<Vec<MountPoint>> = lines.map(mount_point).collect();
-    points.filter(|points| !points.is_empty()).ok_or_else(|| {
-        Error::new(Kind::Unsupported, "list the mounts", "").because(format!("{} has another form", list.display()))
-    })
-}
-
-/// The files and directories that hold the data of a mount, by their paths: the image behind a loop device, the layers of an
-/// overlay. Nothing for other kinds.
-pub fn backing_of(mount: &MountPoint) -> Result<Vec<PathBuf>> {
-    if mount.kind == "overlay" {
-        let layers = mount.options.split(',').filter_map(|option| {
-            let (name, layers) = option.split_once('=')?;
-            ["upperdir", "lowerdir", "workdir", "lowerdir+", "datadir+"].contains(&name).then_some(layers)
-        });
-        let layers = layers.flat_map(|layers| layers.split(':')).filter(|layer| !layer.is_empty());
-        return Ok(layers.map(PathBuf::from).collect());
-    }
-    let block = format!("/sys/dev/block/{}:{}/loop/backing_file", mount.device >> 32, mount.device as u32);
-    match std::fs::read_to_string(&block) {
-        Ok(path) => Ok(vec![PathBuf::from(path.trim_end_matches('\n'))]),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(Error::io("read", block, error)),
-    }
-}
-
-/// A mount of the file system with this number, if the mounts can be listed.
-fn mount_of(device: u64) -> Option<MountPoint> {
-    mount_points().ok()?.into_iter().find(|mount| mount.device == device)
-}
-
-/// A line of mountinfo: number, parent, major:minor, root, point, options, fields that may be absent, -, kind, source, options.
-fn mount_point(line: &[u8]) -> Option<MountPoint> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let number = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let mut fields = fields.skip(1);
-    let (major, minor) = std::str::from_utf8(fields.next()?).ok()?.split_once(':')?;
-    let device = major.parse::<u64>().ok()? << 32 | minor.parse::<u64>().ok()?;
-    let (root, point) = (unescaped(fields.next()?), unescaped(fields.next()?));
-    let text = |field: &[u8]| String::from_utf8_lossy(&unescaped(field)).into_owned();
-    let mut fields = fields.skip_while(|field| *field != b"-").skip(1).map(text);
-    let (kind, source, options) =
-        (fields.next()?, fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
-    Some(MountPoint { number, device, root, point, kind, source, options })
-}
-
-/// A path of mountinfo, in which spaces and others are written as a backslash and three octal digits.
-fn unescaped(path: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let [byte, after @ ..] = rest {
-        let digits = after.get(..3).filter(|_| *byte == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(escaped) => {
-                plain.push(escaped);
-                rest = &after[3..];
-            }
-            None => {
-                plain.push(*byte);
-                rest = after;
-            }
-        }
-    }
-    plain
-}
-
-/// The whole disks below a file system, by their paths in /sys.
-fn disks_of(device: u64) -> BTreeSet<PathBuf> {
-    let mut found = BTreeSet::new();
-    collect_disks(device, &mut found, 0);
-    found
-}
-
-fn collect_disks(device: u64, found: &mut BTreeSet<PathBuf>, depth: usize) {
-    if depth > DEPTH_MAX {
-        return;
-    }
-    let block = PathBuf::from(format!("/sys/dev/block/{}:{}", device >> 32, device as u32));
-    if let Ok(at) = std::fs::canonicalize(&block) {
-        return collect_below(&at, found, depth);
-    }
-    // File systems of many disks (btrfs, ZFS) and layers (overlay) have numbers of their own.
-    let Some(mount) = mount_of(device) else { return };
-    let layer = mount.options.split(',').find_map(|option| option.strip_prefix("upperdir="));
-    if let Some(below) = layer.or(mount.source.starts_with('/').then_some(mount.source.as_str()))
-        && let Ok(stat) = stat_path(below.as_bytes(), true)
-    {
-        let is_block = stat.is(crate::entry::EntryKind::BlockDevice);
-        let next = if is_block { u64::from(stat.special.0) << 32 | u64::from(stat.special.1) } else { stat.device };
-        if next != device {
-            collect_disks(next, found, depth + 1);
-        }
-    }
-}
-
-/// From a block device in /sys down to whole disks: through partitions, mappers and loop files.
-fn collect_below(at: &Path, found: &mut BTreeSet<PathBuf>, depth: usize) {
-    if depth > DEPTH_MAX {
-        return;
-    }
-    if at.join("partition").exists() {
-        if let Some(disk) = at.parent() {
-            collect_below(disk, found, depth + 1);
-        }
-        return;
-    }
-    if let Ok(backing) = std::fs::read_to_string(at.join("loop/backing_file"))
-        && let Ok(stat) = stat_path(backing.trim_end_matches('\n').as_bytes(), true)
-    {
-        return collect_disks(stat.device, found, depth + 1);
-    }
-    let mut slaves = std::fs::read_dir(at.join("slaves")).into_iter().flatten().flatten().peekable();
-    if slaves.peek().is_none() {
-        found.insert(at.to_owned());
-        return;
-    }
-    for slave in slaves {
-        if let Ok(below) = std::fs::canonicalize(slave.path()) {
-            collect_below(&below, found, depth + 1);
-        }
-    }
-}
-
 fn medium_of_disk(disk: &Path) -> Medium {
     let name = disk.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if name.starts_with("nvme") || name.starts_with("pmem") {
@@ -354,24 +164,7 @@ pub fn is_read_only(fd: impl rustix::fd::AsFd) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mount_points_are_read() {
-        assert_eq!(unescaped(b"/a\\040b\\134c\\0"), b"/a b\\c\\0");
-        let line = b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw";
-        let mount = mount_point(line).expect("it is one");
-        assert!(backing_of(&mount).expect("no loop device has it").is_empty());
-        let overlay =
-            b"9 1 0:40 / /m rw - overlay overlay rw,lowerdir=/l/a:/l/b\\040c,upperdir=/u,workdir=/w,index=off";
-        let layers = backing_of(&mount_point(overlay).expect("it is one")).expect("its options tell");
-        assert_eq!(layers, ["/l/a", "/l/b c", "/u", "/w"].map(PathBuf::from));
-        assert_eq!((mount.number, mount.device, mount.is_pseudo()), (36, 98 << 32, false));
-        assert_eq!((mount.kind.as_str(), mount.source.as_str(), mount.options.as_str()), ("ext3", "/dev/root", "rw"));
-        assert_eq!((mount.root, mount.point), (b"/mnt1".to_vec(), b"/mnt 2".to_vec()));
-        assert!(mount_point(b"1 2 0:4 / /proc rw - proc proc rw").is_some_and(|mount| mount.is_pseudo()));
-        assert!(mount_point(b"36 35 98:0 /mnt1").is_none());
-        assert!(!mount_points().expect("they are listed").is_empty());
-    }
+    use crate::disk::mounts::mount_points;
 
     #[test]
     fn a_path_shares_its_own_disk() {

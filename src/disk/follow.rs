@@ -2,13 +2,18 @@
 
 use super::read_dir::Directory;
 use super::refused::refused;
+use super::stat::{Identity, fstat};
+use crate::entry::EntryKind;
 use crate::error::Result;
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2, readlinkat};
 use rustix::io::{Errno, retry_on_intr};
 
 /// How often a path with `..` is tried again.
 const TRIES_MAX: usize = 10_000;
 const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// As many links as the kernel follows in one path (path_resolution(7)).
+pub const LINKS_MAX: usize = 40;
 
 /// Opens the directory that a name leads to, as every program on this machine would.
 pub fn open_followed(directory: &Directory, name: &[u8]) -> Result<Directory> {
@@ -31,4 +36,63 @@ pub fn open_within(root: &Directory, path: &[u8]) -> Result<Directory> {
         opened = open();
     }
     opened.map(Directory::from).map_err(|errno| refused("follow the link", path, errno))
+}
+
+/// Where links lead that are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Within {
+    /// Anywhere, as for [`open_followed`].
+    Machine,
+    /// Nowhere but below the directory that the path begins in, as for [`open_within`].
+    Start,
+}
+
+/// Returns which directory a path leads to from `start`, or None if a link on the way belongs neither to root nor to this user: its
+/// owner could lead a restore anywhere.
+pub fn end_by_trusted_links(start: &Directory, path: &[u8], within: Within) -> Result<Option<Identity>> {
+    let failed = |name: &[u8], errno| refused("follow the link", name, errno);
+    let step = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = |from: &Directory, name: &[u8]| {
+        let opened = retry_on_intr(|| openat(from, name, step, Mode::empty()));
+        opened.map(Directory::from).map_err(|errno| failed(name, errno))
+    };
+    let root = match within {
+        Within::Start => open(start, b".")?,
+        Within::Machine => {
+            openat(CWD, c"/", step, Mode::empty()).map(Directory::from).map_err(|errno| failed(b"/", errno))?
+        }
+    };
+    let is_root = |here: &Directory| Ok(fstat(here)?.identity() == fstat(&root)?.identity());
+    let mut here = open(start, b".")?;
+    let (mut left, mut links) = (names_to_pass(path), 0);
+    while let Some(name) = left.pop() {
+        if name == b".." && is_root(&here)? {
+            continue;
+        }
+        let next = open(&here, &name)?;
+        let stat = fstat(&next)?;
+        if !stat.is(EntryKind::Symlink) {
+            here = next;
+            continue;
+        }
+        links += 1;
+        if stat.uid != 0 && !stat.is_own() {
+            return Ok(None);
+        }
+        if links > LINKS_MAX {
+            return Err(failed(&name, Errno::LOOP));
+        }
+        let to = readlinkat(&next, c"", Vec::new()).map_err(|errno| failed(&name, errno))?;
+        if to.as_bytes().starts_with(b"/") {
+            here = open(&root, b".")?;
+        }
+        left.extend(names_to_pass(to.as_bytes()));
+    }
+    Ok(Some(fstat(&here)?.identity()))
+}
+
+/// The names of a path, the last one first.
+pub fn names_to_pass(path: &[u8]) -> Vec<Vec<u8>> {
+    let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".");
+    names.map(<[u8]>::to_vec).rev().collect()
 }

@@ -4,6 +4,7 @@
 //! nobody who swaps a directory for a symbolic link meanwhile leads us elsewhere.
 
 pub mod apply;
+pub mod below;
 pub mod buffer;
 mod change_places;
 pub mod create;
@@ -12,6 +13,7 @@ pub mod flags;
 pub mod follow;
 pub mod foresee;
 pub mod handle;
+pub mod mounts;
 pub mod open;
 pub mod opened_up;
 pub mod own_files;

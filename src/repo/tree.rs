@@ -296,6 +296,10 @@ pub fn decode_page(bytes: &[u8]) -> Result<Page> {
         return Err(take.bad("it has too many levels"));
     }
     let count = take.count(1 + ChunkId::BYTES)?;
+    if count == 0 {
+        // Such pages could be named without end: there is no name in them to be out of order.
+        return Err(take.bad("it names no pages"));
+    }
     let mut pages: Vec<NamedPage> = Vec::with_capacity(count);
     for _ in 0..count {
         let name = take.bytes()?.to_vec();
@@ -517,6 +521,7 @@ mod tests {
         assert_eq!(read(&[2, 1, 0, 9, 2, 7, 7]).unwrap(), Page::Entries(vec![directory("a", true)]));
         assert_eq!(read(&[1, 9, 2, 7, 7]).unwrap(), Page::Entries(vec![directory("a", false)]));
         assert!(read(&[2, 9, 0, 1, 0]).is_err(), "out of order");
+        assert!(decode_page(&[MAGIC, VERSION, 1, 0]).is_err(), "an inner page without pages");
         assert!(read(&[2, 1, 0, 1, 0]).is_err(), "twice");
         assert!(read(&[1, 1, 1, 0]).is_err(), "a value where none belongs");
         assert!(read(&[9, 1, 0]).is_err(), "more values than bytes");

@@ -3,7 +3,7 @@
 use crate::disk::apply::wanted_owner;
 use crate::disk::create::{is_half_done, is_unfinished};
 use crate::disk::device::is_read_only;
-use crate::disk::follow::{open_followed, open_within};
+use crate::disk::follow::{Within, end_by_trusted_links, open_followed, open_within};
 use crate::disk::opened_up::OpenedUp;
 use crate::disk::stat::fstat;
 use crate::disk::{Directory, Stat, Target, flags, unfinished};
@@ -28,6 +28,8 @@ use std::sync::atomic::Ordering;
 /// Why nothing can be changed in a directory.
 pub(super) const READ_ONLY: &str = "its file system is mounted read-only";
 
+const LINK_OF_OTHERS: &str =
+    "the symbolic link in its place above a source leads through a link of another user, and was not followed";
 const LEADS_NOWHERE: &str =
     "a symbolic link is in its place above a source, and does not lead to a directory in the target";
 
@@ -337,6 +339,11 @@ impl Run<'_> {
         }
         match self.open_link(root.directory(), target.directory(), name, path) {
             Ok(directory) => {
+                if let Some(why) =
+                    self.why_not_followed(root.directory(), target.directory(), name, path, &directory)?
+                {
+                    return Ok(Found::Refused(why));
+                }
                 self.rehearse_link(root.directory(), target.directory(), name, &directory);
                 let place = (fstat(target.directory())?.identity(), name.to_vec());
                 locked(&self.followed).insert(place);
@@ -345,6 +352,27 @@ impl Run<'_> {
             Err(error) if leads_nowhere(&error) => Ok(Found::Refused(LEADS_NOWHERE)),
             Err(error) => Err(error),
         }
+    }
+
+    /// Why the directory that a link above a source leads to is not restored into.
+    fn why_not_followed(
+        &self,
+        root: &Directory,
+        above: &Directory,
+        name: &[u8],
+        path: &[u8],
+        opened: &Directory,
+    ) -> Result<Option<&'static str>> {
+        let end = match self.in_place.get() {
+            Some(true) => end_by_trusted_links(above, name, Within::Machine)?,
+            _ => end_by_trusted_links(root, path, Within::Start)?,
+        };
+        let opened = fstat(opened)?.identity();
+        Ok(match end {
+            None => Some(LINK_OF_OTHERS),
+            Some(end) if end != opened => Some("it was changed by another process at the same moment, and was kept"),
+            Some(_) => None,
+        })
     }
 
     /// Opens the directory that a link above a source leads to; `path` is that of the link below the target.

@@ -147,11 +147,12 @@ impl Run<'_> {
         self.links_before(&right.stat) > 1 && is_shared && !self.is_as_saved(target, entry, right)
     }
 
-    /// Whether the metadata of an existing entry are as they were saved.
+    /// Whether the metadata and flags of an existing entry are as they were saved.
     fn is_as_saved(&self, target: &Target, entry: &Entry, right: &Right) -> bool {
         let named = Subject::Named(target.directory(), &entry.name);
         let subject = right.fd.as_ref().map_or(named, |fd| Subject::Open(fd.as_fd()));
         is_as_saved(subject, &right.stat, &entry.meta, &self.apply_options())
+            && !may_lack_flags(target, entry, right.fd.as_ref())
     }
 
     fn decide_existing(
@@ -337,6 +338,18 @@ impl Run<'_> {
 /// Whether it is worth asking if the metadata of what is there can be changed.
 pub(super) fn may_keep_metadata(stat: &Stat, may_be_read_only: bool) -> bool {
     stat.is_fixed || may_be_read_only || !rights::owns(stat.uid, stat.gid)
+}
+
+/// Whether an existing entry lacks flags that it was saved with. One that cannot be opened may lack them.
+fn may_lack_flags(target: &Target, entry: &Entry, opened: Option<&OwnedFd>) -> bool {
+    let wanted = entry.meta.flags;
+    if wanted == 0 || entry.kind_of_inode() != EntryKind::File {
+        return false;
+    }
+    match opened {
+        Some(fd) => flags::lacks(fd, wanted),
+        None => open_file(target.directory(), entry.name.as_slice()).map_or(true, |fd| flags::lacks(fd, wanted)),
+    }
 }
 
 /// Whether a restore removes this as a leftover when it enters the directory.

@@ -234,6 +234,7 @@ impl Run<'_> {
         self.each_chunk(entry, &mut |id| {
             let Some(chunk) = damage.pass_over(self.content(id))? else { return self.check() };
             total += chunk.len() as u64;
+            check_fits(entry, total)?;
             if let Some(before) = &mut joined {
                 if before.len() < JOIN_BYTES && before.join(&chunk) {
                     return Ok(());
@@ -247,14 +248,7 @@ impl Run<'_> {
         if let Some(last) = joined {
             self.write_pieces(fd.as_fd(), &mut offsets, &last)?;
         }
-        self.check_length(entry, total)
-    }
-
-    fn check_length(&self, entry: &Entry, total: u64) -> Result<()> {
-        match total == entry.content_bytes() {
-            true => Ok(()),
-            false => Err(Error::corrupt("restore the content", "", "its chunks do not add up to the size of the file")),
-        }
+        check_length(entry, total)
     }
 
     fn write_pieces(&self, fd: BorrowedFd, offsets: &mut Offsets, mut bytes: &[u8]) -> Result<()> {
@@ -287,6 +281,7 @@ impl Run<'_> {
         self.each_chunk(entry, &mut |id| {
             let Some(length) = damage.pass_over(self.length(id))? else { return self.check() };
             total += length;
+            check_fits(entry, total)?;
             let (mut left, mut places) = (length, Vec::with_capacity(1));
             while left > 0 {
                 let (at, taken) = offsets.next(left);
@@ -304,7 +299,7 @@ impl Run<'_> {
         })?;
         self.write_parts(fd, parts, &damage)?;
         damage.end()?;
-        self.check_length(entry, total)
+        check_length(entry, total)
     }
 
     fn write_parts(&self, fd: &OwnedFd, parts: Vec<Part>, damage: &Damage) -> Result<()> {
@@ -338,4 +333,17 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// Content that is longer than its file would fill the disk.
+fn check_fits(entry: &Entry, total: u64) -> Result<()> {
+    if total > entry.content_bytes() { Err(wrong_length()) } else { Ok(()) }
+}
+
+fn check_length(entry: &Entry, total: u64) -> Result<()> {
+    if total == entry.content_bytes() { Ok(()) } else { Err(wrong_length()) }
+}
+
+fn wrong_length() -> Error {
+    Error::corrupt("restore the content", "", "its chunks do not add up to the size of the file")
 }

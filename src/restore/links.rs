@@ -213,7 +213,9 @@ impl Run<'_> {
     pub fn forget_link(&self, stat: &Stat) {
         if stat.links > 1 {
             self.has_linked.store(true, Ordering::Relaxed);
-            *locked(&self.links).before.entry(stat.identity()).or_insert(stat.links) -= 1;
+            let mut links = locked(&self.links);
+            let before = links.before.entry(stat.identity()).or_insert(stat.links);
+            *before = before.saturating_sub(1);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Maps directories to parts of file systems, whatever mounts or links lead there. Two directories can only be the same, or one
 //! contain the other, if the same is true of their parts.
 
-use crate::disk::device::{MountPoint, mount_points};
+use crate::disk::mounts::{MountPoint, mount_points};
 use crate::disk::stat::{fstat, stat_path};
 use crate::disk::{Directory, Stat};
 use crate::error::{Error, Kind, Result};
@@ -112,29 +112,35 @@ impl Mounts {
         self.points.iter().filter(|mount| !mount.is_pseudo())
     }
 
-    pub fn numbered(&self, number: u64) -> Option<&MountPoint> {
-        self.by_number.get(&number).map(|at| &self.points[*at])
+    /// The mount that a directory is on, if it is listed.
+    pub fn covering(&self, location: &Location) -> Option<&MountPoint> {
+        match location.mount {
+            // Linux before 5.8 does not number mounts: the last one at the deepest point.
+            0 => {
+                let covers = |on: &&MountPoint| is_at_or_below(&location.path, without_slash(&on.point));
+                self.points.iter().filter(covers).max_by_key(|on| on.point.len())
+            }
+            number => self.by_number.get(&number).map(|at| &self.points[*at]),
+        }
     }
 
     /// Whether a mount may not answer, or only its owner, and is the only way to its file system.
     pub fn is_only_way_to_remote(&self, mount: &MountPoint) -> bool {
-        (mount.kind.starts_with("fuse") || REMOTE_KINDS.contains(&mount.kind.as_str()))
-            && self.points.iter().filter(|other| other.device == mount.device).count() == 1
+        is_remote(mount) && self.points.iter().filter(|other| other.device == mount.device).count() == 1
+    }
+
+    /// Whether a path is on a file system that may not answer, and that is not the one with this number. As far as the list of
+    /// mounts tells: the path is not looked up, and links in it are not followed.
+    pub fn is_on_another_remote(&self, path: &[u8], device: u64) -> bool {
+        let place = Location { path: without_slash(path).to_vec(), mount: 0, device };
+        self.covering(&place).is_some_and(|mount| is_remote(mount) && mount.device != device)
     }
 
     /// The part of a file system that begins with a directory. Returns an error if the mount is not listed. This is the case in a
     /// chroot whose root directory is not a mount point.
     pub fn part_of(&self, location: &Location) -> Result<Part> {
-        let Location { path, mount, .. } = location;
-        let on = match mount {
-            // Linux before 5.8 does not number mounts: the last one at the deepest point.
-            0 => {
-                let covers = |on: &&MountPoint| is_at_or_below(path, without_slash(&on.point));
-                self.points.iter().filter(covers).max_by_key(|on| on.point.len())
-            }
-            number => self.numbered(*number),
-        };
-        let below = on.and_then(|on| Some((on, path.strip_prefix(without_slash(&on.point))?)));
+        let path = &location.path;
+        let below = self.covering(location).and_then(|on| Some((on, path.strip_prefix(without_slash(&on.point))?)));
         let (on, below) = below.ok_or_else(|| {
             Error::new(Kind::Unsupported, "find the mount of", shown(path)).because("it is not listed")
         })?;
@@ -152,6 +158,10 @@ impl Mounts {
             }
         })
     }
+}
+
+fn is_remote(mount: &MountPoint) -> bool {
+    mount.kind.starts_with("fuse") || REMOTE_KINDS.contains(&mount.kind.as_str())
 }
 
 /// Why two of these places, or a place and itself, may lead to one directory through mounts.
@@ -301,6 +311,9 @@ mod tests {
         };
         let mounts = Mounts::new(vec![export("host:/vol/a", "/a", 1), export("[fe80::1]:/vol/b", "/b", 2)]);
         let places = [place("/a", 1), place("/b", 2)];
+        // Asking a server that is away where the data came from would never end.
+        assert!(mounts.is_on_another_remote(b"/a/x", 3) && !mounts.is_on_another_remote(b"/a/x", 1));
+        assert!(!mounts.is_on_another_remote(b"/ax", 3) && !mounts.is_on_another_remote(b"/", 3));
         assert!(first_meeting(&parts_of(&places, &mounts).expect("they are listed")).is_some());
         let mut parts = Parts::default();
         parts.add(mounts.part_of(&places[0]).expect("it is listed"), b"/a".to_vec());

@@ -2,7 +2,9 @@
 //! one source into another one. A restore never deletes or replaces anything that is now another source, or a link or directory on
 //! the way to one.
 
-use crate::disk::device::{MountPoint, backing_of};
+use crate::disk::below::images_below;
+use crate::disk::follow::{LINKS_MAX, names_to_pass};
+use crate::disk::mounts::MountPoint;
 use crate::disk::stat::{fstat, stat_path};
 use crate::disk::{Directory, Identity, Stat};
 use crate::entry::{Entry, EntryKind};
@@ -17,10 +19,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 
 /// Reported for what is not replaced.
-pub(super) const OTHER_SOURCE: &str = "it now is, or leads to, another source of the snapshot, and was kept";
-
-/// As many links as the kernel follows in one path.
-const LINKS_MAX: usize = 40;
+pub(super) const OTHER_SOURCE: &str = "it now is, leads to or holds the data of another source of the snapshot, and was kept: to have \
+                                       the saved entry, restore it to another place with --target";
 
 /// What is mounted in a source.
 struct MountedIn {
@@ -34,8 +34,43 @@ struct Name {
     directory: Identity,
     /// The path of the source.
     source: Vec<u8>,
-    /// It is not the source itself, but leads to it, or holds its data.
-    leads: bool,
+    role: Role,
+}
+
+/// What a name, or a directory, is for a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// The source itself.
+    Source,
+    /// A link to it or on the way to it.
+    Leads,
+    /// The image that a file system is on.
+    Holds,
+}
+
+/// What the snapshot has at a path of another source.
+enum Elsewhere {
+    Nothing,
+    Entry(Box<Entry>),
+    Damaged,
+}
+
+/// What another source needs of what a restore would delete or replace.
+struct Needed {
+    source: Vec<u8>,
+    holds: bool,
+}
+
+impl Needed {
+    fn by(source: Vec<u8>) -> Needed {
+        Needed { source, holds: false }
+    }
+
+    /// Why it stays. `is`: what it does to be that source.
+    fn why(&self, is: &str) -> String {
+        let is = if self.holds { "it holds the data of" } else { is };
+        format!("{is} {}, which belongs to another source of the snapshot", shown(&self.source))
+    }
 }
 
 #[derive(Default)]
@@ -43,11 +78,13 @@ pub(super) struct OtherSources {
     /// Directories that are sources, with their paths in the snapshot.
     directories: HashMap<Identity, BTreeSet<Vec<u8>>>,
     mounted: HashMap<Identity, Vec<MountedIn>>,
-    /// Sources that are not directories, and symbolic links on the way to a source: by name, with the directory that each is
-    /// in and the path of the source.
+    /// Sources that are not directories, symbolic links on the way to a source and images that hold its data: by name, with the
+    /// directory that each is in and the path of the source.
     names: HashMap<Vec<u8>, Vec<Name>>,
     /// Directories on the way to a source.
     ways: HashSet<Identity>,
+    /// Layers of overlays, with the path of what they hold the data of.
+    layers: HashMap<Identity, Vec<u8>>,
     /// Where sources are, and what is mounted in them.
     parts: Parts,
     /// None if they cannot be listed, which is why some may be missing here.
@@ -104,8 +141,8 @@ impl OtherSources {
         Ok(self.parts.names_of(&mounts.part_or_own(&Location::of(directory)?)?))
     }
 
-    fn add_name(&mut self, name: &[u8], above: &Stat, source: &[u8], leads: bool) {
-        let found = Name { directory: above.identity(), source: source.to_vec(), leads };
+    fn add_name(&mut self, name: &[u8], above: &Stat, source: &[u8], role: Role) {
+        let found = Name { directory: above.identity(), source: source.to_vec(), role };
         self.names.entry(name.to_vec()).or_default().push(found);
     }
 
@@ -122,11 +159,7 @@ impl OtherSources {
     /// Records what is on the way to a source. Returns the real path of the source if it is a directory. The target of a source
     /// that was saved as a symbolic link does not belong to the source.
     fn follow(&mut self, source: &[u8], is_saved_as_link: impl Fn() -> Result<bool>) -> Result<Option<Location>> {
-        let parts = |path: &[u8]| {
-            let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
-            parts.map(<[u8]>::to_vec).rev().collect::<Vec<_>>()
-        };
-        let (mut here, mut left, mut links) = (Vec::new(), parts(source), 0);
+        let (mut here, mut left, mut links) = (Vec::new(), names_to_pass(source), 0);
         let mut above = stat_path(b"/", false)?;
         let mut has_ended = false;
         while let Some(part) = left.pop() {
@@ -153,7 +186,7 @@ impl OtherSources {
             match stat.kind {
                 Some(EntryKind::Directory) => (here, above) = (next, stat),
                 Some(EntryKind::Symlink) => {
-                    self.add_name(&part, &above, source, !is_source);
+                    self.add_name(&part, &above, source, if is_source { Role::Source } else { Role::Leads });
                     links += 1;
                     if links > LINKS_MAX || (is_source && is_saved_as_link()?) {
                         return Ok(None);
@@ -162,10 +195,10 @@ impl OtherSources {
                     if to.starts_with(b"/") {
                         (here, above) = (Vec::new(), stat_path(b"/", false)?);
                     }
-                    left.extend(parts(&to));
+                    left.extend(names_to_pass(&to));
                 }
                 _ => {
-                    self.add_name(&part, &above, source, false);
+                    self.add_name(&part, &above, source, Role::Source);
                     return Ok(None);
                 }
             }
@@ -174,25 +207,39 @@ impl OtherSources {
         Ok(Some(Location::at(here, &above)))
     }
 
-    /// Notes what holds the data of a mount in a source: the image of a loop device, the layers of an overlay.
+    /// Notes what holds the data of a mount in a source: the layers of an overlay, the images behind loop devices.
     fn keep_backing(&mut self, mount: &MountPoint, path: &[u8]) {
-        let backing = backing_of(mount).unwrap_or_else(|error| {
-            self.note_unknown(|| error.to_string());
-            Vec::new()
-        });
-        for backing in backing {
-            let name = backing.file_name().map(|name| name.as_bytes().to_vec());
-            let above = backing.parent().map(|above| stat_path(above.as_os_str().as_bytes(), true));
-            match (stat_path(backing.as_os_str().as_bytes(), true), name, above) {
-                (Ok(stat), ..) if stat.is(EntryKind::Directory) => drop(self.ways.insert(stat.identity())),
-                (Ok(_), Some(name), Some(Ok(above))) => {
-                    self.add_name(&name, &above, path, true);
+        for layer in mount.layers() {
+            // Those of the root directory of a container are outside of it.
+            let mut may_be_gone = mount.point == b"/";
+            for place in layer.places {
+                match stat_path(place.as_os_str().as_bytes(), true) {
+                    Ok(stat) => {
+                        may_be_gone = true;
+                        self.layers.insert(stat.identity(), path.to_vec());
+                    }
+                    // This user can delete nothing there.
+                    Err(error) if error.is(Kind::Denied) => may_be_gone = true,
+                    Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => {}
+                    Err(error) => self.note_unknown(|| error.to_string()),
                 }
-                // It is not in this mount namespace, has no name any more, or is out of reach of this user.
-                (Err(error), ..) | (_, _, Some(Err(error)))
-                    if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Denied) => {}
-                (Err(error), ..) | (_, _, Some(Err(error))) => self.note_unknown(|| error.to_string()),
-                _ => {}
+            }
+            if !may_be_gone {
+                self.note_unknown(|| {
+                    format!("cannot find {}, a layer of the overlay at {}", shown(&layer.name), shown(&mount.point))
+                });
+            }
+        }
+        let images = images_below(mount).unwrap_or_else(|error| {
+            self.note_unknown(|| error.to_string());
+            BTreeSet::new()
+        });
+        for image in images {
+            let (Some(name), Some(above)) = (image.file_name(), image.parent()) else { continue };
+            match stat_path(above.as_os_str().as_bytes(), true) {
+                Ok(above) => self.add_name(name.as_bytes(), &above, path, Role::Holds),
+                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Denied) => {}
+                Err(error) => self.note_unknown(|| error.to_string()),
             }
         }
     }
@@ -205,9 +252,11 @@ impl OtherSources {
                 Err(error) => self.note_unknown(|| error.to_string()),
             }
         }
-        let sources: HashMap<u64, &[u8]> = ends.iter().map(|(end, source)| (end.mount, *source)).collect();
-        for (number, source) in sources {
-            mounts.numbered(number).into_iter().for_each(|mount| self.keep_backing(mount, source));
+        let mut seen = HashSet::new();
+        for (end, source) in ends {
+            if let Some(mount) = mounts.covering(end).filter(|mount| seen.insert(mount.number)) {
+                self.keep_backing(mount, source);
+            }
         }
         for mount in mounts.of_files() {
             let is_in = |end: &Location| mount.point != end.path && is_at_or_below(&mount.point, &end.path);
@@ -257,7 +306,10 @@ impl Run<'_> {
             let mut found: Vec<Vec<u8>> = others.source_of(&fstat(directory)?).map(<[u8]>::to_vec).collect();
             // A target that is not where it was saved was named by the person who restores.
             if self.in_place.get() == Some(&true) {
-                found.extend(others.paths_of(directory)?);
+                match others.paths_of(directory) {
+                    Ok(paths) => found.extend(paths),
+                    Err(error) => return Ok(Some(format!("cannot tell whether it is in another source: {error}"))),
+                }
             }
             for other in found.iter().filter(|other| *other != path) {
                 let Some(saved) = self.stored(self.scope.saved_at(&self.reader, other))? else { continue };
@@ -311,9 +363,11 @@ impl Run<'_> {
             return Ok(None);
         }
         for other in others.paths_of(directory)?.into_iter().filter(|other| other != path) {
-            let saved = self.stored(self.scope.saved_at(&self.reader, &other))?;
-            if saved.is_some_and(|saved| without_time(&saved.meta) != without_time(&entry.meta)) {
-                return Ok(Some(other));
+            let is_alike = |saved: &Entry| without_time(&saved.meta) == without_time(&entry.meta);
+            match self.saved_elsewhere(&other)? {
+                Elsewhere::Nothing => {}
+                Elsewhere::Entry(saved) if is_alike(&saved) => {}
+                Elsewhere::Entry(_) | Elsewhere::Damaged => return Ok(Some(other)),
             }
         }
         Ok(None)
@@ -328,36 +382,51 @@ impl Run<'_> {
             return Ok(false);
         }
         for other in others {
-            let saved = self.stored(self.scope.saved_at(&self.reader, other))?;
-            if !saved.is_some_and(|saved| without_time(&saved.meta) == without_time(&entry.meta)) {
+            let is_alike = |saved: &Entry| without_time(&saved.meta) == without_time(&entry.meta);
+            if !matches!(self.saved_elsewhere(other)?, Elsewhere::Entry(saved) if is_alike(&saved)) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// The same for an entry that is not a directory: the source that the entry is now, or that a link leads to.
-    pub fn other_source_at(
+    /// The same for an entry that is not a directory: the source that the entry is now, that a link leads to, or whose data it holds.
+    fn other_source_at(
         &self,
         path: &[u8],
         directory: &Directory,
         name: &[u8],
         entry: Option<&Entry>,
-    ) -> Result<Option<Vec<u8>>> {
+    ) -> Result<Option<Needed>> {
         let Some(found) = self.other_sources.get().and_then(|others| others.names.get(name)) else { return Ok(None) };
         let here = fstat(directory)?.identity();
         let found = || found.iter().filter(|found| found.directory == here);
-        if let Some(leading) = found().find(|found| found.leads) {
-            return Ok(Some(leading.source.clone()));
+        if let Some(needed) = found().find(|found| found.role != Role::Source) {
+            return Ok(Some(Needed { source: needed.source.clone(), holds: needed.role == Role::Holds }));
         }
-        self.first_unlike(found().map(|found| found.source.as_slice()).filter(|source| *source != path), entry)
+        let sources = found().map(|found| found.source.as_slice()).filter(|source| *source != path);
+        Ok(self.first_unlike(sources, entry)?.map(Needed::by))
     }
 
-    /// Whether the snapshot has a directory there, with something in it.
+    /// Whether the snapshot has, or may have, a directory there with something in it.
     fn has_saved_in(&self, path: &[u8]) -> Result<bool> {
-        match self.stored(self.scope.saved_at(&self.reader, path))? {
-            Some(entry) => self.has_entries(&entry),
-            None => Ok(false),
+        match self.saved_elsewhere(path)? {
+            Elsewhere::Entry(entry) => match self.has_entries(&entry) {
+                Err(error) if error.is(Kind::Corrupt) => Ok(true),
+                has => has,
+            },
+            Elsewhere::Damaged => Ok(true),
+            Elsewhere::Nothing => Ok(false),
+        }
+    }
+
+    /// What the snapshot has at a path of another source. Damage there does not stop the restore of this one.
+    fn saved_elsewhere(&self, path: &[u8]) -> Result<Elsewhere> {
+        match self.stored(self.scope.saved_at(&self.reader, path)) {
+            Ok(Some(entry)) => Ok(Elsewhere::Entry(Box::new(entry))),
+            Ok(None) => Ok(Elsewhere::Nothing),
+            Err(error) if error.is(Kind::Corrupt) => Ok(Elsewhere::Damaged),
+            Err(error) => Err(error),
         }
     }
 
@@ -368,12 +437,7 @@ impl Run<'_> {
     ) -> Result<Option<Vec<u8>>> {
         for path in paths {
             let Some(entry) = entry else { return Ok(Some(path.to_vec())) };
-            let other = match self.stored(self.scope.saved_at(&self.reader, path)) {
-                // What is damaged there is not restored here.
-                Err(error) if error.is(Kind::Corrupt) => None,
-                other => other?,
-            };
-            if !other.is_some_and(|other| is_alike(&other, entry)) {
+            if !matches!(self.saved_elsewhere(path)?, Elsewhere::Entry(other) if is_alike(&other, entry)) {
                 return Ok(Some(path.to_vec()));
             }
         }
@@ -391,41 +455,36 @@ impl Run<'_> {
     pub fn leads_to_source(&self, path: &[u8], stat: &Stat) -> bool {
         self.other_sources.get().is_some_and(|others| {
             others.ways.contains(&stat.identity())
+                || others.layers.contains_key(&stat.identity())
                 || others.mounted.contains_key(&stat.identity())
                 || others.source_of(stat).any(|other| other != path)
         })
     }
 
-    /// Whether an extra directory is kept because it is another source now, or is on the way to one. Reports it.
+    /// Whether an extra directory is kept because it is another source now, is on the way to one or holds its data. Reports it.
     pub fn keeps_other_source(&self, path: &[u8], stat: &Stat) -> Result<bool> {
-        let is_on_way = self.other_sources.get().is_some_and(|others| others.ways.contains(&stat.identity()));
-        let other = self.other_source(path, stat, None)?;
-        if other.is_none() && !is_on_way {
-            return Ok(false);
-        }
-        self.tell_kept(
-            path,
-            match &other {
-                Some(other) => format!("it is now {}, which belongs to another source of the snapshot", shown(other)),
-                None => "it is on the way to a source of the snapshot now".to_owned(),
-            },
-        );
+        let Some(others) = self.other_sources.get() else { return Ok(false) };
+        let layer_of = || others.layers.get(&stat.identity());
+        let why = match self.other_source(path, stat, None)? {
+            Some(other) => Needed::by(other).why("it is now"),
+            None if let Some(source) = layer_of() => Needed { source: source.clone(), holds: true }.why(""),
+            None if others.ways.contains(&stat.identity()) => {
+                "it is on the way to a source of the snapshot now".to_owned()
+            }
+            None => return Ok(false),
+        };
+        self.tell_kept(path, why);
         Ok(true)
     }
 
     /// The same for an extra entry that is not a directory.
     pub fn keeps_other_source_at(&self, path: &[u8], directory: &Directory, name: &[u8], stat: &Stat) -> Result<bool> {
-        let mounted = self.other_source(path, stat, None)?;
-        let Some(other) =
-            mounted.map_or_else(|| self.other_source_at(path, directory, name, None), |it| Ok(Some(it)))?
-        else {
-            return Ok(false);
+        let needed = match self.other_source(path, stat, None)? {
+            Some(mounted) => Some(Needed::by(mounted)),
+            None => self.other_source_at(path, directory, name, None)?,
         };
-        self.tell_kept(
-            path,
-            format!("it now is, or leads to, {}, which belongs to another source of the snapshot", shown(&other)),
-        );
-        Ok(true)
+        needed.iter().for_each(|needed| self.tell_kept(path, needed.why("it now is, or leads to,")));
+        Ok(needed.is_some())
     }
 
     /// Says that an extra entry stays.

@@ -29,7 +29,7 @@ impl Run<'_> {
         let made = if may_change_places { number() } else { None };
         let placed = self.move_to_name(folder, here, target, unfinished, entry, way);
         // Other programs can have put something of theirs where the two changed places.
-        if !matches!(placed, Ok(true)) && (!may_change_places || number() == made) {
+        if !matches!(placed, Ok(true)) && (!may_change_places || (made.is_some() && number() == made)) {
             // Should it stay, the next restore into this directory removes it.
             let _best_effort = target.remove_name(unfinished);
         }

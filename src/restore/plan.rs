@@ -261,9 +261,9 @@ fn find_root(reader: &Reader, snapshot: &Snapshot, path: Option<&[u8]>) -> Resul
     Ok((entry, base))
 }
 
-/// A path for people.
+/// A path for people. That of the root directory is empty in a snapshot.
 pub(super) fn shown(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).into_owned()
+    String::from_utf8_lossy(if path.is_empty() { b"/" } else { path }).into_owned()
 }
 
 pub(super) fn child_path(path: &[u8], name: &[u8]) -> Vec<u8> {

@@ -43,6 +43,8 @@ struct Seen {
     does: Does,
     /// Of its mode, owner and attributes.
     meta: u64,
+    /// The paths that get no metadata because this one has the same place.
+    spares: Vec<Vec<u8>>,
 }
 
 /// A directory that gets no metadata, as another path has the same place.
@@ -77,7 +79,7 @@ impl Rehearsal {
         self.met.get_or_init(|| Met::Yes(one.to_vec(), other.to_vec()));
     }
 
-    fn see(&self, directory: Identity, new: Seen) {
+    fn see(&self, directory: Identity, mut new: Seen) {
         match locked(&self.seen).entry(directory) {
             Slot::Vacant(slot) => drop(slot.insert(new)),
             Slot::Occupied(seen) if seen.get().path == new.path => {}
@@ -85,10 +87,12 @@ impl Rehearsal {
             Slot::Occupied(seen) if directory.device == UNMADE_DEVICE => self.meet(&seen.get().path, &new.path),
             Slot::Occupied(mut seen) => match (seen.get().does, new.does) {
                 (Does::LeadsOn, Does::LeadsOn) => {}
-                (Does::LeadsOn, Does::Nothing) => self.spare(&new.path, seen.get()),
-                (_, Does::Nothing) if seen.get().meta == new.meta => self.spare(&new.path, seen.get()),
+                (Does::LeadsOn, Does::Nothing) => self.spare(new.path, seen.get_mut()),
+                (_, Does::Nothing) if seen.get().meta == new.meta => self.spare(new.path, seen.get_mut()),
                 (Does::Nothing, does) if does == Does::LeadsOn || seen.get().meta == new.meta => {
-                    self.spare(&seen.get().path, &new);
+                    let Seen { path, spares, .. } = seen.get_mut();
+                    let paths = std::mem::take(spares).into_iter().chain([std::mem::take(path)]);
+                    paths.for_each(|path| self.spare(path, &mut new));
                     seen.insert(new);
                 }
                 _ => self.meet(&seen.get().path, &new.path),
@@ -96,9 +100,10 @@ impl Rehearsal {
         }
     }
 
-    fn spare(&self, path: &[u8], other: &Seen) {
+    fn spare(&self, path: Vec<u8>, other: &mut Seen) {
         let spared = Spared { other: other.path.clone(), is_restored: other.does != Does::LeadsOn };
-        locked(&self.spared).insert(path.to_vec(), spared);
+        locked(&self.spared).insert(path.clone(), spared);
+        other.spares.push(path);
     }
 }
 
@@ -185,7 +190,7 @@ impl Run<'_> {
             self.rehearse_device(rehearsal, folder, here);
         }
         let meta = folder.entry.as_ref().map_or(0, |entry| meta_hash(&entry.meta));
-        rehearsal.see(directory, Seen { path: folder.path.clone(), does, meta });
+        rehearsal.see(directory, Seen { path: folder.path.clone(), does, meta, spares: Vec::new() });
         Ok(())
     }
 
@@ -261,9 +266,9 @@ mod tests {
     #[test]
     fn what_does_nothing_meets_nobody() {
         let directory = |inode| Identity { device: 1, inode };
+        let seen = |path: &str, does, meta| Seen { path: path.into(), does, meta, spares: Vec::new() };
         let met_with = |uses: &[(&str, u64, Does, u64)]| {
             let rehearsal = Rehearsal::default();
-            let seen = |path: &str, does, meta| Seen { path: path.into(), does, meta };
             uses.iter().for_each(|(path, at, does, meta)| rehearsal.see(directory(*at), seen(path, *does, *meta)));
             rehearsal.is_over()
         };
@@ -290,11 +295,18 @@ mod tests {
         // What does nothing does not hide what came before or after.
         assert!(met(&[("/a", 1, Nothing), ("/b", 1, Restores), ("/c", 1, Restores)]));
         assert!(met(&[("/b", 1, Restores), ("/a", 1, Nothing), ("/c", 1, Restores)]));
+        // A path that restores nothing spares those that an earlier one spared.
+        let rehearsal = Rehearsal::default();
+        for (path, does) in [("/a", Nothing), ("/b", Nothing), ("/c", LeadsOn)] {
+            rehearsal.see(directory(1), seen(path, does, 0));
+        }
+        let spared = locked(&rehearsal.spared);
+        assert!(spared.len() == 2 && spared.values().all(|spared| spared.other == b"/c" && !spared.is_restored));
         // A directory that is still to be made.
         let unmade = Identity { device: UNMADE_DEVICE, inode: 1 };
         let rehearsal = Rehearsal::default();
         for (path, expected) in [("/a", false), ("/a", false), ("/b", true)] {
-            rehearsal.see(unmade, Seen { path: path.into(), does: LeadsOn, meta: 0 });
+            rehearsal.see(unmade, seen(path, LeadsOn, 0));
             assert_eq!(rehearsal.is_over(), expected);
         }
         // It is entered again, or another directory.

@@ -10,6 +10,7 @@ use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::restore::enter::group_of_new;
 use crate::restore::folder::{Facts, Folder, Here, State, mounted};
 use crate::restore::links::Linkable;
+use crate::restore::location::Mounts;
 use crate::restore::other_sources::OtherSources;
 use crate::restore::overlap::Before;
 use crate::restore::plan::{DEPTH_MAX, child_path, shown};
@@ -63,8 +64,9 @@ impl<'a> Run<'a> {
         if let State::Ready(Here { target: Some(target), .. }) = top.state() {
             if self.is_fresh.get() != Some(&true) {
                 let mut others = self.look_at_others(&top.path)?;
-                if let Some(why) =
-                    self.why_nothing_is_deleted(&others, &top.path, target.directory(), top.entry.as_ref())?
+                if self.options.delete
+                    && let Some(why) =
+                        self.why_nothing_is_deleted(&others, &top.path, target.directory(), top.entry.as_ref())?
                 {
                     others.note_unknown(|| format!("{}: {why}", self.options.target.display()));
                 }
@@ -228,12 +230,14 @@ impl<'a> Run<'a> {
         let origin = if base.is_empty() { b"/" } else { base };
         let is_named_alike =
             || std::path::absolute(&self.options.target).is_ok_and(|path| path.as_os_str().as_bytes() == origin);
-        let in_place = match stat_path(origin, true) {
-            Ok(at) => at.identity() == stat.identity(),
-            // The place may be on a file system that is broken or gone, which is why it is restored elsewhere.
-            Err(error) if is_named_alike() => return Err(error),
-            Err(_) => false,
+        // The place may be on a file system that is broken or gone, which is why it is restored elsewhere.
+        let may_be_away = || Mounts::list().is_ok_and(|mounts| mounts.is_on_another_remote(origin, stat.device));
+        let is_in_place = || match stat_path(origin, true) {
+            Ok(at) => Ok(at.identity() == stat.identity()),
+            Err(error) if is_named_alike() => Err(error),
+            Err(_) => Ok(false),
         };
+        let in_place = (is_named_alike() || !may_be_away()) && is_in_place()?;
         self.in_place.get_or_init(|| in_place);
         let changes = in_place && is_wanted && entry.is_some_and(|entry| self.changes_directory(&stat, entry));
         let facts = Facts {
@@ -383,30 +387,34 @@ impl<'a> Run<'a> {
     /// Returns the pages with entries of a directory. A page that cannot be read loses only its own entries.
     fn leaf_pages(&self, folder: &Folder, root: &ChunkId) -> Vec<ChunkId> {
         let mut leaves = Vec::new();
-        // With the first name of each page: they must grow, or a hostile repository could name pages again and again.
+        // With the first name of each page: they must grow, also over lost pages, or a hostile repository could name pages again and
+        // again.
         let mut pending: Vec<(Vec<u8>, ChunkId, usize)> = vec![(Vec::new(), *root, 0)];
         let mut last: Option<Vec<u8>> = None;
         while let Some((name, id, depth)) = pending.pop() {
+            if self.is_over() {
+                break;
+            }
             let read = || match depth > PAGE_DEPTH_MAX {
                 true => Err(Error::corrupt("read the directory", id, "its pages are nested too deeply")),
                 false => decode_inner(&self.stored(self.reader.tree(&id))?),
             };
-            match read() {
+            let found = match read() {
                 Ok(Some(pages)) => {
                     pending.extend(pages.into_iter().rev().map(|(name, page)| (name, page, depth + 1)));
+                    continue;
                 }
-                Ok(None) if last.as_ref().is_some_and(|last| name <= *last) => {
-                    self.page_is_lost(folder, Error::corrupt("read the directory", id, "its pages are out of order"));
-                    return leaves;
-                }
-                Ok(None) => {
-                    last = Some(name);
-                    leaves.push(id);
-                }
-                Err(error) => self.page_is_lost(folder, error),
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if last.as_ref().is_some_and(|last| name <= *last) {
+                self.page_is_lost(folder, Error::corrupt("read the directory", id, "its pages are out of order"));
+                return leaves;
             }
-            if self.is_over() {
-                break;
+            last = Some(name);
+            match found {
+                Ok(()) => leaves.push(id),
+                Err(error) => self.page_is_lost(folder, error),
             }
         }
         leaves

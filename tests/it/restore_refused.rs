@@ -3,6 +3,7 @@
 use crate::fixture::copy;
 use crate::person::Person;
 use crate::restore::{as_nobody, is_root, latest, saved, text};
+use crate::restore_overlap::{self as overlap, in_out};
 use crate::restore_way::{as_stranger, both};
 use crate::skip::skipped;
 use crate::undone::{Undone, changed, mounted};
@@ -188,13 +189,47 @@ fn immutable_files_keep_their_flags_and_metadata() {
     assert_eq!(done.matches("its metadata differ and were kept, as it is immutable").count(), 4, "{done}");
     assert!(done.contains("could not be linked") && done.contains("its directory is immutable"), "{done}");
     for (how, name) in locks {
-        let flags = Command::new("lsattr").arg("-d").arg(target.join(name)).output().expect("it runs");
-        let flags = String::from_utf8_lossy(&flags.stdout).into_owned();
-        let flags = flags.split(' ').next().unwrap_or_default();
+        let flags = flags_of(&target.join(name));
         assert!(how[1..].chars().all(|flag| flags.contains(flag)), "{name}: {flags}");
     }
     assert_eq!(text(&person, "target/two"), "saved");
     assert!(!target.join("both/new").exists());
+}
+
+fn flags_of(path: &Path) -> String {
+    let told = Command::new("lsattr").arg("-d").arg(path).output().expect("it runs");
+    String::from_utf8_lossy(&told.stdout).split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// A file had the saved content and metadata, but not its saved flags, and a name outside of the target: that name became
+/// immutable as well, with exit 0.
+#[test]
+fn a_name_outside_of_the_target_does_not_get_the_flags_of_the_saved_file() {
+    let person = saved(|person| {
+        person.write("source/f", "saved");
+        person.write("source/one", "saved too");
+        fs::hard_link(person.path("source/one"), person.path("source/two")).expect("linked");
+    });
+    copy(&person.path("source"), &person.path("target"));
+    let held =
+        ["f", "one"].map(|name| changed(&["chattr", "+d"], &person.path("source").join(name), &["chattr", "-d"]));
+    if held.iter().any(Option::is_none) {
+        return skipped("flags of what has names outside", "chattr is refused");
+    }
+    person.silt(&["backup", "source"]).ends_with(0);
+    for name in ["f", "one"] {
+        fs::hard_link(person.path("target").join(name), person.path(&format!("outside {name}"))).expect("linked");
+    }
+    plan_and_restore(&person, &[], 0);
+    for name in ["f", "one", "two"] {
+        assert!(flags_of(&person.path("target").join(name)).contains('d'), "{name} has its flag");
+    }
+    for name in ["outside f", "outside one"] {
+        assert!(!flags_of(&person.path(name)).contains('d'), "{name} has none");
+    }
+    let inode = |name: &str| fs::metadata(person.path(name)).expect("it is there").ino();
+    assert_eq!(inode("target/one"), inode("target/two"));
+    assert_eq!(text(&person, "outside one"), "saved too");
 }
 
 /// What a read-only mount does not let change was a warning of the restore only.
@@ -232,4 +267,46 @@ fn an_empty_target_that_refuses_everything_is_known_to_the_plan() {
     lchown(person.path("target"), Some(0), Some(0)).expect("given");
     let done = both(&person, |words| as_stranger(&person, words), &[], 3);
     assert_eq!(done.err.matches("does not let this user create anything").count(), 2, "{}", done.err);
+}
+
+/// Only the first link was asked whose it is: root restored into, and deleted in, the directory that another user chose, with exit 0.
+#[test]
+fn a_link_that_leads_through_one_of_another_user_is_not_followed() {
+    if !is_root() {
+        return skipped("links of other users", "it takes root to make them");
+    }
+    for is_in_place in [true, false] {
+        let person = Person::new();
+        person.write("site/x/f", "saved");
+        person.silt(&["backup", "site/x"]).ends_with(0);
+        let at = |name: &str| if is_in_place { person.path(name) } else { in_out(&person, name) };
+        let link_text = |name: &str| person.path(name);
+        if is_in_place {
+            fs::remove_dir_all(at("site")).expect("removed");
+        }
+        for name in ["etc/x", "anna"] {
+            fs::create_dir_all(at(name)).expect("made");
+        }
+        for name in ["etc/x/f", "etc/x/extra"] {
+            fs::write(at(name), "precious").expect("written");
+        }
+        symlink(link_text("anna/site"), at("site")).expect("linked");
+        symlink("../etc", at("anna/site")).expect("linked");
+        for name in ["anna", "anna/site"] {
+            lchown(at(name), Some(65534), Some(65534)).expect("given");
+        }
+        let target = if is_in_place { "/" } else { "out" };
+        let done = overlap::both(&person, &["restore", "latest", "--target", target, "--delete"], 3);
+        assert!(
+            done.err.contains("site: the symbolic link in its place above a source leads through a link of"),
+            "{}",
+            done.err
+        );
+        assert_eq!(fs::read_to_string(at("etc/x/f")).expect("it is there"), "precious");
+        assert!(at("etc/x/extra").exists());
+        // Once it is root's own, it is followed.
+        lchown(at("anna/site"), Some(0), Some(0)).expect("given");
+        overlap::both(&person, &["restore", "latest", "--target", target], 0);
+        assert_eq!(fs::read_to_string(at("etc/x/f")).expect("it is there"), "saved");
+    }
 }

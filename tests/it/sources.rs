@@ -8,6 +8,7 @@ use siltstone::error::{Error, Kind, Result};
 use siltstone::id::{ChunkId, SnapshotId};
 use siltstone::repo::tree::{encode_entries, store_page};
 use siltstone::repo::{Repository, Snapshot, Stamp, Totals, WriterOptions};
+use siltstone::restore::RestoreOptions;
 use siltstone::seal::Compression;
 use siltstone::source::RulesBuilder;
 use siltstone::storage::memory::Memory;
@@ -430,8 +431,23 @@ fn readers_go_past_a_damaged_page_and_end_at_a_forged_one() {
         let whole = page(store, &["a"]);
         store_page(&[directory("forged", forged), directory("whole", whole)], store).unwrap()
     });
+    commit(&repo, 3, |store| {
+        let (mut forged, whole) = (lost, page(store, &["a"]));
+        let names: Vec<String> = (0..100).map(|n| format!("{n:03}")).collect();
+        for _ in 0..20 {
+            let pages: Vec<(&str, ChunkId)> = names.iter().map(|name| (name.as_str(), forged)).collect();
+            forged = store(inner(&pages)).unwrap();
+        }
+        store_page(&[directory("forged", forged), directory("whole", whole)], store).unwrap()
+    });
     let reader = repo.reader();
     let snapshots = fixture::snapshots(&repo);
+    for snapshot in &snapshots[1..] {
+        let target = folder.path().join("target").join(snapshot.id.to_string());
+        let plan = repo.plan_restore(snapshot, RestoreOptions::new(target.clone()), &Watch::silent()).unwrap();
+        assert_eq!(plan.run(&Watch::silent()).unwrap().damaged, if snapshot.id == snapshots[1].id { 1 } else { 101 });
+        assert!(target.join("whole/a").symlink_metadata().is_ok());
+    }
     let listed = |snapshot: &Snapshot| {
         let watch = Watch::silent();
         let mut paths = Vec::new();

@@ -18,6 +18,13 @@ impl Drop for Undone {
     }
 }
 
+impl Undone {
+    /// Undoes what has been done to a path already.
+    pub fn by(path: &Path, by: &'static [&'static str]) -> Undone {
+        Undone { path: path.to_owned(), by, or: by }
+    }
+}
+
 /// Runs a command on a path; `by` undoes it. None if it is refused.
 pub fn changed(words: &[&str], path: &Path, by: &'static [&'static str]) -> Option<Undone> {
     done(words, path).then(|| Undone { path: path.to_owned(), by, or: by })
