@@ -77,6 +77,18 @@ struct Inner {
     copies: Copies,
 }
 
+impl Inner {
+    /// Compares the local index with the repository. If that cannot be listed, this is no damage of one chunk: each chunk would list
+    /// it again, with all attempts.
+    fn compare_index(&self) -> Result<()> {
+        self.repo.compare_index(self.repo.notices()).map_err(|error| match error.is(Kind::NotFound) {
+            true => error.with_kind(Kind::Gone),
+            false => error,
+        })?;
+        Ok(())
+    }
+}
+
 impl Reader {
     pub(super) fn new(repo: &Repository) -> Self {
         Reader(Arc::new(Inner {
@@ -112,7 +124,7 @@ impl Reader {
         if !*has_compared {
             // If the repository itself is gone, nothing in it is damaged.
             self.0.repo.check_is_there()?;
-            self.0.repo.compare_index(self.0.repo.notices())?;
+            self.0.compare_index()?;
             *has_compared = true;
         }
         Ok(())
@@ -187,7 +199,7 @@ impl Reader {
         let _compared = self.0.has_compared.lock().unwrap_or_else(PoisonError::into_inner);
         let is_left_out = || repo.is_left_out(pack);
         if !is_left_out() {
-            repo.compare_index(repo.notices())?;
+            self.0.compare_index()?;
             return Ok(repo.with_sound_index(repo.notices(), |view| view.locate(id))?.filter(|_| is_left_out()));
         }
         let found = repo.with_sound_index(repo.notices(), |view| view.locate(id))?;

@@ -1,13 +1,16 @@
 //! Faults that the world test found, each as a small test that opens with its story.
 
 use crate::fixture::{self, Hooked, RENAMES, SWAPS, backup, look_old, memory, open, plant, restored_differences};
+use crate::golden::noise;
 use siltstone::backup::{BackupOptions, Comparison};
+use siltstone::error::{Error, Kind};
 use siltstone::id::WriterId;
 use siltstone::repo::format::{CONFIG_NAME, INDEX_PREFIX, KEYS_PREFIX, PACKS_PREFIX, PENDING_PREFIX, SNAPSHOTS_PREFIX};
 use siltstone::repo::pending::Token;
+use siltstone::restore::RestoreOptions;
 use siltstone::source::Stream;
-use siltstone::storage::Storage;
 use siltstone::storage::memory::Memory;
+use siltstone::storage::{Abilities, Storage};
 use siltstone::watch::Watch;
 use std::fs;
 use std::path::Path;
@@ -92,6 +95,38 @@ fn a_writer_knows_what_it_relied_on_when_its_cache_is_removed() {
         // It may well fail; what it must not do is to end well without its content.
         println!("{abilities:?}, call {call}: {:?}", ended.as_ref().map(|_| ()).map_err(|error| error.to_string()));
         assert_whole(&storage, source.path(), usize::from(ended.is_ok()));
+    }
+}
+
+/// If packs could neither be read nor listed, each file listed them again, with all attempts: the restore never ended.
+#[test]
+fn a_restore_ends_if_packs_can_neither_be_read_nor_listed() {
+    for local in [true, false] {
+        let source = tempfile::tempdir().expect("a folder");
+        for number in 0..30u8 {
+            std::fs::write(source.path().join(number.to_string()), noise(20_000, number)).expect("written");
+        }
+        let (storage, cache) = (memory(Abilities { local, ..SWAPS }), tempfile::tempdir().expect("a folder"));
+        backup(Arc::new(storage.clone()), cache.path(), source.path()).expect("a backup");
+        let lists = Arc::new(AtomicU64::new(0));
+        let (count, is_over) = (lists.clone(), Arc::new(AtomicBool::new(false)));
+        let is_gone = is_over.clone();
+        let before = move |verb: &str, name: &str| match name.starts_with("packs/") && is_gone.load(Ordering::SeqCst) {
+            true => {
+                count.fetch_add(u64::from(verb == "list"), Ordering::SeqCst);
+                Err(Error::new(Kind::NotFound, verb, name))
+            }
+            false => Ok(()),
+        };
+        let repo = open(Arc::new(Hooked { inner: storage, before }), cache.path()).expect("it opens");
+        let snapshot = fixture::snapshots(&repo).remove(0);
+        let target = tempfile::tempdir().expect("a folder");
+        let options = RestoreOptions::new(target.path().to_owned());
+        let plan = repo.plan_restore(&snapshot, options, &Watch::silent()).expect("planned");
+        is_over.store(true, Ordering::SeqCst);
+        let failed = plan.run(&Watch::silent()).expect_err("nothing can be read");
+        assert!(failed.is(Kind::Gone), "{failed:?}");
+        assert!(lists.load(Ordering::SeqCst) <= 4, "{lists:?}");
     }
 }
 
