@@ -4,7 +4,7 @@
 //! one with the largest directory.
 
 use crate::backup::page::Item;
-use crate::backup::previous::OldEntries;
+use crate::backup::previous::{OldEntries, Previous};
 use crate::backup::walk::{Folder, add, take_back};
 use crate::backup::{Run, TROUBLED};
 use crate::cache::Change;
@@ -130,6 +130,13 @@ impl<'a> Run<'a> {
         }
         removed += self.count_removed(old, matched, range.end - matched);
         Built { look_again, files_removed: removed }
+    }
+
+    /// Counts the files of a directory in which nothing is left.
+    pub(super) fn count_all_removed(&self, previous: &Previous) {
+        let old = self.old_entries(previous, None, None);
+        add(&self.counts.files_removed, old.files_removed);
+        self.count_removed(&old, 0, old.entries.len());
     }
 
     /// Counts files that are no more; those that no snapshot has were never there.

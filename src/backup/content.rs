@@ -203,7 +203,7 @@ impl<'a> Run<'a> {
                 if !crosses || !self.left_out.mounts.is_pseudo(&path(), stat.device) {
                     match directory.open_child(name) {
                         Ok(handle) => entry.meta.flags = flags::read_flags(&handle),
-                        Err(error) if error.is(Kind::Full) => self.fail(error),
+                        Err(error) if error.is(Kind::Full) => self.fail_at(&path(), error),
                         // That it cannot be read is told when it is walked.
                         Err(_) => {}
                     }
@@ -228,7 +228,7 @@ impl<'a> Run<'a> {
                 entry.meta.xattrs = self.bounded(xattr::read_xattrs(&handle), &|| path.to_vec());
                 entry.meta.flags = flags::read_flags(&handle);
             }
-            Err(error) if error.is(Kind::Full) => self.fail(error),
+            Err(error) if error.is(Kind::Full) => self.fail_at(path, error),
             // Folders above a source need not be readable; of a source itself the walk has told it.
             Err(_) => {}
         }
@@ -254,7 +254,7 @@ impl<'a> Run<'a> {
                 format!("they have {bytes} bytes; at most {XATTR_BYTES_MAX} can be saved")
             }
             Err(error) if error.is(Kind::Full) => {
-                self.fail(error);
+                self.fail_at(&path(), error);
                 return Vec::new();
             }
             Err(error) => error.to_string(),

@@ -574,9 +574,14 @@ impl<'a> Run<'a> {
     /// the run ends, as a snapshot of the little that could still be read would help nobody.
     fn source_error(&self, path: &[u8], before: &str, error: Error) {
         match error.is(Kind::Full) {
-            true => self.fail(error),
+            true => self.fail_at(path, error),
             false => self.trouble(path, format!("{before}{error}")),
         }
+    }
+
+    /// The same for a source at this path, which an error about an open file does not name.
+    fn fail_at(&self, path: &[u8], error: Error) {
+        self.fail(error.renamed("", &String::from_utf8_lossy(path)));
     }
 
     /// Trouble of ours: the run ends.

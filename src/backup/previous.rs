@@ -11,6 +11,7 @@ use crate::repo::snapshot::CLOCKS_DIFFER_SECONDS;
 use crate::repo::{Repository, Snapshot, Stamp};
 use crate::seal::Power;
 use crate::watch::{Watch, now};
+use std::collections::HashSet;
 
 /// How many names dated in the future are looked at.
 const FUTURE_LOOKS_MAX: usize = 8;
@@ -54,6 +55,19 @@ impl Previous {
                 Some(&rows[at])
             }
             _ => None,
+        }
+    }
+
+    /// What is known of these names in a directory. Directories in it that are sources of their own are no part of the list, and not
+    /// removed because they are not in it.
+    pub fn of_list(self, names: &[Vec<u8>]) -> Previous {
+        match self {
+            Previous::Entries(mut entries) => {
+                let names: HashSet<&[u8]> = names.iter().map(Vec::as_slice).collect();
+                entries.retain(|entry| !entry.is_directory() || names.contains(entry.name.as_slice()));
+                Previous::Entries(entries)
+            }
+            other => other,
         }
     }
 

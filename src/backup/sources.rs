@@ -43,9 +43,14 @@ pub(super) struct Tops {
     pub root: Option<Entry>,
 }
 
-/// A source that is not there.
+/// The error if nothing can be saved: of the first source, which is not there or cannot be reached.
 pub(super) fn missing_source(error: Error) -> Error {
-    error.hint("check the path: none of the sources exists, so there is nothing to save")
+    let hint = match error.kind() {
+        _ if error.advice().is_some() => return error,
+        Kind::NotFound => "check the path: none of the sources exists, so there is nothing to save",
+        _ => "check the path: none of the sources can be reached, so there is nothing to save",
+    };
+    error.hint(hint)
 }
 
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
@@ -218,7 +223,7 @@ impl<'a> Run<'a> {
         let key = FolderKey::of(&[folder.as_slice(), b"/\0sources in it"].concat());
         let previous = match (self.compare_with_parent, parent) {
             _ if self.options.force => Previous::Nothing,
-            (true, Some(parent)) => previous::of_path(self, parent, &folder),
+            (true, Some(parent)) => previous::of_path(self, parent, &folder).of_list(names),
             _ => self.previous_from_keyed_state(key),
         };
         let list = Arc::new(Mutex::new(Vec::new()));

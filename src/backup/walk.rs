@@ -203,6 +203,7 @@ impl<'a> Run<'a> {
         let folder = Arc::new(folder);
         match pages {
             0 => {
+                self.count_all_removed(&folder.previous);
                 let page = self.end_folder(&folder);
                 self.climb(scope, page);
             }

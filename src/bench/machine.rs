@@ -5,6 +5,7 @@ use crate::chunk::{ChunkTable, Chunker, ContentKind};
 use crate::error::Result;
 use crate::repo::format::FRAME_RAW_BYTES;
 use crate::seal::{Compression, FrameOpener, FrameSealer, KeySet, Secret, new_pack_key};
+use crate::watch::Watch;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -27,8 +28,8 @@ pub struct MachineFigures {
 const BYTES: usize = 32 << 20;
 const FRAME: usize = FRAME_RAW_BYTES;
 
-/// Takes some seconds; `rounds` of each step, medians.
-pub fn measure_machine(compression: Compression, rounds: usize) -> Result<MachineFigures> {
+/// Takes some seconds; `rounds` of each step, medians. A cancelled watch ends it after the round.
+pub fn measure_machine(compression: Compression, rounds: usize, watch: &Watch) -> Result<MachineFigures> {
     let bytes = content(1, BYTES);
     let keys = KeySet::from_master(Secret([7; 32]));
     let chunker = Chunker::new(ChunkTable::default(), keys.gear_secret());
@@ -38,6 +39,7 @@ pub fn measure_machine(compression: Compression, rounds: usize) -> Result<Machin
     let mut rates: [Vec<f64>; 5] = Default::default();
     let mut stored = 0;
     for _ in 0..rounds.max(1) {
+        watch.cancel.check()?;
         let mut cuts = Vec::new();
         rates[0].push(rate(|| {
             let mut at = 0;

@@ -374,7 +374,13 @@ fn named(args: &BackupArgs) -> Result<Named> {
             Err(error) => drop(first.get_or_insert(error)),
         }
     }
-    Err(first.expect("there is a path").hint("check the path: none of the sources exists, so there is nothing to save"))
+    let error = first.expect("there is a path");
+    let hint = match error.kind() {
+        _ if error.advice().is_some() => return Err(error),
+        Kind::NotFound => "check the path: none of the sources exists, so there is nothing to save",
+        _ => "check the path: none of the sources can be reached, so there is nothing to save",
+    };
+    Err(error.hint(hint))
 }
 
 fn in_one_line(error: &Error) -> String {

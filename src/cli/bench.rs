@@ -102,7 +102,9 @@ fn rate(bytes_per_second: f64) -> String {
 }
 
 fn machine(console: &Console, compression: Compression, rounds: usize) -> siltstone::error::Result<()> {
-    let figures = measure_machine(compression, rounds)?;
+    let watch = console.watch();
+    signals::stop_on_signals(&watch)?;
+    let figures = measure_machine(compression, rounds, &watch)?;
     if console.json() {
         return print_json(&json!(figures));
     }

@@ -59,7 +59,12 @@ impl<'a> Run<'a> {
         let mut pool = self.pool(self.writers())?;
         let top = self.open_target(&pool, root, base).map_err(|error| {
             let whole = std::path::absolute(&self.options.target).unwrap_or_else(|_| self.options.target.clone());
-            named_in_full(error, &whole.to_string_lossy())
+            let whole = whole.to_string_lossy();
+            // Calls on an open directory know no name.
+            let is_of_open =
+                error.thing().is_empty() && ["list a directory", "stat an open file"].contains(&error.doing());
+            let error = if is_of_open { error.renamed("", &whole) } else { error };
+            named_in_full(error, &whole)
         })?;
         if let State::Ready(Here { target: Some(target), .. }) = top.state() {
             if self.is_fresh.get() != Some(&true) {

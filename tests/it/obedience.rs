@@ -77,6 +77,19 @@ fn half(connection: &mut TcpStream) {
     never(connection);
 }
 
+/// Alone of all verbs it died of the signal, without a word.
+#[test]
+fn measuring_the_machine_is_interrupted_as_all_verbs_are() {
+    let person = Person::new();
+    for how in STOPPING {
+        let child = start(&mut person.command(&["bench", "machine", "--rounds", "100000"]));
+        wait_until_attended(&child);
+        let begun = Instant::now();
+        signal(&child, how);
+        assert_interrupted(child, begun, "bench machine");
+    }
+}
+
 /// One Ctrl-C on a store that never answered was ignored for minutes.
 #[test]
 fn a_store_that_does_not_answer_keeps_no_run_that_is_to_end() {

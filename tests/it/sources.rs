@@ -393,6 +393,22 @@ fn directory(name: &str, tree: ChunkId) -> Entry {
     entry
 }
 
+/// Without local state, all files of a directory that is a source counted as removed because a file beside it is a source, too.
+#[test]
+fn what_is_a_source_of_its_own_is_not_removed() {
+    let person = Person::new();
+    for name in ["dir/f", "dir/d/x", "dir/d/y", "dir/gone/z"] {
+        person.write(name, name);
+    }
+    for (run, removed) in [0, 0, 1, 0].into_iter().enumerate() {
+        if run == 2 {
+            std::fs::remove_file(person.path("dir/gone/z")).expect("removed");
+        }
+        let done = person.silt(&["--no-cache", "backup", "--json", "dir/f", "dir/d", "dir/gone"]).ends_with(0);
+        assert_eq!(done.last_event()["totals"]["files_removed"], removed, "{run}");
+    }
+}
+
 /// An inner page of level 2 that names these pages.
 fn inner(pages: &[(&str, ChunkId)]) -> Vec<u8> {
     let mut bytes = vec![b'T', 1, 2, u8::try_from(pages.len()).unwrap()];
