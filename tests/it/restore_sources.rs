@@ -368,7 +368,9 @@ fn an_image_with_partitions_of_another_source_is_kept() {
     let Some(disk) = is_root().then(|| run(&["losetup", "--find", "--show", &image])).flatten() else {
         return skipped("an image with partitions", "there are no loop devices");
     };
-    let _held = Undone::by(Path::new(&disk), &["losetup", "-d"]);
+    // A loop device keeps its partitions when it is given away.
+    let _held = Undone::by(Path::new(&disk), &["sh", "-c", "delpart $0 1; losetup -d $0"]);
+    let _left_by_another = run(&["delpart", &disk, "1"]);
     let part = format!("{disk}p1");
     let is_made =
         run(&["addpart", &disk, "1", "2048", "28672"]).is_some() && run(&["mkfs.ext4", "-q", &part]).is_some();
