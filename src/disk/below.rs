@@ -5,7 +5,7 @@ use super::mounts::{MountPoint, mount_points};
 use super::stat::{Stat, stat_path};
 use crate::entry::EntryKind;
 use crate::error::{Error, Kind, Result};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -33,6 +33,8 @@ pub fn images_below(mount: &MountPoint) -> Result<BTreeSet<PathBuf>> {
 
 #[derive(Default)]
 struct Below {
+    /// Devices that were looked at: an overlay can have very many layers on one.
+    seen: HashSet<u64>,
     /// By their paths in /sys.
     disks: BTreeSet<PathBuf>,
     images: BTreeSet<PathBuf>,
@@ -48,6 +50,9 @@ impl Below {
                 Error::new(Kind::Unsupported, "find the disks of a file system", "")
                     .because("there are too many layers"),
             );
+        }
+        if !self.seen.insert(device) {
+            return;
         }
         let (major, minor) = (device >> 32, device as u32);
         let block = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
