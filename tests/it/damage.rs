@@ -5,6 +5,8 @@ use crate::fixture::{SWAPS, backup, memory, open, restore};
 use siltstone::chunk::ContentKind;
 use siltstone::entry::{Content, Entry, EntryKind};
 use siltstone::error::{Kind, Result};
+use siltstone::id::ChunkId;
+use siltstone::repo::format::PACKS_PREFIX;
 use siltstone::repo::tree::{decode_page, encode_entries, store_page};
 use siltstone::repo::{Repository, WriterOptions};
 use siltstone::restore::RestoreOptions;
@@ -223,6 +225,43 @@ fn commit_page(repo: &Repository, page: &[u8]) -> siltstone::repo::Snapshot {
     snapshot.id.0[0] ^= 1;
     writer.commit(&snapshot).expect("it commits");
     snapshot
+}
+
+/// A snapshot that names one list of chunks a hundred times on each of six levels kept the next backup that looked for what is
+/// incomplete busy for ever.
+#[test]
+fn a_hostile_list_does_not_keep_the_backup_that_heals() {
+    let (storage, folder) = (memory(SWAPS), tempfile::tempdir().expect("a folder"));
+    let (cache, source) = (folder.path().join("cache"), folder.path().join("source"));
+    fs::create_dir(&source).expect("made");
+    fs::write(source.join("file"), crate::golden::noise(100_000, 3)).expect("written");
+    backup(Arc::new(storage.clone()), &cache, &source).expect("a backup");
+    let packs = storage.list(PACKS_PREFIX).expect("listed");
+    let repo = open(Arc::new(storage.clone()), &cache).expect("it opens");
+    let options = WriterOptions {
+        lanes: 1,
+        compression: siltstone::seal::Compression::Auto,
+        host: "h".to_owned(),
+        memory_bytes: 32 << 20,
+    };
+    let writer = repo.writer(&options, &Watch::silent()).expect("it begins");
+    let mut root = ChunkId([7; 24]);
+    for level in 0..6 {
+        let list = [&[b'L', 1, level][..], &root.as_bytes().repeat(100)].concat();
+        root = writer.store_tree(0, &list).expect("it is stored");
+    }
+    writer.checkpoint(|_, _| ()).expect("it is findable");
+    writer.abandon(|_, _| ()).expect("it ends");
+    let mut hostile = Entry::new(&b"f"[..], EntryKind::File);
+    hostile.size = 1;
+    hostile.content = Content::List { depth: 6, root };
+    commit_page(&repo, &encode_entries(&[hostile]));
+    // The next backup looks at all snapshots.
+    for pack in packs {
+        storage.remove(&pack.name).expect("removed");
+    }
+    let done = backup(Arc::new(storage), &cache, &source).expect("a backup");
+    assert!(done.healing.is_some_and(|healing| !healing.still_damaged.is_empty()), "it has looked");
 }
 
 #[test]
