@@ -4,7 +4,7 @@
 //! one with the largest directory.
 
 use crate::backup::page::Item;
-use crate::backup::previous::{OldEntries, Previous};
+use crate::backup::previous::OldEntries;
 use crate::backup::walk::{Folder, add, take_back};
 use crate::backup::{Run, TROUBLED};
 use crate::cache::Change;
@@ -29,6 +29,11 @@ impl OldParts {
     /// Files that runs which did not commit saw removed.
     pub fn files_removed(&self) -> u64 {
         self.old.files_removed
+    }
+
+    /// Whether no directory of this name was saved, as far as the local state knows.
+    pub fn lacks_directory(&self, name: &[u8]) -> bool {
+        self.old.lacks_directory(name)
     }
 
     pub fn part(&self, number: usize) -> (&OldEntries, Range<usize>) {
@@ -75,7 +80,7 @@ impl<'a> Run<'a> {
     /// first part.
     pub(super) fn old_parts(&self, folder: &Folder, number: usize, begins: &[usize]) -> OldParts {
         let (first, next) = folder.name_range(number);
-        let old = self.old_entries(&folder.previous, first, next);
+        let old = self.old_entries(folder, &folder.previous, first, next);
         let place = |name: &[u8]| old.entries.partition_point(|entry| entry.name.as_slice() < name);
         let between = begins.iter().map(|begin| place(folder.name(*begin).to_bytes()));
         let bounds = std::iter::once(0).chain(between).chain([old.entries.len()]).collect();
@@ -104,6 +109,12 @@ impl<'a> Run<'a> {
                 old.entries[matched..range.end].binary_search_by(|entry| entry.name.as_slice().cmp(name.to_bytes()));
             removed += self.count_removed(old, matched, known.unwrap_or_else(|at| at));
             let known = match known {
+                // Another kind is another entry.
+                Ok(at) if item.stat.kind != Some(old.entries[matched + at].kind) => {
+                    removed += self.count_removed(old, matched + at, 1);
+                    matched += at + 1;
+                    None
+                }
                 Ok(at) => {
                     let at = matched + at;
                     matched = at + 1;
@@ -133,8 +144,8 @@ impl<'a> Run<'a> {
     }
 
     /// Counts the files of a directory in which nothing is left.
-    pub(super) fn count_all_removed(&self, previous: &Previous) {
-        let old = self.old_entries(previous, None, None);
+    pub(super) fn count_all_removed(&self, folder: &Folder) {
+        let old = self.old_entries(folder, &folder.previous, None, None);
         add(&self.counts.files_removed, old.files_removed);
         self.count_removed(&old, 0, old.entries.len());
     }

@@ -100,13 +100,14 @@ impl<'a> Run<'a> {
         let row = row.filter(|row| self.is_at_hand(folder, row, items.len(), directories.is_empty()));
         self.count_items(&items);
         if let Some(row) = row {
-            self.count_as_known(&items, row);
+            self.count_as_known(&items, row, folder.is_new);
             if directories.is_empty() {
                 return self.page_done(scope, folder, number, Some(row.page));
             }
         }
         let parts = if row.is_some() { vec![items] } else { split(items) };
         let begins: Vec<usize> = parts.iter().skip(1).map(|part| part[0].index).collect();
+        let old = row.is_none().then(|| Arc::new(self.old_parts(folder, number, &begins)));
         let page = Arc::new(Page {
             folder: folder.clone(),
             number,
@@ -117,12 +118,11 @@ impl<'a> Run<'a> {
         // Pushed backwards, they are walked in the order of their names.
         for (slot, index, stat) in directories.into_iter().rev() {
             let page = page.clone();
-            scope.spawn(move |scope| self.visit_below(scope, page, slot, index, &stat));
+            let lacks = |old: &Arc<OldParts>| old.lacks_directory(folder.name(index).to_bytes());
+            let is_new = folder.is_new || old.as_ref().is_some_and(lacks);
+            scope.spawn(move |scope| self.visit_below(scope, page, slot, index, &stat, is_new));
         }
-        if row.is_some() {
-            return self.one_less(scope, &page);
-        }
-        let old = Arc::new(self.old_parts(folder, number, &begins));
+        let Some(old) = old else { return self.one_less(scope, &page) };
         page.work().files_removed = old.files_removed();
         add(&self.counts.files_removed, old.files_removed());
         for part in (1..=begins.len()).rev() {
@@ -191,7 +191,7 @@ impl<'a> Run<'a> {
         if !no_directories {
             return false;
         }
-        let mut entries = self.old_entries(&Previous::State(vec![row.clone()]), None, None).entries;
+        let mut entries = self.old_entries(folder, &Previous::State(vec![row.clone()]), None, None).entries;
         let is_whole = entries.len() == count;
         if is_whole {
             list.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).append(&mut entries);
@@ -225,12 +225,13 @@ impl<'a> Run<'a> {
     }
 
     /// Counts the items of a page that is as its row says: unchanged, unless the row is of a run that did not commit.
-    fn count_as_known(&self, items: &[Item], row: &PageRow) {
+    fn count_as_known(&self, items: &[Item], row: &PageRow, is_new: bool) {
         let row = self.uncommitted(row);
-        add(&self.counts.files_removed, row.map_or(0, |row| u64::from(row.files_removed)));
+        let removed = row.filter(|_| !is_new).map_or(0, |row| u64::from(row.files_removed));
+        add(&self.counts.files_removed, removed);
         let (mut count, mut bytes, mut by_change) = (0, 0, [0; 3]);
         for (at, item) in items.iter().enumerate().filter(|(_, item)| item.stat.is(EntryKind::File)) {
-            let change = row.and_then(|row| row.changes.get(at)).copied().unwrap_or_default();
+            let change = change_of(row, at, is_new);
             by_change[change as usize] += 1;
             (count, bytes) = (count + 1, bytes + item.stat.size);
         }
@@ -241,7 +242,15 @@ impl<'a> Run<'a> {
         add(&self.watch.progress.bytes_done, bytes);
     }
 
-    fn visit_below<'s>(&'s self, scope: &Scope<'s>, page: Arc<Page>, slot: usize, index: usize, stat: &Stat) {
+    fn visit_below<'s>(
+        &'s self,
+        scope: &Scope<'s>,
+        page: Arc<Page>,
+        slot: usize,
+        index: usize,
+        stat: &Stat,
+        is_new: bool,
+    ) {
         let folder = page.folder.clone();
         let name = folder.name(index);
         let above = Above::Page(page, slot);
@@ -256,7 +265,7 @@ impl<'a> Run<'a> {
         let previous = self.previous_below(&folder.previous, name.to_bytes(), &path);
         let handle = folder.directory().and_then(|directory| directory.open_child(name));
         let key = FolderKey::of(&path);
-        let found = Found { above, path, key, place, previous };
+        let found = Found { above, path, key, place, previous, is_new };
         self.visit(scope, found, handle);
     }
 
@@ -280,7 +289,7 @@ impl<'a> Run<'a> {
                 return Ok(Some(row.page));
             }
             let (first, next) = folder.name_range(page.number);
-            let old = self.old_entries(&Previous::State(vec![row.clone()]), first, next);
+            let old = self.old_entries(folder, &Previous::State(vec![row.clone()]), first, next);
             if old.entries.len() == items.len() {
                 files_removed = old.files_removed;
                 for ((item, entry), change) in items.iter_mut().zip(old.entries).zip(old.changes) {
@@ -290,7 +299,7 @@ impl<'a> Run<'a> {
                 stats = Some(row.stats);
             } else {
                 // The old page cannot be read any more: everything of it is read anew.
-                self.take_back_known(&items, &row);
+                self.take_back_known(&items, &row, folder.is_new);
                 for item in &mut items {
                     item.number = 0;
                     item.entry = self.build_entry(scope, folder, item, None);
@@ -339,11 +348,19 @@ impl<'a> Run<'a> {
     }
 
     /// Takes back what was counted of a page as known.
-    fn take_back_known(&self, items: &[Item], row: &PageRow) {
+    fn take_back_known(&self, items: &[Item], row: &PageRow, is_new: bool) {
         let row = self.uncommitted(row);
         for (at, _) in items.iter().enumerate().filter(|(_, item)| item.stat.is(EntryKind::File)) {
-            let change = row.and_then(|row| row.changes.get(at)).copied().unwrap_or_default();
+            let change = change_of(row, at, is_new);
             take_back(self.counter(change), 1);
         }
+    }
+}
+
+/// How an entry of a page that is as its row says differs from the last snapshot; `row` if it is of a run that did not commit.
+fn change_of(row: Option<&PageRow>, at: usize, is_new: bool) -> Change {
+    match is_new {
+        true => Change::New,
+        false => row.and_then(|row| row.changes.get(at)).copied().unwrap_or_default(),
     }
 }

@@ -1,6 +1,7 @@
 //! What was saved last time: from the local state, or without one from the last snapshot's tree.
 
 use crate::backup::damage::Damage;
+use crate::backup::walk::Folder;
 use crate::backup::{BackupOptions, Run};
 use crate::cache::{Change, FolderKey, PageRow, Rest, State};
 use crate::entry::{Content, Entry, LEVELS_MAX, Time};
@@ -38,11 +39,19 @@ pub(super) struct OldEntries {
     pub files_removed: u64,
     /// Everything that the entries name is known to be stored; else each has to be looked up.
     pub is_trusted: bool,
+    /// All pages of the local state could be read.
+    is_whole: bool,
 }
 
 impl OldEntries {
     pub fn change(&self, at: usize) -> Change {
         self.changes.get(at).copied().unwrap_or_default()
+    }
+
+    /// Whether no directory of this name was saved, as far as the local state knows.
+    pub fn lacks_directory(&self, name: &[u8]) -> bool {
+        let found = self.entries.binary_search_by(|entry| entry.name.as_slice().cmp(name));
+        self.is_whole && !found.is_ok_and(|at| self.entries[at].is_directory())
     }
 }
 
@@ -293,7 +302,13 @@ impl<'a> Run<'a> {
     }
 
     /// Old entries with names from `first` (open below when none) to before `next` (open above when none).
-    pub(super) fn old_entries(&self, previous: &Previous, first: Option<&[u8]>, next: Option<&[u8]>) -> OldEntries {
+    pub(super) fn old_entries(
+        &self,
+        folder: &Folder,
+        previous: &Previous,
+        first: Option<&[u8]>,
+        next: Option<&[u8]>,
+    ) -> OldEntries {
         let inside = |name: &[u8]| first.is_none_or(|first| name >= first) && next.is_none_or(|next| name < next);
         match previous {
             Previous::Nothing => OldEntries::default(),
@@ -306,9 +321,13 @@ impl<'a> Run<'a> {
                 let from = first.map_or(0, |first| rows.partition_point(|row| row.first_name.as_slice() <= first));
                 let from = from.saturating_sub(usize::from(first.is_some()));
                 let to = next.map_or(rows.len(), |next| rows.partition_point(|row| row.first_name.as_slice() < next));
-                let mut old = OldEntries { is_trusted: true, ..OldEntries::default() };
+                let mut old = OldEntries { is_trusted: true, is_whole: self.may_read(), ..OldEntries::default() };
                 for row in rows.get(from..to).unwrap_or_default() {
                     self.add_page(row, &inside, &mut old);
+                }
+                if folder.is_new {
+                    old.files_removed = 0;
+                    old.changes = vec![Change::New; old.entries.len()];
                 }
                 old
             }
@@ -335,7 +354,7 @@ impl<'a> Run<'a> {
             }
         });
         match read {
-            Ok(()) if entries.is_empty() => {}
+            Ok(()) if entries.is_empty() => old.is_whole = false,
             Ok(()) if entries.len() == row.stats.len() && entries.len() == row.changes.len() => {
                 let known = entries.into_iter().zip(row.stats.iter().zip(&row.changes));
                 for (entry, (stat, change)) in known.filter(|(entry, _)| inside(&entry.name)) {
@@ -345,9 +364,13 @@ impl<'a> Run<'a> {
                 }
             }
             Ok(()) => {
+                old.is_whole = false;
                 self.watch.notice("the local state does not match the saved directory: its files are read again");
             }
-            Err(error) => self.met_damage(error, "its files are read again"),
+            Err(error) => {
+                old.is_whole = false;
+                self.met_damage(error, "its files are read again");
+            }
         }
     }
 

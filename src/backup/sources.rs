@@ -189,7 +189,7 @@ impl<'a> Run<'a> {
         let above = Above::Source(slot.clone());
         let previous = self.previous_of_source(parent, path);
         let key = FolderKey::of(path);
-        let found = Found { above, path: path.clone(), key, place: *place, previous };
+        let found = Found { above, path: path.clone(), key, place: *place, previous, is_new: false };
         let handle = Directory::open_path(path);
         self.readers.pool.scope(|scope| self.visit(scope, found, handle));
         if let Some(error) = self.take_failure() {
@@ -228,7 +228,7 @@ impl<'a> Run<'a> {
         };
         let list = Arc::new(Mutex::new(Vec::new()));
         let (above, place) = (Above::List(list.clone()), self.place_of_source(&folder, &stat));
-        let found = Found { above, path: folder.clone(), key, place, previous };
+        let found = Found { above, path: folder.clone(), key, place, previous, is_new: false };
         let names = Names::of(names.iter().map(Vec::as_slice))?;
         self.readers.pool.scope(|scope| self.walk_names(scope, found, directory, names, None));
         if let Some(error) = self.take_failure() {

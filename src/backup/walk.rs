@@ -47,6 +47,8 @@ pub(super) struct Found {
     pub key: FolderKey,
     pub place: Place,
     pub previous: Previous,
+    /// The last snapshot does not have it: what the local state knows of it is older.
+    pub is_new: bool,
 }
 
 /// A directory being walked.
@@ -61,6 +63,8 @@ pub(super) struct Folder {
     /// Where each page begins, in kept names.
     starts: Vec<usize>,
     pub previous: Previous,
+    /// As in [`Found`].
+    pub is_new: bool,
     pub place: Place,
     /// Something that it holds is not saved.
     is_partial: AtomicBool,
@@ -179,7 +183,7 @@ impl<'a> Run<'a> {
                 return self.finish_empty(scope, &found.above);
             }
         };
-        let Found { above, path, key, place, previous } = found;
+        let Found { above, path, key, place, previous, is_new } = found;
         let is_partial = place.is_passage || kept.as_ref().is_some_and(|kept| kept.len() < names.len());
         let mut folder = Folder {
             above,
@@ -190,6 +194,7 @@ impl<'a> Run<'a> {
             kept,
             starts: Vec::new(),
             previous,
+            is_new,
             place,
             is_partial: AtomicBool::new(is_partial),
             pages: Mutex::default(),
@@ -203,7 +208,7 @@ impl<'a> Run<'a> {
         let folder = Arc::new(folder);
         match pages {
             0 => {
-                self.count_all_removed(&folder.previous);
+                self.count_all_removed(&folder);
                 let page = self.end_folder(&folder);
                 self.climb(scope, page);
             }
@@ -261,7 +266,17 @@ impl<'a> Run<'a> {
     fn end_folder(&self, folder: &Folder) -> Option<Arc<Page>> {
         let pages = std::mem::take(&mut *folder.pages.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
         let pages: Vec<NamedPage> = pages.into_iter().flatten().collect();
-        if let Previous::State(rows) = &folder.previous {
+        let stale;
+        let rows = match (&folder.previous, &self.state) {
+            (Previous::State(rows), _) => rows,
+            // The local state is not asked, but it is kept for the next run.
+            (_, Some(state)) if self.options.force || self.compare_with_parent => {
+                stale = state.pages(folder.key);
+                &stale
+            }
+            _ => &Vec::new(),
+        };
+        if !rows.is_empty() {
             let live: HashSet<&[u8]> = pages.iter().map(|(first, _)| first.as_slice()).collect();
             let gone: Vec<_> = rows.iter().filter(|row| !live.contains(row.first_name.as_slice())).collect();
             if !gone.is_empty() {

@@ -18,21 +18,22 @@ const LOOP_MAJOR: u64 = 7;
 
 /// The whole disks below a file system, by their paths in /sys, as far as they can be found.
 pub(super) fn disks_of(device: u64) -> BTreeSet<PathBuf> {
-    let mut below = Below::default();
+    let mounts = mount_points().unwrap_or_default();
+    let mut below = Below::new(&mounts);
     below.add_device(device, None, 0);
     below.disks
 }
 
 /// The image files that a mounted file system is on, by their paths. An error if there may be more. Not found are those of file systems
-/// on several devices (btrfs, ZFS), except those of the device that the mount names.
-pub fn images_below(mount: &MountPoint) -> Result<BTreeSet<PathBuf>> {
-    let mut below = Below::default();
+/// on several devices (btrfs, ZFS), except those of the device that the mount names. `mounts` are all that there are.
+pub fn images_below(mount: &MountPoint, mounts: &[MountPoint]) -> Result<BTreeSet<PathBuf>> {
+    let mut below = Below::new(mounts);
     below.add_device(mount.device, Some(mount), 0);
     below.error.map_or(Ok(below.images), Err)
 }
 
-#[derive(Default)]
-struct Below {
+struct Below<'a> {
+    mounts: &'a [MountPoint],
     /// Devices that were looked at: an overlay can have very many layers on one.
     seen: HashSet<u64>,
     /// By their paths in /sys.
@@ -42,7 +43,11 @@ struct Below {
     error: Option<Error>,
 }
 
-impl Below {
+impl<'a> Below<'a> {
+    fn new(mounts: &'a [MountPoint]) -> Self {
+        Below { mounts, seen: HashSet::new(), disks: BTreeSet::new(), images: BTreeSet::new(), error: None }
+    }
+
     /// `mount`: one of the file system, if it is known.
     fn add_device(&mut self, device: u64, mount: Option<&MountPoint>, depth: usize) {
         if depth > DEPTH_MAX {
@@ -62,18 +67,7 @@ impl Below {
             Err(error) => return self.note(Error::io("read the link", block.display(), error)),
         }
         // File systems of many disks (btrfs, ZFS) and layers (overlay) have numbers of their own.
-        let listed;
-        let mount = match mount {
-            Some(mount) => mount,
-            None => match mount_points() {
-                Ok(mounts) => {
-                    listed = mounts.into_iter().find(|mount| mount.device == device);
-                    let Some(mount) = &listed else { return };
-                    mount
-                }
-                Err(error) => return self.note(error),
-            },
-        };
+        let Some(mount) = mount.or_else(|| self.mounts.iter().find(|mount| mount.device == device)) else { return };
         let layers = mount.layers().into_iter().flat_map(|layer| layer.places);
         let source = mount.source.starts_with('/').then(|| PathBuf::from(&mount.source));
         for place in layers.chain(source) {

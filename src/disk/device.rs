@@ -31,6 +31,7 @@ const NETWORK_MAGICS: [u32; 13] = [
 /// tmpfs, ramfs, hugetlbfs.
 const MEMORY_MAGICS: [u32; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
 const FUSE_MAGIC: u32 = 0x6573_5546;
+const OVERLAY_MAGIC: u32 = 0x794c_7630;
 /// File systems on which the inode number of a file can change when the file is looked up again.
 const PASSING_INODES: [u32; 6] = [
     FUSE_MAGIC,
@@ -154,6 +155,12 @@ fn medium_of_disk(disk: &Path) -> Medium {
 /// Whether two looks at one file find the same inode number. What cannot be found out may be otherwise.
 pub fn has_lasting_inodes(fd: impl rustix::fd::AsFd) -> bool {
     rustix::fs::fstatfs(fd).is_ok_and(|found| !PASSING_INODES.contains(&(found.f_type as u32)))
+}
+
+/// Whether a file that nobody changes has the same inode number much later: not on an overlay either, where directories get another
+/// one when the kernel needs memory, unless their layers are on one file system (overlayfs.rst, "Inode properties").
+pub fn keeps_inodes(fd: impl rustix::fd::AsFd) -> bool {
+    rustix::fs::fstatfs(&fd).is_ok_and(|found| found.f_type as u32 != OVERLAY_MAGIC) && has_lasting_inodes(fd)
 }
 
 /// Whether the file system that an open file or directory is on is mounted read-only there.

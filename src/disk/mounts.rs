@@ -2,6 +2,7 @@
 //! error.
 
 use crate::error::{Error, Kind, Result};
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -80,26 +81,32 @@ impl MountPoint {
         if self.kind != "overlay" {
             return Vec::new();
         }
-        let mut layers = Vec::new();
+        let mut paths: Vec<Vec<u8>> = Vec::new();
         for option in self.options.split(|byte| *byte == b',').map(unescaped) {
             let Some(at) = option.iter().position(|byte| *byte == b'=') else { continue };
             match (&option[..at], &option[at + 1..]) {
-                (b"lowerdir", value) => layers.extend(lower_layers(value).map(|path| self.layer(path))),
-                (b"upperdir" | b"workdir" | b"lowerdir+" | b"datadir+", value) => layers.push(self.layer(value)),
+                (b"lowerdir", value) => paths.extend(lower_layers(value).map(<[u8]>::to_vec)),
+                (b"upperdir" | b"workdir" | b"lowerdir+" | b"datadir+", value) => paths.push(value.to_vec()),
                 _ => {}
             }
         }
-        layers
+        // Container tools shorten paths by mounting from a directory that is above the mount point, or above the other layers.
+        let absolute = || paths.iter().filter(|path| path.starts_with(b"/")).chain([&self.point]);
+        let mut above = Vec::new();
+        if paths.iter().any(|path| !path.starts_with(b"/")) {
+            let directories = absolute().flat_map(|path| Path::new(OsStr::from_bytes(path)).ancestors().skip(1));
+            above.extend(directories.map(Path::to_owned).collect::<BTreeSet<_>>());
+        }
+        paths.iter().map(|path| self.layer(path, &above)).collect()
     }
 
-    fn layer(&self, path: &[u8]) -> Layer {
+    /// A layer of this path. `above`: the directories that it may have been mounted from, if the path is relative.
+    fn layer(&self, path: &[u8], above: &[PathBuf]) -> Layer {
         // The kernel lists some paths as they were given, with a backslash before what would end them, and others as they are.
         let mut spellings = vec![path.to_vec(), without_backslashes(path)];
         spellings.dedup();
         if !path.starts_with(b"/") {
-            // It was mounted from a directory above the mount point, as far as there is a rule.
-            let above: Vec<&Path> = Path::new(OsStr::from_bytes(&self.point)).ancestors().skip(1).collect();
-            let place = |above: &&Path| spellings.iter().map(|path| above.join(OsStr::from_bytes(path))).collect();
+            let place = |above: &PathBuf| spellings.iter().map(|path| above.join(OsStr::from_bytes(path))).collect();
             let places: Vec<Vec<PathBuf>> = above.iter().map(place).collect();
             return Layer { name: path.to_vec(), places: places.concat() };
         }
@@ -214,7 +221,8 @@ mod tests {
         assert_eq!(plain, ["/l/a", "/l/b c", "/data", "/u", "/w"]);
         let escaped = places(r"ro,lowerdir=/a\134\054b:/a\134:b,lowerdir+=/c:d\054e");
         assert_eq!(escaped, [r"/a\,b", "/a,b", r"/a\:b", "/a:b", "/c:d,e"]);
-        assert_eq!(places("rw,lowerdir=l/A,upperdir=/u"), ["/m/l/A", "/l/A", "/u"]);
+        assert_eq!(places("rw,lowerdir=l/A,upperdir=/u"), ["/l/A", "/m/l/A", "/u"]);
+        assert_eq!(places("rw,lowerdir=1/fs,upperdir=/s/2/fs")[2..], ["/s/1/fs", "/s/2/1/fs", "/s/2/fs"]);
         assert!(places("rw,redirect_dir=on,xino").is_empty());
     }
 }

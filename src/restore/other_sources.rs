@@ -208,10 +208,10 @@ impl OtherSources {
     }
 
     /// Notes what holds the data of a mount in a source: the layers of an overlay, the images behind loop devices.
-    fn keep_backing(&mut self, mount: &MountPoint, path: &[u8]) {
+    fn keep_backing(&mut self, mount: &MountPoint, mounts: &Mounts, path: &[u8]) {
         for layer in mount.layers() {
-            // Those of the root directory of a container are outside of it.
-            let mut may_be_gone = mount.point == b"/";
+            // A name of another mount namespace, or of before the root directory was changed: containers, live systems.
+            let mut may_be_gone = layer.name.starts_with(b"/");
             for place in layer.places {
                 match stat_path(place.as_os_str().as_bytes(), true) {
                     Ok(stat) => {
@@ -230,7 +230,7 @@ impl OtherSources {
                 });
             }
         }
-        let images = images_below(mount).unwrap_or_else(|error| {
+        let images = images_below(mount, &mounts.points).unwrap_or_else(|error| {
             self.note_unknown(|| error.to_string());
             BTreeSet::new()
         });
@@ -255,7 +255,7 @@ impl OtherSources {
         let mut seen = HashSet::new();
         for (end, source) in ends {
             if let Some(mount) = mounts.covering(end).filter(|mount| seen.insert(mount.number)) {
-                self.keep_backing(mount, source);
+                self.keep_backing(mount, mounts, source);
             }
         }
         for mount in mounts.of_files() {
@@ -263,7 +263,7 @@ impl OtherSources {
             for (end, source) in ends.iter().filter(|(end, _)| is_in(end)) {
                 let path = [*source, &mount.point[end.path.len()..]].concat();
                 self.parts.add_mount(mount, path.clone());
-                self.keep_backing(mount, &path);
+                self.keep_backing(mount, mounts, &path);
                 // Its server may not answer.
                 if mounts.is_only_way_to_remote(mount) {
                     continue;

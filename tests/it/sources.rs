@@ -409,6 +409,59 @@ fn what_is_a_source_of_its_own_is_not_removed() {
     }
 }
 
+/// What the local state knew of a directory before it was deleted counted again when the directory was back; an entry that became one of
+/// another kind counted as changed; of an emptied directory nothing counted.
+#[test]
+fn files_are_counted_against_the_last_snapshot() {
+    for cache in [&["--cache-dir", "cache"][..], &["--no-cache"]] {
+        let person = Person::new();
+        let at = |name: &str| person.path(&format!("source/{name}"));
+        for name in ["d/1", "d/2", "d/3", "k/1"] {
+            person.write(&format!("source/{name}"), name);
+        }
+        let backup = |more: &[&str], expected: [u64; 4], when: &str| {
+            let words = [cache, &["backup", "source", "--json"], more].concat();
+            let totals = person.silt(&words).ends_with(0).last_event()["totals"].clone();
+            let counted =
+                ["new", "changed", "unchanged", "removed"].map(|what| totals[format!("files_{what}")].as_u64());
+            assert_eq!(counted, expected.map(Some), "{when} {cache:?}");
+        };
+        backup(&[], [4, 0, 0, 0], "at first");
+        std::fs::rename(at("d"), person.path("away")).expect("moved");
+        backup(&[], [0, 0, 1, 3], "moved away");
+        std::fs::create_dir(at("d")).expect("made");
+        backup(&[], [0, 0, 1, 0], "an empty one in its place");
+        std::fs::remove_dir(at("d")).expect("removed");
+        std::fs::rename(person.path("away"), at("d")).expect("moved");
+        backup(&[], [3, 0, 1, 0], "moved back");
+        backup(&[], [0, 0, 4, 0], "nothing since");
+        for name in ["1", "2", "3"] {
+            std::fs::remove_file(at("d").join(name)).expect("removed");
+        }
+        backup(&[], [0, 0, 1, 3], "emptied");
+        person.write("source/d/1", "again");
+        backup(&[], [1, 0, 1, 0], "with a file");
+        std::fs::remove_file(at("d/1")).expect("removed");
+        if cache[0] != "--no-cache" {
+            // It does not compare.
+            backup(&["--force"], [1, 0, 0, 0], "forced");
+            backup(&[], [0, 0, 1, 0], "after a forced one");
+        } else {
+            backup(&[], [0, 0, 1, 1], "emptied again");
+        }
+        std::fs::remove_dir(at("d")).expect("removed");
+        person.write("source/d", "a file now");
+        std::fs::remove_file(at("k/1")).expect("removed");
+        std::os::unix::fs::symlink("2", at("k/1")).expect("linked");
+        backup(&[], [1, 0, 0, 1], "of other kinds");
+        std::fs::remove_file(at("d")).expect("removed");
+        person.write("source/d/1", "a directory again");
+        std::fs::remove_file(at("k/1")).expect("removed");
+        person.write("source/k/1", "a file again");
+        backup(&[], [2, 0, 0, 1], "of their old kinds");
+    }
+}
+
 /// An inner page of level 2 that names these pages.
 fn inner(pages: &[(&str, ChunkId)]) -> Vec<u8> {
     let mut bytes = vec![b'T', 1, 2, u8::try_from(pages.len()).unwrap()];
