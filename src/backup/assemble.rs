@@ -84,7 +84,9 @@ impl Assembly {
         let (old, new) = (&parent.totals, run.counts.totals());
         // A source that is gone is not met below.
         let as_many = (old.files, old.directories, old.others) == (new.files, new.directories, new.others);
-        as_many && self.is_same_below(run, &parent.root)
+        let of_root = |root: &Entry| (root.meta.clone(), root.is_partial);
+        let is_same_root = self.root.as_ref().map(of_root) == parent.root_entry().as_ref().map(of_root);
+        as_many && is_same_root && self.is_same_below(run, &parent.root)
     }
 
     fn is_same_below(&self, run: &Run, tree: &ChunkId) -> bool {

@@ -161,7 +161,10 @@ impl State {
             Ok(db) => {
                 let known = db.get(SCHEMA_KEY).ok().flatten();
                 match known.as_deref() {
-                    Some(SCHEMA) => return Ok((State::of(db, folder)?, None)),
+                    Some(SCHEMA) => match State::of(db, folder) {
+                        Err(error) if error.is(Kind::Corrupt) => {}
+                        opened => return Ok((opened?, None)),
+                    },
                     None if db.is_empty() => return Ok((State::fresh(db, folder)?, None)),
                     _ => drop(db),
                 }
@@ -181,6 +184,8 @@ impl State {
     }
 
     fn fresh(db: sled::Db, folder: &Path) -> Result<Self> {
+        // The epoch first: a state without one is damaged.
+        db.insert(EPOCH_KEY, &0u32.to_le_bytes()).map_err(|error| failed(folder, error))?;
         let state = State::of(db, folder)?;
         state.put(SCHEMA_KEY, SCHEMA)?;
         Ok(state)
@@ -188,15 +193,19 @@ impl State {
 
     fn of(db: sled::Db, folder: &Path) -> Result<Self> {
         let failed = |error| failed(folder, error);
-        let number = |key| {
-            let bytes = db.get(key).ok().flatten()?;
-            Some(u32::from_le_bytes(bytes.as_ref().try_into().ok()?))
+        let number = |key| -> Result<Option<u32>> {
+            let Some(bytes) = db.get(key).map_err(failed)? else { return Ok(None) };
+            let damaged = |_| Error::corrupt("use the local state", folder.display(), "a number in it is damaged");
+            Ok(Some(u32::from_le_bytes(bytes.as_ref().try_into().map_err(damaged)?)))
         };
+        // Rows of an earlier epoch must never count as those of this one.
+        let no_epoch =
+            || Error::corrupt("use the local state", folder.display(), "it does not say which rows are valid");
         Ok(State {
             relied: db.open_tree(RELIED_TREE).map_err(failed)?,
             missing: db.open_tree(MISSING_TREE).map_err(failed)?,
-            epoch: number(EPOCH_KEY).unwrap_or_default(),
-            committed: number(COMMITTED_KEY).unwrap_or_default(),
+            epoch: number(EPOCH_KEY)?.ok_or_else(no_epoch)?,
+            committed: number(COMMITTED_KEY)?.unwrap_or_default(),
             folder: folder.to_owned(),
             db,
         })
@@ -218,6 +227,8 @@ impl State {
             indexes_lost.extend(index);
             is_trusted &= key.len() == IndexId::BYTES && index.is_none();
         }
+        // What wrote rows noted before what it relied on.
+        is_trusted &= !self.relied.is_empty() || self.is_empty();
         for pack in packs_missing {
             is_trusted = is_trusted && self.missing.contains_key(pack.as_bytes()).map_err(failed)?;
         }
@@ -435,7 +446,8 @@ fn try_open_db(folder: &Path) -> Result<sled::Db> {
     let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
     match catch_unwind(AssertUnwindSafe(|| config.open())) {
         Ok(Ok(db)) => Ok(db),
-        Ok(Err(sled::Error::Io(error))) if error.to_string().contains("lock") => {
+        // sled has its own error in it, as text; a file system without locks is another matter.
+        Ok(Err(sled::Error::Io(error))) if error.to_string().contains("WouldBlock") => {
             Err(Error::new(Kind::Locked, "open the local state", folder.display())
                 .because("another backup of this job is running")
                 .hint("wait for it to end"))

@@ -4,6 +4,7 @@ use super::cache::{self, cache_folder};
 use super::options::{GlobalOptions, absolute};
 use super::password::{password_of_command, password_of_file, read_key_file};
 use super::prompt::ask_password;
+use siltstone::disk::own_files::why_not_own;
 use siltstone::error::{Error, Kind, Result};
 use siltstone::id::RepositoryId;
 use siltstone::repo::{Credentials, Known, Repository};
@@ -178,16 +179,17 @@ fn usable_cache(options: &GlobalOptions, watch: &Watch) -> Result<Option<PathBuf
         return Ok(None);
     }
     match cache_folder(options) {
-        // Its owner could make root write elsewhere, by links that they put into it.
-        Ok(cache) if cache::is_of_somebody_else(&cache) => {
-            let shown = cache.display();
-            watch.notice(format!("this run is slower, as root does not use a cache of another user: {shown}"));
-            Ok(None)
-        }
-        Ok(cache) => {
-            cache::tag(&cache);
-            Ok(Some(cache))
-        }
+        // Whoever owns it could tell a backup that content is stored, or make root write elsewhere by links in it.
+        Ok(cache) => match why_not_own(&cache) {
+            Some(why) => {
+                watch.notice(format!("this run is slower, as it does not use the cache {}: {why}", cache.display()));
+                Ok(None)
+            }
+            None => {
+                cache::tag(&cache);
+                Ok(Some(cache))
+            }
+        },
         Err(error) if error.is(Kind::Invalid) => {
             watch.notice(format!("this run is slower without a cache: {error}"));
             Ok(None)

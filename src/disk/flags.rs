@@ -71,6 +71,11 @@ pub fn has_locking(flags: u32) -> bool {
     IFlags::from_bits_retain(flags).intersects(LOCKING)
 }
 
+/// These flags without those that forbid changes.
+pub fn without_locking(flags: u32) -> u32 {
+    (IFlags::from_bits_retain(flags) - LOCKING).bits()
+}
+
 /// Whether an open file or directory lacks one of these flags, as far as the file system tells.
 pub fn lacks(fd: impl AsFd, flags: u32) -> bool {
     let wanted = IFlags::from_bits_retain(flags) & KEPT;

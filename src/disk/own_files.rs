@@ -1,6 +1,7 @@
 //! Files of our own that other programs may have replaced: opened without waiting, listed without panics.
 
-use rustix::fs::{Dir, FileType, Mode, OFlags, open};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, open, statat};
+use rustix::process::geteuid;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind, Result};
@@ -35,6 +36,23 @@ fn not_a_file() -> Error {
 /// Whether an error of these says that something else is in the place of a file.
 pub fn is_not_a_file(error: &Error) -> bool {
     error.kind() == ErrorKind::InvalidData
+}
+
+/// Why somebody else may decide what is in a directory of our own, if so: it, or one above it, belongs to another user than this one and
+/// root, or everybody may replace what is in it. What is not there yet does not count.
+pub fn why_not_own(directory: &Path) -> Option<String> {
+    let why = |path: &Path| {
+        let stat = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        if stat.st_uid != 0 && stat.st_uid != geteuid().as_raw() {
+            return Some(format!("{} belongs to another user", path.display()));
+        }
+        let is_open = is_directory && mode.contains(Mode::WOTH) && !mode.contains(Mode::SVTX);
+        is_open.then(|| format!("every user may write to {} (see `chmod o-w`)", path.display()))
+    };
+    let real = directory.ancestors().find_map(|path| path.canonicalize().ok());
+    directory.ancestors().chain(real.iter().flat_map(|real| real.ancestors())).find_map(why)
 }
 
 /// The names in a folder, and what they are as far as the file system says so. A symbolic link to a folder is an error.

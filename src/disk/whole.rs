@@ -2,6 +2,8 @@
 
 use super::own_files::read_regular;
 use crate::error::{Error, Kind, Result};
+use rustix::fd::AsFd;
+use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -34,7 +36,16 @@ fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
         return Err(failed(error));
     }
     // The new name must outlive a crash too.
-    File::open(&folder).and_then(|folder| folder.sync_all()).map_err(failed)
+    File::open(&folder).and_then(sync_directory).map_err(failed)
+}
+
+/// Makes names in an open directory outlive a crash, as far as its file system can: some have no such operation (VirtualBox' shared
+/// folders, AFS), and keep names their own way.
+pub fn sync_directory(directory: impl AsFd) -> std::io::Result<()> {
+    match rustix::fs::fsync(directory) {
+        Err(Errno::INVAL | Errno::NOTSUP | Errno::NOSYS) => Ok(()),
+        synced => Ok(synced?),
+    }
 }
 
 fn folder_of(path: &Path) -> PathBuf {

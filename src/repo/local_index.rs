@@ -282,6 +282,7 @@ impl LocalIndex {
         let mut check = IndexCheck::default();
         let mut damaged = HashSet::new();
         let mut is_verified = false;
+        let mut is_settled = false;
         for _ in 0..LISTINGS_MAX {
             let (listing, mut segments) = self.listing_of_all(&mut list)?;
             let has_listed_packs = listing.packs.is_some();
@@ -318,8 +319,14 @@ impl LocalIndex {
                 }
             }
             if is_done {
+                is_settled = true;
                 break;
             }
+        }
+        if !is_settled {
+            watch.notice(format!(
+                "index objects vanished during each of {LISTINGS_MAX} listings: what they list is stored again"
+            ));
         }
         check.indexes_damaged = damaged;
         Ok(check)

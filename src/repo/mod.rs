@@ -50,6 +50,7 @@ pub use writer::{Writer, WriterOptions};
 
 use crate::cache::{Basis, View};
 use crate::chunk::Chunker;
+use crate::disk::own_files;
 use crate::disk::whole::make_private_dir;
 use crate::error::{Error, Kind, Result};
 use crate::id::{ChunkId, IndexId, PackId, RepositoryId};
@@ -537,13 +538,16 @@ impl Repository {
 fn open_cache(cache: &Path, repository: &RepositoryId, storage: &dyn Storage, watch: &Watch) -> Option<PathBuf> {
     let location = blake3::hash(storage.identity().as_bytes()).to_hex();
     let folder = cache.join(format!("{repository}-{}", &location[..16]));
-    match make_private_dir(&folder) {
-        Ok(()) => Some(folder),
-        Err(error) => {
-            watch.notice(format!("running without a cache, which is slower: {error}"));
-            None
-        }
-    }
+    let why = match make_private_dir(&folder) {
+        // Whoever owns it could tell a backup that content is stored.
+        Ok(()) => match own_files::why_not_own(&folder) {
+            None => return Some(folder),
+            Some(why) => why,
+        },
+        Err(error) => error.to_string(),
+    };
+    watch.notice(format!("running without a cache, which is slower: {why}"));
+    None
 }
 
 /// Where backups with a key of this power note what they have told.

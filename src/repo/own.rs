@@ -16,7 +16,7 @@ const ID_DIGITS: usize = 32;
 const CACHE_TAG: &str = "CACHEDIR.TAG";
 
 /// Folders of a repository that grow or hold secrets: each may be mounted, or be a link to a folder, elsewhere.
-const REPOSITORY_FOLDERS: [&str; 6] = ["packs", "index", "snapshots", "pending", "expired", "keys"];
+const REPOSITORY_FOLDERS: [&str; 7] = ["packs", "index", "snapshots", "pending", "expired", "keys", ".tmp"];
 
 const PACKS_FOLDER: &str = "packs";
 

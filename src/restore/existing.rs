@@ -342,7 +342,8 @@ pub(super) fn may_keep_metadata(stat: &Stat, may_be_read_only: bool) -> bool {
 
 /// Whether an existing entry lacks flags that it was saved with. One that cannot be opened may lack them.
 fn may_lack_flags(target: &Target, entry: &Entry, opened: Option<&OwnedFd>) -> bool {
-    let wanted = entry.meta.flags;
+    // What this user may not set makes no difference.
+    let wanted = if rights::may_lock_files() { entry.meta.flags } else { flags::without_locking(entry.meta.flags) };
     if wanted == 0 || entry.kind_of_inode() != EntryKind::File {
         return false;
     }

@@ -1,6 +1,7 @@
 //! Write as root into the folder of somebody else: every folder on the way is opened by itself and never through a link, so
 //! that its owner cannot make root write, or hand over, anything elsewhere.
 
+use crate::disk::whole::sync_directory;
 use crate::storage::local_folder::rename_new;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, fchown, mkdirat, openat, renameat, unlinkat};
@@ -40,7 +41,7 @@ fn open_folder(root: &Path, below: &Path, owner: Option<Owner>) -> Result<OwnedF
                 }
                 let made = open()?;
                 owner.hand_over(&made);
-                rustix::fs::fsync(&here)?;
+                sync_directory(&here)?;
                 made
             }
             (opened, _) => opened?,
@@ -66,8 +67,8 @@ pub(super) fn rename(root: &Path, from: &Path, to: &Path, replace: bool, owner: 
         true => renameat(&source, name(from)?, &target, name(to)?)?,
         false => rename_new(&source, name(from)?, &target, name(to)?)?,
     }
-    rustix::fs::fsync(&target)?;
-    rustix::fs::fsync(&source)?;
+    sync_directory(&target)?;
+    sync_directory(&source)?;
     Ok(())
 }
 
@@ -75,7 +76,7 @@ pub(super) fn rename(root: &Path, from: &Path, to: &Path, replace: bool, owner: 
 pub(super) fn remove(root: &Path, file: &Path) -> Result<()> {
     let folder = open_folder(root, parent(file), None)?;
     unlinkat(&folder, name(file)?, AtFlags::empty())?;
-    rustix::fs::fsync(&folder)?;
+    sync_directory(&folder)?;
     Ok(())
 }
 

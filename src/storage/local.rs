@@ -3,6 +3,7 @@
 use crate::disk::WRITE_BYTES_MAX;
 use crate::disk::device::{Medium, medium_of};
 use crate::disk::own_files::{names_behind_links, open_at_once};
+use crate::disk::whole::sync_directory;
 use crate::error::{Error, Kind, Result};
 use crate::storage::beneath::{self, Owner};
 use crate::storage::local_folder::{check_folder, is_absent, is_no_way, rename_new};
@@ -16,9 +17,9 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Where unfinished writes stand; never listed.
 const UNFINISHED: &str = ".tmp";
@@ -35,6 +36,8 @@ pub struct Local {
     /// User and group that files are given to: those of the folder, where root writes into that of somebody else.
     owner: Option<Owner>,
     serial: AtomicU64,
+    /// Whether what killed writers left was looked for.
+    is_swept: AtomicBool,
     open: Mutex<VecDeque<OpenFile>>,
 }
 
@@ -57,18 +60,14 @@ impl Local {
         }
         let is_others = rustix::process::geteuid().is_root() && meta.uid() != 0;
         let owner = is_others.then(|| Owner { user: meta.uid(), group: meta.gid() });
-        let local = Local {
+        Ok(Local {
             root: root.to_owned(),
             number: number_of(&meta),
             owner,
             serial: AtomicU64::new(0),
+            is_swept: AtomicBool::new(false),
             open: Mutex::default(),
-        };
-        // What is in the folder of somebody else is theirs to tidy.
-        if owner.is_none() {
-            local.remove_abandoned();
-        }
-        Ok(local)
+        })
     }
 
     /// Opens a folder, made (for its owner alone) when it is not there.
@@ -94,13 +93,18 @@ impl Local {
         Err(error.hint("it existed a moment ago: check whether its disk is still mounted"))
     }
 
-    /// Best effort: what cannot be removed now is tried at the next opening.
-    fn remove_abandoned(&self) {
+    /// Removes what killed writers left long ago, once for each opening: only a command that writes does, and by the clock of the file
+    /// system, as this machine's may be wrong. Best effort: what cannot be removed now is tried next time.
+    fn remove_abandoned(&self, written_now: &File) {
+        // What is in the folder of somebody else is theirs to tidy.
+        if self.owner.is_some() || self.is_swept.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let Ok(now) = written_now.metadata().and_then(|meta| meta.modified()) else { return };
         let folder = self.root.join(UNFINISHED);
         for (name, _) in names_behind_links(&folder).unwrap_or_default() {
             let path = folder.join(name);
-            let age =
-                path.symlink_metadata().and_then(|meta| meta.modified()).map(|at| SystemTime::now().duration_since(at));
+            let age = path.symlink_metadata().and_then(|meta| meta.modified()).map(|at| now.duration_since(at));
             if age.is_ok_and(|age| age.is_ok_and(|age| age > ABANDONED)) {
                 let _gone = std::fs::remove_file(path);
             }
@@ -153,6 +157,7 @@ impl Local {
             self.discard(&path);
             failed("write", &path, error)
         })?;
+        self.remove_abandoned(&file);
         Ok(path)
     }
 
@@ -354,7 +359,7 @@ fn write_pieces(file: &mut File, body: &Body) -> std::io::Result<()> {
 }
 
 fn sync_folder(folder: &Path) -> Result<()> {
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    let synced = File::open(folder).and_then(sync_directory);
     synced.map_err(|error| failed("sync the directory", folder, error))
 }
 

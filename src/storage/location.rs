@@ -2,7 +2,7 @@
 
 use super::Storage;
 use super::local::Local;
-use super::retry::{RETRY_FOR, Retry};
+use super::retry::{RETRY_FOR, Retry, open_patiently};
 use super::s3::{S3, S3Location};
 use super::throttle::{Delayed, Throttle};
 use crate::error::{Error, Result};
@@ -41,7 +41,8 @@ pub fn open(location: &str, create: bool) -> Result<Arc<dyn Storage>> {
 
 /// The same, with every setting.
 pub fn open_with(location: &str, create: bool, access: &Access) -> Result<Arc<dyn Storage>> {
-    let storage = delayed(open_bare(location, create, access)?)?;
+    let open = || open_bare(location, create, access);
+    let storage = delayed(open_patiently(access.retry_for, &access.watch, open)?)?;
     let storage: Arc<dyn Storage> = match (access.limit_upload, access.limit_download) {
         (None, None) => storage,
         (upload, download) => Arc::new(Throttle::new(storage, upload, download).with_cancel(&access.watch.cancel)),

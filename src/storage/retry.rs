@@ -181,6 +181,27 @@ impl Drop for Tries<'_> {
     }
 }
 
+/// Opens a storage, and waits for trouble that may pass as [`Retry::patient`] does once it is open.
+pub fn open_patiently<T>(lasting: Duration, watch: &Watch, mut open: impl FnMut() -> Result<T>) -> Result<T> {
+    let clock = SystemClock::default();
+    for failures in 1.. {
+        let error = match open() {
+            Err(error) if error.is_temporary() => error,
+            done => return done,
+        };
+        let remaining = lasting.saturating_sub(clock.elapsed());
+        if remaining.is_zero() {
+            return Err(error);
+        }
+        if failures == 1 {
+            watch.notice(format!("{error}; trying again for up to {}", shown(remaining)));
+        }
+        let pause = pause(failures).min(remaining);
+        clock.pause(pause, &watch.cancel).map_err(|_| interrupted(error.doing(), error.thing()))?;
+    }
+    Err(interrupted("open the storage", ""))
+}
+
 fn is_same(bytes: &[u8], body: &Body) -> bool {
     let mut rest = bytes;
     let all = body.0.iter().all(|piece| match rest.split_at_checked(piece.len()) {
@@ -283,6 +304,29 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     const MINUTE: Duration = Duration::from_secs(60);
+
+    /// A folder on a network whose server was away for a moment ended the run before it began.
+    #[test]
+    fn what_may_pass_is_waited_for_while_a_storage_is_opened() {
+        let away = |kind, failures| {
+            let mut left = failures;
+            move || match left {
+                0 => Ok(()),
+                _ => {
+                    left -= 1;
+                    Err(Error::new(kind, "open", "the store"))
+                }
+            }
+        };
+        open_patiently(MINUTE, &Watch::silent(), away(Kind::Temporary, 2)).expect("it is there again");
+        for (lasting, kind) in [(MINUTE, Kind::NotFound), (Duration::ZERO, Kind::Temporary)] {
+            assert!(open_patiently(lasting, &Watch::silent(), away(kind, 1)).expect_err("it fails").is(kind));
+        }
+        let stopped = Watch::silent();
+        stopped.cancel.cancel();
+        let ended = open_patiently(MINUTE, &stopped, away(Kind::Temporary, u32::MAX)).expect_err("it is over");
+        assert!(ended.is(Kind::Cancelled));
+    }
 
     /// Refuses everything until a moment of a clock.
     struct Down {

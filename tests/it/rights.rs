@@ -1,7 +1,10 @@
 //! Secrets stay where they are, and nobody is locked out of what is theirs.
 
 use crate::person::{Person, Said, said};
+use crate::restore::{as_nobody, is_root};
+use crate::skip::skipped;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -42,6 +45,34 @@ fn secrets_that_others_may_read_are_told() {
         assert!(told.err.contains(name) && told.err.contains("chmod 600"), "{}", told.err);
         assert_eq!(told.err.lines().count(), 1, "{}", told.err);
         set_mode(&person.path(name), 0o600);
+    }
+}
+
+/// Only root refused the cache of another user, who could put a local state there by which nothing had to be stored: the backup ended
+/// with 0, and nothing could be restored.
+#[test]
+fn a_cache_in_the_power_of_another_user_is_not_used() {
+    let person = Person::new();
+    person.write("source/x", "x");
+    if !is_root() || as_nobody(&person, &["backup", "source"]).code != 0 {
+        return skipped("caches of other users", "it takes root to make them");
+    }
+    let run = |words: &[&str]| said(person.command(words).uid(NOBODY).gid(NOBODY).output().expect("it runs"));
+    for (name, owner, mode, why) in [
+        ("foreign", 1234, 0o777, Some("belongs to another user")),
+        ("open", NOBODY, 0o777, Some("every user may write to")),
+        ("sticky", NOBODY, 0o1777, None),
+    ] {
+        std::fs::create_dir(person.path(name)).expect("made");
+        set_mode(&person.path(name), mode);
+        lchown(person.path(name), Some(owner), Some(owner)).expect("given");
+        for cache in [name.to_owned(), format!("{name}/below")] {
+            let done = run(&["backup", "source", "--cache-dir", &cache]).ends_with(0);
+            assert_eq!(why.is_some_and(|why| done.err.contains(why)), why.is_some(), "{cache}: {}", done.err);
+            assert_eq!(done.err.contains("slower"), why.is_some(), "{cache}: {}", done.err);
+        }
+        let is_empty = std::fs::read_dir(person.path(name)).expect("listed").next().is_none();
+        assert_eq!(is_empty, why.is_some(), "{name}");
     }
 }
 
