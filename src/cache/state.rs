@@ -501,6 +501,38 @@ mod tests {
         rest == Rest::Trusted
     }
 
+    /// A state whose epoch could not be read was in the first one: rows of that counted as valid again.
+    #[test]
+    fn a_state_without_its_epoch_is_rebuilt() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        for damage in [&b"odd"[..], b""] {
+            let (state, _) = State::open(&path).unwrap();
+            state.write(changes(vec![(FolderKey::of(b"/a"), row("a", 0))], Vec::new()), &basis(&[1])).unwrap();
+            assert!(!state.is_empty());
+            match damage.is_empty() {
+                true => drop(state.db.remove(EPOCH_KEY).unwrap()),
+                false => drop(state.db.insert(EPOCH_KEY, damage).unwrap()),
+            }
+            state.flush().unwrap();
+            drop(state);
+            let (state, notice) = State::open(&path).unwrap();
+            assert!(state.is_empty() && notice.is_some(), "{damage:?}");
+        }
+    }
+
+    /// A local state that somebody else had made, with rows and without what they rest on, was believed.
+    #[test]
+    fn rows_that_rest_on_nothing_are_not_trusted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut state, _) = State::open(&dir.path().join("state")).unwrap();
+        assert!(is_trusted(state.rest_on(&indexes(&[1]), &packs(&[])).unwrap()), "there are no rows yet");
+        state.write(changes(vec![(FolderKey::of(b"/a"), row("a", 0))], Vec::new()), &basis(&[1])).unwrap();
+        assert!(is_trusted(state.rest_on(&indexes(&[1]), &packs(&[])).unwrap()));
+        state.relied.clear().unwrap();
+        assert!(!is_trusted(state.rest_on(&indexes(&[1]), &packs(&[])).unwrap()));
+    }
+
     #[test]
     fn rows_come_back_by_folder_in_order_and_damage_is_survived() {
         let dir = tempfile::tempdir().unwrap();

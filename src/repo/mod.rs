@@ -486,7 +486,8 @@ impl Repository {
         };
         for (name, body) in names.iter().zip(fetch_all(self.storage(), &names, OBJECT_BYTES_MAX)) {
             match body {
-                Ok(body) => drop(bodies.insert(name.clone(), body)),
+                // Of a commit that is not in its place yet, its own copy counts: anybody may have created this one.
+                Ok(body) => drop(bodies.entry(name.clone()).or_insert(body)),
                 // Removed by somebody between the listing and now.
                 Err(error) if error.is(Kind::NotFound) => {}
                 Err(error) if pending::is_of_one_object(&error) => cannot_read(name.clone(), error),

@@ -238,13 +238,31 @@ impl Token {
 
 /// `Swap`: the body stands in the pending object.
 fn publish_body(storage: &dyn Storage, pending: &str, snapshot: &str, body: Vec<u8>) -> Result<()> {
-    match storage.put_new(snapshot, body.into()) {
+    match storage.put_new(snapshot, body.clone().into()) {
         Ok(_) => {}
-        // Somebody did it for us.
-        Err(error) if error.is(Kind::AlreadyExists) => {}
+        // Somebody did it for us, if it is the same: anybody who may create objects can create one of that name.
+        Err(error) if error.is(Kind::AlreadyExists) => check_published(storage, snapshot, &body)?,
         Err(error) => return Err(error),
     }
     storage.remove(pending)
+}
+
+/// An error if another object has the place of a snapshot: then the pending object is the only copy, and stays.
+fn check_published(storage: &dyn Storage, snapshot: &str, body: &[u8]) -> Result<()> {
+    let is_same = match storage.get(snapshot, body.len() as u64) {
+        Ok((found, _)) => found == body,
+        // A longer one.
+        Err(error) if error.is(Kind::Corrupt) => false,
+        // This user may create and not read.
+        Err(error) if error.is(Kind::Denied) => true,
+        Err(error) => return Err(error),
+    };
+    match is_same {
+        true => Ok(()),
+        false => Err(Error::new(Kind::Conflict, "move the snapshot to", snapshot)
+            .because("another object has its name")
+            .hint("delete that object: the snapshot is read from its pending object until then")),
+    }
 }
 
 /// `Rename`: the body is the draft, which moves in one step: it is never in two places, and never comes back.

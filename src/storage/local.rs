@@ -568,6 +568,25 @@ mod tests {
         assert_eq!(std::fs::read_dir(&root).expect("listed").count(), 0);
     }
 
+    /// Each command removed what the clock of its machine took for old, also from the writers of other hosts.
+    #[test]
+    fn only_a_writer_removes_what_others_left_long_ago() {
+        let place = tempfile::tempdir().expect("a directory");
+        drop(Local::create(place.path()).expect("made").put("config", b"c".as_slice().into()).expect("written"));
+        let left = [("old", 2), ("new", 0)].map(|(name, days)| {
+            let path = place.path().join(UNFINISHED).join(name);
+            let file = File::create(&path).expect("made");
+            let now = file.metadata().and_then(|meta| meta.modified()).expect("a time");
+            file.set_modified(now - days * ABANDONED).expect("set");
+            path
+        });
+        let local = Local::open(place.path()).expect("opened");
+        local.get("config", 9).expect("read");
+        assert!(left.iter().all(|path| path.exists()), "a reader removes nothing");
+        local.put("config", b"d".as_slice().into()).expect("written");
+        assert_eq!(left.map(|path| path.exists()), [false, true]);
+    }
+
     /// Readers did not try other copies of what a pack held when links that lead round in circles were in its place.
     #[test]
     fn what_is_no_file_is_no_object() {

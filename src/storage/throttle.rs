@@ -258,6 +258,21 @@ mod tests {
         assert!(received >= Duration::from_secs(8) - BURST && received <= Duration::from_secs(8), "{received:?}");
     }
 
+    /// A sign of life waited behind all packs that were admitted: for half an hour on a slow line.
+    #[test]
+    fn a_small_object_does_not_wait_and_counts() {
+        let clock = Arc::new(FakeClock::default());
+        let storage = limited(&clock, Some(MIB), None);
+        storage.put("pack", vec![0; 8 << 20].into()).unwrap();
+        let sent = clock.elapsed();
+        for number in 0..64 {
+            storage.put(&format!("{number}"), vec![0; 16 << 10].into()).unwrap();
+        }
+        assert_eq!(clock.elapsed(), sent);
+        storage.put("pack", vec![0; 1 << 20].into()).unwrap();
+        assert_eq!(clock.elapsed() - sent, Duration::from_secs(2));
+    }
+
     #[test]
     fn all_threads_share_the_line() {
         let line = Line::new(MIB);

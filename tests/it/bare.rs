@@ -1,5 +1,6 @@
 //! A root file system with nothing in it but the program: no /dev, no /proc, no /etc.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -51,5 +52,17 @@ fn a_bare_root_is_enough_to_back_up_and_restore() {
         assert!(words != ["snapshots"] || out.contains(&host), "{out}");
     }
     assert_eq!(std::fs::read(root.path().join("out/source/below/file")).unwrap(), b"content");
+    // A change of the root directory itself was none.
+    let backup = || {
+        let mut command = Command::new("chroot");
+        command.arg(root.path()).args(["/silt", "backup", "/", "--skip-if-unchanged"]).current_dir("/");
+        command.env("SILT_REPOSITORY", "/repository").env("SILT_PASSWORD", "p").env("SILT_CACHE_DIR", "/cache");
+        let said = command.output().unwrap();
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        String::from_utf8_lossy(&said.stdout).contains("Nothing has changed")
+    };
+    assert_eq!([backup(), backup()], [false, true]);
+    std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o750)).unwrap();
+    assert_eq!([backup(), backup()], [false, true]);
     assert!(!root.path().join("proc").exists() && !root.path().join("dev").exists());
 }

@@ -339,6 +339,36 @@ fn names(storage: &Memory) -> (Vec<String>, usize) {
     (names("pending/").collect(), names("snapshots/").count())
 }
 
+/// Whoever may create objects put one at the place of a snapshot in the moment of its commit: it was taken for the snapshot, whose only
+/// copy was removed, and the backup ended with 0.
+#[test]
+fn an_object_in_the_place_of_a_snapshot_does_not_cost_it() {
+    let (source, folder) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    plant(source.path(), 1);
+    let storage = memory(fixture::SWAPS);
+    let rubbish = storage.clone();
+    let before = move |verb: &str, name: &str| {
+        if verb == "put_new" && name.starts_with("snapshots/") {
+            rubbish.put(name, b"rubbish".as_slice().into()).expect("written");
+        }
+    };
+    let hooked = Arc::new(fixture::Hooked { inner: storage.clone(), before });
+    fixture::backup(hooked, folder.path(), source.path()).expect("a backup");
+    for _ in 0..2 {
+        let repo = open(Arc::new(storage.clone()), folder.path()).expect("it opens");
+        let snapshots = repo.snapshots_settled(&Watch::silent()).expect("listed");
+        assert_eq!(snapshots.len(), 1);
+        let found = restored_differences(&repo, &snapshots[0], source.path(), source.path()).expect("restored");
+        assert!(found.is_empty(), "{found:?}");
+    }
+    // Once it is gone, the snapshot takes its place.
+    let place = storage.list("snapshots/").expect("listed").remove(0).name;
+    storage.remove(&place).expect("removed");
+    let repo = open(Arc::new(storage.clone()), folder.path()).expect("it opens");
+    assert_eq!(repo.snapshots_settled(&Watch::silent()).expect("listed").len(), 1);
+    assert!(storage.stat(&place).is_ok() && storage.list("pending/").expect("listed").is_empty());
+}
+
 #[test]
 fn the_next_backup_tidies_what_a_dead_one_left_behind_its_commit_step_and_asks_for_it_only_then() {
     let source = tempfile::tempdir().expect("a folder");
