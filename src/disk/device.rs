@@ -8,6 +8,8 @@ use super::below::disks_of;
 use super::mounts::mount_of;
 use super::stat::stat_path;
 use crate::error::Result;
+use rustix::fd::AsFd;
+use rustix::fs::Dir;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Mutex;
@@ -152,15 +154,22 @@ fn medium_of_disk(disk: &Path) -> Medium {
     if rotational && !is_virtual { Medium::Rotational } else { Medium::Sata }
 }
 
-/// Whether two looks at one file find the same inode number. What cannot be found out may be otherwise.
-pub fn has_lasting_inodes(fd: impl rustix::fd::AsFd) -> bool {
-    rustix::fs::fstatfs(fd).is_ok_and(|found| !PASSING_INODES.contains(&(found.f_type as u32)))
+/// Whether two looks at one entry of a directory's file system find the same inode number, also when nobody had it open between them.
+/// What cannot be found out may be otherwise.
+pub fn has_lasting_inodes(directory: impl AsFd) -> bool {
+    match rustix::fs::fstatfs(&directory).map(|found| found.f_type as u32) {
+        Ok(OVERLAY_MAGIC) => lists_its_own_inode(directory),
+        Ok(magic) => !PASSING_INODES.contains(&magic),
+        Err(_) => false,
+    }
 }
 
-/// Whether a file that nobody changes has the same inode number much later: not on an overlay either, where directories get another
-/// one when the kernel needs memory, unless their layers are on one file system (overlayfs.rst, "Inode properties").
-pub fn keeps_inodes(fd: impl rustix::fd::AsFd) -> bool {
-    rustix::fs::fstatfs(&fd).is_ok_and(|found| found.f_type as u32 != OVERLAY_MAGIC) && has_lasting_inodes(fd)
+/// An overlay on several file systems, without `xino`, makes up the inode numbers of directories anew whenever the kernel has forgotten
+/// them. Then a listing has other ones than stat ("Inode properties" in the kernel's overlayfs.rst).
+fn lists_its_own_inode(directory: impl AsFd) -> bool {
+    let (Ok(stat), Ok(listed)) = (rustix::fs::fstat(&directory), Dir::read_from(&directory)) else { return false };
+    let mut entries = listed.map_while(|entry| entry.ok());
+    entries.find(|entry| entry.file_name() == c".").is_some_and(|itself| itself.ino() == stat.st_ino)
 }
 
 /// Whether the file system that an open file or directory is on is mounted read-only there.

@@ -1,7 +1,7 @@
 //! Delete what the snapshot does not have: only what the plan named, inside a source, on its file system, where the backup
 //! saw everything, and never what rules protect, a repository or a cache.
 
-use crate::disk::device::keeps_inodes;
+use crate::disk::device::has_lasting_inodes;
 use crate::disk::{Directory, Identity, ListBuffer, Names, Stat, Target, remove, rights, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
@@ -40,16 +40,16 @@ pub(super) struct Place<'a> {
     /// Only what is this user's own can be deleted in it.
     pub keeps_others: bool,
     /// Whether an inode in it has the same number whenever it is looked at.
-    keeps_inodes: bool,
+    has_lasting_inodes: bool,
 }
 
 impl<'a> Place<'a> {
     pub fn new(directory: &'a Directory, keeps_others: bool) -> Place<'a> {
-        Place { directory, keeps_others, keeps_inodes: keeps_inodes(directory) }
+        Place { directory, keeps_others, has_lasting_inodes: has_lasting_inodes(directory) }
     }
 
     pub fn found(&self, stat: &Stat) -> Found {
-        Found::of(stat, self.keeps_inodes)
+        Found::of(stat, self.has_lasting_inodes)
     }
 }
 

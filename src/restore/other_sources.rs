@@ -3,6 +3,7 @@
 //! the way to one.
 
 use crate::disk::below::images_below;
+use crate::disk::device::has_lasting_inodes;
 use crate::disk::follow::{LINKS_MAX, names_to_pass};
 use crate::disk::mounts::MountPoint;
 use crate::disk::stat::{fstat, stat_path};
@@ -15,12 +16,16 @@ use crate::restore::overlap::{is_alike, without_time};
 use crate::restore::plan::{child_path, shown};
 use crate::restore::run::Run;
 use crate::restore::scope::{Scope, is_at_or_below};
+use rustix::fs::{Mode, OFlags};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 
 /// Reported for what is not replaced.
 pub(super) const OTHER_SOURCE: &str = "it now is, leads to or holds the data of another source of the snapshot, and was kept: to have \
                                        the saved entry, restore it to another place with --target";
+
+/// So many directories are kept open at most.
+const PINNED_MAX: usize = 256;
 
 /// What is mounted in a source.
 struct MountedIn {
@@ -87,6 +92,10 @@ pub(super) struct OtherSources {
     layers: HashMap<Identity, Vec<u8>>,
     /// Where sources are, and what is mounted in them.
     parts: Parts,
+    /// Directories whose inode numbers last only while they are open.
+    pinned: Vec<Directory>,
+    /// Whether the inode numbers of a file system last, by its own number.
+    lasting: HashMap<u64, bool>,
     /// None if they cannot be listed, which is why some may be missing here.
     mounts: Option<Mounts>,
     /// Why some may be missing here. Then nothing is deleted.
@@ -156,6 +165,34 @@ impl OtherSources {
         self.directories.get(&stat.identity()).into_iter().flatten().map(Vec::as_slice)
     }
 
+    /// The identity of the directory at a path. It is kept open where its inode number would not last.
+    fn pin(&mut self, path: &[u8], stat: &Stat) -> Identity {
+        if self.lasting.get(&stat.device) == Some(&true) {
+            return stat.identity();
+        }
+        let path = if path.is_empty() { b"/" } else { path };
+        match open_to_look_at(path) {
+            Ok(directory) => {
+                let lasts = *self.lasting.entry(stat.device).or_insert_with(|| has_lasting_inodes(&directory));
+                let identity = fstat(&directory).map_or(stat.identity(), |stat| stat.identity());
+                if lasts || self.pinned.iter().any(|known| is_same(known, identity)) {
+                    return identity;
+                }
+                match self.pinned.len() < PINNED_MAX {
+                    true => self.pinned.push(directory),
+                    false => self.note_unknown(|| {
+                        format!("{} is one of too many directories whose inode numbers do not last", shown(path))
+                    }),
+                }
+                identity
+            }
+            Err(error) => {
+                self.note_unknown(|| format!("cannot tell what {} is: {error}", shown(path)));
+                stat.identity()
+            }
+        }
+    }
+
     /// Records what is on the way to a source. Returns the real path of the source if it is a directory. The target of a source
     /// that was saved as a symbolic link does not belong to the source.
     fn follow(&mut self, source: &[u8], is_saved_as_link: impl Fn() -> Result<bool>) -> Result<Option<Location>> {
@@ -166,7 +203,8 @@ impl OtherSources {
             // The last name of the path of the source itself, and not of the path in a link.
             let is_source = left.is_empty() && !has_ended;
             has_ended |= is_source;
-            self.ways.insert(above.identity());
+            let way = self.pin(&here, &above);
+            self.ways.insert(way);
             if part == b".." {
                 here.truncate(here.iter().rposition(|byte| *byte == b'/').unwrap_or(0));
                 above = stat_path(if here.is_empty() { b"/" } else { &here }, false)?;
@@ -203,7 +241,8 @@ impl OtherSources {
                 }
             }
         }
-        self.directories.entry(above.identity()).or_default().insert(source.to_vec());
+        let end = self.pin(&here, &above);
+        self.directories.entry(end).or_default().insert(source.to_vec());
         Ok(Some(Location::at(here, &above)))
     }
 
@@ -216,7 +255,8 @@ impl OtherSources {
                 match stat_path(place.as_os_str().as_bytes(), true) {
                     Ok(stat) => {
                         may_be_gone = true;
-                        self.layers.insert(stat.identity(), path.to_vec());
+                        let layer = self.pin(place.as_os_str().as_bytes(), &stat);
+                        self.layers.insert(layer, path.to_vec());
                     }
                     // This user can delete nothing there.
                     Err(error) if error.is(Kind::Denied) => may_be_gone = true,
@@ -285,6 +325,17 @@ impl OtherSources {
             }
         }
     }
+}
+
+/// Opens a directory without a right to it.
+fn open_to_look_at(path: &[u8]) -> Result<Directory> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::empty());
+    opened.map(Directory::from).map_err(|errno| Error::io("open the directory", shown(path), errno.into()))
+}
+
+fn is_same(directory: &Directory, identity: Identity) -> bool {
+    fstat(directory).is_ok_and(|stat| stat.identity() == identity)
 }
 
 fn read_link_at(path: &[u8]) -> Result<Vec<u8>> {
