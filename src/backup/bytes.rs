@@ -12,11 +12,25 @@ use rustix::fd::{AsFd, OwnedFd};
 use std::io::Read;
 
 pub(super) trait Bytes {
-    /// How many bytes were put into the buffer, 0 at the end of the content.
+    /// How many bytes were put into the buffer, 0 at the end of the content. What knows of zeros ends before them.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize>;
+
+    /// How many zeros come next that need not be read, as far as that is known.
+    fn zeros_ahead(&mut self) -> Result<u64> {
+        Ok(0)
+    }
+
+    /// Passes over so many of the zeros that come next.
+    fn pass_zeros(&mut self, _count: u64) -> Result<()> {
+        Ok(())
+    }
 }
 
-/// Holes too many to keep are given up, the smallest first: they are then stored as the zeros that they read as.
+/// Zeros of one file that are content, as its entry has no room for their holes. A file of ext4 has at most a quarter
+/// of them; one of XFS or tmpfs can have so many that no restore would ever end.
+const ZEROS_BYTES_MAX: u64 = 64 << 40;
+
+/// Holes too many to keep are given up, the smallest first: they are then saved as the zeros that they read as.
 pub(super) fn large_holes(mut holes: Vec<Hole>) -> Vec<Hole> {
     if holes.len() > HOLES_MAX {
         holes.sort_unstable_by_key(|hole| std::cmp::Reverse(hole.length));
@@ -35,18 +49,25 @@ pub(super) struct Plain<'a> {
     read: u64,
     /// Where reading ends; found out once there is more than the stat said.
     limit: Option<u64>,
+    /// What has grown in holes.
+    grown: Option<Sparse<'a>>,
 }
 
 impl<'a> Plain<'a> {
     pub fn new(fd: &'a OwnedFd, size: u64) -> Self {
-        Plain { fd, size, read: 0, limit: None }
+        Plain { fd, size, read: 0, limit: None, grown: None }
     }
 
     /// There is more than the stat said: a FIFO or a device may have taken the file's place, or it grows.
-    fn find_limit(&self) -> Result<u64> {
+    fn find_limit(&mut self) -> Result<u64> {
         let stat = fstat(self.fd)?;
         if !stat.is(EntryKind::File) {
             return Err(Error::new(Kind::Conflict, "read", "").because("it is no longer a file"));
+        }
+        if stat.size > self.read && stat.may_be_sparse() {
+            let mut grown = Sparse::new(self.fd, &[], stat.size, true);
+            grown.at = self.read;
+            self.grown = Some(grown);
         }
         Ok(if stat.size >= self.read { stat.size } else { self.read.max(UNSIZED_BYTES_MAX) })
     }
@@ -57,6 +78,9 @@ impl Bytes for Plain<'_> {
         if self.read > self.size && self.limit.is_none() {
             self.limit = Some(self.find_limit()?);
         }
+        if let Some(grown) = &mut self.grown {
+            return grown.fill(buffer);
+        }
         let wanted = match self.limit {
             Some(limit) => buffer.len().min(usize::try_from(limit.saturating_sub(self.read)).unwrap_or(usize::MAX)),
             None => buffer.len(),
@@ -66,35 +90,67 @@ impl Bytes for Plain<'_> {
         self.read += filled as u64;
         Ok(filled)
     }
+
+    fn zeros_ahead(&mut self) -> Result<u64> {
+        self.grown.as_mut().map_or(Ok(0), Sparse::zeros_ahead)
+    }
+
+    fn pass_zeros(&mut self, count: u64) -> Result<()> {
+        self.grown.as_mut().map_or(Ok(()), |grown| grown.pass_zeros(count))
+    }
 }
 
-/// The data of a sparse file without its holes.
+/// A sparse file without the holes that its entry records. Where there are others, each is looked for when it is
+/// reached, so that memory does not grow with their number.
 pub(super) struct Sparse<'a> {
     fd: &'a OwnedFd,
     holes: &'a [Hole],
     size: u64,
     at: u64,
     hole: usize,
+    /// What is known to come next ends here.
+    known_until: u64,
+    is_zeros: bool,
+    has_more_holes: bool,
+    zeros: u64,
 }
 
 impl<'a> Sparse<'a> {
-    pub fn new(fd: &'a OwnedFd, holes: &'a [Hole], size: u64) -> Self {
-        Sparse { fd, holes, size, at: 0, hole: 0 }
+    /// `has_more_holes`: whether there may be others than these.
+    pub fn new(fd: &'a OwnedFd, holes: &'a [Hole], size: u64, has_more_holes: bool) -> Self {
+        Sparse { fd, holes, size, at: 0, hole: 0, known_until: 0, is_zeros: false, has_more_holes, zeros: 0 }
+    }
+
+    /// Steps over recorded holes and finds out what comes behind them; returns how many bytes of it, 0 at the end.
+    fn look(&mut self) -> Result<u64> {
+        while let Some(hole) = self.holes.get(self.hole).filter(|hole| hole.offset <= self.at) {
+            self.at = hole.offset + hole.length;
+            self.hole += 1;
+        }
+        if self.at >= self.size {
+            return Ok(0);
+        }
+        if self.at >= self.known_until {
+            let limit = self.holes.get(self.hole).map_or(self.size, |hole| hole.offset);
+            let (is_zeros, end) = match self.has_more_holes {
+                true => open::next_run(self.fd, self.at, limit)?,
+                false => (false, limit),
+            };
+            (self.is_zeros, self.known_until) = (is_zeros, end);
+        }
+        Ok(self.known_until - self.at)
     }
 }
 
 impl Bytes for Sparse<'_> {
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
-        while filled < buffer.len() && self.at < self.size {
-            let next = self.holes.get(self.hole);
-            if let Some(hole) = next.filter(|hole| hole.offset <= self.at) {
-                self.at = hole.offset + hole.length;
-                self.hole += 1;
-                continue;
+        while filled < buffer.len() {
+            let known = self.look()?;
+            if known == 0 || self.is_zeros {
+                break;
             }
-            let end = next.map_or(self.size, |hole| hole.offset);
-            let length = usize::try_from(end - self.at).unwrap_or(usize::MAX).min(buffer.len() - filled);
+            let length = usize::try_from(known).unwrap_or(usize::MAX).min(buffer.len() - filled);
             let count = open::read_full_at(self.fd.as_fd(), &mut buffer[filled..filled + length], self.at)?;
             filled += count;
             self.at += count as u64;
@@ -105,6 +161,28 @@ impl Bytes for Sparse<'_> {
         }
         Ok(filled)
     }
+
+    fn zeros_ahead(&mut self) -> Result<u64> {
+        let known = self.look()?;
+        Ok(if self.is_zeros { known } else { 0 })
+    }
+
+    fn pass_zeros(&mut self, count: u64) -> Result<()> {
+        self.at += count;
+        self.zeros += count;
+        match self.zeros > ZEROS_BYTES_MAX {
+            true => Err(too_many_zeros()),
+            false => Ok(()),
+        }
+    }
+}
+
+fn too_many_zeros() -> Error {
+    Error::new(Kind::Unsupported, "save it", "").because(format!(
+        "beside its {HOLES_MAX} largest holes, which are all that a snapshot records of a file, it has more than {} TiB of \
+         others; exclude it, or make it shorter",
+        ZEROS_BYTES_MAX >> 40
+    ))
 }
 
 /// What a command or standard input returns.
@@ -133,5 +211,42 @@ impl<R: Read> Bytes for Streamed<'_, R> {
             }
         }
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::zeros::fill;
+    use std::cell::Cell;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn a_file_that_grows_in_holes_while_it_is_read_is_not_read_in_them() {
+        let file = tempfile::tempfile().unwrap();
+        let end = 1 << 30;
+        file.write_all_at(b"begin", 0).unwrap();
+        file.set_len(end - 3).unwrap();
+        file.write_all_at(b"end", end - 3).unwrap();
+        let fd = OwnedFd::from(file);
+        let mut from = Plain::new(&fd, 5);
+        let (read, done) = (Cell::new(0), Cell::new(0));
+        let tell = |more_read, more_done| {
+            read.set(read.get() + more_read);
+            done.set(done.get() + more_done);
+        };
+        let mut buffer = vec![1; 64 << 10];
+        let (mut last, mut filled) = (false, 0);
+        while !last {
+            let ahead = from.zeros_ahead().unwrap();
+            let passed = if ahead > 4096 { ahead - 100 } else { 0 };
+            from.pass_zeros(passed).unwrap();
+            tell(0, passed);
+            filled = 0;
+            last = fill(&mut from, &mut buffer, &mut filled, (1024, 5), &tell).unwrap();
+        }
+        assert_eq!(&buffer[filled - 4..filled], b"\0end");
+        assert_eq!(done.get(), end);
+        assert!(read.get() < 256 << 10, "{}", read.get());
     }
 }

@@ -4,13 +4,15 @@ use crate::backup::bytes::{Bytes, Plain, Sparse, Streamed, large_holes};
 use crate::backup::large::HELPED_BYTES_MIN;
 use crate::backup::left_out::UNSIZED_BYTES_MAX;
 use crate::backup::walk::{Folder, add};
+use crate::backup::zeros::ZeroChunk;
 use crate::backup::{Run, detect};
 use crate::chunk::ContentKind;
 use crate::disk::stat::fstat;
 use crate::disk::{Directory, Identity, PageBuffer, Stat, flags, open, xattr};
-use crate::entry::{CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Xattr};
+use crate::entry::{CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Hole, Xattr};
 use crate::error::{Error, Kind, Result};
 use crate::repo::list::ListWriter;
+use crate::repo::tree::HOLES_MAX;
 use rayon::Scope;
 use rustix::fd::OwnedFd;
 use std::cell::RefCell;
@@ -111,8 +113,10 @@ impl<'a> Run<'a> {
         let mut entry = Entry::new(name.to_bytes(), EntryKind::File);
         let kind = self.repo.chunker().kind_of_file(stat.size);
         let read = if stat.may_be_sparse() && stat.size > 0 {
-            entry.holes = large_holes(open::holes(fd, stat.size).map_err(ReadError::Source)?);
-            let data = Sparse::new(fd, &entry.holes, stat.size);
+            let holes = self.find_holes(fd, stat.size)?;
+            let has_more_holes = holes.len() > HOLES_MAX;
+            entry.holes = large_holes(holes);
+            let data = Sparse::new(fd, &entry.holes, stat.size, has_more_holes);
             let (content, read) = self.read_content(scope, data, kind, stat.size, buffer)?;
             entry.content = content;
             let holes = entry.holes.iter().map(|hole| hole.length).sum::<u64>();
@@ -151,6 +155,13 @@ impl<'a> Run<'a> {
         entry.meta.flags = flags::read_flags(fd);
         entry.link_group = if after.links > 1 { detect::link_group(&after) } else { 0 };
         Ok(Some(entry))
+    }
+
+    fn find_holes(&self, fd: &OwnedFd, size: u64) -> Result<Vec<Hole>, ReadError> {
+        open::holes(fd, size, &|| self.watch.cancel.check()).map_err(|error| match error.is(Kind::Cancelled) {
+            true => ReadError::Store(error),
+            false => ReadError::Source(error),
+        })
     }
 
     /// Metadata of a file whose content is known to be the old one.
@@ -310,9 +321,15 @@ impl<'a> Run<'a> {
         let mut list = ListWriter::default();
         let mut store_list = |bytes: Vec<u8>| writer.store_tree(lane, &bytes);
         let (mut filled, mut total, mut last) = (0, 0, false);
+        let mut zero_chunk = ZeroChunk::default();
         loop {
-            last = last
-                || self.fill(&mut from, &mut buffer[..wanted], &mut filled, expected).map_err(ReadError::Source)?;
+            if let Some(passed) = self.pass_zeros(&mut from, kind, &buffer[..filled], &mut zero_chunk)? {
+                list.push_run(passed.id, passed.run.count, &mut store_list).map_err(ReadError::Store)?;
+                filled -= passed.run.of_begun;
+                total += passed.run.bytes;
+            }
+            let space = &mut buffer[..wanted];
+            last = last || self.fill(&mut from, space, &mut filled, (kind, expected)).map_err(ReadError::Source)?;
             if total == 0 && last && filled <= INLINE_BYTES_MAX {
                 let content = if filled == 0 { Content::Empty } else { Content::Inline(buffer[..filled].to_vec()) };
                 return Ok((content, filled as u64));
@@ -335,7 +352,7 @@ impl<'a> Run<'a> {
                 && let Some(hold) = self.crew.hold()
             {
                 let begun = &buffer[at..filled];
-                let mut push = |id| list.push(id, &mut store_list);
+                let mut push = |id, count| list.push_run(id, count, &mut store_list);
                 total += self.read_helped((scope, &hold), &mut from, (kind, expected), begun, &mut push)?;
                 break;
             }
@@ -357,28 +374,6 @@ impl<'a> Run<'a> {
             }
         };
         Ok((content, total))
-    }
-
-    /// Fills the buffer from `filled` on; says whether the content ends there.
-    pub(super) fn fill(
-        &self,
-        from: &mut impl Bytes,
-        buffer: &mut [u8],
-        filled: &mut usize,
-        expected: u64,
-    ) -> Result<bool> {
-        while *filled < buffer.len() {
-            let wanted = buffer.len() - *filled;
-            let count = from.fill(&mut buffer[*filled..])?;
-            *filled += count;
-            add(&self.counts.bytes_read, count as u64);
-            add(&self.watch.progress.bytes_read, count as u64);
-            add(&self.watch.progress.bytes_done, count as u64);
-            if count == 0 || (expected != u64::MAX && count < wanted) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }
 

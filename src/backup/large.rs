@@ -7,7 +7,8 @@
 use crate::backup::Run;
 use crate::backup::bytes::Bytes;
 use crate::backup::content::ReadError;
-use crate::backup::crew::{Hold, Part};
+use crate::backup::crew::{Hold, Part, Placed};
+use crate::backup::zeros::ZeroChunk;
 use crate::chunk::{CHUNK_BYTES_MAX, ContentKind};
 use crate::error::Result;
 use crate::id::ChunkId;
@@ -31,27 +32,35 @@ impl<'a> Run<'a> {
         self.readers.least.saturating_sub(usize::from(rayon::current_thread_index().is_some()))
     }
 
-    /// Reads content to its end, from a chunk's beginning on, of which `begun` has been read; tells the ids in order.
-    /// Returns how many bytes it was.
+    /// Reads content to its end, from a chunk's beginning on, of which `begun` has been read; tells the ids in order,
+    /// and how often each follows itself. Returns how many bytes it was.
     pub(super) fn read_helped<'s>(
         &'s self,
         (scope, hold): (&Scope<'s>, &Hold<'_>),
         from: &mut impl Bytes,
         (kind, expected): (ContentKind, u64),
         begun: &[u8],
-        push: &mut dyn FnMut(ChunkId) -> Result<()>,
+        push: &mut dyn FnMut(ChunkId, u64) -> Result<()>,
     ) -> Result<u64, ReadError> {
         let batch_bytes_max = (self.options.memory_bytes as usize / 8).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX);
         let batch_bytes = (2 * FRAME_RAW_BYTES * self.readers.least).clamp(BATCH_BYTES_MIN, batch_bytes_max);
-        let mut push_all = |ids: Vec<Vec<ChunkId>>| ids.into_iter().flatten().try_for_each(&mut *push);
+        let push_all = |storing: Placed, push: &mut dyn FnMut(ChunkId, u64) -> Result<()>| {
+            storing.finish_ids(self)?.into_iter().flatten().try_for_each(|id| push(id, 1))
+        };
         let mut carried = begun.to_vec();
+        let mut zero_chunk = ZeroChunk::default();
         let mut total = 0;
         let mut stored = None;
         loop {
+            let passed = self.pass_zeros(from, kind, &carried, &mut zero_chunk)?;
+            if let Some(passed) = &passed {
+                carried.truncate(carried.len() - passed.run.of_begun);
+                total += passed.run.bytes;
+            }
             let mut bytes = hold.buffer(batch_bytes);
             let mut filled = carried.len();
             bytes[..filled].copy_from_slice(&carried);
-            let last = self.fill(from, &mut bytes, &mut filled, expected).map_err(ReadError::Source)?;
+            let last = self.fill(from, &mut bytes, &mut filled, (kind, expected)).map_err(ReadError::Source)?;
 
             let piece_bytes = filled.div_ceil(self.readers.least).max(PIECE_BYTES_MIN);
             let piece = |start| Part::Cut { kind, last, piece: start..filled.min(start + piece_bytes) };
@@ -66,7 +75,10 @@ impl<'a> Run<'a> {
             carried.extend_from_slice(&bytes[whole..filled]);
             let storing = hold.place(self, scope, bytes, whole, frames(&ends), false);
             if let Some(before) = stored.replace(storing) {
-                push_all(before.finish_ids(self).map_err(ReadError::Store)?).map_err(ReadError::Store)?;
+                push_all(before, push).map_err(ReadError::Store)?;
+            }
+            if let Some(passed) = passed {
+                push(passed.id, passed.run.count).map_err(ReadError::Store)?;
             }
             if last {
                 break;
@@ -74,7 +86,7 @@ impl<'a> Run<'a> {
             self.watch.cancel.check().map_err(ReadError::Store)?;
         }
         if let Some(storing) = stored {
-            push_all(storing.finish_ids(self).map_err(ReadError::Store)?).map_err(ReadError::Store)?;
+            push_all(storing, push).map_err(ReadError::Store)?;
         }
         Ok(total)
     }

@@ -22,6 +22,7 @@ mod sources;
 mod stored;
 mod streams;
 mod walk;
+mod zeros;
 
 pub use detect::Comparison;
 pub use heal::Healing;

@@ -14,7 +14,7 @@ use std::num::NonZeroU64;
 /// From this size on the kernel is told how a file will be read; below it the call costs more than it brings.
 pub const ADVISE_BYTES_MIN: u64 = 1 << 20;
 
-/// How many holes of one file are kept; what lies beyond is read as the zeros that it is.
+/// How many holes of one file are found at once; [`next_run`] finds those beyond.
 pub const HOLES_MAX: usize = 1 << 20;
 
 /// Opens a file for reading: no link followed, access time left alone, never waiting for the other end of a FIFO that
@@ -103,13 +103,14 @@ pub fn read_full_at(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> Result<usi
 }
 
 /// The holes of a file of that size, in order; call it only where [`Stat::may_be_sparse`]. None where the file system
-/// cannot tell. Leaves the descriptor at its start.
-pub fn holes(fd: impl AsFd, size: u64) -> Result<Vec<Hole>> {
+/// cannot tell. Leaves the descriptor at its start. `go_on` is asked before each of them; its error ends the search.
+pub fn holes(fd: impl AsFd, size: u64, go_on: &dyn Fn() -> Result<()>) -> Result<Vec<Hole>> {
     let fd = fd.as_fd();
     let failed = |errno| refused("find the holes of a file", b"", errno);
     let mut found = Vec::new();
     let mut at = 0;
     while at < size && found.len() < HOLES_MAX {
+        go_on()?;
         let offset = match rustix::fs::seek(fd, SeekFrom::Hole(at)) {
             Ok(offset) => offset,
             // It was cut meanwhile; what is left will be read as it is.
@@ -133,6 +134,30 @@ pub fn holes(fd: impl AsFd, size: u64) -> Result<Vec<Hole>> {
     }
     rustix::fs::seek(fd, SeekFrom::Start(0)).map_err(failed)?;
     Ok(found)
+}
+
+/// What an open file has from `at` on, before `limit`: whether it is a hole, and where that or the data ends. All is data
+/// where the file system cannot tell. Moves the descriptor's position.
+pub fn next_run(fd: impl AsFd, at: u64, limit: u64) -> Result<(bool, u64)> {
+    let fd = fd.as_fd();
+    let failed = |errno| refused("find the holes of a file", b"", errno);
+    let bounded = |end: u64| if end > at { end.min(limit) } else { limit };
+    match rustix::fs::seek(fd, SeekFrom::Data(at)) {
+        Ok(data) if data > at => Ok((true, data.min(limit))),
+        Ok(_) => match rustix::fs::seek(fd, SeekFrom::Hole(at)) {
+            Ok(hole) => Ok((false, bounded(hole))),
+            // It was cut meanwhile: reading tells where it ends.
+            Err(Errno::NXIO | Errno::INVAL | Errno::NOTSUP) => Ok((false, limit)),
+            Err(errno) => Err(failed(errno)),
+        },
+        // No data up to the end, which may be nearer than it was.
+        Err(Errno::NXIO) => {
+            let end = rustix::fs::seek(fd, SeekFrom::End(0)).map_err(failed)?;
+            Ok((end > at, bounded(end)))
+        }
+        Err(Errno::INVAL | Errno::NOTSUP) => Ok((false, limit)),
+        Err(errno) => Err(failed(errno)),
+    }
 }
 
 /// What a symbolic link points to.

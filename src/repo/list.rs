@@ -26,14 +26,48 @@ impl ListWriter {
         self.push_at(0, id, store)
     }
 
+    /// The same id `count` times. The pages that hold nothing else are all one page: it is made and stored once, so that
+    /// this takes no longer for more of them.
+    pub fn push_run(
+        &mut self,
+        id: ChunkId,
+        count: u64,
+        store: &mut dyn FnMut(Vec<u8>) -> Result<ChunkId>,
+    ) -> Result<()> {
+        self.count += count;
+        self.push_run_at(0, id, count, store)
+    }
+
+    fn push_run_at(
+        &mut self,
+        level: usize,
+        id: ChunkId,
+        mut count: u64,
+        store: &mut dyn FnMut(Vec<u8>) -> Result<ChunkId>,
+    ) -> Result<()> {
+        while count > 0 && self.levels.get(level).is_some_and(|ids| !ids.is_empty()) {
+            self.push_at(level, id, store)?;
+            count -= 1;
+        }
+        let in_page = if ends_page(id) { 1 } else { LIST_IDS_MAX };
+        let pages = count / in_page as u64;
+        if pages > 0 {
+            if self.levels.len() == level {
+                self.levels.push(Vec::new());
+            }
+            let page = store(encode(level as u8, &vec![id; in_page]))?;
+            self.push_run_at(level + 1, page, pages, store)?;
+        }
+        (0..count % in_page as u64).try_for_each(|_| self.push_at(level, id, store))
+    }
+
     fn push_at(&mut self, level: usize, id: ChunkId, store: &mut dyn FnMut(Vec<u8>) -> Result<ChunkId>) -> Result<()> {
         if self.levels.len() == level {
             self.levels.push(Vec::new());
         }
         let ids = &mut self.levels[level];
         ids.push(id);
-        let last = u16::from_le_bytes([id.0[ChunkId::BYTES - 2], id.0[ChunkId::BYTES - 1]]);
-        if last.is_multiple_of(512) || ids.len() == LIST_IDS_MAX {
+        if ends_page(id) || ids.len() == LIST_IDS_MAX {
             let page = store(encode(level as u8, ids))?;
             self.levels[level].clear();
             return self.push_at(level + 1, page, store);
@@ -80,6 +114,11 @@ impl ListWriter {
     }
 }
 
+/// Whether a page ends behind this id.
+fn ends_page(id: ChunkId) -> bool {
+    u16::from_le_bytes([id.0[ChunkId::BYTES - 2], id.0[ChunkId::BYTES - 1]]).is_multiple_of(512)
+}
+
 fn encode(level: u8, ids: &[ChunkId]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(3 + ids.len() * ChunkId::BYTES);
     bytes.extend_from_slice(&[MAGIC, VERSION, level]);
@@ -115,6 +154,47 @@ mod tests {
         for id in decode_list(&pages[&id], depth - 1).unwrap() {
             read(pages, depth - 1, id, out);
         }
+    }
+
+    fn list_id(number: u32, last: u16) -> ChunkId {
+        let mut id = ChunkId::from_slice(&blake3::hash(&number.to_le_bytes()).as_bytes()[..24]).unwrap();
+        id.0[ChunkId::BYTES - 2..].copy_from_slice(&last.to_le_bytes());
+        id
+    }
+
+    /// The root of a list of these runs, and how often a page was stored.
+    fn list_of(runs: &[(ChunkId, u64)], one_by_one: bool) -> (u8, ChunkId, usize) {
+        let mut stored = 0;
+        let mut store = |bytes: Vec<u8>| {
+            stored += 1;
+            Ok(ChunkId::from_slice(&blake3::hash(&bytes).as_bytes()[..24]).unwrap())
+        };
+        let mut writer = ListWriter::default();
+        for (id, count) in runs {
+            match one_by_one {
+                true => (0..*count).for_each(|_| writer.push(*id, &mut store).unwrap()),
+                false => writer.push_run(*id, *count, &mut store).unwrap(),
+            }
+        }
+        assert_eq!(writer.len(), runs.iter().map(|(_, count)| count).sum::<u64>());
+        let (depth, root) = writer.finish(&mut store).unwrap();
+        (depth, root, stored)
+    }
+
+    #[test]
+    fn runs_of_one_id_make_the_list_that_pushing_it_again_and_again_makes() {
+        let (plain, other, ending) = (list_id(1, 1), list_id(2, 77), list_id(3, 1024));
+        for runs in [
+            &[(plain, 1)][..],
+            &[(plain, 8191), (other, 1), (plain, 8192)],
+            &[(other, 3), (plain, 30_000), (other, 8192), (plain, 0), (other, 5)],
+            &[(ending, 20_000)],
+            &[(plain, 100), (ending, 9000), (plain, 8192), (other, 1)],
+        ] {
+            let (slow, fast) = (list_of(runs, true), list_of(runs, false));
+            assert_eq!((slow.0, slow.1), (fast.0, fast.1), "{runs:?}");
+        }
+        assert!(list_of(&[(plain, 1 << 50)], false).2 < 50, "it is not made page by page");
     }
 
     #[test]

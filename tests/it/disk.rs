@@ -262,10 +262,10 @@ fn holes_are_found_and_made_again() {
     if !stat.may_be_sparse() {
         return; // A file system without holes.
     }
-    let holes = open::holes(&fd, stat.size).unwrap();
+    let holes = open::holes(&fd, stat.size, &|| Ok(())).unwrap();
     let end = (1 << 20) + 65536;
     assert_eq!(holes, [Hole { offset: 0, length: 1 << 20 }, Hole { offset: end, length: size - end }]);
-    assert_eq!(open::holes(&fd, 512).unwrap(), [Hole { offset: 0, length: 512 }]);
+    assert_eq!(open::holes(&fd, 512, &|| Ok(())).unwrap(), [Hole { offset: 0, length: 512 }]);
     assert_eq!(open::read_full(&fd, &mut [0; 10]).unwrap(), 10);
 
     let (dense, _) = target.create_file(b"dense", &meta(0o644)).unwrap();
@@ -278,7 +278,7 @@ fn holes_are_found_and_made_again() {
     let mut bytes = vec![9; 2 << 20];
     assert_eq!(open::read_full_at(&fd, &mut bytes, 0).unwrap(), 2 << 20);
     assert_eq!(bytes.iter().filter(|byte| **byte == 0).count(), 1 << 20);
-    assert_eq!(open::holes(&fd, 0).unwrap(), []);
+    assert_eq!(open::holes(&fd, 0, &|| Ok(())).unwrap(), []);
 }
 
 #[test]

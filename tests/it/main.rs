@@ -19,6 +19,7 @@ mod fixture;
 mod folder;
 mod found;
 mod golden;
+mod holes;
 mod https;
 mod killed;
 mod large;
