@@ -260,7 +260,8 @@ class Repository:
         for _ in range(take.count(36)):
             pack, tree = take.raw(32), take.byte() & 1 == 1
             stored, offset = take.number(PACK_MAX), take.number(4096)
-            frames = take_frames(take, take.count(3))
+            frames = take_frames(take, take.count(4))
+            check(frames, "a pack without frames")
             check(offset + sum(frame[0] for frame in frames) <= stored, "frames reach behind their pack")
             packs.append((pack, tree, offset, frames))
         for pack, tree, offset, frames in packs:
