@@ -55,7 +55,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::{ChunkId, IndexId, PackId, RepositoryId};
 use crate::place::{IndexContents, Located};
 use crate::repo::format::{CONFIG_NAME, Config, INDEX_PREFIX, OBJECT_BYTES_MAX, SNAPSHOTS_PREFIX};
-use crate::repo::snapshot::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
+use crate::repo::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
 use crate::seal::{KeySet, Power, open_object};
 use crate::storage::Storage;
 use crate::watch::Watch;
@@ -451,14 +451,14 @@ impl Repository {
 
     pub(crate) fn snapshots_settled_and_unreadable(&self, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
         let survey = self.survey(watch)?;
-        pending::settle(self.storage(), &survey).iter().for_each(|error| watch.notice(error.to_string()));
+        pending::settle(self.storage(), self.keys(), &survey).iter().for_each(|error| watch.notice(error.to_string()));
         self.snapshots_of(survey, watch)
     }
 
     /// Moves commits whose writer died to their place under `snapshots/`.
     pub fn settle(&self, watch: &Watch) -> Result<()> {
         let survey = self.survey(watch)?;
-        pending::settle(self.storage(), &survey).iter().for_each(|error| watch.notice(error.to_string()));
+        pending::settle(self.storage(), self.keys(), &survey).iter().for_each(|error| watch.notice(error.to_string()));
         Ok(())
     }
 
@@ -469,8 +469,6 @@ impl Repository {
     }
 
     fn snapshots_of(&self, survey: pending::Survey, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
-        let mut bodies: HashMap<String, Vec<u8>> =
-            survey.unpublished.into_iter().map(|unpublished| (unpublished.snapshot, unpublished.body)).collect();
         let (names, others) = self.list_snapshots()?;
         if let Some(first) = others.first() {
             let count = crate::when::format_counted(others.len() as u64, "object", "objects");
@@ -478,32 +476,19 @@ impl Repository {
                 "ignored {count} without the name of a snapshot in {SNAPSHOTS_PREFIX} (first: {first})"
             ));
         }
-        let mut unreadable = Vec::new();
-        let mut cannot_read = |name: String, error: Error| {
-            watch.damage(name.as_bytes(), error.to_string());
-            unreadable.push(name);
-        };
-        for (name, body) in names.iter().zip(fetch_all(self.storage(), &names, OBJECT_BYTES_MAX)) {
-            match body {
-                Ok(body) => drop(bodies.insert(name.clone(), body)),
-                // Removed by somebody between the listing and now.
-                Err(error) if error.is(Kind::NotFound) => {}
-                Err(error) if pending::is_of_one_object(&error) => cannot_read(name.clone(), error),
-                Err(error) => return Err(error),
+        let mut read = SnapshotsRead { repo: self, watch, snapshots: Vec::new(), unreadable: Vec::new() };
+        for (name, body) in names.iter().zip(fetch_all(self.storage(), &names, SEALED_SNAPSHOT_BYTES_MAX)) {
+            read.add(name, body)?;
+        }
+        let mut known: HashSet<String> = names.into_iter().collect();
+        for commit in survey.unpublished {
+            if !known.contains(&commit.snapshot) {
+                read.add(&commit.snapshot, commit.body(self.storage(), self.keys()))?;
+                known.insert(commit.snapshot);
             }
         }
-        let mut snapshots = Vec::with_capacity(bodies.len());
-        for (name, body) in bodies {
-            match self.open_snapshot(&name, &body) {
-                Ok(snapshot) => snapshots.push(snapshot),
-                // A put-only key opens none.
-                Err(error) if self.keys().power() == Power::Put => return Err(error),
-                // One damaged snapshot must not hide the others, whatever its damage looks like; it is reported.
-                Err(error) => cannot_read(name, error),
-            }
-        }
-        snapshots.sort_by_key(|snapshot| (snapshot.started.time(), snapshot.id));
-        Ok((snapshots, unreadable))
+        read.snapshots.sort_by_key(|snapshot| (snapshot.started.time(), snapshot.id));
+        Ok((read.snapshots, read.unreadable))
     }
 
     /// Whether a snapshot is still stored.
@@ -517,7 +502,7 @@ impl Repository {
 
     /// The snapshot that is stored under this name.
     pub(crate) fn snapshot_named(&self, name: &str) -> Result<Snapshot> {
-        let (body, _) = self.storage().get(name, OBJECT_BYTES_MAX)?;
+        let (body, _) = self.storage().get(name, SEALED_SNAPSHOT_BYTES_MAX)?;
         self.open_snapshot(name, &body)
     }
 
@@ -529,6 +514,42 @@ impl Repository {
             true => Ok(snapshot),
             false => Err(Error::corrupt("read the snapshot", name, "it is stored under the name of another snapshot")),
         }
+    }
+}
+
+/// Snapshots as they are read, and the names of those that cannot be.
+struct SnapshotsRead<'a> {
+    repo: &'a Repository,
+    watch: &'a Watch,
+    snapshots: Vec<Snapshot>,
+    unreadable: Vec<String>,
+}
+
+impl SnapshotsRead<'_> {
+    fn add(&mut self, name: &str, body: Result<Vec<u8>>) -> Result<()> {
+        let body = match body {
+            Ok(body) => body,
+            // Removed by somebody between the listing and now.
+            Err(error) if error.is(Kind::NotFound) => return Ok(()),
+            Err(error) if pending::is_of_one_object(&error) => {
+                self.cannot_read(name, error);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        match self.repo.open_snapshot(name, &body) {
+            Ok(snapshot) => self.snapshots.push(snapshot),
+            // A put-only key opens none.
+            Err(error) if self.repo.keys().power() == Power::Put => return Err(error),
+            // One damaged snapshot must not hide the others, whatever its damage looks like; it is reported.
+            Err(error) => self.cannot_read(name, error),
+        }
+        Ok(())
+    }
+
+    fn cannot_read(&mut self, name: &str, error: Error) {
+        self.watch.damage(name.as_bytes(), error.to_string());
+        self.unreadable.push(name.to_owned());
     }
 }
 

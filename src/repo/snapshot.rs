@@ -4,12 +4,15 @@ use crate::entry::{Content, Entry, Time};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, SnapshotId};
 use crate::repo::tree::{Page, decode_page, encode_entries};
+use crate::seal::sealed_object_bytes_max;
 use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub const SNAPSHOT_PURPOSE: &str = "snapshot";
 /// The largest plain form that is read.
 pub const SNAPSHOT_BYTES_MAX: u64 = 16 << 20;
+/// The largest sealed one.
+pub const SEALED_SNAPSHOT_BYTES_MAX: u64 = sealed_object_bytes_max(SNAPSHOT_BYTES_MAX);
 /// Troubles that a snapshot names; of more only the count is kept.
 pub const TROUBLES_MAX: usize = 10_000;
 
