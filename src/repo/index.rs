@@ -111,6 +111,10 @@ pub(super) fn take_frames(take: &mut Take, count: usize, room: &mut Room) -> Res
         let mut sum = 0;
         for _ in 0..chunk_count {
             let length = take.number_to(CHUNK_BYTES_MAX)? as u32;
+            if length == 0 {
+                // A file could have any number of such, and reading it would never end.
+                return Err(take.bad("a chunk is empty"));
+            }
             sum += u64::from(length);
             chunks.push((ChunkId([0; ChunkId::BYTES]), length));
         }
@@ -185,15 +189,15 @@ mod tests {
         assert!(decode_index(&[1, 0xff, 0xff, 0xff, 0xff, 0x0f]).is_err());
     }
 
-    /// One pack of one frame of this many chunks of length 0, with this many bytes behind the count.
+    /// One pack of one frame of this many chunks of one byte, with this many bytes behind the count.
     fn stating(chunks: u64, behind: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         bytes.put_number(VERSION);
         bytes.put_number(1);
         bytes.extend_from_slice(&[7; 32]);
         bytes.push(0);
-        [88, 88, 1, 0, 0, chunks].iter().for_each(|number| bytes.put_number(*number));
-        bytes.resize(bytes.len() + behind, 0);
+        [88, 88, 1, 0, chunks, chunks].iter().for_each(|number| bytes.put_number(*number));
+        bytes.resize(bytes.len() + behind, 1);
         bytes
     }
 
@@ -210,12 +214,17 @@ mod tests {
         let many = OBJECT_CHUNKS_MAX as u64 + 1;
         assert!(why(&stating(many, 25 * many as usize)).contains("more than 1048576 chunks"));
         assert!(why(&stating(0, 30)).contains("no chunks"));
+        let mut empty = stating(1, 25);
+        let at = empty.len() - 25;
+        assert_eq!(std::mem::replace(&mut empty[at], 0), 1);
+        assert!(why(&empty).contains("a chunk is empty"));
     }
 
     /// What earlier frames still owe counts as well: each of many frames could state nearly all that is left.
     #[test]
     fn frames_do_not_share_the_bytes_for_their_ids() {
-        let frame = |chunks| FrameContents { stored: 1, raw: 0, chunks: vec![(ChunkId([0; 24]), 0); chunks] };
+        let frame =
+            |chunks| FrameContents { stored: 1, raw: chunks as u32, chunks: vec![(ChunkId([0; 24]), 1); chunks] };
         let pack =
             |frames| PackContents { pack: PackId([1; 32]), tree: false, stored_bytes: 200, data_offset: 88, frames };
         let bytes = encode_index(&[pack(vec![frame(100), frame(100)])]);
