@@ -24,6 +24,7 @@ pub mod pending;
 mod reader;
 mod run;
 pub mod snapshot;
+mod snapshot_list;
 mod told;
 pub mod tree;
 mod unlock;
@@ -32,7 +33,6 @@ mod wire;
 mod writer;
 
 use damaged_packs::{DamagedPacks, PackVersion};
-use fetch::fetch_all;
 pub use init::{InitOptions, NewRepository};
 pub use key::Credentials;
 use key::LastKey;
@@ -45,6 +45,7 @@ use opened::Opened;
 pub(crate) use own::{Own, OwnFolders};
 pub use reader::{Chunk, Reader};
 pub use snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
+use snapshot_list::SnapshotList;
 pub(crate) use told::{Told, basis_of};
 pub use writer::{Writer, WriterOptions};
 
@@ -425,13 +426,7 @@ impl Repository {
 
     /// Names of all snapshot objects, oldest first.
     pub fn snapshot_names(&self) -> Result<Vec<String>> {
-        Ok(self.list_snapshots()?.0)
-    }
-
-    /// Names of all snapshot objects, oldest first, and those of other objects beside them.
-    fn list_snapshots(&self) -> Result<(Vec<String>, Vec<String>)> {
-        let listed = self.storage().list(SNAPSHOTS_PREFIX)?.into_iter().map(|listed| listed.name);
-        Ok(listed.partition(|name| format::is_snapshot_name(name)))
+        Ok(self.list_snapshots()?.0.into_iter().map(|listed| listed.name).collect())
     }
 
     /// Every snapshot, oldest first, those included whose writer died right after its commit.
@@ -469,26 +464,17 @@ impl Repository {
     }
 
     fn snapshots_of(&self, survey: pending::Survey, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
-        let (names, others) = self.list_snapshots()?;
+        let (listed, others) = self.list_snapshots()?;
         if let Some(first) = others.first() {
             let count = crate::when::format_counted(others.len() as u64, "object", "objects");
             watch.notice(format!(
                 "ignored {count} without the name of a snapshot in {SNAPSHOTS_PREFIX} (first: {first})"
             ));
         }
-        let mut read = SnapshotsRead { repo: self, watch, snapshots: Vec::new(), unreadable: Vec::new() };
-        for (name, body) in names.iter().zip(fetch_all(self.storage(), &names, SEALED_SNAPSHOT_BYTES_MAX)) {
-            read.add(name, body)?;
-        }
-        let mut known: HashSet<String> = names.into_iter().collect();
-        for commit in survey.unpublished {
-            if !known.contains(&commit.snapshot) {
-                read.add(&commit.snapshot, commit.body(self.storage(), self.keys()))?;
-                known.insert(commit.snapshot);
-            }
-        }
-        read.snapshots.sort_by_key(|snapshot| (snapshot.started.time(), snapshot.id));
-        Ok((read.snapshots, read.unreadable))
+        let mut list = SnapshotList::new(self, watch);
+        list.add_listed(&listed)?;
+        list.add_unpublished(survey.unpublished, &listed)?;
+        Ok(list.finish())
     }
 
     /// Whether a snapshot is still stored.
@@ -503,53 +489,18 @@ impl Repository {
     /// The snapshot that is stored under this name.
     pub(crate) fn snapshot_named(&self, name: &str) -> Result<Snapshot> {
         let (body, _) = self.storage().get(name, SEALED_SNAPSHOT_BYTES_MAX)?;
-        self.open_snapshot(name, &body)
+        Ok(self.open_snapshot(name, &body)?.0)
     }
 
-    fn open_snapshot(&self, name: &str, body: &[u8]) -> Result<Snapshot> {
+    /// The snapshot, and how many plain bytes it has.
+    fn open_snapshot(&self, name: &str, body: &[u8]) -> Result<(Snapshot, u64)> {
         let plain = open_object(self.keys(), SNAPSHOT_PURPOSE, body, SNAPSHOT_BYTES_MAX)?;
         let snapshot = Snapshot::decode(&plain)?;
         let stated = format::snapshot_name(&snapshot.started.compact()?, &snapshot.id);
         match stated == name {
-            true => Ok(snapshot),
+            true => Ok((snapshot, plain.len() as u64)),
             false => Err(Error::corrupt("read the snapshot", name, "it is stored under the name of another snapshot")),
         }
-    }
-}
-
-/// Snapshots as they are read, and the names of those that cannot be.
-struct SnapshotsRead<'a> {
-    repo: &'a Repository,
-    watch: &'a Watch,
-    snapshots: Vec<Snapshot>,
-    unreadable: Vec<String>,
-}
-
-impl SnapshotsRead<'_> {
-    fn add(&mut self, name: &str, body: Result<Vec<u8>>) -> Result<()> {
-        let body = match body {
-            Ok(body) => body,
-            // Removed by somebody between the listing and now.
-            Err(error) if error.is(Kind::NotFound) => return Ok(()),
-            Err(error) if pending::is_of_one_object(&error) => {
-                self.cannot_read(name, error);
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        match self.repo.open_snapshot(name, &body) {
-            Ok(snapshot) => self.snapshots.push(snapshot),
-            // A put-only key opens none.
-            Err(error) if self.repo.keys().power() == Power::Put => return Err(error),
-            // One damaged snapshot must not hide the others, whatever its damage looks like; it is reported.
-            Err(error) => self.cannot_read(name, error),
-        }
-        Ok(())
-    }
-
-    fn cannot_read(&mut self, name: &str, error: Error) {
-        self.watch.damage(name.as_bytes(), error.to_string());
-        self.unreadable.push(name.to_owned());
     }
 }
 
