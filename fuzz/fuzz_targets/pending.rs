@@ -27,7 +27,7 @@ fuzz_target!(|input: (&[u8], &str, &str, &str, u8)| {
     }
     let Ok(survey) = survey(&storage, &KEYS, sharing) else { return };
     for one in survey.unpublished {
-        let _ = one.publish(&storage);
+        let _ = one.publish(&storage, &KEYS);
     }
     for one in survey.running {
         let _ = expire(&storage, &KEYS, sharing, &one);

@@ -358,6 +358,7 @@ struct Run<'a> {
     noted: Mutex<StateChanges>,
     /// Something that should be in the repository was not.
     has_met_damage: std::sync::atomic::AtomicBool,
+    stored_lists: stored::StoredLists,
     /// How many damaged packs were known when the run began.
     damaged_packs_before: u64,
     failure: Mutex<Option<Error>>,
@@ -397,6 +398,7 @@ impl<'a> Run<'a> {
             troubles: Mutex::default(),
             noted: Mutex::default(),
             has_met_damage: std::sync::atomic::AtomicBool::new(false),
+            stored_lists: stored::StoredLists::default(),
             failure: Mutex::default(),
             links: content::Links::default(),
             damaged_packs_before: repo.damaged_packs_found(),

@@ -12,7 +12,7 @@ use crate::repo::snapshot::CLOCKS_DIFFER_SECONDS;
 use crate::repo::{Repository, Snapshot, Stamp};
 use crate::seal::Power;
 use crate::watch::{Watch, now};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// How many names dated in the future are looked at.
 const FUTURE_LOOKS_MAX: usize = 8;
@@ -394,25 +394,53 @@ impl<'a> Run<'a> {
 
     /// How many files an old tree held that is no more.
     pub(super) fn count_files(&self, tree: &ChunkId) -> u64 {
-        let (mut count, mut trees) = (0, vec![(*tree, 0)]);
         if !self.may_read() {
             return 0;
         }
-        while let Some((tree, level)) = trees.pop() {
-            let read = self.reader.for_each_entry(&tree, &mut |entry| {
-                match entry.content {
-                    Content::Tree(below) if level < LEVELS_MAX => trees.push((below, level + 1)),
-                    _ => count += u64::from(entry.kind.has_content()),
+        // To a hostile writer a tree is any graph: directories that name one below them twice, a few hundred levels of them.
+        let mut known: HashMap<ChunkId, u64> = HashMap::new();
+        let mut way = vec![self.count_in(tree)];
+        while let Some(step) = way.last_mut() {
+            match step.below.pop() {
+                Some(next) => match known.get(&next) {
+                    Some(count) => step.count = step.count.saturating_add(*count),
+                    None if way.len() > LEVELS_MAX || self.is_over() => {}
+                    None => way.push(self.count_in(&next)),
+                },
+                None => {
+                    let (tree, count) = (step.tree, step.count);
+                    known.insert(tree, count);
+                    way.pop();
+                    match way.last_mut() {
+                        Some(above) => above.count = above.count.saturating_add(count),
+                        None => return count,
+                    }
                 }
-                Ok(())
-            });
-            if let Err(error) = read {
-                self.met_damage(error, "its files are not counted");
-            }
-            if self.is_over() {
-                break;
             }
         }
-        count
+        0
     }
+
+    /// The files in one directory, and the directories in it.
+    fn count_in(&self, tree: &ChunkId) -> Counting {
+        let mut step = Counting { tree: *tree, below: Vec::new(), count: 0 };
+        let read = self.reader.for_each_entry(tree, &mut |entry| {
+            match entry.content {
+                Content::Tree(below) => step.below.push(below),
+                _ => step.count += u64::from(entry.kind.has_content()),
+            }
+            Ok(())
+        });
+        if let Err(error) = read {
+            self.met_damage(error, "its files are not counted");
+        }
+        step
+    }
+}
+
+/// A directory whose files are being counted: those found so far, and the directories in it that are still to come.
+struct Counting {
+    tree: ChunkId,
+    below: Vec<ChunkId>,
+    count: u64,
 }

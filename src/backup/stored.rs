@@ -6,6 +6,37 @@ use crate::error::Result;
 use crate::id::ChunkId;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// How many lists are known to be stored, and how many are looked at for one file: files of a petabyte have so many.
+const LISTS_MAX: usize = 1 << 20;
+
+/// Lists of which everything is known to be stored, with their levels: a hostile repository could name one list again and
+/// again, on each level. What is missing is looked up each time, as the run may store it meanwhile.
+#[derive(Default)]
+pub(super) struct StoredLists(Mutex<HashSet<(ChunkId, u8)>>);
+
+impl StoredLists {
+    fn lock(&self) -> MutexGuard<'_, HashSet<(ChunkId, u8)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Before another file is looked at: never while one is, or its lists could be walked again and again.
+    fn make_room(&self) {
+        let mut known = self.lock();
+        if known.len() >= LISTS_MAX {
+            known.clear();
+        }
+    }
+
+    fn has(&self, id: &ChunkId, level: u8) -> bool {
+        self.lock().contains(&(*id, level))
+    }
+
+    fn insert(&self, id: &ChunkId, level: u8) {
+        self.lock().insert((*id, level));
+    }
+}
 
 impl<'a> Run<'a> {
     /// Whether a chunk is stored, or is being stored by this run.
@@ -41,10 +72,29 @@ impl<'a> Run<'a> {
 
     /// A list that cannot be read is as good as missing: the file is read anew then, which stores it again.
     pub(super) fn is_list_stored(&self, depth: u8, id: &ChunkId) -> Result<bool> {
-        if !self.is_known(id)? {
+        self.stored_lists.make_room();
+        self.is_part_stored(depth, id, &mut LISTS_MAX.clone())
+    }
+
+    /// The same of a part of a list. `left` is how many lists may be looked at: a file with more of them is read anew, too.
+    fn is_part_stored(&self, depth: u8, id: &ChunkId, left: &mut usize) -> Result<bool> {
+        let Some(level) = depth.checked_sub(1) else { return self.is_known(id) };
+        if self.stored_lists.has(id, level) {
+            return Ok(true);
+        }
+        self.watch.cancel.check()?;
+        if *left == 0 || !self.is_known(id)? {
             return Ok(false);
         }
-        let Some(level) = depth.checked_sub(1) else { return Ok(true) };
+        *left -= 1;
+        let is_stored = self.are_parts_stored(level, id, left)?;
+        if is_stored {
+            self.stored_lists.insert(id, level);
+        }
+        Ok(is_stored)
+    }
+
+    fn are_parts_stored(&self, level: u8, id: &ChunkId, left: &mut usize) -> Result<bool> {
         let ids = match self.reader.list_ids(id, level) {
             Err(error) if error.is_damage() => {
                 self.note_damage();
@@ -52,11 +102,8 @@ impl<'a> Run<'a> {
             }
             ids => ids?,
         };
-        if level == 0 {
-            return self.are_known(&ids);
-        }
         for id in &ids {
-            if !self.is_list_stored(level, id)? {
+            if !self.is_part_stored(level, id, left)? {
                 return Ok(false);
             }
         }

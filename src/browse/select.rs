@@ -117,6 +117,7 @@ impl Repository {
         let matching = all.into_iter().filter(|snapshot| filter.matches(snapshot)).collect();
         let chosen = choose(matching, selector, !filter.is_empty())
             .map_err(|error| because_of_damage(error, selector, &unreadable))?;
+        let chosen = self.whole(chosen);
         if matches!(selector, Selector::Latest { .. }) && chosen.is_from_the_future(now()) {
             watch.notice(format!(
                 "the latest snapshot, {}, is dated in the future, as the clock of its host was wrong: to use another one, \

@@ -4,6 +4,7 @@
 //! beyond that only those are kept whose (uniformly distributed) ids begin with enough zero bits, and the totals are
 //! scaled up: an error of well below one percent. A tree that the snapshot before has too is not walked again.
 
+use super::content::wrong_size;
 use super::diff::walk_pairs;
 use super::path::{clean, resolve};
 use crate::entry::{Content, Entry, EntryKind};
@@ -82,7 +83,7 @@ pub fn stats(repo: &Repository, snapshots: &[Snapshot], path: &[u8], watch: &Wat
             if old.is_some_and(|old| old.content == new.content) {
                 return Ok(());
             }
-            match sample.add(&reader, new) {
+            match sample.add(&reader, new, watch) {
                 Err(error) if error.is(Kind::Corrupt) => {
                     watch.damage(at, error.to_string());
                     Ok(())
@@ -141,18 +142,28 @@ struct Sample {
 }
 
 impl Sample {
-    fn add(&mut self, reader: &Reader, entry: &Entry) -> Result<()> {
+    fn add(&mut self, reader: &Reader, entry: &Entry, watch: &Watch) -> Result<()> {
         if matches!(entry.content, Content::Tree(_)) {
             return Ok(());
         }
-        reader.for_each_chunk(entry, &mut |id| self.add_chunk(reader, id))
+        let mut left = entry.content_bytes();
+        reader.for_each_chunk(entry, &mut |id| {
+            watch.cancel.check()?;
+            // More than the file is long, however often a hostile list names the same chunks, is not looked at.
+            left = left.checked_sub(self.add_chunk(reader, id)?).ok_or_else(|| wrong_size(entry))?;
+            Ok(())
+        })
     }
 
-    fn add_chunk(&mut self, reader: &Reader, id: &ChunkId) -> Result<()> {
+    /// Returns the chunk's length, at least 1: of those that only count for others, no more is known.
+    fn add_chunk(&mut self, reader: &Reader, id: &ChunkId) -> Result<u64> {
         let (first, _) = id.as_bytes().split_first_chunk::<8>().expect("an id is longer");
         let number = u64::from_be_bytes(*first);
-        if number.leading_zeros() < self.bits || self.chunks.contains_key(&number) {
-            return Ok(());
+        if let Some((length, _)) = self.chunks.get(&number) {
+            return Ok(u64::from(*length));
+        }
+        if number.leading_zeros() < self.bits {
+            return Ok(1);
         }
         let at = reader.locate(id)?;
         let share = at.length as f32 * at.frame_stored as f32 / (at.frame_raw as f32).max(1.0);
@@ -162,7 +173,7 @@ impl Sample {
             let bits = self.bits;
             self.chunks.retain(|number, _| number.leading_zeros() >= bits);
         }
-        Ok(())
+        Ok(u64::from(at.length))
     }
 
     fn total(&self, statistics: &mut Statistics) {

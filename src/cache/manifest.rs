@@ -2,7 +2,7 @@
 //! checked text.
 
 use crate::disk::own_files::{is_not_a_file, open_regular, read_regular};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::id::{IndexId, PackId};
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
@@ -50,9 +50,17 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<Row>>> {
 /// Replaces the manifest, whole or not at all. The caller holds the folder's lock.
 pub(super) fn replace(path: &Path, rows: &[Row]) -> Result<()> {
     let new = path.with_extension("new");
+    let text = encode(rows);
+    if text.len() as u64 > BYTES_MAX {
+        // It could not be read again, and would be made anew by every run.
+        let why = format!("it would have more than {BYTES_MAX} bytes");
+        return Err(Error::new(Kind::Failed, "replace the list of index segments", path.display())
+            .because(why)
+            .hint("look for index objects that name packs which do not exist"));
+    }
     let write = || {
         let mut file = open_regular(OpenOptions::new().write(true).create(true).truncate(true), &new)?;
-        file.write_all(encode(rows).as_bytes())?;
+        file.write_all(text.as_bytes())?;
         file.sync_data()?;
         std::fs::rename(&new, path)
     };
@@ -139,6 +147,16 @@ mod tests {
                 assert_eq!(decode(&bad), None, "byte {at}");
             }
         }
+    }
+
+    #[test]
+    fn a_list_that_could_not_be_read_again_is_not_written() {
+        let left_out = vec![(PackId([3; 32]), 1); BYTES_MAX as usize / 70];
+        let rows = [Row { name: format!("{}{SUFFIX}", "a".repeat(32)), hash: [4; 32], covers: Vec::new(), left_out }];
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("manifest");
+        assert!(replace(&path, &rows).unwrap_err().is(Kind::Failed));
+        assert!(read(&path).unwrap().is_none());
     }
 
     #[test]

@@ -21,6 +21,8 @@ const FILTER_ENTRIES_MAX: usize = 4 * SHARD_ENTRIES_MAX as usize;
 const SPOOL_MEMORY_MAX: usize = 1 << 20;
 /// How many entries are sorted in memory at a time (36 bytes each).
 const RUN_ENTRIES_MAX: usize = 1 << 20;
+/// How large the tables of a run get: a row for each pack and frame, of which a hostile index object can name many.
+const RUN_TABLE_BYTES_MAX: usize = 64 << 20;
 /// Minimum number of entries to sort with several threads.
 const SORTED_IN_PARALLEL_MIN: usize = 1 << 17;
 
@@ -70,6 +72,7 @@ impl Place {
 pub struct Builder {
     place: Place,
     run_entries_max: usize,
+    run_table_bytes_max: usize,
     tables: Tables,
     entries: Vec<Entry>,
     runs: Vec<Arc<Segment>>,
@@ -78,23 +81,28 @@ pub struct Builder {
 impl Builder {
     /// The segment appears under this path when it is finished.
     pub fn new(path: &Path) -> Self {
-        Builder::with_runs_of(Place::File(path.to_owned()), RUN_ENTRIES_MAX)
+        Builder::at(Place::File(path.to_owned()))
     }
 
     pub(super) fn at(place: Place) -> Self {
-        Builder::with_runs_of(place, RUN_ENTRIES_MAX)
+        Builder::with_runs_of(place, RUN_ENTRIES_MAX, RUN_TABLE_BYTES_MAX)
     }
 
-    pub(super) fn with_runs_of(place: Place, run_entries_max: usize) -> Self {
-        Builder { place, run_entries_max, tables: Tables::default(), entries: Vec::new(), runs: Vec::new() }
+    fn with_runs_of(place: Place, run_entries_max: usize, run_table_bytes_max: usize) -> Self {
+        Builder {
+            place,
+            run_entries_max,
+            run_table_bytes_max,
+            tables: Tables::default(),
+            entries: Vec::new(),
+            runs: Vec::new(),
+        }
     }
 
     pub fn push(&mut self, pack: &PackContents) -> Result<()> {
         self.tables.add(pack, &mut self.entries)?;
-        match self.entries.len() < self.run_entries_max {
-            true => Ok(()),
-            false => self.end_run(),
-        }
+        let is_full = self.entries.len() >= self.run_entries_max || self.tables.bytes() >= self.run_table_bytes_max;
+        if is_full { self.end_run() } else { Ok(()) }
     }
 
     /// Puts the segment in its place and returns it, open.
@@ -145,6 +153,10 @@ pub(super) struct Tables {
 impl Tables {
     pub(super) fn pack_count(&self) -> usize {
         self.packs.len() / PACK_BYTES
+    }
+
+    fn bytes(&self) -> usize {
+        self.packs.len() + self.frames.len()
     }
 
     pub(super) fn frame_count(&self) -> usize {
@@ -473,11 +485,11 @@ mod tests {
         std::fs::create_dir(&folder).map_err(|error| Error::io("create", folder.display(), error))?;
         let paths = [folder.join("runs"), folder.join("one")];
         for (path, run_entries_max) in paths.iter().zip([150, usize::MAX]) {
-            let mut builder = Builder::with_runs_of(Place::File(path.clone()), run_entries_max);
+            let mut builder = Builder::with_runs_of(Place::File(path.clone()), run_entries_max, usize::MAX);
             (0..41).try_for_each(|number| builder.push(&pack(number)))?;
             assert_eq!(builder.finish()?.len(), 42 * 50);
         }
-        let mut in_memory = Builder::with_runs_of(Place::Memory, 150);
+        let mut in_memory = Builder::with_runs_of(Place::Memory, 150, usize::MAX);
         (0..41).try_for_each(|number| in_memory.push(&pack(number)))?;
         let in_memory = in_memory.finish()?;
         let [runs, one] = [Segment::open(&paths[0])?, Segment::open(&paths[1])?];
@@ -489,6 +501,20 @@ mod tests {
         let left = std::fs::read_dir(&folder).map(|files| files.count()).unwrap_or_default();
         std::fs::remove_dir_all(&folder).map_err(|error| Error::io("remove", folder.display(), error))?;
         assert_eq!(left, 2, "runs must not stay behind");
+        Ok(())
+    }
+
+    /// The tables of all packs were in memory at once when they had few chunks.
+    #[test]
+    fn a_run_also_ends_when_its_tables_are_large() -> Result<()> {
+        let mut builder = Builder::with_runs_of(Place::Memory, usize::MAX, 3 * (PACK_BYTES + FRAME_BYTES));
+        for number in 0..10 {
+            builder.push(&pack(number))?;
+            assert!(builder.tables.pack_count() < 3);
+        }
+        assert_eq!(builder.runs.len(), 3);
+        let segment = builder.finish()?;
+        assert_eq!((segment.pack_count(), segment.len()), (10, 11 * 50));
         Ok(())
     }
 }

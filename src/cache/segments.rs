@@ -286,11 +286,13 @@ impl Segments {
         for index in indexes {
             let index = index?;
             let IndexContents { index, bytes, packs } = index.borrow();
+            // One object can name one pack again and again.
+            let mut left_out = HashSet::new();
             for pack in packs {
                 let is_there = self.packs.as_ref().is_none_or(|sizes| sizes.has(&pack.pack, pack.stored_bytes));
                 if is_there {
                     builder.push(pack)?;
-                } else {
+                } else if left_out.insert((pack.pack, pack.stored_bytes)) {
                     row.left_out.push((pack.pack, pack.stored_bytes));
                 }
             }

@@ -228,6 +228,37 @@ pub fn print_json(value: &Value) -> Result<()> {
     print(&format!("{value}\n"))
 }
 
+/// Prints an object whose list is as long as there are snapshots: item by item, as all at once take many times the memory of
+/// what they show. `rest` are the members behind the list. As with [`print`], the reader may stop early.
+pub fn print_json_list(name: &str, items: impl Iterator<Item = Value>, rest: &Value) -> Result<()> {
+    let mut out = std::io::BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
+    match write_json_list(&mut out, name, items, rest).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            // What is left is for nobody.
+            let _nobody_reads = out.into_parts();
+            Ok(())
+        }
+        other => other.map_err(|error| Error::io("write to", "standard output", error)),
+    }
+}
+
+fn write_json_list(
+    out: &mut dyn Write,
+    name: &str,
+    items: impl Iterator<Item = Value>,
+    rest: &Value,
+) -> std::io::Result<()> {
+    write!(out, "{{{}:[", json!(name))?;
+    for (number, item) in items.enumerate() {
+        let comma = if number == 0 { "" } else { "," };
+        write!(out, "{comma}{item}")?;
+    }
+    let rest = rest.to_string();
+    let members = rest.strip_prefix('{').filter(|members| *members != "}");
+    write!(out, "]{}{}", if members.is_some() { "," } else { "" }, members.unwrap_or("}"))?;
+    writeln!(out)
+}
+
 /// Many lines (or bytes) on standard output, buffered. If the reader has gone (`| head`), the command is done: use this
 /// only for commands that change nothing.
 pub struct Lines(std::io::BufWriter<std::io::StdoutLock<'static>>);
@@ -342,4 +373,20 @@ pub fn snapshot_json(snapshot: &Snapshot) -> Value {
         "totals": snapshot.totals,
         "troubles_count": snapshot.troubles_count,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_written_item_by_item_reads_as_one_object() {
+        for count in 0..3 {
+            let items = || (0..count).map(|number| json!({"id": number, "text": "a\"b"}));
+            let mut out = Vec::new();
+            write_json_list(&mut out, "snapshots", items(), &json!({"troubles": [], "troubles_count": 1})).unwrap();
+            let whole = json!({"snapshots": items().collect::<Vec<_>>(), "troubles": [], "troubles_count": 1});
+            assert_eq!(String::from_utf8(out).unwrap(), format!("{whole}\n"));
+        }
+    }
 }

@@ -3,10 +3,10 @@
 use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::{FILTERS, GlobalOptions, RangeOptions};
-use super::output::{Console, print, print_json, show_path, show_source, show_stamp, snapshot_json, table};
+use super::output::{Console, print, print_json_list, show_path, show_source, show_stamp, snapshot_json, table};
 use super::signals;
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 use siltstone::repo::Snapshot;
 use siltstone::when::{format_bytes, format_count};
 
@@ -37,8 +37,8 @@ pub fn run(args: &SnapshotsArgs, options: &GlobalOptions) -> Result<Exit, Failur
     }
     if console.json() {
         let (troubles, troubles_count) = console.troubles();
-        let list: Vec<Value> = snapshots.iter().map(snapshot_json).collect();
-        print_json(&json!({"snapshots": list, "troubles": troubles, "troubles_count": troubles_count}))?;
+        let rest = json!({"troubles": troubles, "troubles_count": troubles_count});
+        print_json_list("snapshots", snapshots.iter().map(snapshot_json), &rest)?;
     } else if snapshots.is_empty() {
         if !console.quiet() {
             print(if filter.is_empty() { "No snapshots.\n" } else { "No snapshot matches the filters.\n" })?;

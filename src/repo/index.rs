@@ -14,8 +14,19 @@ const VERSION: u64 = 1;
 
 /// A new index object is begun when one describes this many chunks.
 pub const INDEX_CHUNKS_MAX: usize = 256 * 1024;
+/// An object that states more chunks or packs is damaged: writers stay below half of it.
+pub const OBJECT_CHUNKS_MAX: usize = 1 << 20;
+pub const OBJECT_PACKS_MAX: usize = INDEX_CHUNKS_MAX;
 /// The largest plain form that is read.
 pub const INDEX_BYTES_MAX: u64 = 64 << 20;
+/// How many times as large as the stored object its plain form may be: ids do not compress, so honest ones stay below two.
+const PLAIN_FOR_STORED_MAX: u64 = 4;
+
+/// The largest plain form of an object that is stored in so many bytes. Few bytes must not unfold into tables that fill the
+/// memory of whoever reads them.
+pub fn plain_bytes_max(stored_bytes: u64) -> u64 {
+    stored_bytes.saturating_mul(PLAIN_FOR_STORED_MAX).min(INDEX_BYTES_MAX)
+}
 
 pub fn encode_index(packs: &[PackContents]) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -49,17 +60,61 @@ pub(super) fn put_frames(bytes: &mut Vec<u8>, frames: &[FrameContents]) {
     }
 }
 
+/// How many chunks an object may still state.
+pub(super) struct Room {
+    /// What follows behind all frames for each chunk.
+    bytes_behind: usize,
+    chunks: usize,
+}
+
+impl Room {
+    /// In index objects an id follows for each chunk; in trailers nothing does.
+    pub fn with_ids_behind() -> Self {
+        Room { bytes_behind: ChunkId::BYTES, chunks: 0 }
+    }
+
+    pub fn with_nothing_behind() -> Self {
+        Room { bytes_behind: 0, chunks: 0 }
+    }
+
+    /// The fewest bytes that a frame takes: its sizes and the count and length of one chunk.
+    pub fn frame_bytes_min(&self) -> usize {
+        4 + self.bytes_behind
+    }
+
+    /// How many chunks a frame has: at least one, and no more than there are bytes for, what is owed to earlier frames taken off.
+    /// Checked before memory is asked for: a chunk takes more there than here.
+    fn take_chunk_count(&mut self, take: &mut Take) -> Result<usize> {
+        let count = take.number_to(take.remaining() as u64)? as usize;
+        self.chunks += count;
+        if count == 0 {
+            return Err(take.bad("a frame has no chunks"));
+        }
+        if self.chunks > OBJECT_CHUNKS_MAX {
+            return Err(take.bad(format!("it has more than {OBJECT_CHUNKS_MAX} chunks")));
+        }
+        match count + self.chunks * self.bytes_behind <= take.remaining() {
+            true => Ok(count),
+            false => Err(take.bad("it states more chunks than it has bytes for")),
+        }
+    }
+}
+
 /// Reads what [`put_frames`] wrote; ids are left zero.
-pub(super) fn take_frames(take: &mut Take, count: usize) -> Result<Vec<FrameContents>> {
+pub(super) fn take_frames(take: &mut Take, count: usize, room: &mut Room) -> Result<Vec<FrameContents>> {
     let mut frames = Vec::with_capacity(count.min(4096));
     for _ in 0..count {
         let stored = take.number_to(PACK_BYTES_MAX)? as u32;
         let raw = take.number_to(FRAME_RAW_BYTES_MAX)? as u32;
-        let chunk_count = take.count(1)?;
+        let chunk_count = room.take_chunk_count(take)?;
         let mut chunks = Vec::with_capacity(chunk_count);
         let mut sum = 0;
         for _ in 0..chunk_count {
             let length = take.number_to(CHUNK_BYTES_MAX)? as u32;
+            if length == 0 {
+                // A file could have any number of such, and reading it would never end.
+                return Err(take.bad("a chunk is empty"));
+            }
             sum += u64::from(length);
             chunks.push((ChunkId([0; ChunkId::BYTES]), length));
         }
@@ -76,15 +131,22 @@ pub fn decode_index(bytes: &[u8]) -> Result<Vec<PackContents>> {
     if take.number()? != VERSION {
         return Err(take.bad("it is of a version that this program does not know"));
     }
-    let count = take.count(PackId::BYTES + 4)?;
-    let mut packs = Vec::with_capacity(count);
+    let mut room = Room::with_ids_behind();
+    let count = take.count(PackId::BYTES + 4 + room.frame_bytes_min())?;
+    if count > OBJECT_PACKS_MAX {
+        return Err(take.bad(format!("it has more than {OBJECT_PACKS_MAX} packs")));
+    }
+    let mut packs = Vec::with_capacity(count.min(4096));
     for _ in 0..count {
         let pack = PackId(take.array()?);
         let tree = take.byte()? & 1 == 1;
         let stored_bytes = take.number_to(PACK_BYTES_MAX)?;
         let data_offset = take.number_to(4096)? as u32;
-        let frame_count = take.count(3)?;
-        let frames = take_frames(&mut take, frame_count)?;
+        let frame_count = take.count(room.frame_bytes_min())?;
+        if frame_count == 0 {
+            return Err(take.bad("a pack has no frames"));
+        }
+        let frames = take_frames(&mut take, frame_count, &mut room)?;
         let end = u64::from(data_offset) + frames.iter().map(|frame| u64::from(frame.stored)).sum::<u64>();
         if end > stored_bytes {
             return Err(take.bad("the frames of a pack reach beyond its end"));
@@ -125,5 +187,56 @@ mod tests {
             assert!(decode_index(&bytes[..length]).is_err());
         }
         assert!(decode_index(&[1, 0xff, 0xff, 0xff, 0xff, 0x0f]).is_err());
+    }
+
+    /// One pack of one frame of this many chunks of one byte, with this many bytes behind the count.
+    fn stating(chunks: u64, behind: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.put_number(VERSION);
+        bytes.put_number(1);
+        bytes.extend_from_slice(&[7; 32]);
+        bytes.push(0);
+        [88, 88, 1, 0, chunks, chunks].iter().for_each(|number| bytes.put_number(*number));
+        bytes.resize(bytes.len() + behind, 1);
+        bytes
+    }
+
+    fn why(bytes: &[u8]) -> String {
+        decode_index(bytes).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    /// 67 million chunks in 64 MiB that had no ids took 1.9 GiB before that was noticed.
+    #[test]
+    fn chunks_are_believed_as_far_as_there_are_bytes_for_their_ids() {
+        assert_eq!(why(&stating(1000, 25_000)), "");
+        assert!(why(&stating(1000, 24_999)).contains("more chunks than it has bytes for"));
+        assert!(why(&stating(10_000, 10_000)).contains("more chunks than it has bytes for"));
+        let many = OBJECT_CHUNKS_MAX as u64 + 1;
+        assert!(why(&stating(many, 25 * many as usize)).contains("more than 1048576 chunks"));
+        assert!(why(&stating(0, 30)).contains("no chunks"));
+        let mut empty = stating(1, 25);
+        let at = empty.len() - 25;
+        assert_eq!(std::mem::replace(&mut empty[at], 0), 1);
+        assert!(why(&empty).contains("a chunk is empty"));
+    }
+
+    /// What earlier frames still owe counts as well: each of many frames could state nearly all that is left.
+    #[test]
+    fn frames_do_not_share_the_bytes_for_their_ids() {
+        let frame =
+            |chunks| FrameContents { stored: 1, raw: chunks as u32, chunks: vec![(ChunkId([0; 24]), 1); chunks] };
+        let pack =
+            |frames| PackContents { pack: PackId([1; 32]), tree: false, stored_bytes: 200, data_offset: 88, frames };
+        let bytes = encode_index(&[pack(vec![frame(100), frame(100)])]);
+        assert_eq!(why(&bytes), "");
+        assert!(why(&bytes[..bytes.len() - 1]).contains("more chunks than it has bytes for"));
+        assert!(why(&encode_index(&[pack(vec![frame(3)]), pack(Vec::new())])).contains("no frames"));
+    }
+
+    /// Frames without chunks were valid, and 22 million of them took 1.3 GiB.
+    #[test]
+    fn an_object_of_few_bytes_does_not_unfold_into_a_large_one() {
+        assert_eq!(plain_bytes_max(2000), 8000);
+        assert_eq!(plain_bytes_max(80 << 20), INDEX_BYTES_MAX);
     }
 }

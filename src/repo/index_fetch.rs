@@ -5,7 +5,7 @@ use crate::id::IndexId;
 use crate::place::{IndexContents, PackContents};
 use crate::repo::fetch::fetch_all;
 use crate::repo::format::index_name;
-use crate::repo::index::{INDEX_BYTES_MAX, decode_index};
+use crate::repo::index::{INDEX_BYTES_MAX, decode_index, plain_bytes_max};
 use crate::repo::opened::Opened;
 use crate::seal::{open_object, sealed_object_bytes_max};
 use std::collections::{HashMap, VecDeque};
@@ -88,7 +88,7 @@ impl<'a> IndexFetch<'a> {
         if blake3::hash(bytes).as_bytes() != index.as_bytes() {
             return Err(Error::corrupt("trust", "it", "the content hash does not match the object's name"));
         }
-        let plain = open_object(self.opened.keys(), "index", bytes, INDEX_BYTES_MAX)?;
+        let plain = open_object(self.opened.keys(), "index", bytes, plain_bytes_max(bytes.len() as u64))?;
         decode_index(&plain)
     }
 }

@@ -135,6 +135,9 @@ pub fn decode_list(bytes: &[u8], level: u8) -> Result<Vec<ChunkId>> {
     if !take.remaining().is_multiple_of(ChunkId::BYTES) || take.remaining() == 0 {
         return Err(take.bad("its length is wrong"));
     }
+    if take.remaining() > LIST_IDS_MAX * ChunkId::BYTES {
+        return Err(take.bad(format!("it has more than {LIST_IDS_MAX} ids")));
+    }
     let mut ids = Vec::with_capacity(take.remaining() / ChunkId::BYTES);
     while take.remaining() > 0 {
         ids.push(ChunkId(take.array()?));
@@ -195,6 +198,14 @@ mod tests {
             assert_eq!((slow.0, slow.1), (fast.0, fast.1), "{runs:?}");
         }
         assert!(list_of(&[(plain, 1 << 50)], false).2 < 50, "it is not made page by page");
+    }
+
+    /// A chunk has room for 174,762 ids, which on six levels make a list of 10^31 chunks.
+    #[test]
+    fn a_list_has_no_more_ids_than_writers_give_it() {
+        let list = |count| encode(0, &vec![ChunkId([1; 24]); count]);
+        assert_eq!(decode_list(&list(LIST_IDS_MAX), 0).unwrap().len(), LIST_IDS_MAX);
+        assert!(decode_list(&list(LIST_IDS_MAX + 1), 0).unwrap_err().to_string().contains("more than 8192 ids"));
     }
 
     #[test]

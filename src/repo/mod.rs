@@ -24,6 +24,7 @@ pub mod pending;
 mod reader;
 mod run;
 pub mod snapshot;
+mod snapshot_list;
 mod told;
 pub mod tree;
 mod unlock;
@@ -32,7 +33,6 @@ mod wire;
 mod writer;
 
 use damaged_packs::{DamagedPacks, PackVersion};
-use fetch::fetch_all;
 pub use init::{InitOptions, NewRepository};
 pub use key::Credentials;
 use key::LastKey;
@@ -45,6 +45,7 @@ use opened::Opened;
 pub(crate) use own::{Own, OwnFolders};
 pub use reader::{Chunk, Reader};
 pub use snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
+use snapshot_list::SnapshotList;
 pub(crate) use told::{Told, basis_of};
 pub use writer::{Writer, WriterOptions};
 
@@ -56,7 +57,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::{ChunkId, IndexId, PackId, RepositoryId};
 use crate::place::{IndexContents, Located};
 use crate::repo::format::{CONFIG_NAME, Config, INDEX_PREFIX, OBJECT_BYTES_MAX, SNAPSHOTS_PREFIX};
-use crate::repo::snapshot::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
+use crate::repo::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
 use crate::seal::{KeySet, Power, open_object};
 use crate::storage::Storage;
 use crate::watch::Watch;
@@ -426,13 +427,7 @@ impl Repository {
 
     /// Names of all snapshot objects, oldest first.
     pub fn snapshot_names(&self) -> Result<Vec<String>> {
-        Ok(self.list_snapshots()?.0)
-    }
-
-    /// Names of all snapshot objects, oldest first, and those of other objects beside them.
-    fn list_snapshots(&self) -> Result<(Vec<String>, Vec<String>)> {
-        let listed = self.storage().list(SNAPSHOTS_PREFIX)?.into_iter().map(|listed| listed.name);
-        Ok(listed.partition(|name| format::is_snapshot_name(name)))
+        Ok(self.list_snapshots()?.0.into_iter().map(|listed| listed.name).collect())
     }
 
     /// Every snapshot, oldest first, those included whose writer died right after its commit.
@@ -452,14 +447,14 @@ impl Repository {
 
     pub(crate) fn snapshots_settled_and_unreadable(&self, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
         let survey = self.survey(watch)?;
-        pending::settle(self.storage(), &survey).iter().for_each(|error| watch.notice(error.to_string()));
+        pending::settle(self.storage(), self.keys(), &survey).iter().for_each(|error| watch.notice(error.to_string()));
         self.snapshots_of(survey, watch)
     }
 
     /// Moves commits whose writer died to their place under `snapshots/`.
     pub fn settle(&self, watch: &Watch) -> Result<()> {
         let survey = self.survey(watch)?;
-        pending::settle(self.storage(), &survey).iter().for_each(|error| watch.notice(error.to_string()));
+        pending::settle(self.storage(), self.keys(), &survey).iter().for_each(|error| watch.notice(error.to_string()));
         Ok(())
     }
 
@@ -470,42 +465,17 @@ impl Repository {
     }
 
     fn snapshots_of(&self, survey: pending::Survey, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
-        let mut bodies: HashMap<String, Vec<u8>> =
-            survey.unpublished.into_iter().map(|unpublished| (unpublished.snapshot, unpublished.body)).collect();
-        let (names, others) = self.list_snapshots()?;
+        let (listed, others) = self.list_snapshots()?;
         if let Some(first) = others.first() {
             let count = crate::when::format_counted(others.len() as u64, "object", "objects");
             watch.notice(format!(
                 "ignored {count} without the name of a snapshot in {SNAPSHOTS_PREFIX} (first: {first})"
             ));
         }
-        let mut unreadable = Vec::new();
-        let mut cannot_read = |name: String, error: Error| {
-            watch.damage(name.as_bytes(), error.to_string());
-            unreadable.push(name);
-        };
-        for (name, body) in names.iter().zip(fetch_all(self.storage(), &names, OBJECT_BYTES_MAX)) {
-            match body {
-                // Of a commit that is not in its place yet, its own copy counts: anybody may have created this one.
-                Ok(body) => drop(bodies.entry(name.clone()).or_insert(body)),
-                // Removed by somebody between the listing and now.
-                Err(error) if error.is(Kind::NotFound) => {}
-                Err(error) if pending::is_of_one_object(&error) => cannot_read(name.clone(), error),
-                Err(error) => return Err(error),
-            }
-        }
-        let mut snapshots = Vec::with_capacity(bodies.len());
-        for (name, body) in bodies {
-            match self.open_snapshot(&name, &body) {
-                Ok(snapshot) => snapshots.push(snapshot),
-                // A put-only key opens none.
-                Err(error) if self.keys().power() == Power::Put => return Err(error),
-                // One damaged snapshot must not hide the others, whatever its damage looks like; it is reported.
-                Err(error) => cannot_read(name, error),
-            }
-        }
-        snapshots.sort_by_key(|snapshot| (snapshot.started.time(), snapshot.id));
-        Ok((snapshots, unreadable))
+        let mut list = SnapshotList::new(self, watch);
+        list.add_listed(&listed)?;
+        list.add_unpublished(survey.unpublished, &listed)?;
+        Ok(list.finish())
     }
 
     /// Whether a snapshot is still stored.
@@ -519,16 +489,17 @@ impl Repository {
 
     /// The snapshot that is stored under this name.
     pub(crate) fn snapshot_named(&self, name: &str) -> Result<Snapshot> {
-        let (body, _) = self.storage().get(name, OBJECT_BYTES_MAX)?;
-        self.open_snapshot(name, &body)
+        let (body, _) = self.storage().get(name, SEALED_SNAPSHOT_BYTES_MAX)?;
+        Ok(self.open_snapshot(name, &body)?.0)
     }
 
-    fn open_snapshot(&self, name: &str, body: &[u8]) -> Result<Snapshot> {
+    /// The snapshot, and how many plain bytes it has.
+    fn open_snapshot(&self, name: &str, body: &[u8]) -> Result<(Snapshot, u64)> {
         let plain = open_object(self.keys(), SNAPSHOT_PURPOSE, body, SNAPSHOT_BYTES_MAX)?;
         let snapshot = Snapshot::decode(&plain)?;
         let stated = format::snapshot_name(&snapshot.started.compact()?, &snapshot.id);
         match stated == name {
-            true => Ok(snapshot),
+            true => Ok((snapshot, plain.len() as u64)),
             false => Err(Error::corrupt("read the snapshot", name, "it is stored under the name of another snapshot")),
         }
     }

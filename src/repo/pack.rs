@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
 use crate::place::{FrameContents, PackContents};
 use crate::repo::format::PACK_BYTES_MAX;
-use crate::repo::index::{put_frames, take_frames};
+use crate::repo::index::{Room, put_frames, take_frames};
 use crate::repo::wire::{Put, Take};
 use crate::seal::{
     Compression, FrameKey, FrameOpener, FrameSealer, KeySet, PACK_HEADER_BYTES, SEAL_BYTES, new_pack_key, open_pack_key,
@@ -28,21 +28,33 @@ pub struct OpenPack {
     pub awaited: usize,
     pub stored_bytes: u64,
     pub chunks: usize,
+    /// With those of frames that have a place and have not come yet.
+    pub chunks_promised: usize,
 }
 
 impl OpenPack {
     pub fn new(keys: &KeySet, tree: bool) -> Result<Self> {
         let (key, header) = new_pack_key(keys)?;
         let stored_bytes = PACK_HEADER_BYTES as u64;
-        Ok(OpenPack { key: Arc::new(key), header, tree, frames: Vec::new(), awaited: 0, stored_bytes, chunks: 0 })
+        Ok(OpenPack {
+            key: Arc::new(key),
+            header,
+            tree,
+            frames: Vec::new(),
+            awaited: 0,
+            stored_bytes,
+            chunks: 0,
+            chunks_promised: 0,
+        })
     }
 
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 
-    /// The number of the next frame; its bytes must follow by [`fill`](Self::fill).
-    pub fn reserve(&mut self) -> u32 {
+    /// The number of the next frame, which has so many chunks; its bytes must follow by [`fill`](Self::fill).
+    pub fn reserve(&mut self, chunks: usize) -> u32 {
+        self.chunks_promised += chunks;
         self.frames.push(None);
         self.awaited += 1;
         (self.frames.len() - 1) as u32
@@ -143,8 +155,9 @@ pub fn decode_trailer(plain: &[u8]) -> Result<(bool, Vec<FrameContents>)> {
         return Err(take.bad("it is of a version that this program does not know"));
     }
     let tree = take.byte()? & 1 == 1;
-    let count = take.count(3)?;
-    Ok((tree, take_frames(&mut take, count)?))
+    let mut room = Room::with_nothing_behind();
+    let count = take.count(room.frame_bytes_min())?;
+    Ok((tree, take_frames(&mut take, count, &mut room)?))
 }
 
 #[cfg(test)]
@@ -158,7 +171,7 @@ mod tests {
         let mut pack = OpenPack::new(&keys, false).unwrap();
         let mut sealer = FrameSealer::new(Compression::Auto).unwrap();
         let raws: [&[u8]; 2] = [b"firstsecond", &[9; 1000]];
-        let (first, second) = (pack.reserve(), pack.reserve());
+        let (first, second) = (pack.reserve(2), pack.reserve(2));
         for (number, raw, cut) in [(second, raws[1], 400), (first, raws[0], 5)] {
             sealer.compress(raw).unwrap();
             let sealed = sealer.seal(&pack.key, number, raw).unwrap();

@@ -59,9 +59,10 @@ impl Packs {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place in the current pack, whose bytes must follow by [`fill`](Self::fill).
-    pub fn reserve(&self, keys: &KeySet) -> Result<Reserved> {
+    /// A place in the current pack for a frame of so many chunks, whose bytes must follow by [`fill`](Self::fill).
+    pub fn reserve(&self, keys: &KeySet, chunks: usize) -> Result<Reserved> {
         let mut state = self.lock();
+        state.close_before(chunks);
         let serial = match state.current {
             Some(serial) => serial,
             None => {
@@ -73,7 +74,7 @@ impl Packs {
             }
         };
         let pack = state.open.get_mut(&serial).expect("the current pack is open");
-        Ok(Reserved { serial, number: pack.reserve(), key: pack.key.clone() })
+        Ok(Reserved { serial, number: pack.reserve(chunks), key: pack.key.clone() })
     }
 
     /// Brings the bytes of a reserved frame. Returns the pack if that completed it.
@@ -128,6 +129,15 @@ impl Packs {
 }
 
 impl State {
+    /// Closes the current pack if so many more chunks are more than an index object should describe. Below half of that a pack
+    /// is closed when a frame comes, so it awaits some here, with whose last one it leaves.
+    fn close_before(&mut self, chunks: usize) {
+        let pack = self.current.and_then(|serial| self.open.get(&serial));
+        if pack.is_some_and(|pack| pack.awaited > 0 && pack.chunks_promised + chunks > INDEX_CHUNKS_MAX) {
+            self.current = None;
+        }
+    }
+
     /// Takes a pack that is closed and awaits nothing.
     fn take_complete(&mut self, serial: u64) -> Option<Leaving> {
         let complete = self.current != Some(serial) && self.open.get(&serial).is_some_and(|pack| pack.awaited == 0);
@@ -153,7 +163,7 @@ mod tests {
     fn who_makes_packs_findable_waits_for_those_closed_before_and_no_later_one() -> Result<()> {
         let keys = KeySet::from_master(Secret([5; 32]));
         let packs = Packs::new(false, PACK_BYTES);
-        let (first, second) = (packs.reserve(&keys)?, packs.reserve(&keys)?);
+        let (first, second) = (packs.reserve(&keys, 0)?, packs.reserve(&keys, 0)?);
         assert!(packs.close().is_none(), "it awaits two frames");
         assert!(packs.fill(&second, vec![1], 1, Vec::new()).is_none(), "it awaits one frame");
         let is_let_go = AtomicBool::new(false);
@@ -165,7 +175,7 @@ mod tests {
             std::thread::sleep(LOOK * 2);
             let leaving = packs.fill(&first, vec![1], 1, Vec::new()).expect("the last frame has come");
             // A later pack closes and stays.
-            let third = packs.reserve(&keys)?;
+            let third = packs.reserve(&keys, 0)?;
             assert!(packs.close().is_none());
             std::thread::sleep(LOOK * 2);
             is_let_go.store(true, Ordering::SeqCst);
@@ -180,10 +190,23 @@ mod tests {
         Ok(())
     }
 
+    /// Each frame had a place before the chunks of the others counted, so one pack could get as many as there are lanes.
+    #[test]
+    fn a_pack_takes_no_more_chunks_than_an_index_object_should_describe() -> Result<()> {
+        let keys = KeySet::from_master(Secret([5; 32]));
+        let packs = Packs::new(false, PACK_BYTES);
+        let each = INDEX_CHUNKS_MAX / 4;
+        let places = (0..6).map(|_| packs.reserve(&keys, each)).collect::<Result<Vec<_>>>()?;
+        assert_eq!(places.iter().map(|place| place.serial).collect::<Vec<_>>(), [0, 0, 0, 0, 1, 1]);
+        let full = places[..4].iter().filter_map(|place| packs.fill(place, vec![1], 1, Vec::new()));
+        assert_eq!(full.map(|leaving| leaving.serial).collect::<Vec<_>>(), [0]);
+        Ok(())
+    }
+
     #[test]
     fn nobody_waits_for_a_frame_of_a_run_that_failed() -> Result<()> {
         let packs = Packs::new(true, PACK_BYTES);
-        let _never_filled = packs.reserve(&KeySet::from_master(Secret([5; 32])))?;
+        let _never_filled = packs.reserve(&KeySet::from_master(Secret([5; 32])), 0)?;
         assert!(packs.close().is_none());
         let failed = || Err(crate::error::Error::new(crate::error::Kind::Failed, "write a pack", ""));
         assert!(packs.wait_for_closed(failed).is_err());

@@ -339,11 +339,19 @@ impl Reader {
         Err(Error::corrupt("read the directory", root, "its pages are nested too deeply"))
     }
 
-    /// Calls `each` with the id of every chunk of an entry's content, in order.
+    /// Calls `each` with the id of every chunk of an entry's content, in order. An error of `each` ends it.
     pub fn for_each_chunk(&self, entry: &Entry, each: &mut dyn FnMut(&ChunkId) -> Result<()>) -> Result<()> {
         match &entry.content {
             Content::Chunks(ids) => ids.iter().try_for_each(each),
-            Content::List { depth, root } if *depth <= LIST_DEPTH_MAX => self.walk_list(*depth, root, each),
+            Content::List { depth, root } if *depth <= LIST_DEPTH_MAX => {
+                // A hostile list can name itself so often that nobody ever gets to its end. No chunk is empty.
+                let mut left = entry.content_bytes();
+                self.walk_list(*depth, root, &mut |id| {
+                    let too_long = || Error::corrupt("read the chunk list", root, "it is longer than the file");
+                    left = left.checked_sub(1).ok_or_else(too_long)?;
+                    each(id)
+                })
+            }
             Content::List { .. } => Err(Error::corrupt("read the chunk list", "", "it has too many levels")),
             Content::Empty | Content::Inline(_) | Content::Tree(_) => Ok(()),
         }

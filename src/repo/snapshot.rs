@@ -4,12 +4,15 @@ use crate::entry::{Content, Entry, Time};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, SnapshotId};
 use crate::repo::tree::{Page, decode_page, encode_entries};
+use crate::seal::sealed_object_bytes_max;
 use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub const SNAPSHOT_PURPOSE: &str = "snapshot";
 /// The largest plain form that is read.
 pub const SNAPSHOT_BYTES_MAX: u64 = 16 << 20;
+/// The largest sealed one.
+pub const SEALED_SNAPSHOT_BYTES_MAX: u64 = sealed_object_bytes_max(SNAPSHOT_BYTES_MAX);
 /// Troubles that a snapshot names; of more only the count is kept.
 pub const TROUBLES_MAX: usize = 10_000;
 
@@ -17,6 +20,9 @@ pub const TROUBLES_MAX: usize = 10_000;
 pub const SOURCES_BYTES_MAX: usize = 1 << 20;
 /// The same for its troubles: ten thousand long paths would make a snapshot that nobody reads.
 pub const TROUBLES_BYTES_MAX: usize = 4 << 20;
+
+/// What the sources of a snapshot may take that is cut for a list.
+const SHORT_BYTES_MAX: usize = 4 << 10;
 
 /// One dated state of one job's sources.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -228,6 +234,26 @@ impl Snapshot {
         cut_to(&mut self.sources, SOURCES_BYTES_MAX);
         cut_to(&mut self.troubles, TROUBLES_BYTES_MAX);
         self
+    }
+
+    /// What names it, for a list of very many: few of its sources, and none of its troubles; both say that there were more.
+    /// None if even that is large, as no writer's is.
+    pub(super) fn cut_short(mut self) -> Option<Self> {
+        self.troubles_count = self.troubles_count.max(self.troubles.len() as u64);
+        self.troubles = Vec::new();
+        if self.all_sources.is_none() && self.sources.iter().map(encoded_length).sum::<usize>() > SHORT_BYTES_MAX {
+            let trees = AllSources::hash_of(self.sources.iter().filter_map(tree_path));
+            self.all_sources = Some(AllSources { count: self.sources.len() as u64, trees });
+        }
+        cut_to(&mut self.sources, SHORT_BYTES_MAX);
+        self.sources.shrink_to_fit();
+        (encoded_length(&self) <= 4 * SHORT_BYTES_MAX).then_some(self)
+    }
+
+    /// Whether it may have been cut for a list: whole ones name more.
+    pub(super) fn may_be_cut_short(&self) -> bool {
+        let has_few = || self.sources.iter().map(encoded_length).sum::<usize>() <= SHORT_BYTES_MAX;
+        (self.troubles.is_empty() && self.troubles_count > 0) || (self.all_sources.is_some() && has_few())
     }
 
     /// Whether these paths are the trees among its sources, in this order.

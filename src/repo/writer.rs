@@ -20,6 +20,9 @@ use std::sync::{Mutex, MutexGuard};
 
 /// Raw bytes of a frame of tree pages: smaller than of content, as trees are read a page here and there.
 const TREE_FRAME_RAW_BYTES: usize = 512 << 10;
+/// A frame of tiny chunks is closed at so many, however few bytes they are: an index object that describes more than
+/// [`OBJECT_CHUNKS_MAX`](crate::repo::index::OBJECT_CHUNKS_MAX) chunks is refused, whoever's files made it so.
+const FRAME_CHUNKS_MAX: usize = 64 << 10;
 /// With little memory packs are closed sooner, but not below so many bytes.
 const PACK_BYTES_MIN: u64 = 4 << 20;
 /// How often a commit is tried when its right is taken away each time.
@@ -228,7 +231,7 @@ impl Writer {
         let filling = &mut lane.frames[usize::from(tree)];
         filling.raw.extend_from_slice(bytes);
         filling.chunks.push((id, bytes.len() as u32));
-        match filling.raw.len() >= limit {
+        match filling.raw.len() >= limit || filling.chunks.len() >= FRAME_CHUNKS_MAX {
             true => self.flush_frame(lane, tree),
             false => Ok(()),
         }
@@ -244,7 +247,7 @@ impl Writer {
         let _alive = self.uploads.alive();
         let packs = &self.packs[usize::from(tree)];
         lane.sealer.compress(&filling.raw)?;
-        let place = packs.reserve(self.repo.keys())?;
+        let place = packs.reserve(self.repo.keys(), filling.chunks.len())?;
         // The pack waits for this frame: without it, it can never be sent.
         let sealed = lane.sealer.seal(&place.key, place.number, &filling.raw);
         let sealed = sealed.inspect_err(|error| self.uploads.fail(error.copy()))?;

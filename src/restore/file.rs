@@ -206,8 +206,11 @@ impl Run<'_> {
         if !planning.detailed {
             return Ok(());
         }
+        let mut total = 0;
         self.each_chunk(entry, &mut |id| {
             let at = self.stored(self.reader.locate(id))?;
+            total += u64::from(at.length);
+            check_fits(entry, total)?;
             locked(&planning.reads).add(at.pack, at.frame_offset, at.frame_stored);
             Ok(())
         })

@@ -25,7 +25,7 @@ pub enum Audience {
 }
 
 /// How large a sealed object of so many plain bytes can get.
-pub fn sealed_object_bytes_max(plain_bytes_max: u64) -> u64 {
+pub const fn sealed_object_bytes_max(plain_bytes_max: u64) -> u64 {
     plain_bytes_max + plain_bytes_max / 64 + 4096
 }
 

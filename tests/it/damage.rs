@@ -2,15 +2,21 @@
 
 use crate::compare::differences;
 use crate::fixture::{SWAPS, backup, memory, open, restore};
+use siltstone::backup::BackupOptions;
 use siltstone::chunk::ContentKind;
 use siltstone::entry::{Content, Entry, EntryKind};
 use siltstone::error::{Kind, Result};
-use siltstone::id::ChunkId;
-use siltstone::repo::format::PACKS_PREFIX;
+use siltstone::id::{ChunkId, IndexId, PackId};
+use siltstone::place::{FrameContents, PackContents};
+use siltstone::repo::format::{PACKS_PREFIX, index_name};
+use siltstone::repo::index::encode_index;
 use siltstone::repo::tree::{decode_page, encode_entries, store_page};
-use siltstone::repo::{Repository, WriterOptions};
+use siltstone::repo::{PathText, Repository, SnapshotSource, Writer, WriterOptions};
 use siltstone::restore::RestoreOptions;
-use siltstone::seal::{Compression, FrameOpener, FrameSealer, KeySet, Secret, new_pack_key, open_pack_key};
+use siltstone::seal::{
+    Audience, Compression, FrameOpener, FrameSealer, KeySet, Secret, new_pack_key, open_pack_key, seal_object,
+};
+use siltstone::source::Stream;
 use siltstone::storage::Storage;
 use siltstone::storage::memory::Memory;
 use siltstone::watch::{Event, Watch};
@@ -211,16 +217,16 @@ fn a_hostile_tree_does_not_leave_the_target() {
 
 /// Stores this page as the root of a snapshot.
 fn commit_page(repo: &Repository, page: &[u8]) -> siltstone::repo::Snapshot {
+    commit_page_of(repo, page, None)
+}
+
+/// The same, as a snapshot of these sources.
+fn commit_page_of(repo: &Repository, page: &[u8], of: Option<Vec<SnapshotSource>>) -> siltstone::repo::Snapshot {
     let source = tempfile::tempdir().expect("a folder");
     let report = repo.backup(crate::fixture::options(source.path()), &Watch::silent()).expect("a backup");
-    let options = WriterOptions {
-        lanes: 1,
-        compression: siltstone::seal::Compression::Auto,
-        host: "h".to_owned(),
-        memory_bytes: 32 << 20,
-    };
-    let writer = repo.writer(&options, &Watch::silent()).expect("it begins");
+    let writer = hostile_writer(repo);
     let mut snapshot = report.snapshot.expect("it was written");
+    snapshot.sources = of.unwrap_or(snapshot.sources);
     snapshot.root = writer.store_tree(0, page).expect("it is stored");
     snapshot.id.0[0] ^= 1;
     writer.commit(&snapshot).expect("it commits");
@@ -238,23 +244,7 @@ fn a_hostile_list_does_not_keep_the_backup_that_heals() {
     backup(Arc::new(storage.clone()), &cache, &source).expect("a backup");
     let packs = storage.list(PACKS_PREFIX).expect("listed");
     let repo = open(Arc::new(storage.clone()), &cache).expect("it opens");
-    let options = WriterOptions {
-        lanes: 1,
-        compression: siltstone::seal::Compression::Auto,
-        host: "h".to_owned(),
-        memory_bytes: 32 << 20,
-    };
-    let writer = repo.writer(&options, &Watch::silent()).expect("it begins");
-    let mut root = ChunkId([7; 24]);
-    for level in 0..6 {
-        let list = [&[b'L', 1, level][..], &root.as_bytes().repeat(100)].concat();
-        root = writer.store_tree(0, &list).expect("it is stored");
-    }
-    writer.checkpoint(|_, _| ()).expect("it is findable");
-    writer.abandon(|_, _| ()).expect("it ends");
-    let mut hostile = Entry::new(&b"f"[..], EntryKind::File);
-    hostile.size = 1;
-    hostile.content = Content::List { depth: 6, root };
+    let hostile = long_list(&repo, ChunkId([7; 24]), EntryKind::File);
     commit_page(&repo, &encode_entries(&[hostile]));
     // The next backup looks at all snapshots.
     for pack in packs {
@@ -262,6 +252,125 @@ fn a_hostile_list_does_not_keep_the_backup_that_heals() {
     }
     let done = backup(Arc::new(storage), &cache, &source).expect("a backup");
     assert!(done.healing.is_some_and(|healing| !healing.still_damaged.is_empty()), "it has looked");
+}
+
+/// One KB could say of a pack that it has millions of frames, and ten such objects filled the memory of every host.
+#[test]
+fn an_index_object_that_unfolds_into_many_times_its_size_is_damaged() {
+    let (storage, folder) = (memory(SWAPS), tempfile::tempdir().expect("a folder"));
+    let repo = open(Arc::new(storage.clone()), &folder.path().join("cache")).expect("it opens");
+    let frame = FrameContents { stored: 1, raw: 1, chunks: vec![(ChunkId([9; 24]), 1)] };
+    for (count, is_honest) in [(1, true), (20_000, false)] {
+        let pack = PackId([count as u8; 32]);
+        let frames = vec![frame.clone(); count];
+        let packs = [PackContents { pack, tree: false, stored_bytes: 100_000, data_offset: 88, frames }];
+        let sealed = seal_object(repo.keys(), Audience::Writers, "index", &encode_index(&packs)).expect("it is sealed");
+        let index = IndexId(*blake3::hash(&sealed).as_bytes());
+        storage.put(&index_name(&index), sealed.into()).expect("it is put");
+        let check = repo.compare_index(&Watch::silent()).expect("it is compared");
+        assert_eq!(check.indexes_damaged.contains(&index), !is_honest, "{count} frames");
+        assert_eq!(check.packs_missing.contains(&pack), is_honest, "{count} frames");
+    }
+}
+
+fn hostile_writer(repo: &Repository) -> Writer {
+    let options = WriterOptions {
+        lanes: 1,
+        compression: siltstone::seal::Compression::Auto,
+        host: "h".to_owned(),
+        memory_bytes: 32 << 20,
+    };
+    repo.writer(&options, &Watch::silent()).expect("it begins")
+}
+
+/// An entry of 2^40 bytes whose list names one list a hundred times on each of six levels, and this chunk at the end.
+fn long_list(repo: &Repository, chunk: ChunkId, kind: EntryKind) -> Entry {
+    let writer = hostile_writer(repo);
+    let mut root = chunk;
+    for level in 0..6 {
+        let list = [&[b'L', 1, level][..], &root.as_bytes().repeat(100)].concat();
+        root = writer.store_tree(0, &list).expect("it is stored");
+    }
+    writer.checkpoint(|_, _| ()).expect("it is findable");
+    writer.abandon(|_, _| ()).expect("it ends");
+    let mut hostile = Entry::new(&b"x"[..], kind);
+    hostile.size = 1 << 40;
+    hostile.content = Content::List { depth: 6, root };
+    hostile
+}
+
+/// Something that is stored, to be named as content.
+fn stored_chunk(repo: &Repository) -> ChunkId {
+    let writer = hostile_writer(repo);
+    let id = writer.store_tree(0, b"stored").expect("it is stored");
+    writer.checkpoint(|_, _| ()).expect("it is findable");
+    writer.abandon(|_, _| ()).expect("it ends");
+    id
+}
+
+/// The run looked up each chunk of such a list, and never got to its end, nor to a signal.
+#[test]
+fn a_hostile_list_does_not_keep_a_backup_that_compares_with_it() {
+    let (storage, folder) = (memory(SWAPS), tempfile::tempdir().expect("a folder"));
+    let repo = open(Arc::new(storage), &folder.path().join("cache")).expect("it opens");
+    let hostile = long_list(&repo, stored_chunk(&repo), EntryKind::Stream);
+    let source = SnapshotSource::Stream { name: PathText(b"x".to_vec()), command: None };
+    commit_page_of(&repo, &encode_entries(&[hostile]), Some(vec![source]));
+    let options = BackupOptions {
+        streams: vec![Stream { name: b"x".to_vec(), command: b"echo hello".to_vec() }],
+        skip_if_unchanged: true,
+        ..BackupOptions::new(Vec::new(), "host")
+    };
+    let done = repo.backup(options, &Watch::silent()).expect("a backup");
+    assert_eq!(done.totals.streams, 1);
+}
+
+/// A list that is longer than its file says ends where the file does.
+#[test]
+fn no_list_is_walked_beyond_the_length_of_its_file() {
+    let (storage, folder) = (memory(SWAPS), tempfile::tempdir().expect("a folder"));
+    let repo = open(Arc::new(storage), &folder.path().join("cache")).expect("it opens");
+    let mut hostile = long_list(&repo, stored_chunk(&repo), EntryKind::File);
+    hostile.size = 1000;
+    let mut seen = 0;
+    let walked = repo.reader().for_each_chunk(&hostile, &mut |_| {
+        seen += 1;
+        Ok(())
+    });
+    assert!(walked.is_err_and(|error| error.is(Kind::Corrupt) && error.to_string().contains("longer than the file")));
+    assert_eq!(seen, 1000);
+}
+
+/// Directories that name one below them twice, forty levels of them, were counted 2^40 times when they were gone.
+#[test]
+fn a_hostile_tree_of_few_directories_is_counted_as_fast_as_they_are() {
+    let (storage, folder) = (memory(SWAPS), tempfile::tempdir().expect("a folder"));
+    let source = folder.path().join("source");
+    fs::create_dir(&source).expect("made");
+    let repo = open(Arc::new(storage.clone()), &folder.path().join("cache")).expect("it opens");
+    let writer = hostile_writer(&repo);
+    let directory = |name: &[u8], below: ChunkId| {
+        let mut entry = Entry::new(name, EntryKind::Directory);
+        entry.content = Content::Tree(below);
+        entry
+    };
+    let store = |entries: &[Entry]| writer.store_tree(0, &encode_entries(entries)).expect("it is stored");
+    let mut tree = store(&[Entry::new(&b"file"[..], EntryKind::File)]);
+    for _ in 0..40 {
+        tree = store(&[directory(b"a", tree), directory(b"b", tree)]);
+    }
+    let mut root = vec![directory(b"gone", tree)];
+    let path = source.as_os_str().as_encoded_bytes();
+    for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).rev() {
+        root = vec![directory(name, store(&root))];
+    }
+    writer.checkpoint(|_, _| ()).expect("it is findable");
+    writer.abandon(|_, _| ()).expect("it ends");
+    let of = SnapshotSource::Tree { path: PathText(path.to_vec()) };
+    commit_page_of(&repo, &encode_entries(&root), Some(vec![of]));
+    drop(repo);
+    let done = backup(Arc::new(storage), &folder.path().join("another cache"), &source).expect("a backup");
+    assert_eq!(done.totals.files_removed, 1 << 40);
 }
 
 #[test]

@@ -193,6 +193,7 @@ def take_frames(take, count):
     for _ in range(count):
         stored, raw = take.number(PACK_MAX), take.number(FRAME_RAW_MAX)
         lengths = [take.number(CHUNK_MAX) for _ in range(take.count(1))]
+        check(lengths and 0 not in lengths, "a frame without chunks, or with an empty one")
         check(sum(lengths) == raw, "the chunks of a frame do not fill it")
         frames.append((stored, raw, lengths))
     return frames
@@ -260,7 +261,8 @@ class Repository:
         for _ in range(take.count(36)):
             pack, tree = take.raw(32), take.byte() & 1 == 1
             stored, offset = take.number(PACK_MAX), take.number(4096)
-            frames = take_frames(take, take.count(3))
+            frames = take_frames(take, take.count(4))
+            check(frames, "a pack without frames")
             check(offset + sum(frame[0] for frame in frames) <= stored, "frames reach behind their pack")
             packs.append((pack, tree, offset, frames))
         for pack, tree, offset, frames in packs:
@@ -396,6 +398,7 @@ class Repository:
         take = Take(self.chunk(name, True))
         check(take.raw(3) == bytes([ord("L"), 1, level]), "not a chunk list of the level expected")
         check(take.left() > 0 and take.left() % ID == 0, "a chunk list has a wrong length")
+        check(take.left() <= 8192 * ID, "a chunk list is too long")
         while take.left():
             below = take.raw(ID)
             if level == 0:
