@@ -137,9 +137,11 @@ impl<'a> Run<'a> {
         let is_unsized = after.size == 0 && stat.size == 0 && read > 0;
         // The kernel makes up a size, too: in /sys that of a page.
         let is_unsized = is_unsized || (folder.place.is_pseudo && read < after.size);
+        // And the times: of a file of /proc, those at which it was looked at.
+        let has_changed = !after.same_content(stat) && !folder.place.is_pseudo;
         if is_unsized && read >= UNSIZED_BYTES_MAX {
             self.trouble(&path(), format!("it has no end: only its first {} MiB are saved", read >> 20));
-        } else if !after.same_content(stat) || (read != after.size && !is_unsized) {
+        } else if has_changed || (read != after.size && !is_unsized) {
             self.trouble(&path(), "it changed while it was read: the saved content may be inconsistent");
         }
         if !after.same_content(stat) || read != after.size {
