@@ -48,6 +48,11 @@ impl<'a> Place<'a> {
         Place { directory, keeps_others, has_lasting_inodes: has_lasting_inodes(directory) }
     }
 
+    /// A directory on the same file system.
+    pub fn with<'d>(&self, directory: &'d Directory, keeps_others: bool) -> Place<'d> {
+        Place { directory, keeps_others, has_lasting_inodes: self.has_lasting_inodes }
+    }
+
     pub fn found(&self, stat: &Stat) -> Found {
         Found::of(stat, self.has_lasting_inodes)
     }
@@ -155,6 +160,7 @@ impl Run<'_> {
             let directory = target.directory();
             let listed = list(&directory.open_child(c".")?)?;
             let spellings = Spellings::of(directory, &known, &listed)?;
+            let place = Place::new(directory, here.facts.keeps_others);
             for one in listed {
                 if known.contains(&one.name) || self.is_over() {
                     continue;
@@ -167,7 +173,7 @@ impl Run<'_> {
                 }
                 let noted = Noted::on(here);
                 let path = child_path(&folder.path, &one.name);
-                match self.delete_extra(folder, here, target, &one, &path, &noted) {
+                match self.delete_extra(folder, place, target, &one, &path, &noted) {
                     Ok(true) => folder.changed.store(true, Ordering::Relaxed),
                     Ok(false) => {}
                     Err(error) => self.not_deleted(&path, error, &noted),
@@ -199,13 +205,12 @@ impl Run<'_> {
     fn delete_extra(
         &self,
         folder: &Folder,
-        here: &Here,
+        place: Place<'_>,
         target: &Target,
         one: &Listed,
         path: &[u8],
         noted: &Noted,
     ) -> Result<bool> {
-        let place = Place::new(target.directory(), here.facts.keeps_others);
         if one.is_directory != Some(true) {
             return self.in_folder(folder, target, |_| self.delete_leaf(place, one, path, noted));
         }

@@ -49,7 +49,7 @@ struct Way<'a> {
 impl Way<'_> {
     fn place(&self) -> Place<'_> {
         let keeps_others = self.levels.last().map_or(self.top.keeps_others, |level| level.keeps_others);
-        Place::new(&self.here, keeps_others)
+        self.top.with(&self.here, keeps_others)
     }
 
     fn go_down(&mut self, (below, level): (Directory, Level)) {
@@ -192,7 +192,7 @@ impl Run<'_> {
         if opened_up.is_none() {
             opened_up = open_up(listed.iter().any(|one| goes(&child_path(path, &one.name))))?;
         }
-        let place = Place::new(&below, enter::keeps_others(&stat));
+        let place = above.with(&below, enter::keeps_others(&stat));
         let (left, stays) = self.delete_leaves(place, listed, path, noted)?;
         let level = Level {
             name,
