@@ -26,6 +26,7 @@ mod zeros;
 
 pub use detect::Comparison;
 pub use heal::Healing;
+pub use sources::missing_source;
 
 use crate::backup::attempts::{Carried, damage_found};
 use crate::backup::damage::Damage;

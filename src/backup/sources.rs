@@ -44,7 +44,7 @@ pub(super) struct Tops {
 }
 
 /// The error if nothing can be saved: of the first source, which is not there or cannot be reached.
-pub(super) fn missing_source(error: Error) -> Error {
+pub fn missing_source(error: Error) -> Error {
     let hint = match error.kind() {
         _ if error.advice().is_some() => return error,
         Kind::NotFound => "check the path: none of the sources exists, so there is nothing to save",

@@ -270,7 +270,7 @@ impl<'a> Run<'a> {
         let rows = match (&folder.previous, &self.state) {
             (Previous::State(rows), _) => rows,
             // The local state is not asked, but it is kept for the next run.
-            (_, Some(state)) if self.options.force || self.compare_with_parent => {
+            (_, Some(state)) if self.options.force || self.options.parent.is_some() => {
                 stale = state.pages(folder.key);
                 &stale
             }

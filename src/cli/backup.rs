@@ -9,7 +9,7 @@ use super::signals;
 use super::system::host_name;
 use clap::Args;
 use serde_json::json;
-use siltstone::backup::{BackupOptions, BackupReport, Comparison, Healing, Input};
+use siltstone::backup::{BackupOptions, BackupReport, Comparison, Healing, Input, missing_source};
 use siltstone::browse::Filter;
 use siltstone::disk::Owners;
 use siltstone::disk::stat::stat_path;
@@ -374,13 +374,7 @@ fn named(args: &BackupArgs) -> Result<Named> {
             Err(error) => drop(first.get_or_insert(error)),
         }
     }
-    let error = first.expect("there is a path");
-    let hint = match error.kind() {
-        _ if error.advice().is_some() => return Err(error),
-        Kind::NotFound => "check the path: none of the sources exists, so there is nothing to save",
-        _ => "check the path: none of the sources can be reached, so there is nothing to save",
-    };
-    Err(error.hint(hint))
+    Err(missing_source(first.expect("there is a path")))
 }
 
 fn in_one_line(error: &Error) -> String {
