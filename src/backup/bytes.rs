@@ -15,19 +15,19 @@ pub(super) trait Bytes {
     /// How many bytes were put into the buffer, 0 at the end of the content. What knows of zeros ends before them.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize>;
 
-    /// How many zeros come next that need not be read, as far as that is known.
+    /// How many zeros are known to come next, which need not be read.
     fn zeros_ahead(&mut self) -> Result<u64> {
         Ok(0)
     }
 
-    /// Passes over so many of the zeros that come next.
+    /// Skips this many of the zeros that come next.
     fn pass_zeros(&mut self, _count: u64) -> Result<()> {
         Ok(())
     }
 }
 
-/// Zeros of one file that are content, as its entry has no room for their holes. A file of ext4 has at most a quarter
-/// of them; one of XFS or tmpfs can have so many that no restore would ever end.
+/// Limit for the zeros of one file that are saved as content because its entry has no room for their holes. The largest file of
+/// ext4 stays at a quarter of it; on XFS and tmpfs a file can have so many that a restore would practically never end.
 const ZEROS_BYTES_MAX: u64 = 64 << 40;
 
 /// Holes too many to keep are given up, the smallest first: they are then saved as the zeros that they read as.
@@ -100,8 +100,8 @@ impl Bytes for Plain<'_> {
     }
 }
 
-/// A sparse file without the holes that its entry records. Where there are others, each is looked for when it is
-/// reached, so that memory does not grow with their number.
+/// Reads a sparse file without the holes that its entry records. Other holes are looked up one at a time, when reading gets there,
+/// so that memory does not grow with their number.
 pub(super) struct Sparse<'a> {
     fd: &'a OwnedFd,
     holes: &'a [Hole],

@@ -8,11 +8,12 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// How many lists are known to be stored, and how many are looked at for one file: files of a petabyte have so many.
+/// Maximum number of lists that are remembered as stored, and that are looked up for one file. A file of a petabyte has about
+/// that many.
 const LISTS_MAX: usize = 1 << 20;
 
 /// Lists of which everything is known to be stored, with their levels: a hostile repository could name one list again and
-/// again, on each level. What is missing is looked up each time, as the run may store it meanwhile.
+/// again, on each level. Missing lists are not remembered, because the run may store them later.
 #[derive(Default)]
 pub(super) struct StoredLists(Mutex<HashSet<(ChunkId, u8)>>);
 
@@ -21,7 +22,8 @@ impl StoredLists {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Before another file is looked at: never while one is, or its lists could be walked again and again.
+    /// Forgets all lists if there are too many. To be called between files: within one file, its lists could then be walked again
+    /// and again.
     fn make_room(&self) {
         let mut known = self.lock();
         if known.len() >= LISTS_MAX {

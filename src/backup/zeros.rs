@@ -1,7 +1,7 @@
 //! Long runs of zeros in holes that an entry cannot record: they are content, and neither read nor hashed.
 //!
-//! Where a chunk ends depends only on the bytes from its beginning on, at most as many as the longest chunk has. So where
-//! one begins and so many zeros come, it is always the same chunk: it is named and stored once, and then only listed.
+//! Where a chunk ends depends only on the bytes from its start, up to the maximum chunk size. A chunk that starts with at least
+//! that many zeros is therefore always the same one: it is hashed and stored once, and after that only its id is listed.
 
 use crate::backup::Run;
 use crate::backup::bytes::Bytes;
@@ -11,8 +11,8 @@ use crate::chunk::{Chunker, ContentKind};
 use crate::error::Result;
 use crate::id::ChunkId;
 
-/// Reading pauses before a run of zeros that is as long as so many of the longest chunks: a shorter one costs less when
-/// it goes through the buffer with what is around it.
+/// Minimum length of a run of zeros that is skipped, in maximum chunk sizes. For a shorter run it costs less to put zeros into
+/// the buffer.
 const RUN_CHUNKS_MIN: u64 = 4;
 
 /// The chunk that is cut from nothing but zeros, with its length; made when it is first needed.
@@ -49,9 +49,9 @@ fn begins_in_zeros(begun: &[u8], ahead: u64, max: usize) -> bool {
     ahead >= max as u64 && begun.iter().all(|byte| *byte == 0)
 }
 
-/// Fills the buffer from `filled` on, and tells how many bytes were read and how many of the content that is; says whether
-/// the content ends there. Short of the buffer's end it stops in a long run of zeros, behind so many that every chunk with
-/// something else in it can be cut.
+/// Fills the buffer from `filled` on, and reports the bytes read and the bytes of content done to `tell`. Returns whether the
+/// content ends there. In a long run of zeros it stops before the buffer is full, after one maximum chunk size of zeros: every chunk
+/// that contains other bytes can then be cut.
 pub(super) fn fill(
     from: &mut impl Bytes,
     buffer: &mut [u8],
@@ -137,7 +137,7 @@ impl Run<'_> {
 /// How long a chunk is where only zeros come, and as many zeros as the longest has.
 fn zero_chunk(chunker: &Chunker, kind: ContentKind) -> (usize, Vec<u8>) {
     let zeros = vec![0; chunker.sizes(kind).max];
-    // It is always known where so many bytes come.
+    // A full maximum chunk size always yields a cut.
     let length = chunker.cut(kind, &zeros, false).unwrap_or(zeros.len());
     (length, zeros)
 }
