@@ -268,47 +268,59 @@ impl Token {
 /// `Swap`: the body stands in the pending object.
 fn publish_body(storage: &dyn Storage, pending: &str, snapshot: &str, body: Vec<u8>) -> Result<()> {
     match storage.put_new(snapshot, body.clone().into()) {
-        Ok(_) => {}
-        // Somebody did it for us, if it is the same: anybody who may create objects can create one of that name.
-        Err(error) if error.is(Kind::AlreadyExists) => check_published(storage, snapshot, &body)?,
-        Err(error) => return Err(error),
+        Ok(_) => storage.remove(pending),
+        Err(error) if error.is(Kind::AlreadyExists) => match is_published(storage, snapshot, &body)? {
+            true => storage.remove(pending),
+            false => Ok(()),
+        },
+        Err(error) => Err(error),
     }
-    storage.remove(pending)
 }
 
-/// An error if another object has the place of a snapshot: then the pending object is the only copy, and stays.
-fn check_published(storage: &dyn Storage, snapshot: &str, body: &[u8]) -> Result<()> {
+/// Whether the object in the place of a snapshot certainly is that snapshot: anybody who may create objects can create one of that
+/// name. An error if it is another one. Then, and while it is not certain, the pending object stays: it may be the only copy.
+fn is_published(storage: &dyn Storage, snapshot: &str, body: &[u8]) -> Result<bool> {
     let is_same = match storage.get(snapshot, body.len() as u64) {
         Ok((found, _)) => found == body,
         // A longer one.
         Err(error) if error.is(Kind::Corrupt) => false,
-        // This user may create and not read.
-        Err(error) if error.is(Kind::Denied) => true,
+        // This user may create and not read; somebody who may read removes the pending object.
+        Err(error) if error.is(Kind::Denied) => return Ok(false),
         Err(error) => return Err(error),
     };
     match is_same {
-        true => Ok(()),
+        true => Ok(true),
         false => Err(Error::new(Kind::Conflict, "move the snapshot to", snapshot)
             .because("another object has its name")
             .hint("delete that object: the snapshot is read from its pending object until then")),
     }
 }
 
-/// `Rename`: the body is the draft, which moves in one step: it is never in two places, and never comes back.
+/// `Rename`: the body is the draft, which moves in one step and never comes back.
 fn publish_draft(storage: &dyn Storage, committed: &str, draft: &str, snapshot: &str) -> Result<()> {
-    match storage.rename(draft, snapshot) {
-        Ok(()) => {}
-        // Somebody did it for us, if it is there.
-        Err(error) if matches!(error.kind(), Kind::AlreadyExists | Kind::NotFound) => {
+    let moved = match storage.rename(draft, snapshot) {
+        // The draft is still there if another object was created in its place.
+        Err(error) if error.is(Kind::AlreadyExists) => match storage.get(draft, SEALED_SNAPSHOT_BYTES_MAX) {
+            Ok((body, _)) => match is_published(storage, snapshot, &body)? {
+                true => return storage.remove(draft).and_then(|()| storage.remove(committed)),
+                false => return Ok(()),
+            },
+            Err(error) => Err(error),
+        },
+        done => done,
+    };
+    match moved {
+        Ok(()) => storage.remove(committed),
+        // Somebody moved it, if it is there.
+        Err(error) if error.is(Kind::NotFound) => {
             storage.stat(snapshot).map_err(|missing| match missing.kind() {
                 Kind::NotFound => undone(snapshot),
                 _ => missing,
             })?;
-            storage.remove(draft)?;
+            storage.remove(committed)
         }
-        Err(error) => return Err(error),
+        Err(error) => Err(error),
     }
-    storage.remove(committed)
 }
 
 /// The commit step was done, and then somebody took it back with the rest of the repository.

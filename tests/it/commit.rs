@@ -340,34 +340,43 @@ fn names(storage: &Memory) -> (Vec<String>, usize) {
     (names("pending/").collect(), names("snapshots/").count())
 }
 
-/// Whoever may create objects put one at the place of a snapshot in the moment of its commit: it was taken for the snapshot, whose only
-/// copy was removed, and the backup ended with 0.
+/// Somebody who may create objects put one at the place of a snapshot in the moment of its commit: it was taken for the snapshot, whose
+/// only copy was removed, and the backup ended with 0. A writer that may not read removed that copy as well.
 #[test]
 fn an_object_in_the_place_of_a_snapshot_does_not_cost_it() {
-    let (source, folder) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    plant(source.path(), 1);
-    let storage = memory(fixture::SWAPS);
-    let rubbish = storage.clone();
-    let before = move |verb: &str, name: &str| {
-        if verb == "put_new" && name.starts_with("snapshots/") {
-            rubbish.put(name, b"rubbish".as_slice().into()).expect("written");
+    for (abilities, may_read) in [(SWAPS, true), (SWAPS, false), (RENAMES, true)] {
+        let case = format!("{abilities:?}, {may_read}");
+        let (source, folder) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        plant(source.path(), 1);
+        let storage = memory(abilities);
+        let rubbish = storage.clone();
+        let before = move |verb: &str, name: &str| {
+            let place = match (verb, name.split_once(".draft.")) {
+                ("get", _) if name.starts_with("snapshots/") && !may_read => {
+                    return Err(Error::new(Kind::Denied, "read", name));
+                }
+                ("put_new", _) if name.starts_with("snapshots/") => name.to_owned(),
+                ("put", Some((_, place))) => format!("snapshots/{place}"),
+                _ => return Ok(()),
+            };
+            rubbish.put(&place, b"rubbish".as_slice().into()).map(|_| ())
+        };
+        let hooked = fixture::Hooked { inner: storage.clone(), before };
+        fixture::backup(Arc::new(hooked), folder.path(), source.path()).expect("a backup");
+        for _ in 0..2 {
+            let repo = open(Arc::new(storage.clone()), folder.path()).expect("it opens");
+            let snapshots = repo.snapshots_settled(&Watch::silent()).expect("listed");
+            assert_eq!(snapshots.len(), 1, "{case}");
+            let found = restored_differences(&repo, &snapshots[0], source.path(), source.path()).expect("restored");
+            assert!(found.is_empty(), "{case}: {found:?}");
         }
-    };
-    let hooked = Arc::new(fixture::Hooked { inner: storage.clone(), before });
-    fixture::backup(hooked, folder.path(), source.path()).expect("a backup");
-    for _ in 0..2 {
+        // Once it is gone, the snapshot takes its place.
+        let place = storage.list("snapshots/").expect("listed").remove(0).name;
+        storage.remove(&place).expect("removed");
         let repo = open(Arc::new(storage.clone()), folder.path()).expect("it opens");
-        let snapshots = repo.snapshots_settled(&Watch::silent()).expect("listed");
-        assert_eq!(snapshots.len(), 1);
-        let found = restored_differences(&repo, &snapshots[0], source.path(), source.path()).expect("restored");
-        assert!(found.is_empty(), "{found:?}");
+        assert_eq!(repo.snapshots_settled(&Watch::silent()).expect("listed").len(), 1, "{case}");
+        assert!(storage.stat(&place).is_ok() && storage.list("pending/").expect("listed").is_empty(), "{case}");
     }
-    // Once it is gone, the snapshot takes its place.
-    let place = storage.list("snapshots/").expect("listed").remove(0).name;
-    storage.remove(&place).expect("removed");
-    let repo = open(Arc::new(storage.clone()), folder.path()).expect("it opens");
-    assert_eq!(repo.snapshots_settled(&Watch::silent()).expect("listed").len(), 1);
-    assert!(storage.stat(&place).is_ok() && storage.list("pending/").expect("listed").is_empty());
 }
 
 #[test]
