@@ -40,6 +40,18 @@ pub(super) fn large_holes(mut holes: Vec<Hole>) -> Vec<Hole> {
     holes
 }
 
+/// How many of the holes of a file are before the end of this many bytes of content between them. A file that was made shorter while
+/// it was read ends within what was data: the later holes are not there any more.
+pub(super) fn holes_before_end(holes: &[Hole], content_bytes: u64) -> usize {
+    let mut in_holes = 0;
+    let is_before_end = |hole: &&Hole| {
+        let is_before_end = hole.offset - in_holes <= content_bytes;
+        in_holes += hole.length;
+        is_before_end
+    };
+    holes.iter().take_while(is_before_end).count()
+}
+
 /// A file from front to back. One that grows is read up to where it ended when that was seen, so that nobody who writes
 /// faster than it is read keeps a backup for ever.
 pub(super) struct Plain<'a> {
@@ -113,16 +125,22 @@ pub(super) struct Sparse<'a> {
     is_zeros: bool,
     has_more_holes: bool,
     zeros: u64,
+    /// It was made shorter while it was read. That is its end, whatever is written to it later.
+    is_cut: bool,
 }
 
 impl<'a> Sparse<'a> {
     /// `has_more_holes`: whether there may be others than these.
     pub fn new(fd: &'a OwnedFd, holes: &'a [Hole], size: u64, has_more_holes: bool) -> Self {
-        Sparse { fd, holes, size, at: 0, hole: 0, known_until: 0, is_zeros: false, has_more_holes, zeros: 0 }
+        let (is_zeros, is_cut) = (false, false);
+        Sparse { fd, holes, size, at: 0, hole: 0, known_until: 0, is_zeros, has_more_holes, zeros: 0, is_cut }
     }
 
     /// Steps over recorded holes and finds out what comes behind them; returns how many bytes of it, 0 at the end.
     fn look(&mut self) -> Result<u64> {
+        if self.is_cut {
+            return Ok(0);
+        }
         while let Some(hole) = self.holes.get(self.hole).filter(|hole| hole.offset <= self.at) {
             self.at = hole.offset + hole.length;
             self.hole += 1;
@@ -154,10 +172,7 @@ impl Bytes for Sparse<'_> {
             let count = open::read_full_at(self.fd.as_fd(), &mut buffer[filled..filled + length], self.at)?;
             filled += count;
             self.at += count as u64;
-            if count < length {
-                // Cut short while it was read: the rest is not there.
-                self.at = self.size;
-            }
+            self.is_cut = count < length;
         }
         Ok(filled)
     }
@@ -220,6 +235,33 @@ mod tests {
     use crate::backup::zeros::fill;
     use std::cell::Cell;
     use std::os::unix::fs::FileExt;
+
+    /// Reading went on behind the next hole, so what was written there later came back at the wrong place.
+    #[test]
+    fn where_a_file_was_cut_is_its_end() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&[7; 300], 0).unwrap();
+        let holes = [Hole { offset: 200, length: 50 }];
+        let fd = OwnedFd::from(file.try_clone().unwrap());
+        let mut from = Sparse::new(&fd, &holes, 300, false);
+        let mut buffer = [0; 100];
+        assert_eq!(from.fill(&mut buffer).unwrap(), 100);
+        file.set_len(110).unwrap();
+        assert_eq!(from.fill(&mut buffer).unwrap(), 10);
+        file.write_all_at(&[8; 300], 0).unwrap();
+        assert_eq!((from.fill(&mut buffer).unwrap(), from.zeros_ahead().unwrap()), (0, 0));
+        assert_eq!(holes_before_end(&holes, 110), 0);
+    }
+
+    #[test]
+    fn holes_behind_the_end_of_what_was_read_do_not_count() {
+        let holes = [(0, 10), (15, 5), (30, 20)].map(|(offset, length)| Hole { offset, length });
+        // Data: 5 bytes, then 10.
+        for (content_bytes, expected) in [(0, 1), (4, 1), (5, 2), (14, 2), (15, 3)] {
+            assert_eq!(holes_before_end(&holes, content_bytes), expected, "{content_bytes}");
+        }
+        assert_eq!(holes_before_end(&[], 7), 0);
+    }
 
     #[test]
     fn a_file_that_grows_in_holes_while_it_is_read_is_not_read_in_them() {

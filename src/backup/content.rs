@@ -1,6 +1,6 @@
 //! Read files and streams into chunks, and describe what is no file.
 
-use crate::backup::bytes::{Bytes, Plain, Sparse, Streamed, large_holes};
+use crate::backup::bytes::{Bytes, Plain, Sparse, Streamed, holes_before_end, large_holes};
 use crate::backup::large::HELPED_BYTES_MIN;
 use crate::backup::left_out::UNSIZED_BYTES_MAX;
 use crate::backup::walk::{Folder, add};
@@ -9,7 +9,7 @@ use crate::backup::{Run, detect};
 use crate::chunk::ContentKind;
 use crate::disk::stat::fstat;
 use crate::disk::{Directory, Identity, PageBuffer, Stat, flags, open, xattr};
-use crate::entry::{CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Hole, Xattr};
+use crate::entry::{CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Hole, PATH_BYTES_MAX, Xattr};
 use crate::error::{Error, Kind, Result};
 use crate::repo::list::ListWriter;
 use crate::repo::tree::HOLES_MAX;
@@ -113,12 +113,15 @@ impl<'a> Run<'a> {
         let mut entry = Entry::new(name.to_bytes(), EntryKind::File);
         let kind = self.repo.chunker().kind_of_file(stat.size);
         let read = if stat.may_be_sparse() && stat.size > 0 {
-            let holes = self.find_holes(fd, stat.size)?;
+            // It may have been made shorter since it was listed: what is behind its end is no hole.
+            let size = fstat(fd).map_err(ReadError::Source)?.size.min(stat.size);
+            let holes = self.find_holes(fd, size)?;
             let has_more_holes = holes.len() > HOLES_MAX;
             entry.holes = large_holes(holes);
-            let data = Sparse::new(fd, &entry.holes, stat.size, has_more_holes);
+            let data = Sparse::new(fd, &entry.holes, size, has_more_holes);
             let (content, read) = self.read_content(scope, data, kind, stat.size, buffer)?;
             entry.content = content;
+            entry.holes.truncate(holes_before_end(&entry.holes, read));
             let holes = entry.holes.iter().map(|hole| hole.length).sum::<u64>();
             add(&self.watch.progress.bytes_done, holes);
             read + holes
@@ -149,9 +152,6 @@ impl<'a> Run<'a> {
             stat.changed = crate::watch::now();
         }
         entry.size = read;
-        if read < entry.holes.last().map_or(0, |hole| hole.offset + hole.length) {
-            entry.size = entry.holes.last().map_or(read, |hole| hole.offset + hole.length);
-        }
         entry.meta = self.metadata(&after);
         entry.meta.xattrs = self.bounded(xattr::read_xattrs(fd), path);
         entry.meta.flags = flags::read_flags(fd);
@@ -203,6 +203,11 @@ impl<'a> Run<'a> {
         entry.meta.xattrs = self.bounded(xattr::read_xattrs_at(&directory, name), &path);
         match kind {
             EntryKind::Symlink => match open::read_link(&directory, name) {
+                // FUSE may return a longer one where memory pages are large.
+                Ok(target) if target.len() > PATH_BYTES_MAX => {
+                    self.trouble(&path(), format!("its target is longer than {PATH_BYTES_MAX} bytes"));
+                    return None;
+                }
                 Ok(target) => entry.target = target,
                 Err(error) => {
                     self.source_error(&path(), "", error);

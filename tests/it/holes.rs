@@ -1,6 +1,6 @@
 //! Files with more holes than an entry records: the others are saved as the zeros that they read as, and not read.
 
-use crate::fixture::{self, SWAPS, init_options, open, restore};
+use crate::fixture::{self, Hooked, SWAPS, init_options, open, restore};
 use crate::golden::noise;
 use crate::person::Person;
 use crate::skip::skipped;
@@ -165,4 +165,43 @@ fn holes_that_no_snapshot_can_hold_are_told_and_the_rest_is_saved() {
     assert!(names.contains(&"long") && names.contains(&"short") && !names.contains(&"longer"), "{listed}");
     let short = person.silt(&[&["cat", &format!("latest:{path}/short")], &words[..]].concat()).ends_with(0);
     assert_eq!(short.out, "short");
+}
+
+/// Its later holes were counted although reading had ended before them: neither a restore nor an export could use the entry.
+#[test]
+fn a_file_that_is_made_shorter_while_it_is_read_comes_back_as_far_as_it_was_read() {
+    const MIB: u64 = 1 << 20;
+    for cut_at in [5 * MIB, 26 * MIB] {
+        let (place, storage) = (tempfile::tempdir().expect("a folder"), fixture::memory(SWAPS));
+        let source = place.path().join("source");
+        fs::create_dir(&source).expect("made");
+        let path = source.join("file");
+        let file = File::create(&path).expect("made");
+        let (first, second) = (noise(24 * MIB as usize, 1), noise(MIB as usize, 2));
+        file.write_all_at(&first, 0).expect("written");
+        file.write_all_at(&second, 32 * MIB).expect("written");
+        file.set_len(64 * MIB).expect("lengthened");
+        let before = move |verb: &str, name: &str| {
+            // Packs are sent while the file is read.
+            if verb == "put" && name.starts_with("packs/") {
+                file.set_len(cut_at).expect("cut");
+            }
+        };
+        let cache = place.path().join("cache");
+        let hooked = Arc::new(Hooked { inner: storage, before });
+        let repo = open(hooked, &cache).expect("it opens");
+        let small = BackupOptions { memory_bytes: 32 * MIB, ..fixture::options(&source) };
+        let saved = repo.backup(small, &Watch::silent()).expect("saved");
+        assert_eq!(saved.troubles_count, 1, "{:?}", saved.troubles);
+        let snapshot = saved.snapshot.expect("made");
+        let target = tempfile::tempdir().expect("a folder");
+        let report = restore(&repo, &snapshot, &source, target.path()).expect("it restores");
+        assert_eq!(report.troubles_count, 0, "{:?}", report.troubles);
+        let mut whole = first;
+        whole.resize(32 * MIB as usize, 0);
+        whole.extend_from_slice(&second);
+        let found = fs::read(target.path().join("file")).expect("read");
+        let has = found.len().min(whole.len());
+        assert!(found[..has] == whole[..has] && found[has..].iter().all(|byte| *byte == 0), "{}", found.len());
+    }
 }
