@@ -9,7 +9,6 @@ use crate::disk::Stat;
 use crate::entry::{Content, Entry, EntryKind, Time};
 use crate::error::{Error, Kind};
 use crate::id::ChunkId;
-use crate::repo::tree::store_page;
 use crate::watch::now;
 use rayon::Scope;
 use std::cell::RefCell;
@@ -326,7 +325,7 @@ impl<'a> Run<'a> {
         if entries.is_empty() {
             return Ok(None);
         }
-        let id = store_page(&entries, &mut |bytes| self.store_tree(bytes))?;
+        let id = self.store_page(&entries).map_err(|error| with_path(error, folder, &entries))?;
         if let Above::List(list) = &folder.above {
             list.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).append(&mut entries);
         }
@@ -354,6 +353,15 @@ impl<'a> Run<'a> {
             let change = change_of(row, at, is_new);
             take_back(self.counter(change), 1);
         }
+    }
+}
+
+/// An error that names one of these entries, with the path of that.
+fn with_path(error: Error, folder: &Folder, entries: &[Entry]) -> Error {
+    let name = error.thing().to_owned();
+    match entries.iter().find(|entry| String::from_utf8_lossy(&entry.name) == name) {
+        Some(entry) => error.renamed(&name, &String::from_utf8_lossy(&folder.child_path(&entry.name))),
+        None => error,
     }
 }
 

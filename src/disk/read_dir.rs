@@ -120,7 +120,7 @@ impl Directory {
         }
     }
 
-    /// Fills `names` with what is in the directory, `.` and `..` left out, sorted. Reads from wherever the descriptor
+    /// Fills `names` with what is in the directory, `.` and `..` left out, sorted, each once. Reads from wherever the descriptor
     /// stands: call it once on a directory.
     pub fn names(&self, names: &mut Names, buffer: &mut ListBuffer) -> Result<()> {
         names.clear();
@@ -218,7 +218,7 @@ impl Names {
         unsafe { CStr::from_bytes_with_nul_unchecked(bytes) }
     }
 
-    /// These names, sorted, whatever they name.
+    /// These names, sorted, each once, whatever they name.
     pub fn of<'a>(given: impl Iterator<Item = &'a [u8]>) -> Result<Names> {
         let mut names = Names::default();
         let mut piece = Vec::new();
@@ -286,6 +286,8 @@ impl Names {
         let bytes = &self.bytes;
         let name = |at: &NameRef| &bytes[at.offset as usize..at.offset as usize + at.length as usize];
         self.refs.sort_unstable_by(|a, b| name(a).cmp(name(b)));
+        // A network file system lists a name twice when the directory changes meanwhile, a damaged one does always.
+        self.refs.dedup_by(|a, b| name(a) == name(b));
         self.sorted = true;
     }
 }
@@ -306,6 +308,16 @@ mod tests {
         directory.names(&mut names, &mut ListBuffer::default()).unwrap();
         let listed: Vec<_> = names.iter().map(|(name, _)| name.to_bytes()).collect();
         assert_eq!(listed, [&b"..c"[..], b".d", b"B", b"a", b"a b", b"b", b"\xff"]);
+    }
+
+    /// No page that has a name twice can be read, so all entries in it were lost.
+    #[test]
+    fn a_name_that_is_listed_twice_counts_once() {
+        for given in [&[b"a", b"a"][..], &[b"b", b"a", b"b"], &[b"a", b"b", b"b", b"c"]] {
+            let names = Names::of(given.iter().map(|name| &name[..])).unwrap();
+            let listed: Vec<_> = names.iter().map(|(name, _)| name.to_bytes()).collect();
+            assert!(listed.len() == given.len() - 1 && listed.is_sorted(), "{listed:?}");
+        }
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl Stat {
 
     #[inline]
     fn from_statx(from: &rustix::fs::Statx) -> Stat {
-        let time = |at: rustix::fs::StatxTimestamp| Time { seconds: at.tv_sec, nanoseconds: at.tv_nsec };
+        let time = |at: rustix::fs::StatxTimestamp| valid_time(at.tv_sec, at.tv_nsec);
         Stat {
             mode: u32::from(from.stx_mode),
             kind: kind_of(FileType::from_raw_mode(u32::from(from.stx_mode))),
@@ -149,8 +149,8 @@ impl Stat {
             size: from.st_size as u64,
             uid: from.st_uid,
             gid: from.st_gid,
-            modified: Time { seconds: from.st_mtime, nanoseconds: from.st_mtime_nsec as u32 },
-            changed: Time { seconds: from.st_ctime, nanoseconds: from.st_ctime_nsec as u32 },
+            modified: valid_time(from.st_mtime, from.st_mtime_nsec as u32),
+            changed: valid_time(from.st_ctime, from.st_ctime_nsec as u32),
             inode: from.st_ino,
             device: device_number(device.0, device.1),
             special: parts(from.st_rdev),
@@ -160,6 +160,12 @@ impl Stat {
             is_fixed: false,
         }
     }
+}
+
+/// The time nearest to one that a damaged inode (ext4, FUSE) may state: more nanoseconds than a second has.
+#[inline]
+fn valid_time(seconds: i64, nanoseconds: u32) -> Time {
+    Time { seconds, nanoseconds: nanoseconds.min(999_999_999) }
 }
 
 /// One number for major and minor, the same from both calls.

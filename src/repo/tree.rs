@@ -6,7 +6,7 @@
 use crate::entry::{
     CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Hole, Metadata, PATH_BYTES_MAX, Time, Xattr, is_valid_name,
 };
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::repo::wire::{Put, Take};
 
@@ -77,6 +77,22 @@ pub fn store_page(entries: &[Entry], store: &mut dyn FnMut(Vec<u8>) -> Result<Ch
     let pages =
         vec![(left[0].name.clone(), store_page(left, store)?), (right[0].name.clone(), store_page(right, store)?)];
     store(encode_inner(LEVEL_SPLIT, &pages))
+}
+
+/// Reads entries as readers will: if they would refuse one of them, an error names it. What a file system says of one file must
+/// not cost the other entries of its page.
+pub fn check_entries(entries: &[Entry]) -> Result<()> {
+    let read = |entries: &[Entry]| decode_page(&encode_entries(entries));
+    let comes_back = |entries: &[Entry]| matches!(read(entries), Ok(Page::Entries(found)) if found == entries);
+    if comes_back(entries) {
+        return Ok(());
+    }
+    let cause = entries.chunks(1).find(|entry| !comes_back(entry)).unwrap_or(entries);
+    let name = cause.first().map(|entry| entry.name.as_slice()).unwrap_or_default();
+    let why = read(cause).err().map_or_else(|| "readers would find something else".to_owned(), |error| error.why());
+    Err(Error::new(Kind::Failed, "save", String::from_utf8_lossy(name))
+        .because(format!("a snapshot cannot hold what the file system says of it ({why})"))
+        .hint("check the file system for damage, or exclude this path"))
 }
 
 /// Joins the pages of a directory (sorted, each with its first name) under one root.
@@ -534,5 +550,25 @@ mod tests {
         assert_eq!(page[extras], 0);
         page[extras] = 128;
         assert!(decode_page(&page).is_err());
+    }
+
+    /// Such a page was stored, and a restore found none of its entries.
+    #[test]
+    fn what_readers_refuse_is_an_error() {
+        let entry = |name: &str| Entry::new(name, EntryKind::File);
+        let with_hole = Entry { holes: vec![Hole { offset: 5, length: 5 }], size: 9, ..entry("b") };
+        let mut late = entry("b");
+        late.meta.modified.nanoseconds = 1_000_000_000;
+        let twice = vec![entry("b"), entry("b")];
+        for (entries, comes_back) in [
+            (vec![entry("a"), entry("b"), entry("c")], true),
+            (vec![entry("a"), with_hole], false),
+            (vec![entry("a"), late], false),
+            (twice, false),
+        ] {
+            let checked = check_entries(&entries);
+            assert_eq!(checked.is_ok(), comes_back);
+            assert!(checked.err().is_none_or(|error| error.thing() == "b"));
+        }
     }
 }
