@@ -13,6 +13,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// Files that are no frames are being written, or were when their writer died.
+/// What the names of files begin with that are being written.
+const UNFINISHED: &str = "new-";
 const SUFFIX: &str = ".frame";
 /// What is not finished after so long was left by a crash.
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -65,7 +67,7 @@ impl FrameFiles {
 
     fn write(&self, path: &Path, pieces: &[&[u8]]) -> std::io::Result<()> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let unfinished = format!("new-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let unfinished = format!("{UNFINISHED}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let unfinished = self.folder.join(unfinished);
         let create = || open_regular(OpenOptions::new().write(true).create(true).truncate(true), &unfinished);
         let file = create().or_else(|_| {
@@ -94,10 +96,10 @@ impl FrameFiles {
         for (name, _) in names_in(&self.folder).unwrap_or_default() {
             let path = self.folder.join(&name);
             let Ok(metadata) = path.symlink_metadata() else { continue };
-            let is_frame = name.to_str().is_some_and(|name| name.ends_with(SUFFIX));
-            match (is_frame, metadata.modified()) {
+            let Some(name) = name.to_str() else { continue };
+            match (name.ends_with(SUFFIX), metadata.modified()) {
                 (true, Ok(modified)) => files.push((modified, metadata.len(), path)),
-                _ if is_older(&metadata, LEFTOVER_AGE) => drop(fs::remove_file(path)),
+                _ if name.starts_with(UNFINISHED) && is_older(&metadata, LEFTOVER_AGE) => drop(fs::remove_file(path)),
                 _ => {}
             }
         }

@@ -6,7 +6,9 @@ use crate::disk::own_files::{names_behind_links, open_at_once};
 use crate::disk::whole::sync_directory;
 use crate::error::{Error, Kind, Result};
 use crate::storage::beneath::{self, Owner};
-use crate::storage::local_folder::{check_folder, is_absent, is_no_way, rename_new};
+use crate::storage::local_folder::{
+    check_folder, is_absent, is_no_way, remove_unfinished, rename_new, unfinished_name,
+};
 use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name};
 use rustix::fs::{Advice, CWD, FileType, fadvise};
 use rustix::io::Errno;
@@ -100,15 +102,8 @@ impl Local {
         if self.owner.is_some() || self.is_swept.swap(true, Ordering::Relaxed) {
             return;
         }
-        let Ok(now) = written_now.metadata().and_then(|meta| meta.modified()) else { return };
-        let folder = self.root.join(UNFINISHED);
-        for (name, _) in names_behind_links(&folder).unwrap_or_default() {
-            let path = folder.join(name);
-            let age = path.symlink_metadata().and_then(|meta| meta.modified()).map(|at| now.duration_since(at));
-            if age.is_ok_and(|age| age.is_ok_and(|age| age > ABANDONED)) {
-                let _gone = std::fs::remove_file(path);
-            }
-        }
+        let Ok(now) = written_now.metadata() else { return };
+        let _best_effort = remove_unfinished(&self.root.join(UNFINISHED), now.mtime() - ABANDONED.as_secs() as i64);
     }
 
     /// The file that the name stands for now, open since an earlier range if it is still the same. If the file was replaced
@@ -139,7 +134,7 @@ impl Local {
     fn write_unfinished(&self, body: &Body) -> Result<PathBuf> {
         let folder = self.root.join(UNFINISHED);
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(format!("{}-{serial}-{:x}", std::process::id(), unique()));
+        let path = folder.join(unfinished_name(serial));
         let open = || match self.owner {
             Some(owner) => beneath::create(&self.root, self.below(&path), owner),
             None => OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path),
@@ -286,12 +281,6 @@ pub fn stranger_in(folder: &Path) -> Result<Option<OsString>> {
     };
     let mut names = names.into_iter().map(|(name, _)| name);
     Ok(names.find(|name| EXPECTED.iter().all(|expected| *expected != name)))
-}
-
-/// A number that no other process here uses at the same time.
-fn unique() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0)
 }
 
 fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
@@ -568,23 +557,38 @@ mod tests {
         assert_eq!(std::fs::read_dir(&root).expect("listed").count(), 0);
     }
 
+    /// A file that looks as if it was written this many days ago.
+    fn leave(path: PathBuf, days: u32) -> PathBuf {
+        let file = File::create(&path).expect("made");
+        let now = file.metadata().and_then(|meta| meta.modified()).expect("a time");
+        file.set_modified(now - days * ABANDONED).expect("set");
+        path
+    }
+
     /// Each command removed what the clock of its machine took for old, also from the writers of other hosts.
     #[test]
     fn only_a_writer_removes_what_others_left_long_ago() {
         let place = tempfile::tempdir().expect("a directory");
         drop(Local::create(place.path()).expect("made").put("config", b"c".as_slice().into()).expect("written"));
-        let left = [("old", 2), ("new", 0)].map(|(name, days)| {
-            let path = place.path().join(UNFINISHED).join(name);
-            let file = File::create(&path).expect("made");
-            let now = file.metadata().and_then(|meta| meta.modified()).expect("a time");
-            file.set_modified(now - days * ABANDONED).expect("set");
-            path
-        });
+        let names = [("12-0-9af", 2), ("12-1-9af", 0), ("document", 2), ("12-0-9af.txt", 2)];
+        let left = names.map(|(name, days)| leave(place.path().join(UNFINISHED).join(name), days));
         let local = Local::open(place.path()).expect("opened");
         local.get("config", 9).expect("read");
         assert!(left.iter().all(|path| path.exists()), "a reader removes nothing");
         local.put("config", b"d".as_slice().into()).expect("written");
-        assert_eq!(left.map(|path| path.exists()), [false, true]);
+        assert_eq!(left.map(|path| path.exists()), [false, true, true, true]);
+    }
+
+    /// Somebody who may write into a repository could let its owner's backup delete the files of any directory.
+    #[test]
+    fn nothing_is_removed_behind_a_link() {
+        let place = tempfile::tempdir().expect("a directory");
+        let local = Local::create(&place.path().join("repository")).expect("made");
+        std::fs::create_dir(place.path().join("elsewhere")).expect("made");
+        let file = leave(place.path().join("elsewhere/12-0-9af"), 2);
+        std::os::unix::fs::symlink("../elsewhere", place.path().join("repository").join(UNFINISHED)).expect("made");
+        local.put("config", b"d".as_slice().into()).expect("written");
+        assert!(file.exists());
     }
 
     /// Readers did not try other copies of what a pack held when links that lead round in circles were in its place.

@@ -2,9 +2,10 @@
 
 use crate::error::{Error, Kind, Result};
 use rustix::fd::AsFd;
-use rustix::fs::{AtFlags, RenameFlags, renameat, renameat_with, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, open, renameat, renameat_with, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::path::Arg;
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 
 /// Refuses a folder of the repository that is none: to whoever lists it, nothing would seem to be there.
@@ -19,6 +20,39 @@ pub(super) fn check_folder(path: &Path) -> Result<()> {
     Err(Error::new(Kind::Failed, "list", path.display()).because(why).hint(
         "a repository keeps objects there, in a directory or a symbolic link to one: check whether its disk is mounted",
     ))
+}
+
+/// The name of an unfinished file, which no other process uses.
+pub(super) fn unfinished_name(serial: u64) -> String {
+    let unique = RandomState::new().hash_one(0);
+    format!("{}-{serial}-{unique:x}", std::process::id())
+}
+
+fn is_unfinished_name(name: &[u8]) -> bool {
+    let mut parts = name.split(|byte| *byte == b'-');
+    let mut has_next =
+        |is_valid: fn(&u8) -> bool| parts.next().is_some_and(|part| !part.is_empty() && part.iter().all(is_valid));
+    let is_whole = has_next(u8::is_ascii_digit) && has_next(u8::is_ascii_digit) && has_next(u8::is_ascii_hexdigit);
+    is_whole && parts.next().is_none()
+}
+
+/// Removes unfinished files that were last written before `seconds` (since 1970). Never behind a symbolic link, and nothing else that
+/// somebody put there.
+pub(super) fn remove_unfinished(folder: &Path, seconds: i64) -> std::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let folder = open(folder, flags, Mode::empty())?;
+    for entry in Dir::read_from(&folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !is_unfinished_name(name.to_bytes()) {
+            continue;
+        }
+        let stat = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_mtime < seconds {
+            let _somebody_else_did = unlinkat(&folder, name, AtFlags::empty());
+        }
+    }
+    Ok(())
 }
 
 /// Moves a file in one step, never onto another.
