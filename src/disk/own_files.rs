@@ -1,5 +1,6 @@
 //! Files of our own that other programs may have replaced: opened without waiting, listed without panics.
 
+use super::rights::may_be_root;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, open, statat};
 use rustix::process::geteuid;
 use std::ffi::{OsStr, OsString};
@@ -45,7 +46,7 @@ pub fn why_not_own(directory: &Path) -> Option<String> {
         let stat = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let mode = Mode::from_raw_mode(stat.st_mode);
-        if stat.st_uid != 0 && stat.st_uid != geteuid().as_raw() {
+        if stat.st_uid != geteuid().as_raw() && !may_be_root(stat.st_uid) {
             return Some(format!("{} belongs to another user", path.display()));
         }
         let is_open = is_directory && mode.contains(Mode::WOTH) && !mode.contains(Mode::SVTX);

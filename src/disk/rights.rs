@@ -21,33 +21,42 @@ static OWN_GROUPS: LazyLock<Vec<u32>> = LazyLock::new(|| {
     others.into_iter().chain([getegid()]).map(|group| group.as_raw()).collect()
 });
 
-/// The numbers of users or groups that this user namespace knows: first one and how many. The kernel shows all others as one
-/// and the same number.
-struct Mapped(Vec<(u32, u32)>);
+/// The numbers of users or groups that this user namespace knows. The kernel shows all others as one and the same number.
+struct Mapped(Vec<Range>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Range {
+    first: u32,
+    /// The first one in the namespace around this one.
+    outside: u32,
+    count: u32,
+}
 
 impl Mapped {
     /// All numbers, if the kernel does not show the map.
     fn read(path: &str) -> Self {
-        std::fs::read_to_string(path).map_or(Mapped(vec![(0, u32::MAX)]), |text| Mapped::parse(&text))
+        let all = Range { first: 0, outside: 0, count: u32::MAX };
+        std::fs::read_to_string(path).map_or(Mapped(vec![all]), |text| Mapped::parse(&text))
     }
 
-    /// Lines of the first number inside, the first one outside, and how many.
     fn parse(text: &str) -> Self {
         let range = |line: &str| {
             let mut fields = line.split_ascii_whitespace().map(|field| field.parse().ok());
-            let (first, _, count) = (fields.next()??, fields.next()??, fields.next()??);
-            let _: u32 = first;
-            Some((first, count))
+            Some(Range { first: fields.next()??, outside: fields.next()??, count: fields.next()?? })
         };
         Mapped(text.lines().filter_map(range).collect())
     }
 
     fn has(&self, number: u32) -> bool {
-        self.0.iter().any(|(first, count)| number.checked_sub(*first).is_some_and(|at| at < *count))
+        self.0.iter().any(|range| number.checked_sub(range.first).is_some_and(|at| at < range.count))
     }
 
     fn is_whole(&self) -> bool {
-        self.0 == [(0, u32::MAX)]
+        self.0.iter().any(|range| range.first == 0 && range.count == u32::MAX)
+    }
+
+    fn may_be_root(&self, number: u32) -> bool {
+        number == 0 || !(self.has(number) || self.0.iter().any(|range| range.outside == 0))
     }
 }
 
@@ -55,6 +64,12 @@ impl Mapped {
 /// mode and its time, and delete it in a sticky directory.
 pub fn owns(uid: u32, gid: u32) -> bool {
     uid == geteuid().as_raw() || reaches(CapabilitySet::FOWNER, uid, gid)
+}
+
+/// Whether an owner of this number may be root. In a user namespace that does not know the root outside it, root has the number of all
+/// who are not known.
+pub(super) fn may_be_root(uid: u32) -> bool {
+    USERS.may_be_root(uid)
 }
 
 /// Whether a mode closes nothing to this process (`CAP_DAC_OVERRIDE`).
@@ -133,5 +148,8 @@ mod tests {
         assert!(!some.is_whole() && some.has(0) && some.has(65536) && !some.has(65537));
         let one = Mapped::parse("1000 1000 1\n");
         assert!(one.has(1000) && !one.has(999) && !one.has(1001));
+        assert!(one.may_be_root(65534) && !one.may_be_root(1000));
+        assert!(some.may_be_root(65537) && !some.may_be_root(1) && some.may_be_root(0));
+        assert!(whole.may_be_root(0) && !whole.may_be_root(65534));
     }
 }

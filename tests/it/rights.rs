@@ -76,6 +76,28 @@ fn a_cache_in_the_power_of_another_user_is_not_used() {
     }
 }
 
+/// Where root has the number of all unknown users, as in sandboxes of ordinary users, no cache was ever used.
+#[test]
+fn a_cache_is_used_where_root_is_not_known() {
+    let person = Person::new();
+    person.write("source/x", "x");
+    if !is_root() || as_nobody(&person, &["backup", "source"]).code != 0 {
+        return skipped("a cache in a user namespace", "it takes root and another user");
+    }
+    for mapped in [&["--user", "--map-user=1000"][..], &["--user", "--map-root-user"]] {
+        let silt = person.command(&["backup", "source"]);
+        let mut command = Command::new("unshare");
+        command.args(mapped).arg(silt.get_program()).args(silt.get_args()).current_dir(person.home.path());
+        command.envs(silt.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+        let done = command.uid(NOBODY).gid(NOBODY).output().map(said);
+        let Some(done) = done.ok().filter(|done| !done.err.contains("unshare")) else {
+            return skipped("a cache in a user namespace", "unshare cannot be used");
+        };
+        let done = done.ends_with(0);
+        assert!(!done.err.contains("slower"), "{mapped:?}: {}", done.err);
+    }
+}
+
 /// What lies in a repository and in a cache is for their owner alone, whatever the umask.
 #[test]
 fn repository_and_cache_are_private() {
