@@ -38,7 +38,7 @@ impl Repository {
     /// the snapshot; if a stream, the repository or this machine fails, it is an error, and no snapshot is written.
     pub fn backup(&self, options: BackupOptions, watch: &Watch) -> Result<BackupReport> {
         let begun = Instant::now();
-        options.check_places()?;
+        options.check()?;
         let (mut options, mut attempt, mut damaged) = (options, 1, 0);
         let mut carried = Carried { streams: Streams::new(options.input.take()), ..Carried::default() };
         loop {

@@ -39,7 +39,7 @@ use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::id::IndexId;
 use crate::id::SnapshotId;
-use crate::repo::snapshot::TROUBLES_MAX;
+use crate::repo::snapshot::{LABELS_BYTES_MAX, TROUBLES_MAX, encoded_length};
 use crate::repo::{
     OwnFolders, PathText, Repository, Snapshot, SnapshotSource, Stamp, Totals, Trouble, Writer, WriterOptions,
 };
@@ -128,8 +128,21 @@ impl BackupOptions {
         }
     }
 
-    /// Refuses streams that have the place of another source in the snapshot, before anything is read.
-    pub fn check_places(&self) -> Result<()> {
+    /// Refuses what no snapshot can hold, before anything is read.
+    pub fn check(&self) -> Result<()> {
+        let labels = (&self.host, &self.user, &self.job, &self.tags);
+        let bytes = encoded_length(&labels);
+        if bytes > LABELS_BYTES_MAX {
+            let why = format!(
+                "its host, user, job and tags take {bytes} bytes as JSON; at most {LABELS_BYTES_MAX} can be saved"
+            );
+            return Err(Error::invalid("make the snapshot", "", why).hint("use fewer or shorter tags"));
+        }
+        self.check_places()
+    }
+
+    /// Refuses streams that have the place of another source in the snapshot.
+    fn check_places(&self) -> Result<()> {
         let input = self.input.as_ref().map(|(name, _)| name);
         let streams =
             || self.streams.iter().map(|stream| &stream.name).chain(input).map(|name| [b"/", &name[..]].concat());

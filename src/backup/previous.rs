@@ -114,7 +114,8 @@ pub(super) fn choose(
 ) -> Result<Choice> {
     let (state, is_state_distrusted) = rest_state(repo, state, damage, options, watch);
     let choice = |state, last: Last, compare_with_parent| {
-        let Last { snapshot: parent, may_be_outdated } = last;
+        let Last { snapshot, may_be_outdated } = last;
+        let parent = snapshot.map(|listed| repo.whole(listed));
         Choice { state, parent, compare_with_parent, is_state_distrusted, may_be_outdated }
     };
     if let Some(wanted) = &options.parent {

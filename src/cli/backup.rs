@@ -161,7 +161,6 @@ pub fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
         let input: Input = Box::new(StdinSource::new(&args.stdin_name.0, &watch)?);
         wanted.input = Some((args.stdin_name.0.clone(), input));
     }
-    wanted.check_places().map_err(|error| Failure::Usage(in_one_line(&error)))?;
     wanted.comparison =
         Comparison { ignore_ctime: args.ignore_ctime, ignore_inode: args.ignore_inode, ..Comparison::default() };
     wanted.force = args.force;
@@ -170,6 +169,7 @@ pub fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
     wanted.user = Owners::load()?.user_name(rustix::process::geteuid().as_raw()).to_owned();
     wanted.job = args.job.clone();
     wanted.tags = args.tag.clone();
+    wanted.check().map_err(|error| Failure::Usage(in_one_line(&error)))?;
     wanted.time = args.time;
     wanted.offset = jiff::Zoned::now().offset().seconds();
     wanted.compression = args.compression;

@@ -21,6 +21,9 @@ pub const SOURCES_BYTES_MAX: usize = 1 << 20;
 /// The same for its troubles: ten thousand long paths would make a snapshot that nobody reads.
 pub const TROUBLES_BYTES_MAX: usize = 4 << 20;
 
+/// What host, user, job and tags of a snapshot may take together: they are kept of each one in a list.
+pub const LABELS_BYTES_MAX: usize = 8 << 10;
+
 /// What the sources of a snapshot may take that is cut for a list.
 const SHORT_BYTES_MAX: usize = 4 << 10;
 
@@ -183,7 +186,8 @@ pub const CLOCKS_DIFFER_SECONDS: i64 = 3600;
 const ROOT_NAME: &[u8] = b"root";
 
 /// Bytes that a value takes in a snapshot.
-fn encoded_length(value: &impl Serialize) -> usize {
+/// How many bytes a value takes as JSON in a list.
+pub fn encoded_length(value: &impl Serialize) -> usize {
     serde_json::to_vec(value).map_or(usize::MAX, |bytes| bytes.len() + 1)
 }
 

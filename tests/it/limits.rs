@@ -21,6 +21,18 @@ pub fn limited(person: &Person, limit: &str, words: &[&str]) -> Said {
     said(shell.output().unwrap())
 }
 
+/// The backup ended with 0, and no reader opened its snapshot.
+#[test]
+fn more_tags_than_a_snapshot_can_hold_are_refused_before_anything_is_read() {
+    let person = Person::new();
+    person.write("source/x", "x");
+    let tag = "\u{1}".repeat(1000);
+    let refused = person.silt(&["backup", "source", "--tag", &tag, "--tag", &tag]).ends_with(2);
+    assert!(refused.err.contains("at most 8192") && refused.err.contains("shorter tags"), "{}", refused.err);
+    person.silt(&["backup", "source", "--tag", &tag]).ends_with(0);
+    person.silt(&["ls", "latest"]).ends_with(0);
+}
+
 /// A file that grew beyond `ulimit -f` killed the process by a signal, without a word.
 #[test]
 fn a_file_that_may_not_grow_is_an_error_with_its_name() {
