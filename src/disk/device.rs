@@ -9,7 +9,7 @@ use super::mounts::mount_of;
 use super::stat::stat_path;
 use crate::error::Result;
 use rustix::fd::AsFd;
-use rustix::fs::Dir;
+use rustix::fs::{Dir, Mode, OFlags};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Mutex;
@@ -167,7 +167,10 @@ pub fn has_lasting_inodes(directory: impl AsFd) -> bool {
 /// An overlay on several file systems, without `xino`, makes up the inode numbers of directories anew whenever the kernel has forgotten
 /// them. Then a listing has other ones than stat ("Inode properties" in the kernel's overlayfs.rst).
 fn lists_its_own_inode(directory: impl AsFd) -> bool {
-    let (Ok(stat), Ok(listed)) = (rustix::fs::fstat(&directory), Dir::read_from(&directory)) else { return false };
+    // The descriptor may be one that cannot be listed.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let listed = rustix::fs::openat(&directory, c".", flags, Mode::empty()).and_then(Dir::new);
+    let (Ok(stat), Ok(listed)) = (rustix::fs::fstat(&directory), listed) else { return false };
     let mut entries = listed.map_while(|entry| entry.ok());
     entries.find(|entry| entry.file_name() == c".").is_some_and(|itself| itself.ino() == stat.st_ino)
 }
@@ -190,6 +193,14 @@ mod tests {
         assert!(medium_of(path).is_ok());
         assert!(medium_of(b"/no/such/path").is_err());
         assert!(has_lasting_inodes(std::fs::File::open(folder.path()).unwrap()));
+    }
+
+    /// Overlays were never taken for what they are, as sources are looked at through such descriptors.
+    #[test]
+    fn a_directory_that_is_only_looked_at_can_be_asked_for_its_inode() {
+        let folder = tempfile::tempdir().unwrap();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        assert!(lists_its_own_inode(rustix::fs::open(folder.path(), flags, Mode::empty()).unwrap()));
     }
 
     #[test]

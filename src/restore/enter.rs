@@ -20,6 +20,7 @@ use crate::restore::plan::shown;
 use crate::restore::run::{Fate, Run, add, locked};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
 use crate::restore::visit::Ours;
+use crate::restore::ways::Reached;
 use rustix::fs::{Access, AtFlags, accessat};
 use rustix::io::Errno;
 use std::sync::Arc;
@@ -186,7 +187,11 @@ impl Run<'_> {
             Found::Opened(directory, opened_up) => self.take(above, folder, entry, directory, opened_up),
             Found::Followed(directory) => self.take_followed(above, folder, entry, directory),
             Found::Refused(why) => refuse(why),
-            Found::Closed(stat) if !self.is_first(self.met_before(stat.identity(), folder, entry)?, folder) => Ok(None),
+            Found::Closed(stat)
+                if !self.is_first(self.met_before(&Reached::by_any_way(stat.identity()), folder, entry)?, folder) =>
+            {
+                Ok(None)
+            }
             Found::Closed(stat) => Ok(Some(self.closed(above, folder, &stat))),
             Found::Missing if !self.is_deed() => self.plan_to_make(above, folder, entry),
             Found::Missing => {
@@ -224,7 +229,7 @@ impl Run<'_> {
     /// Records a directory that this run made, where another way may lead to it.
     fn note_made(&self, made: &Target, folder: &Folder, entry: &Entry) -> Result<()> {
         if self.overlap().is_some() {
-            self.met_before(fstat(made.directory())?.identity(), folder, entry)?;
+            self.met_before(&Reached::by_any_way(fstat(made.directory())?.identity()), folder, entry)?;
         }
         Ok(())
     }
@@ -235,7 +240,7 @@ impl Run<'_> {
         let Some(imagined) = self.imagined(above, entry)? else { return Ok(Some(here)) };
         here.facts.imagined = Some(imagined.identity);
         here.facts.taken = !imagined.is_first;
-        let before = self.met_before(imagined.identity, folder, entry)?;
+        let before = self.met_before(&Reached::by_any_way(imagined.identity), folder, entry)?;
         Ok(self.is_first(before, folder).then_some(here))
     }
 
@@ -244,6 +249,14 @@ impl Run<'_> {
         match before {
             Before::No => return true,
             Before::Same => self.fate(Fate::Kept, || folder.path.clone()),
+            Before::SameBut { other, place } => {
+                let (other, place) = (shown(&other), shown(&place));
+                let why = format!(
+                    "it is the same directory as {other}, and was restored as that; but a file system is mounted at {place}, or at \
+                     the same place below {other}: restore {place} by itself"
+                );
+                self.blocked_at(folder.path.clone(), &why);
+            }
             Before::Other(other) => self.met(folder.path.clone(), &other),
         }
         false
@@ -476,7 +489,13 @@ impl Run<'_> {
             self.blocked_at(folder.path.clone(), &why);
             return Ok(None);
         }
-        let is_first = self.is_first(self.met_before(stat.identity(), folder, entry)?, folder);
+        let is_first = match self.overlap() {
+            Some(_) => {
+                let reached = Reached::of(target.directory(), &stat);
+                self.is_first(self.met_before(&reached, folder, entry)?, folder)
+            }
+            None => true,
+        };
         if !is_first || self.is_spared(&folder.path, target.directory(), &stat, entry) {
             return Ok(None);
         }

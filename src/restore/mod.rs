@@ -24,6 +24,7 @@ mod run;
 mod scope;
 mod special;
 mod visit;
+mod ways;
 
 pub use options::{Overwrite, RestoreOptions};
 pub use plan::{Paths, PlanSummary, RestorePlan};

@@ -78,6 +78,14 @@ impl Needed {
     }
 }
 
+/// What is at the end of the path of a source.
+enum End {
+    Nothing,
+    Directory(Location),
+    /// A file, or a link that was saved as such.
+    Other,
+}
+
 #[derive(Default)]
 pub(super) struct OtherSources {
     /// Directories that are sources, with their paths in the snapshot.
@@ -196,7 +204,26 @@ impl OtherSources {
     /// Records what is on the way to a source. Returns the real path of the source if it is a directory. The target of a source
     /// that was saved as a symbolic link does not belong to the source.
     fn follow(&mut self, source: &[u8], is_saved_as_link: impl Fn() -> Result<bool>) -> Result<Option<Location>> {
-        let (mut here, mut left, mut links) = (Vec::new(), names_to_pass(source), 0);
+        let mut links = Vec::new();
+        let end = self.follow_to_end(source, is_saved_as_link, &mut links);
+        // A way that ends nowhere leads to nothing that must stay.
+        if !matches!(end, Ok(End::Nothing)) {
+            links.iter().for_each(|(name, above)| self.add_name(name, above, source, Role::Leads));
+        }
+        match end? {
+            End::Directory(location) => Ok(Some(location)),
+            End::Nothing | End::Other => Ok(None),
+        }
+    }
+
+    /// `links`: gets the symbolic links on the way, with the directory that each is in.
+    fn follow_to_end(
+        &mut self,
+        source: &[u8],
+        is_saved_as_link: impl Fn() -> Result<bool>,
+        links: &mut Vec<(Vec<u8>, Stat)>,
+    ) -> Result<End> {
+        let (mut here, mut left, mut links_passed) = (Vec::new(), names_to_pass(source), 0);
         let mut above = stat_path(b"/", false)?;
         let mut has_ended = false;
         while let Some(part) = left.pop() {
@@ -213,21 +240,27 @@ impl OtherSources {
             let next = [&here[..], b"/", &part].concat();
             let stat = match stat_path(&next, false) {
                 Ok(stat) => stat,
-                // Nothing is there.
-                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => return Ok(None),
+                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => return Ok(End::Nothing),
                 // This user cannot look there. If no link led here, and none is below, this is where the source is.
-                Err(error) if error.is(Kind::Denied) && links == 0 => {
-                    return Ok(Some(Location::at(source.to_vec(), &above)));
+                Err(error) if error.is(Kind::Denied) && links_passed == 0 => {
+                    return Ok(End::Directory(Location::at(source.to_vec(), &above)));
                 }
                 Err(error) => return Err(error),
             };
             match stat.kind {
                 Some(EntryKind::Directory) => (here, above) = (next, stat),
                 Some(EntryKind::Symlink) => {
-                    self.add_name(&part, &above, source, if is_source { Role::Source } else { Role::Leads });
-                    links += 1;
-                    if links > LINKS_MAX || (is_source && is_saved_as_link()?) {
-                        return Ok(None);
+                    if is_source {
+                        self.add_name(&part, &above, source, Role::Source);
+                        if is_saved_as_link()? {
+                            return Ok(End::Other);
+                        }
+                    } else {
+                        links.push((part, above));
+                    }
+                    links_passed += 1;
+                    if links_passed > LINKS_MAX {
+                        return Ok(End::Nothing);
                     }
                     let to = read_link_at(&next)?;
                     if to.starts_with(b"/") {
@@ -235,15 +268,16 @@ impl OtherSources {
                     }
                     left.extend(names_to_pass(&to));
                 }
-                _ => {
+                _ if left.is_empty() => {
                     self.add_name(&part, &above, source, Role::Source);
-                    return Ok(None);
+                    return Ok(End::Other);
                 }
+                _ => return Ok(End::Nothing),
             }
         }
         let end = self.pin(&here, &above);
         self.directories.entry(end).or_default().insert(source.to_vec());
-        Ok(Some(Location::at(here, &above)))
+        Ok(End::Directory(Location::at(here, &above)))
     }
 
     /// Notes what holds the data of a mount in a source: the layers of an overlay, the images behind loop devices.

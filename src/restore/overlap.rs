@@ -4,6 +4,7 @@
 //! order.
 
 use crate::disk::apply::set_time;
+use crate::disk::device::is_read_only;
 use crate::disk::stat::fstat;
 use crate::disk::{Directory, Identity};
 use crate::entry::{Content, Entry, EntryKind, Metadata, Time};
@@ -13,6 +14,7 @@ use crate::restore::folder::{Folder, Here};
 use crate::restore::location::{Location, mounted_twice, paths_above};
 use crate::restore::plan::{child_path, shown};
 use crate::restore::run::{Run, locked};
+use crate::restore::ways::{Reached, Way};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,6 +51,7 @@ struct State {
 /// What was restored into a directory.
 struct Entered {
     path: Vec<u8>,
+    way: Option<Way>,
     content: Content,
     meta: Metadata,
     /// It was saved empty.
@@ -75,6 +78,11 @@ pub(super) enum Before {
     No,
     /// The same: there is nothing left to do.
     Same,
+    /// The same, restored through another path of the snapshot, but for what is at this place below it.
+    SameBut {
+        other: Vec<u8>,
+        place: Vec<u8>,
+    },
     /// Another one, with this path in the snapshot.
     Other(Vec<u8>),
 }
@@ -108,14 +116,14 @@ impl Overlap {
         self.dangling.contains(path)
     }
 
-    /// Records a directory that is restored. Directories above sources do not count: only sources are restored into them.
-    /// With No, a path can be returned that was saved empty and whose metadata are replaced now.
-    fn before(&self, directory: Identity, folder: &Folder, entry: &Entry, is_empty: bool) -> (Before, Option<Vec<u8>>) {
+    /// Records a directory that is restored. Directories above sources do not count: only sources are restored into them; nor do
+    /// those that are read-only by this way. With No, a path can be returned that was saved empty and whose metadata are replaced now.
+    fn before(&self, at: &Reached, folder: &Folder, entry: &Entry, is_empty: bool) -> (Before, Option<Vec<u8>>) {
         if !folder.inside {
             return (Before::No, None);
         }
         let mut state = locked(&self.state);
-        let was_empty = match state.entered.get(&directory) {
+        let was_empty = match state.entered.get(&at.identity) {
             Some(before) if before.path == folder.path => return (Before::No, None),
             Some(before) if before.content == entry.content && before.meta == entry.meta => {
                 return (Before::Same, None);
@@ -132,10 +140,20 @@ impl Overlap {
             Some(before) => return (Before::Other(before.path.clone()), None),
             None => None,
         };
-        let (content, meta) = (entry.content.clone(), entry.meta.clone());
-        let entered = Entered { path: folder.path.clone(), content, meta, is_empty, is_wanted: folder.wanted };
-        state.entered.insert(directory, entered);
+        if !at.is_read_only {
+            let (content, meta) = (entry.content.clone(), entry.meta.clone());
+            let (path, way) = (folder.path.clone(), at.way.clone());
+            let entered = Entered { path, way, content, meta, is_empty, is_wanted: folder.wanted };
+            state.entered.insert(at.identity, entered);
+        }
         (Before::No, was_empty)
+    }
+
+    /// By which way a directory was entered first, and its path in the snapshot.
+    fn first_way(&self, directory: Identity) -> Option<(Vec<u8>, Way)> {
+        let state = locked(&self.state);
+        let first = state.entered.get(&directory)?;
+        Some((first.path.clone(), first.way.clone()?))
     }
 
     /// In a plan: what stands for a directory that will be made.
@@ -165,14 +183,21 @@ impl Run<'_> {
     }
 
     /// Whether a directory of the target may be restored into; it was entered through this folder now.
-    pub fn met_before(&self, directory: Identity, folder: &Folder, entry: &Entry) -> Result<Before> {
+    pub fn met_before(&self, at: &Reached, folder: &Folder, entry: &Entry) -> Result<Before> {
         let Some(overlap) = self.overlap().filter(|_| self.rehearsal().is_none()) else { return Ok(Before::No) };
         let is_empty = !self.has_entries(entry)?;
-        let (before, replaced) = overlap.before(directory, folder, entry, is_empty);
+        let (before, replaced) = overlap.before(at, folder, entry, is_empty);
         replaced.into_iter().for_each(|other| self.met(other, &folder.path));
         Ok(match before {
             // A filter may let through here what it did not let through there.
             Before::Same if self.options.has_filter() => Before::No,
+            Before::Same => match (overlap.first_way(at.identity), &at.way) {
+                (Some((other, first)), Some(way)) => match self.is_not_in_both(&folder.path, &first, way)? {
+                    Some(place) => Before::SameBut { other, place },
+                    None => Before::Same,
+                },
+                _ => Before::Same,
+            },
             before => before,
         })
     }
@@ -216,7 +241,8 @@ impl Run<'_> {
             Some(found) if found.path == path => Ok(Before::No),
             Some(found) => self.decided(here, &found.entry, entry, found.path.clone(), &path),
             None => {
-                if !folder.inside {
+                // By a way that is read-only nothing is restored.
+                if !folder.inside && !here.target.as_ref().is_some_and(|target| is_read_only(target.directory())) {
                     state.sources.insert(name, Restored { path, entry: entry.clone() });
                 }
                 Ok(Before::No)

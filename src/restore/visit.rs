@@ -16,6 +16,7 @@ use crate::restore::overlap::Before;
 use crate::restore::plan::{DEPTH_MAX, child_path, shown};
 use crate::restore::run::{Fate, Run, add, get, locked, named_in_full};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
+use crate::restore::ways::Reached;
 use crate::when::format_counted;
 use rayon::{Scope as Tasks, ThreadPool};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
@@ -87,7 +88,8 @@ impl<'a> Run<'a> {
             if self.overlap().is_some() {
                 pool = self.pool(1)?;
                 if let Some(entry) = &top.entry {
-                    self.met_before(fstat(target.directory())?.identity(), &top, entry)?;
+                    let reached = Reached::of(target.directory(), &fstat(target.directory())?);
+                    self.met_before(&reached, &top, entry)?;
                 }
             }
         }
@@ -501,7 +503,7 @@ impl<'a> Run<'a> {
                 self.fate(Fate::Kept, || child_path(&folder.path, &entry.name));
                 Ok(())
             }
-            Before::Other(other) => {
+            Before::Other(other) | Before::SameBut { other, .. } => {
                 self.met(child_path(&folder.path, &entry.name), &other);
                 Ok(())
             }

@@ -42,6 +42,7 @@ mod restore_refused;
 mod restore_rights;
 mod restore_sources;
 mod restore_way;
+mod restore_ways;
 mod rights;
 mod rooms;
 mod roundtrip;
