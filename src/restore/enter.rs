@@ -490,8 +490,8 @@ impl Run<'_> {
             return Ok(None);
         }
         let is_first = match self.overlap() {
-            Some(_) => {
-                let reached = Reached::of(target.directory(), &stat);
+            Some(overlap) => {
+                let reached = Reached::of(target.directory(), &stat, overlap.mounts.as_ref());
                 self.is_first(self.met_before(&reached, folder, entry)?, folder)
             }
             None => true,

@@ -11,7 +11,7 @@ use crate::entry::{Content, Entry, EntryKind, Metadata, Time};
 use crate::error::{Error, Kind, Result};
 use crate::restore::Overwrite;
 use crate::restore::folder::{Folder, Here};
-use crate::restore::location::{Location, mounted_twice, paths_above};
+use crate::restore::location::{Location, Mounts, mounted_twice, paths_above};
 use crate::restore::plan::{child_path, shown};
 use crate::restore::run::{Run, locked};
 use crate::restore::ways::{Reached, Way};
@@ -35,6 +35,8 @@ pub(super) struct Overlap {
     has_blocked: AtomicBool,
     /// Paths in the target whose links led nowhere when the restore began: what is restored must not change where they lead.
     dangling: HashSet<Vec<u8>>,
+    /// What is mounted where; None where that cannot be listed.
+    pub mounts: Option<Mounts>,
     state: Mutex<State>,
 }
 
@@ -90,7 +92,7 @@ pub(super) enum Before {
 impl Overlap {
     fn new(why: String, is_of_many: bool, dangling: HashSet<Vec<u8>>) -> Self {
         let (has_blocked, state) = Default::default();
-        Overlap { why, is_of_many, has_blocked, dangling, state }
+        Overlap { why, is_of_many, has_blocked, dangling, mounts: Mounts::list().ok(), state }
     }
 
     /// One in which all links above sources lead somewhere.
@@ -192,7 +194,7 @@ impl Run<'_> {
             // A filter may let through here what it did not let through there.
             Before::Same if self.options.has_filter() => Before::No,
             Before::Same => match (overlap.first_way(at.identity), &at.way) {
-                (Some((other, first)), Some(way)) => match self.is_not_in_both(&folder.path, &first, way)? {
+                (Some((other, first)), Some(way)) => match self.only_by_one_way(&folder.path, &first, way)? {
                     Some(place) => Before::SameBut { other, place },
                     None => Before::Same,
                 },

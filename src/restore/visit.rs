@@ -85,10 +85,11 @@ impl<'a> Run<'a> {
                 }
                 self.other_sources.get_or_init(|| others);
             }
-            if self.overlap().is_some() {
+            if let Some(overlap) = self.overlap() {
                 pool = self.pool(1)?;
                 if let Some(entry) = &top.entry {
-                    let reached = Reached::of(target.directory(), &fstat(target.directory())?);
+                    let stat = fstat(target.directory())?;
+                    let reached = Reached::of(target.directory(), &stat, overlap.mounts.as_ref());
                     self.met_before(&reached, &top, entry)?;
                 }
             }

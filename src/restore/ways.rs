@@ -2,6 +2,7 @@
 //! mounted below one of them.
 
 use crate::disk::device::is_read_only;
+use crate::disk::mounts::MountPoint;
 use crate::disk::{Directory, Identity, Stat};
 use crate::error::{Error, Kind, Result};
 use crate::restore::location::{Mounts, real_path};
@@ -21,8 +22,17 @@ pub(super) struct Reached {
 pub(super) struct Way {
     /// The number of the mount.
     mount: u64,
-    /// The real path; None where it cannot be told.
-    path: Option<Vec<u8>>,
+    /// What is mounted below the directory by this way; None where that cannot be told.
+    below: Option<BTreeSet<Below>>,
+}
+
+/// What is mounted below a directory.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Below {
+    /// From that directory on.
+    path: Vec<u8>,
+    device: u64,
+    root: Vec<u8>,
 }
 
 impl Reached {
@@ -30,8 +40,10 @@ impl Reached {
         Reached { identity, way: None, is_read_only: false }
     }
 
-    pub fn of(directory: &Directory, stat: &Stat) -> Reached {
-        let way = Way { mount: stat.mount, path: real_path(directory).ok() };
+    /// `mounts`: None where they cannot be listed.
+    pub fn of(directory: &Directory, stat: &Stat, mounts: Option<&Mounts>) -> Reached {
+        let below = mounts.and_then(|mounts| Some(mounts_below(mounts, &real_path(directory).ok()?)));
+        let way = Way { mount: stat.mount, below };
         Reached { identity: stat.identity(), way: Some(way), is_read_only: is_read_only(directory) }
     }
 }
@@ -39,17 +51,16 @@ impl Reached {
 impl Run<'_> {
     /// Returns what the snapshot has below `path` that is not at the same place by both ways to that directory, if there is
     /// something.
-    pub fn is_not_in_both(&self, path: &[u8], one: &Way, other: &Way) -> Result<Option<Vec<u8>>> {
+    pub fn only_by_one_way(&self, path: &[u8], one: &Way, other: &Way) -> Result<Option<Vec<u8>>> {
         // Before Linux 5.8 mounts have no numbers.
         if one.mount == other.mount && one.mount != 0 {
             return Ok(None);
         }
-        let (Some(one), Some(other)) = (&one.path, &other.path) else {
+        let (Some(one), Some(other)) = (&one.below, &other.below) else {
             return Err(Error::new(Kind::Unsupported, "tell what is mounted where", "").because("/proc is hidden"));
         };
-        let mounts = Mounts::list()?;
-        for below in mounts_below(&mounts, one).symmetric_difference(&mounts_below(&mounts, other)) {
-            let place = [path, below.path].concat();
+        for below in one.symmetric_difference(other) {
+            let place = [path, &below.path].concat();
             if let Some(saved) = self.stored(self.scope.saved_at(&self.reader, &place))?
                 && (!saved.is_directory() || self.has_entries(&saved)?)
             {
@@ -60,17 +71,10 @@ impl Run<'_> {
     }
 }
 
-/// What is mounted below a directory.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Below<'m> {
-    /// From that directory on.
-    path: &'m [u8],
-    device: u64,
-    root: &'m [u8],
-}
-
-fn mounts_below<'m>(mounts: &'m Mounts, directory: &[u8]) -> BTreeSet<Below<'m>> {
-    let below = |point: &'m [u8]| point.strip_prefix(directory).filter(|path| path.len() > 1 && path[0] == b'/');
-    let mounts = mounts.of_files().filter_map(|mount| Some((below(&mount.point)?, mount)));
-    mounts.map(|(path, mount)| Below { path, device: mount.device, root: &mount.root }).collect()
+fn mounts_below(mounts: &Mounts, directory: &[u8]) -> BTreeSet<Below> {
+    let below = |mount: &MountPoint| {
+        let path = mount.point.strip_prefix(directory).filter(|path| path.len() > 1 && path[0] == b'/')?;
+        Some(Below { path: path.to_vec(), device: mount.device, root: mount.root.clone() })
+    };
+    mounts.of_files().filter_map(below).collect()
 }
