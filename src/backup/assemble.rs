@@ -6,7 +6,7 @@ use crate::entry::{Content, Entry, EntryKind};
 use crate::error::Result;
 use crate::id::ChunkId;
 use crate::repo::Snapshot;
-use crate::repo::tree::{page_lengths, store_root};
+use crate::repo::tree::{check_entries, page_lengths, store_page, store_root};
 use std::collections::BTreeMap;
 
 /// All directories that hold sources, and the sources. A list, as a path may have more parts than a stack has frames;
@@ -176,7 +176,11 @@ fn store_entries(run: &Run, entries: &[Entry]) -> Result<ChunkId> {
     let mut rest = entries;
     for length in page_lengths(0, entries.iter().map(|entry| entry.name.as_slice())) {
         let (page, after) = rest.split_at(length);
-        pages.push((page[0].name.clone(), run.store_page(page)?));
+        // A dry run has not read what is in them.
+        if run.writer.is_some() {
+            check_entries(page)?;
+        }
+        pages.push((page[0].name.clone(), store_page(page, &mut |bytes| run.store_tree(bytes))?));
         rest = after;
     }
     store_root(pages, &mut |bytes| run.store_tree(bytes))

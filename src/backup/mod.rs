@@ -136,7 +136,8 @@ impl BackupOptions {
             let why = format!(
                 "its host, user, job and tags take {bytes} bytes as JSON; at most {LABELS_BYTES_MAX} can be saved"
             );
-            return Err(Error::invalid("make the snapshot", "", why).hint("use fewer or shorter tags"));
+            return Err(Error::invalid("make the snapshot", "", why)
+                .hint("use fewer or shorter tags, or a shorter name of the job"));
         }
         self.check_places()
     }

@@ -9,6 +9,7 @@ use crate::disk::Stat;
 use crate::entry::{Content, Entry, EntryKind, Time};
 use crate::error::{Error, Kind};
 use crate::id::ChunkId;
+use crate::repo::tree::{check_entries, store_page};
 use crate::watch::now;
 use rayon::Scope;
 use std::cell::RefCell;
@@ -325,11 +326,16 @@ impl<'a> Run<'a> {
         if entries.is_empty() {
             return Ok(None);
         }
-        let id = self.store_page(&entries).map_err(|error| with_path(error, folder, &entries))?;
+        let is_whole = self.drop_unreadable(folder, &mut entries, &mut numbers, &mut changes)?;
+        if entries.is_empty() {
+            return Ok(None);
+        }
+        let id = store_page(&entries, &mut |bytes| self.store_tree(bytes))?;
         if let Above::List(list) = &folder.above {
             list.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).append(&mut entries);
         }
-        if let (Some(state), Some(_)) = (&self.state, &self.writer) {
+        // What was dropped is looked at again next time.
+        if let (Some(state), Some(_), true) = (&self.state, &self.writer, is_whole) {
             let row = PageRow {
                 first_name: folder.name(folder.page_range(page.number).start).to_bytes().to_vec(),
                 fingerprint,
@@ -346,6 +352,35 @@ impl<'a> Run<'a> {
         Ok(Some(id))
     }
 
+    /// Drops entries that readers would refuse, each with a trouble: what a damaged file system says of one file must not cost those
+    /// beside it. Returns whether there are none. A dry run has not read what is in its entries.
+    fn drop_unreadable(
+        &self,
+        folder: &Folder,
+        entries: &mut Vec<Entry>,
+        numbers: &mut Vec<u64>,
+        changes: &mut Vec<Change>,
+    ) -> Result<bool, Error> {
+        if self.writer.is_none() {
+            return Ok(true);
+        }
+        let Err(error) = check_entries(entries) else { return Ok(true) };
+        let count = entries.len();
+        for at in (0..count).rev() {
+            if let Err(error) = check_entries(&entries[at..=at]) {
+                self.trouble(&folder.child_path(&entries[at].name), error.why());
+                folder.mark_partial();
+                entries.remove(at);
+                numbers.remove(at);
+                changes.remove(at);
+            }
+        }
+        match entries.len() < count {
+            true => check_entries(entries).map(|()| false),
+            false => Err(error),
+        }
+    }
+
     /// Takes back what was counted of a page as known.
     fn take_back_known(&self, items: &[Item], row: &PageRow, is_new: bool) {
         let row = self.uncommitted(row);
@@ -353,15 +388,6 @@ impl<'a> Run<'a> {
             let change = change_of(row, at, is_new);
             take_back(self.counter(change), 1);
         }
-    }
-}
-
-/// An error that names one of these entries, with the path of that.
-fn with_path(error: Error, folder: &Folder, entries: &[Entry]) -> Error {
-    let name = error.thing().to_owned();
-    match entries.iter().find(|entry| String::from_utf8_lossy(&entry.name) == name) {
-        Some(entry) => error.renamed(&name, &String::from_utf8_lossy(&folder.child_path(&entry.name))),
-        None => error,
     }
 }
 

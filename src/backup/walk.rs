@@ -11,7 +11,7 @@ use crate::disk::{Directory, Handle, Held, ListBuffer, Names};
 use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
-use crate::repo::tree::{self, NamedPage, page_lengths, store_root};
+use crate::repo::tree::{NamedPage, page_lengths, store_root};
 use rayon::Scope;
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -309,14 +309,6 @@ impl<'a> Run<'a> {
             }
             Above::List(_) | Above::Nobody => None,
         }
-    }
-
-    /// Stores entries as a page. What a dry run has not read is not in its entries.
-    pub(super) fn store_page(&self, entries: &[Entry]) -> Result<ChunkId> {
-        if self.writer.is_some() {
-            tree::check_entries(entries)?;
-        }
-        tree::store_page(entries, &mut |bytes| self.store_tree(bytes))
     }
 
     /// Stores a page; in a dry run only names it.

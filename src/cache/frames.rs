@@ -12,8 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-/// Files that are no frames are being written, or were when their writer died.
-/// What the names of files begin with that are being written.
+/// What the names of files begin with that are being written, or were when their writer died.
 const UNFINISHED: &str = "new-";
 const SUFFIX: &str = ".frame";
 /// What is not finished after so long was left by a crash.

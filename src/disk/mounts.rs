@@ -68,6 +68,8 @@ pub struct MountPoint {
     pub source: String,
     /// Of the file system, not of this mount of it: as the kernel lists them, with its escapes.
     pub options: Vec<u8>,
+    /// Nothing can be written to it by this mount.
+    pub is_read_only: bool,
 }
 
 impl MountPoint {
@@ -142,10 +144,13 @@ fn mount_point(line: &[u8]) -> Option<MountPoint> {
     let device = major.parse::<u64>().ok()? << 32 | minor.parse::<u64>().ok()?;
     let (root, point) = (unescaped(fields.next()?), unescaped(fields.next()?));
     let text = |field: &[u8]| String::from_utf8_lossy(&unescaped(field)).into_owned();
+    let is_read_only = |options: &[u8]| options.split(|byte| *byte == b',').any(|option| option == b"ro");
+    let is_mounted_read_only = is_read_only(fields.next()?);
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let (kind, source) = (text(fields.next()?), text(fields.next().unwrap_or_default()));
     let options = fields.next().unwrap_or_default().to_vec();
-    Some(MountPoint { number, device, root, point, kind, source, options })
+    let is_read_only = is_mounted_read_only || is_read_only(&options);
+    Some(MountPoint { number, device, root, point, kind, source, options, is_read_only })
 }
 
 /// A path of mountinfo, in which spaces and others are written as a backslash and three octal digits.
@@ -202,7 +207,10 @@ mod tests {
         assert!(mount.layers().is_empty());
         assert_eq!((mount.number, mount.device, mount.is_pseudo()), (36, 98 << 32, false));
         assert_eq!((mount.kind.as_str(), mount.source.as_str(), &mount.options[..]), ("ext3", "/dev/root", &b"rw"[..]));
-        assert_eq!((mount.root, mount.point), (b"/mnt1".to_vec(), b"/mnt 2".to_vec()));
+        assert_eq!((mount.root, mount.point, mount.is_read_only), (b"/mnt1".to_vec(), b"/mnt 2".to_vec(), false));
+        for line in ["1 2 8:1 / /m ro - ext4 /dev/a rw", "1 2 8:1 / /m rw - ext4 /dev/a ro,noload"] {
+            assert!(mount_point(line.as_bytes()).is_some_and(|mount| mount.is_read_only), "{line}");
+        }
         assert!(mount_point(b"1 2 0:4 / /proc rw - proc proc rw").is_some_and(|mount| mount.is_pseudo()));
         assert!(mount_point(b"36 35 98:0 /mnt1").is_none());
         assert!(!mount_points().expect("they are listed").is_empty());

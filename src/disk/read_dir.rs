@@ -286,7 +286,7 @@ impl Names {
         let bytes = &self.bytes;
         let name = |at: &NameRef| &bytes[at.offset as usize..at.offset as usize + at.length as usize];
         self.refs.sort_unstable_by(|a, b| name(a).cmp(name(b)));
-        // A network file system lists a name twice when the directory changes meanwhile, a damaged one does always.
+        // A network file system may list a name twice if the directory changes meanwhile, a damaged one always.
         self.refs.dedup_by(|a, b| name(a) == name(b));
         self.sorted = true;
     }

@@ -185,8 +185,7 @@ pub const CLOCKS_DIFFER_SECONDS: i64 = 3600;
 /// The name in the page that holds the metadata of `/`, which has none.
 const ROOT_NAME: &[u8] = b"root";
 
-/// Bytes that a value takes in a snapshot.
-/// How many bytes a value takes as JSON in a list.
+/// How many bytes a value takes in a snapshot, as JSON in a list.
 pub fn encoded_length(value: &impl Serialize) -> usize {
     serde_json::to_vec(value).map_or(usize::MAX, |bytes| bytes.len() + 1)
 }

@@ -14,9 +14,10 @@ use crate::restore::Overwrite;
 use crate::restore::existing::{FOLLOWED, IN_USE, MOVED_SOURCE};
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Facts, Folder, Here, State, mounted};
+use crate::restore::location::Location;
 use crate::restore::other_sources::OTHER_SOURCE;
 use crate::restore::overlap::{Before, leads_nowhere};
-use crate::restore::plan::shown;
+use crate::restore::plan::{child_path, shown};
 use crate::restore::run::{Fate, Run, add, locked};
 use crate::restore::scope::{is_repository_in_use, looks_like_ours};
 use crate::restore::visit::Ours;
@@ -187,11 +188,7 @@ impl Run<'_> {
             Found::Opened(directory, opened_up) => self.take(above, folder, entry, directory, opened_up),
             Found::Followed(directory) => self.take_followed(above, folder, entry, directory),
             Found::Refused(why) => refuse(why),
-            Found::Closed(stat)
-                if !self.is_first(self.met_before(&Reached::by_any_way(stat.identity()), folder, entry)?, folder) =>
-            {
-                Ok(None)
-            }
+            Found::Closed(stat) if !self.is_first(self.met_closed(above, folder, entry, &stat)?, folder) => Ok(None),
             Found::Closed(stat) => Ok(Some(self.closed(above, folder, &stat))),
             Found::Missing if !self.is_deed() => self.plan_to_make(above, folder, entry),
             Found::Missing => {
@@ -229,7 +226,8 @@ impl Run<'_> {
     /// Records a directory that this run made, where another way may lead to it.
     fn note_made(&self, made: &Target, folder: &Folder, entry: &Entry) -> Result<()> {
         if self.overlap().is_some() {
-            self.met_before(&Reached::by_any_way(fstat(made.directory())?.identity()), folder, entry)?;
+            let identity = fstat(made.directory())?.identity();
+            self.met_before(&Reached::made(identity), || Location::of(made.directory()), folder, entry)?;
         }
         Ok(())
     }
@@ -240,8 +238,20 @@ impl Run<'_> {
         let Some(imagined) = self.imagined(above, entry)? else { return Ok(Some(here)) };
         here.facts.imagined = Some(imagined.identity);
         here.facts.taken = !imagined.is_first;
-        let before = self.met_before(&Reached::by_any_way(imagined.identity), folder, entry)?;
+        let location = || Err(Error::new(Kind::NotFound, "find", shown(&folder.path)));
+        let before = self.met_before(&Reached::made(imagined.identity), location, folder, entry)?;
         Ok(self.is_first(before, folder).then_some(here))
+    }
+
+    /// In a plan, whether a directory that the restore will open up was restored before.
+    fn met_closed(&self, above: &Here, folder: &Folder, entry: &Entry, stat: &Stat) -> Result<Before> {
+        let (Some(overlap), Some(target)) = (self.overlap(), &above.target) else { return Ok(Before::No) };
+        let reached = Reached::of(target.directory(), stat, overlap.mounts.as_ref());
+        let location = || {
+            let above = Location::of(target.directory())?;
+            Ok(Location::at(child_path(&above.path, &entry.name), stat))
+        };
+        self.met_before(&reached, location, folder, entry)
     }
 
     /// Whether nothing was restored into a directory through another way; if something was, that is told.
@@ -249,13 +259,9 @@ impl Run<'_> {
         match before {
             Before::No => return true,
             Before::Same => self.fate(Fate::Kept, || folder.path.clone()),
-            Before::SameBut { other, place } => {
-                let (other, place) = (shown(&other), shown(&place));
-                let why = format!(
-                    "it is the same directory as {other}, and was restored as that; but a file system is mounted at {place}, or at \
-                     the same place below {other}: restore {place} by itself"
-                );
-                self.blocked_at(folder.path.clone(), &why);
+            Before::SameBut { other, places } => {
+                self.overlap().iter().for_each(|overlap| overlap.blocks());
+                self.blocked_at(folder.path.clone(), &same_but(&other, places.as_deref()));
             }
             Before::Other(other) => self.met(folder.path.clone(), &other),
         }
@@ -484,15 +490,17 @@ impl Run<'_> {
         if let Some(other) = other {
             self.overlap().iter().for_each(|overlap| overlap.blocks());
             let other = shown(&other);
-            let why =
-                format!("it is now {other}, which belongs to another source of the snapshot, and was not restored");
+            let why = format!(
+                "it is now {other}, which belongs to another source of the snapshot, and was not restored: restore it by itself"
+            );
             self.blocked_at(folder.path.clone(), &why);
             return Ok(None);
         }
         let is_first = match self.overlap() {
             Some(overlap) => {
                 let reached = Reached::of(target.directory(), &stat, overlap.mounts.as_ref());
-                self.is_first(self.met_before(&reached, folder, entry)?, folder)
+                let location = || Location::of(target.directory());
+                self.is_first(self.met_before(&reached, location, folder, entry)?, folder)
             }
             None => true,
         };
@@ -657,4 +665,23 @@ fn replace_by_directory(target: &Target, entry: &Entry) -> Result<(Target, crate
         return Err(error);
     }
     Ok(made)
+}
+
+/// Why a directory was not restored a second time, and what that leaves out.
+fn same_but(other: &[u8], places: Option<&[Vec<u8>]>) -> String {
+    let other = shown(other);
+    match places {
+        None => format!(
+            "it is the same directory as {other} and was restored there; what is mounted below the two cannot be told: restore it by \
+             itself"
+        ),
+        Some(places) => {
+            let places: Vec<String> = places.iter().map(|place| shown(place)).collect();
+            format!(
+                "it is the same directory as {other} and was restored there; but what is mounted below the two differs, so these are \
+                 left: restore each by itself: {}",
+                places.join(", ")
+            )
+        }
+    }
 }

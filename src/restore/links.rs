@@ -110,6 +110,10 @@ impl Run<'_> {
 
     /// Restores a name of an inode with several, or puts it off until all are known.
     pub fn restore_linked(&self, folder: &Arc<Folder>, here: &Here, entry: &Entry) -> Result<()> {
+        // Nothing is linked there; and names elsewhere cannot be linked to what is on another mount.
+        if here.facts.is_read_only {
+            return self.restore_single(folder, here, entry).map(drop);
+        }
         {
             let mut links = locked(&self.links);
             if !rights::opens_everything() {

@@ -136,6 +136,19 @@ impl Mounts {
         self.covering(&place).is_some_and(|mount| is_remote(mount) && mount.device != device)
     }
 
+    /// Whether nothing can be written to a directory by the mount that it is on; None if that is not listed.
+    pub fn is_read_only(&self, stat: &Stat) -> Option<bool> {
+        self.by_number.get(&stat.mount).map(|at| self.points[*at].is_read_only)
+    }
+
+    /// The path by another mount, which has this number, of a directory at this location; None if it cannot be told.
+    pub fn path_by(&self, number: u64, location: &Location) -> Option<Vec<u8>> {
+        let part = self.part_of(location).ok().filter(|part| !part.is_vague)?;
+        let mount = &self.points[*self.by_number.get(&number)?];
+        let below = part.path.strip_prefix(without_slash(&mount.root)).filter(|_| mount.device == part.device)?;
+        Some([without_slash(&mount.point), below].concat())
+    }
+
     /// The part of a file system that begins with a directory. Returns an error if the mount is not listed. This is the case in a
     /// chroot whose root directory is not a mount point.
     pub fn part_of(&self, location: &Location) -> Result<Part> {

@@ -14,7 +14,7 @@ use crate::restore::folder::{Folder, Here};
 use crate::restore::location::{Location, Mounts, mounted_twice, paths_above};
 use crate::restore::plan::{child_path, shown};
 use crate::restore::run::{Run, locked};
-use crate::restore::ways::{Reached, Way};
+use crate::restore::ways::Reached;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,7 +53,8 @@ struct State {
 /// What was restored into a directory.
 struct Entered {
     path: Vec<u8>,
-    way: Option<Way>,
+    /// The number of the mount that it was reached by, if this run did not make it.
+    mount: Option<u64>,
     content: Content,
     meta: Metadata,
     /// It was saved empty.
@@ -80,10 +81,10 @@ pub(super) enum Before {
     No,
     /// The same: there is nothing left to do.
     Same,
-    /// The same, restored through another path of the snapshot, but for what is at this place below it.
+    /// The same, restored through another path of the snapshot, except what is at these places below it. None if they cannot be told.
     SameBut {
         other: Vec<u8>,
-        place: Vec<u8>,
+        places: Option<Vec<Vec<u8>>>,
     },
     /// Another one, with this path in the snapshot.
     Other(Vec<u8>),
@@ -144,18 +145,18 @@ impl Overlap {
         };
         if !at.is_read_only {
             let (content, meta) = (entry.content.clone(), entry.meta.clone());
-            let (path, way) = (folder.path.clone(), at.way.clone());
-            let entered = Entered { path, way, content, meta, is_empty, is_wanted: folder.wanted };
+            let (path, mount) = (folder.path.clone(), at.mount);
+            let entered = Entered { path, mount, content, meta, is_empty, is_wanted: folder.wanted };
             state.entered.insert(at.identity, entered);
         }
         (Before::No, was_empty)
     }
 
-    /// By which way a directory was entered first, and its path in the snapshot.
-    fn first_way(&self, directory: Identity) -> Option<(Vec<u8>, Way)> {
+    /// The path in the snapshot by which a directory was entered first, and the mount that it was reached by.
+    fn first_way(&self, directory: Identity) -> Option<(Vec<u8>, u64)> {
         let state = locked(&self.state);
         let first = state.entered.get(&directory)?;
-        Some((first.path.clone(), first.way.clone()?))
+        Some((first.path.clone(), first.mount?))
     }
 
     /// In a plan: what stands for a directory that will be made.
@@ -184,23 +185,49 @@ impl Run<'_> {
         self.overlap.get().and_then(Option::as_ref)
     }
 
-    /// Whether a directory of the target may be restored into; it was entered through this folder now.
-    pub fn met_before(&self, at: &Reached, folder: &Folder, entry: &Entry) -> Result<Before> {
+    /// Whether a directory of the target may be restored into; it was entered through this folder now. `location`: where it is.
+    pub fn met_before(
+        &self,
+        at: &Reached,
+        location: impl FnOnce() -> Result<Location>,
+        folder: &Folder,
+        entry: &Entry,
+    ) -> Result<Before> {
         let Some(overlap) = self.overlap().filter(|_| self.rehearsal().is_none()) else { return Ok(Before::No) };
         let is_empty = !self.has_entries(entry)?;
         let (before, replaced) = overlap.before(at, folder, entry, is_empty);
         replaced.into_iter().for_each(|other| self.met(other, &folder.path));
-        Ok(match before {
+        match before {
             // A filter may let through here what it did not let through there.
-            Before::Same if self.options.has_filter() => Before::No,
-            Before::Same => match (overlap.first_way(at.identity), &at.way) {
-                (Some((other, first)), Some(way)) => match self.only_by_one_way(&folder.path, &first, way)? {
-                    Some(place) => Before::SameBut { other, place },
-                    None => Before::Same,
-                },
-                _ => Before::Same,
-            },
-            before => before,
+            Before::Same if self.options.has_filter() => Ok(Before::No),
+            Before::Same => self.same_by(overlap, at, location, folder),
+            before => Ok(before),
+        }
+    }
+
+    /// A directory that was restored through another path of the snapshot is the same, unless something else is mounted below it here
+    /// or there.
+    fn same_by(
+        &self,
+        overlap: &Overlap,
+        at: &Reached,
+        location: impl FnOnce() -> Result<Location>,
+        folder: &Folder,
+    ) -> Result<Before> {
+        let (Some((other, first)), Some(second)) = (overlap.first_way(at.identity), at.mount) else {
+            return Ok(Before::Same);
+        };
+        // Linux before 5.8 does not number mounts.
+        if first == second || first == 0 {
+            return Ok(Before::Same);
+        }
+        let places = match (&overlap.mounts, location()) {
+            (Some(mounts), Ok(second)) => self.only_by_second_way(&folder.path, mounts, first, &second)?,
+            _ => None,
+        };
+        Ok(match places {
+            Some(places) if places.is_empty() => Before::Same,
+            places => Before::SameBut { other, places },
         })
     }
 
@@ -234,8 +261,11 @@ impl Run<'_> {
         {
             return self.decided(here, &other, entry, child_path(&on, &entry.name), &path);
         }
+        // By a way that is read-only nothing is restored.
+        let is_recorded =
+            !folder.inside && !here.target.as_ref().is_some_and(|target| is_read_only(target.directory()));
         let mut state = locked(&overlap.state);
-        if state.sources.is_empty() && folder.inside {
+        if state.sources.is_empty() && !is_recorded {
             return Ok(Before::No);
         }
         let name = (directory, entry.name.clone());
@@ -243,8 +273,7 @@ impl Run<'_> {
             Some(found) if found.path == path => Ok(Before::No),
             Some(found) => self.decided(here, &found.entry, entry, found.path.clone(), &path),
             None => {
-                // By a way that is read-only nothing is restored.
-                if !folder.inside && !here.target.as_ref().is_some_and(|target| is_read_only(target.directory())) {
+                if is_recorded {
                     state.sources.insert(name, Restored { path, entry: entry.clone() });
                 }
                 Ok(Before::No)

@@ -186,8 +186,11 @@ impl Run<'_> {
             Some(entry) if !self.has_entries(entry)? && !deletes() => Does::Nothing,
             _ => Does::Restores,
         };
-        if does != Does::Nothing {
-            self.rehearse_device(rehearsal, folder, here);
+        match does {
+            // It does not spare the same directory in another way.
+            Does::Nothing if here.facts.is_read_only => return Ok(()),
+            Does::Nothing => {}
+            Does::LeadsOn | Does::Restores => self.rehearse_device(rehearsal, folder, here),
         }
         let meta = folder.entry.as_ref().map_or(0, |entry| meta_hash(&entry.meta));
         rehearsal.see(directory, Seen { path: folder.path.clone(), does, meta, spares: Vec::new() });

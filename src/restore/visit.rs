@@ -10,7 +10,7 @@ use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::restore::enter::group_of_new;
 use crate::restore::folder::{Facts, Folder, Here, State, mounted};
 use crate::restore::links::Linkable;
-use crate::restore::location::Mounts;
+use crate::restore::location::{Location, Mounts};
 use crate::restore::other_sources::OtherSources;
 use crate::restore::overlap::Before;
 use crate::restore::plan::{DEPTH_MAX, child_path, shown};
@@ -90,7 +90,7 @@ impl<'a> Run<'a> {
                 if let Some(entry) = &top.entry {
                     let stat = fstat(target.directory())?;
                     let reached = Reached::of(target.directory(), &stat, overlap.mounts.as_ref());
-                    self.met_before(&reached, &top, entry)?;
+                    self.met_before(&reached, || Location::of(target.directory()), &top, entry)?;
                 }
             }
         }

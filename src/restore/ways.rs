@@ -2,79 +2,83 @@
 //! mounted below one of them.
 
 use crate::disk::device::is_read_only;
-use crate::disk::mounts::MountPoint;
+use crate::disk::stat::stat_path;
 use crate::disk::{Directory, Identity, Stat};
-use crate::error::{Error, Kind, Result};
-use crate::restore::location::{Mounts, real_path};
+use crate::error::{Kind, Result};
+use crate::restore::location::{Location, Mounts};
 use crate::restore::run::Run;
 use std::collections::BTreeSet;
+
+/// Places that a warning names.
+const PLACES_MAX: usize = 20;
 
 /// A directory of the target, and how it was reached.
 pub(super) struct Reached {
     pub identity: Identity,
-    /// None for one that this run makes, or that cannot be opened.
-    pub way: Option<Way>,
+    /// The number of the mount that it was reached by. None for a directory that this run makes.
+    pub mount: Option<u64>,
     /// Nothing can be restored by this way.
     pub is_read_only: bool,
 }
 
-#[derive(Clone)]
-pub(super) struct Way {
-    /// The number of the mount.
-    mount: u64,
-    /// What is mounted below the directory by this way; None where that cannot be told.
-    below: Option<BTreeSet<Below>>,
-}
-
-/// What is mounted below a directory.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Below {
-    /// From that directory on.
-    path: Vec<u8>,
-    device: u64,
-    root: Vec<u8>,
-}
-
 impl Reached {
-    pub fn by_any_way(identity: Identity) -> Reached {
-        Reached { identity, way: None, is_read_only: false }
+    /// A directory that this run makes.
+    pub fn made(identity: Identity) -> Reached {
+        Reached { identity, mount: None, is_read_only: false }
     }
 
-    /// `mounts`: None where they cannot be listed.
+    /// `directory`: it, or the one above it on the same mount.
     pub fn of(directory: &Directory, stat: &Stat, mounts: Option<&Mounts>) -> Reached {
-        let below = mounts.and_then(|mounts| Some(mounts_below(mounts, &real_path(directory).ok()?)));
-        let way = Way { mount: stat.mount, below };
-        Reached { identity: stat.identity(), way: Some(way), is_read_only: is_read_only(directory) }
+        let listed = mounts.and_then(|mounts| mounts.is_read_only(stat));
+        let is_read_only = listed.unwrap_or_else(|| is_read_only(directory));
+        Reached { identity: stat.identity(), mount: Some(stat.mount), is_read_only }
     }
 }
 
 impl Run<'_> {
-    /// Returns what the snapshot has below `path` that is not at the same place by both ways to that directory, if there is
-    /// something.
-    pub fn only_by_one_way(&self, path: &[u8], one: &Way, other: &Way) -> Result<Option<Vec<u8>>> {
-        // Before Linux 5.8 mounts have no numbers.
-        if one.mount == other.mount && one.mount != 0 {
-            return Ok(None);
-        }
-        let (Some(one), Some(other)) = (&one.below, &other.below) else {
-            return Err(Error::new(Kind::Unsupported, "tell what is mounted where", "").because("/proc is hidden"));
-        };
-        for below in one.symmetric_difference(other) {
-            let place = [path, &below.path].concat();
-            if let Some(saved) = self.stored(self.scope.saved_at(&self.reader, &place))?
-                && (!saved.is_directory() || self.has_entries(&saved)?)
-            {
-                return Ok(Some(place));
+    /// The places below `path` where the snapshot has something that was not restored with what is at `first`: `second` is another way to
+    /// that directory, and at these places the two ways lead to different files or directories. None if that cannot be told.
+    pub fn only_by_second_way(
+        &self,
+        path: &[u8],
+        mounts: &Mounts,
+        first: u64,
+        second: &Location,
+    ) -> Result<Option<Vec<Vec<u8>>>> {
+        let Some(first) = mounts.path_by(first, second) else { return Ok(None) };
+        let mut places = Vec::new();
+        for below in mounts_below(mounts, &first).union(&mounts_below(mounts, &second.path)) {
+            let place = [path, below].concat();
+            let saved = self.stored(self.scope.saved_at(&self.reader, &place))?;
+            let has_saved = match &saved {
+                Some(saved) => !saved.is_directory() || self.has_entries(saved)?,
+                None => false,
+            };
+            if has_saved && !is_one(&[&first, *below].concat(), &[&second.path, *below].concat(), mounts)? {
+                places.push(place);
+            }
+            if places.len() == PLACES_MAX {
+                break;
             }
         }
-        Ok(None)
+        Ok(Some(places))
     }
 }
 
-fn mounts_below(mounts: &Mounts, directory: &[u8]) -> BTreeSet<Below> {
-    let below = |mount: &MountPoint| {
-        let path = mount.point.strip_prefix(directory).filter(|path| path.len() > 1 && path[0] == b'/')?;
-        Some(Below { path: path.to_vec(), device: mount.device, root: mount.root.clone() })
+/// Whether what is restored at the first path is there by the second one.
+fn is_one(first: &[u8], second: &[u8], mounts: &Mounts) -> Result<bool> {
+    let look = |path: &[u8]| match stat_path(path, false) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => Ok(None),
+        Err(error) => Err(error),
     };
-    mounts.of_files().filter_map(below).collect()
+    let (Some(first), Some(second)) = (look(first)?, look(second)?) else { return Ok(false) };
+    let is_closed = |stat: &Stat| mounts.is_read_only(stat) == Some(true);
+    Ok(first.identity() == second.identity() && (!is_closed(&first) || is_closed(&second)))
+}
+
+/// The paths, from a directory on, of what is mounted below it.
+fn mounts_below<'m>(mounts: &'m Mounts, directory: &[u8]) -> BTreeSet<&'m [u8]> {
+    let below = |point: &'m [u8]| point.strip_prefix(directory).filter(|path| path.len() > 1 && path[0] == b'/');
+    mounts.of_files().filter_map(|mount| below(&mount.point)).collect()
 }

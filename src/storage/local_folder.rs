@@ -47,7 +47,8 @@ pub(super) fn remove_unfinished(folder: &Path, seconds: i64) -> std::io::Result<
         if !is_unfinished_name(name.to_bytes()) {
             continue;
         }
-        let stat = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        // Another writer may have finished it.
+        let Ok(stat) = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
         if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_mtime < seconds {
             let _somebody_else_did = unlinkat(&folder, name, AtFlags::empty());
         }

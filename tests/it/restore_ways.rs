@@ -6,7 +6,7 @@ use crate::restore_overlap::both;
 use crate::skip::skipped;
 use crate::undone::mounted;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 
 /// A read-only mount was entered first, and what could not be restored there counted as restored for the other way, too.
 #[test]
@@ -31,6 +31,40 @@ fn what_a_read_only_mount_refuses_is_restored_in_the_other_way() {
     }
 }
 
+/// Names that the other way has of one inode were linked to what the read-only mount has, which failed, and made anew.
+#[test]
+fn names_of_one_file_stay_together_beside_a_read_only_mount() {
+    let person = Person::new();
+    person.write("a/f1", "one file");
+    (2..5).for_each(|name| {
+        fs::hard_link(person.path("a/f1"), person.path(&format!("a/f{name}"))).expect("linked");
+    });
+    let from = person.path("a").display().to_string();
+    let Some(whole) = mounted(&["--bind", &from], &person.path("b")) else {
+        return skipped("names of one file beside a read-only mount", "nothing can be mounted");
+    };
+    person.silt(&["backup", "a", "b"]).ends_with(0);
+    drop(whole);
+    for (closed, open) in [("a", "b"), ("b", "a")] {
+        let real = person.path("a").display().to_string();
+        let other = person.path("real");
+        fs::create_dir_all(&other).expect("made");
+        let held = [
+            mounted(&["--bind", &real], &other),
+            mounted(&["-o", "bind,ro", &real], &person.path(closed)),
+            mounted(&["--bind", other.to_str().expect("text")], &person.path(open)),
+        ];
+        let inode = |name: &str| fs::metadata(person.path(&format!("{open}/{name}"))).expect("there").ino();
+        let before = ["f1", "f3", "f4"].map(inode);
+        fs::remove_file(person.path(&format!("{open}/f2"))).expect("removed");
+        // The way that comes first is restored first.
+        both(&person, &["restore", "latest", "--target", "/"], if closed == "a" { 3 } else { 0 });
+        assert_eq!(["f1", "f3", "f4"].map(inode), before);
+        assert_eq!(inode("f2"), before[0], "{open}");
+        held.into_iter().rev().for_each(drop);
+    }
+}
+
 /// What was restored in one way was taken for restored in the other way, though another file system hid it there; exit code 0.
 #[test]
 fn what_is_mounted_in_one_way_only_is_told() {
@@ -38,6 +72,7 @@ fn what_is_mounted_in_one_way_only_is_told() {
         let person = Person::new();
         person.write("srv/data/f", "f");
         person.write("srv/data/sub/g", "g");
+        person.write("srv/data/too/h", "h");
         person.write("srv/data/empty/dropped", "");
         fs::remove_file(person.path("srv/data/empty/dropped")).expect("removed");
         let from = person.path("srv/data").display().to_string();
@@ -50,16 +85,25 @@ fn what_is_mounted_in_one_way_only_is_told() {
         let empty = mounted(&["-t", "tmpfs", "none"], &person.path(&format!("{hidden}/empty")));
         both(&person, &["restore", "latest", "--target", "/"], 0);
         assert_eq!(text(&person, "srv/data/sub/g"), "g");
+        // Nor does one that has the same directory on itself.
+        let too = person.path(&format!("{hidden}/too"));
+        let itself = mounted(&["--bind", too.to_str().expect("text")], &too);
+        both(&person, &["restore", "latest", "--target", "/"], 0);
+        drop(itself);
         fs::remove_file(person.path("srv/data/sub/g")).expect("removed");
-        let disk = mounted(&["-t", "tmpfs", "none"], &person.path(&format!("{hidden}/sub")));
+        let disks =
+            ["sub", "too"].map(|name| mounted(&["-t", "tmpfs", "none"], &person.path(&format!("{hidden}/{name}"))));
         let done = both(&person, &["restore", "latest", "--target", "/"], 3);
-        assert!(done.err.contains("srv/data/sub by itself"), "{}", done.err);
+        let named = |name: &str| {
+            done.err.lines().any(|line| line.contains("by itself: ") && line.contains(&format!("srv/data/{name}")))
+        };
+        assert!(named("sub") && named("too") && !named("empty"), "{}", done.err);
         let found = |way: &str| person.path(&format!("{way}/sub/g")).exists();
         assert!(found("home/data") && !found("srv/data"), "{hidden}: {open}");
         let sub = person.path("srv/data/sub").display().to_string();
         both(&person, &["restore", &format!("latest:{sub}"), "--target", &sub], 0);
         assert!(found("srv/data"));
-        drop((disk, empty));
+        drop((disks, empty));
     }
 }
 
