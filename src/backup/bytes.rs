@@ -27,7 +27,7 @@ pub(super) trait Bytes {
 }
 
 /// Limit for the zeros of one file that are saved as content because its entry has no room for their holes. The largest file of
-/// ext4 stays at a quarter of it; on XFS and tmpfs a file can have so many that a restore would practically never end.
+/// ext4 reaches a quarter of this limit. Without it, a file on XFS or tmpfs could have enough zeros to keep a restore busy for years.
 const ZEROS_BYTES_MAX: u64 = 64 << 40;
 
 /// Holes too many to keep are given up, the smallest first: they are then saved as the zeros that they read as.
@@ -40,8 +40,8 @@ pub(super) fn large_holes(mut holes: Vec<Hole>) -> Vec<Hole> {
     holes
 }
 
-/// How many of the holes of a file are before the end of this many bytes of content between them. A file that was made shorter while
-/// it was read ends within what was data: the later holes are not there any more.
+/// Returns how many of the holes of a file begin at or before its end, if its data, without the holes, has this many bytes. A file that
+/// was truncated while it was read ends within data, and its later holes no longer exist.
 pub(super) fn holes_before_end(holes: &[Hole], content_bytes: u64) -> usize {
     let mut in_holes = 0;
     let is_before_end = |hole: &&Hole| {

@@ -113,7 +113,7 @@ impl<'a> Run<'a> {
         let mut entry = Entry::new(name.to_bytes(), EntryKind::File);
         let kind = self.repo.chunker().kind_of_file(stat.size);
         let read = if stat.may_be_sparse() && stat.size > 0 {
-            // It may have been made shorter since it was listed: what is behind its end is no hole.
+            // The file may have been truncated since it was listed. The range after its end is not a hole.
             let size = fstat(fd).map_err(ReadError::Source)?.size.min(stat.size);
             let holes = self.find_holes(fd, size)?;
             let has_more_holes = holes.len() > HOLES_MAX;

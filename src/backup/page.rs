@@ -334,7 +334,7 @@ impl<'a> Run<'a> {
         if let Above::List(list) = &folder.above {
             list.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).append(&mut entries);
         }
-        // What was dropped is looked at again next time.
+        // Without a row, the next backup examines the dropped entries again.
         if let (Some(state), Some(_), true) = (&self.state, &self.writer, is_whole) {
             let row = PageRow {
                 first_name: folder.name(folder.page_range(page.number).start).to_bytes().to_vec(),
@@ -352,8 +352,8 @@ impl<'a> Run<'a> {
         Ok(Some(id))
     }
 
-    /// Drops entries that readers would refuse, each with a trouble: what a damaged file system says of one file must not cost those
-    /// beside it. Returns whether there are none. A dry run has not read what is in its entries.
+    /// Drops entries that readers would refuse, each with a trouble, so that invalid metadata of one file does not make the whole page
+    /// unreadable. Returns true if it dropped none. A dry run is not checked: its entries lack their content.
     fn drop_unreadable(
         &self,
         folder: &Folder,
@@ -370,14 +370,27 @@ impl<'a> Run<'a> {
             if let Err(error) = check_entries(&entries[at..=at]) {
                 self.trouble(&folder.child_path(&entries[at].name), error.why());
                 folder.mark_partial();
-                entries.remove(at);
+                self.count_dropped(&entries.remove(at), changes.remove(at));
                 numbers.remove(at);
-                changes.remove(at);
             }
         }
         match entries.len() < count {
             true => check_entries(entries).map(|()| false),
             false => Err(error),
+        }
+    }
+
+    /// Takes back what was counted of an entry that is not saved after all.
+    fn count_dropped(&self, entry: &Entry, change: Change) {
+        match entry.kind {
+            EntryKind::File => {
+                take_back(&self.counts.files, 1);
+                take_back(&self.counts.bytes, entry.size);
+                take_back(self.counter(change), 1);
+                add(&self.counts.files_unread, 1);
+            }
+            EntryKind::Directory => take_back(&self.counts.directories, 1),
+            _ => take_back(&self.counts.others, 1),
         }
     }
 

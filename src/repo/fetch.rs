@@ -17,7 +17,8 @@ pub(super) fn fetch_all(storage: &dyn Storage, names: &[String], bytes_max: u64)
     each_at_once(names, FETCHES_AT_ONCE, get)
 }
 
-/// Names of listed objects, in groups of as many as take so many bytes together, with the one that passes it.
+/// Groups the names of listed objects. A group ends with the object that brings its total size to `bytes_max`, or after `objects_max`
+/// objects.
 pub(super) fn batches(listed: Vec<&Listed>, bytes_max: u64, objects_max: usize) -> Vec<Vec<String>> {
     let mut batches: Vec<Vec<String>> = Vec::new();
     let mut bytes = bytes_max;

@@ -22,8 +22,8 @@ pub const INDEX_BYTES_MAX: u64 = 64 << 20;
 /// How many times as large as the stored object its plain form may be: ids do not compress, so honest ones stay below two.
 const PLAIN_FOR_STORED_MAX: u64 = 4;
 
-/// The largest plain form of an object that is stored in so many bytes. Few bytes must not unfold into tables that fill the
-/// memory of whoever reads them.
+/// The largest plain form, in bytes, of an index object of this stored size. A small object must not decompress into tables that
+/// exhaust the memory of its reader.
 pub fn plain_bytes_max(stored_bytes: u64) -> u64 {
     stored_bytes.saturating_mul(PLAIN_FOR_STORED_MAX).min(INDEX_BYTES_MAX)
 }
@@ -62,7 +62,7 @@ pub(super) fn put_frames(bytes: &mut Vec<u8>, frames: &[FrameContents]) {
 
 /// How many chunks an object may still state.
 pub(super) struct Room {
-    /// What follows behind all frames for each chunk.
+    /// Bytes that follow after all frames for each chunk.
     bytes_behind: usize,
     chunks: usize,
 }

@@ -52,7 +52,7 @@ impl OpenPack {
         self.frames.is_empty()
     }
 
-    /// The number of the next frame, which has so many chunks; its bytes must follow by [`fill`](Self::fill).
+    /// Reserves the next frame, which has this number of chunks, and returns its number. [`fill`](Self::fill) must supply its bytes.
     pub fn reserve(&mut self, chunks: usize) -> u32 {
         self.chunks_promised += chunks;
         self.frames.push(None);

@@ -59,7 +59,7 @@ impl Packs {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place in the current pack for a frame of so many chunks, whose bytes must follow by [`fill`](Self::fill).
+    /// Reserves a place in the current pack for a frame with this number of chunks. [`fill`](Self::fill) must supply its bytes.
     pub fn reserve(&self, keys: &KeySet, chunks: usize) -> Result<Reserved> {
         let mut state = self.lock();
         state.close_before(chunks);
@@ -129,8 +129,8 @@ impl Packs {
 }
 
 impl State {
-    /// Closes the current pack if so many more chunks are more than an index object should describe. Below half of that a pack
-    /// is closed when a frame comes, so it awaits some here, with whose last one it leaves.
+    /// Closes the current pack if it would exceed the number of chunks that an index object should describe. Only a pack that still
+    /// awaits frames is closed here; it leaves with the last of them. All others are closed by `fill`, at half that number.
     fn close_before(&mut self, chunks: usize) {
         let pack = self.current.and_then(|serial| self.open.get(&serial));
         if pack.is_some_and(|pack| pack.awaited > 0 && pack.chunks_promised + chunks > INDEX_CHUNKS_MAX) {

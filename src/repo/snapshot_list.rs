@@ -1,5 +1,5 @@
-//! Read all snapshots, a bounded number of bytes at a time, and keep no more of them than memory has room for: whoever may
-//! add snapshots may add any number of large ones, which take few bytes in the repository.
+//! Read all snapshots, a bounded number of bytes at a time, and keep no more of them than memory has room for. A host that may add
+//! snapshots may add any number of large ones, which take little space in the repository.
 
 use crate::error::{Error, Kind, Result};
 use crate::repo::fetch::{batches, fetch_all};

@@ -20,8 +20,8 @@ use std::sync::{Mutex, MutexGuard};
 
 /// Raw bytes of a frame of tree pages: smaller than of content, as trees are read a page here and there.
 const TREE_FRAME_RAW_BYTES: usize = 512 << 10;
-/// A frame of tiny chunks is closed at so many, however few bytes they are: an index object that describes more than
-/// [`OBJECT_CHUNKS_MAX`](crate::repo::index::OBJECT_CHUNKS_MAX) chunks is refused, whoever's files made it so.
+/// Maximum number of chunks in a frame. It bounds frames of tiny chunks: readers refuse an index object that describes more than
+/// [`OBJECT_CHUNKS_MAX`](crate::repo::index::OBJECT_CHUNKS_MAX) chunks.
 const FRAME_CHUNKS_MAX: usize = 64 << 10;
 /// With little memory packs are closed sooner, but not below so many bytes.
 const PACK_BYTES_MIN: u64 = 4 << 20;

@@ -9,9 +9,6 @@ use crate::restore::location::{Location, Mounts};
 use crate::restore::run::Run;
 use std::collections::BTreeSet;
 
-/// Places that a warning names.
-const PLACES_MAX: usize = 20;
-
 /// A directory of the target, and how it was reached.
 pub(super) struct Reached {
     pub identity: Identity,
@@ -36,8 +33,9 @@ impl Reached {
 }
 
 impl Run<'_> {
-    /// The places below `path` where the snapshot has something that was not restored with what is at `first`: `second` is another way to
-    /// that directory, and at these places the two ways lead to different files or directories. None if that cannot be told.
+    /// Returns the places below `path` that have saved entries and were not restored by the first way, which has this mount number.
+    /// `second` is where another way to the same directory leads; at these places the two ways lead to different entries. None if the
+    /// first way is not known.
     pub fn only_by_second_way(
         &self,
         path: &[u8],
@@ -56,9 +54,6 @@ impl Run<'_> {
             };
             if has_saved && !is_one(&[&first, *below].concat(), &[&second.path, *below].concat(), mounts)? {
                 places.push(place);
-            }
-            if places.len() == PLACES_MAX {
-                break;
             }
         }
         Ok(Some(places))
