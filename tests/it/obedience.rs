@@ -11,15 +11,36 @@ use std::time::{Duration, Instant};
 
 /// Far more than the two seconds that it may take, on whatever machine; far less than what is waited for otherwise.
 const SOON: Duration = Duration::from_secs(20);
-const STOPPING: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HUP];
+/// Longer than any run takes that a signal ends late: what runs on after that is killed, and fails its test.
+const HANGS: Duration = Duration::from_secs(120);
 const AWS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
+
+/// The signals that end a run. SIGHUP does so unless these tests, and so the runs that they start, ignore it (under nohup).
+fn stopping() -> &'static [Signal] {
+    let is_hangup_ignored = has_signal("/proc/self/status", "SigIgn:", Signal::HUP) == Some(true);
+    if is_hangup_ignored { &[Signal::INT, Signal::TERM] } else { &[Signal::INT, Signal::TERM, Signal::HUP] }
+}
+
+/// Whether a signal is in one of the masks of a process; none when the process has ended.
+fn has_signal(status: &str, mask: &str, signal: Signal) -> Option<bool> {
+    let status = std::fs::read_to_string(status).ok()?;
+    let mask = status.lines().find_map(|line| line.strip_prefix(mask))?;
+    Some(u64::from_str_radix(mask.trim(), 16).ok()? & (1 << (signal.as_raw() - 1)) != 0)
+}
 
 fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_raw(child.id() as i32).unwrap(), signal).unwrap();
 }
 
 #[track_caller]
-fn assert_interrupted(child: Child, begun: Instant, case: &str) {
+fn assert_interrupted(mut child: Child, begun: Instant, case: &str) {
+    while child.try_wait().unwrap().is_none() {
+        if begun.elapsed() > HANGS {
+            child.kill().unwrap();
+            panic!("{case}: it did not end");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let said = said(child.wait_with_output().unwrap());
     assert_eq!(said.code, 130, "{case}: {}", said.err);
     assert!(said.err.contains("interrupted"), "{case}: {}", said.err);
@@ -47,12 +68,8 @@ fn wait_for(path: &Path) -> String {
 #[track_caller]
 fn wait_until_attended(child: &Child) {
     let begun = Instant::now();
-    let is_caught = || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
-        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
-        Some(u64::from_str_radix(mask.trim(), 16).ok()? & 2 != 0)
-    };
-    while is_caught() != Some(true) {
+    let status = format!("/proc/{}/status", child.id());
+    while has_signal(&status, "SigCgt:", Signal::INT) != Some(true) {
         assert!(begun.elapsed() < Duration::from_secs(120), "nobody attends to signals");
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -81,11 +98,11 @@ fn half(connection: &mut TcpStream) {
 #[test]
 fn measuring_the_machine_is_interrupted_as_all_verbs_are() {
     let person = Person::new();
-    for how in STOPPING {
+    for how in stopping() {
         let child = start(&mut person.command(&["bench", "machine", "--rounds", "100000"]));
         wait_until_attended(&child);
         let begun = Instant::now();
-        signal(&child, how);
+        signal(&child, *how);
         assert_interrupted(child, begun, "bench machine");
     }
 }
@@ -114,7 +131,7 @@ fn a_store_that_does_not_answer_keeps_no_run_that_is_to_end() {
             let child = start(&mut command);
             server.wait_until_asked();
             let begun = Instant::now();
-            signal(&child, STOPPING[number % STOPPING.len()]);
+            signal(&child, stopping()[number % stopping().len()]);
             assert_interrupted(child, begun, &format!("{name}: {words:?}"));
             server.forget();
         }
@@ -160,12 +177,12 @@ fn commands_and_files_that_never_end_keep_no_run_and_no_command_is_left() {
         &["snapshots", "--password-command", stubborn],
         &["backup", "source", "--password-command", stubborn],
     ];
-    for (words, stop) in cases.iter().zip(STOPPING) {
+    for (words, stop) in cases.iter().zip(stopping().iter().cycle()) {
         let _ = std::fs::remove_file(person.path("started"));
         let child = start(&mut person.command(words));
         let shell = wait_for(&person.path("started"));
         let begun = Instant::now();
-        signal(&child, stop);
+        signal(&child, *stop);
         assert_interrupted(child, begun, &format!("{words:?}"));
         let shell = Pid::from_raw(shell.parse().unwrap()).unwrap();
         while test_kill_process(shell).is_ok() {
