@@ -91,10 +91,7 @@ impl Chunker {
     }
 
     pub fn kind_of_file(&self, size: u64) -> ContentKind {
-        match size < self.table.large_file_bytes {
-            true => ContentKind::SmallFile,
-            false => ContentKind::LargeFile,
-        }
+        if size < self.table.large_file_bytes { ContentKind::SmallFile } else { ContentKind::LargeFile }
     }
 
     pub fn sizes(&self, kind: ContentKind) -> ChunkSizes {

@@ -56,9 +56,10 @@ impl Repository {
                 // A dry run relied on nothing.
                 Ok(report) if has_found_damage && report.bytes_to_read.is_none() => match &report.snapshot {
                     Some(snapshot) => {
-                        match is_whole(self, snapshot, watch).map_err(|error| unchecked(snapshot, error))? {
-                            true => return Ok(report),
-                            false => lacks_content(snapshot),
+                        if is_whole(self, snapshot, watch).map_err(|error| unchecked(snapshot, error))? {
+                            return Ok(report);
+                        } else {
+                            lacks_content(snapshot)
                         }
                     }
                     None => damage_found(),
@@ -72,10 +73,7 @@ impl Repository {
             watch.notice(format!("the backup starts over: {}", stale.why()));
             watch.start_over();
             options = again;
-            match has_found_damage {
-                true => damaged += 1,
-                false => attempt += 1,
-            }
+            if has_found_damage { damaged += 1 } else { attempt += 1 }
         }
     }
 }

@@ -150,10 +150,8 @@ impl<'a> Sparse<'a> {
         }
         if self.at >= self.known_until {
             let limit = self.holes.get(self.hole).map_or(self.size, |hole| hole.offset);
-            let (is_zeros, end) = match self.has_more_holes {
-                true => open::next_run(self.fd, self.at, limit)?,
-                false => (false, limit),
-            };
+            let (is_zeros, end) =
+                if self.has_more_holes { open::next_run(self.fd, self.at, limit)? } else { (false, limit) };
             (self.is_zeros, self.known_until) = (is_zeros, end);
         }
         Ok(self.known_until - self.at)
@@ -185,10 +183,7 @@ impl Bytes for Sparse<'_> {
     fn pass_zeros(&mut self, count: u64) -> Result<()> {
         self.at += count;
         self.zeros += count;
-        match self.zeros > ZEROS_BYTES_MAX {
-            true => Err(too_many_zeros()),
-            false => Ok(()),
-        }
+        if self.zeros > ZEROS_BYTES_MAX { Err(too_many_zeros()) } else { Ok(()) }
     }
 }
 

@@ -160,10 +160,8 @@ impl<'a> Run<'a> {
     }
 
     fn find_holes(&self, fd: &OwnedFd, size: u64) -> Result<Vec<Hole>, ReadError> {
-        open::holes(fd, size, &|| self.watch.cancel.check()).map_err(|error| match error.is(Kind::Cancelled) {
-            true => ReadError::Store(error),
-            false => ReadError::Source(error),
-        })
+        open::holes(fd, size, &|| self.watch.cancel.check())
+            .map_err(|error| if error.is(Kind::Cancelled) { ReadError::Store(error) } else { ReadError::Source(error) })
     }
 
     /// Metadata of a file whose content is known to be the old one.

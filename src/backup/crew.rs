@@ -186,9 +186,10 @@ impl<'a> Hold<'a> {
             ended: Condvar::new(),
         });
         let mut shared = locked(&self.0.0);
-        match first {
-            true => shared.batches.push_front(batch.clone()),
-            false => shared.batches.push_back(batch.clone()),
+        if first {
+            shared.batches.push_front(batch.clone())
+        } else {
+            shared.batches.push_back(batch.clone())
         }
         let missing = wanted.saturating_sub(shared.helpers);
         shared.helpers += missing;

@@ -135,9 +135,10 @@ impl<'a> Run<'a> {
         };
         let is_empty = healing.still_damaged.is_empty() && healing.whole_again.is_empty() && healing.chunks == 0;
         if is_empty && !marks.is_empty() {
-            self.watch.notice(match unread.is_empty() {
-                true => "all earlier snapshots are complete",
-                false => "all earlier snapshots that can be read are complete",
+            self.watch.notice(if unread.is_empty() {
+                "all earlier snapshots are complete"
+            } else {
+                "all earlier snapshots that can be read are complete"
             });
         }
         let mut told = self.damage.as_told(self.repo, &marks, &now);
@@ -164,10 +165,8 @@ fn compare(
     let mut look_since = Look::new(reader, std::slice::from_ref(after), after, watch);
     let (mut healing, mut complete) = (Healing::default(), Vec::new());
     for snapshot in snapshots {
-        let whole = match before.had(&snapshot)? {
-            true => look.tree(&snapshot.root)?,
-            false => look_since.tree(&snapshot.root)?,
-        };
+        let whole =
+            if before.had(&snapshot)? { look.tree(&snapshot.root)? } else { look_since.tree(&snapshot.root)? };
         if whole.after {
             complete.push(snapshot.id);
         }

@@ -97,9 +97,10 @@ fn frames(ends: &[usize]) -> Vec<Part> {
     let mut parts = Vec::new();
     let (mut start, mut rest) = (0, ends);
     while let Some(end) = rest.last() {
-        let count = match end - start > FRAME_RAW_BYTES {
-            true => rest.partition_point(|end| end - start < FRAME_RAW_BYTES) + 1,
-            false => rest.len(),
+        let count = if end - start > FRAME_RAW_BYTES {
+            rest.partition_point(|end| end - start < FRAME_RAW_BYTES) + 1
+        } else {
+            rest.len()
         };
         let (run, after) = rest.split_at(count);
         parts.push(Part::Store { start, ends: run.iter().map(|end| end - start).collect() });

@@ -273,21 +273,20 @@ impl Repository {
         watch: &Watch,
     ) -> Result<(Damage, Option<Writer>)> {
         let marks = self.untold_losses();
-        let (writer, check) = match options.dry_run {
-            true => (None, self.compare_index(watch)?),
-            false => {
-                let wanted = WriterOptions {
-                    // One for each reader, and one for all others that store.
-                    lanes: readers.most + 1,
-                    compression: options.compression,
-                    host: options.host.clone(),
-                    memory_bytes: options.memory_bytes,
-                };
-                let writer = self.writer(&wanted, watch)?;
-                let check = writer.check().clone();
-                carried.before.views.push(writer.view_before().clone());
-                (Some(writer), check)
-            }
+        let (writer, check) = if options.dry_run {
+            (None, self.compare_index(watch)?)
+        } else {
+            let wanted = WriterOptions {
+                // One for each reader, and one for all others that store.
+                lanes: readers.most + 1,
+                compression: options.compression,
+                host: options.host.clone(),
+                memory_bytes: options.memory_bytes,
+            };
+            let writer = self.writer(&wanted, watch)?;
+            let check = writer.check().clone();
+            carried.before.views.push(writer.view_before().clone());
+            (Some(writer), check)
         };
         let damage = Damage::new(self, marks, check);
         if !options.dry_run {
@@ -544,10 +543,7 @@ impl<'a> Run<'a> {
         let (mut last, mut bytes) = (begun, 0);
         while is_done.recv_timeout(CHECKPOINT_LOOK) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
             let new = writer.bytes_new.load(std::sync::atomic::Ordering::Relaxed);
-            let due = match new - bytes >= CHECKPOINT_BYTES {
-                true => CHECKPOINT_SHORT,
-                false => CHECKPOINT_LONG,
-            };
+            let due = if new - bytes >= CHECKPOINT_BYTES { CHECKPOINT_SHORT } else { CHECKPOINT_LONG };
             if last.elapsed() >= due.max(begun.elapsed() / CHECKPOINT_PART) && new > bytes {
                 if let Err(error) = self.checkpoint(writer) {
                     return self.fail(error);
@@ -591,10 +587,7 @@ impl<'a> Run<'a> {
     /// An error while a source was read: trouble with it, unless this machine ran short of what every reader needs. Then
     /// the run ends, as a snapshot of the little that could still be read would help nobody.
     fn source_error(&self, path: &[u8], before: &str, error: Error) {
-        match error.is(Kind::Full) {
-            true => self.fail_at(path, error),
-            false => self.trouble(path, format!("{before}{error}")),
-        }
+        if error.is(Kind::Full) { self.fail_at(path, error) } else { self.trouble(path, format!("{before}{error}")) }
     }
 
     /// The same for a source at this path, which an error about an open file does not name.
@@ -639,9 +632,10 @@ impl<'a> Run<'a> {
                 let noted = std::mem::take(&mut *self.noted());
                 let writer = writer.expect("it was matched");
                 // The error that ended the run is what the caller must see; this saves what can be saved.
-                let _best_effort = match error.is(Kind::Full) {
-                    true => writer.withdraw(),
-                    false => writer.abandon(|relied, own| self.write_state(noted, relied, own)),
+                let _best_effort = if error.is(Kind::Full) {
+                    writer.withdraw()
+                } else {
+                    writer.abandon(|relied, own| self.write_state(noted, relied, own))
                 };
                 return Err(error);
             }
@@ -729,14 +723,15 @@ impl<'a> Run<'a> {
     /// "Unchanged since this snapshot" is worth nothing if the snapshot is gone.
     fn check_parent(&self, parent: Option<&Snapshot>) -> Result<()> {
         let Some(parent) = parent else { return Ok(()) };
-        match self.repo.has_snapshot(parent)? {
-            true => Ok(()),
-            false => Err(Error::new(Kind::Stale, "finish the backup", "")
+        if self.repo.has_snapshot(parent)? {
+            Ok(())
+        } else {
+            Err(Error::new(Kind::Stale, "finish the backup", "")
                 .because(format!(
                     "snapshot {}, since which nothing has changed, was removed during the backup",
                     parent.id.short()
                 ))
-                .hint("run the backup again")),
+                .hint("run the backup again"))
         }
     }
 

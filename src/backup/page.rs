@@ -374,10 +374,7 @@ impl<'a> Run<'a> {
                 numbers.remove(at);
             }
         }
-        match entries.len() < count {
-            true => check_entries(entries).map(|()| false),
-            false => Err(error),
-        }
+        if entries.len() < count { check_entries(entries).map(|()| false) } else { Err(error) }
     }
 
     /// Takes back what was counted of an entry that is not saved after all.
@@ -406,8 +403,5 @@ impl<'a> Run<'a> {
 
 /// How an entry of a page that is as its row says differs from the last snapshot; `row` if it is of a run that did not commit.
 fn change_of(row: Option<&PageRow>, at: usize, is_new: bool) -> Change {
-    match is_new {
-        true => Change::New,
-        false => row.and_then(|row| row.changes.get(at)).copied().unwrap_or_default(),
-    }
+    if is_new { Change::New } else { row.and_then(|row| row.changes.get(at)).copied().unwrap_or_default() }
 }

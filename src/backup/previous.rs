@@ -226,10 +226,7 @@ fn tell_of_future_name(repo: &Repository, watch: &Watch) -> Result<()> {
 fn snapshots(repo: &Repository, options: &BackupOptions, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
     // Damage to another snapshot is a notice, not a warning about the one being made.
     let watch = &watch.aside();
-    match options.dry_run {
-        true => repo.snapshots_and_unreadable(watch),
-        false => repo.snapshots_settled_and_unreadable(watch),
-    }
+    if options.dry_run { repo.snapshots_and_unreadable(watch) } else { repo.snapshots_settled_and_unreadable(watch) }
 }
 
 /// A source's directory in a snapshot's tree.
@@ -344,12 +341,13 @@ impl<'a> Run<'a> {
         }
         let mut entries = Vec::new();
         let is_known = if is_trusted { Ok(true) } else { self.is_known(&row.page) };
-        let read = is_known.and_then(|is_known| match is_known {
-            true => self.reader.walk_pages(&row.page, 0, &mut |page| {
-                entries.extend(page);
-                Ok(())
-            }),
-            false => {
+        let read = is_known.and_then(|is_known| {
+            if is_known {
+                self.reader.walk_pages(&row.page, 0, &mut |page| {
+                    entries.extend(page);
+                    Ok(())
+                })
+            } else {
                 self.note_damage();
                 Ok(())
             }

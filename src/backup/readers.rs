@@ -147,12 +147,15 @@ fn range(processors: usize, memory_bytes: u64, media: impl Iterator<Item = Mediu
     let most = by_memory.min(processors.saturating_mul(READERS_A_PROCESSOR_MAX));
     let media: Vec<Medium> = media.collect();
     let all = |medium| !media.is_empty() && media.iter().all(|found| *found == medium);
-    match () {
-        () if all(Medium::Memory) => (least, least, least),
-        () if all(Medium::Rotational) => (least, least, most.min(READERS_ROTATIONAL_MAX.max(least))),
+    if all(Medium::Memory) {
+        (least, least, least)
+    } else if all(Medium::Rotational) {
+        (least, least, most.min(READERS_ROTATIONAL_MAX.max(least)))
+    } else if all(Medium::Network) {
         // A round trip takes longer than a reader has to do between two.
-        () if all(Medium::Network) => (least, most, most),
-        () => (least, least, most),
+        (least, most, most)
+    } else {
+        (least, least, most)
     }
 }
 

@@ -43,11 +43,12 @@ impl Streams {
                 self.saved.insert(name, entry);
             }
         }
-        match self.is_input_lost() {
-            true => Err(Error::new(Kind::Stale, "finish the backup", "")
+        if self.is_input_lost() {
+            Err(Error::new(Kind::Stale, "finish the backup", "")
                 .because("the repository has lost what was stored of standard input, which cannot be read again")
-                .hint("run the backup again: it stores again what the repository has lost")),
-            false => Ok(()),
+                .hint("run the backup again: it stores again what the repository has lost"))
+        } else {
+            Ok(())
         }
     }
 

@@ -257,10 +257,7 @@ impl<'a> Run<'a> {
             let first = folder.name(folder.starts[number]).to_bytes().to_vec();
             folder.pages.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[number] = Some((first, page));
         }
-        match folder.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            true => self.end_folder(folder),
-            false => None,
-        }
+        if folder.left.fetch_sub(1, Ordering::AcqRel) == 1 { self.end_folder(folder) } else { None }
     }
 
     fn end_folder(&self, folder: &Folder) -> Option<Arc<Page>> {

@@ -47,10 +47,7 @@ pub(crate) fn content(seed: u64, length: usize) -> Vec<u8> {
         if bytes.len() >= length {
             break;
         }
-        match byte < 224 {
-            true => bytes.extend_from_slice(WORDS[usize::from(byte & 15)]),
-            false => bytes.push(byte),
-        }
+        if byte < 224 { bytes.extend_from_slice(WORDS[usize::from(byte & 15)]) } else { bytes.push(byte) }
     }
     bytes.truncate(length);
     bytes

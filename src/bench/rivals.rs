@@ -135,13 +135,12 @@ impl Rival {
         }
         command.env("KOPIA_CONFIG_PATH", cache.join("repository.config")).env("KOPIA_CHECK_FOR_UPDATES", "false");
         let output = command.output().map_err(|error| Error::io("run", &self.name, error))?;
-        match output.status.success() {
-            true => Ok(()),
-            false => {
-                let said = String::from_utf8_lossy(&output.stderr);
-                let last = said.lines().rev().take(3).collect::<Vec<_>>().join(" / ");
-                Err(Error::new(Kind::Failed, "run", &self.name).because(format!("{}: {last}", output.status)))
-            }
+        if output.status.success() {
+            Ok(())
+        } else {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let last = said.lines().rev().take(3).collect::<Vec<_>>().join(" / ");
+            Err(Error::new(Kind::Failed, "run", &self.name).because(format!("{}: {last}", output.status)))
         }
     }
 }

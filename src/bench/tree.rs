@@ -162,8 +162,9 @@ fn same_tree(wanted: &Path, found: &Path) -> Result<()> {
         };
         files.map(of).collect()
     };
-    match list(wanted) == list(found) {
-        true => Ok(()),
-        false => Err(Error::corrupt("compare", found.display(), "it is not the tree that was backed up")),
+    if list(wanted) == list(found) {
+        Ok(())
+    } else {
+        Err(Error::corrupt("compare", found.display(), "it is not the tree that was backed up"))
     }
 }

@@ -48,10 +48,7 @@ pub(super) fn copy(reader: &Reader, entry: &Entry, out: &mut dyn Write, watch: &
         Ok(())
     })?;
     zeros_at(&mut at, &mut holes, out, watch)?;
-    match at == entry.size && holes.peek().is_none() {
-        true => Ok(at),
-        false => Err(wrong_size(entry)),
-    }
+    if at == entry.size && holes.peek().is_none() { Ok(at) } else { Err(wrong_size(entry)) }
 }
 
 /// Writes the holes that begin here.

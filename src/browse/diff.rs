@@ -71,11 +71,12 @@ pub(super) fn compare(old: &Entry, new: &Entry) -> Option<What> {
         (&old.target, old.device, old.size, &old.holes) == (&new.target, new.device, new.size, &new.holes)
             && (old.kind == EntryKind::Directory || old.content == new.content)
     };
-    match () {
-        () if old.kind != new.kind => Some(What::Kind),
-        () if !same_content() => Some(What::Content),
-        () if old.meta != new.meta => Some(What::Metadata),
-        () => None,
+    if old.kind != new.kind {
+        Some(What::Kind)
+    } else if !same_content() {
+        Some(What::Content)
+    } else {
+        (old.meta != new.meta).then_some(What::Metadata)
     }
 }
 
@@ -161,9 +162,10 @@ pub(super) fn walk_pairs(
         }
         if old != new {
             each(&path.0, old.as_ref(), new.as_ref())?;
-            match is_too_deep(levels.len()) {
-                true => path.tell_too_deep(watch),
-                false => levels.extend(Pair::of(reader, old.as_ref(), new.as_ref(), path.0.len())),
+            if is_too_deep(levels.len()) {
+                path.tell_too_deep(watch)
+            } else {
+                levels.extend(Pair::of(reader, old.as_ref(), new.as_ref(), path.0.len()))
             }
         }
     }

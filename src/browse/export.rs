@@ -97,13 +97,12 @@ impl Archiver<'_> {
         if !entry.kind.has_content() {
             return Member { path, entry, link: None, size: 0, sparse: false }.write(self.out);
         }
-        match entry.holes.is_empty() {
-            true => {
-                Member { path, entry, link: None, size: entry.size, sparse: false }.write(self.out)?;
-                copy(self.reader, entry, self.out, self.watch)?;
-                pad(self.out, entry.size)?;
-            }
-            false => self.add_sparse(path, entry)?,
+        if entry.holes.is_empty() {
+            Member { path, entry, link: None, size: entry.size, sparse: false }.write(self.out)?;
+            copy(self.reader, entry, self.out, self.watch)?;
+            pad(self.out, entry.size)?;
+        } else {
+            self.add_sparse(path, entry)?
         }
         self.watch.progress.files_done.fetch_add(1, Ordering::Relaxed);
         Ok(())

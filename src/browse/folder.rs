@@ -157,12 +157,13 @@ pub fn diff_folder(
             _ => Ok(None),
         };
         match below_new {
-            Ok(below_new) if below_old.is_some() || below_new.is_some() => match is_too_deep(levels.len()) {
-                true => {
+            Ok(below_new) if below_old.is_some() || below_new.is_some() => {
+                if is_too_deep(levels.len()) {
                     watch.trouble(&walk.0, "its contents are not compared: they are deeper than what a backup saves")
+                } else {
+                    levels.push(Level { old: below_old, new: below_new, path_length: walk.0.len() })
                 }
-                false => levels.push(Level { old: below_old, new: below_new, path_length: walk.0.len() }),
-            },
+            }
             Ok(_) => (),
             // Not as removed: what is in it is not known.
             Err(error) => work.tell(&walk.0, error)?,
@@ -237,20 +238,18 @@ impl Folder<'_> {
             EntryKind::BlockDevice | EntryKind::CharDevice => old.device != new.special,
             _ => false,
         };
-        Ok(match changed {
-            true => Some(What::Content),
-            false if !self.same_metadata(directory, old, new)? => Some(What::Metadata),
-            false => None,
-        })
+        if changed {
+            return Ok(Some(What::Content));
+        }
+        let is_same = self.same_metadata(directory, old, new)?;
+        Ok((!is_same).then_some(What::Metadata))
     }
 
     fn same_metadata(&self, directory: &Directory, old: &Entry, new: &Stat) -> Result<bool> {
         let meta = &old.meta;
-        let same_id =
-            |was: u32, is: u32, old_name: &str, new_name: &str| match old_name.is_empty() || new_name.is_empty() {
-                true => was == is,
-                false => old_name == new_name,
-            };
+        let same_id = |was: u32, is: u32, old_name: &str, new_name: &str| {
+            if old_name.is_empty() || new_name.is_empty() { was == is } else { old_name == new_name }
+        };
         let same_owner = same_id(meta.uid, new.uid, &meta.user, self.owners.user_name(new.uid))
             && same_id(meta.gid, new.gid, &meta.group, self.owners.group_name(new.gid));
         let same_mode = old.kind == EntryKind::Symlink || meta.mode == new.permissions();

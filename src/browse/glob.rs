@@ -89,10 +89,7 @@ impl Glob {
 
     /// Whether it matches an absolute path.
     pub fn matches(&self, path: &[u8]) -> bool {
-        let text = match self.whole_path {
-            true => path,
-            false => path.rsplit(|byte| *byte == b'/').next().unwrap_or(path),
-        };
+        let text = if self.whole_path { path } else { path.rsplit(|byte| *byte == b'/').next().unwrap_or(path) };
         // All positions of the pattern that the text so far can have reached: no backtracking, so no pattern is slow.
         let mut now = vec![false; self.steps.len() + 1];
         now[0] = true;

@@ -26,8 +26,5 @@ pub use stats::{Statistics, stats};
 /// A path or name for people: what would garble a terminal is escaped.
 fn shown(path: &[u8]) -> String {
     let text = String::from_utf8_lossy(path);
-    match text.chars().any(char::is_control) {
-        true => text.escape_debug().to_string(),
-        false => text.into_owned(),
-    }
+    if text.chars().any(char::is_control) { text.escape_debug().to_string() } else { text.into_owned() }
 }

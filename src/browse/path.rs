@@ -8,10 +8,11 @@ use crate::repo::{Reader, Snapshot};
 /// The parts of a path as people write it: slashes too many and `.` mean nothing.
 pub(super) fn parts(path: &[u8]) -> Result<Vec<&[u8]>> {
     let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
-    match parts.iter().all(|part| is_valid_name(part)) {
-        true => Ok(parts),
-        false => Err(Error::invalid("look up", shown(path), "no path in a snapshot looks like this")
-            .hint("write the path without \"..\", as `silt ls` shows it")),
+    if parts.iter().all(|part| is_valid_name(part)) {
+        Ok(parts)
+    } else {
+        Err(Error::invalid("look up", shown(path), "no path in a snapshot looks like this")
+            .hint("write the path without \"..\", as `silt ls` shows it"))
     }
 }
 

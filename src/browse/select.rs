@@ -164,9 +164,10 @@ fn choose(mut snapshots: Vec<Snapshot>, selector: &Selector, filtered: bool) -> 
     let count = snapshots.len();
     let none = |thing: String, why: String| Error::new(Kind::NotFound, doing, thing).because(why);
     if count == 0 {
-        let (why, hint) = match filtered {
-            true => ("no snapshot matches the filters", "list the snapshots with `silt snapshots`"),
-            false => ("there are no snapshots yet", "create one with `silt backup`"),
+        let (why, hint) = if filtered {
+            ("no snapshot matches the filters", "list the snapshots with `silt snapshots`")
+        } else {
+            ("there are no snapshots yet", "create one with `silt backup`")
         };
         return Err(none(named(selector), why.to_owned()).hint(hint));
     }

@@ -264,9 +264,10 @@ impl<'r> Walk<'r> {
     /// Goes on with what is in this directory, which `next` returned last.
     pub fn enter(&mut self, entry: &Entry) {
         let Some(pages) = Pages::of(self.reader, entry) else { return };
-        match is_too_deep(self.levels.len()) {
-            true => self.path.tell_too_deep(self.watch),
-            false => self.levels.push((pages, self.path.0.len())),
+        if is_too_deep(self.levels.len()) {
+            self.path.tell_too_deep(self.watch)
+        } else {
+            self.levels.push((pages, self.path.0.len()))
         }
     }
 

@@ -50,9 +50,12 @@ pub struct Segment {
 
 impl Segment {
     pub fn open(path: &Path) -> Result<Self> {
-        let failed = |error| match is_not_a_file(&error) {
-            true => Error::corrupt("use the index segment", path.display(), error),
-            false => Error::io("open the index segment", path.display(), error),
+        let failed = |error| {
+            if is_not_a_file(&error) {
+                Error::corrupt("use the index segment", path.display(), error)
+            } else {
+                Error::io("open the index segment", path.display(), error)
+            }
         };
         let file = read_regular(path).map_err(failed)?;
         if file.metadata().map_err(failed)?.len() < HEADER_BYTES as u64 {

@@ -156,10 +156,7 @@ impl Header {
             filter_bytes: u64_at(bytes, 56),
             tables: bytes[64..96].try_into().expect("the range is 32 bytes long"),
         };
-        match header.shard_bits <= SHARD_BITS_MAX {
-            true => Ok(header),
-            false => Err("its header is invalid"),
-        }
+        if header.shard_bits <= SHARD_BITS_MAX { Ok(header) } else { Err("its header is invalid") }
     }
 }
 

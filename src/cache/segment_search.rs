@@ -64,9 +64,10 @@ impl Segment {
         while end.saturating_sub(first) > 1 {
             let middle = first + (end - first) / 2;
             self.verify(middle)?;
-            match self.entry_bytes(middle * BLOCK_ENTRIES)[..ChunkId::BYTES] <= id.as_bytes()[..] {
-                true => first = middle,
-                false => end = middle,
+            if self.entry_bytes(middle * BLOCK_ENTRIES)[..ChunkId::BYTES] <= id.as_bytes()[..] {
+                first = middle
+            } else {
+                end = middle
             }
         }
         if first >= end {
@@ -147,28 +148,27 @@ fn lower_bound(range: Range<usize>, guess: usize, is_below: impl Fn(usize) -> bo
     if is_below(guess) {
         low = guess + 1;
         while low + step - 1 < high {
-            match is_below(low + step - 1) {
-                true => low += step,
-                false => high = low + step - 1,
+            if is_below(low + step - 1) {
+                low += step
+            } else {
+                high = low + step - 1
             }
             step *= 2;
         }
     } else {
         high = guess;
         while high >= low + step {
-            match is_below(high - step) {
-                true => low = high - step + 1,
-                false => high -= step,
+            if is_below(high - step) {
+                low = high - step + 1
+            } else {
+                high -= step
             }
             step *= 2;
         }
     }
     while low < high {
         let middle = low + (high - low) / 2;
-        match is_below(middle) {
-            true => low = middle + 1,
-            false => high = middle,
-        }
+        if is_below(middle) { low = middle + 1 } else { high = middle }
     }
     low
 }

@@ -384,9 +384,10 @@ impl Segments {
         }
         let path = folder.join(&row.name);
         let segment = Segment::open(&path)?;
-        match segment.hash() == row.hash {
-            true => Ok(Arc::new(segment)),
-            false => Err(Error::corrupt("use the index segment", path.display(), "it is another one under this name")),
+        if segment.hash() == row.hash {
+            Ok(Arc::new(segment))
+        } else {
+            Err(Error::corrupt("use the index segment", path.display(), "it is another one under this name"))
         }
     }
 

@@ -510,9 +510,10 @@ mod tests {
             let (state, _) = State::open(&path).unwrap();
             state.write(changes(vec![(FolderKey::of(b"/a"), row("a", 0))], Vec::new()), &basis(&[1])).unwrap();
             assert!(!state.is_empty());
-            match damage.is_empty() {
-                true => drop(state.db.remove(EPOCH_KEY).unwrap()),
-                false => drop(state.db.insert(EPOCH_KEY, damage).unwrap()),
+            if damage.is_empty() {
+                drop(state.db.remove(EPOCH_KEY).unwrap())
+            } else {
+                drop(state.db.insert(EPOCH_KEY, damage).unwrap())
             }
             state.flush().unwrap();
             drop(state);

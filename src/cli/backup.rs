@@ -357,10 +357,8 @@ fn named(args: &BackupArgs) -> Result<Named> {
             Ok(path) => found.push(path),
             Err(error) => {
                 let path = PathText(folder.join(path).into_os_string().into_vec());
-                let what = match error.is(Kind::NotFound) {
-                    true => format!("it does not exist: {error}"),
-                    false => error.to_string(),
-                };
+                let what =
+                    if error.is(Kind::NotFound) { format!("it does not exist: {error}") } else { error.to_string() };
                 missing.push(Trouble { path, what });
                 first.get_or_insert(error);
             }

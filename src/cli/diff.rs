@@ -55,9 +55,12 @@ pub fn run(args: &DiffArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let repo = open(options, &watch)?;
     let old = repo.select(selector, &filter, &watch)?;
     let mut lines = Lines::new();
-    let mut tell = |path: &[u8], change: Change| match console.json() {
-        true => lines.json(&json!({"event": "change", "path": PathText(path.to_vec()), "change": change_name(change)})),
-        false => lines.line(&format!("{} {}", change_letter(change), show_path(path))),
+    let mut tell = |path: &[u8], change: Change| {
+        if console.json() {
+            lines.json(&json!({"event": "change", "path": PathText(path.to_vec()), "change": change_name(change)}))
+        } else {
+            lines.line(&format!("{} {}", change_letter(change), show_path(path)))
+        }
     };
     let reader = repo.reader();
     let totals = match new {
@@ -81,10 +84,10 @@ pub fn run(args: &DiffArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
             })?
         }
     };
-    match console.json() {
-        true => lines.json(&totals_json(&totals))?,
-        false if !console.quiet() => lines.line(&summary(&totals))?,
-        false => {}
+    if console.json() {
+        lines.json(&totals_json(&totals))?;
+    } else if !console.quiet() {
+        lines.line(&summary(&totals))?;
     }
     lines.end()?;
     Ok(console.exit_after(&watch))

@@ -95,12 +95,13 @@ fn form(args: &ExportArgs, to_file: Option<&Path>) -> Result<Archive, Failure> {
     }
     let other =
         [".zip", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".7z", ".rar", ".zst", ".lz4", ".cpio", ".ar", ".iso"];
-    match ends_with(&other) {
-        true => Err(Failure::Usage(format!(
+    if ends_with(&other) {
+        Err(Failure::Usage(format!(
             "{} would contain a tar archive: name it .tar or .tar.zst, or choose with --format",
             super::output::show_path(name.as_bytes())
-        ))),
-        false => Ok(Archive::Tar),
+        )))
+    } else {
+        Ok(Archive::Tar)
     }
 }
 

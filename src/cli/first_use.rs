@@ -50,9 +50,10 @@ pub fn open_or_make(
         .iter()
         .take(SOURCES_ASKED)
         .any(|source| same_device(source.as_os_str().as_bytes(), repository).unwrap_or(false));
-    let text = match console.json() {
-        true => event(&places, key.as_deref(), &new, same),
-        false => words(&places, key.as_deref(), &new, same),
+    let text = if console.json() {
+        event(&places, key.as_deref(), &new, same)
+    } else {
+        words(&places, key.as_deref(), &new, same)
     };
     show_and_finish(&text, new)?;
     open_with(storage, &credentials, options, watch)

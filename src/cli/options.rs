@@ -161,11 +161,12 @@ pub fn pattern(words: &[u8]) -> Result<OsString, Error> {
 
 /// The directory that these paths are relative to. It need not exist where all of them are absolute.
 pub fn base_of<P: AsRef<Path>>(paths: &[P]) -> Result<PathBuf, Error> {
-    match paths.iter().all(|path| path.as_ref().is_absolute()) {
-        true => Ok(PathBuf::from("/")),
-        false => std::env::current_dir().map_err(|error| {
+    if paths.iter().all(|path| path.as_ref().is_absolute()) {
+        Ok(PathBuf::from("/"))
+    } else {
+        std::env::current_dir().map_err(|error| {
             Error::io("find the current directory", "", error).hint("change to a directory that exists")
-        }),
+        })
     }
 }
 

@@ -146,9 +146,10 @@ impl Console {
     /// Reports that the work is done although the summary could not be written; returns the exit code.
     pub fn summary_lost(&self, done: &str, error: &Error, otherwise: Exit) -> Exit {
         let text = format!("{done}, but its summary could not be written: {error}");
-        match self.0.json {
-            true => print_error_line(&json!({"event": "notice", "text": text}).to_string()),
-            false => self.say(&format!("silt: {}", show_path(text.as_bytes()))),
+        if self.0.json {
+            print_error_line(&json!({"event": "notice", "text": text}).to_string())
+        } else {
+            self.say(&format!("silt: {}", show_path(text.as_bytes())))
         }
         if otherwise == Exit::Done { Exit::Gaps } else { otherwise }
     }
@@ -321,9 +322,10 @@ pub fn show_path(path: &[u8]) -> String {
     let mut shown = String::with_capacity(path.len());
     for chunk in path.utf8_chunks() {
         for character in chunk.valid().chars() {
-            match character.is_control() || turns_text(character) {
-                true => shown.extend(character.escape_default()),
-                false => shown.push(character),
+            if character.is_control() || turns_text(character) {
+                shown.extend(character.escape_default())
+            } else {
+                shown.push(character)
             }
         }
         shown.push_str(&chunk.invalid().escape_ascii().to_string());

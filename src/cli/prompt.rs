@@ -35,10 +35,7 @@ pub fn ask_password(prompt: &str, cancel: &Cancel) -> Result<Option<Zeroizing<Ve
         end_line(&terminal);
         return Err(none_typed());
     };
-    match password.is_empty() {
-        true => Err(none_typed()),
-        false => Ok(Some(Zeroizing::new(password.to_vec()))),
-    }
+    if password.is_empty() { Err(none_typed()) } else { Ok(Some(Zeroizing::new(password.to_vec()))) }
 }
 
 fn none_typed() -> Error {

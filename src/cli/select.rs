@@ -17,9 +17,10 @@ pub struct Target {
 }
 
 pub fn target(words: &[u8]) -> Result<Target, Error> {
-    match words.starts_with(b":") {
-        true => Ok(Target { selector: None, path: parse_target(&[b"latest", words].concat())?.1 }),
-        false => parse_target(words).map(|(selector, path)| Target { selector: Some(selector), path }),
+    if words.starts_with(b":") {
+        Ok(Target { selector: None, path: parse_target(&[b"latest", words].concat())?.1 })
+    } else {
+        parse_target(words).map(|(selector, path)| Target { selector: Some(selector), path })
     }
 }
 

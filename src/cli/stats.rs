@@ -24,8 +24,8 @@ pub fn run(args: &StatsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let repo = open(options, &watch)?;
     let snapshots = repo.snapshots_matching(&filter, &watch)?;
     let counted = browse::stats(&repo, &snapshots, b"/", &watch)?;
-    match console.json() {
-        true => print_json(&json!({
+    if console.json() {
+        print_json(&json!({
             "snapshots": counted.snapshots,
             "files": counted.files,
             "directories": counted.directories,
@@ -42,8 +42,9 @@ pub fn run(args: &StatsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
             "indexes": counted.indexes,
             "indexes_bytes": counted.indexes_bytes,
             "indexed_chunks": counted.indexed_chunks,
-        }))?,
-        false => print(&words(&counted))?,
+        }))?
+    } else {
+        print(&words(&counted))?
     }
     Ok(console.exit_after(&watch))
 }

@@ -188,13 +188,15 @@ pub fn wanted_owner(meta: &Metadata, options: &ApplyOptions<'_>) -> (u32, u32) {
         return (meta.uid, meta.gid);
     }
     // The same number on both sides needs no search: the usual case, a restore on the same machine.
-    let uid = match options.owners.user_name(meta.uid) == meta.user || meta.user.is_empty() {
-        true => meta.uid,
-        false => options.owners.uid(&meta.user).unwrap_or(meta.uid),
+    let uid = if options.owners.user_name(meta.uid) == meta.user || meta.user.is_empty() {
+        meta.uid
+    } else {
+        options.owners.uid(&meta.user).unwrap_or(meta.uid)
     };
-    let gid = match options.owners.group_name(meta.gid) == meta.group || meta.group.is_empty() {
-        true => meta.gid,
-        false => options.owners.gid(&meta.group).unwrap_or(meta.gid),
+    let gid = if options.owners.group_name(meta.gid) == meta.group || meta.group.is_empty() {
+        meta.gid
+    } else {
+        options.owners.gid(&meta.group).unwrap_or(meta.gid)
     };
     (uid, gid)
 }
@@ -389,13 +391,15 @@ impl Subject<'_> {
     ) -> bool {
         let inherits = current.inherited_acl && kind != EntryKind::Symlink;
         let mut mode_changed = current.new && inherits;
-        let there = match current.new {
-            true if inherits => [ACL_ACCESS, ACL_DEFAULT].map(unknown_value).to_vec(),
-            true => Vec::new(),
-            false => self.xattrs().unwrap_or_else(|error| {
+        let there = if current.new && inherits {
+            [ACL_ACCESS, ACL_DEFAULT].map(unknown_value).to_vec()
+        } else if current.new {
+            Vec::new()
+        } else {
+            self.xattrs().unwrap_or_else(|error| {
                 lose("attributes", error);
                 Vec::new()
-            }),
+            })
         };
         for old in &there {
             let stays = old.name == LABEL
@@ -414,9 +418,10 @@ impl Subject<'_> {
             meta.xattrs.iter().filter(|one| !there.contains(one)).partition(|one| one.name.starts_with(b"system."));
         for one in others.into_iter().chain(acls) {
             mode_changed |= one.name == ACL_ACCESS.to_bytes();
-            let set = match one.name == ACL_ACCESS.to_bytes() && kind == EntryKind::Directory {
-                true => self.mode_of(current).and_then(|mode| self.set_xattr(&xattr::with_mode(one, mode))),
-                false => self.set_xattr(one),
+            let set = if one.name == ACL_ACCESS.to_bytes() && kind == EntryKind::Directory {
+                self.mode_of(current).and_then(|mode| self.set_xattr(&xattr::with_mode(one, mode)))
+            } else {
+                self.set_xattr(one)
             };
             if let Err(error) = set {
                 lose(&format!("attribute {}", shown(&one.name)), error);

@@ -23,9 +23,10 @@ impl Target {
     pub fn exchange(&self, unfinished: &[u8], name: &[u8], old_is_directory: bool) -> Result<()> {
         match self.change_places(unfinished, name)? {
             Some(displaced) => {
-                let removed = match old_is_directory {
-                    true => self.remove_directory(&displaced.aside),
-                    false => self.remove_name(&displaced.aside),
+                let removed = if old_is_directory {
+                    self.remove_directory(&displaced.aside)
+                } else {
+                    self.remove_name(&displaced.aside)
                 };
                 removed.or_else(|error| self.change_back(&displaced, unfinished, name).and(Err(error)))
             }
@@ -66,10 +67,13 @@ impl Target {
             return self.rename_back(aside, name);
         }
         match self.swap(aside, name) {
-            Ok(()) if self.is_at(aside, *new) => match aside == unfinished {
-                true => Ok(()),
-                false => self.rename(aside, unfinished),
-            },
+            Ok(()) if self.is_at(aside, *new) => {
+                if aside == unfinished {
+                    Ok(())
+                } else {
+                    self.rename(aside, unfinished)
+                }
+            }
             // Between the look and the swap another program has put something there.
             Ok(()) => self
                 .swap(aside, name)

@@ -58,10 +58,7 @@ impl Target {
                 *self.owner.get_or_init(|| (stat.uid, stat.gid))
             }
         };
-        let mode = match self.hands_down_acl || mode & taken_away() != 0 {
-            true => MODE_UNKNOWN,
-            false => mode,
-        };
+        let mode = if self.hands_down_acl || mode & taken_away() != 0 { MODE_UNKNOWN } else { mode };
         Ok(Current { uid, gid, mode, new: true, inherited_acl: self.hands_down_acl, modified: None })
     }
 
@@ -184,9 +181,10 @@ impl Target {
             left => drop(left?),
         }
         self.remove_name(name)?;
-        match self.directory.stat(to)?.identity() == wanted {
-            true => Ok(()),
-            false => Err(Error::new(Kind::Conflict, "replace", shown(to)).because("another file is mounted on it")),
+        if self.directory.stat(to)?.identity() == wanted {
+            Ok(())
+        } else {
+            Err(Error::new(Kind::Conflict, "replace", shown(to)).because("another file is mounted on it"))
         }
     }
 
@@ -269,10 +267,7 @@ pub fn is_unfinished(found: &Stat, meta: &Metadata, owner_here: u32) -> bool {
 /// mean something else, and writable for its owner, since `user.*` takes the right to write.
 #[inline]
 pub fn creation_mode(meta: &Metadata) -> u32 {
-    match meta.mode & 0o7000 != 0 || !meta.xattrs.is_empty() {
-        true => (meta.mode & 0o700) | 0o600,
-        false => meta.mode & 0o777,
-    }
+    if meta.mode & 0o7000 != 0 || !meta.xattrs.is_empty() { (meta.mode & 0o700) | 0o600 } else { meta.mode & 0o777 }
 }
 
 #[cfg(test)]

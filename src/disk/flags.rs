@@ -138,13 +138,11 @@ fn change(fd: impl AsFd, wanted: IFlags) -> Result<()> {
     }
     // Some file systems drop silently what they do not know.
     let missing = wanted - ioctl_getflags(fd).map_err(failed)?;
-    match missing.is_empty() {
-        true => Ok(()),
-        false => {
-            let why =
-                format!("the file system does not know, or this user may not set, `chattr +{}`", letters(missing));
-            Err(Error::new(Kind::Unsupported, "set the flags", "").because(why))
-        }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        let why = format!("the file system does not know, or this user may not set, `chattr +{}`", letters(missing));
+        Err(Error::new(Kind::Unsupported, "set the flags", "").because(why))
     }
 }
 

@@ -64,9 +64,10 @@ pub fn foresee(
     if let Subject::Open(fd) = subject
         && flags::lacks(fd, meta.flags)
     {
-        match is_own {
-            true => foreseen.flags(meta, kind),
-            false => foreseen.refused("flags", "set the flags", "it belongs to another user"),
+        if is_own {
+            foreseen.flags(meta, kind)
+        } else {
+            foreseen.refused("flags", "set the flags", "it belongs to another user")
         }
     }
     foreseen.0
@@ -111,10 +112,7 @@ impl Foreseen {
             "change the owner",
             "this user may not do that, or this user namespace does not know the owner",
         );
-        match rights::may_give(now, (now.0, wanted.1)) {
-            true => (now.0, wanted.1),
-            false => now,
-        }
+        if rights::may_give(now, (now.0, wanted.1)) { (now.0, wanted.1) } else { now }
     }
 
     /// What is refused after the owner has changed, because the entry then belongs to another user.

@@ -55,12 +55,10 @@ impl Handle {
             Handle::Closed(identity) => *identity,
         };
         let directory = Directory::open_path(path)?;
-        match fstat(&directory)?.identity() == identity {
-            true => Ok(Held::Again(directory)),
-            false => {
-                Err(Error::new(Kind::Conflict, "open the directory", shown(path))
-                    .because("it was replaced by another one"))
-            }
+        if fstat(&directory)?.identity() == identity {
+            Ok(Held::Again(directory))
+        } else {
+            Err(Error::new(Kind::Conflict, "open the directory", shown(path)).because("it was replaced by another one"))
         }
     }
 }

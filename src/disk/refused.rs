@@ -29,8 +29,5 @@ pub(super) fn refused_name(doing: &str, name: impl rustix::path::Arg, errno: Err
 /// A name for people: control characters would garble a terminal, bytes that are no UTF-8 are shown replaced.
 pub(super) fn shown(name: &[u8]) -> String {
     let text = String::from_utf8_lossy(name);
-    match text.chars().any(char::is_control) {
-        true => text.escape_debug().to_string(),
-        false => text.into_owned(),
-    }
+    if text.chars().any(char::is_control) { text.escape_debug().to_string() } else { text.into_owned() }
 }

@@ -88,9 +88,10 @@ fn read_to_bound(file: File, path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // One more than allowed tells; a size asked before could change.
     file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
-    match bytes.len() as u64 > bytes_max {
-        true => Err(Error::invalid("read", path.display(), format!("it has more than {bytes_max} bytes"))),
-        false => Ok(bytes),
+    if bytes.len() as u64 > bytes_max {
+        Err(Error::invalid("read", path.display(), format!("it has more than {bytes_max} bytes")))
+    } else {
+        Ok(bytes)
     }
 }
 

@@ -93,9 +93,10 @@ impl Room {
         if self.chunks > OBJECT_CHUNKS_MAX {
             return Err(take.bad(format!("it has more than {OBJECT_CHUNKS_MAX} chunks")));
         }
-        match count + self.chunks * self.bytes_behind <= take.remaining() {
-            true => Ok(count),
-            false => Err(take.bad("it states more chunks than it has bytes for")),
+        if count + self.chunks * self.bytes_behind <= take.remaining() {
+            Ok(count)
+        } else {
+            Err(take.bad("it states more chunks than it has bytes for"))
         }
     }
 }

@@ -46,11 +46,12 @@ impl NewRepository<'_> {
     pub fn finish(self) -> Result<()> {
         let Err(error) = self.storage.put_new(CONFIG_NAME, self.config.into()) else { return Ok(()) };
         let failed = Error::new(error.kind(), "create a repository in", self.storage.describe());
-        Err(match error.is(Kind::AlreadyExists) {
-            true => failed
+        Err(if error.is(Kind::AlreadyExists) {
+            failed
                 .because("somebody else created one there at the same time")
-                .hint("use that one: only the recovery key that was shown for it opens it"),
-            false => failed.because(error).hint("try again; if that shows another recovery key, only that one counts"),
+                .hint("use that one: only the recovery key that was shown for it opens it")
+        } else {
+            failed.because(error).hint("try again; if that shows another recovery key, only that one counts")
         })
     }
 

@@ -174,9 +174,10 @@ mod tests {
         };
         let mut writer = ListWriter::default();
         for (id, count) in runs {
-            match one_by_one {
-                true => (0..*count).for_each(|_| writer.push(*id, &mut store).unwrap()),
-                false => writer.push_run(*id, *count, &mut store).unwrap(),
+            if one_by_one {
+                (0..*count).for_each(|_| writer.push(*id, &mut store).unwrap())
+            } else {
+                writer.push_run(*id, *count, &mut store).unwrap()
             }
         }
         assert_eq!(writer.len(), runs.iter().map(|(_, count)| count).sum::<u64>());

@@ -301,9 +301,10 @@ impl LocalIndex {
             check.has_lost |= self.note_losses(&segments, &before);
             self.publish(&segments);
             let fetched = fetched?;
-            (check.packs_missing, check.packs_of_wrong_size) = match has_listed_packs {
-                true => (segments.left_out().copied().collect(), segments.of_wrong_size()),
-                false => (HashSet::new(), Vec::new()),
+            (check.packs_missing, check.packs_of_wrong_size) = if has_listed_packs {
+                (segments.left_out().copied().collect(), segments.of_wrong_size())
+            } else {
+                (HashSet::new(), Vec::new())
             };
             drop(segments);
             for (index, error) in fetched.damaged {

@@ -327,15 +327,12 @@ impl Repository {
     pub(crate) fn note_told(&self, told: &Told, marks: &Marks) {
         let Some(path) = told_path(self.cache(), self.keys()) else { return };
         let is_put_only = self.keys().power() == Power::Put;
-        let noted = match is_put_only {
-            true => Told { marks: marks.names().cloned().collect(), ..told.clone() }.write(&path),
-            false => told.write(&path),
+        let noted = if is_put_only {
+            Told { marks: marks.names().cloned().collect(), ..told.clone() }.write(&path)
+        } else {
+            told.write(&path)
         };
-        match noted.is_ok() && !is_put_only {
-            true => self.0.losses.remove(marks),
-            // What is not noted, the next run tells once more.
-            false => self.0.losses.forget_here(marks),
-        }
+        if noted.is_ok() && !is_put_only { self.0.losses.remove(marks) } else { self.0.losses.forget_here(marks) }
     }
 
     /// Passes on notices, and nothing else: for what is noticed in the middle of other work.
@@ -498,9 +495,10 @@ impl Repository {
         let plain = open_object(self.keys(), SNAPSHOT_PURPOSE, body, SNAPSHOT_BYTES_MAX)?;
         let snapshot = Snapshot::decode(&plain)?;
         let stated = format::snapshot_name(&snapshot.started.compact()?, &snapshot.id);
-        match stated == name {
-            true => Ok((snapshot, plain.len() as u64)),
-            false => Err(Error::corrupt("read the snapshot", name, "it is stored under the name of another snapshot")),
+        if stated == name {
+            Ok((snapshot, plain.len() as u64))
+        } else {
+            Err(Error::corrupt("read the snapshot", name, "it is stored under the name of another snapshot"))
         }
     }
 }

@@ -45,9 +45,10 @@ impl Opened {
             Err(error) if error.is(Kind::Corrupt) => error.to_string(),
             Err(error) => return Err(error),
         };
-        let hint = match self.storage.abilities().local {
-            true => "check whether its disk is mounted and can be read",
-            false => "check whether the bucket is still there",
+        let hint = if self.storage.abilities().local {
+            "check whether its disk is mounted and can be read"
+        } else {
+            "check whether the bucket is still there"
         };
         Err(Error::new(Kind::Gone, "continue with the repository", self.storage.describe()).because(why).hint(hint))
     }

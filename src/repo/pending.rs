@@ -84,10 +84,7 @@ fn decode_body(snapshot: &str, body: &str) -> Result<Vec<u8>> {
         return Err(bad("this is not the name of a snapshot"));
     }
     let body = BASE64.decode(body.as_bytes()).map_err(|_| bad("its body is damaged"))?;
-    match body.len() as u64 <= SEALED_SNAPSHOT_BYTES_MAX {
-        true => Ok(body),
-        false => Err(bad("its body is too large")),
-    }
+    if body.len() as u64 <= SEALED_SNAPSHOT_BYTES_MAX { Ok(body) } else { Err(bad("its body is too large")) }
 }
 
 fn lost(writer: &WriterId) -> Error {
@@ -269,10 +266,13 @@ impl Token {
 fn publish_body(storage: &dyn Storage, pending: &str, snapshot: &str, body: Vec<u8>) -> Result<()> {
     match storage.put_new(snapshot, body.clone().into()) {
         Ok(_) => storage.remove(pending),
-        Err(error) if error.is(Kind::AlreadyExists) => match is_published(storage, snapshot, &body)? {
-            true => storage.remove(pending),
-            false => Ok(()),
-        },
+        Err(error) if error.is(Kind::AlreadyExists) => {
+            if is_published(storage, snapshot, &body)? {
+                storage.remove(pending)
+            } else {
+                Ok(())
+            }
+        }
         Err(error) => Err(error),
     }
 }
@@ -288,11 +288,12 @@ fn is_published(storage: &dyn Storage, snapshot: &str, body: &[u8]) -> Result<bo
         Err(error) if error.is(Kind::Denied) => return Ok(false),
         Err(error) => return Err(error),
     };
-    match is_same {
-        true => Ok(true),
-        false => Err(Error::new(Kind::Conflict, "move the snapshot to", snapshot)
+    if is_same {
+        Ok(true)
+    } else {
+        Err(Error::new(Kind::Conflict, "move the snapshot to", snapshot)
             .because("another object has its name")
-            .hint("delete that object: the snapshot is read from its pending object until then")),
+            .hint("delete that object: the snapshot is read from its pending object until then"))
     }
 }
 
@@ -301,10 +302,13 @@ fn publish_draft(storage: &dyn Storage, committed: &str, draft: &str, snapshot: 
     let moved = match storage.rename(draft, snapshot) {
         // The draft is still there if another object was created in its place.
         Err(error) if error.is(Kind::AlreadyExists) => match storage.get(draft, SEALED_SNAPSHOT_BYTES_MAX) {
-            Ok((body, _)) => match is_published(storage, snapshot, &body)? {
-                true => return storage.remove(draft).and_then(|()| storage.remove(committed)),
-                false => return Ok(()),
-            },
+            Ok((body, _)) => {
+                if is_published(storage, snapshot, &body)? {
+                    return storage.remove(draft).and_then(|()| storage.remove(committed));
+                } else {
+                    return Ok(());
+                }
+            }
             Err(error) => Err(error),
         },
         done => done,
@@ -506,9 +510,10 @@ pub fn settle(storage: &dyn Storage, keys: &KeySet, survey: &Survey) -> Vec<Erro
 fn remove_finished(storage: &dyn Storage, committed: &str) -> Result<()> {
     let writer = committed.strip_suffix(".committed").unwrap_or(committed);
     let draft = format!("{writer}.draft.");
-    match storage.list(PENDING_PREFIX)?.iter().any(|listed| listed.name.starts_with(&draft)) {
-        true => Ok(()),
-        false => storage.remove(committed),
+    if storage.list(PENDING_PREFIX)?.iter().any(|listed| listed.name.starts_with(&draft)) {
+        Ok(())
+    } else {
+        storage.remove(committed)
     }
 }
 

@@ -81,10 +81,9 @@ impl Inner {
     /// Compares the local index with the repository. If that cannot be listed, this is no damage of one chunk: each chunk would list
     /// it again, with all attempts.
     fn compare_index(&self) -> Result<()> {
-        self.repo.compare_index(self.repo.notices()).map_err(|error| match error.is(Kind::NotFound) {
-            true => error.with_kind(Kind::Gone),
-            false => error,
-        })?;
+        self.repo
+            .compare_index(self.repo.notices())
+            .map_err(|error| if error.is(Kind::NotFound) { error.with_kind(Kind::Gone) } else { error })?;
         Ok(())
     }
 }
@@ -155,9 +154,10 @@ impl Reader {
 
     fn read_at(&self, id: &ChunkId, at: &Located, name_of: NameOf) -> Result<Chunk> {
         let chunk = self.0.frames.read(id, at)?;
-        match name_of(self.0.repo.keys(), &chunk) == *id {
-            true => Ok(chunk),
-            false => Err(Error::corrupt("read the chunk", id, "content hash does not match the chunk's name")),
+        if name_of(self.0.repo.keys(), &chunk) == *id {
+            Ok(chunk)
+        } else {
+            Err(Error::corrupt("read the chunk", id, "content hash does not match the chunk's name"))
         }
     }
 

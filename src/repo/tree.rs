@@ -100,10 +100,10 @@ pub fn store_root(mut pages: Vec<NamedPage>, store: &mut dyn FnMut(Vec<u8>) -> R
     let mut level = LEVEL_SPLIT + 1;
     while pages.len() > 1 {
         let mut upper = Vec::new();
-        let lengths = match level < LEVELS_MAX {
-            true => page_lengths(level, pages.iter().map(|(name, _)| name.as_slice())),
-            // Names chosen to begin a page on every level must not make one page of everything.
-            false => pages.chunks(PAGE_ENTRIES_MAX).map(<[_]>::len).collect(),
+        let lengths = if level < LEVELS_MAX {
+            page_lengths(level, pages.iter().map(|(name, _)| name.as_slice()))
+        } else {
+            pages.chunks(PAGE_ENTRIES_MAX).map(<[_]>::len).collect()
         };
         let mut rest = pages.as_slice();
         for length in lengths {

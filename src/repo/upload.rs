@@ -63,10 +63,7 @@ impl Uploads {
 
     /// The failure of a pack, as soon as there is one.
     pub fn check(&self) -> Result<()> {
-        match self.shared.failed.load(Ordering::Relaxed) {
-            false => Ok(()),
-            true => Err(self.shared.failure()),
-        }
+        if !self.shared.failed.load(Ordering::Relaxed) { Ok(()) } else { Err(self.shared.failure()) }
     }
 
     /// Held by a thread while others wait for what it does.
@@ -169,9 +166,10 @@ fn write_packs(packs: &Receiver<Upload>, shared: &Shared) {
     for (number, pieces, pack) in packs {
         let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         // After a failure the rest is let go: the run ends, and nothing names these packs.
-        let done = match shared.failed.load(Ordering::Relaxed) {
-            true => Ok(()),
-            false => shared.storage.put(&pack_name(&pack), Body(pieces)).map(|_| ()),
+        let done = if shared.failed.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            shared.storage.put(&pack_name(&pack), Body(pieces)).map(|_| ())
         };
         match done {
             Ok(()) => {

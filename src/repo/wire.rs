@@ -60,10 +60,7 @@ impl<'a> Take<'a> {
             let byte = self.byte()?;
             number |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                return match shift == 63 && byte > 1 {
-                    true => Err(self.bad("a number is out of range")),
-                    false => Ok(number),
-                };
+                return if shift == 63 && byte > 1 { Err(self.bad("a number is out of range")) } else { Ok(number) };
             }
         }
         Err(self.bad("a number is out of range"))
@@ -77,9 +74,10 @@ impl<'a> Take<'a> {
     /// A number of at most `max`.
     pub fn number_to(&mut self, max: u64) -> Result<u64> {
         let number = self.number()?;
-        match number <= max {
-            true => Ok(number),
-            false => Err(self.bad(format!("a number is {number}, more than the maximum {max}"))),
+        if number <= max {
+            Ok(number)
+        } else {
+            Err(self.bad(format!("a number is {number}, more than the maximum {max}")))
         }
     }
 
@@ -109,10 +107,7 @@ impl<'a> Take<'a> {
 
     /// Nothing may be left.
     pub fn end(self) -> Result<()> {
-        match self.rest.is_empty() {
-            true => Ok(()),
-            false => Err(self.bad("it is followed by bytes that do not belong to it")),
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(self.bad("it is followed by bytes that do not belong to it")) }
     }
 }
 

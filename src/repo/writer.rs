@@ -93,9 +93,10 @@ impl Writer {
             })
             .collect::<Result<_>>()?;
         let pack_bytes = (options.memory_bytes / 8).clamp(PACK_BYTES_MIN, PACK_BYTES);
-        let concurrency = match repo.storage().abilities().local {
-            true => 1,
-            false => ((options.memory_bytes / pack_bytes).saturating_sub(3) as usize).clamp(1, 5),
+        let concurrency = if repo.storage().abilities().local {
+            1
+        } else {
+            ((options.memory_bytes / pack_bytes).saturating_sub(3) as usize).clamp(1, 5)
         };
         Ok(Writer {
             claims: Claims::new(view_before.clone()),
@@ -231,9 +232,10 @@ impl Writer {
         let filling = &mut lane.frames[usize::from(tree)];
         filling.raw.extend_from_slice(bytes);
         filling.chunks.push((id, bytes.len() as u32));
-        match filling.raw.len() >= limit || filling.chunks.len() >= FRAME_CHUNKS_MAX {
-            true => self.flush_frame(lane, tree),
-            false => Ok(()),
+        if filling.raw.len() >= limit || filling.chunks.len() >= FRAME_CHUNKS_MAX {
+            self.flush_frame(lane, tree)
+        } else {
+            Ok(())
         }
     }
 

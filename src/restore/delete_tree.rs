@@ -74,9 +74,12 @@ impl Way<'_> {
         let names: Vec<&[u8]> = self.levels.iter().map(|level| level.name.as_slice()).collect();
         for (at, level) in self.levels.iter().enumerate().rev() {
             // The error that ended the deletion is the one to tell.
-            let _best_effort = level.mode.map(|mode| match at + 1 == self.levels.len() {
-                true => chmod_open(&self.here, mode),
-                false => close_below(self.top.directory, &names[..=at], level.identity, mode),
+            let _best_effort = level.mode.map(|mode| {
+                if at + 1 == self.levels.len() {
+                    chmod_open(&self.here, mode)
+                } else {
+                    close_below(self.top.directory, &names[..=at], level.identity, mode)
+                }
             });
         }
     }
@@ -139,10 +142,10 @@ impl Run<'_> {
     fn delete_emptied(&self, above: Place<'_>, below: &Directory, done: &Level, path: &[u8], noted: &Noted) -> bool {
         let is_content = noted.content_of == Some(path.len());
         let is_to_go = !done.stays && (is_content || self.options.includes_with_parents(path, true));
-        let deleted = match is_to_go {
-            true if is_content => Ok(true),
-            true => self.delete_name(path, done.found, noted, || remove::remove_directory(above.directory, &done.name)),
-            false => Ok(false),
+        let deleted = if is_to_go && !is_content {
+            self.delete_name(path, done.found, noted, || remove::remove_directory(above.directory, &done.name))
+        } else {
+            Ok(is_to_go)
         };
         let is_gone = matches!(deleted, Ok(true));
         let has_stayed = is_content || !is_gone;

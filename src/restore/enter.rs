@@ -203,9 +203,10 @@ impl Run<'_> {
                 }
             }
             Found::InTheWay => {
-                let made = match self.is_deed() {
-                    true => Some(self.in_folder(parent, target, |target| replace_by_directory(target, entry))?),
-                    false => None,
+                let made = if self.is_deed() {
+                    Some(self.in_folder(parent, target, |target| replace_by_directory(target, entry))?)
+                } else {
+                    None
                 };
                 let mut here = match made {
                     None => match self.plan_to_make(above, folder, entry)? {
@@ -480,12 +481,13 @@ impl Run<'_> {
             return Ok(None);
         }
         let is_mount_point = mounted(&stat) != above.facts.mounted;
-        let other = match folder.inside {
-            true => match self.other_source(&folder.path, &stat, Some(entry))? {
+        let other = if folder.inside {
+            match self.other_source(&folder.path, &stat, Some(entry))? {
                 None if is_mount_point => self.other_mounted_on_empty(&folder.path, target.directory(), entry)?,
                 other => other,
-            },
-            false => None,
+            }
+        } else {
+            None
         };
         if let Some(other) = other {
             self.overlap().iter().for_each(|overlap| overlap.blocks());

@@ -240,13 +240,11 @@ impl Run<'_> {
     /// A directory has the name of something else: it makes way empty, or when the plan deletes what is in it.
     fn decide_directory(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry) -> Result<Decision> {
         let directory = target.directory().open_child(entry.name.as_slice())?;
-        Ok(match directory.is_empty()? {
-            true => Decision::Make(Way::OverEmptyDirectory),
-            false if self.clears_for(folder, here, &child_path(&folder.path, &entry.name)) => {
-                Decision::Make(Way::OverDirectory)
-            }
-            false => Decision::Blocked(NOT_EMPTY),
-        })
+        if directory.is_empty()? {
+            return Ok(Decision::Make(Way::OverEmptyDirectory));
+        }
+        let makes_way = self.clears_for(folder, here, &child_path(&folder.path, &entry.name));
+        Ok(if makes_way { Decision::Make(Way::OverDirectory) } else { Decision::Blocked(NOT_EMPTY) })
     }
 
     /// Opens a file that is there; one of our own that does not let its owner read is made readable for that. None in a
@@ -290,9 +288,12 @@ impl Run<'_> {
         let kind = entry.kind_of_inode();
         let named = Subject::Named(target.directory(), &entry.name);
         // An open file saves further lookups of its name. Devices and FIFOs stay closed: opening them can have side effects.
-        let open = || match self.is_deed() {
-            true => open_own_file(target.directory(), &entry.name).ok(),
-            false => open_file(target.directory(), entry.name.as_slice()).ok(),
+        let open = || {
+            if self.is_deed() {
+                open_own_file(target.directory(), &entry.name).ok()
+            } else {
+                open_file(target.directory(), entry.name.as_slice()).ok()
+            }
         };
         let is_kept = may_keep_metadata(&stat, here.facts.is_read_only || stat.mount != here.facts.mounted.1);
         let opens = is_kept || self.is_deed() || flags::has_locking(entry.meta.flags);

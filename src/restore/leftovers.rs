@@ -27,10 +27,7 @@ impl Run<'_> {
             let name = name.to_bytes();
             // What cannot be removed now does no harm.
             if !stat.is(EntryKind::Directory) {
-                match self.is_deed() {
-                    true => drop(target.remove_name(name)),
-                    false => self.forget_link(&stat),
-                }
+                if self.is_deed() { drop(target.remove_name(name)) } else { self.forget_link(&stat) }
             } else if is_filled(target.directory(), name) {
                 locked(&folder.leftovers).push(name.to_vec());
             } else {
@@ -51,9 +48,10 @@ impl Run<'_> {
                 Mode::Deed { .. } => target.directory().stat(name.as_slice()).is_ok(),
             };
             if stays {
-                let advice = match folder.inside {
-                    true => "restore with --delete, and without --include and --exclude, to delete it",
-                    false => "it is outside all sources, so no restore deletes it: delete it by hand",
+                let advice = if folder.inside {
+                    "restore with --delete, and without --include and --exclude, to delete it"
+                } else {
+                    "it is outside all sources, so no restore deletes it: delete it by hand"
                 };
                 self.watch.notice(format!(
                     "{} is the rest of a directory that an interrupted restore was replacing: {advice}",

@@ -231,9 +231,10 @@ impl Run<'_> {
             return stat.links;
         }
         let mut links = locked(&self.links);
-        match stat.links > 1 {
-            true => *links.before.entry(stat.identity()).or_insert(stat.links),
-            false => links.before.get(&stat.identity()).copied().unwrap_or(stat.links),
+        if stat.links > 1 {
+            *links.before.entry(stat.identity()).or_insert(stat.links)
+        } else {
+            links.before.get(&stat.identity()).copied().unwrap_or(stat.links)
         }
     }
 

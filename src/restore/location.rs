@@ -163,9 +163,10 @@ impl Mounts {
 
     /// The same where a mount that is not listed is one of its own, unless a directory of its file system is mounted elsewhere.
     pub fn part_or_own(&self, location: &Location) -> Result<Part> {
-        self.part_of(location).or_else(|error| match self.of_files().any(|mount| mount.device == location.device) {
-            true => Err(error),
-            false => {
+        self.part_of(location).or_else(|error| {
+            if self.of_files().any(|mount| mount.device == location.device) {
+                Err(error)
+            } else {
                 let path = location.path.clone();
                 Ok(Part { device: UNLISTED_DEVICE, location: path.clone(), path, is_vague: false })
             }

@@ -186,11 +186,12 @@ impl OtherSources {
                 if lasts || self.pinned.iter().any(|known| is_same(known, identity)) {
                     return identity;
                 }
-                match self.pinned.len() < PINNED_MAX {
-                    true => self.pinned.push(directory),
-                    false => self.note_unknown(|| {
+                if self.pinned.len() < PINNED_MAX {
+                    self.pinned.push(directory)
+                } else {
+                    self.note_unknown(|| {
                         format!("{} is one of too many directories whose inode numbers do not last", shown(path))
-                    }),
+                    })
                 }
                 identity
             }

@@ -133,12 +133,12 @@ impl Overlap {
             }
             // A backup of one file system saves a mount point as an empty directory.
             Some(before) if is_empty || before.is_empty => {
-                match without_time(&before.meta) == without_time(&entry.meta) {
-                    true if is_empty => return (Before::Same, None),
-                    true => None,
-                    false if is_empty => return (Before::Other(before.path.clone()), None),
-                    false => Some(before.path.clone()),
+                let is_alike = without_time(&before.meta) == without_time(&entry.meta);
+                if is_empty {
+                    let before = if is_alike { Before::Same } else { Before::Other(before.path.clone()) };
+                    return (before, None);
                 }
+                (!is_alike).then(|| before.path.clone())
             }
             Some(before) => return (Before::Other(before.path.clone()), None),
             None => None,
@@ -252,9 +252,10 @@ impl Run<'_> {
         let Some(directory) = self.identity_of(here)? else { return Ok(Before::No) };
         let path = child_path(&folder.path, &entry.name);
         // Above sources, only a source is restored; it may have the name of what is in the directory of another one.
-        let inside = match folder.inside {
-            true => None,
-            false => locked(&overlap.state).entered.get(&directory).map(|on| (on.path.clone(), on.content.clone())),
+        let inside = if folder.inside {
+            None
+        } else {
+            locked(&overlap.state).entered.get(&directory).map(|on| (on.path.clone(), on.content.clone()))
         };
         if let Some((on, Content::Tree(tree))) = inside
             && let Some(other) = self.stored(self.reader.lookup(&tree, &entry.name))?
@@ -303,12 +304,14 @@ impl Run<'_> {
         {
             rehearsal.meet(&other_path, path);
         }
-        Ok(match is_alike(other, entry) {
-            _ if are_directories => Before::No,
-            // The other one may have been left out.
-            true if self.options.has_filter() => Before::No,
-            true => Before::Same,
-            false => Before::Other(other_path),
+        let is_alike = is_alike(other, entry);
+        // With a filter, the other one may have been left out.
+        Ok(if are_directories || (is_alike && self.options.has_filter()) {
+            Before::No
+        } else if is_alike {
+            Before::Same
+        } else {
+            Before::Other(other_path)
         })
     }
 
@@ -349,9 +352,10 @@ impl Run<'_> {
         let outermost = if is_one { vec![base] } else { outermost(&sources) };
         let may_be_many = !self.scope.is_inside(base) && (sources.len() > 1 || self.scope.sources_cut);
         let parent = |source: &[u8]| source.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-        let ways: BTreeSet<&[u8]> = match self.scope.is_inside(base) {
-            true => BTreeSet::new(),
-            false => sources.iter().map(|source| &source[base.len()..parent(source)]).collect(),
+        let ways: BTreeSet<&[u8]> = if self.scope.is_inside(base) {
+            BTreeSet::new()
+        } else {
+            sources.iter().map(|source| &source[base.len()..parent(source)]).collect()
         };
         let (mut why, mut found) = (None, HashMap::new());
         let mut dangling = HashSet::new();
@@ -366,13 +370,14 @@ impl Run<'_> {
         let mut places = Vec::new();
         for place in outermost {
             let end = parent(place);
-            let at = match is_one {
-                true => root.open_child(c".").and_then(|root| Location::of(&root)).map(Some),
-                false => match found.get(&place[base.len()..end]) {
+            let at = if is_one {
+                root.open_child(c".").and_then(|root| Location::of(&root)).map(Some)
+            } else {
+                match found.get(&place[base.len()..end]) {
                     Some(Ok(Some(above))) => above.child(&place[end..]).map(Some),
                     Some(Err(error)) => Err(error.copy()),
                     _ => Ok(None),
-                },
+                }
             };
             match at {
                 Ok(place) => places.extend(place),

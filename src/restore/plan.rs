@@ -213,9 +213,10 @@ impl RestorePlan {
 impl Run<'_> {
     /// What of the metadata of something that is there a plan knows to be refused.
     pub fn foresee(&self, subject: Subject<'_>, stat: &Stat, entry: &Entry) -> Vec<Loss> {
-        match self.compares() {
-            true => foresee(subject, stat, &entry.meta, entry.kind_of_inode(), &self.apply_options()),
-            false => Vec::new(),
+        if self.compares() {
+            foresee(subject, stat, &entry.meta, entry.kind_of_inode(), &self.apply_options())
+        } else {
+            Vec::new()
         }
     }
 

@@ -166,9 +166,10 @@ impl Run<'_> {
         let Some(spared) = self.spared.get().and_then(|spared| spared.get(path)) else { return false };
         let but_time = Metadata { modified: stat.modified, ..entry.meta.clone() };
         let is_right = || is_as_saved(Subject::Open(directory.as_fd()), stat, &but_time, &self.apply_options());
-        match spared.is_restored || is_right() {
-            true => self.fate(Fate::Kept, || path.to_vec()),
-            false => self.met(path.to_vec(), &spared.other),
+        if spared.is_restored || is_right() {
+            self.fate(Fate::Kept, || path.to_vec())
+        } else {
+            self.met(path.to_vec(), &spared.other)
         }
         true
     }

@@ -97,9 +97,10 @@ impl<'a> Run<'a> {
         if let State::Ready(here) = top.state() {
             self.rehearse_directory(&top, &here)?;
         }
-        pool.scope(|tasks| match root.is_directory() {
-            true => self.visit(tasks, top, Contents::of(root)),
-            false => {
+        pool.scope(|tasks| {
+            if root.is_directory() {
+                self.visit(tasks, top, Contents::of(root))
+            } else {
                 // Of its directory no other name is known.
                 top.incomplete.store(true, Ordering::Relaxed);
                 self.restore_entry(tasks, &top, &mut None, root.clone());
@@ -204,11 +205,11 @@ impl<'a> Run<'a> {
             Err(error) if error.is(Kind::NotFound) => {
                 let group = self.check_future_target()?;
                 self.is_fresh.get_or_init(|| true);
-                match self.is_deed() {
-                    true => self
-                        .make_target(pool, entry.as_ref())
-                        .map_err(|error| target_refused(&self.options.target, error))?,
-                    false => (None, Facts { is_new: true, apply: entry.is_some(), group, ..Facts::default() }),
+                if self.is_deed() {
+                    self.make_target(pool, entry.as_ref())
+                        .map_err(|error| target_refused(&self.options.target, error))?
+                } else {
+                    (None, Facts { is_new: true, apply: entry.is_some(), group, ..Facts::default() })
                 }
             }
             Err(error) if error.is(Kind::Conflict) && !root.is_directory() => {
@@ -403,9 +404,12 @@ impl<'a> Run<'a> {
             if self.is_over() {
                 break;
             }
-            let read = || match depth > PAGE_DEPTH_MAX {
-                true => Err(Error::corrupt("read the directory", id, "its pages are nested too deeply")),
-                false => decode_inner(&self.stored(self.reader.tree(&id))?),
+            let read = || {
+                if depth > PAGE_DEPTH_MAX {
+                    Err(Error::corrupt("read the directory", id, "its pages are nested too deeply"))
+                } else {
+                    decode_inner(&self.stored(self.reader.tree(&id))?)
+                }
             };
             let found = match read() {
                 Ok(Some(pages)) => {
@@ -431,10 +435,8 @@ impl<'a> Run<'a> {
     fn page_is_lost(&self, folder: &Folder, error: Error) {
         // The names on that page are unknown: nothing here may be deleted as extra.
         folder.incomplete.store(true, Ordering::Relaxed);
-        let error = match error.is(Kind::Corrupt) {
-            true => Error::corrupt("restore a part of what is in it", "", error),
-            false => error,
-        };
+        let error =
+            if error.is(Kind::Corrupt) { Error::corrupt("restore a part of what is in it", "", error) } else { error };
         self.failed_entry(&folder.path, error);
     }
 

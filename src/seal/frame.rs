@@ -170,10 +170,7 @@ impl FrameOpener {
                 );
             }
         }
-        match raw.len() == raw_length {
-            true => Ok(()),
-            false => Err(bad("its length differs from what it states")),
-        }
+        if raw.len() == raw_length { Ok(()) } else { Err(bad("its length differs from what it states")) }
     }
 }
 

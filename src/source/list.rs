@@ -105,11 +105,10 @@ pub fn normalize<P: AsRef<Path>>(paths: &[P], folder: &Path) -> Result<Vec<PathB
     // By component: "/a/b" follows "/a" at once, although "-" sorts before "/" and "/a-b" would else come between.
     clean.sort();
     clean.dedup();
-    match clean.is_empty() {
-        false => Ok(clean),
-        true => {
-            Err(Error::invalid("save anything", "", "no path was given").hint("name at least one file or directory"))
-        }
+    if !clean.is_empty() {
+        Ok(clean)
+    } else {
+        Err(Error::invalid("save anything", "", "no path was given").hint("name at least one file or directory"))
     }
 }
 
@@ -131,10 +130,7 @@ fn absolute(path: &Path, folder: &Path) -> Result<PathBuf> {
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
         }
     }
-    match clean.as_os_str().len() > PATH_BYTES_MAX {
-        true => refuse("it is longer than the system allows"),
-        false => Ok(clean),
-    }
+    if clean.as_os_str().len() > PATH_BYTES_MAX { refuse("it is longer than the system allows") } else { Ok(clean) }
 }
 
 #[cfg(test)]

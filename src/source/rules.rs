@@ -248,10 +248,10 @@ fn floated(text: &str) -> String {
         Some(rest) => ("!", rest),
         None => ("", text),
     };
-    match rest.starts_with('/') || rest.starts_with("**/") || !rest.trim_end().trim_end_matches('/').contains('/') {
-        true => text.to_owned(),
-        // The escape of a leading `!` or `#` is an ordinary escape once it no longer leads.
-        false => format!("{not}**/{rest}"),
+    if rest.starts_with('/') || rest.starts_with("**/") || !rest.trim_end().trim_end_matches('/').contains('/') {
+        text.to_owned()
+    } else {
+        format!("{not}**/{rest}")
     }
 }
 

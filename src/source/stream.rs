@@ -68,10 +68,7 @@ pub fn looks_compressed(first: &[u8]) -> Option<&'static str> {
     ];
     let (magic, name) = MAGICS.iter().find(|(magic, _)| first.starts_with(magic))?;
     // Three letters are not enough of a sign: bzip2's fourth byte is its level.
-    match *magic == b"BZh" && !first.get(3).is_some_and(|level| (b'1'..=b'9').contains(level)) {
-        true => None,
-        false => Some(name),
-    }
+    if *magic == b"BZh" && !first.get(3).is_some_and(|level| (b'1'..=b'9').contains(level)) { None } else { Some(name) }
 }
 
 pub(super) fn shown(name: &[u8]) -> String {

@@ -63,9 +63,10 @@ pub(super) fn create(root: &Path, file: &Path, owner: Owner) -> Result<File> {
 pub(super) fn rename(root: &Path, from: &Path, to: &Path, replace: bool, owner: Owner) -> Result<()> {
     let source = open_folder(root, parent(from), None)?;
     let target = open_folder(root, parent(to), Some(owner))?;
-    match replace {
-        true => renameat(&source, name(from)?, &target, name(to)?)?,
-        false => rename_new(&source, name(from)?, &target, name(to)?)?,
+    if replace {
+        renameat(&source, name(from)?, &target, name(to)?)?
+    } else {
+        rename_new(&source, name(from)?, &target, name(to)?)?
     }
     sync_directory(&target)?;
     sync_directory(&source)?;

@@ -218,9 +218,8 @@ impl Local {
     /// The whole object. `uncached` drops what the system keeps of it in memory first.
     fn read_whole(&self, name: &str, bytes_max: u64, uncached: bool) -> Result<(Vec<u8>, Version)> {
         let path = self.path(name)?;
-        let read = |error: std::io::Error| match is_absent(&error) {
-            true => self.failed("read", &path, error),
-            false => cannot_read(&path, error),
+        let read = |error: std::io::Error| {
+            if is_absent(&error) { self.failed("read", &path, error) } else { cannot_read(&path, error) }
         };
         let file = open_at_once(OpenOptions::new().read(true), &path).map_err(read)?;
         let meta = file.metadata().map_err(read)?;
@@ -235,10 +234,7 @@ impl Local {
         }
         let mut bytes = Vec::with_capacity(meta.len() as usize);
         file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(read)?;
-        match bytes.len() as u64 > bytes_max {
-            true => Err(too_large()),
-            false => Ok((bytes, version_of(&meta))),
-        }
+        if bytes.len() as u64 > bytes_max { Err(too_large()) } else { Ok((bytes, version_of(&meta))) }
     }
 
     fn finish(&self, unfinished: &Path, path: &Path, replace: bool) -> Result<()> {
@@ -249,10 +245,7 @@ impl Local {
                 self.failed("write", path, error)
             });
         }
-        let place = || match replace {
-            true => std::fs::rename(unfinished, path),
-            false => rename_new(CWD, unfinished, CWD, path),
-        };
+        let place = || if replace { std::fs::rename(unfinished, path) } else { rename_new(CWD, unfinished, CWD, path) };
         let folder = path.parent().expect("an object lies below the root");
         let mut placed = place();
         if placed.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
@@ -324,10 +317,12 @@ fn is_no_object(error: &std::io::Error) -> bool {
 fn cannot_read(path: &Path, error: std::io::Error) -> Error {
     let (is_unreadable, is_no_object) = (is_unreadable(&error), is_no_object(&error));
     let error = failed("read", path, error);
-    match is_unreadable && !error.is(Kind::Temporary) {
-        true => error.with_kind(Kind::Corrupt).hint("check the disk: it cannot read this file"),
-        false if is_no_object => error.with_kind(Kind::NotFound),
-        false => error,
+    if is_unreadable && !error.is(Kind::Temporary) {
+        error.with_kind(Kind::Corrupt).hint("check the disk: it cannot read this file")
+    } else if is_no_object {
+        error.with_kind(Kind::NotFound)
+    } else {
+        error
     }
 }
 
@@ -367,9 +362,10 @@ fn make_folders(folder: &Path) -> Result<()> {
 }
 
 fn check_object(doing: &str, path: &Path, meta: &std::fs::Metadata) -> Result<()> {
-    match meta.is_file() {
-        true => Ok(()),
-        false => Err(Error::new(Kind::NotFound, doing, path.display()).because("it is not a file")),
+    if meta.is_file() {
+        Ok(())
+    } else {
+        Err(Error::new(Kind::NotFound, doing, path.display()).because("it is not a file"))
     }
 }
 
@@ -484,10 +480,9 @@ impl Storage for Local {
                 // A directory of the repository may be on another disk: its objects are found when they are read. Further
                 // down, a link could lead round in circles, and root through all of the machine.
                 let is_followed = self.below(&path).components().count() <= if self.owner.is_some() { 1 } else { 2 };
-                let meta = path.symlink_metadata().and_then(|meta| match meta.is_symlink() && is_followed {
-                    true => path.metadata(),
-                    false => Ok(meta),
-                });
+                let meta = path
+                    .symlink_metadata()
+                    .and_then(|meta| if meta.is_symlink() && is_followed { path.metadata() } else { Ok(meta) });
                 let meta = match meta {
                     Ok(meta) => meta,
                     Err(error) if is_absent(&error) => {

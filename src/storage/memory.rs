@@ -125,9 +125,12 @@ impl Storage for Memory {
     }
 
     fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
-        self.read(name, |bytes, version| match bytes.len() as u64 > bytes_max {
-            true => Err(Error::corrupt("read", name, format!("it has more than {bytes_max} bytes"))),
-            false => Ok((bytes.to_vec(), Version(version.to_string()))),
+        self.read(name, |bytes, version| {
+            if bytes.len() as u64 > bytes_max {
+                Err(Error::corrupt("read", name, format!("it has more than {bytes_max} bytes")))
+            } else {
+                Ok((bytes.to_vec(), Version(version.to_string())))
+            }
         })
     }
 

@@ -260,10 +260,7 @@ impl Storage for Retry {
     fn rename(&self, from: &str, to: &str) -> Result<()> {
         self.retry(&Request::tidying("rename", from), |is_again| match self.inner.rename(from, to) {
             Err(error) if is_again && (error.is(Kind::NotFound) || error.is(Kind::AlreadyExists)) => {
-                match !self.is_there(from)? && self.is_there(to)? {
-                    true => Ok(()),
-                    false => Err(error),
-                }
+                if !self.is_there(from)? && self.is_there(to)? { Ok(()) } else { Err(error) }
             }
             done => done,
         })
@@ -339,9 +336,10 @@ mod tests {
     impl Down {
         fn ask(&self) -> Result<&Memory> {
             self.asked.fetch_add(1, Ordering::SeqCst);
-            match self.clock.elapsed() >= self.until {
-                true => Ok(&self.up),
-                false => Err(Error::new(Kind::Temporary, "ask", "the store").because("SlowDown")),
+            if self.clock.elapsed() >= self.until {
+                Ok(&self.up)
+            } else {
+                Err(Error::new(Kind::Temporary, "ask", "the store").because("SlowDown"))
             }
         }
     }

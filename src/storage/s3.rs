@@ -128,9 +128,8 @@ impl S3 {
         let region = location.region.clone().or_else(|| variable("AWS_REGION"));
         let region = region.or_else(|| variable("AWS_DEFAULT_REGION")).unwrap_or_else(|| REGION.to_owned());
 
-        let place = |prefix: &str| match prefix.is_empty() {
-            true => location.bucket.clone(),
-            false => format!("{}/{prefix}", location.bucket),
+        let place = |prefix: &str| {
+            if prefix.is_empty() { location.bucket.clone() } else { format!("{}/{prefix}", location.bucket) }
         };
         let name = match &location.endpoint {
             Some(endpoint) => format!("s3+{endpoint}/{}", place(&location.prefix)),

@@ -35,10 +35,7 @@ pub(super) fn build(
 fn certificates(path: &Path) -> Result<Vec<Certificate>> {
     let bytes = read_bounded(path, CERTIFICATES_BYTES_MAX)?;
     let certificates = Certificate::from_pem_bundle(&bytes).map_err(|error| unusable(path, innermost(&error)))?;
-    match certificates.is_empty() {
-        true => Err(unusable(path, "it has none".to_owned())),
-        false => Ok(certificates),
-    }
+    if certificates.is_empty() { Err(unusable(path, "it has none".to_owned())) } else { Ok(certificates) }
 }
 
 fn unusable(path: &Path, why: String) -> Error {

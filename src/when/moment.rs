@@ -51,10 +51,7 @@ pub fn format_time(time: Time, zone: &TimeZone) -> String {
 
 /// None when the time lies outside the years -9999 to 9999 or is malformed, as a stored time may be.
 pub fn to_timestamp(time: Time) -> Option<Timestamp> {
-    match time.nanoseconds < 1_000_000_000 {
-        true => Timestamp::new(time.seconds, time.nanoseconds as i32).ok(),
-        false => None,
-    }
+    if time.nanoseconds < 1_000_000_000 { Timestamp::new(time.seconds, time.nanoseconds as i32).ok() } else { None }
 }
 
 pub fn from_timestamp(timestamp: Timestamp) -> Time {

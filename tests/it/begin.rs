@@ -25,10 +25,7 @@ struct Refusing {
 
 impl Refusing {
     fn refuse(&self, is_refused: bool, verb: &str, name: &str) -> Result<()> {
-        match is_refused {
-            true => Err(Error::new(Kind::Denied, verb, name).because("on purpose")),
-            false => Ok(()),
-        }
+        if is_refused { Err(Error::new(Kind::Denied, verb, name).because("on purpose")) } else { Ok(()) }
     }
 }
 

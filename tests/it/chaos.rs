@@ -36,10 +36,8 @@ fn survive(seed: u64, sources: &[&Path], patient: bool) {
     let storage = memory(if seed.is_multiple_of(2) { SWAPS } else { RENAMES });
     let rates = Rates { refused: 40, lost_answer: 40, torn: 0, stale_listing: 40 };
     let chaos = Arc::new(Chaos::seeded(Arc::new(storage.clone()), seed, rates));
-    let chaos: Arc<dyn Storage> = match patient {
-        true => Arc::new(Retry::new(chaos).with_clock(Arc::new(Hurried::default()))),
-        false => chaos,
-    };
+    let chaos: Arc<dyn Storage> =
+        if patient { Arc::new(Retry::new(chaos).with_clock(Arc::new(Hurried::default()))) } else { chaos };
     let cache = tempfile::tempdir().expect("a folder");
     for source in sources {
         let done = (0..TRIES).any(|_| match backup(chaos.clone(), cache.path(), source) {

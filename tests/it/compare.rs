@@ -24,12 +24,11 @@ fn walk(root: &Path, below: &Path, found: &mut BTreeMap<PathBuf, Metadata>) {
 
 fn xattrs(path: &Path, metadata: &Metadata) -> Vec<(Vec<u8>, Vec<u8>)> {
     let parent = Directory::open_path(path.parent().expect("it has a parent").as_os_str().as_bytes());
-    let read = match metadata.is_file() || metadata.is_dir() {
-        true => read_xattrs(fs::File::open(path).expect("it is opened")),
-        false => {
-            let name: OsString = path.file_name().expect("it has a name").to_owned();
-            read_xattrs_at(&parent.expect("the parent is opened"), name.as_bytes())
-        }
+    let read = if metadata.is_file() || metadata.is_dir() {
+        read_xattrs(fs::File::open(path).expect("it is opened"))
+    } else {
+        let name: OsString = path.file_name().expect("it has a name").to_owned();
+        read_xattrs_at(&parent.expect("the parent is opened"), name.as_bytes())
     };
     read.expect("attributes are read").into_iter().map(|xattr| (xattr.name, xattr.value)).collect()
 }

@@ -126,9 +126,12 @@ fn a_flipped_bit_anywhere_is_noticed_or_harmless() {
     let whole = victim.changed(|_| {});
     assert!(!victim.notices(whole, fast_folder().path(), &|| "undamaged".to_owned()));
     // Every bit of small objects, of the others one of each byte.
-    let masks = |at: usize, length: usize| match length < 600 {
-        true => (0..8).map(|bit| 1 << bit).collect(),
-        false => vec![1u8 << (blake3::hash(&at.to_le_bytes()).as_bytes()[0] % 8)],
+    let masks = |at: usize, length: usize| {
+        if length < 600 {
+            (0..8).map(|bit| 1 << bit).collect()
+        } else {
+            vec![1u8 << (blake3::hash(&at.to_le_bytes()).as_bytes()[0] % 8)]
+        }
     };
     let mut flips = Vec::new();
     for (name, bytes) in &victim.objects {

@@ -188,9 +188,10 @@ fn copies_of_a_pack_that_is_refused_are_read() {
         let (refused, lost) = (first.clone(), is_lost.clone());
         let before = move |verb: &str, name: &str| {
             let kind = if lost.load(Ordering::SeqCst) { Kind::Corrupt } else { kind };
-            match verb.starts_with("get") && refused.iter().any(|one| one == name) {
-                true => Err(Error::new(kind, verb, name)),
-                false => Ok(()),
+            if verb.starts_with("get") && refused.iter().any(|one| one == name) {
+                Err(Error::new(kind, verb, name))
+            } else {
+                Ok(())
             }
         };
         let storage = Arc::new(Hooked { inner: world.storage.clone(), before });
@@ -219,9 +220,12 @@ fn copies_of_a_pack_that_is_refused_are_read() {
 #[test]
 fn a_backup_that_may_read_no_pack_ends_with_a_refusal() {
     let world = World::new(SWAPS);
-    let before = |verb: &str, name: &str| match verb.starts_with("get") && name.starts_with("packs/") {
-        true => Err(Error::new(Kind::Denied, verb, name)),
-        false => Ok(()),
+    let before = |verb: &str, name: &str| {
+        if verb.starts_with("get") && name.starts_with("packs/") {
+            Err(Error::new(Kind::Denied, verb, name))
+        } else {
+            Ok(())
+        }
     };
     fs::write(world.source().join("one/new"), "new").expect("written");
     for cache in ["one", "another"] {
@@ -488,9 +492,10 @@ fn a_failed_look_for_other_copies_is_made_again() {
                 reads[at].fetch_add(1, Ordering::SeqCst);
             }
             let has_met_damage = reads.iter().any(|count| count.load(Ordering::SeqCst) > 0);
-            match has_met_damage && may_fail.load(Ordering::SeqCst) && name.starts_with("index/") && verb == "get" {
-                true => Err(Error::new(Kind::Temporary, verb, name)),
-                false => Ok(()),
+            if has_met_damage && may_fail.load(Ordering::SeqCst) && name.starts_with("index/") && verb == "get" {
+                Err(Error::new(Kind::Temporary, verb, name))
+            } else {
+                Ok(())
             }
         },
     };
@@ -653,9 +658,10 @@ fn a_snapshot_that_refers_to_no_damaged_pack_is_not_created_twice() {
 fn streams_are_read_once_however_often_a_run_starts_over() {
     for is_in_repository in [false, true] {
         let world = World::new(SWAPS);
-        let dump = match is_in_repository {
-            true => fs::read(world.source().join("one/two/large")).expect("it is in the source"),
-            false => crate::golden::noise(300_000, 77),
+        let dump = if is_in_repository {
+            fs::read(world.source().join("one/two/large")).expect("it is in the source")
+        } else {
+            crate::golden::noise(300_000, 77)
         };
         let runs = world.directory.path().join("runs");
         let command = format!("echo run >>{}; echo a table", runs.display());

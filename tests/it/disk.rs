@@ -115,12 +115,11 @@ fn times_far_away_come_back_or_are_reported() {
         let name = seconds.to_string();
         let losses = restore_file(&target, name.as_bytes(), &wanted);
         let found = target.directory().stat(name.as_bytes()).unwrap().modified;
-        match losses.is_empty() {
-            true => assert_eq!(found, wanted.modified),
-            false => {
-                assert!(losses[0].starts_with("modification time"), "{losses:?}");
-                assert!(seconds == i64::from(i32::MIN) || seconds > i64::from(i32::MAX), "{losses:?}");
-            }
+        if losses.is_empty() {
+            assert_eq!(found, wanted.modified)
+        } else {
+            assert!(losses[0].starts_with("modification time"), "{losses:?}");
+            assert!(seconds == i64::from(i32::MIN) || seconds > i64::from(i32::MAX), "{losses:?}");
         }
     }
     let mut bad = meta(0o644);

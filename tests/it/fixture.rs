@@ -229,9 +229,7 @@ pub fn copy_files(from: &Path, to: &Path) {
         // What a run that goes on removes meanwhile was not there for a copy.
         let Ok(entry) = entry else { continue };
         let at = to.join(entry.path().strip_prefix(from).expect("it lies below"));
-        let _gone_meanwhile = match entry.file_type().is_dir() {
-            true => fs::create_dir_all(at),
-            false => fs::copy(entry.path(), at).map(|_| ()),
-        };
+        let _gone_meanwhile =
+            if entry.file_type().is_dir() { fs::create_dir_all(at) } else { fs::copy(entry.path(), at).map(|_| ()) };
     }
 }

@@ -20,12 +20,11 @@ impl Folder {
 
     fn collect(&self, folder: &Path, found: &mut Vec<Listed>) {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            match entry.file_type().unwrap().is_dir() {
-                true => self.collect(&entry.path(), found),
-                false => {
-                    let name = entry.path().strip_prefix(&self.0).unwrap().to_str().unwrap().to_owned();
-                    found.push(Listed { name, size: entry.metadata().unwrap().len() });
-                }
+            if entry.file_type().unwrap().is_dir() {
+                self.collect(&entry.path(), found)
+            } else {
+                let name = entry.path().strip_prefix(&self.0).unwrap().to_str().unwrap().to_owned();
+                found.push(Listed { name, size: entry.metadata().unwrap().len() });
             }
         }
     }
@@ -48,9 +47,10 @@ impl Storage for Folder {
     }
 
     fn put_new(&self, name: &str, body: Body) -> Result<Version> {
-        match self.path(name).exists() {
-            true => Err(Error::new(Kind::AlreadyExists, "write", name)),
-            false => self.put(name, body),
+        if self.path(name).exists() {
+            Err(Error::new(Kind::AlreadyExists, "write", name))
+        } else {
+            self.put(name, body)
         }
     }
 
@@ -66,9 +66,10 @@ impl Storage for Folder {
 
     fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
         let bytes = fs::read(self.path(name)).map_err(|error| Error::io("read", name, error))?;
-        match bytes.len() as u64 <= bytes_max {
-            true => Ok((bytes, self.version(name)?)),
-            false => Err(Error::corrupt("read", name, "it is too large")),
+        if bytes.len() as u64 <= bytes_max {
+            Ok((bytes, self.version(name)?))
+        } else {
+            Err(Error::corrupt("read", name, "it is too large"))
         }
     }
 

@@ -111,12 +111,13 @@ fn a_restore_ends_if_packs_can_neither_be_read_nor_listed() {
         let lists = Arc::new(AtomicU64::new(0));
         let (count, is_over) = (lists.clone(), Arc::new(AtomicBool::new(false)));
         let is_gone = is_over.clone();
-        let before = move |verb: &str, name: &str| match name.starts_with("packs/") && is_gone.load(Ordering::SeqCst) {
-            true => {
+        let before = move |verb: &str, name: &str| {
+            if name.starts_with("packs/") && is_gone.load(Ordering::SeqCst) {
                 count.fetch_add(u64::from(verb == "list"), Ordering::SeqCst);
                 Err(Error::new(Kind::NotFound, verb, name))
+            } else {
+                Ok(())
             }
-            false => Ok(()),
         };
         let repo = open(Arc::new(Hooked { inner: storage, before }), cache.path()).expect("it opens");
         let snapshot = fixture::snapshots(&repo).remove(0);
@@ -227,9 +228,10 @@ fn metadata_of_an_entry_reach_no_other_name_of_its_inode() {
         let (source, target) = (world.path().join("source"), world.path().join("target"));
         fs::create_dir(&source).expect("made");
         for (number, name) in ["a", "b", "c"].into_iter().enumerate() {
-            match is_group && number > 0 {
-                true => fs::hard_link(source.join("a"), source.join(name)).expect("linked"),
-                false => fs::write(source.join(name), "the same content").expect("written"),
+            if is_group && number > 0 {
+                fs::hard_link(source.join("a"), source.join(name)).expect("linked")
+            } else {
+                fs::write(source.join(name), "the same content").expect("written")
             }
             set_time(&source.join(name), 1000 + number as u64);
         }

@@ -241,9 +241,8 @@ fn make_golden() {
         memory_bytes: 64 << 20,
     };
     let writer = repo.writer(&options, &Watch::silent()).unwrap();
-    let root = store(&repo, &mut things(), &mut |bytes, tree| match tree {
-        true => writer.store_tree(0, bytes).unwrap(),
-        false => writer.store_content(0, bytes).unwrap(),
+    let root = store(&repo, &mut things(), &mut |bytes, tree| {
+        if tree { writer.store_tree(0, bytes).unwrap() } else { writer.store_content(0, bytes).unwrap() }
     });
     writer.commit(&snapshot(root)).unwrap();
     let text: String = vectors(&repo, &root, &recovery.to_text()).iter().map(|(k, v)| format!("{k}: {v}\n")).collect();
@@ -289,9 +288,8 @@ fn the_golden_repository_is_read_whole_and_todays_writer_would_write_the_same() 
         assert_eq!(repo.config().chunks, ChunkTable::default(), "default chunk sizes changed: remake or record it");
         let mut expected = things();
         let keys = repo.keys().clone();
-        let root = store(&repo, &mut expected, &mut |bytes, tree| match tree {
-            true => keys.tree_id(bytes),
-            false => keys.content_id(bytes),
+        let root = store(&repo, &mut expected, &mut |bytes, tree| {
+            if tree { keys.tree_id(bytes) } else { keys.content_id(bytes) }
         });
         assert_eq!(vectors(&repo, &root, &recorded["recovery"]), recorded);
         let snapshots = repo.snapshots(&Watch::silent()).unwrap();

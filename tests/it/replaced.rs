@@ -70,9 +70,10 @@ fn a_folder_of_the_repository_that_is_none_is_named() {
         fs::create_dir_all(&folder).expect("made");
         fs::rename(&folder, &aside).expect("moved");
         for is_link in [false, true] {
-            let why = match is_link {
-                true => std::os::unix::fs::symlink("nowhere", &folder).map(|()| "it is a broken symbolic link"),
-                false => fs::write(&folder, "x").map(|()| "it is not a directory"),
+            let why = if is_link {
+                std::os::unix::fs::symlink("nowhere", &folder).map(|()| "it is a broken symbolic link")
+            } else {
+                fs::write(&folder, "x").map(|()| "it is not a directory")
             };
             let why = why.expect("put there");
             let said = person.silt(&["backup", "source"]).ends_with(1);

@@ -40,9 +40,8 @@ fn change(target: &Path, what: u8, turn: usize) {
     let Some(path) = paths.get(turn % paths.len().max(1)) else { return };
     let folder = path.parent().expect("it has one").to_owned();
     let is_directory = path.is_dir() && !path.is_symlink();
-    let remove = || match is_directory {
-        true => fs::remove_dir_all(path).expect("removed"),
-        false => fs::remove_file(path).expect("removed"),
+    let remove = || {
+        if is_directory { fs::remove_dir_all(path).expect("removed") } else { fs::remove_file(path).expect("removed") }
     };
     match what % 10 {
         0 => remove(),

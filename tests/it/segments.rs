@@ -289,12 +289,11 @@ fn segments_that_changed_places_leave_the_set() -> Result<()> {
         fs::rename(&first, &aside).expect("renamed");
         set.add(&[indexed(1, vec![pack(1, 20..30)])])?;
         let second = the_segment_of(folder.path());
-        match is_copied {
-            true => drop(fs::copy(&second, &first).expect("copied")),
-            false => {
-                fs::rename(&second, &first).expect("renamed");
-                fs::rename(&aside, &second).expect("renamed");
-            }
+        if is_copied {
+            fs::copy(&second, &first).expect("copied");
+        } else {
+            fs::rename(&second, &first).expect("renamed");
+            fs::rename(&aside, &second).expect("renamed");
         }
         let (set, notices) = Segments::open(folder.path())?;
         let expected = if is_copied { HashSet::from([index(1)]) } else { HashSet::new() };

@@ -330,9 +330,10 @@ impl Storage for Gone {
 
 impl Gone {
     fn refuse(&self, name: &str) -> Result<()> {
-        match name.starts_with("packs/") {
-            true => Err(Error::new(Kind::NotFound, "write", name).because("there is no such bucket")),
-            false => Ok(()),
+        if name.starts_with("packs/") {
+            Err(Error::new(Kind::NotFound, "write", name).because("there is no such bucket"))
+        } else {
+            Ok(())
         }
     }
 }

@@ -249,9 +249,10 @@ impl Storage for Probed {
         self.0.put_new(name, body)
     }
     fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
-        match self.1.swap {
-            true => self.0.swap(name, expected, body),
-            false => Err(Error::new(Kind::Unsupported, "replace conditionally", name)),
+        if self.1.swap {
+            self.0.swap(name, expected, body)
+        } else {
+            Err(Error::new(Kind::Unsupported, "replace conditionally", name))
         }
     }
     fn rename(&self, from: &str, to: &str) -> Result<()> {

@@ -63,11 +63,12 @@ fn an_incurable_loss_is_told_once_and_keeps_no_run_from_skipping() {
         let packs =
             world.storage.list("packs/").expect("listed").into_iter().filter(|pack| is_new(&packs_before, &pack.name));
         let indexes = world.storage.list("index/").expect("listed").into_iter();
-        match damages_index {
-            false => packs.for_each(|pack| world.storage.remove(&pack.name).expect("removed")),
-            true => indexes
+        if !damages_index {
+            packs.for_each(|pack| world.storage.remove(&pack.name).expect("removed"))
+        } else {
+            indexes
                 .filter(|index| is_new(&indexes_before, &index.name))
-                .for_each(|index| world.storage.corrupt(&index.name, |bytes| bytes[9] ^= 1)),
+                .for_each(|index| world.storage.corrupt(&index.name, |bytes| bytes[9] ^= 1))
         }
         let skip = || {
             let (done, notices) =
@@ -97,9 +98,8 @@ fn a_loss_is_marked_before_it_is_forgotten() {
     let open_fresh = open(Arc::new(world.storage.clone()), &world.cache("two"));
     drop(open_fresh.expect("one segment covers both"));
     first.iter().for_each(|name| world.storage.remove(name).expect("removed"));
-    let fails = |verb: &'_ str, name: &'_ str| match verb == "get" && name.starts_with("index/") {
-        true => Err(Error::new(Kind::Temporary, verb, name)),
-        false => Ok(()),
+    let fails = |verb: &'_ str, name: &'_ str| {
+        if verb == "get" && name.starts_with("index/") { Err(Error::new(Kind::Temporary, verb, name)) } else { Ok(()) }
     };
     let hooked = Arc::new(Hooked { inner: world.storage.clone(), before: fails });
     open(hooked, &world.cache("two")).map(drop).expect_err("an index object cannot be read");
@@ -170,9 +170,10 @@ fn an_outage_says_nothing_of_index_objects() {
         let is_out = AtomicBool::new(false);
         let fails = move |call: &str, name: &str| {
             let is_out = is_out.fetch_or(call == "get" && name.starts_with("index/"), Ordering::SeqCst);
-            match call == "get" && (is_out || name.starts_with("index/")) {
-                true => Err(Error::new(Kind::Corrupt, "read", name)),
-                false => Ok(()),
+            if call == "get" && (is_out || name.starts_with("index/")) {
+                Err(Error::new(Kind::Corrupt, "read", name))
+            } else {
+                Ok(())
             }
         };
         let (done, notices) =
@@ -369,9 +370,8 @@ fn a_snapshot_that_comes_back_later_is_looked_at() {
             world.storage.remove(&name).expect("removed");
         }
         let unreadable = name.clone();
-        let before = move |call: &str, asked: &str| match call == "get" && asked == unreadable {
-            true => Err(Error::new(Kind::Failed, call, asked)),
-            false => Ok(()),
+        let before = move |call: &str, asked: &str| {
+            if call == "get" && asked == unreadable { Err(Error::new(Kind::Failed, call, asked)) } else { Ok(()) }
         };
         let (done, notices) = world.backup(Arc::new(Hooked { inner: world.storage.clone(), before }), "one", false);
         let healing = done.expect("the backup succeeds").healing;
@@ -407,14 +407,13 @@ fn a_snapshot_that_is_complete_again_is_named_whoever_completed_it() {
         fs::remove_file(&lost).expect("removed");
         let healing = backup("echo 1").expect("the backup succeeds").healing.expect("it tells");
         assert_eq!(healing.still_damaged.len(), 1);
-        match is_put_back {
-            true => kept.into_iter().filter(|(name, _)| name.starts_with("packs/")).for_each(|(name, bytes)| {
+        if is_put_back {
+            kept.into_iter().filter(|(name, _)| name.starts_with("packs/")).for_each(|(name, bytes)| {
                 world.storage.put(&name, bytes.to_vec().into()).expect("it is put back");
-            }),
-            false => {
-                fs::write(&lost, content).expect("written");
-                backup("false").expect_err("its stream fails");
-            }
+            })
+        } else {
+            fs::write(&lost, content).expect("written");
+            backup("false").expect_err("its stream fails");
         }
         let healing = backup("echo 1").expect("the backup succeeds").healing.expect("it tells");
         assert_eq!((healing.whole_again.len(), healing.still_damaged.len()), (1, 0), "put back: {is_put_back}");
@@ -585,12 +584,12 @@ fn one_failed_read_damages_no_index_object() {
         let world = World::new(SWAPS);
         let has_failed = Arc::new(AtomicBool::new(false));
         let failed = has_failed.clone();
-        let before = move |call: &str, name: &str| match call == "get"
-            && name.starts_with("index/")
-            && !failed.swap(true, Ordering::SeqCst)
-        {
-            true => Err(Error::new(Kind::Corrupt, "read", name)),
-            false => Ok(()),
+        let before = move |call: &str, name: &str| {
+            if call == "get" && name.starts_with("index/") && !failed.swap(true, Ordering::SeqCst) {
+                Err(Error::new(Kind::Corrupt, "read", name))
+            } else {
+                Ok(())
+            }
         };
         let (done, notices) = world.backup(Arc::new(Hooked { inner: world.storage.clone(), before }), cache, false);
         assert!(done.expect("the backup succeeds").healing.is_none() && notices.is_empty(), "{notices:?}");

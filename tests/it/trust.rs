@@ -499,9 +499,10 @@ struct LostAnswers {
 
 impl LostAnswers {
     fn answer<T>(&self, done: Result<T>) -> Result<T> {
-        match self.loses.load(Ordering::SeqCst) {
-            true => done.and(Err(Error::new(Kind::Temporary, "hear the answer", ""))),
-            false => done,
+        if self.loses.load(Ordering::SeqCst) {
+            done.and(Err(Error::new(Kind::Temporary, "hear the answer", "")))
+        } else {
+            done
         }
     }
 }
@@ -565,13 +566,12 @@ fn a_beat_whose_answer_was_lost_costs_no_right_and_leaves_no_ghost() {
                 if beats_lost == 2 {
                     token.renew(&storage, repo.keys()).unwrap_or_else(|error| panic!("{case}: {error:?}"));
                 }
-                match commits {
-                    true => {
-                        let done = token.commit(&storage, repo.keys(), SNAPSHOT, b"body".to_vec());
-                        done.unwrap_or_else(|error| panic!("{case}: {error:?}"));
-                        assert!(base.stat(SNAPSHOT).is_ok(), "{case}");
-                    }
-                    false => token.withdraw(&storage).expect("it withdraws"),
+                if commits {
+                    let done = token.commit(&storage, repo.keys(), SNAPSHOT, b"body".to_vec());
+                    done.unwrap_or_else(|error| panic!("{case}: {error:?}"));
+                    assert!(base.stat(SNAPSHOT).is_ok(), "{case}");
+                } else {
+                    token.withdraw(&storage).expect("it withdraws")
                 }
                 assert_eq!(base.list("pending/").expect("listed"), [], "{case}");
             }

@@ -66,11 +66,14 @@ impl Node {
 
 fn kind_of(metadata: &Metadata) -> EntryKind {
     let kind = metadata.file_type();
-    match () {
-        () if kind.is_dir() => EntryKind::Directory,
-        () if kind.is_symlink() => EntryKind::Symlink,
-        () if kind.is_fifo() => EntryKind::Fifo,
-        () => EntryKind::File,
+    if kind.is_dir() {
+        EntryKind::Directory
+    } else if kind.is_symlink() {
+        EntryKind::Symlink
+    } else if kind.is_fifo() {
+        EntryKind::Fifo
+    } else {
+        EntryKind::File
     }
 }
 

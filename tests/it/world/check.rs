@@ -215,10 +215,7 @@ fn is_same_below(old: &Capture, now: &Capture, path: &Path) -> bool {
 }
 
 fn differences(expected: &Capture, found: &Saved) -> Vec<String> {
-    match found.is_out_of_reach {
-        true => Vec::new(),
-        false => compare(expected, &found.capture, &found.missing),
-    }
+    if found.is_out_of_reach { Vec::new() } else { compare(expected, &found.capture, &found.missing) }
 }
 
 /// Damage has errors of its own kinds: a caller must not take it for trouble with the machine.

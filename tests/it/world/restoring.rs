@@ -102,10 +102,7 @@ impl World {
             broken.push(format!("it failed without need: {error}"));
         }
         scene.leftovers().into_iter().for_each(|path| tree::remove(&target.join(path)));
-        match broken.is_empty() {
-            true => Ok(()),
-            false => Err(format!("restore of run {number} with {restoring:?}: {broken:?}")),
-        }
+        if broken.is_empty() { Ok(()) } else { Err(format!("restore of run {number} with {restoring:?}: {broken:?}")) }
     }
 
     /// Whether all went well, what did not, and whether something half done may be left.
@@ -295,9 +292,10 @@ impl Scene<'_> {
             // The target itself: it is the user's own where it was there before.
             let after = after.ok_or("the target is gone")?;
             let own = if self.target_existed { before } else { None };
-            return match own.is_none_or(|own| own.mode == after.mode && own.xattrs == after.xattrs) {
-                true => Ok(()),
-                false => Err(format!("the target's own mode became {:o}", after.mode)),
+            return if own.is_none_or(|own| own.mode == after.mode && own.xattrs == after.xattrs) {
+                Ok(())
+            } else {
+                Err(format!("the target's own mode became {:o}", after.mode))
             };
         }
         let is_wanted = after.is_some_and(|after| self.agrees(path, wanted, after));
@@ -322,24 +320,15 @@ impl Scene<'_> {
         };
         let may_keep = must_keep || !self.is_clean || self.may_be_blocked(path);
         let both_directories = before.is_directory() && wanted.is_directory();
-        match () {
-            () if is_kept && (may_keep || both_directories && self.options.overwrite == Overwrite::IfNewer) => Ok(()),
-            () if is_wanted && !must_keep => Ok(()),
-            // Its metadata come last.
-            () if !self.is_clean && both_directories && after.is_directory() => Ok(()),
-            () if !self.is_clean
-                && after.bytes == wanted.bytes
-                && before.bytes == wanted.bytes
-                && after.kind == wanted.kind =>
-            {
-                Ok(())
-            }
-            () => Err(format!(
-                "neither kept ({:?}) nor as saved ({:?})",
-                before.differences(after),
-                wanted.differences(after)
-            )),
+        let is_rightly_kept = is_kept && (may_keep || both_directories && self.options.overwrite == Overwrite::IfNewer);
+        // Its metadata come last.
+        let lacks_metadata = both_directories && after.is_directory()
+            || after.bytes == wanted.bytes && before.bytes == wanted.bytes && after.kind == wanted.kind;
+        if is_rightly_kept || is_wanted && !must_keep || !self.is_clean && lacks_metadata {
+            return Ok(());
         }
+        let (kept, saved) = (before.differences(after), wanted.differences(after));
+        Err(format!("neither kept ({kept:?}) nor as saved ({saved:?})"))
     }
 
     fn judge_left_out(&self, path: &Path, before: Option<&Node>, after: Option<&Node>) -> Result<(), String> {
@@ -353,10 +342,13 @@ impl Scene<'_> {
             // Another name of its inode is restored, and that is dressed.
             (Some(before), Some(after)) if before.first_name.is_some() && after.bytes == before.bytes => Ok(()),
             (Some(before), Some(after)) if !before.is_directory() && self.makes_way(path, after) => Ok(()),
-            (Some(before), Some(after)) if path.as_os_str().is_empty() => match before.mode == after.mode {
-                true => Ok(()),
-                false => Err("the target's own mode changed".to_owned()),
-            },
+            (Some(before), Some(after)) if path.as_os_str().is_empty() => {
+                if before.mode == after.mode {
+                    Ok(())
+                } else {
+                    Err("the target's own mode changed".to_owned())
+                }
+            }
             (Some(before), Some(after)) => {
                 Err(format!("it is left out and was changed: {:?}", before.differences(after)))
             }
@@ -398,9 +390,10 @@ impl Scene<'_> {
     /// Of a directory the time may move, as things below it do.
     fn is_kept(&self, before: &Node, after: &Node) -> bool {
         let both = before.is_directory() && after.is_directory();
-        match both {
-            true => before.mode == after.mode && before.xattrs == after.xattrs && before.owner == after.owner,
-            false => before.is_same(after),
+        if both {
+            before.mode == after.mode && before.xattrs == after.xattrs && before.owner == after.owner
+        } else {
+            before.is_same(after)
         }
     }
 
@@ -409,9 +402,10 @@ impl Scene<'_> {
         let is_partial = self.options.include.is_some() || self.options.exclude.is_some();
         let may_hold_more = wanted.is_directory()
             && (is_partial || !self.is_clean || self.before.keys().any(|other| other.parent() == Some(path)));
-        match wanted.kind == EntryKind::Directory && may_hold_more {
-            true => wanted.mode == after.mode && wanted.xattrs == after.xattrs && after.is_directory(),
-            false => wanted.is_same(after),
+        if wanted.kind == EntryKind::Directory && may_hold_more {
+            wanted.mode == after.mode && wanted.xattrs == after.xattrs && after.is_directory()
+        } else {
+            wanted.is_same(after)
         }
     }
 }

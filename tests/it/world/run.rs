@@ -236,9 +236,10 @@ impl World {
             }
             Ended::Failed(why) => {
                 self.say(format!("run {number} failed: {why}"));
-                match may_fail || actor.how == How::FailingStream {
-                    true => Ok(()),
-                    false => Err(format!("run {number} failed without need: {why}")),
+                if may_fail || actor.how == How::FailingStream {
+                    Ok(())
+                } else {
+                    Err(format!("run {number} failed without need: {why}"))
                 }
             }
         }

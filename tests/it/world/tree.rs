@@ -174,12 +174,11 @@ fn change(root: &Path, change: Change, random: &mut Random) {
             let Some(path) = pick(entries(root), random) else { return };
             let was_folder = is_folder(&path);
             remove(&path);
-            match was_folder || random.one_in(2) {
-                true => make(&path, random),
-                false => {
-                    fs::create_dir(&path).expect("made");
-                    make(&path.join("inside"), random);
-                }
+            if was_folder || random.one_in(2) {
+                make(&path, random)
+            } else {
+                fs::create_dir(&path).expect("made");
+                make(&path.join("inside"), random);
             }
         }
         Change::Remove => {
