@@ -10,6 +10,7 @@ pub mod chunk;
 pub mod disk;
 pub mod entry;
 pub mod error;
+pub mod format;
 pub mod id;
 pub mod place;
 pub mod repo;

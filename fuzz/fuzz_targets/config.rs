@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use siltstone::repo::format::Config;
+use siltstone::format::Config;
 use siltstone::seal::{Audience, KeySet, Secret, seal_object};
 use std::sync::LazyLock;
 

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use siltstone::id::ChunkId;
-use siltstone::repo::list::decode_list;
+use siltstone::format::list::decode_list;
 
 fuzz_target!(|input: (u8, &[u8])| {
     let (level, bytes) = input;

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use siltstone::id::PackId;
-use siltstone::repo::pack::read_pack;
+use siltstone::format::pack::read_pack;
 use siltstone::seal::{Compression, FrameSealer, KeySet, PACK_HEADER_BYTES, Secret, new_pack_key};
 use std::sync::LazyLock;
 

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use siltstone::entry::is_valid_name;
-use siltstone::repo::tree::{Page, decode_page};
+use siltstone::format::tree::{Page, decode_page};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};

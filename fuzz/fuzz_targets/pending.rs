@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use siltstone::repo::format::Sharing;
+use siltstone::format::Sharing;
 use siltstone::repo::pending::{expire, survey};
 use siltstone::seal::{Audience, KeySet, Secret, seal_object};
 use siltstone::storage::Storage;

@@ -4,9 +4,9 @@ use crate::backup::{Run, same_place};
 use crate::disk::stat::stat_path;
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::Result;
+use crate::format::tree::{check_entries, page_lengths, store_page, store_root};
 use crate::id::ChunkId;
 use crate::repo::Snapshot;
-use crate::repo::tree::{check_entries, page_lengths, store_page, store_root};
 use std::collections::BTreeMap;
 
 /// All directories that hold sources, and the sources. A list, as a path may have more parts than a stack has frames;

@@ -5,7 +5,7 @@ use crate::disk::open;
 use crate::disk::stat::fstat;
 use crate::entry::{EntryKind, Hole};
 use crate::error::{Error, Kind, Result};
-use crate::repo::tree::HOLES_MAX;
+use crate::format::tree::HOLES_MAX;
 use crate::source::stream::{looks_compressed, read_error};
 use crate::watch::Watch;
 use rustix::fd::{AsFd, OwnedFd};

@@ -11,8 +11,8 @@ use crate::backup::crew::{Hold, Part, Placed};
 use crate::backup::zeros::ZeroChunk;
 use crate::chunk::{CHUNK_BYTES_MAX, ContentKind};
 use crate::error::Result;
+use crate::format::FRAME_RAW_BYTES;
 use crate::id::ChunkId;
-use crate::repo::format::FRAME_RAW_BYTES;
 use rayon::Scope;
 
 /// From so many bytes to come on, content is worth the help of others; that of a stream always is.

@@ -37,9 +37,9 @@ use crate::cache::{Basis, State, StateChanges};
 use crate::disk::Owners;
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
+use crate::format::snapshot::{LABELS_BYTES_MAX, TROUBLES_MAX, encoded_length};
 use crate::id::IndexId;
 use crate::id::SnapshotId;
-use crate::repo::snapshot::{LABELS_BYTES_MAX, TROUBLES_MAX, encoded_length};
 use crate::repo::{
     OwnFolders, PathText, Repository, Snapshot, SnapshotSource, Stamp, Totals, Trouble, Writer, WriterOptions,
 };

@@ -3,7 +3,7 @@
 use crate::bench::{content, median};
 use crate::chunk::{ChunkTable, Chunker, ContentKind};
 use crate::error::Result;
-use crate::repo::format::FRAME_RAW_BYTES;
+use crate::format::FRAME_RAW_BYTES;
 use crate::seal::{Compression, FrameOpener, FrameSealer, KeySet, Secret, new_pack_key};
 use crate::watch::Watch;
 use serde::Serialize;

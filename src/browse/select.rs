@@ -2,8 +2,8 @@
 
 use crate::entry::Time;
 use crate::error::{Error, Kind, Result};
-use crate::repo::format::SNAPSHOTS_PREFIX;
-use crate::repo::snapshot::CLOCKS_DIFFER_SECONDS;
+use crate::format::SNAPSHOTS_PREFIX;
+use crate::format::snapshot::CLOCKS_DIFFER_SECONDS;
 use crate::repo::{Repository, Snapshot, SnapshotSource, Stamp};
 use crate::watch::{Watch, now};
 use crate::when::{Selector, format_time};

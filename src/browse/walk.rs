@@ -5,9 +5,9 @@
 use super::shown;
 use crate::entry::{Content, DEEP_PATH_BYTES_MAX, Entry, LEVELS_MAX, NAME_BYTES_MAX};
 use crate::error::{Error, Result};
+use crate::format::tree::{PAGE_DEPTH_MAX, Page, decode_page};
 use crate::id::ChunkId;
 use crate::repo::Reader;
-use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_page};
 use crate::watch::Watch;
 use std::iter::Peekable;
 use std::vec::IntoIter;

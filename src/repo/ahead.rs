@@ -20,9 +20,9 @@
 //! - Nothing is fetched that nobody asked for while somebody waits for room.
 
 use crate::error::{Error, Kind, Result};
+use crate::format::pack_name;
 use crate::id::PackId;
 use crate::place::Located;
-use crate::repo::format::pack_name;
 use crate::repo::held::{Arrival, Held, There};
 use crate::repo::run::{Near, Run};
 use crate::seal::PACK_HEADER_BYTES;

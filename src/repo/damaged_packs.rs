@@ -4,10 +4,10 @@
 use crate::disk::own_files::open_regular;
 use crate::disk::whole::{read_own, write_whole};
 use crate::error::{Kind, Result};
+use crate::format::{PACK_BYTES_MAX, pack_name};
 use crate::id::PackId;
 use crate::place::PackSizes;
 use crate::repo::fetch::each_at_once;
-use crate::repo::format::{PACK_BYTES_MAX, pack_name};
 use crate::storage::{Stat, Storage};
 use crate::watch::Watch;
 use rustix::fs::{FlockOperation, flock};

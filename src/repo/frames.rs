@@ -2,11 +2,11 @@
 
 use crate::cache::FrameFiles;
 use crate::error::{Error, Kind, Result};
+use crate::format::pack_name;
 use crate::id::{ChunkId, PackId};
 use crate::place::Located;
 use crate::repo::Repository;
 use crate::repo::ahead::Ahead;
-use crate::repo::format::pack_name;
 use crate::repo::reader::Chunk;
 use crate::seal::{FrameKey, FrameOpener, PACK_HEADER_BYTES, open_pack_key};
 use bytes::Bytes;

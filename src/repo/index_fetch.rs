@@ -1,11 +1,11 @@
 //! Fetch and decode index objects, a bounded number at a time.
 
 use crate::error::{Error, Kind, Result};
+use crate::format::index::{INDEX_BYTES_MAX, decode_index, plain_bytes_max};
+use crate::format::index_name;
 use crate::id::IndexId;
 use crate::place::{IndexContents, PackContents};
 use crate::repo::fetch::fetch_all;
-use crate::repo::format::index_name;
-use crate::repo::index::{INDEX_BYTES_MAX, decode_index, plain_bytes_max};
 use crate::repo::opened::Opened;
 use crate::seal::{open_object, sealed_object_bytes_max};
 use std::collections::{HashMap, VecDeque};

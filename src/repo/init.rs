@@ -2,10 +2,10 @@
 
 use crate::chunk::ChunkTable;
 use crate::error::{Error, Kind, Result};
-use crate::id::RepositoryId;
-use crate::repo::format::{
+use crate::format::{
     CONFIG_NAME, Config, INDEX_PREFIX, KEYS_PREFIX, OBJECT_BYTES_MAX, PACKS_PREFIX, SNAPSHOTS_PREFIX, Sharing,
 };
+use crate::id::RepositoryId;
 use crate::repo::{Credentials, Repository, key};
 use crate::seal::{KeySet, PasswordCost, Power, Secret, random};
 use crate::storage::{Abilities, Storage};

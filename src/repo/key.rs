@@ -1,8 +1,8 @@
 //! Key objects: the repository's keys, sealed to a password, a key file or both; as many as there are people.
 
 use crate::error::{Error, Kind, Result};
+use crate::format::KEYS_PREFIX;
 use crate::id::RepositoryId;
-use crate::repo::format::KEYS_PREFIX;
 pub(super) use crate::repo::unlock::{LastKey, unlock, unlock_where};
 use crate::seal::{KeySet, PasswordCost, Power, SALT_BYTES, Secret, open_once, random, seal_once, stretch_password};
 use crate::storage::Storage;

@@ -5,9 +5,9 @@
 
 use crate::cache::{Basis, Segments, View};
 use crate::error::{Error, Kind, Result};
+use crate::format::{INDEX_PREFIX, PACKS_PREFIX, index_name, pack_name};
 use crate::id::{ChunkId, IndexId, PackId};
 use crate::place::{IndexContents, Located, PackContents, PackSizes};
-use crate::repo::format::{INDEX_PREFIX, PACKS_PREFIX, index_name, pack_name};
 use crate::repo::index_fetch::{IndexFetch, Unread};
 use crate::repo::losses::Losses;
 use crate::repo::opened::Opened;

@@ -4,34 +4,28 @@ mod ahead;
 mod copies;
 mod damaged_packs;
 mod fetch;
-pub mod format;
 mod frames;
 mod heart;
 mod held;
-pub mod index;
 mod index_fetch;
 mod init;
 pub mod key;
 mod known;
-pub mod list;
 mod local_index;
 mod losses;
 mod opened;
 mod own;
-pub mod pack;
 mod packs;
 pub mod pending;
 mod reader;
 mod run;
-pub mod snapshot;
 mod snapshot_list;
 mod told;
-pub mod tree;
 mod unlock;
 mod upload;
-mod wire;
 mod writer;
 
+pub use crate::format::snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
 use damaged_packs::{DamagedPacks, PackVersion};
 pub use init::{InitOptions, NewRepository};
 pub use key::Credentials;
@@ -44,7 +38,6 @@ pub(crate) use losses::Marks;
 use opened::Opened;
 pub(crate) use own::{Own, OwnFolders};
 pub use reader::{Chunk, Reader};
-pub use snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
 use snapshot_list::SnapshotList;
 pub(crate) use told::{Told, basis_of};
 pub use writer::{Writer, WriterOptions};
@@ -54,10 +47,10 @@ use crate::chunk::Chunker;
 use crate::disk::own_files;
 use crate::disk::whole::make_private_dir;
 use crate::error::{Error, Kind, Result};
+use crate::format::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
+use crate::format::{CONFIG_NAME, Config, INDEX_PREFIX, OBJECT_BYTES_MAX, SNAPSHOTS_PREFIX, snapshot_name};
 use crate::id::{ChunkId, IndexId, PackId, RepositoryId};
 use crate::place::{IndexContents, Located};
-use crate::repo::format::{CONFIG_NAME, Config, INDEX_PREFIX, OBJECT_BYTES_MAX, SNAPSHOTS_PREFIX};
-use crate::repo::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
 use crate::seal::{KeySet, Power, open_object};
 use crate::storage::Storage;
 use crate::watch::Watch;
@@ -477,7 +470,7 @@ impl Repository {
 
     /// Whether a snapshot is still stored.
     pub(crate) fn has_snapshot(&self, snapshot: &Snapshot) -> Result<bool> {
-        match self.storage().stat(&format::snapshot_name(&snapshot.started.compact()?, &snapshot.id)) {
+        match self.storage().stat(&snapshot_name(&snapshot.started.compact()?, &snapshot.id)) {
             Ok(_) => Ok(true),
             Err(error) if error.is(Kind::NotFound) => Ok(false),
             Err(error) => Err(error),
@@ -494,7 +487,7 @@ impl Repository {
     fn open_snapshot(&self, name: &str, body: &[u8]) -> Result<(Snapshot, u64)> {
         let plain = open_object(self.keys(), SNAPSHOT_PURPOSE, body, SNAPSHOT_BYTES_MAX)?;
         let snapshot = Snapshot::decode(&plain)?;
-        let stated = format::snapshot_name(&snapshot.started.compact()?, &snapshot.id);
+        let stated = snapshot_name(&snapshot.started.compact()?, &snapshot.id);
         if stated == name {
             Ok((snapshot, plain.len() as u64))
         } else {

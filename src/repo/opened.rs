@@ -1,7 +1,7 @@
 //! A repository as it was opened: its storage, its keys, and how to tell that the same repository is still there.
 
 use crate::error::{Error, Kind, Result};
-use crate::repo::format::{CONFIG_NAME, OBJECT_BYTES_MAX};
+use crate::format::{CONFIG_NAME, OBJECT_BYTES_MAX};
 use crate::seal::KeySet;
 use crate::storage::Storage;
 use std::sync::Arc;

@@ -5,10 +5,10 @@
 //! later one, so that no stream of new packs holds it up.
 
 use crate::error::Result;
+use crate::format::index::INDEX_CHUNKS_MAX;
+use crate::format::pack::OpenPack;
 use crate::id::ChunkId;
 use crate::place::PackContents;
-use crate::repo::index::INDEX_CHUNKS_MAX;
-use crate::repo::pack::OpenPack;
 use crate::seal::{FrameKey, KeySet};
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -150,8 +150,8 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::PACK_BYTES;
     use crate::id::PackId;
-    use crate::repo::format::PACK_BYTES;
     use crate::seal::Secret;
     use std::sync::atomic::{AtomicBool, Ordering};
 

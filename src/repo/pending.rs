@@ -10,11 +10,11 @@
 //! From that step on the snapshot exists; moving it to its place under `snapshots/` can be done by anybody.
 
 use crate::error::{Error, Kind, Result};
-use crate::id::WriterId;
-use crate::repo::format::{
+use crate::format::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, SNAPSHOT_BYTES_MAX};
+use crate::format::{
     EXPIRED_PREFIX, OBJECT_BYTES_MAX, PENDING_PREFIX, SNAPSHOTS_PREFIX, Sharing, is_snapshot_name, pending_name,
 };
-use crate::repo::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, SNAPSHOT_BYTES_MAX};
+use crate::id::WriterId;
 use crate::seal::{Audience, KeySet, open_object, seal_object};
 use crate::storage::{Listed, Storage, Version};
 use data_encoding::BASE64;

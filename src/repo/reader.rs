@@ -3,13 +3,13 @@
 use crate::cache::View;
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
+use crate::format::list::{LIST_DEPTH_MAX, decode_list};
+use crate::format::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::id::{ChunkId, PackId};
 use crate::place::Located;
 use crate::repo::Repository;
 use crate::repo::copies::Copies;
 use crate::repo::frames::Frames;
-use crate::repo::list::{LIST_DEPTH_MAX, decode_list};
-use crate::repo::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::seal::KeySet;
 use std::collections::HashSet;
 use std::ops::Deref;

@@ -2,10 +2,11 @@
 //! snapshots may add any number of large ones, which take little space in the repository.
 
 use crate::error::{Error, Kind, Result};
+use crate::format::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, Snapshot};
+use crate::format::{SNAPSHOTS_PREFIX, is_snapshot_name, snapshot_name};
+use crate::repo::Repository;
 use crate::repo::fetch::{batches, fetch_all};
 use crate::repo::pending::{Unpublished, is_of_one_object};
-use crate::repo::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, Snapshot};
-use crate::repo::{Repository, format};
 use crate::seal::Power;
 use crate::storage::Listed;
 use crate::watch::Watch;
@@ -120,15 +121,15 @@ impl Repository {
         if !listed.may_be_cut_short() {
             return listed;
         }
-        let name = listed.started.compact().map(|stamp| format::snapshot_name(&stamp, &listed.id));
+        let name = listed.started.compact().map(|stamp| snapshot_name(&stamp, &listed.id));
         name.and_then(|name| self.snapshot_named(&name)).unwrap_or(listed)
     }
 
     /// The objects in `snapshots/` that can be snapshots by their names, oldest first, and the names of others beside them.
     pub(super) fn list_snapshots(&self) -> Result<(Vec<Listed>, Vec<String>)> {
-        let listed = self.storage().list(format::SNAPSHOTS_PREFIX)?;
+        let listed = self.storage().list(SNAPSHOTS_PREFIX)?;
         let (named, others): (Vec<Listed>, Vec<Listed>) =
-            listed.into_iter().partition(|listed| format::is_snapshot_name(&listed.name));
+            listed.into_iter().partition(|listed| is_snapshot_name(&listed.name));
         Ok((named, others.into_iter().map(|other| other.name).collect()))
     }
 }
@@ -164,7 +165,7 @@ mod tests {
         });
         let mut snapshot = Snapshot::decode(fields.to_string().as_bytes()).unwrap();
         snapshot.sources = vec![SnapshotSource::Tree { path: PathText(b"/home/ann".to_vec()) }; sources];
-        let name = format::snapshot_name(&snapshot.started.compact().unwrap(), &snapshot.id);
+        let name = snapshot_name(&snapshot.started.compact().unwrap(), &snapshot.id);
         let body = seal_object(repo.keys(), Audience::Readers, "snapshot", &snapshot.encode()).unwrap();
         storage.put(&name, body.into()).unwrap();
     }

@@ -3,8 +3,8 @@
 
 use crate::disk::whole::{make_private_dir, read_own, write_whole};
 use crate::error::{Error, Kind, Result};
+use crate::format::{CONFIG_NAME, Config, KEYS_PREFIX, OBJECT_BYTES_MAX};
 use crate::repo::fetch::fetch_all;
-use crate::repo::format::{CONFIG_NAME, Config, KEYS_PREFIX, OBJECT_BYTES_MAX};
 use crate::repo::key::{Credentials, KEY_BYTES_MAX, KeyObject, first_key_name, is_key_name, opens_with};
 use crate::seal::KeySet;
 use crate::storage::Storage;

@@ -1,8 +1,8 @@
 //! Packs on their way: a bounded number of them is written at the same time by threads of their own.
 
 use crate::error::{Error, Kind, Result};
+use crate::format::pack_name;
 use crate::id::PackId;
-use crate::repo::format::pack_name;
 use crate::storage::{Body, Storage};
 use crate::watch::Progress;
 use bytes::Bytes;

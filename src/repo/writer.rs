@@ -3,13 +3,13 @@
 
 use crate::cache::{Basis, Claim, Claims, View};
 use crate::error::{Error, Kind, Result};
+use crate::format::index::{INDEX_CHUNKS_MAX, encode_index};
+use crate::format::snapshot::{SNAPSHOT_PURPOSE, Snapshot};
+use crate::format::{CHUNK_BYTES_MAX, FRAME_RAW_BYTES, PACK_BYTES, index_name, snapshot_name};
 use crate::id::{ChunkId, IndexId};
 use crate::place::{IndexContents, PackContents};
-use crate::repo::format::{CHUNK_BYTES_MAX, FRAME_RAW_BYTES, PACK_BYTES, index_name, snapshot_name};
 use crate::repo::heart::Heart;
-use crate::repo::index::{INDEX_CHUNKS_MAX, encode_index};
 use crate::repo::packs::{Leaving, Packs};
-use crate::repo::snapshot::{SNAPSHOT_PURPOSE, Snapshot};
 use crate::repo::upload::Uploads;
 use crate::repo::{IndexCheck, Repository};
 use crate::seal::{Audience, Compression, FrameSealer, seal_object};
@@ -21,7 +21,7 @@ use std::sync::{Mutex, MutexGuard};
 /// Raw bytes of a frame of tree pages: smaller than of content, as trees are read a page here and there.
 const TREE_FRAME_RAW_BYTES: usize = 512 << 10;
 /// Maximum number of chunks in a frame. It bounds frames of tiny chunks: readers refuse an index object that describes more than
-/// [`OBJECT_CHUNKS_MAX`](crate::repo::index::OBJECT_CHUNKS_MAX) chunks.
+/// [`OBJECT_CHUNKS_MAX`](crate::format::index::OBJECT_CHUNKS_MAX) chunks.
 const FRAME_CHUNKS_MAX: usize = 64 << 10;
 /// With little memory packs are closed sooner, but not below so many bytes.
 const PACK_BYTES_MIN: u64 = 4 << 20;

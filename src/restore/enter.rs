@@ -9,7 +9,7 @@ use crate::disk::stat::fstat;
 use crate::disk::{Directory, Stat, Target, flags, unfinished};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
-use crate::repo::tree::{Page, decode_page};
+use crate::format::tree::{Page, decode_page};
 use crate::restore::Overwrite;
 use crate::restore::existing::{FOLLOWED, IN_USE, MOVED_SOURCE};
 use crate::restore::file::SAME_NAME;

@@ -3,8 +3,8 @@
 
 use crate::fixture::{self, RENAMES, SWAPS, memory, open, options, plant};
 use siltstone::error::{Error, Kind, Result};
+use siltstone::format::{KEYS_PREFIX, PENDING_PREFIX, SNAPSHOTS_PREFIX};
 use siltstone::id::SnapshotId;
-use siltstone::repo::format::{KEYS_PREFIX, PENDING_PREFIX, SNAPSHOTS_PREFIX};
 use siltstone::repo::key::add_key;
 use siltstone::repo::{Credentials, Repository};
 use siltstone::seal::Power;

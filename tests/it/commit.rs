@@ -2,9 +2,9 @@
 
 use crate::fixture::{self, RENAMES, SWAPS, memory, open, options, plant, restored_differences};
 use siltstone::error::{Error, Kind, Result};
+use siltstone::format::Sharing;
 use siltstone::id::WriterId;
 use siltstone::repo::Repository;
-use siltstone::repo::format::Sharing;
 use siltstone::repo::pending::{Running, Token, expire, settle, survey};
 use siltstone::storage::chaos::{Crash, Side};
 use siltstone::storage::memory::Memory;

@@ -6,11 +6,11 @@ use siltstone::backup::BackupOptions;
 use siltstone::chunk::ContentKind;
 use siltstone::entry::{Content, Entry, EntryKind};
 use siltstone::error::{Kind, Result};
+use siltstone::format::index::encode_index;
+use siltstone::format::tree::{decode_page, encode_entries, store_page};
+use siltstone::format::{PACKS_PREFIX, index_name};
 use siltstone::id::{ChunkId, IndexId, PackId};
 use siltstone::place::{FrameContents, PackContents};
-use siltstone::repo::format::{PACKS_PREFIX, index_name};
-use siltstone::repo::index::encode_index;
-use siltstone::repo::tree::{decode_page, encode_entries, store_page};
 use siltstone::repo::{PathText, Repository, SnapshotSource, Writer, WriterOptions};
 use siltstone::restore::RestoreOptions;
 use siltstone::seal::{

@@ -4,8 +4,8 @@ use crate::fixture::{self, Hooked, RENAMES, SWAPS, backup, look_old, memory, ope
 use crate::golden::noise;
 use siltstone::backup::{BackupOptions, Comparison};
 use siltstone::error::{Error, Kind};
+use siltstone::format::{CONFIG_NAME, INDEX_PREFIX, KEYS_PREFIX, PACKS_PREFIX, PENDING_PREFIX, SNAPSHOTS_PREFIX};
 use siltstone::id::WriterId;
-use siltstone::repo::format::{CONFIG_NAME, INDEX_PREFIX, KEYS_PREFIX, PACKS_PREFIX, PENDING_PREFIX, SNAPSHOTS_PREFIX};
 use siltstone::repo::pending::Token;
 use siltstone::restore::RestoreOptions;
 use siltstone::source::Stream;

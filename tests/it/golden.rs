@@ -5,10 +5,10 @@
 use crate::folder::Folder;
 use siltstone::chunk::{ChunkTable, ContentKind};
 use siltstone::entry::{CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Hole, Metadata, Time, Xattr};
+use siltstone::format::FORMAT_VERSION;
+use siltstone::format::list::ListWriter;
+use siltstone::format::tree::{page_lengths, store_page, store_root};
 use siltstone::id::{ChunkId, SnapshotId};
-use siltstone::repo::format::FORMAT_VERSION;
-use siltstone::repo::list::ListWriter;
-use siltstone::repo::tree::{page_lengths, store_page, store_root};
 use siltstone::repo::{
     Credentials, InitOptions, PathText, Repository, Snapshot, SnapshotSource, Stamp, Totals, WriterOptions,
 };

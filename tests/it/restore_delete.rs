@@ -7,7 +7,7 @@ use crate::restore_way::leftover;
 use crate::skip::skipped;
 use crate::undone::mounted;
 use siltstone::entry::{Content, Entry, EntryKind};
-use siltstone::repo::tree::store_page;
+use siltstone::format::tree::store_page;
 use siltstone::repo::{PathText, Repository, Snapshot, SnapshotSource, Trouble, WriterOptions};
 use siltstone::restore::{RestoreOptions, RestoreReport};
 use siltstone::watch::Watch;

@@ -10,7 +10,7 @@ use siltstone::disk::Directory;
 use siltstone::disk::create::unfinished_mode;
 use siltstone::entry::{Content, Entry, EntryKind, Metadata};
 use siltstone::error::Kind;
-use siltstone::repo::tree::store_page;
+use siltstone::format::tree::store_page;
 use siltstone::repo::{PathText, SnapshotSource, WriterOptions};
 use siltstone::restore::RestoreOptions;
 use siltstone::source::rules::RulesBuilder;

@@ -18,19 +18,26 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("chunk", &["error"]),
     ("disk", &["error", "entry"]),
     ("seal", &["error", "id"]),
+    ("format", &["error", "id", "place", "entry", "chunk", "seal"]),
     ("runtime", &["error"]),
     ("storage", &["error", "watch", "disk", "runtime"]),
     ("source", &["error", "entry", "watch"]),
     ("cache", &["error", "id", "place", "disk"]),
-    ("repo", &["error", "id", "place", "entry", "watch", "when", "chunk", "disk", "seal", "storage", "cache"]),
-    ("backup", &["error", "id", "entry", "watch", "when", "chunk", "disk", "seal", "source", "cache", "repo"]),
-    ("restore", &["error", "id", "entry", "watch", "when", "disk", "source", "repo"]),
-    ("browse", &["error", "id", "entry", "watch", "when", "disk", "source", "repo"]),
+    (
+        "repo",
+        &["error", "id", "place", "entry", "watch", "when", "chunk", "disk", "seal", "format", "storage", "cache"],
+    ),
+    (
+        "backup",
+        &["error", "id", "entry", "watch", "when", "chunk", "disk", "seal", "format", "source", "cache", "repo"],
+    ),
+    ("restore", &["error", "id", "entry", "watch", "when", "disk", "format", "source", "repo"]),
+    ("browse", &["error", "id", "entry", "watch", "when", "disk", "format", "source", "repo"]),
     (
         "bench",
         &[
-            "error", "id", "place", "entry", "watch", "when", "chunk", "disk", "seal", "runtime", "storage", "source",
-            "cache", "repo", "backup", "restore", "browse",
+            "error", "id", "place", "entry", "watch", "when", "chunk", "disk", "seal", "format", "runtime", "storage",
+            "source", "cache", "repo", "backup", "restore", "browse",
         ],
     ),
 ];

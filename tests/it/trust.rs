@@ -6,8 +6,8 @@ use crate::fixture::{
 };
 use siltstone::backup::BackupReport;
 use siltstone::error::{Error, Kind, Result};
+use siltstone::format::Sharing;
 use siltstone::id::WriterId;
-use siltstone::repo::format::Sharing;
 use siltstone::repo::pending::{Token, expire, survey};
 use siltstone::repo::{Repository, Writer, WriterOptions};
 use siltstone::storage::memory::Memory;

@@ -2,8 +2,8 @@
 
 use crate::entry::{Content, Entry, Time};
 use crate::error::{Error, Result};
+use crate::format::tree::{Page, decode_page, encode_entries};
 use crate::id::{ChunkId, SnapshotId};
-use crate::repo::tree::{Page, decode_page, encode_entries};
 use crate::seal::sealed_object_bytes_max;
 use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -241,7 +241,7 @@ impl Snapshot {
 
     /// What names it, for a list of very many: few of its sources, and none of its troubles; both say that there were more.
     /// None if even that is large, as no writer's is.
-    pub(super) fn cut_short(mut self) -> Option<Self> {
+    pub(crate) fn cut_short(mut self) -> Option<Self> {
         self.troubles_count = self.troubles_count.max(self.troubles.len() as u64);
         self.troubles = Vec::new();
         if self.all_sources.is_none() && self.sources.iter().map(encoded_length).sum::<usize>() > SHORT_BYTES_MAX {
@@ -254,7 +254,7 @@ impl Snapshot {
     }
 
     /// Whether it may have been cut for a list: whole ones name more.
-    pub(super) fn may_be_cut_short(&self) -> bool {
+    pub(crate) fn may_be_cut_short(&self) -> bool {
         let has_few = || self.sources.iter().map(encoded_length).sum::<usize>() <= SHORT_BYTES_MAX;
         (self.troubles.is_empty() && self.troubles_count > 0) || (self.all_sources.is_some() && has_few())
     }

@@ -1,68 +1,11 @@
-//! The repository's fixed facts: names of objects, limits, and the configuration that is written once.
+//! The configuration of a repository, which is written once.
 
 use crate::chunk::{ChunkSizes, ChunkTable};
 use crate::error::{Error, Kind, Result};
-use crate::id::{IndexId, PackId, RepositoryId, SnapshotId, WriterId};
+use crate::format::{CONFIG_NAME, FORMAT_VERSION};
+use crate::id::RepositoryId;
 use crate::seal::{Audience, KeySet, open_object, seal_object};
 use serde::{Deserialize, Serialize};
-
-/// The version of the format that this program writes.
-pub const FORMAT_VERSION: u32 = 1;
-pub const CONFIG_NAME: &str = "config";
-pub const KEYS_PREFIX: &str = "keys/";
-pub const PACKS_PREFIX: &str = "packs/";
-pub const INDEX_PREFIX: &str = "index/";
-pub const SNAPSHOTS_PREFIX: &str = "snapshots/";
-pub const PENDING_PREFIX: &str = "pending/";
-pub const EXPIRED_PREFIX: &str = "expired/";
-
-/// No pack is larger.
-pub const PACK_BYTES_MAX: u64 = 256 << 20;
-/// No chunk is longer.
-pub const CHUNK_BYTES_MAX: u64 = crate::chunk::CHUNK_BYTES_MAX as u64;
-/// No frame opens to more: its target and one chunk.
-pub const FRAME_RAW_BYTES_MAX: u64 = FRAME_RAW_BYTES as u64 + CHUNK_BYTES_MAX;
-/// A frame of content is closed when it holds this many raw bytes (docs/decisions/0004-frames-of-two-mebibytes.md).
-pub const FRAME_RAW_BYTES: usize = 2 << 20;
-/// A pack is closed when it holds this many stored bytes.
-pub const PACK_BYTES: u64 = 32 << 20;
-/// What a whole object other than a pack may take when it is read.
-pub const OBJECT_BYTES_MAX: u64 = 80 << 20;
-
-pub fn pack_name(id: &PackId) -> String {
-    let hex = id.to_hex();
-    format!("{PACKS_PREFIX}{}/{hex}", &hex[..2])
-}
-
-pub fn index_name(id: &IndexId) -> String {
-    format!("{INDEX_PREFIX}{id}")
-}
-
-/// Snapshots list in the order of their times.
-pub fn snapshot_name(stamp: &str, id: &SnapshotId) -> String {
-    format!("{SNAPSHOTS_PREFIX}{stamp}-{id}")
-}
-
-/// Whether an object can be a snapshot by its name.
-pub fn is_snapshot_name(name: &str) -> bool {
-    snapshot_id(name).is_some()
-}
-
-/// The id of the snapshot that an object has by its name; none if it can be no snapshot.
-pub fn snapshot_id(name: &str) -> Option<SnapshotId> {
-    let (stamp, id) = name.strip_prefix(SNAPSHOTS_PREFIX)?.split_once('-')?;
-    let fits = |(at, byte): (usize, u8)| match at {
-        8 => byte == b't',
-        15 => byte == b'z',
-        _ => byte.is_ascii_digit(),
-    };
-    let is_stamp = stamp.len() == 16 && stamp.bytes().enumerate().all(fits);
-    SnapshotId::from_hex(id).ok().filter(|_| is_stamp)
-}
-
-pub fn pending_name(id: &WriterId) -> String {
-    format!("{PENDING_PREFIX}{id}")
-}
 
 /// How writers of this repository keep out of each other's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

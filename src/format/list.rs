@@ -4,8 +4,8 @@
 //! ends behind an id whose last two bytes, as a little-endian number, are a multiple of 512, or at 8192 ids.
 
 use crate::error::Result;
+use crate::format::wire::Take;
 use crate::id::ChunkId;
-use crate::repo::wire::Take;
 
 const MAGIC: u8 = b'L';
 const VERSION: u8 = 1;

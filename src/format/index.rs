@@ -5,10 +5,10 @@
 //! apart because they do not compress, all chunk ids (24 bytes each) in the same order.
 
 use crate::error::Result;
+use crate::format::wire::{Put, Take};
+use crate::format::{CHUNK_BYTES_MAX, FRAME_RAW_BYTES_MAX, PACK_BYTES_MAX};
 use crate::id::{ChunkId, PackId};
 use crate::place::{FrameContents, PackContents};
-use crate::repo::format::{CHUNK_BYTES_MAX, FRAME_RAW_BYTES_MAX, PACK_BYTES_MAX};
-use crate::repo::wire::{Put, Take};
 
 const VERSION: u64 = 1;
 

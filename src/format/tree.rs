@@ -7,8 +7,8 @@ use crate::entry::{
     CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Hole, Metadata, PATH_BYTES_MAX, Time, Xattr, is_valid_name,
 };
 use crate::error::{Error, Kind, Result};
+use crate::format::wire::{Put, Take};
 use crate::id::ChunkId;
-use crate::repo::wire::{Put, Take};
 
 const MAGIC: u8 = b'T';
 const VERSION: u8 = 1;

@@ -1,11 +1,11 @@
 //! Packs: header with the sealed key, frames, sealed trailer with their lengths, its length; named by their hash.
 
 use crate::error::{Error, Result};
+use crate::format::PACK_BYTES_MAX;
+use crate::format::index::{Room, put_frames, take_frames};
+use crate::format::wire::{Put, Take};
 use crate::id::{ChunkId, PackId};
 use crate::place::{FrameContents, PackContents};
-use crate::repo::format::PACK_BYTES_MAX;
-use crate::repo::index::{Room, put_frames, take_frames};
-use crate::repo::wire::{Put, Take};
 use crate::seal::{
     Compression, FrameKey, FrameOpener, FrameSealer, KeySet, PACK_HEADER_BYTES, SEAL_BYTES, new_pack_key, open_pack_key,
 };

@@ -1,0 +1,17 @@
+//! What is stored, byte by byte: pure encoding and decoding (docs/FORMAT.md). Every decoder takes its input as hostile.
+
+pub mod config;
+pub mod index;
+mod layout;
+pub mod list;
+pub mod pack;
+pub mod snapshot;
+pub mod tree;
+mod wire;
+
+pub use config::{Config, Sharing};
+pub use layout::{
+    CHUNK_BYTES_MAX, CONFIG_NAME, EXPIRED_PREFIX, FORMAT_VERSION, FRAME_RAW_BYTES, FRAME_RAW_BYTES_MAX, INDEX_PREFIX,
+    KEYS_PREFIX, OBJECT_BYTES_MAX, PACK_BYTES, PACK_BYTES_MAX, PACKS_PREFIX, PENDING_PREFIX, SNAPSHOTS_PREFIX,
+    index_name, is_snapshot_name, pack_name, pending_name, snapshot_id, snapshot_name,
+};
