@@ -1,9 +1,9 @@
 //! Measure the chunk index: building, lookups and memory. SILT_BENCH_CHUNKS sets how many chunks (2,000,000),
 //! SILT_BENCH_FOLDER a folder to keep and use again.
 
-use siltstone::cache::{Claims, Segments, View};
 use siltstone::error::Result;
 use siltstone::id::{ChunkId, IndexId, PackId};
+use siltstone::index::{Claims, Segments, View};
 use siltstone::place::{FrameContents, IndexContents, PackContents};
 use std::path::PathBuf;
 use std::time::Instant;

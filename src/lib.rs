@@ -5,13 +5,13 @@
 pub mod backup;
 pub mod bench;
 pub mod browse;
-pub mod cache;
 pub mod chunk;
 pub mod disk;
 pub mod entry;
 pub mod error;
 pub mod format;
 pub mod id;
+pub mod index;
 pub mod place;
 pub mod repo;
 pub mod restore;

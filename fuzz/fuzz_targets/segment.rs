@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use siltstone::cache::Segment;
+use siltstone::index::Segment;
 use siltstone::id::ChunkId;
 
 const HEADER_BYTES: usize = 128;

@@ -5,9 +5,9 @@
 
 use crate::backup::page::Item;
 use crate::backup::previous::OldEntries;
+use crate::backup::state::Change;
 use crate::backup::walk::{Folder, add, take_back};
 use crate::backup::{Run, TROUBLED};
-use crate::cache::Change;
 use crate::disk::Stat;
 use crate::entry::{Content, Entry, EntryKind, Time};
 use rayon::Scope;

@@ -2,12 +2,12 @@
 
 use crate::backup::damage::Damage;
 use crate::backup::{BackupReport, Run};
-use crate::cache::View;
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{Page, decode_page};
 use crate::format::{snapshot_id, snapshot_name};
 use crate::id::{ChunkId, SnapshotId};
+use crate::index::View;
 use crate::repo::{Marks, Reader, Repository, Snapshot, Told, Writer};
 use crate::seal::Power;
 use crate::watch::Watch;

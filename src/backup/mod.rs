@@ -19,6 +19,7 @@ mod previous;
 mod readers;
 mod scan;
 mod sources;
+mod state;
 mod stored;
 mod streams;
 mod walk;
@@ -27,19 +28,21 @@ mod zeros;
 pub use detect::Comparison;
 pub use heal::Healing;
 pub use sources::missing_source;
+pub use state::State;
 
 use crate::backup::attempts::{Carried, damage_found};
 use crate::backup::damage::Damage;
 use crate::backup::left_out::LeftOut;
 use crate::backup::readers::Readers;
+use crate::backup::state::StateChanges;
 use crate::backup::streams::Streams;
-use crate::cache::{Basis, State, StateChanges};
 use crate::disk::Owners;
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::{LABELS_BYTES_MAX, TROUBLES_MAX, encoded_length};
 use crate::id::IndexId;
 use crate::id::SnapshotId;
+use crate::index::Basis;
 use crate::repo::{
     OwnFolders, PathText, Repository, Snapshot, SnapshotSource, Stamp, Totals, Trouble, Writer, WriterOptions,
 };

@@ -2,9 +2,9 @@
 
 use crate::backup::build::{Built, OldParts, split};
 use crate::backup::previous::Previous;
+use crate::backup::state::{Change, FolderKey, PageRow};
 use crate::backup::walk::{Above, Folder, Found, SavedTree, add, take_back};
 use crate::backup::{Run, detect};
-use crate::cache::{Change, FolderKey, PageRow};
 use crate::disk::Stat;
 use crate::entry::{Content, Entry, EntryKind, Time};
 use crate::error::{Error, Kind};

@@ -1,9 +1,9 @@
 //! What was saved last time: from the local state, or without one from the last snapshot's tree.
 
 use crate::backup::damage::Damage;
+use crate::backup::state::{Change, FolderKey, PageRow, Rest, State};
 use crate::backup::walk::Folder;
 use crate::backup::{BackupOptions, Run};
-use crate::cache::{Change, FolderKey, PageRow, Rest, State};
 use crate::entry::{Content, Entry, LEVELS_MAX, Time};
 use crate::error::{Error, Kind, Result};
 use crate::format::SNAPSHOTS_PREFIX;

@@ -2,9 +2,9 @@
 
 use crate::backup::nested::Place;
 use crate::backup::previous::Previous;
+use crate::backup::state::FolderKey;
 use crate::backup::walk::{Above, Found, LIST_BUFFER, add};
 use crate::backup::{Run, previous};
-use crate::cache::FolderKey;
 use crate::disk::stat::{fstat, stat_path};
 use crate::disk::{Directory, Names, Stat, levels_open, open};
 use crate::entry::{Content, Entry, EntryKind};

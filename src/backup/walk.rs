@@ -6,7 +6,7 @@ use crate::backup::Run;
 use crate::backup::nested::Place;
 use crate::backup::page::Page;
 use crate::backup::previous::Previous;
-use crate::cache::FolderKey;
+use crate::backup::state::FolderKey;
 use crate::disk::{Directory, Handle, Held, ListBuffer, Names};
 use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};

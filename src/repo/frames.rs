@@ -1,12 +1,12 @@
 //! Opened frames: each is fetched and opened once for all who read from it, and kept while there is room.
 
-use crate::cache::FrameFiles;
 use crate::error::{Error, Kind, Result};
 use crate::format::pack_name;
 use crate::id::{ChunkId, PackId};
 use crate::place::Located;
 use crate::repo::Repository;
 use crate::repo::ahead::Ahead;
+use crate::repo::frame_files::FrameFiles;
 use crate::repo::reader::Chunk;
 use crate::seal::{FrameKey, FrameOpener, PACK_HEADER_BYTES, open_pack_key};
 use bytes::Bytes;

@@ -3,10 +3,10 @@
 //! A chunk counts as stored only if an index object that is listed now names it, in a pack that is listed now with the
 //! size that the index states. Index objects that are damaged count as absent, so that their content is stored again.
 
-use crate::cache::{Basis, Segments, View};
 use crate::error::{Error, Kind, Result};
 use crate::format::{INDEX_PREFIX, PACKS_PREFIX, index_name, pack_name};
 use crate::id::{ChunkId, IndexId, PackId};
+use crate::index::{Basis, Segments, View};
 use crate::place::{IndexContents, Located, PackContents, PackSizes};
 use crate::repo::index_fetch::{IndexFetch, Unread};
 use crate::repo::losses::Losses;

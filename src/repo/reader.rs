@@ -1,11 +1,11 @@
 //! Read chunks: find them in the index, fetch and open their frame once, verify their names.
 
-use crate::cache::View;
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
 use crate::format::list::{LIST_DEPTH_MAX, decode_list};
 use crate::format::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::id::{ChunkId, PackId};
+use crate::index::View;
 use crate::place::Located;
 use crate::repo::Repository;
 use crate::repo::copies::Copies;

@@ -1,12 +1,12 @@
 //! One running backup's way into the repository: claims chunks, fills frames and packs, writes packs, then the index,
 //! then the snapshot, in that order and no other.
 
-use crate::cache::{Basis, Claim, Claims, View};
 use crate::error::{Error, Kind, Result};
 use crate::format::index::{INDEX_CHUNKS_MAX, encode_index};
 use crate::format::snapshot::{SNAPSHOT_PURPOSE, Snapshot};
 use crate::format::{CHUNK_BYTES_MAX, FRAME_RAW_BYTES, PACK_BYTES, index_name, snapshot_name};
 use crate::id::{ChunkId, IndexId};
+use crate::index::{Basis, Claim, Claims, View};
 use crate::place::{IndexContents, PackContents};
 use crate::repo::heart::Heart;
 use crate::repo::packs::{Leaving, Packs};

@@ -4,7 +4,7 @@ use crate::fixture::look_old;
 use crate::golden::noise;
 use crate::person::{Person, contents, fingerprint};
 use serde_json::Value;
-use siltstone::cache::State;
+use siltstone::backup::State;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Write};

@@ -22,14 +22,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("runtime", &["error"]),
     ("storage", &["error", "watch", "disk", "runtime"]),
     ("source", &["error", "entry", "watch"]),
-    ("cache", &["error", "id", "place", "disk"]),
+    ("index", &["error", "id", "place", "disk"]),
     (
         "repo",
-        &["error", "id", "place", "entry", "watch", "when", "chunk", "disk", "seal", "format", "storage", "cache"],
+        &["error", "id", "place", "entry", "watch", "when", "chunk", "disk", "seal", "format", "storage", "index"],
     ),
     (
         "backup",
-        &["error", "id", "entry", "watch", "when", "chunk", "disk", "seal", "format", "source", "cache", "repo"],
+        &["error", "id", "entry", "watch", "when", "chunk", "disk", "seal", "format", "source", "index", "repo"],
     ),
     ("restore", &["error", "id", "entry", "watch", "when", "disk", "format", "source", "repo"]),
     ("browse", &["error", "id", "entry", "watch", "when", "disk", "format", "source", "repo"]),
@@ -37,7 +37,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "bench",
         &[
             "error", "id", "place", "entry", "watch", "when", "chunk", "disk", "seal", "format", "runtime", "storage",
-            "source", "cache", "repo", "backup", "restore", "browse",
+            "source", "index", "repo", "backup", "restore", "browse",
         ],
     ),
 ];
@@ -273,7 +273,7 @@ fn only_the_repository_and_measurements_reach_storage() {
         assert!(*room == "bench" || !imports.contains(&"bench"), "{room} may import bench");
     }
     let (_, source) = ROOMS.iter().find(|(room, _)| *room == "source").expect("it is on the map");
-    for never in ["chunk", "seal", "storage", "cache", "repo"] {
+    for never in ["chunk", "seal", "storage", "index", "repo"] {
         assert!(!source.contains(&never), "a source knows {never}");
     }
 }

@@ -1,8 +1,8 @@
 //! The local chunk index: never a wrong place, whatever happens to its files and whoever shares them.
 
-use siltstone::cache::{Claim, Claims, Segment, Segments, merge, write_segment};
 use siltstone::error::{Kind, Result};
 use siltstone::id::{ChunkId, IndexId, PackId};
+use siltstone::index::{Claim, Claims, Segment, Segments, merge, write_segment};
 use siltstone::place::{FrameContents, IndexContents, Located, PackContents};
 use std::collections::{HashMap, HashSet};
 use std::fs;

@@ -3,10 +3,10 @@
 //! sled is asked only for what it is good at: a few thousand small rows, written in sorted batches, flushed at
 //! checkpoints. Opening it may fail or panic after a power cut; then the folder is moved aside and made anew.
 
-use crate::cache::Basis;
 use crate::disk::own_files::{names_in, remove_folder};
 use crate::error::{Error, Kind, Result, kind_of_io};
 use crate::id::{ChunkId, IndexId, PackId};
+use crate::index::Basis;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
