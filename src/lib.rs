@@ -19,5 +19,6 @@ pub mod runtime;
 pub mod seal;
 pub mod source;
 pub mod storage;
+pub mod vault;
 pub mod watch;
 pub mod when;

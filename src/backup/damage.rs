@@ -1,7 +1,8 @@
 //! What a run knows of damage to the repository: what was missing when it began, and whether a run has told that.
 
 use crate::id::{IndexId, SnapshotId};
-use crate::repo::{IndexCheck, Marks, Repository, Told, basis_of};
+use crate::repo::Repository;
+use crate::vault::{IndexCheck, Marks, Told, basis_of};
 use crate::when::format_counted;
 use std::collections::HashSet;
 

@@ -8,8 +8,9 @@ use crate::format::tree::{Page, decode_page};
 use crate::format::{snapshot_id, snapshot_name};
 use crate::id::{ChunkId, SnapshotId};
 use crate::index::View;
-use crate::repo::{Marks, Reader, Repository, Snapshot, Told, Writer};
+use crate::repo::{Reader, Repository, Snapshot, Writer};
 use crate::seal::Power;
+use crate::vault::{Marks, Told};
 use crate::watch::Watch;
 use std::collections::{BTreeSet, HashMap, HashSet};
 

@@ -5,10 +5,10 @@ use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, Snapshot};
 use crate::format::{SNAPSHOTS_PREFIX, is_snapshot_name, snapshot_name};
 use crate::repo::Repository;
-use crate::repo::fetch::{batches, fetch_all};
 use crate::repo::pending::{Unpublished, is_of_one_object};
 use crate::seal::Power;
 use crate::storage::Listed;
+use crate::vault::parallel::{batches, fetch_all};
 use crate::watch::Watch;
 use std::collections::HashSet;
 

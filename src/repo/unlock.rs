@@ -4,10 +4,10 @@
 use crate::disk::whole::{make_private_dir, read_own, write_whole};
 use crate::error::{Error, Kind, Result};
 use crate::format::{CONFIG_NAME, Config, KEYS_PREFIX, OBJECT_BYTES_MAX};
-use crate::repo::fetch::fetch_all;
 use crate::repo::key::{Credentials, KEY_BYTES_MAX, KeyObject, first_key_name, is_key_name, opens_with};
 use crate::seal::KeySet;
 use crate::storage::Storage;
+use crate::vault::parallel::fetch_all;
 use std::path::{Path, PathBuf};
 
 /// Where the names of key objects are in the folder of all caches.

@@ -8,11 +8,12 @@ use crate::format::{CHUNK_BYTES_MAX, FRAME_RAW_BYTES, PACK_BYTES, index_name, sn
 use crate::id::{ChunkId, IndexId};
 use crate::index::{Basis, Claim, Claims, View};
 use crate::place::{IndexContents, PackContents};
+use crate::repo::Repository;
 use crate::repo::heart::Heart;
 use crate::repo::packs::{Leaving, Packs};
 use crate::repo::upload::Uploads;
-use crate::repo::{IndexCheck, Repository};
 use crate::seal::{Audience, Compression, FrameSealer, seal_object};
+use crate::vault::IndexCheck;
 use crate::watch::Watch;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};

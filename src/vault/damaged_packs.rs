@@ -7,8 +7,8 @@ use crate::error::{Kind, Result};
 use crate::format::{PACK_BYTES_MAX, pack_name};
 use crate::id::PackId;
 use crate::place::PackSizes;
-use crate::repo::fetch::each_at_once;
 use crate::storage::{Stat, Storage};
+use crate::vault::parallel::each_at_once;
 use crate::watch::Watch;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -39,7 +39,7 @@ type Known = BTreeMap<(PackId, PackVersion), bool>;
 
 /// Tells a pack's object from another one at its place, and from the same bytes when they were written there again.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct PackVersion(String);
+pub(crate) struct PackVersion(String);
 
 impl PackVersion {
     /// `absent` stands for an object that is not there, `unknown` for one that could not be looked up.

@@ -3,7 +3,7 @@
 use crate::disk::whole::{read_own, write_whole};
 use crate::error::Result;
 use crate::id::{IndexId, PackId, SnapshotId};
-use crate::repo::IndexCheck;
+use crate::vault::IndexCheck;
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::Display;
 use std::path::Path;

@@ -5,9 +5,9 @@ use crate::format::index::{INDEX_BYTES_MAX, decode_index, plain_bytes_max};
 use crate::format::index_name;
 use crate::id::IndexId;
 use crate::place::{IndexContents, PackContents};
-use crate::repo::fetch::fetch_all;
-use crate::repo::opened::Opened;
 use crate::seal::{open_object, sealed_object_bytes_max};
+use crate::vault::opened::Opened;
+use crate::vault::parallel::fetch_all;
 use std::collections::{HashMap, VecDeque};
 
 /// Index objects that are fetched together take this many bytes, with the one that passes it.

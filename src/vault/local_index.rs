@@ -8,10 +8,10 @@ use crate::format::{INDEX_PREFIX, PACKS_PREFIX, index_name, pack_name};
 use crate::id::{ChunkId, IndexId, PackId};
 use crate::index::{Basis, Segments, View};
 use crate::place::{IndexContents, Located, PackContents, PackSizes};
-use crate::repo::index_fetch::{IndexFetch, Unread};
-use crate::repo::losses::Losses;
-use crate::repo::opened::Opened;
 use crate::storage::{Listed, Storage, Version};
+use crate::vault::index_fetch::{IndexFetch, Unread};
+use crate::vault::losses::Losses;
+use crate::vault::opened::Opened;
 use crate::watch::Watch;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -119,7 +119,7 @@ fn list_packs(storage: &dyn Storage, expected: usize) -> Result<PackSizes> {
         return Ok(storage.list(PACKS_PREFIX)?.iter().filter_map(size).collect());
     }
     let parts: Vec<String> = (0..=255u8).map(|byte| format!("{PACKS_PREFIX}{byte:02x}/")).collect();
-    let listed = crate::repo::fetch::each_at_once(&parts, PACK_LISTINGS_AT_ONCE, |part| storage.list(part));
+    let listed = crate::vault::parallel::each_at_once(&parts, PACK_LISTINGS_AT_ONCE, |part| storage.list(part));
     let mut packs = PackSizes::default();
     for listed in listed {
         listed?.iter().filter_map(size).for_each(|(pack, bytes)| packs.insert(pack, bytes));

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const FETCHES_AT_ONCE: usize = 8;
 
 /// Fetches objects, several at a time, in the order of their names' list.
-pub(super) fn fetch_all(storage: &dyn Storage, names: &[String], bytes_max: u64) -> Vec<Result<Vec<u8>>> {
+pub(crate) fn fetch_all(storage: &dyn Storage, names: &[String], bytes_max: u64) -> Vec<Result<Vec<u8>>> {
     let get = |name: &String| storage.get(name, bytes_max).map(|(bytes, _)| bytes);
     if storage.abilities().local {
         return names.iter().map(get).collect();
@@ -19,7 +19,7 @@ pub(super) fn fetch_all(storage: &dyn Storage, names: &[String], bytes_max: u64)
 
 /// Groups the names of listed objects. A group ends with the object that brings its total size to `bytes_max`, or after `objects_max`
 /// objects.
-pub(super) fn batches(listed: Vec<&Listed>, bytes_max: u64, objects_max: usize) -> Vec<Vec<String>> {
+pub(crate) fn batches(listed: Vec<&Listed>, bytes_max: u64, objects_max: usize) -> Vec<Vec<String>> {
     let mut batches: Vec<Vec<String>> = Vec::new();
     let mut bytes = bytes_max;
     for object in listed {
@@ -37,7 +37,7 @@ pub(super) fn batches(listed: Vec<&Listed>, bytes_max: u64, objects_max: usize) 
 
 /// Calls `work` for each item, `at_once` of them at the same time; the results are in the order of the items. Threads that
 /// cannot be started leave their share to the others.
-pub(super) fn each_at_once<T: Sync, R: Send>(
+pub(crate) fn each_at_once<T: Sync, R: Send>(
     items: &[T],
     at_once: usize,
     work: impl Fn(&T) -> Result<R> + Sync,

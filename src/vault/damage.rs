@@ -1,0 +1,70 @@
+//! What is known of damage to the repository, for later runs: losses that no backup has told, and what has been told.
+
+use crate::id::IndexId;
+use crate::seal::{KeySet, Power};
+use crate::vault::{Marks, Told, Vault};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+impl Vault {
+    /// Marks that the repository has lost something, among it these index objects, which a backup is to tell.
+    pub(crate) fn mark_loss(&self, indexes: &HashSet<IndexId>) {
+        self.0.losses.mark(indexes);
+    }
+
+    /// Losses that no backup has told yet; those that are met from now on are not among them.
+    pub(crate) fn untold_losses(&self) -> Marks {
+        let mut marks = self.0.losses.all();
+        if !marks.is_empty() {
+            marks.leave_out(&self.told().unwrap_or_default().marks);
+        }
+        marks
+    }
+
+    /// Removes the marks of what is there again.
+    pub(crate) fn forget_losses(&self, marks: &Marks) {
+        self.0.losses.remove(marks);
+    }
+
+    /// Losses that this process has met and marked.
+    pub(crate) fn losses_marked_here(&self) -> Marks {
+        self.0.losses.marked_here()
+    }
+
+    /// Whether losses, and that they are told, can be noted for later runs.
+    pub(crate) fn remembers_losses(&self) -> bool {
+        self.0.losses.can_mark()
+    }
+
+    /// What backups have told of damage; none without a cache.
+    pub(crate) fn told(&self) -> Option<Told> {
+        Some(Told::read(&told_path(self.cache(), self.keys())?))
+    }
+
+    /// Notes what stays told of damage that is partly gone. What is not noted, the next run tries to note again.
+    pub(crate) fn rewrite_told(&self, told: &Told) {
+        let _best_effort = told_path(self.cache(), self.keys()).map(|path| told.write(&path));
+    }
+
+    /// Notes what is told by now, and removes the marks of these losses. A put-only key cannot find out what a loss means, so
+    /// it leaves them to the others that use this cache.
+    pub(crate) fn note_told(&self, told: &Told, marks: &Marks) {
+        let Some(path) = told_path(self.cache(), self.keys()) else { return };
+        let is_put_only = self.keys().power() == Power::Put;
+        let noted = if is_put_only {
+            Told { marks: marks.names().cloned().collect(), ..told.clone() }.write(&path)
+        } else {
+            told.write(&path)
+        };
+        if noted.is_ok() && !is_put_only { self.0.losses.remove(marks) } else { self.0.losses.forget_here(marks) }
+    }
+}
+
+/// Where backups with a key of this power note what they have told.
+pub(super) fn told_path(cache: Option<&Path>, keys: &KeySet) -> Option<PathBuf> {
+    let name = match keys.power() {
+        Power::Put => "told-put-only",
+        _ => "told",
+    };
+    Some(cache?.join(name))
+}

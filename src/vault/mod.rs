@@ -1,0 +1,285 @@
+//! What an open repository is to those who read and write it: storage, keys, configuration, the local index in step with the
+//! repository, and what is known of damage. It makes neither readers nor writers; they hold it.
+
+mod damage;
+mod damaged_packs;
+mod index_fetch;
+mod local_index;
+mod losses;
+mod opened;
+pub(crate) mod parallel;
+mod told;
+
+pub(crate) use damaged_packs::PackVersion;
+pub use local_index::IndexCheck;
+pub(crate) use losses::Marks;
+pub(crate) use told::{Told, basis_of};
+
+use crate::chunk::Chunker;
+use crate::error::{Error, Kind, Result};
+use crate::format::{Config, INDEX_PREFIX};
+use crate::id::{ChunkId, PackId};
+use crate::index::{Basis, View};
+use crate::place::{IndexContents, Located};
+use crate::seal::KeySet;
+use crate::storage::{Listed, Storage};
+use crate::watch::Watch;
+use damaged_packs::DamagedPacks;
+use local_index::{Listing, LocalIndex};
+use losses::Losses;
+use opened::Opened;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Vault(Arc<Inner>);
+
+struct Inner {
+    opened: Opened,
+    config: Config,
+    chunker: Chunker,
+    /// This repository's part of the cache; none where there is no cache or it cannot be used.
+    cache: Option<PathBuf>,
+    index: LocalIndex,
+    /// How often it was rebuilt, as it was damaged. Held while that is done.
+    index_rebuilds: Mutex<u32>,
+    damaged_packs: DamagedPacks,
+    losses: Arc<Losses>,
+    /// Bytes that a reader may take.
+    memory: AtomicU64,
+    /// For what is noticed in the middle of other work.
+    notices: Watch,
+}
+
+/// What a vault is opened with.
+pub(crate) struct Opening<'a> {
+    pub storage: Arc<dyn Storage>,
+    pub keys: KeySet,
+    /// The configuration as it is stored, and what it says.
+    pub stored_config: &'a [u8],
+    pub config: Config,
+    pub cache: Option<PathBuf>,
+    /// The index objects, if they were listed already.
+    pub listed: Option<Vec<Listed>>,
+}
+
+/// More often a local index is not rebuilt in one process.
+const INDEX_REBUILDS_MAX: u32 = 3;
+
+/// What a reader may take unless it is told otherwise.
+const MEMORY_BYTES: u64 = 256 << 20;
+
+impl Vault {
+    /// Opens it and brings the local index up to date.
+    pub(crate) fn open(opening: Opening, watch: &Watch) -> Result<Self> {
+        let Opening { storage, keys, stored_config, config, cache, mut listed } = opening;
+        let losses = Arc::new(Losses::at(cache.as_deref()));
+        let index = {
+            let segments = cache.as_ref().map(|cache| cache.join("segments"));
+            let told = damage::told_path(cache.as_deref(), &keys).map(|path| Told::read(&path)).unwrap_or_default();
+            LocalIndex::open(segments.as_deref(), losses.clone(), told.damaged_indexes, watch)
+        };
+        let damaged_packs = DamagedPacks::open(cache.as_deref(), watch);
+        let chunker = Chunker::new(config.chunks, keys.gear_secret());
+        let vault = Vault(Arc::new(Inner {
+            opened: Opened::new(storage, keys, stored_config),
+            config,
+            chunker,
+            index,
+            index_rebuilds: Mutex::new(0),
+            losses,
+            damaged_packs,
+            cache,
+            memory: AtomicU64::new(MEMORY_BYTES),
+            notices: watch.notices_only(),
+        }));
+        let list = || match listed.take() {
+            Some(listed) => Ok(Listing::of_index(listed)),
+            None => vault.storage().list(INDEX_PREFIX).map(Listing::of_index),
+        };
+        vault.0.index.compare(&vault.0.opened, list, watch)?;
+        Ok(vault)
+    }
+
+    pub fn storage(&self) -> &dyn Storage {
+        self.0.opened.storage()
+    }
+
+    pub(crate) fn storage_shared(&self) -> Arc<dyn Storage> {
+        self.0.opened.storage_shared()
+    }
+
+    pub fn keys(&self) -> &KeySet {
+        self.0.opened.keys()
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    pub fn chunker(&self) -> &Chunker {
+        &self.0.chunker
+    }
+
+    /// This repository's folder in the cache; none without a cache.
+    pub fn cache(&self) -> Option<&Path> {
+        self.0.cache.as_deref()
+    }
+
+    /// Whether storage is not on this machine, so that each request costs a wait.
+    pub fn is_far(&self) -> bool {
+        !self.storage().abilities().local
+    }
+
+    /// The memory that all buffers of a reader together may take, in bytes; counts for readers made from now on.
+    pub fn limit_memory(&self, bytes: u64) {
+        self.0.memory.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn memory(&self) -> u64 {
+        self.0.memory.load(Ordering::Relaxed)
+    }
+
+    /// The local index as it is now.
+    pub fn view(&self) -> View {
+        self.0.index.view()
+    }
+
+    /// Adds to the local index what index objects say that this process wrote.
+    pub(crate) fn learn(&self, indexes: &[IndexContents], watch: &Watch) -> Result<()> {
+        let rebuilds = self.index_rebuilds();
+        match self.0.index.learn(indexes, watch) {
+            Err(error) if error.is(Kind::Corrupt) => self.rebuild_index(&error, rebuilds, watch),
+            learned => learned,
+        }
+    }
+
+    /// Brings the local index into step with what the repository lists now: its index objects and the packs that they name.
+    pub fn compare_index(&self, watch: &Watch) -> Result<IndexCheck> {
+        let check = self.0.index.compare(&self.0.opened, || self.list_all(), watch)?;
+        self.0.damaged_packs.note_of_wrong_size(&check.packs_of_wrong_size, self.storage());
+        Ok(check)
+    }
+
+    fn list_all(&self) -> Result<Listing> {
+        let mut listing = Listing::whole(self.storage(), self.0.index.packs_known())?;
+        self.take_out_damaged_packs(&mut listing)?;
+        Ok(listing)
+    }
+
+    fn take_out_damaged_packs(&self, listing: &mut Listing) -> Result<()> {
+        match listing.packs_mut() {
+            Some(packs) => self.0.damaged_packs.take_out(packs, self.storage()),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn pack_version(&self, pack: &PackId) -> PackVersion {
+        PackVersion::of(pack, self.storage())
+    }
+
+    /// A pack could not be read at this version: from now on it counts as missing, so that what it holds is stored again.
+    pub(crate) fn note_damaged_pack(&self, pack: &PackId, version: PackVersion) {
+        self.0.damaged_packs.note(pack, version);
+    }
+
+    /// Whether this process has noted the pack as damaged.
+    pub(crate) fn is_noted_as_damaged(&self, pack: &PackId) -> bool {
+        self.0.damaged_packs.is_noted(pack)
+    }
+
+    /// How many damaged packs this process has found.
+    pub(crate) fn damaged_packs_found(&self) -> u64 {
+        self.0.damaged_packs.found()
+    }
+
+    /// Passes on notices, and nothing else: for what is noticed in the middle of other work.
+    pub(crate) fn notices(&self) -> &Watch {
+        &self.0.notices
+    }
+
+    /// How often the local index was rebuilt.
+    pub(crate) fn index_rebuilds(&self) -> u32 {
+        *self.0.index_rebuilds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops the local index and reads it anew, as a lookup said that it is damaged; `rebuilds` were made before that
+    /// lookup. Of several threads that met the same damage one does it.
+    pub(crate) fn rebuild_index(&self, damage: &Error, rebuilds: u32, watch: &Watch) -> Result<()> {
+        let mut done = self.0.index_rebuilds.lock().unwrap_or_else(PoisonError::into_inner);
+        if *done > rebuilds {
+            return Ok(());
+        }
+        if *done >= INDEX_REBUILDS_MAX {
+            return Err(damage.copy());
+        }
+        watch.notice(format!("{damage}: the local index is rebuilt"));
+        // Where it is damaged again, its directory is not to be trusted.
+        let in_memory = *done > 0;
+        *done += 1;
+        self.0.index.rebuild(&self.0.opened, || self.list_all(), in_memory, watch)?;
+        Ok(())
+    }
+
+    /// Asks the local index; one that turns out to be damaged is rebuilt, and asked again.
+    pub(crate) fn with_sound_index<T>(&self, watch: &Watch, ask: impl Fn(&View) -> Result<T>) -> Result<T> {
+        loop {
+            let rebuilds = self.index_rebuilds();
+            match ask(&self.view()) {
+                Err(error) if error.is(Kind::Corrupt) => self.rebuild_index(&error, rebuilds, watch)?,
+                asked => return asked,
+            }
+        }
+    }
+
+    /// Whether a chunk is stored.
+    pub fn contains(&self, id: &ChunkId, watch: &Watch) -> Result<bool> {
+        self.with_sound_index(watch, |view| view.contains(id))
+    }
+
+    /// All places of the chunks of these packs, of chunks that have several.
+    pub(crate) fn copies_of(&self, packs: &HashSet<PackId>) -> Result<HashMap<ChunkId, Vec<Located>>> {
+        self.0.index.copies_of(packs, &self.0.opened)
+    }
+
+    /// Packs that count as missing, by the last comparison.
+    pub(crate) fn left_out(&self) -> HashSet<PackId> {
+        self.0.index.left_out()
+    }
+
+    /// Whether a pack counts as missing, by the last comparison.
+    pub(crate) fn is_left_out(&self, pack: &PackId) -> bool {
+        self.0.index.is_left_out(pack)
+    }
+
+    /// Where chunks are in these packs, which may be missing or cut.
+    pub(crate) fn index_of_packs(&self, packs: &HashSet<PackId>) -> Result<View> {
+        self.0.index.of_packs(packs, &self.0.opened)
+    }
+
+    /// The local index as it is now, and what it rests on.
+    pub(crate) fn view_and_basis(&self) -> (View, Basis) {
+        self.0.index.view_and_basis()
+    }
+
+    /// Grows whenever something that this process took for stored turned out to be gone.
+    pub(crate) fn index_losses(&self) -> u64 {
+        self.0.index.losses()
+    }
+
+    /// Refuses to continue where the repository is not the one that was opened.
+    pub(crate) fn check_is_there(&self) -> Result<()> {
+        self.0.opened.check_is_there()
+    }
+
+    /// Whether everything that the local index rests on is still listed in the repository.
+    pub(crate) fn is_index_listed(&self) -> Result<bool> {
+        let is_there = || self.check_is_there();
+        let mut listing = Listing::whole_at_once(self.storage(), self.0.index.packs_known(), is_there)?;
+        self.take_out_damaged_packs(&mut listing)?;
+        Ok(self.0.index.is_listed(&listing))
+    }
+}
