@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use siltstone::format::Sharing;
-use siltstone::repo::pending::{expire, survey};
+use siltstone::lease::pending::{expire, survey};
 use siltstone::seal::{Audience, KeySet, Secret, seal_object};
 use siltstone::storage::Storage;
 use siltstone::storage::memory::Memory;

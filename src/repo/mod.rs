@@ -1,33 +1,21 @@
 //! The repository: the format and its order of writes. [`Repository`] → [`Writer`] → snapshot; [`Reader`] back.
 
-mod ahead;
-mod copies;
-mod frame_files;
-mod frames;
-mod heart;
-mod held;
 mod init;
 pub mod key;
 mod known;
 mod own;
-mod packs;
-pub mod pending;
-mod reader;
-mod run;
 mod snapshot_list;
 mod unlock;
-mod upload;
-mod writer;
 
+pub use crate::fetch::{Chunk, Reader};
 pub use crate::format::snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
+pub use crate::ingest::{Writer, WriterOptions};
 pub use init::{InitOptions, NewRepository};
 pub use key::Credentials;
 use key::LastKey;
 pub use known::Known;
 pub(crate) use own::{Own, OwnFolders};
-pub use reader::{Chunk, Reader};
 use snapshot_list::SnapshotList;
-pub use writer::{Writer, WriterOptions};
 
 use crate::disk::own_files;
 use crate::disk::whole::make_private_dir;
@@ -35,6 +23,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
 use crate::format::{CONFIG_NAME, Config, INDEX_PREFIX, OBJECT_BYTES_MAX, SNAPSHOTS_PREFIX, snapshot_name};
 use crate::id::RepositoryId;
+use crate::lease::pending;
 use crate::seal::{KeySet, open_object};
 use crate::storage::Storage;
 use crate::vault::{Opening, Vault};
@@ -121,11 +110,11 @@ impl Repository {
 
     /// Begins a backup: shows it to others before it relies on anything.
     pub fn writer(&self, options: &WriterOptions, watch: &Watch) -> Result<Writer> {
-        Writer::start(self, options, watch)
+        Writer::start(&self.0, options, watch)
     }
 
     pub fn reader(&self) -> Reader {
-        Reader::new(self)
+        Reader::new(&self.0)
     }
 
     /// Names of all snapshot objects, oldest first.

@@ -4,8 +4,8 @@
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, Snapshot};
 use crate::format::{SNAPSHOTS_PREFIX, is_snapshot_name, snapshot_name};
+use crate::lease::pending::{Unpublished, is_of_one_object};
 use crate::repo::Repository;
-use crate::repo::pending::{Unpublished, is_of_one_object};
 use crate::seal::Power;
 use crate::storage::Listed;
 use crate::vault::parallel::{batches, fetch_all};

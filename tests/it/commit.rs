@@ -4,8 +4,8 @@ use crate::fixture::{self, RENAMES, SWAPS, memory, open, options, plant, restore
 use siltstone::error::{Error, Kind, Result};
 use siltstone::format::Sharing;
 use siltstone::id::WriterId;
+use siltstone::lease::pending::{Running, Token, expire, settle, survey};
 use siltstone::repo::Repository;
-use siltstone::repo::pending::{Running, Token, expire, settle, survey};
 use siltstone::storage::chaos::{Crash, Side};
 use siltstone::storage::memory::Memory;
 use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};

@@ -8,7 +8,7 @@ use siltstone::backup::BackupReport;
 use siltstone::error::{Error, Kind, Result};
 use siltstone::format::Sharing;
 use siltstone::id::WriterId;
-use siltstone::repo::pending::{Token, expire, survey};
+use siltstone::lease::pending::{Token, expire, survey};
 use siltstone::repo::{Repository, Writer, WriterOptions};
 use siltstone::storage::memory::Memory;
 use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};

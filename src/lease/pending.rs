@@ -450,7 +450,7 @@ pub fn survey(storage: &dyn Storage, keys: &KeySet, sharing: Sharing) -> Result<
 
 /// Whether an error says something of the object that was read, and not of the storage as a whole. One object that cannot
 /// be read must not hide the others.
-pub(super) fn is_of_one_object(error: &Error) -> bool {
+pub(crate) fn is_of_one_object(error: &Error) -> bool {
     matches!(
         error.kind(),
         Kind::Corrupt | Kind::Denied | Kind::WrongKey | Kind::Invalid | Kind::Unsupported | Kind::Failed

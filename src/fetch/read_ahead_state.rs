@@ -4,9 +4,9 @@
 //! not here yet. The window begins small, doubles when most of what was fetched together was asked for, and halves when
 //! what nobody asked for had to be dropped. At its full length the next blocks are fetched before anybody asks.
 
+use crate::fetch::frame_run::{FrameRun, Near, Place, bytes_of};
 use crate::id::PackId;
 use crate::place::{FramePlace, Located};
-use crate::repo::run::{Near, Place, Run, bytes_of};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
@@ -24,7 +24,7 @@ const HEADERS_MAX: usize = 4096;
 
 enum Frame {
     Coming(Arrival),
-    Here { sealed: Bytes, is_asked: bool, serial: u64, run: Arc<Run> },
+    Here { sealed: Bytes, is_asked: bool, serial: u64, run: Arc<FrameRun> },
 }
 
 /// Where those who wait for a frame find it, also when it had to be dropped before their turn.
@@ -38,7 +38,7 @@ pub(super) enum There {
 }
 
 /// All frames of one sort that are here or coming.
-pub(super) struct Held {
+pub(super) struct ReadAheadState {
     frames: HashMap<Place, Frame>,
     /// What is dropped first comes first: what was asked for before what was not, then the older one.
     order: BTreeMap<(bool, u64), Place>,
@@ -53,10 +53,10 @@ pub(super) struct Held {
     serial: u64,
 }
 
-impl Held {
+impl ReadAheadState {
     /// Frames take `bytes_max` together, and at most one of them lies beyond.
     pub fn new(bytes_max: u64) -> Self {
-        Held {
+        ReadAheadState {
             frames: HashMap::new(),
             order: BTreeMap::new(),
             headers: HashMap::new(),
@@ -70,7 +70,7 @@ impl Held {
     }
 
     /// A frame that is asked for; with it the run behind which to read on.
-    pub fn ask(&mut self, place: &Place) -> (There, Option<Arc<Run>>) {
+    pub fn ask(&mut self, place: &Place) -> (There, Option<Arc<FrameRun>>) {
         match self.frames.get_mut(place) {
             None => (There::Nothing, None),
             Some(Frame::Coming(arrival)) => (There::Coming(arrival.clone()), None),
@@ -102,7 +102,7 @@ impl Held {
 
     /// What to fetch for a frame that is not here: it and those around it, or it alone when nobody says what is near. It is
     /// coming now. None while what is coming fills the memory: when some of that has come, ask again.
-    pub fn around(&mut self, at: &Located, near: Option<Near>) -> Option<Arc<Run>> {
+    pub fn around(&mut self, at: &Located, near: Option<Near>) -> Option<Arc<FrameRun>> {
         let own = FramePlace { number: at.frame_number, offset: at.frame_offset, stored: at.frame_stored };
         let block = u64::from(own.offset).checked_div(self.window);
         let block = block.map(|block| block * self.window..(block + 1) * self.window);
@@ -122,7 +122,7 @@ impl Held {
     }
 
     /// What to fetch of the blocks behind a run, as far as there is room that costs nothing; it is coming now.
-    pub fn behind(&mut self, run: &Run, near: Near) -> Vec<Arc<Run>> {
+    pub fn behind(&mut self, run: &FrameRun, near: Near) -> Vec<Arc<FrameRun>> {
         let block = run.frames.last().map_or(0, |last| u64::from(last.offset)) / self.window.max(1);
         let mut runs = Vec::new();
         for next in block + 1..=block + BLOCKS_AHEAD {
@@ -159,7 +159,7 @@ impl Held {
         frames[first..end].to_vec()
     }
 
-    fn set_out(&mut self, pack: PackId, frames: Vec<FramePlace>, may_reach: bool) -> Arc<Run> {
+    fn set_out(&mut self, pack: PackId, frames: Vec<FramePlace>, may_reach: bool) -> Arc<FrameRun> {
         let bytes = bytes_of(&frames);
         self.bytes += bytes;
         self.bytes_coming += bytes;
@@ -168,12 +168,12 @@ impl Held {
         }
         let is_near = may_reach && frames.first().is_some_and(|first| u64::from(first.offset) <= HEADER_REACH);
         let with_header = is_near && self.take_header(pack);
-        Run::new(pack, frames, with_header)
+        FrameRun::new(pack, frames, with_header)
     }
 
     /// What to fetch for a header that is not here; it is coming now.
-    pub fn header_alone(&mut self, pack: PackId) -> Option<Arc<Run>> {
-        self.take_header(pack).then(|| Run::new(pack, Vec::new(), true))
+    pub fn header_alone(&mut self, pack: PackId) -> Option<Arc<FrameRun>> {
+        self.take_header(pack).then(|| FrameRun::new(pack, Vec::new(), true))
     }
 
     fn take_header(&mut self, pack: PackId) -> bool {
@@ -187,7 +187,7 @@ impl Held {
         true
     }
 
-    pub fn land(&mut self, run: &Arc<Run>, pieces: Vec<Bytes>) {
+    pub fn land(&mut self, run: &Arc<FrameRun>, pieces: Vec<Bytes>) {
         for (frame, sealed) in run.frames.iter().zip(pieces) {
             let place = (run.pack, frame.number);
             self.bytes_coming -= u64::from(frame.stored);
@@ -209,7 +209,7 @@ impl Held {
     }
 
     /// Forgets what of a run has not come.
-    pub fn give_up(&mut self, run: &Run) {
+    pub fn give_up(&mut self, run: &FrameRun) {
         for frame in &run.frames {
             let place = (run.pack, frame.number);
             if let Some(Frame::Coming(_)) = self.frames.get(&place) {
@@ -280,13 +280,13 @@ mod tests {
         }
     }
 
-    fn land(held: &mut Held, run: &Arc<Run>) {
+    fn land(held: &mut ReadAheadState, run: &Arc<FrameRun>) {
         let pieces = run.frames.iter().map(|frame| Bytes::from(vec![0; frame.stored as usize])).collect();
         held.land(run, pieces);
     }
 
     /// Asks for a frame and lets all land that is fetched for it; says how many requests that took.
-    fn ask(held: &mut Held, pack: PackId, number: u32) -> usize {
+    fn ask(held: &mut ReadAheadState, pack: PackId, number: u32) -> usize {
         let mut requests = 0;
         if let There::Nothing = held.ask(&(pack, number)).0 {
             let run = held.around(&located(pack, number), Some(&near)).expect("nothing else is coming");
@@ -306,19 +306,19 @@ mod tests {
 
     #[test]
     fn reading_in_order_takes_few_requests_and_reading_here_and_there_little_more_than_was_asked_for() {
-        let mut held = Held::new(96 << 20);
+        let mut held = ReadAheadState::new(96 << 20);
         let requests: usize = (0..300).map(|n| ask(&mut held, PackId([(n / 100) as u8; 32]), n % 100)).sum();
         assert!((25..35).contains(&requests), "{requests} requests for 90 MB");
         assert_eq!(held.window, RANGE_BYTES);
 
-        let mut held = Held::new(96 << 20);
+        let mut held = ReadAheadState::new(96 << 20);
         (0..40).for_each(|n| _ = ask(&mut held, PackId([n; 32]), 50));
         assert!(held.bytes <= 40 * (3 * u64::from(FRAME)), "{} bytes for 40 frames", held.bytes);
     }
 
     #[test]
     fn what_nobody_asks_for_goes_last_and_makes_the_window_smaller() {
-        let mut held = Held::new(16 << 20);
+        let mut held = ReadAheadState::new(16 << 20);
         (0..20).for_each(|n| _ = ask(&mut held, PackId([1; 32]), n));
         assert_eq!(held.window, RANGE_BYTES.min(4 << 20));
         // From each of many packs one frame: most of what comes with it is for nothing.
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn what_does_not_come_is_forgotten() {
-        let mut held = Held::new(16 << 20);
+        let mut held = ReadAheadState::new(16 << 20);
         (0..20).for_each(|n| _ = ask(&mut held, PackId([1; 32]), n));
         let (bytes, frames) = (held.bytes, held.frames.len());
         let run = held.around(&located(PackId([2; 32]), 0), Some(&near)).expect("nothing else is coming");
@@ -338,7 +338,7 @@ mod tests {
         assert!(matches!(held.header(&run.pack), There::Nothing) && held.window == 0);
         assert!(held.bytes <= bytes && held.frames.len() <= frames);
         // Nothing is too large to be had by whoever asks for it.
-        let mut small = Held::new(1 << 10);
+        let mut small = ReadAheadState::new(1 << 10);
         let run = small.around(&located(PackId([2; 32]), 7), Some(&near)).expect("nothing else is coming");
         assert_eq!(run.frames, [place(7)]);
         // But one after the other.

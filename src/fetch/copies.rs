@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::id::{ChunkId, PackId};
 use crate::place::Located;
-use crate::repo::Repository;
+use crate::vault::Vault;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
@@ -24,19 +24,19 @@ pub(super) struct Copies(Mutex<Known>);
 impl Copies {
     /// All places of a chunk of this pack, those in packs that count as missing last; empty when the chunk has no other one.
     /// None when the copies of too many packs were looked up already.
-    pub fn of(&self, id: &ChunkId, pack: &PackId, repo: &Repository) -> Result<Option<Vec<Located>>> {
+    pub fn of(&self, id: &ChunkId, pack: &PackId, vault: &Vault) -> Result<Option<Vec<Located>>> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.packs.contains(pack) {
             if known.packs.len() >= PACKS_MAX {
                 return Ok(None);
             }
             let mut packs = HashSet::from([*pack]);
-            let left_out = repo.left_out();
+            let left_out = vault.left_out();
             if left_out.contains(pack) {
                 let others = left_out.iter().filter(|other| !known.packs.contains(*other));
                 packs.extend(others.take(PACKS_MAX - known.packs.len() - 1));
             }
-            let places = repo.copies_of(&packs)?;
+            let places = vault.copies_of(&packs)?;
             known.places.extend(places);
             known.packs.extend(packs);
         }

@@ -2,15 +2,15 @@
 
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
+use crate::fetch::copies::Copies;
+use crate::fetch::frames::Frames;
 use crate::format::list::{LIST_DEPTH_MAX, decode_list};
 use crate::format::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::id::{ChunkId, PackId};
 use crate::index::View;
 use crate::place::Located;
-use crate::repo::Repository;
-use crate::repo::copies::Copies;
-use crate::repo::frames::Frames;
 use crate::seal::KeySet;
+use crate::vault::Vault;
 use std::collections::HashSet;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -67,7 +67,7 @@ impl Chunk {
 pub struct Reader(Arc<Inner>);
 
 struct Inner {
-    repo: Repository,
+    vault: Vault,
     frames: Frames,
     /// Set when the local index was compared with the repository because something could not be read. Once is enough: then
     /// it knows of no pack that is missing.
@@ -81,18 +81,18 @@ impl Inner {
     /// Compares the local index with the repository. If that cannot be listed, this is no damage of one chunk: each chunk would list
     /// it again, with all attempts.
     fn compare_index(&self) -> Result<()> {
-        self.repo
-            .compare_index(self.repo.notices())
+        self.vault
+            .compare_index(self.vault.notices())
             .map_err(|error| if error.is(Kind::NotFound) { error.with_kind(Kind::Gone) } else { error })?;
         Ok(())
     }
 }
 
 impl Reader {
-    pub(super) fn new(repo: &Repository) -> Self {
+    pub(crate) fn new(vault: &Vault) -> Self {
         Reader(Arc::new(Inner {
-            repo: repo.clone(),
-            frames: Frames::new(repo),
+            vault: vault.clone(),
+            frames: Frames::new(vault),
             has_compared: Mutex::default(),
             copies: Copies::default(),
             damaged: Mutex::default(),
@@ -101,8 +101,8 @@ impl Reader {
 
     /// Where a chunk rests. `Corrupt` when the repository does not have it.
     pub fn locate(&self, id: &ChunkId) -> Result<Located> {
-        let repo = &self.0.repo;
-        let locate = || repo.with_sound_index(repo.notices(), |view| view.locate(id));
+        let vault = &self.0.vault;
+        let locate = || vault.with_sound_index(vault.notices(), |view| view.locate(id));
         let found = match locate()? {
             None => {
                 self.compare_once()?;
@@ -122,7 +122,7 @@ impl Reader {
         let mut has_compared = self.0.has_compared.lock().unwrap_or_else(PoisonError::into_inner);
         if !*has_compared {
             // If the repository itself is gone, nothing in it is damaged.
-            self.0.repo.check_is_there()?;
+            self.0.vault.check_is_there()?;
             self.0.compare_index()?;
             *has_compared = true;
         }
@@ -131,12 +131,12 @@ impl Reader {
 
     /// A chunk that no intact pack holds may still be readable in one that was cut, or is damaged elsewhere.
     fn damaged_packs(&self) -> Result<View> {
-        let packs = self.0.repo.left_out();
+        let packs = self.0.vault.left_out();
         let mut damaged = self.0.damaged.lock().unwrap_or_else(PoisonError::into_inner);
         match damaged.as_ref().filter(|(known, _)| *known == packs) {
             Some((_, view)) => Ok(view.clone()),
             None => {
-                let view = self.0.repo.index_of_packs(&packs)?;
+                let view = self.0.vault.index_of_packs(&packs)?;
                 *damaged = Some((packs, view.clone()));
                 Ok(view)
             }
@@ -154,7 +154,7 @@ impl Reader {
 
     fn read_at(&self, id: &ChunkId, at: &Located, name_of: NameOf) -> Result<Chunk> {
         let chunk = self.0.frames.read(id, at)?;
-        if name_of(self.0.repo.keys(), &chunk) == *id {
+        if name_of(self.0.vault.keys(), &chunk) == *id {
             Ok(chunk)
         } else {
             Err(Error::corrupt("read the chunk", id, "content hash does not match the chunk's name"))
@@ -170,7 +170,7 @@ impl Reader {
                 Err(error) if is_of_one_pack(&error) => error,
                 read => return read,
             };
-            let Some(places) = self.0.copies.of(id, &at.pack, &self.0.repo)? else {
+            let Some(places) = self.0.copies.of(id, &at.pack, &self.0.vault)? else {
                 // A pack that is refused, as all of them may be, never counts as missing.
                 if !failure.is_damage() {
                     return Err(failure);
@@ -195,23 +195,23 @@ impl Reader {
     /// Where a chunk rests once this pack counts as missing, which takes a comparison of the whole index for each such pack;
     /// None where it counts as missing already.
     fn locate_without(&self, pack: &PackId, id: &ChunkId) -> Result<Option<Located>> {
-        let repo = &self.0.repo;
+        let vault = &self.0.vault;
         let _compared = self.0.has_compared.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_left_out = || repo.is_left_out(pack);
+        let is_left_out = || vault.is_left_out(pack);
         if !is_left_out() {
             self.0.compare_index()?;
-            return Ok(repo.with_sound_index(repo.notices(), |view| view.locate(id))?.filter(|_| is_left_out()));
+            return Ok(vault.with_sound_index(vault.notices(), |view| view.locate(id))?.filter(|_| is_left_out()));
         }
-        let found = repo.with_sound_index(repo.notices(), |view| view.locate(id))?;
+        let found = vault.with_sound_index(vault.notices(), |view| view.locate(id))?;
         Ok(found.filter(|found| found.pack != *pack))
     }
 
     /// A read can fail for other reasons: the pack counts as damaged only if a second one fails, too.
     fn read_twice(&self, id: &ChunkId, at: &Located, name_of: NameOf) -> Result<Chunk> {
-        let repo = &self.0.repo;
-        let is_known = repo.is_left_out(&at.pack) || repo.is_noted_as_damaged(&at.pack);
+        let vault = &self.0.vault;
+        let is_known = vault.is_left_out(&at.pack) || vault.is_noted_as_damaged(&at.pack);
         // If the pack is repaired meanwhile, its version changes.
-        let version = if is_known { None } else { Some(repo.pack_version(&at.pack)) };
+        let version = if is_known { None } else { Some(vault.pack_version(&at.pack)) };
         match self.read_at(id, at, name_of) {
             Err(error) if error.is_damage() => {}
             read => return read,
@@ -219,8 +219,8 @@ impl Reader {
         let Some(version) = version else { return self.read_at(id, at, name_of) };
         self.read_at(id, at, name_of).or_else(|error| {
             if error.is_damage() {
-                repo.check_is_there()?;
-                repo.note_damaged_pack(&at.pack, version);
+                vault.check_is_there()?;
+                vault.note_damaged_pack(&at.pack, version);
             }
             Err(error)
         })

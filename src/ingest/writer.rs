@@ -7,13 +7,13 @@ use crate::format::snapshot::{SNAPSHOT_PURPOSE, Snapshot};
 use crate::format::{CHUNK_BYTES_MAX, FRAME_RAW_BYTES, PACK_BYTES, index_name, snapshot_name};
 use crate::id::{ChunkId, IndexId};
 use crate::index::{Basis, Claim, Claims, View};
+use crate::ingest::packs::{Leaving, Packs};
+use crate::ingest::upload::Uploads;
+use crate::lease::Heartbeat;
 use crate::place::{IndexContents, PackContents};
-use crate::repo::Repository;
-use crate::repo::heart::Heart;
-use crate::repo::packs::{Leaving, Packs};
-use crate::repo::upload::Uploads;
 use crate::seal::{Audience, Compression, FrameSealer, seal_object};
 use crate::vault::IndexCheck;
+use crate::vault::Vault;
 use crate::watch::Watch;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,13 +41,13 @@ pub struct WriterOptions {
 
 /// A running backup. Dropped without a commit, what it stored stays as chunks that the next run finds.
 pub struct Writer {
-    repo: Repository,
+    vault: Vault,
     claims: Claims,
     lanes: Vec<Mutex<Lane>>,
     /// Of content and of trees.
     packs: [Packs; 2],
     uploads: Uploads,
-    heart: Heart,
+    heartbeat: Heartbeat,
     checkpointing: Mutex<()>,
     /// What the claims rest on, in all views of the local index that they had. Held while they get another one.
     relied: Mutex<Basis>,
@@ -81,12 +81,12 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Writer {
-    pub(super) fn start(repo: &Repository, options: &WriterOptions, watch: &Watch) -> Result<Self> {
-        let heart = Heart::start(repo, &options.host)?;
+    pub(crate) fn start(vault: &Vault, options: &WriterOptions, watch: &Watch) -> Result<Self> {
+        let heartbeat = Heartbeat::start(vault, &options.host)?;
         // Only now: what a collector removes from here on, it removes knowing of this writer.
-        let check = repo.compare_index(watch)?;
-        let losses_before = repo.index_losses();
-        let (view_before, basis) = repo.view_and_basis();
+        let check = vault.compare_index(watch)?;
+        let losses_before = vault.index_losses();
+        let (view_before, basis) = vault.view_and_basis();
         let lanes = (0..options.lanes.max(1))
             .map(|_| {
                 let sealer = FrameSealer::new(options.compression)?;
@@ -94,7 +94,7 @@ impl Writer {
             })
             .collect::<Result<_>>()?;
         let pack_bytes = (options.memory_bytes / 8).clamp(PACK_BYTES_MIN, PACK_BYTES);
-        let concurrency = if repo.storage().abilities().local {
+        let concurrency = if vault.storage().abilities().local {
             1
         } else {
             ((options.memory_bytes / pack_bytes).saturating_sub(3) as usize).clamp(1, 5)
@@ -103,8 +103,8 @@ impl Writer {
             claims: Claims::new(view_before.clone()),
             lanes,
             packs: [Packs::new(false, pack_bytes), Packs::new(true, pack_bytes)],
-            uploads: Uploads::start(repo.storage_shared(), concurrency, watch.progress.clone())?,
-            heart,
+            uploads: Uploads::start(vault.storage_shared(), concurrency, watch.progress.clone())?,
+            heartbeat,
             checkpointing: Mutex::new(()),
             relied: Mutex::new(basis),
             watch: watch.clone(),
@@ -113,7 +113,7 @@ impl Writer {
             losses_before,
             bytes_new: AtomicU64::new(0),
             chunks_new: AtomicU64::new(0),
-            repo: repo.clone(),
+            vault: vault.clone(),
         })
     }
 
@@ -129,7 +129,7 @@ impl Writer {
 
     /// Whether something that it may have relied on turned out to be gone: it cannot commit any more.
     pub fn has_lost_something(&self) -> bool {
-        self.repo.index_losses() != self.losses_before
+        self.vault.index_losses() != self.losses_before
     }
 
     /// The chunks that were stored when this writer began.
@@ -145,10 +145,10 @@ impl Writer {
     /// Asks the claims; a local index that turns out to be damaged is rebuilt, and they are asked once more.
     fn with_sound_index<T>(&self, ask: impl Fn(&Claims) -> Result<T>) -> Result<T> {
         loop {
-            let rebuilds = self.repo.index_rebuilds();
+            let rebuilds = self.vault.index_rebuilds();
             match ask(&self.claims) {
                 Err(error) if error.is(Kind::Corrupt) => {
-                    self.repo.rebuild_index(&error, rebuilds, &self.watch)?;
+                    self.vault.rebuild_index(&error, rebuilds, &self.watch)?;
                     self.refresh_claims(&mut locked(&self.relied));
                 }
                 asked => return asked,
@@ -158,7 +158,7 @@ impl Writer {
 
     /// Hands the claims the local index as it is now.
     fn refresh_claims(&self, relied: &mut Basis) {
-        let (view, basis) = self.repo.view_and_basis();
+        let (view, basis) = self.vault.view_and_basis();
         self.claims.refresh(&view);
         relied.join(basis);
     }
@@ -175,7 +175,7 @@ impl Writer {
 
     /// Names a chunk of content and stores it if nobody has.
     pub fn store_content(&self, lane: usize, bytes: &[u8]) -> Result<ChunkId> {
-        let id = self.repo.keys().content_id(bytes);
+        let id = self.vault.keys().content_id(bytes);
         self.store(lane, id, bytes, false)
     }
 
@@ -183,7 +183,7 @@ impl Writer {
     pub fn store_contents(&self, lane: usize, bytes: &[u8], ends: &[usize]) -> Result<Vec<ChunkId>> {
         let starts = std::iter::once(0).chain(ends.iter().copied());
         let chunks = || starts.clone().zip(ends).map(|(start, end)| &bytes[start..*end]);
-        let ids: Vec<ChunkId> = chunks().map(|chunk| self.repo.keys().content_id(chunk)).collect();
+        let ids: Vec<ChunkId> = chunks().map(|chunk| self.vault.keys().content_id(chunk)).collect();
         let mut lane = locked(&self.lanes[lane]);
         let mut claims = Vec::with_capacity(ids.len());
         let claimed = self.claims.ahead(&ids, |id| {
@@ -206,7 +206,7 @@ impl Writer {
 
     /// Names a chunk of a tree (a page or a list) and stores it if nobody has.
     pub fn store_tree(&self, lane: usize, bytes: &[u8]) -> Result<ChunkId> {
-        let id = self.repo.keys().tree_id(bytes);
+        let id = self.vault.keys().tree_id(bytes);
         self.store(lane, id, bytes, true)
     }
 
@@ -250,7 +250,7 @@ impl Writer {
         let _alive = self.uploads.alive();
         let packs = &self.packs[usize::from(tree)];
         lane.sealer.compress(&filling.raw)?;
-        let place = packs.reserve(self.repo.keys(), filling.chunks.len())?;
+        let place = packs.reserve(self.vault.keys(), filling.chunks.len())?;
         // The pack waits for this frame: without it, it can never be sent.
         let sealed = lane.sealer.seal(&place.key, place.number, &filling.raw);
         let sealed = sealed.inspect_err(|error| self.uploads.fail(error.copy()))?;
@@ -299,12 +299,12 @@ impl Writer {
         self.uploads.settle()?;
         if !indexes.is_empty() {
             // Another repository must not get index objects that it cannot read.
-            self.repo.check_is_there()?;
+            self.vault.check_is_there()?;
         }
         let mut named = Vec::with_capacity(indexes.len());
         for (sealed, index) in indexes {
             self.uploads.count(sealed.len() as u64);
-            self.repo.storage().put(&index_name(&index.index), sealed.into())?;
+            self.vault.storage().put(&index_name(&index.index), sealed.into())?;
             named.push(index);
         }
         let own: Vec<IndexId> = named.iter().map(|named| named.index).collect();
@@ -323,7 +323,7 @@ impl Writer {
             chunks += pack.frames.iter().map(|frame| frame.chunks.len()).sum::<usize>();
             group.push(pack);
             if chunks >= INDEX_CHUNKS_MAX || rest.peek().is_none() {
-                let bytes = seal_object(self.repo.keys(), Audience::Writers, "index", &encode_index(&group))?;
+                let bytes = seal_object(self.vault.keys(), Audience::Writers, "index", &encode_index(&group))?;
                 let index = IndexId(*blake3::hash(&bytes).as_bytes());
                 let named = IndexContents { index, bytes: bytes.len() as u64, packs: std::mem::take(&mut group) };
                 sealed.push((bytes, named));
@@ -339,7 +339,7 @@ impl Writer {
             return Ok(());
         }
         let mut relied = locked(&self.relied);
-        self.repo.learn(indexes, &self.watch)?;
+        self.vault.learn(indexes, &self.watch)?;
         self.refresh_claims(&mut relied);
         let frames = indexes.iter().flat_map(|index| &index.packs).flat_map(|pack| &pack.frames);
         self.claims.settled(frames.flat_map(|frame| frame.chunks.iter().map(|(id, _)| id)));
@@ -360,18 +360,18 @@ impl Writer {
             return Err(error);
         }
         let name = snapshot_name(&snapshot.started.compact()?, &snapshot.id);
-        let body = seal_object(self.repo.keys(), Audience::Readers, SNAPSHOT_PURPOSE, &snapshot.encode())?;
-        let (storage, keys) = (self.repo.storage(), self.repo.keys());
+        let body = seal_object(self.vault.keys(), Audience::Readers, SNAPSHOT_PURPOSE, &snapshot.encode())?;
+        let (storage, keys) = (self.vault.storage(), self.vault.keys());
         for _ in 0..COMMIT_TRIES {
             // No beat can lose the right any more behind this look at it.
-            let token = self.heart.stop()?;
+            let token = self.heartbeat.stop()?;
             if let Err(error) = self.check_nothing_is_gone() {
                 // It must not stay behind as a writer that seems to run.
                 let _best_effort = token.withdraw(storage);
                 return Err(error);
             }
             match token.commit(storage, keys, &name, body.clone()) {
-                Err(error) if error.is(Kind::Locked) => self.heart.show_again()?,
+                Err(error) if error.is(Kind::Locked) => self.heartbeat.show_again()?,
                 done => return done.map(|unpublished| (name, unpublished)),
             }
         }
@@ -384,7 +384,7 @@ impl Writer {
     /// repository replaced by an older copy, while the writer ran. After a lost right to commit the writer is shown again
     /// by then, so nothing more is collected meanwhile.
     pub fn check_nothing_is_gone(&self) -> Result<()> {
-        if !self.has_lost_something() && self.repo.is_index_listed()? {
+        if !self.has_lost_something() && self.vault.is_index_listed()? {
             return Ok(());
         }
         Err(Error::new(Kind::Stale, "commit the snapshot", "")
@@ -402,6 +402,6 @@ impl Writer {
 
     /// Ends without a snapshot and without another byte written, where there is no room for any.
     pub fn withdraw(self) -> Result<()> {
-        self.heart.withdraw()
+        self.heartbeat.withdraw()
     }
 }

@@ -1,14 +1,14 @@
 //! Opened frames: each is fetched and opened once for all who read from it, and kept while there is room.
 
 use crate::error::{Error, Kind, Result};
+use crate::fetch::frame_files::FrameFiles;
+use crate::fetch::read_ahead::ReadAhead;
+use crate::fetch::reader::Chunk;
 use crate::format::pack_name;
 use crate::id::{ChunkId, PackId};
 use crate::place::Located;
-use crate::repo::Repository;
-use crate::repo::ahead::Ahead;
-use crate::repo::frame_files::FrameFiles;
-use crate::repo::reader::Chunk;
 use crate::seal::{FrameKey, FrameOpener, PACK_HEADER_BYTES, open_pack_key};
+use crate::vault::Vault;
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -57,15 +57,15 @@ struct PackKey {
 
 /// What there is to storage that is not on this machine.
 struct Far {
-    content: Ahead,
-    trees: Ahead,
+    content: ReadAhead,
+    trees: ReadAhead,
     /// None without a cache.
     files: Option<FrameFiles>,
 }
 
 /// The frames that a reader and its clones share.
 pub(super) struct Frames {
-    repo: Repository,
+    vault: Vault,
     bytes_max: usize,
     slots: Mutex<Slots>,
     keys: Mutex<HashMap<PackId, Arc<PackKey>>>,
@@ -79,15 +79,15 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Frames {
-    pub fn new(repo: &Repository) -> Self {
-        let memory = repo.memory();
-        let far = repo.is_far().then(|| Far {
-            content: Ahead::new(repo.storage_shared(), memory / 16 * 5),
-            trees: Ahead::new(repo.storage_shared(), TREES_BYTES_MAX.min(memory / 16)),
-            files: repo.cache().map(|cache| FrameFiles::new(cache.join("trees"), TREE_FILES_BYTES_MAX)),
+    pub fn new(vault: &Vault) -> Self {
+        let memory = vault.memory();
+        let far = vault.is_far().then(|| Far {
+            content: ReadAhead::new(vault.storage_shared(), memory / 16 * 5),
+            trees: ReadAhead::new(vault.storage_shared(), TREES_BYTES_MAX.min(memory / 16)),
+            files: vault.cache().map(|cache| FrameFiles::new(cache.join("trees"), TREE_FILES_BYTES_MAX)),
         });
         Frames {
-            repo: repo.clone(),
+            vault: vault.clone(),
             bytes_max: OPENED_BYTES_MAX.min(memory / 4) as usize,
             slots: Mutex::default(),
             keys: Mutex::default(),
@@ -143,7 +143,7 @@ impl Frames {
             return Ok(raw);
         }
         let ahead = if at.tree { &far.trees } else { &far.content };
-        let view = self.repo.view();
+        let view = self.vault.view();
         // An index that cannot tell means only that frames come one by one.
         let near = |bytes| view.frames_within(id, &bytes).unwrap_or_default();
         let sealed = match ahead.frame(at, &near) {
@@ -162,7 +162,7 @@ impl Frames {
     }
 
     fn range(&self, pack: &PackId, offset: u64, length: u64) -> Result<Vec<u8>> {
-        self.repo.storage().get_range(&pack_name(pack), offset, length)
+        self.vault.storage().get_range(&pack_name(pack), offset, length)
     }
 
     /// From the cache folder; what does not open is dropped, and fetched as if it had never been there.
@@ -194,7 +194,7 @@ impl Frames {
             return Ok(key.clone());
         }
         let header = header()?;
-        let key = open_pack_key(self.repo.keys(), header.as_ref())?;
+        let key = open_pack_key(self.vault.keys(), header.as_ref())?;
         let header = *header.as_ref().first_chunk().expect("a key was in it");
         let key = Arc::new(PackKey { key, header });
         let mut keys = locked(&self.keys);

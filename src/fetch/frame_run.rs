@@ -14,7 +14,7 @@ pub(super) type Place = (PackId, u32);
 pub(super) type Near<'a> = &'a dyn Fn(Range<u64>) -> Vec<FramePlace>;
 
 /// Neighbouring frames that are fetched together; none when only the header is wanted.
-pub(super) struct Run {
+pub(super) struct FrameRun {
     pub pack: PackId,
     pub frames: Vec<FramePlace>,
     bytes: u64,
@@ -23,10 +23,10 @@ pub(super) struct Run {
     bytes_asked: AtomicU64,
 }
 
-impl Run {
+impl FrameRun {
     pub fn new(pack: PackId, frames: Vec<FramePlace>, with_header: bool) -> Arc<Self> {
         let bytes = bytes_of(&frames);
-        Arc::new(Run { pack, frames, bytes, with_header, bytes_asked: AtomicU64::new(0) })
+        Arc::new(FrameRun { pack, frames, bytes, with_header, bytes_asked: AtomicU64::new(0) })
     }
 
     /// Takes down that so many bytes more were asked for; whether that is half of them now, and was not before.

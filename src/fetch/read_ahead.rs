@@ -20,11 +20,11 @@
 //! - Nothing is fetched that nobody asked for while somebody waits for room.
 
 use crate::error::{Error, Kind, Result};
+use crate::fetch::frame_run::{FrameRun, Near};
+use crate::fetch::read_ahead_state::{Arrival, ReadAheadState, There};
 use crate::format::pack_name;
 use crate::id::PackId;
 use crate::place::Located;
-use crate::repo::held::{Arrival, Held, There};
-use crate::repo::run::{Near, Run};
 use crate::seal::PACK_HEADER_BYTES;
 use crate::storage::Storage;
 use bytes::Bytes;
@@ -38,7 +38,7 @@ const MAPPED_BYTES_MIN: usize = 64 << 10;
 
 /// Sealed frames of one sort (content or trees), here or on their way.
 #[derive(Clone)]
-pub(super) struct Ahead(Arc<Shared>);
+pub(super) struct ReadAhead(Arc<Shared>);
 
 struct Shared {
     storage: Arc<dyn Storage>,
@@ -47,18 +47,18 @@ struct Shared {
 }
 
 struct State {
-    held: Held,
+    held: ReadAheadState,
     /// Requests that are made by threads of their own.
     in_flight: usize,
     /// Threads that wait for room.
     waiting: usize,
 }
 
-impl Ahead {
+impl ReadAhead {
     /// Frames that are here or coming take `bytes_max` and at most one frame more, however many threads ask.
     pub fn new(storage: Arc<dyn Storage>, bytes_max: u64) -> Self {
-        let state = State { held: Held::new(bytes_max), in_flight: 0, waiting: 0 };
-        Ahead(Arc::new(Shared { storage, state: Mutex::new(state), changed: Condvar::new() }))
+        let state = State { held: ReadAheadState::new(bytes_max), in_flight: 0, waiting: 0 };
+        ReadAhead(Arc::new(Shared { storage, state: Mutex::new(state), changed: Condvar::new() }))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -133,7 +133,7 @@ impl Ahead {
     }
 
     /// Asks for the blocks behind a run while it is being used.
-    fn read_on(&self, state: &mut State, run: &Run, near: Near) {
+    fn read_on(&self, state: &mut State, run: &FrameRun, near: Near) {
         if state.in_flight >= IN_FLIGHT_MAX || state.waiting > 0 {
             return;
         }
@@ -154,7 +154,7 @@ impl Ahead {
 
     /// Fetches a run by a thread of its own, where one is to be had. Who needs what does not come asks again, and is told
     /// why.
-    fn fetch_beside(&self, state: &mut State, run: Arc<Run>) {
+    fn fetch_beside(&self, state: &mut State, run: Arc<FrameRun>) {
         let (ahead, coming) = (self.clone(), run.clone());
         let thread = std::thread::Builder::new().name("fetch".to_owned()).spawn(move || {
             drop(ahead.fetch(&coming));
@@ -167,7 +167,7 @@ impl Ahead {
     }
 
     /// Fetches a run; whatever becomes of it, nobody waits for it afterwards. What came cannot be dropped before the lock.
-    fn fetch(&self, run: &Arc<Run>) -> Result<MutexGuard<'_, State>> {
+    fn fetch(&self, run: &Arc<FrameRun>) -> Result<MutexGuard<'_, State>> {
         let mut landing = Landing { ahead: self, run, is_done: false };
         let range = run.range();
         let bytes = self.range(&run.pack, range.start, range.end - range.start)?;
@@ -203,8 +203,8 @@ fn copy_of(bytes: &[u8]) -> Bytes {
 }
 
 struct Landing<'a> {
-    ahead: &'a Ahead,
-    run: &'a Run,
+    ahead: &'a ReadAhead,
+    run: &'a FrameRun,
     is_done: bool,
 }
 

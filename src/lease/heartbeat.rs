@@ -1,10 +1,10 @@
-//! The heart of a writer: keeps its pending object fresh, and shows the writer anew when its right to commit was ended.
+//! The heartbeat of a writer: keeps its pending object fresh, and shows the writer anew when its right to commit was ended.
 
 use crate::error::{Error, Kind, Result};
 use crate::id::WriterId;
-use crate::repo::Repository;
-use crate::repo::pending::Token;
+use crate::lease::pending::Token;
 use crate::seal::random;
+use crate::vault::Vault;
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -14,7 +14,7 @@ use std::time::Duration;
 const BEAT: Duration = Duration::from_secs(60);
 
 /// Dropped before it was stopped, it withdraws the writer.
-pub(super) struct Heart {
+pub(crate) struct Heartbeat {
     shared: Arc<Shared>,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -30,7 +30,7 @@ enum Standing {
 }
 
 struct Shared {
-    repo: Repository,
+    vault: Vault,
     host: String,
     standing: Mutex<Standing>,
 }
@@ -46,36 +46,36 @@ impl Shared {
         let mut standing = self.standing();
         let is_lost = match &mut *standing {
             Standing::Shown(token) => {
-                let renewed = token.renew(self.repo.storage(), self.repo.keys());
+                let renewed = token.renew(self.vault.storage(), self.vault.keys());
                 renewed.is_err_and(|error| error.is(Kind::Locked))
             }
             Standing::Lost => true,
             Standing::Ended => false,
         };
         if is_lost {
-            *standing = new_token(&self.repo, &self.host).map_or(Standing::Lost, Standing::Shown);
+            *standing = new_token(&self.vault, &self.host).map_or(Standing::Lost, Standing::Shown);
         }
     }
 }
 
-fn new_token(repo: &Repository, host: &str) -> Result<Token> {
+fn new_token(vault: &Vault, host: &str) -> Result<Token> {
     let started = jiff::Timestamp::now().to_string();
-    Token::create(repo.storage(), repo.keys(), repo.config().sharing, WriterId(random()?), host, &started)
+    Token::create(vault.storage(), vault.keys(), vault.config().sharing, WriterId(random()?), host, &started)
 }
 
-impl Heart {
+impl Heartbeat {
     /// Shows the writer, and goes on doing so.
-    pub fn start(repo: &Repository, host: &str) -> Result<Self> {
-        let standing = Mutex::new(Standing::Shown(new_token(repo, host)?));
-        let shared = Arc::new(Shared { repo: repo.clone(), host: host.to_owned(), standing });
+    pub fn start(vault: &Vault, host: &str) -> Result<Self> {
+        let standing = Mutex::new(Standing::Shown(new_token(vault, host)?));
+        let shared = Arc::new(Shared { vault: vault.clone(), host: host.to_owned(), standing });
         let (stop, stopped) = bounded::<()>(0);
-        let mut heart = Heart { shared: shared.clone(), stop: Some(stop), thread: None };
+        let mut heart = Heartbeat { shared: shared.clone(), stop: Some(stop), thread: None };
         let beat = move || {
             while stopped.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
                 shared.beat();
             }
         };
-        let thread = std::thread::Builder::new().name("heart".to_owned()).spawn(beat);
+        let thread = std::thread::Builder::new().name("heartbeat".to_owned()).spawn(beat);
         heart.thread = Some(thread.map_err(Error::no_thread)?);
         Ok(heart)
     }
@@ -83,7 +83,7 @@ impl Heart {
     /// Shows the writer under a new token, as its last one was taken away.
     pub fn show_again(&self) -> Result<()> {
         let mut standing = self.shared.standing();
-        *standing = Standing::Shown(new_token(&self.shared.repo, &self.shared.host)?);
+        *standing = Standing::Shown(new_token(&self.shared.vault, &self.shared.host)?);
         Ok(())
     }
 
@@ -101,14 +101,14 @@ impl Heart {
     /// Ends the right to commit.
     pub fn withdraw(&self) -> Result<()> {
         match self.stop() {
-            Ok(token) => token.withdraw(self.shared.repo.storage()),
+            Ok(token) => token.withdraw(self.shared.vault.storage()),
             // Nothing is shown.
             Err(_) => Ok(()),
         }
     }
 }
 
-impl Drop for Heart {
+impl Drop for Heartbeat {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
