@@ -15,7 +15,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("entry", &["id"]),
     ("watch", &["error", "entry"]),
     ("when", &["error", "id", "entry"]),
-    ("chunk", &["error"]),
+    ("chunk", &[]),
     ("disk", &["error", "entry"]),
     ("seal", &["error", "id"]),
     ("format", &["error", "id", "place", "entry", "chunk", "seal"]),
