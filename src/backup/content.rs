@@ -324,7 +324,7 @@ impl<'a> Run<'a> {
             *buffer = PageBuffer::new(wanted.max(READ_BYTES));
         }
         let mut list = ListWriter::default();
-        let mut store_list = |bytes: Vec<u8>| writer.store_tree(lane, &bytes);
+        let mut store_list = |bytes: Vec<u8>| writer.sink().store_tree(lane, &bytes);
         let (mut filled, mut total, mut last) = (0, 0, false);
         let mut zero_chunk = ZeroChunk::default();
         loop {
@@ -344,7 +344,7 @@ impl<'a> Run<'a> {
                 at += length;
                 ends.push(at);
             }
-            for id in writer.store_contents(lane, &buffer[..at], &ends).map_err(ReadError::Store)? {
+            for id in writer.sink().store_contents(lane, &buffer[..at], &ends).map_err(ReadError::Store)? {
                 list.push(id, &mut store_list).map_err(ReadError::Store)?;
             }
             total += at as u64;

@@ -89,7 +89,7 @@ impl Batch {
             }
             Part::Store { start, ends } => {
                 let writer = run.writer.as_ref().expect("content is read only when it is stored");
-                writer.store_contents(run.lane(), &bytes[*start..], ends).map(Found::Ids)
+                writer.sink().store_contents(run.lane(), &bytes[*start..], ends).map(Found::Ids)
             }
         };
     }

@@ -44,7 +44,7 @@ use crate::id::IndexId;
 use crate::id::SnapshotId;
 use crate::index::Basis;
 use crate::repo::{
-    OwnFolders, PathText, Repository, Snapshot, SnapshotSource, Stamp, Totals, Trouble, Writer, WriterOptions,
+    OwnFolders, PathText, Repository, SinkOptions, Snapshot, SnapshotSource, Stamp, Totals, Trouble, Writer,
 };
 use crate::seal::{Compression, random};
 use crate::source::rules::Rules;
@@ -279,16 +279,15 @@ impl Repository {
         let (writer, check) = if options.dry_run {
             (None, self.compare_index(watch)?)
         } else {
-            let wanted = WriterOptions {
+            let wanted = SinkOptions {
                 // One for each reader, and one for all others that store.
                 lanes: readers.most + 1,
                 compression: options.compression,
-                host: options.host.clone(),
                 memory_bytes: options.memory_bytes,
             };
-            let writer = self.writer(&wanted, watch)?;
-            let check = writer.check().clone();
-            carried.before.views.push(writer.view_before().clone());
+            let writer = self.writer(&options.host, &wanted, watch)?;
+            let check = writer.sink().check().clone();
+            carried.before.views.push(writer.sink().view_before().clone());
             (Some(writer), check)
         };
         let damage = Damage::new(self, marks, check);
@@ -453,7 +452,8 @@ impl<'a> Run<'a> {
                 let _counted = beside("count").spawn_scoped(scope, move || self.count_ahead(&for_count));
             }
             let _adapted = beside("adapt").spawn_scoped(scope, move || {
-                self.readers.adapt(&for_readers, || self.writer.as_ref().is_some_and(Writer::is_held_up))
+                self.readers
+                    .adapt(&for_readers, || self.writer.as_ref().is_some_and(|writer| writer.sink().is_held_up()))
             });
             let result = self.save_all(parent, streams);
             drop(done);
@@ -472,7 +472,7 @@ impl<'a> Run<'a> {
         }
         assembly.root = saved.root;
         self.save_streams(parent, streams, &mut assembly)?;
-        let chunks_new = |writer: &Writer| writer.chunks_new.load(std::sync::atomic::Ordering::Relaxed);
+        let chunks_new = |writer: &Writer| writer.sink().chunks_new.load(std::sync::atomic::Ordering::Relaxed);
         let has_stored = self.writer.as_ref().map(chunks_new) > Some(0);
         self.has_stored_sources.store(has_stored, std::sync::atomic::Ordering::Relaxed);
         if let (true, Some(parent)) = (self.options.skip_if_unchanged, parent) {
@@ -545,7 +545,7 @@ impl<'a> Run<'a> {
         let begun = Instant::now();
         let (mut last, mut bytes) = (begun, 0);
         while is_done.recv_timeout(CHECKPOINT_LOOK) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
-            let new = writer.bytes_new.load(std::sync::atomic::Ordering::Relaxed);
+            let new = writer.sink().bytes_new.load(std::sync::atomic::Ordering::Relaxed);
             let due = if new - bytes >= CHECKPOINT_BYTES { CHECKPOINT_SHORT } else { CHECKPOINT_LONG };
             if last.elapsed() >= due.max(begun.elapsed() / CHECKPOINT_PART) && new > bytes {
                 if let Err(error) = self.checkpoint(writer) {
@@ -558,7 +558,7 @@ impl<'a> Run<'a> {
 
     fn checkpoint(&self, writer: &Writer) -> Result<()> {
         let noted = std::mem::take(&mut *self.noted());
-        writer.checkpoint(|relied, own| self.write_state(noted, relied, own))
+        writer.sink().checkpoint(|relied, own| self.write_state(noted, relied, own))
     }
 
     /// Local state is a cache: that it cannot be written costs the next run time, not this one its success. `relied` is what
@@ -665,18 +665,18 @@ impl<'a> Run<'a> {
         let noted = std::mem::take(&mut *self.noted());
         let unchanged = self.options.skip_if_unchanged && self.unchanged.load(std::sync::atomic::Ordering::Relaxed);
         if unchanged && self.may_vouch(&writer, parent) {
-            let is_sound = writer.check_nothing_is_gone();
+            let is_sound = writer.sink().check_nothing_is_gone();
             writer.abandon(|relied, own| self.write_state(noted, relied, own))?;
             return is_sound.and_then(|()| self.check_parent(parent)).map(|()| report);
         }
         self.watch.stage("committing");
-        if let Err(error) = writer.checkpoint(|relied, own| self.write_state(noted, relied, own)) {
+        if let Err(error) = writer.sink().checkpoint(|relied, own| self.write_state(noted, relied, own)) {
             // Nothing is left to save; the error that ended the run is what the caller must see.
             let _best_effort = writer.withdraw();
             return Err(error);
         }
-        totals.bytes_new = writer.bytes_new.load(std::sync::atomic::Ordering::Relaxed);
-        totals.bytes_stored = writer.bytes_stored();
+        totals.bytes_new = writer.sink().bytes_new.load(std::sync::atomic::Ordering::Relaxed);
+        totals.bytes_stored = writer.sink().bytes_stored();
         report.totals = totals;
         let snapshot = Snapshot {
             version: 1,
@@ -749,7 +749,7 @@ impl<'a> Run<'a> {
 
     /// Whether the repository lacks something now, or has lost something since these sources were saved last.
     fn may_lack_something(&self, writer: &Writer) -> bool {
-        writer.has_met_damage() || self.is_state_distrusted
+        writer.sink().has_met_damage() || self.is_state_distrusted
     }
 
     /// Whether "unchanged since that snapshot" is worth a snapshot: not if that one has lost something, which this run may

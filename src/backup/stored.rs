@@ -44,7 +44,7 @@ impl<'a> Run<'a> {
     /// Whether a chunk is stored, or is being stored by this run.
     pub(super) fn is_known(&self, id: &ChunkId) -> Result<bool> {
         match &self.writer {
-            Some(writer) => writer.has(id),
+            Some(writer) => writer.sink().has(id),
             None => self.repo.contains(id, self.watch),
         }
     }

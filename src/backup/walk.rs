@@ -311,7 +311,7 @@ impl<'a> Run<'a> {
     /// Stores a page; in a dry run only names it.
     pub(super) fn store_tree(&self, bytes: Vec<u8>) -> Result<ChunkId> {
         match &self.writer {
-            Some(writer) => writer.store_tree(self.lane(), &bytes),
+            Some(writer) => writer.sink().store_tree(self.lane(), &bytes),
             None => Ok(self.repo.keys().tree_id(&bytes)),
         }
     }

@@ -130,7 +130,7 @@ impl Run<'_> {
     fn make_zero_chunk(&self, kind: ContentKind) -> Result<(usize, ChunkId)> {
         let writer = self.writer.as_ref().expect("content is read only when it is stored");
         let (length, zeros) = zero_chunk(self.repo.chunker(), kind);
-        Ok((length, writer.store_content(self.lane(), &zeros[..length])?))
+        Ok((length, writer.sink().store_content(self.lane(), &zeros[..length])?))
     }
 }
 

@@ -1,7 +1,9 @@
 //! The only way into a repository: chunks become frames, packs, index objects and a snapshot, in that order.
 
 mod packs;
+mod sink;
 mod upload;
 mod writer;
 
-pub use writer::{Writer, WriterOptions};
+pub use sink::{ChunkSink, SinkOptions};
+pub use writer::Writer;

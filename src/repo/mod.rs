@@ -9,7 +9,7 @@ mod unlock;
 
 pub use crate::fetch::{Chunk, Reader};
 pub use crate::format::snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Trouble};
-pub use crate::ingest::{Writer, WriterOptions};
+pub use crate::ingest::{ChunkSink, SinkOptions, Writer};
 pub use init::{InitOptions, NewRepository};
 pub use key::Credentials;
 use key::LastKey;
@@ -109,8 +109,8 @@ impl Repository {
     }
 
     /// Begins a backup: shows it to others before it relies on anything.
-    pub fn writer(&self, options: &WriterOptions, watch: &Watch) -> Result<Writer> {
-        Writer::start(&self.0, options, watch)
+    pub fn writer(&self, host: &str, options: &SinkOptions, watch: &Watch) -> Result<Writer> {
+        Writer::start(&self.0, host, options, watch)
     }
 
     pub fn reader(&self) -> Reader {

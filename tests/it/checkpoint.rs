@@ -5,7 +5,7 @@ use crate::golden::noise;
 use siltstone::backup::BackupOptions;
 use siltstone::error::Result;
 use siltstone::format::{INDEX_PREFIX, PACK_BYTES};
-use siltstone::repo::WriterOptions;
+use siltstone::repo::SinkOptions;
 use siltstone::seal::Compression;
 use siltstone::storage::memory::Memory;
 use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
@@ -98,17 +98,16 @@ fn a_checkpoint_does_not_wait_for_packs_that_were_sent_after_it_began() {
     let slow = Arc::new(Slow { inner, local: false, packs: Mutex::default(), changed: Condvar::new() });
     let cache = tempfile::tempdir().expect("a folder");
     let repo = open(slow.clone(), cache.path()).expect("it opens");
-    let options =
-        WriterOptions { lanes: 2, compression: Compression::STORE, host: "h".to_owned(), memory_bytes: 256 << 20 };
-    let writer = repo.writer(&options, &Watch::silent()).expect("it begins");
-    writer.store_content(0, &noise(100_000, 1)).expect("it is stored");
+    let options = SinkOptions { lanes: 2, compression: Compression::STORE, memory_bytes: 256 << 20 };
+    let writer = repo.writer("host", &options, &Watch::silent()).expect("it begins");
+    writer.sink().store_content(0, &noise(100_000, 1)).expect("it is stored");
     let (told, findable) = crossbeam_channel::bounded(1);
     std::thread::scope(|scope| {
         let writer = &writer;
-        let checkpoint = scope.spawn(move || writer.checkpoint(|_, _| told.send(()).expect("somebody listens")));
+        let checkpoint = scope.spawn(move || writer.sink().checkpoint(|_, _| told.send(()).expect("somebody listens")));
         slow.wait_for(1);
         for part in 0..=(PACK_BYTES >> 20) as u8 + 3 {
-            writer.store_content(1, &noise(1 << 20, part)).expect("it is stored");
+            writer.sink().store_content(1, &noise(1 << 20, part)).expect("it is stored");
         }
         slow.wait_for(2);
         assert!(findable.is_empty() && slow.list(INDEX_PREFIX).expect("listed").is_empty(), "before it was written");

@@ -281,13 +281,12 @@ fn what_a_dead_writer_relied_on_being_gone_its_commit_is_refused() {
     let cache = tempfile::tempdir().expect("a folder");
     let repo = open(Arc::new(memory.clone()), cache.path()).expect("it opens");
     repo.backup(options(source.path()), &Watch::silent()).expect("a backup that others rely on");
-    let writer_options = siltstone::repo::WriterOptions {
+    let writer_options = siltstone::repo::SinkOptions {
         lanes: 1,
         compression: siltstone::seal::Compression::Auto,
-        host: "h".to_owned(),
         memory_bytes: 32 << 20,
     };
-    let writer = repo.writer(&writer_options, &Watch::silent()).expect("it begins");
+    let writer = repo.writer("host", &writer_options, &Watch::silent()).expect("it begins");
     assert!(expire_all(&memory, &repo, Sharing::Swap).expect("an expiry"));
     for listed in memory.list("index/").expect("a list") {
         memory.remove(&listed.name).expect("it is collected");

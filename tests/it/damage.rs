@@ -11,7 +11,7 @@ use siltstone::format::tree::{decode_page, encode_entries, store_page};
 use siltstone::format::{PACKS_PREFIX, index_name};
 use siltstone::id::{ChunkId, IndexId, PackId};
 use siltstone::place::{FrameContents, PackContents};
-use siltstone::repo::{PathText, Repository, SnapshotSource, Writer, WriterOptions};
+use siltstone::repo::{PathText, Repository, SinkOptions, SnapshotSource, Writer};
 use siltstone::restore::RestoreOptions;
 use siltstone::seal::{
     Audience, Compression, FrameOpener, FrameSealer, KeySet, Secret, new_pack_key, open_pack_key, seal_object,
@@ -230,7 +230,7 @@ fn commit_page_of(repo: &Repository, page: &[u8], of: Option<Vec<SnapshotSource>
     let writer = hostile_writer(repo);
     let mut snapshot = report.snapshot.expect("it was written");
     snapshot.sources = of.unwrap_or(snapshot.sources);
-    snapshot.root = writer.store_tree(0, page).expect("it is stored");
+    snapshot.root = writer.sink().store_tree(0, page).expect("it is stored");
     snapshot.id.0[0] ^= 1;
     writer.commit(&snapshot).expect("it commits");
     snapshot
@@ -277,13 +277,8 @@ fn an_index_object_that_unfolds_into_many_times_its_size_is_damaged() {
 }
 
 fn hostile_writer(repo: &Repository) -> Writer {
-    let options = WriterOptions {
-        lanes: 1,
-        compression: siltstone::seal::Compression::Auto,
-        host: "h".to_owned(),
-        memory_bytes: 32 << 20,
-    };
-    repo.writer(&options, &Watch::silent()).expect("it begins")
+    let options = SinkOptions { lanes: 1, compression: siltstone::seal::Compression::Auto, memory_bytes: 32 << 20 };
+    repo.writer("host", &options, &Watch::silent()).expect("it begins")
 }
 
 /// An entry of 2^40 bytes whose list names one list a hundred times on each of six levels, and this chunk at the end.
@@ -292,9 +287,9 @@ fn long_list(repo: &Repository, chunk: ChunkId, kind: EntryKind) -> Entry {
     let mut root = chunk;
     for level in 0..6 {
         let list = [&[b'L', 1, level][..], &root.as_bytes().repeat(100)].concat();
-        root = writer.store_tree(0, &list).expect("it is stored");
+        root = writer.sink().store_tree(0, &list).expect("it is stored");
     }
-    writer.checkpoint(|_, _| ()).expect("it is findable");
+    writer.sink().checkpoint(|_, _| ()).expect("it is findable");
     writer.abandon(|_, _| ()).expect("it ends");
     let mut hostile = Entry::new(&b"x"[..], kind);
     hostile.size = 1 << 40;
@@ -305,8 +300,8 @@ fn long_list(repo: &Repository, chunk: ChunkId, kind: EntryKind) -> Entry {
 /// Something that is stored, to be named as content.
 fn stored_chunk(repo: &Repository) -> ChunkId {
     let writer = hostile_writer(repo);
-    let id = writer.store_tree(0, b"stored").expect("it is stored");
-    writer.checkpoint(|_, _| ()).expect("it is findable");
+    let id = writer.sink().store_tree(0, b"stored").expect("it is stored");
+    writer.sink().checkpoint(|_, _| ()).expect("it is findable");
     writer.abandon(|_, _| ()).expect("it ends");
     id
 }
@@ -357,7 +352,7 @@ fn a_hostile_tree_of_few_directories_is_counted_as_fast_as_they_are() {
         entry.content = Content::Tree(below);
         entry
     };
-    let store = |entries: &[Entry]| writer.store_tree(0, &encode_entries(entries)).expect("it is stored");
+    let store = |entries: &[Entry]| writer.sink().store_tree(0, &encode_entries(entries)).expect("it is stored");
     let mut tree = store(&[Entry::new(&b"file"[..], EntryKind::File)]);
     for _ in 0..40 {
         tree = store(&[directory(b"a", tree), directory(b"b", tree)]);
@@ -367,7 +362,7 @@ fn a_hostile_tree_of_few_directories_is_counted_as_fast_as_they_are() {
     for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).rev() {
         root = vec![directory(name, store(&root))];
     }
-    writer.checkpoint(|_, _| ()).expect("it is findable");
+    writer.sink().checkpoint(|_, _| ()).expect("it is findable");
     writer.abandon(|_, _| ()).expect("it ends");
     let of = SnapshotSource::Tree { path: PathText(path.to_vec()) };
     commit_page_of(&repo, &encode_entries(&root), Some(vec![of]));
@@ -385,18 +380,13 @@ fn a_link_below_which_a_tree_wants_to_write_is_not_followed() {
     let mut below = Entry::new(&b"evil"[..], EntryKind::File);
     below.size = 4;
     below.content = Content::Inline(b"evil".to_vec());
-    let options = WriterOptions {
-        lanes: 1,
-        compression: siltstone::seal::Compression::Auto,
-        host: "h".to_owned(),
-        memory_bytes: 32 << 20,
-    };
-    let writer = repo.writer(&options, &Watch::silent()).expect("it begins");
-    let mut store = |bytes: Vec<u8>| writer.store_tree(0, &bytes);
+    let options = SinkOptions { lanes: 1, compression: siltstone::seal::Compression::Auto, memory_bytes: 32 << 20 };
+    let writer = repo.writer("host", &options, &Watch::silent()).expect("it begins");
+    let mut store = |bytes: Vec<u8>| writer.sink().store_tree(0, &bytes);
     let mut directory = Entry::new(&b"d"[..], EntryKind::Directory);
     directory.meta.mode = 0o755;
     directory.content = Content::Tree(store_page(&[below], &mut store).expect("it is stored"));
-    writer.checkpoint(|_, _| ()).expect("it is findable");
+    writer.sink().checkpoint(|_, _| ()).expect("it is findable");
     writer.abandon(|_, _| ()).expect("it ends");
     let snapshot = commit_page(&repo, &encode_entries(&[directory]));
     let (target, outside) = (folder.path().join("target"), folder.path().join("outside"));

@@ -10,7 +10,7 @@ use siltstone::format::list::ListWriter;
 use siltstone::format::tree::{page_lengths, store_page, store_root};
 use siltstone::id::{ChunkId, SnapshotId};
 use siltstone::repo::{
-    Credentials, InitOptions, PathText, Repository, Snapshot, SnapshotSource, Stamp, Totals, WriterOptions,
+    Credentials, InitOptions, PathText, Repository, SinkOptions, Snapshot, SnapshotSource, Stamp, Totals,
 };
 use siltstone::seal::{PasswordCost, Secret};
 use siltstone::storage::Storage;
@@ -234,15 +234,10 @@ fn make_golden() {
     };
     let recovery = Repository::init(storage.as_ref(), &options).unwrap();
     let (repo, _cache) = open(storage, &options.credentials);
-    let options = WriterOptions {
-        lanes: 1,
-        compression: siltstone::seal::Compression::Auto,
-        host: "golden".to_owned(),
-        memory_bytes: 64 << 20,
-    };
-    let writer = repo.writer(&options, &Watch::silent()).unwrap();
+    let options = SinkOptions { lanes: 1, compression: siltstone::seal::Compression::Auto, memory_bytes: 64 << 20 };
+    let writer = repo.writer("host", &options, &Watch::silent()).unwrap();
     let root = store(&repo, &mut things(), &mut |bytes, tree| {
-        if tree { writer.store_tree(0, bytes).unwrap() } else { writer.store_content(0, bytes).unwrap() }
+        if tree { writer.sink().store_tree(0, bytes).unwrap() } else { writer.sink().store_content(0, bytes).unwrap() }
     });
     writer.commit(&snapshot(root)).unwrap();
     let text: String = vectors(&repo, &root, &recovery.to_text()).iter().map(|(k, v)| format!("{k}: {v}\n")).collect();

@@ -10,7 +10,7 @@ use siltstone::entry::{Content, Entry, EntryKind};
 use siltstone::format::tree::store_page;
 use siltstone::id::SnapshotId;
 use siltstone::repo::key::add_key;
-use siltstone::repo::{Credentials, InitOptions, Repository, Snapshot, Stamp, Totals, WriterOptions};
+use siltstone::repo::{Credentials, InitOptions, Repository, SinkOptions, Snapshot, Stamp, Totals};
 use siltstone::seal::{PasswordCost, Power, Secret};
 use siltstone::source::Stream;
 use siltstone::storage::Storage;
@@ -237,17 +237,12 @@ fn an_independent_reader_refuses_names_that_leave_the_target() {
     let watch = Watch::silent();
     for name in ["..", "../outside", "/outside", "a/b", ""] {
         let made = Made::new();
-        let options = WriterOptions {
-            lanes: 1,
-            compression: siltstone::seal::Compression::Auto,
-            host: "evil".to_owned(),
-            memory_bytes: 64 << 20,
-        };
-        let writer = made.repo.writer(&options, &watch).unwrap();
+        let options = SinkOptions { lanes: 1, compression: siltstone::seal::Compression::Auto, memory_bytes: 64 << 20 };
+        let writer = made.repo.writer("host", &options, &watch).unwrap();
         let mut entry = Entry::new(name, EntryKind::File);
         entry.content = Content::Inline(b"x".to_vec());
         entry.size = 1;
-        let root = store_page(&[entry], &mut |bytes| writer.store_tree(0, &bytes)).unwrap();
+        let root = store_page(&[entry], &mut |bytes| writer.sink().store_tree(0, &bytes)).unwrap();
         let stamp = Stamp { seconds: 1_700_000_000, nanoseconds: 0, offset: 0 };
         let snapshot = Snapshot {
             version: 1,

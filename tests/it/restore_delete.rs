@@ -8,7 +8,7 @@ use crate::skip::skipped;
 use crate::undone::mounted;
 use siltstone::entry::{Content, Entry, EntryKind};
 use siltstone::format::tree::store_page;
-use siltstone::repo::{PathText, Repository, Snapshot, SnapshotSource, Trouble, WriterOptions};
+use siltstone::repo::{PathText, Repository, SinkOptions, Snapshot, SnapshotSource, Trouble};
 use siltstone::restore::{RestoreOptions, RestoreReport};
 use siltstone::watch::Watch;
 use std::fs;
@@ -192,14 +192,9 @@ fn handmade(folder: &Path, change: impl FnOnce(&mut Snapshot, &mut Vec<Entry>)) 
     fs::create_dir_all(folder.join("empty")).expect("made");
     let report = repo.backup(options(&folder.join("empty")), &Watch::silent()).expect("a backup");
     let mut snapshot = report.snapshot.expect("it was made");
-    let how = WriterOptions {
-        lanes: 1,
-        compression: siltstone::seal::Compression::Auto,
-        host: "h".to_owned(),
-        memory_bytes: 32 << 20,
-    };
-    let writer = repo.writer(&how, &Watch::silent()).expect("it begins");
-    let mut store = |bytes: Vec<u8>| writer.store_tree(0, &bytes);
+    let how = SinkOptions { lanes: 1, compression: siltstone::seal::Compression::Auto, memory_bytes: 32 << 20 };
+    let writer = repo.writer("host", &how, &Watch::silent()).expect("it begins");
+    let mut store = |bytes: Vec<u8>| writer.sink().store_tree(0, &bytes);
     let mut file = Entry::new(&b"f"[..], EntryKind::File);
     (file.size, file.content, file.meta.mode) = (4, Content::Inline(b"kept".to_vec()), 0o644);
     let page = store_page(&[file], &mut store).expect("stored");

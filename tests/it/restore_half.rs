@@ -11,7 +11,7 @@ use siltstone::disk::create::unfinished_mode;
 use siltstone::entry::{Content, Entry, EntryKind, Metadata};
 use siltstone::error::Kind;
 use siltstone::format::tree::store_page;
-use siltstone::repo::{PathText, SnapshotSource, WriterOptions};
+use siltstone::repo::{PathText, SinkOptions, SnapshotSource};
 use siltstone::restore::RestoreOptions;
 use siltstone::source::rules::RulesBuilder;
 use siltstone::watch::Watch;
@@ -244,21 +244,16 @@ fn a_tree_deeper_than_any_path_does_not_crash() {
     fs::create_dir(place.path().join("empty")).expect("made");
     let report = repo.backup(options(&place.path().join("empty")), &Watch::silent()).expect("a backup");
     let mut snapshot = report.snapshot.expect("it was made");
-    let how = WriterOptions {
-        lanes: 1,
-        compression: siltstone::seal::Compression::Auto,
-        host: "h".to_owned(),
-        memory_bytes: 32 << 20,
-    };
-    let writer = repo.writer(&how, &Watch::silent()).expect("it begins");
-    let mut page = store_page(&[], &mut |bytes| writer.store_tree(0, &bytes)).expect("stored");
+    let how = SinkOptions { lanes: 1, compression: siltstone::seal::Compression::Auto, memory_bytes: 32 << 20 };
+    let writer = repo.writer("host", &how, &Watch::silent()).expect("it begins");
+    let mut page = store_page(&[], &mut |bytes| writer.sink().store_tree(0, &bytes)).expect("stored");
     for level in 0..20_000 {
         let mut entries = vec![Entry::new(&b"d"[..], EntryKind::Directory)];
         (entries[0].content, entries[0].meta.mode) = (Content::Tree(page), 0o755);
         if level == 19_999 {
             entries.push(Entry::new(&b"y.o"[..], EntryKind::File));
         }
-        page = store_page(&entries, &mut |bytes| writer.store_tree(0, &bytes)).expect("stored");
+        page = store_page(&entries, &mut |bytes| writer.sink().store_tree(0, &bytes)).expect("stored");
     }
     snapshot.root = page;
     snapshot.id.0[0] ^= 1;

@@ -7,7 +7,7 @@ use siltstone::entry::{Content, Entry, EntryKind};
 use siltstone::error::{Error, Kind, Result};
 use siltstone::format::tree::{encode_entries, store_page};
 use siltstone::id::{ChunkId, SnapshotId};
-use siltstone::repo::{Repository, Snapshot, Stamp, Totals, WriterOptions};
+use siltstone::repo::{Repository, SinkOptions, Snapshot, Stamp, Totals};
 use siltstone::restore::RestoreOptions;
 use siltstone::seal::Compression;
 use siltstone::source::RulesBuilder;
@@ -362,10 +362,9 @@ fn what_the_repository_lacks_is_no_trouble_of_a_source() {
 }
 
 fn commit(repo: &Repository, number: u8, tree: impl FnOnce(&mut dyn FnMut(Vec<u8>) -> Result<ChunkId>) -> ChunkId) {
-    let wanted =
-        WriterOptions { lanes: 1, compression: Compression::Auto, host: "host".to_owned(), memory_bytes: 256 << 20 };
-    let writer = repo.writer(&wanted, &Watch::silent()).unwrap();
-    let root = tree(&mut |bytes| writer.store_tree(0, &bytes));
+    let wanted = SinkOptions { lanes: 1, compression: Compression::Auto, memory_bytes: 256 << 20 };
+    let writer = repo.writer("host", &wanted, &Watch::silent()).unwrap();
+    let root = tree(&mut |bytes| writer.sink().store_tree(0, &bytes));
     let stamp = Stamp { seconds: 1_700_000_000 + i64::from(number), nanoseconds: 0, offset: 0 };
     let snapshot = Snapshot {
         version: 1,

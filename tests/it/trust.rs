@@ -9,7 +9,7 @@ use siltstone::error::{Error, Kind, Result};
 use siltstone::format::Sharing;
 use siltstone::id::WriterId;
 use siltstone::lease::pending::{Token, expire, survey};
-use siltstone::repo::{Repository, Writer, WriterOptions};
+use siltstone::repo::{Repository, SinkOptions, Writer};
 use siltstone::storage::memory::Memory;
 use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
 use siltstone::watch::{Event, Watch};
@@ -415,13 +415,8 @@ fn entries_of_a_parent_tree_are_looked_up_also_where_their_pages_can_be_read() {
 }
 
 fn writer_of(repo: &Repository) -> Writer {
-    let wanted = WriterOptions {
-        lanes: 1,
-        compression: siltstone::seal::Compression::Auto,
-        host: "h".to_owned(),
-        memory_bytes: 32 << 20,
-    };
-    repo.writer(&wanted, &Watch::silent()).expect("it begins")
+    let wanted = SinkOptions { lanes: 1, compression: siltstone::seal::Compression::Auto, memory_bytes: 32 << 20 };
+    repo.writer("host", &wanted, &Watch::silent()).expect("it begins")
 }
 
 fn expire_all(storage: &dyn Storage, repo: &Repository) -> bool {
@@ -443,7 +438,7 @@ fn a_writer_taken_for_dead_does_not_commit_when_its_own_unnamed_packs_are_gone()
         // More than a pack, so that one is written before there is an index object for it.
         for part in 0..6u8 {
             let bytes = crate::golden::noise(1 << 20, part);
-            writer.store_content(0, &bytes).expect("it is stored");
+            writer.sink().store_content(0, &bytes).expect("it is stored");
         }
         let sent = || storage.list("packs/").expect("listed").into_iter().find(|pack| !before.contains(pack));
         let pack = loop {

@@ -1,0 +1,361 @@
+//! Stores chunks: claims them, fills frames and packs, writes packs, then the index objects that name them, in that order and no
+//! other.
+
+use crate::error::{Error, Kind, Result};
+use crate::format::index::{INDEX_CHUNKS_MAX, encode_index};
+use crate::format::{CHUNK_BYTES_MAX, FRAME_RAW_BYTES, PACK_BYTES, index_name};
+use crate::id::{ChunkId, IndexId};
+use crate::index::{Basis, Claim, Claims, View};
+use crate::ingest::packs::{Leaving, Packs};
+use crate::ingest::upload::Uploads;
+use crate::place::{IndexContents, PackContents};
+use crate::seal::{Audience, Compression, FrameSealer, seal_object};
+use crate::vault::IndexCheck;
+use crate::vault::Vault;
+use crate::watch::Watch;
+use rayon::prelude::*;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+/// Raw bytes of a frame of tree pages: smaller than of content, as trees are read a page here and there.
+const TREE_FRAME_RAW_BYTES: usize = 512 << 10;
+/// Maximum number of chunks in a frame. It bounds frames of tiny chunks: readers refuse an index object that describes more than
+/// [`OBJECT_CHUNKS_MAX`](crate::format::index::OBJECT_CHUNKS_MAX) chunks.
+const FRAME_CHUNKS_MAX: usize = 64 << 10;
+/// With little memory packs are closed sooner, but not below so many bytes.
+const PACK_BYTES_MIN: u64 = 4 << 20;
+
+#[derive(Clone, Debug)]
+pub struct SinkOptions {
+    /// Threads that store chunks at the same time; each has a lane of its own.
+    pub lanes: usize,
+    pub compression: Compression,
+    /// Bytes that packs on their way may take.
+    pub memory_bytes: u64,
+}
+
+/// Stores chunks, each once, and makes them findable. Dropped, what it stored stays as chunks that the next run finds.
+pub struct ChunkSink {
+    vault: Vault,
+    claims: Claims,
+    lanes: Vec<Mutex<Lane>>,
+    /// Of content and of trees.
+    packs: [Packs; 2],
+    uploads: Uploads,
+    checkpointing: Mutex<()>,
+    /// What the claims rest on, in all views of the local index that they had. Held while they get another one.
+    relied: Mutex<Basis>,
+    watch: Watch,
+    /// What was found when the local index was compared with the repository, after this writer had shown itself.
+    check: IndexCheck,
+    /// The chunks that were stored then.
+    view_before: View,
+    /// How often the local index had lost something by then.
+    losses_before: u64,
+    /// Raw bytes of chunks that were new.
+    pub bytes_new: AtomicU64,
+    pub chunks_new: AtomicU64,
+}
+
+/// What one worker has in hand: its frames that are being filled, content and tree.
+struct Lane {
+    sealer: FrameSealer,
+    frames: [Filling; 2],
+}
+
+#[derive(Default)]
+struct Filling {
+    raw: Vec<u8>,
+    chunks: Vec<(ChunkId, u32)>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic of another thread fails the run anyway; its half-done data never reaches a snapshot.
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl ChunkSink {
+    /// Must not be called before the writer has shown itself: what is removed from here on is removed knowing of it.
+    pub(crate) fn open(vault: &Vault, options: &SinkOptions, watch: &Watch) -> Result<Self> {
+        let check = vault.compare_index(watch)?;
+        let losses_before = vault.index_losses();
+        let (view_before, basis) = vault.view_and_basis();
+        let lanes = (0..options.lanes.max(1))
+            .map(|_| {
+                let sealer = FrameSealer::new(options.compression)?;
+                Ok(Mutex::new(Lane { sealer, frames: Default::default() }))
+            })
+            .collect::<Result<_>>()?;
+        let pack_bytes = (options.memory_bytes / 8).clamp(PACK_BYTES_MIN, PACK_BYTES);
+        let concurrency = if vault.storage().abilities().local {
+            1
+        } else {
+            ((options.memory_bytes / pack_bytes).saturating_sub(3) as usize).clamp(1, 5)
+        };
+        Ok(ChunkSink {
+            claims: Claims::new(view_before.clone()),
+            lanes,
+            packs: [Packs::new(false, pack_bytes), Packs::new(true, pack_bytes)],
+            uploads: Uploads::start(vault.storage_shared(), concurrency, watch.progress.clone())?,
+            checkpointing: Mutex::new(()),
+            relied: Mutex::new(basis),
+            watch: watch.clone(),
+            check,
+            view_before,
+            losses_before,
+            bytes_new: AtomicU64::new(0),
+            chunks_new: AtomicU64::new(0),
+            vault: vault.clone(),
+        })
+    }
+
+    pub(super) fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    /// What was found when the local index was compared with the repository at the start.
+    pub fn check(&self) -> &IndexCheck {
+        &self.check
+    }
+
+    /// Whether the repository had lost something by then.
+    pub fn has_met_damage(&self) -> bool {
+        !self.check.is_sound() || self.losses_before > 0
+    }
+
+    /// Whether something that it may have relied on turned out to be gone: it cannot commit any more.
+    pub fn has_lost_something(&self) -> bool {
+        self.vault.index_losses() != self.losses_before
+    }
+
+    /// The chunks that were stored when this writer began.
+    pub fn view_before(&self) -> &View {
+        &self.view_before
+    }
+
+    /// Whether a chunk is in the repository, or will be before the commit as a worker of this run is storing it.
+    pub fn has(&self, id: &ChunkId) -> Result<bool> {
+        self.with_sound_index(|claims| claims.contains(id))
+    }
+
+    /// Asks the claims; a local index that turns out to be damaged is rebuilt, and they are asked once more.
+    fn with_sound_index<T>(&self, ask: impl Fn(&Claims) -> Result<T>) -> Result<T> {
+        loop {
+            let rebuilds = self.vault.index_rebuilds();
+            match ask(&self.claims) {
+                Err(error) if error.is(Kind::Corrupt) => {
+                    self.vault.rebuild_index(&error, rebuilds, &self.watch)?;
+                    self.refresh_claims(&mut locked(&self.relied));
+                }
+                asked => return asked,
+            }
+        }
+    }
+
+    /// Hands the claims the local index as it is now.
+    fn refresh_claims(&self, relied: &mut Basis) {
+        let (view, basis) = self.vault.view_and_basis();
+        self.claims.refresh(&view);
+        relied.join(basis);
+    }
+
+    /// What this writer has relied on so far: all index objects, and the packs that were missing all the time.
+    pub fn relied(&self) -> Basis {
+        locked(&self.relied).clone()
+    }
+
+    /// Whether storage takes packs more slowly than they come.
+    pub fn is_held_up(&self) -> bool {
+        self.uploads.is_full()
+    }
+
+    /// Names a chunk of content and stores it if nobody has.
+    pub fn store_content(&self, lane: usize, bytes: &[u8]) -> Result<ChunkId> {
+        let id = self.vault.keys().content_id(bytes);
+        self.store(lane, id, bytes, false)
+    }
+
+    /// Names neighbouring chunks of content, which end in `bytes` where `ends` says, and stores those that nobody has.
+    pub fn store_contents(&self, lane: usize, bytes: &[u8], ends: &[usize]) -> Result<Vec<ChunkId>> {
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let chunks = || starts.clone().zip(ends).map(|(start, end)| &bytes[start..*end]);
+        let ids: Vec<ChunkId> = chunks().map(|chunk| self.vault.keys().content_id(chunk)).collect();
+        let mut lane = locked(&self.lanes[lane]);
+        let mut claims = Vec::with_capacity(ids.len());
+        let claimed = self.claims.ahead(&ids, |id| {
+            claims.push(self.with_sound_index(|claims| claims.claim(id))?);
+            Ok(())
+        });
+        let put = claimed.and_then(|()| {
+            let mut claimed = ids.iter().zip(chunks()).zip(claims).filter(|(_, claim)| *claim == Claim::Mine);
+            claimed.try_for_each(|((id, chunk), _)| self.put(&mut lane, *id, chunk, false))
+        });
+        self.keep_promise(put)?;
+        Ok(ids)
+    }
+
+    /// What was claimed and is not stored, others refer to already: then nothing of this run may be relied on. Called
+    /// while the lane is held, so that no checkpoint passes meanwhile.
+    fn keep_promise(&self, stored: Result<()>) -> Result<()> {
+        stored.inspect_err(|error| self.uploads.fail(error.copy()))
+    }
+
+    /// Names a chunk of a tree (a page or a list) and stores it if nobody has.
+    pub fn store_tree(&self, lane: usize, bytes: &[u8]) -> Result<ChunkId> {
+        let id = self.vault.keys().tree_id(bytes);
+        self.store(lane, id, bytes, true)
+    }
+
+    fn store(&self, lane: usize, id: ChunkId, bytes: &[u8], tree: bool) -> Result<ChunkId> {
+        // The lane is held from the claim until the chunk is in its frame, so that a checkpoint that has passed all
+        // lanes has every chunk claimed before it.
+        let mut lane = locked(&self.lanes[lane]);
+        if self.with_sound_index(|claims| claims.claim(&id))? == Claim::Mine {
+            let put = self.put(&mut lane, id, bytes, tree);
+            self.keep_promise(put)?;
+        }
+        Ok(id)
+    }
+
+    /// Puts a claimed chunk into the frame of a lane.
+    fn put(&self, lane: &mut Lane, id: ChunkId, bytes: &[u8], tree: bool) -> Result<()> {
+        if bytes.len() as u64 > CHUNK_BYTES_MAX {
+            return Err(Error::new(Kind::Failed, "store a chunk", "").because("it is longer than the format allows"));
+        }
+        self.uploads.check()?;
+        self.bytes_new.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.chunks_new.fetch_add(1, Ordering::Relaxed);
+        let limit = if tree { TREE_FRAME_RAW_BYTES } else { FRAME_RAW_BYTES };
+        let filling = &mut lane.frames[usize::from(tree)];
+        filling.raw.extend_from_slice(bytes);
+        filling.chunks.push((id, bytes.len() as u32));
+        if filling.raw.len() >= limit || filling.chunks.len() >= FRAME_CHUNKS_MAX {
+            self.flush_frame(lane, tree)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Compresses and seals what a lane has gathered, and puts it into the current pack.
+    fn flush_frame(&self, lane: &mut Lane, tree: bool) -> Result<()> {
+        let filling = &mut lane.frames[usize::from(tree)];
+        if filling.chunks.is_empty() {
+            return Ok(());
+        }
+        // From the place in a pack until the pack is sent, checkpoints wait for this thread.
+        let _alive = self.uploads.alive();
+        let packs = &self.packs[usize::from(tree)];
+        lane.sealer.compress(&filling.raw)?;
+        let place = packs.reserve(self.vault.keys(), filling.chunks.len())?;
+        // The pack waits for this frame: without it, it can never be sent.
+        let sealed = lane.sealer.seal(&place.key, place.number, &filling.raw);
+        let sealed = sealed.inspect_err(|error| self.uploads.fail(error.copy()))?;
+        let raw = filling.raw.len() as u32;
+        let chunks = std::mem::take(&mut filling.chunks);
+        filling.raw.clear();
+        let full = packs.fill(&place, sealed, raw, chunks);
+        full.map_or(Ok(()), |leaving| self.send(packs, leaving))
+    }
+
+    fn send(&self, packs: &Packs, leaving: Leaving) -> Result<()> {
+        let sent = leaving.pack.finish().and_then(|(pieces, contents)| {
+            self.uploads.send(pieces, contents.pack)?;
+            Ok(contents)
+        });
+        let contents = sent.inspect_err(|error| self.uploads.fail(error.copy()))?;
+        packs.has_left(leaving.serial, contents);
+        Ok(())
+    }
+
+    /// Makes everything stored so far findable: packs are written, then the index object that names them, and the
+    /// local index learns of it. What a caller noted before it called is safe to rely on when `findable` is called.
+    /// It gets what this writer has relied on, and the index objects that list what is stored now, as the local index learns
+    /// of them at the same time.
+    pub fn checkpoint(&self, findable: impl FnOnce(Basis, &[IndexId]) + Send) -> Result<()> {
+        let _one_at_a_time = locked(&self.checkpointing);
+        // What one checkpoint lost no later one may pass over.
+        self.make_findable(findable).inspect_err(|error| self.uploads.fail(error.copy()))
+    }
+
+    fn make_findable(&self, findable: impl FnOnce(Basis, &[IndexId]) + Send) -> Result<()> {
+        self.uploads.check()?;
+        self.lanes.par_iter().try_for_each(|lane| {
+            let mut lane = locked(lane);
+            self.flush_frame(&mut lane, false)?;
+            self.flush_frame(&mut lane, true)
+        })?;
+        let mut contents = Vec::new();
+        for packs in &self.packs {
+            packs.close().map_or(Ok(()), |leaving| self.send(packs, leaving))?;
+            packs.wait_for_closed(|| self.uploads.check())?;
+            contents.append(&mut packs.take_sent());
+        }
+        // Sealed while the last packs are on their way, and written only behind them.
+        let indexes = self.seal_index(contents)?;
+        self.uploads.settle()?;
+        if !indexes.is_empty() {
+            // Another repository must not get index objects that it cannot read.
+            self.vault.check_is_there()?;
+        }
+        let mut named = Vec::with_capacity(indexes.len());
+        for (sealed, index) in indexes {
+            self.uploads.count(sealed.len() as u64);
+            self.vault.storage().put(&index_name(&index.index), sealed.into())?;
+            named.push(index);
+        }
+        let own: Vec<IndexId> = named.iter().map(|named| named.index).collect();
+        let relied = self.relied();
+        let (learned, ()) = rayon::join(|| self.learn(&named), || findable(relied, &own));
+        learned
+    }
+
+    /// Index objects that name all this: the bytes of each, and what it names.
+    fn seal_index(&self, contents: Vec<PackContents>) -> Result<Vec<(Vec<u8>, IndexContents)>> {
+        let mut sealed = Vec::new();
+        let mut group: Vec<PackContents> = Vec::new();
+        let mut chunks = 0;
+        let mut rest = contents.into_iter().peekable();
+        while let Some(pack) = rest.next() {
+            chunks += pack.frames.iter().map(|frame| frame.chunks.len()).sum::<usize>();
+            group.push(pack);
+            if chunks >= INDEX_CHUNKS_MAX || rest.peek().is_none() {
+                let bytes = seal_object(self.vault.keys(), Audience::Writers, "index", &encode_index(&group))?;
+                let index = IndexId(*blake3::hash(&bytes).as_bytes());
+                let named = IndexContents { index, bytes: bytes.len() as u64, packs: std::mem::take(&mut group) };
+                sealed.push((bytes, named));
+                chunks = 0;
+            }
+        }
+        Ok(sealed)
+    }
+
+    /// Takes into the local index what is findable for everybody.
+    fn learn(&self, indexes: &[IndexContents]) -> Result<()> {
+        if indexes.is_empty() {
+            return Ok(());
+        }
+        let mut relied = locked(&self.relied);
+        self.vault.learn(indexes, &self.watch)?;
+        self.refresh_claims(&mut relied);
+        let frames = indexes.iter().flat_map(|index| &index.packs).flat_map(|pack| &pack.frames);
+        self.claims.settled(frames.flat_map(|frame| frame.chunks.iter().map(|(id, _)| id)));
+        Ok(())
+    }
+
+    /// Bytes sent to storage so far.
+    pub fn bytes_stored(&self) -> u64 {
+        self.uploads.bytes_sent()
+    }
+
+    /// `Stale` when something that this writer relied on or stored is gone: it may have been removed, or the
+    /// repository replaced by an older copy, while the writer ran. After a lost right to commit the writer is shown again
+    /// by then, so nothing more is collected meanwhile.
+    pub fn check_nothing_is_gone(&self) -> Result<()> {
+        if !self.has_lost_something() && self.vault.is_index_listed()? {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Stale, "commit the snapshot", "")
+            .because("objects that the snapshot needs were deleted from the repository, or turned out to be damaged, during the backup")
+            .hint("run the backup again: it stores again only what is missing"))
+    }
+}
