@@ -36,7 +36,13 @@ fn pack(number: u64, chunks: u64) -> PackContents {
         FrameContents { stored: 400_000, raw: 1 << 20, chunks: ids.map(|number| (id(number), 8192)).collect() }
     };
     let frames = (0..FRAMES_PER_PACK).map(frame).filter(|frame| !frame.chunks.is_empty()).collect();
-    PackContents { pack: PackId(*blake3_like(number)), tree: false, stored_bytes: 1 << 26, data_offset: 64, frames }
+    PackContents {
+        pack: PackId(*blake3_like(number)),
+        kind: siltstone::id::ChunkKind::Content,
+        stored_bytes: 1 << 26,
+        data_offset: 64,
+        frames,
+    }
 }
 
 fn blake3_like(number: u64) -> Box<[u8; 32]> {

@@ -87,3 +87,28 @@ impl SnapshotId {
         self.to_hex()[..Self::SHORT_DIGITS].to_owned()
     }
 }
+
+/// What a chunk is part of. Chunks of the two kinds have ids of their own, and packs of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ChunkKind {
+    /// Bytes of files and streams.
+    #[default]
+    Content,
+    /// Pages of directories, and lists of chunks.
+    Tree,
+}
+
+impl ChunkKind {
+    /// The flag that index objects and packs store: 1 for trees. A reader ignores other bits.
+    pub fn to_flag(self) -> u8 {
+        match self {
+            ChunkKind::Content => 0,
+            ChunkKind::Tree => 1,
+        }
+    }
+
+    /// The kind that a flag states.
+    pub fn from_flag(flag: u8) -> Self {
+        if flag & 1 == 0 { ChunkKind::Content } else { ChunkKind::Tree }
+    }
+}

@@ -1,6 +1,6 @@
 //! Where chunks are stored: what an index object says about packs, as plain data.
 
-use crate::id::{ChunkId, IndexId, PackId};
+use crate::id::{ChunkId, ChunkKind, IndexId, PackId};
 use std::collections::HashMap;
 
 /// Where a chunk rests.
@@ -18,8 +18,8 @@ pub struct Located {
     /// Bytes from the start of the raw frame to the chunk.
     pub offset: u32,
     pub length: u32,
-    /// Whether the pack holds trees rather than content.
-    pub tree: bool,
+    /// What the pack holds.
+    pub kind: ChunkKind,
 }
 
 /// One frame of a pack, as far as fetching it goes.
@@ -46,8 +46,8 @@ pub struct IndexContents {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackContents {
     pub pack: PackId,
-    /// Whether the pack holds trees rather than content.
-    pub tree: bool,
+    /// What the pack holds.
+    pub kind: ChunkKind,
     /// Size of the pack object.
     pub stored_bytes: u64,
     /// Bytes from the start of the pack to its first frame; the others follow without gaps.
@@ -74,7 +74,7 @@ impl PackContents {
                     frame_number,
                     offset,
                     length: *length,
-                    tree: self.tree,
+                    kind: self.kind,
                 };
                 (*id, place)
             })

@@ -11,7 +11,7 @@ use crate::disk::{Directory, Handle, Held, ListBuffer, Names};
 use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{NamedPage, page_lengths, store_root};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, ChunkKind};
 use rayon::Scope;
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -312,7 +312,7 @@ impl<'a> Run<'a> {
     pub(super) fn store_tree(&self, bytes: Vec<u8>) -> Result<ChunkId> {
         match &self.writer {
             Some(writer) => writer.sink().store_tree(self.lane(), &bytes),
-            None => Ok(self.repo.keys().tree_id(&bytes)),
+            None => Ok(self.repo.keys().chunk_id(ChunkKind::Tree, &bytes)),
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::bench::{content, median};
 use crate::chunk::{ChunkTable, Chunker, ContentKind};
 use crate::error::Result;
 use crate::format::FRAME_RAW_BYTES;
+use crate::id::ChunkKind;
 use crate::seal::{Compression, FrameOpener, FrameSealer, KeySet, Secret, new_pack_key};
 use crate::watch::Watch;
 use serde::Serialize;
@@ -51,7 +52,7 @@ pub fn measure_machine(compression: Compression, rounds: usize, watch: &Watch) -
         })?);
         rates[1].push(rate(|| {
             for cut in &cuts {
-                std::hint::black_box(keys.content_id(&bytes[cut.clone()]));
+                std::hint::black_box(keys.chunk_id(ChunkKind::Content, &bytes[cut.clone()]));
             }
             Ok(())
         })?);

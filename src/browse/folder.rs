@@ -11,6 +11,7 @@ use crate::disk::xattr::read_xattrs_at;
 use crate::disk::{Directory, Handle, ListBuffer, Names, Owners, Stat, levels_open};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
+use crate::id::ChunkKind;
 use crate::repo::{Reader, Repository, Snapshot};
 use crate::watch::Watch;
 use rustix::fd::OwnedFd;
@@ -290,7 +291,8 @@ impl Folder<'_> {
         let walked = reader.for_each_chunk(old, &mut |id| {
             self.watch.cancel.check()?;
             let length = u64::from(self.reader.locate(id)?.length);
-            same = self.read_content(&file, old, &mut at, length)? && self.repo.keys().content_id(&self.bytes) == *id;
+            same = self.read_content(&file, old, &mut at, length)?
+                && self.repo.keys().chunk_id(ChunkKind::Content, &self.bytes) == *id;
             if same { Ok(()) } else { Err(Error::new(Kind::Failed, "compare the content", "")) }
         });
         // Nothing behind the first difference is of interest: a hostile list would never end.

@@ -5,7 +5,7 @@ use crate::fetch::frame_files::FrameFiles;
 use crate::fetch::read_ahead::ReadAhead;
 use crate::fetch::reader::Chunk;
 use crate::format::pack_name;
-use crate::id::{ChunkId, PackId};
+use crate::id::{ChunkId, ChunkKind, PackId};
 use crate::place::Located;
 use crate::seal::{FrameKey, FrameOpener, PACK_HEADER_BYTES, open_pack_key};
 use crate::vault::Vault;
@@ -139,10 +139,13 @@ impl Frames {
             let sealed = self.range(&at.pack, u64::from(at.frame_offset), u64::from(at.frame_stored))?;
             return self.open(&key, at, &sealed);
         };
-        if let Some(raw) = at.tree.then(|| self.open_kept(far, at)).flatten() {
+        if let Some(raw) = (at.kind == ChunkKind::Tree).then(|| self.open_kept(far, at)).flatten() {
             return Ok(raw);
         }
-        let ahead = if at.tree { &far.trees } else { &far.content };
+        let ahead = match at.kind {
+            ChunkKind::Content => &far.content,
+            ChunkKind::Tree => &far.trees,
+        };
         let view = self.vault.view();
         // An index that cannot tell means only that frames come one by one.
         let near = |bytes| view.frames_within(id, &bytes).unwrap_or_default();
@@ -155,7 +158,7 @@ impl Frames {
         };
         let key = self.pack_key(&at.pack, || ahead.header(&at.pack))?;
         let raw = self.open(&key, at, &sealed)?;
-        if let Some(files) = far.files.as_ref().filter(|_| at.tree) {
+        if let Some(files) = far.files.as_ref().filter(|_| at.kind == ChunkKind::Tree) {
             files.keep(&at.pack, at.frame_number, &[&key.header, &sealed]);
         }
         Ok(raw)

@@ -276,7 +276,7 @@ mod tests {
             frame_number: number,
             offset: 0,
             length: 1,
-            tree: false,
+            kind: crate::id::ChunkKind::Content,
         }
     }
 

@@ -6,19 +6,15 @@ use crate::fetch::copies::Copies;
 use crate::fetch::frames::Frames;
 use crate::format::list::{LIST_DEPTH_MAX, decode_list};
 use crate::format::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
-use crate::id::{ChunkId, PackId};
+use crate::id::{ChunkId, ChunkKind, PackId};
 use crate::index::View;
 use crate::place::Located;
-use crate::seal::KeySet;
 use crate::vault::Vault;
 use std::collections::HashSet;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 const LOST_HINT: &str = "the repository is damaged: run `silt backup`, which stores again what the sources still have";
-
-/// Computes the name of a chunk.
-type NameOf = fn(&KeySet, &[u8]) -> ChunkId;
 
 /// A missing object is damage too: `Corrupt`, not `NotFound`.
 fn lost(id: &ChunkId, damage: Error) -> Error {
@@ -143,18 +139,18 @@ impl Reader {
         }
     }
 
-    /// A chunk whose bytes have the name that `name_of` computes.
-    fn read(&self, id: &ChunkId, name_of: NameOf) -> Result<Chunk> {
+    /// A chunk of this kind, whose bytes have the id.
+    fn read(&self, id: &ChunkId, kind: ChunkKind) -> Result<Chunk> {
         let at = self.locate(id)?;
-        match self.read_at(id, &at, name_of) {
-            Err(error) if is_of_one_pack(&error) => self.read_elsewhere(id, name_of),
+        match self.read_at(id, &at, kind) {
+            Err(error) if is_of_one_pack(&error) => self.read_elsewhere(id, kind),
             read => read,
         }
     }
 
-    fn read_at(&self, id: &ChunkId, at: &Located, name_of: NameOf) -> Result<Chunk> {
+    fn read_at(&self, id: &ChunkId, at: &Located, kind: ChunkKind) -> Result<Chunk> {
         let chunk = self.0.frames.read(id, at)?;
-        if name_of(self.0.vault.keys(), &chunk) == *id {
+        if self.0.vault.keys().chunk_id(kind, &chunk) == *id {
             Ok(chunk)
         } else {
             Err(Error::corrupt("read the chunk", id, "content hash does not match the chunk's name"))
@@ -162,11 +158,11 @@ impl Reader {
     }
 
     /// A chunk that cannot be read where the index has it may rest in other packs as well.
-    fn read_elsewhere(&self, id: &ChunkId, name_of: NameOf) -> Result<Chunk> {
+    fn read_elsewhere(&self, id: &ChunkId, kind: ChunkKind) -> Result<Chunk> {
         self.compare_once()?;
         let mut at = self.locate(id)?;
         loop {
-            let mut failure = match self.read_twice(id, &at, name_of) {
+            let mut failure = match self.read_twice(id, &at, kind) {
                 Err(error) if is_of_one_pack(&error) => error,
                 read => return read,
             };
@@ -182,7 +178,7 @@ impl Reader {
                 continue;
             };
             for other in places.iter().filter(|place| **place != at) {
-                match self.read_twice(id, other, name_of) {
+                match self.read_twice(id, other, kind) {
                     Err(error) if is_of_one_pack(&error) && failure.is_damage() => drop(error),
                     Err(error) if is_of_one_pack(&error) => failure = error,
                     read => return read,
@@ -207,17 +203,17 @@ impl Reader {
     }
 
     /// A read can fail for other reasons: the pack counts as damaged only if a second one fails, too.
-    fn read_twice(&self, id: &ChunkId, at: &Located, name_of: NameOf) -> Result<Chunk> {
+    fn read_twice(&self, id: &ChunkId, at: &Located, kind: ChunkKind) -> Result<Chunk> {
         let vault = &self.0.vault;
         let is_known = vault.is_left_out(&at.pack) || vault.is_noted_as_damaged(&at.pack);
         // If the pack is repaired meanwhile, its version changes.
         let version = if is_known { None } else { Some(vault.pack_version(&at.pack)) };
-        match self.read_at(id, at, name_of) {
+        match self.read_at(id, at, kind) {
             Err(error) if error.is_damage() => {}
             read => return read,
         }
-        let Some(version) = version else { return self.read_at(id, at, name_of) };
-        self.read_at(id, at, name_of).or_else(|error| {
+        let Some(version) = version else { return self.read_at(id, at, kind) };
+        self.read_at(id, at, kind).or_else(|error| {
             if error.is_damage() {
                 vault.check_is_there()?;
                 vault.note_damaged_pack(&at.pack, version);
@@ -227,11 +223,11 @@ impl Reader {
     }
 
     pub fn content(&self, id: &ChunkId) -> Result<Chunk> {
-        self.read(id, KeySet::content_id)
+        self.read(id, ChunkKind::Content)
     }
 
     pub fn tree(&self, id: &ChunkId) -> Result<Chunk> {
-        self.read(id, KeySet::tree_id)
+        self.read(id, ChunkKind::Tree)
     }
 
     /// The pages with entries of a directory, in order.

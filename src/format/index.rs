@@ -7,7 +7,7 @@
 use crate::error::Result;
 use crate::format::wire::{Put, Take};
 use crate::format::{CHUNK_BYTES_MAX, FRAME_RAW_BYTES_MAX, PACK_BYTES_MAX};
-use crate::id::{ChunkId, PackId};
+use crate::id::{ChunkId, ChunkKind, PackId};
 use crate::place::{FrameContents, PackContents};
 
 const VERSION: u64 = 1;
@@ -35,7 +35,7 @@ pub fn encode_index(packs: &[PackContents]) -> Vec<u8> {
     bytes.put_number(packs.len() as u64);
     for pack in packs {
         bytes.extend_from_slice(pack.pack.as_bytes());
-        bytes.push(u8::from(pack.tree));
+        bytes.push(pack.kind.to_flag());
         bytes.put_number(pack.stored_bytes);
         bytes.put_number(u64::from(pack.data_offset));
         bytes.put_number(pack.frames.len() as u64);
@@ -140,7 +140,7 @@ pub fn decode_index(bytes: &[u8]) -> Result<Vec<PackContents>> {
     let mut packs = Vec::with_capacity(count.min(4096));
     for _ in 0..count {
         let pack = PackId(take.array()?);
-        let tree = take.byte()? & 1 == 1;
+        let kind = ChunkKind::from_flag(take.byte()?);
         let stored_bytes = take.number_to(PACK_BYTES_MAX)?;
         let data_offset = take.number_to(4096)? as u32;
         let frame_count = take.count(room.frame_bytes_min())?;
@@ -152,7 +152,7 @@ pub fn decode_index(bytes: &[u8]) -> Result<Vec<PackContents>> {
         if end > stored_bytes {
             return Err(take.bad("the frames of a pack reach beyond its end"));
         }
-        packs.push(PackContents { pack, tree, stored_bytes, data_offset, frames });
+        packs.push(PackContents { pack, kind, stored_bytes, data_offset, frames });
     }
     for (id, _) in packs.iter_mut().flat_map(|pack| &mut pack.frames).flat_map(|frame| &mut frame.chunks) {
         *id = ChunkId(take.array()?);
@@ -170,7 +170,7 @@ mod tests {
         let packs: Vec<PackContents> = (1..4u8)
             .map(|n| PackContents {
                 pack: PackId([n; 32]),
-                tree: n == 2,
+                kind: ChunkKind::from_flag(u8::from(n == 2)),
                 stored_bytes: 1000,
                 data_offset: 88,
                 frames: (0..n)
@@ -226,8 +226,13 @@ mod tests {
     fn frames_do_not_share_the_bytes_for_their_ids() {
         let frame =
             |chunks| FrameContents { stored: 1, raw: chunks as u32, chunks: vec![(ChunkId([0; 24]), 1); chunks] };
-        let pack =
-            |frames| PackContents { pack: PackId([1; 32]), tree: false, stored_bytes: 200, data_offset: 88, frames };
+        let pack = |frames| PackContents {
+            pack: PackId([1; 32]),
+            kind: ChunkKind::Content,
+            stored_bytes: 200,
+            data_offset: 88,
+            frames,
+        };
         let bytes = encode_index(&[pack(vec![frame(100), frame(100)])]);
         assert_eq!(why(&bytes), "");
         assert!(why(&bytes[..bytes.len() - 1]).contains("more chunks than it has bytes for"));

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::format::PACK_BYTES_MAX;
 use crate::format::index::{Room, put_frames, take_frames};
 use crate::format::wire::{Put, Take};
-use crate::id::{ChunkId, PackId};
+use crate::id::{ChunkId, ChunkKind, PackId};
 use crate::place::{FrameContents, PackContents};
 use crate::seal::{
     Compression, FrameKey, FrameOpener, FrameSealer, KeySet, PACK_HEADER_BYTES, SEAL_BYTES, new_pack_key, open_pack_key,
@@ -22,7 +22,7 @@ const FOOTER_BYTES: usize = 4;
 pub struct OpenPack {
     pub key: Arc<FrameKey>,
     header: [u8; PACK_HEADER_BYTES],
-    tree: bool,
+    kind: ChunkKind,
     frames: Vec<Option<(Bytes, FrameContents)>>,
     /// Places given away whose bytes have not come yet.
     pub awaited: usize,
@@ -33,13 +33,13 @@ pub struct OpenPack {
 }
 
 impl OpenPack {
-    pub fn new(keys: &KeySet, tree: bool) -> Result<Self> {
+    pub fn new(keys: &KeySet, kind: ChunkKind) -> Result<Self> {
         let (key, header) = new_pack_key(keys)?;
         let stored_bytes = PACK_HEADER_BYTES as u64;
         Ok(OpenPack {
             key: Arc::new(key),
             header,
-            tree,
+            kind,
             frames: Vec::new(),
             awaited: 0,
             stored_bytes,
@@ -76,7 +76,7 @@ impl OpenPack {
             pieces.push(sealed);
             frames.push(contents);
         }
-        let trailer = seal_trailer(&self.key, self.tree, &frames, self.stored_bytes)?;
+        let trailer = seal_trailer(&self.key, self.kind, &frames, self.stored_bytes)?;
         pieces.push(Bytes::from(trailer));
         let mut hasher = blake3::Hasher::new();
         for piece in &pieces {
@@ -84,7 +84,7 @@ impl OpenPack {
         }
         let contents = PackContents {
             pack: PackId(*hasher.finalize().as_bytes()),
-            tree: self.tree,
+            kind: self.kind,
             stored_bytes: pieces.iter().map(|piece| piece.len() as u64).sum(),
             data_offset: PACK_HEADER_BYTES as u32,
             frames,
@@ -94,10 +94,10 @@ impl OpenPack {
 }
 
 /// Trailer: version, flags (1 = tree), count of frames, their lengths; then zeros, so that the pack's size says little.
-fn seal_trailer(key: &FrameKey, tree: bool, frames: &[FrameContents], before: u64) -> Result<Vec<u8>> {
+fn seal_trailer(key: &FrameKey, kind: ChunkKind, frames: &[FrameContents], before: u64) -> Result<Vec<u8>> {
     let mut plain = Vec::new();
     plain.put_number(TRAILER_VERSION);
-    plain.push(u8::from(tree));
+    plain.push(kind.to_flag());
     plain.put_number(frames.len() as u64);
     put_frames(&mut plain, frames);
     let total = before as usize + plain.len() + SEAL_BYTES + FOOTER_BYTES;
@@ -130,7 +130,7 @@ pub fn read_pack(keys: &KeySet, pack: PackId, bytes: &[u8]) -> Result<PackConten
     let mut opener = FrameOpener::new()?;
     let mut plain = Vec::new();
     opener.open(&key, TRAILER_NUMBER, &bytes[start..body], footer - SEAL_BYTES, &mut plain)?;
-    let (tree, mut frames) = decode_trailer(&plain)?;
+    let (kind, mut frames) = decode_trailer(&plain)?;
     let mut at = PACK_HEADER_BYTES;
     for (number, frame) in frames.iter_mut().enumerate() {
         let end = at + frame.stored as usize;
@@ -139,25 +139,25 @@ pub fn read_pack(keys: &KeySet, pack: PackId, bytes: &[u8]) -> Result<PackConten
         let mut offset = 0;
         for (id, length) in &mut frame.chunks {
             let chunk = &plain[offset..offset + *length as usize];
-            *id = if tree { keys.tree_id(chunk) } else { keys.content_id(chunk) };
+            *id = keys.chunk_id(kind, chunk);
             offset += *length as usize;
         }
         at = end;
     }
     let stored_bytes = bytes.len() as u64;
-    Ok(PackContents { pack, tree, stored_bytes, data_offset: PACK_HEADER_BYTES as u32, frames })
+    Ok(PackContents { pack, kind, stored_bytes, data_offset: PACK_HEADER_BYTES as u32, frames })
 }
 
 /// Decodes the plain form of a trailer; ids are left zero.
-pub fn decode_trailer(plain: &[u8]) -> Result<(bool, Vec<FrameContents>)> {
+pub fn decode_trailer(plain: &[u8]) -> Result<(ChunkKind, Vec<FrameContents>)> {
     let mut take = Take::new("trailer of a pack", plain);
     if take.number_to(PACK_BYTES_MAX)? != TRAILER_VERSION {
         return Err(take.bad("it is of a version that this program does not know"));
     }
-    let tree = take.byte()? & 1 == 1;
+    let kind = ChunkKind::from_flag(take.byte()?);
     let mut room = Room::with_nothing_behind();
     let count = take.count(room.frame_bytes_min())?;
-    Ok((tree, take_frames(&mut take, count, &mut room)?))
+    Ok((kind, take_frames(&mut take, count, &mut room)?))
 }
 
 #[cfg(test)]
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn a_pack_tells_its_contents_without_an_index() {
         let keys = KeySet::from_master(Secret([5; 32]));
-        let mut pack = OpenPack::new(&keys, false).unwrap();
+        let mut pack = OpenPack::new(&keys, ChunkKind::Content).unwrap();
         let mut sealer = FrameSealer::new(Compression::Auto).unwrap();
         let raws: [&[u8]; 2] = [b"firstsecond", &[9; 1000]];
         let (first, second) = (pack.reserve(2), pack.reserve(2));
@@ -176,8 +176,8 @@ mod tests {
             sealer.compress(raw).unwrap();
             let sealed = sealer.seal(&pack.key, number, raw).unwrap();
             let ids = vec![
-                (keys.content_id(&raw[..cut]), cut as u32),
-                (keys.content_id(&raw[cut..]), (raw.len() - cut) as u32),
+                (keys.chunk_id(ChunkKind::Content, &raw[..cut]), cut as u32),
+                (keys.chunk_id(ChunkKind::Content, &raw[cut..]), (raw.len() - cut) as u32),
             ];
             pack.fill(number, sealed, raw.len() as u32, ids);
         }

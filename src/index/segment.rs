@@ -3,7 +3,7 @@
 use super::segment_layout::*;
 use crate::disk::own_files::{is_not_a_file, read_regular};
 use crate::error::{Error, Result};
-use crate::id::{ChunkId, PackId};
+use crate::id::{ChunkId, ChunkKind, PackId};
 use crate::place::{FramePlace, Located};
 use memmap2::{Mmap, MmapMut};
 use std::ops::{Deref, Range};
@@ -216,7 +216,7 @@ impl Segment {
             frame_number: u32_at(frame, 16),
             offset: entry.offset(),
             length: entry.length(),
-            tree: u32_at(pack, 32) & 1 != 0,
+            kind: ChunkKind::from_flag(u32_at(pack, 32) as u8),
         })
     }
 

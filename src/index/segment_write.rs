@@ -174,7 +174,7 @@ impl Tables {
             return Err(Error::corrupt("index the pack", contents.pack, why));
         }
         self.packs.extend(contents.pack.as_bytes());
-        let flags = u32::from(contents.tree);
+        let flags = u32::from(contents.kind.to_flag());
         for number in [flags, (before.0 / FRAME_BYTES) as u32, contents.frames.len() as u32, contents.data_offset] {
             self.packs.extend(number.to_le_bytes());
         }
@@ -476,7 +476,13 @@ mod tests {
         // Neighbouring packs share half of their chunks.
         let chunks = (number * 50..number * 50 + 100).map(|chunk| (id(chunk), 7)).collect();
         let frames = vec![FrameContents { stored: 90, raw: 700, chunks }];
-        PackContents { pack: PackId(hash("pack", number)), tree: false, stored_bytes: 100, data_offset: 10, frames }
+        PackContents {
+            pack: PackId(hash("pack", number)),
+            kind: crate::id::ChunkKind::Content,
+            stored_bytes: 100,
+            data_offset: 10,
+            frames,
+        }
     }
 
     #[test]

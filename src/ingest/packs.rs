@@ -7,7 +7,7 @@
 use crate::error::Result;
 use crate::format::index::INDEX_CHUNKS_MAX;
 use crate::format::pack::OpenPack;
-use crate::id::ChunkId;
+use crate::id::{ChunkId, ChunkKind};
 use crate::place::PackContents;
 use crate::seal::{FrameKey, KeySet};
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Packs of one sort, content or trees.
 pub(super) struct Packs {
-    tree: bool,
+    kind: ChunkKind,
     pack_bytes: u64,
     state: Mutex<State>,
     left: Condvar,
@@ -50,8 +50,8 @@ pub(super) struct Leaving {
 
 impl Packs {
     /// A pack is full from so many bytes on.
-    pub fn new(tree: bool, pack_bytes: u64) -> Self {
-        Packs { tree, pack_bytes, state: Mutex::default(), left: Condvar::new() }
+    pub fn new(kind: ChunkKind, pack_bytes: u64) -> Self {
+        Packs { kind, pack_bytes, state: Mutex::default(), left: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -68,7 +68,7 @@ impl Packs {
             None => {
                 let serial = state.next;
                 state.next += 1;
-                state.open.insert(serial, OpenPack::new(keys, self.tree)?);
+                state.open.insert(serial, OpenPack::new(keys, self.kind)?);
                 state.current = Some(serial);
                 serial
             }
@@ -156,13 +156,19 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     fn contents() -> PackContents {
-        PackContents { pack: PackId([0; 32]), tree: false, stored_bytes: 0, data_offset: 0, frames: Vec::new() }
+        PackContents {
+            pack: PackId([0; 32]),
+            kind: ChunkKind::Content,
+            stored_bytes: 0,
+            data_offset: 0,
+            frames: Vec::new(),
+        }
     }
 
     #[test]
     fn who_makes_packs_findable_waits_for_those_closed_before_and_no_later_one() -> Result<()> {
         let keys = KeySet::from_master(Secret([5; 32]));
-        let packs = Packs::new(false, PACK_BYTES);
+        let packs = Packs::new(ChunkKind::Content, PACK_BYTES);
         let (first, second) = (packs.reserve(&keys, 0)?, packs.reserve(&keys, 0)?);
         assert!(packs.close().is_none(), "it awaits two frames");
         assert!(packs.fill(&second, vec![1], 1, Vec::new()).is_none(), "it awaits one frame");
@@ -194,7 +200,7 @@ mod tests {
     #[test]
     fn a_pack_takes_no_more_chunks_than_an_index_object_should_describe() -> Result<()> {
         let keys = KeySet::from_master(Secret([5; 32]));
-        let packs = Packs::new(false, PACK_BYTES);
+        let packs = Packs::new(ChunkKind::Content, PACK_BYTES);
         let each = INDEX_CHUNKS_MAX / 4;
         let places = (0..6).map(|_| packs.reserve(&keys, each)).collect::<Result<Vec<_>>>()?;
         assert_eq!(places.iter().map(|place| place.serial).collect::<Vec<_>>(), [0, 0, 0, 0, 1, 1]);
@@ -205,7 +211,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_a_frame_of_a_run_that_failed() -> Result<()> {
-        let packs = Packs::new(true, PACK_BYTES);
+        let packs = Packs::new(ChunkKind::Tree, PACK_BYTES);
         let _never_filled = packs.reserve(&KeySet::from_master(Secret([5; 32])), 0)?;
         assert!(packs.close().is_none());
         let failed = || Err(crate::error::Error::new(crate::error::Kind::Failed, "write a pack", ""));

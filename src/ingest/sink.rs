@@ -4,7 +4,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::format::index::{INDEX_CHUNKS_MAX, encode_index};
 use crate::format::{CHUNK_BYTES_MAX, FRAME_RAW_BYTES, PACK_BYTES, index_name};
-use crate::id::{ChunkId, IndexId};
+use crate::id::{ChunkId, ChunkKind, IndexId};
 use crate::index::{Basis, Claim, Claims, View};
 use crate::ingest::packs::{Leaving, Packs};
 use crate::ingest::upload::Uploads;
@@ -95,7 +95,7 @@ impl ChunkSink {
         Ok(ChunkSink {
             claims: Claims::new(view_before.clone()),
             lanes,
-            packs: [Packs::new(false, pack_bytes), Packs::new(true, pack_bytes)],
+            packs: [Packs::new(ChunkKind::Content, pack_bytes), Packs::new(ChunkKind::Tree, pack_bytes)],
             uploads: Uploads::start(vault.storage_shared(), concurrency, watch.progress.clone())?,
             checkpointing: Mutex::new(()),
             relied: Mutex::new(basis),
@@ -171,15 +171,15 @@ impl ChunkSink {
 
     /// Names a chunk of content and stores it if nobody has.
     pub fn store_content(&self, lane: usize, bytes: &[u8]) -> Result<ChunkId> {
-        let id = self.vault.keys().content_id(bytes);
-        self.store(lane, id, bytes, false)
+        let id = self.vault.keys().chunk_id(ChunkKind::Content, bytes);
+        self.store(lane, id, bytes, ChunkKind::Content)
     }
 
     /// Names neighbouring chunks of content, which end in `bytes` where `ends` says, and stores those that nobody has.
     pub fn store_contents(&self, lane: usize, bytes: &[u8], ends: &[usize]) -> Result<Vec<ChunkId>> {
         let starts = std::iter::once(0).chain(ends.iter().copied());
         let chunks = || starts.clone().zip(ends).map(|(start, end)| &bytes[start..*end]);
-        let ids: Vec<ChunkId> = chunks().map(|chunk| self.vault.keys().content_id(chunk)).collect();
+        let ids: Vec<ChunkId> = chunks().map(|chunk| self.vault.keys().chunk_id(ChunkKind::Content, chunk)).collect();
         let mut lane = locked(&self.lanes[lane]);
         let mut claims = Vec::with_capacity(ids.len());
         let claimed = self.claims.ahead(&ids, |id| {
@@ -188,7 +188,7 @@ impl ChunkSink {
         });
         let put = claimed.and_then(|()| {
             let mut claimed = ids.iter().zip(chunks()).zip(claims).filter(|(_, claim)| *claim == Claim::Mine);
-            claimed.try_for_each(|((id, chunk), _)| self.put(&mut lane, *id, chunk, false))
+            claimed.try_for_each(|((id, chunk), _)| self.put(&mut lane, *id, chunk, ChunkKind::Content))
         });
         self.keep_promise(put)?;
         Ok(ids)
@@ -202,49 +202,52 @@ impl ChunkSink {
 
     /// Names a chunk of a tree (a page or a list) and stores it if nobody has.
     pub fn store_tree(&self, lane: usize, bytes: &[u8]) -> Result<ChunkId> {
-        let id = self.vault.keys().tree_id(bytes);
-        self.store(lane, id, bytes, true)
+        let id = self.vault.keys().chunk_id(ChunkKind::Tree, bytes);
+        self.store(lane, id, bytes, ChunkKind::Tree)
     }
 
-    fn store(&self, lane: usize, id: ChunkId, bytes: &[u8], tree: bool) -> Result<ChunkId> {
+    fn store(&self, lane: usize, id: ChunkId, bytes: &[u8], kind: ChunkKind) -> Result<ChunkId> {
         // The lane is held from the claim until the chunk is in its frame, so that a checkpoint that has passed all
         // lanes has every chunk claimed before it.
         let mut lane = locked(&self.lanes[lane]);
         if self.with_sound_index(|claims| claims.claim(&id))? == Claim::Mine {
-            let put = self.put(&mut lane, id, bytes, tree);
+            let put = self.put(&mut lane, id, bytes, kind);
             self.keep_promise(put)?;
         }
         Ok(id)
     }
 
     /// Puts a claimed chunk into the frame of a lane.
-    fn put(&self, lane: &mut Lane, id: ChunkId, bytes: &[u8], tree: bool) -> Result<()> {
+    fn put(&self, lane: &mut Lane, id: ChunkId, bytes: &[u8], kind: ChunkKind) -> Result<()> {
         if bytes.len() as u64 > CHUNK_BYTES_MAX {
             return Err(Error::new(Kind::Failed, "store a chunk", "").because("it is longer than the format allows"));
         }
         self.uploads.check()?;
         self.bytes_new.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.chunks_new.fetch_add(1, Ordering::Relaxed);
-        let limit = if tree { TREE_FRAME_RAW_BYTES } else { FRAME_RAW_BYTES };
-        let filling = &mut lane.frames[usize::from(tree)];
+        let limit = match kind {
+            ChunkKind::Content => FRAME_RAW_BYTES,
+            ChunkKind::Tree => TREE_FRAME_RAW_BYTES,
+        };
+        let filling = &mut lane.frames[kind as usize];
         filling.raw.extend_from_slice(bytes);
         filling.chunks.push((id, bytes.len() as u32));
         if filling.raw.len() >= limit || filling.chunks.len() >= FRAME_CHUNKS_MAX {
-            self.flush_frame(lane, tree)
+            self.flush_frame(lane, kind)
         } else {
             Ok(())
         }
     }
 
     /// Compresses and seals what a lane has gathered, and puts it into the current pack.
-    fn flush_frame(&self, lane: &mut Lane, tree: bool) -> Result<()> {
-        let filling = &mut lane.frames[usize::from(tree)];
+    fn flush_frame(&self, lane: &mut Lane, kind: ChunkKind) -> Result<()> {
+        let filling = &mut lane.frames[kind as usize];
         if filling.chunks.is_empty() {
             return Ok(());
         }
         // From the place in a pack until the pack is sent, checkpoints wait for this thread.
         let _alive = self.uploads.alive();
-        let packs = &self.packs[usize::from(tree)];
+        let packs = &self.packs[kind as usize];
         lane.sealer.compress(&filling.raw)?;
         let place = packs.reserve(self.vault.keys(), filling.chunks.len())?;
         // The pack waits for this frame: without it, it can never be sent.
@@ -281,8 +284,8 @@ impl ChunkSink {
         self.uploads.check()?;
         self.lanes.par_iter().try_for_each(|lane| {
             let mut lane = locked(lane);
-            self.flush_frame(&mut lane, false)?;
-            self.flush_frame(&mut lane, true)
+            self.flush_frame(&mut lane, ChunkKind::Content)?;
+            self.flush_frame(&mut lane, ChunkKind::Tree)
         })?;
         let mut contents = Vec::new();
         for packs in &self.packs {

@@ -5,6 +5,7 @@ use crate::disk::stat::fstat;
 use crate::disk::zeros::reads_as_zeros;
 use crate::entry::{Content, Entry, Hole};
 use crate::error::{Error, Kind, Result};
+use crate::id::ChunkKind;
 use crate::restore::file::Offsets;
 use crate::restore::run::Run;
 use rustix::fd::OwnedFd;
@@ -24,7 +25,7 @@ impl Run<'_> {
         let keys = self.repo.keys();
         let walked = self.each_chunk(entry, &mut |id| {
             let length = self.length(id)? as usize;
-            same = same_bytes(fd, &mut offsets, length, |found| keys.content_id(found) == *id)?;
+            same = same_bytes(fd, &mut offsets, length, |found| keys.chunk_id(ChunkKind::Content, found) == *id)?;
             if same { Ok(()) } else { Err(Error::new(Kind::Failed, "compare the content", "")) }
         });
         // Nothing behind the first difference is of interest: a hostile list would never end.

@@ -1,7 +1,7 @@
 //! The keys of a repository, all derived from one secret, and which of them a put-only host has.
 
 use crate::error::{Error, Kind, Result};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, ChunkKind};
 use crate::seal::random;
 use data_encoding::BASE32_NOPAD;
 use hpke::kem::X25519HkdfSha256;
@@ -166,14 +166,15 @@ impl KeySet {
         self.0.master.as_ref()
     }
 
-    /// The id of a chunk of content: keyed BLAKE3, cut to 192 bits.
-    pub fn content_id(&self, bytes: &[u8]) -> ChunkId {
-        chunk_id(&self.0.shared.content_id, bytes)
-    }
-
-    /// The id of a chunk of a tree: another key, so that no file's content can pass for a tree.
-    pub fn tree_id(&self, bytes: &[u8]) -> ChunkId {
-        chunk_id(&self.0.shared.tree_id, bytes)
+    /// Computes the id of a chunk: keyed BLAKE3, cut to 192 bits. Each kind has its own key, so that no file's content can pass for a
+    /// tree.
+    #[inline]
+    pub fn chunk_id(&self, kind: ChunkKind, bytes: &[u8]) -> ChunkId {
+        let secret = match kind {
+            ChunkKind::Content => &self.0.shared.content_id,
+            ChunkKind::Tree => &self.0.shared.tree_id,
+        };
+        chunk_id(secret, bytes)
     }
 
     /// The secret that the gear table of the chunker is made of.
@@ -222,8 +223,8 @@ mod tests {
         let full = KeySet::from_master(Secret([1; 32]));
         let put = KeySet::from_bundle(&full.to_bundle(Power::Put).unwrap()).unwrap();
         assert_eq!(put.power(), Power::Put);
-        assert_eq!(full.content_id(b"x"), put.content_id(b"x"));
-        assert_ne!(full.content_id(b"x"), full.tree_id(b"x"));
+        assert_eq!(full.chunk_id(ChunkKind::Content, b"x"), put.chunk_id(ChunkKind::Content, b"x"));
+        assert_ne!(full.chunk_id(ChunkKind::Content, b"x"), full.chunk_id(ChunkKind::Tree, b"x"));
         assert!(put.private().is_err() && put.master().is_none() && put.to_bundle(Power::Full).is_none());
         assert!(KeySet::from_bundle(&[]).is_err() && KeySet::from_bundle(&[2; 5]).is_err());
     }

@@ -266,7 +266,13 @@ fn an_index_object_that_unfolds_into_many_times_its_size_is_damaged() {
     for (count, is_honest) in [(1, true), (20_000, false)] {
         let pack = PackId([count as u8; 32]);
         let frames = vec![frame.clone(); count];
-        let packs = [PackContents { pack, tree: false, stored_bytes: 100_000, data_offset: 88, frames }];
+        let packs = [PackContents {
+            pack,
+            kind: siltstone::id::ChunkKind::Content,
+            stored_bytes: 100_000,
+            data_offset: 88,
+            frames,
+        }];
         let sealed = seal_object(repo.keys(), Audience::Writers, "index", &encode_index(&packs)).expect("it is sealed");
         let index = IndexId(*blake3::hash(&sealed).as_bytes());
         storage.put(&index_name(&index), sealed.into()).expect("it is put");

@@ -8,7 +8,7 @@ use siltstone::entry::{CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Hole, Metad
 use siltstone::format::FORMAT_VERSION;
 use siltstone::format::list::ListWriter;
 use siltstone::format::tree::{page_lengths, store_page, store_root};
-use siltstone::id::{ChunkId, SnapshotId};
+use siltstone::id::{ChunkId, ChunkKind, SnapshotId};
 use siltstone::repo::{
     Credentials, InitOptions, PathText, Repository, SinkOptions, Snapshot, SnapshotSource, Stamp, Totals,
 };
@@ -120,7 +120,7 @@ pub fn things() -> Vec<Thing> {
     things
 }
 
-type Store<'a> = &'a mut dyn FnMut(&[u8], bool) -> ChunkId;
+type Store<'a> = &'a mut dyn FnMut(&[u8], ChunkKind) -> ChunkId;
 
 /// Cuts, lists and pages as a backup does; gives the root and fills in the entries' content.
 fn store(repo: &Repository, things: &mut [Thing], store_chunk: Store) -> ChunkId {
@@ -134,14 +134,14 @@ fn store(repo: &Repository, things: &mut [Thing], store_chunk: Store) -> ChunkId
                 let mut list = ListWriter::default();
                 let mut rest = thing.bytes.as_slice();
                 while let Some(length) = repo.chunker().cut(kind, rest, true) {
-                    let id = store_chunk(&rest[..length], false);
-                    list.push(id, &mut |bytes| Ok(store_chunk(&bytes, true))).unwrap();
+                    let id = store_chunk(&rest[..length], ChunkKind::Content);
+                    list.push(id, &mut |bytes| Ok(store_chunk(&bytes, ChunkKind::Tree))).unwrap();
                     rest = &rest[length..];
                 }
                 match list.direct() {
                     Some(ids) if ids.len() <= CHUNKS_DIRECT_MAX => Content::Chunks(ids.to_vec()),
                     _ => {
-                        let (depth, root) = list.finish(&mut |bytes| Ok(store_chunk(&bytes, true))).unwrap();
+                        let (depth, root) = list.finish(&mut |bytes| Ok(store_chunk(&bytes, ChunkKind::Tree))).unwrap();
                         Content::List { depth, root }
                     }
                 }
@@ -153,10 +153,13 @@ fn store(repo: &Repository, things: &mut [Thing], store_chunk: Store) -> ChunkId
     let mut rest = entries.as_slice();
     for length in page_lengths(0, entries.iter().map(|entry| entry.name.as_slice())) {
         let (page, after) = rest.split_at(length);
-        pages.push((page[0].name.clone(), store_page(page, &mut |bytes| Ok(store_chunk(&bytes, true))).unwrap()));
+        pages.push((
+            page[0].name.clone(),
+            store_page(page, &mut |bytes| Ok(store_chunk(&bytes, ChunkKind::Tree))).unwrap(),
+        ));
         rest = after;
     }
-    store_root(pages, &mut |bytes| Ok(store_chunk(&bytes, true))).unwrap()
+    store_root(pages, &mut |bytes| Ok(store_chunk(&bytes, ChunkKind::Tree))).unwrap()
 }
 
 /// What must never change: ids and cuts under the golden repository's keys.
@@ -167,8 +170,8 @@ fn vectors(repo: &Repository, root: &ChunkId, recovery: &str) -> BTreeMap<String
     put("recovery", recovery.to_owned());
     put("root", root.to_hex());
     for (name, bytes) in [("nothing", vec![]), ("abc", b"abc".to_vec()), ("noise", noise(8192, 1))] {
-        put(&format!("content-id-of-{name}"), repo.keys().content_id(&bytes).to_hex());
-        put(&format!("tree-id-of-{name}"), repo.keys().tree_id(&bytes).to_hex());
+        put(&format!("content-id-of-{name}"), repo.keys().chunk_id(ChunkKind::Content, &bytes).to_hex());
+        put(&format!("tree-id-of-{name}"), repo.keys().chunk_id(ChunkKind::Tree, &bytes).to_hex());
     }
     let bytes = noise(200_000, 9);
     let kinds = [
@@ -236,8 +239,9 @@ fn make_golden() {
     let (repo, _cache) = open(storage, &options.credentials);
     let options = SinkOptions { lanes: 1, compression: siltstone::seal::Compression::Auto, memory_bytes: 64 << 20 };
     let writer = repo.writer("host", &options, &Watch::silent()).unwrap();
-    let root = store(&repo, &mut things(), &mut |bytes, tree| {
-        if tree { writer.sink().store_tree(0, bytes).unwrap() } else { writer.sink().store_content(0, bytes).unwrap() }
+    let root = store(&repo, &mut things(), &mut |bytes, kind| match kind {
+        ChunkKind::Content => writer.sink().store_content(0, bytes).unwrap(),
+        ChunkKind::Tree => writer.sink().store_tree(0, bytes).unwrap(),
     });
     writer.commit(&snapshot(root)).unwrap();
     let text: String = vectors(&repo, &root, &recovery.to_text()).iter().map(|(k, v)| format!("{k}: {v}\n")).collect();
@@ -283,9 +287,7 @@ fn the_golden_repository_is_read_whole_and_todays_writer_would_write_the_same() 
         assert_eq!(repo.config().chunks, ChunkTable::default(), "default chunk sizes changed: remake or record it");
         let mut expected = things();
         let keys = repo.keys().clone();
-        let root = store(&repo, &mut expected, &mut |bytes, tree| {
-            if tree { keys.tree_id(bytes) } else { keys.content_id(bytes) }
-        });
+        let root = store(&repo, &mut expected, &mut |bytes, kind| keys.chunk_id(kind, bytes));
         assert_eq!(vectors(&repo, &root, &recorded["recovery"]), recorded);
         let snapshots = repo.snapshots(&Watch::silent()).unwrap();
         assert_eq!(snapshots, [snapshot(root)]);

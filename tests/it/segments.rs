@@ -1,7 +1,7 @@
 //! The local chunk index: never a wrong place, whatever happens to its files and whoever shares them.
 
 use siltstone::error::{Kind, Result};
-use siltstone::id::{ChunkId, IndexId, PackId};
+use siltstone::id::{ChunkId, ChunkKind, IndexId, PackId};
 use siltstone::index::{Claim, Claims, Segment, Segments, merge, write_segment};
 use siltstone::place::{FrameContents, IndexContents, Located, PackContents};
 use std::collections::{HashMap, HashSet};
@@ -33,7 +33,13 @@ fn pack_of(number: u64, ids: &[ChunkId]) -> PackContents {
     };
     let frames: Vec<_> = ids.chunks(3).map(frame).collect();
     let stored_bytes = 40 + 200 * frames.len() as u64 + 100;
-    PackContents { pack: PackId(hash("pack", number)), tree: number % 2 == 1, stored_bytes, data_offset: 40, frames }
+    PackContents {
+        pack: PackId(hash("pack", number)),
+        kind: ChunkKind::from_flag(number as u8),
+        stored_bytes,
+        data_offset: 40,
+        frames,
+    }
 }
 
 fn pack(number: u64, chunks: std::ops::Range<u64>) -> PackContents {
@@ -74,7 +80,7 @@ fn places(packs: &[PackContents]) -> HashMap<ChunkId, Vec<Located>> {
                     frame_number: number as u32,
                     offset,
                     length: *length,
-                    tree: contents.tree,
+                    kind: contents.kind,
                 });
                 offset += length;
             }
