@@ -1,6 +1,7 @@
 //! Say what failed: one error type, one kind per decision that a caller can take.
 
 use std::fmt;
+use std::sync::Arc;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -47,22 +48,24 @@ impl Kind {
     }
 }
 
-/// What was attempted, on what, why it failed and what to do about it.
-pub struct Error(Box<Parts>);
+/// What was attempted, on what, why it failed and what to do about it. Cheap to clone.
+#[derive(Clone)]
+pub struct Error(Arc<Parts>);
 
+#[derive(Clone)]
 struct Parts {
     kind: Kind,
     doing: String,
     thing: String,
     hint: Option<String>,
-    cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+    cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
     /// `doing` completes "cannot …"; `thing` names the object of it (may be empty).
     pub fn new(kind: Kind, doing: impl Into<String>, thing: impl fmt::Display) -> Self {
         let (doing, thing) = (doing.into(), thing.to_string());
-        Error(Box::new(Parts { kind, doing, thing, hint: None, cause: None }))
+        Error(Arc::new(Parts { kind, doing, thing, hint: None, cause: None }))
     }
 
     pub fn corrupt(doing: impl Into<String>, thing: impl fmt::Display, why: impl fmt::Display) -> Self {
@@ -88,38 +91,35 @@ impl Error {
 
     /// Adds what lies behind this error.
     pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        self.0.cause = Some(cause.into());
+        self.parts_mut().cause = Some(Arc::from(cause.into()));
         self
+    }
+
+    fn parts_mut(&mut self) -> &mut Parts {
+        Arc::make_mut(&mut self.0)
     }
 
     /// Adds what the user can do about it: it begins small and ends without a full stop, as it stands behind `hint: `.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.0.hint = Some(hint.into());
+        self.parts_mut().hint = Some(hint.into());
         self
-    }
-
-    /// The same for another who asks; what lies behind it becomes text.
-    pub fn copy(&self) -> Self {
-        let Parts { kind, doing, thing, cause, .. } = &*self.0;
-        let copy = Error::new(*kind, doing.clone(), thing);
-        let copy = cause.iter().fold(copy, |copy, cause| copy.because(cause.to_string()));
-        self.advice().into_iter().fold(copy, |copy, hint| copy.hint(hint))
     }
 
     /// Replaces a bare name by its whole path, in this error and in its causes.
     pub fn renamed(mut self, name: &str, path: &str) -> Self {
-        let mut next = Some(&mut self);
-        while let Some(error) = next {
-            if error.0.thing == name {
-                error.0.thing = path.to_owned();
-            }
-            next = error.0.cause.as_mut().and_then(|cause| cause.downcast_mut::<Error>());
+        let parts = self.parts_mut();
+        if parts.thing == name {
+            path.clone_into(&mut parts.thing);
+        }
+        let cause = parts.cause.as_ref().and_then(|cause| cause.downcast_ref::<Error>());
+        if let Some(renamed) = cause.map(|cause| cause.clone().renamed(name, path)) {
+            parts.cause = Some(Arc::new(renamed));
         }
         self
     }
 
     pub fn with_kind(mut self, kind: Kind) -> Self {
-        self.0.kind = kind;
+        self.parts_mut().kind = kind;
         self
     }
 
@@ -224,7 +224,10 @@ impl fmt::Debug for Error {
 }
 
 impl std::error::Error for Error {
-    // The cause is part of the one-line message already; reporters that walk sources would say it twice.
+    /// The cause. It is part of the one-line message already.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.cause.as_deref().map(|cause| cause as &(dyn std::error::Error + 'static))
+    }
 }
 
 #[cfg(test)]
@@ -237,6 +240,10 @@ mod tests {
         let outer = Error::new(Kind::WrongKey, "open the repository", "/r").because(inner);
         assert_eq!(outer.to_string(), "cannot open the repository /r: cannot read the key k: it is empty");
         assert_eq!(outer.advice(), Some("pass another"));
+        assert_eq!(outer.kind(), Kind::WrongKey);
+        let source = std::error::Error::source(&outer).map(ToString::to_string);
+        assert_eq!(source.as_deref(), Some("cannot read the key k: it is empty"));
+        assert_eq!(outer.clone().with_kind(Kind::Denied).to_string(), outer.to_string());
         assert_eq!(outer.kind(), Kind::WrongKey);
     }
 

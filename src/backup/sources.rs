@@ -215,7 +215,7 @@ impl<'a> Run<'a> {
             Ok(opened) => opened,
             Err(error) => {
                 for name in names {
-                    self.source_error(&child(&folder, name), "", error.copy());
+                    self.source_error(&child(&folder, name), "", error.clone());
                 }
                 return self.take_failure().map_or(Ok(Vec::new()), Err);
             }

@@ -105,7 +105,7 @@ impl Frames {
             Err(error) => {
                 locked(&self.slots).failed(&(at.pack, at.frame_number), error.kind());
                 let failed = Error::new(error.kind(), "read a frame of pack", at.pack);
-                return Err(failed.because(error.copy()));
+                return Err(failed.because(error.clone()));
             }
         };
         Chunk::within(frame, at.offset as usize, at.length as usize)

@@ -197,7 +197,7 @@ impl ChunkSink {
     /// What was claimed and is not stored, others refer to already: then nothing of this run may be relied on. Called
     /// while the lane is held, so that no checkpoint passes meanwhile.
     fn keep_promise(&self, stored: Result<()>) -> Result<()> {
-        stored.inspect_err(|error| self.uploads.fail(error.copy()))
+        stored.inspect_err(|error| self.uploads.fail(error.clone()))
     }
 
     /// Names a chunk of a tree (a page or a list) and stores it if nobody has.
@@ -252,7 +252,7 @@ impl ChunkSink {
         let place = packs.reserve(self.vault.keys(), filling.chunks.len())?;
         // The pack waits for this frame: without it, it can never be sent.
         let sealed = lane.sealer.seal(&place.key, place.number, &filling.raw);
-        let sealed = sealed.inspect_err(|error| self.uploads.fail(error.copy()))?;
+        let sealed = sealed.inspect_err(|error| self.uploads.fail(error.clone()))?;
         let raw = filling.raw.len() as u32;
         let chunks = std::mem::take(&mut filling.chunks);
         filling.raw.clear();
@@ -265,7 +265,7 @@ impl ChunkSink {
             self.uploads.send(pieces, contents.pack)?;
             Ok(contents)
         });
-        let contents = sent.inspect_err(|error| self.uploads.fail(error.copy()))?;
+        let contents = sent.inspect_err(|error| self.uploads.fail(error.clone()))?;
         packs.has_left(leaving.serial, contents);
         Ok(())
     }
@@ -277,7 +277,7 @@ impl ChunkSink {
     pub fn checkpoint(&self, findable: impl FnOnce(Basis, &[IndexId]) + Send) -> Result<()> {
         let _one_at_a_time = locked(&self.checkpointing);
         // What one checkpoint lost no later one may pass over.
-        self.make_findable(findable).inspect_err(|error| self.uploads.fail(error.copy()))
+        self.make_findable(findable).inspect_err(|error| self.uploads.fail(error.clone()))
     }
 
     fn make_findable(&self, findable: impl FnOnce(Basis, &[IndexId]) + Send) -> Result<()> {

@@ -155,7 +155,7 @@ impl Shared {
     /// The first failure, for each caller that asks.
     fn failure(&self) -> Error {
         match &self.lock().failure {
-            Some(error) => error.copy(),
+            Some(error) => error.clone(),
             None => Error::new(Kind::Failed, "write a pack", ""),
         }
     }

@@ -375,7 +375,7 @@ impl Run<'_> {
             } else {
                 match found.get(&place[base.len()..end]) {
                     Some(Ok(Some(above))) => above.child(&place[end..]).map(Some),
-                    Some(Err(error)) => Err(error.copy()),
+                    Some(Err(error)) => Err(error.clone()),
                     _ => Ok(None),
                 }
             };

@@ -375,7 +375,7 @@ impl<'a> Run<'a> {
         let mut refused = None;
         let walked = self.reader.for_each_chunk(entry, &mut |id| {
             self.check().and_then(|()| each(id)).map_err(|error| {
-                let copy = error.copy();
+                let copy = error.clone();
                 refused = Some(error);
                 copy
             })

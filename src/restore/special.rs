@@ -66,7 +66,7 @@ impl Run<'_> {
         let subject = Subject::Named(target.directory(), &name);
         let mut losses = apply_metadata(subject, Some(current), &entry.meta, entry.kind, &self.apply_options());
         for loss in &mut losses {
-            loss.error = under_own_name(loss.error.copy(), &name, entry);
+            loss.error = under_own_name(loss.error.clone(), &name, entry);
         }
         let path = || child_path(&folder.path, &entry.name);
         if direct {

@@ -457,7 +457,7 @@ fn replace_folder(segments: &mut Segments, error: &Error, watch: &Watch) -> Resu
         return drop_segments(segments);
     }
     if segments.is_in_memory() {
-        return Err(error.copy());
+        return Err(error.clone());
     }
     watch.notice(format!("{error}; the index is kept in memory"));
     segments.leave_folder();

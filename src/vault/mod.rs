@@ -214,7 +214,7 @@ impl Vault {
             return Ok(());
         }
         if *done >= INDEX_REBUILDS_MAX {
-            return Err(damage.copy());
+            return Err(damage.clone());
         }
         watch.notice(format!("{damage}: the local index is rebuilt"));
         // Where it is damaged again, its directory is not to be trusted.
