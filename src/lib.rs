@@ -15,6 +15,7 @@ pub mod id;
 pub mod index;
 pub mod ingest;
 pub mod lease;
+mod lock;
 pub mod place;
 pub mod repo;
 pub mod restore;

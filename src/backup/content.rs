@@ -13,6 +13,7 @@ use crate::entry::{CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Hole, PATH_BYTE
 use crate::error::{Error, Kind, Result};
 use crate::format::list::ListWriter;
 use crate::format::tree::HOLES_MAX;
+use crate::lock::locked;
 use rayon::Scope;
 use rustix::fd::OwnedFd;
 use std::cell::RefCell;
@@ -280,13 +281,13 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn linked(&self, stat: &Stat) -> Option<Entry> {
-        let links = self.links.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let links = locked(&self.links.0);
         let known = links.get(&stat.identity())?;
         known.stat.same_content(stat).then(|| known.entry.clone())
     }
 
     pub(super) fn remember_link(&self, stat: &Stat, entry: &Entry) {
-        let mut links = self.links.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut links = locked(&self.links.0);
         if links.len() < LINKS_MAX {
             links.insert(stat.identity(), Linked { stat: *stat, entry: entry.clone() });
         }

@@ -8,6 +8,7 @@ use crate::chunk::ContentKind;
 use crate::disk::PageBuffer;
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
+use crate::lock::locked;
 use rayon::Scope;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -56,11 +57,6 @@ struct Progress {
 pub(super) struct Done {
     pub ends: Vec<Vec<usize>>,
     pub ids: Vec<Vec<ChunkId>>,
-}
-
-/// Every change under these locks is whole before anything can panic.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Batch {

@@ -3,11 +3,12 @@
 
 use crate::backup::Run;
 use crate::disk::Names;
+use crate::lock::locked;
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// Names by the folder that they are in.
 type Missed = HashMap<Vec<u8>, Vec<Vec<u8>>>;
@@ -21,7 +22,7 @@ pub(super) struct Expected {
 
 impl Expected {
     pub fn add<'p>(&self, paths: impl Iterator<Item = &'p Path>) {
-        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut missed = locked(&self.missed);
         for path in paths {
             let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { continue };
             let folder = folder.as_os_str().as_bytes();
@@ -38,7 +39,7 @@ impl Expected {
         if self.folders.load(Ordering::Acquire) == 0 {
             return;
         }
-        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut missed = locked(&self.missed);
         if let Some(expected) = missed.get_mut(folder) {
             expected.retain(|name| names.find(name).is_none());
         }
@@ -46,7 +47,7 @@ impl Expected {
 
     /// The paths that no walk has met.
     fn take(&self) -> Vec<Vec<u8>> {
-        let missed = std::mem::take(&mut *self.missed.lock().unwrap_or_else(PoisonError::into_inner));
+        let missed = std::mem::take(&mut *locked(&self.missed));
         let path = |folder: &[u8], name: &[u8]| [folder.strip_suffix(b"/").unwrap_or(folder), b"/", name].concat();
         let paths = missed.iter().flat_map(|(folder, names)| names.iter().map(|name| path(folder, name)));
         let mut paths: Vec<Vec<u8>> = paths.collect();

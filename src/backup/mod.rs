@@ -43,6 +43,7 @@ use crate::format::snapshot::{LABELS_BYTES_MAX, TROUBLES_MAX, encoded_length};
 use crate::id::IndexId;
 use crate::id::SnapshotId;
 use crate::index::Basis;
+use crate::lock::locked;
 use crate::repo::{
     OwnFolders, PathText, Repository, SinkOptions, Snapshot, SnapshotSource, Stamp, Totals, Trouble, Writer,
 };
@@ -572,7 +573,7 @@ impl<'a> Run<'a> {
     }
 
     fn noted(&self) -> std::sync::MutexGuard<'_, StateChanges> {
-        self.noted.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        locked(&self.noted)
     }
 
     /// Trouble with a source: the run goes on, and everybody is told.
@@ -581,7 +582,7 @@ impl<'a> Run<'a> {
         TROUBLED.set(true);
         self.watch.trouble(path, what.clone());
         walk::add(&self.counts.troubles, 1);
-        let mut troubles = self.troubles.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut troubles = locked(&self.troubles);
         if troubles.len() < TROUBLES_MAX {
             troubles.push(Trouble { path: PathText(path.to_vec()), what });
         }
@@ -600,7 +601,7 @@ impl<'a> Run<'a> {
 
     /// Trouble of ours: the run ends.
     fn fail(&self, error: Error) {
-        self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(error);
+        locked(&self.failure).get_or_insert(error);
         self.counts.failed.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
@@ -610,7 +611,7 @@ impl<'a> Run<'a> {
     }
 
     fn take_failure(&self) -> Option<Error> {
-        self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
+        locked(&self.failure).take()
     }
 
     /// Commits, or ends without a snapshot; either way what was stored stays findable for the next run.
@@ -643,7 +644,7 @@ impl<'a> Run<'a> {
                 return Err(error);
             }
         };
-        let mut troubles = std::mem::take(&mut *self.troubles.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        let mut troubles = std::mem::take(&mut *locked(&self.troubles));
         troubles.sort_by(|a, b| a.path.cmp(&b.path));
         let mut totals = self.counts.totals();
         let troubles_count = self.counts.troubles.load(std::sync::atomic::Ordering::Relaxed);

@@ -10,6 +10,7 @@ use crate::entry::{Content, Entry, EntryKind, Time};
 use crate::error::{Error, Kind};
 use crate::format::tree::{check_entries, store_page};
 use crate::id::ChunkId;
+use crate::lock::locked;
 use crate::watch::now;
 use rayon::Scope;
 use std::cell::RefCell;
@@ -64,12 +65,12 @@ impl Page {
 
     /// The tree of a directory below has come; says whether the page waits for nothing more.
     pub fn set_below(&self, slot: usize, saved: SavedTree) -> bool {
-        self.below.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[slot] = Some(saved);
+        locked(&self.below)[slot] = Some(saved);
         self.left.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     fn work(&self) -> MutexGuard<'_, Work> {
-        self.work.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        locked(&self.work)
     }
 }
 
@@ -194,7 +195,7 @@ impl<'a> Run<'a> {
         let mut entries = self.old_entries(folder, &Previous::State(vec![row.clone()]), None, None).entries;
         let is_whole = entries.len() == count;
         if is_whole {
-            list.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).append(&mut entries);
+            locked(&list).append(&mut entries);
         }
         is_whole
     }
@@ -278,7 +279,7 @@ impl<'a> Run<'a> {
     /// All below is done: the page's id, from before when nothing differs. None for a page without entries.
     pub(super) fn finish_page<'s>(&'s self, scope: &Scope<'s>, page: &Page) -> Result<Option<ChunkId>, Error> {
         let mut work = page.work();
-        let trees = std::mem::take(&mut *page.below.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        let trees = std::mem::take(&mut *locked(&page.below));
         let below = detect::below(trees.iter().flatten().copied());
         let folder = &page.folder;
         let mut items: Vec<Item> = std::mem::take(&mut work.parts).into_iter().flatten().collect();
@@ -332,7 +333,7 @@ impl<'a> Run<'a> {
         }
         let id = store_page(&entries, &mut |bytes| self.store_tree(bytes))?;
         if let Above::List(list) = &folder.above {
-            list.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).append(&mut entries);
+            locked(&list).append(&mut entries);
         }
         // Without a row, the next backup examines the dropped entries again.
         if let (Some(state), Some(_), true) = (&self.state, &self.writer, is_whole) {

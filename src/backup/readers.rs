@@ -8,12 +8,13 @@ use crate::backup::BackupOptions;
 use crate::disk::device::{Medium, medium_of};
 use crate::disk::stat::stat_path;
 use crate::error::{Error, Result};
+use crate::lock::locked;
 use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// What a reader takes of the memory allowed, with its share of the packs on their way; measured.
@@ -45,7 +46,7 @@ struct Awake {
 
 impl Awake {
     fn lock(&self) -> MutexGuard<'_, usize> {
-        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.count)
     }
 
     fn set(&self, count: usize) {
@@ -75,7 +76,7 @@ impl Readers {
                 .thread_name(|index| format!("reader-{index}"))
                 .start_handler(move |index| {
                     let account = File::open("/proc/thread-self/schedstat").ok();
-                    filled.lock().unwrap_or_else(PoisonError::into_inner)[index] = account;
+                    locked(&filled)[index] = account;
                 })
                 .build()
         };
@@ -109,7 +110,7 @@ impl Readers {
 
     /// The time that those awake ran or could have run, all together; none where the kernel does not tell.
     fn runnable(&self, awake: usize) -> Option<Duration> {
-        let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let accounts = locked(&self.accounts);
         let known = accounts[..awake].iter().map(|account| runnable_of(account.as_ref()?));
         known.sum::<Option<u64>>().map(Duration::from_nanos)
     }

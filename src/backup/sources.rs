@@ -9,6 +9,7 @@ use crate::disk::stat::{fstat, stat_path};
 use crate::disk::{Directory, Names, Stat, levels_open, open};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
+use crate::lock::locked;
 use crate::repo::Snapshot;
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -195,7 +196,7 @@ impl<'a> Run<'a> {
         if let Some(error) = self.take_failure() {
             return Err(error);
         }
-        let saved = slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        let saved = locked(&slot).take();
         let mut entry = self.describe_path(path, stat);
         entry.content = saved.map_or(Content::Empty, |saved| Content::Tree(saved.tree));
         entry.is_partial = saved.is_none_or(|saved| saved.is_partial);
@@ -234,7 +235,7 @@ impl<'a> Run<'a> {
         if let Some(error) = self.take_failure() {
             return Err(error);
         }
-        let entries = std::mem::take(&mut *list.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        let entries = std::mem::take(&mut *locked(&list));
         Ok(entries.into_iter().map(|entry| (child(&folder, &entry.name), entry)).collect())
     }
 

@@ -4,9 +4,10 @@ use crate::backup::Run;
 use crate::entry::{Content, Entry};
 use crate::error::Result;
 use crate::id::ChunkId;
+use crate::lock::locked;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 /// Maximum number of lists that are remembered as stored, and that are looked up for one file. A file of a petabyte has about
 /// that many.
@@ -19,7 +20,7 @@ pub(super) struct StoredLists(Mutex<HashSet<(ChunkId, u8)>>);
 
 impl StoredLists {
     fn lock(&self) -> MutexGuard<'_, HashSet<(ChunkId, u8)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 
     /// Forgets all lists if there are too many. To be called between files: within one file, its lists could then be walked again

@@ -12,6 +12,7 @@ use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{NamedPage, page_lengths, store_root};
 use crate::id::{ChunkId, ChunkKind};
+use crate::lock::locked;
 use rayon::Scope;
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -255,13 +256,13 @@ impl<'a> Run<'a> {
     fn end_page(&self, folder: &Folder, number: usize, page: Option<ChunkId>) -> Option<Arc<Page>> {
         if let Some(page) = page {
             let first = folder.name(folder.starts[number]).to_bytes().to_vec();
-            folder.pages.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[number] = Some((first, page));
+            locked(&folder.pages)[number] = Some((first, page));
         }
         if folder.left.fetch_sub(1, Ordering::AcqRel) == 1 { self.end_folder(folder) } else { None }
     }
 
     fn end_folder(&self, folder: &Folder) -> Option<Arc<Page>> {
-        let pages = std::mem::take(&mut *folder.pages.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        let pages = std::mem::take(&mut *locked(&folder.pages));
         let pages: Vec<NamedPage> = pages.into_iter().flatten().collect();
         let stale;
         let rows = match (&folder.previous, &self.state) {
@@ -301,7 +302,7 @@ impl<'a> Run<'a> {
                 (waits_for_nothing && !self.is_over()).then(|| page.clone())
             }
             Above::Source(place) => {
-                *place.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(saved);
+                *locked(&place) = Some(saved);
                 None
             }
             Above::List(_) | Above::Nobody => None,

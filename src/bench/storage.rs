@@ -2,6 +2,7 @@
 
 use crate::bench::median;
 use crate::error::Result;
+use crate::lock::locked;
 use crate::seal::random;
 use crate::storage::{Body, Storage};
 use bytes::Bytes;
@@ -62,7 +63,7 @@ fn put_parallel(storage: &dyn Storage, names: &[String], body: &Body) -> Result<
         for name in names {
             scope.spawn(|| {
                 if let Err(error) = storage.put(name, body.clone()) {
-                    failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(error);
+                    locked(&failure).get_or_insert(error);
                 }
             });
         }

@@ -8,6 +8,7 @@ use super::below::disks_of;
 use super::mounts::mount_of;
 use super::stat::stat_path;
 use crate::error::Result;
+use crate::lock::locked;
 use rustix::fd::AsFd;
 use rustix::fs::{Dir, Mode, OFlags};
 use std::collections::HashMap;
@@ -84,7 +85,7 @@ impl Mounts {
     /// Whether the file system of that number, met at `path`, is one that the kernel makes up. Nothing is mounted by
     /// asking. What cannot be found out is taken for a real one.
     pub fn is_pseudo(&self, path: &[u8], device: u64) -> bool {
-        let mut known = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut known = locked(&self.0);
         if let Some(is_pseudo) = known.get(&device) {
             return *is_pseudo;
         }

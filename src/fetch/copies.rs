@@ -2,10 +2,11 @@
 
 use crate::error::Result;
 use crate::id::{ChunkId, PackId};
+use crate::lock::locked;
 use crate::place::Located;
 use crate::vault::Vault;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// Packs for which other copies of their chunks are looked up. That reads all index objects twice: once for all packs that
 /// count as missing together, and again for each other pack.
@@ -25,7 +26,7 @@ impl Copies {
     /// All places of a chunk of this pack, those in packs that count as missing last; empty when the chunk has no other one.
     /// None when the copies of too many packs were looked up already.
     pub fn of(&self, id: &ChunkId, pack: &PackId, vault: &Vault) -> Result<Option<Vec<Located>>> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = locked(&self.0);
         if !known.packs.contains(pack) {
             if known.packs.len() >= PACKS_MAX {
                 return Ok(None);

@@ -5,11 +5,12 @@
 
 use crate::disk::own_files::{names_in, open_regular, read_regular};
 use crate::id::PackId;
+use crate::lock::locked;
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// What the names of files begin with that are being written, or were when their writer died.
@@ -84,7 +85,7 @@ impl FrameFiles {
 
     /// Sweeps when there is too much; what others add meanwhile is seen at the next sweep.
     fn count(&self, added: u64) {
-        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = locked(&self.bytes);
         let now = bytes.map_or(u64::MAX, |bytes| bytes + added);
         *bytes = Some(if now > self.bytes_max { self.sweep() } else { now });
     }

@@ -6,12 +6,13 @@ use crate::fetch::read_ahead::ReadAhead;
 use crate::fetch::reader::Chunk;
 use crate::format::pack_name;
 use crate::id::{ChunkId, ChunkKind, PackId};
+use crate::lock::locked;
 use crate::place::Located;
 use crate::seal::{FrameKey, FrameOpener, PACK_HEADER_BYTES, open_pack_key};
 use crate::vault::Vault;
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Opened frames kept for further chunks, in raw bytes, where memory allows: a quarter of it at most.
 const OPENED_BYTES_MAX: u64 = 48 << 20;
@@ -72,10 +73,6 @@ pub(super) struct Frames {
     openers: Mutex<Vec<FrameOpener>>,
     /// None where storage is as near as the cache.
     far: Option<Far>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Frames {

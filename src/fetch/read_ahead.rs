@@ -24,6 +24,7 @@ use crate::fetch::frame_run::{FrameRun, Near};
 use crate::fetch::read_ahead_state::{Arrival, ReadAheadState, There};
 use crate::format::pack_name;
 use crate::id::PackId;
+use crate::lock::locked;
 use crate::place::Located;
 use crate::seal::PACK_HEADER_BYTES;
 use crate::storage::Storage;
@@ -62,7 +63,7 @@ impl ReadAhead {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0.state)
     }
 
     fn wait<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {

@@ -8,11 +8,12 @@ use crate::format::list::{LIST_DEPTH_MAX, decode_list};
 use crate::format::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::id::{ChunkId, ChunkKind, PackId};
 use crate::index::View;
+use crate::lock::locked;
 use crate::place::Located;
 use crate::vault::Vault;
 use std::collections::HashSet;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 const LOST_HINT: &str = "the repository is damaged: run `silt backup`, which stores again what the sources still have";
 
@@ -115,7 +116,7 @@ impl Reader {
     /// The index may name a pack that is missing or was cut, beside another copy of the chunk: a comparison with what the
     /// repository lists leaves only packs that are there.
     fn compare_once(&self) -> Result<()> {
-        let mut has_compared = self.0.has_compared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut has_compared = locked(&self.0.has_compared);
         if !*has_compared {
             // If the repository itself is gone, nothing in it is damaged.
             self.0.vault.check_is_there()?;
@@ -128,7 +129,7 @@ impl Reader {
     /// A chunk that no intact pack holds may still be readable in one that was cut, or is damaged elsewhere.
     fn damaged_packs(&self) -> Result<View> {
         let packs = self.0.vault.left_out();
-        let mut damaged = self.0.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut damaged = locked(&self.0.damaged);
         match damaged.as_ref().filter(|(known, _)| *known == packs) {
             Some((_, view)) => Ok(view.clone()),
             None => {
@@ -192,7 +193,7 @@ impl Reader {
     /// None where it counts as missing already.
     fn locate_without(&self, pack: &PackId, id: &ChunkId) -> Result<Option<Located>> {
         let vault = &self.0.vault;
-        let _compared = self.0.has_compared.lock().unwrap_or_else(PoisonError::into_inner);
+        let _compared = locked(&self.0.has_compared);
         let is_left_out = || vault.is_left_out(pack);
         if !is_left_out() {
             self.0.compare_index()?;

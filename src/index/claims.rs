@@ -3,9 +3,10 @@
 use super::segments::View;
 use crate::error::Result;
 use crate::id::ChunkId;
+use crate::lock::locked;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 const SHARDS: usize = 64;
 
@@ -113,10 +114,6 @@ impl Claims {
 }
 
 /// Every change of a shard is one call into its table, so a panic elsewhere leaves nothing half done.
-fn locked(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Ids are keyed hashes of what this run itself read: their own bytes spread well enough.
 fn hash(id: &ChunkId) -> u64 {
     u64::from_le_bytes(id.as_bytes()[..8].try_into().expect("the range is 8 bytes long"))

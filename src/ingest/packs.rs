@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::format::index::INDEX_CHUNKS_MAX;
 use crate::format::pack::OpenPack;
 use crate::id::{ChunkId, ChunkKind};
+use crate::lock::locked;
 use crate::place::PackContents;
 use crate::seal::{FrameKey, KeySet};
 use std::collections::HashMap;
@@ -56,7 +57,7 @@ impl Packs {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic of another thread fails the run anyway; its half-done data never reaches a snapshot.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     /// Reserves a place in the current pack for a frame with this number of chunks. [`fill`](Self::fill) must supply its bytes.

@@ -8,14 +8,15 @@ use crate::id::{ChunkId, ChunkKind, IndexId};
 use crate::index::{Basis, Claim, Claims, View};
 use crate::ingest::packs::{Leaving, Packs};
 use crate::ingest::upload::Uploads;
+use crate::lock::locked;
 use crate::place::{IndexContents, PackContents};
 use crate::seal::{Audience, Compression, FrameSealer, seal_object};
 use crate::vault::IndexCheck;
 use crate::vault::Vault;
 use crate::watch::Watch;
 use rayon::prelude::*;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
 
 /// Raw bytes of a frame of tree pages: smaller than of content, as trees are read a page here and there.
 const TREE_FRAME_RAW_BYTES: usize = 512 << 10;
@@ -67,11 +68,6 @@ struct Lane {
 struct Filling {
     raw: Vec<u8>,
     chunks: Vec<(ChunkId, u32)>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic of another thread fails the run anyway; its half-done data never reaches a snapshot.
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl ChunkSink {

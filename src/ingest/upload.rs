@@ -3,6 +3,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::format::pack_name;
 use crate::id::PackId;
+use crate::lock::locked;
 use crate::storage::{Body, Storage};
 use crate::watch::Progress;
 use bytes::Bytes;
@@ -144,7 +145,7 @@ impl Drop for Alive<'_> {
 
 impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     fn fail(&self, error: Error) {

@@ -3,10 +3,11 @@
 use crate::error::{Error, Kind, Result};
 use crate::id::WriterId;
 use crate::lease::pending::Token;
+use crate::lock::locked;
 use crate::seal::random;
 use crate::vault::Vault;
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ struct Shared {
 
 impl Shared {
     fn standing(&self) -> MutexGuard<'_, Standing> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.standing)
     }
 
     /// One beat. A right that was ended is asked for anew at once, so that nothing more is removed; the commit looks

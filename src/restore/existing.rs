@@ -9,13 +9,14 @@ use crate::disk::stat::fstat;
 use crate::disk::{Current, Stat, Subject, Target, apply_metadata, flags, rights, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Kind, Result};
+use crate::lock::locked;
 use crate::restore::Overwrite;
 use crate::restore::folder::{Folder, Here};
 use crate::restore::leftovers;
 use crate::restore::links::Linkable;
 use crate::restore::other_sources::OTHER_SOURCE;
 use crate::restore::plan::child_path;
-use crate::restore::run::{Fate, Run, locked};
+use crate::restore::run::{Fate, Run};
 use rustix::fd::{AsFd, OwnedFd};
 
 /// How something gets the name of its entry.

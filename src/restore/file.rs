@@ -6,13 +6,14 @@ use crate::disk::{Current, Loss, Subject, Target, apply_metadata, unfinished, wr
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
+use crate::lock::locked;
 use crate::repo::Chunk;
 use crate::restore::existing::{Decision, Way};
 use crate::restore::folder::{Folder, Here};
 use crate::restore::links::Linkable;
 use crate::restore::place::under_own_name;
 use crate::restore::plan::child_path;
-use crate::restore::run::{Fate, Mode, Run, add, locked};
+use crate::restore::run::{Fate, Mode, Run, add};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};

@@ -4,9 +4,10 @@
 use crate::disk::{Directory, ListBuffer, Names, Stat, Target, unfinished};
 use crate::entry::EntryKind;
 use crate::error::{Kind, Result};
+use crate::lock::locked;
 use crate::restore::folder::{Folder, Here};
 use crate::restore::plan::{child_path, shown};
-use crate::restore::run::{Mode, Run, locked};
+use crate::restore::run::{Mode, Run};
 
 impl Run<'_> {
     /// Removes what killed restores left in a directory and notes what must stay for now. A plan removes nothing.

@@ -4,12 +4,13 @@ use crate::disk::apply::apply_flags;
 use crate::disk::{Subject, Target};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
+use crate::lock::locked;
 use crate::restore::delete::Cleared;
 use crate::restore::existing::Way;
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Folder, Here};
 use crate::restore::plan::{child_path, shown};
-use crate::restore::run::{Fate, Mode, Run, locked};
+use crate::restore::run::{Fate, Mode, Run};
 use std::sync::atomic::Ordering;
 
 impl Run<'_> {

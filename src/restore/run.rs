@@ -6,6 +6,7 @@ use crate::disk::{ApplyOptions, Identity, Owners};
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::TROUBLES_MAX;
 use crate::id::ChunkId;
+use crate::lock::locked;
 use crate::repo::{Chunk, PathText, Reader, Repository, Trouble};
 use crate::restore::RestoreOptions;
 use crate::restore::doomed::Doomed;
@@ -20,7 +21,7 @@ use crate::watch::Watch;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 /// Writers from far storage: some wait for it while others write.
@@ -151,10 +152,6 @@ pub(super) fn add(counter: &AtomicU64, amount: u64) {
 
 pub(super) fn get(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
-}
-
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 thread_local! {

@@ -1,6 +1,7 @@
 //! Trouble on purpose, for tests: a storage that errs by a seed, or dies at one exact call.
 
 use crate::error::{Error, Kind, Result};
+use crate::lock::locked;
 use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version};
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -83,7 +84,7 @@ impl Chaos {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        locked(&self.state)
     }
 
     /// How many mutating calls there were.

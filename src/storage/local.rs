@@ -5,6 +5,7 @@ use crate::disk::device::{Medium, medium_of};
 use crate::disk::own_files::{names_behind_links, open_at_once};
 use crate::disk::whole::sync_directory;
 use crate::error::{Error, Kind, Result};
+use crate::lock::locked;
 use crate::storage::beneath::{self, Owner};
 use crate::storage::local_folder::{
     check_folder, is_absent, is_no_way, remove_unfinished, rename_new, unfinished_name,
@@ -116,13 +117,13 @@ impl Local {
             open.retain(|known| known.name != name || known.number == number);
             open.iter().find(|known| known.name == name).map(|known| known.file.clone())
         };
-        let known = find(&mut self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        let known = find(&mut locked(&self.open));
         if let Some(file) = known {
             return Ok((file, meta.len()));
         }
         let file = Arc::new(open_at_once(OpenOptions::new().read(true), path).map_err(read)?);
         let meta = file.metadata().map_err(read)?;
-        let mut open = self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut open = locked(&self.open);
         open.push_back(OpenFile { name: name.to_owned(), number: number_of(&meta), file: file.clone() });
         if open.len() > OPEN_FILES_MAX {
             open.pop_front();

@@ -1,6 +1,7 @@
 //! Objects in memory: for tests, whole repositories of which can be copied and damaged.
 
 use crate::error::{Error, Kind, Result};
+use crate::lock::locked;
 use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -31,7 +32,7 @@ impl Memory {
     }
 
     fn lock(&self) -> MutexGuard<'_, (Objects, u64)> {
-        self.objects.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        locked(&self.objects)
     }
 
     /// All objects by name, as they are now.

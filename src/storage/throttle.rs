@@ -1,9 +1,10 @@
 //! Slow a storage down: to leave others their share of the line, or to measure what a far store costs.
 
 use crate::error::Result;
+use crate::lock::locked;
 use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version};
 use crate::watch::{Cancel, Clock, SystemClock};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How much may be sent at once after a pause, as time at the full rate.
@@ -28,7 +29,7 @@ impl Line {
     /// How long to wait until `bytes` may have passed.
     fn admit(&self, bytes: u64, now: Duration) -> Duration {
         let takes = Duration::from_secs_f64(bytes as f64 / self.bytes_a_second as f64);
-        let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free_at = locked(&self.free_at);
         *free_at = (*free_at).max(now.saturating_sub(BURST)) + takes;
         free_at.saturating_sub(now)
     }

@@ -1,6 +1,7 @@
 //! What people are told of a storage that does not answer: once for each trouble, and when it is over.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::lock::locked;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 /// A new trouble this soon after the last notice is told only if it lasts.
@@ -23,7 +24,7 @@ struct State {
 
 impl Trouble {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 
     /// A request has failed for the first time.

@@ -6,6 +6,7 @@ use crate::disk::whole::{read_own, write_whole};
 use crate::error::{Kind, Result};
 use crate::format::{PACK_BYTES_MAX, pack_name};
 use crate::id::PackId;
+use crate::lock::locked;
 use crate::place::PackSizes;
 use crate::storage::{Stat, Storage};
 use crate::vault::parallel::each_at_once;
@@ -17,7 +18,7 @@ use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// More are not remembered for the next run: 3 TiB of packs, more than a repository that can still be used will lack.
@@ -92,7 +93,7 @@ impl DamagedPacks {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.known)
     }
 
     /// How many this process has found itself.
@@ -102,12 +103,12 @@ impl DamagedPacks {
 
     /// Whether this process has noted the pack already.
     pub fn is_noted(&self, pack: &PackId) -> bool {
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner).contains(pack)
+        locked(&self.noted).contains(pack)
     }
 
     /// Remembers a pack that could not be read at this version.
     pub fn note(&self, pack: &PackId, version: PackVersion) {
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner).insert(*pack);
+        locked(&self.noted).insert(*pack);
         let mut known = self.known();
         if known.insert((*pack, version), false) != Some(false) {
             self.found.fetch_add(1, Ordering::SeqCst);

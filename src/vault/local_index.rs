@@ -7,6 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::{INDEX_PREFIX, PACKS_PREFIX, index_name, pack_name};
 use crate::id::{ChunkId, IndexId, PackId};
 use crate::index::{Basis, Segments, View};
+use crate::lock::locked;
 use crate::place::{IndexContents, Located, PackContents, PackSizes};
 use crate::storage::{Listed, Storage, Version};
 use crate::vault::index_fetch::{IndexFetch, Unread};
@@ -164,7 +165,7 @@ impl LocalIndex {
     }
 
     fn segments(&self) -> MutexGuard<'_, Segments> {
-        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.segments)
     }
 
     /// What is known as of the last comparison.
@@ -264,7 +265,7 @@ impl LocalIndex {
 
     /// Says once that an index object is damaged: it stays where it is, and every command meets it again.
     fn tell_damaged(&self, index: &IndexId, what: String, watch: &Watch) {
-        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(*index) {
+        if locked(&self.told).insert(*index) {
             watch.notice(format!(
                 "{what}; a backup stores again the content that it lists, if the sources still have it"
             ));

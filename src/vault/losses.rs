@@ -5,12 +5,13 @@ use crate::disk::own_files::names_in;
 use crate::disk::whole::{make_private_dir, read_own, write_whole};
 use crate::error::Result;
 use crate::id::IndexId;
+use crate::lock::locked;
 use crate::seal::random;
 use data_encoding::HEXLOWER;
 use rustix::fs::FileType;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 
 const FOLDER: &str = "losses";
 /// More marks than any number of commands leaves that meet losses before a backup tells them.
@@ -76,7 +77,7 @@ impl Losses {
     }
 
     fn own(&self) -> MutexGuard<'_, Marks> {
-        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.own)
     }
 
     /// Whether losses can be marked. In a cache that cannot be written, marks that were made before count for nothing, as

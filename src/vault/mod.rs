@@ -20,6 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::{Config, INDEX_PREFIX};
 use crate::id::{ChunkId, PackId};
 use crate::index::{Basis, View};
+use crate::lock::locked;
 use crate::place::{IndexContents, Located};
 use crate::seal::KeySet;
 use crate::storage::{Listed, Storage};
@@ -31,7 +32,7 @@ use opened::Opened;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -203,13 +204,13 @@ impl Vault {
 
     /// How often the local index was rebuilt.
     pub(crate) fn index_rebuilds(&self) -> u32 {
-        *self.0.index_rebuilds.lock().unwrap_or_else(PoisonError::into_inner)
+        *locked(&self.0.index_rebuilds)
     }
 
     /// Drops the local index and reads it anew, as a lookup said that it is damaged; `rebuilds` were made before that
     /// lookup. Of several threads that met the same damage one does it.
     pub(crate) fn rebuild_index(&self, damage: &Error, rebuilds: u32, watch: &Watch) -> Result<()> {
-        let mut done = self.0.index_rebuilds.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut done = locked(&self.0.index_rebuilds);
         if *done > rebuilds {
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! Fetch many whole objects: several at a time from far storage.
 
 use crate::error::{Error, Kind, Result};
+use crate::lock::locked;
 use crate::storage::{Listed, Storage};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,7 +53,7 @@ pub(crate) fn each_at_once<T: Sync, R: Send>(
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = items.get(at) else { break };
             let done = work(item);
-            *results[at].lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(done);
+            *locked(&results[at]) = Some(done);
         }
     };
     std::thread::scope(|scope| {

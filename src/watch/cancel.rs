@@ -1,10 +1,11 @@
 //! A shared switch that asks running work to stop, and what must stop with it.
 
 use crate::error::{Error, Kind, Result};
+use crate::lock::locked;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 /// After a cancel, requests to storage that are under way or save what was done may take this long in all.
@@ -106,7 +107,7 @@ impl Cancel {
     }
 
     fn children(&self) -> MutexGuard<'_, BTreeSet<Child>> {
-        self.0.children.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0.children)
     }
 }
 

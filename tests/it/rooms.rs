@@ -10,23 +10,24 @@ use std::path::{Path, PathBuf};
 /// Rooms in the order in which the bytes travel, each with all that it may import.
 const ROOMS: &[(&str, &[&str])] = &[
     ("error", &[]),
+    ("lock", &[]),
     ("id", &["error"]),
     ("place", &["id"]),
     ("entry", &["id"]),
-    ("watch", &["error", "entry"]),
+    ("watch", &["error", "lock", "entry"]),
     ("when", &["error", "id", "entry"]),
     ("chunk", &[]),
-    ("disk", &["error", "entry"]),
+    ("disk", &["error", "lock", "entry"]),
     ("seal", &["error", "id"]),
     ("format", &["error", "id", "place", "entry", "chunk", "seal"]),
     ("runtime", &["error"]),
-    ("storage", &["error", "watch", "disk", "runtime"]),
+    ("storage", &["error", "lock", "watch", "disk", "runtime"]),
     ("source", &["error", "entry", "watch"]),
-    ("index", &["error", "id", "place", "disk"]),
-    ("vault", &["error", "id", "place", "watch", "chunk", "disk", "seal", "format", "storage", "index"]),
-    ("lease", &["error", "id", "seal", "format", "storage", "vault"]),
-    ("fetch", &["error", "id", "place", "entry", "disk", "seal", "format", "storage", "index", "vault"]),
-    ("ingest", &["error", "id", "place", "watch", "seal", "format", "storage", "index", "vault", "lease"]),
+    ("index", &["error", "lock", "id", "place", "disk"]),
+    ("vault", &["error", "lock", "id", "place", "watch", "chunk", "disk", "seal", "format", "storage", "index"]),
+    ("lease", &["error", "lock", "id", "seal", "format", "storage", "vault"]),
+    ("fetch", &["error", "lock", "id", "place", "entry", "disk", "seal", "format", "storage", "index", "vault"]),
+    ("ingest", &["error", "lock", "id", "place", "watch", "seal", "format", "storage", "index", "vault", "lease"]),
     (
         "repo",
         &[
@@ -37,13 +38,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "backup",
         &[
-            "error", "id", "entry", "watch", "when", "chunk", "disk", "seal", "format", "source", "index", "vault",
-            "repo",
+            "error", "lock", "id", "entry", "watch", "when", "chunk", "disk", "seal", "format", "source", "index",
+            "vault", "repo",
         ],
     ),
-    ("restore", &["error", "id", "entry", "watch", "when", "disk", "format", "source", "repo"]),
+    ("restore", &["error", "lock", "id", "entry", "watch", "when", "disk", "format", "source", "repo"]),
     ("browse", &["error", "id", "entry", "watch", "when", "disk", "format", "repo"]),
-    ("bench", &["error", "watch", "chunk", "seal", "format", "storage"]),
+    ("bench", &["error", "lock", "id", "watch", "chunk", "seal", "format", "storage"]),
 ];
 
 /// What the command may use of the library: everything but what lies behind the verbs.
