@@ -59,8 +59,8 @@ pub enum Event {
     /// Worth knowing, nothing is lost: a cache was rebuilt, a setting has no effect.
     Notice(String),
     /// Something of the source could not be saved as it is, or of a snapshot not restored as it was.
-    Trouble { path: Vec<u8>, what: String },
-    /// The work starts over: what was said of troubles so far does not count.
+    Warning { path: Vec<u8>, what: String },
+    /// The work starts over: what was said of warnings so far does not count.
     StartsOver,
 }
 
@@ -101,15 +101,15 @@ impl Watch {
         (self.listener)(Event::StartsOver);
     }
 
-    pub fn trouble(&self, path: &[u8], what: impl Into<String>) {
-        (self.listener)(Event::Trouble { path: path.to_vec(), what: what.into() });
+    pub fn warn(&self, path: &[u8], what: impl Into<String>) {
+        (self.listener)(Event::Warning { path: path.to_vec(), what: what.into() });
     }
 
-    /// The same, but a trouble becomes a notice: for reading what is not part of what this run saves or restores.
+    /// The same, but a warning becomes a notice: for reading what is not part of what this run saves or restores.
     pub fn aside(&self) -> Watch {
         let listener = self.listener.clone();
         let aside = move |event| match event {
-            Event::Trouble { path, what } => {
+            Event::Warning { path, what } => {
                 listener(Event::Notice(format!("{}: {what}", String::from_utf8_lossy(&path))));
             }
             other => listener(other),
@@ -128,11 +128,11 @@ impl Watch {
         Watch { listener: Arc::new(notices), is_aside: true, ..self.clone() }
     }
 
-    /// A trouble because the repository is damaged: what is at this path in a snapshot cannot be read.
+    /// A warning because the repository is damaged: what is at this path in a snapshot cannot be read.
     pub fn damage(&self, path: &[u8], what: impl Into<String>) {
         if !self.is_aside {
             self.progress.damaged.fetch_add(1, Ordering::Relaxed);
         }
-        self.trouble(path, what);
+        self.warn(path, what);
     }
 }

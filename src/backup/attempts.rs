@@ -34,7 +34,7 @@ impl Carried {
 }
 
 impl Repository {
-    /// Saves the sources as one snapshot. If something of a path cannot be saved, this is a trouble in the report and in
+    /// Saves the sources as one snapshot. If something of a path cannot be saved, this is a warning in the report and in
     /// the snapshot; if a stream, the repository or this machine fails, it is an error, and no snapshot is written.
     pub fn backup(&self, options: BackupOptions, watch: &Watch) -> Result<BackupReport> {
         let begun = Instant::now();

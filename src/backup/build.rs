@@ -7,7 +7,7 @@ use crate::backup::page::Item;
 use crate::backup::previous::OldEntries;
 use crate::backup::state::Change;
 use crate::backup::walk::{Folder, add, take_back};
-use crate::backup::{Run, TROUBLED};
+use crate::backup::{HAS_WARNED, Run};
 use crate::disk::Stat;
 use crate::entry::{Content, Entry, EntryKind, Time};
 use rayon::Scope;
@@ -131,10 +131,10 @@ impl<'a> Run<'a> {
                 }
             };
             item.number = compare.stat_number(&item.stat);
-            TROUBLED.set(false);
+            HAS_WARNED.set(false);
             item.entry = self.build_entry(scope, folder, item, known);
             let racy = compare.is_racy(&item.stat, seen);
-            if racy || item.entry.is_none() || TROUBLED.get() {
+            if racy || item.entry.is_none() || HAS_WARNED.get() {
                 look_again = true;
                 item.number = 0;
             }

@@ -79,7 +79,7 @@ impl<'a> Run<'a> {
             }
             Err(ReadError::Source(error)) => {
                 match error.kind() {
-                    Kind::NotFound => self.trouble(&path(), "it disappeared before it was read"),
+                    Kind::NotFound => self.warn(&path(), "it disappeared before it was read"),
                     _ => self.source_error(&path(), "", error),
                 }
                 None
@@ -134,7 +134,7 @@ impl<'a> Run<'a> {
         };
         let after = fstat(fd).map_err(ReadError::Source)?;
         if !after.is(EntryKind::File) {
-            self.trouble(&path(), "it was replaced by something other than a file during the backup");
+            self.warn(&path(), "it was replaced by something other than a file during the backup");
             return Ok(None);
         }
         // A file that says it is empty and is not: the kernel makes it up, or a FUSE file system does not know its size.
@@ -144,9 +144,9 @@ impl<'a> Run<'a> {
         // And the times: of a file of /proc, those at which it was looked at.
         let has_changed = !after.same_content(stat) && !folder.place.is_pseudo;
         if is_unsized && read >= UNSIZED_BYTES_MAX {
-            self.trouble(&path(), format!("it has no end: only its first {} MiB are saved", read >> 20));
+            self.warn(&path(), format!("it has no end: only its first {} MiB are saved", read >> 20));
         } else if has_changed || (read != after.size && !is_unsized) {
-            self.trouble(&path(), "it changed while it was read: the saved content may be inconsistent");
+            self.warn(&path(), "it changed while it was read: the saved content may be inconsistent");
         }
         if !after.same_content(stat) || read != after.size {
             // Not trusted next time: a time that nothing has.
@@ -204,7 +204,7 @@ impl<'a> Run<'a> {
             EntryKind::Symlink => match open::read_link(&directory, name) {
                 // FUSE may return a longer one where memory pages are large.
                 Ok(target) if target.len() > PATH_BYTES_MAX => {
-                    self.trouble(&path(), format!("its target is longer than {PATH_BYTES_MAX} bytes"));
+                    self.warn(&path(), format!("its target is longer than {PATH_BYTES_MAX} bytes"));
                     return None;
                 }
                 Ok(target) => entry.target = target,
@@ -260,7 +260,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Extended attributes, or none and a trouble when they cannot be read or are too large for a page of a tree.
+    /// Extended attributes, or none and a warning when they cannot be read or are too large for a page of a tree.
     fn bounded(&self, read: Result<Vec<Xattr>>, path: &dyn Fn() -> Vec<u8>) -> Vec<Xattr> {
         let why = match read {
             Ok(xattrs) => {
@@ -276,7 +276,7 @@ impl<'a> Run<'a> {
             }
             Err(error) => error.to_string(),
         };
-        self.trouble(&path(), format!("its extended attributes are missing: {why}"));
+        self.warn(&path(), format!("its extended attributes are missing: {why}"));
         Vec::new()
     }
 

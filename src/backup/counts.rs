@@ -19,7 +19,7 @@ pub(super) struct Counts {
     pub bytes_read: AtomicU64,
     /// In a dry run, which reads nothing.
     pub bytes_to_read: AtomicU64,
-    pub troubles: AtomicU64,
+    pub warnings: AtomicU64,
     pub sockets: AtomicU64,
     /// Set with the run's failure: tasks that have not begun end at once.
     pub failed: AtomicBool,

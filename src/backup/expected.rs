@@ -60,10 +60,7 @@ impl Run<'_> {
     /// Tells of the sources that were there when they were looked at, and that no walk met.
     pub(super) fn tell_missed(&self) {
         for path in self.expected.take() {
-            self.trouble(
-                &path,
-                "it was not found during the backup: it, or a directory above it, was moved or replaced",
-            );
+            self.warn(&path, "it was not found during the backup: it, or a directory above it, was moved or replaced");
         }
     }
 }

@@ -331,7 +331,7 @@ impl<'a> Look<'a> {
         Ok(whole)
     }
 
-    /// None for what is damaged; other trouble ends the look.
+    /// None for what is damaged; another error ends the check.
     fn readable<T>(&self, read: Result<T>) -> Result<Option<T>> {
         match read {
             Err(error) if error.is_damage() => Ok(None),

@@ -90,7 +90,7 @@ impl Run<'_> {
                 let what = format!(
                     "its contents are not saved: it is more than {LEVELS_MAX} directories deep, or its path is longer than {DEEP_PATH_BYTES_MAX} bytes"
                 );
-                self.trouble(path, what);
+                self.warn(path, what);
             }
             Reason::Pseudo => self.tell_some(format!(
                 "skipped: {shown} is a virtual file system of the kernel; name it as a source to save it anyway"

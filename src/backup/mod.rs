@@ -39,13 +39,13 @@ use crate::backup::streams::Streams;
 use crate::disk::Owners;
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
-use crate::format::snapshot::{LABELS_BYTES_MAX, TROUBLES_MAX, encoded_length};
+use crate::format::snapshot::{LABELS_BYTES_MAX, WARNINGS_MAX, encoded_length};
 use crate::id::IndexId;
 use crate::id::SnapshotId;
 use crate::index::Basis;
 use crate::lock::locked;
 use crate::repo::{
-    OwnFolders, PathText, Repository, SinkOptions, Snapshot, SnapshotSource, Stamp, Totals, Trouble, Writer,
+    OwnFolders, PathText, Repository, SinkOptions, Snapshot, SnapshotSource, Stamp, Totals, Warning, Writer,
 };
 use crate::seal::{Compression, random};
 use crate::source::rules::Rules;
@@ -65,8 +65,8 @@ pub type Input = Box<dyn Read + Send + Sync>;
 pub struct BackupOptions {
     /// Absolute, without `.` and `..`. A path that is saved with one above it is dropped when the backup begins.
     pub paths: Vec<PathBuf>,
-    /// Sources that are known to be missing before the backup begins: each is a trouble.
-    pub missing: Vec<Trouble>,
+    /// Sources that are known to be missing before the backup begins: each is a warning.
+    pub missing: Vec<Warning>,
     pub streams: Vec<Stream>,
     /// Environment variables that the commands of streams see although they may hold secrets.
     pub stream_environment: Vec<String>,
@@ -192,8 +192,8 @@ pub struct BackupReport {
     pub totals: Totals,
     /// Of a dry run: sizes of the files that a backup would read. How much of them is new shows only when they are read.
     pub bytes_to_read: Option<u64>,
-    pub troubles: Vec<Trouble>,
-    pub troubles_count: u64,
+    pub warnings: Vec<Warning>,
+    pub warnings_count: u64,
     /// Sockets, which cannot be saved and need not be.
     pub sockets: u64,
     /// What was healed, if the repository had lost something.
@@ -328,9 +328,9 @@ impl Repository {
 }
 
 thread_local! {
-    /// Set by each trouble: an entry that met one while it was built is looked at again next time, so that the next
+    /// Set by each warning: an entry that met one while it was built is looked at again next time, so that the next
     /// snapshot does not repeat the gap in silence.
-    static TROUBLED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    static HAS_WARNED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 /// One backup while it runs: what all its threads share.
@@ -370,7 +370,7 @@ struct Run<'a> {
     owners: Owners,
     watch: &'a Watch,
     counts: walk::Counts,
-    troubles: Mutex<Vec<Trouble>>,
+    warnings: Mutex<Vec<Warning>>,
     /// Rows of local state that wait until what they name is in the repository.
     noted: Mutex<StateChanges>,
     /// Something that should be in the repository was not.
@@ -412,7 +412,7 @@ impl<'a> Run<'a> {
             owners: Owners::load()?,
             watch,
             counts: walk::Counts::default(),
-            troubles: Mutex::default(),
+            warnings: Mutex::default(),
             noted: Mutex::default(),
             has_met_damage: std::sync::atomic::AtomicBool::new(false),
             stored_lists: stored::StoredLists::default(),
@@ -576,22 +576,22 @@ impl<'a> Run<'a> {
         locked(&self.noted)
     }
 
-    /// Trouble with a source: the run goes on, and everybody is told.
-    fn trouble(&self, path: &[u8], what: impl Into<String>) {
+    /// Reports that something of a source is not saved as it was. The run goes on.
+    fn warn(&self, path: &[u8], what: impl Into<String>) {
         let what = what.into();
-        TROUBLED.set(true);
-        self.watch.trouble(path, what.clone());
-        walk::add(&self.counts.troubles, 1);
-        let mut troubles = locked(&self.troubles);
-        if troubles.len() < TROUBLES_MAX {
-            troubles.push(Trouble { path: PathText(path.to_vec()), what });
+        HAS_WARNED.set(true);
+        self.watch.warn(path, what.clone());
+        walk::add(&self.counts.warnings, 1);
+        let mut warnings = locked(&self.warnings);
+        if warnings.len() < WARNINGS_MAX {
+            warnings.push(Warning { path: PathText(path.to_vec()), what });
         }
     }
 
-    /// An error while a source was read: trouble with it, unless this machine ran short of what every reader needs. Then
+    /// An error while a source was read: a warning, unless this machine ran short of what every reader needs. Then
     /// the run ends, as a snapshot of the little that could still be read would help nobody.
     fn source_error(&self, path: &[u8], before: &str, error: Error) {
-        if error.is(Kind::Full) { self.fail_at(path, error) } else { self.trouble(path, format!("{before}{error}")) }
+        if error.is(Kind::Full) { self.fail_at(path, error) } else { self.warn(path, format!("{before}{error}")) }
     }
 
     /// The same for a source at this path, which an error about an open file does not name.
@@ -599,7 +599,7 @@ impl<'a> Run<'a> {
         self.fail(error.renamed("", &String::from_utf8_lossy(path)));
     }
 
-    /// Trouble of ours: the run ends.
+    /// An error that ends the run.
     fn fail(&self, error: Error) {
         locked(&self.failure).get_or_insert(error);
         self.counts.failed.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -644,18 +644,18 @@ impl<'a> Run<'a> {
                 return Err(error);
             }
         };
-        let mut troubles = std::mem::take(&mut *locked(&self.troubles));
-        troubles.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut warnings = std::mem::take(&mut *locked(&self.warnings));
+        warnings.sort_by(|a, b| a.path.cmp(&b.path));
         let mut totals = self.counts.totals();
-        let troubles_count = self.counts.troubles.load(std::sync::atomic::Ordering::Relaxed);
+        let warnings_count = self.counts.warnings.load(std::sync::atomic::Ordering::Relaxed);
         let sockets = self.counts.sockets.load(std::sync::atomic::Ordering::Relaxed);
         let to_read = self.counts.bytes_to_read.load(std::sync::atomic::Ordering::Relaxed);
         let mut report = BackupReport {
             snapshot: None,
             totals,
             bytes_to_read: self.options.dry_run.then_some(to_read),
-            troubles,
-            troubles_count,
+            warnings,
+            warnings_count,
             sockets,
             healing: None,
             duration: begun.elapsed(),
@@ -694,8 +694,8 @@ impl<'a> Run<'a> {
             root,
             root_directory: root_directory.as_ref().map(Snapshot::root_directory_of),
             totals,
-            troubles: report.troubles.clone(),
-            troubles_count,
+            warnings: report.warnings.clone(),
+            warnings_count,
         };
         let snapshot = snapshot.bounded();
         // If this process dies after the commit step, the next run must know; on local storage it always looks.

@@ -176,7 +176,7 @@ impl<'a> Run<'a> {
                         Above::List(_) => "it does not exist",
                         _ => "it disappeared while its directory was read",
                     };
-                    self.trouble(&folder.child_path(name.to_bytes()), what);
+                    self.warn(&folder.child_path(name.to_bytes()), what);
                 }
                 Err(error) => self.source_error(&folder.child_path(name.to_bytes()), "", error),
             }
@@ -353,7 +353,7 @@ impl<'a> Run<'a> {
         Ok(Some(id))
     }
 
-    /// Drops entries that readers would refuse, each with a trouble, so that invalid metadata of one file does not make the whole page
+    /// Drops entries that readers would refuse, each with a warning, so that invalid metadata of one file does not make the whole page
     /// unreadable. Returns true if it dropped none. A dry run is not checked: its entries lack their content.
     fn drop_unreadable(
         &self,
@@ -369,7 +369,7 @@ impl<'a> Run<'a> {
         let count = entries.len();
         for at in (0..count).rev() {
             if let Err(error) = check_entries(&entries[at..=at]) {
-                self.trouble(&folder.child_path(&entries[at].name), error.why());
+                self.warn(&folder.child_path(&entries[at].name), error.why());
                 folder.mark_partial();
                 self.count_dropped(&entries.remove(at), changes.remove(at));
                 numbers.remove(at);

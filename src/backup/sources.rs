@@ -68,7 +68,7 @@ impl<'a> Run<'a> {
     pub(super) fn walk_paths(&self, parent: Option<&Snapshot>) -> Result<Saved> {
         let tops = self.tops(true)?;
         for missing in &self.options.missing {
-            self.trouble(&missing.path.0, missing.what.as_str());
+            self.warn(&missing.path.0, missing.what.as_str());
         }
         self.tell_missing_below();
         let mut saved = Saved { root: tops.root, ..Saved::default() };
@@ -113,7 +113,7 @@ impl<'a> Run<'a> {
             let path = path.as_os_str().as_bytes();
             match stat_path(path, false) {
                 Ok(_) => self.expected.add(std::iter::once(Path::new(OsStr::from_bytes(path)))),
-                Err(error) if error.is(Kind::NotFound) => self.trouble(path, "it does not exist"),
+                Err(error) if error.is(Kind::NotFound) => self.warn(path, "it does not exist"),
                 Err(error) => self.source_error(path, "", error),
             }
         }

@@ -61,7 +61,7 @@ struct Folder<'a> {
 /// What differs between a snapshot at `path` (old) and a folder (new): kind, size, modification time, mode, owner, group,
 /// extended attributes with ACLs and capabilities, flags, where links point to, and with `content` every byte. Owners are
 /// compared by name where both sides have one. Of the folder itself nothing is compared but what is in it. Streams of the
-/// snapshot have no counterpart and are passed over; what cannot be read is told as trouble. `each` is handed the path
+/// snapshot have no counterpart and are passed over; what cannot be read is told as warning. `each` is handed the path
 /// below the snapshot's root, the change, the saved entry and the stat of the one on disk.
 pub fn diff_folder(
     repo: &Repository,
@@ -116,7 +116,7 @@ pub fn diff_folder(
             continue;
         }
         if walk.push(&name).is_none() {
-            watch.trouble(&walk.0, "its contents are not compared: their paths are too long");
+            watch.warn(&walk.0, "its contents are not compared: their paths are too long");
             continue;
         }
         let mut new = None;
@@ -160,7 +160,7 @@ pub fn diff_folder(
         match below_new {
             Ok(below_new) if below_old.is_some() || below_new.is_some() => {
                 if is_too_deep(levels.len()) {
-                    watch.trouble(&walk.0, "its contents are not compared: they are deeper than what a backup saves")
+                    watch.warn(&walk.0, "its contents are not compared: they are deeper than what a backup saves")
                 } else {
                     levels.push(Level { old: below_old, new: below_new, path_length: walk.0.len() })
                 }
@@ -219,7 +219,7 @@ impl Folder<'_> {
         match error.kind() {
             Kind::Cancelled | Kind::Full => return Err(error),
             Kind::Corrupt => self.watch.damage(path, error.to_string()),
-            _ => self.watch.trouble(path, error.to_string()),
+            _ => self.watch.warn(path, error.to_string()),
         }
         Ok(())
     }

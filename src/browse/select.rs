@@ -252,8 +252,8 @@ mod tests {
             root_directory: None,
             all_sources: None,
             totals: Totals::default(),
-            troubles: Vec::new(),
-            troubles_count: 0,
+            warnings: Vec::new(),
+            warnings_count: 0,
         }
     }
 

@@ -15,7 +15,7 @@ use siltstone::disk::Owners;
 use siltstone::disk::stat::stat_path;
 use siltstone::entry::Time;
 use siltstone::error::{Error, Kind, Result};
-use siltstone::repo::{PathText, Repository, Snapshot, Trouble};
+use siltstone::repo::{PathText, Repository, Snapshot, Warning};
 use siltstone::seal::Compression;
 use siltstone::source::stream::check_name;
 use siltstone::source::{
@@ -208,8 +208,8 @@ fn conclude(report: &BackupReport, args: &BackupArgs, repo: &Repository, console
             "sockets": report.sockets,
             "healing": report.healing.as_ref().map(healing_json),
             "seconds": report.duration.as_secs_f64(),
-            "troubles": report.troubles,
-            "troubles_count": report.troubles_count,
+            "warnings": report.warnings,
+            "warnings_count": report.warnings_count,
         });
         print_summary(&format!("{summary}\n"))
     } else if !console.quiet() {
@@ -218,8 +218,8 @@ fn conclude(report: &BackupReport, args: &BackupArgs, repo: &Repository, console
         // Later runs do not say it again.
         console.say_damage(&damage(report))
     };
-    let told = console.conclude_troubles();
-    let exit = Exit::with_troubles(report.troubles_count.max(told));
+    let told = console.conclude_warnings();
+    let exit = Exit::with_warnings(report.warnings_count.max(told));
     match (printed, &report.snapshot) {
         (Ok(()), _) => {
             report.confirm_shown(repo);
@@ -324,7 +324,7 @@ fn healing_json(healing: &Healing) -> serde_json::Value {
 struct Named {
     paths: Vec<PathBuf>,
     /// Links with a slash behind them that lead nowhere.
-    missing: Vec<Trouble>,
+    missing: Vec<Warning>,
 }
 
 fn named(args: &BackupArgs) -> Result<Named> {
@@ -359,7 +359,7 @@ fn named(args: &BackupArgs) -> Result<Named> {
                 let path = PathText(folder.join(path).into_os_string().into_vec());
                 let what =
                     if error.is(Kind::NotFound) { format!("it does not exist: {error}") } else { error.to_string() };
-                missing.push(Trouble { path, what });
+                missing.push(Warning { path, what });
                 first.get_or_insert(error);
             }
         }

@@ -31,8 +31,8 @@ impl Exit {
         }
     }
 
-    /// Done, with gaps when there were troubles.
-    pub fn with_troubles(count: u64) -> Exit {
+    /// Done, with gaps when there were warnings.
+    pub fn with_warnings(count: u64) -> Exit {
         if count == 0 { Exit::Done } else { Exit::Gaps }
     }
 }

@@ -1,4 +1,4 @@
-//! What people and programs read: tables, JSON, summaries, troubles.
+//! What people and programs read: tables, JSON, summaries, warnings.
 
 use super::exit::Exit;
 use super::options::GlobalOptions;
@@ -7,15 +7,15 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use siltstone::entry::Time;
 use siltstone::error::{Error, Result};
-use siltstone::repo::{PathText, Snapshot, SnapshotSource, Stamp, Trouble};
+use siltstone::repo::{PathText, Snapshot, SnapshotSource, Stamp, Warning};
 use siltstone::watch::{Event, Watch};
 use siltstone::when::{format_count, format_counted, format_time, to_timestamp};
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// Troubles that a summary names; of more it says how many.
-const TROUBLES_SHOWN: usize = 10;
+/// Warnings that a summary names; of more it says how many.
+const WARNINGS_SHOWN: usize = 10;
 
 /// Of a longer path a summary shows the beginning.
 const PATH_CHARACTERS_SHOWN: usize = 1000;
@@ -33,7 +33,7 @@ struct Inner {
     lines: bool,
     bar: OnceLock<ProgressBar>,
     stage: Mutex<String>,
-    troubles: Mutex<(Vec<Trouble>, u64)>,
+    warnings: Mutex<(Vec<Warning>, u64)>,
 }
 
 impl Console {
@@ -46,7 +46,7 @@ impl Console {
             lines,
             bar: OnceLock::new(),
             stage: Mutex::default(),
-            troubles: Mutex::default(),
+            warnings: Mutex::default(),
         }))
     }
 
@@ -92,19 +92,19 @@ impl Console {
                 if self.0.json && self.0.lines {
                     self.event(json!({"event": "starts-over"}));
                 }
-                *lock(&self.0.troubles) = Default::default();
+                *lock(&self.0.warnings) = Default::default();
             }
-            Event::Trouble { path, what } => {
-                let shown = Trouble { path: PathText(path), what };
+            Event::Warning { path, what } => {
+                let shown = Warning { path: PathText(path), what };
                 if self.0.json && self.0.lines {
-                    self.event(json!({"event": "trouble", "path": shown.path, "what": shown.what}));
+                    self.event(json!({"event": "warning", "path": shown.path, "what": shown.what}));
                 } else if !self.0.json && self.0.verbose > 0 {
-                    self.say(&format!("warning: {}", trouble_line(&shown)));
+                    self.say(&format!("warning: {}", warning_line(&shown)));
                 }
-                let mut troubles = lock(&self.0.troubles);
-                troubles.1 += 1;
-                if troubles.0.len() < TROUBLES_SHOWN {
-                    troubles.0.push(shown);
+                let mut warnings = lock(&self.0.warnings);
+                warnings.1 += 1;
+                if warnings.0.len() < WARNINGS_SHOWN {
+                    warnings.0.push(shown);
                 }
             }
         }
@@ -154,13 +154,13 @@ impl Console {
         if otherwise == Exit::Done { Exit::Gaps } else { otherwise }
     }
 
-    /// Names the troubles on standard error, unless they were told as they came; returns how many there were.
-    pub fn conclude_troubles(&self) -> u64 {
-        let troubles = lock(&self.0.troubles);
-        let (first, count) = (&troubles.0, troubles.1);
+    /// Names the warnings on standard error, unless they were told as they came; returns how many there were.
+    pub fn conclude_warnings(&self) -> u64 {
+        let warnings = lock(&self.0.warnings);
+        let (first, count) = (&warnings.0, warnings.1);
         if count > 0 && !self.0.json && self.0.verbose == 0 {
             print_error_line(&format!("{}:", format_counted(count, "warning", "warnings")));
-            first.iter().for_each(|trouble| print_error_line(&format!("  {}", trouble_line(trouble))));
+            first.iter().for_each(|warning| print_error_line(&format!("  {}", warning_line(warning))));
             if count > first.len() as u64 {
                 print_error_line(&format!("  and {} more", format_count(count - first.len() as u64)));
             }
@@ -168,9 +168,9 @@ impl Console {
         count
     }
 
-    /// For verbs that only look: the exit code, troubles told.
+    /// For verbs that only look: the exit code, warnings told.
     pub fn exit(&self) -> Exit {
-        Exit::with_troubles(self.conclude_troubles())
+        Exit::with_warnings(self.conclude_warnings())
     }
 
     /// The same for verbs that go on past damage in the repository.
@@ -180,9 +180,9 @@ impl Console {
         if damaged > 0 { Exit::Corrupt } else { exit }
     }
 
-    /// The first troubles, for a JSON object.
-    pub fn troubles(&self) -> (Vec<Trouble>, u64) {
-        lock(&self.0.troubles).clone()
+    /// The first warnings, for a JSON object.
+    pub fn warnings(&self) -> (Vec<Warning>, u64) {
+        lock(&self.0.warnings).clone()
     }
 }
 
@@ -190,13 +190,13 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-fn trouble_line(trouble: &Trouble) -> String {
-    let path = if trouble.path.0.is_empty() { "/".to_owned() } else { show_path(&trouble.path.0) };
+fn warning_line(warning: &Warning) -> String {
+    let path = if warning.path.0.is_empty() { "/".to_owned() } else { show_path(&warning.path.0) };
     let path = match path.char_indices().nth(PATH_CHARACTERS_SHOWN) {
-        Some((end, _)) => format!("{}… ({} bytes)", &path[..end], trouble.path.0.len()),
+        Some((end, _)) => format!("{}… ({} bytes)", &path[..end], warning.path.0.len()),
         None => path,
     };
-    format!("{path}: {}", show_path(trouble.what.as_bytes()))
+    format!("{path}: {}", show_path(warning.what.as_bytes()))
 }
 
 /// A line on standard error. That it cannot be written does not change how a run ends.
@@ -373,7 +373,7 @@ pub fn snapshot_json(snapshot: &Snapshot) -> Value {
         "sources": snapshot.sources,
         "sources_count": snapshot.sources_count(),
         "totals": snapshot.totals,
-        "troubles_count": snapshot.troubles_count,
+        "warnings_count": snapshot.warnings_count,
     })
 }
 
@@ -386,8 +386,8 @@ mod tests {
         for count in 0..3 {
             let items = || (0..count).map(|number| json!({"id": number, "text": "a\"b"}));
             let mut out = Vec::new();
-            write_json_list(&mut out, "snapshots", items(), &json!({"troubles": [], "troubles_count": 1})).unwrap();
-            let whole = json!({"snapshots": items().collect::<Vec<_>>(), "troubles": [], "troubles_count": 1});
+            write_json_list(&mut out, "snapshots", items(), &json!({"warnings": [], "warnings_count": 1})).unwrap();
+            let whole = json!({"snapshots": items().collect::<Vec<_>>(), "warnings": [], "warnings_count": 1});
             assert_eq!(String::from_utf8(out).unwrap(), format!("{whole}\n"));
         }
     }

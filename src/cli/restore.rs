@@ -213,8 +213,8 @@ fn conclude(
     } else {
         Ok(())
     };
-    let told = console.conclude_troubles();
-    let exit = exit(report.damaged, watch, Exit::with_troubles(report.troubles_count.max(told)));
+    let told = console.conclude_warnings();
+    let exit = exit(report.damaged, watch, Exit::with_warnings(report.warnings_count.max(told)));
     Ok(match printed {
         Ok(()) => exit,
         Err(error) => console.summary_lost("the restore has ended", &error, exit),
@@ -239,8 +239,8 @@ fn summary_json(report: &RestoreReport, snapshot: &Snapshot) -> Value {
         "bytes_written": report.bytes_written,
         "bytes_verified": report.bytes_verified,
         "seconds": report.duration.as_secs_f64(),
-        "troubles": report.troubles,
-        "troubles_count": report.troubles_count,
+        "warnings": report.warnings,
+        "warnings_count": report.warnings_count,
     })
 }
 

@@ -36,8 +36,8 @@ pub fn run(args: &SnapshotsArgs, options: &GlobalOptions) -> Result<Exit, Failur
         snapshots.drain(..snapshots.len().saturating_sub(last));
     }
     if console.json() {
-        let (troubles, troubles_count) = console.troubles();
-        let rest = json!({"troubles": troubles, "troubles_count": troubles_count});
+        let (warnings, warnings_count) = console.warnings();
+        let rest = json!({"warnings": warnings, "warnings_count": warnings_count});
         print_json_list("snapshots", snapshots.iter().map(snapshot_json), &rest)?;
     } else if snapshots.is_empty() {
         if !console.quiet() {
@@ -52,7 +52,7 @@ pub fn run(args: &SnapshotsArgs, options: &GlobalOptions) -> Result<Exit, Failur
 
 fn row(snapshot: &Snapshot) -> Vec<String> {
     let sources = show_sources(snapshot);
-    let warnings = if snapshot.troubles_count == 0 { String::new() } else { format_count(snapshot.troubles_count) };
+    let warnings = if snapshot.warnings_count == 0 { String::new() } else { format_count(snapshot.warnings_count) };
     vec![
         snapshot.id.short(),
         show_stamp(&snapshot.started),

@@ -46,7 +46,7 @@ static HAS_PROC: LazyLock<bool> = LazyLock::new(|| std::path::Path::new("/proc/s
 
 impl Place<'_> {
     /// O_PATH descriptors refuse the calls for descriptors, and opening a device or FIFO has effects; the way through
-    /// /proc has neither trouble.
+    /// /proc has neither problem.
     fn named(directory: &Directory, name: impl Arg + Copy) -> Result<Place<'static>, Errno> {
         if !*HAS_PROC {
             return Place::opened(directory, name);

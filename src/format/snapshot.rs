@@ -13,13 +13,13 @@ pub const SNAPSHOT_PURPOSE: &str = "snapshot";
 pub const SNAPSHOT_BYTES_MAX: u64 = 16 << 20;
 /// The largest sealed one.
 pub const SEALED_SNAPSHOT_BYTES_MAX: u64 = sealed_object_bytes_max(SNAPSHOT_BYTES_MAX);
-/// Troubles that a snapshot names; of more only the count is kept.
-pub const TROUBLES_MAX: usize = 10_000;
+/// Warnings that a snapshot names; of more only the count is kept.
+pub const WARNINGS_MAX: usize = 10_000;
 
 /// What the sources that a snapshot names may take of it, in bytes; of a longer list the first are named.
 pub const SOURCES_BYTES_MAX: usize = 1 << 20;
-/// The same for its troubles: ten thousand long paths would make a snapshot that nobody reads.
-pub const TROUBLES_BYTES_MAX: usize = 4 << 20;
+/// The same for its warnings: ten thousand long paths would make a snapshot that nobody reads.
+pub const WARNINGS_BYTES_MAX: usize = 4 << 20;
 
 /// What host, user, job and tags of a snapshot may take together: they are kept of each one in a list.
 pub const LABELS_BYTES_MAX: usize = 8 << 10;
@@ -56,10 +56,10 @@ pub struct Snapshot {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_directory: Option<String>,
     pub totals: Totals,
-    /// What could not be saved as it was, at most [`TROUBLES_MAX`].
+    /// What could not be saved as it was, at most [`WARNINGS_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub troubles: Vec<Trouble>,
-    pub troubles_count: u64,
+    pub warnings: Vec<Warning>,
+    pub warnings_count: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +84,7 @@ pub struct AllSources {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trouble {
+pub struct Warning {
     pub path: PathText,
     pub what: String,
 }
@@ -231,19 +231,19 @@ impl AllSources {
 }
 
 impl Snapshot {
-    /// Names no more sources and troubles than a snapshot can hold.
+    /// Names no more sources and warnings than a snapshot can hold.
     pub fn bounded(mut self) -> Self {
         self.all_sources = AllSources::of(&self.sources);
         cut_to(&mut self.sources, SOURCES_BYTES_MAX);
-        cut_to(&mut self.troubles, TROUBLES_BYTES_MAX);
+        cut_to(&mut self.warnings, WARNINGS_BYTES_MAX);
         self
     }
 
-    /// What names it, for a list of very many: few of its sources, and none of its troubles; both say that there were more.
+    /// What names it, for a list of very many: few of its sources, and none of its warnings; both say that there were more.
     /// None if even that is large, as no writer's is.
     pub(crate) fn cut_short(mut self) -> Option<Self> {
-        self.troubles_count = self.troubles_count.max(self.troubles.len() as u64);
-        self.troubles = Vec::new();
+        self.warnings_count = self.warnings_count.max(self.warnings.len() as u64);
+        self.warnings = Vec::new();
         if self.all_sources.is_none() && self.sources.iter().map(encoded_length).sum::<usize>() > SHORT_BYTES_MAX {
             let trees = AllSources::hash_of(self.sources.iter().filter_map(tree_path));
             self.all_sources = Some(AllSources { count: self.sources.len() as u64, trees });
@@ -256,7 +256,7 @@ impl Snapshot {
     /// Whether it may have been cut for a list: whole ones name more.
     pub(crate) fn may_be_cut_short(&self) -> bool {
         let has_few = || self.sources.iter().map(encoded_length).sum::<usize>() <= SHORT_BYTES_MAX;
-        (self.troubles.is_empty() && self.troubles_count > 0) || (self.all_sources.is_some() && has_few())
+        (self.warnings.is_empty() && self.warnings_count > 0) || (self.all_sources.is_some() && has_few())
     }
 
     /// Whether these paths are the trees among its sources, in this order.
@@ -353,8 +353,8 @@ mod tests {
             root: ChunkId([2; 24]),
             root_directory: None,
             totals: Totals::default(),
-            troubles: Vec::new(),
-            troubles_count: 0,
+            warnings: Vec::new(),
+            warnings_count: 0,
         }
     }
 
@@ -362,15 +362,15 @@ mod tests {
         (0..count).map(|n| SnapshotSource::Tree { path: PathText(format!("/{n:0>4000}").into_bytes()) }).collect()
     }
 
-    /// A list of 100,000 long paths, or of troubles with them, made a snapshot that could not be read back.
+    /// A list of 100,000 long paths, or of warnings with them, made a snapshot that could not be read back.
     #[test]
     fn no_list_makes_a_snapshot_that_is_too_large_to_be_read() {
         let mut long = snapshot(trees(10_000));
         let path = PathText(vec![0xff; 4096]);
-        long.troubles = vec![Trouble { path, what: "\u{1}".repeat(1000) }; TROUBLES_MAX];
+        long.warnings = vec![Warning { path, what: "\u{1}".repeat(1000) }; WARNINGS_MAX];
         let bounded = long.clone().bounded();
         assert!((bounded.encode().len() as u64) < SNAPSHOT_BYTES_MAX);
-        assert!(!bounded.sources.is_empty() && bounded.sources.len() < 10_000 && !bounded.troubles.is_empty());
+        assert!(!bounded.sources.is_empty() && bounded.sources.len() < 10_000 && !bounded.warnings.is_empty());
         assert_eq!(bounded.sources_count(), 10_000);
         let read = Snapshot::decode(&bounded.encode()).unwrap();
         assert!(read.is_of_sources(&trees(10_000)) && !read.is_of_sources(&trees(10_001)));

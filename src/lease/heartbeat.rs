@@ -42,7 +42,7 @@ impl Shared {
     }
 
     /// One beat. A right that was ended is asked for anew at once, so that nothing more is removed; the commit looks
-    /// whether anything was. Other trouble may pass until the next beat.
+    /// whether anything was. Other failures may pass until the next beat.
     fn beat(&self) {
         let mut standing = self.standing();
         let is_lost = match &mut *standing {

@@ -126,7 +126,7 @@ impl Token {
         self.version.as_ref().expect("a token has the version that it was created with")
     }
 
-    /// Shows that the writer is alive. `Locked` when it was expired. Trouble in between is no loss: what came of a beat
+    /// Shows that the writer is alive. `Locked` when it was expired. A failure in between is no loss: what came of a beat
     /// whose answer was lost is looked up at the next one.
     pub fn renew(&mut self, storage: &dyn Storage, keys: &KeySet) -> Result<()> {
         match self.sharing {

@@ -161,7 +161,7 @@ mod tests {
         let time = serde_json::json!({"seconds": seconds, "nanoseconds": 0});
         let fields = serde_json::json!({
             "version": 1, "id": "0".repeat(32), "started": time, "ended": time, "host": "h", "program": "p", "sources": [],
-            "root": "0".repeat(48), "totals": {}, "troubles_count": 0,
+            "root": "0".repeat(48), "totals": {}, "warnings_count": 0,
         });
         let mut snapshot = Snapshot::decode(fields.to_string().as_bytes()).unwrap();
         snapshot.sources = vec![SnapshotSource::Tree { path: PathText(b"/home/ann".to_vec()) }; sources];

@@ -133,14 +133,14 @@ impl Run<'_> {
     pub fn deletes_in(&self, folder: &Folder, here: &Here) -> bool {
         let saved_whole = folder.entry.as_ref().is_none_or(|entry| !entry.is_partial)
             && !folder.incomplete.load(Ordering::Relaxed)
-            && !self.scope.is_troubled(&folder.path);
+            && !self.scope.has_warning(&folder.path);
         folder.inside && saved_whole && self.may_delete(here)
     }
 
     /// Whether the content of a directory that is in the place of this entry is deleted, so that it makes way.
     pub fn clears_for(&self, folder: &Folder, here: &Here, path: &[u8]) -> bool {
         let is_source = !folder.inside && self.scope.is_source(path);
-        self.deletes_in(folder, here) || (is_source && !self.scope.is_troubled(path) && self.may_delete(here))
+        self.deletes_in(folder, here) || (is_source && !self.scope.has_warning(path) && self.may_delete(here))
     }
 
     /// Whether nothing but the snapshot itself speaks against deleting here.
@@ -149,7 +149,7 @@ impl Run<'_> {
         let is_seen =
             self.overlap().is_none() && self.other_sources.get().is_none_or(|others| others.unknown.is_none());
         let may_be = is_seen && !keeps_extra && !append_only && refuses.is_none();
-        self.options.delete && !self.scope.troubles_cut && may_be && here.facts.mounted == here.facts.deletes_on
+        self.options.delete && !self.scope.warnings_cut && may_be && here.facts.mounted == here.facts.deletes_on
     }
 
     /// Deletes what is in a directory and not in the snapshot.
@@ -187,7 +187,7 @@ impl Run<'_> {
             self.failed_entry(&folder.path, error);
         }
         if is_unnamed {
-            self.trouble(&folder.path, self.why_unnamed(folder, here));
+            self.warn(&folder.path, self.why_unnamed(folder, here));
         }
     }
 
@@ -271,7 +271,7 @@ impl Run<'_> {
 
     /// Whether a rule or a warning of the backup protects this path and everything below it.
     fn is_protected(&self, path: &[u8], is_directory: bool) -> bool {
-        self.options.exclude.leaves_out(path, is_directory) || self.scope.is_troubled(path)
+        self.options.exclude.leaves_out(path, is_directory) || self.scope.has_warning(path)
     }
 
     /// Whether a directory that goes may be looked into.

@@ -542,7 +542,7 @@ impl Run<'_> {
             Ok(true) => return Ok(true),
             Err(error) => {
                 let why = format!("nothing is deleted in it: cannot tell whether it is a repository: {error}");
-                self.trouble(&folder.path, why);
+                self.warn(&folder.path, why);
                 return Ok(true);
             }
         }

@@ -303,7 +303,7 @@ impl Run<'_> {
         if is_kept {
             let is_read_only = here.facts.is_read_only || fd.as_ref().is_some_and(is_read_only);
             if let Some(why) = self.keeps_metadata(subject, &stat, entry, is_read_only) {
-                self.trouble(&child_path(&folder.path, &entry.name), why);
+                self.warn(&child_path(&folder.path, &entry.name), why);
                 return Linkable::Unmended;
             }
         }
@@ -332,7 +332,7 @@ impl Run<'_> {
 
     /// Counts and tells what does not make way.
     pub fn blocked_at(&self, path: Vec<u8>, why: &str) {
-        self.trouble(&path, why);
+        self.warn(&path, why);
         self.fate(Fate::Blocked, || path);
     }
 }

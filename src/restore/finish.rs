@@ -113,7 +113,7 @@ impl Run<'_> {
         if let Some(mode) = opened_up
             && let Err(error) = chmod_open(target.directory(), mode)
         {
-            self.trouble(&folder.path, format!("its mode could not be reset: {error}"));
+            self.warn(&folder.path, format!("its mode could not be reset: {error}"));
         }
     }
 
@@ -133,7 +133,7 @@ impl Run<'_> {
         };
         names.reverse();
         if let Err(error) = close_below(nearest.directory(), &names, identity, mode) {
-            self.trouble(&folder.path, format!("its mode could not be reset: {error}"));
+            self.warn(&folder.path, format!("its mode could not be reset: {error}"));
         }
     }
 
@@ -165,7 +165,7 @@ impl Run<'_> {
         let differs = |found: &Stat| found.modified != saved && found.modified.seconds.abs_diff(saved.seconds) <= 2;
         if stat().is_ok_and(|found| differs(&found)) {
             let why = "its file system stores times less precisely than the snapshot: the times of all entries on it are truncated";
-            self.trouble(self.options.target.as_os_str().as_bytes(), why);
+            self.warn(self.options.target.as_os_str().as_bytes(), why);
         }
     }
 
@@ -182,14 +182,14 @@ impl Run<'_> {
         let subject = Subject::Open(target.directory().as_fd());
         let why = self.keeps_metadata(subject, &stat, entry, here.facts.is_read_only);
         if let Some(why) = why {
-            self.trouble(&folder.path, why);
+            self.warn(&folder.path, why);
         }
         why.is_some()
     }
 
     pub fn report_losses(&self, path: &[u8], losses: Vec<Loss>) {
         for loss in losses {
-            self.trouble(path, format!("its {} could not be restored: {}", loss.what, loss.error));
+            self.warn(path, format!("its {} could not be restored: {}", loss.what, loss.error));
         }
     }
 

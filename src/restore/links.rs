@@ -155,7 +155,7 @@ impl Run<'_> {
         let is_apart = !is_told && how == Linkable::New && links.unmended.contains(&entry.link_group);
         drop(links);
         if is_apart {
-            self.trouble(&child_path(&folder.path, &entry.name), NOT_LINKED);
+            self.warn(&child_path(&folder.path, &entry.name), NOT_LINKED);
         }
         Ok(())
     }
@@ -288,13 +288,13 @@ impl Run<'_> {
             None => return Ok(()),
         };
         if self.refuses_links(&from, &anchor, entry)? {
-            self.trouble(&child_path(&folder.path, &entry.name), NOT_LINKED);
+            self.warn(&child_path(&folder.path, &entry.name), NOT_LINKED);
             return self.restore_anchor(folder, &here, entry, true);
         }
         let count = if entry.kind.has_content() { &self.counts.files } else { &self.counts.others };
         let (Some(target), Some(source), true) = (&here.target, &from.target, self.is_deed()) else {
             if here.facts.mounted != from.facts.mounted {
-                self.trouble(&child_path(&folder.path, &entry.name), NOT_LINKED);
+                self.warn(&child_path(&folder.path, &entry.name), NOT_LINKED);
             }
             if self.plan_way(folder, &here, entry, way, || Ok(()))? {
                 add(count, 1);
@@ -314,7 +314,7 @@ impl Run<'_> {
             }
             // The file system has no hard links, or not that many, or the other name is on another one.
             Err(_) => {
-                self.trouble(&child_path(&folder.path, &entry.name), NOT_LINKED);
+                self.warn(&child_path(&folder.path, &entry.name), NOT_LINKED);
                 return self.restore_anchor(folder, &here, entry, true);
             }
         }

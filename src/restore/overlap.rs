@@ -341,7 +341,7 @@ impl Run<'_> {
             }
         };
         if let Err(error) = mend() {
-            self.trouble(&folder.path, format!("its time could not be restored: {error}"));
+            self.warn(&folder.path, format!("its time could not be restored: {error}"));
         }
     }
 

@@ -67,7 +67,7 @@ pub struct PlanSummary {
     /// What `delete` removes.
     pub deletions: Paths,
     /// What is known already not to come back as it was.
-    pub troubles_count: u64,
+    pub warnings_count: u64,
     /// How much of that is damage of the repository.
     pub damaged: u64,
 }
@@ -148,7 +148,7 @@ pub(super) fn make(
         expected_bytes = get(&run.counts.bytes_wanted);
         summarise(run, &mut summary, &mut doomed);
     }
-    let warnings = snapshot.troubles_count;
+    let warnings = snapshot.warnings_count;
     Ok(RestorePlan {
         summary,
         repo: repo.clone(),
@@ -181,7 +181,7 @@ fn summarise(run: Run, summary: &mut PlanSummary, doomed: &mut Doomed) {
     summary.others = get(&counts.others_wanted);
     summary.bytes = get(&counts.bytes_wanted) - get(&counts.bytes_linked);
     summary.kept = counts.fate(Fate::Kept);
-    summary.troubles_count = get(&counts.troubles);
+    summary.warnings_count = get(&counts.warnings);
     summary.damaged = get(&counts.damaged);
     let [created, replaced, left, blocked, deleted] =
         [Fate::Created, Fate::Replaced, Fate::Left, Fate::Blocked, Fate::Deleted].map(|fate| counts.fate(fate));

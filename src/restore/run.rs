@@ -4,10 +4,10 @@ use crate::disk::open::raise_open_files;
 use crate::disk::umask::{ZeroUmask, zero_umask};
 use crate::disk::{ApplyOptions, Identity, Owners};
 use crate::error::{Error, Kind, Result};
-use crate::format::snapshot::TROUBLES_MAX;
+use crate::format::snapshot::WARNINGS_MAX;
 use crate::id::ChunkId;
 use crate::lock::locked;
-use crate::repo::{Chunk, PathText, Reader, Repository, Trouble};
+use crate::repo::{Chunk, PathText, Reader, Repository, Warning};
 use crate::restore::RestoreOptions;
 use crate::restore::doomed::Doomed;
 use crate::restore::folder::OpenFolders;
@@ -54,9 +54,9 @@ pub struct RestoreReport {
     pub blocked: u64,
     pub bytes_written: u64,
     pub bytes_verified: u64,
-    pub troubles: Vec<Trouble>,
-    pub troubles_count: u64,
-    /// Troubles that are damage of the repository: what they name is missing.
+    pub warnings: Vec<Warning>,
+    pub warnings_count: u64,
+    /// Warnings that are damage of the repository: what they name is missing.
     pub damaged: u64,
     /// Directories that the backup saved in part: something was left out or could not be read.
     pub partial_directories: u64,
@@ -116,7 +116,7 @@ pub(super) struct Counts {
     pub partial_directories: AtomicU64,
     /// Directories in which nothing is deleted although that is asked for.
     pub spared_directories: AtomicU64,
-    pub troubles: AtomicU64,
+    pub warnings: AtomicU64,
     pub damaged: AtomicU64,
     failed: AtomicBool,
 }
@@ -168,7 +168,7 @@ pub(super) struct Run<'a> {
     owners: Owners,
     pub watch: &'a Watch,
     pub counts: Counts,
-    troubles: Mutex<Vec<Trouble>>,
+    warnings: Mutex<Vec<Warning>>,
     failure: Mutex<Option<Error>>,
     pub links: Mutex<Links>,
     /// An inode with several names was met in the target.
@@ -211,7 +211,7 @@ impl<'a> Run<'a> {
             owners: Owners::load()?,
             watch,
             counts: Counts::default(),
-            troubles: Mutex::default(),
+            warnings: Mutex::default(),
             failure: Mutex::default(),
             links: Mutex::default(),
             has_linked: AtomicBool::new(false),
@@ -297,17 +297,17 @@ impl<'a> Run<'a> {
         if self.is_over() { Err(cancelled()) } else { Ok(()) }
     }
 
-    /// Trouble with one entry: the rest goes on.
-    pub fn trouble(&self, path: &[u8], what: impl Into<String>) {
+    /// Reports that one entry is not restored as it was. The rest goes on.
+    pub fn warn(&self, path: &[u8], what: impl Into<String>) {
         let what = what.into();
-        add(&self.counts.troubles, 1);
-        // A plan without details stays silent: the restore meets the same trouble again.
+        add(&self.counts.warnings, 1);
+        // A plan without details stays silent: the restore meets the same again.
         if self.compares() {
-            self.watch.trouble(path, what.clone());
+            self.watch.warn(path, what.clone());
         }
-        let mut troubles = locked(&self.troubles);
-        if troubles.len() < TROUBLES_MAX {
-            troubles.push(Trouble { path: PathText(path.to_vec()), what });
+        let mut warnings = locked(&self.warnings);
+        if warnings.len() < WARNINGS_MAX {
+            warnings.push(Warning { path: PathText(path.to_vec()), what });
         }
     }
 
@@ -326,7 +326,7 @@ impl<'a> Run<'a> {
             }
             kind => {
                 add(&self.counts.damaged, u64::from(kind == Kind::Corrupt));
-                self.trouble(path, error.to_string());
+                self.warn(path, error.to_string());
             }
         }
     }
@@ -383,10 +383,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    pub fn take_troubles(&self) -> Vec<Trouble> {
-        let mut troubles = std::mem::take(&mut *locked(&self.troubles));
-        troubles.sort_by(|a, b| a.path.cmp(&b.path));
-        troubles
+    pub fn take_warnings(&self) -> Vec<Warning> {
+        let mut warnings = std::mem::take(&mut *locked(&self.warnings));
+        warnings.sort_by(|a, b| a.path.cmp(&b.path));
+        warnings
     }
 
     pub fn report(self, duration: Duration) -> RestoreReport {
@@ -403,8 +403,8 @@ impl<'a> Run<'a> {
             blocked: counts.fate(Fate::Blocked),
             bytes_written: get(&counts.bytes_written),
             bytes_verified: get(&counts.bytes_verified),
-            troubles: self.take_troubles(),
-            troubles_count: get(&counts.troubles),
+            warnings: self.take_warnings(),
+            warnings_count: get(&counts.warnings),
             damaged: get(&counts.damaged),
             partial_directories: get(&counts.partial_directories),
             duration,

@@ -26,9 +26,9 @@ pub(super) struct Scope {
     /// The root of the file system is a source.
     everything: bool,
     /// Paths that the backup could not save as they were.
-    troubled: HashSet<Vec<u8>>,
+    warned: HashSet<Vec<u8>>,
     /// The snapshot had more warnings than it names: any path may be one of them.
-    pub troubles_cut: bool,
+    pub warnings_cut: bool,
     /// The repository and the caches, wherever parts of them are mounted or linked.
     own: OwnFolders,
     /// The folder of all caches.
@@ -57,8 +57,8 @@ impl Scope {
             everything: sources.contains(&b""[..]),
             sources_cut: snapshot.all_sources.is_some(),
             sources,
-            troubled: snapshot.troubles.iter().map(|trouble| clean(&trouble.path.0)).collect(),
-            troubles_cut: snapshot.troubles_count > snapshot.troubles.len() as u64,
+            warned: snapshot.warnings.iter().map(|warning| clean(&warning.path.0)).collect(),
+            warnings_cut: snapshot.warnings_count > snapshot.warnings.len() as u64,
             own: OwnFolders::of(repo),
             all_caches: all_caches.map(|stat| stat.identity()),
             root: snapshot.root,
@@ -113,8 +113,8 @@ impl Scope {
     }
 
     /// Whether the backup warned about this path, so the snapshot may not show what the source had there.
-    pub fn is_troubled(&self, path: &[u8]) -> bool {
-        self.troubled.contains(path)
+    pub fn has_warning(&self, path: &[u8]) -> bool {
+        self.warned.contains(path)
     }
 
     /// Whether this is a directory of the repository or of the cache in use.

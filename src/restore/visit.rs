@@ -157,7 +157,7 @@ impl<'a> Run<'a> {
         let target = &self.options.target;
         if first_open(target.ancestors()).is_some_and(is_read_only) {
             let why = "it is mounted read-only: the restore cannot create, replace or delete anything there";
-            self.trouble(target.as_os_str().as_bytes(), why);
+            self.warn(target.as_os_str().as_bytes(), why);
         }
     }
 
@@ -374,7 +374,7 @@ impl<'a> Run<'a> {
             add(&self.counts.partial_directories, 1);
         }
         if folder.depth > DEPTH_MAX {
-            self.trouble(&folder.path, format!("it is more than {DEPTH_MAX} directories deep and was not restored"));
+            self.warn(&folder.path, format!("it is more than {DEPTH_MAX} directories deep and was not restored"));
             folder.incomplete.store(true, Ordering::Relaxed);
             return false;
         }

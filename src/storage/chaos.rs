@@ -1,4 +1,4 @@
-//! Trouble on purpose, for tests: a storage that errs by a seed, or dies at one exact call.
+//! Faults on purpose, for tests: a storage that errs by a seed, or dies at one exact call.
 
 use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// How often each trouble strikes, in calls of a thousand.
+/// How often each fault strikes, in calls of a thousand.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rates {
     /// A temporary error, and nothing happened.
@@ -56,7 +56,7 @@ enum Fate {
     After(Error),
 }
 
-/// A storage that gets into trouble on purpose. With one thread the same seed gives the same trouble.
+/// A storage with faults on purpose. With one thread the same seed produces the same faults.
 pub struct Chaos {
     inner: Arc<dyn Storage>,
     mode: Mode,
@@ -119,11 +119,11 @@ impl Chaos {
             }
             Mode::Crash(..) => Fate::Fine,
             Mode::Seeded(rates) => {
-                let trouble = |why: &str| Error::new(Kind::Temporary, verb, name).because(why.to_owned());
+                let fault = |why: &str| Error::new(Kind::Temporary, verb, name).because(why.to_owned());
                 if state.strikes(rates.refused) {
-                    Fate::Before(trouble("the storage is busy, on purpose"))
+                    Fate::Before(fault("the storage is busy, on purpose"))
                 } else if mutates && state.strikes(rates.lost_answer) {
-                    Fate::After(trouble("the answer was lost, on purpose"))
+                    Fate::After(fault("the answer was lost, on purpose"))
                 } else {
                     Fate::Fine
                 }
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_trouble() {
+    fn the_same_seed_produces_the_same_faults() {
         let run = |seed| {
             let rates = Rates { refused: 300, lost_answer: 300, torn: 100, stale_listing: 300 };
             let chaos = Chaos::seeded(Arc::new(Memory::new()), seed, rates);

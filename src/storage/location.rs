@@ -18,12 +18,12 @@ const DELAY_VARIABLE: &str = "SILT_DELAY_MS";
 pub struct Access<'a> {
     /// Over https, trusts the authorities in this file instead of the system's.
     pub ca_file: Option<&'a Path>,
-    /// How long temporary trouble is waited for; zero is not at all.
+    /// How long a request that failed for a temporary reason is retried; zero is not at all.
     pub retry_for: Duration,
     /// Bytes a second; none is as fast as it goes.
     pub limit_upload: Option<u64>,
     pub limit_download: Option<u64>,
-    /// Is told of trouble; its cancel ends every request.
+    /// Receives notices about outages; its cancel ends every request.
     pub watch: Watch,
 }
 

@@ -1,4 +1,4 @@
-//! Store objects: one trait, one file per backend, wrappers for retry, throttling and trouble on purpose.
+//! Store objects: one trait, one file per backend, wrappers for retry, throttling and faults on purpose.
 //!
 //! An object has a name of `[a-z0-9._-]` segments joined by `/`, is written whole or not at all and is small enough to
 //! be held in memory (packs are the largest). No backend knows chunks, keys or the repository.
@@ -12,12 +12,12 @@ pub mod local;
 mod local_folder;
 pub mod location;
 pub mod memory;
+mod outage;
 pub mod probe;
 pub mod retry;
 pub mod s3;
 pub mod throttle;
 mod tls;
-mod trouble;
 
 pub use probe::probe;
 

@@ -1,14 +1,14 @@
-//! Wait for trouble that may pass, find out what became of requests whose answer was lost, and stop when asked to.
+//! Retry requests that failed for a reason that may pass, find out what became of requests whose answer was lost, and stop when asked to.
 
 use crate::error::{Error, Kind, Result};
-use crate::storage::trouble::{Trouble, shown};
+use crate::storage::outage::{Outage, shown};
 use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version};
 use crate::watch::{Clock, REQUEST_GRACE, SystemClock, TIDY_GRACE, Watch, interrupted};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long trouble that may pass is waited for, unless the caller says otherwise.
+/// How long a request is retried, unless the caller says otherwise.
 pub const RETRY_FOR: Duration = Duration::from_secs(15 * 60);
 const PAUSE_BASE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -22,7 +22,7 @@ pub struct Retry {
     limits: Limits,
     watch: Watch,
     clock: Arc<dyn Clock>,
-    trouble: Trouble,
+    outage: Outage,
 }
 
 #[derive(Clone, Copy)]
@@ -34,7 +34,7 @@ struct Limits {
 }
 
 impl Retry {
-    /// With the default patience; nobody is told of trouble, nobody can stop it.
+    /// With the default patience, without notices, and without a way to cancel it.
     pub fn new(inner: Arc<dyn Storage>) -> Self {
         Retry::patient(inner, RETRY_FOR, &Watch::silent())
     }
@@ -46,12 +46,12 @@ impl Retry {
         retry
     }
 
-    /// Trouble is waited for this long (zero: not at all), and the watch is told.
+    /// Retries each request for this long (zero: not at all). The watch receives notices about outages.
     pub fn patient(inner: Arc<dyn Storage>, lasting: Duration, watch: &Watch) -> Self {
         let attempts = if lasting.is_zero() { 1 } else { u32::MAX };
         let clock = Arc::new(SystemClock::default());
         let limits = Limits { attempts, lasting };
-        Retry { inner, limits, watch: watch.clone(), clock, trouble: Trouble::default() }
+        Retry { inner, limits, watch: watch.clone(), clock, outage: Outage::default() }
     }
 
     /// Goes by another clock.
@@ -86,7 +86,7 @@ impl Retry {
     }
 
     fn tell(&self, tries: &Tries, now: Duration, error: &Error) {
-        if self.trouble.is_news(now) {
+        if self.outage.is_news(now) {
             let remaining = tries.remaining(now);
             self.watch.notice(format!("{error}; trying again for up to {}", shown(remaining)));
         }
@@ -146,7 +146,7 @@ struct Tries<'a> {
 
 impl<'a> Tries<'a> {
     fn begin(retry: &'a Retry, now: Duration) -> Self {
-        retry.trouble.begin(now);
+        retry.outage.begin(now);
         Tries { retry, since: now, failures: 0, has_ended: false }
     }
 
@@ -166,7 +166,7 @@ impl<'a> Tries<'a> {
     fn end(mut self, is_over: bool) {
         self.has_ended = true;
         let now = self.retry.clock.elapsed();
-        if let Some(lasted) = self.retry.trouble.end(now, is_over) {
+        if let Some(lasted) = self.retry.outage.end(now, is_over) {
             let place = self.retry.inner.describe();
             self.retry.watch.notice(format!("{place} answers again after {}", shown(lasted)));
         }
@@ -176,12 +176,12 @@ impl<'a> Tries<'a> {
 impl Drop for Tries<'_> {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.retry.trouble.end(self.retry.clock.elapsed(), false);
+            self.retry.outage.end(self.retry.clock.elapsed(), false);
         }
     }
 }
 
-/// Opens a storage, and waits for trouble that may pass as [`Retry::patient`] does once it is open.
+/// Opens a storage, and retries that as [`Retry::patient`] retries requests to an open one.
 pub fn open_patiently<T>(lasting: Duration, watch: &Watch, mut open: impl FnMut() -> Result<T>) -> Result<T> {
     let clock = SystemClock::default();
     for failures in 1.. {
@@ -404,7 +404,7 @@ mod tests {
 
     /// A store that refused for eight seconds ended the backup of a night.
     #[test]
-    fn trouble_of_minutes_is_waited_for_and_people_see_it_and_its_end() {
+    fn an_outage_of_minutes_is_waited_for_and_its_beginning_and_end_are_reported() {
         let scene = scene(14 * MINUTE, RETRY_FOR);
         scene.retry.put("a", b"x".as_slice().into()).unwrap();
         let (took, asked) = (scene.clock.elapsed(), scene.down.asked.load(Ordering::SeqCst));

@@ -14,7 +14,7 @@ use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
 use siltstone::watch::Watch;
 use std::sync::Arc;
 
-/// A storage without trouble that tells what was written, and may refuse to list snapshots or keys, or to take new
+/// A storage without faults that reports what was written, and may refuse to list snapshots or keys, or to take new
 /// pending objects.
 struct Refusing {
     inner: Chaos,

@@ -119,7 +119,7 @@ impl World {
         let mut options = BackupOptions::new(vec![self.source()], "host");
         options.time = Some(Time { seconds, nanoseconds: 0 });
         let report = self.repo.backup(options, &self.watch).unwrap();
-        assert_eq!(report.troubles_count, 0, "{:?}", report.troubles);
+        assert_eq!(report.warnings_count, 0, "{:?}", report.warnings);
         report.snapshot.unwrap()
     }
 }

@@ -90,7 +90,7 @@ fn a_restore_brings_back_what_was_saved() {
     let plan = person.silt(&["restore", &named, "--target", "out", "--dry-run"]).ends_with(0);
     assert!(plan.out.contains("Nothing was changed") && !person.path("out").exists(), "{}", plan.out);
     let done = person.silt(&["restore", &named, "--target", "out", "--verify", "--json"]).ends_with(0).last_event();
-    assert_eq!((&done["event"], &done["troubles_count"]), (&Value::from("summary"), &Value::from(0)));
+    assert_eq!((&done["event"], &done["warnings_count"]), (&Value::from("summary"), &Value::from(0)));
     assert_eq!(contents(&person.path("out")), before);
 
     // A whole snapshot keeps its absolute paths, below the target.
@@ -236,13 +236,13 @@ fn what_cannot_be_read_is_told_and_ends_with_3() {
     assert!(said.err.starts_with("1 warning:\n") && said.err.contains(unreadable), "{}", said.err);
     assert!(said.out.contains("0 removed, 1 could not be read;"), "{}", said.out);
     let done = person.silt(&["backup", "--ignore-ctime", "source", unreadable, "--json"]).ends_with(3);
-    assert!(done.out.contains(r#""event":"trouble""#), "{}", done.out);
+    assert!(done.out.contains(r#""event":"warning""#), "{}", done.out);
     let done = done.last_event();
-    assert_eq!(done["troubles"][0]["path"], unreadable);
+    assert_eq!(done["warnings"][0]["path"], unreadable);
     let saved = &done["totals"];
     assert_eq!((&saved["files"], &saved["files_unread"]), (&5.into(), &1.into()), "{saved}");
     assert_eq!((&saved["files_new"], &saved["files_unchanged"]), (&0.into(), &5.into()), "{saved}");
-    assert_eq!(person.snapshots(&["--last", "1"])[0]["troubles_count"], 1);
+    assert_eq!(person.snapshots(&["--last", "1"])[0]["warnings_count"], 1);
 }
 
 #[test]

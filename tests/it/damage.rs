@@ -51,10 +51,10 @@ impl Victim {
     fn notices(&self, storage: Memory, scratch: &Path, case: &dyn Fn() -> String) -> bool {
         let _older = fs::remove_dir_all(scratch);
         let (cache, target) = (scratch.join("cache"), scratch.join("target"));
-        let troubles = Arc::new(AtomicU64::new(0));
-        let heard = troubles.clone();
+        let warnings = Arc::new(AtomicU64::new(0));
+        let heard = warnings.clone();
         let watch = Watch::new(Arc::new(move |event| {
-            if matches!(event, Event::Trouble { .. }) {
+            if matches!(event, Event::Warning { .. }) {
                 heard.fetch_add(1, Ordering::Relaxed);
             }
         }));
@@ -63,17 +63,17 @@ impl Victim {
             let snapshots = repo.snapshots(&watch)?;
             for snapshot in &snapshots {
                 let report = restore(&repo, snapshot, self.source.path(), &target)?;
-                if report.troubles_count == 0 {
+                if report.warnings_count == 0 {
                     let found = differences(self.source.path(), &target);
                     assert!(found.is_empty(), "{}: silently wrong: {found:?}", case());
                 }
-                troubles.fetch_add(report.troubles_count, Ordering::Relaxed);
+                warnings.fetch_add(report.warnings_count, Ordering::Relaxed);
             }
             Ok(snapshots.len() as u64)
         };
         match run() {
             Err(_) => true,
-            Ok(snapshots) => snapshots == 0 || troubles.load(Ordering::Relaxed) > 0,
+            Ok(snapshots) => snapshots == 0 || warnings.load(Ordering::Relaxed) > 0,
         }
     }
 
@@ -210,7 +210,7 @@ fn a_hostile_tree_does_not_leave_the_target() {
         let planned = repo.plan_restore(&snapshot, RestoreOptions::new(target), &Watch::silent());
         let run = planned.and_then(|plan| plan.run(&Watch::silent()));
         match run {
-            Ok(report) => assert!(report.files == 0 && report.troubles_count > 0, "{name:?}: {report:?}"),
+            Ok(report) => assert!(report.files == 0 && report.warnings_count > 0, "{name:?}: {report:?}"),
             Err(error) => assert!(error.is(Kind::Corrupt), "{name:?}: {error:?}"),
         }
         let left = || fs::read_dir(folder.path()).expect("it is listed").map(|entry| entry.expect("read").file_name());

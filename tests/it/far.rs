@@ -133,7 +133,7 @@ fn a_restore_asks_for_ranges_and_not_for_frames() {
     let far = Far::new(world.storage.clone());
     let repo = open(far.clone(), &world.cache()).expect("it opens");
     let report = world.restore_into(&repo, "target");
-    assert_eq!(report.troubles, []);
+    assert_eq!(report.warnings, []);
     assert!(differences(world.source.path(), &world.scratch.path().join("target")).is_empty());
 
     let (taken, packs) = (far.taken(), world.packs());
@@ -157,7 +157,7 @@ fn memory_is_bounded_and_less_of_it_only_costs_requests() {
     let repo = open(far.clone(), &world.cache()).expect("it opens");
     let memory = 16 << 20;
     repo.limit_memory(memory);
-    assert_eq!(world.restore_into(&repo, "target").troubles, []);
+    assert_eq!(world.restore_into(&repo, "target").warnings, []);
     let at_once = far.in_flight_max.load(Ordering::SeqCst);
     // Five sixteenths for content and a sixteenth for trees, and one frame however many writers want one.
     assert!(at_once <= memory / 16 * 6 + FRAME_BYTES_MAX, "{at_once} bytes in flight");
@@ -207,7 +207,7 @@ fn one_small_file_of_a_large_pack_does_not_cost_the_pack() {
     let file = world.source.path().join("folder5/file7");
     let target = world.scratch.path().join("one");
     let report = restore(&repo, &snapshot, &file, &target).expect("a restore");
-    assert_eq!((report.files, report.troubles_count), (1, 0));
+    assert_eq!((report.files, report.warnings_count), (1, 0));
     assert!(fs::read(target.join("file7")).expect("it is there") == fs::read(&file).expect("it is there"));
     std::thread::sleep(Duration::from_millis(50));
     let fetched: u64 = far.taken().iter().map(|(_, _, length)| length).sum();
@@ -274,8 +274,8 @@ fn damage_in_a_range_harms_only_the_files_that_it_hit() {
             let target = world.scratch.path().join(name + " target");
             let snapshot = snapshots(&repo).pop().expect("a snapshot");
             let report = restore(&repo, &snapshot, world.source.path(), &target).expect("a restore");
-            assert!(report.troubles_count > 0 && report.files > 100, "{} files", report.files);
-            report.troubles.iter().map(|trouble| format!("{:?} {}", trouble.path, trouble.what)).collect::<Vec<_>>()
+            assert!(report.warnings_count > 0 && report.files > 100, "{} files", report.files);
+            report.warnings.iter().map(|warning| format!("{:?} {}", warning.path, warning.what)).collect::<Vec<_>>()
         };
         let damaged = world.storage.fork();
         damaged.corrupt(&largest, damage);

@@ -1,4 +1,4 @@
-//! A small repository to put into trouble: made cheaply, backed up to and restored from in one call each.
+//! A small repository to break: made cheaply, backed up to and restored from in one call each.
 
 use crate::compare::differences;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
@@ -98,8 +98,8 @@ pub fn restored_differences(
 ) -> Result<Vec<String>> {
     let target = tempfile::tempdir().map_err(|error| Error::io("make", "a folder", error))?;
     let report = restore(repo, snapshot, source, target.path())?;
-    if report.troubles_count > 0 {
-        return Err(Error::new(Kind::Corrupt, "restore", "").because(format!("{:?}", report.troubles)));
+    if report.warnings_count > 0 {
+        return Err(Error::new(Kind::Corrupt, "restore", "").because(format!("{:?}", report.warnings)));
     }
     Ok(differences(expected, target.path()))
 }

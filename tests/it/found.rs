@@ -246,7 +246,7 @@ fn metadata_of_an_entry_reach_no_other_name_of_its_inode() {
         let repo = open(Arc::new(storage), &world.path().join("cache")).expect("it opens");
         let snapshot = fixture::snapshots(&repo).remove(0);
         let report = fixture::restore(&repo, &snapshot, &source, &target).expect("a restore");
-        assert_eq!(report.troubles_count, 0);
+        assert_eq!(report.warnings_count, 0);
         assert_eq!(crate::compare::differences(&source, &target), Vec::<String>::new());
         assert_eq!(fs::metadata(world.path().join("outside")).expect("it is there").mtime(), 1001);
         let inode = |name: &str| fs::metadata(target.join(name)).expect("it is there").ino();

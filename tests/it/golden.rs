@@ -211,8 +211,8 @@ fn snapshot(root: ChunkId) -> Snapshot {
         root_directory: None,
         all_sources: None,
         totals: Totals { files: 232, bytes: 1 << 33, ..Totals::default() },
-        troubles: vec![],
-        troubles_count: 0,
+        warnings: vec![],
+        warnings_count: 0,
     }
 }
 

@@ -118,7 +118,7 @@ fn more_holes_than_an_entry_records_come_back_and_are_the_chunks_that_reading_th
         // File systems may keep more than was written, but no hole of this length.
         assert!((blocks..blocks * 5 / 4).contains(&totals.bytes_read), "{totals:?}");
         assert!(content.len() as u64 > blocks * 3 / 2, "there are zeros that could be read");
-        assert_eq!((saved.troubles_count, totals.bytes), (0, size));
+        assert_eq!((saved.warnings_count, totals.bytes), (0, size));
         assert_eq!(watch.progress.bytes_done.load(Ordering::Relaxed), size);
 
         let again = repo.backup(options(&sparse, second), &Watch::silent()).expect("saved").totals;
@@ -133,7 +133,7 @@ fn more_holes_than_an_entry_records_come_back_and_are_the_chunks_that_reading_th
 
         let target = fast_folder();
         let report = restore(&repo, &saved.snapshot.expect("made"), &sparse, target.path()).expect("it restores");
-        assert_eq!(report.troubles_count, 0, "{:?}", report.troubles);
+        assert_eq!(report.warnings_count, 0, "{:?}", report.warnings);
         assert_same_bytes(&file, &target.path().join("file"));
     }
 }
@@ -192,11 +192,11 @@ fn a_file_that_is_made_shorter_while_it_is_read_comes_back_as_far_as_it_was_read
         let repo = open(hooked, &cache).expect("it opens");
         let small = BackupOptions { memory_bytes: 32 * MIB, ..fixture::options(&source) };
         let saved = repo.backup(small, &Watch::silent()).expect("saved");
-        assert_eq!(saved.troubles_count, 1, "{:?}", saved.troubles);
+        assert_eq!(saved.warnings_count, 1, "{:?}", saved.warnings);
         let snapshot = saved.snapshot.expect("made");
         let target = tempfile::tempdir().expect("a folder");
         let report = restore(&repo, &snapshot, &source, target.path()).expect("it restores");
-        assert_eq!(report.troubles_count, 0, "{:?}", report.troubles);
+        assert_eq!(report.warnings_count, 0, "{:?}", report.warnings);
         let mut whole = first;
         whole.resize(32 * MIB as usize, 0);
         whole.extend_from_slice(&second);

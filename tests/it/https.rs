@@ -80,7 +80,7 @@ fn a_store_that_nobody_vouches_for_is_not_talked_to() {
         "{}",
         said.err
     );
-    // None of it is a trouble that passes, so nothing was tried again and again.
+    // None of these failures passes, so nothing was tried again and again.
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
 }
 

@@ -176,7 +176,7 @@ fn a_tree_deeper_than_any_stack_is_a_warning_in_every_verb() {
     let done = crate::person::said(command.output().unwrap());
     assert_eq!(done.code, 3, "{limit}: {}", cut(&done.err));
     let summary = done.last_event();
-    assert_eq!((&summary["totals"]["files"], &summary["troubles_count"]), (&1.into(), &1.into()), "{limit}");
+    assert_eq!((&summary["totals"]["files"], &summary["warnings_count"]), (&1.into(), &1.into()), "{limit}");
     let out = person.path("out.tar");
     let source = person.path("source").to_str().unwrap().to_owned();
     let named = format!("latest:{source}");
@@ -382,7 +382,7 @@ fn a_size_that_the_kernel_makes_up_is_no_change() {
     assert_eq!(person.silt(&["cat", &format!("latest:{name}")]).ends_with(0).out, text);
 }
 
-/// A limit of open files was taken for a source's trouble: a snapshot with nearly nothing in it, and exit 3.
+/// A limit of open files was taken for a source's warning: a snapshot with nearly nothing in it, and exit 3.
 #[test]
 fn a_process_that_runs_short_of_descriptors_saves_all_or_nothing() {
     let person = Person::new();

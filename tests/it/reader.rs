@@ -178,7 +178,7 @@ fn an_independent_reader_restores_everything() {
     let mut options = BackupOptions::new(vec![source.clone()], "here");
     options.streams = vec![Stream::parse(b"database/dump.sql=seq 1 100000").unwrap()];
     let report = made.repo.backup(options, &Watch::silent()).unwrap();
-    assert_eq!(report.troubles, []);
+    assert_eq!(report.warnings, []);
     let id = report.snapshot.unwrap().id.to_hex();
 
     let key = Secret::random().unwrap();
@@ -259,8 +259,8 @@ fn an_independent_reader_refuses_names_that_leave_the_target() {
             root_directory: None,
             all_sources: None,
             totals: Totals::default(),
-            troubles: vec![],
-            troubles_count: 0,
+            warnings: vec![],
+            warnings_count: 0,
         };
         writer.commit(&snapshot).unwrap();
         let Some(mut reader) = made.reader() else { return };

@@ -454,7 +454,7 @@ fn immutable_files_come_back_with_all_names_and_are_left_alone_when_right() {
     let second = second.ends_with(0).last_event();
     assert_eq!(inodes[0], inodes[1]);
     assert!(refused, "it is immutable again");
-    assert_eq!((&second["troubles_count"], &second["bytes_written"]), (&0.into(), &0.into()));
+    assert_eq!((&second["warnings_count"], &second["bytes_written"]), (&0.into(), &0.into()));
     assert_eq!(before, after, "a second restore changes nothing");
 }
 

@@ -8,7 +8,7 @@ use crate::skip::skipped;
 use crate::undone::mounted;
 use siltstone::entry::{Content, Entry, EntryKind};
 use siltstone::format::tree::store_page;
-use siltstone::repo::{PathText, Repository, SinkOptions, Snapshot, SnapshotSource, Trouble};
+use siltstone::repo::{PathText, Repository, SinkOptions, Snapshot, SnapshotSource, Warning};
 use siltstone::restore::{RestoreOptions, RestoreReport};
 use siltstone::watch::Watch;
 use std::fs;
@@ -234,10 +234,10 @@ fn nothing_is_deleted_where_the_backup_did_not_see_everything() {
 
     // Snapshots without marks name what could not be read.
     let folder = tempfile::tempdir().expect("a folder");
-    let trouble = |path: &str| Trouble { path: PathText(path.into()), what: "cannot be read".to_owned() };
+    let warning = |path: &str| Warning { path: PathText(path.into()), what: "cannot be read".to_owned() };
     let (repo, snapshot) = handmade(folder.path(), |snapshot, _| {
-        snapshot.troubles = vec![trouble("/s/part"), trouble("/s/whole/secret")];
-        snapshot.troubles_count = 2;
+        snapshot.warnings = vec![warning("/s/part"), warning("/s/whole/secret")];
+        snapshot.warnings_count = 2;
     });
     let target = folder.path().join("named");
     fs::create_dir_all(target.join("whole/secret/below")).expect("made");
@@ -247,7 +247,7 @@ fn nothing_is_deleted_where_the_backup_did_not_see_everything() {
 
     // Or have more warnings than they name.
     let folder = tempfile::tempdir().expect("a folder");
-    let (repo, snapshot) = handmade(folder.path(), |snapshot, _| snapshot.troubles_count = 1);
+    let (repo, snapshot) = handmade(folder.path(), |snapshot, _| snapshot.warnings_count = 1);
     let target = folder.path().join("cut");
     deletes(&repo, &snapshot, &target);
     assert!(target.join("whole/later").exists());
@@ -262,7 +262,7 @@ fn a_page_that_cannot_be_read_deletes_nothing_and_costs_itself_only() {
     });
     let target = folder.path().join("target");
     let report = deletes(&repo, &snapshot, &target);
-    assert_eq!((report.damaged, report.troubles_count, report.files), (1, 1, 1));
+    assert_eq!((report.damaged, report.warnings_count, report.files), (1, 1, 1));
     assert!(target.join("part/later").exists() && !target.join("whole/later").exists());
     assert_eq!(fs::read(target.join("whole/f")).expect("restored"), b"kept");
 }

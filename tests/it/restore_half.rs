@@ -263,7 +263,7 @@ fn a_tree_deeper_than_any_path_does_not_crash() {
         let how = RestoreOptions { detailed, writers: 2, ..RestoreOptions::new(target.clone()) };
         let plan = repo.plan_restore(&snapshot, how, &Watch::silent()).expect("planned");
         let report = plan.run(&Watch::silent()).expect("restored");
-        assert_eq!((report.directories, report.troubles_count), (4096, 1), "{:?}", report.troubles);
+        assert_eq!((report.directories, report.warnings_count), (4096, 1), "{:?}", report.warnings);
     }
     flatten(&target);
     // What was not read of a directory was taken for extra entries.

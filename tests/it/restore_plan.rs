@@ -130,9 +130,9 @@ proptest! {
         let after = look(&target);
 
         let planned = (summary.created.count, summary.replaced.count, summary.kept, summary.left.count);
-        prop_assert_eq!(planned, (report.created, report.replaced, report.files_kept, report.files_left), "{:?}", report.troubles);
+        prop_assert_eq!(planned, (report.created, report.replaced, report.files_kept, report.files_left), "{:?}", report.warnings);
         prop_assert_eq!((summary.blocked.count, summary.deletions.count), (report.blocked, report.files_deleted));
-        prop_assert_eq!((summary.directories, summary.troubles_count), (report.directories, report.troubles_count));
+        prop_assert_eq!((summary.directories, summary.warnings_count), (report.directories, report.warnings_count));
         let below = |paths: &[Vec<u8>]| -> Vec<PathBuf> {
             let text = |path: &Vec<u8>| PathBuf::from(String::from_utf8(path.clone()).expect("text"));
             paths.iter().map(|path| text(path).strip_prefix(&source).expect("below").to_owned()).collect()

@@ -441,7 +441,7 @@ fn a_directory_that_cannot_be_cleared_has_its_name_back() {
     let plan = repo.plan_restore(&snapshot, options.clone(), &Watch::silent()).expect("planned");
     fs::write(target.join("file/below/since"), "precious").expect("written");
     let report = plan.run(&Watch::silent()).expect("restored");
-    assert_eq!((report.blocked, report.troubles_count), (1, 1), "{:?}", report.troubles);
+    assert_eq!((report.blocked, report.warnings_count), (1, 1), "{:?}", report.warnings);
     let names = || fs::read_dir(&target).expect("listed").map(|one| one.expect("one").file_name());
     assert_eq!(names().collect::<Vec<_>>(), ["file"]);
     assert_eq!(fs::read_to_string(target.join("file/below/since")).expect("it is there"), "precious");
@@ -500,8 +500,8 @@ fn what_came_under_a_planned_name_or_changed_after_the_plan_is_not_deleted() {
     for name in ["same", "also same", "below/same"] {
         assert!(!at("target").join(name).exists(), "{name} is as the plan found it");
     }
-    let told = report.troubles.iter().any(|trouble| trouble.what.contains("came or changed after the plan"));
-    assert!(told, "{:?}", report.troubles);
+    let told = report.warnings.iter().any(|warning| warning.what.contains("came or changed after the plan"));
+    assert!(told, "{:?}", report.warnings);
 }
 
 /// What a user may do who was given a capability is done, as root does it.

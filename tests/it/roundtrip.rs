@@ -202,12 +202,12 @@ proptest! {
         let storage = memory(SWAPS);
         let cache = place.path().join("cache");
         let report = backup(Arc::new(storage.clone()), &cache, &source).expect("a backup");
-        prop_assert_eq!(report.troubles_count, 0, "{:?}", report.troubles);
+        prop_assert_eq!(report.warnings_count, 0, "{:?}", report.warnings);
         fixture::copy(&source, &before);
         let mut turn = turn;
         edit(&source, &mut turn);
         let report = backup(Arc::new(storage.clone()), &cache, &source).expect("a second backup");
-        prop_assert_eq!(report.troubles_count, 0, "{:?}", report.troubles);
+        prop_assert_eq!(report.warnings_count, 0, "{:?}", report.warnings);
         let repo = open(Arc::new(storage), &cache).expect("it opens");
         let snapshots = fixture::snapshots(&repo);
         prop_assert_eq!(snapshots.len(), 2);
@@ -229,7 +229,7 @@ impl Drop for Ends<'_> {
 fn comes_back(source: &Path) {
     let (storage, cache) = (memory(SWAPS), tempfile::tempdir().expect("a folder"));
     let report = backup(Arc::new(storage.clone()), cache.path(), source).expect("a backup");
-    assert_eq!(report.troubles_count, 0, "{:?}", report.troubles);
+    assert_eq!(report.warnings_count, 0, "{:?}", report.warnings);
     let repo = open(Arc::new(storage), cache.path()).expect("it opens");
     assert_restores(&repo, &fixture::snapshots(&repo)[0], source, source);
 }
@@ -274,7 +274,7 @@ fn a_file_that_grows_while_it_is_read_is_reported() {
     let options = BackupOptions { memory_bytes: 32 << 20, ..fixture::options(source.path()) };
     let repo = open(Arc::new(hooked), cache.path()).expect("it opens");
     let report = repo.backup(options, &Watch::silent()).expect("the backup goes on");
-    assert!(report.troubles.iter().any(|trouble| trouble.path.0.ends_with(b"grows")), "{:?}", report.troubles);
+    assert!(report.warnings.iter().any(|warning| warning.path.0.ends_with(b"grows")), "{:?}", report.warnings);
     drop(repo);
     // What was saved is a state that the file could have had: its beginning is right.
     let repo = open(Arc::new(storage.clone()), cache.path()).expect("it opens");
@@ -284,7 +284,7 @@ fn a_file_that_grows_while_it_is_read_is_reported() {
     assert!(found.len() >= 24 << 20 && found[..24 << 20] == crate::golden::noise(24 << 20, 1));
     // The next backup takes it as it is then.
     let report = backup(Arc::new(storage), cache.path(), source.path()).expect("a quiet backup");
-    assert_eq!(report.troubles_count, 0, "{:?}", report.troubles);
+    assert_eq!(report.warnings_count, 0, "{:?}", report.warnings);
 }
 
 #[test]
@@ -308,12 +308,12 @@ fn files_that_vanish_while_a_backup_runs_are_reported_and_the_rest_is_saved() {
             let (storage, cache) = (memory(SWAPS), tempfile::tempdir().expect("a folder"));
             let report = backup(Arc::new(storage.clone()), cache.path(), source.path()).expect("the backup goes on");
             let named = |path: &[u8]| path.windows(14).any(|part| part == b"comes and goes");
-            assert!(report.troubles.iter().all(|trouble| named(&trouble.path.0)), "{:?}", report.troubles);
+            assert!(report.warnings.iter().all(|warning| named(&warning.path.0)), "{:?}", report.warnings);
             let repo = open(Arc::new(storage), cache.path()).expect("it opens");
             let target = tempfile::tempdir().expect("a folder");
             let report =
                 restore(&repo, &fixture::snapshots(&repo)[0], source.path(), target.path()).expect("it restores");
-            assert_eq!(report.troubles_count, 0, "{:?}", report.troubles);
+            assert_eq!(report.warnings_count, 0, "{:?}", report.warnings);
             assert!(target.path().join("stays").exists());
         }
     });

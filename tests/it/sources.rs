@@ -34,8 +34,8 @@ fn what_is_missing_costs_nothing_else_and_nothing_at_all_is_an_error() {
     std::fs::remove_file(person.path("source/7")).unwrap();
     for _ in 0..2 {
         let done = person.silt(&["backup", "--files-from", "list", "--json"]).ends_with(3).last_event();
-        assert_eq!((&done["totals"]["files"], &done["troubles_count"]), (&50.into(), &2.into()), "{done}");
-        assert!(done["troubles"].to_string().contains("/source/7"), "{done}");
+        assert_eq!((&done["totals"]["files"], &done["warnings_count"]), (&50.into(), &2.into()), "{done}");
+        assert!(done["warnings"].to_string().contains("/source/7"), "{done}");
     }
     let before = person.snapshots(&[]).len();
     for words in [&["backup", "nowhere"][..], &["backup", "nowhere", "neither"]] {
@@ -70,10 +70,10 @@ fn a_source_that_no_walk_meets_is_told() {
     options.paths[0] = source.clone();
     let report = repo.backup(options, &Watch::silent()).expect("a backup");
     let mut told: Vec<String> =
-        report.troubles.iter().map(|trouble| String::from_utf8_lossy(&trouble.path.0).into_owned()).collect();
+        report.warnings.iter().map(|warning| String::from_utf8_lossy(&warning.path.0).into_owned()).collect();
     told.sort();
     let expected = ["moved/inside", "moved/inside/file"].map(|name| source.join(name).display().to_string());
-    assert_eq!(told, expected, "{:?}", report.troubles);
+    assert_eq!(told, expected, "{:?}", report.warnings);
 }
 
 /// A source below another one was left out, with exit 0, when a program marked a directory above it as a cache meanwhile.
@@ -99,7 +99,7 @@ fn a_source_is_saved_though_a_directory_above_it_is_marked_meanwhile() {
     options.rules = RulesBuilder::new().exclude_caches().build().expect("rules");
     let report = repo.backup(options, &Watch::silent()).expect("a backup");
     // The file of the source, and the tag.
-    assert_eq!((report.totals.files, report.troubles_count), (2, 0), "{report:?}");
+    assert_eq!((report.totals.files, report.warnings_count), (2, 0), "{report:?}");
 }
 
 /// Each file of a list listed its whole folder anew, and `silt snapshots` printed the whole list in one line.
@@ -340,7 +340,7 @@ impl Gone {
 
 /// Healthy files were reported as vanished when it was the repository that answered so.
 #[test]
-fn what_the_repository_lacks_is_no_trouble_of_a_source() {
+fn what_the_repository_lacks_is_no_warning_about_a_source() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("source");
     std::fs::create_dir(&source).unwrap();
@@ -348,17 +348,17 @@ fn what_the_repository_lacks_is_no_trouble_of_a_source() {
         std::fs::write(source.join(n.to_string()), crate::golden::noise(4_000_000, n)).unwrap();
     }
     let storage = Arc::new(Gone(fixture::memory(fixture::SWAPS)));
-    let troubles = Arc::new(Mutex::new(Vec::new()));
-    let heard = troubles.clone();
+    let warnings = Arc::new(Mutex::new(Vec::new()));
+    let heard = warnings.clone();
     let watch = Watch::new(Arc::new(move |event| {
-        if let Event::Trouble { path, .. } = event {
+        if let Event::Warning { path, .. } = event {
             heard.lock().unwrap().push(path);
         }
     }));
     let repo = fixture::open(storage, &folder.path().join("cache")).unwrap();
     let failed = repo.backup(fixture::options(&source), &watch).unwrap_err();
     assert!(failed.to_string().contains("no such bucket"), "{failed}");
-    assert!(troubles.lock().unwrap().is_empty(), "{:?}", troubles.lock().unwrap());
+    assert!(warnings.lock().unwrap().is_empty(), "{:?}", warnings.lock().unwrap());
 }
 
 fn commit(repo: &Repository, number: u8, tree: impl FnOnce(&mut dyn FnMut(Vec<u8>) -> Result<ChunkId>) -> ChunkId) {
@@ -381,8 +381,8 @@ fn commit(repo: &Repository, number: u8, tree: impl FnOnce(&mut dyn FnMut(Vec<u8
         root,
         root_directory: None,
         totals: Totals::default(),
-        troubles: vec![],
-        troubles_count: 0,
+        warnings: vec![],
+        warnings_count: 0,
     };
     writer.commit(&snapshot).unwrap();
 }

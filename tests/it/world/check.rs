@@ -150,7 +150,7 @@ impl World {
             let report = plan.and_then(|plan| plan.run(&Watch::silent()));
             let report = report.map_err(|error| format!("the snapshot of run {number} is not restored: {error}"))?;
             let mut found = compare(&expected, &capture::capture(&target), &[]);
-            found.extend(report.troubles.iter().map(|trouble| trouble.what.clone()));
+            found.extend(report.warnings.iter().map(|warning| warning.what.clone()));
             if !found.is_empty() {
                 return Err(format!("the snapshot of run {number} comes back different: {found:?}"));
             }
@@ -218,7 +218,7 @@ fn differences(expected: &Capture, found: &Saved) -> Vec<String> {
     if found.is_out_of_reach { Vec::new() } else { compare(expected, &found.capture, &found.missing) }
 }
 
-/// Damage has errors of its own kinds: a caller must not take it for trouble with the machine.
+/// Damage has errors of its own kinds: a caller must not take it for a failure of the machine.
 pub fn tells_damage(error: &Error) -> bool {
     use siltstone::error::Kind;
     matches!(error.kind(), Kind::Corrupt | Kind::NotFound)

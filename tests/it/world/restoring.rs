@@ -135,8 +135,8 @@ impl World {
             repo.plan_restore(snapshot, options, &Watch::silent())?.run(&Watch::silent()).map(Some)
         };
         match run() {
-            Ok(Some(report)) if report.troubles_count == 0 => (true, None, false),
-            Ok(Some(report)) => (false, Some(format!("{:?}", report.troubles)), false),
+            Ok(Some(report)) if report.warnings_count == 0 => (true, None, false),
+            Ok(Some(report)) => (false, Some(format!("{:?}", report.warnings)), false),
             Ok(None) => (false, Some("the snapshot is not listed".to_owned()), false),
             Err(error) => (false, Some(error.to_string()), false),
         }

@@ -70,7 +70,7 @@ fn ended(done: Done<BackupReport>) -> Ended {
         Err(error) => Ended::Failed(error.to_string()),
         Ok(report) => Ended::Well {
             is_saved: report.snapshot.is_some(),
-            warnings: report.troubles.into_iter().map(|trouble| trouble.what).collect(),
+            warnings: report.warnings.into_iter().map(|warning| warning.what).collect(),
         },
     }
 }

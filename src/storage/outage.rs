@@ -1,17 +1,16 @@
-//! What people are told of a storage that does not answer: once for each trouble, and when it is over.
+//! Decides when a notice says that a storage does not answer: once for each outage, and once when the outage is over.
 
 use crate::lock::locked;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-/// A new trouble this soon after the last notice is told only if it lasts.
+/// A new outage this soon after the last notice is reported only if it lasts [`LASTING`].
 const QUIET: Duration = Duration::from_secs(60);
-/// So long.
 const LASTING: Duration = Duration::from_secs(10);
 
-/// The trouble of one storage, over all requests that are in it at the same time.
+/// The outage of one storage, across all requests that it fails at the same time.
 #[derive(Default)]
-pub(super) struct Trouble(Mutex<State>);
+pub(super) struct Outage(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -22,7 +21,7 @@ struct State {
     last_told: Option<Duration>,
 }
 
-impl Trouble {
+impl Outage {
     fn lock(&self) -> MutexGuard<'_, State> {
         locked(&self.0)
     }
@@ -37,7 +36,7 @@ impl Trouble {
         state.failing += 1;
     }
 
-    /// Whether people should be told now.
+    /// Returns whether to report the outage now.
     pub fn is_news(&self, now: Duration) -> bool {
         let mut state = self.lock();
         let is_quiet = state.last_told.is_none_or(|last| now.saturating_sub(last) >= QUIET);
@@ -49,8 +48,7 @@ impl Trouble {
         is_news
     }
 
-    /// A failing request has ended: well, or for good. How long the trouble lasted, if it is over and people were told of
-    /// it.
+    /// A failing request has succeeded, or has failed for good. Returns how long the outage lasted if it is over and was reported.
     pub fn end(&self, now: Duration, is_well: bool) -> Option<Duration> {
         let mut state = self.lock();
         state.failing = state.failing.saturating_sub(1);
@@ -79,19 +77,19 @@ mod tests {
     }
 
     #[test]
-    fn a_trouble_is_told_once_however_many_requests_meet_it() {
-        let trouble = Trouble::default();
-        trouble.begin(s(5));
-        trouble.begin(s(5));
-        assert!(trouble.is_news(s(5)) && !trouble.is_news(s(6)));
-        assert_eq!(trouble.end(s(7), true), None, "another request still fails");
-        assert_eq!(trouble.end(s(9), true), Some(s(4)));
+    fn an_outage_is_reported_once_however_many_requests_fail() {
+        let outage = Outage::default();
+        outage.begin(s(5));
+        outage.begin(s(5));
+        assert!(outage.is_news(s(5)) && !outage.is_news(s(6)));
+        assert_eq!(outage.end(s(7), true), None, "another request still fails");
+        assert_eq!(outage.end(s(9), true), Some(s(4)));
         // The next one comes soon: it is told when it lasts.
-        trouble.begin(s(20));
-        assert!(!trouble.is_news(s(20)) && trouble.is_news(s(30)));
-        assert_eq!(trouble.end(s(31), false), None, "a request that gave up ends no trouble");
-        trouble.begin(s(100));
-        assert!(trouble.is_news(s(100)));
+        outage.begin(s(20));
+        assert!(!outage.is_news(s(20)) && outage.is_news(s(30)));
+        assert_eq!(outage.end(s(31), false), None, "a request that gave up ends no outage");
+        outage.begin(s(100));
+        assert!(outage.is_news(s(100)));
     }
 
     #[test]
