@@ -1,5 +1,9 @@
 //! What a saved thing is, as plain data.
 
+mod warning;
+
+pub use warning::{PathText, WARNINGS_MAX, Warning};
+
 use crate::id::ChunkId;
 
 /// The longest path that is saved, in bytes (Linux' PATH_MAX).

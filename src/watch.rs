@@ -2,11 +2,13 @@
 
 mod cancel;
 mod clock;
+mod ledger;
 
 pub use cancel::{Cancel, ChildGuard, REQUEST_GRACE, TIDY_GRACE, interrupted};
 #[cfg(test)]
 pub(crate) use clock::FakeClock;
 pub use clock::{Clock, SystemClock, now};
+pub use ledger::Ledger;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

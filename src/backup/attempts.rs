@@ -1,9 +1,12 @@
 //! A backup starts over when the repository turns out to be damaged, or changes, while it runs: what the first attempt
 //! relied on may be gone, and the next one knows of it.
 
-use crate::backup::heal::{Before, is_whole};
+use crate::backup::completeness::is_whole;
+use crate::backup::damage::damage_found;
+use crate::backup::heal::Before;
+use crate::backup::options::BackupOptions;
+use crate::backup::report::BackupReport;
 use crate::backup::streams::Streams;
-use crate::backup::{BackupOptions, BackupReport};
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Repository, Snapshot};
 use crate::watch::Watch;
@@ -78,13 +81,6 @@ impl Repository {
     }
 }
 
-/// Ends an attempt that may rely on a damaged pack.
-pub(super) fn damage_found() -> Error {
-    Error::new(Kind::Stale, "finish the backup", "")
-        .because("an object in the repository is damaged or missing")
-        .hint("run the backup again: it stores again what the damaged packs held")
-}
-
 fn lacks_content(snapshot: &Snapshot) -> Error {
     Error::new(Kind::Stale, "finish the backup", "")
         .because(format!("snapshot {} was created, but refers to damaged packs", snapshot.id.short()))
@@ -95,33 +91,4 @@ fn unchecked(snapshot: &Snapshot, error: Error) -> Error {
     Error::new(error.kind(), "check the snapshot", snapshot.id.short())
         .because(error)
         .hint("it was created, but may refer to damaged data: run the backup again")
-}
-
-impl BackupOptions {
-    /// A copy without standard input, which can be read only once.
-    fn copy(&self) -> BackupOptions {
-        BackupOptions {
-            paths: self.paths.clone(),
-            missing: self.missing.clone(),
-            streams: self.streams.clone(),
-            stream_environment: self.stream_environment.clone(),
-            input: None,
-            rules: self.rules.clone(),
-            comparison: self.comparison,
-            force: self.force,
-            parent: self.parent,
-            dry_run: self.dry_run,
-            skip_if_unchanged: self.skip_if_unchanged,
-            host: self.host.clone(),
-            user: self.user.clone(),
-            job: self.job.clone(),
-            tags: self.tags.clone(),
-            time: self.time,
-            offset: self.offset,
-            compression: self.compression,
-            count_ahead: self.count_ahead,
-            readers: self.readers,
-            memory_bytes: self.memory_bytes,
-        }
-    }
 }

@@ -227,7 +227,7 @@ impl<R: Read> Bytes for Streamed<'_, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backup::zeros::fill;
+    use crate::backup::zeros::{FillLimits, fill};
     use std::cell::Cell;
     use std::os::unix::fs::FileExt;
 
@@ -272,6 +272,7 @@ mod tests {
             read.set(read.get() + more_read);
             done.set(done.get() + more_done);
         };
+        let limits = FillLimits { chunk_bytes_max: 1024, expected: 5 };
         let mut buffer = vec![1; 64 << 10];
         let (mut last, mut filled) = (false, 0);
         while !last {
@@ -280,7 +281,7 @@ mod tests {
             from.pass_zeros(passed).unwrap();
             tell(0, passed);
             filled = 0;
-            last = fill(&mut from, &mut buffer, &mut filled, (1024, 5), &tell).unwrap();
+            last = fill(&mut from, &mut buffer, &mut filled, limits, &tell).unwrap();
         }
         assert_eq!(&buffer[filled - 4..filled], b"\0end");
         assert_eq!(done.get(), end);

@@ -1,9 +1,9 @@
-//! What a run has dealt with, counted from all its threads.
+//! What a run has dealt with, counted by all its threads.
 
+use crate::backup::state::Change;
 use crate::repo::Totals;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What the run has dealt with, counted from all threads.
 #[derive(Default)]
 pub(super) struct Counts {
     pub files: AtomicU64,
@@ -11,18 +11,15 @@ pub(super) struct Counts {
     pub others: AtomicU64,
     pub streams: AtomicU64,
     pub bytes: AtomicU64,
-    pub files_new: AtomicU64,
-    pub files_changed: AtomicU64,
-    pub files_unchanged: AtomicU64,
+    files_new: AtomicU64,
+    files_changed: AtomicU64,
+    files_unchanged: AtomicU64,
     pub files_removed: AtomicU64,
     pub files_unread: AtomicU64,
     pub bytes_read: AtomicU64,
     /// In a dry run, which reads nothing.
     pub bytes_to_read: AtomicU64,
-    pub warnings: AtomicU64,
     pub sockets: AtomicU64,
-    /// Set with the run's failure: tasks that have not begun end at once.
-    pub failed: AtomicBool,
 }
 
 pub(super) fn add(counter: &AtomicU64, amount: u64) {
@@ -34,9 +31,22 @@ pub(super) fn take_back(counter: &AtomicU64, amount: u64) {
     counter.fetch_sub(amount, Ordering::Relaxed);
 }
 
+pub(super) fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
 impl Counts {
+    /// The counter of files that differ from the last snapshot in this way.
+    pub fn files_by(&self, change: Change) -> &AtomicU64 {
+        match change {
+            Change::Unchanged => &self.files_unchanged,
+            Change::New => &self.files_new,
+            Change::Changed => &self.files_changed,
+        }
+    }
+
+    /// All but what the sink counts.
     pub fn totals(&self) -> Totals {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Totals {
             files: get(&self.files),
             directories: get(&self.directories),

@@ -1,12 +1,16 @@
-//! What a run knows of damage to the repository: what was missing when it began, and whether a run has told that.
+//! What a run knows of damage to the repository: what was missing when it began, what it met, and what was reported.
 
+use crate::error::{Error, Kind};
 use crate::id::{IndexId, SnapshotId};
 use crate::repo::Repository;
 use crate::vault::{IndexCheck, Marks, Told, basis_of};
 use crate::when::format_counted;
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-pub(super) struct Damage {
+pub(super) struct Damage<'a> {
+    repo: &'a Repository,
+    is_dry_run: bool,
     /// What the comparison of the local index with the repository found, after the writer had shown itself.
     pub check: IndexCheck,
     /// Losses that no run had told when this one began.
@@ -15,11 +19,15 @@ pub(super) struct Damage {
     earlier: Option<Told>,
     /// Index objects have come since then: runs that created no snapshot, and other hosts, store content as well.
     has_grown: bool,
+    /// This run met something that should be in the repository and is not.
+    has_met: AtomicBool,
+    /// How many damaged packs were known when this run began.
+    packs_before: u64,
 }
 
-impl Damage {
+impl<'a> Damage<'a> {
     /// `marks` were there before the comparison: what is marked later may be lost since.
-    pub fn new(repo: &Repository, mut marks: Marks, check: IndexCheck) -> Self {
+    pub fn new(repo: &'a Repository, mut marks: Marks, check: IndexCheck, is_dry_run: bool) -> Self {
         let live = repo.view_and_basis().1.indexes;
         let moot = marks.take_moot(&live);
         if !moot.is_empty() {
@@ -28,19 +36,28 @@ impl Damage {
         let earlier = repo.told();
         let has_incomplete = earlier.as_ref().filter(|told| !told.incomplete.is_empty());
         let has_grown = has_incomplete.is_some_and(|told| told.basis != basis_of(&live));
-        Damage { marks, earlier, has_grown, check }
+        Damage {
+            repo,
+            is_dry_run,
+            check,
+            marks,
+            earlier,
+            has_grown,
+            has_met: AtomicBool::new(false),
+            packs_before: repo.damaged_packs_found(),
+        }
     }
 
     /// Losses that this run tells: it has met them, or they were met before it began.
-    pub fn untold(&self, repo: &Repository) -> Marks {
+    pub fn untold(&self) -> Marks {
         let mut marks = self.marks.clone();
-        marks.join(repo.losses_marked_here());
+        marks.join(self.repo.losses_marked_here());
         marks
     }
 
     /// What was told of this damage, and maybe of more; none if some of it was not told.
-    pub fn told(&self, repo: &Repository) -> Option<&Told> {
-        let is_new = !self.check.lost_indexes.is_empty() || !self.untold(repo).is_empty();
+    pub fn told(&self) -> Option<&Told> {
+        let is_new = !self.check.lost_indexes.is_empty() || !self.untold().is_empty();
         self.earlier.as_ref().filter(|told| !is_new && told.covers(&self.check))
     }
 
@@ -63,34 +80,25 @@ impl Damage {
 
     /// Whether this run or an earlier one tells that these index objects are gone.
     pub fn has_told(&self, indexes_lost: &HashSet<IndexId>) -> bool {
-        let told = self.earlier.iter().flat_map(|told| [&told.lost_indexes, &told.damaged_indexes]);
-        let here = [&self.check.lost_indexes, &self.check.indexes_damaged];
-        let known: HashSet<&IndexId> = told.chain(here).flatten().chain(self.marks.indexes()).collect();
-        indexes_lost.iter().all(|index| known.contains(index))
+        has_told(self.earlier.as_ref(), &self.check, &self.marks, indexes_lost)
     }
 
     /// Notes that some of what earlier runs told is damaged and missing no more: when it is lost again, that is told again.
-    pub fn note_what_is_back(&self, repo: &Repository) {
+    pub fn note_what_is_back(&self) {
         let left = self.earlier.as_ref().and_then(|earlier| earlier.without_what_is_back(&self.check));
-        left.into_iter().for_each(|left| repo.rewrite_told(&left));
+        left.into_iter().for_each(|left| self.repo.rewrite_told(&left));
     }
 
     /// What is to be noted when the damage and these losses are told. `now` is a later comparison: what is back since the run
     /// began, and lost again later, is told again.
-    pub fn as_told(&self, repo: &Repository, marks: &Marks, now: &IndexCheck) -> Told {
+    pub fn as_told(&self, marks: &Marks, now: &IndexCheck) -> Told {
         Told {
             missing_packs: self.check.packs_missing.intersection(&now.packs_missing).copied().collect(),
-            basis: basis_of(&repo.view_and_basis().1.indexes),
+            basis: basis_of(&self.repo.view_and_basis().1.indexes),
             damaged_indexes: self.check.indexes_damaged.intersection(&now.indexes_damaged).copied().collect(),
-            lost_indexes: self.all_lost(marks),
+            lost_indexes: all_lost(self.earlier.as_ref(), &self.check, marks),
             ..Told::default()
         }
-    }
-
-    fn all_lost(&self, marks: &Marks) -> HashSet<IndexId> {
-        // One that was damaged may be deleted by now.
-        let earlier = self.earlier.iter().flat_map(|told| told.lost_indexes.iter().chain(&told.damaged_indexes));
-        self.check.lost_indexes.iter().chain(marks.indexes()).chain(earlier).copied().collect()
     }
 
     /// Whether this run or an earlier one has told that something is missing: then it is not told for each page as well.
@@ -103,10 +111,10 @@ impl Damage {
     }
 
     /// Tells what is missing, if no run has, and marks it; each sentence is said through `say`.
-    pub fn tell(&self, repo: &Repository, is_dry_run: bool, mut say: impl FnMut(String)) {
-        if !self.check.packs_missing.is_empty() && self.told(repo).is_none() {
-            if !is_dry_run && self.untold(repo).is_empty() {
-                repo.mark_loss(&HashSet::new());
+    pub fn tell(&self, mut say: impl FnMut(String)) {
+        if !self.check.packs_missing.is_empty() && self.told().is_none() {
+            if !self.is_dry_run && self.untold().is_empty() {
+                self.repo.mark_loss(&HashSet::new());
             }
             let count = self.check.packs_missing.len() as u64;
             say(format!(
@@ -114,12 +122,52 @@ impl Damage {
                 format_counted(count, "pack is", "packs are"),
             ));
         }
-        if self.untold(repo).indexes().next().is_some() || !self.check.lost_indexes.is_empty() {
+        if self.untold().indexes().next().is_some() || !self.check.lost_indexes.is_empty() {
             say("the repository has lost index objects that this host knew: the content that they listed is stored again if the \
                  sources still have it"
                 .to_owned());
         }
     }
+
+    /// Notes that something that should be in the repository is not: the run ends with a look at what it healed. If a pack
+    /// turned out to be damaged that this run may have relied on already, it does not commit, and starts over. It goes on until
+    /// then, so that the next attempt knows all such packs, and finds what this one stored.
+    pub fn note(&self) {
+        let is_told = || self.told().is_some_and(|told| !told.incomplete.is_empty());
+        if !self.has_met.swap(true, Ordering::Relaxed) && !self.is_dry_run && !is_told() {
+            self.repo.mark_loss(&HashSet::new());
+        }
+    }
+
+    /// Whether this run met something that should be in the repository and is not.
+    pub fn has_met(&self) -> bool {
+        self.has_met.load(Ordering::Relaxed)
+    }
+
+    /// Whether a pack turned out to be damaged that this run may rely on.
+    pub fn has_found_packs(&self) -> bool {
+        self.repo.damaged_packs_found() > self.packs_before
+    }
+}
+
+/// Ends an attempt that may rely on a damaged pack.
+pub(super) fn damage_found() -> Error {
+    Error::new(Kind::Stale, "finish the backup", "")
+        .because("an object in the repository is damaged or missing")
+        .hint("run the backup again: it stores again what the damaged packs held")
+}
+
+fn has_told(earlier: Option<&Told>, check: &IndexCheck, marks: &Marks, indexes_lost: &HashSet<IndexId>) -> bool {
+    let told = earlier.into_iter().flat_map(|told| [&told.lost_indexes, &told.damaged_indexes]);
+    let here = [&check.lost_indexes, &check.indexes_damaged];
+    let known: HashSet<&IndexId> = told.chain(here).flatten().chain(marks.indexes()).collect();
+    indexes_lost.iter().all(|index| known.contains(index))
+}
+
+fn all_lost(earlier: Option<&Told>, check: &IndexCheck, marks: &Marks) -> HashSet<IndexId> {
+    // One that was damaged may be deleted by now.
+    let earlier = earlier.into_iter().flat_map(|told| told.lost_indexes.iter().chain(&told.damaged_indexes));
+    check.lost_indexes.iter().chain(marks.indexes()).chain(earlier).copied().collect()
 }
 
 #[cfg(test)]
@@ -136,9 +184,10 @@ mod tests {
             ..Told::default()
         };
         let check = IndexCheck { lost_indexes: HashSet::from([index(3)]), ..IndexCheck::default() };
-        let damage = Damage { check, marks: Marks::default(), earlier: Some(earlier), has_grown: false };
-        let lost = damage.all_lost(&Marks::default());
+        let marks = Marks::default();
+        let lost = all_lost(Some(&earlier), &check, &marks);
         assert_eq!(lost, HashSet::from([index(1), index(2), index(3)]));
-        assert!(damage.has_told(&lost) && !damage.has_told(&HashSet::from([index(4)])));
+        assert!(has_told(Some(&earlier), &check, &marks, &lost));
+        assert!(!has_told(Some(&earlier), &check, &marks, &HashSet::from([index(4)])));
     }
 }

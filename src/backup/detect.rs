@@ -1,6 +1,6 @@
 //! Decide what changed: fingerprints of stats, and git's rule for what is too fresh to trust.
 
-use crate::backup::walk::SavedTree;
+use crate::backup::folder::SavedTree;
 use crate::disk::Stat;
 use crate::entry::Time;
 use std::hash::Hasher;

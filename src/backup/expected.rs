@@ -1,7 +1,6 @@
 //! Sources below other sources: each must be met by a walk, or is told as missing. A folder above one may have become a
 //! link, or be gone, since the sources were looked at.
 
-use crate::backup::Run;
 use crate::disk::Names;
 use crate::lock::locked;
 use std::collections::HashMap;
@@ -46,21 +45,12 @@ impl Expected {
     }
 
     /// The paths that no walk has met.
-    fn take(&self) -> Vec<Vec<u8>> {
+    pub fn take(&self) -> Vec<Vec<u8>> {
         let missed = std::mem::take(&mut *locked(&self.missed));
         let path = |folder: &[u8], name: &[u8]| [folder.strip_suffix(b"/").unwrap_or(folder), b"/", name].concat();
         let paths = missed.iter().flat_map(|(folder, names)| names.iter().map(|name| path(folder, name)));
         let mut paths: Vec<Vec<u8>> = paths.collect();
         paths.sort();
         paths
-    }
-}
-
-impl Run<'_> {
-    /// Tells of the sources that were there when they were looked at, and that no walk met.
-    pub(super) fn tell_missed(&self) {
-        for path in self.expected.take() {
-            self.warn(&path, "it was not found during the backup: it, or a directory above it, was moved or replaced");
-        }
     }
 }

@@ -1,18 +1,16 @@
-//! After damage: which earlier snapshots are whole again, as this backup stored again what they had lost.
+//! After damage: find out which earlier snapshots are complete again, because this backup stored again what they had lost.
 
+use crate::backup::completeness::Look;
 use crate::backup::damage::Damage;
-use crate::backup::{BackupReport, Run};
-use crate::entry::{Content, Entry};
-use crate::error::{Error, Kind, Result};
-use crate::format::tree::{Page, decode_page};
+use crate::error::Result;
 use crate::format::{snapshot_id, snapshot_name};
-use crate::id::{ChunkId, SnapshotId};
+use crate::id::SnapshotId;
 use crate::index::View;
-use crate::repo::{Reader, Repository, Snapshot, Writer};
+use crate::repo::{ChunkSink, Reader, Repository, Snapshot};
 use crate::seal::Power;
 use crate::vault::{Marks, Told};
 use crate::watch::Watch;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 
 /// What a backup healed in a repository that had lost something.
 #[derive(Clone, Debug, Default)]
@@ -59,32 +57,46 @@ impl Before {
     }
 }
 
-/// What a run tells of damage, and which losses that covers.
+/// What a run reports of damage, and which losses that covers.
 #[derive(Clone, Debug)]
 pub(super) struct Telling {
     told: Told,
     marks: Marks,
 }
 
-impl BackupReport {
-    /// Notes that this report was shown. Until then, each further backup reports the same damage again: a report that was
-    /// never printed, because the program was killed or the output could not be written, is not lost.
-    pub fn confirm_shown(&self, repo: &Repository) {
-        if let Some(Telling { told, marks }) = &self.telling {
-            repo.note_told(told, marks);
-        }
+impl Telling {
+    /// Notes that it was shown.
+    pub fn confirm(&self, repo: &Repository) {
+        repo.note_told(&self.told, &self.marks);
     }
 }
 
-impl<'a> Run<'a> {
+/// What a check of the earlier snapshots needs to know of the run.
+pub(super) struct HealingCheck<'a> {
+    pub repo: &'a Repository,
+    pub damage: &'a Damage<'a>,
+    pub before: &'a Before,
+    /// The local state was written for another content of the repository.
+    pub is_state_distrusted: bool,
+    /// Something of the sources was stored, beside the directories above them.
+    pub has_stored_sources: bool,
+    pub watch: &'a Watch,
+}
+
+impl HealingCheck<'_> {
+    /// Whether the repository lacks something now, or has lost something since these sources were saved last.
+    pub fn may_lack_something(&self, sink: &ChunkSink) -> bool {
+        sink.has_met_damage() || self.is_state_distrusted
+    }
+
     /// Whether this run may have healed something, or is the first that can tell what a loss means.
-    pub(super) fn must_look_at_healing(&self, writer: &Writer) -> bool {
-        let told = self.damage.told(self.repo);
+    pub fn is_needed(&self, sink: &ChunkSink) -> bool {
+        let told = self.damage.told();
         let may_heal = match told {
-            Some(told) => !told.incomplete.is_empty() && self.has_stored_sources(),
-            None => self.may_lack_something(writer) && (self.has_stored_sources() || self.repo.remembers_losses()),
+            Some(told) => !told.incomplete.is_empty() && self.has_stored_sources,
+            None => self.may_lack_something(sink) && (self.has_stored_sources || self.repo.remembers_losses()),
         };
-        let has_untold = !self.damage.untold(self.repo).is_empty() || (self.has_met_damage() && told.is_none());
+        let has_untold = !self.damage.untold().is_empty() || (self.damage.has_met() && told.is_none());
         has_untold || may_heal || self.damage.may_be_over() || told.is_some_and(|told| self.may_have_missed_some(told))
     }
 
@@ -105,26 +117,22 @@ impl<'a> Run<'a> {
 
     /// Looks at the earlier snapshots that may lack something; `marks` are the losses that this tells. Returns what is to be
     /// noted once that is shown, too. If it cannot be found out, a notice says so: the backup itself is complete.
-    pub(super) fn look_at_healing(
-        &self,
-        before: &Before,
-        marks: Marks,
-        own: &Snapshot,
-    ) -> (Option<Healing>, Option<Telling>) {
+    pub fn check(&self, marks: Marks, own: &Snapshot) -> (Option<Healing>, Option<Telling>) {
         if self.repo.keys().power() == Power::Put {
             self.watch.notice("which snapshots are complete again cannot be told with a put-only key");
-            let told = self.damage.as_told(self.repo, &marks, &self.damage.check);
+            let told = self.damage.as_told(&marks, &self.damage.check);
             return (None, Some(Telling { told, marks }));
         }
         self.watch.stage("checking earlier snapshots");
-        let earlier = self.damage.told(self.repo);
+        let earlier = self.damage.told();
         let looked = self.repo.snapshots_and_unreadable(&self.watch.aside()).and_then(|(snapshots, unread)| {
             let is_new = |snapshot: &Snapshot| earlier.is_none_or(|told| !told.complete.contains(&snapshot.id));
             let unknown = snapshots.into_iter().filter(|snapshot| snapshot.id != own.id && is_new(snapshot));
             let is_over = |snapshot: &Snapshot| self.damage.was_incomplete(&snapshot.id);
             // After the list: what others stored for these snapshots shows. Losses that show are for the next run to tell.
             let now = self.repo.compare_index(self.watch)?;
-            let (healing, complete) = compare(&self.reader, before, &self.repo.view(), unknown, &is_over, self.watch)?;
+            let (healing, complete) =
+                compare(&self.repo.reader(), self.before, &self.repo.view(), unknown, &is_over, self.watch)?;
             Ok((healing, complete, now, unread))
         });
         let (healing, complete, now, unread) = match looked {
@@ -142,7 +150,7 @@ impl<'a> Run<'a> {
                 "all earlier snapshots that can be read are complete"
             });
         }
-        let mut told = self.damage.as_told(self.repo, &marks, &now);
+        let mut told = self.damage.as_told(&marks, &now);
         told.incomplete = healing.still_damaged.iter().map(|snapshot| snapshot.id).collect();
         told.unread = unread.iter().filter_map(|name| snapshot_id(name)).collect();
         told.complete = earlier.map(|told| told.complete.clone()).unwrap_or_default();
@@ -180,162 +188,4 @@ fn compare(
     }
     healing.chunks = look.healed.len() as u64;
     Ok((healing, complete))
-}
-
-/// Whether the repository has everything that a snapshot refers to, by a comparison made now.
-pub(super) fn is_whole(repo: &Repository, snapshot: &Snapshot, watch: &Watch) -> Result<bool> {
-    watch.stage("checking the snapshot");
-    repo.compare_index(watch)?;
-    let (reader, view) = (repo.reader(), repo.view());
-    let mut look = Look::new(&reader, std::slice::from_ref(&view), &view, watch);
-    Ok(look.tree(&snapshot.root)?.after)
-}
-
-/// Whether something was whole before the backup, and is after it.
-#[derive(Clone, Copy)]
-struct Whole {
-    before: bool,
-    after: bool,
-}
-
-impl Whole {
-    fn and(&mut self, other: Whole) {
-        self.before &= other.before;
-        self.after &= other.after;
-    }
-}
-
-struct Look<'a> {
-    reader: &'a Reader,
-    /// What has been stored from the first attempt on is in all of them.
-    before: &'a [View],
-    after: &'a View,
-    watch: &'a Watch,
-    /// What came of each page, with all below it: snapshots share most of them.
-    known: HashMap<ChunkId, Whole>,
-    /// The same of each list of chunks, by its level.
-    known_lists: HashMap<(ChunkId, u8), Whole>,
-    healed: HashSet<ChunkId>,
-}
-
-/// A page on the way from the root, and the pages below it that are still to be looked at.
-struct Step {
-    page: ChunkId,
-    below: Vec<ChunkId>,
-    whole: Whole,
-}
-
-impl<'a> Look<'a> {
-    fn new(reader: &'a Reader, before: &'a [View], after: &'a View, watch: &'a Watch) -> Self {
-        let (known, known_lists, healed) = Default::default();
-        Look { reader, before, after, watch, known, known_lists, healed }
-    }
-
-    /// A page with everything below it. A loop and not a recursion, as trees may be deep.
-    fn tree(&mut self, root: &ChunkId) -> Result<Whole> {
-        if let Some(whole) = self.known.get(root) {
-            return Ok(*whole);
-        }
-        let mut way = vec![self.enter(root)?];
-        loop {
-            self.watch.cancel.check()?;
-            let Some(step) = way.last_mut() else {
-                return Err(Error::new(Kind::Failed, "look at a tree", root));
-            };
-            if let Some(next) = step.below.pop() {
-                match self.known.get(&next) {
-                    Some(whole) => step.whole.and(*whole),
-                    None => way.push(self.enter(&next)?),
-                }
-                continue;
-            }
-            let (page, whole) = (step.page, step.whole);
-            self.known.insert(page, whole);
-            way.pop();
-            match way.last_mut() {
-                Some(above) => above.whole.and(whole),
-                None => return Ok(whole),
-            }
-        }
-    }
-
-    fn enter(&mut self, page: &ChunkId) -> Result<Step> {
-        let mut step = Step { page: *page, below: Vec::new(), whole: self.chunk(page)? };
-        if !step.whole.after {
-            return Ok(step);
-        }
-        match self.readable(self.reader.tree(page).and_then(|bytes| decode_page(&bytes)))? {
-            Some(Page::Inner { pages, .. }) => step.below.extend(pages.into_iter().map(|(_, page)| page)),
-            Some(Page::Entries(entries)) => {
-                for entry in entries {
-                    step.whole.and(self.content(&entry, &mut step.below)?);
-                }
-            }
-            None => step.whole.after = false,
-        }
-        Ok(step)
-    }
-
-    fn content(&mut self, entry: &Entry, below: &mut Vec<ChunkId>) -> Result<Whole> {
-        let mut whole = Whole { before: true, after: true };
-        match &entry.content {
-            Content::Empty | Content::Inline(_) => {}
-            Content::Chunks(ids) => {
-                for id in ids {
-                    whole.and(self.chunk(id)?);
-                }
-            }
-            Content::List { depth, root } => whole = self.list(*depth, root)?,
-            Content::Tree(page) => below.push(*page),
-        }
-        Ok(whole)
-    }
-
-    /// A list of that many levels, or a chunk of content.
-    fn list(&mut self, depth: u8, id: &ChunkId) -> Result<Whole> {
-        let Some(level) = depth.checked_sub(1) else { return self.chunk(id) };
-        // A hostile repository could name one list again and again, on each level.
-        if let Some(whole) = self.known_lists.get(&(*id, level)) {
-            return Ok(*whole);
-        }
-        self.watch.cancel.check()?;
-        let whole = self.list_of_level(level, id)?;
-        self.known_lists.insert((*id, level), whole);
-        Ok(whole)
-    }
-
-    fn list_of_level(&mut self, level: u8, id: &ChunkId) -> Result<Whole> {
-        let mut whole = self.chunk(id)?;
-        if !whole.after {
-            return Ok(whole);
-        }
-        match self.readable(self.reader.list_ids(id, level))? {
-            Some(ids) => {
-                for id in ids {
-                    whole.and(self.list(level, &id)?);
-                }
-            }
-            None => whole.after = false,
-        }
-        Ok(whole)
-    }
-
-    fn chunk(&mut self, id: &ChunkId) -> Result<Whole> {
-        let mut whole = Whole { before: true, after: self.after.contains(id)? };
-        for view in self.before {
-            whole.before &= view.contains(id)?;
-        }
-        if whole.after && !whole.before {
-            self.healed.insert(*id);
-        }
-        Ok(whole)
-    }
-
-    /// None for what is damaged; another error ends the check.
-    fn readable<T>(&self, read: Result<T>) -> Result<Option<T>> {
-        match read {
-            Err(error) if error.is_damage() => Ok(None),
-            read => read.map(Some),
-        }
-    }
 }

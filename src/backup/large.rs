@@ -1,95 +1,109 @@
-//! Large files and streams: one thread reads them, and every reader that has time helps to cut and to store.
+//! Large files and streams: one thread reads, and every idle reader helps to cut and to store.
 //!
 //! A batch is read while the one before is being stored. Its pieces are cut at the same time and joined
-//! (`chunk/pieces.rs`), so that the chunks are those that one thread would have found. Then neighbouring chunks, a
-//! frame's worth at a time, are named, claimed and stored, each such run by one thread and so into one frame.
+//! (`chunk/pieces.rs`), so that the chunks are those that one thread would have found. Then runs of neighbouring chunks, each
+//! as long as a frame, are hashed, claimed and stored, each run by one thread and so into one frame.
 
-use crate::backup::Run;
 use crate::backup::bytes::Bytes;
-use crate::backup::content::ReadError;
-use crate::backup::crew::{Hold, Part, Placed};
+use crate::backup::chunks::{Expected, SaveError};
+use crate::backup::helpers::{BatchHandle, HelpPermit, Part};
+use crate::backup::intake::Intake;
 use crate::backup::zeros::ZeroChunk;
-use crate::chunk::{CHUNK_BYTES_MAX, ContentKind};
+use crate::chunk::CHUNK_BYTES_MAX;
 use crate::error::Result;
 use crate::format::FRAME_RAW_BYTES;
 use crate::id::ChunkId;
-use rayon::Scope;
 
-/// From so many bytes to come on, content is worth the help of others; that of a stream always is.
+/// Minimum remaining bytes of a file for help. A stream always has help.
 pub(super) const HELPED_BYTES_MIN: u64 = 8 << 20;
-/// A batch has two frames' worth for each reader, between these. There are at most two batches in memory, however many
-/// large files there are and however large: one content at a time has help, the others are read as small ones are.
+/// A batch is two frames long for each reader, between these limits. At most two batches are in memory, however many large
+/// files there are: one content at a time has help, the others are read as small ones are.
 const BATCH_BYTES_MIN: usize = 8 << 20;
 const BATCH_BYTES_MAX: usize = 32 << 20;
-/// No piece is shorter: what the first chunks of a piece cost twice, as they are found anew at the join, stays little.
+/// Minimum length of a piece. The first chunks of a piece are searched for twice, because they are found anew at the join.
 const PIECE_BYTES_MIN: usize = 1 << 20;
 
 const _: () = assert!(BATCH_BYTES_MIN > CHUNK_BYTES_MAX, "a batch must always hold a whole chunk");
 
-impl<'a> Run<'a> {
-    /// How many readers can help the one that asks.
-    pub(super) fn helpers_max(&self) -> usize {
-        self.readers.least.saturating_sub(usize::from(rayon::current_thread_index().is_some()))
+/// How large batches and pieces are.
+#[derive(Clone, Copy)]
+pub(super) struct BatchSizes {
+    batch_bytes: usize,
+    readers: usize,
+}
+
+impl BatchSizes {
+    pub fn new(readers: usize, memory_bytes: u64) -> Self {
+        let batch_bytes_max = (memory_bytes as usize / 8).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX);
+        BatchSizes { batch_bytes: (2 * FRAME_RAW_BYTES * readers).clamp(BATCH_BYTES_MIN, batch_bytes_max), readers }
     }
 
-    /// Reads content to its end, from a chunk's beginning on, of which `begun` has been read; tells the ids in order,
-    /// and how often each follows itself. Returns how many bytes it was.
-    pub(super) fn read_helped<'s>(
-        &'s self,
-        (scope, hold): (&Scope<'s>, &Hold<'_>),
-        from: &mut impl Bytes,
-        (kind, expected): (ContentKind, u64),
-        begun: &[u8],
-        push: &mut dyn FnMut(ChunkId, u64) -> Result<()>,
-    ) -> Result<u64, ReadError> {
-        let batch_bytes_max = (self.options.memory_bytes as usize / 8).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX);
-        let batch_bytes = (2 * FRAME_RAW_BYTES * self.readers.least).clamp(BATCH_BYTES_MIN, batch_bytes_max);
-        let push_all = |storing: Placed, push: &mut dyn FnMut(ChunkId, u64) -> Result<()>| {
-            storing.finish_ids(self)?.into_iter().flatten().try_for_each(|id| push(id, 1))
-        };
+    fn pieces(&self, filled: usize) -> usize {
+        filled.div_ceil(self.readers).max(PIECE_BYTES_MIN)
+    }
+}
+
+/// Takes the ids of chunks in their order, each with how often it follows itself.
+pub(super) type PushId<'p> = dyn FnMut(ChunkId, u64) -> Result<()> + 'p;
+
+/// Content that is read with the help of other readers.
+pub(super) struct Helped<'h, 's> {
+    pub intake: &'h Intake<'h>,
+    pub permit: HelpPermit<'h, 's>,
+    pub sizes: BatchSizes,
+    pub expected: Expected,
+}
+
+impl Helped<'_, '_> {
+    /// Reads the content to its end, from the beginning of a chunk of which `begun` has been read already. Returns the length in
+    /// bytes.
+    pub fn save(&self, from: &mut impl Bytes, begun: &[u8], push: &mut PushId) -> Result<u64, SaveError> {
         let mut carried = begun.to_vec();
         let mut zero_chunk = ZeroChunk::default();
         let mut total = 0;
         let mut stored = None;
         loop {
-            let passed = self.pass_zeros(from, kind, &carried, &mut zero_chunk)?;
+            let passed = self.intake.pass_zeros(from, self.expected, &carried, &mut zero_chunk)?;
             if let Some(passed) = &passed {
                 carried.truncate(carried.len() - passed.run.of_begun);
                 total += passed.run.bytes;
             }
-            let mut bytes = hold.buffer(batch_bytes);
+            let mut bytes = self.permit.buffer(self.sizes.batch_bytes);
             let mut filled = carried.len();
             bytes[..filled].copy_from_slice(&carried);
-            let last = self.fill(from, &mut bytes, &mut filled, (kind, expected)).map_err(ReadError::Source)?;
+            let last = self.intake.fill(from, &mut bytes, &mut filled, self.expected)?;
 
-            let piece_bytes = filled.div_ceil(self.readers.least).max(PIECE_BYTES_MIN);
+            let piece_bytes = self.sizes.pieces(filled);
+            let kind = self.expected.kind;
             let piece = |start| Part::Cut { kind, last, piece: start..filled.min(start + piece_bytes) };
             let pieces = (0..filled).step_by(piece_bytes).map(piece).collect();
-            let cut = hold.place(self, scope, bytes, filled, pieces, true);
-            let (bytes, found) = cut.finish(self).map_err(ReadError::Store)?;
-            let ends = self.repo.chunker().join_pieces(kind, &bytes[..filled], last, found.ends);
+            let (bytes, found) = self.permit.place(bytes, filled, pieces, true).finish().map_err(SaveError::Store)?;
+            let ends = self.intake.chunks.join_pieces(kind, &bytes[..filled], last, found.ends);
 
             let whole = ends.last().copied().unwrap_or(0);
             total += whole as u64;
             carried.clear();
             carried.extend_from_slice(&bytes[whole..filled]);
-            let storing = hold.place(self, scope, bytes, whole, frames(&ends), false);
+            let storing = self.permit.place(bytes, whole, frames(&ends), false);
             if let Some(before) = stored.replace(storing) {
-                push_all(before, push).map_err(ReadError::Store)?;
+                push_all(before, push)?;
             }
             if let Some(passed) = passed {
-                push(passed.id, passed.run.count).map_err(ReadError::Store)?;
+                push(passed.id, passed.run.count).map_err(SaveError::Store)?;
             }
             if last {
                 break;
             }
-            self.watch.cancel.check().map_err(ReadError::Store)?;
+            self.intake.check_cancel()?;
         }
-        if let Some(storing) = stored {
-            push_all(storing, push).map_err(ReadError::Store)?;
-        }
+        stored.map_or(Ok(()), |storing| push_all(storing, push))?;
         Ok(total)
     }
+}
+
+fn push_all(storing: BatchHandle, push: &mut PushId) -> Result<(), SaveError> {
+    let ids = storing.finish_ids().map_err(SaveError::Store)?;
+    ids.into_iter().flatten().try_for_each(|id| push(id, 1)).map_err(SaveError::Store)
 }
 
 /// Runs of neighbouring chunks, each as many as fill a frame.

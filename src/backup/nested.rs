@@ -1,11 +1,10 @@
 //! Sources below other sources: saved with the upper one, or on their own where its walk does not meet them.
 
-use crate::backup::Run;
 use crate::disk::device::Mounts;
 use crate::disk::stat::stat_path;
 use crate::entry::EntryKind;
 use crate::source::Rules;
-use std::ffi::{CStr, OsStr};
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -156,38 +155,6 @@ pub(super) fn tops(paths: &[PathBuf]) -> impl Iterator<Item = &PathBuf> {
         }
         is_top
     })
-}
-
-impl Run<'_> {
-    /// Paths below no other: where walks begin.
-    pub(super) fn top_paths(&self) -> impl Iterator<Item = &PathBuf> {
-        tops(&self.options.paths)
-    }
-
-    /// The first path that was named and is this one or below it. Also one that was dropped, as a walk would meet it: what
-    /// is mounted, marked or as large as the rules leave out may have changed since.
-    pub(super) fn source_at_or_below(&self, path: &[u8]) -> Option<&[u8]> {
-        let path = Path::new(OsStr::from_bytes(path));
-        let sources = &self.named;
-        // Sorted: a source itself comes before those below it, and all of these are together.
-        let first = sources.get(sources.partition_point(|source| source.as_path() < path))?;
-        first.starts_with(path).then(|| first.as_os_str().as_bytes())
-    }
-
-    /// Whether a source has another one above it: only then does a walk pass through what the rules leave out.
-    pub(super) fn has_source_below_another(&self) -> bool {
-        tops(&self.named).count() < self.named.len()
-    }
-
-    pub(super) fn is_source(&self, path: &[u8]) -> bool {
-        self.source_at_or_below(path) == Some(path)
-    }
-
-    /// Whether a name in a passage leads to a source.
-    pub(super) fn leads_to_source(&self, folder: &[u8], name: &CStr) -> bool {
-        let path = [folder.strip_suffix(b"/").unwrap_or(folder), b"/", name.to_bytes()].concat();
-        self.source_at_or_below(&path).is_some()
-    }
 }
 
 #[cfg(test)]

@@ -1,103 +1,48 @@
 //! One page of a directory: stat its entries, keep what did not change, read what did, store the page.
 
-use crate::backup::build::{Built, OldParts, split};
-use crate::backup::previous::Previous;
+use crate::backup::counts::{add, take_back};
+use crate::backup::detect;
+use crate::backup::entries::{BuiltPart, split};
+use crate::backup::folder::{Above, Folder, FoundFolder, Item, Page, PageWork};
+use crate::backup::old_entries::{FolderBaseline, OldParts};
 use crate::backup::state::{Change, FolderKey, PageRow};
-use crate::backup::walk::{Above, Folder, Found, SavedTree, add, take_back};
-use crate::backup::{Run, detect};
+use crate::backup::walk::Walk;
 use crate::disk::Stat;
 use crate::entry::{Content, Entry, EntryKind, Time};
-use crate::error::{Error, Kind};
+use crate::error::{Kind, Result};
 use crate::format::tree::{check_entries, store_page};
 use crate::id::ChunkId;
 use crate::lock::locked;
 use crate::watch::now;
 use rayon::Scope;
-use std::cell::RefCell;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
-/// A page whose directories below are not done yet.
-pub(super) struct Page {
-    folder: Arc<Folder>,
-    number: usize,
-    work: Mutex<Work>,
-    /// The trees of directories, as they are done; a place for each item.
-    below: Mutex<Vec<Option<SavedTree>>>,
-    /// Directories below and parts of its own that are not done.
-    left: AtomicUsize,
+/// The entries of a page, with what the local state keeps of each.
+#[derive(Default)]
+struct BuiltPage {
+    entries: Vec<Entry>,
+    numbers: Vec<u64>,
+    changes: Vec<Change>,
 }
 
-struct Work {
-    /// What is in the page, in parts that different readers may build.
-    parts: Vec<Vec<Item>>,
-    fingerprint: [u8; 16],
-    /// Files that are no more, those included that runs which did not commit saw removed.
-    files_removed: u64,
-    /// The row of the state when neither names nor stats have changed; then no entry was built.
-    unchanged: Option<PageRow>,
-}
-
-/// One name of a page.
-pub(super) struct Item {
-    /// In the folder's kept names.
-    pub index: usize,
-    pub stat: Stat,
-    pub entry: Option<Entry>,
-    /// What goes to the local state: 0 for "look again".
-    pub number: u64,
-    /// How it differs from the last snapshot.
-    pub change: Change,
-}
-
-impl Page {
-    pub fn folder(&self) -> &Arc<Folder> {
-        &self.folder
-    }
-
-    pub fn number(&self) -> usize {
-        self.number
-    }
-
-    pub fn into_folder(self) -> Arc<Folder> {
-        self.folder
-    }
-
-    /// The tree of a directory below has come; says whether the page waits for nothing more.
-    pub fn set_below(&self, slot: usize, saved: SavedTree) -> bool {
-        locked(&self.below)[slot] = Some(saved);
-        self.left.fetch_sub(1, Ordering::AcqRel) == 1
-    }
-
-    fn work(&self) -> MutexGuard<'_, Work> {
-        locked(&self.work)
-    }
-}
-
-thread_local! {
-    static FINGERPRINT_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-impl<'a> Run<'a> {
-    pub(super) fn do_page<'s>(&'s self, scope: &Scope<'s>, folder: &Arc<Folder>, number: usize) {
-        if self.is_over() {
+impl<'a> Walk<'a> {
+    pub fn do_page<'s>(&'s self, scope: &Scope<'s>, folder: &Arc<Folder>, number: usize) {
+        if self.ledger.should_stop() {
             return;
         }
         let seen = now();
         let Some(items) = self.stat_page(folder, number) else {
             return self.page_done(scope, folder, number, None);
         };
-        let compare = self.options.comparison;
-        let fingerprint = FINGERPRINT_BUFFER.with_borrow_mut(|buffer| {
+        let fingerprint = self.with_buffers(|buffers| {
             let named = items.iter().map(|item| (folder.name(item.index).to_bytes(), &item.stat));
-            compare.fingerprint(named, buffer)
+            self.entries.comparison.fingerprint(named, &mut buffers.fingerprint)
         });
-        let first_name = folder.name(folder.page_range(number).start).to_bytes();
-        let row =
-            folder.previous.row(first_name).filter(|row| row.fingerprint == fingerprint && self.is_row_trusted(row));
         let is_directory = |(_, item): &(usize, &Item)| item.stat.is(EntryKind::Directory);
         let directories = items.iter().enumerate().filter(is_directory);
         let directories: Vec<_> = directories.map(|(slot, item)| (slot, item.index, item.stat)).collect();
+        let row = folder.baseline.row(folder.first_name(number));
+        let row = row.filter(|row| row.fingerprint == fingerprint && self.baseline.is_row_trusted(row));
         let row = row.filter(|row| self.is_at_hand(folder, row, items.len(), directories.is_empty()));
         self.count_items(&items);
         if let Some(row) = row {
@@ -109,23 +54,19 @@ impl<'a> Run<'a> {
         let parts = if row.is_some() { vec![items] } else { split(items) };
         let begins: Vec<usize> = parts.iter().skip(1).map(|part| part[0].index).collect();
         let old = row.is_none().then(|| Arc::new(self.old_parts(folder, number, &begins)));
-        let page = Arc::new(Page {
-            folder: folder.clone(),
-            number,
-            left: AtomicUsize::new(directories.len() + parts.len()),
-            below: Mutex::new(vec![None; parts.iter().map(Vec::len).sum()]),
-            work: Mutex::new(Work { parts, fingerprint, files_removed: 0, unchanged: row.cloned() }),
-        });
+        let work = PageWork { parts, fingerprint, files_removed: 0, unchanged: row.cloned() };
+        let page = Arc::new(Page::new(folder.clone(), number, work, directories.len()));
         // Pushed backwards, they are walked in the order of their names.
         for (slot, index, stat) in directories.into_iter().rev() {
             let page = page.clone();
-            let lacks = |old: &Arc<OldParts>| old.lacks_directory(folder.name(index).to_bytes());
+            let lacks = |old: &Arc<OldParts>| old.old.lacks_directory(folder.name(index).to_bytes());
             let is_new = folder.is_new || old.as_ref().is_some_and(lacks);
-            scope.spawn(move |scope| self.visit_below(scope, page, slot, index, &stat, is_new));
+            let below = Below { page, slot, index, stat, is_new };
+            scope.spawn(move |scope| self.visit_below(scope, below));
         }
         let Some(old) = old else { return self.one_less(scope, &page) };
-        page.work().files_removed = old.files_removed();
-        add(&self.counts.files_removed, old.files_removed());
+        page.work().files_removed = old.old.files_removed;
+        add(&self.counts.files_removed, old.old.files_removed);
         for part in (1..=begins.len()).rev() {
             let (page, old) = (page.clone(), old.clone());
             scope.spawn(move |scope| self.do_part(scope, &page, part, &old, seen));
@@ -133,14 +74,22 @@ impl<'a> Run<'a> {
         self.do_part(scope, &page, 0, &old, seen);
     }
 
+    /// What was in the place of a page before, and of each of its parts; `begins` are the first names of all but the
+    /// first part.
+    fn old_parts(&self, folder: &Folder, number: usize, begins: &[usize]) -> OldParts {
+        let (first, next) = folder.name_range(number);
+        let old = self.baseline.old_entries(&folder.baseline, folder.is_new, first, next);
+        OldParts::new(old, begins.iter().map(|begin| folder.name(*begin).to_bytes()))
+    }
+
     /// Builds the entries of one part of a page.
     fn do_part<'s>(&'s self, scope: &Scope<'s>, page: &Arc<Page>, part: usize, old: &OldParts, seen: Time) {
-        if self.is_over() {
+        if self.ledger.should_stop() {
             return;
         }
         let mut items = std::mem::take(&mut page.work().parts[part]);
-        let Built { look_again, files_removed } =
-            self.build_entries(scope, &page.folder, old.part(part), &mut items, seen);
+        let BuiltPart { look_again, files_removed } =
+            self.entries.build_part(scope, &page.folder, &mut items, seen, &old.old, old.range(part));
         let mut work = page.work();
         work.parts[part] = items;
         work.files_removed += files_removed;
@@ -157,7 +106,7 @@ impl<'a> Run<'a> {
             Ok(directory) => directory,
             Err(error) => {
                 folder.mark_partial();
-                self.source_error(&folder.path, "some of its contents are missing: ", error);
+                self.ledger.source_error(&folder.path, "some of its contents are missing: ", error);
                 return None;
             }
         };
@@ -165,8 +114,9 @@ impl<'a> Run<'a> {
         let mut items = Vec::with_capacity(range.len());
         for index in range {
             let name = folder.name(index);
+            let path = || folder.child_path(name.to_bytes());
             match directory.stat(name) {
-                Ok(stat) if self.is_saved(folder, name, &stat) => {
+                Ok(stat) if self.selection.is_saved(folder.place, &stat, &path) => {
                     items.push(Item { index, stat, entry: None, number: 0, change: Change::Unchanged });
                     continue;
                 }
@@ -176,9 +126,9 @@ impl<'a> Run<'a> {
                         Above::List(_) => "it does not exist",
                         _ => "it disappeared while its directory was read",
                     };
-                    self.warn(&folder.child_path(name.to_bytes()), what);
+                    self.ledger.warn(&path(), what);
                 }
-                Err(error) => self.source_error(&folder.child_path(name.to_bytes()), "", error),
+                Err(error) => self.ledger.source_error(&path(), "", error),
             }
             folder.mark_partial();
         }
@@ -192,10 +142,11 @@ impl<'a> Run<'a> {
         if !no_directories {
             return false;
         }
-        let mut entries = self.old_entries(folder, &Previous::State(vec![row.clone()]), None, None).entries;
+        let pages = FolderBaseline::Pages(vec![row.clone()]);
+        let mut entries = self.baseline.old_entries(&pages, folder.is_new, None, None).entries;
         let is_whole = entries.len() == count;
         if is_whole {
-            locked(&list).append(&mut entries);
+            locked(list).append(&mut entries);
         }
         is_whole
     }
@@ -213,21 +164,12 @@ impl<'a> Run<'a> {
         add(&self.counts.directories, directories);
         add(&self.counts.bytes, bytes);
         add(&self.counts.others, items.len() as u64 - files - directories);
-        add(&self.watch.progress.entries, items.len() as u64);
-    }
-
-    fn is_row_trusted(&self, row: &PageRow) -> bool {
-        self.state.as_ref().is_some_and(|state| state.is_trusted(row))
-    }
-
-    /// The row, if no snapshot has been committed since it was written.
-    fn uncommitted<'r>(&self, row: &'r PageRow) -> Option<&'r PageRow> {
-        self.state.as_ref().filter(|state| state.is_uncommitted(row)).map(|_| row)
+        add(&self.ledger.watch().progress.entries, items.len() as u64);
     }
 
     /// Counts the items of a page that is as its row says: unchanged, unless the row is of a run that did not commit.
     fn count_as_known(&self, items: &[Item], row: &PageRow, is_new: bool) {
-        let row = self.uncommitted(row);
+        let row = self.baseline.uncommitted(row);
         let removed = row.filter(|_| !is_new).map_or(0, |row| u64::from(row.files_removed));
         add(&self.counts.files_removed, removed);
         let (mut count, mut bytes, mut by_change) = (0, 0, [0; 3]);
@@ -237,145 +179,140 @@ impl<'a> Run<'a> {
             (count, bytes) = (count + 1, bytes + item.stat.size);
         }
         for change in [Change::Unchanged, Change::New, Change::Changed] {
-            add(self.counter(change), by_change[change as usize]);
+            add(self.counts.files_by(change), by_change[change as usize]);
         }
-        add(&self.watch.progress.files_done, count);
-        add(&self.watch.progress.bytes_done, bytes);
+        let progress = &self.ledger.watch().progress;
+        add(&progress.files_done, count);
+        add(&progress.bytes_done, bytes);
     }
 
-    fn visit_below<'s>(
-        &'s self,
-        scope: &Scope<'s>,
-        page: Arc<Page>,
-        slot: usize,
-        index: usize,
-        stat: &Stat,
-        is_new: bool,
-    ) {
+    fn visit_below<'s>(&'s self, scope: &Scope<'s>, below: Below) {
+        let Below { page, slot, index, stat, is_new } = below;
         let folder = page.folder.clone();
         let name = folder.name(index);
         let above = Above::Page(page, slot);
         let path = folder.child_path(name.to_bytes());
-        let place = match self.place_below(folder.place, &path, stat) {
+        let place = match self.selection.place_below(folder.place, &path, &stat) {
             Ok(place) => place,
             Err(reason) => {
-                self.tell_left_out(&path, reason);
+                self.selection.report_left_out(&path, reason);
                 return self.finish_empty(scope, &above);
             }
         };
-        let previous = self.previous_below(&folder.previous, name.to_bytes(), &path);
+        let baseline = self.baseline.of_child(&folder.baseline, name.to_bytes(), &path);
         let handle = folder.directory().and_then(|directory| directory.open_child(name));
         let key = FolderKey::of(&path);
-        let found = Found { above, path, key, place, previous, is_new };
-        self.visit(scope, found, handle);
+        self.visit(scope, FoundFolder { above, path, key, place, baseline, is_new }, handle);
     }
 
     fn one_less<'s>(&'s self, scope: &Scope<'s>, page: &Arc<Page>) {
-        if page.left.fetch_sub(1, Ordering::AcqRel) == 1 && !self.is_over() {
+        if page.one_done() && !self.ledger.should_stop() {
             self.climb(scope, Some(page.clone()));
         }
     }
 
     /// All below is done: the page's id, from before when nothing differs. None for a page without entries.
-    pub(super) fn finish_page<'s>(&'s self, scope: &Scope<'s>, page: &Page) -> Result<Option<ChunkId>, Error> {
+    pub fn finish_page<'s>(&'s self, scope: &Scope<'s>, page: &Page) -> Result<Option<ChunkId>> {
         let mut work = page.work();
-        let trees = std::mem::take(&mut *locked(&page.below));
+        let trees = page.take_below();
         let below = detect::below(trees.iter().flatten().copied());
         let folder = &page.folder;
         let mut items: Vec<Item> = std::mem::take(&mut work.parts).into_iter().flatten().collect();
-        let (mut fingerprint, mut files_removed) = (work.fingerprint, work.files_removed);
-        let mut stats: Option<Vec<u64>> = None;
         if let Some(row) = work.unchanged.take() {
             if row.below == below {
                 return Ok(Some(row.page));
             }
-            let (first, next) = folder.name_range(page.number);
-            let old = self.old_entries(folder, &Previous::State(vec![row.clone()]), first, next);
-            if old.entries.len() == items.len() {
-                files_removed = old.files_removed;
-                for ((item, entry), change) in items.iter_mut().zip(old.entries).zip(old.changes) {
-                    item.entry = Some(entry);
-                    item.change = change;
-                }
-                stats = Some(row.stats);
-            } else {
-                // The old page cannot be read any more: everything of it is read anew.
-                self.take_back_known(&items, &row, folder.is_new);
-                for item in &mut items {
-                    item.number = 0;
-                    item.entry = self.build_entry(scope, folder, item, None);
-                }
-                fingerprint = [0; 16];
-            }
+            self.take_old_entries(scope, page, &mut work, &mut items, row);
         }
-        let mut entries = Vec::with_capacity(items.len());
-        let mut numbers = Vec::with_capacity(items.len());
-        let mut changes = Vec::with_capacity(items.len());
-        for (at, item) in items.into_iter().enumerate() {
+        let mut built = BuiltPage::default();
+        for (item, tree) in items.into_iter().zip(trees) {
             let Some(mut entry) = item.entry else {
                 folder.mark_partial();
                 continue;
             };
-            if let Some(saved) = trees[at] {
+            if let Some(saved) = tree {
                 entry.content = Content::Tree(saved.tree);
                 entry.is_partial = saved.is_partial;
             }
-            entries.push(entry);
-            numbers.push(stats.as_ref().map_or(item.number, |stats| stats[at]));
-            changes.push(item.change);
+            built.entries.push(entry);
+            built.numbers.push(item.number);
+            built.changes.push(item.change);
         }
-        if entries.is_empty() {
+        if built.entries.is_empty() {
             return Ok(None);
         }
-        let is_whole = self.drop_unreadable(folder, &mut entries, &mut numbers, &mut changes)?;
-        if entries.is_empty() {
+        let is_whole = self.drop_unreadable(folder, &mut built)?;
+        if built.entries.is_empty() {
             return Ok(None);
         }
-        let id = store_page(&entries, &mut |bytes| self.store_tree(bytes))?;
+        let id = store_page(&built.entries, &mut |bytes| self.store.store_tree(&bytes))?;
         if let Above::List(list) = &folder.above {
-            locked(&list).append(&mut entries);
+            locked(list).append(&mut built.entries);
         }
         // Without a row, the next backup examines the dropped entries again.
-        if let (Some(state), Some(_), true) = (&self.state, &self.writer, is_whole) {
+        if let (Some(state), true) = (self.checkpoints.state(), is_whole) {
             let row = PageRow {
-                first_name: folder.name(folder.page_range(page.number).start).to_bytes().to_vec(),
-                fingerprint,
+                first_name: folder.first_name(page.number).to_vec(),
+                fingerprint: work.fingerprint,
                 below,
                 page: id,
                 epoch: state.epoch(),
                 run: state.run(),
-                files_removed: u32::try_from(files_removed).unwrap_or(u32::MAX),
-                stats: numbers,
-                changes,
+                files_removed: u32::try_from(work.files_removed).unwrap_or(u32::MAX),
+                stats: built.numbers,
+                changes: built.changes,
             };
-            self.noted().rows.push((folder.key, row));
+            self.checkpoints.note_row(folder.key, row);
         }
         Ok(Some(id))
     }
 
-    /// Drops entries that readers would refuse, each with a warning, so that invalid metadata of one file does not make the whole page
-    /// unreadable. Returns true if it dropped none. A dry run is not checked: its entries lack their content.
-    fn drop_unreadable(
-        &self,
-        folder: &Folder,
-        entries: &mut Vec<Entry>,
-        numbers: &mut Vec<u64>,
-        changes: &mut Vec<Change>,
-    ) -> Result<bool, Error> {
-        if self.writer.is_none() {
+    /// Takes the entries of a page of which only directories below have changed from its old page. If that cannot be read any
+    /// more, all of them are read again.
+    fn take_old_entries<'s>(
+        &'s self,
+        scope: &Scope<'s>,
+        page: &Page,
+        work: &mut PageWork,
+        items: &mut [Item],
+        row: PageRow,
+    ) {
+        let folder = &page.folder;
+        let (first, next) = folder.name_range(page.number);
+        let pages = FolderBaseline::Pages(vec![row.clone()]);
+        let old = self.baseline.old_entries(&pages, folder.is_new, first, next);
+        if old.entries.len() != items.len() {
+            self.take_back_known(items, &row, folder.is_new);
+            self.entries.rebuild(scope, folder, items);
+            work.fingerprint = [0; 16];
+            return;
+        }
+        work.files_removed = old.files_removed;
+        let known = old.entries.into_iter().zip(old.changes).zip(row.stats);
+        for (item, ((entry, change), number)) in items.iter_mut().zip(known) {
+            item.entry = Some(entry);
+            item.change = change;
+            item.number = number;
+        }
+    }
+
+    /// Drops entries that readers would refuse, each with a warning, so that invalid metadata of one file does not make the whole
+    /// page unreadable. Returns true if it dropped none. A dry run is not checked: its entries lack their content.
+    fn drop_unreadable(&self, folder: &Folder, page: &mut BuiltPage) -> Result<bool> {
+        if self.store.is_dry_run() {
             return Ok(true);
         }
-        let Err(error) = check_entries(entries) else { return Ok(true) };
-        let count = entries.len();
+        let Err(error) = check_entries(&page.entries) else { return Ok(true) };
+        let count = page.entries.len();
         for at in (0..count).rev() {
-            if let Err(error) = check_entries(&entries[at..=at]) {
-                self.warn(&folder.child_path(&entries[at].name), error.why());
+            if let Err(error) = check_entries(&page.entries[at..=at]) {
+                self.ledger.warn(&folder.child_path(&page.entries[at].name), error.why());
                 folder.mark_partial();
-                self.count_dropped(&entries.remove(at), changes.remove(at));
-                numbers.remove(at);
+                self.count_dropped(&page.entries.remove(at), page.changes.remove(at));
+                page.numbers.remove(at);
             }
         }
-        if entries.len() < count { check_entries(entries).map(|()| false) } else { Err(error) }
+        if page.entries.len() < count { check_entries(&page.entries).map(|()| false) } else { Err(error) }
     }
 
     /// Takes back what was counted of an entry that is not saved after all.
@@ -384,7 +321,7 @@ impl<'a> Run<'a> {
             EntryKind::File => {
                 take_back(&self.counts.files, 1);
                 take_back(&self.counts.bytes, entry.size);
-                take_back(self.counter(change), 1);
+                take_back(self.counts.files_by(change), 1);
                 add(&self.counts.files_unread, 1);
             }
             EntryKind::Directory => take_back(&self.counts.directories, 1),
@@ -394,12 +331,20 @@ impl<'a> Run<'a> {
 
     /// Takes back what was counted of a page as known.
     fn take_back_known(&self, items: &[Item], row: &PageRow, is_new: bool) {
-        let row = self.uncommitted(row);
+        let row = self.baseline.uncommitted(row);
         for (at, _) in items.iter().enumerate().filter(|(_, item)| item.stat.is(EntryKind::File)) {
-            let change = change_of(row, at, is_new);
-            take_back(self.counter(change), 1);
+            take_back(self.counts.files_by(change_of(row, at, is_new)), 1);
         }
     }
+}
+
+/// A directory in a page, to be walked.
+struct Below {
+    page: Arc<Page>,
+    slot: usize,
+    index: usize,
+    stat: Stat,
+    is_new: bool,
 }
 
 /// How an entry of a page that is as its row says differs from the last snapshot; `row` if it is of a run that did not commit.

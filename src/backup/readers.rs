@@ -4,7 +4,7 @@
 //! come from a disk or over a network, a reader mostly waits, and the next ones wake until the processors have enough to
 //! do or the disk takes no more. This is measured while the backup runs (docs/decisions/0013-readers-that-wake.md).
 
-use crate::backup::BackupOptions;
+use crate::backup::options::{BackupOptions, READER_MEMORY_BYTES};
 use crate::disk::device::{Medium, medium_of};
 use crate::disk::stat::stat_path;
 use crate::error::{Error, Result};
@@ -17,8 +17,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// What a reader takes of the memory allowed, with its share of the packs on their way; measured.
-pub(super) const READER_MEMORY_BYTES: u64 = 24 << 20;
 /// As many readers as this for each processor bring no more.
 const READERS_A_PROCESSOR_MAX: usize = 8;
 /// One disk with heads is soon held up by too many who want it elsewhere.
@@ -90,6 +88,11 @@ impl Readers {
             pool.spawn_broadcast(move |context| awake.sleep_until_wanted(context.index()));
         }
         Ok(Readers { pool, least, most, awake, accounts })
+    }
+
+    /// The lanes of buffers and of the sink: one for each reader, and one for all other threads.
+    pub fn lanes(&self) -> usize {
+        self.most + 1
     }
 
     /// Wakes readers as they are needed, until `is_done` is closed. None while `holds_back` says that it is not the

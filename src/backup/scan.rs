@@ -1,12 +1,13 @@
 //! Count what there is to save, where nothing knows it from before and somebody watches: only then can be said how much
 //! is left. One thread, beside the readers; it looks at every stat and opens no file.
 
-use crate::backup::Run;
 use crate::backup::nested::Place;
+use crate::backup::selection::Selection;
 use crate::disk::stat::stat_path;
 use crate::disk::{Directory, ListBuffer, Names, Stat};
 use crate::entry::EntryKind;
 use crate::source::Rules;
+use crate::watch::Watch;
 use crossbeam_channel::{Receiver, TryRecvError};
 use std::sync::atomic::Ordering;
 
@@ -25,13 +26,13 @@ struct Level {
     below: Vec<(usize, Stat)>,
 }
 
-impl Run<'_> {
+impl Selection<'_> {
     /// Sets what is expected, unless the run ends first. What cannot be looked at is passed over: the walk tells of it.
-    pub(super) fn count_ahead(&self, is_done: &Receiver<()>) {
+    pub fn count_ahead(&self, is_done: &Receiver<()>, watch: &Watch) {
         let mut counted = Counted::default();
         let mut buffer = ListBuffer::default();
         let mut levels = Vec::new();
-        let Ok(tops) = self.tops(false) else { return };
+        let Ok(tops) = self.tops(true) else { return };
         for (folder, names) in &tops.listed {
             for name in names {
                 let path = [folder.as_slice(), b"/", name].concat();
@@ -41,7 +42,7 @@ impl Run<'_> {
         for top in tops.directories {
             levels.extend(self.count_level(top.path, top.place, &mut buffer, &mut counted));
             while let Some(level) = levels.last_mut() {
-                if is_done.try_recv() == Err(TryRecvError::Disconnected) || self.watch.cancel.is_cancelled() {
+                if is_done.try_recv() == Err(TryRecvError::Disconnected) || watch.cancel.is_cancelled() {
                     return;
                 }
                 let Some((index, stat)) = level.below.pop() else {
@@ -53,7 +54,7 @@ impl Run<'_> {
                 levels.extend(place.and_then(|place| self.count_level(path, place, &mut buffer, &mut counted)));
             }
         }
-        let progress = &self.watch.progress;
+        let progress = &watch.progress;
         progress.files_expected.store(counted.files, Ordering::Relaxed);
         progress.bytes_expected.store(counted.bytes, Ordering::Relaxed);
     }
@@ -68,7 +69,7 @@ impl Run<'_> {
         let handle = Directory::open_path(&path).ok()?;
         let mut names = Names::default();
         handle.names(&mut names, buffer).ok()?;
-        let kept = self.kept_names(&mut place, &path, &handle, &names, false);
+        let kept = self.kept_names(&mut place, &path, &handle, &names, true);
         let mut below = Vec::new();
         let kept = kept.unwrap_or_else(|| (0..names.len() as u32).collect());
         for index in kept.into_iter().map(|index| index as usize) {

@@ -1,6 +1,6 @@
 //! The streams of a backup over all its attempts: each is read once, and what one attempt stored of it serves the next.
 
-use crate::backup::Input;
+use crate::backup::options::Input;
 use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
 use std::collections::BTreeMap;

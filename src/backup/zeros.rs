@@ -3,11 +3,9 @@
 //! Where a chunk ends depends only on the bytes from its start, up to the maximum chunk size. A chunk that starts with at least
 //! that many zeros is therefore always the same one: it is hashed and stored once, and after that only its id is listed.
 
-use crate::backup::Run;
 use crate::backup::bytes::Bytes;
-use crate::backup::content::ReadError;
-use crate::backup::walk::add;
-use crate::chunk::{Chunker, ContentKind};
+use crate::backup::chunks::{ChunkSaver, SaveError};
+use crate::chunk::ContentKind;
 use crate::error::Result;
 use crate::id::ChunkId;
 
@@ -23,6 +21,8 @@ pub(super) struct ZeroChunk(Option<(usize, ChunkId)>);
 pub(super) struct Passed {
     pub id: ChunkId,
     pub run: ZeroRun,
+    /// How many bytes were skipped in the source.
+    pub skipped: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +49,13 @@ fn begins_in_zeros(begun: &[u8], ahead: u64, max: usize) -> bool {
     ahead >= max as u64 && begun.iter().all(|byte| *byte == 0)
 }
 
+#[derive(Clone, Copy)]
+pub(super) struct FillLimits {
+    pub chunk_bytes_max: usize,
+    /// The size of the content, or `u64::MAX` for a stream.
+    pub expected: u64,
+}
+
 /// Fills the buffer from `filled` on, and reports the bytes read and the bytes of content done to `tell`. Returns whether the
 /// content ends there. In a long run of zeros it stops before the buffer is full, after one maximum chunk size of zeros: every chunk
 /// that contains other bytes can then be cut.
@@ -56,9 +63,10 @@ pub(super) fn fill(
     from: &mut impl Bytes,
     buffer: &mut [u8],
     filled: &mut usize,
-    (max, expected): (usize, u64),
+    limits: FillLimits,
     tell: &dyn Fn(u64, u64),
 ) -> Result<bool> {
+    let FillLimits { chunk_bytes_max: max, expected } = limits;
     while *filled < buffer.len() {
         let wanted = buffer.len() - *filled;
         let zeros = from.zeros_ahead()?;
@@ -86,66 +94,34 @@ pub(super) fn fill(
     Ok(false)
 }
 
-impl Run<'_> {
-    /// Fills the buffer as [`fill`] does, and counts it.
-    pub(super) fn fill(
-        &self,
-        from: &mut impl Bytes,
-        buffer: &mut [u8],
-        filled: &mut usize,
-        (kind, expected): (ContentKind, u64),
-    ) -> Result<bool> {
-        let tell = |read, done| {
-            add(&self.counts.bytes_read, read);
-            add(&self.watch.progress.bytes_read, read);
-            add(&self.watch.progress.bytes_done, done);
-        };
-        fill(from, buffer, filled, (self.repo.chunker().sizes(kind).max, expected), &tell)
+/// Passes over chunks of zeros, if such chunks come next. `begun` is what has been read of the chunk that begins here.
+pub(super) fn pass_zeros(
+    chunks: &ChunkSaver,
+    from: &mut impl Bytes,
+    kind: ContentKind,
+    begun: &[u8],
+    known: &mut ZeroChunk,
+) -> Result<Option<Passed>, SaveError> {
+    let max = chunks.chunk_bytes_max(kind);
+    let ahead = from.zeros_ahead().map_err(SaveError::Source)?;
+    if !begins_in_zeros(begun, ahead, max) {
+        return Ok(None);
     }
-
-    /// Passes over chunks of zeros, if such come next. `begun` is what has been taken of the chunk that begins here.
-    pub(super) fn pass_zeros(
-        &self,
-        from: &mut impl Bytes,
-        kind: ContentKind,
-        begun: &[u8],
-        known: &mut ZeroChunk,
-    ) -> Result<Option<Passed>, ReadError> {
-        let max = self.repo.chunker().sizes(kind).max;
-        let ahead = from.zeros_ahead().map_err(ReadError::Source)?;
-        if !begins_in_zeros(begun, ahead, max) {
-            return Ok(None);
-        }
-        let (length, id) = match known.0 {
-            Some(chunk) => chunk,
-            None => *known.0.insert(self.make_zero_chunk(kind).map_err(ReadError::Store)?),
-        };
-        let run = ZeroRun::new(begun.len(), ahead, max, length);
-        let passed = run.bytes - run.of_begun as u64;
-        from.pass_zeros(passed).map_err(ReadError::Source)?;
-        add(&self.watch.progress.bytes_done, passed);
-        Ok(Some(Passed { id, run }))
-    }
-
-    fn make_zero_chunk(&self, kind: ContentKind) -> Result<(usize, ChunkId)> {
-        let writer = self.writer.as_ref().expect("content is read only when it is stored");
-        let (length, zeros) = zero_chunk(self.repo.chunker(), kind);
-        Ok((length, writer.sink().store_content(self.lane(), &zeros[..length])?))
-    }
-}
-
-/// How long a chunk is where only zeros come, and as many zeros as the longest has.
-fn zero_chunk(chunker: &Chunker, kind: ContentKind) -> (usize, Vec<u8>) {
-    let zeros = vec![0; chunker.sizes(kind).max];
-    // A full maximum chunk size always yields a cut.
-    let length = chunker.cut(kind, &zeros, false).unwrap_or(zeros.len());
-    (length, zeros)
+    let (length, id) = match known.0 {
+        Some(chunk) => chunk,
+        None => *known.0.insert(chunks.store_zero_chunk(kind).map_err(SaveError::Store)?),
+    };
+    let run = ZeroRun::new(begun.len(), ahead, max, length);
+    let skipped = run.bytes - run.of_begun as u64;
+    from.pass_zeros(skipped).map_err(SaveError::Source)?;
+    Ok(Some(Passed { id, run, skipped }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chunk::{ChunkSizes, ChunkTable};
+    use crate::backup::chunks::zero_chunk;
+    use crate::chunk::{ChunkSizes, ChunkTable, Chunker};
     use proptest::prelude::*;
     use std::cell::Cell;
 
@@ -198,6 +174,7 @@ mod tests {
     ) -> (Vec<usize>, u64, u64) {
         let max = chunker.sizes(kind).max;
         let (length, _) = zero_chunk(chunker, kind);
+        let limits = FillLimits { chunk_bytes_max: max, expected: 1 << 40 };
         let (read, done) = (Cell::new(0), Cell::new(0));
         let tell = |more_read, more_done| {
             read.set(read.get() + more_read);
@@ -214,7 +191,7 @@ mod tests {
                 filled -= run.of_begun;
                 lengths.extend((0..run.count).map(|_| length));
             }
-            let last = fill(&mut from, &mut buffer, &mut filled, (max, 1 << 40), &tell).unwrap();
+            let last = fill(&mut from, &mut buffer, &mut filled, limits, &tell).unwrap();
             let mut at = 0;
             while let Some(length) = chunker.cut(kind, &buffer[at..filled], last) {
                 at += length;

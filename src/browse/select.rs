@@ -230,8 +230,9 @@ fn described(snapshot: &Snapshot) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::PathText;
     use crate::id::{ChunkId, SnapshotId};
-    use crate::repo::{PathText, Stamp, Totals};
+    use crate::repo::{Stamp, Totals};
 
     fn snapshot(number: u8, seconds: i64) -> Snapshot {
         let started = Stamp { seconds, ..Stamp::default() };

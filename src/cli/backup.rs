@@ -13,9 +13,9 @@ use siltstone::backup::{BackupOptions, BackupReport, Comparison, Healing, Input,
 use siltstone::browse::Filter;
 use siltstone::disk::Owners;
 use siltstone::disk::stat::stat_path;
-use siltstone::entry::Time;
+use siltstone::entry::{PathText, Time, Warning};
 use siltstone::error::{Error, Kind, Result};
-use siltstone::repo::{PathText, Repository, Snapshot, Warning};
+use siltstone::repo::{Repository, Snapshot};
 use siltstone::seal::Compression;
 use siltstone::source::stream::check_name;
 use siltstone::source::{

@@ -2,8 +2,7 @@
 
 use super::output::show_path;
 use serde_json::{Value, json};
-use siltstone::entry::{Entry, EntryKind, Time};
-use siltstone::repo::PathText;
+use siltstone::entry::{Entry, EntryKind, PathText, Time};
 use siltstone::when::{format_time, to_timestamp};
 
 pub fn kind_name(kind: EntryKind) -> &'static str {

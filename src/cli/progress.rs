@@ -5,7 +5,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::process::getpgrp;
 use rustix::termios::{tcgetpgrp, tcgetwinsize};
 use serde_json::json;
-use siltstone::repo::PathText;
+use siltstone::entry::PathText;
 use siltstone::watch::{Progress, Watch};
 use siltstone::when::{format_bytes, format_counted, format_duration};
 use std::sync::Arc;

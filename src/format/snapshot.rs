@@ -1,6 +1,6 @@
 //! Snapshots: one dated state of one job's sources, as a small sealed object of JSON.
 
-use crate::entry::{Content, Entry, Time};
+use crate::entry::{Content, Entry, PathText, Time, Warning};
 use crate::error::{Error, Result};
 use crate::format::tree::{Page, decode_page, encode_entries};
 use crate::id::{ChunkId, SnapshotId};
@@ -13,8 +13,6 @@ pub const SNAPSHOT_PURPOSE: &str = "snapshot";
 pub const SNAPSHOT_BYTES_MAX: u64 = 16 << 20;
 /// The largest sealed one.
 pub const SEALED_SNAPSHOT_BYTES_MAX: u64 = sealed_object_bytes_max(SNAPSHOT_BYTES_MAX);
-/// Warnings that a snapshot names; of more only the count is kept.
-pub const WARNINGS_MAX: usize = 10_000;
 
 /// What the sources that a snapshot names may take of it, in bytes; of a longer list the first are named.
 pub const SOURCES_BYTES_MAX: usize = 1 << 20;
@@ -83,12 +81,6 @@ pub struct AllSources {
     pub trees: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Warning {
-    pub path: PathText,
-    pub what: String,
-}
-
 /// What a backup dealt with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -112,38 +104,6 @@ pub struct Totals {
     pub bytes_new: u64,
     /// What was sent to storage for it, trees included.
     pub bytes_stored: u64,
-}
-
-/// A path of any bytes: text where it is UTF-8, else `{"base64": …}`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PathText(pub Vec<u8>);
-
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum PathForm {
-    Text(String),
-    Bytes { base64: String },
-}
-
-impl Serialize for PathText {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match std::str::from_utf8(&self.0) {
-            Ok(text) => PathForm::Text(text.to_owned()),
-            Err(_) => PathForm::Bytes { base64: BASE64.encode(&self.0) },
-        }
-        .serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for PathText {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match PathForm::deserialize(deserializer)? {
-            PathForm::Text(text) => Ok(PathText(text.into_bytes())),
-            PathForm::Bytes { base64 } => {
-                BASE64.decode(base64.as_bytes()).map(PathText).map_err(|_| serde::de::Error::custom("bad base64"))
-            }
-        }
-    }
 }
 
 /// A moment, as seconds and nanoseconds since 1970 UTC, with the offset that the host's clock showed.
@@ -336,6 +296,7 @@ hex_module!(hex_chunk, ChunkId);
 mod tests {
     use super::*;
     use crate::entry::EntryKind;
+    use crate::entry::WARNINGS_MAX;
 
     fn snapshot(sources: Vec<SnapshotSource>) -> Snapshot {
         Snapshot {

@@ -8,7 +8,7 @@ mod snapshot_list;
 mod unlock;
 
 pub use crate::fetch::{Chunk, Reader};
-pub use crate::format::snapshot::{PathText, Snapshot, SnapshotSource, Stamp, Totals, Warning};
+pub use crate::format::snapshot::{Snapshot, SnapshotSource, Stamp, Totals};
 pub use crate::ingest::{ChunkSink, SinkOptions, Writer};
 pub use init::{InitOptions, NewRepository};
 pub use key::Credentials;

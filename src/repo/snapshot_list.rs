@@ -137,7 +137,8 @@ impl Repository {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repo::{Credentials, InitOptions, PathText, SnapshotSource};
+    use crate::entry::PathText;
+    use crate::repo::{Credentials, InitOptions, SnapshotSource};
     use crate::seal::{Audience, PasswordCost, seal_object};
     use crate::storage::Storage;
     use crate::storage::memory::Memory;

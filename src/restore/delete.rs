@@ -163,7 +163,7 @@ impl Run<'_> {
             let spellings = Spellings::of(directory, &known, &listed)?;
             let place = Place::new(directory, here.facts.keeps_others);
             for one in listed {
-                if known.contains(&one.name) || self.is_over() {
+                if known.contains(&one.name) || self.should_stop() {
                     continue;
                 }
                 if unfinished::is_unfinished(&one.name) && !is_rest_of_a_directory(directory, &one.name) {

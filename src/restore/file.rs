@@ -312,7 +312,7 @@ impl Run<'_> {
             for part in parts {
                 let failure = &failure;
                 scope.spawn(move |_| {
-                    if self.has_failed() || locked(failure).is_some() {
+                    if self.ledger.has_failed() || locked(failure).is_some() {
                         return;
                     }
                     if let Err(error) = self.write_part(fd, &part, damage) {

@@ -33,7 +33,7 @@ impl Run<'_> {
     fn finish(&self, folder: &Arc<Folder>) -> Option<Here> {
         let here = match folder.state() {
             State::Ready(here) => here,
-            State::Closed(facts) if self.has_failed() => {
+            State::Closed(facts) if self.ledger.has_failed() => {
                 self.close_again(folder, &facts);
                 return None;
             }
@@ -47,7 +47,7 @@ impl Run<'_> {
                 }
             },
             // A filter leaves nothing to restore in it, but its extra entries are deleted all the same.
-            State::Unmade if self.options.delete && folder.inside && !folder.wanted && !self.has_failed() => {
+            State::Unmade if self.options.delete && folder.inside && !folder.wanted && !self.ledger.has_failed() => {
                 match self.enter_existing(folder) {
                     Ok(Some(here)) => here,
                     Ok(None) => return None,
@@ -59,7 +59,7 @@ impl Run<'_> {
             }
             State::Unmade | State::Refused => return None,
         };
-        if !self.has_failed() && self.options.delete && here.facts.taken {
+        if !self.ledger.has_failed() && self.options.delete && here.facts.taken {
             if folder.inside && !self.deletes_in(folder, &here) {
                 add(&self.counts.spared_directories, 1);
             }
@@ -90,7 +90,7 @@ impl Run<'_> {
             return;
         };
         // A directory that this run created belongs to this user.
-        let may_be_kept = here.facts.apply && !here.facts.is_new && !self.has_failed();
+        let may_be_kept = here.facts.apply && !here.facts.is_new && !self.ledger.has_failed();
         let kept = may_be_kept && self.keeps_folder_metadata(folder, here, target);
         if !self.is_deed() {
             if let (true, Some(entry), Ok(stat)) = (may_be_kept && !kept, &folder.entry, fstat(target.directory())) {
@@ -99,7 +99,7 @@ impl Run<'_> {
             }
             return;
         }
-        let done = !self.has_failed();
+        let done = !self.ledger.has_failed();
         let mut opened_up = locked(&folder.opened_up).take();
         if let (true, true, Some(entry)) = (here.facts.apply && !kept, done, &folder.entry) {
             let subject = Subject::Open(target.directory().as_fd());

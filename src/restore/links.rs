@@ -180,7 +180,7 @@ impl Run<'_> {
     /// Finishes a directory that waited for links.
     fn finish_held(&self, folder: &Arc<Folder>) {
         match folder.state() {
-            State::Closed(facts) if self.has_failed() => return self.close_again(folder, &facts),
+            State::Closed(facts) if self.ledger.has_failed() => return self.close_again(folder, &facts),
             State::Unmade | State::Refused => return,
             State::Closed(_) | State::Ready(_) => {}
         }
@@ -259,7 +259,7 @@ impl Run<'_> {
         }
         let group = names[0].1.link_group;
         for (folder, entry) in names {
-            if !self.is_over()
+            if !self.should_stop()
                 && let Err(error) = self.make_other(&folder, &entry)
             {
                 self.failed_entry(&child_path(&folder.path, &entry.name), error);

@@ -60,7 +60,7 @@ impl RestorePlan {
         )?;
         run.expect(self.summary.files, self.expected_bytes);
         run.go(&self.root, &self.base)?;
-        match run.take_failure() {
+        match run.ledger.take_failure() {
             Some(error) => Err(error),
             None => Ok(run.report(begun.elapsed())),
         }

@@ -139,7 +139,7 @@ pub(super) fn make(
         let mode = Mode::Plan(Box::new(Planning { detailed: options.detailed, ..Planning::default() }));
         let run = Run::new(repo, reader.clone(), &options, &scope, mode, watch)?;
         run.go(&root, &base)?;
-        if let Some(error) = run.take_failure() {
+        if let Some(error) = run.ledger.take_failure() {
             return Err(error);
         }
         if options.include.is_some() {
@@ -181,7 +181,7 @@ fn summarise(run: Run, summary: &mut PlanSummary, doomed: &mut Doomed) {
     summary.others = get(&counts.others_wanted);
     summary.bytes = get(&counts.bytes_wanted) - get(&counts.bytes_linked);
     summary.kept = counts.fate(Fate::Kept);
-    summary.warnings_count = get(&counts.warnings);
+    summary.warnings_count = run.ledger.warnings_count();
     summary.damaged = get(&counts.damaged);
     let [created, replaced, left, blocked, deleted] =
         [Fate::Created, Fate::Replaced, Fate::Left, Fate::Blocked, Fate::Deleted].map(|fate| counts.fate(fate));

@@ -140,7 +140,7 @@ impl Run<'_> {
         let is_of_many = guess.is_of_many;
         run.overlap.get_or_init(|| Some(guess));
         run.go(root, base)?;
-        if let Some(error) = run.take_failure() {
+        if let Some(error) = run.ledger.take_failure() {
             return Err(error);
         }
         let Some(rehearsal) = run.rehearsal() else {

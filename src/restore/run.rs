@@ -3,11 +3,11 @@
 use crate::disk::open::raise_open_files;
 use crate::disk::umask::{ZeroUmask, zero_umask};
 use crate::disk::{ApplyOptions, Identity, Owners};
+use crate::entry::Warning;
 use crate::error::{Error, Kind, Result};
-use crate::format::snapshot::WARNINGS_MAX;
 use crate::id::ChunkId;
 use crate::lock::locked;
-use crate::repo::{Chunk, PathText, Reader, Repository, Warning};
+use crate::repo::{Chunk, Reader, Repository};
 use crate::restore::RestoreOptions;
 use crate::restore::doomed::Doomed;
 use crate::restore::folder::OpenFolders;
@@ -17,7 +17,7 @@ use crate::restore::overlap::Overlap;
 use crate::restore::plan::{Named, Reads};
 use crate::restore::rehearsal::{Rehearsal, Spared};
 use crate::restore::scope::Scope;
-use crate::watch::Watch;
+use crate::watch::{Ledger, Watch};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -116,9 +116,7 @@ pub(super) struct Counts {
     pub partial_directories: AtomicU64,
     /// Directories in which nothing is deleted although that is asked for.
     pub spared_directories: AtomicU64,
-    pub warnings: AtomicU64,
     pub damaged: AtomicU64,
-    failed: AtomicBool,
 }
 
 /// The devices met so far. Usually there is only one, which needs no lock.
@@ -168,8 +166,7 @@ pub(super) struct Run<'a> {
     owners: Owners,
     pub watch: &'a Watch,
     pub counts: Counts,
-    warnings: Mutex<Vec<Warning>>,
-    failure: Mutex<Option<Error>>,
+    pub ledger: Ledger<'a>,
     pub links: Mutex<Links>,
     /// An inode with several names was met in the target.
     pub has_linked: AtomicBool,
@@ -211,8 +208,7 @@ impl<'a> Run<'a> {
             owners: Owners::load()?,
             watch,
             counts: Counts::default(),
-            warnings: Mutex::default(),
-            failure: Mutex::default(),
+            ledger: Ledger::new(watch, "finish the restore"),
             links: Mutex::default(),
             has_linked: AtomicBool::new(false),
             times_checked: Devices::default(),
@@ -281,34 +277,19 @@ impl<'a> Run<'a> {
     }
 
     /// Whether the run is to end: somebody asked for it, or something failed.
-    pub fn is_over(&self) -> bool {
-        if self.watch.cancel.is_cancelled() {
-            self.fail(cancelled());
-        }
-        self.has_failed() || self.rehearsal().is_some_and(Rehearsal::is_over)
-    }
-
-    pub fn has_failed(&self) -> bool {
-        self.counts.failed.load(Ordering::Relaxed)
+    pub fn should_stop(&self) -> bool {
+        self.ledger.should_stop() || self.rehearsal().is_some_and(Rehearsal::is_over)
     }
 
     /// Returns an error if the run is over.
     pub fn check(&self) -> Result<()> {
-        if self.is_over() { Err(cancelled()) } else { Ok(()) }
+        if self.should_stop() { Err(self.ledger.interrupted()) } else { Ok(()) }
     }
 
     /// Reports that one entry is not restored as it was. The rest goes on.
     pub fn warn(&self, path: &[u8], what: impl Into<String>) {
-        let what = what.into();
-        add(&self.counts.warnings, 1);
         // A plan without details stays silent: the restore meets the same again.
-        if self.compares() {
-            self.watch.warn(path, what.clone());
-        }
-        let mut warnings = locked(&self.warnings);
-        if warnings.len() < WARNINGS_MAX {
-            warnings.push(Warning { path: PathText(path.to_vec()), what });
-        }
+        if self.compares() { self.ledger.warn(path, what) } else { self.ledger.record(path, what) }
     }
 
     /// An entry could not be restored; a target that is full ends the run.
@@ -316,13 +297,13 @@ impl<'a> Run<'a> {
         let error = named_in_full(error, &crate::restore::plan::shown(path));
         self.rehearsal().iter().for_each(|rehearsal| rehearsal.cannot_tell(|| error.to_string()));
         match error.kind() {
-            Kind::Cancelled => self.fail(error),
+            Kind::Cancelled => self.ledger.fail(error),
             Kind::Full => {
                 let shown = crate::restore::plan::shown(path);
                 let hint = error.advice().unwrap_or(MAKE_ROOM).to_owned();
                 let error = Error::new(Kind::Full, "restore", shown).because(error);
                 let target = self.options.target.display();
-                self.fail(Error::new(Kind::Full, "restore into", target).because(error).hint(hint));
+                self.ledger.fail(Error::new(Kind::Full, "restore into", target).because(error).hint(hint));
             }
             kind => {
                 add(&self.counts.damaged, u64::from(kind == Kind::Corrupt));
@@ -331,27 +312,18 @@ impl<'a> Run<'a> {
         }
     }
 
-    pub fn fail(&self, error: Error) {
-        locked(&self.failure).get_or_insert(error);
-        self.counts.failed.store(true, Ordering::Relaxed);
-    }
-
-    pub fn take_failure(&self) -> Option<Error> {
-        locked(&self.failure).take()
-    }
-
     /// Sorts the errors of reads from the repository. Damage (`Corrupt`) affects one entry; any other failure (an outage,
     /// a limit of this machine) would affect all of them and ends the run.
     pub fn stored<T>(&self, read: Result<T>) -> Result<T> {
         read.map_err(|error| match error.kind() {
             Kind::Corrupt | Kind::Cancelled => error,
             Kind::Temporary | Kind::Full | Kind::Locked | Kind::WrongKey | Kind::Gone => {
-                self.fail(error);
-                cancelled()
+                self.ledger.fail(error);
+                self.ledger.interrupted()
             }
             Kind::Denied if self.repo.is_far() => {
-                self.fail(error);
-                cancelled()
+                self.ledger.fail(error);
+                self.ledger.interrupted()
             }
             _ => Error::corrupt("read from the repository", "", error),
         })
@@ -383,12 +355,6 @@ impl<'a> Run<'a> {
         }
     }
 
-    pub fn take_warnings(&self) -> Vec<Warning> {
-        let mut warnings = std::mem::take(&mut *locked(&self.warnings));
-        warnings.sort_by(|a, b| a.path.cmp(&b.path));
-        warnings
-    }
-
     pub fn report(self, duration: Duration) -> RestoreReport {
         let counts = &self.counts;
         RestoreReport {
@@ -403,8 +369,8 @@ impl<'a> Run<'a> {
             blocked: counts.fate(Fate::Blocked),
             bytes_written: get(&counts.bytes_written),
             bytes_verified: get(&counts.bytes_verified),
-            warnings: self.take_warnings(),
-            warnings_count: get(&counts.warnings),
+            warnings: self.ledger.take_warnings(),
+            warnings_count: self.ledger.warnings_count(),
             damaged: get(&counts.damaged),
             partial_directories: get(&counts.partial_directories),
             duration,
@@ -416,8 +382,4 @@ impl<'a> Run<'a> {
 pub(super) fn named_in_full(error: Error, path: &str) -> Error {
     let name = path.rsplit('/').find(|part| !part.is_empty()).unwrap_or(path);
     error.renamed(".", path).renamed(name, path)
-}
-
-fn cancelled() -> Error {
-    Error::new(Kind::Cancelled, "finish the restore", "").because("it was interrupted")
 }

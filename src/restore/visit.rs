@@ -346,7 +346,7 @@ impl<'a> Run<'a> {
 
     /// Restores what is in a directory.
     fn visit<'s>(&'s self, tasks: &Tasks<'s>, folder: Arc<Folder>, contents: Contents) {
-        if !self.is_over() && self.visits(&folder, contents) {
+        if !self.should_stop() && self.visits(&folder, contents) {
             if self.is_deed() {
                 self.watch.progress.set_current(&folder.path);
             }
@@ -402,7 +402,7 @@ impl<'a> Run<'a> {
         let mut pending: Vec<(Vec<u8>, ChunkId, usize)> = vec![(Vec::new(), *root, 0)];
         let mut last: Option<Vec<u8>> = None;
         while let Some((name, id, depth)) = pending.pop() {
-            if self.is_over() {
+            if self.should_stop() {
                 break;
             }
             let read = || {
@@ -463,7 +463,7 @@ impl<'a> Run<'a> {
             self.restore_entry(tasks, folder, &mut here, entry);
         }
         for entry in others {
-            if self.is_over() {
+            if self.should_stop() {
                 return;
             }
             self.restore_entry(tasks, folder, &mut here, entry);

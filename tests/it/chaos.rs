@@ -1,8 +1,9 @@
 //! Storage that errs at random, by a seed: runs fail and are run again, and in the end everything restores exactly.
 
 use crate::fixture::{self, RENAMES, SWAPS, backup, memory, open, plant, restored_differences};
+use siltstone::entry::PathText;
 use siltstone::error::{Kind, Result};
-use siltstone::repo::{PathText, SnapshotSource};
+use siltstone::repo::SnapshotSource;
 use siltstone::storage::Storage;
 use siltstone::storage::chaos::{Chaos, Rates};
 use siltstone::storage::retry::Retry;

@@ -4,14 +4,14 @@ use crate::compare::differences;
 use crate::fixture::{SWAPS, backup, memory, open, restore};
 use siltstone::backup::BackupOptions;
 use siltstone::chunk::ContentKind;
-use siltstone::entry::{Content, Entry, EntryKind};
+use siltstone::entry::{Content, Entry, EntryKind, PathText};
 use siltstone::error::{Kind, Result};
 use siltstone::format::index::encode_index;
 use siltstone::format::tree::{decode_page, encode_entries, store_page};
 use siltstone::format::{PACKS_PREFIX, index_name};
 use siltstone::id::{ChunkId, IndexId, PackId};
 use siltstone::place::{FrameContents, PackContents};
-use siltstone::repo::{PathText, Repository, SinkOptions, SnapshotSource, Writer};
+use siltstone::repo::{Repository, SinkOptions, SnapshotSource, Writer};
 use siltstone::restore::RestoreOptions;
 use siltstone::seal::{
     Audience, Compression, FrameOpener, FrameSealer, KeySet, Secret, new_pack_key, open_pack_key, seal_object,

@@ -4,14 +4,12 @@
 
 use crate::folder::Folder;
 use siltstone::chunk::{ChunkTable, ContentKind};
-use siltstone::entry::{CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Hole, Metadata, Time, Xattr};
+use siltstone::entry::{CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Hole, Metadata, PathText, Time, Xattr};
 use siltstone::format::FORMAT_VERSION;
 use siltstone::format::list::ListWriter;
 use siltstone::format::tree::{page_lengths, store_page, store_root};
 use siltstone::id::{ChunkId, ChunkKind, SnapshotId};
-use siltstone::repo::{
-    Credentials, InitOptions, PathText, Repository, SinkOptions, Snapshot, SnapshotSource, Stamp, Totals,
-};
+use siltstone::repo::{Credentials, InitOptions, Repository, SinkOptions, Snapshot, SnapshotSource, Stamp, Totals};
 use siltstone::seal::{PasswordCost, Secret};
 use siltstone::storage::Storage;
 use siltstone::watch::Watch;

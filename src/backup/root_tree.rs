@@ -1,17 +1,19 @@
 //! Put sources and streams under one root: the snapshot's tree holds them at their absolute paths and names.
 
-use crate::backup::{Run, same_place};
+use crate::backup::describe::Describer;
+use crate::backup::options::same_place;
+use crate::backup::store::ChunkStore;
 use crate::disk::stat::stat_path;
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::Result;
 use crate::format::tree::{check_entries, page_lengths, store_page, store_root};
 use crate::id::ChunkId;
-use crate::repo::Snapshot;
+use crate::repo::{Reader, Snapshot, Totals};
 use std::collections::BTreeMap;
 
 /// All directories that hold sources, and the sources. A list, as a path may have more parts than a stack has frames;
 /// what is in a directory comes after it.
-pub(super) struct Assembly {
+pub(super) struct RootTree {
     nodes: Vec<Node>,
     /// `/` itself, where it is a source.
     pub root: Option<Entry>,
@@ -31,18 +33,18 @@ struct Node {
     below: BTreeMap<Vec<u8>, usize>,
     entry: Option<Entry>,
     /// Made by us to hold a stream: described by nothing on disk.
-    made_up: bool,
+    is_made_up: bool,
 }
 
 const ROOT: usize = 0;
 
-impl Default for Assembly {
+impl Default for RootTree {
     fn default() -> Self {
-        Assembly { nodes: vec![Node::default()], root: None }
+        RootTree { nodes: vec![Node::default()], root: None }
     }
 }
 
-impl Assembly {
+impl RootTree {
     /// Adds what was found at an absolute path.
     pub fn add(&mut self, path: &[u8], entry: Entry) -> Result<()> {
         self.place(path, entry, false)
@@ -53,7 +55,7 @@ impl Assembly {
         self.place(name, entry, true)
     }
 
-    fn place(&mut self, path: &[u8], entry: Entry, made_up: bool) -> Result<()> {
+    fn place(&mut self, path: &[u8], entry: Entry, is_made_up: bool) -> Result<()> {
         let clash = || same_place(path);
         let mut at = ROOT;
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
@@ -65,7 +67,7 @@ impl Assembly {
                 None => {
                     let below = self.nodes.len();
                     self.nodes[at].below.insert(name.to_vec(), below);
-                    self.nodes.push(Node { above: at, name: name.to_vec(), made_up, ..Node::default() });
+                    self.nodes.push(Node { above: at, name: name.to_vec(), is_made_up, ..Node::default() });
                     below
                 }
             };
@@ -80,22 +82,22 @@ impl Assembly {
 
     /// Whether the parent has every source as it is now. The directories above them do not count: their times change
     /// with whatever else is in them; nor does when a stream was read.
-    pub fn is_same_in(&self, run: &Run, parent: &Snapshot) -> bool {
-        let (old, new) = (&parent.totals, run.counts.totals());
+    pub fn is_same_in(&self, reader: &Reader, parent: &Snapshot, new: &Totals) -> bool {
+        let old = &parent.totals;
         // A source that is gone is not met below.
         let as_many = (old.files, old.directories, old.others) == (new.files, new.directories, new.others);
         let of_root = |root: &Entry| (root.meta.clone(), root.is_partial);
         let is_same_root = self.root.as_ref().map(of_root) == parent.root_entry().as_ref().map(of_root);
-        as_many && is_same_root && self.is_same_below(run, &parent.root)
+        as_many && is_same_root && self.is_same_below(reader, &parent.root)
     }
 
-    fn is_same_below(&self, run: &Run, tree: &ChunkId) -> bool {
+    fn is_same_below(&self, reader: &Reader, tree: &ChunkId) -> bool {
         let mut trees = vec![None; self.nodes.len()];
         trees[ROOT] = Some(*tree);
         self.nodes.iter().enumerate().skip(1).all(|(at, node)| {
             let Some(tree) = trees[node.above] else { return false };
             // A tree that cannot be read is reason enough for a new snapshot.
-            let Ok(Some(mut old)) = run.reader.lookup(&tree, &node.name) else { return false };
+            let Ok(Some(mut old)) = reader.lookup(&tree, &node.name) else { return false };
             match (&node.entry, &old.content) {
                 (Some(new), _) => {
                     if new.kind == EntryKind::Stream {
@@ -112,8 +114,8 @@ impl Assembly {
         })
     }
 
-    /// Gives the directories above the sources their metadata from disk. They hold only the way to the sources.
-    pub fn describe_parents(&mut self, run: &Run) {
+    /// Describes the directories above the sources as they are on disk. They hold only the way to the sources.
+    pub fn describe_parents(&mut self, describer: &Describer) {
         for at in 1..self.nodes.len() {
             if self.nodes[at].entry.is_some() {
                 continue;
@@ -121,8 +123,8 @@ impl Assembly {
             let path = self.path_of(at);
             let found = stat_path(&path, true).ok().filter(|stat| stat.is(EntryKind::Directory));
             let node = &mut self.nodes[at];
-            let mut entry = match found.filter(|_| !node.made_up) {
-                Some(stat) => run.describe_path(&path, &stat),
+            let mut entry = match found.filter(|_| !node.is_made_up) {
+                Some(stat) => describer.path(&path, &stat),
                 None => {
                     let mut entry = Entry::new(node.name.clone(), EntryKind::Directory);
                     entry.meta.mode = 0o755;
@@ -146,7 +148,7 @@ impl Assembly {
     }
 
     /// Stores the directories above the sources.
-    pub fn store(mut self, run: &Run) -> Result<SavedRoot> {
+    pub fn store(mut self, store: &ChunkStore) -> Result<SavedRoot> {
         let mut root = None;
         // Those below come later in the list: backwards, each has its tree when the one above asks for it.
         for at in (0..self.nodes.len()).rev() {
@@ -161,7 +163,7 @@ impl Assembly {
                 entry.name = name;
                 entries.push(entry);
             }
-            let tree = store_entries(run, &entries)?;
+            let tree = store_entries(store, &entries)?;
             match &mut self.nodes[at].entry {
                 Some(entry) => entry.content = Content::Tree(tree),
                 None => root = Some(tree),
@@ -171,17 +173,17 @@ impl Assembly {
     }
 }
 
-fn store_entries(run: &Run, entries: &[Entry]) -> Result<ChunkId> {
+fn store_entries(store: &ChunkStore, entries: &[Entry]) -> Result<ChunkId> {
     let mut pages = Vec::new();
     let mut rest = entries;
     for length in page_lengths(0, entries.iter().map(|entry| entry.name.as_slice())) {
         let (page, after) = rest.split_at(length);
         // A dry run has not read what is in them.
-        if run.writer.is_some() {
+        if !store.is_dry_run() {
             check_entries(page)?;
         }
-        pages.push((page[0].name.clone(), store_page(page, &mut |bytes| run.store_tree(bytes))?));
+        pages.push((page[0].name.clone(), store_page(page, &mut |bytes| store.store_tree(&bytes))?));
         rest = after;
     }
-    store_root(pages, &mut |bytes| run.store_tree(bytes))
+    store_root(pages, &mut |bytes| store.store_tree(&bytes))
 }

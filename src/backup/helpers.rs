@@ -1,9 +1,9 @@
-//! Readers who help one another: bytes in memory whose parts are worked on by whoever of them has time.
+//! Readers that help one another with large content: bytes in memory whose parts any idle reader works on.
 //!
-//! A part never waits for another part, and who has a batch done works on it too and waits only for parts that somebody
-//! is just doing: so it is done even when nobody else comes.
+//! A part never waits for another part. The thread that waits for a batch works on it as well, and waits only for parts that
+//! other threads have begun. So every batch is completed, even if no other reader is idle.
 
-use crate::backup::Run;
+use crate::backup::chunks::ChunkSaver;
 use crate::chunk::ContentKind;
 use crate::disk::PageBuffer;
 use crate::error::{Error, Kind, Result};
@@ -14,17 +14,17 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-/// What the readers share.
+/// What all readers share.
 #[derive(Default)]
-pub(super) struct Crew(Mutex<Shared>);
+pub(super) struct HelperPool(Mutex<Shared>);
 
 #[derive(Default)]
 struct Shared {
     /// The next part is taken from the first of these that has one left.
     batches: VecDeque<Arc<Batch>>,
-    /// Tasks that were put into the pool and have not found themselves without work yet.
+    /// Tasks in the thread pool that have not run out of work yet.
     helpers: usize,
-    held: bool,
+    is_in_use: bool,
     spare: Vec<PageBuffer>,
 }
 
@@ -75,22 +75,17 @@ impl Batch {
         self.bytes.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn perform(&self, run: &Run, number: usize) {
-        let mut ending = Ending { batch: self, number, result: Err(broken_off()) };
+    fn perform(&self, chunks: &ChunkSaver, number: usize) {
+        let mut guard = PartGuard { batch: self, number, result: Err(broken_off()) };
         let bytes = self.bytes();
         let bytes = &bytes[..self.filled];
-        ending.result = match &self.parts[number] {
-            Part::Cut { kind, last, piece } => {
-                Ok(Found::Ends(run.repo.chunker().cut_piece(*kind, bytes, *last, piece.clone())))
-            }
-            Part::Store { start, ends } => {
-                let writer = run.writer.as_ref().expect("content is read only when it is stored");
-                writer.sink().store_contents(run.lane(), &bytes[*start..], ends).map(Found::Ids)
-            }
+        guard.result = match &self.parts[number] {
+            Part::Cut { kind, last, piece } => Ok(Found::Ends(chunks.cut_piece(*kind, bytes, *last, piece.clone()))),
+            Part::Store { start, ends } => chunks.store(&bytes[*start..], ends).map(Found::Ids),
         };
     }
 
-    /// Until nobody works on it; nobody begins any more when all parts are taken.
+    /// Waits until no thread works on it. No thread begins once all parts are taken.
     fn wait(&self) -> MutexGuard<'_, Progress> {
         let progress = locked(&self.progress);
         self.ended.wait_while(progress, |progress| progress.running > 0).unwrap_or_else(PoisonError::into_inner)
@@ -106,14 +101,14 @@ fn broken_off() -> Error {
     Error::new(Kind::Failed, "save a large file", "").because("a thread panicked")
 }
 
-/// A part being done: it ends in any case, so that who waits for it does not wait for ever.
-struct Ending<'a> {
+/// A part in progress. Dropped, it ends in any case, so that no thread waits for it for ever.
+struct PartGuard<'a> {
     batch: &'a Batch,
     number: usize,
     result: Result<Found>,
 }
 
-impl Drop for Ending<'_> {
+impl Drop for PartGuard<'_> {
     fn drop(&mut self) {
         let mut progress = locked(&self.batch.progress);
         match std::mem::replace(&mut self.result, Err(broken_off())) {
@@ -131,11 +126,17 @@ impl Drop for Ending<'_> {
     }
 }
 
-impl Crew {
-    /// The right to have help: one content has it at a time.
-    pub fn hold(&self) -> Option<Hold<'_>> {
+impl HelperPool {
+    /// The right to have help: one content has it at a time. Helpers run in `scope`; `count` is their maximum number.
+    pub fn permit<'h, 's>(
+        &'s self,
+        scope: &'h Scope<'s>,
+        chunks: &'s ChunkSaver<'s>,
+        count: usize,
+    ) -> Option<HelpPermit<'h, 's>> {
         let mut shared = locked(&self.0);
-        (!std::mem::replace(&mut shared.held, true)).then(|| Hold(self))
+        let is_free = count > 0 && !std::mem::replace(&mut shared.is_in_use, true);
+        is_free.then(|| HelpPermit { pool: self, scope, chunks, count })
     }
 
     /// The next part, or none and one helper less.
@@ -153,27 +154,24 @@ impl Crew {
 }
 
 /// Held while one content is read with help.
-pub(super) struct Hold<'a>(&'a Crew);
+pub(super) struct HelpPermit<'h, 's> {
+    pool: &'s HelperPool,
+    scope: &'h Scope<'s>,
+    chunks: &'s ChunkSaver<'s>,
+    count: usize,
+}
 
-impl<'a> Hold<'a> {
-    /// A buffer of this length with anything in it.
+impl<'s> HelpPermit<'_, 's> {
+    /// Returns a buffer of this length with anything in it.
     pub fn buffer(&self, length: usize) -> PageBuffer {
-        let spare = locked(&self.0.0).spare.pop();
+        let spare = locked(&self.pool.0).spare.pop();
         spare.filter(|buffer| buffer.len() == length).unwrap_or_else(|| PageBuffer::new(length))
     }
 
-    /// Lets everybody work on these bytes; at once where `first` is set, else when what came before is done.
-    pub fn place<'s>(
-        &self,
-        run: &'s Run<'_>,
-        scope: &Scope<'s>,
-        bytes: PageBuffer,
-        filled: usize,
-        parts: Vec<Part>,
-        first: bool,
-    ) -> Placed<'a> {
+    /// Lets all helpers work on the first `filled` bytes: before the other batches if `is_urgent` is set, otherwise after them.
+    pub fn place(&self, bytes: PageBuffer, filled: usize, parts: Vec<Part>, is_urgent: bool) -> BatchHandle<'s> {
         let empty = Done { ends: vec![Vec::new(); parts.len()], ids: vec![Vec::new(); parts.len()] };
-        let wanted = parts.len().min(run.helpers_max());
+        let wanted = parts.len().min(self.count);
         let batch = Arc::new(Batch {
             bytes: RwLock::new(bytes),
             filled,
@@ -181,8 +179,8 @@ impl<'a> Hold<'a> {
             progress: Mutex::new(Progress { next: 0, running: 0, failure: None, done: empty }),
             ended: Condvar::new(),
         });
-        let mut shared = locked(&self.0.0);
-        if first {
+        let mut shared = locked(&self.pool.0);
+        if is_urgent {
             shared.batches.push_front(batch.clone())
         } else {
             shared.batches.push_back(batch.clone())
@@ -190,34 +188,36 @@ impl<'a> Hold<'a> {
         let missing = wanted.saturating_sub(shared.helpers);
         shared.helpers += missing;
         drop(shared);
+        let (pool, chunks) = (self.pool, self.chunks);
         for _ in 0..missing {
-            scope.spawn(move |_| {
-                while let Some((batch, part)) = run.crew.next() {
-                    batch.perform(run, part);
+            self.scope.spawn(move |_| {
+                while let Some((batch, part)) = pool.next() {
+                    batch.perform(chunks, part);
                 }
             });
         }
-        Placed { crew: self.0, batch }
+        BatchHandle { pool, chunks, batch }
     }
 }
 
-impl Drop for Hold<'_> {
+impl Drop for HelpPermit<'_, '_> {
     fn drop(&mut self) {
-        locked(&self.0.0).held = false;
+        locked(&self.pool.0).is_in_use = false;
     }
 }
 
-/// A batch that may be worked on. Dropped, its parts that have not begun are given up.
-pub(super) struct Placed<'a> {
-    crew: &'a Crew,
+/// A batch that helpers may work on. Dropped, its parts that have not begun are given up.
+pub(super) struct BatchHandle<'s> {
+    pool: &'s HelperPool,
+    chunks: &'s ChunkSaver<'s>,
     batch: Arc<Batch>,
 }
 
-impl Placed<'_> {
-    /// Works on it until all is done; returns the bytes, too.
-    pub fn finish(self, run: &Run) -> Result<(PageBuffer, Done)> {
+impl BatchHandle<'_> {
+    /// Works on the batch until all of it is done; returns its bytes, too.
+    pub fn finish(self) -> Result<(PageBuffer, Done)> {
         while let Some(part) = self.batch.claim() {
-            self.batch.perform(run, part);
+            self.batch.perform(self.chunks, part);
         }
         let mut progress = self.batch.wait();
         match progress.failure.take() {
@@ -226,11 +226,11 @@ impl Placed<'_> {
         }
     }
 
-    /// Works on it until all is done; the bytes are needed no more.
-    pub fn finish_ids(self, run: &Run) -> Result<Vec<Vec<ChunkId>>> {
-        let crew = self.crew;
-        let (bytes, done) = self.finish(run)?;
-        locked(&crew.0).spare.push(bytes);
+    /// Works on the batch until all of it is done; its buffer is used again.
+    pub fn finish_ids(self) -> Result<Vec<Vec<ChunkId>>> {
+        let pool = self.pool;
+        let (bytes, done) = self.finish()?;
+        locked(&pool.0).spare.push(bytes);
         Ok(done.ids)
     }
 
@@ -239,10 +239,10 @@ impl Placed<'_> {
     }
 }
 
-impl Drop for Placed<'_> {
+impl Drop for BatchHandle<'_> {
     fn drop(&mut self) {
         locked(&self.batch.progress).next = self.batch.parts.len();
         drop(self.batch.wait());
-        locked(&self.crew.0).batches.retain(|batch| !Arc::ptr_eq(batch, &self.batch));
+        locked(&self.pool.0).batches.retain(|batch| !Arc::ptr_eq(batch, &self.batch));
     }
 }

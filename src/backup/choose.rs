@@ -1,0 +1,189 @@
+//! Choose what the sources are compared with: the local state if it can be trusted, otherwise the last snapshot of the same
+//! sources.
+
+use crate::backup::damage::Damage;
+use crate::backup::options::BackupOptions;
+use crate::backup::state::{Rest, State};
+use crate::entry::Time;
+use crate::error::{Error, Kind, Result};
+use crate::format::SNAPSHOTS_PREFIX;
+use crate::format::snapshot::CLOCKS_DIFFER_SECONDS;
+use crate::repo::{Repository, Snapshot, Stamp};
+use crate::seal::Power;
+use crate::watch::{Watch, now};
+
+/// How many names dated in the future are looked at.
+const FUTURE_LOOKS_MAX: usize = 8;
+
+/// The local state of these sources. Without one a backup takes longer, and that is all.
+pub(super) fn open_state(repo: &Repository, options: &BackupOptions, watch: &Watch) -> Option<State> {
+    if options.paths.is_empty() {
+        return None;
+    }
+    if now().seconds < 0 {
+        // The database refuses to work then.
+        watch
+            .notice("the clock of this machine shows a time before 1970: what is known of the last backup is not used");
+        return None;
+    }
+    let folder = repo.cache()?.join("state").join(options.state_name());
+    let made = std::fs::create_dir_all(&folder).map_err(|error| Error::io("create", folder.display(), error));
+    match made.and_then(|()| State::open(&folder)) {
+        Ok((state, notice)) => {
+            notice.into_iter().for_each(|notice| watch.notice(notice));
+            Some(state)
+        }
+        Err(error) => {
+            watch.notice(format!("{error}; files are compared with the last snapshot instead"));
+            None
+        }
+    }
+}
+
+/// What a backup compares the sources with.
+pub(super) struct Choice {
+    pub state: Option<State>,
+    pub parent: Option<Snapshot>,
+    /// The parent's tree is what we compare with, as the local state knows nothing or must not be used.
+    pub compare_with_parent: bool,
+    /// The state was written for another content of the repository.
+    pub is_state_distrusted: bool,
+    /// A snapshot that cannot be read may be a later one than the parent.
+    pub may_be_outdated: bool,
+}
+
+impl Choice {
+    /// When the backup of the parent began and ended, by the clock of its host.
+    pub fn parent_ran(&self) -> Option<(Time, Time)> {
+        let parent = self.parent.as_ref()?;
+        let (started, ended) = (parent.started.time(), parent.ended.time());
+        // The start may be one that was asked for.
+        Some((started.min(ended), ended))
+    }
+}
+
+/// Decides what to compare with. Must not be called before the writer has shown itself and has compared the local index
+/// with the repository: what is stored is decided by that comparison alone.
+pub(super) fn choose(
+    repo: &Repository,
+    state: Option<State>,
+    damage: &Damage,
+    options: &BackupOptions,
+    watch: &Watch,
+) -> Result<Choice> {
+    let (state, is_state_distrusted) = rest_state(repo, state, damage, options, watch);
+    let choice = |state, last: Last, compare_with_parent| {
+        let Last { snapshot, may_be_outdated } = last;
+        let parent = snapshot.map(|listed| repo.whole(listed));
+        Choice { state, parent, compare_with_parent, is_state_distrusted, may_be_outdated }
+    };
+    if let Some(wanted) = &options.parent {
+        let found = snapshots(repo, options, watch)?.0.into_iter().find(|snapshot| snapshot.id == *wanted);
+        let missing = || Error::new(Kind::NotFound, "compare with the snapshot", wanted);
+        let snapshot = Some(found.ok_or_else(missing)?);
+        return Ok(choice(state, Last { snapshot, may_be_outdated: false }, true));
+    }
+    // The listing costs nothing on this machine; over a network it is made when the last run may have left something.
+    let may_have_left = repo.storage().abilities().local || state.as_ref().is_some_and(State::is_committing);
+    if may_have_left && !options.dry_run {
+        repo.settle(watch)?;
+    }
+    if state.as_ref().is_none_or(State::is_empty) {
+        return Ok(choice(state, last_of_sources(repo, options, watch)?, true));
+    }
+    let parent = if options.skip_if_unchanged {
+        last_of_sources(repo, options, watch)?
+    } else {
+        // Over a network it would cost a round trip.
+        if repo.storage().abilities().local {
+            tell_of_future_name(repo, watch)?;
+        }
+        Last::default()
+    };
+    Ok(choice(state, parent, false))
+}
+
+/// The state, if it can be used, and whether it was written for another content of the repository.
+fn rest_state(
+    repo: &Repository,
+    state: Option<State>,
+    damage: &Damage,
+    options: &BackupOptions,
+    watch: &Watch,
+) -> (Option<State>, bool) {
+    let Some(mut state) = state else { return (None, false) };
+    match state.rest_on(&repo.view_and_basis().1.indexes, &damage.check.packs_missing) {
+        Ok(Rest::Trusted) => (Some(state), false),
+        Ok(Rest::Distrusted { .. }) if state.is_empty() => (Some(state), false),
+        Ok(Rest::Distrusted { indexes_lost }) => {
+            if !damage.has_told(&indexes_lost) {
+                watch.notice(
+                    "the repository has lost objects since the last backup of this host, or was rolled back: the content \
+                     of each file is looked up in the index",
+                );
+                if !options.dry_run {
+                    repo.mark_loss(&indexes_lost);
+                }
+            }
+            (Some(state), true)
+        }
+        Err(error) => {
+            watch.notice(format!("{error}; files are compared with the last snapshot instead"));
+            (None, false)
+        }
+    }
+}
+
+/// The newest snapshot of the same host and paths.
+#[derive(Default)]
+struct Last {
+    snapshot: Option<Snapshot>,
+    may_be_outdated: bool,
+}
+
+fn last_of_sources(repo: &Repository, options: &BackupOptions, watch: &Watch) -> Result<Last> {
+    if repo.keys().power() == Power::Put {
+        return Ok(Last::default());
+    }
+    let (all, unreadable) = snapshots(repo, options, watch)?;
+    tell_of_future(all.last(), watch);
+    let fits = |snapshot: &Snapshot| {
+        let wanted = options.paths.iter().map(|path| path.as_os_str().as_encoded_bytes());
+        snapshot.host == options.host && snapshot.job == options.job && snapshot.has_trees(wanted)
+    };
+    let snapshot = all.into_iter().rev().find(fits);
+    let began = snapshot.as_ref().and_then(|snapshot| snapshot.started.compact().ok()).unwrap_or_default();
+    let name = format!("{SNAPSHOTS_PREFIX}{began}");
+    Ok(Last { snapshot, may_be_outdated: unreadable.iter().any(|other| *other >= name) })
+}
+
+/// A snapshot dated in the future by a wrong clock is what `latest` selects until that date.
+fn tell_of_future(newest: Option<&Snapshot>, watch: &Watch) {
+    if let Some(newest) = newest.filter(|newest| newest.is_from_the_future(now())) {
+        watch.notice(format!(
+            "snapshot {} of {} is dated in the future: until that date, `latest` selects it instead of this backup",
+            newest.id.short(),
+            newest.host
+        ));
+    }
+}
+
+/// The same by the names of all snapshots, which begin with their times. Anybody who may create objects can create such a
+/// name: the snapshot itself decides.
+fn tell_of_future_name(repo: &Repository, watch: &Watch) -> Result<()> {
+    let soon = Time { seconds: now().seconds.saturating_add(CLOCKS_DIFFER_SECONDS), nanoseconds: 0 };
+    let Ok(soon) = Stamp::new(soon, 0).compact() else { return Ok(()) };
+    let soon = format!("{SNAPSHOTS_PREFIX}{soon}");
+    let names = repo.snapshot_names()?;
+    let newest = names.iter().rev().take_while(|name| **name > soon);
+    // `latest` skips objects that cannot be opened, and so does this check.
+    tell_of_future(newest.take(FUTURE_LOOKS_MAX).find_map(|name| repo.snapshot_named(name).ok()).as_ref(), watch);
+    Ok(())
+}
+
+/// All of them, and the names of those that cannot be read. A run that writes also moves pending snapshots to their place.
+fn snapshots(repo: &Repository, options: &BackupOptions, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
+    // Damage to another snapshot is a notice, not a warning about the one being made.
+    let watch = &watch.aside();
+    if options.dry_run { repo.snapshots_and_unreadable(watch) } else { repo.snapshots_settled_and_unreadable(watch) }
+}

@@ -1,0 +1,188 @@
+//! Describe entries: metadata, owners by name, extended attributes, flags, targets of links.
+
+use crate::backup::detect;
+use crate::backup::folder::Folder;
+use crate::disk::device::Mounts;
+use crate::disk::{Directory, Owners, Stat, flags, open, xattr};
+use crate::entry::{Entry, EntryKind, Metadata, PATH_BYTES_MAX, Xattr};
+use crate::error::{Error, Kind, Result};
+use crate::watch::Ledger;
+use rustix::fd::OwnedFd;
+use std::cell::Cell;
+use std::ffi::CStr;
+
+/// Extended attributes of one entry may take this many bytes.
+const XATTR_BYTES_MAX: usize = 1 << 20;
+
+/// Reports what goes wrong with one entry, and remembers whether anything did: the next backup then examines the entry again,
+/// so that the next snapshot does not repeat the gap without a warning.
+pub(super) struct EntryWarnings<'c> {
+    ledger: &'c Ledger<'c>,
+    path: &'c dyn Fn() -> Vec<u8>,
+    has_warned: Cell<bool>,
+}
+
+impl<'c> EntryWarnings<'c> {
+    pub fn new(ledger: &'c Ledger<'c>, path: &'c dyn Fn() -> Vec<u8>) -> Self {
+        EntryWarnings { ledger, path, has_warned: Cell::new(false) }
+    }
+
+    pub fn path(&self) -> Vec<u8> {
+        (self.path)()
+    }
+
+    pub fn warn(&self, what: impl Into<String>) {
+        self.has_warned.set(true);
+        self.ledger.warn(&self.path(), what);
+    }
+
+    /// As [`Ledger::source_error`].
+    pub fn source_error(&self, before: &str, error: Error) {
+        self.has_warned.set(true);
+        self.ledger.source_error(&self.path(), before, error);
+    }
+
+    pub fn has_warned(&self) -> bool {
+        self.has_warned.get()
+    }
+}
+
+pub(super) struct Describer<'a> {
+    owners: Owners,
+    mounts: &'a Mounts,
+    ledger: &'a Ledger<'a>,
+}
+
+impl<'a> Describer<'a> {
+    pub fn new(mounts: &'a Mounts, ledger: &'a Ledger<'a>) -> Result<Self> {
+        Ok(Describer { owners: Owners::load()?, mounts, ledger })
+    }
+
+    fn metadata(&self, stat: &Stat) -> Metadata {
+        Metadata {
+            user: self.owners.user_name(stat.uid).to_owned(),
+            group: self.owners.group_name(stat.gid).to_owned(),
+            ..stat.metadata()
+        }
+    }
+
+    /// Sets the metadata of a file that is open.
+    pub fn open_file(&self, entry: &mut Entry, fd: &OwnedFd, stat: &Stat, warnings: &EntryWarnings) {
+        entry.meta = self.metadata(stat);
+        entry.meta.xattrs = bounded(xattr::read_xattrs(fd), warnings);
+        entry.meta.flags = flags::read_flags(fd);
+        entry.link_group = if stat.links > 1 { detect::link_group(stat) } else { 0 };
+    }
+
+    /// A file whose content is known to be that of `old`.
+    pub fn unchanged_file(
+        &self,
+        folder: &Folder,
+        name: &CStr,
+        stat: &Stat,
+        old: &Entry,
+        warnings: &EntryWarnings,
+    ) -> Entry {
+        let mut entry = Entry {
+            content: old.content.clone(),
+            holes: old.holes.clone(),
+            size: old.size,
+            ..Entry::new(name.to_bytes(), old.kind)
+        };
+        match folder.directory().and_then(|directory| open::open_file(&directory, name)) {
+            Ok(fd) => self.open_file(&mut entry, &fd, stat, warnings),
+            Err(error) => {
+                entry.meta = self.metadata(stat);
+                entry.link_group = if stat.links > 1 { detect::link_group(stat) } else { 0 };
+                warnings.source_error("its extended attributes are missing: ", error);
+            }
+        }
+        entry
+    }
+
+    /// Directories (without their tree), links, devices and FIFOs. `None` if the entry cannot be saved, with a warning.
+    pub fn special(&self, folder: &Folder, name: &CStr, stat: &Stat, warnings: &EntryWarnings) -> Option<Entry> {
+        let kind = stat.kind?;
+        let directory = match folder.directory() {
+            Ok(directory) => directory,
+            Err(error) => {
+                warnings.source_error("", error);
+                return None;
+            }
+        };
+        let mut entry = Entry::new(name.to_bytes(), kind);
+        entry.meta = self.metadata(stat);
+        entry.meta.xattrs = bounded(xattr::read_xattrs_at(&directory, name), warnings);
+        match kind {
+            EntryKind::Symlink => match open::read_link(&directory, name) {
+                // FUSE may return a longer one where memory pages are large.
+                Ok(target) if target.len() > PATH_BYTES_MAX => {
+                    warnings.warn(format!("its target is longer than {PATH_BYTES_MAX} bytes"));
+                    return None;
+                }
+                Ok(target) => entry.target = target,
+                Err(error) => {
+                    warnings.source_error("", error);
+                    return None;
+                }
+            },
+            EntryKind::BlockDevice | EntryKind::CharDevice => entry.device = stat.special,
+            EntryKind::Directory => {
+                // Opening one that is mounted when it is needed would mount it.
+                let crosses = stat.device != folder.place.here;
+                if !crosses || !self.mounts.is_pseudo(&warnings.path(), stat.device) {
+                    match directory.open_child(name) {
+                        Ok(handle) => entry.meta.flags = flags::read_flags(&handle),
+                        Err(error) if error.is(Kind::Full) => self.ledger.fail_at(&warnings.path(), error),
+                        // The walk warns about a directory that cannot be read.
+                        Err(_) => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+        if stat.links > 1 && kind != EntryKind::Directory {
+            entry.link_group = detect::link_group(stat);
+        }
+        Some(entry)
+    }
+
+    /// A source itself, or a directory above one, by its path.
+    pub fn path(&self, path: &[u8], stat: &Stat) -> Entry {
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+        let kind = stat.kind.unwrap_or(EntryKind::Directory);
+        let mut entry = Entry::new(name, kind);
+        entry.meta = self.metadata(stat);
+        match Directory::open_path(path) {
+            Ok(handle) => {
+                let owned = || path.to_vec();
+                let warnings = EntryWarnings::new(self.ledger, &owned);
+                entry.meta.xattrs = bounded(xattr::read_xattrs(&handle), &warnings);
+                entry.meta.flags = flags::read_flags(&handle);
+            }
+            Err(error) if error.is(Kind::Full) => self.ledger.fail_at(path, error),
+            // Directories above a source need not be readable. The walk warns about a source.
+            Err(_) => {}
+        }
+        entry
+    }
+}
+
+/// Extended attributes. If they cannot be read, or are too large for a page of a tree: none, with a warning.
+fn bounded(read: Result<Vec<Xattr>>, warnings: &EntryWarnings) -> Vec<Xattr> {
+    let why = match read {
+        Ok(xattrs) => {
+            let bytes: usize = xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
+            if bytes <= XATTR_BYTES_MAX {
+                return xattrs;
+            }
+            format!("they have {bytes} bytes; at most {XATTR_BYTES_MAX} can be saved")
+        }
+        Err(error) => {
+            warnings.source_error("its extended attributes are missing: ", error);
+            return Vec::new();
+        }
+    };
+    warnings.warn(format!("its extended attributes are missing: {why}"));
+    Vec::new()
+}

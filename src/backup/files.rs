@@ -1,0 +1,162 @@
+//! Save files: open, read, describe as they were when they were read.
+
+use crate::backup::bytes::{Plain, Sparse, holes_before_end, large_holes};
+use crate::backup::chunks::{Expected, SaveError};
+use crate::backup::content::{ContentSaver, SavedContent};
+use crate::backup::describe::{Describer, EntryWarnings};
+use crate::backup::folder::Folder;
+use crate::backup::left_out::UNSIZED_BYTES_MAX;
+use crate::backup::links::Links;
+use crate::backup::per_reader::PerReader;
+use crate::disk::stat::fstat;
+use crate::disk::{PageBuffer, Stat, open};
+use crate::entry::{Entry, EntryKind, Hole};
+use crate::error::{Kind, Result};
+use crate::format::tree::HOLES_MAX;
+use crate::watch::{Ledger, now};
+use rayon::Scope;
+use rustix::fd::OwnedFd;
+use std::ffi::CStr;
+
+/// Files of this size are named while they are read, smaller ones by their folder.
+const SHOWN_BYTES_MIN: u64 = 16 << 20;
+
+pub(super) struct FileSaver<'a> {
+    saver: &'a ContentSaver<'a>,
+    describer: &'a Describer<'a>,
+    ledger: &'a Ledger<'a>,
+    links: &'a Links,
+    /// Reused from file to file: a small file costs open, read, stat, close.
+    buffers: PerReader<PageBuffer>,
+}
+
+/// A file to be saved.
+pub(super) struct FileToSave<'f> {
+    pub folder: &'f Folder,
+    pub name: &'f CStr,
+    pub warnings: &'f EntryWarnings<'f>,
+}
+
+impl<'a> FileSaver<'a> {
+    pub fn new(
+        saver: &'a ContentSaver<'a>,
+        describer: &'a Describer<'a>,
+        ledger: &'a Ledger<'a>,
+        links: &'a Links,
+        lanes: usize,
+    ) -> Self {
+        FileSaver { saver, describer, ledger, links, buffers: PerReader::new(lanes) }
+    }
+
+    /// Saves a file. `None` if it cannot be read, with a warning. `stat` becomes what the file was when it was read.
+    pub fn save<'s>(&'s self, scope: &Scope<'s>, file: &FileToSave, stat: &mut Stat) -> Option<Entry> {
+        if let Some(known) = (stat.links > 1).then(|| self.links.find(stat)).flatten() {
+            self.saver.intake.done(stat.size);
+            return Some(Entry { name: file.name.to_bytes().to_vec(), ..known });
+        }
+        match self.open_and_read(scope, file, stat) {
+            Ok(Some(entry)) => {
+                if stat.links > 1 {
+                    self.links.remember(stat, &entry);
+                }
+                Some(entry)
+            }
+            Ok(None) => None,
+            Err(SaveError::Store(error)) => {
+                self.ledger.fail(error);
+                None
+            }
+            Err(SaveError::Source(error)) => {
+                match error.kind() {
+                    Kind::NotFound => file.warnings.warn("it disappeared before it was read"),
+                    _ => file.warnings.source_error("", error),
+                }
+                None
+            }
+        }
+    }
+
+    fn open_and_read<'s>(
+        &'s self,
+        scope: &Scope<'s>,
+        file: &FileToSave,
+        stat: &mut Stat,
+    ) -> Result<Option<Entry>, SaveError> {
+        let opened = file.folder.directory().and_then(|directory| open::open_file(&directory, file.name));
+        let fd = opened.map_err(SaveError::Source)?;
+        if stat.size >= SHOWN_BYTES_MIN {
+            self.ledger.watch().progress.set_current(&file.warnings.path());
+        }
+        let mut entry = Entry::new(file.name.to_bytes(), EntryKind::File);
+        let lane = self.saver.intake.chunks.lane();
+        entry.size = self.buffers.with(lane, |buffer| self.read(scope, &fd, stat, &mut entry, buffer))?;
+        let after = fstat(&fd).map_err(SaveError::Source)?;
+        let is_pseudo = file.folder.place.is_pseudo;
+        if !is_file_as_read(&after, stat, entry.size, is_pseudo, file.warnings) {
+            return Ok(None);
+        }
+        if !after.same_content(stat) || entry.size != after.size {
+            // Not trusted next time: a time that nothing has.
+            stat.changed = now();
+        }
+        self.describer.open_file(&mut entry, &fd, &after, file.warnings);
+        Ok(Some(entry))
+    }
+
+    /// Reads a file into the content and the holes of its entry. Returns its length in bytes, holes included.
+    fn read<'s>(
+        &'s self,
+        scope: &Scope<'s>,
+        fd: &OwnedFd,
+        stat: &Stat,
+        entry: &mut Entry,
+        buffer: &mut PageBuffer,
+    ) -> Result<u64, SaveError> {
+        let expected = Expected { kind: self.saver.intake.chunks.kind_of_file(stat.size), bytes: stat.size };
+        if !stat.may_be_sparse() || stat.size == 0 {
+            open::advise_sequential(fd, stat.size);
+            let saved = self.saver.save(scope, Plain::new(fd, stat.size), expected, buffer)?;
+            entry.content = saved.content;
+            return Ok(saved.bytes);
+        }
+        // The file may have been truncated since it was listed. The range after its end is not a hole.
+        let size = fstat(fd).map_err(SaveError::Source)?.size.min(stat.size);
+        let holes = self.find_holes(fd, size)?;
+        let has_more_holes = holes.len() > HOLES_MAX;
+        entry.holes = large_holes(holes);
+        let data = Sparse::new(fd, &entry.holes, size, has_more_holes);
+        let SavedContent { content, bytes } = self.saver.save(scope, data, expected, buffer)?;
+        entry.content = content;
+        entry.holes.truncate(holes_before_end(&entry.holes, bytes));
+        let in_holes = entry.holes.iter().map(|hole| hole.length).sum::<u64>();
+        self.saver.intake.done(in_holes);
+        Ok(bytes + in_holes)
+    }
+
+    fn find_holes(&self, fd: &OwnedFd, size: u64) -> Result<Vec<Hole>, SaveError> {
+        let cancel = &self.ledger.watch().cancel;
+        open::holes(fd, size, &|| cancel.check())
+            .map_err(|error| if error.is(Kind::Cancelled) { SaveError::Store(error) } else { SaveError::Source(error) })
+    }
+}
+
+/// Warns if a file is not what its stat said when it had been read: `read` bytes, and now `after`. Returns whether it is still a
+/// file.
+fn is_file_as_read(after: &Stat, stat: &Stat, read: u64, is_pseudo: bool, warnings: &EntryWarnings) -> bool {
+    if !after.is(EntryKind::File) {
+        warnings.warn("it was replaced by something other than a file during the backup");
+        return false;
+    }
+    // A file that says it is empty and is not: the kernel makes it up, or a FUSE file system does not know its size.
+    let is_unsized = after.size == 0 && stat.size == 0 && read > 0;
+    // The kernel makes up a size, too: in /sys that of a page.
+    let is_unsized = is_unsized || (is_pseudo && read < after.size);
+    // And the times: of a file of /proc, those at which it was looked at.
+    let has_changed = !after.same_content(stat) && !is_pseudo;
+    if is_unsized && read >= UNSIZED_BYTES_MAX {
+        warnings.warn(format!("it has no end: only its first {} MiB are saved", read >> 20));
+    } else if has_changed || (read != after.size && !is_unsized) {
+        warnings.warn("it changed while it was read: the saved content may be inconsistent");
+    }
+    true
+}

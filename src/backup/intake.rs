@@ -1,0 +1,60 @@
+//! Read content into buffers, and count what was read.
+
+use crate::backup::bytes::Bytes;
+use crate::backup::chunks::{ChunkSaver, Expected, SaveError};
+use crate::backup::counts::{Counts, add};
+use crate::backup::zeros::{FillLimits, Passed, ZeroChunk, fill, pass_zeros};
+use crate::error::Result;
+use crate::watch::Watch;
+
+pub(super) struct Intake<'a> {
+    pub chunks: ChunkSaver<'a>,
+    pub watch: &'a Watch,
+    counts: &'a Counts,
+}
+
+impl<'a> Intake<'a> {
+    pub fn new(chunks: ChunkSaver<'a>, watch: &'a Watch, counts: &'a Counts) -> Self {
+        Intake { chunks, watch, counts }
+    }
+
+    /// Fills the buffer as [`fill`] does.
+    pub fn fill(
+        &self,
+        from: &mut impl Bytes,
+        buffer: &mut [u8],
+        filled: &mut usize,
+        expected: Expected,
+    ) -> Result<bool, SaveError> {
+        let tell = |read, done| {
+            add(&self.counts.bytes_read, read);
+            add(&self.watch.progress.bytes_read, read);
+            self.done(done);
+        };
+        let chunk_bytes_max = self.chunks.chunk_bytes_max(expected.kind);
+        let limits = FillLimits { chunk_bytes_max, expected: expected.bytes };
+        fill(from, buffer, filled, limits, &tell).map_err(SaveError::Source)
+    }
+
+    /// Passes over zeros as [`pass_zeros`] does.
+    pub fn pass_zeros(
+        &self,
+        from: &mut impl Bytes,
+        expected: Expected,
+        begun: &[u8],
+        known: &mut ZeroChunk,
+    ) -> Result<Option<Passed>, SaveError> {
+        let passed = pass_zeros(&self.chunks, from, expected.kind, begun, known)?;
+        passed.iter().for_each(|passed| self.done(passed.skipped));
+        Ok(passed)
+    }
+
+    /// Counts bytes of content as done, for progress displays.
+    pub fn done(&self, bytes: u64) {
+        add(&self.watch.progress.bytes_done, bytes);
+    }
+
+    pub fn check_cancel(&self) -> Result<(), SaveError> {
+        self.watch.cancel.check().map_err(SaveError::Store)
+    }
+}

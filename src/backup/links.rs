@@ -1,0 +1,37 @@
+//! Hard links: the content of an inode with several names is read once.
+
+use crate::backup::detect::InodeHasher;
+use crate::disk::{Identity, Stat};
+use crate::entry::Entry;
+use crate::lock::locked;
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::sync::Mutex;
+
+/// Maximum number of inodes with several names whose content is remembered.
+const LINKS_MAX: usize = 1 << 20;
+
+/// The saved entries of inodes with several names.
+#[derive(Default)]
+pub(super) struct Links(Mutex<HashMap<Identity, Linked, BuildHasherDefault<InodeHasher>>>);
+
+struct Linked {
+    stat: Stat,
+    entry: Entry,
+}
+
+impl Links {
+    /// The entry of another name of this inode, unless its content has changed since.
+    pub fn find(&self, stat: &Stat) -> Option<Entry> {
+        let links = locked(&self.0);
+        let known = links.get(&stat.identity())?;
+        known.stat.same_content(stat).then(|| known.entry.clone())
+    }
+
+    pub fn remember(&self, stat: &Stat, entry: &Entry) {
+        let mut links = locked(&self.0);
+        if links.len() < LINKS_MAX {
+            links.insert(stat.identity(), Linked { stat: *stat, entry: entry.clone() });
+        }
+    }
+}

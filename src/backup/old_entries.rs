@@ -1,0 +1,118 @@
+//! Entries of a directory as they were saved last time, by ranges of names.
+
+use crate::backup::state::{Change, PageRow};
+use crate::entry::{Content, Entry};
+use crate::id::ChunkId;
+use std::collections::HashSet;
+use std::ops::Range;
+
+/// What is known of a directory from before.
+pub(super) enum FolderBaseline {
+    Nothing,
+    /// Its pages, with the stats of their entries.
+    Pages(Vec<PageRow>),
+    /// Its entries, without stats: size and time must do.
+    Entries(Vec<Entry>),
+}
+
+impl FolderBaseline {
+    /// The row of the page that begins at this name.
+    pub fn row(&self, first_name: &[u8]) -> Option<&PageRow> {
+        let FolderBaseline::Pages(rows) = self else { return None };
+        let at = rows.binary_search_by(|row| row.first_name.as_slice().cmp(first_name)).ok()?;
+        Some(&rows[at])
+    }
+
+    /// What is known of these names in a directory. Directories in it that are sources of their own are no part of the list, and not
+    /// removed because they are not in it.
+    pub fn of_list(self, names: &[Vec<u8>]) -> FolderBaseline {
+        match self {
+            FolderBaseline::Entries(mut entries) => {
+                let names: HashSet<&[u8]> = names.iter().map(Vec::as_slice).collect();
+                entries.retain(|entry| !entry.is_directory() || names.contains(entry.name.as_slice()));
+                FolderBaseline::Entries(entries)
+            }
+            other => other,
+        }
+    }
+
+    /// The tree of a directory below, if trees are what the sources are compared with.
+    pub fn tree_below(&self, name: &[u8]) -> Option<ChunkId> {
+        let FolderBaseline::Entries(entries) = self else { return None };
+        let at = entries.binary_search_by(|entry| entry.name.as_slice().cmp(name)).ok()?;
+        match entries[at].content {
+            Content::Tree(id) => Some(id),
+            _ => None,
+        }
+    }
+}
+
+/// Old entries of a range of names, with their stat numbers where they are known.
+#[derive(Default)]
+pub(super) struct OldEntries {
+    pub entries: Vec<Entry>,
+    /// As many as entries, or none.
+    pub stats: Vec<u64>,
+    /// How each differs from the last committed snapshot, while a run that did not commit wrote it: as many as entries, or
+    /// none.
+    pub changes: Vec<Change>,
+    /// Files that runs which did not commit saw removed.
+    pub files_removed: u64,
+    /// Everything that the entries name is known to be stored; else each has to be looked up.
+    pub is_trusted: bool,
+    /// All pages of the local state could be read.
+    pub is_whole: bool,
+}
+
+/// One entry as it was saved last time.
+pub(super) struct OldEntry<'a> {
+    pub entry: &'a Entry,
+    /// Of its stat; none where only its tree is known.
+    pub number: Option<u64>,
+    /// How it differs from the last snapshot, if that was counted by a run that did not commit.
+    pub change: Change,
+    /// What it names is known to be stored.
+    pub is_trusted: bool,
+}
+
+impl OldEntries {
+    pub fn get(&self, at: usize) -> OldEntry<'_> {
+        OldEntry {
+            entry: &self.entries[at],
+            number: self.stats.get(at).copied(),
+            change: self.change(at),
+            is_trusted: self.is_trusted,
+        }
+    }
+
+    pub fn change(&self, at: usize) -> Change {
+        self.changes.get(at).copied().unwrap_or_default()
+    }
+
+    /// Whether no directory of this name was saved, as far as the local state knows.
+    pub fn lacks_directory(&self, name: &[u8]) -> bool {
+        let found = self.entries.binary_search_by(|entry| entry.name.as_slice().cmp(name));
+        self.is_whole && !found.is_ok_and(|at| self.entries[at].is_directory())
+    }
+}
+
+/// The old entries of a page, in parts.
+pub(super) struct OldParts {
+    pub old: OldEntries,
+    /// Where each part begins in them, and their end.
+    bounds: Vec<usize>,
+}
+
+impl OldParts {
+    /// `begins` are the first names of all parts but the first.
+    pub fn new<'n>(old: OldEntries, begins: impl Iterator<Item = &'n [u8]>) -> Self {
+        let place = |name: &[u8]| old.entries.partition_point(|entry| entry.name.as_slice() < name);
+        let bounds = std::iter::once(0).chain(begins.map(place)).chain([old.entries.len()]).collect();
+        OldParts { old, bounds }
+    }
+
+    /// The range of a part.
+    pub fn range(&self, part: usize) -> Range<usize> {
+        self.bounds[part]..self.bounds[part + 1]
+    }
+}

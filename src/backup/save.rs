@@ -1,0 +1,63 @@
+//! Save all sources: paths, then streams, then the directories above them.
+
+use crate::backup::conclude::Saved;
+use crate::backup::root_tree::RootTree;
+use crate::backup::stream_saver::StreamSaver;
+use crate::backup::streams::Streams;
+use crate::backup::walk::Walk;
+use crate::entry::Entry;
+use crate::error::Result;
+use crate::repo::ChunkSink;
+use std::sync::atomic::Ordering;
+use std::thread::Builder;
+
+pub(super) fn save(walk: &Walk, saver: &StreamSaver, streams: &mut Streams) -> Result<Saved> {
+    let can_look_up = |entry: &Entry| walk.baseline.can_look_up(entry);
+    streams.retain_stored(|entry| Ok(can_look_up(entry) && walk.baseline.is_stored(entry)?))?;
+    let mut tree = RootTree::default();
+    let (is_unchanged, has_stored_sources) = with_threads_beside(walk, || {
+        walk.ledger.watch().stage("walking");
+        let found = walk.save_paths(!saver.options.streams.is_empty() || streams.input_name.is_some())?;
+        for (path, entry) in found.entries {
+            tree.add(&path, entry)?;
+        }
+        tree.root = found.root;
+        saver.save(streams, &mut tree)?;
+        let chunks_new = walk.store.sink().map(|sink| sink.chunks_new.load(Ordering::Relaxed));
+        let parent = walk.baseline.parent().filter(|_| saver.options.skip_if_unchanged);
+        let sources = saver.options.sources(streams.input_name.as_ref());
+        let is_unchanged = parent.is_some_and(|parent| {
+            parent.is_of_sources(&sources) && tree.is_same_in(&walk.baseline.reader, parent, &walk.counts.totals())
+        });
+        tree.describe_parents(walk.entries.describer);
+        Ok((is_unchanged, chunks_new > Some(0)))
+    })?;
+    Ok(Saved { root: tree.store(walk.store)?, is_unchanged, has_stored_sources })
+}
+
+/// Calls `act` while other threads keep checkpoints, wake readers and count what is still to come.
+fn with_threads_beside<T>(walk: &Walk, act: impl FnOnce() -> Result<T>) -> Result<T> {
+    let known = walk.baseline.parent().map(|parent| (parent.totals.files, parent.totals.bytes));
+    let known = known.or_else(|| walk.baseline.state()?.last_size());
+    let (watch, options) = (walk.ledger.watch(), walk.selection.options);
+    if let Some((files, bytes)) = known {
+        watch.progress.files_expected.store(files, Ordering::Relaxed);
+        watch.progress.bytes_expected.store(bytes, Ordering::Relaxed);
+    }
+    let (done, is_done) = crossbeam_channel::bounded::<()>(0);
+    std::thread::scope(|scope| {
+        let (for_readers, for_count) = (is_done.clone(), is_done.clone());
+        // Without these threads a run is slower, or less of it outlives an interruption: it goes on.
+        let beside = |name: &str| Builder::new().name(name.to_owned());
+        let _kept = beside("checkpoints").spawn_scoped(scope, move || walk.checkpoints.keep(&is_done));
+        if known.is_none() && options.count_ahead && !options.dry_run {
+            let count = move || walk.selection.count_ahead(&for_count, watch);
+            let _counted = beside("count").spawn_scoped(scope, count);
+        }
+        let is_held_up = || walk.store.sink().is_some_and(ChunkSink::is_held_up);
+        let _adapted = beside("adapt").spawn_scoped(scope, move || walk.readers.adapt(&for_readers, is_held_up));
+        let result = act();
+        drop(done);
+        result
+    })
+}

@@ -1,0 +1,98 @@
+//! Save streams: what commands write, and standard input.
+
+use crate::backup::baseline::Baseline;
+use crate::backup::bytes::Streamed;
+use crate::backup::chunks::{Expected, SaveError};
+use crate::backup::content::{ContentSaver, SavedContent};
+use crate::backup::counts::{Counts, add};
+use crate::backup::damage::damage_found;
+use crate::backup::options::BackupOptions;
+use crate::backup::readers::Readers;
+use crate::backup::root_tree::RootTree;
+use crate::backup::streams::Streams;
+use crate::chunk::ContentKind;
+use crate::disk::PageBuffer;
+use crate::entry::{Entry, EntryKind};
+use crate::error::Result;
+use crate::watch::{Ledger, now};
+use std::io::Read;
+
+pub(super) struct StreamSaver<'a> {
+    pub options: &'a BackupOptions,
+    /// None in a dry run.
+    pub saver: Option<&'a ContentSaver<'a>>,
+    pub baseline: &'a Baseline<'a>,
+    pub readers: &'a Readers,
+    pub counts: &'a Counts,
+    pub ledger: &'a Ledger<'a>,
+}
+
+impl StreamSaver<'_> {
+    /// Saves all streams, each under its name.
+    pub fn save(&self, streams: &mut Streams, tree: &mut RootTree) -> Result<()> {
+        let names = self.options.streams.iter().map(|stream| &stream.name).chain(&streams.input_name);
+        let names: Vec<&[u8]> = names.map(Vec::as_slice).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        if let Some(parent) = self.baseline.parent().filter(|_| self.options.skip_if_unchanged) {
+            self.baseline.read_old_streams(parent, &names);
+        }
+        if let Some(error) = self.ledger.take_failure() {
+            return Err(error);
+        }
+        // A run that starts over in any case does so before the streams, which then rest on nothing damaged.
+        if self.saver.is_some() && self.baseline.damage.has_found_packs() {
+            return Err(damage_found());
+        }
+        for stream in &self.options.streams {
+            let watch = self.ledger.watch();
+            let start = |_: &mut Streams| stream.start_with(&self.options.stream_environment, watch).map(Some);
+            tree.add_stream(&stream.name, self.save_one(&stream.name, streams, start)?)?;
+        }
+        if let Some(name) = streams.input_name.clone() {
+            let entry = self.save_one(&name, streams, |streams| Ok(streams.take_input()))?;
+            tree.add_stream(&name, entry)?;
+        }
+        Ok(())
+    }
+
+    /// The content of a stream, whole or not at all: its last read fails when its producer failed. What an earlier attempt
+    /// read is not read again.
+    fn save_one<S: Read>(
+        &self,
+        name: &[u8],
+        streams: &mut Streams,
+        start: impl FnOnce(&mut Streams) -> Result<Option<S>>,
+    ) -> Result<Entry> {
+        self.ledger.watch().progress.set_current(name);
+        let entry = match streams.saved(name) {
+            Some(saved) => saved.clone(),
+            None => {
+                let mut entry = Entry::new(name.rsplit(|byte| *byte == b'/').next().unwrap_or(name), EntryKind::Stream);
+                entry.meta.mode = 0o600;
+                entry.meta.modified = now();
+                if let Some(saver) = self.saver
+                    && let Some(source) = start(streams)?
+                {
+                    let SavedContent { content, bytes } = self.read(saver, name, source)?;
+                    (entry.content, entry.size) = (content, bytes);
+                    streams.add(name, entry.clone());
+                }
+                entry
+            }
+        };
+        add(&self.counts.streams, 1);
+        add(&self.counts.bytes, entry.size);
+        Ok(entry)
+    }
+
+    /// Reads a stream to its end; its producer's failure is an error.
+    fn read(&self, saver: &ContentSaver, name: &[u8], source: impl Read) -> Result<SavedContent> {
+        let reading = Streamed { name, source, watch: self.ledger.watch(), warned: false };
+        let expected = Expected { kind: ContentKind::Dump, bytes: u64::MAX };
+        let saved =
+            self.readers.pool.in_place_scope(|scope| saver.save(scope, reading, expected, &mut PageBuffer::default()));
+        saved.map_err(SaveError::into_error)
+    }
+}

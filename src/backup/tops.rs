@@ -1,0 +1,105 @@
+//! Where walks begin: sources that are directories, files of one directory together, and `/` as all that is in it.
+
+use crate::backup::left_out::Reason;
+use crate::backup::nested::{Place, tops};
+use crate::backup::selection::Selection;
+use crate::disk::stat::{fstat, stat_path};
+use crate::disk::{Directory, ListBuffer, Names, Stat};
+use crate::entry::EntryKind;
+use crate::error::Result;
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+
+/// A directory that a walk begins with.
+pub(super) struct Top {
+    pub path: Vec<u8>,
+    pub stat: Stat,
+    pub place: Place,
+}
+
+/// Sources by how they are walked.
+#[derive(Default)]
+pub(super) struct Tops {
+    pub directories: Vec<Top>,
+    /// Sources that are not directories, or not there: names by the directory that they are in.
+    pub listed: BTreeMap<Vec<u8>, Vec<Vec<u8>>>,
+    /// Directories that are not entered.
+    pub closed: Vec<(Vec<u8>, Stat)>,
+    /// `/` itself, where it is a source.
+    pub root: Option<RootTop>,
+}
+
+pub(super) struct RootTop {
+    pub stat: Stat,
+    pub is_partial: bool,
+}
+
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    let slash = path.iter().rposition(|byte| *byte == b'/').expect("paths of sources are absolute");
+    (&path[..slash.max(1)], &path[slash + 1..])
+}
+
+impl Selection<'_> {
+    /// Finds out where walks begin. `is_quiet` suppresses notices and warnings.
+    pub fn tops(&self, is_quiet: bool) -> Result<Tops> {
+        let mut found = Tops::default();
+        for path in tops(&self.options.paths) {
+            let path = path.as_os_str().as_bytes();
+            if path == b"/" {
+                self.add_root(&mut found, is_quiet)?;
+                continue;
+            }
+            match stat_path(path, false) {
+                Ok(stat) if stat.is(EntryKind::Directory) => {
+                    let place = self.place_of_source(path, &stat);
+                    found.directories.push(Top { path: path.to_vec(), stat, place });
+                }
+                stat => {
+                    if !is_quiet && stat.is_ok_and(|stat| stat.is(EntryKind::Symlink)) {
+                        let shown = String::from_utf8_lossy(path);
+                        self.notice(format!(
+                            "{shown} is a symbolic link and is saved as such; to save what it points to, write {shown}/"
+                        ));
+                    }
+                    let (folder, name) = split(path);
+                    found.listed.entry(folder.to_vec()).or_default().push(name.to_vec());
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// `/` stands for everything in it, so that streams can stand beside.
+    fn add_root(&self, tops: &mut Tops, is_quiet: bool) -> Result<()> {
+        let directory = Directory::open_path(b"/")?;
+        let stat = fstat(&directory)?;
+        let mut names = Names::default();
+        directory.names(&mut names, &mut ListBuffer::default())?;
+        self.expected.met(b"/", &names);
+        let mut place = self.place_of_source(b"/", &stat);
+        let kept = self.kept_names(&mut place, b"/", &directory, &names, is_quiet);
+        let is_partial = kept.as_ref().is_some_and(|kept| kept.len() < names.len());
+        tops.root = Some(RootTop { stat, is_partial });
+        let kept = kept.unwrap_or_else(|| (0..names.len() as u32).collect());
+        for name in kept.into_iter().map(|index| names.get(index as usize)) {
+            let path = [b"/", name.to_bytes()].concat();
+            match directory.stat(name) {
+                Ok(stat) if stat.is(EntryKind::Directory) => match self.place_below(place, &path, &stat) {
+                    Ok(place) => tops.directories.push(Top { path, stat, place }),
+                    Err(reason) => {
+                        self.report_closed(&path, reason, is_quiet);
+                        tops.closed.push((path, stat));
+                    }
+                },
+                _ => tops.listed.entry(b"/".to_vec()).or_default().push(name.to_bytes().to_vec()),
+            }
+        }
+        Ok(())
+    }
+
+    fn report_closed(&self, path: &[u8], reason: Reason, is_quiet: bool) {
+        if !is_quiet {
+            self.report_left_out(path, reason);
+        }
+    }
+}
