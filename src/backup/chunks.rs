@@ -37,8 +37,8 @@ pub(super) struct ChunkSaver<'a> {
 }
 
 impl<'a> ChunkSaver<'a> {
-    pub fn new(chunker: &'a Chunker, store: &'a ChunkStore<'a>) -> Self {
-        ChunkSaver { chunker, store }
+    pub fn new(store: &'a ChunkStore<'a>) -> Self {
+        ChunkSaver { chunker: store.chunker(), store }
     }
 
     pub fn kind_of_file(&self, bytes: u64) -> ContentKind {

@@ -1,16 +1,20 @@
 //! The line of content: read, cut, claim and store chunk by chunk.
 
 use crate::backup::bytes::Bytes;
-use crate::backup::chunks::{Expected, SaveError};
+use crate::backup::chunks::{ChunkSaver, Expected, SaveError};
+use crate::backup::counts::Counts;
 use crate::backup::helpers::HelperPool;
 use crate::backup::intake::Intake;
 use crate::backup::large::{BatchSizes, HELPED_BYTES_MIN, Helped};
+use crate::backup::readers::Readers;
+use crate::backup::store::ChunkStore;
 use crate::backup::zeros::ZeroChunk;
 use crate::disk::PageBuffer;
 use crate::entry::{CHUNKS_DIRECT_MAX, Content};
 use crate::error::Result;
 use crate::format::list::ListWriter;
 use crate::id::ChunkId;
+use crate::watch::Watch;
 use rayon::Scope;
 
 /// Content of at most this many bytes is kept in the tree: an id and its place in the index take more.
@@ -33,10 +37,19 @@ pub(super) struct ContentSaver<'a> {
 }
 
 impl<'a> ContentSaver<'a> {
-    /// `readers` is the number of readers that share the work of the processors.
-    pub fn new(intake: Intake<'a>, readers: usize, memory_bytes: u64) -> Self {
-        let batches = BatchSizes::new(readers, memory_bytes);
-        ContentSaver { intake, helpers: HelperPool::default(), readers, batches }
+    pub fn new(
+        store: &'a ChunkStore<'a>,
+        readers: &Readers,
+        memory_bytes: u64,
+        watch: &'a Watch,
+        counts: &'a Counts,
+    ) -> Self {
+        ContentSaver {
+            intake: Intake::new(ChunkSaver::new(store), watch, counts),
+            helpers: HelperPool::default(),
+            readers: readers.least,
+            batches: BatchSizes::new(readers.least, memory_bytes),
+        }
     }
 
     /// How many readers can help the calling thread.
@@ -128,6 +141,64 @@ impl List<'_> {
                 let (depth, root) = self.writer.finish(&mut |bytes| self.intake.chunks.store_list(&bytes))?;
                 Ok(Content::List { depth, root })
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::test_parts::TestParts;
+    use crate::chunk::ContentKind;
+    use crate::entry::{Entry, EntryKind};
+
+    struct Slice<'b>(&'b [u8]);
+
+    impl Bytes for Slice<'_> {
+        fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
+            let (now, later) = self.0.split_at(self.0.len().min(buffer.len()));
+            buffer[..now.len()].copy_from_slice(now);
+            self.0 = later;
+            Ok(now.len())
+        }
+    }
+
+    /// Content of any size, read alone or with help, of a known size or of an unknown one.
+    #[test]
+    fn content_comes_back_and_is_cut_alike_with_and_without_help() {
+        let parts = TestParts::new(3);
+        let store = parts.store();
+        let saver = ContentSaver::new(&store, &parts.readers, parts.options.memory_bytes, &parts.watch, &parts.counts);
+        let mut saved = Vec::new();
+        for length in [0, 1, INLINE_BYTES_MAX, INLINE_BYTES_MAX + 1, 100_000, 3 << 20, 20 << 20] {
+            let mut bytes = vec![0; length];
+            blake3::Hasher::new_keyed(&[7; 32]).finalize_xof().fill(&mut bytes);
+            for expected in [length as u64, 10, u64::MAX] {
+                let expected = Expected { kind: ContentKind::Dump, bytes: expected };
+                let done = parts.readers.pool.in_place_scope(|scope| {
+                    saver.save(scope, Slice(&bytes), expected, &mut PageBuffer::default()).unwrap()
+                });
+                assert_eq!(done.bytes, length as u64);
+                saved.push((bytes.clone(), done.content));
+            }
+        }
+        store.sink().unwrap().checkpoint(|_, _| ()).unwrap();
+        let reader = parts.repo.reader();
+        for three in saved.chunks(3) {
+            assert!(three[0].1 == three[1].1 && three[1].1 == three[2].1);
+            let (bytes, content) = &three[0];
+            let mut read = match content {
+                Content::Inline(bytes) => bytes.clone(),
+                _ => Vec::new(),
+            };
+            let entry =
+                Entry { content: content.clone(), size: bytes.len() as u64, ..Entry::new(*b"x", EntryKind::File) };
+            let collect = &mut |id: &ChunkId| {
+                read.extend_from_slice(&reader.content(id)?);
+                Ok(())
+            };
+            reader.for_each_chunk(&entry, collect).unwrap();
+            assert!(read == *bytes, "{} bytes", bytes.len());
         }
     }
 }

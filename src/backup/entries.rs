@@ -9,7 +9,6 @@ use crate::backup::describe::{Describer, EntryWarnings};
 use crate::backup::detect::Comparison;
 use crate::backup::files::{FileSaver, FileToSave};
 use crate::backup::folder::{Folder, Item};
-use crate::backup::links::Links;
 use crate::backup::old_entries::{OldEntries, OldEntry};
 use crate::backup::state::Change;
 use crate::disk::Stat;
@@ -56,14 +55,27 @@ pub(super) struct EntryBuilder<'a> {
     pub comparison: Comparison,
     pub baseline: &'a Baseline<'a>,
     pub describer: &'a Describer<'a>,
-    /// None in a dry run, which reads nothing.
-    pub files: Option<FileSaver<'a>>,
-    pub links: &'a Links,
     pub counts: &'a Counts,
     pub ledger: &'a Ledger<'a>,
+    files: FileSaver<'a>,
 }
 
-impl EntryBuilder<'_> {
+impl<'a> EntryBuilder<'a> {
+    pub fn new(
+        comparison: Comparison,
+        baseline: &'a Baseline<'a>,
+        describer: &'a Describer<'a>,
+        files: FileSaver<'a>,
+        counts: &'a Counts,
+    ) -> Self {
+        EntryBuilder { comparison, baseline, describer, counts, ledger: baseline.ledger, files }
+    }
+
+    /// A dry run reads no content.
+    fn reads_content(&self) -> bool {
+        !self.baseline.store.is_dry_run()
+    }
+
     /// Builds the entries of a part of a page, reading what changed. `range` of `old` is what was in its place.
     pub fn build_part<'s>(
         &'s self,
@@ -159,12 +171,12 @@ impl EntryBuilder<'_> {
             (None, Some(old)) if old.change != Change::New => Change::Changed,
             (None, _) => Change::New,
         };
-        let entry = match (same_content, &self.files) {
-            (Some(old), _) => {
+        let entry = match same_content {
+            Some(old) => {
                 Some(self.describer.unchanged_file(file.folder, file.name, &item.stat, old.entry, file.warnings))
             }
-            (None, None) => Some(self.would_read(file, &item.stat)),
-            (None, Some(files)) => files.save(scope, file, &mut item.stat),
+            None if self.reads_content() => self.files.save(scope, file, &mut item.stat),
+            None => Some(self.would_read(file, &item.stat)),
         };
         if let (Some(entry), None, Some(old)) = (&entry, same_content, &known)
             && entry == old.entry
@@ -176,7 +188,7 @@ impl EntryBuilder<'_> {
             Some(_) => self.counts.files_by(item.change),
             None => &self.counts.files_unread,
         };
-        let is_counted = same_content.is_none() && self.files.is_some();
+        let is_counted = same_content.is_none() && self.reads_content();
         // What was read is counted already, piece by piece.
         self.count_file(counter, if is_counted { 0 } else { item.stat.size });
         // Counted as it was met; what is in the snapshot is what was read.
@@ -215,10 +227,10 @@ impl EntryBuilder<'_> {
     fn would_read(&self, file: &FileToSave, stat: &Stat) -> Entry {
         let entry = Entry { size: stat.size, ..Entry::new(file.name.to_bytes(), EntryKind::File) };
         if stat.links > 1 {
-            if self.links.find(stat).is_some() {
+            if self.files.links.find(stat).is_some() {
                 return entry;
             }
-            self.links.remember(stat, &entry);
+            self.files.links.remember(stat, &entry);
         }
         add(&self.counts.bytes_to_read, stat.size);
         entry

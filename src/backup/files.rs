@@ -25,7 +25,7 @@ pub(super) struct FileSaver<'a> {
     saver: &'a ContentSaver<'a>,
     describer: &'a Describer<'a>,
     ledger: &'a Ledger<'a>,
-    links: &'a Links,
+    pub links: Links,
     /// Reused from file to file: a small file costs open, read, stat, close.
     buffers: PerReader<PageBuffer>,
 }
@@ -42,10 +42,9 @@ impl<'a> FileSaver<'a> {
         saver: &'a ContentSaver<'a>,
         describer: &'a Describer<'a>,
         ledger: &'a Ledger<'a>,
-        links: &'a Links,
         lanes: usize,
     ) -> Self {
-        FileSaver { saver, describer, ledger, links, buffers: PerReader::new(lanes) }
+        FileSaver { saver, describer, ledger, links: Links::default(), buffers: PerReader::new(lanes) }
     }
 
     /// Saves a file. `None` if it cannot be read, with a warning. `stat` becomes what the file was when it was read.
@@ -159,4 +158,44 @@ fn is_file_as_read(after: &Stat, stat: &Stat, read: u64, is_pseudo: bool, warnin
         warnings.warn("it changed while it was read: the saved content may be inconsistent");
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Time;
+    use crate::watch::Watch;
+
+    /// An entry that a warning was about was trusted by the next backup, whose snapshot had the same gap without a warning.
+    #[test]
+    fn what_was_warned_of_is_remembered() {
+        let stat = |size, seconds, kind| Stat {
+            size,
+            kind: Some(kind),
+            changed: Time { seconds, nanoseconds: 0 },
+            ..Stat::default()
+        };
+        let file = |size, seconds| stat(size, seconds, EntryKind::File);
+        // What it was before and after it was read, how many bytes that were, whether of a pseudo file system; whether it is
+        // saved, and with a warning.
+        let cases = [
+            (file(5, 1), file(5, 1), 5, false, true, false),
+            (file(5, 1), file(5, 2), 5, false, true, true),
+            (file(5, 1), file(9, 1), 5, false, true, true),
+            (file(5, 1), file(5, 2), 5, true, true, false),
+            (file(0, 1), file(0, 1), 7, false, true, false),
+            (file(0, 1), file(0, 1), UNSIZED_BYTES_MAX, false, true, true),
+            (file(4096, 1), file(4096, 1), 7, true, true, false),
+            (file(5, 1), stat(5, 1, EntryKind::Fifo), 5, false, false, true),
+        ];
+        for (number, (before, after, read, is_pseudo, is_saved, has_warned)) in cases.into_iter().enumerate() {
+            let watch = Watch::silent();
+            let ledger = Ledger::new(&watch, "test");
+            let path = || b"/file".to_vec();
+            let warnings = EntryWarnings::new(&ledger, &path);
+            assert_eq!(is_file_as_read(&after, &before, read, is_pseudo, &warnings), is_saved, "case {number}");
+            assert_eq!(warnings.has_warned(), has_warned, "case {number}");
+            assert_eq!(ledger.warnings_count(), u64::from(has_warned), "case {number}");
+        }
+    }
 }

@@ -48,6 +48,8 @@ mod stored;
 mod stored_lists;
 mod stream_saver;
 mod streams;
+#[cfg(test)]
+mod test_parts;
 mod tops;
 mod walk;
 mod zeros;
@@ -63,7 +65,23 @@ use crate::error::Result;
 use crate::repo::Repository;
 use crate::watch::{Ledger, Watch};
 use attempts::Carried;
+use baseline::Baseline;
+use begin::begin;
+use checkpoints::Checkpoints;
+use choose::{choose, open_state};
+use conclude::Conclusion;
+use content::ContentSaver;
+use counts::Counts;
+use describe::Describer;
+use entries::EntryBuilder;
+use files::FileSaver;
+use readers::Readers;
+use save::save;
+use selection::{Selection, settle_sources};
 use std::time::Instant;
+use store::ChunkStore;
+use stream_saver::StreamSaver;
+use walk::Walk;
 
 impl Repository {
     /// One attempt to save the sources; `Stale` when what it relied on turned out to be damaged or gone.
@@ -75,52 +93,35 @@ impl Repository {
         watch: &Watch,
     ) -> Result<BackupReport> {
         let started = options.started()?;
-        let settled = selection::settle_sources(self, &mut options, watch)?;
+        let settled = settle_sources(self, &mut options, watch)?;
         let options = &options;
-        let state = choose::open_state(self, options, watch);
-        let readers = readers::Readers::start(options)?;
-        let (damage, writer) = begin::begin(self, options, &readers, carried, watch)?;
-        let choice = choose::choose(self, state, &damage, options, watch)?;
+        let state = open_state(self, options, watch);
+        let readers = Readers::start(options)?;
+        let (damage, writer) = begin(self, options, &readers, carried, watch)?;
+        let choice = choose(self, state, &damage, options, watch)?;
 
-        let (ledger, counts) = (Ledger::new(watch, "finish the backup"), counts::Counts::default());
-        let store = store::ChunkStore::new(self, writer, readers.most, watch);
-        let selection = selection::Selection::new(options, settled, &ledger, &counts);
-        let baseline = baseline::Baseline::new(self, choice, options, &store, &damage, &ledger);
-        let describer = describe::Describer::new(&selection.left_out.mounts, &ledger)?;
-        let links = links::Links::default();
-        let chunks = chunks::ChunkSaver::new(self.chunker(), &store);
-        let intake = intake::Intake::new(chunks, watch, &counts);
-        let content = content::ContentSaver::new(intake, readers.least, options.memory_bytes);
-        let content = (!store.is_dry_run()).then_some(&content);
-        let entries = entries::EntryBuilder {
-            comparison: options.comparison,
-            baseline: &baseline,
-            describer: &describer,
-            files: content.map(|content| files::FileSaver::new(content, &describer, &ledger, &links, readers.lanes())),
-            links: &links,
-            counts: &counts,
-            ledger: &ledger,
-        };
-        let checkpoints = checkpoints::Checkpoints::new(baseline.state(), &store, &ledger);
-        let walk = walk::Walk::new(walk::WalkParts {
-            selection: &selection,
-            entries: &entries,
-            store: &store,
-            checkpoints: &checkpoints,
-            readers: &readers,
-        });
-        let streams = stream_saver::StreamSaver {
+        let (ledger, counts) = (Ledger::new(watch, "finish the backup"), Counts::default());
+        let store = ChunkStore::new(self, writer, readers.most, watch);
+        let selection = Selection::new(options, settled, &ledger, &counts);
+        let baseline = Baseline::new(self, choice, options, &store, &damage, &ledger);
+        let describer = Describer::new(&selection.left_out.mounts, &ledger)?;
+        let content = ContentSaver::new(&store, &readers, options.memory_bytes, watch, &counts);
+        let files = FileSaver::new(&content, &describer, &ledger, readers.lanes());
+        let entries = EntryBuilder::new(options.comparison, &baseline, &describer, files, &counts);
+        let checkpoints = Checkpoints::new(baseline.state(), &store, &ledger);
+        let walk = Walk::new(&selection, &entries, &checkpoints, &readers);
+        let streams = StreamSaver {
             options,
-            saver: content,
+            content: &content,
             baseline: &baseline,
             readers: &readers,
             counts: &counts,
             ledger: &ledger,
         };
-        let saved = save::save(&walk, &streams, &mut carried.streams);
+        let saved = save(&walk, &streams, &mut carried.streams);
 
         let rows = checkpoints.take();
-        let conclusion = conclude::Conclusion {
+        let conclusion = Conclusion {
             repo: self,
             options,
             choice: baseline.choice,

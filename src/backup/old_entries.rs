@@ -116,3 +116,39 @@ impl OldParts {
         self.bounds[part]..self.bounds[part + 1]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::EntryKind;
+
+    fn entry(name: &str, kind: EntryKind) -> Entry {
+        Entry::new(name.as_bytes(), kind)
+    }
+
+    #[test]
+    fn parts_hold_what_is_between_their_first_names() {
+        let entries = ["b", "d", "e", "h"].map(|name| entry(name, EntryKind::File)).to_vec();
+        let old = OldEntries { entries, ..OldEntries::default() };
+        let parts = OldParts::new(old, [&b"c"[..], b"e", b"z"].into_iter());
+        let ranges: Vec<Range<usize>> = (0..4).map(|part| parts.range(part)).collect();
+        assert_eq!(ranges, [0..1, 1..2, 2..4, 4..4]);
+    }
+
+    #[test]
+    fn only_a_state_that_was_read_whole_says_that_a_directory_is_new() {
+        let entries = vec![entry("d", EntryKind::Directory), entry("f", EntryKind::File)];
+        let mut old = OldEntries { entries, is_whole: true, ..OldEntries::default() };
+        assert!(!old.lacks_directory(b"d") && old.lacks_directory(b"f") && old.lacks_directory(b"x"));
+        old.is_whole = false;
+        assert!(!old.lacks_directory(b"x"));
+    }
+
+    #[test]
+    fn a_list_keeps_directories_that_it_names() {
+        let entries = [("a", EntryKind::Directory), ("b", EntryKind::Directory), ("c", EntryKind::File)];
+        let known = FolderBaseline::Entries(entries.map(|(name, kind)| entry(name, kind)).to_vec());
+        let FolderBaseline::Entries(kept) = known.of_list(&[b"b".to_vec()]) else { panic!("entries stay entries") };
+        assert_eq!(kept.iter().map(|entry| entry.name.as_slice()).collect::<Vec<_>>(), [b"b", b"c"]);
+    }
+}

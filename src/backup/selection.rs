@@ -262,3 +262,34 @@ impl<'a> Selection<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::RulesBuilder;
+    use crate::watch::Watch;
+
+    /// Where a walk goes on, where it only passes to a source further down, and where it ends.
+    #[test]
+    fn rules_and_devices_end_a_walk_except_on_the_way_to_a_source() {
+        let mut options =
+            BackupOptions::new(["/s", "/s/tmp/kept", "/s/mnt/disk/data"].map(PathBuf::from).to_vec(), "h");
+        options.rules = RulesBuilder::new().one_file_system(true).exclude(b"/s/tmp").unwrap().build().unwrap();
+        let watch = Watch::silent();
+        let (ledger, counts) = (Ledger::new(&watch, "test"), Counts::default());
+        let settled = SettledSources { left_out: LeftOut::new(OwnFolders::default()), dropped: Vec::new() };
+        let selection = Selection::new(&options, settled, &ledger, &counts);
+        let on = |device| Stat { device, ..Stat::default() };
+        let top = Place { device: 1, here: 1, level: 1, is_passage: false, is_pseudo: false };
+        let below = |path: &[u8], device| selection.place_below(top, path, &on(device));
+        assert_eq!(below(b"/s/a", 1).map(|place| (place.level, place.is_passage)), Ok((2, false)));
+        assert_eq!(below(b"/s/other", 2), Err(Reason::OtherFileSystem));
+        assert_eq!(below(b"/s/tmp", 1).map(|place| place.is_passage), Ok(true));
+        assert_eq!(below(b"/s/tmp/kept", 1).map(|place| place.is_passage), Ok(false));
+        assert_eq!(below(b"/s/mnt/disk", 2).map(|place| (place.device, place.is_passage)), Ok((2, true)));
+        let passage = Place { is_passage: true, ..top };
+        assert_eq!(selection.place_below(passage, b"/s/tmp/x", &on(1)), Err(Reason::OtherFileSystem));
+        let deep = Place { level: LEVELS_MAX, ..top };
+        assert_eq!(selection.place_below(deep, b"/s/a", &on(1)), Err(Reason::TooDeep));
+    }
+}

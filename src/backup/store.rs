@@ -1,5 +1,6 @@
 //! Where a run stores its chunks: in the repository, or in a dry run nowhere.
 
+use crate::chunk::Chunker;
 use crate::error::Result;
 use crate::id::{ChunkId, ChunkKind};
 use crate::repo::{ChunkSink, Repository, Writer};
@@ -17,6 +18,10 @@ pub(super) struct ChunkStore<'a> {
 impl<'a> ChunkStore<'a> {
     pub fn new(repo: &'a Repository, writer: Option<Writer>, readers: usize, watch: &'a Watch) -> Self {
         ChunkStore { repo, writer, last_lane: readers, watch }
+    }
+
+    pub fn chunker(&self) -> &Chunker {
+        self.repo.chunker()
     }
 
     pub fn is_dry_run(&self) -> bool {

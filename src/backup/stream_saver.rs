@@ -19,8 +19,7 @@ use std::io::Read;
 
 pub(super) struct StreamSaver<'a> {
     pub options: &'a BackupOptions,
-    /// None in a dry run.
-    pub saver: Option<&'a ContentSaver<'a>>,
+    pub content: &'a ContentSaver<'a>,
     pub baseline: &'a Baseline<'a>,
     pub readers: &'a Readers,
     pub counts: &'a Counts,
@@ -42,7 +41,7 @@ impl StreamSaver<'_> {
             return Err(error);
         }
         // A run that starts over in any case does so before the streams, which then rest on nothing damaged.
-        if self.saver.is_some() && self.baseline.damage.has_found_packs() {
+        if !self.baseline.store.is_dry_run() && self.baseline.damage.has_found_packs() {
             return Err(damage_found());
         }
         for stream in &self.options.streams {
@@ -72,10 +71,10 @@ impl StreamSaver<'_> {
                 let mut entry = Entry::new(name.rsplit(|byte| *byte == b'/').next().unwrap_or(name), EntryKind::Stream);
                 entry.meta.mode = 0o600;
                 entry.meta.modified = now();
-                if let Some(saver) = self.saver
+                if !self.baseline.store.is_dry_run()
                     && let Some(source) = start(streams)?
                 {
-                    let SavedContent { content, bytes } = self.read(saver, name, source)?;
+                    let SavedContent { content, bytes } = self.read(name, source)?;
                     (entry.content, entry.size) = (content, bytes);
                     streams.add(name, entry.clone());
                 }
@@ -88,11 +87,13 @@ impl StreamSaver<'_> {
     }
 
     /// Reads a stream to its end; its producer's failure is an error.
-    fn read(&self, saver: &ContentSaver, name: &[u8], source: impl Read) -> Result<SavedContent> {
+    fn read(&self, name: &[u8], source: impl Read) -> Result<SavedContent> {
         let reading = Streamed { name, source, watch: self.ledger.watch(), warned: false };
         let expected = Expected { kind: ContentKind::Dump, bytes: u64::MAX };
-        let saved =
-            self.readers.pool.in_place_scope(|scope| saver.save(scope, reading, expected, &mut PageBuffer::default()));
+        let saved = self
+            .readers
+            .pool
+            .in_place_scope(|scope| self.content.save(scope, reading, expected, &mut PageBuffer::default()));
         saved.map_err(SaveError::into_error)
     }
 }

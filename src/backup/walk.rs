@@ -34,15 +34,6 @@ pub(super) struct Walk<'a> {
     levels_open: usize,
 }
 
-/// What a walk is made of.
-pub(super) struct WalkParts<'a> {
-    pub selection: &'a Selection<'a>,
-    pub entries: &'a EntryBuilder<'a>,
-    pub store: &'a ChunkStore<'a>,
-    pub checkpoints: &'a Checkpoints<'a>,
-    pub readers: &'a Readers,
-}
-
 #[derive(Default)]
 pub(super) struct WalkBuffers {
     list: ListBuffer,
@@ -50,14 +41,18 @@ pub(super) struct WalkBuffers {
 }
 
 impl<'a> Walk<'a> {
-    pub fn new(parts: WalkParts<'a>) -> Self {
-        let WalkParts { selection, entries, store, checkpoints, readers } = parts;
+    pub fn new(
+        selection: &'a Selection<'a>,
+        entries: &'a EntryBuilder<'a>,
+        checkpoints: &'a Checkpoints<'a>,
+        readers: &'a Readers,
+    ) -> Self {
         Walk {
             selection,
             entries,
-            store,
             checkpoints,
             readers,
+            store: entries.baseline.store,
             baseline: entries.baseline,
             counts: entries.counts,
             ledger: entries.ledger,

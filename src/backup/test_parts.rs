@@ -1,0 +1,47 @@
+//! Parts of a run for unit tests, over a repository in memory.
+
+use crate::backup::counts::Counts;
+use crate::backup::options::BackupOptions;
+use crate::backup::readers::Readers;
+use crate::backup::store::ChunkStore;
+use crate::repo::{Credentials, InitOptions, Repository, SinkOptions};
+use crate::seal::PasswordCost;
+use crate::storage::Storage;
+use crate::storage::memory::Memory;
+use crate::watch::Watch;
+use std::sync::Arc;
+
+pub(super) struct TestParts {
+    pub repo: Repository,
+    pub options: BackupOptions,
+    pub readers: Readers,
+    pub counts: Counts,
+    pub watch: Watch,
+}
+
+impl TestParts {
+    pub fn new(readers: usize) -> Self {
+        let (storage, credentials, watch) = (Memory::new(), Credentials::password("right"), Watch::silent());
+        let abilities = storage.abilities();
+        let cost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
+        let made = InitOptions { credentials, cost, chunks: Default::default(), single_writer: false, abilities };
+        Repository::init(&storage, &made).unwrap();
+        let credentials = Credentials::password("right");
+        let repo = Repository::open_uncached(Arc::new(storage), &credentials, &watch).unwrap();
+        let mut options = BackupOptions::new(Vec::new(), "host");
+        options.readers = Some(readers);
+        let readers = Readers::start(&options).unwrap();
+        TestParts { repo, options, readers, counts: Counts::default(), watch }
+    }
+
+    /// A store that writes into the repository.
+    pub fn store(&self) -> ChunkStore<'_> {
+        let wanted = SinkOptions {
+            lanes: self.readers.lanes(),
+            compression: self.options.compression,
+            memory_bytes: self.options.memory_bytes,
+        };
+        let writer = self.repo.writer("host", &wanted, &self.watch).unwrap();
+        ChunkStore::new(&self.repo, Some(writer), self.readers.most, &self.watch)
+    }
+}
