@@ -1,6 +1,7 @@
 //! Checkpoints of a run: make what is stored findable now and then, and note it in the local state.
 
-use crate::backup::state::{FolderKey, PageRow, State, StateChanges};
+use crate::backup::page_row::{FolderKey, PageRow, StateChanges};
+use crate::backup::state::State;
 use crate::backup::store::ChunkStore;
 use crate::error::Result;
 use crate::id::IndexId;

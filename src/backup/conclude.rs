@@ -6,9 +6,10 @@ use crate::backup::counts::{Counts, get};
 use crate::backup::damage::{Damage, damage_found};
 use crate::backup::heal::{Before, HealingCheck};
 use crate::backup::options::BackupOptions;
+use crate::backup::page_row::StateChanges;
 use crate::backup::report::BackupReport;
 use crate::backup::root_tree::SavedRoot;
-use crate::backup::state::{State, StateChanges};
+use crate::backup::state::{LastSize, State};
 use crate::error::{Error, Kind, Result};
 use crate::id::SnapshotId;
 use crate::repo::{Repository, Snapshot, SnapshotSource, Stamp, Totals, Writer};
@@ -114,7 +115,7 @@ impl Conclusion<'_> {
                 "the snapshot is complete, but not yet moved to its final place; the next backup does that: {error}"
             ));
         }
-        let size = (snapshot.totals.files, snapshot.totals.bytes);
+        let size = LastSize { files: snapshot.totals.files, bytes: snapshot.totals.bytes };
         if let Some(Err(error)) = self.choice.state.as_ref().map(|state| state.set_committed(size, in_place)) {
             watch.notice(format!("{error}; the next backup will read more than necessary"));
         }

@@ -1,6 +1,6 @@
 //! What a run has dealt with, counted by all its threads.
 
-use crate::backup::state::Change;
+use crate::backup::page_row::Change;
 use crate::repo::Totals;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -10,7 +10,7 @@ use crate::backup::detect::Comparison;
 use crate::backup::files::{FileSaver, FileToSave};
 use crate::backup::folder::{Folder, Item};
 use crate::backup::old_entries::{OldEntries, OldEntry};
-use crate::backup::state::Change;
+use crate::backup::page_row::Change;
 use crate::disk::Stat;
 use crate::entry::{Entry, EntryKind, Time};
 use crate::watch::Ledger;

@@ -2,7 +2,7 @@
 
 use crate::backup::nested::Place;
 use crate::backup::old_entries::FolderBaseline;
-use crate::backup::state::{Change, FolderKey, PageRow};
+use crate::backup::page_row::{Change, FolderKey, PageRow};
 use crate::disk::{Handle, Held, Names, Stat};
 use crate::entry::Entry;
 use crate::error::Result;

@@ -1,6 +1,6 @@
 //! Entries of a directory as they were saved last time, by ranges of names.
 
-use crate::backup::state::{Change, PageRow};
+use crate::backup::page_row::{Change, PageRow};
 use crate::entry::{Content, Entry};
 use crate::id::ChunkId;
 use std::collections::HashSet;

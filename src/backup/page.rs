@@ -5,7 +5,7 @@ use crate::backup::detect;
 use crate::backup::entries::{BuiltPart, split};
 use crate::backup::folder::{Above, Folder, FoundFolder, Item, Page, PageWork};
 use crate::backup::old_entries::{FolderBaseline, OldParts};
-use crate::backup::state::{Change, FolderKey, PageRow};
+use crate::backup::page_row::{Change, FolderKey, PageRow};
 use crate::backup::walk::Walk;
 use crate::disk::Stat;
 use crate::entry::{Content, Entry, EntryKind, Time};

@@ -2,7 +2,7 @@
 
 use crate::backup::baseline::Baseline;
 use crate::backup::old_entries::OldEntries;
-use crate::backup::state::Change;
+use crate::backup::page_row::Change;
 use crate::entry::{Content, EntryKind, LEVELS_MAX};
 use crate::id::ChunkId;
 use std::collections::HashMap;

@@ -2,6 +2,7 @@
 
 use crate::backup::conclude::Saved;
 use crate::backup::root_tree::RootTree;
+use crate::backup::state::LastSize;
 use crate::backup::stream_saver::StreamSaver;
 use crate::backup::streams::Streams;
 use crate::backup::walk::Walk;
@@ -37,10 +38,11 @@ pub(super) fn save(walk: &Walk, saver: &StreamSaver, streams: &mut Streams) -> R
 
 /// Calls `act` while other threads keep checkpoints, wake readers and count what is still to come.
 fn with_threads_beside<T>(walk: &Walk, act: impl FnOnce() -> Result<T>) -> Result<T> {
-    let known = walk.baseline.parent().map(|parent| (parent.totals.files, parent.totals.bytes));
+    let known =
+        walk.baseline.parent().map(|parent| LastSize { files: parent.totals.files, bytes: parent.totals.bytes });
     let known = known.or_else(|| walk.baseline.state()?.last_size());
     let (watch, options) = (walk.ledger.watch(), walk.selection.options);
-    if let Some((files, bytes)) = known {
+    if let Some(LastSize { files, bytes }) = known {
         watch.progress.files_expected.store(files, Ordering::Relaxed);
         watch.progress.bytes_expected.store(bytes, Ordering::Relaxed);
     }

@@ -3,7 +3,7 @@
 use crate::backup::counts::add;
 use crate::backup::folder::{Above, FoundFolder, WalkedNames};
 use crate::backup::nested::tops;
-use crate::backup::state::FolderKey;
+use crate::backup::page_row::FolderKey;
 use crate::backup::tops::Top;
 use crate::backup::walk::Walk;
 use crate::disk::stat::{fstat, stat_path};

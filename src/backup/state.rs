@@ -1,111 +1,16 @@
 //! Local state of a job: what each directory looked like when it was last saved, in sled, as a cache that can be lost.
 //!
 //! sled is asked only for what it is good at: a few thousand small rows, written in sorted batches, flushed at
-//! checkpoints. Opening it may fail or panic after a power cut; then the folder is moved aside and made anew.
+//! checkpoints. If the database is damaged, its folder is moved aside and made anew.
 
-use crate::disk::own_files::{names_in, remove_folder};
-use crate::error::{Error, Kind, Result, kind_of_io};
-use crate::id::{ChunkId, IndexId, PackId};
+use crate::backup::page_row::{FOLDER_KEY_BYTES, FolderKey, PageRow, StateChanges};
+use crate::backup::state_db::{failed, open_db};
+use crate::disk::own_files::remove_folder;
+use crate::error::{Error, Kind, Result};
+use crate::id::{IndexId, PackId};
 use crate::index::Basis;
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-/// Names a directory by its absolute path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FolderKey([u8; FOLDER_KEY_BYTES]);
-
-const FOLDER_KEY_BYTES: usize = 16;
-
-impl FolderKey {
-    pub fn of(path: &[u8]) -> Self {
-        FolderKey(blake3::hash(path).as_bytes()[..FOLDER_KEY_BYTES].try_into().expect("a hash is longer than a key"))
-    }
-
-    fn row(&self, first_name: &[u8]) -> Vec<u8> {
-        [&self.0[..], first_name].concat()
-    }
-}
-
-/// How an entry differs from the last snapshot's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Change {
-    #[default]
-    Unchanged = 0,
-    New = 1,
-    Changed = 2,
-}
-
-impl Change {
-    fn from_number(number: u8) -> Option<Self> {
-        [Change::Unchanged, Change::New, Change::Changed].into_iter().find(|change| *change as u8 == number)
-    }
-}
-
-/// One page of a directory as it was saved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PageRow {
-    /// The first name that the page was cut at.
-    pub first_name: Vec<u8>,
-    /// Over names and stats of all entries; zero where one of them may have changed unseen.
-    pub fingerprint: [u8; 16],
-    /// Over the ids of the directories below.
-    pub below: [u8; 16],
-    pub page: ChunkId,
-    /// The epoch of the state in which everything that the page names was known to be stored.
-    pub epoch: u32,
-    /// The run that wrote the row. Until a later or the same run commits, `changes` and `files_removed` are not in any
-    /// snapshot's totals.
-    pub run: u32,
-    pub files_removed: u32,
-    /// One for each entry of the page, in its order; 0 where the entry may have changed unseen.
-    pub stats: Vec<u64>,
-    /// How each entry differs from the last snapshot that was committed before the run.
-    pub changes: Vec<Change>,
-}
-
-const FIXED_BYTES: usize = 16 + 16 + ChunkId::BYTES + 3 * 4;
-/// A stat and a change.
-const ENTRY_BYTES: usize = 8 + 1;
-
-impl PageRow {
-    fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(FIXED_BYTES + self.stats.len() * ENTRY_BYTES);
-        bytes.extend_from_slice(&self.fingerprint);
-        bytes.extend_from_slice(&self.below);
-        bytes.extend_from_slice(self.page.as_bytes());
-        for number in [self.epoch, self.run, self.files_removed] {
-            bytes.extend_from_slice(&number.to_le_bytes());
-        }
-        self.stats.iter().for_each(|stat| bytes.extend_from_slice(&stat.to_le_bytes()));
-        bytes.extend(self.changes.iter().map(|change| *change as u8));
-        bytes
-    }
-
-    fn decode(first_name: &[u8], bytes: &[u8]) -> Option<Self> {
-        let (fixed, entries) = bytes.split_at_checked(FIXED_BYTES)?;
-        let count = entries.len() / ENTRY_BYTES;
-        if !entries.len().is_multiple_of(ENTRY_BYTES) {
-            return None;
-        }
-        let (stats, changes) = entries.split_at(count * 8);
-        let (page, numbers) = fixed[32..].split_at(ChunkId::BYTES);
-        let number = |at: usize| u32::from_le_bytes(numbers[at * 4..][..4].try_into().expect("four bytes"));
-        Some(PageRow {
-            first_name: first_name.to_vec(),
-            fingerprint: fixed[..16].try_into().ok()?,
-            below: fixed[16..32].try_into().ok()?,
-            page: ChunkId::from_slice(page)?,
-            epoch: number(0),
-            run: number(1),
-            files_removed: number(2),
-            stats: stats.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("8"))).collect(),
-            changes: changes.iter().map(|change| Change::from_number(*change)).collect::<Option<_>>()?,
-        })
-    }
-}
 
 /// Changed on every change of the rows' form: another schema is dropped, not converted.
 const SCHEMA: &[u8] = b"2";
@@ -122,11 +27,12 @@ const COMMITTED_KEY: &[u8] = b"committed";
 const RELIED_TREE: &[u8] = b"relied";
 /// Packs that were missing when the epoch began: no row of it rests on them.
 const MISSING_TREE: &[u8] = b"missing";
-/// How long a locked database is tried again, and how often.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
-/// sled takes about three times of it.
-const CACHE_BYTES: u64 = 8 << 20;
+/// How much the last snapshot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastSize {
+    pub files: u64,
+    pub bytes: u64,
+}
 
 /// Whether rows of the current epoch can be trusted.
 #[derive(Debug, PartialEq, Eq)]
@@ -283,16 +189,16 @@ impl State {
     }
 
     /// Files and bytes of the last snapshot.
-    pub fn last_size(&self) -> Option<(u64, u64)> {
+    pub fn last_size(&self) -> Option<LastSize> {
         let value = self.db.get(SIZE_KEY).ok().flatten()?;
         let (files, bytes) = value.split_first_chunk::<8>()?;
-        Some((u64::from_le_bytes(*files), u64::from_le_bytes(bytes.try_into().ok()?)))
+        Some(LastSize { files: u64::from_le_bytes(*files), bytes: u64::from_le_bytes(bytes.try_into().ok()?) })
     }
 
-    /// A commit is done, of so many files and bytes; `in_place` says that nothing of it remains to be tidied.
-    pub fn set_committed(&self, (files, bytes): (u64, u64), in_place: bool) -> Result<()> {
+    /// A commit of this size is done; `in_place` says that nothing of it remains to be tidied.
+    pub fn set_committed(&self, size: LastSize, in_place: bool) -> Result<()> {
         self.put(COMMITTED_KEY, &self.run().to_le_bytes())?;
-        self.put(SIZE_KEY, &[files.to_le_bytes(), bytes.to_le_bytes()].concat())?;
+        self.put(SIZE_KEY, &[size.files.to_le_bytes(), size.bytes.to_le_bytes()].concat())?;
         if in_place {
             self.db.remove(COMMITTING_KEY).map_err(|error| failed(&self.folder, error))?;
         }
@@ -352,120 +258,11 @@ impl State {
     }
 }
 
-/// Rows to be written and rows to be removed.
-#[derive(Default)]
-pub struct StateChanges {
-    pub rows: Vec<(FolderKey, PageRow)>,
-    pub removed: Vec<(FolderKey, Vec<u8>)>,
-}
-
-impl StateChanges {
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.removed.is_empty()
-    }
-}
-
-fn failed(folder: &Path, error: sled::Error) -> Error {
-    let kind = match &error {
-        sled::Error::Io(error) => kind_of_io(error),
-        _ => Kind::Failed,
-    };
-    Error::new(kind, "use the local state", folder.display()).because(why(error)).hint(REMOVE)
-}
-
-const REMOVE: &str = "if it happens again, delete that directory: the next backup takes longer, and nothing is lost";
-
-/// What the database says, in words of ours.
-fn why(error: sled::Error) -> Box<dyn std::error::Error + Send + Sync> {
-    match error {
-        sled::Error::Io(error) => error.into(),
-        sled::Error::Corruption { .. } => "it is damaged".into(),
-        sled::Error::CollectionNotFound(_) => "a part of it is missing".into(),
-        sled::Error::Unsupported(why) => format!("the database cannot do it: {why}").into(),
-        sled::Error::ReportableBug(why) => format!("the database has a fault: {why}").into(),
-    }
-}
-
-/// How many threads sled may start while it is open.
-const SLED_THREADS: usize = 16;
-
-/// Checks that sled's threads can be started, with stacks as large as theirs.
-fn check_threads() -> std::io::Result<()> {
-    let barrier = std::sync::Mutex::new(());
-    let held = barrier.lock();
-    std::thread::scope(|scope| {
-        let wait = || drop(barrier.lock());
-        let started: std::io::Result<Vec<_>> =
-            (0..SLED_THREADS).map(|_| std::thread::Builder::new().spawn_scoped(scope, wait)).collect();
-        drop(held);
-        started.map(drop)
-    })
-}
-
-/// Opens the database, with patience: a lock outlives its holder for a moment where a program was being started just then,
-/// as the child has it too until it becomes that program.
-fn open_db(folder: &Path) -> Result<sled::Db> {
-    let begun = Instant::now();
-    loop {
-        match try_open_db(folder) {
-            Err(error) if error.is(Kind::Locked) && begun.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PAUSE),
-            opened => return opened,
-        }
-    }
-}
-
-/// Refuses a folder with something else than files in it: sled would wait for the other end of a FIFO.
-fn check_files(folder: &Path) -> Result<()> {
-    let failed = |error| Error::io("look at the local state", folder.display(), error);
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let names = match names_in(&folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            names => names.map_err(failed)?,
-        };
-        for (name, _) in names {
-            let path = folder.join(name);
-            match path.symlink_metadata().map_err(failed)?.file_type() {
-                kind if kind.is_file() => {}
-                // The only one that it makes.
-                kind if kind.is_dir() && path.file_name() == Some("blobs".as_ref()) => folders.push(path),
-                _ => return Err(Error::corrupt("open the local state", path.display(), "it is not a file")),
-            }
-        }
-    }
-    Ok(())
-}
-
-fn try_open_db(folder: &Path) -> Result<sled::Db> {
-    // sled waits for ever for threads that could not be started.
-    check_threads().map_err(|error| {
-        Error::io("start the threads of the local state", folder.display(), error)
-            .hint("raise the limits of processes and of address space (ulimit -u, ulimit -v)")
-    })?;
-    check_files(folder)?;
-    let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-    match catch_unwind(AssertUnwindSafe(|| config.open())) {
-        Ok(Ok(db)) => Ok(db),
-        // sled has its own error in it, as text; a file system without locks is another matter.
-        Ok(Err(sled::Error::Io(error))) if error.to_string().contains("WouldBlock") => {
-            Err(Error::new(Kind::Locked, "open the local state", folder.display())
-                .because("another backup of this job is running")
-                .hint("wait for it to end"))
-        }
-        // A disk that is full or refuses access has damaged nothing.
-        Ok(Err(sled::Error::Io(error)))
-            if matches!(kind_of_io(&error), Kind::Full | Kind::Denied | Kind::Temporary) =>
-        {
-            Err(Error::io("open the local state", folder.display(), error).hint(REMOVE))
-        }
-        Ok(Err(error)) => Err(Error::new(Kind::Corrupt, "open the local state", folder.display()).because(why(error))),
-        Err(_) => Err(Error::corrupt("open the local state", folder.display(), "the database panicked on it")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backup::page_row::Change;
+    use crate::id::ChunkId;
 
     fn row(name: &str, n: u8) -> PageRow {
         PageRow {
@@ -544,13 +341,13 @@ mod tests {
             assert!(notice.is_none() && state.is_empty());
             let rows = vec![(one, row("m", 2)), (one, row("a", 1)), (two, row("x", 3))];
             state.write(changes(rows, vec![]), &basis(&[1])).unwrap();
-            state.set_committed((7, 1 << 40), true).unwrap();
+            state.set_committed(LastSize { files: 7, bytes: 1 << 40 }, true).unwrap();
             assert_eq!(State::open(&path).err().unwrap().kind(), Kind::Locked);
         }
         let (state, _) = State::open(&path).unwrap();
         assert!(!state.is_empty());
         assert_eq!(state.pages(one), vec![row("a", 1), row("m", 2)]);
-        assert_eq!((state.run(), state.last_size()), (2, Some((7, 1 << 40))));
+        assert_eq!((state.run(), state.last_size()), (2, Some(LastSize { files: 7, bytes: 1 << 40 })));
         state.write(changes(vec![], vec![(one, b"a".to_vec())]), &basis(&[])).unwrap();
         assert_eq!(state.pages(one), vec![row("m", 2)]);
         drop(state);
