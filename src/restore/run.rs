@@ -1,7 +1,7 @@
 //! One restore, or its plan, while it runs: what all threads share, what was counted, what went wrong.
 
 use crate::disk::open::raise_open_files;
-use crate::disk::umask::{ZeroUmask, zero_umask};
+use crate::disk::umask::take_zero_umask;
 use crate::disk::{ApplyOptions, Identity, Owners};
 use crate::entry::Warning;
 use crate::error::{Error, Kind, Result};
@@ -18,7 +18,6 @@ use crate::restore::plan::{Named, Reads};
 use crate::restore::rehearsal::{Rehearsal, Spared};
 use crate::restore::scope::Scope;
 use crate::watch::{Ledger, Watch};
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -152,11 +151,6 @@ pub(super) fn get(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-thread_local! {
-    /// Directories, devices and FIFOs are created with their exact mode in one call; the guard lives as long as its thread.
-    static UMASK: RefCell<Option<ZeroUmask>> = const { RefCell::new(None) };
-}
-
 pub(super) struct Run<'a> {
     pub repo: &'a Repository,
     pub options: &'a RestoreOptions,
@@ -234,7 +228,7 @@ impl<'a> Run<'a> {
             .num_threads(writers)
             .thread_name(|index| format!("writer-{index}"))
             .stack_size(WRITER_STACK_BYTES)
-            .start_handler(|_| UMASK.with_borrow_mut(|umask| *umask = zero_umask()))
+            .start_handler(|_| take_zero_umask())
             .build()
             .map_err(Error::no_thread)
     }

@@ -13,7 +13,6 @@ use hpke::aead::AesGcm256;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
 use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
-use std::cell::RefCell;
 
 const PACK_MAGIC: &[u8; 8] = b"siltpak1";
 const PACK_INFO: &[u8] = b"siltstone 2026 key of a pack";
@@ -176,19 +175,11 @@ impl FrameOpener {
 
 /// Decompresses a zstd frame of at most `bytes_max`; `None` for damage or more than that.
 pub(super) fn decompress_bounded(packed: &[u8], bytes_max: u64) -> Option<Vec<u8>> {
-    thread_local! {
-        static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
-    }
     let stated = zstd::zstd_safe::get_frame_content_size(packed).ok().flatten()?;
     if stated > bytes_max {
         return None;
     }
-    DECOMPRESSOR.with_borrow_mut(|slot| {
-        if slot.is_none() {
-            *slot = Some(zstd::bulk::Decompressor::new().ok()?);
-        }
-        slot.as_mut()?.decompress(packed, usize::try_from(stated).ok()?).ok()
-    })
+    zstd::bulk::decompress(packed, usize::try_from(stated).ok()?).ok()
 }
 
 #[cfg(test)]
