@@ -26,7 +26,7 @@ fn main() {
             cost: PasswordCost::DEFAULT,
             chunks: ChunkTable::default(),
             single_writer: false,
-            abilities: storage.abilities(),
+            capabilities: storage.capabilities(),
         };
         Repository::init(&storage, &options).expect("the repository is made");
         let (storage, watch) = (Arc::new(storage), Watch::silent());

@@ -35,7 +35,7 @@ fuzz_target!(|operations: Vec<(u8, u8, u8, &[u8])>| {
                 Err(error) if error.is(Kind::AlreadyExists) => assert!(model.contains_key(name)),
                 Err(error) => assert!(!is_valid(name) && error.is(Kind::Invalid)),
             },
-            2 => match storage.swap(name, &last, bytes.into()) {
+            2 => match storage.compare_and_swap(name, &last, bytes.into()) {
                 Ok(version) => {
                     let before = model.insert(name, (bytes.to_vec(), version.clone()));
                     assert_eq!(before.expect("it was there").1, last);

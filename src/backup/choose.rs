@@ -84,7 +84,7 @@ pub(super) fn choose(
         return Ok(choice(state, Last { snapshot, may_be_outdated: false }, true));
     }
     // The listing costs nothing on this machine; over a network it is made when the last run may have left something.
-    let may_have_left = repo.storage().abilities().local || state.as_ref().is_some_and(State::is_committing);
+    let may_have_left = !repo.is_remote() || state.as_ref().is_some_and(State::is_committing);
     if may_have_left && !options.dry_run {
         repo.settle(watch)?;
     }
@@ -95,7 +95,7 @@ pub(super) fn choose(
         last_of_sources(repo, options, watch)?
     } else {
         // Over a network it would cost a round trip.
-        if repo.storage().abilities().local {
+        if !repo.is_remote() {
             tell_of_future_name(repo, watch)?;
         }
         Last::default()

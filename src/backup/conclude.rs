@@ -101,7 +101,7 @@ impl Conclusion<'_> {
         let mut report = self.report(totals);
         let snapshot = self.snapshot(root, &report)?;
         // If this process dies after the commit step, the next run must know; on local storage it always looks.
-        if !self.repo.storage().abilities().local
+        if self.repo.is_remote()
             && let Some(Err(error)) = self.choice.state.as_ref().map(State::set_committing)
         {
             watch.notice(error.to_string());

@@ -22,9 +22,9 @@ pub(super) struct TestParts {
 impl TestParts {
     pub fn new(readers: usize) -> Self {
         let (storage, credentials, watch) = (Memory::new(), Credentials::password("right"), Watch::silent());
-        let abilities = storage.abilities();
+        let capabilities = storage.capabilities();
         let cost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
-        let made = InitOptions { credentials, cost, chunks: Default::default(), single_writer: false, abilities };
+        let made = InitOptions { credentials, cost, chunks: Default::default(), single_writer: false, capabilities };
         Repository::init(&storage, &made).unwrap();
         let credentials = Credentials::password("right");
         let repo = Repository::open_uncached(Arc::new(storage), &credentials, &watch).unwrap();

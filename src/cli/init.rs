@@ -100,11 +100,11 @@ pub fn refuse_strangers(location: &str) -> Result<()> {
 
 /// A repository that lacks its last step, which [`show_and_finish`] takes.
 pub fn prepare(storage: &dyn Storage, credentials: Credentials, single_writer: bool) -> Result<NewRepository<'_>> {
-    let abilities = probe_storage(storage)?;
+    let capabilities = probe_storage(storage)?;
     let cost = PasswordCost::DEFAULT;
     Repository::prepare(
         storage,
-        &InitOptions { credentials, cost, chunks: ChunkTable::default(), single_writer, abilities },
+        &InitOptions { credentials, cost, chunks: ChunkTable::default(), single_writer, capabilities },
     )
 }
 

@@ -11,14 +11,20 @@ use siltstone::repo::{Credentials, Known, Repository};
 use siltstone::seal::Secret;
 use siltstone::storage::location::{Access, folder_of};
 use siltstone::storage::retry::RETRY_FOR;
-use siltstone::storage::{self, Abilities, Storage};
+use siltstone::storage::s3::S3Defaults;
+use siltstone::storage::{self, Capabilities, Storage};
 use siltstone::watch::Watch;
+use std::num::ParseIntError;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// Where everything lies for whoever configured nothing.
+/// A bench aid: milliseconds by which every request to the storage takes longer, as if it were far away.
+const DELAY_VARIABLE: &str = "SILT_DELAY_MS";
+
+/// Where everything is without configuration.
 pub struct Places {
     pub repository: PathBuf,
     pub key: PathBuf,
@@ -108,12 +114,25 @@ pub fn open_storage(location: &str, create: bool, options: &GlobalOptions, watch
         retry_for: options.retry_for.unwrap_or(RETRY_FOR),
         limit_upload: options.limit_upload,
         limit_download: options.limit_download,
+        s3: S3Defaults::from_environment(),
+        delay: delay()?,
         watch: watch.clone(),
     };
-    storage::location::open_with(location, create, &access)
+    storage::location::open(location, create, &access)
 }
 
-pub fn probe_storage(storage: &dyn Storage) -> Result<Abilities> {
+/// How much longer each request is to take; for measuring.
+fn delay() -> Result<Duration> {
+    match std::env::var(DELAY_VARIABLE) {
+        Ok(text) if !text.is_empty() => {
+            let bad = |error: ParseIntError| Error::invalid("understand", DELAY_VARIABLE, error);
+            text.parse().map(Duration::from_millis).map_err(bad)
+        }
+        _ => Ok(Duration::ZERO),
+    }
+}
+
+pub fn probe_storage(storage: &dyn Storage) -> Result<Capabilities> {
     storage::probe(storage)
 }
 

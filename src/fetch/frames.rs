@@ -78,7 +78,7 @@ pub(super) struct Frames {
 impl Frames {
     pub fn new(vault: &Vault) -> Self {
         let memory = vault.memory();
-        let far = vault.is_far().then(|| Far {
+        let far = vault.is_remote().then(|| Far {
             content: ReadAhead::new(vault.storage_shared(), memory / 16 * 5),
             trees: ReadAhead::new(vault.storage_shared(), TREES_BYTES_MAX.min(memory / 16)),
             files: vault.cache().map(|cache| FrameFiles::new(cache.join("trees"), TREE_FILES_BYTES_MAX)),

@@ -83,7 +83,7 @@ impl ChunkSink {
             })
             .collect::<Result<_>>()?;
         let pack_bytes = (options.memory_bytes / 8).clamp(PACK_BYTES_MIN, PACK_BYTES);
-        let concurrency = if vault.storage().abilities().local {
+        let concurrency = if !vault.storage().profile().is_remote {
             1
         } else {
             ((options.memory_bytes / pack_bytes).saturating_sub(3) as usize).clamp(1, 5)

@@ -172,9 +172,11 @@ impl Token {
     /// Replaces the own object conditionally. A version that nobody else wrote, but that is not the one we know, is of a
     /// beat of ours whose answer was lost.
     fn swap_own(&self, storage: &dyn Storage, keys: &KeySet, body: Vec<u8>) -> Result<Version> {
-        match storage.swap(&self.name(), self.version(), body.clone().into()) {
+        match storage.compare_and_swap(&self.name(), self.version(), body.clone().into()) {
             Err(error) if error.is(Kind::Conflict) => match self.own_version(storage, keys)? {
-                Some(version) => storage.swap(&self.name(), &version, body.into()).map_err(|error| self.explain(error)),
+                Some(version) => {
+                    storage.compare_and_swap(&self.name(), &version, body.into()).map_err(|error| self.explain(error))
+                }
                 None => Err(self.explain(error)),
             },
             done => done.map_err(|error| self.explain(error)),
@@ -524,7 +526,7 @@ pub fn expire(storage: &dyn Storage, keys: &KeySet, sharing: Sharing, seen: &Run
     let done = match sharing {
         Sharing::Swap => {
             let body = seal(keys, &Pending::Expired)?;
-            storage.swap(&seen.name, &Version(seen.sign.clone()), body.into()).map(|_| ())
+            storage.compare_and_swap(&seen.name, &Version(seen.sign.clone()), body.into()).map(|_| ())
         }
         Sharing::Rename => storage.rename(&seen.name, &format!("{EXPIRED_PREFIX}{}", seen.writer)),
         Sharing::SingleWriter => storage.remove(&seen.name),

@@ -8,7 +8,7 @@ use crate::format::{
 use crate::id::RepositoryId;
 use crate::repo::{Credentials, Repository, key};
 use crate::seal::{KeySet, PasswordCost, Power, Secret, random};
-use crate::storage::{Abilities, Storage};
+use crate::storage::{Capabilities, Storage};
 
 /// What a new repository is made with.
 pub struct InitOptions {
@@ -18,7 +18,7 @@ pub struct InitOptions {
     /// Accept a storage that cannot tell two writers apart.
     pub single_writer: bool,
     /// What the storage really does ([`crate::storage::probe`]).
-    pub abilities: Abilities,
+    pub capabilities: Capabilities,
 }
 
 /// A repository that lacks only its configuration. Left so it is no repository and in nobody's way.
@@ -89,9 +89,10 @@ impl Repository {
         if options.credentials.is_empty() {
             return Err(Error::invalid(doing, place, "neither a password nor a key file was given"));
         }
-        let sharing = match (options.abilities.swap, options.abilities.rename, options.single_writer) {
+        let sharing = match (options.capabilities.compare_and_swap, options.capabilities.rename, options.single_writer)
+        {
             (_, _, true) => Sharing::SingleWriter,
-            (true, _, _) if options.abilities.put_new => Sharing::Swap,
+            (true, _, _) if options.capabilities.put_new => Sharing::Swap,
             (_, true, _) => Sharing::Rename,
             _ => {
                 return Err(Error::new(Kind::Unsupported, doing, place)

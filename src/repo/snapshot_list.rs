@@ -148,9 +148,9 @@ mod tests {
 
     fn repository() -> (Memory, Repository) {
         let (storage, credentials) = (Memory::new(), Credentials::password("right"));
-        let abilities = storage.abilities();
+        let capabilities = storage.capabilities();
         let chunks = Default::default();
-        let made = InitOptions { credentials, cost: CHEAP, chunks, single_writer: false, abilities };
+        let made = InitOptions { credentials, cost: CHEAP, chunks, single_writer: false, capabilities };
         Repository::init(&storage, &made).unwrap();
         let credentials = Credentials::password("right");
         let repo = Repository::open_uncached(Arc::new(storage.clone()), &credentials, &Watch::silent()).unwrap();

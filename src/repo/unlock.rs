@@ -265,11 +265,14 @@ mod tests {
 
     fn repository() -> Memory {
         let storage = Memory::new();
-        let abilities = storage.abilities();
+        let capabilities = storage.capabilities();
         let credentials = Credentials::password("right");
         let chunks = Default::default();
-        Repository::init(&storage, &InitOptions { credentials, cost: CHEAP, chunks, single_writer: false, abilities })
-            .unwrap();
+        Repository::init(
+            &storage,
+            &InitOptions { credentials, cost: CHEAP, chunks, single_writer: false, capabilities },
+        )
+        .unwrap();
         storage
     }
 

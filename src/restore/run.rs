@@ -219,7 +219,7 @@ impl<'a> Run<'a> {
 
     /// How many threads write, unless directories may meet in the target.
     pub fn writers(&self) -> usize {
-        self.options.writers.max(if self.repo.is_far() { FAR_WRITERS_MIN } else { 1 })
+        self.options.writers.max(if self.repo.is_remote() { FAR_WRITERS_MIN } else { 1 })
     }
 
     /// The threads that write.
@@ -315,7 +315,7 @@ impl<'a> Run<'a> {
                 self.ledger.fail(error);
                 self.ledger.interrupted()
             }
-            Kind::Denied if self.repo.is_far() => {
+            Kind::Denied if self.repo.is_remote() => {
                 self.ledger.fail(error);
                 self.ledger.interrupted()
             }

@@ -1,8 +1,9 @@
 //! Faults on purpose, for tests: a storage that errs by a seed, or dies at one exact call.
 
 use crate::error::{Error, Kind, Result};
+use crate::forward_storage;
 use crate::lock::locked;
-use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version};
+use crate::storage::{Body, Listed, Stat, Storage, Version};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -171,23 +172,9 @@ fn torn(body: &Body) -> Body {
 }
 
 impl Storage for Chaos {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
+    forward_storage!(self => self.inner; describe, identity, local_path, capabilities, profile);
 
-    fn identity(&self) -> String {
-        self.inner.identity()
-    }
-
-    fn local_path(&self) -> Option<&std::path::Path> {
-        self.inner.local_path()
-    }
-
-    fn abilities(&self) -> Abilities {
-        self.inner.abilities()
-    }
-
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
+    fn put(&self, name: &str, body: Body) -> Result<()> {
         if self.strikes(|rates| rates.torn) {
             self.inner.put(name, torn(&body))?;
             return Err(Error::new(Kind::Temporary, "put", name).because("the write was torn, on purpose"));
@@ -199,8 +186,8 @@ impl Storage for Chaos {
         self.call("put_new", name, true, || self.inner.put_new(name, body))
     }
 
-    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
-        self.call("swap", name, true, || self.inner.swap(name, expected, body))
+    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+        self.call("compare_and_swap", name, true, || self.inner.compare_and_swap(name, expected, body))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<()> {

@@ -10,7 +10,7 @@ use crate::storage::beneath::{self, Owner};
 use crate::storage::local_folder::{
     check_folder, is_absent, is_no_way, remove_unfinished, rename_new, unfinished_name,
 };
-use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name};
+use crate::storage::{Body, Capabilities, Listed, Profile, Stat, Storage, Version, check_name};
 use rustix::fs::{Advice, CWD, FileType, fadvise};
 use rustix::io::Errno;
 use std::collections::VecDeque;
@@ -28,6 +28,8 @@ use std::time::Duration;
 const UNFINISHED: &str = ".tmp";
 /// Unfinished writes of this age were left by a crash.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+/// How long a network file system may answer from its cache of attributes (`acdirmax` of NFS).
+const ATTRIBUTES_CACHED: Duration = Duration::from_secs(60);
 /// Files kept open for further ranges.
 const OPEN_FILES_MAX: usize = 16;
 
@@ -391,15 +393,20 @@ impl Storage for Local {
         Some(&self.root)
     }
 
-    fn abilities(&self) -> Abilities {
-        Abilities { put_new: true, swap: false, rename: true, local: true }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { put_new: true, compare_and_swap: false, rename: true }
     }
 
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
+    /// A network file system that is mounted here shows what other hosts wrote after its cache of attributes has aged, for NFS 60 s.
+    fn profile(&self) -> Profile {
+        let is_shared = medium_of(self.root.as_os_str().as_bytes()).is_ok_and(|medium| medium == Medium::Network);
+        Profile { listing_delay: if is_shared { ATTRIBUTES_CACHED } else { Duration::ZERO }, ..Profile::LOCAL }
+    }
+
+    fn put(&self, name: &str, body: Body) -> Result<()> {
         let path = self.path(name)?;
         let unfinished = self.write_unfinished(&body)?;
-        self.finish(&unfinished, &path, true)?;
-        self.stat(name).map(|stat| stat.version)
+        self.finish(&unfinished, &path, true)
     }
 
     fn put_new(&self, name: &str, body: Body) -> Result<Version> {
@@ -409,7 +416,7 @@ impl Storage for Local {
         self.stat(name).map(|stat| stat.version)
     }
 
-    fn swap(&self, name: &str, _expected: &Version, _body: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, _expected: &Version, _body: Body) -> Result<Version> {
         Err(Error::new(Kind::Unsupported, "replace conditionally", name).because("directories do not support that"))
     }
 
@@ -565,7 +572,7 @@ mod tests {
     #[test]
     fn only_a_writer_removes_what_others_left_long_ago() {
         let place = tempfile::tempdir().expect("a directory");
-        drop(Local::create(place.path()).expect("made").put("config", b"c".as_slice().into()).expect("written"));
+        Local::create(place.path()).expect("made").put("config", b"c".as_slice().into()).expect("written");
         let names = [("12-0-9af", 2), ("12-1-9af", 0), ("document", 2), ("12-0-9af.txt", 2)];
         let left = names.map(|(name, days)| leave(place.path().join(UNFINISHED).join(name), days));
         let local = Local::open(place.path()).expect("opened");

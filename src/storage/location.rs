@@ -3,16 +3,13 @@
 use super::Storage;
 use super::local::Local;
 use super::retry::{RETRY_FOR, Retry, open_patiently};
-use super::s3::{S3, S3Location};
+use super::s3::{S3, S3Defaults, S3Location};
 use super::throttle::{Delayed, Throttle};
 use crate::error::{Error, Result};
 use crate::watch::Watch;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// A bench aid: milliseconds by which every request to the storage takes longer, as if it were far away.
-const DELAY_VARIABLE: &str = "SILT_DELAY_MS";
 
 /// How a storage is reached, and how patiently.
 pub struct Access<'a> {
@@ -23,26 +20,33 @@ pub struct Access<'a> {
     /// Bytes a second; none is as fast as it goes.
     pub limit_upload: Option<u64>,
     pub limit_download: Option<u64>,
+    pub s3: S3Defaults,
+    /// For measuring: how much longer each request takes, as if the storage were far away.
+    pub delay: Duration,
     /// Receives notices about outages; its cancel ends every request.
     pub watch: Watch,
 }
 
 impl Default for Access<'_> {
     fn default() -> Self {
-        let (limit_upload, limit_download) = (None, None);
-        Access { ca_file: None, retry_for: RETRY_FOR, limit_upload, limit_download, watch: Watch::silent() }
+        Access {
+            ca_file: None,
+            retry_for: RETRY_FOR,
+            limit_upload: None,
+            limit_download: None,
+            s3: S3Defaults::default(),
+            delay: Duration::ZERO,
+            watch: Watch::silent(),
+        }
     }
 }
 
 /// Opens the storage at a path or URL; with `create`, an empty folder may be made (a bucket is never made).
-pub fn open(location: &str, create: bool) -> Result<Arc<dyn Storage>> {
-    open_with(location, create, &Access::default())
-}
-
-/// The same, with every setting.
-pub fn open_with(location: &str, create: bool, access: &Access) -> Result<Arc<dyn Storage>> {
-    let open = || open_bare(location, create, access);
-    let storage = delayed(open_patiently(access.retry_for, &access.watch, open)?)?;
+pub fn open(location: &str, create: bool, access: &Access) -> Result<Arc<dyn Storage>> {
+    let mut storage = open_patiently(access.retry_for, &access.watch, || open_bare(location, create, access))?;
+    if !access.delay.is_zero() {
+        storage = Arc::new(Delayed::new(storage, access.delay));
+    }
     let storage: Arc<dyn Storage> = match (access.limit_upload, access.limit_download) {
         (None, None) => storage,
         (upload, download) => Arc::new(Throttle::new(storage, upload, download).with_cancel(&access.watch.cancel)),
@@ -53,7 +57,10 @@ pub fn open_with(location: &str, create: bool, access: &Access) -> Result<Arc<dy
 fn open_bare(location: &str, create: bool, access: &Access) -> Result<Arc<dyn Storage>> {
     match parse(location)? {
         Place::Folder(path) => Ok(Arc::new(if create { Local::create(path)? } else { Local::open(path)? })),
-        Place::Bucket => Ok(Arc::new(S3::open(&S3Location::parse(location)?, access.ca_file, &access.watch.cancel)?)),
+        Place::Bucket => {
+            let location = S3Location::parse(location)?;
+            Ok(Arc::new(S3::open(&location, &access.s3, access.ca_file, &access.watch.cancel)?))
+        }
     }
 }
 
@@ -97,15 +104,4 @@ fn parse(location: &str) -> Result<Place<'_>> {
 fn scheme_of(location: &str) -> Option<&str> {
     let (scheme, _) = location.split_once(':')?;
     (!scheme.is_empty() && !scheme.contains('/')).then_some(scheme)
-}
-
-fn delayed(storage: Arc<dyn Storage>) -> Result<Arc<dyn Storage>> {
-    match std::env::var(DELAY_VARIABLE) {
-        Ok(text) if !text.is_empty() => {
-            let bad = |error| Error::invalid("understand", DELAY_VARIABLE, error);
-            let delay = Duration::from_millis(text.parse().map_err(|error: std::num::ParseIntError| bad(error))?);
-            Ok(Arc::new(Delayed::new(storage, delay)))
-        }
-        _ => Ok(storage),
-    }
 }

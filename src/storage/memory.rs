@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
-use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name};
+use crate::storage::{Body, Capabilities, Listed, Profile, Stat, Storage, Version, check_name};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -12,7 +12,8 @@ type Objects = BTreeMap<String, (Vec<u8>, u64)>;
 #[derive(Clone)]
 pub struct Memory {
     objects: Arc<Mutex<(Objects, u64)>>,
-    abilities: Abilities,
+    capabilities: Capabilities,
+    profile: Profile,
 }
 
 impl Default for Memory {
@@ -24,11 +25,16 @@ impl Default for Memory {
 impl Memory {
     /// Swaps and renames.
     pub fn new() -> Self {
-        Memory::with_abilities(Abilities { put_new: true, swap: true, rename: true, local: true })
+        Memory::with_capabilities(Capabilities { put_new: true, compare_and_swap: true, rename: true })
     }
 
-    pub fn with_abilities(abilities: Abilities) -> Self {
-        Memory { objects: Arc::default(), abilities }
+    pub fn with_capabilities(capabilities: Capabilities) -> Self {
+        Memory { objects: Arc::default(), capabilities, profile: Profile::LOCAL }
+    }
+
+    /// As if it were over a network.
+    pub fn remote(self) -> Self {
+        Memory { profile: Profile::REMOTE, ..self }
     }
 
     fn lock(&self) -> MutexGuard<'_, (Objects, u64)> {
@@ -47,10 +53,10 @@ impl Memory {
         memory
     }
 
-    /// A storage of its own with the same objects and abilities.
+    /// A storage of its own with the same objects and capabilities.
     pub fn fork(&self) -> Self {
         let copy = self.lock().clone();
-        Memory { objects: Arc::new(Mutex::new(copy)), abilities: self.abilities }
+        Memory { objects: Arc::new(Mutex::new(copy)), ..self.clone() }
     }
 
     /// Changes an object behind everybody's back.
@@ -83,24 +89,28 @@ impl Storage for Memory {
         "memory".to_owned()
     }
 
-    fn abilities(&self) -> Abilities {
-        self.abilities
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
     }
 
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
-        self.write(name, &body, |_| Ok(()))
+    fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    fn put(&self, name: &str, body: Body) -> Result<()> {
+        self.write(name, &body, |_| Ok(())).map(drop)
     }
 
     fn put_new(&self, name: &str, body: Body) -> Result<Version> {
-        let honest = self.abilities.put_new;
+        let honest = self.capabilities.put_new;
         self.write(name, &body, |known| match known.filter(|_| honest) {
             Some(_) => Err(Error::new(Kind::AlreadyExists, "write", name)),
             None => Ok(()),
         })
     }
 
-    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
-        if !self.abilities.swap {
+    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+        if !self.capabilities.compare_and_swap {
             return Err(Error::new(Kind::Unsupported, "replace conditionally", name));
         }
         self.write(name, &body, |known| match known {
@@ -111,7 +121,7 @@ impl Storage for Memory {
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<()> {
-        if !self.abilities.rename {
+        if !self.capabilities.rename {
             return Err(Error::new(Kind::Unsupported, "rename", from));
         }
         check_name(from)?;

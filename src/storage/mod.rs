@@ -5,9 +5,11 @@
 
 use crate::error::{Error, Result};
 use bytes::Bytes;
+use std::time::Duration;
 
 mod beneath;
 pub mod chaos;
+mod forward;
 pub mod local;
 mod local_folder;
 pub mod location;
@@ -74,21 +76,40 @@ pub struct Listed {
     pub size: u64,
 }
 
-/// What a storage does atomically. What it merely says it does is found out by [`probe()`].
+/// What a storage does atomically. [`probe()`] finds out which of the claims hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Abilities {
-    /// `put_new` never replaces, whoever races.
+pub struct Capabilities {
+    /// `put_new` never replaces an object, even if two clients race.
     pub put_new: bool,
-    /// `swap` replaces only the version it was told.
-    pub swap: bool,
-    /// `rename` moves an object in one step, and of two movers of one object one fails.
+    /// `compare_and_swap` replaces only the expected version.
+    pub compare_and_swap: bool,
+    /// `rename` moves an object in one step, and if two clients move one object, one of them fails.
     pub rename: bool,
-    /// On this machine: no need to cache what is read from it.
-    pub local: bool,
 }
 
-/// Where objects rest. Every call is blocking, may be made from many threads at once and is complete when it returns:
-/// what was put is durable and can be read by everybody.
+/// What a storage promises, and how it is best used. Each backend states this, and the tests of all backends check it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// Requests travel over a network: each takes long, may fail for a while, and what it reads is worth caching.
+    pub is_remote: bool,
+    /// How many requests at the same time use the line well.
+    pub parallel_requests: usize,
+    /// What was put survives a power cut once the call has returned.
+    pub is_durable: bool,
+    /// How long a listing may lack what was put, or show what was removed, before the listing began.
+    pub listing_delay: Duration,
+}
+
+impl Profile {
+    /// A disk or the memory of this machine.
+    pub const LOCAL: Profile =
+        Profile { is_remote: false, parallel_requests: 1, is_durable: true, listing_delay: Duration::ZERO };
+    /// A server that lists what was written before, as S3 does.
+    pub const REMOTE: Profile = Profile { is_remote: true, parallel_requests: 8, ..Profile::LOCAL };
+}
+
+/// Where objects are kept. Every call blocks, may be made from many threads at once and is complete when it returns. What was put
+/// can then be read by every client, and is durable if [`Profile::is_durable`] says so.
 pub trait Storage: Send + Sync {
     /// The location for people, without secrets.
     fn describe(&self) -> String;
@@ -98,25 +119,27 @@ pub trait Storage: Send + Sync {
         self.describe()
     }
 
-    fn abilities(&self) -> Abilities;
+    fn capabilities(&self) -> Capabilities;
 
-    /// The folder that it is on this machine; none for all other storage.
+    fn profile(&self) -> Profile;
+
+    /// The folder of the storage on this machine; `None` for all other storage.
     fn local_path(&self) -> Option<&std::path::Path> {
         None
     }
 
     /// Writes the whole object, replacing what is there.
-    fn put(&self, name: &str, body: Body) -> Result<Version>;
+    fn put(&self, name: &str, body: Body) -> Result<()>;
 
     /// Writes the whole object if there is none of that name; else `AlreadyExists`.
     fn put_new(&self, name: &str, body: Body) -> Result<Version>;
 
     /// Replaces the object if it is still at `expected`; else `Conflict` (`NotFound` when it is gone).
-    /// `Unsupported` where [`Abilities::swap`] is not given.
-    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version>;
+    /// `Unsupported` without [`Capabilities::compare_and_swap`].
+    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version>;
 
     /// Moves an object in one step; `NotFound` when `from` is not there, `AlreadyExists` when `to` is.
-    /// `Unsupported` where [`Abilities::rename`] is not given.
+    /// `Unsupported` without [`Capabilities::rename`].
     fn rename(&self, from: &str, to: &str) -> Result<()>;
 
     /// The whole object; `NotFound`. Refuses (`Corrupt`) an object of more than `bytes_max` before reading it.

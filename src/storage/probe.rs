@@ -1,7 +1,7 @@
 //! Find out what a storage really does: there are stores that accept a condition and then overwrite.
 
 use crate::error::{Error, Kind, Result};
-use crate::storage::{Abilities, Body, Storage, Version};
+use crate::storage::{Body, Capabilities, Storage, Version};
 use std::hash::{BuildHasher, RandomState};
 
 const FIRST: &[u8] = b"first";
@@ -9,8 +9,8 @@ const SECOND: &[u8] = b"second";
 const BYTES_MAX: u64 = 64;
 
 /// Tries, on scratch names, each ability that the storage claims; what does not hold is left out. Nothing stays behind.
-pub fn probe(storage: &dyn Storage) -> Result<Abilities> {
-    let claimed = storage.abilities();
+pub fn probe(storage: &dyn Storage) -> Result<Capabilities> {
+    let claimed = storage.capabilities();
     let scratch = format!("probe/{:016x}", RandomState::new().hash_one(std::process::id()));
     let names = ["a", "b", "missing"].map(|name| format!("{scratch}-{name}"));
     let found = try_all(storage, claimed, &names);
@@ -24,17 +24,16 @@ pub fn probe(storage: &dyn Storage) -> Result<Abilities> {
     found
 }
 
-fn try_all(storage: &dyn Storage, claimed: Abilities, [a, b, missing]: &[String; 3]) -> Result<Abilities> {
+fn try_all(storage: &dyn Storage, claimed: Capabilities, [a, b, missing]: &[String; 3]) -> Result<Capabilities> {
     // Right to write and to read at all, with errors that speak for themselves.
     storage.put(a, FIRST.into())?;
     if storage.get(a, BYTES_MAX)?.0 != FIRST {
         return Err(Error::corrupt("use", storage.describe(), "it does not return what was just written"));
     }
-    Ok(Abilities {
+    Ok(Capabilities {
         put_new: claimed.put_new && holds_new(storage, b)?,
-        swap: claimed.swap && holds_swap(storage, a, missing)?,
+        compare_and_swap: claimed.compare_and_swap && holds_swap(storage, a, missing)?,
         rename: claimed.rename && holds_rename(storage, a, b, missing)?,
-        local: claimed.local,
     })
 }
 
@@ -48,9 +47,11 @@ fn holds_new(storage: &dyn Storage, name: &str) -> Result<bool> {
 }
 
 fn holds_swap(storage: &dyn Storage, name: &str, missing: &str) -> Result<bool> {
-    let swap =
-        |name: &str, expected: &Version, bytes: &[u8]| storage.swap(name, expected, Body::from(bytes)).map(|_| ());
-    let old = storage.put(name, FIRST.into())?;
+    let swap = |name: &str, expected: &Version, bytes: &[u8]| {
+        storage.compare_and_swap(name, expected, Body::from(bytes)).map(|_| ())
+    };
+    storage.put(name, FIRST.into())?;
+    let old = storage.stat(name)?.version;
     if !held(swap(name, &old, SECOND), None)? || storage.get(name, BYTES_MAX)?.0 != SECOND {
         return Ok(false);
     }

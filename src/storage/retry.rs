@@ -1,8 +1,9 @@
 //! Retry requests that failed for a reason that may pass, find out what became of requests whose answer was lost, and stop when asked to.
 
 use crate::error::{Error, Kind, Result};
+use crate::forward_storage;
 use crate::storage::outage::{Outage, shown};
-use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version};
+use crate::storage::{Body, Listed, Stat, Storage, Version};
 use crate::watch::{Clock, REQUEST_GRACE, SystemClock, TIDY_GRACE, Watch, interrupted};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -222,23 +223,9 @@ fn pause(failures: u32) -> Duration {
 }
 
 impl Storage for Retry {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
+    forward_storage!(self => self.inner; describe, identity, local_path, capabilities, profile);
 
-    fn identity(&self) -> String {
-        self.inner.identity()
-    }
-
-    fn local_path(&self) -> Option<&std::path::Path> {
-        self.inner.local_path()
-    }
-
-    fn abilities(&self) -> Abilities {
-        self.inner.abilities()
-    }
-
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
+    fn put(&self, name: &str, body: Body) -> Result<()> {
         self.retry(&Request::new("write", name), |_| self.inner.put(name, body.clone()))
     }
 
@@ -249,9 +236,9 @@ impl Storage for Retry {
         })
     }
 
-    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
         let request = Request::tidying("replace", name);
-        self.retry(&request, |is_again| match self.inner.swap(name, expected, body.clone()) {
+        self.retry(&request, |is_again| match self.inner.compare_and_swap(name, expected, body.clone()) {
             Err(error) if is_again && error.is(Kind::Conflict) => self.ours_or(name, &body, error),
             done => done,
         })
@@ -348,17 +335,15 @@ mod tests {
         fn describe(&self) -> String {
             "the store".to_owned()
         }
-        fn abilities(&self) -> Abilities {
-            self.up.abilities()
-        }
-        fn put(&self, name: &str, body: Body) -> Result<Version> {
+        forward_storage!(self => self.up; capabilities, profile);
+        fn put(&self, name: &str, body: Body) -> Result<()> {
             self.ask()?.put(name, body)
         }
         fn put_new(&self, name: &str, body: Body) -> Result<Version> {
             self.ask()?.put_new(name, body)
         }
-        fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
-            self.ask()?.swap(name, expected, body)
+        fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+            self.ask()?.compare_and_swap(name, expected, body)
         }
         fn rename(&self, from: &str, to: &str) -> Result<()> {
             self.ask()?.rename(from, to)

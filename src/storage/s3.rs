@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Kind, Result, kind_of_io};
 use crate::runtime::block_on;
-use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version, check_name, tls};
+use crate::storage::{Body, Capabilities, Listed, Profile, Stat, Storage, Version, check_name, tls};
 use crate::watch::{Cancel, REQUEST_GRACE, TIDY_GRACE, interrupted};
 use futures_util::TryStreamExt;
 use opendal::options::{ListOptions, ReadOptions, WriteOptions};
@@ -21,10 +21,10 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 const BYTES_A_SECOND_MIN: u64 = 8 << 10;
 const REGION: &str = "us-east-1";
 
-/// Where a bucket lies, as its location says.
+/// Where a bucket is, as its location says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct S3Location {
-    /// None: what the environment says, else Amazon's.
+    /// None: that of the defaults, or else Amazon's.
     pub endpoint: Option<String>,
     pub region: Option<String>,
     pub bucket: String,
@@ -85,7 +85,42 @@ impl S3Location {
     }
 }
 
-/// A bucket, or what lies below a prefix of it.
+/// What the location of a bucket leaves open.
+#[derive(Clone, Default)]
+pub struct S3Defaults {
+    /// The URL of the store.
+    pub endpoint: Option<String>,
+    pub region: Option<String>,
+    /// None: the client library looks for them, as the tools of AWS do.
+    pub keys: Option<S3Keys>,
+}
+
+#[derive(Clone)]
+pub struct S3Keys {
+    pub access_key: String,
+    pub secret_key: String,
+    pub session_token: Option<String>,
+}
+
+impl S3Defaults {
+    /// Reads the variables that the tools of AWS read: `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, `AWS_REGION`,
+    /// `AWS_DEFAULT_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`.
+    pub fn from_environment() -> Self {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let keys = variable("AWS_ACCESS_KEY_ID").zip(variable("AWS_SECRET_ACCESS_KEY"));
+        S3Defaults {
+            endpoint: variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL")),
+            region: variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")),
+            keys: keys.map(|(access_key, secret_key)| S3Keys {
+                access_key,
+                secret_key,
+                session_token: variable("AWS_SESSION_TOKEN"),
+            }),
+        }
+    }
+}
+
+/// A bucket, or what is below a prefix of it.
 pub struct S3 {
     operator: Operator,
     name: String,
@@ -118,15 +153,12 @@ fn limit(bytes: u64) -> Duration {
 }
 
 impl S3 {
-    /// Keys, region and endpoint are taken from the environment (`AWS_ACCESS_KEY_ID`, …) as far as the location does not
-    /// name them. An https store is trusted when an authority of the system vouches for it, or one in `ca_file` if that is
-    /// given. Asks the store nothing yet. A cancel ends its requests.
-    pub fn open(location: &S3Location, ca_file: Option<&Path>, cancel: &Cancel) -> Result<Self> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let from_environment = || variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL"));
-        let endpoint = location.endpoint.clone().or_else(from_environment);
-        let region = location.region.clone().or_else(|| variable("AWS_REGION"));
-        let region = region.or_else(|| variable("AWS_DEFAULT_REGION")).unwrap_or_else(|| REGION.to_owned());
+    /// Region and endpoint are those of `defaults` as far as the location does not name them. An https store is trusted when an
+    /// authority of the system vouches for it, or one in `ca_file` if that is given. Asks the store nothing yet. A cancel ends its
+    /// requests.
+    pub fn open(location: &S3Location, defaults: &S3Defaults, ca_file: Option<&Path>, cancel: &Cancel) -> Result<Self> {
+        let endpoint = location.endpoint.as_ref().or(defaults.endpoint.as_ref()).cloned();
+        let region = location.region.as_ref().or(defaults.region.as_ref()).map_or(REGION, String::as_str);
 
         let place = |prefix: &str| {
             if prefix.is_empty() { location.bucket.clone() } else { format!("{}/{prefix}", location.bucket) }
@@ -138,14 +170,14 @@ impl S3 {
         let mut builder = opendal::services::S3::default()
             .bucket(&location.bucket)
             .root(&format!("/{}", location.prefix))
-            .region(&region);
+            .region(region);
         if let Some(endpoint) = &endpoint {
             builder = builder.endpoint(endpoint);
         }
-        if let (Some(key), Some(secret)) = (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
-            builder = builder.access_key_id(&key).secret_access_key(&secret);
-            if let Some(token) = variable("AWS_SESSION_TOKEN") {
-                builder = builder.session_token(&token);
+        if let Some(keys) = &defaults.keys {
+            builder = builder.access_key_id(&keys.access_key).secret_access_key(&keys.secret_key);
+            if let Some(token) = &keys.session_token {
+                builder = builder.session_token(token);
             }
         }
         let client = reqwest::Client::builder()
@@ -205,7 +237,8 @@ impl S3 {
         format!("{}/{name}", self.name)
     }
 
-    fn write(&self, doing: &str, name: &str, body: Body, options: WriteOptions) -> Result<Version> {
+    /// Writes the whole object. Returns its version if the store says it.
+    fn write(&self, doing: &str, name: &str, body: Body, options: WriteOptions) -> Result<Option<Version>> {
         check_name(name)?;
         let bytes = body.len();
         // A commit replaces an object: it may be what ends a run.
@@ -216,10 +249,11 @@ impl S3 {
         // Without a chunk size one write is one PUT, never an upload of parts.
         let written = self.operator.write_options(name, Buffer::from(body.0), options);
         let meta = self.request(doing, name, &allowed, written)?;
-        match version_of(&meta) {
-            Some(version) => Ok(version),
-            None => self.stat(name).map(|stat| stat.version),
-        }
+        Ok(version_of(&meta))
+    }
+
+    fn version_or_ask(&self, name: &str, version: Option<Version>) -> Result<Version> {
+        version.map_or_else(|| self.stat(name).map(|stat| stat.version), Ok)
     }
 }
 
@@ -339,26 +373,31 @@ impl Storage for S3 {
     }
 
     /// What the protocol promises; stores that ignore conditions are found out by the probe.
-    fn abilities(&self) -> Abilities {
-        Abilities { put_new: true, swap: true, rename: false, local: false }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { put_new: true, compare_and_swap: true, rename: false }
     }
 
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
-        self.write("write", name, body, WriteOptions::default())
+    fn profile(&self) -> Profile {
+        Profile::REMOTE
+    }
+
+    fn put(&self, name: &str, body: Body) -> Result<()> {
+        self.write("write", name, body, WriteOptions::default()).map(drop)
     }
 
     fn put_new(&self, name: &str, body: Body) -> Result<Version> {
         let options = WriteOptions { if_not_exists: true, ..WriteOptions::default() };
-        self.write("write", name, body, options).map_err(|error| match error.kind() {
+        let written = self.write("write", name, body, options).map_err(|error| match error.kind() {
             Kind::Conflict => error.with_kind(Kind::AlreadyExists),
             _ => error,
-        })
+        });
+        self.version_or_ask(name, written?)
     }
 
-    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
         let options = WriteOptions { if_match: Some(expected.0.clone()), ..WriteOptions::default() };
         let swapped = self.write("replace", name, body, options);
-        match swapped {
+        match swapped.and_then(|version| self.version_or_ask(name, version)) {
             // The answer is the same whether it was changed or removed.
             Err(error) if error.is(Kind::Conflict) => match self.stat(name) {
                 Err(gone) if gone.is(Kind::NotFound) => Err(error.with_kind(Kind::NotFound)),

@@ -1,8 +1,9 @@
 //! Slow a storage down: to leave others their share of the line, or to measure what a far store costs.
 
 use crate::error::Result;
+use crate::forward_storage;
 use crate::lock::locked;
-use crate::storage::{Abilities, Body, Listed, Stat, Storage, Version};
+use crate::storage::{Body, Listed, Profile, Storage, Version};
 use crate::watch::{Cancel, Clock, SystemClock};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -93,23 +94,9 @@ impl Throttle {
 }
 
 impl Storage for Throttle {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
+    forward_storage!(self => self.inner; describe, identity, local_path, capabilities, profile, rename, remove, stat);
 
-    fn identity(&self) -> String {
-        self.inner.identity()
-    }
-
-    fn local_path(&self) -> Option<&std::path::Path> {
-        self.inner.local_path()
-    }
-
-    fn abilities(&self) -> Abilities {
-        self.inner.abilities()
-    }
-
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
+    fn put(&self, name: &str, body: Body) -> Result<()> {
         self.send(&body)?;
         self.inner.put(name, body)
     }
@@ -119,13 +106,9 @@ impl Storage for Throttle {
         self.inner.put_new(name, body)
     }
 
-    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
         self.send(&body)?;
-        self.inner.swap(name, expected, body)
-    }
-
-    fn rename(&self, from: &str, to: &str) -> Result<()> {
-        self.inner.rename(from, to)
+        self.inner.compare_and_swap(name, expected, body)
     }
 
     fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
@@ -147,14 +130,6 @@ impl Storage for Throttle {
         self.received(listed.iter().map(|listed| listed.name.len() as u64 + LISTED_BYTES).sum())?;
         Ok(listed)
     }
-
-    fn remove(&self, name: &str) -> Result<()> {
-        self.inner.remove(name)
-    }
-
-    fn stat(&self, name: &str) -> Result<Stat> {
-        self.inner.stat(name)
-    }
 }
 
 /// A storage each of whose requests takes that much longer: a bench's stand-in for distance.
@@ -175,56 +150,11 @@ impl Delayed {
 }
 
 impl Storage for Delayed {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
+    forward_storage!(self => self.inner; describe, identity, local_path, capabilities);
+    forward_storage!(self => self.far(); put, put_new, compare_and_swap, rename, get, get_range, list, remove, stat);
 
-    fn local_path(&self) -> Option<&std::path::Path> {
-        self.inner.local_path()
-    }
-
-    fn identity(&self) -> String {
-        self.inner.identity()
-    }
-
-    fn abilities(&self) -> Abilities {
-        Abilities { local: false, ..self.inner.abilities() }
-    }
-
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
-        self.far().put(name, body)
-    }
-
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
-        self.far().put_new(name, body)
-    }
-
-    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
-        self.far().swap(name, expected, body)
-    }
-
-    fn rename(&self, from: &str, to: &str) -> Result<()> {
-        self.far().rename(from, to)
-    }
-
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
-        self.far().get(name, bytes_max)
-    }
-
-    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
-        self.far().get_range(name, offset, length)
-    }
-
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
-        self.far().list(prefix)
-    }
-
-    fn remove(&self, name: &str) -> Result<()> {
-        self.far().remove(name)
-    }
-
-    fn stat(&self, name: &str) -> Result<Stat> {
-        self.far().stat(name)
+    fn profile(&self) -> Profile {
+        Profile { is_remote: true, parallel_requests: Profile::REMOTE.parallel_requests, ..self.inner.profile() }
     }
 }
 

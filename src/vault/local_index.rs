@@ -73,7 +73,7 @@ impl Listing {
         packs_expected: usize,
         beside: impl Fn() -> Result<()> + Sync,
     ) -> Result<Self> {
-        if storage.abilities().local {
+        if !storage.profile().is_remote {
             beside()?;
             return Listing::whole(storage, packs_expected);
         }
@@ -116,7 +116,7 @@ fn list_packs(storage: &dyn Storage, expected: usize) -> Result<PackSizes> {
         let pack = PackId::from_hex(hex).ok()?;
         (listed.name == pack_name(&pack)).then_some((pack, listed.size))
     };
-    if storage.abilities().local || expected < PACKS_IN_PARTS_MIN {
+    if !storage.profile().is_remote || expected < PACKS_IN_PARTS_MIN {
         return Ok(storage.list(PACKS_PREFIX)?.iter().filter_map(size).collect());
     }
     let parts: Vec<String> = (0..=255u8).map(|byte| format!("{PACKS_PREFIX}{byte:02x}/")).collect();
@@ -313,7 +313,7 @@ impl LocalIndex {
                 damaged.insert(index);
             }
             let mut is_done = fetched.vanished.is_empty();
-            if has_listed_packs && opened.storage().abilities().local && !std::mem::replace(&mut is_verified, true) {
+            if has_listed_packs && !opened.storage().profile().is_remote && !std::mem::replace(&mut is_verified, true) {
                 for index in self.find_damaged(opened)? {
                     self.tell_damaged(&index, format!("the index object {index} is damaged"), watch);
                     damaged.insert(index);

@@ -131,8 +131,8 @@ impl Vault {
     }
 
     /// Whether storage is not on this machine, so that each request costs a wait.
-    pub fn is_far(&self) -> bool {
-        !self.storage().abilities().local
+    pub fn is_remote(&self) -> bool {
+        self.storage().profile().is_remote
     }
 
     /// The memory that all buffers of a reader together may take, in bytes; counts for readers made from now on.

@@ -45,7 +45,7 @@ impl Opened {
             Err(error) if error.is(Kind::Corrupt) => error.to_string(),
             Err(error) => return Err(error),
         };
-        let hint = if self.storage.abilities().local {
+        let hint = if !self.storage.profile().is_remote {
             "check whether its disk is mounted and can be read"
         } else {
             "check whether the bucket is still there"

@@ -1,4 +1,4 @@
-//! Fetch many whole objects: several at a time from far storage.
+//! Fetch many whole objects: several at a time from remote storage.
 
 use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
@@ -6,16 +6,10 @@ use crate::storage::{Listed, Storage};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Requests that are under way at the same time.
-const FETCHES_AT_ONCE: usize = 8;
-
 /// Fetches objects, several at a time, in the order of their names' list.
 pub(crate) fn fetch_all(storage: &dyn Storage, names: &[String], bytes_max: u64) -> Vec<Result<Vec<u8>>> {
     let get = |name: &String| storage.get(name, bytes_max).map(|(bytes, _)| bytes);
-    if storage.abilities().local {
-        return names.iter().map(get).collect();
-    }
-    each_at_once(names, FETCHES_AT_ONCE, get)
+    each_at_once(names, storage.profile().parallel_requests, get)
 }
 
 /// Groups the names of listed objects. A group ends with the object that brings its total size to `bytes_max`, or after `objects_max`
@@ -43,7 +37,7 @@ pub(crate) fn each_at_once<T: Sync, R: Send>(
     at_once: usize,
     work: impl Fn(&T) -> Result<R> + Sync,
 ) -> Vec<Result<R>> {
-    if items.len() <= 1 {
+    if items.len() <= 1 || at_once <= 1 {
         return items.iter().map(work).collect();
     }
     let next = AtomicUsize::new(0);

@@ -4,13 +4,14 @@
 use crate::fixture::{self, RENAMES, SWAPS, memory, open, options, plant};
 use siltstone::error::{Error, Kind, Result};
 use siltstone::format::{KEYS_PREFIX, PENDING_PREFIX, SNAPSHOTS_PREFIX};
+use siltstone::forward_storage;
 use siltstone::id::SnapshotId;
 use siltstone::repo::key::add_key;
 use siltstone::repo::{Credentials, Repository};
 use siltstone::seal::Power;
 use siltstone::storage::chaos::{Chaos, Rates};
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
+use siltstone::storage::{Body, Capabilities, Listed, Storage, Version};
 use siltstone::watch::Watch;
 use std::sync::Arc;
 
@@ -30,41 +31,16 @@ impl Refusing {
 }
 
 impl Storage for Refusing {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn abilities(&self) -> Abilities {
-        self.inner.abilities()
-    }
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
-        self.inner.put(name, body)
-    }
+    forward_storage!(self => self.inner; describe, capabilities, profile, put, compare_and_swap, rename, get, get_range, remove, stat);
+
     fn put_new(&self, name: &str, body: Body) -> Result<Version> {
         self.refuse(self.pending && name.starts_with(PENDING_PREFIX), "write", name)?;
         self.inner.put_new(name, body)
-    }
-    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
-        self.inner.swap(name, expected, body)
-    }
-    fn rename(&self, from: &str, to: &str) -> Result<()> {
-        self.inner.rename(from, to)
-    }
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
-        self.inner.get(name, bytes_max)
-    }
-    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
-        self.inner.get_range(name, offset, length)
     }
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         self.refuse(self.snapshots && prefix == SNAPSHOTS_PREFIX, "list", prefix)?;
         self.refuse(self.keys && prefix == KEYS_PREFIX, "list", prefix)?;
         self.inner.list(prefix)
-    }
-    fn remove(&self, name: &str) -> Result<()> {
-        self.inner.remove(name)
-    }
-    fn stat(&self, name: &str) -> Result<Stat> {
-        self.inner.stat(name)
     }
 }
 
@@ -77,9 +53,9 @@ struct Case {
     expected: (Kind, &'static str),
 }
 
-fn assert_fails_and_withdraws(case: &Case, abilities: Abilities) {
-    let at = format!("{}, {abilities:?}", case.name);
-    let base: Memory = memory(abilities);
+fn assert_fails_and_withdraws(case: &Case, capabilities: Capabilities) {
+    let at = format!("{}, {capabilities:?}", case.name);
+    let base: Memory = memory(capabilities).remote();
     let folder = tempfile::tempdir().expect("a folder");
     let (source, cache) = (folder.path().join("source"), folder.path().join("cache"));
     plant(&source, 1);
@@ -124,8 +100,8 @@ fn over_a_network_a_choice_that_fails_withdraws_the_writer() {
     ];
     for (name, missing_parent, refuses_snapshots, refuses_pending, expected) in cases {
         let case = Case { name, missing_parent, refuses_snapshots, refuses_pending, expected };
-        for abilities in [SWAPS, RENAMES] {
-            assert_fails_and_withdraws(&case, Abilities { local: false, ..abilities });
+        for capabilities in [SWAPS, RENAMES] {
+            assert_fails_and_withdraws(&case, capabilities);
         }
     }
 }
@@ -143,7 +119,7 @@ fn the_key_that_opened_last_is_tried_without_listing_keys_and_only_a_hint() {
     let repo = open(unlisted(), &cache).expect("it opens with the first key");
 
     let old = base.list(KEYS_PREFIX).expect("memory answers").remove(0).name;
-    let cost = fixture::init_options(base.abilities()).cost;
+    let cost = fixture::init_options(base.capabilities()).cost;
     add_key(&base, repo.keys(), Power::Full, &fixture::credentials(), cost).expect("it is added");
     base.remove(&old).expect("it is removed");
     let error = open(unlisted(), &cache).map(|_| ()).expect_err("no key is known");

@@ -8,7 +8,7 @@ use siltstone::entry::Time;
 use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::{Credentials, InitOptions, Repository, Snapshot};
 use siltstone::seal::PasswordCost;
-use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
+use siltstone::storage::{Body, Capabilities, Listed, Profile, Stat, Storage, Version};
 use siltstone::watch::Watch;
 use siltstone::when::Selector;
 use std::collections::BTreeMap;
@@ -38,11 +38,15 @@ impl Storage for Objects {
     fn describe(&self) -> String {
         "memory".into()
     }
-    fn abilities(&self) -> Abilities {
-        Abilities { put_new: true, swap: true, rename: false, local: true }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { put_new: true, compare_and_swap: true, rename: false }
     }
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
-        self.write(name, body, |_| Ok(()))
+
+    fn profile(&self) -> Profile {
+        Profile::LOCAL
+    }
+    fn put(&self, name: &str, body: Body) -> Result<()> {
+        self.write(name, body, |_| Ok(())).map(drop)
     }
     fn put_new(&self, name: &str, body: Body) -> Result<Version> {
         self.write(name, body, |there| match there {
@@ -50,7 +54,7 @@ impl Storage for Objects {
             Some(_) => Err(Error::new(Kind::AlreadyExists, "put", name)),
         })
     }
-    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
         self.write(name, body, |there| match there.map(|number| number.to_string()) {
             None => Err(Error::new(Kind::NotFound, "swap", name)),
             Some(number) if number == expected.0 => Ok(()),
@@ -97,9 +101,10 @@ impl World {
         let storage = Arc::new(Objects::default());
         let credentials = Credentials::password("p");
         let cost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
-        let abilities = storage.abilities();
+        let capabilities = storage.capabilities();
         let chunks = ChunkTable::default();
-        let options = InitOptions { credentials: credentials.clone(), cost, chunks, single_writer: false, abilities };
+        let options =
+            InitOptions { credentials: credentials.clone(), cost, chunks, single_writer: false, capabilities };
         Repository::init(storage.as_ref(), &options).unwrap();
         let watch = Watch::silent();
         let repo = Repository::open(storage, &credentials, &folder.path().join("cache"), &watch).unwrap();

@@ -5,10 +5,11 @@ use crate::golden::noise;
 use siltstone::backup::BackupOptions;
 use siltstone::error::Result;
 use siltstone::format::{INDEX_PREFIX, PACK_BYTES};
+use siltstone::forward_storage;
 use siltstone::repo::SinkOptions;
 use siltstone::seal::Compression;
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
+use siltstone::storage::{Body, Profile, Storage};
 use siltstone::watch::Watch;
 use std::fs;
 use std::sync::{Arc, Condvar, Mutex};
@@ -17,7 +18,7 @@ use std::time::Duration;
 /// Storage over a network that is slow: each pack waits until it may be written, in the order in which they came.
 struct Slow {
     inner: Memory,
-    local: bool,
+    is_remote: bool,
     packs: Mutex<Packs>,
     changed: Condvar,
 }
@@ -47,13 +48,15 @@ impl Slow {
 }
 
 impl Storage for Slow {
+    forward_storage!(self => self.inner; capabilities, put_new, compare_and_swap, rename, get, get_range, list, remove, stat);
+
     fn describe(&self) -> String {
         "slow".to_owned()
     }
-    fn abilities(&self) -> Abilities {
-        Abilities { local: self.local, ..self.inner.abilities() }
+    fn profile(&self) -> Profile {
+        if self.is_remote { Profile::REMOTE } else { Profile::LOCAL }
     }
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
+    fn put(&self, name: &str, body: Body) -> Result<()> {
         if name.starts_with("packs/") {
             let mut held = self.packs.lock().expect("no test panics with it");
             let number = held.come;
@@ -66,36 +69,12 @@ impl Storage for Slow {
         }
         self.inner.put(name, body)
     }
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
-        self.inner.put_new(name, body)
-    }
-    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
-        self.inner.swap(name, expected, body)
-    }
-    fn rename(&self, from: &str, to: &str) -> Result<()> {
-        self.inner.rename(from, to)
-    }
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
-        self.inner.get(name, bytes_max)
-    }
-    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
-        self.inner.get_range(name, offset, length)
-    }
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
-        self.inner.list(prefix)
-    }
-    fn remove(&self, name: &str) -> Result<()> {
-        self.inner.remove(name)
-    }
-    fn stat(&self, name: &str) -> Result<Stat> {
-        self.inner.stat(name)
-    }
 }
 
 #[test]
 fn a_checkpoint_does_not_wait_for_packs_that_were_sent_after_it_began() {
     let inner = memory(RENAMES);
-    let slow = Arc::new(Slow { inner, local: false, packs: Mutex::default(), changed: Condvar::new() });
+    let slow = Arc::new(Slow { inner, is_remote: true, packs: Mutex::default(), changed: Condvar::new() });
     let cache = tempfile::tempdir().expect("a folder");
     let repo = open(slow.clone(), cache.path()).expect("it opens");
     let options = SinkOptions { lanes: 2, compression: Compression::STORE, memory_bytes: 256 << 20 };
@@ -129,7 +108,7 @@ fn a_run_whose_last_pack_fails_does_not_look_like_one_that_runs() {
     fs::create_dir(&source).expect("made");
     fs::write(source.join("file"), noise(100_000, 1)).expect("written");
     let packs = Packs { allowed: usize::MAX, panics_at: Some(0), ..Packs::default() };
-    let slow = Slow { inner: memory(RENAMES), local: true, packs: Mutex::new(packs), changed: Condvar::new() };
+    let slow = Slow { inner: memory(RENAMES), is_remote: false, packs: Mutex::new(packs), changed: Condvar::new() };
     let slow = Arc::new(slow);
     let repo = open(slow.clone(), &folder.path().join("cache")).expect("it opens");
     repo.backup(options(&source), &Watch::silent()).expect_err("its only pack is missing");
@@ -145,15 +124,15 @@ fn a_thread_that_panics_ends_the_run_instead_of_being_waited_for() {
     for number in 0..20 {
         fs::write(source.join(number.to_string()), noise(2 << 20, number)).expect("written");
     }
-    for local in [false, true] {
+    for is_remote in [false, true] {
         let packs = Packs { allowed: usize::MAX, panics_at: Some(1), ..Packs::default() };
-        let slow = Slow { inner: memory(RENAMES), local, packs: Mutex::new(packs), changed: Condvar::new() };
-        let repo = open(Arc::new(slow), &folder.path().join(format!("cache{local}"))).expect("it opens");
+        let slow = Slow { inner: memory(RENAMES), is_remote, packs: Mutex::new(packs), changed: Condvar::new() };
+        let repo = open(Arc::new(slow), &folder.path().join(format!("cache{is_remote}"))).expect("it opens");
         let options = BackupOptions { readers: Some(2), memory_bytes: 64 << 20, ..options(&source) };
         let (told, ended) = crossbeam_channel::bounded(1);
         std::thread::spawn(move || told.send(repo.backup(options, &Watch::silent()).map(|_| ())));
         let result = ended.recv_timeout(Duration::from_secs(60)).expect("it does not wait for ever");
         let error = result.expect_err("a pack is missing").to_string();
-        assert!(error.contains("panicked"), "{local}: {error}");
+        assert!(error.contains("panicked"), "remote {is_remote}: {error}");
     }
 }

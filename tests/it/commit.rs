@@ -3,12 +3,13 @@
 use crate::fixture::{self, RENAMES, SWAPS, memory, open, options, plant, restored_differences};
 use siltstone::error::{Error, Kind, Result};
 use siltstone::format::Sharing;
+use siltstone::forward_storage;
 use siltstone::id::WriterId;
 use siltstone::lease::pending::{Running, Token, expire, settle, survey};
 use siltstone::repo::Repository;
 use siltstone::storage::chaos::{Crash, Side};
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
+use siltstone::storage::{Body, Listed, Stat, Storage, Version};
 use siltstone::watch::Watch;
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -58,20 +59,16 @@ struct Actor {
 }
 
 impl Storage for Actor {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn abilities(&self) -> Abilities {
-        self.inner.abilities()
-    }
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
+    forward_storage!(self => self.inner; describe, capabilities, profile);
+
+    fn put(&self, name: &str, body: Body) -> Result<()> {
         self.stage.step(self.number, || self.inner.put(name, body))
     }
     fn put_new(&self, name: &str, body: Body) -> Result<Version> {
         self.stage.step(self.number, || self.inner.put_new(name, body))
     }
-    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
-        self.stage.step(self.number, || self.inner.swap(name, expected, body))
+    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+        self.stage.step(self.number, || self.inner.compare_and_swap(name, expected, body))
     }
     fn rename(&self, from: &str, to: &str) -> Result<()> {
         self.stage.step(self.number, || self.inner.rename(from, to))
@@ -154,8 +151,8 @@ fn race(repo: &Repository, base: &Memory, sharing: Sharing, schedule: &[usize], 
 
 #[test]
 fn of_commit_and_expiry_exactly_one_wins_in_every_order_of_their_calls() {
-    for (abilities, sharing) in [(SWAPS, Sharing::Swap), (RENAMES, Sharing::Rename)] {
-        let base = memory(abilities);
+    for (capabilities, sharing) in [(SWAPS, Sharing::Swap), (RENAMES, Sharing::Rename)] {
+        let base = memory(capabilities);
         let cache = tempfile::tempdir().expect("a folder");
         let repo = open(Arc::new(base.clone()), cache.path()).expect("it opens");
         for schedule in schedules(6, 4) {
@@ -201,13 +198,9 @@ impl Meddler {
 }
 
 impl Storage for Meddler {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn abilities(&self) -> Abilities {
-        self.inner.abilities()
-    }
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
+    forward_storage!(self => self.inner; describe, capabilities, profile, get, get_range, stat);
+
+    fn put(&self, name: &str, body: Body) -> Result<()> {
         self.meddle();
         self.inner.put(name, body)
     }
@@ -215,19 +208,13 @@ impl Storage for Meddler {
         self.meddle();
         self.inner.put_new(name, body)
     }
-    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
         self.meddle();
-        self.inner.swap(name, expected, body)
+        self.inner.compare_and_swap(name, expected, body)
     }
     fn rename(&self, from: &str, to: &str) -> Result<()> {
         self.meddle();
         self.inner.rename(from, to)
-    }
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
-        self.inner.get(name, bytes_max)
-    }
-    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
-        self.inner.get_range(name, offset, length)
     }
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         self.lists.lock().expect("whole").push(prefix.to_owned());
@@ -237,20 +224,17 @@ impl Storage for Meddler {
         self.meddle();
         self.inner.remove(name)
     }
-    fn stat(&self, name: &str) -> Result<Stat> {
-        self.inner.stat(name)
-    }
 }
 
 #[test]
 fn a_backup_that_is_expired_at_any_call_shows_itself_anew_and_commits_once() {
     let source = tempfile::tempdir().expect("a folder");
     plant(source.path(), 1);
-    for abilities in [SWAPS, RENAMES] {
+    for capabilities in [SWAPS, RENAMES] {
         let (mut expired, mut at) = (0, 0);
         loop {
-            let case = format!("{abilities:?}, expired before call {at}");
-            let inner = memory(abilities);
+            let case = format!("{capabilities:?}, expired before call {at}");
+            let inner = memory(capabilities);
             let meddler = Meddler::new(inner.clone(), at);
             let cache = tempfile::tempdir().expect("a folder");
             let repo = open(meddler.clone(), cache.path()).expect("it opens");
@@ -269,7 +253,7 @@ fn a_backup_that_is_expired_at_any_call_shows_itself_anew_and_commits_once() {
                 break;
             }
         }
-        assert!(expired >= 3, "{abilities:?}: only {expired} of {at} expiries won");
+        assert!(expired >= 3, "{capabilities:?}: only {expired} of {at} expiries won");
     }
 }
 
@@ -298,8 +282,8 @@ fn what_a_dead_writer_relied_on_being_gone_its_commit_is_refused() {
 
 #[test]
 fn a_snapshot_whose_writer_died_behind_the_commit_step_is_listed_once_and_can_be_published_by_anybody() {
-    for (abilities, sharing) in [(SWAPS, Sharing::Swap), (RENAMES, Sharing::Rename)] {
-        let base = memory(abilities);
+    for (capabilities, sharing) in [(SWAPS, Sharing::Swap), (RENAMES, Sharing::Rename)] {
+        let base = memory(capabilities);
         let cache = tempfile::tempdir().expect("a folder");
         let repo = open(Arc::new(base.clone()), cache.path()).expect("it opens");
         let mut unpublished_seen = 0;
@@ -310,7 +294,7 @@ fn a_snapshot_whose_writer_died_behind_the_commit_step_is_listed_once_and_can_be
                 let token = Token::create(&storage, repo.keys(), sharing, WRITER, "host", "now").expect("a token");
                 let crash = Crash::at(Arc::new(storage.clone()), number, side);
                 let _may_die = token.commit(&crash, repo.keys(), SNAPSHOT, b"body".to_vec());
-                let stepped = crash.trace().iter().position(|call| ["swap", "rename"].contains(&call.verb));
+                let stepped = crash.trace().iter().position(|call| ["compare_and_swap", "rename"].contains(&call.verb));
                 let done = stepped.is_some_and(|at| (at as u64) < number || at as u64 == number && side == Side::After);
                 let unpublished = survey(&storage, repo.keys(), sharing).expect("a survey").unpublished;
                 let there = storage.stat(SNAPSHOT).is_ok();
@@ -343,11 +327,11 @@ fn names(storage: &Memory) -> (Vec<String>, usize) {
 /// only copy was removed, and the backup ended with 0. A writer that may not read removed that copy as well.
 #[test]
 fn an_object_in_the_place_of_a_snapshot_does_not_cost_it() {
-    for (abilities, may_read) in [(SWAPS, true), (SWAPS, false), (RENAMES, true)] {
-        let case = format!("{abilities:?}, {may_read}");
+    for (capabilities, may_read) in [(SWAPS, true), (SWAPS, false), (RENAMES, true)] {
+        let case = format!("{capabilities:?}, {may_read}");
         let (source, folder) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
         plant(source.path(), 1);
-        let storage = memory(abilities);
+        let storage = memory(capabilities);
         let rubbish = storage.clone();
         let before = move |verb: &str, name: &str| {
             let place = match (verb, name.split_once(".draft.")) {
@@ -382,14 +366,14 @@ fn an_object_in_the_place_of_a_snapshot_does_not_cost_it() {
 fn the_next_backup_tidies_what_a_dead_one_left_behind_its_commit_step_and_asks_for_it_only_then() {
     let source = tempfile::tempdir().expect("a folder");
     plant(source.path(), 1);
-    for abilities in [SWAPS, RENAMES, Abilities { local: false, ..SWAPS }, Abilities { local: false, ..RENAMES }] {
-        let base = memory(abilities);
+    for (capabilities, is_remote) in [(SWAPS, false), (RENAMES, false), (SWAPS, true), (RENAMES, true)] {
+        let base = if is_remote { memory(capabilities).remote() } else { memory(capabilities) };
         let caches = tempfile::tempdir().expect("a folder");
         let cache = |name: &str| caches.path().join(name);
         fixture::backup(Arc::new(base.clone()), &cache("base"), source.path()).expect("the first backup");
         let mut left_behind = 0;
         for (number, side) in (0..20).flat_map(|number| [(number, Side::Before), (number, Side::After)]) {
-            let case = format!("{abilities:?}, {side:?} {number}");
+            let case = format!("{capabilities:?}, {side:?} {number}");
             let storage = base.fork();
             let here = cache(&format!("{side:?}{number}"));
             fixture::copy(&cache("base"), &here);
@@ -411,10 +395,10 @@ fn the_next_backup_tidies_what_a_dead_one_left_behind_its_commit_step_and_asks_f
                 assert!(!committed || pending.is_empty(), "{case}: {pending:?}");
                 let asked = lists.lists.lock().expect("whole").iter().any(|prefix| prefix == "pending/");
                 // The second time there is nothing to be suspected.
-                assert!(abilities.local || round == 1 || !asked, "{case}: asked for nothing");
+                assert!(!is_remote || round == 1 || !asked, "{case}: asked for nothing");
             }
         }
-        assert!(left_behind >= 2, "{abilities:?}: {left_behind}");
+        assert!(left_behind >= 2, "{capabilities:?}: {left_behind}");
     }
 }
 

@@ -6,7 +6,7 @@ use siltstone::repo::{Credentials, Repository};
 use siltstone::seal::Secret;
 use siltstone::storage::chaos::{Crash, Side};
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Abilities, Storage};
+use siltstone::storage::{Capabilities, Storage};
 use siltstone::watch::Watch;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,7 @@ impl Scene {
 
 /// Crashes the second backup at one call; false when it ended before that call.
 fn crash_second(scene: &Scene, base: &Memory, base_cache: &Path, number: u64, side: Side, full_bytes: u64) -> bool {
-    let case = format!("{:?}, {side:?} call {number}", base_abilities(base));
+    let case = format!("{:?}, {side:?} call {number}", base_capabilities(base));
     let storage = base.fork();
     let caches = tempfile::tempdir().expect("a folder");
     let cache = caches.path().join("cache");
@@ -95,15 +95,15 @@ fn crash_second(scene: &Scene, base: &Memory, base_cache: &Path, number: u64, si
     crash.is_dead()
 }
 
-fn base_abilities(storage: &Memory) -> Abilities {
-    storage.abilities()
+fn base_capabilities(storage: &Memory) -> Capabilities {
+    storage.capabilities()
 }
 
 #[test]
 fn a_second_backup_may_die_at_every_call() {
     let scene = Scene::new();
-    for abilities in [SWAPS, RENAMES, NEITHER] {
-        let base = memory(abilities);
+    for capabilities in [SWAPS, RENAMES, NEITHER] {
+        let base = memory(capabilities);
         let cache = tempfile::tempdir().expect("a folder");
         backup(Arc::new(base.clone()), cache.path(), &scene.show(1)).expect("the first backup");
         scene.show(2);
@@ -115,15 +115,15 @@ fn a_second_backup_may_die_at_every_call() {
         };
         for side in [Side::Before, Side::After] {
             let died = (0..).take_while(|n| crash_second(&scene, &base, cache.path(), *n, side, full)).count();
-            assert!(died >= 5, "{abilities:?}: only {died} calls");
+            assert!(died >= 5, "{capabilities:?}: only {died} calls");
         }
     }
 }
 
 /// Every object that a location held when a first run died, init included, is either a repository or in nobody's way.
-fn crash_first(scene: &Scene, abilities: Abilities, number: u64, side: Side) -> bool {
-    let case = format!("{abilities:?}, first run, {side:?} call {number}");
-    let storage = Memory::with_abilities(abilities);
+fn crash_first(scene: &Scene, capabilities: Capabilities, number: u64, side: Side) -> bool {
+    let case = format!("{capabilities:?}, first run, {side:?} call {number}");
+    let storage = Memory::with_capabilities(capabilities);
     let cache = tempfile::tempdir().expect("a folder");
     let crash = Arc::new(Crash::at(Arc::new(storage.clone()), number, side));
     let run = fixture::init(crash.as_ref()).and_then(|()| backup(crash.clone(), cache.path(), &scene.source()));
@@ -149,17 +149,17 @@ fn crash_first(scene: &Scene, abilities: Abilities, number: u64, side: Side) -> 
 fn a_first_run_may_die_at_every_call() {
     let scene = Scene::new();
     scene.show(1);
-    for abilities in [SWAPS, RENAMES, NEITHER] {
+    for capabilities in [SWAPS, RENAMES, NEITHER] {
         for side in [Side::Before, Side::After] {
-            let died = (0..).take_while(|n| crash_first(&scene, abilities, *n, side)).count();
-            assert!(died >= 7, "{abilities:?}: only {died} calls");
+            let died = (0..).take_while(|n| crash_first(&scene, capabilities, *n, side)).count();
+            assert!(died >= 7, "{capabilities:?}: only {died} calls");
         }
     }
 }
 
 /// One attempt to make a repository; gives the recovery keys that somebody saw.
 fn make_shown(storage: &dyn Storage, shown: &mut Vec<Secret>) -> Result<()> {
-    let new = Repository::prepare(storage, &fixture::init_options(storage.abilities()))?;
+    let new = Repository::prepare(storage, &fixture::init_options(storage.capabilities()))?;
     shown.push(new.recovery_key().clone());
     new.finish()
 }

@@ -10,15 +10,13 @@ use siltstone::repo::Repository;
 use siltstone::source::stream::Stream;
 use siltstone::storage::local::Local;
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Abilities, Storage};
+use siltstone::storage::{Capabilities, Storage};
 use siltstone::watch::{Event, Watch, now};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-
-pub const OVER_A_NETWORK: Abilities = Abilities { local: false, ..SWAPS };
 
 pub struct World {
     pub directory: tempfile::TempDir,
@@ -27,9 +25,16 @@ pub struct World {
 
 impl World {
     /// A source that was backed up once, in chunks so small that files have lists of them.
-    pub fn new(abilities: Abilities) -> World {
-        let world =
-            World { directory: tempfile::tempdir().expect("a directory"), storage: Memory::with_abilities(abilities) };
+    pub fn new(capabilities: Capabilities) -> World {
+        World::over(Memory::with_capabilities(capabilities))
+    }
+
+    pub fn over_a_network() -> World {
+        World::over(Memory::with_capabilities(SWAPS).remote())
+    }
+
+    fn over(storage: Memory) -> World {
+        let world = World { directory: tempfile::tempdir().expect("a directory"), storage };
         plant(&world.source(), 1);
         init_small_chunks(&world.storage).expect("a repository");
         let storage = world.storage.clone();
@@ -245,15 +250,14 @@ fn a_backup_that_may_read_no_pack_ends_with_a_refusal() {
 #[test]
 fn a_backup_that_meets_a_damaged_pack_does_not_rest_on_it() {
     // It said "its files are read again", took their chunks for stored as before, and ended with 0.
-    for abilities in [SWAPS, OVER_A_NETWORK] {
-        let world = World::new(abilities);
+    for world in [World::new(SWAPS), World::over_a_network()] {
         fs::write(world.source().join("one/new"), "new").expect("written");
         let mut met = 0;
         for pack in world.storage.list("packs/").expect("listed") {
             for sixteenth in 0..16 {
                 for cache in ["one", "none"] {
                     let storage = damaged(&world.storage, &pack.name, sixteenth);
-                    let here = format!("{cache} {} {sixteenth} {abilities:?}", pack.name);
+                    let here = format!("{cache} {} {sixteenth}", pack.name);
                     _ = fs::remove_dir_all(world.cache(&here));
                     if cache == "one" {
                         fixture::copy(&world.cache(cache), &world.cache("copy"));
@@ -300,7 +304,7 @@ fn every_copy_of_a_chunk_is_tried_and_noted() {
     let directory = tempfile::tempdir().expect("a directory");
     let source = directory.path().join("source");
     plant(&source, 1);
-    let storage = Memory::with_abilities(SWAPS);
+    let storage = Memory::with_capabilities(SWAPS);
     init_small_chunks(&storage).expect("a repository");
     let cache = |name: &str| directory.path().join("caches").join(name);
     // Three hosts back up the same at the same time.
@@ -358,7 +362,7 @@ impl TwoCopies {
     /// `damage` is called with the bytes of either pack and its number.
     fn new(file_bytes: usize, damage: impl Fn(usize, &mut Vec<u8>)) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let (source, storage) = (directory.path().join("source"), Memory::with_abilities(SWAPS));
+        let (source, storage) = (directory.path().join("source"), Memory::with_capabilities(SWAPS));
         fs::create_dir(&source).expect("made");
         fs::write(source.join("file"), crate::golden::noise(file_bytes, 1)).expect("written");
         fixture::init(&storage).expect("a repository");
@@ -433,7 +437,7 @@ fn files_of(repo: &Repository) -> Vec<Vec<ChunkId>> {
 #[test]
 fn what_is_whole_in_many_damaged_packs_is_read() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (source, storage) = (directory.path().join("source"), Memory::with_abilities(SWAPS));
+    let (source, storage) = (directory.path().join("source"), Memory::with_capabilities(SWAPS));
     fs::create_dir(&source).expect("made");
     fixture::init(&storage).expect("a repository");
     for number in 0..20 {
@@ -544,8 +548,7 @@ fn a_run_that_meets_many_damaged_packs_makes_a_snapshot() {
 /// `--skip-if-unchanged` vouched for a snapshot that had been removed meanwhile.
 #[test]
 fn nothing_has_changed_since_no_snapshot_that_is_gone() {
-    for abilities in [SWAPS, OVER_A_NETWORK] {
-        let world = World::new(abilities);
+    for world in [World::new(SWAPS), World::over_a_network()] {
         let (storage, lists) = (world.storage.clone(), AtomicUsize::new(0));
         let before = move |call: &str, name: &str| {
             // Behind the comparison of the writer.
@@ -558,15 +561,14 @@ fn nothing_has_changed_since_no_snapshot_that_is_gone() {
         let hooked = Arc::new(Hooked { inner: world.storage.clone(), before });
         let (done, _) = world.backup_with(hooked, Some("one"), |options| options.skip_if_unchanged = true);
         let report = done.expect("the backup succeeds");
-        assert!(report.snapshot.is_some() && world.comes_back_elsewhere(&world.storage), "{abilities:?}");
+        assert!(report.snapshot.is_some() && world.comes_back_elsewhere(&world.storage));
     }
 }
 
 #[test]
 fn a_pack_that_vanishes_behind_its_listing_counts_as_lost() {
     // The storage answered 404 behind its own listing: the backup went on, and its snapshot lacked what had been there.
-    for abilities in [SWAPS, OVER_A_NETWORK] {
-        let world = World::new(abilities);
+    for world in [World::new(SWAPS), World::over_a_network()] {
         let packs = world.storage.list("packs/").expect("listed");
         fs::write(world.source().join("one/new"), "new").expect("written");
         let storage = world.storage.clone();
@@ -611,8 +613,7 @@ fn standard_input_is_not_read_twice() {
 #[test]
 fn a_backup_that_creates_no_snapshot_as_nothing_changed_vouches_for_the_last_one() {
     // What vanished while it ran went unnoticed, as only a commit looked once more: "nothing has changed", exit 0.
-    for abilities in [SWAPS, OVER_A_NETWORK] {
-        let world = World::new(abilities);
+    for world in [World::new(SWAPS), World::over_a_network()] {
         let storage = world.storage.clone();
         let lists = AtomicUsize::new(0);
         let before = move |call: &str, name: &str| {
@@ -627,7 +628,7 @@ fn a_backup_that_creates_no_snapshot_as_nothing_changed_vouches_for_the_last_one
         let (done, _) = world.backup_with(hooked, Some("one"), |options| options.skip_if_unchanged = true);
         // Its last snapshot cannot be relied on, as what it had lost cannot always be made again.
         assert!(done.expect("the backup succeeds").snapshot.is_some());
-        assert!(world.comes_back_elsewhere(&world.storage), "{abilities:?}");
+        assert!(world.comes_back_elsewhere(&world.storage));
     }
 }
 

@@ -4,9 +4,10 @@ use crate::compare::differences;
 use crate::fixture::{backup, init, open, restore, snapshots};
 use crate::golden::noise;
 use siltstone::error::Result;
+use siltstone::forward_storage;
 use siltstone::repo::Repository;
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
+use siltstone::storage::{Listed, Profile, Storage};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,26 +41,13 @@ impl Far {
 }
 
 impl Storage for Far {
+    forward_storage!(self => self.inner; capabilities, put, put_new, compare_and_swap, rename, get, list, remove, stat);
+
     fn describe(&self) -> String {
         "far".to_owned()
     }
-    fn abilities(&self) -> Abilities {
-        Abilities { local: false, ..self.inner.abilities() }
-    }
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
-        self.inner.put(name, body)
-    }
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
-        self.inner.put_new(name, body)
-    }
-    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
-        self.inner.swap(name, expected, body)
-    }
-    fn rename(&self, from: &str, to: &str) -> Result<()> {
-        self.inner.rename(from, to)
-    }
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
-        self.inner.get(name, bytes_max)
+    fn profile(&self) -> Profile {
+        Profile::REMOTE
     }
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
         self.ranges.lock().expect("no test panics with it").push((name.to_owned(), offset, length));
@@ -69,15 +57,6 @@ impl Storage for Far {
         let bytes = self.inner.get_range(name, offset, length);
         self.in_flight.fetch_sub(length, Ordering::SeqCst);
         bytes
-    }
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
-        self.inner.list(prefix)
-    }
-    fn remove(&self, name: &str) -> Result<()> {
-        self.inner.remove(name)
-    }
-    fn stat(&self, name: &str) -> Result<Stat> {
-        self.inner.stat(name)
     }
 }
 

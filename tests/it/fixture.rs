@@ -5,11 +5,12 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use siltstone::backup::{BackupOptions, BackupReport, Comparison};
 use siltstone::chunk::{ChunkSizes, ChunkTable};
 use siltstone::error::{Error, Kind, Result};
+use siltstone::forward_storage;
 use siltstone::repo::{Credentials, InitOptions, Repository, Snapshot};
 use siltstone::restore::{RestoreOptions, RestoreReport};
 use siltstone::seal::PasswordCost;
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
+use siltstone::storage::{Body, Capabilities, Listed, Stat, Storage, Version};
 use siltstone::watch::Watch;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -18,26 +19,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-pub const SWAPS: Abilities = Abilities { put_new: true, swap: true, rename: true, local: true };
-pub const RENAMES: Abilities = Abilities { put_new: true, swap: false, rename: true, local: true };
-pub const NEITHER: Abilities = Abilities { put_new: false, swap: false, rename: false, local: true };
+pub const SWAPS: Capabilities = Capabilities { put_new: true, compare_and_swap: true, rename: true };
+pub const RENAMES: Capabilities = Capabilities { put_new: true, compare_and_swap: false, rename: true };
+pub const NEITHER: Capabilities = Capabilities { put_new: false, compare_and_swap: false, rename: false };
 
 pub fn credentials() -> Credentials {
     Credentials::password("trouble")
 }
 
-pub fn init_options(abilities: Abilities) -> InitOptions {
+pub fn init_options(capabilities: Capabilities) -> InitOptions {
     InitOptions {
         credentials: credentials(),
         cost: PasswordCost { memory_kib: 64, passes: 1, lanes: 1 },
         chunks: ChunkTable::default(),
-        single_writer: !abilities.swap && !abilities.rename,
-        abilities,
+        single_writer: !capabilities.compare_and_swap && !capabilities.rename,
+        capabilities,
     }
 }
 
 pub fn init(storage: &dyn Storage) -> Result<()> {
-    Repository::init(storage, &init_options(storage.abilities())).map(|_| ())
+    Repository::init(storage, &init_options(storage.capabilities())).map(|_| ())
 }
 
 /// Chunks so small that a file of a few kilobytes has many, and lists of them.
@@ -45,7 +46,7 @@ pub fn init_small_chunks(storage: &dyn Storage) -> Result<()> {
     let small = ChunkSizes { min: 64, average: 256, max: 1024, fixed: false };
     let defaults = ChunkTable::default();
     let chunks = ChunkTable { small_file: small, dump: small, ..defaults };
-    Repository::init(storage, &InitOptions { chunks, ..init_options(storage.abilities()) }).map(|_| ())
+    Repository::init(storage, &InitOptions { chunks, ..init_options(storage.capabilities()) }).map(|_| ())
 }
 
 pub fn open(storage: Arc<dyn Storage>, cache: &Path) -> Result<Repository> {
@@ -69,8 +70,8 @@ pub fn backup(storage: Arc<dyn Storage>, cache: &Path, source: &Path) -> Result<
 }
 
 /// A new repository in memory.
-pub fn memory(abilities: Abilities) -> Memory {
-    let memory = Memory::with_abilities(abilities);
+pub fn memory(capabilities: Capabilities) -> Memory {
+    let memory = Memory::with_capabilities(capabilities);
     init(&memory).expect("an empty memory takes a repository");
     memory
 }
@@ -172,13 +173,9 @@ impl Outcome for Result<()> {
 }
 
 impl<F: Fn(&str, &str) -> R + Send + Sync, R: Outcome> Storage for Hooked<F> {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn abilities(&self) -> Abilities {
-        self.inner.abilities()
-    }
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
+    forward_storage!(self => self.inner; describe, capabilities, profile);
+
+    fn put(&self, name: &str, body: Body) -> Result<()> {
         (self.before)("put", name).result()?;
         self.inner.put(name, body)
     }
@@ -186,9 +183,9 @@ impl<F: Fn(&str, &str) -> R + Send + Sync, R: Outcome> Storage for Hooked<F> {
         (self.before)("put_new", name).result()?;
         self.inner.put_new(name, body)
     }
-    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
-        (self.before)("swap", name).result()?;
-        self.inner.swap(name, expected, body)
+    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+        (self.before)("compare_and_swap", name).result()?;
+        self.inner.compare_and_swap(name, expected, body)
     }
     fn rename(&self, from: &str, to: &str) -> Result<()> {
         (self.before)("rename", from).result()?;

@@ -1,7 +1,7 @@
 //! A storage for tests: objects are files of a folder, with nothing around it.
 
 use siltstone::error::{Error, Kind, Result};
-use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
+use siltstone::storage::{Body, Capabilities, Listed, Profile, Stat, Storage, Version};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -35,26 +35,30 @@ impl Storage for Folder {
         "a folder".to_owned()
     }
 
-    fn abilities(&self) -> Abilities {
-        Abilities { put_new: true, swap: false, rename: true, local: true }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { put_new: true, compare_and_swap: false, rename: true }
     }
 
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
+    fn profile(&self) -> Profile {
+        Profile::LOCAL
+    }
+
+    fn put(&self, name: &str, body: Body) -> Result<()> {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).map_err(|error| Error::io("create", name, error))?;
-        fs::write(&path, body.to_vec()).map_err(|error| Error::io("write", name, error))?;
-        self.version(name)
+        fs::write(&path, body.to_vec()).map_err(|error| Error::io("write", name, error))
     }
 
     fn put_new(&self, name: &str, body: Body) -> Result<Version> {
         if self.path(name).exists() {
             Err(Error::new(Kind::AlreadyExists, "write", name))
         } else {
-            self.put(name, body)
+            self.put(name, body)?;
+            self.version(name)
         }
     }
 
-    fn swap(&self, name: &str, _: &Version, _: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, _: &Version, _: Body) -> Result<Version> {
         Err(Error::new(Kind::Unsupported, "swap", name))
     }
 

@@ -9,8 +9,8 @@ use siltstone::id::WriterId;
 use siltstone::lease::pending::Token;
 use siltstone::restore::RestoreOptions;
 use siltstone::source::Stream;
+use siltstone::storage::Storage;
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Abilities, Storage};
 use siltstone::watch::Watch;
 use std::fs;
 use std::path::Path;
@@ -68,10 +68,10 @@ fn a_writer_knows_what_it_relied_on_when_its_cache_is_removed() {
     look_old(source.path());
     let comparison = Comparison { ignore_ctime: true, ..Comparison::default() };
     let options = || BackupOptions { comparison, ..fixture::options(source.path()) };
-    for (abilities, call) in
-        [SWAPS, RENAMES].into_iter().flat_map(|abilities| (0..30).map(move |call| (abilities, call)))
+    for (capabilities, call) in
+        [SWAPS, RENAMES].into_iter().flat_map(|capabilities| (0..30).map(move |call| (capabilities, call)))
     {
-        let (storage, caches) = (memory(abilities), tempfile::tempdir().expect("a folder"));
+        let (storage, caches) = (memory(capabilities), tempfile::tempdir().expect("a folder"));
         let cache = caches.path().join("cache");
         let failing = Stream { name: b"fails".to_vec(), command: b"exit 1".to_vec() };
         let failing = BackupOptions { streams: vec![failing], ..options() };
@@ -93,7 +93,7 @@ fn a_writer_knows_what_it_relied_on_when_its_cache_is_removed() {
         let hooked = Arc::new(Hooked { inner: storage.clone(), before: at_call });
         let ended = open(hooked, &cache).and_then(|repo| repo.backup(options(), &Watch::silent()));
         // It may well fail; what it must not do is to end well without its content.
-        println!("{abilities:?}, call {call}: {:?}", ended.as_ref().map(|_| ()).map_err(|error| error.to_string()));
+        println!("{capabilities:?}, call {call}: {:?}", ended.as_ref().map(|_| ()).map_err(|error| error.to_string()));
         assert_whole(&storage, source.path(), usize::from(ended.is_ok()));
     }
 }
@@ -101,12 +101,12 @@ fn a_writer_knows_what_it_relied_on_when_its_cache_is_removed() {
 /// If packs could neither be read nor listed, each file listed them again, with all attempts: the restore never ended.
 #[test]
 fn a_restore_ends_if_packs_can_neither_be_read_nor_listed() {
-    for local in [true, false] {
+    for storage in [memory(SWAPS), memory(SWAPS).remote()] {
         let source = tempfile::tempdir().expect("a folder");
         for number in 0..30u8 {
             std::fs::write(source.path().join(number.to_string()), noise(20_000, number)).expect("written");
         }
-        let (storage, cache) = (memory(Abilities { local, ..SWAPS }), tempfile::tempdir().expect("a folder"));
+        let cache = tempfile::tempdir().expect("a folder");
         backup(Arc::new(storage.clone()), cache.path(), source.path()).expect("a backup");
         let lists = Arc::new(AtomicU64::new(0));
         let (count, is_over) = (lists.clone(), Arc::new(AtomicBool::new(false)));

@@ -231,7 +231,7 @@ fn make_golden() {
         cost: PasswordCost { memory_kib: 1024, passes: 1, lanes: 1 },
         chunks: ChunkTable::default(),
         single_writer: false,
-        abilities: storage.abilities(),
+        capabilities: storage.capabilities(),
     };
     let recovery = Repository::init(storage.as_ref(), &options).unwrap();
     let (repo, _cache) = open(storage, &options.credentials);

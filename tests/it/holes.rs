@@ -87,7 +87,7 @@ fn assert_same_bytes(one: &Path, other: &Path) {
 fn repository(cache: &Path) -> Repository {
     let sizes = ChunkSizes { min: 2048, average: 4096, max: 32 << 10, fixed: false };
     let chunks = ChunkTable { large_file: sizes, dump: sizes, ..ChunkTable::default() };
-    let memory = Memory::with_abilities(SWAPS);
+    let memory = Memory::with_capabilities(SWAPS);
     Repository::init(&memory, &InitOptions { chunks, ..init_options(SWAPS) }).expect("made");
     open(Arc::new(memory), cache).expect("it opens")
 }

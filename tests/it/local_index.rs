@@ -4,8 +4,8 @@ use crate::fixture::{self, Hooked, RENAMES, SWAPS, memory, open, options};
 use crate::trust::{World, noted};
 use siltstone::backup::BackupOptions;
 use siltstone::repo::Repository;
+use siltstone::storage::Storage;
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Abilities, Storage};
 use siltstone::watch::Watch;
 use std::fs;
 use std::path::Path;
@@ -63,7 +63,7 @@ fn an_index_object_that_goes_while_the_local_index_is_rebuilt_is_not_relied_on_b
     let mut attempts = 0;
     for part in 0..24 {
         let world = World::new();
-        let storage = Memory::with_abilities(Abilities { local: false, ..SWAPS });
+        let storage = Memory::with_capabilities(SWAPS).remote();
         // So many chunks that some are looked up before the damage is met.
         fixture::init_small_chunks(&storage).expect("a repository");
         for file in 0..40 {
@@ -103,9 +103,8 @@ fn an_index_object_that_goes_while_the_local_index_is_rebuilt_is_not_relied_on_b
 #[test]
 fn a_repository_that_is_not_there_any_more_is_not_begun_anew() {
     // Its disk was unmounted while the backup ran: the backup stored everything in the empty mount point, and ended with 0.
-    for abilities in [SWAPS, RENAMES, Abilities { local: false, ..SWAPS }] {
+    for storage in [memory(SWAPS), memory(RENAMES), memory(SWAPS).remote()] {
         let world = World::new();
-        let storage = memory(abilities);
         world.backup(&storage, "one");
         let (objects, is_gone) = (storage.clone(), AtomicBool::new(false));
         let before = move |call: &str, _: &str| {

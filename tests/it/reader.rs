@@ -153,7 +153,7 @@ impl Made {
             cost: COST,
             chunks: ChunkTable::default(),
             single_writer: false,
-            abilities: storage.abilities(),
+            capabilities: storage.capabilities(),
         };
         let recovery = Repository::init(storage.as_ref(), &options).unwrap();
         let cache = folder.path().join("cache");

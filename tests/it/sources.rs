@@ -6,13 +6,14 @@ use crate::skip::skipped;
 use siltstone::entry::{Content, Entry, EntryKind};
 use siltstone::error::{Error, Kind, Result};
 use siltstone::format::tree::{encode_entries, store_page};
+use siltstone::forward_storage;
 use siltstone::id::{ChunkId, SnapshotId};
 use siltstone::repo::{Repository, SinkOptions, Snapshot, Stamp, Totals};
 use siltstone::restore::RestoreOptions;
 use siltstone::seal::Compression;
 use siltstone::source::RulesBuilder;
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
+use siltstone::storage::{Body, Storage, Version};
 use siltstone::watch::{Event, Watch};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
@@ -288,43 +289,15 @@ fn a_clock_before_1970_costs_the_local_state_only() {
 struct Gone(Memory);
 
 impl Storage for Gone {
-    fn describe(&self) -> String {
-        self.0.describe()
-    }
-    fn identity(&self) -> String {
-        self.0.identity()
-    }
-    fn abilities(&self) -> Abilities {
-        self.0.abilities()
-    }
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
+    forward_storage!(self => self.0; describe, identity, capabilities, profile, compare_and_swap, rename, get, get_range, list, remove, stat);
+
+    fn put(&self, name: &str, body: Body) -> Result<()> {
         self.refuse(name)?;
         self.0.put(name, body)
     }
     fn put_new(&self, name: &str, body: Body) -> Result<Version> {
         self.refuse(name)?;
         self.0.put_new(name, body)
-    }
-    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
-        self.0.swap(name, expected, body)
-    }
-    fn rename(&self, from: &str, to: &str) -> Result<()> {
-        self.0.rename(from, to)
-    }
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
-        self.0.get(name, bytes_max)
-    }
-    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
-        self.0.get_range(name, offset, length)
-    }
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
-        self.0.list(prefix)
-    }
-    fn remove(&self, name: &str) -> Result<()> {
-        self.0.remove(name)
-    }
-    fn stat(&self, name: &str) -> Result<Stat> {
-        self.0.stat(name)
     }
 }
 

@@ -1,11 +1,13 @@
 //! One conformance suite for all storages; what the probe finds; a repository in a bucket.
 
 use siltstone::error::{Error, Kind, Result};
+use siltstone::forward_storage;
 use siltstone::storage::local::Local;
 use siltstone::storage::memory::Memory;
 use siltstone::storage::retry::Retry;
+use siltstone::storage::s3::S3Defaults;
 use siltstone::storage::throttle::{Delayed, Throttle};
-use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version, location, probe};
+use siltstone::storage::{Body, Capabilities, Listed, Stat, Storage, Version, location, probe};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -13,10 +15,15 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-const ALL: Abilities = Abilities { put_new: true, swap: true, rename: true, local: true };
+const ALL: Capabilities = Capabilities { put_new: true, compare_and_swap: true, rename: true };
 
 fn kind<T: std::fmt::Debug>(result: Result<T>) -> Kind {
     result.expect_err("a refusal is expected").kind()
+}
+
+fn open_location(words: &str) -> Result<Arc<dyn Storage>> {
+    let access = location::Access { s3: S3Defaults::from_environment(), ..location::Access::default() };
+    location::open(words, true, &access)
 }
 
 fn body(text: &str) -> Body {
@@ -32,18 +39,19 @@ fn conforms(storage: &dyn Storage) {
     reads_what_was_written(storage);
     reads_ranges(storage);
     finds_nothing_below_an_object(storage);
+    keeps_its_profile(storage);
     refuses_names(storage);
     lists(storage);
-    let can = storage.abilities();
+    let can = storage.capabilities();
     if can.put_new {
         puts_new_once(storage);
     }
-    if can.swap {
+    if can.compare_and_swap {
         swaps(storage);
     } else {
         storage.put("c/swap", body("x")).unwrap();
         let version = storage.stat("c/swap").unwrap().version;
-        assert_eq!(kind(storage.swap("c/swap", &version, body("y"))), Kind::Unsupported);
+        assert_eq!(kind(storage.compare_and_swap("c/swap", &version, body("y"))), Kind::Unsupported);
     }
     if can.rename {
         renames(storage);
@@ -58,16 +66,15 @@ fn reads_what_was_written(storage: &dyn Storage) {
     assert_eq!(kind(storage.get_range("c/missing", 0, 1)), Kind::NotFound);
     storage.remove("c/missing").unwrap();
 
-    let first =
-        storage.put("c/one", Body(vec![b"some ".to_vec().into(), b"".to_vec().into(), b"text".to_vec().into()]));
-    let first = first.unwrap();
-    let (bytes, version) = storage.get("c/one", 9).unwrap();
-    assert_eq!((bytes.as_slice(), &version), (b"some text".as_slice(), &first));
+    let pieces = [&b"some "[..], b"", b"text"].map(|piece| piece.to_vec().into());
+    storage.put("c/one", Body(pieces.to_vec())).unwrap();
+    let (bytes, first) = storage.get("c/one", 9).unwrap();
+    assert_eq!(bytes, b"some text");
     let stat = storage.stat("c/one").unwrap();
     assert_eq!((stat.size, stat.version), (9, first.clone()));
     assert_eq!(kind(storage.get("c/one", 8)), Kind::Corrupt, "one byte too many");
-    let second = storage.put("c/one", body("other words")).unwrap();
-    assert_ne!(first, second);
+    storage.put("c/one", body("other words")).unwrap();
+    assert_ne!(storage.stat("c/one").unwrap().version, first);
     assert_eq!(read(storage, "c/one"), b"other words");
     storage.remove("c/one").unwrap();
     assert_eq!(kind(storage.get("c/one", 99)), Kind::NotFound);
@@ -100,13 +107,27 @@ fn reads_ranges(storage: &dyn Storage) {
     assert_eq!(range().unwrap(), b"bc");
     storage.remove("c/range").unwrap();
     assert_eq!(kind(range()), Kind::NotFound);
-    if storage.abilities().rename {
+    if storage.capabilities().rename {
         storage.put("c/renamed", body("uvwxyz")).unwrap();
         assert_eq!(storage.get_range("c/renamed", 1, 2).unwrap(), b"vw");
         storage.rename("c/renamed", "c/range").unwrap();
         assert_eq!(kind(storage.get_range("c/renamed", 1, 2)), Kind::NotFound);
         storage.put("c/renamed", body("other")).unwrap();
         assert_eq!((range().unwrap(), storage.get_range("c/renamed", 1, 2).unwrap()), (b"vw".into(), b"th".into()));
+    }
+}
+
+/// What a storage states of itself beside what it can do.
+fn keeps_its_profile(storage: &dyn Storage) {
+    let profile = storage.profile();
+    assert!(profile.is_durable && profile.parallel_requests >= if profile.is_remote { 2 } else { 1 }, "{profile:?}");
+    let is_listed = |name: &str| storage.list("p/").unwrap().iter().any(|listed| listed.name == name);
+    for number in 0..20 {
+        let name = format!("p/{number}");
+        storage.put(&name, body("x")).unwrap();
+        assert!(is_listed(&name) || !profile.listing_delay.is_zero());
+        storage.remove(&name).unwrap();
+        assert!(!is_listed(&name) || !profile.listing_delay.is_zero());
     }
 }
 
@@ -119,7 +140,7 @@ fn finds_nothing_below_an_object(storage: &dyn Storage) {
         assert_eq!(kind(storage.get_range(name, 0, 1)), Kind::NotFound, "{name}");
     }
     // rclone's server, which is one for tests, removes the object itself then.
-    if storage.abilities().local {
+    if !storage.profile().is_remote {
         storage.remove("c/object/below").unwrap();
     }
     assert_eq!(storage.list("c/object/").unwrap(), []);
@@ -195,13 +216,14 @@ fn puts_new_once(storage: &dyn Storage) {
 }
 
 fn swaps(storage: &dyn Storage) {
-    let first = storage.put("c/swap", body("first")).unwrap();
-    let second = storage.swap("c/swap", &first, body("second")).unwrap();
+    storage.put("c/swap", body("first")).unwrap();
+    let first = storage.stat("c/swap").unwrap().version;
+    let second = storage.compare_and_swap("c/swap", &first, body("second")).unwrap();
     assert_eq!(storage.get("c/swap", 99).unwrap(), (b"second".to_vec(), second.clone()));
-    assert_eq!(kind(storage.swap("c/swap", &first, body("third"))), Kind::Conflict);
+    assert_eq!(kind(storage.compare_and_swap("c/swap", &first, body("third"))), Kind::Conflict);
     assert_eq!(read(storage, "c/swap"), b"second");
     storage.remove("c/swap").unwrap();
-    assert_eq!(kind(storage.swap("c/swap", &second, body("third"))), Kind::NotFound);
+    assert_eq!(kind(storage.compare_and_swap("c/swap", &second, body("third"))), Kind::NotFound);
     assert_eq!(kind(storage.stat("c/swap")), Kind::NotFound);
 }
 
@@ -232,46 +254,21 @@ fn fresh(location: &str, purpose: &str) -> String {
     format!("{location}/{purpose}-{now:x}-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A storage whose abilities are those that the probe has found.
-struct Probed(Arc<dyn Storage>, Abilities);
+/// A storage whose capabilities are those that the probe has found.
+struct Probed(Arc<dyn Storage>, Capabilities);
 
 impl Storage for Probed {
-    fn describe(&self) -> String {
-        self.0.describe()
-    }
-    fn abilities(&self) -> Abilities {
+    forward_storage!(self => self.0; describe, profile, put, put_new, rename, get, get_range, list, remove, stat);
+
+    fn capabilities(&self) -> Capabilities {
         self.1
     }
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
-        self.0.put(name, body)
-    }
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
-        self.0.put_new(name, body)
-    }
-    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
-        if self.1.swap {
-            self.0.swap(name, expected, body)
+    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+        if self.1.compare_and_swap {
+            self.0.compare_and_swap(name, expected, body)
         } else {
             Err(Error::new(Kind::Unsupported, "replace conditionally", name))
         }
-    }
-    fn rename(&self, from: &str, to: &str) -> Result<()> {
-        self.0.rename(from, to)
-    }
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
-        self.0.get(name, bytes_max)
-    }
-    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
-        self.0.get_range(name, offset, length)
-    }
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
-        self.0.list(prefix)
-    }
-    fn remove(&self, name: &str) -> Result<()> {
-        self.0.remove(name)
-    }
-    fn stat(&self, name: &str) -> Result<Stat> {
-        self.0.stat(name)
     }
 }
 
@@ -313,8 +310,8 @@ fn ranges_are_those_of_the_file_that_is_there_now() {
 #[test]
 fn memory_conforms_whatever_it_is_able_to() {
     conforms(&Memory::new());
-    conforms(&Memory::with_abilities(Abilities { swap: false, ..ALL }));
-    conforms(&Memory::with_abilities(Abilities { rename: false, put_new: false, ..ALL }));
+    conforms(&Memory::with_capabilities(Capabilities { compare_and_swap: false, ..ALL }));
+    conforms(&Memory::with_capabilities(Capabilities { rename: false, put_new: false, ..ALL }));
 }
 
 #[test]
@@ -327,7 +324,7 @@ fn wrappers_conform() {
 fn s3_stores_conform() {
     for (name, server) in servers() {
         println!("{name}");
-        let storage = location::open(&fresh(&server, "conforms"), true).unwrap();
+        let storage = open_location(&fresh(&server, "conforms")).unwrap();
         let found = probe(storage.as_ref()).unwrap();
         conforms(&Probed(storage, found));
     }
@@ -337,27 +334,27 @@ fn s3_stores_conform() {
 fn the_probe_finds_what_holds_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let local = Local::create(folder.path()).unwrap();
-    assert_eq!(probe(&local).unwrap(), local.abilities());
+    assert_eq!(probe(&local).unwrap(), local.capabilities());
     assert_eq!(local.list("").unwrap(), []);
     let memory = Memory::new();
     assert_eq!(probe(&memory).unwrap(), ALL);
     assert_eq!(memory.list("").unwrap(), []);
     // It claims to put only what is new, and overwrites.
-    let lying = Arc::new(Memory::with_abilities(Abilities { put_new: false, ..ALL }));
+    let lying = Arc::new(Memory::with_capabilities(Capabilities { put_new: false, ..ALL }));
     let lying = Probed(lying, ALL);
-    assert_eq!(probe(&lying).unwrap(), Abilities { put_new: false, ..ALL });
+    assert_eq!(probe(&lying).unwrap(), Capabilities { put_new: false, ..ALL });
     assert_eq!(lying.list("").unwrap(), []);
 }
 
 #[test]
 fn the_probe_tells_s3_stores_apart() {
-    let honest = Abilities { put_new: true, swap: true, rename: false, local: false };
+    let honest = Capabilities { put_new: true, compare_and_swap: true, rename: false };
     for (name, server) in servers() {
-        let storage = location::open(&fresh(&server, "probe"), true).unwrap();
+        let storage = open_location(&fresh(&server, "probe")).unwrap();
         let found = probe(storage.as_ref()).unwrap();
         match name.as_str() {
             "versitygw" => assert_eq!(found, honest),
-            "rclone" => assert_eq!(found, Abilities { put_new: false, swap: false, ..honest }),
+            "rclone" => assert_eq!(found, Capabilities { put_new: false, compare_and_swap: false, ..honest }),
             _ => println!("{name}: {found:?}"),
         }
         assert_eq!(storage.list("").unwrap(), [], "{name}");
@@ -368,13 +365,13 @@ fn the_probe_tells_s3_stores_apart() {
 fn an_unknown_scheme_is_told_what_is_known() {
     let folder = tempfile::tempdir().unwrap();
     for words in ["gopher://x", "memory:", "host:folder"] {
-        let error = location::open(words, true).err().unwrap();
+        let error = open_location(words).err().unwrap();
         assert!(error.is(Kind::Invalid) && error.advice().unwrap().contains("s3://"), "{error:?}");
         assert!(!Path::new(words).exists());
     }
     // Whoever wants a folder named so says that it is one.
     let named = folder.path().join("memory:");
-    location::open(named.to_str().unwrap(), true).unwrap();
+    open_location(named.to_str().unwrap()).unwrap();
     assert!(named.is_dir());
 }
 
@@ -392,20 +389,16 @@ impl Lossy {
 }
 
 impl Storage for Lossy {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn abilities(&self) -> Abilities {
-        self.inner.abilities()
-    }
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
+    forward_storage!(self => self.inner; describe, capabilities, profile);
+
+    fn put(&self, name: &str, body: Body) -> Result<()> {
         self.losing(self.inner.put(name, body))
     }
     fn put_new(&self, name: &str, body: Body) -> Result<Version> {
         self.losing(self.inner.put_new(name, body))
     }
-    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
-        self.losing(self.inner.swap(name, expected, body))
+    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+        self.losing(self.inner.compare_and_swap(name, expected, body))
     }
     fn rename(&self, from: &str, to: &str) -> Result<()> {
         self.losing(self.inner.rename(from, to))
@@ -436,7 +429,7 @@ fn lost_answers_are_found_out() {
     let first = storage.put_new("a", body("ours")).unwrap();
     assert_eq!(storage.get("a", 9).unwrap(), (b"ours".to_vec(), first.clone()));
     lose(1);
-    let second = storage.swap("a", &first, body("next")).unwrap();
+    let second = storage.compare_and_swap("a", &first, body("next")).unwrap();
     assert_eq!(storage.get("a", 9).unwrap(), (b"next".to_vec(), second));
     lose(1);
     storage.rename("a", "b").unwrap();

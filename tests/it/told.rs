@@ -1,6 +1,6 @@
 //! What backups tell of damage and losses: each once, and none in silence.
 
-use crate::damaged_packs::{OVER_A_NETWORK, WhenRead, World};
+use crate::damaged_packs::{WhenRead, World};
 use crate::fixture::{self, Hooked, SWAPS, open};
 use crate::person::{Person, said};
 use siltstone::error::{Error, Kind};
@@ -21,8 +21,7 @@ use std::sync::{Arc, Mutex};
 /// Another command met the loss first, and dropped what this host knew: the next backup, of another job, healed in silence.
 #[test]
 fn a_loss_that_another_command_met_first_is_told() {
-    for abilities in [SWAPS, OVER_A_NETWORK] {
-        let world = World::new(abilities);
+    for world in [World::new(SWAPS), World::over_a_network()] {
         for index in world.storage.list("index/").expect("listed") {
             world.storage.remove(&index.name).expect("removed");
         }
@@ -613,9 +612,8 @@ fn what_came_back_during_the_run_that_tells_it_is_told_again() {
     let lose = || packs.iter().for_each(|(name, _)| world.storage.remove(name).expect("removed"));
     lose();
     let (inner, back) = (world.storage.clone(), packs.clone());
-    let put_back = move || {
-        back.iter().for_each(|(name, bytes)| drop(inner.put(name, bytes.clone().into()).expect("it is put back")))
-    };
+    let put_back =
+        move || back.iter().for_each(|(name, bytes)| inner.put(name, bytes.clone().into()).expect("it is put back"));
     let other = tempfile::tempdir().expect("a directory");
     let (done, _) = world.backup_with(storage.clone(), Some("one"), |options| {
         options.paths = vec![other.path().to_owned()];

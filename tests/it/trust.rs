@@ -7,11 +7,12 @@ use crate::fixture::{
 use siltstone::backup::BackupReport;
 use siltstone::error::{Error, Kind, Result};
 use siltstone::format::Sharing;
+use siltstone::forward_storage;
 use siltstone::id::WriterId;
 use siltstone::lease::pending::{Token, expire, survey};
 use siltstone::repo::{Repository, SinkOptions, Writer};
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
+use siltstone::storage::{Body, Listed, Storage, Version};
 use siltstone::watch::{Event, Watch};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -81,10 +82,10 @@ const CACHES: [&str; 2] = ["the same", "none"];
 #[test]
 fn a_repository_rolled_back_behind_a_failed_run_loses_nothing() {
     // The local state named pages that only the failed run had stored: exit 0, "unchanged", and the source was missing.
-    for abilities in [SWAPS, RENAMES, NEITHER] {
+    for capabilities in [SWAPS, RENAMES, NEITHER] {
         for cache in CACHES {
             let world = World::new();
-            let storage = memory(abilities);
+            let storage = memory(capabilities);
             world.backup(&storage, "the same");
             let older = storage.fork();
             world.write("one/new", 7);
@@ -341,10 +342,9 @@ fn an_index_object_of_the_right_size_with_wrong_bytes_is_found_behind_a_warm_cac
 #[test]
 fn what_vanishes_while_a_backup_runs_ends_it() {
     // A run was stopped, the packs that it relied on were removed, and it went on and ended with 0.
-    let over_a_network = Abilities { local: false, ..SWAPS };
-    for (prefix, abilities) in ["packs/", "index/"].into_iter().flat_map(|p| [(p, RENAMES), (p, over_a_network)]) {
+    let storages = |prefix| [(prefix, memory(RENAMES)), (prefix, memory(SWAPS).remote())];
+    for (prefix, storage) in ["packs/", "index/"].into_iter().flat_map(storages) {
         let world = World::new();
-        let storage = memory(abilities);
         world.backup(&storage, "one");
         let repo = open(Arc::new(storage.clone()), &world.cache("one")).expect("it opens");
         let writer = writer_of(&repo);
@@ -428,9 +428,9 @@ fn expire_all(storage: &dyn Storage, repo: &Repository) -> bool {
 #[test]
 fn a_writer_taken_for_dead_does_not_commit_when_its_own_unnamed_packs_are_gone() {
     // Suspended, expired, its packs removed as nothing named them, woken: it looked at index objects only, and committed.
-    for abilities in [SWAPS, RENAMES] {
+    for capabilities in [SWAPS, RENAMES] {
         let world = World::new();
-        let storage = memory(abilities);
+        let storage = memory(capabilities);
         world.backup(&storage, "one");
         let before: Vec<Listed> = storage.list("packs/").expect("listed");
         let repo = open(Arc::new(storage.clone()), &world.cache("one")).expect("it opens");
@@ -477,9 +477,9 @@ fn a_writer_taken_for_dead_looks_for_what_itself_relied_on() {
 
 #[test]
 fn a_writer_that_ends_without_a_word_leaves_no_ghost() {
-    for abilities in [SWAPS, RENAMES, NEITHER] {
+    for capabilities in [SWAPS, RENAMES, NEITHER] {
         let world = World::new();
-        let storage = memory(abilities);
+        let storage = memory(capabilities);
         let repo = open(Arc::new(storage.clone()), &world.cache("one")).expect("it opens");
         drop(writer_of(&repo));
         assert_eq!(storage.list("pending/").expect("listed"), []);
@@ -503,50 +503,30 @@ impl LostAnswers {
 }
 
 impl Storage for LostAnswers {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn abilities(&self) -> Abilities {
-        self.inner.abilities()
-    }
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
+    forward_storage!(self => self.inner; describe, capabilities, profile, put_new, get, get_range, list, remove, stat);
+
+    fn put(&self, name: &str, body: Body) -> Result<()> {
         self.answer(self.inner.put(name, body))
     }
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
-        self.inner.put_new(name, body)
-    }
-    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
-        self.answer(self.inner.swap(name, expected, body))
+    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+        self.answer(self.inner.compare_and_swap(name, expected, body))
     }
     fn rename(&self, from: &str, to: &str) -> Result<()> {
         self.answer(self.inner.rename(from, to))
-    }
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
-        self.inner.get(name, bytes_max)
-    }
-    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
-        self.inner.get_range(name, offset, length)
-    }
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
-        self.inner.list(prefix)
-    }
-    fn remove(&self, name: &str) -> Result<()> {
-        self.inner.remove(name)
-    }
-    fn stat(&self, name: &str) -> Result<Stat> {
-        self.inner.stat(name)
     }
 }
 
 #[test]
 fn a_beat_whose_answer_was_lost_costs_no_right_and_leaves_no_ghost() {
     const SNAPSHOT: &str = "snapshots/20260101t000000z-one";
-    for (abilities, sharing) in [(SWAPS, Sharing::Swap), (RENAMES, Sharing::Rename), (NEITHER, Sharing::SingleWriter)] {
+    for (capabilities, sharing) in
+        [(SWAPS, Sharing::Swap), (RENAMES, Sharing::Rename), (NEITHER, Sharing::SingleWriter)]
+    {
         for commits in [true, false] {
             for beats_lost in 1..3 {
                 let case = format!("{sharing:?}, commits: {commits}, {beats_lost} beats lost");
                 let world = World::new();
-                let base = memory(abilities);
+                let base = memory(capabilities);
                 let repo = open(Arc::new(base.clone()), &world.cache("one")).expect("it opens");
                 let storage = LostAnswers { inner: base.clone(), loses: AtomicBool::new(false) };
                 let writer = WriterId([7; 16]);

@@ -122,7 +122,8 @@ impl World {
     pub fn copy_repository(&mut self) {
         let facts = self.places[0].facts.clone();
         if self.places.len() == 1 {
-            let storage = self.new_storage(self.places[0].storage.abilities());
+            let storage =
+                self.new_storage(self.places[0].storage.capabilities(), self.places[0].storage.profile().is_remote);
             self.add_place(storage);
         }
         let first = objects(self.places[0].storage.as_ref());
@@ -166,7 +167,7 @@ impl World {
         facts.has_cut_packs |= object == Object::Pack && harmed.is_some();
         facts.has_hidden_damage |= has_same_size && matches!(object, Object::Pack | Object::Index);
         match harmed {
-            Some(now) => drop(storage.put(&name, now.into()).expect("it writes")),
+            Some(now) => storage.put(&name, now.into()).expect("it writes"),
             None => storage.remove(&name).expect("it removes"),
         }
         self.say(format!("{name} of repository {place} was {harm:?}"));

@@ -8,7 +8,7 @@ use crate::world::step::{CACHES, SLOTS, SOURCES, TARGETS};
 use crate::world::tree::{self, CHANGES, Edit};
 use siltstone::storage::local::Local;
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Abilities, Storage};
+use siltstone::storage::{Capabilities, Storage};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -97,8 +97,8 @@ impl World {
     /// A world in which nothing has been backed up; the seed decides what storage it has and what the sources hold.
     pub fn new(seed: u64, engine: Engine) -> World {
         let mut random = Random::new(seed ^ 0x0077_0a1d);
-        let local = !random.one_in(4);
-        let abilities = [SWAPS, RENAMES, NEITHER][random.weighted(&[4, 4, 1])];
+        let is_remote = random.one_in(4);
+        let capabilities = [SWAPS, RENAMES, NEITHER][random.weighted(&[4, 4, 1])];
         let mut world = World {
             engine,
             folder: fast_folder(),
@@ -113,7 +113,7 @@ impl World {
             log: Vec::new(),
             is_loud: false,
         };
-        let storage = world.new_storage(Abilities { local, ..abilities });
+        let storage = world.new_storage(capabilities, is_remote);
         fixture::init_small_chunks(storage.as_ref()).expect("an empty storage takes a repository");
         world.add_place(storage);
         world.plant();
@@ -121,9 +121,10 @@ impl World {
     }
 
     /// Storage for the next repository.
-    pub fn new_storage(&self, abilities: Abilities) -> Arc<dyn Storage> {
+    pub fn new_storage(&self, capabilities: Capabilities, is_remote: bool) -> Arc<dyn Storage> {
         match self.engine {
-            Engine::InProcess => Arc::new(Memory::with_abilities(abilities)),
+            Engine::InProcess if is_remote => Arc::new(Memory::with_capabilities(capabilities).remote()),
+            Engine::InProcess => Arc::new(Memory::with_capabilities(capabilities)),
             Engine::Command => {
                 let folder = self.repository_folder(self.places.len());
                 Arc::new(Local::create(&folder).expect("a folder is made"))

@@ -161,8 +161,8 @@ impl World {
 
     /// Begins a backup that stops before a call.
     pub fn begin(&mut self, slot: usize, actor: &Actor, call: u64) -> Result<(), Broken> {
-        let abilities = self.places[self.place_number(actor.repository)].storage.abilities();
-        if self.slots[slot].is_some() || !(abilities.swap || abilities.rename) {
+        let capabilities = self.places[self.place_number(actor.repository)].storage.capabilities();
+        if self.slots[slot].is_some() || !(capabilities.compare_and_swap || capabilities.rename) {
             return Ok(());
         }
         let run = self.register(actor);

@@ -1,7 +1,8 @@
 //! The wire between a run and its storage: it can be cut at an exact call, or hold the run back until it may go on.
 
 use siltstone::error::{Error, Kind, Result};
-use siltstone::storage::{Abilities, Body, Listed, Stat, Storage, Version};
+use siltstone::forward_storage;
+use siltstone::storage::{Body, Listed, Stat, Storage, Version};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -128,7 +129,7 @@ impl Control {
         let (call, change) = (state.calls, state.changes);
         state.calls += 1;
         let is_snapshot = changes && name.starts_with("snapshots/");
-        state.has_committed |= is_snapshot || matches!(verb, "swap" | "rename");
+        state.has_committed |= is_snapshot || matches!(verb, "compare_and_swap" | "rename");
         state.changes += u64::from(changes);
         match self.fault {
             Fault::Killed { call, after } if changes && change == call => {
@@ -162,15 +163,13 @@ impl Wire {
 }
 
 impl Storage for Wire {
+    forward_storage!(self => self.inner; capabilities, profile);
+
     fn describe(&self) -> String {
         self.location.clone()
     }
 
-    fn abilities(&self) -> Abilities {
-        self.inner.abilities()
-    }
-
-    fn put(&self, name: &str, body: Body) -> Result<Version> {
+    fn put(&self, name: &str, body: Body) -> Result<()> {
         self.call("put", name, true, || self.inner.put(name, body))
     }
 
@@ -178,8 +177,8 @@ impl Storage for Wire {
         self.call("put_new", name, true, || self.inner.put_new(name, body))
     }
 
-    fn swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
-        self.call("swap", name, true, || self.inner.swap(name, expected, body))
+    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+        self.call("compare_and_swap", name, true, || self.inner.compare_and_swap(name, expected, body))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<()> {
