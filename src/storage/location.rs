@@ -3,7 +3,7 @@
 use super::Storage;
 use super::local::Local;
 use super::retry::{RETRY_FOR, Retry, open_patiently};
-use super::s3::{S3, S3Defaults, S3Location};
+use super::s3::{self, S3Defaults, S3Location};
 use super::throttle::{Delayed, Throttle};
 use crate::error::{Error, Result};
 use crate::watch::Watch;
@@ -59,7 +59,7 @@ fn open_bare(location: &str, create: bool, access: &Access) -> Result<Arc<dyn St
         Place::Folder(path) => Ok(Arc::new(if create { Local::create(path)? } else { Local::open(path)? })),
         Place::Bucket => {
             let location = S3Location::parse(location)?;
-            Ok(Arc::new(S3::open(&location, &access.s3, access.ca_file, &access.watch.cancel)?))
+            Ok(Arc::new(s3::open(&location, &access.s3, access.ca_file, &access.watch.cancel)?))
         }
     }
 }

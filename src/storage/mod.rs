@@ -7,13 +7,13 @@ use crate::error::{Error, Result};
 use bytes::Bytes;
 use std::time::Duration;
 
-mod beneath;
 pub mod chaos;
+mod files;
 mod forward;
 pub mod local;
-mod local_folder;
 pub mod location;
 pub mod memory;
+mod objects;
 mod outage;
 pub mod probe;
 pub mod retry;

@@ -2,8 +2,8 @@
 
 use crate::disk::whole::read_bounded;
 use crate::error::{Error, Kind, Result};
-use crate::storage::s3::innermost;
 use reqwest::{Certificate, Client, ClientBuilder};
+use std::error::Error as Cause;
 use std::path::Path;
 
 const CERTIFICATES_BYTES_MAX: u64 = 4 << 20;
@@ -82,4 +82,13 @@ pub(super) fn explain(why: &str) -> (String, Option<&'static str>) {
         Some((_, plain, advice)) => (plain.unwrap_or(why).to_owned(), Some(advice)),
         None => (why.to_owned(), None),
     }
+}
+
+/// The first cause of an error, in its own words.
+pub(super) fn innermost(error: &(dyn Cause + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
 }

@@ -1,11 +1,15 @@
-//! Folders of a repository on this machine: whether they are folders at all, and moves between them that replace nothing.
+//! Directories of a repository on this machine: created, synced, checked, and moves between them that replace nothing.
 
+use crate::disk::whole::sync_directory;
 use crate::error::{Error, Kind, Result};
+use crate::storage::files::is_unfinished_name;
+use crate::storage::local::errors::{failed, is_absent};
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, open, renameat, renameat_with, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::path::Arg;
-use std::hash::{BuildHasher, RandomState};
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 /// Refuses a folder of the repository that is none: to whoever lists it, nothing would seem to be there.
@@ -20,20 +24,6 @@ pub(super) fn check_folder(path: &Path) -> Result<()> {
     Err(Error::new(Kind::Failed, "list", path.display()).because(why).hint(
         "a repository keeps objects there, in a directory or a symbolic link to one: check whether its disk is mounted",
     ))
-}
-
-/// The name of an unfinished file, which no other process uses.
-pub(super) fn unfinished_name(serial: u64) -> String {
-    let unique = RandomState::new().hash_one(0);
-    format!("{}-{serial}-{unique:x}", std::process::id())
-}
-
-fn is_unfinished_name(name: &[u8]) -> bool {
-    let mut parts = name.split(|byte| *byte == b'-');
-    let mut has_next =
-        |is_valid: fn(&u8) -> bool| parts.next().is_some_and(|part| !part.is_empty() && part.iter().all(is_valid));
-    let is_whole = has_next(u8::is_ascii_digit) && has_next(u8::is_ascii_digit) && has_next(u8::is_ascii_hexdigit);
-    is_whole && parts.next().is_none()
 }
 
 /// Removes unfinished files that were last written before `seconds` (since 1970). Never behind a symbolic link, and nothing else that
@@ -76,12 +66,21 @@ pub(super) fn rename_new(
     }
 }
 
-/// Whether nothing is at a path, as far as that goes for objects: links that lead round in circles lead nowhere.
-pub(super) fn is_absent(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::NotFound || is_no_way(error)
+pub(super) fn sync_folder(folder: &Path) -> Result<()> {
+    let synced = File::open(folder).and_then(sync_directory);
+    synced.map_err(|error| failed("sync the directory", folder, error))
 }
 
-/// Whether a component of a path is not a directory, or its symbolic links form a loop.
-pub(super) fn is_no_way(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::NotADirectory || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
+/// Creates a directory and those above it, each synced into the one above.
+pub(super) fn make_folders(folder: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => folder.parent().filter(|above| !above.as_os_str().is_empty()).map_or(Ok(()), sync_folder),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
+            make_folders(above.ok_or_else(|| failed("create the directory", folder, error))?)?;
+            make_folders(folder)
+        }
+        Err(error) => Err(failed("create the directory", folder, error)),
+    }
 }

@@ -2,7 +2,7 @@
 //! that its owner cannot make root write, or hand over, anything elsewhere.
 
 use crate::disk::whole::sync_directory;
-use crate::storage::local_folder::rename_new;
+use crate::storage::local::folder::rename_new;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, fchown, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;

@@ -1,0 +1,437 @@
+//! A directory of this machine, or one that is mounted on it.
+
+mod beneath;
+mod errors;
+mod folder;
+mod open_files;
+
+use crate::disk::WRITE_BYTES_MAX;
+use crate::disk::device::{Medium, medium_of};
+use crate::disk::own_files::{names_behind_links, open_at_once};
+use crate::error::{Error, Kind, Result};
+use crate::storage::files::{FileTree, Files, TreeEntry, TreeEntryKind, UNFINISHED};
+use crate::storage::{Body, Profile, Stat, Version};
+use beneath::Owner;
+use errors::{cannot_read, check_object, failed, is_absent};
+use folder::{check_folder, make_folders, remove_unfinished, rename_new, sync_folder};
+use open_files::{FileNumber, OpenFiles};
+use rustix::fs::{Advice, CWD, FileType, fadvise};
+use std::ffi::OsString;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a network file system may answer from its cache of attributes (`acdirmax` of NFS).
+const ATTRIBUTES_CACHED: Duration = Duration::from_secs(60);
+
+/// Objects in a directory of this machine.
+pub type Local = Files<LocalTree>;
+
+pub struct LocalTree {
+    root: PathBuf,
+    /// Of the root when it was opened: something else is mounted, or uncovered, where it differs.
+    number: FileNumber,
+    /// User and group that files are given to: those of the directory, where root writes into that of somebody else.
+    owner: Option<Owner>,
+    open: OpenFiles,
+}
+
+impl Local {
+    /// Opens a directory that is there.
+    pub fn open(root: &Path) -> Result<Self> {
+        let meta = std::fs::metadata(root).map_err(|error| {
+            Error::io("open the repository", root.display(), error)
+                .hint("check the path, or create a repository with `silt init`")
+        })?;
+        if !meta.is_dir() {
+            return Err(Error::invalid("open the repository", root.display(), "it is not a directory"));
+        }
+        let is_others = rustix::process::geteuid().is_root() && meta.uid() != 0;
+        let owner = is_others.then(|| Owner { user: meta.uid(), group: meta.gid() });
+        let (root, number) = (root.to_owned(), FileNumber::of(&meta));
+        Ok(Files::new(LocalTree { root, number, owner, open: OpenFiles::default() }))
+    }
+
+    /// Opens a directory, and creates it for its owner alone if it is not there.
+    pub fn create(root: &Path) -> Result<Self> {
+        make_folders(root)?;
+        Local::open(root)
+    }
+}
+
+impl LocalTree {
+    /// Distinguishes an empty directory from one that is gone: what was mounted there may not be any more.
+    fn check_root(&self) -> Result<()> {
+        let doing = "open the directory";
+        let error = match std::fs::metadata(&self.root) {
+            Ok(meta) if FileNumber::of(&meta) == self.number => return Ok(()),
+            Ok(_) => Error::new(Kind::Gone, doing, self.root.display()).because("it is another directory now"),
+            Err(error) if is_absent(&error) => Error::io(doing, self.root.display(), error).with_kind(Kind::Gone),
+            Err(error) => return Err(Error::io(doing, self.root.display(), error)),
+        };
+        Err(error.hint("it existed a moment ago: check whether its disk is still mounted"))
+    }
+
+    /// Creates a directory below the root, and those between. Never the root itself: where it is gone, its disk may not be
+    /// mounted, and what is below it now is not the repository.
+    fn make_folder(&self, folder: &Path) -> Result<()> {
+        self.check_root()?;
+        match self.owner {
+            // Created with the file in it.
+            Some(_) => Ok(()),
+            None => make_folders(folder),
+        }
+    }
+
+    /// A path below the root, without it.
+    fn below<'p>(&self, path: &'p Path) -> &'p Path {
+        path.strip_prefix(&self.root).unwrap_or(path)
+    }
+
+    /// The error of an operation on an object, unless something else is in the place of its directory: then that is the error.
+    fn failed(&self, doing: &str, path: &Path, error: io::Error) -> Error {
+        match self.check_above(path, &error) {
+            Ok(()) => failed(doing, path, error),
+            Err(why) => why,
+        }
+    }
+
+    fn check_above(&self, path: &Path, error: &io::Error) -> Result<()> {
+        let folder = self.below(path).parent().and_then(|folder| folder.components().next());
+        let Some(folder) = folder.filter(|_| is_absent(error)).map(|folder| self.root.join(folder)) else {
+            return Ok(());
+        };
+        if self.owner.is_some() && error.kind() == io::ErrorKind::NotADirectory && folder.is_symlink() {
+            return Err(Error::new(Kind::Failed, "write below", folder.display())
+                .because("it is a symbolic link, which root does not follow in the repository of another user")
+                .hint("run silt as the user who owns the repository"));
+        }
+        check_folder(&folder)
+    }
+
+    /// Metadata of the object at a path; a directory is none.
+    fn object_meta(&self, doing: &str, path: &Path) -> Result<Metadata> {
+        let meta = std::fs::metadata(path).map_err(|error| self.failed(doing, path, error))?;
+        check_object(doing, path, &meta)?;
+        Ok(meta)
+    }
+
+    /// Calls `act`, and again after the directory was created if that was missing.
+    fn in_folder<R>(&self, folder: &Path, act: impl Fn() -> io::Result<R>) -> Result<io::Result<R>> {
+        match act() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.exists() => {
+                self.make_folder(folder)?;
+                Ok(act())
+            }
+            done => Ok(done),
+        }
+    }
+
+    /// What an entry of a directory is; none for what is neither a file nor a directory, or is gone.
+    fn kind_of(&self, path: &Path, kind: FileType, has_absent: &mut bool) -> Result<Option<TreeEntryKind>> {
+        if kind == FileType::Directory {
+            return Ok(Some(TreeEntryKind::Directory));
+        }
+        if !matches!(kind, FileType::RegularFile | FileType::Symlink | FileType::Unknown) {
+            return Ok(None);
+        }
+        // A directory of the repository may be on another disk: its objects are found when they are read. Further down, a link
+        // could lead round in circles, and root through all of the machine.
+        let is_followed = self.below(path).components().count() <= if self.owner.is_some() { 1 } else { 2 };
+        let meta = path
+            .symlink_metadata()
+            .and_then(|meta| if meta.is_symlink() && is_followed { path.metadata() } else { Ok(meta) });
+        match meta {
+            Ok(meta) if meta.is_dir() => Ok(Some(TreeEntryKind::Directory)),
+            Ok(meta) => Ok(meta.is_file().then_some(TreeEntryKind::File(meta.len()))),
+            Err(error) if is_absent(&error) => {
+                *has_absent = true;
+                Ok(None)
+            }
+            // An object that is left out of a listing would count as lost.
+            Err(error) => Err(failed("list", path, error)),
+        }
+    }
+}
+
+fn write_pieces(file: &mut File, body: &Body) -> io::Result<()> {
+    body.0.iter().flat_map(|piece| piece.chunks(WRITE_BYTES_MAX)).try_for_each(|bytes| file.write_all(bytes))
+}
+
+fn version_of(meta: &Metadata) -> Version {
+    Version(format!("{}-{}-{}-{}", meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().expect("an object is below the root")
+}
+
+impl FileTree for LocalTree {
+    fn describe(&self) -> String {
+        self.root.display().to_string()
+    }
+
+    fn identity(&self) -> String {
+        std::fs::canonicalize(&self.root).map_or_else(|_| self.describe(), |root| root.display().to_string())
+    }
+
+    fn local_path(&self) -> Option<&Path> {
+        Some(&self.root)
+    }
+
+    /// A network file system that is mounted here shows what other hosts wrote after its cache of attributes has aged.
+    fn profile(&self) -> Profile {
+        let is_shared = medium_of(self.root.as_os_str().as_bytes()).is_ok_and(|medium| medium == Medium::Network);
+        Profile { listing_delay: if is_shared { ATTRIBUTES_CACHED } else { Duration::ZERO }, ..Profile::LOCAL }
+    }
+
+    fn create(&self, path: &str, body: &Body) -> Result<()> {
+        let path = self.root.join(path);
+        let open = || match self.owner {
+            Some(owner) => beneath::create(&self.root, self.below(&path), owner),
+            None => OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path),
+        };
+        let file = match open() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_folder(parent(&path))?;
+                open()
+            }
+            other => other,
+        };
+        let mut file = file.map_err(|error| failed("write", &path, error))?;
+        let written = write_pieces(&mut file, body).and_then(|()| file.sync_data());
+        written.map_err(|error| {
+            // What stays is swept away later.
+            let _best_effort = match self.owner {
+                Some(_) => beneath::remove(&self.root, self.below(&path)),
+                None => std::fs::remove_file(&path),
+            };
+            failed("write", &path, error)
+        })
+    }
+
+    fn place(&self, unfinished: &str, to: &str, replace: bool) -> Result<()> {
+        let (unfinished, path) = (self.root.join(unfinished), self.root.join(to));
+        if let Some(owner) = self.owner {
+            let moved = beneath::rename(&self.root, self.below(&unfinished), self.below(&path), replace, owner);
+            return moved.map_err(|error| self.failed("write", &path, error));
+        }
+        let place = || {
+            if replace { std::fs::rename(&unfinished, &path) } else { rename_new(CWD, &unfinished, CWD, &path) }
+        };
+        let folder = parent(&path);
+        let mut placed = place();
+        if placed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            self.make_folder(folder)?;
+            placed = place();
+        }
+        placed.map_err(|error| self.failed("write", &path, error))?;
+        sync_folder(folder)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let (from, to) = (self.root.join(from), self.root.join(to));
+        let cannot_rename = |error: io::Error| match self.check_above(&to, &error) {
+            Ok(()) => self.failed("rename", &from, error),
+            Err(why) => why,
+        };
+        if let Some(owner) = self.owner {
+            let moved = beneath::rename(&self.root, self.below(&from), self.below(&to), false, owner);
+            return moved.map_err(cannot_rename);
+        }
+        let folder = parent(&to);
+        self.in_folder(folder, || rename_new(CWD, &from, CWD, &to))?.map_err(cannot_rename)?;
+        sync_folder(folder)?;
+        sync_folder(parent(&from))
+    }
+
+    fn remove(&self, path: &str) -> Result<()> {
+        let path = self.root.join(path);
+        let removed = match self.owner {
+            Some(_) => beneath::remove(&self.root, self.below(&path)),
+            None => std::fs::remove_file(&path),
+        };
+        match removed {
+            Ok(()) if self.owner.is_some() => Ok(()),
+            Ok(()) => sync_folder(parent(&path)),
+            Err(error) if is_absent(&error) || error.kind() == io::ErrorKind::IsADirectory => Ok(()),
+            Err(error) => Err(failed("remove", &path, error)),
+        }
+    }
+
+    fn read(&self, path: &str, bytes_max: u64, uncached: bool) -> Result<(Vec<u8>, Version)> {
+        let path = self.root.join(path);
+        let read = |error: io::Error| {
+            if is_absent(&error) { self.failed("read", &path, error) } else { cannot_read(&path, error) }
+        };
+        let file = open_at_once(OpenOptions::new().read(true), &path).map_err(read)?;
+        let meta = file.metadata().map_err(read)?;
+        check_object("read", &path, &meta)?;
+        let too_large = || Error::corrupt("read", path.display(), format!("it has more than {bytes_max} bytes"));
+        if meta.len() > bytes_max {
+            return Err(too_large());
+        }
+        if uncached {
+            // Where the system keeps its copy all the same, that is what is read.
+            let _best_effort = fadvise(&file, 0, None, Advice::DontNeed);
+        }
+        let mut bytes = Vec::with_capacity(meta.len() as usize);
+        file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(read)?;
+        if bytes.len() as u64 > bytes_max { Err(too_large()) } else { Ok((bytes, version_of(&meta))) }
+    }
+
+    fn read_range(&self, path: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
+        let path = self.root.join(path);
+        let meta = self.object_meta("read", &path)?;
+        let (file, size) = self.open.get(&path, &meta).map_err(|error| cannot_read(&path, error))?;
+        if offset.checked_add(length).is_none_or(|end| end > size) {
+            let why = format!("{length} bytes at offset {offset} were requested, and it has {size}");
+            return Err(Error::corrupt("read", path.display(), why));
+        }
+        let mut bytes = vec![0; length as usize];
+        file.read_exact_at(&mut bytes, offset).map_err(|error| cannot_read(&path, error))?;
+        Ok(bytes)
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<TreeEntry>> {
+        let top = self.root.join(folder);
+        // Further down an object may be in its place, and below one is nothing.
+        if !folder.contains('/') {
+            check_folder(&top)?;
+        }
+        let names = match names_behind_links(&top) {
+            Ok(names) => names,
+            // Removed by somebody after the directory above was listed, or no such directory yet.
+            Err(error) if is_absent(&error) => return self.check_root().map(|()| Vec::new()),
+            Err(error) => return Err(failed("list", &top, error)),
+        };
+        let mut entries = Vec::with_capacity(names.len());
+        let mut has_absent = false;
+        for (name, kind) in names.into_iter().filter(|(name, _)| !name.as_bytes().starts_with(b".")) {
+            let Some(kind) = self.kind_of(&top.join(&name), kind, &mut has_absent)? else { continue };
+            // No object has a name that is not UTF-8, nor is one below it.
+            entries.extend(name.into_string().ok().map(|name| TreeEntry { name, kind }));
+        }
+        if has_absent {
+            // Of a disk that was unmounted meanwhile, names can still be here.
+            self.check_root()?;
+        }
+        Ok(entries)
+    }
+
+    fn stat(&self, path: &str) -> Result<Stat> {
+        let meta = self.object_meta("look at", &self.root.join(path))?;
+        Ok(Stat {
+            size: meta.len(),
+            version: version_of(&meta),
+            written: format!("{}-{}", meta.ctime(), meta.ctime_nsec()),
+        })
+    }
+
+    fn remove_abandoned(&self, folder: &str, newest: &str, age: Duration) {
+        // What is in the directory of somebody else is theirs to tidy.
+        if self.owner.is_some() {
+            return;
+        }
+        let Ok(now) = self.root.join(newest).metadata() else { return };
+        let _best_effort = remove_unfinished(&self.root.join(folder), now.mtime() - age.as_secs() as i64);
+    }
+}
+
+/// What may stand beside the objects of a repository, or be what an `init` that was interrupted left.
+const EXPECTED: [&str; 10] =
+    ["config", "expired", "index", "keys", "lost+found", "packs", "pending", "probe", "snapshots", UNFINISHED];
+
+/// Something in a folder that belongs to no repository, if there is any; a folder that is not there has none.
+pub fn stranger_in(folder: &Path) -> Result<Option<OsString>> {
+    let failed = |error| Error::io("look into", folder.display(), error);
+    let names = match names_behind_links(folder) {
+        Ok(names) => names,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut names = names.into_iter().map(|(name, _)| name);
+    Ok(names.find(|name| EXPECTED.iter().all(|expected| *expected != name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::Storage;
+    use crate::storage::files::ABANDONED;
+
+    /// Below a bind mount that went away, the device is the same: packs were written into the empty directory.
+    #[test]
+    fn nothing_is_written_into_another_directory_at_the_same_path() {
+        let place = tempfile::tempdir().expect("a directory");
+        let root = place.path().join("repository");
+        let local = Local::create(&root).expect("made");
+        std::fs::rename(&root, place.path().join("elsewhere")).expect("moved");
+        std::fs::create_dir(&root).expect("made");
+        let error = local.put("packs/one", b"pack".as_slice().into()).map(drop).expect_err("it is gone");
+        assert!(error.is(Kind::Gone), "{error:?}");
+        assert_eq!(std::fs::read_dir(&root).expect("listed").count(), 0);
+    }
+
+    /// A file that looks as if it was written this many days ago.
+    fn leave(path: PathBuf, days: u32) -> PathBuf {
+        let file = File::create(&path).expect("made");
+        let now = file.metadata().and_then(|meta| meta.modified()).expect("a time");
+        file.set_modified(now - days * ABANDONED).expect("set");
+        path
+    }
+
+    /// Each command removed what the clock of its machine took for old, also from the writers of other hosts.
+    #[test]
+    fn only_a_writer_removes_what_others_left_long_ago() {
+        let place = tempfile::tempdir().expect("a directory");
+        Local::create(place.path()).expect("made").put("config", b"c".as_slice().into()).expect("written");
+        let names = [("12-0-9af", 2), ("12-1-9af", 0), ("document", 2), ("12-0-9af.txt", 2)];
+        let left = names.map(|(name, days)| leave(place.path().join(UNFINISHED).join(name), days));
+        let local = Local::open(place.path()).expect("opened");
+        local.get("config", 9).expect("read");
+        assert!(left.iter().all(|path| path.exists()), "a reader removes nothing");
+        local.put("config", b"d".as_slice().into()).expect("written");
+        assert_eq!(left.map(|path| path.exists()), [false, true, true, true]);
+    }
+
+    /// Somebody who may write into a repository could let its owner's backup delete the files of any directory.
+    #[test]
+    fn nothing_is_removed_behind_a_link() {
+        let place = tempfile::tempdir().expect("a directory");
+        let local = Local::create(&place.path().join("repository")).expect("made");
+        std::fs::create_dir(place.path().join("elsewhere")).expect("made");
+        let file = leave(place.path().join("elsewhere/12-0-9af"), 2);
+        std::os::unix::fs::symlink("../elsewhere", place.path().join("repository").join(UNFINISHED)).expect("made");
+        local.put("config", b"d".as_slice().into()).expect("written");
+        assert!(file.exists());
+    }
+
+    /// Readers did not try other copies of what a pack held when links that lead round in circles were in its place.
+    #[test]
+    fn what_is_no_file_is_no_object() {
+        let place = tempfile::tempdir().expect("a directory");
+        let local = Local::create(&place.path().join("repository")).expect("made");
+        let at = |name: &str| place.path().join("repository").join(name);
+        std::fs::create_dir_all(at("packs/folder")).expect("made");
+        std::os::unix::fs::symlink("loop", at("packs/loop")).expect("made");
+        std::fs::write(at("packs/file"), "x").expect("written");
+        let _socket = std::os::unix::net::UnixListener::bind(at("packs/socket")).expect("made");
+        for name in ["packs/folder", "packs/loop", "packs/loop/x", "packs/file/x", "packs/socket"] {
+            let whole = local.get(name, 9).map(drop);
+            let uncached = local.get_uncached(name, 9).map(drop);
+            let range = local.get_range(name, 0, 1).map(drop);
+            for read in [whole, uncached, range, local.stat(name).map(drop)] {
+                assert_eq!(read.map_err(|error| error.kind()), Err(Kind::NotFound), "{name}");
+            }
+        }
+        assert_eq!(local.list("packs/").expect("listed").len(), 1);
+        // A broken folder of the repository is an error, not a missing object.
+        std::os::unix::fs::symlink("index", at("index")).expect("made");
+        local.list("index/").map(drop).expect_err("it is a broken link");
+        assert!(local.get("index/x", 9).is_err_and(|error| !error.is_damage()));
+    }
+}

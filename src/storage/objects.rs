@@ -1,0 +1,361 @@
+//! Objects of a remote service, over an operator of opendal.
+//!
+//! This is the family of storages that keep whole objects under names: S3, and others for which opendal has a service. A storage of
+//! the family builds its operator and says what the answers of its service mean ([`Answer`]); [`Objects`] does the rest.
+
+use crate::error::{Error, Kind, Result, kind_of_io};
+use crate::runtime::block_on;
+use crate::storage::{Body, Capabilities, Listed, Profile, Stat, Storage, Version, check_name, tls};
+use crate::watch::{Cancel, REQUEST_GRACE, TIDY_GRACE, interrupted};
+use futures_util::TryStreamExt;
+use opendal::options::{ListOptions, ReadOptions, WriteOptions};
+use opendal::{Buffer, ErrorKind, Metadata, Operator};
+use std::error::Error as Cause;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// An answer that takes longer will not come.
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// A pack that is sent more slowly counts as stalled; eight of them share a line.
+const BYTES_A_SECOND_MIN: u64 = 8 << 10;
+
+/// Reads the answer of a service that refuses a request.
+pub(super) type ReadAnswer = fn(&opendal::Error) -> Answer;
+
+/// What a service says when it refuses a request.
+#[derive(Default)]
+pub(super) struct Answer {
+    /// Its words; none if it says nothing.
+    pub why: Option<String>,
+    /// What that means; none if opendal knows it as well.
+    pub kind: Option<Kind>,
+    pub hint: Option<&'static str>,
+}
+
+/// What a service is called, and how it is.
+pub(super) struct Service {
+    /// For errors: "S3".
+    pub name: &'static str,
+    /// What its protocol promises; the probe finds out which servers ignore conditions.
+    pub capabilities: Capabilities,
+    pub read_answer: ReadAnswer,
+    /// What to do if access is denied.
+    pub denied_hint: &'static str,
+}
+
+/// Objects of a service.
+pub struct Objects {
+    operator: Operator,
+    service: &'static Service,
+    /// The location for people.
+    location: String,
+    cancel: Cancel,
+    /// It has answered once, so its address is right.
+    has_answered: AtomicBool,
+}
+
+/// How long one request may take.
+struct Allowed {
+    until: Instant,
+    /// And how long after a cancel.
+    grace: Duration,
+}
+
+impl Allowed {
+    /// `STALL_TIMEOUT` and the time for `bytes` on a very slow line.
+    fn for_bytes(bytes: u64) -> Self {
+        Allowed { until: Instant::now() + limit(bytes), grace: REQUEST_GRACE }
+    }
+
+    /// For a request by which a run that ends tidies up.
+    fn to_tidy_up(bytes: u64) -> Self {
+        Allowed { grace: TIDY_GRACE, ..Allowed::for_bytes(bytes) }
+    }
+}
+
+fn limit(bytes: u64) -> Duration {
+    STALL_TIMEOUT + Duration::from_secs(bytes / BYTES_A_SECOND_MIN)
+}
+
+impl Objects {
+    /// Asks the service nothing yet. A cancel ends its requests.
+    pub(super) fn new(operator: Operator, service: &'static Service, location: String, cancel: &Cancel) -> Self {
+        Objects { operator, service, location, cancel: cancel.clone(), has_answered: AtomicBool::new(false) }
+    }
+
+    /// Runs one request, or a part of one, that ends with the answer of the store.
+    fn request<T>(
+        &self,
+        doing: &str,
+        name: &str,
+        allowed: &Allowed,
+        request: impl Future<Output = opendal::Result<T>>,
+    ) -> Result<T> {
+        let answered = self.run(doing, name, allowed, request)?;
+        self.has_answered.store(true, Ordering::Relaxed);
+        Ok(answered)
+    }
+
+    fn run<T>(
+        &self,
+        doing: &str,
+        name: &str,
+        allowed: &Allowed,
+        request: impl Future<Output = opendal::Result<T>>,
+    ) -> Result<T> {
+        let began = Instant::now();
+        let is_over = || Instant::now() >= allowed.until || self.cancel.is_over(allowed.grace);
+        match block_on(request, is_over)? {
+            Some(Ok(done)) => Ok(done),
+            Some(Err(error)) => Err(self.failed(doing, &self.of(name), &error)),
+            None if self.cancel.is_cancelled() => Err(interrupted(doing, &self.of(name))),
+            None => Err(stalled(doing, &self.of(name), began.elapsed())),
+        }
+    }
+
+    fn failed(&self, doing: &str, name: &str, error: &opendal::Error) -> Error {
+        let told = failed(self.service, doing, name, error);
+        // A name that nobody knows is waited for only where it was known before.
+        if told.is_temporary() && !self.has_answered.load(Ordering::Relaxed) && is_unknown_name(error) {
+            return told.with_kind(Kind::Failed).hint("check the name of the host in the location");
+        }
+        if error.source().is_none() {
+            self.has_answered.store(true, Ordering::Relaxed);
+        }
+        told
+    }
+
+    fn of(&self, name: &str) -> String {
+        format!("{}/{name}", self.location)
+    }
+
+    /// Writes the whole object. Returns its version if the store says it.
+    fn write(&self, doing: &str, name: &str, body: Body, options: WriteOptions) -> Result<Option<Version>> {
+        check_name(name)?;
+        let bytes = body.len();
+        // A commit replaces an object: it may be what ends a run.
+        let allowed = match options.if_match {
+            Some(_) => Allowed::to_tidy_up(bytes),
+            None => Allowed::for_bytes(bytes),
+        };
+        // Without a chunk size one write is one PUT, never an upload of parts.
+        let written = self.operator.write_options(name, Buffer::from(body.0), options);
+        let meta = self.request(doing, name, &allowed, written)?;
+        Ok(version_of(&meta))
+    }
+
+    fn version_or_ask(&self, name: &str, version: Option<Version>) -> Result<Version> {
+        version.map_or_else(|| self.stat(name).map(|stat| stat.version), Ok)
+    }
+}
+
+fn version_of(meta: &Metadata) -> Option<Version> {
+    meta.etag().filter(|etag| !etag.is_empty()).map(|etag| Version(etag.to_owned()))
+}
+
+fn stalled(doing: &str, name: &str, waited: Duration) -> Error {
+    Error::new(Kind::Temporary, doing, name).because(format!("no answer within {} s", waited.as_secs()))
+}
+
+/// The system's name servers say that there is no host of that name.
+fn is_unknown_name(error: &opendal::Error) -> bool {
+    let why = error.source().map(tls::innermost).unwrap_or_default();
+    why.contains("Name or service not known") || why.contains("No address associated with hostname")
+}
+
+/// What the service's answer or the network says, without headers and addresses.
+pub(super) fn failed(service: &Service, doing: &str, name: &str, error: &opendal::Error) -> Error {
+    let Some(source) = error.source() else {
+        let answer = (service.read_answer)(error);
+        let why = answer.why.unwrap_or_else(|| error.kind().to_string());
+        let kind = answer.kind.unwrap_or_else(|| kind_of(error, None, &why));
+        return with_hint(service, Error::new(kind, doing, name).because(why), answer.hint);
+    };
+    let why = tls::innermost(source);
+    if let (why, Some(advice)) = tls::explain(&why) {
+        // Trying again changes no certificate.
+        return Error::new(Kind::Failed, doing, name).because(why).hint(advice);
+    }
+    let kind = kind_of(error, io_kind(source), &why);
+    with_hint(service, Error::new(kind, doing, name).because(why), None)
+}
+
+fn with_hint(service: &Service, error: Error, hint: Option<&str>) -> Error {
+    match (error.kind(), hint) {
+        (_, Some(hint)) => error.hint(hint),
+        (Kind::Denied, None) => error.hint(service.denied_hint),
+        (Kind::Full, None) => {
+            error.hint("free space in the bucket or raise its quota; what is stored already stays good")
+        }
+        (Kind::Temporary, None) => {
+            error.hint(format!("check the network, and whether the {} server at this address is running", service.name))
+        }
+        _ => error,
+    }
+}
+
+fn kind_of(error: &opendal::Error, io: Option<Kind>, why: &str) -> Kind {
+    match error.kind() {
+        ErrorKind::NotFound => Kind::NotFound,
+        ErrorKind::PermissionDenied => Kind::Denied,
+        ErrorKind::AlreadyExists => Kind::AlreadyExists,
+        ErrorKind::ConditionNotMatch => Kind::Conflict,
+        // Two conditional writes met; neither has won yet.
+        ErrorKind::Conflict | ErrorKind::RateLimited => Kind::Temporary,
+        ErrorKind::RangeNotSatisfied => Kind::Corrupt,
+        ErrorKind::Unsupported => Kind::Unsupported,
+        ErrorKind::ConfigInvalid => Kind::Invalid,
+        _ if why.contains("credential") => Kind::Denied,
+        _ if error.is_temporary() => Kind::Temporary,
+        _ => io.unwrap_or(Kind::Failed),
+    }
+}
+
+fn io_kind(error: &(dyn Cause + 'static)) -> Option<Kind> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return Some(kind_of_io(io));
+        }
+        next = error.source();
+    }
+    None
+}
+
+impl Storage for Objects {
+    fn describe(&self) -> String {
+        self.location.clone()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.service.capabilities
+    }
+
+    fn profile(&self) -> Profile {
+        Profile::REMOTE
+    }
+
+    fn put(&self, name: &str, body: Body) -> Result<()> {
+        self.write("write", name, body, WriteOptions::default()).map(drop)
+    }
+
+    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+        let options = WriteOptions { if_not_exists: true, ..WriteOptions::default() };
+        let written = self.write("write", name, body, options).map_err(|error| match error.kind() {
+            Kind::Conflict => error.with_kind(Kind::AlreadyExists),
+            _ => error,
+        });
+        self.version_or_ask(name, written?)
+    }
+
+    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+        let options = WriteOptions { if_match: Some(expected.0.clone()), ..WriteOptions::default() };
+        let swapped = self.write("replace", name, body, options);
+        match swapped.and_then(|version| self.version_or_ask(name, version)) {
+            // The answer is the same whether it was changed or removed.
+            Err(error) if error.is(Kind::Conflict) => match self.stat(name) {
+                Err(gone) if gone.is(Kind::NotFound) => Err(error.with_kind(Kind::NotFound)),
+                _ => Err(error),
+            },
+            other => other,
+        }
+    }
+
+    fn rename(&self, from: &str, _to: &str) -> Result<()> {
+        let why = format!("{} does not support that", self.service.name);
+        Err(Error::new(Kind::Unsupported, "rename", self.of(from)).because(why))
+    }
+
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+        check_name(name)?;
+        let doing = "read";
+        let too_large = || Error::corrupt(doing, self.of(name), format!("it has more than {bytes_max} bytes"));
+        let opened = async {
+            let mut stream = self.operator.reader(name).await?.into_stream(..).await?;
+            let meta = stream.metadata().await?;
+            Ok((stream, meta))
+        };
+        let (mut stream, meta) = self.request(doing, name, &Allowed::for_bytes(0), opened)?;
+        if meta.content_length() > bytes_max {
+            return Err(too_large());
+        }
+        let mut bytes = Vec::with_capacity(meta.content_length() as usize);
+        // For all of them: pieces that trickle in must not take for ever.
+        let allowed = Allowed::for_bytes(meta.content_length());
+        while let Some(piece) = self.request(doing, name, &allowed, stream.try_next())? {
+            if (bytes.len() + piece.len()) as u64 > bytes_max {
+                return Err(too_large());
+            }
+            piece.for_each(|piece| bytes.extend_from_slice(&piece));
+        }
+        match version_of(&meta) {
+            Some(version) => Ok((bytes, version)),
+            None => Ok((bytes, self.stat(name)?.version)),
+        }
+    }
+
+    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
+        check_name(name)?;
+        let Some(end) = offset.checked_add(length) else {
+            return Err(Error::corrupt("read", self.of(name), "no object is as long as that"));
+        };
+        let short = |size: u64| {
+            let why = format!("{length} bytes at offset {offset} were requested, and it has {size}");
+            Error::corrupt("read", self.of(name), why)
+        };
+        // No request asks for nothing: the size alone answers.
+        if length == 0 {
+            let size = self.stat(name)?.size;
+            return if end <= size { Ok(Vec::new()) } else { Err(short(size)) };
+        }
+        let options = ReadOptions { range: (offset..end).into(), ..ReadOptions::default() };
+        let read = self.operator.read_options(name, options);
+        match self.request("read", name, &Allowed::for_bytes(length), read) {
+            Ok(buffer) if buffer.len() as u64 == length => Ok(buffer.to_vec()),
+            Ok(_) => Err(short(self.stat(name)?.size)),
+            // Some stores' clients see an answer that is too short before we do.
+            Err(error) if !error.is_temporary() && !error.is(Kind::NotFound) && !error.is(Kind::Denied) => {
+                match self.stat(name)?.size {
+                    size if end > size => Err(short(size)),
+                    _ => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        let options = ListOptions { recursive: true, ..ListOptions::default() };
+        // This asks for nothing yet.
+        let lister = self.operator.lister_options(prefix, options);
+        let mut lister = self.run("list", prefix, &Allowed::for_bytes(0), lister)?;
+        let mut listed = Vec::new();
+        while let Some(entry) = self.request("list", prefix, &Allowed::for_bytes(0), lister.try_next())? {
+            if entry.metadata().is_file() && check_name(entry.path()).is_ok() {
+                listed.push(Listed { name: entry.path().to_owned(), size: entry.metadata().content_length() });
+            }
+        }
+        listed.sort();
+        Ok(listed)
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        check_name(name)?;
+        match self.request("remove", name, &Allowed::to_tidy_up(0), self.operator.delete(name)) {
+            Err(error) if error.is(Kind::NotFound) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn stat(&self, name: &str) -> Result<Stat> {
+        check_name(name)?;
+        let meta = self.request("look at", name, &Allowed::for_bytes(0), self.operator.stat(name))?;
+        let version = version_of(&meta).ok_or_else(|| {
+            Error::new(Kind::Unsupported, "use", self.of(name))
+                .because(format!("this {} server returns no ETag for its objects", self.service.name))
+        })?;
+        let written = meta.last_modified().map(|time| time.to_string()).unwrap_or_default();
+        Ok(Stat { size: meta.content_length(), version, written })
+    }
+}
