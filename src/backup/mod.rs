@@ -50,7 +50,6 @@ mod stored;
 mod stored_lists;
 mod stream_saver;
 mod streams;
-#[cfg(test)]
 mod test_parts;
 mod tops;
 mod walk;

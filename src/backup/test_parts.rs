@@ -1,5 +1,7 @@
 //! Parts of a run for unit tests, over a repository in memory.
 
+#![cfg(test)]
+
 use crate::backup::counts::Counts;
 use crate::backup::options::BackupOptions;
 use crate::backup::readers::Readers;

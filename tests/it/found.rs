@@ -88,7 +88,7 @@ fn a_writer_knows_what_it_relied_on_when_its_cache_is_removed() {
             if is_now && !is_committed.load(Ordering::SeqCst) {
                 forget_all(&inner, &removed);
             }
-            is_committed.fetch_or(["swap", "rename"].contains(&verb), Ordering::SeqCst);
+            is_committed.fetch_or(["compare_and_swap", "rename"].contains(&verb), Ordering::SeqCst);
         };
         let hooked = Arc::new(Hooked { inner: storage.clone(), before: at_call });
         let ended = open(hooked, &cache).and_then(|repo| repo.backup(options(), &Watch::silent()));
