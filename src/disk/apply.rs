@@ -1,7 +1,7 @@
 //! Apply metadata to an entry with as few system calls as the kernel allows.
 
-use super::create::HALF_DONE_MODE;
 use super::flags::set_flags;
+use super::half_done::HALF_DONE_MODE;
 use super::opened_up::open_own_file;
 use super::owner::Owners;
 use super::read_dir::Directory;

@@ -6,12 +6,14 @@
 
 use super::apply::{Current, MODE_UNKNOWN, chmod_at};
 use super::flags::set_early_flags;
+pub use super::half_done::is_half_done;
+use super::half_done::{HALF_DONE_MODE, is_markable};
 use super::read_dir::Directory;
 use super::refused::{refused, shown};
 use super::stat::{Stat, fstat};
 use super::umask::taken_away;
 use super::xattr;
-use crate::entry::{Entry, EntryKind, Metadata};
+use crate::entry::{EntryKind, Metadata};
 use crate::error::{Error, Kind, Result};
 use rustix::fd::{IntoRawFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
@@ -221,26 +223,6 @@ pub fn close_written(fd: OwnedFd) -> Result<()> {
         0 => Ok(()),
         _ => Err(Error::io("write", "", std::io::Error::last_os_error())),
     }
-}
-
-/// The mode of a file whose content or metadata are not complete: the sticky bit, which means nothing on a file, and no
-/// right but the one to write. A finished file has it only if it was saved so, and such a file is never created under its own
-/// name.
-pub(super) const HALF_DONE_MODE: u32 = 0o1200;
-
-/// Whether [`HALF_DONE_MODE`] can stand for the mode of a file until it is finished: an ACL changes the mode before that.
-fn is_markable(meta: &Metadata) -> bool {
-    meta.mode & 0o7000 == 0 && !has_acl(meta)
-}
-
-fn has_acl(meta: &Metadata) -> bool {
-    meta.xattrs.iter().any(|attribute| attribute.name == xattr::ACL_ACCESS.to_bytes())
-}
-
-/// Whether what has the name of an entry is a file that a restore began under its own name and did not finish.
-pub fn is_half_done(found: &Stat, entry: &Entry) -> bool {
-    let was_saved_so = entry.kind.has_content() && entry.meta.mode & 0o7777 == HALF_DONE_MODE;
-    found.is(EntryKind::File) && found.permissions() == HALF_DONE_MODE && !was_saved_so
 }
 
 /// The mode of a directory that has not got its own metadata yet: the sticky bit, which the finished one mostly does not

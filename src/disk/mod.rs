@@ -12,6 +12,7 @@ pub mod device;
 pub mod flags;
 pub mod follow;
 pub mod foresee;
+mod half_done;
 pub mod handle;
 pub mod mounts;
 pub mod open;

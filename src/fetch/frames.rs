@@ -1,9 +1,9 @@
 //! Opened frames: each is fetched and opened once for all who read from it, and kept while there is room.
 
 use crate::error::{Error, Kind, Result};
+use crate::fetch::chunk::Chunk;
 use crate::fetch::frame_files::FrameFiles;
 use crate::fetch::read_ahead::ReadAhead;
-use crate::fetch::reader::Chunk;
 use crate::format::pack_name;
 use crate::id::{ChunkId, ChunkKind, PackId};
 use crate::lock::locked;

@@ -1,5 +1,6 @@
 //! Read chunks back: find them in the index, fetch and open their frames, verify their names.
 
+mod chunk;
 mod copies;
 mod frame_files;
 mod frame_run;
@@ -8,4 +9,5 @@ mod read_ahead;
 mod read_ahead_state;
 mod reader;
 
-pub use reader::{Chunk, Reader};
+pub use chunk::Chunk;
+pub use reader::Reader;

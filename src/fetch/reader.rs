@@ -2,6 +2,7 @@
 
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
+use crate::fetch::chunk::Chunk;
 use crate::fetch::copies::Copies;
 use crate::fetch::frames::Frames;
 use crate::format::list::{LIST_DEPTH_MAX, decode_list};
@@ -12,7 +13,6 @@ use crate::lock::locked;
 use crate::place::Located;
 use crate::vault::Vault;
 use std::collections::HashSet;
-use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
 const LOST_HINT: &str = "the repository is damaged: run `silt backup`, which stores again what the sources still have";
@@ -26,37 +26,6 @@ fn lost(id: &ChunkId, damage: Error) -> Error {
 /// what it holds may be readable.
 fn is_of_one_pack(error: &Error) -> bool {
     error.is_damage() || matches!(error.kind(), Kind::Denied | Kind::Unsupported | Kind::Invalid | Kind::Failed)
-}
-
-/// A chunk's verified bytes, kept alive with their frame.
-#[derive(Clone)]
-pub struct Chunk {
-    frame: Arc<Vec<u8>>,
-    offset: usize,
-    length: usize,
-}
-
-impl Deref for Chunk {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        &self.frame[self.offset..self.offset + self.length]
-    }
-}
-
-impl Chunk {
-    pub(super) fn within(frame: Arc<Vec<u8>>, offset: usize, length: usize) -> Option<Self> {
-        let is_inside = offset.checked_add(length).is_some_and(|end| end <= frame.len());
-        is_inside.then_some(Chunk { frame, offset, length })
-    }
-
-    /// Grows by the chunk that follows it in the same frame; false when that is not where it rests.
-    pub fn join(&mut self, next: &Chunk) -> bool {
-        let follows = Arc::ptr_eq(&self.frame, &next.frame) && self.offset + self.length == next.offset;
-        if follows {
-            self.length += next.length;
-        }
-        follows
-    }
 }
 
 /// Reads chunks and trees of a repository; shared by all threads of a verb.

@@ -4,6 +4,7 @@
 mod claims;
 mod manifest;
 mod segment;
+mod segment_builder;
 mod segment_layout;
 mod segment_merge;
 mod segment_search;
@@ -12,6 +13,6 @@ mod segments;
 
 pub use claims::{Claim, Claims};
 pub use segment::Segment;
+pub use segment_builder::{Builder, write_segment};
 pub use segment_merge::merge;
-pub use segment_write::{Builder, write_segment};
 pub use segments::{Basis, Segments, View};

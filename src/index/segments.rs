@@ -5,8 +5,9 @@
 
 use super::manifest::{self, Row, SUFFIX};
 use super::segment::Segment;
+use super::segment_builder::Builder;
 use super::segment_merge::merge_into;
-use super::segment_write::{Builder, Place, unforeseen};
+use super::segment_write::{Place, unforeseen};
 use crate::disk::own_files::{names_in, open_regular};
 use crate::error::{Error, Kind, Result};
 use crate::id::{ChunkId, IndexId, PackId};

@@ -3,7 +3,6 @@
 use crate::error::{Error, Kind, Result};
 use crate::format::KEYS_PREFIX;
 use crate::id::RepositoryId;
-pub(super) use crate::repo::unlock::{LastKey, unlock, unlock_where};
 use crate::seal::{KeySet, PasswordCost, Power, SALT_BYTES, Secret, open_once, random, seal_once, stretch_password};
 use crate::storage::Storage;
 use data_encoding::{BASE64, HEXLOWER};

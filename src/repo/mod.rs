@@ -12,10 +12,10 @@ pub use crate::format::snapshot::{Snapshot, SnapshotSource, Stamp, Totals};
 pub use crate::ingest::{ChunkSink, SinkOptions, Writer};
 pub use init::{InitOptions, NewRepository};
 pub use key::Credentials;
-use key::LastKey;
 pub use known::Known;
 pub(crate) use own::{Own, OwnFolders};
 use snapshot_list::SnapshotList;
+use unlock::{LastKey, unlock, unlock_where};
 
 use crate::disk::own_files;
 use crate::disk::whole::make_private_dir;
@@ -75,7 +75,7 @@ impl Repository {
         let unlocking = {
             let (storage, credentials) = (storage.clone(), credentials.clone());
             let last = LastKey::of(storage.as_ref(), cache);
-            beside(move || key::unlock(storage.as_ref(), &credentials, &last))?
+            beside(move || unlock(storage.as_ref(), &credentials, &last))?
         };
         let config = storage.get(CONFIG_NAME, OBJECT_BYTES_MAX).map_err(|error| match error.kind() {
             Kind::NotFound => Error::new(Kind::NotFound, "open the repository", storage.describe())
@@ -98,7 +98,7 @@ impl Repository {
                 // The first key that opened may be the leftover of an `init` that died before it wrote the configuration.
                 let fits = |keys: &KeySet| Config::decode(keys, &stored_config).is_ok();
                 let last = LastKey::of(storage.as_ref(), cache);
-                let keys = key::unlock_where(storage.as_ref(), credentials, &last, &fits).map_err(|_| error)?;
+                let keys = unlock_where(storage.as_ref(), credentials, &last, &fits).map_err(|_| error)?;
                 let decoded = Config::decode(&keys, &stored_config)?;
                 (keys, decoded)
             }

@@ -154,6 +154,15 @@ fn failed(doing: &str, way: Way, code: usize) -> Error {
     Error::new(crate::error::Kind::Failed, doing, format!("at level {}", way.level)).because(why)
 }
 
+/// Decompresses a zstd frame of at most `bytes_max`; `None` for damage or more than that.
+pub(super) fn decompress_bounded(packed: &[u8], bytes_max: u64) -> Option<Vec<u8>> {
+    let stated = zstd::zstd_safe::get_frame_content_size(packed).ok().flatten()?;
+    if stated > bytes_max {
+        return None;
+    }
+    zstd::bulk::decompress(packed, usize::try_from(stated).ok()?).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

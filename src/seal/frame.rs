@@ -5,8 +5,8 @@
 //! the readers' public key (HPKE, RFC 9180) in the pack's first [`PACK_HEADER_BYTES`].
 
 use crate::error::{Error, Kind, Result};
+use crate::seal::aead::aead_key;
 use crate::seal::compress::{Compression, Compressor};
-use crate::seal::object::aead_key;
 use crate::seal::{KeySet, Secret};
 use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce};
 use hpke::aead::AesGcm256;
@@ -171,15 +171,6 @@ impl FrameOpener {
         }
         if raw.len() == raw_length { Ok(()) } else { Err(bad("its length differs from what it states")) }
     }
-}
-
-/// Decompresses a zstd frame of at most `bytes_max`; `None` for damage or more than that.
-pub(super) fn decompress_bounded(packed: &[u8], bytes_max: u64) -> Option<Vec<u8>> {
-    let stated = zstd::zstd_safe::get_frame_content_size(packed).ok().flatten()?;
-    if stated > bytes_max {
-        return None;
-    }
-    zstd::bulk::decompress(packed, usize::try_from(stated).ok()?).ok()
 }
 
 #[cfg(test)]

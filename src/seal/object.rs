@@ -4,8 +4,9 @@
 //! `u32 length of the rest without padding | zstd frame | zeros`, with the object's purpose as associated data.
 
 use crate::error::{Error, Kind, Result};
+use crate::seal::aead::{open_once, seal_once};
+use crate::seal::compress::decompress_bounded;
 use crate::seal::{KeySet, Secret, random};
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use hpke::aead::AesGcm256;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
@@ -92,28 +93,7 @@ pub fn open_object(keys: &KeySet, purpose: &str, sealed: &[u8], plain_bytes_max:
     };
     let length = body.first_chunk::<4>().map(|bytes| u32::from_le_bytes(*bytes) as usize);
     let packed = length.and_then(|length| body.get(4..4 + length)).ok_or_else(|| bad("its length is wrong"))?;
-    crate::seal::frame::decompress_bounded(packed, plain_bytes_max)
-        .ok_or_else(|| bad("it does not decompress within its limits"))
-}
-
-/// AES-256-GCM under a key that is used this once (derived from a fresh salt), so the nonce is zero.
-pub fn seal_once(key: &Secret, purpose: &str, mut plain: Vec<u8>) -> Vec<u8> {
-    let aad = Aad::from(purpose.as_bytes());
-    aead_key(key)
-        .seal_in_place_append_tag(Nonce::assume_unique_for_key([0; 12]), aad, &mut plain)
-        .expect("AES-GCM seals up to 64 GiB");
-    plain
-}
-
-/// Opens what [`seal_once`] sealed; `None` when the key or the bytes are not those.
-pub fn open_once(key: &Secret, purpose: &str, mut sealed: Vec<u8>) -> Option<Vec<u8>> {
-    let aad = Aad::from(purpose.as_bytes());
-    let length = aead_key(key)
-        .open_in_place(Nonce::assume_unique_for_key([0; 12]), aad, &mut sealed)
-        .ok()
-        .map(|plain| plain.len())?;
-    sealed.truncate(length);
-    Some(sealed)
+    decompress_bounded(packed, plain_bytes_max).ok_or_else(|| bad("it does not decompress within its limits"))
 }
 
 fn object_key(writers: &Secret, salt: &[u8; 32]) -> Secret {
@@ -121,10 +101,6 @@ fn object_key(writers: &Secret, salt: &[u8; 32]) -> Secret {
     material[..32].copy_from_slice(&writers.0);
     material[32..].copy_from_slice(salt);
     Secret(blake3::derive_key("siltstone 2026 key of one object for writers", &material))
-}
-
-pub(super) fn aead_key(key: &Secret) -> LessSafeKey {
-    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key.0).expect("the key is 32 bytes long"))
 }
 
 /// Small objects are padded to a multiple of 1/16 of their size at most, so that counts of what they list stay vague.
