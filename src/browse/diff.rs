@@ -1,5 +1,6 @@
 //! Compare two snapshots: equal trees and equal pages of directories are passed over unread.
 
+use super::change::{Change, ChangeKind, DiffTotals};
 use super::path::{clean, resolve};
 use super::walk::{Pages, WalkPath, is_too_deep};
 use crate::entry::{Entry, EntryKind};
@@ -7,76 +8,23 @@ use crate::error::{Error, Kind, Result};
 use crate::repo::{Reader, Snapshot};
 use crate::watch::Watch;
 
-/// What of an entry is another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum What {
-    /// A file was replaced by a directory, and so on.
-    Kind,
-    /// The bytes, where a link points to, which device it is.
-    Content,
-    /// The same bytes under another mode, owner, time or attribute.
-    Metadata,
-}
-
-/// One difference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    Added,
-    Removed,
-    Changed(What),
-}
-
 /// Takes a path, what of it changed, and the entries, old and new.
 pub type EachChange<'a> = dyn FnMut(&[u8], Change, Option<&Entry>, Option<&Entry>) -> Result<()> + 'a;
 /// Takes a path and its entries, old and new.
 pub(super) type EachPair<'a> = dyn FnMut(&[u8], Option<&Entry>, Option<&Entry>) -> Result<()> + 'a;
 
-/// Differences by number and size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DiffTotals {
-    pub added: u64,
-    pub removed: u64,
-    pub changed_content: u64,
-    pub changed_metadata: u64,
-    pub changed_kind: u64,
-    /// Sizes of files that are new or changed, as they are now.
-    pub bytes_added: u64,
-    /// Sizes of files that are gone or changed, as they were.
-    pub bytes_removed: u64,
-}
-
-impl DiffTotals {
-    pub fn is_empty(&self) -> bool {
-        *self == DiffTotals::default()
-    }
-
-    pub(super) fn count(&mut self, change: Change, size_old: u64, size_new: u64) {
-        match change {
-            Change::Added => self.added += 1,
-            Change::Removed => self.removed += 1,
-            Change::Changed(What::Content) => self.changed_content += 1,
-            Change::Changed(What::Metadata) => self.changed_metadata += 1,
-            Change::Changed(What::Kind) => self.changed_kind += 1,
-        }
-        if change != Change::Changed(What::Metadata) {
-            self.bytes_added += size_new;
-            self.bytes_removed += size_old;
-        }
-    }
-}
-
-/// How an entry differs from an older one of its name. What is in a directory is not looked at.
-pub(super) fn compare(old: &Entry, new: &Entry) -> Option<What> {
+/// How an entry differs from an older one of its name. ChangeKind is in a directory is not looked at.
+pub(super) fn compare(old: &Entry, new: &Entry) -> Option<ChangeKind> {
     let same_content = || {
         (&old.target, old.device, old.size, &old.holes) == (&new.target, new.device, new.size, &new.holes)
             && (old.kind == EntryKind::Directory || old.content == new.content)
     };
     if old.kind != new.kind {
-        Some(What::Kind)
+        Some(ChangeKind::Kind)
     } else if !same_content() {
-        Some(What::Content)
+        Some(ChangeKind::Content)
     } else {
-        (old.meta != new.meta).then_some(What::Metadata)
+        (old.meta != new.meta).then_some(ChangeKind::Metadata)
     }
 }
 
@@ -132,7 +80,7 @@ impl<'r> Pair<'r> {
 }
 
 /// Calls `each` with every pair of entries below that can differ (their trees do not count as a difference of
-/// directories: `compare` says), and with those that stand alone, all that is below them included. What is damaged is
+/// directories: `compare` says), and with those that stand alone, all that is below them included. ChangeKind is damaged is
 /// told to the watch; what stands alone for that reason is passed over.
 pub(super) fn walk_pairs(
     reader: &Reader,
@@ -172,7 +120,7 @@ pub(super) fn walk_pairs(
     Ok(())
 }
 
-/// What differs at and below a path in two snapshots of one repository. `each` is handed the path, the change and the
+/// ChangeKind differs at and below a path in two snapshots of one repository. `each` is handed the path, the change and the
 /// entries, old and new.
 pub fn diff_snapshots(
     reader: &Reader,
@@ -212,5 +160,3 @@ pub fn diff_snapshots(
     walk_pairs(reader, old.as_ref(), new.as_ref(), &path, watch, &mut tell)?;
     Ok(totals)
 }
-
-pub use super::folder::{EachFolderChange, FolderDiff, diff_folder};

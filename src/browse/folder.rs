@@ -1,7 +1,7 @@
 //! Compare what a snapshot holds below a path with a folder on disk.
 
+use super::change::{Change, ChangeKind, DiffTotals};
 use super::content::hole_free;
-use super::diff::{Change, DiffTotals, What};
 use super::path::{clean, resolve};
 use super::shown;
 use super::walk::{Pages, WalkPath, is_too_deep};
@@ -16,10 +16,15 @@ use crate::repo::{Reader, Repository, Snapshot};
 use crate::watch::Watch;
 use rustix::fd::OwnedFd;
 use std::cmp::Ordering;
+use std::path::Path;
 
-/// How to compare with a folder.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct FolderDiff {
+/// What to compare with a folder.
+#[derive(Clone, Copy, Debug)]
+pub struct FolderDiff<'a> {
+    pub snapshot: &'a Snapshot,
+    /// A directory in the snapshot.
+    pub path: &'a [u8],
+    pub folder: &'a Path,
     /// Read every file whose size is the same, whatever its time says. Nothing is fetched from the repository for it:
     /// names of chunks are computed from the disk.
     pub content: bool,
@@ -28,8 +33,18 @@ pub struct FolderDiff {
 /// Takes a path, what of it changed, the saved entry and the stat of the one on disk.
 pub type EachFolderChange<'a> = dyn FnMut(&[u8], Change, Option<&Entry>, Option<&Stat>) -> Result<()> + 'a;
 
-/// A name, the saved entry of that name and whether it is on disk.
-type NextName = (Vec<u8>, Option<Entry>, bool);
+/// A name, with the saved entry of that name, and whether it is on disk.
+struct NextName {
+    name: Vec<u8>,
+    old: Option<Entry>,
+    is_on_disk: bool,
+}
+
+/// A name that is a directory on at least one side.
+struct Below {
+    old: Option<Entry>,
+    new: Option<Directory>,
+}
 
 struct Level<'r> {
     old: Option<Pages<'r>>,
@@ -47,7 +62,8 @@ struct OnDisk {
 struct Folder<'a> {
     reader: &'a Reader,
     repo: &'a Repository,
-    options: FolderDiff,
+    /// As in [`FolderDiff::content`].
+    reads_content: bool,
     watch: &'a Watch,
     owners: Owners,
     buffer: ListBuffer,
@@ -56,121 +72,69 @@ struct Folder<'a> {
     top: Vec<u8>,
     top_length: usize,
     levels_open: usize,
+    totals: DiffTotals,
 }
 
-/// What differs between a snapshot at `path` (old) and a folder (new): kind, size, modification time, mode, owner, group,
-/// extended attributes with ACLs and capabilities, flags, where links point to, and with `content` every byte. Owners are
-/// compared by name where both sides have one. Of the folder itself nothing is compared but what is in it. Streams of the
-/// snapshot have no counterpart and are passed over; what cannot be read is told as warning. `each` is handed the path
-/// below the snapshot's root, the change, the saved entry and the stat of the one on disk.
+/// Compares a snapshot (old) with a folder (new): kind, size, modification time, mode, owner, group, extended attributes with ACLs
+/// and capabilities, flags, where links point to, and with `content` every byte. Owners are compared by name where both sides have
+/// one. Of the folder itself nothing is compared but what is in it. Streams of the snapshot have no counterpart and are passed
+/// over. What cannot be read is a warning. `each` receives the path below the snapshot's root, the change, the saved entry and the
+/// stat of the one on disk.
 pub fn diff_folder(
     repo: &Repository,
-    reader: &Reader,
-    (snapshot, path): (&Snapshot, &[u8]),
-    folder: &std::path::Path,
-    options: FolderDiff,
+    wanted: &FolderDiff,
     watch: &Watch,
     each: &mut EachFolderChange<'_>,
 ) -> Result<DiffTotals> {
-    let path = clean(path)?;
-    let top = resolve(reader, snapshot, &path)?;
-    if !top.is_directory() {
+    let reader = &repo.reader();
+    let path = clean(wanted.path)?;
+    let saved = resolve(reader, wanted.snapshot, &path)?;
+    if !saved.is_directory() {
         return Err(Error::invalid("compare with a directory", shown(&path), "it is not a directory in the snapshot"));
     }
-    let mut totals = DiffTotals::default();
     let mut walk = WalkPath::new(&path);
     let mut work = Folder {
         reader,
         repo,
-        options,
+        reads_content: wanted.content,
         watch,
         owners: Owners::load()?,
         buffer: ListBuffer::default(),
         bytes: Vec::new(),
-        top: folder.as_os_str().as_encoded_bytes().to_vec(),
+        top: wanted.folder.as_os_str().as_encoded_bytes().to_vec(),
         top_length: walk.0.len(),
         levels_open: levels_open(raise_open_files(), 1),
+        totals: DiffTotals::default(),
     };
     let directory = Directory::open_path(&work.top)?;
     let new = Some(work.list(directory, 0)?);
-    let mut levels = vec![Level { old: Pages::of(reader, &top), new, path_length: walk.0.len() }];
-    while let Some(level) = levels.last_mut() {
+    let mut levels = vec![Level { old: Pages::of(reader, &saved), new, path_length: walk.0.len() }];
+    while let Some(mut level) = levels.pop() {
         watch.cancel.check()?;
         walk.0.truncate(level.path_length);
         let next = level.next()?;
         level.old.iter_mut().for_each(|pages| pages.tell_damage(&walk.0, watch));
-        let Some((name, old, on_disk)) = next else {
-            levels.pop();
-            continue;
-        };
-        let directory = match level.new.as_ref().map(|new| new.handle.get(&work.on_disk(&walk.0))).transpose() {
-            Ok(directory) => directory,
-            Err(error) => {
-                work.tell(&walk.0, error)?;
-                levels.pop();
-                continue;
-            }
-        };
-        // What cannot be read of the snapshot may have it.
-        if old.is_none() && level.old.as_ref().is_some_and(Pages::is_damaged) {
-            continue;
-        }
-        if walk.push(&name).is_none() {
-            watch.warn(&walk.0, "its contents are not compared: their paths are too long");
-            continue;
-        }
-        let mut new = None;
-        if on_disk && let Some(directory) = &directory {
-            match directory.stat(name.as_slice()) {
-                Ok(stat) => new = Some(stat),
-                Err(error) if error.is(Kind::NotFound) => (),
+        let Some(next) = next else { continue };
+        let below = {
+            let on_disk = work.on_disk(&walk.0);
+            let directory = match level.new.as_ref().map(|new| new.handle.get(&on_disk)).transpose() {
+                Ok(directory) => directory,
                 Err(error) => {
-                    work.tell(&walk.0, error)?;
+                    // Nothing more of this directory is compared.
+                    work.warn(&walk.0, error)?;
                     continue;
                 }
-            }
-        }
-        let old = old.filter(|old| old.kind != EntryKind::Stream);
-        // Sockets are never saved.
-        let new = new.filter(|new| new.kind.is_some());
-        let change = match (&old, &new) {
-            (None, None) => continue,
-            (None, Some(_)) => Some(Change::Added),
-            (Some(_), None) => Some(Change::Removed),
-            (Some(old), Some(new)) => match work.compare(directory.as_deref(), old, new) {
-                Ok(what) => what.map(Change::Changed),
-                Err(error) => {
-                    work.tell(&walk.0, error)?;
-                    continue;
-                }
-            },
+            };
+            let is_damaged = level.old.as_ref().is_some_and(Pages::is_damaged);
+            work.compare_next(&mut walk, directory.as_deref(), next, is_damaged, each)?
         };
-        if let Some(change) = change {
-            let size = |stat: &Stat| if stat.is(EntryKind::File) { stat.size } else { 0 };
-            totals.count(change, old.as_ref().map_or(0, |old| old.size), new.as_ref().map_or(0, size));
-            each(&walk.0, change, old.as_ref(), new.as_ref())?;
-        }
-        let below_old = old.as_ref().and_then(|old| Pages::of(reader, old));
-        let below_new = match (&directory, new.is_some_and(|new| new.is(EntryKind::Directory))) {
-            (Some(above), true) => {
-                above.open_child(name.as_slice()).and_then(|below| work.list(below, levels.len())).map(Some)
-            }
-            _ => Ok(None),
-        };
-        match below_new {
-            Ok(below_new) if below_old.is_some() || below_new.is_some() => {
-                if is_too_deep(levels.len()) {
-                    watch.warn(&walk.0, "its contents are not compared: they are deeper than what a backup saves")
-                } else {
-                    levels.push(Level { old: below_old, new: below_new, path_length: walk.0.len() })
-                }
-            }
-            Ok(_) => (),
-            // Not as removed: what is in it is not known.
-            Err(error) => work.tell(&walk.0, error)?,
+        let depth = levels.len() + 1;
+        levels.push(level);
+        if let Some(found) = below {
+            levels.extend(work.enter(&walk.0, found, depth)?);
         }
     }
-    Ok(totals)
+    Ok(work.totals)
 }
 
 impl Level<'_> {
@@ -198,11 +162,12 @@ impl Level<'_> {
         if let (Some(new), true) = (&mut self.new, on_disk) {
             new.next += 1;
         }
-        Ok(saved.filter(|_| order != Ordering::Greater).or(disk).map(|name| (name, entry, on_disk)))
+        let name = saved.filter(|_| order != Ordering::Greater).or(disk);
+        Ok(name.map(|name| NextName { name, old: entry, is_on_disk: on_disk }))
     }
 }
 
-impl Folder<'_> {
+impl<'a> Folder<'a> {
     /// The path on disk of a directory that the walk has come to.
     fn on_disk(&self, walked: &[u8]) -> Vec<u8> {
         [self.top.as_slice(), &walked[self.top_length..]].concat()
@@ -214,8 +179,74 @@ impl Folder<'_> {
         Ok(OnDisk { handle: Handle::new(directory, level < self.levels_open)?, names, next: 0 })
     }
 
-    /// An error with one name: told, unless it ends everything.
-    fn tell(&self, path: &[u8], error: Error) -> Result<()> {
+    /// Compares the next name. Returns what is below it, if it is a directory on at least one side.
+    fn compare_next(
+        &mut self,
+        walk: &mut WalkPath,
+        directory: Option<&Directory>,
+        next: NextName,
+        is_damaged: bool,
+        each: &mut EachFolderChange<'_>,
+    ) -> Result<Option<Below>> {
+        let NextName { name, old, is_on_disk } = next;
+        // What cannot be read of the snapshot may have it.
+        if old.is_none() && is_damaged {
+            return Ok(None);
+        }
+        if walk.push(&name).is_none() {
+            self.watch.warn(&walk.0, "its contents are not compared: their paths are too long");
+            return Ok(None);
+        }
+        let stat = match directory.filter(|_| is_on_disk).map(|directory| directory.stat(name.as_slice())) {
+            Some(Err(error)) if error.is(Kind::NotFound) => None,
+            Some(Err(error)) => return self.warn(&walk.0, error).map(|()| None),
+            Some(Ok(stat)) => Some(stat),
+            None => None,
+        };
+        let old = old.filter(|old| old.kind != EntryKind::Stream);
+        // Sockets are never saved.
+        let new = stat.filter(|new| new.kind.is_some());
+        let change = match (&old, &new) {
+            (None, None) => return Ok(None),
+            (None, Some(_)) => Some(Change::Added),
+            (Some(_), None) => Some(Change::Removed),
+            (Some(old), Some(new)) => match self.compare(directory, old, new) {
+                Ok(kind) => kind.map(Change::Changed),
+                Err(error) => return self.warn(&walk.0, error).map(|()| None),
+            },
+        };
+        if let Some(change) = change {
+            let size = |stat: &Stat| if stat.is(EntryKind::File) { stat.size } else { 0 };
+            self.totals.count(change, old.as_ref().map_or(0, |old| old.size), new.as_ref().map_or(0, size));
+            each(&walk.0, change, old.as_ref(), new.as_ref())?;
+        }
+        let is_directory = new.is_some_and(|new| new.is(EntryKind::Directory));
+        match directory.filter(|_| is_directory).map(|above| above.open_child(name.as_slice())).transpose() {
+            Ok(new) => Ok(Some(Below { old, new })),
+            // Not as removed: what is in it is not known.
+            Err(error) => self.warn(&walk.0, error).map(|()| None),
+        }
+    }
+
+    /// The level below a name; none if nothing is there on either side.
+    fn enter(&mut self, path: &[u8], below: Below, depth: usize) -> Result<Option<Level<'a>>> {
+        let old = below.old.as_ref().and_then(|old| Pages::of(self.reader, old));
+        let new = match below.new.map(|new| self.list(new, depth)).transpose() {
+            Ok(new) => new,
+            Err(error) => return self.warn(path, error).map(|()| None),
+        };
+        if old.is_none() && new.is_none() {
+            return Ok(None);
+        }
+        if is_too_deep(depth) {
+            self.watch.warn(path, "its contents are not compared: they are deeper than what a backup saves");
+            return Ok(None);
+        }
+        Ok(Some(Level { old, new, path_length: path.len() }))
+    }
+
+    /// Warns of an error with one name, unless it ends everything.
+    fn warn(&self, path: &[u8], error: Error) -> Result<()> {
         match error.kind() {
             Kind::Cancelled | Kind::Full => return Err(error),
             Kind::Corrupt => self.watch.damage(path, error.to_string()),
@@ -224,15 +255,15 @@ impl Folder<'_> {
         Ok(())
     }
 
-    fn compare(&mut self, directory: Option<&Directory>, old: &Entry, new: &Stat) -> Result<Option<What>> {
+    fn compare(&mut self, directory: Option<&Directory>, old: &Entry, new: &Stat) -> Result<Option<ChangeKind>> {
         if new.kind != Some(old.kind) {
-            return Ok(Some(What::Kind));
+            return Ok(Some(ChangeKind::Kind));
         }
         let Some(directory) = directory else { return Ok(None) };
         let name = old.name.as_slice();
         let changed = match old.kind {
             EntryKind::File if old.size != new.size => true,
-            EntryKind::File if self.options.content => !self.same_bytes(directory, old)?,
+            EntryKind::File if self.reads_content => !self.same_bytes(directory, old)?,
             // As in a backup: another time is taken for other bytes.
             EntryKind::File => old.meta.modified != new.modified,
             EntryKind::Symlink => read_link(directory, name)? != old.target,
@@ -240,10 +271,10 @@ impl Folder<'_> {
             _ => false,
         };
         if changed {
-            return Ok(Some(What::Content));
+            return Ok(Some(ChangeKind::Content));
         }
         let is_same = self.same_metadata(directory, old, new)?;
-        Ok((!is_same).then_some(What::Metadata))
+        Ok((!is_same).then_some(ChangeKind::Metadata))
     }
 
     fn same_metadata(&self, directory: &Directory, old: &Entry, new: &Stat) -> Result<bool> {

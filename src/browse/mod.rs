@@ -1,5 +1,6 @@
 //! Look inside a repository: select, list, find, compare, read, export and count; nothing here writes to it.
 
+pub mod change;
 mod content;
 pub mod diff;
 pub mod export;
@@ -14,9 +15,11 @@ mod tar_acl;
 mod tar_header;
 mod walk;
 
-pub use diff::{Change, DiffTotals, EachChange, EachFolderChange, FolderDiff, What, diff_folder, diff_snapshots};
+pub use change::{Change, ChangeKind, DiffTotals};
+pub use diff::{EachChange, diff_snapshots};
 pub use export::{Archive, export};
 pub use find::{EachFound, FindOptions, Version, find};
+pub use folder::{EachFolderChange, FolderDiff, diff_folder};
 pub use glob::Glob;
 pub use list::{list, list_what_is_whole};
 pub use path::resolve;

@@ -3,10 +3,12 @@
 use super::exit::{Exit, Failure};
 use super::first_use::open_or_make;
 use super::options::{GlobalOptions, base_of, bytes_parser, compression, first_instant, pattern, size};
-use super::output::{Console, print, print_once, snapshot_json};
+use super::output::Console;
+use super::print::{print, print_once};
 use super::progress::Display;
 use super::signals;
 use super::system::host_name;
+use super::text::snapshot_json;
 use clap::Args;
 use serde_json::json;
 use siltstone::backup::{BackupOptions, BackupReport, Comparison, Healing, Input, missing_source};

@@ -2,8 +2,10 @@
 
 use super::exit::{Exit, Failure};
 use super::options::{GlobalOptions, compression};
-use super::output::{Console, print, print_json, table};
+use super::output::Console;
+use super::print::{print, print_json};
 use super::signals;
+use super::text::table;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use siltstone::bench::{

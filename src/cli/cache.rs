@@ -1,6 +1,6 @@
 //! The cache directory: where it is, and that it is marked as one.
 
-use super::open::folder;
+use super::folders::folder;
 use super::options::{GlobalOptions, absolute};
 use siltstone::disk::whole::{make_private_dir, write_whole};
 use siltstone::error::Result;

@@ -3,7 +3,8 @@
 use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::GlobalOptions;
-use super::output::{Console, Lines};
+use super::output::Console;
+use super::print::Lines;
 use super::select::TargetOptions;
 use super::signals;
 use clap::Args;

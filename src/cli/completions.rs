@@ -1,7 +1,7 @@
 //! `silt completions`: a completion script for a shell.
 
 use super::exit::{Exit, Failure};
-use super::output::print_bytes;
+use super::print::print_bytes;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 

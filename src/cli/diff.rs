@@ -3,12 +3,14 @@
 use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::{FilterOptions, GlobalOptions, absolute, bytes_parser};
-use super::output::{Console, Lines, show_path};
+use super::output::Console;
+use super::print::Lines;
 use super::select::{Target, target};
 use super::signals;
+use super::text::show_path;
 use clap::Args;
 use serde_json::json;
-use siltstone::browse::{self, Change, DiffTotals, FolderDiff, What};
+use siltstone::browse::{self, Change, ChangeKind, DiffTotals, FolderDiff};
 use siltstone::entry::PathText;
 use siltstone::error::{Error, Kind, Result};
 use siltstone::when::{Selector, format_bytes, format_count};
@@ -16,7 +18,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// What is compared, for those who wonder why nothing is shown.
+/// ChangeKind is compared, for those who wonder why nothing is shown.
 const COMPARED: &str = "Compared are kind, size, modification time, mode, owner, group, extended attributes (with ACLs and \
     capabilities), flags (chattr), targets of symbolic links, and content. Compared with a directory, a file of the same \
     size and modification time counts as unchanged unless --content is given, and owners are compared by name where both \
@@ -62,12 +64,13 @@ pub fn run(args: &DiffArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
             lines.line(&format!("{} {}", change_letter(change), show_path(path)))
         }
     };
-    let reader = repo.reader();
     let totals = match new {
         Some(selector) => {
             let new = repo.select(&selector, &filter, &watch)?;
             let path = args.old.path.as_deref().unwrap_or(b"/");
-            browse::diff_snapshots(&reader, &old, &new, path, &watch, &mut |path, change, _, _| tell(path, change))?
+            browse::diff_snapshots(&repo.reader(), &old, &new, path, &watch, &mut |path, change, _, _| {
+                tell(path, change)
+            })?
         }
         None if !folder.exists() => {
             return Err(Error::new(Kind::NotFound, "compare with", show_path(args.new.as_bytes()))
@@ -77,11 +80,8 @@ pub fn run(args: &DiffArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
         }
         None => {
             let saved_at = args.old.path.as_deref().unwrap_or(folder.as_os_str().as_bytes());
-            let wanted = FolderDiff { content: args.content };
-            let old = (&old, saved_at);
-            browse::diff_folder(&repo, &reader, old, &folder, wanted, &watch, &mut |path, change, _, _| {
-                tell(path, change)
-            })?
+            let wanted = FolderDiff { snapshot: &old, path: saved_at, folder: &folder, content: args.content };
+            browse::diff_folder(&repo, &wanted, &watch, &mut |path, change, _, _| tell(path, change))?
         }
     };
     if console.json() {
@@ -109,9 +109,9 @@ fn change_letter(change: Change) -> char {
     match change {
         Change::Added => '+',
         Change::Removed => '-',
-        Change::Changed(What::Content) => 'M',
-        Change::Changed(What::Metadata) => 'U',
-        Change::Changed(What::Kind) => 'T',
+        Change::Changed(ChangeKind::Content) => 'M',
+        Change::Changed(ChangeKind::Metadata) => 'U',
+        Change::Changed(ChangeKind::Kind) => 'T',
     }
 }
 
@@ -119,9 +119,9 @@ fn change_name(change: Change) -> &'static str {
     match change {
         Change::Added => "added",
         Change::Removed => "removed",
-        Change::Changed(What::Content) => "content",
-        Change::Changed(What::Metadata) => "metadata",
-        Change::Changed(What::Kind) => "kind",
+        Change::Changed(ChangeKind::Content) => "content",
+        Change::Changed(ChangeKind::Metadata) => "metadata",
+        Change::Changed(ChangeKind::Kind) => "kind",
     }
 }
 

@@ -1,6 +1,6 @@
 //! Show entries of snapshots: as a line for people, as JSON for programs.
 
-use super::output::show_path;
+use super::text::show_path;
 use serde_json::{Value, json};
 use siltstone::entry::{Entry, EntryKind, PathText, Time};
 use siltstone::when::{format_time, to_timestamp};

@@ -1,6 +1,7 @@
 //! The exit code as a type, and how a failed command is reported (docs/OPERATIONS.md lists both).
 
-use super::output::{print_error_line, show_path};
+use super::print::print_error_line;
+use super::text::show_path;
 use siltstone::error::{Error, Kind};
 use std::process::ExitCode;
 

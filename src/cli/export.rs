@@ -3,7 +3,8 @@
 use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::GlobalOptions;
-use super::output::{Console, Lines};
+use super::output::Console;
+use super::print::Lines;
 use super::progress::Display;
 use super::select::TargetOptions;
 use super::signals;
@@ -67,9 +68,9 @@ pub fn run(args: &ExportArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
     if let Some(path) = to_file {
         if console.json() {
             let path = path.display().to_string();
-            super::output::print_json(&json!({"snapshot": snapshot.id.to_hex(), "output": path, "members": members}))?;
+            super::print::print_json(&json!({"snapshot": snapshot.id.to_hex(), "output": path, "members": members}))?;
         } else if !console.quiet() {
-            super::output::print(&format!(
+            super::print::print(&format!(
                 "Wrote {} to {}\n",
                 format_counted(members, "entry", "entries"),
                 path.display()
@@ -98,7 +99,7 @@ fn form(args: &ExportArgs, to_file: Option<&Path>) -> Result<Archive, Failure> {
     if ends_with(&other) {
         Err(Failure::Usage(format!(
             "{} would contain a tar archive: name it .tar or .tar.zst, or choose with --format",
-            super::output::show_path(name.as_bytes())
+            super::text::show_path(name.as_bytes())
         )))
     } else {
         Ok(Archive::Tar)

@@ -3,8 +3,9 @@
 use super::exit::{Exit, Failure};
 use super::open::{given_location, given_password, no_secret, open_storage, open_with, probe_storage};
 use super::options::GlobalOptions;
-use super::output::{Console, print, print_once};
+use super::output::Console;
 use super::password::read_key_file;
+use super::print::{print, print_once};
 use super::prompt::ask_password;
 use super::signals;
 use clap::Args;

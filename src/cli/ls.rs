@@ -4,9 +4,11 @@ use super::entry::{entry_json, long_line};
 use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::GlobalOptions;
-use super::output::{Console, Lines, show_path};
+use super::output::Console;
+use super::print::Lines;
 use super::select::TargetOptions;
 use super::signals;
+use super::text::show_path;
 use clap::Args;
 use siltstone::browse;
 

@@ -1,7 +1,7 @@
 //! `silt man`: manual pages.
 
 use super::exit::{Exit, Failure};
-use super::output::print_bytes;
+use super::print::print_bytes;
 use clap::{Args, CommandFactory};
 use siltstone::error::Error;
 use std::path::PathBuf;

@@ -1,6 +1,7 @@
 //! Open the repository that is meant with what the user has to open it: files, environment, prompt, or the default.
 
 use super::cache::{self, cache_folder};
+use super::folders::folder;
 use super::options::{GlobalOptions, absolute};
 use super::password::{password_of_command, password_of_file, read_key_file};
 use super::prompt::ask_password;
@@ -37,16 +38,6 @@ impl Places {
             key: folder("XDG_CONFIG_HOME", ".config")?.join("siltstone/key"),
         })
     }
-}
-
-/// A folder of the user (XDG Base Directory Specification: a relative path in the variable counts as none).
-pub fn folder(variable: &str, below_home: &str) -> Result<PathBuf> {
-    let given = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = || std::env::var_os("HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    given.or_else(|| Some(home()?.join(below_home))).ok_or_else(|| {
-        Error::invalid("find the directories of the user", "", format!("neither {variable} nor HOME is set"))
-            .hint("set HOME, or name the repository with --repo and the cache with --cache-dir")
-    })
 }
 
 /// The location that was given.

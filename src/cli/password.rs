@@ -1,7 +1,7 @@
 //! Passwords and keys from files and commands.
 
-use super::output::show_path;
 use super::prompt::TERMINAL;
+use super::text::show_path;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use siltstone::disk::whole::read_bounded;
 use siltstone::error::{Error, Kind, Result};

@@ -1,6 +1,7 @@
 //! Show how far the work is: a bar for people, events for programs.
 
-use super::output::{Console, show_path};
+use super::output::Console;
+use super::text::show_path;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::process::getpgrp;
 use rustix::termios::{tcgetpgrp, tcgetwinsize};

@@ -1,6 +1,6 @@
 //! Ask whoever sits at the terminal for a password, without showing it.
 
-use super::output::show_path;
+use super::text::show_path;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use siltstone::error::{Error, Kind, Result};

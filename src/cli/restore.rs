@@ -3,10 +3,12 @@
 use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::{GlobalOptions, absolute, bytes_parser, pattern, rules};
-use super::output::{Console, print, print_json, show_path, show_stamp, snapshot_json};
+use super::output::Console;
+use super::print::{print, print_json};
 use super::progress::Display;
 use super::select::TargetOptions;
 use super::signals;
+use super::text::{show_path, show_stamp, snapshot_json};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use siltstone::entry::PathText;

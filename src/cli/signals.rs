@@ -110,7 +110,7 @@ fn end_now(watch: &Watch) {
 fn progress(watch: &Watch, begun: Instant) -> String {
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let progress = &watch.progress;
-    let current = super::output::show_path(&progress.current());
+    let current = super::text::show_path(&progress.current());
     format!(
         "silt: {}: {}, {} done, {} read, {} stored; {current}\n",
         format_duration(begun.elapsed()),

@@ -3,8 +3,10 @@
 use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::{FILTERS, GlobalOptions, RangeOptions};
-use super::output::{Console, print, print_json_list, show_path, show_source, show_stamp, snapshot_json, table};
+use super::output::Console;
+use super::print::{print, print_json_list};
 use super::signals;
+use super::text::{show_path, show_source, show_stamp, snapshot_json, table};
 use clap::Args;
 use serde_json::json;
 use siltstone::repo::Snapshot;

@@ -3,7 +3,8 @@
 use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::{GlobalOptions, RangeOptions};
-use super::output::{Console, print, print_json};
+use super::output::Console;
+use super::print::{print, print_json};
 use super::signals;
 use clap::Args;
 use serde_json::json;

@@ -2,7 +2,7 @@
 
 use crate::skip::skipped;
 use siltstone::backup::BackupOptions;
-use siltstone::browse::{self, Archive, Change, Filter, FindOptions, FolderDiff, What};
+use siltstone::browse::{self, Archive, Change, ChangeKind, Filter, FindOptions, FolderDiff};
 use siltstone::chunk::ChunkTable;
 use siltstone::entry::Time;
 use siltstone::error::{Error, Kind, Result};
@@ -179,10 +179,10 @@ fn two_dates_are_listed_found_compared_and_read() {
             Ok(())
         })
         .unwrap();
-    assert_eq!(changes[&world.inside("a.txt")], Change::Changed(What::Content));
+    assert_eq!(changes[&world.inside("a.txt")], Change::Changed(ChangeKind::Content));
     assert_eq!(changes[&world.inside("gone")], Change::Removed);
     assert_eq!(changes[&world.inside("new")], Change::Added);
-    assert_eq!(changes[&world.inside("sub/large")], Change::Changed(What::Metadata));
+    assert_eq!(changes[&world.inside("sub/large")], Change::Changed(ChangeKind::Metadata));
     assert_eq!((totals.added, totals.removed, totals.bytes_added, totals.bytes_removed), (1, 1, 5, 4));
 
     let options = FindOptions { patterns: vec![b"*.TXT".to_vec(), b"src/gone".to_vec()], ignore_case: true };
@@ -211,7 +211,7 @@ fn two_dates_are_listed_found_compared_and_read() {
 #[test]
 fn a_folder_is_compared_with_a_snapshot() {
     let world = World::new();
-    let (source, reader) = (world.source(), world.repo.reader());
+    let source = world.source();
     let bytes = noise(3 << 20);
     std::fs::write(source.join("f"), &bytes).unwrap();
     std::fs::write(source.join("same"), b"same").unwrap();
@@ -225,19 +225,11 @@ fn a_folder_is_compared_with_a_snapshot() {
     let diff = |content| {
         let mut changes = BTreeMap::new();
         let at = world.inside("");
-        let options = FolderDiff { content };
-        browse::diff_folder(
-            &world.repo,
-            &reader,
-            (&snapshot, &at),
-            &source,
-            options,
-            &world.watch,
-            &mut |path, change, _, _| {
-                changes.insert(path.to_vec(), change);
-                Ok(())
-            },
-        )
+        let wanted = FolderDiff { snapshot: &snapshot, path: &at, folder: &source, content };
+        browse::diff_folder(&world.repo, &wanted, &world.watch, &mut |path, change, _, _| {
+            changes.insert(path.to_vec(), change);
+            Ok(())
+        })
         .unwrap();
         changes
     };
@@ -247,7 +239,7 @@ fn a_folder_is_compared_with_a_snapshot() {
     file.write_all_at(b"other bytes", 2_000_000).unwrap();
     set_time(&source.join("f"), 5, 0);
     assert!(diff(false).is_empty());
-    assert_eq!(diff(true), BTreeMap::from([(world.inside("f"), Change::Changed(What::Content))]));
+    assert_eq!(diff(true), BTreeMap::from([(world.inside("f"), Change::Changed(ChangeKind::Content))]));
     std::fs::write(source.join("added"), b"").unwrap();
     assert_eq!(diff(false)[&world.inside("added")], Change::Added);
 }

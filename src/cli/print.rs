@@ -1,0 +1,121 @@
+//! Print on standard output and standard error.
+
+use serde_json::{Value, json};
+use siltstone::error::{Error, Result};
+use std::io::Write;
+
+/// A line on standard error. That it cannot be written does not change how a run ends.
+pub fn print_error_line(line: &str) {
+    let _exit_code_says_it = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Prints the result of a command on standard output. It is not an error if the reader stops early (`| head`).
+pub fn print(text: &str) -> Result<()> {
+    print_bytes(text.as_bytes())
+}
+
+pub fn print_bytes(bytes: &[u8]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|error| Error::io("write to", "standard output", error)),
+    }
+}
+
+/// Prints what is shown only once: here, a closed standard output is an error as well.
+pub fn print_once(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Error::io("write to", "standard output", error))
+}
+
+pub fn print_json(value: &Value) -> Result<()> {
+    print(&format!("{value}\n"))
+}
+
+/// Prints an object whose list is as long as there are snapshots: item by item, as all at once take many times the memory of
+/// what they show. `rest` are the members behind the list. As with [`print`], the reader may stop early.
+pub fn print_json_list(name: &str, items: impl Iterator<Item = Value>, rest: &Value) -> Result<()> {
+    let mut out = std::io::BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
+    match write_json_list(&mut out, name, items, rest).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            // What is left is for nobody.
+            let _nobody_reads = out.into_parts();
+            Ok(())
+        }
+        other => other.map_err(|error| Error::io("write to", "standard output", error)),
+    }
+}
+
+fn write_json_list(
+    out: &mut dyn Write,
+    name: &str,
+    items: impl Iterator<Item = Value>,
+    rest: &Value,
+) -> std::io::Result<()> {
+    write!(out, "{{{}:[", json!(name))?;
+    for (number, item) in items.enumerate() {
+        let comma = if number == 0 { "" } else { "," };
+        write!(out, "{comma}{item}")?;
+    }
+    let rest = rest.to_string();
+    let members = rest.strip_prefix('{').filter(|members| *members != "}");
+    write!(out, "]{}{}", if members.is_some() { "," } else { "" }, members.unwrap_or("}"))?;
+    writeln!(out)
+}
+
+/// Many lines (or bytes) on standard output, buffered. If the reader has gone (`| head`), the command is done: use this
+/// only for commands that change nothing.
+pub struct Lines(std::io::BufWriter<std::io::StdoutLock<'static>>);
+
+impl Lines {
+    pub fn new() -> Lines {
+        Lines(std::io::BufWriter::with_capacity(64 << 10, std::io::stdout().lock()))
+    }
+
+    pub fn line(&mut self, line: &str) -> Result<()> {
+        writeln!(self, "{line}").map_err(|error| Error::io("write to", "standard output", error))
+    }
+
+    pub fn json(&mut self, value: &Value) -> Result<()> {
+        self.line(&value.to_string())
+    }
+
+    pub fn end(mut self) -> Result<()> {
+        self.flush().map_err(|error| Error::io("write to", "standard output", error))
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes).inspect_err(done_when_nobody_reads)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush().inspect_err(done_when_nobody_reads)
+    }
+}
+
+fn done_when_nobody_reads(error: &std::io::Error) {
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        // As a done command does: what was asked for was shown.
+        std::process::exit(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_written_item_by_item_reads_as_one_object() {
+        for count in 0..3 {
+            let items = || (0..count).map(|number| json!({"id": number, "text": "a\"b"}));
+            let mut out = Vec::new();
+            write_json_list(&mut out, "snapshots", items(), &json!({"warnings": [], "warnings_count": 1})).unwrap();
+            let whole = json!({"snapshots": items().collect::<Vec<_>>(), "warnings": [], "warnings_count": 1});
+            assert_eq!(String::from_utf8(out).unwrap(), format!("{whole}\n"));
+        }
+    }
+}
