@@ -1,6 +1,6 @@
 //! Who stores a chunk: the chunks of a running backup, in memory only until the index segments know them.
 
-use super::segments::View;
+use super::view::View;
 use crate::error::Result;
 use crate::id::ChunkId;
 use crate::lock::locked;

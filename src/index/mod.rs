@@ -2,6 +2,7 @@
 //! while it is used, a wrong answer loses data.
 
 mod claims;
+mod folder_lock;
 mod manifest;
 mod segment;
 mod segment_builder;
@@ -10,9 +11,11 @@ mod segment_merge;
 mod segment_search;
 mod segment_write;
 mod segments;
+mod view;
 
 pub use claims::{Claim, Claims};
 pub use segment::Segment;
 pub use segment_builder::{Builder, write_segment};
 pub use segment_merge::merge;
-pub use segments::{Basis, Segments, View};
+pub use segments::Segments;
+pub use view::{Basis, View};

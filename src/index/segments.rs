@@ -3,100 +3,23 @@
 //! Files never change. What belongs to the set is said by the manifest alone, which is replaced under a lock; whoever
 //! has a segment mapped keeps it when it leaves the set and its name is removed.
 
+use super::folder_lock::{lock, sweep, try_lock};
 use super::manifest::{self, Row, SUFFIX};
 use super::segment::Segment;
 use super::segment_builder::Builder;
 use super::segment_merge::merge_into;
 use super::segment_write::{Place, unforeseen};
-use crate::disk::own_files::{names_in, open_regular};
-use crate::error::{Error, Kind, Result};
+use super::view::{Basis, View};
+use crate::error::{Error, Result};
 use crate::id::{ChunkId, IndexId, PackId};
-use crate::place::{FramePlace, IndexContents, Located, PackSizes};
+use crate::place::{IndexContents, Located, PackSizes};
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
-use std::fs::{File, OpenOptions, TryLockError};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// Each lookup asks all segments, so there are never more than this.
 const SEGMENTS_MAX: usize = 8;
-/// What is not listed and has not changed for so long was left by a crash.
-const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// How long a lock of the folder is waited for, and how often it is tried.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
-const LOCK_PAUSE: Duration = Duration::from_millis(5);
-
-/// How many ids before its turn what an id's filters hold is read, and then its entries.
-const FILTERS_AHEAD: usize = 16;
-const ENTRIES_AHEAD: usize = 8;
-
-/// The segments as they were at one moment: cheap to clone, to be asked by many threads.
-#[derive(Clone, Default)]
-pub struct View(Arc<[Arc<Segment>]>);
-
-impl View {
-    pub fn contains(&self, id: &ChunkId) -> Result<bool> {
-        for segment in self.0.iter() {
-            if segment.contains(id)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Whether each of these is known: several times faster than one by one, for memory is read ahead.
-    pub fn contains_each(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
-        let mut known = Vec::with_capacity(ids.len());
-        self.ahead(ids, |id| self.contains(id).map(|is_known| known.push(is_known)))?;
-        Ok(known)
-    }
-
-    /// Does something with each id in turn, while what looking them up will read is on its way to the processor.
-    pub(super) fn ahead(&self, ids: &[ChunkId], mut look: impl FnMut(&ChunkId) -> Result<()>) -> Result<()> {
-        let large = || self.0.iter().filter(|segment| segment.is_large());
-        for at in 0..ids.len() + FILTERS_AHEAD {
-            for segment in large() {
-                if let Some(id) = ids.get(at) {
-                    segment.fetch_filter(id);
-                }
-                if let Some(id) = at.checked_sub(FILTERS_AHEAD - ENTRIES_AHEAD).and_then(|at| ids.get(at)) {
-                    segment.fetch_entries(id);
-                }
-            }
-            if let Some(id) = at.checked_sub(FILTERS_AHEAD).and_then(|at| ids.get(at)) {
-                look(id)?;
-            }
-        }
-        Ok(())
-    }
-
-    pub fn locate(&self, id: &ChunkId) -> Result<Option<Located>> {
-        for segment in self.0.iter() {
-            if let Some(located) = segment.locate(id)? {
-                return Ok(Some(located));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The frames of this chunk's pack that begin within these bytes of the pack, in order; none for an unknown chunk.
-    pub fn frames_within(&self, id: &ChunkId, bytes: &Range<u64>) -> Result<Vec<FramePlace>> {
-        for segment in self.0.iter() {
-            if let Some(places) = segment.frames_within(id, bytes)? {
-                return Ok(places);
-            }
-        }
-        Ok(Vec::new())
-    }
-
-    /// The segments, newest first.
-    pub fn segments(&self) -> &[Arc<Segment>] {
-        &self.0
-    }
-}
 
 /// The set of segments in a folder, or in memory where there is no folder to write to.
 ///
@@ -118,27 +41,6 @@ pub struct Segments {
     /// Index objects that were dropped as a segment is damaged, until [`Segments::use_only`] has said what is there.
     dropped: HashSet<IndexId>,
     view: View,
-}
-
-/// What lookups rest on at one moment: index objects, but for their packs that are missing.
-#[derive(Clone, Debug, Default)]
-pub struct Basis {
-    pub indexes: HashSet<IndexId>,
-    pub packs_left_out: HashSet<PackId>,
-}
-
-impl Basis {
-    /// Whether everything that an earlier basis had is still in this one.
-    pub fn includes(&self, earlier: &Basis) -> bool {
-        earlier.indexes.is_subset(&self.indexes) && self.packs_left_out.is_subset(&earlier.packs_left_out)
-    }
-
-    /// Merges another basis: a user of both relies on the index objects of either, and on every pack that was present in
-    /// either.
-    pub fn join(&mut self, other: Basis) {
-        self.indexes.extend(other.indexes);
-        self.packs_left_out.retain(|pack| other.packs_left_out.contains(pack));
-    }
 }
 
 #[derive(Clone)]
@@ -404,7 +306,7 @@ impl Segments {
         let kept = kept.into_iter().filter(|used| !used.row.covers.iter().all(|(index, _)| again.contains(index)));
         self.used = kept.chain(usable).collect();
         self.covered = covered(&self.used);
-        self.view = View(self.used.iter().rev().map(|used| used.segment.clone()).collect());
+        self.view = View::of(self.used.iter().rev().map(|used| used.segment.clone()).collect());
     }
 
     /// Merges segments of similar size until there are few.
@@ -483,50 +385,6 @@ fn choose(sizes: &[u64]) -> Option<Vec<usize>> {
 
 fn new_name() -> String {
     format!("{:016x}{:016x}{SUFFIX}", unforeseen(), unforeseen())
-}
-
-fn open_lock(path: &Path) -> Result<File> {
-    let opened = open_regular(OpenOptions::new().create(true).truncate(false).write(true), path);
-    opened.map_err(|error| Error::io("open the lock", path.display(), error))
-}
-
-/// Waits for the lock; it ends when the file is closed, also by a crash. It is held for moments only: a process that holds
-/// it for longer was stopped, and is not waited for.
-fn lock(path: &Path) -> Result<File> {
-    let begun = Instant::now();
-    loop {
-        match try_lock(path)? {
-            Some(file) => return Ok(file),
-            None if begun.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PAUSE),
-            None => {
-                return Err(Error::new(Kind::Locked, "lock", path.display())
-                    .because("another process holds it and does not continue")
-                    .hint("look for a silt process that was stopped (Ctrl-Z)"));
-            }
-        }
-    }
-}
-
-fn try_lock(path: &Path) -> Result<Option<File>> {
-    let file = open_lock(path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(Error::io("lock", path.display(), error)),
-    }
-}
-
-/// Removes what crashes left. What cannot be looked at or removed costs only space, so errors are not worth a word.
-fn sweep(folder: &Path, rows: &[Row]) {
-    for (name, _) in names_in(folder).unwrap_or_default() {
-        let Some(name) = name.to_str().filter(|name| name.contains(SUFFIX)) else { continue };
-        let path = folder.join(name);
-        let changed = path.symlink_metadata().and_then(|metadata| metadata.modified());
-        let age = changed.ok().and_then(|changed| changed.elapsed().ok());
-        if age.is_some_and(|age| age > LEFTOVER_AGE) && rows.iter().all(|row| row.name != name) {
-            let _ = std::fs::remove_file(path);
-        }
-    }
 }
 
 #[cfg(test)]

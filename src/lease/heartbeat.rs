@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::id::WriterId;
-use crate::lease::pending::Token;
+use crate::lease::token::Token;
 use crate::lock::locked;
 use crate::seal::random;
 use crate::vault::Vault;

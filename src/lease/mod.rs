@@ -1,6 +1,13 @@
 //! The right of a writer to commit: shown by an object under `pending/`, kept fresh, used once, or ended by somebody else.
 
 mod heartbeat;
-pub mod pending;
+mod pending;
+mod publish;
+mod survey;
+mod token;
 
 pub(crate) use heartbeat::Heartbeat;
+pub use publish::Unpublished;
+pub(crate) use survey::is_of_one_object;
+pub use survey::{Running, Survey, expire, settle, survey};
+pub use token::Token;

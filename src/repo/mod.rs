@@ -23,7 +23,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
 use crate::format::{CONFIG_NAME, Config, INDEX_PREFIX, OBJECT_BYTES_MAX, SNAPSHOTS_PREFIX, snapshot_name};
 use crate::id::RepositoryId;
-use crate::lease::pending;
+use crate::lease;
 use crate::seal::{KeySet, open_object};
 use crate::storage::Storage;
 use crate::vault::{Opening, Vault};
@@ -139,24 +139,24 @@ impl Repository {
 
     pub(crate) fn snapshots_settled_and_unreadable(&self, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
         let survey = self.survey(watch)?;
-        pending::settle(self.storage(), self.keys(), &survey).iter().for_each(|error| watch.notice(error.to_string()));
+        lease::settle(self.storage(), self.keys(), &survey).iter().for_each(|error| watch.notice(error.to_string()));
         self.snapshots_of(survey, watch)
     }
 
     /// Moves commits whose writer died to their place under `snapshots/`.
     pub fn settle(&self, watch: &Watch) -> Result<()> {
         let survey = self.survey(watch)?;
-        pending::settle(self.storage(), self.keys(), &survey).iter().for_each(|error| watch.notice(error.to_string()));
+        lease::settle(self.storage(), self.keys(), &survey).iter().for_each(|error| watch.notice(error.to_string()));
         Ok(())
     }
 
-    fn survey(&self, watch: &Watch) -> Result<pending::Survey> {
-        let survey = pending::survey(self.storage(), self.keys(), self.config().sharing)?;
+    fn survey(&self, watch: &Watch) -> Result<lease::Survey> {
+        let survey = lease::survey(self.storage(), self.keys(), self.config().sharing)?;
         survey.damaged.iter().for_each(|error| watch.notice(error.to_string()));
         Ok(survey)
     }
 
-    fn snapshots_of(&self, survey: pending::Survey, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
+    fn snapshots_of(&self, survey: lease::Survey, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
         let (listed, others) = self.list_snapshots()?;
         if let Some(first) = others.first() {
             let count = crate::when::format_counted(others.len() as u64, "object", "objects");

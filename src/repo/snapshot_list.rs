@@ -4,7 +4,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, Snapshot};
 use crate::format::{SNAPSHOTS_PREFIX, is_snapshot_name, snapshot_name};
-use crate::lease::pending::{Unpublished, is_of_one_object};
+use crate::lease::{Unpublished, is_of_one_object};
 use crate::repo::Repository;
 use crate::seal::Power;
 use crate::storage::Listed;

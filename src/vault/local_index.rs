@@ -3,14 +3,16 @@
 //! A chunk counts as stored only if an index object that is listed now names it, in a pack that is listed now with the
 //! size that the index states. Index objects that are damaged count as absent, so that their content is stored again.
 
-use crate::error::{Error, Kind, Result};
-use crate::format::{INDEX_PREFIX, PACKS_PREFIX, index_name, pack_name};
+use crate::error::{Kind, Result};
+use crate::format::index_name;
 use crate::id::{ChunkId, IndexId, PackId};
 use crate::index::{Basis, Segments, View};
 use crate::lock::locked;
 use crate::place::{IndexContents, Located, PackContents, PackSizes};
-use crate::storage::{Listed, Storage, Version};
-use crate::vault::index_fetch::{IndexFetch, Unread};
+use crate::storage::Version;
+use crate::vault::index_fetch::IndexFetch;
+use crate::vault::index_repair::{add_missing, drop_segments, replace_folder};
+use crate::vault::listing::Listing;
 use crate::vault::losses::Losses;
 use crate::vault::opened::Opened;
 use crate::watch::Watch;
@@ -45,87 +47,6 @@ impl IndexCheck {
     pub fn is_sound(&self) -> bool {
         self.packs_missing.is_empty() && self.indexes_damaged.is_empty() && !self.has_lost
     }
-}
-
-/// What the repository lists.
-pub(super) struct Listing {
-    index: Vec<Listed>,
-    packs: Option<PackSizes>,
-}
-
-impl Listing {
-    /// The index objects alone, for reading: that a pack is missing shows when it is read.
-    pub fn of_index(index: Vec<Listed>) -> Self {
-        Listing { index, packs: None }
-    }
-
-    /// Index objects first: the packs that they name were written before them, so the second listing shows those.
-    pub fn whole(storage: &dyn Storage, packs_expected: usize) -> Result<Self> {
-        let index = storage.list(INDEX_PREFIX)?;
-        let packs = list_packs(storage, packs_expected)?;
-        Ok(Listing { index, packs: Some(packs) })
-    }
-
-    /// The same, to check that known objects are still there, where order does not matter: both at once, and
-    /// `beside` with them, as over a network each costs a round trip.
-    pub fn whole_at_once(
-        storage: &dyn Storage,
-        packs_expected: usize,
-        beside: impl Fn() -> Result<()> + Sync,
-    ) -> Result<Self> {
-        if !storage.profile().is_remote {
-            beside()?;
-            return Listing::whole(storage, packs_expected);
-        }
-        let packs = || list_packs(storage, packs_expected);
-        let (index, packs, beside) = std::thread::scope(|scope| {
-            let listing = std::thread::Builder::new().spawn_scoped(scope, packs);
-            let other = std::thread::Builder::new().spawn_scoped(scope, &beside);
-            let index = storage.list(INDEX_PREFIX);
-            let packs = listing.map_or_else(|_| packs(), |thread| thread.join().unwrap_or_else(|_| packs()));
-            (index, packs, other.map_or_else(|_| beside(), |thread| thread.join().unwrap_or_else(|_| beside())))
-        });
-        beside?;
-        Ok(Listing { index: index?, packs: Some(packs?) })
-    }
-
-    /// The packs that count as there; none where they were not listed.
-    pub fn packs_mut(&mut self) -> Option<&mut PackSizes> {
-        self.packs.as_mut()
-    }
-
-    /// The index objects with their sizes in bytes.
-    fn indexes(&self) -> HashMap<IndexId, u64> {
-        let size = |listed: &Listed| {
-            let hex = listed.name.strip_prefix(INDEX_PREFIX)?;
-            Some((IndexId::from_hex(hex).ok()?, listed.size))
-        };
-        self.index.iter().filter_map(size).collect()
-    }
-}
-
-/// From this many packs on, far storage is asked for each first byte of their names at once rather than for all in a row.
-/// A request lists 1000 packs, so these 256 requests in 8 rounds are sooner done than 9 or more in a row.
-const PACKS_IN_PARTS_MIN: usize = 8000;
-const PACK_LISTINGS_AT_ONCE: usize = 32;
-
-fn list_packs(storage: &dyn Storage, expected: usize) -> Result<PackSizes> {
-    // An object that is anywhere but at its own name is not found when it is read.
-    let size = |listed: &Listed| {
-        let (_, hex) = listed.name.rsplit_once('/')?;
-        let pack = PackId::from_hex(hex).ok()?;
-        (listed.name == pack_name(&pack)).then_some((pack, listed.size))
-    };
-    if !storage.profile().is_remote || expected < PACKS_IN_PARTS_MIN {
-        return Ok(storage.list(PACKS_PREFIX)?.iter().filter_map(size).collect());
-    }
-    let parts: Vec<String> = (0..=255u8).map(|byte| format!("{PACKS_PREFIX}{byte:02x}/")).collect();
-    let listed = crate::vault::parallel::each_at_once(&parts, PACK_LISTINGS_AT_ONCE, |part| storage.list(part));
-    let mut packs = PackSizes::default();
-    for listed in listed {
-        listed?.iter().filter_map(size).for_each(|(pack, bytes)| packs.insert(pack, bytes));
-    }
-    Ok(packs)
 }
 
 /// The segments of this process, and the view of them that readers ask.
@@ -448,64 +369,5 @@ fn is_right(index: &IndexId, read: Result<(Vec<u8>, Version)>) -> Result<bool> {
         Ok((bytes, _)) => Ok(blake3::hash(&bytes).as_bytes() == index.as_bytes()),
         Err(error) if error.is_damage() => Ok(false),
         Err(error) => Err(error),
-    }
-}
-
-/// Goes on in memory when the cache cannot be used, and without any segment when one is damaged.
-fn replace_folder(segments: &mut Segments, error: &Error, watch: &Watch) -> Result<()> {
-    if error.is(Kind::Corrupt) {
-        watch.notice(format!("{error}: the local index is rebuilt"));
-        return drop_segments(segments);
-    }
-    if segments.is_in_memory() {
-        return Err(error.clone());
-    }
-    watch.notice(format!("{error}; the index is kept in memory"));
-    segments.leave_folder();
-    Ok(())
-}
-
-/// Drops all segments, and the folder as well if they cannot be dropped there.
-fn drop_segments(segments: &mut Segments) -> Result<()> {
-    segments.clear().or_else(|_| {
-        segments.leave_folder();
-        segments.clear()
-    })
-}
-
-/// How often segments are replaced while index objects are added: a damaged one, then a folder that cannot be written.
-const REPLACEMENTS_MAX: usize = 2;
-
-/// Fetches what is listed and not known yet; returns what of it could not be read.
-fn add_missing(
-    segments: &mut Segments,
-    opened: &Opened,
-    sizes: &HashMap<IndexId, u64>,
-    watch: &Watch,
-) -> Result<Unread> {
-    let mut unread = Unread::default();
-    let mut replacements = 0;
-    loop {
-        let wanted: Vec<IndexId> = segments.to_be_added();
-        if wanted.is_empty() {
-            return Ok(unread);
-        }
-        watch.stage("reading the index");
-        let mut fetch = IndexFetch::new(opened, wanted, sizes);
-        let added = segments.add_all(fetch.by_ref().map(Ok));
-        let Unread { vanished, damaged } = fetch.finish()?;
-        for index in vanished.iter().chain(damaged.iter().map(|(index, _)| index)) {
-            segments.forget(index);
-        }
-        unread.vanished.extend(vanished);
-        unread.damaged.extend(damaged);
-        match added {
-            Ok(()) => return Ok(unread),
-            Err(error) if replacements == REPLACEMENTS_MAX => return Err(error),
-            Err(error) => {
-                replacements += 1;
-                replace_folder(segments, &error, watch)?;
-            }
-        }
     }
 }

@@ -4,6 +4,8 @@
 mod damage;
 mod damaged_packs;
 mod index_fetch;
+mod index_repair;
+mod listing;
 mod local_index;
 mod losses;
 mod opened;
@@ -26,7 +28,8 @@ use crate::seal::KeySet;
 use crate::storage::{Listed, Storage};
 use crate::watch::Watch;
 use damaged_packs::DamagedPacks;
-use local_index::{Listing, LocalIndex};
+use listing::Listing;
+use local_index::LocalIndex;
 use losses::Losses;
 use opened::Opened;
 use std::collections::{HashMap, HashSet};

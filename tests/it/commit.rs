@@ -5,7 +5,7 @@ use siltstone::error::{Error, Kind, Result};
 use siltstone::format::Sharing;
 use siltstone::forward_storage;
 use siltstone::id::WriterId;
-use siltstone::lease::pending::{Running, Token, expire, settle, survey};
+use siltstone::lease::{Running, Token, expire, settle, survey};
 use siltstone::repo::Repository;
 use siltstone::storage::chaos::{Crash, Side};
 use siltstone::storage::memory::Memory;

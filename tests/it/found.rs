@@ -6,7 +6,7 @@ use siltstone::backup::{BackupOptions, Comparison};
 use siltstone::error::{Error, Kind};
 use siltstone::format::{CONFIG_NAME, INDEX_PREFIX, KEYS_PREFIX, PACKS_PREFIX, PENDING_PREFIX, SNAPSHOTS_PREFIX};
 use siltstone::id::WriterId;
-use siltstone::lease::pending::Token;
+use siltstone::lease::Token;
 use siltstone::restore::RestoreOptions;
 use siltstone::source::Stream;
 use siltstone::storage::Storage;

@@ -9,7 +9,7 @@ use siltstone::error::{Error, Kind, Result};
 use siltstone::format::Sharing;
 use siltstone::forward_storage;
 use siltstone::id::WriterId;
-use siltstone::lease::pending::{Token, expire, survey};
+use siltstone::lease::{Token, expire, survey};
 use siltstone::repo::{Repository, SinkOptions, Writer};
 use siltstone::storage::memory::Memory;
 use siltstone::storage::{Body, Listed, Storage, Version};

@@ -9,7 +9,7 @@ use siltstone::format::index::{INDEX_BYTES_MAX, decode_index};
 use siltstone::format::{CONFIG_NAME, pack_name};
 use siltstone::format::{INDEX_PREFIX, KEYS_PREFIX, PACKS_PREFIX, PENDING_PREFIX, SNAPSHOTS_PREFIX, index_name};
 use siltstone::id::{ChunkId, IndexId, PackId};
-use siltstone::lease::pending::{expire, survey};
+use siltstone::lease::{expire, survey};
 use siltstone::repo::Repository;
 use siltstone::seal::open_object;
 use siltstone::storage::Storage;

@@ -1,0 +1,233 @@
+//! Look at all pending objects: which writers run, and which commits are not in their place yet.
+
+use crate::error::{Error, Kind, Result};
+use crate::format::snapshot::SEALED_SNAPSHOT_BYTES_MAX;
+use crate::format::{EXPIRED_PREFIX, OBJECT_BYTES_MAX, PENDING_PREFIX, SNAPSHOTS_PREFIX, Sharing, is_snapshot_name};
+use crate::id::WriterId;
+use crate::lease::pending::{
+    PENDING_BYTES_IN_ALL_MAX, PENDING_BYTES_MAX, Pending, decode_body, draft_name, open_plain, parse, seal,
+};
+use crate::lease::publish::Unpublished;
+use crate::seal::KeySet;
+use crate::storage::{Listed, Storage, Version};
+
+/// A writer that has not committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    pub writer: WriterId,
+    /// What tells one sign of life from the next: compare two looks, never two clocks.
+    pub sign: String,
+    name: String,
+}
+
+/// What the pending objects say.
+#[derive(Debug, Default)]
+pub struct Survey {
+    pub running: Vec<Running>,
+    /// Commits that are not yet in their place.
+    pub unpublished: Vec<Unpublished>,
+    /// `.committed` objects beside which no draft was listed: as a rule their snapshots are in place.
+    pub finished: Vec<String>,
+    /// Objects that could not be read; they must not hide the others.
+    pub damaged: Vec<Error>,
+    /// What they opened to, together.
+    plain_bytes: u64,
+}
+
+/// Looks at all pending objects: who runs, and which commits are not yet in their place.
+pub fn survey(storage: &dyn Storage, keys: &KeySet, sharing: Sharing) -> Result<Survey> {
+    let mut survey = Survey::default();
+    let listed = storage.list(PENDING_PREFIX)?;
+    for object in &listed {
+        // Anybody who may create objects may create these: what no writer makes is not fetched.
+        if object.size > PENDING_BYTES_MAX || survey.plain_bytes + object.size > PENDING_BYTES_IN_ALL_MAX {
+            survey.damaged.push(Error::corrupt("read the pending object", &object.name, "it is too large"));
+            continue;
+        }
+        let Some(rest) = object.name.strip_prefix(PENDING_PREFIX) else { continue };
+        let (hex, tail) = rest.split_once('.').unwrap_or((rest, ""));
+        let Ok(writer) = WriterId::from_hex(hex) else { continue };
+        let looked = match (sharing, tail) {
+            (Sharing::Rename, "committed") => look_at_draft(&writer, &object.name, &listed, &mut survey),
+            (Sharing::Rename, tail) if tail.starts_with("draft.") => Ok(()),
+            (Sharing::Rename, beat) => {
+                survey.running.push(Running { writer, sign: beat.to_owned(), name: object.name.clone() });
+                Ok(())
+            }
+            _ => look_at_state(storage, keys, writer, &object.name, &mut survey),
+        };
+        match looked {
+            // Somebody finished it between the listing and now.
+            Err(error) if error.is(Kind::NotFound) => {}
+            Err(error) if is_of_one_object(&error) => survey.damaged.push(error),
+            other => other?,
+        }
+    }
+    Ok(survey)
+}
+
+/// Whether an error says something of the object that was read, and not of the storage as a whole. One object that cannot
+/// be read must not hide the others.
+pub(crate) fn is_of_one_object(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        Kind::Corrupt | Kind::Denied | Kind::WrongKey | Kind::Invalid | Kind::Unsupported | Kind::Failed
+    )
+}
+
+fn look_at_draft(writer: &WriterId, committed: &str, listed: &[Listed], survey: &mut Survey) -> Result<()> {
+    let prefix = draft_name(writer, "");
+    let Some(draft) = listed.iter().find(|object| object.name.starts_with(&prefix)) else {
+        survey.finished.push(committed.to_owned());
+        return Ok(());
+    };
+    let bad = |why: &str| Err(Error::corrupt("read the draft of a commit", &draft.name, why));
+    let snapshot = format!("{SNAPSHOTS_PREFIX}{}", &draft.name[prefix.len()..]);
+    if !is_snapshot_name(&snapshot) {
+        return bad("it does not name a snapshot");
+    }
+    if draft.size > SEALED_SNAPSHOT_BYTES_MAX {
+        return bad("it is too large");
+    }
+    let (pending, draft) = (committed.to_owned(), Some(draft.name.clone()));
+    survey.unpublished.push(Unpublished { snapshot, pending, draft });
+    Ok(())
+}
+
+fn look_at_state(
+    storage: &dyn Storage,
+    keys: &KeySet,
+    writer: WriterId,
+    name: &str,
+    survey: &mut Survey,
+) -> Result<()> {
+    let (bytes, version) = storage.get(name, OBJECT_BYTES_MAX)?;
+    let plain = open_plain(keys, &bytes)?;
+    survey.plain_bytes += plain.len() as u64;
+    match parse(&plain)? {
+        Pending::Running { .. } => survey.running.push(Running { writer, sign: version.0, name: name.to_owned() }),
+        Pending::Expired => {}
+        Pending::Committed { snapshot, body } => {
+            decode_body(&snapshot, &body)?;
+            survey.unpublished.push(Unpublished { snapshot, pending: name.to_owned(), draft: None });
+        }
+    }
+    Ok(())
+}
+
+/// Finishes what writers began that died behind their commit step; returns what could not be finished, which is no loss:
+/// every reader counts those snapshots.
+pub fn settle(storage: &dyn Storage, keys: &KeySet, survey: &Survey) -> Vec<Error> {
+    let published = survey.unpublished.iter().map(|unpublished| unpublished.publish(storage, keys));
+    let removed = survey.finished.iter().map(|committed| remove_finished(storage, committed));
+    published.chain(removed).filter_map(Result::err).collect()
+}
+
+/// A draft is written before its `.committed`: one that a second listing does not show either has moved to its place.
+/// The first may have begun before there was a draft.
+fn remove_finished(storage: &dyn Storage, committed: &str) -> Result<()> {
+    let writer = committed.strip_suffix(".committed").unwrap_or(committed);
+    let draft = format!("{writer}.draft.");
+    if storage.list(PENDING_PREFIX)?.iter().any(|listed| listed.name.starts_with(&draft)) {
+        Ok(())
+    } else {
+        storage.remove(committed)
+    }
+}
+
+/// Ends a writer's right to commit, if it has shown no sign of life since `seen`. `Conflict` when it has, or when it
+/// committed: then it keeps its right.
+pub fn expire(storage: &dyn Storage, keys: &KeySet, sharing: Sharing, seen: &Running) -> Result<()> {
+    let alive = || Error::new(Kind::Conflict, "expire the writer", seen.writer).because("it is alive or has committed");
+    let done = match sharing {
+        Sharing::Swap => {
+            let body = seal(keys, &Pending::Expired)?;
+            storage.compare_and_swap(&seen.name, &Version(seen.sign.clone()), body.into()).map(|_| ())
+        }
+        Sharing::Rename => storage.rename(&seen.name, &format!("{EXPIRED_PREFIX}{}", seen.writer)),
+        Sharing::SingleWriter => storage.remove(&seen.name),
+    };
+    done.map_err(|error| match error.kind() {
+        Kind::Conflict | Kind::NotFound => alive(),
+        _ => error,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::pending_name;
+    use data_encoding::BASE64;
+
+    use crate::lease::pending::{Pending, committed_name, draft_name, open, seal};
+    use crate::seal::Secret;
+    use crate::storage::memory::Memory;
+
+    const SNAPSHOT: &str = "snapshots/20260101t000000z-00000000000000000000000000000001";
+
+    fn committed(snapshot: &str, body: String) -> Pending {
+        Pending::Committed { snapshot: snapshot.to_owned(), body }
+    }
+
+    /// Each of 79 MiB of one letter, sealed in 3 KB, was kept decoded: thirty of them took 1.9 GiB.
+    #[test]
+    fn commits_that_no_writer_makes_are_damaged_and_hide_no_other() {
+        let keys = KeySet::from_master(Secret([5; 32]));
+        let storage = Memory::new();
+        let body: Vec<u8> = blake3::Hasher::new().finalize_xof().take_bytes(100_000);
+        let cases = [
+            ("unfolds", committed(SNAPSHOT, "A".repeat(1 << 20)), false),
+            ("has another name", committed("snapshots/elsewhere", BASE64.encode(b"x")), false),
+            ("is no base64", committed(SNAPSHOT, "?".to_owned()), false),
+            ("is sound", committed(SNAPSHOT, BASE64.encode(&body)), true),
+        ];
+        for (number, (_, pending, _)) in cases.iter().enumerate() {
+            let sealed = seal(&keys, pending).expect("it is sealed");
+            storage.put(&pending_name(&WriterId([number as u8; 16])), sealed.into()).expect("it is put");
+        }
+        let survey = survey(&storage, &keys, Sharing::Swap).expect("a survey");
+        let sound = cases.iter().filter(|(_, _, is_sound)| *is_sound).count();
+        assert_eq!((survey.damaged.len(), survey.unpublished.len()), (cases.len() - sound, sound), "{survey:?}");
+        assert_eq!(survey.unpublished[0].body(&storage, &keys).expect("its body"), body);
+        assert!(survey.plain_bytes < 200_000, "what unfolds is not opened: {}", survey.plain_bytes);
+    }
+
+    #[test]
+    fn the_largest_snapshot_that_compresses_least_can_be_committed() {
+        let keys = KeySet::from_master(Secret([5; 32]));
+        let body = blake3::Hasher::new().finalize_xof().take_bytes(SEALED_SNAPSHOT_BYTES_MAX as usize);
+        let pending = committed(SNAPSHOT, BASE64.encode(&body));
+        let sealed = seal(&keys, &pending).expect("it is sealed");
+        assert_eq!(open(&keys, &sealed).expect("it opens"), pending);
+    }
+
+    /// A draft was fetched although its listed size had been called too large.
+    #[test]
+    fn drafts_are_refused_by_their_listed_size_and_name() {
+        let keys = KeySet::from_master(Secret([5; 32]));
+        for (snapshot, bytes, is_sound) in [
+            (SNAPSHOT, SEALED_SNAPSHOT_BYTES_MAX as usize, true),
+            (SNAPSHOT, SEALED_SNAPSHOT_BYTES_MAX as usize + 1, false),
+            ("snapshots/elsewhere", 10, false),
+        ] {
+            let storage = Memory::new();
+            let writer = WriterId([1; 16]);
+            storage.put(&committed_name(&writer), Vec::new().into()).expect("it is put");
+            storage.put(&draft_name(&writer, snapshot), vec![0; bytes].into()).expect("it is put");
+            let survey = survey(&storage, &keys, Sharing::Rename).expect("a survey");
+            assert_eq!((survey.unpublished.len() == 1, survey.damaged.is_empty()), (is_sound, is_sound), "{survey:?}");
+        }
+    }
+
+    trait Take {
+        fn take_bytes(self, length: usize) -> Vec<u8>;
+    }
+
+    impl Take for blake3::OutputReader {
+        fn take_bytes(mut self, length: usize) -> Vec<u8> {
+            let mut bytes = vec![0; length];
+            self.fill(&mut bytes);
+            bytes
+        }
+    }
+}

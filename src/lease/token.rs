@@ -1,0 +1,197 @@
+//! The right of a writer to commit: created, renewed by each beat, used once by the commit, or withdrawn.
+
+use crate::error::{Error, Kind, Result};
+use crate::format::{OBJECT_BYTES_MAX, Sharing, pending_name};
+use crate::id::WriterId;
+use crate::lease::pending::{Pending, committed_name, draft_name, open, seal, token_name};
+use crate::lease::publish::{may_have_moved, publish_body, publish_draft};
+use crate::seal::KeySet;
+use crate::storage::{Storage, Version};
+use data_encoding::BASE64;
+
+/// A writer's visible right to commit; lost when somebody expires it.
+pub struct Token {
+    writer: WriterId,
+    host: String,
+    started: String,
+    beat: u64,
+    sharing: Sharing,
+    version: Option<Version>,
+}
+
+pub(super) fn lost(writer: &WriterId) -> Error {
+    Error::new(Kind::Locked, "commit the snapshot of writer", writer)
+        .because("another process declared this backup dead, as it had not renewed its pending object for too long")
+        .hint("run the backup again: what it has stored already is not sent again")
+}
+
+impl Token {
+    /// Shows the writer; must happen before it relies on any chunk being there.
+    pub fn create(
+        storage: &dyn Storage,
+        keys: &KeySet,
+        sharing: Sharing,
+        writer: WriterId,
+        host: &str,
+        started: &str,
+    ) -> Result<Self> {
+        let mut token =
+            Token { writer, host: host.to_owned(), started: started.to_owned(), beat: 0, sharing, version: None };
+        let body = seal(keys, &token.running(0))?;
+        let version = storage.put_new(&token.name(), body.into())?;
+        token.version = Some(version);
+        Ok(token)
+    }
+
+    fn running(&self, beat: u64) -> Pending {
+        Pending::Running { host: self.host.clone(), started: self.started.clone(), beat }
+    }
+
+    fn name(&self) -> String {
+        match self.sharing {
+            Sharing::Rename => token_name(&self.writer, self.beat),
+            Sharing::Swap | Sharing::SingleWriter => pending_name(&self.writer),
+        }
+    }
+
+    fn version(&self) -> &Version {
+        self.version.as_ref().expect("a token has the version that it was created with")
+    }
+
+    /// Shows that the writer is alive. `Locked` when it was expired. A failure in between is no loss: what came of a beat
+    /// whose answer was lost is looked up at the next one.
+    pub fn renew(&mut self, storage: &dyn Storage, keys: &KeySet) -> Result<()> {
+        match self.sharing {
+            Sharing::Rename => self.renew_by_rename(storage),
+            Sharing::Swap => {
+                let body = seal(keys, &self.running(self.beat + 1))?;
+                let version = self.swap_own(storage, keys, body)?;
+                self.beat += 1;
+                self.version = Some(version);
+                Ok(())
+            }
+            Sharing::SingleWriter => {
+                // Expired by its owner's word, it must not come back.
+                storage.stat(&self.name()).map_err(|error| self.explain(error))?;
+                let body = seal(keys, &self.running(self.beat + 1))?;
+                storage.put(&self.name(), body.into())?;
+                self.beat += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn renew_by_rename(&mut self, storage: &dyn Storage) -> Result<()> {
+        let next = token_name(&self.writer, self.beat + 1);
+        match storage.rename(&self.name(), &next) {
+            Err(error) if may_have_moved(&error) && self.has_moved_to(storage, &next)? => {}
+            done => done.map_err(|error| self.explain(error))?,
+        }
+        self.beat += 1;
+        Ok(())
+    }
+
+    /// Whether the token stands under another name, as an earlier beat happened though its answer was lost.
+    fn has_moved_to(&self, storage: &dyn Storage, name: &str) -> Result<bool> {
+        let is_there = |name: &str| match storage.stat(name) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is(Kind::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        };
+        Ok(!is_there(&self.name())? && is_there(name)?)
+    }
+
+    /// Replaces the own object conditionally. A version that nobody else wrote, but that is not the one we know, is of a
+    /// beat of ours whose answer was lost.
+    fn swap_own(&self, storage: &dyn Storage, keys: &KeySet, body: Vec<u8>) -> Result<Version> {
+        match storage.compare_and_swap(&self.name(), self.version(), body.clone().into()) {
+            Err(error) if error.is(Kind::Conflict) => match self.own_version(storage, keys)? {
+                Some(version) => {
+                    storage.compare_and_swap(&self.name(), &version, body.into()).map_err(|error| self.explain(error))
+                }
+                None => Err(self.explain(error)),
+            },
+            done => done.map_err(|error| self.explain(error)),
+        }
+    }
+
+    /// The version of the pending object while it is our own running state.
+    fn own_version(&self, storage: &dyn Storage, keys: &KeySet) -> Result<Option<Version>> {
+        let (bytes, version) = match storage.get(&self.name(), OBJECT_BYTES_MAX) {
+            Err(error) if error.is(Kind::NotFound) => return Ok(None),
+            found => found?,
+        };
+        // What cannot be opened is not ours.
+        let is_own = match open(keys, &bytes) {
+            Ok(Pending::Running { host, started, .. }) => host == self.host && started == self.started,
+            Ok(_) | Err(_) => false,
+        };
+        Ok(is_own.then_some(version))
+    }
+
+    fn explain(&self, error: Error) -> Error {
+        match error.kind() {
+            Kind::Conflict | Kind::NotFound => lost(&self.writer),
+            _ => error,
+        }
+    }
+
+    /// The commit: afterwards the snapshot exists, whatever happens to this process. Returns what went wrong in moving it
+    /// to its place, which anybody can do later.
+    pub fn commit(self, storage: &dyn Storage, keys: &KeySet, snapshot: &str, body: Vec<u8>) -> Result<Option<Error>> {
+        let published = match self.sharing {
+            Sharing::Swap => {
+                let committed = Pending::Committed { snapshot: snapshot.to_owned(), body: BASE64.encode(&body) };
+                let bytes = seal(keys, &committed)?;
+                self.swap_own(storage, keys, bytes)?;
+                publish_body(storage, &self.name(), snapshot, body)
+            }
+            Sharing::Rename => {
+                let draft = draft_name(&self.writer, snapshot);
+                if let Err(error) = storage.put(&draft, body.into()) {
+                    // It must not stay behind as a writer that seems to run.
+                    let _best_effort = self.withdraw(storage);
+                    return Err(error);
+                }
+                if let Err(error) = self.rename_to_committed(storage) {
+                    // Only when it surely did not happen: if but the answer was lost, the draft is the snapshot.
+                    if matches!(error.kind(), Kind::Conflict | Kind::NotFound) {
+                        let _best_effort = storage.remove(&draft);
+                    }
+                    return Err(self.explain(error));
+                }
+                publish_draft(storage, &committed_name(&self.writer), &draft, snapshot)
+            }
+            Sharing::SingleWriter => {
+                storage.stat(&self.name()).map_err(|error| self.explain(error))?;
+                storage.put(snapshot, body.into())?;
+                storage.remove(&self.name())
+            }
+        };
+        match published {
+            Err(error) if error.is(Kind::Stale) => Err(error),
+            published => Ok(published.err()),
+        }
+    }
+
+    /// The token may stand under the name of a beat whose answer was lost.
+    fn rename_to_committed(&self, storage: &dyn Storage) -> Result<()> {
+        let (committed, next) = (committed_name(&self.writer), token_name(&self.writer, self.beat + 1));
+        match storage.rename(&self.name(), &committed) {
+            Err(error) if may_have_moved(&error) && self.has_moved_to(storage, &next)? => {
+                storage.rename(&next, &committed)
+            }
+            done => done,
+        }
+    }
+
+    /// Withdraws a writer that will not commit.
+    pub fn withdraw(self, storage: &dyn Storage) -> Result<()> {
+        storage.remove(&self.name())?;
+        match self.sharing {
+            // A beat whose answer was lost may have moved it.
+            Sharing::Rename => storage.remove(&token_name(&self.writer, self.beat + 1)),
+            Sharing::Swap | Sharing::SingleWriter => Ok(()),
+        }
+    }
+}
