@@ -1,6 +1,7 @@
 //! Predict which metadata of an entry cannot be restored, as far as that is known in advance: a plan reports it.
 
-use super::apply::{ApplyOptions, Loss, Subject, setgid_dropped, unsafe_bits, unsafe_setuid, wanted_owner};
+use super::apply::{ApplyOptions, Loss, Subject, unsafe_bits, wanted_owner};
+use super::loss::{setgid_dropped, unsafe_setuid};
 use super::read_dir::Directory;
 use super::stat::Stat;
 use super::{flags, rights};
