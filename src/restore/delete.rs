@@ -6,12 +6,13 @@ use crate::disk::{Directory, Identity, ListBuffer, Names, Stat, Target, remove, 
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
+use crate::restore::counts::Fate;
 use crate::restore::doomed::Found;
-use crate::restore::existing::{FIXED, NOT_EMPTY, STICKY};
 use crate::restore::folder::{Facts, Folder, Here, Mounted, mounted};
 use crate::restore::leftovers::is_rest_of_a_directory;
-use crate::restore::plan::{child_path, shown};
-use crate::restore::run::{Fate, Mode, Run};
+use crate::restore::paths::{child_path, shown};
+use crate::restore::reasons::{FIXED, NOT_EMPTY, STICKY};
+use crate::restore::run::{Mode, Run};
 use crate::restore::scope::looks_like_ours;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;

@@ -8,9 +8,9 @@ use crate::entry::EntryKind;
 use crate::error::{Kind, Result};
 use crate::restore::delete::{Listed, Noted, Place, list, undeletable};
 use crate::restore::doomed::Found;
-use crate::restore::enter;
-use crate::restore::existing::STICKY;
-use crate::restore::plan::child_path;
+use crate::restore::enter::{keeps_others, refusal};
+use crate::restore::paths::child_path;
+use crate::restore::reasons::STICKY;
 use crate::restore::run::{Mode, Run};
 
 /// Said of one of our own.
@@ -189,13 +189,13 @@ impl Run<'_> {
         }
         // A descriptor lists once, and it is still needed.
         let listed = list(&below.open_child(c".")?)?;
-        if enter::refusal(&below, &stat).is_some() && !listed.is_empty() {
+        if refusal(&below, &stat).is_some() && !listed.is_empty() {
             return Err(undeletable(Kind::Denied, CLOSED_TO_OTHERS));
         }
         if opened_up.is_none() {
             opened_up = open_up(listed.iter().any(|one| goes(&child_path(path, &one.name))))?;
         }
-        let place = above.with(&below, enter::keeps_others(&stat));
+        let place = above.with(&below, keeps_others(&stat));
         let (left, stays) = self.delete_leaves(place, listed, path, noted)?;
         let level = Level {
             name,

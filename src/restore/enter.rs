@@ -11,18 +11,17 @@ use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{Page, decode_page};
 use crate::lock::locked;
-use crate::restore::Overwrite;
-use crate::restore::existing::{FOLLOWED, IN_USE, MOVED_SOURCE};
-use crate::restore::file::SAME_NAME;
-use crate::restore::folder::{Facts, Folder, Here, State, mounted};
+use crate::restore::counts::{Fate, add};
+use crate::restore::folder::{Facts, Folder, Here, State, group_of_new, mounted};
 use crate::restore::location::Location;
-use crate::restore::other_sources::OTHER_SOURCE;
-use crate::restore::overlap::{Before, leads_nowhere};
-use crate::restore::plan::{child_path, shown};
-use crate::restore::run::{Fate, Run, add};
-use crate::restore::scope::{is_repository_in_use, looks_like_ours};
-use crate::restore::visit::Ours;
-use crate::restore::ways::Reached;
+use crate::restore::meeting::leads_nowhere;
+use crate::restore::options::Overwrite;
+use crate::restore::overlap::Before;
+use crate::restore::paths::{child_path, shown};
+use crate::restore::reached::Reached;
+use crate::restore::reasons::{FOLLOWED, IN_USE, MOVED_SOURCE, OTHER_SOURCE, SAME_NAME};
+use crate::restore::run::Run;
+use crate::restore::scope::{Ours, is_repository_in_use, looks_like_ours};
 use rustix::fs::{Access, AtFlags, accessat};
 use rustix::io::Errno;
 use std::sync::Arc;
@@ -433,8 +432,8 @@ impl Run<'_> {
 
     /// Facts of a directory that only the restore itself looks into.
     fn closed(&self, above: &Here, folder: &Folder, stat: &Stat) -> Here {
-        self.tell_closed(crate::restore::plan::shown(&folder.path));
-        let why = || format!("the mode of {} denies access", crate::restore::plan::shown(&folder.path));
+        self.tell_closed(shown(&folder.path));
+        let why = || format!("the mode of {} denies access", shown(&folder.path));
         self.rehearsal().iter().for_each(|rehearsal| rehearsal.cannot_tell(why));
         let Facts { keeps_extra, deletes_on, .. } = above.facts;
         let mounted = mounted(stat);
@@ -586,7 +585,7 @@ impl Run<'_> {
             self.watch.notice(format!(
                 "the directory {} is append-only: missing entries are created, those that differ stay; run `chattr -a` \
                  on it to restore them, too",
-                crate::restore::plan::shown(path)
+                shown(path)
             ));
         }
         append_only
@@ -650,13 +649,8 @@ pub(super) fn keeps_others(directory: &Stat) -> bool {
     directory.mode & 0o1000 != 0 && !directory.is_own()
 }
 
-/// The group that a directory hands down to what is made in it, where it does.
-pub(super) fn group_of_new(directory: &Stat) -> Option<u32> {
-    (directory.mode & 0o2000 != 0).then_some(directory.gid)
-}
-
 fn moved(entry: &Entry) -> Error {
-    Error::new(Kind::Conflict, "continue in the directory", crate::restore::plan::shown(&entry.name))
+    Error::new(Kind::Conflict, "continue in the directory", shown(&entry.name))
         .because("it was replaced by something else during the restore")
 }
 

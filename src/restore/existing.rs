@@ -10,70 +10,26 @@ use crate::disk::{Current, Stat, Subject, Target, apply_metadata, flags, rights,
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Kind, Result};
 use crate::lock::locked;
-use crate::restore::Overwrite;
+use crate::restore::counts::Fate;
+use crate::restore::decision::{Decision, Right, Way};
 use crate::restore::folder::{Folder, Here};
-use crate::restore::leftovers;
+use crate::restore::leftovers::is_removable;
 use crate::restore::links::Linkable;
-use crate::restore::other_sources::OTHER_SOURCE;
-use crate::restore::plan::child_path;
-use crate::restore::run::{Fate, Run};
+use crate::restore::options::Overwrite;
+use crate::restore::paths::child_path;
+use crate::restore::reasons::{APPEND_ONLY, FIXED, FOLLOWED, IN_USE, MOVED_SOURCE, NOT_EMPTY, OTHER_SOURCE, STICKY};
+use crate::restore::run::Run;
 use rustix::fd::{AsFd, OwnedFd};
 
-/// How something gets the name of its entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// Nothing has it.
-    New,
-    /// Over something that is no directory.
-    Over,
-    OverEmptyDirectory,
-    /// Over a directory whose content is deleted first, as the plan named it.
-    OverDirectory,
-}
-
-/// Reported for a source that has become a link since it was saved: the user who moved the data wants to keep the link.
-pub(super) const MOVED_SOURCE: &str = "this source is now a symbolic link, which was kept: to restore into the directory \
-                                       that it points to, use SNAPSHOT:PATH with --target; to replace the link, use --delete";
-
-/// Said of what differs in an append-only directory.
-pub(super) const APPEND_ONLY: &str = "it differs and was kept, as its directory is append-only";
-
-/// Reported for what the system lets no user replace or delete.
-pub(super) const FIXED: &str = "it is immutable or append-only, and was kept: run `chattr -i -a` on it first";
 /// Warnings about an existing entry that has the saved content and other metadata, which cannot be changed.
 const FIXED_METADATA: &str =
     "its metadata differ and were kept, as it is immutable or append-only: run `chattr -i -a` on it first";
 const READ_ONLY_METADATA: &str = "its metadata differ and were kept, as its file system is mounted read-only";
 const METADATA_OF_OTHERS: &str = "its metadata differ and were kept, as it belongs to another user";
-pub(super) const NOT_EMPTY: &str = "a directory that is not empty is in its place, and was kept";
 /// Said of one of our own, of which a plan cannot name what is in it.
 const CLOSED_DIRECTORY: &str = "a directory that its own mode does not let its owner read is in its place, and was kept: run \
                                 `chmod u+rwx` on it, then restore again";
 const MOUNTED: &str = "another file system is mounted on it, and it was kept";
-
-/// Reported for a link that was followed to reach a source.
-pub(super) const FOLLOWED: &str = "the symbolic link in its place leads to a source, and was kept";
-
-/// Said of what only its owner can replace or delete.
-pub(super) const STICKY: &str = "it belongs to another user and its directory is sticky, so it was kept";
-pub(super) const IN_USE: &str = "it is part of the repository or the cache in use: nothing is restored into it";
-
-/// An existing entry whose content is as it was saved.
-pub(super) struct Right {
-    pub stat: Stat,
-    fd: Option<OwnedFd>,
-    /// Whether its metadata are restored as well; if not, nothing of it is changed.
-    pub mend: bool,
-}
-
-pub(super) enum Decision {
-    Make(Way),
-    Right(Right),
-    /// It differs, and `overwrite` keeps it.
-    Left,
-    /// Why it is kept, whatever `overwrite` says.
-    Blocked(&'static str),
-}
 
 impl Run<'_> {
     pub fn decide(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Decision> {
@@ -358,5 +314,5 @@ fn may_lack_flags(target: &Target, entry: &Entry, opened: Option<&OwnedFd>) -> b
 /// Whether a restore removes this as a leftover when it enters the directory.
 fn is_tidied(here: &Here, name: &[u8], stat: &Stat) -> bool {
     let may_be = here.facts.refuses.is_none() && !here.facts.append_only && !stat.is_fixed;
-    unfinished::is_leftover(name) && may_be && !stat.is(EntryKind::Directory) && leftovers::is_removable(stat)
+    unfinished::is_leftover(name) && may_be && !stat.is(EntryKind::Directory) && is_removable(stat)
 }

@@ -8,12 +8,14 @@ use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::lock::locked;
 use crate::repo::Chunk;
-use crate::restore::existing::{Decision, Way};
+use crate::restore::counts::{Fate, add};
+use crate::restore::decision::{Decision, Way};
 use crate::restore::folder::{Folder, Here};
 use crate::restore::links::Linkable;
+use crate::restore::paths::child_path;
 use crate::restore::place::under_own_name;
-use crate::restore::plan::child_path;
-use crate::restore::run::{Fate, Mode, Run, add};
+use crate::restore::reasons::SAME_NAME;
+use crate::restore::run::{Mode, Run};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
@@ -26,10 +28,6 @@ const PART_CHUNKS: usize = 256;
 const PARTS_AT_ONCE: usize = 64;
 /// Chunks of neighbouring places are written together up to this.
 const JOIN_BYTES: usize = 1 << 20;
-
-/// Said of a name that is taken in a directory that was just made.
-pub(super) const SAME_NAME: &str = "an entry with this name already exists: the file system treats both names as the same \
-                                    (it may ignore case), or another program created it";
 
 /// A chunk and where its bytes go: offset and length, more than one where a hole lies between.
 type Placed = (ChunkId, Vec<(u64, u64)>);

@@ -7,8 +7,7 @@ use crate::disk::{Current, Identity, Stat, Target};
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::lock::locked;
-use crate::restore::plan::child_path;
-use crate::restore::run::Run;
+use crate::restore::paths::child_path;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -76,15 +75,15 @@ enum Handle {
 pub(super) struct OpenFolders(Arc<AtomicUsize>);
 
 /// One of them, until it is dropped.
-struct Held(Arc<AtomicUsize>);
+pub(super) struct Held(Arc<AtomicUsize>);
 
 impl OpenFolders {
-    fn hold(&self) -> Held {
+    pub fn hold(&self) -> Held {
         self.0.fetch_add(1, Ordering::Relaxed);
         Held(self.0.clone())
     }
 
-    fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -143,7 +142,7 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    fn new(path: Vec<u8>, above: Option<Arc<Folder>>, entry: Option<Entry>, inside: bool, wanted: bool) -> Self {
+    pub fn new(path: Vec<u8>, above: Option<Arc<Folder>>, entry: Option<Entry>, inside: bool, wanted: bool) -> Self {
         Folder {
             path,
             is_source: inside && above.as_ref().is_some_and(|above| !above.inside),
@@ -214,7 +213,7 @@ impl Folder {
     }
 
     /// Closes its descriptor; `enter` opens it again. The target itself stays open.
-    fn close(&self) -> Result<()> {
+    pub fn close(&self) -> Result<()> {
         let mut place = locked(&self.place);
         let Place::Made(facts, handle) = &mut *place else { return Ok(()) };
         let Handle::Open { target, .. } = handle else { return Ok(()) };
@@ -235,12 +234,7 @@ impl Drop for Folder {
     }
 }
 
-impl Run<'_> {
-    /// Closes the descriptor of a directory if too many are open.
-    pub fn close_if_many(&self, folder: &Folder) {
-        if folder.above.is_some() && self.open_folders.count() > self.open_folders_max {
-            // One that cannot be asked for its identity stays open.
-            let _open_as_well = folder.close();
-        }
-    }
+/// The group that a directory hands down to what is made in it, where it does.
+pub(super) fn group_of_new(directory: &Stat) -> Option<u32> {
+    (directory.mode & 0o2000 != 0).then_some(directory.gid)
 }

@@ -6,7 +6,7 @@ use crate::entry::EntryKind;
 use crate::error::{Kind, Result};
 use crate::lock::locked;
 use crate::restore::folder::{Folder, Here};
-use crate::restore::plan::{child_path, shown};
+use crate::restore::paths::{child_path, shown};
 use crate::restore::run::{Mode, Run};
 
 impl Run<'_> {

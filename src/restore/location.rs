@@ -5,7 +5,7 @@ use crate::disk::mounts::{MountPoint, mount_points};
 use crate::disk::stat::{fstat, stat_path};
 use crate::disk::{Directory, Stat};
 use crate::error::{Error, Kind, Result};
-use crate::restore::plan::shown;
+use crate::restore::paths::shown;
 use crate::restore::scope::is_at_or_below;
 use rustix::fd::{AsFd, AsRawFd};
 use std::collections::{HashMap, HashSet};

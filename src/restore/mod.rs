@@ -2,7 +2,10 @@
 //!
 //! A plan and a restore are the same walk: the plan decides about each entry as the restore will, and changes nothing.
 
+mod close_folders;
 mod compare;
+mod counts;
+mod decision;
 mod delete;
 mod delete_tree;
 mod doomed;
@@ -11,24 +14,34 @@ mod existing;
 mod file;
 mod finish;
 mod folder;
+mod foreseen;
 mod leftovers;
+mod linking;
 mod links;
 mod location;
+mod meeting;
 mod options;
 mod other_sources;
 mod overlap;
+mod paths;
 mod place;
 mod plan;
+mod planned;
+mod reached;
+mod reasons;
 mod rehearsal;
+mod rehearse;
 mod run;
 mod scope;
+mod spare_sources;
 mod special;
 mod visit;
 mod ways;
 
+pub use counts::RestoreReport;
 pub use options::{Overwrite, RestoreOptions};
-pub use plan::{Paths, PlanSummary, RestorePlan};
-pub use run::RestoreReport;
+pub use plan::RestorePlan;
+pub use planned::{Paths, PlanSummary};
 
 use crate::error::Result;
 use crate::repo::{Repository, Snapshot};

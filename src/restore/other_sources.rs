@@ -8,43 +8,37 @@ use crate::disk::follow::{LINKS_MAX, names_to_pass};
 use crate::disk::mounts::MountPoint;
 use crate::disk::stat::{fstat, stat_path};
 use crate::disk::{Directory, Identity, Stat};
-use crate::entry::{Entry, EntryKind};
+use crate::entry::EntryKind;
 use crate::error::{Error, Kind, Result};
 use crate::repo::Reader;
 use crate::restore::location::{Location, Mounts, Parts};
-use crate::restore::overlap::{is_alike, without_time};
-use crate::restore::plan::{child_path, shown};
-use crate::restore::run::Run;
+use crate::restore::paths::shown;
 use crate::restore::scope::{Scope, is_at_or_below};
 use rustix::fs::{Mode, OFlags};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 
-/// Reported for what is not replaced.
-pub(super) const OTHER_SOURCE: &str = "it now is, leads to or holds the data of another source of the snapshot, and was kept: to have \
-                                       the saved entry, restore it to another place with --target";
-
 /// So many directories are kept open at most.
 const PINNED_MAX: usize = 256;
 
 /// What is mounted in a source.
-struct MountedIn {
-    source: Vec<u8>,
+pub(super) struct MountedIn {
+    pub source: Vec<u8>,
     /// Its path in the snapshot.
-    path: Vec<u8>,
+    pub path: Vec<u8>,
 }
 
 /// A name that must stay.
-struct Name {
-    directory: Identity,
+pub(super) struct Name {
+    pub directory: Identity,
     /// The path of the source.
-    source: Vec<u8>,
-    role: Role,
+    pub source: Vec<u8>,
+    pub role: Role,
 }
 
 /// What a name, or a directory, is for a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     /// The source itself.
     Source,
     /// A link to it or on the way to it.
@@ -53,26 +47,19 @@ enum Role {
     Holds,
 }
 
-/// What the snapshot has at a path of another source.
-enum Elsewhere {
-    Nothing,
-    Entry(Box<Entry>),
-    Damaged,
-}
-
 /// What another source needs of what a restore would delete or replace.
-struct Needed {
-    source: Vec<u8>,
-    holds: bool,
+pub(super) struct Needed {
+    pub source: Vec<u8>,
+    pub holds: bool,
 }
 
 impl Needed {
-    fn by(source: Vec<u8>) -> Needed {
+    pub fn by(source: Vec<u8>) -> Needed {
         Needed { source, holds: false }
     }
 
     /// Why it stays. `is`: what it does to be that source.
-    fn why(&self, is: &str) -> String {
+    pub fn why(&self, is: &str) -> String {
         let is = if self.holds { "it holds the data of" } else { is };
         format!("{is} {}, which belongs to another source of the snapshot", shown(&self.source))
     }
@@ -90,14 +77,14 @@ enum End {
 pub(super) struct OtherSources {
     /// Directories that are sources, with their paths in the snapshot.
     directories: HashMap<Identity, BTreeSet<Vec<u8>>>,
-    mounted: HashMap<Identity, Vec<MountedIn>>,
+    pub mounted: HashMap<Identity, Vec<MountedIn>>,
     /// Sources that are not directories, symbolic links on the way to a source and images that hold its data: by name, with the
     /// directory that each is in and the path of the source.
-    names: HashMap<Vec<u8>, Vec<Name>>,
+    pub names: HashMap<Vec<u8>, Vec<Name>>,
     /// Directories on the way to a source.
-    ways: HashSet<Identity>,
+    pub ways: HashSet<Identity>,
     /// Layers of overlays, with the path of what they hold the data of.
-    layers: HashMap<Identity, Vec<u8>>,
+    pub layers: HashMap<Identity, Vec<u8>>,
     /// Where sources are, and what is mounted in them.
     parts: Parts,
     /// Directories whose inode numbers last only while they are open.
@@ -153,7 +140,7 @@ impl OtherSources {
     }
 
     /// The paths in other sources that a directory has now, whether the snapshot has something there or not.
-    fn paths_of(&self, directory: &Directory) -> Result<Vec<Vec<u8>>> {
+    pub fn paths_of(&self, directory: &Directory) -> Result<Vec<Vec<u8>>> {
         let Some(mounts) = &self.mounts else { return Ok(Vec::new()) };
         Ok(self.parts.names_of(&mounts.part_or_own(&Location::of(directory)?)?))
     }
@@ -376,207 +363,4 @@ fn is_same(directory: &Directory, identity: Identity) -> bool {
 fn read_link_at(path: &[u8]) -> Result<Vec<u8>> {
     let link = rustix::fs::readlink(path, Vec::new());
     link.map(|to| to.into_bytes()).map_err(|errno| Error::io("read the link", shown(path), errno.into()))
-}
-
-impl Run<'_> {
-    /// Returns why nothing is deleted in a directory, the target or one that a source is restored into: another source has
-    /// something else there.
-    pub fn why_nothing_is_deleted(
-        &self,
-        others: &OtherSources,
-        path: &[u8],
-        directory: &Directory,
-        entry: Option<&Entry>,
-    ) -> Result<Option<String>> {
-        let look = || -> Result<Option<String>> {
-            let mut found: Vec<Vec<u8>> = others.source_of(&fstat(directory)?).map(<[u8]>::to_vec).collect();
-            // A target that is not where it was saved was named by the person who restores.
-            if self.in_place.get() == Some(&true) {
-                match others.paths_of(directory) {
-                    Ok(paths) => found.extend(paths),
-                    Err(error) => return Ok(Some(format!("cannot tell whether it is in another source: {error}"))),
-                }
-            }
-            for other in found.iter().filter(|other| *other != path) {
-                let Some(saved) = self.stored(self.scope.saved_at(&self.reader, other))? else { continue };
-                if self.has_entries(&saved)? && !entry.is_some_and(|entry| is_alike(&saved, entry)) {
-                    return Ok(Some(format!(
-                        "it is now {}, which belongs to another source of the snapshot",
-                        shown(other)
-                    )));
-                }
-            }
-            Ok(None)
-        };
-        match look() {
-            // Damage in another source does not stop this restore.
-            Err(error) if error.is(Kind::Corrupt) => {
-                Ok(Some(format!("cannot tell what another source of the snapshot has there: {error}")))
-            }
-            found => found,
-        }
-    }
-
-    /// Returns the path of the other source of the snapshot that this directory is now. A source that the snapshot has with the
-    /// same content and metadata does not count: it was in the same place when it was saved.
-    pub fn other_source(&self, path: &[u8], stat: &Stat, entry: Option<&Entry>) -> Result<Option<Vec<u8>>> {
-        let Some(others) = self.other_sources.get() else { return Ok(None) };
-        if let Some(entry) = entry
-            && self.is_mount_point_of_other(path, stat, entry)?
-        {
-            return Ok(None);
-        }
-        if let Some(other) = self.first_unlike(others.source_of(stat).filter(|other| *other != path), entry)? {
-            return Ok(Some(other));
-        }
-        for mount in others.mounted.get(&stat.identity()).into_iter().flatten() {
-            // A backup of one file system saved nothing of what is mounted.
-            if is_at_or_below(path, &mount.source) || (entry.is_some() && !self.has_saved_in(&mount.path)?) {
-                continue;
-            }
-            if let Some(other) = self.first_unlike(std::iter::once(mount.path.as_slice()), entry)? {
-                return Ok(Some(other));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Returns the path of another source that is mounted on a directory that was saved empty, if the two have different
-    /// metadata: they are those of what is mounted, and not of the directory below it.
-    pub fn other_mounted_on_empty(&self, path: &[u8], directory: &Directory, entry: &Entry) -> Result<Option<Vec<u8>>> {
-        let Some(others) = self.other_sources.get() else { return Ok(None) };
-        if self.has_entries(entry)? {
-            return Ok(None);
-        }
-        for other in others.paths_of(directory)?.into_iter().filter(|other| other != path) {
-            let is_alike = |saved: &Entry| without_time(&saved.meta) == without_time(&entry.meta);
-            match self.saved_elsewhere(&other)? {
-                Elsewhere::Nothing => {}
-                Elsewhere::Entry(saved) if is_alike(&saved) => {}
-                Elsewhere::Entry(_) | Elsewhere::Damaged => return Ok(Some(other)),
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether a directory was a mount point already when it was saved, with another source mounted on it: a backup of one file
-    /// system saves only its metadata, which are those of the other source.
-    fn is_mount_point_of_other(&self, path: &[u8], stat: &Stat, entry: &Entry) -> Result<bool> {
-        let others = self.other_sources.get().into_iter().flat_map(|others| others.source_of(stat));
-        let mut others = others.filter(|other| *other != path).peekable();
-        if others.peek().is_none() || self.scope.is_named(path) || self.has_entries(entry)? {
-            return Ok(false);
-        }
-        for other in others {
-            let is_alike = |saved: &Entry| without_time(&saved.meta) == without_time(&entry.meta);
-            if !matches!(self.saved_elsewhere(other)?, Elsewhere::Entry(saved) if is_alike(&saved)) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// The same for an entry that is not a directory: the source that the entry is now, that a link leads to, or whose data it holds.
-    fn other_source_at(
-        &self,
-        path: &[u8],
-        directory: &Directory,
-        name: &[u8],
-        entry: Option<&Entry>,
-    ) -> Result<Option<Needed>> {
-        let Some(found) = self.other_sources.get().and_then(|others| others.names.get(name)) else { return Ok(None) };
-        let here = fstat(directory)?.identity();
-        let found = || found.iter().filter(|found| found.directory == here);
-        if let Some(needed) = found().find(|found| found.role != Role::Source) {
-            return Ok(Some(Needed { source: needed.source.clone(), holds: needed.role == Role::Holds }));
-        }
-        let sources = found().map(|found| found.source.as_slice()).filter(|source| *source != path);
-        Ok(self.first_unlike(sources, entry)?.map(Needed::by))
-    }
-
-    /// Whether the snapshot has, or may have, a directory there with something in it.
-    fn has_saved_in(&self, path: &[u8]) -> Result<bool> {
-        match self.saved_elsewhere(path)? {
-            Elsewhere::Entry(entry) => match self.has_entries(&entry) {
-                Err(error) if error.is(Kind::Corrupt) => Ok(true),
-                has => has,
-            },
-            Elsewhere::Damaged => Ok(true),
-            Elsewhere::Nothing => Ok(false),
-        }
-    }
-
-    /// What the snapshot has at a path of another source. Damage there does not stop the restore of this one.
-    fn saved_elsewhere(&self, path: &[u8]) -> Result<Elsewhere> {
-        match self.stored(self.scope.saved_at(&self.reader, path)) {
-            Ok(Some(entry)) => Ok(Elsewhere::Entry(Box::new(entry))),
-            Ok(None) => Ok(Elsewhere::Nothing),
-            Err(error) if error.is(Kind::Corrupt) => Ok(Elsewhere::Damaged),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn first_unlike<'p>(
-        &self,
-        paths: impl Iterator<Item = &'p [u8]>,
-        entry: Option<&Entry>,
-    ) -> Result<Option<Vec<u8>>> {
-        for path in paths {
-            let Some(entry) = entry else { return Ok(Some(path.to_vec())) };
-            if !matches!(self.saved_elsewhere(path)?, Elsewhere::Entry(other) if is_alike(&other, entry)) {
-                return Ok(Some(path.to_vec()));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether what has the name of an entry is, or leads to, another source: then it is not replaced.
-    pub fn is_name_of_other(&self, above: &[u8], directory: &Directory, entry: &Entry) -> Result<bool> {
-        let has_name = self.other_sources.get().is_some_and(|others| others.names.contains_key(&entry.name));
-        Ok(has_name
-            && self.other_source_at(&child_path(above, &entry.name), directory, &entry.name, Some(entry))?.is_some())
-    }
-
-    /// Whether a directory that is to make way for an entry at this path is another source, or on the way to one.
-    pub fn leads_to_source(&self, path: &[u8], stat: &Stat) -> bool {
-        self.other_sources.get().is_some_and(|others| {
-            others.ways.contains(&stat.identity())
-                || others.layers.contains_key(&stat.identity())
-                || others.mounted.contains_key(&stat.identity())
-                || others.source_of(stat).any(|other| other != path)
-        })
-    }
-
-    /// Whether an extra directory is kept because it is another source now, is on the way to one or holds its data. Reports it.
-    pub fn keeps_other_source(&self, path: &[u8], stat: &Stat) -> Result<bool> {
-        let Some(others) = self.other_sources.get() else { return Ok(false) };
-        let layer_of = || others.layers.get(&stat.identity());
-        let why = match self.other_source(path, stat, None)? {
-            Some(other) => Needed::by(other).why("it is now"),
-            None if let Some(source) = layer_of() => Needed { source: source.clone(), holds: true }.why(""),
-            None if others.ways.contains(&stat.identity()) => {
-                "it is on the way to a source of the snapshot now".to_owned()
-            }
-            None => return Ok(false),
-        };
-        self.tell_kept(path, why);
-        Ok(true)
-    }
-
-    /// The same for an extra entry that is not a directory.
-    pub fn keeps_other_source_at(&self, path: &[u8], directory: &Directory, name: &[u8], stat: &Stat) -> Result<bool> {
-        let needed = match self.other_source(path, stat, None)? {
-            Some(mounted) => Some(Needed::by(mounted)),
-            None => self.other_source_at(path, directory, name, None)?,
-        };
-        needed.iter().for_each(|needed| self.tell_kept(path, needed.why("it now is, or leads to,")));
-        Ok(needed.is_some())
-    }
-
-    /// Says that an extra entry stays.
-    pub fn tell_kept(&self, path: &[u8], why: impl std::fmt::Display) {
-        if self.compares() {
-            self.watch.notice(format!("{} was not deleted: {why}", shown(path)));
-        }
-    }
 }

@@ -5,12 +5,13 @@ use crate::disk::{Subject, Target};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
+use crate::restore::counts::Fate;
+use crate::restore::decision::Way;
 use crate::restore::delete::Cleared;
-use crate::restore::existing::Way;
-use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Folder, Here};
-use crate::restore::plan::{child_path, shown};
-use crate::restore::run::{Fate, Mode, Run};
+use crate::restore::paths::{child_path, shown};
+use crate::restore::reasons::SAME_NAME;
+use crate::restore::run::{Mode, Run};
 use std::sync::atomic::Ordering;
 
 impl Run<'_> {

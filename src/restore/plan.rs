@@ -1,19 +1,17 @@
 //! The plan of a restore: what will be made, replaced, kept and deleted, what has to be read; a value that changes nothing.
 
-use crate::disk::foresee::{foresee, foresee_new};
-use crate::disk::{Loss, Stat, Subject};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
-use crate::id::PackId;
 use crate::repo::{Reader, Repository, Snapshot};
-use crate::restore::RestoreOptions;
+use crate::restore::counts::{Fate, get};
 use crate::restore::doomed::Doomed;
-use crate::restore::folder::Here;
-use crate::restore::run::{FATES, Fate, Mode, Planning, Run, get};
+use crate::restore::options::RestoreOptions;
+use crate::restore::paths::shown;
+use crate::restore::planned::PlanSummary;
+use crate::restore::run::{Mode, Planning, Run};
 use crate::restore::scope::Scope;
 use crate::watch::Watch;
 use crate::when::format_counted;
-use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// What a restore will do; shown before anything is written.
 pub struct RestorePlan {
@@ -32,88 +30,6 @@ pub struct RestorePlan {
     /// What a progress display is told to expect: the bytes of each name.
     pub(super) expected_bytes: u64,
     warnings: u64,
-}
-
-/// How many paths share a fate, and the first of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Paths {
-    pub count: u64,
-    /// In the snapshot, or where it would have them; in order, at most 1000.
-    pub first: Vec<Vec<u8>>,
-}
-
-/// The figures of a plan. All but the first four are exact for a detailed plan only, and may be empty for another.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PlanSummary {
-    pub directories: u64,
-    pub files: u64,
-    pub others: u64,
-    /// Bytes of content to be had in the target at the end, once where several names share it.
-    pub bytes: u64,
-    /// Packs that are read from and frames in them.
-    pub packs: u64,
-    pub frames: u64,
-    /// Bytes to be read from storage for the content of what is made and replaced.
-    pub bytes_to_read: u64,
-    pub created: Paths,
-    /// What makes way for an entry of its name.
-    pub replaced: Paths,
-    /// What is there and right.
-    pub kept: u64,
-    /// What is there, differs and is kept, since `overwrite` says so.
-    pub left: Paths,
-    /// Entries that are not restored, since something has their name that does not make way.
-    pub blocked: Paths,
-    /// What `delete` removes.
-    pub deletions: Paths,
-    /// What is known already not to come back as it was.
-    pub warnings_count: u64,
-    /// How much of that is damage of the repository.
-    pub damaged: u64,
-}
-
-/// How many paths of one fate a plan names.
-const NAMED_MAX: usize = 1000;
-/// Directories that can lie in each other in a snapshot; deeper ones are not restored.
-pub(super) const DEPTH_MAX: usize = 4096;
-
-/// Paths by their fate.
-#[derive(Default)]
-pub(super) struct Named([BTreeSet<Vec<u8>>; FATES]);
-
-impl Named {
-    pub fn add(&mut self, fate: Fate, path: Vec<u8>) {
-        let paths = &mut self.0[fate as usize];
-        // The first ones in order, whatever thread met them first.
-        if paths.len() < NAMED_MAX || paths.last().is_some_and(|last| path < *last) {
-            paths.insert(path);
-            if paths.len() > NAMED_MAX {
-                paths.pop_last();
-            }
-        }
-    }
-
-    fn paths(&mut self, fate: Fate, count: u64) -> Paths {
-        Paths { count, first: std::mem::take(&mut self.0[fate as usize]).into_iter().collect() }
-    }
-}
-
-/// Frames that will be read, with their places: bytes from the pack's start, and length.
-#[derive(Default)]
-pub(super) struct Reads(HashMap<PackId, HashSet<(u32, u32)>>);
-
-impl Reads {
-    pub fn add(&mut self, pack: PackId, frame_offset: u32, frame_stored: u32) {
-        self.0.entry(pack).or_default().insert((frame_offset, frame_stored));
-    }
-
-    fn count(&self, summary: &mut PlanSummary) {
-        summary.packs = self.0.len() as u64;
-        for frames in self.0.values() {
-            summary.frames += frames.len() as u64;
-            summary.bytes_to_read += frames.iter().map(|(_, length)| u64::from(*length)).sum::<u64>();
-        }
-    }
 }
 
 pub(super) fn make(
@@ -210,25 +126,6 @@ impl RestorePlan {
     }
 }
 
-impl Run<'_> {
-    /// What of the metadata of something that is there a plan knows to be refused.
-    pub fn foresee(&self, subject: Subject<'_>, stat: &Stat, entry: &Entry) -> Vec<Loss> {
-        if self.compares() {
-            foresee(subject, stat, &entry.meta, entry.kind_of_inode(), &self.apply_options())
-        } else {
-            Vec::new()
-        }
-    }
-
-    /// Tells it of an entry that will be made; `here` is its directory.
-    pub fn tell_foreseen(&self, here: &Here, entry: &Entry, path: &[u8]) {
-        if self.compares() {
-            let losses = foresee_new(&entry.meta, entry.kind_of_inode(), here.facts.group, &self.apply_options());
-            self.report_losses(path, losses);
-        }
-    }
-}
-
 /// The root of a snapshot: `/` with its own metadata where that was a source, else a directory without a name, which
 /// stands for whatever the target is.
 fn top_entry(snapshot: &Snapshot) -> Entry {
@@ -260,17 +157,4 @@ fn find_root(reader: &Reader, snapshot: &Snapshot, path: Option<&[u8]>) -> Resul
         base.extend_from_slice(name);
     }
     Ok((entry, base))
-}
-
-/// A path for people. That of the root directory is empty in a snapshot.
-pub(super) fn shown(path: &[u8]) -> String {
-    String::from_utf8_lossy(if path.is_empty() { b"/" } else { path }).into_owned()
-}
-
-pub(super) fn child_path(path: &[u8], name: &[u8]) -> Vec<u8> {
-    let mut child = Vec::with_capacity(path.len() + 1 + name.len());
-    child.extend_from_slice(path);
-    child.push(b'/');
-    child.extend_from_slice(name);
-    child
 }

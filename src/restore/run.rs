@@ -3,23 +3,24 @@
 use crate::disk::open::raise_open_files;
 use crate::disk::umask::take_zero_umask;
 use crate::disk::{ApplyOptions, Identity, Owners};
-use crate::entry::Warning;
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::lock::locked;
 use crate::repo::{Chunk, Reader, Repository};
-use crate::restore::RestoreOptions;
+use crate::restore::counts::{Counts, Fate, RestoreReport, add, get};
 use crate::restore::doomed::Doomed;
 use crate::restore::folder::OpenFolders;
 use crate::restore::links::Links;
+use crate::restore::options::RestoreOptions;
 use crate::restore::other_sources::OtherSources;
 use crate::restore::overlap::Overlap;
-use crate::restore::plan::{Named, Reads};
+use crate::restore::paths::{named_in_full, shown};
+use crate::restore::planned::{Named, Reads};
 use crate::restore::rehearsal::{Rehearsal, Spared};
 use crate::restore::scope::Scope;
 use crate::watch::{Ledger, Watch};
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -32,51 +33,6 @@ const FOLDERS_OPEN_MAX: usize = 2048;
 const FOLDERS_OPEN_MIN: usize = 8;
 const MAKE_ROOM: &str =
     "free space in the target and restore again: what is there already is not restored a second time";
-
-/// What a restore did.
-#[derive(Clone, Debug, Default)]
-pub struct RestoreReport {
-    pub directories: u64,
-    /// Files that were written.
-    pub files: u64,
-    pub others: u64,
-    /// Entries that existed and were up to date.
-    pub files_kept: u64,
-    /// Existing entries that differ and were kept because of `overwrite`.
-    pub files_left: u64,
-    pub files_deleted: u64,
-    /// Entries, directories included, whose name was free.
-    pub created: u64,
-    /// Entries, directories included, that replaced something.
-    pub replaced: u64,
-    /// Entries that were not restored because something that stays has their name.
-    pub blocked: u64,
-    pub bytes_written: u64,
-    pub bytes_verified: u64,
-    pub warnings: Vec<Warning>,
-    pub warnings_count: u64,
-    /// Warnings that are damage of the repository: what they name is missing.
-    pub damaged: u64,
-    /// Directories that the backup saved in part: something was left out or could not be read.
-    pub partial_directories: u64,
-    pub duration: Duration,
-}
-
-/// What becomes of one entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    Created,
-    Replaced,
-    /// It was there and right.
-    Kept,
-    /// It was there, differs and is kept all the same.
-    Left,
-    /// Something that stays has its name.
-    Blocked,
-    Deleted,
-}
-
-pub(super) const FATES: usize = 6;
 
 /// What a plan gathers.
 #[derive(Default)]
@@ -96,28 +52,6 @@ pub(super) enum Mode<'a> {
     Deed { doomed: &'a Doomed },
 }
 
-#[derive(Default)]
-pub(super) struct Counts {
-    pub directories: AtomicU64,
-    pub files: AtomicU64,
-    pub others: AtomicU64,
-    /// Files, other entries and bytes of content that are to be in the target at the end.
-    pub files_wanted: AtomicU64,
-    pub others_wanted: AtomicU64,
-    pub bytes_wanted: AtomicU64,
-    /// What of these bytes is the content of another name of the same inode.
-    pub bytes_linked: AtomicU64,
-    /// Entries that a filter names, whatever becomes of them.
-    pub matched: AtomicU64,
-    fates: [AtomicU64; FATES],
-    pub bytes_written: AtomicU64,
-    pub bytes_verified: AtomicU64,
-    pub partial_directories: AtomicU64,
-    /// Directories in which nothing is deleted although that is asked for.
-    pub spared_directories: AtomicU64,
-    pub damaged: AtomicU64,
-}
-
 /// The devices met so far. Usually there is only one, which needs no lock.
 #[derive(Default)]
 pub(super) struct Devices {
@@ -135,20 +69,6 @@ impl Devices {
         });
         !is_first && (first == device || !locked(&self.others).insert(device))
     }
-}
-
-impl Counts {
-    pub fn fate(&self, fate: Fate) -> u64 {
-        get(&self.fates[fate as usize])
-    }
-}
-
-pub(super) fn add(counter: &AtomicU64, amount: u64) {
-    counter.fetch_add(amount, Ordering::Relaxed);
-}
-
-pub(super) fn get(counter: &AtomicU64) -> u64 {
-    counter.load(Ordering::Relaxed)
 }
 
 pub(super) struct Run<'a> {
@@ -288,12 +208,12 @@ impl<'a> Run<'a> {
 
     /// An entry could not be restored; a target that is full ends the run.
     pub fn failed_entry(&self, path: &[u8], error: Error) {
-        let error = named_in_full(error, &crate::restore::plan::shown(path));
+        let error = named_in_full(error, &shown(path));
         self.rehearsal().iter().for_each(|rehearsal| rehearsal.cannot_tell(|| error.to_string()));
         match error.kind() {
             Kind::Cancelled => self.ledger.fail(error),
             Kind::Full => {
-                let shown = crate::restore::plan::shown(path);
+                let shown = shown(path);
                 let hint = error.advice().unwrap_or(MAKE_ROOM).to_owned();
                 let error = Error::new(Kind::Full, "restore", shown).because(error);
                 let target = self.options.target.display();
@@ -370,10 +290,4 @@ impl<'a> Run<'a> {
             duration,
         }
     }
-}
-
-/// The error with this path wherever it names only the last part of it, or the directory itself.
-pub(super) fn named_in_full(error: Error, path: &str) -> Error {
-    let name = path.rsplit('/').find(|part| !part.is_empty()).unwrap_or(path);
-    error.renamed(".", path).renamed(name, path)
 }

@@ -178,3 +178,13 @@ pub(super) fn is_repository_in_use(repo: &Repository, directory: &Directory) -> 
             .and_then(|begins| Config::peek(&begins))
             .is_ok_and(|id| id == repo.config().repository)
 }
+
+/// Repositories and caches that a directory is in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ours {
+    No,
+    /// Nothing is deleted in it.
+    Other,
+    /// The repository in use, or a cache: nothing is restored into it.
+    InUse,
+}

@@ -3,13 +3,14 @@
 use crate::disk::{Subject, Target, apply_metadata, rights, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
-use crate::restore::existing::{Decision, Way};
-use crate::restore::file::SAME_NAME;
+use crate::restore::counts::{Fate, add};
+use crate::restore::decision::{Decision, Way};
 use crate::restore::folder::{Folder, Here};
 use crate::restore::links::Linkable;
+use crate::restore::paths::child_path;
 use crate::restore::place::under_own_name;
-use crate::restore::plan::child_path;
-use crate::restore::run::{Fate, Run, add};
+use crate::restore::reasons::SAME_NAME;
+use crate::restore::run::Run;
 use std::borrow::Cow;
 
 impl Run<'_> {

@@ -8,16 +8,16 @@ use crate::error::{Error, Kind, Result};
 use crate::format::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
 use crate::id::ChunkId;
 use crate::lock::locked;
-use crate::restore::enter::group_of_new;
-use crate::restore::folder::{Facts, Folder, Here, State, mounted};
+use crate::restore::counts::{Fate, add, get};
+use crate::restore::folder::{Facts, Folder, Here, State, group_of_new, mounted};
 use crate::restore::links::Linkable;
 use crate::restore::location::{Location, Mounts};
 use crate::restore::other_sources::OtherSources;
 use crate::restore::overlap::Before;
-use crate::restore::plan::{DEPTH_MAX, child_path, shown};
-use crate::restore::run::{Fate, Run, add, get, named_in_full};
-use crate::restore::scope::{is_repository_in_use, looks_like_ours};
-use crate::restore::ways::Reached;
+use crate::restore::paths::{DEPTH_MAX, child_path, named_in_full, shown};
+use crate::restore::reached::Reached;
+use crate::restore::run::Run;
+use crate::restore::scope::{Ours, is_repository_in_use, looks_like_ours};
 use crate::when::format_counted;
 use rayon::{Scope as Tasks, ThreadPool};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
@@ -27,16 +27,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// Repositories and caches that a directory is in.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ours {
-    No,
-    /// Nothing is deleted in it.
-    Other,
-    /// The repository in use, or a cache: nothing is restored into it.
-    InUse,
-}
 
 /// What a directory of the snapshot holds.
 #[derive(Clone, Copy)]

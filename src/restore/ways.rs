@@ -1,36 +1,12 @@
 //! Two ways to one directory, through mounts: what is restored by the first way is there by the second one, unless something else is
 //! mounted below one of them.
 
-use crate::disk::device::is_read_only;
+use crate::disk::Stat;
 use crate::disk::stat::stat_path;
-use crate::disk::{Directory, Identity, Stat};
 use crate::error::{Kind, Result};
 use crate::restore::location::{Location, Mounts};
 use crate::restore::run::Run;
 use std::collections::BTreeSet;
-
-/// A directory of the target, and how it was reached.
-pub(super) struct Reached {
-    pub identity: Identity,
-    /// The number of the mount that it was reached by. None for a directory that this run makes.
-    pub mount: Option<u64>,
-    /// Nothing can be restored by this way.
-    pub is_read_only: bool,
-}
-
-impl Reached {
-    /// A directory that this run makes.
-    pub fn made(identity: Identity) -> Reached {
-        Reached { identity, mount: None, is_read_only: false }
-    }
-
-    /// `directory`: it, or the one above it on the same mount.
-    pub fn of(directory: &Directory, stat: &Stat, mounts: Option<&Mounts>) -> Reached {
-        let listed = mounts.and_then(|mounts| mounts.is_read_only(stat));
-        let is_read_only = listed.unwrap_or_else(|| is_read_only(directory));
-        Reached { identity: stat.identity(), mount: Some(stat.mount), is_read_only }
-    }
-}
 
 impl Run<'_> {
     /// Returns the places below `path` that have saved entries and were not restored by the first way, which has this mount number.

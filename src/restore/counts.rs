@@ -1,0 +1,86 @@
+//! What a restore did, counted by all its threads, and its report.
+
+use crate::entry::Warning;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What a restore did.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreReport {
+    pub directories: u64,
+    /// Files that were written.
+    pub files: u64,
+    pub others: u64,
+    /// Entries that existed and were up to date.
+    pub files_kept: u64,
+    /// Existing entries that differ and were kept because of `overwrite`.
+    pub files_left: u64,
+    pub files_deleted: u64,
+    /// Entries, directories included, whose name was free.
+    pub created: u64,
+    /// Entries, directories included, that replaced something.
+    pub replaced: u64,
+    /// Entries that were not restored because something that stays has their name.
+    pub blocked: u64,
+    pub bytes_written: u64,
+    pub bytes_verified: u64,
+    pub warnings: Vec<Warning>,
+    pub warnings_count: u64,
+    /// Warnings that are damage of the repository: what they name is missing.
+    pub damaged: u64,
+    /// Directories that the backup saved in part: something was left out or could not be read.
+    pub partial_directories: u64,
+    pub duration: Duration,
+}
+
+/// What becomes of one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Created,
+    Replaced,
+    /// It was there and right.
+    Kept,
+    /// It was there, differs and is kept all the same.
+    Left,
+    /// Something that stays has its name.
+    Blocked,
+    Deleted,
+}
+
+pub(super) const FATES: usize = 6;
+
+#[derive(Default)]
+pub(super) struct Counts {
+    pub directories: AtomicU64,
+    pub files: AtomicU64,
+    pub others: AtomicU64,
+    /// Files, other entries and bytes of content that are to be in the target at the end.
+    pub files_wanted: AtomicU64,
+    pub others_wanted: AtomicU64,
+    pub bytes_wanted: AtomicU64,
+    /// What of these bytes is the content of another name of the same inode.
+    pub bytes_linked: AtomicU64,
+    /// Entries that a filter names, whatever becomes of them.
+    pub matched: AtomicU64,
+    pub fates: [AtomicU64; FATES],
+    pub bytes_written: AtomicU64,
+    pub bytes_verified: AtomicU64,
+    pub partial_directories: AtomicU64,
+    /// Directories in which nothing is deleted although that is asked for.
+    pub spared_directories: AtomicU64,
+    pub damaged: AtomicU64,
+}
+
+impl Counts {
+    pub fn fate(&self, fate: Fate) -> u64 {
+        get(&self.fates[fate as usize])
+    }
+}
+
+pub(super) fn add(counter: &AtomicU64, amount: u64) {
+    counter.fetch_add(amount, Ordering::Relaxed);
+}
+
+pub(super) fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}

@@ -1,0 +1,33 @@
+//! What becomes of one entry, by what is in its place.
+
+use crate::disk::Stat;
+use rustix::fd::OwnedFd;
+
+/// How something gets the name of its entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Nothing has it.
+    New,
+    /// Over something that is no directory.
+    Over,
+    OverEmptyDirectory,
+    /// Over a directory whose content is deleted first, as the plan named it.
+    OverDirectory,
+}
+
+/// An existing entry whose content is as it was saved.
+pub(super) struct Right {
+    pub stat: Stat,
+    pub fd: Option<OwnedFd>,
+    /// Whether its metadata are restored as well; if not, nothing of it is changed.
+    pub mend: bool,
+}
+
+pub(super) enum Decision {
+    Make(Way),
+    Right(Right),
+    /// It differs, and `overwrite` keeps it.
+    Left,
+    /// Why it is kept, whatever `overwrite` says.
+    Blocked(&'static str),
+}

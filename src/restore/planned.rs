@@ -1,0 +1,84 @@
+//! What a plan found: paths by what becomes of them, and the packs to be read.
+
+use crate::id::PackId;
+use crate::restore::counts::{FATES, Fate};
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// How many paths of one fate a plan names.
+const NAMED_MAX: usize = 1000;
+/// How many paths share a fate, and the first of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paths {
+    pub count: u64,
+    /// In the snapshot, or where it would have them; in order, at most 1000.
+    pub first: Vec<Vec<u8>>,
+}
+
+/// The figures of a plan. All but the first four are exact for a detailed plan only, and may be empty for another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlanSummary {
+    pub directories: u64,
+    pub files: u64,
+    pub others: u64,
+    /// Bytes of content to be had in the target at the end, once where several names share it.
+    pub bytes: u64,
+    /// Packs that are read from and frames in them.
+    pub packs: u64,
+    pub frames: u64,
+    /// Bytes to be read from storage for the content of what is made and replaced.
+    pub bytes_to_read: u64,
+    pub created: Paths,
+    /// What makes way for an entry of its name.
+    pub replaced: Paths,
+    /// What is there and right.
+    pub kept: u64,
+    /// What is there, differs and is kept, since `overwrite` says so.
+    pub left: Paths,
+    /// Entries that are not restored, since something has their name that does not make way.
+    pub blocked: Paths,
+    /// What `delete` removes.
+    pub deletions: Paths,
+    /// What is known already not to come back as it was.
+    pub warnings_count: u64,
+    /// How much of that is damage of the repository.
+    pub damaged: u64,
+}
+
+/// Paths by their fate.
+#[derive(Default)]
+pub(super) struct Named([BTreeSet<Vec<u8>>; FATES]);
+
+impl Named {
+    pub fn add(&mut self, fate: Fate, path: Vec<u8>) {
+        let paths = &mut self.0[fate as usize];
+        // The first ones in order, whatever thread met them first.
+        if paths.len() < NAMED_MAX || paths.last().is_some_and(|last| path < *last) {
+            paths.insert(path);
+            if paths.len() > NAMED_MAX {
+                paths.pop_last();
+            }
+        }
+    }
+
+    pub fn paths(&mut self, fate: Fate, count: u64) -> Paths {
+        Paths { count, first: std::mem::take(&mut self.0[fate as usize]).into_iter().collect() }
+    }
+}
+
+/// Frames that will be read, with their places: bytes from the pack's start, and length.
+#[derive(Default)]
+pub(super) struct Reads(HashMap<PackId, HashSet<(u32, u32)>>);
+
+impl Reads {
+    pub fn add(&mut self, pack: PackId, frame_offset: u32, frame_stored: u32) {
+        self.0.entry(pack).or_default().insert((frame_offset, frame_stored));
+    }
+
+    pub fn count(&self, summary: &mut PlanSummary) {
+        summary.packs = self.0.len() as u64;
+        for frames in self.0.values() {
+            summary.frames += frames.len() as u64;
+            summary.bytes_to_read += frames.iter().map(|(_, length)| u64::from(*length)).sum::<u64>();
+        }
+    }
+}
