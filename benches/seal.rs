@@ -2,6 +2,7 @@
 //!
 //! SILT_BENCH_TREE names a folder whose files are read (up to 256 MB); without it, made bytes.
 
+use siltstone::id::ChunkKind;
 use siltstone::seal::{Compression, FrameSealer, KeySet, Secret, new_pack_key};
 use std::time::Instant;
 
@@ -21,7 +22,7 @@ fn main() {
         }
     }
     let keys = KeySet::from_master(Secret([1; 32]));
-    let (key, _) = new_pack_key(&keys).expect("a pack key is made of random bytes");
+    let (key, _) = new_pack_key(&keys, ChunkKind::Content).expect("a pack key is made of random bytes");
     println!("level  frame     stored       compress    with seal and check");
     let levels = [1, 2, 3, 5].map(|level| (level.to_string(), Compression::Level(level)));
     for (level, compression) in [("auto".to_owned(), Compression::Auto)].into_iter().chain(levels) {

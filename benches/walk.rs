@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
-/// A directory of more names is shared out in parts of so many.
+/// A directory of more names is shared out in parts of this many.
 const PART_NAMES: usize = 4096;
 
 enum Work {
@@ -24,7 +24,7 @@ enum Work {
     Part(Arc<(Arc<Directory>, Names)>, std::ops::Range<usize>),
 }
 
-/// What is to be done by whoever is idle, and how many threads have nothing.
+/// Work for idle threads, and how many threads have none.
 #[derive(Default)]
 struct Shared {
     state: Mutex<(Vec<Work>, usize)>,

@@ -5,10 +5,11 @@ mod warning;
 pub use warning::{PathText, WARNINGS_MAX, Warning};
 
 use crate::id::ChunkId;
+use serde::Serialize;
 
 /// The longest path that is saved, in bytes (Linux' PATH_MAX).
 pub const PATH_BYTES_MAX: usize = 4096;
-/// How many directories are saved below each other, and how long a path can then be, in bytes: what lies deeper is left
+/// How many directories are saved below each other, and how long a path can then be, in bytes: what is deeper is left
 /// out. Paths longer than [`PATH_BYTES_MAX`] are reached one directory after the other.
 pub const LEVELS_MAX: usize = 4096;
 pub const DEEP_PATH_BYTES_MAX: usize = 64 << 10;
@@ -16,7 +17,8 @@ pub const DEEP_PATH_BYTES_MAX: usize = 64 << 10;
 pub const NAME_BYTES_MAX: usize = 1024;
 
 /// What kind of thing an entry is. The numbers are the format's (docs/FORMAT.md) and never change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum EntryKind {
     File = 1,

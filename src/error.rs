@@ -1,12 +1,14 @@
 //! Say what failed: one error type, one kind per decision that a caller can take.
 
+use serde::{Serialize, Serializer};
 use std::fmt;
 use std::sync::Arc;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What a caller can do about an error; never which room it came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Kind {
     /// The thing is not there.
@@ -15,7 +17,7 @@ pub enum Kind {
     Gone,
     /// The thing is there already and must not be replaced.
     AlreadyExists,
-    /// A condition did not hold: somebody else changed the thing first.
+    /// A condition did not hold: another process changed the thing first.
     Conflict,
     /// The system or the storage refuses access.
     Denied,
@@ -31,7 +33,7 @@ pub enum Kind {
     Unsupported,
     /// No space left, or a quota or limit was reached.
     Full,
-    /// Somebody else holds it, or a right that we held has ended.
+    /// Another process holds it, or a right that we held has ended.
     Locked,
     /// The repository is not as it was when this began: beginning anew may help.
     Stale,
@@ -52,20 +54,50 @@ impl Kind {
 #[derive(Clone)]
 pub struct Error(Arc<Parts>);
 
+/// Where the cause of an error is, so that a caller knows what to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// What was asked for, or the key that it was asked with.
+    Request,
+    /// What was to be saved: its files, or the command that produces it.
+    Source,
+    /// The storage or the way to it.
+    Storage,
+    /// What the storage holds.
+    Repository,
+}
+
 #[derive(Clone)]
 struct Parts {
     kind: Kind,
+    origin: Option<Origin>,
     doing: String,
     thing: String,
     hint: Option<String>,
     cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
+/// `{"kind", "origin", "message", "hint"}`; origin and hint may be null.
+impl Serialize for Error {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct ErrorInfo<'a> {
+            kind: Kind,
+            origin: Option<Origin>,
+            message: String,
+            hint: Option<&'a str>,
+        }
+        ErrorInfo { kind: self.kind(), origin: self.origin(), message: self.to_string(), hint: self.advice() }
+            .serialize(serializer)
+    }
+}
+
 impl Error {
     /// `doing` completes "cannot …"; `thing` names the object of it (may be empty).
     pub fn new(kind: Kind, doing: impl Into<String>, thing: impl fmt::Display) -> Self {
         let (doing, thing) = (doing.into(), thing.to_string());
-        Error(Arc::new(Parts { kind, doing, thing, hint: None, cause: None }))
+        Error(Arc::new(Parts { kind, origin: None, doing, thing, hint: None, cause: None }))
     }
 
     pub fn corrupt(doing: impl Into<String>, thing: impl fmt::Display, why: impl fmt::Display) -> Self {
@@ -89,7 +121,7 @@ impl Error {
         error.hint("raise the limit of processes (ulimit -u, pids.max), or that of memory (ulimit -v)")
     }
 
-    /// Adds what lies behind this error.
+    /// Adds the cause of this error.
     pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.parts_mut().cause = Some(Arc::from(cause.into()));
         self
@@ -99,7 +131,7 @@ impl Error {
         Arc::make_mut(&mut self.0)
     }
 
-    /// Adds what the user can do about it: it begins small and ends without a full stop, as it stands behind `hint: `.
+    /// Adds what the user can do about it: it begins small and ends without a full stop, as it follows `hint: `.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.parts_mut().hint = Some(hint.into());
         self
@@ -121,6 +153,23 @@ impl Error {
     pub fn with_kind(mut self, kind: Kind) -> Self {
         self.parts_mut().kind = kind;
         self
+    }
+
+    /// States where the cause is, unless that is known already.
+    pub fn with_origin(mut self, origin: Origin) -> Self {
+        if self.origin().is_none() {
+            self.parts_mut().origin = Some(origin);
+        }
+        self
+    }
+
+    /// Where the cause is: stated, or what the kind says; none if neither is known.
+    pub fn origin(&self) -> Option<Origin> {
+        self.0.origin.or(match self.kind() {
+            Kind::Invalid | Kind::WrongKey => Some(Origin::Request),
+            Kind::Corrupt | Kind::Stale | Kind::Locked | Kind::Gone => Some(Origin::Repository),
+            _ => None,
+        })
     }
 
     pub fn kind(&self) -> Kind {
@@ -148,7 +197,7 @@ impl Error {
         &self.0.thing
     }
 
-    /// Why it failed, as text; empty where nothing lies behind it.
+    /// Why it failed, as text; empty without a cause.
     pub fn why(&self) -> String {
         self.0.cause.as_ref().map(|cause| cause.to_string()).unwrap_or_default()
     }
@@ -253,6 +302,23 @@ mod tests {
         let outer = Error::new(Kind::Denied, "delete", "b").because(inner);
         let said = outer.renamed(".", "/a/b").renamed("b", "/a/b").to_string();
         assert_eq!(said, "cannot delete /a/b: cannot open the directory /a/b: it is closed");
+    }
+
+    #[test]
+    fn where_the_cause_is_stays_as_it_was_stated_first() {
+        let error = Error::new(Kind::Denied, "write", "x");
+        assert_eq!(error.origin(), None);
+        let stated = error.with_origin(Origin::Storage).with_origin(Origin::Source);
+        assert_eq!(stated.origin(), Some(Origin::Storage));
+        assert_eq!(
+            Error::invalid("use", "x", "it is empty").with_origin(Origin::Source).origin(),
+            Some(Origin::Request)
+        );
+        let json = serde_json::to_value(&stated).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({"kind": "denied", "origin": "storage", "message": "cannot write x", "hint": null})
+        );
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 mod cli;
 
-/// glibc gives threads up to eight arenas for each processor, and what is free in one the others do not take: with two more
+/// glibc gives threads up to eight arenas for each processor, and what is free in one is not used by the others: with two more
 /// than processors a backup of a million files takes 190 to 216 MB instead of 275, at the same speed. With none more, 176 to
-/// 192 MB, the readers and those who write for them wait for each other's arenas: a tenth of the time. `MALLOC_ARENA_MAX`
+/// 192 MB, the readers and the writers wait for each other's arenas: a tenth of the time. `MALLOC_ARENA_MAX`
 /// overrules it.
 #[cfg(target_env = "gnu")]
 fn limit_arenas() {

@@ -89,7 +89,7 @@ pub struct FrameContents {
     pub stored: u32,
     /// Bytes of the frame once it is opened and decompressed.
     pub raw: u32,
-    /// Chunks and their lengths, one behind the other from the start of the raw frame.
+    /// Chunks and their lengths, one after the other from the start of the raw frame.
     pub chunks: Vec<(ChunkId, u32)>,
 }
 

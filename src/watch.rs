@@ -1,4 +1,4 @@
-//! Events out, cancel in, the clock: how the engine talks to whoever runs it, without printing.
+//! Events out, cancel in, the clock: how the engine talks to its caller, without printing.
 
 mod cancel;
 mod clock;
@@ -10,6 +10,8 @@ pub(crate) use clock::FakeClock;
 pub use clock::{Clock, SystemClock, now};
 pub use ledger::Ledger;
 
+use crate::entry::{PathText, Warning};
+use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -53,23 +55,65 @@ impl Progress {
     }
 }
 
-/// Something that happened and that a person may want to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Something that happened and that a person may want to know. As JSON it has its name in the field `event`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "event")]
 pub enum Event {
     /// A stage of the work begins: "walking", "committing".
-    Stage(String),
-    /// Worth knowing, nothing is lost: a cache was rebuilt, a setting has no effect.
-    Notice(String),
+    Stage { stage: String },
+    /// Worth knowing, and nothing is missing: a cache was rebuilt, a directory was skipped.
+    Notice(Notice),
     /// Something of the source could not be saved as it is, or of a snapshot not restored as it was.
-    Warning { path: Vec<u8>, what: String },
-    /// The work starts over: what was said of warnings so far does not count.
+    Warning(Warning),
+    /// The work starts over: earlier warnings do not count.
     StartsOver,
+}
+
+/// Worth knowing, and nothing is missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Notice {
+    pub kind: NoticeKind,
+    pub text: String,
+}
+
+/// What a notice is about: for programs that act on some of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoticeKind {
+    /// The cache or the local state cannot be used, or was rebuilt: it costs time.
+    Cache,
+    /// The clock of a host was wrong.
+    Clock,
+    /// The repository has lost something, or something was repaired.
+    Damage,
+    /// Something is not deleted from the target of a restore.
+    Deletion,
+    /// The work is done, and what was to be printed of it could not be written.
+    Output,
+    /// The storage does not answer, or answers again.
+    Outage,
+    /// What is in the repository beside backups, or which repository it is.
+    Repository,
+    /// The work starts over.
+    Restart,
+    /// A secret is readable by other users.
+    Security,
+    /// Something was skipped, as it should be.
+    Skipped,
+    /// The snapshot that is used is not complete.
+    Snapshot,
+    /// How a source is saved.
+    Source,
+    /// What the command of a stream said, or how its output is saved.
+    Stream,
+    /// What is special about the target of a restore.
+    Target,
 }
 
 /// Receives events; called from many threads.
 pub type Listener = dyn Fn(Event) + Send + Sync;
 
-/// Where a verb reports to, and how it is told to stop. Cheap to clone.
+/// Where a verb reports to, and how it is cancelled. Cheap to clone.
 #[derive(Clone)]
 pub struct Watch {
     pub progress: Arc<Progress>,
@@ -84,17 +128,17 @@ impl Watch {
         Watch { progress: Arc::default(), cancel: Cancel::default(), listener, is_aside: false }
     }
 
-    /// Nobody listens; for tests and for callers that need only the result.
+    /// Drops all events: for tests, and for callers that need only the result.
     pub fn silent() -> Self {
         Watch::new(Arc::new(|_| ()))
     }
 
     pub fn stage(&self, name: &str) {
-        (self.listener)(Event::Stage(name.to_owned()));
+        (self.listener)(Event::Stage { stage: name.to_owned() });
     }
 
-    pub fn notice(&self, text: impl Into<String>) {
-        (self.listener)(Event::Notice(text.into()));
+    pub fn notice(&self, kind: NoticeKind, text: impl Into<String>) {
+        (self.listener)(Event::Notice(Notice { kind, text: text.into() }));
     }
 
     /// The work starts over, and counts from zero again.
@@ -104,15 +148,16 @@ impl Watch {
     }
 
     pub fn warn(&self, path: &[u8], what: impl Into<String>) {
-        (self.listener)(Event::Warning { path: path.to_vec(), what: what.into() });
+        (self.listener)(Event::Warning(Warning { path: PathText(path.to_vec()), what: what.into() }));
     }
 
     /// The same, but a warning becomes a notice: for reading what is not part of what this run saves or restores.
     pub fn aside(&self) -> Watch {
         let listener = self.listener.clone();
         let aside = move |event| match event {
-            Event::Warning { path, what } => {
-                listener(Event::Notice(format!("{}: {what}", String::from_utf8_lossy(&path))));
+            Event::Warning(Warning { path, what }) => {
+                let text = format!("{}: {what}", String::from_utf8_lossy(&path.0));
+                listener(Event::Notice(Notice { kind: NoticeKind::Damage, text }));
             }
             other => listener(other),
         };

@@ -2,17 +2,18 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use siltstone::id::ChunkKind;
 use siltstone::seal::{Compression, FrameKey, FrameOpener, FrameSealer, KeySet, Secret, new_pack_key, open_pack_key};
 use std::sync::LazyLock;
 
 static KEYS: LazyLock<KeySet> = LazyLock::new(|| KeySet::from_master(Secret([7; 32])));
-static KEY: LazyLock<FrameKey> = LazyLock::new(|| new_pack_key(&KEYS).expect("there is randomness").0);
+static KEY: LazyLock<FrameKey> = LazyLock::new(|| new_pack_key(&KEYS, ChunkKind::Content).expect("there is randomness").0);
 
 fuzz_target!(|input: (&[u8], u32, u16, bool)| {
     let (bytes, number, length, compress) = input;
     let (mut opener, mut raw) = (FrameOpener::new().expect("there is memory"), Vec::new());
     assert!(opener.open(&KEY, number, bytes, length.into(), &mut raw).is_err());
-    assert!(open_pack_key(&KEYS, bytes).is_err());
+    assert!(open_pack_key(&KEYS, ChunkKind::Content, bytes).is_err());
 
     let mut sealer =
         FrameSealer::new(if compress { Compression::Auto } else { Compression::STORE }).expect("there is memory");

@@ -2,12 +2,14 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use siltstone::id::ChunkId;
 use siltstone::format::list::decode_list;
+use siltstone::id::ChunkId;
 
 fuzz_target!(|input: (u8, &[u8])| {
     let (level, bytes) = input;
-    if let Ok(ids) = decode_list(bytes, level) {
-        assert_eq!(3 + ids.len() * ChunkId::BYTES, bytes.len());
+    if let Ok(page) = decode_list(bytes, level) {
+        let each = ChunkId::BYTES + if level == 0 { 0 } else { 8 };
+        assert_eq!(3 + page.ids.len() * each, bytes.len());
+        assert!(page.bytes_below.is_none_or(|lengths| lengths.len() == page.ids.len()));
     }
 });

@@ -1,4 +1,4 @@
-//! The storage in memory against a plain map: every answer and every refusal is the one that the map gives.
+//! The storage in memory against a plain map: every answer and every refusal is the one of the map.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use siltstone::seal::{Audience, KeySet, Secret, open_object, seal_object};
+use siltstone::seal::{Recipients, KeySet, Secret, open_object, seal_object};
 use std::sync::LazyLock;
 
 static KEYS: LazyLock<KeySet> = LazyLock::new(|| KeySet::from_master(Secret([7; 32])));
@@ -13,11 +13,12 @@ fuzz_target!(|input: (&[u8], bool, usize, u8)| {
     // With a head that is right, so that the rest is looked at.
     let mut object = b"siltobj1".to_vec();
     object.push(1 + u8::from(for_readers));
+    object.extend_from_slice(&[0; 4]);
     object.extend_from_slice(bytes);
     assert!(open_object(&KEYS, "index", &object, 1 << 20).is_err());
 
-    let audience = if for_readers { Audience::Readers } else { Audience::Writers };
-    let mut sealed = seal_object(&KEYS, audience, "index", bytes).expect("it is small enough");
+    let recipients = if for_readers { Recipients::SnapshotReaders } else { Recipients::Writers };
+    let mut sealed = seal_object(&KEYS, recipients, "index", bytes).expect("it is small enough");
     assert_eq!(open_object(&KEYS, "index", &sealed, bytes.len() as u64).expect("it was just sealed"), bytes);
     assert!(open_object(&KEYS, "snapshot", &sealed, bytes.len() as u64).is_err());
     if let Some(less) = bytes.len().checked_sub(1) {

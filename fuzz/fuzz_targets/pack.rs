@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use siltstone::id::PackId;
 use siltstone::format::pack::read_pack;
+use siltstone::id::{ChunkKind, PackId};
 use siltstone::seal::{Compression, FrameSealer, KeySet, PACK_HEADER_BYTES, Secret, new_pack_key};
 use std::sync::LazyLock;
 
@@ -20,7 +20,7 @@ fn read(bytes: &[u8]) {
 fuzz_target!(|input: (Vec<&[u8]>, &[u8], Option<u32>, bool)| {
     let (raws, trailer, footer, is_honest) = input;
     read(trailer);
-    let (key, header) = new_pack_key(&KEYS).expect("there is randomness");
+    let (key, header) = new_pack_key(&KEYS, ChunkKind::Content).expect("there is randomness");
     let mut sealer = FrameSealer::new(Compression::STORE).expect("there is memory");
     let mut seal = |number: u32, raw: &[u8]| {
         sealer.compress(raw).expect("it is small enough");

@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use siltstone::format::Sharing;
-use siltstone::lease::pending::{expire, survey};
-use siltstone::seal::{Audience, KeySet, Secret, seal_object};
+use siltstone::format::CommitProtocol;
+use siltstone::lease::{expire, survey};
+use siltstone::seal::{Recipients, KeySet, Secret, seal_object};
 use siltstone::storage::Storage;
 use siltstone::storage::memory::Memory;
 use std::sync::LazyLock;
@@ -13,23 +13,24 @@ static KEYS: LazyLock<KeySet> = LazyLock::new(|| KeySet::from_master(Secret([7; 
 
 fuzz_target!(|input: (&[u8], &str, &str, &str, u8)| {
     let (plain, name, snapshot, body, kind) = input;
-    let sharing = [Sharing::Swap, Sharing::Rename, Sharing::SingleWriter][usize::from(kind % 3)];
+    let protocols = [CommitProtocol::CompareAndSwap, CommitProtocol::Rename, CommitProtocol::SingleWriter];
+    let protocol = protocols[usize::from(kind % 3)];
     let plain = match kind & 4 {
         0 => plain.to_vec(),
         _ => serde_json::json!({"state": "committed", "snapshot": snapshot, "body": body}).to_string().into_bytes(),
     };
     let storage = Memory::new();
-    let sealed = seal_object(&KEYS, Audience::Writers, "pending", &plain).expect("it is small enough");
-    let writer = "pending/00112233445566778899aabbccddeeff";
+    let sealed = seal_object(&KEYS, Recipients::Writers, "pending", &plain).expect("it is small enough");
+    let writer = "pending/0011223344556677/00112233445566778899aabbccddeeff";
     for name in [writer, &format!("{writer}.draft"), &format!("{writer}.committed"), &format!("pending/{name}")] {
         // Names that storage does not take cannot be listed either.
         let _ = storage.put(name, sealed.clone().into());
     }
-    let Ok(survey) = survey(&storage, &KEYS, sharing) else { return };
+    let Ok(survey) = survey(&storage, &KEYS) else { return };
     for one in survey.unpublished {
         let _ = one.publish(&storage, &KEYS);
     }
     for one in survey.running {
-        let _ = expire(&storage, &KEYS, sharing, &one);
+        let _ = expire(&storage, &KEYS, protocol, &one);
     }
 });

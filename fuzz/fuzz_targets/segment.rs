@@ -23,7 +23,7 @@ fn look_up(bytes: Vec<u8>, id: &ChunkId) {
     }
 }
 
-/// Header with small counts, sections of these bytes, and every check sum as whoever writes the file can make it.
+/// Header with small counts, sections of these bytes, and every check sum as a writer of the file can make it.
 fn with_check_sums(counts: [u8; 5], salt: u64, rest: &[u8]) -> Vec<u8> {
     let [shard_bits, entries, packs, frames, filter_bytes] = counts;
     let (shard_bits, entries) = (u32::from(shard_bits % 4), u64::from(entries % 32));

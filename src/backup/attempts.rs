@@ -9,7 +9,7 @@ use crate::backup::report::BackupReport;
 use crate::backup::streams::Streams;
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Repository, Snapshot};
-use crate::watch::Watch;
+use crate::watch::{NoticeKind, Watch};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -31,7 +31,7 @@ impl Carried {
     /// What damage is there is said by the first attempt that meets it.
     pub fn say_once(&mut self, watch: &Watch, notice: String) {
         if self.said.insert(notice.clone()) {
-            watch.notice(notice);
+            watch.notice(NoticeKind::Damage, notice);
         }
     }
 }
@@ -42,14 +42,13 @@ impl Repository {
     pub fn backup(&self, options: BackupOptions, watch: &Watch) -> Result<BackupReport> {
         let begun = Instant::now();
         options.check()?;
-        let (mut options, mut attempt, mut damaged) = (options, 1, 0);
-        let mut carried = Carried { streams: Streams::new(options.input.take()), ..Carried::default() };
+        let (mut attempt, mut damaged) = (1, 0);
+        let mut carried = Carried::default();
         loop {
             let may_repeat = attempt < ATTEMPTS_MAX && damaged < DAMAGED_MAX;
-            let again = options.copy();
             let damage_before = self.damaged_packs_found();
             let done = self
-                .attempt(options, &mut carried, begun, watch)
+                .attempt(&options, &mut carried, begun, watch)
                 .map(|report| BackupReport { losses: carried.said.iter().cloned().collect(), ..report });
             let has_found_damage = self.damaged_packs_found() > damage_before;
             let stale = match done {
@@ -69,13 +68,12 @@ impl Repository {
                 },
                 done => return done,
             };
-            if carried.streams.is_input_lost() || !may_repeat {
+            if carried.streams.has_lost() || !may_repeat {
                 return Err(stale);
             }
             self.check_is_there()?;
-            watch.notice(format!("the backup starts over: {}", stale.why()));
+            watch.notice(NoticeKind::Restart, format!("the backup starts over: {}", stale.why()));
             watch.start_over();
-            options = again;
             if has_found_damage { damaged += 1 } else { attempt += 1 }
         }
     }

@@ -13,8 +13,8 @@ use crate::entry::{Content, Entry, Time};
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
 use crate::repo::{Reader, Repository, Snapshot};
-use crate::seal::Power;
-use crate::watch::Ledger;
+use crate::seal::Access;
+use crate::watch::{Ledger, NoticeKind};
 use std::borrow::Cow;
 
 pub(super) struct Baseline<'a> {
@@ -38,7 +38,7 @@ impl<'a> Baseline<'a> {
         damage: &'a Damage<'a>,
         ledger: &'a Ledger<'a>,
     ) -> Self {
-        let may_read = repo.keys().power() == Power::Full;
+        let may_read = repo.keys().access() == Access::Full;
         let lists = StoredLists::default();
         Baseline { reader: repo.reader(), choice, store, damage, ledger, options, may_read, lists }
     }
@@ -100,7 +100,7 @@ impl<'a> Baseline<'a> {
         }
     }
 
-    /// An old tree that cannot be read is no reason to fail: the new backup stores what is missing.
+    /// An old tree that cannot be read must not fail the backup, which stores what is missing.
     fn of_tree(&self, tree: Option<ChunkId>) -> FolderBaseline {
         let Some(tree) = tree.filter(|_| self.may_read) else { return FolderBaseline::Nothing };
         match self.reader.directory(&tree) {
@@ -153,7 +153,7 @@ impl<'a> Baseline<'a> {
                 OldEntries { entries, ..OldEntries::default() }
             }
             FolderBaseline::Pages(rows) => {
-                // The page in which `first` lies begins at or before it.
+                // The page that contains `first` begins at or before it.
                 let from = first.map_or(0, |first| rows.partition_point(|row| row.first_name.as_slice() <= first));
                 let from = from.saturating_sub(usize::from(first.is_some()));
                 let to = next.map_or(rows.len(), |next| rows.partition_point(|row| row.first_name.as_slice() < next));
@@ -196,7 +196,7 @@ impl<'a> Baseline<'a> {
         } else {
             old.is_whole = false;
             let notice = "the local state does not match the saved directory: its files are read again";
-            self.ledger.watch().notice(notice);
+            self.ledger.watch().notice(NoticeKind::Cache, notice);
         }
     }
 
@@ -247,7 +247,7 @@ impl<'a> Baseline<'a> {
         }
         self.damage.note();
         if !self.damage.is_announced() {
-            self.ledger.watch().notice(format!("{error}: {so}"));
+            self.ledger.watch().notice(NoticeKind::Damage, format!("{error}: {so}"));
         }
     }
 }

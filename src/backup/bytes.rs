@@ -7,7 +7,7 @@ use crate::entry::{EntryKind, Hole};
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::HOLES_MAX;
 use crate::source::stream::{looks_compressed, read_error};
-use crate::watch::Watch;
+use crate::watch::{NoticeKind, Watch};
 use rustix::fd::{AsFd, OwnedFd};
 use std::io::Read;
 
@@ -52,8 +52,8 @@ pub(super) fn holes_before_end(holes: &[Hole], content_bytes: u64) -> usize {
     holes.iter().take_while(is_before_end).count()
 }
 
-/// A file from front to back. One that grows is read up to where it ended when that was seen, so that nobody who writes
-/// faster than it is read keeps a backup for ever.
+/// A file from front to back. One that grows is read up to where it ended when that was seen, so that a file that
+/// grows faster than it is read does not hold the backup up for ever.
 pub(super) struct Plain<'a> {
     fd: &'a OwnedFd,
     /// Its size by its stat.
@@ -136,7 +136,7 @@ impl<'a> Sparse<'a> {
         Sparse { fd, holes, size, at: 0, hole: 0, known_until: 0, is_zeros, has_more_holes, zeros: 0, is_cut }
     }
 
-    /// Steps over recorded holes and finds out what comes behind them; returns how many bytes of it, 0 at the end.
+    /// Steps over recorded holes and finds out what comes after them; returns how many bytes of it, 0 at the end.
     fn look(&mut self) -> Result<u64> {
         if self.is_cut {
             return Ok(0);
@@ -215,9 +215,12 @@ impl<R: Read> Bytes for Streamed<'_, R> {
             self.warned = true;
             if let Some(format) = looks_compressed(&buffer[..count]) {
                 let name = String::from_utf8_lossy(self.name);
-                self.watch.notice(format!(
-                    "the stream {name} is compressed ({format}) and will hardly deduplicate: save it uncompressed"
-                ));
+                self.watch.notice(
+                    NoticeKind::Stream,
+                    format!(
+                        "the stream {name} is compressed ({format}) and will hardly deduplicate: save it uncompressed"
+                    ),
+                );
             }
         }
         Ok(count)
@@ -231,7 +234,7 @@ mod tests {
     use std::cell::Cell;
     use std::os::unix::fs::FileExt;
 
-    /// Reading went on behind the next hole, so what was written there later came back at the wrong place.
+    /// Reading went on after the next hole, so what was written there later came back at the wrong place.
     #[test]
     fn where_a_file_was_cut_is_its_end() {
         let file = tempfile::tempfile().unwrap();

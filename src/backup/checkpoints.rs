@@ -8,7 +8,7 @@ use crate::id::IndexId;
 use crate::index::Basis;
 use crate::lock::locked;
 use crate::repo::ChunkSink;
-use crate::watch::Ledger;
+use crate::watch::{Ledger, NoticeKind};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
@@ -93,6 +93,6 @@ pub(super) fn write_rows(
     let Some(state) = state.filter(|_| !rows.is_empty()) else { return };
     relied.indexes.extend(own);
     if let Err(error) = state.write(rows, &relied) {
-        ledger.watch().notice(format!("{error}; the next backup will read more than necessary"));
+        ledger.watch().notice(NoticeKind::Cache, format!("{error}; the next backup will read more than necessary"));
     }
 }

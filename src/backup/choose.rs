@@ -3,41 +3,60 @@
 
 use crate::backup::damage::Damage;
 use crate::backup::options::BackupOptions;
+use crate::backup::split_sources::SplitSources;
 use crate::backup::state::{Rest, State};
 use crate::entry::Time;
 use crate::error::{Error, Kind, Result};
-use crate::format::SNAPSHOTS_PREFIX;
 use crate::format::snapshot::CLOCKS_DIFFER_SECONDS;
-use crate::repo::{Repository, Snapshot, Stamp};
-use crate::seal::Power;
-use crate::watch::{Watch, now};
+use crate::format::{SNAPSHOTS_PREFIX, snapshot_id};
+use crate::repo::{Repository, Snapshot, SnapshotSearch, Stamp};
+use crate::seal::Access;
+use crate::watch::{NoticeKind, Watch, now};
+use std::path::PathBuf;
 
+/// The last snapshot of the same sources is not searched among more snapshots of others than these: it only spares reading files.
+/// Those in the cache do not count.
+const FETCHED_MAX: u64 = 256;
 /// How many names dated in the future are looked at.
 const FUTURE_LOOKS_MAX: usize = 8;
 
 /// The local state of these sources. Without one a backup takes longer, and that is all.
-pub(super) fn open_state(repo: &Repository, options: &BackupOptions, watch: &Watch) -> Option<State> {
-    if options.paths.is_empty() {
+pub(super) fn open_state(
+    repo: &Repository,
+    options: &BackupOptions,
+    sources: &SplitSources,
+    watch: &Watch,
+) -> Option<State> {
+    if sources.paths.is_empty() {
         return None;
     }
     if now().seconds < 0 {
         // The database refuses to work then.
-        watch
-            .notice("the clock of this machine shows a time before 1970: what is known of the last backup is not used");
+        watch.notice(
+            NoticeKind::Clock,
+            "the clock of this machine shows a time before 1970: what is known of the last backup is not used",
+        );
         return None;
     }
-    let folder = repo.cache()?.join("state").join(options.state_name());
+    let folder = repo.cache()?.join("state").join(sources.state_name(&options.job));
     let made = std::fs::create_dir_all(&folder).map_err(|error| Error::io("create", folder.display(), error));
     match made.and_then(|()| State::open(&folder)) {
         Ok((state, notice)) => {
-            notice.into_iter().for_each(|notice| watch.notice(notice));
+            notice.into_iter().for_each(|notice| watch.notice(NoticeKind::Cache, notice));
             Some(state)
         }
         Err(error) => {
-            watch.notice(format!("{error}; files are compared with the last snapshot instead"));
+            watch.notice(NoticeKind::Cache, format!("{error}; files are compared with the last snapshot instead"));
             None
         }
     }
+}
+
+/// What is to be saved: the options, and the trees among the sources.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub options: &'a BackupOptions,
+    pub paths: &'a [PathBuf],
 }
 
 /// What a backup compares the sources with.
@@ -68,9 +87,10 @@ pub(super) fn choose(
     repo: &Repository,
     state: Option<State>,
     damage: &Damage,
-    options: &BackupOptions,
+    wanted: Wanted,
     watch: &Watch,
 ) -> Result<Choice> {
+    let options = wanted.options;
     let (state, is_state_distrusted) = rest_state(repo, state, damage, options, watch);
     let choice = |state, last: Last, compare_with_parent| {
         let Last { snapshot, may_be_outdated } = last;
@@ -78,9 +98,11 @@ pub(super) fn choose(
         Choice { state, parent, compare_with_parent, is_state_distrusted, may_be_outdated }
     };
     if let Some(wanted) = &options.parent {
-        let found = snapshots(repo, options, watch)?.0.into_iter().find(|snapshot| snapshot.id == *wanted);
+        let aside = watch.aside();
+        let mut search = search(repo, options, &aside)?;
+        search.retain(|name| snapshot_id(name) == Some(*wanted));
         let missing = || Error::new(Kind::NotFound, "compare with the snapshot", wanted);
-        let snapshot = Some(found.ok_or_else(missing)?);
+        let snapshot = Some(search.pop_newest()?.ok_or_else(missing)?);
         return Ok(choice(state, Last { snapshot, may_be_outdated: false }, true));
     }
     // The listing costs nothing on this machine; over a network it is made when the last run may have left something.
@@ -89,10 +111,10 @@ pub(super) fn choose(
         repo.settle(watch)?;
     }
     if state.as_ref().is_none_or(State::is_empty) {
-        return Ok(choice(state, last_of_sources(repo, options, watch)?, true));
+        return Ok(choice(state, last_of_sources(repo, wanted, watch)?, true));
     }
     let parent = if options.skip_if_unchanged {
-        last_of_sources(repo, options, watch)?
+        last_of_sources(repo, wanted, watch)?
     } else {
         // Over a network it would cost a round trip.
         if !repo.is_remote() {
@@ -117,8 +139,7 @@ fn rest_state(
         Ok(Rest::Distrusted { .. }) if state.is_empty() => (Some(state), false),
         Ok(Rest::Distrusted { indexes_lost }) => {
             if !damage.has_told(&indexes_lost) {
-                watch.notice(
-                    "the repository has lost objects since the last backup of this host, or was rolled back: the content \
+                watch.notice(NoticeKind::Damage, "the repository has lost objects since the last backup of this host, or was rolled back: the content \
                      of each file is looked up in the index",
                 );
                 if !options.dry_run {
@@ -128,7 +149,7 @@ fn rest_state(
             (Some(state), true)
         }
         Err(error) => {
-            watch.notice(format!("{error}; files are compared with the last snapshot instead"));
+            watch.notice(NoticeKind::Cache, format!("{error}; files are compared with the last snapshot instead"));
             (None, false)
         }
     }
@@ -141,34 +162,46 @@ struct Last {
     may_be_outdated: bool,
 }
 
-fn last_of_sources(repo: &Repository, options: &BackupOptions, watch: &Watch) -> Result<Last> {
-    if repo.keys().power() == Power::Put {
+fn last_of_sources(repo: &Repository, Wanted { options, paths }: Wanted, watch: &Watch) -> Result<Last> {
+    if repo.keys().access() < Access::Full {
         return Ok(Last::default());
     }
-    let (all, unreadable) = snapshots(repo, options, watch)?;
-    tell_of_future(all.last(), watch);
-    let fits = |snapshot: &Snapshot| {
-        let wanted = options.paths.iter().map(|path| path.as_os_str().as_encoded_bytes());
-        snapshot.host == options.host && snapshot.job == options.job && snapshot.has_trees(wanted)
-    };
-    let snapshot = all.into_iter().rev().find(fits);
+    // Damage to another snapshot is a notice, not a warning about the one being made.
+    let watch = &watch.aside();
+    let mut search = search(repo, options, watch)?;
+    let wanted = || paths.iter().map(|path| path.as_os_str().as_encoded_bytes());
+    let (mut snapshot, mut is_newest) = (None, true);
+    while search.fetched() <= FETCHED_MAX {
+        let Some(candidate) = search.pop_newest()? else { break };
+        if std::mem::take(&mut is_newest) {
+            tell_of_future(Some(&candidate), watch);
+        }
+        if candidate.host == options.host && candidate.job == options.job && candidate.has_trees(wanted()) {
+            snapshot = Some(candidate);
+            break;
+        }
+    }
     let began = snapshot.as_ref().and_then(|snapshot| snapshot.started.compact().ok()).unwrap_or_default();
     let name = format!("{SNAPSHOTS_PREFIX}{began}");
+    let unreadable = search.finish();
     Ok(Last { snapshot, may_be_outdated: unreadable.iter().any(|other| *other >= name) })
 }
 
 /// A snapshot dated in the future by a wrong clock is what `latest` selects until that date.
 fn tell_of_future(newest: Option<&Snapshot>, watch: &Watch) {
     if let Some(newest) = newest.filter(|newest| newest.is_from_the_future(now())) {
-        watch.notice(format!(
-            "snapshot {} of {} is dated in the future: until that date, `latest` selects it instead of this backup",
-            newest.id.short(),
-            newest.host
-        ));
+        watch.notice(
+            NoticeKind::Clock,
+            format!(
+                "snapshot {} of {} is dated in the future: until that date, `latest` selects it instead of this backup",
+                newest.id.short(),
+                newest.host
+            ),
+        );
     }
 }
 
-/// The same by the names of all snapshots, which begin with their times. Anybody who may create objects can create such a
+/// The same by the names of all snapshots, which begin with their times. Every user with the right to create objects can create such a
 /// name: the snapshot itself decides.
 fn tell_of_future_name(repo: &Repository, watch: &Watch) -> Result<()> {
     let soon = Time { seconds: now().seconds.saturating_add(CLOCKS_DIFFER_SECONDS), nanoseconds: 0 };
@@ -181,9 +214,7 @@ fn tell_of_future_name(repo: &Repository, watch: &Watch) -> Result<()> {
     Ok(())
 }
 
-/// All of them, and the names of those that cannot be read. A run that writes also moves pending snapshots to their place.
-fn snapshots(repo: &Repository, options: &BackupOptions, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
-    // Damage to another snapshot is a notice, not a warning about the one being made.
-    let watch = &watch.aside();
-    if options.dry_run { repo.snapshots_and_unreadable(watch) } else { repo.snapshots_settled_and_unreadable(watch) }
+/// A run that writes also moves pending snapshots to their place.
+fn search<'r>(repo: &'r Repository, options: &BackupOptions, watch: &'r Watch) -> Result<SnapshotSearch<'r>> {
+    if options.dry_run { repo.search_snapshots(watch) } else { repo.search_snapshots_settled(watch) }
 }

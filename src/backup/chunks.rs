@@ -2,7 +2,8 @@
 
 use crate::backup::store::ChunkStore;
 use crate::chunk::{Chunker, ContentKind};
-use crate::error::{Error, Result};
+use crate::error::{Error, Origin, Result};
+use crate::format::list::ListItem;
 use crate::id::ChunkId;
 use std::ops::Range;
 
@@ -18,7 +19,8 @@ pub(super) enum SaveError {
 impl SaveError {
     pub fn into_error(self) -> Error {
         match self {
-            SaveError::Source(error) | SaveError::Store(error) => error,
+            SaveError::Source(error) => error.with_origin(Origin::Source),
+            SaveError::Store(error) => error,
         }
     }
 }
@@ -76,9 +78,12 @@ impl<'a> ChunkSaver<'a> {
         self.chunker.join_pieces(kind, bytes, last, pieces)
     }
 
-    /// Stores the chunks of `bytes` that the repository lacks; returns the ids of all.
-    pub fn store(&self, bytes: &[u8], ends: &[usize]) -> Result<Vec<ChunkId>> {
-        self.store.content_sink().store_contents(self.store.lane(), bytes, ends)
+    /// Stores the chunks of `bytes` that the repository lacks; returns all.
+    pub fn store(&self, bytes: &[u8], ends: &[usize]) -> Result<Vec<ListItem>> {
+        let ids = self.store.content_sink().store_contents(self.store.lane(), bytes, ends)?;
+        let starts = std::iter::once(&0).chain(ends);
+        let lengths = ends.iter().zip(starts).map(|(end, start)| (end - start) as u64);
+        Ok(ids.into_iter().zip(lengths).map(|(id, bytes)| ListItem { id, bytes }).collect())
     }
 
     /// Stores a list of chunks.
@@ -86,11 +91,11 @@ impl<'a> ChunkSaver<'a> {
         self.store.content_sink().store_tree(self.store.lane(), bytes)
     }
 
-    /// Stores the chunk that is cut from nothing but zeros; returns its length in bytes, too.
-    pub fn store_zero_chunk(&self, kind: ContentKind) -> Result<(usize, ChunkId)> {
+    /// Stores the chunk that is cut from nothing but zeros.
+    pub fn store_zero_chunk(&self, kind: ContentKind) -> Result<ListItem> {
         let (length, zeros) = zero_chunk(self.chunker, kind);
         let id = self.store.content_sink().store_content(self.store.lane(), &zeros[..length])?;
-        Ok((length, id))
+        Ok(ListItem { id, bytes: length as u64 })
     }
 }
 

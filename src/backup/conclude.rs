@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::SnapshotId;
 use crate::repo::{Repository, Snapshot, SnapshotSource, Stamp, Totals, Writer};
 use crate::seal::random;
-use crate::watch::{Ledger, now};
+use crate::watch::{Ledger, NoticeKind, now};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -104,20 +104,23 @@ impl Conclusion<'_> {
         if self.repo.is_remote()
             && let Some(Err(error)) = self.choice.state.as_ref().map(State::set_committing)
         {
-            watch.notice(error.to_string());
+            watch.notice(NoticeKind::Cache, error.to_string());
         }
         // What is lost from here on is for the next run to tell.
         let marks = healing.is_needed(writer.sink()).then(|| self.damage.untold());
         let (_, unpublished) = writer.commit(&snapshot)?;
         let in_place = unpublished.is_none();
         if let Some(error) = unpublished {
-            watch.notice(format!(
-                "the snapshot is complete, but not yet moved to its final place; the next backup does that: {error}"
-            ));
+            watch.notice(
+                NoticeKind::Repository,
+                format!(
+                    "the snapshot is complete, but not yet moved to its final place; the next backup does that: {error}"
+                ),
+            );
         }
         let size = LastSize { files: snapshot.totals.files, bytes: snapshot.totals.bytes };
         if let Some(Err(error)) = self.choice.state.as_ref().map(|state| state.set_committed(size, in_place)) {
-            watch.notice(format!("{error}; the next backup will read more than necessary"));
+            watch.notice(NoticeKind::Cache, format!("{error}; the next backup will read more than necessary"));
         }
         (report.healing, report.telling) = marks.map_or((None, None), |marks| healing.check(marks, &snapshot));
         report.snapshot = Some(snapshot);
@@ -138,6 +141,7 @@ impl Conclusion<'_> {
             bytes_to_read: self.options.dry_run.then(|| get(&self.counts.bytes_to_read)),
             warnings: self.ledger.take_warnings(),
             warnings_count: self.ledger.warnings_count(),
+            repository: self.repo.storage().describe(),
             sockets: get(&self.counts.sockets),
             healing: None,
             duration: self.begun.elapsed(),

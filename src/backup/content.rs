@@ -12,8 +12,7 @@ use crate::backup::zeros::ZeroChunk;
 use crate::disk::PageBuffer;
 use crate::entry::{CHUNKS_DIRECT_MAX, Content};
 use crate::error::Result;
-use crate::format::list::ListWriter;
-use crate::id::ChunkId;
+use crate::format::list::{ListItem, ListWriter};
 use crate::watch::Watch;
 use rayon::Scope;
 
@@ -79,7 +78,7 @@ impl<'a> ContentSaver<'a> {
         let mut zero_chunk = ZeroChunk::default();
         loop {
             if let Some(passed) = intake.pass_zeros(&mut from, expected, &buffer[..filled], &mut zero_chunk)? {
-                list.push(passed.id, passed.run.count).map_err(SaveError::Store)?;
+                list.push(passed.chunk, passed.run.count).map_err(SaveError::Store)?;
                 filled -= passed.run.of_begun;
                 total += passed.run.bytes;
             }
@@ -90,8 +89,8 @@ impl<'a> ContentSaver<'a> {
             }
             let ends = intake.chunks.cut(expected.kind, &buffer[..filled], last);
             let at = ends.last().copied().unwrap_or(0);
-            for id in intake.chunks.store(&buffer[..at], &ends).map_err(SaveError::Store)? {
-                list.push(id, 1).map_err(SaveError::Store)?;
+            for chunk in intake.chunks.store(&buffer[..at], &ends).map_err(SaveError::Store)? {
+                list.push(chunk, 1).map_err(SaveError::Store)?;
             }
             total += at as u64;
             if last {
@@ -102,7 +101,7 @@ impl<'a> ContentSaver<'a> {
                 && let Some(permit) = self.helpers.permit(scope, &intake.chunks, self.helpers_max())
             {
                 let helped = Helped { intake, permit, sizes: self.batches, expected };
-                let mut push = |id, count| list.push(id, count);
+                let mut push = |chunk, count| list.push(chunk, count);
                 total += helped.save(&mut from, &buffer[at..filled], &mut push)?;
                 break;
             }
@@ -129,14 +128,16 @@ struct List<'l> {
 
 impl List<'_> {
     /// Adds a chunk that follows itself `count` times.
-    fn push(&mut self, id: ChunkId, count: u64) -> Result<()> {
+    fn push(&mut self, chunk: ListItem, count: u64) -> Result<()> {
         let store = &mut |bytes: Vec<u8>| self.intake.chunks.store_list(&bytes);
-        if count == 1 { self.writer.push(id, store) } else { self.writer.push_run(id, count, store) }
+        if count == 1 { self.writer.push(chunk, store) } else { self.writer.push_run(chunk, count, store) }
     }
 
     fn finish(self) -> Result<Content> {
         match self.writer.direct() {
-            Some(ids) if ids.len() <= CHUNKS_DIRECT_MAX => Ok(Content::Chunks(ids.to_vec())),
+            Some(chunks) if chunks.len() <= CHUNKS_DIRECT_MAX => {
+                Ok(Content::Chunks(chunks.iter().map(|chunk| chunk.id).collect()))
+            }
             _ => {
                 let (depth, root) = self.writer.finish(&mut |bytes| self.intake.chunks.store_list(&bytes))?;
                 Ok(Content::List { depth, root })
@@ -151,6 +152,7 @@ mod tests {
     use crate::backup::test_parts::TestParts;
     use crate::chunk::ContentKind;
     use crate::entry::{Entry, EntryKind};
+    use crate::id::ChunkId;
 
     struct Slice<'b>(&'b [u8]);
 

@@ -1,6 +1,7 @@
 //! What a run has dealt with, counted by all its threads.
 
 use crate::backup::page_row::Change;
+use crate::entry::{Entry, EntryKind};
 use crate::repo::Totals;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -45,6 +46,20 @@ impl Counts {
         }
     }
 
+    /// Takes back what was counted of an entry that is not saved after all; a file counts as not read.
+    pub fn count_dropped(&self, entry: &Entry, change: Change) {
+        match entry.kind {
+            EntryKind::File => {
+                take_back(&self.files, 1);
+                take_back(&self.bytes, entry.size);
+                take_back(self.files_by(change), 1);
+                add(&self.files_unread, 1);
+            }
+            EntryKind::Directory => take_back(&self.directories, 1),
+            _ => take_back(&self.others, 1),
+        }
+    }
+
     /// All but what the sink counts.
     pub fn totals(&self) -> Totals {
         Totals {
@@ -62,5 +77,38 @@ impl Counts {
             bytes_new: 0,
             bytes_stored: 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// They were counted as saved, though no snapshot has them.
+    #[test]
+    fn entries_that_are_dropped_are_not_counted_as_saved() {
+        let counts = Counts::default();
+        add(&counts.files, 3);
+        add(&counts.bytes, 10 + 20 + 30);
+        for change in [Change::New, Change::Changed, Change::Unchanged] {
+            add(counts.files_by(change), 1);
+        }
+        add(&counts.directories, 2);
+        add(&counts.others, 2);
+        let file = |size| Entry { size, ..Entry::new("f", EntryKind::File) };
+        counts.count_dropped(&file(10), Change::Changed);
+        counts.count_dropped(&file(20), Change::New);
+        counts.count_dropped(&Entry::new("d", EntryKind::Directory), Change::New);
+        counts.count_dropped(&Entry::new("l", EntryKind::Symlink), Change::New);
+        let expected = Totals {
+            files: 1,
+            bytes: 30,
+            files_unchanged: 1,
+            files_unread: 2,
+            directories: 1,
+            others: 1,
+            ..Totals::default()
+        };
+        assert_eq!(counts.totals(), expected);
     }
 }

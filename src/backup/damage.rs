@@ -83,14 +83,14 @@ impl<'a> Damage<'a> {
         has_told(self.earlier.as_ref(), &self.check, &self.marks, indexes_lost)
     }
 
-    /// Notes that some of what earlier runs told is damaged and missing no more: when it is lost again, that is told again.
+    /// Notes that some of what earlier runs reported as damaged or missing is there again: if it is lost again, that is reported again.
     pub fn note_what_is_back(&self) {
         let left = self.earlier.as_ref().and_then(|earlier| earlier.without_what_is_back(&self.check));
         left.into_iter().for_each(|left| self.repo.rewrite_told(&left));
     }
 
     /// What is to be noted when the damage and these losses are told. `now` is a later comparison: what is back since the run
-    /// began, and lost again later, is told again.
+    /// began, and lost again later, is reported again.
     pub fn as_told(&self, marks: &Marks, now: &IndexCheck) -> Told {
         Told {
             missing_packs: self.check.packs_missing.intersection(&now.packs_missing).copied().collect(),

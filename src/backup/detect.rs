@@ -27,7 +27,7 @@ impl Default for Comparison {
 const TICK: Duration = Duration::from_millis(20);
 /// Where times have no fraction at all, their step may be up to two seconds (FAT).
 const COARSE: Duration = Duration::from_secs(2);
-/// A time that lies further in the future than this is none that the next change can have, whatever clock it comes from.
+/// The next change cannot have a time further in the future than this, whatever clock it comes from.
 const SKEW: Duration = Duration::from_secs(3600);
 
 impl Comparison {

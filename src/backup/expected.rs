@@ -1,4 +1,4 @@
-//! Sources below other sources: each must be met by a walk, or is told as missing. A folder above one may have become a
+//! Sources below other sources: each must be met by a walk, or is reported as missing. A folder above one may have become a
 //! link, or be gone, since the sources were looked at.
 
 use crate::disk::Names;
@@ -33,7 +33,7 @@ impl Expected {
         self.folders.store(missed.len(), Ordering::Release);
     }
 
-    /// A folder was listed: what has its name in it is met, and whatever is wrong with it is told there.
+    /// A folder was listed: what has its name in it is met, and whatever is wrong with it is reported there.
     pub fn met(&self, folder: &[u8], names: &Names) {
         if self.folders.load(Ordering::Acquire) == 0 {
             return;

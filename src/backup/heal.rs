@@ -7,9 +7,9 @@ use crate::format::{snapshot_id, snapshot_name};
 use crate::id::SnapshotId;
 use crate::index::View;
 use crate::repo::{ChunkSink, Reader, Repository, Snapshot};
-use crate::seal::Power;
+use crate::seal::Access;
 use crate::vault::{Marks, Told};
-use crate::watch::Watch;
+use crate::watch::{NoticeKind, Watch};
 use std::collections::BTreeSet;
 
 /// What a backup healed in a repository that had lost something.
@@ -38,7 +38,7 @@ impl Before {
     /// Notes which snapshots are there, if the run may look at them in the end. Without these names, those that others make
     /// meanwhile can be called complete again.
     pub fn note_snapshots(&mut self, repo: &Repository, damage: &Damage) {
-        if damage.is_known() && self.snapshots.is_none() && repo.keys().power() != Power::Put {
+        if damage.is_known() && self.snapshots.is_none() && repo.keys().access() == Access::Full {
             self.snapshots = repo.snapshot_names().ok().map(BTreeSet::from_iter);
             self.listed_by = self.views.len().saturating_sub(1);
         }
@@ -103,7 +103,7 @@ impl HealingCheck<'_> {
     /// Whether there are snapshots that no run has looked at since the repository was damaged: they could not be read then, or
     /// were away.
     fn may_have_missed_some(&self, told: &Told) -> bool {
-        if !told.has_damage() || self.repo.keys().power() == Power::Put {
+        if !told.has_damage() || self.repo.keys().access() < Access::Full {
             return false;
         }
         let is_missed = |name: &String| {
@@ -111,15 +111,16 @@ impl HealingCheck<'_> {
             // One that still cannot be read was told.
             missed.is_some_and(|id| !told.unread.contains(&id) || self.repo.snapshot_named(name).is_ok())
         };
-        // If they cannot be listed, that is told by the look that follows.
+        // If they cannot be listed, that is reported by the check that follows.
         self.repo.snapshot_names().map_or(true, |names| names.iter().any(is_missed))
     }
 
     /// Looks at the earlier snapshots that may lack something; `marks` are the losses that this tells. Returns what is to be
     /// noted once that is shown, too. If it cannot be found out, a notice says so: the backup itself is complete.
     pub fn check(&self, marks: Marks, own: &Snapshot) -> (Option<Healing>, Option<Telling>) {
-        if self.repo.keys().power() == Power::Put {
-            self.watch.notice("which snapshots are complete again cannot be told with a put-only key");
+        if self.repo.keys().access() < Access::Full {
+            self.watch
+                .notice(NoticeKind::Damage, "which snapshots are complete again can only be told with a full key");
             let told = self.damage.as_told(&marks, &self.damage.check);
             return (None, Some(Telling { told, marks }));
         }
@@ -138,17 +139,23 @@ impl HealingCheck<'_> {
         let (healing, complete, now, unread) = match looked {
             Ok(looked) => looked,
             Err(error) => {
-                self.watch.notice(format!("cannot tell which earlier snapshots are complete again: {error}"));
+                self.watch.notice(
+                    NoticeKind::Damage,
+                    format!("cannot tell which earlier snapshots are complete again: {error}"),
+                );
                 return (None, None);
             }
         };
         let is_empty = healing.still_damaged.is_empty() && healing.whole_again.is_empty() && healing.chunks == 0;
         if is_empty && !marks.is_empty() {
-            self.watch.notice(if unread.is_empty() {
-                "all earlier snapshots are complete"
-            } else {
-                "all earlier snapshots that can be read are complete"
-            });
+            self.watch.notice(
+                NoticeKind::Damage,
+                if unread.is_empty() {
+                    "all earlier snapshots are complete"
+                } else {
+                    "all earlier snapshots that can be read are complete"
+                },
+            );
         }
         let mut told = self.damage.as_told(&marks, &now);
         told.incomplete = healing.still_damaged.iter().map(|snapshot| snapshot.id).collect();

@@ -7,7 +7,7 @@ use crate::backup::chunks::ChunkSaver;
 use crate::chunk::ContentKind;
 use crate::disk::PageBuffer;
 use crate::error::{Error, Kind, Result};
-use crate::id::ChunkId;
+use crate::format::list::ListItem;
 use crate::lock::locked;
 use rayon::Scope;
 use std::collections::VecDeque;
@@ -56,7 +56,7 @@ struct Progress {
 #[derive(Default)]
 pub(super) struct Done {
     pub ends: Vec<Vec<usize>>,
-    pub ids: Vec<Vec<ChunkId>>,
+    pub stored: Vec<Vec<ListItem>>,
 }
 
 impl Batch {
@@ -81,7 +81,7 @@ impl Batch {
         let bytes = &bytes[..self.filled];
         guard.result = match &self.parts[number] {
             Part::Cut { kind, last, piece } => Ok(Found::Ends(chunks.cut_piece(*kind, bytes, *last, piece.clone()))),
-            Part::Store { start, ends } => chunks.store(&bytes[*start..], ends).map(Found::Ids),
+            Part::Store { start, ends } => chunks.store(&bytes[*start..], ends).map(Found::Stored),
         };
     }
 
@@ -94,7 +94,7 @@ impl Batch {
 
 enum Found {
     Ends(Vec<usize>),
-    Ids(Vec<ChunkId>),
+    Stored(Vec<ListItem>),
 }
 
 fn broken_off() -> Error {
@@ -113,7 +113,7 @@ impl Drop for PartGuard<'_> {
         let mut progress = locked(&self.batch.progress);
         match std::mem::replace(&mut self.result, Err(broken_off())) {
             Ok(Found::Ends(ends)) => progress.done.ends[self.number] = ends,
-            Ok(Found::Ids(ids)) => progress.done.ids[self.number] = ids,
+            Ok(Found::Stored(stored)) => progress.done.stored[self.number] = stored,
             Err(error) => {
                 progress.next = self.batch.parts.len();
                 progress.failure.get_or_insert(error);
@@ -170,7 +170,7 @@ impl<'s> HelpPermit<'_, 's> {
 
     /// Lets all helpers work on the first `filled` bytes: before the other batches if `is_urgent` is set, otherwise after them.
     pub fn place(&self, bytes: PageBuffer, filled: usize, parts: Vec<Part>, is_urgent: bool) -> BatchHandle<'s> {
-        let empty = Done { ends: vec![Vec::new(); parts.len()], ids: vec![Vec::new(); parts.len()] };
+        let empty = Done { ends: vec![Vec::new(); parts.len()], stored: vec![Vec::new(); parts.len()] };
         let wanted = parts.len().min(self.count);
         let batch = Arc::new(Batch {
             bytes: RwLock::new(bytes),
@@ -227,11 +227,11 @@ impl BatchHandle<'_> {
     }
 
     /// Works on the batch until all of it is done; its buffer is used again.
-    pub fn finish_ids(self) -> Result<Vec<Vec<ChunkId>>> {
+    pub fn finish_stored(self) -> Result<Vec<Vec<ListItem>>> {
         let pool = self.pool;
         let (bytes, done) = self.finish()?;
         locked(&pool.0).spare.push(bytes);
-        Ok(done.ids)
+        Ok(done.stored)
     }
 
     fn take_bytes(&self) -> PageBuffer {

@@ -12,7 +12,7 @@ use crate::backup::zeros::ZeroChunk;
 use crate::chunk::CHUNK_BYTES_MAX;
 use crate::error::Result;
 use crate::format::FRAME_RAW_BYTES;
-use crate::id::ChunkId;
+use crate::format::list::ListItem;
 
 /// Minimum remaining bytes of a file for help. A stream always has help.
 pub(super) const HELPED_BYTES_MIN: u64 = 8 << 20;
@@ -43,8 +43,8 @@ impl BatchSizes {
     }
 }
 
-/// Takes the ids of chunks in their order, each with how often it follows itself.
-pub(super) type PushId<'p> = dyn FnMut(ChunkId, u64) -> Result<()> + 'p;
+/// Takes chunks in their order, each with how often it follows itself.
+pub(super) type PushChunk<'p> = dyn FnMut(ListItem, u64) -> Result<()> + 'p;
 
 /// Content that is read with the help of other readers.
 pub(super) struct Helped<'h, 's> {
@@ -57,7 +57,7 @@ pub(super) struct Helped<'h, 's> {
 impl Helped<'_, '_> {
     /// Reads the content to its end, from the beginning of a chunk of which `begun` has been read already. Returns the length in
     /// bytes.
-    pub fn save(&self, from: &mut impl Bytes, begun: &[u8], push: &mut PushId) -> Result<u64, SaveError> {
+    pub fn save(&self, from: &mut impl Bytes, begun: &[u8], push: &mut PushChunk) -> Result<u64, SaveError> {
         let mut carried = begun.to_vec();
         let mut zero_chunk = ZeroChunk::default();
         let mut total = 0;
@@ -89,7 +89,7 @@ impl Helped<'_, '_> {
                 push_all(before, push)?;
             }
             if let Some(passed) = passed {
-                push(passed.id, passed.run.count).map_err(SaveError::Store)?;
+                push(passed.chunk, passed.run.count).map_err(SaveError::Store)?;
             }
             if last {
                 break;
@@ -101,9 +101,9 @@ impl Helped<'_, '_> {
     }
 }
 
-fn push_all(storing: BatchHandle, push: &mut PushId) -> Result<(), SaveError> {
-    let ids = storing.finish_ids().map_err(SaveError::Store)?;
-    ids.into_iter().flatten().try_for_each(|id| push(id, 1)).map_err(SaveError::Store)
+fn push_all(storing: BatchHandle, push: &mut PushChunk) -> Result<(), SaveError> {
+    let chunks = storing.finish_stored().map_err(SaveError::Store)?;
+    chunks.into_iter().flatten().try_for_each(|chunk| push(chunk, 1)).map_err(SaveError::Store)
 }
 
 /// Runs of neighbouring chunks, each as many as fill a frame.

@@ -2,7 +2,7 @@
 
 use crate::disk::device::Mounts;
 use crate::repo::OwnFolders;
-use crate::watch::Watch;
+use crate::watch::{NoticeKind, Watch};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Files of a pseudo file system are saved up to this size, whatever size they say they have: some never end.
@@ -23,10 +23,10 @@ impl LeftOut {
     }
 
     /// A notice of a sort that there may be thousands of.
-    pub fn notice(&self, watch: &Watch, text: String) {
+    pub fn notice(&self, watch: &Watch, kind: NoticeKind, text: String) {
         match self.notices.fetch_add(1, Ordering::Relaxed) {
-            before if before < NOTICES_MAX => watch.notice(text),
-            NOTICES_MAX => watch.notice("more notices of this kind are not shown"),
+            before if before < NOTICES_MAX => watch.notice(kind, text),
+            NOTICES_MAX => watch.notice(NoticeKind::Skipped, "more notices of this kind are not shown"),
             _ => {}
         }
     }

@@ -43,6 +43,7 @@ mod save;
 mod scan;
 mod selection;
 mod sources;
+mod split_sources;
 mod state;
 mod state_db;
 mod store;
@@ -57,7 +58,7 @@ mod zeros;
 
 pub use detect::Comparison;
 pub use heal::Healing;
-pub use options::{BackupOptions, Input};
+pub use options::BackupOptions;
 pub use report::BackupReport;
 pub use sources::missing_source;
 pub use state::State;
@@ -69,7 +70,7 @@ use attempts::Carried;
 use baseline::Baseline;
 use begin::begin;
 use checkpoints::Checkpoints;
-use choose::{choose, open_state};
+use choose::{Wanted, choose, open_state};
 use conclude::Conclusion;
 use content::ContentSaver;
 use counts::Counts;
@@ -79,6 +80,7 @@ use files::FileSaver;
 use readers::Readers;
 use save::save;
 use selection::{Selection, settle_sources};
+use split_sources::SplitSources;
 use std::time::Instant;
 use store::ChunkStore;
 use stream_saver::StreamSaver;
@@ -88,22 +90,22 @@ impl Repository {
     /// One attempt to save the sources; `Stale` when what it relied on turned out to be damaged or gone.
     fn attempt(
         &self,
-        mut options: BackupOptions,
+        options: &BackupOptions,
         carried: &mut Carried,
         begun: Instant,
         watch: &Watch,
     ) -> Result<BackupReport> {
         let started = options.started()?;
-        let settled = settle_sources(self, &mut options, watch)?;
-        let options = &options;
-        let state = open_state(self, options, watch);
-        let readers = Readers::start(options)?;
+        let mut sources = SplitSources::of(&options.sources);
+        let settled = settle_sources(self, &mut sources.paths, &options.rules, watch)?;
+        let state = open_state(self, options, &sources, watch);
+        let readers = Readers::start(options, &sources.paths)?;
         let (damage, writer) = begin(self, options, &readers, carried, watch)?;
-        let choice = choose(self, state, &damage, options, watch)?;
+        let choice = choose(self, state, &damage, Wanted { options, paths: &sources.paths }, watch)?;
 
         let (ledger, counts) = (Ledger::new(watch, "finish the backup"), Counts::default());
         let store = ChunkStore::new(self, writer, readers.most, watch);
-        let selection = Selection::new(options, settled, &ledger, &counts);
+        let selection = Selection::new(options, &sources, settled, &ledger, &counts);
         let baseline = Baseline::new(self, choice, options, &store, &damage, &ledger);
         let describer = Describer::new(&selection.left_out.mounts, &ledger)?;
         let content = ContentSaver::new(&store, &readers, options.memory_bytes, watch, &counts);
@@ -113,6 +115,7 @@ impl Repository {
         let walk = Walk::new(&selection, &entries, &checkpoints, &readers);
         let streams = StreamSaver {
             options,
+            sources: &sources.streams,
             content: &content,
             baseline: &baseline,
             readers: &readers,
@@ -128,7 +131,7 @@ impl Repository {
             choice: baseline.choice,
             damage: &damage,
             before: &carried.before,
-            sources: options.sources(carried.streams.input_name.as_ref()),
+            sources: sources.in_snapshot(),
             counts: &counts,
             ledger: &ledger,
             started,

@@ -186,7 +186,7 @@ mod tests {
         }
     }
 
-    /// A source behind a link in another source was dropped, as if the walk of that source followed links.
+    /// A source whose path leads through a link in another source was dropped, as if the walk of that source followed links.
     #[test]
     fn what_lies_behind_a_link_is_a_source_at_its_real_path() {
         let folder = tempfile::tempdir().unwrap();

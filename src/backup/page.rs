@@ -308,25 +308,11 @@ impl<'a> Walk<'a> {
             if let Err(error) = check_entries(&page.entries[at..=at]) {
                 self.ledger.warn(&folder.child_path(&page.entries[at].name), error.why());
                 folder.mark_partial();
-                self.count_dropped(&page.entries.remove(at), page.changes.remove(at));
+                self.counts.count_dropped(&page.entries.remove(at), page.changes.remove(at));
                 page.numbers.remove(at);
             }
         }
         if page.entries.len() < count { check_entries(&page.entries).map(|()| false) } else { Err(error) }
-    }
-
-    /// Takes back what was counted of an entry that is not saved after all.
-    fn count_dropped(&self, entry: &Entry, change: Change) {
-        match entry.kind {
-            EntryKind::File => {
-                take_back(&self.counts.files, 1);
-                take_back(&self.counts.bytes, entry.size);
-                take_back(self.counts.files_by(change), 1);
-                add(&self.counts.files_unread, 1);
-            }
-            EntryKind::Directory => take_back(&self.counts.directories, 1),
-            _ => take_back(&self.counts.others, 1),
-        }
     }
 
     /// Takes back what was counted of a page as known.

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 /// As many readers as this for each processor bring no more.
 const READERS_A_PROCESSOR_MAX: usize = 8;
-/// One disk with heads is soon held up by too many who want it elsewhere.
+/// A rotating disk is slowed down by too many readers.
 const READERS_ROTATIONAL_MAX: usize = 4;
 /// How long is measured before more are woken.
 const LOOK: Duration = Duration::from_millis(50);
@@ -59,9 +59,10 @@ impl Awake {
 }
 
 impl Readers {
-    pub fn start(options: &BackupOptions) -> Result<Self> {
+    /// `paths` are the trees to read.
+    pub fn start(options: &BackupOptions, paths: &[PathBuf]) -> Result<Self> {
         let processors = std::thread::available_parallelism().map_or(2, |count| count.get());
-        let media = distinct_media(&options.paths);
+        let media = distinct_media(paths);
         let (least, first, most) = match options.readers {
             Some(count) => (count, count, count),
             None => range(processors, options.memory_bytes, media.into_iter()),
@@ -204,7 +205,7 @@ mod tests {
 
     #[test]
     fn those_asleep_take_no_work_until_they_are_woken() {
-        let mut readers = Readers::start(&options(Some(4))).unwrap();
+        let mut readers = Readers::start(&options(Some(4)), &[]).unwrap();
         assert_eq!(readers.pool.broadcast(|context| context.index()).len(), 4);
         // As if one had been enough to begin with.
         readers.awake.set(1);
@@ -213,7 +214,7 @@ mod tests {
         // They fall asleep one after the other, and then take nothing any more.
         wait_until(|| at_work(&readers) == BTreeSet::from([Some(0)]));
 
-        // Who sleeps in its work has nothing to run, so all wake.
+        // A thread that sleeps in its work has nothing to run, so all wake.
         readers.least = 2;
         let (done, is_done) = crossbeam_channel::bounded(0);
         std::thread::scope(|scope| {
@@ -226,7 +227,7 @@ mod tests {
 
     #[test]
     fn nobody_wakes_while_others_hold_the_line_up_and_all_end() {
-        let readers = Readers::start(&options(Some(3))).unwrap();
+        let readers = Readers::start(&options(Some(3)), &[]).unwrap();
         readers.awake.set(1);
         let awake = readers.awake.clone();
         readers.pool.spawn_broadcast(move |context| awake.sleep_until_wanted(context.index()));

@@ -1,7 +1,7 @@
 //! Put sources and streams under one root: the snapshot's tree holds them at their absolute paths and names.
 
 use crate::backup::describe::Describer;
-use crate::backup::options::same_place;
+use crate::backup::split_sources::same_place;
 use crate::backup::store::ChunkStore;
 use crate::disk::stat::stat_path;
 use crate::entry::{Content, Entry, EntryKind};

@@ -18,7 +18,7 @@ pub(super) fn save(walk: &Walk, saver: &StreamSaver, streams: &mut Streams) -> R
     let mut tree = RootTree::default();
     let (is_unchanged, has_stored_sources) = with_threads_beside(walk, || {
         walk.ledger.watch().stage("walking");
-        let found = walk.save_paths(!saver.options.streams.is_empty() || streams.input_name.is_some())?;
+        let found = walk.save_paths(!saver.sources.is_empty())?;
         for (path, entry) in found.entries {
             tree.add(&path, entry)?;
         }
@@ -26,7 +26,7 @@ pub(super) fn save(walk: &Walk, saver: &StreamSaver, streams: &mut Streams) -> R
         saver.save(streams, &mut tree)?;
         let chunks_new = walk.store.sink().map(|sink| sink.chunks_new.load(Ordering::Relaxed));
         let parent = walk.baseline.parent().filter(|_| saver.options.skip_if_unchanged);
-        let sources = saver.options.sources(streams.input_name.as_ref());
+        let sources = walk.selection.sources.in_snapshot();
         let is_unchanged = parent.is_some_and(|parent| {
             parent.is_of_sources(&sources) && tree.is_same_in(&walk.baseline.reader, parent, &walk.counts.totals())
         });

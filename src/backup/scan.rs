@@ -1,4 +1,4 @@
-//! Count what there is to save, where nothing knows it from before and somebody watches: only then can be said how much
+//! Count what there is to save, where no earlier run knows it and progress is shown: only then can be said how much
 //! is left. One thread, beside the readers; it looks at every stat and opens no file.
 
 use crate::backup::nested::Place;

@@ -6,6 +6,7 @@ use crate::backup::expected::Expected;
 use crate::backup::left_out::{LeftOut, Reason, UNSIZED_BYTES_MAX};
 use crate::backup::nested::{Moved, Place, fold, follow_links, tops};
 use crate::backup::options::BackupOptions;
+use crate::backup::split_sources::SplitSources;
 use crate::disk::open::{open_file_checked, read_full};
 use crate::disk::read_dir::Hint;
 use crate::disk::{Directory, Names, Stat};
@@ -14,13 +15,14 @@ use crate::error::{Kind, Result};
 use crate::repo::{OwnFolders, Repository};
 use crate::source::Rules;
 use crate::source::rules::Marker;
-use crate::watch::{Ledger, Watch};
+use crate::watch::{Ledger, NoticeKind, Watch};
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 pub(super) struct Selection<'a> {
     pub options: &'a BackupOptions,
+    pub sources: &'a SplitSources,
     pub left_out: LeftOut,
     /// Sources that the walk of another source must meet.
     pub expected: Expected,
@@ -39,24 +41,28 @@ pub(super) struct SettledSources {
     pub dropped: Vec<PathBuf>,
 }
 
-/// Follows links between the sources, and drops from `options` the paths that the walk of another source meets, and our own
+/// Follows links between the sources, and drops from `paths` those that the walk of another source meets, and our own
 /// directories.
-pub(super) fn settle_sources(repo: &Repository, options: &mut BackupOptions, watch: &Watch) -> Result<SettledSources> {
+pub(super) fn settle_sources(
+    repo: &Repository,
+    paths: &mut Vec<PathBuf>,
+    rules: &Rules,
+    watch: &Watch,
+) -> Result<SettledSources> {
     let left_out = LeftOut::new(OwnFolders::of(repo));
-    for Moved { folder, real } in follow_links(&mut options.paths) {
+    for Moved { folder, real } in follow_links(paths) {
         let (folder, real) = (folder.display(), real.display());
         let text = format!(
             "{folder} is reached through a symbolic link in another source, which is not followed: it is saved at its real path {real}"
         );
-        left_out.notice(watch, text);
+        left_out.notice(watch, NoticeKind::Source, text);
     }
-    let paths = std::mem::take(&mut options.paths);
-    let (kept, mut dropped) = fold(paths, &options.rules, &left_out.mounts);
-    options.paths = kept;
+    let (kept, mut dropped) = fold(std::mem::take(paths), rules, &left_out.mounts);
+    *paths = kept;
     // The walk reports our own directories when it reaches them. It is not an error if nothing else remains here.
     let _ours = left_out.own.take_out(&mut dropped);
-    for (path, what) in left_out.own.take_out(&mut options.paths)? {
-        watch.notice(format!("skipped: {} is {what}", path.display()));
+    for (path, what) in left_out.own.take_out(paths)? {
+        watch.notice(NoticeKind::Skipped, format!("skipped: {} is {what}", path.display()));
     }
     Ok(SettledSources { left_out, dropped })
 }
@@ -64,6 +70,7 @@ pub(super) fn settle_sources(repo: &Repository, options: &mut BackupOptions, wat
 impl<'a> Selection<'a> {
     pub fn new(
         options: &'a BackupOptions,
+        sources: &'a SplitSources,
         settled: SettledSources,
         ledger: &'a Ledger<'a>,
         counts: &'a Counts,
@@ -71,10 +78,10 @@ impl<'a> Selection<'a> {
         let SettledSources { left_out, dropped } = settled;
         let expected = Expected::default();
         expected.add(dropped.iter().map(PathBuf::as_path));
-        let mut named = [options.paths.clone(), dropped].concat();
+        let mut named = [sources.paths.clone(), dropped].concat();
         named.sort();
         let has_source_below = tops(&named).count() < named.len();
-        Selection { options, left_out, expected, named, has_source_below, ledger, counts }
+        Selection { options, sources, left_out, expected, named, has_source_below, ledger, counts }
     }
 
     fn rules(&self) -> &Rules {
@@ -143,16 +150,19 @@ impl<'a> Selection<'a> {
                 );
                 self.ledger.warn(path, what);
             }
-            Reason::Pseudo => self.notice(format!(
-                "skipped: {shown} is a virtual file system of the kernel; name it as a source to save it anyway"
-            )),
-            Reason::Own(what) => self.notice(format!("skipped: {shown} is {what}")),
+            Reason::Pseudo => self.notice(
+                NoticeKind::Skipped,
+                format!(
+                    "skipped: {shown} is a virtual file system of the kernel; name it as a source to save it anyway"
+                ),
+            ),
+            Reason::Own(what) => self.notice(NoticeKind::Skipped, format!("skipped: {shown} is {what}")),
         }
     }
 
     /// A notice of a sort that there may be thousands of.
-    pub fn notice(&self, text: String) {
-        self.left_out.notice(self.ledger.watch(), text);
+    pub fn notice(&self, kind: NoticeKind, text: String) {
+        self.left_out.notice(self.ledger.watch(), kind, text);
     }
 
     /// Whether something in a directory at `place` is saved. For directories, [`Selection::place_below`] decides.
@@ -167,7 +177,10 @@ impl<'a> Selection<'a> {
         let shown = || String::from_utf8_lossy(&path()).into_owned();
         if self.rules().leaves_out_file(stat.size) {
             if self.is_source(&path()) {
-                self.notice(format!("excluded: the source {} is larger than --exclude-larger-than allows", shown()));
+                self.notice(
+                    NoticeKind::Skipped,
+                    format!("excluded: the source {} is larger than --exclude-larger-than allows", shown()),
+                );
             }
             return false;
         }
@@ -176,7 +189,10 @@ impl<'a> Selection<'a> {
             return false;
         }
         if place.is_pseudo && stat.size > UNSIZED_BYTES_MAX {
-            self.notice(format!("skipped: {} is a virtual file of the kernel with an implausible size", shown()));
+            self.notice(
+                NoticeKind::Skipped,
+                format!("skipped: {} is a virtual file of the kernel with an implausible size", shown()),
+            );
             return false;
         }
         true
@@ -209,7 +225,7 @@ impl<'a> Selection<'a> {
                 let name = String::from_utf8_lossy(marker.name()).into_owned();
                 let source = String::from_utf8_lossy(path);
                 let text = format!("excluded: the contents of the source {source}, as it contains {name}{but}");
-                self.ledger.watch().notice(text);
+                self.ledger.watch().notice(NoticeKind::Skipped, text);
             }
             place.is_passage = is_passage;
             let keep = |index: &u32| {
@@ -274,11 +290,12 @@ mod tests {
     fn rules_and_devices_end_a_walk_except_on_the_way_to_a_source() {
         let mut options =
             BackupOptions::new(["/s", "/s/tmp/kept", "/s/mnt/disk/data"].map(PathBuf::from).to_vec(), "h");
+        let sources = SplitSources::of(&options.sources);
         options.rules = RulesBuilder::new().one_file_system(true).exclude(b"/s/tmp").unwrap().build().unwrap();
         let watch = Watch::silent();
         let (ledger, counts) = (Ledger::new(&watch, "test"), Counts::default());
         let settled = SettledSources { left_out: LeftOut::new(OwnFolders::default()), dropped: Vec::new() };
-        let selection = Selection::new(&options, settled, &ledger, &counts);
+        let selection = Selection::new(&options, &sources, settled, &ledger, &counts);
         let on = |device| Stat { device, ..Stat::default() };
         let top = Place { device: 1, here: 1, level: 1, is_passage: false, is_pseudo: false };
         let below = |path: &[u8], device| selection.place_below(top, path, &on(device));

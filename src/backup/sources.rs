@@ -37,11 +37,11 @@ pub fn missing_source(error: Error) -> Error {
 }
 
 impl Walk<'_> {
-    /// Walks every path. `has_streams` says that it is no error if none of them is there.
+    /// Walks every path. With `has_streams` it is not an error if none of them is there.
     pub fn save_paths(&self, has_streams: bool) -> Result<SavedSources> {
         let tops = self.selection.tops(false)?;
-        let options = self.selection.options;
-        for missing in &options.missing {
+        let sources = self.selection.sources;
+        for missing in &sources.missing {
             self.ledger.warn(&missing.path.0, missing.what.as_str());
         }
         self.warn_of_missing_below();
@@ -66,8 +66,8 @@ impl Walk<'_> {
             let what = "it was not found during the backup: it, or a directory above it, was moved or replaced";
             self.ledger.warn(&path, what);
         }
-        let missing = options.missing.first().map(|missing| &missing.path.0[..]);
-        let first = options.paths.first().map(|path| path.as_os_str().as_bytes()).or(missing);
+        let missing = sources.missing.first().map(|missing| &missing.path.0[..]);
+        let first = sources.paths.first().map(|path| path.as_os_str().as_bytes()).or(missing);
         match first {
             Some(path) if saved.entries.is_empty() && saved.root.is_none() && !has_streams => {
                 Err(nothing_to_save(path))
@@ -78,7 +78,7 @@ impl Walk<'_> {
 
     /// Warns of sources below others that are not there or cannot be reached: no walk meets them.
     fn warn_of_missing_below(&self) {
-        let paths = &self.selection.options.paths;
+        let paths = &self.selection.sources.paths;
         let tops: HashSet<&PathBuf> = tops(paths).collect();
         for path in paths.iter().filter(|path| !tops.contains(path)) {
             let path = path.as_os_str().as_bytes();

@@ -142,7 +142,7 @@ impl State {
             self.keep_missing(packs_missing)?;
             return Ok(Rest::Trusted);
         }
-        // The number first: whatever is lost behind it, no row of this epoch exists yet.
+        // The number first: whatever is lost after it, no row of this epoch exists yet.
         let epoch = self.epoch.wrapping_add(1);
         self.put(EPOCH_KEY, &epoch.to_le_bytes())?;
         self.flush()?;
@@ -319,7 +319,7 @@ mod tests {
         }
     }
 
-    /// A local state that somebody else had made, with rows and without what they rest on, was believed.
+    /// A local state that another user had made, with rows and without what they rest on, was believed.
     #[test]
     fn rows_that_rest_on_nothing_are_not_trusted() {
         let dir = tempfile::tempdir().unwrap();

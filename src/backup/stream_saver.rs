@@ -14,11 +14,14 @@ use crate::chunk::ContentKind;
 use crate::disk::PageBuffer;
 use crate::entry::{Entry, EntryKind};
 use crate::error::Result;
+use crate::source::ByteSource;
 use crate::watch::{Ledger, now};
 use std::io::Read;
+use std::sync::Arc;
 
 pub(super) struct StreamSaver<'a> {
     pub options: &'a BackupOptions,
+    pub sources: &'a [Arc<dyn ByteSource>],
     pub content: &'a ContentSaver<'a>,
     pub baseline: &'a Baseline<'a>,
     pub readers: &'a Readers,
@@ -29,8 +32,7 @@ pub(super) struct StreamSaver<'a> {
 impl StreamSaver<'_> {
     /// Saves all streams, each under its name.
     pub fn save(&self, streams: &mut Streams, tree: &mut RootTree) -> Result<()> {
-        let names = self.options.streams.iter().map(|stream| &stream.name).chain(&streams.input_name);
-        let names: Vec<&[u8]> = names.map(Vec::as_slice).collect();
+        let names: Vec<&[u8]> = self.sources.iter().map(|source| source.name()).collect();
         if names.is_empty() {
             return Ok(());
         }
@@ -44,26 +46,16 @@ impl StreamSaver<'_> {
         if !self.baseline.store.is_dry_run() && self.baseline.damage.has_found_packs() {
             return Err(damage_found());
         }
-        for stream in &self.options.streams {
-            let watch = self.ledger.watch();
-            let start = |_: &mut Streams| stream.start_with(&self.options.stream_environment, watch).map(Some);
-            tree.add_stream(&stream.name, self.save_one(&stream.name, streams, start)?)?;
-        }
-        if let Some(name) = streams.input_name.clone() {
-            let entry = self.save_one(&name, streams, |streams| Ok(streams.take_input()))?;
-            tree.add_stream(&name, entry)?;
+        for source in self.sources {
+            tree.add_stream(source.name(), self.save_one(source, streams)?)?;
         }
         Ok(())
     }
 
     /// The content of a stream, whole or not at all: its last read fails when its producer failed. What an earlier attempt
     /// read is not read again.
-    fn save_one<S: Read>(
-        &self,
-        name: &[u8],
-        streams: &mut Streams,
-        start: impl FnOnce(&mut Streams) -> Result<Option<S>>,
-    ) -> Result<Entry> {
+    fn save_one(&self, source: &Arc<dyn ByteSource>, streams: &mut Streams) -> Result<Entry> {
+        let name = source.name();
         self.ledger.watch().progress.set_current(name);
         let entry = match streams.saved(name) {
             Some(saved) => saved.clone(),
@@ -71,10 +63,9 @@ impl StreamSaver<'_> {
                 let mut entry = Entry::new(name.rsplit(|byte| *byte == b'/').next().unwrap_or(name), EntryKind::Stream);
                 entry.meta.mode = 0o600;
                 entry.meta.modified = now();
-                if !self.baseline.store.is_dry_run()
-                    && let Some(source) = start(streams)?
-                {
-                    let SavedContent { content, bytes } = self.read(name, source)?;
+                if !self.baseline.store.is_dry_run() {
+                    streams.note_opened(source);
+                    let SavedContent { content, bytes } = self.read(name, source.open(self.ledger.watch())?)?;
                     (entry.content, entry.size) = (content, bytes);
                     streams.add(name, entry.clone());
                 }

@@ -32,7 +32,7 @@ impl TestParts {
         let repo = Repository::open_uncached(Arc::new(storage), &credentials, &watch).unwrap();
         let mut options = BackupOptions::new(Vec::new(), "host");
         options.readers = Some(readers);
-        let readers = Readers::start(&options).unwrap();
+        let readers = Readers::start(&options, &[]).unwrap();
         TestParts { repo, options, readers, counts: Counts::default(), watch }
     }
 

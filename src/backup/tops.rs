@@ -7,6 +7,7 @@ use crate::disk::stat::{fstat, stat_path};
 use crate::disk::{Directory, ListBuffer, Names, Stat};
 use crate::entry::EntryKind;
 use crate::error::Result;
+use crate::watch::NoticeKind;
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 
@@ -43,7 +44,7 @@ impl Selection<'_> {
     /// Finds out where walks begin. `is_quiet` suppresses notices and warnings.
     pub fn tops(&self, is_quiet: bool) -> Result<Tops> {
         let mut found = Tops::default();
-        for path in tops(&self.options.paths) {
+        for path in tops(&self.sources.paths) {
             let path = path.as_os_str().as_bytes();
             if path == b"/" {
                 self.add_root(&mut found, is_quiet)?;
@@ -57,7 +58,7 @@ impl Selection<'_> {
                 stat => {
                     if !is_quiet && stat.is_ok_and(|stat| stat.is(EntryKind::Symlink)) {
                         let shown = String::from_utf8_lossy(path);
-                        self.notice(format!(
+                        self.notice(NoticeKind::Source, format!(
                             "{shown} is a symbolic link and is saved as such; to save what it points to, write {shown}/"
                         ));
                     }

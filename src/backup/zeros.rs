@@ -7,19 +7,19 @@ use crate::backup::bytes::Bytes;
 use crate::backup::chunks::{ChunkSaver, SaveError};
 use crate::chunk::ContentKind;
 use crate::error::Result;
-use crate::id::ChunkId;
+use crate::format::list::ListItem;
 
 /// Minimum length of a run of zeros that is skipped, in maximum chunk sizes. For a shorter run it costs less to put zeros into
 /// the buffer.
 const RUN_CHUNKS_MIN: u64 = 4;
 
-/// The chunk that is cut from nothing but zeros, with its length; made when it is first needed.
+/// The chunk that is cut from nothing but zeros; made when it is first needed.
 #[derive(Default)]
-pub(super) struct ZeroChunk(Option<(usize, ChunkId)>);
+pub(super) struct ZeroChunk(Option<ListItem>);
 
 /// A run of chunks of zeros that was passed over.
 pub(super) struct Passed {
-    pub id: ChunkId,
+    pub chunk: ListItem,
     pub run: ZeroRun,
     /// How many bytes were skipped in the source.
     pub skipped: u64,
@@ -107,14 +107,14 @@ pub(super) fn pass_zeros(
     if !begins_in_zeros(begun, ahead, max) {
         return Ok(None);
     }
-    let (length, id) = match known.0 {
+    let chunk = match known.0 {
         Some(chunk) => chunk,
         None => *known.0.insert(chunks.store_zero_chunk(kind).map_err(SaveError::Store)?),
     };
-    let run = ZeroRun::new(begun.len(), ahead, max, length);
+    let run = ZeroRun::new(begun.len(), ahead, max, chunk.bytes as usize);
     let skipped = run.bytes - run.of_begun as u64;
     from.pass_zeros(skipped).map_err(SaveError::Source)?;
-    Ok(Some(Passed { id, run, skipped }))
+    Ok(Some(Passed { chunk, run, skipped }))
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub fn measure_machine(compression: Compression, rounds: usize, watch: &Watch) -
     let bytes = content(1, BYTES);
     let keys = KeySet::from_master(Secret([7; 32]));
     let chunker = Chunker::new(ChunkTable::default(), keys.gear_secret());
-    let (key, _) = new_pack_key(&keys)?;
+    let (key, _) = new_pack_key(&keys, ChunkKind::Content)?;
     let mut sealer = FrameSealer::new(compression)?;
     let mut opener = FrameOpener::new()?;
     let mut rates: [Vec<f64>; 5] = Default::default();

@@ -151,7 +151,7 @@ fn bytes_below(folder: &Path) -> u64 {
     files.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum()
 }
 
-/// A restore that lost something is no figure.
+/// A restore that lost something is not measured.
 fn same_tree(wanted: &Path, found: &Path) -> Result<()> {
     let list = |root: &Path| -> Vec<(PathBuf, u64)> {
         let files = walkdir::WalkDir::new(root).sort_by_file_name().into_iter().flatten();

@@ -1,5 +1,7 @@
 //! Differences between what was saved and what is there now, and their sums.
 
+use serde::Serialize;
+
 /// How an entry has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChangeKind {
@@ -20,7 +22,7 @@ pub enum Change {
 }
 
 /// Differences by number and size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DiffTotals {
     pub added: u64,
     pub removed: u64,

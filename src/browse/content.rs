@@ -128,7 +128,7 @@ fn fetch_ahead(reader: &Reader, entry: &Entry, each: &mut dyn FnMut(&[u8]) -> Re
             let fetcher = thread().spawn_scoped(scope, move || {
                 for batch in work {
                     let chunks = batch.ids.iter().map(|id| reader.content(id)).collect();
-                    // Nobody waits any more once writing failed.
+                    // No thread waits any more once writing failed.
                     let _ = batch.to.send(chunks);
                 }
             });
@@ -159,7 +159,7 @@ fn consume(promised: Receiver<Receiver<Fetched>>, each: &mut dyn FnMut(&[u8]) ->
     Ok(())
 }
 
-/// Groups the ids by the frames that they are in and hands them out in order. Ends quietly when nobody listens.
+/// Groups the ids by the frames that they are in and hands them out in order. Ends quietly when the receiver is gone.
 fn plan(reader: &Reader, entry: &Entry, batches: &Sender<Batch>, promise: &Sender<Receiver<Fetched>>) -> Result<()> {
     let stopped = || Error::new(Kind::Cancelled, "continue reading", "");
     let mut ids: Vec<ChunkId> = Vec::new();

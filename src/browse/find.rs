@@ -113,7 +113,7 @@ pub fn find(
     Ok(count)
 }
 
-/// What is in a directory is no part of its version.
+/// What is in a directory is not a part of its version.
 fn is_same_version(old: &Entry, new: &Entry) -> bool {
     (old.kind, old.size, old.meta.modified, old.meta.mode) == (new.kind, new.size, new.meta.modified, new.meta.mode)
         && (old.is_directory() || (&old.content, &old.target) == (&new.content, &new.target))

@@ -1,20 +1,17 @@
 //! Compare what a snapshot holds below a path with a folder on disk.
 
 use super::change::{Change, ChangeKind, DiffTotals};
-use super::content::hole_free;
 use super::path::{clean, resolve};
 use super::shown;
 use super::walk::{Pages, WalkPath, is_too_deep};
 use crate::disk::flags::read_flags;
-use crate::disk::open::{open_file_checked, raise_open_files, read_full_at, read_link};
+use crate::disk::open::{open_file_checked, raise_open_files, read_link};
 use crate::disk::xattr::read_xattrs_at;
 use crate::disk::{Directory, Handle, ListBuffer, Names, Owners, Stat, levels_open};
-use crate::entry::{Content, Entry, EntryKind};
+use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
-use crate::id::ChunkKind;
 use crate::repo::{Reader, Repository, Snapshot};
 use crate::watch::Watch;
-use rustix::fd::OwnedFd;
 use std::cmp::Ordering;
 use std::path::Path;
 
@@ -59,15 +56,15 @@ struct OnDisk {
     next: usize,
 }
 
-struct Folder<'a> {
-    reader: &'a Reader,
-    repo: &'a Repository,
+pub(super) struct Folder<'a> {
+    pub(super) reader: &'a Reader,
+    pub(super) repo: &'a Repository,
     /// As in [`FolderDiff::content`].
     reads_content: bool,
-    watch: &'a Watch,
+    pub(super) watch: &'a Watch,
     owners: Owners,
     buffer: ListBuffer,
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     /// What is compared on disk, and the length of the path that it has in the snapshot.
     top: Vec<u8>,
     top_length: usize,
@@ -297,66 +294,9 @@ impl<'a> Folder<'a> {
             _ => return Ok(true),
         };
         match opened {
-            // Who may not open it cannot see its flags, and need not see a difference for that.
+            // Flags of a file that may not be opened are not known, so they are not a difference.
             Err(error) if error.is(Kind::Denied) => Ok(true),
             other => Ok(other? == meta.flags),
         }
-    }
-
-    /// Whether a file on disk has the bytes that were saved.
-    fn same_bytes(&mut self, directory: &Directory, old: &Entry) -> Result<bool> {
-        let (file, stat) = open_file_checked(directory, old.name.as_slice())?;
-        if stat.size != old.size {
-            return Ok(false);
-        }
-        for hole in &old.holes {
-            if !self.is_zero(&file, hole.offset, hole.length)? {
-                return Ok(false);
-            }
-        }
-        let mut at = 0;
-        if let Content::Inline(bytes) = &old.content {
-            return Ok(self.read_content(&file, old, &mut at, bytes.len() as u64)? && self.bytes == *bytes);
-        }
-        let (reader, mut same) = (self.reader, true);
-        let walked = reader.for_each_chunk(old, &mut |id| {
-            self.watch.cancel.check()?;
-            let length = u64::from(self.reader.locate(id)?.length);
-            same = self.read_content(&file, old, &mut at, length)?
-                && self.repo.keys().chunk_id(ChunkKind::Content, &self.bytes) == *id;
-            if same { Ok(()) } else { Err(Error::new(Kind::Failed, "compare the content", "")) }
-        });
-        // Nothing behind the first difference is of interest: a hostile list would never end.
-        if same { walked.map(|()| true) } else { Ok(false) }
-    }
-
-    fn is_zero(&mut self, file: &OwnedFd, mut offset: u64, mut length: u64) -> Result<bool> {
-        while length > 0 {
-            self.watch.cancel.check()?;
-            self.bytes.resize(length.min(1 << 20) as usize, 0);
-            let count = read_full_at(file, &mut self.bytes, offset)?;
-            if count < self.bytes.len() || self.bytes.iter().any(|byte| *byte != 0) {
-                return Ok(false);
-            }
-            offset += count as u64;
-            length -= count as u64;
-        }
-        Ok(true)
-    }
-
-    /// Reads the next bytes that are not in holes; false when the file ends before.
-    fn read_content(&mut self, file: &OwnedFd, entry: &Entry, at: &mut u64, length: u64) -> Result<bool> {
-        self.bytes.resize(length as usize, 0);
-        let mut filled = 0;
-        while filled < self.bytes.len() {
-            let (from, until) = hole_free(entry, *at);
-            let count = (self.bytes.len() - filled).min(usize::try_from(until - from).unwrap_or(usize::MAX));
-            if count == 0 || read_full_at(file, &mut self.bytes[filled..filled + count], from)? < count {
-                return Ok(false);
-            }
-            filled += count;
-            *at = from + count as u64;
-        }
-        Ok(true)
     }
 }

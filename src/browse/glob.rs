@@ -143,7 +143,7 @@ fn fold(byte: u8, ignore_case: bool) -> u8 {
     if ignore_case { byte.to_ascii_lowercase() } else { byte }
 }
 
-/// What is between brackets, behind the first; None when it is not closed.
+/// What is between brackets, after the first; None if there is no closing one.
 fn class(pattern: &[u8], at: &mut usize, ignore_case: bool) -> Option<Step> {
     let negated = matches!(pattern.get(*at), Some(b'!' | b'^'));
     *at += usize::from(negated);

@@ -9,7 +9,7 @@ use crate::watch::Watch;
 use std::sync::atomic::Ordering;
 
 /// Calls `each` with path and entry: of everything in the directory at `path` (with `recursive` also below its
-/// directories, each directory before what is in it), or of the one thing there that is no directory. A page for each
+/// directories, each directory before what is in it), or of the one thing there that is not a directory. A page for each
 /// level is all that is held in memory. The first damaged page ends it.
 pub fn list(
     reader: &Reader,

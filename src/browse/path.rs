@@ -16,7 +16,7 @@ pub(super) fn parts(path: &[u8]) -> Result<Vec<&[u8]>> {
     }
 }
 
-/// The path as a snapshot shows it: `/` for the root, else every part behind a slash.
+/// The path as a snapshot shows it: `/` for the root, else every part after a slash.
 pub(super) fn clean(path: &[u8]) -> Result<Vec<u8>> {
     let mut clean = Vec::with_capacity(path.len() + 1);
     for part in parts(path)? {

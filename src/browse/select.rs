@@ -2,10 +2,9 @@
 
 use crate::entry::Time;
 use crate::error::{Error, Kind, Result};
-use crate::format::SNAPSHOTS_PREFIX;
 use crate::format::snapshot::CLOCKS_DIFFER_SECONDS;
-use crate::repo::{Repository, Snapshot, SnapshotSource, Stamp};
-use crate::watch::{Watch, now};
+use crate::repo::{Repository, Snapshot, SnapshotSource, Stamp, parts_of};
+use crate::watch::{NoticeKind, Watch, now};
 use crate::when::{Selector, format_time};
 
 /// How many candidates an error names.
@@ -52,6 +51,8 @@ fn covers(source: &SnapshotSource, path: &[u8]) -> bool {
     let saved = match source {
         SnapshotSource::Tree { path } => path,
         SnapshotSource::Stream { name, .. } => name,
+        // It may hold anything.
+        SnapshotSource::Unknown(_) => return true,
     };
     // One is above the other when they agree as far as the shorter one goes.
     saved.0.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).zip(wanted()).all(|(a, b)| a == b)
@@ -98,13 +99,68 @@ impl Repository {
         }
     }
 
-    /// The snapshot, and the names of those that cannot be read, which `looking` is told of.
+    /// The snapshot, and the names of those that were met and cannot be read, which are reported to `looking`.
     fn select_among(
         &self,
         selector: &Selector,
         filter: &Filter,
         looking: &Watch,
         watch: &Watch,
+    ) -> Result<(Snapshot, Vec<String>)> {
+        let (chosen, unreadable) = match self.search(selector, filter, looking)? {
+            (Some(chosen), unreadable) => (chosen, unreadable),
+            // What the error says depends on all of them.
+            (None, _) => self.select_among_all(selector, filter, looking)?,
+        };
+        let chosen = self.whole(chosen);
+        if matches!(selector, Selector::Latest { .. }) && chosen.is_from_the_future(now()) {
+            watch.notice(NoticeKind::Clock, format!(
+                "the latest snapshot, {}, is dated in the future, as the clock of its host was wrong: to use another one, \
+                 name its id or use --at",
+                described(&chosen)
+            ));
+        }
+        Ok((chosen, unreadable))
+    }
+
+    /// Looks for the snapshot from the newest to the oldest, and reads no more than it takes. None if there is none, or several are meant.
+    fn search(&self, selector: &Selector, filter: &Filter, looking: &Watch) -> Result<(Option<Snapshot>, Vec<String>)> {
+        let mut search = self.search_snapshots(looking)?;
+        let mut wanted = 0;
+        match selector {
+            Selector::Latest { back } => wanted = *back,
+            Selector::At(time) => {
+                let until = Stamp::new(*time, 0).compact().ok();
+                search.retain(|name| until.as_ref().is_none_or(|until| parts_of(name).0 <= until.as_str()));
+            }
+            Selector::Prefix(prefix) => search.retain(|name| parts_of(name).1.starts_with(prefix.as_str())),
+        }
+        let mut found = None;
+        while let Some(snapshot) = search.pop_newest()? {
+            let is_meant = match selector {
+                Selector::At(time) => snapshot.started.time() <= *time,
+                Selector::Latest { .. } | Selector::Prefix(_) => true,
+            };
+            if !is_meant || !filter.matches(&snapshot) {
+                continue;
+            }
+            match selector {
+                _ if wanted > 0 => wanted -= 1,
+                // All that begin with these digits are read, to know that it is the only one.
+                Selector::Prefix(_) if found.is_some() => return Ok((None, Vec::new())),
+                Selector::Prefix(_) => found = Some(snapshot),
+                Selector::Latest { .. } | Selector::At(_) => return Ok((Some(snapshot), search.finish())),
+            }
+        }
+        // If none was found, all are read again, and what cannot be read is reported then.
+        Ok(if found.is_some() { (found, search.finish()) } else { (None, Vec::new()) })
+    }
+
+    fn select_among_all(
+        &self,
+        selector: &Selector,
+        filter: &Filter,
+        looking: &Watch,
     ) -> Result<(Snapshot, Vec<String>)> {
         let (all, unreadable) = self.snapshots_and_unreadable(looking)?;
         if all.is_empty() && !unreadable.is_empty() {
@@ -117,21 +173,8 @@ impl Repository {
         let matching = all.into_iter().filter(|snapshot| filter.matches(snapshot)).collect();
         let chosen = choose(matching, selector, !filter.is_empty())
             .map_err(|error| because_of_damage(error, selector, &unreadable))?;
-        let chosen = self.whole(chosen);
-        if matches!(selector, Selector::Latest { .. }) && chosen.is_from_the_future(now()) {
-            watch.notice(format!(
-                "the latest snapshot, {}, is dated in the future, as the clock of its host was wrong: to use another one, \
-                 name its id or use --at",
-                described(&chosen)
-            ));
-        }
         Ok((chosen, unreadable))
     }
-}
-
-/// The time and the id in the name of a snapshot's object; both are empty if it has another name.
-fn parts_of(name: &str) -> (&str, &str) {
-    name.strip_prefix(SNAPSHOTS_PREFIX).and_then(|name| name.split_once('-')).unwrap_or_default()
 }
 
 fn is_damaged(name: &str, selector: &Selector) -> Error {

@@ -137,7 +137,7 @@ impl Running {
 struct Sample {
     /// By half of the id, which is enough to tell them apart: length, and share of what is stored.
     chunks: HashMap<u64, (u32, f32)>,
-    /// Only ids that begin with so many zero bits are among these. Inline content, which is no chunk, never is.
+    /// Only ids that begin with this many zero bits are among these. Inline content is not a chunk, so it never is.
     bits: u32,
 }
 

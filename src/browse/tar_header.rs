@@ -156,7 +156,7 @@ fn record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     records.push(b'\n');
 }
 
-/// With the magic of POSIX: behind that of its own, GNU tar does not look for a sparse map of PAX.
+/// With the magic of POSIX: after its own magic, GNU tar does not look for a sparse map of PAX.
 fn header(kind: EntryType, size: u64) -> Header {
     let mut header = Header::new_ustar();
     header.set_entry_type(kind);
@@ -178,7 +178,7 @@ fn long(out: &mut dyn Write, kind: EntryType, bytes: &[u8]) -> Result<()> {
     pad(out, bytes.len() as u64)
 }
 
-/// Fills the block that so many bytes end in.
+/// Fills the block that this many bytes end in.
 pub(super) fn pad(out: &mut dyn Write, bytes: u64) -> Result<()> {
     let over = (bytes % BLOCK_BYTES as u64) as usize;
     if over == 0 { Ok(()) } else { write(out, &[0; BLOCK_BYTES][over..]) }

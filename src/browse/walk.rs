@@ -1,6 +1,6 @@
 //! Walk trees by pulling one entry after the other: a page a level is held, never a tree or a stack frame.
 //!
-//! What of a directory cannot be read is told and passed over: one damaged page hides itself and nothing else.
+//! What of a directory cannot be read is reported and passed over: one damaged page hides itself and nothing else.
 
 use super::shown;
 use crate::entry::{Content, DEEP_PATH_BYTES_MAX, Entry, LEVELS_MAX, NAME_BYTES_MAX};
@@ -34,7 +34,7 @@ pub(super) struct Pages<'r> {
     /// The page that `entries` is all of.
     whole: Option<ChunkId>,
     last: Vec<u8>,
-    /// What could not be read, until it is told.
+    /// What could not be read, until it is reported.
     damage: Vec<Error>,
     is_damaged: bool,
 }
@@ -220,7 +220,7 @@ impl WalkPath {
     }
 }
 
-/// Whether no backup saves a directory with so many above it.
+/// Whether no backup saves a directory at this depth.
 pub(super) fn is_too_deep(levels: usize) -> bool {
     levels > LEVELS_MAX
 }
@@ -235,7 +235,7 @@ pub(super) struct Walk<'r> {
 }
 
 impl<'r> Walk<'r> {
-    /// Below this directory, whose clean path is given. What cannot be read is told to the watch.
+    /// Below this directory, whose clean path is given. What cannot be read is reported to the watch.
     pub fn new(reader: &'r Reader, root: &Entry, path: &[u8], watch: &'r Watch) -> Self {
         let path = WalkPath::new(path);
         let levels = Pages::of(reader, root).map(|pages| (pages, path.0.len())).into_iter().collect();

@@ -1,14 +1,14 @@
-//! Cut one content in several threads: each cuts a piece from wherever it begins, and joining them gives the very cuts
-//! that one thread would have found.
+//! Cut one content in several threads: each cuts a piece as if a chunk began where the piece does, and joining the pieces returns
+//! the cuts that one thread would have found.
 //!
-//! Where a chunk ends depends only on where it begins and on the bytes behind. So two ways of cutting that share one cut
+//! Where a chunk ends depends only on where it begins and on the bytes that follow. So two ways of cutting that share one cut
 //! share all that follow; at the joins they mostly meet after a few chunks.
 
 use super::{Chunker, ContentKind};
 use std::ops::Range;
 
 impl Chunker {
-    /// Where chunks end in `bytes` when one begins at the start of `piece`: up to the first end at or behind the end of
+    /// Where chunks end in `bytes` when one begins at the start of `piece`: up to the first end at or after the end of
     /// `piece`, or as far as it can be known ([`Chunker::cut`] with `last`).
     pub fn cut_piece(&self, kind: ContentKind, bytes: &[u8], last: bool, piece: Range<usize>) -> Vec<usize> {
         let mut at = piece.start;
@@ -23,7 +23,7 @@ impl Chunker {
     }
 
     /// Where chunks end in `bytes` when one begins at 0, as far as that can be known. `pieces` is what
-    /// [`Chunker::cut_piece`] gave for ranges that follow one another from 0 to the end of `bytes`.
+    /// [`Chunker::cut_piece`] returned for ranges that follow one another from 0 to the end of `bytes`.
     pub fn join_pieces(&self, kind: ContentKind, bytes: &[u8], last: bool, pieces: Vec<Vec<usize>>) -> Vec<usize> {
         let mut pieces = pieces.into_iter();
         let mut ends = pieces.next().unwrap_or_default();

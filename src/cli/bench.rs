@@ -14,6 +14,7 @@ use siltstone::bench::{
 };
 use siltstone::error::Error;
 use siltstone::seal::Compression;
+use siltstone::watch::NoticeKind;
 use siltstone::when::format_bytes;
 use std::path::PathBuf;
 
@@ -161,7 +162,7 @@ fn tree(
     let program = std::env::current_exe().map_err(|error| Error::io("find", "this program", error))?;
     let (others, missing) = rivals_on_path(against)?;
     for name in missing {
-        watch.notice(format!("{name} is not on the PATH and is skipped"));
+        watch.notice(NoticeKind::Skipped, format!("{name} is not on the PATH and is skipped"));
     }
     let rivals = std::iter::once(Rival::silt(program)).chain(others).collect();
     let figures = measure_tree(&TreeOptions { shape: shape.clone(), folder, rounds, rivals }, &watch)?;

@@ -4,12 +4,12 @@ use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::{FilterOptions, GlobalOptions, absolute, bytes_parser};
 use super::output::Console;
-use super::print::Lines;
+use super::print::{self, Lines};
 use super::select::{Target, target};
 use super::signals;
 use super::text::show_path;
 use clap::Args;
-use serde_json::json;
+use serde::Serialize;
 use siltstone::browse::{self, Change, ChangeKind, DiffTotals, FolderDiff};
 use siltstone::entry::PathText;
 use siltstone::error::{Error, Kind, Result};
@@ -18,7 +18,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// ChangeKind is compared, for those who wonder why nothing is shown.
+/// What is compared, in case nothing is shown.
 const COMPARED: &str = "Compared are kind, size, modification time, mode, owner, group, extended attributes (with ACLs and \
     capabilities), flags (chattr), targets of symbolic links, and content. Compared with a directory, a file of the same \
     size and modification time counts as unchanged unless --content is given, and owners are compared by name where both \
@@ -59,7 +59,7 @@ pub fn run(args: &DiffArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let mut lines = Lines::new();
     let mut tell = |path: &[u8], change: Change| {
         if console.json() {
-            lines.json(&json!({"event": "change", "path": PathText(path.to_vec()), "change": change_name(change)}))
+            lines.json(&Changed { event: "change", path: PathText(path.to_vec()), change })
         } else {
             lines.line(&format!("{} {}", change_letter(change), show_path(path)))
         }
@@ -85,12 +85,20 @@ pub fn run(args: &DiffArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
         }
     };
     if console.json() {
-        lines.json(&totals_json(&totals))?;
+        lines.json(&print::summary(&totals))?;
     } else if !console.quiet() {
         lines.line(&summary(&totals))?;
     }
     lines.end()?;
     Ok(console.exit_after(&watch))
+}
+
+/// One difference, as JSON.
+#[derive(Serialize)]
+struct Changed {
+    event: &'static str,
+    path: PathText,
+    change: Change,
 }
 
 /// The newer snapshot; none when a folder is meant.
@@ -113,29 +121,6 @@ fn change_letter(change: Change) -> char {
         Change::Changed(ChangeKind::Metadata) => 'U',
         Change::Changed(ChangeKind::Kind) => 'T',
     }
-}
-
-fn change_name(change: Change) -> &'static str {
-    match change {
-        Change::Added => "added",
-        Change::Removed => "removed",
-        Change::Changed(ChangeKind::Content) => "content",
-        Change::Changed(ChangeKind::Metadata) => "metadata",
-        Change::Changed(ChangeKind::Kind) => "kind",
-    }
-}
-
-fn totals_json(totals: &DiffTotals) -> serde_json::Value {
-    json!({
-        "event": "summary",
-        "added": totals.added,
-        "removed": totals.removed,
-        "changed_content": totals.changed_content,
-        "changed_metadata": totals.changed_metadata,
-        "changed_kind": totals.changed_kind,
-        "bytes_added": totals.bytes_added,
-        "bytes_removed": totals.bytes_removed,
-    })
 }
 
 fn summary(totals: &DiffTotals) -> String {

@@ -1,21 +1,8 @@
-//! Show entries of snapshots: as a line for people, as JSON for programs.
+//! Show entries of snapshots, as lines.
 
 use super::text::show_path;
-use serde_json::{Value, json};
-use siltstone::entry::{Entry, EntryKind, PathText, Time};
-use siltstone::when::{format_time, to_timestamp};
-
-pub fn kind_name(kind: EntryKind) -> &'static str {
-    match kind {
-        EntryKind::File => "file",
-        EntryKind::Directory => "directory",
-        EntryKind::Symlink => "symlink",
-        EntryKind::CharDevice => "char-device",
-        EntryKind::BlockDevice => "block-device",
-        EntryKind::Fifo => "fifo",
-        EntryKind::Stream => "stream",
-    }
-}
+use siltstone::entry::{Entry, EntryKind, Time};
+use siltstone::when::format_time;
 
 /// `-rwsr-xr-x`, as ls shows it; a stream has an `s` in front.
 pub fn mode_text(kind: EntryKind, mode: u32) -> String {
@@ -69,33 +56,4 @@ pub fn long_line(path: &[u8], entry: &Entry) -> String {
 /// A time without its fraction: what a person can take in.
 pub fn show_seconds(time: Time) -> String {
     format_time(Time { nanoseconds: 0, ..time }, &jiff::tz::TimeZone::system())
-}
-
-pub fn time_json(time: Time) -> Value {
-    match to_timestamp(time) {
-        Some(timestamp) => timestamp.to_string().into(),
-        // Beyond every calendar; the seconds still say when.
-        None => format!("@{}", time.seconds).into(),
-    }
-}
-
-pub fn entry_json(path: &[u8], entry: &Entry) -> Value {
-    let mut value = json!({
-        "path": PathText(path.to_vec()),
-        "kind": kind_name(entry.kind),
-        "size": entry.size,
-        "mode": format!("{:04o}", entry.meta.mode),
-        "uid": entry.meta.uid,
-        "gid": entry.meta.gid,
-        "user": entry.meta.user,
-        "group": entry.meta.group,
-        "modified": time_json(entry.meta.modified),
-    });
-    if entry.kind == EntryKind::Symlink {
-        value["target"] = json!(PathText(entry.target.clone()));
-    }
-    if matches!(entry.kind, EntryKind::CharDevice | EntryKind::BlockDevice) {
-        value["device"] = json!([entry.device.0, entry.device.1]);
-    }
-    value
 }

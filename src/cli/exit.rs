@@ -1,8 +1,9 @@
 //! The exit code as a type, and how a failed command is reported (docs/OPERATIONS.md lists both).
 
-use super::print::print_error_line;
+use super::print::{json_line, print_error_line};
 use super::text::show_path;
-use siltstone::error::{Error, Kind};
+use serde::Serialize;
+use siltstone::error::{Error, Kind, Origin};
 use std::process::ExitCode;
 
 /// How the command ended.
@@ -11,10 +12,10 @@ use std::process::ExitCode;
 pub enum Exit {
     Done = 0,
     Failed = 1,
-    /// The words make no sense.
+    /// Invalid command line.
     Usage = 2,
     /// Done, but something could not be saved or restored as it was.
-    Gaps = 3,
+    Warnings = 3,
     Locked = 4,
     WrongKey = 5,
     Corrupt = 6,
@@ -32,9 +33,9 @@ impl Exit {
         }
     }
 
-    /// Done, with gaps when there were warnings.
+    /// Done, with warnings if there were any.
     pub fn with_warnings(count: u64) -> Exit {
-        if count == 0 { Exit::Done } else { Exit::Gaps }
+        if count == 0 { Exit::Done } else { Exit::Warnings }
     }
 }
 
@@ -50,6 +51,21 @@ pub enum Failure {
     /// What the words lack or have too much of: a whole sentence without a full stop.
     Usage(String),
     Error(Error),
+}
+
+/// Why a run failed, as JSON.
+#[derive(Serialize)]
+struct Refused<T> {
+    error: T,
+}
+
+/// A mistake in the command line, as JSON.
+#[derive(Serialize)]
+struct Usage<'a> {
+    kind: &'static str,
+    origin: Origin,
+    message: &'a str,
+    hint: Option<&'a str>,
 }
 
 impl From<Error> for Failure {
@@ -68,15 +84,20 @@ impl Failure {
 
     /// Tells the person (or the program) in front of it.
     pub fn report(&self, json: bool) {
-        let (kind, message, hint) = match self {
-            Failure::Usage(message) => ("usage", message.clone(), None),
-            Failure::Error(error) => (kind_name(error.kind()), error.to_string(), error.advice()),
-        };
         if json {
-            let error = serde_json::json!({"error": {"kind": kind, "message": message, "hint": hint}});
-            print_error_line(&error.to_string());
+            let line = match self {
+                Failure::Usage(message) => {
+                    json_line(&Refused { error: Usage { kind: "usage", origin: Origin::Request, message, hint: None } })
+                }
+                Failure::Error(error) => json_line(&Refused { error }),
+            };
+            print_error_line(&line);
             return;
         }
+        let (message, hint) = match self {
+            Failure::Usage(message) => (message.clone(), None),
+            Failure::Error(error) => (error.to_string(), error.advice()),
+        };
         // An error is one line, whatever names and messages of others it quotes.
         print_error_line(&format!("silt: {}", one_line(&message)));
         if let Some(hint) = hint {
@@ -87,25 +108,4 @@ impl Failure {
 
 fn one_line(text: &str) -> String {
     show_path(text.trim_end().as_bytes())
-}
-
-/// How a kind is called in JSON.
-pub fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::NotFound => "not-found",
-        Kind::AlreadyExists => "already-exists",
-        Kind::Conflict => "conflict",
-        Kind::Denied => "denied",
-        Kind::Temporary => "temporary",
-        Kind::Corrupt => "corrupt",
-        Kind::WrongKey => "wrong-key",
-        Kind::Invalid => "invalid",
-        Kind::Unsupported => "unsupported",
-        Kind::Full => "full",
-        Kind::Locked => "locked",
-        Kind::Stale => "stale",
-        Kind::Gone => "gone",
-        Kind::Cancelled => "cancelled",
-        _ => "failed",
-    }
 }

@@ -58,11 +58,13 @@ pub fn run(args: &ExportArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
     signals::stop_on_signals(&watch)?;
     let repo = open(options, &watch)?;
     let snapshot = args.what.find(&repo, &console, &watch)?;
+    let path = args.what.path().unwrap_or_else(|| b"/".to_vec());
+    let wanted = Wanted { path, form, repo: &repo, snapshot: &snapshot, watch: &watch };
     let members = {
         let _shown = Display::start(&console, &watch);
         match to_file {
-            Some(path) => export_to_file(args, form, &repo, &snapshot, path, &watch),
-            None => export_to(args, form, &repo, &snapshot, Lines::new(), "standard output", &watch),
+            Some(path) => wanted.write_file(path),
+            None => wanted.write(Lines::new(), "standard output"),
         }?
     };
     if let Some(path) = to_file {
@@ -80,8 +82,8 @@ pub fn run(args: &ExportArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
     Ok(console.exit_after(&watch))
 }
 
-/// What was asked for, or what the name of the file says. A name that says something else is refused: whoever opens a
-/// tar as a zip thinks that it is damaged.
+/// What was asked for, or what the name of the file says. A name that says something else is refused: a tar
+/// archive named `.zip` would look damaged.
 fn form(args: &ExportArgs, to_file: Option<&Path>) -> Result<Archive, Failure> {
     let zst = Archive::TarZst { level: Archive::LEVEL };
     match args.format {
@@ -106,47 +108,44 @@ fn form(args: &ExportArgs, to_file: Option<&Path>) -> Result<Archive, Failure> {
     }
 }
 
-/// What ended early is no archive: it is removed.
-fn export_to_file(
-    args: &ExportArgs,
+/// What is to be exported.
+struct Wanted<'a> {
+    path: Vec<u8>,
     form: Archive,
-    repo: &Repository,
-    snapshot: &Snapshot,
-    path: &Path,
-    watch: &Watch,
-) -> Result<u64> {
-    let failed = |error| Error::io("write", path.display(), error);
-    // It holds what only root, or only its owner, could read at the source.
-    let file = File::options().write(true).create_new(true).mode(0o600).open(path);
-    let file = file.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => failed(error).hint("name a file that does not exist yet"),
-        _ => failed(error),
-    })?;
-    let written = export_to(args, form, repo, snapshot, &file, &path.display().to_string(), watch)
-        .and_then(|members| file.sync_all().map(|()| members).map_err(failed))
-        .map_err(|error| {
-            let path = path.display().to_string();
-            error.renamed("the output", &path).renamed("the archive", &path)
-        });
-    if written.is_err() {
-        // The error that ended it is what counts; the file's name says what it is if it stays.
-        let _ = std::fs::remove_file(path);
-    }
-    written
+    repo: &'a Repository,
+    snapshot: &'a Snapshot,
+    watch: &'a Watch,
 }
 
-fn export_to(
-    args: &ExportArgs,
-    form: Archive,
-    repo: &Repository,
-    snapshot: &Snapshot,
-    out: impl Write,
-    name: &str,
-    watch: &Watch,
-) -> Result<u64> {
-    let path = args.what.path().unwrap_or_else(|| b"/".to_vec());
-    let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
-    let members = browse::export(repo, snapshot, &path, form, &mut out, watch)?;
-    out.flush().map_err(|error| Error::io("write", name, error))?;
-    Ok(members)
+impl Wanted<'_> {
+    /// Returns the number of entries. An archive that ended early is removed.
+    fn write_file(&self, path: &Path) -> Result<u64> {
+        let failed = |error| Error::io("write", path.display(), error);
+        // It holds what only root, or only its owner, could read at the source.
+        let file = File::options().write(true).create_new(true).mode(0o600).open(path);
+        let file = file.map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => failed(error).hint("name a file that does not exist yet"),
+            _ => failed(error),
+        })?;
+        let written = self
+            .write(&file, &path.display().to_string())
+            .and_then(|members| file.sync_all().map(|()| members).map_err(failed))
+            .map_err(|error| {
+                let path = path.display().to_string();
+                error.renamed("the output", &path).renamed("the archive", &path)
+            });
+        if written.is_err() {
+            // The error that ended it is what counts; the file's name says what it is if it stays.
+            let _ = std::fs::remove_file(path);
+        }
+        written
+    }
+
+    /// Returns the number of entries. `name` is that of the output, for errors.
+    fn write(&self, out: impl Write, name: &str) -> Result<u64> {
+        let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
+        let members = browse::export(self.repo, self.snapshot, &self.path, self.form, &mut out, self.watch)?;
+        out.flush().map_err(|error| Error::io("write", name, error))?;
+        Ok(members)
+    }
 }

@@ -1,16 +1,16 @@
 //! `silt find`: every version of a path, across snapshots.
 
-use super::entry::{entry_json, show_seconds};
+use super::entry::show_seconds;
 use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::{GlobalOptions, RangeOptions, bytes_parser};
 use super::output::Console;
 use super::print::Lines;
 use super::signals;
-use super::text::{rfc3339, show_path, show_stamp};
+use super::text::{show_path, show_stamp};
 use clap::Args;
-use serde_json::{Value, json};
-use siltstone::browse::{self, FindOptions, Version};
+use serde::Serialize;
+use siltstone::browse::{self, FindOptions, Version, VersionInfo};
 use siltstone::entry::PathText;
 use siltstone::error::Error;
 use siltstone::when::{format_bytes, format_count};
@@ -37,6 +37,13 @@ pub struct FindArgs {
     range: RangeOptions,
 }
 
+/// A path with its versions, as JSON.
+#[derive(Serialize)]
+struct Found<'a> {
+    path: PathText,
+    versions: Vec<VersionInfo<'a>>,
+}
+
 pub fn run(args: &FindArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let console = Console::new(options, false);
     let watch = console.watch();
@@ -50,8 +57,8 @@ pub fn run(args: &FindArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let mut lines = Lines::new();
     browse::find(&repo, &filter, &wanted, &watch, &mut |path, versions| {
         if console.json() {
-            let versions: Vec<Value> = versions.iter().map(|version| version_json(path, version)).collect();
-            return lines.json(&json!({"path": PathText(path.to_vec()), "versions": versions}));
+            let versions = versions.iter().map(|version| VersionInfo::new(path, version)).collect();
+            return lines.json(&Found { path: PathText(path.to_vec()), versions });
         }
         lines.line(&show_path(path))?;
         versions.iter().try_for_each(|version| lines.line(&version_line(version)))
@@ -74,16 +81,4 @@ fn version_line(version: &Version) -> String {
     };
     let size = format_bytes(version.entry.size);
     format!("  {}  {size:>8}  {snapshots}", show_seconds(version.entry.meta.modified))
-}
-
-fn version_json(path: &[u8], version: &Version) -> Value {
-    let snapshot = |(id, stamp): &(siltstone::id::SnapshotId, siltstone::repo::Stamp)| json!({"id": id.to_hex(), "time": rfc3339(stamp)});
-    json!({
-        "host": version.host,
-        "job": version.job,
-        "entry": entry_json(path, &version.entry),
-        "first": snapshot(&version.first),
-        "last": snapshot(&version.last),
-        "snapshots": version.snapshots,
-    })
 }

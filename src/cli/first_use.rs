@@ -59,7 +59,7 @@ pub fn open_or_make(
     open_with(storage, &credentials, options, watch)
 }
 
-/// Where a repository was before and is no more, its disk may not be mounted: a second one would grow unseen below the
+/// Where a repository was before and is missing now, its disk may not be mounted: a second one would grow unseen below the
 /// mount point, and the backups of years would seem gone.
 fn refuse_lost(places: &Places, options: &GlobalOptions) -> Result<()> {
     let Some(id) = known_at_default(places, options)? else { return Ok(()) };

@@ -109,8 +109,8 @@ pub fn prepare(storage: &dyn Storage, credentials: Credentials, single_writer: b
     )
 }
 
-/// Shows the text with the recovery key, and only then makes the repository: nobody has one whose key they never saw.
-/// Whoever is killed in between has none, and the next run makes another one with another recovery key.
+/// Shows the text with the recovery key, and only then makes the repository: there is never a repository whose key was not shown.
+/// A run that is killed in between makes none, and the next run makes one with another recovery key.
 pub fn show_and_finish(text: &str, new: NewRepository) -> Result<()> {
     let Err(error) = print_once(text) else { return new.finish() };
     // That it could not be shown is what the caller must see.

@@ -1,6 +1,6 @@
 //! `silt ls`: what a snapshot holds.
 
-use super::entry::{entry_json, long_line};
+use super::entry::long_line;
 use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::GlobalOptions;
@@ -10,7 +10,7 @@ use super::select::TargetOptions;
 use super::signals;
 use super::text::show_path;
 use clap::Args;
-use siltstone::browse;
+use siltstone::browse::{self, EntryInfo};
 
 #[derive(Args, Debug)]
 pub struct LsArgs {
@@ -38,7 +38,7 @@ pub fn run(args: &LsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     browse::list_what_is_whole(&repo.reader(), &snapshot, &path, args.recursive, &watch, &mut |path, entry| {
         watch.cancel.check()?;
         match (console.json(), args.long) {
-            (true, _) => lines.json(&entry_json(path, entry)),
+            (true, _) => lines.json(&EntryInfo::new(path, entry)),
             (false, true) => lines.line(&long_line(path, entry)),
             (false, false) => lines.line(&show_path(path)),
         }

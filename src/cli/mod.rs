@@ -1,6 +1,9 @@
 //! The command line: its root, and which verb does what.
 
 mod backup;
+mod backup_args;
+mod backup_sources;
+mod backup_summary;
 mod bench;
 mod cache;
 mod cat;
@@ -22,6 +25,7 @@ mod password;
 mod print;
 mod progress;
 mod prompt;
+mod relocate;
 mod restore;
 mod select;
 mod signals;
@@ -52,7 +56,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Verb {
     /// Save files, directories and the output of commands as a new snapshot
-    Backup(Box<backup::BackupArgs>),
+    Backup(Box<backup_args::BackupArgs>),
     /// Restore a snapshot, or a part of it, into a directory
     Restore(Box<restore::RestoreArgs>),
     /// List snapshots
@@ -75,6 +79,11 @@ enum Verb {
     /// type it when asked), a key file (--key-file, created if it does not exist) or both. The recovery key is printed
     /// only once: write it down.
     Init(init::InitArgs),
+    /// Adapt a repository to the storage that it was copied to, or replace settings that were lost
+    ///
+    /// Finds out what the storage does atomically, and writes the settings that say how backups keep apart there. Needs the
+    /// password or key of the owner. Run it while no backup runs.
+    Relocate(relocate::RelocateArgs),
     /// Measure the speed of this machine, of a storage or of whole backups
     Bench(bench::BenchArgs),
     /// Print a shell completion script
@@ -121,6 +130,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Export(args) => export::run(args, options),
         Verb::Stats(args) => stats::run(args, options),
         Verb::Init(args) => init::run(args, options),
+        Verb::Relocate(args) => relocate::run(args, options),
         Verb::Bench(args) => bench::run(args, options),
         Verb::Completions(_) | Verb::Man(_) => Ok(Exit::Done),
     }
@@ -144,7 +154,7 @@ fn refuse(error: &clap::Error) -> Exit {
         Failure::Usage(text.trim_end().to_owned()).report(true);
         return Exit::Usage;
     }
-    // Nobody may be listening any more; the exit code says it too.
+    // Standard error may be closed; the exit code says it too.
     let _ = error.print();
     if error.use_stderr() { Exit::Usage } else { Exit::Done }
 }

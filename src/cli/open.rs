@@ -14,7 +14,7 @@ use siltstone::storage::location::{Access, folder_of};
 use siltstone::storage::retry::RETRY_FOR;
 use siltstone::storage::s3::S3Defaults;
 use siltstone::storage::{self, Capabilities, Storage};
-use siltstone::watch::Watch;
+use siltstone::watch::{NoticeKind, Watch};
 use std::num::ParseIntError;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -92,7 +92,7 @@ pub fn given_password(options: &GlobalOptions, watch: &Watch) -> Result<Option<Z
 /// A secret that cannot be had opens as little as a wrong one.
 pub fn no_secret(error: Error) -> Error {
     match error.kind() {
-        // What the system lacks is no matter of the secret.
+        // A failure of the system does not concern the secret.
         Kind::Cancelled | Kind::Full | Kind::Temporary => error,
         _ => error.with_kind(Kind::WrongKey),
     }
@@ -138,7 +138,7 @@ pub fn open(options: &GlobalOptions, watch: &Watch) -> Result<Repository> {
         }
     };
     if credentials.is_empty() && Repository::exists(storage.as_ref())? {
-        // Nobody is asked for the password of a repository that is not there; opening it says so.
+        // There is no prompt for the password of a repository that is not there; opening it says so.
         credentials.password = ask_password(&format!("Password for {}: ", storage.describe()), &watch.cancel)?;
         if let (true, Some(places)) = (credentials.is_empty(), &default) {
             let why = format!("no password was given, and its key file {} does not exist", places.key.display());
@@ -173,9 +173,12 @@ pub fn open_with(
     let id = repo.config().repository;
     if let Some(before) = known.note(id) {
         let (before, id) = (before.to_hex(), id.to_hex());
-        watch.notice(format!(
-            "{place} holds another repository ({id}) than at the last run ({before}): is the right disk mounted?"
-        ));
+        watch.notice(
+            NoticeKind::Repository,
+            format!(
+                "{place} holds another repository ({id}) than at the last run ({before}): is the right disk mounted?"
+            ),
+        );
     }
     if let Some(bytes) = options.memory {
         repo.limit_memory(bytes);
@@ -189,10 +192,13 @@ fn usable_cache(options: &GlobalOptions, watch: &Watch) -> Result<Option<PathBuf
         return Ok(None);
     }
     match cache_folder(options) {
-        // Whoever owns it could tell a backup that content is stored, or make root write elsewhere by links in it.
+        // Another owner of it could make a backup believe that content is stored, or make root write elsewhere by links in it.
         Ok(cache) => match why_not_own(&cache) {
             Some(why) => {
-                watch.notice(format!("this run is slower, as it does not use the cache {}: {why}", cache.display()));
+                watch.notice(
+                    NoticeKind::Cache,
+                    format!("this run is slower, as it does not use the cache {}: {why}", cache.display()),
+                );
                 Ok(None)
             }
             None => {
@@ -201,7 +207,7 @@ fn usable_cache(options: &GlobalOptions, watch: &Watch) -> Result<Option<PathBuf
             }
         },
         Err(error) if error.is(Kind::Invalid) => {
-            watch.notice(format!("this run is slower without a cache: {error}"));
+            watch.notice(NoticeKind::Cache, format!("this run is slower without a cache: {error}"));
             Ok(None)
         }
         Err(error) => Err(error),

@@ -2,13 +2,13 @@
 
 use super::exit::Exit;
 use super::options::GlobalOptions;
-use super::print::print_error_line;
+use super::print::{json_line, print_error_line};
 use super::text::show_path;
 use indicatif::ProgressBar;
-use serde_json::{Value, json};
-use siltstone::entry::{PathText, Warning};
+use serde::Serialize;
+use siltstone::entry::Warning;
 use siltstone::error::{Error, Result};
-use siltstone::watch::{Event, Watch};
+use siltstone::watch::{Event, Notice, NoticeKind, Watch};
 use siltstone::when::{format_count, format_counted};
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::Ordering;
@@ -69,7 +69,7 @@ impl Console {
         self.0.with_bar
     }
 
-    /// Whether progress is told as JSON lines.
+    /// Whether progress is printed as JSON lines.
     pub fn with_progress_events(&self) -> bool {
         self.0.json && self.0.lines && self.0.verbose > 0
     }
@@ -86,18 +86,17 @@ impl Console {
 
     fn on_event(&self, event: Event) {
         match event {
-            Event::Stage(name) => *lock(&self.0.stage) = name,
-            Event::Notice(text) => self.note(&text),
+            Event::Stage { stage } => *lock(&self.0.stage) = stage,
+            Event::Notice(notice) => self.note(notice),
             Event::StartsOver => {
                 if self.0.json && self.0.lines {
-                    self.event(json!({"event": "starts-over"}));
+                    self.event(&event);
                 }
                 *lock(&self.0.warnings) = Default::default();
             }
-            Event::Warning { path, what } => {
-                let shown = Warning { path: PathText(path), what };
+            Event::Warning(shown) => {
                 if self.0.json && self.0.lines {
-                    self.event(json!({"event": "warning", "path": shown.path, "what": shown.what}));
+                    self.event(&Event::Warning(shown.clone()));
                 } else if !self.0.json && self.0.verbose > 0 {
                     self.say(&format!("warning: {}", warning_line(&shown)));
                 }
@@ -111,11 +110,11 @@ impl Console {
     }
 
     /// Worth knowing; on standard error, or as an event.
-    pub fn note(&self, text: &str) {
+    pub fn note(&self, notice: Notice) {
         match (self.0.json, self.0.lines) {
-            (true, true) => self.event(json!({"event": "notice", "text": text})),
-            (true, false) => print_error_line(&json!({"event": "notice", "text": text}).to_string()),
-            (false, _) if !self.0.quiet => self.say(&format!("note: {}", show_path(text.as_bytes()))),
+            (true, true) => self.event(&Event::Notice(notice)),
+            (true, false) => print_error_line(&json_line(&Event::Notice(notice))),
+            (false, _) if !self.0.quiet => self.say(&format!("note: {}", show_path(notice.text.as_bytes()))),
             _ => {}
         }
     }
@@ -139,19 +138,19 @@ impl Console {
     }
 
     /// Prints one JSON line at once. A closed or full standard output does not end a backup.
-    pub fn event(&self, event: Value) {
-        let _ = writeln!(std::io::stdout().lock(), "{event}");
+    pub fn event(&self, event: &impl Serialize) {
+        let _ = writeln!(std::io::stdout().lock(), "{}", json_line(event));
     }
 
     /// Reports that the work is done although the summary could not be written; returns the exit code.
     pub fn summary_lost(&self, done: &str, error: &Error, otherwise: Exit) -> Exit {
         let text = format!("{done}, but its summary could not be written: {error}");
         if self.0.json {
-            print_error_line(&json!({"event": "notice", "text": text}).to_string())
+            print_error_line(&json_line(&Event::Notice(Notice { kind: NoticeKind::Output, text })))
         } else {
             self.say(&format!("silt: {}", show_path(text.as_bytes())))
         }
-        if otherwise == Exit::Done { Exit::Gaps } else { otherwise }
+        if otherwise == Exit::Done { Exit::Warnings } else { otherwise }
     }
 
     /// Names the warnings on standard error, unless they were told as they came; returns how many there were.

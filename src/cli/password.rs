@@ -7,7 +7,7 @@ use siltstone::disk::whole::read_bounded;
 use siltstone::error::{Error, Kind, Result};
 use siltstone::seal::Secret;
 use siltstone::source::SECRETS;
-use siltstone::watch::{Cancel, Watch};
+use siltstone::watch::{Cancel, NoticeKind, Watch};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
@@ -54,7 +54,10 @@ fn warn_of_readers(path: &Path, watch: &Watch) {
     let Ok(meta) = std::fs::metadata(path) else { return };
     if meta.is_file() && meta.mode() & OTHERS_MAY_READ != 0 {
         let shown = show_path(path.as_os_str().as_encoded_bytes());
-        watch.notice(format!("other users of this machine can read the secret in {shown}: run `chmod 600` on it"));
+        watch.notice(
+            NoticeKind::Security,
+            format!("other users of this machine can read the secret in {shown}: run `chmod 600` on it"),
+        );
     }
 }
 
@@ -93,7 +96,7 @@ pub fn password_of_command(command: &OsStr, cancel: &Cancel) -> Result<Zeroizing
 }
 
 fn read_to_end(stdout: &mut ChildStdout, cancel: &Cancel) -> Result<Zeroizing<Vec<u8>>> {
-    // Never grown: that would leave copies behind.
+    // Never grown: that would leave copies in memory.
     let mut bytes = Zeroizing::new(vec![0; PASSWORD_BYTES_MAX as usize + 1]);
     let mut filled = 0;
     while filled < bytes.len() {

@@ -1,7 +1,8 @@
 //! Print on standard output and standard error.
 
-use serde_json::{Value, json};
+use serde::Serialize;
 use siltstone::error::{Error, Result};
+use siltstone::repo::{Snapshot, SnapshotInfo};
 use std::io::Write;
 
 /// A line on standard error. That it cannot be written does not change how a run ends.
@@ -30,17 +31,48 @@ pub fn print_once(text: &str) -> Result<()> {
         .map_err(|error| Error::io("write to", "standard output", error))
 }
 
-pub fn print_json(value: &Value) -> Result<()> {
-    print(&format!("{value}\n"))
+/// One line of JSON.
+pub fn json_line(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("reports and events have no keys but text")
+}
+
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    print(&(json_line(value) + "\n"))
+}
+
+/// A report as an event: with the field `event` before its own.
+#[derive(Serialize)]
+pub struct Tagged<'a, T> {
+    event: &'static str,
+    #[serde(flatten)]
+    report: &'a T,
+}
+
+/// What a command did, as the last event of its run.
+pub fn summary<T>(report: &T) -> Tagged<'_, T> {
+    Tagged { event: "summary", report }
+}
+
+/// The same of one snapshot.
+#[derive(Serialize)]
+pub struct OfSnapshot<'a, T> {
+    event: &'static str,
+    snapshot: SnapshotInfo<'a>,
+    #[serde(flatten)]
+    report: &'a T,
+}
+
+pub fn of_snapshot<'a, T>(event: &'static str, snapshot: &'a Snapshot, report: &'a T) -> OfSnapshot<'a, T> {
+    OfSnapshot { event, snapshot: SnapshotInfo::from(snapshot), report }
 }
 
 /// Prints an object whose list is as long as there are snapshots: item by item, as all at once take many times the memory of
-/// what they show. `rest` are the members behind the list. As with [`print`], the reader may stop early.
-pub fn print_json_list(name: &str, items: impl Iterator<Item = Value>, rest: &Value) -> Result<()> {
+/// what they show. `rest` are the members after the list. As with [`print`], the reader may stop early.
+pub fn print_json_list(name: &str, items: impl Iterator<Item = impl Serialize>, rest: &impl Serialize) -> Result<()> {
     let mut out = std::io::BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
     match write_json_list(&mut out, name, items, rest).and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-            // What is left is for nobody.
+            // The reader is gone; the rest is dropped.
             let _nobody_reads = out.into_parts();
             Ok(())
         }
@@ -51,15 +83,15 @@ pub fn print_json_list(name: &str, items: impl Iterator<Item = Value>, rest: &Va
 fn write_json_list(
     out: &mut dyn Write,
     name: &str,
-    items: impl Iterator<Item = Value>,
-    rest: &Value,
+    items: impl Iterator<Item = impl Serialize>,
+    rest: &impl Serialize,
 ) -> std::io::Result<()> {
-    write!(out, "{{{}:[", json!(name))?;
+    write!(out, "{{\"{name}\":[")?;
     for (number, item) in items.enumerate() {
         let comma = if number == 0 { "" } else { "," };
-        write!(out, "{comma}{item}")?;
+        write!(out, "{comma}{}", json_line(&item))?;
     }
-    let rest = rest.to_string();
+    let rest = json_line(rest);
     let members = rest.strip_prefix('{').filter(|members| *members != "}");
     write!(out, "]{}{}", if members.is_some() { "," } else { "" }, members.unwrap_or("}"))?;
     writeln!(out)
@@ -78,8 +110,8 @@ impl Lines {
         writeln!(self, "{line}").map_err(|error| Error::io("write to", "standard output", error))
     }
 
-    pub fn json(&mut self, value: &Value) -> Result<()> {
-        self.line(&value.to_string())
+    pub fn json(&mut self, value: &impl Serialize) -> Result<()> {
+        self.line(&json_line(value))
     }
 
     pub fn end(mut self) -> Result<()> {
@@ -107,6 +139,7 @@ fn done_when_nobody_reads(error: &std::io::Error) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn a_list_written_item_by_item_reads_as_one_object() {

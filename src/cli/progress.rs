@@ -5,7 +5,7 @@ use super::text::show_path;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::process::getpgrp;
 use rustix::termios::{tcgetpgrp, tcgetwinsize};
-use serde_json::json;
+use serde::Serialize;
 use siltstone::entry::PathText;
 use siltstone::watch::{Progress, Watch};
 use siltstone::when::{format_bytes, format_counted, format_duration};
@@ -88,7 +88,7 @@ fn draw(bar: &ProgressBar, console: &Console, progress: &Arc<Progress>, begun: I
     let shown = Shown {
         files: get(&progress.files_done),
         bytes: done,
-        // How much there is was counted last time; more than that is no reason to show more than all.
+        // How much there is was counted last time; more than that must not show as more than all.
         bytes_expected: Some(expected).filter(|expected| *expected > done && done > 0),
         elapsed: begun.elapsed(),
         current: if current.is_empty() { console.stage() } else { show_path(&current) },
@@ -96,7 +96,7 @@ fn draw(bar: &ProgressBar, console: &Console, progress: &Arc<Progress>, begun: I
     bar.set_message(shown.line(columns()));
 }
 
-/// Whoever sent the run to the background types something else at the terminal now.
+/// In the background: the user types something else at the terminal now.
 fn is_in_background() -> bool {
     tcgetpgrp(std::io::stderr()).is_ok_and(|group| group != getpgrp())
 }
@@ -187,20 +187,36 @@ fn shorten(path: &str, columns: usize) -> String {
     format!("{CUT}{}", &path[start..])
 }
 
+/// How far the work is, as JSON. Expected totals are 0 if they are not known.
+#[derive(Serialize)]
+struct ProgressEvent {
+    event: &'static str,
+    stage: String,
+    seconds: f64,
+    entries: u64,
+    files_done: u64,
+    files_expected: u64,
+    bytes_done: u64,
+    bytes_expected: u64,
+    bytes_read: u64,
+    bytes_stored: u64,
+    current: PathText,
+}
+
 fn tell(console: &Console, progress: &Arc<Progress>, begun: Instant) {
-    console.event(json!({
-        "event": "progress",
-        "stage": console.stage(),
-        "seconds": begun.elapsed().as_secs_f64(),
-        "entries": get(&progress.entries),
-        "files_done": get(&progress.files_done),
-        "files_expected": get(&progress.files_expected),
-        "bytes_done": get(&progress.bytes_done),
-        "bytes_expected": get(&progress.bytes_expected),
-        "bytes_read": get(&progress.bytes_read),
-        "bytes_stored": get(&progress.bytes_stored),
-        "current": PathText(progress.current()),
-    }));
+    console.event(&ProgressEvent {
+        event: "progress",
+        stage: console.stage(),
+        seconds: begun.elapsed().as_secs_f64(),
+        entries: get(&progress.entries),
+        files_done: get(&progress.files_done),
+        files_expected: get(&progress.files_expected),
+        bytes_done: get(&progress.bytes_done),
+        bytes_expected: get(&progress.bytes_expected),
+        bytes_read: get(&progress.bytes_read),
+        bytes_stored: get(&progress.bytes_stored),
+        current: PathText(progress.current()),
+    });
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Ask whoever sits at the terminal for a password, without showing it.
+//! Ask for a password at the terminal, without showing it.
 
 use super::text::show_path;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,7 +17,7 @@ const LINE_BYTES_MAX: usize = 4096;
 /// How often it is looked whether a signal came, which another thread may have caught.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
-/// Asks for a password; None when nobody sits at standard input. A signal, which must be among those that `cancel`
+/// Asks for a password; None if standard input is not a terminal. A signal, which must be among those that `cancel`
 /// hears of, ends the question.
 pub fn ask_password(prompt: &str, cancel: &Cancel) -> Result<Option<Zeroizing<Vec<u8>>>> {
     if !std::io::stdin().is_terminal() {
@@ -44,7 +44,7 @@ fn none_typed() -> Error {
 
 /// What was typed up to Enter, which shows as the end of the line; without it, the terminal was closed (Ctrl-D).
 fn read_line(mut terminal: &File, cancel: &Cancel) -> Result<Zeroizing<Vec<u8>>> {
-    // Never grown: that would leave a copy behind.
+    // Never grown: that would leave a copy in memory.
     let mut line = Zeroizing::new(vec![0; LINE_BYTES_MAX]);
     let mut filled = 0;
     while filled < line.len() {
@@ -68,9 +68,9 @@ fn read_line(mut terminal: &File, cancel: &Cancel) -> Result<Zeroizing<Vec<u8>>>
     Ok(line)
 }
 
-/// The terminal showed no end of the line, as nobody typed it.
+/// The terminal showed no end of the line, as none was typed.
 fn end_line(mut terminal: &File) {
-    // What comes next stands behind the prompt then.
+    // What comes next would follow on the line of the prompt.
     let _best_effort = terminal.write_all(b"\n");
 }
 

@@ -4,17 +4,15 @@ use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::{GlobalOptions, absolute, bytes_parser, pattern, rules};
 use super::output::Console;
-use super::print::{print, print_json};
+use super::print::{of_snapshot, print, print_json};
 use super::progress::Display;
 use super::select::TargetOptions;
 use super::signals;
-use super::text::{show_path, show_stamp, snapshot_json};
+use super::text::{show_path, show_stamp};
 use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
-use siltstone::entry::PathText;
 use siltstone::repo::Snapshot;
-use siltstone::restore::{Overwrite, Paths, PlanSummary, RestoreOptions, RestoreReport};
-use siltstone::watch::Watch;
+use siltstone::restore::{Overwrite, PlanSummary, RestoreOptions, RestoreReport};
+use siltstone::watch::{Notice, NoticeKind, Watch};
 use siltstone::when::{format_bytes, format_count, format_counted, format_duration};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -127,29 +125,7 @@ pub fn run(args: &RestoreArgs, options: &GlobalOptions) -> Result<Exit, Failure>
 
 fn show_plan(plan: &PlanSummary, snapshot: &Snapshot, console: &Console, watch: &Watch) -> Result<Exit, Failure> {
     if console.json() {
-        let list = |paths: &Paths| paths.first.iter().map(|path| PathText(path.clone())).collect::<Vec<_>>();
-        print_json(&json!({
-            "event": "plan",
-            "snapshot": snapshot_json(snapshot),
-            "directories": plan.directories,
-            "files": plan.files,
-            "others": plan.others,
-            "bytes": plan.bytes,
-            "packs": plan.packs,
-            "frames": plan.frames,
-            "bytes_to_read": plan.bytes_to_read,
-            "created": list(&plan.created),
-            "created_count": plan.created.count,
-            "replaced": list(&plan.replaced),
-            "replaced_count": plan.replaced.count,
-            "kept_count": plan.kept,
-            "left": list(&plan.left),
-            "left_count": plan.left.count,
-            "blocked": list(&plan.blocked),
-            "blocked_count": plan.blocked.count,
-            "deletions": list(&plan.deletions),
-            "deletions_count": plan.deletions.count,
-        }))?;
+        print_json(&of_snapshot("plan", snapshot, plan))?;
         return Ok(exit(plan.damaged, watch, console.exit()));
     }
     let mut text = format!(
@@ -204,13 +180,14 @@ fn conclude(
     watch: &Watch,
 ) -> Result<Exit, Failure> {
     if report.partial_directories > 0 {
-        console.note(&format!(
+        let text = format!(
             "the backup saved only a part of {}: the rest was excluded or could not be read",
             format_counted(report.partial_directories, "directory", "directories")
-        ));
+        );
+        console.note(Notice { kind: NoticeKind::Snapshot, text });
     }
     let printed = if console.json() {
-        print_json(&summary_json(report, snapshot))
+        print_json(&of_snapshot("summary", snapshot, report))
     } else if !console.quiet() {
         print(&summary(report, args))
     } else {
@@ -221,29 +198,6 @@ fn conclude(
     Ok(match printed {
         Ok(()) => exit,
         Err(error) => console.summary_lost("the restore has ended", &error, exit),
-    })
-}
-
-fn summary_json(report: &RestoreReport, snapshot: &Snapshot) -> Value {
-    json!({
-        "event": "summary",
-        "snapshot": snapshot_json(snapshot),
-        "directories": report.directories,
-        "files": report.files,
-        "others": report.others,
-        "files_kept": report.files_kept,
-        "files_left": report.files_left,
-        "files_deleted": report.files_deleted,
-        "created": report.created,
-        "replaced": report.replaced,
-        "blocked": report.blocked,
-        "damaged": report.damaged,
-        "partial_directories": report.partial_directories,
-        "bytes_written": report.bytes_written,
-        "bytes_verified": report.bytes_verified,
-        "seconds": report.duration.as_secs_f64(),
-        "warnings": report.warnings,
-        "warnings_count": report.warnings_count,
     })
 }
 

@@ -6,7 +6,7 @@ use super::output::Console;
 use clap::Args;
 use siltstone::error::Error;
 use siltstone::repo::{Repository, Snapshot};
-use siltstone::watch::Watch;
+use siltstone::watch::{Notice, NoticeKind, Watch};
 use siltstone::when::{Moment, Selector, parse_target};
 
 /// `SNAPSHOT[:PATH]`, or `:PATH` where --at says which snapshot.
@@ -73,7 +73,7 @@ impl TargetOptions {
     fn selector(&self, console: &Console) -> Result<Selector, Failure> {
         let selector = self.check()?;
         if let Some(note) = self.at.as_ref().and_then(|moment| moment.note.as_ref()) {
-            console.note(note);
+            console.note(Notice { kind: NoticeKind::Clock, text: note.clone() });
         }
         Ok(selector)
     }

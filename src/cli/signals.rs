@@ -41,7 +41,7 @@ pub fn tame() -> Result<()> {
     unsafe { low_level::register(SIGABRT, aborted) }.map(|_| ()).map_err(failed)
 }
 
-/// How an interruption is told when the process ends without its main thread.
+/// How an interruption is reported when the process ends without its main thread.
 pub fn tell_in_json(json: bool) {
     WITH_JSON.store(json, Ordering::Relaxed);
 }

@@ -6,10 +6,11 @@ use super::options::{FILTERS, GlobalOptions, RangeOptions};
 use super::output::Console;
 use super::print::{print, print_json_list};
 use super::signals;
-use super::text::{show_path, show_source, show_stamp, snapshot_json, table};
+use super::text::{show_path, show_source, show_stamp, table};
 use clap::Args;
-use serde_json::json;
-use siltstone::repo::Snapshot;
+use serde::Serialize;
+use siltstone::entry::Warning;
+use siltstone::repo::{Snapshot, SnapshotInfo};
 use siltstone::when::{format_bytes, format_count};
 
 #[derive(Args, Debug)]
@@ -26,6 +27,13 @@ pub struct SnapshotsArgs {
 const SOURCES_SHOWN: u64 = 5;
 const SOURCES_CHARACTERS: usize = 200;
 
+/// What follows the list, as JSON.
+#[derive(Serialize)]
+struct Rest {
+    warnings: Vec<Warning>,
+    warnings_count: u64,
+}
+
 pub fn run(args: &SnapshotsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let console = Console::new(options, false);
     let watch = console.watch();
@@ -39,8 +47,8 @@ pub fn run(args: &SnapshotsArgs, options: &GlobalOptions) -> Result<Exit, Failur
     }
     if console.json() {
         let (warnings, warnings_count) = console.warnings();
-        let rest = json!({"warnings": warnings, "warnings_count": warnings_count});
-        print_json_list("snapshots", snapshots.iter().map(snapshot_json), &rest)?;
+        let rest = Rest { warnings, warnings_count };
+        print_json_list("snapshots", snapshots.iter().map(SnapshotInfo::from), &rest)?;
     } else if snapshots.is_empty() {
         if !console.quiet() {
             print(if filter.is_empty() { "No snapshots.\n" } else { "No snapshot matches the filters.\n" })?;

@@ -7,7 +7,6 @@ use super::output::Console;
 use super::print::{print, print_json};
 use super::signals;
 use clap::Args;
-use serde_json::json;
 use siltstone::browse::{self, Statistics};
 use siltstone::when::{format_bytes, format_count, format_counted};
 
@@ -26,24 +25,7 @@ pub fn run(args: &StatsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let snapshots = repo.snapshots_matching(&filter, &watch)?;
     let counted = browse::stats(&repo, &snapshots, b"/", &watch)?;
     if console.json() {
-        print_json(&json!({
-            "snapshots": counted.snapshots,
-            "files": counted.files,
-            "directories": counted.directories,
-            "others": counted.others,
-            "bytes": counted.bytes,
-            "unique_chunks": counted.unique_chunks,
-            "unique_bytes": counted.unique_bytes,
-            "unique_stored_bytes": counted.unique_stored_bytes,
-            "exact": counted.exact,
-            "deduplication_ratio": counted.deduplication_ratio(),
-            "compression_ratio": counted.compression_ratio(),
-            "packs": counted.packs,
-            "packs_bytes": counted.packs_bytes,
-            "indexes": counted.indexes,
-            "indexes_bytes": counted.indexes_bytes,
-            "indexed_chunks": counted.indexed_chunks,
-        }))?
+        print_json(&counted)?
     } else {
         print(&words(&counted))?
     }

@@ -3,7 +3,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use siltstone::error::{Error, Result};
 
-/// As many open files as anybody needs here; more would only cost the commands that inherit it.
+/// As many open files as silt needs; more would only cost the commands that inherit the limit.
 const OPEN_FILES: u64 = 65_536;
 
 /// Before any work begins: raises the limit of open files as far as that is allowed, and starts the threads that compress

@@ -1,10 +1,8 @@
-//! What people and programs read, as text and JSON: paths, dates, sources, snapshots, tables.
+//! What people read: paths, dates, sources, tables.
 
 use comfy_table::{CellAlignment, Table, presets};
-use serde_json::{Value, json};
-use siltstone::entry::Time;
-use siltstone::repo::{Snapshot, SnapshotSource, Stamp};
-use siltstone::when::{format_time, to_timestamp};
+use siltstone::repo::{SnapshotSource, Stamp, UnknownSource};
+use siltstone::when::format_time;
 
 /// A table without lines; columns named in `right` hold figures.
 pub fn table(header: &[&str], right: &[usize], rows: impl Iterator<Item = Vec<String>>) -> String {
@@ -51,36 +49,11 @@ pub fn show_stamp(stamp: &Stamp) -> String {
     format_time(stamp.time(), &jiff::tz::TimeZone::system())
 }
 
-/// RFC 3339 with the offset of the host's clock.
-pub fn rfc3339(stamp: &Stamp) -> String {
-    let offset = jiff::tz::Offset::from_seconds(stamp.offset).unwrap_or(jiff::tz::Offset::UTC);
-    match to_timestamp(stamp.time()) {
-        Some(timestamp) => timestamp.display_with_offset(offset).to_string(),
-        None => format_time(Time { seconds: stamp.seconds, nanoseconds: 0 }, &jiff::tz::TimeZone::UTC),
-    }
-}
-
 /// What a snapshot holds, as words.
 pub fn show_source(source: &SnapshotSource) -> String {
     match source {
         SnapshotSource::Tree { path } => show_path(&path.0),
         SnapshotSource::Stream { name, .. } => format!("stream {}", show_path(&name.0)),
+        SnapshotSource::Unknown(UnknownSource { kind }) => format!("{} (of a newer silt)", show_path(kind.as_bytes())),
     }
-}
-
-pub fn snapshot_json(snapshot: &Snapshot) -> Value {
-    json!({
-        "id": snapshot.id.to_hex(),
-        "time": rfc3339(&snapshot.started),
-        "ended": rfc3339(&snapshot.ended),
-        "host": snapshot.host,
-        "user": snapshot.user,
-        "job": snapshot.job,
-        "tags": snapshot.tags,
-        "program": snapshot.program,
-        "sources": snapshot.sources,
-        "sources_count": snapshot.sources_count(),
-        "totals": snapshot.totals,
-        "warnings_count": snapshot.warnings_count,
-    })
 }

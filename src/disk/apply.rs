@@ -9,6 +9,7 @@ use super::read_dir::Directory;
 use super::refused::refused;
 use super::stat::Stat;
 pub use super::subject::{Current, MODE_UNKNOWN, Subject};
+use crate::disk::subject::Ids;
 use crate::entry::{EntryKind, Metadata, Time};
 use crate::error::{Error, Result};
 use rustix::fd::AsFd;
@@ -46,7 +47,8 @@ pub fn apply_metadata(
     let mut lose = |what: &str, error: Error| losses.push(Loss { what: what.to_owned(), error });
     let wanted = wanted_owner(meta, options);
     if options.owner {
-        subject.apply_owner(&mut current, wanted, kind, &mut lose);
+        let (uid, gid) = wanted;
+        subject.apply_owner(&mut current, Ids { uid, gid }, kind, &mut lose);
     }
     let mut mode = meta.mode & 0o7777;
     let unsafe_bits = unsafe_bits((current.uid, current.gid), wanted, kind);

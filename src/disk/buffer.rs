@@ -9,7 +9,7 @@ const PAGE_BYTES: usize = 4096;
 pub const WRITE_BYTES_MAX: usize = 512 << 10;
 
 /// A buffer to read files into, which lie in the page cache from the beginnings of pages on: some processors copy several
-/// times slower to a place that lies a few bytes deeper in its page, such as where allocators begin a large block.
+/// times slower to a place a few bytes deeper in its page, such as where allocators begin a large block.
 ///
 /// Bytes of a fixed number, the first of which is the first of a page.
 #[derive(Default)]

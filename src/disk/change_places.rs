@@ -106,7 +106,7 @@ impl Target {
         let old = self.directory().stat(name)?;
         self.remove_directory(name)?;
         self.rename_new(unfinished, name).inspect_err(|_| {
-            // The error that is told is that of the new one.
+            // The error of the new one is returned.
             let mode = Mode::from_raw_mode(old.permissions());
             let _best_effort = rustix::fs::mkdirat(self.directory(), name, mode)
                 .map(|()| restore_owner_and_mode(self.directory(), name, &old));

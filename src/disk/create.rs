@@ -1,7 +1,7 @@
 //! Create what a snapshot holds, with as few system calls as the kernel allows.
 //!
 //! A plain file of the user who restores costs openat, pwrite, utimensat, fchmod and close. What makes more calls
-//! superfluous is known, not assumed: the thread's umask ([`super::umask`]), who owns what is created here (asked once
+//! superfluous is known, not assumed: the thread's umask ([`super::umask`]), the owner of what is created here (asked once
 //! per tree) and whether directories hand down an ACL.
 
 use super::apply::{Current, MODE_UNKNOWN, chmod_at};
@@ -204,7 +204,7 @@ impl Target {
         }
     }
 
-    /// Removes a name that is no directory.
+    /// Removes a name that is not a directory.
     pub fn remove_name(&self, name: &[u8]) -> Result<()> {
         super::remove::remove_name(&self.directory, name)
     }
@@ -218,7 +218,7 @@ impl Target {
 /// Closes a file that was written. Network file systems say only here that the content did not arrive.
 #[inline]
 pub fn close_written(fd: OwnedFd) -> Result<()> {
-    // SAFETY: the descriptor is ours alone, and nobody uses it after this, whatever the call returns.
+    // SAFETY: the descriptor is ours alone, and nothing uses it after this, whatever the call returns.
     match unsafe { libc::close(fd.into_raw_fd()) } {
         0 => Ok(()),
         _ => Err(Error::io("write", "", std::io::Error::last_os_error())),
@@ -244,7 +244,7 @@ pub fn is_unfinished(found: &Stat, meta: &Metadata, owner_here: u32) -> bool {
     is_ours && found.permissions() & !0o2000 == unfinished_mode(meta)
 }
 
-/// With which mode something is created. The special bits come after the owner, who decides what they mean (and a
+/// With which mode something is created. The special bits come after the owner, which decides what they mean (and a
 /// chown clears them); what has attributes stays private until they are there, since an ACL makes the group's bits
 /// mean something else, and writable for its owner, since `user.*` takes the right to write.
 #[inline]

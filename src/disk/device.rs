@@ -1,4 +1,4 @@
-//! What lies below a path: the medium, whether two paths share a disk, whether the kernel makes it up, and whether it is
+//! What a path is on: the medium, whether two paths share a disk, whether the kernel makes it up, and whether it is
 //! mounted read-only.
 //!
 //! The first two are guesses and only steer speed: they come from /proc/self/mountinfo and /sys/dev/block, and where those are
@@ -155,7 +155,7 @@ fn medium_of_disk(disk: &Path) -> Medium {
     if rotational && !is_virtual { Medium::Rotational } else { Medium::Sata }
 }
 
-/// Whether two looks at one entry of a directory's file system find the same inode number, also when nobody had it open between them.
+/// Whether two looks at one entry of a directory's file system find the same inode number, also when it was not open between them.
 /// What cannot be found out may be otherwise.
 pub fn has_lasting_inodes(directory: impl AsFd) -> bool {
     match rustix::fs::fstatfs(&directory).map(|found| found.f_type as u32) {

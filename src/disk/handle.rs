@@ -9,7 +9,7 @@ use std::ops::Deref;
 /// Each thread keeps at most this many levels of directories open, and fewer where descriptors are short.
 const LEVELS_OPEN_MAX: usize = 128;
 
-/// How many levels of directories are kept open below each other when so many threads walk at once: of the descriptors that
+/// How many levels of directories are kept open below each other when this many threads walk at once: of the descriptors that
 /// the process may have, half are for these.
 pub fn levels_open(descriptors: u64, threads: usize) -> usize {
     let share = usize::try_from(descriptors / 2).unwrap_or(usize::MAX) / threads.max(1);

@@ -1,7 +1,7 @@
 //! The local file system: metadata read and applied, content read and written, whole-or-nothing writes. Linux only.
 //!
 //! Everything below a root is reached by an open directory and one name, never by a path: nothing is resolved twice, and
-//! nobody who swaps a directory for a symbolic link meanwhile leads us elsewhere.
+//! replacing a directory by a symbolic link meanwhile does not lead us elsewhere.
 
 pub mod apply;
 pub mod below;

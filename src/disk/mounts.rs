@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 const MOUNTS_BYTES_MAX: u64 = 16 << 20;
 
-/// File systems that the kernel makes up: their files are no data of anybody, and some never end.
+/// File systems that the kernel makes up: their files hold no data, and some never end.
 const PSEUDO_KINDS: [&str; 31] = [
     "proc",
     "sysfs",

@@ -31,7 +31,7 @@ pub fn open_file(directory: &Directory, name: impl Arg + Copy) -> Result<OwnedFd
     opened.map_err(|errno| refused_name("open", name, errno))
 }
 
-/// [`open_file`], and its stat; `Conflict` if it is no regular file (any more).
+/// [`open_file`], and its stat; `Conflict` if it is not a regular file (any more).
 pub fn open_file_checked(directory: &Directory, name: impl Arg + Copy) -> Result<(OwnedFd, Stat)> {
     let fd = open_file(directory, name)?;
     let stat = fstat(&fd)?;
@@ -64,7 +64,7 @@ pub fn read_full(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize> {
     read_expected(fd, buffer, 0)
 }
 
-/// The same where a stat told how many bytes to expect: a read that stops short of the buffer and brings them to so many
+/// The same where a stat told how many bytes to expect: a read that stops short of the buffer and brings them to that many
 /// or more is the end, which spares the call that would return nothing. With 0 expected only that call is the end.
 #[inline]
 pub fn read_expected(fd: impl AsFd, buffer: &mut [u8], expected: u64) -> Result<usize> {

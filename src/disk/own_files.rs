@@ -18,7 +18,7 @@ pub fn open_at_once(options: &mut OpenOptions, path: &Path) -> Result<File> {
 /// Opens a regular file without waiting; anything else is an error (see [`is_not_a_file`]).
 pub fn open_regular(options: &mut OpenOptions, path: &Path) -> Result<File> {
     let file = open_at_once(options, path).map_err(|error| match path.metadata() {
-        // A FIFO that nobody reads, a socket, a folder.
+        // A FIFO without a reader, a socket, a folder.
         Ok(meta) if !meta.is_file() => not_a_file(),
         _ => error,
     })?;
@@ -39,8 +39,8 @@ pub fn is_not_a_file(error: &Error) -> bool {
     error.kind() == ErrorKind::InvalidData
 }
 
-/// Why somebody else may decide what is in a directory of our own, if so: it, or one above it, belongs to another user than this one and
-/// root, or everybody may replace what is in it. What is not there yet does not count.
+/// Why another user may decide what is in a directory of our own, if so: it, or one above it, belongs to another user than this one and
+/// root, or every user may replace what is in it. What is not there yet does not count.
 pub fn why_not_own(directory: &Path) -> Option<String> {
     let why = |path: &Path| {
         let stat = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;

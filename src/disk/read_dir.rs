@@ -17,7 +17,7 @@ const PATH_CALL_BYTES_MAX: usize = 4096;
 #[derive(Debug)]
 pub struct Directory {
     fd: OwnedFd,
-    /// O_NOATIME was refused for a child: it belongs to somebody else, and its siblings most likely too.
+    /// O_NOATIME was refused for a child: it belongs to another user, and its siblings most likely too.
     atime_refused: AtomicBool,
 }
 
@@ -38,7 +38,7 @@ impl Directory {
     const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
     /// Opens the directory at a path of any length, relative to the working directory; symbolic links in it are
-    /// followed, since it is a person who names the root.
+    /// followed, since a person names the root.
     pub fn open_path(path: &[u8]) -> Result<Directory> {
         let failed = |errno| refused("open the directory", path, errno);
         if path.is_empty() || path.contains(&0) {

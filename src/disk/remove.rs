@@ -6,12 +6,12 @@ use crate::error::Result;
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 
-/// Removes a name that is no directory. That there is none is no error.
+/// Removes a name that is not a directory. It is not an error if there is none.
 pub fn remove_name(directory: &Directory, name: &[u8]) -> Result<()> {
     unlink(directory, name, AtFlags::empty())
 }
 
-/// Removes an empty directory. That there is none is no error.
+/// Removes an empty directory. It is not an error if there is none.
 pub fn remove_directory(directory: &Directory, name: &[u8]) -> Result<()> {
     unlink(directory, name, AtFlags::REMOVEDIR)
 }

@@ -67,7 +67,7 @@ pub fn owns(uid: u32, gid: u32) -> bool {
 }
 
 /// Whether an owner of this number may be root. In a user namespace that does not know the root outside it, root has the number of all
-/// who are not known.
+/// that are not known.
 pub(super) fn may_be_root(uid: u32) -> bool {
     USERS.may_be_root(uid)
 }

@@ -78,7 +78,7 @@ impl Stat {
         Identity { device: self.device, inode: self.inode }
     }
 
-    /// Whether it belongs to the user who runs this process.
+    /// Whether it belongs to the user of this process.
     pub fn is_own(&self) -> bool {
         self.uid == rustix::process::geteuid().as_raw()
     }

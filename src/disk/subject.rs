@@ -16,6 +16,14 @@ use rustix::io::Errno;
 /// Between these every file system keeps a time.
 const TIME_SECONDS_MIN: i64 = i32::MIN as i64 + 1;
 const TIME_SECONDS_MAX: i64 = i32::MAX as i64;
+
+/// An owner and a group, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ids {
+    pub uid: u32,
+    pub gid: u32,
+}
+
 /// What metadata are applied to.
 #[derive(Clone, Copy)]
 pub enum Subject<'a> {
@@ -82,10 +90,11 @@ impl Subject<'_> {
     pub(super) fn apply_owner(
         &self,
         current: &mut Current,
-        (uid, gid): (u32, u32),
+        wanted: Ids,
         kind: EntryKind,
         lose: &mut impl FnMut(&str, Error),
     ) {
+        let Ids { uid, gid } = wanted;
         if (current.uid, current.gid) == (uid, gid) {
             return;
         }

@@ -36,7 +36,7 @@ fn start_of(pid: u32) -> Option<u64> {
 }
 
 fn check(text: &[u8]) -> u64 {
-    // FNV-1a: it tells our names from others, and does not have to withstand anybody.
+    // FNV-1a: it tells our names from others, and does not have to withstand an attack.
     text.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 

@@ -10,16 +10,16 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What names of unfinished writes start with; those of a killed process may stay behind.
+/// What names of unfinished writes start with; those of a killed process may remain.
 pub const UNFINISHED_PREFIX: &str = ".silt-unfinished-";
 
 /// Writes a file so that after a crash there is the old one or the new one, and when it returns, the new one.
-/// Readable for everybody whom the umask lets.
+/// Readable for other users as far as the umask allows.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     write_with_mode(path, bytes, 0o666)
 }
 
-/// The same, for secrets: only the owner can read it, at no moment anybody else.
+/// The same, for secrets: at every moment only the owner can read it.
 pub fn write_whole_private(path: &Path, bytes: &[u8]) -> Result<()> {
     write_with_mode(path, bytes, 0o600)
 }

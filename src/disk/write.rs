@@ -41,7 +41,7 @@ fn refused_bytes(doing: &str, errno: Errno) -> Error {
     }
 }
 
-/// Reserves space for a large file without holes, so that it lies in one piece and a full disk shows before the
+/// Reserves space for a large file without holes, so that it is in one piece and a full disk shows before the
 /// content is fetched. Its size is `size` afterwards where the file system can do that, else unchanged.
 pub fn preallocate(fd: impl AsFd, size: u64) -> Result<()> {
     if size < PREALLOCATE_BYTES_MIN {

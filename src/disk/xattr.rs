@@ -35,7 +35,7 @@ enum Place<'a> {
     Open(BorrowedFd<'a>),
     /// A path that ends in the name itself: links are not followed.
     Path(CString),
-    /// Opened for the purpose, as there is no such path.
+    /// Opened for the purpose, as it has no such path.
     Held(OwnedFd),
     /// There is no way to it.
     Nowhere,
@@ -136,7 +136,7 @@ impl Place<'_> {
                     value.shrink_to_fit();
                     value
                 }
-                // Removed since it was listed, or listed for everybody and readable by few (trusted.*).
+                // Removed since it was listed, or listed for every user and readable by few (trusted.*).
                 Err(Errno::NODATA | Errno::NOTSUP) => continue,
                 Err(errno) => return Err(errno),
             };
@@ -178,7 +178,7 @@ fn set(place: Result<Place<'_>, Errno>, xattr: &Xattr) -> Result<()> {
     done.map_err(|errno| refused("set the attribute", &xattr.name, errno))
 }
 
-/// Removes one attribute of an open file or directory; that there is none is no error.
+/// Removes one attribute of an open file or directory; it is not an error if there is none.
 pub fn remove_xattr(fd: impl AsFd, name: &CStr) -> Result<()> {
     removed(Place::Open(fd.as_fd()).remove(name), name.to_bytes())
 }

@@ -29,7 +29,7 @@ impl FrameRun {
         Arc::new(FrameRun { pack, frames, bytes, with_header, bytes_asked: AtomicU64::new(0) })
     }
 
-    /// Takes down that so many bytes more were asked for; whether that is half of them now, and was not before.
+    /// Records a request for some of its bytes; true when the requests so far cross half of the run.
     pub fn passes_half(&self, bytes: u64) -> bool {
         let before = self.bytes_asked.fetch_add(bytes, Ordering::Relaxed);
         let half = self.bytes / 2;

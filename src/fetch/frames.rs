@@ -1,8 +1,7 @@
-//! Opened frames: each is fetched and opened once for all who read from it, and kept while there is room.
+//! Opened frames: each is fetched and opened once for all readers, and kept while there is room.
 
 use crate::error::{Error, Kind, Result};
 use crate::fetch::chunk::Chunk;
-use crate::fetch::frame_files::FrameFiles;
 use crate::fetch::read_ahead::ReadAhead;
 use crate::format::pack_name;
 use crate::id::{ChunkId, ChunkKind, PackId};
@@ -10,6 +9,7 @@ use crate::lock::locked;
 use crate::place::Located;
 use crate::seal::{FrameKey, FrameOpener, PACK_HEADER_BYTES, open_pack_key};
 use crate::vault::Vault;
+use crate::vault::kept_files::KeptFiles;
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -56,12 +56,17 @@ struct PackKey {
     header: [u8; PACK_HEADER_BYTES],
 }
 
-/// What there is to storage that is not on this machine.
-struct Far {
+/// What reading from remote storage takes besides.
+struct RemoteFrames {
     content: ReadAhead,
     trees: ReadAhead,
     /// None without a cache.
-    files: Option<FrameFiles>,
+    files: Option<KeptFiles>,
+}
+
+/// What the file of a frame is called in the cache.
+fn file_name(at: &Located) -> String {
+    format!("{}-{}", at.pack, at.frame_number)
 }
 
 /// The frames that a reader and its clones share.
@@ -72,16 +77,16 @@ pub(super) struct Frames {
     keys: Mutex<HashMap<PackId, Arc<PackKey>>>,
     openers: Mutex<Vec<FrameOpener>>,
     /// None where storage is as near as the cache.
-    far: Option<Far>,
+    remote: Option<RemoteFrames>,
 }
 
 impl Frames {
     pub fn new(vault: &Vault) -> Self {
         let memory = vault.memory();
-        let far = vault.is_remote().then(|| Far {
+        let remote = vault.is_remote().then(|| RemoteFrames {
             content: ReadAhead::new(vault.storage_shared(), memory / 16 * 5),
             trees: ReadAhead::new(vault.storage_shared(), TREES_BYTES_MAX.min(memory / 16)),
-            files: vault.cache().map(|cache| FrameFiles::new(cache.join("trees"), TREE_FILES_BYTES_MAX)),
+            files: vault.cache().map(|cache| KeptFiles::new(cache.join("trees"), TREE_FILES_BYTES_MAX)),
         });
         Frames {
             vault: vault.clone(),
@@ -89,7 +94,7 @@ impl Frames {
             slots: Mutex::default(),
             keys: Mutex::default(),
             openers: Mutex::default(),
-            far,
+            remote,
         }
     }
 
@@ -130,33 +135,33 @@ impl Frames {
     }
 
     fn open_frame(&self, id: &ChunkId, at: &Located) -> Result<Vec<u8>> {
-        let Some(far) = &self.far else {
+        let Some(remote) = &self.remote else {
             let header = || self.range(&at.pack, 0, PACK_HEADER_BYTES as u64);
-            let key = self.pack_key(&at.pack, header)?;
+            let key = self.pack_key(at, header)?;
             let sealed = self.range(&at.pack, u64::from(at.frame_offset), u64::from(at.frame_stored))?;
             return self.open(&key, at, &sealed);
         };
-        if let Some(raw) = (at.kind == ChunkKind::Tree).then(|| self.open_kept(far, at)).flatten() {
+        if let Some(raw) = (at.kind == ChunkKind::Tree).then(|| self.open_kept(remote, at)).flatten() {
             return Ok(raw);
         }
         let ahead = match at.kind {
-            ChunkKind::Content => &far.content,
-            ChunkKind::Tree => &far.trees,
+            ChunkKind::Content => &remote.content,
+            ChunkKind::Tree => &remote.trees,
         };
         let view = self.vault.view();
         // An index that cannot tell means only that frames come one by one.
         let near = |bytes| view.frames_within(id, &bytes).unwrap_or_default();
         let sealed = match ahead.frame(at, &near) {
-            // What was fetched along with it may lie behind the end of a pack that was cut.
+            // Frames that were fetched along with it may be past the end of a truncated pack.
             Err(error) if error.is(Kind::Corrupt) => {
                 Bytes::from(self.range(&at.pack, u64::from(at.frame_offset), u64::from(at.frame_stored))?)
             }
             sealed => sealed?,
         };
-        let key = self.pack_key(&at.pack, || ahead.header(&at.pack))?;
+        let key = self.pack_key(at, || ahead.header(&at.pack))?;
         let raw = self.open(&key, at, &sealed)?;
-        if let Some(files) = far.files.as_ref().filter(|_| at.kind == ChunkKind::Tree) {
-            files.keep(&at.pack, at.frame_number, &[&key.header, &sealed]);
+        if let Some(files) = remote.files.as_ref().filter(|_| at.kind == ChunkKind::Tree) {
+            files.keep(&file_name(at), &[&key.header, &sealed]);
         }
         Ok(raw)
     }
@@ -166,14 +171,14 @@ impl Frames {
     }
 
     /// From the cache folder; what does not open is dropped, and fetched as if it had never been there.
-    fn open_kept(&self, far: &Far, at: &Located) -> Option<Vec<u8>> {
+    fn open_kept(&self, remote: &RemoteFrames, at: &Located) -> Option<Vec<u8>> {
         let length = PACK_HEADER_BYTES + at.frame_stored as usize;
-        let files = far.files.as_ref()?;
-        let kept = files.read(&at.pack, at.frame_number, length)?;
+        let files = remote.files.as_ref()?;
+        let kept = files.read(&file_name(at), length)?;
         let (header, sealed) = kept.split_at(PACK_HEADER_BYTES);
-        let opened = self.pack_key(&at.pack, || Ok(header)).and_then(|key| self.open(&key, at, sealed));
+        let opened = self.pack_key(at, || Ok(header)).and_then(|key| self.open(&key, at, sealed));
         if opened.is_err() {
-            files.forget(&at.pack, at.frame_number);
+            files.forget(&file_name(at));
         }
         opened.ok()
     }
@@ -189,19 +194,19 @@ impl Frames {
         opened.map(|()| raw)
     }
 
-    fn pack_key<B: AsRef<[u8]>>(&self, pack: &PackId, header: impl FnOnce() -> Result<B>) -> Result<Arc<PackKey>> {
-        if let Some(key) = locked(&self.keys).get(pack) {
+    fn pack_key<B: AsRef<[u8]>>(&self, at: &Located, header: impl FnOnce() -> Result<B>) -> Result<Arc<PackKey>> {
+        if let Some(key) = locked(&self.keys).get(&at.pack) {
             return Ok(key.clone());
         }
         let header = header()?;
-        let key = open_pack_key(self.vault.keys(), header.as_ref())?;
+        let key = open_pack_key(self.vault.keys(), at.kind, header.as_ref())?;
         let header = *header.as_ref().first_chunk().expect("a key was in it");
         let key = Arc::new(PackKey { key, header });
         let mut keys = locked(&self.keys);
         if keys.len() >= PACK_KEYS_MAX {
             keys.clear();
         }
-        keys.insert(*pack, key.clone());
+        keys.insert(at.pack, key.clone());
         Ok(key)
     }
 }

@@ -2,7 +2,6 @@
 
 mod chunk;
 mod copies;
-mod frame_files;
 mod frame_run;
 mod frames;
 mod read_ahead;

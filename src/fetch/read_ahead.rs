@@ -1,23 +1,23 @@
-//! Fetch sealed frames from far storage: neighbours in one request, ahead of whoever asks, in memory that is bounded.
+//! Fetch sealed frames from remote storage: neighbours in one request, ahead of use, in bounded memory.
 //!
-//! What is fetched together and when is decided in `held.rs`; here are the requests and those who wait for them.
+//! `read_ahead_state.rs` decides what is fetched together and when; here are the requests and the threads that wait for them.
 //! docs/decisions/0011-reading-ahead-by-blocks.md says why there is no plan.
 //!
-//! Memory: frames that are here or coming take no more than they may, and one of them may lie beyond: else nobody could
-//! read a frame that is larger than the memory. While what is coming takes more than that, who wants a frame waits. Not
-//! counted are headers, what a caller was handed, and the second copy of a range while it is cut into frames.
+//! Memory: frames that are here or coming take the budget and at most one frame more, so that a frame larger than the budget
+//! can still be read. While what is coming takes more, a thread that needs a frame waits. Headers, frames that were returned
+//! to callers, and the second copy of a range while it is cut into frames do not count.
 //!
-//! Why nobody waits for ever:
-//! - Whatever is here may be dropped by whoever needs the room, also what is wanted and what callers still hold.
-//! - So who waits for room waits for requests alone. A request is made by a thread that waits for storage and for nothing
-//!   else: it has its room before it begins, and keeps no lock meanwhile.
-//! - Each mark "coming" belongs to one request, and `Landing` takes it back when that ends: had, failed or panicked. Then
-//!   all who wait are woken, and look again. When nothing is coming any more, there is room for whoever looks first.
+//! Why no thread waits for ever:
+//! - A thread that needs room may drop every frame that is here, including frames that are wanted or that callers still hold.
+//! - So waiting for room is waiting for requests alone. The thread that makes a request waits for storage and for nothing
+//!   else: it has its room before it begins, and holds no lock meanwhile.
+//! - Each mark "coming" belongs to one request, and `Landing` takes it back when that ends: it succeeded, failed or panicked. Then
+//!   all waiting threads wake and look again. When nothing is coming any more, there is room for the first one that looks.
 //! - Each request that a thread made for a frame serves that thread: it keeps the lock from the landing until it holds its
-//!   frame. Those who waited for the same frame find it in its `Arrival`, even when it was dropped before their turn. So
+//!   frame. Threads that waited for the same frame find it in its `Arrival`, even if it was dropped before their turn. So
 //!   rounds of dropping and fetching end when there is nothing more to read.
-//! - Who holds a frame waits for its pack's header at most, and headers wait for no room.
-//! - Nothing is fetched that nobody asked for while somebody waits for room.
+//! - A thread that holds a frame waits only for that pack's header, and fetching a header never waits for room.
+//! - While a thread waits for room, nothing is fetched ahead.
 
 use crate::error::{Error, Kind, Result};
 use crate::fetch::frame_run::{FrameRun, Near};
@@ -32,7 +32,7 @@ use bytes::Bytes;
 use memmap2::MmapMut;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Requests in flight that nobody waits for yet.
+/// Requests in flight ahead of use.
 const IN_FLIGHT_MAX: usize = 4;
 /// Frames of this size are kept in memory of their own.
 const MAPPED_BYTES_MIN: usize = 64 << 10;
@@ -103,7 +103,7 @@ impl ReadAhead {
                     drop(state);
                     state = match self.fetch(&run) {
                         Ok(state) => state,
-                        // Damage of another part of the range is no reason to fail for this one.
+                        // Damage of another part of the range must not fail the request for this one.
                         Err(error) if error.is(Kind::Corrupt) && around.is_some() => {
                             around = None;
                             self.lock()
@@ -133,7 +133,7 @@ impl ReadAhead {
         self.0.storage.get_range(&pack_name(pack), offset, length).map(Bytes::from)
     }
 
-    /// Asks for the blocks behind a run while it is being used.
+    /// Asks for the blocks after a run while that is being used.
     fn read_on(&self, state: &mut State, run: &FrameRun, near: Near) {
         if state.in_flight >= IN_FLIGHT_MAX || state.waiting > 0 {
             return;
@@ -143,7 +143,7 @@ impl ReadAhead {
         }
     }
 
-    /// Asks for a header that lies too far from what is fetched of its pack, at the same time.
+    /// Asks at the same time for a header that is too far from the range that is fetched of its pack.
     fn fetch_header(&self, state: &mut State, pack: PackId) {
         if state.in_flight >= IN_FLIGHT_MAX {
             return;
@@ -153,8 +153,8 @@ impl ReadAhead {
         }
     }
 
-    /// Fetches a run by a thread of its own, where one is to be had. Who needs what does not come asks again, and is told
-    /// why.
+    /// Fetches a run in a thread of its own, if one can be started. A thread that needs what does not come asks again, and gets
+    /// the error.
     fn fetch_beside(&self, state: &mut State, run: Arc<FrameRun>) {
         let (ahead, coming) = (self.clone(), run.clone());
         let thread = std::thread::Builder::new().name("fetch".to_owned()).spawn(move || {
@@ -167,7 +167,7 @@ impl ReadAhead {
         }
     }
 
-    /// Fetches a run; whatever becomes of it, nobody waits for it afterwards. What came cannot be dropped before the lock.
+    /// Fetches a run; afterwards no thread waits for it, even if it failed. What came cannot be dropped before the lock is released.
     fn fetch(&self, run: &Arc<FrameRun>) -> Result<MutexGuard<'_, State>> {
         let mut landing = Landing { ahead: self, run, is_done: false };
         let range = run.range();

@@ -1,8 +1,8 @@
 //! Sealed frames that are here or coming: which are fetched together, how far ahead, and which go first.
 //!
-//! A pack is seen as blocks of `window` bytes. Who asks for a frame gets, in one request, the frames of its block that are
-//! not here yet. The window begins small, doubles when most of what was fetched together was asked for, and halves when
-//! what nobody asked for had to be dropped. At its full length the next blocks are fetched before anybody asks.
+//! A pack is divided into blocks of `window` bytes. A request for a frame fetches all frames of its block that are not here
+//! yet. The window begins small, doubles when most of what was fetched together was used, and halves when frames are
+//! dropped unused. At its full length the next blocks are fetched before they are asked for.
 
 use crate::fetch::frame_run::{FrameRun, Near, Place, bytes_of};
 use crate::id::PackId;
@@ -15,11 +15,11 @@ use std::sync::{Arc, OnceLock};
 const RANGE_BYTES: u64 = 4 << 20;
 /// The window after the first frame that was asked for.
 const WINDOW_BYTES_MIN: u64 = 512 << 10;
-/// Blocks that are fetched before anybody asks.
+/// Blocks that are fetched before they are asked for.
 const BLOCKS_AHEAD: u64 = 2;
-/// The header of a pack is fetched along with what begins not farther behind it than this.
+/// The header of a pack is fetched along with a range that begins within this many bytes of it.
 const HEADER_REACH: u64 = 64 << 10;
-/// Headers of packs kept for whoever makes keys of them.
+/// Headers of packs that are kept until their keys are opened.
 const HEADERS_MAX: usize = 4096;
 
 enum Frame {
@@ -27,7 +27,7 @@ enum Frame {
     Here { sealed: Bytes, is_asked: bool, serial: u64, run: Arc<FrameRun> },
 }
 
-/// Where those who wait for a frame find it, also when it had to be dropped before their turn.
+/// Where waiting threads find a frame, even if it was dropped before their turn.
 pub(super) type Arrival = Arc<OnceLock<Bytes>>;
 
 /// What there is of something that was asked for.
@@ -54,7 +54,7 @@ pub(super) struct ReadAheadState {
 }
 
 impl ReadAheadState {
-    /// Frames take `bytes_max` together, and at most one of them lies beyond.
+    /// Frames take `bytes_max` together, or one frame more.
     pub fn new(bytes_max: u64) -> Self {
         ReadAheadState {
             frames: HashMap::new(),
@@ -69,7 +69,7 @@ impl ReadAheadState {
         }
     }
 
-    /// A frame that is asked for; with it the run behind which to read on.
+    /// A frame that is asked for; with it the run after which to read on.
     pub fn ask(&mut self, place: &Place) -> (There, Option<Arc<FrameRun>>) {
         match self.frames.get_mut(place) {
             None => (There::Nothing, None),
@@ -100,7 +100,7 @@ impl ReadAheadState {
         }
     }
 
-    /// What to fetch for a frame that is not here: it and those around it, or it alone when nobody says what is near. It is
+    /// What to fetch for a frame that is not here: it and those around it, or it alone without `near`. It is
     /// coming now. None while what is coming fills the memory: when some of that has come, ask again.
     pub fn around(&mut self, at: &Located, near: Option<Near>) -> Option<Arc<FrameRun>> {
         let own = FramePlace { number: at.frame_number, offset: at.frame_offset, stored: at.frame_stored };
@@ -121,7 +121,7 @@ impl ReadAheadState {
         Some(self.set_out(at.pack, frames, near.is_some()))
     }
 
-    /// What to fetch of the blocks behind a run, as far as there is room that costs nothing; it is coming now.
+    /// What to fetch of the blocks after a run, as far as there is room that costs nothing; it is coming now.
     pub fn behind(&mut self, run: &FrameRun, near: Near) -> Vec<Arc<FrameRun>> {
         let block = run.frames.last().map_or(0, |last| u64::from(last.offset)) / self.window.max(1);
         let mut runs = Vec::new();
@@ -138,7 +138,7 @@ impl ReadAheadState {
         runs
     }
 
-    /// The frames around one that are neither here nor coming and lie without a gap, as far as one request goes.
+    /// The frames around one that are neither here nor coming and have no gap between them, as far as one request goes.
     fn stretch(&self, pack: &PackId, frames: &[FramePlace], around: usize) -> Vec<FramePlace> {
         let mut bytes = u64::from(frames[around].stored);
         let mut take = |before: FramePlace, after: FramePlace, new: FramePlace| {
@@ -226,7 +226,7 @@ impl ReadAheadState {
         }
     }
 
-    /// Drops what is first in order until so many bytes fit; false when they do not. Nothing is dropped where what is
+    /// Drops what is first in order until this many bytes fit; false when they do not. Nothing is dropped where what is
     /// coming leaves too little room by itself.
     fn make_room(&mut self, bytes: u64, only_asked: bool) -> bool {
         if self.bytes_coming + bytes > self.bytes_max {
@@ -337,7 +337,7 @@ mod tests {
         held.give_up(&run);
         assert!(matches!(held.header(&run.pack), There::Nothing) && held.window == 0);
         assert!(held.bytes <= bytes && held.frames.len() <= frames);
-        // Nothing is too large to be had by whoever asks for it.
+        // A frame larger than the budget can still be read.
         let mut small = ReadAheadState::new(1 << 10);
         let run = small.around(&located(PackId([2; 32]), 7), Some(&near)).expect("nothing else is coming");
         assert_eq!(run.frames, [place(7)]);

@@ -44,7 +44,7 @@ struct Inner {
 }
 
 impl Inner {
-    /// Compares the local index with the repository. If that cannot be listed, this is no damage of one chunk: each chunk would list
+    /// Compares the local index with the repository. If that cannot be listed, it is not damage of one chunk: each chunk would list
     /// it again, with all attempts.
     fn compare_index(&self) -> Result<()> {
         self.vault
@@ -268,7 +268,7 @@ impl Reader {
             return Err(Error::corrupt("read the directory", id, "its pages are nested too deeply"));
         }
         match decode_page(&self.tree(id)?)? {
-            // Empty pages below others could be repeated without end: there is no name in them to be out of order.
+            // Empty pages below others could be repeated without end: they have no names that could be out of order.
             Page::Entries(entries) if depth > 0 && entries.is_empty() => {
                 Err(Error::corrupt("read the directory", id, "it has an empty page"))
             }
@@ -310,7 +310,7 @@ impl Reader {
         match &entry.content {
             Content::Chunks(ids) => ids.iter().try_for_each(each),
             Content::List { depth, root } if *depth <= LIST_DEPTH_MAX => {
-                // A hostile list can name itself so often that nobody ever gets to its end. No chunk is empty.
+                // A hostile list can name itself so often that reading it never ends. No chunk is empty.
                 let mut left = entry.content_bytes();
                 self.walk_list(*depth, root, &mut |id| {
                     let too_long = || Error::corrupt("read the chunk list", root, "it is longer than the file");
@@ -328,14 +328,14 @@ impl Reader {
         if level >= LIST_DEPTH_MAX {
             return Err(Error::corrupt("read the chunk list", id, "it has too many levels"));
         }
-        decode_list(&self.tree(id)?, level)
+        Ok(decode_list(&self.tree(id)?, level)?.ids)
     }
 
     fn walk_list(&self, depth: u8, id: &ChunkId, each: &mut dyn FnMut(&ChunkId) -> Result<()>) -> Result<()> {
         match depth.checked_sub(1) {
             None => each(id),
             Some(level) => {
-                let ids = decode_list(&self.tree(id)?, level)?;
+                let ids = self.list_ids(id, level)?;
                 ids.iter().try_for_each(|id| self.walk_list(level, id, each))
             }
         }

@@ -2,31 +2,20 @@
 
 use crate::chunk::{ChunkSizes, ChunkTable};
 use crate::error::{Error, Kind, Result};
-use crate::format::{CONFIG_NAME, FORMAT_VERSION};
+use crate::format::{CONFIG_NAME, FORMAT_VERSION, InitialSettings};
 use crate::id::RepositoryId;
-use crate::seal::{Audience, KeySet, open_object, seal_object};
+use crate::seal::{KeySet, open_signed_object, seal_signed_object};
 use serde::{Deserialize, Serialize};
-
-/// How writers of this repository keep out of each other's way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Sharing {
-    /// The storage replaces objects conditionally.
-    Swap,
-    /// The storage renames objects atomically.
-    Rename,
-    /// Neither: the owner promised that only one backup runs at a time.
-    SingleWriter,
-}
 
 /// Written once, when the repository is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     pub repository: RepositoryId,
-    pub sharing: Sharing,
     pub chunks: ChunkTable,
     /// RFC 3339.
     pub created: String,
+    /// What the settings said at first. They may have been replaced since.
+    pub initial: InitialSettings,
 }
 
 const MAGIC: &[u8; 8] = b"siltrepo";
@@ -38,13 +27,13 @@ const CONFIG_BYTES_MAX: u64 = 64 << 10;
 struct StoredConfig {
     format: u32,
     repository: String,
-    sharing: Sharing,
     created: String,
     small_file: StoredSizes,
     large_file: StoredSizes,
     dump: StoredSizes,
     pages: StoredSizes,
     large_file_bytes: u64,
+    initial: InitialSettings,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -68,24 +57,24 @@ impl From<StoredSizes> for ChunkSizes {
 }
 
 impl Config {
-    /// Magic, format version and repository id in plain, then the sealed rest.
+    /// Magic, format version and repository id in plain, then the sealed and signed rest. Needs a full key.
     pub fn encode(&self, keys: &KeySet) -> Result<Vec<u8>> {
         let stored = StoredConfig {
             format: FORMAT_VERSION,
             repository: self.repository.to_hex(),
-            sharing: self.sharing,
             created: self.created.clone(),
             small_file: self.chunks.small_file.into(),
             large_file: self.chunks.large_file.into(),
             dump: self.chunks.dump.into(),
             pages: self.chunks.pages.into(),
             large_file_bytes: self.chunks.large_file_bytes,
+            initial: self.initial,
         };
         let plain = serde_json::to_vec(&stored).expect("plain data serialises");
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         bytes.extend_from_slice(self.repository.as_bytes());
-        bytes.extend_from_slice(&seal_object(keys, Audience::Writers, PURPOSE, &plain)?);
+        bytes.extend_from_slice(&seal_signed_object(keys, PURPOSE, &plain)?);
         Ok(bytes)
     }
 
@@ -106,7 +95,7 @@ impl Config {
     pub fn decode(keys: &KeySet, bytes: &[u8]) -> Result<Self> {
         let repository = Config::peek(bytes)?;
         let bad = |why: &str| Error::corrupt("read", CONFIG_NAME, why);
-        let plain = open_object(keys, PURPOSE, &bytes[HEAD_BYTES..], CONFIG_BYTES_MAX)?;
+        let plain = open_signed_object(keys, PURPOSE, &bytes[HEAD_BYTES..], CONFIG_BYTES_MAX)?;
         let stored: StoredConfig = serde_json::from_slice(&plain).map_err(|error| bad(&error.to_string()))?;
         if stored.repository != repository.to_hex() || stored.format != FORMAT_VERSION {
             return Err(bad("its header was changed since it was written"));
@@ -121,6 +110,6 @@ impl Config {
         if ![chunks.small_file, chunks.large_file, chunks.dump, chunks.pages].iter().all(ChunkSizes::are_valid) {
             return Err(bad("its chunk sizes are out of bounds"));
         }
-        Ok(Config { repository, sharing: stored.sharing, chunks, created: stored.created })
+        Ok(Config { repository, chunks, created: stored.created, initial: stored.initial })
     }
 }

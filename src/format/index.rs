@@ -2,7 +2,7 @@
 //!
 //! Plain form (numbers are LEB128): version 1, count of packs; for each pack its id (32 bytes), flags (1 = tree), stored
 //! bytes, data offset, count of frames; for each frame stored, raw, count of chunks; for each chunk its length. Then,
-//! apart because they do not compress, all chunk ids (24 bytes each) in the same order.
+//! apart because they do not compress, all chunk ids (24 bytes each) in the same order. Tagged values of newer writers may follow.
 
 use crate::error::Result;
 use crate::format::wire::{Put, Take};
@@ -130,7 +130,7 @@ pub(super) fn take_frames(take: &mut Take, count: usize, room: &mut Room) -> Res
 pub fn decode_index(bytes: &[u8]) -> Result<Vec<PackContents>> {
     let mut take = Take::new("index object", bytes);
     if take.number()? != VERSION {
-        return Err(take.bad("it is of a version that this program does not know"));
+        return Err(take.bad("it is of a version that this program does not know: use a newer version of silt"));
     }
     let mut room = Room::with_ids_behind();
     let count = take.count(PackId::BYTES + 4 + room.frame_bytes_min())?;
@@ -157,7 +157,7 @@ pub fn decode_index(bytes: &[u8]) -> Result<Vec<PackContents>> {
     for (id, _) in packs.iter_mut().flat_map(|pack| &mut pack.frames).flat_map(|frame| &mut frame.chunks) {
         *id = ChunkId(take.array()?);
     }
-    take.end()?;
+    take.end_with_tagged()?;
     Ok(packs)
 }
 
@@ -188,6 +188,9 @@ mod tests {
             assert!(decode_index(&bytes[..length]).is_err());
         }
         assert!(decode_index(&[1, 0xff, 0xff, 0xff, 0xff, 0x0f]).is_err());
+        let newer = [&bytes[..], &[1, 5, 2, 0, 0]].concat();
+        assert_eq!(decode_index(&newer).unwrap(), packs, "what it does not know is skipped");
+        assert!(decode_index(&[&bytes[..], &[7]].concat()).is_err());
     }
 
     /// One pack of one frame of this many chunks of one byte, with this many bytes behind the count.

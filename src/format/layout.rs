@@ -1,10 +1,11 @@
 //! Names of objects and limits of sizes.
 
-use crate::id::{IndexId, PackId, SnapshotId, WriterId};
+use crate::id::{IndexId, PackId, SnapshotId};
 
 /// The version of the format that this program writes.
 pub const FORMAT_VERSION: u32 = 1;
 pub const CONFIG_NAME: &str = "config";
+pub const SETTINGS_NAME: &str = "settings";
 pub const KEYS_PREFIX: &str = "keys/";
 pub const PACKS_PREFIX: &str = "packs/";
 pub const INDEX_PREFIX: &str = "index/";
@@ -54,8 +55,4 @@ pub fn snapshot_id(name: &str) -> Option<SnapshotId> {
     };
     let is_stamp = stamp.len() == 16 && stamp.bytes().enumerate().all(fits);
     SnapshotId::from_hex(id).ok().filter(|_| is_stamp)
-}
-
-pub fn pending_name(id: &WriterId) -> String {
-    format!("{PENDING_PREFIX}{id}")
 }

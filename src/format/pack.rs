@@ -34,7 +34,7 @@ pub struct OpenPack {
 
 impl OpenPack {
     pub fn new(keys: &KeySet, kind: ChunkKind) -> Result<Self> {
-        let (key, header) = new_pack_key(keys)?;
+        let (key, header) = new_pack_key(keys, kind)?;
         let stored_bytes = PACK_HEADER_BYTES as u64;
         Ok(OpenPack {
             key: Arc::new(key),
@@ -122,7 +122,7 @@ pub fn read_pack(keys: &KeySet, pack: PackId, bytes: &[u8]) -> Result<PackConten
     if blake3::hash(bytes).as_bytes() != pack.as_bytes() {
         return Err(bad("its content does not match its name: it was changed or truncated since it was written"));
     }
-    let key = open_pack_key(keys, bytes)?;
+    let (stated, key) = open_key_of_either_kind(keys, bytes)?;
     let body = bytes.len().checked_sub(FOOTER_BYTES).ok_or_else(|| bad("it is truncated"))?;
     let footer = u32::from_le_bytes(bytes[body..].try_into().expect("four bytes")) as usize;
     let start = body.checked_sub(footer).filter(|start| *start >= PACK_HEADER_BYTES && footer >= SEAL_BYTES);
@@ -131,6 +131,9 @@ pub fn read_pack(keys: &KeySet, pack: PackId, bytes: &[u8]) -> Result<PackConten
     let mut plain = Vec::new();
     opener.open(&key, TRAILER_NUMBER, &bytes[start..body], footer - SEAL_BYTES, &mut plain)?;
     let (kind, mut frames) = decode_trailer(&plain)?;
+    if kind != stated {
+        return Err(bad("its trailer states another kind than its key has"));
+    }
     let mut at = PACK_HEADER_BYTES;
     for (number, frame) in frames.iter_mut().enumerate() {
         let end = at + frame.stored as usize;
@@ -148,16 +151,28 @@ pub fn read_pack(keys: &KeySet, pack: PackId, bytes: &[u8]) -> Result<PackConten
     Ok(PackContents { pack, kind, stored_bytes, data_offset: PACK_HEADER_BYTES as u32, frames })
 }
 
+/// Which kind of chunks a pack holds stands nowhere in plain: its key says so.
+fn open_key_of_either_kind(keys: &KeySet, header: &[u8]) -> Result<(ChunkKind, FrameKey)> {
+    open_pack_key(keys, ChunkKind::Content, header)
+        .map(|key| (ChunkKind::Content, key))
+        .or_else(|_| open_pack_key(keys, ChunkKind::Tree, header).map(|key| (ChunkKind::Tree, key)))
+}
+
 /// Decodes the plain form of a trailer; ids are left zero.
 pub fn decode_trailer(plain: &[u8]) -> Result<(ChunkKind, Vec<FrameContents>)> {
     let mut take = Take::new("trailer of a pack", plain);
     if take.number_to(PACK_BYTES_MAX)? != TRAILER_VERSION {
-        return Err(take.bad("it is of a version that this program does not know"));
+        return Err(take.bad("it is of a version that this program does not know: use a newer version of silt"));
     }
     let kind = ChunkKind::from_flag(take.byte()?);
     let mut room = Room::with_nothing_behind();
     let count = take.count(room.frame_bytes_min())?;
-    Ok((kind, take_frames(&mut take, count, &mut room)?))
+    let frames = take_frames(&mut take, count, &mut room)?;
+    // Tagged values of newer writers, of which there are none in zeros; then zeros.
+    if take.remaining() > 0 {
+        take.tagged(&mut |_, _| Ok(()))?;
+    }
+    Ok((kind, frames))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use crate::entry::{
     CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Hole, Metadata, PATH_BYTES_MAX, Time, Xattr, is_valid_name,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::page::{
     CONTENT_CHUNKS, CONTENT_EMPTY, CONTENT_INLINE, CONTENT_LIST, CONTENT_TREE, EXTRA_DEVICE, EXTRA_FLAGS, EXTRA_HOLES,
     EXTRA_LINKS, EXTRA_TAGS, EXTRA_TARGET, EXTRA_XATTRS, EXTRAS_KNOWN, HOLES_MAX, LEVELS_MAX, MAGIC, NamedPage, Page,
@@ -27,7 +27,9 @@ pub fn decode_inner(bytes: &[u8]) -> Result<Option<Vec<NamedPage>>> {
 pub fn decode_page(bytes: &[u8]) -> Result<Page> {
     let mut take = Take::new("tree page", bytes);
     if (take.byte()?, take.byte()?) != (MAGIC, VERSION) {
-        return Err(take.bad("it is not a tree page, or of a version that this program does not know"));
+        return Err(take.bad(
+            "it is not a tree page, or of a version that this program does not know: use a newer version of silt",
+        ));
     }
     let level = take.byte()?;
     if level == 0 {
@@ -38,7 +40,7 @@ pub fn decode_page(bytes: &[u8]) -> Result<Page> {
     }
     let count = take.count(1 + ChunkId::BYTES)?;
     if count == 0 {
-        // Such pages could be named without end: there is no name in them to be out of order.
+        // Such pages could be named without end: they have no names that could be out of order.
         return Err(take.bad("it names no pages"));
     }
     let mut pages: Vec<NamedPage> = Vec::with_capacity(count);
@@ -52,7 +54,7 @@ pub fn decode_page(bytes: &[u8]) -> Result<Page> {
     for (_, id) in &mut pages {
         *id = ChunkId(take.array()?);
     }
-    take.end()?;
+    take.end_with_tagged()?;
     Ok(Page::Inner { level, pages })
 }
 
@@ -72,7 +74,9 @@ fn take_entries(mut take: Take) -> Result<Vec<Entry>> {
     let mut contents = Vec::with_capacity(count);
     for entry in &mut entries {
         let byte = take.byte()?;
-        entry.kind = EntryKind::from_number(byte & 15).ok_or_else(|| take.bad("an entry has an unknown kind"))?;
+        entry.kind = EntryKind::from_number(byte & 15).ok_or_else(|| {
+            take.bad("an entry is of a kind that this program does not know: use a newer version of silt")
+        })?;
         let content = byte >> 4;
         let fits = match entry.kind {
             EntryKind::File | EntryKind::Stream => content <= CONTENT_LIST,
@@ -105,7 +109,7 @@ fn take_entries(mut take: Take) -> Result<Vec<Entry>> {
         take_extras(&mut take, entry, *extras)?;
     }
     take_contents(&mut take, &mut entries, &contents)?;
-    take.end()?;
+    take.end_with_tagged()?;
     Ok(entries)
 }
 
@@ -178,24 +182,18 @@ fn take_extras(take: &mut Take, entry: &mut Entry, extras: u8) -> Result<()> {
     Ok(())
 }
 
-/// Tags rise strictly, so that each value has one place. Unknown tags are skipped.
+/// Unknown tags are skipped.
 fn take_tags(take: &mut Take, entry: &mut Entry) -> Result<()> {
-    let mut last = None;
-    for _ in 0..take.count(2)? {
-        let tag = take.number()?;
-        let value = take.bytes()?;
-        if last.is_some_and(|last| tag <= last) {
-            return Err(take.bad("the tags of an entry are out of order"));
+    take.tagged(&mut |tag, value| {
+        if tag != TAG_PARTIAL {
+            return Ok(());
         }
-        last = Some(tag);
-        if tag == TAG_PARTIAL {
-            if !value.is_empty() || !entry.is_directory() {
-                return Err(take.bad("a mark of a partial directory is malformed"));
-            }
-            entry.is_partial = true;
+        if !value.is_empty() || !entry.is_directory() {
+            return Err(Error::corrupt("read the", "tree page", "a mark of a partial directory is malformed"));
         }
-    }
-    Ok(())
+        entry.is_partial = true;
+        Ok(())
+    })
 }
 
 fn take_contents(take: &mut Take, entries: &mut [Entry], contents: &[u8]) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use crate::entry::{Content, Entry, PathText, Time, Warning};
 use crate::error::{Error, Result};
+use crate::format::features::{check_features, too_old};
 use crate::format::tree::{Page, decode_page, encode_entries};
 use crate::id::{ChunkId, SnapshotId};
 use crate::seal::sealed_object_bytes_max;
@@ -16,7 +17,7 @@ pub const SEALED_SNAPSHOT_BYTES_MAX: u64 = sealed_object_bytes_max(SNAPSHOT_BYTE
 
 /// What the sources that a snapshot names may take of it, in bytes; of a longer list the first are named.
 pub const SOURCES_BYTES_MAX: usize = 1 << 20;
-/// The same for its warnings: ten thousand long paths would make a snapshot that nobody reads.
+/// The same for its warnings: ten thousand long paths would make an unreadable snapshot.
 pub const WARNINGS_BYTES_MAX: usize = 4 << 20;
 
 /// What host, user, job and tags of a snapshot may take together: they are kept of each one in a list.
@@ -71,6 +72,15 @@ pub enum SnapshotSource {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         command: Option<String>,
     },
+    /// Of a newer version of silt. What else it says is not kept.
+    #[serde(untagged)]
+    Unknown(UnknownSource),
+}
+
+/// A source of a kind that this program does not know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnknownSource {
+    pub kind: String,
 }
 
 /// Sources that are too many to be named all.
@@ -166,7 +176,7 @@ fn cut_to<T: Serialize>(list: &mut Vec<T>, bytes_max: usize) {
 fn tree_path(source: &SnapshotSource) -> Option<&[u8]> {
     match source {
         SnapshotSource::Tree { path } => Some(&path.0),
-        SnapshotSource::Stream { .. } => None,
+        SnapshotSource::Stream { .. } | SnapshotSource::Unknown(_) => None,
     }
 }
 
@@ -265,10 +275,33 @@ impl Snapshot {
 
     pub fn decode(plain: &[u8]) -> Result<Self> {
         let bad = |why: String| Error::corrupt("read the snapshot", "", why);
+        let needs: Needs = serde_json::from_slice(plain).map_err(|error| bad(error.to_string()))?;
+        needs.check()?;
         let snapshot: Snapshot = serde_json::from_slice(plain).map_err(|error| bad(error.to_string()))?;
-        match snapshot.version {
-            1 => Ok(snapshot),
-            version => Err(bad(format!("it is of version {version}, which this program does not know"))),
+        let is_malformed = |source: &SnapshotSource| matches!(source, SnapshotSource::Unknown(unknown) if matches!(unknown.kind.as_str(), "tree" | "stream"));
+        if snapshot.sources.iter().any(is_malformed) {
+            Err(bad("a source lacks its path".to_owned()))
+        } else {
+            Ok(snapshot)
+        }
+    }
+}
+
+const VERSION: u32 = 1;
+/// What a program must know to read a snapshot; newer ones may write more.
+#[derive(Deserialize)]
+struct Needs {
+    version: u32,
+    #[serde(default)]
+    features: Vec<String>,
+}
+
+impl Needs {
+    fn check(&self) -> Result<()> {
+        let (doing, thing) = ("read", "the snapshot");
+        match self.version {
+            VERSION => check_features(doing, thing, &self.features),
+            version => Err(too_old(doing, thing, format!("it is of version {version}"))),
         }
     }
 }
@@ -297,6 +330,7 @@ mod tests {
     use super::*;
     use crate::entry::EntryKind;
     use crate::entry::WARNINGS_MAX;
+    use crate::error::Kind;
 
     fn snapshot(sources: Vec<SnapshotSource>) -> Snapshot {
         Snapshot {
@@ -337,6 +371,25 @@ mod tests {
         assert!(read.is_of_sources(&trees(10_000)) && !read.is_of_sources(&trees(10_001)));
         let short = snapshot(trees(3)).bounded();
         assert!(short.all_sources.is_none() && short.is_of_sources(&trees(3)) && !short.is_of_sources(&trees(2)));
+    }
+
+    /// A snapshot with a database among its sources was called corrupt.
+    #[test]
+    fn snapshots_of_newer_programs_are_read_as_far_as_they_can_be() {
+        let mut plain: serde_json::Value = serde_json::from_slice(&snapshot(trees(1)).encode()).unwrap();
+        plain["sources"].as_array_mut().unwrap().push(serde_json::json!({"kind": "postgres", "cluster": "main"}));
+        plain["position"] = 7.into();
+        let read = |plain: &serde_json::Value| Snapshot::decode(plain.to_string().as_bytes());
+        let unknown = SnapshotSource::Unknown(UnknownSource { kind: "postgres".to_owned() });
+        assert_eq!(read(&plain).unwrap().sources[1], unknown);
+        plain["features"] = serde_json::json!(["entries-of-databases"]);
+        let refused = read(&plain).unwrap_err();
+        assert!(refused.is(Kind::Unsupported) && refused.to_string().contains("`entries-of-databases`"), "{refused}");
+        plain["features"] = serde_json::json!([]);
+        plain["sources"][0] = serde_json::json!({"kind": "tree", "pfad": "/"});
+        assert!(read(&plain).unwrap_err().is(Kind::Corrupt));
+        plain["version"] = 2.into();
+        assert!(read(&plain).unwrap_err().is(Kind::Unsupported));
     }
 
     /// The metadata of `/` were in no entry, and so lost.

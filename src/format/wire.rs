@@ -105,6 +105,30 @@ impl<'a> Take<'a> {
         self.slice(length)
     }
 
+    /// Tagged values: how many, then each tag and its bytes. Tags rise strictly, so that each value has one place. `known` takes those
+    /// that it knows; a reader skips all others.
+    pub fn tagged(&mut self, known: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+        let mut last = None;
+        for _ in 0..self.count(2)? {
+            let (tag, value) = (self.number()?, self.bytes()?);
+            if last.is_some_and(|last| tag <= last) {
+                return Err(self.bad("its tagged values are out of order"));
+            }
+            last = Some(tag);
+            known(tag, value)?;
+        }
+        Ok(())
+    }
+
+    /// What may follow everything else: tagged values of newer writers, which may be ignored. Nothing may be left after them.
+    pub fn end_with_tagged(mut self) -> Result<()> {
+        if self.rest.is_empty() {
+            return Ok(());
+        }
+        self.tagged(&mut |_, _| Ok(()))?;
+        self.end()
+    }
+
     /// Nothing may be left.
     pub fn end(self) -> Result<()> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.bad("it is followed by bytes that do not belong to it")) }
@@ -130,5 +154,20 @@ mod tests {
         assert!(Take::new("test", &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]).number().is_err());
         assert!(Take::new("test", &[5, 1, 2]).bytes().is_err());
         assert!(Take::new("test", &[200, 1]).count(1).is_err());
+    }
+
+    #[test]
+    fn tagged_values_that_nobody_knows_are_skipped() {
+        let ends = |bytes: &[u8]| Take::new("test", bytes).end_with_tagged().is_ok();
+        assert!(ends(&[]) && ends(&[0]) && ends(&[1, 9, 2, 7, 7]) && ends(&[2, 8, 0, 9, 1, 7]));
+        // Too few bytes, out of order, twice, followed by more.
+        assert!(!ends(&[1, 9, 2, 7]) && !ends(&[2, 9, 0, 8, 0]) && !ends(&[2, 9, 0, 9, 0]) && !ends(&[1, 9, 0, 0]));
+        let mut found = Vec::new();
+        let mut keep = |tag, value: &[u8]| {
+            found.push((tag, value.to_vec()));
+            Ok(())
+        };
+        Take::new("test", &[2, 3, 1, 5, 4, 0]).tagged(&mut keep).unwrap();
+        assert_eq!(found, [(3, vec![5]), (4, vec![])]);
     }
 }

@@ -1,4 +1,4 @@
-//! Who stores a chunk: the chunks of a running backup, in memory only until the index segments know them.
+//! Claims: which worker of a backup stores a chunk. Chunks stay here only until the index segments know them.
 
 use super::view::View;
 use crate::error::Result;
@@ -13,9 +13,9 @@ const SHARDS: usize = 64;
 /// What a worker that holds a chunk is to do with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// It rests in a pack already: refer to it.
+    /// It is in a pack already: refer to it.
     Stored,
-    /// Nobody has it: the caller must store it.
+    /// It is new: the caller must store it.
     Mine,
     /// Another worker of this run is storing it: refer to it, for it will be in a pack before the commit.
     InFlight,
@@ -26,7 +26,7 @@ pub struct Claims {
     shards: Box<[Mutex<Shard>]>,
 }
 
-/// Each shard holds its own view: what leaves the table is then in the view for everybody who has the lock.
+/// Each shard holds its own view: chunks that leave the table are in the view for the next holder of the lock.
 struct Shard {
     view: View,
     /// Chunks that the view may not know yet, and whether they are stored.
@@ -39,7 +39,7 @@ impl Claims {
         Claims { shards: (0..SHARDS).map(|_| shard()).collect() }
     }
 
-    /// Says what to do with a chunk; who is told `Mine` is told so alone.
+    /// Returns what the caller must do with a chunk; exactly one caller gets `Mine`.
     pub fn claim(&self, id: &ChunkId) -> Result<Claim> {
         let mut shard = self.shard(id);
         let Shard { view, chunks } = &mut *shard;

@@ -3,14 +3,18 @@
 
 mod claims;
 mod folder_lock;
+mod listed_segment;
 mod manifest;
 mod segment;
 mod segment_builder;
 mod segment_layout;
 mod segment_merge;
+mod segment_place;
 mod segment_search;
 mod segment_write;
 mod segments;
+mod segments_commit;
+mod spool;
 mod view;
 
 pub use claims::{Claim, Claims};

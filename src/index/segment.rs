@@ -1,4 +1,4 @@
-//! One immutable sorted piece of the chunk index, read where it lies.
+//! One immutable sorted piece of the chunk index, read through a memory map.
 
 use super::segment_layout::*;
 use crate::disk::own_files::{is_not_a_file, read_regular};
@@ -28,7 +28,7 @@ impl Deref for Data {
 }
 
 /// Tables and filters from this size on are copied to memory of large pages: each lookup reads several places at random,
-/// and with small pages finding out where a page lies costs as much as the reading.
+/// and with small pages, address translation costs as much as the reading.
 const LARGE_TABLES: usize = 4 << 20;
 
 /// A segment, opened: header, tables and filters are verified, blocks of entries are verified when first touched.
@@ -41,7 +41,7 @@ pub struct Segment {
     name: String,
     pub(super) header: Header,
     pub(super) at: Sections,
-    /// A copy of everything behind the entries.
+    /// A copy of everything after the entries.
     pub(super) tables: Option<MmapMut>,
     pub(super) shards: Box<[Shard]>,
     /// One bit for each block that was found undamaged.
@@ -168,7 +168,7 @@ impl Segment {
     /// Verifies a block when it is touched first.
     pub(super) fn verify(&self, block: usize) -> Result<()> {
         let (word, bit) = (&self.verified[block / 64], 1 << (block % 64));
-        // The bytes never change, so nothing needs to be ordered behind the bit.
+        // The bytes never change, so nothing needs to be ordered after the bit.
         if word.load(Ordering::Relaxed) & bit != 0 {
             return Ok(());
         }
@@ -220,7 +220,7 @@ impl Segment {
         })
     }
 
-    /// A section behind the entries.
+    /// A section after the entries.
     pub(super) fn table(&self, section: &Range<usize>) -> &[u8] {
         match &self.tables {
             Some(copy) => &copy[section.start - self.at.fences.start..section.end - self.at.fences.start],

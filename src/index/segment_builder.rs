@@ -3,7 +3,8 @@
 use super::segment::Segment;
 use super::segment_layout::*;
 use super::segment_merge::merge_into;
-use super::segment_write::{Place, SegmentWriter, Tables};
+use super::segment_place::Place;
+use super::segment_write::{SegmentWriter, Tables};
 use crate::error::{Error, Result};
 use crate::place::PackContents;
 use rayon::slice::ParallelSliceMut;
@@ -77,7 +78,7 @@ impl Builder {
         let place = self.place.apart("run");
         let run = self.write(place.clone(), false);
         if let Place::File(path) = &place {
-            // The mapping keeps the bytes; without a name nobody has to clean up after a crash.
+            // The mapping keeps the bytes; without a name there is nothing to clean up after a crash.
             std::fs::remove_file(path).map_err(|error| Error::io("remove", path.display(), error))?;
         }
         self.runs.push(Arc::new(run?));
@@ -104,7 +105,7 @@ impl Builder {
 mod tests {
     use super::*;
     use crate::id::{ChunkId, PackId};
-    use crate::index::segment_write::unforeseen;
+    use crate::index::segment_place::unforeseen;
     use crate::place::FrameContents;
 
     fn pack(number: u64) -> PackContents {

@@ -23,7 +23,7 @@ pub(super) const PACK_BYTES: usize = 56;
 pub(super) const FRAME_BYTES: usize = 20;
 /// A filter's own description: see `xorf`'s DMA serialisation.
 pub(super) const DESCRIPTOR_BYTES: usize = 20;
-/// A shard holds at most about so many entries when ids are evenly spread.
+/// A shard holds about this many entries at most when ids are evenly spread.
 pub(super) const SHARD_ENTRIES_MAX: u64 = 1 << 16;
 const SHARD_BITS_MAX: u32 = 24;
 
@@ -47,7 +47,7 @@ pub(super) fn sort_key(id: &[u8]) -> u64 {
 
 /// Which shard an id falls in.
 pub(super) fn shard_of(key: u64, bits: u32) -> usize {
-    // A shift by 64 is no shift at all; one shard takes everything.
+    // A shift by 64 is not possible; one shard takes everything.
     if bits == 0 { 0 } else { (key >> (64 - bits)) as usize }
 }
 
@@ -116,7 +116,7 @@ pub(super) struct Header {
     pub(super) packs: u64,
     pub(super) frames: u64,
     pub(super) filter_bytes: u64,
-    /// Covers everything behind the entries.
+    /// Covers everything after the entries.
     pub(super) tables: [u8; 32],
 }
 
@@ -226,7 +226,7 @@ impl Shard {
         }
     }
 
-    /// Whether the filter lies within its section and can only be asked for bytes that it has.
+    /// Whether the filter is within its section and lookups stay within its bytes.
     pub(super) fn is_sound(&self, filter_bytes: u64) -> bool {
         if self.filter_start.checked_add(self.filter_length).is_none_or(|end| end > filter_bytes) {
             return false;

@@ -2,7 +2,8 @@
 
 use super::segment::Segment;
 use super::segment_layout::*;
-use super::segment_write::{Place, SegmentWriter, Tables};
+use super::segment_place::Place;
+use super::segment_write::{SegmentWriter, Tables};
 use crate::error::{Error, Result};
 use crate::id::PackId;
 use std::cmp::Ordering;

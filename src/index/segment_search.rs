@@ -20,7 +20,7 @@ impl Segment {
         self.shards[number].start as usize..end
     }
 
-    /// Begins to read what the filter will be asked of; for whoever knows ids before their turn.
+    /// Begins to load what the filter will need for an id whose lookup comes later.
     #[inline]
     pub(super) fn fetch_filter(&self, id: &ChunkId) {
         let shard = &self.shards[shard_of(sort_key(id.as_bytes()), self.header.shard_bits)];
@@ -86,10 +86,10 @@ impl Segment {
     /// The blocks, from the first to before the end, that may hold an id of this key: nearly always one.
     fn candidates(&self, key: u64, entries: &Range<usize>) -> (usize, usize) {
         let guess = self.first_guess(key, entries);
-        // It lies on that page or the next, and where that is in memory can be found out while the fences are read.
+        // It is on that page or the next, and address translation can begin while the fences are read.
         prefetch(&self.entry_bytes(guess)[0]);
         let blocks = entries.start / BLOCK_ENTRIES..(entries.end - 1) / BLOCK_ENTRIES + 1;
-        // The id lies behind the last fence below its key, or behind one that equals it.
+        // The id is after the last fence below its key, or after one that equals it.
         let low = lower_bound(blocks.clone(), guess / BLOCK_ENTRIES, |block| self.fence(block) < key);
         let high = lower_bound(low..blocks.end, low, |block| self.fence(block) <= key);
         (low.saturating_sub(1).max(blocks.start), high)

@@ -1,54 +1,20 @@
 //! Write segments: whole or not at all, and in bounded memory however many chunks there are, unless there is no folder to
-//! write to: then a segment is built in memory.
+//! write to. Without one a segment is built in memory.
 
 use super::segment::Segment;
 use super::segment_layout::*;
 use crate::error::{Error, Result};
+use crate::index::segment_place::{Place, Unfinished, named_apart, unforeseen};
+use crate::index::spool::Spool;
 use crate::place::PackContents;
 use std::fs::{File, OpenOptions};
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{BufWriter, Cursor, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io::{BufWriter, Cursor, Seek, SeekFrom, Write};
+use std::path::PathBuf;
 use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter, FilterRef};
 
 /// A shard with more entries than this gets no filter, for building one takes some 30 bytes an entry. Only ids that
 /// somebody chose are so unevenly spread.
 const FILTER_ENTRIES_MAX: usize = 4 * SHARD_ENTRIES_MAX as usize;
-/// Filters wait for the end of the file in memory until they are so many bytes, then in a file without a name.
-const SPOOL_MEMORY_MAX: usize = 1 << 20;
-/// A number that nobody can foresee.
-pub(super) fn unforeseen() -> u64 {
-    RandomState::new().build_hasher().finish()
-}
-
-/// Where a segment is written.
-#[derive(Clone, Debug)]
-pub(super) enum Place {
-    /// It appears under this path when it is finished.
-    File(PathBuf),
-    Memory,
-}
-
-impl Place {
-    /// For messages.
-    fn shown(&self) -> String {
-        match self {
-            Place::File(path) => path.display().to_string(),
-            Place::Memory => "in memory".to_owned(),
-        }
-    }
-
-    pub fn apart(&self, what: &str) -> Place {
-        match self {
-            Place::File(path) => Place::File(named_apart(path, what)),
-            Place::Memory => Place::Memory,
-        }
-    }
-
-    fn failed(&self, error: std::io::Error) -> Error {
-        Error::io("write the index segment", self.shown(), error)
-    }
-}
 
 /// The pack table and the frame table of a segment being written.
 #[derive(Default)]
@@ -154,17 +120,24 @@ pub(super) struct SegmentWriter {
     place: Place,
     /// Whether it is to be looked up in and to last: then it has filters and is on the disk before it has its name.
     for_use: bool,
-    shard_bits: u32,
     salt: [u64; 2],
     entries: u64,
     last: Option<Entry>,
     block: Vec<u8>,
     fences: Vec<u8>,
     checks: Vec<u8>,
-    shards: Vec<u8>,
-    shard_start: u64,
-    shard_keys: Vec<u64>,
+    shards: Shards,
     filters: Spool,
+}
+
+/// The table of shards, as far as it is made, and the shard that is being filled.
+struct Shards {
+    bits: u32,
+    table: Vec<u8>,
+    /// The number of the first entry of the current one.
+    start: u64,
+    /// For the filter of the current one.
+    keys: Vec<u64>,
 }
 
 impl SegmentWriter {
@@ -175,16 +148,13 @@ impl SegmentWriter {
         Ok(SegmentWriter {
             sink,
             for_use,
-            shard_bits: shard_bits_for(expected),
             salt: [unforeseen(), unforeseen()],
             entries: 0,
             last: None,
             block: Vec::with_capacity(BLOCK_ENTRIES * ENTRY_BYTES),
             fences: Vec::new(),
             checks: Vec::new(),
-            shards: Vec::new(),
-            shard_start: 0,
-            shard_keys: Vec::new(),
+            shards: Shards { bits: shard_bits_for(expected), table: Vec::new(), start: 0, keys: Vec::new() },
             filters: Spool::new(place.apart("filters")),
             place,
         })
@@ -206,8 +176,8 @@ impl SegmentWriter {
             }
         }
         let key = sort_key(&entry.0);
-        let shard = shard_of(key, self.shard_bits);
-        while self.shards.len() / SHARD_BYTES < shard {
+        let shard = shard_of(key, self.shards.bits);
+        while self.shards.table.len() / SHARD_BYTES < shard {
             self.end_shard()?;
         }
         if self.block.is_empty() {
@@ -217,8 +187,8 @@ impl SegmentWriter {
         if self.block.len() == BLOCK_ENTRIES * ENTRY_BYTES {
             self.end_block()?;
         }
-        if self.for_use && self.shard_keys.len() <= FILTER_ENTRIES_MAX {
-            self.shard_keys.push(filter_key(self.salt, entry.id()));
+        if self.for_use && self.shards.keys.len() <= FILTER_ENTRIES_MAX {
+            self.shards.keys.push(filter_key(self.salt, entry.id()));
         }
         self.entries += 1;
         self.last = Some(*entry);
@@ -228,7 +198,7 @@ impl SegmentWriter {
     /// Writes the tables, gives the file its name and opens it.
     pub(super) fn finish(mut self, tables: &Tables) -> Result<Segment> {
         self.end_block()?;
-        while self.shards.len() / SHARD_BYTES < 1 << self.shard_bits {
+        while self.shards.table.len() / SHARD_BYTES < 1 << self.shards.bits {
             self.end_shard()?;
         }
         self.write_tables(tables).map_err(|error| self.place.failed(error))?;
@@ -243,7 +213,7 @@ impl SegmentWriter {
 
     fn write_tables(&mut self, tables: &Tables) -> std::io::Result<()> {
         let mut hasher = blake3::Hasher::new();
-        for section in [&self.fences, &self.checks, &self.shards, &tables.packs, &tables.frames] {
+        for section in [&self.fences, &self.checks, &self.shards.table, &tables.packs, &tables.frames] {
             hasher.update(section);
             self.sink.write_all(section)?;
         }
@@ -253,7 +223,7 @@ impl SegmentWriter {
             sink.write_all(piece)
         })?;
         let header = Header {
-            shard_bits: self.shard_bits,
+            shard_bits: self.shards.bits,
             salt: self.salt,
             entries: self.entries,
             packs: tables.pack_count() as u64,
@@ -275,19 +245,19 @@ impl SegmentWriter {
 
     fn end_shard(&mut self) -> Result<()> {
         let mut shard = Shard {
-            start: self.shard_start,
+            start: self.shards.start,
             filter_start: self.filters.length,
             filter_length: 0,
             descriptor: [0; DESCRIPTOR_BYTES],
         };
-        if let Some(filter) = build_filter(&mut self.shard_keys) {
+        if let Some(filter) = build_filter(&mut self.shards.keys) {
             filter.dma_copy_descriptor_to(&mut shard.descriptor);
             shard.filter_length = filter.dma_fingerprints().len() as u64;
             self.filters.push(filter.dma_fingerprints()).map_err(|error| self.place.failed(error))?;
         }
-        self.shards.extend(shard.encode());
-        self.shard_start = self.entries;
-        self.shard_keys.clear();
+        self.shards.table.extend(shard.encode());
+        self.shards.start = self.entries;
+        self.shards.keys.clear();
         Ok(())
     }
 }
@@ -306,67 +276,4 @@ fn build_filter(keys: &mut Vec<u64>) -> Option<BinaryFuse8> {
     filter.dma_copy_descriptor_to(&mut descriptor);
     let stored = BinaryFuse8Ref::from_dma(&descriptor, filter.dma_fingerprints());
     keys.iter().all(|key| stored.contains(key)).then_some(filter)
-}
-
-/// Bytes that wait until the rest of the segment is written.
-struct Spool {
-    place: Place,
-    memory: Vec<u8>,
-    file: Option<File>,
-    length: u64,
-}
-
-impl Spool {
-    fn new(place: Place) -> Self {
-        Spool { place, memory: Vec::new(), file: None, length: 0 }
-    }
-
-    fn push(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.memory.extend(bytes);
-        self.length += bytes.len() as u64;
-        if let Place::File(path) = &self.place
-            && self.memory.len() > SPOOL_MEMORY_MAX
-        {
-            if self.file.is_none() {
-                self.file = Some(OpenOptions::new().read(true).write(true).create_new(true).open(path)?);
-                std::fs::remove_file(path)?;
-            }
-            if let Some(file) = &mut self.file {
-                file.write_all(&self.memory)?;
-            }
-            self.memory.clear();
-        }
-        Ok(())
-    }
-
-    fn drain(&mut self, mut take: impl FnMut(&[u8]) -> std::io::Result<()>) -> std::io::Result<()> {
-        if let Some(mut file) = self.file.take() {
-            file.seek(SeekFrom::Start(0))?;
-            let mut buffer = vec![0; 1 << 18];
-            loop {
-                match file.read(&mut buffer)? {
-                    0 => break,
-                    count => take(&buffer[..count])?,
-                }
-            }
-        }
-        take(&self.memory)
-    }
-}
-
-/// The name of a file that does not have its own yet; removed unless it got it.
-struct Unfinished(PathBuf);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        // After the renaming there is nothing under this name; names are never used twice.
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// A name beside this one that nobody else uses.
-pub(super) fn named_apart(path: &Path, what: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{what}-{:016x}", unforeseen()));
-    path.with_file_name(name)
 }

@@ -1,17 +1,14 @@
 //! The local chunk index: the segments in one folder, shared by several processes.
 //!
-//! Files never change. What belongs to the set is said by the manifest alone, which is replaced under a lock; whoever
-//! has a segment mapped keeps it when it leaves the set and its name is removed.
+//! Files never change. The manifest alone says what belongs to the set, and is replaced under a lock. A process that has
+//! a segment mapped keeps it when the segment leaves the set and its name is removed.
 
-use super::folder_lock::{lock, sweep, try_lock};
-use super::manifest::{self, Row, SUFFIX};
-use super::segment::Segment;
+use super::manifest::Row;
 use super::segment_builder::Builder;
-use super::segment_merge::merge_into;
-use super::segment_write::{Place, unforeseen};
 use super::view::{Basis, View};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, IndexId, PackId};
+use crate::index::listed_segment::{Listed, are_live, is_usable, new_name};
 use crate::place::{IndexContents, Located, PackSizes};
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
@@ -19,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Each lookup asks all segments, so there are never more than this.
-const SEGMENTS_MAX: usize = 8;
+pub(super) const SEGMENTS_MAX: usize = 8;
 
 /// The set of segments in a folder, or in memory where there is no folder to write to.
 ///
@@ -28,25 +25,19 @@ const SEGMENTS_MAX: usize = 8;
 /// its own listing: see [`Segments::use_only`].
 #[derive(Default)]
 pub struct Segments {
-    folder: Option<PathBuf>,
+    pub(super) folder: Option<PathBuf>,
     /// What the manifest lists, as of the last time it was read.
-    listed: Vec<Listed>,
+    pub(super) listed: Vec<Listed>,
     /// What lookups ask: some of the listed ones, and some that left the list since.
-    used: Vec<Listed>,
+    pub(super) used: Vec<Listed>,
     /// The index objects that may be used, with their sizes in bytes; all while nothing was said.
     live: Option<HashMap<IndexId, u64>>,
     /// The packs that are there; all while nothing was said.
     packs: Option<PackSizes>,
-    covered: HashSet<IndexId>,
+    pub(super) covered: HashSet<IndexId>,
     /// Index objects that were dropped as a segment is damaged, until [`Segments::use_only`] has said what is there.
-    dropped: HashSet<IndexId>,
-    view: View,
-}
-
-#[derive(Clone)]
-struct Listed {
-    row: Row,
-    segment: Arc<Segment>,
+    pub(super) dropped: HashSet<IndexId>,
+    pub(super) view: View,
 }
 
 impl Segments {
@@ -104,7 +95,7 @@ impl Segments {
         self.view.clone()
     }
 
-    /// The index objects that may be used, as far as that was said.
+    /// The index objects that may be used, if that was said.
     pub fn live(&self) -> impl Iterator<Item = &IndexId> {
         self.live.iter().flat_map(HashMap::keys)
     }
@@ -164,7 +155,7 @@ impl Segments {
         })
     }
 
-    fn may_use(&self, listed: &Listed) -> bool {
+    pub(super) fn may_use(&self, listed: &Listed) -> bool {
         is_usable(listed, self.live.as_ref(), self.packs.as_ref())
     }
 
@@ -220,199 +211,5 @@ impl Segments {
         self.used.clear();
         self.commit(None, |rows| rows.clear())?;
         Ok(())
-    }
-
-    fn place_of(&self, name: &str) -> Place {
-        match &self.folder {
-            Some(folder) => Place::File(folder.join(name)),
-            None => Place::Memory,
-        }
-    }
-
-    /// Changes the list of segments and takes over what it lists then. In a folder that is the manifest as it is now, which
-    /// others may have changed since it was read here. `added` is open already.
-    fn commit(&mut self, added: Option<Listed>, change: impl FnOnce(&mut Vec<Row>)) -> Result<Vec<String>> {
-        let Some(folder) = self.folder.clone() else {
-            let mut rows = self.listed.iter().map(|listed| listed.row.clone()).collect();
-            change(&mut rows);
-            let known: Vec<Listed> = self.listed.drain(..).chain(added).collect();
-            let find = |row: &Row| known.iter().find(|known| known.row.name == row.name).cloned();
-            self.listed = rows.iter().filter_map(find).collect();
-            self.choose_used();
-            return Ok(Vec::new());
-        };
-        let _locked = lock(&folder.join("manifest.lock"))?;
-        let path = folder.join("manifest");
-        let mut notices = Vec::new();
-        let before = match manifest::read(&path) {
-            Ok(rows) => rows,
-            Err(error) if error.is_damage() => {
-                notices.push(format!("the local chunk index will be rebuilt: {error}"));
-                None
-            }
-            Err(error) => return Err(error),
-        };
-        let existed = before.is_some();
-        let before = before.unwrap_or_default();
-        let mut rows = before.clone();
-        change(&mut rows);
-        let mut listed = Vec::with_capacity(rows.len());
-        for row in rows {
-            match self.take_or_open(&folder, &row, added.as_ref()) {
-                Ok(segment) => listed.push(Listed { row, segment }),
-                Err(error) if error.is_damage() => {
-                    notices.push(format!("a part of the local chunk index will be rebuilt: {error}"));
-                    self.dropped.extend(row.covers.iter().map(|(index, _)| *index));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        let rows: Vec<Row> = listed.iter().map(|listed| listed.row.clone()).collect();
-        if !existed || rows != before {
-            manifest::replace(&path, &rows)?;
-        }
-        for gone in before.iter().filter(|old| rows.iter().all(|row| row.name != old.name)) {
-            // It may be missing already; and if it stays, it is swept away later.
-            let _ = std::fs::remove_file(folder.join(&gone.name));
-        }
-        sweep(&folder, &rows);
-        self.listed = listed;
-        self.choose_used();
-        Ok(notices)
-    }
-
-    fn take_or_open(&self, folder: &Path, row: &Row, added: Option<&Listed>) -> Result<Arc<Segment>> {
-        if let Some(listed) = self.listed.iter().chain(added).find(|listed| listed.row.name == row.name) {
-            return Ok(listed.segment.clone());
-        }
-        let path = folder.join(&row.name);
-        let segment = Segment::open(&path)?;
-        if segment.hash() == row.hash {
-            Ok(Arc::new(segment))
-        } else {
-            Err(Error::corrupt("use the index segment", path.display(), "it is another one under this name"))
-        }
-    }
-
-    /// Takes into use what is listed and may be used. What was in use and is not listed any more stays, unless what is
-    /// listed covers the same: others may have merged it with what may not be used here.
-    fn choose_used(&mut self) {
-        let usable: Vec<Listed> = self.listed.iter().filter(|listed| self.may_use(listed)).cloned().collect();
-        let covered = |listed: &[Listed]| -> HashSet<IndexId> {
-            listed.iter().flat_map(|listed| &listed.row.covers).map(|(index, _)| *index).collect()
-        };
-        let again = covered(&usable);
-        let kept = std::mem::take(&mut self.used);
-        let kept = kept.into_iter().filter(|used| !used.row.covers.iter().all(|(index, _)| again.contains(index)));
-        self.used = kept.chain(usable).collect();
-        self.covered = covered(&self.used);
-        self.view = View::of(self.used.iter().rev().map(|used| used.segment.clone()).collect());
-    }
-
-    /// Merges segments of similar size until there are few.
-    fn compact(&mut self) -> Result<()> {
-        while let Some(chosen) = choose(&self.listed.iter().map(|listed| listed.segment.len()).collect::<Vec<_>>()) {
-            // Merging can take minutes: others go on meanwhile, but do not do the same work.
-            let merging = self.folder.as_ref().map(|folder| try_lock(&folder.join("merging.lock"))).transpose()?;
-            if let Some(None) = merging {
-                return Ok(());
-            }
-            let inputs: Vec<_> = chosen.iter().map(|&at| self.listed[at].segment.clone()).collect();
-            let names: HashSet<String> = chosen.iter().map(|&at| self.listed[at].row.name.clone()).collect();
-            let mut merged = Row { name: new_name(), hash: [0; 32], covers: Vec::new(), left_out: Vec::new() };
-            let segment = Arc::new(merge_into(&inputs, self.place_of(&merged.name))?);
-            merged.hash = segment.hash();
-            for row in chosen.iter().map(|&at| &self.listed[at].row) {
-                merged.covers.extend(&row.covers);
-                merged.left_out.extend(&row.left_out);
-            }
-            let mut used = false;
-            self.commit(Some(Listed { row: merged.clone(), segment }), |rows| {
-                let (old, mut kept): (Vec<_>, Vec<_>) = rows.drain(..).partition(|row| names.contains(&row.name));
-                used = old.len() == names.len();
-                if used {
-                    kept.insert(0, merged.clone());
-                } else {
-                    // Somebody dropped one of them meanwhile, and with reason.
-                    kept.splice(0..0, old);
-                }
-                *rows = kept;
-            })?;
-            if !used {
-                if let Some(folder) = &self.folder {
-                    let _ = std::fs::remove_file(folder.join(&merged.name));
-                }
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether all index objects of a row are there with their sizes.
-fn are_live(row: &Row, live: &HashMap<IndexId, u64>) -> bool {
-    row.covers.iter().all(|(index, bytes)| live.get(index) == Some(bytes))
-}
-
-/// Whether a segment covers nothing but live index objects, holds nothing but packs that are there, and left out nothing
-/// that is there again. Without a listing of packs, their absence is found out when they are read.
-fn is_usable(listed: &Listed, live: Option<&HashMap<IndexId, u64>>, packs: Option<&PackSizes>) -> bool {
-    live.is_none_or(|live| are_live(&listed.row, live))
-        && packs.is_none_or(|sizes| {
-            listed.segment.pack_sizes().all(|(pack, bytes)| sizes.has(&pack, bytes))
-                && listed.row.left_out.iter().all(|(pack, bytes)| !sizes.has(pack, *bytes))
-        })
-}
-
-/// Which segments to merge, by their sizes: the smallest, and with them each next one that is less than twice as large as
-/// those before it together. Ten thousand runs then write each chunk less than ten times; to merge whatever is of similar
-/// size wrote it 25 to 130 times, for the middle sizes were written again and again.
-fn choose(sizes: &[u64]) -> Option<Vec<usize>> {
-    if sizes.len() <= SEGMENTS_MAX {
-        return None;
-    }
-    let mut by_size: Vec<usize> = (0..sizes.len()).collect();
-    by_size.sort_by_key(|&at| sizes[at]);
-    let mut sum = sizes[by_size[0]] + sizes[by_size[1]];
-    let mut count = 2;
-    while let Some(size) = by_size.get(count).map(|&at| sizes[at]).filter(|&size| size < sum.saturating_mul(2)) {
-        sum += size;
-        count += 1;
-    }
-    by_size.truncate(count);
-    Some(by_size)
-}
-
-fn new_name() -> String {
-    format!("{:016x}{:016x}{SUFFIX}", unforeseen(), unforeseen())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_segments_are_merged_and_large_ones_left_alone() {
-        assert_eq!(choose(&[]), None);
-        assert_eq!(choose(&[100_000_000, 10, 20, 30, 40, 50, 60, 70]), None);
-        assert_eq!(choose(&[100_000_000, 9, 0, 30, 5, 500, 5000, 6000, 70_000]), Some(vec![2, 4, 1]));
-        assert_eq!(choose(&[0; 9]).map(|chosen| chosen.len()), Some(2));
-    }
-
-    #[test]
-    fn years_of_small_runs_leave_few_segments_and_write_each_chunk_few_times() {
-        let (mut sizes, mut written) = (vec![100_000_000], 0);
-        for _ in 0..10_000 {
-            sizes.push(5_000);
-            while let Some(chosen) = choose(&sizes) {
-                let merged = chosen.iter().map(|&at| sizes[at]).sum();
-                written += merged;
-                let mut at = 0;
-                sizes.retain(|_| (at += 1, !chosen.contains(&(at - 1))).1);
-                sizes.insert(0, merged);
-            }
-            assert!(sizes.len() <= SEGMENTS_MAX, "{sizes:?}");
-        }
-        assert!(written < 10 * 50_000_000, "{written}");
     }
 }

@@ -1,5 +1,6 @@
 //! The only way into a repository: chunks become frames, packs, index objects and a snapshot, in that order.
 
+mod findable;
 mod packs;
 mod sink;
 mod upload;

@@ -1,8 +1,8 @@
 //! Packs that are being filled: a worker reserves a place for a frame, seals on its own, and brings the bytes.
 //!
 //! A pack is current until it is full or closed, then closing until every reserved frame has come, then leaving until it
-//! is on its way to storage, then sent. Whoever makes packs findable waits for those that were closed before and for no
-//! later one, so that no stream of new packs holds it up.
+//! is on its way to storage, then sent. A checkpoint waits for the packs that were closed before it and for no
+//! later one, so that a stream of new packs does not hold it up.
 
 use crate::error::Result;
 use crate::format::index::INDEX_CHUNKS_MAX;
@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How often whoever waits looks whether the run has failed meanwhile.
+/// How often a waiter checks whether the run has failed.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Packs of one sort, content or trees.
@@ -43,14 +43,14 @@ pub(super) struct Reserved {
     pub key: Arc<FrameKey>,
 }
 
-/// A complete pack, to be sent by who has it.
+/// A complete pack; its holder sends it.
 pub(super) struct Leaving {
     pub serial: u64,
     pub pack: OpenPack,
 }
 
 impl Packs {
-    /// A pack is full from so many bytes on.
+    /// A pack is full at this many bytes.
     pub fn new(kind: ChunkKind, pack_bytes: u64) -> Self {
         Packs { kind, pack_bytes, state: Mutex::default(), left: Condvar::new() }
     }

@@ -2,19 +2,16 @@
 //! other.
 
 use crate::error::{Error, Kind, Result};
-use crate::format::index::{INDEX_CHUNKS_MAX, encode_index};
-use crate::format::{CHUNK_BYTES_MAX, FRAME_RAW_BYTES, PACK_BYTES, index_name};
+use crate::format::{CHUNK_BYTES_MAX, FRAME_RAW_BYTES, PACK_BYTES};
 use crate::id::{ChunkId, ChunkKind, IndexId};
 use crate::index::{Basis, Claim, Claims, View};
 use crate::ingest::packs::{Leaving, Packs};
 use crate::ingest::upload::Uploads;
 use crate::lock::locked;
-use crate::place::{IndexContents, PackContents};
-use crate::seal::{Audience, Compression, FrameSealer, seal_object};
+use crate::seal::{Compression, FrameSealer};
 use crate::vault::IndexCheck;
 use crate::vault::Vault;
 use crate::watch::Watch;
-use rayon::prelude::*;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,7 +20,7 @@ const TREE_FRAME_RAW_BYTES: usize = 512 << 10;
 /// Maximum number of chunks in a frame. It bounds frames of tiny chunks: readers refuse an index object that describes more than
 /// [`OBJECT_CHUNKS_MAX`](crate::format::index::OBJECT_CHUNKS_MAX) chunks.
 const FRAME_CHUNKS_MAX: usize = 64 << 10;
-/// With little memory packs are closed sooner, but not below so many bytes.
+/// With little memory packs are closed sooner, but not below this size.
 const PACK_BYTES_MIN: u64 = 4 << 20;
 
 #[derive(Clone, Debug)]
@@ -37,29 +34,33 @@ pub struct SinkOptions {
 
 /// Stores chunks, each once, and makes them findable. Dropped, what it stored stays as chunks that the next run finds.
 pub struct ChunkSink {
-    vault: Vault,
-    claims: Claims,
-    lanes: Vec<Mutex<Lane>>,
+    pub(super) vault: Vault,
+    pub(super) claims: Claims,
+    pub(super) lanes: Vec<Mutex<Lane>>,
     /// Of content and of trees.
-    packs: [Packs; 2],
-    uploads: Uploads,
+    pub(super) packs: [Packs; 2],
+    pub(super) uploads: Uploads,
     checkpointing: Mutex<()>,
     /// What the claims rest on, in all views of the local index that they had. Held while they get another one.
-    relied: Mutex<Basis>,
-    watch: Watch,
-    /// What was found when the local index was compared with the repository, after this writer had shown itself.
-    check: IndexCheck,
-    /// The chunks that were stored then.
-    view_before: View,
-    /// How often the local index had lost something by then.
-    losses_before: u64,
+    pub(super) relied: Mutex<Basis>,
+    pub(super) watch: Watch,
+    before: Before,
     /// Raw bytes of chunks that were new.
     pub bytes_new: AtomicU64,
     pub chunks_new: AtomicU64,
 }
 
+/// What there was when the local index was compared with the repository, after this writer had shown itself.
+struct Before {
+    check: IndexCheck,
+    /// The chunks that were stored.
+    view: View,
+    /// How often the local index had lost something.
+    losses: u64,
+}
+
 /// What one worker has in hand: its frames that are being filled, content and tree.
-struct Lane {
+pub(super) struct Lane {
     sealer: FrameSealer,
     frames: [Filling; 2],
 }
@@ -96,9 +97,7 @@ impl ChunkSink {
             checkpointing: Mutex::new(()),
             relied: Mutex::new(basis),
             watch: watch.clone(),
-            check,
-            view_before,
-            losses_before,
+            before: Before { check, view: view_before, losses: losses_before },
             bytes_new: AtomicU64::new(0),
             chunks_new: AtomicU64::new(0),
             vault: vault.clone(),
@@ -111,22 +110,22 @@ impl ChunkSink {
 
     /// What was found when the local index was compared with the repository at the start.
     pub fn check(&self) -> &IndexCheck {
-        &self.check
+        &self.before.check
     }
 
     /// Whether the repository had lost something by then.
     pub fn has_met_damage(&self) -> bool {
-        !self.check.is_sound() || self.losses_before > 0
+        !self.before.check.is_sound() || self.before.losses > 0
     }
 
     /// Whether something that it may have relied on turned out to be gone: it cannot commit any more.
     pub fn has_lost_something(&self) -> bool {
-        self.vault.index_losses() != self.losses_before
+        self.vault.index_losses() != self.before.losses
     }
 
     /// The chunks that were stored when this writer began.
     pub fn view_before(&self) -> &View {
-        &self.view_before
+        &self.before.view
     }
 
     /// Whether a chunk is in the repository, or will be before the commit as a worker of this run is storing it.
@@ -149,7 +148,7 @@ impl ChunkSink {
     }
 
     /// Hands the claims the local index as it is now.
-    fn refresh_claims(&self, relied: &mut Basis) {
+    pub(super) fn refresh_claims(&self, relied: &mut Basis) {
         let (view, basis) = self.vault.view_and_basis();
         self.claims.refresh(&view);
         relied.join(basis);
@@ -165,13 +164,13 @@ impl ChunkSink {
         self.uploads.is_full()
     }
 
-    /// Names a chunk of content and stores it if nobody has.
+    /// Computes the id of a chunk of content, and stores the chunk if it is new.
     pub fn store_content(&self, lane: usize, bytes: &[u8]) -> Result<ChunkId> {
         let id = self.vault.keys().chunk_id(ChunkKind::Content, bytes);
         self.store(lane, id, bytes, ChunkKind::Content)
     }
 
-    /// Names neighbouring chunks of content, which end in `bytes` where `ends` says, and stores those that nobody has.
+    /// Computes the ids of neighbouring chunks of content, which end in `bytes` at `ends`, and stores those that are new.
     pub fn store_contents(&self, lane: usize, bytes: &[u8], ends: &[usize]) -> Result<Vec<ChunkId>> {
         let starts = std::iter::once(0).chain(ends.iter().copied());
         let chunks = || starts.clone().zip(ends).map(|(start, end)| &bytes[start..*end]);
@@ -196,7 +195,7 @@ impl ChunkSink {
         stored.inspect_err(|error| self.uploads.fail(error.clone()))
     }
 
-    /// Names a chunk of a tree (a page or a list) and stores it if nobody has.
+    /// Computes the id of a chunk of a tree (a page or a list), and stores the chunk if it is new.
     pub fn store_tree(&self, lane: usize, bytes: &[u8]) -> Result<ChunkId> {
         let id = self.vault.keys().chunk_id(ChunkKind::Tree, bytes);
         self.store(lane, id, bytes, ChunkKind::Tree)
@@ -236,7 +235,7 @@ impl ChunkSink {
     }
 
     /// Compresses and seals what a lane has gathered, and puts it into the current pack.
-    fn flush_frame(&self, lane: &mut Lane, kind: ChunkKind) -> Result<()> {
+    pub(super) fn flush_frame(&self, lane: &mut Lane, kind: ChunkKind) -> Result<()> {
         let filling = &mut lane.frames[kind as usize];
         if filling.chunks.is_empty() {
             return Ok(());
@@ -256,7 +255,7 @@ impl ChunkSink {
         full.map_or(Ok(()), |leaving| self.send(packs, leaving))
     }
 
-    fn send(&self, packs: &Packs, leaving: Leaving) -> Result<()> {
+    pub(super) fn send(&self, packs: &Packs, leaving: Leaving) -> Result<()> {
         let sent = leaving.pack.finish().and_then(|(pieces, contents)| {
             self.uploads.send(pieces, contents.pack)?;
             Ok(contents)
@@ -274,71 +273,6 @@ impl ChunkSink {
         let _one_at_a_time = locked(&self.checkpointing);
         // What one checkpoint lost no later one may pass over.
         self.make_findable(findable).inspect_err(|error| self.uploads.fail(error.clone()))
-    }
-
-    fn make_findable(&self, findable: impl FnOnce(Basis, &[IndexId]) + Send) -> Result<()> {
-        self.uploads.check()?;
-        self.lanes.par_iter().try_for_each(|lane| {
-            let mut lane = locked(lane);
-            self.flush_frame(&mut lane, ChunkKind::Content)?;
-            self.flush_frame(&mut lane, ChunkKind::Tree)
-        })?;
-        let mut contents = Vec::new();
-        for packs in &self.packs {
-            packs.close().map_or(Ok(()), |leaving| self.send(packs, leaving))?;
-            packs.wait_for_closed(|| self.uploads.check())?;
-            contents.append(&mut packs.take_sent());
-        }
-        // Sealed while the last packs are on their way, and written only behind them.
-        let indexes = self.seal_index(contents)?;
-        self.uploads.settle()?;
-        if !indexes.is_empty() {
-            // Another repository must not get index objects that it cannot read.
-            self.vault.check_is_there()?;
-        }
-        let mut named = Vec::with_capacity(indexes.len());
-        for (sealed, index) in indexes {
-            self.uploads.count(sealed.len() as u64);
-            self.vault.storage().put(&index_name(&index.index), sealed.into())?;
-            named.push(index);
-        }
-        let own: Vec<IndexId> = named.iter().map(|named| named.index).collect();
-        let relied = self.relied();
-        let (learned, ()) = rayon::join(|| self.learn(&named), || findable(relied, &own));
-        learned
-    }
-
-    /// Index objects that name all this: the bytes of each, and what it names.
-    fn seal_index(&self, contents: Vec<PackContents>) -> Result<Vec<(Vec<u8>, IndexContents)>> {
-        let mut sealed = Vec::new();
-        let mut group: Vec<PackContents> = Vec::new();
-        let mut chunks = 0;
-        let mut rest = contents.into_iter().peekable();
-        while let Some(pack) = rest.next() {
-            chunks += pack.frames.iter().map(|frame| frame.chunks.len()).sum::<usize>();
-            group.push(pack);
-            if chunks >= INDEX_CHUNKS_MAX || rest.peek().is_none() {
-                let bytes = seal_object(self.vault.keys(), Audience::Writers, "index", &encode_index(&group))?;
-                let index = IndexId(*blake3::hash(&bytes).as_bytes());
-                let named = IndexContents { index, bytes: bytes.len() as u64, packs: std::mem::take(&mut group) };
-                sealed.push((bytes, named));
-                chunks = 0;
-            }
-        }
-        Ok(sealed)
-    }
-
-    /// Takes into the local index what is findable for everybody.
-    fn learn(&self, indexes: &[IndexContents]) -> Result<()> {
-        if indexes.is_empty() {
-            return Ok(());
-        }
-        let mut relied = locked(&self.relied);
-        self.vault.learn(indexes, &self.watch)?;
-        self.refresh_claims(&mut relied);
-        let frames = indexes.iter().flat_map(|index| &index.packs).flat_map(|pack| &pack.frames);
-        self.claims.settled(frames.flat_map(|frame| frame.chunks.iter().map(|(id, _)| id)));
-        Ok(())
     }
 
     /// Bytes sent to storage so far.

@@ -131,7 +131,7 @@ impl Drop for Uploads {
     }
 }
 
-/// Ends the run when its thread panics, so that nobody waits for what that thread was to bring.
+/// Ends the run when its thread panics, so that no thread waits for packs that it was to write.
 pub(super) struct Alive<'a>(&'a Shared);
 
 impl Drop for Alive<'_> {

@@ -7,7 +7,7 @@ use crate::id::IndexId;
 use crate::index::Basis;
 use crate::ingest::sink::{ChunkSink, SinkOptions};
 use crate::lease::Heartbeat;
-use crate::seal::{Audience, seal_object};
+use crate::seal::{Recipients, seal_object};
 use crate::vault::Vault;
 use crate::watch::Watch;
 
@@ -22,6 +22,7 @@ pub struct Writer {
 
 impl Writer {
     pub(crate) fn start(vault: &Vault, host: &str, options: &SinkOptions, watch: &Watch) -> Result<Self> {
+        vault.check_writable()?;
         let heartbeat = Heartbeat::start(vault, host)?;
         Ok(Writer { sink: ChunkSink::open(vault, options, watch)?, heartbeat })
     }
@@ -40,13 +41,14 @@ impl Writer {
             return Err(error);
         }
         let name = snapshot_name(&snapshot.started.compact()?, &snapshot.id);
-        let body = seal_object(self.sink.vault().keys(), Audience::Readers, SNAPSHOT_PURPOSE, &snapshot.encode())?;
+        let body =
+            seal_object(self.sink.vault().keys(), Recipients::SnapshotReaders, SNAPSHOT_PURPOSE, &snapshot.encode())?;
         let (storage, keys) = (self.sink.vault().storage(), self.sink.vault().keys());
         for _ in 0..COMMIT_TRIES {
-            // No beat can lose the right any more behind this look at it.
+            // After this, no beat can lose the right any more.
             let token = self.heartbeat.stop()?;
             if let Err(error) = self.sink.check_nothing_is_gone() {
-                // It must not stay behind as a writer that seems to run.
+                // Otherwise it would stay as a writer that seems to run.
                 let _best_effort = token.withdraw(storage);
                 return Err(error);
             }
@@ -68,7 +70,7 @@ impl Writer {
         saved
     }
 
-    /// Ends without a snapshot and without another byte written, where there is no room for any.
+    /// Ends without a snapshot and without writing another byte: storage may have no room for one.
     pub fn withdraw(self) -> Result<()> {
         self.heartbeat.withdraw()
     }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::id::WriterId;
-use crate::lease::token::Token;
+use crate::lease::token::{Shown, Token};
 use crate::lock::locked;
 use crate::seal::random;
 use crate::vault::Vault;
@@ -61,7 +61,8 @@ impl Shared {
 
 fn new_token(vault: &Vault, host: &str) -> Result<Token> {
     let started = jiff::Timestamp::now().to_string();
-    Token::create(vault.storage(), vault.keys(), vault.config().sharing, WriterId(random()?), host, &started)
+    let shown = Shown { key: vault.key_name(), writer: WriterId(random()?), host, started };
+    Token::create(vault.storage(), vault.keys(), vault.settings()?.commit_protocol, shown)
 }
 
 impl Heartbeat {

@@ -10,4 +10,4 @@ pub(crate) use heartbeat::Heartbeat;
 pub use publish::Unpublished;
 pub(crate) use survey::is_of_one_object;
 pub use survey::{Running, Survey, expire, settle, survey};
-pub use token::Token;
+pub use token::{Shown, Token};

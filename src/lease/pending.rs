@@ -1,19 +1,22 @@
 //! Pending objects: how a running backup shows itself, and how its commit and its expiry exclude each other.
 //!
-//! Whoever expires a writer and the writer that commits take the same atomic step on the same object, so exactly one
+//! Commit and expiry of a writer are the same atomic step on the same object, so exactly one of them
 //! wins, and no clocks of two machines are compared:
-//! - `Swap` storage: `pending/W` holds a state; commit replaces `running` by `committed` (which carries the snapshot),
+//! - compare-and-swap: `pending/KEY/W` holds a state; commit replaces `running` by `committed` (which carries the snapshot),
 //!   expiry replaces it by `expired`, both conditionally on the version they saw.
-//! - `Rename` storage: `pending/W.<beat>` is a token; commit renames it to `pending/W.committed` (after the snapshot was
-//!   written to `pending/W.draft.<its name>`), expiry renames it to `expired/W`.
+//! - rename: `pending/KEY/W.<beat>` is a token; commit renames it to `pending/KEY/W.committed` (after the snapshot was
+//!   written to `pending/KEY/W.draft.<its name>`), expiry renames it to `expired/W`.
+//!
+//! KEY is the name of the key object that the writer opened the repository with, so that the rights of a storage can keep hosts from
+//! each other's objects.
 //!
 //! From that step on the snapshot exists; moving it to its place under `snapshots/` can be done by anybody.
 
 use crate::error::{Error, Result};
 use crate::format::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, SNAPSHOT_BYTES_MAX};
-use crate::format::{SNAPSHOTS_PREFIX, is_snapshot_name, pending_name};
+use crate::format::{PENDING_PREFIX, SNAPSHOTS_PREFIX, is_snapshot_name};
 use crate::id::WriterId;
-use crate::seal::{Audience, KeySet, open_object, seal_object};
+use crate::seal::{KeySet, Recipients, open_object, seal_object};
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +48,7 @@ pub enum Pending {
 
 pub(super) fn seal(keys: &KeySet, pending: &Pending) -> Result<Vec<u8>> {
     let plain = serde_json::to_vec(pending).expect("plain data serialises");
-    seal_object(keys, Audience::Writers, PURPOSE, &plain)
+    seal_object(keys, Recipients::Writers, PURPOSE, &plain)
 }
 
 pub(super) fn plain_bytes_max(stored_bytes: u64) -> u64 {
@@ -74,16 +77,43 @@ pub(super) fn decode_body(snapshot: &str, body: &str) -> Result<Vec<u8>> {
     if body.len() as u64 <= SEALED_SNAPSHOT_BYTES_MAX { Ok(body) } else { Err(bad("its body is too large")) }
 }
 
-pub(super) fn token_name(writer: &WriterId, beat: u64) -> String {
-    format!("{}.{beat:08}", pending_name(writer))
+/// The names of a writer's objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PendingName {
+    pub writer: WriterId,
+    /// What the names of all its objects begin with.
+    base: String,
 }
 
-/// Carries the name of the snapshot to be, `snapshots/` left out.
-pub(super) fn draft_name(writer: &WriterId, snapshot: &str) -> String {
-    let place = snapshot.strip_prefix(SNAPSHOTS_PREFIX).unwrap_or(snapshot);
-    format!("{}.draft.{place}", pending_name(writer))
-}
+impl PendingName {
+    /// `key` is the name of the writer's key object without its prefix.
+    pub fn new(key: &str, writer: WriterId) -> Self {
+        PendingName { writer, base: format!("{PENDING_PREFIX}{key}/{writer}") }
+    }
 
-pub(super) fn committed_name(writer: &WriterId) -> String {
-    format!("{}.committed", pending_name(writer))
+    /// What of a listed name is the writer's, and the rest of it after the dot. None for what no writer makes.
+    pub fn parse(listed: &str) -> Option<(Self, &str)> {
+        let (key, own) = listed.strip_prefix(PENDING_PREFIX)?.split_once('/')?;
+        let (hex, tail) = own.split_once('.').unwrap_or((own, ""));
+        Some((PendingName::new(key, WriterId::from_hex(hex).ok()?), tail))
+    }
+
+    /// The object that holds the state.
+    pub fn state(&self) -> String {
+        self.base.clone()
+    }
+
+    pub fn token(&self, beat: u64) -> String {
+        format!("{}.{beat:08}", self.base)
+    }
+
+    /// Carries the name of the snapshot to be, `snapshots/` left out.
+    pub fn draft(&self, snapshot: &str) -> String {
+        let place = snapshot.strip_prefix(SNAPSHOTS_PREFIX).unwrap_or(snapshot);
+        format!("{}.draft.{place}", self.base)
+    }
+
+    pub fn committed(&self) -> String {
+        format!("{}.committed", self.base)
+    }
 }

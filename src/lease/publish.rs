@@ -22,14 +22,14 @@ pub(super) fn publish_body(storage: &dyn Storage, pending: &str, snapshot: &str,
     }
 }
 
-/// Whether the object in the place of a snapshot certainly is that snapshot: anybody who may create objects can create one of that
-/// name. An error if it is another one. Then, and while it is not certain, the pending object stays: it may be the only copy.
+/// Whether the object in the place of a snapshot certainly is that snapshot: every user with the right to create objects can create one of
+/// that name. An error if it is another one. Then, and while it is not certain, the pending object stays: it may be the only copy.
 pub(super) fn is_published(storage: &dyn Storage, snapshot: &str, body: &[u8]) -> Result<bool> {
     let is_same = match storage.get(snapshot, body.len() as u64) {
         Ok((found, _)) => found == body,
         // A longer one.
         Err(error) if error.is(Kind::Corrupt) => false,
-        // This user may create and not read; somebody who may read removes the pending object.
+        // This user may create and not read; a user who may read removes the pending object.
         Err(error) if error.is(Kind::Denied) => return Ok(false),
         Err(error) => return Err(error),
     };
@@ -97,7 +97,17 @@ impl Unpublished {
     /// Finishes what the writer began; harmless when several do it.
     pub fn publish(&self, storage: &dyn Storage, keys: &KeySet) -> Result<()> {
         match &self.draft {
-            Some(draft) => publish_draft(storage, &self.pending, draft, &self.snapshot),
+            Some(draft) if storage.capabilities().rename => {
+                publish_draft(storage, &self.pending, draft, &self.snapshot)
+            }
+            // The repository has moved to this storage since.
+            Some(draft) => {
+                publish_body(storage, draft, &self.snapshot, self.body(storage, keys)?)?;
+                match storage.stat(draft) {
+                    Err(error) if error.is(Kind::NotFound) => storage.remove(&self.pending),
+                    kept => kept.map(|_| ()),
+                }
+            }
             None => publish_body(storage, &self.pending, &self.snapshot, self.body(storage, keys)?),
         }
     }

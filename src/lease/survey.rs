@@ -2,10 +2,12 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::SEALED_SNAPSHOT_BYTES_MAX;
-use crate::format::{EXPIRED_PREFIX, OBJECT_BYTES_MAX, PENDING_PREFIX, SNAPSHOTS_PREFIX, Sharing, is_snapshot_name};
+use crate::format::{
+    CommitProtocol, EXPIRED_PREFIX, OBJECT_BYTES_MAX, PENDING_PREFIX, SNAPSHOTS_PREFIX, is_snapshot_name,
+};
 use crate::id::WriterId;
 use crate::lease::pending::{
-    PENDING_BYTES_IN_ALL_MAX, PENDING_BYTES_MAX, Pending, decode_body, draft_name, open_plain, parse, seal,
+    PENDING_BYTES_IN_ALL_MAX, PENDING_BYTES_MAX, Pending, PendingName, decode_body, open_plain, parse, seal,
 };
 use crate::lease::publish::Unpublished;
 use crate::seal::KeySet;
@@ -34,27 +36,27 @@ pub struct Survey {
     plain_bytes: u64,
 }
 
-/// Looks at all pending objects: who runs, and which commits are not yet in their place.
-pub fn survey(storage: &dyn Storage, keys: &KeySet, sharing: Sharing) -> Result<Survey> {
+/// Looks at all pending objects: which writers run, and which commits are not yet in their place. An object's name says by which protocol
+/// it was made: the repository may have moved to another storage since.
+pub fn survey(storage: &dyn Storage, keys: &KeySet) -> Result<Survey> {
     let mut survey = Survey::default();
     let listed = storage.list(PENDING_PREFIX)?;
     for object in &listed {
-        // Anybody who may create objects may create these: what no writer makes is not fetched.
+        // Every user with the right to create objects may create these: what no writer makes is not fetched.
         if object.size > PENDING_BYTES_MAX || survey.plain_bytes + object.size > PENDING_BYTES_IN_ALL_MAX {
             survey.damaged.push(Error::corrupt("read the pending object", &object.name, "it is too large"));
             continue;
         }
-        let Some(rest) = object.name.strip_prefix(PENDING_PREFIX) else { continue };
-        let (hex, tail) = rest.split_once('.').unwrap_or((rest, ""));
-        let Ok(writer) = WriterId::from_hex(hex) else { continue };
-        let looked = match (sharing, tail) {
-            (Sharing::Rename, "committed") => look_at_draft(&writer, &object.name, &listed, &mut survey),
-            (Sharing::Rename, tail) if tail.starts_with("draft.") => Ok(()),
-            (Sharing::Rename, beat) => {
-                survey.running.push(Running { writer, sign: beat.to_owned(), name: object.name.clone() });
+        let Some((name, tail)) = PendingName::parse(&object.name) else { continue };
+        let looked = match tail {
+            "" => look_at_state(storage, keys, &name, &mut survey),
+            "committed" => look_at_draft(&name, &listed, &mut survey),
+            tail if tail.starts_with("draft.") => Ok(()),
+            beat => {
+                let (sign, name, writer) = (beat.to_owned(), object.name.clone(), name.writer);
+                survey.running.push(Running { writer, sign, name });
                 Ok(())
             }
-            _ => look_at_state(storage, keys, writer, &object.name, &mut survey),
         };
         match looked {
             // Somebody finished it between the listing and now.
@@ -75,10 +77,10 @@ pub(crate) fn is_of_one_object(error: &Error) -> bool {
     )
 }
 
-fn look_at_draft(writer: &WriterId, committed: &str, listed: &[Listed], survey: &mut Survey) -> Result<()> {
-    let prefix = draft_name(writer, "");
+fn look_at_draft(name: &PendingName, listed: &[Listed], survey: &mut Survey) -> Result<()> {
+    let prefix = name.draft("");
     let Some(draft) = listed.iter().find(|object| object.name.starts_with(&prefix)) else {
-        survey.finished.push(committed.to_owned());
+        survey.finished.push(name.committed());
         return Ok(());
     };
     let bad = |why: &str| Err(Error::corrupt("read the draft of a commit", &draft.name, why));
@@ -89,33 +91,28 @@ fn look_at_draft(writer: &WriterId, committed: &str, listed: &[Listed], survey: 
     if draft.size > SEALED_SNAPSHOT_BYTES_MAX {
         return bad("it is too large");
     }
-    let (pending, draft) = (committed.to_owned(), Some(draft.name.clone()));
+    let (pending, draft) = (name.committed(), Some(draft.name.clone()));
     survey.unpublished.push(Unpublished { snapshot, pending, draft });
     Ok(())
 }
 
-fn look_at_state(
-    storage: &dyn Storage,
-    keys: &KeySet,
-    writer: WriterId,
-    name: &str,
-    survey: &mut Survey,
-) -> Result<()> {
-    let (bytes, version) = storage.get(name, OBJECT_BYTES_MAX)?;
+fn look_at_state(storage: &dyn Storage, keys: &KeySet, name: &PendingName, survey: &mut Survey) -> Result<()> {
+    let (state, writer) = (name.state(), name.writer);
+    let (bytes, version) = storage.get(&state, OBJECT_BYTES_MAX)?;
     let plain = open_plain(keys, &bytes)?;
     survey.plain_bytes += plain.len() as u64;
     match parse(&plain)? {
-        Pending::Running { .. } => survey.running.push(Running { writer, sign: version.0, name: name.to_owned() }),
+        Pending::Running { .. } => survey.running.push(Running { writer, sign: version.0, name: state }),
         Pending::Expired => {}
         Pending::Committed { snapshot, body } => {
             decode_body(&snapshot, &body)?;
-            survey.unpublished.push(Unpublished { snapshot, pending: name.to_owned(), draft: None });
+            survey.unpublished.push(Unpublished { snapshot, pending: state, draft: None });
         }
     }
     Ok(())
 }
 
-/// Finishes what writers began that died behind their commit step; returns what could not be finished, which is no loss:
+/// Finishes the commits of writers that died after their commit step. Returns what could not be finished; nothing is lost by that, as
 /// every reader counts those snapshots.
 pub fn settle(storage: &dyn Storage, keys: &KeySet, survey: &Survey) -> Vec<Error> {
     let published = survey.unpublished.iter().map(|unpublished| unpublished.publish(storage, keys));
@@ -137,15 +134,15 @@ fn remove_finished(storage: &dyn Storage, committed: &str) -> Result<()> {
 
 /// Ends a writer's right to commit, if it has shown no sign of life since `seen`. `Conflict` when it has, or when it
 /// committed: then it keeps its right.
-pub fn expire(storage: &dyn Storage, keys: &KeySet, sharing: Sharing, seen: &Running) -> Result<()> {
+pub fn expire(storage: &dyn Storage, keys: &KeySet, protocol: CommitProtocol, seen: &Running) -> Result<()> {
     let alive = || Error::new(Kind::Conflict, "expire the writer", seen.writer).because("it is alive or has committed");
-    let done = match sharing {
-        Sharing::Swap => {
+    let done = match protocol {
+        CommitProtocol::CompareAndSwap => {
             let body = seal(keys, &Pending::Expired)?;
             storage.compare_and_swap(&seen.name, &Version(seen.sign.clone()), body.into()).map(|_| ())
         }
-        Sharing::Rename => storage.rename(&seen.name, &format!("{EXPIRED_PREFIX}{}", seen.writer)),
-        Sharing::SingleWriter => storage.remove(&seen.name),
+        CommitProtocol::Rename => storage.rename(&seen.name, &format!("{EXPIRED_PREFIX}{}", seen.writer)),
+        CommitProtocol::SingleWriter => storage.remove(&seen.name),
     };
     done.map_err(|error| match error.kind() {
         Kind::Conflict | Kind::NotFound => alive(),
@@ -156,14 +153,17 @@ pub fn expire(storage: &dyn Storage, keys: &KeySet, sharing: Sharing, seen: &Run
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::pending_name;
     use data_encoding::BASE64;
 
-    use crate::lease::pending::{Pending, committed_name, draft_name, open, seal};
+    use crate::lease::pending::{Pending, PendingName, open, seal};
     use crate::seal::Secret;
     use crate::storage::memory::Memory;
 
     const SNAPSHOT: &str = "snapshots/20260101t000000z-00000000000000000000000000000001";
+
+    fn name(writer: u8) -> PendingName {
+        PendingName::new("00112233445566ff", WriterId([writer; 16]))
+    }
 
     fn committed(snapshot: &str, body: String) -> Pending {
         Pending::Committed { snapshot: snapshot.to_owned(), body }
@@ -183,9 +183,9 @@ mod tests {
         ];
         for (number, (_, pending, _)) in cases.iter().enumerate() {
             let sealed = seal(&keys, pending).expect("it is sealed");
-            storage.put(&pending_name(&WriterId([number as u8; 16])), sealed.into()).expect("it is put");
+            storage.put(&name(number as u8).state(), sealed.into()).expect("it is put");
         }
-        let survey = survey(&storage, &keys, Sharing::Swap).expect("a survey");
+        let survey = survey(&storage, &keys).expect("a survey");
         let sound = cases.iter().filter(|(_, _, is_sound)| *is_sound).count();
         assert_eq!((survey.damaged.len(), survey.unpublished.len()), (cases.len() - sound, sound), "{survey:?}");
         assert_eq!(survey.unpublished[0].body(&storage, &keys).expect("its body"), body);
@@ -211,10 +211,9 @@ mod tests {
             ("snapshots/elsewhere", 10, false),
         ] {
             let storage = Memory::new();
-            let writer = WriterId([1; 16]);
-            storage.put(&committed_name(&writer), Vec::new().into()).expect("it is put");
-            storage.put(&draft_name(&writer, snapshot), vec![0; bytes].into()).expect("it is put");
-            let survey = survey(&storage, &keys, Sharing::Rename).expect("a survey");
+            storage.put(&name(1).committed(), Vec::new().into()).expect("it is put");
+            storage.put(&name(1).draft(snapshot), vec![0; bytes].into()).expect("it is put");
+            let survey = survey(&storage, &keys).expect("a survey");
             assert_eq!((survey.unpublished.len() == 1, survey.damaged.is_empty()), (is_sound, is_sound), "{survey:?}");
         }
     }

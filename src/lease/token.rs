@@ -1,9 +1,9 @@
 //! The right of a writer to commit: created, renewed by each beat, used once by the commit, or withdrawn.
 
 use crate::error::{Error, Kind, Result};
-use crate::format::{OBJECT_BYTES_MAX, Sharing, pending_name};
+use crate::format::{CommitProtocol, OBJECT_BYTES_MAX};
 use crate::id::WriterId;
-use crate::lease::pending::{Pending, committed_name, draft_name, open, seal, token_name};
+use crate::lease::pending::{Pending, PendingName, open, seal};
 use crate::lease::publish::{may_have_moved, publish_body, publish_draft};
 use crate::seal::KeySet;
 use crate::storage::{Storage, Version};
@@ -11,12 +11,22 @@ use data_encoding::BASE64;
 
 /// A writer's visible right to commit; lost when somebody expires it.
 pub struct Token {
-    writer: WriterId,
+    name: PendingName,
     host: String,
     started: String,
     beat: u64,
-    sharing: Sharing,
+    protocol: CommitProtocol,
     version: Option<Version>,
+}
+
+/// What a token shows of its writer.
+pub struct Shown<'a> {
+    /// The name of the key object that the repository was opened with, without its prefix.
+    pub key: &'a str,
+    pub writer: WriterId,
+    pub host: &'a str,
+    /// When it began: RFC 3339.
+    pub started: String,
 }
 
 pub(super) fn lost(writer: &WriterId) -> Error {
@@ -27,18 +37,12 @@ pub(super) fn lost(writer: &WriterId) -> Error {
 
 impl Token {
     /// Shows the writer; must happen before it relies on any chunk being there.
-    pub fn create(
-        storage: &dyn Storage,
-        keys: &KeySet,
-        sharing: Sharing,
-        writer: WriterId,
-        host: &str,
-        started: &str,
-    ) -> Result<Self> {
-        let mut token =
-            Token { writer, host: host.to_owned(), started: started.to_owned(), beat: 0, sharing, version: None };
+    pub fn create(storage: &dyn Storage, keys: &KeySet, protocol: CommitProtocol, shown: Shown) -> Result<Self> {
+        let Shown { key, writer, host, started } = shown;
+        let name = PendingName::new(key, writer);
+        let mut token = Token { name, host: host.to_owned(), started, beat: 0, protocol, version: None };
         let body = seal(keys, &token.running(0))?;
-        let version = storage.put_new(&token.name(), body.into())?;
+        let version = storage.put_new(&token.shown_name(), body.into())?;
         token.version = Some(version);
         Ok(token)
     }
@@ -47,10 +51,11 @@ impl Token {
         Pending::Running { host: self.host.clone(), started: self.started.clone(), beat }
     }
 
-    fn name(&self) -> String {
-        match self.sharing {
-            Sharing::Rename => token_name(&self.writer, self.beat),
-            Sharing::Swap | Sharing::SingleWriter => pending_name(&self.writer),
+    /// The object that shows it now.
+    fn shown_name(&self) -> String {
+        match self.protocol {
+            CommitProtocol::Rename => self.name.token(self.beat),
+            CommitProtocol::CompareAndSwap | CommitProtocol::SingleWriter => self.name.state(),
         }
     }
 
@@ -58,23 +63,23 @@ impl Token {
         self.version.as_ref().expect("a token has the version that it was created with")
     }
 
-    /// Shows that the writer is alive. `Locked` when it was expired. A failure in between is no loss: what came of a beat
-    /// whose answer was lost is looked up at the next one.
+    /// Shows that the writer is alive. `Locked` when it was expired. A failure in between does no harm: the next beat finds
+    /// out what came of one whose answer was lost.
     pub fn renew(&mut self, storage: &dyn Storage, keys: &KeySet) -> Result<()> {
-        match self.sharing {
-            Sharing::Rename => self.renew_by_rename(storage),
-            Sharing::Swap => {
+        match self.protocol {
+            CommitProtocol::Rename => self.renew_by_rename(storage),
+            CommitProtocol::CompareAndSwap => {
                 let body = seal(keys, &self.running(self.beat + 1))?;
                 let version = self.swap_own(storage, keys, body)?;
                 self.beat += 1;
                 self.version = Some(version);
                 Ok(())
             }
-            Sharing::SingleWriter => {
+            CommitProtocol::SingleWriter => {
                 // Expired by its owner's word, it must not come back.
-                storage.stat(&self.name()).map_err(|error| self.explain(error))?;
+                storage.stat(&self.shown_name()).map_err(|error| self.explain(error))?;
                 let body = seal(keys, &self.running(self.beat + 1))?;
-                storage.put(&self.name(), body.into())?;
+                storage.put(&self.shown_name(), body.into())?;
                 self.beat += 1;
                 Ok(())
             }
@@ -82,8 +87,8 @@ impl Token {
     }
 
     fn renew_by_rename(&mut self, storage: &dyn Storage) -> Result<()> {
-        let next = token_name(&self.writer, self.beat + 1);
-        match storage.rename(&self.name(), &next) {
+        let next = self.name.token(self.beat + 1);
+        match storage.rename(&self.shown_name(), &next) {
             Err(error) if may_have_moved(&error) && self.has_moved_to(storage, &next)? => {}
             done => done.map_err(|error| self.explain(error))?,
         }
@@ -98,17 +103,17 @@ impl Token {
             Err(error) if error.is(Kind::NotFound) => Ok(false),
             Err(error) => Err(error),
         };
-        Ok(!is_there(&self.name())? && is_there(name)?)
+        Ok(!is_there(&self.shown_name())? && is_there(name)?)
     }
 
-    /// Replaces the own object conditionally. A version that nobody else wrote, but that is not the one we know, is of a
-    /// beat of ours whose answer was lost.
+    /// Replaces the own object conditionally. If it is our own state at a version that we do not know, an earlier beat
+    /// succeeded and its answer was lost.
     fn swap_own(&self, storage: &dyn Storage, keys: &KeySet, body: Vec<u8>) -> Result<Version> {
-        match storage.compare_and_swap(&self.name(), self.version(), body.clone().into()) {
+        match storage.compare_and_swap(&self.shown_name(), self.version(), body.clone().into()) {
             Err(error) if error.is(Kind::Conflict) => match self.own_version(storage, keys)? {
-                Some(version) => {
-                    storage.compare_and_swap(&self.name(), &version, body.into()).map_err(|error| self.explain(error))
-                }
+                Some(version) => storage
+                    .compare_and_swap(&self.shown_name(), &version, body.into())
+                    .map_err(|error| self.explain(error)),
                 None => Err(self.explain(error)),
             },
             done => done.map_err(|error| self.explain(error)),
@@ -117,7 +122,7 @@ impl Token {
 
     /// The version of the pending object while it is our own running state.
     fn own_version(&self, storage: &dyn Storage, keys: &KeySet) -> Result<Option<Version>> {
-        let (bytes, version) = match storage.get(&self.name(), OBJECT_BYTES_MAX) {
+        let (bytes, version) = match storage.get(&self.shown_name(), OBJECT_BYTES_MAX) {
             Err(error) if error.is(Kind::NotFound) => return Ok(None),
             found => found?,
         };
@@ -131,7 +136,7 @@ impl Token {
 
     fn explain(&self, error: Error) -> Error {
         match error.kind() {
-            Kind::Conflict | Kind::NotFound => lost(&self.writer),
+            Kind::Conflict | Kind::NotFound => lost(&self.name.writer),
             _ => error,
         }
     }
@@ -139,17 +144,17 @@ impl Token {
     /// The commit: afterwards the snapshot exists, whatever happens to this process. Returns what went wrong in moving it
     /// to its place, which anybody can do later.
     pub fn commit(self, storage: &dyn Storage, keys: &KeySet, snapshot: &str, body: Vec<u8>) -> Result<Option<Error>> {
-        let published = match self.sharing {
-            Sharing::Swap => {
+        let published = match self.protocol {
+            CommitProtocol::CompareAndSwap => {
                 let committed = Pending::Committed { snapshot: snapshot.to_owned(), body: BASE64.encode(&body) };
                 let bytes = seal(keys, &committed)?;
                 self.swap_own(storage, keys, bytes)?;
-                publish_body(storage, &self.name(), snapshot, body)
+                publish_body(storage, &self.shown_name(), snapshot, body)
             }
-            Sharing::Rename => {
-                let draft = draft_name(&self.writer, snapshot);
+            CommitProtocol::Rename => {
+                let draft = self.name.draft(snapshot);
                 if let Err(error) = storage.put(&draft, body.into()) {
-                    // It must not stay behind as a writer that seems to run.
+                    // Otherwise it would stay as a writer that seems to run.
                     let _best_effort = self.withdraw(storage);
                     return Err(error);
                 }
@@ -160,12 +165,12 @@ impl Token {
                     }
                     return Err(self.explain(error));
                 }
-                publish_draft(storage, &committed_name(&self.writer), &draft, snapshot)
+                publish_draft(storage, &self.name.committed(), &draft, snapshot)
             }
-            Sharing::SingleWriter => {
-                storage.stat(&self.name()).map_err(|error| self.explain(error))?;
+            CommitProtocol::SingleWriter => {
+                storage.stat(&self.shown_name()).map_err(|error| self.explain(error))?;
                 storage.put(snapshot, body.into())?;
-                storage.remove(&self.name())
+                storage.remove(&self.shown_name())
             }
         };
         match published {
@@ -176,8 +181,8 @@ impl Token {
 
     /// The token may stand under the name of a beat whose answer was lost.
     fn rename_to_committed(&self, storage: &dyn Storage) -> Result<()> {
-        let (committed, next) = (committed_name(&self.writer), token_name(&self.writer, self.beat + 1));
-        match storage.rename(&self.name(), &committed) {
+        let (committed, next) = (self.name.committed(), self.name.token(self.beat + 1));
+        match storage.rename(&self.shown_name(), &committed) {
             Err(error) if may_have_moved(&error) && self.has_moved_to(storage, &next)? => {
                 storage.rename(&next, &committed)
             }
@@ -187,11 +192,11 @@ impl Token {
 
     /// Withdraws a writer that will not commit.
     pub fn withdraw(self, storage: &dyn Storage) -> Result<()> {
-        storage.remove(&self.name())?;
-        match self.sharing {
+        storage.remove(&self.shown_name())?;
+        match self.protocol {
             // A beat whose answer was lost may have moved it.
-            Sharing::Rename => storage.remove(&token_name(&self.writer, self.beat + 1)),
-            Sharing::Swap | Sharing::SingleWriter => Ok(()),
+            CommitProtocol::Rename => storage.remove(&self.name.token(self.beat + 1)),
+            CommitProtocol::CompareAndSwap | CommitProtocol::SingleWriter => Ok(()),
         }
     }
 }

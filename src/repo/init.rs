@@ -1,13 +1,14 @@
-//! Creating a repository: all but its configuration first, so that nobody has a repository without its recovery key.
+//! Creating a repository: all but its configuration first, so that there is never a repository whose recovery key was not shown.
 
 use crate::chunk::ChunkTable;
 use crate::error::{Error, Kind, Result};
 use crate::format::{
-    CONFIG_NAME, Config, INDEX_PREFIX, KEYS_PREFIX, OBJECT_BYTES_MAX, PACKS_PREFIX, SNAPSHOTS_PREFIX, Sharing,
+    CONFIG_NAME, CommitProtocol, Config, FoundCapabilities, INDEX_PREFIX, InitialSettings, KEYS_PREFIX,
+    OBJECT_BYTES_MAX, PACKS_PREFIX, SETTINGS_NAME, SNAPSHOTS_PREFIX, Settings,
 };
 use crate::id::RepositoryId;
 use crate::repo::{Credentials, Repository, key};
-use crate::seal::{KeySet, PasswordCost, Power, Secret, random};
+use crate::seal::{Access, KeySet, PasswordCost, Secret, random};
 use crate::storage::{Capabilities, Storage};
 
 /// What a new repository is made with.
@@ -21,14 +22,35 @@ pub struct InitOptions {
     pub capabilities: Capabilities,
 }
 
-/// A repository that lacks only its configuration. Left so it is no repository and in nobody's way.
+/// A repository that lacks only its configuration. Without that it is not a repository, and does not prevent another one.
 pub struct NewRepository<'a> {
     storage: &'a dyn Storage,
     key_name: String,
     /// Sealed.
     config: Vec<u8>,
+    /// Sealed, too.
+    settings: Vec<u8>,
     recovery_key: Secret,
     has_older_keys: bool,
+}
+
+pub(super) const SINGLE_WRITER: &str = "use --single-writer if there will never be two backups to it at the same time";
+
+/// How writers exclude each other on a storage that was found to do this; an error says why they cannot.
+pub(super) fn commit_protocol(found: Capabilities, single_writer: bool) -> Result<CommitProtocol, &'static str> {
+    match (found.compare_and_swap && found.put_new, found.rename) {
+        _ if single_writer => Ok(CommitProtocol::SingleWriter),
+        (true, _) => Ok(CommitProtocol::CompareAndSwap),
+        (false, true) => Ok(CommitProtocol::Rename),
+        (false, false) => {
+            Err("this storage ignores conditional writes, so two backups at the same time could not be told apart")
+        }
+    }
+}
+
+pub(super) fn found(capabilities: Capabilities) -> FoundCapabilities {
+    let Capabilities { put_new, compare_and_swap, rename } = capabilities;
+    FoundCapabilities { put_new, compare_and_swap, rename }
 }
 
 impl NewRepository<'_> {
@@ -37,18 +59,21 @@ impl NewRepository<'_> {
         &self.recovery_key
     }
 
-    /// Keys lie there that somebody made who did not finish; a recovery key that was shown then opens nothing.
+    /// The location has keys of an earlier, unfinished `init`; a recovery key that was shown then opens nothing.
     pub fn has_older_keys(&self) -> bool {
         self.has_older_keys
     }
 
     /// Makes the location a repository.
     pub fn finish(self) -> Result<()> {
-        let Err(error) = self.storage.put_new(CONFIG_NAME, self.config.into()) else { return Ok(()) };
+        let Err(error) = self.storage.put_new(CONFIG_NAME, self.config.into()) else {
+            // Before it was there, this could have replaced the settings of a repository that another process was making.
+            return self.storage.put(SETTINGS_NAME, self.settings.into());
+        };
         let failed = Error::new(error.kind(), "create a repository in", self.storage.describe());
         Err(if error.is(Kind::AlreadyExists) {
             failed
-                .because("somebody else created one there at the same time")
+                .because("another process created one there at the same time")
                 .hint("use that one: only the recovery key that was shown for it opens it")
         } else {
             failed.because(error).hint("try again; if that shows another recovery key, only that one counts")
@@ -62,8 +87,8 @@ impl NewRepository<'_> {
 }
 
 impl Repository {
-    /// Makes a repository in an empty location; returns the recovery key. Opening it is a step of its own. Who shows the
-    /// key to somebody takes [`prepare`](Self::prepare), to do so before there is a repository.
+    /// Makes a repository in an empty location; returns the recovery key. Opening it is a step of its own. To show the key
+    /// before there is a repository, use [`prepare`](Self::prepare).
     pub fn init(storage: &dyn Storage, options: &InitOptions) -> Result<Secret> {
         let new = Repository::prepare(storage, options)?;
         let recovery_key = new.recovery_key().clone();
@@ -89,28 +114,21 @@ impl Repository {
         if options.credentials.is_empty() {
             return Err(Error::invalid(doing, place, "neither a password nor a key file was given"));
         }
-        let sharing = match (options.capabilities.compare_and_swap, options.capabilities.rename, options.single_writer)
-        {
-            (_, _, true) => Sharing::SingleWriter,
-            (true, _, _) if options.capabilities.put_new => Sharing::Swap,
-            (_, true, _) => Sharing::Rename,
-            _ => {
-                return Err(Error::new(Kind::Unsupported, doing, place)
-                    .because("this storage ignores conditional writes, so two backups at the same time could not be told apart")
-                    .hint("use --single-writer if there will never be two backups to it at the same time"));
-            }
-        };
+        let commit_protocol = commit_protocol(options.capabilities, options.single_writer)
+            .map_err(|why| Error::new(Kind::Unsupported, doing, place).because(why).hint(SINGLE_WRITER))?;
         let recovery_key = Secret::random()?;
         let keys = KeySet::from_master(recovery_key.clone());
         let created = jiff::Timestamp::now().to_string();
         let repository = RepositoryId(random()?);
-        let config = Config { repository, sharing, chunks: options.chunks, created };
+        let initial = InitialSettings { commit_protocol, capabilities: found(options.capabilities) };
+        let config = Config { repository, chunks: options.chunks, created, initial };
+        let settings = Settings::initial(&config).encode(&keys)?;
         let config = config.encode(&keys)?;
-        // Others than ours stay: they may be of somebody who is making the repository at this moment.
+        // Others than ours stay: another process may be making the repository at this moment.
         let has_older_keys = !storage.list(KEYS_PREFIX)?.is_empty();
         let key_name = key::first_key_name(&repository);
-        key::add_key_named(storage, &keys, Power::Full, &options.credentials, options.cost, &key_name)?;
-        Ok(NewRepository { storage, key_name, config, recovery_key, has_older_keys })
+        key::add_key_named(storage, &keys, Access::Full, &options.credentials, options.cost, &key_name)?;
+        Ok(NewRepository { storage, key_name, config, settings, recovery_key, has_older_keys })
     }
 
     /// Whether there is a repository in this location.

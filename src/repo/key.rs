@@ -3,7 +3,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::format::KEYS_PREFIX;
 use crate::id::RepositoryId;
-use crate::seal::{KeySet, PasswordCost, Power, SALT_BYTES, Secret, open_once, random, seal_once, stretch_password};
+use crate::seal::{Access, KeySet, PasswordCost, SALT_BYTES, Secret, open_once, random, seal_once, stretch_password};
 use crate::storage::Storage;
 use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Serialize};
@@ -41,19 +41,36 @@ const PURPOSE: &str = "siltstone 2026 key object";
 pub(super) const KEY_BYTES_MAX: u64 = 16 << 10;
 /// Bytes of a name, which has twice as many hexadecimal digits.
 const NAME_BYTES: usize = 8;
+const CHECK_BYTES: usize = 8;
 /// No such word is longer.
 const OPENS_WITH_CHARS: usize = 40;
 
 #[derive(Serialize, Deserialize)]
-struct StoredKey {
-    version: u32,
+pub(super) struct StoredKey {
+    pub version: u32,
     /// What opens it: `password`, `key-file` or `password+key-file`.
-    opens_with: String,
-    salt: String,
-    memory_kib: u32,
-    passes: u32,
-    lanes: u32,
-    sealed: String,
+    pub opens_with: String,
+    pub salt: String,
+    pub memory_kib: u32,
+    pub passes: u32,
+    pub lanes: u32,
+    pub sealed: String,
+    /// Of the other fields, so that damage can be told from another password.
+    pub check: String,
+}
+
+impl StoredKey {
+    /// The first bytes of a hash over the other fields, each with a line feed after it.
+    fn check_sum(&self) -> String {
+        let StoredKey { version, opens_with, salt, memory_kib, passes, lanes, sealed, check: _ } = self;
+        let fields = format!("{version}\n{opens_with}\n{salt}\n{memory_kib}\n{passes}\n{lanes}\n{sealed}\n");
+        HEXLOWER.encode(&blake3::hash(fields.as_bytes()).as_bytes()[..CHECK_BYTES])
+    }
+
+    pub fn encode(mut self) -> Vec<u8> {
+        self.check = self.check_sum();
+        serde_json::to_vec_pretty(&self).expect("plain data serialises")
+    }
 }
 
 pub(super) fn opens_with(credentials: &Credentials) -> &'static str {
@@ -77,8 +94,7 @@ fn sealing_key(credentials: &Credentials, salt: &[u8; SALT_BYTES], cost: Passwor
     Ok(Secret(blake3::derive_key(PURPOSE, material.as_slice())))
 }
 
-/// The name of a repository's first key object. Whoever opens it knows where to look, however many objects others have
-/// put beside it.
+/// The name of a repository's first key object: it is found however many objects others have put beside it.
 pub(super) fn first_key_name(repository: &RepositoryId) -> String {
     let hash = blake3::derive_key("siltstone 2026 name of the first key object", repository.as_bytes());
     format!("{KEYS_PREFIX}{}", HEXLOWER.encode(&hash[..NAME_BYTES]))
@@ -94,12 +110,12 @@ pub(super) fn is_key_name(name: &str) -> bool {
 pub fn add_key(
     storage: &dyn Storage,
     keys: &KeySet,
-    power: Power,
+    access: Access,
     credentials: &Credentials,
     cost: PasswordCost,
 ) -> Result<String> {
     let name = format!("{KEYS_PREFIX}{}", HEXLOWER.encode(&random::<NAME_BYTES>()?));
-    add_key_named(storage, keys, power, credentials, cost, &name)?;
+    add_key_named(storage, keys, access, credentials, cost, &name)?;
     Ok(name)
 }
 
@@ -107,14 +123,16 @@ pub fn add_key(
 pub(super) fn add_key_named(
     storage: &dyn Storage,
     keys: &KeySet,
-    power: Power,
+    access: Access,
     credentials: &Credentials,
     cost: PasswordCost,
     name: &str,
 ) -> Result<()> {
-    let bundle = keys.to_bundle(power).ok_or_else(|| Error::new(Kind::Denied, "add a key", "with a put-only key"))?;
+    let bundle = keys
+        .to_bundle(access)
+        .ok_or_else(|| Error::new(Kind::Denied, "add a key", "with a key that can do less itself"))?;
     let salt: [u8; SALT_BYTES] = random()?;
-    let sealed = seal_once(&sealing_key(credentials, &salt, cost)?, PURPOSE, bundle.to_vec());
+    let sealed = seal_once(&sealing_key(credentials, &salt, cost)?, PURPOSE.as_bytes(), bundle.to_vec());
     let stored = StoredKey {
         version: 1,
         opens_with: opens_with(credentials).to_owned(),
@@ -123,9 +141,9 @@ pub(super) fn add_key_named(
         passes: cost.passes,
         lanes: cost.lanes,
         sealed: BASE64.encode(&sealed),
+        check: String::new(),
     };
-    let bytes = serde_json::to_vec_pretty(&stored).expect("plain data serialises");
-    storage.put_new(name, bytes.into()).map(|_| ())
+    storage.put_new(name, stored.encode().into()).map(|_| ())
 }
 
 /// What came of one key object.
@@ -159,7 +177,10 @@ impl KeyObject {
         let bad = |why: &str| Error::corrupt("understand", "it", why);
         let stored: StoredKey = serde_json::from_slice(bytes).map_err(|error| bad(&error.to_string()))?;
         if stored.version != 1 {
-            return Err(bad("it is of a version that this program does not know"));
+            return Err(bad("it is of a version that this program does not know: use a newer version of silt"));
+        }
+        if stored.check != stored.check_sum() {
+            return Err(bad("it was damaged: its check sum is wrong"));
         }
         let salt = HEXLOWER.decode(stored.salt.as_bytes()).ok().and_then(|salt| salt.try_into().ok());
         Ok(KeyObject {
@@ -186,7 +207,7 @@ impl KeyObject {
     /// The keys in it, if these credentials open it.
     pub fn open(&self, credentials: &Credentials) -> Result<Option<KeySet>> {
         let key = sealing_key(credentials, &self.salt, self.cost)?;
-        let bundle = open_once(&key, PURPOSE, self.sealed.clone()).map(Zeroizing::new);
+        let bundle = open_once(&key, PURPOSE.as_bytes(), self.sealed.clone()).map(Zeroizing::new);
         bundle.map(|bundle| KeySet::from_bundle(&bundle)).transpose()
     }
 }

@@ -4,30 +4,40 @@ mod init;
 pub mod key;
 mod known;
 mod own;
+mod relocate;
+mod settings;
+mod snapshot_info;
 mod snapshot_list;
+mod snapshot_names;
+mod snapshot_reader;
+mod snapshot_search;
 mod unlock;
 
 pub use crate::fetch::{Chunk, Reader};
-pub use crate::format::snapshot::{Snapshot, SnapshotSource, Stamp, Totals};
+pub use crate::format::snapshot::{Snapshot, SnapshotSource, Stamp, Totals, UnknownSource};
+pub use crate::format::{CommitProtocol, Settings};
 pub use crate::ingest::{ChunkSink, SinkOptions, Writer};
 pub use init::{InitOptions, NewRepository};
 pub use key::Credentials;
 pub use known::Known;
 pub(crate) use own::{Own, OwnFolders};
+pub use relocate::Relocation;
+use settings::FoundSettings;
+pub use snapshot_info::SnapshotInfo;
 use snapshot_list::SnapshotList;
-use unlock::{LastKey, unlock, unlock_where};
+pub(crate) use snapshot_search::{SnapshotSearch, parts_of};
+use unlock::{LastKey, Unlocked, unlock, unlock_where};
 
 use crate::disk::own_files;
 use crate::disk::whole::make_private_dir;
 use crate::error::{Error, Kind, Result};
-use crate::format::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
-use crate::format::{CONFIG_NAME, Config, INDEX_PREFIX, OBJECT_BYTES_MAX, SNAPSHOTS_PREFIX, snapshot_name};
+use crate::format::{CONFIG_NAME, Config, INDEX_PREFIX, OBJECT_BYTES_MAX, SETTINGS_NAME, snapshot_name};
 use crate::id::RepositoryId;
 use crate::lease;
-use crate::seal::{KeySet, open_object};
+use crate::seal::KeySet;
 use crate::storage::Storage;
 use crate::vault::{Opening, Vault};
-use crate::watch::Watch;
+use crate::watch::{NoticeKind, Watch};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,19 +87,24 @@ impl Repository {
             let last = LastKey::of(storage.as_ref(), cache);
             beside(move || unlock(storage.as_ref(), &credentials, &last))?
         };
+        let fetching = {
+            let storage = storage.clone();
+            beside(move || storage.get(SETTINGS_NAME, OBJECT_BYTES_MAX).map(|(bytes, _)| bytes))?
+        };
         let config = storage.get(CONFIG_NAME, OBJECT_BYTES_MAX).map_err(|error| match error.kind() {
             Kind::NotFound => Error::new(Kind::NotFound, "open the repository", storage.describe())
                 .because("there is no repository at this location")
                 .hint("check the location, or create a repository with `silt init`"),
             _ => error,
         });
-        let keys = join(unlocking);
+        let unlocked = join(unlocking);
         let listed = join(listing);
+        let stored_settings = join(fetching);
         let (stored_config, _) = config?;
         let repository = Config::peek(&stored_config)?;
-        let keys = keys?;
-        let (keys, config) = match (Config::decode(&keys, &stored_config), &credentials.recovery) {
-            (Ok(decoded), _) => (keys, decoded),
+        let unlocked = unlocked?;
+        let (unlocked, config) = match (Config::decode(&unlocked.keys, &stored_config), &credentials.recovery) {
+            (Ok(decoded), _) => (unlocked, decoded),
             (Err(_), Some(_)) => {
                 return Err(Error::new(Kind::WrongKey, "open the repository", storage.describe())
                     .because("this recovery key belongs to another repository"));
@@ -98,13 +113,19 @@ impl Repository {
                 // The first key that opened may be the leftover of an `init` that died before it wrote the configuration.
                 let fits = |keys: &KeySet| Config::decode(keys, &stored_config).is_ok();
                 let last = LastKey::of(storage.as_ref(), cache);
-                let keys = unlock_where(storage.as_ref(), credentials, &last, &fits).map_err(|_| error)?;
-                let decoded = Config::decode(&keys, &stored_config)?;
-                (keys, decoded)
+                let unlocked = unlock_where(storage.as_ref(), credentials, &last, &fits).map_err(|_| error)?;
+                let decoded = Config::decode(&unlocked.keys, &stored_config)?;
+                (unlocked, decoded)
             }
         };
         let cache = cache.and_then(|cache| open_cache(cache, &repository, storage.as_ref(), watch));
-        let opening = Opening { storage, keys, stored_config: &stored_config, config, cache, listed: Some(listed?) };
+        let Unlocked { key, keys } = unlocked;
+        let listed = listed?;
+        let found = FoundSettings { stored: stored_settings, is_new: listed.is_empty() };
+        let settings = settings::read(storage.as_ref(), &keys, &config, found, watch)?;
+        let stored_config = &stored_config;
+        let opening =
+            Opening { storage, keys, key_name: key, stored_config, config, settings, cache, listed: Some(listed) };
         Vault::open(opening, watch).map(Repository)
     }
 
@@ -119,7 +140,7 @@ impl Repository {
 
     /// Names of all snapshot objects, oldest first.
     pub fn snapshot_names(&self) -> Result<Vec<String>> {
-        Ok(self.list_snapshots()?.0.into_iter().map(|listed| listed.name).collect())
+        Ok(self.list_snapshots()?.listed.into_iter().map(|listed| listed.name).collect())
     }
 
     /// Every snapshot, oldest first, those included whose writer died right after its commit.
@@ -138,35 +159,36 @@ impl Repository {
     }
 
     pub(crate) fn snapshots_settled_and_unreadable(&self, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
-        let survey = self.survey(watch)?;
-        lease::settle(self.storage(), self.keys(), &survey).iter().for_each(|error| watch.notice(error.to_string()));
+        let survey = self.survey_and_settle(watch)?;
         self.snapshots_of(survey, watch)
     }
 
     /// Moves commits whose writer died to their place under `snapshots/`.
     pub fn settle(&self, watch: &Watch) -> Result<()> {
+        self.survey_and_settle(watch).map(|_| ())
+    }
+
+    fn survey_and_settle(&self, watch: &Watch) -> Result<lease::Survey> {
+        self.check_writable()?;
         let survey = self.survey(watch)?;
-        lease::settle(self.storage(), self.keys(), &survey).iter().for_each(|error| watch.notice(error.to_string()));
-        Ok(())
+        lease::settle(self.storage(), self.keys(), &survey)
+            .iter()
+            .for_each(|error| watch.notice(NoticeKind::Repository, error.to_string()));
+        Ok(survey)
     }
 
     fn survey(&self, watch: &Watch) -> Result<lease::Survey> {
-        let survey = lease::survey(self.storage(), self.keys(), self.config().sharing)?;
-        survey.damaged.iter().for_each(|error| watch.notice(error.to_string()));
+        let survey = lease::survey(self.storage(), self.keys())?;
+        survey.damaged.iter().for_each(|error| watch.notice(NoticeKind::Repository, error.to_string()));
         Ok(survey)
     }
 
     fn snapshots_of(&self, survey: lease::Survey, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
-        let (listed, others) = self.list_snapshots()?;
-        if let Some(first) = others.first() {
-            let count = crate::when::format_counted(others.len() as u64, "object", "objects");
-            watch.notice(format!(
-                "ignored {count} without the name of a snapshot in {SNAPSHOTS_PREFIX} (first: {first})"
-            ));
-        }
+        let names = self.list_snapshots()?;
+        names.tell_of_others(watch);
         let mut list = SnapshotList::new(self, watch);
-        list.add_listed(&listed)?;
-        list.add_unpublished(survey.unpublished, &listed)?;
+        list.add_listed(&names.listed)?;
+        list.add_unpublished(survey.unpublished, &names.listed)?;
         Ok(list.finish())
     }
 
@@ -178,24 +200,6 @@ impl Repository {
             Err(error) => Err(error),
         }
     }
-
-    /// The snapshot that is stored under this name.
-    pub(crate) fn snapshot_named(&self, name: &str) -> Result<Snapshot> {
-        let (body, _) = self.storage().get(name, SEALED_SNAPSHOT_BYTES_MAX)?;
-        Ok(self.open_snapshot(name, &body)?.0)
-    }
-
-    /// The snapshot, and how many plain bytes it has.
-    fn open_snapshot(&self, name: &str, body: &[u8]) -> Result<(Snapshot, u64)> {
-        let plain = open_object(self.keys(), SNAPSHOT_PURPOSE, body, SNAPSHOT_BYTES_MAX)?;
-        let snapshot = Snapshot::decode(&plain)?;
-        let stated = snapshot_name(&snapshot.started.compact()?, &snapshot.id);
-        if stated == name {
-            Ok((snapshot, plain.len() as u64))
-        } else {
-            Err(Error::corrupt("read the snapshot", name, "it is stored under the name of another snapshot"))
-        }
-    }
 }
 
 /// The part of the cache that belongs to this repository at this location: a copy of a repository elsewhere has the same
@@ -204,14 +208,14 @@ fn open_cache(cache: &Path, repository: &RepositoryId, storage: &dyn Storage, wa
     let location = blake3::hash(storage.identity().as_bytes()).to_hex();
     let folder = cache.join(format!("{repository}-{}", &location[..16]));
     let why = match make_private_dir(&folder) {
-        // Whoever owns it could tell a backup that content is stored.
+        // Another owner of it could make a backup believe that content is stored.
         Ok(()) => match own_files::why_not_own(&folder) {
             None => return Some(folder),
             Some(why) => why,
         },
         Err(error) => error.to_string(),
     };
-    watch.notice(format!("running without a cache, which is slower: {why}"));
+    watch.notice(NoticeKind::Cache, format!("running without a cache, which is slower: {why}"));
     None
 }
 

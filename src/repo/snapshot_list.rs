@@ -1,55 +1,47 @@
-//! Read all snapshots, a bounded number of bytes at a time, and keep no more of them than memory has room for. A host that may add
-//! snapshots may add any number of large ones, which take little space in the repository.
+//! Read all snapshots, and keep no more of them than memory has room for.
 
 use crate::error::{Error, Kind, Result};
-use crate::format::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, Snapshot};
-use crate::format::{SNAPSHOTS_PREFIX, is_snapshot_name, snapshot_name};
+use crate::format::snapshot::Snapshot;
 use crate::lease::{Unpublished, is_of_one_object};
 use crate::repo::Repository;
-use crate::seal::Power;
+use crate::repo::snapshot_reader::SnapshotReader;
+use crate::seal::Access;
 use crate::storage::Listed;
-use crate::vault::parallel::{batches, fetch_all};
 use crate::watch::Watch;
 use std::collections::HashSet;
 
-/// Snapshots that are fetched together take this many bytes, with the one that passes it.
-const BATCH_BYTES: u64 = 32 << 20;
-const BATCH_OBJECTS_MAX: usize = 256;
-/// Plain bytes of the snapshots that are kept with all that they say, the newest ones; of others, what names them.
-const WHOLE_BYTES_MAX: u64 = 128 << 20;
+/// Snapshots that are read together.
+const BATCH: usize = 256;
 
 /// Snapshots as they are read, and those that cannot be.
 pub(super) struct SnapshotList<'a> {
     repo: &'a Repository,
     watch: &'a Watch,
+    reader: SnapshotReader<'a>,
     snapshots: Vec<Snapshot>,
     unreadable: Vec<(String, Error)>,
-    /// For how many plain bytes there still is room.
-    room: u64,
 }
 
 impl<'a> SnapshotList<'a> {
     pub fn new(repo: &'a Repository, watch: &'a Watch) -> Self {
-        SnapshotList { repo, watch, snapshots: Vec::new(), unreadable: Vec::new(), room: WHOLE_BYTES_MAX }
+        let reader = SnapshotReader::new(repo);
+        SnapshotList { repo, watch, reader, snapshots: Vec::new(), unreadable: Vec::new() }
     }
 
     /// Reads the objects in a listing, which begins with the oldest.
     pub fn add_listed(&mut self, listed: &[Listed]) -> Result<()> {
-        let (small, large): (Vec<&Listed>, Vec<&Listed>) =
-            listed.iter().rev().partition(|object| object.size <= SEALED_SNAPSHOT_BYTES_MAX);
-        for object in large {
-            self.cannot_read(&object.name, Error::corrupt("read the snapshot", &object.name, "it is too large"));
-        }
-        for batch in batches(small, BATCH_BYTES, BATCH_OBJECTS_MAX) {
+        for batch in listed.rchunks(BATCH) {
             self.watch.cancel.check()?;
-            let bodies = fetch_all(self.repo.storage(), &batch, SEALED_SNAPSHOT_BYTES_MAX);
-            batch.iter().zip(bodies).try_for_each(|(name, body)| self.add(name, body))?;
+            // The newest first, while there is room.
+            let newest_first: Vec<Listed> = batch.iter().rev().cloned().collect();
+            let read = self.reader.read(&newest_first);
+            newest_first.iter().zip(read).try_for_each(|(object, read)| self.add(&object.name, read))?;
         }
         Ok(())
     }
 
-    /// Reads commits that are not among the objects that were listed, or whose place has something else: anybody who may create objects
-    /// can create one of that name.
+    /// Reads commits that are not among the objects that were listed, or whose place has something else: every user with the right to
+    /// create objects can create one of that name.
     pub fn add_unpublished(&mut self, commits: Vec<Unpublished>, listed: &[Listed]) -> Result<()> {
         let mut known: HashSet<&str> = listed.iter().map(|object| object.name.as_str()).collect();
         for (name, _) in &self.unreadable {
@@ -58,7 +50,7 @@ impl<'a> SnapshotList<'a> {
         for commit in &commits {
             if known.insert(&commit.snapshot) {
                 let count = self.snapshots.len();
-                self.add(&commit.snapshot, commit.body(self.repo.storage(), self.repo.keys()))?;
+                self.add(&commit.snapshot, self.reader.read_unpublished(commit))?;
                 if self.snapshots.len() > count {
                     self.unreadable.retain(|(name, _)| *name != commit.snapshot);
                 }
@@ -67,41 +59,12 @@ impl<'a> SnapshotList<'a> {
         Ok(())
     }
 
-    fn add(&mut self, name: &str, body: Result<Vec<u8>>) -> Result<()> {
-        let body = match body {
-            Ok(body) => body,
-            // Removed by somebody between the listing and now.
-            Err(error) if error.is(Kind::NotFound) => return Ok(()),
-            Err(error) if is_of_one_object(&error) => {
-                self.cannot_read(name, error);
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        match self.repo.open_snapshot(name, &body).and_then(|(snapshot, bytes)| self.fitted(name, snapshot, bytes)) {
+    fn add(&mut self, name: &str, read: Result<Snapshot>) -> Result<()> {
+        match read {
             Ok(snapshot) => self.snapshots.push(snapshot),
-            // A put-only key opens none.
-            Err(error) if self.repo.keys().power() == Power::Put => return Err(error),
-            // One damaged snapshot must not hide the others, whatever its damage looks like; it is reported.
-            Err(error) => self.cannot_read(name, error),
+            Err(error) => self.unreadable.extend(unreadable(self.repo, name, error)?),
         }
         Ok(())
-    }
-
-    /// The whole snapshot while there is room, then what names it. That it is not whole shows, so nothing is deleted or left out
-    /// because a list is shorter than it was.
-    fn fitted(&mut self, name: &str, snapshot: Snapshot, bytes: u64) -> Result<Snapshot> {
-        if let Some(room) = self.room.checked_sub(bytes) {
-            self.room = room;
-            return Ok(snapshot);
-        }
-        let too_large =
-            || Error::corrupt("list the snapshot", name, "it is too large for a list with so many large ones");
-        snapshot.cut_short().ok_or_else(too_large)
-    }
-
-    fn cannot_read(&mut self, name: &str, error: Error) {
-        self.unreadable.push((name.to_owned(), error));
     }
 
     /// The snapshots, oldest first, and the names of those that cannot be read, which are reported.
@@ -115,22 +78,16 @@ impl<'a> SnapshotList<'a> {
     }
 }
 
-impl Repository {
-    /// A snapshot of a list with all that it says, as far as that can be read: the list may have cut it.
-    pub(crate) fn whole(&self, listed: Snapshot) -> Snapshot {
-        if !listed.may_be_cut_short() {
-            return listed;
-        }
-        let name = listed.started.compact().map(|stamp| snapshot_name(&stamp, &listed.id));
-        name.and_then(|name| self.snapshot_named(&name)).unwrap_or(listed)
-    }
-
-    /// The objects in `snapshots/` that can be snapshots by their names, oldest first, and the names of others beside them.
-    pub(super) fn list_snapshots(&self) -> Result<(Vec<Listed>, Vec<String>)> {
-        let listed = self.storage().list(SNAPSHOTS_PREFIX)?;
-        let (named, others): (Vec<Listed>, Vec<Listed>) =
-            listed.into_iter().partition(|listed| is_snapshot_name(&listed.name));
-        Ok((named, others.into_iter().map(|other| other.name).collect()))
+/// What the failure to read one snapshot means: it cannot be read; or nothing, as it was removed between the listing and now; or an
+/// error, as others cannot be read either.
+pub(super) fn unreadable(repo: &Repository, name: &str, error: Error) -> Result<Option<(String, Error)>> {
+    match error.kind() {
+        Kind::NotFound => Ok(None),
+        // A put-only key opens none.
+        _ if repo.keys().access() < Access::List => Err(error),
+        // One damaged snapshot must not hide the others, whatever its damage looks like; it is reported.
+        _ if is_of_one_object(&error) => Ok(Some((name.to_owned(), error))),
+        _ => Err(error),
     }
 }
 
@@ -138,8 +95,10 @@ impl Repository {
 mod tests {
     use super::*;
     use crate::entry::PathText;
+    use crate::format::snapshot::SEALED_SNAPSHOT_BYTES_MAX;
+    use crate::format::snapshot_name;
     use crate::repo::{Credentials, InitOptions, SnapshotSource};
-    use crate::seal::{Audience, PasswordCost, seal_object};
+    use crate::seal::{PasswordCost, Recipients, seal_object};
     use crate::storage::Storage;
     use crate::storage::memory::Memory;
     use std::sync::Arc;
@@ -167,7 +126,7 @@ mod tests {
         let mut snapshot = Snapshot::decode(fields.to_string().as_bytes()).unwrap();
         snapshot.sources = vec![SnapshotSource::Tree { path: PathText(b"/home/ann".to_vec()) }; sources];
         let name = snapshot_name(&snapshot.started.compact().unwrap(), &snapshot.id);
-        let body = seal_object(repo.keys(), Audience::Readers, "snapshot", &snapshot.encode()).unwrap();
+        let body = seal_object(repo.keys(), Recipients::SnapshotReaders, "snapshot", &snapshot.encode()).unwrap();
         storage.put(&name, body.into()).unwrap();
     }
 
@@ -178,8 +137,9 @@ mod tests {
         (1..=4).for_each(|number| put(&storage, &repo, number, 1000));
         put(&storage, &repo, 5, 1);
         let watch = Watch::silent();
-        let listed = repo.list_snapshots().unwrap().0;
-        let mut list = SnapshotList { room: 100_000, ..SnapshotList::new(&repo, &watch) };
+        let listed = repo.list_snapshots().unwrap().listed;
+        let reader = SnapshotReader::new(&repo).with_room(100_000);
+        let mut list = SnapshotList { reader, ..SnapshotList::new(&repo, &watch) };
         list.add_listed(&listed).unwrap();
         let (snapshots, unreadable) = list.finish();
         assert!(unreadable.is_empty());
@@ -188,7 +148,7 @@ mod tests {
         assert!(snapshots[0].sources.len() < 200 && snapshots[0].sources_count() == 1000);
         let paths = || std::iter::repeat_n(&b"/home/ann"[..], 1000);
         assert!(snapshots.iter().take(4).all(|snapshot| snapshot.has_trees(paths())));
-        // Who chooses one has all of it.
+        // A snapshot that is chosen has all of it.
         let whole = repo.whole(snapshots[0].clone());
         assert!(whole.sources.len() == 1000 && whole.all_sources.is_none());
         assert_eq!(repo.whole(snapshots[4].clone()), snapshots[4]);
@@ -206,7 +166,7 @@ mod tests {
         assert_eq!((snapshots.len(), unreadable), (1, vec![name.clone()]));
         let watch = Watch::silent();
         let mut list = SnapshotList::new(&repo, &watch);
-        // Nothing of that name is there any more: who fetched it would find nothing, and report nothing.
+        // Nothing of that name is there any more: fetching it would find nothing, and report nothing.
         storage.remove(&name).unwrap();
         list.add_listed(&[Listed { name, size: bytes as u64 }]).unwrap();
         assert_eq!(list.finish().1.len(), 1);

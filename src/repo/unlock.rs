@@ -1,4 +1,4 @@
-//! From credentials to the keys of a repository, though others who may create objects may have put key objects there:
+//! From credentials to the keys of a repository, even if other users have put any number of key objects there:
 //! the likely ones first, then the cheap ones, and never more work than is bearable.
 
 use crate::disk::whole::{make_private_dir, read_own, write_whole};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// Where the names of key objects are in the folder of all caches.
 pub(super) const LAST_KEYS: &str = "last-key";
 const NAME_BYTES_MAX: u64 = 100;
-/// Key objects that are looked at, beside the likely ones. No repository has so many people.
+/// Key objects that are examined, beside the likely ones. No repository has that many users.
 const KEYS_MAX: usize = 16 << 10;
 /// What trying keys may cost in all, in tries of a password at the default cost: some 25 seconds.
 const WORK_MAX: f64 = 256.0;
@@ -41,14 +41,30 @@ impl LastKey {
     }
 }
 
+/// What opened a repository, and the keys in it.
+pub(super) struct Unlocked {
+    /// The name of the key object without its prefix, or [`RECOVERY`].
+    pub key: String,
+    pub keys: KeySet,
+}
+
+impl Unlocked {
+    fn with(name: &str, keys: KeySet) -> Self {
+        Unlocked { key: name.strip_prefix(KEYS_PREFIX).unwrap_or(name).to_owned(), keys }
+    }
+}
+
+/// Stands for the name of a key object where the recovery key opened the repository.
+const RECOVERY: &str = "recovery";
+
 /// The repository's keys, by trying every key object that these credentials could open, the last one first.
-pub(super) fn unlock(storage: &dyn Storage, credentials: &Credentials, last: &LastKey) -> Result<KeySet> {
+pub(super) fn unlock(storage: &dyn Storage, credentials: &Credentials, last: &LastKey) -> Result<Unlocked> {
     // Whatever is wrong with it shows when all are tried.
     let likely = if credentials.opens_key_objects() { last.name() } else { None };
     if let Some(name) = likely
         && let Ok(Some(keys)) = Search::new(storage, credentials).try_named(&name)
     {
-        return Ok(keys);
+        return Ok(Unlocked::with(&name, keys));
     }
     unlock_where(storage, credentials, last, &|_| true)
 }
@@ -59,19 +75,19 @@ pub(super) fn unlock_where(
     credentials: &Credentials,
     last: &LastKey,
     fits: &dyn Fn(&KeySet) -> bool,
-) -> Result<KeySet> {
+) -> Result<Unlocked> {
     if credentials.is_empty() {
         return Err(Error::new(Kind::WrongKey, "open the repository", storage.describe())
             .because("neither a password nor a key file was given")
             .hint("use --password-file, --password-command, --key-file or SILT_PASSWORD"));
     }
     if let Some(master) = &credentials.recovery {
-        return Ok(KeySet::from_master(master.clone()));
+        return Ok(Unlocked::with(RECOVERY, KeySet::from_master(master.clone())));
     }
     let mut search = Search::new(storage, credentials);
     let (name, keys) = search.run(fits)?;
     last.note(&name);
-    Ok(keys)
+    Ok(Unlocked::with(&name, keys))
 }
 
 /// One search through the key objects, and what it met.
@@ -218,7 +234,7 @@ impl<'a> Search<'a> {
 
     /// Why nothing opened.
     fn conclude(&mut self) -> Error {
-        const RECOVERY: &str = "if no other key opens the repository, its recovery key does: set SILT_RECOVERY_KEY";
+        const HINT: &str = "if no other key opens the repository, its recovery key does: set SILT_RECOVERY_KEY";
         let wanted = opens_with(self.credentials).replace("key-file", "key file").replace('+', " and ");
         let is_both = wanted.contains(" and ");
         let untried = match self.untried {
@@ -226,7 +242,7 @@ impl<'a> Search<'a> {
             count => format!("; {count} more key objects were not tried, as that would take too long"),
         };
         if let (0, Some(error)) = (self.wrong, self.damaged.take()) {
-            return error.hint(RECOVERY);
+            return error.hint(HINT);
         }
         let wrong = Error::new(Kind::WrongKey, "open the repository", self.storage.describe());
         self.others.sort();
@@ -256,9 +272,9 @@ impl<'a> Search<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repo::key::add_key;
+    use crate::repo::key::{StoredKey, add_key};
     use crate::repo::{InitOptions, Repository};
-    use crate::seal::{PasswordCost, Power, Secret};
+    use crate::seal::{Access, PasswordCost, Secret};
     use crate::storage::memory::Memory;
 
     const CHEAP: PasswordCost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
@@ -278,22 +294,25 @@ mod tests {
 
     fn open(storage: &Memory, password: &str) -> Result<KeySet> {
         let cache = tempfile::tempdir().unwrap();
-        unlock(storage, &Credentials::password(password), &LastKey::of(storage, Some(cache.path())))
+        let last = LastKey::of(storage, Some(cache.path()));
+        unlock(storage, &Credentials::password(password), &last).map(|unlocked| unlocked.keys)
     }
 
     fn put(storage: &Memory, number: usize, cost: PasswordCost) {
-        let text = format!(
-            r#"{{"version":1,"opens_with":"password","salt":"{:032x}","memory_kib":{},"passes":{},"lanes":{},"sealed":"{}"}}"#,
-            number,
-            cost.memory_kib,
-            cost.passes,
-            cost.lanes,
-            "A".repeat(80)
-        );
-        storage.put(&format!("{KEYS_PREFIX}{number:016x}"), text.as_bytes().into()).unwrap();
+        let key = StoredKey {
+            version: 1,
+            opens_with: "password".to_owned(),
+            salt: format!("{number:032x}"),
+            memory_kib: cost.memory_kib,
+            passes: cost.passes,
+            lanes: cost.lanes,
+            sealed: "A".repeat(80),
+            check: String::new(),
+        };
+        storage.put(&format!("{KEYS_PREFIX}{number:016x}"), key.encode().into()).unwrap();
     }
 
-    /// Whoever may create objects put 64 keys before the owner's and locked them out.
+    /// A user with the right to create objects put 64 keys before the owner's and locked them out.
     #[test]
     fn keys_of_others_lock_nobody_out() {
         let storage = repository();
@@ -315,11 +334,31 @@ mod tests {
     fn a_key_added_later_is_found_among_dear_ones() {
         let storage = repository();
         let keys = open(&storage, "right").unwrap();
-        add_key(&storage, &keys, Power::Full, &Credentials::password("second"), CHEAP).unwrap();
+        add_key(&storage, &keys, Access::Full, &Credentials::password("second"), CHEAP).unwrap();
         // Each is allowed; together they would take an hour.
         let dear = PasswordCost { memory_kib: 46 << 10, passes: 16, lanes: 1 };
         (0..4000).for_each(|number| put(&storage, number, dear));
         open(&storage, "second").unwrap();
+    }
+
+    /// A key object with a changed bit said that the password was wrong.
+    #[test]
+    fn a_damaged_key_object_is_not_a_wrong_password() {
+        let storage = repository();
+        let name = storage.list(KEYS_PREFIX).unwrap().remove(0).name;
+        let (bytes, _) = storage.get(&name, KEY_BYTES_MAX).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let at = text.find("\"sealed\": \"").unwrap() + 11;
+        let mut changed = text.clone();
+        changed.replace_range(at..=at, if text[at..].starts_with('A') { "B" } else { "A" });
+        let lanes = text.replace("\"lanes\": 1", "\"lanes\": 2");
+        for bent in [changed, lanes, text.replace("\"password\"", "\"key-file\"")] {
+            assert_ne!(bent, text);
+            storage.put(&name, bent.into_bytes().into()).unwrap();
+            let error = open(&storage, "right").err().unwrap();
+            assert!(error.is(Kind::Corrupt) && error.to_string().contains("check sum"), "{error}");
+            assert!(error.advice().is_some_and(|advice| advice.contains("SILT_RECOVERY_KEY")), "{error:?}");
+        }
     }
 
     #[test]

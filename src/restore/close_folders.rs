@@ -6,7 +6,7 @@ use crate::restore::run::Run;
 impl Run<'_> {
     /// Closes the descriptor of a directory if too many are open.
     pub fn close_if_many(&self, folder: &Folder) {
-        if folder.above.is_some() && self.open_folders.count() > self.open_folders_max {
+        if folder.above.is_some() && self.open_folders.are_too_many() {
             // One that cannot be asked for its identity stays open.
             let _open_as_well = folder.close();
         }

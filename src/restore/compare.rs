@@ -6,7 +6,7 @@ use crate::disk::zeros::reads_as_zeros;
 use crate::entry::{Content, Entry, Hole};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkKind;
-use crate::restore::file::Offsets;
+use crate::restore::offsets::Offsets;
 use crate::restore::run::Run;
 use rustix::fd::OwnedFd;
 
@@ -28,7 +28,7 @@ impl Run<'_> {
             same = same_bytes(fd, &mut offsets, length, |found| keys.chunk_id(ChunkKind::Content, found) == *id)?;
             if same { Ok(()) } else { Err(Error::new(Kind::Failed, "compare the content", "")) }
         });
-        // Nothing behind the first difference is of interest: a hostile list would never end.
+        // Nothing after the first difference matters: a hostile list would never end.
         if same { walked.map(|()| true) } else { Ok(false) }
     }
 

@@ -1,11 +1,12 @@
 //! What a restore did, counted by all its threads, and its report.
 
 use crate::entry::Warning;
+use serde::{Serialize, Serializer};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What a restore did.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct RestoreReport {
     pub directories: u64,
     /// Files that were written.
@@ -30,7 +31,12 @@ pub struct RestoreReport {
     pub damaged: u64,
     /// Directories that the backup saved in part: something was left out or could not be read.
     pub partial_directories: u64,
+    #[serde(rename = "seconds", serialize_with = "as_seconds")]
     pub duration: Duration,
+}
+
+fn as_seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
 }
 
 /// What becomes of one entry.

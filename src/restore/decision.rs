@@ -8,7 +8,7 @@ use rustix::fd::OwnedFd;
 pub(super) enum Way {
     /// Nothing has it.
     New,
-    /// Over something that is no directory.
+    /// Over something that is not a directory.
     Over,
     OverEmptyDirectory,
     /// Over a directory whose content is deleted first, as the plan named it.

@@ -1,20 +1,18 @@
 //! Delete what the snapshot does not have: only what the plan named, inside a source, on its file system, where the backup
 //! saw everything, and never what rules protect, a repository or a cache.
 
-use crate::disk::device::has_lasting_inodes;
-use crate::disk::{Directory, Identity, ListBuffer, Names, Stat, Target, remove, rights, unfinished};
-use crate::entry::{Entry, EntryKind};
-use crate::error::{Error, Kind, Result};
+use crate::disk::{Directory, Identity, Target, unfinished};
+use crate::entry::Entry;
+use crate::error::{Kind, Result};
 use crate::lock::locked;
-use crate::restore::counts::Fate;
+use crate::restore::delete_entry::{Listed, list};
+use crate::restore::delete_place::{Noted, Place};
 use crate::restore::doomed::Found;
-use crate::restore::folder::{Facts, Folder, Here, Mounted, mounted};
+use crate::restore::folder::{Facts, Folder, Here};
 use crate::restore::leftovers::is_rest_of_a_directory;
-use crate::restore::paths::{child_path, shown};
-use crate::restore::reasons::{FIXED, NOT_EMPTY, STICKY};
+use crate::restore::paths::child_path;
+use crate::restore::reasons::NOT_EMPTY;
 use crate::restore::run::{Mode, Run};
-use crate::restore::scope::looks_like_ours;
-use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
@@ -32,63 +30,6 @@ const CLOSED_ABOVE: &str = "extra entries in it were not deleted, because the mo
 const NOT_NAMED: &str = "extra entries in it were not deleted, because they came or changed after the plan, or the plan could not read \
                          them: run the restore again";
 
-/// What an error says was attempted where that is to delete something.
-const DELETE: &str = "delete";
-
-/// A directory in which something is deleted.
-#[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub directory: &'a Directory,
-    /// Only what is this user's own can be deleted in it.
-    pub keeps_others: bool,
-    /// Whether an inode in it has the same number whenever it is looked at.
-    has_lasting_inodes: bool,
-}
-
-impl<'a> Place<'a> {
-    pub fn new(directory: &'a Directory, keeps_others: bool) -> Place<'a> {
-        Place { directory, keeps_others, has_lasting_inodes: has_lasting_inodes(directory) }
-    }
-
-    /// A directory on the same file system.
-    pub fn with<'d>(&self, directory: &'d Directory, keeps_others: bool) -> Place<'d> {
-        Place { directory, keeps_others, has_lasting_inodes: self.has_lasting_inodes }
-    }
-
-    pub fn found(&self, stat: &Stat) -> Found {
-        Found::of(stat, self.has_lasting_inodes)
-    }
-}
-
-/// What a deletion is bound by, and what it found.
-pub(super) struct Noted {
-    /// What a plan deletes of a directory that makes way, if nothing in it stays.
-    paths: RefCell<Vec<(Vec<u8>, Found)>>,
-    /// The file system that they are on: nothing is deleted on others.
-    pub on: Mounted,
-    /// Length of the path of the directory whose content alone is deleted, so that it makes way.
-    pub content_of: Option<usize>,
-    /// In a restore: whether something stayed only because the plan did not name it.
-    is_unnamed: Cell<bool>,
-    /// Why the directory does not make way: the first reason.
-    why_kept: RefCell<Option<String>>,
-}
-
-impl Noted {
-    fn on(here: &Here) -> Self {
-        let (paths, why_kept) = Default::default();
-        Noted { paths, on: here.facts.deletes_on, content_of: None, is_unnamed: Cell::new(false), why_kept }
-    }
-
-    /// What is said of a directory that does not make way.
-    fn why_kept(self) -> String {
-        match self.why_kept.into_inner() {
-            Some(why) => format!("{NOT_EMPTY}: {why}"),
-            None => NOT_EMPTY.to_owned(),
-        }
-    }
-}
-
 /// Whether a directory makes way.
 pub(super) enum Cleared {
     /// In a plan: these paths are deleted for it.
@@ -103,7 +44,7 @@ struct Spellings(HashSet<Identity>);
 
 impl Spellings {
     /// `known` are the names of the snapshot's directory.
-    fn of(directory: &Directory, known: &HashSet<Vec<u8>>, listed: &[Listed]) -> Result<Self> {
+    pub(super) fn of(directory: &Directory, known: &HashSet<Vec<u8>>, listed: &[Listed]) -> Result<Self> {
         let listed: HashSet<&[u8]> = listed.iter().map(|one| one.name.as_slice()).collect();
         let mut inodes = HashSet::new();
         for name in known.iter().filter(|name| !listed.contains(name.as_slice())) {
@@ -133,7 +74,7 @@ impl Run<'_> {
     /// Whether anything may be deleted in this directory.
     pub fn deletes_in(&self, folder: &Folder, here: &Here) -> bool {
         let saved_whole = folder.entry.as_ref().is_none_or(|entry| !entry.is_partial)
-            && !folder.incomplete.load(Ordering::Relaxed)
+            && !folder.names.are_incomplete.load(Ordering::Relaxed)
             && !self.scope.has_warning(&folder.path);
         folder.inside && saved_whole && self.may_delete(here)
     }
@@ -148,7 +89,7 @@ impl Run<'_> {
     fn may_delete(&self, here: &Here) -> bool {
         let Facts { keeps_extra, append_only, refuses, .. } = here.facts;
         let is_seen =
-            self.overlap().is_none() && self.other_sources.get().is_none_or(|others| others.unknown.is_none());
+            self.overlap().is_none() && self.target.other_sources.get().is_none_or(|others| others.unknown.is_none());
         let may_be = is_seen && !keeps_extra && !append_only && refuses.is_none();
         self.options.delete && !self.scope.warnings_cut && may_be && here.facts.mounted == here.facts.deletes_on
     }
@@ -156,7 +97,7 @@ impl Run<'_> {
     /// Deletes what is in a directory and not in the snapshot.
     pub fn delete_others(&self, folder: &Folder, here: &Here) {
         let (Some(target), true) = (&here.target, self.deletes_in(folder, here)) else { return };
-        let known = std::mem::take(&mut *locked(&folder.names));
+        let known = std::mem::take(&mut *locked(&folder.names.saved));
         let mut is_unnamed = false;
         let mut delete = || -> Result<()> {
             let directory = target.directory();
@@ -259,142 +200,4 @@ impl Run<'_> {
         }
         Ok(None)
     }
-
-    /// Says why something was not deleted; of what is in a directory that is to make way, that is the reason why it stays.
-    pub fn not_deleted(&self, path: &[u8], error: Error, noted: &Noted) {
-        let error = if error.doing() == DELETE { error } else { undeletable(error.kind(), error) };
-        if noted.content_of.is_none() || matches!(error.kind(), Kind::Cancelled | Kind::Full) {
-            return self.failed_entry(path, error);
-        }
-        let why = || Error::new(error.kind(), DELETE, shown(path)).because(error.why()).to_string();
-        noted.why_kept.borrow_mut().get_or_insert_with(why);
-    }
-
-    /// Whether a rule or a warning of the backup protects this path and everything below it.
-    fn is_protected(&self, path: &[u8], is_directory: bool) -> bool {
-        self.options.exclude.leaves_out(path, is_directory) || self.scope.has_warning(path)
-    }
-
-    /// Whether a directory that goes may be looked into.
-    pub fn may_look_into(&self, path: &[u8], directory: &Directory, stat: &Stat, deletes_on: Mounted) -> Result<bool> {
-        if stat.is_fixed {
-            return Err(undeletable(Kind::Denied, FIXED));
-        }
-        if self.is_protected(path, true) || self.keeps_other_source(path, stat)? {
-            return Ok(false);
-        }
-        if mounted(stat) != deletes_on {
-            self.tell_kept(path, "another file system is mounted on it");
-            return Ok(false);
-        }
-        if self.scope.is_own(stat) {
-            return Ok(false);
-        }
-        let is_ours = looks_like_ours(directory)?;
-        if is_ours {
-            self.tell_kept(path, "it is a repository or a cache of silt");
-        }
-        Ok(!is_ours)
-    }
-
-    /// Deletes a name that is no directory, as far as its listing says; whether it is gone.
-    pub fn delete_leaf(&self, place: Place<'_>, one: &Listed, path: &[u8], noted: &Noted) -> Result<bool> {
-        let stat = match place.directory.stat(one.name.as_slice()) {
-            Err(error) if error.is(Kind::NotFound) => return Ok(true),
-            other => other?,
-        };
-        // Sockets are never saved: a socket that the snapshot lacks is not extra.
-        if one.is_directory.is_none() && (stat.kind.is_none() || stat.is(EntryKind::Directory)) {
-            return Ok(false);
-        }
-        if self.is_protected(path, false)
-            || !self.options.includes_with_parents(path, false)
-            || self.keeps_other_source_at(path, place.directory, &one.name, &stat)?
-        {
-            return Ok(false);
-        }
-        if stat.mount != noted.on.1 {
-            self.tell_kept(path, "another file system is mounted on it");
-            return Ok(false);
-        }
-        if stat.is_fixed {
-            return Err(undeletable(Kind::Denied, FIXED));
-        }
-        if place.keeps_others && !rights::owns(stat.uid, stat.gid) {
-            return Err(undeletable(Kind::Denied, STICKY));
-        }
-        self.delete_name(path, place.found(&stat), noted, || {
-            // Counted first: that this name is gone must not change what becomes of the other names of its inode.
-            self.links_before(&stat);
-            remove::remove_name(place.directory, &one.name)
-        })
-    }
-
-    /// In a plan, notes what was found at a path; in a restore, removes it if the plan noted it. Returns whether it is gone.
-    pub fn delete_name(
-        &self,
-        path: &[u8],
-        found: Found,
-        noted: &Noted,
-        remove: impl FnOnce() -> Result<()>,
-    ) -> Result<bool> {
-        match &self.mode {
-            Mode::Plan(_) if noted.content_of.is_some() => noted.paths.borrow_mut().push((path.to_vec(), found)),
-            Mode::Plan(planning) => {
-                locked(&planning.doomed).insert(path, found);
-                self.fate(Fate::Deleted, || path.to_vec());
-            }
-            Mode::Deed { doomed } if !doomed.names(path, found) => {
-                noted.is_unnamed.set(true);
-                return Ok(false);
-            }
-            Mode::Deed { .. } => {
-                remove().map_err(|error| undeletable(error.kind(), error.why()))?;
-                self.fate(Fate::Deleted, || path.to_vec());
-            }
-        }
-        Ok(true)
-    }
-
-    /// For a plan: these paths will be deleted.
-    pub fn doom(&self, paths: Vec<(Vec<u8>, Found)>) {
-        let Mode::Plan(planning) = &self.mode else { return };
-        for (path, found) in paths {
-            locked(&planning.doomed).insert(&path, found);
-            self.fate(Fate::Deleted, || path);
-        }
-    }
-}
-
-/// The error of something that stays.
-pub(super) fn undeletable(kind: Kind, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::new(kind, DELETE, "").because(why)
-}
-
-/// A name in a directory.
-pub(super) struct Listed {
-    pub name: Vec<u8>,
-    /// None where only a stat tells.
-    pub is_directory: Option<bool>,
-}
-
-/// What is in a directory.
-pub(super) fn list(directory: &Directory) -> Result<Vec<Listed>> {
-    use crate::disk::read_dir::Hint;
-    let mut names = Names::default();
-    directory.names(&mut names, &mut ListBuffer::default())?;
-    let mut listed = Vec::with_capacity(names.len());
-    for (name, hint) in names.iter() {
-        let is_directory = match hint {
-            Hint::Directory => Some(true),
-            Hint::File | Hint::Symlink => Some(false),
-            Hint::Unknown => {
-                let stat = directory.stat(name);
-                stat.is_ok_and(|stat| stat.is(EntryKind::Directory)).then_some(true)
-            }
-            Hint::Other => None,
-        };
-        listed.push(Listed { name: name.to_bytes().to_vec(), is_directory });
-    }
-    Ok(listed)
 }

@@ -6,9 +6,10 @@ use crate::disk::stat::fstat;
 use crate::disk::{Directory, Identity, remove, rights};
 use crate::entry::EntryKind;
 use crate::error::{Kind, Result};
-use crate::restore::delete::{Listed, Noted, Place, list, undeletable};
+use crate::restore::delete_entry::{Listed, list, undeletable};
+use crate::restore::delete_place::{Noted, Place};
+use crate::restore::directory_facts::{keeps_others, refusal};
 use crate::restore::doomed::Found;
-use crate::restore::enter::{keeps_others, refusal};
 use crate::restore::paths::child_path;
 use crate::restore::reasons::STICKY;
 use crate::restore::run::{Mode, Run};
@@ -52,7 +53,7 @@ impl Way<'_> {
         self.top.with(&self.here, keeps_others)
     }
 
-    fn go_down(&mut self, (below, level): (Directory, Level)) {
+    fn go_down(&mut self, below: Directory, level: Level) {
         self.here = below;
         self.levels.push(level);
     }
@@ -98,7 +99,7 @@ impl Run<'_> {
 
     fn delete_below(&self, way: &mut Way<'_>, name: &[u8], mut path: Vec<u8>, noted: &Noted) -> Result<bool> {
         match self.look_into(way.place(), name.to_vec(), &path, noted) {
-            Ok(Some(below)) => way.go_down(below),
+            Ok(Some((below, level))) => way.go_down(below, level),
             Ok(None) => return Ok(false),
             Err(error) if error.is(Kind::NotFound) && noted.content_of.is_none() => return Ok(true),
             Err(error) => return Err(error),
@@ -123,7 +124,7 @@ impl Run<'_> {
             path.push(b'/');
             path.extend_from_slice(&name);
             let found = match self.look_into(way.place(), name, &path, noted) {
-                // Somebody else deleted it.
+                // Another process deleted it.
                 Err(error) if error.is(Kind::NotFound) => continue,
                 Err(error) => {
                     self.not_deleted(&path, error, noted);
@@ -132,7 +133,7 @@ impl Run<'_> {
                 Ok(found) => found,
             };
             match found {
-                Some(below) => way.go_down(below),
+                Some((below, level)) => way.go_down(below, level),
                 None => way.levels.last_mut().expect("the loop ends with the last level").stays = true,
             }
         }

@@ -1,54 +1,21 @@
 //! Enter directories: make what is missing, open what is there, follow links above sources, refuse what must stay.
 
-use crate::disk::apply::wanted_owner;
-use crate::disk::create::{is_half_done, is_unfinished};
-use crate::disk::device::is_read_only;
-use crate::disk::follow::{Within, end_by_trusted_links, open_followed, open_within};
-use crate::disk::opened_up::OpenedUp;
 use crate::disk::stat::fstat;
-use crate::disk::{Directory, Stat, Target, flags, unfinished};
-use crate::entry::{Content, Entry, EntryKind};
+use crate::disk::{Stat, Target, unfinished};
+use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
-use crate::format::tree::{Page, decode_page};
-use crate::lock::locked;
 use crate::restore::counts::{Fate, add};
-use crate::restore::folder::{Facts, Folder, Here, State, group_of_new, mounted};
+use crate::restore::find_directory::Found;
+use crate::restore::folder::{Facts, Folder, Here, State};
 use crate::restore::location::Location;
-use crate::restore::meeting::leads_nowhere;
-use crate::restore::options::Overwrite;
 use crate::restore::overlap::Before;
 use crate::restore::paths::{child_path, shown};
 use crate::restore::reached::Reached;
-use crate::restore::reasons::{FOLLOWED, IN_USE, MOVED_SOURCE, OTHER_SOURCE, SAME_NAME};
+use crate::restore::reasons::SAME_NAME;
 use crate::restore::run::Run;
-use crate::restore::scope::{Ours, is_repository_in_use, looks_like_ours};
-use rustix::fs::{Access, AtFlags, accessat};
-use rustix::io::Errno;
+use crate::restore::scope::is_repository_in_use;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// Why nothing can be changed in a directory.
-pub(super) const READ_ONLY: &str = "its file system is mounted read-only";
-
-const LINK_OF_OTHERS: &str =
-    "the symbolic link in its place above a source leads through a link of another user, and was not followed";
-const LEADS_NOWHERE: &str =
-    "a symbolic link is in its place above a source, and does not lead to a directory in the target";
-
-/// What has the name of a directory in the target.
-enum Found {
-    /// And how it was opened up for that, if it was.
-    Opened(Directory, Option<OpenedUp>),
-    /// A link above a source leads to it.
-    Followed(Directory),
-    Missing,
-    /// In a plan: a directory that the restore opens up; until then its contents are unknown.
-    Closed(Stat),
-    /// Why it stays.
-    Refused(&'static str),
-    /// It may make way.
-    InTheWay,
-}
 
 /// What a directory is entered for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,7 +82,7 @@ impl Run<'_> {
 
     fn enter_below(&self, above: &Here, folder: &Folder, purpose: Purpose) -> Result<Option<Here>> {
         // One thread at a time: the second one finds it made.
-        let _making = locked(&folder.making);
+        let _making = folder.making();
         match folder.state() {
             State::Ready(here) => return Ok(Some(here)),
             State::Refused => return Ok(None),
@@ -123,7 +90,7 @@ impl Run<'_> {
             State::Unmade => {}
         }
         let entry = folder.entry.as_ref().expect("only the top of the target may have none");
-        let parent = folder.above.as_ref().expect("it lies below another one");
+        let parent = folder.above.as_ref().expect("it is below another one");
         if purpose == Purpose::Restore
             && let Before::Other(other) = self.restored_before(parent, above, entry)?
         {
@@ -180,7 +147,7 @@ impl Run<'_> {
             self.blocked_at(folder.path.clone(), why);
             Ok(None)
         };
-        let parent = folder.above.as_ref().expect("it lies below another one");
+        let parent = folder.above.as_ref().expect("it is below another one");
         if matches!(found, Found::Missing | Found::InTheWay) {
             parent.changed.store(true, Ordering::Relaxed);
         }
@@ -255,8 +222,8 @@ impl Run<'_> {
         self.met_before(&reached, location, folder, entry)
     }
 
-    /// Whether nothing was restored into a directory through another way; if something was, that is told.
-    fn is_first(&self, before: Before, folder: &Folder) -> bool {
+    /// Whether nothing was restored into a directory through another way; if something was, that is reported.
+    pub(super) fn is_first(&self, before: Before, folder: &Folder) -> bool {
         match before {
             Before::No => return true,
             Before::Same => self.fate(Fate::Kept, || folder.path.clone()),
@@ -284,374 +251,6 @@ impl Run<'_> {
         };
         Here { target, facts }
     }
-
-    /// Looks at the name of a directory. Only "it is no directory" and "it is a link" mean that something else is there;
-    /// any other refusal is an error.
-    fn find(&self, above: &Here, target: &Target, folder: &Folder, entry: &Entry) -> Result<Found> {
-        let name = entry.name.as_slice();
-        match target.directory().open_child(name) {
-            Ok(directory) => return Ok(Found::Opened(directory, None)),
-            Err(error) if error.is(Kind::NotFound) => {
-                return Ok(above.facts.refuses.map_or(Found::Missing, Found::Refused));
-            }
-            Err(error) if error.is(Kind::Denied) => return self.open_unreadable(target, folder, name)?.ok_or(error),
-            Err(error) if error.is(Kind::Conflict) => {}
-            Err(error) => return Err(error),
-        }
-        let stat = target.directory().stat(name)?;
-        if !folder.inside {
-            return self.follow(target, folder, name, &stat);
-        }
-        let parent = &folder.path[..folder.path.len() - name.len() - 1];
-        Ok(match (stat.kind, self.options.overwrite) {
-            (Some(EntryKind::Directory), _) => {
-                Found::Refused("it was changed by another process at the same moment, and was kept")
-            }
-            (None, _) => Found::Refused("a socket is in its place, and was kept"),
-            _ if folder.is_source && self.was_followed(target, name)? => Found::Refused(FOLLOWED),
-            _ if is_half_done(&stat, entry) => self.in_the_way(above, &stat),
-            _ if let Some(why) = self.keeps_other_kinds() => Found::Refused(why),
-            (Some(EntryKind::Symlink), _) if folder.is_source && self.keeps_links_of_sources() => {
-                Found::Refused(MOVED_SOURCE)
-            }
-            (_, Overwrite::Never | Overwrite::IfNewer) => {
-                Found::Refused("something other than a directory is in its place, and was kept")
-            }
-            _ if !folder.wanted => Found::Refused(
-                "something other than a directory is in its place, and was kept, as --include does not match it",
-            ),
-            _ if self.is_name_of_other(parent, target.directory(), entry)? => Found::Refused(OTHER_SOURCE),
-            _ => self.in_the_way(above, &stat),
-        })
-    }
-
-    fn in_the_way(&self, above: &Here, stat: &Stat) -> Found {
-        self.links_before(stat);
-        self.stays(above, stat).map_or(Found::InTheWay, Found::Refused)
-    }
-
-    /// Directories above a source do not belong to the snapshot: a link there leads where this machine keeps the source.
-    fn follow(&self, target: &Target, folder: &Folder, name: &[u8], stat: &Stat) -> Result<Found> {
-        if !stat.is(EntryKind::Symlink) {
-            return Ok(Found::Refused("something other than a directory is in its place above a source, and was kept"));
-        }
-        if self.scope.sources_cut {
-            return Ok(Found::Refused(
-                "a symbolic link that may be part of a source is in its place, and was not followed",
-            ));
-        }
-        let is_trusted = stat.uid == 0 || stat.is_own();
-        if !is_trusted {
-            return Ok(Found::Refused(
-                "a symbolic link of another user is in its place above a source, and was not followed",
-            ));
-        }
-        let mut top = folder;
-        while let Some(above) = &top.above {
-            top = above;
-        }
-        let State::Ready(Here { target: Some(root), .. }) = top.state() else {
-            return Ok(Found::Refused("a symbolic link is in its place above a source, and was not followed"));
-        };
-        let path = &folder.path[top.path.len()..];
-        if self.overlap().is_some_and(|overlap| overlap.is_dangling(&folder.path)) {
-            return Ok(Found::Refused(LEADS_NOWHERE));
-        }
-        match self.open_link(root.directory(), target.directory(), name, path) {
-            Ok(directory) => {
-                if let Some(why) =
-                    self.why_not_followed(root.directory(), target.directory(), name, path, &directory)?
-                {
-                    return Ok(Found::Refused(why));
-                }
-                self.rehearse_link(root.directory(), target.directory(), name, &directory);
-                let place = (fstat(target.directory())?.identity(), name.to_vec());
-                locked(&self.followed).insert(place);
-                Ok(Found::Followed(directory))
-            }
-            Err(error) if leads_nowhere(&error) => Ok(Found::Refused(LEADS_NOWHERE)),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Why the directory that a link above a source leads to is not restored into.
-    fn why_not_followed(
-        &self,
-        root: &Directory,
-        above: &Directory,
-        name: &[u8],
-        path: &[u8],
-        opened: &Directory,
-    ) -> Result<Option<&'static str>> {
-        let end = match self.in_place.get() {
-            Some(true) => end_by_trusted_links(above, name, Within::Machine)?,
-            _ => end_by_trusted_links(root, path, Within::Start)?,
-        };
-        let opened = fstat(opened)?.identity();
-        Ok(match end {
-            None => Some(LINK_OF_OTHERS),
-            Some(end) if end != opened => Some("it was changed by another process at the same moment, and was kept"),
-            Some(_) => None,
-        })
-    }
-
-    /// Opens the directory that a link above a source leads to; `path` is that of the link below the target.
-    pub fn open_link(&self, root: &Directory, above: &Directory, name: &[u8], path: &[u8]) -> Result<Directory> {
-        match self.in_place.get() {
-            Some(true) => open_followed(above, name),
-            _ => open_within(root, path.strip_prefix(b"/").unwrap_or(path)),
-        }
-    }
-
-    /// A directory that we may not list. Of one of our own, the owner's rights are added while we work in it; one above a
-    /// source only has to be passed.
-    fn open_unreadable(&self, target: &Target, folder: &Folder, name: &[u8]) -> Result<Option<Found>> {
-        let stat = target.directory().stat(name)?;
-        if !stat.is(EntryKind::Directory) {
-            return Ok(None);
-        }
-        if !stat.is_closed_to_owner(0o500) {
-            let passed = target.directory().open_child_to_search(name).ok();
-            return Ok(passed.filter(|_| !folder.inside).map(|directory| Found::Opened(directory, None)));
-        }
-        if !self.is_deed() {
-            return Ok(Some(Found::Closed(stat)));
-        }
-        let opened_up = OpenedUp::named(target.directory(), name, &stat)?;
-        target.directory().open_child(name).map(|directory| Some(Found::Opened(directory, Some(opened_up))))
-    }
-
-    /// Says in a plan that the mode of a directory hides its contents.
-    pub fn tell_closed(&self, directory: impl std::fmt::Display) {
-        if self.compares() {
-            self.watch.notice(format!(
-                "the mode of {directory} denies access: its contents are unknown until the restore changes the mode"
-            ));
-        }
-    }
-
-    /// Facts of a directory that only the restore itself looks into.
-    fn closed(&self, above: &Here, folder: &Folder, stat: &Stat) -> Here {
-        self.tell_closed(shown(&folder.path));
-        let why = || format!("the mode of {} denies access", shown(&folder.path));
-        self.rehearsal().iter().for_each(|rehearsal| rehearsal.cannot_tell(why));
-        let Facts { keeps_extra, deletes_on, .. } = above.facts;
-        let mounted = mounted(stat);
-        let group = group_of_new(stat);
-        let imagined = self.overlap().map(|_| stat.identity());
-        let facts = Facts { taken: true, group, mounted, keeps_extra, deletes_on, imagined, ..Facts::default() };
-        Here { target: None, facts }
-    }
-
-    /// A directory that a link above a source leads to: it may be in a repository.
-    fn take_followed(
-        &self,
-        above: &Here,
-        folder: &Folder,
-        entry: &Entry,
-        directory: Directory,
-    ) -> Result<Option<Here>> {
-        let ours = self.ours_above(&directory)?;
-        if ours == Ours::InUse {
-            self.blocked_at(folder.path.clone(), IN_USE);
-            return Ok(None);
-        }
-        let mut above = above.clone();
-        above.facts.keeps_extra |= ours == Ours::Other;
-        self.take(&above, folder, entry, directory, None)
-    }
-
-    /// A directory that was there before.
-    fn take(
-        &self,
-        above: &Here,
-        folder: &Folder,
-        entry: &Entry,
-        directory: Directory,
-        mut opened_up: Option<OpenedUp>,
-    ) -> Result<Option<Here>> {
-        let (target, stat) = Target::with_stat(directory)?;
-        if self.scope.is_in_use(&stat) || is_repository_in_use(self.repo, target.directory()) {
-            if self.has_entries(entry)? {
-                self.blocked_at(folder.path.clone(), IN_USE);
-            } else {
-                // A backup leaves out what is in it.
-                self.fate(Fate::Kept, || folder.path.clone());
-            }
-            return Ok(None);
-        }
-        let is_mount_point = mounted(&stat) != above.facts.mounted;
-        let other = if folder.inside {
-            match self.other_source(&folder.path, &stat, Some(entry))? {
-                None if is_mount_point => self.other_mounted_on_empty(&folder.path, target.directory(), entry)?,
-                other => other,
-            }
-        } else {
-            None
-        };
-        if let Some(other) = other {
-            self.overlap().iter().for_each(|overlap| overlap.blocks());
-            let other = shown(&other);
-            let why = format!(
-                "it is now {other}, which belongs to another source of the snapshot, and was not restored: restore it by itself"
-            );
-            self.blocked_at(folder.path.clone(), &why);
-            return Ok(None);
-        }
-        let is_first = match self.overlap() {
-            Some(overlap) => {
-                let reached = Reached::of(target.directory(), &stat, overlap.mounts.as_ref());
-                let location = || Location::of(target.directory());
-                self.is_first(self.met_before(&reached, location, folder, entry)?, folder)
-            }
-            None => true,
-        };
-        if !is_first || self.is_spared(&folder.path, target.directory(), &stat, entry) {
-            return Ok(None);
-        }
-        // One that may be listed and not entered was opened all the same.
-        if stat.is_closed_to_owner(0o500) {
-            if !self.is_deed() {
-                return Ok(Some(self.closed(above, folder, &stat)));
-            }
-            opened_up = Some(OpenedUp::open(target.directory(), &stat)?);
-        }
-        self.remove_leftovers(folder, &target)?;
-        let in_place = self.in_place.get().copied().unwrap_or(false);
-        let changes = folder.inside && folder.wanted && self.changes_directory(&stat, entry);
-        let facts = Facts {
-            taken: true,
-            apply: self.applies(&stat, entry, changes),
-            // A source that is mounted where it was saved is one file system with itself.
-            deletes_on: if folder.is_source && in_place { mounted(&stat) } else { above.facts.deletes_on },
-            keeps_extra: above.facts.keeps_extra || self.keeps_extra(folder, target.directory())?,
-            ..self.facts_of(&folder.path, &target, &stat)
-        };
-        folder.closes_later(opened_up);
-        Ok(Some(Here { target: Some(Arc::new(target)), facts }))
-    }
-
-    /// Whether nothing is deleted in a directory because it is a repository, a cache, or in another source. The last is told.
-    fn keeps_extra(&self, folder: &Folder, directory: &Directory) -> Result<bool> {
-        if !self.options.delete {
-            return Ok(false);
-        }
-        match looks_like_ours(directory) {
-            Ok(false) => {}
-            Ok(true) => return Ok(true),
-            Err(error) => {
-                let why = format!("nothing is deleted in it: cannot tell whether it is a repository: {error}");
-                self.warn(&folder.path, why);
-                return Ok(true);
-            }
-        }
-        let others = self.other_sources.get().filter(|_| folder.is_source && folder.inside);
-        let why =
-            others.map(|others| self.why_nothing_is_deleted(others, &folder.path, directory, folder.entry.as_ref()));
-        let why = why.transpose()?.flatten();
-        if let (Some(why), true) = (&why, self.compares()) {
-            self.watch.notice(format!("nothing is deleted in {}: {why}", shown(&folder.path)));
-        }
-        Ok(why.is_some())
-    }
-
-    /// What a directory that was there says about itself.
-    pub fn facts_of(&self, path: &[u8], target: &Target, stat: &Stat) -> Facts {
-        let refuses = refusal(target.directory(), stat);
-        Facts {
-            append_only: self.is_append_only(path, target),
-            refuses,
-            is_read_only: refuses == Some(READ_ONLY),
-            keeps_others: keeps_others(stat),
-            group: group_of_new(stat),
-            mounted: mounted(stat),
-            ..Facts::default()
-        }
-    }
-
-    /// Whether a directory of the snapshot has anything in it.
-    pub fn has_entries(&self, entry: &Entry) -> Result<bool> {
-        let Content::Tree(tree) = &entry.content else { return Ok(false) };
-        match decode_page(&self.stored(self.reader.tree(tree))?)? {
-            Page::Entries(entries) => Ok(!entries.is_empty()),
-            Page::Inner { .. } => Ok(true),
-        }
-    }
-
-    /// Whether a directory that was there is append-only, which is said once for all that is in it.
-    fn is_append_only(&self, path: &[u8], target: &Target) -> bool {
-        let append_only = flags::is_append_only(target.directory());
-        if append_only && self.compares() {
-            self.watch.notice(format!(
-                "the directory {} is append-only: missing entries are created, those that differ stay; run `chattr -a` \
-                 on it to restore them, too",
-                shown(path)
-            ));
-        }
-        append_only
-    }
-
-    /// Whether an existing directory gets the metadata of its entry: if `changes` says so, or if an earlier restore did not
-    /// finish it.
-    pub fn applies(&self, stat: &Stat, entry: &Entry, changes: bool) -> bool {
-        changes || is_unfinished(stat, &entry.meta, wanted_owner(&entry.meta, &self.apply_options()).0)
-    }
-
-    /// Whether an existing directory gets the metadata of the snapshot's.
-    pub fn changes_directory(&self, stat: &Stat, entry: &Entry) -> bool {
-        match self.options.overwrite {
-            Overwrite::Always | Overwrite::IfChanged => true,
-            Overwrite::IfNewer => stat.modified < entry.meta.modified,
-            Overwrite::Never => false,
-        }
-    }
-
-    fn open_again(&self, above: &Here, folder: &Folder, facts: Facts) -> Result<Here> {
-        let entry = folder.entry.as_ref().expect("the top of the target is never closed");
-        let target = above.target.as_ref().expect("what was closed was opened in a directory that is there");
-        let (directory, opened_up) = match self.find(above, target, folder, entry)? {
-            Found::Opened(directory, opened_up) => (directory, opened_up),
-            Found::Followed(directory) => (directory, None),
-            _ => return Err(moved(entry)),
-        };
-        let here = self.reopened(folder, facts, directory)?;
-        folder.closes_later(opened_up);
-        Ok(here)
-    }
-
-    /// Takes over a directory that was closed and is open again; refuses anything else that has its name now.
-    pub fn reopened(&self, folder: &Folder, facts: Facts, directory: Directory) -> Result<Here> {
-        if !Folder::is_same(&facts, &fstat(&directory)?) {
-            return Err(moved(folder.entry.as_ref().expect("the top of the target is never closed")));
-        }
-        let here = Here { target: Some(Arc::new(Target::new(directory)?)), facts };
-        folder.set(here.clone(), &self.open_folders);
-        Ok(here)
-    }
-}
-
-/// Why nothing in a directory can be created, replaced or deleted, as far as the system tells before it is tried.
-pub(super) fn refusal(directory: &Directory, stat: &Stat) -> Option<&'static str> {
-    let is_immutable = stat.is_fixed && !flags::is_append_only(directory);
-    match accessat(directory, c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
-        Err(Errno::ROFS) => Some(READ_ONLY),
-        // Of a mount that is read-only, the kernel tells the mode of the directory first.
-        Err(_) if is_read_only(directory) => Some(READ_ONLY),
-        _ if is_immutable => Some("its directory is immutable: run `chattr -i` on that first"),
-        // One of our own is opened up.
-        Err(Errno::ACCESS) if !stat.is_own() => Some("its directory does not let this user create anything"),
-        _ => None,
-    }
-}
-
-/// Whether a directory lets this user replace and delete only what the user may treat as the user's own.
-pub(super) fn keeps_others(directory: &Stat) -> bool {
-    directory.mode & 0o1000 != 0 && !directory.is_own()
-}
-
-fn moved(entry: &Entry) -> Error {
-    Error::new(Kind::Conflict, "continue in the directory", shown(&entry.name))
-        .because("it was replaced by something else during the restore")
 }
 
 fn replace_by_directory(target: &Target, entry: &Entry) -> Result<(Target, crate::disk::Current)> {

@@ -82,7 +82,7 @@ impl Run<'_> {
     /// Whether a name is that of a link that led to a source.
     pub fn was_followed(&self, target: &Target, name: &[u8]) -> Result<bool> {
         let directory = fstat(target.directory())?.identity();
-        Ok(locked(&self.followed).contains(&(directory, name.to_vec())))
+        Ok(locked(&self.target.followed).contains(&(directory, name.to_vec())))
     }
 
     /// Why an entry of a directory in the target can be neither replaced nor removed.
@@ -122,7 +122,7 @@ impl Run<'_> {
     ) -> Result<Decision> {
         self.links_before(&stat);
         if is_half_done(&stat, entry) {
-            // It is nobody's, and to compare it would take its mark away.
+            // No run is using it, and to compare it would take its mark away.
             return Ok(Decision::Make(Way::Over));
         }
         let kind = entry.kind_of_inode();
@@ -131,7 +131,7 @@ impl Run<'_> {
             None => Ok(Decision::Blocked("a socket is in its place, and was kept")),
             Some(EntryKind::File) if kind == EntryKind::File => self.decide_file(target, entry, stat),
             Some(found) if found == kind => self.decide_other(target, entry, stat),
-            // Only a source lies in a directory that is above all sources.
+            // Only a source is in a directory that is above all sources.
             Some(EntryKind::Symlink) if self.keeps_links_of_sources() && is_source() => {
                 Ok(Decision::Blocked(MOVED_SOURCE))
             }
@@ -156,7 +156,7 @@ impl Run<'_> {
 
     /// Whether a link stays that has taken the place of a source: the data were moved elsewhere.
     pub fn keeps_links_of_sources(&self) -> bool {
-        self.in_place.get() == Some(&true) && !self.options.delete
+        self.target.in_place.get() == Some(&true) && !self.options.delete
     }
 
     fn decide_file(&self, target: &Target, entry: &Entry, stat: Stat) -> Result<Decision> {

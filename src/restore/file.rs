@@ -12,6 +12,7 @@ use crate::restore::counts::{Fate, add};
 use crate::restore::decision::{Decision, Way};
 use crate::restore::folder::{Folder, Here};
 use crate::restore::links::Linkable;
+use crate::restore::offsets::Offsets;
 use crate::restore::paths::child_path;
 use crate::restore::place::under_own_name;
 use crate::restore::reasons::SAME_NAME;
@@ -29,35 +30,9 @@ const PARTS_AT_ONCE: usize = 64;
 /// Chunks of neighbouring places are written together up to this.
 const JOIN_BYTES: usize = 1 << 20;
 
-/// A chunk and where its bytes go: offset and length, more than one where a hole lies between.
+/// A chunk and where its bytes go: offset and length, more than one where a hole is between.
 type Placed = (ChunkId, Vec<(u64, u64)>);
 type Part = Vec<Placed>;
-
-/// Assigns each chunk its offset in a file with holes.
-pub(super) struct Offsets<'a> {
-    holes: &'a [crate::entry::Hole],
-    next_hole: usize,
-    pub at: u64,
-}
-
-impl<'a> Offsets<'a> {
-    pub fn new(entry: &'a Entry) -> Self {
-        Offsets { holes: &entry.holes, next_hole: 0, at: 0 }
-    }
-
-    /// Where the next bytes go and how many of `length` fit before the next hole.
-    pub fn next(&mut self, length: u64) -> (u64, u64) {
-        while let Some(hole) = self.holes.get(self.next_hole).filter(|hole| hole.offset <= self.at) {
-            self.at = hole.offset + hole.length;
-            self.next_hole += 1;
-        }
-        let room = self.holes.get(self.next_hole).map_or(u64::MAX, |hole| hole.offset - self.at);
-        let at = self.at;
-        let taken = length.min(room);
-        self.at += taken;
-        (at, taken)
-    }
-}
 
 /// The damage found in a file. The rest of it is read all the same: then the next backup knows all of its packs that are
 /// damaged, and stores their content again.

@@ -159,7 +159,7 @@ impl Run<'_> {
     /// silently. The first entry whose time shows this is read back.
     fn check_times(&self, here: &Here, entry: &Entry, stat: impl FnOnce() -> Result<Stat>) {
         let saved = entry.meta.modified;
-        if saved.nanoseconds == 0 || self.times_checked.met_before(here.facts.mounted.0) {
+        if saved.nanoseconds == 0 || self.target.times_checked.met_before(here.facts.mounted.0) {
             return;
         }
         // A second that the file system cannot store was reported when the time was set.
@@ -197,7 +197,7 @@ impl Run<'_> {
     /// Opens the directory above one that is open: one step, however deep both are.
     fn open_above(&self, above: &Folder, target: &Target) {
         let State::Closed(facts) = above.state() else { return };
-        let _making = locked(&above.making);
+        let _making = above.making();
         if matches!(above.state(), State::Closed(_)) {
             // If a link leads here, or the directory was moved, `enter` looks for it from the top when it is needed.
             let _otherwise_later = open_parent(target).and_then(|directory| self.reopened(above, facts, directory));

@@ -10,7 +10,7 @@ use crate::lock::locked;
 use crate::restore::paths::child_path;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A file system as it is mounted somewhere: device and mount. One mounted elsewhere as well has another mount.
 pub(super) type Mounted = (u64, u64);
@@ -53,14 +53,24 @@ pub(super) struct Facts {
     pub imagined: Option<Identity>,
 }
 
-enum Place {
+/// A directory in the target.
+#[derive(Default)]
+struct FolderPlace {
+    /// Held by the thread that makes or opens it.
+    making: Mutex<()>,
+    place: Mutex<Place>,
+}
+
+#[derive(Default)]
+pub(super) enum Place {
+    #[default]
     Unmade,
     /// Something that stays has its name: nothing below it is restored.
     Refused,
     Made(Facts, Handle),
 }
 
-enum Handle {
+pub(super) enum Handle {
     /// In a plan: it will be made.
     None,
     Open {
@@ -72,19 +82,27 @@ enum Handle {
 
 /// Counts the directories that are held open.
 #[derive(Default)]
-pub(super) struct OpenFolders(Arc<AtomicUsize>);
+pub(super) struct OpenFolders {
+    count: Arc<AtomicUsize>,
+    max: usize,
+}
 
 /// One of them, until it is dropped.
 pub(super) struct Held(Arc<AtomicUsize>);
 
 impl OpenFolders {
-    pub fn hold(&self) -> Held {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Held(self.0.clone())
+    /// At most this many are to be open.
+    pub fn up_to(max: usize) -> Self {
+        OpenFolders { count: Arc::default(), max }
     }
 
-    pub fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+    pub fn hold(&self) -> Held {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Held(self.count.clone())
+    }
+
+    pub fn are_too_many(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > self.max
     }
 }
 
@@ -111,6 +129,17 @@ pub(super) enum State {
     Closed(Facts),
 }
 
+/// What is known of the names in a directory.
+#[derive(Default)]
+pub(super) struct Names {
+    /// Those that the snapshot has, when others are to be deleted.
+    pub saved: Mutex<HashSet<Vec<u8>>>,
+    /// Those of directories that an interrupted restore was replacing.
+    pub leftovers: Mutex<Vec<Vec<u8>>>,
+    /// Not all saved names are known: nothing is deleted.
+    pub are_incomplete: AtomicBool,
+}
+
 pub(super) struct Folder {
     /// Its path in the snapshot.
     pub path: Vec<u8>,
@@ -126,15 +155,8 @@ pub(super) struct Folder {
     pub depth: usize,
     /// Tasks below it that are not done, plus one for itself.
     pub left: AtomicUsize,
-    /// Held by the thread that makes or opens it.
-    pub making: Mutex<()>,
-    place: Mutex<Place>,
-    /// Names that the snapshot has, when others are to be deleted.
-    pub names: Mutex<HashSet<Vec<u8>>>,
-    /// Names of directories in it that an interrupted restore was replacing.
-    pub leftovers: Mutex<Vec<Vec<u8>>>,
-    /// Not all names are known: none is deleted.
-    pub incomplete: AtomicBool,
+    place: FolderPlace,
+    pub names: Names,
     /// Something was created or replaced in it, or is going to be: that changes its time.
     pub changed: AtomicBool,
     /// The mode that it had before its owner's rights were added to work in it.
@@ -152,11 +174,8 @@ impl Folder {
             inside,
             wanted,
             left: AtomicUsize::new(1),
-            making: Mutex::default(),
-            place: Mutex::new(Place::Unmade),
-            names: Mutex::default(),
-            leftovers: Mutex::default(),
-            incomplete: AtomicBool::new(false),
+            place: FolderPlace::default(),
+            names: Names::default(),
             changed: AtomicBool::new(false),
             opened_up: Mutex::default(),
         }
@@ -177,8 +196,13 @@ impl Folder {
         below
     }
 
+    /// Held by the thread that makes or opens it.
+    pub fn making(&self) -> MutexGuard<'_, ()> {
+        locked(&self.place.making)
+    }
+
     pub fn state(&self) -> State {
-        match &*locked(&self.place) {
+        match &*locked(&self.place.place) {
             Place::Unmade => State::Unmade,
             Place::Refused => State::Refused,
             Place::Made(facts, Handle::None) => State::Ready(Here { target: None, facts: *facts }),
@@ -192,7 +216,7 @@ impl Folder {
     /// Stores its facts and its descriptor.
     pub fn set(&self, here: Here, open: &OpenFolders) {
         let handle = here.target.map_or(Handle::None, |target| Handle::Open { target, _held: open.hold() });
-        *locked(&self.place) = Place::Made(here.facts, handle);
+        *locked(&self.place.place) = Place::Made(here.facts, handle);
     }
 
     /// Its mode is put back when it is finished.
@@ -204,7 +228,7 @@ impl Folder {
     }
 
     pub fn refuse(&self) {
-        *locked(&self.place) = Place::Refused;
+        *locked(&self.place.place) = Place::Refused;
     }
 
     /// Whether this is the directory that was closed.
@@ -214,7 +238,7 @@ impl Folder {
 
     /// Closes its descriptor; `enter` opens it again. The target itself stays open.
     pub fn close(&self) -> Result<()> {
-        let mut place = locked(&self.place);
+        let mut place = locked(&self.place.place);
         let Place::Made(facts, handle) = &mut *place else { return Ok(()) };
         let Handle::Open { target, .. } = handle else { return Ok(()) };
         let stat = fstat(target.directory())?;

@@ -8,6 +8,7 @@ use crate::lock::locked;
 use crate::restore::folder::{Folder, Here};
 use crate::restore::paths::{child_path, shown};
 use crate::restore::run::{Mode, Run};
+use crate::watch::NoticeKind;
 
 impl Run<'_> {
     /// Removes what killed restores left in a directory and notes what must stay for now. A plan removes nothing.
@@ -30,7 +31,7 @@ impl Run<'_> {
             if !stat.is(EntryKind::Directory) {
                 if self.is_deed() { drop(target.remove_name(name)) } else { self.forget_link(&stat) }
             } else if is_filled(target.directory(), name) {
-                locked(&folder.leftovers).push(name.to_vec());
+                locked(&folder.names.leftovers).push(name.to_vec());
             } else {
                 let _best_effort = self.is_deed().then(|| target.remove_directory(name));
             }
@@ -41,7 +42,7 @@ impl Run<'_> {
     /// Says what is left of directories that had to make way, once it is known what is deleted in their directory.
     pub fn tell_leftovers(&self, folder: &Folder, here: &Here) {
         let Some(target) = &here.target else { return };
-        let leftovers = std::mem::take(&mut *locked(&folder.leftovers));
+        let leftovers = std::mem::take(&mut *locked(&folder.names.leftovers));
         for name in leftovers {
             let path = child_path(&folder.path, &name);
             let stays = match &self.mode {
@@ -54,10 +55,13 @@ impl Run<'_> {
                 } else {
                     "it is outside all sources, so no restore deletes it: delete it by hand"
                 };
-                self.watch.notice(format!(
-                    "{} is the rest of a directory that an interrupted restore was replacing: {advice}",
-                    shown(&path)
-                ));
+                self.watch.notice(
+                    NoticeKind::Target,
+                    format!(
+                        "{} is the rest of a directory that an interrupted restore was replacing: {advice}",
+                        shown(&path)
+                    ),
+                );
             }
         }
     }
@@ -78,7 +82,7 @@ fn is_filled(directory: &Directory, name: &[u8]) -> bool {
     directory.open_child(name).and_then(|below| below.is_empty()).is_ok_and(|is_empty| !is_empty)
 }
 
-fn list(directory: &Directory) -> Result<Names> {
+pub(super) fn list(directory: &Directory) -> Result<Names> {
     let mut names = Names::default();
     // A descriptor lists once: another one is opened for each listing.
     directory.open_child(c".")?.names(&mut names, &mut ListBuffer::default())?;

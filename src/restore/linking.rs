@@ -42,7 +42,7 @@ impl Run<'_> {
                 links.hold_with_parents(folder);
             }
             match links.anchors.entry(entry.link_group) {
-                Slot::Vacant(slot) if self.is_fresh.get() == Some(&true) => {
+                Slot::Vacant(slot) if self.target.is_fresh.get() == Some(&true) => {
                     slot.insert(None);
                 }
                 _ => {
@@ -138,7 +138,7 @@ impl Run<'_> {
     /// For a plan: one of the names of an inode goes before anything is decided about the others.
     pub fn forget_link(&self, stat: &Stat) {
         if stat.links > 1 {
-            self.has_linked.store(true, Ordering::Relaxed);
+            self.target.has_linked.store(true, Ordering::Relaxed);
             let mut links = locked(&self.links);
             let before = links.before.entry(stat.identity()).or_insert(stat.links);
             *before = before.saturating_sub(1);
@@ -148,8 +148,8 @@ impl Run<'_> {
     /// How many names an inode in the target had before this run. To be asked before anything is done to one of them.
     pub fn links_before(&self, stat: &Stat) -> u32 {
         if stat.links > 1 {
-            self.has_linked.store(true, Ordering::Relaxed);
-        } else if !self.has_linked.load(Ordering::Relaxed) {
+            self.target.has_linked.store(true, Ordering::Relaxed);
+        } else if !self.target.has_linked.load(Ordering::Relaxed) {
             return stat.links;
         }
         let mut links = locked(&self.links);

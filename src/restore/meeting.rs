@@ -18,7 +18,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 impl Run<'_> {
     pub fn overlap(&self) -> Option<&Overlap> {
-        self.overlap.get().and_then(Option::as_ref)
+        self.target.overlap.get().and_then(Option::as_ref)
     }
 
     /// Whether a directory of the target may be restored into; it was entered through this folder now. `location`: where it is.
@@ -198,7 +198,7 @@ impl Run<'_> {
         for path in ways {
             let mut route = self.follow_route(root, base, path);
             // One source alone can meet others only where something is mounted. In place, all links on the way to it are known.
-            let may_lead_through_itself = self.in_place.get() != Some(&true);
+            let may_lead_through_itself = self.target.in_place.get() != Some(&true);
             why = why.or(route.link.take().filter(|_| may_be_many || may_lead_through_itself));
             dangling.extend(route.dangling.take());
             found.insert(path, route.end);

@@ -12,6 +12,7 @@ use crate::entry::EntryKind;
 use crate::error::{Error, Kind, Result};
 use crate::repo::Reader;
 use crate::restore::location::{Location, Mounts, Parts};
+use crate::restore::needed::{Name, Role};
 use crate::restore::paths::shown;
 use crate::restore::scope::{Scope, is_at_or_below};
 use rustix::fs::{Mode, OFlags};
@@ -26,43 +27,6 @@ pub(super) struct MountedIn {
     pub source: Vec<u8>,
     /// Its path in the snapshot.
     pub path: Vec<u8>,
-}
-
-/// A name that must stay.
-pub(super) struct Name {
-    pub directory: Identity,
-    /// The path of the source.
-    pub source: Vec<u8>,
-    pub role: Role,
-}
-
-/// What a name, or a directory, is for a source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
-    /// The source itself.
-    Source,
-    /// A link to it or on the way to it.
-    Leads,
-    /// The image that a file system is on.
-    Holds,
-}
-
-/// What another source needs of what a restore would delete or replace.
-pub(super) struct Needed {
-    pub source: Vec<u8>,
-    pub holds: bool,
-}
-
-impl Needed {
-    pub fn by(source: Vec<u8>) -> Needed {
-        Needed { source, holds: false }
-    }
-
-    /// Why it stays. `is`: what it does to be that source.
-    pub fn why(&self, is: &str) -> String {
-        let is = if self.holds { "it holds the data of" } else { is };
-        format!("{is} {}, which belongs to another source of the snapshot", shown(&self.source))
-    }
 }
 
 /// What is at the end of the path of a source.
@@ -268,7 +232,7 @@ impl OtherSources {
         Ok(End::Directory(Location::at(here, &above)))
     }
 
-    /// Notes what holds the data of a mount in a source: the layers of an overlay, the images behind loop devices.
+    /// Notes what holds the data of a mount in a source: the layers of an overlay, the images of loop devices.
     fn keep_backing(&mut self, mount: &MountPoint, mounts: &Mounts, path: &[u8]) {
         for layer in mount.layers() {
             // A name of another mount namespace, or of before the root directory was changed: containers, live systems.

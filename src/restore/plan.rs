@@ -10,7 +10,7 @@ use crate::restore::paths::shown;
 use crate::restore::planned::PlanSummary;
 use crate::restore::run::{Mode, Planning, Run};
 use crate::restore::scope::Scope;
-use crate::watch::Watch;
+use crate::watch::{NoticeKind, Watch};
 use crate::when::format_counted;
 
 /// What a restore will do; shown before anything is written.
@@ -27,7 +27,7 @@ pub struct RestorePlan {
     pub(super) base: Vec<u8>,
     /// What may be deleted: nothing else is.
     pub(super) doomed: Doomed,
-    /// What a progress display is told to expect: the bytes of each name.
+    /// What a progress display expects: the bytes of each name.
     pub(super) expected_bytes: u64,
     warnings: u64,
 }
@@ -118,10 +118,13 @@ impl RestorePlan {
     /// Says what the snapshot itself says of its gaps.
     pub fn announce(&self, watch: &Watch) {
         if self.warnings > 0 {
-            watch.notice(format!(
-                "the backup of this snapshot ended with {}: some of its files may be missing or inconsistent",
-                format_counted(self.warnings, "warning", "warnings"),
-            ));
+            watch.notice(
+                NoticeKind::Snapshot,
+                format!(
+                    "the backup of this snapshot ended with {}: some of its files may be missing or inconsistent",
+                    format_counted(self.warnings, "warning", "warnings"),
+                ),
+            );
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What a plan found: paths by what becomes of them, and the packs to be read.
 
+use crate::entry::PathText;
 use crate::id::PackId;
 use crate::restore::counts::{FATES, Fate};
+use serde::{Serialize, Serializer};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// How many paths of one fate a plan names.
@@ -42,6 +44,54 @@ pub struct PlanSummary {
     pub warnings_count: u64,
     /// How much of that is damage of the repository.
     pub damaged: u64,
+}
+
+impl Serialize for PlanSummary {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct PlanInfo {
+            pub directories: u64,
+            pub files: u64,
+            pub others: u64,
+            pub bytes: u64,
+            pub packs: u64,
+            pub frames: u64,
+            pub bytes_to_read: u64,
+            pub created: Vec<PathText>,
+            pub created_count: u64,
+            pub replaced: Vec<PathText>,
+            pub replaced_count: u64,
+            pub kept_count: u64,
+            pub left: Vec<PathText>,
+            pub left_count: u64,
+            pub blocked: Vec<PathText>,
+            pub blocked_count: u64,
+            pub deletions: Vec<PathText>,
+            pub deletions_count: u64,
+        }
+        let list = |paths: &Paths| paths.first.iter().cloned().map(PathText).collect();
+        let fields = PlanInfo {
+            directories: self.directories,
+            files: self.files,
+            others: self.others,
+            bytes: self.bytes,
+            packs: self.packs,
+            frames: self.frames,
+            bytes_to_read: self.bytes_to_read,
+            created: list(&self.created),
+            created_count: self.created.count,
+            replaced: list(&self.replaced),
+            replaced_count: self.replaced.count,
+            kept_count: self.kept,
+            left: list(&self.left),
+            left_count: self.left.count,
+            blocked: list(&self.blocked),
+            blocked_count: self.blocked.count,
+            deletions: list(&self.deletions),
+            deletions_count: self.deletions.count,
+        };
+        fields.serialize(serializer)
+    }
 }
 
 /// Paths by their fate.

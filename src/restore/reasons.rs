@@ -1,6 +1,6 @@
 //! Why something in the target was kept: sentences that several files say.
 
-/// Reported for a source that has become a link since it was saved: the user who moved the data wants to keep the link.
+/// Reported for a source that has become a link since it was saved: a user that moved the data wants to keep the link.
 pub(super) const MOVED_SOURCE: &str = "this source is now a symbolic link, which was kept: to restore into the directory \
                                        that it points to, use SNAPSHOT:PATH with --target; to replace the link, use --delete";
 

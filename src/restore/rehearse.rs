@@ -37,7 +37,7 @@ impl Run<'_> {
     ) -> Result<Option<Overlap>> {
         // With --include, directories are entered in which things are only deleted. What --exclude leaves out is not entered: where
         // the snapshot was made, other sources are known, but not elsewhere. Links that lead nowhere may lead somewhere later.
-        let is_hidden = match self.in_place.get() {
+        let is_hidden = match self.target.in_place.get() {
             Some(true) => self.options.include.is_some(),
             _ => self.options.has_filter(),
         };
@@ -48,7 +48,7 @@ impl Run<'_> {
         let mode = Mode::Plan(Box::new(planning));
         let run = Run::new(self.repo, self.reader.clone(), self.options, self.scope, mode, self.watch)?;
         let is_of_many = guess.is_of_many;
-        run.overlap.get_or_init(|| Some(guess));
+        run.target.overlap.get_or_init(|| Some(guess));
         run.go(root, base)?;
         if let Some(error) = run.ledger.take_failure() {
             return Err(error);
@@ -65,7 +65,7 @@ impl Run<'_> {
             Some(Met::Maybe(why)) => Some(Overlap::of(why.clone(), is_of_many)),
             None => {
                 others.note_restored(locked(&rehearsal.seen).keys().copied());
-                self.spared.get_or_init(|| std::mem::take(&mut *locked(&rehearsal.spared)));
+                self.target.spared.get_or_init(|| std::mem::take(&mut *locked(&rehearsal.spared)));
                 None
             }
         })
@@ -74,7 +74,7 @@ impl Run<'_> {
     /// Whether nothing of a directory is restored because another path has the same place. Counts the directory, and reports it if
     /// its metadata differ from those saved.
     pub fn is_spared(&self, path: &[u8], directory: &Directory, stat: &Stat, entry: &Entry) -> bool {
-        let Some(spared) = self.spared.get().and_then(|spared| spared.get(path)) else { return false };
+        let Some(spared) = self.target.spared.get().and_then(|spared| spared.get(path)) else { return false };
         let but_time = Metadata { modified: stat.modified, ..entry.meta.clone() };
         let is_right = || is_as_saved(Subject::Open(directory.as_fd()), stat, &but_time, &self.apply_options());
         if spared.is_restored || is_right() {
@@ -131,7 +131,7 @@ impl Run<'_> {
         if !has_lasting_inodes(end) {
             rehearsal.cannot_tell(|| passing_inodes(name));
         }
-        if self.in_place.get() == Some(&true) {
+        if self.target.in_place.get() == Some(&true) {
             return;
         }
         let leads_straight = || -> Result<bool> {

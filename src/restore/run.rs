@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-/// Writers from far storage: some wait for it while others write.
+/// Writers from remote storage: some wait for it while others write.
 const FAR_WRITERS_MIN: usize = 4;
 /// Writers that help each other with large files wait on their stacks.
 const WRITER_STACK_BYTES: usize = 8 << 20;
@@ -82,24 +82,29 @@ pub(super) struct Run<'a> {
     pub counts: Counts,
     pub ledger: Ledger<'a>,
     pub links: Mutex<Links>,
-    /// An inode with several names was met in the target.
-    pub has_linked: AtomicBool,
-    /// The devices of file systems whose precision of times was checked.
-    pub times_checked: Devices,
     pub open_folders: OpenFolders,
-    pub open_folders_max: usize,
-    /// Whether the target is the place that the restored path was saved from.
+    pub target: TargetFindings,
+}
+
+/// What a run has found out about its target. What is found once does not change.
+#[derive(Default)]
+pub(super) struct TargetFindings {
+    /// Whether it is the place that the restored path was saved from.
     pub in_place: OnceLock<bool>,
-    /// Whether the target was empty.
+    /// Whether it was empty.
     pub is_fresh: OnceLock<bool>,
-    /// Whether sources may meet in the target.
+    /// Whether sources may meet in it.
     pub overlap: OnceLock<Option<Overlap>>,
-    /// Unless the target was empty: where the other sources are on this machine. Nothing deletes or replaces them.
+    /// Unless it was empty: where the other sources are on this machine. Nothing deletes or replaces them.
     pub other_sources: OnceLock<OtherSources>,
     /// What a rehearsal found to have the same place as something else, if nothing meets.
     pub spared: OnceLock<HashMap<Vec<u8>, Spared>>,
     /// Links above sources that were followed, by directory and name: what is restored must not replace them.
     pub followed: Mutex<HashSet<(Identity, Vec<u8>)>>,
+    /// An inode with several names was met in it.
+    pub has_linked: AtomicBool,
+    /// The devices of file systems whose precision of times was checked.
+    pub times_checked: Devices,
 }
 
 impl<'a> Run<'a> {
@@ -124,16 +129,8 @@ impl<'a> Run<'a> {
             counts: Counts::default(),
             ledger: Ledger::new(watch, "finish the restore"),
             links: Mutex::default(),
-            has_linked: AtomicBool::new(false),
-            times_checked: Devices::default(),
-            open_folders: OpenFolders::default(),
-            open_folders_max: open_max.clamp(FOLDERS_OPEN_MIN, FOLDERS_OPEN_MAX),
-            in_place: OnceLock::new(),
-            is_fresh: OnceLock::new(),
-            overlap: OnceLock::new(),
-            other_sources: OnceLock::new(),
-            spared: OnceLock::new(),
-            followed: Mutex::default(),
+            open_folders: OpenFolders::up_to(open_max.clamp(FOLDERS_OPEN_MIN, FOLDERS_OPEN_MAX)),
+            target: TargetFindings::default(),
         })
     }
 
@@ -164,7 +161,7 @@ impl<'a> Run<'a> {
         !matches!(&self.mode, Mode::Plan(planning) if !planning.detailed)
     }
 
-    /// What a progress display is told to expect.
+    /// What a progress display expects.
     pub fn expect(&self, files: u64, bytes: u64) {
         self.watch.progress.files_expected.store(files, Ordering::Relaxed);
         self.watch.progress.bytes_expected.store(bytes, Ordering::Relaxed);
@@ -190,7 +187,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Whether the run is to end: somebody asked for it, or something failed.
+    /// Whether the run is to end: it was cancelled, or something failed.
     pub fn should_stop(&self) -> bool {
         self.ledger.should_stop() || self.rehearsal().is_some_and(Rehearsal::is_over)
     }

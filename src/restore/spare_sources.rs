@@ -4,11 +4,13 @@ use crate::disk::stat::fstat;
 use crate::disk::{Directory, Stat};
 use crate::entry::Entry;
 use crate::error::{Kind, Result};
-use crate::restore::other_sources::{Needed, OtherSources, Role};
+use crate::restore::needed::{Needed, Role};
+use crate::restore::other_sources::OtherSources;
 use crate::restore::overlap::{is_alike, without_time};
 use crate::restore::paths::{child_path, shown};
 use crate::restore::run::Run;
 use crate::restore::scope::is_at_or_below;
+use crate::watch::NoticeKind;
 
 /// What the snapshot has at a path of another source.
 enum Elsewhere {
@@ -29,8 +31,8 @@ impl Run<'_> {
     ) -> Result<Option<String>> {
         let look = || -> Result<Option<String>> {
             let mut found: Vec<Vec<u8>> = others.source_of(&fstat(directory)?).map(<[u8]>::to_vec).collect();
-            // A target that is not where it was saved was named by the person who restores.
-            if self.in_place.get() == Some(&true) {
+            // A target that is not where it was saved was named by the user.
+            if self.target.in_place.get() == Some(&true) {
                 match others.paths_of(directory) {
                     Ok(paths) => found.extend(paths),
                     Err(error) => return Ok(Some(format!("cannot tell whether it is in another source: {error}"))),
@@ -59,7 +61,7 @@ impl Run<'_> {
     /// Returns the path of the other source of the snapshot that this directory is now. A source that the snapshot has with the
     /// same content and metadata does not count: it was in the same place when it was saved.
     pub fn other_source(&self, path: &[u8], stat: &Stat, entry: Option<&Entry>) -> Result<Option<Vec<u8>>> {
-        let Some(others) = self.other_sources.get() else { return Ok(None) };
+        let Some(others) = self.target.other_sources.get() else { return Ok(None) };
         if let Some(entry) = entry
             && self.is_mount_point_of_other(path, stat, entry)?
         {
@@ -83,7 +85,7 @@ impl Run<'_> {
     /// Returns the path of another source that is mounted on a directory that was saved empty, if the two have different
     /// metadata: they are those of what is mounted, and not of the directory below it.
     pub fn other_mounted_on_empty(&self, path: &[u8], directory: &Directory, entry: &Entry) -> Result<Option<Vec<u8>>> {
-        let Some(others) = self.other_sources.get() else { return Ok(None) };
+        let Some(others) = self.target.other_sources.get() else { return Ok(None) };
         if self.has_entries(entry)? {
             return Ok(None);
         }
@@ -101,7 +103,7 @@ impl Run<'_> {
     /// Whether a directory was a mount point already when it was saved, with another source mounted on it: a backup of one file
     /// system saves only its metadata, which are those of the other source.
     fn is_mount_point_of_other(&self, path: &[u8], stat: &Stat, entry: &Entry) -> Result<bool> {
-        let others = self.other_sources.get().into_iter().flat_map(|others| others.source_of(stat));
+        let others = self.target.other_sources.get().into_iter().flat_map(|others| others.source_of(stat));
         let mut others = others.filter(|other| *other != path).peekable();
         if others.peek().is_none() || self.scope.is_named(path) || self.has_entries(entry)? {
             return Ok(false);
@@ -123,7 +125,9 @@ impl Run<'_> {
         name: &[u8],
         entry: Option<&Entry>,
     ) -> Result<Option<Needed>> {
-        let Some(found) = self.other_sources.get().and_then(|others| others.names.get(name)) else { return Ok(None) };
+        let Some(found) = self.target.other_sources.get().and_then(|others| others.names.get(name)) else {
+            return Ok(None);
+        };
         let here = fstat(directory)?.identity();
         let found = || found.iter().filter(|found| found.directory == here);
         if let Some(needed) = found().find(|found| found.role != Role::Source) {
@@ -171,14 +175,14 @@ impl Run<'_> {
 
     /// Whether what has the name of an entry is, or leads to, another source: then it is not replaced.
     pub fn is_name_of_other(&self, above: &[u8], directory: &Directory, entry: &Entry) -> Result<bool> {
-        let has_name = self.other_sources.get().is_some_and(|others| others.names.contains_key(&entry.name));
+        let has_name = self.target.other_sources.get().is_some_and(|others| others.names.contains_key(&entry.name));
         Ok(has_name
             && self.other_source_at(&child_path(above, &entry.name), directory, &entry.name, Some(entry))?.is_some())
     }
 
     /// Whether a directory that is to make way for an entry at this path is another source, or on the way to one.
     pub fn leads_to_source(&self, path: &[u8], stat: &Stat) -> bool {
-        self.other_sources.get().is_some_and(|others| {
+        self.target.other_sources.get().is_some_and(|others| {
             others.ways.contains(&stat.identity())
                 || others.layers.contains_key(&stat.identity())
                 || others.mounted.contains_key(&stat.identity())
@@ -188,7 +192,7 @@ impl Run<'_> {
 
     /// Whether an extra directory is kept because it is another source now, is on the way to one or holds its data. Reports it.
     pub fn keeps_other_source(&self, path: &[u8], stat: &Stat) -> Result<bool> {
-        let Some(others) = self.other_sources.get() else { return Ok(false) };
+        let Some(others) = self.target.other_sources.get() else { return Ok(false) };
         let layer_of = || others.layers.get(&stat.identity());
         let why = match self.other_source(path, stat, None)? {
             Some(other) => Needed::by(other).why("it is now"),
@@ -215,7 +219,7 @@ impl Run<'_> {
     /// Says that an extra entry stays.
     pub fn tell_kept(&self, path: &[u8], why: impl std::fmt::Display) {
         if self.compares() {
-            self.watch.notice(format!("{} was not deleted: {why}", shown(path)));
+            self.watch.notice(NoticeKind::Deletion, format!("{} was not deleted: {why}", shown(path)));
         }
     }
 }

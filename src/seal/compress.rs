@@ -69,7 +69,7 @@ pub(super) struct Compressor {
     compression: Compression,
     /// What the context is set to.
     set: Way,
-    /// What the last trial found, for so many frames, of which so many are left.
+    /// What the last trial found, for this many frames, of which this many remain.
     found: Way,
     every: u32,
     frames_left: u32,

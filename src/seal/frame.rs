@@ -2,22 +2,24 @@
 //!
 //! Plain form of a frame: 1 byte method (0 stored, 1 zstd), 4 bytes length of the raw bytes, the payload. Sealed form:
 //! AES-256-GCM of that, nonce = the frame's number in its pack, tag appended. A pack's random key is itself sealed to
-//! the readers' public key (HPKE, RFC 9180) in the pack's first [`PACK_HEADER_BYTES`].
+//! the public key for packs of its kind (HPKE, RFC 9180) in the pack's first [`PACK_HEADER_BYTES`].
 
 use crate::error::{Error, Kind, Result};
+use crate::id::ChunkKind;
 use crate::seal::aead::aead_key;
 use crate::seal::compress::{Compression, Compressor};
-use crate::seal::{KeySet, Secret};
+use crate::seal::generation::check_generation;
+use crate::seal::key_pair::ENCAPSULATED_BYTES;
+use crate::seal::key_set::KEY_GENERATION;
+use crate::seal::{KeySet, SECRET_BYTES, Secret};
 use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce};
-use hpke::aead::AesGcm256;
-use hpke::kdf::HkdfSha256;
-use hpke::kem::X25519HkdfSha256;
-use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
 
 const PACK_MAGIC: &[u8; 8] = b"siltpak1";
 const PACK_INFO: &[u8] = b"siltstone 2026 key of a pack";
-/// Magic, encapsulated key, sealed pack key with its tag.
-pub const PACK_HEADER_BYTES: usize = 8 + 32 + 32 + TAG_BYTES;
+/// Magic and key generation, which are authenticated.
+const PACK_HEAD_BYTES: usize = 8 + 4;
+/// The head, the encapsulated key, the sealed pack key with its tag.
+pub const PACK_HEADER_BYTES: usize = PACK_HEAD_BYTES + ENCAPSULATED_BYTES + SECRET_BYTES + TAG_BYTES;
 const TAG_BYTES: usize = 16;
 const FRAME_HEAD_BYTES: usize = 5;
 /// What sealing adds to a frame that does not compress.
@@ -25,42 +27,39 @@ pub const SEAL_BYTES: usize = FRAME_HEAD_BYTES + TAG_BYTES;
 /// Compression must save this part of the bytes, or they are stored as they are: 1/32.
 const GAIN_SHIFT: u32 = 5;
 
-/// The key of one pack. Numbers of frames are its nonces, so whoever numbers them never uses one twice.
+/// The key of one pack. Numbers of frames are its nonces, so a writer must never use one twice.
 pub struct FrameKey(LessSafeKey);
 
-/// A fresh pack key and the pack's header, which holds it for the readers.
-pub fn new_pack_key(keys: &KeySet) -> Result<(FrameKey, [u8; PACK_HEADER_BYTES])> {
+/// A fresh pack key and the pack's header, which holds it for the readers of such packs.
+pub fn new_pack_key(keys: &KeySet, kind: ChunkKind) -> Result<(FrameKey, [u8; PACK_HEADER_BYTES])> {
     let failed = || Error::new(Kind::Failed, "make the key of a pack", "");
     let secret = Secret::random()?;
-    let (encapsulated, mut context) =
-        hpke::setup_sender::<AesGcm256, HkdfSha256, X25519HkdfSha256>(&OpModeS::Base, keys.public(), PACK_INFO)
-            .map_err(|_| failed())?;
-    let sealed = context.seal(&secret.0, b"").map_err(|_| failed())?;
     let mut header = [0; PACK_HEADER_BYTES];
     header[..8].copy_from_slice(PACK_MAGIC);
-    header[8..40].copy_from_slice(&encapsulated.to_bytes());
-    header[40..].copy_from_slice(&sealed);
+    header[8..PACK_HEAD_BYTES].copy_from_slice(&KEY_GENERATION.to_le_bytes());
+    let (head, rest) = header.split_at_mut(PACK_HEAD_BYTES);
+    let (encapsulated, sealed) = keys.packs(kind).seal(PACK_INFO, head, &secret.0).ok_or_else(failed)?;
+    rest[..ENCAPSULATED_BYTES].copy_from_slice(&encapsulated);
+    rest[ENCAPSULATED_BYTES..].copy_from_slice(&sealed);
     Ok((FrameKey(aead_key(&secret)), header))
 }
 
-/// The key of a pack from its header; needs a full key.
-pub fn open_pack_key(keys: &KeySet, header: &[u8]) -> Result<FrameKey> {
+/// The key of a pack of this kind from its header; needs a full key.
+pub fn open_pack_key(keys: &KeySet, kind: ChunkKind, header: &[u8]) -> Result<FrameKey> {
     let bad = |why: &str| Error::corrupt("read the header of the pack", "", why);
-    if header.len() < PACK_HEADER_BYTES || &header[..8] != PACK_MAGIC {
-        return Err(bad("it is not a pack of siltstone"));
+    let header = header.first_chunk::<PACK_HEADER_BYTES>().filter(|header| &header[..8] == PACK_MAGIC);
+    let header = header.ok_or_else(|| bad("it is not a pack of siltstone"))?;
+    let (head, rest) = header.split_at(PACK_HEAD_BYTES);
+    // A writer meets no pack of another generation, so it stores again what a damaged one held.
+    check_generation(&head[8..], "read the header of", "the pack").map_err(|error| error.with_kind(Kind::Corrupt))?;
+    let pair = keys.packs(kind);
+    if !pair.can_open() {
+        return Err(keys.refused("read"));
     }
-    let encapsulated =
-        <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(&header[8..40]).map_err(|_| bad("bad key"))?;
-    let mut context = hpke::setup_receiver::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
-        &OpModeR::Base,
-        keys.private()?,
-        &encapsulated,
-        PACK_INFO,
-    )
-    .map_err(|_| bad("bad key"))?;
+    let (encapsulated, sealed) = rest.split_at(ENCAPSULATED_BYTES);
+    let secret = pair.open(PACK_INFO, head, encapsulated, sealed).and_then(|secret| secret.try_into().ok());
     let broken = "its key was changed since it was written, or belongs to another repository";
-    let secret = context.open(&header[40..PACK_HEADER_BYTES], b"").map_err(|_| bad(broken))?;
-    Ok(FrameKey(aead_key(&Secret(secret.try_into().map_err(|_| bad(broken))?))))
+    Ok(FrameKey(aead_key(&Secret(secret.ok_or_else(|| bad(broken))?))))
 }
 
 fn nonce(number: u32) -> Nonce {
@@ -176,12 +175,13 @@ impl FrameOpener {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seal::Access;
 
     #[test]
     fn frames_come_back_and_every_changed_bit_is_noticed() {
         let keys = KeySet::from_master(Secret([3; 32]));
-        let (key, header) = new_pack_key(&keys).unwrap();
-        let again = open_pack_key(&keys, &header).unwrap();
+        let (key, header) = new_pack_key(&keys, ChunkKind::Content).unwrap();
+        let again = open_pack_key(&keys, ChunkKind::Content, &header).unwrap();
         let mut sealer = FrameSealer::new(Compression::Auto).unwrap();
         let mut opener = FrameOpener::new().unwrap();
         let noise: Vec<u8> =
@@ -201,5 +201,24 @@ mod tests {
                 assert!(opener.open(&again, 5, &bent, raw.len(), &mut out).is_err());
             }
         }
+    }
+
+    #[test]
+    fn the_key_of_a_pack_opens_for_readers_of_its_kind_and_generation() {
+        let keys = KeySet::from_master(Secret([3; 32]));
+        let (_, header) = new_pack_key(&keys, ChunkKind::Tree).unwrap();
+        assert!(open_pack_key(&keys, ChunkKind::Tree, &header).is_ok());
+        assert!(open_pack_key(&keys, ChunkKind::Content, &header).is_err());
+        let list = KeySet::from_bundle(&keys.to_bundle(Access::List).unwrap()).unwrap();
+        let why = |keys, header: &[u8]| open_pack_key(keys, ChunkKind::Tree, header).err().unwrap();
+        assert!(why(&list, &header).is(Kind::Denied));
+        for at in 0..header.len() {
+            let mut bent = header;
+            bent[at] ^= 1;
+            assert!(why(&keys, &bent).is(Kind::Corrupt), "bit at {at}");
+        }
+        let mut newer = header;
+        newer[8] = 3;
+        assert!(why(&keys, &newer).to_string().contains("generation 3"));
     }
 }

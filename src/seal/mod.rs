@@ -1,21 +1,29 @@
 //! Hash, compress, encrypt and back, verified; pure, no I/O.
 //!
-//! There is no way here to have plain bytes that were not authenticated, and no way to choose a nonce: frames count
+//! No function here returns plain bytes that were not authenticated, and none lets the caller choose a nonce: frames count
 //! theirs under a key that one pack alone has, small objects have a key of their own each.
 
 mod aead;
 mod compress;
 mod frame;
-mod keys;
+mod generation;
+mod key_bundle;
+mod key_pair;
+mod key_set;
 mod object;
 mod password;
+mod secret;
+mod signature;
 
 pub use aead::{open_once, seal_once};
 pub use compress::Compression;
 pub use frame::{FrameKey, FrameOpener, FrameSealer, PACK_HEADER_BYTES, SEAL_BYTES, new_pack_key, open_pack_key};
-pub use keys::{KeySet, Power, SECRET_BYTES, Secret};
-pub use object::{Audience, open_object, seal_object, sealed_object_bytes_max};
+pub use key_set::{Access, KeySet};
+pub use object::{
+    Recipients, open_object, open_signed_object, seal_object, seal_signed_object, sealed_object_bytes_max,
+};
 pub use password::{PasswordCost, SALT_BYTES, stretch_password};
+pub use secret::{SECRET_BYTES, Secret};
 
 use crate::error::{Error, Result};
 

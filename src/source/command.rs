@@ -5,7 +5,7 @@
 
 use super::stream::{Stream, shown};
 use crate::error::{Error, Kind, Result};
-use crate::watch::{ChildGuard, Watch};
+use crate::watch::{ChildGuard, NoticeKind, Watch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::ffi::OsStr;
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 pub const STDERR_BYTES_MAX: usize = 64 << 10;
 /// How much of that stands in the error itself.
 const STDERR_BYTES_IN_ERROR: usize = 1024;
-/// How long a blocked read goes without looking whether somebody asked to stop.
+/// How long a blocked read waits between checks for a cancel.
 pub(super) const CANCEL_LATENCY: Duration = Duration::from_millis(100);
 /// How long a command may take to end after SIGTERM before it gets SIGKILL.
 /// An interrupted run has less than two seconds for all that it has to end.
@@ -29,7 +29,7 @@ const GRACE: Duration = Duration::from_millis(700);
 const PIPE_BYTES: usize = 1 << 20;
 
 /// Variables with what opens the repository and its storage: no business of a command that makes a dump, nor of what it
-/// starts, logs or leaves behind.
+/// starts, logs or leaves.
 pub const SECRETS: [&str; 7] = [
     "SILT_PASSWORD",
     "SILT_RECOVERY_KEY",
@@ -44,16 +44,11 @@ pub const SECRETS: [&str; 7] = [
 const LINES_TOLD: usize = 20;
 
 impl Stream {
-    /// Starts the command, without [`SECRETS`] in its environment.
+    /// Starts the command, without those of [`SECRETS`] in its environment that are not allowed.
     pub fn start(&self, watch: &Watch) -> Result<StreamSource> {
-        self.start_with(&[], watch)
-    }
-
-    /// The same; the variables of these names are left to it whatever they hold.
-    pub fn start_with(&self, allowed: &[String], watch: &Watch) -> Result<StreamSource> {
         watch.cancel.check()?;
         let mut command = Command::new("/bin/sh");
-        for secret in SECRETS.iter().filter(|secret| !allowed.iter().any(|name| name == *secret)) {
+        for secret in SECRETS.iter().filter(|secret| !self.allowed_secrets.iter().any(|name| name == *secret)) {
             command.env_remove(secret);
         }
         command.arg("-c").arg(OsStr::from_bytes(&self.command));
@@ -185,11 +180,11 @@ impl StreamSource {
         let left_out = lines.len().saturating_sub(LINES_TOLD);
         let name = shown(&self.name);
         if left_out > 0 {
-            self.watch.notice(format!("stream {name}: {left_out} earlier lines not shown"));
+            self.watch.notice(NoticeKind::Stream, format!("stream {name}: {left_out} earlier lines not shown"));
         }
         for line in &lines[left_out..] {
             let line: String = line.chars().take(STDERR_BYTES_IN_ERROR).collect();
-            self.watch.notice(format!("stream {name}: {line}"));
+            self.watch.notice(NoticeKind::Stream, format!("stream {name}: {line}"));
         }
     }
 
@@ -201,7 +196,7 @@ impl StreamSource {
             (None, None) => "its command ended for an unknown reason".to_owned(),
         };
         let (before, tail) = self.said.split_at(self.said.len().saturating_sub(STDERR_BYTES_IN_ERROR));
-        // The error has the end of it; what does not fit is told before.
+        // The error has the end of it; what does not fit is reported before.
         self.tell(before);
         let tail = readable(tail);
         if !tail.is_empty() {
@@ -211,7 +206,7 @@ impl StreamSource {
     }
 
     /// Ends the whole group: asks first, then kills. The shell is left unreaped until then, because only that keeps the
-    /// group's number from naming somebody else's.
+    /// group's number from naming another group.
     fn stop(&mut self) {
         let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) else { return };
         let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
@@ -299,11 +294,11 @@ fn readable(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::source::read_error;
-    use crate::watch::Event;
+    use crate::watch::{Event, Notice};
     use std::sync::{Arc, Mutex};
 
     fn start(command: &str, watch: &Watch) -> StreamSource {
-        Stream { name: b"s".to_vec(), command: command.into() }.start(watch).unwrap()
+        Stream::new("s", command).start(watch).unwrap()
     }
 
     fn all(command: &str) -> (Vec<u8>, Result<()>) {
@@ -352,7 +347,7 @@ mod tests {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let ear = heard.clone();
         let watch = Watch::new(Arc::new(move |event| {
-            if let Event::Notice(text) = event {
+            if let Event::Notice(Notice { text, .. }) = event {
                 ear.lock().unwrap().push(text);
             }
         }));

@@ -14,7 +14,7 @@ const LIST_BYTES_MAX: usize = 256 << 20;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Reads one path a line; blank lines and lines that begin with `#` are skipped (`./#x` names such a file). A list
-/// whose first line ends in CR LF, as on Windows, is read so to its end; a byte order mark is no part of it.
+/// whose first line ends in CR LF, as on Windows, is read so to its end; a byte order mark is not a part of it.
 /// `origin` names the list in errors.
 pub fn read_lines(reader: impl Read, origin: &str) -> Result<Vec<PathBuf>> {
     read_list(reader, origin, b'\n')
@@ -76,7 +76,7 @@ fn read_list(reader: impl Read, origin: &str, end: u8) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// What a person means who writes `link/` or `link/.`: the folder that the link points to, by its own path. All other
+/// What `link/` and `link/.` mean: the folder that the link points to, by its own path. All other
 /// paths stay as they are. A link that leads nowhere (its disk is not mounted) is an error: the link is not what was meant.
 pub fn follow_slash(path: &Path) -> Result<PathBuf> {
     let bytes = path.as_os_str().as_bytes();
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(read_lines(&full[..], "l").unwrap().len(), 2);
     }
 
-    /// Of a source that was written with a slash behind it only the link was saved, without a word.
+    /// Of a source that was written with a slash at its end only the link was saved, without a word.
     #[test]
     fn a_slash_behind_a_link_means_what_it_points_to() {
         let folder = tempfile::tempdir().unwrap();

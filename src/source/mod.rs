@@ -1,19 +1,21 @@
 //! Yield entries and their content: what is backed up.
 //!
-//! A source is a folder, the output of a command or a database. It knows nothing of chunks, keys or the repository, and
+//! A source ([`Source`]) is a tree of files, the output of a command or a database. It knows nothing of chunks, keys or the repository, and
 //! it does not decide what changed: it says which paths there are ([`list`]), which of them are left out ([`rules`]) and
-//! reads the bytes of those that are no files ([`Stream`], [`StdinSource`]).
+//! reads the bytes of those that are not files ([`ByteSource`]).
 //!
 //! A source is whole or it fails: bytes that end early are never the end of the data, so a producer that fails makes its
 //! last read fail.
 
 mod command;
+mod kinds;
 pub mod list;
 pub mod rules;
 mod stdin;
 pub mod stream;
 
 pub use command::{SECRETS, StreamSource};
+pub use kinds::{ByteSource, ReadOnce, Source};
 pub use list::{follow_slash, normalize, read_lines, read_raw};
 pub use rules::{Marker, Rules, RulesBuilder};
 pub use stdin::StdinSource;

@@ -58,7 +58,7 @@ impl Marker {
     }
 }
 
-/// Which entries are left out. A walker asks top-down and does not enter what is left out: what lies below an excluded
+/// Which entries are left out. A walker asks top-down and does not enter what is left out: what is below an excluded
 /// directory cannot be taken back by a later `!pattern`.
 #[derive(Clone, Debug)]
 pub struct Rules {
@@ -133,7 +133,7 @@ impl RulesBuilder {
     }
 
     /// Adds a pattern in gitignore syntax; a leading `/` anchors it at the root of the file system, anything else
-    /// matches at any depth (also `a/b`, which in a `.gitignore` would be anchored: nobody means `/a/b` by it).
+    /// matches at any depth (also `a/b`, which in a `.gitignore` would be anchored: users do not mean `/a/b` by it).
     pub fn exclude(&mut self, pattern: &[u8]) -> Result<&mut Self> {
         self.add(&unescaped_word(pattern), false).map_err(|why| refused(pattern, why))?;
         Ok(self)

@@ -42,8 +42,8 @@ impl StdinSource {
     }
 }
 
-/// Whether nobody gave us a standard input: then the runtime has opened /dev/null in its place, to read and to write.
-/// Whoever means an empty one opens it to read only.
+/// Whether the process was started without a standard input: then the runtime has opened /dev/null in its place, to read and to write.
+/// An empty standard input that is meant is open for reading only.
 fn is_closed(stdin: BorrowedFd) -> bool {
     let is_null = |stat: Stat| FileType::from_raw_mode(stat.st_mode).is_char_device() && stat.st_rdev == makedev(1, 3);
     fstat(stdin).is_ok_and(is_null) && fcntl_getfl(stdin).is_ok_and(|flags| flags.contains(OFlags::RDWR))

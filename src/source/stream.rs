@@ -14,6 +14,8 @@ pub struct Stream {
     pub name: Vec<u8>,
     /// What `/bin/sh -c` runs. May hold secrets: never part of an error.
     pub command: Vec<u8>,
+    /// Environment variables that the command sees although they may hold [`SECRETS`](super::SECRETS).
+    pub allowed_secrets: Vec<String>,
 }
 
 impl Stream {
@@ -31,7 +33,12 @@ impl Stream {
         if command.contains(&0) {
             return Err(Error::invalid(doing, shown(name), "its command holds a NUL byte"));
         }
-        Ok(Stream { name: name.to_vec(), command: command.to_vec() })
+        Ok(Stream::new(name, command))
+    }
+
+    /// The output of `command`, under this name. Neither is checked.
+    pub fn new(name: impl Into<Vec<u8>>, command: impl Into<Vec<u8>>) -> Self {
+        Stream { name: name.into(), command: command.into(), allowed_secrets: Vec::new() }
     }
 }
 

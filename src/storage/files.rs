@@ -44,7 +44,7 @@ pub(super) trait FileTree: Send + Sync {
     /// `AlreadyExists` if something is at `to`. Both names are durable once this returns.
     fn rename(&self, from: &str, to: &str) -> Result<()>;
 
-    /// Removes a file. It is no error if there is none.
+    /// Removes a file. It is not an error if there is none.
     fn remove(&self, path: &str) -> Result<()>;
 
     /// Reads a whole file. Refuses (`Corrupt`) more than `bytes_max` bytes. `uncached` asks for what the medium holds, not a copy in
@@ -115,7 +115,7 @@ fn unfinished_name(serial: u64) -> String {
     format!("{}-{serial}-{unique:x}", std::process::id())
 }
 
-/// Whether a name is one that [`Files`] gives to unfinished files.
+/// Whether a name is one that [`Files`] uses for unfinished files.
 pub(super) fn is_unfinished_name(name: &[u8]) -> bool {
     let mut parts = name.split(|byte| *byte == b'-');
     let mut has_next =
@@ -183,7 +183,7 @@ impl<T: FileTree> Storage for Files<T> {
         let (mut listed, mut folders) = (Vec::new(), vec![prefix.trim_end_matches('/').to_owned()]);
         while let Some(folder) = folders.pop() {
             for TreeEntry { name, kind } in self.tree.list(&folder)? {
-                // Leftovers of unfinished writes, and what is in a directory of somebody.
+                // Leftovers of unfinished writes, and what other programs keep in a directory.
                 if name.starts_with('.') {
                     continue;
                 }

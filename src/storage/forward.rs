@@ -89,6 +89,16 @@ macro_rules! forward_storage {
             $to.list(prefix)
         }
     };
+    (@list_between $self:ident $to:expr) => {
+        fn list_between(
+            &$self,
+            prefix: &str,
+            after: &str,
+            until: Option<&str>,
+        ) -> $crate::error::Result<Vec<$crate::storage::Listed>> {
+            $to.list_between(prefix, after, until)
+        }
+    };
     (@remove $self:ident $to:expr) => {
         fn remove(&$self, name: &str) -> $crate::error::Result<()> {
             $to.remove(name)

@@ -59,7 +59,7 @@ impl Memory {
         Memory { objects: Arc::new(Mutex::new(copy)), ..self.clone() }
     }
 
-    /// Changes an object behind everybody's back.
+    /// Changes an object as a faulty storage would: its version stays.
     pub fn corrupt(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         if let Some((bytes, _)) = self.lock().0.get_mut(name) {
             change(bytes);

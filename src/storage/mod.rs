@@ -13,6 +13,7 @@ mod forward;
 pub mod local;
 pub mod location;
 pub mod memory;
+mod object_errors;
 mod objects;
 mod outage;
 pub mod probe;
@@ -23,7 +24,7 @@ mod tls;
 
 pub use probe::probe;
 
-/// The bytes of an object to be written, in pieces so that nobody copies a pack to send it.
+/// The bytes of an object to be written, in pieces, so that a pack is not copied to be sent.
 #[derive(Clone, Debug, Default)]
 pub struct Body(pub Vec<Bytes>);
 
@@ -157,7 +158,15 @@ pub trait Storage: Send + Sync {
     /// unfinished writes are not objects.
     fn list(&self, prefix: &str) -> Result<Vec<Listed>>;
 
-    /// Removes the object; that there is none is no error.
+    /// Those of [`list`](Self::list) whose names are greater than `after` and not greater than `until`, if it is given. Long listings
+    /// are sooner done in several such parts at the same time, where a request returns a limited number of names.
+    fn list_between(&self, prefix: &str, after: &str, until: Option<&str>) -> Result<Vec<Listed>> {
+        let mut listed = self.list(prefix)?;
+        listed.retain(|object| object.name.as_str() > after && until.is_none_or(|until| object.name.as_str() <= until));
+        Ok(listed)
+    }
+
+    /// Removes the object; it is not an error if there is none.
     fn remove(&self, name: &str) -> Result<()>;
 
     /// `NotFound` when there is none.

@@ -3,13 +3,14 @@
 //! This is the family of storages that keep whole objects under names: S3, and others for which opendal has a service. A storage of
 //! the family builds its operator and says what the answers of its service mean ([`Answer`]); [`Objects`] does the rest.
 
-use crate::error::{Error, Kind, Result, kind_of_io};
+use crate::error::{Error, Kind, Result};
 use crate::runtime::block_on;
-use crate::storage::{Body, Capabilities, Listed, Profile, Stat, Storage, Version, check_name, tls};
+use crate::storage::object_errors::{Service, failed, is_unknown_name, stalled};
+use crate::storage::{Body, Capabilities, Listed, Profile, Stat, Storage, Version, check_name};
 use crate::watch::{Cancel, REQUEST_GRACE, TIDY_GRACE, interrupted};
 use futures_util::TryStreamExt;
 use opendal::options::{ListOptions, ReadOptions, WriteOptions};
-use opendal::{Buffer, ErrorKind, Metadata, Operator};
+use opendal::{Buffer, Metadata, Operator};
 use std::error::Error as Cause;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,30 +20,6 @@ use std::time::{Duration, Instant};
 pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// A pack that is sent more slowly counts as stalled; eight of them share a line.
 const BYTES_A_SECOND_MIN: u64 = 8 << 10;
-
-/// Reads the answer of a service that refuses a request.
-pub(super) type ReadAnswer = fn(&opendal::Error) -> Answer;
-
-/// What a service says when it refuses a request.
-#[derive(Default)]
-pub(super) struct Answer {
-    /// Its words; none if it says nothing.
-    pub why: Option<String>,
-    /// What that means; none if opendal knows it as well.
-    pub kind: Option<Kind>,
-    pub hint: Option<&'static str>,
-}
-
-/// What a service is called, and how it is.
-pub(super) struct Service {
-    /// For errors: "S3".
-    pub name: &'static str,
-    /// What its protocol promises; the probe finds out which servers ignore conditions.
-    pub capabilities: Capabilities,
-    pub read_answer: ReadAnswer,
-    /// What to do if access is denied.
-    pub denied_hint: &'static str,
-}
 
 /// Objects of a service.
 pub struct Objects {
@@ -84,6 +61,18 @@ impl Objects {
         Objects { operator, service, location, cancel: cancel.clone(), has_answered: AtomicBool::new(false) }
     }
 
+    fn failed(&self, doing: &str, name: &str, error: &opendal::Error) -> Error {
+        let told = failed(self.service, doing, name, error);
+        // An unknown host name is waited for only if it was known before.
+        if told.is_temporary() && !self.has_answered.load(Ordering::Relaxed) && is_unknown_name(error) {
+            return told.with_kind(Kind::Failed).hint("check the name of the host in the location");
+        }
+        if error.source().is_none() {
+            self.has_answered.store(true, Ordering::Relaxed);
+        }
+        told
+    }
+
     /// Runs one request, or a part of one, that ends with the answer of the store.
     fn request<T>(
         &self,
@@ -114,18 +103,6 @@ impl Objects {
         }
     }
 
-    fn failed(&self, doing: &str, name: &str, error: &opendal::Error) -> Error {
-        let told = failed(self.service, doing, name, error);
-        // A name that nobody knows is waited for only where it was known before.
-        if told.is_temporary() && !self.has_answered.load(Ordering::Relaxed) && is_unknown_name(error) {
-            return told.with_kind(Kind::Failed).hint("check the name of the host in the location");
-        }
-        if error.source().is_none() {
-            self.has_answered.store(true, Ordering::Relaxed);
-        }
-        told
-    }
-
     fn of(&self, name: &str) -> String {
         format!("{}/{name}", self.location)
     }
@@ -145,6 +122,27 @@ impl Objects {
         Ok(version_of(&meta))
     }
 
+    /// A service that can begin after a name lists names in their order, so that nothing comes after the last one that is wanted.
+    fn list_part(&self, prefix: &str, after: Option<&str>, until: Option<&str>) -> Result<Vec<Listed>> {
+        let is_ordered = self.operator.info().capability().list_with_start_after;
+        let start_after = after.filter(|_| is_ordered).map(str::to_owned);
+        let options = ListOptions { recursive: true, start_after, ..ListOptions::default() };
+        // This asks for nothing yet.
+        let lister = self.operator.lister_options(prefix, options);
+        let mut lister = self.run("list", prefix, &Allowed::for_bytes(0), lister)?;
+        let mut listed = Vec::new();
+        while let Some(entry) = self.request("list", prefix, &Allowed::for_bytes(0), lister.try_next())? {
+            if is_ordered && until.is_some_and(|until| entry.path() > until) {
+                break;
+            }
+            if entry.metadata().is_file() && check_name(entry.path()).is_ok() {
+                listed.push(Listed { name: entry.path().to_owned(), size: entry.metadata().content_length() });
+            }
+        }
+        listed.sort();
+        Ok(listed)
+    }
+
     fn version_or_ask(&self, name: &str, version: Option<Version>) -> Result<Version> {
         version.map_or_else(|| self.stat(name).map(|stat| stat.version), Ok)
     }
@@ -152,75 +150,6 @@ impl Objects {
 
 fn version_of(meta: &Metadata) -> Option<Version> {
     meta.etag().filter(|etag| !etag.is_empty()).map(|etag| Version(etag.to_owned()))
-}
-
-fn stalled(doing: &str, name: &str, waited: Duration) -> Error {
-    Error::new(Kind::Temporary, doing, name).because(format!("no answer within {} s", waited.as_secs()))
-}
-
-/// The system's name servers say that there is no host of that name.
-fn is_unknown_name(error: &opendal::Error) -> bool {
-    let why = error.source().map(tls::innermost).unwrap_or_default();
-    why.contains("Name or service not known") || why.contains("No address associated with hostname")
-}
-
-/// What the service's answer or the network says, without headers and addresses.
-pub(super) fn failed(service: &Service, doing: &str, name: &str, error: &opendal::Error) -> Error {
-    let Some(source) = error.source() else {
-        let answer = (service.read_answer)(error);
-        let why = answer.why.unwrap_or_else(|| error.kind().to_string());
-        let kind = answer.kind.unwrap_or_else(|| kind_of(error, None, &why));
-        return with_hint(service, Error::new(kind, doing, name).because(why), answer.hint);
-    };
-    let why = tls::innermost(source);
-    if let (why, Some(advice)) = tls::explain(&why) {
-        // Trying again changes no certificate.
-        return Error::new(Kind::Failed, doing, name).because(why).hint(advice);
-    }
-    let kind = kind_of(error, io_kind(source), &why);
-    with_hint(service, Error::new(kind, doing, name).because(why), None)
-}
-
-fn with_hint(service: &Service, error: Error, hint: Option<&str>) -> Error {
-    match (error.kind(), hint) {
-        (_, Some(hint)) => error.hint(hint),
-        (Kind::Denied, None) => error.hint(service.denied_hint),
-        (Kind::Full, None) => {
-            error.hint("free space in the bucket or raise its quota; what is stored already stays good")
-        }
-        (Kind::Temporary, None) => {
-            error.hint(format!("check the network, and whether the {} server at this address is running", service.name))
-        }
-        _ => error,
-    }
-}
-
-fn kind_of(error: &opendal::Error, io: Option<Kind>, why: &str) -> Kind {
-    match error.kind() {
-        ErrorKind::NotFound => Kind::NotFound,
-        ErrorKind::PermissionDenied => Kind::Denied,
-        ErrorKind::AlreadyExists => Kind::AlreadyExists,
-        ErrorKind::ConditionNotMatch => Kind::Conflict,
-        // Two conditional writes met; neither has won yet.
-        ErrorKind::Conflict | ErrorKind::RateLimited => Kind::Temporary,
-        ErrorKind::RangeNotSatisfied => Kind::Corrupt,
-        ErrorKind::Unsupported => Kind::Unsupported,
-        ErrorKind::ConfigInvalid => Kind::Invalid,
-        _ if why.contains("credential") => Kind::Denied,
-        _ if error.is_temporary() => Kind::Temporary,
-        _ => io.unwrap_or(Kind::Failed),
-    }
-}
-
-fn io_kind(error: &(dyn Cause + 'static)) -> Option<Kind> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return Some(kind_of_io(io));
-        }
-        next = error.source();
-    }
-    None
 }
 
 impl Storage for Objects {
@@ -326,17 +255,12 @@ impl Storage for Objects {
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
-        let options = ListOptions { recursive: true, ..ListOptions::default() };
-        // This asks for nothing yet.
-        let lister = self.operator.lister_options(prefix, options);
-        let mut lister = self.run("list", prefix, &Allowed::for_bytes(0), lister)?;
-        let mut listed = Vec::new();
-        while let Some(entry) = self.request("list", prefix, &Allowed::for_bytes(0), lister.try_next())? {
-            if entry.metadata().is_file() && check_name(entry.path()).is_ok() {
-                listed.push(Listed { name: entry.path().to_owned(), size: entry.metadata().content_length() });
-            }
-        }
-        listed.sort();
+        self.list_part(prefix, None, None)
+    }
+
+    fn list_between(&self, prefix: &str, after: &str, until: Option<&str>) -> Result<Vec<Listed>> {
+        let mut listed = self.list_part(prefix, Some(after), until)?;
+        listed.retain(|object| object.name.as_str() > after && until.is_none_or(|until| object.name.as_str() <= until));
         Ok(listed)
     }
 

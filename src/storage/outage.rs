@@ -84,7 +84,7 @@ mod tests {
         assert!(outage.is_news(s(5)) && !outage.is_news(s(6)));
         assert_eq!(outage.end(s(7), true), None, "another request still fails");
         assert_eq!(outage.end(s(9), true), Some(s(4)));
-        // The next one comes soon: it is told when it lasts.
+        // The next attempt comes soon: an outage is reported when it lasts.
         outage.begin(s(20));
         assert!(!outage.is_news(s(20)) && outage.is_news(s(30)));
         assert_eq!(outage.end(s(31), false), None, "a request that gave up ends no outage");

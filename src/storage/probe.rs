@@ -8,7 +8,7 @@ const FIRST: &[u8] = b"first";
 const SECOND: &[u8] = b"second";
 const BYTES_MAX: u64 = 64;
 
-/// Tries, on scratch names, each ability that the storage claims; what does not hold is left out. Nothing stays behind.
+/// Tries, on scratch names, each ability that the storage claims; what does not hold is left out. The scratch objects are removed.
 pub fn probe(storage: &dyn Storage) -> Result<Capabilities> {
     let claimed = storage.capabilities();
     let scratch = format!("probe/{:016x}", RandomState::new().hash_one(std::process::id()));

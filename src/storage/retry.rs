@@ -1,10 +1,10 @@
 //! Retry requests that failed for a reason that may pass, find out what became of requests whose answer was lost, and stop when asked to.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Origin, Result};
 use crate::forward_storage;
 use crate::storage::outage::{Outage, shown};
 use crate::storage::{Body, Listed, Stat, Storage, Version};
-use crate::watch::{Clock, REQUEST_GRACE, SystemClock, TIDY_GRACE, Watch, interrupted};
+use crate::watch::{Clock, NoticeKind, REQUEST_GRACE, SystemClock, TIDY_GRACE, Watch, interrupted};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +61,7 @@ impl Retry {
         self
     }
 
-    /// `attempt` is told whether an attempt before it failed, so perhaps without the answer being heard.
+    /// `attempt` learns whether an earlier attempt failed, which may have succeeded without its answer arriving.
     fn retry<T>(&self, request: &Request, mut attempt: impl FnMut(bool) -> Result<T>) -> Result<T> {
         let mut tries: Option<Tries> = None;
         loop {
@@ -72,12 +72,12 @@ impl Retry {
                 Err(error) if error.is_temporary() => error,
                 done => {
                     tries.into_iter().for_each(|tries| tries.end(done.is_ok()));
-                    return done;
+                    return done.map_err(from_storage);
                 }
             };
             let now = self.clock.elapsed();
             let tries = tries.get_or_insert_with(|| Tries::begin(self, now));
-            let Some(pause) = tries.pause(now) else { return Err(error) };
+            let Some(pause) = tries.pause(now) else { return Err(from_storage(error)) };
             if self.watch.cancel.is_cancelled() {
                 return Err(interrupted(error.doing(), error.thing()));
             }
@@ -89,7 +89,7 @@ impl Retry {
     fn tell(&self, tries: &Tries, now: Duration, error: &Error) {
         if self.outage.is_news(now) {
             let remaining = tries.remaining(now);
-            self.watch.notice(format!("{error}; trying again for up to {}", shown(remaining)));
+            self.watch.notice(NoticeKind::Outage, format!("{error}; trying again for up to {}", shown(remaining)));
         }
     }
 
@@ -169,7 +169,7 @@ impl<'a> Tries<'a> {
         let now = self.retry.clock.elapsed();
         if let Some(lasted) = self.retry.outage.end(now, is_over) {
             let place = self.retry.inner.describe();
-            self.retry.watch.notice(format!("{place} answers again after {}", shown(lasted)));
+            self.retry.watch.notice(NoticeKind::Outage, format!("{place} answers again after {}", shown(lasted)));
         }
     }
 }
@@ -188,19 +188,29 @@ pub fn open_patiently<T>(lasting: Duration, watch: &Watch, mut open: impl FnMut(
     for failures in 1.. {
         let error = match open() {
             Err(error) if error.is_temporary() => error,
-            done => return done,
+            done => return done.map_err(from_storage),
         };
         let remaining = lasting.saturating_sub(clock.elapsed());
         if remaining.is_zero() {
-            return Err(error);
+            return Err(from_storage(error));
         }
         if failures == 1 {
-            watch.notice(format!("{error}; trying again for up to {}", shown(remaining)));
+            watch.notice(NoticeKind::Outage, format!("{error}; trying again for up to {}", shown(remaining)));
         }
         let pause = pause(failures).min(remaining);
         clock.pause(pause, &watch.cancel).map_err(|_| interrupted(error.doing(), error.thing()))?;
     }
     Err(interrupted("open the storage", ""))
+}
+
+/// What an object is like says nothing about the storage; all else does.
+fn from_storage(error: Error) -> Error {
+    match error.kind() {
+        Kind::Temporary | Kind::Denied | Kind::Full | Kind::Failed | Kind::Unsupported => {
+            error.with_origin(Origin::Storage)
+        }
+        _ => error,
+    }
 }
 
 fn is_same(bytes: &[u8], body: &Body) -> bool {
@@ -269,6 +279,10 @@ impl Storage for Retry {
         self.retry(&Request::new("list", prefix), |_| self.inner.list(prefix))
     }
 
+    fn list_between(&self, prefix: &str, after: &str, until: Option<&str>) -> Result<Vec<Listed>> {
+        self.retry(&Request::new("list", prefix), |_| self.inner.list_between(prefix, after, until))
+    }
+
     fn remove(&self, name: &str) -> Result<()> {
         self.retry(&Request::tidying("remove", name), |_| self.inner.remove(name))
     }
@@ -283,7 +297,7 @@ mod tests {
     use super::*;
     use crate::storage::memory::Memory;
     use crate::storage::throttle::Delayed;
-    use crate::watch::{Event, FakeClock};
+    use crate::watch::{Event, FakeClock, Notice};
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -380,7 +394,7 @@ mod tests {
         let told = Arc::new(Mutex::new(Vec::new()));
         let ear = told.clone();
         let watch = Watch::new(Arc::new(move |event| match event {
-            Event::Notice(text) => ear.lock().unwrap().push(text),
+            Event::Notice(Notice { text, .. }) => ear.lock().unwrap().push(text),
             other => panic!("{other:?}"),
         }));
         let retry = Retry::patient(down.clone(), patience, &watch).with_clock(clock.clone());
@@ -463,8 +477,8 @@ mod tests {
     #[test]
     fn what_is_not_temporary_is_an_answer() {
         let scene = scene(Duration::ZERO, RETRY_FOR);
-        let far: Arc<dyn Storage> = Arc::new(Delayed::new(scene.down.clone(), Duration::ZERO));
-        assert!(Retry::new(far).stat("a").unwrap_err().is(Kind::NotFound));
+        let remote: Arc<dyn Storage> = Arc::new(Delayed::new(scene.down.clone(), Duration::ZERO));
+        assert!(Retry::new(remote).stat("a").unwrap_err().is(Kind::NotFound));
         assert_eq!(scene.down.asked.load(Ordering::SeqCst), 1);
     }
 }

@@ -1,7 +1,9 @@
 //! Objects in a bucket of an S3 store.
 
 use crate::error::{Error, Kind, Result};
-use crate::storage::objects::{Answer, Objects, STALL_TIMEOUT, Service, failed};
+use crate::storage::object_errors::failed;
+use crate::storage::object_errors::{Answer, Service};
+use crate::storage::objects::{Objects, STALL_TIMEOUT};
 use crate::storage::{Capabilities, tls};
 use crate::watch::Cancel;
 use opendal::{HttpTransporter, OperationContext, Operator};
@@ -168,7 +170,7 @@ fn read_answer(error: &opendal::Error) -> Answer {
         | "InvalidToken"
         | "RequestTimeTooSkewed"
         | "AllAccessDisabled" => Some(Kind::Denied),
-        // Not as an object that is not there: nobody should be told to make a repository in it.
+        // Not as a missing object: the hint to create a repository would be wrong.
         "NoSuchBucket" | "PermanentRedirect" | "AuthorizationHeaderMalformed" => Some(Kind::Failed),
         "RequestTimeout" | "SlowDown" | "ServiceUnavailable" | "InternalError" | "ServerBusy" | "Throttling" => {
             Some(Kind::Temporary)

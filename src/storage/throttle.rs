@@ -1,4 +1,4 @@
-//! Slow a storage down: to leave others their share of the line, or to measure what a far store costs.
+//! Slow a storage down: to leave others their share of the line, or to measure what distance costs.
 
 use crate::error::Result;
 use crate::forward_storage;
@@ -15,7 +15,7 @@ const SMALL_BYTES: u64 = 16 << 10;
 /// What a store's listing says of an object beside its name.
 const LISTED_BYTES: u64 = 200;
 
-/// A line of some bytes a second, shared by all who ask for a place on it.
+/// A line of some bytes a second, shared by all threads that send on it.
 struct Line {
     bytes_a_second: u64,
     /// When all that was admitted will be through.
@@ -76,7 +76,7 @@ impl Throttle {
     fn send(&self, body: &Body) -> Result<()> {
         let line = self.upload.as_ref();
         if body.len() <= SMALL_BYTES {
-            // A sign of life or a commit must not wait behind packs. It counts all the same.
+            // A sign of life or a commit must not queue after packs. It counts all the same.
             line.map(|line| line.admit(body.len(), self.clock.elapsed()));
             return Ok(());
         }
@@ -85,6 +85,11 @@ impl Throttle {
 
     fn received(&self, bytes: u64) -> Result<()> {
         self.wait(self.download.as_ref(), bytes)
+    }
+
+    fn received_listing(&self, listed: Vec<Listed>) -> Result<Vec<Listed>> {
+        self.received(listed.iter().map(|listed| listed.name.len() as u64 + LISTED_BYTES).sum())?;
+        Ok(listed)
     }
 
     fn received_whole(&self, read: (Vec<u8>, Version)) -> Result<(Vec<u8>, Version)> {
@@ -126,11 +131,16 @@ impl Storage for Throttle {
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
-        let listed = self.inner.list(prefix)?;
-        self.received(listed.iter().map(|listed| listed.name.len() as u64 + LISTED_BYTES).sum())?;
-        Ok(listed)
+        self.received_listing(self.inner.list(prefix)?)
+    }
+
+    fn list_between(&self, prefix: &str, after: &str, until: Option<&str>) -> Result<Vec<Listed>> {
+        self.received_listing(self.inner.list_between(prefix, after, until)?)
     }
 }
+
+/// As S3 does.
+const LISTED_IN_ONE_REQUEST: usize = 1000;
 
 /// A storage each of whose requests takes that much longer: a bench's stand-in for distance.
 pub struct Delayed {
@@ -143,15 +153,30 @@ impl Delayed {
         Delayed { inner, delay }
     }
 
-    fn far(&self) -> &dyn Storage {
+    fn delayed(&self) -> &dyn Storage {
         std::thread::sleep(self.delay);
         self.inner.as_ref()
+    }
+
+    /// Waits for the requests after the first one that a listing of this length takes.
+    fn further_pages(&self, listed: Vec<Listed>) -> Vec<Listed> {
+        let pages = listed.len().saturating_sub(1) / LISTED_IN_ONE_REQUEST;
+        std::thread::sleep(self.delay * u32::try_from(pages).unwrap_or(u32::MAX));
+        listed
     }
 }
 
 impl Storage for Delayed {
     forward_storage!(self => self.inner; describe, identity, local_path, capabilities);
-    forward_storage!(self => self.far(); put, put_new, compare_and_swap, rename, get, get_range, list, remove, stat);
+    forward_storage!(self => self.delayed(); put, put_new, compare_and_swap, rename, get, get_range, remove, stat);
+
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        Ok(self.further_pages(self.delayed().list(prefix)?))
+    }
+
+    fn list_between(&self, prefix: &str, after: &str, until: Option<&str>) -> Result<Vec<Listed>> {
+        Ok(self.further_pages(self.delayed().list_between(prefix, after, until)?))
+    }
 
     fn profile(&self) -> Profile {
         Profile { is_remote: true, parallel_requests: Profile::REMOTE.parallel_requests, ..self.inner.profile() }
@@ -189,7 +214,7 @@ mod tests {
         assert!(received >= Duration::from_secs(8) - BURST && received <= Duration::from_secs(8), "{received:?}");
     }
 
-    /// A sign of life waited behind all packs that were admitted: for half an hour on a slow line.
+    /// A sign of life waited for all packs that were admitted before it: for half an hour on a slow line.
     #[test]
     fn a_small_object_does_not_wait_and_counts() {
         let clock = Arc::new(FakeClock::default());

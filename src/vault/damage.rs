@@ -1,7 +1,7 @@
 //! What is known of damage to the repository, for later runs: losses that no backup has told, and what has been told.
 
 use crate::id::IndexId;
-use crate::seal::{KeySet, Power};
+use crate::seal::{Access, KeySet};
 use crate::vault::{Marks, Told, Vault};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -46,11 +46,11 @@ impl Vault {
         let _best_effort = told_path(self.cache(), self.keys()).map(|path| told.write(&path));
     }
 
-    /// Notes what is told by now, and removes the marks of these losses. A put-only key cannot find out what a loss means, so
+    /// Notes what has been told by now, and removes the marks of these losses. A put-only key cannot find out what a loss means, so
     /// it leaves them to the others that use this cache.
     pub(crate) fn note_told(&self, told: &Told, marks: &Marks) {
         let Some(path) = told_path(self.cache(), self.keys()) else { return };
-        let is_put_only = self.keys().power() == Power::Put;
+        let is_put_only = self.keys().access() < Access::Full;
         let noted = if is_put_only {
             Told { marks: marks.names().cloned().collect(), ..told.clone() }.write(&path)
         } else {
@@ -60,11 +60,8 @@ impl Vault {
     }
 }
 
-/// Where backups with a key of this power note what they have told.
+/// Where backups with a key of this access note what they have told: without a full key they cannot find out what a loss means.
 pub(super) fn told_path(cache: Option<&Path>, keys: &KeySet) -> Option<PathBuf> {
-    let name = match keys.power() {
-        Power::Put => "told-put-only",
-        _ => "told",
-    };
+    let name = if keys.access() == Access::Full { "told" } else { "told-put-only" };
     Some(cache?.join(name))
 }

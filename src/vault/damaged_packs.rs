@@ -10,7 +10,7 @@ use crate::lock::locked;
 use crate::place::PackSizes;
 use crate::storage::{Stat, Storage};
 use crate::vault::parallel::each_at_once;
-use crate::watch::Watch;
+use crate::watch::{NoticeKind, Watch};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashSet};
@@ -79,7 +79,10 @@ impl DamagedPacks {
         let path = cache.map(|cache| cache.join("damaged-packs"));
         let read = path.as_deref().map_or_else(|| Ok(Known::new()), read);
         let known = Mutex::new(read.unwrap_or_else(|error| {
-            watch.notice(format!("{error}; packs that are known to be damaged are relied on until they are read"));
+            watch.notice(
+                NoticeKind::Cache,
+                format!("{error}; packs that are known to be damaged are relied on until they are read"),
+            );
             Known::new()
         }));
         DamagedPacks {
@@ -113,8 +116,7 @@ impl DamagedPacks {
         if known.insert((*pack, version), false) != Some(false) {
             self.found.fetch_add(1, Ordering::SeqCst);
             if !self.write(&mut known) && !self.is_unwritten.swap(true, Ordering::SeqCst) {
-                self.watch.notice(
-                    "damaged packs cannot be recorded in the cache, so later runs will rely on them until they read them: \
+                self.watch.notice(NoticeKind::Cache, "damaged packs cannot be recorded in the cache, so later runs will rely on them until they read them: \
                      run this command again with a cache that can be written",
                 );
             }

@@ -38,7 +38,7 @@ fn bytes_max() -> u64 {
 }
 
 impl<'a> IndexFetch<'a> {
-    /// `sizes` are those of the listing, in bytes, as far as they are known.
+    /// `sizes` are those of the listing, in bytes, where they are known.
     pub fn new(opened: &'a Opened, wanted: Vec<IndexId>, sizes: &'a HashMap<IndexId, u64>) -> Self {
         IndexFetch { opened, sizes, wanted, ready: VecDeque::new(), unread: Unread::default(), failure: None }
     }

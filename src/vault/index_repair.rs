@@ -5,19 +5,19 @@ use crate::id::IndexId;
 use crate::index::Segments;
 use crate::vault::index_fetch::{IndexFetch, Unread};
 use crate::vault::opened::Opened;
-use crate::watch::Watch;
+use crate::watch::{NoticeKind, Watch};
 use std::collections::HashMap;
 
 /// Goes on in memory when the cache cannot be used, and without any segment when one is damaged.
 pub(super) fn replace_folder(segments: &mut Segments, error: &Error, watch: &Watch) -> Result<()> {
     if error.is(Kind::Corrupt) {
-        watch.notice(format!("{error}: the local index is rebuilt"));
+        watch.notice(NoticeKind::Cache, format!("{error}: the local index is rebuilt"));
         return drop_segments(segments);
     }
     if segments.is_in_memory() {
         return Err(error.clone());
     }
-    watch.notice(format!("{error}; the index is kept in memory"));
+    watch.notice(NoticeKind::Cache, format!("{error}; the index is kept in memory"));
     segments.leave_folder();
     Ok(())
 }

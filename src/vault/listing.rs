@@ -64,7 +64,7 @@ impl Listing {
     }
 }
 
-/// From this many packs on, far storage is asked for each first byte of their names at once rather than for all in a row.
+/// From this many packs on, remote storage lists them by the first byte of their names, in parallel, instead of in one sequence.
 /// A request lists 1000 packs, so these 256 requests in 8 rounds are sooner done than 9 or more in a row.
 const PACKS_IN_PARTS_MIN: usize = 8000;
 const PACK_LISTINGS_AT_ONCE: usize = 32;

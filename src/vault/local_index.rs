@@ -4,50 +4,24 @@
 //! size that the index states. Index objects that are damaged count as absent, so that their content is stored again.
 
 use crate::error::{Kind, Result};
-use crate::format::index_name;
 use crate::id::{ChunkId, IndexId, PackId};
 use crate::index::{Basis, Segments, View};
 use crate::lock::locked;
 use crate::place::{IndexContents, Located, PackContents, PackSizes};
-use crate::storage::Version;
+use crate::vault::index_check::IndexCheck;
 use crate::vault::index_fetch::IndexFetch;
 use crate::vault::index_repair::{add_missing, drop_segments, replace_folder};
 use crate::vault::listing::Listing;
 use crate::vault::losses::Losses;
 use crate::vault::opened::Opened;
-use crate::watch::Watch;
+use crate::watch::{NoticeKind, Watch};
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-/// What of the index objects that are known already a writer verifies again, where reading costs little. More are verified
-/// by turns, chosen at random.
-const VERIFIED_BYTES: u64 = 32 << 20;
-/// How often the listing is made anew because an index object vanished behind it.
+/// How often the listing is made anew because an index object vanished after it.
 const LISTINGS_MAX: usize = 8;
-
-/// What a comparison of the local index with the repository found.
-#[derive(Clone, Debug, Default)]
-pub struct IndexCheck {
-    /// Packs that index objects name and that are missing or of another size. Empty when packs were not listed.
-    pub packs_missing: HashSet<PackId>,
-    /// Those of them that are listed, with the sizes that they have.
-    pub packs_of_wrong_size: Vec<(PackId, u64)>,
-    /// Index objects whose bytes are not what was stored.
-    pub indexes_damaged: HashSet<IndexId>,
-    /// Something that this host took for stored is not listed any more.
-    pub has_lost: bool,
-    /// Index objects that this host, or another run that shares its cache, knew and that are gone.
-    pub lost_indexes: HashSet<IndexId>,
-}
-
-impl IndexCheck {
-    pub fn is_sound(&self) -> bool {
-        self.packs_missing.is_empty() && self.indexes_damaged.is_empty() && !self.has_lost
-    }
-}
 
 /// The segments of this process, and the view of them that readers ask.
 pub(super) struct LocalIndex {
@@ -67,11 +41,11 @@ impl LocalIndex {
         let opened = folder.map(Segments::open);
         let segments = match opened {
             Some(Ok((segments, notices))) => {
-                notices.into_iter().for_each(|notice| watch.notice(notice));
+                notices.into_iter().for_each(|notice| watch.notice(NoticeKind::Cache, notice));
                 segments
             }
             Some(Err(error)) => {
-                watch.notice(format!("{error}; the index is kept in memory"));
+                watch.notice(NoticeKind::Cache, format!("{error}; the index is kept in memory"));
                 Segments::in_memory()
             }
             None => Segments::in_memory(),
@@ -85,7 +59,7 @@ impl LocalIndex {
         }
     }
 
-    fn segments(&self) -> MutexGuard<'_, Segments> {
+    pub(super) fn segments(&self) -> MutexGuard<'_, Segments> {
         locked(&self.segments)
     }
 
@@ -138,7 +112,7 @@ impl LocalIndex {
         in_memory: bool,
         watch: &Watch,
     ) -> Result<IndexCheck> {
-        // If this process dies meanwhile, nobody knows what there was.
+        // If this process dies meanwhile, no record of it remains.
         let ahead = self.marks.mark(&HashSet::new());
         let before = {
             let mut segments = self.segments();
@@ -187,9 +161,10 @@ impl LocalIndex {
     /// Says once that an index object is damaged: it stays where it is, and every command meets it again.
     fn tell_damaged(&self, index: &IndexId, what: String, watch: &Watch) {
         if locked(&self.told).insert(*index) {
-            watch.notice(format!(
-                "{what}; a backup stores again the content that it lists, if the sources still have it"
-            ));
+            watch.notice(
+                NoticeKind::Damage,
+                format!("{what}; a backup stores again the content that it lists, if the sources still have it"),
+            );
         }
     }
 
@@ -247,9 +222,12 @@ impl LocalIndex {
             }
         }
         if !is_settled {
-            watch.notice(format!(
-                "index objects vanished during each of {LISTINGS_MAX} listings: what they list is stored again"
-            ));
+            watch.notice(
+                NoticeKind::Damage,
+                format!(
+                    "index objects vanished during each of {LISTINGS_MAX} listings: what they list is stored again"
+                ),
+            );
         }
         check.indexes_damaged = damaged;
         Ok(check)
@@ -314,30 +292,6 @@ impl LocalIndex {
         Ok(segments.view())
     }
 
-    /// Index objects that were known already and whose bytes are not those that they are named by: their size may be right.
-    fn find_damaged(&self, opened: &Opened) -> Result<Vec<IndexId>> {
-        let mut known: Vec<(IndexId, u64)> = self.segments().covered_sizes();
-        let order = RandomState::new();
-        known.sort_by_cached_key(|(index, _)| order.hash_one(index.as_bytes()));
-        let (mut bytes, mut damaged) = (0, Vec::new());
-        for (index, size) in known {
-            if bytes + size > VERIFIED_BYTES && bytes > 0 {
-                break;
-            }
-            bytes += size;
-            let name = index_name(&index);
-            let storage = opened.storage();
-            // A read can fail for other reasons: the second one is of the medium itself.
-            if !is_right(&index, storage.get(&name, size))? && !is_right(&index, storage.get_uncached(&name, size))? {
-                damaged.push(index);
-            }
-        }
-        if !damaged.is_empty() {
-            opened.check_is_there()?;
-        }
-        Ok(damaged)
-    }
-
     /// A listing, made anew where it lacks something that is known: another process that shares the cache, or another
     /// thread, may have added that after the listing was made. The segments stay locked, so that nothing more is added.
     fn listing_of_all(
@@ -360,14 +314,5 @@ impl LocalIndex {
     pub fn is_listed(&self, listing: &Listing) -> bool {
         let live = listing.indexes();
         listing.packs.as_ref().is_some_and(|packs| self.segments().rests_on(&live, packs))
-    }
-}
-
-/// Whether an index object was read and has the bytes that it is named by.
-fn is_right(index: &IndexId, read: Result<(Vec<u8>, Version)>) -> Result<bool> {
-    match read {
-        Ok((bytes, _)) => Ok(blake3::hash(&bytes).as_bytes() == index.as_bytes()),
-        Err(error) if error.is_damage() => Ok(false),
-        Err(error) => Err(error),
     }
 }

@@ -1,10 +1,13 @@
-//! What an open repository is to those who read and write it: storage, keys, configuration, the local index in step with the
+//! What readers and writers of an open repository share: storage, keys, configuration, settings, the local index in step with the
 //! repository, and what is known of damage. It makes neither readers nor writers; they hold it.
 
 mod damage;
+mod damaged_indexes;
 mod damaged_packs;
+mod index_check;
 mod index_fetch;
 mod index_repair;
+pub(crate) mod kept_files;
 mod listing;
 mod local_index;
 mod losses;
@@ -13,20 +16,20 @@ pub(crate) mod parallel;
 mod told;
 
 pub(crate) use damaged_packs::PackVersion;
-pub use local_index::IndexCheck;
+pub use index_check::IndexCheck;
 pub(crate) use losses::Marks;
 pub(crate) use told::{Told, basis_of};
 
 use crate::chunk::Chunker;
 use crate::error::{Error, Kind, Result};
-use crate::format::{Config, INDEX_PREFIX};
+use crate::format::{CommitProtocol, Config, INDEX_PREFIX, Settings};
 use crate::id::{ChunkId, PackId};
 use crate::index::{Basis, View};
 use crate::lock::locked;
 use crate::place::{IndexContents, Located};
 use crate::seal::KeySet;
 use crate::storage::{Listed, Storage};
-use crate::watch::Watch;
+use crate::watch::{NoticeKind, Watch};
 use damaged_packs::DamagedPacks;
 use listing::Listing;
 use local_index::LocalIndex;
@@ -44,6 +47,10 @@ pub struct Vault(Arc<Inner>);
 struct Inner {
     opened: Opened,
     config: Config,
+    /// Or why they cannot be read.
+    settings: Result<Settings>,
+    /// The name of the key object that opened the repository, without its prefix.
+    key_name: String,
     chunker: Chunker,
     /// This repository's part of the cache; none where there is no cache or it cannot be used.
     cache: Option<PathBuf>,
@@ -62,9 +69,13 @@ struct Inner {
 pub(crate) struct Opening<'a> {
     pub storage: Arc<dyn Storage>,
     pub keys: KeySet,
+    /// The name of the key object that they were in, without its prefix.
+    pub key_name: String,
     /// The configuration as it is stored, and what it says.
     pub stored_config: &'a [u8],
     pub config: Config,
+    /// Or why they cannot be read.
+    pub settings: Result<Settings>,
     pub cache: Option<PathBuf>,
     /// The index objects, if they were listed already.
     pub listed: Option<Vec<Listed>>,
@@ -73,13 +84,13 @@ pub(crate) struct Opening<'a> {
 /// More often a local index is not rebuilt in one process.
 const INDEX_REBUILDS_MAX: u32 = 3;
 
-/// What a reader may take unless it is told otherwise.
+/// The memory of a reader unless the caller sets another limit.
 const MEMORY_BYTES: u64 = 256 << 20;
 
 impl Vault {
     /// Opens it and brings the local index up to date.
     pub(crate) fn open(opening: Opening, watch: &Watch) -> Result<Self> {
-        let Opening { storage, keys, stored_config, config, cache, mut listed } = opening;
+        let Opening { storage, keys, key_name, stored_config, config, settings, cache, mut listed } = opening;
         let losses = Arc::new(Losses::at(cache.as_deref()));
         let index = {
             let segments = cache.as_ref().map(|cache| cache.join("segments"));
@@ -91,6 +102,8 @@ impl Vault {
         let vault = Vault(Arc::new(Inner {
             opened: Opened::new(storage, keys, stored_config),
             config,
+            settings,
+            key_name,
             chunker,
             index,
             index_rebuilds: Mutex::new(0),
@@ -122,6 +135,31 @@ impl Vault {
 
     pub fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    /// The settings; an error where they cannot be read. Then nothing is written to the repository.
+    pub fn settings(&self) -> Result<&Settings> {
+        self.0.settings.as_ref().map_err(Error::clone)
+    }
+
+    /// Refuses to write to a repository that uses what this program does not know, or whose storage cannot do what its settings state.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        let settings = self.settings()?;
+        settings.check_writable()?;
+        let capabilities = self.storage().capabilities();
+        let missing = match settings.commit_protocol {
+            CommitProtocol::CompareAndSwap if !capabilities.compare_and_swap => "conditional writes",
+            CommitProtocol::Rename if !capabilities.rename => "renaming",
+            _ => return Ok(()),
+        };
+        Err(Error::new(Kind::Unsupported, "write to the repository", self.storage().describe())
+            .because(format!("its backups commit by {missing}, which this storage does not have"))
+            .hint("if it was copied here from another storage, run `silt relocate` first"))
+    }
+
+    /// The name of the key object that opened the repository, without its prefix.
+    pub fn key_name(&self) -> &str {
+        &self.0.key_name
     }
 
     pub fn chunker(&self) -> &Chunker {
@@ -220,7 +258,7 @@ impl Vault {
         if *done >= INDEX_REBUILDS_MAX {
             return Err(damage.clone());
         }
-        watch.notice(format!("{damage}: the local index is rebuilt"));
+        watch.notice(NoticeKind::Cache, format!("{damage}: the local index is rebuilt"));
         // Where it is damaged again, its directory is not to be trusted.
         let in_memory = *done > 0;
         *done += 1;

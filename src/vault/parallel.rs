@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
-use crate::storage::{Listed, Storage};
+use crate::storage::Storage;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,24 +10,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub(crate) fn fetch_all(storage: &dyn Storage, names: &[String], bytes_max: u64) -> Vec<Result<Vec<u8>>> {
     let get = |name: &String| storage.get(name, bytes_max).map(|(bytes, _)| bytes);
     each_at_once(names, storage.profile().parallel_requests, get)
-}
-
-/// Groups the names of listed objects. A group ends with the object that brings its total size to `bytes_max`, or after `objects_max`
-/// objects.
-pub(crate) fn batches(listed: Vec<&Listed>, bytes_max: u64, objects_max: usize) -> Vec<Vec<String>> {
-    let mut batches: Vec<Vec<String>> = Vec::new();
-    let mut bytes = bytes_max;
-    for object in listed {
-        match batches.last_mut().filter(|batch| bytes < bytes_max && batch.len() < objects_max) {
-            Some(batch) => batch.push(object.name.clone()),
-            None => {
-                batches.push(vec![object.name.clone()]);
-                bytes = 0;
-            }
-        }
-        bytes = bytes.saturating_add(object.size);
-    }
-    batches
 }
 
 /// Calls `work` for each item, `at_once` of them at the same time; the results are in the order of the items. Threads that
@@ -63,18 +45,4 @@ pub(crate) fn each_at_once<T: Sync, R: Send>(
         inner.unwrap_or_else(|| Err(Error::new(Kind::Failed, "fetch an object", "")))
     };
     results.into_iter().map(take).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_are_bounded_by_bytes_and_by_number() {
-        let object = |size: u64| Listed { name: size.to_string(), size };
-        let listed: Vec<Listed> = [5, 5, 1, 30, 1, 0, 2, 3].into_iter().map(object).collect();
-        let batches = batches(listed.iter().collect(), 10, 3);
-        let expected: [&[&str]; 4] = [&["5", "5"], &["1", "30"], &["1", "0", "2"], &["3"]];
-        assert_eq!(batches, expected);
-    }
 }

@@ -58,7 +58,7 @@ impl Told {
             && check.indexes_damaged.is_subset(&self.damaged_indexes)
     }
 
-    /// Whether something is damaged, missing or was lost, so that snapshots that nobody looked at may lack something.
+    /// Whether something is damaged, missing or was lost, so that snapshots that were not examined may lack something.
     pub fn has_damage(&self) -> bool {
         !(self.missing_packs.is_empty() && self.damaged_indexes.is_empty() && self.lost_indexes.is_empty())
     }

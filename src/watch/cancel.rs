@@ -23,7 +23,7 @@ pub struct Cancel(Arc<Switch>);
 #[derive(Debug, Default)]
 struct Switch {
     is_cancelled: Arc<AtomicBool>,
-    /// When somebody first saw that it is set; a signal handler can set no more than the flag.
+    /// When a check first saw that it is set; a signal handler can set no more than the flag.
     since: OnceLock<Instant>,
     children: Mutex<BTreeSet<Child>>,
 }
@@ -45,7 +45,7 @@ impl Cancel {
         self.0.is_cancelled.load(Ordering::Relaxed)
     }
 
-    /// An error of kind `Cancelled` once somebody asked to stop.
+    /// An error of kind `Cancelled` once a stop was requested.
     pub fn check(&self) -> Result<()> {
         if self.is_cancelled() {
             return Err(interrupted("finish the run", ""));
@@ -53,12 +53,12 @@ impl Cancel {
         Ok(())
     }
 
-    /// How long ago somebody asked to stop.
+    /// How long ago a stop was requested.
     pub fn elapsed(&self) -> Option<Duration> {
         self.is_cancelled().then(|| self.0.since.get_or_init(Instant::now).elapsed())
     }
 
-    /// Whether somebody asked to stop longer ago than `grace`.
+    /// Whether a stop was requested longer ago than `grace`.
     pub fn is_over(&self, grace: Duration) -> bool {
         self.elapsed().is_some_and(|elapsed| elapsed >= grace)
     }
@@ -160,7 +160,7 @@ mod tests {
         drop(cancel.guard_process(spared.id()));
         cancel.kill_children();
         assert_eq!(ended.wait().unwrap().signal(), Some(9));
-        assert!(spared.try_wait().unwrap().is_none(), "nobody asked for it");
+        assert!(spared.try_wait().unwrap().is_none(), "no stop was requested");
         spared.kill().unwrap();
         spared.wait().unwrap();
     }

@@ -62,7 +62,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// Reports an error from reading a source: a warning, unless this machine ran short of what every reader needs. That ends
-    /// the run, because a snapshot of the little that could still be read would help nobody.
+    /// the run, because a snapshot of the little that could still be read would be useless.
     pub fn source_error(&self, path: &[u8], before: &str, error: Error) {
         if error.is(Kind::Full) { self.fail_at(path, error) } else { self.warn(path, format!("{before}{error}")) }
     }

@@ -49,7 +49,18 @@ pub fn format_time(time: Time, zone: &TimeZone) -> String {
     }
 }
 
-/// None when the time lies outside the years -9999 to 9999 or is malformed, as a stored time may be.
+/// RFC 3339 with this offset from UTC, in seconds east. For a time beyond every calendar, `@` and its seconds since 1970.
+pub fn rfc3339(time: Time, offset: i32) -> String {
+    match to_timestamp(time) {
+        Some(timestamp) if offset == 0 => timestamp.to_string(),
+        Some(timestamp) => {
+            timestamp.display_with_offset(Offset::from_seconds(offset).unwrap_or(Offset::UTC)).to_string()
+        }
+        None => format!("@{}", time.seconds),
+    }
+}
+
+/// None when the time is outside the years -9999 to 9999 or is malformed, as a stored time may be.
 pub fn to_timestamp(time: Time) -> Option<Timestamp> {
     if time.nanoseconds < 1_000_000_000 { Timestamp::new(time.seconds, time.nanoseconds as i32).ok() } else { None }
 }
@@ -78,7 +89,7 @@ fn read(text: &str, now: &Zoned) -> Said<Moment> {
     if lower.ends_with("ago") {
         let back: Span = lower.parse().map_err(|_| "what comes before \"ago\" is not a length of time".to_owned())?;
         if back.is_positive() {
-            return Err("it lies in the future".to_owned());
+            return Err("it is in the future".to_owned());
         }
         let then = now.checked_add(back).map_err(out_of_range)?.timestamp();
         return span(then, then, None);

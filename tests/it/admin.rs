@@ -5,7 +5,7 @@ use crate::server::{Server, refuse};
 
 const AWS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
 
-/// `init` made a repository among the files of somebody else.
+/// `init` made a repository among the files of other programs.
 #[test]
 fn a_repository_is_made_in_no_folder_with_other_files() {
     let person = Person::new();
@@ -21,7 +21,7 @@ fn a_repository_is_made_in_no_folder_with_other_files() {
     }
 }
 
-/// Who had lost the key file was told to give a password, and nothing of the recovery key.
+/// After the loss of the key file, the hint asked for a password and did not name the recovery key.
 #[test]
 fn a_lost_key_file_leads_to_the_recovery_key() {
     let person = Person::new();
@@ -72,7 +72,7 @@ fn a_default_repository_that_is_gone_is_not_made_anew_in_silence() {
     assert_eq!(person.snapshots(&[]).len(), 2);
 }
 
-/// Another repository stood where the usual one had been, and nobody was told.
+/// Another repository was where the usual one had been, and no message said so.
 #[test]
 fn another_repository_at_a_known_place_is_told_once() {
     let person = Person::new();
@@ -135,7 +135,7 @@ fn a_wrong_bucket_a_wrong_key_and_a_wrong_region_are_told_apart() {
 #[test]
 fn the_name_of_a_host_that_nobody_knows_is_not_waited_for() {
     let person = Person::new();
-    // Whether there is a name server or not: nobody answers for this name with an address.
+    // Whether there is a name server or not: this name has no address.
     let mut command =
         person.command(&["snapshots", "-r", "s3+http://no-such-host.invalid/bucket", "--retry-for", "3s"]);
     command.env("SILT_PASSWORD", "p").envs(AWS);

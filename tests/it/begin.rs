@@ -8,7 +8,7 @@ use siltstone::forward_storage;
 use siltstone::id::SnapshotId;
 use siltstone::repo::key::add_key;
 use siltstone::repo::{Credentials, Repository};
-use siltstone::seal::Power;
+use siltstone::seal::Access;
 use siltstone::storage::chaos::{Chaos, Rates};
 use siltstone::storage::memory::Memory;
 use siltstone::storage::{Body, Capabilities, Listed, Storage, Version};
@@ -120,7 +120,7 @@ fn the_key_that_opened_last_is_tried_without_listing_keys_and_only_a_hint() {
 
     let old = base.list(KEYS_PREFIX).expect("memory answers").remove(0).name;
     let cost = fixture::init_options(base.capabilities()).cost;
-    add_key(&base, repo.keys(), Power::Full, &fixture::credentials(), cost).expect("it is added");
+    add_key(&base, repo.keys(), Access::Full, &fixture::credentials(), cost).expect("it is added");
     base.remove(&old).expect("it is removed");
     let error = open(unlisted(), &cache).map(|_| ()).expect_err("no key is known");
     assert!(error.is(Kind::Denied), "{error}");

@@ -1,11 +1,13 @@
-//! Commit against expiry: whoever comes first wins, a committed snapshot is always listed, and never twice.
+//! Commit against expiry: the first one wins, a committed snapshot is always listed, and never twice.
 
-use crate::fixture::{self, RENAMES, SWAPS, memory, open, options, plant, restored_differences};
+use crate::fixture::{
+    self, KEY, RENAMES, SWAPS, memory, open, options, plant, protocol_of, restored_differences, show,
+};
 use siltstone::error::{Error, Kind, Result};
-use siltstone::format::Sharing;
+use siltstone::format::CommitProtocol;
 use siltstone::forward_storage;
 use siltstone::id::WriterId;
-use siltstone::lease::{Running, Token, expire, settle, survey};
+use siltstone::lease::{Running, expire, settle, survey};
 use siltstone::repo::Repository;
 use siltstone::storage::chaos::{Crash, Side};
 use siltstone::storage::memory::Memory;
@@ -21,7 +23,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// The turns in order; who finds none left goes on freely.
+    /// The turns in order; an actor that finds none left goes on freely.
     fn new(mut turns: Vec<usize>) -> Arc<Self> {
         turns.reverse();
         Arc::new(Stage { turns: Mutex::new(turns), moved: Condvar::new(), ended: Mutex::default() })
@@ -90,7 +92,7 @@ impl Storage for Actor {
     }
 }
 
-/// Every order of so many calls of the first actor and so many of the second.
+/// Every order of this many calls of the first actor and of the second.
 fn schedules(first: usize, second: usize) -> Vec<Vec<usize>> {
     if first == 0 || second == 0 {
         return vec![[vec![0; first], vec![1; second]].concat()];
@@ -103,11 +105,11 @@ const WRITER: WriterId = WriterId([7; 16]);
 const SNAPSHOT: &str = "snapshots/20260101t000000z-00000000000000000000000000000001";
 
 /// Looks once and expires whatever runs, giving whether it won.
-fn expire_all(storage: &dyn Storage, repo: &Repository, sharing: Sharing) -> Result<bool> {
-    let running = survey(storage, repo.keys(), sharing)?.running;
+fn expire_all(storage: &dyn Storage, repo: &Repository, protocol: CommitProtocol) -> Result<bool> {
+    let running = survey(storage, repo.keys())?.running;
     let mut won = false;
     for seen in running {
-        match expire(storage, repo.keys(), sharing, &seen) {
+        match expire(storage, repo.keys(), protocol, &seen) {
             Ok(()) => won = true,
             Err(error) if error.is(Kind::Conflict) => {}
             Err(error) => return Err(error),
@@ -117,10 +119,10 @@ fn expire_all(storage: &dyn Storage, repo: &Repository, sharing: Sharing) -> Res
 }
 
 /// The commit of one token against one expiry, in one order of their calls.
-fn race(repo: &Repository, base: &Memory, sharing: Sharing, schedule: &[usize], renews: bool) {
-    let case = format!("{sharing:?}, {schedule:?}, renews: {renews}");
+fn race(repo: &Repository, base: &Memory, protocol: CommitProtocol, schedule: &[usize], renews: bool) {
+    let case = format!("{protocol:?}, {schedule:?}, renews: {renews}");
     let storage = base.fork();
-    let mut token = Token::create(&storage, repo.keys(), sharing, WRITER, "host", "now").expect("it shows itself");
+    let mut token = show(&storage, repo.keys(), protocol, WRITER).expect("it shows itself");
     let stage = Stage::new(schedule.to_vec());
     let actor = |number| Actor { inner: storage.clone(), stage: stage.clone(), number };
     let (writer, collector) = (actor(0), actor(1));
@@ -132,7 +134,7 @@ fn race(repo: &Repository, base: &Memory, sharing: Sharing, schedule: &[usize], 
             done
         });
         let expiry = scope.spawn(|| {
-            let done = expire_all(&collector, repo, sharing);
+            let done = expire_all(&collector, repo, protocol);
             stage.end(1);
             done
         });
@@ -143,7 +145,7 @@ fn race(repo: &Repository, base: &Memory, sharing: Sharing, schedule: &[usize], 
         Ok(_) => assert!(!expired, "{case}: both won"),
         Err(error) => assert!(error.is(Kind::Locked) && expired, "{case}: nobody won: {error:?}"),
     }
-    let looked = survey(&storage, repo.keys(), sharing).expect("it is surveyed");
+    let looked = survey(&storage, repo.keys()).expect("it is surveyed");
     let (running, unpublished) = (looked.running, looked.unpublished);
     assert!(running.is_empty() && unpublished.is_empty(), "{case}: left behind: {running:?} {unpublished:?}");
     assert_eq!(storage.stat(SNAPSHOT).is_ok(), committed.is_ok(), "{case}");
@@ -151,13 +153,13 @@ fn race(repo: &Repository, base: &Memory, sharing: Sharing, schedule: &[usize], 
 
 #[test]
 fn of_commit_and_expiry_exactly_one_wins_in_every_order_of_their_calls() {
-    for (capabilities, sharing) in [(SWAPS, Sharing::Swap), (RENAMES, Sharing::Rename)] {
+    for (capabilities, protocol) in [(SWAPS, CommitProtocol::CompareAndSwap), (RENAMES, CommitProtocol::Rename)] {
         let base = memory(capabilities);
         let cache = tempfile::tempdir().expect("a folder");
         let repo = open(Arc::new(base.clone()), cache.path()).expect("it opens");
         for schedule in schedules(6, 4) {
             for renews in [false, true] {
-                race(&repo, &base, sharing, &schedule, renews);
+                race(&repo, &base, protocol, &schedule, renews);
             }
         }
     }
@@ -189,7 +191,7 @@ impl Meddler {
         let mut calls = self.calls.lock().expect("whole");
         if let Some(repo) = self.keys.lock().expect("whole").as_ref() {
             if *calls == self.at {
-                let won = expire_all(&self.inner, repo, repo.config().sharing).expect("an expiry");
+                let won = expire_all(&self.inner, repo, protocol_of(repo)).expect("an expiry");
                 *self.won.lock().expect("whole") = won;
             }
             *calls += 1;
@@ -271,7 +273,7 @@ fn what_a_dead_writer_relied_on_being_gone_its_commit_is_refused() {
         memory_bytes: 32 << 20,
     };
     let writer = repo.writer("host", &writer_options, &Watch::silent()).expect("it begins");
-    assert!(expire_all(&memory, &repo, Sharing::Swap).expect("an expiry"));
+    assert!(expire_all(&memory, &repo, CommitProtocol::CompareAndSwap).expect("an expiry"));
     for listed in memory.list("index/").expect("a list") {
         memory.remove(&listed.name).expect("it is collected");
     }
@@ -282,21 +284,21 @@ fn what_a_dead_writer_relied_on_being_gone_its_commit_is_refused() {
 
 #[test]
 fn a_snapshot_whose_writer_died_behind_the_commit_step_is_listed_once_and_can_be_published_by_anybody() {
-    for (capabilities, sharing) in [(SWAPS, Sharing::Swap), (RENAMES, Sharing::Rename)] {
+    for (capabilities, protocol) in [(SWAPS, CommitProtocol::CompareAndSwap), (RENAMES, CommitProtocol::Rename)] {
         let base = memory(capabilities);
         let cache = tempfile::tempdir().expect("a folder");
         let repo = open(Arc::new(base.clone()), cache.path()).expect("it opens");
         let mut unpublished_seen = 0;
         for number in 0..6 {
             for side in [Side::Before, Side::After] {
-                let case = format!("{sharing:?}, {side:?} {number}");
+                let case = format!("{protocol:?}, {side:?} {number}");
                 let storage = base.fork();
-                let token = Token::create(&storage, repo.keys(), sharing, WRITER, "host", "now").expect("a token");
+                let token = show(&storage, repo.keys(), protocol, WRITER).expect("a token");
                 let crash = Crash::at(Arc::new(storage.clone()), number, side);
                 let _may_die = token.commit(&crash, repo.keys(), SNAPSHOT, b"body".to_vec());
                 let stepped = crash.trace().iter().position(|call| ["compare_and_swap", "rename"].contains(&call.verb));
                 let done = stepped.is_some_and(|at| (at as u64) < number || at as u64 == number && side == Side::After);
-                let unpublished = survey(&storage, repo.keys(), sharing).expect("a survey").unpublished;
+                let unpublished = survey(&storage, repo.keys()).expect("a survey").unpublished;
                 let there = storage.stat(SNAPSHOT).is_ok();
                 assert_eq!(done, there || !unpublished.is_empty(), "{case}: {unpublished:?}");
                 assert!(unpublished.len() <= 1, "{case}");
@@ -308,7 +310,7 @@ fn a_snapshot_whose_writer_died_behind_the_commit_step_is_listed_once_and_can_be
                     found.publish(&storage, repo.keys()).expect("it is published again");
                 }
                 assert_eq!(storage.get(SNAPSHOT, 100).is_ok_and(|(bytes, _)| bytes == b"body"), done, "{case}");
-                let looked = survey(&storage, repo.keys(), sharing).expect("a survey");
+                let looked = survey(&storage, repo.keys()).expect("a survey");
                 let (running, left): (Vec<Running>, _) = (looked.running, looked.unpublished);
                 assert!(left.is_empty() && running.is_empty() == done, "{case}");
             }
@@ -323,7 +325,7 @@ fn names(storage: &Memory) -> (Vec<String>, usize) {
     (names("pending/").collect(), names("snapshots/").count())
 }
 
-/// Somebody who may create objects put one at the place of a snapshot in the moment of its commit: it was taken for the snapshot, whose
+/// Another user put an object at the place of a snapshot in the moment of its commit: it was taken for the snapshot, whose
 /// only copy was removed, and the backup ended with 0. A writer that may not read removed that copy as well.
 #[test]
 fn an_object_in_the_place_of_a_snapshot_does_not_cost_it() {
@@ -407,12 +409,12 @@ fn a_committed_mark_is_removed_only_when_its_draft_has_surely_moved() {
     let base = memory(RENAMES);
     let cache = tempfile::tempdir().expect("a folder");
     let repo = open(Arc::new(base.clone()), cache.path()).expect("it opens");
-    let mark = format!("pending/{WRITER}.committed");
+    let mark = format!("pending/{KEY}/{WRITER}.committed");
     base.put(&mark, Body::default()).expect("a mark");
-    let look = || survey(&base, repo.keys(), Sharing::Rename).expect("a survey");
+    let look = || survey(&base, repo.keys()).expect("a survey");
     let early = look();
     // The listing began before the draft was written and ended after the commit step.
-    let draft = format!("pending/{WRITER}.draft.{}", SNAPSHOT.trim_start_matches("snapshots/"));
+    let draft = format!("pending/{KEY}/{WRITER}.draft.{}", SNAPSHOT.trim_start_matches("snapshots/"));
     base.put(&draft, Body::from(&b"body"[..])).expect("a draft");
     assert!(settle(&base, repo.keys(), &early).is_empty() && base.stat(&mark).is_ok());
     assert!(settle(&base, repo.keys(), &look()).is_empty());

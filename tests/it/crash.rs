@@ -69,7 +69,7 @@ fn crash_second(scene: &Scene, base: &Memory, base_cache: &Path, number: u64, si
     let repo = open(Arc::new(storage.clone()), &cache).unwrap_or_else(|error| panic!("{case}: {error:?}"));
     let listed = fixture::snapshots(&repo);
     assert!(listed.len() == 1 || listed.len() == 2, "{case}");
-    // Who dies behind the commit step may say either.
+    // A run that dies after the commit step may say either.
     assert!(crashed.is_err() || listed.len() == 2, "{case}: it said that it had succeeded");
     for (snapshot, number) in listed.iter().zip(1..) {
         scene.assert_exact(&repo, snapshot, number, &case);
@@ -120,7 +120,7 @@ fn a_second_backup_may_die_at_every_call() {
     }
 }
 
-/// Every object that a location held when a first run died, init included, is either a repository or in nobody's way.
+/// Every object that a location held when a first run died, init included, is either a repository or does not prevent one.
 fn crash_first(scene: &Scene, capabilities: Capabilities, number: u64, side: Side) -> bool {
     let case = format!("{capabilities:?}, first run, {side:?} call {number}");
     let storage = Memory::with_capabilities(capabilities);
@@ -157,7 +157,7 @@ fn a_first_run_may_die_at_every_call() {
     }
 }
 
-/// One attempt to make a repository; gives the recovery keys that somebody saw.
+/// One attempt to make a repository; returns the recovery keys that were shown.
 fn make_shown(storage: &dyn Storage, shown: &mut Vec<Secret>) -> Result<()> {
     let new = Repository::prepare(storage, &fixture::init_options(storage.capabilities()))?;
     shown.push(new.recovery_key().clone());
@@ -167,7 +167,7 @@ fn make_shown(storage: &dyn Storage, shown: &mut Vec<Secret>) -> Result<()> {
 #[test]
 fn whoever_dies_making_a_repository_has_none_or_saw_its_recovery_key() {
     let mut died = 0;
-    for (number, side) in (0..3).flat_map(|n| [(n, Side::Before), (n, Side::After)]) {
+    for (number, side) in (0..4).flat_map(|n| [(n, Side::Before), (n, Side::After)]) {
         let storage = Memory::new();
         let crash = Crash::at(Arc::new(storage.clone()), number, side);
         let mut shown = Vec::new();
@@ -184,7 +184,7 @@ fn whoever_dies_making_a_repository_has_none_or_saw_its_recovery_key() {
                 .unwrap_or_else(|error| panic!("{side:?} call {number}: {error:?}"));
         }
     }
-    assert_eq!(died, 4, "the key and the configuration");
+    assert_eq!(died, 6, "the key, the settings and the configuration");
 }
 
 #[test]

@@ -1,17 +1,17 @@
-//! Packs of the right size with wrong bytes, and packs that are listed and cannot be fetched: who meets one remembers it,
+//! Packs of the right size with wrong bytes, and packs that are listed and cannot be fetched: a run that meets one remembers it,
 //! and no backup that met one rests on it.
 
-use crate::fixture::{self, Hooked, SWAPS, init_small_chunks, open, options, plant, restored_differences};
+use crate::fixture::{self, Hooked, SWAPS, dump, init_small_chunks, open, options, plant, restored_differences};
 use siltstone::backup::{BackupOptions, BackupReport};
 use siltstone::entry::{Content, Entry, Time};
 use siltstone::error::{Error, Kind, Result};
 use siltstone::id::ChunkId;
 use siltstone::repo::Repository;
-use siltstone::source::stream::Stream;
+use siltstone::source::{Source, Stream};
 use siltstone::storage::local::Local;
 use siltstone::storage::memory::Memory;
 use siltstone::storage::{Capabilities, Storage};
-use siltstone::watch::{Event, Watch, now};
+use siltstone::watch::{Event, Notice, Watch, now};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ impl World {
         let notices: Arc<Mutex<Vec<String>>> = Arc::default();
         let heard = notices.clone();
         let watch = Watch::new(Arc::new(move |event| {
-            if let Event::Notice(text) = event {
+            if let Event::Notice(Notice { text, .. }) = event {
                 heard.lock().expect("whole").push(text);
             }
         }));
@@ -567,7 +567,7 @@ fn nothing_has_changed_since_no_snapshot_that_is_gone() {
 
 #[test]
 fn a_pack_that_vanishes_behind_its_listing_counts_as_lost() {
-    // The storage answered 404 behind its own listing: the backup went on, and its snapshot lacked what had been there.
+    // The storage answered 404 after its own listing: the backup went on, and its snapshot lacked what had been there.
     for world in [World::new(SWAPS), World::over_a_network()] {
         let packs = world.storage.list("packs/").expect("listed");
         fs::write(world.source().join("one/new"), "new").expect("written");
@@ -592,12 +592,12 @@ fn standard_input_is_not_read_twice() {
     for pack in storage.list("packs/").expect("listed") {
         storage.corrupt(&pack.name, |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 1));
     }
-    let input = || -> siltstone::backup::Input { Box::new(std::io::Cursor::new(b"a dump".to_vec())) };
+    let input = || std::io::Cursor::new(b"a dump".to_vec());
     // Without a cache nothing is known of what an earlier run met: such backups never succeeded.
     for cache in [Some("none"), None] {
         let storage = storage.fork();
         let backup = || {
-            let set_input = |options: &mut BackupOptions| options.input = Some((b"dump".to_vec(), input()));
+            let set_input = |options: &mut BackupOptions| options.sources.push(dump(input()));
             world.backup_with(Arc::new(storage.clone()), cache, set_input).0
         };
         let report = backup().expect("it starts over before it reads standard input");
@@ -671,8 +671,8 @@ fn streams_are_read_once_however_often_a_run_starts_over() {
         let input = WhenRead { inner: std::io::Cursor::new(dump.clone()), before: Some(lose) };
         fs::remove_file(world.source().join("one/two/large")).expect("removed");
         let (done, notices) = world.backup_with(Arc::new(world.storage.clone()), Some("one"), |options| {
-            options.streams = vec![Stream { name: b"table".to_vec(), command: command.into() }];
-            options.input = Some((b"dump".to_vec(), Box::new(input)));
+            options.sources.push(Source::stream(Stream::new("table", command)));
+            options.sources.push(fixture::dump(input));
         });
         assert_eq!(fs::read_to_string(&runs).expect("it ran"), "run\n");
         if is_in_repository {
@@ -702,8 +702,8 @@ fn damage_to_what_a_stream_is_compared_with_is_met_before_it_is_read() {
         let backup = || {
             let input = std::io::Cursor::new(crate::golden::noise(300_000, 77));
             world.backup_with(Arc::new(world.storage.clone()), cache, |options| {
-                options.paths.clear();
-                options.input = Some((b"dump".to_vec(), Box::new(input)));
+                options.sources.clear();
+                options.sources.push(dump(input));
                 options.skip_if_unchanged = true;
             })
         };
@@ -716,7 +716,7 @@ fn damage_to_what_a_stream_is_compared_with_is_met_before_it_is_read() {
     }
 }
 
-/// A pack that was cut, and padded to its size again, counted as put back: nobody had read it.
+/// A pack that was cut, and padded to its size again, counted as put back: no run had read it.
 #[test]
 fn a_pack_of_a_wrong_size_is_read_before_it_counts_again() {
     let world = World::new(SWAPS);

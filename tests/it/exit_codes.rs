@@ -111,7 +111,7 @@ fn latest_is_not_the_one_before_a_snapshot_that_is_damaged() {
     person.silt(&["snapshots"]).ends_with(6);
     // Before its date it is not meant.
     let said = restore("", &["--at", "2026-01-01 11:00:00"]).ends_with(0);
-    assert!(said.err.contains("note: snapshots/20260102t100000z-"), "{}", said.err);
+    assert!(!said.err.contains("is damaged"), "{}", said.err);
     assert!(!person.path("source/two").exists());
 }
 
@@ -214,7 +214,7 @@ fn streams_of_one_place_are_refused_before_anything_is_read() {
 
 #[test]
 fn what_was_done_is_said_though_nobody_can_be_told_on_standard_output() {
-    // With a full disk behind standard output a backup ended with 1, though its snapshot was made.
+    // With standard output on a full disk a backup ended with 1, though its snapshot was made.
     let person = Person::new();
     person.make_source();
     person.silt(&["backup", "source"]).ends_with(0);

@@ -190,7 +190,7 @@ fn one_small_file_of_a_large_pack_does_not_cost_the_pack() {
     assert!(fs::read(target.join("file7")).expect("it is there") == fs::read(&file).expect("it is there"));
     std::thread::sleep(Duration::from_millis(50));
     let fetched: u64 = far.taken().iter().map(|(_, _, length)| length).sum();
-    // A file that lies in two frames looks like the beginning of a longer read: up to five frames of 1 MiB, of 27.
+    // A file in two frames looks like the beginning of a longer read: up to five frames of 1 MiB, of 27.
     assert!(fetched < 6 << 20, "{fetched} bytes");
 }
 
@@ -218,7 +218,7 @@ fn trees_are_kept_in_the_cache_folder_which_may_be_lost_or_damaged() {
     let kept: Vec<_> = walkdir::WalkDir::new(world.cache())
         .into_iter()
         .filter_map(|file| file.ok().map(|file| file.into_path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "frame"))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sealed"))
         .collect();
     assert!(!kept.is_empty());
     // In the header, in the frame, and cut short.

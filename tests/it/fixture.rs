@@ -5,16 +5,21 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use siltstone::backup::{BackupOptions, BackupReport, Comparison};
 use siltstone::chunk::{ChunkSizes, ChunkTable};
 use siltstone::error::{Error, Kind, Result};
+use siltstone::format::CommitProtocol;
 use siltstone::forward_storage;
+use siltstone::id::WriterId;
+use siltstone::lease::{Shown, Token};
 use siltstone::repo::{Credentials, InitOptions, Repository, Snapshot};
 use siltstone::restore::{RestoreOptions, RestoreReport};
-use siltstone::seal::PasswordCost;
+use siltstone::seal::{KeySet, PasswordCost};
+use siltstone::source::{ReadOnce, Source};
 use siltstone::storage::memory::Memory;
 use siltstone::storage::{Body, Capabilities, Listed, Stat, Storage, Version};
 use siltstone::watch::Watch;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -35,6 +40,29 @@ pub fn init_options(capabilities: Capabilities) -> InitOptions {
         single_writer: !capabilities.compare_and_swap && !capabilities.rename,
         capabilities,
     }
+}
+
+/// These trees as the sources of a backup.
+pub fn trees<P: Into<PathBuf>>(paths: impl IntoIterator<Item = P>) -> Vec<Source> {
+    paths.into_iter().map(|path| Source::Tree(path.into())).collect()
+}
+
+/// What a reader returns, as a stream that is called `dump` and can be read once.
+pub fn dump(reader: impl Read + Send + 'static) -> Source {
+    Source::stream(ReadOnce::new(b"dump", reader).expect("a stream can have this name"))
+}
+
+/// The name of a key object that tokens of tests are shown under.
+pub const KEY: &str = "0011223344556677";
+
+/// Shows a writer, as a backup does.
+pub fn show(storage: &dyn Storage, keys: &KeySet, protocol: CommitProtocol, writer: WriterId) -> Result<Token> {
+    let shown = Shown { key: KEY, writer, host: "host", started: "now".to_owned() };
+    Token::create(storage, keys, protocol, shown)
+}
+
+pub fn protocol_of(repo: &Repository) -> CommitProtocol {
+    repo.settings().expect("the settings are there").commit_protocol
 }
 
 pub fn init(storage: &dyn Storage) -> Result<()> {
@@ -137,7 +165,7 @@ const LONG_AGO: i64 = 1_000_000_000;
 /// Gives every entry at and below a folder that was changed of late a time of long ago that nothing else has.
 ///
 /// What is as young as a test is not trusted to be unchanged, however long the test sleeps. So a test that says what is
-/// not read again does this, and has change times ignored (`--ignore-ctime`), which nobody can set back.
+/// not read again does this, and has change times ignored (`--ignore-ctime`), which cannot be set back.
 pub fn look_old(folder: &Path) {
     for entry in walkdir::WalkDir::new(folder).contents_first(true) {
         let entry = entry.expect("a folder is listed");
@@ -149,7 +177,7 @@ pub fn look_old(folder: &Path) {
     }
 }
 
-/// A storage with something that happens before each call: it is told the verb and the name.
+/// A storage that calls a function before each request, with the verb and the name.
 pub struct Hooked<F> {
     pub inner: Memory,
     pub before: F,

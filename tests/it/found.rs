@@ -1,14 +1,17 @@
 //! Faults that the world test found, each as a small test that opens with its story.
 
-use crate::fixture::{self, Hooked, RENAMES, SWAPS, backup, look_old, memory, open, plant, restored_differences};
+use crate::fixture::{
+    self, Hooked, RENAMES, SWAPS, backup, look_old, memory, open, plant, protocol_of, restored_differences, show,
+};
 use crate::golden::noise;
 use siltstone::backup::{BackupOptions, Comparison};
 use siltstone::error::{Error, Kind};
-use siltstone::format::{CONFIG_NAME, INDEX_PREFIX, KEYS_PREFIX, PACKS_PREFIX, PENDING_PREFIX, SNAPSHOTS_PREFIX};
+use siltstone::format::{
+    CONFIG_NAME, INDEX_PREFIX, KEYS_PREFIX, PACKS_PREFIX, PENDING_PREFIX, SETTINGS_NAME, SNAPSHOTS_PREFIX,
+};
 use siltstone::id::WriterId;
-use siltstone::lease::Token;
 use siltstone::restore::RestoreOptions;
-use siltstone::source::Stream;
+use siltstone::source::{Source, Stream};
 use siltstone::storage::Storage;
 use siltstone::storage::memory::Memory;
 use siltstone::watch::Watch;
@@ -17,7 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// There are so many snapshots, and the newest of them are whole for somebody who has no cache of this repository.
+/// There are `count` snapshots, and the `newest` of them are whole for a reader without a cache of this repository.
 #[track_caller]
 fn assert_newest_whole(storage: &Memory, source: &Path, count: usize, newest: usize) {
     let cache = tempfile::tempdir().expect("a folder");
@@ -54,7 +57,7 @@ fn an_index_object_of_another_size_counts_as_lost_whatever_the_cache_knows() {
 fn forget_all(storage: &Memory, cache: &Path) {
     // What the run makes in it meanwhile may stay.
     let _best_effort = fs::remove_dir_all(cache);
-    let is_kept = |name: &str| name.starts_with(KEYS_PREFIX) || name == CONFIG_NAME;
+    let is_kept = |name: &str| name.starts_with(KEYS_PREFIX) || name == CONFIG_NAME || name == SETTINGS_NAME;
     let all = storage.list("").expect("memory lists");
     all.iter().filter(|object| !is_kept(&object.name)).for_each(|object| storage.remove(&object.name).expect("gone"));
 }
@@ -73,8 +76,8 @@ fn a_writer_knows_what_it_relied_on_when_its_cache_is_removed() {
     {
         let (storage, caches) = (memory(capabilities), tempfile::tempdir().expect("a folder"));
         let cache = caches.path().join("cache");
-        let failing = Stream { name: b"fails".to_vec(), command: b"exit 1".to_vec() };
-        let failing = BackupOptions { streams: vec![failing], ..options() };
+        let mut failing = options();
+        failing.sources.push(Source::stream(Stream::new("fails", "exit 1")));
         let repo = open(Arc::new(storage.clone()), &cache).expect("it opens");
         repo.backup(failing, &Watch::silent()).expect_err("a command fails");
         drop(repo);
@@ -131,7 +134,7 @@ fn a_restore_ends_if_packs_can_neither_be_read_nor_listed() {
     }
 }
 
-/// One bit of one snapshot's object flipped, in the byte that says who can open it: no snapshot could be listed any more,
+/// One bit of one snapshot's object flipped, in the byte that says which keys open it: no snapshot could be listed any more,
 /// and so none restored.
 #[test]
 fn no_damage_to_one_snapshot_hides_the_others() {
@@ -160,8 +163,8 @@ fn no_damage_to_one_pending_object_is_in_the_way_of_others() {
     let (storage, cache) = (memory(SWAPS), tempfile::tempdir().expect("a folder"));
     backup(Arc::new(storage.clone()), cache.path(), source.path()).expect("a backup");
     let repo = open(Arc::new(storage.clone()), cache.path()).expect("it opens");
-    let (keys, sharing) = (repo.keys(), repo.config().sharing);
-    let _ghost = Token::create(&storage, keys, sharing, WriterId([7; 16]), "host", "now").expect("a pending object");
+    let (keys, protocol) = (repo.keys(), protocol_of(&repo));
+    let _ghost = show(&storage, keys, protocol, WriterId([7; 16])).expect("a pending object");
     let name = storage.list(PENDING_PREFIX).expect("memory lists").remove(0).name;
     for bit in 0..48 * 8 {
         let flip = || storage.corrupt(&name, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
@@ -200,7 +203,7 @@ fn has_one_root(storage: &Memory) -> bool {
 fn of_two_copies_of_a_chunk_the_whole_one_is_read() {
     let source = tempfile::tempdir().expect("a folder");
     plant(source.path(), 1);
-    // The trees of both are the same only while nobody changes a folder above the source, which other tests share.
+    // The trees of both are the same only while nothing changes a folder above the source, which other tests share.
     let storage = (0..1000).map(|_| saved_twice_at_once(source.path())).find(has_one_root).expect("a quiet moment");
     assert_whole(&storage, source.path(), 2);
     let packs = storage.list(PACKS_PREFIX).expect("memory lists");

@@ -6,7 +6,7 @@ use crate::folder::Folder;
 use siltstone::chunk::{ChunkTable, ContentKind};
 use siltstone::entry::{CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Hole, Metadata, PathText, Time, Xattr};
 use siltstone::format::FORMAT_VERSION;
-use siltstone::format::list::ListWriter;
+use siltstone::format::list::{ListItem, ListWriter};
 use siltstone::format::tree::{page_lengths, store_page, store_root};
 use siltstone::id::{ChunkId, ChunkKind, SnapshotId};
 use siltstone::repo::{Credentials, InitOptions, Repository, SinkOptions, Snapshot, SnapshotSource, Stamp, Totals};
@@ -30,7 +30,7 @@ pub fn noise(length: usize, seed: u8) -> Vec<u8> {
     bytes
 }
 
-/// An entry of the golden tree: described, and its bytes without holes, or what lies below it.
+/// An entry of the golden tree: described, and its bytes without holes, or what is below it.
 pub struct Thing {
     pub entry: Entry,
     pub bytes: Vec<u8>,
@@ -120,7 +120,7 @@ pub fn things() -> Vec<Thing> {
 
 type Store<'a> = &'a mut dyn FnMut(&[u8], ChunkKind) -> ChunkId;
 
-/// Cuts, lists and pages as a backup does; gives the root and fills in the entries' content.
+/// Cuts, lists and pages as a backup does; returns the root and fills in the entries' content.
 fn store(repo: &Repository, things: &mut [Thing], store_chunk: Store) -> ChunkId {
     for thing in things.iter_mut() {
         let kind = if thing.entry.kind == EntryKind::Stream { ContentKind::Dump } else { ContentKind::SmallFile };
@@ -133,11 +133,16 @@ fn store(repo: &Repository, things: &mut [Thing], store_chunk: Store) -> ChunkId
                 let mut rest = thing.bytes.as_slice();
                 while let Some(length) = repo.chunker().cut(kind, rest, true) {
                     let id = store_chunk(&rest[..length], ChunkKind::Content);
-                    list.push(id, &mut |bytes| Ok(store_chunk(&bytes, ChunkKind::Tree))).unwrap();
+                    list.push(ListItem { id, bytes: length as u64 }, &mut |bytes| {
+                        Ok(store_chunk(&bytes, ChunkKind::Tree))
+                    })
+                    .unwrap();
                     rest = &rest[length..];
                 }
                 match list.direct() {
-                    Some(ids) if ids.len() <= CHUNKS_DIRECT_MAX => Content::Chunks(ids.to_vec()),
+                    Some(chunks) if chunks.len() <= CHUNKS_DIRECT_MAX => {
+                        Content::Chunks(chunks.iter().map(|chunk| chunk.id).collect())
+                    }
                     _ => {
                         let (depth, root) = list.finish(&mut |bytes| Ok(store_chunk(&bytes, ChunkKind::Tree))).unwrap();
                         Content::List { depth, root }

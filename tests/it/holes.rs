@@ -22,7 +22,7 @@ const BLOCK: u64 = 4096;
 /// More than the entries of a made folder and its files take; less than the list of a file of many chunks.
 const TREE_BYTES_MAX: u64 = 4096;
 
-/// Makes a file of blocks, each behind a hole as long as is said, which ends with a hole; returns its content without
+/// Makes a file of blocks, each after a hole of the given length, which ends with a hole; returns its content without
 /// the holes that are recorded, which are those of at least `recorded` bytes.
 fn plant(path: &Path, holes: &[u64], recorded: u64) -> Vec<u8> {
     let file = File::create(path).expect("made");
@@ -62,7 +62,7 @@ fn fast_folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder is made")
 }
 
-/// Where data lies: what is not hole.
+/// Where data is: what is not a hole.
 fn data(file: &File) -> Vec<(u64, u64)> {
     let (mut found, mut at) = (Vec::new(), 0);
     while let Ok(start) = seek(file, SeekFrom::Data(at)) {
@@ -125,9 +125,8 @@ fn more_holes_than_an_entry_records_come_back_and_are_the_chunks_that_reading_th
         assert!(again.bytes_new < TREE_BYTES_MAX && again.bytes_read == totals.bytes_read, "{again:?}");
         let whole = repo.backup(options(&dense, second), &Watch::silent()).expect("saved").totals;
         assert!(whole.bytes_new < TREE_BYTES_MAX && whole.bytes_read == content.len() as u64, "{whole:?}");
-        let input: Box<std::io::Cursor<Vec<u8>>> = Box::new(std::io::Cursor::new(content.clone()));
-        let streamed =
-            BackupOptions { paths: Vec::new(), input: Some((b"dump".to_vec(), input)), ..options(&dense, first) };
+        let sources = vec![fixture::dump(std::io::Cursor::new(content.clone()))];
+        let streamed = BackupOptions { sources, ..options(&dense, first) };
         let streamed = repo.backup(streamed, &Watch::silent()).expect("saved").totals;
         assert!(streamed.bytes_new < TREE_BYTES_MAX, "{streamed:?}");
 

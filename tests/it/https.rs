@@ -5,7 +5,7 @@ use crate::skip::skipped;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// A store over https, and somebody who uses it.
+/// A store over https, and a user of it.
 struct Store {
     person: Person,
     location: String,

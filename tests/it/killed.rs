@@ -52,7 +52,7 @@ fn edit(person: &Person, seed: u8) {
 /// Changes of the repository that are seen of a backup, about.
 const CHANGES: u64 = 12;
 
-/// Kills a run when so many changes of the repository were seen, or `at` is there; whether it had not ended before.
+/// Kills a run when this many changes of the repository were seen, or `at` is there; whether it had not ended before.
 fn killed_at_change(person: &Person, words: &[&str], changes: u64, at: &Path) -> bool {
     let repository = person.path("data/siltstone/repository");
     let mut seen = (fingerprint(&repository), 0);
@@ -111,7 +111,7 @@ fn backups_killed_at_random_moments_leave_all_that_was_saved_and_the_next_comple
         killed += u8::from(killed_at_change(&person, words, changes, &at));
         let _may_be_missing = std::fs::remove_file(at);
         let now = state(&person, "source");
-        // Who dies behind the commit step has made a snapshot.
+        // A run that dies after the commit step has made a snapshot.
         let listed: Vec<String> = person.snapshots(&[]).iter().map(|snapshot| text(&snapshot["id"])).collect();
         assert!(saved.iter().map(|(id, _)| id).eq(listed.iter().take(saved.len())), "{case}: {listed:?}");
         assert!(listed.len() <= saved.len() + 1, "{case}: {listed:?}");
@@ -131,7 +131,7 @@ fn backups_killed_at_random_moments_leave_all_that_was_saved_and_the_next_comple
     }
     assert!(killed >= ROUNDS / 2, "only {killed} runs were still running when they were killed");
     saved.iter().for_each(|(id, expected)| assert_restores(&person, id, expected, "in the end"));
-    // Nothing that dead runs left is counted as a snapshot or in anybody's way.
+    // Nothing that dead runs left is counted as a snapshot or blocks a later run.
     assert_eq!(person.snapshots(&[]).len(), saved.len());
 }
 
@@ -161,14 +161,14 @@ fn a_first_use_killed_at_random_moments_is_done_again() {
         let next = person.silt(&["backup", "source"]).ends_with(0);
         let last = person.snapshots(&["--last", "1"]).remove(0);
         assert_restores(&person, &text(&last["id"]), &state(&person, "source"), &case);
-        // Nobody has a repository whose recovery key was not shown, and the last one shown is the right one.
+        // There is never a repository whose recovery key was not shown, and the last one shown is the right one.
         let shown_next = recovery_key(&next.out);
         assert_eq!(is_made, shown_next.is_none(), "{case}: {}", next.out);
         assert_opens(&person, &shown_next.or(shown).expect(&case), &[]);
     }
 }
 
-/// Standard output that nobody reads and that takes nothing more; the second end keeps it open.
+/// Standard output without a reader that takes nothing more; the second end keeps it open.
 fn full_output() -> (OwnedFd, UnixStream) {
     let (mut full, reader) = UnixStream::pair().unwrap();
     full.set_nonblocking(true).unwrap();
@@ -216,7 +216,7 @@ fn whoever_is_killed_while_the_recovery_key_is_shown_is_shown_one_by_the_next_ru
     person.silt(&[&["snapshots"], &there[..]].concat()).ends_with(0);
 }
 
-/// Whether a run has written local state, which it does right behind the index: looked up in a copy, as the run has it
+/// Whether a run has written local state, which it does right after the index: looked up in a copy, as the run has it
 /// open. What is copied in the middle of a write is found to be damaged, and looked at again.
 fn has_state(person: &Person) -> bool {
     let copy = tempfile::tempdir().unwrap();

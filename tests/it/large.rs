@@ -1,13 +1,13 @@
 //! Large files, streams and folders are saved with the help of all readers, and saved exactly as one reader alone saves
 //! them.
 
-use crate::fixture::{self, SWAPS, look_old, memory, open, restored_differences};
+use crate::fixture::{self, SWAPS, dump, look_old, memory, open, restored_differences};
 use crate::golden::noise;
 use siltstone::backup::{BackupOptions, BackupReport, Comparison};
 use siltstone::error::{Kind, Result};
 use siltstone::repo::{Repository, Snapshot};
 use siltstone::restore::RestoreOptions;
-use siltstone::source::{RulesBuilder, Stream};
+use siltstone::source::{RulesBuilder, Source, Stream};
 use siltstone::storage::chaos::{Crash, Side};
 use siltstone::watch::Watch;
 use std::fs;
@@ -74,7 +74,7 @@ fn many_readers_store_the_very_chunks_of_one() {
         // Folders above the source may have changed in the meantime; no file has.
         assert!(again.warnings_count == 0 && again.totals.bytes_new < TREE_BYTES_MAX, "{:?}", again.totals);
         assert_eq!(again.totals.bytes_read, saved.totals.bytes_read);
-        // One that is no directory is read by who walks it, with the help of all.
+        // One that is not a directory is read by the thread that walks it, with the help of all.
         let single = save(&repo, options(&source.join("noise"), 3)).expect("saved");
         assert!(single.totals.bytes_new < TREE_BYTES_MAX, "{}", single.totals.bytes_new);
         let snapshot = again.snapshot.expect("made");
@@ -114,7 +114,7 @@ fn a_folder_with_much_to_read_is_saved_by_several_readers() {
     let first = save(&repo, options()).expect("saved").totals;
     assert_eq!((first.files, first.files_new, first.directories), (25, 25, 2));
 
-    // Parts begin at every third name: what goes is first, last, or all of one; what comes is before, between, behind.
+    // Parts begin at every third name: what goes is first, last, or all of one; what comes is before, between, after.
     for name in ["03", "05", "09", "10", "11", "23"] {
         fs::remove_file(source.join(name)).expect("removed");
     }
@@ -129,7 +129,7 @@ fn a_folder_with_much_to_read_is_saved_by_several_readers() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
-/// Gives its bytes in pieces of many lengths, and then what is told.
+/// Returns its bytes in pieces of many lengths, and then the given end.
 struct Trickle {
     bytes: Vec<u8>,
     at: usize,
@@ -157,7 +157,7 @@ fn stream(
 ) -> BackupOptions {
     let input = Trickle { bytes, at: 0, step: 1 + readers, end: Box::new(end) };
     let mut options = BackupOptions::new(Vec::new(), "host");
-    options.input = Some((b"dump".to_vec(), Box::new(input)));
+    options.sources.push(dump(input));
     BackupOptions { readers: Some(readers), compression: siltstone::seal::Compression::Level(1), ..options }
 }
 
@@ -172,7 +172,7 @@ fn restored_stream(repo: &Repository, snapshot: &Snapshot) -> Vec<u8> {
 fn a_stream_is_the_same_however_it_comes() {
     let folder = tempfile::tempdir().expect("a folder");
     let repo = open(Arc::new(memory(SWAPS)), folder.path()).expect("it opens");
-    // Around what is read before help is called, and around batches behind it.
+    // Around what is read before help is called, and around batches after it.
     for length in [0, 20, MIB, MIB + (128 << 10), MIB + (128 << 10) + 1, 8 * MIB, 9 * MIB + 77, 33 * MIB] {
         let bytes = [words(length / 2), noise(length - length / 2, 5)].concat();
         let first = save(&repo, stream(bytes.clone(), 1, || Ok(0))).expect("saved");
@@ -204,7 +204,7 @@ fn a_large_stream_can_be_interrupted() {
     let cancel = watch.cancel.clone();
     // It would never end by itself.
     let mut options = stream(Vec::new(), 3, || Ok(0));
-    options.input = Some((b"dump".to_vec(), Box::new(Endless { given: 0, cancel: move || cancel.cancel() })));
+    options.sources = vec![dump(Endless { given: 0, cancel: move || cancel.cancel() })];
     let error = repo.backup(options, &watch).expect_err("it ends");
     assert_eq!(error.kind(), Kind::Cancelled);
 }
@@ -286,7 +286,8 @@ fn a_first_backup_that_is_watched_counts_what_there_is() {
     for (count_ahead, run) in [(false, "1"), (true, "2")] {
         let options = BackupOptions { count_ahead, rules: rules(), ..options(&source, 2) };
         let watch = Watch::silent();
-        let options = BackupOptions { streams: vec![stream.clone()], job: run.to_owned(), ..options };
+        let mut options = BackupOptions { job: run.to_owned(), ..options };
+        options.sources.push(Source::stream(stream.clone()));
         let report = repo.backup(options, &watch).unwrap();
         let expected = watch.progress.files_expected.load(std::sync::atomic::Ordering::Relaxed);
         let bytes = watch.progress.bytes_expected.load(std::sync::atomic::Ordering::Relaxed);

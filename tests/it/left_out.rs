@@ -95,7 +95,7 @@ fn a_directory_with_an_unreadable_file_is_marked_until_it_can_be_read() {
     person.silt(&["backup", "source"]).ends_with(3);
 }
 
-/// Root reads everything: the same as somebody else.
+/// Root reads everything: the same as another user.
 fn unreadable_as_another_user(person: &Person) {
     let done = std::process::Command::new("setpriv").arg("--version").output();
     if !done.is_ok_and(|output| output.status.success()) {
@@ -154,7 +154,7 @@ pub fn flatten(top: &Path) {
 }
 
 /// One path of some thousand levels overflowed a reader's stack: any user could stop the backup of a host. It is saved as
-/// far down as can be restored, the rest is told, and every verb reads what was saved.
+/// far down as can be restored, the rest is reported, and every verb reads what was saved.
 #[test]
 fn a_tree_deeper_than_any_stack_is_a_warning_in_every_verb() {
     let person = Person::new();
@@ -331,7 +331,7 @@ fn a_source_that_is_named_is_saved_although_a_rule_leaves_out_what_is_above() {
         assert_eq!(listed, "plain tagged tagged/in tagged/in/f var var/one var/two");
         assert_eq!(saved(&[]).0, "plain tagged");
     }
-    // A source that is marked itself, or too large, is told.
+    // A source that is marked itself, or too large, is reported.
     assert!(saved(&["source/tagged"]).1.contains("excluded: the contents of the source"));
     person.write("source/plain", "xx");
     let told = saved(&["source/plain", "--exclude-larger-than", "1"]).1;

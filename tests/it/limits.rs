@@ -1,4 +1,4 @@
-//! What the system allows a process is no reason to die, and none to save less than all: an error, or slower work.
+//! Limits of the system neither crash a run nor make it save less than all: they cause an error, or slower work.
 
 use crate::person::{Person, Said, contents, said};
 use crate::server::{Server, answer};

@@ -1,4 +1,4 @@
-//! The local index is a cache: damaged, or behind the repository, it costs time; and a repository that is gone is told.
+//! The local index is a cache: damaged or outdated, it costs time; and a repository that is gone is reported.
 
 use crate::fixture::{self, Hooked, RENAMES, SWAPS, memory, open, options};
 use crate::trust::{World, noted};
@@ -82,7 +82,7 @@ fn an_index_object_that_goes_while_the_local_index_is_rebuilt_is_not_relied_on_b
         let lists = Arc::new(AtomicUsize::new(0));
         let (objects, counted) = (storage.clone(), lists.clone());
         let before = move |call: &str, name: &str| {
-            // Opening lists the index, and the writer lists both: what comes then comes behind the comparison.
+            // Opening lists the index, and the writer lists both: what comes then comes after the comparison.
             if call == "list" && name == "index/" && counted.fetch_add(1, Ordering::SeqCst) == 2 {
                 for listed in objects.list("index/").expect("listed") {
                     objects.remove(&listed.name).expect("removed");

@@ -172,8 +172,8 @@ fn a_full_disk_fails_clearly_harms_nothing_and_room_made_is_enough() {
         let listed = silt(&["snapshots", "--json"]).ends_with(0).json();
         assert_eq!(listed["snapshots"].as_array().map(Vec::len), Some(1), "{listed}");
         restores("latest", &before);
-        let pending = std::fs::read_dir(person.path("disk/repository/pending")).unwrap();
-        let pending: Vec<_> = pending.map(|entry| entry.unwrap().file_name()).collect();
+        let pending = walkdir::WalkDir::new(person.path("disk/repository/pending")).into_iter();
+        let pending: Vec<_> = pending.map(|entry| entry.unwrap()).filter(|entry| entry.file_type().is_file()).collect();
         assert!(pending.is_empty(), "a run that ended must not look like one that runs: {pending:?} {}", failed.err);
     }
     disk.resize(200 << 20);

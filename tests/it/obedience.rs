@@ -54,7 +54,7 @@ fn start(command: &mut Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Waits until somebody has made a file, as a sign that they are so far.
+/// Waits until a command has made a file, as a sign that it has come that far.
 #[track_caller]
 fn wait_for(path: &Path) -> String {
     let begun = Instant::now();
@@ -141,7 +141,7 @@ fn a_store_that_does_not_answer_keeps_no_run_that_is_to_end() {
     }
 }
 
-/// Whoever pressed Ctrl-C while a store answered 503 waited for the patience of a night.
+/// Ctrl-C while a store answered 503 took effect only after all retries.
 #[test]
 fn a_store_that_refuses_for_now_is_waited_for_and_left_when_asked_to() {
     let person = Person::new();
@@ -158,7 +158,7 @@ fn a_store_that_refuses_for_now_is_waited_for_and_left_when_asked_to() {
     signal(&child, Signal::INT);
     assert_interrupted(child, begun, "503");
 
-    // And where nobody wants to wait, it ends at once.
+    // And without patience, it ends at once.
     let mut command = person.command(&["snapshots", "--retry-for", "0"]);
     command.env("SILT_REPOSITORY", server.bucket()).env("SILT_PASSWORD", "p").envs(AWS);
     let ended = said(command.output().unwrap()).ends_with(1);
@@ -193,7 +193,7 @@ fn commands_and_files_that_never_end_keep_no_run_and_no_command_is_left() {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
-    // A list of paths that nobody writes: the opening itself never returns.
+    // A list of paths without a writer: opening it never returns.
     let child = start(&mut person.command(&["backup", "--files-from", "fifo"]));
     wait_until_attended(&child);
     let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! Somebody who runs `silt`: a home of their own, and what the command says to them.
+//! A person that runs `silt`: a home of their own, and what the command says to them.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 /// A person with a home of their own and nothing configured.
 pub struct Person {
     pub home: tempfile::TempDir,
-    /// Where the program is for those who may not run it where it was built.
+    /// Where the program is for users that may not run it where it was built.
     program: OnceLock<tempfile::TempDir>,
 }
 
@@ -141,7 +141,7 @@ pub fn fingerprint(folder: &Path) -> u64 {
     hasher.finish()
 }
 
-/// Mode, time and bytes of all that lies below a folder.
+/// Mode, time and bytes of all that is below a folder.
 pub type Contents = BTreeMap<PathBuf, (u32, i64, i64, Vec<u8>)>;
 
 /// Everything below a folder that a restore must bring back.

@@ -11,8 +11,8 @@ use siltstone::format::tree::store_page;
 use siltstone::id::SnapshotId;
 use siltstone::repo::key::add_key;
 use siltstone::repo::{Credentials, InitOptions, Repository, SinkOptions, Snapshot, Stamp, Totals};
-use siltstone::seal::{PasswordCost, Power, Secret};
-use siltstone::source::Stream;
+use siltstone::seal::{Access, PasswordCost, Secret};
+use siltstone::source::{Source, Stream};
 use siltstone::storage::Storage;
 use siltstone::watch::Watch;
 use std::ffi::{OsStr, OsString};
@@ -176,7 +176,7 @@ fn an_independent_reader_restores_everything() {
     let source = made.path("source");
     make_tree(&source);
     let mut options = BackupOptions::new(vec![source.clone()], "here");
-    options.streams = vec![Stream::parse(b"database/dump.sql=seq 1 100000").unwrap()];
+    options.sources.push(Source::stream(Stream::parse(b"database/dump.sql=seq 1 100000").unwrap()));
     let report = made.repo.backup(options, &Watch::silent()).unwrap();
     assert_eq!(report.warnings, []);
     let id = report.snapshot.unwrap().id.to_hex();
@@ -185,7 +185,7 @@ fn an_independent_reader_restores_everything() {
     fs::write(made.path("key"), key.to_text().as_bytes()).unwrap();
     let both = Credentials { key_file: Some(key.clone()), ..Credentials::password("two") };
     for credentials in [Credentials::key_file(key), both] {
-        add_key(made.repo.storage(), made.repo.keys(), Power::Full, &credentials, COST).unwrap();
+        add_key(made.repo.storage(), made.repo.keys(), Access::Full, &credentials, COST).unwrap();
     }
 
     let ways = [

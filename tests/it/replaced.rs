@@ -1,4 +1,4 @@
-//! Something else stands where a file or folder of ours is expected: a FIFO in the cache holds nobody, and a folder of the
+//! Something else stands where a file or folder of ours is expected: a FIFO in the cache blocks no run, and a folder of the
 //! repository that is none is named.
 
 use crate::person::{Person, Said, said};
@@ -35,7 +35,7 @@ fn make_fifo(path: &Path) {
 
 #[test]
 fn something_else_in_the_place_of_a_file_of_the_cache_holds_nobody() {
-    // Whoever opened a FIFO waited until they were interrupted.
+    // Opening a FIFO blocked until the run was interrupted.
     let person = Person::new();
     person.make_source();
     silt(&person, &["backup", "source"]).ends_with(0);

@@ -131,7 +131,7 @@ fn a_directory_with_something_in_it_is_not_replaced() {
     assert!(said.err.contains("source/data: ") && said.err.contains("source/current: "), "{}", said.err);
     assert_eq!(text(&person, "source/data/new") + &text(&person, "source/current/new"), "workwork");
     assert_eq!(text(&person, "source/empty"), "a file", "an empty directory makes way");
-    // Those who ask for it get the snapshot's state.
+    // On request, it becomes what the snapshot has.
     restore(&person, &["--delete"]).ends_with(0);
     assert!(contents(&person.path("source")) == before);
 }
@@ -160,7 +160,7 @@ fn a_file_or_link_makes_way_for_a_directory_only_where_it_may() {
 
 #[test]
 fn a_source_that_became_a_link_stays_one() {
-    // Whoever had moved a folder to a larger disk found a folder with old files in the place of the link.
+    // After a folder was moved to a larger disk, a folder with old files came in the place of the link.
     let person = Person::new();
     person.write("root/photos/one", "1");
     person.write("root/notes", "n");
@@ -179,7 +179,7 @@ fn a_source_that_became_a_link_stays_one() {
         let links = contents(person.home.path()).into_iter().filter(|(path, _)| path.starts_with("root"));
         assert!(links.eq(before.clone().into_iter().filter(|(path, _)| path.starts_with("root"))), "{words:?}");
     }
-    // What the link points to is restored by its own path, and who asks for it gets the snapshot's state.
+    // What the link points to is restored by its own path; on request, the link becomes what the snapshot has.
     person.silt(&["restore", &latest(&person, "root/photos"), "--target", "root/photos"]).ends_with(0);
     assert!(person.path("root/photos").is_symlink());
     person.silt(&["restore", "latest", "--target", "/", "--delete"]).ends_with(0);
@@ -221,7 +221,7 @@ fn a_link_above_a_source_is_followed_and_stays() {
 
 #[test]
 fn a_link_of_another_user_above_a_source_is_not_followed() {
-    // Who may plant a link would decide where root writes.
+    // A planted link would decide where root writes.
     if !is_root() {
         return skipped("links of other users", "only root can make them");
     }
@@ -320,7 +320,7 @@ fn what_is_kept_is_not_changed_and_said_to_differ() {
 
 #[test]
 fn a_snapshot_with_warnings_is_announced() {
-    // Nobody who restored it heard that something was missing in the snapshot itself.
+    // A restore did not say that something was missing in the snapshot itself.
     let person = saved(|person| person.write("source/file", "x"));
     let quiet = restore(&person, &[]).ends_with(0);
     assert!(!quiet.err.contains("warning"), "{}", quiet.err);

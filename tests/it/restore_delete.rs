@@ -269,7 +269,7 @@ fn a_page_that_cannot_be_read_deletes_nothing_and_costs_itself_only() {
 
 #[test]
 fn only_what_the_plan_named_is_deleted() {
-    // What came into being between plan and deed would go unseen by anybody.
+    // What came into being between plan and deed would be deleted unseen.
     let folder = tempfile::tempdir().expect("a folder");
     let (repo, snapshot) = handmade(folder.path(), |_, _| {});
     let target = folder.path().join("target");

@@ -245,7 +245,7 @@ impl Faults {
         let then = look(path);
         for (path, new) in &self.new {
             let begun = after.get(path);
-            // What is no directory makes way for one only where everything is replaced.
+            // What is not a directory makes way for one only where everything is replaced.
             let may_stay = mode == "never" || (mode == "if-newer" && next.code == 3 && new.0 == 0o040_000);
             let kept = self.old.contains_key(path) && begun == then.get(path) && may_stay;
             let below_kept =

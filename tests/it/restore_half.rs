@@ -173,7 +173,7 @@ fn renumbered(name: &str, pid: &str) -> String {
 
 #[test]
 fn one_who_stops_within_a_large_file_has_the_old_one() {
-    // A stop was noticed only behind the file, and the old one was gone by then.
+    // A stop was noticed only after the file, and the old one was gone by then.
     let place = tempfile::tempdir().expect("a folder");
     let source = place.path().join("source");
     fs::create_dir(&source).expect("made");

@@ -24,7 +24,7 @@ fn runs(words: &[&str], path: &Path) -> bool {
     done.is_ok_and(|output| output.status.success())
 }
 
-/// Contents, modes, times and attributes of all that lies below a folder.
+/// Contents, modes, times and attributes of all that is below a folder.
 fn everything(folder: &Path) -> (crate::person::Contents, Vec<String>) {
     let words = ["-R", "-h", "-d", "-m", "-", "-e", "hex", "."];
     let attributes = Command::new("getfattr").args(words).current_dir(folder).output().expect("getfattr runs");

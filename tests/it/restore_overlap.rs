@@ -666,7 +666,7 @@ fn no_error_hides_what_is_mounted() {
         let done = restore(&["-o", &log, "-e", "trace=openat", "-e", &inject]);
         assert!(text(&person, "log").contains("INJECTED"), "{when}: nothing failed");
         assert_ne!(done.code, 0, "{when}: {}{}", done.out, done.err);
-        // What could not be opened was not restored, which is told.
+        // What could not be opened was not restored, which is reported.
         let is_told = done.err.contains("in/one/a: cannot") || done.err.contains("in/one/a/f: cannot");
         assert!(text(&person, "in/one/a/f") == "first" || is_told, "{when}: {}", done.err);
     }

@@ -1,4 +1,4 @@
-//! What the system lets nobody replace, delete or link stays in a restore, and the plan knows it.
+//! What the system does not allow to be replaced, deleted or linked stays in a restore, and the plan knows it.
 
 use crate::fixture::copy;
 use crate::person::Person;
@@ -162,7 +162,7 @@ fn what_the_plan_could_not_look_into_keeps_its_mode() {
 }
 
 /// An immutable file that was up to date lost its flag when another name was linked to it. The plan linked it, and changed
-/// metadata of what nobody can change.
+/// metadata of what cannot be changed.
 #[test]
 fn immutable_files_keep_their_flags_and_metadata() {
     let person = saved(|person| {

@@ -164,7 +164,7 @@ fn a_user_namespace_reaches_only_the_users_that_it_knows() {
     }
     copy_of_source(&person);
     both(&person, |words| started_by(&person, &by, words), &[], 0);
-    // An ACL that names somebody whom it does not know is refused.
+    // An ACL that names an unknown user is refused.
     let named = Command::new("setfacl").args(["-m", "u:7:rw"]).arg(person.path("source/mode")).output();
     if named.is_ok_and(|output| output.status.success()) {
         person.silt(&["backup", "source"]).ends_with(0);
@@ -357,7 +357,7 @@ fn own_directories_are_opened_up_for_what_is_deleted_in_them() {
     assert_eq!(["dir", "part", "other"].map(|name| mode(&person, &format!("target/{name}"))), [0o555; 3]);
 }
 
-/// The plan did not look for what interrupted restores left in a directory that nobody may look into, and ended with 0.
+/// The plan did not look for what interrupted restores left in a directory that may not be listed, and ended with 0.
 #[test]
 fn a_directory_of_another_user_that_stays_as_it_is_is_no_failure() {
     if !is_root() {
@@ -596,7 +596,7 @@ fn threads_share_a_directory_that_is_opened_up() {
     }
 }
 
-/// A `/home` that others may search and not list: nothing below it was restored for the users who live there.
+/// A `/home` that others may search and not list: nothing below it was restored for the users whose homes are there.
 #[test]
 fn a_directory_above_a_source_is_passed_without_the_right_to_list_it() {
     if !is_root() {

@@ -397,7 +397,7 @@ fn a_file_system_that_cuts_times_is_a_warning() {
     assert_eq!(text(&person, "mounted/target/one"), "one");
 }
 
-/// They said "cannot open the directory .", and "… d" for what lies somewhere in the target.
+/// They said "cannot open the directory .", and "… d" for what is somewhere in the target.
 #[test]
 fn errors_name_whole_paths_once() {
     if !is_root() {
@@ -504,7 +504,7 @@ fn what_came_under_a_planned_name_or_changed_after_the_plan_is_not_deleted() {
     assert!(told, "{:?}", report.warnings);
 }
 
-/// What a user may do who was given a capability is done, as root does it.
+/// What a capability allows a user to do is done as for root.
 #[test]
 fn a_user_who_may_do_what_owners_may_mends_metadata_of_others() {
     let person = saved(|person| person.write("source/file", "saved"));

@@ -1,4 +1,4 @@
-//! Secrets stay where they are, and nobody is locked out of what is theirs.
+//! Secrets stay where they are, and no user is locked out of their own files.
 
 use crate::person::{Person, Said, said};
 use crate::restore::{as_nobody, is_root};
@@ -29,7 +29,7 @@ fn a_password_command_inherits_no_secrets() {
     assert!(seen.contains("KEPT=kept") && !seen.contains("SECRET"), "{seen}");
 }
 
-/// A key file that everybody could read was used without a word.
+/// A key file that every user could read was used without a word.
 #[test]
 fn secrets_that_others_may_read_are_told() {
     let person = Person::new();
@@ -48,7 +48,7 @@ fn secrets_that_others_may_read_are_told() {
     }
 }
 
-/// Only root refused the cache of another user, who could put a local state there by which nothing had to be stored: the backup ended
+/// Only root refused the cache of another user, which could hold a local state by which nothing had to be stored: the backup ended
 /// with 0, and nothing could be restored.
 #[test]
 fn a_cache_in_the_power_of_another_user_is_not_used() {
@@ -98,7 +98,7 @@ fn a_cache_is_used_where_root_is_not_known() {
     }
 }
 
-/// What lies in a repository and in a cache is for their owner alone, whatever the umask.
+/// What is in a repository and in a cache is readable for their owner alone, whatever the umask.
 #[test]
 fn repository_and_cache_are_private() {
     let person = Person::new();

@@ -1,4 +1,4 @@
-//! The map of rooms holds: who imports whom, and the few rules of style that keep a file readable.
+//! The map of rooms holds: which room imports which, and the few rules of style that keep a file readable.
 //!
 //! The table here and the one in docs/ARCHITECTURE.md are the same; a new import between rooms is a new word here and a
 //! record in docs/decisions.
@@ -22,17 +22,17 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("format", &["error", "id", "place", "entry", "chunk", "seal"]),
     ("runtime", &["error"]),
     ("storage", &["error", "lock", "watch", "disk", "runtime"]),
-    ("source", &["error", "entry", "watch"]),
+    ("source", &["error", "lock", "entry", "watch"]),
     ("index", &["error", "lock", "id", "place", "disk"]),
     ("vault", &["error", "lock", "id", "place", "watch", "chunk", "disk", "seal", "format", "storage", "index"]),
     ("lease", &["error", "lock", "id", "seal", "format", "storage", "vault"]),
-    ("fetch", &["error", "lock", "id", "place", "entry", "disk", "seal", "format", "storage", "index", "vault"]),
+    ("fetch", &["error", "lock", "id", "place", "entry", "seal", "format", "storage", "index", "vault"]),
     ("ingest", &["error", "lock", "id", "place", "watch", "seal", "format", "storage", "index", "vault", "lease"]),
     (
         "repo",
         &[
-            "error", "id", "watch", "when", "chunk", "disk", "seal", "format", "storage", "vault", "lease", "fetch",
-            "ingest",
+            "error", "lock", "id", "watch", "when", "chunk", "disk", "seal", "format", "storage", "vault", "lease",
+            "fetch", "ingest",
         ],
     ),
     (
@@ -47,7 +47,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("bench", &["error", "lock", "id", "watch", "chunk", "seal", "format", "storage"]),
 ];
 
-/// What the command may use of the library: everything but what lies behind the verbs.
+/// What the command may use of the library: everything but what only the verbs use.
 const COMMAND: &[&str] = &[
     "error", "id", "entry", "watch", "when", "chunk", "disk", "seal", "storage", "source", "repo", "backup", "restore",
     "browse", "bench",
@@ -188,7 +188,7 @@ fn files_say_what_they_are_for_and_stay_short() {
     }
 }
 
-/// Hints stand behind `hint: `: they begin small and end without a full stop.
+/// Hints follow `hint: `: they begin small and end without a full stop.
 #[test]
 fn hints_are_of_one_style() {
     let (mut seen, mut wrong) = (0, Vec::new());

@@ -112,7 +112,7 @@ fn dress(path: &Path, thing: &Thing, looks: &Looks) {
         let _taken = set_xattr_at(&parent, name, &xattr);
     }
     if !matches!(thing, Thing::Link(_)) {
-        // Who is not root has to be able to read it.
+        // It must be readable without being root.
         fs::set_permissions(path, fs::Permissions::from_mode(looks.mode | 0o600 | if plain { 0o100 } else { 0 }))
             .expect("a mode is set");
     }
@@ -245,7 +245,7 @@ fn a_folder_of_three_thousand_entries_comes_back() {
 fn a_path_as_long_as_the_system_allows_comes_back() {
     let source =
         tempfile::Builder::new().prefix("a-long-prefix-so-that-the-target-is-shorter-").tempdir().expect("a folder");
-    // Both the source's and the target's whole path must stay nameable for those who compare.
+    // Both the source's and the target's whole path must stay nameable for the comparison.
     let mut path = source.path().to_owned();
     while path.as_os_str().len() + 101 < 4095 {
         path.push("d".repeat(100));

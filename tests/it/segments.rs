@@ -1,4 +1,4 @@
-//! The local chunk index: never a wrong place, whatever happens to its files and whoever shares them.
+//! The local chunk index: never a wrong place, whatever happens to its files and whichever processes share them.
 
 use siltstone::error::{Kind, Result};
 use siltstone::id::{ChunkId, ChunkKind, IndexId, PackId};

@@ -12,7 +12,7 @@ pub struct Server {
     asked: Receiver<()>,
 }
 
-/// What somebody asked for.
+/// What a client asked for.
 pub struct Request {
     method: String,
 }
@@ -50,7 +50,7 @@ impl Server {
         self.asked.recv_timeout(Duration::from_secs(120)).expect("somebody asks");
     }
 
-    /// Forgets who asked so far.
+    /// Forgets the requests so far.
     pub fn forget(&self) {
         self.asked.try_iter().for_each(drop);
     }
@@ -72,7 +72,7 @@ fn read_request(connection: &mut TcpStream) -> Option<Request> {
     Some(Request { method: head.split(' ').next()?.to_owned() })
 }
 
-/// Writes an answer; that nobody reads it any more is fine.
+/// Writes an answer; the client may have gone.
 pub fn answer(connection: &mut TcpStream, request: &Request, status: &str, body: &str) {
     let length = body.len();
     let body = if request.method == "HEAD" { "" } else { body };

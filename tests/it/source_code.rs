@@ -50,7 +50,7 @@ pub fn literal_length(text: &[u8]) -> usize {
             (at + 1).min(text.len())
         }
         [b'\'', b'\\', rest @ ..] => rest.iter().skip(1).position(|byte| *byte == b'\'').map_or(1, |at| at + 4),
-        // A lifetime has no quote behind its first character, which may be of several bytes.
+        // A lifetime has no quote after its first character, which may be of several bytes.
         [b'\'', rest @ ..] => match rest.iter().take(5).position(|byte| *byte == b'\'') {
             Some(at) if at > 0 && std::str::from_utf8(&rest[..at]).is_ok_and(|text| text.chars().count() == 1) => {
                 at + 2
@@ -112,7 +112,7 @@ pub fn without_tests(code: &str) -> String {
     kept + rest
 }
 
-/// The modules named behind `prefix` (as `crate::`), in `use` trees and in the middle of code.
+/// The modules named after `prefix` (as `crate::`), in `use` trees and in the middle of code.
 pub fn named_behind(code: &str, prefix: &str) -> BTreeSet<String> {
     let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     let mut names = BTreeSet::new();

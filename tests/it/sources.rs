@@ -11,7 +11,7 @@ use siltstone::id::{ChunkId, SnapshotId};
 use siltstone::repo::{Repository, SinkOptions, Snapshot, Stamp, Totals};
 use siltstone::restore::RestoreOptions;
 use siltstone::seal::Compression;
-use siltstone::source::RulesBuilder;
+use siltstone::source::{RulesBuilder, Source};
 use siltstone::storage::memory::Memory;
 use siltstone::storage::{Body, Storage, Version};
 use siltstone::watch::{Event, Watch};
@@ -67,8 +67,9 @@ fn a_source_that_no_walk_meets_is_told() {
     let hooked = fixture::Hooked { inner: storage, before: moves };
     let repo = fixture::open(Arc::new(hooked), &place.path().join("cache")).expect("it opens");
     let mut options = fixture::options(&source);
-    options.paths = ["", "moved/inside", "moved/inside/file", "stays/inside/file"].map(|name| source.join(name)).into();
-    options.paths[0] = source.clone();
+    options.sources.extend(fixture::trees(
+        ["moved/inside", "moved/inside/file", "stays/inside/file"].map(|name| source.join(name)),
+    ));
     let report = repo.backup(options, &Watch::silent()).expect("a backup");
     let mut told: Vec<String> =
         report.warnings.iter().map(|warning| String::from_utf8_lossy(&warning.path.0).into_owned()).collect();
@@ -96,7 +97,7 @@ fn a_source_is_saved_though_a_directory_above_it_is_marked_meanwhile() {
     let hooked = fixture::Hooked { inner: fixture::memory(fixture::SWAPS), before: marks };
     let repo = fixture::open(Arc::new(hooked), &place.path().join("cache")).expect("it opens");
     let mut options = fixture::options(&source);
-    options.paths.push(named);
+    options.sources.push(Source::Tree(named));
     options.rules = RulesBuilder::new().exclude_caches().build().expect("rules");
     let report = repo.backup(options, &Watch::silent()).expect("a backup");
     // The file of the source, and the tag.
@@ -139,7 +140,7 @@ fn a_list_of_files_of_one_folder_is_one_walk_and_one_short_line() {
     assert_eq!(std::fs::read(person.path("out/0004")).unwrap(), b"changed");
 }
 
-/// Of a source that is a link to a folder only the link was saved, without a word, even with a slash behind it.
+/// Of a source that is a link to a folder only the link was saved, without a word, even with a slash at its end.
 #[test]
 fn of_a_link_the_link_is_saved_with_a_word_and_with_a_slash_what_it_points_to() {
     let person = Person::new();
@@ -155,7 +156,7 @@ fn of_a_link_the_link_is_saved_with_a_word_and_with_a_slash_what_it_points_to() 
     }
 }
 
-/// A source behind a link that lies in another source was dropped: exit 0, no word, and nothing of it saved.
+/// A source whose path leads through a link in another source was dropped: exit 0, no word, and nothing of it saved.
 #[test]
 fn a_source_behind_a_link_in_another_source_is_saved_at_its_real_path() {
     let person = Person::new();
@@ -225,7 +226,7 @@ fn commands_see_no_secret_unless_it_is_named() {
     person.silt_with(&with, &["snapshots", "--password-command", command]).ends_with(0);
 }
 
-/// An archive was readable by everybody, was a tar whatever its name said, and `| head` made it an error.
+/// An archive was readable by every user, was a tar whatever its name said, and `| head` made it an error.
 #[test]
 fn an_archive_is_its_owners_is_what_its_name_says_and_may_be_read_in_part() {
     let person = Person::new();
@@ -324,8 +325,8 @@ fn what_the_repository_lacks_is_no_warning_about_a_source() {
     let warnings = Arc::new(Mutex::new(Vec::new()));
     let heard = warnings.clone();
     let watch = Watch::new(Arc::new(move |event| {
-        if let Event::Warning { path, .. } = event {
-            heard.lock().unwrap().push(path);
+        if let Event::Warning(warning) = event {
+            heard.lock().unwrap().push(warning.path);
         }
     }));
     let repo = fixture::open(storage, &folder.path().join("cache")).unwrap();

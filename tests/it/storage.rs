@@ -175,6 +175,14 @@ fn lists(storage: &dyn Storage) {
         names.iter().map(|name| Listed { name: name.clone(), size: name.len() as u64 }).collect();
     wanted.sort();
     assert_eq!(storage.list("l/").unwrap(), wanted);
+    let between = |after: &str, until: Option<&str>| storage.list_between("l/", after, until).unwrap();
+    assert_eq!(between("", None), wanted);
+    // The name that it begins after may be missing, and that at which it ends is included.
+    let (first, last) = (&wanted[1020].name, &wanted[1040].name);
+    assert_eq!(between(first, Some(last)), wanted[1021..=1040]);
+    assert_eq!(between("l/0/", Some("l/0/0003")), wanted[..2]);
+    assert_eq!(between(&wanted[1090].name, None), wanted[1091..]);
+    assert_eq!(between("z", None), []);
     let below = storage.list("l/1/").unwrap();
     assert!(below.len() == 367 && below.iter().all(|listed| listed.name.starts_with("l/1/")));
     let all = storage.list("").unwrap();
@@ -207,7 +215,7 @@ fn puts_new_once(storage: &dyn Storage) {
         assert_eq!(winners.len(), 1, "{racers:?}");
         assert_eq!(read(storage, &name), format!("racer {}", winners[0]).as_bytes());
         for lost in racers.into_iter().filter(Result::is_err) {
-            // A store may say "two of you met, try again" instead; that is no win.
+            // A store may say "two of you met, try again" instead; that is not a win.
             assert!(matches!(kind(lost), Kind::AlreadyExists | Kind::Temporary));
         }
         assert_eq!(kind(storage.put_new(&name, body("late"))), Kind::AlreadyExists);
@@ -277,7 +285,7 @@ fn a_folder_conforms() {
     let folder = tempfile::tempdir().unwrap();
     let storage = Local::create(&folder.path().join("r")).unwrap();
     conforms(&storage);
-    // "There is none" is no error, though a folder of that name is there.
+    // "There is none" is not an error, though a folder of that name is there.
     storage.remove("c").unwrap();
     assert_eq!(read(&storage, "c/object"), b"x");
 }
@@ -369,13 +377,13 @@ fn an_unknown_scheme_is_told_what_is_known() {
         assert!(error.is(Kind::Invalid) && error.advice().unwrap().contains("s3://"), "{error:?}");
         assert!(!Path::new(words).exists());
     }
-    // Whoever wants a folder named so says that it is one.
+    // A folder of such a name is written as a path.
     let named = folder.path().join("memory:");
     open_location(named.to_str().unwrap()).unwrap();
     assert!(named.is_dir());
 }
 
-/// Does what it is told and loses the answer, `lost` times.
+/// Forwards requests, and loses the answer `lost` times.
 struct Lossy {
     inner: Memory,
     lost: AtomicU32,
@@ -434,7 +442,7 @@ fn lost_answers_are_found_out() {
     lose(1);
     storage.rename("a", "b").unwrap();
     assert_eq!(read(&storage, "b"), b"next");
-    // Somebody else's object of that name, before ours is tried again, is no success.
+    // An object of that name that another writer made before ours is tried again is not a success.
     lose(1);
     assert_eq!(kind(storage.put_new("b", body("mine"))), Kind::AlreadyExists);
     assert_eq!(read(&storage, "b"), b"next");
@@ -454,7 +462,7 @@ fn a_throttle_keeps_its_rate_over_all_threads() {
         }
     });
     let took = start.elapsed();
-    // How much longer it takes on a busy machine nobody knows.
+    // How much longer it takes on a busy machine is not known.
     assert!(took > Duration::from_millis(700) && took < Duration::from_secs(60), "{took:?}");
 }
 

@@ -20,7 +20,7 @@ fn what_cannot_be_a_snapshot_by_name_is_a_notice() {
     assert!(said.err.contains("ignored 3 objects"), "{}", said.err);
     person.silt(&["restore", "latest", "--target", "latest"]).ends_with(0);
     person.silt(&["snapshots"]).ends_with(0);
-    // One that could be a snapshot and is none keeps no restore of another one, as it is dated in the future, and is told.
+    // One that has the name of a snapshot and is not one, dated in the future, prevents no restore of another one, and is reported.
     person.write(&format!("data/siltstone/repository/snapshots/20990101t000000z-{}", "7".repeat(32)), "junk");
     let next = person.silt(&["backup", "source"]).ends_with(0);
     assert!(!next.err.contains("future"), "{}", next.err);

@@ -1,4 +1,4 @@
-//! What somebody at a terminal sees: the prompt for a password, the progress line, Ctrl-C.
+//! What a person at a terminal sees: the prompt for a password, the progress line, Ctrl-C.
 
 use crate::person::Person;
 use crate::skip::skipped;
@@ -93,7 +93,7 @@ impl Terminal {
         tcgetattr(&self.screen).unwrap().local_modes.contains(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG)
     }
 
-    /// Waits for the end; gives the exit code and all that was shown.
+    /// Waits for the end; returns the exit code and all that was shown.
     #[track_caller]
     fn end(mut self) -> (Option<i32>, String) {
         let begun = Instant::now();
@@ -108,7 +108,7 @@ impl Terminal {
             }
         };
         assert!(self.is_sane(), "the terminal stays as the command had it: {:?}", self.shown());
-        // The last of it is shown: what is typed after it comes behind it.
+        // The last of it is shown: what is typed then comes after it.
         self.type_in(b"the end\n");
         self.wait_for("the end\r\n");
         let shown = self.shown();
@@ -117,7 +117,7 @@ impl Terminal {
     }
 }
 
-/// Answers each prompt; gives the exit code and all that was shown.
+/// Answers each prompt; returns the exit code and all that was shown.
 #[track_caller]
 fn converse(person: &Person, words: &[&str], answers: &[(&str, &[u8])]) -> Option<(Option<i32>, String)> {
     let mut terminal = Terminal::run(person, 80, &[&["--repo", "r"], words].concat(), |_| ())?;
@@ -160,7 +160,7 @@ fn ctrl_c_at_the_prompt_leaves_a_terminal_that_shows_what_is_typed() {
     assert!(code == Some(130) && shown.ends_with("it was interrupted\r\n"), "{shown}");
     assert!(!person.path("r/config").exists());
     person.silt_with(&[("SILT_PASSWORD", "horse")], &["init", "--repo", "r"]).ends_with(0);
-    // Verbs that stop softly, in the middle of the line too, and by a signal of somebody else.
+    // Verbs that stop softly, in the middle of the line too, and by a signal of another process.
     for words in [&["snapshots"][..], &["backup", "source"]] {
         let (code, shown) = converse(&person, words, &[("Password for ", b"ho\x03")]).unwrap();
         assert!(code == Some(130) && shown.ends_with("it was interrupted\r\n"), "{words:?} {shown}");

@@ -1,16 +1,16 @@
 //! What backups tell of damage and losses: each once, and none in silence.
 
 use crate::damaged_packs::{WhenRead, World};
-use crate::fixture::{self, Hooked, SWAPS, open};
+use crate::fixture::{self, Hooked, SWAPS, dump, open, trees};
 use crate::person::{Person, said};
 use siltstone::error::{Error, Kind};
 use siltstone::id::ChunkId;
 use siltstone::repo::key::add_key;
 use siltstone::repo::{Credentials, Repository, Snapshot};
-use siltstone::seal::{PasswordCost, Power};
-use siltstone::source::stream::Stream;
+use siltstone::seal::{Access, PasswordCost};
+use siltstone::source::{Source, Stream};
 use siltstone::storage::Storage;
-use siltstone::watch::{Event, Watch};
+use siltstone::watch::{Event, Notice, Watch};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -84,7 +84,7 @@ fn an_incurable_loss_is_told_once_and_keeps_no_run_from_skipping() {
     }
 }
 
-/// Nobody said that an index object was gone: the command that noticed it failed on another one, and the local index had
+/// No run said that an index object was gone: the command that noticed it failed on another one, and the local index had
 /// forgotten the first one by then.
 #[test]
 fn a_loss_is_marked_before_it_is_forgotten() {
@@ -187,7 +187,7 @@ fn an_outage_says_nothing_of_index_objects() {
     }
 }
 
-/// A look of a reader at the repository found an index object damaged, said so to nobody, and kept all later runs from
+/// A look of a reader at the repository found an index object damaged, did not report it, and kept all later runs from
 /// saying it.
 #[test]
 fn what_a_reader_finds_damaged_is_said() {
@@ -195,7 +195,7 @@ fn what_a_reader_finds_damaged_is_said() {
     let heard: Arc<Mutex<Vec<String>>> = Arc::default();
     let notices = heard.clone();
     let watch = Watch::new(Arc::new(move |event| {
-        if let Event::Notice(text) = event {
+        if let Event::Notice(Notice { text, .. }) = event {
             notices.lock().expect("whole").push(text);
         }
     }));
@@ -217,7 +217,7 @@ fn a_put_only_job_tells_nothing_for_others() {
     let put_only = Credentials::password("put only");
     let keys = open(storage.clone(), &world.cache("one")).expect("it opens").keys().clone();
     let cost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
-    add_key(&world.storage, &keys, Power::Put, &put_only, cost).expect("added");
+    add_key(&world.storage, &keys, Access::PutOnly, &put_only, cost).expect("added");
     let backup = |credentials: &Credentials, job: &str| {
         let mut wanted = fixture::options(&world.source());
         wanted.job = job.to_owned();
@@ -387,15 +387,15 @@ fn a_snapshot_that_comes_back_later_is_looked_at() {
     }
 }
 
-/// What an unsuccessful run had stored, or somebody put back, completed a snapshot, and no run said so.
+/// What an unsuccessful run had stored, or a person put back, completed a snapshot, and no run said so.
 #[test]
 fn a_snapshot_that_is_complete_again_is_named_whoever_completed_it() {
     for is_put_back in [false, true] {
         let world = World::new(SWAPS);
         let storage: Arc<dyn Storage> = Arc::new(world.storage.clone());
         let backup = |command: &str| {
-            let stream = Stream { name: b"table".to_vec(), command: command.into() };
-            world.backup_with(storage.clone(), Some("one"), |options| options.streams = vec![stream]).0
+            let stream = Stream::new("table", command);
+            world.backup_with(storage.clone(), Some("one"), |options| options.sources.push(Source::stream(stream))).0
         };
         let kept = world.storage.snapshot();
         let lost = world.source().join("one/two/large");
@@ -443,9 +443,9 @@ fn a_snapshot_that_lacked_an_index_object_is_named_when_it_is_complete() {
     let table = world.directory.path().join("table");
     fs::write(&table, crate::golden::noise(30_000, 50)).expect("written");
     let backup = |commands: &[&str]| {
-        let stream = |(name, command): (&str, &&str)| Stream { name: name.into(), command: (*command).into() };
-        let streams = ["one", "two"].into_iter().zip(commands).map(stream).collect();
-        world.backup_with(storage.clone(), Some("one"), |options| options.streams = streams).0
+        let stream = |(name, command): (&str, &&str)| Source::stream(Stream::new(name, *command));
+        let streams: Vec<Source> = ["one", "two"].into_iter().zip(commands).map(stream).collect();
+        world.backup_with(storage.clone(), Some("one"), |options| options.sources.extend(streams)).0
     };
     let (cat, listed) = (format!("cat {}", table.display()), || world.storage.list("index/").expect("listed"));
     let before = listed();
@@ -493,9 +493,12 @@ fn what_was_not_printed_is_told_again() {
 fn packs_of_a_failed_run(world: &World, file: &std::path::Path) -> Vec<(String, Vec<u8>)> {
     let before = world.storage.list("packs/").expect("listed");
     fs::write(file, crate::golden::noise(30_000, 60)).expect("written");
-    let stream = Stream { name: b"table".to_vec(), command: "false".into() };
+    let stream = Stream::new("table", "false");
     let storage = Arc::new(world.storage.clone());
-    world.backup_with(storage, Some("one"), |options| options.streams = vec![stream]).0.expect_err("its stream fails");
+    world
+        .backup_with(storage, Some("one"), |options| options.sources.push(Source::stream(stream)))
+        .0
+        .expect_err("its stream fails");
     fs::remove_file(file).expect("removed");
     let packs = world.storage.list("packs/").expect("listed").into_iter().map(|pack| pack.name);
     let new = packs.filter(|name| before.iter().all(|old| old.name != *name));
@@ -616,14 +619,14 @@ fn what_came_back_during_the_run_that_tells_it_is_told_again() {
         move || back.iter().for_each(|(name, bytes)| inner.put(name, bytes.clone().into()).expect("it is put back"));
     let other = tempfile::tempdir().expect("a directory");
     let (done, _) = world.backup_with(storage.clone(), Some("one"), |options| {
-        options.paths = vec![other.path().to_owned()];
+        options.sources = trees([other.path()]);
         let input = WhenRead { inner: std::io::Cursor::new(b"dump".to_vec()), before: Some(put_back) };
-        options.input = Some((b"dump".to_vec(), Box::new(input)));
+        options.sources.push(dump(input));
     });
     done.expect("the backup succeeds");
     lose();
     let (done, notices) = world.backup_with(storage, Some("one"), |options| {
-        options.paths = vec![other.path().to_owned()];
+        options.sources = trees([other.path()]);
     });
     let healing = done.expect("the backup succeeds").healing.expect("it tells");
     assert_eq!(healing.still_damaged.len(), 1, "{notices:?}");

@@ -2,18 +2,19 @@
 //! repository, the cache and the local state; and the next backup heals what was lost.
 
 use crate::fixture::{
-    self, Hooked, NEITHER, RENAMES, SWAPS, backup, memory, open, options, plant, restored_differences,
+    self, Hooked, NEITHER, RENAMES, SWAPS, backup, memory, open, options, plant, protocol_of, restored_differences,
+    show,
 };
 use siltstone::backup::BackupReport;
 use siltstone::error::{Error, Kind, Result};
-use siltstone::format::Sharing;
+use siltstone::format::CommitProtocol;
 use siltstone::forward_storage;
 use siltstone::id::WriterId;
-use siltstone::lease::{Token, expire, survey};
+use siltstone::lease::{expire, survey};
 use siltstone::repo::{Repository, SinkOptions, Writer};
 use siltstone::storage::memory::Memory;
 use siltstone::storage::{Body, Listed, Storage, Version};
-use siltstone::watch::{Event, Watch};
+use siltstone::watch::{Event, Notice, Watch};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,7 +53,7 @@ impl World {
     /// A run that stores everything, writes its local state, and fails before its commit.
     fn fail(&self, storage: &Memory, cache: &str) {
         let mut wanted = options(&self.source());
-        wanted.input = Some((b"broken".to_vec(), Box::new(BrokenInput)));
+        wanted.sources.push(fixture::dump(BrokenInput));
         let repo = open(Arc::new(storage.clone()), &self.cache(cache)).expect("it opens");
         repo.backup(wanted, &Watch::silent()).expect_err("its input is broken");
     }
@@ -285,7 +286,7 @@ pub fn noted() -> (Arc<Mutex<Vec<String>>>, Watch) {
     let notices: Arc<Mutex<Vec<String>>> = Arc::default();
     let heard = notices.clone();
     let watch = Watch::new(Arc::new(move |event| {
-        if let Event::Notice(text) = event {
+        if let Event::Notice(Notice { text, .. }) = event {
             heard.lock().expect("whole").push(text);
         }
     }));
@@ -420,9 +421,9 @@ fn writer_of(repo: &Repository) -> Writer {
 }
 
 fn expire_all(storage: &dyn Storage, repo: &Repository) -> bool {
-    let sharing = repo.config().sharing;
-    let running = survey(storage, repo.keys(), sharing).expect("a survey").running;
-    running.iter().filter(|seen| expire(storage, repo.keys(), sharing, seen).is_ok()).count() > 0
+    let protocol = protocol_of(repo);
+    let running = survey(storage, repo.keys()).expect("a survey").running;
+    running.iter().filter(|seen| expire(storage, repo.keys(), protocol, seen).is_ok()).count() > 0
 }
 
 #[test]
@@ -452,7 +453,7 @@ fn a_writer_taken_for_dead_does_not_commit_when_its_own_unnamed_packs_are_gone()
         let snapshot = fixture::snapshots(&repo).remove(0);
         let error = writer.commit(&snapshot).expect_err("it must not commit");
         assert!(error.is(Kind::Stale), "{error:?}");
-        assert_eq!(survey(&storage, repo.keys(), repo.config().sharing).expect("a survey").running, [], "it withdrew");
+        assert_eq!(survey(&storage, repo.keys()).expect("a survey").running, [], "it withdrew");
     }
 }
 
@@ -486,7 +487,7 @@ fn a_writer_that_ends_without_a_word_leaves_no_ghost() {
     }
 }
 
-/// Does what it is told, and says that it failed: the answer was lost.
+/// Forwards requests, and returns an error: the answer was lost.
 struct LostAnswers {
     inner: Memory,
     loses: AtomicBool,
@@ -519,19 +520,20 @@ impl Storage for LostAnswers {
 #[test]
 fn a_beat_whose_answer_was_lost_costs_no_right_and_leaves_no_ghost() {
     const SNAPSHOT: &str = "snapshots/20260101t000000z-one";
-    for (capabilities, sharing) in
-        [(SWAPS, Sharing::Swap), (RENAMES, Sharing::Rename), (NEITHER, Sharing::SingleWriter)]
-    {
+    for (capabilities, protocol) in [
+        (SWAPS, CommitProtocol::CompareAndSwap),
+        (RENAMES, CommitProtocol::Rename),
+        (NEITHER, CommitProtocol::SingleWriter),
+    ] {
         for commits in [true, false] {
             for beats_lost in 1..3 {
-                let case = format!("{sharing:?}, commits: {commits}, {beats_lost} beats lost");
+                let case = format!("{protocol:?}, commits: {commits}, {beats_lost} beats lost");
                 let world = World::new();
                 let base = memory(capabilities);
                 let repo = open(Arc::new(base.clone()), &world.cache("one")).expect("it opens");
                 let storage = LostAnswers { inner: base.clone(), loses: AtomicBool::new(false) };
                 let writer = WriterId([7; 16]);
-                let mut token =
-                    Token::create(&storage, repo.keys(), sharing, writer, "host", "now").expect("it shows itself");
+                let mut token = show(&storage, repo.keys(), protocol, writer).expect("it shows itself");
                 storage.loses.store(true, Ordering::SeqCst);
                 for _ in 0..beats_lost {
                     // Also a beat that only finds out what became of the one before is a good one.
@@ -561,7 +563,7 @@ fn an_expired_single_writer_neither_beats_nor_commits() {
     let repo = open(Arc::new(storage.clone()), &world.cache("one")).expect("it opens");
     let show = || {
         let keys = repo.keys();
-        let token = Token::create(&storage, keys, Sharing::SingleWriter, WriterId([7; 16]), "host", "now");
+        let token = show(&storage, keys, CommitProtocol::SingleWriter, WriterId([7; 16]));
         let token = token.expect("it shows itself");
         assert!(expire_all(&storage, &repo));
         token
@@ -595,7 +597,7 @@ fn an_index_object_that_vanishes_behind_its_listing_is_listed_again() {
 #[test]
 fn objects_that_cannot_be_read_or_are_too_large_hide_no_snapshot() {
     // One junk object in snapshots/ or pending/, which any writer can make, must not keep the others from being used.
-    for name in ["snapshots/20260101t000000z-junk", "pending/ffffffffffffffffffffffffffffffff"] {
+    for name in ["snapshots/20260101t000000z-junk", "pending/0011223344556677/ffffffffffffffffffffffffffffffff"] {
         let world = World::new();
         let storage = memory(SWAPS);
         world.backup(&storage, "one");

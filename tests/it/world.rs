@@ -142,7 +142,7 @@ fn play_all(engine: Engine, sequences: u64) {
     println!("{count} sequences from seed {first} on broke no law");
 }
 
-/// Every snapshot of a run that ended well comes back whole, damage is told and healed, and a restore changes nothing
+/// Every snapshot of a run that ended well comes back whole, damage is reported and healed, and a restore changes nothing
 /// outside its scope: after any sequence of edits, backups, faults, damage and restores.
 #[test]
 fn whatever_happens_what_was_saved_comes_back() {

@@ -22,7 +22,8 @@ from datetime import datetime, timedelta, timezone
 
 import zstandard
 from blake3 import blake3
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
@@ -84,6 +85,21 @@ class Take:
     def u32(self):
         return struct.unpack("<I", self.raw(4))[0]
 
+    def tagged(self):
+        """Tagged values, of which each has one place."""
+        last = -1
+        for _ in range(self.count(2)):
+            tag, value = self.number(), self.bytes()
+            check(tag > last, "tagged values out of order")
+            last = tag
+            yield tag, value
+
+    def end_with_tagged(self):
+        """Values of newer writers may follow, and may be ignored."""
+        if self.left():
+            list(self.tagged())
+        self.end()
+
     def end(self):
         check(self.left() == 0, "bytes follow that do not belong there")
 
@@ -143,7 +159,9 @@ class Keys:
         self.content = derive("siltstone 2026 id of a content chunk", master)
         self.tree = derive("siltstone 2026 id of a tree chunk", master)
         self.writers = derive("siltstone 2026 objects for writers", master)
-        self.private = hpke_key_pair(derive("siltstone 2026 key pair of the readers", master))
+        pair = lambda of: hpke_key_pair(derive(f"siltstone 2026 key pair for {of}", master))
+        self.snapshots, self.contents, self.trees = pair("snapshots"), pair("contents"), pair("trees")
+        self.verifying = Ed25519PrivateKey.from_private_bytes(derive("siltstone 2026 signing key", master)).public_key()
 
     def chunk_id(self, data, tree):
         return blake3(data, key=self.tree if tree else self.content).digest()[:ID]
@@ -170,19 +188,31 @@ def unzstd(packed, most):
 
 
 def open_object(keys, purpose, data, most):
-    check(len(data) >= 57 and data[:8] == b"siltobj1", f"not a sealed object ({purpose})")
-    audience, head, rest = data[8], data[9:41], data[41:]
+    check(len(data) >= 61 and data[:8] == b"siltobj1", f"not a sealed object ({purpose})")
+    recipients, head, salt, rest = data[8], data[:13], data[13:45], data[45:]
+    generation = struct.unpack("<I", head[9:])[0]
+    check(generation == 0, f"the {purpose} was sealed with secrets of generation {generation}")
+    associated = head + purpose.encode()
     try:
-        if audience == 1:
-            key = derive("siltstone 2026 key of one object for writers", keys.writers + head)
-            body = AESGCM(key).decrypt(bytes(12), rest, purpose.encode())
+        if recipients == 1:
+            key = derive("siltstone 2026 key of one object for writers", keys.writers + salt)
+            body = AESGCM(key).decrypt(bytes(12), rest, associated)
         else:
-            check(audience == 2, "an unknown audience")
-            body = hpke_open(keys.private, head, b"siltstone 2026 object for readers", purpose.encode(), rest)
+            check(recipients == 2, "unknown recipients")
+            body = hpke_open(keys.snapshots, salt, b"siltstone 2026 object for readers", associated, rest)
     except InvalidTag:
         raise Damaged(f"the {purpose} was changed or belongs to another repository") from None
     take = Take(body)
     return unzstd(take.raw(take.u32()), most)
+
+
+def open_signed_object(keys, purpose, data, most):
+    signed = open_object(keys, purpose, data, most)
+    try:
+        keys.verifying.verify(signed[:64], b"siltstone 2026 signed object\0" + purpose.encode() + b"\0" + signed[64:])
+    except InvalidSignature:
+        raise Damaged(f"the {purpose} was not written with a full key") from None
+    return signed[64:]
 
 
 # --- sections 5 to 8: repository ----------------------------------------------------------------------------------
@@ -199,6 +229,18 @@ def take_frames(take, count):
     return frames
 
 
+def master_of(bundle):
+    """The master secret in a bundle of keys; other values of it are skipped."""
+    take = Take(bundle)
+    while take.left():
+        tag, generation = take.byte(), take.u32()
+        value = take.raw(struct.unpack("<H", take.raw(2))[0])
+        if (tag, generation) == (1, 0):
+            check(len(value) == 32, "a master secret of another length")
+            return value
+    raise Damaged("this key can add or list snapshots, and read nothing of them")
+
+
 class Repository:
     def __init__(self, folder, password=None, key_file=None, recovery=None):
         self.folder = folder
@@ -207,8 +249,13 @@ class Repository:
         version = struct.unpack("<I", config[8:12])[0]
         check(version == 1, f"format {version} is unknown")
         self.keys = Keys(recovery if recovery else self.unlock(password, key_file))
-        self.config = json.loads(open_object(self.keys, "configuration", config[28:], 64 << 10))
+        self.config = json.loads(open_signed_object(self.keys, "configuration", config[28:], 64 << 10))
         check(self.config["repository"] == config[12:28].hex(), "the repository's id was changed")
+        settings = json.loads(open_signed_object(self.keys, "settings", self.get("settings", OBJECT_MAX), 64 << 10))
+        check(settings["version"] == 1, "the settings are of an unknown version")
+        check(settings["repository"] == self.config["repository"], "the settings belong to another repository")
+        needed = settings.get("reader_features", [])
+        check(not needed, f"the repository uses {needed}, which this reader does not know")
         self.places = {}
         for name in self.list("index"):
             self.read_index(name)
@@ -235,6 +282,9 @@ class Repository:
             stored = json.loads(self.get(name, 16 << 10))
             if stored["version"] != 1 or stored["opens_with"] != wanted:
                 continue
+            names = ("version", "opens_with", "salt", "memory_kib", "passes", "lanes", "sealed")
+            fields = "".join(f"{stored[field]}\n" for field in names)
+            check(blake3(fields.encode()).hexdigest()[:16] == stored["check"], f"{name} was damaged")
             salt, memory = bytes.fromhex(stored["salt"]), stored["memory_kib"]
             passes, lanes = stored["passes"], stored["lanes"]
             check(len(salt) == 16 and memory <= MIB and passes <= 64 and lanes <= 16, f"{name}: cost out of bounds")
@@ -248,8 +298,7 @@ class Repository:
                 bundle = AESGCM(key).decrypt(bytes(12), sealed, b"siltstone 2026 key object")
             except InvalidTag:
                 continue
-            check(bundle[:1] == b"\1" and len(bundle) == 33, "this is a put-only key: it reads nothing")
-            return bundle[1:]
+            return master_of(bundle)
         raise Damaged(f"this {wanted} opens none of the repository's keys")
 
     def read_index(self, name):
@@ -269,10 +318,10 @@ class Repository:
             for number, (stored, raw, lengths) in enumerate(frames):
                 at = 0
                 for length in lengths:
-                    self.places[take.raw(ID)] = (pack.hex(), number, offset, stored, raw, at, length)
+                    self.places[take.raw(ID)] = (pack.hex(), tree, number, offset, stored, raw, at, length)
                     at += length
                 offset += stored
-        take.end()
+        take.end_with_tagged()
 
     def range(self, name, offset, length):
         with open(os.path.join(self.folder, name), "rb") as file:
@@ -281,18 +330,19 @@ class Repository:
         check(len(data) == length, f"{name} is cut short")
         return data
 
-    def frame(self, pack, number, offset, stored, raw):
+    def frame(self, pack, tree, number, offset, stored, raw):
         if (pack, number) in self.frames:
             self.frames.move_to_end((pack, number))
             return self.frames[pack, number]
         name = f"packs/{pack[:2]}/{pack}"
         try:
             if pack not in self.pack_keys:
-                head = self.range(name, 0, 88)
+                head = self.range(name, 0, 92)
                 check(head[:8] == b"siltpak1", f"{name} is no pack")
-                self.pack_keys[pack] = hpke_open(
-                    self.keys.private, head[8:40], b"siltstone 2026 key of a pack", b"", head[40:]
-                )
+                check(head[8:12] == bytes(4), f"{name} was sealed with secrets of another generation")
+                private = self.keys.trees if tree else self.keys.contents
+                info = b"siltstone 2026 key of a pack"
+                self.pack_keys[pack] = hpke_open(private, head[12:44], info, head[:12], head[44:])
             nonce = bytes(8) + struct.pack(">I", number)
             plain = AESGCM(self.pack_keys[pack]).decrypt(nonce, self.range(name, offset, stored), None)
         except InvalidTag:
@@ -311,8 +361,8 @@ class Repository:
 
     def chunk(self, name, tree):
         check(name in self.places, f"no index object names the chunk {name.hex()}")
-        pack, number, offset, stored, raw, at, length = self.places[name]
-        data = self.frame(pack, number, offset, stored, raw)[at : at + length]
+        *frame, at, length = self.places[name]
+        data = self.frame(*frame)[at : at + length]
         check(self.keys.chunk_id(data, tree) == name, f"the chunk {name.hex()} is not what its name says")
         return data
 
@@ -320,12 +370,12 @@ class Repository:
 
     def snapshots(self):
         bodies = {}
-        for name in self.list("pending"):
-            if self.config["sharing"] == "rename":
+        for name in [name for key in self.list("pending") for name in self.list(key)]:
+            writer, _, tail = name.partition(".")
+            if tail:
                 # A draft is the snapshot's bytes and counts only once its token says that it is committed.
-                writer, _, place = name.partition(".draft.")
-                if place and os.path.exists(os.path.join(self.folder, writer + ".committed")):
-                    bodies[f"snapshots/{place}"] = self.get(name, OBJECT_MAX)
+                if tail.startswith("draft.") and os.path.exists(os.path.join(self.folder, writer + ".committed")):
+                    bodies[f"snapshots/{tail[6:]}"] = self.get(name, OBJECT_MAX)
                 continue
             pending = json.loads(open_object(self.keys, "pending", self.get(name, OBJECT_MAX), OBJECT_MAX))
             if pending["state"] == "committed":
@@ -336,6 +386,7 @@ class Repository:
         for name in sorted(bodies):
             snapshot = json.loads(open_object(self.keys, "snapshot", bodies[name], 16 * MIB))
             check(snapshot["version"] == 1, f"{name} is of an unknown version")
+            check(not snapshot.get("features"), f"{name} uses {snapshot.get('features')}, unknown to this reader")
             began = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=snapshot["started"]["seconds"])
             stated = f"snapshots/{began.strftime('%Y%m%dt%H%M%Sz')}-{snapshot['id']}"
             check(stated == name, f"{name} stands under the name of another")
@@ -365,7 +416,7 @@ class Repository:
         check(all(valid_name(n) for n in names), "an inner page has an invalid name")
         check(all(a < b for a, b in zip(names, names[1:])), "an inner page is out of order")
         pages = [take.raw(ID) for _ in names]
-        take.end()
+        take.end_with_tagged()
         for below in pages:
             yield from self.entries(below, depth + 1)
 
@@ -397,13 +448,15 @@ class Repository:
     def list_names(self, level, name):
         take = Take(self.chunk(name, True))
         check(take.raw(3) == bytes([ord("L"), 1, level]), "not a chunk list of the level expected")
-        check(take.left() > 0 and take.left() % ID == 0, "a chunk list has a wrong length")
-        check(take.left() <= 8192 * ID, "a chunk list is too long")
+        each = ID + (8 if level else 0)
+        check(take.left() > 0 and take.left() % each == 0, "a chunk list has a wrong length")
+        check(take.left() <= 8192 * each, "a chunk list is too long")
         while take.left():
             below = take.raw(ID)
             if level == 0:
                 yield below
             else:
+                take.raw(8)  # how long what is below is: for those who read from the middle
                 yield from self.list_names(level - 1, below)
 
 
@@ -477,11 +530,7 @@ def take_entries(take):
         if bits & 32:
             entry.flags = take.number(most)
         if bits & 64:
-            last = -1
-            for _ in range(take.count(2)):
-                tag, value = take.number(), take.bytes()
-                check(tag > last, "the tags of an entry are out of order")
-                last = tag
+            for tag, value in take.tagged():
                 if tag == 1:
                     check(value == b"" and entry.kind == DIRECTORY, "a malformed mark of a partial directory")
                     entry.partial = True
@@ -498,7 +547,7 @@ def take_entries(take):
         counts.append(count)
     for entry, count in zip(entries, counts):
         entry.ids = [take.raw(ID) for _ in range(count)]
-    take.end()
+    take.end_with_tagged()
     return entries
 
 

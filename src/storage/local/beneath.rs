@@ -1,4 +1,4 @@
-//! Write as root into the folder of somebody else: every folder on the way is opened by itself and never through a link, so
+//! Write as root into the folder of another user: every folder on the way is opened by itself and never through a link, so
 //! that its owner cannot make root write, or hand over, anything elsewhere.
 
 use crate::disk::whole::sync_directory;

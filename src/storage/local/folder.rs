@@ -12,8 +12,8 @@ use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-/// Refuses a folder of the repository that is none: to whoever lists it, nothing would seem to be there.
-pub(super) fn check_folder(path: &Path) -> Result<()> {
+/// Refuses a folder of the repository that is not a directory: a listing of it would seem to be empty.
+pub(super) fn check_folder(doing: &str, path: &Path) -> Result<()> {
     let why = match (path.symlink_metadata(), std::fs::metadata(path)) {
         (Ok(_), Ok(meta)) if meta.is_dir() => return Ok(()),
         (Ok(link), Err(error)) if link.is_symlink() && is_absent(&error) => "it is a broken symbolic link",
@@ -21,13 +21,13 @@ pub(super) fn check_folder(path: &Path) -> Result<()> {
         // That it is absent, or cannot be looked into, shows when it is listed.
         _ => return Ok(()),
     };
-    Err(Error::new(Kind::Failed, "list", path.display()).because(why).hint(
+    Err(Error::new(Kind::Failed, doing, path.display()).because(why).hint(
         "a repository keeps objects there, in a directory or a symbolic link to one: check whether its disk is mounted",
     ))
 }
 
-/// Removes unfinished files that were last written before `seconds` (since 1970). Never behind a symbolic link, and nothing else that
-/// somebody put there.
+/// Removes unfinished files that were last written before `seconds` (since 1970). Never through a symbolic link, and nothing else that
+/// other programs put there.
 pub(super) fn remove_unfinished(folder: &Path, seconds: i64) -> std::io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let folder = open(folder, flags, Mode::empty())?;
@@ -71,16 +71,20 @@ pub(super) fn sync_folder(folder: &Path) -> Result<()> {
     synced.map_err(|error| failed("sync the directory", folder, error))
 }
 
-/// Creates a directory and those above it, each synced into the one above.
+/// Creates a directory and those above it, each synced into the one above. Refuses what has the name of one but is no directory.
 pub(super) fn make_folders(folder: &Path) -> Result<()> {
-    match DirBuilder::new().mode(0o700).create(folder) {
-        Ok(()) => folder.parent().filter(|above| !above.as_os_str().is_empty()).map_or(Ok(()), sync_folder),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
-            make_folders(above.ok_or_else(|| failed("create the directory", folder, error))?)?;
-            make_folders(folder)
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
+    let make = || DirBuilder::new().mode(0o700).create(folder);
+    let made = match (make(), above) {
+        (Err(error), Some(above)) if error.kind() == std::io::ErrorKind::NotFound => {
+            make_folders(above)?;
+            make()
         }
+        (made, _) => made,
+    };
+    match made {
+        Ok(()) => above.map_or(Ok(()), sync_folder),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => check_folder("use the directory", folder),
         Err(error) => Err(failed("create the directory", folder, error)),
     }
 }

@@ -4,19 +4,21 @@ mod beneath;
 mod errors;
 mod folder;
 mod open_files;
+mod strangers;
+
+pub use strangers::stranger_in;
 
 use crate::disk::WRITE_BYTES_MAX;
 use crate::disk::device::{Medium, medium_of};
 use crate::disk::own_files::{names_behind_links, open_at_once};
 use crate::error::{Error, Kind, Result};
-use crate::storage::files::{FileTree, Files, TreeEntry, TreeEntryKind, UNFINISHED};
+use crate::storage::files::{FileTree, Files, TreeEntry, TreeEntryKind};
 use crate::storage::{Body, Profile, Stat, Version};
 use beneath::Owner;
 use errors::{cannot_read, check_object, failed, is_absent};
 use folder::{check_folder, make_folders, remove_unfinished, rename_new, sync_folder};
 use open_files::{FileNumber, OpenFiles};
 use rustix::fs::{Advice, CWD, FileType, fadvise};
-use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -34,7 +36,7 @@ pub struct LocalTree {
     root: PathBuf,
     /// Of the root when it was opened: something else is mounted, or uncovered, where it differs.
     number: FileNumber,
-    /// User and group that files are given to: those of the directory, where root writes into that of somebody else.
+    /// User and group that files are given to: those of the directory, where root writes into that of another user.
     owner: Option<Owner>,
     open: OpenFiles,
 }
@@ -107,9 +109,9 @@ impl LocalTree {
         if self.owner.is_some() && error.kind() == io::ErrorKind::NotADirectory && folder.is_symlink() {
             return Err(Error::new(Kind::Failed, "write below", folder.display())
                 .because("it is a symbolic link, which root does not follow in the repository of another user")
-                .hint("run silt as the user who owns the repository"));
+                .hint("run silt as the owner of the repository"));
         }
-        check_folder(&folder)
+        check_folder("list", &folder)
     }
 
     /// Metadata of the object at a path; a directory is none.
@@ -300,11 +302,11 @@ impl FileTree for LocalTree {
         let top = self.root.join(folder);
         // Further down an object may be in its place, and below one is nothing.
         if !folder.contains('/') {
-            check_folder(&top)?;
+            check_folder("list", &top)?;
         }
         let names = match names_behind_links(&top) {
             Ok(names) => names,
-            // Removed by somebody after the directory above was listed, or no such directory yet.
+            // Removed after the directory above was listed, or not made yet.
             Err(error) if is_absent(&error) => return self.check_root().map(|()| Vec::new()),
             Err(error) => return Err(failed("list", &top, error)),
         };
@@ -332,7 +334,7 @@ impl FileTree for LocalTree {
     }
 
     fn remove_abandoned(&self, folder: &str, newest: &str, age: Duration) {
-        // What is in the directory of somebody else is theirs to tidy.
+        // What is in the directory of another user is theirs to tidy.
         if self.owner.is_some() {
             return;
         }
@@ -341,27 +343,11 @@ impl FileTree for LocalTree {
     }
 }
 
-/// What may stand beside the objects of a repository, or be what an `init` that was interrupted left.
-const EXPECTED: [&str; 10] =
-    ["config", "expired", "index", "keys", "lost+found", "packs", "pending", "probe", "snapshots", UNFINISHED];
-
-/// Something in a folder that belongs to no repository, if there is any; a folder that is not there has none.
-pub fn stranger_in(folder: &Path) -> Result<Option<OsString>> {
-    let failed = |error| Error::io("look into", folder.display(), error);
-    let names = match names_behind_links(folder) {
-        Ok(names) => names,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut names = names.into_iter().map(|(name, _)| name);
-    Ok(names.find(|name| EXPECTED.iter().all(|expected| *expected != name)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::storage::Storage;
-    use crate::storage::files::ABANDONED;
+    use crate::storage::files::{ABANDONED, UNFINISHED};
 
     /// Below a bind mount that went away, the device is the same: packs were written into the empty directory.
     #[test]
@@ -398,7 +384,7 @@ mod tests {
         assert_eq!(left.map(|path| path.exists()), [false, true, true, true]);
     }
 
-    /// Somebody who may write into a repository could let its owner's backup delete the files of any directory.
+    /// A user with the right to write into a repository could make its owner's backup delete the files of any directory.
     #[test]
     fn nothing_is_removed_behind_a_link() {
         let place = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! The laws: what comes back, what is told, what is healed.
+//! The laws: what comes back, what is reported, what is healed.
 
 use crate::fixture;
 use crate::world::capture::{self, Capture, Missing, Saved, compare, saved};
@@ -28,7 +28,7 @@ enum Found {
 }
 
 impl World {
-    /// Opens a repository with a cache of its own, which nobody used before.
+    /// Opens a repository with a new cache of its own.
     pub fn open_afresh(&mut self, place: usize) -> Result<(Repository, PathBuf), Error> {
         let cache = self.scratch();
         fixture::open(self.places[place].storage.clone(), &cache).map(|repo| (repo, cache))
@@ -69,7 +69,7 @@ impl World {
             Err(_) if self.places[place].facts.may_not_open => return Ok(()),
             Err(error) => return Err(format!("snapshots of repository {place} are not listed: {error}")),
         };
-        // Who dies or fails behind the commit step has made a snapshot, which is as good as any.
+        // A run that dies or fails after the commit step has made a snapshot, which is as good as any.
         for number in listed.keys() {
             let is_hidden = self.places[place].facts.has_hidden_damage;
             let is_sound = harmed.is_none() && !self.runs[*number].is_tainted && !is_hidden;
@@ -162,7 +162,11 @@ impl World {
     /// After a backup: what older snapshots lack, and the sources still have, is there again.
     pub fn check_healed(&mut self, place: usize, healer: usize) -> Result<(), Broken> {
         let facts = &self.places[place].facts;
-        if facts.has_hidden_damage || facts.may_not_open || facts.known.values().all(|is_sound| *is_sound) {
+        if facts.has_hidden_damage
+            || facts.may_not_open
+            || facts.may_not_write
+            || facts.known.values().all(|is_sound| *is_sound)
+        {
             return Ok(());
         }
         let unsound: Vec<usize> = facts.known.iter().filter(|(_, sound)| !**sound).map(|(run, _)| *run).collect();
@@ -189,7 +193,7 @@ impl World {
         let captures = |run: usize| self.runs[run].sources.iter();
         let Some((_, old)) = captures(number).find(|(path, _)| path == source) else { return false };
         match what {
-            // The way to the source depends on times of folders that everybody uses.
+            // The way to the source depends on times of folders that all tests use.
             Missing::Directory(path) if path.as_os_str().is_empty() => false,
             Missing::Directory(path) => {
                 let now = captures(healer).find(|(path, _)| path == source);

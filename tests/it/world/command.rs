@@ -56,7 +56,7 @@ impl Process {
         let _sent = kill_process(pid, signal);
     }
 
-    /// Waits until so many changes were seen since it began, or all of them; true when it is over.
+    /// Waits until this many changes were seen since it began, or all of them; true when it is over.
     fn wait_for(&mut self, changes: Option<u64>) -> Result<bool, Broken> {
         let begun = Instant::now();
         loop {
@@ -76,7 +76,7 @@ impl Process {
         }
     }
 
-    /// Lets it go on until it has changed something so many times more, or to its end; true when it is over.
+    /// Lets it go on until it has changed something this many times more, or to its end; true when it is over.
     pub fn go_on(&mut self, changes: Option<u64>) -> Result<bool, Broken> {
         self.signal(Signal::CONT);
         self.allowed += changes.unwrap_or_default() % CHANGES;

@@ -1,4 +1,4 @@
-//! What happens to repositories and caches behind the back of every program.
+//! What happens to repositories and caches without silt.
 
 use crate::fixture::copy_files;
 use crate::world::model::{Broken, Copy, World, objects, replace_objects};
@@ -6,7 +6,7 @@ use crate::world::run::Parked;
 use crate::world::step::{Harm, Object};
 use siltstone::error::Result;
 use siltstone::format::index::{INDEX_BYTES_MAX, decode_index};
-use siltstone::format::{CONFIG_NAME, pack_name};
+use siltstone::format::{CONFIG_NAME, SETTINGS_NAME, pack_name};
 use siltstone::format::{INDEX_PREFIX, KEYS_PREFIX, PACKS_PREFIX, PENDING_PREFIX, SNAPSHOTS_PREFIX, index_name};
 use siltstone::id::{ChunkId, IndexId, PackId};
 use siltstone::lease::{expire, survey};
@@ -45,9 +45,9 @@ impl World {
         let cache = self.scratch();
         let storage = self.places[place].storage.clone();
         let done = crate::fixture::open(storage.clone(), &cache).and_then(|repo| {
-            let sharing = repo.config().sharing;
-            for running in survey(storage.as_ref(), repo.keys(), sharing)?.running {
-                expire(storage.as_ref(), repo.keys(), sharing, &running)?;
+            let protocol = repo.settings()?.commit_protocol;
+            for running in survey(storage.as_ref(), repo.keys())?.running {
+                expire(storage.as_ref(), repo.keys(), protocol, &running)?;
             }
             let named: HashSet<String> = indexes(&repo, storage.as_ref())?
                 .iter()
@@ -150,6 +150,7 @@ impl World {
             Object::Pending => PENDING_PREFIX,
             Object::Key => KEYS_PREFIX,
             Object::Config => CONFIG_NAME,
+            Object::Settings => SETTINGS_NAME,
         };
         let mut names: Vec<&String> = all.keys().filter(|name| name.starts_with(prefix)).collect();
         // Names are random, sizes hardly: the same seed takes the same object again.
@@ -163,6 +164,7 @@ impl World {
         let has_same_size = harmed.as_ref().is_some_and(|now| now.len() == bytes.len());
         let facts = &mut self.places[place].facts;
         facts.may_not_open |= matches!(object, Object::Key | Object::Config);
+        facts.may_not_write |= object == Object::Settings;
         facts.has_bad_snapshots |= matches!(object, Object::Snapshot | Object::Pending);
         facts.has_cut_packs |= object == Object::Pack && harmed.is_some();
         facts.has_hidden_damage |= has_same_size && matches!(object, Object::Pack | Object::Index);

@@ -26,7 +26,7 @@ pub struct Run {
     pub begun: u64,
     /// Something that it relied on was taken away while it ran, after which no program can know it.
     pub is_tainted: bool,
-    /// And it looked at the repository once more behind that.
+    /// And it looked at the repository once more after that.
     pub has_looked: bool,
 }
 
@@ -44,8 +44,10 @@ pub struct Place {
 pub struct Facts {
     /// Snapshots by the number of their run, and whether they must come back whole.
     pub known: BTreeMap<usize, bool>,
-    /// Damage was done that may keep everybody from opening it.
+    /// Damage was done that may keep every key from opening it.
     pub may_not_open: bool,
+    /// Damage was done that may refuse every backup, and no reader.
+    pub may_not_write: bool,
     /// Objects have their size and other bytes, which shows only when they are read.
     pub has_hidden_damage: bool,
     /// Packs were cut, what is left of which may be read or not.
@@ -83,7 +85,7 @@ pub struct World {
     pub random: Random,
     captures: Vec<Option<Arc<Capture>>>,
     scratch: u64,
-    /// What happened, for whoever reads a failing sequence.
+    /// What happened, for the reader of a failing sequence.
     pub log: Vec<String>,
     pub is_loud: bool,
 }
@@ -165,7 +167,7 @@ impl World {
         }
     }
 
-    /// A source, or behind the sources a target. Around each lies an area that nothing may change.
+    /// A source, or after the sources a target. Around each is an area that nothing may change.
     pub fn tree(&self, number: usize) -> PathBuf {
         self.folder.path().join(format!("area{number}")).join("tree")
     }

@@ -4,7 +4,7 @@ use crate::world::model::{Broken, Engine, World};
 use crate::world::run::{Ended, carry_out};
 use crate::world::step::{Actor, How};
 use crate::world::wire::Fault;
-use siltstone::watch::{Event, Watch};
+use siltstone::watch::{Event, Notice, Watch};
 use std::sync::{Arc, Mutex};
 
 /// Each repetition may find more of the damage that only shows when something is read.
@@ -13,11 +13,11 @@ const REPETITIONS_MAX: usize = 8;
 const OF_DAMAGE: [&str; 4] = ["lost", "missing", "damaged", "starts over"];
 
 impl World {
-    /// Damage is told once, and what cannot be healed keeps no run from skipping.
+    /// Damage is reported once, and what cannot be healed keeps no run from skipping.
     pub fn check_quiet(&mut self, actor: &Actor) -> Result<(), Broken> {
         let place = self.place_number(actor.repository);
         let facts = &self.places[place].facts;
-        if self.engine != Engine::InProcess || facts.may_not_open || facts.has_bad_snapshots {
+        if self.engine != Engine::InProcess || facts.may_not_open || facts.may_not_write || facts.has_bad_snapshots {
             return Ok(());
         }
         let actor = Actor { how: How::SkipIfUnchanged, ..*actor };
@@ -46,7 +46,7 @@ impl World {
         let notices: Arc<Mutex<Vec<String>>> = Arc::default();
         let heard = notices.clone();
         let watch = Watch::new(Arc::new(move |event| {
-            if let Event::Notice(text) = event {
+            if let Event::Notice(Notice { text, .. }) = event {
                 heard.lock().expect("whole").push(text);
             }
         }));

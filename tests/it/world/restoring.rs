@@ -168,7 +168,7 @@ impl World {
             }
         }
         if let Some(bytes) = &run.stream {
-            // Its time is that of the run, which nobody knows beforehand.
+            // Its time is that of the run, which is not known beforehand.
             above.push(PathBuf::from("dump"));
             let _whole = bytes;
         }
@@ -304,7 +304,7 @@ impl Scene<'_> {
             return match after {
                 None if may_be_missing => Ok(()),
                 Some(_) if is_wanted => Ok(()),
-                // Who is killed leaves a new file half written, but not with the time by which it would pass for whole.
+                // A killed run leaves a new file half written, but not with the time by which it would pass for whole.
                 Some(after) if self.may_leave && after.time != wanted.time => Ok(()),
                 // Directories are dressed at the end.
                 Some(after) if !self.is_clean && after.is_directory() && wanted.is_directory() => Ok(()),

@@ -8,7 +8,7 @@ use crate::world::wire::{Control, Fault, Wire};
 use siltstone::backup::{BackupOptions, BackupReport};
 use siltstone::error::Result as Done;
 use siltstone::repo::Repository;
-use siltstone::source::stream::Stream;
+use siltstone::source::{Source, Stream};
 use siltstone::watch::Watch;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -114,7 +114,7 @@ impl World {
     pub fn plan(&mut self, number: usize, actor: &Actor, fault: Fault, permits: Option<u64>, frozen: PathBuf) -> Plan {
         let run = &self.runs[number];
         let mut options = fixture::options(&run.sources[0].0);
-        options.paths = run.sources.iter().map(|(path, _)| path.clone()).collect();
+        options.sources = fixture::trees(run.sources.iter().map(|(path, _)| path));
         options.memory_bytes = 32 << 20;
         options.job = format!("job{}", actor.job);
         options.host = format!("host{}", actor.host);
@@ -123,8 +123,8 @@ impl World {
         options.force = actor.how == How::Force;
         options.skip_if_unchanged = actor.how == How::SkipIfUnchanged;
         options.dry_run = actor.how == How::DryRun;
-        let stream = stream_of(actor).map(|command| Stream { name: b"dump".to_vec(), command: command.into() });
-        options.streams.extend(stream);
+        let stream = stream_of(actor).map(|command| Source::stream(Stream::new("dump", command)));
+        options.sources.extend(stream);
         let cache = self.cache(actor.cache);
         let at_death = {
             let cache = cache.clone();
@@ -140,7 +140,7 @@ impl World {
     pub fn back_up(&mut self, actor: &Actor, fault: Fault) -> Result<(), Broken> {
         let number = self.register(actor);
         let has_rival = self.has_rival(actor.cache);
-        let may_fail = fault != Fault::None || has_rival || self.may_not_open(actor);
+        let may_fail = fault != Fault::None || has_rival || self.may_be_refused(actor);
         let ended = match self.engine {
             Engine::InProcess => self.back_up_in_process(number, actor, fault),
             Engine::Command => self.start_backup(number, actor).end_with(fault, has_rival)?.ended(),
@@ -207,8 +207,10 @@ impl World {
         self.slots.iter().flatten().any(|parked| self.cache(parked.actor.cache) == self.cache(cache))
     }
 
-    fn may_not_open(&self, actor: &Actor) -> bool {
-        self.places[self.place_number(actor.repository)].facts.may_not_open
+    /// Whether a backup may be refused because of what was damaged.
+    fn may_be_refused(&self, actor: &Actor) -> bool {
+        let facts = &self.places[self.place_number(actor.repository)].facts;
+        facts.may_not_open || facts.may_not_write
     }
 
     fn conclude(&mut self, number: usize, actor: &Actor, ended: Ended, may_fail: bool) -> Result<(), Broken> {

@@ -5,11 +5,11 @@ use crate::world::tree::{CHANGES, Edit};
 use crate::world::wire::Fault;
 use siltstone::restore::Overwrite;
 
-/// Who backs up what, where to and with which cache; numbers count what the world has, round and round.
+/// Which job backs up what, where to and with which cache; numbers count what the world has, round and round.
 #[derive(Clone, Copy, Debug)]
 pub struct Actor {
     pub repository: usize,
-    /// Of the source; behind the last one stand both together.
+    /// Of the source; after the last one come both together.
     pub source: usize,
     pub cache: usize,
     pub job: usize,
@@ -39,6 +39,7 @@ pub enum Object {
     Pending,
     Key,
     Config,
+    Settings,
 }
 
 /// What happens to an object.
@@ -71,7 +72,7 @@ pub struct Restoring {
 
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// Of a source, or behind them of a target.
+    /// Of a source, or after the sources of a target.
     Edit(usize, Edit),
     Backup(Actor, Fault),
     /// A backup that stops at a call; others go on beside it.
@@ -162,7 +163,8 @@ fn restoring(random: &mut Random) -> Restoring {
 }
 
 fn harm(random: &mut Random) -> Step {
-    let objects = [Object::Pack, Object::Index, Object::Snapshot, Object::Pending, Object::Key, Object::Config];
+    let objects =
+        [Object::Pack, Object::Index, Object::Snapshot, Object::Pending, Object::Key, Object::Config, Object::Settings];
     let harms = [Harm::Deleted, Harm::Cut, Harm::Flipped, Harm::Replaced];
     Step::Harm {
         repository: usize::from(random.one_in(3)),

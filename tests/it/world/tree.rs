@@ -64,7 +64,7 @@ pub struct Edit {
 /// Names are few, so that things meet: what was a file in one snapshot is a folder in another.
 const NAMES: usize = 12;
 const ENTRIES_MAX: usize = 36;
-/// Times that edits leave behind begin here, long ago, each different.
+/// Times that edits leave begin here, long ago, each different.
 const OLD: i64 = 1_000_000_000;
 
 /// Contents are made of few pieces, so that chunks are shared: inline, of one chunk, of several.
@@ -112,7 +112,7 @@ pub fn remove(path: &Path) {
     let _may_be_missing = if is_folder(path) { fs::remove_dir_all(path) } else { fs::remove_file(path) };
 }
 
-/// Makes something new, which is no folder.
+/// Makes something new that is not a folder.
 fn make(path: &Path, random: &mut Random) {
     match random.below(12) {
         0 => symlink(format!("n{}", random.below(NAMES)), path).expect("linked"),
@@ -243,7 +243,7 @@ fn dress(path: &Path, change: Change, random: &mut Random) {
         // Not every place for temporary files takes attributes.
         let _taken = rustix::fs::setxattr(path, name, &value, XattrFlags::empty());
     } else {
-        // Whoever runs the test must be able to read it.
+        // The user of the test must be able to read it.
         let mode = 0o700 | random.below(0o10000) as u32;
         fs::set_permissions(path, Permissions::from_mode(mode)).expect("a mode is set");
     }

@@ -1,10 +1,8 @@
-//! Frames of trees from far storage, sealed as they came: a file each, and the oldest go when there are too many.
+//! Pieces of remote storage in the cache, sealed as they came: a file each, and the oldest go when there are too many.
 //!
-//! Whether a file is whole is told by whoever opens the frame in it. Nothing here fails: what cannot be kept or read is
-//! fetched again.
+//! Opening a piece tells whether its file is whole. Nothing here fails: what cannot be kept or read is fetched again.
 
 use crate::disk::own_files::{names_in, open_regular, read_regular};
-use crate::id::PackId;
 use crate::lock::locked;
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
@@ -15,33 +13,33 @@ use std::time::{Duration, SystemTime};
 
 /// What the names of files begin with that are being written, or were when their writer died.
 const UNFINISHED: &str = "new-";
-const SUFFIX: &str = ".frame";
+const SUFFIX: &str = ".sealed";
 /// What is not finished after so long was left by a crash.
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// A file's time says when it was last of use, to within this.
 const TOUCH_AGE: Duration = Duration::from_secs(60 * 60);
 
-/// A folder of sealed frames, which several processes may share.
-pub struct FrameFiles {
+/// A folder of sealed pieces, which several processes may share.
+pub(crate) struct KeptFiles {
     folder: PathBuf,
     bytes_max: u64,
     /// Bytes in the folder as far as this process knows; none before it looked.
     bytes: Mutex<Option<u64>>,
 }
 
-impl FrameFiles {
+impl KeptFiles {
     /// The files of this folder together take `bytes_max` at most. The folder is made when there is something to keep.
     pub fn new(folder: PathBuf, bytes_max: u64) -> Self {
-        FrameFiles { folder, bytes_max, bytes: Mutex::default() }
+        KeptFiles { folder, bytes_max, bytes: Mutex::default() }
     }
 
-    fn path(&self, pack: &PackId, number: u32) -> PathBuf {
-        self.folder.join(format!("{pack}-{number}{SUFFIX}"))
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}{SUFFIX}"))
     }
 
-    /// What was kept of this frame, if it is of that length.
-    pub fn read(&self, pack: &PackId, number: u32, length: usize) -> Option<Vec<u8>> {
-        let mut file = read_regular(&self.path(pack, number)).ok()?;
+    /// What was kept under this name, if it is of that length.
+    pub fn read(&self, name: &str, length: usize) -> Option<Vec<u8>> {
+        let mut file = read_regular(&self.path(name)).ok()?;
         let metadata = file.metadata().ok().filter(|metadata| metadata.len() == length as u64)?;
         let mut bytes = vec![0; length];
         file.read_exact(&mut bytes).ok()?;
@@ -52,17 +50,17 @@ impl FrameFiles {
         Some(bytes)
     }
 
-    /// Keeps these bytes, one piece behind the other.
-    pub fn keep(&self, pack: &PackId, number: u32, pieces: &[&[u8]]) {
+    /// Keeps these bytes, one piece after the other, under a name that can be a file's.
+    pub fn keep(&self, name: &str, pieces: &[&[u8]]) {
         let length = pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
-        if length <= self.bytes_max && self.write(&self.path(pack, number), pieces).is_ok() {
+        if length <= self.bytes_max && self.write(&self.path(name), pieces).is_ok() {
             self.count(length);
         }
     }
 
-    pub fn forget(&self, pack: &PackId, number: u32) {
+    pub fn forget(&self, name: &str) {
         // It may be gone already.
-        let _ = fs::remove_file(self.path(pack, number));
+        let _ = fs::remove_file(self.path(name));
     }
 
     fn write(&self, path: &Path, pieces: &[&[u8]]) -> std::io::Result<()> {
@@ -130,23 +128,22 @@ mod tests {
     use std::fs::File;
 
     #[test]
-    fn frames_come_back_and_the_oldest_go_first() {
+    fn pieces_come_back_and_the_oldest_go_first() {
         let folder = tempfile::tempdir().unwrap();
-        let files = FrameFiles::new(folder.path().join("trees"), 1000);
-        let pack = PackId([7; 32]);
-        assert_eq!(files.read(&pack, 0, 100), None);
+        let files = KeptFiles::new(folder.path().join("trees"), 1000);
+        assert_eq!(files.read("0", 100), None);
         for number in 0..10 {
-            files.keep(&pack, number, &[&[number as u8; 40], &[1; 60]]);
-            let old = SystemTime::now() - Duration::from_secs(1000 - u64::from(number));
-            File::open(files.path(&pack, number)).unwrap().set_modified(old).unwrap();
+            files.keep(&number.to_string(), &[&[number as u8; 40], &[1; 60]]);
+            let old = SystemTime::now() - Duration::from_secs(1000 - number as u64);
+            File::open(files.path(&number.to_string())).unwrap().set_modified(old).unwrap();
         }
-        assert_eq!(files.read(&pack, 3, 100).unwrap()[..41], [[3; 40].as_slice(), &[1]].concat());
-        assert_eq!(files.read(&pack, 3, 99), None, "another length than expected");
-        files.keep(&pack, 10, &[&[0; 100]]);
-        let left: Vec<u32> = (0..11).filter(|number| files.read(&pack, *number, 100).is_some()).collect();
+        assert_eq!(files.read("3", 100).unwrap()[..41], [[3; 40].as_slice(), &[1]].concat());
+        assert_eq!(files.read("3", 99), None, "another length than expected");
+        files.keep("10", &[&[0; 100]]);
+        let left: Vec<u32> = (0..11).filter(|number| files.read(&number.to_string(), 100).is_some()).collect();
         assert_eq!(left, [3, 4, 5, 6, 7, 8, 9, 10]);
-        files.forget(&pack, 10);
-        assert_eq!(files.read(&pack, 10, 100), None);
+        files.forget("10");
+        assert_eq!(files.read("10", 100), None);
         assert_eq!(fs::read_dir(folder.path().join("trees")).unwrap().count(), 7);
     }
 
@@ -154,9 +151,9 @@ mod tests {
     fn what_cannot_be_kept_is_no_error() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), b"").unwrap();
-        let files = FrameFiles::new(folder.path().join("file"), 1000);
-        files.keep(&PackId([1; 32]), 0, &[b"x"]);
-        files.keep(&PackId([1; 32]), 1, &[&[0; 2000]]);
-        assert_eq!(files.read(&PackId([1; 32]), 0, 1), None);
+        let files = KeptFiles::new(folder.path().join("file"), 1000);
+        files.keep("0", &[b"x"]);
+        files.keep("1", &[&[0; 2000]]);
+        assert_eq!(files.read("0", 1), None);
     }
 }

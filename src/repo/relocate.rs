@@ -1,0 +1,47 @@
+//! Adapt the settings to the storage where the repository is now: it was copied there, or its settings were lost.
+
+use crate::error::{Error, Kind, Result};
+use crate::format::{SETTINGS_NAME, Settings};
+use crate::repo::Repository;
+use crate::repo::init::{SINGLE_WRITER, commit_protocol, found};
+use crate::storage::Capabilities;
+
+/// What became of the settings.
+#[derive(Clone, Debug)]
+pub struct Relocation {
+    /// The settings as they were; an error says why they could not be read.
+    pub before: Result<Settings>,
+    pub now: Settings,
+}
+
+impl Relocation {
+    /// Whether the settings fitted already, so that nothing was written.
+    pub fn is_unchanged(&self) -> bool {
+        self.before.as_ref().is_ok_and(|before| *before == self.now)
+    }
+}
+
+impl Repository {
+    /// Writes settings for a storage that was found to do this ([`crate::storage::probe`]), if those in the repository do not fit it.
+    /// Features that the repository uses stay as they are. Needs a full key. Other programs that have the repository open use the
+    /// settings that they have read.
+    pub fn relocate(&self, capabilities: Capabilities, single_writer: bool) -> Result<Relocation> {
+        let failed = |kind| Error::new(kind, "adapt the settings of", self.storage().describe());
+        let before = self.settings().cloned();
+        if let Ok(settings) = &before {
+            settings.check_writable()?;
+        }
+        let protocol = commit_protocol(capabilities, single_writer)
+            .map_err(|why| failed(Kind::Unsupported).because(why).hint(SINGLE_WRITER))?;
+        let mut now = before.clone().unwrap_or_else(|_| Settings::initial(self.config()));
+        (now.commit_protocol, now.capabilities) = (protocol, found(capabilities));
+        let mut relocation = Relocation { before, now };
+        if relocation.is_unchanged() {
+            return Ok(relocation);
+        }
+        relocation.now.revision += 1;
+        let sealed = relocation.now.encode(self.keys())?;
+        self.storage().put(SETTINGS_NAME, sealed.into())?;
+        Ok(relocation)
+    }
+}

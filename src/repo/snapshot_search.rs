@@ -1,0 +1,139 @@
+//! Search snapshots from the newest to the oldest, and read no more of them than it takes.
+
+use crate::error::{Error, Result};
+use crate::format::SNAPSHOTS_PREFIX;
+use crate::format::snapshot::Snapshot;
+use crate::lease::Unpublished;
+use crate::repo::Repository;
+use crate::repo::snapshot_list::unreadable;
+use crate::repo::snapshot_reader::SnapshotReader;
+use crate::storage::Listed;
+use crate::watch::Watch;
+use std::collections::HashMap;
+
+/// The first snapshot is read alone: most searches end with it. Then more and more are read together, up to this many.
+const BATCH_MAX: usize = 256;
+const BATCH_GROWTH: usize = 8;
+
+/// Snapshots that are not read yet, and those that were read ahead.
+pub(crate) struct SnapshotSearch<'a> {
+    repo: &'a Repository,
+    watch: &'a Watch,
+    reader: SnapshotReader<'a>,
+    /// Oldest first.
+    names: Vec<Candidate>,
+    /// Oldest first; all of them are newer than those in `names`.
+    read: Vec<Snapshot>,
+    batch: usize,
+    unreadable: Vec<(String, Error)>,
+}
+
+struct Candidate {
+    name: String,
+    /// None if it is not in its place.
+    listed: Option<Listed>,
+    unpublished: Option<Unpublished>,
+}
+
+impl Candidate {
+    /// The part of the name that says when the snapshot began.
+    fn second(&self) -> &str {
+        parts_of(&self.name).0
+    }
+}
+
+/// The time and the id in the name of a snapshot's object; both are empty if it has another name.
+pub(crate) fn parts_of(name: &str) -> (&str, &str) {
+    name.strip_prefix(SNAPSHOTS_PREFIX).and_then(|name| name.split_once('-')).unwrap_or_default()
+}
+
+impl Repository {
+    /// Begins a search among all snapshots; none is read yet.
+    pub(crate) fn search_snapshots<'a>(&'a self, watch: &'a Watch) -> Result<SnapshotSearch<'a>> {
+        self.search_surveyed(self.survey(watch)?, watch)
+    }
+
+    /// The same for commands that write: commits whose writer died are moved to their place first.
+    pub(crate) fn search_snapshots_settled<'a>(&'a self, watch: &'a Watch) -> Result<SnapshotSearch<'a>> {
+        self.search_surveyed(self.survey_and_settle(watch)?, watch)
+    }
+
+    fn search_surveyed<'a>(&'a self, survey: crate::lease::Survey, watch: &'a Watch) -> Result<SnapshotSearch<'a>> {
+        let names = self.list_snapshots()?;
+        names.tell_of_others(watch);
+        let mut unpublished: HashMap<String, Unpublished> =
+            survey.unpublished.into_iter().map(|commit| (commit.snapshot.clone(), commit)).collect();
+        let mut candidates: Vec<Candidate> = Vec::with_capacity(names.listed.len() + unpublished.len());
+        for listed in names.listed {
+            let name = listed.name.clone();
+            candidates.push(Candidate { unpublished: unpublished.remove(&name), name, listed: Some(listed) });
+        }
+        for (name, commit) in unpublished {
+            candidates.push(Candidate { name, listed: None, unpublished: Some(commit) });
+        }
+        candidates.sort_by(|a, b| a.name.cmp(&b.name));
+        let reader = SnapshotReader::new(self);
+        let (read, unreadable) = (Vec::new(), Vec::new());
+        Ok(SnapshotSearch { repo: self, watch, reader, names: candidates, read, batch: 1, unreadable })
+    }
+}
+
+impl SnapshotSearch<'_> {
+    /// Leaves out what cannot be meant, by its name. Must come before the first [`pop_newest`](Self::pop_newest).
+    pub fn retain(&mut self, may_be_meant: impl Fn(&str) -> bool) {
+        self.names.retain(|candidate| may_be_meant(&candidate.name));
+    }
+
+    /// How many snapshots were fetched from storage.
+    pub fn fetched(&self) -> u64 {
+        self.reader.fetched()
+    }
+
+    /// The newest snapshot that was not returned yet. Those that cannot be read are passed over and noted.
+    pub fn pop_newest(&mut self) -> Result<Option<Snapshot>> {
+        while self.read.is_empty() && !self.names.is_empty() {
+            self.watch.cancel.check()?;
+            self.read_batch()?;
+        }
+        Ok(self.read.pop())
+    }
+
+    /// Names of the same second are in the order of their ids, and snapshots in that of their times: these are read together.
+    fn read_batch(&mut self) -> Result<()> {
+        let mut from = self.names.len().saturating_sub(self.batch);
+        while from > 0 && self.names[from - 1].second() == self.names[from].second() {
+            from -= 1;
+        }
+        self.batch = (self.batch * BATCH_GROWTH).min(BATCH_MAX);
+        let batch = self.names.split_off(from);
+        let listed: Vec<Listed> = batch.iter().filter_map(|candidate| candidate.listed.clone()).collect();
+        let mut in_place = self.reader.read(&listed).into_iter();
+        for candidate in batch {
+            let read = candidate.listed.as_ref().and_then(|_| in_place.next());
+            let read = match (read, &candidate.unpublished) {
+                (Some(Ok(snapshot)), _) => Ok(snapshot),
+                // Every user with the right to create objects can create one of its name.
+                (failed, Some(commit)) => {
+                    self.reader.read_unpublished(commit).map_err(|error| failed.and_then(Result::err).unwrap_or(error))
+                }
+                (Some(failed), None) => failed,
+                (None, None) => continue,
+            };
+            match read {
+                Ok(snapshot) => self.read.push(snapshot),
+                Err(error) => self.unreadable.extend(unreadable(self.repo, &candidate.name, error)?),
+            }
+        }
+        self.read.sort_by_key(|snapshot| (snapshot.started.time(), snapshot.id));
+        Ok(())
+    }
+
+    /// Names of those that were met and cannot be read, oldest first; each is reported.
+    pub fn finish(mut self) -> Vec<String> {
+        self.unreadable.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (name, error) in &self.unreadable {
+            self.watch.damage(name.as_bytes(), error.to_string());
+        }
+        self.unreadable.into_iter().map(|(name, _)| name).collect()
+    }
+}

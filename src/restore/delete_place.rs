@@ -1,0 +1,62 @@
+//! A directory in which something is deleted, and what is noted while that is done.
+
+use crate::disk::device::has_lasting_inodes;
+use crate::disk::{Directory, Stat};
+use crate::restore::doomed::Found;
+use crate::restore::folder::{Here, Mounted};
+use crate::restore::reasons::NOT_EMPTY;
+use std::cell::{Cell, RefCell};
+
+/// A directory in which something is deleted.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub directory: &'a Directory,
+    /// Only what is this user's own can be deleted in it.
+    pub keeps_others: bool,
+    /// Whether an inode in it has the same number whenever it is looked at.
+    has_lasting_inodes: bool,
+}
+
+impl<'a> Place<'a> {
+    pub fn new(directory: &'a Directory, keeps_others: bool) -> Place<'a> {
+        Place { directory, keeps_others, has_lasting_inodes: has_lasting_inodes(directory) }
+    }
+
+    /// A directory on the same file system.
+    pub fn with<'d>(&self, directory: &'d Directory, keeps_others: bool) -> Place<'d> {
+        Place { directory, keeps_others, has_lasting_inodes: self.has_lasting_inodes }
+    }
+
+    pub fn found(&self, stat: &Stat) -> Found {
+        Found::of(stat, self.has_lasting_inodes)
+    }
+}
+
+/// What a deletion is bound by, and what it found.
+pub(super) struct Noted {
+    /// What a plan deletes of a directory that makes way, if nothing in it stays.
+    pub(super) paths: RefCell<Vec<(Vec<u8>, Found)>>,
+    /// The file system that they are on: nothing is deleted on others.
+    pub on: Mounted,
+    /// Length of the path of the directory whose content alone is deleted, so that it makes way.
+    pub content_of: Option<usize>,
+    /// In a restore: whether something stayed only because the plan did not name it.
+    pub(super) is_unnamed: Cell<bool>,
+    /// Why the directory does not make way: the first reason.
+    pub(super) why_kept: RefCell<Option<String>>,
+}
+
+impl Noted {
+    pub fn on(here: &Here) -> Self {
+        let (paths, why_kept) = Default::default();
+        Noted { paths, on: here.facts.deletes_on, content_of: None, is_unnamed: Cell::new(false), why_kept }
+    }
+
+    /// What is said of a directory that does not make way.
+    pub fn why_kept(self) -> String {
+        match self.why_kept.into_inner() {
+            Some(why) => format!("{NOT_EMPTY}: {why}"),
+            None => NOT_EMPTY.to_owned(),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The whole walk of a restore or a plan: open the target, find what must be kept, visit everything, make hard links.
+
+use crate::disk::device::is_read_only;
+use crate::disk::stat::fstat;
+use crate::entry::Entry;
+use crate::error::{Error, Result};
+use crate::restore::counts::{Fate, get};
+use crate::restore::folder::{Here, State};
+use crate::restore::location::Location;
+use crate::restore::other_sources::OtherSources;
+use crate::restore::paths::named_in_full;
+use crate::restore::reached::Reached;
+use crate::restore::run::Run;
+use crate::restore::target::first_open;
+use crate::restore::visit::Contents;
+use crate::watch::NoticeKind;
+use crate::when::format_counted;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::Ordering;
+
+impl Run<'_> {
+    /// The whole walk: everything below the root into the target, hard links last.
+    pub fn go(&self, root: &Entry, base: &[u8]) -> Result<()> {
+        let mut pool = self.pool(self.writers())?;
+        let top = self.open_target(&pool, root, base).map_err(|error| {
+            let whole = std::path::absolute(&self.options.target).unwrap_or_else(|_| self.options.target.clone());
+            let whole = whole.to_string_lossy();
+            // Calls on an open directory know no name.
+            let is_of_open =
+                error.thing().is_empty() && ["list a directory", "stat an open file"].contains(&error.doing());
+            let error = if is_of_open { error.renamed("", &whole) } else { error };
+            named_in_full(error, &whole)
+        })?;
+        if let State::Ready(Here { target: Some(target), .. }) = top.state() {
+            if self.target.is_fresh.get() != Some(&true) {
+                let mut others = self.look_at_others(&top.path)?;
+                if self.options.delete
+                    && let Some(why) =
+                        self.why_nothing_is_deleted(&others, &top.path, target.directory(), top.entry.as_ref())?
+                {
+                    others.note_unknown(|| format!("{}: {why}", self.options.target.display()));
+                }
+                if self.rehearsal().is_none() {
+                    let overlap = match self.find_overlap(target.directory(), &top.path) {
+                        Some(guess) => self.rehearse(guess, root, base, &mut others)?,
+                        None => None,
+                    };
+                    self.target.overlap.get_or_init(|| overlap);
+                }
+                self.target.other_sources.get_or_init(|| others);
+            }
+            if let Some(overlap) = self.overlap() {
+                pool = self.pool(1)?;
+                if let Some(entry) = &top.entry {
+                    let stat = fstat(target.directory())?;
+                    let reached = Reached::of(target.directory(), &stat, overlap.mounts.as_ref());
+                    self.met_before(&reached, || Location::of(target.directory()), &top, entry)?;
+                }
+            }
+        }
+        if let State::Ready(here) = top.state() {
+            self.rehearse_directory(&top, &here)?;
+        }
+        pool.scope(|tasks| {
+            if root.is_directory() {
+                self.visit(tasks, top, Contents::of(root))
+            } else {
+                // Of its directory no other name is known.
+                top.names.are_incomplete.store(true, Ordering::Relaxed);
+                self.restore_entry(tasks, &top, &mut None, root.clone());
+                self.one_less(top);
+            }
+        });
+        pool.install(|| self.make_links());
+        self.check_read_only();
+        self.tell_what_is_kept();
+        Ok(())
+    }
+
+    /// Where other sources are; and the way to the target, which must not be lost either.
+    pub(super) fn look_at_others(&self, base: &[u8]) -> Result<OtherSources> {
+        let target = &self.options.target;
+        let target = std::path::absolute(target).map_err(|error| Error::io("find", target.display(), error))?;
+        let mut ways = vec![target.as_os_str().as_bytes()];
+        ways.extend((self.target.in_place.get() == Some(&true)).then_some(base));
+        Ok(OtherSources::look(self.scope, &self.reader, base, &ways))
+    }
+
+    /// Says why extra entries stay, and why directories of the snapshot were not restored.
+    pub(super) fn tell_what_is_kept(&self) {
+        if !self.compares() {
+            return;
+        }
+        let spared = get(&self.counts.spared_directories);
+        let unknown = self.target.other_sources.get().and_then(|others| others.unknown.as_ref());
+        if let Some(overlap) = self.overlap().filter(|overlap| self.options.delete || overlap.has_blocked()) {
+            let advice = if overlap.is_of_many { ". Restore one source at a time, as SNAPSHOT:PATH" } else { "" };
+            self.watch.notice(NoticeKind::Deletion, format!(
+                "directories of this snapshot are, or may be, the same directory in the target: {}. Nothing is deleted, and nothing is \
+                 replaced by an entry of another kind{advice}",
+                overlap.why
+            ));
+        } else if let (Some(why), true) = (unknown, self.options.delete) {
+            self.watch.notice(NoticeKind::Deletion, format!("nothing is deleted: {why}"));
+        } else if spared > 0 {
+            self.watch.notice(NoticeKind::Deletion, format!(
+                "nothing is deleted in {}: the backup saved only a part of what was there, another file system is mounted there, \
+                 another source is there, or the system refuses it",
+                format_counted(spared, "directory", "directories"),
+            ));
+        }
+    }
+
+    /// For a plan: reports that the target is mounted read-only.
+    pub(super) fn check_read_only(&self) {
+        let changes = [Fate::Created, Fate::Replaced, Fate::Deleted].map(|fate| self.counts.fate(fate));
+        if self.is_deed() || !self.compares() || changes.iter().sum::<u64>() == 0 {
+            return;
+        }
+        let target = &self.options.target;
+        if first_open(target.ancestors()).is_some_and(is_read_only) {
+            let why = "it is mounted read-only: the restore cannot create, replace or delete anything there";
+            self.warn(target.as_os_str().as_bytes(), why);
+        }
+    }
+}
