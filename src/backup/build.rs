@@ -179,7 +179,7 @@ impl<'a> Run<'a> {
         {
             item.change = old.change;
             if is_file {
-                self.count_file(self.counter(old.change), item.stat.size);
+                self.count_file(self.counts.files_by(old.change), item.stat.size);
             }
             return Some(old.entry.clone());
         }
@@ -216,7 +216,7 @@ impl<'a> Run<'a> {
             item.change = old.change;
         }
         let counter = match &entry {
-            Some(_) => self.counter(item.change),
+            Some(_) => self.counts.files_by(item.change),
             None => &self.counts.files_unread,
         };
         let is_counted = content.is_none() && self.writer.is_some();
@@ -242,14 +242,6 @@ impl<'a> Run<'a> {
             self.note_damage();
         }
         is_stored
-    }
-
-    pub(super) fn counter(&self, change: Change) -> &AtomicU64 {
-        match change {
-            Change::Unchanged => &self.counts.files_unchanged,
-            Change::New => &self.counts.files_new,
-            Change::Changed => &self.counts.files_changed,
-        }
     }
 
     /// In a dry run: counts what a backup would read. Of names of one inode it reads the first.

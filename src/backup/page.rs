@@ -236,7 +236,7 @@ impl<'a> Run<'a> {
             (count, bytes) = (count + 1, bytes + item.stat.size);
         }
         for change in [Change::Unchanged, Change::New, Change::Changed] {
-            add(self.counter(change), by_change[change as usize]);
+            add(self.counts.files_by(change), by_change[change as usize]);
         }
         add(&self.watch.progress.files_done, count);
         add(&self.watch.progress.bytes_done, bytes);
@@ -370,7 +370,7 @@ impl<'a> Run<'a> {
             if let Err(error) = check_entries(&entries[at..=at]) {
                 self.trouble(&folder.child_path(&entries[at].name), error.why());
                 folder.mark_partial();
-                self.count_dropped(&entries.remove(at), changes.remove(at));
+                self.counts.count_dropped(&entries.remove(at), changes.remove(at));
                 numbers.remove(at);
             }
         }
@@ -380,26 +380,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Takes back what was counted of an entry that is not saved after all.
-    fn count_dropped(&self, entry: &Entry, change: Change) {
-        match entry.kind {
-            EntryKind::File => {
-                take_back(&self.counts.files, 1);
-                take_back(&self.counts.bytes, entry.size);
-                take_back(self.counter(change), 1);
-                add(&self.counts.files_unread, 1);
-            }
-            EntryKind::Directory => take_back(&self.counts.directories, 1),
-            _ => take_back(&self.counts.others, 1),
-        }
-    }
-
     /// Takes back what was counted of a page as known.
     fn take_back_known(&self, items: &[Item], row: &PageRow, is_new: bool) {
         let row = self.uncommitted(row);
         for (at, _) in items.iter().enumerate().filter(|(_, item)| item.stat.is(EntryKind::File)) {
             let change = change_of(row, at, is_new);
-            take_back(self.counter(change), 1);
+            take_back(self.counts.files_by(change), 1);
         }
     }
 }
