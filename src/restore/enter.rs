@@ -14,6 +14,7 @@ use crate::restore::Overwrite;
 use crate::restore::existing::{FOLLOWED, IN_USE, MOVED_SOURCE};
 use crate::restore::file::SAME_NAME;
 use crate::restore::folder::{Facts, Folder, Here, State, mounted};
+use crate::restore::keep_reason::KeepReason;
 use crate::restore::location::Location;
 use crate::restore::other_sources::OTHER_SOURCE;
 use crate::restore::overlap::{Before, leads_nowhere};
@@ -543,13 +544,19 @@ impl Run<'_> {
             }
         }
         let others = self.other_sources.get().filter(|_| folder.is_source && folder.inside);
-        let why =
+        let reason =
             others.map(|others| self.why_nothing_is_deleted(others, &folder.path, directory, folder.entry.as_ref()));
-        let why = why.transpose()?.flatten();
-        if let (Some(why), true) = (&why, self.compares()) {
-            self.watch.notice(format!("nothing is deleted in {}: {why}", shown(&folder.path)));
+        let reason = reason.transpose()?.flatten();
+        match &reason {
+            Some(KeepReason { why, is_failure: true }) => {
+                self.trouble(&folder.path, format!("nothing is deleted in it: {why}"));
+            }
+            Some(KeepReason { why, .. }) if self.compares() => {
+                self.watch.notice(format!("nothing is deleted in {}: {why}", shown(&folder.path)));
+            }
+            _ => {}
         }
-        Ok(why.is_some())
+        Ok(reason.is_some())
     }
 
     /// What a directory that was there says about itself.

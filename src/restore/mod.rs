@@ -11,6 +11,7 @@ mod existing;
 mod file;
 mod finish;
 mod folder;
+mod keep_reason;
 mod leftovers;
 mod links;
 mod location;

@@ -11,6 +11,7 @@ use crate::entry::{Content, Entry, EntryKind, Metadata, Time};
 use crate::error::{Error, Kind, Result};
 use crate::restore::Overwrite;
 use crate::restore::folder::{Folder, Here};
+use crate::restore::keep_reason::KeepReason;
 use crate::restore::location::{Location, Mounts, mounted_twice, paths_above};
 use crate::restore::plan::{child_path, shown};
 use crate::restore::run::{Run, locked};
@@ -28,7 +29,7 @@ pub(super) const UNMADE_DEVICE: u64 = u64::MAX;
 
 pub(super) struct Overlap {
     /// Why directories may meet.
-    pub why: String,
+    pub reason: KeepReason,
     /// Each source by itself does not meet itself.
     pub is_of_many: bool,
     /// Something was not restored for that.
@@ -91,14 +92,14 @@ pub(super) enum Before {
 }
 
 impl Overlap {
-    fn new(why: String, is_of_many: bool, dangling: HashSet<Vec<u8>>) -> Self {
+    fn new(reason: KeepReason, is_of_many: bool, dangling: HashSet<Vec<u8>>) -> Self {
         let (has_blocked, state) = Default::default();
-        Overlap { why, is_of_many, has_blocked, dangling, mounts: Mounts::list().ok(), state }
+        Overlap { reason, is_of_many, has_blocked, dangling, mounts: Mounts::list().ok(), state }
     }
 
     /// One in which all links above sources lead somewhere.
-    pub fn of(why: String, is_of_many: bool) -> Self {
-        Overlap::new(why, is_of_many, HashSet::new())
+    pub fn of(reason: KeepReason, is_of_many: bool) -> Self {
+        Overlap::new(reason, is_of_many, HashSet::new())
     }
 
     pub fn has_dangling(&self) -> bool {
@@ -353,13 +354,14 @@ impl Run<'_> {
             true => BTreeSet::new(),
             false => sources.iter().map(|source| &source[base.len()..parent(source)]).collect(),
         };
-        let (mut why, mut found) = (None, HashMap::new());
+        let (mut reason, mut found) = (None, HashMap::new());
         let mut dangling = HashSet::new();
         for path in ways {
             let mut route = self.follow_route(root, base, path);
             // One source alone can meet others only where something is mounted. In place, all links on the way to it are known.
             let may_lead_through_itself = self.in_place.get() != Some(&true);
-            why = why.or(route.link.take().filter(|_| may_be_many || may_lead_through_itself));
+            let link = route.link.take().filter(|_| may_be_many || may_lead_through_itself);
+            link.into_iter().for_each(|link| KeepReason::state(link).note(&mut reason));
             dangling.extend(route.dangling.take());
             found.insert(path, route.end);
         }
@@ -377,12 +379,13 @@ impl Run<'_> {
             match at {
                 Ok(place) => places.extend(place),
                 Err(error) => {
-                    why.get_or_insert_with(|| format!("cannot tell where {} is: {error}", shown(place)));
+                    let why = format!("cannot tell where {} is: {error}", shown(place));
+                    KeepReason::failure(why).note(&mut reason);
                 }
             }
         }
-        let why = why.or_else(|| mounted_twice(&places))?;
-        Some(Overlap::new(why, may_be_many, dangling))
+        let reason = reason.or_else(|| mounted_twice(&places))?;
+        Some(Overlap::new(reason, may_be_many, dangling))
     }
 
     /// Goes the way to a source as the restore will, as far as it is there.

@@ -8,6 +8,7 @@ use crate::disk::{Directory, Identity, Stat, Subject};
 use crate::entry::{Entry, Metadata};
 use crate::error::{Error, Kind, Result};
 use crate::restore::folder::{Folder, Here, State};
+use crate::restore::keep_reason::KeepReason;
 use crate::restore::location::real_path;
 use crate::restore::other_sources::OtherSources;
 use crate::restore::overlap::{Overlap, UNMADE_DEVICE, without_time};
@@ -34,7 +35,7 @@ enum Met {
     /// With the paths of both.
     Yes(Vec<u8>, Vec<u8>),
     /// Why it cannot be told.
-    Maybe(String),
+    Maybe(KeepReason),
 }
 
 /// A directory of the target, and what one path of the snapshot does with it.
@@ -71,7 +72,23 @@ impl Rehearsal {
 
     /// Notes why a directory may be another one.
     pub fn cannot_tell(&self, why: impl FnOnce() -> String) {
-        self.met.get_or_init(|| Met::Maybe(why()));
+        self.met.get_or_init(|| Met::Maybe(KeepReason::state(why())));
+    }
+
+    /// The same where a call failed.
+    pub fn fail_to_tell(&self, error: impl std::fmt::Display) {
+        self.met.get_or_init(|| Met::Maybe(KeepReason::failure(error.to_string())));
+    }
+
+    /// Notes that a directory is on a file system whose inode numbers do not last, or that this cannot be found out.
+    fn note_passing(&self, path: &[u8], lasts: Result<bool>) {
+        match lasts {
+            Ok(true) => {}
+            Ok(false) => {
+                self.cannot_tell(|| format!("{} is on a file system whose inode numbers do not last", shown(path)));
+            }
+            Err(error) => self.fail_to_tell(error),
+        }
     }
 
     /// Notes that two paths of the snapshot have one place in the target.
@@ -149,9 +166,9 @@ impl Run<'_> {
             Some(Met::Yes(one, other)) => {
                 let why = format!("{} and {} have the same place", shown(one), shown(other));
                 let is_of_many = self.scope.source_of(one) != self.scope.source_of(other);
-                Some(Overlap::of(why, is_of_many))
+                Some(Overlap::of(KeepReason::state(why), is_of_many))
             }
-            Some(Met::Maybe(why)) => Some(Overlap::of(why.clone(), is_of_many)),
+            Some(Met::Maybe(reason)) => Some(Overlap::of(reason.clone(), is_of_many)),
             None => {
                 others.note_restored(locked(&rehearsal.seen).keys().copied());
                 self.spared.get_or_init(|| std::mem::take(&mut *locked(&rehearsal.spared)));
@@ -205,10 +222,11 @@ impl Run<'_> {
             State::Unmade | State::Refused => None,
         });
         if let Some(target) = here.target.as_ref().filter(|_| mounted_above != Some(here.facts.mounted))
-            && !has_lasting_inodes(target.directory())
+            && let lasts = has_lasting_inodes(target.directory())
+            && !matches!(lasts, Ok(true))
             && !locked(&rehearsal.devices).insert(here.facts.mounted.0)
         {
-            rehearsal.cannot_tell(|| passing_inodes(&folder.path));
+            rehearsal.note_passing(&folder.path, lasts);
         }
     }
 
@@ -216,9 +234,7 @@ impl Run<'_> {
     /// through another link may lose that one as an extra entry. In place, those are known: see [`OtherSources`].
     pub fn rehearse_link(&self, root: &Directory, above: &Directory, name: &[u8], end: &Directory) {
         let Some(rehearsal) = self.rehearsal() else { return };
-        if !has_lasting_inodes(end) {
-            rehearsal.cannot_tell(|| passing_inodes(name));
-        }
+        rehearsal.note_passing(name, has_lasting_inodes(end));
         if self.in_place.get() == Some(&true) {
             return;
         }
@@ -227,16 +243,14 @@ impl Run<'_> {
             let from = real_path(if link.starts_with(b"/") { root } else { above })?;
             Ok(joined(&from, &link).is_some_and(|path| path == end))
         };
-        if !leads_straight().unwrap_or(false) {
-            let link =
-                || format!("the symbolic link {} leads through others, or into a directory and up again", shown(name));
-            rehearsal.cannot_tell(link);
+        match leads_straight() {
+            Ok(true) => {}
+            Ok(false) => rehearsal.cannot_tell(|| {
+                format!("the symbolic link {} leads through others, or into a directory and up again", shown(name))
+            }),
+            Err(error) => rehearsal.fail_to_tell(error),
         }
     }
-}
-
-fn passing_inodes(path: &[u8]) -> String {
-    format!("{} is on a file system whose inode numbers do not last", shown(path))
 }
 
 fn meta_hash(meta: &Metadata) -> u64 {
