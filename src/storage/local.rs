@@ -198,7 +198,7 @@ impl Local {
                 .because("it is a symbolic link, which root does not follow in the repository of another user")
                 .hint("run silt as the user who owns the repository"));
         }
-        check_folder(&folder)
+        check_folder("list", &folder)
     }
 
     fn cannot_rename(&self, from: &Path, to: &Path, error: std::io::Error) -> Error {
@@ -352,16 +352,20 @@ fn sync_folder(folder: &Path) -> Result<()> {
     synced.map_err(|error| failed("sync the directory", folder, error))
 }
 
-/// Makes a folder and those above it, each synced into the one above.
+/// Makes a folder and those above it, each synced into the one above. Refuses what has the name of one and is none.
 fn make_folders(folder: &Path) -> Result<()> {
-    match DirBuilder::new().mode(0o700).create(folder) {
-        Ok(()) => folder.parent().filter(|above| !above.as_os_str().is_empty()).map_or(Ok(()), sync_folder),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
-            make_folders(above.ok_or_else(|| failed("create the directory", folder, error))?)?;
-            make_folders(folder)
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
+    let make = || DirBuilder::new().mode(0o700).create(folder);
+    let made = match (make(), above) {
+        (Err(error), Some(above)) if error.kind() == std::io::ErrorKind::NotFound => {
+            make_folders(above)?;
+            make()
         }
+        (made, _) => made,
+    };
+    match made {
+        Ok(()) => above.map_or(Ok(()), sync_folder),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => check_folder("use the directory", folder),
         Err(error) => Err(failed("create the directory", folder, error)),
     }
 }
@@ -458,7 +462,7 @@ impl Storage for Local {
         let top = self.root.join(prefix.trim_end_matches('/'));
         // Further down an object may stand, and below one is nothing.
         if !prefix.trim_end_matches('/').contains('/') {
-            check_folder(&top)?;
+            check_folder("list", &top)?;
         }
         let (mut listed, mut folders) = (Vec::new(), vec![top]);
         let mut has_absent = false;

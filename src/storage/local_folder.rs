@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 
 /// Refuses a folder of the repository that is none: to whoever lists it, nothing would seem to be there.
-pub(super) fn check_folder(path: &Path) -> Result<()> {
+pub(super) fn check_folder(doing: &str, path: &Path) -> Result<()> {
     let why = match (path.symlink_metadata(), std::fs::metadata(path)) {
         (Ok(_), Ok(meta)) if meta.is_dir() => return Ok(()),
         (Ok(link), Err(error)) if link.is_symlink() && is_absent(&error) => "it is a broken symbolic link",
@@ -17,7 +17,7 @@ pub(super) fn check_folder(path: &Path) -> Result<()> {
         // That it is absent, or cannot be looked into, shows when it is listed.
         _ => return Ok(()),
     };
-    Err(Error::new(Kind::Failed, "list", path.display()).because(why).hint(
+    Err(Error::new(Kind::Failed, doing, path.display()).because(why).hint(
         "a repository keeps objects there, in a directory or a symbolic link to one: check whether its disk is mounted",
     ))
 }
