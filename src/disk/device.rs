@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::lock::locked;
 use rustix::fd::AsFd;
 use rustix::fs::{Dir, Mode, OFlags};
+use rustix::io::Errno;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Mutex;
@@ -156,24 +157,34 @@ fn medium_of_disk(disk: &Path) -> Medium {
 }
 
 /// Whether two looks at one entry of a directory's file system find the same inode number, also when it was not open between them.
-/// What cannot be found out may be otherwise.
-pub fn has_lasting_inodes(directory: impl AsFd) -> bool {
-    match rustix::fs::fstatfs(&directory).map(|found| found.f_type as u32) {
-        Ok(OVERLAY_MAGIC) => lists_its_own_inode(directory),
-        Ok(magic) => !PASSING_INODES.contains(&magic),
-        Err(_) => false,
+/// Where this cannot be found out, they may not.
+pub fn has_lasting_inodes(directory: impl AsFd) -> Result<bool> {
+    let failed = |errno| super::refused::refused("ask for the file system of", b"an open directory", errno);
+    match rustix::fs::fstatfs(&directory).map(|found| found.f_type as u32).map_err(failed)? {
+        OVERLAY_MAGIC => lists_its_own_inode(directory).map_err(failed),
+        magic => Ok(!PASSING_INODES.contains(&magic)),
     }
 }
 
 /// An overlay on several file systems, without `xino`, makes up the inode numbers of directories anew whenever the kernel has forgotten
 /// them. Then a listing has other ones than stat ("Inode properties" in the kernel's overlayfs.rst).
-fn lists_its_own_inode(directory: impl AsFd) -> bool {
+fn lists_its_own_inode(directory: impl AsFd) -> rustix::io::Result<bool> {
     // The descriptor may be one that cannot be listed.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let listed = rustix::fs::openat(&directory, c".", flags, Mode::empty()).and_then(Dir::new);
-    let (Ok(stat), Ok(listed)) = (rustix::fs::fstat(&directory), listed) else { return false };
-    let mut entries = listed.map_while(|entry| entry.ok());
-    entries.find(|entry| entry.file_name() == c".").is_some_and(|itself| itself.ino() == stat.st_ino)
+    let listed = match rustix::fs::openat(&directory, c".", flags, Mode::empty()) {
+        Ok(listed) => Dir::new(listed)?,
+        // Whether they last stays unknown: a directory that this user cannot list.
+        Err(Errno::ACCESS | Errno::PERM) => return Ok(false),
+        Err(errno) => return Err(errno),
+    };
+    let stat = rustix::fs::fstat(&directory)?;
+    for entry in listed {
+        let entry = entry?;
+        if entry.file_name() == c"." {
+            return Ok(entry.ino() == stat.st_ino);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether the file system that an open file or directory is on is mounted read-only there.
@@ -193,7 +204,7 @@ mod tests {
         assert!(same_device(path, path).unwrap());
         assert!(medium_of(path).is_ok());
         assert!(medium_of(b"/no/such/path").is_err());
-        assert!(has_lasting_inodes(std::fs::File::open(folder.path()).unwrap()));
+        assert!(has_lasting_inodes(std::fs::File::open(folder.path()).unwrap()).unwrap());
     }
 
     /// Overlays were never taken for what they are, as sources are looked at through such descriptors.
@@ -201,7 +212,7 @@ mod tests {
     fn a_directory_that_is_only_looked_at_can_be_asked_for_its_inode() {
         let folder = tempfile::tempdir().unwrap();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        assert!(lists_its_own_inode(rustix::fs::open(folder.path(), flags, Mode::empty()).unwrap()));
+        assert!(lists_its_own_inode(rustix::fs::open(folder.path(), flags, Mode::empty()).unwrap()).unwrap());
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(super) struct Place<'a> {
 
 impl<'a> Place<'a> {
     pub fn new(directory: &'a Directory, keeps_others: bool) -> Place<'a> {
-        Place { directory, keeps_others, has_lasting_inodes: has_lasting_inodes(directory) }
+        Place { directory, keeps_others, has_lasting_inodes: has_lasting_inodes(directory).unwrap_or(false) }
     }
 
     /// A directory on the same file system.

@@ -8,6 +8,7 @@ use crate::entry::{Content, Entry};
 use crate::error::Result;
 use crate::format::tree::{Page, decode_page};
 use crate::restore::folder::{Facts, Folder, group_of_new, mounted};
+use crate::restore::keep_reason::KeepReason;
 use crate::restore::options::Overwrite;
 use crate::restore::paths::shown;
 use crate::restore::run::Run;
@@ -54,13 +55,20 @@ impl Run<'_> {
             }
         }
         let others = self.target.other_sources.get().filter(|_| folder.is_source && folder.inside);
-        let why =
+        let reason =
             others.map(|others| self.why_nothing_is_deleted(others, &folder.path, directory, folder.entry.as_ref()));
-        let why = why.transpose()?.flatten();
-        if let (Some(why), true) = (&why, self.compares()) {
-            self.watch.notice(NoticeKind::Deletion, format!("nothing is deleted in {}: {why}", shown(&folder.path)));
+        let reason = reason.transpose()?.flatten();
+        match &reason {
+            Some(KeepReason { why, is_failure: true }) => {
+                self.warn(&folder.path, format!("nothing is deleted in it: {why}"));
+            }
+            Some(KeepReason { why, .. }) if self.compares() => {
+                self.watch
+                    .notice(NoticeKind::Deletion, format!("nothing is deleted in {}: {why}", shown(&folder.path)));
+            }
+            _ => {}
         }
-        Ok(why.is_some())
+        Ok(reason.is_some())
     }
 
     /// What a directory that was there says about itself.

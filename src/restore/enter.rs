@@ -65,12 +65,11 @@ impl Run<'_> {
             }
         };
         while let Some(next) = chain.pop() {
-            match self.enter_below(&here, &next, purpose)? {
-                Some(entered) => {
-                    here = entered;
-                    // On a long way down, all of it would be open at once.
-                    next.above.iter().for_each(|above| self.close_if_many(above));
-                }
+            let entered = self.enter_below(&here, &next, purpose);
+            // On a long way down, all of it would be open at once.
+            next.above.iter().for_each(|above| self.close_if_many(above));
+            match entered? {
+                Some(entered) => here = entered,
                 None => {
                     refuse(&chain);
                     return Ok(None);

@@ -6,6 +6,7 @@ use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::restore::counts::{Fate, get};
 use crate::restore::folder::{Here, State};
+use crate::restore::keep_reason::KeepReason;
 use crate::restore::location::Location;
 use crate::restore::other_sources::OtherSources;
 use crate::restore::paths::named_in_full;
@@ -35,10 +36,11 @@ impl Run<'_> {
             if self.target.is_fresh.get() != Some(&true) {
                 let mut others = self.look_at_others(&top.path)?;
                 if self.options.delete
-                    && let Some(why) =
+                    && let Some(KeepReason { why, is_failure }) =
                         self.why_nothing_is_deleted(&others, &top.path, target.directory(), top.entry.as_ref())?
                 {
-                    others.note_unknown(|| format!("{}: {why}", self.options.target.display()));
+                    let why = format!("{}: {why}", self.options.target.display());
+                    others.note(KeepReason { why, is_failure });
                 }
                 if self.rehearsal().is_none() {
                     let overlap = match self.find_overlap(target.directory(), &top.path) {
@@ -88,26 +90,34 @@ impl Run<'_> {
 
     /// Says why extra entries stay, and why directories of the snapshot were not restored.
     pub(super) fn tell_what_is_kept(&self) {
-        if !self.compares() {
-            return;
-        }
         let spared = get(&self.counts.spared_directories);
         let unknown = self.target.other_sources.get().and_then(|others| others.unknown.as_ref());
         if let Some(overlap) = self.overlap().filter(|overlap| self.options.delete || overlap.has_blocked()) {
             let advice = if overlap.is_of_many { ". Restore one source at a time, as SNAPSHOT:PATH" } else { "" };
-            self.watch.notice(NoticeKind::Deletion, format!(
+            let what = format!(
                 "directories of this snapshot are, or may be, the same directory in the target: {}. Nothing is deleted, and nothing is \
                  replaced by an entry of another kind{advice}",
-                overlap.why
-            ));
-        } else if let (Some(why), true) = (unknown, self.options.delete) {
-            self.watch.notice(NoticeKind::Deletion, format!("nothing is deleted: {why}"));
+                overlap.reason.why
+            );
+            self.tell(overlap.reason.is_failure, what);
+        } else if let (Some(reason), true) = (unknown, self.options.delete) {
+            self.tell(reason.is_failure, format!("nothing is deleted: {}", reason.why));
         } else if spared > 0 {
-            self.watch.notice(NoticeKind::Deletion, format!(
+            let what = format!(
                 "nothing is deleted in {}: the backup saved only a part of what was there, another file system is mounted there, \
                  another source is there, or the system refuses it",
                 format_counted(spared, "directory", "directories"),
-            ));
+            );
+            self.tell(false, what);
+        }
+    }
+
+    /// Tells something of the whole target, as a warning or as a notice.
+    fn tell(&self, is_failure: bool, what: String) {
+        if is_failure {
+            self.warn(self.options.target.as_os_str().as_bytes(), what);
+        } else if self.compares() {
+            self.watch.notice(NoticeKind::Deletion, what);
         }
     }
 

@@ -5,6 +5,7 @@ use crate::disk::mounts::{MountPoint, mount_points};
 use crate::disk::stat::{fstat, stat_path};
 use crate::disk::{Directory, Stat};
 use crate::error::{Error, Kind, Result};
+use crate::restore::keep_reason::KeepReason;
 use crate::restore::paths::shown;
 use crate::restore::scope::is_at_or_below;
 use rustix::fd::{AsFd, AsRawFd};
@@ -179,14 +180,14 @@ fn is_remote(mount: &MountPoint) -> bool {
 }
 
 /// Why two of these places, or a place and itself, may lead to one directory through mounts.
-pub(super) fn mounted_twice(places: &[Location]) -> Option<String> {
+pub(super) fn mounted_twice(places: &[Location]) -> Option<KeepReason> {
     let parts = match Mounts::list().and_then(|mounts| parts_of(places, &mounts)) {
         Ok(parts) => parts,
-        Err(error) => return Some(format!("cannot tell what is mounted where: {error}")),
+        Err(error) => return Some(KeepReason::failure(format!("cannot tell what is mounted where: {error}"))),
     };
     first_meeting(&parts).map(|(one, other)| {
         let (one, other) = (shown(&one.location), shown(&other.location));
-        format!("{one} and {other} are, or are in, one directory of a file system")
+        KeepReason::state(format!("{one} and {other} are, or are in, one directory of a file system"))
     })
 }
 

@@ -8,6 +8,7 @@ use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
 use crate::restore::folder::{Folder, Here};
+use crate::restore::keep_reason::KeepReason;
 use crate::restore::location::{Location, mounted_twice, paths_above};
 use crate::restore::options::Overwrite;
 use crate::restore::overlap::{Before, Imagined, MAY_BE_OF_OTHERS, Overlap, Restored, is_alike};
@@ -193,13 +194,14 @@ impl Run<'_> {
         } else {
             sources.iter().map(|source| &source[base.len()..parent(source)]).collect()
         };
-        let (mut why, mut found) = (None, HashMap::new());
+        let (mut reason, mut found) = (None, HashMap::new());
         let mut dangling = HashSet::new();
         for path in ways {
             let mut route = self.follow_route(root, base, path);
             // One source alone can meet others only where something is mounted. In place, all links on the way to it are known.
             let may_lead_through_itself = self.target.in_place.get() != Some(&true);
-            why = why.or(route.link.take().filter(|_| may_be_many || may_lead_through_itself));
+            let link = route.link.take().filter(|_| may_be_many || may_lead_through_itself);
+            link.into_iter().for_each(|link| KeepReason::state(link).note(&mut reason));
             dangling.extend(route.dangling.take());
             found.insert(path, route.end);
         }
@@ -218,12 +220,13 @@ impl Run<'_> {
             match at {
                 Ok(place) => places.extend(place),
                 Err(error) => {
-                    why.get_or_insert_with(|| format!("cannot tell where {} is: {error}", shown(place)));
+                    let why = format!("cannot tell where {} is: {error}", shown(place));
+                    KeepReason::failure(why).note(&mut reason);
                 }
             }
         }
-        let why = why.or_else(|| mounted_twice(&places))?;
-        Some(Overlap::new(why, may_be_many, dangling))
+        let reason = reason.or_else(|| mounted_twice(&places))?;
+        Some(Overlap::new(reason, may_be_many, dangling))
     }
 
     /// Goes the way to a source as the restore will, as far as it is there.

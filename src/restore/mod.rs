@@ -20,6 +20,7 @@ mod finish;
 mod folder;
 mod foreseen;
 mod go;
+mod keep_reason;
 mod leftovers;
 mod linking;
 mod links;

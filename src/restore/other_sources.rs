@@ -11,6 +11,7 @@ use crate::disk::{Directory, Identity, Stat};
 use crate::entry::EntryKind;
 use crate::error::{Error, Kind, Result};
 use crate::repo::Reader;
+use crate::restore::keep_reason::KeepReason;
 use crate::restore::location::{Location, Mounts, Parts};
 use crate::restore::needed::{Name, Role};
 use crate::restore::paths::shown;
@@ -58,7 +59,7 @@ pub(super) struct OtherSources {
     /// None if they cannot be listed, which is why some may be missing here.
     mounts: Option<Mounts>,
     /// Why some may be missing here. Then nothing is deleted.
-    pub unknown: Option<String>,
+    pub unknown: Option<KeepReason>,
 }
 
 impl OtherSources {
@@ -67,12 +68,12 @@ impl OtherSources {
         let mut others = OtherSources::default();
         for way in ways {
             if let Err(error) = others.follow(way, || Ok(false)) {
-                others.note_unknown(|| format!("cannot tell where {} is: {error}", shown(way)));
+                others.note_failure(format!("cannot tell where {} is: {error}", shown(way)));
             }
         }
         others.directories.clear();
         if scope.sources_cut {
-            others.unknown = Some("the snapshot has too many sources to name them all".to_owned());
+            others.note(KeepReason::state("the snapshot has too many sources to name them all".to_owned()));
         }
         let mut ends = Vec::new();
         for source in scope.sources_besides(base) {
@@ -83,7 +84,7 @@ impl OtherSources {
             match others.follow(source, is_saved_as_link) {
                 Ok(Some(end)) => ends.push((end, source)),
                 Ok(None) => {}
-                Err(error) => others.note_unknown(|| format!("cannot tell where {} is: {error}", shown(source))),
+                Err(error) => others.note_failure(format!("cannot tell where {} is: {error}", shown(source))),
             }
         }
         if !ends.is_empty() {
@@ -92,15 +93,19 @@ impl OtherSources {
                     others.note_mounts(&ends, &mounts);
                     others.mounts = Some(mounts);
                 }
-                Err(error) => others.note_unknown(|| format!("cannot tell what is mounted where: {error}")),
+                Err(error) => others.note_failure(format!("cannot tell what is mounted where: {error}")),
             }
         }
         others
     }
 
-    /// Notes why not all is known here; the first reason counts.
-    pub fn note_unknown(&mut self, why: impl FnOnce() -> String) {
-        self.unknown.get_or_insert_with(why);
+    /// Notes why not all is known here.
+    pub fn note(&mut self, reason: KeepReason) {
+        reason.note(&mut self.unknown);
+    }
+
+    fn note_failure(&mut self, why: String) {
+        self.note(KeepReason::failure(why));
     }
 
     /// The paths in other sources that a directory has now, whether the snapshot has something there or not.
@@ -132,7 +137,8 @@ impl OtherSources {
         let path = if path.is_empty() { b"/" } else { path };
         match open_to_look_at(path) {
             Ok(directory) => {
-                let lasts = *self.lasting.entry(stat.device).or_insert_with(|| has_lasting_inodes(&directory));
+                let ask = || has_lasting_inodes(&directory).unwrap_or(false);
+                let lasts = *self.lasting.entry(stat.device).or_insert_with(ask);
                 let identity = fstat(&directory).map_or(stat.identity(), |stat| stat.identity());
                 if lasts || self.pinned.iter().any(|known| is_same(known, identity)) {
                     return identity;
@@ -140,14 +146,15 @@ impl OtherSources {
                 if self.pinned.len() < PINNED_MAX {
                     self.pinned.push(directory)
                 } else {
-                    self.note_unknown(|| {
-                        format!("{} is one of too many directories whose inode numbers do not last", shown(path))
-                    })
+                    self.note(KeepReason::state(format!(
+                        "{} is one of too many directories whose inode numbers do not last",
+                        shown(path)
+                    )));
                 }
                 identity
             }
             Err(error) => {
-                self.note_unknown(|| format!("cannot tell what {} is: {error}", shown(path)));
+                self.note_failure(format!("cannot tell what {} is: {error}", shown(path)));
                 stat.identity()
             }
         }
@@ -247,17 +254,16 @@ impl OtherSources {
                     // This user can delete nothing there.
                     Err(error) if error.is(Kind::Denied) => may_be_gone = true,
                     Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => {}
-                    Err(error) => self.note_unknown(|| error.to_string()),
+                    Err(error) => self.note_failure(error.to_string()),
                 }
             }
             if !may_be_gone {
-                self.note_unknown(|| {
-                    format!("cannot find {}, a layer of the overlay at {}", shown(&layer.name), shown(&mount.point))
-                });
+                let (layer, point) = (shown(&layer.name), shown(&mount.point));
+                self.note(KeepReason::state(format!("cannot find {layer}, a layer of the overlay at {point}")));
             }
         }
         let images = images_below(mount, &mounts.points).unwrap_or_else(|error| {
-            self.note_unknown(|| error.to_string());
+            self.note_failure(error.to_string());
             BTreeSet::new()
         });
         for image in images {
@@ -265,7 +271,7 @@ impl OtherSources {
             match stat_path(above.as_os_str().as_bytes(), true) {
                 Ok(above) => self.add_name(name.as_bytes(), &above, path, Role::Holds),
                 Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Denied) => {}
-                Err(error) => self.note_unknown(|| error.to_string()),
+                Err(error) => self.note_failure(error.to_string()),
             }
         }
     }
@@ -275,7 +281,7 @@ impl OtherSources {
         for (end, source) in ends {
             match mounts.part_or_own(end) {
                 Ok(part) => self.parts.add(part, source.to_vec()),
-                Err(error) => self.note_unknown(|| error.to_string()),
+                Err(error) => self.note_failure(error.to_string()),
             }
         }
         let mut seen = HashSet::new();
@@ -303,9 +309,7 @@ impl OtherSources {
                     // Another mount hides it.
                     Err(error) if error.is(Kind::NotFound) => {}
                     Err(error) => {
-                        self.note_unknown(|| {
-                            format!("cannot tell what is mounted at {}: {error}", shown(&mount.point))
-                        });
+                        self.note_failure(format!("cannot tell what is mounted at {}: {error}", shown(&mount.point)));
                     }
                 }
             }

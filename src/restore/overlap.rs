@@ -7,6 +7,7 @@ use crate::disk::Identity;
 use crate::entry::{Content, Entry, Metadata, Time};
 use crate::lock::locked;
 use crate::restore::folder::Folder;
+use crate::restore::keep_reason::KeepReason;
 use crate::restore::location::Mounts;
 use crate::restore::reached::Reached;
 use std::collections::{HashMap, HashSet};
@@ -22,7 +23,7 @@ pub(super) const UNMADE_DEVICE: u64 = u64::MAX;
 
 pub(super) struct Overlap {
     /// Why directories may meet.
-    pub why: String,
+    pub reason: KeepReason,
     /// Each source by itself does not meet itself.
     pub is_of_many: bool,
     /// Something was not restored for that.
@@ -85,14 +86,14 @@ pub(super) enum Before {
 }
 
 impl Overlap {
-    pub fn new(why: String, is_of_many: bool, dangling: HashSet<Vec<u8>>) -> Self {
+    pub fn new(reason: KeepReason, is_of_many: bool, dangling: HashSet<Vec<u8>>) -> Self {
         let (has_blocked, state) = Default::default();
-        Overlap { why, is_of_many, has_blocked, dangling, mounts: Mounts::list().ok(), state }
+        Overlap { reason, is_of_many, has_blocked, dangling, mounts: Mounts::list().ok(), state }
     }
 
     /// One in which all links above sources lead somewhere.
-    pub fn of(why: String, is_of_many: bool) -> Self {
-        Overlap::new(why, is_of_many, HashSet::new())
+    pub fn of(reason: KeepReason, is_of_many: bool) -> Self {
+        Overlap::new(reason, is_of_many, HashSet::new())
     }
 
     pub fn has_dangling(&self) -> bool {

@@ -2,8 +2,11 @@
 //! restore itself, that changes nothing. It looks at what each directory is, and not at where it is mounted or linked.
 
 use crate::disk::Identity;
+use crate::error::Result;
 use crate::lock::locked;
+use crate::restore::keep_reason::KeepReason;
 use crate::restore::overlap::UNMADE_DEVICE;
+use crate::restore::paths::shown;
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, OnceLock};
@@ -23,7 +26,7 @@ pub(super) enum Met {
     /// With the paths of both.
     Yes(Vec<u8>, Vec<u8>),
     /// Why it cannot be told.
-    Maybe(String),
+    Maybe(KeepReason),
 }
 
 /// A directory of the target, and what one path of the snapshot does with it.
@@ -60,7 +63,23 @@ impl Rehearsal {
 
     /// Notes why a directory may be another one.
     pub fn cannot_tell(&self, why: impl FnOnce() -> String) {
-        self.met.get_or_init(|| Met::Maybe(why()));
+        self.met.get_or_init(|| Met::Maybe(KeepReason::state(why())));
+    }
+
+    /// The same where a call failed.
+    pub fn fail_to_tell(&self, error: impl std::fmt::Display) {
+        self.met.get_or_init(|| Met::Maybe(KeepReason::failure(error.to_string())));
+    }
+
+    /// Notes that a directory is on a file system whose inode numbers do not last, or that this cannot be found out.
+    pub fn note_passing(&self, path: &[u8], lasts: Result<bool>) {
+        match lasts {
+            Ok(true) => {}
+            Ok(false) => {
+                self.cannot_tell(|| format!("{} is on a file system whose inode numbers do not last", shown(path)));
+            }
+            Err(error) => self.fail_to_tell(error),
+        }
     }
 
     /// Notes that two paths of the snapshot have one place in the target.

@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
 use crate::restore::counts::Fate;
 use crate::restore::folder::{Folder, Here, State};
+use crate::restore::keep_reason::KeepReason;
 use crate::restore::location::real_path;
 use crate::restore::other_sources::OtherSources;
 use crate::restore::overlap::{Overlap, without_time};
@@ -60,9 +61,9 @@ impl Run<'_> {
             Some(Met::Yes(one, other)) => {
                 let why = format!("{} and {} have the same place", shown(one), shown(other));
                 let is_of_many = self.scope.source_of(one) != self.scope.source_of(other);
-                Some(Overlap::of(why, is_of_many))
+                Some(Overlap::of(KeepReason::state(why), is_of_many))
             }
-            Some(Met::Maybe(why)) => Some(Overlap::of(why.clone(), is_of_many)),
+            Some(Met::Maybe(reason)) => Some(Overlap::of(reason.clone(), is_of_many)),
             None => {
                 others.note_restored(locked(&rehearsal.seen).keys().copied());
                 self.target.spared.get_or_init(|| std::mem::take(&mut *locked(&rehearsal.spared)));
@@ -117,10 +118,11 @@ impl Run<'_> {
             State::Unmade | State::Refused => None,
         });
         if let Some(target) = here.target.as_ref().filter(|_| mounted_above != Some(here.facts.mounted))
-            && !has_lasting_inodes(target.directory())
+            && let lasts = has_lasting_inodes(target.directory())
+            && !matches!(lasts, Ok(true))
             && !locked(&rehearsal.devices).insert(here.facts.mounted.0)
         {
-            rehearsal.cannot_tell(|| passing_inodes(&folder.path));
+            rehearsal.note_passing(&folder.path, lasts);
         }
     }
 
@@ -128,9 +130,7 @@ impl Run<'_> {
     /// through another link may lose that one as an extra entry. In place, those are known: see [`OtherSources`].
     pub fn rehearse_link(&self, root: &Directory, above: &Directory, name: &[u8], end: &Directory) {
         let Some(rehearsal) = self.rehearsal() else { return };
-        if !has_lasting_inodes(end) {
-            rehearsal.cannot_tell(|| passing_inodes(name));
-        }
+        rehearsal.note_passing(name, has_lasting_inodes(end));
         if self.target.in_place.get() == Some(&true) {
             return;
         }
@@ -139,16 +139,14 @@ impl Run<'_> {
             let from = real_path(if link.starts_with(b"/") { root } else { above })?;
             Ok(joined(&from, &link).is_some_and(|path| path == end))
         };
-        if !leads_straight().unwrap_or(false) {
-            let link =
-                || format!("the symbolic link {} leads through others, or into a directory and up again", shown(name));
-            rehearsal.cannot_tell(link);
+        match leads_straight() {
+            Ok(true) => {}
+            Ok(false) => rehearsal.cannot_tell(|| {
+                format!("the symbolic link {} leads through others, or into a directory and up again", shown(name))
+            }),
+            Err(error) => rehearsal.fail_to_tell(error),
         }
     }
-}
-
-fn passing_inodes(path: &[u8]) -> String {
-    format!("{} is on a file system whose inode numbers do not last", shown(path))
 }
 
 fn meta_hash(meta: &Metadata) -> u64 {

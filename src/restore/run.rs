@@ -206,7 +206,7 @@ impl<'a> Run<'a> {
     /// An entry could not be restored; a target that is full ends the run.
     pub fn failed_entry(&self, path: &[u8], error: Error) {
         let error = named_in_full(error, &shown(path));
-        self.rehearsal().iter().for_each(|rehearsal| rehearsal.cannot_tell(|| error.to_string()));
+        self.rehearsal().iter().for_each(|rehearsal| rehearsal.fail_to_tell(&error));
         match error.kind() {
             Kind::Cancelled => self.ledger.fail(error),
             Kind::Full => {

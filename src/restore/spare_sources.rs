@@ -4,6 +4,7 @@ use crate::disk::stat::fstat;
 use crate::disk::{Directory, Stat};
 use crate::entry::Entry;
 use crate::error::{Kind, Result};
+use crate::restore::keep_reason::KeepReason;
 use crate::restore::needed::{Needed, Role};
 use crate::restore::other_sources::OtherSources;
 use crate::restore::overlap::{is_alike, without_time};
@@ -28,23 +29,24 @@ impl Run<'_> {
         path: &[u8],
         directory: &Directory,
         entry: Option<&Entry>,
-    ) -> Result<Option<String>> {
-        let look = || -> Result<Option<String>> {
+    ) -> Result<Option<KeepReason>> {
+        let look = || -> Result<Option<KeepReason>> {
             let mut found: Vec<Vec<u8>> = others.source_of(&fstat(directory)?).map(<[u8]>::to_vec).collect();
             // A target that is not where it was saved was named by the user.
             if self.target.in_place.get() == Some(&true) {
                 match others.paths_of(directory) {
                     Ok(paths) => found.extend(paths),
-                    Err(error) => return Ok(Some(format!("cannot tell whether it is in another source: {error}"))),
+                    Err(error) => {
+                        let why = format!("cannot tell whether it is in another source: {error}");
+                        return Ok(Some(KeepReason::failure(why)));
+                    }
                 }
             }
             for other in found.iter().filter(|other| *other != path) {
                 let Some(saved) = self.stored(self.scope.saved_at(&self.reader, other))? else { continue };
                 if self.has_entries(&saved)? && !entry.is_some_and(|entry| is_alike(&saved, entry)) {
-                    return Ok(Some(format!(
-                        "it is now {}, which belongs to another source of the snapshot",
-                        shown(other)
-                    )));
+                    let why = format!("it is now {}, which belongs to another source of the snapshot", shown(other));
+                    return Ok(Some(KeepReason::state(why)));
                 }
             }
             Ok(None)
@@ -52,7 +54,8 @@ impl Run<'_> {
         match look() {
             // Damage in another source does not stop this restore.
             Err(error) if error.is(Kind::Corrupt) => {
-                Ok(Some(format!("cannot tell what another source of the snapshot has there: {error}")))
+                let why = format!("cannot tell what another source of the snapshot has there: {error}");
+                Ok(Some(KeepReason::failure(why)))
             }
             found => found,
         }

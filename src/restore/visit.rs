@@ -71,11 +71,7 @@ impl<'a> Run<'a> {
             return true;
         }
         match self.enter(folder) {
-            Ok(here) => {
-                // Its own tasks come first; the one above is opened again from below.
-                folder.above.iter().for_each(|above| self.close_if_many(above));
-                here.is_some()
-            }
+            Ok(here) => here.is_some(),
             Err(error) => {
                 self.failed_entry(&folder.path, error);
                 false
@@ -145,6 +141,12 @@ impl<'a> Run<'a> {
         if self.options.delete {
             locked(&folder.names.saved).extend(entries.iter().map(|entry| entry.name.clone()));
         }
+        self.restore_entries(tasks, folder, entries);
+        // A task below it may have closed it before it was needed here.
+        self.close_if_many(folder);
+    }
+
+    fn restore_entries<'s>(&'s self, tasks: &Tasks<'s>, folder: &Arc<Folder>, entries: Vec<Entry>) {
         let mut here = None;
         // Pushed backwards, directories are restored in the order of their names, after this page's files.
         let (below, others): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(Entry::is_directory);

@@ -4,8 +4,9 @@ use crate::fixture::look_old;
 use crate::golden::noise;
 use crate::person::{Contents, Person, contents};
 use crate::skip::skipped;
+use crate::undone;
 use serde_json::Value;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -180,4 +181,38 @@ fn a_full_disk_fails_clearly_harms_nothing_and_room_made_is_enough() {
     silt(&["backup", "source"]).ends_with(0);
     restores("latest", &contents(&person.path("source")));
     restores("latest~1", &before);
+}
+
+/// A damaged inode that states more nanoseconds than a second has made the whole page of its directory unreadable; exit code 0.
+#[test]
+fn times_of_a_damaged_file_system_are_saved_as_far_as_they_are_valid() {
+    let person = Person::new();
+    for name in ["bad", "good", "other"] {
+        person.write(&format!("content/source/{name}"), name);
+    }
+    std::fs::create_dir(person.path("content/source/directory")).expect("made");
+    std::os::unix::fs::symlink("good", person.path("content/source/link")).expect("linked");
+    let image = person.path("image").display().to_string();
+    std::fs::File::create(&image).and_then(|file| file.set_len(16 << 20)).expect("made");
+    let run =
+        |words: &[&str]| Command::new(words[0]).args(&words[1..]).output().is_ok_and(|done| done.status.success());
+    // All bits set: 1,073,741,823 nanoseconds.
+    let damages = |name: &str| {
+        run(&["debugfs", "-w", "-R", &format!("set_inode_field /source/{name} mtime_extra 0xffffffff"), &image])
+    };
+    let is_made = run(&["mkfs.ext4", "-q", "-d", &person.path("content").display().to_string(), &image])
+        && ["bad", "directory", "link"].into_iter().all(damages);
+    let options = ["-o", "loop,ro", image.as_str()];
+    let Some(_disk) = is_made.then(|| undone::mounted(&options, &person.path("disk"))).flatten() else {
+        return skipped("a damaged file system", "mkfs.ext4, debugfs or mount is refused");
+    };
+    let source = person.path("disk/source");
+    assert!(source.join("bad").metadata().is_ok_and(|metadata| metadata.mtime_nsec() >= 1_000_000_000));
+    person.silt(&["backup", "disk/source"]).ends_with(0);
+    person.silt(&["restore", &format!("latest:{}", source.display()), "--target", "out"]).ends_with(0);
+    assert_eq!(std::fs::read(person.path("out/bad")).expect("restored"), b"bad");
+    for name in ["bad", "directory", "link"] {
+        let restored = person.path("out").join(name).symlink_metadata().expect("restored");
+        assert_eq!(restored.mtime_nsec(), 999_999_999, "{name}");
+    }
 }

@@ -58,6 +58,18 @@ fn something_else_in_the_place_of_a_file_of_the_cache_holds_nobody() {
     }
 }
 
+/// Making directories below such a link never ended, until the stack did.
+#[test]
+fn no_repository_is_made_below_a_link_that_leads_nowhere() {
+    let person = Person::new();
+    std::os::unix::fs::symlink("nowhere", person.path("link")).expect("linked");
+    for place in ["link", "link/repository", "link/a/b/repository"] {
+        let said = person.silt_with(&[("SILT_PASSWORD", "x")], &["init", "--repo", place]).ends_with(1);
+        assert!(said.err.contains("link: it is a broken symbolic link\nhint: "), "{}", said.err);
+    }
+    assert!(!person.path("nowhere").exists());
+}
+
 #[test]
 fn a_folder_of_the_repository_that_is_none_is_named() {
     // A link to a disk that is not mounted read as a folder with nothing in it.

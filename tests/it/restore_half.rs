@@ -305,6 +305,28 @@ fn links_take_no_more_descriptors_than_there_are() {
     assert!(contents(&person.path("source")) == before);
 }
 
+/// A directory that one writer had closed was opened again by another one, which left it open.
+#[test]
+fn writers_that_wait_for_each_other_take_no_more_descriptors_than_there_are() {
+    let person = Person::new();
+    for count in 1..400 {
+        let deep = format!("source/{}", vec!["d"; count].join("/"));
+        person.write(&format!("{deep}/s/f"), "s");
+        (0..30).for_each(|number| person.write(&format!("{deep}/a{number}.o"), "o"));
+        person.write(&format!("{deep}/z"), "z");
+    }
+    person.silt(&["backup", "source"]).ends_with(0);
+    let named = crate::restore::latest(&person, "source");
+    // Patterns that take their time before a writer looks into its directory, while the other one has gone on.
+    let patterns: Vec<String> = (0..300).map(|number| format!("**/a*/{number}/*.x{number}")).collect();
+    let mut words = vec!["restore", named.as_str(), "--target", "out", "--exclude", "*.o"];
+    patterns.iter().for_each(|pattern| words.extend(["--exclude", pattern.as_str()]));
+    for _ in 0..6 {
+        crate::limits::limited(&person, "-n 56", &words).ends_with(0);
+        fs::remove_dir_all(person.path("out")).expect("removed");
+    }
+}
+
 #[test]
 fn depth_takes_no_more_descriptors_than_there_are() {
     // A tree deeper than the limit of open files ended with "too many open files".

@@ -107,6 +107,26 @@ fn what_is_mounted_in_one_way_only_is_told() {
     }
 }
 
+/// The warning named 20 of them at most, and was silent about the rest.
+#[test]
+fn all_places_that_one_way_lacks_are_told() {
+    let person = Person::new();
+    let names: Vec<String> = (0..25).map(|n| format!("sub{n:02}")).collect();
+    names.iter().for_each(|name| person.write(&format!("srv/data/{name}/g"), "g"));
+    let from = person.path("srv/data").display().to_string();
+    let Some(_held) = mounted(&["--bind", &from], &person.path("home/data")) else {
+        return skipped("mounts below one of two ways", "nothing can be mounted");
+    };
+    person.silt(&["backup", "srv", "home"]).ends_with(0);
+    let disk = |name: &String| mounted(&["-t", "tmpfs", "none"], &person.path(&format!("home/data/{name}")));
+    let _disks: Vec<_> = names.iter().map(disk).collect();
+    let done = both(&person, &["restore", "latest", "--target", "/"], 3);
+    for name in &names {
+        let is_named = |line: &str| line.contains("by itself: ") && line.contains(&format!("srv/data/{name}"));
+        assert!(done.err.lines().any(is_named), "{name}: {}", done.err);
+    }
+}
+
 /// A file, or a link, on a way that leads to no source any more was taken for a source: neither it nor what was below it came back.
 #[test]
 fn what_leads_to_no_source_any_more_makes_way() {
