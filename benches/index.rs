@@ -3,7 +3,7 @@
 
 use siltstone::error::Result;
 use siltstone::id::{ChunkId, IndexId, PackId};
-use siltstone::index::{Claims, Segments, View};
+use siltstone::index::{Claims, IndexView, Segments};
 use siltstone::place::{FrameContents, IndexContents, PackContents};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -86,7 +86,7 @@ fn rate(what: &str, count: u64, start: Clock) {
     );
 }
 
-fn measure(view: &View, chunks: u64) -> Result<()> {
+fn measure(view: &IndexView, chunks: u64) -> Result<()> {
     let absent = |from: u64| (from..from + LOOKUPS).map(move |number| id(chunks + number));
     let known = |seed: u64| (seed..seed + LOOKUPS).map(move |number| id(mix(number) % chunks));
     let start = Clock::now();

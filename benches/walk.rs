@@ -3,8 +3,8 @@
 //! SILT_BENCH_TREE names a tree (else one of 100,000 files is made), SILT_BENCH_THREADS the threads (default 2),
 //! SILT_BENCH_ROUNDS the rounds (default 7). Prints medians: seconds, entries a second, the ratio to find.
 
-use siltstone::disk::read_dir::Hint;
-use siltstone::disk::{Directory, ListBuffer, Names, open};
+use siltstone::disk::read_dir::OpenHint;
+use siltstone::disk::{Directory, ListBuffer, NameList, open};
 use siltstone::entry::EntryKind;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -21,7 +21,7 @@ enum Work {
     /// A directory by its name in another.
     Open(Arc<Directory>, CString),
     /// A part of a large directory.
-    Part(Arc<(Arc<Directory>, Names)>, std::ops::Range<usize>),
+    Part(Arc<(Arc<Directory>, NameList)>, std::ops::Range<usize>),
 }
 
 /// Work for idle threads, and how many threads have none.
@@ -61,7 +61,7 @@ fn walk(root: &Path, threads: usize) -> Sums {
 
 fn work(shared: &Shared, threads: usize) -> Sums {
     let mut sums = Sums::default();
-    let (mut names, mut buffer, mut own) = (Names::default(), ListBuffer::default(), Vec::new());
+    let (mut names, mut buffer, mut own) = (NameList::default(), ListBuffer::default(), Vec::new());
     while let Some(work) = own.pop().or_else(|| wait(shared, threads)) {
         match work {
             Work::Open(above, name) => {
@@ -114,14 +114,14 @@ fn wait(shared: &Shared, threads: usize) -> Option<Work> {
 }
 
 #[inline]
-fn part(dir: &Arc<Directory>, names: &Names, range: std::ops::Range<usize>, sums: &mut Sums, own: &mut Vec<Work>) {
+fn part(dir: &Arc<Directory>, names: &NameList, range: std::ops::Range<usize>, sums: &mut Sums, own: &mut Vec<Work>) {
     for index in range {
         let name = names.get(index);
         let Ok(stat) = dir.stat(name) else { continue };
         sums.entries += 1;
         sums.bytes += stat.size;
         sums.mixed ^= stat.inode ^ stat.modified.seconds as u64 ^ u64::from(stat.changed.nanoseconds);
-        if names.hint(index) == Hint::Directory || stat.is(EntryKind::Directory) {
+        if names.hint(index) == OpenHint::Directory || stat.is(EntryKind::Directory) {
             own.push(Work::Open(dir.clone(), name.to_owned()));
         }
     }

@@ -52,7 +52,7 @@ impl Kind {
 
 /// What was attempted, on what, why it failed and what to do about it. Cheap to clone.
 #[derive(Clone)]
-pub struct Error(Arc<Parts>);
+pub struct Error(Arc<ErrorParts>);
 
 /// Where the cause of an error is, so that a caller knows what to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -69,7 +69,7 @@ pub enum Origin {
 }
 
 #[derive(Clone)]
-struct Parts {
+struct ErrorParts {
     kind: Kind,
     origin: Option<Origin>,
     doing: String,
@@ -97,7 +97,7 @@ impl Error {
     /// `doing` completes "cannot …"; `thing` names the object of it (may be empty).
     pub fn new(kind: Kind, doing: impl Into<String>, thing: impl fmt::Display) -> Self {
         let (doing, thing) = (doing.into(), thing.to_string());
-        Error(Arc::new(Parts { kind, origin: None, doing, thing, hint: None, cause: None }))
+        Error(Arc::new(ErrorParts { kind, origin: None, doing, thing, hint: None, cause: None }))
     }
 
     pub fn corrupt(doing: impl Into<String>, thing: impl fmt::Display, why: impl fmt::Display) -> Self {
@@ -127,7 +127,7 @@ impl Error {
         self
     }
 
-    fn parts_mut(&mut self) -> &mut Parts {
+    fn parts_mut(&mut self) -> &mut ErrorParts {
         Arc::make_mut(&mut self.0)
     }
 

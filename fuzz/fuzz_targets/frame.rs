@@ -7,7 +7,8 @@ use siltstone::seal::{Compression, FrameKey, FrameOpener, FrameSealer, KeySet, S
 use std::sync::LazyLock;
 
 static KEYS: LazyLock<KeySet> = LazyLock::new(|| KeySet::from_master(Secret([7; 32])));
-static KEY: LazyLock<FrameKey> = LazyLock::new(|| new_pack_key(&KEYS, ChunkKind::Content).expect("there is randomness").0);
+static KEY: LazyLock<FrameKey> =
+    LazyLock::new(|| new_pack_key(&KEYS, ChunkKind::Content).expect("there is randomness").0);
 
 fuzz_target!(|input: (&[u8], u32, u16, bool)| {
     let (bytes, number, length, compress) = input;

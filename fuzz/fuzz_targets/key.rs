@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use siltstone::repo::Credentials;
-use siltstone::repo::key::{Tried, try_key};
+use siltstone::repo::key::{TriedKey, try_key};
 use siltstone::seal::{KeySet, Secret};
 
 fuzz_target!(|input: (&[u8], Option<(u32, &str, &str)>)| {
@@ -25,5 +25,5 @@ fuzz_target!(|input: (&[u8], Option<(u32, &str, &str)>)| {
         }
     };
     // A key file, as a password would be stretched for each input.
-    assert!(!matches!(try_key(&object, &Credentials::key_file(Secret([1; 32]))), Ok(Tried::Opened(_))));
+    assert!(!matches!(try_key(&object, &Credentials::key_file(Secret([1; 32]))), Ok(TriedKey::Opened(_))));
 });

@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use siltstone::error::Kind;
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Storage, Version};
+use siltstone::storage::{ObjectVersion, Storage};
 use std::collections::HashMap;
 
 /// Few names, so that operations meet; one that no storage may take.
@@ -12,18 +12,18 @@ const NAMES: [&str; 6] = ["a", "b", "packs/aa/x", "packs/ab", "index/0", "../etc
 
 fuzz_target!(|operations: Vec<(u8, u8, u8, &[u8])>| {
     let storage = Memory::new();
-    let mut model: HashMap<&str, (Vec<u8>, Version)> = HashMap::new();
-    let mut last = Version("none".to_owned());
+    let mut model: HashMap<&str, (Vec<u8>, ObjectVersion)> = HashMap::new();
+    let mut last = ObjectVersion("none".to_owned());
     for (operation, name, other, bytes) in operations {
         let name = NAMES[usize::from(name) % NAMES.len()];
         let to = NAMES[usize::from(other) % NAMES.len()];
         let is_valid = |name: &str| !name.starts_with('.');
         match operation % 9 {
             0 => match storage.put(name, bytes.into()) {
-                Ok(version) => {
+                Ok(()) => {
                     assert!(is_valid(name));
-                    last = version.clone();
-                    model.insert(name, (bytes.to_vec(), version));
+                    last = storage.stat(name).expect("it was put").version;
+                    model.insert(name, (bytes.to_vec(), last.clone()));
                 }
                 Err(error) => assert!(!is_valid(name) && error.is(Kind::Invalid)),
             },

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use siltstone::seal::{Recipients, KeySet, Secret, open_object, seal_object};
+use siltstone::seal::{KeySet, Recipients, Secret, open_object, seal_object};
 use std::sync::LazyLock;
 
 static KEYS: LazyLock<KeySet> = LazyLock::new(|| KeySet::from_master(Secret([7; 32])));

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use siltstone::entry::is_valid_name;
-use siltstone::format::tree::{Page, decode_page};
+use siltstone::format::tree::{TreePage, decode_page};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
@@ -26,8 +26,8 @@ fuzz_target!(|bytes: &[u8]| {
     let mut page = b"T\x01\0".to_vec();
     page.extend_from_slice(bytes);
     match decode_page(&page) {
-        Ok(Page::Entries(entries)) => entries.iter().for_each(|entry| stays_inside(&entry.name)),
-        Ok(Page::Inner { pages, .. }) => pages.iter().for_each(|(name, _)| stays_inside(name)),
+        Ok(TreePage::Entries(entries)) => entries.iter().for_each(|entry| stays_inside(&entry.name)),
+        Ok(TreePage::Inner { pages, .. }) => pages.iter().for_each(|(name, _)| stays_inside(name)),
         Err(_) => {}
     }
 });

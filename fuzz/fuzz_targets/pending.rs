@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use siltstone::format::CommitProtocol;
 use siltstone::lease::{expire, survey};
-use siltstone::seal::{Recipients, KeySet, Secret, seal_object};
+use siltstone::seal::{KeySet, Recipients, Secret, seal_object};
 use siltstone::storage::Storage;
 use siltstone::storage::memory::Memory;
 use std::sync::LazyLock;

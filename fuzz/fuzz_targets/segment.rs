@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use siltstone::index::Segment;
 use siltstone::id::ChunkId;
+use siltstone::index::Segment;
 
 const HEADER_BYTES: usize = 128;
 const ENTRY_BYTES: usize = 36;

@@ -3,7 +3,7 @@
 
 use crate::backup::completeness::is_whole;
 use crate::backup::damage::damage_found;
-use crate::backup::heal::Before;
+use crate::backup::heal::BeforeBackup;
 use crate::backup::options::BackupOptions;
 use crate::backup::report::BackupReport;
 use crate::backup::streams::Streams;
@@ -21,13 +21,13 @@ const DAMAGED_MAX: usize = 16;
 
 /// What the attempts of one backup leave to the next.
 #[derive(Default)]
-pub(super) struct Carried {
+pub(super) struct CarriedOver {
     pub streams: Streams,
-    pub before: Before,
+    pub before: BeforeBackup,
     said: BTreeSet<String>,
 }
 
-impl Carried {
+impl CarriedOver {
     /// What damage is there is said by the first attempt that meets it.
     pub fn say_once(&mut self, watch: &Watch, notice: String) {
         if self.said.insert(notice.clone()) {
@@ -43,7 +43,7 @@ impl Repository {
         let begun = Instant::now();
         options.check()?;
         let (mut attempt, mut damaged) = (1, 0);
-        let mut carried = Carried::default();
+        let mut carried = CarriedOver::default();
         loop {
             let may_repeat = attempt < ATTEMPTS_MAX && damaged < DAMAGED_MAX;
             let damage_before = self.damaged_packs_found();

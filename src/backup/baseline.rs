@@ -1,27 +1,27 @@
 //! What a run compares the sources with: the local state, or without one the tree of the last snapshot.
 
-use crate::backup::choose::Choice;
-use crate::backup::damage::Damage;
+use crate::backup::choose::BaselineChoice;
+use crate::backup::damage::KnownLosses;
 use crate::backup::detect::Comparison;
 use crate::backup::old_entries::{FolderBaseline, OldEntries};
 use crate::backup::options::BackupOptions;
-use crate::backup::page_row::{Change, FolderKey, PageRow};
-use crate::backup::state::State;
+use crate::backup::page_row::{FileChange, FolderKey, PageRow};
+use crate::backup::state::LocalState;
 use crate::backup::store::ChunkStore;
 use crate::backup::stored_lists::StoredLists;
 use crate::entry::{Content, Entry, Time};
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
 use crate::repo::{Reader, Repository, Snapshot};
-use crate::seal::Access;
+use crate::seal::KeyAccess;
 use crate::watch::{Ledger, NoticeKind};
 use std::borrow::Cow;
 
 pub(super) struct Baseline<'a> {
     pub reader: Reader,
-    pub choice: Choice,
+    pub choice: BaselineChoice,
     pub store: &'a ChunkStore<'a>,
-    pub damage: &'a Damage<'a>,
+    pub damage: &'a KnownLosses<'a>,
     pub ledger: &'a Ledger<'a>,
     options: &'a BackupOptions,
     /// The key opens what is stored. A put-only key does not, so that changed directories are read again.
@@ -32,18 +32,18 @@ pub(super) struct Baseline<'a> {
 impl<'a> Baseline<'a> {
     pub fn new(
         repo: &Repository,
-        choice: Choice,
+        choice: BaselineChoice,
         options: &'a BackupOptions,
         store: &'a ChunkStore<'a>,
-        damage: &'a Damage<'a>,
+        damage: &'a KnownLosses<'a>,
         ledger: &'a Ledger<'a>,
     ) -> Self {
-        let may_read = repo.keys().access() == Access::Full;
+        let may_read = repo.keys().access() == KeyAccess::Full;
         let lists = StoredLists::default();
         Baseline { reader: repo.reader(), choice, store, damage, ledger, options, may_read, lists }
     }
 
-    pub fn state(&self) -> Option<&State> {
+    pub fn state(&self) -> Option<&LocalState> {
         self.choice.state.as_ref()
     }
 
@@ -163,7 +163,7 @@ impl<'a> Baseline<'a> {
                 }
                 if is_new {
                     old.files_removed = 0;
-                    old.changes = vec![Change::New; old.entries.len()];
+                    old.changes = vec![FileChange::New; old.entries.len()];
                 }
                 old
             }
@@ -191,7 +191,7 @@ impl<'a> Baseline<'a> {
             for (entry, (stat, change)) in known.filter(|(entry, _)| inside(&entry.name)) {
                 old.entries.push(entry);
                 old.stats.push(*stat);
-                old.changes.push(if is_uncommitted { *change } else { Change::Unchanged });
+                old.changes.push(if is_uncommitted { *change } else { FileChange::Unchanged });
             }
         } else {
             old.is_whole = false;

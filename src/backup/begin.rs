@@ -1,7 +1,7 @@
 //! The begin of a run: show the writer, and compare the local index with the repository.
 
-use crate::backup::attempts::Carried;
-use crate::backup::damage::Damage;
+use crate::backup::attempts::CarriedOver;
+use crate::backup::damage::KnownLosses;
 use crate::backup::options::BackupOptions;
 use crate::backup::readers::Readers;
 use crate::error::Result;
@@ -14,12 +14,12 @@ pub(super) fn begin<'a>(
     repo: &'a Repository,
     options: &BackupOptions,
     readers: &Readers,
-    carried: &mut Carried,
+    carried: &mut CarriedOver,
     watch: &Watch,
-) -> Result<(Damage<'a>, Option<Writer>)> {
+) -> Result<(KnownLosses<'a>, Option<Writer>)> {
     let marks = repo.untold_losses();
     if options.dry_run {
-        let damage = Damage::new(repo, marks, repo.compare_index(watch)?, true);
+        let damage = KnownLosses::new(repo, marks, repo.compare_index(watch)?, true);
         damage.tell(|notice| carried.say_once(watch, notice));
         return Ok((damage, None));
     }
@@ -27,7 +27,7 @@ pub(super) fn begin<'a>(
         SinkOptions { lanes: readers.lanes(), compression: options.compression, memory_bytes: options.memory_bytes };
     let writer = repo.writer(&options.host, &wanted, watch)?;
     carried.before.views.push(writer.sink().view_before().clone());
-    let damage = Damage::new(repo, marks, writer.sink().check().clone(), false);
+    let damage = KnownLosses::new(repo, marks, writer.sink().check().clone(), false);
     damage.note_what_is_back();
     carried.before.note_snapshots(repo, &damage);
     damage.tell(|notice| carried.say_once(watch, notice));

@@ -11,7 +11,7 @@ use crate::watch::{NoticeKind, Watch};
 use rustix::fd::{AsFd, OwnedFd};
 use std::io::Read;
 
-pub(super) trait Bytes {
+pub(super) trait ContentBytes {
     /// How many bytes were put into the buffer, 0 at the end of the content. What knows of zeros ends before them.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize>;
 
@@ -54,7 +54,7 @@ pub(super) fn holes_before_end(holes: &[Hole], content_bytes: u64) -> usize {
 
 /// A file from front to back. One that grows is read up to where it ended when that was seen, so that a file that
 /// grows faster than it is read does not hold the backup up for ever.
-pub(super) struct Plain<'a> {
+pub(super) struct PlainFile<'a> {
     fd: &'a OwnedFd,
     /// Its size by its stat.
     size: u64,
@@ -62,12 +62,12 @@ pub(super) struct Plain<'a> {
     /// Where reading ends; found out once there is more than the stat said.
     limit: Option<u64>,
     /// What has grown in holes.
-    grown: Option<Sparse<'a>>,
+    grown: Option<SparseFile<'a>>,
 }
 
-impl<'a> Plain<'a> {
+impl<'a> PlainFile<'a> {
     pub fn new(fd: &'a OwnedFd, size: u64) -> Self {
-        Plain { fd, size, read: 0, limit: None, grown: None }
+        PlainFile { fd, size, read: 0, limit: None, grown: None }
     }
 
     /// There is more than the stat said: a FIFO or a device may have taken the file's place, or it grows.
@@ -77,7 +77,7 @@ impl<'a> Plain<'a> {
             return Err(Error::new(Kind::Conflict, "read", "").because("it is no longer a file"));
         }
         if stat.size > self.read && stat.may_be_sparse() {
-            let mut grown = Sparse::new(self.fd, &[], stat.size, true);
+            let mut grown = SparseFile::new(self.fd, &[], stat.size, true);
             grown.at = self.read;
             self.grown = Some(grown);
         }
@@ -85,7 +85,7 @@ impl<'a> Plain<'a> {
     }
 }
 
-impl Bytes for Plain<'_> {
+impl ContentBytes for PlainFile<'_> {
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
         if self.read > self.size && self.limit.is_none() {
             self.limit = Some(self.find_limit()?);
@@ -104,7 +104,7 @@ impl Bytes for Plain<'_> {
     }
 
     fn zeros_ahead(&mut self) -> Result<u64> {
-        self.grown.as_mut().map_or(Ok(0), Sparse::zeros_ahead)
+        self.grown.as_mut().map_or(Ok(0), SparseFile::zeros_ahead)
     }
 
     fn pass_zeros(&mut self, count: u64) -> Result<()> {
@@ -114,7 +114,7 @@ impl Bytes for Plain<'_> {
 
 /// Reads a sparse file without the holes that its entry records. Other holes are looked up one at a time, when reading gets there,
 /// so that memory does not grow with their number.
-pub(super) struct Sparse<'a> {
+pub(super) struct SparseFile<'a> {
     fd: &'a OwnedFd,
     holes: &'a [Hole],
     size: u64,
@@ -129,11 +129,11 @@ pub(super) struct Sparse<'a> {
     is_cut: bool,
 }
 
-impl<'a> Sparse<'a> {
+impl<'a> SparseFile<'a> {
     /// `has_more_holes`: whether there may be others than these.
     pub fn new(fd: &'a OwnedFd, holes: &'a [Hole], size: u64, has_more_holes: bool) -> Self {
         let (is_zeros, is_cut) = (false, false);
-        Sparse { fd, holes, size, at: 0, hole: 0, known_until: 0, is_zeros, has_more_holes, zeros: 0, is_cut }
+        SparseFile { fd, holes, size, at: 0, hole: 0, known_until: 0, is_zeros, has_more_holes, zeros: 0, is_cut }
     }
 
     /// Steps over recorded holes and finds out what comes after them; returns how many bytes of it, 0 at the end.
@@ -158,7 +158,7 @@ impl<'a> Sparse<'a> {
     }
 }
 
-impl Bytes for Sparse<'_> {
+impl ContentBytes for SparseFile<'_> {
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -196,14 +196,14 @@ fn too_many_zeros() -> Error {
 }
 
 /// What a command or standard input returns.
-pub(super) struct Streamed<'a, R> {
+pub(super) struct StreamBytes<'a, R> {
     pub name: &'a [u8],
     pub source: R,
     pub watch: &'a Watch,
     pub warned: bool,
 }
 
-impl<R: Read> Bytes for Streamed<'_, R> {
+impl<R: Read> ContentBytes for StreamBytes<'_, R> {
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let count = loop {
             match self.source.read(buffer) {
@@ -241,7 +241,7 @@ mod tests {
         file.write_all_at(&[7; 300], 0).unwrap();
         let holes = [Hole { offset: 200, length: 50 }];
         let fd = OwnedFd::from(file.try_clone().unwrap());
-        let mut from = Sparse::new(&fd, &holes, 300, false);
+        let mut from = SparseFile::new(&fd, &holes, 300, false);
         let mut buffer = [0; 100];
         assert_eq!(from.fill(&mut buffer).unwrap(), 100);
         file.set_len(110).unwrap();
@@ -269,7 +269,7 @@ mod tests {
         file.set_len(end - 3).unwrap();
         file.write_all_at(b"end", end - 3).unwrap();
         let fd = OwnedFd::from(file);
-        let mut from = Plain::new(&fd, 5);
+        let mut from = PlainFile::new(&fd, 5);
         let (read, done) = (Cell::new(0), Cell::new(0));
         let tell = |more_read, more_done| {
             read.set(read.get() + more_read);

@@ -1,11 +1,11 @@
 //! Checkpoints of a run: make what is stored findable now and then, and note it in the local state.
 
 use crate::backup::page_row::{FolderKey, PageRow, StateChanges};
-use crate::backup::state::State;
+use crate::backup::state::LocalState;
 use crate::backup::store::ChunkStore;
 use crate::error::Result;
 use crate::id::IndexId;
-use crate::index::Basis;
+use crate::index::IndexBasis;
 use crate::lock::locked;
 use crate::repo::ChunkSink;
 use crate::watch::{Ledger, NoticeKind};
@@ -26,19 +26,19 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// The rows of local state that wait until the repository holds what they name.
 pub(super) struct Checkpoints<'a> {
-    state: Option<&'a State>,
+    state: Option<&'a LocalState>,
     store: &'a ChunkStore<'a>,
     ledger: &'a Ledger<'a>,
     pending: Mutex<StateChanges>,
 }
 
 impl<'a> Checkpoints<'a> {
-    pub fn new(state: Option<&'a State>, store: &'a ChunkStore<'a>, ledger: &'a Ledger<'a>) -> Self {
+    pub fn new(state: Option<&'a LocalState>, store: &'a ChunkStore<'a>, ledger: &'a Ledger<'a>) -> Self {
         Checkpoints { state, store, ledger, pending: Mutex::default() }
     }
 
     /// The state that rows are written to; none in a dry run.
-    pub fn state(&self) -> Option<&'a State> {
+    pub fn state(&self) -> Option<&'a LocalState> {
         self.state.filter(|_| !self.store.is_dry_run())
     }
 
@@ -84,9 +84,9 @@ impl<'a> Checkpoints<'a> {
 /// Writes rows to the local state. The state is a cache: if it cannot be written, the next run takes longer, but this one does
 /// not fail. `relied` is what the writer relied on, `own` are index objects that it does not include yet.
 pub(super) fn write_rows(
-    state: Option<&State>,
+    state: Option<&LocalState>,
     rows: StateChanges,
-    mut relied: Basis,
+    mut relied: IndexBasis,
     own: &[IndexId],
     ledger: &Ledger,
 ) {

@@ -1,16 +1,16 @@
 //! Choose what the sources are compared with: the local state if it can be trusted, otherwise the last snapshot of the same
 //! sources.
 
-use crate::backup::damage::Damage;
+use crate::backup::damage::KnownLosses;
 use crate::backup::options::BackupOptions;
 use crate::backup::split_sources::SplitSources;
-use crate::backup::state::{Rest, State};
+use crate::backup::state::{LocalState, StateRest};
 use crate::entry::Time;
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::CLOCKS_DIFFER_SECONDS;
 use crate::format::{SNAPSHOTS_PREFIX, snapshot_id};
 use crate::repo::{Repository, Snapshot, SnapshotSearch, Stamp};
-use crate::seal::Access;
+use crate::seal::KeyAccess;
 use crate::watch::{NoticeKind, Watch, now};
 use std::path::PathBuf;
 
@@ -26,7 +26,7 @@ pub(super) fn open_state(
     options: &BackupOptions,
     sources: &SplitSources,
     watch: &Watch,
-) -> Option<State> {
+) -> Option<LocalState> {
     if sources.paths.is_empty() {
         return None;
     }
@@ -40,7 +40,7 @@ pub(super) fn open_state(
     }
     let folder = repo.cache()?.join("state").join(sources.state_name(&options.job));
     let made = std::fs::create_dir_all(&folder).map_err(|error| Error::io("create", folder.display(), error));
-    match made.and_then(|()| State::open(&folder)) {
+    match made.and_then(|()| LocalState::open(&folder)) {
         Ok((state, notice)) => {
             notice.into_iter().for_each(|notice| watch.notice(NoticeKind::Cache, notice));
             Some(state)
@@ -54,14 +54,14 @@ pub(super) fn open_state(
 
 /// What is to be saved: the options, and the trees among the sources.
 #[derive(Clone, Copy)]
-pub(super) struct Wanted<'a> {
+pub(super) struct WantedSources<'a> {
     pub options: &'a BackupOptions,
     pub paths: &'a [PathBuf],
 }
 
 /// What a backup compares the sources with.
-pub(super) struct Choice {
-    pub state: Option<State>,
+pub(super) struct BaselineChoice {
+    pub state: Option<LocalState>,
     pub parent: Option<Snapshot>,
     /// The parent's tree is what we compare with, as the local state knows nothing or must not be used.
     pub compare_with_parent: bool,
@@ -71,7 +71,7 @@ pub(super) struct Choice {
     pub may_be_outdated: bool,
 }
 
-impl Choice {
+impl BaselineChoice {
     /// When the backup of the parent began and ended, by the clock of its host.
     pub fn parent_ran(&self) -> Option<(Time, Time)> {
         let parent = self.parent.as_ref()?;
@@ -85,17 +85,17 @@ impl Choice {
 /// with the repository: what is stored is decided by that comparison alone.
 pub(super) fn choose(
     repo: &Repository,
-    state: Option<State>,
-    damage: &Damage,
-    wanted: Wanted,
+    state: Option<LocalState>,
+    damage: &KnownLosses,
+    wanted: WantedSources,
     watch: &Watch,
-) -> Result<Choice> {
+) -> Result<BaselineChoice> {
     let options = wanted.options;
     let (state, is_state_distrusted) = rest_state(repo, state, damage, options, watch);
-    let choice = |state, last: Last, compare_with_parent| {
-        let Last { snapshot, may_be_outdated } = last;
+    let choice = |state, last: LastSnapshot, compare_with_parent| {
+        let LastSnapshot { snapshot, may_be_outdated } = last;
         let parent = snapshot.map(|listed| repo.whole(listed));
-        Choice { state, parent, compare_with_parent, is_state_distrusted, may_be_outdated }
+        BaselineChoice { state, parent, compare_with_parent, is_state_distrusted, may_be_outdated }
     };
     if let Some(wanted) = &options.parent {
         let aside = watch.aside();
@@ -103,14 +103,14 @@ pub(super) fn choose(
         search.retain(|name| snapshot_id(name) == Some(*wanted));
         let missing = || Error::new(Kind::NotFound, "compare with the snapshot", wanted);
         let snapshot = Some(search.pop_newest()?.ok_or_else(missing)?);
-        return Ok(choice(state, Last { snapshot, may_be_outdated: false }, true));
+        return Ok(choice(state, LastSnapshot { snapshot, may_be_outdated: false }, true));
     }
     // The listing costs nothing on this machine; over a network it is made when the last run may have left something.
-    let may_have_left = !repo.is_remote() || state.as_ref().is_some_and(State::is_committing);
+    let may_have_left = !repo.is_remote() || state.as_ref().is_some_and(LocalState::is_committing);
     if may_have_left && !options.dry_run {
         repo.settle(watch)?;
     }
-    if state.as_ref().is_none_or(State::is_empty) {
+    if state.as_ref().is_none_or(LocalState::is_empty) {
         return Ok(choice(state, last_of_sources(repo, wanted, watch)?, true));
     }
     let parent = if options.skip_if_unchanged {
@@ -120,7 +120,7 @@ pub(super) fn choose(
         if !repo.is_remote() {
             tell_of_future_name(repo, watch)?;
         }
-        Last::default()
+        LastSnapshot::default()
     };
     Ok(choice(state, parent, false))
 }
@@ -128,16 +128,16 @@ pub(super) fn choose(
 /// The state, if it can be used, and whether it was written for another content of the repository.
 fn rest_state(
     repo: &Repository,
-    state: Option<State>,
-    damage: &Damage,
+    state: Option<LocalState>,
+    damage: &KnownLosses,
     options: &BackupOptions,
     watch: &Watch,
-) -> (Option<State>, bool) {
+) -> (Option<LocalState>, bool) {
     let Some(mut state) = state else { return (None, false) };
     match state.rest_on(&repo.view_and_basis().1.indexes, &damage.check.packs_missing) {
-        Ok(Rest::Trusted) => (Some(state), false),
-        Ok(Rest::Distrusted { .. }) if state.is_empty() => (Some(state), false),
-        Ok(Rest::Distrusted { indexes_lost }) => {
+        Ok(StateRest::Trusted) => (Some(state), false),
+        Ok(StateRest::Distrusted { .. }) if state.is_empty() => (Some(state), false),
+        Ok(StateRest::Distrusted { indexes_lost }) => {
             if !damage.has_told(&indexes_lost) {
                 watch.notice(NoticeKind::Damage, "the repository has lost objects since the last backup of this host, or was rolled back: the content \
                      of each file is looked up in the index",
@@ -157,14 +157,18 @@ fn rest_state(
 
 /// The newest snapshot of the same host and paths.
 #[derive(Default)]
-struct Last {
+struct LastSnapshot {
     snapshot: Option<Snapshot>,
     may_be_outdated: bool,
 }
 
-fn last_of_sources(repo: &Repository, Wanted { options, paths }: Wanted, watch: &Watch) -> Result<Last> {
-    if repo.keys().access() < Access::Full {
-        return Ok(Last::default());
+fn last_of_sources(
+    repo: &Repository,
+    WantedSources { options, paths }: WantedSources,
+    watch: &Watch,
+) -> Result<LastSnapshot> {
+    if repo.keys().access() < KeyAccess::Full {
+        return Ok(LastSnapshot::default());
     }
     // Damage to another snapshot is a notice, not a warning about the one being made.
     let watch = &watch.aside();
@@ -184,7 +188,7 @@ fn last_of_sources(repo: &Repository, Wanted { options, paths }: Wanted, watch: 
     let began = snapshot.as_ref().and_then(|snapshot| snapshot.started.compact().ok()).unwrap_or_default();
     let name = format!("{SNAPSHOTS_PREFIX}{began}");
     let unreadable = search.finish();
-    Ok(Last { snapshot, may_be_outdated: unreadable.iter().any(|other| *other >= name) })
+    Ok(LastSnapshot { snapshot, may_be_outdated: unreadable.iter().any(|other| *other >= name) })
 }
 
 /// A snapshot dated in the future by a wrong clock is what `latest` selects until that date.

@@ -27,7 +27,7 @@ impl SaveError {
 
 /// What is known of content before it is read.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Expected {
+pub(super) struct ExpectedContent {
     pub kind: ContentKind,
     /// Its size, or `u64::MAX` for a stream. A hint: it may have changed.
     pub bytes: u64,

@@ -2,9 +2,9 @@
 
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
-use crate::format::tree::{Page, decode_page};
+use crate::format::tree::{TreePage, decode_page};
 use crate::id::ChunkId;
-use crate::index::View;
+use crate::index::IndexView;
 use crate::repo::{Reader, Repository, Snapshot};
 use crate::watch::Watch;
 use std::collections::{HashMap, HashSet};
@@ -14,53 +14,53 @@ pub(super) fn is_whole(repo: &Repository, snapshot: &Snapshot, watch: &Watch) ->
     watch.stage("checking the snapshot");
     repo.compare_index(watch)?;
     let (reader, view) = (repo.reader(), repo.view());
-    let mut look = Look::new(&reader, std::slice::from_ref(&view), &view, watch);
+    let mut look = CompletenessCheck::new(&reader, std::slice::from_ref(&view), &view, watch);
     Ok(look.tree(&snapshot.root)?.after)
 }
 
 /// Whether something was whole before the backup, and is after it.
 #[derive(Clone, Copy)]
-pub(super) struct Whole {
+pub(super) struct BeforeAndAfter {
     pub before: bool,
     pub after: bool,
 }
 
-impl Whole {
-    fn and(&mut self, other: Whole) {
+impl BeforeAndAfter {
+    fn and(&mut self, other: BeforeAndAfter) {
         self.before &= other.before;
         self.after &= other.after;
     }
 }
 
-pub(super) struct Look<'a> {
+pub(super) struct CompletenessCheck<'a> {
     reader: &'a Reader,
     /// What has been stored from the first attempt on is in all of them.
-    before: &'a [View],
-    after: &'a View,
+    before: &'a [IndexView],
+    after: &'a IndexView,
     watch: &'a Watch,
     /// What came of each page, with all below it: snapshots share most of them.
-    known: HashMap<ChunkId, Whole>,
+    known: HashMap<ChunkId, BeforeAndAfter>,
     /// The same of each list of chunks, by its level.
-    known_lists: HashMap<(ChunkId, u8), Whole>,
+    known_lists: HashMap<(ChunkId, u8), BeforeAndAfter>,
     /// Chunks that were missing before, and are there now.
     pub healed: HashSet<ChunkId>,
 }
 
 /// A page on the way from the root, and the pages below it that are still to be looked at.
-struct Step {
+struct CompletenessStep {
     page: ChunkId,
     below: Vec<ChunkId>,
-    whole: Whole,
+    whole: BeforeAndAfter,
 }
 
-impl<'a> Look<'a> {
-    pub fn new(reader: &'a Reader, before: &'a [View], after: &'a View, watch: &'a Watch) -> Self {
+impl<'a> CompletenessCheck<'a> {
+    pub fn new(reader: &'a Reader, before: &'a [IndexView], after: &'a IndexView, watch: &'a Watch) -> Self {
         let (known, known_lists, healed) = Default::default();
-        Look { reader, before, after, watch, known, known_lists, healed }
+        CompletenessCheck { reader, before, after, watch, known, known_lists, healed }
     }
 
     /// A page with everything below it. A loop and not a recursion, as trees may be deep.
-    pub fn tree(&mut self, root: &ChunkId) -> Result<Whole> {
+    pub fn tree(&mut self, root: &ChunkId) -> Result<BeforeAndAfter> {
         if let Some(whole) = self.known.get(root) {
             return Ok(*whole);
         }
@@ -87,14 +87,14 @@ impl<'a> Look<'a> {
         }
     }
 
-    fn enter(&mut self, page: &ChunkId) -> Result<Step> {
-        let mut step = Step { page: *page, below: Vec::new(), whole: self.chunk(page)? };
+    fn enter(&mut self, page: &ChunkId) -> Result<CompletenessStep> {
+        let mut step = CompletenessStep { page: *page, below: Vec::new(), whole: self.chunk(page)? };
         if !step.whole.after {
             return Ok(step);
         }
         match self.readable(self.reader.tree(page).and_then(|bytes| decode_page(&bytes)))? {
-            Some(Page::Inner { pages, .. }) => step.below.extend(pages.into_iter().map(|(_, page)| page)),
-            Some(Page::Entries(entries)) => {
+            Some(TreePage::Inner { pages, .. }) => step.below.extend(pages.into_iter().map(|(_, page)| page)),
+            Some(TreePage::Entries(entries)) => {
                 for entry in entries {
                     step.whole.and(self.content(&entry, &mut step.below)?);
                 }
@@ -104,8 +104,8 @@ impl<'a> Look<'a> {
         Ok(step)
     }
 
-    fn content(&mut self, entry: &Entry, below: &mut Vec<ChunkId>) -> Result<Whole> {
-        let mut whole = Whole { before: true, after: true };
+    fn content(&mut self, entry: &Entry, below: &mut Vec<ChunkId>) -> Result<BeforeAndAfter> {
+        let mut whole = BeforeAndAfter { before: true, after: true };
         match &entry.content {
             Content::Empty | Content::Inline(_) => {}
             Content::Chunks(ids) => {
@@ -120,7 +120,7 @@ impl<'a> Look<'a> {
     }
 
     /// A list of that many levels, or a chunk of content.
-    fn list(&mut self, depth: u8, id: &ChunkId) -> Result<Whole> {
+    fn list(&mut self, depth: u8, id: &ChunkId) -> Result<BeforeAndAfter> {
         let Some(level) = depth.checked_sub(1) else { return self.chunk(id) };
         // A hostile repository could name one list again and again, on each level.
         if let Some(whole) = self.known_lists.get(&(*id, level)) {
@@ -132,7 +132,7 @@ impl<'a> Look<'a> {
         Ok(whole)
     }
 
-    fn list_of_level(&mut self, level: u8, id: &ChunkId) -> Result<Whole> {
+    fn list_of_level(&mut self, level: u8, id: &ChunkId) -> Result<BeforeAndAfter> {
         let mut whole = self.chunk(id)?;
         if !whole.after {
             return Ok(whole);
@@ -148,8 +148,8 @@ impl<'a> Look<'a> {
         Ok(whole)
     }
 
-    fn chunk(&mut self, id: &ChunkId) -> Result<Whole> {
-        let mut whole = Whole { before: true, after: self.after.contains(id)? };
+    fn chunk(&mut self, id: &ChunkId) -> Result<BeforeAndAfter> {
+        let mut whole = BeforeAndAfter { before: true, after: self.after.contains(id)? };
         for view in self.before {
             whole.before &= view.contains(id)?;
         }

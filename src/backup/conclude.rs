@@ -1,15 +1,15 @@
 //! The end of a run: commit, or end without a snapshot. Either way, the next run finds what was stored.
 
 use crate::backup::checkpoints::write_rows;
-use crate::backup::choose::Choice;
-use crate::backup::counts::{Counts, get};
-use crate::backup::damage::{Damage, damage_found};
-use crate::backup::heal::{Before, HealingCheck};
+use crate::backup::choose::BaselineChoice;
+use crate::backup::counts::{BackupCounts, get};
+use crate::backup::damage::{KnownLosses, damage_found};
+use crate::backup::heal::{BeforeBackup, HealingCheck};
 use crate::backup::options::BackupOptions;
 use crate::backup::page_row::StateChanges;
 use crate::backup::report::BackupReport;
 use crate::backup::root_tree::SavedRoot;
-use crate::backup::state::{LastSize, State};
+use crate::backup::state::{LastSize, LocalState};
 use crate::error::{Error, Kind, Result};
 use crate::id::SnapshotId;
 use crate::repo::{Repository, Snapshot, SnapshotSource, Stamp, Totals, Writer};
@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// What became of the sources.
-pub(super) struct Saved {
+pub(super) struct SavedOutcome {
     pub root: SavedRoot,
     /// Every source is as the parent has it; only found out if that ends the run without a snapshot.
     pub is_unchanged: bool,
@@ -31,11 +31,11 @@ pub(super) struct Saved {
 pub(super) struct Conclusion<'a> {
     pub repo: &'a Repository,
     pub options: &'a BackupOptions,
-    pub choice: Choice,
-    pub damage: &'a Damage<'a>,
-    pub before: &'a Before,
+    pub choice: BaselineChoice,
+    pub damage: &'a KnownLosses<'a>,
+    pub before: &'a BeforeBackup,
     pub sources: Vec<SnapshotSource>,
-    pub counts: &'a Counts,
+    pub counts: &'a BackupCounts,
     pub ledger: &'a Ledger<'a>,
     pub started: Stamp,
     pub begun: Instant,
@@ -43,7 +43,12 @@ pub(super) struct Conclusion<'a> {
 
 impl Conclusion<'_> {
     /// `rows` are rows of local state that wait until the repository holds what they name. Without a writer it was a dry run.
-    pub fn conclude(&self, saved: Result<Saved>, writer: Option<Writer>, rows: StateChanges) -> Result<BackupReport> {
+    pub fn conclude(
+        &self,
+        saved: Result<SavedOutcome>,
+        writer: Option<Writer>,
+        rows: StateChanges,
+    ) -> Result<BackupReport> {
         let saved = match self.ledger.take_failure() {
             Some(error) => Err(error),
             None if writer.is_some() && self.damage.has_found_packs() => saved.and(Err(damage_found())),
@@ -61,7 +66,7 @@ impl Conclusion<'_> {
         }
     }
 
-    fn finish(&self, saved: Saved, writer: Writer, rows: StateChanges) -> Result<BackupReport> {
+    fn finish(&self, saved: SavedOutcome, writer: Writer, rows: StateChanges) -> Result<BackupReport> {
         let healing = HealingCheck {
             repo: self.repo,
             damage: self.damage,
@@ -102,7 +107,7 @@ impl Conclusion<'_> {
         let snapshot = self.snapshot(root, &report)?;
         // If this process dies after the commit step, the next run must know; on local storage it always looks.
         if self.repo.is_remote()
-            && let Some(Err(error)) = self.choice.state.as_ref().map(State::set_committing)
+            && let Some(Err(error)) = self.choice.state.as_ref().map(LocalState::set_committing)
         {
             watch.notice(NoticeKind::Cache, error.to_string());
         }

@@ -1,11 +1,11 @@
 //! The line of content: read, cut, claim and store chunk by chunk.
 
-use crate::backup::bytes::Bytes;
-use crate::backup::chunks::{ChunkSaver, Expected, SaveError};
-use crate::backup::counts::Counts;
+use crate::backup::bytes::ContentBytes;
+use crate::backup::chunks::{ChunkSaver, ExpectedContent, SaveError};
+use crate::backup::counts::BackupCounts;
 use crate::backup::helpers::HelperPool;
 use crate::backup::intake::Intake;
-use crate::backup::large::{BatchSizes, HELPED_BYTES_MIN, Helped};
+use crate::backup::large::{BatchSizes, HELPED_BYTES_MIN, HelpedContent};
 use crate::backup::readers::Readers;
 use crate::backup::store::ChunkStore;
 use crate::backup::zeros::ZeroChunk;
@@ -41,7 +41,7 @@ impl<'a> ContentSaver<'a> {
         readers: &Readers,
         memory_bytes: u64,
         watch: &'a Watch,
-        counts: &'a Counts,
+        counts: &'a BackupCounts,
     ) -> Self {
         ContentSaver {
             intake: Intake::new(ChunkSaver::new(store), watch, counts),
@@ -61,12 +61,12 @@ impl<'a> ContentSaver<'a> {
     pub fn save<'s>(
         &'s self,
         scope: &Scope<'s>,
-        mut from: impl Bytes,
-        expected: Expected,
+        mut from: impl ContentBytes,
+        expected: ExpectedContent,
         buffer: &mut PageBuffer,
     ) -> Result<SavedContent, SaveError> {
         let Self { intake, .. } = self;
-        let mut list = List { writer: ListWriter::default(), intake };
+        let mut list = ChunkList { writer: ListWriter::default(), intake };
         let max = intake.chunks.chunk_bytes_max(expected.kind);
         // One byte more than expected, so that one read tells whether the file has grown.
         let size = usize::try_from(expected.bytes).unwrap_or(usize::MAX);
@@ -100,7 +100,7 @@ impl<'a> ContentSaver<'a> {
             if expected.bytes.saturating_sub(total) >= HELPED_BYTES_MIN
                 && let Some(permit) = self.helpers.permit(scope, &intake.chunks, self.helpers_max())
             {
-                let helped = Helped { intake, permit, sizes: self.batches, expected };
+                let helped = HelpedContent { intake, permit, sizes: self.batches, expected };
                 let mut push = |chunk, count| list.push(chunk, count);
                 total += helped.save(&mut from, &buffer[at..filled], &mut push)?;
                 break;
@@ -121,12 +121,12 @@ impl<'a> ContentSaver<'a> {
 }
 
 /// The list of the chunks of one content, whose levels are stored as they fill.
-struct List<'l> {
+struct ChunkList<'l> {
     writer: ListWriter,
     intake: &'l Intake<'l>,
 }
 
-impl List<'_> {
+impl ChunkList<'_> {
     /// Adds a chunk that follows itself `count` times.
     fn push(&mut self, chunk: ListItem, count: u64) -> Result<()> {
         let store = &mut |bytes: Vec<u8>| self.intake.chunks.store_list(&bytes);
@@ -156,7 +156,7 @@ mod tests {
 
     struct Slice<'b>(&'b [u8]);
 
-    impl Bytes for Slice<'_> {
+    impl ContentBytes for Slice<'_> {
         fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
             let (now, later) = self.0.split_at(self.0.len().min(buffer.len()));
             buffer[..now.len()].copy_from_slice(now);
@@ -176,7 +176,7 @@ mod tests {
             let mut bytes = vec![0; length];
             blake3::Hasher::new_keyed(&[7; 32]).finalize_xof().fill(&mut bytes);
             for expected in [length as u64, 10, u64::MAX] {
-                let expected = Expected { kind: ContentKind::Dump, bytes: expected };
+                let expected = ExpectedContent { kind: ContentKind::Dump, bytes: expected };
                 let done = parts.readers.pool.in_place_scope(|scope| {
                     saver.save(scope, Slice(&bytes), expected, &mut PageBuffer::default()).unwrap()
                 });

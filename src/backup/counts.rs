@@ -1,12 +1,12 @@
 //! What a run has dealt with, counted by all its threads.
 
-use crate::backup::page_row::Change;
+use crate::backup::page_row::FileChange;
 use crate::entry::{Entry, EntryKind};
 use crate::repo::Totals;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 #[derive(Default)]
-pub(super) struct Counts {
+pub(super) struct BackupCounts {
     pub files: AtomicU64,
     pub directories: AtomicU64,
     pub others: AtomicU64,
@@ -36,18 +36,18 @@ pub(super) fn get(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-impl Counts {
+impl BackupCounts {
     /// The counter of files that differ from the last snapshot in this way.
-    pub fn files_by(&self, change: Change) -> &AtomicU64 {
+    pub fn files_by(&self, change: FileChange) -> &AtomicU64 {
         match change {
-            Change::Unchanged => &self.files_unchanged,
-            Change::New => &self.files_new,
-            Change::Changed => &self.files_changed,
+            FileChange::Unchanged => &self.files_unchanged,
+            FileChange::New => &self.files_new,
+            FileChange::Changed => &self.files_changed,
         }
     }
 
     /// Takes back what was counted of an entry that is not saved after all; a file counts as not read.
-    pub fn count_dropped(&self, entry: &Entry, change: Change) {
+    pub fn count_dropped(&self, entry: &Entry, change: FileChange) {
         match entry.kind {
             EntryKind::File => {
                 take_back(&self.files, 1);
@@ -87,19 +87,19 @@ mod tests {
     /// They were counted as saved, though no snapshot has them.
     #[test]
     fn entries_that_are_dropped_are_not_counted_as_saved() {
-        let counts = Counts::default();
+        let counts = BackupCounts::default();
         add(&counts.files, 3);
         add(&counts.bytes, 10 + 20 + 30);
-        for change in [Change::New, Change::Changed, Change::Unchanged] {
+        for change in [FileChange::New, FileChange::Changed, FileChange::Unchanged] {
             add(counts.files_by(change), 1);
         }
         add(&counts.directories, 2);
         add(&counts.others, 2);
         let file = |size| Entry { size, ..Entry::new("f", EntryKind::File) };
-        counts.count_dropped(&file(10), Change::Changed);
-        counts.count_dropped(&file(20), Change::New);
-        counts.count_dropped(&Entry::new("d", EntryKind::Directory), Change::New);
-        counts.count_dropped(&Entry::new("l", EntryKind::Symlink), Change::New);
+        counts.count_dropped(&file(10), FileChange::Changed);
+        counts.count_dropped(&file(20), FileChange::New);
+        counts.count_dropped(&Entry::new("d", EntryKind::Directory), FileChange::New);
+        counts.count_dropped(&Entry::new("l", EntryKind::Symlink), FileChange::New);
         let expected = Totals {
             files: 1,
             bytes: 30,

@@ -3,20 +3,20 @@
 use crate::error::{Error, Kind};
 use crate::id::{IndexId, SnapshotId};
 use crate::repo::Repository;
-use crate::vault::{IndexCheck, Marks, Told, basis_of};
+use crate::vault::{IndexCheck, LossSet, ToldDamage, basis_of};
 use crate::when::format_counted;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub(super) struct Damage<'a> {
+pub(super) struct KnownLosses<'a> {
     repo: &'a Repository,
     is_dry_run: bool,
     /// What the comparison of the local index with the repository found, after the writer had shown itself.
     pub check: IndexCheck,
     /// Losses that no run had told when this one began.
-    marks: Marks,
+    marks: LossSet,
     /// What earlier runs have told; none without a cache.
-    earlier: Option<Told>,
+    earlier: Option<ToldDamage>,
     /// Index objects have come since then: runs that created no snapshot, and other hosts, store content as well.
     has_grown: bool,
     /// This run met something that should be in the repository and is not.
@@ -25,9 +25,9 @@ pub(super) struct Damage<'a> {
     packs_before: u64,
 }
 
-impl<'a> Damage<'a> {
+impl<'a> KnownLosses<'a> {
     /// `marks` were there before the comparison: what is marked later may be lost since.
-    pub fn new(repo: &'a Repository, mut marks: Marks, check: IndexCheck, is_dry_run: bool) -> Self {
+    pub fn new(repo: &'a Repository, mut marks: LossSet, check: IndexCheck, is_dry_run: bool) -> Self {
         let live = repo.view_and_basis().1.indexes;
         let moot = marks.take_moot(&live);
         if !moot.is_empty() {
@@ -36,7 +36,7 @@ impl<'a> Damage<'a> {
         let earlier = repo.told();
         let has_incomplete = earlier.as_ref().filter(|told| !told.incomplete.is_empty());
         let has_grown = has_incomplete.is_some_and(|told| told.basis != basis_of(&live));
-        Damage {
+        KnownLosses {
             repo,
             is_dry_run,
             check,
@@ -49,14 +49,14 @@ impl<'a> Damage<'a> {
     }
 
     /// Losses that this run tells: it has met them, or they were met before it began.
-    pub fn untold(&self) -> Marks {
+    pub fn untold(&self) -> LossSet {
         let mut marks = self.marks.clone();
         marks.join(self.repo.losses_marked_here());
         marks
     }
 
     /// What was told of this damage, and maybe of more; none if some of it was not told.
-    pub fn told(&self) -> Option<&Told> {
+    pub fn told(&self) -> Option<&ToldDamage> {
         let is_new = !self.check.lost_indexes.is_empty() || !self.untold().is_empty();
         self.earlier.as_ref().filter(|told| !is_new && told.covers(&self.check))
     }
@@ -69,7 +69,7 @@ impl<'a> Damage<'a> {
 
     /// Whether snapshots that an earlier run called incomplete may be complete by now, whatever this run stores.
     pub fn may_be_over(&self) -> bool {
-        let has_other_damage = |told: &&Told| !told.incomplete.is_empty() && told.differs_from(&self.check);
+        let has_other_damage = |told: &&ToldDamage| !told.incomplete.is_empty() && told.differs_from(&self.check);
         self.has_grown || self.earlier.as_ref().filter(has_other_damage).is_some()
     }
 
@@ -91,13 +91,13 @@ impl<'a> Damage<'a> {
 
     /// What is to be noted when the damage and these losses are told. `now` is a later comparison: what is back since the run
     /// began, and lost again later, is reported again.
-    pub fn as_told(&self, marks: &Marks, now: &IndexCheck) -> Told {
-        Told {
+    pub fn as_told(&self, marks: &LossSet, now: &IndexCheck) -> ToldDamage {
+        ToldDamage {
             missing_packs: self.check.packs_missing.intersection(&now.packs_missing).copied().collect(),
             basis: basis_of(&self.repo.view_and_basis().1.indexes),
             damaged_indexes: self.check.indexes_damaged.intersection(&now.indexes_damaged).copied().collect(),
             lost_indexes: all_lost(self.earlier.as_ref(), &self.check, marks),
-            ..Told::default()
+            ..ToldDamage::default()
         }
     }
 
@@ -157,14 +157,19 @@ pub(super) fn damage_found() -> Error {
         .hint("run the backup again: it stores again what the damaged packs held")
 }
 
-fn has_told(earlier: Option<&Told>, check: &IndexCheck, marks: &Marks, indexes_lost: &HashSet<IndexId>) -> bool {
+fn has_told(
+    earlier: Option<&ToldDamage>,
+    check: &IndexCheck,
+    marks: &LossSet,
+    indexes_lost: &HashSet<IndexId>,
+) -> bool {
     let told = earlier.into_iter().flat_map(|told| [&told.lost_indexes, &told.damaged_indexes]);
     let here = [&check.lost_indexes, &check.indexes_damaged];
     let known: HashSet<&IndexId> = told.chain(here).flatten().chain(marks.indexes()).collect();
     indexes_lost.iter().all(|index| known.contains(index))
 }
 
-fn all_lost(earlier: Option<&Told>, check: &IndexCheck, marks: &Marks) -> HashSet<IndexId> {
+fn all_lost(earlier: Option<&ToldDamage>, check: &IndexCheck, marks: &LossSet) -> HashSet<IndexId> {
     // One that was damaged may be deleted by now.
     let earlier = earlier.into_iter().flat_map(|told| told.lost_indexes.iter().chain(&told.damaged_indexes));
     check.lost_indexes.iter().chain(marks.indexes()).chain(earlier).copied().collect()
@@ -178,13 +183,13 @@ mod tests {
     #[test]
     fn damaged_index_objects_that_are_deleted_are_told() {
         let index = |number| IndexId([number; 32]);
-        let earlier = Told {
+        let earlier = ToldDamage {
             damaged_indexes: HashSet::from([index(1)]),
             lost_indexes: HashSet::from([index(2)]),
-            ..Told::default()
+            ..ToldDamage::default()
         };
         let check = IndexCheck { lost_indexes: HashSet::from([index(3)]), ..IndexCheck::default() };
-        let marks = Marks::default();
+        let marks = LossSet::default();
         let lost = all_lost(Some(&earlier), &check, &marks);
         assert_eq!(lost, HashSet::from([index(1), index(2), index(3)]));
         assert!(has_told(Some(&earlier), &check, &marks, &lost));

@@ -1,8 +1,8 @@
 //! Describe entries: metadata, owners by name, extended attributes, flags, targets of links.
 
 use crate::backup::detect;
-use crate::backup::folder::Folder;
-use crate::disk::device::Mounts;
+use crate::backup::folder::SourceFolder;
+use crate::disk::device::PseudoMounts;
 use crate::disk::{Directory, Owners, Stat, flags, open, xattr};
 use crate::entry::{Entry, EntryKind, Metadata, PATH_BYTES_MAX, Xattr};
 use crate::error::{Error, Kind, Result};
@@ -49,12 +49,12 @@ impl<'c> EntryWarnings<'c> {
 
 pub(super) struct Describer<'a> {
     owners: Owners,
-    mounts: &'a Mounts,
+    mounts: &'a PseudoMounts,
     ledger: &'a Ledger<'a>,
 }
 
 impl<'a> Describer<'a> {
-    pub fn new(mounts: &'a Mounts, ledger: &'a Ledger<'a>) -> Result<Self> {
+    pub fn new(mounts: &'a PseudoMounts, ledger: &'a Ledger<'a>) -> Result<Self> {
         Ok(Describer { owners: Owners::load()?, mounts, ledger })
     }
 
@@ -77,7 +77,7 @@ impl<'a> Describer<'a> {
     /// A file whose content is known to be that of `old`.
     pub fn unchanged_file(
         &self,
-        folder: &Folder,
+        folder: &SourceFolder,
         name: &CStr,
         stat: &Stat,
         old: &Entry,
@@ -101,7 +101,7 @@ impl<'a> Describer<'a> {
     }
 
     /// Directories (without their tree), links, devices and FIFOs. `None` if the entry cannot be saved, with a warning.
-    pub fn special(&self, folder: &Folder, name: &CStr, stat: &Stat, warnings: &EntryWarnings) -> Option<Entry> {
+    pub fn special(&self, folder: &SourceFolder, name: &CStr, stat: &Stat, warnings: &EntryWarnings) -> Option<Entry> {
         let kind = stat.kind?;
         let directory = match folder.directory() {
             Ok(directory) => directory,

@@ -4,13 +4,13 @@
 //! with the largest directory.
 
 use crate::backup::baseline::Baseline;
-use crate::backup::counts::{Counts, add, take_back};
+use crate::backup::counts::{BackupCounts, add, take_back};
 use crate::backup::describe::{Describer, EntryWarnings};
 use crate::backup::detect::Comparison;
 use crate::backup::files::{FileSaver, FileToSave};
-use crate::backup::folder::{Folder, Item};
+use crate::backup::folder::{PageItem, SourceFolder};
 use crate::backup::old_entries::{OldEntries, OldEntry};
-use crate::backup::page_row::Change;
+use crate::backup::page_row::FileChange;
 use crate::disk::Stat;
 use crate::entry::{Entry, EntryKind, Time};
 use crate::watch::Ledger;
@@ -36,7 +36,7 @@ pub(super) struct BuiltEntry {
 }
 
 /// Splits what is in a page into parts: at least one, and none empty but the only one.
-pub(super) fn split(mut items: Vec<Item>) -> Vec<Vec<Item>> {
+pub(super) fn split(mut items: Vec<PageItem>) -> Vec<Vec<PageItem>> {
     let mut starts = vec![0];
     let mut bytes = 0;
     for (at, item) in items.iter().enumerate() {
@@ -55,7 +55,7 @@ pub(super) struct EntryBuilder<'a> {
     pub comparison: Comparison,
     pub baseline: &'a Baseline<'a>,
     pub describer: &'a Describer<'a>,
-    pub counts: &'a Counts,
+    pub counts: &'a BackupCounts,
     pub ledger: &'a Ledger<'a>,
     files: FileSaver<'a>,
 }
@@ -66,7 +66,7 @@ impl<'a> EntryBuilder<'a> {
         baseline: &'a Baseline<'a>,
         describer: &'a Describer<'a>,
         files: FileSaver<'a>,
-        counts: &'a Counts,
+        counts: &'a BackupCounts,
     ) -> Self {
         EntryBuilder { comparison, baseline, describer, counts, ledger: baseline.ledger, files }
     }
@@ -80,8 +80,8 @@ impl<'a> EntryBuilder<'a> {
     pub fn build_part<'s>(
         &'s self,
         scope: &Scope<'s>,
-        folder: &Folder,
-        items: &mut [Item],
+        folder: &SourceFolder,
+        items: &mut [PageItem],
         seen: Time,
         old: &OldEntries,
         range: Range<usize>,
@@ -118,7 +118,7 @@ impl<'a> EntryBuilder<'a> {
 
     /// Builds the entries of a page whose old page cannot be read any more: everything of it is read anew, and looked at again
     /// next time.
-    pub fn rebuild<'s>(&'s self, scope: &Scope<'s>, folder: &Folder, items: &mut [Item]) {
+    pub fn rebuild<'s>(&'s self, scope: &Scope<'s>, folder: &SourceFolder, items: &mut [PageItem]) {
         for item in items {
             item.number = 0;
             item.entry = self.build(scope, folder, item, None).entry;
@@ -132,7 +132,13 @@ impl<'a> EntryBuilder<'a> {
         files
     }
 
-    fn build<'s>(&'s self, scope: &Scope<'s>, folder: &Folder, item: &mut Item, known: Option<OldEntry>) -> BuiltEntry {
+    fn build<'s>(
+        &'s self,
+        scope: &Scope<'s>,
+        folder: &SourceFolder,
+        item: &mut PageItem,
+        known: Option<OldEntry>,
+    ) -> BuiltEntry {
         let name = folder.name(item.index);
         let is_file = item.stat.is(EntryKind::File);
         if let Some(old) = &known
@@ -162,14 +168,14 @@ impl<'a> EntryBuilder<'a> {
         &'s self,
         scope: &Scope<'s>,
         file: &FileToSave,
-        item: &mut Item,
+        item: &mut PageItem,
         known: Option<OldEntry>,
     ) -> Option<Entry> {
         let same_content = known.as_ref().filter(|old| self.has_same_content(old, &item.stat));
         item.change = match (same_content, &known) {
             (Some(old), _) => old.change,
-            (None, Some(old)) if old.change != Change::New => Change::Changed,
-            (None, _) => Change::New,
+            (None, Some(old)) if old.change != FileChange::New => FileChange::Changed,
+            (None, _) => FileChange::New,
         };
         let entry = match same_content {
             Some(old) => {

@@ -1,7 +1,7 @@
 //! Sources below other sources: each must be met by a walk, or is reported as missing. A folder above one may have become a
 //! link, or be gone, since the sources were looked at.
 
-use crate::disk::Names;
+use crate::disk::NameList;
 use crate::lock::locked;
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
@@ -10,16 +10,16 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Names by the folder that they are in.
-type Missed = HashMap<Vec<u8>, Vec<Vec<u8>>>;
+type MissedSource = HashMap<Vec<u8>, Vec<Vec<u8>>>;
 
 /// Sources that no walk has met yet.
 #[derive(Default)]
-pub(super) struct Expected {
+pub(super) struct ExpectedSources {
     folders: AtomicUsize,
-    missed: Mutex<Missed>,
+    missed: Mutex<MissedSource>,
 }
 
-impl Expected {
+impl ExpectedSources {
     pub fn add<'p>(&self, paths: impl Iterator<Item = &'p Path>) {
         let mut missed = locked(&self.missed);
         for path in paths {
@@ -34,7 +34,7 @@ impl Expected {
     }
 
     /// A folder was listed: what has its name in it is met, and whatever is wrong with it is reported there.
-    pub fn met(&self, folder: &[u8], names: &Names) {
+    pub fn met(&self, folder: &[u8], names: &NameList) {
         if self.folders.load(Ordering::Acquire) == 0 {
             return;
         }

@@ -1,12 +1,12 @@
 //! Save files: open, read, describe as they were when they were read.
 
-use crate::backup::bytes::{Plain, Sparse, holes_before_end, large_holes};
-use crate::backup::chunks::{Expected, SaveError};
+use crate::backup::bytes::{PlainFile, SparseFile, holes_before_end, large_holes};
+use crate::backup::chunks::{ExpectedContent, SaveError};
 use crate::backup::content::{ContentSaver, SavedContent};
 use crate::backup::describe::{Describer, EntryWarnings};
-use crate::backup::folder::Folder;
+use crate::backup::folder::SourceFolder;
 use crate::backup::left_out::UNSIZED_BYTES_MAX;
-use crate::backup::links::Links;
+use crate::backup::links::SourceLinks;
 use crate::backup::per_reader::PerReader;
 use crate::disk::stat::fstat;
 use crate::disk::{PageBuffer, Stat, open};
@@ -25,14 +25,14 @@ pub(super) struct FileSaver<'a> {
     saver: &'a ContentSaver<'a>,
     describer: &'a Describer<'a>,
     ledger: &'a Ledger<'a>,
-    pub links: Links,
+    pub links: SourceLinks,
     /// Reused from file to file: a small file costs open, read, stat, close.
     buffers: PerReader<PageBuffer>,
 }
 
 /// A file to be saved.
 pub(super) struct FileToSave<'f> {
-    pub folder: &'f Folder,
+    pub folder: &'f SourceFolder,
     pub name: &'f CStr,
     pub warnings: &'f EntryWarnings<'f>,
 }
@@ -44,7 +44,7 @@ impl<'a> FileSaver<'a> {
         ledger: &'a Ledger<'a>,
         lanes: usize,
     ) -> Self {
-        FileSaver { saver, describer, ledger, links: Links::default(), buffers: PerReader::new(lanes) }
+        FileSaver { saver, describer, ledger, links: SourceLinks::default(), buffers: PerReader::new(lanes) }
     }
 
     /// Saves a file. `None` if it cannot be read, with a warning. `stat` becomes what the file was when it was read.
@@ -111,10 +111,10 @@ impl<'a> FileSaver<'a> {
         entry: &mut Entry,
         buffer: &mut PageBuffer,
     ) -> Result<u64, SaveError> {
-        let expected = Expected { kind: self.saver.intake.chunks.kind_of_file(stat.size), bytes: stat.size };
+        let expected = ExpectedContent { kind: self.saver.intake.chunks.kind_of_file(stat.size), bytes: stat.size };
         if !stat.may_be_sparse() || stat.size == 0 {
             open::advise_sequential(fd, stat.size);
-            let saved = self.saver.save(scope, Plain::new(fd, stat.size), expected, buffer)?;
+            let saved = self.saver.save(scope, PlainFile::new(fd, stat.size), expected, buffer)?;
             entry.content = saved.content;
             return Ok(saved.bytes);
         }
@@ -123,7 +123,7 @@ impl<'a> FileSaver<'a> {
         let holes = self.find_holes(fd, size)?;
         let has_more_holes = holes.len() > HOLES_MAX;
         entry.holes = large_holes(holes);
-        let data = Sparse::new(fd, &entry.holes, size, has_more_holes);
+        let data = SparseFile::new(fd, &entry.holes, size, has_more_holes);
         let SavedContent { content, bytes } = self.saver.save(scope, data, expected, buffer)?;
         entry.content = content;
         entry.holes.truncate(holes_before_end(&entry.holes, bytes));

@@ -1,9 +1,9 @@
 //! Directories while they are walked: their names, and their pages, each with what it still waits for.
 
-use crate::backup::nested::Place;
+use crate::backup::nested::WalkPlace;
 use crate::backup::old_entries::FolderBaseline;
-use crate::backup::page_row::{Change, FolderKey, PageRow};
-use crate::disk::{Handle, Held, Names, Stat};
+use crate::backup::page_row::{FileChange, FolderKey, PageRow};
+use crate::disk::{FolderHandle, HeldHandle, NameList, Stat};
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::format::tree::{NamedPage, page_lengths};
@@ -23,9 +23,9 @@ pub(super) struct SavedTree {
 }
 
 /// What waits for a directory's tree.
-pub(super) enum Above {
+pub(super) enum AboveFolder {
     /// An entry of a page of the directory above.
-    Page(Arc<Page>, usize),
+    Page(Arc<FolderPage>, usize),
     /// A source.
     Source(Arc<Mutex<Option<SavedTree>>>),
     /// Sources in one directory that are not directories themselves: their entries are wanted, not their tree.
@@ -36,33 +36,33 @@ pub(super) enum Above {
 
 /// A directory that is about to be walked.
 pub(super) struct FoundFolder {
-    pub above: Above,
+    pub above: AboveFolder,
     pub path: Vec<u8>,
     /// Its rows in the local state.
     pub key: FolderKey,
-    pub place: Place,
+    pub place: WalkPlace,
     pub baseline: FolderBaseline,
     /// The last snapshot does not have it: what the local state knows of it is older.
     pub is_new: bool,
 }
 
 /// A directory being walked.
-pub(super) struct Folder {
-    pub above: Above,
+pub(super) struct SourceFolder {
+    pub above: AboveFolder,
     pub key: FolderKey,
     pub path: Vec<u8>,
-    pub place: Place,
+    pub place: WalkPlace,
     pub baseline: FolderBaseline,
     /// As in [`FoundFolder`].
     pub is_new: bool,
-    handle: Handle,
+    handle: FolderHandle,
     names: WalkedNames,
     progress: FolderProgress,
 }
 
 /// The names of a directory that are walked, in pages.
 pub(super) struct WalkedNames {
-    names: Names,
+    names: NameList,
     /// Which of the names are walked; none stands for all.
     kept: Option<Vec<u32>>,
     /// Where each page begins, in kept names.
@@ -78,7 +78,7 @@ struct FolderProgress {
 }
 
 impl WalkedNames {
-    pub fn new(names: Names, kept: Option<Vec<u32>>) -> Self {
+    pub fn new(names: NameList, kept: Option<Vec<u32>>) -> Self {
         let mut walked = WalkedNames { names, kept, starts: Vec::new() };
         let lengths = page_lengths(0, (0..walked.len()).map(|index| walked.get(index).to_bytes()));
         walked.starts = lengths.iter().scan(0, |at, length| Some(std::mem::replace(at, *at + length))).collect();
@@ -99,8 +99,8 @@ impl WalkedNames {
     }
 }
 
-impl Folder {
-    pub fn new(found: FoundFolder, handle: Handle, names: WalkedNames) -> Self {
+impl SourceFolder {
+    pub fn new(found: FoundFolder, handle: FolderHandle, names: WalkedNames) -> Self {
         let FoundFolder { above, path, key, place, baseline, is_new } = found;
         let pages = names.starts.len();
         let progress = FolderProgress {
@@ -108,11 +108,11 @@ impl Folder {
             pages: Mutex::new(vec![None; pages]),
             remaining: AtomicUsize::new(pages),
         };
-        Folder { above, key, path, place, baseline, is_new, handle, names, progress }
+        SourceFolder { above, key, path, place, baseline, is_new, handle, names, progress }
     }
 
     /// The directory itself.
-    pub fn directory(&self) -> Result<Held<'_>> {
+    pub fn directory(&self) -> Result<HeldHandle<'_>> {
         self.handle.get(&self.path)
     }
 
@@ -176,21 +176,21 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for SourceFolder {
     /// One after the other: dropped by recursion, a deep tree would overflow the stack.
     fn drop(&mut self) {
-        let mut above = std::mem::replace(&mut self.above, Above::Nothing);
-        while let Above::Page(page, _) = above {
+        let mut above = std::mem::replace(&mut self.above, AboveFolder::Nothing);
+        while let AboveFolder::Page(page, _) = above {
             let folder = Arc::into_inner(page).map(|page| page.folder);
             let Some(mut folder) = folder.and_then(Arc::into_inner) else { return };
-            above = std::mem::replace(&mut folder.above, Above::Nothing);
+            above = std::mem::replace(&mut folder.above, AboveFolder::Nothing);
         }
     }
 }
 
 /// A page whose directories below are not done yet.
-pub(super) struct Page {
-    pub folder: Arc<Folder>,
+pub(super) struct FolderPage {
+    pub folder: Arc<SourceFolder>,
     pub number: usize,
     work: Mutex<PageWork>,
     /// The trees of directories, as they are done; a place for each item.
@@ -201,7 +201,7 @@ pub(super) struct Page {
 
 pub(super) struct PageWork {
     /// What is in the page, in parts that different readers may build.
-    pub parts: Vec<Vec<Item>>,
+    pub parts: Vec<Vec<PageItem>>,
     pub fingerprint: [u8; 16],
     /// Files that are no more, those included that runs which did not commit saw removed.
     pub files_removed: u64,
@@ -210,7 +210,7 @@ pub(super) struct PageWork {
 }
 
 /// One name of a page.
-pub(super) struct Item {
+pub(super) struct PageItem {
     /// In the directory's names.
     pub index: usize,
     pub stat: Stat,
@@ -218,13 +218,13 @@ pub(super) struct Item {
     /// What goes to the local state: 0 for "look again".
     pub number: u64,
     /// How it differs from the last snapshot.
-    pub change: Change,
+    pub change: FileChange,
 }
 
-impl Page {
+impl FolderPage {
     /// `directories` is how many of its items are directories.
-    pub fn new(folder: Arc<Folder>, number: usize, work: PageWork, directories: usize) -> Self {
-        Page {
+    pub fn new(folder: Arc<SourceFolder>, number: usize, work: PageWork, directories: usize) -> Self {
+        FolderPage {
             folder,
             number,
             remaining: AtomicUsize::new(directories + work.parts.len()),

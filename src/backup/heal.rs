@@ -1,14 +1,14 @@
 //! After damage: find out which earlier snapshots are complete again, because this backup stored again what they had lost.
 
-use crate::backup::completeness::Look;
-use crate::backup::damage::Damage;
+use crate::backup::completeness::CompletenessCheck;
+use crate::backup::damage::KnownLosses;
 use crate::error::Result;
 use crate::format::{snapshot_id, snapshot_name};
 use crate::id::SnapshotId;
-use crate::index::View;
+use crate::index::IndexView;
 use crate::repo::{ChunkSink, Reader, Repository, Snapshot};
-use crate::seal::Access;
-use crate::vault::{Marks, Told};
+use crate::seal::KeyAccess;
+use crate::vault::{LossSet, ToldDamage};
 use crate::watch::{NoticeKind, Watch};
 use std::collections::BTreeSet;
 
@@ -25,20 +25,20 @@ pub struct Healing {
 
 /// What was there when a backup began.
 #[derive(Default)]
-pub(super) struct Before {
+pub(super) struct BeforeBackup {
     /// The chunks that were stored when each attempt began, of the latest one as well.
-    pub views: Vec<View>,
+    pub views: Vec<IndexView>,
     /// Names of the snapshots, if something was amiss.
     snapshots: Option<BTreeSet<String>>,
     /// The attempt that listed these names, counted from 0.
     listed_by: usize,
 }
 
-impl Before {
+impl BeforeBackup {
     /// Notes which snapshots are there, if the run may look at them in the end. Without these names, those that others make
     /// meanwhile can be called complete again.
-    pub fn note_snapshots(&mut self, repo: &Repository, damage: &Damage) {
-        if damage.is_known() && self.snapshots.is_none() && repo.keys().access() == Access::Full {
+    pub fn note_snapshots(&mut self, repo: &Repository, damage: &KnownLosses) {
+        if damage.is_known() && self.snapshots.is_none() && repo.keys().access() == KeyAccess::Full {
             self.snapshots = repo.snapshot_names().ok().map(BTreeSet::from_iter);
             self.listed_by = self.views.len().saturating_sub(1);
         }
@@ -52,19 +52,19 @@ impl Before {
 
     /// The views to compare a snapshot with that was there. Attempts before the names were listed knew of no damage, and
     /// others may have made some of these snapshots since: what the earlier views lack of them was not lost.
-    fn views_with_snapshots(&self) -> &[View] {
+    fn views_with_snapshots(&self) -> &[IndexView] {
         self.views.get(self.listed_by..).unwrap_or(&self.views)
     }
 }
 
 /// What a run reports of damage, and which losses that covers.
 #[derive(Clone, Debug)]
-pub(super) struct Telling {
-    told: Told,
-    marks: Marks,
+pub(super) struct DamageTelling {
+    told: ToldDamage,
+    marks: LossSet,
 }
 
-impl Telling {
+impl DamageTelling {
     /// Notes that it was shown.
     pub fn confirm(&self, repo: &Repository) {
         repo.note_told(&self.told, &self.marks);
@@ -74,8 +74,8 @@ impl Telling {
 /// What a check of the earlier snapshots needs to know of the run.
 pub(super) struct HealingCheck<'a> {
     pub repo: &'a Repository,
-    pub damage: &'a Damage<'a>,
-    pub before: &'a Before,
+    pub damage: &'a KnownLosses<'a>,
+    pub before: &'a BeforeBackup,
     /// The local state was written for another content of the repository.
     pub is_state_distrusted: bool,
     /// Something of the sources was stored, beside the directories above them.
@@ -102,8 +102,8 @@ impl HealingCheck<'_> {
 
     /// Whether there are snapshots that no run has looked at since the repository was damaged: they could not be read then, or
     /// were away.
-    fn may_have_missed_some(&self, told: &Told) -> bool {
-        if !told.has_damage() || self.repo.keys().access() < Access::Full {
+    fn may_have_missed_some(&self, told: &ToldDamage) -> bool {
+        if !told.has_damage() || self.repo.keys().access() < KeyAccess::Full {
             return false;
         }
         let is_missed = |name: &String| {
@@ -117,12 +117,12 @@ impl HealingCheck<'_> {
 
     /// Looks at the earlier snapshots that may lack something; `marks` are the losses that this tells. Returns what is to be
     /// noted once that is shown, too. If it cannot be found out, a notice says so: the backup itself is complete.
-    pub fn check(&self, marks: Marks, own: &Snapshot) -> (Option<Healing>, Option<Telling>) {
-        if self.repo.keys().access() < Access::Full {
+    pub fn check(&self, marks: LossSet, own: &Snapshot) -> (Option<Healing>, Option<DamageTelling>) {
+        if self.repo.keys().access() < KeyAccess::Full {
             self.watch
                 .notice(NoticeKind::Damage, "which snapshots are complete again can only be told with a full key");
             let told = self.damage.as_told(&marks, &self.damage.check);
-            return (None, Some(Telling { told, marks }));
+            return (None, Some(DamageTelling { told, marks }));
         }
         self.watch.stage("checking earlier snapshots");
         let earlier = self.damage.told();
@@ -164,21 +164,21 @@ impl HealingCheck<'_> {
         told.complete.extend(complete.into_iter().chain([own.id]));
         let is_known = earlier.is_some_and(|earlier| earlier.incomplete == told.incomplete);
         let is_news = healing.chunks > 0 || !healing.whole_again.is_empty() || !is_known;
-        ((is_news && !is_empty).then_some(healing), Some(Telling { told, marks }))
+        ((is_news && !is_empty).then_some(healing), Some(DamageTelling { told, marks }))
     }
 }
 
 /// What became of these snapshots; the ids are of those that are complete now.
 fn compare(
     reader: &Reader,
-    before: &Before,
-    after: &View,
+    before: &BeforeBackup,
+    after: &IndexView,
     snapshots: impl Iterator<Item = Snapshot>,
     was_incomplete: &dyn Fn(&Snapshot) -> bool,
     watch: &Watch,
 ) -> Result<(Healing, Vec<SnapshotId>)> {
-    let mut look = Look::new(reader, before.views_with_snapshots(), after, watch);
-    let mut look_since = Look::new(reader, std::slice::from_ref(after), after, watch);
+    let mut look = CompletenessCheck::new(reader, before.views_with_snapshots(), after, watch);
+    let mut look_since = CompletenessCheck::new(reader, std::slice::from_ref(after), after, watch);
     let (mut healing, mut complete) = (Healing::default(), Vec::new());
     for snapshot in snapshots {
         let whole =

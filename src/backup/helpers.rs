@@ -16,12 +16,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockRead
 
 /// What all readers share.
 #[derive(Default)]
-pub(super) struct HelperPool(Mutex<Shared>);
+pub(super) struct HelperPool(Mutex<PoolShared>);
 
 #[derive(Default)]
-struct Shared {
+struct PoolShared {
     /// The next part is taken from the first of these that has one left.
-    batches: VecDeque<Arc<Batch>>,
+    batches: VecDeque<Arc<HelpBatch>>,
     /// Tasks in the thread pool that have not run out of work yet.
     helpers: usize,
     is_in_use: bool,
@@ -29,37 +29,37 @@ struct Shared {
 }
 
 /// What is to be done with one part of a batch.
-pub(super) enum Part {
+pub(super) enum BatchPart {
     /// Find where chunks end, as if one began where the range does.
     Cut { kind: ContentKind, last: bool, piece: Range<usize> },
     /// Name and store the chunks that begin at `start` and end at `ends`, counted from there.
     Store { start: usize, ends: Vec<usize> },
 }
 
-struct Batch {
+struct HelpBatch {
     bytes: RwLock<PageBuffer>,
     filled: usize,
-    parts: Vec<Part>,
-    progress: Mutex<Progress>,
+    parts: Vec<BatchPart>,
+    progress: Mutex<BatchProgress>,
     ended: Condvar,
 }
 
 /// What has become of a batch: a place for each part.
-struct Progress {
+struct BatchProgress {
     next: usize,
     running: usize,
     failure: Option<Error>,
-    done: Done,
+    done: BatchDone,
 }
 
 /// In the order of the parts, empty for those of the other sort.
 #[derive(Default)]
-pub(super) struct Done {
+pub(super) struct BatchDone {
     pub ends: Vec<Vec<usize>>,
     pub stored: Vec<Vec<ListItem>>,
 }
 
-impl Batch {
+impl HelpBatch {
     fn claim(&self) -> Option<usize> {
         let mut progress = locked(&self.progress);
         let part = progress.next;
@@ -80,19 +80,21 @@ impl Batch {
         let bytes = self.bytes();
         let bytes = &bytes[..self.filled];
         guard.result = match &self.parts[number] {
-            Part::Cut { kind, last, piece } => Ok(Found::Ends(chunks.cut_piece(*kind, bytes, *last, piece.clone()))),
-            Part::Store { start, ends } => chunks.store(&bytes[*start..], ends).map(Found::Stored),
+            BatchPart::Cut { kind, last, piece } => {
+                Ok(PartResult::Ends(chunks.cut_piece(*kind, bytes, *last, piece.clone())))
+            }
+            BatchPart::Store { start, ends } => chunks.store(&bytes[*start..], ends).map(PartResult::Stored),
         };
     }
 
     /// Waits until no thread works on it. No thread begins once all parts are taken.
-    fn wait(&self) -> MutexGuard<'_, Progress> {
+    fn wait(&self) -> MutexGuard<'_, BatchProgress> {
         let progress = locked(&self.progress);
         self.ended.wait_while(progress, |progress| progress.running > 0).unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-enum Found {
+enum PartResult {
     Ends(Vec<usize>),
     Stored(Vec<ListItem>),
 }
@@ -103,17 +105,17 @@ fn broken_off() -> Error {
 
 /// A part in progress. Dropped, it ends in any case, so that no thread waits for it for ever.
 struct PartGuard<'a> {
-    batch: &'a Batch,
+    batch: &'a HelpBatch,
     number: usize,
-    result: Result<Found>,
+    result: Result<PartResult>,
 }
 
 impl Drop for PartGuard<'_> {
     fn drop(&mut self) {
         let mut progress = locked(&self.batch.progress);
         match std::mem::replace(&mut self.result, Err(broken_off())) {
-            Ok(Found::Ends(ends)) => progress.done.ends[self.number] = ends,
-            Ok(Found::Stored(stored)) => progress.done.stored[self.number] = stored,
+            Ok(PartResult::Ends(ends)) => progress.done.ends[self.number] = ends,
+            Ok(PartResult::Stored(stored)) => progress.done.stored[self.number] = stored,
             Err(error) => {
                 progress.next = self.batch.parts.len();
                 progress.failure.get_or_insert(error);
@@ -140,7 +142,7 @@ impl HelperPool {
     }
 
     /// The next part, or none and one helper less.
-    fn next(&self) -> Option<(Arc<Batch>, usize)> {
+    fn next(&self) -> Option<(Arc<HelpBatch>, usize)> {
         let mut shared = locked(&self.0);
         while let Some(batch) = shared.batches.front() {
             if let Some(part) = batch.claim() {
@@ -169,14 +171,14 @@ impl<'s> HelpPermit<'_, 's> {
     }
 
     /// Lets all helpers work on the first `filled` bytes: before the other batches if `is_urgent` is set, otherwise after them.
-    pub fn place(&self, bytes: PageBuffer, filled: usize, parts: Vec<Part>, is_urgent: bool) -> BatchHandle<'s> {
-        let empty = Done { ends: vec![Vec::new(); parts.len()], stored: vec![Vec::new(); parts.len()] };
+    pub fn place(&self, bytes: PageBuffer, filled: usize, parts: Vec<BatchPart>, is_urgent: bool) -> BatchHandle<'s> {
+        let empty = BatchDone { ends: vec![Vec::new(); parts.len()], stored: vec![Vec::new(); parts.len()] };
         let wanted = parts.len().min(self.count);
-        let batch = Arc::new(Batch {
+        let batch = Arc::new(HelpBatch {
             bytes: RwLock::new(bytes),
             filled,
             parts,
-            progress: Mutex::new(Progress { next: 0, running: 0, failure: None, done: empty }),
+            progress: Mutex::new(BatchProgress { next: 0, running: 0, failure: None, done: empty }),
             ended: Condvar::new(),
         });
         let mut shared = locked(&self.pool.0);
@@ -210,12 +212,12 @@ impl Drop for HelpPermit<'_, '_> {
 pub(super) struct BatchHandle<'s> {
     pool: &'s HelperPool,
     chunks: &'s ChunkSaver<'s>,
-    batch: Arc<Batch>,
+    batch: Arc<HelpBatch>,
 }
 
 impl BatchHandle<'_> {
     /// Works on the batch until all of it is done; returns its bytes, too.
-    pub fn finish(self) -> Result<(PageBuffer, Done)> {
+    pub fn finish(self) -> Result<(PageBuffer, BatchDone)> {
         while let Some(part) = self.batch.claim() {
             self.batch.perform(self.chunks, part);
         }

@@ -1,30 +1,30 @@
 //! Read content into buffers, and count what was read.
 
-use crate::backup::bytes::Bytes;
-use crate::backup::chunks::{ChunkSaver, Expected, SaveError};
-use crate::backup::counts::{Counts, add};
-use crate::backup::zeros::{FillLimits, Passed, ZeroChunk, fill, pass_zeros};
+use crate::backup::bytes::ContentBytes;
+use crate::backup::chunks::{ChunkSaver, ExpectedContent, SaveError};
+use crate::backup::counts::{BackupCounts, add};
+use crate::backup::zeros::{FillLimits, PassedZeros, ZeroChunk, fill, pass_zeros};
 use crate::error::Result;
 use crate::watch::Watch;
 
 pub(super) struct Intake<'a> {
     pub chunks: ChunkSaver<'a>,
     pub watch: &'a Watch,
-    counts: &'a Counts,
+    counts: &'a BackupCounts,
 }
 
 impl<'a> Intake<'a> {
-    pub fn new(chunks: ChunkSaver<'a>, watch: &'a Watch, counts: &'a Counts) -> Self {
+    pub fn new(chunks: ChunkSaver<'a>, watch: &'a Watch, counts: &'a BackupCounts) -> Self {
         Intake { chunks, watch, counts }
     }
 
     /// Fills the buffer as [`fill`] does.
     pub fn fill(
         &self,
-        from: &mut impl Bytes,
+        from: &mut impl ContentBytes,
         buffer: &mut [u8],
         filled: &mut usize,
-        expected: Expected,
+        expected: ExpectedContent,
     ) -> Result<bool, SaveError> {
         let tell = |read, done| {
             add(&self.counts.bytes_read, read);
@@ -39,11 +39,11 @@ impl<'a> Intake<'a> {
     /// Passes over zeros as [`pass_zeros`] does.
     pub fn pass_zeros(
         &self,
-        from: &mut impl Bytes,
-        expected: Expected,
+        from: &mut impl ContentBytes,
+        expected: ExpectedContent,
         begun: &[u8],
         known: &mut ZeroChunk,
-    ) -> Result<Option<Passed>, SaveError> {
+    ) -> Result<Option<PassedZeros>, SaveError> {
         let passed = pass_zeros(&self.chunks, from, expected.kind, begun, known)?;
         passed.iter().for_each(|passed| self.done(passed.skipped));
         Ok(passed)

@@ -4,9 +4,9 @@
 //! (`chunk/pieces.rs`), so that the chunks are those that one thread would have found. Then runs of neighbouring chunks, each
 //! as long as a frame, are hashed, claimed and stored, each run by one thread and so into one frame.
 
-use crate::backup::bytes::Bytes;
-use crate::backup::chunks::{Expected, SaveError};
-use crate::backup::helpers::{BatchHandle, HelpPermit, Part};
+use crate::backup::bytes::ContentBytes;
+use crate::backup::chunks::{ExpectedContent, SaveError};
+use crate::backup::helpers::{BatchHandle, BatchPart, HelpPermit};
 use crate::backup::intake::Intake;
 use crate::backup::zeros::ZeroChunk;
 use crate::chunk::CHUNK_BYTES_MAX;
@@ -47,17 +47,17 @@ impl BatchSizes {
 pub(super) type PushChunk<'p> = dyn FnMut(ListItem, u64) -> Result<()> + 'p;
 
 /// Content that is read with the help of other readers.
-pub(super) struct Helped<'h, 's> {
+pub(super) struct HelpedContent<'h, 's> {
     pub intake: &'h Intake<'h>,
     pub permit: HelpPermit<'h, 's>,
     pub sizes: BatchSizes,
-    pub expected: Expected,
+    pub expected: ExpectedContent,
 }
 
-impl Helped<'_, '_> {
+impl HelpedContent<'_, '_> {
     /// Reads the content to its end, from the beginning of a chunk of which `begun` has been read already. Returns the length in
     /// bytes.
-    pub fn save(&self, from: &mut impl Bytes, begun: &[u8], push: &mut PushChunk) -> Result<u64, SaveError> {
+    pub fn save(&self, from: &mut impl ContentBytes, begun: &[u8], push: &mut PushChunk) -> Result<u64, SaveError> {
         let mut carried = begun.to_vec();
         let mut zero_chunk = ZeroChunk::default();
         let mut total = 0;
@@ -75,7 +75,7 @@ impl Helped<'_, '_> {
 
             let piece_bytes = self.sizes.pieces(filled);
             let kind = self.expected.kind;
-            let piece = |start| Part::Cut { kind, last, piece: start..filled.min(start + piece_bytes) };
+            let piece = |start| BatchPart::Cut { kind, last, piece: start..filled.min(start + piece_bytes) };
             let pieces = (0..filled).step_by(piece_bytes).map(piece).collect();
             let (bytes, found) = self.permit.place(bytes, filled, pieces, true).finish().map_err(SaveError::Store)?;
             let ends = self.intake.chunks.join_pieces(kind, &bytes[..filled], last, found.ends);
@@ -107,7 +107,7 @@ fn push_all(storing: BatchHandle, push: &mut PushChunk) -> Result<(), SaveError>
 }
 
 /// Runs of neighbouring chunks, each as many as fill a frame.
-fn frames(ends: &[usize]) -> Vec<Part> {
+fn frames(ends: &[usize]) -> Vec<BatchPart> {
     let mut parts = Vec::new();
     let (mut start, mut rest) = (0, ends);
     while let Some(end) = rest.last() {
@@ -117,7 +117,7 @@ fn frames(ends: &[usize]) -> Vec<Part> {
             rest.len()
         };
         let (run, after) = rest.split_at(count);
-        parts.push(Part::Store { start, ends: run.iter().map(|end| end - start).collect() });
+        parts.push(BatchPart::Store { start, ends: run.iter().map(|end| end - start).collect() });
         start = run[count - 1];
         rest = after;
     }
@@ -135,7 +135,7 @@ mod tests {
             let mut found = Vec::new();
             let parts = frames(&ends);
             for (number, part) in parts.iter().enumerate() {
-                let Part::Store { start, ends } = part else { panic!("it stores") };
+                let BatchPart::Store { start, ends } = part else { panic!("it stores") };
                 assert_eq!(*start, found.last().copied().unwrap_or(0));
                 let length = *ends.last().unwrap();
                 assert!(length >= FRAME_RAW_BYTES || number + 1 == parts.len());

@@ -1,6 +1,6 @@
 //! What a backup leaves out whatever the rules say, and the notices about it.
 
-use crate::disk::device::Mounts;
+use crate::disk::device::PseudoMounts;
 use crate::repo::OwnFolders;
 use crate::watch::{NoticeKind, Watch};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,13 +13,13 @@ const NOTICES_MAX: u64 = 50;
 /// Our own folders, pseudo file systems, and how many notices there were about what is left out.
 pub(super) struct LeftOut {
     pub own: OwnFolders,
-    pub mounts: Mounts,
+    pub mounts: PseudoMounts,
     notices: AtomicU64,
 }
 
 impl LeftOut {
     pub fn new(own: OwnFolders) -> Self {
-        LeftOut { own, mounts: Mounts::default(), notices: AtomicU64::new(0) }
+        LeftOut { own, mounts: PseudoMounts::default(), notices: AtomicU64::new(0) }
     }
 
     /// A notice of a sort that there may be thousands of.
@@ -34,7 +34,7 @@ impl LeftOut {
 
 /// Why a directory is not entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(super) enum LeftOutReason {
     /// It is on another file system, and the rules say to stay on one.
     OtherFileSystem,
     /// A rule says so, and only sources that were named lead on from there.

@@ -13,14 +13,14 @@ const LINKS_MAX: usize = 1 << 20;
 
 /// The saved entries of inodes with several names.
 #[derive(Default)]
-pub(super) struct Links(Mutex<HashMap<Identity, Linked, BuildHasherDefault<InodeHasher>>>);
+pub(super) struct SourceLinks(Mutex<HashMap<Identity, LinkedInode, BuildHasherDefault<InodeHasher>>>);
 
-struct Linked {
+struct LinkedInode {
     stat: Stat,
     entry: Entry,
 }
 
-impl Links {
+impl SourceLinks {
     /// The entry of another name of this inode, unless its content has changed since.
     pub fn find(&self, stat: &Stat) -> Option<Entry> {
         let links = locked(&self.0);
@@ -31,7 +31,7 @@ impl Links {
     pub fn remember(&self, stat: &Stat, entry: &Entry) {
         let mut links = locked(&self.0);
         if links.len() < LINKS_MAX {
-            links.insert(stat.identity(), Linked { stat: *stat, entry: entry.clone() });
+            links.insert(stat.identity(), LinkedInode { stat: *stat, entry: entry.clone() });
         }
     }
 }

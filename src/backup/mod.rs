@@ -61,19 +61,19 @@ pub use heal::Healing;
 pub use options::BackupOptions;
 pub use report::BackupReport;
 pub use sources::missing_source;
-pub use state::State;
+pub use state::LocalState;
 
 use crate::error::Result;
 use crate::repo::Repository;
 use crate::watch::{Ledger, Watch};
-use attempts::Carried;
+use attempts::CarriedOver;
 use baseline::Baseline;
 use begin::begin;
 use checkpoints::Checkpoints;
-use choose::{Wanted, choose, open_state};
+use choose::{WantedSources, choose, open_state};
 use conclude::Conclusion;
 use content::ContentSaver;
-use counts::Counts;
+use counts::BackupCounts;
 use describe::Describer;
 use entries::EntryBuilder;
 use files::FileSaver;
@@ -84,14 +84,14 @@ use split_sources::SplitSources;
 use std::time::Instant;
 use store::ChunkStore;
 use stream_saver::StreamSaver;
-use walk::Walk;
+use walk::SourceWalk;
 
 impl Repository {
     /// One attempt to save the sources; `Stale` when what it relied on turned out to be damaged or gone.
     fn attempt(
         &self,
         options: &BackupOptions,
-        carried: &mut Carried,
+        carried: &mut CarriedOver,
         begun: Instant,
         watch: &Watch,
     ) -> Result<BackupReport> {
@@ -101,9 +101,9 @@ impl Repository {
         let state = open_state(self, options, &sources, watch);
         let readers = Readers::start(options, &sources.paths)?;
         let (damage, writer) = begin(self, options, &readers, carried, watch)?;
-        let choice = choose(self, state, &damage, Wanted { options, paths: &sources.paths }, watch)?;
+        let choice = choose(self, state, &damage, WantedSources { options, paths: &sources.paths }, watch)?;
 
-        let (ledger, counts) = (Ledger::new(watch, "finish the backup"), Counts::default());
+        let (ledger, counts) = (Ledger::new(watch, "finish the backup"), BackupCounts::default());
         let store = ChunkStore::new(self, writer, readers.most, watch);
         let selection = Selection::new(options, &sources, settled, &ledger, &counts);
         let baseline = Baseline::new(self, choice, options, &store, &damage, &ledger);
@@ -112,7 +112,7 @@ impl Repository {
         let files = FileSaver::new(&content, &describer, &ledger, readers.lanes());
         let entries = EntryBuilder::new(options.comparison, &baseline, &describer, files, &counts);
         let checkpoints = Checkpoints::new(baseline.state(), &store, &ledger);
-        let walk = Walk::new(&selection, &entries, &checkpoints, &readers);
+        let walk = SourceWalk::new(&selection, &entries, &checkpoints, &readers);
         let streams = StreamSaver {
             options,
             sources: &sources.streams,

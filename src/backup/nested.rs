@@ -1,6 +1,6 @@
 //! Sources below other sources: saved with the upper one, or on their own where its walk does not meet them.
 
-use crate::disk::device::Mounts;
+use crate::disk::device::PseudoMounts;
 use crate::disk::stat::stat_path;
 use crate::entry::EntryKind;
 use crate::source::Rules;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// Where a walk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct WalkPlace {
     /// The file system of the source.
     pub device: u64,
     /// The file system of the directory itself.
@@ -28,14 +28,14 @@ const ROUNDS_MAX: usize = 40;
 
 /// The folder of some sources, and where it really is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Moved {
+pub(super) struct MovedFolder {
     pub folder: PathBuf,
     pub real: PathBuf,
 }
 
 /// Replaces the folder part of each path by its real path where a symbolic link is on the way from a source above: the
 /// walk of that source follows no link, so it does not meet the path. Sorts the paths; returns the folders replaced.
-pub(super) fn follow_links(paths: &mut Vec<PathBuf>) -> Vec<Moved> {
+pub(super) fn follow_links(paths: &mut Vec<PathBuf>) -> Vec<MovedFolder> {
     let mut moved = Vec::new();
     for _ in 0..ROUNDS_MAX {
         paths.sort();
@@ -49,7 +49,7 @@ pub(super) fn follow_links(paths: &mut Vec<PathBuf>) -> Vec<Moved> {
     moved
 }
 
-fn follow_links_once(paths: &mut [PathBuf], moved: &mut Vec<Moved>) {
+fn follow_links_once(paths: &mut [PathBuf], moved: &mut Vec<MovedFolder>) {
     let mut top: Option<PathBuf> = None;
     // Lists name thousands of files of one folder.
     let mut last: Option<(PathBuf, Option<PathBuf>)> = None;
@@ -63,7 +63,7 @@ fn follow_links_once(paths: &mut [PathBuf], moved: &mut Vec<Moved>) {
             // A link that leads nowhere stays: the path is missed by the name that was given.
             let real = passes_link(top, folder).then(|| folder.canonicalize().ok()).flatten();
             let real = real.filter(|real| real != folder);
-            moved.extend(real.iter().map(|real| Moved { folder: folder.to_owned(), real: real.clone() }));
+            moved.extend(real.iter().map(|real| MovedFolder { folder: folder.to_owned(), real: real.clone() }));
             last = Some((folder.to_owned(), real));
         }
         if let Some((_, Some(real))) = &last {
@@ -81,7 +81,7 @@ fn passes_link(top: &Path, folder: &Path) -> bool {
 
 /// Drops each path that the walk of a path above meets anyway: all below it, but what the rules leave out on the way, and
 /// what is on a file system that the walk does not enter. Sorts them; returns those that are kept, and those dropped.
-pub(super) fn fold(mut paths: Vec<PathBuf>, rules: &Rules, mounts: &Mounts) -> (Vec<PathBuf>, Vec<PathBuf>) {
+pub(super) fn fold(mut paths: Vec<PathBuf>, rules: &Rules, mounts: &PseudoMounts) -> (Vec<PathBuf>, Vec<PathBuf>) {
     paths.sort();
     let mut dropped = Vec::new();
     let mut kept: Vec<PathBuf> = Vec::with_capacity(paths.len());
@@ -124,7 +124,7 @@ fn may_be_marked(folder: &Path, rules: &Rules) -> bool {
 
 /// Whether a walk from `above` that comes to the folder of `path` meets `path`. One that is not there is not met: so it
 /// is missed by its name.
-fn is_met(above: &Path, path: &Path, rules: &Rules, mounts: &Mounts) -> bool {
+fn is_met(above: &Path, path: &Path, rules: &Rules, mounts: &PseudoMounts) -> bool {
     let stat = |path: &Path| stat_path(bytes(path), false);
     let (Ok(top), Ok(bottom)) = (stat(above), stat(path)) else { return false };
     let is_directory = bottom.is(EntryKind::Directory);
@@ -179,7 +179,8 @@ mod tests {
         for one_file_system in [false, true] {
             let rules = RulesBuilder::new().one_file_system(one_file_system).build().unwrap();
             for (paths, expected) in table {
-                let (got, dropped) = fold(paths.iter().map(|name| at(name)).collect(), &rules, &Mounts::default());
+                let (got, dropped) =
+                    fold(paths.iter().map(|name| at(name)).collect(), &rules, &PseudoMounts::default());
                 assert_eq!(got.len() + dropped.len(), paths.len());
                 assert_eq!(got, expected.iter().map(|name| at(name)).collect::<Vec<_>>(), "{paths:?}");
             }
@@ -215,7 +216,7 @@ mod tests {
         for (paths, expected) in table {
             let mut paths: Vec<PathBuf> = paths.iter().map(|name| at(name)).collect();
             follow_links(&mut paths);
-            let (got, _) = fold(paths, &Rules::default(), &Mounts::default());
+            let (got, _) = fold(paths, &Rules::default(), &PseudoMounts::default());
             assert_eq!(got, expected.iter().map(|name| at(name)).collect::<Vec<_>>());
         }
     }
@@ -224,8 +225,8 @@ mod tests {
     #[test]
     fn a_pseudo_file_system_that_is_named_stays_a_source() {
         let paths = || vec![PathBuf::from("/proc"), PathBuf::from("/")];
-        if Mounts::default().is_pseudo(b"/proc", stat_path(b"/proc", false).unwrap().device) {
-            assert_eq!(fold(paths(), &Rules::default(), &Mounts::default()).0.len(), 2);
+        if PseudoMounts::default().is_pseudo(b"/proc", stat_path(b"/proc", false).unwrap().device) {
+            assert_eq!(fold(paths(), &Rules::default(), &PseudoMounts::default()).0.len(), 2);
         }
     }
 }

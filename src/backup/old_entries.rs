@@ -1,6 +1,6 @@
 //! Entries of a directory as they were saved last time, by ranges of names.
 
-use crate::backup::page_row::{Change, PageRow};
+use crate::backup::page_row::{FileChange, PageRow};
 use crate::entry::{Content, Entry};
 use crate::id::ChunkId;
 use std::collections::HashSet;
@@ -55,7 +55,7 @@ pub(super) struct OldEntries {
     pub stats: Vec<u64>,
     /// How each differs from the last committed snapshot, while a run that did not commit wrote it: as many as entries, or
     /// none.
-    pub changes: Vec<Change>,
+    pub changes: Vec<FileChange>,
     /// Files that runs which did not commit saw removed.
     pub files_removed: u64,
     /// Everything that the entries name is known to be stored; else each has to be looked up.
@@ -70,7 +70,7 @@ pub(super) struct OldEntry<'a> {
     /// Of its stat; none where only its tree is known.
     pub number: Option<u64>,
     /// How it differs from the last snapshot, if that was counted by a run that did not commit.
-    pub change: Change,
+    pub change: FileChange,
     /// What it names is known to be stored.
     pub is_trusted: bool,
 }
@@ -85,7 +85,7 @@ impl OldEntries {
         }
     }
 
-    pub fn change(&self, at: usize) -> Change {
+    pub fn change(&self, at: usize) -> FileChange {
         self.changes.get(at).copied().unwrap_or_default()
     }
 

@@ -3,10 +3,10 @@
 use crate::backup::counts::{add, take_back};
 use crate::backup::detect;
 use crate::backup::entries::{BuiltPart, split};
-use crate::backup::folder::{Above, Folder, FoundFolder, Item, Page, PageWork};
+use crate::backup::folder::{AboveFolder, FolderPage, FoundFolder, PageItem, PageWork, SourceFolder};
 use crate::backup::old_entries::{FolderBaseline, OldParts};
-use crate::backup::page_row::{Change, FolderKey, PageRow};
-use crate::backup::walk::Walk;
+use crate::backup::page_row::{FileChange, FolderKey, PageRow};
+use crate::backup::walk::SourceWalk;
 use crate::disk::Stat;
 use crate::entry::{Content, Entry, EntryKind, Time};
 use crate::error::{Kind, Result};
@@ -22,11 +22,11 @@ use std::sync::Arc;
 struct BuiltPage {
     entries: Vec<Entry>,
     numbers: Vec<u64>,
-    changes: Vec<Change>,
+    changes: Vec<FileChange>,
 }
 
-impl<'a> Walk<'a> {
-    pub fn do_page<'s>(&'s self, scope: &Scope<'s>, folder: &Arc<Folder>, number: usize) {
+impl<'a> SourceWalk<'a> {
+    pub fn do_page<'s>(&'s self, scope: &Scope<'s>, folder: &Arc<SourceFolder>, number: usize) {
         if self.ledger.should_stop() {
             return;
         }
@@ -38,7 +38,7 @@ impl<'a> Walk<'a> {
             let named = items.iter().map(|item| (folder.name(item.index).to_bytes(), &item.stat));
             self.entries.comparison.fingerprint(named, &mut buffers.fingerprint)
         });
-        let is_directory = |(_, item): &(usize, &Item)| item.stat.is(EntryKind::Directory);
+        let is_directory = |(_, item): &(usize, &PageItem)| item.stat.is(EntryKind::Directory);
         let directories = items.iter().enumerate().filter(is_directory);
         let directories: Vec<_> = directories.map(|(slot, item)| (slot, item.index, item.stat)).collect();
         let row = folder.baseline.row(folder.first_name(number));
@@ -55,13 +55,13 @@ impl<'a> Walk<'a> {
         let begins: Vec<usize> = parts.iter().skip(1).map(|part| part[0].index).collect();
         let old = row.is_none().then(|| Arc::new(self.old_parts(folder, number, &begins)));
         let work = PageWork { parts, fingerprint, files_removed: 0, unchanged: row.cloned() };
-        let page = Arc::new(Page::new(folder.clone(), number, work, directories.len()));
+        let page = Arc::new(FolderPage::new(folder.clone(), number, work, directories.len()));
         // Pushed backwards, they are walked in the order of their names.
         for (slot, index, stat) in directories.into_iter().rev() {
             let page = page.clone();
             let lacks = |old: &Arc<OldParts>| old.old.lacks_directory(folder.name(index).to_bytes());
             let is_new = folder.is_new || old.as_ref().is_some_and(lacks);
-            let below = Below { page, slot, index, stat, is_new };
+            let below = DirectoryBelow { page, slot, index, stat, is_new };
             scope.spawn(move |scope| self.visit_below(scope, below));
         }
         let Some(old) = old else { return self.one_less(scope, &page) };
@@ -76,14 +76,14 @@ impl<'a> Walk<'a> {
 
     /// What was in the place of a page before, and of each of its parts; `begins` are the first names of all but the
     /// first part.
-    fn old_parts(&self, folder: &Folder, number: usize, begins: &[usize]) -> OldParts {
+    fn old_parts(&self, folder: &SourceFolder, number: usize, begins: &[usize]) -> OldParts {
         let (first, next) = folder.name_range(number);
         let old = self.baseline.old_entries(&folder.baseline, folder.is_new, first, next);
         OldParts::new(old, begins.iter().map(|begin| folder.name(*begin).to_bytes()))
     }
 
     /// Builds the entries of one part of a page.
-    fn do_part<'s>(&'s self, scope: &Scope<'s>, page: &Arc<Page>, part: usize, old: &OldParts, seen: Time) {
+    fn do_part<'s>(&'s self, scope: &Scope<'s>, page: &Arc<FolderPage>, part: usize, old: &OldParts, seen: Time) {
         if self.ledger.should_stop() {
             return;
         }
@@ -101,7 +101,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The stats of a page's names; none when the directory itself cannot be reached any more.
-    fn stat_page(&self, folder: &Folder, number: usize) -> Option<Vec<Item>> {
+    fn stat_page(&self, folder: &SourceFolder, number: usize) -> Option<Vec<PageItem>> {
         let directory = match folder.directory() {
             Ok(directory) => directory,
             Err(error) => {
@@ -117,13 +117,13 @@ impl<'a> Walk<'a> {
             let path = || folder.child_path(name.to_bytes());
             match directory.stat(name) {
                 Ok(stat) if self.selection.is_saved(folder.place, &stat, &path) => {
-                    items.push(Item { index, stat, entry: None, number: 0, change: Change::Unchanged });
+                    items.push(PageItem { index, stat, entry: None, number: 0, change: FileChange::Unchanged });
                     continue;
                 }
                 Ok(_) => {}
                 Err(error) if error.is(Kind::NotFound) => {
                     let what = match folder.above {
-                        Above::List(_) => "it does not exist",
+                        AboveFolder::List(_) => "it does not exist",
                         _ => "it disappeared while its directory was read",
                     };
                     self.ledger.warn(&path(), what);
@@ -137,8 +137,8 @@ impl<'a> Walk<'a> {
 
     /// Whether the entries of an unchanged page are where they are wanted: of sources that are no directories they are
     /// wanted one by one.
-    fn is_at_hand(&self, folder: &Folder, row: &PageRow, count: usize, no_directories: bool) -> bool {
-        let Above::List(list) = &folder.above else { return true };
+    fn is_at_hand(&self, folder: &SourceFolder, row: &PageRow, count: usize, no_directories: bool) -> bool {
+        let AboveFolder::List(list) = &folder.above else { return true };
         if !no_directories {
             return false;
         }
@@ -151,7 +151,7 @@ impl<'a> Walk<'a> {
         is_whole
     }
 
-    fn count_items(&self, items: &[Item]) {
+    fn count_items(&self, items: &[PageItem]) {
         let (mut files, mut directories, mut bytes) = (0, 0, 0);
         for item in items {
             match item.stat.kind {
@@ -168,7 +168,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Counts the items of a page that is as its row says: unchanged, unless the row is of a run that did not commit.
-    fn count_as_known(&self, items: &[Item], row: &PageRow, is_new: bool) {
+    fn count_as_known(&self, items: &[PageItem], row: &PageRow, is_new: bool) {
         let row = self.baseline.uncommitted(row);
         let removed = row.filter(|_| !is_new).map_or(0, |row| u64::from(row.files_removed));
         add(&self.counts.files_removed, removed);
@@ -178,7 +178,7 @@ impl<'a> Walk<'a> {
             by_change[change as usize] += 1;
             (count, bytes) = (count + 1, bytes + item.stat.size);
         }
-        for change in [Change::Unchanged, Change::New, Change::Changed] {
+        for change in [FileChange::Unchanged, FileChange::New, FileChange::Changed] {
             add(self.counts.files_by(change), by_change[change as usize]);
         }
         let progress = &self.ledger.watch().progress;
@@ -186,11 +186,11 @@ impl<'a> Walk<'a> {
         add(&progress.bytes_done, bytes);
     }
 
-    fn visit_below<'s>(&'s self, scope: &Scope<'s>, below: Below) {
-        let Below { page, slot, index, stat, is_new } = below;
+    fn visit_below<'s>(&'s self, scope: &Scope<'s>, below: DirectoryBelow) {
+        let DirectoryBelow { page, slot, index, stat, is_new } = below;
         let folder = page.folder.clone();
         let name = folder.name(index);
-        let above = Above::Page(page, slot);
+        let above = AboveFolder::Page(page, slot);
         let path = folder.child_path(name.to_bytes());
         let place = match self.selection.place_below(folder.place, &path, &stat) {
             Ok(place) => place,
@@ -205,19 +205,19 @@ impl<'a> Walk<'a> {
         self.visit(scope, FoundFolder { above, path, key, place, baseline, is_new }, handle);
     }
 
-    fn one_less<'s>(&'s self, scope: &Scope<'s>, page: &Arc<Page>) {
+    fn one_less<'s>(&'s self, scope: &Scope<'s>, page: &Arc<FolderPage>) {
         if page.one_done() && !self.ledger.should_stop() {
             self.climb(scope, Some(page.clone()));
         }
     }
 
     /// All below is done: the page's id, from before when nothing differs. None for a page without entries.
-    pub fn finish_page<'s>(&'s self, scope: &Scope<'s>, page: &Page) -> Result<Option<ChunkId>> {
+    pub fn finish_page<'s>(&'s self, scope: &Scope<'s>, page: &FolderPage) -> Result<Option<ChunkId>> {
         let mut work = page.work();
         let trees = page.take_below();
         let below = detect::below(trees.iter().flatten().copied());
         let folder = &page.folder;
-        let mut items: Vec<Item> = std::mem::take(&mut work.parts).into_iter().flatten().collect();
+        let mut items: Vec<PageItem> = std::mem::take(&mut work.parts).into_iter().flatten().collect();
         if let Some(row) = work.unchanged.take() {
             if row.below == below {
                 return Ok(Some(row.page));
@@ -246,7 +246,7 @@ impl<'a> Walk<'a> {
             return Ok(None);
         }
         let id = store_page(&built.entries, &mut |bytes| self.store.store_tree(&bytes))?;
-        if let Above::List(list) = &folder.above {
+        if let AboveFolder::List(list) = &folder.above {
             locked(list).append(&mut built.entries);
         }
         // Without a row, the next backup examines the dropped entries again.
@@ -272,9 +272,9 @@ impl<'a> Walk<'a> {
     fn take_old_entries<'s>(
         &'s self,
         scope: &Scope<'s>,
-        page: &Page,
+        page: &FolderPage,
         work: &mut PageWork,
-        items: &mut [Item],
+        items: &mut [PageItem],
         row: PageRow,
     ) {
         let folder = &page.folder;
@@ -298,7 +298,7 @@ impl<'a> Walk<'a> {
 
     /// Drops entries that readers would refuse, each with a warning, so that invalid metadata of one file does not make the whole
     /// page unreadable. Returns true if it dropped none. A dry run is not checked: its entries lack their content.
-    fn drop_unreadable(&self, folder: &Folder, page: &mut BuiltPage) -> Result<bool> {
+    fn drop_unreadable(&self, folder: &SourceFolder, page: &mut BuiltPage) -> Result<bool> {
         if self.store.is_dry_run() {
             return Ok(true);
         }
@@ -316,7 +316,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Takes back what was counted of a page as known.
-    fn take_back_known(&self, items: &[Item], row: &PageRow, is_new: bool) {
+    fn take_back_known(&self, items: &[PageItem], row: &PageRow, is_new: bool) {
         let row = self.baseline.uncommitted(row);
         for (at, _) in items.iter().enumerate().filter(|(_, item)| item.stat.is(EntryKind::File)) {
             take_back(self.counts.files_by(change_of(row, at, is_new)), 1);
@@ -325,8 +325,8 @@ impl<'a> Walk<'a> {
 }
 
 /// A directory in a page, to be walked.
-struct Below {
-    page: Arc<Page>,
+struct DirectoryBelow {
+    page: Arc<FolderPage>,
     slot: usize,
     index: usize,
     stat: Stat,
@@ -334,6 +334,6 @@ struct Below {
 }
 
 /// How an entry of a page that is as its row says differs from the last snapshot; `row` if it is of a run that did not commit.
-fn change_of(row: Option<&PageRow>, at: usize, is_new: bool) -> Change {
-    if is_new { Change::New } else { row.and_then(|row| row.changes.get(at)).copied().unwrap_or_default() }
+fn change_of(row: Option<&PageRow>, at: usize, is_new: bool) -> FileChange {
+    if is_new { FileChange::New } else { row.and_then(|row| row.changes.get(at)).copied().unwrap_or_default() }
 }

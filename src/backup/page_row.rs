@@ -21,16 +21,16 @@ impl FolderKey {
 /// How an entry differs from the last snapshot's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Change {
+pub enum FileChange {
     #[default]
     Unchanged = 0,
     New = 1,
     Changed = 2,
 }
 
-impl Change {
+impl FileChange {
     fn from_number(number: u8) -> Option<Self> {
-        [Change::Unchanged, Change::New, Change::Changed].into_iter().find(|change| *change as u8 == number)
+        [FileChange::Unchanged, FileChange::New, FileChange::Changed].into_iter().find(|change| *change as u8 == number)
     }
 }
 
@@ -53,7 +53,7 @@ pub struct PageRow {
     /// One for each entry of the page, in its order; 0 where the entry may have changed unseen.
     pub stats: Vec<u64>,
     /// How each entry differs from the last snapshot that was committed before the run.
-    pub changes: Vec<Change>,
+    pub changes: Vec<FileChange>,
 }
 
 const FIXED_BYTES: usize = 16 + 16 + ChunkId::BYTES + 3 * 4;
@@ -92,7 +92,7 @@ impl PageRow {
             run: number(1),
             files_removed: number(2),
             stats: stats.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("8"))).collect(),
-            changes: changes.iter().map(|change| Change::from_number(*change)).collect::<Option<_>>()?,
+            changes: changes.iter().map(|change| FileChange::from_number(*change)).collect::<Option<_>>()?,
         })
     }
 }

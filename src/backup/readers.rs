@@ -32,17 +32,17 @@ pub(super) struct Readers {
     /// How many share the work of the processor: helpers of one another are no more than these.
     pub least: usize,
     pub most: usize,
-    awake: Arc<Awake>,
+    awake: Arc<AwakeReaders>,
     /// For each thread the kernel's account of the time that it ran or waited for a processor; empty where there is none.
     accounts: Arc<Mutex<Vec<Option<File>>>>,
 }
 
-struct Awake {
+struct AwakeReaders {
     count: Mutex<usize>,
     changed: Condvar,
 }
 
-impl Awake {
+impl AwakeReaders {
     fn lock(&self) -> MutexGuard<'_, usize> {
         locked(&self.count)
     }
@@ -83,7 +83,7 @@ impl Readers {
         let pool = start(most).or_else(|_| start(first)).or_else(|_| start(1)).map_err(Error::no_thread)?;
         let most = pool.current_num_threads();
         let (least, first) = (least.min(most), first.min(most));
-        let awake = Arc::new(Awake { count: Mutex::new(first), changed: Condvar::new() });
+        let awake = Arc::new(AwakeReaders { count: Mutex::new(first), changed: Condvar::new() });
         if first < most {
             let awake = awake.clone();
             pool.spawn_broadcast(move |context| awake.sleep_until_wanted(context.index()));

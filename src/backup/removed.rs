@@ -2,14 +2,14 @@
 
 use crate::backup::baseline::Baseline;
 use crate::backup::old_entries::OldEntries;
-use crate::backup::page_row::Change;
+use crate::backup::page_row::FileChange;
 use crate::entry::{Content, EntryKind, LEVELS_MAX};
 use crate::id::ChunkId;
 use std::collections::HashMap;
 use std::ops::Range;
 
 /// A directory whose files are being counted: those found so far, and the directories in it that are still to come.
-struct Step {
+struct RemovedStep {
     tree: ChunkId,
     below: Vec<ChunkId>,
     count: u64,
@@ -18,7 +18,7 @@ struct Step {
 impl Baseline<'_> {
     /// How many files there are among old entries, with all below them. Entries that no snapshot has do not count.
     pub fn count_old_files(&self, old: &OldEntries, range: Range<usize>) -> u64 {
-        let gone = range.filter(|at| old.change(*at) != Change::New).map(|at| &old.entries[at]);
+        let gone = range.filter(|at| old.change(*at) != FileChange::New).map(|at| &old.entries[at]);
         let files = gone.map(|entry| match &entry.content {
             Content::Tree(tree) => self.count_files(tree),
             _ => u64::from(entry.kind == EntryKind::File),
@@ -56,8 +56,8 @@ impl Baseline<'_> {
     }
 
     /// The files in one directory, and the directories in it.
-    fn count_in(&self, tree: &ChunkId) -> Step {
-        let mut step = Step { tree: *tree, below: Vec::new(), count: 0 };
+    fn count_in(&self, tree: &ChunkId) -> RemovedStep {
+        let mut step = RemovedStep { tree: *tree, below: Vec::new(), count: 0 };
         let read = self.reader.for_each_entry(tree, &mut |entry| {
             match entry.content {
                 Content::Tree(below) => step.below.push(below),

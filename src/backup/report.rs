@@ -1,6 +1,6 @@
 //! What a backup did.
 
-use crate::backup::heal::{Healing, Telling};
+use crate::backup::heal::{DamageTelling, Healing};
 use crate::entry::Warning;
 use crate::repo::{Repository, Snapshot, SnapshotInfo, Totals};
 use serde::{Serialize, Serializer};
@@ -25,7 +25,7 @@ pub struct BackupReport {
     /// What the repository has lost, as the notices of this run said it.
     pub losses: Vec<String>,
     /// What of damage this report and the notices of the run tell.
-    pub(super) telling: Option<Telling>,
+    pub(super) telling: Option<DamageTelling>,
 }
 
 /// What a dry run does not know is absent.

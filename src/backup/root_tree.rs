@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 /// All directories that hold sources, and the sources. A list, as a path may have more parts than a stack has frames;
 /// what is in a directory comes after it.
 pub(super) struct RootTree {
-    nodes: Vec<Node>,
+    nodes: Vec<TreeNode>,
     /// `/` itself, where it is a source.
     pub root: Option<Entry>,
 }
@@ -27,7 +27,7 @@ pub(super) struct SavedRoot {
 }
 
 #[derive(Default)]
-struct Node {
+struct TreeNode {
     above: usize,
     name: Vec<u8>,
     below: BTreeMap<Vec<u8>, usize>,
@@ -40,7 +40,7 @@ const ROOT: usize = 0;
 
 impl Default for RootTree {
     fn default() -> Self {
-        RootTree { nodes: vec![Node::default()], root: None }
+        RootTree { nodes: vec![TreeNode::default()], root: None }
     }
 }
 
@@ -67,7 +67,7 @@ impl RootTree {
                 None => {
                     let below = self.nodes.len();
                     self.nodes[at].below.insert(name.to_vec(), below);
-                    self.nodes.push(Node { above: at, name: name.to_vec(), is_made_up, ..Node::default() });
+                    self.nodes.push(TreeNode { above: at, name: name.to_vec(), is_made_up, ..TreeNode::default() });
                     below
                 }
             };

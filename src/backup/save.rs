@@ -1,18 +1,18 @@
 //! Save all sources: paths, then streams, then the directories above them.
 
-use crate::backup::conclude::Saved;
+use crate::backup::conclude::SavedOutcome;
 use crate::backup::root_tree::RootTree;
 use crate::backup::state::LastSize;
 use crate::backup::stream_saver::StreamSaver;
 use crate::backup::streams::Streams;
-use crate::backup::walk::Walk;
+use crate::backup::walk::SourceWalk;
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::repo::ChunkSink;
 use std::sync::atomic::Ordering;
 use std::thread::Builder;
 
-pub(super) fn save(walk: &Walk, saver: &StreamSaver, streams: &mut Streams) -> Result<Saved> {
+pub(super) fn save(walk: &SourceWalk, saver: &StreamSaver, streams: &mut Streams) -> Result<SavedOutcome> {
     let can_look_up = |entry: &Entry| walk.baseline.can_look_up(entry);
     streams.retain_stored(|entry| Ok(can_look_up(entry) && walk.baseline.is_stored(entry)?))?;
     let mut tree = RootTree::default();
@@ -33,11 +33,11 @@ pub(super) fn save(walk: &Walk, saver: &StreamSaver, streams: &mut Streams) -> R
         tree.describe_parents(walk.entries.describer);
         Ok((is_unchanged, chunks_new > Some(0)))
     })?;
-    Ok(Saved { root: tree.store(walk.store)?, is_unchanged, has_stored_sources })
+    Ok(SavedOutcome { root: tree.store(walk.store)?, is_unchanged, has_stored_sources })
 }
 
 /// Calls `act` while other threads keep checkpoints, wake readers and count what is still to come.
-fn with_threads_beside<T>(walk: &Walk, act: impl FnOnce() -> Result<T>) -> Result<T> {
+fn with_threads_beside<T>(walk: &SourceWalk, act: impl FnOnce() -> Result<T>) -> Result<T> {
     let known =
         walk.baseline.parent().map(|parent| LastSize { files: parent.totals.files, bytes: parent.totals.bytes });
     let known = known.or_else(|| walk.baseline.state()?.last_size());

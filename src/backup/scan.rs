@@ -1,10 +1,10 @@
 //! Count what there is to save, where no earlier run knows it and progress is shown: only then can be said how much
 //! is left. One thread, beside the readers; it looks at every stat and opens no file.
 
-use crate::backup::nested::Place;
+use crate::backup::nested::WalkPlace;
 use crate::backup::selection::Selection;
 use crate::disk::stat::stat_path;
-use crate::disk::{Directory, ListBuffer, Names, Stat};
+use crate::disk::{Directory, ListBuffer, NameList, Stat};
 use crate::entry::EntryKind;
 use crate::source::Rules;
 use crate::watch::Watch;
@@ -12,16 +12,16 @@ use crossbeam_channel::{Receiver, TryRecvError};
 use std::sync::atomic::Ordering;
 
 #[derive(Default)]
-struct Counted {
+struct CountedSources {
     files: u64,
     bytes: u64,
 }
 
 /// A directory whose directories below are still to be counted.
-struct Level {
+struct ScanLevel {
     path: Vec<u8>,
-    place: Place,
-    names: Names,
+    place: WalkPlace,
+    names: NameList,
     /// Index of the name, stat.
     below: Vec<(usize, Stat)>,
 }
@@ -29,7 +29,7 @@ struct Level {
 impl Selection<'_> {
     /// Sets what is expected, unless the run ends first. What cannot be looked at is passed over: the walk tells of it.
     pub fn count_ahead(&self, is_done: &Receiver<()>, watch: &Watch) {
-        let mut counted = Counted::default();
+        let mut counted = CountedSources::default();
         let mut buffer = ListBuffer::default();
         let mut levels = Vec::new();
         let Ok(tops) = self.tops(true) else { return };
@@ -62,12 +62,12 @@ impl Selection<'_> {
     fn count_level(
         &self,
         path: Vec<u8>,
-        mut place: Place,
+        mut place: WalkPlace,
         buffer: &mut ListBuffer,
-        counted: &mut Counted,
-    ) -> Option<Level> {
+        counted: &mut CountedSources,
+    ) -> Option<ScanLevel> {
         let handle = Directory::open_path(&path).ok()?;
-        let mut names = Names::default();
+        let mut names = NameList::default();
         handle.names(&mut names, buffer).ok()?;
         let kept = self.kept_names(&mut place, &path, &handle, &names, true);
         let mut below = Vec::new();
@@ -79,11 +79,11 @@ impl Selection<'_> {
                 Err(_) => {}
             }
         }
-        Some(Level { path, place, names, below })
+        Some(ScanLevel { path, place, names, below })
     }
 }
 
-impl Counted {
+impl CountedSources {
     /// Counts a file, unless the rules leave it out; nothing else has a size.
     fn add(&mut self, stat: &Stat, rules: &Rules) {
         if stat.is(EntryKind::File) && !rules.leaves_out_file(stat.size) {

@@ -1,15 +1,15 @@
 //! What a walk saves: the sources that were named, without what rules, the kernel's own file systems and our own folders leave
 //! out.
 
-use crate::backup::counts::{Counts, add};
-use crate::backup::expected::Expected;
-use crate::backup::left_out::{LeftOut, Reason, UNSIZED_BYTES_MAX};
-use crate::backup::nested::{Moved, Place, fold, follow_links, tops};
+use crate::backup::counts::{BackupCounts, add};
+use crate::backup::expected::ExpectedSources;
+use crate::backup::left_out::{LeftOut, LeftOutReason, UNSIZED_BYTES_MAX};
+use crate::backup::nested::{MovedFolder, WalkPlace, fold, follow_links, tops};
 use crate::backup::options::BackupOptions;
 use crate::backup::split_sources::SplitSources;
 use crate::disk::open::{open_file_checked, read_full};
-use crate::disk::read_dir::Hint;
-use crate::disk::{Directory, Names, Stat};
+use crate::disk::read_dir::OpenHint;
+use crate::disk::{Directory, NameList, Stat};
 use crate::entry::{DEEP_PATH_BYTES_MAX, EntryKind, LEVELS_MAX};
 use crate::error::{Kind, Result};
 use crate::repo::{OwnFolders, Repository};
@@ -25,13 +25,13 @@ pub(super) struct Selection<'a> {
     pub sources: &'a SplitSources,
     pub left_out: LeftOut,
     /// Sources that the walk of another source must meet.
-    pub expected: Expected,
+    pub expected: ExpectedSources,
     /// All paths that were named, sorted: the sources, and the paths that were dropped because the walk of a source meets them.
     named: Vec<PathBuf>,
     /// A source has another one above it. Only then does a walk pass through what the rules leave out.
     has_source_below: bool,
     ledger: &'a Ledger<'a>,
-    counts: &'a Counts,
+    counts: &'a BackupCounts,
 }
 
 /// Sources of which none is met by the walk of another one.
@@ -50,7 +50,7 @@ pub(super) fn settle_sources(
     watch: &Watch,
 ) -> Result<SettledSources> {
     let left_out = LeftOut::new(OwnFolders::of(repo));
-    for Moved { folder, real } in follow_links(paths) {
+    for MovedFolder { folder, real } in follow_links(paths) {
         let (folder, real) = (folder.display(), real.display());
         let text = format!(
             "{folder} is reached through a symbolic link in another source, which is not followed: it is saved at its real path {real}"
@@ -73,10 +73,10 @@ impl<'a> Selection<'a> {
         sources: &'a SplitSources,
         settled: SettledSources,
         ledger: &'a Ledger<'a>,
-        counts: &'a Counts,
+        counts: &'a BackupCounts,
     ) -> Self {
         let SettledSources { left_out, dropped } = settled;
-        let expected = Expected::default();
+        let expected = ExpectedSources::default();
         expected.add(dropped.iter().map(PathBuf::as_path));
         let mut named = [sources.paths.clone(), dropped].concat();
         named.sort();
@@ -108,55 +108,57 @@ impl<'a> Selection<'a> {
     }
 
     /// Where the walk of a source begins.
-    pub fn place_of_source(&self, path: &[u8], stat: &Stat) -> Place {
+    pub fn place_of_source(&self, path: &[u8], stat: &Stat) -> WalkPlace {
         let here = stat.device;
         let is_pseudo = self.left_out.mounts.is_pseudo(path, here);
         let level = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).count();
-        Place { device: here, here, level, is_passage: false, is_pseudo }
+        WalkPlace { device: here, here, level, is_passage: false, is_pseudo }
     }
 
     /// How the walk enters a directory below `above`, or why it does not.
-    pub fn place_below(&self, above: Place, path: &[u8], stat: &Stat) -> Result<Place, Reason> {
+    pub fn place_below(&self, above: WalkPlace, path: &[u8], stat: &Stat) -> Result<WalkPlace, LeftOutReason> {
         let level = above.level + 1;
         if level >= LEVELS_MAX || path.len() > DEEP_PATH_BYTES_MAX {
-            return Err(Reason::TooDeep);
+            return Err(LeftOutReason::TooDeep);
         }
         if let Some(what) = self.left_out.own.name_of(stat) {
-            return Err(Reason::Own(what));
+            return Err(LeftOutReason::Own(what));
         }
         let here = stat.device;
         let crosses = here != above.here;
         let is_pseudo = if crosses { self.left_out.mounts.is_pseudo(path, here) } else { above.is_pseudo };
         let reason = match above {
-            _ if above.is_passage || self.rules().leaves_out_device(above.device, here) => Reason::OtherFileSystem,
-            _ if crosses && is_pseudo => Reason::Pseudo,
+            _ if above.is_passage || self.rules().leaves_out_device(above.device, here) => {
+                LeftOutReason::OtherFileSystem
+            }
+            _ if crosses && is_pseudo => LeftOutReason::Pseudo,
             // Entered at all only as a source, or as the way to one.
-            _ if self.has_source_below && self.rules().leaves_out(path, true) => Reason::Rule,
-            _ => return Ok(Place { here, level, is_pseudo, ..above }),
+            _ if self.has_source_below && self.rules().leaves_out(path, true) => LeftOutReason::Rule,
+            _ => return Ok(WalkPlace { here, level, is_pseudo, ..above }),
         };
         // All the same where a source that was named is there or further down.
         let Some(first) = self.source_at_or_below(path) else { return Err(reason) };
-        Ok(Place { device: here, here, level, is_pseudo, is_passage: first != path })
+        Ok(WalkPlace { device: here, here, level, is_pseudo, is_passage: first != path })
     }
 
     /// Reports that a directory is not entered, unless a rule says so.
-    pub fn report_left_out(&self, path: &[u8], reason: Reason) {
+    pub fn report_left_out(&self, path: &[u8], reason: LeftOutReason) {
         let shown = String::from_utf8_lossy(path);
         match reason {
-            Reason::OtherFileSystem | Reason::Rule => {}
-            Reason::TooDeep => {
+            LeftOutReason::OtherFileSystem | LeftOutReason::Rule => {}
+            LeftOutReason::TooDeep => {
                 let what = format!(
                     "its contents are not saved: it is more than {LEVELS_MAX} directories deep, or its path is longer than {DEEP_PATH_BYTES_MAX} bytes"
                 );
                 self.ledger.warn(path, what);
             }
-            Reason::Pseudo => self.notice(
+            LeftOutReason::Pseudo => self.notice(
                 NoticeKind::Skipped,
                 format!(
                     "skipped: {shown} is a virtual file system of the kernel; name it as a source to save it anyway"
                 ),
             ),
-            Reason::Own(what) => self.notice(NoticeKind::Skipped, format!("skipped: {shown} is {what}")),
+            LeftOutReason::Own(what) => self.notice(NoticeKind::Skipped, format!("skipped: {shown} is {what}")),
         }
     }
 
@@ -166,7 +168,7 @@ impl<'a> Selection<'a> {
     }
 
     /// Whether something in a directory at `place` is saved. For directories, [`Selection::place_below`] decides.
-    pub fn is_saved(&self, place: Place, stat: &Stat, path: &dyn Fn() -> Vec<u8>) -> bool {
+    pub fn is_saved(&self, place: WalkPlace, stat: &Stat, path: &dyn Fn() -> Vec<u8>) -> bool {
         if stat.kind.is_none() {
             add(&self.counts.sockets, 1);
             return false;
@@ -185,7 +187,7 @@ impl<'a> Selection<'a> {
             return false;
         }
         if stat.device != place.here && !place.is_pseudo && self.left_out.mounts.is_pseudo(&path(), stat.device) {
-            self.report_left_out(&path(), Reason::Pseudo);
+            self.report_left_out(&path(), LeftOutReason::Pseudo);
             return false;
         }
         if place.is_pseudo && stat.size > UNSIZED_BYTES_MAX {
@@ -202,10 +204,10 @@ impl<'a> Selection<'a> {
     /// with a marker becomes a passage to the sources below it. `is_quiet` suppresses notices and warnings.
     pub fn kept_names(
         &self,
-        place: &mut Place,
+        place: &mut WalkPlace,
         path: &[u8],
         handle: &Directory,
-        names: &Names,
+        names: &NameList,
         is_quiet: bool,
     ) -> Option<Vec<u32>> {
         if place.is_passage {
@@ -247,8 +249,8 @@ impl<'a> Selection<'a> {
             child.truncate(length);
             child.extend_from_slice(name.to_bytes());
             let is_directory = match names.hint(*index as usize) {
-                Hint::Directory => true,
-                Hint::Unknown => handle.stat(name).is_ok_and(|stat| stat.is(EntryKind::Directory)),
+                OpenHint::Directory => true,
+                OpenHint::Unknown => handle.stat(name).is_ok_and(|stat| stat.is(EntryKind::Directory)),
                 _ => false,
             };
             !rules.leaves_out(&child, is_directory) || leads(name)
@@ -258,7 +260,7 @@ impl<'a> Selection<'a> {
 
     /// Whether a marker is in a directory. A marker without a header is found by its name alone, with a header only in a file that
     /// begins with it. If the file cannot be read, the directory is saved, with a warning.
-    fn has_marker(&self, path: &[u8], handle: &Directory, names: &Names, marker: &Marker, is_quiet: bool) -> bool {
+    fn has_marker(&self, path: &[u8], handle: &Directory, names: &NameList, marker: &Marker, is_quiet: bool) -> bool {
         let Some(name) = names.find(marker.name()) else { return false };
         if marker.header_bytes() == 0 {
             return true;
@@ -293,20 +295,20 @@ mod tests {
         let sources = SplitSources::of(&options.sources);
         options.rules = RulesBuilder::new().one_file_system(true).exclude(b"/s/tmp").unwrap().build().unwrap();
         let watch = Watch::silent();
-        let (ledger, counts) = (Ledger::new(&watch, "test"), Counts::default());
+        let (ledger, counts) = (Ledger::new(&watch, "test"), BackupCounts::default());
         let settled = SettledSources { left_out: LeftOut::new(OwnFolders::default()), dropped: Vec::new() };
         let selection = Selection::new(&options, &sources, settled, &ledger, &counts);
         let on = |device| Stat { device, ..Stat::default() };
-        let top = Place { device: 1, here: 1, level: 1, is_passage: false, is_pseudo: false };
+        let top = WalkPlace { device: 1, here: 1, level: 1, is_passage: false, is_pseudo: false };
         let below = |path: &[u8], device| selection.place_below(top, path, &on(device));
         assert_eq!(below(b"/s/a", 1).map(|place| (place.level, place.is_passage)), Ok((2, false)));
-        assert_eq!(below(b"/s/other", 2), Err(Reason::OtherFileSystem));
+        assert_eq!(below(b"/s/other", 2), Err(LeftOutReason::OtherFileSystem));
         assert_eq!(below(b"/s/tmp", 1).map(|place| place.is_passage), Ok(true));
         assert_eq!(below(b"/s/tmp/kept", 1).map(|place| place.is_passage), Ok(false));
         assert_eq!(below(b"/s/mnt/disk", 2).map(|place| (place.device, place.is_passage)), Ok((2, true)));
-        let passage = Place { is_passage: true, ..top };
-        assert_eq!(selection.place_below(passage, b"/s/tmp/x", &on(1)), Err(Reason::OtherFileSystem));
-        let deep = Place { level: LEVELS_MAX, ..top };
-        assert_eq!(selection.place_below(deep, b"/s/a", &on(1)), Err(Reason::TooDeep));
+        let passage = WalkPlace { is_passage: true, ..top };
+        assert_eq!(selection.place_below(passage, b"/s/tmp/x", &on(1)), Err(LeftOutReason::OtherFileSystem));
+        let deep = WalkPlace { level: LEVELS_MAX, ..top };
+        assert_eq!(selection.place_below(deep, b"/s/a", &on(1)), Err(LeftOutReason::TooDeep));
     }
 }

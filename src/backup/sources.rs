@@ -1,13 +1,13 @@
 //! Walk all sources, one after the other.
 
 use crate::backup::counts::add;
-use crate::backup::folder::{Above, FoundFolder, WalkedNames};
+use crate::backup::folder::{AboveFolder, FoundFolder, WalkedNames};
 use crate::backup::nested::tops;
 use crate::backup::page_row::FolderKey;
-use crate::backup::tops::Top;
-use crate::backup::walk::Walk;
+use crate::backup::tops::WalkTop;
+use crate::backup::walk::SourceWalk;
 use crate::disk::stat::{fstat, stat_path};
-use crate::disk::{Directory, Names};
+use crate::disk::{Directory, NameList};
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
@@ -36,7 +36,7 @@ pub fn missing_source(error: Error) -> Error {
     error.hint(hint)
 }
 
-impl Walk<'_> {
+impl SourceWalk<'_> {
     /// Walks every path. With `has_streams` it is not an error if none of them is there.
     pub fn save_paths(&self, has_streams: bool) -> Result<SavedSources> {
         let tops = self.selection.tops(false)?;
@@ -90,10 +90,10 @@ impl Walk<'_> {
         }
     }
 
-    fn save_directory(&self, top: &Top) -> Result<Entry> {
-        let Top { path, stat, place } = top;
+    fn save_directory(&self, top: &WalkTop) -> Result<Entry> {
+        let WalkTop { path, stat, place } = top;
         let slot = Arc::new(Mutex::new(None));
-        let above = Above::Source(slot.clone());
+        let above = AboveFolder::Source(slot.clone());
         let (baseline, key) = (self.baseline.of_source(path), FolderKey::of(path));
         let found = FoundFolder { above, path: path.clone(), key, place: *place, baseline, is_new: false };
         let handle = Directory::open_path(path);
@@ -123,9 +123,9 @@ impl Walk<'_> {
         let key = FolderKey::of(&[folder.as_slice(), b"/\0sources in it"].concat());
         let baseline = self.baseline.of_list(&folder, key, names);
         let list = Arc::new(Mutex::new(Vec::new()));
-        let (above, place) = (Above::List(list.clone()), self.selection.place_of_source(&folder, &stat));
+        let (above, place) = (AboveFolder::List(list.clone()), self.selection.place_of_source(&folder, &stat));
         let found = FoundFolder { above, path: folder.clone(), key, place, baseline, is_new: false };
-        let names = WalkedNames::new(Names::of(names.iter().map(Vec::as_slice))?, None);
+        let names = WalkedNames::new(NameList::of(names.iter().map(Vec::as_slice))?, None);
         self.readers.pool.scope(|scope| self.walk_names(scope, found, directory, names));
         if let Some(error) = self.ledger.take_failure() {
             return Err(error);

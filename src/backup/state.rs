@@ -8,7 +8,7 @@ use crate::backup::state_db::{failed, open_db};
 use crate::disk::own_files::remove_folder;
 use crate::error::{Error, Kind, Result};
 use crate::id::{IndexId, PackId};
-use crate::index::Basis;
+use crate::index::IndexBasis;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ pub struct LastSize {
 
 /// Whether rows of the current epoch can be trusted.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Rest {
+pub enum StateRest {
     Trusted,
     /// Packs that they rest on are missing, or these index objects.
     Distrusted {
@@ -47,9 +47,9 @@ pub enum Rest {
 /// The open state of one job; one process at a time.
 ///
 /// A row says that a page and all that it names were stored when it was written. That still holds while everything is
-/// listed that the writers of the rows relied on: [`State::rest_on`] decides it, and begins a new epoch when it does not.
+/// listed that the writers of the rows relied on: [`LocalState::rest_on`] decides it, and begins a new epoch when it does not.
 /// Rows of older epochs say only what the source looked like.
-pub struct State {
+pub struct LocalState {
     db: sled::Db,
     folder: PathBuf,
     relied: sled::Tree,
@@ -59,7 +59,7 @@ pub struct State {
     committed: u32,
 }
 
-impl State {
+impl LocalState {
     /// Opens the state in a folder of its own, or a fresh one where there is none or it is damaged (said in the
     /// notice). `Locked` when another process has it open.
     pub fn open(folder: &Path) -> Result<(Self, Option<String>)> {
@@ -67,11 +67,11 @@ impl State {
             Ok(db) => {
                 let known = db.get(SCHEMA_KEY).ok().flatten();
                 match known.as_deref() {
-                    Some(SCHEMA) => match State::of(db, folder) {
+                    Some(SCHEMA) => match LocalState::of(db, folder) {
                         Err(error) if error.is(Kind::Corrupt) => {}
                         opened => return Ok((opened?, None)),
                     },
-                    None if db.is_empty() => return Ok((State::fresh(db, folder)?, None)),
+                    None if db.is_empty() => return Ok((LocalState::fresh(db, folder)?, None)),
                     _ => drop(db),
                 }
             }
@@ -85,14 +85,14 @@ impl State {
             std::fs::rename(folder, &aside).map_err(|error| Error::io("move aside", folder.display(), error))?;
             let _best_effort = remove_folder(&aside);
         }
-        let state = State::fresh(open_db(folder)?, folder)?;
+        let state = LocalState::fresh(open_db(folder)?, folder)?;
         Ok((state, Some(notice.to_owned())))
     }
 
     fn fresh(db: sled::Db, folder: &Path) -> Result<Self> {
         // The epoch first: a state without one is damaged.
         db.insert(EPOCH_KEY, &0u32.to_le_bytes()).map_err(|error| failed(folder, error))?;
-        let state = State::of(db, folder)?;
+        let state = LocalState::of(db, folder)?;
         state.put(SCHEMA_KEY, SCHEMA)?;
         Ok(state)
     }
@@ -107,7 +107,7 @@ impl State {
         // Rows of an earlier epoch must never count as those of this one.
         let no_epoch =
             || Error::corrupt("use the local state", folder.display(), "it does not say which rows are valid");
-        Ok(State {
+        Ok(LocalState {
             relied: db.open_tree(RELIED_TREE).map_err(failed)?,
             missing: db.open_tree(MISSING_TREE).map_err(failed)?,
             epoch: number(EPOCH_KEY)?.ok_or_else(no_epoch)?,
@@ -123,7 +123,7 @@ impl State {
 
     /// Decides whether rows of the current epoch can be trusted: `live` are the index objects and `packs_missing` the
     /// packs that a listing showed or did not show after this writer had shown itself. If not, a new epoch begins.
-    pub fn rest_on(&mut self, live: &HashSet<IndexId>, packs_missing: &HashSet<PackId>) -> Result<Rest> {
+    pub fn rest_on(&mut self, live: &HashSet<IndexId>, packs_missing: &HashSet<PackId>) -> Result<StateRest> {
         let failed = |error| failed(&self.folder, error);
         let mut indexes_lost = HashSet::new();
         let mut is_trusted = true;
@@ -140,7 +140,7 @@ impl State {
         }
         if is_trusted {
             self.keep_missing(packs_missing)?;
-            return Ok(Rest::Trusted);
+            return Ok(StateRest::Trusted);
         }
         // The number first: whatever is lost after it, no row of this epoch exists yet.
         let epoch = self.epoch.wrapping_add(1);
@@ -153,7 +153,7 @@ impl State {
         }
         self.flush()?;
         self.epoch = epoch;
-        Ok(Rest::Distrusted { indexes_lost })
+        Ok(StateRest::Distrusted { indexes_lost })
     }
 
     /// Of the packs that were missing when the epoch began, only these still are: the others may be relied on from now on.
@@ -229,7 +229,7 @@ impl State {
 
     /// Writes pages and removes those that are no more, then flushes: what is written is there after a crash. `relied`
     /// is what the writer of the rows relied on; it is noted before the rows.
-    pub fn write(&self, mut changes: StateChanges, relied: &Basis) -> Result<()> {
+    pub fn write(&self, mut changes: StateChanges, relied: &IndexBasis) -> Result<()> {
         let failed = |error| failed(&self.folder, error);
         for index in &relied.indexes {
             if !self.relied.contains_key(index.as_bytes()).map_err(failed)? {
@@ -261,7 +261,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backup::page_row::Change;
+    use crate::backup::page_row::FileChange;
     use crate::id::ChunkId;
 
     fn row(name: &str, n: u8) -> PageRow {
@@ -274,7 +274,7 @@ mod tests {
             run: 7,
             files_removed: 3,
             stats: vec![u64::from(n); usize::from(n)],
-            changes: vec![Change::New; usize::from(n)],
+            changes: vec![FileChange::New; usize::from(n)],
         }
     }
 
@@ -286,16 +286,16 @@ mod tests {
         numbers.iter().map(|number| IndexId([*number; 32])).collect()
     }
 
-    fn basis(numbers: &[u8]) -> Basis {
-        Basis { indexes: indexes(numbers), ..Basis::default() }
+    fn basis(numbers: &[u8]) -> IndexBasis {
+        IndexBasis { indexes: indexes(numbers), ..IndexBasis::default() }
     }
 
     fn packs(numbers: &[u8]) -> HashSet<PackId> {
         numbers.iter().map(|number| PackId([*number; 32])).collect()
     }
 
-    fn is_trusted(rest: Rest) -> bool {
-        rest == Rest::Trusted
+    fn is_trusted(rest: StateRest) -> bool {
+        rest == StateRest::Trusted
     }
 
     /// A state whose epoch could not be read was in the first one: rows of that counted as valid again.
@@ -304,7 +304,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state");
         for damage in [&b"odd"[..], b""] {
-            let (state, _) = State::open(&path).unwrap();
+            let (state, _) = LocalState::open(&path).unwrap();
             state.write(changes(vec![(FolderKey::of(b"/a"), row("a", 0))], Vec::new()), &basis(&[1])).unwrap();
             assert!(!state.is_empty());
             if damage.is_empty() {
@@ -314,7 +314,7 @@ mod tests {
             }
             state.flush().unwrap();
             drop(state);
-            let (state, notice) = State::open(&path).unwrap();
+            let (state, notice) = LocalState::open(&path).unwrap();
             assert!(state.is_empty() && notice.is_some(), "{damage:?}");
         }
     }
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn rows_that_rest_on_nothing_are_not_trusted() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut state, _) = State::open(&dir.path().join("state")).unwrap();
+        let (mut state, _) = LocalState::open(&dir.path().join("state")).unwrap();
         assert!(is_trusted(state.rest_on(&indexes(&[1]), &packs(&[])).unwrap()), "there are no rows yet");
         state.write(changes(vec![(FolderKey::of(b"/a"), row("a", 0))], Vec::new()), &basis(&[1])).unwrap();
         assert!(is_trusted(state.rest_on(&indexes(&[1]), &packs(&[])).unwrap()));
@@ -337,14 +337,14 @@ mod tests {
         let path = dir.path().join("state");
         let (one, two) = (FolderKey::of(b"/a"), FolderKey::of(b"/b"));
         {
-            let (state, notice) = State::open(&path).unwrap();
+            let (state, notice) = LocalState::open(&path).unwrap();
             assert!(notice.is_none() && state.is_empty());
             let rows = vec![(one, row("m", 2)), (one, row("a", 1)), (two, row("x", 3))];
             state.write(changes(rows, vec![]), &basis(&[1])).unwrap();
             state.set_committed(LastSize { files: 7, bytes: 1 << 40 }, true).unwrap();
-            assert_eq!(State::open(&path).err().unwrap().kind(), Kind::Locked);
+            assert_eq!(LocalState::open(&path).err().unwrap().kind(), Kind::Locked);
         }
-        let (state, _) = State::open(&path).unwrap();
+        let (state, _) = LocalState::open(&path).unwrap();
         assert!(!state.is_empty());
         assert_eq!(state.pages(one), vec![row("a", 1), row("m", 2)]);
         assert_eq!((state.run(), state.last_size()), (2, Some(LastSize { files: 7, bytes: 1 << 40 })));
@@ -357,7 +357,7 @@ mod tests {
                 std::fs::write(file, b"rubbish").unwrap();
             }
         }
-        let (state, _) = State::open(&path).unwrap();
+        let (state, _) = LocalState::open(&path).unwrap();
         assert!(state.pages(two).is_empty());
     }
 
@@ -365,7 +365,7 @@ mod tests {
     fn rows_are_trusted_while_all_that_their_writers_relied_on_is_listed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state");
-        let reopen = || State::open(&path).unwrap().0;
+        let reopen = || LocalState::open(&path).unwrap().0;
         let mut state = reopen();
         assert!(is_trusted(state.rest_on(&indexes(&[1, 2]), &packs(&[])).unwrap()), "nothing was relied on");
         state.write(changes(vec![], vec![]), &basis(&[1, 2])).unwrap();

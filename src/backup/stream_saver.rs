@@ -1,10 +1,10 @@
 //! Save streams: what commands write, and standard input.
 
 use crate::backup::baseline::Baseline;
-use crate::backup::bytes::Streamed;
-use crate::backup::chunks::{Expected, SaveError};
+use crate::backup::bytes::StreamBytes;
+use crate::backup::chunks::{ExpectedContent, SaveError};
 use crate::backup::content::{ContentSaver, SavedContent};
-use crate::backup::counts::{Counts, add};
+use crate::backup::counts::{BackupCounts, add};
 use crate::backup::damage::damage_found;
 use crate::backup::options::BackupOptions;
 use crate::backup::readers::Readers;
@@ -25,7 +25,7 @@ pub(super) struct StreamSaver<'a> {
     pub content: &'a ContentSaver<'a>,
     pub baseline: &'a Baseline<'a>,
     pub readers: &'a Readers,
-    pub counts: &'a Counts,
+    pub counts: &'a BackupCounts,
     pub ledger: &'a Ledger<'a>,
 }
 
@@ -79,8 +79,8 @@ impl StreamSaver<'_> {
 
     /// Reads a stream to its end; its producer's failure is an error.
     fn read(&self, name: &[u8], source: impl Read) -> Result<SavedContent> {
-        let reading = Streamed { name, source, watch: self.ledger.watch(), warned: false };
-        let expected = Expected { kind: ContentKind::Dump, bytes: u64::MAX };
+        let reading = StreamBytes { name, source, watch: self.ledger.watch(), warned: false };
+        let expected = ExpectedContent { kind: ContentKind::Dump, bytes: u64::MAX };
         let saved = self
             .readers
             .pool

@@ -2,7 +2,7 @@
 
 #![cfg(test)]
 
-use crate::backup::counts::Counts;
+use crate::backup::counts::BackupCounts;
 use crate::backup::options::BackupOptions;
 use crate::backup::readers::Readers;
 use crate::backup::store::ChunkStore;
@@ -17,7 +17,7 @@ pub(super) struct TestParts {
     pub repo: Repository,
     pub options: BackupOptions,
     pub readers: Readers,
-    pub counts: Counts,
+    pub counts: BackupCounts,
     pub watch: Watch,
 }
 
@@ -33,7 +33,7 @@ impl TestParts {
         let mut options = BackupOptions::new(Vec::new(), "host");
         options.readers = Some(readers);
         let readers = Readers::start(&options, &[]).unwrap();
-        TestParts { repo, options, readers, counts: Counts::default(), watch }
+        TestParts { repo, options, readers, counts: BackupCounts::default(), watch }
     }
 
     /// A store that writes into the repository.

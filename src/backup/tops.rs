@@ -1,10 +1,10 @@
 //! Where walks begin: sources that are directories, files of one directory together, and `/` as all that is in it.
 
-use crate::backup::left_out::Reason;
-use crate::backup::nested::{Place, tops};
+use crate::backup::left_out::LeftOutReason;
+use crate::backup::nested::{WalkPlace, tops};
 use crate::backup::selection::Selection;
 use crate::disk::stat::{fstat, stat_path};
-use crate::disk::{Directory, ListBuffer, Names, Stat};
+use crate::disk::{Directory, ListBuffer, NameList, Stat};
 use crate::entry::EntryKind;
 use crate::error::Result;
 use crate::watch::NoticeKind;
@@ -12,16 +12,16 @@ use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 
 /// A directory that a walk begins with.
-pub(super) struct Top {
+pub(super) struct WalkTop {
     pub path: Vec<u8>,
     pub stat: Stat,
-    pub place: Place,
+    pub place: WalkPlace,
 }
 
 /// Sources by how they are walked.
 #[derive(Default)]
-pub(super) struct Tops {
-    pub directories: Vec<Top>,
+pub(super) struct WalkTops {
+    pub directories: Vec<WalkTop>,
     /// Sources that are not directories, or not there: names by the directory that they are in.
     pub listed: BTreeMap<Vec<u8>, Vec<Vec<u8>>>,
     /// Directories that are not entered.
@@ -42,8 +42,8 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 
 impl Selection<'_> {
     /// Finds out where walks begin. `is_quiet` suppresses notices and warnings.
-    pub fn tops(&self, is_quiet: bool) -> Result<Tops> {
-        let mut found = Tops::default();
+    pub fn tops(&self, is_quiet: bool) -> Result<WalkTops> {
+        let mut found = WalkTops::default();
         for path in tops(&self.sources.paths) {
             let path = path.as_os_str().as_bytes();
             if path == b"/" {
@@ -53,7 +53,7 @@ impl Selection<'_> {
             match stat_path(path, false) {
                 Ok(stat) if stat.is(EntryKind::Directory) => {
                     let place = self.place_of_source(path, &stat);
-                    found.directories.push(Top { path: path.to_vec(), stat, place });
+                    found.directories.push(WalkTop { path: path.to_vec(), stat, place });
                 }
                 stat => {
                     if !is_quiet && stat.is_ok_and(|stat| stat.is(EntryKind::Symlink)) {
@@ -71,10 +71,10 @@ impl Selection<'_> {
     }
 
     /// `/` stands for everything in it, so that streams can stand beside.
-    fn add_root(&self, tops: &mut Tops, is_quiet: bool) -> Result<()> {
+    fn add_root(&self, tops: &mut WalkTops, is_quiet: bool) -> Result<()> {
         let directory = Directory::open_path(b"/")?;
         let stat = fstat(&directory)?;
-        let mut names = Names::default();
+        let mut names = NameList::default();
         directory.names(&mut names, &mut ListBuffer::default())?;
         self.expected.met(b"/", &names);
         let mut place = self.place_of_source(b"/", &stat);
@@ -86,7 +86,7 @@ impl Selection<'_> {
             let path = [b"/", name.to_bytes()].concat();
             match directory.stat(name) {
                 Ok(stat) if stat.is(EntryKind::Directory) => match self.place_below(place, &path, &stat) {
-                    Ok(place) => tops.directories.push(Top { path, stat, place }),
+                    Ok(place) => tops.directories.push(WalkTop { path, stat, place }),
                     Err(reason) => {
                         self.report_closed(&path, reason, is_quiet);
                         tops.closed.push((path, stat));
@@ -98,7 +98,7 @@ impl Selection<'_> {
         Ok(())
     }
 
-    fn report_closed(&self, path: &[u8], reason: Reason, is_quiet: bool) {
+    fn report_closed(&self, path: &[u8], reason: LeftOutReason, is_quiet: bool) {
         if !is_quiet {
             self.report_left_out(path, reason);
         }

@@ -2,15 +2,15 @@
 
 use crate::backup::baseline::Baseline;
 use crate::backup::checkpoints::Checkpoints;
-use crate::backup::counts::{Counts, add};
+use crate::backup::counts::{BackupCounts, add};
 use crate::backup::entries::EntryBuilder;
-use crate::backup::folder::{Above, Folder, FoundFolder, Page, SavedTree, WalkedNames};
+use crate::backup::folder::{AboveFolder, FolderPage, FoundFolder, SavedTree, SourceFolder, WalkedNames};
 use crate::backup::per_reader::PerReader;
 use crate::backup::readers::Readers;
 use crate::backup::selection::Selection;
 use crate::backup::store::ChunkStore;
 use crate::disk::open::raise_open_files;
-use crate::disk::{Directory, Handle, ListBuffer, Names, levels_open};
+use crate::disk::{Directory, FolderHandle, ListBuffer, NameList, levels_open};
 use crate::error::{Error, Result};
 use crate::format::tree::{NamedPage, store_root};
 use crate::id::ChunkId;
@@ -20,14 +20,14 @@ use rayon::Scope;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-pub(super) struct Walk<'a> {
+pub(super) struct SourceWalk<'a> {
     pub selection: &'a Selection<'a>,
     pub baseline: &'a Baseline<'a>,
     pub entries: &'a EntryBuilder<'a>,
     pub store: &'a ChunkStore<'a>,
     pub checkpoints: &'a Checkpoints<'a>,
     pub readers: &'a Readers,
-    pub counts: &'a Counts,
+    pub counts: &'a BackupCounts,
     pub ledger: &'a Ledger<'a>,
     buffers: PerReader<WalkBuffers>,
     /// Directories down to this level are kept open while what is below them is walked.
@@ -40,14 +40,14 @@ pub(super) struct WalkBuffers {
     pub fingerprint: Vec<u8>,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> SourceWalk<'a> {
     pub fn new(
         selection: &'a Selection<'a>,
         entries: &'a EntryBuilder<'a>,
         checkpoints: &'a Checkpoints<'a>,
         readers: &'a Readers,
     ) -> Self {
-        Walk {
+        SourceWalk {
             selection,
             entries,
             checkpoints,
@@ -71,7 +71,7 @@ impl<'a> Walk<'a> {
         if self.ledger.should_stop() {
             return;
         }
-        let mut names = Names::default();
+        let mut names = NameList::default();
         let handle = handle.and_then(|handle| {
             self.with_buffers(|buffers| handle.names(&mut names, &mut buffers.list))?;
             Ok(handle)
@@ -88,11 +88,11 @@ impl<'a> Walk<'a> {
 
     /// Walks names of a directory.
     pub fn walk_names<'s>(&'s self, scope: &Scope<'s>, found: FoundFolder, directory: Directory, names: WalkedNames) {
-        let handle = match Handle::new(directory, found.place.level <= self.levels_open) {
+        let handle = match FolderHandle::new(directory, found.place.level <= self.levels_open) {
             Ok(handle) => handle,
             Err(error) => return self.not_entered(scope, &found, error),
         };
-        let folder = Arc::new(Folder::new(found, handle, names));
+        let folder = Arc::new(SourceFolder::new(found, handle, names));
         match folder.pages_count() {
             0 => {
                 self.count_all_removed(&folder);
@@ -114,20 +114,26 @@ impl<'a> Walk<'a> {
     }
 
     /// A page of a directory is done: with the last one the directory is.
-    pub fn page_done<'s>(&'s self, scope: &Scope<'s>, folder: &Arc<Folder>, number: usize, page: Option<ChunkId>) {
+    pub fn page_done<'s>(
+        &'s self,
+        scope: &Scope<'s>,
+        folder: &Arc<SourceFolder>,
+        number: usize,
+        page: Option<ChunkId>,
+    ) {
         let above = self.end_page(folder, number, page);
         self.climb(scope, above);
     }
 
     /// A directory that was not entered: empty, and marked so.
-    pub fn finish_empty<'s>(&'s self, scope: &Scope<'s>, above: &Above) {
+    pub fn finish_empty<'s>(&'s self, scope: &Scope<'s>, above: &AboveFolder) {
         let page = self.end_tree(above, Vec::new(), true);
         self.climb(scope, page);
     }
 
     /// Finishes a page that waits for nothing more, then each above it for which it was the last. A loop, as a tree may
     /// have more levels than a stack has frames.
-    pub fn climb<'s>(&'s self, scope: &Scope<'s>, page: Option<Arc<Page>>) {
+    pub fn climb<'s>(&'s self, scope: &Scope<'s>, page: Option<Arc<FolderPage>>) {
         let mut next = page;
         while let Some(page) = next {
             next = match self.finish_page(scope, &page) {
@@ -138,11 +144,11 @@ impl<'a> Walk<'a> {
     }
 
     /// Notes a page of a directory; returns the page above that waits for nothing more, if it was the last.
-    fn end_page(&self, folder: &Folder, number: usize, page: Option<ChunkId>) -> Option<Arc<Page>> {
+    fn end_page(&self, folder: &SourceFolder, number: usize, page: Option<ChunkId>) -> Option<Arc<FolderPage>> {
         if folder.page_done(number, page) { self.end_folder(folder) } else { None }
     }
 
-    fn end_folder(&self, folder: &Folder) -> Option<Arc<Page>> {
+    fn end_folder(&self, folder: &SourceFolder) -> Option<Arc<FolderPage>> {
         let pages = folder.take_pages();
         let rows = self.baseline.rows_to_replace(folder.key, &folder.baseline);
         if !rows.is_empty() {
@@ -154,8 +160,8 @@ impl<'a> Walk<'a> {
     }
 
     /// Stores the tree of a directory, and passes it to what waits for it; returns the page above that waits for nothing more.
-    fn end_tree(&self, above: &Above, pages: Vec<NamedPage>, is_partial: bool) -> Option<Arc<Page>> {
-        if matches!(above, Above::List(_) | Above::Nothing) {
+    fn end_tree(&self, above: &AboveFolder, pages: Vec<NamedPage>, is_partial: bool) -> Option<Arc<FolderPage>> {
+        if matches!(above, AboveFolder::List(_) | AboveFolder::Nothing) {
             return None;
         }
         let saved = match store_root(pages, &mut |bytes| self.store.store_tree(&bytes)) {
@@ -166,20 +172,20 @@ impl<'a> Walk<'a> {
             }
         };
         match above {
-            Above::Page(page, slot) => {
+            AboveFolder::Page(page, slot) => {
                 let waits_for_nothing = page.set_below(*slot, saved);
                 (waits_for_nothing && !self.ledger.should_stop()).then(|| page.clone())
             }
-            Above::Source(place) => {
+            AboveFolder::Source(place) => {
                 *locked(place) = Some(saved);
                 None
             }
-            Above::List(_) | Above::Nothing => None,
+            AboveFolder::List(_) | AboveFolder::Nothing => None,
         }
     }
 
     /// Counts the files of a directory in which nothing is left.
-    fn count_all_removed(&self, folder: &Folder) {
+    fn count_all_removed(&self, folder: &SourceFolder) {
         let old = self.baseline.old_entries(&folder.baseline, folder.is_new, None, None);
         add(&self.counts.files_removed, old.files_removed);
         self.entries.count_removed(&old, 0..old.entries.len());

@@ -3,7 +3,7 @@
 //! Where a chunk ends depends only on the bytes from its start, up to the maximum chunk size. A chunk that starts with at least
 //! that many zeros is therefore always the same one: it is hashed and stored once, and after that only its id is listed.
 
-use crate::backup::bytes::Bytes;
+use crate::backup::bytes::ContentBytes;
 use crate::backup::chunks::{ChunkSaver, SaveError};
 use crate::chunk::ContentKind;
 use crate::error::Result;
@@ -18,7 +18,7 @@ const RUN_CHUNKS_MIN: u64 = 4;
 pub(super) struct ZeroChunk(Option<ListItem>);
 
 /// A run of chunks of zeros that was passed over.
-pub(super) struct Passed {
+pub(super) struct PassedZeros {
     pub chunk: ListItem,
     pub run: ZeroRun,
     /// How many bytes were skipped in the source.
@@ -60,7 +60,7 @@ pub(super) struct FillLimits {
 /// content ends there. In a long run of zeros it stops before the buffer is full, after one maximum chunk size of zeros: every chunk
 /// that contains other bytes can then be cut.
 pub(super) fn fill(
-    from: &mut impl Bytes,
+    from: &mut impl ContentBytes,
     buffer: &mut [u8],
     filled: &mut usize,
     limits: FillLimits,
@@ -97,11 +97,11 @@ pub(super) fn fill(
 /// Passes over chunks of zeros, if such chunks come next. `begun` is what has been read of the chunk that begins here.
 pub(super) fn pass_zeros(
     chunks: &ChunkSaver,
-    from: &mut impl Bytes,
+    from: &mut impl ContentBytes,
     kind: ContentKind,
     begun: &[u8],
     known: &mut ZeroChunk,
-) -> Result<Option<Passed>, SaveError> {
+) -> Result<Option<PassedZeros>, SaveError> {
     let max = chunks.chunk_bytes_max(kind);
     let ahead = from.zeros_ahead().map_err(SaveError::Source)?;
     if !begins_in_zeros(begun, ahead, max) {
@@ -114,7 +114,7 @@ pub(super) fn pass_zeros(
     let run = ZeroRun::new(begun.len(), ahead, max, chunk.bytes as usize);
     let skipped = run.bytes - run.of_begun as u64;
     from.pass_zeros(skipped).map_err(SaveError::Source)?;
-    Ok(Some(Passed { chunk, run, skipped }))
+    Ok(Some(PassedZeros { chunk, run, skipped }))
 }
 
 #[cfg(test)]
@@ -140,7 +140,7 @@ mod tests {
         }
     }
 
-    impl Bytes for Layout<'_> {
+    impl ContentBytes for Layout<'_> {
         fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
             let mut filled = 0;
             while let (left @ 1.., false) = self.run()

@@ -10,7 +10,7 @@ pub use machine::{MachineFigures, measure_machine};
 pub use plot::plot_svg;
 pub use rivals::{Rival, rivals_on_path};
 pub use storage::{StorageFigures, measure_storage};
-pub use tree::{Step, StepFigures, TreeOptions, TreeShape, make_tree, measure_tree};
+pub use tree::{BenchStep, StepFigures, TreeOptions, TreeShape, make_tree, measure_tree};
 
 /// The middle of an unsorted list; 0 of none.
 pub(crate) fn median(mut figures: Vec<f64>) -> f64 {

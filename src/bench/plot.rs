@@ -1,6 +1,6 @@
 //! Draw figures as bars: one SVG, readable without a program of its own.
 
-use crate::bench::{Step, StepFigures};
+use crate::bench::{BenchStep, StepFigures};
 use std::fmt::Write;
 
 const BAR: u32 = 18;
@@ -11,7 +11,7 @@ const WIDTH: u32 = 460;
 pub fn plot_svg(title: &str, figures: &[StepFigures]) -> String {
     let mut body = String::new();
     let mut y = 40;
-    for step in Step::ALL {
+    for step in BenchStep::ALL {
         let mut of_step: Vec<&StepFigures> = figures.iter().filter(|figure| figure.step == step).collect();
         of_step.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
         let longest = of_step.iter().map(|figure| figure.seconds).fold(1e-9, f64::max);
@@ -55,7 +55,7 @@ mod tests {
     fn every_tool_has_its_bar() {
         let figure = |tool: &str, seconds| StepFigures {
             tool: tool.to_owned(),
-            step: Step::First,
+            step: BenchStep::First,
             seconds,
             repository_bytes: 0,
         };

@@ -1,6 +1,6 @@
 //! The tools that can be measured side by side: ourselves, tar with zstd, and what is found of others on the PATH.
 
-use crate::bench::Step;
+use crate::bench::BenchStep;
 use crate::error::{Error, Kind, Result};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -80,8 +80,8 @@ impl Rival {
         self.shell(script, &repo, &cache, folder, &folder.join("tree"))
     }
 
-    pub(super) fn run(&self, step: Step, folder: &Path, tree: &Path) -> Result<()> {
-        let restores = step == Step::Restore;
+    pub(super) fn run(&self, step: BenchStep, folder: &Path, tree: &Path) -> Result<()> {
+        let restores = step == BenchStep::Restore;
         let script = match (self.name.as_str(), restores) {
             ("silt", false) => "\"$P\" -q -r \"$R\" backup \"$T\"",
             ("silt", true) => "\"$P\" -q -r \"$R\" restore latest --target \"$O\"",

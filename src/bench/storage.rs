@@ -4,7 +4,7 @@ use crate::bench::median;
 use crate::error::Result;
 use crate::lock::locked;
 use crate::seal::random;
-use crate::storage::{Body, Storage};
+use crate::storage::{ObjectBody, Storage};
 use bytes::Bytes;
 use serde::Serialize;
 use std::sync::Mutex;
@@ -29,12 +29,12 @@ const PARALLEL: usize = 4;
 pub fn measure_storage(storage: &dyn Storage, rounds: usize) -> Result<StorageFigures> {
     let mut noise = vec![0; LARGE_BYTES];
     blake3::Hasher::new_keyed(&random()?).finalize_xof().fill(&mut noise);
-    let large = Body(vec![Bytes::from(noise)]);
+    let large = ObjectBody(vec![Bytes::from(noise)]);
     let names: Vec<String> = (0..PARALLEL).map(|at| format!("bench/large-{at}")).collect();
     let mut figures: [Vec<f64>; 6] = Default::default();
     let measured = (0..rounds.max(1)).try_for_each(|round| -> Result<()> {
         let small = format!("bench/small-{round}");
-        figures[0].push(seconds(|| storage.put(&small, Body::from(&b"small"[..])).map(drop))?);
+        figures[0].push(seconds(|| storage.put(&small, ObjectBody::from(&b"small"[..])).map(drop))?);
         figures[1].push(seconds(|| storage.get(&small, 100).map(drop))?);
         figures[2].push(seconds(|| storage.list("bench/").map(drop))?);
         figures[3].push(LARGE_BYTES as f64 / seconds(|| storage.put(&names[0], large.clone()).map(drop))?);
@@ -57,7 +57,7 @@ pub fn measure_storage(storage: &dyn Storage, rounds: usize) -> Result<StorageFi
     })
 }
 
-fn put_parallel(storage: &dyn Storage, names: &[String], body: &Body) -> Result<()> {
+fn put_parallel(storage: &dyn Storage, names: &[String], body: &ObjectBody) -> Result<()> {
     let failure = Mutex::new(None);
     std::thread::scope(|scope| {
         for name in names {

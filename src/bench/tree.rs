@@ -37,22 +37,22 @@ pub struct TreeOptions {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Step {
+pub enum BenchStep {
     First,
     Unchanged,
     Churned,
     Restore,
 }
 
-impl Step {
-    pub const ALL: [Step; 4] = [Step::First, Step::Unchanged, Step::Churned, Step::Restore];
+impl BenchStep {
+    pub const ALL: [BenchStep; 4] = [BenchStep::First, BenchStep::Unchanged, BenchStep::Churned, BenchStep::Restore];
 }
 
 /// One tool's median seconds for one step.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepFigures {
     pub tool: String,
-    pub step: Step,
+    pub step: BenchStep,
     pub seconds: f64,
     /// What the repository takes after the step.
     pub repository_bytes: u64,
@@ -97,7 +97,7 @@ pub fn make_tree(shape: &TreeShape, root: &Path, day: u64) -> Result<u64> {
 /// Runs every tool through every step, interleaved, `rounds` times.
 pub fn measure_tree(options: &TreeOptions, watch: &Watch) -> Result<Vec<StepFigures>> {
     let tree = options.folder.join("tree");
-    let mut seconds: Vec<Vec<f64>> = vec![Vec::new(); options.rivals.len() * Step::ALL.len()];
+    let mut seconds: Vec<Vec<f64>> = vec![Vec::new(); options.rivals.len() * BenchStep::ALL.len()];
     let mut sizes = vec![0; seconds.len()];
     for _ in 0..options.rounds.max(1) {
         clear(&options.folder)?;
@@ -107,8 +107,8 @@ pub fn measure_tree(options: &TreeOptions, watch: &Watch) -> Result<Vec<StepFigu
         for rival in &options.rivals {
             rival.prepare(&options.folder)?;
         }
-        for (at, step) in Step::ALL.into_iter().enumerate() {
-            if step == Step::Churned {
+        for (at, step) in BenchStep::ALL.into_iter().enumerate() {
+            if step == BenchStep::Churned {
                 make_tree(&options.shape, &tree, 1)?;
             }
             for (which, rival) in options.rivals.iter().enumerate() {
@@ -116,7 +116,7 @@ pub fn measure_tree(options: &TreeOptions, watch: &Watch) -> Result<Vec<StepFigu
                 watch.stage(&format!("{}: {step:?}", rival.name()));
                 let begun = Instant::now();
                 rival.run(step, &options.folder, &tree)?;
-                let slot = which * Step::ALL.len() + at;
+                let slot = which * BenchStep::ALL.len() + at;
                 seconds[slot].push(begun.elapsed().as_secs_f64());
                 sizes[slot] = bytes_below(&rival.repository(&options.folder));
             }
@@ -130,8 +130,8 @@ pub fn measure_tree(options: &TreeOptions, watch: &Watch) -> Result<Vec<StepFigu
     let mut figures = Vec::new();
     for (slot, seconds) in seconds.into_iter().enumerate() {
         figures.push(StepFigures {
-            tool: options.rivals[slot / Step::ALL.len()].name().to_owned(),
-            step: Step::ALL[slot % Step::ALL.len()],
+            tool: options.rivals[slot / BenchStep::ALL.len()].name().to_owned(),
+            step: BenchStep::ALL[slot % BenchStep::ALL.len()],
             seconds: median(seconds),
             repository_bytes: sizes[slot],
         });

@@ -113,13 +113,13 @@ pub(super) fn for_each_piece(
 type Fetched = Result<Vec<Chunk>>;
 
 /// Chunks of one frame, and where they are awaited.
-struct Batch {
+struct FrameBatch {
     ids: Vec<ChunkId>,
     to: Sender<Fetched>,
 }
 
 fn fetch_ahead(reader: &Reader, entry: &Entry, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-    let (batches, work) = bounded::<Batch>(FRAMES_AHEAD);
+    let (batches, work) = bounded::<FrameBatch>(FRAMES_AHEAD);
     let (promise, promised) = bounded::<Receiver<Fetched>>(FRAMES_AHEAD);
     std::thread::scope(|scope| {
         let thread = || std::thread::Builder::new().name("fetch".to_owned());
@@ -160,7 +160,12 @@ fn consume(promised: Receiver<Receiver<Fetched>>, each: &mut dyn FnMut(&[u8]) ->
 }
 
 /// Groups the ids by the frames that they are in and hands them out in order. Ends quietly when the receiver is gone.
-fn plan(reader: &Reader, entry: &Entry, batches: &Sender<Batch>, promise: &Sender<Receiver<Fetched>>) -> Result<()> {
+fn plan(
+    reader: &Reader,
+    entry: &Entry,
+    batches: &Sender<FrameBatch>,
+    promise: &Sender<Receiver<Fetched>>,
+) -> Result<()> {
     let stopped = || Error::new(Kind::Cancelled, "continue reading", "");
     let mut ids: Vec<ChunkId> = Vec::new();
     let mut frame: Option<(PackId, u32)> = None;
@@ -170,7 +175,7 @@ fn plan(reader: &Reader, entry: &Entry, batches: &Sender<Batch>, promise: &Sende
         }
         let (to, fetched) = bounded(1);
         promise.send(fetched).map_err(|_| stopped())?;
-        batches.send(Batch { ids, to }).map_err(|_| stopped())
+        batches.send(FrameBatch { ids, to }).map_err(|_| stopped())
     };
     reader.for_each_chunk(entry, &mut |id| {
         let at = reader.locate(id)?;

@@ -2,7 +2,7 @@
 
 use super::change::{Change, ChangeKind, DiffTotals};
 use super::path::{clean, resolve};
-use super::walk::{Pages, WalkPath, is_too_deep};
+use super::walk::{DirectoryPages, WalkPath, is_too_deep};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Reader, Snapshot};
@@ -29,27 +29,27 @@ pub(super) fn compare(old: &Entry, new: &Entry) -> Option<ChangeKind> {
 }
 
 /// Two directories of one path, either of which may be missing.
-struct Pair<'r> {
-    old: Option<Pages<'r>>,
-    new: Option<Pages<'r>>,
+struct EntryPair<'r> {
+    old: Option<DirectoryPages<'r>>,
+    new: Option<DirectoryPages<'r>>,
     path_length: usize,
 }
 
-impl<'r> Pair<'r> {
+impl<'r> EntryPair<'r> {
     /// None where there is nothing to compare.
     fn of(reader: &'r Reader, old: Option<&Entry>, new: Option<&Entry>, path_length: usize) -> Option<Self> {
         // Only a directory has a tree, so equal content of both says that nothing below differs.
         if old.map(|entry| &entry.content) == new.map(|entry| &entry.content) {
             return None;
         }
-        let pages = |entry: Option<&Entry>| entry.and_then(|entry| Pages::of(reader, entry));
+        let pages = |entry: Option<&Entry>| entry.and_then(|entry| DirectoryPages::of(reader, entry));
         let (old, new) = (pages(old), pages(new));
-        (old.is_some() || new.is_some()).then_some(Pair { old, new, path_length })
+        (old.is_some() || new.is_some()).then_some(EntryPair { old, new, path_length })
     }
 
     /// Whether an entry that stands alone says nothing: what cannot be read of the other side may have it.
     fn is_unsure(&self, old: Option<&Entry>, new: Option<&Entry>) -> bool {
-        let damaged = |pages: &Option<Pages>| pages.as_ref().is_some_and(Pages::is_damaged);
+        let damaged = |pages: &Option<DirectoryPages>| pages.as_ref().is_some_and(DirectoryPages::is_damaged);
         (old.is_none() && damaged(&self.old)) || (new.is_none() && damaged(&self.new))
     }
 
@@ -62,7 +62,7 @@ impl<'r> Pair<'r> {
         if let (Some(old), Some(new)) = (&mut self.old, &mut self.new) {
             old.skip_common(new)?;
         }
-        let peeked = |pages: &mut Option<Pages<'r>>| match pages {
+        let peeked = |pages: &mut Option<DirectoryPages<'r>>| match pages {
             Some(pages) => Ok::<_, Error>(pages.peek()?.map(|entry| entry.name.clone())),
             None => Ok(None),
         };
@@ -71,7 +71,7 @@ impl<'r> Pair<'r> {
             (Some(old), Some(new)) => (old <= new, new <= old),
             (old, new) => (old.is_some(), new.is_some()),
         };
-        let take = |pages: &mut Option<Pages<'r>>, wanted: bool| match pages {
+        let take = |pages: &mut Option<DirectoryPages<'r>>, wanted: bool| match pages {
             Some(pages) if wanted => pages.next(),
             _ => Ok(None),
         };
@@ -91,7 +91,7 @@ pub(super) fn walk_pairs(
     each: &mut EachPair<'_>,
 ) -> Result<()> {
     let mut path = WalkPath::new(path);
-    let mut levels: Vec<Pair> = Pair::of(reader, old, new, path.0.len()).into_iter().collect();
+    let mut levels: Vec<EntryPair> = EntryPair::of(reader, old, new, path.0.len()).into_iter().collect();
     while let Some(level) = levels.last_mut() {
         path.0.truncate(level.path_length);
         watch.cancel.check()?;
@@ -113,7 +113,7 @@ pub(super) fn walk_pairs(
             if is_too_deep(levels.len()) {
                 path.tell_too_deep(watch)
             } else {
-                levels.extend(Pair::of(reader, old.as_ref(), new.as_ref(), path.0.len()))
+                levels.extend(EntryPair::of(reader, old.as_ref(), new.as_ref(), path.0.len()))
             }
         }
     }

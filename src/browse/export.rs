@@ -2,8 +2,8 @@
 
 use super::content::{copy, for_each_piece, write, wrong_size};
 use super::path::{clean, resolve};
-use super::tar_header::{BLOCK_BYTES, Member, pad};
-use super::walk::Walk;
+use super::tar_header::{BLOCK_BYTES, TarMember, pad};
+use super::walk::SnapshotWalk;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::repo::{Reader, Repository, Snapshot};
@@ -62,7 +62,7 @@ fn archive(repo: &Repository, snapshot: &Snapshot, path: &[u8], out: &mut dyn Wr
     if path != b"/" {
         archiver.add(&path[1..], &top)?;
     }
-    let mut walk = Walk::new(&reader, &top, &path, watch);
+    let mut walk = SnapshotWalk::new(&reader, &top, &path, watch);
     while let Some(entry) = walk.next()? {
         archiver.add(&walk.path()[1..], &entry)?;
         walk.enter(&entry);
@@ -90,15 +90,15 @@ impl Archiver<'_> {
         self.count += 1;
         if entry.link_group != 0 && !entry.is_directory() {
             if let Some(first) = self.links.get(&entry.link_group) {
-                return Member { path, entry, link: Some(first), size: 0, sparse: false }.write(self.out);
+                return TarMember { path, entry, link: Some(first), size: 0, sparse: false }.write(self.out);
             }
             self.links.insert(entry.link_group, path.to_vec());
         }
         if !entry.kind.has_content() {
-            return Member { path, entry, link: None, size: 0, sparse: false }.write(self.out);
+            return TarMember { path, entry, link: None, size: 0, sparse: false }.write(self.out);
         }
         if entry.holes.is_empty() {
-            Member { path, entry, link: None, size: entry.size, sparse: false }.write(self.out)?;
+            TarMember { path, entry, link: None, size: entry.size, sparse: false }.write(self.out)?;
             copy(self.reader, entry, self.out, self.watch)?;
             pad(self.out, entry.size)?;
         } else {
@@ -112,7 +112,7 @@ impl Archiver<'_> {
     fn add_sparse(&mut self, path: &[u8], entry: &Entry) -> Result<()> {
         let map = sparse_map(entry).ok_or_else(|| wrong_size(entry))?;
         let size = map.len() as u64 + entry.content_bytes();
-        Member { path, entry, link: None, size, sparse: true }.write(self.out)?;
+        TarMember { path, entry, link: None, size, sparse: true }.write(self.out)?;
         write(self.out, &map)?;
         let (out, mut left) = (&mut *self.out, entry.content_bytes());
         for_each_piece(self.reader, entry, self.watch, &mut |bytes| {

@@ -24,7 +24,7 @@ pub struct FindOptions {
 
 /// One version of a path: the same content, size, modification time and mode in snapshots that follow each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version {
+pub struct EntryVersion {
     pub host: String,
     pub job: String,
     /// As it was first seen.
@@ -36,10 +36,10 @@ pub struct Version {
 }
 
 /// Takes a path and its versions, oldest first.
-pub type EachFound<'a> = dyn FnMut(&[u8], &[Version]) -> Result<()> + 'a;
+pub type EachFound<'a> = dyn FnMut(&[u8], &[EntryVersion]) -> Result<()> + 'a;
 
 /// A version that is still there, and since which snapshot of its series.
-struct Open {
+struct OpenVersion {
     entry: Entry,
     since: usize,
 }
@@ -62,12 +62,12 @@ pub fn find(
         series.entry((snapshot.host.clone(), snapshot.job.clone(), sources)).or_default().push(snapshot);
     }
     let reader = repo.reader();
-    let mut found: BTreeMap<Vec<u8>, Vec<Version>> = BTreeMap::new();
+    let mut found: BTreeMap<Vec<u8>, Vec<EntryVersion>> = BTreeMap::new();
     for snapshots in series.values() {
-        let mut open: BTreeMap<Vec<u8>, Open> = BTreeMap::new();
-        let mut close = |path: Vec<u8>, version: Open, until: usize| {
+        let mut open: BTreeMap<Vec<u8>, OpenVersion> = BTreeMap::new();
+        let mut close = |path: Vec<u8>, version: OpenVersion, until: usize| {
             let seen = |at: usize| (snapshots[at].id, snapshots[at].started);
-            found.entry(path).or_default().push(Version {
+            found.entry(path).or_default().push(EntryVersion {
                 host: snapshots[until].host.clone(),
                 job: snapshots[until].job.clone(),
                 entry: version.entry,
@@ -93,7 +93,7 @@ pub fn find(
                     close(path.to_vec(), version, at - 1);
                 }
                 if let Some(new) = new {
-                    open.insert(path.to_vec(), Open { entry: new.clone(), since: at });
+                    open.insert(path.to_vec(), OpenVersion { entry: new.clone(), since: at });
                 }
                 Ok(())
             })?;

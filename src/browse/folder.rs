@@ -3,11 +3,11 @@
 use super::change::{Change, ChangeKind, DiffTotals};
 use super::path::{clean, resolve};
 use super::shown;
-use super::walk::{Pages, WalkPath, is_too_deep};
+use super::walk::{DirectoryPages, WalkPath, is_too_deep};
 use crate::disk::flags::read_flags;
 use crate::disk::open::{open_file_checked, raise_open_files, read_link};
 use crate::disk::xattr::read_xattrs_at;
-use crate::disk::{Directory, Handle, ListBuffer, Names, Owners, Stat, levels_open};
+use crate::disk::{Directory, FolderHandle, ListBuffer, NameList, Owners, Stat, levels_open};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Reader, Repository, Snapshot};
@@ -38,25 +38,25 @@ struct NextName {
 }
 
 /// A name that is a directory on at least one side.
-struct Below {
+struct DiskBelow {
     old: Option<Entry>,
     new: Option<Directory>,
 }
 
-struct Level<'r> {
-    old: Option<Pages<'r>>,
+struct DiffLevel<'r> {
+    old: Option<DirectoryPages<'r>>,
     new: Option<OnDisk>,
     path_length: usize,
 }
 
 /// A folder, its names and which comes next.
 struct OnDisk {
-    handle: Handle,
-    names: Names,
+    handle: FolderHandle,
+    names: NameList,
     next: usize,
 }
 
-pub(super) struct Folder<'a> {
+pub(super) struct DiskComparison<'a> {
     pub(super) reader: &'a Reader,
     pub(super) repo: &'a Repository,
     /// As in [`FolderDiff::content`].
@@ -90,7 +90,7 @@ pub fn diff_folder(
         return Err(Error::invalid("compare with a directory", shown(&path), "it is not a directory in the snapshot"));
     }
     let mut walk = WalkPath::new(&path);
-    let mut work = Folder {
+    let mut work = DiskComparison {
         reader,
         repo,
         reads_content: wanted.content,
@@ -105,7 +105,7 @@ pub fn diff_folder(
     };
     let directory = Directory::open_path(&work.top)?;
     let new = Some(work.list(directory, 0)?);
-    let mut levels = vec![Level { old: Pages::of(reader, &saved), new, path_length: walk.0.len() }];
+    let mut levels = vec![DiffLevel { old: DirectoryPages::of(reader, &saved), new, path_length: walk.0.len() }];
     while let Some(mut level) = levels.pop() {
         watch.cancel.check()?;
         walk.0.truncate(level.path_length);
@@ -122,7 +122,7 @@ pub fn diff_folder(
                     continue;
                 }
             };
-            let is_damaged = level.old.as_ref().is_some_and(Pages::is_damaged);
+            let is_damaged = level.old.as_ref().is_some_and(DirectoryPages::is_damaged);
             work.compare_next(&mut walk, directory.as_deref(), next, is_damaged, each)?
         };
         let depth = levels.len() + 1;
@@ -134,7 +134,7 @@ pub fn diff_folder(
     Ok(work.totals)
 }
 
-impl Level<'_> {
+impl DiffLevel<'_> {
     /// The next name on either side.
     fn next(&mut self) -> Result<Option<NextName>> {
         let disk = match &self.new {
@@ -164,16 +164,16 @@ impl Level<'_> {
     }
 }
 
-impl<'a> Folder<'a> {
+impl<'a> DiskComparison<'a> {
     /// The path on disk of a directory that the walk has come to.
     fn on_disk(&self, walked: &[u8]) -> Vec<u8> {
         [self.top.as_slice(), &walked[self.top_length..]].concat()
     }
 
     fn list(&mut self, directory: Directory, level: usize) -> Result<OnDisk> {
-        let mut names = Names::default();
+        let mut names = NameList::default();
         directory.names(&mut names, &mut self.buffer)?;
-        Ok(OnDisk { handle: Handle::new(directory, level < self.levels_open)?, names, next: 0 })
+        Ok(OnDisk { handle: FolderHandle::new(directory, level < self.levels_open)?, names, next: 0 })
     }
 
     /// Compares the next name. Returns what is below it, if it is a directory on at least one side.
@@ -184,7 +184,7 @@ impl<'a> Folder<'a> {
         next: NextName,
         is_damaged: bool,
         each: &mut EachFolderChange<'_>,
-    ) -> Result<Option<Below>> {
+    ) -> Result<Option<DiskBelow>> {
         let NextName { name, old, is_on_disk } = next;
         // What cannot be read of the snapshot may have it.
         if old.is_none() && is_damaged {
@@ -219,15 +219,15 @@ impl<'a> Folder<'a> {
         }
         let is_directory = new.is_some_and(|new| new.is(EntryKind::Directory));
         match directory.filter(|_| is_directory).map(|above| above.open_child(name.as_slice())).transpose() {
-            Ok(new) => Ok(Some(Below { old, new })),
+            Ok(new) => Ok(Some(DiskBelow { old, new })),
             // Not as removed: what is in it is not known.
             Err(error) => self.warn(&walk.0, error).map(|()| None),
         }
     }
 
     /// The level below a name; none if nothing is there on either side.
-    fn enter(&mut self, path: &[u8], below: Below, depth: usize) -> Result<Option<Level<'a>>> {
-        let old = below.old.as_ref().and_then(|old| Pages::of(self.reader, old));
+    fn enter(&mut self, path: &[u8], below: DiskBelow, depth: usize) -> Result<Option<DiffLevel<'a>>> {
+        let old = below.old.as_ref().and_then(|old| DirectoryPages::of(self.reader, old));
         let new = match below.new.map(|new| self.list(new, depth)).transpose() {
             Ok(new) => new,
             Err(error) => return self.warn(path, error).map(|()| None),
@@ -239,7 +239,7 @@ impl<'a> Folder<'a> {
             self.watch.warn(path, "its contents are not compared: they are deeper than what a backup saves");
             return Ok(None);
         }
-        Ok(Some(Level { old, new, path_length: path.len() }))
+        Ok(Some(DiffLevel { old, new, path_length: path.len() }))
     }
 
     /// Warns of an error with one name, unless it ends everything.

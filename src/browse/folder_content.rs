@@ -1,7 +1,7 @@
 //! Compare the content of a saved file with that of a file on disk, without reading more than it takes.
 
 use super::content::hole_free;
-use crate::browse::folder::Folder;
+use crate::browse::folder::DiskComparison;
 use crate::disk::Directory;
 use crate::disk::open::{open_file_checked, read_full_at};
 use crate::entry::{Content, Entry};
@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::ChunkKind;
 use rustix::fd::OwnedFd;
 
-impl Folder<'_> {
+impl DiskComparison<'_> {
     /// Whether a file on disk has the bytes that were saved.
     pub(super) fn same_bytes(&mut self, directory: &Directory, old: &Entry) -> Result<bool> {
         let (file, stat) = open_file_checked(directory, old.name.as_slice())?;

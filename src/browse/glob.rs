@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 
 /// One step of a pattern.
 #[derive(Clone, Debug)]
-enum Step {
+enum GlobStep {
     Byte(u8),
     /// Any byte but a slash.
     One,
@@ -12,7 +12,7 @@ enum Step {
     Many,
     /// Any number of bytes.
     Deep,
-    /// `**/`: nothing, or what the next step, always [`Step::InFolders`], matches.
+    /// `**/`: nothing, or what the next step, always [`GlobStep::InFolders`], matches.
     Folders,
     /// Anything that ends in a slash.
     InFolders,
@@ -26,7 +26,7 @@ enum Step {
 /// a slash.
 #[derive(Clone, Debug)]
 pub struct Glob {
-    steps: Vec<Step>,
+    steps: Vec<GlobStep>,
     whole_path: bool,
     ignore_case: bool,
 }
@@ -43,13 +43,13 @@ impl Glob {
         let whole_path = pattern.contains(&b'/');
         let mut steps = Vec::new();
         if whole_path && pattern[0] != b'/' {
-            steps.extend([Step::Byte(b'/'), Step::Folders, Step::InFolders]);
+            steps.extend([GlobStep::Byte(b'/'), GlobStep::Folders, GlobStep::InFolders]);
         }
         let mut at = 0;
         while let Some(&byte) = pattern.get(at) {
             at += 1;
             let step = match byte {
-                b'?' => Step::One,
+                b'?' => GlobStep::One,
                 b'*' if pattern.get(at) == Some(&b'*') => {
                     let begins = at == 1 || pattern[at - 2] == b'/';
                     while pattern.get(at) == Some(&b'*') {
@@ -58,17 +58,17 @@ impl Glob {
                     match pattern.get(at) {
                         Some(b'/') if begins => {
                             at += 1;
-                            steps.push(Step::Folders);
-                            Step::InFolders
+                            steps.push(GlobStep::Folders);
+                            GlobStep::InFolders
                         }
-                        _ => Step::Deep,
+                        _ => GlobStep::Deep,
                     }
                 }
-                b'*' => Step::Many,
+                b'*' => GlobStep::Many,
                 b'\\' => match pattern.get(at) {
                     Some(&escaped) => {
                         at += 1;
-                        Step::Byte(fold(escaped, ignore_case))
+                        GlobStep::Byte(fold(escaped, ignore_case))
                     }
                     None => return bad("nothing follows its last backslash: write two for the backslash itself"),
                 },
@@ -76,12 +76,12 @@ impl Glob {
                     Some(class) => class,
                     None => return bad("a bracket is not closed: write \\[ for the bracket itself"),
                 },
-                other => Step::Byte(fold(other, ignore_case)),
+                other => GlobStep::Byte(fold(other, ignore_case)),
             };
             steps.push(step);
         }
         // A slash at the end says only that a directory is meant.
-        if steps.len() > 1 && matches!(steps.last(), Some(Step::Byte(b'/'))) {
+        if steps.len() > 1 && matches!(steps.last(), Some(GlobStep::Byte(b'/'))) {
             steps.pop();
         }
         Ok(Glob { steps, whole_path, ignore_case })
@@ -99,15 +99,15 @@ impl Glob {
             let byte = fold(byte, self.ignore_case);
             for (at, step) in self.steps.iter().enumerate().filter(|(at, _)| now[*at]) {
                 match step {
-                    Step::Byte(wanted) if *wanted == byte => next[at + 1] = true,
-                    Step::One if byte != b'/' => next[at + 1] = true,
-                    Step::Class { ranges, negated } if byte != b'/' => {
+                    GlobStep::Byte(wanted) if *wanted == byte => next[at + 1] = true,
+                    GlobStep::One if byte != b'/' => next[at + 1] = true,
+                    GlobStep::Class { ranges, negated } if byte != b'/' => {
                         let inside = ranges.iter().any(|(first, last)| (*first..=*last).contains(&byte));
                         next[at + 1] |= inside != *negated;
                     }
-                    Step::Many if byte != b'/' => next[at] = true,
-                    Step::Deep => next[at] = true,
-                    Step::InFolders => {
+                    GlobStep::Many if byte != b'/' => next[at] = true,
+                    GlobStep::Deep => next[at] = true,
+                    GlobStep::InFolders => {
                         next[at] = true;
                         next[at + 1] |= byte == b'/';
                     }
@@ -128,8 +128,8 @@ impl Glob {
         for at in 0..self.steps.len() {
             match self.steps[at] {
                 _ if !now[at] => (),
-                Step::Many | Step::Deep => now[at + 1] = true,
-                Step::Folders => {
+                GlobStep::Many | GlobStep::Deep => now[at + 1] = true,
+                GlobStep::Folders => {
                     now[at + 1] = true;
                     now[at + 2] = true;
                 }
@@ -144,7 +144,7 @@ fn fold(byte: u8, ignore_case: bool) -> u8 {
 }
 
 /// What is between brackets, after the first; None if there is no closing one.
-fn class(pattern: &[u8], at: &mut usize, ignore_case: bool) -> Option<Step> {
+fn class(pattern: &[u8], at: &mut usize, ignore_case: bool) -> Option<GlobStep> {
     let negated = matches!(pattern.get(*at), Some(b'!' | b'^'));
     *at += usize::from(negated);
     let (mut ranges, begin) = (Vec::new(), *at);
@@ -153,7 +153,7 @@ fn class(pattern: &[u8], at: &mut usize, ignore_case: bool) -> Option<Step> {
         *at += 1;
         // A closing bracket that comes first is one of the class.
         if first == b']' && *at > begin + 1 {
-            return Some(Step::Class { ranges, negated });
+            return Some(GlobStep::Class { ranges, negated });
         }
         let last = match (pattern.get(*at), pattern.get(*at + 1)) {
             (Some(b'-'), Some(&last)) if last != b']' => {

@@ -1,7 +1,7 @@
 //! What programs read of entries, versions and differences.
 
 use crate::browse::change::{Change, ChangeKind};
-use crate::browse::find::Version;
+use crate::browse::find::EntryVersion;
 use crate::browse::stats::Statistics;
 use crate::entry::{Entry, EntryKind, PathText};
 use crate::id::SnapshotId;
@@ -70,7 +70,7 @@ struct InSnapshot {
 
 impl<'a> VersionInfo<'a> {
     /// `path` is that in the snapshots.
-    pub fn new(path: &[u8], version: &'a Version) -> Self {
+    pub fn new(path: &[u8], version: &'a EntryVersion) -> Self {
         let snapshot = |(id, stamp): &(SnapshotId, Stamp)| InSnapshot {
             id: id.to_hex(),
             time: rfc3339(stamp.time(), stamp.offset),

@@ -1,7 +1,7 @@
 //! List what a snapshot holds, as a stream of entries.
 
 use super::path::{clean, resolve};
-use super::walk::Walk;
+use super::walk::SnapshotWalk;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::repo::{Reader, Snapshot};
@@ -46,7 +46,7 @@ pub fn list_what_is_whole(
     if !top.is_directory() {
         return each(&path, &top);
     }
-    let mut walk = Walk::new(reader, &top, &path, watch);
+    let mut walk = SnapshotWalk::new(reader, &top, &path, watch);
     while let Some(entry) = walk.next()? {
         each(walk.path(), &entry)?;
         if recursive {

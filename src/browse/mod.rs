@@ -20,7 +20,7 @@ mod walk;
 pub use change::{Change, ChangeKind, DiffTotals};
 pub use diff::{EachChange, diff_snapshots};
 pub use export::{Archive, export};
-pub use find::{EachFound, FindOptions, Version, find};
+pub use find::{EachFound, EntryVersion, FindOptions, find};
 pub use folder::{EachFolderChange, FolderDiff, diff_folder};
 pub use glob::Glob;
 pub use info::{EntryInfo, VersionInfo};

@@ -67,8 +67,8 @@ pub fn stats(repo: &Repository, snapshots: &[Snapshot], path: &[u8], watch: &Wat
     let reader = repo.reader();
     let path = clean(path)?;
     let mut statistics = Statistics { snapshots: snapshots.len() as u64, ..Statistics::default() };
-    let mut sample = Sample::default();
-    let mut running = Running::default();
+    let mut sample = ChunkSample::default();
+    let mut running = RunningTotals::default();
     let mut before: Option<Entry> = None;
     for snapshot in snapshots {
         let top = match resolve(&reader, snapshot, &path) {
@@ -114,14 +114,14 @@ pub fn stats(repo: &Repository, snapshots: &[Snapshot], path: &[u8], watch: &Wat
 
 /// What the snapshot at hand holds, kept up to date by differences.
 #[derive(Default)]
-struct Running {
+struct RunningTotals {
     files: i64,
     directories: i64,
     others: i64,
     bytes: i128,
 }
 
-impl Running {
+impl RunningTotals {
     fn count(&mut self, entry: &Entry, by: i64) {
         match entry.kind {
             EntryKind::File | EntryKind::Stream => self.files += by,
@@ -134,14 +134,14 @@ impl Running {
 
 /// Distinct chunks by the bound of memory (Gibbons' distinct sampling).
 #[derive(Default)]
-struct Sample {
+struct ChunkSample {
     /// By half of the id, which is enough to tell them apart: length, and share of what is stored.
     chunks: HashMap<u64, (u32, f32)>,
     /// Only ids that begin with this many zero bits are among these. Inline content is not a chunk, so it never is.
     bits: u32,
 }
 
-impl Sample {
+impl ChunkSample {
     fn add(&mut self, reader: &Reader, entry: &Entry, watch: &Watch) -> Result<()> {
         if matches!(entry.content, Content::Tree(_)) {
             return Ok(());

@@ -16,7 +16,7 @@ const TIME_SECONDS_MAX: i64 = 0o77777777777;
 const OWNER_BYTES: usize = 32;
 
 /// One member to be.
-pub(super) struct Member<'a> {
+pub(super) struct TarMember<'a> {
     pub path: &'a [u8],
     pub entry: &'a Entry,
     /// The member that this one is another name of.
@@ -27,7 +27,7 @@ pub(super) struct Member<'a> {
     pub sparse: bool,
 }
 
-impl Member<'_> {
+impl TarMember<'_> {
     /// Writes all headers.
     pub fn write(&self, out: &mut dyn Write) -> Result<()> {
         let entry = self.entry;

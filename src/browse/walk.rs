@@ -5,7 +5,7 @@
 use super::shown;
 use crate::entry::{Content, DEEP_PATH_BYTES_MAX, Entry, LEVELS_MAX, NAME_BYTES_MAX};
 use crate::error::{Error, Result};
-use crate::format::tree::{PAGE_DEPTH_MAX, Page, decode_page};
+use crate::format::tree::{PAGE_DEPTH_MAX, TreePage, decode_page};
 use crate::id::ChunkId;
 use crate::repo::Reader;
 use crate::watch::Watch;
@@ -16,7 +16,7 @@ use std::vec::IntoIter;
 const WALK_PATH_BYTES_MAX: usize = DEEP_PATH_BYTES_MAX + 2 * (NAME_BYTES_MAX + 1);
 
 /// A page still to be read.
-struct Pending {
+struct PendingPage {
     id: ChunkId,
     /// How many pages lie above it.
     depth: usize,
@@ -25,11 +25,11 @@ struct Pending {
 }
 
 /// One directory of a snapshot, its entries in the order of names.
-pub(super) struct Pages<'r> {
+pub(super) struct DirectoryPages<'r> {
     reader: &'r Reader,
     root: ChunkId,
     /// The next one last.
-    pending: Vec<Pending>,
+    pending: Vec<PendingPage>,
     entries: Peekable<IntoIter<Entry>>,
     /// The page that `entries` is all of.
     whole: Option<ChunkId>,
@@ -39,17 +39,26 @@ pub(super) struct Pages<'r> {
     is_damaged: bool,
 }
 
-impl<'r> Pages<'r> {
+impl<'r> DirectoryPages<'r> {
     pub fn new(reader: &'r Reader, root: ChunkId) -> Self {
         let entries = Vec::new().into_iter().peekable();
-        let pending = vec![Pending { id: root, depth: 0, name: Vec::new() }];
-        Pages { reader, root, pending, entries, whole: None, last: Vec::new(), damage: Vec::new(), is_damaged: false }
+        let pending = vec![PendingPage { id: root, depth: 0, name: Vec::new() }];
+        DirectoryPages {
+            reader,
+            root,
+            pending,
+            entries,
+            whole: None,
+            last: Vec::new(),
+            damage: Vec::new(),
+            is_damaged: false,
+        }
     }
 
     /// What is in a directory entry; None for an empty directory or anything else.
     pub fn of(reader: &'r Reader, entry: &Entry) -> Option<Self> {
         match entry.content {
-            Content::Tree(root) => Some(Pages::new(reader, root)),
+            Content::Tree(root) => Some(DirectoryPages::new(reader, root)),
             _ => None,
         }
     }
@@ -93,11 +102,11 @@ impl<'r> Pages<'r> {
             Err(error) => return Err(error),
         };
         match read {
-            Ok(Page::Inner { pages, .. }) => {
+            Ok(TreePage::Inner { pages, .. }) => {
                 let depth = next.depth + 1;
-                self.pending.extend(pages.into_iter().rev().map(|(name, id)| Pending { id, depth, name }));
+                self.pending.extend(pages.into_iter().rev().map(|(name, id)| PendingPage { id, depth, name }));
             }
-            Ok(Page::Entries(entries)) => {
+            Ok(TreePage::Entries(entries)) => {
                 if let Some(last) = entries.last() {
                     self.last.clone_from(&last.name);
                 }
@@ -114,7 +123,7 @@ impl<'r> Pages<'r> {
     }
 
     /// A hostile repository must not present a name twice, nor pages without end.
-    fn check(&self, next: &Pending, page: &Page) -> Result<()> {
+    fn check(&self, next: &PendingPage, page: &TreePage) -> Result<()> {
         let bad = |why: &str| Err(Error::corrupt("read the directory", self.root, why));
         if next.depth > PAGE_DEPTH_MAX {
             return bad("its pages are nested too deeply");
@@ -123,8 +132,8 @@ impl<'r> Pages<'r> {
             return bad("its pages are out of order");
         }
         match page {
-            Page::Entries(entries) if entries.is_empty() && next.depth > 0 => bad("it has an empty page"),
-            Page::Entries(entries) if entries.first().is_some_and(|first| first.name <= self.last) => {
+            TreePage::Entries(entries) if entries.is_empty() && next.depth > 0 => bad("it has an empty page"),
+            TreePage::Entries(entries) if entries.first().is_some_and(|first| first.name <= self.last) => {
                 bad("its pages are out of order")
             }
             _ => Ok(()),
@@ -226,23 +235,23 @@ pub(super) fn is_too_deep(levels: usize) -> bool {
 }
 
 /// All entries below a directory, each directory before what is in it.
-pub(super) struct Walk<'r> {
+pub(super) struct SnapshotWalk<'r> {
     reader: &'r Reader,
     watch: &'r Watch,
     /// Each with the length of its directory's path.
-    levels: Vec<(Pages<'r>, usize)>,
+    levels: Vec<(DirectoryPages<'r>, usize)>,
     path: WalkPath,
 }
 
-impl<'r> Walk<'r> {
+impl<'r> SnapshotWalk<'r> {
     /// Below this directory, whose clean path is given. What cannot be read is reported to the watch.
     pub fn new(reader: &'r Reader, root: &Entry, path: &[u8], watch: &'r Watch) -> Self {
         let path = WalkPath::new(path);
-        let levels = Pages::of(reader, root).map(|pages| (pages, path.0.len())).into_iter().collect();
-        Walk { reader, watch, levels, path }
+        let levels = DirectoryPages::of(reader, root).map(|pages| (pages, path.0.len())).into_iter().collect();
+        SnapshotWalk { reader, watch, levels, path }
     }
 
-    /// The next entry, not going into it. [`Walk::path`] is its path.
+    /// The next entry, not going into it. [`SnapshotWalk::path`] is its path.
     pub fn next(&mut self) -> Result<Option<Entry>> {
         while let Some((pages, length)) = self.levels.last_mut() {
             self.path.0.truncate(*length);
@@ -263,7 +272,7 @@ impl<'r> Walk<'r> {
 
     /// Goes on with what is in this directory, which `next` returned last.
     pub fn enter(&mut self, entry: &Entry) {
-        let Some(pages) = Pages::of(self.reader, entry) else { return };
+        let Some(pages) = DirectoryPages::of(self.reader, entry) else { return };
         if is_too_deep(self.levels.len()) {
             self.path.tell_too_deep(self.watch)
         } else {

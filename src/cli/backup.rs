@@ -1,7 +1,7 @@
 //! `silt backup`: save files, directories and streams as one snapshot.
 
 use super::backup_args::BackupArgs;
-use super::backup_sources::{Named, in_one_line, named, rules};
+use super::backup_sources::{NamedSources, in_one_line, named, rules};
 use super::backup_summary::{damage, summary};
 use super::exit::{Exit, Failure};
 use super::first_use::open_or_make;
@@ -29,7 +29,7 @@ pub fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
     let console = Console::new(options, true);
     let watch = console.watch();
     signals::stop_on_signals(&watch)?;
-    let Named { paths, missing } = named(args)?;
+    let NamedSources { paths, missing } = named(args)?;
     let mut wanted = BackupOptions::new(paths.clone(), &host(args)?);
     wanted.sources.extend(missing.into_iter().map(Source::Missing));
     wanted.rules = rules(args)?;

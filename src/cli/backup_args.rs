@@ -36,7 +36,7 @@ pub struct BackupArgs {
 
     /// Exclude the contents of directories that contain NAME, or a file NAME that begins with HEADER (repeatable)
     #[arg(long, value_name = "NAME[:HEADER]", value_parser = bytes_parser(marker), help_heading = "Exclude options")]
-    pub(super) exclude_if_present: Vec<Words>,
+    pub(super) exclude_if_present: Vec<WordBytes>,
 
     /// Exclude files larger than this
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Exclude options")]
@@ -60,7 +60,7 @@ pub struct BackupArgs {
 
     /// Name of the stream of --stdin
     #[arg(long, value_name = "NAME", default_value = "stdin", value_parser = bytes_parser(stream_name), requires = "stdin", help_heading = "Source options")]
-    pub(super) stdin_name: Words,
+    pub(super) stdin_name: WordBytes,
 
     /// Save the output of this shell command under this name; if the command fails, the backup fails (repeatable)
     #[arg(long, value_name = "NAME=COMMAND", value_parser = bytes_parser(Stream::parse), help_heading = "Source options")]
@@ -122,14 +122,14 @@ pub struct BackupArgs {
 
 /// Checked words of any bytes.
 #[derive(Clone, Debug)]
-pub(super) struct Words(pub(super) Vec<u8>);
+pub(super) struct WordBytes(pub(super) Vec<u8>);
 
-pub(super) fn marker(words: &[u8]) -> Result<Words> {
-    Marker::parse(words).map(|_| Words(words.to_vec()))
+pub(super) fn marker(words: &[u8]) -> Result<WordBytes> {
+    Marker::parse(words).map(|_| WordBytes(words.to_vec()))
 }
 
-pub(super) fn stream_name(words: &[u8]) -> Result<Words> {
-    check_name(words).map(|()| Words(words.to_vec()))
+pub(super) fn stream_name(words: &[u8]) -> Result<WordBytes> {
+    check_name(words).map(|()| WordBytes(words.to_vec()))
 }
 
 pub(super) fn parent(words: &[u8]) -> Result<Selector> {

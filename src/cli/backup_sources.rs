@@ -12,13 +12,13 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 /// The sources that are paths.
-pub(super) struct Named {
+pub(super) struct NamedSources {
     pub(super) paths: Vec<PathBuf>,
     /// Links with a slash at their end that lead nowhere.
     pub(super) missing: Vec<Warning>,
 }
 
-pub(super) fn named(args: &BackupArgs) -> Result<Named> {
+pub(super) fn named(args: &BackupArgs) -> Result<NamedSources> {
     let mut paths = args.paths.clone();
     for (lists, is_raw) in [(&args.files_from, false), (&args.files_from_raw, true)] {
         for list in lists {
@@ -39,7 +39,7 @@ pub(super) fn named(args: &BackupArgs) -> Result<Named> {
     let has_stream = args.stdin || !args.stream.is_empty();
     let has_list = !args.files_from.is_empty() || !args.files_from_raw.is_empty();
     if paths.is_empty() && has_stream && !has_list {
-        return Ok(Named { paths, missing: Vec::new() });
+        return Ok(NamedSources { paths, missing: Vec::new() });
     }
     let folder = base_of(&paths)?;
     let (mut found, mut missing, mut first) = (Vec::new(), Vec::new(), None);
@@ -59,7 +59,7 @@ pub(super) fn named(args: &BackupArgs) -> Result<Named> {
     // A slip of the finger ends here, before a repository is made; of several paths those that are there are saved.
     for path in &paths {
         match stat_path(path.as_os_str().as_bytes(), false) {
-            Ok(_) => return Ok(Named { paths, missing }),
+            Ok(_) => return Ok(NamedSources { paths, missing }),
             Err(error) => drop(first.get_or_insert(error)),
         }
     }

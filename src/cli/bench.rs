@@ -21,11 +21,11 @@ use std::path::PathBuf;
 #[derive(Args, Debug)]
 pub struct BenchArgs {
     #[command(subcommand)]
-    what: What,
+    what: BenchVerb,
 }
 
 #[derive(Subcommand, Debug)]
-enum What {
+enum BenchVerb {
     /// Measure chunking, hashing, compression and encryption on one core
     Machine {
         /// off, fast, default, best or a zstd level from 1 to 22
@@ -73,9 +73,9 @@ enum What {
 pub fn run(args: &BenchArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let console = Console::new(options, false);
     match &args.what {
-        What::Machine { compression, rounds } => machine(&console, *compression, *rounds)?,
-        What::Storage { rounds } => storage(&console, options, *rounds)?,
-        What::Tree { files, median, churn, seed, rounds, folder, against, plot } => {
+        BenchVerb::Machine { compression, rounds } => machine(&console, *compression, *rounds)?,
+        BenchVerb::Storage { rounds } => storage(&console, options, *rounds)?,
+        BenchVerb::Tree { files, median, churn, seed, rounds, folder, against, plot } => {
             let shape = TreeShape {
                 files: *files,
                 median_bytes: *median,

@@ -5,7 +5,7 @@ use super::open::open;
 use super::options::{FilterOptions, GlobalOptions, absolute, bytes_parser};
 use super::output::Console;
 use super::print::{self, Lines};
-use super::select::{Target, target};
+use super::select::{SelectedTarget, target};
 use super::signals;
 use super::text::show_path;
 use clap::Args;
@@ -29,7 +29,7 @@ const COMPARED: &str = "Compared are kind, size, modification time, mode, owner,
 pub struct DiffArgs {
     /// The older snapshot
     #[arg(value_name = "SNAPSHOT[:PATH]", value_parser = bytes_parser(target))]
-    old: Target,
+    old: SelectedTarget,
 
     /// The newer snapshot, or a directory. A word that can name a snapshot means one (write ./latest for a directory). A
     /// directory is compared with PATH or, without PATH, with what the snapshot has at the directory's own path
@@ -59,7 +59,7 @@ pub fn run(args: &DiffArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let mut lines = Lines::new();
     let mut tell = |path: &[u8], change: Change| {
         if console.json() {
-            lines.json(&Changed { event: "change", path: PathText(path.to_vec()), change })
+            lines.json(&ChangeEvent { event: "change", path: PathText(path.to_vec()), change })
         } else {
             lines.line(&format!("{} {}", change_letter(change), show_path(path)))
         }
@@ -95,7 +95,7 @@ pub fn run(args: &DiffArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
 
 /// One difference, as JSON.
 #[derive(Serialize)]
-struct Changed {
+struct ChangeEvent {
     event: &'static str,
     path: PathText,
     change: Change,

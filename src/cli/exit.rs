@@ -55,13 +55,13 @@ pub enum Failure {
 
 /// Why a run failed, as JSON.
 #[derive(Serialize)]
-struct Refused<T> {
+struct FailureReport<T> {
     error: T,
 }
 
 /// A mistake in the command line, as JSON.
 #[derive(Serialize)]
-struct Usage<'a> {
+struct UsageReport<'a> {
     kind: &'static str,
     origin: Origin,
     message: &'a str,
@@ -86,10 +86,10 @@ impl Failure {
     pub fn report(&self, json: bool) {
         if json {
             let line = match self {
-                Failure::Usage(message) => {
-                    json_line(&Refused { error: Usage { kind: "usage", origin: Origin::Request, message, hint: None } })
-                }
-                Failure::Error(error) => json_line(&Refused { error }),
+                Failure::Usage(message) => json_line(&FailureReport {
+                    error: UsageReport { kind: "usage", origin: Origin::Request, message, hint: None },
+                }),
+                Failure::Error(error) => json_line(&FailureReport { error }),
             };
             print_error_line(&line);
             return;

@@ -29,7 +29,7 @@ pub struct ExportArgs {
 
     /// Archive format [default: by the name of the file, otherwise tar]
     #[arg(long, value_name = "FORMAT", value_enum)]
-    format: Option<Format>,
+    format: Option<ArchiveFormat>,
 
     /// Write to this file, which must not exist yet [default: standard output]
     #[arg(short, long, value_name = "FILE")]
@@ -37,7 +37,7 @@ pub struct ExportArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
+enum ArchiveFormat {
     #[value(name = "tar")]
     Tar,
     #[value(name = "tar.zst")]
@@ -59,7 +59,7 @@ pub fn run(args: &ExportArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
     let repo = open(options, &watch)?;
     let snapshot = args.what.find(&repo, &console, &watch)?;
     let path = args.what.path().unwrap_or_else(|| b"/".to_vec());
-    let wanted = Wanted { path, form, repo: &repo, snapshot: &snapshot, watch: &watch };
+    let wanted = WantedExport { path, form, repo: &repo, snapshot: &snapshot, watch: &watch };
     let members = {
         let _shown = Display::start(&console, &watch);
         match to_file {
@@ -87,8 +87,8 @@ pub fn run(args: &ExportArgs, options: &GlobalOptions) -> Result<Exit, Failure> 
 fn form(args: &ExportArgs, to_file: Option<&Path>) -> Result<Archive, Failure> {
     let zst = Archive::TarZst { level: Archive::LEVEL };
     match args.format {
-        Some(Format::Tar) => return Ok(Archive::Tar),
-        Some(Format::TarZst) => return Ok(zst),
+        Some(ArchiveFormat::Tar) => return Ok(Archive::Tar),
+        Some(ArchiveFormat::TarZst) => return Ok(zst),
         None => {}
     }
     let name = to_file.and_then(Path::file_name).unwrap_or_default().to_string_lossy().to_ascii_lowercase();
@@ -109,7 +109,7 @@ fn form(args: &ExportArgs, to_file: Option<&Path>) -> Result<Archive, Failure> {
 }
 
 /// What is to be exported.
-struct Wanted<'a> {
+struct WantedExport<'a> {
     path: Vec<u8>,
     form: Archive,
     repo: &'a Repository,
@@ -117,7 +117,7 @@ struct Wanted<'a> {
     watch: &'a Watch,
 }
 
-impl Wanted<'_> {
+impl WantedExport<'_> {
     /// Returns the number of entries. An archive that ended early is removed.
     fn write_file(&self, path: &Path) -> Result<u64> {
         let failed = |error| Error::io("write", path.display(), error);

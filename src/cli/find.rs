@@ -10,7 +10,7 @@ use super::signals;
 use super::text::{show_path, show_stamp};
 use clap::Args;
 use serde::Serialize;
-use siltstone::browse::{self, FindOptions, Version, VersionInfo};
+use siltstone::browse::{self, EntryVersion, FindOptions, VersionInfo};
 use siltstone::entry::PathText;
 use siltstone::error::Error;
 use siltstone::when::{format_bytes, format_count};
@@ -39,7 +39,7 @@ pub struct FindArgs {
 
 /// A path with its versions, as JSON.
 #[derive(Serialize)]
-struct Found<'a> {
+struct FoundPath<'a> {
     path: PathText,
     versions: Vec<VersionInfo<'a>>,
 }
@@ -58,7 +58,7 @@ pub fn run(args: &FindArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     browse::find(&repo, &filter, &wanted, &watch, &mut |path, versions| {
         if console.json() {
             let versions = versions.iter().map(|version| VersionInfo::new(path, version)).collect();
-            return lines.json(&Found { path: PathText(path.to_vec()), versions });
+            return lines.json(&FoundPath { path: PathText(path.to_vec()), versions });
         }
         lines.line(&show_path(path))?;
         versions.iter().try_for_each(|version| lines.line(&version_line(version)))
@@ -67,7 +67,7 @@ pub fn run(args: &FindArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     Ok(console.exit_after(&watch))
 }
 
-fn version_line(version: &Version) -> String {
+fn version_line(version: &EntryVersion) -> String {
     let snapshots = match version.snapshots {
         1 => format!("in {} ({})", version.first.0.short(), show_stamp(&version.first.1)),
         count => format!(

@@ -1,7 +1,9 @@
 //! The default repository: created on first use, found again later.
 
 use super::init::{key_file, prepare, recovery_words, refuse_strangers, show_and_finish};
-use super::open::{Places, given_location, given_locks, known_at_default, location_of, open, open_storage, open_with};
+use super::open::{
+    DefaultPlaces, given_location, given_locks, known_at_default, location_of, open, open_storage, open_with,
+};
 use super::options::GlobalOptions;
 use super::output::Console;
 use serde_json::json;
@@ -27,7 +29,7 @@ pub fn open_or_make(
     if given_location(options).is_some() {
         return open(options, watch);
     }
-    let places = Places::find()?;
+    let places = DefaultPlaces::find()?;
     // A first use that was interrupted may have left the folder without a repository.
     let is_there = places.repository.exists()
         && Repository::exists(open_storage(location_of(&places.repository)?, false, options, watch)?.as_ref())?;
@@ -61,7 +63,7 @@ pub fn open_or_make(
 
 /// Where a repository was before and is missing now, its disk may not be mounted: a second one would grow unseen below the
 /// mount point, and the backups of years would seem gone.
-fn refuse_lost(places: &Places, options: &GlobalOptions) -> Result<()> {
+fn refuse_lost(places: &DefaultPlaces, options: &GlobalOptions) -> Result<()> {
     let Some(id) = known_at_default(places, options)? else { return Ok(()) };
     let place = places.repository.display();
     let key = places.key.display();
@@ -72,7 +74,7 @@ fn refuse_lost(places: &Places, options: &GlobalOptions) -> Result<()> {
         )))
 }
 
-fn event(places: &Places, key: Option<&Path>, new: &NewRepository, same_disk: bool) -> String {
+fn event(places: &DefaultPlaces, key: Option<&Path>, new: &NewRepository, same_disk: bool) -> String {
     let recovery: &str = &new.recovery_key().to_text();
     let event = json!({
         "event": "first-use",
@@ -84,7 +86,7 @@ fn event(places: &Places, key: Option<&Path>, new: &NewRepository, same_disk: bo
     format!("{event}\n")
 }
 
-fn words(places: &Places, key: Option<&Path>, new: &NewRepository, same_disk: bool) -> String {
+fn words(places: &DefaultPlaces, key: Option<&Path>, new: &NewRepository, same_disk: bool) -> String {
     let mut text = format!("First use: creating an encrypted repository in {}\n", places.repository.display());
     if let Some(key) = key {
         text.push_str(&format!("Key file: {}\n", key.display()));

@@ -8,9 +8,9 @@ use super::prompt::ask_password;
 use siltstone::disk::own_files::why_not_own;
 use siltstone::error::{Error, Kind, Result};
 use siltstone::id::RepositoryId;
-use siltstone::repo::{Credentials, Known, Repository};
+use siltstone::repo::{Credentials, KnownRepository, Repository};
 use siltstone::seal::Secret;
-use siltstone::storage::location::{Access, folder_of};
+use siltstone::storage::location::{StorageAccess, folder_of};
 use siltstone::storage::retry::RETRY_FOR;
 use siltstone::storage::s3::S3Defaults;
 use siltstone::storage::{self, Capabilities, Storage};
@@ -26,14 +26,14 @@ use zeroize::Zeroizing;
 const DELAY_VARIABLE: &str = "SILT_DELAY_MS";
 
 /// Where everything is without configuration.
-pub struct Places {
+pub struct DefaultPlaces {
     pub repository: PathBuf,
     pub key: PathBuf,
 }
 
-impl Places {
-    pub fn find() -> Result<Places> {
-        Ok(Places {
+impl DefaultPlaces {
+    pub fn find() -> Result<DefaultPlaces> {
+        Ok(DefaultPlaces {
             repository: folder("XDG_DATA_HOME", ".local/share")?.join("siltstone/repository"),
             key: folder("XDG_CONFIG_HOME", ".config")?.join("siltstone/key"),
         })
@@ -100,7 +100,7 @@ pub fn no_secret(error: Error) -> Error {
 
 /// Opens the location; it need not hold a repository yet.
 pub fn open_storage(location: &str, create: bool, options: &GlobalOptions, watch: &Watch) -> Result<Arc<dyn Storage>> {
-    let access = Access {
+    let access = StorageAccess {
         ca_file: options.cacert.as_deref().filter(|path| !path.as_os_str().is_empty()),
         retry_for: options.retry_for.unwrap_or(RETRY_FOR),
         limit_upload: options.limit_upload,
@@ -133,7 +133,7 @@ pub fn open(options: &GlobalOptions, watch: &Watch) -> Result<Repository> {
     let (storage, default) = match given_location(options) {
         Some(location) => (open_storage(location, false, options, watch)?, None),
         None => {
-            let places = Places::find()?;
+            let places = DefaultPlaces::find()?;
             (open_default(&places, &mut credentials, options, watch)?, Some(places))
         }
     };
@@ -159,7 +159,7 @@ pub fn open_with(
 ) -> Result<Repository> {
     let cache = usable_cache(options, watch)?;
     let place = place_of(storage.as_ref(), options)?;
-    let known = Known::at(&place, cache.as_deref());
+    let known = KnownRepository::at(&place, cache.as_deref());
     let opened = match &cache {
         Some(cache) => Repository::open(storage, credentials, cache, watch),
         None => Repository::open_uncached(storage, credentials, watch),
@@ -215,9 +215,9 @@ fn usable_cache(options: &GlobalOptions, watch: &Watch) -> Result<Option<PathBuf
 }
 
 /// The repository that was in the default place at the last run.
-pub fn known_at_default(places: &Places, options: &GlobalOptions) -> Result<Option<RepositoryId>> {
+pub fn known_at_default(places: &DefaultPlaces, options: &GlobalOptions) -> Result<Option<RepositoryId>> {
     let cache = if options.no_cache { None } else { cache_folder(options).ok() };
-    Ok(Known::at(location_of(&places.repository)?, cache.as_deref()).id())
+    Ok(KnownRepository::at(location_of(&places.repository)?, cache.as_deref()).id())
 }
 
 /// A name of the location that is the same wherever a run is started.
@@ -229,7 +229,7 @@ fn place_of(storage: &dyn Storage, options: &GlobalOptions) -> Result<String> {
 }
 
 fn open_default(
-    places: &Places,
+    places: &DefaultPlaces,
     credentials: &mut Credentials,
     options: &GlobalOptions,
     watch: &Watch,

@@ -22,9 +22,9 @@ const PATH_CHARACTERS_SHOWN: usize = 1000;
 
 /// Where all words of one run go. Cheap to clone.
 #[derive(Clone)]
-pub struct Console(Arc<Inner>);
+pub struct Console(Arc<ConsoleInner>);
 
-struct Inner {
+struct ConsoleInner {
     json: bool,
     quiet: bool,
     verbose: u8,
@@ -38,7 +38,7 @@ struct Inner {
 
 impl Console {
     pub fn new(options: &GlobalOptions, lines: bool) -> Console {
-        Console(Arc::new(Inner {
+        Console(Arc::new(ConsoleInner {
             json: options.json,
             quiet: options.quiet,
             verbose: options.verbose,

@@ -42,15 +42,15 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
 
 /// A report as an event: with the field `event` before its own.
 #[derive(Serialize)]
-pub struct Tagged<'a, T> {
+pub struct TaggedReport<'a, T> {
     event: &'static str,
     #[serde(flatten)]
     report: &'a T,
 }
 
 /// What a command did, as the last event of its run.
-pub fn summary<T>(report: &T) -> Tagged<'_, T> {
-    Tagged { event: "summary", report }
+pub fn summary<T>(report: &T) -> TaggedReport<'_, T> {
+    TaggedReport { event: "summary", report }
 }
 
 /// The same of one snapshot.

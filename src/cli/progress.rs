@@ -85,7 +85,7 @@ fn draw(bar: &ProgressBar, console: &Console, progress: &Arc<Progress>, begun: I
     }
     let (done, expected) = (get(&progress.bytes_done), get(&progress.bytes_expected));
     let current = progress.current();
-    let shown = Shown {
+    let shown = ProgressLine {
         files: get(&progress.files_done),
         bytes: done,
         // How much there is was counted last time; more than that must not show as more than all.
@@ -109,7 +109,7 @@ fn columns() -> usize {
 }
 
 /// What one line says.
-struct Shown {
+struct ProgressLine {
     files: u64,
     bytes: u64,
     bytes_expected: Option<u64>,
@@ -118,7 +118,7 @@ struct Shown {
     current: String,
 }
 
-impl Shown {
+impl ProgressLine {
     /// The whole line; the narrower the terminal, the less it says.
     fn line(&self, columns: usize) -> String {
         // The last column stays free: some terminals wrap when it is written.
@@ -227,7 +227,7 @@ mod tests {
     fn a_line_fits_and_drops_what_is_least_wanted() {
         let current = "/srv/files/a/very/long/path/to/the/file".to_owned();
         let elapsed = Duration::from_secs(2);
-        let mut shown = Shown { files: 4321, bytes: 300 << 20, bytes_expected: None, elapsed, current };
+        let mut shown = ProgressLine { files: 4321, bytes: 300 << 20, bytes_expected: None, elapsed, current };
         for expected in [None, Some(400 << 20)] {
             shown.bytes_expected = expected;
             for columns in 0..200 {

@@ -26,7 +26,7 @@ pub fn ask_password(prompt: &str, cancel: &Cancel) -> Result<Option<Zeroizing<Ve
     let failed = |error| Error::io(DOING, TERMINAL, error).hint(OTHER_WAYS);
     let terminal = File::options().read(true).write(true).open(TERMINAL).map_err(failed)?;
     // First, so that nothing shows of what is typed as soon as the prompt is seen.
-    let hidden = Hidden::begin(&terminal).map_err(failed)?;
+    let hidden = HiddenInput::begin(&terminal).map_err(failed)?;
     (&terminal).write_all(show_path(prompt.as_bytes()).as_bytes()).map_err(failed)?;
     let line = read_line(&terminal, cancel);
     drop(hidden);
@@ -75,12 +75,12 @@ fn end_line(mut terminal: &File) {
 }
 
 /// A terminal that does not show what is typed, until this is dropped.
-struct Hidden<'a> {
+struct HiddenInput<'a> {
     terminal: &'a File,
     before: Termios,
 }
 
-impl<'a> Hidden<'a> {
+impl<'a> HiddenInput<'a> {
     fn begin(terminal: &'a File) -> std::io::Result<Self> {
         let before = tcgetattr(terminal)?;
         let mut modes = before.clone();
@@ -91,11 +91,11 @@ impl<'a> Hidden<'a> {
             modes.special_codes[key] = 0;
         }
         tcsetattr(terminal, OptionalActions::Now, &modes)?;
-        Ok(Hidden { terminal, before })
+        Ok(HiddenInput { terminal, before })
     }
 }
 
-impl Drop for Hidden<'_> {
+impl Drop for HiddenInput<'_> {
     fn drop(&mut self) {
         // A terminal that is gone needs no echo.
         let _best_effort = tcsetattr(self.terminal, OptionalActions::Now, &self.before);

@@ -11,16 +11,16 @@ use siltstone::when::{Moment, Selector, parse_target};
 
 /// `SNAPSHOT[:PATH]`, or `:PATH` where --at says which snapshot.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct SelectedTarget {
     pub selector: Option<Selector>,
     pub path: Option<Vec<u8>>,
 }
 
-pub fn target(words: &[u8]) -> Result<Target, Error> {
+pub fn target(words: &[u8]) -> Result<SelectedTarget, Error> {
     if words.starts_with(b":") {
-        Ok(Target { selector: None, path: parse_target(&[b"latest", words].concat())?.1 })
+        Ok(SelectedTarget { selector: None, path: parse_target(&[b"latest", words].concat())?.1 })
     } else {
-        parse_target(words).map(|(selector, path)| Target { selector: Some(selector), path })
+        parse_target(words).map(|(selector, path)| SelectedTarget { selector: Some(selector), path })
     }
 }
 
@@ -29,7 +29,7 @@ pub fn target(words: &[u8]) -> Result<Target, Error> {
 pub struct TargetOptions {
     /// latest, latest~N (the Nth before it) or the first digits of an id, optionally with a path; with --at only :PATH
     #[arg(value_name = "SNAPSHOT[:PATH]", value_parser = bytes_parser(target), required_unless_present = "at")]
-    pub snapshot: Option<Target>,
+    pub snapshot: Option<SelectedTarget>,
 
     /// The newest snapshot at or before this time: "2026-11-19", "yesterday 14:00" or RFC 3339; a time zone may follow
     #[arg(long, value_name = "TIME", value_parser = moment)]

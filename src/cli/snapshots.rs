@@ -29,7 +29,7 @@ const SOURCES_CHARACTERS: usize = 200;
 
 /// What follows the list, as JSON.
 #[derive(Serialize)]
-struct Rest {
+struct ListWarnings {
     warnings: Vec<Warning>,
     warnings_count: u64,
 }
@@ -47,7 +47,7 @@ pub fn run(args: &SnapshotsArgs, options: &GlobalOptions) -> Result<Exit, Failur
     }
     if console.json() {
         let (warnings, warnings_count) = console.warnings();
-        let rest = Rest { warnings, warnings_count };
+        let rest = ListWarnings { warnings, warnings_count };
         print_json_list("snapshots", snapshots.iter().map(SnapshotInfo::from), &rest)?;
     } else if snapshots.is_empty() {
         if !console.quiet() {

@@ -8,8 +8,8 @@ use super::owner::Owners;
 use super::read_dir::Directory;
 use super::refused::refused;
 use super::stat::Stat;
-pub use super::subject::{Current, MODE_UNKNOWN, Subject};
-use crate::disk::subject::Ids;
+pub use super::subject::{CurrentMetadata, MODE_UNKNOWN, Subject};
+use crate::disk::subject::OwnerIds;
 use crate::entry::{EntryKind, Metadata, Time};
 use crate::error::{Error, Result};
 use rustix::fd::AsFd;
@@ -31,13 +31,13 @@ pub struct ApplyOptions<'a> {
 /// stop the rest.
 pub fn apply_metadata(
     subject: Subject<'_>,
-    current: Option<Current>,
+    current: Option<CurrentMetadata>,
     meta: &Metadata,
     kind: EntryKind,
     options: &ApplyOptions<'_>,
 ) -> Vec<Loss> {
     let mut losses = Vec::new();
-    let mut current = match current.map_or_else(|| subject.stat().map(|stat| Current::from(&stat)), Ok) {
+    let mut current = match current.map_or_else(|| subject.stat().map(|stat| CurrentMetadata::from(&stat)), Ok) {
         Ok(current) => current,
         Err(error) => {
             losses.push(Loss { what: "metadata".to_owned(), error });
@@ -48,7 +48,7 @@ pub fn apply_metadata(
     let wanted = wanted_owner(meta, options);
     if options.owner {
         let (uid, gid) = wanted;
-        subject.apply_owner(&mut current, Ids { uid, gid }, kind, &mut lose);
+        subject.apply_owner(&mut current, OwnerIds { uid, gid }, kind, &mut lose);
     }
     let mut mode = meta.mode & 0o7777;
     let unsafe_bits = unsafe_bits((current.uid, current.gid), wanted, kind);

@@ -19,7 +19,7 @@ const LOOP_MAJOR: u64 = 7;
 /// The whole disks below a file system, by their paths in /sys, as far as they can be found.
 pub(super) fn disks_of(device: u64) -> BTreeSet<PathBuf> {
     let mounts = mount_points().unwrap_or_default();
-    let mut below = Below::new(&mounts);
+    let mut below = MediaBelow::new(&mounts);
     below.add_device(device, None, 0);
     below.disks
 }
@@ -27,12 +27,12 @@ pub(super) fn disks_of(device: u64) -> BTreeSet<PathBuf> {
 /// The image files that a mounted file system is on, by their paths. An error if there may be more. Not found are those of file systems
 /// on several devices (btrfs, ZFS), except those of the device that the mount names. `mounts` are all that there are.
 pub fn images_below(mount: &MountPoint, mounts: &[MountPoint]) -> Result<BTreeSet<PathBuf>> {
-    let mut below = Below::new(mounts);
+    let mut below = MediaBelow::new(mounts);
     below.add_device(mount.device, Some(mount), 0);
     below.error.map_or(Ok(below.images), Err)
 }
 
-struct Below<'a> {
+struct MediaBelow<'a> {
     mounts: &'a [MountPoint],
     /// Devices that were looked at: an overlay can have very many layers on one.
     seen: HashSet<u64>,
@@ -43,9 +43,9 @@ struct Below<'a> {
     error: Option<Error>,
 }
 
-impl<'a> Below<'a> {
+impl<'a> MediaBelow<'a> {
     fn new(mounts: &'a [MountPoint]) -> Self {
-        Below { mounts, seen: HashSet::new(), disks: BTreeSet::new(), images: BTreeSet::new(), error: None }
+        MediaBelow { mounts, seen: HashSet::new(), disks: BTreeSet::new(), images: BTreeSet::new(), error: None }
     }
 
     /// `mount`: one of the file system, if it is known.

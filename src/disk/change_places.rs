@@ -2,7 +2,7 @@
 //! places, and change back if the old one cannot be removed.
 
 use super::apply::restore_owner_and_mode;
-use super::create::Target;
+use super::create::TargetDirectory;
 use super::refused::{refused, shown};
 use super::stat::Identity;
 use super::unfinished;
@@ -11,13 +11,13 @@ use rustix::fs::{Mode, RenameFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 /// What had a name until a new entry took it.
-pub struct Displaced {
+pub struct DisplacedEntry {
     /// The name under which it is now, with all that is in it.
     pub aside: Vec<u8>,
     new: Identity,
 }
 
-impl Target {
+impl TargetDirectory {
     /// Puts an unfinished entry in the place of one of another kind, of which one is a directory, and removes the old
     /// one; an old directory must be empty. An error leaves the old one.
     pub fn exchange(&self, unfinished: &[u8], name: &[u8], old_is_directory: bool) -> Result<()> {
@@ -37,10 +37,10 @@ impl Target {
 
     /// Puts what is unfinished in the place of something of another kind, which has another name then. None if the file
     /// system moves no such directory (overlayfs one of a lower layer): then nothing has changed. An error leaves the old one.
-    pub fn change_places(&self, unfinished: &[u8], name: &[u8]) -> Result<Option<Displaced>> {
+    pub fn change_places(&self, unfinished: &[u8], name: &[u8]) -> Result<Option<DisplacedEntry>> {
         let new = self.directory().stat(unfinished)?.identity();
         match self.swap(unfinished, name) {
-            Ok(()) => Ok(Some(Displaced { aside: unfinished.to_vec(), new })),
+            Ok(()) => Ok(Some(DisplacedEntry { aside: unfinished.to_vec(), new })),
             // NFS and others: the old one steps aside, and back again if the new one cannot take its name.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 let aside = unfinished::next_name();
@@ -50,7 +50,7 @@ impl Target {
                     moved => moved.map_err(|errno| refused("replace", name, errno))?,
                 }
                 match self.rename_new(unfinished, name) {
-                    Ok(()) => Ok(Some(Displaced { aside, new })),
+                    Ok(()) => Ok(Some(DisplacedEntry { aside, new })),
                     Err(error) => Err(self.rename_back(&aside, name).err().unwrap_or(error)),
                 }
             }
@@ -59,10 +59,10 @@ impl Target {
         }
     }
 
-    /// Undoes [`Target::change_places`]: what was displaced has its name again, and the new entry is unfinished again. If
+    /// Undoes [`TargetDirectory::change_places`]: what was displaced has its name again, and the new entry is unfinished again. If
     /// something else has the name by now, that keeps it, and the error says where the rest of the old one is.
-    pub fn change_back(&self, displaced: &Displaced, unfinished: &[u8], name: &[u8]) -> Result<()> {
-        let Displaced { aside, new } = displaced;
+    pub fn change_back(&self, displaced: &DisplacedEntry, unfinished: &[u8], name: &[u8]) -> Result<()> {
+        let DisplacedEntry { aside, new } = displaced;
         if !self.is_at(name, *new) {
             return self.rename_back(aside, name);
         }
@@ -133,13 +133,13 @@ mod tests {
     use std::path::Path;
 
     /// A directory `name` with a file in it has made way for a new file.
-    fn displaced(place: &Path) -> (Target, Displaced, Vec<u8>) {
+    fn displaced(place: &Path) -> (TargetDirectory, DisplacedEntry, Vec<u8>) {
         fs::create_dir(place.join("name")).expect("made");
         fs::write(place.join("name/old"), "old").expect("written");
         let unfinished = unfinished::next_name();
         fs::write(place.join(std::ffi::OsStr::from_bytes(&unfinished)), "new").expect("written");
         let directory = Directory::open_path(place.as_os_str().as_bytes()).expect("opened");
-        let target = Target::new(directory).expect("a target");
+        let target = TargetDirectory::new(directory).expect("a target");
         let displaced = target.change_places(&unfinished, b"name").expect("changed").expect("it can be moved");
         assert_eq!(fs::read(place.join("name")).expect("read"), b"new");
         (target, displaced, unfinished)

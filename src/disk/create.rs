@@ -4,7 +4,7 @@
 //! superfluous is known, not assumed: the thread's umask ([`super::umask`]), the owner of what is created here (asked once
 //! per tree) and whether directories hand down an ACL.
 
-use super::apply::{Current, MODE_UNKNOWN, chmod_at};
+use super::apply::{CurrentMetadata, MODE_UNKNOWN, chmod_at};
 use super::flags::set_early_flags;
 pub use super::half_done::is_half_done;
 use super::half_done::{HALF_DONE_MODE, is_markable};
@@ -22,7 +22,7 @@ use std::borrow::Cow;
 use std::sync::OnceLock;
 
 /// A directory that entries are created in.
-pub struct Target {
+pub struct TargetDirectory {
     directory: Directory,
     /// The owner of what is created here, learned from the first entry: mount options (grpid, uid mapping, squashed root)
     /// and setgid decide it. It is the same in every directory created below.
@@ -33,26 +33,26 @@ pub struct Target {
     hands_down_group: bool,
 }
 
-impl Target {
+impl TargetDirectory {
     /// A directory that was there before.
-    pub fn new(directory: Directory) -> Result<Target> {
-        Target::with_stat(directory).map(|(target, _)| target)
+    pub fn new(directory: Directory) -> Result<TargetDirectory> {
+        TargetDirectory::with_stat(directory).map(|(target, _)| target)
     }
 
     /// The same, and what the directory said about itself.
-    pub fn with_stat(directory: Directory) -> Result<(Target, Stat)> {
+    pub fn with_stat(directory: Directory) -> Result<(TargetDirectory, Stat)> {
         let stat = fstat(&directory)?;
         let hands_down_group = stat.mode & 0o2000 != 0;
         let hands_down_acl = xattr::has_default_acl(&directory);
         let (owner, keeps_marks) = Default::default();
-        Ok((Target { directory, owner, keeps_marks, hands_down_acl, hands_down_group }, stat))
+        Ok((TargetDirectory { directory, owner, keeps_marks, hands_down_acl, hands_down_group }, stat))
     }
 
     pub fn directory(&self) -> &Directory {
         &self.directory
     }
 
-    fn current(&self, mode: u32, stat: impl FnOnce() -> Result<Stat>) -> Result<Current> {
+    fn current(&self, mode: u32, stat: impl FnOnce() -> Result<Stat>) -> Result<CurrentMetadata> {
         let (uid, gid) = match self.owner.get() {
             Some(known) => *known,
             None => {
@@ -61,7 +61,7 @@ impl Target {
             }
         };
         let mode = if self.hands_down_acl || mode & taken_away() != 0 { MODE_UNKNOWN } else { mode };
-        Ok(Current { uid, gid, mode, new: true, inherited_acl: self.hands_down_acl, modified: None })
+        Ok(CurrentMetadata { uid, gid, mode, new: true, inherited_acl: self.hands_down_acl, modified: None })
     }
 
     /// Whether a file of this metadata can have a mark until it is finished, so that it may be created under its own name.
@@ -73,7 +73,7 @@ impl Target {
     /// there before the content are set. If its own mode leaves room for it, its mode says that it is not finished
     /// ([`is_half_done`]) until its metadata are applied.
     #[inline]
-    pub fn create_file(&self, name: &[u8], meta: &Metadata) -> Result<(OwnedFd, Current)> {
+    pub fn create_file(&self, name: &[u8], meta: &Metadata) -> Result<(OwnedFd, CurrentMetadata)> {
         let mode = if is_markable(meta) { HALF_DONE_MODE } else { creation_mode(meta) };
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || rustix::fs::openat(&self.directory, name, flags, Mode::from_raw_mode(mode));
@@ -93,7 +93,7 @@ impl Target {
     /// Creates a directory and opens it. Until its own metadata are applied, after its children's, only its owner
     /// can write to it, and its mode says that it is not finished ([`unfinished_mode`]). Where the umask or an inherited ACL
     /// clears bits of that mode, the directory gets its name only once they are set again.
-    pub fn create_directory(&self, name: &[u8], meta: &Metadata) -> Result<(Target, Current)> {
+    pub fn create_directory(&self, name: &[u8], meta: &Metadata) -> Result<(TargetDirectory, CurrentMetadata)> {
         let mode = unfinished_mode(meta);
         let is_exact = !self.hands_down_acl && mode & taken_away() == 0;
         let is_aside = !is_exact && !super::flags::is_append_only(&self.directory);
@@ -113,7 +113,13 @@ impl Target {
     }
 
     /// Opens a directory that was just made, after setting this mode if it is not exact.
-    fn open_made(&self, name: &[u8], mode: u32, is_exact: bool, meta: &Metadata) -> Result<(Target, Current)> {
+    fn open_made(
+        &self,
+        name: &[u8],
+        mode: u32,
+        is_exact: bool,
+        meta: &Metadata,
+    ) -> Result<(TargetDirectory, CurrentMetadata)> {
         let mut keeps_marks = self.keeps_marks.get().copied();
         if !is_exact {
             let found = self.directory.stat(name)?;
@@ -138,17 +144,23 @@ impl Target {
             }
         }
         let (keeps_marks, hands_down_acl) = (OnceLock::from(keeps_marks), self.hands_down_acl);
-        Ok((Target { directory, owner, keeps_marks, hands_down_acl, hands_down_group }, current))
+        Ok((TargetDirectory { directory, owner, keeps_marks, hands_down_acl, hands_down_group }, current))
     }
 
-    pub fn create_symlink(&self, name: &[u8], points_to: &[u8]) -> Result<Current> {
+    pub fn create_symlink(&self, name: &[u8], points_to: &[u8]) -> Result<CurrentMetadata> {
         retry_on_intr(|| rustix::fs::symlinkat(points_to, &self.directory, name))
             .map_err(|errno| refused("create the link", name, errno))?;
         self.current(0, || self.directory.stat(name))
     }
 
     /// Creates a device node (which takes privilege) or a FIFO.
-    pub fn create_special(&self, name: &[u8], kind: EntryKind, device: (u32, u32), meta: &Metadata) -> Result<Current> {
+    pub fn create_special(
+        &self,
+        name: &[u8],
+        kind: EntryKind,
+        device: (u32, u32),
+        meta: &Metadata,
+    ) -> Result<CurrentMetadata> {
         let (file_type, number) = match kind {
             EntryKind::Fifo => (FileType::Fifo, 0),
             EntryKind::BlockDevice => (FileType::BlockDevice, rustix::fs::makedev(device.0, device.1)),

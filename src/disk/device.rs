@@ -80,9 +80,9 @@ const PSEUDO_MAGICS: [u32; 25] = [
 
 /// Which file systems are pseudo ones, asked for when a walk comes to one; each is looked up once.
 #[derive(Debug, Default)]
-pub struct Mounts(Mutex<HashMap<u64, bool>>);
+pub struct PseudoMounts(Mutex<HashMap<u64, bool>>);
 
-impl Mounts {
+impl PseudoMounts {
     /// Whether the file system of that number, met at `path`, is one that the kernel makes up. Nothing is mounted by
     /// asking. What cannot be found out is taken for a real one.
     pub fn is_pseudo(&self, path: &[u8], device: u64) -> bool {

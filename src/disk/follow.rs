@@ -40,7 +40,7 @@ pub fn open_within(root: &Directory, path: &[u8]) -> Result<Directory> {
 
 /// Where links lead that are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Within {
+pub enum FollowWithin {
     /// Anywhere, as for [`open_followed`].
     Machine,
     /// Nowhere but below the directory that the path begins in, as for [`open_within`].
@@ -49,7 +49,7 @@ pub enum Within {
 
 /// Returns which directory a path leads to from `start`, or None if a link on the way belongs neither to root nor to this user: its
 /// owner could lead a restore anywhere.
-pub fn end_by_trusted_links(start: &Directory, path: &[u8], within: Within) -> Result<Option<Identity>> {
+pub fn end_by_trusted_links(start: &Directory, path: &[u8], within: FollowWithin) -> Result<Option<Identity>> {
     let failed = |name: &[u8], errno| refused("follow the link", name, errno);
     let step = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open = |from: &Directory, name: &[u8]| {
@@ -57,15 +57,15 @@ pub fn end_by_trusted_links(start: &Directory, path: &[u8], within: Within) -> R
         opened.map(Directory::from).map_err(|errno| failed(name, errno))
     };
     let root = match within {
-        Within::Start => open(start, b".")?,
-        Within::Machine => {
+        FollowWithin::Start => open(start, b".")?,
+        FollowWithin::Machine => {
             openat(CWD, c"/", step, Mode::empty()).map(Directory::from).map_err(|errno| failed(b"/", errno))?
         }
     };
     // The kernel knows the root of the machine.
     let is_end = |here: &Directory| match within {
-        Within::Start => Ok(fstat(here)?.identity() == fstat(&root)?.identity()),
-        Within::Machine => Ok(false),
+        FollowWithin::Start => Ok(fstat(here)?.identity() == fstat(&root)?.identity()),
+        FollowWithin::Machine => Ok(false),
     };
     let mut here = open(start, b".")?;
     let (mut left, mut links) = (names_to_pass(path), 0);

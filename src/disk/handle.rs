@@ -16,7 +16,7 @@ pub fn levels_open(descriptors: u64, threads: usize) -> usize {
     share.clamp(1, LEVELS_OPEN_MAX)
 }
 
-pub enum Handle {
+pub enum FolderHandle {
     Open(Directory),
     /// Too far down to be kept open, as a tree has more levels than a process has descriptors: what it must still be when it
     /// is opened again.
@@ -24,39 +24,39 @@ pub enum Handle {
 }
 
 /// A directory in use.
-pub enum Held<'f> {
+pub enum HeldHandle<'f> {
     Kept(&'f Directory),
     Again(Directory),
 }
 
-impl Deref for Held<'_> {
+impl Deref for HeldHandle<'_> {
     type Target = Directory;
     fn deref(&self) -> &Directory {
         match self {
-            Held::Kept(directory) => directory,
-            Held::Again(directory) => directory,
+            HeldHandle::Kept(directory) => directory,
+            HeldHandle::Again(directory) => directory,
         }
     }
 }
 
-impl Handle {
+impl FolderHandle {
     /// Keeps the directory open, or only what it is known by.
     pub fn new(directory: Directory, keep_open: bool) -> Result<Self> {
         if keep_open {
-            return Ok(Handle::Open(directory));
+            return Ok(FolderHandle::Open(directory));
         }
-        Ok(Handle::Closed(fstat(&directory)?.identity()))
+        Ok(FolderHandle::Closed(fstat(&directory)?.identity()))
     }
 
     /// The directory, whose path is needed where it was closed.
-    pub fn get(&self, path: &[u8]) -> Result<Held<'_>> {
+    pub fn get(&self, path: &[u8]) -> Result<HeldHandle<'_>> {
         let identity = match self {
-            Handle::Open(directory) => return Ok(Held::Kept(directory)),
-            Handle::Closed(identity) => *identity,
+            FolderHandle::Open(directory) => return Ok(HeldHandle::Kept(directory)),
+            FolderHandle::Closed(identity) => *identity,
         };
         let directory = Directory::open_path(path)?;
         if fstat(&directory)?.identity() == identity {
-            Ok(Held::Again(directory))
+            Ok(HeldHandle::Again(directory))
         } else {
             Err(Error::new(Kind::Conflict, "open the directory", shown(path)).because("it was replaced by another one"))
         }

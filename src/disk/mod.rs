@@ -33,10 +33,10 @@ pub mod write;
 pub mod xattr;
 pub mod zeros;
 
-pub use apply::{ApplyOptions, Current, Loss, Subject, apply_metadata};
+pub use apply::{ApplyOptions, CurrentMetadata, Loss, Subject, apply_metadata};
 pub use buffer::{PageBuffer, WRITE_BYTES_MAX};
-pub use create::Target;
-pub use handle::{Handle, Held, levels_open};
+pub use create::TargetDirectory;
+pub use handle::{FolderHandle, HeldHandle, levels_open};
 pub use owner::Owners;
-pub use read_dir::{Directory, ListBuffer, Names};
+pub use read_dir::{Directory, ListBuffer, NameList};
 pub use stat::{Identity, Stat};

@@ -45,7 +45,7 @@ const PSEUDO_KINDS: [&str; 31] = [
 ];
 /// A directory of an overlay that holds data of it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Layer {
+pub struct MountLayer {
     /// As the mount names it.
     pub name: Vec<u8>,
     /// Where it may be.
@@ -79,7 +79,7 @@ impl MountPoint {
     }
 
     /// The layers of an overlay. None for other kinds.
-    pub fn layers(&self) -> Vec<Layer> {
+    pub fn layers(&self) -> Vec<MountLayer> {
         if self.kind != "overlay" {
             return Vec::new();
         }
@@ -103,17 +103,17 @@ impl MountPoint {
     }
 
     /// A layer of this path. `above`: the directories that it may have been mounted from, if the path is relative.
-    fn layer(&self, path: &[u8], above: &[PathBuf]) -> Layer {
+    fn layer(&self, path: &[u8], above: &[PathBuf]) -> MountLayer {
         // The kernel lists some paths as they were given, with a backslash before what would end them, and others as they are.
         let mut spellings = vec![path.to_vec(), without_backslashes(path)];
         spellings.dedup();
         if !path.starts_with(b"/") {
             let place = |above: &PathBuf| spellings.iter().map(|path| above.join(OsStr::from_bytes(path))).collect();
             let places: Vec<Vec<PathBuf>> = above.iter().map(place).collect();
-            return Layer { name: path.to_vec(), places: places.concat() };
+            return MountLayer { name: path.to_vec(), places: places.concat() };
         }
         let places = spellings.into_iter().map(|path| PathBuf::from(OsString::from_vec(path))).collect();
-        Layer { name: path.to_vec(), places }
+        MountLayer { name: path.to_vec(), places }
     }
 }
 

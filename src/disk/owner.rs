@@ -13,20 +13,20 @@ const ACCOUNTS_BYTES_MAX: u64 = 64 << 20;
 /// The users and groups of this machine at one moment: read them once per run.
 #[derive(Debug, Default)]
 pub struct Owners {
-    users: Table,
-    groups: Table,
+    users: OwnerTable,
+    groups: OwnerTable,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct OwnerTable {
     names: HashMap<u32, String>,
     numbers: HashMap<String, u32>,
 }
 
-impl Table {
+impl OwnerTable {
     /// Lines of `name:password:number:…`; what does not look so (NIS' `+` lines, comments) is skipped.
-    fn parse(text: &[u8]) -> Table {
-        let mut table = Table::default();
+    fn parse(text: &[u8]) -> OwnerTable {
+        let mut table = OwnerTable::default();
         for line in text.split(|byte| *byte == b'\n') {
             let mut fields = line.split(|byte| *byte == b':');
             let (Some(name), Some(_), Some(number)) = (fields.next(), fields.next(), fields.next()) else { continue };
@@ -42,11 +42,11 @@ impl Table {
         table
     }
 
-    fn load(path: &str) -> Result<Table> {
+    fn load(path: &str) -> Result<OwnerTable> {
         match super::whole::read_bounded(Path::new(path), ACCOUNTS_BYTES_MAX) {
-            Ok(text) => Ok(Table::parse(&text)),
+            Ok(text) => Ok(OwnerTable::parse(&text)),
             // A container may have none.
-            Err(error) if error.is(crate::error::Kind::NotFound) => Ok(Table::default()),
+            Err(error) if error.is(crate::error::Kind::NotFound) => Ok(OwnerTable::default()),
             Err(error) => Err(error),
         }
     }
@@ -55,12 +55,12 @@ impl Table {
 impl Owners {
     /// Those of this machine; empty where it has no such files.
     pub fn load() -> Result<Owners> {
-        Ok(Owners { users: Table::load("/etc/passwd")?, groups: Table::load("/etc/group")? })
+        Ok(Owners { users: OwnerTable::load("/etc/passwd")?, groups: OwnerTable::load("/etc/group")? })
     }
 
     /// From the content of the two files.
     pub fn parse(passwd: &[u8], group: &[u8]) -> Owners {
-        Owners { users: Table::parse(passwd), groups: Table::parse(group) }
+        Owners { users: OwnerTable::parse(passwd), groups: OwnerTable::parse(group) }
     }
 
     /// Empty for a user without name.

@@ -122,7 +122,7 @@ impl Directory {
 
     /// Fills `names` with what is in the directory, `.` and `..` left out, sorted, each once. Reads from wherever the descriptor
     /// stands: call it once on a directory.
-    pub fn names(&self, names: &mut Names, buffer: &mut ListBuffer) -> Result<()> {
+    pub fn names(&self, names: &mut NameList, buffer: &mut ListBuffer) -> Result<()> {
         names.clear();
         let mut entries = rustix::fs::RawDir::new(self, &mut buffer.0);
         while let Some(entry) = entries.next() {
@@ -164,7 +164,7 @@ impl Default for ListBuffer {
 /// The type that a directory entry says it has, without asking the inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Hint {
+pub enum OpenHint {
     /// The file system does not tell.
     Unknown,
     File,
@@ -178,12 +178,12 @@ pub enum Hint {
 struct NameRef {
     offset: u32,
     length: u16,
-    hint: Hint,
+    hint: OpenHint,
 }
 
 /// The names of one directory: one arena, 9 bytes an entry beside the names themselves.
 #[derive(Default)]
-pub struct Names {
+pub struct NameList {
     /// Each with its NUL, so that system calls take it without a copy.
     bytes: Vec<u8>,
     refs: Vec<NameRef>,
@@ -191,7 +191,7 @@ pub struct Names {
     sorted: bool,
 }
 
-impl Names {
+impl NameList {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.refs.clear();
@@ -219,8 +219,8 @@ impl Names {
     }
 
     /// These names, sorted, each once, whatever they name.
-    pub fn of<'a>(given: impl Iterator<Item = &'a [u8]>) -> Result<Names> {
-        let mut names = Names::default();
+    pub fn of<'a>(given: impl Iterator<Item = &'a [u8]>) -> Result<NameList> {
+        let mut names = NameList::default();
         let mut piece = Vec::new();
         for name in given {
             if !crate::entry::is_valid_name(name) {
@@ -243,11 +243,11 @@ impl Names {
     }
 
     #[inline]
-    pub fn hint(&self, index: usize) -> Hint {
+    pub fn hint(&self, index: usize) -> OpenHint {
         self.refs[index].hint
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&CStr, Hint)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&CStr, OpenHint)> {
         (0..self.len()).map(|index| (self.get(index), self.hint(index)))
     }
 
@@ -262,11 +262,11 @@ impl Names {
             return Err(Error::new(Kind::Failed, "list a directory", "").because("its names take more than 4 GiB"));
         };
         let hint = match kind {
-            FileType::RegularFile => Hint::File,
-            FileType::Directory => Hint::Directory,
-            FileType::Symlink => Hint::Symlink,
-            FileType::Unknown => Hint::Unknown,
-            _ => Hint::Other,
+            FileType::RegularFile => OpenHint::File,
+            FileType::Directory => OpenHint::Directory,
+            FileType::Symlink => OpenHint::Symlink,
+            FileType::Unknown => OpenHint::Unknown,
+            _ => OpenHint::Other,
         };
         if self.sorted
             && let Some(last) = self.refs.last()
@@ -304,7 +304,7 @@ mod tests {
             std::fs::write(folder.path().join(std::ffi::OsStr::from_bytes(name)), b"").unwrap();
         }
         let directory = Directory::open_path(folder.path().as_os_str().as_bytes()).unwrap();
-        let mut names = Names::default();
+        let mut names = NameList::default();
         directory.names(&mut names, &mut ListBuffer::default()).unwrap();
         let listed: Vec<_> = names.iter().map(|(name, _)| name.to_bytes()).collect();
         assert_eq!(listed, [&b"..c"[..], b".d", b"B", b"a", b"a b", b"b", b"\xff"]);
@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn a_name_that_is_listed_twice_counts_once() {
         for given in [&[b"a", b"a"][..], &[b"b", b"a", b"b"], &[b"a", b"b", b"b", b"c"]] {
-            let names = Names::of(given.iter().map(|name| &name[..])).unwrap();
+            let names = NameList::of(given.iter().map(|name| &name[..])).unwrap();
             let listed: Vec<_> = names.iter().map(|(name, _)| name.to_bytes()).collect();
             assert!(listed.len() == given.len() - 1 && listed.is_sorted(), "{listed:?}");
         }

@@ -14,37 +14,37 @@ static EFFECTIVE: LazyLock<CapabilitySet> = LazyLock::new(|| match capabilities(
     Err(_) => CapabilitySet::empty(),
 });
 
-static USERS: LazyLock<Mapped> = LazyLock::new(|| Mapped::read("/proc/self/uid_map"));
-static GROUPS: LazyLock<Mapped> = LazyLock::new(|| Mapped::read("/proc/self/gid_map"));
+static USERS: LazyLock<MappedIds> = LazyLock::new(|| MappedIds::read("/proc/self/uid_map"));
+static GROUPS: LazyLock<MappedIds> = LazyLock::new(|| MappedIds::read("/proc/self/gid_map"));
 static OWN_GROUPS: LazyLock<Vec<u32>> = LazyLock::new(|| {
     let others = getgroups().unwrap_or_default();
     others.into_iter().chain([getegid()]).map(|group| group.as_raw()).collect()
 });
 
 /// The numbers of users or groups that this user namespace knows. The kernel shows all others as one and the same number.
-struct Mapped(Vec<Range>);
+struct MappedIds(Vec<IdRange>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Range {
+struct IdRange {
     first: u32,
     /// The first one in the namespace around this one.
     outside: u32,
     count: u32,
 }
 
-impl Mapped {
+impl MappedIds {
     /// All numbers, if the kernel does not show the map.
     fn read(path: &str) -> Self {
-        let all = Range { first: 0, outside: 0, count: u32::MAX };
-        std::fs::read_to_string(path).map_or(Mapped(vec![all]), |text| Mapped::parse(&text))
+        let all = IdRange { first: 0, outside: 0, count: u32::MAX };
+        std::fs::read_to_string(path).map_or(MappedIds(vec![all]), |text| MappedIds::parse(&text))
     }
 
     fn parse(text: &str) -> Self {
         let range = |line: &str| {
             let mut fields = line.split_ascii_whitespace().map(|field| field.parse().ok());
-            Some(Range { first: fields.next()??, outside: fields.next()??, count: fields.next()?? })
+            Some(IdRange { first: fields.next()??, outside: fields.next()??, count: fields.next()?? })
         };
-        Mapped(text.lines().filter_map(range).collect())
+        MappedIds(text.lines().filter_map(range).collect())
     }
 
     fn has(&self, number: u32) -> bool {
@@ -142,11 +142,11 @@ mod tests {
 
     #[test]
     fn maps_say_which_numbers_are_known() {
-        let whole = Mapped::parse("         0          0 4294967295\n");
+        let whole = MappedIds::parse("         0          0 4294967295\n");
         assert!(whole.is_whole() && whole.has(0) && whole.has(65534));
-        let some = Mapped::parse("0 1000 1\n1 100000 65536\n");
+        let some = MappedIds::parse("0 1000 1\n1 100000 65536\n");
         assert!(!some.is_whole() && some.has(0) && some.has(65536) && !some.has(65537));
-        let one = Mapped::parse("1000 1000 1\n");
+        let one = MappedIds::parse("1000 1000 1\n");
         assert!(one.has(1000) && !one.has(999) && !one.has(1001));
         assert!(one.may_be_root(65534) && !one.may_be_root(1000));
         assert!(some.may_be_root(65537) && !some.may_be_root(1) && some.may_be_root(0));

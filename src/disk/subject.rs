@@ -19,7 +19,7 @@ const TIME_SECONDS_MAX: i64 = i32::MAX as i64;
 
 /// An owner and a group, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ids {
+pub(super) struct OwnerIds {
     pub uid: u32,
     pub gid: u32,
 }
@@ -34,7 +34,7 @@ pub enum Subject<'a> {
 
 /// What an inode has already, so that only differences cost calls.
 #[derive(Clone, Copy, Debug)]
-pub struct Current {
+pub struct CurrentMetadata {
     pub uid: u32,
     pub gid: u32,
     /// Permission bits; [`MODE_UNKNOWN`] where only a chmod makes sure.
@@ -48,9 +48,9 @@ pub struct Current {
 
 pub const MODE_UNKNOWN: u32 = u32::MAX;
 
-impl From<&Stat> for Current {
+impl From<&Stat> for CurrentMetadata {
     fn from(stat: &Stat) -> Self {
-        Current {
+        CurrentMetadata {
             uid: stat.uid,
             gid: stat.gid,
             mode: stat.permissions(),
@@ -89,12 +89,12 @@ impl Subject<'_> {
 
     pub(super) fn apply_owner(
         &self,
-        current: &mut Current,
-        wanted: Ids,
+        current: &mut CurrentMetadata,
+        wanted: OwnerIds,
         kind: EntryKind,
         lose: &mut impl FnMut(&str, Error),
     ) {
-        let Ids { uid, gid } = wanted;
+        let OwnerIds { uid, gid } = wanted;
         if (current.uid, current.gid) == (uid, gid) {
             return;
         }
@@ -114,7 +114,7 @@ impl Subject<'_> {
     }
 
     /// Lets the owner set attributes where the mode denies that; the mode that was saved comes after the attributes.
-    pub(super) fn open_to_attributes(&self, current: &mut Current, meta: &Metadata, kind: EntryKind) {
+    pub(super) fn open_to_attributes(&self, current: &mut CurrentMetadata, meta: &Metadata, kind: EntryKind) {
         let me = rustix::process::geteuid();
         if rights::opens_everything() || current.uid != me.as_raw() {
             return;
@@ -245,7 +245,7 @@ impl Subject<'_> {
     /// until then, and its ACL is whole only with its own mode.
     pub(super) fn apply_xattrs(
         &self,
-        current: &Current,
+        current: &CurrentMetadata,
         meta: &Metadata,
         kind: EntryKind,
         lose: &mut impl FnMut(&str, Error),
@@ -299,7 +299,7 @@ impl Subject<'_> {
     }
 
     /// The mode of a directory until it gets its own, which may be the mark of what is unfinished.
-    pub(super) fn mode_of(&self, current: &Current) -> Result<u32> {
+    pub(super) fn mode_of(&self, current: &CurrentMetadata) -> Result<u32> {
         match current.mode {
             MODE_UNKNOWN => self.stat().map(|stat| stat.permissions()),
             known => Ok(known),

@@ -12,17 +12,17 @@ const NAME_BYTES: usize = PREFIX.len() + 8 + 1 + 16 + 1 + 8 + 1 + 16;
 
 /// A process, told apart from a later one with its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Maker {
+struct MakerProcess {
     pid: u32,
     /// 0 where the system does not tell.
     start: u64,
 }
 
-fn this_process() -> Maker {
-    static THIS: OnceLock<Maker> = OnceLock::new();
+fn this_process() -> MakerProcess {
+    static THIS: OnceLock<MakerProcess> = OnceLock::new();
     *THIS.get_or_init(|| {
         let pid = std::process::id();
-        Maker { pid, start: start_of(pid).unwrap_or(0) }
+        MakerProcess { pid, start: start_of(pid).unwrap_or(0) }
     })
 }
 
@@ -40,7 +40,7 @@ fn check(text: &[u8]) -> u64 {
     text.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 
-fn name_of(maker: Maker, number: u32) -> Vec<u8> {
+fn name_of(maker: MakerProcess, number: u32) -> Vec<u8> {
     let mut name = format!("{PREFIX}{:08x}-{:016x}-{number:08x}-", maker.pid, maker.start).into_bytes();
     let check = check(&name);
     name.extend_from_slice(format!("{check:016x}").as_bytes());
@@ -59,12 +59,12 @@ pub fn kept_name(unfinished: &[u8]) -> Vec<u8> {
     [&b"silt-kept-"[..], rest].concat()
 }
 
-fn maker_of(name: &[u8]) -> Option<Maker> {
+fn maker_of(name: &[u8]) -> Option<MakerProcess> {
     let fields = name.strip_prefix(PREFIX.as_bytes()).filter(|_| name.len() == NAME_BYTES)?;
     let text = std::str::from_utf8(fields).ok()?;
     let mut parts = text.split('-');
     let (pid, start, number) = (parts.next()?, parts.next()?, parts.next()?);
-    let maker = Maker { pid: u32::from_str_radix(pid, 16).ok()?, start: u64::from_str_radix(start, 16).ok()? };
+    let maker = MakerProcess { pid: u32::from_str_radix(pid, 16).ok()?, start: u64::from_str_radix(start, 16).ok()? };
     // Written again it must be the same, which also refuses signs and capitals.
     (name_of(maker, u32::from_str_radix(number, 16).ok()?) == name).then_some(maker)
 }
@@ -80,7 +80,7 @@ pub fn is_leftover(name: &[u8]) -> bool {
     maker_of(name).is_some_and(|maker| maker != this_process() && !is_alive(maker))
 }
 
-fn is_alive(maker: Maker) -> bool {
+fn is_alive(maker: MakerProcess) -> bool {
     let Some(pid) = i32::try_from(maker.pid).ok().and_then(rustix::process::Pid::from_raw) else { return false };
     if rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH) {
         return false;
@@ -97,10 +97,10 @@ mod tests {
     fn only_exact_names_of_ended_processes_are_leftovers() {
         let own = next_name();
         assert!(own.len() == NAME_BYTES && is_unfinished(&own) && !is_leftover(&own));
-        let gone = name_of(Maker { pid: 0x7fff_fff0, start: 7 }, 3);
+        let gone = name_of(MakerProcess { pid: 0x7fff_fff0, start: 7 }, 3);
         assert!(is_leftover(&gone));
         // Our number, started at another time: that process has ended.
-        assert!(is_leftover(&name_of(Maker { start: 1, ..this_process() }, 3)));
+        assert!(is_leftover(&name_of(MakerProcess { start: 1, ..this_process() }, 3)));
         for at in 0..gone.len() {
             let mut other = gone.clone();
             other[at] = if other[at] == b'e' { b'f' } else { b'e' };

@@ -31,7 +31,7 @@ pub fn is_kept(name: &[u8]) -> bool {
 }
 
 /// What attributes are read from or set on.
-enum Place<'a> {
+enum XattrPlace<'a> {
     Open(BorrowedFd<'a>),
     /// A path that ends in the name itself: links are not followed.
     Path(CString),
@@ -44,64 +44,64 @@ enum Place<'a> {
 /// Whether names in an open directory have a path: a bare root file system may have no /proc.
 static HAS_PROC: LazyLock<bool> = LazyLock::new(|| std::path::Path::new("/proc/self/fd").exists());
 
-impl Place<'_> {
+impl XattrPlace<'_> {
     /// O_PATH descriptors refuse the calls for descriptors, and opening a device or FIFO has effects; the way through
     /// /proc has neither problem.
-    fn named(directory: &Directory, name: impl Arg + Copy) -> Result<Place<'static>, Errno> {
+    fn named(directory: &Directory, name: impl Arg + Copy) -> Result<XattrPlace<'static>, Errno> {
         if !*HAS_PROC {
-            return Place::opened(directory, name);
+            return XattrPlace::opened(directory, name);
         }
         let name = name.as_cow_c_str()?;
         let mut path = format!("/proc/self/fd/{}/", directory.as_fd().as_raw_fd()).into_bytes();
         path.extend_from_slice(name.to_bytes());
-        CString::new(path).map(Place::Path).map_err(|_| Errno::INVAL)
+        CString::new(path).map(XattrPlace::Path).map_err(|_| Errno::INVAL)
     }
 
     /// Files and directories can be opened; of links, devices and FIFOs the attributes stay out of reach.
-    fn opened(directory: &Directory, name: impl Arg + Copy) -> Result<Place<'static>, Errno> {
+    fn opened(directory: &Directory, name: impl Arg + Copy) -> Result<XattrPlace<'static>, Errno> {
         let stat = statat(directory.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile | FileType::Directory => {
-                openat(directory.as_fd(), name, flags, Mode::empty()).map(Place::Held)
+                openat(directory.as_fd(), name, flags, Mode::empty()).map(XattrPlace::Held)
             }
-            _ => Ok(Place::Nowhere),
+            _ => Ok(XattrPlace::Nowhere),
         }
     }
 
     fn list(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         match self {
-            Place::Open(fd) => rustix::fs::flistxattr(fd, buffer),
-            Place::Path(path) => rustix::fs::llistxattr(path.as_c_str(), buffer),
-            Place::Held(fd) => rustix::fs::flistxattr(fd, buffer),
-            Place::Nowhere => Err(Errno::NOTSUP),
+            XattrPlace::Open(fd) => rustix::fs::flistxattr(fd, buffer),
+            XattrPlace::Path(path) => rustix::fs::llistxattr(path.as_c_str(), buffer),
+            XattrPlace::Held(fd) => rustix::fs::flistxattr(fd, buffer),
+            XattrPlace::Nowhere => Err(Errno::NOTSUP),
         }
     }
 
     fn get(&self, name: &CStr, buffer: &mut [u8]) -> Result<usize, Errno> {
         match self {
-            Place::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer),
-            Place::Path(path) => rustix::fs::lgetxattr(path.as_c_str(), name, buffer),
-            Place::Held(fd) => rustix::fs::fgetxattr(fd, name, buffer),
-            Place::Nowhere => Err(Errno::NOTSUP),
+            XattrPlace::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer),
+            XattrPlace::Path(path) => rustix::fs::lgetxattr(path.as_c_str(), name, buffer),
+            XattrPlace::Held(fd) => rustix::fs::fgetxattr(fd, name, buffer),
+            XattrPlace::Nowhere => Err(Errno::NOTSUP),
         }
     }
 
     fn set(&self, name: &CStr, value: &[u8]) -> Result<(), Errno> {
         match self {
-            Place::Open(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
-            Place::Path(path) => rustix::fs::lsetxattr(path.as_c_str(), name, value, XattrFlags::empty()),
-            Place::Held(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
-            Place::Nowhere => Err(Errno::NOTSUP),
+            XattrPlace::Open(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
+            XattrPlace::Path(path) => rustix::fs::lsetxattr(path.as_c_str(), name, value, XattrFlags::empty()),
+            XattrPlace::Held(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
+            XattrPlace::Nowhere => Err(Errno::NOTSUP),
         }
     }
 
     fn remove(&self, name: &CStr) -> Result<(), Errno> {
         match self {
-            Place::Open(fd) => rustix::fs::fremovexattr(fd, name),
-            Place::Path(path) => rustix::fs::lremovexattr(path.as_c_str(), name),
-            Place::Held(fd) => rustix::fs::fremovexattr(fd, name),
-            Place::Nowhere => Err(Errno::NOTSUP),
+            XattrPlace::Open(fd) => rustix::fs::fremovexattr(fd, name),
+            XattrPlace::Path(path) => rustix::fs::lremovexattr(path.as_c_str(), name),
+            XattrPlace::Held(fd) => rustix::fs::fremovexattr(fd, name),
+            XattrPlace::Nowhere => Err(Errno::NOTSUP),
         }
     }
 
@@ -151,26 +151,26 @@ impl Place<'_> {
 /// has no such thing.
 #[inline]
 pub fn read_xattrs(fd: impl AsFd) -> Result<Vec<Xattr>> {
-    Place::Open(fd.as_fd()).read().map_err(|errno| refused("read the attributes of a file", b"", errno))
+    XattrPlace::Open(fd.as_fd()).read().map_err(|errno| refused("read the attributes of a file", b"", errno))
 }
 
 /// The same of a name in a directory, of a link itself. Needs /proc.
 pub fn read_xattrs_at(directory: &Directory, name: impl Arg + Copy) -> Result<Vec<Xattr>> {
-    let read = Place::named(directory, name).and_then(|place| place.read());
+    let read = XattrPlace::named(directory, name).and_then(|place| place.read());
     read.map_err(|errno| refused_name("read the attributes of", name, errno))
 }
 
 /// Sets one attribute of an open file or directory.
 pub fn set_xattr(fd: impl AsFd, xattr: &Xattr) -> Result<()> {
-    set(Ok(Place::Open(fd.as_fd())), xattr)
+    set(Ok(XattrPlace::Open(fd.as_fd())), xattr)
 }
 
 /// Sets one attribute of a name in a directory, of a link itself. Needs /proc.
 pub fn set_xattr_at(directory: &Directory, name: impl Arg + Copy, xattr: &Xattr) -> Result<()> {
-    set(Place::named(directory, name), xattr)
+    set(XattrPlace::named(directory, name), xattr)
 }
 
-fn set(place: Result<Place<'_>, Errno>, xattr: &Xattr) -> Result<()> {
+fn set(place: Result<XattrPlace<'_>, Errno>, xattr: &Xattr) -> Result<()> {
     let done = place.and_then(|place| {
         let name = CString::new(xattr.name.as_slice()).map_err(|_| Errno::INVAL)?;
         place.set(&name, &xattr.value)
@@ -180,12 +180,12 @@ fn set(place: Result<Place<'_>, Errno>, xattr: &Xattr) -> Result<()> {
 
 /// Removes one attribute of an open file or directory; it is not an error if there is none.
 pub fn remove_xattr(fd: impl AsFd, name: &CStr) -> Result<()> {
-    removed(Place::Open(fd.as_fd()).remove(name), name.to_bytes())
+    removed(XattrPlace::Open(fd.as_fd()).remove(name), name.to_bytes())
 }
 
 /// The same of a name in a directory.
 pub fn remove_xattr_at(directory: &Directory, name: impl Arg + Copy, xattr: &CStr) -> Result<()> {
-    removed(Place::named(directory, name).and_then(|place| place.remove(xattr)), xattr.to_bytes())
+    removed(XattrPlace::named(directory, name).and_then(|place| place.remove(xattr)), xattr.to_bytes())
 }
 
 fn removed(done: Result<(), Errno>, name: &[u8]) -> Result<()> {

@@ -13,16 +13,16 @@ use std::sync::Mutex;
 const PACKS_MAX: usize = 16;
 
 #[derive(Default)]
-struct Known {
+struct KnownCopies {
     packs: HashSet<PackId>,
     places: HashMap<ChunkId, Vec<Located>>,
 }
 
 /// Shared by all threads of a reader.
 #[derive(Default)]
-pub(super) struct Copies(Mutex<Known>);
+pub(super) struct ChunkCopies(Mutex<KnownCopies>);
 
-impl Copies {
+impl ChunkCopies {
     /// All places of a chunk of this pack, those in packs that count as missing last; empty when the chunk has no other one.
     /// None when the copies of too many packs were looked up already.
     pub fn of(&self, id: &ChunkId, pack: &PackId, vault: &Vault) -> Result<Option<Vec<Located>>> {

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A frame: its pack and its number there.
-pub(super) type Place = (PackId, u32);
+pub(super) type FrameKeyPlace = (PackId, u32);
 
 /// Says which frames of one pack begin within some bytes of it, in order.
-pub(super) type Near<'a> = &'a dyn Fn(Range<u64>) -> Vec<FramePlace>;
+pub(super) type NearFrames<'a> = &'a dyn Fn(Range<u64>) -> Vec<FramePlace>;
 
 /// Neighbouring frames that are fetched together; none when only the header is wanted.
 pub(super) struct FrameRun {

@@ -27,7 +27,7 @@ const TREE_FILES_BYTES_MAX: u64 = 512 << 20;
 type FrameSlot = Arc<OnceLock<Result<Arc<Vec<u8>>>>>;
 
 #[derive(Default)]
-struct Slots {
+struct FrameSlots {
     slots: HashMap<(PackId, u32), (FrameSlot, usize)>,
     order: VecDeque<(PackId, u32)>,
     bytes: usize,
@@ -35,7 +35,7 @@ struct Slots {
     damaged: HashSet<(PackId, u32)>,
 }
 
-impl Slots {
+impl FrameSlots {
     /// Keeps that a frame is damaged from the second time on: it is read once more for one chunk of it, not for each.
     fn failed(&mut self, key: &(PackId, u32), kind: Kind) {
         if !kind.is_damage() || self.damaged.insert(*key) {
@@ -73,7 +73,7 @@ fn file_name(at: &Located) -> String {
 pub(super) struct Frames {
     vault: Vault,
     bytes_max: usize,
-    slots: Mutex<Slots>,
+    slots: Mutex<FrameSlots>,
     keys: Mutex<HashMap<PackId, Arc<PackKey>>>,
     openers: Mutex<Vec<FrameOpener>>,
     /// None where storage is as near as the cache.

@@ -11,17 +11,17 @@
 //! - A thread that needs room may drop every frame that is here, including frames that are wanted or that callers still hold.
 //! - So waiting for room is waiting for requests alone. The thread that makes a request waits for storage and for nothing
 //!   else: it has its room before it begins, and holds no lock meanwhile.
-//! - Each mark "coming" belongs to one request, and `Landing` takes it back when that ends: it succeeded, failed or panicked. Then
+//! - Each mark "coming" belongs to one request, and `FetchGuard` takes it back when that ends: it succeeded, failed or panicked. Then
 //!   all waiting threads wake and look again. When nothing is coming any more, there is room for the first one that looks.
 //! - Each request that a thread made for a frame serves that thread: it keeps the lock from the landing until it holds its
-//!   frame. Threads that waited for the same frame find it in its `Arrival`, even if it was dropped before their turn. So
+//!   frame. Threads that waited for the same frame find it in its `FrameArrival`, even if it was dropped before their turn. So
 //!   rounds of dropping and fetching end when there is nothing more to read.
 //! - A thread that holds a frame waits only for that pack's header, and fetching a header never waits for room.
 //! - While a thread waits for room, nothing is fetched ahead.
 
 use crate::error::{Error, Kind, Result};
-use crate::fetch::frame_run::{FrameRun, Near};
-use crate::fetch::read_ahead_state::{Arrival, ReadAheadState, There};
+use crate::fetch::frame_run::{FrameRun, NearFrames};
+use crate::fetch::read_ahead_state::{FrameArrival, FrameStatus, HeldFrames};
 use crate::format::pack_name;
 use crate::id::PackId;
 use crate::lock::locked;
@@ -39,16 +39,16 @@ const MAPPED_BYTES_MIN: usize = 64 << 10;
 
 /// Sealed frames of one sort (content or trees), here or on their way.
 #[derive(Clone)]
-pub(super) struct ReadAhead(Arc<Shared>);
+pub(super) struct ReadAhead(Arc<ReadAheadShared>);
 
-struct Shared {
+struct ReadAheadShared {
     storage: Arc<dyn Storage>,
-    state: Mutex<State>,
+    state: Mutex<ReadAheadState>,
     changed: Condvar,
 }
 
-struct State {
-    held: ReadAheadState,
+struct ReadAheadState {
+    held: HeldFrames,
     /// Requests that are made by threads of their own.
     in_flight: usize,
     /// Threads that wait for room.
@@ -58,38 +58,38 @@ struct State {
 impl ReadAhead {
     /// Frames that are here or coming take `bytes_max` and at most one frame more, however many threads ask.
     pub fn new(storage: Arc<dyn Storage>, bytes_max: u64) -> Self {
-        let state = State { held: ReadAheadState::new(bytes_max), in_flight: 0, waiting: 0 };
-        ReadAhead(Arc::new(Shared { storage, state: Mutex::new(state), changed: Condvar::new() }))
+        let state = ReadAheadState { held: HeldFrames::new(bytes_max), in_flight: 0, waiting: 0 };
+        ReadAhead(Arc::new(ReadAheadShared { storage, state: Mutex::new(state), changed: Condvar::new() }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ReadAheadState> {
         locked(&self.0.state)
     }
 
-    fn wait<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn wait<'a>(&'a self, state: MutexGuard<'a, ReadAheadState>) -> MutexGuard<'a, ReadAheadState> {
         self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A sealed frame.
-    pub fn frame(&self, at: &Located, near: Near) -> Result<Bytes> {
+    pub fn frame(&self, at: &Located, near: NearFrames) -> Result<Bytes> {
         let place = (at.pack, at.frame_number);
         let mut state = self.lock();
         let mut around = Some(near);
-        let mut arrival = Arrival::default();
+        let mut arrival = FrameArrival::default();
         loop {
             let (there, used) = state.held.ask(&place);
             match there {
-                There::Here(sealed) => {
+                FrameStatus::Here(sealed) => {
                     if let Some(run) = used {
                         self.read_on(&mut state, &run, near);
                     }
                     return Ok(sealed);
                 }
-                There::Coming(coming) => {
+                FrameStatus::Coming(coming) => {
                     arrival = coming;
                     state = self.wait(state);
                 }
-                There::Nothing => {
+                FrameStatus::Nothing => {
                     if let Some(sealed) = arrival.get() {
                         return Ok(sealed.clone());
                     }
@@ -120,9 +120,9 @@ impl ReadAhead {
         let mut state = self.lock();
         loop {
             match state.held.header(pack) {
-                There::Here(header) => return Ok(header),
-                There::Coming(_) => state = self.wait(state),
-                There::Nothing => break,
+                FrameStatus::Here(header) => return Ok(header),
+                FrameStatus::Coming(_) => state = self.wait(state),
+                FrameStatus::Nothing => break,
             }
         }
         drop(state);
@@ -134,7 +134,7 @@ impl ReadAhead {
     }
 
     /// Asks for the blocks after a run while that is being used.
-    fn read_on(&self, state: &mut State, run: &FrameRun, near: Near) {
+    fn read_on(&self, state: &mut ReadAheadState, run: &FrameRun, near: NearFrames) {
         if state.in_flight >= IN_FLIGHT_MAX || state.waiting > 0 {
             return;
         }
@@ -144,7 +144,7 @@ impl ReadAhead {
     }
 
     /// Asks at the same time for a header that is too far from the range that is fetched of its pack.
-    fn fetch_header(&self, state: &mut State, pack: PackId) {
+    fn fetch_header(&self, state: &mut ReadAheadState, pack: PackId) {
         if state.in_flight >= IN_FLIGHT_MAX {
             return;
         }
@@ -155,7 +155,7 @@ impl ReadAhead {
 
     /// Fetches a run in a thread of its own, if one can be started. A thread that needs what does not come asks again, and gets
     /// the error.
-    fn fetch_beside(&self, state: &mut State, run: Arc<FrameRun>) {
+    fn fetch_beside(&self, state: &mut ReadAheadState, run: Arc<FrameRun>) {
         let (ahead, coming) = (self.clone(), run.clone());
         let thread = std::thread::Builder::new().name("fetch".to_owned()).spawn(move || {
             drop(ahead.fetch(&coming));
@@ -168,8 +168,8 @@ impl ReadAhead {
     }
 
     /// Fetches a run; afterwards no thread waits for it, even if it failed. What came cannot be dropped before the lock is released.
-    fn fetch(&self, run: &Arc<FrameRun>) -> Result<MutexGuard<'_, State>> {
-        let mut landing = Landing { ahead: self, run, is_done: false };
+    fn fetch(&self, run: &Arc<FrameRun>) -> Result<MutexGuard<'_, ReadAheadState>> {
+        let mut landing = FetchGuard { ahead: self, run, is_done: false };
         let range = run.range();
         let bytes = self.range(&run.pack, range.start, range.end - range.start)?;
         let piece = |offset: u32, length: usize| {
@@ -203,13 +203,13 @@ fn copy_of(bytes: &[u8]) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }
 
-struct Landing<'a> {
+struct FetchGuard<'a> {
     ahead: &'a ReadAhead,
     run: &'a FrameRun,
     is_done: bool,
 }
 
-impl Drop for Landing<'_> {
+impl Drop for FetchGuard<'_> {
     fn drop(&mut self) {
         if !self.is_done {
             self.ahead.lock().held.give_up(self.run);

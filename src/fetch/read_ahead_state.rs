@@ -4,7 +4,7 @@
 //! yet. The window begins small, doubles when most of what was fetched together was used, and halves when frames are
 //! dropped unused. At its full length the next blocks are fetched before they are asked for.
 
-use crate::fetch::frame_run::{FrameRun, Near, Place, bytes_of};
+use crate::fetch::frame_run::{FrameKeyPlace, FrameRun, NearFrames, bytes_of};
 use crate::id::PackId;
 use crate::place::{FramePlace, Located};
 use bytes::Bytes;
@@ -22,26 +22,26 @@ const HEADER_REACH: u64 = 64 << 10;
 /// Headers of packs that are kept until their keys are opened.
 const HEADERS_MAX: usize = 4096;
 
-enum Frame {
-    Coming(Arrival),
+enum HeldFrame {
+    Coming(FrameArrival),
     Here { sealed: Bytes, is_asked: bool, serial: u64, run: Arc<FrameRun> },
 }
 
 /// Where waiting threads find a frame, even if it was dropped before their turn.
-pub(super) type Arrival = Arc<OnceLock<Bytes>>;
+pub(super) type FrameArrival = Arc<OnceLock<Bytes>>;
 
 /// What there is of something that was asked for.
-pub(super) enum There {
+pub(super) enum FrameStatus {
     Nothing,
-    Coming(Arrival),
+    Coming(FrameArrival),
     Here(Bytes),
 }
 
 /// All frames of one sort that are here or coming.
-pub(super) struct ReadAheadState {
-    frames: HashMap<Place, Frame>,
+pub(super) struct HeldFrames {
+    frames: HashMap<FrameKeyPlace, HeldFrame>,
     /// What is dropped first comes first: what was asked for before what was not, then the older one.
-    order: BTreeMap<(bool, u64), Place>,
+    order: BTreeMap<(bool, u64), FrameKeyPlace>,
     headers: HashMap<PackId, Option<Bytes>>,
     /// Of all frames that are here or coming.
     bytes: u64,
@@ -53,10 +53,10 @@ pub(super) struct ReadAheadState {
     serial: u64,
 }
 
-impl ReadAheadState {
+impl HeldFrames {
     /// Frames take `bytes_max` together, or one frame more.
     pub fn new(bytes_max: u64) -> Self {
-        ReadAheadState {
+        HeldFrames {
             frames: HashMap::new(),
             order: BTreeMap::new(),
             headers: HashMap::new(),
@@ -70,14 +70,14 @@ impl ReadAheadState {
     }
 
     /// A frame that is asked for; with it the run after which to read on.
-    pub fn ask(&mut self, place: &Place) -> (There, Option<Arc<FrameRun>>) {
+    pub fn ask(&mut self, place: &FrameKeyPlace) -> (FrameStatus, Option<Arc<FrameRun>>) {
         match self.frames.get_mut(place) {
-            None => (There::Nothing, None),
-            Some(Frame::Coming(arrival)) => (There::Coming(arrival.clone()), None),
-            Some(Frame::Here { sealed, is_asked, serial, run }) => {
+            None => (FrameStatus::Nothing, None),
+            Some(HeldFrame::Coming(arrival)) => (FrameStatus::Coming(arrival.clone()), None),
+            Some(HeldFrame::Here { sealed, is_asked, serial, run }) => {
                 let (sealed, serial, run) = (sealed.clone(), *serial, run.clone());
                 if std::mem::replace(is_asked, true) {
-                    return (There::Here(sealed), None);
+                    return (FrameStatus::Here(sealed), None);
                 }
                 self.order.remove(&(true, serial));
                 self.order.insert((false, serial), *place);
@@ -87,22 +87,22 @@ impl ReadAheadState {
                 if is_half_passed && !is_full {
                     self.window = (self.window * 2).max(WINDOW_BYTES_MIN).min(self.range_bytes);
                 }
-                (There::Here(sealed), (is_half_passed && is_full).then_some(run))
+                (FrameStatus::Here(sealed), (is_half_passed && is_full).then_some(run))
             }
         }
     }
 
-    pub fn header(&self, pack: &PackId) -> There {
+    pub fn header(&self, pack: &PackId) -> FrameStatus {
         match self.headers.get(pack) {
-            None => There::Nothing,
-            Some(None) => There::Coming(Arrival::default()),
-            Some(Some(header)) => There::Here(header.clone()),
+            None => FrameStatus::Nothing,
+            Some(None) => FrameStatus::Coming(FrameArrival::default()),
+            Some(Some(header)) => FrameStatus::Here(header.clone()),
         }
     }
 
     /// What to fetch for a frame that is not here: it and those around it, or it alone without `near`. It is
     /// coming now. None while what is coming fills the memory: when some of that has come, ask again.
-    pub fn around(&mut self, at: &Located, near: Option<Near>) -> Option<Arc<FrameRun>> {
+    pub fn around(&mut self, at: &Located, near: Option<NearFrames>) -> Option<Arc<FrameRun>> {
         let own = FramePlace { number: at.frame_number, offset: at.frame_offset, stored: at.frame_stored };
         let block = u64::from(own.offset).checked_div(self.window);
         let block = block.map(|block| block * self.window..(block + 1) * self.window);
@@ -122,7 +122,7 @@ impl ReadAheadState {
     }
 
     /// What to fetch of the blocks after a run, as far as there is room that costs nothing; it is coming now.
-    pub fn behind(&mut self, run: &FrameRun, near: Near) -> Vec<Arc<FrameRun>> {
+    pub fn behind(&mut self, run: &FrameRun, near: NearFrames) -> Vec<Arc<FrameRun>> {
         let block = run.frames.last().map_or(0, |last| u64::from(last.offset)) / self.window.max(1);
         let mut runs = Vec::new();
         for next in block + 1..=block + BLOCKS_AHEAD {
@@ -164,7 +164,7 @@ impl ReadAheadState {
         self.bytes += bytes;
         self.bytes_coming += bytes;
         for frame in &frames {
-            self.frames.insert((pack, frame.number), Frame::Coming(Arrival::default()));
+            self.frames.insert((pack, frame.number), HeldFrame::Coming(FrameArrival::default()));
         }
         let is_near = may_reach && frames.first().is_some_and(|first| u64::from(first.offset) <= HEADER_REACH);
         let with_header = is_near && self.take_header(pack);
@@ -194,8 +194,8 @@ impl ReadAheadState {
             self.serial += 1;
             self.order.insert((true, self.serial), place);
             let arrived = sealed.clone();
-            let here = Frame::Here { sealed, is_asked: false, serial: self.serial, run: run.clone() };
-            if let Some(Frame::Coming(arrival)) = self.frames.insert(place, here) {
+            let here = HeldFrame::Here { sealed, is_asked: false, serial: self.serial, run: run.clone() };
+            if let Some(HeldFrame::Coming(arrival)) = self.frames.insert(place, here) {
                 _ = arrival.set(arrived);
             }
         }
@@ -212,7 +212,7 @@ impl ReadAheadState {
     pub fn give_up(&mut self, run: &FrameRun) {
         for frame in &run.frames {
             let place = (run.pack, frame.number);
-            if let Some(Frame::Coming(_)) = self.frames.get(&place) {
+            if let Some(HeldFrame::Coming(_)) = self.frames.get(&place) {
                 self.frames.remove(&place);
                 self.bytes -= u64::from(frame.stored);
                 self.bytes_coming -= u64::from(frame.stored);
@@ -239,7 +239,7 @@ impl ReadAheadState {
                 break;
             }
             self.order.remove(&(is_unasked, serial));
-            if let Some(Frame::Here { sealed, .. }) = self.frames.remove(&place) {
+            if let Some(HeldFrame::Here { sealed, .. }) = self.frames.remove(&place) {
                 self.bytes -= sealed.len() as u64;
             }
             is_wasted |= is_unasked;
@@ -280,15 +280,15 @@ mod tests {
         }
     }
 
-    fn land(held: &mut ReadAheadState, run: &Arc<FrameRun>) {
+    fn land(held: &mut HeldFrames, run: &Arc<FrameRun>) {
         let pieces = run.frames.iter().map(|frame| Bytes::from(vec![0; frame.stored as usize])).collect();
         held.land(run, pieces);
     }
 
     /// Asks for a frame and lets all land that is fetched for it; says how many requests that took.
-    fn ask(held: &mut ReadAheadState, pack: PackId, number: u32) -> usize {
+    fn ask(held: &mut HeldFrames, pack: PackId, number: u32) -> usize {
         let mut requests = 0;
-        if let There::Nothing = held.ask(&(pack, number)).0 {
+        if let FrameStatus::Nothing = held.ask(&(pack, number)).0 {
             let run = held.around(&located(pack, number), Some(&near)).expect("nothing else is coming");
             land(held, &run);
             requests += 1;
@@ -306,19 +306,19 @@ mod tests {
 
     #[test]
     fn reading_in_order_takes_few_requests_and_reading_here_and_there_little_more_than_was_asked_for() {
-        let mut held = ReadAheadState::new(96 << 20);
+        let mut held = HeldFrames::new(96 << 20);
         let requests: usize = (0..300).map(|n| ask(&mut held, PackId([(n / 100) as u8; 32]), n % 100)).sum();
         assert!((25..35).contains(&requests), "{requests} requests for 90 MB");
         assert_eq!(held.window, RANGE_BYTES);
 
-        let mut held = ReadAheadState::new(96 << 20);
+        let mut held = HeldFrames::new(96 << 20);
         (0..40).for_each(|n| _ = ask(&mut held, PackId([n; 32]), 50));
         assert!(held.bytes <= 40 * (3 * u64::from(FRAME)), "{} bytes for 40 frames", held.bytes);
     }
 
     #[test]
     fn what_nobody_asks_for_goes_last_and_makes_the_window_smaller() {
-        let mut held = ReadAheadState::new(16 << 20);
+        let mut held = HeldFrames::new(16 << 20);
         (0..20).for_each(|n| _ = ask(&mut held, PackId([1; 32]), n));
         assert_eq!(held.window, RANGE_BYTES.min(4 << 20));
         // From each of many packs one frame: most of what comes with it is for nothing.
@@ -328,17 +328,17 @@ mod tests {
 
     #[test]
     fn what_does_not_come_is_forgotten() {
-        let mut held = ReadAheadState::new(16 << 20);
+        let mut held = HeldFrames::new(16 << 20);
         (0..20).for_each(|n| _ = ask(&mut held, PackId([1; 32]), n));
         let (bytes, frames) = (held.bytes, held.frames.len());
         let run = held.around(&located(PackId([2; 32]), 0), Some(&near)).expect("nothing else is coming");
-        assert!(run.with_header && run.range().start == 0 && matches!(held.header(&run.pack), There::Coming(_)));
-        assert!(matches!(held.ask(&(run.pack, 0)).0, There::Coming(_)));
+        assert!(run.with_header && run.range().start == 0 && matches!(held.header(&run.pack), FrameStatus::Coming(_)));
+        assert!(matches!(held.ask(&(run.pack, 0)).0, FrameStatus::Coming(_)));
         held.give_up(&run);
-        assert!(matches!(held.header(&run.pack), There::Nothing) && held.window == 0);
+        assert!(matches!(held.header(&run.pack), FrameStatus::Nothing) && held.window == 0);
         assert!(held.bytes <= bytes && held.frames.len() <= frames);
         // A frame larger than the budget can still be read.
-        let mut small = ReadAheadState::new(1 << 10);
+        let mut small = HeldFrames::new(1 << 10);
         let run = small.around(&located(PackId([2; 32]), 7), Some(&near)).expect("nothing else is coming");
         assert_eq!(run.frames, [place(7)]);
         // But one after the other.

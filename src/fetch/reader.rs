@@ -3,12 +3,12 @@
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
 use crate::fetch::chunk::Chunk;
-use crate::fetch::copies::Copies;
+use crate::fetch::copies::ChunkCopies;
 use crate::fetch::frames::Frames;
 use crate::format::list::{LIST_DEPTH_MAX, decode_list};
-use crate::format::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
+use crate::format::tree::{PAGE_DEPTH_MAX, TreePage, decode_inner, decode_page};
 use crate::id::{ChunkId, ChunkKind, PackId};
-use crate::index::View;
+use crate::index::IndexView;
 use crate::lock::locked;
 use crate::place::Located;
 use crate::vault::Vault;
@@ -30,20 +30,20 @@ fn is_of_one_pack(error: &Error) -> bool {
 
 /// Reads chunks and trees of a repository; shared by all threads of a verb.
 #[derive(Clone)]
-pub struct Reader(Arc<Inner>);
+pub struct Reader(Arc<ReaderInner>);
 
-struct Inner {
+struct ReaderInner {
     vault: Vault,
     frames: Frames,
     /// Set when the local index was compared with the repository because something could not be read. Once is enough: then
     /// it knows of no pack that is missing.
     has_compared: Mutex<bool>,
     /// Packs that count as missing, and where chunks rest in them, once that was asked for.
-    damaged: Mutex<Option<(HashSet<PackId>, View)>>,
-    copies: Copies,
+    damaged: Mutex<Option<(HashSet<PackId>, IndexView)>>,
+    copies: ChunkCopies,
 }
 
-impl Inner {
+impl ReaderInner {
     /// Compares the local index with the repository. If that cannot be listed, it is not damage of one chunk: each chunk would list
     /// it again, with all attempts.
     fn compare_index(&self) -> Result<()> {
@@ -56,11 +56,11 @@ impl Inner {
 
 impl Reader {
     pub(crate) fn new(vault: &Vault) -> Self {
-        Reader(Arc::new(Inner {
+        Reader(Arc::new(ReaderInner {
             vault: vault.clone(),
             frames: Frames::new(vault),
             has_compared: Mutex::default(),
-            copies: Copies::default(),
+            copies: ChunkCopies::default(),
             damaged: Mutex::default(),
         }))
     }
@@ -96,7 +96,7 @@ impl Reader {
     }
 
     /// A chunk that no intact pack holds may still be readable in one that was cut, or is damaged elsewhere.
-    fn damaged_packs(&self) -> Result<View> {
+    fn damaged_packs(&self) -> Result<IndexView> {
         let packs = self.0.vault.left_out();
         let mut damaged = locked(&self.0.damaged);
         match damaged.as_ref().filter(|(known, _)| *known == packs) {
@@ -241,8 +241,8 @@ impl Reader {
     /// The entries of one page, which must hold entries.
     pub fn page_entries(&self, page: &ChunkId) -> Result<Vec<Entry>> {
         match decode_page(&self.tree(page)?)? {
-            Page::Entries(entries) => Ok(entries),
-            Page::Inner { .. } => Err(Error::corrupt("read the page", page, "it has no entries")),
+            TreePage::Entries(entries) => Ok(entries),
+            TreePage::Inner { .. } => Err(Error::corrupt("read the page", page, "it has no entries")),
         }
     }
 
@@ -269,11 +269,13 @@ impl Reader {
         }
         match decode_page(&self.tree(id)?)? {
             // Empty pages below others could be repeated without end: they have no names that could be out of order.
-            Page::Entries(entries) if depth > 0 && entries.is_empty() => {
+            TreePage::Entries(entries) if depth > 0 && entries.is_empty() => {
                 Err(Error::corrupt("read the directory", id, "it has an empty page"))
             }
-            Page::Entries(entries) => each(entries),
-            Page::Inner { pages, .. } => pages.iter().try_for_each(|(_, page)| self.walk_pages(page, depth + 1, each)),
+            TreePage::Entries(entries) => each(entries),
+            TreePage::Inner { pages, .. } => {
+                pages.iter().try_for_each(|(_, page)| self.walk_pages(page, depth + 1, each))
+            }
         }
     }
 
@@ -292,8 +294,8 @@ impl Reader {
         let mut id = *root;
         for _ in 0..=PAGE_DEPTH_MAX {
             match decode_page(&self.tree(&id)?)? {
-                Page::Entries(entries) => return Ok(entries.into_iter().find(|entry| entry.name == name)),
-                Page::Inner { pages, .. } => {
+                TreePage::Entries(entries) => return Ok(entries.into_iter().find(|entry| entry.name == name)),
+                TreePage::Inner { pages, .. } => {
                     let after = pages.partition_point(|(first, _)| first.as_slice() <= name);
                     match after.checked_sub(1) {
                         Some(at) => id = pages[at].1,

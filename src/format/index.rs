@@ -5,7 +5,7 @@
 //! apart because they do not compress, all chunk ids (24 bytes each) in the same order. Tagged values of newer writers may follow.
 
 use crate::error::Result;
-use crate::format::wire::{Put, Take};
+use crate::format::wire::{PutWire, TakeWire};
 use crate::format::{CHUNK_BYTES_MAX, FRAME_RAW_BYTES_MAX, PACK_BYTES_MAX};
 use crate::id::{ChunkId, ChunkKind, PackId};
 use crate::place::{FrameContents, PackContents};
@@ -61,20 +61,20 @@ pub(super) fn put_frames(bytes: &mut Vec<u8>, frames: &[FrameContents]) {
 }
 
 /// How many chunks an object may still state.
-pub(super) struct Room {
+pub(super) struct ChunkRoom {
     /// Bytes that follow after all frames for each chunk.
     bytes_behind: usize,
     chunks: usize,
 }
 
-impl Room {
+impl ChunkRoom {
     /// In index objects an id follows for each chunk; in trailers nothing does.
     pub fn with_ids_behind() -> Self {
-        Room { bytes_behind: ChunkId::BYTES, chunks: 0 }
+        ChunkRoom { bytes_behind: ChunkId::BYTES, chunks: 0 }
     }
 
     pub fn with_nothing_behind() -> Self {
-        Room { bytes_behind: 0, chunks: 0 }
+        ChunkRoom { bytes_behind: 0, chunks: 0 }
     }
 
     /// The fewest bytes that a frame takes: its sizes and the count and length of one chunk.
@@ -84,7 +84,7 @@ impl Room {
 
     /// How many chunks a frame has: at least one, and no more than there are bytes for, what is owed to earlier frames taken off.
     /// Checked before memory is asked for: a chunk takes more there than here.
-    fn take_chunk_count(&mut self, take: &mut Take) -> Result<usize> {
+    fn take_chunk_count(&mut self, take: &mut TakeWire) -> Result<usize> {
         let count = take.number_to(take.remaining() as u64)? as usize;
         self.chunks += count;
         if count == 0 {
@@ -102,7 +102,7 @@ impl Room {
 }
 
 /// Reads what [`put_frames`] wrote; ids are left zero.
-pub(super) fn take_frames(take: &mut Take, count: usize, room: &mut Room) -> Result<Vec<FrameContents>> {
+pub(super) fn take_frames(take: &mut TakeWire, count: usize, room: &mut ChunkRoom) -> Result<Vec<FrameContents>> {
     let mut frames = Vec::with_capacity(count.min(4096));
     for _ in 0..count {
         let stored = take.number_to(PACK_BYTES_MAX)? as u32;
@@ -128,11 +128,11 @@ pub(super) fn take_frames(take: &mut Take, count: usize, room: &mut Room) -> Res
 }
 
 pub fn decode_index(bytes: &[u8]) -> Result<Vec<PackContents>> {
-    let mut take = Take::new("index object", bytes);
+    let mut take = TakeWire::new("index object", bytes);
     if take.number()? != VERSION {
         return Err(take.bad("it is of a version that this program does not know: use a newer version of silt"));
     }
-    let mut room = Room::with_ids_behind();
+    let mut room = ChunkRoom::with_ids_behind();
     let count = take.count(PackId::BYTES + 4 + room.frame_bytes_min())?;
     if count > OBJECT_PACKS_MAX {
         return Err(take.bad(format!("it has more than {OBJECT_PACKS_MAX} packs")));

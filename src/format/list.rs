@@ -5,7 +5,7 @@
 //! ends after an id whose last two bytes, as a little-endian number, are a multiple of 512, or at 8192 ids.
 
 use crate::error::Result;
-use crate::format::wire::Take;
+use crate::format::wire::TakeWire;
 use crate::id::ChunkId;
 
 const MAGIC: u8 = b'L';
@@ -148,7 +148,7 @@ fn encode(level: u8, items: &[ListItem]) -> Vec<u8> {
 
 /// Reads a list page, which must be of the level expected.
 pub fn decode_list(bytes: &[u8], level: u8) -> Result<ListPage> {
-    let mut take = Take::new("chunk list", bytes);
+    let mut take = TakeWire::new("chunk list", bytes);
     if (take.byte()?, take.byte()?, take.byte()?) != (MAGIC, VERSION, level) {
         return Err(take.bad("it is not a chunk list of the expected level"));
     }

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::format::PACK_BYTES_MAX;
-use crate::format::index::{Room, put_frames, take_frames};
-use crate::format::wire::{Put, Take};
+use crate::format::index::{ChunkRoom, put_frames, take_frames};
+use crate::format::wire::{PutWire, TakeWire};
 use crate::id::{ChunkId, ChunkKind, PackId};
 use crate::place::{FrameContents, PackContents};
 use crate::seal::{
@@ -160,12 +160,12 @@ fn open_key_of_either_kind(keys: &KeySet, header: &[u8]) -> Result<(ChunkKind, F
 
 /// Decodes the plain form of a trailer; ids are left zero.
 pub fn decode_trailer(plain: &[u8]) -> Result<(ChunkKind, Vec<FrameContents>)> {
-    let mut take = Take::new("trailer of a pack", plain);
+    let mut take = TakeWire::new("trailer of a pack", plain);
     if take.number_to(PACK_BYTES_MAX)? != TRAILER_VERSION {
         return Err(take.bad("it is of a version that this program does not know: use a newer version of silt"));
     }
     let kind = ChunkKind::from_flag(take.byte()?);
-    let mut room = Room::with_nothing_behind();
+    let mut room = ChunkRoom::with_nothing_behind();
     let count = take.count(room.frame_bytes_min())?;
     let frames = take_frames(&mut take, count, &mut room)?;
     // Tagged values of newer writers, of which there are none in zeros; then zeros.

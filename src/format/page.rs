@@ -16,7 +16,7 @@ pub type NamedPage = (Vec<u8>, ChunkId);
 
 /// One page, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Page {
+pub enum TreePage {
     /// Entries of the directory, sorted by name.
     Entries(Vec<Entry>),
     /// Pages below, each with the first name in it, sorted.

@@ -6,10 +6,10 @@ use crate::entry::{
 use crate::error::{Error, Result};
 use crate::format::page::{
     CONTENT_CHUNKS, CONTENT_EMPTY, CONTENT_INLINE, CONTENT_LIST, CONTENT_TREE, EXTRA_DEVICE, EXTRA_FLAGS, EXTRA_HOLES,
-    EXTRA_LINKS, EXTRA_TAGS, EXTRA_TARGET, EXTRA_XATTRS, EXTRAS_KNOWN, HOLES_MAX, LEVELS_MAX, MAGIC, NamedPage, Page,
-    TAG_PARTIAL, VERSION,
+    EXTRA_LINKS, EXTRA_TAGS, EXTRA_TARGET, EXTRA_XATTRS, EXTRAS_KNOWN, HOLES_MAX, LEVELS_MAX, MAGIC, NamedPage,
+    TAG_PARTIAL, TreePage, VERSION,
 };
-use crate::format::wire::Take;
+use crate::format::wire::TakeWire;
 use crate::id::ChunkId;
 
 /// The pages below an inner page; none for a page of entries, which is not decoded.
@@ -17,15 +17,15 @@ pub fn decode_inner(bytes: &[u8]) -> Result<Option<Vec<NamedPage>>> {
     match bytes.get(2) {
         Some(0) => Ok(None),
         _ => match decode_page(bytes)? {
-            Page::Inner { pages, .. } => Ok(Some(pages)),
-            Page::Entries(_) => Ok(None),
+            TreePage::Inner { pages, .. } => Ok(Some(pages)),
+            TreePage::Entries(_) => Ok(None),
         },
     }
 }
 
 /// Decodes a page of either sort.
-pub fn decode_page(bytes: &[u8]) -> Result<Page> {
-    let mut take = Take::new("tree page", bytes);
+pub fn decode_page(bytes: &[u8]) -> Result<TreePage> {
+    let mut take = TakeWire::new("tree page", bytes);
     if (take.byte()?, take.byte()?) != (MAGIC, VERSION) {
         return Err(take.bad(
             "it is not a tree page, or of a version that this program does not know: use a newer version of silt",
@@ -33,7 +33,7 @@ pub fn decode_page(bytes: &[u8]) -> Result<Page> {
     }
     let level = take.byte()?;
     if level == 0 {
-        return Ok(Page::Entries(take_entries(take)?));
+        return Ok(TreePage::Entries(take_entries(take)?));
     }
     if level > LEVELS_MAX {
         return Err(take.bad("it has too many levels"));
@@ -55,10 +55,10 @@ pub fn decode_page(bytes: &[u8]) -> Result<Page> {
         *id = ChunkId(take.array()?);
     }
     take.end_with_tagged()?;
-    Ok(Page::Inner { level, pages })
+    Ok(TreePage::Inner { level, pages })
 }
 
-fn take_entries(mut take: Take) -> Result<Vec<Entry>> {
+fn take_entries(mut take: TakeWire) -> Result<Vec<Entry>> {
     let count = take.count(9)?;
     let mut entries: Vec<Entry> = Vec::with_capacity(count);
     for _ in 0..count {
@@ -113,7 +113,7 @@ fn take_entries(mut take: Take) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-fn take_owners(take: &mut Take, entries: &mut [Entry]) -> Result<()> {
+fn take_owners(take: &mut TakeWire, entries: &mut [Entry]) -> Result<()> {
     let count = take.count(5)?;
     let mut table = Vec::with_capacity(count);
     for _ in 0..count {
@@ -130,7 +130,7 @@ fn take_owners(take: &mut Take, entries: &mut [Entry]) -> Result<()> {
     Ok(())
 }
 
-fn take_extras(take: &mut Take, entry: &mut Entry, extras: u8) -> Result<()> {
+fn take_extras(take: &mut TakeWire, entry: &mut Entry, extras: u8) -> Result<()> {
     if extras & !EXTRAS_KNOWN != 0 {
         return Err(take.bad("an entry has a field that this program does not know: use a newer version of silt"));
     }
@@ -183,7 +183,7 @@ fn take_extras(take: &mut Take, entry: &mut Entry, extras: u8) -> Result<()> {
 }
 
 /// Unknown tags are skipped.
-fn take_tags(take: &mut Take, entry: &mut Entry) -> Result<()> {
+fn take_tags(take: &mut TakeWire, entry: &mut Entry) -> Result<()> {
     take.tagged(&mut |tag, value| {
         if tag != TAG_PARTIAL {
             return Ok(());
@@ -196,7 +196,7 @@ fn take_tags(take: &mut Take, entry: &mut Entry) -> Result<()> {
     })
 }
 
-fn take_contents(take: &mut Take, entries: &mut [Entry], contents: &[u8]) -> Result<()> {
+fn take_contents(take: &mut TakeWire, entries: &mut [Entry], contents: &[u8]) -> Result<()> {
     let zero = ChunkId([0; ChunkId::BYTES]);
     for (entry, content) in entries.iter_mut().zip(contents) {
         entry.content = match *content {
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn the_mark_of_a_partial_directory_comes_back() {
         let entries = vec![directory("a", true), directory("b", false), Entry::new("c", EntryKind::File)];
-        assert_eq!(decode_page(&encode_entries(&entries)).unwrap(), Page::Entries(entries));
+        assert_eq!(decode_page(&encode_entries(&entries)).unwrap(), TreePage::Entries(entries));
     }
 
     /// A page of one directory whose tagged values are these bytes.
@@ -258,9 +258,9 @@ mod tests {
     #[test]
     fn unknown_tags_are_skipped_and_malformed_ones_refused() {
         let read = |tags: &[u8]| decode_page(&page_with_tags(tags));
-        assert_eq!(read(&[1, 1, 0]).unwrap(), Page::Entries(vec![directory("a", true)]));
-        assert_eq!(read(&[2, 1, 0, 9, 2, 7, 7]).unwrap(), Page::Entries(vec![directory("a", true)]));
-        assert_eq!(read(&[1, 9, 2, 7, 7]).unwrap(), Page::Entries(vec![directory("a", false)]));
+        assert_eq!(read(&[1, 1, 0]).unwrap(), TreePage::Entries(vec![directory("a", true)]));
+        assert_eq!(read(&[2, 1, 0, 9, 2, 7, 7]).unwrap(), TreePage::Entries(vec![directory("a", true)]));
+        assert_eq!(read(&[1, 9, 2, 7, 7]).unwrap(), TreePage::Entries(vec![directory("a", false)]));
         assert!(read(&[2, 9, 0, 1, 0]).is_err(), "out of order");
         assert!(decode_page(&[MAGIC, VERSION, 1, 0]).is_err(), "an inner page without pages");
         assert!(read(&[2, 1, 0, 1, 0]).is_err(), "twice");

@@ -5,7 +5,7 @@ use crate::format::page::{
     CONTENT_CHUNKS, CONTENT_EMPTY, CONTENT_INLINE, CONTENT_LIST, CONTENT_TREE, EXTRA_DEVICE, EXTRA_FLAGS, EXTRA_HOLES,
     EXTRA_LINKS, EXTRA_TAGS, EXTRA_TARGET, EXTRA_XATTRS, MAGIC, NamedPage, TAG_PARTIAL, VERSION,
 };
-use crate::format::wire::Put;
+use crate::format::wire::PutWire;
 
 pub fn encode_entries(entries: &[Entry]) -> Vec<u8> {
     let mut bytes = vec![MAGIC, VERSION, 0];

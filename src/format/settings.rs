@@ -109,7 +109,7 @@ struct StatedVersion {
 mod tests {
     use super::*;
     use crate::error::Kind;
-    use crate::seal::{Access, Secret};
+    use crate::seal::{KeyAccess, Secret};
 
     fn settings() -> Settings {
         Settings {
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn settings_come_back_for_every_key_and_are_written_by_a_full_one() {
         let full = KeySet::from_master(Secret([1; 32]));
-        let put = KeySet::from_bundle(&full.to_bundle(Access::PutOnly).unwrap()).unwrap();
+        let put = KeySet::from_bundle(&full.to_bundle(KeyAccess::PutOnly).unwrap()).unwrap();
         let (settings, id) = (settings(), RepositoryId([3; 16]));
         let sealed = settings.encode(&full).unwrap();
         assert_eq!(Settings::decode(&put, &id, &sealed).unwrap(), settings);

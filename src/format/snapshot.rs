@@ -3,7 +3,7 @@
 use crate::entry::{Content, Entry, PathText, Time, Warning};
 use crate::error::{Error, Result};
 use crate::format::features::{check_features, too_old};
-use crate::format::tree::{Page, decode_page, encode_entries};
+use crate::format::tree::{TreePage, decode_page, encode_entries};
 use crate::id::{ChunkId, SnapshotId};
 use crate::seal::sealed_object_bytes_max;
 use data_encoding::{BASE64, HEXLOWER};
@@ -257,7 +257,7 @@ impl Snapshot {
     /// `/` itself with all that was saved below it; none where it was no source.
     pub fn root_entry(&self) -> Option<Entry> {
         let page = BASE64.decode(self.root_directory.as_ref()?.as_bytes()).ok()?;
-        let Ok(Page::Entries(mut entries)) = decode_page(&page) else { return None };
+        let Ok(TreePage::Entries(mut entries)) = decode_page(&page) else { return None };
         let mut root = entries.pop().filter(|entry| entry.is_directory())?;
         root.content = Content::Tree(self.root);
         Some(root)
@@ -275,7 +275,7 @@ impl Snapshot {
 
     pub fn decode(plain: &[u8]) -> Result<Self> {
         let bad = |why: String| Error::corrupt("read the snapshot", "", why);
-        let needs: Needs = serde_json::from_slice(plain).map_err(|error| bad(error.to_string()))?;
+        let needs: SnapshotNeeds = serde_json::from_slice(plain).map_err(|error| bad(error.to_string()))?;
         needs.check()?;
         let snapshot: Snapshot = serde_json::from_slice(plain).map_err(|error| bad(error.to_string()))?;
         let is_malformed = |source: &SnapshotSource| matches!(source, SnapshotSource::Unknown(unknown) if matches!(unknown.kind.as_str(), "tree" | "stream"));
@@ -290,13 +290,13 @@ impl Snapshot {
 const VERSION: u32 = 1;
 /// What a program must know to read a snapshot; newer ones may write more.
 #[derive(Deserialize)]
-struct Needs {
+struct SnapshotNeeds {
     version: u32,
     #[serde(default)]
     features: Vec<String>,
 }
 
-impl Needs {
+impl SnapshotNeeds {
     fn check(&self) -> Result<()> {
         let (doing, thing) = ("read", "the snapshot");
         match self.version {

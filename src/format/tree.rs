@@ -6,7 +6,7 @@
 use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::format::page::LEVELS_MAX;
-pub use crate::format::page::{HOLES_MAX, NamedPage, Page};
+pub use crate::format::page::{HOLES_MAX, NamedPage, TreePage};
 pub use crate::format::page_decode::{decode_inner, decode_page};
 pub use crate::format::page_encode::encode_entries;
 use crate::format::page_encode::encode_inner;
@@ -64,7 +64,7 @@ pub fn store_page(entries: &[Entry], store: &mut dyn FnMut(Vec<u8>) -> Result<Ch
 /// Reads entries as readers will, and returns an error if those would refuse them: then none of the page could be restored.
 pub fn check_entries(entries: &[Entry]) -> Result<()> {
     let why = match decode_page(&encode_entries(entries)) {
-        Ok(Page::Entries(found)) if found == entries => return Ok(()),
+        Ok(TreePage::Entries(found)) if found == entries => return Ok(()),
         Ok(_) => "readers would find something else".to_owned(),
         Err(error) => error.why(),
     };

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 
 /// Appends to a byte vector.
-pub(crate) trait Put {
+pub(crate) trait PutWire {
     /// LEB128: seven bits a byte, lowest first.
     fn put_number(&mut self, number: u64);
     /// Zigzag, then [`put_number`](Self::put_number).
@@ -14,7 +14,7 @@ pub(crate) trait Put {
     fn put_bytes(&mut self, bytes: &[u8]);
 }
 
-impl Put for Vec<u8> {
+impl PutWire for Vec<u8> {
     fn put_number(&mut self, mut number: u64) {
         while number >= 0x80 {
             self.push(number as u8 | 0x80);
@@ -30,14 +30,14 @@ impl Put for Vec<u8> {
 }
 
 /// Takes from a byte slice; every failure is of kind `Corrupt` and names what was read.
-pub(crate) struct Take<'a> {
+pub(crate) struct TakeWire<'a> {
     rest: &'a [u8],
     what: &'static str,
 }
 
-impl<'a> Take<'a> {
+impl<'a> TakeWire<'a> {
     pub fn new(what: &'static str, bytes: &'a [u8]) -> Self {
-        Take { rest: bytes, what }
+        TakeWire { rest: bytes, what }
     }
 
     pub fn bad(&self, why: impl std::fmt::Display) -> Error {
@@ -145,20 +145,20 @@ mod tests {
             let mut bytes = Vec::new();
             bytes.put_number(number);
             bytes.put_signed(number as i64);
-            let mut take = Take::new("test", &bytes);
+            let mut take = TakeWire::new("test", &bytes);
             assert_eq!(take.number().unwrap(), number);
             assert_eq!(take.signed().unwrap(), number as i64);
             take.end().unwrap();
         }
-        assert!(Take::new("test", &[0xff; 11]).number().is_err());
-        assert!(Take::new("test", &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]).number().is_err());
-        assert!(Take::new("test", &[5, 1, 2]).bytes().is_err());
-        assert!(Take::new("test", &[200, 1]).count(1).is_err());
+        assert!(TakeWire::new("test", &[0xff; 11]).number().is_err());
+        assert!(TakeWire::new("test", &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]).number().is_err());
+        assert!(TakeWire::new("test", &[5, 1, 2]).bytes().is_err());
+        assert!(TakeWire::new("test", &[200, 1]).count(1).is_err());
     }
 
     #[test]
     fn tagged_values_that_nobody_knows_are_skipped() {
-        let ends = |bytes: &[u8]| Take::new("test", bytes).end_with_tagged().is_ok();
+        let ends = |bytes: &[u8]| TakeWire::new("test", bytes).end_with_tagged().is_ok();
         assert!(ends(&[]) && ends(&[0]) && ends(&[1, 9, 2, 7, 7]) && ends(&[2, 8, 0, 9, 1, 7]));
         // Too few bytes, out of order, twice, followed by more.
         assert!(!ends(&[1, 9, 2, 7]) && !ends(&[2, 9, 0, 8, 0]) && !ends(&[2, 9, 0, 9, 0]) && !ends(&[1, 9, 0, 0]));
@@ -167,7 +167,7 @@ mod tests {
             found.push((tag, value.to_vec()));
             Ok(())
         };
-        Take::new("test", &[2, 3, 1, 5, 4, 0]).tagged(&mut keep).unwrap();
+        TakeWire::new("test", &[2, 3, 1, 5, 4, 0]).tagged(&mut keep).unwrap();
         assert_eq!(found, [(3, vec![5]), (4, vec![])]);
     }
 }

@@ -1,6 +1,6 @@
 //! Claims: which worker of a backup stores a chunk. Chunks stay here only until the index segments know them.
 
-use super::view::View;
+use super::view::IndexView;
 use crate::error::Result;
 use crate::id::ChunkId;
 use crate::lock::locked;
@@ -23,26 +23,26 @@ pub enum Claim {
 
 /// The claims of one run, asked by all its workers.
 pub struct Claims {
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Mutex<ClaimShard>]>,
 }
 
 /// Each shard holds its own view: chunks that leave the table are in the view for the next holder of the lock.
-struct Shard {
-    view: View,
+struct ClaimShard {
+    view: IndexView,
     /// Chunks that the view may not know yet, and whether they are stored.
     chunks: HashTable<(ChunkId, bool)>,
 }
 
 impl Claims {
-    pub fn new(view: View) -> Self {
-        let shard = || Mutex::new(Shard { view: view.clone(), chunks: HashTable::new() });
+    pub fn new(view: IndexView) -> Self {
+        let shard = || Mutex::new(ClaimShard { view: view.clone(), chunks: HashTable::new() });
         Claims { shards: (0..SHARDS).map(|_| shard()).collect() }
     }
 
     /// Returns what the caller must do with a chunk; exactly one caller gets `Mine`.
     pub fn claim(&self, id: &ChunkId) -> Result<Claim> {
         let mut shard = self.shard(id);
-        let Shard { view, chunks } = &mut *shard;
+        let ClaimShard { view, chunks } = &mut *shard;
         match chunks.entry(hash(id), |known| known.0 == *id, |known| hash(&known.0)) {
             Entry::Occupied(known) if known.get().1 => Ok(Claim::Stored),
             Entry::Occupied(_) => Ok(Claim::InFlight),
@@ -79,7 +79,7 @@ impl Claims {
     }
 
     /// Looks from now on also into segments that were added. Before [`Claims::settled`] for what they hold.
-    pub fn refresh(&self, view: &View) {
+    pub fn refresh(&self, view: &IndexView) {
         for shard in &self.shards {
             locked(shard).view = view.clone();
         }
@@ -108,7 +108,7 @@ impl Claims {
         self.len() == 0
     }
 
-    fn shard(&self, id: &ChunkId) -> MutexGuard<'_, Shard> {
+    fn shard(&self, id: &ChunkId) -> MutexGuard<'_, ClaimShard> {
         locked(&self.shards[id.as_bytes()[23] as usize % SHARDS])
     }
 }
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_chunk_is_mine_once_then_in_flight_then_stored() -> Result<()> {
-        let claims = Claims::new(View::default());
+        let claims = Claims::new(IndexView::default());
         assert_eq!(claims.claim(&id(1))?, Claim::Mine);
         assert_eq!(claims.claim(&id(1))?, Claim::InFlight);
         claims.stored([&id(1), &id(2)]);
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn of_many_workers_exactly_one_is_told_to_store_a_chunk() {
-        let claims = Claims::new(View::default());
+        let claims = Claims::new(IndexView::default());
         let mine = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn memory_is_given_back_when_chunks_are_settled() -> Result<()> {
-        let claims = Claims::new(View::default());
+        let claims = Claims::new(IndexView::default());
         let ids: Vec<_> = (0..200_000).map(id).collect();
         for id in &ids {
             claims.claim(id)?;

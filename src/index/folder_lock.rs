@@ -1,6 +1,6 @@
 //! The lock of the folder of segments, and the sweeping of what killed processes left in it.
 
-use super::manifest::{Row, SUFFIX};
+use super::manifest::{ManifestRow, SUFFIX};
 use crate::disk::own_files::{names_in, open_regular};
 use crate::error::{Error, Kind, Result};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -45,7 +45,7 @@ pub(super) fn try_lock(path: &Path) -> Result<Option<File>> {
 }
 
 /// Removes what crashes left. What cannot be looked at or removed costs only space, so errors are not worth a word.
-pub(super) fn sweep(folder: &Path, rows: &[Row]) {
+pub(super) fn sweep(folder: &Path, rows: &[ManifestRow]) {
     for (name, _) in names_in(folder).unwrap_or_default() {
         let Some(name) = name.to_str().filter(|name| name.contains(SUFFIX)) else { continue };
         let path = folder.join(name);

@@ -16,7 +16,7 @@ pub(super) const SUFFIX: &str = ".segment";
 
 /// One segment and the index objects whose chunks it knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Row {
+pub(super) struct ManifestRow {
     pub(super) name: String,
     /// Of the segment that was written under this name: a file that took its place covers something else.
     pub(super) hash: [u8; 32],
@@ -28,7 +28,7 @@ pub(super) struct Row {
 }
 
 /// Reads the manifest; none when there is none.
-pub(super) fn read(path: &Path) -> Result<Option<Vec<Row>>> {
+pub(super) fn read(path: &Path) -> Result<Option<Vec<ManifestRow>>> {
     let mut bytes = Vec::new();
     match read_regular(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut bytes)) {
         Ok(_) if bytes.len() as u64 > BYTES_MAX => {
@@ -48,7 +48,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<Row>>> {
 }
 
 /// Replaces the manifest, whole or not at all. The caller holds the folder's lock.
-pub(super) fn replace(path: &Path, rows: &[Row]) -> Result<()> {
+pub(super) fn replace(path: &Path, rows: &[ManifestRow]) -> Result<()> {
     let new = path.with_extension("new");
     let text = encode(rows);
     if text.len() as u64 > BYTES_MAX {
@@ -67,7 +67,7 @@ pub(super) fn replace(path: &Path, rows: &[Row]) -> Result<()> {
     write().map_err(|error| Error::io("replace the list of index segments", path.display(), error))
 }
 
-fn encode(rows: &[Row]) -> String {
+fn encode(rows: &[ManifestRow]) -> String {
     let mut text = format!("{FIRST_LINE}\n");
     for row in rows {
         writeln!(text, "segment {} {}", row.name, blake3::Hash::from_bytes(row.hash))
@@ -84,7 +84,7 @@ fn encode(rows: &[Row]) -> String {
     text
 }
 
-fn decode(bytes: &[u8]) -> Option<Vec<Row>> {
+fn decode(bytes: &[u8]) -> Option<Vec<ManifestRow>> {
     let text = std::str::from_utf8(bytes).ok()?;
     let body = &text[..text.strip_suffix('\n')?.rfind('\n')? + 1];
     if text[body.len()..] != format!("checksum {}\n", blake3::hash(body.as_bytes())) {
@@ -94,13 +94,13 @@ fn decode(bytes: &[u8]) -> Option<Vec<Row>> {
     if lines.next()? != FIRST_LINE {
         return None;
     }
-    let mut rows: Vec<Row> = Vec::new();
+    let mut rows: Vec<ManifestRow> = Vec::new();
     for line in lines {
         match line.split_once(' ')? {
             ("segment", named) => {
                 let (name, hash) = named.split_once(' ').filter(|(name, _)| is_name(name))?;
                 let hash = *blake3::Hash::from_hex(hash).ok()?.as_bytes();
-                rows.push(Row { name: name.to_owned(), hash, covers: Vec::new(), left_out: Vec::new() });
+                rows.push(ManifestRow { name: name.to_owned(), hash, covers: Vec::new(), left_out: Vec::new() });
             }
             ("index", index) => {
                 let (index, bytes) = index.split_once(' ')?;
@@ -129,13 +129,18 @@ mod tests {
     fn every_damaged_byte_of_a_manifest_is_noticed() {
         let name = |digit: &str| format!("{}{SUFFIX}", digit.repeat(32));
         let rows = vec![
-            Row {
+            ManifestRow {
                 name: name("a"),
                 hash: [4; 32],
                 covers: vec![(IndexId([1; 32]), 7), (IndexId([2; 32]), 1 << 33)],
                 left_out: Vec::new(),
             },
-            Row { name: name("b"), hash: [5; 32], covers: Vec::new(), left_out: vec![(PackId([3; 32]), 1 << 40)] },
+            ManifestRow {
+                name: name("b"),
+                hash: [5; 32],
+                covers: Vec::new(),
+                left_out: vec![(PackId([3; 32]), 1 << 40)],
+            },
         ];
         let good = encode(&rows).into_bytes();
         assert_eq!(decode(&good), Some(rows));
@@ -152,7 +157,8 @@ mod tests {
     #[test]
     fn a_list_that_could_not_be_read_again_is_not_written() {
         let left_out = vec![(PackId([3; 32]), 1); BYTES_MAX as usize / 70];
-        let rows = [Row { name: format!("{}{SUFFIX}", "a".repeat(32)), hash: [4; 32], covers: Vec::new(), left_out }];
+        let rows =
+            [ManifestRow { name: format!("{}{SUFFIX}", "a".repeat(32)), hash: [4; 32], covers: Vec::new(), left_out }];
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("manifest");
         assert!(replace(&path, &rows).unwrap_err().is(Kind::Failed));
@@ -162,7 +168,7 @@ mod tests {
     #[test]
     fn a_manifest_names_only_segments_of_its_own_folder() {
         for name in ["../../etc/passwd", "manifest", ".segment", "/0123456789abcdef0123456789abcde.segment"] {
-            let rows = [Row { name: name.to_owned(), hash: [0; 32], covers: Vec::new(), left_out: Vec::new() }];
+            let rows = [ManifestRow { name: name.to_owned(), hash: [0; 32], covers: Vec::new(), left_out: Vec::new() }];
             assert_eq!(decode(encode(&rows).as_bytes()), None);
         }
     }

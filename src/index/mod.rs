@@ -19,7 +19,7 @@ mod view;
 
 pub use claims::{Claim, Claims};
 pub use segment::Segment;
-pub use segment_builder::{Builder, write_segment};
+pub use segment_builder::{SegmentBuilder, write_segment};
 pub use segment_merge::merge;
 pub use segments::Segments;
-pub use view::{Basis, View};
+pub use view::{IndexBasis, IndexView};

@@ -11,18 +11,18 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use xorf::{BinaryFuse8Ref, Filter, FilterRef};
 
-pub(super) enum Data {
+pub(super) enum SegmentData {
     Mapped(Mmap),
     Owned(Vec<u8>),
 }
 
-impl Deref for Data {
+impl Deref for SegmentData {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
         match self {
-            Data::Mapped(map) => map,
-            Data::Owned(bytes) => bytes,
+            SegmentData::Mapped(map) => map,
+            SegmentData::Owned(bytes) => bytes,
         }
     }
 }
@@ -36,14 +36,14 @@ const LARGE_TABLES: usize = 4 << 20;
 /// A block's checksum guards 9 KiB, not a whole shard: one false answer of a filter must not cost the reading of
 /// megabytes from a cold disk.
 pub struct Segment {
-    pub(super) data: Data,
+    pub(super) data: SegmentData,
     /// For messages.
     name: String,
-    pub(super) header: Header,
-    pub(super) at: Sections,
+    pub(super) header: SegmentHeader,
+    pub(super) at: SegmentSections,
     /// A copy of everything after the entries.
     pub(super) tables: Option<MmapMut>,
-    pub(super) shards: Box<[Shard]>,
+    pub(super) shards: Box<[ShardHeader]>,
     /// One bit for each block that was found undamaged.
     pub(super) verified: Box<[AtomicU64]>,
 }
@@ -59,29 +59,30 @@ impl Segment {
         };
         let file = read_regular(path).map_err(failed)?;
         if file.metadata().map_err(failed)?.len() < HEADER_BYTES as u64 {
-            return Segment::read(Data::Owned(Vec::new()), path.display().to_string());
+            return Segment::read(SegmentData::Owned(Vec::new()), path.display().to_string());
         }
         // SAFETY: segments are written under another name and never changed or cut once they have their own.
         let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
-        Segment::read(Data::Mapped(map), path.display().to_string())
+        Segment::read(SegmentData::Mapped(map), path.display().to_string())
     }
 
     /// From a segment's bytes in memory.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
-        Segment::read(Data::Owned(bytes), "in memory".to_owned())
+        Segment::read(SegmentData::Owned(bytes), "in memory".to_owned())
     }
 
-    fn read(data: Data, name: String) -> Result<Self> {
+    fn read(data: SegmentData, name: String) -> Result<Self> {
         let corrupt = |why| Error::corrupt("use the index segment", &name, why);
-        let header = Header::decode(&data).map_err(corrupt)?;
-        let at = Sections::of(&header, data.len()).ok_or_else(|| corrupt("its length is not what its header says"))?;
+        let header = SegmentHeader::decode(&data).map_err(corrupt)?;
+        let at = SegmentSections::of(&header, data.len())
+            .ok_or_else(|| corrupt("its length is not what its header says"))?;
         // This also brings the filters into memory.
         if *blake3::hash(&data[at.fences.start..]).as_bytes() != header.tables {
             return Err(corrupt("its tables are damaged"));
         }
         let mut start = 0;
         for row in data[at.shards.clone()].chunks_exact(SHARD_BYTES) {
-            let shard = Shard::decode(row);
+            let shard = ShardHeader::decode(row);
             if !shard.is_sound(header.filter_bytes) || shard.start < start || shard.start > header.entries {
                 return Err(corrupt("its shard table is invalid"));
             }
@@ -89,7 +90,7 @@ impl Segment {
         }
         let blocks = at.fences.len() / FENCE_BYTES;
         let verified = (0..blocks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        let shards = data[at.shards.clone()].chunks_exact(SHARD_BYTES).map(Shard::decode).collect();
+        let shards = data[at.shards.clone()].chunks_exact(SHARD_BYTES).map(ShardHeader::decode).collect();
         let tables = copy_to_large_pages(&data[at.fences.start..]);
         Ok(Segment { data, name, header, at, tables, shards, verified })
     }
@@ -157,8 +158,8 @@ impl Segment {
     }
 
     /// The entry, from a block that was verified.
-    pub(super) fn entry(&self, position: usize) -> Entry {
-        Entry(self.entry_bytes(position).try_into().expect("a record is that long"))
+    pub(super) fn entry(&self, position: usize) -> SegmentEntry {
+        SegmentEntry(self.entry_bytes(position).try_into().expect("a record is that long"))
     }
 
     pub(super) fn entries(&self) -> usize {
@@ -202,7 +203,7 @@ impl Segment {
         frames.get(range.start.checked_mul(FRAME_BYTES)?..range.end.checked_mul(FRAME_BYTES)?)
     }
 
-    fn place(&self, entry: &Entry) -> Result<Located> {
+    fn place(&self, entry: &SegmentEntry) -> Result<Located> {
         let number = entry.frame() as usize;
         let senseless = || self.corrupt("its tables contradict each other");
         let frame = self.frames(number..number + 1).ok_or_else(senseless)?;
@@ -271,7 +272,7 @@ mod tests {
 
     #[test]
     fn headers_that_lie_are_refused() {
-        let honest = Header {
+        let honest = SegmentHeader {
             shard_bits: 0,
             salt: [0; 2],
             entries: 0,
@@ -280,7 +281,7 @@ mod tests {
             filter_bytes: 0,
             tables: *blake3::hash(&[0; SHARD_BYTES]).as_bytes(),
         };
-        let file = |header: &Header| [&header.encode()[..], &[0; SHARD_BYTES]].concat();
+        let file = |header: &SegmentHeader| [&header.encode()[..], &[0; SHARD_BYTES]].concat();
         assert!(Segment::from_bytes(file(&honest)).is_ok());
         for huge in [1, 1 << 20, u64::MAX / 36, u64::MAX] {
             for change in 0..4 {
@@ -290,7 +291,7 @@ mod tests {
             }
         }
         for shard_bits in [1, 24, 25, 63, 64, u32::MAX] {
-            assert!(Segment::from_bytes(file(&Header { shard_bits, ..honest.clone() })).is_err());
+            assert!(Segment::from_bytes(file(&SegmentHeader { shard_bits, ..honest.clone() })).is_err());
         }
     }
 
@@ -301,7 +302,7 @@ mod tests {
             for (slot, number) in descriptor[8..].chunks_exact_mut(4).zip([segment, mask, count]) {
                 slot.copy_from_slice(&number.to_le_bytes());
             }
-            Shard { start: 0, filter_start: 0, filter_length: length, descriptor }.is_sound(1 << 40)
+            ShardHeader { start: 0, filter_start: 0, filter_length: length, descriptor }.is_sound(1 << 40)
         };
         assert!(shard(12, 4, 3, 4));
         assert!(!shard(11, 4, 3, 4));

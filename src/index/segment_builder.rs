@@ -3,8 +3,8 @@
 use super::segment::Segment;
 use super::segment_layout::*;
 use super::segment_merge::merge_into;
-use super::segment_place::Place;
-use super::segment_write::{SegmentWriter, Tables};
+use super::segment_place::SegmentPlace;
+use super::segment_write::{SegmentTables, SegmentWriter};
 use crate::error::{Error, Result};
 use crate::place::PackContents;
 use rayon::slice::ParallelSliceMut;
@@ -20,38 +20,38 @@ const SORTED_IN_PARALLEL_MIN: usize = 1 << 17;
 
 /// Writes one segment of packs that are in memory already.
 pub fn write_segment<'a>(path: &Path, packs: impl IntoIterator<Item = &'a PackContents>) -> Result<()> {
-    let mut builder = Builder::new(path);
+    let mut builder = SegmentBuilder::new(path);
     packs.into_iter().try_for_each(|pack| builder.push(pack))?;
     builder.finish()?;
     Ok(())
 }
 
 /// Makes one segment of any number of packs: sorts runs of bounded size, then merges them.
-pub struct Builder {
-    place: Place,
+pub struct SegmentBuilder {
+    place: SegmentPlace,
     run_entries_max: usize,
     run_table_bytes_max: usize,
-    tables: Tables,
-    entries: Vec<Entry>,
+    tables: SegmentTables,
+    entries: Vec<SegmentEntry>,
     runs: Vec<Arc<Segment>>,
 }
 
-impl Builder {
+impl SegmentBuilder {
     /// The segment appears under this path when it is finished.
     pub fn new(path: &Path) -> Self {
-        Builder::at(Place::File(path.to_owned()))
+        SegmentBuilder::at(SegmentPlace::File(path.to_owned()))
     }
 
-    pub(super) fn at(place: Place) -> Self {
-        Builder::with_runs_of(place, RUN_ENTRIES_MAX, RUN_TABLE_BYTES_MAX)
+    pub(super) fn at(place: SegmentPlace) -> Self {
+        SegmentBuilder::with_runs_of(place, RUN_ENTRIES_MAX, RUN_TABLE_BYTES_MAX)
     }
 
-    fn with_runs_of(place: Place, run_entries_max: usize, run_table_bytes_max: usize) -> Self {
-        Builder {
+    fn with_runs_of(place: SegmentPlace, run_entries_max: usize, run_table_bytes_max: usize) -> Self {
+        SegmentBuilder {
             place,
             run_entries_max,
             run_table_bytes_max,
-            tables: Tables::default(),
+            tables: SegmentTables::default(),
             entries: Vec::new(),
             runs: Vec::new(),
         }
@@ -77,7 +77,7 @@ impl Builder {
     fn end_run(&mut self) -> Result<()> {
         let place = self.place.apart("run");
         let run = self.write(place.clone(), false);
-        if let Place::File(path) = &place {
+        if let SegmentPlace::File(path) = &place {
             // The mapping keeps the bytes; without a name there is nothing to clean up after a crash.
             std::fs::remove_file(path).map_err(|error| Error::io("remove", path.display(), error))?;
         }
@@ -85,13 +85,13 @@ impl Builder {
         Ok(())
     }
 
-    fn write(&mut self, place: Place, for_use: bool) -> Result<Segment> {
+    fn write(&mut self, place: SegmentPlace, for_use: bool) -> Result<Segment> {
         // The caller holds a lock. A pool thread that waits for a parallel sort runs other tasks of its pool, which could
         // need that lock; and all threads of the common pool may be waiting for it. So a pool of its own sorts.
         let is_large = self.entries.len() >= SORTED_IN_PARALLEL_MIN && rayon::current_thread_index().is_none();
         match is_large.then(|| rayon::ThreadPoolBuilder::new().build()) {
-            Some(Ok(pool)) => pool.install(|| self.entries.par_sort_unstable_by(Entry::order)),
-            _ => self.entries.sort_unstable_by(Entry::order),
+            Some(Ok(pool)) => pool.install(|| self.entries.par_sort_unstable_by(SegmentEntry::order)),
+            _ => self.entries.sort_unstable_by(SegmentEntry::order),
         }
         let mut writer = SegmentWriter::begin(place, self.entries.len() as u64, for_use)?;
         for entry in self.entries.drain(..) {
@@ -129,11 +129,12 @@ mod tests {
         std::fs::create_dir(&folder).map_err(|error| Error::io("create", folder.display(), error))?;
         let paths = [folder.join("runs"), folder.join("one")];
         for (path, run_entries_max) in paths.iter().zip([150, usize::MAX]) {
-            let mut builder = Builder::with_runs_of(Place::File(path.clone()), run_entries_max, usize::MAX);
+            let mut builder =
+                SegmentBuilder::with_runs_of(SegmentPlace::File(path.clone()), run_entries_max, usize::MAX);
             (0..41).try_for_each(|number| builder.push(&pack(number)))?;
             assert_eq!(builder.finish()?.len(), 42 * 50);
         }
-        let mut in_memory = Builder::with_runs_of(Place::Memory, 150, usize::MAX);
+        let mut in_memory = SegmentBuilder::with_runs_of(SegmentPlace::Memory, 150, usize::MAX);
         (0..41).try_for_each(|number| in_memory.push(&pack(number)))?;
         let in_memory = in_memory.finish()?;
         let [runs, one] = [Segment::open(&paths[0])?, Segment::open(&paths[1])?];
@@ -151,7 +152,8 @@ mod tests {
     /// The tables of all packs were in memory at once when they had few chunks.
     #[test]
     fn a_run_also_ends_when_its_tables_are_large() -> Result<()> {
-        let mut builder = Builder::with_runs_of(Place::Memory, usize::MAX, 3 * (PACK_BYTES + FRAME_BYTES));
+        let mut builder =
+            SegmentBuilder::with_runs_of(SegmentPlace::Memory, usize::MAX, 3 * (PACK_BYTES + FRAME_BYTES));
         for number in 0..10 {
             builder.push(&pack(number))?;
             assert!(builder.tables.pack_count() < 3);

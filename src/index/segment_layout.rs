@@ -66,16 +66,16 @@ pub(super) fn filter_key(salt: [u64; 2], id: &[u8]) -> u64 {
 
 /// One record of the sorted entries: id, number of the frame in the frame table, offset and length in the raw frame.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Entry(pub(super) [u8; ENTRY_BYTES]);
+pub(super) struct SegmentEntry(pub(super) [u8; ENTRY_BYTES]);
 
-impl Entry {
+impl SegmentEntry {
     pub(super) fn new(id: &ChunkId, frame: u32, offset: u32, length: u32) -> Self {
         let mut bytes = [0; ENTRY_BYTES];
         bytes[..24].copy_from_slice(id.as_bytes());
         bytes[24..28].copy_from_slice(&frame.to_le_bytes());
         bytes[28..32].copy_from_slice(&offset.to_le_bytes());
         bytes[32..].copy_from_slice(&length.to_le_bytes());
-        Entry(bytes)
+        SegmentEntry(bytes)
     }
 
     pub(super) fn id(&self) -> &[u8] {
@@ -99,8 +99,8 @@ impl Entry {
     }
 
     /// By id, and among equal ids the earliest pack first, so that which one is kept does not depend on chance.
-    pub(super) fn order(&self, other: &Entry) -> std::cmp::Ordering {
-        let place = |entry: &Entry| (entry.frame(), entry.offset(), entry.length());
+    pub(super) fn order(&self, other: &SegmentEntry) -> std::cmp::Ordering {
+        let place = |entry: &SegmentEntry| (entry.frame(), entry.offset(), entry.length());
         (sort_key(&self.0).cmp(&sort_key(&other.0)))
             .then_with(|| self.id().cmp(other.id()))
             .then_with(|| place(self).cmp(&place(other)))
@@ -109,7 +109,7 @@ impl Entry {
 
 /// The counts and checksums that a segment begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(super) struct SegmentHeader {
     pub(super) shard_bits: u32,
     pub(super) salt: [u64; 2],
     pub(super) entries: u64,
@@ -120,7 +120,7 @@ pub(super) struct Header {
     pub(super) tables: [u8; 32],
 }
 
-impl Header {
+impl SegmentHeader {
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(&MAGIC);
@@ -147,7 +147,7 @@ impl Header {
         if u32_at(bytes, 8) != VERSION {
             return Err("its version is unknown");
         }
-        let header = Header {
+        let header = SegmentHeader {
             shard_bits: u32_at(bytes, 12),
             salt: [u64_at(bytes, 16), u64_at(bytes, 24)],
             entries: u64_at(bytes, 32),
@@ -162,7 +162,7 @@ impl Header {
 
 /// Where the sections lie in a file.
 #[derive(Clone, Debug)]
-pub(super) struct Sections {
+pub(super) struct SegmentSections {
     pub(super) entries: Range<usize>,
     pub(super) fences: Range<usize>,
     pub(super) checks: Range<usize>,
@@ -172,9 +172,9 @@ pub(super) struct Sections {
     pub(super) filters: Range<usize>,
 }
 
-impl Sections {
+impl SegmentSections {
     /// None unless the sections fill a file of this length exactly; so every count is bounded by the file's size.
-    pub(super) fn of(header: &Header, file_bytes: usize) -> Option<Self> {
+    pub(super) fn of(header: &SegmentHeader, file_bytes: usize) -> Option<Self> {
         let mut end = HEADER_BYTES;
         let mut next = |count: u64, each: usize| {
             let start = end;
@@ -182,7 +182,7 @@ impl Sections {
             (end <= file_bytes).then_some(start..end)
         };
         let blocks = header.entries.div_ceil(BLOCK_ENTRIES as u64);
-        let sections = Sections {
+        let sections = SegmentSections {
             entries: next(header.entries, ENTRY_BYTES)?,
             fences: next(blocks, FENCE_BYTES)?,
             checks: next(blocks, CHECK_BYTES)?,
@@ -197,7 +197,7 @@ impl Sections {
 
 /// One row of the shard table.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shard {
+pub(super) struct ShardHeader {
     /// Its first entry.
     pub(super) start: u64,
     /// Where its filter begins in the filters' section.
@@ -207,7 +207,7 @@ pub(super) struct Shard {
     pub(super) descriptor: [u8; DESCRIPTOR_BYTES],
 }
 
-impl Shard {
+impl ShardHeader {
     pub(super) fn encode(&self) -> [u8; SHARD_BYTES] {
         let mut bytes = [0; SHARD_BYTES];
         bytes[..8].copy_from_slice(&self.start.to_le_bytes());
@@ -218,7 +218,7 @@ impl Shard {
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Self {
-        Shard {
+        ShardHeader {
             start: u64_at(bytes, 0),
             filter_start: u64_at(bytes, 8),
             filter_length: u64_at(bytes, 16),

@@ -2,8 +2,8 @@
 
 use super::segment::Segment;
 use super::segment_layout::*;
-use super::segment_place::Place;
-use super::segment_write::{SegmentWriter, Tables};
+use super::segment_place::SegmentPlace;
+use super::segment_write::{SegmentTables, SegmentWriter};
 use crate::error::{Error, Result};
 use crate::id::PackId;
 use std::cmp::Ordering;
@@ -15,16 +15,16 @@ use std::sync::Arc;
 /// Merges segments into a new one at `out`, whole or not at all. Of a chunk that several know, the earliest's place is
 /// kept.
 pub fn merge(inputs: &[Arc<Segment>], out: &Path) -> Result<()> {
-    merge_into(inputs, Place::File(out.to_owned())).map(|_| ())
+    merge_into(inputs, SegmentPlace::File(out.to_owned())).map(|_| ())
 }
 
-pub(super) fn merge_into(inputs: &[Arc<Segment>], out: Place) -> Result<Segment> {
+pub(super) fn merge_into(inputs: &[Arc<Segment>], out: SegmentPlace) -> Result<Segment> {
     let (tables, moves) = join_tables(inputs)?;
     let mut cursors = Vec::with_capacity(inputs.len());
     let mut heap = BinaryHeap::with_capacity(inputs.len());
     for (order, (segment, moves)) in inputs.iter().zip(&moves).enumerate() {
-        let mut cursor = Cursor { segment, moves, next: 0 };
-        heap.extend(cursor.take()?.map(|entry| Head { entry, order }));
+        let mut cursor = MergeCursor { segment, moves, next: 0 };
+        heap.extend(cursor.take()?.map(|entry| MergeHead { entry, order }));
         cursors.push(cursor);
     }
     let mut writer = SegmentWriter::begin(out, inputs.iter().map(|segment| segment.len()).sum(), true)?;
@@ -41,15 +41,15 @@ pub(super) fn merge_into(inputs: &[Arc<Segment>], out: Place) -> Result<Segment>
 }
 
 /// How far each frame's number moves, by the number of its pack in the input.
-type Moves = Vec<i64>;
+type FrameMoves = Vec<i64>;
 
 /// One pack table and one frame table for all inputs; a pack that several describe alike is entered once.
-fn join_tables(inputs: &[Arc<Segment>]) -> Result<(Tables, Vec<Moves>)> {
-    let mut tables = Tables::default();
+fn join_tables(inputs: &[Arc<Segment>]) -> Result<(SegmentTables, Vec<FrameMoves>)> {
+    let mut tables = SegmentTables::default();
     let mut known: HashMap<PackId, (usize, usize)> = HashMap::new();
     let mut moves = Vec::with_capacity(inputs.len());
     for segment in inputs {
-        let mut of_segment = Moves::new();
+        let mut of_segment = FrameMoves::new();
         for (number, row) in segment.packs().enumerate() {
             let (start, count) = (u32_at(row, 36) as usize, u32_at(row, 40) as usize);
             let frames = segment.frames(start..start + count);
@@ -73,7 +73,7 @@ fn join_tables(inputs: &[Arc<Segment>]) -> Result<(Tables, Vec<Moves>)> {
 }
 
 /// Whether a pack of the joined tables is described as in this row and these frames.
-fn are_alike(tables: &Tables, number: usize, row: &[u8], frames: &[u8]) -> bool {
+fn are_alike(tables: &SegmentTables, number: usize, row: &[u8], frames: &[u8]) -> bool {
     let mine = &tables.packs[number * PACK_BYTES..(number + 1) * PACK_BYTES];
     let start = u32_at(mine, 36) as usize * FRAME_BYTES;
     let Some(theirs) = tables.frames.get(start..start + frames.len()) else { return false };
@@ -83,7 +83,7 @@ fn are_alike(tables: &Tables, number: usize, row: &[u8], frames: &[u8]) -> bool 
         && theirs.chunks_exact(FRAME_BYTES).zip(frames.chunks_exact(FRAME_BYTES)).all(|(a, b)| a[4..] == b[4..])
 }
 
-fn append(tables: &mut Tables, row: &[u8], frames: &[u8]) -> Result<()> {
+fn append(tables: &mut SegmentTables, row: &[u8], frames: &[u8]) -> Result<()> {
     let too_many = |_| Error::invalid("merge index segments", "", "they describe too many frames");
     let pack = u32::try_from(tables.pack_count()).map_err(too_many)?;
     let start = u32::try_from(tables.frame_count()).map_err(too_many)?;
@@ -99,14 +99,14 @@ fn append(tables: &mut Tables, row: &[u8], frames: &[u8]) -> Result<()> {
 }
 
 /// Reads one input from its first entry to its last.
-struct Cursor<'a> {
+struct MergeCursor<'a> {
     segment: &'a Segment,
-    moves: &'a Moves,
+    moves: &'a FrameMoves,
     next: usize,
 }
 
-impl Cursor<'_> {
-    fn take(&mut self) -> Result<Option<Entry>> {
+impl MergeCursor<'_> {
+    fn take(&mut self) -> Result<Option<SegmentEntry>> {
         if self.next == self.segment.entries() {
             return Ok(None);
         }
@@ -125,27 +125,27 @@ impl Cursor<'_> {
 }
 
 /// The next entry of one input; the greatest of the heap is the one that comes first.
-struct Head {
-    entry: Entry,
+struct MergeHead {
+    entry: SegmentEntry,
     order: usize,
 }
 
-impl Ord for Head {
+impl Ord for MergeHead {
     fn cmp(&self, other: &Self) -> Ordering {
         other.entry.order(&self.entry).then_with(|| other.order.cmp(&self.order))
     }
 }
 
-impl PartialOrd for Head {
+impl PartialOrd for MergeHead {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Head {
+impl PartialEq for MergeHead {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Head {}
+impl Eq for MergeHead {}

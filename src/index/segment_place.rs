@@ -12,25 +12,25 @@ pub(super) fn unforeseen() -> u64 {
 
 /// Where a segment is written.
 #[derive(Clone, Debug)]
-pub(super) enum Place {
+pub(super) enum SegmentPlace {
     /// It appears under this path when it is finished.
     File(PathBuf),
     Memory,
 }
 
-impl Place {
+impl SegmentPlace {
     /// For messages.
     pub fn shown(&self) -> String {
         match self {
-            Place::File(path) => path.display().to_string(),
-            Place::Memory => "in memory".to_owned(),
+            SegmentPlace::File(path) => path.display().to_string(),
+            SegmentPlace::Memory => "in memory".to_owned(),
         }
     }
 
-    pub fn apart(&self, what: &str) -> Place {
+    pub fn apart(&self, what: &str) -> SegmentPlace {
         match self {
-            Place::File(path) => Place::File(named_apart(path, what)),
-            Place::Memory => Place::Memory,
+            SegmentPlace::File(path) => SegmentPlace::File(named_apart(path, what)),
+            SegmentPlace::Memory => SegmentPlace::Memory,
         }
     }
 
@@ -40,9 +40,9 @@ impl Place {
 }
 
 /// The name of a file that does not have its own yet; removed unless it got it.
-pub(super) struct Unfinished(pub(super) PathBuf);
+pub(super) struct UnfinishedSegment(pub(super) PathBuf);
 
-impl Drop for Unfinished {
+impl Drop for UnfinishedSegment {
     fn drop(&mut self) {
         // After the renaming there is nothing under this name; names are never used twice.
         let _ = std::fs::remove_file(&self.0);

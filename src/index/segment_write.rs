@@ -4,8 +4,8 @@
 use super::segment::Segment;
 use super::segment_layout::*;
 use crate::error::{Error, Result};
-use crate::index::segment_place::{Place, Unfinished, named_apart, unforeseen};
-use crate::index::spool::Spool;
+use crate::index::segment_place::{SegmentPlace, UnfinishedSegment, named_apart, unforeseen};
+use crate::index::spool::FileSpool;
 use crate::place::PackContents;
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Cursor, Seek, SeekFrom, Write};
@@ -18,12 +18,12 @@ const FILTER_ENTRIES_MAX: usize = 4 * SHARD_ENTRIES_MAX as usize;
 
 /// The pack table and the frame table of a segment being written.
 #[derive(Default)]
-pub(super) struct Tables {
+pub(super) struct SegmentTables {
     pub(super) packs: Vec<u8>,
     pub(super) frames: Vec<u8>,
 }
 
-impl Tables {
+impl SegmentTables {
     pub(super) fn pack_count(&self) -> usize {
         self.packs.len() / PACK_BYTES
     }
@@ -37,7 +37,7 @@ impl Tables {
     }
 
     /// Adds a pack's rows, and its chunks to `entries`; none of them when the pack's description makes no sense.
-    pub fn add(&mut self, contents: &PackContents, entries: &mut Vec<Entry>) -> Result<()> {
+    pub fn add(&mut self, contents: &PackContents, entries: &mut Vec<SegmentEntry>) -> Result<()> {
         let before = (self.frames.len(), entries.len());
         let added = self.add_frames(contents, entries);
         if added.is_none() {
@@ -55,7 +55,7 @@ impl Tables {
         Ok(())
     }
 
-    fn add_frames(&mut self, contents: &PackContents, entries: &mut Vec<Entry>) -> Option<()> {
+    fn add_frames(&mut self, contents: &PackContents, entries: &mut Vec<SegmentEntry>) -> Option<()> {
         let pack = u32::try_from(self.pack_count()).ok()?;
         let mut frame_offset = contents.data_offset;
         for (number, frame) in contents.frames.iter().enumerate() {
@@ -67,7 +67,7 @@ impl Tables {
             let mut offset = 0u32;
             for (id, length) in &frame.chunks {
                 let end = offset.checked_add(*length).filter(|&end| end <= frame.raw)?;
-                entries.push(Entry::new(id, row, offset, *length));
+                entries.push(SegmentEntry::new(id, row, offset, *length));
                 offset = end;
             }
         }
@@ -76,37 +76,37 @@ impl Tables {
 }
 
 /// What a segment's bytes go to.
-enum Sink {
-    File { file: BufWriter<File>, unfinished: Unfinished, path: PathBuf },
+enum SegmentSink {
+    File { file: BufWriter<File>, unfinished: UnfinishedSegment, path: PathBuf },
     Memory(Cursor<Vec<u8>>),
 }
 
-impl Sink {
-    fn open(place: &Place) -> Result<Self> {
-        let Place::File(path) = place else { return Ok(Sink::Memory(Cursor::default())) };
-        let unfinished = Unfinished(named_apart(path, "new"));
+impl SegmentSink {
+    fn open(place: &SegmentPlace) -> Result<Self> {
+        let SegmentPlace::File(path) = place else { return Ok(SegmentSink::Memory(Cursor::default())) };
+        let unfinished = UnfinishedSegment(named_apart(path, "new"));
         let opened = OpenOptions::new().write(true).create_new(true).open(&unfinished.0);
         let file = opened.map_err(|error| Error::io("create the index segment", unfinished.0.display(), error))?;
-        Ok(Sink::File { file: BufWriter::with_capacity(1 << 18, file), unfinished, path: path.clone() })
+        Ok(SegmentSink::File { file: BufWriter::with_capacity(1 << 18, file), unfinished, path: path.clone() })
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         match self {
-            Sink::File { file, .. } => file.write_all(bytes),
-            Sink::Memory(memory) => memory.write_all(bytes),
+            SegmentSink::File { file, .. } => file.write_all(bytes),
+            SegmentSink::Memory(memory) => memory.write_all(bytes),
         }
     }
 
     /// Writes the header over the place that was left for it, and ends.
     fn complete(&mut self, header: &[u8], sync: bool) -> std::io::Result<()> {
         match self {
-            Sink::File { file, .. } => {
+            SegmentSink::File { file, .. } => {
                 file.seek(SeekFrom::Start(0))?;
                 file.write_all(header)?;
                 file.flush()?;
                 if sync { file.get_ref().sync_data() } else { Ok(()) }
             }
-            Sink::Memory(memory) => {
+            SegmentSink::Memory(memory) => {
                 memory.set_position(0);
                 memory.write_all(header)
             }
@@ -116,22 +116,22 @@ impl Sink {
 
 /// Takes sorted entries and writes them as a segment.
 pub(super) struct SegmentWriter {
-    sink: Sink,
-    place: Place,
+    sink: SegmentSink,
+    place: SegmentPlace,
     /// Whether it is to be looked up in and to last: then it has filters and is on the disk before it has its name.
     for_use: bool,
     salt: [u64; 2],
     entries: u64,
-    last: Option<Entry>,
+    last: Option<SegmentEntry>,
     block: Vec<u8>,
     fences: Vec<u8>,
     checks: Vec<u8>,
-    shards: Shards,
-    filters: Spool,
+    shards: ShardTable,
+    filters: FileSpool,
 }
 
 /// The table of shards, as far as it is made, and the shard that is being filled.
-struct Shards {
+struct ShardTable {
     bits: u32,
     table: Vec<u8>,
     /// The number of the first entry of the current one.
@@ -142,8 +142,8 @@ struct Shards {
 
 impl SegmentWriter {
     /// `expected` entries at most.
-    pub(super) fn begin(place: Place, expected: u64, for_use: bool) -> Result<Self> {
-        let mut sink = Sink::open(&place)?;
+    pub(super) fn begin(place: SegmentPlace, expected: u64, for_use: bool) -> Result<Self> {
+        let mut sink = SegmentSink::open(&place)?;
         sink.write_all(&[0; HEADER_BYTES]).map_err(|error| place.failed(error))?;
         Ok(SegmentWriter {
             sink,
@@ -154,14 +154,14 @@ impl SegmentWriter {
             block: Vec::with_capacity(BLOCK_ENTRIES * ENTRY_BYTES),
             fences: Vec::new(),
             checks: Vec::new(),
-            shards: Shards { bits: shard_bits_for(expected), table: Vec::new(), start: 0, keys: Vec::new() },
-            filters: Spool::new(place.apart("filters")),
+            shards: ShardTable { bits: shard_bits_for(expected), table: Vec::new(), start: 0, keys: Vec::new() },
+            filters: FileSpool::new(place.apart("filters")),
             place,
         })
     }
 
     /// Takes the next entry; of several with the same id only the first.
-    pub(super) fn push(&mut self, entry: &Entry) -> Result<()> {
+    pub(super) fn push(&mut self, entry: &SegmentEntry) -> Result<()> {
         if let Some(last) = &self.last {
             match last.id().cmp(entry.id()) {
                 std::cmp::Ordering::Less => {}
@@ -196,22 +196,22 @@ impl SegmentWriter {
     }
 
     /// Writes the tables, gives the file its name and opens it.
-    pub(super) fn finish(mut self, tables: &Tables) -> Result<Segment> {
+    pub(super) fn finish(mut self, tables: &SegmentTables) -> Result<Segment> {
         self.end_block()?;
         while self.shards.table.len() / SHARD_BYTES < 1 << self.shards.bits {
             self.end_shard()?;
         }
         self.write_tables(tables).map_err(|error| self.place.failed(error))?;
         match self.sink {
-            Sink::Memory(memory) => Segment::from_bytes(memory.into_inner()),
-            Sink::File { unfinished, path, .. } => {
+            SegmentSink::Memory(memory) => Segment::from_bytes(memory.into_inner()),
+            SegmentSink::File { unfinished, path, .. } => {
                 std::fs::rename(&unfinished.0, &path).map_err(|error| self.place.failed(error))?;
                 Segment::open(&path)
             }
         }
     }
 
-    fn write_tables(&mut self, tables: &Tables) -> std::io::Result<()> {
+    fn write_tables(&mut self, tables: &SegmentTables) -> std::io::Result<()> {
         let mut hasher = blake3::Hasher::new();
         for section in [&self.fences, &self.checks, &self.shards.table, &tables.packs, &tables.frames] {
             hasher.update(section);
@@ -222,7 +222,7 @@ impl SegmentWriter {
             hasher.update(piece);
             sink.write_all(piece)
         })?;
-        let header = Header {
+        let header = SegmentHeader {
             shard_bits: self.shards.bits,
             salt: self.salt,
             entries: self.entries,
@@ -244,7 +244,7 @@ impl SegmentWriter {
     }
 
     fn end_shard(&mut self) -> Result<()> {
-        let mut shard = Shard {
+        let mut shard = ShardHeader {
             start: self.shards.start,
             filter_start: self.filters.length,
             filter_length: 0,

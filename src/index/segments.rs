@@ -3,12 +3,12 @@
 //! Files never change. The manifest alone says what belongs to the set, and is replaced under a lock. A process that has
 //! a segment mapped keeps it when the segment leaves the set and its name is removed.
 
-use super::manifest::Row;
-use super::segment_builder::Builder;
-use super::view::{Basis, View};
+use super::manifest::ManifestRow;
+use super::segment_builder::SegmentBuilder;
+use super::view::{IndexBasis, IndexView};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, IndexId, PackId};
-use crate::index::listed_segment::{Listed, are_live, is_usable, new_name};
+use crate::index::listed_segment::{ListedSegment, are_live, is_usable, new_name};
 use crate::place::{IndexContents, Located, PackSizes};
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
@@ -27,9 +27,9 @@ pub(super) const SEGMENTS_MAX: usize = 8;
 pub struct Segments {
     pub(super) folder: Option<PathBuf>,
     /// What the manifest lists, as of the last time it was read.
-    pub(super) listed: Vec<Listed>,
+    pub(super) listed: Vec<ListedSegment>,
     /// What lookups ask: some of the listed ones, and some that left the list since.
-    pub(super) used: Vec<Listed>,
+    pub(super) used: Vec<ListedSegment>,
     /// The index objects that may be used, with their sizes in bytes; all while nothing was said.
     live: Option<HashMap<IndexId, u64>>,
     /// The packs that are there; all while nothing was said.
@@ -37,7 +37,7 @@ pub struct Segments {
     pub(super) covered: HashSet<IndexId>,
     /// Index objects that were dropped as a segment is damaged, until [`Segments::use_only`] has said what is there.
     pub(super) dropped: HashSet<IndexId>,
-    pub(super) view: View,
+    pub(super) view: IndexView,
 }
 
 impl Segments {
@@ -91,7 +91,7 @@ impl Segments {
     }
 
     /// For threads that ask while this set goes on changing.
-    pub fn view(&self) -> View {
+    pub fn view(&self) -> IndexView {
         self.view.clone()
     }
 
@@ -101,8 +101,8 @@ impl Segments {
     }
 
     /// What lookups rest on now.
-    pub fn basis(&self) -> Basis {
-        Basis { indexes: self.covered.clone(), packs_left_out: self.left_out().copied().collect() }
+    pub fn basis(&self) -> IndexBasis {
+        IndexBasis { indexes: self.covered.clone(), packs_left_out: self.left_out().copied().collect() }
     }
 
     /// Packs that covered index objects name and that are missing or of another size.
@@ -155,7 +155,7 @@ impl Segments {
         })
     }
 
-    pub(super) fn may_use(&self, listed: &Listed) -> bool {
+    pub(super) fn may_use(&self, listed: &ListedSegment) -> bool {
         is_usable(listed, self.live.as_ref(), self.packs.as_ref())
     }
 
@@ -175,8 +175,8 @@ impl Segments {
     }
 
     fn add_each<I: Borrow<IndexContents>>(&mut self, indexes: impl IntoIterator<Item = Result<I>>) -> Result<()> {
-        let mut row = Row { name: new_name(), hash: [0; 32], covers: Vec::new(), left_out: Vec::new() };
-        let mut builder = Builder::at(self.place_of(&row.name));
+        let mut row = ManifestRow { name: new_name(), hash: [0; 32], covers: Vec::new(), left_out: Vec::new() };
+        let mut builder = SegmentBuilder::at(self.place_of(&row.name));
         for index in indexes {
             let index = index?;
             let IndexContents { index, bytes, packs } = index.borrow();
@@ -200,7 +200,7 @@ impl Segments {
         }
         let segment = Arc::new(builder.finish()?);
         row.hash = segment.hash();
-        let added = Listed { row: row.clone(), segment };
+        let added = ListedSegment { row: row.clone(), segment };
         self.commit(Some(added), |rows| rows.push(row))?;
         self.compact()
     }

@@ -1,14 +1,14 @@
 //! Change the set of segments: write a new manifest under a lock, keep the segments few.
 
 use super::folder_lock::{lock, sweep, try_lock};
-use super::manifest::{self, Row};
+use super::manifest::{self, ManifestRow};
 use super::segment::Segment;
 use super::segment_merge::merge_into;
-use super::segment_place::Place;
-use super::view::View;
+use super::segment_place::SegmentPlace;
+use super::view::IndexView;
 use crate::error::{Error, Result};
 use crate::id::IndexId;
-use crate::index::listed_segment::{Listed, new_name};
+use crate::index::listed_segment::{ListedSegment, new_name};
 use crate::index::segments::{SEGMENTS_MAX, Segments};
 use std::collections::HashSet;
 use std::path::Path;
@@ -34,21 +34,25 @@ pub(super) fn choose(sizes: &[u64]) -> Option<Vec<usize>> {
 }
 
 impl Segments {
-    pub(super) fn place_of(&self, name: &str) -> Place {
+    pub(super) fn place_of(&self, name: &str) -> SegmentPlace {
         match &self.folder {
-            Some(folder) => Place::File(folder.join(name)),
-            None => Place::Memory,
+            Some(folder) => SegmentPlace::File(folder.join(name)),
+            None => SegmentPlace::Memory,
         }
     }
 
     /// Changes the list of segments and takes over what it lists then. In a folder that is the manifest as it is now, which
     /// others may have changed since it was read here. `added` is open already.
-    pub(super) fn commit(&mut self, added: Option<Listed>, change: impl FnOnce(&mut Vec<Row>)) -> Result<Vec<String>> {
+    pub(super) fn commit(
+        &mut self,
+        added: Option<ListedSegment>,
+        change: impl FnOnce(&mut Vec<ManifestRow>),
+    ) -> Result<Vec<String>> {
         let Some(folder) = self.folder.clone() else {
             let mut rows = self.listed.iter().map(|listed| listed.row.clone()).collect();
             change(&mut rows);
-            let known: Vec<Listed> = self.listed.drain(..).chain(added).collect();
-            let find = |row: &Row| known.iter().find(|known| known.row.name == row.name).cloned();
+            let known: Vec<ListedSegment> = self.listed.drain(..).chain(added).collect();
+            let find = |row: &ManifestRow| known.iter().find(|known| known.row.name == row.name).cloned();
             self.listed = rows.iter().filter_map(find).collect();
             self.choose_used();
             return Ok(Vec::new());
@@ -71,7 +75,7 @@ impl Segments {
         let mut listed = Vec::with_capacity(rows.len());
         for row in rows {
             match self.take_or_open(&folder, &row, added.as_ref()) {
-                Ok(segment) => listed.push(Listed { row, segment }),
+                Ok(segment) => listed.push(ListedSegment { row, segment }),
                 Err(error) if error.is_damage() => {
                     notices.push(format!("a part of the local chunk index will be rebuilt: {error}"));
                     self.dropped.extend(row.covers.iter().map(|(index, _)| *index));
@@ -79,7 +83,7 @@ impl Segments {
                 Err(error) => return Err(error),
             }
         }
-        let rows: Vec<Row> = listed.iter().map(|listed| listed.row.clone()).collect();
+        let rows: Vec<ManifestRow> = listed.iter().map(|listed| listed.row.clone()).collect();
         if !existed || rows != before {
             manifest::replace(&path, &rows)?;
         }
@@ -93,7 +97,12 @@ impl Segments {
         Ok(notices)
     }
 
-    pub(super) fn take_or_open(&self, folder: &Path, row: &Row, added: Option<&Listed>) -> Result<Arc<Segment>> {
+    pub(super) fn take_or_open(
+        &self,
+        folder: &Path,
+        row: &ManifestRow,
+        added: Option<&ListedSegment>,
+    ) -> Result<Arc<Segment>> {
         if let Some(listed) = self.listed.iter().chain(added).find(|listed| listed.row.name == row.name) {
             return Ok(listed.segment.clone());
         }
@@ -109,8 +118,8 @@ impl Segments {
     /// Takes into use what is listed and may be used. What was in use and is not listed any more stays, unless what is
     /// listed covers the same: others may have merged it with what may not be used here.
     pub(super) fn choose_used(&mut self) {
-        let usable: Vec<Listed> = self.listed.iter().filter(|listed| self.may_use(listed)).cloned().collect();
-        let covered = |listed: &[Listed]| -> HashSet<IndexId> {
+        let usable: Vec<ListedSegment> = self.listed.iter().filter(|listed| self.may_use(listed)).cloned().collect();
+        let covered = |listed: &[ListedSegment]| -> HashSet<IndexId> {
             listed.iter().flat_map(|listed| &listed.row.covers).map(|(index, _)| *index).collect()
         };
         let again = covered(&usable);
@@ -118,7 +127,7 @@ impl Segments {
         let kept = kept.into_iter().filter(|used| !used.row.covers.iter().all(|(index, _)| again.contains(index)));
         self.used = kept.chain(usable).collect();
         self.covered = covered(&self.used);
-        self.view = View::of(self.used.iter().rev().map(|used| used.segment.clone()).collect());
+        self.view = IndexView::of(self.used.iter().rev().map(|used| used.segment.clone()).collect());
     }
 
     /// Merges segments of similar size until there are few.
@@ -131,7 +140,7 @@ impl Segments {
             }
             let inputs: Vec<_> = chosen.iter().map(|&at| self.listed[at].segment.clone()).collect();
             let names: HashSet<String> = chosen.iter().map(|&at| self.listed[at].row.name.clone()).collect();
-            let mut merged = Row { name: new_name(), hash: [0; 32], covers: Vec::new(), left_out: Vec::new() };
+            let mut merged = ManifestRow { name: new_name(), hash: [0; 32], covers: Vec::new(), left_out: Vec::new() };
             let segment = Arc::new(merge_into(&inputs, self.place_of(&merged.name))?);
             merged.hash = segment.hash();
             for row in chosen.iter().map(|&at| &self.listed[at].row) {
@@ -139,7 +148,7 @@ impl Segments {
                 merged.left_out.extend(&row.left_out);
             }
             let mut used = false;
-            self.commit(Some(Listed { row: merged.clone(), segment }), |rows| {
+            self.commit(Some(ListedSegment { row: merged.clone(), segment }), |rows| {
                 let (old, mut kept): (Vec<_>, Vec<_>) = rows.drain(..).partition(|row| names.contains(&row.name));
                 used = old.len() == names.len();
                 if used {

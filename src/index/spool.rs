@@ -1,6 +1,6 @@
 //! Bytes that wait for the end of a file: in memory while they are few, then in a file without a name.
 
-use crate::index::segment_place::Place;
+use crate::index::segment_place::SegmentPlace;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 
@@ -8,22 +8,22 @@ use std::io::{Read, Seek, SeekFrom, Write};
 const SPOOL_MEMORY_MAX: usize = 1 << 20;
 
 /// Bytes that wait until the rest of the segment is written.
-pub(super) struct Spool {
-    place: Place,
+pub(super) struct FileSpool {
+    place: SegmentPlace,
     memory: Vec<u8>,
     file: Option<File>,
     pub(super) length: u64,
 }
 
-impl Spool {
-    pub(super) fn new(place: Place) -> Self {
-        Spool { place, memory: Vec::new(), file: None, length: 0 }
+impl FileSpool {
+    pub(super) fn new(place: SegmentPlace) -> Self {
+        FileSpool { place, memory: Vec::new(), file: None, length: 0 }
     }
 
     pub(super) fn push(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.memory.extend(bytes);
         self.length += bytes.len() as u64;
-        if let Place::File(path) = &self.place
+        if let SegmentPlace::File(path) = &self.place
             && self.memory.len() > SPOOL_MEMORY_MAX
         {
             if self.file.is_none() {

@@ -14,12 +14,12 @@ const ENTRIES_AHEAD: usize = 8;
 
 /// The segments as they were at one moment: cheap to clone, to be asked by many threads.
 #[derive(Clone, Default)]
-pub struct View(Arc<[Arc<Segment>]>);
+pub struct IndexView(Arc<[Arc<Segment>]>);
 
-impl View {
+impl IndexView {
     /// A view of these segments, those first in which most are found.
     pub(super) fn of(segments: Arc<[Arc<Segment>]>) -> Self {
-        View(segments)
+        IndexView(segments)
     }
 
     pub fn contains(&self, id: &ChunkId) -> Result<bool> {
@@ -84,20 +84,20 @@ impl View {
 
 /// What lookups rest on at one moment: index objects, but for their packs that are missing.
 #[derive(Clone, Debug, Default)]
-pub struct Basis {
+pub struct IndexBasis {
     pub indexes: HashSet<IndexId>,
     pub packs_left_out: HashSet<PackId>,
 }
 
-impl Basis {
+impl IndexBasis {
     /// Whether everything that an earlier basis had is still in this one.
-    pub fn includes(&self, earlier: &Basis) -> bool {
+    pub fn includes(&self, earlier: &IndexBasis) -> bool {
         earlier.indexes.is_subset(&self.indexes) && self.packs_left_out.is_subset(&earlier.packs_left_out)
     }
 
     /// Merges another basis: a user of both relies on the index objects of either, and on every pack that was present in
     /// either.
-    pub fn join(&mut self, other: Basis) {
+    pub fn join(&mut self, other: IndexBasis) {
         self.indexes.extend(other.indexes);
         self.packs_left_out.retain(|pack| other.packs_left_out.contains(pack));
     }

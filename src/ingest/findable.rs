@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::format::index::{INDEX_CHUNKS_MAX, encode_index};
 use crate::format::index_name;
 use crate::id::{ChunkKind, IndexId};
-use crate::index::Basis;
+use crate::index::IndexBasis;
 use crate::ingest::sink::ChunkSink;
 use crate::lock::locked;
 use crate::place::{IndexContents, PackContents};
@@ -12,7 +12,7 @@ use crate::seal::{Recipients, seal_object};
 use rayon::prelude::*;
 
 impl ChunkSink {
-    pub(super) fn make_findable(&self, findable: impl FnOnce(Basis, &[IndexId]) + Send) -> Result<()> {
+    pub(super) fn make_findable(&self, findable: impl FnOnce(IndexBasis, &[IndexId]) + Send) -> Result<()> {
         self.uploads.check()?;
         self.lanes.par_iter().try_for_each(|lane| {
             let mut lane = locked(lane);

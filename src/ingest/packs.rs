@@ -19,15 +19,15 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Packs of one sort, content or trees.
-pub(super) struct Packs {
+pub(super) struct OpenPacks {
     kind: ChunkKind,
     pack_bytes: u64,
-    state: Mutex<State>,
+    state: Mutex<PacksState>,
     left: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct PacksState {
     current: Option<u64>,
     open: HashMap<u64, OpenPack>,
     /// Taken out of `open`, and not yet handed to the uploads.
@@ -37,31 +37,31 @@ struct State {
 }
 
 /// A place for a frame in a pack.
-pub(super) struct Reserved {
+pub(super) struct FrameReservation {
     serial: u64,
     pub number: u32,
     pub key: Arc<FrameKey>,
 }
 
 /// A complete pack; its holder sends it.
-pub(super) struct Leaving {
+pub(super) struct FullPack {
     pub serial: u64,
     pub pack: OpenPack,
 }
 
-impl Packs {
+impl OpenPacks {
     /// A pack is full at this many bytes.
     pub fn new(kind: ChunkKind, pack_bytes: u64) -> Self {
-        Packs { kind, pack_bytes, state: Mutex::default(), left: Condvar::new() }
+        OpenPacks { kind, pack_bytes, state: Mutex::default(), left: Condvar::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PacksState> {
         // A panic of another thread fails the run anyway; its half-done data never reaches a snapshot.
         locked(&self.state)
     }
 
     /// Reserves a place in the current pack for a frame with this number of chunks. [`fill`](Self::fill) must supply its bytes.
-    pub fn reserve(&self, keys: &KeySet, chunks: usize) -> Result<Reserved> {
+    pub fn reserve(&self, keys: &KeySet, chunks: usize) -> Result<FrameReservation> {
         let mut state = self.lock();
         state.close_before(chunks);
         let serial = match state.current {
@@ -75,11 +75,17 @@ impl Packs {
             }
         };
         let pack = state.open.get_mut(&serial).expect("the current pack is open");
-        Ok(Reserved { serial, number: pack.reserve(chunks), key: pack.key.clone() })
+        Ok(FrameReservation { serial, number: pack.reserve(chunks), key: pack.key.clone() })
     }
 
     /// Brings the bytes of a reserved frame. Returns the pack if that completed it.
-    pub fn fill(&self, place: &Reserved, sealed: Vec<u8>, raw: u32, chunks: Vec<(ChunkId, u32)>) -> Option<Leaving> {
+    pub fn fill(
+        &self,
+        place: &FrameReservation,
+        sealed: Vec<u8>,
+        raw: u32,
+        chunks: Vec<(ChunkId, u32)>,
+    ) -> Option<FullPack> {
         let mut state = self.lock();
         let pack = state.open.get_mut(&place.serial).expect("a pack stays open while it awaits a frame");
         pack.fill(place.number, sealed, raw, chunks);
@@ -92,7 +98,7 @@ impl Packs {
     }
 
     /// Closes the current pack. Returns it unless it awaits frames, with whose last one it leaves.
-    pub fn close(&self) -> Option<Leaving> {
+    pub fn close(&self) -> Option<FullPack> {
         let mut state = self.lock();
         let serial = state.current.take()?;
         state.take_complete(serial)
@@ -111,7 +117,7 @@ impl Packs {
     /// one of them may never leave.
     pub fn wait_for_closed(&self, check: impl Fn() -> Result<()>) -> Result<()> {
         let mut state = self.lock();
-        let waits = |state: &State| {
+        let waits = |state: &PacksState| {
             let open = state.open.keys().filter(|serial| state.current != Some(**serial));
             open.chain(&state.leaving).copied().collect::<Vec<u64>>()
         };
@@ -129,7 +135,7 @@ impl Packs {
     }
 }
 
-impl State {
+impl PacksState {
     /// Closes the current pack if it would exceed the number of chunks that an index object should describe. Only a pack that still
     /// awaits frames is closed here; it leaves with the last of them. All others are closed by `fill`, at half that number.
     fn close_before(&mut self, chunks: usize) {
@@ -140,11 +146,11 @@ impl State {
     }
 
     /// Takes a pack that is closed and awaits nothing.
-    fn take_complete(&mut self, serial: u64) -> Option<Leaving> {
+    fn take_complete(&mut self, serial: u64) -> Option<FullPack> {
         let complete = self.current != Some(serial) && self.open.get(&serial).is_some_and(|pack| pack.awaited == 0);
         let pack = complete.then(|| self.open.remove(&serial)).flatten()?;
         self.leaving.push(serial);
-        Some(Leaving { serial, pack })
+        Some(FullPack { serial, pack })
     }
 }
 
@@ -169,7 +175,7 @@ mod tests {
     #[test]
     fn who_makes_packs_findable_waits_for_those_closed_before_and_no_later_one() -> Result<()> {
         let keys = KeySet::from_master(Secret([5; 32]));
-        let packs = Packs::new(ChunkKind::Content, PACK_BYTES);
+        let packs = OpenPacks::new(ChunkKind::Content, PACK_BYTES);
         let (first, second) = (packs.reserve(&keys, 0)?, packs.reserve(&keys, 0)?);
         assert!(packs.close().is_none(), "it awaits two frames");
         assert!(packs.fill(&second, vec![1], 1, Vec::new()).is_none(), "it awaits one frame");
@@ -201,7 +207,7 @@ mod tests {
     #[test]
     fn a_pack_takes_no_more_chunks_than_an_index_object_should_describe() -> Result<()> {
         let keys = KeySet::from_master(Secret([5; 32]));
-        let packs = Packs::new(ChunkKind::Content, PACK_BYTES);
+        let packs = OpenPacks::new(ChunkKind::Content, PACK_BYTES);
         let each = INDEX_CHUNKS_MAX / 4;
         let places = (0..6).map(|_| packs.reserve(&keys, each)).collect::<Result<Vec<_>>>()?;
         assert_eq!(places.iter().map(|place| place.serial).collect::<Vec<_>>(), [0, 0, 0, 0, 1, 1]);
@@ -212,7 +218,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_a_frame_of_a_run_that_failed() -> Result<()> {
-        let packs = Packs::new(ChunkKind::Tree, PACK_BYTES);
+        let packs = OpenPacks::new(ChunkKind::Tree, PACK_BYTES);
         let _never_filled = packs.reserve(&KeySet::from_master(Secret([5; 32])), 0)?;
         assert!(packs.close().is_none());
         let failed = || Err(crate::error::Error::new(crate::error::Kind::Failed, "write a pack", ""));

@@ -4,8 +4,8 @@
 use crate::error::{Error, Kind, Result};
 use crate::format::{CHUNK_BYTES_MAX, FRAME_RAW_BYTES, PACK_BYTES};
 use crate::id::{ChunkId, ChunkKind, IndexId};
-use crate::index::{Basis, Claim, Claims, View};
-use crate::ingest::packs::{Leaving, Packs};
+use crate::index::{Claim, Claims, IndexBasis, IndexView};
+use crate::ingest::packs::{FullPack, OpenPacks};
 use crate::ingest::upload::Uploads;
 use crate::lock::locked;
 use crate::seal::{Compression, FrameSealer};
@@ -36,37 +36,37 @@ pub struct SinkOptions {
 pub struct ChunkSink {
     pub(super) vault: Vault,
     pub(super) claims: Claims,
-    pub(super) lanes: Vec<Mutex<Lane>>,
+    pub(super) lanes: Vec<Mutex<SinkLane>>,
     /// Of content and of trees.
-    pub(super) packs: [Packs; 2],
+    pub(super) packs: [OpenPacks; 2],
     pub(super) uploads: Uploads,
     checkpointing: Mutex<()>,
     /// What the claims rest on, in all views of the local index that they had. Held while they get another one.
-    pub(super) relied: Mutex<Basis>,
+    pub(super) relied: Mutex<IndexBasis>,
     pub(super) watch: Watch,
-    before: Before,
+    before: IndexBefore,
     /// Raw bytes of chunks that were new.
     pub bytes_new: AtomicU64,
     pub chunks_new: AtomicU64,
 }
 
 /// What there was when the local index was compared with the repository, after this writer had shown itself.
-struct Before {
+struct IndexBefore {
     check: IndexCheck,
     /// The chunks that were stored.
-    view: View,
+    view: IndexView,
     /// How often the local index had lost something.
     losses: u64,
 }
 
 /// What one worker has in hand: its frames that are being filled, content and tree.
-pub(super) struct Lane {
+pub(super) struct SinkLane {
     sealer: FrameSealer,
-    frames: [Filling; 2],
+    frames: [FrameBuilder; 2],
 }
 
 #[derive(Default)]
-struct Filling {
+struct FrameBuilder {
     raw: Vec<u8>,
     chunks: Vec<(ChunkId, u32)>,
 }
@@ -80,7 +80,7 @@ impl ChunkSink {
         let lanes = (0..options.lanes.max(1))
             .map(|_| {
                 let sealer = FrameSealer::new(options.compression)?;
-                Ok(Mutex::new(Lane { sealer, frames: Default::default() }))
+                Ok(Mutex::new(SinkLane { sealer, frames: Default::default() }))
             })
             .collect::<Result<_>>()?;
         let pack_bytes = (options.memory_bytes / 8).clamp(PACK_BYTES_MIN, PACK_BYTES);
@@ -92,12 +92,12 @@ impl ChunkSink {
         Ok(ChunkSink {
             claims: Claims::new(view_before.clone()),
             lanes,
-            packs: [Packs::new(ChunkKind::Content, pack_bytes), Packs::new(ChunkKind::Tree, pack_bytes)],
+            packs: [OpenPacks::new(ChunkKind::Content, pack_bytes), OpenPacks::new(ChunkKind::Tree, pack_bytes)],
             uploads: Uploads::start(vault.storage_shared(), concurrency, watch.progress.clone())?,
             checkpointing: Mutex::new(()),
             relied: Mutex::new(basis),
             watch: watch.clone(),
-            before: Before { check, view: view_before, losses: losses_before },
+            before: IndexBefore { check, view: view_before, losses: losses_before },
             bytes_new: AtomicU64::new(0),
             chunks_new: AtomicU64::new(0),
             vault: vault.clone(),
@@ -124,7 +124,7 @@ impl ChunkSink {
     }
 
     /// The chunks that were stored when this writer began.
-    pub fn view_before(&self) -> &View {
+    pub fn view_before(&self) -> &IndexView {
         &self.before.view
     }
 
@@ -148,14 +148,14 @@ impl ChunkSink {
     }
 
     /// Hands the claims the local index as it is now.
-    pub(super) fn refresh_claims(&self, relied: &mut Basis) {
+    pub(super) fn refresh_claims(&self, relied: &mut IndexBasis) {
         let (view, basis) = self.vault.view_and_basis();
         self.claims.refresh(&view);
         relied.join(basis);
     }
 
     /// What this writer has relied on so far: all index objects, and the packs that were missing all the time.
-    pub fn relied(&self) -> Basis {
+    pub fn relied(&self) -> IndexBasis {
         locked(&self.relied).clone()
     }
 
@@ -213,7 +213,7 @@ impl ChunkSink {
     }
 
     /// Puts a claimed chunk into the frame of a lane.
-    fn put(&self, lane: &mut Lane, id: ChunkId, bytes: &[u8], kind: ChunkKind) -> Result<()> {
+    fn put(&self, lane: &mut SinkLane, id: ChunkId, bytes: &[u8], kind: ChunkKind) -> Result<()> {
         if bytes.len() as u64 > CHUNK_BYTES_MAX {
             return Err(Error::new(Kind::Failed, "store a chunk", "").because("it is longer than the format allows"));
         }
@@ -235,7 +235,7 @@ impl ChunkSink {
     }
 
     /// Compresses and seals what a lane has gathered, and puts it into the current pack.
-    pub(super) fn flush_frame(&self, lane: &mut Lane, kind: ChunkKind) -> Result<()> {
+    pub(super) fn flush_frame(&self, lane: &mut SinkLane, kind: ChunkKind) -> Result<()> {
         let filling = &mut lane.frames[kind as usize];
         if filling.chunks.is_empty() {
             return Ok(());
@@ -255,7 +255,7 @@ impl ChunkSink {
         full.map_or(Ok(()), |leaving| self.send(packs, leaving))
     }
 
-    pub(super) fn send(&self, packs: &Packs, leaving: Leaving) -> Result<()> {
+    pub(super) fn send(&self, packs: &OpenPacks, leaving: FullPack) -> Result<()> {
         let sent = leaving.pack.finish().and_then(|(pieces, contents)| {
             self.uploads.send(pieces, contents.pack)?;
             Ok(contents)
@@ -269,7 +269,7 @@ impl ChunkSink {
     /// local index learns of it. What a caller noted before it called is safe to rely on when `findable` is called.
     /// It gets what this writer has relied on, and the index objects that list what is stored now, as the local index learns
     /// of them at the same time.
-    pub fn checkpoint(&self, findable: impl FnOnce(Basis, &[IndexId]) + Send) -> Result<()> {
+    pub fn checkpoint(&self, findable: impl FnOnce(IndexBasis, &[IndexId]) + Send) -> Result<()> {
         let _one_at_a_time = locked(&self.checkpointing);
         // What one checkpoint lost no later one may pass over.
         self.make_findable(findable).inspect_err(|error| self.uploads.fail(error.clone()))

@@ -4,7 +4,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::pack_name;
 use crate::id::PackId;
 use crate::lock::locked;
-use crate::storage::{Body, Storage};
+use crate::storage::{ObjectBody, Storage};
 use crate::watch::Progress;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -20,20 +20,20 @@ type Upload = (u64, Vec<Bytes>, PackId);
 pub(super) struct Uploads {
     queue: Option<Sender<Upload>>,
     threads: Vec<JoinHandle<()>>,
-    shared: Arc<Shared>,
+    shared: Arc<UploadShared>,
 }
 
-struct Shared {
+struct UploadShared {
     storage: Arc<dyn Storage>,
     progress: Arc<Progress>,
-    state: Mutex<State>,
+    state: Mutex<UploadState>,
     changed: Condvar,
     failed: AtomicBool,
     bytes_sent: AtomicU64,
 }
 
 #[derive(Default)]
-struct State {
+struct UploadState {
     /// Packs sent and not yet written.
     on_their_way: BTreeSet<u64>,
     next: u64,
@@ -43,7 +43,7 @@ struct State {
 impl Uploads {
     /// One pack waits in the queue beside those being written, so that workers rarely wait.
     pub fn start(storage: Arc<dyn Storage>, concurrency: usize, progress: Arc<Progress>) -> Result<Self> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(UploadShared {
             storage,
             progress,
             state: Mutex::default(),
@@ -68,8 +68,8 @@ impl Uploads {
     }
 
     /// Held by a thread while others wait for what it does.
-    pub fn alive(&self) -> Alive<'_> {
-        Alive(&self.shared)
+    pub fn alive(&self) -> UploadGuard<'_> {
+        UploadGuard(&self.shared)
     }
 
     /// Whether handing over a pack would block now.
@@ -132,9 +132,9 @@ impl Drop for Uploads {
 }
 
 /// Ends the run when its thread panics, so that no thread waits for packs that it was to write.
-pub(super) struct Alive<'a>(&'a Shared);
+pub(super) struct UploadGuard<'a>(&'a UploadShared);
 
-impl Drop for Alive<'_> {
+impl Drop for UploadGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.fail(Error::new(Kind::Failed, "write packs", "").because("a thread of this run panicked"));
@@ -143,8 +143,8 @@ impl Drop for Alive<'_> {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+impl UploadShared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, UploadState> {
         locked(&self.state)
     }
 
@@ -162,15 +162,15 @@ impl Shared {
     }
 }
 
-fn write_packs(packs: &Receiver<Upload>, shared: &Shared) {
-    let _alive = Alive(shared);
+fn write_packs(packs: &Receiver<Upload>, shared: &UploadShared) {
+    let _alive = UploadGuard(shared);
     for (number, pieces, pack) in packs {
         let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         // After a failure the rest is let go: the run ends, and nothing names these packs.
         let done = if shared.failed.load(Ordering::Relaxed) {
             Ok(())
         } else {
-            shared.storage.put(&pack_name(&pack), Body(pieces)).map(|_| ())
+            shared.storage.put(&pack_name(&pack), ObjectBody(pieces)).map(|_| ())
         };
         match done {
             Ok(()) => {

@@ -4,7 +4,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::{SNAPSHOT_PURPOSE, Snapshot};
 use crate::format::snapshot_name;
 use crate::id::IndexId;
-use crate::index::Basis;
+use crate::index::IndexBasis;
 use crate::ingest::sink::{ChunkSink, SinkOptions};
 use crate::lease::Heartbeat;
 use crate::seal::{Recipients, seal_object};
@@ -64,7 +64,7 @@ impl Writer {
 
     /// Ends without a snapshot; what was stored is made findable for the next run, and `findable` is called as for a
     /// [`checkpoint`](ChunkSink::checkpoint).
-    pub fn abandon(self, findable: impl FnOnce(Basis, &[IndexId]) + Send) -> Result<()> {
+    pub fn abandon(self, findable: impl FnOnce(IndexBasis, &[IndexId]) + Send) -> Result<()> {
         let saved = self.sink.checkpoint(findable);
         self.withdraw()?;
         saved

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::id::WriterId;
-use crate::lease::token::{Shown, Token};
+use crate::lease::token::{LeaseHolder, WriterLease};
 use crate::lock::locked;
 use crate::seal::random;
 use crate::vault::Vault;
@@ -16,28 +16,28 @@ const BEAT: Duration = Duration::from_secs(60);
 
 /// Dropped before it was stopped, it withdraws the writer.
 pub(crate) struct Heartbeat {
-    shared: Arc<Shared>,
+    shared: Arc<HeartbeatShared>,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// How a writer stands.
-enum Standing {
-    Shown(Token),
+enum LeaseStanding {
+    Shown(WriterLease),
     /// Its right was ended, and it could not be shown anew yet.
     Lost,
     /// It commits, or has withdrawn: no more beats.
     Ended,
 }
 
-struct Shared {
+struct HeartbeatShared {
     vault: Vault,
     host: String,
-    standing: Mutex<Standing>,
+    standing: Mutex<LeaseStanding>,
 }
 
-impl Shared {
-    fn standing(&self) -> MutexGuard<'_, Standing> {
+impl HeartbeatShared {
+    fn standing(&self) -> MutexGuard<'_, LeaseStanding> {
         locked(&self.standing)
     }
 
@@ -46,30 +46,30 @@ impl Shared {
     fn beat(&self) {
         let mut standing = self.standing();
         let is_lost = match &mut *standing {
-            Standing::Shown(token) => {
+            LeaseStanding::Shown(token) => {
                 let renewed = token.renew(self.vault.storage(), self.vault.keys());
                 renewed.is_err_and(|error| error.is(Kind::Locked))
             }
-            Standing::Lost => true,
-            Standing::Ended => false,
+            LeaseStanding::Lost => true,
+            LeaseStanding::Ended => false,
         };
         if is_lost {
-            *standing = new_token(&self.vault, &self.host).map_or(Standing::Lost, Standing::Shown);
+            *standing = new_token(&self.vault, &self.host).map_or(LeaseStanding::Lost, LeaseStanding::Shown);
         }
     }
 }
 
-fn new_token(vault: &Vault, host: &str) -> Result<Token> {
+fn new_token(vault: &Vault, host: &str) -> Result<WriterLease> {
     let started = jiff::Timestamp::now().to_string();
-    let shown = Shown { key: vault.key_name(), writer: WriterId(random()?), host, started };
-    Token::create(vault.storage(), vault.keys(), vault.settings()?.commit_protocol, shown)
+    let shown = LeaseHolder { key: vault.key_name(), writer: WriterId(random()?), host, started };
+    WriterLease::create(vault.storage(), vault.keys(), vault.settings()?.commit_protocol, shown)
 }
 
 impl Heartbeat {
     /// Shows the writer, and goes on doing so.
     pub fn start(vault: &Vault, host: &str) -> Result<Self> {
-        let standing = Mutex::new(Standing::Shown(new_token(vault, host)?));
-        let shared = Arc::new(Shared { vault: vault.clone(), host: host.to_owned(), standing });
+        let standing = Mutex::new(LeaseStanding::Shown(new_token(vault, host)?));
+        let shared = Arc::new(HeartbeatShared { vault: vault.clone(), host: host.to_owned(), standing });
         let (stop, stopped) = bounded::<()>(0);
         let mut heart = Heartbeat { shared: shared.clone(), stop: Some(stop), thread: None };
         let beat = move || {
@@ -85,16 +85,16 @@ impl Heartbeat {
     /// Shows the writer under a new token, as its last one was taken away.
     pub fn show_again(&self) -> Result<()> {
         let mut standing = self.shared.standing();
-        *standing = Standing::Shown(new_token(&self.shared.vault, &self.shared.host)?);
+        *standing = LeaseStanding::Shown(new_token(&self.shared.vault, &self.shared.host)?);
         Ok(())
     }
 
     /// Takes the token for the commit; there are no more beats. `Locked` when it could not be shown anew.
-    pub fn stop(&self) -> Result<Token> {
+    pub fn stop(&self) -> Result<WriterLease> {
         let mut standing = self.shared.standing();
-        match std::mem::replace(&mut *standing, Standing::Ended) {
-            Standing::Shown(token) => Ok(token),
-            Standing::Lost | Standing::Ended => Err(Error::new(Kind::Locked, "commit the snapshot", "")
+        match std::mem::replace(&mut *standing, LeaseStanding::Ended) {
+            LeaseStanding::Shown(token) => Ok(token),
+            LeaseStanding::Lost | LeaseStanding::Ended => Err(Error::new(Kind::Locked, "commit the snapshot", "")
                 .because("another process declared this backup dead, and this backup could not register again")
                 .hint("run the backup again: what it has stored already is not sent again")),
         }

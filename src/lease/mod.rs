@@ -7,7 +7,7 @@ mod survey;
 mod token;
 
 pub(crate) use heartbeat::Heartbeat;
-pub use publish::Unpublished;
+pub use publish::UnpublishedCommit;
 pub(crate) use survey::is_of_one_object;
-pub use survey::{Running, Survey, expire, settle, survey};
-pub use token::{Shown, Token};
+pub use survey::{PendingSurvey, RunningWriter, expire, settle, survey};
+pub use token::{LeaseHolder, WriterLease};

@@ -32,7 +32,7 @@ pub(super) const PENDING_BYTES_FREE: u64 = 64 << 10;
 /// What a pending object says; readable by every writer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
-pub enum Pending {
+pub enum PendingState {
     Running {
         host: String,
         started: String,
@@ -46,7 +46,7 @@ pub enum Pending {
     Expired,
 }
 
-pub(super) fn seal(keys: &KeySet, pending: &Pending) -> Result<Vec<u8>> {
+pub(super) fn seal(keys: &KeySet, pending: &PendingState) -> Result<Vec<u8>> {
     let plain = serde_json::to_vec(pending).expect("plain data serialises");
     seal_object(keys, Recipients::Writers, PURPOSE, &plain)
 }
@@ -55,7 +55,7 @@ pub(super) fn plain_bytes_max(stored_bytes: u64) -> u64 {
     stored_bytes.saturating_mul(2).saturating_add(PENDING_BYTES_FREE).min(PENDING_BYTES_MAX)
 }
 
-pub(super) fn open(keys: &KeySet, bytes: &[u8]) -> Result<Pending> {
+pub(super) fn open(keys: &KeySet, bytes: &[u8]) -> Result<PendingState> {
     parse(&open_plain(keys, bytes)?)
 }
 
@@ -63,7 +63,7 @@ pub(super) fn open_plain(keys: &KeySet, bytes: &[u8]) -> Result<Vec<u8>> {
     open_object(keys, PURPOSE, bytes, plain_bytes_max(bytes.len() as u64))
 }
 
-pub(super) fn parse(plain: &[u8]) -> Result<Pending> {
+pub(super) fn parse(plain: &[u8]) -> Result<PendingState> {
     serde_json::from_slice(plain).map_err(|error| Error::corrupt("read the pending object", "", error))
 }
 

@@ -3,7 +3,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::format::OBJECT_BYTES_MAX;
 use crate::format::snapshot::SEALED_SNAPSHOT_BYTES_MAX;
-use crate::lease::pending::{Pending, decode_body, open};
+use crate::lease::pending::{PendingState, decode_body, open};
 use crate::seal::KeySet;
 use crate::storage::Storage;
 
@@ -87,13 +87,13 @@ pub(super) fn may_have_moved(error: &Error) -> bool {
 /// A snapshot whose commit is done and whose place under `snapshots/` is not yet filled. Its body is read when it is needed:
 /// all of them together may be more than the memory of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unpublished {
+pub struct UnpublishedCommit {
     pub snapshot: String,
     pub(super) pending: String,
     pub(super) draft: Option<String>,
 }
 
-impl Unpublished {
+impl UnpublishedCommit {
     /// Finishes what the writer began; harmless when several do it.
     pub fn publish(&self, storage: &dyn Storage, keys: &KeySet) -> Result<()> {
         match &self.draft {
@@ -128,7 +128,7 @@ impl Unpublished {
     fn body_of_state(&self, storage: &dyn Storage, keys: &KeySet) -> Result<Vec<u8>> {
         let (bytes, _) = storage.get(&self.pending, OBJECT_BYTES_MAX)?;
         match open(keys, &bytes)? {
-            Pending::Committed { snapshot, body } if snapshot == self.snapshot => decode_body(&snapshot, &body),
+            PendingState::Committed { snapshot, body } if snapshot == self.snapshot => decode_body(&snapshot, &body),
             _ => Err(Error::new(Kind::NotFound, "read the commit of", &self.snapshot)),
         }
     }

@@ -7,15 +7,15 @@ use crate::format::{
 };
 use crate::id::WriterId;
 use crate::lease::pending::{
-    PENDING_BYTES_IN_ALL_MAX, PENDING_BYTES_MAX, Pending, PendingName, decode_body, open_plain, parse, seal,
+    PENDING_BYTES_IN_ALL_MAX, PENDING_BYTES_MAX, PendingName, PendingState, decode_body, open_plain, parse, seal,
 };
-use crate::lease::publish::Unpublished;
+use crate::lease::publish::UnpublishedCommit;
 use crate::seal::KeySet;
-use crate::storage::{Listed, Storage, Version};
+use crate::storage::{ListedObject, ObjectVersion, Storage};
 
 /// A writer that has not committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Running {
+pub struct RunningWriter {
     pub writer: WriterId,
     /// What tells one sign of life from the next: compare two looks, never two clocks.
     pub sign: String,
@@ -24,10 +24,10 @@ pub struct Running {
 
 /// What the pending objects say.
 #[derive(Debug, Default)]
-pub struct Survey {
-    pub running: Vec<Running>,
+pub struct PendingSurvey {
+    pub running: Vec<RunningWriter>,
     /// Commits that are not yet in their place.
-    pub unpublished: Vec<Unpublished>,
+    pub unpublished: Vec<UnpublishedCommit>,
     /// `.committed` objects beside which no draft was listed: as a rule their snapshots are in place.
     pub finished: Vec<String>,
     /// Objects that could not be read; they must not hide the others.
@@ -38,8 +38,8 @@ pub struct Survey {
 
 /// Looks at all pending objects: which writers run, and which commits are not yet in their place. An object's name says by which protocol
 /// it was made: the repository may have moved to another storage since.
-pub fn survey(storage: &dyn Storage, keys: &KeySet) -> Result<Survey> {
-    let mut survey = Survey::default();
+pub fn survey(storage: &dyn Storage, keys: &KeySet) -> Result<PendingSurvey> {
+    let mut survey = PendingSurvey::default();
     let listed = storage.list(PENDING_PREFIX)?;
     for object in &listed {
         // Every user with the right to create objects may create these: what no writer makes is not fetched.
@@ -54,7 +54,7 @@ pub fn survey(storage: &dyn Storage, keys: &KeySet) -> Result<Survey> {
             tail if tail.starts_with("draft.") => Ok(()),
             beat => {
                 let (sign, name, writer) = (beat.to_owned(), object.name.clone(), name.writer);
-                survey.running.push(Running { writer, sign, name });
+                survey.running.push(RunningWriter { writer, sign, name });
                 Ok(())
             }
         };
@@ -77,7 +77,7 @@ pub(crate) fn is_of_one_object(error: &Error) -> bool {
     )
 }
 
-fn look_at_draft(name: &PendingName, listed: &[Listed], survey: &mut Survey) -> Result<()> {
+fn look_at_draft(name: &PendingName, listed: &[ListedObject], survey: &mut PendingSurvey) -> Result<()> {
     let prefix = name.draft("");
     let Some(draft) = listed.iter().find(|object| object.name.starts_with(&prefix)) else {
         survey.finished.push(name.committed());
@@ -92,21 +92,21 @@ fn look_at_draft(name: &PendingName, listed: &[Listed], survey: &mut Survey) -> 
         return bad("it is too large");
     }
     let (pending, draft) = (name.committed(), Some(draft.name.clone()));
-    survey.unpublished.push(Unpublished { snapshot, pending, draft });
+    survey.unpublished.push(UnpublishedCommit { snapshot, pending, draft });
     Ok(())
 }
 
-fn look_at_state(storage: &dyn Storage, keys: &KeySet, name: &PendingName, survey: &mut Survey) -> Result<()> {
+fn look_at_state(storage: &dyn Storage, keys: &KeySet, name: &PendingName, survey: &mut PendingSurvey) -> Result<()> {
     let (state, writer) = (name.state(), name.writer);
     let (bytes, version) = storage.get(&state, OBJECT_BYTES_MAX)?;
     let plain = open_plain(keys, &bytes)?;
     survey.plain_bytes += plain.len() as u64;
     match parse(&plain)? {
-        Pending::Running { .. } => survey.running.push(Running { writer, sign: version.0, name: state }),
-        Pending::Expired => {}
-        Pending::Committed { snapshot, body } => {
+        PendingState::Running { .. } => survey.running.push(RunningWriter { writer, sign: version.0, name: state }),
+        PendingState::Expired => {}
+        PendingState::Committed { snapshot, body } => {
             decode_body(&snapshot, &body)?;
-            survey.unpublished.push(Unpublished { snapshot, pending: state, draft: None });
+            survey.unpublished.push(UnpublishedCommit { snapshot, pending: state, draft: None });
         }
     }
     Ok(())
@@ -114,7 +114,7 @@ fn look_at_state(storage: &dyn Storage, keys: &KeySet, name: &PendingName, surve
 
 /// Finishes the commits of writers that died after their commit step. Returns what could not be finished; nothing is lost by that, as
 /// every reader counts those snapshots.
-pub fn settle(storage: &dyn Storage, keys: &KeySet, survey: &Survey) -> Vec<Error> {
+pub fn settle(storage: &dyn Storage, keys: &KeySet, survey: &PendingSurvey) -> Vec<Error> {
     let published = survey.unpublished.iter().map(|unpublished| unpublished.publish(storage, keys));
     let removed = survey.finished.iter().map(|committed| remove_finished(storage, committed));
     published.chain(removed).filter_map(Result::err).collect()
@@ -134,12 +134,12 @@ fn remove_finished(storage: &dyn Storage, committed: &str) -> Result<()> {
 
 /// Ends a writer's right to commit, if it has shown no sign of life since `seen`. `Conflict` when it has, or when it
 /// committed: then it keeps its right.
-pub fn expire(storage: &dyn Storage, keys: &KeySet, protocol: CommitProtocol, seen: &Running) -> Result<()> {
+pub fn expire(storage: &dyn Storage, keys: &KeySet, protocol: CommitProtocol, seen: &RunningWriter) -> Result<()> {
     let alive = || Error::new(Kind::Conflict, "expire the writer", seen.writer).because("it is alive or has committed");
     let done = match protocol {
         CommitProtocol::CompareAndSwap => {
-            let body = seal(keys, &Pending::Expired)?;
-            storage.compare_and_swap(&seen.name, &Version(seen.sign.clone()), body.into()).map(|_| ())
+            let body = seal(keys, &PendingState::Expired)?;
+            storage.compare_and_swap(&seen.name, &ObjectVersion(seen.sign.clone()), body.into()).map(|_| ())
         }
         CommitProtocol::Rename => storage.rename(&seen.name, &format!("{EXPIRED_PREFIX}{}", seen.writer)),
         CommitProtocol::SingleWriter => storage.remove(&seen.name),
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
     use data_encoding::BASE64;
 
-    use crate::lease::pending::{Pending, PendingName, open, seal};
+    use crate::lease::pending::{PendingName, PendingState, open, seal};
     use crate::seal::Secret;
     use crate::storage::memory::Memory;
 
@@ -165,8 +165,8 @@ mod tests {
         PendingName::new("00112233445566ff", WriterId([writer; 16]))
     }
 
-    fn committed(snapshot: &str, body: String) -> Pending {
-        Pending::Committed { snapshot: snapshot.to_owned(), body }
+    fn committed(snapshot: &str, body: String) -> PendingState {
+        PendingState::Committed { snapshot: snapshot.to_owned(), body }
     }
 
     /// Each of 79 MiB of one letter, sealed in 3 KB, was kept decoded: thirty of them took 1.9 GiB.

@@ -3,24 +3,24 @@
 use crate::error::{Error, Kind, Result};
 use crate::format::{CommitProtocol, OBJECT_BYTES_MAX};
 use crate::id::WriterId;
-use crate::lease::pending::{Pending, PendingName, open, seal};
+use crate::lease::pending::{PendingName, PendingState, open, seal};
 use crate::lease::publish::{may_have_moved, publish_body, publish_draft};
 use crate::seal::KeySet;
-use crate::storage::{Storage, Version};
+use crate::storage::{ObjectVersion, Storage};
 use data_encoding::BASE64;
 
 /// A writer's visible right to commit; lost when somebody expires it.
-pub struct Token {
+pub struct WriterLease {
     name: PendingName,
     host: String,
     started: String,
     beat: u64,
     protocol: CommitProtocol,
-    version: Option<Version>,
+    version: Option<ObjectVersion>,
 }
 
 /// What a token shows of its writer.
-pub struct Shown<'a> {
+pub struct LeaseHolder<'a> {
     /// The name of the key object that the repository was opened with, without its prefix.
     pub key: &'a str,
     pub writer: WriterId,
@@ -35,20 +35,20 @@ pub(super) fn lost(writer: &WriterId) -> Error {
         .hint("run the backup again: what it has stored already is not sent again")
 }
 
-impl Token {
+impl WriterLease {
     /// Shows the writer; must happen before it relies on any chunk being there.
-    pub fn create(storage: &dyn Storage, keys: &KeySet, protocol: CommitProtocol, shown: Shown) -> Result<Self> {
-        let Shown { key, writer, host, started } = shown;
+    pub fn create(storage: &dyn Storage, keys: &KeySet, protocol: CommitProtocol, shown: LeaseHolder) -> Result<Self> {
+        let LeaseHolder { key, writer, host, started } = shown;
         let name = PendingName::new(key, writer);
-        let mut token = Token { name, host: host.to_owned(), started, beat: 0, protocol, version: None };
+        let mut token = WriterLease { name, host: host.to_owned(), started, beat: 0, protocol, version: None };
         let body = seal(keys, &token.running(0))?;
         let version = storage.put_new(&token.shown_name(), body.into())?;
         token.version = Some(version);
         Ok(token)
     }
 
-    fn running(&self, beat: u64) -> Pending {
-        Pending::Running { host: self.host.clone(), started: self.started.clone(), beat }
+    fn running(&self, beat: u64) -> PendingState {
+        PendingState::Running { host: self.host.clone(), started: self.started.clone(), beat }
     }
 
     /// The object that shows it now.
@@ -59,7 +59,7 @@ impl Token {
         }
     }
 
-    fn version(&self) -> &Version {
+    fn version(&self) -> &ObjectVersion {
         self.version.as_ref().expect("a token has the version that it was created with")
     }
 
@@ -108,7 +108,7 @@ impl Token {
 
     /// Replaces the own object conditionally. If it is our own state at a version that we do not know, an earlier beat
     /// succeeded and its answer was lost.
-    fn swap_own(&self, storage: &dyn Storage, keys: &KeySet, body: Vec<u8>) -> Result<Version> {
+    fn swap_own(&self, storage: &dyn Storage, keys: &KeySet, body: Vec<u8>) -> Result<ObjectVersion> {
         match storage.compare_and_swap(&self.shown_name(), self.version(), body.clone().into()) {
             Err(error) if error.is(Kind::Conflict) => match self.own_version(storage, keys)? {
                 Some(version) => storage
@@ -121,14 +121,14 @@ impl Token {
     }
 
     /// The version of the pending object while it is our own running state.
-    fn own_version(&self, storage: &dyn Storage, keys: &KeySet) -> Result<Option<Version>> {
+    fn own_version(&self, storage: &dyn Storage, keys: &KeySet) -> Result<Option<ObjectVersion>> {
         let (bytes, version) = match storage.get(&self.shown_name(), OBJECT_BYTES_MAX) {
             Err(error) if error.is(Kind::NotFound) => return Ok(None),
             found => found?,
         };
         // What cannot be opened is not ours.
         let is_own = match open(keys, &bytes) {
-            Ok(Pending::Running { host, started, .. }) => host == self.host && started == self.started,
+            Ok(PendingState::Running { host, started, .. }) => host == self.host && started == self.started,
             Ok(_) | Err(_) => false,
         };
         Ok(is_own.then_some(version))
@@ -146,7 +146,7 @@ impl Token {
     pub fn commit(self, storage: &dyn Storage, keys: &KeySet, snapshot: &str, body: Vec<u8>) -> Result<Option<Error>> {
         let published = match self.protocol {
             CommitProtocol::CompareAndSwap => {
-                let committed = Pending::Committed { snapshot: snapshot.to_owned(), body: BASE64.encode(&body) };
+                let committed = PendingState::Committed { snapshot: snapshot.to_owned(), body: BASE64.encode(&body) };
                 let bytes = seal(keys, &committed)?;
                 self.swap_own(storage, keys, bytes)?;
                 publish_body(storage, &self.shown_name(), snapshot, body)

@@ -8,7 +8,7 @@ use crate::format::{
 };
 use crate::id::RepositoryId;
 use crate::repo::{Credentials, Repository, key};
-use crate::seal::{Access, KeySet, PasswordCost, Secret, random};
+use crate::seal::{KeyAccess, KeySet, PasswordCost, Secret, random};
 use crate::storage::{Capabilities, Storage};
 
 /// What a new repository is made with.
@@ -127,7 +127,7 @@ impl Repository {
         // Others than ours stay: another process may be making the repository at this moment.
         let has_older_keys = !storage.list(KEYS_PREFIX)?.is_empty();
         let key_name = key::first_key_name(&repository);
-        key::add_key_named(storage, &keys, Access::Full, &options.credentials, options.cost, &key_name)?;
+        key::add_key_named(storage, &keys, KeyAccess::Full, &options.credentials, options.cost, &key_name)?;
         Ok(NewRepository { storage, key_name, config, settings, recovery_key, has_older_keys })
     }
 

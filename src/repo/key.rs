@@ -3,7 +3,9 @@
 use crate::error::{Error, Kind, Result};
 use crate::format::KEYS_PREFIX;
 use crate::id::RepositoryId;
-use crate::seal::{Access, KeySet, PasswordCost, SALT_BYTES, Secret, open_once, random, seal_once, stretch_password};
+use crate::seal::{
+    KeyAccess, KeySet, PasswordCost, SALT_BYTES, Secret, open_once, random, seal_once, stretch_password,
+};
 use crate::storage::Storage;
 use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Serialize};
@@ -110,7 +112,7 @@ pub(super) fn is_key_name(name: &str) -> bool {
 pub fn add_key(
     storage: &dyn Storage,
     keys: &KeySet,
-    access: Access,
+    access: KeyAccess,
     credentials: &Credentials,
     cost: PasswordCost,
 ) -> Result<String> {
@@ -123,7 +125,7 @@ pub fn add_key(
 pub(super) fn add_key_named(
     storage: &dyn Storage,
     keys: &KeySet,
-    access: Access,
+    access: KeyAccess,
     credentials: &Credentials,
     cost: PasswordCost,
     name: &str,
@@ -147,7 +149,7 @@ pub(super) fn add_key_named(
 }
 
 /// What came of one key object.
-pub enum Tried {
+pub enum TriedKey {
     Opened(KeySet),
     /// It is for such credentials, but not for these.
     Wrong,
@@ -156,12 +158,12 @@ pub enum Tried {
 }
 
 /// Tries the bytes of one key object; an error where they are none, or ask for too much work.
-pub fn try_key(bytes: &[u8], credentials: &Credentials) -> Result<Tried> {
+pub fn try_key(bytes: &[u8], credentials: &Credentials) -> Result<TriedKey> {
     let parsed = KeyObject::parse(bytes)?;
     if parsed.opens_with != opens_with(credentials) {
-        return Ok(Tried::OpensWith(parsed.opens_with));
+        return Ok(TriedKey::OpensWith(parsed.opens_with));
     }
-    Ok(parsed.open(credentials)?.map_or(Tried::Wrong, Tried::Opened))
+    Ok(parsed.open(credentials)?.map_or(TriedKey::Wrong, TriedKey::Opened))
 }
 
 /// A key object as it may lie in a hostile storage: read, and not tried yet.

@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 pub(super) const FOLDER: &str = "last-repository";
 
 /// A note in the cache, which may be lost like all of it.
-pub struct Known(Option<PathBuf>);
+pub struct KnownRepository(Option<PathBuf>);
 
-impl Known {
+impl KnownRepository {
     /// `place` names the location, the same for every run; `cache` is the folder of all repositories' caches. Without one
     /// nothing is known and nothing is kept.
     pub fn at(place: &str, cache: Option<&Path>) -> Self {
         let name = blake3::hash(place.as_bytes()).to_hex();
-        Known(cache.map(|cache| cache.join(FOLDER).join(&name[..24])))
+        KnownRepository(cache.map(|cache| cache.join(FOLDER).join(&name[..24])))
     }
 
     /// The repository that was there.
@@ -47,10 +47,10 @@ mod tests {
     fn another_repository_at_a_place_is_noticed_once() {
         let cache = tempfile::tempdir().unwrap();
         let (one, other) = (RepositoryId([1; RepositoryId::BYTES]), RepositoryId([2; RepositoryId::BYTES]));
-        let known = Known::at("/mnt/backup", Some(cache.path()));
+        let known = KnownRepository::at("/mnt/backup", Some(cache.path()));
         assert_eq!((known.id(), known.note(one), known.note(one)), (None, None, None));
         assert_eq!((known.note(other), known.note(other)), (Some(one), None));
-        assert_eq!(Known::at("/mnt/elsewhere", Some(cache.path())).id(), None);
+        assert_eq!(KnownRepository::at("/mnt/elsewhere", Some(cache.path())).id(), None);
         std::fs::write(known.0.as_ref().unwrap(), "damaged").unwrap();
         assert_eq!(known.note(one), None);
     }

@@ -19,8 +19,8 @@ pub use crate::format::{CommitProtocol, Settings};
 pub use crate::ingest::{ChunkSink, SinkOptions, Writer};
 pub use init::{InitOptions, NewRepository};
 pub use key::Credentials;
-pub use known::Known;
-pub(crate) use own::{Own, OwnFolders};
+pub use known::KnownRepository;
+pub(crate) use own::{OwnFolder, OwnFolders};
 pub use relocate::Relocation;
 use settings::FoundSettings;
 pub use snapshot_info::SnapshotInfo;
@@ -36,7 +36,7 @@ use crate::id::RepositoryId;
 use crate::lease;
 use crate::seal::KeySet;
 use crate::storage::Storage;
-use crate::vault::{Opening, Vault};
+use crate::vault::{Vault, VaultOpening};
 use crate::watch::{NoticeKind, Watch};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -125,7 +125,7 @@ impl Repository {
         let settings = settings::read(storage.as_ref(), &keys, &config, found, watch)?;
         let stored_config = &stored_config;
         let opening =
-            Opening { storage, keys, key_name: key, stored_config, config, settings, cache, listed: Some(listed) };
+            VaultOpening { storage, keys, key_name: key, stored_config, config, settings, cache, listed: Some(listed) };
         Vault::open(opening, watch).map(Repository)
     }
 
@@ -168,7 +168,7 @@ impl Repository {
         self.survey_and_settle(watch).map(|_| ())
     }
 
-    fn survey_and_settle(&self, watch: &Watch) -> Result<lease::Survey> {
+    fn survey_and_settle(&self, watch: &Watch) -> Result<lease::PendingSurvey> {
         self.check_writable()?;
         let survey = self.survey(watch)?;
         lease::settle(self.storage(), self.keys(), &survey)
@@ -177,13 +177,13 @@ impl Repository {
         Ok(survey)
     }
 
-    fn survey(&self, watch: &Watch) -> Result<lease::Survey> {
+    fn survey(&self, watch: &Watch) -> Result<lease::PendingSurvey> {
         let survey = lease::survey(self.storage(), self.keys())?;
         survey.damaged.iter().for_each(|error| watch.notice(NoticeKind::Repository, error.to_string()));
         Ok(survey)
     }
 
-    fn snapshots_of(&self, survey: lease::Survey, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
+    fn snapshots_of(&self, survey: lease::PendingSurvey, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
         let names = self.list_snapshots()?;
         names.tell_of_others(watch);
         let mut list = SnapshotList::new(self, watch);

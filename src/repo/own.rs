@@ -2,7 +2,7 @@
 //! them or deletes them.
 
 use crate::disk::stat::stat_path;
-use crate::disk::{Directory, Identity, ListBuffer, Names, Stat};
+use crate::disk::{Directory, Identity, ListBuffer, NameList, Stat};
 use crate::error::{Error, Result};
 use crate::repo::{CACHE_NOTES, Repository};
 use std::collections::HashMap;
@@ -22,7 +22,7 @@ const PACKS_FOLDER: &str = "packs";
 
 /// What a folder of our own belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Own {
+pub(crate) enum OwnFolder {
     Repository,
     /// The cache of this repository.
     Cache,
@@ -30,22 +30,22 @@ pub(crate) enum Own {
     OtherCaches,
 }
 
-impl Own {
+impl OwnFolder {
     /// What a backup says of it.
     pub fn name(self) -> &'static str {
         match self {
-            Own::Repository => "part of the repository that this backup writes to",
-            Own::Cache | Own::OtherCaches => "part of the cache of silt",
+            OwnFolder::Repository => "part of the repository that this backup writes to",
+            OwnFolder::Cache | OwnFolder::OtherCaches => "part of the cache of silt",
         }
     }
 }
 
 /// Known by their inodes, whatever path leads to them.
 #[derive(Debug, Default)]
-pub(crate) struct OwnFolders(HashMap<Identity, Own>);
+pub(crate) struct OwnFolders(HashMap<Identity, OwnFolder>);
 
-fn names_in(folder: &Path) -> Result<Names> {
-    let mut names = Names::default();
+fn names_in(folder: &Path) -> Result<NameList> {
+    let mut names = NameList::default();
     Directory::open_path(folder.as_os_str().as_bytes())?.names(&mut names, &mut ListBuffer::default())?;
     Ok(names)
 }
@@ -54,20 +54,20 @@ impl OwnFolders {
     pub fn of(repo: &Repository) -> Self {
         let mut own = OwnFolders::default();
         if let Some(path) = repo.storage().local_path() {
-            own.add(path, Own::Repository);
-            REPOSITORY_FOLDERS.iter().for_each(|name| own.add(&path.join(name), Own::Repository));
+            own.add(path, OwnFolder::Repository);
+            REPOSITORY_FOLDERS.iter().for_each(|name| own.add(&path.join(name), OwnFolder::Repository));
             // Few, as they are named by the first byte of what is in them.
-            own.add_all_in(&path.join(PACKS_FOLDER), Own::Repository);
+            own.add_all_in(&path.join(PACKS_FOLDER), OwnFolder::Repository);
         }
         if let Some(cache) = repo.cache() {
-            own.add(cache, Own::Cache);
-            own.add_all_in(cache, Own::Cache);
+            own.add(cache, OwnFolder::Cache);
+            own.add_all_in(cache, OwnFolder::Cache);
             cache.parent().into_iter().for_each(|caches| own.add_caches(caches));
         }
         own
     }
 
-    fn add_all_in(&mut self, folder: &Path, what: Own) {
+    fn add_all_in(&mut self, folder: &Path, what: OwnFolder) {
         let names = names_in(folder).unwrap_or_default();
         names.iter().for_each(|(name, _)| self.add(&folder.join(OsStr::from_bytes(name.to_bytes())), what));
     }
@@ -82,12 +82,12 @@ impl OwnFolders {
             is_id || CACHE_NOTES.into_iter().chain([CACHE_TAG]).any(|known| known.as_bytes() == bytes)
         };
         if names.iter().all(|name| is_ours(&name)) {
-            return self.add(folder, Own::OtherCaches);
+            return self.add(folder, OwnFolder::OtherCaches);
         }
-        names.iter().filter(is_ours).for_each(|name| self.add(&folder.join(name), Own::OtherCaches));
+        names.iter().filter(is_ours).for_each(|name| self.add(&folder.join(name), OwnFolder::OtherCaches));
     }
 
-    fn add(&mut self, path: &Path, what: Own) {
+    fn add(&mut self, path: &Path, what: OwnFolder) {
         // One that is not there cannot be met.
         if let Ok(stat) = stat_path(path.as_os_str().as_bytes(), true) {
             self.0.entry(stat.identity()).or_insert(what);
@@ -95,13 +95,13 @@ impl OwnFolders {
     }
 
     /// What this belongs to, if it is ours.
-    pub fn of_stat(&self, stat: &Stat) -> Option<Own> {
+    pub fn of_stat(&self, stat: &Stat) -> Option<OwnFolder> {
         self.0.get(&stat.identity()).copied()
     }
 
     /// What a backup says of this, if it is ours.
     pub fn name_of(&self, stat: &Stat) -> Option<&'static str> {
-        self.of_stat(stat).map(Own::name)
+        self.of_stat(stat).map(OwnFolder::name)
     }
 
     /// The own repository or cache that a source is, or is inside of.

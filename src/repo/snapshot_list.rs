@@ -2,11 +2,11 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::Snapshot;
-use crate::lease::{Unpublished, is_of_one_object};
+use crate::lease::{UnpublishedCommit, is_of_one_object};
 use crate::repo::Repository;
 use crate::repo::snapshot_reader::SnapshotReader;
-use crate::seal::Access;
-use crate::storage::Listed;
+use crate::seal::KeyAccess;
+use crate::storage::ListedObject;
 use crate::watch::Watch;
 use std::collections::HashSet;
 
@@ -29,11 +29,11 @@ impl<'a> SnapshotList<'a> {
     }
 
     /// Reads the objects in a listing, which begins with the oldest.
-    pub fn add_listed(&mut self, listed: &[Listed]) -> Result<()> {
+    pub fn add_listed(&mut self, listed: &[ListedObject]) -> Result<()> {
         for batch in listed.rchunks(BATCH) {
             self.watch.cancel.check()?;
             // The newest first, while there is room.
-            let newest_first: Vec<Listed> = batch.iter().rev().cloned().collect();
+            let newest_first: Vec<ListedObject> = batch.iter().rev().cloned().collect();
             let read = self.reader.read(&newest_first);
             newest_first.iter().zip(read).try_for_each(|(object, read)| self.add(&object.name, read))?;
         }
@@ -42,7 +42,7 @@ impl<'a> SnapshotList<'a> {
 
     /// Reads commits that are not among the objects that were listed, or whose place has something else: every user with the right to
     /// create objects can create one of that name.
-    pub fn add_unpublished(&mut self, commits: Vec<Unpublished>, listed: &[Listed]) -> Result<()> {
+    pub fn add_unpublished(&mut self, commits: Vec<UnpublishedCommit>, listed: &[ListedObject]) -> Result<()> {
         let mut known: HashSet<&str> = listed.iter().map(|object| object.name.as_str()).collect();
         for (name, _) in &self.unreadable {
             known.remove(name.as_str());
@@ -84,7 +84,7 @@ pub(super) fn unreadable(repo: &Repository, name: &str, error: Error) -> Result<
     match error.kind() {
         Kind::NotFound => Ok(None),
         // A put-only key opens none.
-        _ if repo.keys().access() < Access::List => Err(error),
+        _ if repo.keys().access() < KeyAccess::List => Err(error),
         // One damaged snapshot must not hide the others, whatever its damage looks like; it is reported.
         _ if is_of_one_object(&error) => Ok(Some((name.to_owned(), error))),
         _ => Err(error),
@@ -168,7 +168,7 @@ mod tests {
         let mut list = SnapshotList::new(&repo, &watch);
         // Nothing of that name is there any more: fetching it would find nothing, and report nothing.
         storage.remove(&name).unwrap();
-        list.add_listed(&[Listed { name, size: bytes as u64 }]).unwrap();
+        list.add_listed(&[ListedObject { name, size: bytes as u64 }]).unwrap();
         assert_eq!(list.finish().1.len(), 1);
     }
 }

@@ -4,7 +4,7 @@ use crate::disk::whole::{read_own, write_whole};
 use crate::error::Result;
 use crate::format::{SNAPSHOTS_PREFIX, is_snapshot_name};
 use crate::repo::Repository;
-use crate::storage::Listed;
+use crate::storage::ListedObject;
 use crate::vault::parallel::each_at_once;
 use crate::watch::{NoticeKind, Watch};
 use crate::when::format_counted;
@@ -19,7 +19,7 @@ const PARTS_BYTES_MAX: u64 = 1 << 20;
 
 /// The objects in `snapshots/`, oldest first.
 pub(super) struct SnapshotNames {
-    pub listed: Vec<Listed>,
+    pub listed: Vec<ListedObject>,
     /// Names that no snapshot has.
     pub others: Vec<String>,
 }
@@ -40,12 +40,12 @@ impl SnapshotNames {
 impl Repository {
     /// Lists all snapshots: those in their place.
     pub(super) fn list_snapshots(&self) -> Result<SnapshotNames> {
-        let (listed, others): (Vec<Listed>, Vec<Listed>) =
+        let (listed, others): (Vec<ListedObject>, Vec<ListedObject>) =
             self.list_in_parts()?.into_iter().partition(|object| is_snapshot_name(&object.name));
         Ok(SnapshotNames { listed, others: others.into_iter().map(|other| other.name).collect() })
     }
 
-    fn list_in_parts(&self) -> Result<Vec<Listed>> {
+    fn list_in_parts(&self) -> Result<Vec<ListedObject>> {
         let hint = self.cache().filter(|_| self.is_remote()).map(|cache| cache.join(PARTS_FILE));
         let ends = hint.as_deref().map(read_ends).unwrap_or_default();
         let listed = if ends.is_empty() {
@@ -72,7 +72,7 @@ impl Repository {
 }
 
 /// Where parts of a listing end; none for a short one.
-fn ends_of(listed: &[Listed]) -> Vec<&str> {
+fn ends_of(listed: &[ListedObject]) -> Vec<&str> {
     let whole_parts = listed.chunks(PART_NAMES).filter(|part| part.len() == PART_NAMES);
     whole_parts.filter_map(|part| part.last()).map(|object| object.name.as_str()).collect()
 }

@@ -3,11 +3,11 @@
 use crate::error::{Error, Result};
 use crate::format::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE, Snapshot};
 use crate::format::{SNAPSHOTS_PREFIX, snapshot_name};
-use crate::lease::Unpublished;
+use crate::lease::UnpublishedCommit;
 use crate::lock::locked;
 use crate::repo::Repository;
 use crate::seal::{KeySet, open_object};
-use crate::storage::Listed;
+use crate::storage::ListedObject;
 use crate::vault::kept_files::KeptFiles;
 use crate::vault::parallel::each_at_once;
 use std::sync::Mutex;
@@ -54,12 +54,12 @@ impl<'a> SnapshotReader<'a> {
     }
 
     /// Reads these objects, in the order of the listing.
-    pub fn read(&self, listed: &[Listed]) -> Vec<Result<Snapshot>> {
+    pub fn read(&self, listed: &[ListedObject]) -> Vec<Result<Snapshot>> {
         let at_once = self.repo.storage().profile().parallel_requests.max(AT_ONCE_MIN);
         each_at_once(listed, at_once, |object| self.read_one(object))
     }
 
-    fn read_one(&self, object: &Listed) -> Result<Snapshot> {
+    fn read_one(&self, object: &ListedObject) -> Result<Snapshot> {
         let name = object.name.as_str();
         if object.size > SEALED_SNAPSHOT_BYTES_MAX {
             return Err(Error::corrupt("read the snapshot", name, "it is too large"));
@@ -83,7 +83,7 @@ impl<'a> SnapshotReader<'a> {
     }
 
     /// Reads one whose commit is done and that is not in its place yet.
-    pub fn read_unpublished(&self, commit: &Unpublished) -> Result<Snapshot> {
+    pub fn read_unpublished(&self, commit: &UnpublishedCommit) -> Result<Snapshot> {
         self.open(&commit.snapshot, &commit.body(self.repo.storage(), self.repo.keys())?)
     }
 

@@ -3,11 +3,11 @@
 use crate::error::{Error, Result};
 use crate::format::SNAPSHOTS_PREFIX;
 use crate::format::snapshot::Snapshot;
-use crate::lease::Unpublished;
+use crate::lease::UnpublishedCommit;
 use crate::repo::Repository;
 use crate::repo::snapshot_list::unreadable;
 use crate::repo::snapshot_reader::SnapshotReader;
-use crate::storage::Listed;
+use crate::storage::ListedObject;
 use crate::watch::Watch;
 use std::collections::HashMap;
 
@@ -21,21 +21,21 @@ pub(crate) struct SnapshotSearch<'a> {
     watch: &'a Watch,
     reader: SnapshotReader<'a>,
     /// Oldest first.
-    names: Vec<Candidate>,
+    names: Vec<SnapshotCandidate>,
     /// Oldest first; all of them are newer than those in `names`.
     read: Vec<Snapshot>,
     batch: usize,
     unreadable: Vec<(String, Error)>,
 }
 
-struct Candidate {
+struct SnapshotCandidate {
     name: String,
     /// None if it is not in its place.
-    listed: Option<Listed>,
-    unpublished: Option<Unpublished>,
+    listed: Option<ListedObject>,
+    unpublished: Option<UnpublishedCommit>,
 }
 
-impl Candidate {
+impl SnapshotCandidate {
     /// The part of the name that says when the snapshot began.
     fn second(&self) -> &str {
         parts_of(&self.name).0
@@ -58,18 +58,22 @@ impl Repository {
         self.search_surveyed(self.survey_and_settle(watch)?, watch)
     }
 
-    fn search_surveyed<'a>(&'a self, survey: crate::lease::Survey, watch: &'a Watch) -> Result<SnapshotSearch<'a>> {
+    fn search_surveyed<'a>(
+        &'a self,
+        survey: crate::lease::PendingSurvey,
+        watch: &'a Watch,
+    ) -> Result<SnapshotSearch<'a>> {
         let names = self.list_snapshots()?;
         names.tell_of_others(watch);
-        let mut unpublished: HashMap<String, Unpublished> =
+        let mut unpublished: HashMap<String, UnpublishedCommit> =
             survey.unpublished.into_iter().map(|commit| (commit.snapshot.clone(), commit)).collect();
-        let mut candidates: Vec<Candidate> = Vec::with_capacity(names.listed.len() + unpublished.len());
+        let mut candidates: Vec<SnapshotCandidate> = Vec::with_capacity(names.listed.len() + unpublished.len());
         for listed in names.listed {
             let name = listed.name.clone();
-            candidates.push(Candidate { unpublished: unpublished.remove(&name), name, listed: Some(listed) });
+            candidates.push(SnapshotCandidate { unpublished: unpublished.remove(&name), name, listed: Some(listed) });
         }
         for (name, commit) in unpublished {
-            candidates.push(Candidate { name, listed: None, unpublished: Some(commit) });
+            candidates.push(SnapshotCandidate { name, listed: None, unpublished: Some(commit) });
         }
         candidates.sort_by(|a, b| a.name.cmp(&b.name));
         let reader = SnapshotReader::new(self);
@@ -106,7 +110,7 @@ impl SnapshotSearch<'_> {
         }
         self.batch = (self.batch * BATCH_GROWTH).min(BATCH_MAX);
         let batch = self.names.split_off(from);
-        let listed: Vec<Listed> = batch.iter().filter_map(|candidate| candidate.listed.clone()).collect();
+        let listed: Vec<ListedObject> = batch.iter().filter_map(|candidate| candidate.listed.clone()).collect();
         let mut in_place = self.reader.read(&listed).into_iter();
         for candidate in batch {
             let read = candidate.listed.as_ref().and_then(|_| in_place.next());

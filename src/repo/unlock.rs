@@ -62,7 +62,7 @@ pub(super) fn unlock(storage: &dyn Storage, credentials: &Credentials, last: &La
     // Whatever is wrong with it shows when all are tried.
     let likely = if credentials.opens_key_objects() { last.name() } else { None };
     if let Some(name) = likely
-        && let Ok(Some(keys)) = Search::new(storage, credentials).try_named(&name)
+        && let Ok(Some(keys)) = KeySearch::new(storage, credentials).try_named(&name)
     {
         return Ok(Unlocked::with(&name, keys));
     }
@@ -84,14 +84,14 @@ pub(super) fn unlock_where(
     if let Some(master) = &credentials.recovery {
         return Ok(Unlocked::with(RECOVERY, KeySet::from_master(master.clone())));
     }
-    let mut search = Search::new(storage, credentials);
+    let mut search = KeySearch::new(storage, credentials);
     let (name, keys) = search.run(fits)?;
     last.note(&name);
     Ok(Unlocked::with(&name, keys))
 }
 
 /// One search through the key objects, and what it met.
-struct Search<'a> {
+struct KeySearch<'a> {
     storage: &'a dyn Storage,
     credentials: &'a Credentials,
     /// Objects that these credentials do not open.
@@ -106,15 +106,15 @@ struct Search<'a> {
 }
 
 /// A key object that is worth a try.
-struct Candidate {
+struct KeyCandidate {
     name: String,
     object: KeyObject,
 }
 
-impl<'a> Search<'a> {
+impl<'a> KeySearch<'a> {
     fn new(storage: &'a dyn Storage, credentials: &'a Credentials) -> Self {
         let others = Vec::new();
-        Search { storage, credentials, wrong: 0, others, damaged: None, untried: 0, work: 0.0 }
+        KeySearch { storage, credentials, wrong: 0, others, damaged: None, untried: 0, work: 0.0 }
     }
 
     fn run(&mut self, fits: &dyn Fn(&KeySet) -> bool) -> Result<(String, KeySet)> {
@@ -160,7 +160,7 @@ impl<'a> Search<'a> {
     }
 
     /// All other objects that could be tried.
-    fn candidates(&mut self, tried: Option<&str>) -> Result<Vec<Candidate>> {
+    fn candidates(&mut self, tried: Option<&str>) -> Result<Vec<KeyCandidate>> {
         let listed = self.storage.list(KEYS_PREFIX)?;
         let is_wanted = |name: &str| is_key_name(name) && Some(name) != tried;
         let mut names: Vec<String> = Vec::new();
@@ -183,7 +183,7 @@ impl<'a> Search<'a> {
 
     /// Whether an object is worth a try. What one object lacks must not keep the others from opening; what the storage
     /// lacks ends the search.
-    fn look_at(&mut self, name: String, fetched: Result<Vec<u8>>) -> Result<Option<Candidate>> {
+    fn look_at(&mut self, name: String, fetched: Result<Vec<u8>>) -> Result<Option<KeyCandidate>> {
         let object = match fetched.and_then(|bytes| KeyObject::parse(&bytes)) {
             Ok(object) => object,
             Err(error) if error.is(Kind::NotFound) => return Ok(None),
@@ -203,10 +203,10 @@ impl<'a> Search<'a> {
             self.untried += 1;
             return Ok(None);
         }
-        Ok(Some(Candidate { name, object }))
+        Ok(Some(KeyCandidate { name, object }))
     }
 
-    fn open(&mut self, candidate: &Candidate) -> Result<Option<KeySet>> {
+    fn open(&mut self, candidate: &KeyCandidate) -> Result<Option<KeySet>> {
         self.work += candidate.object.work();
         match candidate.object.open(self.credentials) {
             Ok(Some(keys)) => Ok(Some(keys)),
@@ -274,7 +274,7 @@ mod tests {
     use super::*;
     use crate::repo::key::{StoredKey, add_key};
     use crate::repo::{InitOptions, Repository};
-    use crate::seal::{Access, PasswordCost, Secret};
+    use crate::seal::{KeyAccess, PasswordCost, Secret};
     use crate::storage::memory::Memory;
 
     const CHEAP: PasswordCost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
@@ -334,7 +334,7 @@ mod tests {
     fn a_key_added_later_is_found_among_dear_ones() {
         let storage = repository();
         let keys = open(&storage, "right").unwrap();
-        add_key(&storage, &keys, Access::Full, &Credentials::password("second"), CHEAP).unwrap();
+        add_key(&storage, &keys, KeyAccess::Full, &Credentials::password("second"), CHEAP).unwrap();
         // Each is allowed; together they would take an hour.
         let dear = PasswordCost { memory_kib: 46 << 10, passes: 16, lanes: 1 };
         (0..4000).for_each(|number| put(&storage, number, dear));
@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn what_a_search_may_cost_is_bounded() {
         let (storage, credentials) = (repository(), Credentials::password("x"));
-        let mut search = Search::new(&storage, &credentials);
+        let mut search = KeySearch::new(&storage, &credentials);
         search.work = WORK_MAX;
         (0..5).for_each(|number| put(&storage, number, CHEAP));
         let wrong = search.run(&|_| true).err().unwrap();

@@ -6,18 +6,18 @@ use crate::disk::zeros::reads_as_zeros;
 use crate::entry::{Content, Entry, Hole};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkKind;
-use crate::restore::offsets::Offsets;
-use crate::restore::run::Run;
+use crate::restore::offsets::SparseOffsets;
+use crate::restore::run::RestoreRun;
 use rustix::fd::OwnedFd;
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     /// Whether an open file has this entry's content, and zeros where it has holes. Reads nothing of the file after the
     /// first difference.
     pub fn matches(&self, fd: &OwnedFd, entry: &Entry) -> Result<bool> {
         if fstat(fd)?.size != entry.size || !self.holes_are_zeros(fd, entry)? {
             return Ok(false);
         }
-        let mut offsets = Offsets::new(entry);
+        let mut offsets = SparseOffsets::new(entry);
         if let Content::Inline(bytes) = &entry.content {
             return same_bytes(fd, &mut offsets, bytes.len(), |found| found == bytes.as_slice());
         }
@@ -48,7 +48,7 @@ impl Run<'_> {
     }
 }
 
-fn same_bytes(fd: &OwnedFd, offsets: &mut Offsets, length: usize, is_it: impl Fn(&[u8]) -> bool) -> Result<bool> {
+fn same_bytes(fd: &OwnedFd, offsets: &mut SparseOffsets, length: usize, is_it: impl Fn(&[u8]) -> bool) -> Result<bool> {
     let mut found = vec![0; length];
     let mut filled = 0;
     while filled < length {

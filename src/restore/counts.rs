@@ -41,7 +41,7 @@ fn as_seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok
 
 /// What becomes of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum EntryFate {
     Created,
     Replaced,
     /// It was there and right.
@@ -56,7 +56,7 @@ pub(super) enum Fate {
 pub(super) const FATES: usize = 6;
 
 #[derive(Default)]
-pub(super) struct Counts {
+pub(super) struct RestoreCounts {
     pub directories: AtomicU64,
     pub files: AtomicU64,
     pub others: AtomicU64,
@@ -77,8 +77,8 @@ pub(super) struct Counts {
     pub damaged: AtomicU64,
 }
 
-impl Counts {
-    pub fn fate(&self, fate: Fate) -> u64 {
+impl RestoreCounts {
+    pub fn fate(&self, fate: EntryFate) -> u64 {
         get(&self.fates[fate as usize])
     }
 }

@@ -5,7 +5,7 @@ use rustix::fd::OwnedFd;
 
 /// How something gets the name of its entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum PlacingWay {
     /// Nothing has it.
     New,
     /// Over something that is not a directory.
@@ -16,16 +16,16 @@ pub(super) enum Way {
 }
 
 /// An existing entry whose content is as it was saved.
-pub(super) struct Right {
+pub(super) struct RightEntry {
     pub stat: Stat,
     pub fd: Option<OwnedFd>,
     /// Whether its metadata are restored as well; if not, nothing of it is changed.
     pub mend: bool,
 }
 
-pub(super) enum Decision {
-    Make(Way),
-    Right(Right),
+pub(super) enum EntryDecision {
+    Make(PlacingWay),
+    Right(RightEntry),
     /// It differs, and `overwrite` keeps it.
     Left,
     /// Why it is kept, whatever `overwrite` says.

@@ -1,18 +1,18 @@
 //! Delete what the snapshot does not have: only what the plan named, inside a source, on its file system, where the backup
 //! saw everything, and never what rules protect, a repository or a cache.
 
-use crate::disk::{Directory, Identity, Target, unfinished};
+use crate::disk::{Directory, Identity, TargetDirectory, unfinished};
 use crate::entry::Entry;
 use crate::error::{Kind, Result};
 use crate::lock::locked;
-use crate::restore::delete_entry::{Listed, list};
-use crate::restore::delete_place::{Noted, Place};
-use crate::restore::doomed::Found;
-use crate::restore::folder::{Facts, Folder, Here};
+use crate::restore::delete_entry::{ListedEntry, list};
+use crate::restore::delete_place::{DeletePlace, NotedDirectory};
+use crate::restore::doomed::DoomedFound;
+use crate::restore::folder::{FolderFacts, OpenFolder, TargetFolder};
 use crate::restore::leftovers::is_rest_of_a_directory;
 use crate::restore::paths::child_path;
 use crate::restore::reasons::NOT_EMPTY;
-use crate::restore::run::{Mode, Run};
+use crate::restore::run::{RestoreRun, RunMode};
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
@@ -33,18 +33,18 @@ const NOT_NAMED: &str = "extra entries in it were not deleted, because they came
 /// Whether a directory makes way.
 pub(super) enum Cleared {
     /// In a plan: these paths are deleted for it.
-    Yes(Vec<(Vec<u8>, Found)>),
+    Yes(Vec<(Vec<u8>, DoomedFound)>),
     /// Why it stays.
     No(String),
 }
 
 /// The inodes of names that a directory has and does not list: a file system that ignores case, or normalises names, lists
 /// them in another spelling.
-struct Spellings(HashSet<Identity>);
+struct NameSpellings(HashSet<Identity>);
 
-impl Spellings {
+impl NameSpellings {
     /// `known` are the names of the snapshot's directory.
-    pub(super) fn of(directory: &Directory, known: &HashSet<Vec<u8>>, listed: &[Listed]) -> Result<Self> {
+    pub(super) fn of(directory: &Directory, known: &HashSet<Vec<u8>>, listed: &[ListedEntry]) -> Result<Self> {
         let listed: HashSet<&[u8]> = listed.iter().map(|one| one.name.as_slice()).collect();
         let mut inodes = HashSet::new();
         for name in known.iter().filter(|name| !listed.contains(name.as_slice())) {
@@ -55,7 +55,7 @@ impl Spellings {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Spellings(inodes))
+        Ok(NameSpellings(inodes))
     }
 
     /// Whether a listed name is another spelling of a known one.
@@ -70,9 +70,9 @@ impl Spellings {
     }
 }
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     /// Whether anything may be deleted in this directory.
-    pub fn deletes_in(&self, folder: &Folder, here: &Here) -> bool {
+    pub fn deletes_in(&self, folder: &TargetFolder, here: &OpenFolder) -> bool {
         let saved_whole = folder.entry.as_ref().is_none_or(|entry| !entry.is_partial)
             && !folder.names.are_incomplete.load(Ordering::Relaxed)
             && !self.scope.has_warning(&folder.path);
@@ -80,14 +80,14 @@ impl Run<'_> {
     }
 
     /// Whether the content of a directory that is in the place of this entry is deleted, so that it makes way.
-    pub fn clears_for(&self, folder: &Folder, here: &Here, path: &[u8]) -> bool {
+    pub fn clears_for(&self, folder: &TargetFolder, here: &OpenFolder, path: &[u8]) -> bool {
         let is_source = !folder.inside && self.scope.is_source(path);
         self.deletes_in(folder, here) || (is_source && !self.scope.has_warning(path) && self.may_delete(here))
     }
 
     /// Whether nothing but the snapshot itself speaks against deleting here.
-    fn may_delete(&self, here: &Here) -> bool {
-        let Facts { keeps_extra, append_only, refuses, .. } = here.facts;
+    fn may_delete(&self, here: &OpenFolder) -> bool {
+        let FolderFacts { keeps_extra, append_only, refuses, .. } = here.facts;
         let is_seen =
             self.overlap().is_none() && self.target.other_sources.get().is_none_or(|others| others.unknown.is_none());
         let may_be = is_seen && !keeps_extra && !append_only && refuses.is_none();
@@ -95,15 +95,15 @@ impl Run<'_> {
     }
 
     /// Deletes what is in a directory and not in the snapshot.
-    pub fn delete_others(&self, folder: &Folder, here: &Here) {
+    pub fn delete_others(&self, folder: &TargetFolder, here: &OpenFolder) {
         let (Some(target), true) = (&here.target, self.deletes_in(folder, here)) else { return };
         let known = std::mem::take(&mut *locked(&folder.names.saved));
         let mut is_unnamed = false;
         let mut delete = || -> Result<()> {
             let directory = target.directory();
             let listed = list(&directory.open_child(c".")?)?;
-            let spellings = Spellings::of(directory, &known, &listed)?;
-            let place = Place::new(directory, here.facts.keeps_others);
+            let spellings = NameSpellings::of(directory, &known, &listed)?;
+            let place = DeletePlace::new(directory, here.facts.keeps_others);
             for one in listed {
                 if known.contains(&one.name) || self.should_stop() {
                     continue;
@@ -114,7 +114,7 @@ impl Run<'_> {
                 if spellings.has(directory, &one.name)? {
                     continue;
                 }
-                let noted = Noted::on(here);
+                let noted = NotedDirectory::on(here);
                 let path = child_path(&folder.path, &one.name);
                 match self.delete_extra(folder, place, target, &one, &path, &noted) {
                     Ok(true) => folder.changed.store(true, Ordering::Relaxed),
@@ -134,8 +134,8 @@ impl Run<'_> {
     }
 
     /// Why a plan did not name what it should have.
-    fn why_unnamed(&self, folder: &Folder, here: &Here) -> &'static str {
-        let closed = |folder: &Folder| locked(&folder.opened_up).filter(|mode| mode & 0o500 != 0o500);
+    fn why_unnamed(&self, folder: &TargetFolder, here: &OpenFolder) -> &'static str {
+        let closed = |folder: &TargetFolder| locked(&folder.opened_up).filter(|mode| mode & 0o500 != 0o500);
         if let Some(mode) = closed(folder) {
             let mode_then = folder.entry.as_ref().filter(|_| here.facts.apply).map_or(mode, |entry| entry.meta.mode);
             return if mode_then & 0o500 == 0o500 { CLOSED_TO_PLAN } else { CLOSED_TO_PLANS };
@@ -147,18 +147,18 @@ impl Run<'_> {
     /// Deletes an entry that the snapshot does not have; whether it is gone.
     fn delete_extra(
         &self,
-        folder: &Folder,
-        place: Place<'_>,
-        target: &Target,
-        one: &Listed,
+        folder: &TargetFolder,
+        place: DeletePlace<'_>,
+        target: &TargetDirectory,
+        one: &ListedEntry,
         path: &[u8],
-        noted: &Noted,
+        noted: &NotedDirectory,
     ) -> Result<bool> {
         if one.is_directory != Some(true) {
             return self.in_folder(folder, target, |_| self.delete_leaf(place, one, path, noted));
         }
         // A closed directory of this user is opened up before anything in it is deleted.
-        if matches!(&self.mode, Mode::Deed { doomed } if doomed.contains(path)) {
+        if matches!(&self.mode, RunMode::Deed { doomed } if doomed.contains(path)) {
             self.open_up(folder, target)?;
         }
         self.delete_tree(place, &one.name, path.to_vec(), noted)
@@ -166,9 +166,15 @@ impl Run<'_> {
 
     /// Deletes what is in a directory that makes way, but not itself. Where a part of it stays, a plan deletes nothing of it, and
     /// so neither does the restore. `path` is what the plan calls it, whatever its name is now.
-    pub fn delete_content(&self, here: &Here, target: &Target, name: &[u8], path: &[u8]) -> Result<Cleared> {
-        let noted = Noted { content_of: Some(path.len()), ..Noted::on(here) };
-        let place = Place::new(target.directory(), here.facts.keeps_others);
+    pub fn delete_content(
+        &self,
+        here: &OpenFolder,
+        target: &TargetDirectory,
+        name: &[u8],
+        path: &[u8],
+    ) -> Result<Cleared> {
+        let noted = NotedDirectory { content_of: Some(path.len()), ..NotedDirectory::on(here) };
+        let place = DeletePlace::new(target.directory(), here.facts.keeps_others);
         match self.delete_tree(place, name, path.to_vec(), &noted) {
             Ok(true) => return Ok(Cleared::Yes(noted.paths.into_inner())),
             Ok(false) => {}
@@ -182,13 +188,13 @@ impl Run<'_> {
 
     /// Returns why a directory does not make way, as far as that shows before anything in it is deleted: the plan did not
     /// name all of it.
-    pub fn why_not_cleared(&self, target: &Target, entry: &Entry, path: &[u8]) -> Result<Option<String>> {
-        let Mode::Deed { doomed } = &self.mode else { return Ok(None) };
+    pub fn why_not_cleared(&self, target: &TargetDirectory, entry: &Entry, path: &[u8]) -> Result<Option<String>> {
+        let RunMode::Deed { doomed } = &self.mode else { return Ok(None) };
         if let Some(why) = doomed.why_kept(path) {
             return Ok(Some(why.to_owned()));
         }
         let directory = target.directory().open_child(entry.name.as_slice())?;
-        let place = Place::new(&directory, false);
+        let place = DeletePlace::new(&directory, false);
         for one in list(&directory.open_child(c".")?)? {
             let stat = match directory.stat(one.name.as_slice()) {
                 Err(error) if error.is(Kind::NotFound) => continue,

@@ -1,16 +1,16 @@
 //! Delete one entry of the target, or say why it stays.
 
-use crate::disk::{Directory, ListBuffer, Names, Stat, remove, rights};
+use crate::disk::{Directory, ListBuffer, NameList, Stat, remove, rights};
 use crate::entry::EntryKind;
 use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
-use crate::restore::counts::Fate;
-use crate::restore::delete_place::{Noted, Place};
-use crate::restore::doomed::Found;
-use crate::restore::folder::{Mounted, mounted};
+use crate::restore::counts::EntryFate;
+use crate::restore::delete_place::{DeletePlace, NotedDirectory};
+use crate::restore::doomed::DoomedFound;
+use crate::restore::folder::{MountedAt, mounted};
 use crate::restore::paths::shown;
 use crate::restore::reasons::{FIXED, STICKY};
-use crate::restore::run::{Mode, Run};
+use crate::restore::run::{RestoreRun, RunMode};
 use crate::restore::scope::looks_like_ours;
 
 /// What an error says was attempted where that is to delete something.
@@ -22,36 +22,36 @@ pub(super) fn undeletable(kind: Kind, why: impl Into<Box<dyn std::error::Error +
 }
 
 /// A name in a directory.
-pub(super) struct Listed {
+pub(super) struct ListedEntry {
     pub name: Vec<u8>,
     /// None where only a stat tells.
     pub is_directory: Option<bool>,
 }
 
 /// What is in a directory.
-pub(super) fn list(directory: &Directory) -> Result<Vec<Listed>> {
-    use crate::disk::read_dir::Hint;
-    let mut names = Names::default();
+pub(super) fn list(directory: &Directory) -> Result<Vec<ListedEntry>> {
+    use crate::disk::read_dir::OpenHint;
+    let mut names = NameList::default();
     directory.names(&mut names, &mut ListBuffer::default())?;
     let mut listed = Vec::with_capacity(names.len());
     for (name, hint) in names.iter() {
         let is_directory = match hint {
-            Hint::Directory => Some(true),
-            Hint::File | Hint::Symlink => Some(false),
-            Hint::Unknown => {
+            OpenHint::Directory => Some(true),
+            OpenHint::File | OpenHint::Symlink => Some(false),
+            OpenHint::Unknown => {
                 let stat = directory.stat(name);
                 stat.is_ok_and(|stat| stat.is(EntryKind::Directory)).then_some(true)
             }
-            Hint::Other => None,
+            OpenHint::Other => None,
         };
-        listed.push(Listed { name: name.to_bytes().to_vec(), is_directory });
+        listed.push(ListedEntry { name: name.to_bytes().to_vec(), is_directory });
     }
     Ok(listed)
 }
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     /// Says why something was not deleted; of what is in a directory that is to make way, that is the reason why it stays.
-    pub fn not_deleted(&self, path: &[u8], error: Error, noted: &Noted) {
+    pub fn not_deleted(&self, path: &[u8], error: Error, noted: &NotedDirectory) {
         let error = if error.doing() == DELETE { error } else { undeletable(error.kind(), error) };
         if noted.content_of.is_none() || matches!(error.kind(), Kind::Cancelled | Kind::Full) {
             return self.failed_entry(path, error);
@@ -66,7 +66,13 @@ impl Run<'_> {
     }
 
     /// Whether a directory that goes may be looked into.
-    pub fn may_look_into(&self, path: &[u8], directory: &Directory, stat: &Stat, deletes_on: Mounted) -> Result<bool> {
+    pub fn may_look_into(
+        &self,
+        path: &[u8],
+        directory: &Directory,
+        stat: &Stat,
+        deletes_on: MountedAt,
+    ) -> Result<bool> {
         if stat.is_fixed {
             return Err(undeletable(Kind::Denied, FIXED));
         }
@@ -88,7 +94,13 @@ impl Run<'_> {
     }
 
     /// Deletes a name that is not a directory, according to its listing; returns whether it is gone.
-    pub fn delete_leaf(&self, place: Place<'_>, one: &Listed, path: &[u8], noted: &Noted) -> Result<bool> {
+    pub fn delete_leaf(
+        &self,
+        place: DeletePlace<'_>,
+        one: &ListedEntry,
+        path: &[u8],
+        noted: &NotedDirectory,
+    ) -> Result<bool> {
         let stat = match place.directory.stat(one.name.as_slice()) {
             Err(error) if error.is(Kind::NotFound) => return Ok(true),
             other => other?,
@@ -124,34 +136,34 @@ impl Run<'_> {
     pub fn delete_name(
         &self,
         path: &[u8],
-        found: Found,
-        noted: &Noted,
+        found: DoomedFound,
+        noted: &NotedDirectory,
         remove: impl FnOnce() -> Result<()>,
     ) -> Result<bool> {
         match &self.mode {
-            Mode::Plan(_) if noted.content_of.is_some() => noted.paths.borrow_mut().push((path.to_vec(), found)),
-            Mode::Plan(planning) => {
+            RunMode::Plan(_) if noted.content_of.is_some() => noted.paths.borrow_mut().push((path.to_vec(), found)),
+            RunMode::Plan(planning) => {
                 locked(&planning.doomed).insert(path, found);
-                self.fate(Fate::Deleted, || path.to_vec());
+                self.fate(EntryFate::Deleted, || path.to_vec());
             }
-            Mode::Deed { doomed } if !doomed.names(path, found) => {
+            RunMode::Deed { doomed } if !doomed.names(path, found) => {
                 noted.is_unnamed.set(true);
                 return Ok(false);
             }
-            Mode::Deed { .. } => {
+            RunMode::Deed { .. } => {
                 remove().map_err(|error| undeletable(error.kind(), error.why()))?;
-                self.fate(Fate::Deleted, || path.to_vec());
+                self.fate(EntryFate::Deleted, || path.to_vec());
             }
         }
         Ok(true)
     }
 
     /// For a plan: these paths will be deleted.
-    pub fn doom(&self, paths: Vec<(Vec<u8>, Found)>) {
-        let Mode::Plan(planning) = &self.mode else { return };
+    pub fn doom(&self, paths: Vec<(Vec<u8>, DoomedFound)>) {
+        let RunMode::Plan(planning) = &self.mode else { return };
         for (path, found) in paths {
             locked(&planning.doomed).insert(&path, found);
-            self.fate(Fate::Deleted, || path);
+            self.fate(EntryFate::Deleted, || path);
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use crate::disk::device::has_lasting_inodes;
 use crate::disk::{Directory, Stat};
-use crate::restore::doomed::Found;
-use crate::restore::folder::{Here, Mounted};
+use crate::restore::doomed::DoomedFound;
+use crate::restore::folder::{MountedAt, OpenFolder};
 use crate::restore::reasons::NOT_EMPTY;
 use std::cell::{Cell, RefCell};
 
 /// A directory in which something is deleted.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct DeletePlace<'a> {
     pub directory: &'a Directory,
     /// Only what is this user's own can be deleted in it.
     pub keeps_others: bool,
@@ -17,27 +17,27 @@ pub(super) struct Place<'a> {
     has_lasting_inodes: bool,
 }
 
-impl<'a> Place<'a> {
-    pub fn new(directory: &'a Directory, keeps_others: bool) -> Place<'a> {
-        Place { directory, keeps_others, has_lasting_inodes: has_lasting_inodes(directory).unwrap_or(false) }
+impl<'a> DeletePlace<'a> {
+    pub fn new(directory: &'a Directory, keeps_others: bool) -> DeletePlace<'a> {
+        DeletePlace { directory, keeps_others, has_lasting_inodes: has_lasting_inodes(directory).unwrap_or(false) }
     }
 
     /// A directory on the same file system.
-    pub fn with<'d>(&self, directory: &'d Directory, keeps_others: bool) -> Place<'d> {
-        Place { directory, keeps_others, has_lasting_inodes: self.has_lasting_inodes }
+    pub fn with<'d>(&self, directory: &'d Directory, keeps_others: bool) -> DeletePlace<'d> {
+        DeletePlace { directory, keeps_others, has_lasting_inodes: self.has_lasting_inodes }
     }
 
-    pub fn found(&self, stat: &Stat) -> Found {
-        Found::of(stat, self.has_lasting_inodes)
+    pub fn found(&self, stat: &Stat) -> DoomedFound {
+        DoomedFound::of(stat, self.has_lasting_inodes)
     }
 }
 
 /// What a deletion is bound by, and what it found.
-pub(super) struct Noted {
+pub(super) struct NotedDirectory {
     /// What a plan deletes of a directory that makes way, if nothing in it stays.
-    pub(super) paths: RefCell<Vec<(Vec<u8>, Found)>>,
+    pub(super) paths: RefCell<Vec<(Vec<u8>, DoomedFound)>>,
     /// The file system that they are on: nothing is deleted on others.
-    pub on: Mounted,
+    pub on: MountedAt,
     /// Length of the path of the directory whose content alone is deleted, so that it makes way.
     pub content_of: Option<usize>,
     /// In a restore: whether something stayed only because the plan did not name it.
@@ -46,10 +46,10 @@ pub(super) struct Noted {
     pub(super) why_kept: RefCell<Option<String>>,
 }
 
-impl Noted {
-    pub fn on(here: &Here) -> Self {
+impl NotedDirectory {
+    pub fn on(here: &OpenFolder) -> Self {
         let (paths, why_kept) = Default::default();
-        Noted { paths, on: here.facts.deletes_on, content_of: None, is_unnamed: Cell::new(false), why_kept }
+        NotedDirectory { paths, on: here.facts.deletes_on, content_of: None, is_unnamed: Cell::new(false), why_kept }
     }
 
     /// What is said of a directory that does not make way.

@@ -6,13 +6,13 @@ use crate::disk::stat::fstat;
 use crate::disk::{Directory, Identity, remove, rights};
 use crate::entry::EntryKind;
 use crate::error::{Kind, Result};
-use crate::restore::delete_entry::{Listed, list, undeletable};
-use crate::restore::delete_place::{Noted, Place};
+use crate::restore::delete_entry::{ListedEntry, list, undeletable};
+use crate::restore::delete_place::{DeletePlace, NotedDirectory};
 use crate::restore::directory_facts::{keeps_others, refusal};
-use crate::restore::doomed::Found;
+use crate::restore::doomed::DoomedFound;
 use crate::restore::paths::child_path;
 use crate::restore::reasons::STICKY;
-use crate::restore::run::{Mode, Run};
+use crate::restore::run::{RestoreRun, RunMode};
 
 /// Said of one of our own.
 const CLOSED_TO_PLANS: &str = "its mode prevents the plan from reading it: run `chmod u+rwx` on it, then restore again";
@@ -20,7 +20,7 @@ const CLOSED_TO_PLANS: &str = "its mode prevents the plan from reading it: run `
 const CLOSED_TO_OTHERS: &str = "its mode does not let this user delete anything in it";
 
 /// A directory on the way down, with what is still to be done in it.
-struct Level {
+struct DeleteLevel {
     name: Vec<u8>,
     /// Names of directories in it that were not looked into yet.
     left: Vec<Vec<u8>>,
@@ -29,7 +29,7 @@ struct Level {
     /// Something in it stays, and so it does itself.
     stays: bool,
     identity: Identity,
-    found: Found,
+    found: DoomedFound,
     /// The mode of one of our own that did not let its owner work in it, and was opened up.
     mode: Option<u32>,
     keeps_others: bool,
@@ -39,27 +39,27 @@ struct Level {
 
 /// The way down into a directory that is deleted. It leads back up through `..`, which must be the directory that it came
 /// from: moving a directory meanwhile does not lead it elsewhere.
-struct Way<'a> {
+struct DeleteWay<'a> {
     /// The directory that it begins in.
-    top: Place<'a>,
+    top: DeletePlace<'a>,
     /// The directory of the last level, or the top again without any.
     here: Directory,
-    levels: Vec<Level>,
+    levels: Vec<DeleteLevel>,
 }
 
-impl Way<'_> {
-    fn place(&self) -> Place<'_> {
+impl DeleteWay<'_> {
+    fn place(&self) -> DeletePlace<'_> {
         let keeps_others = self.levels.last().map_or(self.top.keeps_others, |level| level.keeps_others);
         self.top.with(&self.here, keeps_others)
     }
 
-    fn go_down(&mut self, below: Directory, level: Level) {
+    fn go_down(&mut self, below: Directory, level: DeleteLevel) {
         self.here = below;
         self.levels.push(level);
     }
 
     /// Goes one level up; returns what it leaves.
-    fn go_up(&mut self) -> Result<(Directory, Level)> {
+    fn go_up(&mut self) -> Result<(Directory, DeleteLevel)> {
         let above = self.here.open_child(c"..")?;
         let found = fstat(&above)?.identity();
         if self.levels.last().is_none_or(|level| level.above != found) {
@@ -86,10 +86,16 @@ impl Way<'_> {
     }
 }
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     /// Deletes a directory with what is in it, as far as nothing protects it; whether it is gone.
-    pub fn delete_tree(&self, top: Place<'_>, name: &[u8], path: Vec<u8>, noted: &Noted) -> Result<bool> {
-        let mut way = Way { top, here: top.directory.open_child(c".")?, levels: Vec::new() };
+    pub fn delete_tree(
+        &self,
+        top: DeletePlace<'_>,
+        name: &[u8],
+        path: Vec<u8>,
+        noted: &NotedDirectory,
+    ) -> Result<bool> {
+        let mut way = DeleteWay { top, here: top.directory.open_child(c".")?, levels: Vec::new() };
         let deleted = self.delete_below(&mut way, name, path, noted);
         if deleted.is_err() {
             way.close_again();
@@ -97,7 +103,13 @@ impl Run<'_> {
         deleted
     }
 
-    fn delete_below(&self, way: &mut Way<'_>, name: &[u8], mut path: Vec<u8>, noted: &Noted) -> Result<bool> {
+    fn delete_below(
+        &self,
+        way: &mut DeleteWay<'_>,
+        name: &[u8],
+        mut path: Vec<u8>,
+        noted: &NotedDirectory,
+    ) -> Result<bool> {
         match self.look_into(way.place(), name.to_vec(), &path, noted) {
             Ok(Some((below, level))) => way.go_down(below, level),
             Ok(None) => return Ok(false),
@@ -140,7 +152,14 @@ impl Run<'_> {
     }
 
     /// Deletes a directory after its contents, unless something in it stays. Returns whether it is gone.
-    fn delete_emptied(&self, above: Place<'_>, below: &Directory, done: &Level, path: &[u8], noted: &Noted) -> bool {
+    fn delete_emptied(
+        &self,
+        above: DeletePlace<'_>,
+        below: &Directory,
+        done: &DeleteLevel,
+        path: &[u8],
+        noted: &NotedDirectory,
+    ) -> bool {
         let is_content = noted.content_of == Some(path.len());
         let is_to_go = !done.stays && (is_content || self.options.includes_with_parents(path, true));
         let deleted = if is_to_go && !is_content {
@@ -161,11 +180,11 @@ impl Run<'_> {
     /// its contents stay.
     fn look_into(
         &self,
-        above: Place<'_>,
+        above: DeletePlace<'_>,
         name: Vec<u8>,
         path: &[u8],
-        noted: &Noted,
-    ) -> Result<Option<(Directory, Level)>> {
+        noted: &NotedDirectory,
+    ) -> Result<Option<(Directory, DeleteLevel)>> {
         let below = match above.directory.open_child(name.as_slice()) {
             // It became something else since it was listed.
             Err(error) if error.is(Kind::Conflict) => return Ok(None),
@@ -181,7 +200,7 @@ impl Run<'_> {
         if above.keeps_others && !rights::owns(stat.uid, stat.gid) {
             return Err(undeletable(Kind::Denied, STICKY));
         }
-        let goes = |path: &[u8]| matches!(&self.mode, Mode::Deed { doomed } if doomed.contains(path));
+        let goes = |path: &[u8]| matches!(&self.mode, RunMode::Deed { doomed } if doomed.contains(path));
         let is_closed = self.is_deed() && stat.is_closed_to_owner(0o700);
         let open_up = |is_needed: bool| (is_closed && is_needed).then(|| OpenedUp::open(&below, &stat)).transpose();
         let mut opened_up = open_up(noted.content_of == Some(path.len()) || goes(path))?;
@@ -198,7 +217,7 @@ impl Run<'_> {
         }
         let place = above.with(&below, keeps_others(&stat));
         let (left, stays) = self.delete_leaves(place, listed, path, noted)?;
-        let level = Level {
+        let level = DeleteLevel {
             name,
             left,
             above: fstat(above.directory)?.identity(),
@@ -215,10 +234,10 @@ impl Run<'_> {
     /// Deletes all entries except directories. Returns the names of the directories, and whether any entry stays.
     fn delete_leaves(
         &self,
-        place: Place<'_>,
-        listed: Vec<Listed>,
+        place: DeletePlace<'_>,
+        listed: Vec<ListedEntry>,
         path: &[u8],
-        noted: &Noted,
+        noted: &NotedDirectory,
     ) -> Result<(Vec<Vec<u8>>, bool)> {
         let (mut left, mut stays) = (Vec::new(), false);
         for one in listed {
@@ -264,14 +283,14 @@ mod tests {
             let identity = |name: &str| fstat(open(name)).map(|stat| stat.identity()).expect("it is there");
             let (identity, above) = (identity(path), identity(above));
             let (left, mode) = (Vec::new(), Some(0o555));
-            let found = Found::of(&Default::default(), true);
+            let found = DoomedFound::of(&Default::default(), true);
             let name = name.as_bytes().to_vec();
-            Level { name, left, above, identity, found, stays: false, mode, keeps_others: false, path_bytes: 0 }
+            DeleteLevel { name, left, above, identity, found, stays: false, mode, keeps_others: false, path_bytes: 0 }
         };
         let levels = vec![level("top", "top", "."), level("below", "top/below", "top")];
         let top = open(".");
-        let top = Place::new(&top, false);
-        let way = Way { top, here: open("top/below"), levels };
+        let top = DeletePlace::new(&top, false);
+        let way = DeleteWay { top, here: open("top/below"), levels };
         for name in ["top", "top/below"] {
             set_permissions(at(name), Permissions::from_mode(0o755)).expect("set");
         }

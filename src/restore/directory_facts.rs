@@ -3,15 +3,15 @@
 use crate::disk::apply::wanted_owner;
 use crate::disk::create::is_unfinished;
 use crate::disk::device::is_read_only;
-use crate::disk::{Directory, Stat, Target, flags};
+use crate::disk::{Directory, Stat, TargetDirectory, flags};
 use crate::entry::{Content, Entry};
 use crate::error::Result;
-use crate::format::tree::{Page, decode_page};
-use crate::restore::folder::{Facts, Folder, group_of_new, mounted};
+use crate::format::tree::{TreePage, decode_page};
+use crate::restore::folder::{FolderFacts, TargetFolder, group_of_new, mounted};
 use crate::restore::keep_reason::KeepReason;
 use crate::restore::options::Overwrite;
 use crate::restore::paths::shown;
-use crate::restore::run::Run;
+use crate::restore::run::RestoreRun;
 use crate::restore::scope::looks_like_ours;
 use crate::watch::NoticeKind;
 use rustix::fs::{Access, AtFlags, accessat};
@@ -39,9 +39,9 @@ pub(super) fn keeps_others(directory: &Stat) -> bool {
     directory.mode & 0o1000 != 0 && !directory.is_own()
 }
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     /// Whether nothing is deleted in a directory because it is a repository, a cache, or in another source. The last is reported.
-    pub(super) fn keeps_extra(&self, folder: &Folder, directory: &Directory) -> Result<bool> {
+    pub(super) fn keeps_extra(&self, folder: &TargetFolder, directory: &Directory) -> Result<bool> {
         if !self.options.delete {
             return Ok(false);
         }
@@ -72,16 +72,16 @@ impl Run<'_> {
     }
 
     /// What a directory that was there says about itself.
-    pub fn facts_of(&self, path: &[u8], target: &Target, stat: &Stat) -> Facts {
+    pub fn facts_of(&self, path: &[u8], target: &TargetDirectory, stat: &Stat) -> FolderFacts {
         let refuses = refusal(target.directory(), stat);
-        Facts {
+        FolderFacts {
             append_only: self.is_append_only(path, target),
             refuses,
             is_read_only: refuses == Some(READ_ONLY),
             keeps_others: keeps_others(stat),
             group: group_of_new(stat),
             mounted: mounted(stat),
-            ..Facts::default()
+            ..FolderFacts::default()
         }
     }
 
@@ -89,13 +89,13 @@ impl Run<'_> {
     pub fn has_entries(&self, entry: &Entry) -> Result<bool> {
         let Content::Tree(tree) = &entry.content else { return Ok(false) };
         match decode_page(&self.stored(self.reader.tree(tree))?)? {
-            Page::Entries(entries) => Ok(!entries.is_empty()),
-            Page::Inner { .. } => Ok(true),
+            TreePage::Entries(entries) => Ok(!entries.is_empty()),
+            TreePage::Inner { .. } => Ok(true),
         }
     }
 
     /// Whether a directory that was there is append-only, which is said once for all that is in it.
-    pub(super) fn is_append_only(&self, path: &[u8], target: &Target) -> bool {
+    pub(super) fn is_append_only(&self, path: &[u8], target: &TargetDirectory) -> bool {
         let append_only = flags::is_append_only(target.directory());
         if append_only && self.compares() {
             self.watch.notice(NoticeKind::Target, format!(

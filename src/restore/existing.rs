@@ -6,19 +6,19 @@ use crate::disk::device::is_read_only;
 use crate::disk::open::{open_file, read_link};
 use crate::disk::opened_up::open_own_file;
 use crate::disk::stat::fstat;
-use crate::disk::{Current, Stat, Subject, Target, apply_metadata, flags, rights, unfinished};
+use crate::disk::{CurrentMetadata, Stat, Subject, TargetDirectory, apply_metadata, flags, rights, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Kind, Result};
 use crate::lock::locked;
-use crate::restore::counts::Fate;
-use crate::restore::decision::{Decision, Right, Way};
-use crate::restore::folder::{Folder, Here};
+use crate::restore::counts::EntryFate;
+use crate::restore::decision::{EntryDecision, PlacingWay, RightEntry};
+use crate::restore::folder::{OpenFolder, TargetFolder};
 use crate::restore::leftovers::is_removable;
 use crate::restore::links::Linkable;
 use crate::restore::options::Overwrite;
 use crate::restore::paths::child_path;
 use crate::restore::reasons::{APPEND_ONLY, FIXED, FOLLOWED, IN_USE, MOVED_SOURCE, NOT_EMPTY, OTHER_SOURCE, STICKY};
-use crate::restore::run::Run;
+use crate::restore::run::RestoreRun;
 use rustix::fd::{AsFd, OwnedFd};
 
 /// Warnings about an existing entry that has the saved content and other metadata, which cannot be changed.
@@ -31,9 +31,9 @@ const CLOSED_DIRECTORY: &str = "a directory that its own mode does not let its o
                                 `chmod u+rwx` on it, then restore again";
 const MOUNTED: &str = "another file system is mounted on it, and it was kept";
 
-impl Run<'_> {
-    pub fn decide(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Decision> {
-        let new = here.facts.refuses.map_or(Decision::Make(Way::New), Decision::Blocked);
+impl RestoreRun<'_> {
+    pub fn decide(&self, folder: &TargetFolder, here: &OpenFolder, entry: &Entry) -> Result<EntryDecision> {
+        let new = here.facts.refuses.map_or(EntryDecision::Make(PlacingWay::New), EntryDecision::Blocked);
         let (Some(target), true) = (&here.target, here.facts.taken) else { return Ok(new) };
         let stat = match target.directory().stat(entry.name.as_slice()) {
             // The restore removes what an earlier one left unfinished, even if the snapshot has an entry of that name.
@@ -43,50 +43,50 @@ impl Run<'_> {
             Err(error) => return Err(error),
         };
         let decision = match self.decide_existing(folder, here, target, entry, stat)? {
-            Decision::Right(right) if right.mend && self.is_of_others(target, entry, &right) => {
-                Decision::Make(Way::Over)
+            EntryDecision::Right(right) if right.mend && self.is_of_others(target, entry, &right) => {
+                EntryDecision::Make(PlacingWay::Over)
             }
             decision => decision,
         };
         Ok(match (decision, self.stays(here, &stat)) {
-            (Decision::Make(_), Some(why)) => Decision::Blocked(why),
+            (EntryDecision::Make(_), Some(why)) => EntryDecision::Blocked(why),
             // What is mounted on a file has metadata of its own.
-            (Decision::Right(right), _)
+            (EntryDecision::Right(right), _)
                 if right.mend && stat.mount != here.facts.mounted.1 && !self.is_as_saved(target, entry, &right) =>
             {
-                Decision::Blocked(MOUNTED)
+                EntryDecision::Blocked(MOUNTED)
             }
-            (Decision::Make(_), None) if !folder.inside && self.was_followed(target, &entry.name)? => {
-                Decision::Blocked(FOLLOWED)
+            (EntryDecision::Make(_), None) if !folder.inside && self.was_followed(target, &entry.name)? => {
+                EntryDecision::Blocked(FOLLOWED)
             }
-            (Decision::Make(_), None)
+            (EntryDecision::Make(_), None)
                 if stat.is(EntryKind::Directory)
                     && self.leads_to_source(&child_path(&folder.path, &entry.name), &stat) =>
             {
-                Decision::Blocked(OTHER_SOURCE)
+                EntryDecision::Blocked(OTHER_SOURCE)
             }
-            (Decision::Make(_), None) if self.is_name_of_other(&folder.path, target.directory(), entry)? => {
-                Decision::Blocked(OTHER_SOURCE)
+            (EntryDecision::Make(_), None) if self.is_name_of_other(&folder.path, target.directory(), entry)? => {
+                EntryDecision::Blocked(OTHER_SOURCE)
             }
-            (Decision::Right(right), None)
+            (EntryDecision::Right(right), None)
                 if right.mend
                     && self.is_name_of_other(&folder.path, target.directory(), entry)?
                     && !self.is_as_saved(target, entry, &right) =>
             {
-                Decision::Blocked(OTHER_SOURCE)
+                EntryDecision::Blocked(OTHER_SOURCE)
             }
             (decision, _) => decision,
         })
     }
 
     /// Whether a name is that of a link that led to a source.
-    pub fn was_followed(&self, target: &Target, name: &[u8]) -> Result<bool> {
+    pub fn was_followed(&self, target: &TargetDirectory, name: &[u8]) -> Result<bool> {
         let directory = fstat(target.directory())?.identity();
         Ok(locked(&self.target.followed).contains(&(directory, name.to_vec())))
     }
 
     /// Why an entry of a directory in the target can be neither replaced nor removed.
-    pub fn stays(&self, here: &Here, stat: &Stat) -> Option<&'static str> {
+    pub fn stays(&self, here: &OpenFolder, stat: &Stat) -> Option<&'static str> {
         match here.facts.refuses {
             None if here.facts.append_only => Some(APPEND_ONLY),
             None if stat.is_fixed => Some(FIXED),
@@ -99,13 +99,13 @@ impl Run<'_> {
 
     /// Whether names outside of this entry's link group would get its metadata as well. Such an entry gets an inode of
     /// its own.
-    fn is_of_others(&self, target: &Target, entry: &Entry, right: &Right) -> bool {
+    fn is_of_others(&self, target: &TargetDirectory, entry: &Entry, right: &RightEntry) -> bool {
         let is_shared = entry.link_group == 0 || locked(&self.links).is_shared(entry.link_group);
         self.links_before(&right.stat) > 1 && is_shared && !self.is_as_saved(target, entry, right)
     }
 
     /// Whether the metadata and flags of an existing entry are as they were saved.
-    fn is_as_saved(&self, target: &Target, entry: &Entry, right: &Right) -> bool {
+    fn is_as_saved(&self, target: &TargetDirectory, entry: &Entry, right: &RightEntry) -> bool {
         let named = Subject::Named(target.directory(), &entry.name);
         let subject = right.fd.as_ref().map_or(named, |fd| Subject::Open(fd.as_fd()));
         is_as_saved(subject, &right.stat, &entry.meta, &self.apply_options())
@@ -114,34 +114,36 @@ impl Run<'_> {
 
     fn decide_existing(
         &self,
-        folder: &Folder,
-        here: &Here,
-        target: &Target,
+        folder: &TargetFolder,
+        here: &OpenFolder,
+        target: &TargetDirectory,
         entry: &Entry,
         stat: Stat,
-    ) -> Result<Decision> {
+    ) -> Result<EntryDecision> {
         self.links_before(&stat);
         if is_half_done(&stat, entry) {
             // No run is using it, and to compare it would take its mark away.
-            return Ok(Decision::Make(Way::Over));
+            return Ok(EntryDecision::Make(PlacingWay::Over));
         }
         let kind = entry.kind_of_inode();
         let is_source = || !folder.inside || self.scope.is_named(&child_path(&folder.path, &entry.name));
         match stat.kind {
-            None => Ok(Decision::Blocked("a socket is in its place, and was kept")),
+            None => Ok(EntryDecision::Blocked("a socket is in its place, and was kept")),
             Some(EntryKind::File) if kind == EntryKind::File => self.decide_file(target, entry, stat),
             Some(found) if found == kind => self.decide_other(target, entry, stat),
             // Only a source is in a directory that is above all sources.
             Some(EntryKind::Symlink) if self.keeps_links_of_sources() && is_source() => {
-                Ok(Decision::Blocked(MOVED_SOURCE))
+                Ok(EntryDecision::Blocked(MOVED_SOURCE))
             }
             Some(_) if self.keeps(&stat, entry) => {
-                Ok(Decision::Blocked("something of another kind is in its place, and was kept"))
+                Ok(EntryDecision::Blocked("something of another kind is in its place, and was kept"))
             }
-            Some(_) if let Some(why) = self.keeps_other_kinds() => Ok(Decision::Blocked(why)),
-            Some(EntryKind::Directory) if stat.is_closed_to_owner(0o400) => Ok(Decision::Blocked(CLOSED_DIRECTORY)),
+            Some(_) if let Some(why) = self.keeps_other_kinds() => Ok(EntryDecision::Blocked(why)),
+            Some(EntryKind::Directory) if stat.is_closed_to_owner(0o400) => {
+                Ok(EntryDecision::Blocked(CLOSED_DIRECTORY))
+            }
             Some(EntryKind::Directory) => self.decide_directory(folder, here, target, entry),
-            Some(_) => Ok(Decision::Make(Way::Over)),
+            Some(_) => Ok(EntryDecision::Make(PlacingWay::Over)),
         }
     }
 
@@ -159,15 +161,15 @@ impl Run<'_> {
         self.target.in_place.get() == Some(&true) && !self.options.delete
     }
 
-    fn decide_file(&self, target: &Target, entry: &Entry, stat: Stat) -> Result<Decision> {
+    fn decide_file(&self, target: &TargetDirectory, entry: &Entry, stat: Stat) -> Result<EntryDecision> {
         let same_stat = stat.size == entry.size && stat.modified == entry.meta.modified;
         let keeps = self.keeps(&stat, entry);
-        let right = |fd| Ok(Decision::Right(Right { stat, fd, mend: !keeps }));
+        let right = |fd| Ok(EntryDecision::Right(RightEntry { stat, fd, mend: !keeps }));
         if same_stat && self.options.overwrite != Overwrite::Always {
             return right(None);
         }
         if keeps {
-            return Ok(Decision::Left);
+            return Ok(EntryDecision::Left);
         }
         if stat.size == entry.size && self.compares() {
             let fd = self.open_existing(target, entry, &stat)?;
@@ -177,10 +179,10 @@ impl Run<'_> {
                 return right(Some(fd));
             }
         }
-        Ok(Decision::Make(Way::Over))
+        Ok(EntryDecision::Make(PlacingWay::Over))
     }
 
-    fn decide_other(&self, target: &Target, entry: &Entry, stat: Stat) -> Result<Decision> {
+    fn decide_other(&self, target: &TargetDirectory, entry: &Entry, stat: Stat) -> Result<EntryDecision> {
         let same = match entry.kind {
             EntryKind::Symlink => read_link(target.directory(), entry.name.as_slice())? == entry.target,
             EntryKind::BlockDevice | EntryKind::CharDevice => stat.special == entry.device,
@@ -188,25 +190,31 @@ impl Run<'_> {
         };
         let keeps = self.keeps(&stat, entry);
         Ok(match (same, keeps) {
-            (true, _) => Decision::Right(Right { stat, fd: None, mend: !keeps }),
-            (false, true) => Decision::Left,
-            (false, false) => Decision::Make(Way::Over),
+            (true, _) => EntryDecision::Right(RightEntry { stat, fd: None, mend: !keeps }),
+            (false, true) => EntryDecision::Left,
+            (false, false) => EntryDecision::Make(PlacingWay::Over),
         })
     }
 
     /// A directory has the name of something else: it makes way empty, or when the plan deletes what is in it.
-    fn decide_directory(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry) -> Result<Decision> {
+    fn decide_directory(
+        &self,
+        folder: &TargetFolder,
+        here: &OpenFolder,
+        target: &TargetDirectory,
+        entry: &Entry,
+    ) -> Result<EntryDecision> {
         let directory = target.directory().open_child(entry.name.as_slice())?;
         if directory.is_empty()? {
-            return Ok(Decision::Make(Way::OverEmptyDirectory));
+            return Ok(EntryDecision::Make(PlacingWay::OverEmptyDirectory));
         }
         let makes_way = self.clears_for(folder, here, &child_path(&folder.path, &entry.name));
-        Ok(if makes_way { Decision::Make(Way::OverDirectory) } else { Decision::Blocked(NOT_EMPTY) })
+        Ok(if makes_way { EntryDecision::Make(PlacingWay::OverDirectory) } else { EntryDecision::Blocked(NOT_EMPTY) })
     }
 
     /// Opens a file that is there; one of our own that does not let its owner read is made readable for that. None in a
     /// plan, which changes no mode.
-    fn open_existing(&self, target: &Target, entry: &Entry, stat: &Stat) -> Result<Option<OwnedFd>> {
+    fn open_existing(&self, target: &TargetDirectory, entry: &Entry, stat: &Stat) -> Result<Option<OwnedFd>> {
         if !self.is_deed() && stat.is_closed_to_owner(0o400) {
             return Ok(None);
         }
@@ -237,10 +245,10 @@ impl Run<'_> {
     }
 
     /// Counts an entry that is right, and mends its metadata; whether other names may be linked to it.
-    pub fn keep(&self, here: &Here, folder: &Folder, entry: &Entry, right: Right) -> Linkable {
-        let Right { stat, fd, mend } = right;
+    pub fn keep(&self, here: &OpenFolder, folder: &TargetFolder, entry: &Entry, right: RightEntry) -> Linkable {
+        let RightEntry { stat, fd, mend } = right;
         let how = if mend { Linkable::Old } else { Linkable::No };
-        self.fate(Fate::Kept, || child_path(&folder.path, &entry.name));
+        self.fate(EntryFate::Kept, || child_path(&folder.path, &entry.name));
         let (Some(target), true) = (&here.target, mend) else { return how };
         let kind = entry.kind_of_inode();
         let named = Subject::Named(target.directory(), &entry.name);
@@ -268,7 +276,8 @@ impl Run<'_> {
             self.report_losses(&child_path(&folder.path, &entry.name), losses);
             return how;
         }
-        let mut losses = apply_metadata(subject, Some(Current::from(&stat)), &entry.meta, kind, &self.apply_options());
+        let mut losses =
+            apply_metadata(subject, Some(CurrentMetadata::from(&stat)), &entry.meta, kind, &self.apply_options());
         // Those of an inode with several names wait for its links.
         if entry.link_group == 0 {
             losses.extend(apply_flags(subject, &entry.meta, kind));
@@ -278,18 +287,18 @@ impl Run<'_> {
         how
     }
 
-    pub fn left(&self, folder: &Folder, entry: &Entry) {
-        self.fate(Fate::Left, || child_path(&folder.path, &entry.name));
+    pub fn left(&self, folder: &TargetFolder, entry: &Entry) {
+        self.fate(EntryFate::Left, || child_path(&folder.path, &entry.name));
     }
 
-    pub fn blocked(&self, folder: &Folder, entry: &Entry, why: &str) {
+    pub fn blocked(&self, folder: &TargetFolder, entry: &Entry, why: &str) {
         self.blocked_at(child_path(&folder.path, &entry.name), why);
     }
 
     /// Counts and tells what does not make way.
     pub fn blocked_at(&self, path: Vec<u8>, why: &str) {
         self.warn(&path, why);
-        self.fate(Fate::Blocked, || path);
+        self.fate(EntryFate::Blocked, || path);
     }
 }
 
@@ -299,7 +308,7 @@ pub(super) fn may_keep_metadata(stat: &Stat, may_be_read_only: bool) -> bool {
 }
 
 /// Whether an existing entry lacks flags that it was saved with. One that cannot be opened may lack them.
-fn may_lack_flags(target: &Target, entry: &Entry, opened: Option<&OwnedFd>) -> bool {
+fn may_lack_flags(target: &TargetDirectory, entry: &Entry, opened: Option<&OwnedFd>) -> bool {
     // What this user may not set makes no difference.
     let wanted = if rights::may_lock_files() { entry.meta.flags } else { flags::without_locking(entry.meta.flags) };
     if wanted == 0 || entry.kind_of_inode() != EntryKind::File {
@@ -312,7 +321,7 @@ fn may_lack_flags(target: &Target, entry: &Entry, opened: Option<&OwnedFd>) -> b
 }
 
 /// Whether a restore removes this as a leftover when it enters the directory.
-fn is_tidied(here: &Here, name: &[u8], stat: &Stat) -> bool {
+fn is_tidied(here: &OpenFolder, name: &[u8], stat: &Stat) -> bool {
     let may_be = here.facts.refuses.is_none() && !here.facts.append_only && !stat.is_fixed;
     unfinished::is_leftover(name) && may_be && !stat.is(EntryKind::Directory) && is_removable(stat)
 }

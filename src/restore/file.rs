@@ -2,21 +2,21 @@
 
 use crate::disk::create::close_written;
 use crate::disk::stat::fstat;
-use crate::disk::{Current, Loss, Subject, Target, apply_metadata, unfinished, write};
+use crate::disk::{CurrentMetadata, Loss, Subject, TargetDirectory, apply_metadata, unfinished, write};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::lock::locked;
 use crate::repo::Chunk;
-use crate::restore::counts::{Fate, add};
-use crate::restore::decision::{Decision, Way};
-use crate::restore::folder::{Folder, Here};
+use crate::restore::counts::{EntryFate, add};
+use crate::restore::decision::{EntryDecision, PlacingWay};
+use crate::restore::folder::{OpenFolder, TargetFolder};
 use crate::restore::links::Linkable;
-use crate::restore::offsets::Offsets;
+use crate::restore::offsets::SparseOffsets;
 use crate::restore::paths::child_path;
 use crate::restore::place::under_own_name;
 use crate::restore::reasons::SAME_NAME;
-use crate::restore::run::{Mode, Run};
+use crate::restore::run::{RestoreRun, RunMode};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
@@ -31,15 +31,15 @@ const PARTS_AT_ONCE: usize = 64;
 const JOIN_BYTES: usize = 1 << 20;
 
 /// A chunk and where its bytes go: offset and length, more than one where a hole is between.
-type Placed = (ChunkId, Vec<(u64, u64)>);
-type Part = Vec<Placed>;
+type PlacedChunk = (ChunkId, Vec<(u64, u64)>);
+type FilePart = Vec<PlacedChunk>;
 
 /// The damage found in a file. The rest of it is read all the same: then the next backup knows all of its packs that are
 /// damaged, and stores their content again.
 #[derive(Default)]
-struct Damage(Mutex<Option<Error>>);
+struct DamagedParts(Mutex<Option<Error>>);
 
-impl Damage {
+impl DamagedParts {
     /// None if damage prevents the read.
     fn pass_over<T>(&self, read: Result<T>) -> Result<Option<T>> {
         match read {
@@ -58,7 +58,7 @@ impl Damage {
 }
 
 /// Whether a name still leads to this open file.
-fn is_same(target: &Target, name: &[u8], fd: &OwnedFd) -> Result<bool> {
+fn is_same(target: &TargetDirectory, name: &[u8], fd: &OwnedFd) -> Result<bool> {
     match target.directory().stat(name) {
         Ok(named) => Ok(fstat(fd)?.identity() == named.identity()),
         Err(error) if error.is(Kind::NotFound) => Ok(false),
@@ -66,21 +66,21 @@ fn is_same(target: &Target, name: &[u8], fd: &OwnedFd) -> Result<bool> {
     }
 }
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     /// Restores a file; whether other names of its inode may be linked to it.
-    pub fn restore_file(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Linkable> {
+    pub fn restore_file(&self, folder: &TargetFolder, here: &OpenFolder, entry: &Entry) -> Result<Linkable> {
         let way = match self.decide(folder, here, entry)? {
-            Decision::Make(way) => way,
-            Decision::Right(right) => {
+            EntryDecision::Make(way) => way,
+            EntryDecision::Right(right) => {
                 self.progress(1, entry.size);
                 return Ok(self.keep(here, folder, entry, right));
             }
-            Decision::Left => {
+            EntryDecision::Left => {
                 self.progress(1, entry.size);
                 self.left(folder, entry);
                 return Ok(Linkable::No);
             }
-            Decision::Blocked(why) => {
+            EntryDecision::Blocked(why) => {
                 self.blocked(folder, entry, why);
                 return Ok(Linkable::No);
             }
@@ -106,19 +106,26 @@ impl Run<'_> {
     /// created, where its mode marks it as half-done until it is complete, or in an append-only directory; elsewhere it
     /// is created next to it, and takes the name when it is complete. Returns false if something does not make way; that
     /// was reported.
-    fn make_file(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry, way: Way) -> Result<bool> {
+    fn make_file(
+        &self,
+        folder: &TargetFolder,
+        here: &OpenFolder,
+        target: &TargetDirectory,
+        entry: &Entry,
+        way: PlacingWay,
+    ) -> Result<bool> {
         let path = || child_path(&folder.path, &entry.name);
         if entry.size >= PARALLEL_BYTES {
             self.watch.progress.set_current(&path());
         }
-        if way == Way::OverDirectory
+        if way == PlacingWay::OverDirectory
             && let Some(why) = self.why_not_cleared(target, entry, &path())?
         {
             self.blocked(folder, entry, &why);
             return Ok(false);
         }
         let may_grow = || here.facts.is_new && entry.size < PARALLEL_BYTES && target.keeps_mark_of(&entry.meta);
-        let direct = way == Way::New && (here.facts.append_only || may_grow());
+        let direct = way == PlacingWay::New && (here.facts.append_only || may_grow());
         let name = if direct { Cow::Borrowed(&entry.name) } else { Cow::Owned(unfinished::next_name()) };
         let (fd, current) = match self.in_folder(folder, target, |target| target.create_file(&name, &entry.meta)) {
             Ok(created) => created,
@@ -146,7 +153,7 @@ impl Run<'_> {
         }
         self.tell_applied(here, entry, path, losses, || target.directory().stat(entry.name.as_slice()));
         if direct {
-            self.fate(Fate::Created, path);
+            self.fate(EntryFate::Created, path);
         }
         self.apply_flags_last(folder, target, entry);
         // Its content was counted while it was written.
@@ -155,7 +162,7 @@ impl Run<'_> {
     }
 
     /// Writes content and metadata, before the file has its name.
-    fn fill(&self, fd: &OwnedFd, current: Current, entry: &Entry) -> Result<Vec<Loss>> {
+    fn fill(&self, fd: &OwnedFd, current: CurrentMetadata, entry: &Entry) -> Result<Vec<Loss>> {
         self.write_content(fd, entry)?;
         if self.options.verify {
             self.verify(fd, entry)?;
@@ -176,7 +183,7 @@ impl Run<'_> {
 
     /// For a plan: what has to be read for this file.
     fn count_reads(&self, entry: &Entry) -> Result<()> {
-        let Mode::Plan(planning) = &self.mode else { return Ok(()) };
+        let RunMode::Plan(planning) = &self.mode else { return Ok(()) };
         if !planning.detailed {
             return Ok(());
         }
@@ -193,7 +200,7 @@ impl Run<'_> {
     fn write_content(&self, fd: &OwnedFd, entry: &Entry) -> Result<()> {
         match &entry.content {
             Content::Empty | Content::Tree(_) => {}
-            Content::Inline(bytes) => self.write_pieces(fd.as_fd(), &mut Offsets::new(entry), bytes)?,
+            Content::Inline(bytes) => self.write_pieces(fd.as_fd(), &mut SparseOffsets::new(entry), bytes)?,
             Content::List { .. } if entry.size >= PARALLEL_BYTES => self.write_parallel(fd, entry)?,
             Content::Chunks(_) | Content::List { .. } => self.write_chunks(fd, entry)?,
         }
@@ -205,7 +212,7 @@ impl Run<'_> {
 
     /// Writes chunk by chunk; neighbours in one frame are written together.
     fn write_chunks(&self, fd: &OwnedFd, entry: &Entry) -> Result<()> {
-        let (damage, mut offsets) = (Damage::default(), Offsets::new(entry));
+        let (damage, mut offsets) = (DamagedParts::default(), SparseOffsets::new(entry));
         let mut joined: Option<Chunk> = None;
         let mut total = 0;
         self.each_chunk(entry, &mut |id| {
@@ -228,7 +235,7 @@ impl Run<'_> {
         check_length(entry, total)
     }
 
-    fn write_pieces(&self, fd: BorrowedFd, offsets: &mut Offsets, mut bytes: &[u8]) -> Result<()> {
+    fn write_pieces(&self, fd: BorrowedFd, offsets: &mut SparseOffsets, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             let (at, length) = offsets.next(bytes.len() as u64);
             let (piece, rest) = bytes.split_at(length as usize);
@@ -252,8 +259,8 @@ impl Run<'_> {
         if entry.holes.is_empty() && !self.options.sparse {
             write::preallocate(fd, entry.size)?;
         }
-        let (damage, mut offsets) = (Damage::default(), Offsets::new(entry));
-        let mut parts: Vec<Part> = vec![Vec::new()];
+        let (damage, mut offsets) = (DamagedParts::default(), SparseOffsets::new(entry));
+        let mut parts: Vec<FilePart> = vec![Vec::new()];
         let mut total = 0;
         self.each_chunk(entry, &mut |id| {
             let Some(length) = damage.pass_over(self.length(id))? else { return self.check() };
@@ -279,7 +286,7 @@ impl Run<'_> {
         check_length(entry, total)
     }
 
-    fn write_parts(&self, fd: &OwnedFd, parts: Vec<Part>, damage: &Damage) -> Result<()> {
+    fn write_parts(&self, fd: &OwnedFd, parts: Vec<FilePart>, damage: &DamagedParts) -> Result<()> {
         let failure = Mutex::new(None);
         rayon::scope(|scope| {
             for part in parts {
@@ -298,7 +305,7 @@ impl Run<'_> {
         failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
-    fn write_part(&self, fd: &OwnedFd, part: &[Placed], damage: &Damage) -> Result<()> {
+    fn write_part(&self, fd: &OwnedFd, part: &[PlacedChunk], damage: &DamagedParts) -> Result<()> {
         for (id, places) in part {
             let Some(chunk) = damage.pass_over(self.content(id))? else { continue };
             let mut rest: &[u8] = &chunk;

@@ -1,19 +1,19 @@
 //! Find out what has the name of a directory in the target, and whether it may be entered.
 
 use crate::disk::create::is_half_done;
-use crate::disk::follow::{Within, end_by_trusted_links, open_followed, open_within};
+use crate::disk::follow::{FollowWithin, end_by_trusted_links, open_followed, open_within};
 use crate::disk::opened_up::OpenedUp;
 use crate::disk::stat::fstat;
-use crate::disk::{Directory, Stat, Target};
+use crate::disk::{Directory, Stat, TargetDirectory};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
-use crate::restore::folder::{Facts, Folder, Here, State, group_of_new, mounted};
+use crate::restore::folder::{FolderFacts, FolderState, OpenFolder, TargetFolder, group_of_new, mounted};
 use crate::restore::meeting::leads_nowhere;
 use crate::restore::options::Overwrite;
 use crate::restore::paths::shown;
 use crate::restore::reasons::{FOLLOWED, MOVED_SOURCE, OTHER_SOURCE};
-use crate::restore::run::Run;
+use crate::restore::run::RestoreRun;
 use crate::watch::NoticeKind;
 
 pub(super) const LINK_OF_OTHERS: &str =
@@ -23,7 +23,7 @@ pub(super) const LEADS_NOWHERE: &str =
     "a symbolic link is in its place above a source, and does not lead to a directory in the target";
 
 /// What has the name of a directory in the target.
-pub(super) enum Found {
+pub(super) enum FoundDirectory {
     /// And how it was opened up for that, if it was.
     Opened(Directory, Option<OpenedUp>),
     /// A link above a source leads to it.
@@ -42,15 +42,21 @@ pub(super) fn moved(entry: &Entry) -> Error {
         .because("it was replaced by something else during the restore")
 }
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     /// Looks at the name of a directory. Only "it is not a directory" and "it is a link" mean that something else is there;
     /// any other refusal is an error.
-    pub(super) fn find(&self, above: &Here, target: &Target, folder: &Folder, entry: &Entry) -> Result<Found> {
+    pub(super) fn find(
+        &self,
+        above: &OpenFolder,
+        target: &TargetDirectory,
+        folder: &TargetFolder,
+        entry: &Entry,
+    ) -> Result<FoundDirectory> {
         let name = entry.name.as_slice();
         match target.directory().open_child(name) {
-            Ok(directory) => return Ok(Found::Opened(directory, None)),
+            Ok(directory) => return Ok(FoundDirectory::Opened(directory, None)),
             Err(error) if error.is(Kind::NotFound) => {
-                return Ok(above.facts.refuses.map_or(Found::Missing, Found::Refused));
+                return Ok(above.facts.refuses.map_or(FoundDirectory::Missing, FoundDirectory::Refused));
             }
             Err(error) if error.is(Kind::Denied) => return self.open_unreadable(target, folder, name)?.ok_or(error),
             Err(error) if error.is(Kind::Conflict) => {}
@@ -63,44 +69,52 @@ impl Run<'_> {
         let parent = &folder.path[..folder.path.len() - name.len() - 1];
         Ok(match (stat.kind, self.options.overwrite) {
             (Some(EntryKind::Directory), _) => {
-                Found::Refused("it was changed by another process at the same moment, and was kept")
+                FoundDirectory::Refused("it was changed by another process at the same moment, and was kept")
             }
-            (None, _) => Found::Refused("a socket is in its place, and was kept"),
-            _ if folder.is_source && self.was_followed(target, name)? => Found::Refused(FOLLOWED),
+            (None, _) => FoundDirectory::Refused("a socket is in its place, and was kept"),
+            _ if folder.is_source && self.was_followed(target, name)? => FoundDirectory::Refused(FOLLOWED),
             _ if is_half_done(&stat, entry) => self.in_the_way(above, &stat),
-            _ if let Some(why) = self.keeps_other_kinds() => Found::Refused(why),
+            _ if let Some(why) = self.keeps_other_kinds() => FoundDirectory::Refused(why),
             (Some(EntryKind::Symlink), _) if folder.is_source && self.keeps_links_of_sources() => {
-                Found::Refused(MOVED_SOURCE)
+                FoundDirectory::Refused(MOVED_SOURCE)
             }
             (_, Overwrite::Never | Overwrite::IfNewer) => {
-                Found::Refused("something other than a directory is in its place, and was kept")
+                FoundDirectory::Refused("something other than a directory is in its place, and was kept")
             }
-            _ if !folder.wanted => Found::Refused(
+            _ if !folder.wanted => FoundDirectory::Refused(
                 "something other than a directory is in its place, and was kept, as --include does not match it",
             ),
-            _ if self.is_name_of_other(parent, target.directory(), entry)? => Found::Refused(OTHER_SOURCE),
+            _ if self.is_name_of_other(parent, target.directory(), entry)? => FoundDirectory::Refused(OTHER_SOURCE),
             _ => self.in_the_way(above, &stat),
         })
     }
 
-    pub(super) fn in_the_way(&self, above: &Here, stat: &Stat) -> Found {
+    pub(super) fn in_the_way(&self, above: &OpenFolder, stat: &Stat) -> FoundDirectory {
         self.links_before(stat);
-        self.stays(above, stat).map_or(Found::InTheWay, Found::Refused)
+        self.stays(above, stat).map_or(FoundDirectory::InTheWay, FoundDirectory::Refused)
     }
 
     /// Directories above a source do not belong to the snapshot: a link there leads where this machine keeps the source.
-    pub(super) fn follow(&self, target: &Target, folder: &Folder, name: &[u8], stat: &Stat) -> Result<Found> {
+    pub(super) fn follow(
+        &self,
+        target: &TargetDirectory,
+        folder: &TargetFolder,
+        name: &[u8],
+        stat: &Stat,
+    ) -> Result<FoundDirectory> {
         if !stat.is(EntryKind::Symlink) {
-            return Ok(Found::Refused("something other than a directory is in its place above a source, and was kept"));
+            return Ok(FoundDirectory::Refused(
+                "something other than a directory is in its place above a source, and was kept",
+            ));
         }
         if self.scope.sources_cut {
-            return Ok(Found::Refused(
+            return Ok(FoundDirectory::Refused(
                 "a symbolic link that may be part of a source is in its place, and was not followed",
             ));
         }
         let is_trusted = stat.uid == 0 || stat.is_own();
         if !is_trusted {
-            return Ok(Found::Refused(
+            return Ok(FoundDirectory::Refused(
                 "a symbolic link of another user is in its place above a source, and was not followed",
             ));
         }
@@ -108,26 +122,26 @@ impl Run<'_> {
         while let Some(above) = &top.above {
             top = above;
         }
-        let State::Ready(Here { target: Some(root), .. }) = top.state() else {
-            return Ok(Found::Refused("a symbolic link is in its place above a source, and was not followed"));
+        let FolderState::Ready(OpenFolder { target: Some(root), .. }) = top.state() else {
+            return Ok(FoundDirectory::Refused("a symbolic link is in its place above a source, and was not followed"));
         };
         let path = &folder.path[top.path.len()..];
         if self.overlap().is_some_and(|overlap| overlap.is_dangling(&folder.path)) {
-            return Ok(Found::Refused(LEADS_NOWHERE));
+            return Ok(FoundDirectory::Refused(LEADS_NOWHERE));
         }
         match self.open_link(root.directory(), target.directory(), name, path) {
             Ok(directory) => {
                 if let Some(why) =
                     self.why_not_followed(root.directory(), target.directory(), name, path, &directory)?
                 {
-                    return Ok(Found::Refused(why));
+                    return Ok(FoundDirectory::Refused(why));
                 }
                 self.rehearse_link(root.directory(), target.directory(), name, &directory);
                 let place = (fstat(target.directory())?.identity(), name.to_vec());
                 locked(&self.target.followed).insert(place);
-                Ok(Found::Followed(directory))
+                Ok(FoundDirectory::Followed(directory))
             }
-            Err(error) if leads_nowhere(&error) => Ok(Found::Refused(LEADS_NOWHERE)),
+            Err(error) if leads_nowhere(&error) => Ok(FoundDirectory::Refused(LEADS_NOWHERE)),
             Err(error) => Err(error),
         }
     }
@@ -142,8 +156,8 @@ impl Run<'_> {
         opened: &Directory,
     ) -> Result<Option<&'static str>> {
         let end = match self.target.in_place.get() {
-            Some(true) => end_by_trusted_links(above, name, Within::Machine)?,
-            _ => end_by_trusted_links(root, path, Within::Start)?,
+            Some(true) => end_by_trusted_links(above, name, FollowWithin::Machine)?,
+            _ => end_by_trusted_links(root, path, FollowWithin::Start)?,
         };
         let opened = fstat(opened)?.identity();
         Ok(match end {
@@ -163,20 +177,25 @@ impl Run<'_> {
 
     /// A directory that we may not list. Of one of our own, the owner's rights are added while we work in it; one above a
     /// source only has to be passed.
-    pub(super) fn open_unreadable(&self, target: &Target, folder: &Folder, name: &[u8]) -> Result<Option<Found>> {
+    pub(super) fn open_unreadable(
+        &self,
+        target: &TargetDirectory,
+        folder: &TargetFolder,
+        name: &[u8],
+    ) -> Result<Option<FoundDirectory>> {
         let stat = target.directory().stat(name)?;
         if !stat.is(EntryKind::Directory) {
             return Ok(None);
         }
         if !stat.is_closed_to_owner(0o500) {
             let passed = target.directory().open_child_to_search(name).ok();
-            return Ok(passed.filter(|_| !folder.inside).map(|directory| Found::Opened(directory, None)));
+            return Ok(passed.filter(|_| !folder.inside).map(|directory| FoundDirectory::Opened(directory, None)));
         }
         if !self.is_deed() {
-            return Ok(Some(Found::Closed(stat)));
+            return Ok(Some(FoundDirectory::Closed(stat)));
         }
         let opened_up = OpenedUp::named(target.directory(), name, &stat)?;
-        target.directory().open_child(name).map(|directory| Some(Found::Opened(directory, Some(opened_up))))
+        target.directory().open_child(name).map(|directory| Some(FoundDirectory::Opened(directory, Some(opened_up))))
     }
 
     /// Says in a plan that the mode of a directory hides its contents.
@@ -192,15 +211,16 @@ impl Run<'_> {
     }
 
     /// Facts of a directory that only the restore itself looks into.
-    pub(super) fn closed(&self, above: &Here, folder: &Folder, stat: &Stat) -> Here {
+    pub(super) fn closed(&self, above: &OpenFolder, folder: &TargetFolder, stat: &Stat) -> OpenFolder {
         self.tell_closed(shown(&folder.path));
         let why = || format!("the mode of {} denies access", shown(&folder.path));
         self.rehearsal().iter().for_each(|rehearsal| rehearsal.cannot_tell(why));
-        let Facts { keeps_extra, deletes_on, .. } = above.facts;
+        let FolderFacts { keeps_extra, deletes_on, .. } = above.facts;
         let mounted = mounted(stat);
         let group = group_of_new(stat);
         let imagined = self.overlap().map(|_| stat.identity());
-        let facts = Facts { taken: true, group, mounted, keeps_extra, deletes_on, imagined, ..Facts::default() };
-        Here { target: None, facts }
+        let facts =
+            FolderFacts { taken: true, group, mounted, keeps_extra, deletes_on, imagined, ..FolderFacts::default() };
+        OpenFolder { target: None, facts }
     }
 }

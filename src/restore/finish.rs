@@ -4,22 +4,22 @@
 use crate::disk::apply::{apply_flags, chmod_open};
 use crate::disk::opened_up::close_below;
 use crate::disk::stat::fstat;
-use crate::disk::{Directory, Loss, Stat, Subject, Target, apply_metadata};
+use crate::disk::{Directory, Loss, Stat, Subject, TargetDirectory, apply_metadata};
 use crate::entry::{Entry, EntryKind, Time};
 use crate::error::{Kind, Result};
 use crate::lock::locked;
 use crate::restore::counts::add;
 use crate::restore::existing::may_keep_metadata;
-use crate::restore::folder::{Facts, Folder, Here, State};
-use crate::restore::run::Run;
+use crate::restore::folder::{FolderFacts, FolderState, OpenFolder, TargetFolder};
+use crate::restore::run::RestoreRun;
 use rustix::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     /// A task of a directory is done; after the last one it is finished, and the one above learns of it.
-    pub fn one_less(&self, mut folder: Arc<Folder>) {
+    pub fn one_less(&self, mut folder: Arc<TargetFolder>) {
         while folder.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             let here = self.finish(&folder);
             let Some(above) = folder.above.clone() else { return };
@@ -31,14 +31,14 @@ impl Run<'_> {
     }
 
     /// Finishes a directory. In a run that has failed, it only resets the mode of the directory.
-    fn finish(&self, folder: &Arc<Folder>) -> Option<Here> {
+    fn finish(&self, folder: &Arc<TargetFolder>) -> Option<OpenFolder> {
         let here = match folder.state() {
-            State::Ready(here) => here,
-            State::Closed(facts) if self.ledger.has_failed() => {
+            FolderState::Ready(here) => here,
+            FolderState::Closed(facts) if self.ledger.has_failed() => {
                 self.close_again(folder, &facts);
                 return None;
             }
-            State::Closed(facts) => match self.enter(folder) {
+            FolderState::Closed(facts) => match self.enter(folder) {
                 Ok(Some(here)) => here,
                 Ok(None) => return None,
                 Err(error) => {
@@ -48,7 +48,9 @@ impl Run<'_> {
                 }
             },
             // A filter leaves nothing to restore in it, but its extra entries are deleted all the same.
-            State::Unmade if self.options.delete && folder.inside && !folder.wanted && !self.ledger.has_failed() => {
+            FolderState::Unmade
+                if self.options.delete && folder.inside && !folder.wanted && !self.ledger.has_failed() =>
+            {
                 match self.enter_existing(folder) {
                     Ok(Some(here)) => here,
                     Ok(None) => return None,
@@ -58,7 +60,7 @@ impl Run<'_> {
                     }
                 }
             }
-            State::Unmade | State::Refused => return None,
+            FolderState::Unmade | FolderState::Refused => return None,
         };
         if !self.ledger.has_failed() && self.options.delete && here.facts.taken {
             if folder.inside && !self.deletes_in(folder, &here) {
@@ -77,13 +79,13 @@ impl Run<'_> {
     }
 
     /// Applies what is left to do to a directory when all in it is restored.
-    pub fn apply_folder(&self, folder: &Folder, here: &Here) {
+    pub fn apply_folder(&self, folder: &TargetFolder, here: &OpenFolder) {
         self.apply_metadata_of(folder, here);
         self.mend_time(folder, here);
     }
 
     /// Applies the metadata of a directory, or resets its mode.
-    fn apply_metadata_of(&self, folder: &Folder, here: &Here) {
+    fn apply_metadata_of(&self, folder: &TargetFolder, here: &OpenFolder) {
         let Some(target) = &here.target else {
             if let (true, Some(entry)) = (here.facts.apply, &folder.entry) {
                 self.tell_foreseen(here, entry, &folder.path);
@@ -119,12 +121,12 @@ impl Run<'_> {
     }
 
     /// Puts the mode back of a directory that was opened up and whose descriptor was given back.
-    pub fn close_again(&self, folder: &Folder, facts: &Facts) {
+    pub fn close_again(&self, folder: &TargetFolder, facts: &FolderFacts) {
         let (Some(mode), Some(identity)) = (locked(&folder.opened_up).take(), facts.identity) else { return };
         let (mut names, mut above) = (Vec::new(), folder);
         let nearest = loop {
             match (above.state(), &above.entry, &above.above) {
-                (State::Ready(Here { target: Some(target), .. }), _, _) => break target,
+                (FolderState::Ready(OpenFolder { target: Some(target), .. }), _, _) => break target,
                 (_, Some(entry), Some(next)) => {
                     names.push(entry.name.as_slice());
                     above = next;
@@ -141,7 +143,7 @@ impl Run<'_> {
     /// Tells what of an entry's metadata was lost, and whether its file system cut its time.
     pub fn tell_applied(
         &self,
-        here: &Here,
+        here: &OpenFolder,
         entry: &Entry,
         path: impl FnOnce() -> Vec<u8>,
         losses: Vec<Loss>,
@@ -157,7 +159,7 @@ impl Run<'_> {
 
     /// Reports once per file system that it stores times less precisely than they were saved, as it truncates them
     /// silently. The first entry whose time shows this is read back.
-    fn check_times(&self, here: &Here, entry: &Entry, stat: impl FnOnce() -> Result<Stat>) {
+    fn check_times(&self, here: &OpenFolder, entry: &Entry, stat: impl FnOnce() -> Result<Stat>) {
         let saved = entry.meta.modified;
         if saved.nanoseconds == 0 || self.target.times_checked.met_before(here.facts.mounted.0) {
             return;
@@ -171,7 +173,7 @@ impl Run<'_> {
     }
 
     /// Whether the metadata of a directory stay although they differ, which is said; in a plan, whether they will differ.
-    fn keeps_folder_metadata(&self, folder: &Folder, here: &Here, target: &Target) -> bool {
+    fn keeps_folder_metadata(&self, folder: &TargetFolder, here: &OpenFolder, target: &TargetDirectory) -> bool {
         let (Some(entry), Ok(mut stat)) = (&folder.entry, fstat(target.directory())) else { return false };
         if !may_keep_metadata(&stat, here.facts.is_read_only) {
             return false;
@@ -195,17 +197,22 @@ impl Run<'_> {
     }
 
     /// Opens the directory above one that is open: one step, however deep both are.
-    fn open_above(&self, above: &Folder, target: &Target) {
-        let State::Closed(facts) = above.state() else { return };
+    fn open_above(&self, above: &TargetFolder, target: &TargetDirectory) {
+        let FolderState::Closed(facts) = above.state() else { return };
         let _making = above.making();
-        if matches!(above.state(), State::Closed(_)) {
+        if matches!(above.state(), FolderState::Closed(_)) {
             // If a link leads here, or the directory was moved, `enter` looks for it from the top when it is needed.
             let _otherwise_later = open_parent(target).and_then(|directory| self.reopened(above, facts, directory));
         }
     }
 
     /// Acts in a directory of the target; opens it up and tries again if it is this user's own and its mode denies access.
-    pub fn in_folder<T>(&self, folder: &Folder, target: &Target, act: impl Fn(&Target) -> Result<T>) -> Result<T> {
+    pub fn in_folder<T>(
+        &self,
+        folder: &TargetFolder,
+        target: &TargetDirectory,
+        act: impl Fn(&TargetDirectory) -> Result<T>,
+    ) -> Result<T> {
         match act(target) {
             Err(error) if error.is(Kind::Denied) && self.open_up(folder, target)? => act(target),
             other => other,
@@ -213,7 +220,7 @@ impl Run<'_> {
     }
 
     /// Opens up a directory of this user whose mode denies its owner access. Returns whether access is granted now.
-    pub fn open_up(&self, folder: &Folder, target: &Target) -> Result<bool> {
+    pub fn open_up(&self, folder: &TargetFolder, target: &TargetDirectory) -> Result<bool> {
         if !self.is_deed() {
             return Ok(false);
         }
@@ -231,6 +238,6 @@ impl Run<'_> {
     }
 }
 
-fn open_parent(target: &Target) -> Result<Directory> {
+fn open_parent(target: &TargetDirectory) -> Result<Directory> {
     target.directory().open_child(c"..")
 }

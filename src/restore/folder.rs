@@ -3,7 +3,7 @@
 
 use crate::disk::opened_up::OpenedUp;
 use crate::disk::stat::fstat;
-use crate::disk::{Current, Identity, Stat, Target};
+use crate::disk::{CurrentMetadata, Identity, Stat, TargetDirectory};
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::lock::locked;
@@ -13,21 +13,21 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A file system as it is mounted somewhere: device and mount. One mounted elsewhere as well has another mount.
-pub(super) type Mounted = (u64, u64);
+pub(super) type MountedAt = (u64, u64);
 
-pub(super) fn mounted(stat: &Stat) -> Mounted {
+pub(super) fn mounted(stat: &Stat) -> MountedAt {
     (stat.device, stat.mount)
 }
 
 /// What is known of a directory of the target since it was made or opened.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Facts {
+pub(super) struct FolderFacts {
     /// It contained something, or may have: each name must be looked up before it is used.
     pub taken: bool,
     /// This run made it, so that no other program knows it yet.
     pub is_new: bool,
     /// What it has already of its metadata; None asks.
-    pub current: Option<Current>,
+    pub current: Option<CurrentMetadata>,
     /// Whether it gets the metadata of its entry.
     pub apply: bool,
     /// Names in it can be made, and neither removed nor renamed.
@@ -42,11 +42,11 @@ pub(super) struct Facts {
     pub is_read_only: bool,
     /// It takes the place of something else.
     pub replaces: bool,
-    pub mounted: Mounted,
+    pub mounted: MountedAt,
     /// It is, or is inside, a repository or a cache of silt, or another source: nothing is deleted in it.
     pub keeps_extra: bool,
     /// Nothing is deleted but on this file system.
-    pub deletes_on: Mounted,
+    pub deletes_on: MountedAt,
     /// Set when its descriptor is closed.
     pub identity: Option<Identity>,
     /// In a plan with an overlap: what stands for a directory that is not open, as the restore will make it or open it up.
@@ -58,24 +58,24 @@ pub(super) struct Facts {
 struct FolderPlace {
     /// Held by the thread that makes or opens it.
     making: Mutex<()>,
-    place: Mutex<Place>,
+    place: Mutex<FolderStage>,
 }
 
 #[derive(Default)]
-pub(super) enum Place {
+pub(super) enum FolderStage {
     #[default]
     Unmade,
     /// Something that stays has its name: nothing below it is restored.
     Refused,
-    Made(Facts, Handle),
+    Made(FolderFacts, OpenHandle),
 }
 
-pub(super) enum Handle {
+pub(super) enum OpenHandle {
     /// In a plan: it will be made.
     None,
     Open {
-        target: Arc<Target>,
-        _held: Held,
+        target: Arc<TargetDirectory>,
+        _held: HeldFolder,
     },
     Closed,
 }
@@ -88,7 +88,7 @@ pub(super) struct OpenFolders {
 }
 
 /// One of them, until it is dropped.
-pub(super) struct Held(Arc<AtomicUsize>);
+pub(super) struct HeldFolder(Arc<AtomicUsize>);
 
 impl OpenFolders {
     /// At most this many are to be open.
@@ -96,9 +96,9 @@ impl OpenFolders {
         OpenFolders { count: Arc::default(), max }
     }
 
-    pub fn hold(&self) -> Held {
+    pub fn hold(&self) -> HeldFolder {
         self.count.fetch_add(1, Ordering::Relaxed);
-        Held(self.count.clone())
+        HeldFolder(self.count.clone())
     }
 
     pub fn are_too_many(&self) -> bool {
@@ -106,7 +106,7 @@ impl OpenFolders {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldFolder {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -114,24 +114,24 @@ impl Drop for Held {
 
 /// A directory that can be worked in.
 #[derive(Clone)]
-pub(super) struct Here {
+pub(super) struct OpenFolder {
     /// None in a plan, where it will be made.
-    pub target: Option<Arc<Target>>,
-    pub facts: Facts,
+    pub target: Option<Arc<TargetDirectory>>,
+    pub facts: FolderFacts,
 }
 
 /// What a folder can be right now.
-pub(super) enum State {
+pub(super) enum FolderState {
     Unmade,
     Refused,
-    Ready(Here),
+    Ready(OpenFolder),
     /// Made, and its descriptor given back.
-    Closed(Facts),
+    Closed(FolderFacts),
 }
 
 /// What is known of the names in a directory.
 #[derive(Default)]
-pub(super) struct Names {
+pub(super) struct FolderNames {
     /// Those that the snapshot has, when others are to be deleted.
     pub saved: Mutex<HashSet<Vec<u8>>>,
     /// Those of directories that an interrupted restore was replacing.
@@ -140,10 +140,10 @@ pub(super) struct Names {
     pub are_incomplete: AtomicBool,
 }
 
-pub(super) struct Folder {
+pub(super) struct TargetFolder {
     /// Its path in the snapshot.
     pub path: Vec<u8>,
-    pub above: Option<Arc<Folder>>,
+    pub above: Option<Arc<TargetFolder>>,
     /// Its own entry. None if the target stands for no entry of the snapshot.
     pub entry: Option<Entry>,
     /// At or below a source of the snapshot.
@@ -156,16 +156,22 @@ pub(super) struct Folder {
     /// Tasks below it that are not done, plus one for itself.
     pub left: AtomicUsize,
     place: FolderPlace,
-    pub names: Names,
+    pub names: FolderNames,
     /// Something was created or replaced in it, or is going to be: that changes its time.
     pub changed: AtomicBool,
     /// The mode that it had before its owner's rights were added to work in it.
     pub opened_up: Mutex<Option<u32>>,
 }
 
-impl Folder {
-    pub fn new(path: Vec<u8>, above: Option<Arc<Folder>>, entry: Option<Entry>, inside: bool, wanted: bool) -> Self {
-        Folder {
+impl TargetFolder {
+    pub fn new(
+        path: Vec<u8>,
+        above: Option<Arc<TargetFolder>>,
+        entry: Option<Entry>,
+        inside: bool,
+        wanted: bool,
+    ) -> Self {
+        TargetFolder {
             path,
             is_source: inside && above.as_ref().is_some_and(|above| !above.inside),
             depth: above.as_ref().map_or(0, |above| above.depth + 1),
@@ -175,23 +181,23 @@ impl Folder {
             wanted,
             left: AtomicUsize::new(1),
             place: FolderPlace::default(),
-            names: Names::default(),
+            names: FolderNames::default(),
             changed: AtomicBool::new(false),
             opened_up: Mutex::default(),
         }
     }
 
     /// The target itself.
-    pub fn top(path: Vec<u8>, entry: Option<Entry>, inside: bool, wanted: bool, here: Here) -> Self {
-        let folder = Folder::new(path, None, entry, inside, wanted);
+    pub fn top(path: Vec<u8>, entry: Option<Entry>, inside: bool, wanted: bool, here: OpenFolder) -> Self {
+        let folder = TargetFolder::new(path, None, entry, inside, wanted);
         folder.set(here, &OpenFolders::default());
         folder
     }
 
     /// A directory below another one, not made yet. `is_named`: a source has exactly its path.
-    pub fn below(above: &Arc<Folder>, entry: Entry, inside: bool, is_named: bool, wanted: bool) -> Self {
+    pub fn below(above: &Arc<TargetFolder>, entry: Entry, inside: bool, is_named: bool, wanted: bool) -> Self {
         let path = child_path(&above.path, &entry.name);
-        let mut below = Folder::new(path, Some(above.clone()), Some(entry), inside, wanted);
+        let mut below = TargetFolder::new(path, Some(above.clone()), Some(entry), inside, wanted);
         below.is_source |= is_named;
         below
     }
@@ -201,22 +207,24 @@ impl Folder {
         locked(&self.place.making)
     }
 
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> FolderState {
         match &*locked(&self.place.place) {
-            Place::Unmade => State::Unmade,
-            Place::Refused => State::Refused,
-            Place::Made(facts, Handle::None) => State::Ready(Here { target: None, facts: *facts }),
-            Place::Made(facts, Handle::Open { target, .. }) => {
-                State::Ready(Here { target: Some(target.clone()), facts: *facts })
+            FolderStage::Unmade => FolderState::Unmade,
+            FolderStage::Refused => FolderState::Refused,
+            FolderStage::Made(facts, OpenHandle::None) => {
+                FolderState::Ready(OpenFolder { target: None, facts: *facts })
             }
-            Place::Made(facts, Handle::Closed) => State::Closed(*facts),
+            FolderStage::Made(facts, OpenHandle::Open { target, .. }) => {
+                FolderState::Ready(OpenFolder { target: Some(target.clone()), facts: *facts })
+            }
+            FolderStage::Made(facts, OpenHandle::Closed) => FolderState::Closed(*facts),
         }
     }
 
     /// Stores its facts and its descriptor.
-    pub fn set(&self, here: Here, open: &OpenFolders) {
-        let handle = here.target.map_or(Handle::None, |target| Handle::Open { target, _held: open.hold() });
-        *locked(&self.place.place) = Place::Made(here.facts, handle);
+    pub fn set(&self, here: OpenFolder, open: &OpenFolders) {
+        let handle = here.target.map_or(OpenHandle::None, |target| OpenHandle::Open { target, _held: open.hold() });
+        *locked(&self.place.place) = FolderStage::Made(here.facts, handle);
     }
 
     /// Its mode is put back when it is finished.
@@ -228,27 +236,27 @@ impl Folder {
     }
 
     pub fn refuse(&self) {
-        *locked(&self.place.place) = Place::Refused;
+        *locked(&self.place.place) = FolderStage::Refused;
     }
 
     /// Whether this is the directory that was closed.
-    pub fn is_same(facts: &Facts, stat: &Stat) -> bool {
+    pub fn is_same(facts: &FolderFacts, stat: &Stat) -> bool {
         facts.identity == Some(stat.identity())
     }
 
     /// Closes its descriptor; `enter` opens it again. The target itself stays open.
     pub fn close(&self) -> Result<()> {
         let mut place = locked(&self.place.place);
-        let Place::Made(facts, handle) = &mut *place else { return Ok(()) };
-        let Handle::Open { target, .. } = handle else { return Ok(()) };
+        let FolderStage::Made(facts, handle) = &mut *place else { return Ok(()) };
+        let OpenHandle::Open { target, .. } = handle else { return Ok(()) };
         let stat = fstat(target.directory())?;
         facts.identity = Some(stat.identity());
-        *handle = Handle::Closed;
+        *handle = OpenHandle::Closed;
         Ok(())
     }
 }
 
-impl Drop for Folder {
+impl Drop for TargetFolder {
     /// In a loop: a chain as deep as a tree must not take a stack frame for each level.
     fn drop(&mut self) {
         let mut above = self.above.take();

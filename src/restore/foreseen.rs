@@ -3,10 +3,10 @@
 use crate::disk::foresee::{foresee, foresee_new};
 use crate::disk::{Loss, Stat, Subject};
 use crate::entry::Entry;
-use crate::restore::folder::Here;
-use crate::restore::run::Run;
+use crate::restore::folder::OpenFolder;
+use crate::restore::run::RestoreRun;
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     /// What of the metadata of something that is there a plan knows to be refused.
     pub fn foresee(&self, subject: Subject<'_>, stat: &Stat, entry: &Entry) -> Vec<Loss> {
         if self.compares() {
@@ -17,7 +17,7 @@ impl Run<'_> {
     }
 
     /// Tells it of an entry that will be made; `here` is its directory.
-    pub fn tell_foreseen(&self, here: &Here, entry: &Entry, path: &[u8]) {
+    pub fn tell_foreseen(&self, here: &OpenFolder, entry: &Entry, path: &[u8]) {
         if self.compares() {
             let losses = foresee_new(&entry.meta, entry.kind_of_inode(), here.facts.group, &self.apply_options());
             self.report_losses(path, losses);

@@ -4,22 +4,22 @@ use crate::disk::device::is_read_only;
 use crate::disk::stat::fstat;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
-use crate::restore::counts::{Fate, get};
-use crate::restore::folder::{Here, State};
+use crate::restore::counts::{EntryFate, get};
+use crate::restore::folder::{FolderState, OpenFolder};
 use crate::restore::keep_reason::KeepReason;
-use crate::restore::location::Location;
+use crate::restore::location::DirectoryLocation;
 use crate::restore::other_sources::OtherSources;
 use crate::restore::paths::named_in_full;
-use crate::restore::reached::Reached;
-use crate::restore::run::Run;
+use crate::restore::reached::ReachedDirectory;
+use crate::restore::run::RestoreRun;
 use crate::restore::target::first_open;
-use crate::restore::visit::Contents;
+use crate::restore::visit::DirectoryContents;
 use crate::watch::NoticeKind;
 use crate::when::format_counted;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::Ordering;
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     /// The whole walk: everything below the root into the target, hard links last.
     pub fn go(&self, root: &Entry, base: &[u8]) -> Result<()> {
         let mut pool = self.pool(self.writers())?;
@@ -32,7 +32,7 @@ impl Run<'_> {
             let error = if is_of_open { error.renamed("", &whole) } else { error };
             named_in_full(error, &whole)
         })?;
-        if let State::Ready(Here { target: Some(target), .. }) = top.state() {
+        if let FolderState::Ready(OpenFolder { target: Some(target), .. }) = top.state() {
             if self.target.is_fresh.get() != Some(&true) {
                 let mut others = self.look_at_others(&top.path)?;
                 if self.options.delete
@@ -55,17 +55,17 @@ impl Run<'_> {
                 pool = self.pool(1)?;
                 if let Some(entry) = &top.entry {
                     let stat = fstat(target.directory())?;
-                    let reached = Reached::of(target.directory(), &stat, overlap.mounts.as_ref());
-                    self.met_before(&reached, || Location::of(target.directory()), &top, entry)?;
+                    let reached = ReachedDirectory::of(target.directory(), &stat, overlap.mounts.as_ref());
+                    self.met_before(&reached, || DirectoryLocation::of(target.directory()), &top, entry)?;
                 }
             }
         }
-        if let State::Ready(here) = top.state() {
+        if let FolderState::Ready(here) = top.state() {
             self.rehearse_directory(&top, &here)?;
         }
         pool.scope(|tasks| {
             if root.is_directory() {
-                self.visit(tasks, top, Contents::of(root))
+                self.visit(tasks, top, DirectoryContents::of(root))
             } else {
                 // Of its directory no other name is known.
                 top.names.are_incomplete.store(true, Ordering::Relaxed);
@@ -123,7 +123,7 @@ impl Run<'_> {
 
     /// For a plan: reports that the target is mounted read-only.
     pub(super) fn check_read_only(&self) {
-        let changes = [Fate::Created, Fate::Replaced, Fate::Deleted].map(|fate| self.counts.fate(fate));
+        let changes = [EntryFate::Created, EntryFate::Replaced, EntryFate::Deleted].map(|fate| self.counts.fate(fate));
         if self.is_deed() || !self.compares() || changes.iter().sum::<u64>() == 0 {
             return;
         }

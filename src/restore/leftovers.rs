@@ -1,18 +1,18 @@
 //! What killed restores left in a directory. Unfinished files and empty directories are removed; the rest of a replaced
 //! directory is deleted only with `--delete`, when the plan names it.
 
-use crate::disk::{Directory, ListBuffer, Names, Stat, Target, unfinished};
+use crate::disk::{Directory, ListBuffer, NameList, Stat, TargetDirectory, unfinished};
 use crate::entry::EntryKind;
 use crate::error::{Kind, Result};
 use crate::lock::locked;
-use crate::restore::folder::{Folder, Here};
+use crate::restore::folder::{OpenFolder, TargetFolder};
 use crate::restore::paths::{child_path, shown};
-use crate::restore::run::{Mode, Run};
+use crate::restore::run::{RestoreRun, RunMode};
 use crate::watch::NoticeKind;
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     /// Removes what killed restores left in a directory and notes what must stay for now. A plan removes nothing.
-    pub fn remove_leftovers(&self, folder: &Folder, target: &Target) -> Result<()> {
+    pub fn remove_leftovers(&self, folder: &TargetFolder, target: &TargetDirectory) -> Result<()> {
         if !self.compares() {
             return Ok(());
         }
@@ -40,14 +40,14 @@ impl Run<'_> {
     }
 
     /// Says what is left of directories that had to make way, once it is known what is deleted in their directory.
-    pub fn tell_leftovers(&self, folder: &Folder, here: &Here) {
+    pub fn tell_leftovers(&self, folder: &TargetFolder, here: &OpenFolder) {
         let Some(target) = &here.target else { return };
         let leftovers = std::mem::take(&mut *locked(&folder.names.leftovers));
         for name in leftovers {
             let path = child_path(&folder.path, &name);
             let stays = match &self.mode {
-                Mode::Plan(planning) => !locked(&planning.doomed).contains(&path),
-                Mode::Deed { .. } => target.directory().stat(name.as_slice()).is_ok(),
+                RunMode::Plan(planning) => !locked(&planning.doomed).contains(&path),
+                RunMode::Deed { .. } => target.directory().stat(name.as_slice()).is_ok(),
             };
             if stays {
                 let advice = if folder.inside {
@@ -82,8 +82,8 @@ fn is_filled(directory: &Directory, name: &[u8]) -> bool {
     directory.open_child(name).and_then(|below| below.is_empty()).is_ok_and(|is_empty| !is_empty)
 }
 
-pub(super) fn list(directory: &Directory) -> Result<Names> {
-    let mut names = Names::default();
+pub(super) fn list(directory: &Directory) -> Result<NameList> {
+    let mut names = NameList::default();
     // A descriptor lists once: another one is opened for each listing.
     directory.open_child(c".")?.names(&mut names, &mut ListBuffer::default())?;
     Ok(names)

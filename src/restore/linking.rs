@@ -3,18 +3,18 @@
 use crate::disk::apply::apply_flags;
 use crate::disk::foresee::is_protected_from_links;
 use crate::disk::open::open_file;
-use crate::disk::{Identity, Stat, Subject, Target, flags, rights, unfinished};
+use crate::disk::{Identity, Stat, Subject, TargetDirectory, flags, rights, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
-use crate::restore::counts::{Fate, add};
-use crate::restore::decision::{Decision, Way};
-use crate::restore::folder::{Folder, Here, State};
-use crate::restore::links::{Anchor, Linkable, Other};
+use crate::restore::counts::{EntryFate, add};
+use crate::restore::decision::{EntryDecision, PlacingWay};
+use crate::restore::folder::{FolderState, OpenFolder, TargetFolder};
+use crate::restore::links::{LinkAnchor, Linkable, WaitingName};
 use crate::restore::paths::child_path;
 use crate::restore::place::under_own_name;
 use crate::restore::reasons::SAME_NAME;
-use crate::restore::run::Run;
+use crate::restore::run::RestoreRun;
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::collections::hash_map::Entry as Slot;
@@ -24,14 +24,14 @@ use std::sync::atomic::Ordering;
 
 const NOT_LINKED: &str = "it could not be linked to its other name, and was restored as an entry of its own";
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     /// Whether the content of an entry is that of another name that was asked about before.
     pub fn is_counted(&self, entry: &Entry) -> bool {
         entry.link_group != 0 && !locked(&self.links).counted.insert(entry.link_group)
     }
 
     /// Restores a name of an inode with several, or puts it off until all are known.
-    pub fn restore_linked(&self, folder: &Arc<Folder>, here: &Here, entry: &Entry) -> Result<()> {
+    pub fn restore_linked(&self, folder: &Arc<TargetFolder>, here: &OpenFolder, entry: &Entry) -> Result<()> {
         // Nothing is linked there; and names elsewhere cannot be linked to what is on another mount.
         if here.facts.is_read_only {
             return self.restore_single(folder, here, entry).map(drop);
@@ -57,7 +57,13 @@ impl Run<'_> {
 
     /// Restores a name by itself. Never links other names to a file of the user that was kept. `is_told`: it was
     /// reported that this one cannot be linked.
-    fn restore_anchor(&self, folder: &Arc<Folder>, here: &Here, entry: &Entry, is_told: bool) -> Result<()> {
+    fn restore_anchor(
+        &self,
+        folder: &Arc<TargetFolder>,
+        here: &OpenFolder,
+        entry: &Entry,
+        is_told: bool,
+    ) -> Result<()> {
         let how = self.restore_single(folder, here, entry)?;
         let mut links = locked(&self.links);
         match how {
@@ -68,7 +74,7 @@ impl Run<'_> {
             }
             Linkable::Old | Linkable::New => {}
         }
-        let anchor = Anchor { folder: folder.clone(), name: entry.name.clone(), how };
+        let anchor = LinkAnchor { folder: folder.clone(), name: entry.name.clone(), how };
         links.anchors.insert(entry.link_group, Some(anchor));
         if entry.meta.flags != 0 && entry.kind.has_content() {
             links.locks.push((folder.clone(), entry.clone()));
@@ -87,7 +93,7 @@ impl Run<'_> {
             let mut links = locked(&self.links);
             (std::mem::take(&mut links.others), std::mem::take(&mut links.held))
         };
-        let mut groups: BTreeMap<u64, Vec<Other>> = BTreeMap::new();
+        let mut groups: BTreeMap<u64, Vec<WaitingName>> = BTreeMap::new();
         for (folder, entry) in others {
             groups.entry(entry.link_group).or_default().push((folder, entry));
         }
@@ -99,18 +105,18 @@ impl Run<'_> {
     }
 
     /// Finishes a directory that waited for links.
-    fn finish_held(&self, folder: &Arc<Folder>) {
+    fn finish_held(&self, folder: &Arc<TargetFolder>) {
         match folder.state() {
-            State::Closed(facts) if self.ledger.has_failed() => return self.close_again(folder, &facts),
-            State::Unmade | State::Refused => return,
-            State::Closed(_) | State::Ready(_) => {}
+            FolderState::Closed(facts) if self.ledger.has_failed() => return self.close_again(folder, &facts),
+            FolderState::Unmade | FolderState::Refused => return,
+            FolderState::Closed(_) | FolderState::Ready(_) => {}
         }
         match self.enter(folder) {
             Ok(Some(here)) => self.apply_folder(folder, &here),
             Ok(None) => {}
             Err(error) => {
                 self.failed_entry(&folder.path, error);
-                if let State::Closed(facts) = folder.state() {
+                if let FolderState::Closed(facts) = folder.state() {
                     self.close_again(folder, &facts);
                 }
             }
@@ -124,7 +130,7 @@ impl Run<'_> {
         for (folder, entry) in locks {
             let path = child_path(&folder.path, &entry.name);
             match self.enter(&folder) {
-                Ok(Some(Here { target: Some(target), .. })) if self.is_deed() => {
+                Ok(Some(OpenFolder { target: Some(target), .. })) if self.is_deed() => {
                     let subject = Subject::Named(target.directory(), &entry.name);
                     self.report_losses(&path, apply_flags(subject, &entry.meta, EntryKind::File).into_iter().collect());
                 }
@@ -161,7 +167,7 @@ impl Run<'_> {
     }
 
     /// Makes the names of one inode, of which another may be there already.
-    fn make_group(&self, mut names: Vec<Other>) {
+    fn make_group(&self, mut names: Vec<WaitingName>) {
         names.sort_by_cached_key(|(folder, entry)| child_path(&folder.path, &entry.name));
         let has_anchor = locked(&self.links).anchors.get(&names[0].1.link_group).is_some_and(Option::is_some);
         let there: Vec<Option<Stat>> = names.iter().map(|(folder, entry)| self.found(folder, entry)).collect();
@@ -192,14 +198,14 @@ impl Run<'_> {
     }
 
     /// A name that is in the target with the kind and size that it was saved with.
-    fn found(&self, folder: &Arc<Folder>, entry: &Entry) -> Option<Stat> {
-        let Ok(Some(Here { target: Some(target), facts })) = self.enter(folder) else { return None };
+    fn found(&self, folder: &Arc<TargetFolder>, entry: &Entry) -> Option<Stat> {
+        let Ok(Some(OpenFolder { target: Some(target), facts })) = self.enter(folder) else { return None };
         let kind = entry.kind_of_inode();
         let stat = target.directory().stat(entry.name.as_slice()).ok().filter(|stat| facts.taken && stat.is(kind))?;
         (kind != EntryKind::File || stat.size == entry.size).then_some(stat)
     }
 
-    fn make_other(&self, folder: &Arc<Folder>, entry: &Entry) -> Result<()> {
+    fn make_other(&self, folder: &Arc<TargetFolder>, entry: &Entry) -> Result<()> {
         let Some(here) = self.enter(folder)? else { return Ok(()) };
         let anchor = locked(&self.links).anchors.get(&entry.link_group).cloned().flatten();
         let Some(anchor) = anchor else { return self.restore_anchor(folder, &here, entry, false) };
@@ -223,10 +229,11 @@ impl Run<'_> {
             return Ok(());
         };
         // A link is whole as soon as it is there: where nothing has its name it needs no other one first.
-        let name = if way == Way::New { Cow::Borrowed(&entry.name) } else { Cow::Owned(unfinished::next_name()) };
+        let name =
+            if way == PlacingWay::New { Cow::Borrowed(&entry.name) } else { Cow::Owned(unfinished::next_name()) };
         match self.link(folder, target, &name, source, &anchor, entry) {
             Ok(()) => {}
-            Err(error) if way == Way::New && error.is(Kind::AlreadyExists) => {
+            Err(error) if way == PlacingWay::New && error.is(Kind::AlreadyExists) => {
                 self.blocked(folder, entry, SAME_NAME);
                 return Ok(());
             }
@@ -239,8 +246,8 @@ impl Run<'_> {
                 return self.restore_anchor(folder, &here, entry, true);
             }
         }
-        if way == Way::New {
-            self.fate(Fate::Created, || child_path(&folder.path, &entry.name));
+        if way == PlacingWay::New {
+            self.fate(EntryFate::Created, || child_path(&folder.path, &entry.name));
         } else if !self.put_in_place(folder, &here, target, &name, entry, way)? {
             return Ok(());
         }
@@ -252,38 +259,38 @@ impl Run<'_> {
     /// What has the name of a link: None when it stays, which was counted.
     fn decide_link(
         &self,
-        folder: &Folder,
-        here: &Here,
-        from: &Here,
-        anchor: &Anchor,
+        folder: &TargetFolder,
+        here: &OpenFolder,
+        from: &OpenFolder,
+        anchor: &LinkAnchor,
         entry: &Entry,
-    ) -> Result<Option<Way>> {
-        let (Some(target), true) = (&here.target, here.facts.taken) else { return Ok(Some(Way::New)) };
+    ) -> Result<Option<PlacingWay>> {
+        let (Some(target), true) = (&here.target, here.facts.taken) else { return Ok(Some(PlacingWay::New)) };
         // In a plan a new one is not there yet: what has another name is the inode that it will replace.
         if let Some(source) = from.target.as_ref().filter(|_| self.is_deed() || anchor.how == Linkable::Old)
             && is_linked(target, &entry.name, source, &anchor.name)?
         {
-            self.fate(Fate::Kept, || child_path(&folder.path, &entry.name));
+            self.fate(EntryFate::Kept, || child_path(&folder.path, &entry.name));
             self.progress(1, entry.size);
             return Ok(None);
         }
         match self.decide(folder, here, entry)? {
-            Decision::Make(way) => return Ok(Some(way)),
+            EntryDecision::Make(way) => return Ok(Some(way)),
             // Right by itself, but another inode than the one it is a name of.
-            Decision::Right(right) if right.mend => match self.stays(here, &right.stat) {
-                None => return Ok(Some(Way::Over)),
+            EntryDecision::Right(right) if right.mend => match self.stays(here, &right.stat) {
+                None => return Ok(Some(PlacingWay::Over)),
                 Some(why) => self.blocked(folder, entry, why),
             },
-            Decision::Right(_) => self.fate(Fate::Kept, || child_path(&folder.path, &entry.name)),
-            Decision::Left => self.left(folder, entry),
-            Decision::Blocked(why) => self.blocked(folder, entry, why),
+            EntryDecision::Right(_) => self.fate(EntryFate::Kept, || child_path(&folder.path, &entry.name)),
+            EntryDecision::Left => self.left(folder, entry),
+            EntryDecision::Blocked(why) => self.blocked(folder, entry, why),
         }
         Ok(None)
     }
 
     /// Whether an existing anchor cannot get further names: it is immutable or append-only, and was not saved so. One
     /// that was saved so is unlocked for the moment, and gets its flags back.
-    fn refuses_links(&self, from: &Here, anchor: &Anchor, entry: &Entry) -> Result<bool> {
+    fn refuses_links(&self, from: &OpenFolder, anchor: &LinkAnchor, entry: &Entry) -> Result<bool> {
         let (Some(source), Linkable::Old) = (&from.target, anchor.how) else { return Ok(false) };
         let is_unlocked = is_saved_locked(entry) && rights::may_lock_files();
         let stat = source.directory().stat(anchor.name.as_slice())?;
@@ -292,14 +299,14 @@ impl Run<'_> {
 
     fn link(
         &self,
-        folder: &Folder,
-        target: &Target,
+        folder: &TargetFolder,
+        target: &TargetDirectory,
         name: &[u8],
-        source: &Target,
-        anchor: &Anchor,
+        source: &TargetDirectory,
+        anchor: &LinkAnchor,
         entry: &Entry,
     ) -> Result<()> {
-        let link = |target: &Target| target.create_hard_link(name, source.directory(), &anchor.name);
+        let link = |target: &TargetDirectory| target.create_hard_link(name, source.directory(), &anchor.name);
         match self.in_folder(folder, target, link) {
             // An immutable inode gets no more names until it is unlocked; its flags come back at the end.
             Err(error) if error.is(Kind::Denied) && is_saved_locked(entry) => {
@@ -322,7 +329,7 @@ fn renamed(entry: &Entry, name: &[u8]) -> Entry {
     Entry { name: name.to_vec(), ..entry.clone() }
 }
 
-fn is_linked(target: &Target, name: &[u8], source: &Target, anchor: &[u8]) -> Result<bool> {
+fn is_linked(target: &TargetDirectory, name: &[u8], source: &TargetDirectory, anchor: &[u8]) -> Result<bool> {
     let found = |found: Result<Stat>| match found {
         Ok(stat) => Ok(Some(stat.identity())),
         Err(error) if error.is(Kind::NotFound) => Ok(None),

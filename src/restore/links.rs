@@ -6,7 +6,7 @@
 
 use crate::disk::Identity;
 use crate::entry::Entry;
-use crate::restore::folder::Folder;
+use crate::restore::folder::TargetFolder;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -25,25 +25,25 @@ pub(super) enum Linkable {
 
 /// A name that others may be linked to.
 #[derive(Clone)]
-pub(super) struct Anchor {
-    pub folder: Arc<Folder>,
+pub(super) struct LinkAnchor {
+    pub folder: Arc<TargetFolder>,
     pub name: Vec<u8>,
     pub how: Linkable,
 }
 
 /// A name that waits.
-pub(super) type Other = (Arc<Folder>, Entry);
+pub(super) type WaitingName = (Arc<TargetFolder>, Entry);
 
 /// Names of inodes with several that have been met.
 #[derive(Default)]
-pub(super) struct Links {
+pub(super) struct LinkGroups {
     /// Groups of which one name was counted.
     pub counted: HashSet<u64>,
     /// By group: the name to link to, once there is one.
-    pub anchors: HashMap<u64, Option<Anchor>>,
-    pub others: Vec<Other>,
+    pub anchors: HashMap<u64, Option<LinkAnchor>>,
+    pub others: Vec<WaitingName>,
     /// Directories that are finished only after the links: links change their time, and lead through them.
-    pub held: Vec<Arc<Folder>>,
+    pub held: Vec<Arc<TargetFolder>>,
     /// The addresses of these.
     waiting: HashSet<usize>,
     /// Groups that have an existing name to which others cannot be linked.
@@ -53,25 +53,25 @@ pub(super) struct Links {
     /// How many names each inode of the target had when it was first met; replacing names changes the number.
     pub before: HashMap<Identity, u32>,
     /// Names whose flags come after all links: an immutable inode gets no more of them.
-    pub locks: Vec<(Arc<Folder>, Entry)>,
+    pub locks: Vec<(Arc<TargetFolder>, Entry)>,
 }
 
-fn address(folder: &Folder) -> usize {
+fn address(folder: &TargetFolder) -> usize {
     std::ptr::from_ref(folder) as usize
 }
 
-impl Links {
+impl LinkGroups {
     /// Whether the inode of a group that is there has names that are not of the group.
     pub fn is_shared(&self, group: u64) -> bool {
         self.shared.contains(&group)
     }
 
     /// Whether this directory is finished only after the links.
-    pub fn waits_for(&self, folder: &Folder) -> bool {
+    pub fn waits_for(&self, folder: &TargetFolder) -> bool {
         self.waiting.contains(&address(folder))
     }
 
-    pub fn hold(&mut self, folder: &Arc<Folder>) -> bool {
+    pub fn hold(&mut self, folder: &Arc<TargetFolder>) -> bool {
         let is_new = self.waiting.insert(address(folder));
         if is_new {
             self.held.push(folder.clone());
@@ -80,7 +80,7 @@ impl Links {
     }
 
     /// Finishes this directory, and all above it, after the links: their modes may close them to this user.
-    pub fn hold_with_parents(&mut self, folder: &Arc<Folder>) {
+    pub fn hold_with_parents(&mut self, folder: &Arc<TargetFolder>) {
         let chain = std::iter::successors(Some(folder), |folder| folder.above.as_ref());
         // Above one that is held already, all are.
         let _first_known = chain.into_iter().find(|folder| !self.hold(folder));

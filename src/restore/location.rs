@@ -19,7 +19,7 @@ const REMOTE_KINDS: [&str; 9] = ["nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph",
 const UNLISTED_DEVICE: u64 = u64::MAX;
 
 /// Where a directory is, or will be.
-pub(super) struct Location {
+pub(super) struct DirectoryLocation {
     pub path: Vec<u8>,
     /// The number of its mount.
     pub mount: u64,
@@ -27,7 +27,7 @@ pub(super) struct Location {
 }
 
 /// A part of a file system, and where it is reached.
-pub(super) struct Part {
+pub(super) struct FileSystemPart {
     device: u64,
     /// On the file system.
     path: Vec<u8>,
@@ -37,28 +37,30 @@ pub(super) struct Part {
 }
 
 /// What is mounted where.
-pub(super) struct Mounts {
+pub(super) struct MountTable {
     pub points: Vec<MountPoint>,
     /// Where each is in the list, by its number.
     by_number: HashMap<u64, usize>,
 }
 
-impl Location {
-    pub fn of(directory: &Directory) -> Result<Location> {
-        Ok(Location::at(real_path(directory)?, &fstat(directory)?))
+impl DirectoryLocation {
+    pub fn of(directory: &Directory) -> Result<DirectoryLocation> {
+        Ok(DirectoryLocation::at(real_path(directory)?, &fstat(directory)?))
     }
 
     /// Of a directory with this path, in which there are no links.
-    pub fn at(path: Vec<u8>, stat: &Stat) -> Location {
-        Location { path, mount: stat.mount, device: stat.device }
+    pub fn at(path: Vec<u8>, stat: &Stat) -> DirectoryLocation {
+        DirectoryLocation { path, mount: stat.mount, device: stat.device }
     }
 
     /// A path below it. What is not there yet will be on the mount of the directory that it is made in.
-    pub fn child(&self, below: &[u8]) -> Result<Location> {
+    pub fn child(&self, below: &[u8]) -> Result<DirectoryLocation> {
         let path = [&self.path, below].concat();
         match stat_path(&path, false) {
-            Ok(stat) => Ok(Location::at(path, &stat)),
-            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => Ok(Location { path, ..*self }),
+            Ok(stat) => Ok(DirectoryLocation::at(path, &stat)),
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => {
+                Ok(DirectoryLocation { path, ..*self })
+            }
             Err(error) => Err(error),
         }
     }
@@ -80,32 +82,37 @@ fn without_slash(path: &[u8]) -> &[u8] {
     path.strip_suffix(b"/").unwrap_or(path)
 }
 
-impl Part {
+impl FileSystemPart {
     /// All of a mount.
-    fn of_mount(mount: &MountPoint) -> Part {
+    fn of_mount(mount: &MountPoint) -> FileSystemPart {
         // The list names no root for NFS. What is exported is a part of the source; if a directory of that is mounted again,
         // nothing shows which one.
         let is_vague = mount.kind.starts_with("nfs");
         let exported = mount.source.find(":/").map(|at| &mount.source.as_bytes()[at + 1..]);
         let root = exported.filter(|_| is_vague).unwrap_or(&mount.root);
-        Part { device: mount.device, path: without_slash(root).to_vec(), is_vague, location: mount.point.clone() }
+        FileSystemPart {
+            device: mount.device,
+            path: without_slash(root).to_vec(),
+            is_vague,
+            location: mount.point.clone(),
+        }
     }
 
     /// The part to compare when looking for parts that may meet: all of the file system if the path may be wrong.
-    fn widened(self) -> Part {
+    fn widened(self) -> FileSystemPart {
         let path = if self.is_vague { Vec::new() } else { self.path };
-        Part { path, ..self }
+        FileSystemPart { path, ..self }
     }
 }
 
-impl Mounts {
-    pub fn new(points: Vec<MountPoint>) -> Mounts {
+impl MountTable {
+    pub fn new(points: Vec<MountPoint>) -> MountTable {
         let by_number = points.iter().enumerate().map(|(at, mount)| (mount.number, at)).collect();
-        Mounts { points, by_number }
+        MountTable { points, by_number }
     }
 
-    pub fn list() -> Result<Mounts> {
-        mount_points().map(Mounts::new)
+    pub fn list() -> Result<MountTable> {
+        mount_points().map(MountTable::new)
     }
 
     /// All mounts except pseudo file systems.
@@ -114,7 +121,7 @@ impl Mounts {
     }
 
     /// The mount that a directory is on, if it is listed.
-    pub fn covering(&self, location: &Location) -> Option<&MountPoint> {
+    pub fn covering(&self, location: &DirectoryLocation) -> Option<&MountPoint> {
         match location.mount {
             // Linux before 5.8 does not number mounts: the last one at the deepest point.
             0 => {
@@ -133,7 +140,7 @@ impl Mounts {
     /// Whether a path is on a file system that may not answer, and that is not the one with this number. As far as the list of
     /// mounts tells: the path is not looked up, and links in it are not followed.
     pub fn is_on_another_remote(&self, path: &[u8], device: u64) -> bool {
-        let place = Location { path: without_slash(path).to_vec(), mount: 0, device };
+        let place = DirectoryLocation { path: without_slash(path).to_vec(), mount: 0, device };
         self.covering(&place).is_some_and(|mount| is_remote(mount) && mount.device != device)
     }
 
@@ -143,7 +150,7 @@ impl Mounts {
     }
 
     /// The path by another mount, which has this number, of a directory at this location; None if it cannot be told.
-    pub fn path_by(&self, number: u64, location: &Location) -> Option<Vec<u8>> {
+    pub fn path_by(&self, number: u64, location: &DirectoryLocation) -> Option<Vec<u8>> {
         let part = self.part_of(location).ok().filter(|part| !part.is_vague)?;
         let mount = &self.points[*self.by_number.get(&number)?];
         let below = part.path.strip_prefix(without_slash(&mount.root)).filter(|_| mount.device == part.device)?;
@@ -152,24 +159,24 @@ impl Mounts {
 
     /// The part of a file system that begins with a directory. Returns an error if the mount is not listed. This is the case in a
     /// chroot whose root directory is not a mount point.
-    pub fn part_of(&self, location: &Location) -> Result<Part> {
+    pub fn part_of(&self, location: &DirectoryLocation) -> Result<FileSystemPart> {
         let path = &location.path;
         let below = self.covering(location).and_then(|on| Some((on, path.strip_prefix(without_slash(&on.point))?)));
         let (on, below) = below.ok_or_else(|| {
             Error::new(Kind::Unsupported, "find the mount of", shown(path)).because("it is not listed")
         })?;
-        let on = Part::of_mount(on);
-        Ok(Part { path: [&on.path, below].concat(), location: path.clone(), ..on })
+        let on = FileSystemPart::of_mount(on);
+        Ok(FileSystemPart { path: [&on.path, below].concat(), location: path.clone(), ..on })
     }
 
     /// The same where a mount that is not listed is one of its own, unless a directory of its file system is mounted elsewhere.
-    pub fn part_or_own(&self, location: &Location) -> Result<Part> {
+    pub fn part_or_own(&self, location: &DirectoryLocation) -> Result<FileSystemPart> {
         self.part_of(location).or_else(|error| {
             if self.of_files().any(|mount| mount.device == location.device) {
                 Err(error)
             } else {
                 let path = location.path.clone();
-                Ok(Part { device: UNLISTED_DEVICE, location: path.clone(), path, is_vague: false })
+                Ok(FileSystemPart { device: UNLISTED_DEVICE, location: path.clone(), path, is_vague: false })
             }
         })
     }
@@ -180,8 +187,8 @@ fn is_remote(mount: &MountPoint) -> bool {
 }
 
 /// Why two of these places, or a place and itself, may lead to one directory through mounts.
-pub(super) fn mounted_twice(places: &[Location]) -> Option<KeepReason> {
-    let parts = match Mounts::list().and_then(|mounts| parts_of(places, &mounts)) {
+pub(super) fn mounted_twice(places: &[DirectoryLocation]) -> Option<KeepReason> {
+    let parts = match MountTable::list().and_then(|mounts| parts_of(places, &mounts)) {
         Ok(parts) => parts,
         Err(error) => return Some(KeepReason::failure(format!("cannot tell what is mounted where: {error}"))),
     };
@@ -192,8 +199,8 @@ pub(super) fn mounted_twice(places: &[Location]) -> Option<KeepReason> {
 }
 
 /// Two parts of which one is in the other one, if there are any.
-fn first_meeting(parts: &[Part]) -> Option<(&Part, &Part)> {
-    let mut known: HashMap<(u64, &[u8]), &Part> = HashMap::new();
+fn first_meeting(parts: &[FileSystemPart]) -> Option<(&FileSystemPart, &FileSystemPart)> {
+    let mut known: HashMap<(u64, &[u8]), &FileSystemPart> = HashMap::new();
     for part in parts {
         if let Some(other) = known.insert((part.device, &part.path), part) {
             return Some((other, part));
@@ -208,13 +215,13 @@ fn first_meeting(parts: &[Part]) -> Option<(&Part, &Part)> {
 }
 
 /// The parts of file systems that are at and below these places, none of which is in another one.
-fn parts_of(places: &[Location], mounts: &Mounts) -> Result<Vec<Part>> {
+fn parts_of(places: &[DirectoryLocation], mounts: &MountTable) -> Result<Vec<FileSystemPart>> {
     let by_path: HashSet<&[u8]> = places.iter().map(|place| place.path.as_slice()).collect();
-    let part_of = |place| mounts.part_of(place).map(Part::widened);
-    let mut parts = places.iter().map(part_of).collect::<Result<Vec<Part>>>()?;
+    let part_of = |place| mounts.part_of(place).map(FileSystemPart::widened);
+    let mut parts = places.iter().map(part_of).collect::<Result<Vec<FileSystemPart>>>()?;
     for mount in mounts.of_files() {
         if paths_above(without_slash(&mount.point)).any(|above| by_path.contains(above)) {
-            parts.push(Part::of_mount(mount).widened());
+            parts.push(FileSystemPart::of_mount(mount).widened());
         }
     }
     Ok(parts)
@@ -222,19 +229,19 @@ fn parts_of(places: &[Location], mounts: &Mounts) -> Result<Vec<Part>> {
 
 /// Paths of the snapshot by the part of a file system that each is at now.
 #[derive(Default)]
-pub(super) struct Parts(HashMap<(u64, Vec<u8>), Vec<Vec<u8>>>);
+pub(super) struct FileSystemParts(HashMap<(u64, Vec<u8>), Vec<Vec<u8>>>);
 
-impl Parts {
-    pub fn add(&mut self, part: Part, path: Vec<u8>) {
+impl FileSystemParts {
+    pub fn add(&mut self, part: FileSystemPart, path: Vec<u8>) {
         self.0.entry((part.device, part.path)).or_default().push(path);
     }
 
     pub fn add_mount(&mut self, mount: &MountPoint, path: Vec<u8>) {
-        self.add(Part::of_mount(mount), path);
+        self.add(FileSystemPart::of_mount(mount), path);
     }
 
     /// All paths that a part has: one for each recorded part that contains it.
-    pub fn names_of(&self, part: &Part) -> Vec<Vec<u8>> {
+    pub fn names_of(&self, part: &FileSystemPart) -> Vec<Vec<u8>> {
         let ends = paths_above(&part.path).chain([part.path.as_slice()]);
         let above = ends.filter_map(|end| Some((end, self.0.get(&(part.device, end.to_vec()))?)));
         let named = |(end, paths): (&[u8], &Vec<Vec<u8>>)| -> Vec<Vec<u8>> {
@@ -249,7 +256,7 @@ mod tests {
     use super::*;
 
     /// Mounts by device, root and point, numbered in their order.
-    fn mounts(them: &[(u64, &str, &str)]) -> Mounts {
+    fn mounts(them: &[(u64, &str, &str)]) -> MountTable {
         let numbered = them.iter().zip(1..);
         let mount = |(&(device, root, point), number): (&(u64, &str, &str), u64)| MountPoint {
             number,
@@ -258,16 +265,16 @@ mod tests {
             point: point.into(),
             ..MountPoint::default()
         };
-        Mounts::new(numbered.map(mount).collect())
+        MountTable::new(numbered.map(mount).collect())
     }
 
-    fn place(path: &str, mount: u64) -> Location {
-        Location { path: path.as_bytes().to_vec(), mount, device: 3 }
+    fn place(path: &str, mount: u64) -> DirectoryLocation {
+        DirectoryLocation { path: path.as_bytes().to_vec(), mount, device: 3 }
     }
 
     /// Whether places, each on the mount of that number, meet.
     fn meet(places: &[(&str, u64)], them: &[(u64, &str, &str)]) -> bool {
-        let places: Vec<Location> = places.iter().map(|(path, mount)| place(path, *mount)).collect();
+        let places: Vec<DirectoryLocation> = places.iter().map(|(path, mount)| place(path, *mount)).collect();
         first_meeting(&parts_of(&places, &mounts(them)).expect("they are listed")).is_some()
     }
 
@@ -298,7 +305,7 @@ mod tests {
     #[test]
     fn a_part_has_the_names_of_those_that_it_is_in() {
         let mounts = mounts(&[(1, "/", "/"), (1, "/x/s", "/p"), (2, "/", "/m")]);
-        let mut parts = Parts::default();
+        let mut parts = FileSystemParts::default();
         for (path, mount) in [("/x", 1), ("/m", 3)] {
             parts.add(mounts.part_of(&place(path, mount)).expect("it is listed"), path.into());
         }
@@ -324,15 +331,15 @@ mod tests {
             source: source.into(),
             ..MountPoint::default()
         };
-        let mounts = Mounts::new(vec![export("host:/vol/a", "/a", 1), export("[fe80::1]:/vol/b", "/b", 2)]);
+        let mounts = MountTable::new(vec![export("host:/vol/a", "/a", 1), export("[fe80::1]:/vol/b", "/b", 2)]);
         let places = [place("/a", 1), place("/b", 2)];
         // Asking a server that is away where the data came from would never end.
         assert!(mounts.is_on_another_remote(b"/a/x", 3) && !mounts.is_on_another_remote(b"/a/x", 1));
         assert!(!mounts.is_on_another_remote(b"/ax", 3) && !mounts.is_on_another_remote(b"/", 3));
         assert!(first_meeting(&parts_of(&places, &mounts).expect("they are listed")).is_some());
-        let mut parts = Parts::default();
+        let mut parts = FileSystemParts::default();
         parts.add(mounts.part_of(&places[0]).expect("it is listed"), b"/a".to_vec());
-        let names = |place: &Location| parts.names_of(&mounts.part_of(place).expect("it is listed"));
+        let names = |place: &DirectoryLocation| parts.names_of(&mounts.part_of(place).expect("it is listed"));
         assert!(names(&places[0]) == [b"/a"] && names(&places[1]).is_empty());
     }
 }

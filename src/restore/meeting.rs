@@ -7,37 +7,41 @@ use crate::disk::{Directory, Identity};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
-use crate::restore::folder::{Folder, Here};
+use crate::restore::folder::{OpenFolder, TargetFolder};
 use crate::restore::keep_reason::KeepReason;
-use crate::restore::location::{Location, mounted_twice, paths_above};
+use crate::restore::location::{DirectoryLocation, mounted_twice, paths_above};
 use crate::restore::options::Overwrite;
-use crate::restore::overlap::{Before, Imagined, MAY_BE_OF_OTHERS, Overlap, Restored, is_alike};
+use crate::restore::overlap::{
+    ImaginedDirectory, MAY_BE_OF_OTHERS, RestoredBefore, RestoredName, SourceOverlap, is_alike,
+};
 use crate::restore::paths::{child_path, shown};
-use crate::restore::reached::Reached;
-use crate::restore::run::Run;
+use crate::restore::reached::ReachedDirectory;
+use crate::restore::run::RestoreRun;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-impl Run<'_> {
-    pub fn overlap(&self) -> Option<&Overlap> {
+impl RestoreRun<'_> {
+    pub fn overlap(&self) -> Option<&SourceOverlap> {
         self.target.overlap.get().and_then(Option::as_ref)
     }
 
     /// Whether a directory of the target may be restored into; it was entered through this folder now. `location`: where it is.
     pub fn met_before(
         &self,
-        at: &Reached,
-        location: impl FnOnce() -> Result<Location>,
-        folder: &Folder,
+        at: &ReachedDirectory,
+        location: impl FnOnce() -> Result<DirectoryLocation>,
+        folder: &TargetFolder,
         entry: &Entry,
-    ) -> Result<Before> {
-        let Some(overlap) = self.overlap().filter(|_| self.rehearsal().is_none()) else { return Ok(Before::No) };
+    ) -> Result<RestoredBefore> {
+        let Some(overlap) = self.overlap().filter(|_| self.rehearsal().is_none()) else {
+            return Ok(RestoredBefore::No);
+        };
         let is_empty = !self.has_entries(entry)?;
         let (before, replaced) = overlap.before(at, folder, entry, is_empty);
         replaced.into_iter().for_each(|other| self.met(other, &folder.path));
         match before {
             // A filter may let through here what it did not let through there.
-            Before::Same if self.options.has_filter() => Ok(Before::No),
-            Before::Same => self.same_by(overlap, at, location, folder),
+            RestoredBefore::Same if self.options.has_filter() => Ok(RestoredBefore::No),
+            RestoredBefore::Same => self.same_by(overlap, at, location, folder),
             before => Ok(before),
         }
     }
@@ -46,36 +50,36 @@ impl Run<'_> {
     /// or there.
     fn same_by(
         &self,
-        overlap: &Overlap,
-        at: &Reached,
-        location: impl FnOnce() -> Result<Location>,
-        folder: &Folder,
-    ) -> Result<Before> {
+        overlap: &SourceOverlap,
+        at: &ReachedDirectory,
+        location: impl FnOnce() -> Result<DirectoryLocation>,
+        folder: &TargetFolder,
+    ) -> Result<RestoredBefore> {
         let (Some((other, first)), Some(second)) = (overlap.first_way(at.identity), at.mount) else {
-            return Ok(Before::Same);
+            return Ok(RestoredBefore::Same);
         };
         // Linux before 5.8 does not number mounts.
         if first == second || first == 0 {
-            return Ok(Before::Same);
+            return Ok(RestoredBefore::Same);
         }
         let places = match (&overlap.mounts, location()) {
             (Some(mounts), Ok(second)) => self.only_by_second_way(&folder.path, mounts, first, &second)?,
             _ => None,
         };
         Ok(match places {
-            Some(places) if places.is_empty() => Before::Same,
-            places => Before::SameBut { other, places },
+            Some(places) if places.is_empty() => RestoredBefore::Same,
+            places => RestoredBefore::SameBut { other, places },
         })
     }
 
     /// In a plan, what stands for a directory that the restore will make; None without overlap.
-    pub fn imagined(&self, above: &Here, entry: &Entry) -> Result<Option<Imagined>> {
+    pub fn imagined(&self, above: &OpenFolder, entry: &Entry) -> Result<Option<ImaginedDirectory>> {
         let Some(overlap) = self.overlap().filter(|_| !self.is_deed()) else { return Ok(None) };
         Ok(self.identity_of(above)?.map(|above| overlap.unmade(above, &entry.name)))
     }
 
     /// What a directory of the target is, or will be.
-    pub fn identity_of(&self, here: &Here) -> Result<Option<Identity>> {
+    pub fn identity_of(&self, here: &OpenFolder) -> Result<Option<Identity>> {
         match &here.target {
             Some(target) => fstat(target.directory()).map(|stat| Some(stat.identity())),
             None => Ok(here.facts.imagined),
@@ -84,9 +88,9 @@ impl Run<'_> {
 
     /// Whether an entry has the name of one that was restored into the same directory through another way. Two directories are
     /// told apart by [`met_before`](Self::met_before).
-    pub fn restored_before(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Before> {
-        let Some(overlap) = self.overlap() else { return Ok(Before::No) };
-        let Some(directory) = self.identity_of(here)? else { return Ok(Before::No) };
+    pub fn restored_before(&self, folder: &TargetFolder, here: &OpenFolder, entry: &Entry) -> Result<RestoredBefore> {
+        let Some(overlap) = self.overlap() else { return Ok(RestoredBefore::No) };
+        let Some(directory) = self.identity_of(here)? else { return Ok(RestoredBefore::No) };
         let path = child_path(&folder.path, &entry.name);
         // Above sources, only a source is restored; it may have the name of what is in the directory of another one.
         let inside = if folder.inside {
@@ -104,17 +108,17 @@ impl Run<'_> {
             !folder.inside && !here.target.as_ref().is_some_and(|target| is_read_only(target.directory()));
         let mut state = locked(&overlap.state);
         if state.sources.is_empty() && !is_recorded {
-            return Ok(Before::No);
+            return Ok(RestoredBefore::No);
         }
         let name = (directory, entry.name.clone());
         match state.sources.get(&name) {
-            Some(found) if found.path == path => Ok(Before::No),
+            Some(found) if found.path == path => Ok(RestoredBefore::No),
             Some(found) => self.decided(here, &found.entry, entry, found.path.clone(), &path),
             None => {
                 if is_recorded {
-                    state.sources.insert(name, Restored { path, entry: entry.clone() });
+                    state.sources.insert(name, RestoredName { path, entry: entry.clone() });
                 }
-                Ok(Before::No)
+                Ok(RestoredBefore::No)
             }
         }
     }
@@ -134,7 +138,14 @@ impl Run<'_> {
     }
 
     /// What was restored before, at the path `other_path`, is to an entry that has its name in the same directory.
-    fn decided(&self, here: &Here, other: &Entry, entry: &Entry, other_path: Vec<u8>, path: &[u8]) -> Result<Before> {
+    fn decided(
+        &self,
+        here: &OpenFolder,
+        other: &Entry,
+        entry: &Entry,
+        other_path: Vec<u8>,
+        path: &[u8],
+    ) -> Result<RestoredBefore> {
         let are_directories = other.is_directory() && entry.is_directory();
         if let Some(rehearsal) = self.rehearsal()
             && !(are_directories && self.is_free_or_directory(here, entry)?)
@@ -144,17 +155,17 @@ impl Run<'_> {
         let is_alike = is_alike(other, entry);
         // With a filter, the other one may have been left out.
         Ok(if are_directories || (is_alike && self.options.has_filter()) {
-            Before::No
+            RestoredBefore::No
         } else if is_alike {
-            Before::Same
+            RestoredBefore::Same
         } else {
-            Before::Other(other_path)
+            RestoredBefore::Other(other_path)
         })
     }
 
     /// Whether a directory can be entered under this name by all that have it: no link would be followed by one of them, and
     /// replaced by another one.
-    fn is_free_or_directory(&self, here: &Here, entry: &Entry) -> Result<bool> {
+    fn is_free_or_directory(&self, here: &OpenFolder, entry: &Entry) -> Result<bool> {
         let Some(target) = &here.target else { return Ok(true) };
         match target.directory().stat(entry.name.as_slice()) {
             Err(error) if error.is(Kind::NotFound) => Ok(true),
@@ -163,7 +174,7 @@ impl Run<'_> {
     }
 
     /// Gives a directory its time again in which a source was restored through a directory above it.
-    pub fn mend_time(&self, folder: &Folder, here: &Here) {
+    pub fn mend_time(&self, folder: &TargetFolder, here: &OpenFolder) {
         let replaces = matches!(self.options.overwrite, Overwrite::Always | Overwrite::IfChanged);
         let mends = self.is_deed() && !folder.inside && replaces;
         let (Some(overlap), Some(target), true) = (self.overlap(), &here.target, mends) else { return };
@@ -182,7 +193,7 @@ impl Run<'_> {
     }
 
     /// Whether directories of the snapshot may meet in the target. `base` is the path that it stands for.
-    pub fn find_overlap(&self, root: &Directory, base: &[u8]) -> Option<Overlap> {
+    pub fn find_overlap(&self, root: &Directory, base: &[u8]) -> Option<SourceOverlap> {
         let sources = self.scope.sources_below(base);
         // Where not all sources are named, any directory may be one.
         let is_one = self.scope.is_inside(base) || self.scope.sources_cut;
@@ -209,7 +220,7 @@ impl Run<'_> {
         for place in outermost {
             let end = parent(place);
             let at = if is_one {
-                root.open_child(c".").and_then(|root| Location::of(&root)).map(Some)
+                root.open_child(c".").and_then(|root| DirectoryLocation::of(&root)).map(Some)
             } else {
                 match found.get(&place[base.len()..end]) {
                     Some(Ok(Some(above))) => above.child(&place[end..]).map(Some),
@@ -226,12 +237,12 @@ impl Run<'_> {
             }
         }
         let reason = reason.or_else(|| mounted_twice(&places))?;
-        Some(Overlap::new(reason, may_be_many, dangling))
+        Some(SourceOverlap::new(reason, may_be_many, dangling))
     }
 
     /// Goes the way to a source as the restore will, as far as it is there.
-    fn follow_route(&self, root: &Directory, base: &[u8], path: &[u8]) -> Route {
-        let mut route = Route { link: None, dangling: None, end: Ok(None) };
+    fn follow_route(&self, root: &Directory, base: &[u8], path: &[u8]) -> MeetingRoute {
+        let mut route = MeetingRoute { link: None, dangling: None, end: Ok(None) };
         route.end = self.end_of(root, base, path, &mut route.link, &mut route.dangling);
         route
     }
@@ -243,7 +254,7 @@ impl Run<'_> {
         path: &[u8],
         link: &mut Option<String>,
         dangling: &mut Option<Vec<u8>>,
-    ) -> Result<Option<Location>> {
+    ) -> Result<Option<DirectoryLocation>> {
         let mut here = root.open_child(c".")?;
         let mut done = Vec::new();
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
@@ -270,11 +281,13 @@ impl Run<'_> {
             };
             match opened {
                 Ok(next) => here = next,
-                Err(error) if error.is(Kind::NotFound) => return Location::of(&here)?.child(&path[above..]).map(Some),
+                Err(error) if error.is(Kind::NotFound) => {
+                    return DirectoryLocation::of(&here)?.child(&path[above..]).map(Some);
+                }
                 Err(error) => return Err(error),
             }
         }
-        Location::of(&here).map(Some)
+        DirectoryLocation::of(&here).map(Some)
     }
 }
 
@@ -284,13 +297,13 @@ pub(super) fn leads_nowhere(error: &Error) -> bool {
 }
 
 /// The route to a source in the target. It keeps no directory open: there may be more sources than descriptors.
-struct Route {
+struct MeetingRoute {
     /// Why it may lead elsewhere.
     link: Option<String>,
     /// A link on it that leads nowhere.
     dangling: Option<Vec<u8>>,
     /// Where it ends; None if nothing can be restored there.
-    end: Result<Option<Location>>,
+    end: Result<Option<DirectoryLocation>>,
 }
 
 /// Those of these paths, in order, that are in no other one.

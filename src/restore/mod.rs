@@ -51,12 +51,12 @@ mod ways;
 pub use counts::RestoreReport;
 pub use options::{Overwrite, RestoreOptions};
 pub use plan::RestorePlan;
-pub use planned::{Paths, PlanSummary};
+pub use planned::{FirstPaths, PlanSummary};
 
 use crate::error::Result;
 use crate::repo::{Repository, Snapshot};
 use crate::watch::Watch;
-use run::{Mode, Run};
+use run::{RestoreRun, RunMode};
 use std::time::Instant;
 
 impl Repository {
@@ -73,12 +73,12 @@ impl RestorePlan {
         let begun = Instant::now();
         watch.stage("restoring");
         self.announce(watch);
-        let run = Run::new(
+        let run = RestoreRun::new(
             &self.repo,
             self.reader.clone(),
             &self.options,
             &self.scope,
-            Mode::Deed { doomed: &self.doomed },
+            RunMode::Deed { doomed: &self.doomed },
             watch,
         )?;
         run.expect(self.summary.files, self.expected_bytes);

@@ -4,16 +4,16 @@ use crate::disk::Identity;
 use crate::restore::paths::shown;
 
 /// A name that must stay.
-pub(super) struct Name {
+pub(super) struct NeededName {
     pub directory: Identity,
     /// The path of the source.
     pub source: Vec<u8>,
-    pub role: Role,
+    pub role: NeededRole,
 }
 
 /// What a name, or a directory, is for a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum NeededRole {
     /// The source itself.
     Source,
     /// A link to it or on the way to it.
@@ -23,14 +23,14 @@ pub(super) enum Role {
 }
 
 /// What another source needs of what a restore would delete or replace.
-pub(super) struct Needed {
+pub(super) struct NeededEntry {
     pub source: Vec<u8>,
     pub holds: bool,
 }
 
-impl Needed {
-    pub fn by(source: Vec<u8>) -> Needed {
-        Needed { source, holds: false }
+impl NeededEntry {
+    pub fn by(source: Vec<u8>) -> NeededEntry {
+        NeededEntry { source, holds: false }
     }
 
     /// Why it stays. `is`: what it does to be that source.

@@ -3,15 +3,15 @@
 use crate::entry::Entry;
 
 /// Assigns each chunk its offset in a file with holes.
-pub(super) struct Offsets<'a> {
+pub(super) struct SparseOffsets<'a> {
     holes: &'a [crate::entry::Hole],
     next_hole: usize,
     pub at: u64,
 }
 
-impl<'a> Offsets<'a> {
+impl<'a> SparseOffsets<'a> {
     pub fn new(entry: &'a Entry) -> Self {
-        Offsets { holes: &entry.holes, next_hole: 0, at: 0 }
+        SparseOffsets { holes: &entry.holes, next_hole: 0, at: 0 }
     }
 
     /// Where the next bytes go and how many of `length` fit before the next hole.

@@ -12,10 +12,10 @@ use crate::entry::EntryKind;
 use crate::error::{Error, Kind, Result};
 use crate::repo::Reader;
 use crate::restore::keep_reason::KeepReason;
-use crate::restore::location::{Location, Mounts, Parts};
-use crate::restore::needed::{Name, Role};
+use crate::restore::location::{DirectoryLocation, FileSystemParts, MountTable};
+use crate::restore::needed::{NeededName, NeededRole};
 use crate::restore::paths::shown;
-use crate::restore::scope::{Scope, is_at_or_below};
+use crate::restore::scope::{SnapshotScope, is_at_or_below};
 use rustix::fs::{Mode, OFlags};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
@@ -31,9 +31,9 @@ pub(super) struct MountedIn {
 }
 
 /// What is at the end of the path of a source.
-enum End {
+enum LinkEnd {
     Nothing,
-    Directory(Location),
+    Directory(DirectoryLocation),
     /// A file, or a link that was saved as such.
     Other,
 }
@@ -45,26 +45,26 @@ pub(super) struct OtherSources {
     pub mounted: HashMap<Identity, Vec<MountedIn>>,
     /// Sources that are not directories, symbolic links on the way to a source and images that hold its data: by name, with the
     /// directory that each is in and the path of the source.
-    pub names: HashMap<Vec<u8>, Vec<Name>>,
+    pub names: HashMap<Vec<u8>, Vec<NeededName>>,
     /// Directories on the way to a source.
     pub ways: HashSet<Identity>,
     /// Layers of overlays, with the path of what they hold the data of.
     pub layers: HashMap<Identity, Vec<u8>>,
     /// Where sources are, and what is mounted in them.
-    parts: Parts,
+    parts: FileSystemParts,
     /// Directories whose inode numbers last only while they are open.
     pinned: Vec<Directory>,
     /// Whether the inode numbers of a file system last, by its own number.
     lasting: HashMap<u64, bool>,
     /// None if they cannot be listed, which is why some may be missing here.
-    mounts: Option<Mounts>,
+    mounts: Option<MountTable>,
     /// Why some may be missing here. Then nothing is deleted.
     pub unknown: Option<KeepReason>,
 }
 
 impl OtherSources {
     /// Looks at all sources on this machine but those that the restored path is in. Of other paths only the ways to them count.
-    pub fn look(scope: &Scope, reader: &Reader, base: &[u8], ways: &[&[u8]]) -> Self {
+    pub fn look(scope: &SnapshotScope, reader: &Reader, base: &[u8], ways: &[&[u8]]) -> Self {
         let mut others = OtherSources::default();
         for way in ways {
             if let Err(error) = others.follow(way, || Ok(false)) {
@@ -88,7 +88,7 @@ impl OtherSources {
             }
         }
         if !ends.is_empty() {
-            match Mounts::list() {
+            match MountTable::list() {
                 Ok(mounts) => {
                     others.note_mounts(&ends, &mounts);
                     others.mounts = Some(mounts);
@@ -111,11 +111,11 @@ impl OtherSources {
     /// The paths in other sources that a directory has now, whether the snapshot has something there or not.
     pub fn paths_of(&self, directory: &Directory) -> Result<Vec<Vec<u8>>> {
         let Some(mounts) = &self.mounts else { return Ok(Vec::new()) };
-        Ok(self.parts.names_of(&mounts.part_or_own(&Location::of(directory)?)?))
+        Ok(self.parts.names_of(&mounts.part_or_own(&DirectoryLocation::of(directory)?)?))
     }
 
-    fn add_name(&mut self, name: &[u8], above: &Stat, source: &[u8], role: Role) {
-        let found = Name { directory: above.identity(), source: source.to_vec(), role };
+    fn add_name(&mut self, name: &[u8], above: &Stat, source: &[u8], role: NeededRole) {
+        let found = NeededName { directory: above.identity(), source: source.to_vec(), role };
         self.names.entry(name.to_vec()).or_default().push(found);
     }
 
@@ -162,16 +162,20 @@ impl OtherSources {
 
     /// Records what is on the way to a source. Returns the real path of the source if it is a directory. The target of a source
     /// that was saved as a symbolic link does not belong to the source.
-    fn follow(&mut self, source: &[u8], is_saved_as_link: impl Fn() -> Result<bool>) -> Result<Option<Location>> {
+    fn follow(
+        &mut self,
+        source: &[u8],
+        is_saved_as_link: impl Fn() -> Result<bool>,
+    ) -> Result<Option<DirectoryLocation>> {
         let mut links = Vec::new();
         let end = self.follow_to_end(source, is_saved_as_link, &mut links);
         // A way that ends nowhere leads to nothing that must stay.
-        if !matches!(end, Ok(End::Nothing)) {
-            links.iter().for_each(|(name, above)| self.add_name(name, above, source, Role::Leads));
+        if !matches!(end, Ok(LinkEnd::Nothing)) {
+            links.iter().for_each(|(name, above)| self.add_name(name, above, source, NeededRole::Leads));
         }
         match end? {
-            End::Directory(location) => Ok(Some(location)),
-            End::Nothing | End::Other => Ok(None),
+            LinkEnd::Directory(location) => Ok(Some(location)),
+            LinkEnd::Nothing | LinkEnd::Other => Ok(None),
         }
     }
 
@@ -181,7 +185,7 @@ impl OtherSources {
         source: &[u8],
         is_saved_as_link: impl Fn() -> Result<bool>,
         links: &mut Vec<(Vec<u8>, Stat)>,
-    ) -> Result<End> {
+    ) -> Result<LinkEnd> {
         let (mut here, mut left, mut links_passed) = (Vec::new(), names_to_pass(source), 0);
         let mut above = stat_path(b"/", false)?;
         let mut has_ended = false;
@@ -199,10 +203,10 @@ impl OtherSources {
             let next = [&here[..], b"/", &part].concat();
             let stat = match stat_path(&next, false) {
                 Ok(stat) => stat,
-                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => return Ok(End::Nothing),
+                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => return Ok(LinkEnd::Nothing),
                 // This user cannot look there. If no link led here, and none is below, this is where the source is.
                 Err(error) if error.is(Kind::Denied) && links_passed == 0 => {
-                    return Ok(End::Directory(Location::at(source.to_vec(), &above)));
+                    return Ok(LinkEnd::Directory(DirectoryLocation::at(source.to_vec(), &above)));
                 }
                 Err(error) => return Err(error),
             };
@@ -210,16 +214,16 @@ impl OtherSources {
                 Some(EntryKind::Directory) => (here, above) = (next, stat),
                 Some(EntryKind::Symlink) => {
                     if is_source {
-                        self.add_name(&part, &above, source, Role::Source);
+                        self.add_name(&part, &above, source, NeededRole::Source);
                         if is_saved_as_link()? {
-                            return Ok(End::Other);
+                            return Ok(LinkEnd::Other);
                         }
                     } else {
                         links.push((part, above));
                     }
                     links_passed += 1;
                     if links_passed > LINKS_MAX {
-                        return Ok(End::Nothing);
+                        return Ok(LinkEnd::Nothing);
                     }
                     let to = read_link_at(&next)?;
                     if to.starts_with(b"/") {
@@ -228,19 +232,19 @@ impl OtherSources {
                     left.extend(names_to_pass(&to));
                 }
                 _ if left.is_empty() => {
-                    self.add_name(&part, &above, source, Role::Source);
-                    return Ok(End::Other);
+                    self.add_name(&part, &above, source, NeededRole::Source);
+                    return Ok(LinkEnd::Other);
                 }
-                _ => return Ok(End::Nothing),
+                _ => return Ok(LinkEnd::Nothing),
             }
         }
         let end = self.pin(&here, &above);
         self.directories.entry(end).or_default().insert(source.to_vec());
-        Ok(End::Directory(Location::at(here, &above)))
+        Ok(LinkEnd::Directory(DirectoryLocation::at(here, &above)))
     }
 
     /// Notes what holds the data of a mount in a source: the layers of an overlay, the images of loop devices.
-    fn keep_backing(&mut self, mount: &MountPoint, mounts: &Mounts, path: &[u8]) {
+    fn keep_backing(&mut self, mount: &MountPoint, mounts: &MountTable, path: &[u8]) {
         for layer in mount.layers() {
             // A name of another mount namespace, or of before the root directory was changed: containers, live systems.
             let mut may_be_gone = layer.name.starts_with(b"/");
@@ -269,7 +273,7 @@ impl OtherSources {
         for image in images {
             let (Some(name), Some(above)) = (image.file_name(), image.parent()) else { continue };
             match stat_path(above.as_os_str().as_bytes(), true) {
-                Ok(above) => self.add_name(name.as_bytes(), &above, path, Role::Holds),
+                Ok(above) => self.add_name(name.as_bytes(), &above, path, NeededRole::Holds),
                 Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Denied) => {}
                 Err(error) => self.note_failure(error.to_string()),
             }
@@ -277,7 +281,7 @@ impl OtherSources {
     }
 
     /// Notes where sources are and what is mounted in them: another name may lead there.
-    fn note_mounts(&mut self, ends: &[(Location, &[u8])], mounts: &Mounts) {
+    fn note_mounts(&mut self, ends: &[(DirectoryLocation, &[u8])], mounts: &MountTable) {
         for (end, source) in ends {
             match mounts.part_or_own(end) {
                 Ok(part) => self.parts.add(part, source.to_vec()),
@@ -291,7 +295,7 @@ impl OtherSources {
             }
         }
         for mount in mounts.of_files() {
-            let is_in = |end: &Location| mount.point != end.path && is_at_or_below(&mount.point, &end.path);
+            let is_in = |end: &DirectoryLocation| mount.point != end.path && is_at_or_below(&mount.point, &end.path);
             for (end, source) in ends.iter().filter(|(end, _)| is_in(end)) {
                 let path = [*source, &mount.point[end.path.len()..]].concat();
                 self.parts.add_mount(mount, path.clone());

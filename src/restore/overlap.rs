@@ -6,10 +6,10 @@
 use crate::disk::Identity;
 use crate::entry::{Content, Entry, Metadata, Time};
 use crate::lock::locked;
-use crate::restore::folder::Folder;
+use crate::restore::folder::TargetFolder;
 use crate::restore::keep_reason::KeepReason;
-use crate::restore::location::Mounts;
-use crate::restore::reached::Reached;
+use crate::restore::location::MountTable;
+use crate::restore::reached::ReachedDirectory;
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ pub(super) const MAY_BE_OF_OTHERS: &str =
 /// The device of directories that a plan only imagines.
 pub(super) const UNMADE_DEVICE: u64 = u64::MAX;
 
-pub(super) struct Overlap {
+pub(super) struct SourceOverlap {
     /// Why directories may meet.
     pub reason: KeepReason,
     /// Each source by itself does not meet itself.
@@ -31,22 +31,22 @@ pub(super) struct Overlap {
     /// Paths in the target whose links led nowhere when the restore began: what is restored must not change where they lead.
     dangling: HashSet<Vec<u8>>,
     /// What is mounted where; None where that cannot be listed.
-    pub mounts: Option<Mounts>,
-    pub state: Mutex<State>,
+    pub mounts: Option<MountTable>,
+    pub state: Mutex<OverlapState>,
 }
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct OverlapState {
     /// The directories at and below sources that are restored.
-    pub entered: HashMap<Identity, Entered>,
+    pub entered: HashMap<Identity, EnteredDirectory>,
     /// What was restored into directories above sources, by directory and name.
-    pub sources: HashMap<(Identity, Vec<u8>), Restored>,
+    pub sources: HashMap<(Identity, Vec<u8>), RestoredName>,
     /// In a plan: the directories that the restore will make, by what they will be in.
     unmade: HashMap<(Identity, Vec<u8>), Identity>,
 }
 
 /// What was restored into a directory.
-pub(super) struct Entered {
+pub(super) struct EnteredDirectory {
     pub path: Vec<u8>,
     /// The number of the mount that it was reached by, if this run did not make it.
     mount: Option<u64>,
@@ -59,20 +59,20 @@ pub(super) struct Entered {
 }
 
 /// What stands for a directory that a restore will make.
-pub(super) struct Imagined {
+pub(super) struct ImaginedDirectory {
     pub identity: Identity,
     /// No other way to it was met.
     pub is_first: bool,
 }
 
-pub(super) struct Restored {
+pub(super) struct RestoredName {
     pub path: Vec<u8>,
     pub entry: Entry,
 }
 
 /// Whether a directory or another entry was restored before, through another way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Before {
+pub(super) enum RestoredBefore {
     No,
     /// The same: there is nothing left to do.
     Same,
@@ -85,15 +85,15 @@ pub(super) enum Before {
     Other(Vec<u8>),
 }
 
-impl Overlap {
+impl SourceOverlap {
     pub fn new(reason: KeepReason, is_of_many: bool, dangling: HashSet<Vec<u8>>) -> Self {
         let (has_blocked, state) = Default::default();
-        Overlap { reason, is_of_many, has_blocked, dangling, mounts: Mounts::list().ok(), state }
+        SourceOverlap { reason, is_of_many, has_blocked, dangling, mounts: MountTable::list().ok(), state }
     }
 
     /// One in which all links above sources lead somewhere.
     pub fn of(reason: KeepReason, is_of_many: bool) -> Self {
-        Overlap::new(reason, is_of_many, HashSet::new())
+        SourceOverlap::new(reason, is_of_many, HashSet::new())
     }
 
     pub fn has_dangling(&self) -> bool {
@@ -116,35 +116,42 @@ impl Overlap {
 
     /// Records a directory that is restored. Directories above sources do not count: only sources are restored into them; nor do
     /// those that are read-only by this way. With No, a path can be returned that was saved empty and whose metadata are replaced now.
-    pub fn before(&self, at: &Reached, folder: &Folder, entry: &Entry, is_empty: bool) -> (Before, Option<Vec<u8>>) {
+    pub fn before(
+        &self,
+        at: &ReachedDirectory,
+        folder: &TargetFolder,
+        entry: &Entry,
+        is_empty: bool,
+    ) -> (RestoredBefore, Option<Vec<u8>>) {
         if !folder.inside {
-            return (Before::No, None);
+            return (RestoredBefore::No, None);
         }
         let mut state = locked(&self.state);
         let was_empty = match state.entered.get(&at.identity) {
-            Some(before) if before.path == folder.path => return (Before::No, None),
+            Some(before) if before.path == folder.path => return (RestoredBefore::No, None),
             Some(before) if before.content == entry.content && before.meta == entry.meta => {
-                return (Before::Same, None);
+                return (RestoredBefore::Same, None);
             }
             // A backup of one file system saves a mount point as an empty directory.
             Some(before) if is_empty || before.is_empty => {
                 let is_alike = without_time(&before.meta) == without_time(&entry.meta);
                 if is_empty {
-                    let before = if is_alike { Before::Same } else { Before::Other(before.path.clone()) };
+                    let before =
+                        if is_alike { RestoredBefore::Same } else { RestoredBefore::Other(before.path.clone()) };
                     return (before, None);
                 }
                 (!is_alike).then(|| before.path.clone())
             }
-            Some(before) => return (Before::Other(before.path.clone()), None),
+            Some(before) => return (RestoredBefore::Other(before.path.clone()), None),
             None => None,
         };
         if !at.is_read_only {
             let (content, meta) = (entry.content.clone(), entry.meta.clone());
             let (path, mount) = (folder.path.clone(), at.mount);
-            let entered = Entered { path, mount, content, meta, is_empty, is_wanted: folder.wanted };
+            let entered = EnteredDirectory { path, mount, content, meta, is_empty, is_wanted: folder.wanted };
             state.entered.insert(at.identity, entered);
         }
-        (Before::No, was_empty)
+        (RestoredBefore::No, was_empty)
     }
 
     /// The path in the snapshot by which a directory was entered first, and the mount that it was reached by.
@@ -155,11 +162,11 @@ impl Overlap {
     }
 
     /// In a plan: what stands for a directory that will be made.
-    pub fn unmade(&self, above: Identity, name: &[u8]) -> Imagined {
+    pub fn unmade(&self, above: Identity, name: &[u8]) -> ImaginedDirectory {
         let unmade = &mut locked(&self.state).unmade;
         let inode = unmade.len() as u64;
         let identity = *unmade.entry((above, name.to_vec())).or_insert(Identity { device: UNMADE_DEVICE, inode });
-        Imagined { identity, is_first: identity.inode == inode }
+        ImaginedDirectory { identity, is_first: identity.inode == inode }
     }
 }
 

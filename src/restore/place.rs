@@ -1,33 +1,33 @@
 //! Move a finished entry to its name: in one step, or not at all.
 
 use crate::disk::apply::apply_flags;
-use crate::disk::{Subject, Target};
+use crate::disk::{Subject, TargetDirectory};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
-use crate::restore::counts::Fate;
-use crate::restore::decision::Way;
+use crate::restore::counts::EntryFate;
+use crate::restore::decision::PlacingWay;
 use crate::restore::delete::Cleared;
-use crate::restore::folder::{Folder, Here};
+use crate::restore::folder::{OpenFolder, TargetFolder};
 use crate::restore::paths::{child_path, shown};
 use crate::restore::reasons::SAME_NAME;
-use crate::restore::run::{Mode, Run};
+use crate::restore::run::{RestoreRun, RunMode};
 use std::sync::atomic::Ordering;
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     /// Moves an entry from its unfinished name to its own. If that fails, the old entry keeps the name, and the
     /// unfinished one is removed. Returns false if something does not make way; that was reported.
     pub fn put_in_place(
         &self,
-        folder: &Folder,
-        here: &Here,
-        target: &Target,
+        folder: &TargetFolder,
+        here: &OpenFolder,
+        target: &TargetDirectory,
         unfinished: &[u8],
         entry: &Entry,
-        way: Way,
+        way: PlacingWay,
     ) -> Result<bool> {
         let number = || target.directory().stat(unfinished).map(|stat| stat.identity()).ok();
-        let may_change_places = matches!(way, Way::OverDirectory | Way::OverEmptyDirectory);
+        let may_change_places = matches!(way, PlacingWay::OverDirectory | PlacingWay::OverEmptyDirectory);
         let made = if may_change_places { number() } else { None };
         let placed = self.move_to_name(folder, here, target, unfinished, entry, way);
         // Other programs can have put something of theirs where the two changed places.
@@ -36,7 +36,7 @@ impl Run<'_> {
             let _best_effort = target.remove_name(unfinished);
         }
         match placed {
-            Err(error) if way == Way::New && error.is(Kind::AlreadyExists) => {
+            Err(error) if way == PlacingWay::New && error.is(Kind::AlreadyExists) => {
                 self.blocked(folder, entry, SAME_NAME);
                 return Ok(false);
             }
@@ -44,26 +44,26 @@ impl Run<'_> {
             Ok(false) => return Ok(false),
             Ok(true) => {}
         }
-        let fate = if way == Way::New { Fate::Created } else { Fate::Replaced };
+        let fate = if way == PlacingWay::New { EntryFate::Created } else { EntryFate::Replaced };
         self.fate(fate, || child_path(&folder.path, &entry.name));
         Ok(true)
     }
 
     fn move_to_name(
         &self,
-        folder: &Folder,
-        here: &Here,
-        target: &Target,
+        folder: &TargetFolder,
+        here: &OpenFolder,
+        target: &TargetDirectory,
         unfinished: &[u8],
         entry: &Entry,
-        way: Way,
+        way: PlacingWay,
     ) -> Result<bool> {
         match way {
-            Way::New => target.rename_new(unfinished, &entry.name)?,
-            Way::Over if entry.link_group != 0 => target.rename_link(unfinished, &entry.name)?,
-            Way::Over => target.rename(unfinished, &entry.name)?,
-            Way::OverDirectory => return self.replace_directory(folder, here, target, unfinished, entry),
-            Way::OverEmptyDirectory => target.exchange(unfinished, &entry.name, true)?,
+            PlacingWay::New => target.rename_new(unfinished, &entry.name)?,
+            PlacingWay::Over if entry.link_group != 0 => target.rename_link(unfinished, &entry.name)?,
+            PlacingWay::Over => target.rename(unfinished, &entry.name)?,
+            PlacingWay::OverDirectory => return self.replace_directory(folder, here, target, unfinished, entry),
+            PlacingWay::OverEmptyDirectory => target.exchange(unfinished, &entry.name, true)?,
         }
         Ok(true)
     }
@@ -73,9 +73,9 @@ impl Run<'_> {
     /// it keeps its name until it is empty.
     fn replace_directory(
         &self,
-        folder: &Folder,
-        here: &Here,
-        target: &Target,
+        folder: &TargetFolder,
+        here: &OpenFolder,
+        target: &TargetDirectory,
         unfinished: &[u8],
         entry: &Entry,
     ) -> Result<bool> {
@@ -106,14 +106,14 @@ impl Run<'_> {
     /// what has to succeed before the name is taken.
     pub fn plan_way(
         &self,
-        folder: &Folder,
-        here: &Here,
+        folder: &TargetFolder,
+        here: &OpenFolder,
         entry: &Entry,
-        way: Way,
+        way: PlacingWay,
         make: impl FnOnce() -> Result<()>,
     ) -> Result<bool> {
         let mut doomed = Vec::new();
-        if let (Way::OverDirectory, Some(target), Mode::Plan(planning)) = (way, &here.target, &self.mode) {
+        if let (PlacingWay::OverDirectory, Some(target), RunMode::Plan(planning)) = (way, &here.target, &self.mode) {
             let path = child_path(&folder.path, &entry.name);
             match self.delete_content(here, target, &entry.name, &path)? {
                 Cleared::Yes(paths) => doomed = paths,
@@ -128,14 +128,14 @@ impl Run<'_> {
         make()?;
         self.doom(doomed);
         folder.changed.store(true, Ordering::Relaxed);
-        let fate = if way == Way::New { Fate::Created } else { Fate::Replaced };
+        let fate = if way == PlacingWay::New { EntryFate::Created } else { EntryFate::Replaced };
         self.fate(fate, || child_path(&folder.path, &entry.name));
         Ok(true)
     }
 
     /// The flags of something that has its name: they may forbid all that comes before. Those of an inode with several
     /// names wait for its links.
-    pub fn apply_flags_last(&self, folder: &Folder, target: &Target, entry: &Entry) {
+    pub fn apply_flags_last(&self, folder: &TargetFolder, target: &TargetDirectory, entry: &Entry) {
         if entry.meta.flags == 0 || !entry.kind.has_content() || entry.link_group != 0 {
             return;
         }

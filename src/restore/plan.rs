@@ -3,13 +3,13 @@
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Reader, Repository, Snapshot};
-use crate::restore::counts::{Fate, get};
-use crate::restore::doomed::Doomed;
+use crate::restore::counts::{EntryFate, get};
+use crate::restore::doomed::DoomedPaths;
 use crate::restore::options::RestoreOptions;
 use crate::restore::paths::shown;
 use crate::restore::planned::PlanSummary;
-use crate::restore::run::{Mode, Planning, Run};
-use crate::restore::scope::Scope;
+use crate::restore::run::{PlanGathering, RestoreRun, RunMode};
+use crate::restore::scope::SnapshotScope;
 use crate::watch::{NoticeKind, Watch};
 use crate::when::format_counted;
 
@@ -20,13 +20,13 @@ pub struct RestorePlan {
     /// What the plan fetched is not fetched again.
     pub(super) reader: Reader,
     pub(super) options: RestoreOptions,
-    pub(super) scope: Scope,
+    pub(super) scope: SnapshotScope,
     /// What is restored: a directory, whose contents go into the target, or a single entry, which goes there itself.
     pub(super) root: Entry,
     /// The path of the root in the snapshot.
     pub(super) base: Vec<u8>,
     /// What may be deleted: nothing else is.
-    pub(super) doomed: Doomed,
+    pub(super) doomed: DoomedPaths,
     /// What a progress display expects: the bytes of each name.
     pub(super) expected_bytes: u64,
     warnings: u64,
@@ -41,9 +41,9 @@ pub(super) fn make(
     watch.stage("planning");
     let reader = repo.reader();
     let (root, base) = find_root(&reader, snapshot, options.path.as_deref())?;
-    let scope = Scope::new(repo, snapshot);
+    let scope = SnapshotScope::new(repo, snapshot);
     let mut summary = PlanSummary::default();
-    let mut doomed = Doomed::default();
+    let mut doomed = DoomedPaths::default();
     let mut expected_bytes = snapshot.totals.bytes;
     if options.path.is_none() && !options.detailed && !options.delete && !options.has_filter() {
         // The snapshot knows its own totals: no look at each entry before the first is written.
@@ -52,8 +52,8 @@ pub(super) fn make(
         summary.others = snapshot.totals.others;
         summary.bytes = snapshot.totals.bytes;
     } else {
-        let mode = Mode::Plan(Box::new(Planning { detailed: options.detailed, ..Planning::default() }));
-        let run = Run::new(repo, reader.clone(), &options, &scope, mode, watch)?;
+        let mode = RunMode::Plan(Box::new(PlanGathering { detailed: options.detailed, ..PlanGathering::default() }));
+        let run = RestoreRun::new(repo, reader.clone(), &options, &scope, mode, watch)?;
         run.go(&root, &base)?;
         if let Some(error) = run.ledger.take_failure() {
             return Err(error);
@@ -80,7 +80,7 @@ pub(super) fn make(
 }
 
 /// A typo must not pass for a restore of nothing.
-fn check_included(run: &Run) -> Result<()> {
+fn check_included(run: &RestoreRun) -> Result<()> {
     let counts = &run.counts;
     if get(&counts.matched) + get(&counts.damaged) > 0 {
         return Ok(());
@@ -90,25 +90,26 @@ fn check_included(run: &Run) -> Result<()> {
         .hint("patterns are compared with the paths in the snapshot, which `silt ls -R` and `silt find` show"))
 }
 
-fn summarise(run: Run, summary: &mut PlanSummary, doomed: &mut Doomed) {
+fn summarise(run: RestoreRun, summary: &mut PlanSummary, doomed: &mut DoomedPaths) {
     let counts = &run.counts;
     summary.directories = get(&counts.directories);
     summary.files = get(&counts.files_wanted);
     summary.others = get(&counts.others_wanted);
     summary.bytes = get(&counts.bytes_wanted) - get(&counts.bytes_linked);
-    summary.kept = counts.fate(Fate::Kept);
+    summary.kept = counts.fate(EntryFate::Kept);
     summary.warnings_count = run.ledger.warnings_count();
     summary.damaged = get(&counts.damaged);
     let [created, replaced, left, blocked, deleted] =
-        [Fate::Created, Fate::Replaced, Fate::Left, Fate::Blocked, Fate::Deleted].map(|fate| counts.fate(fate));
-    if let Mode::Plan(planning) = run.mode {
-        let Planning { named, reads, doomed: found, .. } = *planning;
+        [EntryFate::Created, EntryFate::Replaced, EntryFate::Left, EntryFate::Blocked, EntryFate::Deleted]
+            .map(|fate| counts.fate(fate));
+    if let RunMode::Plan(planning) = run.mode {
+        let PlanGathering { named, reads, doomed: found, .. } = *planning;
         let mut named = named.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-        summary.created = named.paths(Fate::Created, created);
-        summary.replaced = named.paths(Fate::Replaced, replaced);
-        summary.left = named.paths(Fate::Left, left);
-        summary.blocked = named.paths(Fate::Blocked, blocked);
-        summary.deletions = named.paths(Fate::Deleted, deleted);
+        summary.created = named.paths(EntryFate::Created, created);
+        summary.replaced = named.paths(EntryFate::Replaced, replaced);
+        summary.left = named.paths(EntryFate::Left, left);
+        summary.blocked = named.paths(EntryFate::Blocked, blocked);
+        summary.deletions = named.paths(EntryFate::Deleted, deleted);
         reads.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).count(summary);
         *doomed = found.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     }

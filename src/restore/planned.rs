@@ -2,7 +2,7 @@
 
 use crate::entry::PathText;
 use crate::id::PackId;
-use crate::restore::counts::{FATES, Fate};
+use crate::restore::counts::{EntryFate, FATES};
 use serde::{Serialize, Serializer};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 const NAMED_MAX: usize = 1000;
 /// How many paths share a fate, and the first of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Paths {
+pub struct FirstPaths {
     pub count: u64,
     /// In the snapshot, or where it would have them; in order, at most 1000.
     pub first: Vec<Vec<u8>>,
@@ -29,17 +29,17 @@ pub struct PlanSummary {
     pub frames: u64,
     /// Bytes to be read from storage for the content of what is made and replaced.
     pub bytes_to_read: u64,
-    pub created: Paths,
+    pub created: FirstPaths,
     /// What makes way for an entry of its name.
-    pub replaced: Paths,
+    pub replaced: FirstPaths,
     /// What is there and right.
     pub kept: u64,
     /// What is there, differs and is kept, since `overwrite` says so.
-    pub left: Paths,
+    pub left: FirstPaths,
     /// Entries that are not restored, since something has their name that does not make way.
-    pub blocked: Paths,
+    pub blocked: FirstPaths,
     /// What `delete` removes.
-    pub deletions: Paths,
+    pub deletions: FirstPaths,
     /// What is known already not to come back as it was.
     pub warnings_count: u64,
     /// How much of that is damage of the repository.
@@ -69,7 +69,7 @@ impl Serialize for PlanSummary {
             pub deletions: Vec<PathText>,
             pub deletions_count: u64,
         }
-        let list = |paths: &Paths| paths.first.iter().cloned().map(PathText).collect();
+        let list = |paths: &FirstPaths| paths.first.iter().cloned().map(PathText).collect();
         let fields = PlanInfo {
             directories: self.directories,
             files: self.files,
@@ -96,10 +96,10 @@ impl Serialize for PlanSummary {
 
 /// Paths by their fate.
 #[derive(Default)]
-pub(super) struct Named([BTreeSet<Vec<u8>>; FATES]);
+pub(super) struct NamedPaths([BTreeSet<Vec<u8>>; FATES]);
 
-impl Named {
-    pub fn add(&mut self, fate: Fate, path: Vec<u8>) {
+impl NamedPaths {
+    pub fn add(&mut self, fate: EntryFate, path: Vec<u8>) {
         let paths = &mut self.0[fate as usize];
         // The first ones in order, whatever thread met them first.
         if paths.len() < NAMED_MAX || paths.last().is_some_and(|last| path < *last) {
@@ -110,16 +110,16 @@ impl Named {
         }
     }
 
-    pub fn paths(&mut self, fate: Fate, count: u64) -> Paths {
-        Paths { count, first: std::mem::take(&mut self.0[fate as usize]).into_iter().collect() }
+    pub fn paths(&mut self, fate: EntryFate, count: u64) -> FirstPaths {
+        FirstPaths { count, first: std::mem::take(&mut self.0[fate as usize]).into_iter().collect() }
     }
 }
 
 /// Frames that will be read, with their places: bytes from the pack's start, and length.
 #[derive(Default)]
-pub(super) struct Reads(HashMap<PackId, HashSet<(u32, u32)>>);
+pub(super) struct PlannedReads(HashMap<PackId, HashSet<(u32, u32)>>);
 
-impl Reads {
+impl PlannedReads {
     pub fn add(&mut self, pack: PackId, frame_offset: u32, frame_stored: u32) {
         self.0.entry(pack).or_default().insert((frame_offset, frame_stored));
     }

@@ -2,10 +2,10 @@
 
 use crate::disk::device::is_read_only;
 use crate::disk::{Directory, Identity, Stat};
-use crate::restore::location::Mounts;
+use crate::restore::location::MountTable;
 
 /// A directory of the target, and how it was reached.
-pub(super) struct Reached {
+pub(super) struct ReachedDirectory {
     pub identity: Identity,
     /// The number of the mount that it was reached by. None for a directory that this run makes.
     pub mount: Option<u64>,
@@ -13,16 +13,16 @@ pub(super) struct Reached {
     pub is_read_only: bool,
 }
 
-impl Reached {
+impl ReachedDirectory {
     /// A directory that this run makes.
-    pub fn made(identity: Identity) -> Reached {
-        Reached { identity, mount: None, is_read_only: false }
+    pub fn made(identity: Identity) -> ReachedDirectory {
+        ReachedDirectory { identity, mount: None, is_read_only: false }
     }
 
     /// `directory`: it, or the one above it on the same mount.
-    pub fn of(directory: &Directory, stat: &Stat, mounts: Option<&Mounts>) -> Reached {
+    pub fn of(directory: &Directory, stat: &Stat, mounts: Option<&MountTable>) -> ReachedDirectory {
         let listed = mounts.and_then(|mounts| mounts.is_read_only(stat));
         let is_read_only = listed.unwrap_or_else(|| is_read_only(directory));
-        Reached { identity: stat.identity(), mount: Some(stat.mount), is_read_only }
+        ReachedDirectory { identity: stat.identity(), mount: Some(stat.mount), is_read_only }
     }
 }

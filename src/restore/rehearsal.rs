@@ -13,16 +13,16 @@ use std::sync::{Mutex, OnceLock};
 
 #[derive(Default)]
 pub(super) struct Rehearsal {
-    pub seen: Mutex<HashMap<Identity, Seen>>,
+    pub seen: Mutex<HashMap<Identity, SeenDirectory>>,
     /// The devices of file systems that were entered and whose inode numbers do not last.
     pub devices: Mutex<HashSet<u64>>,
     /// Directories of which nothing but metadata would be restored, by their paths, and that have the same place as another path.
-    pub spared: Mutex<HashMap<Vec<u8>, Spared>>,
+    pub spared: Mutex<HashMap<Vec<u8>, SparedEntry>>,
     /// Set when directories meet, or when it cannot be told whether they do.
-    pub met: OnceLock<Met>,
+    pub met: OnceLock<MetDirectories>,
 }
 
-pub(super) enum Met {
+pub(super) enum MetDirectories {
     /// With the paths of both.
     Yes(Vec<u8>, Vec<u8>),
     /// Why it cannot be told.
@@ -30,9 +30,9 @@ pub(super) enum Met {
 }
 
 /// A directory of the target, and what one path of the snapshot does with it.
-pub(super) struct Seen {
+pub(super) struct SeenDirectory {
     pub path: Vec<u8>,
-    pub does: Does,
+    pub does: RehearsedDeed,
     /// Of its mode, owner and attributes.
     pub meta: u64,
     /// The paths that get no metadata because this one has the same place.
@@ -40,14 +40,14 @@ pub(super) struct Seen {
 }
 
 /// A directory that gets no metadata, as another path has the same place.
-pub(super) struct Spared {
+pub(super) struct SparedEntry {
     pub other: Vec<u8>,
     /// The other path restores the same metadata, except for the time.
     pub is_restored: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Does {
+pub(super) enum RehearsedDeed {
     /// It was saved empty, and nothing is deleted in it: only its metadata are restored.
     Nothing,
     /// It is above a source: only sources are restored into it.
@@ -63,12 +63,12 @@ impl Rehearsal {
 
     /// Notes why a directory may be another one.
     pub fn cannot_tell(&self, why: impl FnOnce() -> String) {
-        self.met.get_or_init(|| Met::Maybe(KeepReason::state(why())));
+        self.met.get_or_init(|| MetDirectories::Maybe(KeepReason::state(why())));
     }
 
     /// The same where a call failed.
     pub fn fail_to_tell(&self, error: impl std::fmt::Display) {
-        self.met.get_or_init(|| Met::Maybe(KeepReason::failure(error.to_string())));
+        self.met.get_or_init(|| MetDirectories::Maybe(KeepReason::failure(error.to_string())));
     }
 
     /// Notes that a directory is on a file system whose inode numbers do not last, or that this cannot be found out.
@@ -84,21 +84,21 @@ impl Rehearsal {
 
     /// Notes that two paths of the snapshot have one place in the target.
     pub fn meet(&self, one: &[u8], other: &[u8]) {
-        self.met.get_or_init(|| Met::Yes(one.to_vec(), other.to_vec()));
+        self.met.get_or_init(|| MetDirectories::Yes(one.to_vec(), other.to_vec()));
     }
 
-    pub fn see(&self, directory: Identity, mut new: Seen) {
+    pub fn see(&self, directory: Identity, mut new: SeenDirectory) {
         match locked(&self.seen).entry(directory) {
             Slot::Vacant(slot) => drop(slot.insert(new)),
             Slot::Occupied(seen) if seen.get().path == new.path => {}
             // The first path that makes the directory sets its metadata. With several threads, which one is first would be random.
             Slot::Occupied(seen) if directory.device == UNMADE_DEVICE => self.meet(&seen.get().path, &new.path),
             Slot::Occupied(mut seen) => match (seen.get().does, new.does) {
-                (Does::LeadsOn, Does::LeadsOn) => {}
-                (Does::LeadsOn, Does::Nothing) => self.spare(new.path, seen.get_mut()),
-                (_, Does::Nothing) if seen.get().meta == new.meta => self.spare(new.path, seen.get_mut()),
-                (Does::Nothing, does) if does == Does::LeadsOn || seen.get().meta == new.meta => {
-                    let Seen { path, spares, .. } = seen.get_mut();
+                (RehearsedDeed::LeadsOn, RehearsedDeed::LeadsOn) => {}
+                (RehearsedDeed::LeadsOn, RehearsedDeed::Nothing) => self.spare(new.path, seen.get_mut()),
+                (_, RehearsedDeed::Nothing) if seen.get().meta == new.meta => self.spare(new.path, seen.get_mut()),
+                (RehearsedDeed::Nothing, does) if does == RehearsedDeed::LeadsOn || seen.get().meta == new.meta => {
+                    let SeenDirectory { path, spares, .. } = seen.get_mut();
                     let paths = std::mem::take(spares).into_iter().chain([std::mem::take(path)]);
                     paths.for_each(|path| self.spare(path, &mut new));
                     seen.insert(new);
@@ -108,8 +108,8 @@ impl Rehearsal {
         }
     }
 
-    fn spare(&self, path: Vec<u8>, other: &mut Seen) {
-        let spared = Spared { other: other.path.clone(), is_restored: other.does != Does::LeadsOn };
+    fn spare(&self, path: Vec<u8>, other: &mut SeenDirectory) {
+        let spared = SparedEntry { other: other.path.clone(), is_restored: other.does != RehearsedDeed::LeadsOn };
         locked(&self.spared).insert(path.clone(), spared);
         other.spares.push(path);
     }

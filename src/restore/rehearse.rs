@@ -7,23 +7,23 @@ use crate::disk::{Directory, Stat, Subject};
 use crate::entry::{Entry, Metadata};
 use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
-use crate::restore::counts::Fate;
-use crate::restore::folder::{Folder, Here, State};
+use crate::restore::counts::EntryFate;
+use crate::restore::folder::{FolderState, OpenFolder, TargetFolder};
 use crate::restore::keep_reason::KeepReason;
 use crate::restore::location::real_path;
 use crate::restore::other_sources::OtherSources;
-use crate::restore::overlap::{Overlap, without_time};
+use crate::restore::overlap::{SourceOverlap, without_time};
 use crate::restore::paths::shown;
-use crate::restore::rehearsal::{Does, Met, Rehearsal, Seen};
-use crate::restore::run::{Mode, Planning, Run};
+use crate::restore::rehearsal::{MetDirectories, Rehearsal, RehearsedDeed, SeenDirectory};
+use crate::restore::run::{PlanGathering, RestoreRun, RunMode};
 use rustix::fd::AsFd;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     pub fn rehearsal(&self) -> Option<&Rehearsal> {
         match &self.mode {
-            Mode::Plan(planning) => planning.rehearsal.as_ref(),
-            Mode::Deed { .. } => None,
+            RunMode::Plan(planning) => planning.rehearsal.as_ref(),
+            RunMode::Deed { .. } => None,
         }
     }
 
@@ -31,11 +31,11 @@ impl Run<'_> {
     /// sources, because it may be inside an extra directory of another source.
     pub fn rehearse(
         &self,
-        guess: Overlap,
+        guess: SourceOverlap,
         root: &Entry,
         base: &[u8],
         others: &mut OtherSources,
-    ) -> Result<Option<Overlap>> {
+    ) -> Result<Option<SourceOverlap>> {
         // With --include, directories are entered in which things are only deleted. What --exclude leaves out is not entered: where
         // the snapshot was made, other sources are known, but not elsewhere. Links that lead nowhere may lead somewhere later.
         let is_hidden = match self.target.in_place.get() {
@@ -45,9 +45,9 @@ impl Run<'_> {
         if guess.has_dangling() || (self.options.delete && is_hidden) {
             return Ok(Some(guess));
         }
-        let planning = Planning { rehearsal: Some(Rehearsal::default()), ..Planning::default() };
-        let mode = Mode::Plan(Box::new(planning));
-        let run = Run::new(self.repo, self.reader.clone(), self.options, self.scope, mode, self.watch)?;
+        let planning = PlanGathering { rehearsal: Some(Rehearsal::default()), ..PlanGathering::default() };
+        let mode = RunMode::Plan(Box::new(planning));
+        let run = RestoreRun::new(self.repo, self.reader.clone(), self.options, self.scope, mode, self.watch)?;
         let is_of_many = guess.is_of_many;
         run.target.overlap.get_or_init(|| Some(guess));
         run.go(root, base)?;
@@ -58,12 +58,12 @@ impl Run<'_> {
             return Err(Error::new(Kind::Failed, "look for directories that meet", ""));
         };
         Ok(match rehearsal.met.get() {
-            Some(Met::Yes(one, other)) => {
+            Some(MetDirectories::Yes(one, other)) => {
                 let why = format!("{} and {} have the same place", shown(one), shown(other));
                 let is_of_many = self.scope.source_of(one) != self.scope.source_of(other);
-                Some(Overlap::of(KeepReason::state(why), is_of_many))
+                Some(SourceOverlap::of(KeepReason::state(why), is_of_many))
             }
-            Some(Met::Maybe(reason)) => Some(Overlap::of(reason.clone(), is_of_many)),
+            Some(MetDirectories::Maybe(reason)) => Some(SourceOverlap::of(reason.clone(), is_of_many)),
             None => {
                 others.note_restored(locked(&rehearsal.seen).keys().copied());
                 self.target.spared.get_or_init(|| std::mem::take(&mut *locked(&rehearsal.spared)));
@@ -79,7 +79,7 @@ impl Run<'_> {
         let but_time = Metadata { modified: stat.modified, ..entry.meta.clone() };
         let is_right = || is_as_saved(Subject::Open(directory.as_fd()), stat, &but_time, &self.apply_options());
         if spared.is_restored || is_right() {
-            self.fate(Fate::Kept, || path.to_vec())
+            self.fate(EntryFate::Kept, || path.to_vec())
         } else {
             self.met(path.to_vec(), &spared.other)
         }
@@ -87,7 +87,7 @@ impl Run<'_> {
     }
 
     /// In a rehearsal, notes a directory that is entered.
-    pub fn rehearse_directory(&self, folder: &Folder, here: &Here) -> Result<()> {
+    pub fn rehearse_directory(&self, folder: &TargetFolder, here: &OpenFolder) -> Result<()> {
         let Some(rehearsal) = self.rehearsal() else { return Ok(()) };
         let Some(directory) = self.identity_of(here)? else {
             rehearsal.cannot_tell(|| format!("cannot tell what {} is", shown(&folder.path)));
@@ -95,27 +95,27 @@ impl Run<'_> {
         };
         let deletes = || self.options.delete && here.facts.mounted == here.facts.deletes_on;
         let does = match &folder.entry {
-            _ if !folder.inside => Does::LeadsOn,
-            Some(entry) if !self.has_entries(entry)? && !deletes() => Does::Nothing,
-            _ => Does::Restores,
+            _ if !folder.inside => RehearsedDeed::LeadsOn,
+            Some(entry) if !self.has_entries(entry)? && !deletes() => RehearsedDeed::Nothing,
+            _ => RehearsedDeed::Restores,
         };
         match does {
             // It does not spare the same directory in another way.
-            Does::Nothing if here.facts.is_read_only => return Ok(()),
-            Does::Nothing => {}
-            Does::LeadsOn | Does::Restores => self.rehearse_device(rehearsal, folder, here),
+            RehearsedDeed::Nothing if here.facts.is_read_only => return Ok(()),
+            RehearsedDeed::Nothing => {}
+            RehearsedDeed::LeadsOn | RehearsedDeed::Restores => self.rehearse_device(rehearsal, folder, here),
         }
         let meta = folder.entry.as_ref().map_or(0, |entry| meta_hash(&entry.meta));
-        rehearsal.see(directory, Seen { path: folder.path.clone(), does, meta, spares: Vec::new() });
+        rehearsal.see(directory, SeenDirectory { path: folder.path.clone(), does, meta, spares: Vec::new() });
         Ok(())
     }
 
     /// Records that a file system is entered. If its inode numbers can change, they cannot show whether two ways to it meet.
-    fn rehearse_device(&self, rehearsal: &Rehearsal, folder: &Folder, here: &Here) {
+    fn rehearse_device(&self, rehearsal: &Rehearsal, folder: &TargetFolder, here: &OpenFolder) {
         let mounted_above = folder.above.as_ref().and_then(|above| match above.state() {
-            State::Ready(here) => Some(here.facts.mounted),
-            State::Closed(facts) => Some(facts.mounted),
-            State::Unmade | State::Refused => None,
+            FolderState::Ready(here) => Some(here.facts.mounted),
+            FolderState::Closed(facts) => Some(facts.mounted),
+            FolderState::Unmade | FolderState::Refused => None,
         });
         if let Some(target) = here.target.as_ref().filter(|_| mounted_above != Some(here.facts.mounted))
             && let lasts = has_lasting_inodes(target.directory())
@@ -181,17 +181,17 @@ mod tests {
     #[test]
     fn what_does_nothing_meets_nobody() {
         let directory = |inode| Identity { device: 1, inode };
-        let seen = |path: &str, does, meta| Seen { path: path.into(), does, meta, spares: Vec::new() };
-        let met_with = |uses: &[(&str, u64, Does, u64)]| {
+        let seen = |path: &str, does, meta| SeenDirectory { path: path.into(), does, meta, spares: Vec::new() };
+        let met_with = |uses: &[(&str, u64, RehearsedDeed, u64)]| {
             let rehearsal = Rehearsal::default();
             uses.iter().for_each(|(path, at, does, meta)| rehearsal.see(directory(*at), seen(path, *does, *meta)));
             rehearsal.is_over()
         };
-        let met = |uses: &[(&str, u64, Does)]| {
+        let met = |uses: &[(&str, u64, RehearsedDeed)]| {
             let uses: Vec<_> = uses.iter().map(|(path, at, does)| (*path, *at, *does, 0)).collect();
             met_with(&uses)
         };
-        use Does::{LeadsOn, Nothing, Restores};
+        use RehearsedDeed::{LeadsOn, Nothing, Restores};
         for (one, other, expected) in [
             (Restores, Restores, true),
             (LeadsOn, Restores, true),

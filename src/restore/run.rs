@@ -7,17 +7,17 @@ use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::lock::locked;
 use crate::repo::{Chunk, Reader, Repository};
-use crate::restore::counts::{Counts, Fate, RestoreReport, add, get};
-use crate::restore::doomed::Doomed;
+use crate::restore::counts::{EntryFate, RestoreCounts, RestoreReport, add, get};
+use crate::restore::doomed::DoomedPaths;
 use crate::restore::folder::OpenFolders;
-use crate::restore::links::Links;
+use crate::restore::links::LinkGroups;
 use crate::restore::options::RestoreOptions;
 use crate::restore::other_sources::OtherSources;
-use crate::restore::overlap::Overlap;
+use crate::restore::overlap::SourceOverlap;
 use crate::restore::paths::{named_in_full, shown};
-use crate::restore::planned::{Named, Reads};
-use crate::restore::rehearsal::{Rehearsal, Spared};
-use crate::restore::scope::Scope;
+use crate::restore::planned::{NamedPaths, PlannedReads};
+use crate::restore::rehearsal::{Rehearsal, SparedEntry};
+use crate::restore::scope::SnapshotScope;
 use crate::watch::{Ledger, Watch};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,30 +36,30 @@ const MAKE_ROOM: &str =
 
 /// What a plan gathers.
 #[derive(Default)]
-pub(super) struct Planning {
+pub(super) struct PlanGathering {
     /// Whether files are compared by content, and the frames to be read are looked up.
     pub detailed: bool,
     /// Set where only the directories are looked at, to find out whether they meet.
     pub rehearsal: Option<Rehearsal>,
-    pub named: Mutex<Named>,
-    pub reads: Mutex<Reads>,
-    pub doomed: Mutex<Doomed>,
+    pub named: Mutex<NamedPaths>,
+    pub reads: Mutex<PlannedReads>,
+    pub doomed: Mutex<DoomedPaths>,
 }
 
 /// Whether a walk only plans, or also acts.
-pub(super) enum Mode<'a> {
-    Plan(Box<Planning>),
-    Deed { doomed: &'a Doomed },
+pub(super) enum RunMode<'a> {
+    Plan(Box<PlanGathering>),
+    Deed { doomed: &'a DoomedPaths },
 }
 
 /// The devices met so far. Usually there is only one, which needs no lock.
 #[derive(Default)]
-pub(super) struct Devices {
+pub(super) struct MetDevices {
     first: OnceLock<u64>,
     others: Mutex<HashSet<u64>>,
 }
 
-impl Devices {
+impl MetDevices {
     /// Whether this one was met before; from now on it was.
     pub fn met_before(&self, device: u64) -> bool {
         let mut is_first = false;
@@ -71,17 +71,17 @@ impl Devices {
     }
 }
 
-pub(super) struct Run<'a> {
+pub(super) struct RestoreRun<'a> {
     pub repo: &'a Repository,
     pub options: &'a RestoreOptions,
-    pub scope: &'a Scope,
-    pub mode: Mode<'a>,
+    pub scope: &'a SnapshotScope,
+    pub mode: RunMode<'a>,
     pub reader: Reader,
     owners: Owners,
     pub watch: &'a Watch,
-    pub counts: Counts,
+    pub counts: RestoreCounts,
     pub ledger: Ledger<'a>,
-    pub links: Mutex<Links>,
+    pub links: Mutex<LinkGroups>,
     pub open_folders: OpenFolders,
     pub target: TargetFindings,
 }
@@ -94,31 +94,31 @@ pub(super) struct TargetFindings {
     /// Whether it was empty.
     pub is_fresh: OnceLock<bool>,
     /// Whether sources may meet in it.
-    pub overlap: OnceLock<Option<Overlap>>,
+    pub overlap: OnceLock<Option<SourceOverlap>>,
     /// Unless it was empty: where the other sources are on this machine. Nothing deletes or replaces them.
     pub other_sources: OnceLock<OtherSources>,
     /// What a rehearsal found to have the same place as something else, if nothing meets.
-    pub spared: OnceLock<HashMap<Vec<u8>, Spared>>,
+    pub spared: OnceLock<HashMap<Vec<u8>, SparedEntry>>,
     /// Links above sources that were followed, by directory and name: what is restored must not replace them.
     pub followed: Mutex<HashSet<(Identity, Vec<u8>)>>,
     /// An inode with several names was met in it.
     pub has_linked: AtomicBool,
     /// The devices of file systems whose precision of times was checked.
-    pub times_checked: Devices,
+    pub times_checked: MetDevices,
 }
 
-impl<'a> Run<'a> {
+impl<'a> RestoreRun<'a> {
     pub fn new(
         repo: &'a Repository,
         reader: Reader,
         options: &'a RestoreOptions,
-        scope: &'a Scope,
-        mode: Mode<'a>,
+        scope: &'a SnapshotScope,
+        mode: RunMode<'a>,
         watch: &'a Watch,
     ) -> Result<Self> {
         // Each writer has a file open, storage some more; half of the limit is left for them.
         let open_max = usize::try_from(raise_open_files() / 2).unwrap_or(FOLDERS_OPEN_MAX);
-        Ok(Run {
+        Ok(RestoreRun {
             repo,
             options,
             scope,
@@ -126,7 +126,7 @@ impl<'a> Run<'a> {
             reader,
             owners: Owners::load()?,
             watch,
-            counts: Counts::default(),
+            counts: RestoreCounts::default(),
             ledger: Ledger::new(watch, "finish the restore"),
             links: Mutex::default(),
             open_folders: OpenFolders::up_to(open_max.clamp(FOLDERS_OPEN_MIN, FOLDERS_OPEN_MAX)),
@@ -153,12 +153,12 @@ impl<'a> Run<'a> {
     /// Whether this run changes the target.
     #[inline]
     pub fn is_deed(&self) -> bool {
-        matches!(self.mode, Mode::Deed { .. })
+        matches!(self.mode, RunMode::Deed { .. })
     }
 
     /// Whether files are compared by content if metadata do not decide: always, except in a plan without details.
     pub fn compares(&self) -> bool {
-        !matches!(&self.mode, Mode::Plan(planning) if !planning.detailed)
+        !matches!(&self.mode, RunMode::Plan(planning) if !planning.detailed)
     }
 
     /// What a progress display expects.
@@ -180,9 +180,9 @@ impl<'a> Run<'a> {
     }
 
     /// Counts what becomes of an entry, and in a plan notes its path.
-    pub fn fate(&self, fate: Fate, path: impl FnOnce() -> Vec<u8>) {
+    pub fn fate(&self, fate: EntryFate, path: impl FnOnce() -> Vec<u8>) {
         add(&self.counts.fates[fate as usize], 1);
-        if let Mode::Plan(planning) = &self.mode {
+        if let RunMode::Plan(planning) = &self.mode {
             locked(&planning.named).add(fate, path());
         }
     }
@@ -250,7 +250,7 @@ impl<'a> Run<'a> {
     }
 
     /// Calls `each` for the chunks of an entry; its own errors come back as they are, those of the repository as
-    /// [`Run::stored`] has them.
+    /// [`RestoreRun::stored`] has them.
     pub fn each_chunk(&self, entry: &crate::entry::Entry, each: &mut dyn FnMut(&ChunkId) -> Result<()>) -> Result<()> {
         let mut refused = None;
         let walked = self.reader.for_each_chunk(entry, &mut |id| {
@@ -272,12 +272,12 @@ impl<'a> Run<'a> {
             directories: get(&counts.directories),
             files: get(&counts.files),
             others: get(&counts.others),
-            files_kept: counts.fate(Fate::Kept),
-            files_left: counts.fate(Fate::Left),
-            files_deleted: counts.fate(Fate::Deleted),
-            created: counts.fate(Fate::Created),
-            replaced: counts.fate(Fate::Replaced),
-            blocked: counts.fate(Fate::Blocked),
+            files_kept: counts.fate(EntryFate::Kept),
+            files_left: counts.fate(EntryFate::Left),
+            files_deleted: counts.fate(EntryFate::Deleted),
+            created: counts.fate(EntryFate::Created),
+            replaced: counts.fate(EntryFate::Replaced),
+            blocked: counts.fate(EntryFate::Blocked),
             bytes_written: get(&counts.bytes_written),
             bytes_verified: get(&counts.bytes_verified),
             warnings: self.ledger.take_warnings(),

@@ -7,7 +7,7 @@ use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Kind, Result};
 use crate::format::{CONFIG_NAME, Config};
 use crate::id::ChunkId;
-use crate::repo::{Own, OwnFolders, Reader, Repository, Snapshot, SnapshotSource};
+use crate::repo::{OwnFolder, OwnFolders, Reader, Repository, Snapshot, SnapshotSource};
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 
@@ -18,7 +18,7 @@ const CACHE_TAG: &str = "CACHEDIR.TAG";
 const CACHE_TAG_BYTES: usize = 1024;
 const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
-pub(super) struct Scope {
+pub(super) struct SnapshotScope {
     /// Clean absolute paths of trees.
     sources: HashSet<Vec<u8>>,
     /// The snapshot has more sources than it names: what is not inside one of these may still be inside another.
@@ -37,8 +37,8 @@ pub(super) struct Scope {
     root: ChunkId,
 }
 
-impl Scope {
-    pub fn new(repo: &Repository, snapshot: &Snapshot) -> Scope {
+impl SnapshotScope {
+    pub fn new(repo: &Repository, snapshot: &Snapshot) -> SnapshotScope {
         let clean = |path: &[u8]| {
             let mut clean = Vec::with_capacity(path.len());
             for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
@@ -53,7 +53,7 @@ impl Scope {
         };
         let sources: HashSet<Vec<u8>> = snapshot.sources.iter().filter_map(tree).collect();
         let all_caches = repo.cache().and_then(|cache| stat_path(cache.parent()?.as_os_str().as_bytes(), true).ok());
-        Scope {
+        SnapshotScope {
             everything: sources.contains(&b""[..]),
             sources_cut: snapshot.all_sources.is_some(),
             sources,
@@ -119,7 +119,7 @@ impl Scope {
 
     /// Whether this is a directory of the repository or of the cache in use.
     pub fn is_in_use(&self, stat: &Stat) -> bool {
-        matches!(self.own.of_stat(stat), Some(Own::Repository | Own::Cache))
+        matches!(self.own.of_stat(stat), Some(OwnFolder::Repository | OwnFolder::Cache))
     }
 
     /// The same, or a cache of another repository, or the folder that it is in.
@@ -181,7 +181,7 @@ pub(super) fn is_repository_in_use(repo: &Repository, directory: &Directory) -> 
 
 /// Repositories and caches that a directory is in.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ours {
+pub(super) enum OurFolders {
     No,
     /// Nothing is deleted in it.
     Other,

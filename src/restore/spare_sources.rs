@@ -5,22 +5,22 @@ use crate::disk::{Directory, Stat};
 use crate::entry::Entry;
 use crate::error::{Kind, Result};
 use crate::restore::keep_reason::KeepReason;
-use crate::restore::needed::{Needed, Role};
+use crate::restore::needed::{NeededEntry, NeededRole};
 use crate::restore::other_sources::OtherSources;
 use crate::restore::overlap::{is_alike, without_time};
 use crate::restore::paths::{child_path, shown};
-use crate::restore::run::Run;
+use crate::restore::run::RestoreRun;
 use crate::restore::scope::is_at_or_below;
 use crate::watch::NoticeKind;
 
 /// What the snapshot has at a path of another source.
-enum Elsewhere {
+enum SourceElsewhere {
     Nothing,
     Entry(Box<Entry>),
     Damaged,
 }
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     /// Returns why nothing is deleted in a directory, the target or one that a source is restored into: another source has
     /// something else there.
     pub fn why_nothing_is_deleted(
@@ -95,9 +95,9 @@ impl Run<'_> {
         for other in others.paths_of(directory)?.into_iter().filter(|other| other != path) {
             let is_alike = |saved: &Entry| without_time(&saved.meta) == without_time(&entry.meta);
             match self.saved_elsewhere(&other)? {
-                Elsewhere::Nothing => {}
-                Elsewhere::Entry(saved) if is_alike(&saved) => {}
-                Elsewhere::Entry(_) | Elsewhere::Damaged => return Ok(Some(other)),
+                SourceElsewhere::Nothing => {}
+                SourceElsewhere::Entry(saved) if is_alike(&saved) => {}
+                SourceElsewhere::Entry(_) | SourceElsewhere::Damaged => return Ok(Some(other)),
             }
         }
         Ok(None)
@@ -113,7 +113,7 @@ impl Run<'_> {
         }
         for other in others {
             let is_alike = |saved: &Entry| without_time(&saved.meta) == without_time(&entry.meta);
-            if !matches!(self.saved_elsewhere(other)?, Elsewhere::Entry(saved) if is_alike(&saved)) {
+            if !matches!(self.saved_elsewhere(other)?, SourceElsewhere::Entry(saved) if is_alike(&saved)) {
                 return Ok(false);
             }
         }
@@ -127,37 +127,37 @@ impl Run<'_> {
         directory: &Directory,
         name: &[u8],
         entry: Option<&Entry>,
-    ) -> Result<Option<Needed>> {
+    ) -> Result<Option<NeededEntry>> {
         let Some(found) = self.target.other_sources.get().and_then(|others| others.names.get(name)) else {
             return Ok(None);
         };
         let here = fstat(directory)?.identity();
         let found = || found.iter().filter(|found| found.directory == here);
-        if let Some(needed) = found().find(|found| found.role != Role::Source) {
-            return Ok(Some(Needed { source: needed.source.clone(), holds: needed.role == Role::Holds }));
+        if let Some(needed) = found().find(|found| found.role != NeededRole::Source) {
+            return Ok(Some(NeededEntry { source: needed.source.clone(), holds: needed.role == NeededRole::Holds }));
         }
         let sources = found().map(|found| found.source.as_slice()).filter(|source| *source != path);
-        Ok(self.first_unlike(sources, entry)?.map(Needed::by))
+        Ok(self.first_unlike(sources, entry)?.map(NeededEntry::by))
     }
 
     /// Whether the snapshot has, or may have, a directory there with something in it.
     fn has_saved_in(&self, path: &[u8]) -> Result<bool> {
         match self.saved_elsewhere(path)? {
-            Elsewhere::Entry(entry) => match self.has_entries(&entry) {
+            SourceElsewhere::Entry(entry) => match self.has_entries(&entry) {
                 Err(error) if error.is(Kind::Corrupt) => Ok(true),
                 has => has,
             },
-            Elsewhere::Damaged => Ok(true),
-            Elsewhere::Nothing => Ok(false),
+            SourceElsewhere::Damaged => Ok(true),
+            SourceElsewhere::Nothing => Ok(false),
         }
     }
 
     /// What the snapshot has at a path of another source. Damage there does not stop the restore of this one.
-    fn saved_elsewhere(&self, path: &[u8]) -> Result<Elsewhere> {
+    fn saved_elsewhere(&self, path: &[u8]) -> Result<SourceElsewhere> {
         match self.stored(self.scope.saved_at(&self.reader, path)) {
-            Ok(Some(entry)) => Ok(Elsewhere::Entry(Box::new(entry))),
-            Ok(None) => Ok(Elsewhere::Nothing),
-            Err(error) if error.is(Kind::Corrupt) => Ok(Elsewhere::Damaged),
+            Ok(Some(entry)) => Ok(SourceElsewhere::Entry(Box::new(entry))),
+            Ok(None) => Ok(SourceElsewhere::Nothing),
+            Err(error) if error.is(Kind::Corrupt) => Ok(SourceElsewhere::Damaged),
             Err(error) => Err(error),
         }
     }
@@ -169,7 +169,7 @@ impl Run<'_> {
     ) -> Result<Option<Vec<u8>>> {
         for path in paths {
             let Some(entry) = entry else { return Ok(Some(path.to_vec())) };
-            if !matches!(self.saved_elsewhere(path)?, Elsewhere::Entry(other) if is_alike(&other, entry)) {
+            if !matches!(self.saved_elsewhere(path)?, SourceElsewhere::Entry(other) if is_alike(&other, entry)) {
                 return Ok(Some(path.to_vec()));
             }
         }
@@ -198,8 +198,8 @@ impl Run<'_> {
         let Some(others) = self.target.other_sources.get() else { return Ok(false) };
         let layer_of = || others.layers.get(&stat.identity());
         let why = match self.other_source(path, stat, None)? {
-            Some(other) => Needed::by(other).why("it is now"),
-            None if let Some(source) = layer_of() => Needed { source: source.clone(), holds: true }.why(""),
+            Some(other) => NeededEntry::by(other).why("it is now"),
+            None if let Some(source) = layer_of() => NeededEntry { source: source.clone(), holds: true }.why(""),
             None if others.ways.contains(&stat.identity()) => {
                 "it is on the way to a source of the snapshot now".to_owned()
             }
@@ -212,7 +212,7 @@ impl Run<'_> {
     /// The same for an extra entry that is not a directory.
     pub fn keeps_other_source_at(&self, path: &[u8], directory: &Directory, name: &[u8], stat: &Stat) -> Result<bool> {
         let needed = match self.other_source(path, stat, None)? {
-            Some(mounted) => Some(Needed::by(mounted)),
+            Some(mounted) => Some(NeededEntry::by(mounted)),
             None => self.other_source_at(path, directory, name, None)?,
         };
         needed.iter().for_each(|needed| self.tell_kept(path, needed.why("it now is, or leads to,")));

@@ -1,29 +1,29 @@
 //! Restore links, devices and FIFOs: they are made in one call, and take the place of others by a rename.
 
-use crate::disk::{Subject, Target, apply_metadata, rights, unfinished};
+use crate::disk::{Subject, TargetDirectory, apply_metadata, rights, unfinished};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
-use crate::restore::counts::{Fate, add};
-use crate::restore::decision::{Decision, Way};
-use crate::restore::folder::{Folder, Here};
+use crate::restore::counts::{EntryFate, add};
+use crate::restore::decision::{EntryDecision, PlacingWay};
+use crate::restore::folder::{OpenFolder, TargetFolder};
 use crate::restore::links::Linkable;
 use crate::restore::paths::child_path;
 use crate::restore::place::under_own_name;
 use crate::restore::reasons::SAME_NAME;
-use crate::restore::run::Run;
+use crate::restore::run::RestoreRun;
 use std::borrow::Cow;
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     /// Whether other names of its inode may be linked to it.
-    pub fn restore_special(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Linkable> {
+    pub fn restore_special(&self, folder: &TargetFolder, here: &OpenFolder, entry: &Entry) -> Result<Linkable> {
         let way = match self.decide(folder, here, entry)? {
-            Decision::Make(way) => way,
-            Decision::Right(right) => return Ok(self.keep(here, folder, entry, right)),
-            Decision::Left => {
+            EntryDecision::Make(way) => way,
+            EntryDecision::Right(right) => return Ok(self.keep(here, folder, entry, right)),
+            EntryDecision::Left => {
                 self.left(folder, entry);
                 return Ok(Linkable::No);
             }
-            Decision::Blocked(why) => {
+            EntryDecision::Blocked(why) => {
                 self.blocked(folder, entry, why);
                 return Ok(Linkable::No);
             }
@@ -49,11 +49,18 @@ impl Run<'_> {
         Ok(Linkable::New)
     }
 
-    fn make_special(&self, folder: &Folder, here: &Here, target: &Target, entry: &Entry, way: Way) -> Result<bool> {
+    fn make_special(
+        &self,
+        folder: &TargetFolder,
+        here: &OpenFolder,
+        target: &TargetDirectory,
+        entry: &Entry,
+        way: PlacingWay,
+    ) -> Result<bool> {
         // It gets its own name only when it is whole, except in an append-only directory.
-        let direct = way == Way::New && here.facts.append_only;
+        let direct = way == PlacingWay::New && here.facts.append_only;
         let name = if direct { Cow::Borrowed(&entry.name) } else { Cow::Owned(unfinished::next_name()) };
-        let create = |target: &Target| match entry.kind {
+        let create = |target: &TargetDirectory| match entry.kind {
             EntryKind::Symlink => target.create_symlink(&name, &entry.target),
             _ => target.create_special(&name, entry.kind, entry.device, &entry.meta),
         };
@@ -71,7 +78,7 @@ impl Run<'_> {
         }
         let path = || child_path(&folder.path, &entry.name);
         if direct {
-            self.fate(Fate::Created, path);
+            self.fate(EntryFate::Created, path);
         } else if !self.put_in_place(folder, here, target, &name, entry, way)? {
             return Ok(false);
         }

@@ -2,56 +2,56 @@
 
 use crate::disk::opened_up::OpenedUp;
 use crate::disk::stat::fstat;
-use crate::disk::{Directory, Target};
+use crate::disk::{Directory, TargetDirectory};
 use crate::entry::Entry;
 use crate::error::Result;
-use crate::restore::counts::Fate;
-use crate::restore::find_directory::Found;
+use crate::restore::counts::EntryFate;
+use crate::restore::find_directory::FoundDirectory;
 use crate::restore::find_directory::moved;
-use crate::restore::folder::{Facts, Folder, Here, mounted};
-use crate::restore::location::Location;
+use crate::restore::folder::{FolderFacts, OpenFolder, TargetFolder, mounted};
+use crate::restore::location::DirectoryLocation;
 use crate::restore::paths::shown;
-use crate::restore::reached::Reached;
+use crate::restore::reached::ReachedDirectory;
 use crate::restore::reasons::IN_USE;
-use crate::restore::run::Run;
-use crate::restore::scope::{Ours, is_repository_in_use};
+use crate::restore::run::RestoreRun;
+use crate::restore::scope::{OurFolders, is_repository_in_use};
 use std::sync::Arc;
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     /// A directory that a link above a source leads to: it may be in a repository.
     pub(super) fn take_followed(
         &self,
-        above: &Here,
-        folder: &Folder,
+        above: &OpenFolder,
+        folder: &TargetFolder,
         entry: &Entry,
         directory: Directory,
-    ) -> Result<Option<Here>> {
+    ) -> Result<Option<OpenFolder>> {
         let ours = self.ours_above(&directory)?;
-        if ours == Ours::InUse {
+        if ours == OurFolders::InUse {
             self.blocked_at(folder.path.clone(), IN_USE);
             return Ok(None);
         }
         let mut above = above.clone();
-        above.facts.keeps_extra |= ours == Ours::Other;
+        above.facts.keeps_extra |= ours == OurFolders::Other;
         self.take(&above, folder, entry, directory, None)
     }
 
     /// A directory that was there before.
     pub(super) fn take(
         &self,
-        above: &Here,
-        folder: &Folder,
+        above: &OpenFolder,
+        folder: &TargetFolder,
         entry: &Entry,
         directory: Directory,
         mut opened_up: Option<OpenedUp>,
-    ) -> Result<Option<Here>> {
-        let (target, stat) = Target::with_stat(directory)?;
+    ) -> Result<Option<OpenFolder>> {
+        let (target, stat) = TargetDirectory::with_stat(directory)?;
         if self.scope.is_in_use(&stat) || is_repository_in_use(self.repo, target.directory()) {
             if self.has_entries(entry)? {
                 self.blocked_at(folder.path.clone(), IN_USE);
             } else {
                 // A backup leaves out what is in it.
-                self.fate(Fate::Kept, || folder.path.clone());
+                self.fate(EntryFate::Kept, || folder.path.clone());
             }
             return Ok(None);
         }
@@ -75,8 +75,8 @@ impl Run<'_> {
         }
         let is_first = match self.overlap() {
             Some(overlap) => {
-                let reached = Reached::of(target.directory(), &stat, overlap.mounts.as_ref());
-                let location = || Location::of(target.directory());
+                let reached = ReachedDirectory::of(target.directory(), &stat, overlap.mounts.as_ref());
+                let location = || DirectoryLocation::of(target.directory());
                 self.is_first(self.met_before(&reached, location, folder, entry)?, folder)
             }
             None => true,
@@ -94,7 +94,7 @@ impl Run<'_> {
         self.remove_leftovers(folder, &target)?;
         let in_place = self.target.in_place.get().copied().unwrap_or(false);
         let changes = folder.inside && folder.wanted && self.changes_directory(&stat, entry);
-        let facts = Facts {
+        let facts = FolderFacts {
             taken: true,
             apply: self.applies(&stat, entry, changes),
             // A source that is mounted where it was saved is one file system with itself.
@@ -103,15 +103,20 @@ impl Run<'_> {
             ..self.facts_of(&folder.path, &target, &stat)
         };
         folder.closes_later(opened_up);
-        Ok(Some(Here { target: Some(Arc::new(target)), facts }))
+        Ok(Some(OpenFolder { target: Some(Arc::new(target)), facts }))
     }
 
-    pub(super) fn open_again(&self, above: &Here, folder: &Folder, facts: Facts) -> Result<Here> {
+    pub(super) fn open_again(
+        &self,
+        above: &OpenFolder,
+        folder: &TargetFolder,
+        facts: FolderFacts,
+    ) -> Result<OpenFolder> {
         let entry = folder.entry.as_ref().expect("the top of the target is never closed");
         let target = above.target.as_ref().expect("what was closed was opened in a directory that is there");
         let (directory, opened_up) = match self.find(above, target, folder, entry)? {
-            Found::Opened(directory, opened_up) => (directory, opened_up),
-            Found::Followed(directory) => (directory, None),
+            FoundDirectory::Opened(directory, opened_up) => (directory, opened_up),
+            FoundDirectory::Followed(directory) => (directory, None),
             _ => return Err(moved(entry)),
         };
         let here = self.reopened(folder, facts, directory)?;
@@ -120,11 +125,11 @@ impl Run<'_> {
     }
 
     /// Takes over a directory that was closed and is open again; refuses anything else that has its name now.
-    pub fn reopened(&self, folder: &Folder, facts: Facts, directory: Directory) -> Result<Here> {
-        if !Folder::is_same(&facts, &fstat(&directory)?) {
+    pub fn reopened(&self, folder: &TargetFolder, facts: FolderFacts, directory: Directory) -> Result<OpenFolder> {
+        if !TargetFolder::is_same(&facts, &fstat(&directory)?) {
             return Err(moved(folder.entry.as_ref().expect("the top of the target is never closed")));
         }
-        let here = Here { target: Some(Arc::new(Target::new(directory)?)), facts };
+        let here = OpenFolder { target: Some(Arc::new(TargetDirectory::new(directory)?)), facts };
         folder.set(here.clone(), &self.open_folders);
         Ok(here)
     }

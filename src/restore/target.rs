@@ -1,15 +1,15 @@
 //! The directory that is restored into: opened or made, and refused where it is one of our own.
 
 use crate::disk::stat::{fstat, stat_path};
-use crate::disk::{Directory, Target};
+use crate::disk::{Directory, TargetDirectory};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
-use crate::restore::folder::{Facts, Folder, Here, group_of_new, mounted};
-use crate::restore::location::Mounts;
+use crate::restore::folder::{FolderFacts, OpenFolder, TargetFolder, group_of_new, mounted};
+use crate::restore::location::MountTable;
 use crate::restore::paths::DEPTH_MAX;
-use crate::restore::run::Run;
-use crate::restore::scope::{Ours, is_repository_in_use, looks_like_ours};
+use crate::restore::run::RestoreRun;
+use crate::restore::scope::{OurFolders, is_repository_in_use, looks_like_ours};
 use rayon::ThreadPool;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use std::fs::Permissions;
@@ -62,10 +62,10 @@ pub(super) fn target_refused(target: &Path, error: Error) -> Error {
     Error::new(error.kind(), "restore into", target.display()).because(why).hint("name another directory with --target")
 }
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     /// Opens the folder that is restored into, or makes it. One of our own that does not let its owner look into it is
     /// opened up for that.
-    pub(super) fn open_target(&self, pool: &ThreadPool, root: &Entry, base: &[u8]) -> Result<Arc<Folder>> {
+    pub(super) fn open_target(&self, pool: &ThreadPool, root: &Entry, base: &[u8]) -> Result<Arc<TargetFolder>> {
         let target = &self.options.target;
         let closed = closed_to_owner(target.as_os_str().as_bytes()).filter(|_| self.is_deed());
         let Some(mode) = closed else { return self.open_or_make_target(pool, root, base) };
@@ -83,7 +83,12 @@ impl Run<'_> {
         }
     }
 
-    pub(super) fn open_or_make_target(&self, pool: &ThreadPool, root: &Entry, base: &[u8]) -> Result<Arc<Folder>> {
+    pub(super) fn open_or_make_target(
+        &self,
+        pool: &ThreadPool,
+        root: &Entry,
+        base: &[u8],
+    ) -> Result<Arc<TargetFolder>> {
         let path = self.options.target.as_os_str().as_bytes();
         // A file is in a directory, which may be any.
         let end = if root.is_directory() { base.len() } else { base.len() - root.name.len() - 1 };
@@ -99,7 +104,7 @@ impl Run<'_> {
                 }
                 self.tell_closed(self.options.target.display());
                 self.target.is_fresh.get_or_init(|| false);
-                (None, Facts { taken: true, ..Facts::default() })
+                (None, FolderFacts { taken: true, ..FolderFacts::default() })
             }
             Ok(directory) => {
                 let (target, facts) = self.existing_target(directory, base, entry.as_ref(), inside && wanted)?;
@@ -112,7 +117,7 @@ impl Run<'_> {
                     self.make_target(pool, entry.as_ref())
                         .map_err(|error| target_refused(&self.options.target, error))?
                 } else {
-                    (None, Facts { is_new: true, apply: entry.is_some(), group, ..Facts::default() })
+                    (None, FolderFacts { is_new: true, apply: entry.is_some(), group, ..FolderFacts::default() })
                 }
             }
             Err(error) if error.is(Kind::Conflict) && !root.is_directory() => {
@@ -121,8 +126,8 @@ impl Run<'_> {
             }
             Err(error) => return Err(target_refused(&self.options.target, error)),
         };
-        let here = Here { target: target.map(Arc::new), facts };
-        let top = Folder::top(base.to_vec(), entry, inside, wanted, here.clone());
+        let here = OpenFolder { target: target.map(Arc::new), facts };
+        let top = TargetFolder::top(base.to_vec(), entry, inside, wanted, here.clone());
         if let (Some(target), true) = (&here.target, facts.taken) {
             self.remove_leftovers(&top, target)?;
         }
@@ -136,14 +141,14 @@ impl Run<'_> {
         base: &[u8],
         entry: Option<&Entry>,
         is_wanted: bool,
-    ) -> Result<(Target, Facts)> {
-        let (target, stat) = Target::with_stat(directory)?;
+    ) -> Result<(TargetDirectory, FolderFacts)> {
+        let (target, stat) = TargetDirectory::with_stat(directory)?;
         let is_ours = self.check_above(target.directory())?;
         let origin = if base.is_empty() { b"/" } else { base };
         let is_named_alike =
             || std::path::absolute(&self.options.target).is_ok_and(|path| path.as_os_str().as_bytes() == origin);
         // The place may be on a file system that is broken or gone, which is why it is restored elsewhere.
-        let may_be_away = || Mounts::list().is_ok_and(|mounts| mounts.is_on_another_remote(origin, stat.device));
+        let may_be_away = || MountTable::list().is_ok_and(|mounts| mounts.is_on_another_remote(origin, stat.device));
         let is_in_place = || match stat_path(origin, true) {
             Ok(at) => Ok(at.identity() == stat.identity()),
             Err(error) if is_named_alike() => Err(error),
@@ -152,7 +157,7 @@ impl Run<'_> {
         let in_place = (is_named_alike() || !may_be_away()) && is_in_place()?;
         self.target.in_place.get_or_init(|| in_place);
         let changes = in_place && is_wanted && entry.is_some_and(|entry| self.changes_directory(&stat, entry));
-        let facts = Facts {
+        let facts = FolderFacts {
             taken: !target.directory().is_empty()?,
             apply: entry.is_some_and(|entry| self.applies(&stat, entry, changes)),
             deletes_on: mounted(&stat),
@@ -167,27 +172,27 @@ impl Run<'_> {
     /// repository or cache, where nothing is deleted.
     pub(super) fn check_above(&self, target: &Directory) -> Result<bool> {
         match self.ours_above(target)? {
-            Ours::InUse => {
+            OurFolders::InUse => {
                 let target = self.options.target.display();
                 let why = "it is inside the repository in use or a cache of silt";
                 Err(Error::invalid("restore into", target, why).hint("name a directory outside of it with --target"))
             }
-            Ours::Other => Ok(true),
-            Ours::No => Ok(false),
+            OurFolders::Other => Ok(true),
+            OurFolders::No => Ok(false),
         }
     }
 
     /// Which repositories and caches a directory is in.
-    pub fn ours_above(&self, directory: &Directory) -> Result<Ours> {
-        let mut found = Ours::No;
+    pub fn ours_above(&self, directory: &Directory) -> Result<OurFolders> {
+        let mut found = OurFolders::No;
         let mut here = directory.open_child(c".")?;
         for _ in 0..DEPTH_MAX {
             let stat = fstat(&here)?;
             if self.scope.is_own(&stat) || is_repository_in_use(self.repo, &here) {
-                return Ok(Ours::InUse);
+                return Ok(OurFolders::InUse);
             }
             if looks_like_ours(&here)? {
-                found = Ours::Other;
+                found = OurFolders::Other;
             }
             let above = match here.open_child(c"..") {
                 // A user without the right to open the directory above cannot use a repository there.
@@ -224,25 +229,29 @@ impl Run<'_> {
         first_open(self.options.target.ancestors().skip(1))
     }
 
-    pub(super) fn make_target(&self, pool: &ThreadPool, entry: Option<&Entry>) -> Result<(Option<Target>, Facts)> {
+    pub(super) fn make_target(
+        &self,
+        pool: &ThreadPool,
+        entry: Option<&Entry>,
+    ) -> Result<(Option<TargetDirectory>, FolderFacts)> {
         let path: &Path = &self.options.target;
         let make = |facts| {
             make_usable(path)?;
-            let target = Target::new(Directory::open_path(path.as_os_str().as_bytes())?)?;
+            let target = TargetDirectory::new(Directory::open_path(path.as_os_str().as_bytes())?)?;
             Ok((Some(target), facts))
         };
         let (Some(entry), Some(name), Some(parent)) = (entry, path.file_name(), path.parent()) else {
-            return make(Facts::default());
+            return make(FolderFacts::default());
         };
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         make_usable(parent)?;
         let parent = match Directory::open_path(parent.as_os_str().as_bytes()) {
             // One that may be written and not be listed.
-            Err(error) if error.is(Kind::Denied) => return make(Facts { apply: true, ..Facts::default() }),
-            opened => Target::new(opened?)?,
+            Err(error) if error.is(Kind::Denied) => return make(FolderFacts { apply: true, ..FolderFacts::default() }),
+            opened => TargetDirectory::new(opened?)?,
         };
         // By a thread of the pool, whose umask takes nothing away.
         let (target, current) = pool.install(|| parent.create_directory(name.as_bytes(), &entry.meta))?;
-        Ok((Some(target), Facts { is_new: true, apply: true, current: Some(current), ..Facts::default() }))
+        Ok((Some(target), FolderFacts { is_new: true, apply: true, current: Some(current), ..FolderFacts::default() }))
     }
 }

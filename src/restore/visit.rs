@@ -2,39 +2,39 @@
 
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
-use crate::format::tree::{PAGE_DEPTH_MAX, Page, decode_inner, decode_page};
+use crate::format::tree::{PAGE_DEPTH_MAX, TreePage, decode_inner, decode_page};
 use crate::id::ChunkId;
 use crate::lock::locked;
-use crate::restore::counts::{Fate, add};
-use crate::restore::folder::{Folder, Here};
+use crate::restore::counts::{EntryFate, add};
+use crate::restore::folder::{OpenFolder, TargetFolder};
 use crate::restore::links::Linkable;
-use crate::restore::overlap::Before;
+use crate::restore::overlap::RestoredBefore;
 use crate::restore::paths::{DEPTH_MAX, child_path, named_in_full, shown};
-use crate::restore::run::Run;
+use crate::restore::run::RestoreRun;
 use rayon::Scope as Tasks;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// What a directory of the snapshot holds.
 #[derive(Clone, Copy)]
-pub(super) struct Contents {
+pub(super) struct DirectoryContents {
     tree: Option<ChunkId>,
     is_partial: bool,
 }
 
-impl Contents {
+impl DirectoryContents {
     pub(super) fn of(entry: &Entry) -> Self {
         let tree = match &entry.content {
             Content::Tree(tree) => Some(*tree),
             _ => None,
         };
-        Contents { tree, is_partial: entry.is_partial }
+        DirectoryContents { tree, is_partial: entry.is_partial }
     }
 }
 
-impl<'a> Run<'a> {
+impl<'a> RestoreRun<'a> {
     /// Restores what is in a directory.
-    pub(super) fn visit<'s>(&'s self, tasks: &Tasks<'s>, folder: Arc<Folder>, contents: Contents) {
+    pub(super) fn visit<'s>(&'s self, tasks: &Tasks<'s>, folder: Arc<TargetFolder>, contents: DirectoryContents) {
         if !self.should_stop() && self.visits(&folder, contents) {
             if self.is_deed() {
                 self.watch.progress.set_current(&folder.path);
@@ -57,7 +57,7 @@ impl<'a> Run<'a> {
     }
 
     /// Whether there is a directory to fill, now or once something below it is restored.
-    fn visits(&self, folder: &Arc<Folder>, contents: Contents) -> bool {
+    fn visits(&self, folder: &Arc<TargetFolder>, contents: DirectoryContents) -> bool {
         // Above a source only the way to it was saved, which is nothing to tell.
         if contents.is_partial && folder.inside {
             add(&self.counts.partial_directories, 1);
@@ -80,7 +80,7 @@ impl<'a> Run<'a> {
     }
 
     /// Returns the pages with entries of a directory. A page that cannot be read loses only its own entries.
-    fn leaf_pages(&self, folder: &Folder, root: &ChunkId) -> Vec<ChunkId> {
+    fn leaf_pages(&self, folder: &TargetFolder, root: &ChunkId) -> Vec<ChunkId> {
         let mut leaves = Vec::new();
         // With the first name of each page: they must grow, also over lost pages, or a hostile repository could name pages again and
         // again.
@@ -118,7 +118,7 @@ impl<'a> Run<'a> {
         leaves
     }
 
-    fn page_is_lost(&self, folder: &Folder, error: Error) {
+    fn page_is_lost(&self, folder: &TargetFolder, error: Error) {
         // The names on that page are unknown: nothing here may be deleted as extra.
         folder.names.are_incomplete.store(true, Ordering::Relaxed);
         let error =
@@ -128,12 +128,12 @@ impl<'a> Run<'a> {
 
     fn page_entries(&self, page: &ChunkId) -> Result<Vec<Entry>> {
         match decode_page(&self.stored(self.reader.tree(page))?)? {
-            Page::Entries(entries) => Ok(entries),
-            Page::Inner { .. } => Err(Error::corrupt("read the page", page, "it has no entries")),
+            TreePage::Entries(entries) => Ok(entries),
+            TreePage::Inner { .. } => Err(Error::corrupt("read the page", page, "it has no entries")),
         }
     }
 
-    fn restore_page<'s>(&'s self, tasks: &Tasks<'s>, folder: &Arc<Folder>, page: &ChunkId) {
+    fn restore_page<'s>(&'s self, tasks: &Tasks<'s>, folder: &Arc<TargetFolder>, page: &ChunkId) {
         let entries = match self.page_entries(page) {
             Ok(entries) => entries,
             Err(error) => return self.page_is_lost(folder, error),
@@ -146,7 +146,7 @@ impl<'a> Run<'a> {
         self.close_if_many(folder);
     }
 
-    fn restore_entries<'s>(&'s self, tasks: &Tasks<'s>, folder: &Arc<Folder>, entries: Vec<Entry>) {
+    fn restore_entries<'s>(&'s self, tasks: &Tasks<'s>, folder: &Arc<TargetFolder>, entries: Vec<Entry>) {
         let mut here = None;
         // Pushed backwards, directories are restored in the order of their names, after this page's files.
         let (below, others): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(Entry::is_directory);
@@ -165,8 +165,8 @@ impl<'a> Run<'a> {
     pub(super) fn restore_entry<'s>(
         &'s self,
         tasks: &Tasks<'s>,
-        folder: &Arc<Folder>,
-        here: &mut Option<Here>,
+        folder: &Arc<TargetFolder>,
+        here: &mut Option<OpenFolder>,
         entry: Entry,
     ) {
         let mut wanted = folder.wanted;
@@ -198,13 +198,13 @@ impl<'a> Run<'a> {
             return;
         }
         let done = self.restored_before(folder, here, &entry).and_then(|before| match before {
-            Before::No if entry.link_group == 0 => self.restore_single(folder, here, &entry).map(drop),
-            Before::No => self.restore_linked(folder, here, &entry),
-            Before::Same => {
-                self.fate(Fate::Kept, || child_path(&folder.path, &entry.name));
+            RestoredBefore::No if entry.link_group == 0 => self.restore_single(folder, here, &entry).map(drop),
+            RestoredBefore::No => self.restore_linked(folder, here, &entry),
+            RestoredBefore::Same => {
+                self.fate(EntryFate::Kept, || child_path(&folder.path, &entry.name));
                 Ok(())
             }
-            Before::Other(other) | Before::SameBut { other, .. } => {
+            RestoredBefore::Other(other) | RestoredBefore::SameBut { other, .. } => {
                 self.met(child_path(&folder.path, &entry.name), &other);
                 Ok(())
             }
@@ -215,15 +215,15 @@ impl<'a> Run<'a> {
     }
 
     /// A directory is made or opened by its own task, so that only those being filled are open.
-    fn spawn_directory<'s>(&'s self, tasks: &Tasks<'s>, folder: &Arc<Folder>, entry: Entry, wanted: bool) {
+    fn spawn_directory<'s>(&'s self, tasks: &Tasks<'s>, folder: &Arc<TargetFolder>, entry: Entry, wanted: bool) {
         let path = child_path(&folder.path, &entry.name);
         let inside = folder.inside || self.scope.is_source(&path);
         let is_named = self.scope.is_named(&path);
         folder.left.fetch_add(1, Ordering::Relaxed);
         let folder = folder.clone();
         tasks.spawn(move |tasks| {
-            let contents = Contents::of(&entry);
-            let below = Arc::new(Folder::below(&folder, entry, inside, is_named, wanted));
+            let contents = DirectoryContents::of(&entry);
+            let below = Arc::new(TargetFolder::below(&folder, entry, inside, is_named, wanted));
             // From now on only what is below holds it, and lets it go when it is finished.
             drop(folder);
             self.visit(tasks, below, contents);
@@ -242,7 +242,7 @@ impl<'a> Run<'a> {
     }
 
     /// Restores an entry that is not a directory; returns whether other names of its inode may be linked to it.
-    pub fn restore_single(&self, folder: &Folder, here: &Here, entry: &Entry) -> Result<Linkable> {
+    pub fn restore_single(&self, folder: &TargetFolder, here: &OpenFolder, entry: &Entry) -> Result<Linkable> {
         match entry.kind {
             EntryKind::File | EntryKind::Stream => self.restore_file(folder, here, entry),
             _ => self.restore_special(folder, here, entry),

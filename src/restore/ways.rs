@@ -4,20 +4,20 @@
 use crate::disk::Stat;
 use crate::disk::stat::stat_path;
 use crate::error::{Kind, Result};
-use crate::restore::location::{Location, Mounts};
-use crate::restore::run::Run;
+use crate::restore::location::{DirectoryLocation, MountTable};
+use crate::restore::run::RestoreRun;
 use std::collections::BTreeSet;
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     /// Returns the places below `path` that have saved entries and were not restored by the first way, which has this mount number.
     /// `second` is where another way to the same directory leads; at these places the two ways lead to different entries. None if the
     /// first way is not known.
     pub fn only_by_second_way(
         &self,
         path: &[u8],
-        mounts: &Mounts,
+        mounts: &MountTable,
         first: u64,
-        second: &Location,
+        second: &DirectoryLocation,
     ) -> Result<Option<Vec<Vec<u8>>>> {
         let Some(first) = mounts.path_by(first, second) else { return Ok(None) };
         let mut places = Vec::new();
@@ -37,7 +37,7 @@ impl Run<'_> {
 }
 
 /// Whether what is restored at the first path is there by the second one.
-fn is_one(first: &[u8], second: &[u8], mounts: &Mounts) -> Result<bool> {
+fn is_one(first: &[u8], second: &[u8], mounts: &MountTable) -> Result<bool> {
     let look = |path: &[u8]| match stat_path(path, false) {
         Ok(stat) => Ok(Some(stat)),
         Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => Ok(None),
@@ -49,7 +49,7 @@ fn is_one(first: &[u8], second: &[u8], mounts: &Mounts) -> Result<bool> {
 }
 
 /// The paths, from a directory on, of what is mounted below it.
-fn mounts_below<'m>(mounts: &'m Mounts, directory: &[u8]) -> BTreeSet<&'m [u8]> {
+fn mounts_below<'m>(mounts: &'m MountTable, directory: &[u8]) -> BTreeSet<&'m [u8]> {
     let below = |point: &'m [u8]| point.strip_prefix(directory).filter(|path| path.len() > 1 && path[0] == b'/');
     mounts.of_files().filter_map(|mount| below(&mount.point)).collect()
 }

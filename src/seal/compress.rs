@@ -31,24 +31,24 @@ impl std::fmt::Display for Compression {
 /// One way to compress: a level and, where they are not the level's own, strategy, logarithms of the sizes of the two
 /// tables of positions (in entries of 4 bytes) and the shortest match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Way {
+struct CompressionWay {
     level: i32,
     tuned: Option<(Strategy, u32, u32, u32)>,
 }
 
-impl Way {
+impl CompressionWay {
     const fn level(level: i32) -> Self {
-        Way { level, tuned: None }
+        CompressionWay { level, tuned: None }
     }
 }
 
 /// Dearest last: that one is the measure of the others. Level 3's own tables, 768 KiB, do not fit the second cache of
 /// common processors; the third way's, 160 KiB, do.
-const WAYS: [Way; 4] = [
-    Way { level: 2, tuned: Some((Strategy::ZSTD_fast, 15, 6, 5)) },
-    Way::level(2),
-    Way { level: 3, tuned: Some((Strategy::ZSTD_dfast, 15, 13, 5)) },
-    Way::level(3),
+const WAYS: [CompressionWay; 4] = [
+    CompressionWay { level: 2, tuned: Some((Strategy::ZSTD_fast, 15, 6, 5)) },
+    CompressionWay::level(2),
+    CompressionWay { level: 3, tuned: Some((Strategy::ZSTD_dfast, 15, 13, 5)) },
+    CompressionWay::level(3),
 ];
 /// The parts by which the cheaper ways may come out larger: 1/50 and 1/30. The loss of the first two depends most on the
 /// data, and a sample that happens to suit them costs 6 to 9 % of the frames up to the next trial.
@@ -68,9 +68,9 @@ pub(super) struct Compressor {
     context: CCtx<'static>,
     compression: Compression,
     /// What the context is set to.
-    set: Way,
+    set: CompressionWay,
     /// What the last trial found, for this many frames, of which this many remain.
-    found: Way,
+    found: CompressionWay,
     every: u32,
     frames_left: u32,
 }
@@ -79,7 +79,7 @@ impl Compressor {
     pub fn new(compression: Compression) -> Result<Self> {
         let first = match compression {
             Compression::Auto => WAYS[WAYS.len() - 1],
-            Compression::Level(level) => Way::level(level.clamp(-7, 22)),
+            Compression::Level(level) => CompressionWay::level(level.clamp(-7, 22)),
         };
         let mut context = CCtx::create();
         set(&mut context, first)?;
@@ -100,7 +100,7 @@ impl Compressor {
     }
 
     /// The way for a frame that begins with `sample`.
-    fn way_by_trial(&mut self, sample: &[u8], packed: &mut Vec<u8>) -> Result<Way> {
+    fn way_by_trial(&mut self, sample: &[u8], packed: &mut Vec<u8>) -> Result<CompressionWay> {
         if self.frames_left == 0 {
             let before = self.found;
             let [cheaper @ .., last] = WAYS;
@@ -121,7 +121,7 @@ impl Compressor {
     }
 
     /// Returns how many bytes it came to.
-    fn compress_in(&mut self, way: Way, raw: &[u8], packed: &mut Vec<u8>) -> Result<usize> {
+    fn compress_in(&mut self, way: CompressionWay, raw: &[u8], packed: &mut Vec<u8>) -> Result<usize> {
         if self.set != way {
             set(&mut self.context, way)?;
             self.set = way;
@@ -132,7 +132,7 @@ impl Compressor {
     }
 }
 
-fn set(context: &mut CCtx<'static>, way: Way) -> Result<()> {
+fn set(context: &mut CCtx<'static>, way: CompressionWay) -> Result<()> {
     let error = |code| failed("prepare compression", way, code);
     context.reset(ResetDirective::SessionAndParameters).map_err(error)?;
     let mut set = |parameter| context.set_parameter(parameter).map_err(error).map(|_| ());
@@ -149,7 +149,7 @@ fn set(context: &mut CCtx<'static>, way: Way) -> Result<()> {
     set(CParameter::ContentSizeFlag(false))
 }
 
-fn failed(doing: &str, way: Way, code: usize) -> Error {
+fn failed(doing: &str, way: CompressionWay, code: usize) -> Error {
     let why = zstd::zstd_safe::get_error_name(code);
     Error::new(crate::error::Kind::Failed, doing, format!("at level {}", way.level)).because(why)
 }

@@ -175,7 +175,7 @@ impl FrameOpener {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seal::Access;
+    use crate::seal::KeyAccess;
 
     #[test]
     fn frames_come_back_and_every_changed_bit_is_noticed() {
@@ -209,7 +209,7 @@ mod tests {
         let (_, header) = new_pack_key(&keys, ChunkKind::Tree).unwrap();
         assert!(open_pack_key(&keys, ChunkKind::Tree, &header).is_ok());
         assert!(open_pack_key(&keys, ChunkKind::Content, &header).is_err());
-        let list = KeySet::from_bundle(&keys.to_bundle(Access::List).unwrap()).unwrap();
+        let list = KeySet::from_bundle(&keys.to_bundle(KeyAccess::List).unwrap()).unwrap();
         let why = |keys, header: &[u8]| open_pack_key(keys, ChunkKind::Tree, header).err().unwrap();
         assert!(why(&list, &header).is(Kind::Denied));
         for at in 0..header.len() {

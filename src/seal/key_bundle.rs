@@ -2,9 +2,9 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::seal::key_pair::KeyPair;
-use crate::seal::key_set::{KEY_GENERATION, Keys, Shared};
+use crate::seal::key_set::{KEY_GENERATION, KeyParts, WriterKeys};
 use crate::seal::signature::VerifyingKey;
-use crate::seal::{Access, KeySet, SECRET_BYTES, Secret};
+use crate::seal::{KeyAccess, KeySet, SECRET_BYTES, Secret};
 use zeroize::Zeroizing;
 
 /// Before each value: its tag, its generation (`u32`) and its length (`u16`), both little-endian.
@@ -14,7 +14,7 @@ const BUNDLE_BYTES_MAX: usize = 8 << 10;
 
 /// The values of format 1. Others are skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tag {
+enum BundleTag {
     Master = 1,
     ContentId = 2,
     TreeId = 3,
@@ -29,57 +29,57 @@ enum Tag {
 
 impl KeySet {
     /// The bytes that a key object seals: everything that this access needs. None if this set has less itself.
-    pub fn to_bundle(&self, access: Access) -> Option<Zeroizing<Vec<u8>>> {
+    pub fn to_bundle(&self, access: KeyAccess) -> Option<Zeroizing<Vec<u8>>> {
         let keys = self.keys();
-        let mut bundle = Bundle::default();
-        if access == Access::Full {
-            bundle.put(Tag::Master, &keys.master.as_ref()?.0);
+        let mut bundle = BundleWriter::default();
+        if access == KeyAccess::Full {
+            bundle.put(BundleTag::Master, &keys.master.as_ref()?.0);
             return Some(bundle.0);
         }
-        bundle.put(Tag::ContentId, &keys.shared.content_id.0);
-        bundle.put(Tag::TreeId, &keys.shared.tree_id.0);
-        bundle.put(Tag::Gear, &keys.shared.gear.0);
-        bundle.put(Tag::Writers, &keys.shared.writers.0);
-        bundle.put(Tag::SnapshotsPublic, &keys.snapshots.public_bytes());
-        bundle.put(Tag::TreesPublic, &keys.trees.public_bytes());
-        bundle.put(Tag::ContentsPublic, &keys.contents.public_bytes());
-        bundle.put(Tag::Verifying, &keys.verifying.0);
-        if access == Access::List {
-            bundle.put(Tag::SnapshotsPrivate, &keys.snapshots.private_bytes()?);
+        bundle.put(BundleTag::ContentId, &keys.shared.content_id.0);
+        bundle.put(BundleTag::TreeId, &keys.shared.tree_id.0);
+        bundle.put(BundleTag::Gear, &keys.shared.gear.0);
+        bundle.put(BundleTag::Writers, &keys.shared.writers.0);
+        bundle.put(BundleTag::SnapshotsPublic, &keys.snapshots.public_bytes());
+        bundle.put(BundleTag::TreesPublic, &keys.trees.public_bytes());
+        bundle.put(BundleTag::ContentsPublic, &keys.contents.public_bytes());
+        bundle.put(BundleTag::Verifying, &keys.verifying.0);
+        if access == KeyAccess::List {
+            bundle.put(BundleTag::SnapshotsPrivate, &keys.snapshots.private_bytes()?);
         }
         Some(bundle.0)
     }
 
     /// Reads what [`to_bundle`](Self::to_bundle) wrote, or a newer program with more values.
     pub fn from_bundle(bytes: &[u8]) -> Result<Self> {
-        let values = Values::read(bytes)?;
-        if let Some(master) = values.secret(Tag::Master) {
+        let values = BundleValues::read(bytes)?;
+        if let Some(master) = values.secret(BundleTag::Master) {
             return Ok(KeySet::from_master(master));
         }
         let need = |tag| values.secret(tag).ok_or_else(|| values.lacks());
         let public = |tag| values.get(tag).and_then(KeyPair::from_public).ok_or_else(|| values.lacks());
-        let shared = Shared {
-            content_id: need(Tag::ContentId)?,
-            tree_id: need(Tag::TreeId)?,
-            gear: need(Tag::Gear)?,
-            writers: need(Tag::Writers)?,
+        let shared = WriterKeys {
+            content_id: need(BundleTag::ContentId)?,
+            tree_id: need(BundleTag::TreeId)?,
+            gear: need(BundleTag::Gear)?,
+            writers: need(BundleTag::Writers)?,
         };
-        let snapshots = match values.get(Tag::SnapshotsPrivate) {
+        let snapshots = match values.get(BundleTag::SnapshotsPrivate) {
             Some(private) => KeyPair::from_private(private).ok_or_else(|| values.lacks())?,
-            None => public(Tag::SnapshotsPublic)?,
+            None => public(BundleTag::SnapshotsPublic)?,
         };
-        let (trees, contents) = (public(Tag::TreesPublic)?, public(Tag::ContentsPublic)?);
-        let verifying = VerifyingKey(need(Tag::Verifying)?.0);
-        Ok(KeySet::new(Keys { master: None, shared, snapshots, trees, contents, verifying }))
+        let (trees, contents) = (public(BundleTag::TreesPublic)?, public(BundleTag::ContentsPublic)?);
+        let verifying = VerifyingKey(need(BundleTag::Verifying)?.0);
+        Ok(KeySet::new(KeyParts { master: None, shared, snapshots, trees, contents, verifying }))
     }
 }
 
 /// A bundle that is being written.
 #[derive(Default)]
-struct Bundle(Zeroizing<Vec<u8>>);
+struct BundleWriter(Zeroizing<Vec<u8>>);
 
-impl Bundle {
-    fn put(&mut self, tag: Tag, value: &[u8]) {
+impl BundleWriter {
+    fn put(&mut self, tag: BundleTag, value: &[u8]) {
         self.0.push(tag as u8);
         self.0.extend_from_slice(&KEY_GENERATION.to_le_bytes());
         self.0.extend_from_slice(&u16::try_from(value.len()).expect("a key is short").to_le_bytes());
@@ -88,9 +88,9 @@ impl Bundle {
 }
 
 /// The values of a bundle.
-struct Values<'a>(Vec<(u8, u32, &'a [u8])>);
+struct BundleValues<'a>(Vec<(u8, u32, &'a [u8])>);
 
-impl<'a> Values<'a> {
+impl<'a> BundleValues<'a> {
     /// Tags and generations rise, so that each value is there once.
     fn read(mut bytes: &'a [u8]) -> Result<Self> {
         let bad = || Error::corrupt("read the keys of the repository", "", "they are damaged");
@@ -109,15 +109,15 @@ impl<'a> Values<'a> {
             values.push((head[0], generation, value));
             bytes = rest;
         }
-        Ok(Values(values))
+        Ok(BundleValues(values))
     }
 
-    fn get(&self, tag: Tag) -> Option<&'a [u8]> {
+    fn get(&self, tag: BundleTag) -> Option<&'a [u8]> {
         let is_it = |(of, generation, _): &&(u8, u32, &[u8])| (*of, *generation) == (tag as u8, KEY_GENERATION);
         self.0.iter().find(is_it).map(|(_, _, value)| *value)
     }
 
-    fn secret(&self, tag: Tag) -> Option<Secret> {
+    fn secret(&self, tag: BundleTag) -> Option<Secret> {
         self.get(tag).and_then(|value| <[u8; SECRET_BYTES]>::try_from(value).ok()).map(Secret)
     }
 
@@ -137,18 +137,18 @@ mod tests {
     #[test]
     fn bundles_hold_what_their_access_needs_and_no_more() {
         let full = KeySet::from_master(Secret([1; 32]));
-        for access in [Access::PutOnly, Access::List, Access::Full] {
+        for access in [KeyAccess::PutOnly, KeyAccess::List, KeyAccess::Full] {
             let bundle = full.to_bundle(access).unwrap();
             let keys = KeySet::from_bundle(&bundle).unwrap();
             assert_eq!(keys.access(), access);
             assert_eq!(full.chunk_id(ChunkKind::Content, b"x"), keys.chunk_id(ChunkKind::Content, b"x"));
             assert_eq!(keys.to_bundle(access).unwrap(), bundle);
-            assert_eq!(keys.snapshots().can_open(), access >= Access::List);
+            assert_eq!(keys.snapshots().can_open(), access >= KeyAccess::List);
             for kind in [ChunkKind::Content, ChunkKind::Tree] {
-                assert_eq!(keys.packs(kind).can_open(), access == Access::Full);
+                assert_eq!(keys.packs(kind).can_open(), access == KeyAccess::Full);
             }
-            assert_eq!(keys.signing().is_ok(), access == Access::Full);
-            for more in [Access::List, Access::Full].into_iter().filter(|more| *more > access) {
+            assert_eq!(keys.signing().is_ok(), access == KeyAccess::Full);
+            for more in [KeyAccess::List, KeyAccess::Full].into_iter().filter(|more| *more > access) {
                 assert!(keys.to_bundle(more).is_none());
             }
             // Cut between two values, it may be a bundle with less access: the key object says whether it is whole.
@@ -161,18 +161,18 @@ mod tests {
     #[test]
     fn values_of_newer_programs_are_skipped() {
         let keys = KeySet::from_master(Secret([1; 32]));
-        let mut bundle = keys.to_bundle(Access::PutOnly).unwrap().to_vec();
+        let mut bundle = keys.to_bundle(KeyAccess::PutOnly).unwrap().to_vec();
         // The writers' secret of the next generation, after that of this one; and an unknown tag.
         let at = HEAD_BYTES + SECRET_BYTES;
-        let next = [&[Tag::Writers as u8, 1, 0, 0, 0, 32, 0][..], &[9; 32]].concat();
+        let next = [&[BundleTag::Writers as u8, 1, 0, 0, 0, 32, 0][..], &[9; 32]].concat();
         bundle.splice(4 * at..4 * at, next);
         bundle.extend([&[200, 0, 0, 0, 0, 3, 0][..], b"new"].concat());
         let read = KeySet::from_bundle(&bundle).unwrap();
-        assert_eq!(read.to_bundle(Access::PutOnly), keys.to_bundle(Access::PutOnly));
+        assert_eq!(read.to_bundle(KeyAccess::PutOnly), keys.to_bundle(KeyAccess::PutOnly));
         // Out of order, a value could be there twice.
         bundle.extend([&[200, 0, 0, 0, 0, 3, 0][..], b"two"].concat());
         assert!(KeySet::from_bundle(&bundle).is_err() && KeySet::from_bundle(&[]).is_err());
-        let newer = [&[Tag::Master as u8, 7, 0, 0, 0, 32, 0][..], &[9; 32]].concat();
+        let newer = [&[BundleTag::Master as u8, 7, 0, 0, 0, 32, 0][..], &[9; 32]].concat();
         assert_eq!(KeySet::from_bundle(&newer).err().unwrap().kind(), Kind::Unsupported);
     }
 }

@@ -13,7 +13,7 @@ pub(super) const KEY_GENERATION: u32 = 0;
 
 /// What the holder of a key can do. Each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Access {
+pub enum KeyAccess {
     /// Add backups; read the index and nothing of any backup.
     PutOnly,
     /// Read snapshots: when what was saved, how much of it, and what could not be. No names of files below the sources but in warnings,
@@ -25,12 +25,12 @@ pub enum Access {
 
 /// The derived keys, ready for use. Cheap to clone.
 #[derive(Clone)]
-pub struct KeySet(Arc<Keys>);
+pub struct KeySet(Arc<KeyParts>);
 
-pub(super) struct Keys {
+pub(super) struct KeyParts {
     /// Only a full key has it.
     pub master: Option<Secret>,
-    pub shared: Shared,
+    pub shared: WriterKeys,
     pub snapshots: KeyPair,
     pub trees: KeyPair,
     pub contents: KeyPair,
@@ -39,7 +39,7 @@ pub(super) struct Keys {
 
 /// What every writer has: names chunks, cuts them, reads the index.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub(super) struct Shared {
+pub(super) struct WriterKeys {
     pub content_id: Secret,
     pub tree_id: Secret,
     pub gear: Secret,
@@ -50,14 +50,14 @@ pub(super) struct Shared {
 impl KeySet {
     /// All keys of a repository from its master secret.
     pub fn from_master(master: Secret) -> Self {
-        let shared = Shared {
+        let shared = WriterKeys {
             content_id: master.derive("siltstone 2026 id of a content chunk"),
             tree_id: master.derive("siltstone 2026 id of a tree chunk"),
             gear: master.derive("siltstone 2026 gear table"),
             writers: master.derive("siltstone 2026 objects for writers"),
         };
         let pair = |context| KeyPair::derive(&master.derive(context));
-        KeySet::new(Keys {
+        KeySet::new(KeyParts {
             shared,
             snapshots: pair("siltstone 2026 key pair for snapshots"),
             trees: pair("siltstone 2026 key pair for trees"),
@@ -67,19 +67,19 @@ impl KeySet {
         })
     }
 
-    pub(super) fn new(keys: Keys) -> Self {
+    pub(super) fn new(keys: KeyParts) -> Self {
         KeySet(Arc::new(keys))
     }
 
-    pub(super) fn keys(&self) -> &Keys {
+    pub(super) fn keys(&self) -> &KeyParts {
         &self.0
     }
 
-    pub fn access(&self) -> Access {
+    pub fn access(&self) -> KeyAccess {
         match (&self.0.master, self.0.snapshots.can_open()) {
-            (Some(_), _) => Access::Full,
-            (None, true) => Access::List,
-            (None, false) => Access::PutOnly,
+            (Some(_), _) => KeyAccess::Full,
+            (None, true) => KeyAccess::List,
+            (None, false) => KeyAccess::PutOnly,
         }
     }
 
@@ -134,9 +134,9 @@ impl KeySet {
     /// This key cannot do that.
     pub(super) fn refused(&self, doing: &str) -> Error {
         let why = match self.access() {
-            Access::PutOnly => "it is a put-only key, which can add backups but not read them",
-            Access::List => "it can add backups and list snapshots, but read nothing of them",
-            Access::Full => "it lacks a part",
+            KeyAccess::PutOnly => "it is a put-only key, which can add backups but not read them",
+            KeyAccess::List => "it can add backups and list snapshots, but read nothing of them",
+            KeyAccess::Full => "it lacks a part",
         };
         Error::new(Kind::Denied, doing, "with this key")
             .because(why)

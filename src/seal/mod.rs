@@ -18,7 +18,7 @@ mod signature;
 pub use aead::{open_once, seal_once};
 pub use compress::Compression;
 pub use frame::{FrameKey, FrameOpener, FrameSealer, PACK_HEADER_BYTES, SEAL_BYTES, new_pack_key, open_pack_key};
-pub use key_set::{Access, KeySet};
+pub use key_set::{KeyAccess, KeySet};
 pub use object::{
     Recipients, open_object, open_signed_object, seal_object, seal_signed_object, sealed_object_bytes_max,
 };

@@ -132,16 +132,16 @@ fn padded(bytes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seal::Access;
+    use crate::seal::KeyAccess;
 
-    fn keys_of(full: &KeySet, access: Access) -> KeySet {
+    fn keys_of(full: &KeySet, access: KeyAccess) -> KeySet {
         KeySet::from_bundle(&full.to_bundle(access).unwrap()).unwrap()
     }
 
     #[test]
     fn objects_open_for_their_recipients_and_purpose_only() {
         let full = KeySet::from_master(Secret([1; 32]));
-        let (put, list) = (keys_of(&full, Access::PutOnly), keys_of(&full, Access::List));
+        let (put, list) = (keys_of(&full, KeyAccess::PutOnly), keys_of(&full, KeyAccess::List));
         let other = KeySet::from_master(Secret([2; 32]));
         for (recipients, put_reads) in [(Recipients::Writers, true), (Recipients::SnapshotReaders, false)] {
             let sealed = seal_object(&put, recipients, "index", b"some bytes").unwrap();
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn only_a_full_key_writes_signed_objects_and_all_verify_them() {
         let full = KeySet::from_master(Secret([1; 32]));
-        let put = keys_of(&full, Access::PutOnly);
+        let put = keys_of(&full, KeyAccess::PutOnly);
         let sealed = seal_signed_object(&full, "settings", b"some bytes").unwrap();
         assert_eq!(open_signed_object(&put, "settings", &sealed, 200).unwrap(), b"some bytes");
         assert!(seal_signed_object(&put, "settings", b"some bytes").unwrap_err().is(Kind::Denied));

@@ -69,7 +69,7 @@ impl Stream {
             stdout: Some(stdout),
             stderr: Some(stderr),
             said: Vec::new(),
-            state: State::Running,
+            state: CommandState::Running,
             guard: Some(guard),
             watch: watch.clone(),
         };
@@ -81,7 +81,7 @@ impl Stream {
 }
 
 #[derive(Debug)]
-enum State {
+enum CommandState {
     Running,
     Done,
     /// Every further read says the same again.
@@ -95,7 +95,7 @@ pub struct StreamSource {
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
     said: Vec<u8>,
-    state: State,
+    state: CommandState,
     /// While it runs, it is killed with this process.
     guard: Option<ChildGuard>,
     watch: Watch,
@@ -239,17 +239,17 @@ impl StreamSource {
 impl Read for StreamSource {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &self.state {
-            State::Done => return Ok(0),
-            State::Failed(kind, why) => {
+            CommandState::Done => return Ok(0),
+            CommandState::Failed(kind, why) => {
                 let again = Error::new(*kind, "read stream", shown(&self.name)).because(why.clone());
                 return Err(io::Error::other(again));
             }
-            State::Running if buffer.is_empty() => return Ok(0),
-            State::Running => {}
+            CommandState::Running if buffer.is_empty() => return Ok(0),
+            CommandState::Running => {}
         }
         match self.read_some(buffer) {
             Ok(0) => {
-                self.state = State::Done;
+                self.state = CommandState::Done;
                 Ok(0)
             }
             Ok(count) => Ok(count),
@@ -258,7 +258,7 @@ impl Read for StreamSource {
                 if !matches!(self.child.try_wait(), Ok(Some(_))) {
                     self.stop();
                 }
-                self.state = State::Failed(error.kind(), error.to_string());
+                self.state = CommandState::Failed(error.kind(), error.to_string());
                 Err(io::Error::other(error))
             }
         }
@@ -267,7 +267,7 @@ impl Read for StreamSource {
 
 impl Drop for StreamSource {
     fn drop(&mut self) {
-        if matches!(self.state, State::Running) {
+        if matches!(self.state, CommandState::Running) {
             self.stop();
         }
     }

@@ -3,14 +3,14 @@
 use crate::error::{Error, Kind, Result};
 use crate::forward_storage;
 use crate::lock::locked;
-use crate::storage::{Body, Listed, Stat, Storage, Version};
+use crate::storage::{ListedObject, ObjectBody, ObjectStat, ObjectVersion, Storage};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// How often each fault strikes, in calls of a thousand.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Rates {
+pub struct ChaosRates {
     /// A temporary error, and nothing happened.
     pub refused: u32,
     /// A temporary error, and yet it happened: the answer was lost.
@@ -23,35 +23,35 @@ pub struct Rates {
 
 /// On which side of the effect of a call the process dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub enum CrashSide {
     Before,
     After,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Mode {
-    Seeded(Rates),
+enum ChaosMode {
+    Seeded(ChaosRates),
     /// Dies at this mutating call, counted from 0.
-    Crash(u64, Side),
+    Crash(u64, CrashSide),
 }
 
 /// One call that changes the storage (or would have).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
+pub struct StorageCall {
     pub verb: &'static str,
     pub name: String,
 }
 
 #[derive(Default)]
-struct State {
+struct ChaosState {
     random: u64,
-    trace: Vec<Call>,
+    trace: Vec<StorageCall>,
     dead: bool,
-    listings: HashMap<String, Vec<Listed>>,
+    listings: HashMap<String, Vec<ListedObject>>,
 }
 
 /// What befalls one call.
-enum Fate {
+enum CallFate {
     Fine,
     Before(Error),
     After(Error),
@@ -60,31 +60,31 @@ enum Fate {
 /// A storage with faults on purpose. With one thread the same seed produces the same faults.
 pub struct Chaos {
     inner: Arc<dyn Storage>,
-    mode: Mode,
-    state: Mutex<State>,
+    mode: ChaosMode,
+    state: Mutex<ChaosState>,
 }
 
 /// Makes storages that die: the call fails before or after its effect, and every later call of any sort fails, too.
-pub struct Crash;
+pub struct CrashPoint;
 
-impl Crash {
+impl CrashPoint {
     /// Dies at the mutating call of that number, counted from 0.
-    pub fn at(inner: Arc<dyn Storage>, number: u64, side: Side) -> Chaos {
-        Chaos::with_mode(inner, Mode::Crash(number, side), 0)
+    pub fn at(inner: Arc<dyn Storage>, number: u64, side: CrashSide) -> Chaos {
+        Chaos::with_mode(inner, ChaosMode::Crash(number, side), 0)
     }
 }
 
 impl Chaos {
     /// Errs at random.
-    pub fn seeded(inner: Arc<dyn Storage>, seed: u64, rates: Rates) -> Self {
-        Chaos::with_mode(inner, Mode::Seeded(rates), seed)
+    pub fn seeded(inner: Arc<dyn Storage>, seed: u64, rates: ChaosRates) -> Self {
+        Chaos::with_mode(inner, ChaosMode::Seeded(rates), seed)
     }
 
-    fn with_mode(inner: Arc<dyn Storage>, mode: Mode, seed: u64) -> Self {
-        Chaos { inner, mode, state: Mutex::new(State { random: seed, ..State::default() }) }
+    fn with_mode(inner: Arc<dyn Storage>, mode: ChaosMode, seed: u64) -> Self {
+        Chaos { inner, mode, state: Mutex::new(ChaosState { random: seed, ..ChaosState::default() }) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ChaosState> {
         locked(&self.state)
     }
 
@@ -94,7 +94,7 @@ impl Chaos {
     }
 
     /// The mutating calls so far.
-    pub fn trace(&self) -> Vec<Call> {
+    pub fn trace(&self) -> Vec<StorageCall> {
         self.lock().trace.clone()
     }
 
@@ -103,30 +103,30 @@ impl Chaos {
         self.lock().dead
     }
 
-    fn fate(&self, verb: &'static str, name: &str, mutates: bool) -> Fate {
+    fn fate(&self, verb: &'static str, name: &str, mutates: bool) -> CallFate {
         let mut state = self.lock();
         let number = state.trace.len() as u64;
         let dead = || Error::new(Kind::Failed, verb, name).because("the process is dead, on purpose");
         if state.dead {
-            return Fate::Before(dead());
+            return CallFate::Before(dead());
         }
         if mutates {
-            state.trace.push(Call { verb, name: name.to_owned() });
+            state.trace.push(StorageCall { verb, name: name.to_owned() });
         }
         match self.mode {
-            Mode::Crash(at, side) if mutates && at == number => {
+            ChaosMode::Crash(at, side) if mutates && at == number => {
                 state.dead = true;
-                if side == Side::Before { Fate::Before(dead()) } else { Fate::After(dead()) }
+                if side == CrashSide::Before { CallFate::Before(dead()) } else { CallFate::After(dead()) }
             }
-            Mode::Crash(..) => Fate::Fine,
-            Mode::Seeded(rates) => {
+            ChaosMode::Crash(..) => CallFate::Fine,
+            ChaosMode::Seeded(rates) => {
                 let fault = |why: &str| Error::new(Kind::Temporary, verb, name).because(why.to_owned());
                 if state.strikes(rates.refused) {
-                    Fate::Before(fault("the storage is busy, on purpose"))
+                    CallFate::Before(fault("the storage is busy, on purpose"))
                 } else if mutates && state.strikes(rates.lost_answer) {
-                    Fate::After(fault("the answer was lost, on purpose"))
+                    CallFate::After(fault("the answer was lost, on purpose"))
                 } else {
-                    Fate::Fine
+                    CallFate::Fine
                 }
             }
         }
@@ -134,22 +134,22 @@ impl Chaos {
 
     fn call<T>(&self, verb: &'static str, name: &str, mutates: bool, act: impl FnOnce() -> Result<T>) -> Result<T> {
         match self.fate(verb, name, mutates) {
-            Fate::Fine => act(),
-            Fate::Before(error) => Err(error),
+            CallFate::Fine => act(),
+            CallFate::Before(error) => Err(error),
             // Had the call failed by itself, its own error would have been the answer that was lost.
-            Fate::After(error) => act().and(Err(error)),
+            CallFate::After(error) => act().and(Err(error)),
         }
     }
 
-    fn strikes(&self, rate: impl Fn(&Rates) -> u32) -> bool {
+    fn strikes(&self, rate: impl Fn(&ChaosRates) -> u32) -> bool {
         match &self.mode {
-            Mode::Seeded(rates) => self.lock().strikes(rate(rates)),
-            Mode::Crash(..) => false,
+            ChaosMode::Seeded(rates) => self.lock().strikes(rate(rates)),
+            ChaosMode::Crash(..) => false,
         }
     }
 }
 
-impl State {
+impl ChaosState {
     /// The next number of splitmix64 decides.
     fn strikes(&mut self, rate: u32) -> bool {
         rate > 0 && self.next() % 1000 < u64::from(rate)
@@ -165,16 +165,16 @@ impl State {
 }
 
 /// The first half of an object.
-fn torn(body: &Body) -> Body {
+fn torn(body: &ObjectBody) -> ObjectBody {
     let whole = body.to_vec();
     let half = whole.len() / 2;
-    Body(vec![Bytes::from(whole).slice(..half)])
+    ObjectBody(vec![Bytes::from(whole).slice(..half)])
 }
 
 impl Storage for Chaos {
     forward_storage!(self => self.inner; describe, identity, local_path, capabilities, profile);
 
-    fn put(&self, name: &str, body: Body) -> Result<()> {
+    fn put(&self, name: &str, body: ObjectBody) -> Result<()> {
         if self.strikes(|rates| rates.torn) {
             self.inner.put(name, torn(&body))?;
             return Err(Error::new(Kind::Temporary, "put", name).because("the write was torn, on purpose"));
@@ -182,11 +182,11 @@ impl Storage for Chaos {
         self.call("put", name, true, || self.inner.put(name, body))
     }
 
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+    fn put_new(&self, name: &str, body: ObjectBody) -> Result<ObjectVersion> {
         self.call("put_new", name, true, || self.inner.put_new(name, body))
     }
 
-    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, expected: &ObjectVersion, body: ObjectBody) -> Result<ObjectVersion> {
         self.call("compare_and_swap", name, true, || self.inner.compare_and_swap(name, expected, body))
     }
 
@@ -194,7 +194,7 @@ impl Storage for Chaos {
         self.call("rename", from, true, || self.inner.rename(from, to))
     }
 
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, ObjectVersion)> {
         self.call("get", name, false, || self.inner.get(name, bytes_max))
     }
 
@@ -202,7 +202,7 @@ impl Storage for Chaos {
         self.call("get_range", name, false, || self.inner.get_range(name, offset, length))
     }
 
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+    fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         let listed = self.call("list", prefix, false, || self.inner.list(prefix))?;
         let stale = self.strikes(|rates| rates.stale_listing);
         let mut state = self.lock();
@@ -219,7 +219,7 @@ impl Storage for Chaos {
         self.call("remove", name, true, || self.inner.remove(name))
     }
 
-    fn stat(&self, name: &str) -> Result<Stat> {
+    fn stat(&self, name: &str) -> Result<ObjectStat> {
         self.call("stat", name, false, || self.inner.stat(name))
     }
 }
@@ -231,9 +231,9 @@ mod tests {
 
     #[test]
     fn a_crash_comes_before_or_after_the_effect_and_nothing_works_after_it() {
-        for (side, objects) in [(Side::Before, 1), (Side::After, 2)] {
+        for (side, objects) in [(CrashSide::Before, 1), (CrashSide::After, 2)] {
             let memory = Memory::new();
-            let crash = Crash::at(Arc::new(memory.clone()), 1, side);
+            let crash = CrashPoint::at(Arc::new(memory.clone()), 1, side);
             crash.put("a", vec![1].into()).unwrap();
             assert!(crash.list("").is_ok());
             assert!(crash.put("b", vec![2].into()).is_err_and(|error| error.is(Kind::Failed)));
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn the_same_seed_produces_the_same_faults() {
         let run = |seed| {
-            let rates = Rates { refused: 300, lost_answer: 300, torn: 100, stale_listing: 300 };
+            let rates = ChaosRates { refused: 300, lost_answer: 300, torn: 100, stale_listing: 300 };
             let chaos = Chaos::seeded(Arc::new(Memory::new()), seed, rates);
             let mut seen = Vec::new();
             for n in 0..50 {

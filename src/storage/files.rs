@@ -4,7 +4,9 @@
 //! storage of the family implements [`FileTree`], and [`Files`] does the rest.
 
 use crate::error::{Error, Kind, Result};
-use crate::storage::{Body, Capabilities, Listed, Profile, Stat, Storage, Version, check_name};
+use crate::storage::{
+    Capabilities, ListedObject, ObjectBody, ObjectStat, ObjectVersion, Storage, StorageProfile, check_name,
+};
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,10 +33,10 @@ pub(super) trait FileTree: Send + Sync {
         None
     }
 
-    fn profile(&self) -> Profile;
+    fn profile(&self) -> StorageProfile;
 
     /// Creates a file, and the directory that it is in if that is missing. The file is whole and durable once this returns.
-    fn create(&self, path: &str, body: &Body) -> Result<()>;
+    fn create(&self, path: &str, body: &ObjectBody) -> Result<()>;
 
     /// Moves an unfinished file to its place in one step, and makes the directory that it goes to if that is missing. Without
     /// `replace`, `AlreadyExists` if something is there. The new name is durable once this returns.
@@ -49,7 +51,7 @@ pub(super) trait FileTree: Send + Sync {
 
     /// Reads a whole file. Refuses (`Corrupt`) more than `bytes_max` bytes. `uncached` asks for what the medium holds, not a copy in
     /// memory.
-    fn read(&self, path: &str, bytes_max: u64, uncached: bool) -> Result<(Vec<u8>, Version)>;
+    fn read(&self, path: &str, bytes_max: u64, uncached: bool) -> Result<(Vec<u8>, ObjectVersion)>;
 
     /// Reads exactly `length` bytes from `offset`; `Corrupt` if there are fewer.
     fn read_range(&self, path: &str, offset: u64, length: u64) -> Result<Vec<u8>>;
@@ -57,7 +59,7 @@ pub(super) trait FileTree: Send + Sync {
     /// What is in a directory; empty if there is none. Names that begin with a dot may be left out.
     fn list(&self, folder: &str) -> Result<Vec<TreeEntry>>;
 
-    fn stat(&self, path: &str) -> Result<Stat>;
+    fn stat(&self, path: &str) -> Result<ObjectStat>;
 
     /// Removes unfinished files in `folder` that are older than `age`, by the time of `newest`, which was written just now. Best
     /// effort: what cannot be removed now is tried next time.
@@ -93,7 +95,7 @@ impl<T> Files<T> {
 #[expect(private_bounds, reason = "the trees are those of this room")]
 impl<T: FileTree> Files<T> {
     /// Writes a file under a temporary name, and moves it to its place.
-    fn write(&self, name: &str, body: &Body, replace: bool) -> Result<()> {
+    fn write(&self, name: &str, body: &ObjectBody, replace: bool) -> Result<()> {
         check_name(name)?;
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let unfinished = format!("{UNFINISHED}/{}", unfinished_name(serial));
@@ -141,20 +143,20 @@ impl<T: FileTree> Storage for Files<T> {
         Capabilities { put_new: true, compare_and_swap: false, rename: true }
     }
 
-    fn profile(&self) -> Profile {
+    fn profile(&self) -> StorageProfile {
         self.tree.profile()
     }
 
-    fn put(&self, name: &str, body: Body) -> Result<()> {
+    fn put(&self, name: &str, body: ObjectBody) -> Result<()> {
         self.write(name, &body, true)
     }
 
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+    fn put_new(&self, name: &str, body: ObjectBody) -> Result<ObjectVersion> {
         self.write(name, &body, false)?;
         self.stat(name).map(|stat| stat.version)
     }
 
-    fn compare_and_swap(&self, name: &str, _expected: &Version, _body: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, _expected: &ObjectVersion, _body: ObjectBody) -> Result<ObjectVersion> {
         Err(Error::new(Kind::Unsupported, "replace conditionally", name).because("directories do not support that"))
     }
 
@@ -164,12 +166,12 @@ impl<T: FileTree> Storage for Files<T> {
         self.tree.rename(from, to)
     }
 
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, ObjectVersion)> {
         check_name(name)?;
         self.tree.read(name, bytes_max, false)
     }
 
-    fn get_uncached(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+    fn get_uncached(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, ObjectVersion)> {
         check_name(name)?;
         self.tree.read(name, bytes_max, true)
     }
@@ -179,7 +181,7 @@ impl<T: FileTree> Storage for Files<T> {
         self.tree.read_range(name, offset, length)
     }
 
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+    fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         let (mut listed, mut folders) = (Vec::new(), vec![prefix.trim_end_matches('/').to_owned()]);
         while let Some(folder) = folders.pop() {
             for TreeEntry { name, kind } in self.tree.list(&folder)? {
@@ -190,7 +192,9 @@ impl<T: FileTree> Storage for Files<T> {
                 let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
                 match kind {
                     TreeEntryKind::Directory => folders.push(path),
-                    TreeEntryKind::File(size) if check_name(&path).is_ok() => listed.push(Listed { name: path, size }),
+                    TreeEntryKind::File(size) if check_name(&path).is_ok() => {
+                        listed.push(ListedObject { name: path, size })
+                    }
                     TreeEntryKind::File(_) => {}
                 }
             }
@@ -204,7 +208,7 @@ impl<T: FileTree> Storage for Files<T> {
         self.tree.remove(name)
     }
 
-    fn stat(&self, name: &str) -> Result<Stat> {
+    fn stat(&self, name: &str) -> Result<ObjectStat> {
         check_name(name)?;
         self.tree.stat(name)
     }

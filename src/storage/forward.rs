@@ -28,12 +28,12 @@ macro_rules! forward_storage {
         }
     };
     (@profile $self:ident $to:expr) => {
-        fn profile(&$self) -> $crate::storage::Profile {
+        fn profile(&$self) -> $crate::storage::StorageProfile {
             $to.profile()
         }
     };
     (@put $self:ident $to:expr) => {
-        fn put(&$self, name: &str, body: $crate::storage::Body) -> $crate::error::Result<()> {
+        fn put(&$self, name: &str, body: $crate::storage::ObjectBody) -> $crate::error::Result<()> {
             $to.put(name, body)
         }
     };
@@ -41,8 +41,8 @@ macro_rules! forward_storage {
         fn put_new(
             &$self,
             name: &str,
-            body: $crate::storage::Body,
-        ) -> $crate::error::Result<$crate::storage::Version> {
+            body: $crate::storage::ObjectBody,
+        ) -> $crate::error::Result<$crate::storage::ObjectVersion> {
             $to.put_new(name, body)
         }
     };
@@ -50,9 +50,9 @@ macro_rules! forward_storage {
         fn compare_and_swap(
             &$self,
             name: &str,
-            expected: &$crate::storage::Version,
-            body: $crate::storage::Body,
-        ) -> $crate::error::Result<$crate::storage::Version> {
+            expected: &$crate::storage::ObjectVersion,
+            body: $crate::storage::ObjectBody,
+        ) -> $crate::error::Result<$crate::storage::ObjectVersion> {
             $to.compare_and_swap(name, expected, body)
         }
     };
@@ -66,7 +66,7 @@ macro_rules! forward_storage {
             &$self,
             name: &str,
             bytes_max: u64,
-        ) -> $crate::error::Result<(Vec<u8>, $crate::storage::Version)> {
+        ) -> $crate::error::Result<(Vec<u8>, $crate::storage::ObjectVersion)> {
             $to.get(name, bytes_max)
         }
     };
@@ -75,7 +75,7 @@ macro_rules! forward_storage {
             &$self,
             name: &str,
             bytes_max: u64,
-        ) -> $crate::error::Result<(Vec<u8>, $crate::storage::Version)> {
+        ) -> $crate::error::Result<(Vec<u8>, $crate::storage::ObjectVersion)> {
             $to.get_uncached(name, bytes_max)
         }
     };
@@ -85,7 +85,7 @@ macro_rules! forward_storage {
         }
     };
     (@list $self:ident $to:expr) => {
-        fn list(&$self, prefix: &str) -> $crate::error::Result<Vec<$crate::storage::Listed>> {
+        fn list(&$self, prefix: &str) -> $crate::error::Result<Vec<$crate::storage::ListedObject>> {
             $to.list(prefix)
         }
     };
@@ -95,7 +95,7 @@ macro_rules! forward_storage {
             prefix: &str,
             after: &str,
             until: Option<&str>,
-        ) -> $crate::error::Result<Vec<$crate::storage::Listed>> {
+        ) -> $crate::error::Result<Vec<$crate::storage::ListedObject>> {
             $to.list_between(prefix, after, until)
         }
     };
@@ -105,7 +105,7 @@ macro_rules! forward_storage {
         }
     };
     (@stat $self:ident $to:expr) => {
-        fn stat(&$self, name: &str) -> $crate::error::Result<$crate::storage::Stat> {
+        fn stat(&$self, name: &str) -> $crate::error::Result<$crate::storage::ObjectStat> {
             $to.stat(name)
         }
     };

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How a storage is reached, and how patiently.
-pub struct Access<'a> {
+pub struct StorageAccess<'a> {
     /// Over https, trusts the authorities in this file instead of the system's.
     pub ca_file: Option<&'a Path>,
     /// How long a request that failed for a temporary reason is retried; zero is not at all.
@@ -27,9 +27,9 @@ pub struct Access<'a> {
     pub watch: Watch,
 }
 
-impl Default for Access<'_> {
+impl Default for StorageAccess<'_> {
     fn default() -> Self {
-        Access {
+        StorageAccess {
             ca_file: None,
             retry_for: RETRY_FOR,
             limit_upload: None,
@@ -42,7 +42,7 @@ impl Default for Access<'_> {
 }
 
 /// Opens the storage at a path or URL; with `create`, an empty folder may be made (a bucket is never made).
-pub fn open(location: &str, create: bool, access: &Access) -> Result<Arc<dyn Storage>> {
+pub fn open(location: &str, create: bool, access: &StorageAccess) -> Result<Arc<dyn Storage>> {
     let mut storage = open_patiently(access.retry_for, &access.watch, || open_bare(location, create, access))?;
     if !access.delay.is_zero() {
         storage = Arc::new(Delayed::new(storage, access.delay));
@@ -54,17 +54,17 @@ pub fn open(location: &str, create: bool, access: &Access) -> Result<Arc<dyn Sto
     Ok(Arc::new(Retry::patient(storage, access.retry_for, &access.watch)))
 }
 
-fn open_bare(location: &str, create: bool, access: &Access) -> Result<Arc<dyn Storage>> {
+fn open_bare(location: &str, create: bool, access: &StorageAccess) -> Result<Arc<dyn Storage>> {
     match parse(location)? {
-        Place::Folder(path) => Ok(Arc::new(if create { Local::create(path)? } else { Local::open(path)? })),
-        Place::Bucket => {
+        StoragePlace::Folder(path) => Ok(Arc::new(if create { Local::create(path)? } else { Local::open(path)? })),
+        StoragePlace::Bucket => {
             let location = S3Location::parse(location)?;
             Ok(Arc::new(s3::open(&location, &access.s3, access.ca_file, &access.watch.cancel)?))
         }
     }
 }
 
-enum Place<'a> {
+enum StoragePlace<'a> {
     Folder(&'a Path),
     Bucket,
 }
@@ -72,27 +72,27 @@ enum Place<'a> {
 /// The folder that a location names, if it names one.
 pub fn folder_of(location: &str) -> Result<Option<&Path>> {
     match parse(location)? {
-        Place::Folder(path) => Ok(Some(path)),
-        Place::Bucket => Ok(None),
+        StoragePlace::Folder(path) => Ok(Some(path)),
+        StoragePlace::Bucket => Ok(None),
     }
 }
 
-fn parse(location: &str) -> Result<Place<'_>> {
+fn parse(location: &str) -> Result<StoragePlace<'_>> {
     let known = "write a path, or a URL that begins with file://, s3://, s3+https:// or s3+http://";
     if location.is_empty() {
         return Err(Error::invalid("open the storage", "", "the location is empty").hint(known));
     }
     match location.split_once("://") {
         None => match scheme_of(location) {
-            None => Ok(Place::Folder(Path::new(location))),
+            None => Ok(StoragePlace::Folder(Path::new(location))),
             Some(scheme) => {
                 let why = format!("there is no kind of storage called {}:", scheme.escape_debug());
                 let hint = format!("{known}; for a directory of that name, write ./{location}");
                 Err(Error::invalid("open the storage", "", why).hint(hint))
             }
         },
-        Some(("file", path)) => Ok(Place::Folder(Path::new(path))),
-        Some(("s3" | "s3+http" | "s3+https", _)) => Ok(Place::Bucket),
+        Some(("file", path)) => Ok(StoragePlace::Folder(Path::new(path))),
+        Some(("s3" | "s3+http" | "s3+https", _)) => Ok(StoragePlace::Bucket),
         Some((scheme, _)) => {
             let why = format!("there is no kind of storage called {}://", scheme.escape_debug());
             Err(Error::invalid("open the storage", "", why).hint(known))

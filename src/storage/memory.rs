@@ -2,7 +2,9 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
-use crate::storage::{Body, Capabilities, Listed, Profile, Stat, Storage, Version, check_name};
+use crate::storage::{
+    Capabilities, ListedObject, ObjectBody, ObjectStat, ObjectVersion, Storage, StorageProfile, check_name,
+};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -13,7 +15,7 @@ type Objects = BTreeMap<String, (Vec<u8>, u64)>;
 pub struct Memory {
     objects: Arc<Mutex<(Objects, u64)>>,
     capabilities: Capabilities,
-    profile: Profile,
+    profile: StorageProfile,
 }
 
 impl Default for Memory {
@@ -29,12 +31,12 @@ impl Memory {
     }
 
     pub fn with_capabilities(capabilities: Capabilities) -> Self {
-        Memory { objects: Arc::default(), capabilities, profile: Profile::LOCAL }
+        Memory { objects: Arc::default(), capabilities, profile: StorageProfile::LOCAL }
     }
 
     /// As if it were over a network.
     pub fn remote(self) -> Self {
-        Memory { profile: Profile::REMOTE, ..self }
+        Memory { profile: StorageProfile::REMOTE, ..self }
     }
 
     fn lock(&self) -> MutexGuard<'_, (Objects, u64)> {
@@ -66,13 +68,18 @@ impl Memory {
         }
     }
 
-    fn write(&self, name: &str, body: &Body, check: impl FnOnce(Option<u64>) -> Result<()>) -> Result<Version> {
+    fn write(
+        &self,
+        name: &str,
+        body: &ObjectBody,
+        check: impl FnOnce(Option<u64>) -> Result<()>,
+    ) -> Result<ObjectVersion> {
         check_name(name)?;
         let (objects, serial) = &mut *self.lock();
         check(objects.get(name).map(|(_, version)| *version))?;
         *serial += 1;
         objects.insert(name.to_owned(), (body.to_vec(), *serial));
-        Ok(Version(serial.to_string()))
+        Ok(ObjectVersion(serial.to_string()))
     }
 
     fn read<T>(&self, name: &str, take: impl FnOnce(&[u8], u64) -> Result<T>) -> Result<T> {
@@ -93,15 +100,15 @@ impl Storage for Memory {
         self.capabilities
     }
 
-    fn profile(&self) -> Profile {
+    fn profile(&self) -> StorageProfile {
         self.profile
     }
 
-    fn put(&self, name: &str, body: Body) -> Result<()> {
+    fn put(&self, name: &str, body: ObjectBody) -> Result<()> {
         self.write(name, &body, |_| Ok(())).map(drop)
     }
 
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+    fn put_new(&self, name: &str, body: ObjectBody) -> Result<ObjectVersion> {
         let honest = self.capabilities.put_new;
         self.write(name, &body, |known| match known.filter(|_| honest) {
             Some(_) => Err(Error::new(Kind::AlreadyExists, "write", name)),
@@ -109,7 +116,7 @@ impl Storage for Memory {
         })
     }
 
-    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, expected: &ObjectVersion, body: ObjectBody) -> Result<ObjectVersion> {
         if !self.capabilities.compare_and_swap {
             return Err(Error::new(Kind::Unsupported, "replace conditionally", name));
         }
@@ -135,12 +142,12 @@ impl Storage for Memory {
         Ok(())
     }
 
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, ObjectVersion)> {
         self.read(name, |bytes, version| {
             if bytes.len() as u64 > bytes_max {
                 Err(Error::corrupt("read", name, format!("it has more than {bytes_max} bytes")))
             } else {
-                Ok((bytes.to_vec(), Version(version.to_string())))
+                Ok((bytes.to_vec(), ObjectVersion(version.to_string())))
             }
         })
     }
@@ -153,10 +160,10 @@ impl Storage for Memory {
         })
     }
 
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+    fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         let objects = &self.lock().0;
         let below = objects.iter().filter(|(name, _)| name.starts_with(prefix));
-        Ok(below.map(|(name, (bytes, _))| Listed { name: name.clone(), size: bytes.len() as u64 }).collect())
+        Ok(below.map(|(name, (bytes, _))| ListedObject { name: name.clone(), size: bytes.len() as u64 }).collect())
     }
 
     fn remove(&self, name: &str) -> Result<()> {
@@ -165,9 +172,13 @@ impl Storage for Memory {
         Ok(())
     }
 
-    fn stat(&self, name: &str) -> Result<Stat> {
+    fn stat(&self, name: &str) -> Result<ObjectStat> {
         self.read(name, |bytes, version| {
-            Ok(Stat { size: bytes.len() as u64, version: Version(version.to_string()), written: String::new() })
+            Ok(ObjectStat {
+                size: bytes.len() as u64,
+                version: ObjectVersion(version.to_string()),
+                written: String::new(),
+            })
         })
     }
 }

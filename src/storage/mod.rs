@@ -26,9 +26,9 @@ pub use probe::probe;
 
 /// The bytes of an object to be written, in pieces, so that a pack is not copied to be sent.
 #[derive(Clone, Debug, Default)]
-pub struct Body(pub Vec<Bytes>);
+pub struct ObjectBody(pub Vec<Bytes>);
 
-impl Body {
+impl ObjectBody {
     pub fn len(&self) -> u64 {
         self.0.iter().map(|piece| piece.len() as u64).sum()
     }
@@ -43,34 +43,34 @@ impl Body {
     }
 }
 
-impl From<Vec<u8>> for Body {
+impl From<Vec<u8>> for ObjectBody {
     fn from(bytes: Vec<u8>) -> Self {
-        Body(vec![Bytes::from(bytes)])
+        ObjectBody(vec![Bytes::from(bytes)])
     }
 }
 
-impl From<&[u8]> for Body {
+impl From<&[u8]> for ObjectBody {
     fn from(bytes: &[u8]) -> Self {
-        Body(vec![Bytes::copy_from_slice(bytes)])
+        ObjectBody(vec![Bytes::copy_from_slice(bytes)])
     }
 }
 
 /// Tells one state of an object from the next (an ETag, a generation); only for comparing within one storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version(pub String);
+pub struct ObjectVersion(pub String);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stat {
+pub struct ObjectStat {
     /// Bytes.
     pub size: u64,
-    pub version: Version,
+    pub version: ObjectVersion,
     /// Tells one writing of an object from the next, even where the bytes and so the version are the same, as far as the
     /// storage records that; empty where it does not.
     pub written: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Listed {
+pub struct ListedObject {
     /// The whole name, prefix included.
     pub name: String,
     /// Bytes.
@@ -90,7 +90,7 @@ pub struct Capabilities {
 
 /// What a storage promises, and how it is best used. Each backend states this, and the tests of all backends check it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Profile {
+pub struct StorageProfile {
     /// Requests travel over a network: each takes long, may fail for a while, and what it reads is worth caching.
     pub is_remote: bool,
     /// How many requests at the same time use the line well.
@@ -101,16 +101,17 @@ pub struct Profile {
     pub listing_delay: Duration,
 }
 
-impl Profile {
+impl StorageProfile {
     /// A disk or the memory of this machine.
-    pub const LOCAL: Profile =
-        Profile { is_remote: false, parallel_requests: 1, is_durable: true, listing_delay: Duration::ZERO };
+    pub const LOCAL: StorageProfile =
+        StorageProfile { is_remote: false, parallel_requests: 1, is_durable: true, listing_delay: Duration::ZERO };
     /// A server that lists what was written before, as S3 does.
-    pub const REMOTE: Profile = Profile { is_remote: true, parallel_requests: 8, ..Profile::LOCAL };
+    pub const REMOTE: StorageProfile =
+        StorageProfile { is_remote: true, parallel_requests: 8, ..StorageProfile::LOCAL };
 }
 
 /// Where objects are kept. Every call blocks, may be made from many threads at once and is complete when it returns. What was put
-/// can then be read by every client, and is durable if [`Profile::is_durable`] says so.
+/// can then be read by every client, and is durable if [`StorageProfile::is_durable`] says so.
 pub trait Storage: Send + Sync {
     /// The location for people, without secrets.
     fn describe(&self) -> String;
@@ -122,7 +123,7 @@ pub trait Storage: Send + Sync {
 
     fn capabilities(&self) -> Capabilities;
 
-    fn profile(&self) -> Profile;
+    fn profile(&self) -> StorageProfile;
 
     /// The folder of the storage on this machine; `None` for all other storage.
     fn local_path(&self) -> Option<&std::path::Path> {
@@ -130,24 +131,24 @@ pub trait Storage: Send + Sync {
     }
 
     /// Writes the whole object, replacing what is there.
-    fn put(&self, name: &str, body: Body) -> Result<()>;
+    fn put(&self, name: &str, body: ObjectBody) -> Result<()>;
 
     /// Writes the whole object if there is none of that name; else `AlreadyExists`.
-    fn put_new(&self, name: &str, body: Body) -> Result<Version>;
+    fn put_new(&self, name: &str, body: ObjectBody) -> Result<ObjectVersion>;
 
     /// Replaces the object if it is still at `expected`; else `Conflict` (`NotFound` when it is gone).
     /// `Unsupported` without [`Capabilities::compare_and_swap`].
-    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version>;
+    fn compare_and_swap(&self, name: &str, expected: &ObjectVersion, body: ObjectBody) -> Result<ObjectVersion>;
 
     /// Moves an object in one step; `NotFound` when `from` is not there, `AlreadyExists` when `to` is.
     /// `Unsupported` without [`Capabilities::rename`].
     fn rename(&self, from: &str, to: &str) -> Result<()>;
 
     /// The whole object; `NotFound`. Refuses (`Corrupt`) an object of more than `bytes_max` before reading it.
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)>;
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, ObjectVersion)>;
 
     /// The same, read from the medium itself and not from a copy in the memory of this machine, where there is a choice.
-    fn get_uncached(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+    fn get_uncached(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, ObjectVersion)> {
         self.get(name, bytes_max)
     }
 
@@ -156,11 +157,11 @@ pub trait Storage: Send + Sync {
 
     /// Every object whose name starts with `prefix` (which ends in `/` or is empty), sorted by name. Leftovers of
     /// unfinished writes are not objects.
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>>;
+    fn list(&self, prefix: &str) -> Result<Vec<ListedObject>>;
 
     /// Those of [`list`](Self::list) whose names are greater than `after` and not greater than `until`, if it is given. Long listings
     /// are sooner done in several such parts at the same time, where a request returns a limited number of names.
-    fn list_between(&self, prefix: &str, after: &str, until: Option<&str>) -> Result<Vec<Listed>> {
+    fn list_between(&self, prefix: &str, after: &str, until: Option<&str>) -> Result<Vec<ListedObject>> {
         let mut listed = self.list(prefix)?;
         listed.retain(|object| object.name.as_str() > after && until.is_none_or(|until| object.name.as_str() <= until));
         Ok(listed)
@@ -170,7 +171,7 @@ pub trait Storage: Send + Sync {
     fn remove(&self, name: &str) -> Result<()>;
 
     /// `NotFound` when there is none.
-    fn stat(&self, name: &str) -> Result<Stat>;
+    fn stat(&self, name: &str) -> Result<ObjectStat>;
 }
 
 /// The longest object name, in bytes.

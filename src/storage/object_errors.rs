@@ -7,11 +7,11 @@ use std::error::Error as Cause;
 use std::time::Duration;
 
 /// Reads the answer of a service that refuses a request.
-pub(super) type ReadAnswer = fn(&opendal::Error) -> Answer;
+pub(super) type ReadAnswer = fn(&opendal::Error) -> ServiceAnswer;
 
 /// What a service says when it refuses a request.
 #[derive(Default)]
-pub(super) struct Answer {
+pub(super) struct ServiceAnswer {
     /// Its words; none if it says nothing.
     pub why: Option<String>,
     /// What that means; none if opendal knows it as well.

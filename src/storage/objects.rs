@@ -6,7 +6,9 @@
 use crate::error::{Error, Kind, Result};
 use crate::runtime::block_on;
 use crate::storage::object_errors::{Service, failed, is_unknown_name, stalled};
-use crate::storage::{Body, Capabilities, Listed, Profile, Stat, Storage, Version, check_name};
+use crate::storage::{
+    Capabilities, ListedObject, ObjectBody, ObjectStat, ObjectVersion, Storage, StorageProfile, check_name,
+};
 use crate::watch::{Cancel, REQUEST_GRACE, TIDY_GRACE, interrupted};
 use futures_util::TryStreamExt;
 use opendal::options::{ListOptions, ReadOptions, WriteOptions};
@@ -33,21 +35,21 @@ pub struct Objects {
 }
 
 /// How long one request may take.
-struct Allowed {
+struct TimeAllowed {
     until: Instant,
     /// And how long after a cancel.
     grace: Duration,
 }
 
-impl Allowed {
+impl TimeAllowed {
     /// `STALL_TIMEOUT` and the time for `bytes` on a very slow line.
     fn for_bytes(bytes: u64) -> Self {
-        Allowed { until: Instant::now() + limit(bytes), grace: REQUEST_GRACE }
+        TimeAllowed { until: Instant::now() + limit(bytes), grace: REQUEST_GRACE }
     }
 
     /// For a request by which a run that ends tidies up.
     fn to_tidy_up(bytes: u64) -> Self {
-        Allowed { grace: TIDY_GRACE, ..Allowed::for_bytes(bytes) }
+        TimeAllowed { grace: TIDY_GRACE, ..TimeAllowed::for_bytes(bytes) }
     }
 }
 
@@ -78,7 +80,7 @@ impl Objects {
         &self,
         doing: &str,
         name: &str,
-        allowed: &Allowed,
+        allowed: &TimeAllowed,
         request: impl Future<Output = opendal::Result<T>>,
     ) -> Result<T> {
         let answered = self.run(doing, name, allowed, request)?;
@@ -90,7 +92,7 @@ impl Objects {
         &self,
         doing: &str,
         name: &str,
-        allowed: &Allowed,
+        allowed: &TimeAllowed,
         request: impl Future<Output = opendal::Result<T>>,
     ) -> Result<T> {
         let began = Instant::now();
@@ -108,13 +110,13 @@ impl Objects {
     }
 
     /// Writes the whole object. Returns its version if the store says it.
-    fn write(&self, doing: &str, name: &str, body: Body, options: WriteOptions) -> Result<Option<Version>> {
+    fn write(&self, doing: &str, name: &str, body: ObjectBody, options: WriteOptions) -> Result<Option<ObjectVersion>> {
         check_name(name)?;
         let bytes = body.len();
         // A commit replaces an object: it may be what ends a run.
         let allowed = match options.if_match {
-            Some(_) => Allowed::to_tidy_up(bytes),
-            None => Allowed::for_bytes(bytes),
+            Some(_) => TimeAllowed::to_tidy_up(bytes),
+            None => TimeAllowed::for_bytes(bytes),
         };
         // Without a chunk size one write is one PUT, never an upload of parts.
         let written = self.operator.write_options(name, Buffer::from(body.0), options);
@@ -123,33 +125,33 @@ impl Objects {
     }
 
     /// A service that can begin after a name lists names in their order, so that nothing comes after the last one that is wanted.
-    fn list_part(&self, prefix: &str, after: Option<&str>, until: Option<&str>) -> Result<Vec<Listed>> {
+    fn list_part(&self, prefix: &str, after: Option<&str>, until: Option<&str>) -> Result<Vec<ListedObject>> {
         let is_ordered = self.operator.info().capability().list_with_start_after;
         let start_after = after.filter(|_| is_ordered).map(str::to_owned);
         let options = ListOptions { recursive: true, start_after, ..ListOptions::default() };
         // This asks for nothing yet.
         let lister = self.operator.lister_options(prefix, options);
-        let mut lister = self.run("list", prefix, &Allowed::for_bytes(0), lister)?;
+        let mut lister = self.run("list", prefix, &TimeAllowed::for_bytes(0), lister)?;
         let mut listed = Vec::new();
-        while let Some(entry) = self.request("list", prefix, &Allowed::for_bytes(0), lister.try_next())? {
+        while let Some(entry) = self.request("list", prefix, &TimeAllowed::for_bytes(0), lister.try_next())? {
             if is_ordered && until.is_some_and(|until| entry.path() > until) {
                 break;
             }
             if entry.metadata().is_file() && check_name(entry.path()).is_ok() {
-                listed.push(Listed { name: entry.path().to_owned(), size: entry.metadata().content_length() });
+                listed.push(ListedObject { name: entry.path().to_owned(), size: entry.metadata().content_length() });
             }
         }
         listed.sort();
         Ok(listed)
     }
 
-    fn version_or_ask(&self, name: &str, version: Option<Version>) -> Result<Version> {
+    fn version_or_ask(&self, name: &str, version: Option<ObjectVersion>) -> Result<ObjectVersion> {
         version.map_or_else(|| self.stat(name).map(|stat| stat.version), Ok)
     }
 }
 
-fn version_of(meta: &Metadata) -> Option<Version> {
-    meta.etag().filter(|etag| !etag.is_empty()).map(|etag| Version(etag.to_owned()))
+fn version_of(meta: &Metadata) -> Option<ObjectVersion> {
+    meta.etag().filter(|etag| !etag.is_empty()).map(|etag| ObjectVersion(etag.to_owned()))
 }
 
 impl Storage for Objects {
@@ -161,15 +163,15 @@ impl Storage for Objects {
         self.service.capabilities
     }
 
-    fn profile(&self) -> Profile {
-        Profile::REMOTE
+    fn profile(&self) -> StorageProfile {
+        StorageProfile::REMOTE
     }
 
-    fn put(&self, name: &str, body: Body) -> Result<()> {
+    fn put(&self, name: &str, body: ObjectBody) -> Result<()> {
         self.write("write", name, body, WriteOptions::default()).map(drop)
     }
 
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+    fn put_new(&self, name: &str, body: ObjectBody) -> Result<ObjectVersion> {
         let options = WriteOptions { if_not_exists: true, ..WriteOptions::default() };
         let written = self.write("write", name, body, options).map_err(|error| match error.kind() {
             Kind::Conflict => error.with_kind(Kind::AlreadyExists),
@@ -178,7 +180,7 @@ impl Storage for Objects {
         self.version_or_ask(name, written?)
     }
 
-    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, expected: &ObjectVersion, body: ObjectBody) -> Result<ObjectVersion> {
         let options = WriteOptions { if_match: Some(expected.0.clone()), ..WriteOptions::default() };
         let swapped = self.write("replace", name, body, options);
         match swapped.and_then(|version| self.version_or_ask(name, version)) {
@@ -196,7 +198,7 @@ impl Storage for Objects {
         Err(Error::new(Kind::Unsupported, "rename", self.of(from)).because(why))
     }
 
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, ObjectVersion)> {
         check_name(name)?;
         let doing = "read";
         let too_large = || Error::corrupt(doing, self.of(name), format!("it has more than {bytes_max} bytes"));
@@ -205,13 +207,13 @@ impl Storage for Objects {
             let meta = stream.metadata().await?;
             Ok((stream, meta))
         };
-        let (mut stream, meta) = self.request(doing, name, &Allowed::for_bytes(0), opened)?;
+        let (mut stream, meta) = self.request(doing, name, &TimeAllowed::for_bytes(0), opened)?;
         if meta.content_length() > bytes_max {
             return Err(too_large());
         }
         let mut bytes = Vec::with_capacity(meta.content_length() as usize);
         // For all of them: pieces that trickle in must not take for ever.
-        let allowed = Allowed::for_bytes(meta.content_length());
+        let allowed = TimeAllowed::for_bytes(meta.content_length());
         while let Some(piece) = self.request(doing, name, &allowed, stream.try_next())? {
             if (bytes.len() + piece.len()) as u64 > bytes_max {
                 return Err(too_large());
@@ -240,7 +242,7 @@ impl Storage for Objects {
         }
         let options = ReadOptions { range: (offset..end).into(), ..ReadOptions::default() };
         let read = self.operator.read_options(name, options);
-        match self.request("read", name, &Allowed::for_bytes(length), read) {
+        match self.request("read", name, &TimeAllowed::for_bytes(length), read) {
             Ok(buffer) if buffer.len() as u64 == length => Ok(buffer.to_vec()),
             Ok(_) => Err(short(self.stat(name)?.size)),
             // Some stores' clients see an answer that is too short before we do.
@@ -254,11 +256,11 @@ impl Storage for Objects {
         }
     }
 
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+    fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         self.list_part(prefix, None, None)
     }
 
-    fn list_between(&self, prefix: &str, after: &str, until: Option<&str>) -> Result<Vec<Listed>> {
+    fn list_between(&self, prefix: &str, after: &str, until: Option<&str>) -> Result<Vec<ListedObject>> {
         let mut listed = self.list_part(prefix, Some(after), until)?;
         listed.retain(|object| object.name.as_str() > after && until.is_none_or(|until| object.name.as_str() <= until));
         Ok(listed)
@@ -266,20 +268,20 @@ impl Storage for Objects {
 
     fn remove(&self, name: &str) -> Result<()> {
         check_name(name)?;
-        match self.request("remove", name, &Allowed::to_tidy_up(0), self.operator.delete(name)) {
+        match self.request("remove", name, &TimeAllowed::to_tidy_up(0), self.operator.delete(name)) {
             Err(error) if error.is(Kind::NotFound) => Ok(()),
             other => other,
         }
     }
 
-    fn stat(&self, name: &str) -> Result<Stat> {
+    fn stat(&self, name: &str) -> Result<ObjectStat> {
         check_name(name)?;
-        let meta = self.request("look at", name, &Allowed::for_bytes(0), self.operator.stat(name))?;
+        let meta = self.request("look at", name, &TimeAllowed::for_bytes(0), self.operator.stat(name))?;
         let version = version_of(&meta).ok_or_else(|| {
             Error::new(Kind::Unsupported, "use", self.of(name))
                 .because(format!("this {} server returns no ETag for its objects", self.service.name))
         })?;
         let written = meta.last_modified().map(|time| time.to_string()).unwrap_or_default();
-        Ok(Stat { size: meta.content_length(), version, written })
+        Ok(ObjectStat { size: meta.content_length(), version, written })
     }
 }

@@ -10,10 +10,10 @@ const LASTING: Duration = Duration::from_secs(10);
 
 /// The outage of one storage, across all requests that it fails at the same time.
 #[derive(Default)]
-pub(super) struct Outage(Mutex<State>);
+pub(super) struct Outage(Mutex<OutageState>);
 
 #[derive(Default)]
-struct State {
+struct OutageState {
     /// Requests that failed and are being tried again.
     failing: usize,
     since: Duration,
@@ -22,7 +22,7 @@ struct State {
 }
 
 impl Outage {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, OutageState> {
         locked(&self.0)
     }
 

@@ -1,7 +1,7 @@
 //! Find out what a storage really does: there are stores that accept a condition and then overwrite.
 
 use crate::error::{Error, Kind, Result};
-use crate::storage::{Body, Capabilities, Storage, Version};
+use crate::storage::{Capabilities, ObjectBody, ObjectVersion, Storage};
 use std::hash::{BuildHasher, RandomState};
 
 const FIRST: &[u8] = b"first";
@@ -47,8 +47,8 @@ fn holds_new(storage: &dyn Storage, name: &str) -> Result<bool> {
 }
 
 fn holds_swap(storage: &dyn Storage, name: &str, missing: &str) -> Result<bool> {
-    let swap = |name: &str, expected: &Version, bytes: &[u8]| {
-        storage.compare_and_swap(name, expected, Body::from(bytes)).map(|_| ())
+    let swap = |name: &str, expected: &ObjectVersion, bytes: &[u8]| {
+        storage.compare_and_swap(name, expected, ObjectBody::from(bytes)).map(|_| ())
     };
     storage.put(name, FIRST.into())?;
     let old = storage.stat(name)?.version;

@@ -3,7 +3,7 @@
 use crate::error::{Error, Kind, Origin, Result};
 use crate::forward_storage;
 use crate::storage::outage::{Outage, shown};
-use crate::storage::{Body, Listed, Stat, Storage, Version};
+use crate::storage::{ListedObject, ObjectBody, ObjectStat, ObjectVersion, Storage};
 use crate::watch::{Clock, NoticeKind, REQUEST_GRACE, SystemClock, TIDY_GRACE, Watch, interrupted};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -20,14 +20,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// it did ([`REQUEST_GRACE`]), and one more to tidy up.
 pub struct Retry {
     inner: Arc<dyn Storage>,
-    limits: Limits,
+    limits: RetryLimits,
     watch: Watch,
     clock: Arc<dyn Clock>,
     outage: Outage,
 }
 
 #[derive(Clone, Copy)]
-struct Limits {
+struct RetryLimits {
     /// Attempts of one request, the first included.
     attempts: u32,
     /// From its first failure on.
@@ -51,7 +51,7 @@ impl Retry {
     pub fn patient(inner: Arc<dyn Storage>, lasting: Duration, watch: &Watch) -> Self {
         let attempts = if lasting.is_zero() { 1 } else { u32::MAX };
         let clock = Arc::new(SystemClock::default());
-        let limits = Limits { attempts, lasting };
+        let limits = RetryLimits { attempts, lasting };
         Retry { inner, limits, watch: watch.clone(), clock, outage: Outage::default() }
     }
 
@@ -62,8 +62,8 @@ impl Retry {
     }
 
     /// `attempt` learns whether an earlier attempt failed, which may have succeeded without its answer arriving.
-    fn retry<T>(&self, request: &Request, mut attempt: impl FnMut(bool) -> Result<T>) -> Result<T> {
-        let mut tries: Option<Tries> = None;
+    fn retry<T>(&self, request: &RetriedRequest, mut attempt: impl FnMut(bool) -> Result<T>) -> Result<T> {
+        let mut tries: Option<RetrySeries> = None;
         loop {
             if self.watch.cancel.is_over(request.grace) {
                 return Err(interrupted(request.doing, request.thing));
@@ -76,7 +76,7 @@ impl Retry {
                 }
             };
             let now = self.clock.elapsed();
-            let tries = tries.get_or_insert_with(|| Tries::begin(self, now));
+            let tries = tries.get_or_insert_with(|| RetrySeries::begin(self, now));
             let Some(pause) = tries.pause(now) else { return Err(from_storage(error)) };
             if self.watch.cancel.is_cancelled() {
                 return Err(interrupted(error.doing(), error.thing()));
@@ -86,7 +86,7 @@ impl Retry {
         }
     }
 
-    fn tell(&self, tries: &Tries, now: Duration, error: &Error) {
+    fn tell(&self, tries: &RetrySeries, now: Duration, error: &Error) {
         if self.outage.is_news(now) {
             let remaining = tries.remaining(now);
             self.watch.notice(NoticeKind::Outage, format!("{error}; trying again for up to {}", shown(remaining)));
@@ -94,7 +94,7 @@ impl Retry {
     }
 
     /// The version of the object if it is what we wrote.
-    fn version_if_ours(&self, name: &str, body: &Body) -> Result<Option<Version>> {
+    fn version_if_ours(&self, name: &str, body: &ObjectBody) -> Result<Option<ObjectVersion>> {
         let found = self.get(name, body.len());
         match found {
             Ok((bytes, version)) => Ok(is_same(&bytes, body).then_some(version)),
@@ -104,7 +104,7 @@ impl Retry {
         }
     }
 
-    fn ours_or(&self, name: &str, body: &Body, refused: Error) -> Result<Version> {
+    fn ours_or(&self, name: &str, body: &ObjectBody, refused: Error) -> Result<ObjectVersion> {
         match self.version_if_ours(name, body)? {
             Some(version) => Ok(version),
             None => Err(refused),
@@ -121,34 +121,34 @@ impl Retry {
 }
 
 /// What is asked of the storage, for errors, and how long after a cancel it may still be asked.
-struct Request<'a> {
+struct RetriedRequest<'a> {
     doing: &'a str,
     thing: &'a str,
     grace: Duration,
 }
 
-impl<'a> Request<'a> {
+impl<'a> RetriedRequest<'a> {
     fn new(doing: &'a str, thing: &'a str) -> Self {
-        Request { doing, thing, grace: REQUEST_GRACE }
+        RetriedRequest { doing, thing, grace: REQUEST_GRACE }
     }
 
     fn tidying(doing: &'a str, thing: &'a str) -> Self {
-        Request { doing, thing, grace: TIDY_GRACE }
+        RetriedRequest { doing, thing, grace: TIDY_GRACE }
     }
 }
 
 /// The failed attempts of one request.
-struct Tries<'a> {
+struct RetrySeries<'a> {
     retry: &'a Retry,
     since: Duration,
     failures: u32,
     has_ended: bool,
 }
 
-impl<'a> Tries<'a> {
+impl<'a> RetrySeries<'a> {
     fn begin(retry: &'a Retry, now: Duration) -> Self {
         retry.outage.begin(now);
-        Tries { retry, since: now, failures: 0, has_ended: false }
+        RetrySeries { retry, since: now, failures: 0, has_ended: false }
     }
 
     fn remaining(&self, now: Duration) -> Duration {
@@ -174,7 +174,7 @@ impl<'a> Tries<'a> {
     }
 }
 
-impl Drop for Tries<'_> {
+impl Drop for RetrySeries<'_> {
     fn drop(&mut self) {
         if !self.has_ended {
             self.retry.outage.end(self.retry.clock.elapsed(), false);
@@ -213,7 +213,7 @@ fn from_storage(error: Error) -> Error {
     }
 }
 
-fn is_same(bytes: &[u8], body: &Body) -> bool {
+fn is_same(bytes: &[u8], body: &ObjectBody) -> bool {
     let mut rest = bytes;
     let all = body.0.iter().all(|piece| match rest.split_at_checked(piece.len()) {
         Some((start, end)) => {
@@ -235,19 +235,19 @@ fn pause(failures: u32) -> Duration {
 impl Storage for Retry {
     forward_storage!(self => self.inner; describe, identity, local_path, capabilities, profile);
 
-    fn put(&self, name: &str, body: Body) -> Result<()> {
-        self.retry(&Request::new("write", name), |_| self.inner.put(name, body.clone()))
+    fn put(&self, name: &str, body: ObjectBody) -> Result<()> {
+        self.retry(&RetriedRequest::new("write", name), |_| self.inner.put(name, body.clone()))
     }
 
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
-        self.retry(&Request::new("write", name), |is_again| match self.inner.put_new(name, body.clone()) {
+    fn put_new(&self, name: &str, body: ObjectBody) -> Result<ObjectVersion> {
+        self.retry(&RetriedRequest::new("write", name), |is_again| match self.inner.put_new(name, body.clone()) {
             Err(error) if is_again && error.is(Kind::AlreadyExists) => self.ours_or(name, &body, error),
             done => done,
         })
     }
 
-    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
-        let request = Request::tidying("replace", name);
+    fn compare_and_swap(&self, name: &str, expected: &ObjectVersion, body: ObjectBody) -> Result<ObjectVersion> {
+        let request = RetriedRequest::tidying("replace", name);
         self.retry(&request, |is_again| match self.inner.compare_and_swap(name, expected, body.clone()) {
             Err(error) if is_again && error.is(Kind::Conflict) => self.ours_or(name, &body, error),
             done => done,
@@ -255,7 +255,7 @@ impl Storage for Retry {
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<()> {
-        self.retry(&Request::tidying("rename", from), |is_again| match self.inner.rename(from, to) {
+        self.retry(&RetriedRequest::tidying("rename", from), |is_again| match self.inner.rename(from, to) {
             Err(error) if is_again && (error.is(Kind::NotFound) || error.is(Kind::AlreadyExists)) => {
                 if !self.is_there(from)? && self.is_there(to)? { Ok(()) } else { Err(error) }
             }
@@ -263,32 +263,32 @@ impl Storage for Retry {
         })
     }
 
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
-        self.retry(&Request::new("read", name), |_| self.inner.get(name, bytes_max))
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, ObjectVersion)> {
+        self.retry(&RetriedRequest::new("read", name), |_| self.inner.get(name, bytes_max))
     }
 
-    fn get_uncached(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
-        self.retry(&Request::new("read", name), |_| self.inner.get_uncached(name, bytes_max))
+    fn get_uncached(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, ObjectVersion)> {
+        self.retry(&RetriedRequest::new("read", name), |_| self.inner.get_uncached(name, bytes_max))
     }
 
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
-        self.retry(&Request::new("read", name), |_| self.inner.get_range(name, offset, length))
+        self.retry(&RetriedRequest::new("read", name), |_| self.inner.get_range(name, offset, length))
     }
 
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
-        self.retry(&Request::new("list", prefix), |_| self.inner.list(prefix))
+    fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
+        self.retry(&RetriedRequest::new("list", prefix), |_| self.inner.list(prefix))
     }
 
-    fn list_between(&self, prefix: &str, after: &str, until: Option<&str>) -> Result<Vec<Listed>> {
-        self.retry(&Request::new("list", prefix), |_| self.inner.list_between(prefix, after, until))
+    fn list_between(&self, prefix: &str, after: &str, until: Option<&str>) -> Result<Vec<ListedObject>> {
+        self.retry(&RetriedRequest::new("list", prefix), |_| self.inner.list_between(prefix, after, until))
     }
 
     fn remove(&self, name: &str) -> Result<()> {
-        self.retry(&Request::tidying("remove", name), |_| self.inner.remove(name))
+        self.retry(&RetriedRequest::tidying("remove", name), |_| self.inner.remove(name))
     }
 
-    fn stat(&self, name: &str) -> Result<Stat> {
-        self.retry(&Request::new("look at", name), |_| self.inner.stat(name))
+    fn stat(&self, name: &str) -> Result<ObjectStat> {
+        self.retry(&RetriedRequest::new("look at", name), |_| self.inner.stat(name))
     }
 }
 
@@ -350,31 +350,31 @@ mod tests {
             "the store".to_owned()
         }
         forward_storage!(self => self.up; capabilities, profile);
-        fn put(&self, name: &str, body: Body) -> Result<()> {
+        fn put(&self, name: &str, body: ObjectBody) -> Result<()> {
             self.ask()?.put(name, body)
         }
-        fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+        fn put_new(&self, name: &str, body: ObjectBody) -> Result<ObjectVersion> {
             self.ask()?.put_new(name, body)
         }
-        fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+        fn compare_and_swap(&self, name: &str, expected: &ObjectVersion, body: ObjectBody) -> Result<ObjectVersion> {
             self.ask()?.compare_and_swap(name, expected, body)
         }
         fn rename(&self, from: &str, to: &str) -> Result<()> {
             self.ask()?.rename(from, to)
         }
-        fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+        fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, ObjectVersion)> {
             self.ask()?.get(name, bytes_max)
         }
         fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
             self.ask()?.get_range(name, offset, length)
         }
-        fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
             self.ask()?.list(prefix)
         }
         fn remove(&self, name: &str) -> Result<()> {
             self.ask()?.remove(name)
         }
-        fn stat(&self, name: &str) -> Result<Stat> {
+        fn stat(&self, name: &str) -> Result<ObjectStat> {
             self.ask()?.stat(name)
         }
     }
@@ -437,14 +437,14 @@ mod tests {
             scene.clock.advance(10 * MINUTE);
             if is_again { Ok(()) } else { Err(Error::new(Kind::Temporary, "wait", "")) }
         };
-        scene.retry.retry(&Request::new("wait", ""), slow).unwrap();
+        scene.retry.retry(&RetriedRequest::new("wait", ""), slow).unwrap();
     }
 
     /// A run that was interrupted while its store was down went on waiting.
     #[test]
     fn a_cancel_ends_the_wait_and_leaves_a_moment_to_tidy_up() {
         let scene = scene(Duration::MAX, RETRY_FOR);
-        let cancelled = scene.retry.retry(&Request::new("wait", ""), |_| -> Result<()> {
+        let cancelled = scene.retry.retry(&RetriedRequest::new("wait", ""), |_| -> Result<()> {
             scene.watch.cancel.cancel();
             Err(Error::new(Kind::Temporary, "wait", ""))
         });

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::storage::object_errors::failed;
-use crate::storage::object_errors::{Answer, Service};
+use crate::storage::object_errors::{Service, ServiceAnswer};
 use crate::storage::objects::{Objects, STALL_TIMEOUT};
 use crate::storage::{Capabilities, tls};
 use crate::watch::Cancel;
@@ -157,7 +157,7 @@ pub fn open(location: &S3Location, defaults: &S3Defaults, ca_file: Option<&Path>
 }
 
 /// What an S3 server says when it refuses a request, and what its codes mean (Amazon S3 API Reference, "Error responses").
-fn read_answer(error: &opendal::Error) -> Answer {
+fn read_answer(error: &opendal::Error) -> ServiceAnswer {
     let code = field(error.message(), "code").unwrap_or_default();
     let said = field(error.message(), "message").filter(|said| !said.is_empty());
     let said = said.unwrap_or_else(|| error.message().trim());
@@ -187,7 +187,7 @@ fn read_answer(error: &opendal::Error) -> Answer {
         }
         _ => None,
     };
-    Answer { why: Some(why).filter(|why| !why.is_empty()), kind, hint }
+    ServiceAnswer { why: Some(why).filter(|why| !why.is_empty()), kind, hint }
 }
 
 /// A field of the store's error document, as the client library prints it.

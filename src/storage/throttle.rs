@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::forward_storage;
 use crate::lock::locked;
-use crate::storage::{Body, Listed, Profile, Storage, Version};
+use crate::storage::{ListedObject, ObjectBody, ObjectVersion, Storage, StorageProfile};
 use crate::watch::{Cancel, Clock, SystemClock};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,15 +16,15 @@ const SMALL_BYTES: u64 = 16 << 10;
 const LISTED_BYTES: u64 = 200;
 
 /// A line of some bytes a second, shared by all threads that send on it.
-struct Line {
+struct ThrottledLine {
     bytes_a_second: u64,
     /// When all that was admitted will be through.
     free_at: Mutex<Duration>,
 }
 
-impl Line {
+impl ThrottledLine {
     fn new(bytes_a_second: u64) -> Self {
-        Line { bytes_a_second: bytes_a_second.max(1), free_at: Mutex::default() }
+        ThrottledLine { bytes_a_second: bytes_a_second.max(1), free_at: Mutex::default() }
     }
 
     /// How long to wait until `bytes` may have passed.
@@ -40,8 +40,8 @@ impl Line {
 /// when its turn has come: what is kept is the rate over objects.
 pub struct Throttle {
     inner: Arc<dyn Storage>,
-    upload: Option<Line>,
-    download: Option<Line>,
+    upload: Option<ThrottledLine>,
+    download: Option<ThrottledLine>,
     clock: Arc<dyn Clock>,
     cancel: Cancel,
 }
@@ -49,7 +49,7 @@ pub struct Throttle {
 impl Throttle {
     /// Bytes a second; None is as fast as it goes.
     pub fn new(inner: Arc<dyn Storage>, upload: Option<u64>, download: Option<u64>) -> Self {
-        let (upload, download) = (upload.map(Line::new), download.map(Line::new));
+        let (upload, download) = (upload.map(ThrottledLine::new), download.map(ThrottledLine::new));
         Throttle { inner, upload, download, clock: Arc::new(SystemClock::default()), cancel: Cancel::default() }
     }
 
@@ -65,7 +65,7 @@ impl Throttle {
         self
     }
 
-    fn wait(&self, line: Option<&Line>, bytes: u64) -> Result<()> {
+    fn wait(&self, line: Option<&ThrottledLine>, bytes: u64) -> Result<()> {
         let pause = line.map_or(Duration::ZERO, |line| line.admit(bytes, self.clock.elapsed()));
         match pause {
             Duration::ZERO => Ok(()),
@@ -73,7 +73,7 @@ impl Throttle {
         }
     }
 
-    fn send(&self, body: &Body) -> Result<()> {
+    fn send(&self, body: &ObjectBody) -> Result<()> {
         let line = self.upload.as_ref();
         if body.len() <= SMALL_BYTES {
             // A sign of life or a commit must not queue after packs. It counts all the same.
@@ -87,12 +87,12 @@ impl Throttle {
         self.wait(self.download.as_ref(), bytes)
     }
 
-    fn received_listing(&self, listed: Vec<Listed>) -> Result<Vec<Listed>> {
+    fn received_listing(&self, listed: Vec<ListedObject>) -> Result<Vec<ListedObject>> {
         self.received(listed.iter().map(|listed| listed.name.len() as u64 + LISTED_BYTES).sum())?;
         Ok(listed)
     }
 
-    fn received_whole(&self, read: (Vec<u8>, Version)) -> Result<(Vec<u8>, Version)> {
+    fn received_whole(&self, read: (Vec<u8>, ObjectVersion)) -> Result<(Vec<u8>, ObjectVersion)> {
         self.received(read.0.len() as u64)?;
         Ok(read)
     }
@@ -101,26 +101,26 @@ impl Throttle {
 impl Storage for Throttle {
     forward_storage!(self => self.inner; describe, identity, local_path, capabilities, profile, rename, remove, stat);
 
-    fn put(&self, name: &str, body: Body) -> Result<()> {
+    fn put(&self, name: &str, body: ObjectBody) -> Result<()> {
         self.send(&body)?;
         self.inner.put(name, body)
     }
 
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+    fn put_new(&self, name: &str, body: ObjectBody) -> Result<ObjectVersion> {
         self.send(&body)?;
         self.inner.put_new(name, body)
     }
 
-    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, expected: &ObjectVersion, body: ObjectBody) -> Result<ObjectVersion> {
         self.send(&body)?;
         self.inner.compare_and_swap(name, expected, body)
     }
 
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, ObjectVersion)> {
         self.received_whole(self.inner.get(name, bytes_max)?)
     }
 
-    fn get_uncached(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+    fn get_uncached(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, ObjectVersion)> {
         self.received_whole(self.inner.get_uncached(name, bytes_max)?)
     }
 
@@ -130,11 +130,11 @@ impl Storage for Throttle {
         Ok(bytes)
     }
 
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+    fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         self.received_listing(self.inner.list(prefix)?)
     }
 
-    fn list_between(&self, prefix: &str, after: &str, until: Option<&str>) -> Result<Vec<Listed>> {
+    fn list_between(&self, prefix: &str, after: &str, until: Option<&str>) -> Result<Vec<ListedObject>> {
         self.received_listing(self.inner.list_between(prefix, after, until)?)
     }
 }
@@ -159,7 +159,7 @@ impl Delayed {
     }
 
     /// Waits for the requests after the first one that a listing of this length takes.
-    fn further_pages(&self, listed: Vec<Listed>) -> Vec<Listed> {
+    fn further_pages(&self, listed: Vec<ListedObject>) -> Vec<ListedObject> {
         let pages = listed.len().saturating_sub(1) / LISTED_IN_ONE_REQUEST;
         std::thread::sleep(self.delay * u32::try_from(pages).unwrap_or(u32::MAX));
         listed
@@ -170,16 +170,20 @@ impl Storage for Delayed {
     forward_storage!(self => self.inner; describe, identity, local_path, capabilities);
     forward_storage!(self => self.delayed(); put, put_new, compare_and_swap, rename, get, get_range, remove, stat);
 
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+    fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         Ok(self.further_pages(self.delayed().list(prefix)?))
     }
 
-    fn list_between(&self, prefix: &str, after: &str, until: Option<&str>) -> Result<Vec<Listed>> {
+    fn list_between(&self, prefix: &str, after: &str, until: Option<&str>) -> Result<Vec<ListedObject>> {
         Ok(self.further_pages(self.delayed().list_between(prefix, after, until)?))
     }
 
-    fn profile(&self) -> Profile {
-        Profile { is_remote: true, parallel_requests: Profile::REMOTE.parallel_requests, ..self.inner.profile() }
+    fn profile(&self) -> StorageProfile {
+        StorageProfile {
+            is_remote: true,
+            parallel_requests: StorageProfile::REMOTE.parallel_requests,
+            ..self.inner.profile()
+        }
     }
 }
 
@@ -231,7 +235,7 @@ mod tests {
 
     #[test]
     fn all_threads_share_the_line() {
-        let line = Line::new(MIB);
+        let line = ThrottledLine::new(MIB);
         // All of them ask at the same moment.
         let now = Duration::from_secs(100);
         let waits: Vec<Duration> = (0..5).map(|_| line.admit(MIB, now)).collect();
@@ -241,7 +245,7 @@ mod tests {
 
     #[test]
     fn an_idle_hour_is_not_made_up_for() {
-        let line = Line::new(MIB);
+        let line = ThrottledLine::new(MIB);
         line.admit(MIB, Duration::ZERO);
         assert_eq!(line.admit(10 * MIB, Duration::from_secs(3600)), Duration::from_secs(10) - BURST);
     }

@@ -44,13 +44,13 @@ fn unusable(path: &Path, why: String) -> Error {
 }
 
 /// The words of the library, why this is so, and what to do about it.
-type Row = (&'static str, Option<&'static str>, &'static str);
+type HintRow = (&'static str, Option<&'static str>, &'static str);
 
 const UNTRUSTED: Option<&str> = Some("its certificate was issued by an untrusted authority (CA)");
 const TRUST: &str =
     "name a file with the certificate of that authority with --cacert or SILT_CACERT, or add it to those of the system";
 
-const TABLE: [Row; 10] = [
+const TABLE: [HintRow; 10] = [
     ("UnknownIssuer", UNTRUSTED, TRUST),
     // An authority of the same name, but with another key, is known.
     ("BadSignature", UNTRUSTED, TRUST),

@@ -1,8 +1,8 @@
 //! What is known of damage to the repository, for later runs: losses that no backup has told, and what has been told.
 
 use crate::id::IndexId;
-use crate::seal::{Access, KeySet};
-use crate::vault::{Marks, Told, Vault};
+use crate::seal::{KeyAccess, KeySet};
+use crate::vault::{LossSet, ToldDamage, Vault};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ impl Vault {
     }
 
     /// Losses that no backup has told yet; those that are met from now on are not among them.
-    pub(crate) fn untold_losses(&self) -> Marks {
+    pub(crate) fn untold_losses(&self) -> LossSet {
         let mut marks = self.0.losses.all();
         if !marks.is_empty() {
             marks.leave_out(&self.told().unwrap_or_default().marks);
@@ -22,12 +22,12 @@ impl Vault {
     }
 
     /// Removes the marks of what is there again.
-    pub(crate) fn forget_losses(&self, marks: &Marks) {
+    pub(crate) fn forget_losses(&self, marks: &LossSet) {
         self.0.losses.remove(marks);
     }
 
     /// Losses that this process has met and marked.
-    pub(crate) fn losses_marked_here(&self) -> Marks {
+    pub(crate) fn losses_marked_here(&self) -> LossSet {
         self.0.losses.marked_here()
     }
 
@@ -37,22 +37,22 @@ impl Vault {
     }
 
     /// What backups have told of damage; none without a cache.
-    pub(crate) fn told(&self) -> Option<Told> {
-        Some(Told::read(&told_path(self.cache(), self.keys())?))
+    pub(crate) fn told(&self) -> Option<ToldDamage> {
+        Some(ToldDamage::read(&told_path(self.cache(), self.keys())?))
     }
 
     /// Notes what stays told of damage that is partly gone. What is not noted, the next run tries to note again.
-    pub(crate) fn rewrite_told(&self, told: &Told) {
+    pub(crate) fn rewrite_told(&self, told: &ToldDamage) {
         let _best_effort = told_path(self.cache(), self.keys()).map(|path| told.write(&path));
     }
 
     /// Notes what has been told by now, and removes the marks of these losses. A put-only key cannot find out what a loss means, so
     /// it leaves them to the others that use this cache.
-    pub(crate) fn note_told(&self, told: &Told, marks: &Marks) {
+    pub(crate) fn note_told(&self, told: &ToldDamage, marks: &LossSet) {
         let Some(path) = told_path(self.cache(), self.keys()) else { return };
-        let is_put_only = self.keys().access() < Access::Full;
+        let is_put_only = self.keys().access() < KeyAccess::Full;
         let noted = if is_put_only {
-            Told { marks: marks.names().cloned().collect(), ..told.clone() }.write(&path)
+            ToldDamage { marks: marks.names().cloned().collect(), ..told.clone() }.write(&path)
         } else {
             told.write(&path)
         };
@@ -62,6 +62,6 @@ impl Vault {
 
 /// Where backups with a key of this access note what they have told: without a full key they cannot find out what a loss means.
 pub(super) fn told_path(cache: Option<&Path>, keys: &KeySet) -> Option<PathBuf> {
-    let name = if keys.access() == Access::Full { "told" } else { "told-put-only" };
+    let name = if keys.access() == KeyAccess::Full { "told" } else { "told-put-only" };
     Some(cache?.join(name))
 }

@@ -3,9 +3,9 @@
 use crate::error::Result;
 use crate::format::index_name;
 use crate::id::IndexId;
-use crate::storage::Version;
+use crate::storage::ObjectVersion;
 use crate::vault::local_index::LocalIndex;
-use crate::vault::opened::Opened;
+use crate::vault::opened::OpenedRepository;
 use std::hash::{BuildHasher, RandomState};
 
 /// What of the index objects that are known already a writer verifies again, where reading costs little. More are verified
@@ -13,7 +13,7 @@ use std::hash::{BuildHasher, RandomState};
 pub(super) const VERIFIED_BYTES: u64 = 32 << 20;
 
 /// Whether an index object was read and has the bytes that it is named by.
-pub(super) fn is_right(index: &IndexId, read: Result<(Vec<u8>, Version)>) -> Result<bool> {
+pub(super) fn is_right(index: &IndexId, read: Result<(Vec<u8>, ObjectVersion)>) -> Result<bool> {
     match read {
         Ok((bytes, _)) => Ok(blake3::hash(&bytes).as_bytes() == index.as_bytes()),
         Err(error) if error.is_damage() => Ok(false),
@@ -23,7 +23,7 @@ pub(super) fn is_right(index: &IndexId, read: Result<(Vec<u8>, Version)>) -> Res
 
 impl LocalIndex {
     /// Index objects that were known already and whose bytes are not those that they are named by: their size may be right.
-    pub(super) fn find_damaged(&self, opened: &Opened) -> Result<Vec<IndexId>> {
+    pub(super) fn find_damaged(&self, opened: &OpenedRepository) -> Result<Vec<IndexId>> {
         let mut known: Vec<(IndexId, u64)> = self.segments().covered_sizes();
         let order = RandomState::new();
         known.sort_by_cached_key(|(index, _)| order.hash_one(index.as_bytes()));

@@ -8,7 +8,7 @@ use crate::format::{PACK_BYTES_MAX, pack_name};
 use crate::id::PackId;
 use crate::lock::locked;
 use crate::place::PackSizes;
-use crate::storage::{Stat, Storage};
+use crate::storage::{ObjectStat, Storage};
 use crate::vault::parallel::each_at_once;
 use crate::watch::{NoticeKind, Watch};
 use rustix::fs::{FlockOperation, flock};
@@ -36,7 +36,7 @@ const DAMAGED: &str = "damaged";
 
 /// What is known of the objects of packs of which one was damaged: by pack and version of the object, whether its bytes are
 /// right. A pack has several where copies of a repository take each other's place.
-type Known = BTreeMap<(PackId, PackVersion), bool>;
+type KnownDamage = BTreeMap<(PackId, PackVersion), bool>;
 
 /// Tells a pack's object from another one at its place, and from the same bytes when they were written there again.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +48,7 @@ impl PackVersion {
         PackVersion::look(pack, storage).unwrap_or_else(|_| PackVersion("unknown".to_owned()))
     }
 
-    fn from_stat(Stat { version, size, written, .. }: &Stat) -> Self {
+    fn from_stat(ObjectStat { version, size, written, .. }: &ObjectStat) -> Self {
         PackVersion(format!("{}/{size}/{written}", version.0).replace(char::is_whitespace, ""))
     }
 
@@ -65,7 +65,7 @@ impl PackVersion {
 pub(super) struct DamagedPacks {
     /// None without a cache: then only this process knows.
     path: Option<PathBuf>,
-    known: Mutex<Known>,
+    known: Mutex<KnownDamage>,
     /// Those that this process has noted itself.
     noted: Mutex<HashSet<PackId>>,
     found: AtomicU64,
@@ -77,13 +77,13 @@ pub(super) struct DamagedPacks {
 impl DamagedPacks {
     pub fn open(cache: Option<&Path>, watch: &Watch) -> Self {
         let path = cache.map(|cache| cache.join("damaged-packs"));
-        let read = path.as_deref().map_or_else(|| Ok(Known::new()), read);
+        let read = path.as_deref().map_or_else(|| Ok(KnownDamage::new()), read);
         let known = Mutex::new(read.unwrap_or_else(|error| {
             watch.notice(
                 NoticeKind::Cache,
                 format!("{error}; packs that are known to be damaged are relied on until they are read"),
             );
-            Known::new()
+            KnownDamage::new()
         }));
         DamagedPacks {
             path,
@@ -95,7 +95,7 @@ impl DamagedPacks {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, KnownDamage> {
         locked(&self.known)
     }
 
@@ -187,7 +187,7 @@ impl DamagedPacks {
 
     /// Writes what is known, with what other processes know; false if it is not written, as a verdict of others could be
     /// lost.
-    fn write(&self, known: &mut Known) -> bool {
+    fn write(&self, known: &mut KnownDamage) -> bool {
         let Some(path) = &self.path else { return false };
         let Some(lock) = lock(&path.with_extension("lock")) else { return false };
         let Ok(others) = read(path) else { return false };
@@ -204,7 +204,7 @@ impl DamagedPacks {
 }
 
 /// Damage counts more: an object may have rotted since it was found to be sound.
-fn merge(known: &mut Known, others: Known) {
+fn merge(known: &mut KnownDamage, others: KnownDamage) {
     for (place, is_sound) in others {
         known.entry(place).and_modify(|known| *known &= is_sound).or_insert(is_sound);
     }
@@ -234,7 +234,7 @@ fn is_sound(pack: &PackId, storage: &dyn Storage) -> Result<Option<bool>> {
 }
 
 /// What is damaged in the file reads as absent.
-fn read(path: &Path) -> Result<Known> {
+fn read(path: &Path) -> Result<KnownDamage> {
     let bytes = match read_own(path, FILE_BYTES_MAX) {
         Err(error) if error.is(Kind::NotFound) => Vec::new(),
         read => read?,
@@ -333,13 +333,13 @@ mod tests {
     /// A pack that could not be looked at, as the storage was out of reach, counted as lost.
     #[test]
     fn an_outage_is_an_error_and_no_verdict() {
-        use crate::storage::chaos::{Crash, Side};
+        use crate::storage::chaos::{CrashPoint, CrashSide};
         use std::sync::Arc;
         let cache = tempfile::tempdir().expect("a directory");
         let storage = Arc::new(Memory::new());
         let pack = named_by(b"pack");
         storage.put(&pack_name(&pack), b"pack".as_slice().into()).expect("it is written");
-        let broken = Crash::at(storage.clone(), 0, Side::Before);
+        let broken = CrashPoint::at(storage.clone(), 0, CrashSide::Before);
         broken.put("config", Vec::new().into()).expect_err("it breaks here, and stays broken");
         let is_left = |storage: &dyn Storage| {
             let mut sizes: PackSizes = [(pack, 4)].into_iter().collect();

@@ -6,7 +6,7 @@ use crate::format::index_name;
 use crate::id::IndexId;
 use crate::place::{IndexContents, PackContents};
 use crate::seal::{open_object, sealed_object_bytes_max};
-use crate::vault::opened::Opened;
+use crate::vault::opened::OpenedRepository;
 use crate::vault::parallel::fetch_all;
 use std::collections::{HashMap, VecDeque};
 
@@ -16,17 +16,17 @@ const BATCH_OBJECTS_MAX: usize = 256;
 
 /// An iterator over what index objects say. [`finish`](Self::finish) tells whether they were all read.
 pub(super) struct IndexFetch<'a> {
-    opened: &'a Opened,
+    opened: &'a OpenedRepository,
     sizes: &'a HashMap<IndexId, u64>,
     wanted: Vec<IndexId>,
     ready: VecDeque<(IndexId, Result<Vec<u8>>)>,
-    unread: Unread,
+    unread: UnreadIndexes,
     failure: Option<Error>,
 }
 
 /// Index objects that could not be read, in a repository that is there.
 #[derive(Default)]
-pub(super) struct Unread {
+pub(super) struct UnreadIndexes {
     /// They were removed after the listing.
     pub vanished: Vec<IndexId>,
     pub damaged: Vec<(IndexId, Error)>,
@@ -39,12 +39,12 @@ fn bytes_max() -> u64 {
 
 impl<'a> IndexFetch<'a> {
     /// `sizes` are those of the listing, in bytes, where they are known.
-    pub fn new(opened: &'a Opened, wanted: Vec<IndexId>, sizes: &'a HashMap<IndexId, u64>) -> Self {
-        IndexFetch { opened, sizes, wanted, ready: VecDeque::new(), unread: Unread::default(), failure: None }
+    pub fn new(opened: &'a OpenedRepository, wanted: Vec<IndexId>, sizes: &'a HashMap<IndexId, u64>) -> Self {
+        IndexFetch { opened, sizes, wanted, ready: VecDeque::new(), unread: UnreadIndexes::default(), failure: None }
     }
 
     /// What could not be read; an error if that says nothing of the objects, as the repository cannot be reached.
-    pub fn finish(self) -> Result<Unread> {
+    pub fn finish(self) -> Result<UnreadIndexes> {
         if let Some(error) = self.failure {
             return Err(error);
         }

@@ -3,8 +3,8 @@
 use crate::error::{Error, Kind, Result};
 use crate::id::IndexId;
 use crate::index::Segments;
-use crate::vault::index_fetch::{IndexFetch, Unread};
-use crate::vault::opened::Opened;
+use crate::vault::index_fetch::{IndexFetch, UnreadIndexes};
+use crate::vault::opened::OpenedRepository;
 use crate::watch::{NoticeKind, Watch};
 use std::collections::HashMap;
 
@@ -36,11 +36,11 @@ const REPLACEMENTS_MAX: usize = 2;
 /// Fetches what is listed and not known yet; returns what of it could not be read.
 pub(super) fn add_missing(
     segments: &mut Segments,
-    opened: &Opened,
+    opened: &OpenedRepository,
     sizes: &HashMap<IndexId, u64>,
     watch: &Watch,
-) -> Result<Unread> {
-    let mut unread = Unread::default();
+) -> Result<UnreadIndexes> {
+    let mut unread = UnreadIndexes::default();
     let mut replacements = 0;
     loop {
         let wanted: Vec<IndexId> = segments.to_be_added();
@@ -50,7 +50,7 @@ pub(super) fn add_missing(
         watch.stage("reading the index");
         let mut fetch = IndexFetch::new(opened, wanted, sizes);
         let added = segments.add_all(fetch.by_ref().map(Ok));
-        let Unread { vanished, damaged } = fetch.finish()?;
+        let UnreadIndexes { vanished, damaged } = fetch.finish()?;
         for index in vanished.iter().chain(damaged.iter().map(|(index, _)| index)) {
             segments.forget(index);
         }

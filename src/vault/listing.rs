@@ -4,26 +4,26 @@ use crate::error::Result;
 use crate::format::{INDEX_PREFIX, PACKS_PREFIX, pack_name};
 use crate::id::{IndexId, PackId};
 use crate::place::PackSizes;
-use crate::storage::{Listed, Storage};
+use crate::storage::{ListedObject, Storage};
 use std::collections::HashMap;
 
 /// What the repository lists.
-pub(super) struct Listing {
-    pub index: Vec<Listed>,
+pub(super) struct RepositoryListing {
+    pub index: Vec<ListedObject>,
     pub packs: Option<PackSizes>,
 }
 
-impl Listing {
+impl RepositoryListing {
     /// The index objects alone, for reading: that a pack is missing shows when it is read.
-    pub fn of_index(index: Vec<Listed>) -> Self {
-        Listing { index, packs: None }
+    pub fn of_index(index: Vec<ListedObject>) -> Self {
+        RepositoryListing { index, packs: None }
     }
 
     /// Index objects first: the packs that they name were written before them, so the second listing shows those.
     pub fn whole(storage: &dyn Storage, packs_expected: usize) -> Result<Self> {
         let index = storage.list(INDEX_PREFIX)?;
         let packs = list_packs(storage, packs_expected)?;
-        Ok(Listing { index, packs: Some(packs) })
+        Ok(RepositoryListing { index, packs: Some(packs) })
     }
 
     /// The same, to check that known objects are still there, where order does not matter: both at once, and
@@ -35,7 +35,7 @@ impl Listing {
     ) -> Result<Self> {
         if !storage.profile().is_remote {
             beside()?;
-            return Listing::whole(storage, packs_expected);
+            return RepositoryListing::whole(storage, packs_expected);
         }
         let packs = || list_packs(storage, packs_expected);
         let (index, packs, beside) = std::thread::scope(|scope| {
@@ -46,7 +46,7 @@ impl Listing {
             (index, packs, other.map_or_else(|_| beside(), |thread| thread.join().unwrap_or_else(|_| beside())))
         });
         beside?;
-        Ok(Listing { index: index?, packs: Some(packs?) })
+        Ok(RepositoryListing { index: index?, packs: Some(packs?) })
     }
 
     /// The packs that count as there; none where they were not listed.
@@ -56,7 +56,7 @@ impl Listing {
 
     /// The index objects with their sizes in bytes.
     pub fn indexes(&self) -> HashMap<IndexId, u64> {
-        let size = |listed: &Listed| {
+        let size = |listed: &ListedObject| {
             let hex = listed.name.strip_prefix(INDEX_PREFIX)?;
             Some((IndexId::from_hex(hex).ok()?, listed.size))
         };
@@ -71,7 +71,7 @@ const PACK_LISTINGS_AT_ONCE: usize = 32;
 
 fn list_packs(storage: &dyn Storage, expected: usize) -> Result<PackSizes> {
     // An object that is anywhere but at its own name is not found when it is read.
-    let size = |listed: &Listed| {
+    let size = |listed: &ListedObject| {
         let (_, hex) = listed.name.rsplit_once('/')?;
         let pack = PackId::from_hex(hex).ok()?;
         (listed.name == pack_name(&pack)).then_some((pack, listed.size))

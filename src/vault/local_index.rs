@@ -5,15 +5,15 @@
 
 use crate::error::{Kind, Result};
 use crate::id::{ChunkId, IndexId, PackId};
-use crate::index::{Basis, Segments, View};
+use crate::index::{IndexBasis, IndexView, Segments};
 use crate::lock::locked;
 use crate::place::{IndexContents, Located, PackContents, PackSizes};
 use crate::vault::index_check::IndexCheck;
 use crate::vault::index_fetch::IndexFetch;
 use crate::vault::index_repair::{add_missing, drop_segments, replace_folder};
-use crate::vault::listing::Listing;
-use crate::vault::losses::Losses;
-use crate::vault::opened::Opened;
+use crate::vault::listing::RepositoryListing;
+use crate::vault::losses::LossMarks;
+use crate::vault::opened::OpenedRepository;
 use crate::watch::{NoticeKind, Watch};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -26,10 +26,10 @@ const LISTINGS_MAX: usize = 8;
 /// The segments of this process, and the view of them that readers ask.
 pub(super) struct LocalIndex {
     segments: Mutex<Segments>,
-    view: RwLock<View>,
+    view: RwLock<IndexView>,
     /// How often something that was in use turned out to be gone.
     losses: AtomicU64,
-    marks: Arc<Losses>,
+    marks: Arc<LossMarks>,
     /// Index objects that are damaged, and of which that was said.
     told: Mutex<HashSet<IndexId>>,
 }
@@ -37,7 +37,7 @@ pub(super) struct LocalIndex {
 impl LocalIndex {
     /// In a folder of the cache, or in memory where there is none or it cannot be used. `told` are index objects of which an
     /// earlier run has said that they are damaged.
-    pub fn open(folder: Option<&Path>, marks: Arc<Losses>, told: HashSet<IndexId>, watch: &Watch) -> Self {
+    pub fn open(folder: Option<&Path>, marks: Arc<LossMarks>, told: HashSet<IndexId>, watch: &Watch) -> Self {
         let opened = folder.map(Segments::open);
         let segments = match opened {
             Some(Ok((segments, notices))) => {
@@ -51,7 +51,7 @@ impl LocalIndex {
             None => Segments::in_memory(),
         };
         LocalIndex {
-            view: RwLock::new(View::default()),
+            view: RwLock::new(IndexView::default()),
             segments: Mutex::new(segments),
             losses: AtomicU64::new(0),
             told: Mutex::new(told),
@@ -64,7 +64,7 @@ impl LocalIndex {
     }
 
     /// What is known as of the last comparison.
-    pub fn view(&self) -> View {
+    pub fn view(&self) -> IndexView {
         self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -78,7 +78,7 @@ impl LocalIndex {
     }
 
     /// The view as it is now, and what it rests on.
-    pub fn view_and_basis(&self) -> (View, Basis) {
+    pub fn view_and_basis(&self) -> (IndexView, IndexBasis) {
         let segments = self.segments();
         (segments.view(), segments.basis())
     }
@@ -107,8 +107,8 @@ impl LocalIndex {
     /// Drops everything and learns it again, as a segment is damaged; `in_memory` where that happened before.
     pub fn rebuild(
         &self,
-        opened: &Opened,
-        list: impl FnMut() -> Result<Listing>,
+        opened: &OpenedRepository,
+        list: impl FnMut() -> Result<RepositoryListing>,
         in_memory: bool,
         watch: &Watch,
     ) -> Result<IndexCheck> {
@@ -131,7 +131,7 @@ impl LocalIndex {
     }
 
     /// Counts it when something that was in use had to be given up: a writer that relied on it must not commit.
-    fn note_losses(&self, segments: &Segments, before: &Basis) -> bool {
+    fn note_losses(&self, segments: &Segments, before: &IndexBasis) -> bool {
         let has_lost = !segments.basis().includes(before);
         if has_lost {
             self.losses.fetch_add(1, Ordering::SeqCst);
@@ -143,7 +143,7 @@ impl LocalIndex {
     /// that. What is damaged, and which packs are missing, each comparison finds again.
     fn mark_ahead(
         &self,
-        opened: &Opened,
+        opened: &OpenedRepository,
         segments: &Segments,
         live: &HashMap<IndexId, u64>,
         packs: Option<&PackSizes>,
@@ -172,8 +172,8 @@ impl LocalIndex {
     /// read.
     pub fn compare(
         &self,
-        opened: &Opened,
-        mut list: impl FnMut() -> Result<Listing>,
+        opened: &OpenedRepository,
+        mut list: impl FnMut() -> Result<RepositoryListing>,
         watch: &Watch,
     ) -> Result<IndexCheck> {
         let mut check = IndexCheck::default();
@@ -240,7 +240,11 @@ impl LocalIndex {
 
     /// All places of the chunks of these packs, of chunks that have several: two backups at once each store what both have
     /// found new. Those in packs that count as missing come last. Reads all index objects twice.
-    pub fn copies_of(&self, packs: &HashSet<PackId>, opened: &Opened) -> Result<HashMap<ChunkId, Vec<Located>>> {
+    pub fn copies_of(
+        &self,
+        packs: &HashSet<PackId>,
+        opened: &OpenedRepository,
+    ) -> Result<HashMap<ChunkId, Vec<Located>>> {
         let (wanted, left_out): (Vec<IndexId>, HashSet<PackId>) = {
             let segments = self.segments();
             (segments.live().copied().collect(), segments.left_out().copied().collect())
@@ -276,7 +280,7 @@ impl LocalIndex {
     }
 
     /// What index objects say of these packs, in memory: of a pack that was cut, most can still be read.
-    pub fn of_packs(&self, packs: &HashSet<PackId>, opened: &Opened) -> Result<View> {
+    pub fn of_packs(&self, packs: &HashSet<PackId>, opened: &OpenedRepository) -> Result<IndexView> {
         let wanted: Vec<IndexId> = self.segments().live().copied().collect();
         let mut segments = Segments::in_memory();
         if !packs.is_empty() {
@@ -296,8 +300,8 @@ impl LocalIndex {
     /// thread, may have added that after the listing was made. The segments stay locked, so that nothing more is added.
     fn listing_of_all(
         &self,
-        list: &mut impl FnMut() -> Result<Listing>,
-    ) -> Result<(Listing, MutexGuard<'_, Segments>)> {
+        list: &mut impl FnMut() -> Result<RepositoryListing>,
+    ) -> Result<(RepositoryListing, MutexGuard<'_, Segments>)> {
         for _ in 0..2 {
             let listing = list()?;
             let segments = self.segments();
@@ -311,7 +315,7 @@ impl LocalIndex {
     }
 
     /// Whether everything that the view rests on is listed: index objects, and packs with their sizes.
-    pub fn is_listed(&self, listing: &Listing) -> bool {
+    pub fn is_listed(&self, listing: &RepositoryListing) -> bool {
         let live = listing.indexes();
         listing.packs.as_ref().is_some_and(|packs| self.segments().rests_on(&live, packs))
     }

@@ -26,9 +26,9 @@ const TRIAL: &str = "trial-";
 
 /// Losses that no backup has told: names of files, and the index objects that were found to be gone at each time.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Marks(BTreeMap<String, HashSet<IndexId>>);
+pub(crate) struct LossSet(BTreeMap<String, HashSet<IndexId>>);
 
-impl Marks {
+impl LossSet {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -42,7 +42,7 @@ impl Marks {
         self.0.values().flatten()
     }
 
-    pub fn join(&mut self, other: Marks) {
+    pub fn join(&mut self, other: LossSet) {
         self.0.extend(other.0);
     }
 
@@ -52,31 +52,31 @@ impl Marks {
     }
 
     /// Takes out the marks whose index objects are all there again.
-    pub fn take_moot(&mut self, live: &HashSet<IndexId>) -> Marks {
+    pub fn take_moot(&mut self, live: &HashSet<IndexId>) -> LossSet {
         let is_moot = |indexes: &HashSet<IndexId>| !indexes.is_empty() && indexes.is_subset(live);
         let (moot, left) = std::mem::take(&mut self.0).into_iter().partition(|(_, indexes)| is_moot(indexes));
         self.0 = left;
-        Marks(moot)
+        LossSet(moot)
     }
 }
 
 /// The marks of one repository's cache directory.
-pub(super) struct Losses {
+pub(super) struct LossMarks {
     /// None without a cache: then nothing is marked.
     folder: Option<PathBuf>,
     /// Those that this process has made.
-    own: Mutex<Marks>,
+    own: Mutex<LossSet>,
     /// Whether files can be written and removed there, once that was tried.
     can_mark: OnceLock<bool>,
 }
 
-impl Losses {
+impl LossMarks {
     pub fn at(cache: Option<&Path>) -> Self {
         let folder = cache.map(|cache| cache.join(FOLDER));
-        Losses { folder, own: Mutex::default(), can_mark: OnceLock::new() }
+        LossMarks { folder, own: Mutex::default(), can_mark: OnceLock::new() }
     }
 
-    fn own(&self) -> MutexGuard<'_, Marks> {
+    fn own(&self) -> MutexGuard<'_, LossSet> {
         locked(&self.own)
     }
 
@@ -104,22 +104,22 @@ impl Losses {
     }
 
     /// Marks that something is lost, and which index objects are; returns the mark, which is empty if it was not written.
-    pub fn mark(&self, indexes: &HashSet<IndexId>) -> Marks {
+    pub fn mark(&self, indexes: &HashSet<IndexId>) -> LossSet {
         let lines: String = indexes.iter().take(INDEXES_MAX).map(|index| format!("{index}\n")).collect();
         let written = self.write("", lines.as_bytes()).map(|(name, _)| name);
-        let mark = Marks(written.into_iter().map(|name| (name, indexes.clone())).collect());
+        let mark = LossSet(written.into_iter().map(|name| (name, indexes.clone())).collect());
         self.own().join(mark.clone());
         mark
     }
 
     /// All marks of the cache, but for what other processes mark from now on.
-    pub fn all(&self) -> Marks {
+    pub fn all(&self) -> LossSet {
         let listed = self.folder.as_ref().map(|folder| names_in(folder).unwrap_or_default()).unwrap_or_default();
         let files = listed.into_iter().filter(|(_, kind)| matches!(kind, FileType::RegularFile | FileType::Unknown));
         let names = files.filter_map(|(name, _)| name.into_string().ok()).filter(|name| is_mark(name));
         let names: Vec<String> = names.take(MARKS_MAX).collect();
         if names.is_empty() || !self.can_mark() {
-            return Marks::default();
+            return LossSet::default();
         }
         let read = |name: &String| {
             let path = self.folder.as_ref().map(|folder| folder.join(name));
@@ -127,21 +127,21 @@ impl Losses {
             let text = String::from_utf8_lossy(&bytes).into_owned();
             text.lines().filter_map(|line| IndexId::from_hex(line).ok()).collect()
         };
-        Marks(names.into_iter().map(|name| (name.clone(), read(&name))).collect())
+        LossSet(names.into_iter().map(|name| (name.clone(), read(&name))).collect())
     }
 
     /// Those that this process has made.
-    pub fn marked_here(&self) -> Marks {
+    pub fn marked_here(&self) -> LossSet {
         self.own().clone()
     }
 
     /// Makes this process forget that it has made these marks, as it has told the losses.
-    pub fn forget_here(&self, told: &Marks) {
+    pub fn forget_here(&self, told: &LossSet) {
         self.own().leave_out(told.names());
     }
 
     /// Removes marks whose losses are told.
-    pub fn remove(&self, told: &Marks) {
+    pub fn remove(&self, told: &LossSet) {
         self.forget_here(told);
         for path in told.names().filter_map(|name| Some(self.folder.as_ref()?.join(name))) {
             // If it stays, the next backup tells the loss once more.
@@ -161,18 +161,18 @@ mod tests {
     #[test]
     fn a_loss_is_marked_until_it_was_told() {
         let cache = tempfile::tempdir().expect("a directory");
-        let losses = Losses::at(Some(cache.path()));
+        let losses = LossMarks::at(Some(cache.path()));
         let gone = HashSet::from([IndexId([7; 32])]);
         assert!(losses.all().is_empty());
         losses.mark(&HashSet::new());
         assert!(losses.all().indexes().count() == 0 && !losses.all().is_empty());
         losses.mark(&gone);
-        let told = Losses::at(Some(cache.path())).all();
+        let told = LossMarks::at(Some(cache.path())).all();
         assert_eq!((told.names().count(), told.indexes().count()), (2, 1));
         // All that one of them names may be there again.
         assert_eq!(told.clone().take_moot(&gone).names().count(), 1);
         // What is lost while a backup tells this stays marked.
-        Losses::at(Some(cache.path())).mark(&gone);
+        LossMarks::at(Some(cache.path())).mark(&gone);
         losses.remove(&told);
         assert!(losses.marked_here().is_empty());
         assert_eq!((losses.all().names().count(), losses.all().indexes().count()), (1, 1));
@@ -183,7 +183,7 @@ mod tests {
         let cache = tempfile::tempdir().expect("a directory");
         std::fs::write(cache.path().join(FOLDER), "no directory").expect("written");
         for cache in [None, Some(cache.path())] {
-            let losses = Losses::at(cache);
+            let losses = LossMarks::at(cache);
             assert!(losses.mark(&HashSet::new()).is_empty() && losses.all().is_empty() && !losses.can_mark());
         }
     }
@@ -194,9 +194,9 @@ mod tests {
         let cache = tempfile::tempdir().expect("a directory");
         std::thread::scope(|scope| {
             let tries: Vec<_> =
-                (0..8).map(|_| scope.spawn(|| (0..20).all(|_| Losses::at(Some(cache.path())).can_mark()))).collect();
+                (0..8).map(|_| scope.spawn(|| (0..20).all(|_| LossMarks::at(Some(cache.path())).can_mark()))).collect();
             assert!(tries.into_iter().all(|tried| tried.join().expect("it ends")));
         });
-        assert!(Losses::at(Some(cache.path())).all().is_empty());
+        assert!(LossMarks::at(Some(cache.path())).all().is_empty());
     }
 }

@@ -17,24 +17,24 @@ mod told;
 
 pub(crate) use damaged_packs::PackVersion;
 pub use index_check::IndexCheck;
-pub(crate) use losses::Marks;
-pub(crate) use told::{Told, basis_of};
+pub(crate) use losses::LossSet;
+pub(crate) use told::{ToldDamage, basis_of};
 
 use crate::chunk::Chunker;
 use crate::error::{Error, Kind, Result};
 use crate::format::{CommitProtocol, Config, INDEX_PREFIX, Settings};
 use crate::id::{ChunkId, PackId};
-use crate::index::{Basis, View};
+use crate::index::{IndexBasis, IndexView};
 use crate::lock::locked;
 use crate::place::{IndexContents, Located};
 use crate::seal::KeySet;
-use crate::storage::{Listed, Storage};
+use crate::storage::{ListedObject, Storage};
 use crate::watch::{NoticeKind, Watch};
 use damaged_packs::DamagedPacks;
-use listing::Listing;
+use listing::RepositoryListing;
 use local_index::LocalIndex;
-use losses::Losses;
-use opened::Opened;
+use losses::LossMarks;
+use opened::OpenedRepository;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,10 +42,10 @@ use std::sync::{Arc, Mutex};
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct Vault(Arc<Inner>);
+pub struct Vault(Arc<VaultInner>);
 
-struct Inner {
-    opened: Opened,
+struct VaultInner {
+    opened: OpenedRepository,
     config: Config,
     /// Or why they cannot be read.
     settings: Result<Settings>,
@@ -58,7 +58,7 @@ struct Inner {
     /// How often it was rebuilt, as it was damaged. Held while that is done.
     index_rebuilds: Mutex<u32>,
     damaged_packs: DamagedPacks,
-    losses: Arc<Losses>,
+    losses: Arc<LossMarks>,
     /// Bytes that a reader may take.
     memory: AtomicU64,
     /// For what is noticed in the middle of other work.
@@ -66,7 +66,7 @@ struct Inner {
 }
 
 /// What a vault is opened with.
-pub(crate) struct Opening<'a> {
+pub(crate) struct VaultOpening<'a> {
     pub storage: Arc<dyn Storage>,
     pub keys: KeySet,
     /// The name of the key object that they were in, without its prefix.
@@ -78,7 +78,7 @@ pub(crate) struct Opening<'a> {
     pub settings: Result<Settings>,
     pub cache: Option<PathBuf>,
     /// The index objects, if they were listed already.
-    pub listed: Option<Vec<Listed>>,
+    pub listed: Option<Vec<ListedObject>>,
 }
 
 /// More often a local index is not rebuilt in one process.
@@ -89,18 +89,19 @@ const MEMORY_BYTES: u64 = 256 << 20;
 
 impl Vault {
     /// Opens it and brings the local index up to date.
-    pub(crate) fn open(opening: Opening, watch: &Watch) -> Result<Self> {
-        let Opening { storage, keys, key_name, stored_config, config, settings, cache, mut listed } = opening;
-        let losses = Arc::new(Losses::at(cache.as_deref()));
+    pub(crate) fn open(opening: VaultOpening, watch: &Watch) -> Result<Self> {
+        let VaultOpening { storage, keys, key_name, stored_config, config, settings, cache, mut listed } = opening;
+        let losses = Arc::new(LossMarks::at(cache.as_deref()));
         let index = {
             let segments = cache.as_ref().map(|cache| cache.join("segments"));
-            let told = damage::told_path(cache.as_deref(), &keys).map(|path| Told::read(&path)).unwrap_or_default();
+            let told =
+                damage::told_path(cache.as_deref(), &keys).map(|path| ToldDamage::read(&path)).unwrap_or_default();
             LocalIndex::open(segments.as_deref(), losses.clone(), told.damaged_indexes, watch)
         };
         let damaged_packs = DamagedPacks::open(cache.as_deref(), watch);
         let chunker = Chunker::new(config.chunks, keys.gear_secret());
-        let vault = Vault(Arc::new(Inner {
-            opened: Opened::new(storage, keys, stored_config),
+        let vault = Vault(Arc::new(VaultInner {
+            opened: OpenedRepository::new(storage, keys, stored_config),
             config,
             settings,
             key_name,
@@ -114,8 +115,8 @@ impl Vault {
             notices: watch.notices_only(),
         }));
         let list = || match listed.take() {
-            Some(listed) => Ok(Listing::of_index(listed)),
-            None => vault.storage().list(INDEX_PREFIX).map(Listing::of_index),
+            Some(listed) => Ok(RepositoryListing::of_index(listed)),
+            None => vault.storage().list(INDEX_PREFIX).map(RepositoryListing::of_index),
         };
         vault.0.index.compare(&vault.0.opened, list, watch)?;
         Ok(vault)
@@ -186,7 +187,7 @@ impl Vault {
     }
 
     /// The local index as it is now.
-    pub fn view(&self) -> View {
+    pub fn view(&self) -> IndexView {
         self.0.index.view()
     }
 
@@ -206,13 +207,13 @@ impl Vault {
         Ok(check)
     }
 
-    fn list_all(&self) -> Result<Listing> {
-        let mut listing = Listing::whole(self.storage(), self.0.index.packs_known())?;
+    fn list_all(&self) -> Result<RepositoryListing> {
+        let mut listing = RepositoryListing::whole(self.storage(), self.0.index.packs_known())?;
         self.take_out_damaged_packs(&mut listing)?;
         Ok(listing)
     }
 
-    fn take_out_damaged_packs(&self, listing: &mut Listing) -> Result<()> {
+    fn take_out_damaged_packs(&self, listing: &mut RepositoryListing) -> Result<()> {
         match listing.packs_mut() {
             Some(packs) => self.0.damaged_packs.take_out(packs, self.storage()),
             None => Ok(()),
@@ -267,7 +268,7 @@ impl Vault {
     }
 
     /// Asks the local index; one that turns out to be damaged is rebuilt, and asked again.
-    pub(crate) fn with_sound_index<T>(&self, watch: &Watch, ask: impl Fn(&View) -> Result<T>) -> Result<T> {
+    pub(crate) fn with_sound_index<T>(&self, watch: &Watch, ask: impl Fn(&IndexView) -> Result<T>) -> Result<T> {
         loop {
             let rebuilds = self.index_rebuilds();
             match ask(&self.view()) {
@@ -298,12 +299,12 @@ impl Vault {
     }
 
     /// Where chunks are in these packs, which may be missing or cut.
-    pub(crate) fn index_of_packs(&self, packs: &HashSet<PackId>) -> Result<View> {
+    pub(crate) fn index_of_packs(&self, packs: &HashSet<PackId>) -> Result<IndexView> {
         self.0.index.of_packs(packs, &self.0.opened)
     }
 
     /// The local index as it is now, and what it rests on.
-    pub(crate) fn view_and_basis(&self) -> (View, Basis) {
+    pub(crate) fn view_and_basis(&self) -> (IndexView, IndexBasis) {
         self.0.index.view_and_basis()
     }
 
@@ -320,7 +321,7 @@ impl Vault {
     /// Whether everything that the local index rests on is still listed in the repository.
     pub(crate) fn is_index_listed(&self) -> Result<bool> {
         let is_there = || self.check_is_there();
-        let mut listing = Listing::whole_at_once(self.storage(), self.0.index.packs_known(), is_there)?;
+        let mut listing = RepositoryListing::whole_at_once(self.storage(), self.0.index.packs_known(), is_there)?;
         self.take_out_damaged_packs(&mut listing)?;
         Ok(self.0.index.is_listed(&listing))
     }

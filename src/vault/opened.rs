@@ -6,17 +6,17 @@ use crate::seal::KeySet;
 use crate::storage::Storage;
 use std::sync::Arc;
 
-pub(super) struct Opened {
+pub(super) struct OpenedRepository {
     storage: Arc<dyn Storage>,
     keys: KeySet,
     /// Of the configuration as it is stored.
     config_hash: blake3::Hash,
 }
 
-impl Opened {
+impl OpenedRepository {
     /// `config` is the configuration as it is stored.
     pub fn new(storage: Arc<dyn Storage>, keys: KeySet, config: &[u8]) -> Self {
-        Opened { storage, keys, config_hash: blake3::hash(config) }
+        OpenedRepository { storage, keys, config_hash: blake3::hash(config) }
     }
 
     pub fn storage(&self) -> &dyn Storage {

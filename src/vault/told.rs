@@ -15,7 +15,7 @@ const BYTES_MAX: usize = 32 << 20;
 const LOST_INDEXES_MAX: usize = 100_000;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct ToldDamage {
     /// Names the index objects that were there then: content stored later can have completed what was incomplete. Empty when
     /// nothing was told yet.
     pub basis: String,
@@ -49,7 +49,7 @@ pub(crate) fn basis_of(indexes: &HashSet<IndexId>) -> String {
 /// A basis that is never there: the next backup looks at what is incomplete.
 const NO_BASIS: &str = "changed";
 
-impl Told {
+impl ToldDamage {
     /// Whether all that is damaged and missing now was told.
     pub fn covers(&self, check: &IndexCheck) -> bool {
         let was_told = !self.basis.is_empty();
@@ -75,7 +75,7 @@ impl Told {
 
     /// Returns this record without the objects that are no longer damaged or missing, or None if it has no such objects. Later
     /// backups may rely on these objects, so losing them again must be reported again.
-    pub fn without_what_is_back(&self, check: &IndexCheck) -> Option<Told> {
+    pub fn without_what_is_back(&self, check: &IndexCheck) -> Option<ToldDamage> {
         let missing_packs: HashSet<PackId> = self.missing_packs.intersection(&check.packs_missing).copied().collect();
         let damaged_indexes: HashSet<IndexId> =
             self.damaged_indexes.intersection(&check.indexes_damaged).copied().collect();
@@ -86,17 +86,17 @@ impl Told {
         let gone = self.damaged_indexes.difference(&damaged_indexes);
         let lost_indexes = self.lost_indexes.iter().chain(gone).copied().collect();
         let basis = if self.incomplete.is_empty() { self.basis.clone() } else { NO_BASIS.to_owned() };
-        Some(Told { basis, missing_packs, damaged_indexes, lost_indexes, ..self.clone() })
+        Some(ToldDamage { basis, missing_packs, damaged_indexes, lost_indexes, ..self.clone() })
     }
 
     /// Returns nothing if the file is missing or damaged: damage is then told once more.
     pub fn read(path: &Path) -> Self {
         let bytes = read_own(path, BYTES_MAX as u64).unwrap_or_default();
-        std::str::from_utf8(&bytes).ok().and_then(Told::parse).unwrap_or_default()
+        std::str::from_utf8(&bytes).ok().and_then(ToldDamage::parse).unwrap_or_default()
     }
 
-    fn parse(text: &str) -> Option<Told> {
-        let mut told = Told::default();
+    fn parse(text: &str) -> Option<ToldDamage> {
+        let mut told = ToldDamage::default();
         let mut lines = text.lines();
         if lines.next() != Some(FIRST_LINE) {
             return None;
@@ -150,8 +150,8 @@ mod tests {
     fn what_was_told_is_read_back() {
         let cache = tempfile::tempdir().expect("a directory");
         let path = cache.path().join("told");
-        assert_eq!(Told::read(&path), Told::default());
-        let told = Told {
+        assert_eq!(ToldDamage::read(&path), ToldDamage::default());
+        let told = ToldDamage {
             missing_packs: HashSet::from([PackId([7; 32]), PackId([8; 32])]),
             basis: basis_of(&HashSet::from([IndexId([6; 32])])),
             incomplete: HashSet::from([SnapshotId([1; 16])]),
@@ -162,11 +162,11 @@ mod tests {
             marks: BTreeSet::from(["0123456789abcdef".to_owned()]),
         };
         told.write(&path).expect("written");
-        assert_eq!(Told::read(&path), told);
+        assert_eq!(ToldDamage::read(&path), told);
         for damaged in ["siltstone told 2\n", "siltstone told 1\nincomplete 12\n", "siltstone told 1\nother 12\n", "x"]
         {
             std::fs::write(&path, damaged).expect("written");
-            assert_eq!(Told::read(&path), Told::default(), "{damaged}");
+            assert_eq!(ToldDamage::read(&path), ToldDamage::default(), "{damaged}");
         }
     }
 
@@ -177,14 +177,15 @@ mod tests {
             packs_missing: packs.iter().map(|number| PackId([*number; 32])).collect(),
             ..IndexCheck::default()
         };
-        assert!(!Told::default().covers(&check(&[])), "nothing was told");
-        let told = Told { basis: "b".to_owned(), missing_packs: check(&[1, 2]).packs_missing, ..Told::default() };
+        assert!(!ToldDamage::default().covers(&check(&[])), "nothing was told");
+        let told =
+            ToldDamage { basis: "b".to_owned(), missing_packs: check(&[1, 2]).packs_missing, ..ToldDamage::default() };
         assert!(told.covers(&check(&[1])) && told.covers(&check(&[1, 2])) && !told.covers(&check(&[3])));
         assert_eq!(told.without_what_is_back(&check(&[1, 2, 3])), None);
         let left = told.without_what_is_back(&check(&[2, 3])).expect("one is back");
         assert_eq!((left.missing_packs.len(), &left.basis), (1, &told.basis));
         assert!(left.covers(&check(&[2])) && !left.covers(&check(&[1])));
-        let told = Told { incomplete: HashSet::from([SnapshotId([1; 16])]), ..told };
+        let told = ToldDamage { incomplete: HashSet::from([SnapshotId([1; 16])]), ..told };
         assert_ne!(told.without_what_is_back(&check(&[2])).expect("one is back").basis, told.basis);
     }
 }

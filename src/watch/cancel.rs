@@ -18,19 +18,19 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// A shared switch that asks running work to stop. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<Switch>);
+pub struct Cancel(Arc<CancelSwitch>);
 
 #[derive(Debug, Default)]
-struct Switch {
+struct CancelSwitch {
     is_cancelled: Arc<AtomicBool>,
     /// When a check first saw that it is set; a signal handler can set no more than the flag.
     since: OnceLock<Instant>,
-    children: Mutex<BTreeSet<Child>>,
+    children: Mutex<BTreeSet<GuardedChild>>,
 }
 
 /// A running command: a whole process group, or one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Child {
+enum GuardedChild {
     Group(u32),
     Process(u32),
 }
@@ -82,15 +82,15 @@ impl Cancel {
 
     /// Notes a running command whose process group must not outlive this process.
     pub fn guard_group(&self, leader: u32) -> ChildGuard {
-        self.guard(Child::Group(leader))
+        self.guard(GuardedChild::Group(leader))
     }
 
     /// The same for a single process, which shares the group of this one.
     pub fn guard_process(&self, process: u32) -> ChildGuard {
-        self.guard(Child::Process(process))
+        self.guard(GuardedChild::Process(process))
     }
 
-    fn guard(&self, child: Child) -> ChildGuard {
+    fn guard(&self, child: GuardedChild) -> ChildGuard {
         self.children().insert(child);
         ChildGuard { cancel: self.clone(), child }
     }
@@ -100,13 +100,13 @@ impl Cancel {
         for child in self.children().iter() {
             // One that has ended meanwhile needs no signal.
             let _gone = match *child {
-                Child::Group(leader) => pid(leader).map(|pid| kill_process_group(pid, Signal::KILL)),
-                Child::Process(process) => pid(process).map(|pid| kill_process(pid, Signal::KILL)),
+                GuardedChild::Group(leader) => pid(leader).map(|pid| kill_process_group(pid, Signal::KILL)),
+                GuardedChild::Process(process) => pid(process).map(|pid| kill_process(pid, Signal::KILL)),
             };
         }
     }
 
-    fn children(&self) -> MutexGuard<'_, BTreeSet<Child>> {
+    fn children(&self) -> MutexGuard<'_, BTreeSet<GuardedChild>> {
         locked(&self.0.children)
     }
 }
@@ -125,7 +125,7 @@ pub fn interrupted(doing: &str, thing: &str) -> Error {
 #[derive(Debug)]
 pub struct ChildGuard {
     cancel: Cancel,
-    child: Child,
+    child: GuardedChild,
 }
 
 impl Drop for ChildGuard {

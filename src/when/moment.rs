@@ -107,9 +107,9 @@ fn read(text: &str, now: &Zoned) -> Said<Moment> {
     // "Yesterday" is meant where the clock stands that the words speak of.
     let today = now.with_time_zone(zone.clone()).date();
     let date = match day {
-        Day::Date(date) => date,
-        Day::Back(days) => today.checked_sub(days.days()).map_err(out_of_range)?,
-        Day::Last(weekday) => today.nth_weekday(-1, weekday).map_err(out_of_range)?,
+        DayWord::Date(date) => date,
+        DayWord::Back(days) => today.checked_sub(days.days()).map_err(out_of_range)?,
+        DayWord::Last(weekday) => today.nth_weekday(-1, weekday).map_err(out_of_range)?,
     };
     match clock {
         Some(clock) => {
@@ -127,17 +127,17 @@ fn read(text: &str, now: &Zoned) -> Said<Moment> {
     }
 }
 
-enum Day {
+enum DayWord {
     Date(Date),
     Back(i32),
     Last(Weekday),
 }
 
 /// The day at the beginning of the text and what follows it.
-fn split_day<'a>(text: &'a str, lower: &str) -> Said<(Day, &'a str)> {
+fn split_day<'a>(text: &'a str, lower: &str) -> Said<(DayWord, &'a str)> {
     for (word, days) in [("today", 0), ("yesterday", 1)] {
         if lower.starts_with(word) {
-            return Ok((Day::Back(days), &text[word.len()..]));
+            return Ok((DayWord::Back(days), &text[word.len()..]));
         }
     }
     if let Some(after) = lower.strip_prefix("last ") {
@@ -145,7 +145,7 @@ fn split_day<'a>(text: &'a str, lower: &str) -> Said<(Day, &'a str)> {
         let begin = text.len() - word.len();
         let end = word.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(word.len());
         let weekday = weekday(&word[..end]).ok_or("the name of a weekday must follow \"last\"")?;
-        return Ok((Day::Last(weekday), &text[begin + end..]));
+        return Ok((DayWord::Last(weekday), &text[begin + end..]));
     }
     let date = text.get(..10).and_then(|date| {
         let bytes = date.as_bytes();
@@ -156,7 +156,7 @@ fn split_day<'a>(text: &'a str, lower: &str) -> Said<(Day, &'a str)> {
     });
     let (year, month, day) = date.ok_or("it begins neither with a date nor with a known word")?;
     let date = Date::new(year as i16, month as i8, day as i8).map_err(|_| "there is no such day".to_owned())?;
-    Ok((Day::Date(date), &text[10..]))
+    Ok((DayWord::Date(date), &text[10..]))
 }
 
 fn weekday(word: &str) -> Option<Weekday> {
@@ -167,14 +167,14 @@ fn weekday(word: &str) -> Option<Weekday> {
     Some(days[names.iter().position(|name| fits(name))?])
 }
 
-struct Clock {
+struct ClockTime {
     time: civil::Time,
     /// How long a time the words cover.
     precision: Span,
 }
 
 /// The time of day at the beginning, if there is one, and what follows it.
-fn split_clock(text: &str) -> Said<(Option<Clock>, &str)> {
+fn split_clock(text: &str) -> Said<(Option<ClockTime>, &str)> {
     let after = match text.strip_prefix(['T', 't']) {
         Some(after) => after,
         None => text.trim_start(),
@@ -209,7 +209,7 @@ fn split_clock(text: &str) -> Said<(Option<Clock>, &str)> {
         None => 0,
     };
     let time = civil::Time::new(hour as i8, minute as i8, second as i8, nanoseconds as i32).map_err(|_| wrong())?;
-    Ok((Some(Clock { time, precision }), rest))
+    Ok((Some(ClockTime { time, precision }), rest))
 }
 
 /// At most nine ASCII digits as a number.

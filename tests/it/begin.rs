@@ -8,10 +8,10 @@ use siltstone::forward_storage;
 use siltstone::id::SnapshotId;
 use siltstone::repo::key::add_key;
 use siltstone::repo::{Credentials, Repository};
-use siltstone::seal::Access;
-use siltstone::storage::chaos::{Chaos, Rates};
+use siltstone::seal::KeyAccess;
+use siltstone::storage::chaos::{Chaos, ChaosRates};
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Body, Capabilities, Listed, Storage, Version};
+use siltstone::storage::{Capabilities, ListedObject, ObjectBody, ObjectVersion, Storage};
 use siltstone::watch::Watch;
 use std::sync::Arc;
 
@@ -33,11 +33,11 @@ impl Refusing {
 impl Storage for Refusing {
     forward_storage!(self => self.inner; describe, capabilities, profile, put, compare_and_swap, rename, get, get_range, remove, stat);
 
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+    fn put_new(&self, name: &str, body: ObjectBody) -> Result<ObjectVersion> {
         self.refuse(self.pending && name.starts_with(PENDING_PREFIX), "write", name)?;
         self.inner.put_new(name, body)
     }
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+    fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         self.refuse(self.snapshots && prefix == SNAPSHOTS_PREFIX, "list", prefix)?;
         self.refuse(self.keys && prefix == KEYS_PREFIX, "list", prefix)?;
         self.inner.list(prefix)
@@ -60,7 +60,7 @@ fn assert_fails_and_withdraws(case: &Case, capabilities: Capabilities) {
     let (source, cache) = (folder.path().join("source"), folder.path().join("cache"));
     plant(&source, 1);
     let refusing = Arc::new(Refusing {
-        inner: Chaos::seeded(Arc::new(base.clone()), 0, Rates::default()),
+        inner: Chaos::seeded(Arc::new(base.clone()), 0, ChaosRates::default()),
         snapshots: case.refuses_snapshots,
         pending: case.refuses_pending,
         keys: false,
@@ -112,7 +112,7 @@ fn the_key_that_opened_last_is_tried_without_listing_keys_and_only_a_hint() {
     let folder = tempfile::tempdir().expect("a folder");
     let (cache, other_cache) = (folder.path().join("cache"), folder.path().join("other"));
     let unlisted = || {
-        let inner = Chaos::seeded(Arc::new(base.clone()), 0, Rates::default());
+        let inner = Chaos::seeded(Arc::new(base.clone()), 0, ChaosRates::default());
         Arc::new(Refusing { inner, snapshots: false, pending: false, keys: true })
     };
     // The repository's id tells the name of its first key.
@@ -120,7 +120,7 @@ fn the_key_that_opened_last_is_tried_without_listing_keys_and_only_a_hint() {
 
     let old = base.list(KEYS_PREFIX).expect("memory answers").remove(0).name;
     let cost = fixture::init_options(base.capabilities()).cost;
-    add_key(&base, repo.keys(), Access::Full, &fixture::credentials(), cost).expect("it is added");
+    add_key(&base, repo.keys(), KeyAccess::Full, &fixture::credentials(), cost).expect("it is added");
     base.remove(&old).expect("it is removed");
     let error = open(unlisted(), &cache).map(|_| ()).expect_err("no key is known");
     assert!(error.is(Kind::Denied), "{error}");

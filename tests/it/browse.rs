@@ -8,7 +8,7 @@ use siltstone::entry::Time;
 use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::{Credentials, InitOptions, Repository, Snapshot};
 use siltstone::seal::PasswordCost;
-use siltstone::storage::{Body, Capabilities, Listed, Profile, Stat, Storage, Version};
+use siltstone::storage::{Capabilities, ListedObject, ObjectBody, ObjectStat, ObjectVersion, Storage, StorageProfile};
 use siltstone::watch::Watch;
 use siltstone::when::Selector;
 use std::collections::BTreeMap;
@@ -24,13 +24,18 @@ use std::sync::{Arc, Mutex};
 struct Objects(Mutex<BTreeMap<String, (Vec<u8>, u64)>>);
 
 impl Objects {
-    fn write(&self, name: &str, body: Body, allowed: impl Fn(Option<u64>) -> Result<()>) -> Result<Version> {
+    fn write(
+        &self,
+        name: &str,
+        body: ObjectBody,
+        allowed: impl Fn(Option<u64>) -> Result<()>,
+    ) -> Result<ObjectVersion> {
         let mut objects = self.0.lock().unwrap();
         let before = objects.get(name).map(|object| object.1);
         allowed(before)?;
         let number = before.unwrap_or(0) + 1;
         objects.insert(name.to_owned(), (body.to_vec(), number));
-        Ok(Version(number.to_string()))
+        Ok(ObjectVersion(number.to_string()))
     }
 }
 
@@ -42,19 +47,19 @@ impl Storage for Objects {
         Capabilities { put_new: true, compare_and_swap: true, rename: false }
     }
 
-    fn profile(&self) -> Profile {
-        Profile::LOCAL
+    fn profile(&self) -> StorageProfile {
+        StorageProfile::LOCAL
     }
-    fn put(&self, name: &str, body: Body) -> Result<()> {
+    fn put(&self, name: &str, body: ObjectBody) -> Result<()> {
         self.write(name, body, |_| Ok(())).map(drop)
     }
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+    fn put_new(&self, name: &str, body: ObjectBody) -> Result<ObjectVersion> {
         self.write(name, body, |there| match there {
             None => Ok(()),
             Some(_) => Err(Error::new(Kind::AlreadyExists, "put", name)),
         })
     }
-    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, expected: &ObjectVersion, body: ObjectBody) -> Result<ObjectVersion> {
         self.write(name, body, |there| match there.map(|number| number.to_string()) {
             None => Err(Error::new(Kind::NotFound, "swap", name)),
             Some(number) if number == expected.0 => Ok(()),
@@ -64,28 +69,28 @@ impl Storage for Objects {
     fn rename(&self, from: &str, _: &str) -> Result<()> {
         Err(Error::new(Kind::Unsupported, "rename", from))
     }
-    fn get(&self, name: &str, _: u64) -> Result<(Vec<u8>, Version)> {
+    fn get(&self, name: &str, _: u64) -> Result<(Vec<u8>, ObjectVersion)> {
         let objects = self.0.lock().unwrap();
         let (bytes, number) = objects.get(name).ok_or_else(|| Error::new(Kind::NotFound, "get", name))?;
-        Ok((bytes.clone(), Version(number.to_string())))
+        Ok((bytes.clone(), ObjectVersion(number.to_string())))
     }
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
         let (bytes, _) = self.get(name, 0)?;
         let range = bytes.get(offset as usize..(offset + length) as usize);
         range.map(<[u8]>::to_vec).ok_or_else(|| Error::corrupt("get", name, "it is too short"))
     }
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+    fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         let objects = self.0.lock().unwrap();
         let fits = objects.iter().filter(|(name, _)| name.starts_with(prefix));
-        Ok(fits.map(|(name, (bytes, _))| Listed { name: name.clone(), size: bytes.len() as u64 }).collect())
+        Ok(fits.map(|(name, (bytes, _))| ListedObject { name: name.clone(), size: bytes.len() as u64 }).collect())
     }
     fn remove(&self, name: &str) -> Result<()> {
         self.0.lock().unwrap().remove(name);
         Ok(())
     }
-    fn stat(&self, name: &str) -> Result<Stat> {
+    fn stat(&self, name: &str) -> Result<ObjectStat> {
         let (bytes, version) = self.get(name, 0)?;
-        Ok(Stat { size: bytes.len() as u64, version, written: String::new() })
+        Ok(ObjectStat { size: bytes.len() as u64, version, written: String::new() })
     }
 }
 

@@ -5,7 +5,7 @@ use siltstone::entry::PathText;
 use siltstone::error::{Kind, Result};
 use siltstone::repo::SnapshotSource;
 use siltstone::storage::Storage;
-use siltstone::storage::chaos::{Chaos, Rates};
+use siltstone::storage::chaos::{Chaos, ChaosRates};
 use siltstone::storage::retry::Retry;
 use siltstone::watch::{Cancel, Clock};
 use std::fs;
@@ -35,7 +35,7 @@ impl Clock for Hurried {
 /// With `patient`, as the program runs: failures that may pass are tried again, and lost answers found out.
 fn survive(seed: u64, sources: &[&Path], patient: bool) {
     let storage = memory(if seed.is_multiple_of(2) { SWAPS } else { RENAMES });
-    let rates = Rates { refused: 40, lost_answer: 40, torn: 0, stale_listing: 40 };
+    let rates = ChaosRates { refused: 40, lost_answer: 40, torn: 0, stale_listing: 40 };
     let chaos = Arc::new(Chaos::seeded(Arc::new(storage.clone()), seed, rates));
     let chaos: Arc<dyn Storage> =
         if patient { Arc::new(Retry::new(chaos).with_clock(Arc::new(Hurried::default()))) } else { chaos };

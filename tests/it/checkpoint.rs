@@ -9,7 +9,7 @@ use siltstone::forward_storage;
 use siltstone::repo::SinkOptions;
 use siltstone::seal::Compression;
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Body, Profile, Storage};
+use siltstone::storage::{ObjectBody, Storage, StorageProfile};
 use siltstone::watch::Watch;
 use std::fs;
 use std::sync::{Arc, Condvar, Mutex};
@@ -53,10 +53,10 @@ impl Storage for Slow {
     fn describe(&self) -> String {
         "slow".to_owned()
     }
-    fn profile(&self) -> Profile {
-        if self.is_remote { Profile::REMOTE } else { Profile::LOCAL }
+    fn profile(&self) -> StorageProfile {
+        if self.is_remote { StorageProfile::REMOTE } else { StorageProfile::LOCAL }
     }
-    fn put(&self, name: &str, body: Body) -> Result<()> {
+    fn put(&self, name: &str, body: ObjectBody) -> Result<()> {
         if name.starts_with("packs/") {
             let mut held = self.packs.lock().expect("no test panics with it");
             let number = held.come;

@@ -7,11 +7,11 @@ use siltstone::error::{Error, Kind, Result};
 use siltstone::format::CommitProtocol;
 use siltstone::forward_storage;
 use siltstone::id::WriterId;
-use siltstone::lease::{Running, expire, settle, survey};
+use siltstone::lease::{RunningWriter, expire, settle, survey};
 use siltstone::repo::Repository;
-use siltstone::storage::chaos::{Crash, Side};
+use siltstone::storage::chaos::{CrashPoint, CrashSide};
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Body, Listed, Stat, Storage, Version};
+use siltstone::storage::{ListedObject, ObjectBody, ObjectStat, ObjectVersion, Storage};
 use siltstone::watch::Watch;
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -63,31 +63,31 @@ struct Actor {
 impl Storage for Actor {
     forward_storage!(self => self.inner; describe, capabilities, profile);
 
-    fn put(&self, name: &str, body: Body) -> Result<()> {
+    fn put(&self, name: &str, body: ObjectBody) -> Result<()> {
         self.stage.step(self.number, || self.inner.put(name, body))
     }
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+    fn put_new(&self, name: &str, body: ObjectBody) -> Result<ObjectVersion> {
         self.stage.step(self.number, || self.inner.put_new(name, body))
     }
-    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, expected: &ObjectVersion, body: ObjectBody) -> Result<ObjectVersion> {
         self.stage.step(self.number, || self.inner.compare_and_swap(name, expected, body))
     }
     fn rename(&self, from: &str, to: &str) -> Result<()> {
         self.stage.step(self.number, || self.inner.rename(from, to))
     }
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, ObjectVersion)> {
         self.stage.step(self.number, || self.inner.get(name, bytes_max))
     }
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
         self.stage.step(self.number, || self.inner.get_range(name, offset, length))
     }
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+    fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         self.stage.step(self.number, || self.inner.list(prefix))
     }
     fn remove(&self, name: &str) -> Result<()> {
         self.stage.step(self.number, || self.inner.remove(name))
     }
-    fn stat(&self, name: &str) -> Result<Stat> {
+    fn stat(&self, name: &str) -> Result<ObjectStat> {
         self.stage.step(self.number, || self.inner.stat(name))
     }
 }
@@ -202,15 +202,15 @@ impl Meddler {
 impl Storage for Meddler {
     forward_storage!(self => self.inner; describe, capabilities, profile, get, get_range, stat);
 
-    fn put(&self, name: &str, body: Body) -> Result<()> {
+    fn put(&self, name: &str, body: ObjectBody) -> Result<()> {
         self.meddle();
         self.inner.put(name, body)
     }
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+    fn put_new(&self, name: &str, body: ObjectBody) -> Result<ObjectVersion> {
         self.meddle();
         self.inner.put_new(name, body)
     }
-    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, expected: &ObjectVersion, body: ObjectBody) -> Result<ObjectVersion> {
         self.meddle();
         self.inner.compare_and_swap(name, expected, body)
     }
@@ -218,7 +218,7 @@ impl Storage for Meddler {
         self.meddle();
         self.inner.rename(from, to)
     }
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+    fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         self.lists.lock().expect("whole").push(prefix.to_owned());
         self.inner.list(prefix)
     }
@@ -290,14 +290,15 @@ fn a_snapshot_whose_writer_died_behind_the_commit_step_is_listed_once_and_can_be
         let repo = open(Arc::new(base.clone()), cache.path()).expect("it opens");
         let mut unpublished_seen = 0;
         for number in 0..6 {
-            for side in [Side::Before, Side::After] {
+            for side in [CrashSide::Before, CrashSide::After] {
                 let case = format!("{protocol:?}, {side:?} {number}");
                 let storage = base.fork();
                 let token = show(&storage, repo.keys(), protocol, WRITER).expect("a token");
-                let crash = Crash::at(Arc::new(storage.clone()), number, side);
+                let crash = CrashPoint::at(Arc::new(storage.clone()), number, side);
                 let _may_die = token.commit(&crash, repo.keys(), SNAPSHOT, b"body".to_vec());
                 let stepped = crash.trace().iter().position(|call| ["compare_and_swap", "rename"].contains(&call.verb));
-                let done = stepped.is_some_and(|at| (at as u64) < number || at as u64 == number && side == Side::After);
+                let done =
+                    stepped.is_some_and(|at| (at as u64) < number || at as u64 == number && side == CrashSide::After);
                 let unpublished = survey(&storage, repo.keys()).expect("a survey").unpublished;
                 let there = storage.stat(SNAPSHOT).is_ok();
                 assert_eq!(done, there || !unpublished.is_empty(), "{case}: {unpublished:?}");
@@ -311,7 +312,7 @@ fn a_snapshot_whose_writer_died_behind_the_commit_step_is_listed_once_and_can_be
                 }
                 assert_eq!(storage.get(SNAPSHOT, 100).is_ok_and(|(bytes, _)| bytes == b"body"), done, "{case}");
                 let looked = survey(&storage, repo.keys()).expect("a survey");
-                let (running, left): (Vec<Running>, _) = (looked.running, looked.unpublished);
+                let (running, left): (Vec<RunningWriter>, _) = (looked.running, looked.unpublished);
                 assert!(left.is_empty() && running.is_empty() == done, "{case}");
             }
         }
@@ -374,12 +375,12 @@ fn the_next_backup_tidies_what_a_dead_one_left_behind_its_commit_step_and_asks_f
         let cache = |name: &str| caches.path().join(name);
         fixture::backup(Arc::new(base.clone()), &cache("base"), source.path()).expect("the first backup");
         let mut left_behind = 0;
-        for (number, side) in (0..20).flat_map(|number| [(number, Side::Before), (number, Side::After)]) {
+        for (number, side) in (0..20).flat_map(|number| [(number, CrashSide::Before), (number, CrashSide::After)]) {
             let case = format!("{capabilities:?}, {side:?} {number}");
             let storage = base.fork();
             let here = cache(&format!("{side:?}{number}"));
             fixture::copy(&cache("base"), &here);
-            let crash = Arc::new(Crash::at(Arc::new(storage.clone()), number, side));
+            let crash = Arc::new(CrashPoint::at(Arc::new(storage.clone()), number, side));
             let _may_die = fixture::backup(crash.clone(), &here, source.path());
             if !crash.is_dead() {
                 break;
@@ -410,16 +411,16 @@ fn a_committed_mark_is_removed_only_when_its_draft_has_surely_moved() {
     let cache = tempfile::tempdir().expect("a folder");
     let repo = open(Arc::new(base.clone()), cache.path()).expect("it opens");
     let mark = format!("pending/{KEY}/{WRITER}.committed");
-    base.put(&mark, Body::default()).expect("a mark");
+    base.put(&mark, ObjectBody::default()).expect("a mark");
     let look = || survey(&base, repo.keys()).expect("a survey");
     let early = look();
     // The listing began before the draft was written and ended after the commit step.
     let draft = format!("pending/{KEY}/{WRITER}.draft.{}", SNAPSHOT.trim_start_matches("snapshots/"));
-    base.put(&draft, Body::from(&b"body"[..])).expect("a draft");
+    base.put(&draft, ObjectBody::from(&b"body"[..])).expect("a draft");
     assert!(settle(&base, repo.keys(), &early).is_empty() && base.stat(&mark).is_ok());
     assert!(settle(&base, repo.keys(), &look()).is_empty());
     assert_eq!(base.get(SNAPSHOT, 100).expect("in its place").0, b"body");
-    base.put(&mark, Body::default()).expect("a mark");
+    base.put(&mark, ObjectBody::default()).expect("a mark");
     assert!(settle(&base, repo.keys(), &look()).is_empty());
     assert!(base.list("pending/").expect("memory lists").is_empty());
 }

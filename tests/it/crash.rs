@@ -4,7 +4,7 @@ use crate::fixture::{self, NEITHER, RENAMES, SWAPS, backup, copy, memory, open, 
 use siltstone::error::{Kind, Result};
 use siltstone::repo::{Credentials, Repository};
 use siltstone::seal::Secret;
-use siltstone::storage::chaos::{Crash, Side};
+use siltstone::storage::chaos::{CrashPoint, CrashSide};
 use siltstone::storage::memory::Memory;
 use siltstone::storage::{Capabilities, Storage};
 use siltstone::watch::Watch;
@@ -54,13 +54,20 @@ impl Scene {
 }
 
 /// Crashes the second backup at one call; false when it ended before that call.
-fn crash_second(scene: &Scene, base: &Memory, base_cache: &Path, number: u64, side: Side, full_bytes: u64) -> bool {
+fn crash_second(
+    scene: &Scene,
+    base: &Memory,
+    base_cache: &Path,
+    number: u64,
+    side: CrashSide,
+    full_bytes: u64,
+) -> bool {
     let case = format!("{:?}, {side:?} call {number}", base_capabilities(base));
     let storage = base.fork();
     let caches = tempfile::tempdir().expect("a folder");
     let cache = caches.path().join("cache");
     copy(base_cache, &cache);
-    let crash = Arc::new(Crash::at(Arc::new(storage.clone()), number, side));
+    let crash = Arc::new(CrashPoint::at(Arc::new(storage.clone()), number, side));
     let crashed = backup(crash.clone(), &cache, &scene.source());
     assert!(crashed.is_ok() || crash.is_dead(), "{case}: {:?}", crashed.err());
     if number % 3 == 2 {
@@ -113,7 +120,7 @@ fn a_second_backup_may_die_at_every_call() {
             let report = backup(Arc::new(base.fork()), &other.path().join("cache"), &scene.source());
             report.expect("a backup without a crash").totals.bytes_stored
         };
-        for side in [Side::Before, Side::After] {
+        for side in [CrashSide::Before, CrashSide::After] {
             let died = (0..).take_while(|n| crash_second(&scene, &base, cache.path(), *n, side, full)).count();
             assert!(died >= 5, "{capabilities:?}: only {died} calls");
         }
@@ -121,11 +128,11 @@ fn a_second_backup_may_die_at_every_call() {
 }
 
 /// Every object that a location held when a first run died, init included, is either a repository or does not prevent one.
-fn crash_first(scene: &Scene, capabilities: Capabilities, number: u64, side: Side) -> bool {
+fn crash_first(scene: &Scene, capabilities: Capabilities, number: u64, side: CrashSide) -> bool {
     let case = format!("{capabilities:?}, first run, {side:?} call {number}");
     let storage = Memory::with_capabilities(capabilities);
     let cache = tempfile::tempdir().expect("a folder");
-    let crash = Arc::new(Crash::at(Arc::new(storage.clone()), number, side));
+    let crash = Arc::new(CrashPoint::at(Arc::new(storage.clone()), number, side));
     let run = fixture::init(crash.as_ref()).and_then(|()| backup(crash.clone(), cache.path(), &scene.source()));
     assert!(run.is_ok() || crash.is_dead(), "{case}: {:?}", run.err());
     if !Repository::exists(&storage).expect("memory answers") {
@@ -150,7 +157,7 @@ fn a_first_run_may_die_at_every_call() {
     let scene = Scene::new();
     scene.show(1);
     for capabilities in [SWAPS, RENAMES, NEITHER] {
-        for side in [Side::Before, Side::After] {
+        for side in [CrashSide::Before, CrashSide::After] {
             let died = (0..).take_while(|n| crash_first(&scene, capabilities, *n, side)).count();
             assert!(died >= 7, "{capabilities:?}: only {died} calls");
         }
@@ -167,9 +174,9 @@ fn make_shown(storage: &dyn Storage, shown: &mut Vec<Secret>) -> Result<()> {
 #[test]
 fn whoever_dies_making_a_repository_has_none_or_saw_its_recovery_key() {
     let mut died = 0;
-    for (number, side) in (0..4).flat_map(|n| [(n, Side::Before), (n, Side::After)]) {
+    for (number, side) in (0..4).flat_map(|n| [(n, CrashSide::Before), (n, CrashSide::After)]) {
         let storage = Memory::new();
-        let crash = Crash::at(Arc::new(storage.clone()), number, side);
+        let crash = CrashPoint::at(Arc::new(storage.clone()), number, side);
         let mut shown = Vec::new();
         let made = make_shown(&crash, &mut shown);
         assert_eq!(made.is_err(), crash.is_dead(), "{side:?} call {number}");
@@ -211,7 +218,7 @@ fn a_key_left_by_an_init_that_died_does_not_hide_the_repositorys_own() {
     // Names of key objects are random: in eight tries the stale one comes first in some and last in others.
     for _ in 0..8 {
         let storage = Memory::new();
-        let crash = Crash::at(Arc::new(storage.clone()), 1, Side::Before);
+        let crash = CrashPoint::at(Arc::new(storage.clone()), 1, CrashSide::Before);
         fixture::init(&crash).expect_err("it died before it wrote the configuration");
         fixture::init(&storage).expect("it is made again");
         let cache = tempfile::tempdir().expect("a folder");

@@ -2,7 +2,7 @@
 
 use siltstone::disk::apply::{ApplyOptions, Subject, apply_flags, apply_metadata};
 use siltstone::disk::stat::fstat;
-use siltstone::disk::{Directory, ListBuffer, Names, Owners, Target, flags, open, umask, write, xattr};
+use siltstone::disk::{Directory, ListBuffer, NameList, Owners, TargetDirectory, flags, open, umask, write, xattr};
 use siltstone::entry::{EntryKind, Hole, Metadata, Time, Xattr};
 use siltstone::error::Kind;
 use std::os::fd::AsFd;
@@ -13,8 +13,8 @@ fn directory(path: &Path) -> Directory {
     Directory::open_path(path.as_os_str().as_bytes()).unwrap()
 }
 
-fn target(path: &Path) -> Target {
-    Target::new(directory(path)).unwrap()
+fn target(path: &Path) -> TargetDirectory {
+    TargetDirectory::new(directory(path)).unwrap()
 }
 
 fn me() -> (u32, u32) {
@@ -36,7 +36,7 @@ fn options(owners: &Owners) -> ApplyOptions<'_> {
 }
 
 /// Creates a file with content and metadata; what was lost.
-fn restore_file(target: &Target, name: &[u8], meta: &Metadata) -> Vec<String> {
+fn restore_file(target: &TargetDirectory, name: &[u8], meta: &Metadata) -> Vec<String> {
     let (fd, current) = target.create_file(name, meta).unwrap();
     write::write_all_at(&fd, b"content", 0).unwrap();
     let owners = Owners::default();
@@ -185,7 +185,7 @@ fn attributes_and_acls_come_back_byte_by_byte() {
     // A directory that hands an ACL down does not give it to what is restored below.
     let default = Xattr { name: b"system.posix_acl_default".to_vec(), value: guarded.xattrs[0].value.clone() };
     xattr::set_xattr(target.directory(), &default).unwrap();
-    let target = Target::new(directory(folder.path())).unwrap();
+    let target = TargetDirectory::new(directory(folder.path())).unwrap();
     assert!(restore_file(&target, b"h", &meta(0o664)).is_empty());
     assert!(xattr::read_xattrs_at(target.directory(), c"h").unwrap().is_empty());
     assert_eq!(target.directory().stat(c"h").unwrap().permissions(), 0o664);
@@ -310,7 +310,7 @@ fn a_hundred_thousand_entries_are_listed_sorted() {
     for number in 0..COUNT - 1 {
         rustix::fs::symlinkat(c"y", target.directory(), format!("{:x}", number * 7919)).unwrap();
     }
-    let (mut names, mut buffer) = (Names::default(), ListBuffer::default());
+    let (mut names, mut buffer) = (NameList::default(), ListBuffer::default());
     directory(folder.path()).names(&mut names, &mut buffer).unwrap();
     assert_eq!(names.len(), COUNT);
     assert!((1..COUNT).all(|index| names.get(index - 1) < names.get(index)));

@@ -7,7 +7,7 @@ use siltstone::error::Result;
 use siltstone::forward_storage;
 use siltstone::repo::Repository;
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Listed, Profile, Storage};
+use siltstone::storage::{ListedObject, Storage, StorageProfile};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,8 +46,8 @@ impl Storage for Far {
     fn describe(&self) -> String {
         "far".to_owned()
     }
-    fn profile(&self) -> Profile {
-        Profile::REMOTE
+    fn profile(&self) -> StorageProfile {
+        StorageProfile::REMOTE
     }
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
         self.ranges.lock().expect("no test panics with it").push((name.to_owned(), offset, length));
@@ -96,7 +96,7 @@ impl World {
         self.scratch.path().join("cache")
     }
 
-    fn packs(&self) -> Vec<Listed> {
+    fn packs(&self) -> Vec<ListedObject> {
         self.storage.list("packs/").expect("a listing")
     }
 

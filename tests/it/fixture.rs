@@ -8,13 +8,13 @@ use siltstone::error::{Error, Kind, Result};
 use siltstone::format::CommitProtocol;
 use siltstone::forward_storage;
 use siltstone::id::WriterId;
-use siltstone::lease::{Shown, Token};
+use siltstone::lease::{LeaseHolder, WriterLease};
 use siltstone::repo::{Credentials, InitOptions, Repository, Snapshot};
 use siltstone::restore::{RestoreOptions, RestoreReport};
 use siltstone::seal::{KeySet, PasswordCost};
 use siltstone::source::{ReadOnce, Source};
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Body, Capabilities, Listed, Stat, Storage, Version};
+use siltstone::storage::{Capabilities, ListedObject, ObjectBody, ObjectStat, ObjectVersion, Storage};
 use siltstone::watch::Watch;
 use std::fs;
 use std::io::Read;
@@ -56,9 +56,9 @@ pub fn dump(reader: impl Read + Send + 'static) -> Source {
 pub const KEY: &str = "0011223344556677";
 
 /// Shows a writer, as a backup does.
-pub fn show(storage: &dyn Storage, keys: &KeySet, protocol: CommitProtocol, writer: WriterId) -> Result<Token> {
-    let shown = Shown { key: KEY, writer, host: "host", started: "now".to_owned() };
-    Token::create(storage, keys, protocol, shown)
+pub fn show(storage: &dyn Storage, keys: &KeySet, protocol: CommitProtocol, writer: WriterId) -> Result<WriterLease> {
+    let shown = LeaseHolder { key: KEY, writer, host: "host", started: "now".to_owned() };
+    WriterLease::create(storage, keys, protocol, shown)
 }
 
 pub fn protocol_of(repo: &Repository) -> CommitProtocol {
@@ -203,15 +203,15 @@ impl Outcome for Result<()> {
 impl<F: Fn(&str, &str) -> R + Send + Sync, R: Outcome> Storage for Hooked<F> {
     forward_storage!(self => self.inner; describe, capabilities, profile);
 
-    fn put(&self, name: &str, body: Body) -> Result<()> {
+    fn put(&self, name: &str, body: ObjectBody) -> Result<()> {
         (self.before)("put", name).result()?;
         self.inner.put(name, body)
     }
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+    fn put_new(&self, name: &str, body: ObjectBody) -> Result<ObjectVersion> {
         (self.before)("put_new", name).result()?;
         self.inner.put_new(name, body)
     }
-    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, expected: &ObjectVersion, body: ObjectBody) -> Result<ObjectVersion> {
         (self.before)("compare_and_swap", name).result()?;
         self.inner.compare_and_swap(name, expected, body)
     }
@@ -219,7 +219,7 @@ impl<F: Fn(&str, &str) -> R + Send + Sync, R: Outcome> Storage for Hooked<F> {
         (self.before)("rename", from).result()?;
         self.inner.rename(from, to)
     }
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, ObjectVersion)> {
         (self.before)("get", name).result()?;
         self.inner.get(name, bytes_max)
     }
@@ -227,7 +227,7 @@ impl<F: Fn(&str, &str) -> R + Send + Sync, R: Outcome> Storage for Hooked<F> {
         (self.before)("get_range", name).result()?;
         self.inner.get_range(name, offset, length)
     }
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+    fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         (self.before)("list", prefix).result()?;
         self.inner.list(prefix)
     }
@@ -235,7 +235,7 @@ impl<F: Fn(&str, &str) -> R + Send + Sync, R: Outcome> Storage for Hooked<F> {
         (self.before)("remove", name).result()?;
         self.inner.remove(name)
     }
-    fn stat(&self, name: &str) -> Result<Stat> {
+    fn stat(&self, name: &str) -> Result<ObjectStat> {
         (self.before)("stat", name).result()?;
         self.inner.stat(name)
     }

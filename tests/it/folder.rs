@@ -1,7 +1,7 @@
 //! A storage for tests: objects are files of a folder, with nothing around it.
 
 use siltstone::error::{Error, Kind, Result};
-use siltstone::storage::{Body, Capabilities, Listed, Profile, Stat, Storage, Version};
+use siltstone::storage::{Capabilities, ListedObject, ObjectBody, ObjectStat, ObjectVersion, Storage, StorageProfile};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -13,18 +13,18 @@ impl Folder {
         self.0.join(name)
     }
 
-    fn version(&self, name: &str) -> Result<Version> {
+    fn version(&self, name: &str) -> Result<ObjectVersion> {
         let bytes = fs::read(self.path(name)).map_err(|error| Error::io("read", name, error))?;
-        Ok(Version(blake3::hash(&bytes).to_hex()[..16].to_owned()))
+        Ok(ObjectVersion(blake3::hash(&bytes).to_hex()[..16].to_owned()))
     }
 
-    fn collect(&self, folder: &Path, found: &mut Vec<Listed>) {
+    fn collect(&self, folder: &Path, found: &mut Vec<ListedObject>) {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             if entry.file_type().unwrap().is_dir() {
                 self.collect(&entry.path(), found)
             } else {
                 let name = entry.path().strip_prefix(&self.0).unwrap().to_str().unwrap().to_owned();
-                found.push(Listed { name, size: entry.metadata().unwrap().len() });
+                found.push(ListedObject { name, size: entry.metadata().unwrap().len() });
             }
         }
     }
@@ -39,17 +39,17 @@ impl Storage for Folder {
         Capabilities { put_new: true, compare_and_swap: false, rename: true }
     }
 
-    fn profile(&self) -> Profile {
-        Profile::LOCAL
+    fn profile(&self) -> StorageProfile {
+        StorageProfile::LOCAL
     }
 
-    fn put(&self, name: &str, body: Body) -> Result<()> {
+    fn put(&self, name: &str, body: ObjectBody) -> Result<()> {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).map_err(|error| Error::io("create", name, error))?;
         fs::write(&path, body.to_vec()).map_err(|error| Error::io("write", name, error))
     }
 
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+    fn put_new(&self, name: &str, body: ObjectBody) -> Result<ObjectVersion> {
         if self.path(name).exists() {
             Err(Error::new(Kind::AlreadyExists, "write", name))
         } else {
@@ -58,7 +58,7 @@ impl Storage for Folder {
         }
     }
 
-    fn compare_and_swap(&self, name: &str, _: &Version, _: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, _: &ObjectVersion, _: ObjectBody) -> Result<ObjectVersion> {
         Err(Error::new(Kind::Unsupported, "swap", name))
     }
 
@@ -68,7 +68,7 @@ impl Storage for Folder {
         fs::rename(self.path(from), to).map_err(|error| Error::io("rename", from, error))
     }
 
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, ObjectVersion)> {
         let bytes = fs::read(self.path(name)).map_err(|error| Error::io("read", name, error))?;
         if bytes.len() as u64 <= bytes_max {
             Ok((bytes, self.version(name)?))
@@ -84,7 +84,7 @@ impl Storage for Folder {
         Ok(bytes)
     }
 
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+    fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         let mut found = Vec::new();
         self.collect(&self.path(prefix), &mut found);
         found.sort();
@@ -98,8 +98,8 @@ impl Storage for Folder {
         }
     }
 
-    fn stat(&self, name: &str) -> Result<Stat> {
+    fn stat(&self, name: &str) -> Result<ObjectStat> {
         let found = fs::metadata(self.path(name)).map_err(|error| Error::io("stat", name, error))?;
-        Ok(Stat { size: found.len(), version: self.version(name)?, written: String::new() })
+        Ok(ObjectStat { size: found.len(), version: self.version(name)?, written: String::new() })
     }
 }

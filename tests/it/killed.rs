@@ -4,7 +4,7 @@ use crate::fixture::look_old;
 use crate::golden::noise;
 use crate::person::{Person, contents, fingerprint};
 use serde_json::Value;
-use siltstone::backup::State;
+use siltstone::backup::LocalState;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -223,7 +223,7 @@ fn has_state(person: &Person) -> bool {
     crate::fixture::copy_files(&person.path("cache"), &copy.path().join("cache"));
     let states = walkdir::WalkDir::new(copy.path()).into_iter().flatten();
     let mut states = states.filter(|entry| entry.path().parent().is_some_and(|above| above.ends_with("state")));
-    states.any(|entry| State::open(entry.path()).is_ok_and(|(state, _)| !state.is_empty()))
+    states.any(|entry| LocalState::open(entry.path()).is_ok_and(|(state, _)| !state.is_empty()))
 }
 
 /// What a checkpoint made findable is neither read nor sent again.

@@ -8,7 +8,7 @@ use siltstone::error::{Kind, Result};
 use siltstone::repo::{Repository, Snapshot};
 use siltstone::restore::RestoreOptions;
 use siltstone::source::{RulesBuilder, Source, Stream};
-use siltstone::storage::chaos::{Crash, Side};
+use siltstone::storage::chaos::{CrashPoint, CrashSide};
 use siltstone::watch::Watch;
 use std::fs;
 use std::io::{self, Read};
@@ -231,7 +231,7 @@ fn storage_that_dies_under_a_large_file_ends_the_run() {
     fs::write(&source, noise(80 * MIB, 9)).expect("written");
     let storage = Arc::new(memory(SWAPS));
     let ended = |at: u64| {
-        let chaos = Arc::new(Crash::at(storage.clone(), at, Side::Before));
+        let chaos = Arc::new(CrashPoint::at(storage.clone(), at, CrashSide::Before));
         let cache = tempfile::tempdir().expect("a folder");
         let repo = open(chaos.clone(), cache.path()).expect("it opens");
         let result = save(&repo, options(&source, 3));

@@ -11,7 +11,7 @@ use siltstone::format::tree::store_page;
 use siltstone::id::SnapshotId;
 use siltstone::repo::key::add_key;
 use siltstone::repo::{Credentials, InitOptions, Repository, SinkOptions, Snapshot, Stamp, Totals};
-use siltstone::seal::{Access, PasswordCost, Secret};
+use siltstone::seal::{KeyAccess, PasswordCost, Secret};
 use siltstone::source::{Source, Stream};
 use siltstone::storage::Storage;
 use siltstone::watch::Watch;
@@ -185,7 +185,7 @@ fn an_independent_reader_restores_everything() {
     fs::write(made.path("key"), key.to_text().as_bytes()).unwrap();
     let both = Credentials { key_file: Some(key.clone()), ..Credentials::password("two") };
     for credentials in [Credentials::key_file(key), both] {
-        add_key(made.repo.storage(), made.repo.keys(), Access::Full, &credentials, COST).unwrap();
+        add_key(made.repo.storage(), made.repo.keys(), KeyAccess::Full, &credentials, COST).unwrap();
     }
 
     let ways = [

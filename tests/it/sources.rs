@@ -13,7 +13,7 @@ use siltstone::restore::RestoreOptions;
 use siltstone::seal::Compression;
 use siltstone::source::{RulesBuilder, Source};
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Body, Storage, Version};
+use siltstone::storage::{ObjectBody, ObjectVersion, Storage};
 use siltstone::watch::{Event, Watch};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
@@ -292,11 +292,11 @@ struct Gone(Memory);
 impl Storage for Gone {
     forward_storage!(self => self.0; describe, identity, capabilities, profile, compare_and_swap, rename, get, get_range, list, remove, stat);
 
-    fn put(&self, name: &str, body: Body) -> Result<()> {
+    fn put(&self, name: &str, body: ObjectBody) -> Result<()> {
         self.refuse(name)?;
         self.0.put(name, body)
     }
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+    fn put_new(&self, name: &str, body: ObjectBody) -> Result<ObjectVersion> {
         self.refuse(name)?;
         self.0.put_new(name, body)
     }

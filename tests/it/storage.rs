@@ -7,7 +7,7 @@ use siltstone::storage::memory::Memory;
 use siltstone::storage::retry::Retry;
 use siltstone::storage::s3::S3Defaults;
 use siltstone::storage::throttle::{Delayed, Throttle};
-use siltstone::storage::{Body, Capabilities, Listed, Stat, Storage, Version, location, probe};
+use siltstone::storage::{Capabilities, ListedObject, ObjectBody, ObjectStat, ObjectVersion, Storage, location, probe};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -22,12 +22,12 @@ fn kind<T: std::fmt::Debug>(result: Result<T>) -> Kind {
 }
 
 fn open_location(words: &str) -> Result<Arc<dyn Storage>> {
-    let access = location::Access { s3: S3Defaults::from_environment(), ..location::Access::default() };
+    let access = location::StorageAccess { s3: S3Defaults::from_environment(), ..location::StorageAccess::default() };
     location::open(words, true, &access)
 }
 
-fn body(text: &str) -> Body {
-    Body::from(text.as_bytes())
+fn body(text: &str) -> ObjectBody {
+    ObjectBody::from(text.as_bytes())
 }
 
 fn read(storage: &dyn Storage, name: &str) -> Vec<u8> {
@@ -67,7 +67,7 @@ fn reads_what_was_written(storage: &dyn Storage) {
     storage.remove("c/missing").unwrap();
 
     let pieces = [&b"some "[..], b"", b"text"].map(|piece| piece.to_vec().into());
-    storage.put("c/one", Body(pieces.to_vec())).unwrap();
+    storage.put("c/one", ObjectBody(pieces.to_vec())).unwrap();
     let (bytes, first) = storage.get("c/one", 9).unwrap();
     assert_eq!(bytes, b"some text");
     let stat = storage.stat("c/one").unwrap();
@@ -79,13 +79,13 @@ fn reads_what_was_written(storage: &dyn Storage) {
     storage.remove("c/one").unwrap();
     assert_eq!(kind(storage.get("c/one", 99)), Kind::NotFound);
 
-    storage.put("c/empty", Body::default()).unwrap();
+    storage.put("c/empty", ObjectBody::default()).unwrap();
     assert_eq!(storage.get("c/empty", 0).unwrap().0, b"");
     assert_eq!(storage.stat("c/empty").unwrap().size, 0);
 
     let large: Vec<u8> = (0..33u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let pieces = large.chunks(1_000_003).map(|piece| piece.to_vec().into()).collect();
-    storage.put("c/large", Body(pieces)).unwrap();
+    storage.put("c/large", ObjectBody(pieces)).unwrap();
     assert!(read(storage, "c/large") == large);
     assert_eq!(kind(storage.get("c/large", 1 << 20)), Kind::Corrupt);
     let range = storage.get_range("c/large", 20_000_000, 5_000_000).unwrap();
@@ -165,14 +165,14 @@ fn lists(storage: &dyn Storage) {
         for part in names.chunks(100) {
             scope.spawn(move || {
                 for name in part {
-                    storage.put(name, Body::from(name.as_bytes())).unwrap();
+                    storage.put(name, ObjectBody::from(name.as_bytes())).unwrap();
                 }
             });
         }
     });
     storage.put("ll", body("not below l/")).unwrap();
-    let mut wanted: Vec<Listed> =
-        names.iter().map(|name| Listed { name: name.clone(), size: name.len() as u64 }).collect();
+    let mut wanted: Vec<ListedObject> =
+        names.iter().map(|name| ListedObject { name: name.clone(), size: name.len() as u64 }).collect();
     wanted.sort();
     assert_eq!(storage.list("l/").unwrap(), wanted);
     let between = |after: &str, until: Option<&str>| storage.list_between("l/", after, until).unwrap();
@@ -200,7 +200,7 @@ fn puts_new_once(storage: &dyn Storage) {
     for round in 0..5 {
         let name = format!("c/new-{round}");
         let start = Barrier::new(RACERS);
-        let racers: Vec<Result<Version>> = std::thread::scope(|scope| {
+        let racers: Vec<Result<ObjectVersion>> = std::thread::scope(|scope| {
             let race = |i: usize| {
                 let (name, start) = (&name, &start);
                 scope.spawn(move || {
@@ -271,7 +271,7 @@ impl Storage for Probed {
     fn capabilities(&self) -> Capabilities {
         self.1
     }
-    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, expected: &ObjectVersion, body: ObjectBody) -> Result<ObjectVersion> {
         if self.1.compare_and_swap {
             self.0.compare_and_swap(name, expected, body)
         } else {
@@ -399,31 +399,31 @@ impl Lossy {
 impl Storage for Lossy {
     forward_storage!(self => self.inner; describe, capabilities, profile);
 
-    fn put(&self, name: &str, body: Body) -> Result<()> {
+    fn put(&self, name: &str, body: ObjectBody) -> Result<()> {
         self.losing(self.inner.put(name, body))
     }
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+    fn put_new(&self, name: &str, body: ObjectBody) -> Result<ObjectVersion> {
         self.losing(self.inner.put_new(name, body))
     }
-    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, expected: &ObjectVersion, body: ObjectBody) -> Result<ObjectVersion> {
         self.losing(self.inner.compare_and_swap(name, expected, body))
     }
     fn rename(&self, from: &str, to: &str) -> Result<()> {
         self.losing(self.inner.rename(from, to))
     }
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, ObjectVersion)> {
         self.losing(self.inner.get(name, bytes_max))
     }
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
         self.losing(self.inner.get_range(name, offset, length))
     }
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+    fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         self.losing(self.inner.list(prefix))
     }
     fn remove(&self, name: &str) -> Result<()> {
         self.losing(self.inner.remove(name))
     }
-    fn stat(&self, name: &str) -> Result<Stat> {
+    fn stat(&self, name: &str) -> Result<ObjectStat> {
         self.losing(self.inner.stat(name))
     }
 }
@@ -458,7 +458,7 @@ fn a_throttle_keeps_its_rate_over_all_threads() {
     std::thread::scope(|scope| {
         for i in 0..4 {
             let storage = &storage;
-            scope.spawn(move || storage.put(&format!("{i}"), Body::from(vec![0; 256 << 10])).unwrap());
+            scope.spawn(move || storage.put(&format!("{i}"), ObjectBody::from(vec![0; 256 << 10])).unwrap());
         }
     });
     let took = start.elapsed();

@@ -7,7 +7,7 @@ use siltstone::error::{Error, Kind};
 use siltstone::id::ChunkId;
 use siltstone::repo::key::add_key;
 use siltstone::repo::{Credentials, Repository, Snapshot};
-use siltstone::seal::{Access, PasswordCost};
+use siltstone::seal::{KeyAccess, PasswordCost};
 use siltstone::source::{Source, Stream};
 use siltstone::storage::Storage;
 use siltstone::watch::{Event, Notice, Watch};
@@ -58,7 +58,8 @@ fn an_incurable_loss_is_told_once_and_keeps_no_run_from_skipping() {
         backup().0.expect("the backup succeeds");
         fs::remove_file(world.source().join("one/new")).expect("removed");
         fixture::look_old(&world.source());
-        let is_new = |before: &[siltstone::storage::Listed], name: &str| before.iter().all(|old| old.name != name);
+        let is_new =
+            |before: &[siltstone::storage::ListedObject], name: &str| before.iter().all(|old| old.name != name);
         let packs =
             world.storage.list("packs/").expect("listed").into_iter().filter(|pack| is_new(&packs_before, &pack.name));
         let indexes = world.storage.list("index/").expect("listed").into_iter();
@@ -217,7 +218,7 @@ fn a_put_only_job_tells_nothing_for_others() {
     let put_only = Credentials::password("put only");
     let keys = open(storage.clone(), &world.cache("one")).expect("it opens").keys().clone();
     let cost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
-    add_key(&world.storage, &keys, Access::PutOnly, &put_only, cost).expect("added");
+    add_key(&world.storage, &keys, KeyAccess::PutOnly, &put_only, cost).expect("added");
     let backup = |credentials: &Credentials, job: &str| {
         let mut wanted = fixture::options(&world.source());
         wanted.job = job.to_owned();

@@ -13,7 +13,7 @@ use siltstone::id::WriterId;
 use siltstone::lease::{expire, survey};
 use siltstone::repo::{Repository, SinkOptions, Writer};
 use siltstone::storage::memory::Memory;
-use siltstone::storage::{Body, Listed, Storage, Version};
+use siltstone::storage::{ListedObject, ObjectBody, ObjectVersion, Storage};
 use siltstone::watch::{Event, Notice, Watch};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -433,7 +433,7 @@ fn a_writer_taken_for_dead_does_not_commit_when_its_own_unnamed_packs_are_gone()
         let world = World::new();
         let storage = memory(capabilities);
         world.backup(&storage, "one");
-        let before: Vec<Listed> = storage.list("packs/").expect("listed");
+        let before: Vec<ListedObject> = storage.list("packs/").expect("listed");
         let repo = open(Arc::new(storage.clone()), &world.cache("one")).expect("it opens");
         let writer = writer_of(&repo);
         // More than a pack, so that one is written before there is an index object for it.
@@ -506,10 +506,10 @@ impl LostAnswers {
 impl Storage for LostAnswers {
     forward_storage!(self => self.inner; describe, capabilities, profile, put_new, get, get_range, list, remove, stat);
 
-    fn put(&self, name: &str, body: Body) -> Result<()> {
+    fn put(&self, name: &str, body: ObjectBody) -> Result<()> {
         self.answer(self.inner.put(name, body))
     }
-    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, expected: &ObjectVersion, body: ObjectBody) -> Result<ObjectVersion> {
         self.answer(self.inner.compare_and_swap(name, expected, body))
     }
     fn rename(&self, from: &str, to: &str) -> Result<()> {

@@ -12,12 +12,12 @@ use std::path::{Component, Path};
 
 /// User and group that files are given to.
 #[derive(Clone, Copy)]
-pub(super) struct Owner {
+pub(super) struct FolderOwner {
     pub user: u32,
     pub group: u32,
 }
 
-impl Owner {
+impl FolderOwner {
     pub fn hand_over(self, made: impl AsFd) {
         // The file system may have no owners, or its server may map root to nobody.
         let _best_effort = fchown(made, Some(Uid::from_raw(self.user)), Some(Gid::from_raw(self.group)));
@@ -27,7 +27,7 @@ impl Owner {
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Opens the folder at a path below `root`; what is missing of it is made for `owner`, or is an error where there is none.
-fn open_folder(root: &Path, below: &Path, owner: Option<Owner>) -> Result<OwnedFd> {
+fn open_folder(root: &Path, below: &Path, owner: Option<FolderOwner>) -> Result<OwnedFd> {
     // The root itself is what its caller named, links included.
     let mut here = openat(CWD, root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     for part in below.components() {
@@ -51,7 +51,7 @@ fn open_folder(root: &Path, below: &Path, owner: Option<Owner>) -> Result<OwnedF
 }
 
 /// A new file of the owner's in the folder of a path below `root`.
-pub(super) fn create(root: &Path, file: &Path, owner: Owner) -> Result<File> {
+pub(super) fn create(root: &Path, file: &Path, owner: FolderOwner) -> Result<File> {
     let folder = open_folder(root, parent(file), Some(owner))?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let made = openat(&folder, name(file)?, flags, Mode::RUSR | Mode::WUSR)?;
@@ -60,7 +60,7 @@ pub(super) fn create(root: &Path, file: &Path, owner: Owner) -> Result<File> {
 }
 
 /// Moves a file below `root`; both folders are synced.
-pub(super) fn rename(root: &Path, from: &Path, to: &Path, replace: bool, owner: Owner) -> Result<()> {
+pub(super) fn rename(root: &Path, from: &Path, to: &Path, replace: bool, owner: FolderOwner) -> Result<()> {
     let source = open_folder(root, parent(from), None)?;
     let target = open_folder(root, parent(to), Some(owner))?;
     if replace {
@@ -98,7 +98,8 @@ mod tests {
     fn no_link_below_the_root_is_followed() {
         // A user replaced a folder of their repository by a link; root, backing up into it, left a file of theirs there.
         let (root, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let owner = Owner { user: rustix::process::geteuid().as_raw(), group: rustix::process::getegid().as_raw() };
+        let owner =
+            FolderOwner { user: rustix::process::geteuid().as_raw(), group: rustix::process::getegid().as_raw() };
         symlink(elsewhere.path(), root.path().join("index")).unwrap();
         let (file, inside) = (Path::new("index/file"), Path::new("packs/ab/file"));
         create(root.path(), inside, owner).unwrap();

@@ -13,8 +13,8 @@ use crate::disk::device::{Medium, medium_of};
 use crate::disk::own_files::{names_behind_links, open_at_once};
 use crate::error::{Error, Kind, Result};
 use crate::storage::files::{FileTree, Files, TreeEntry, TreeEntryKind};
-use crate::storage::{Body, Profile, Stat, Version};
-use beneath::Owner;
+use crate::storage::{ObjectBody, ObjectStat, ObjectVersion, StorageProfile};
+use beneath::FolderOwner;
 use errors::{cannot_read, check_object, failed, is_absent};
 use folder::{check_folder, make_folders, remove_unfinished, rename_new, sync_folder};
 use open_files::{FileNumber, OpenFiles};
@@ -37,7 +37,7 @@ pub struct LocalTree {
     /// Of the root when it was opened: something else is mounted, or uncovered, where it differs.
     number: FileNumber,
     /// User and group that files are given to: those of the directory, where root writes into that of another user.
-    owner: Option<Owner>,
+    owner: Option<FolderOwner>,
     open: OpenFiles,
 }
 
@@ -52,7 +52,7 @@ impl Local {
             return Err(Error::invalid("open the repository", root.display(), "it is not a directory"));
         }
         let is_others = rustix::process::geteuid().is_root() && meta.uid() != 0;
-        let owner = is_others.then(|| Owner { user: meta.uid(), group: meta.gid() });
+        let owner = is_others.then(|| FolderOwner { user: meta.uid(), group: meta.gid() });
         let (root, number) = (root.to_owned(), FileNumber::of(&meta));
         Ok(Files::new(LocalTree { root, number, owner, open: OpenFiles::default() }))
     }
@@ -159,12 +159,12 @@ impl LocalTree {
     }
 }
 
-fn write_pieces(file: &mut File, body: &Body) -> io::Result<()> {
+fn write_pieces(file: &mut File, body: &ObjectBody) -> io::Result<()> {
     body.0.iter().flat_map(|piece| piece.chunks(WRITE_BYTES_MAX)).try_for_each(|bytes| file.write_all(bytes))
 }
 
-fn version_of(meta: &Metadata) -> Version {
-    Version(format!("{}-{}-{}-{}", meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+fn version_of(meta: &Metadata) -> ObjectVersion {
+    ObjectVersion(format!("{}-{}-{}-{}", meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
 }
 
 fn parent(path: &Path) -> &Path {
@@ -185,12 +185,15 @@ impl FileTree for LocalTree {
     }
 
     /// A network file system that is mounted here shows what other hosts wrote after its cache of attributes has aged.
-    fn profile(&self) -> Profile {
+    fn profile(&self) -> StorageProfile {
         let is_shared = medium_of(self.root.as_os_str().as_bytes()).is_ok_and(|medium| medium == Medium::Network);
-        Profile { listing_delay: if is_shared { ATTRIBUTES_CACHED } else { Duration::ZERO }, ..Profile::LOCAL }
+        StorageProfile {
+            listing_delay: if is_shared { ATTRIBUTES_CACHED } else { Duration::ZERO },
+            ..StorageProfile::LOCAL
+        }
     }
 
-    fn create(&self, path: &str, body: &Body) -> Result<()> {
+    fn create(&self, path: &str, body: &ObjectBody) -> Result<()> {
         let path = self.root.join(path);
         let open = || match self.owner {
             Some(owner) => beneath::create(&self.root, self.below(&path), owner),
@@ -264,7 +267,7 @@ impl FileTree for LocalTree {
         }
     }
 
-    fn read(&self, path: &str, bytes_max: u64, uncached: bool) -> Result<(Vec<u8>, Version)> {
+    fn read(&self, path: &str, bytes_max: u64, uncached: bool) -> Result<(Vec<u8>, ObjectVersion)> {
         let path = self.root.join(path);
         let read = |error: io::Error| {
             if is_absent(&error) { self.failed("read", &path, error) } else { cannot_read(&path, error) }
@@ -324,9 +327,9 @@ impl FileTree for LocalTree {
         Ok(entries)
     }
 
-    fn stat(&self, path: &str) -> Result<Stat> {
+    fn stat(&self, path: &str) -> Result<ObjectStat> {
         let meta = self.object_meta("look at", &self.root.join(path))?;
-        Ok(Stat {
+        Ok(ObjectStat {
             size: meta.len(),
             version: version_of(&meta),
             written: format!("{}-{}", meta.ctime(), meta.ctime_nsec()),

@@ -2,7 +2,7 @@
 
 use siltstone::error::{Error, Kind, Result};
 use siltstone::forward_storage;
-use siltstone::storage::{Body, Listed, Stat, Storage, Version};
+use siltstone::storage::{ListedObject, ObjectBody, ObjectStat, ObjectVersion, Storage};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -169,15 +169,15 @@ impl Storage for Wire {
         self.location.clone()
     }
 
-    fn put(&self, name: &str, body: Body) -> Result<()> {
+    fn put(&self, name: &str, body: ObjectBody) -> Result<()> {
         self.call("put", name, true, || self.inner.put(name, body))
     }
 
-    fn put_new(&self, name: &str, body: Body) -> Result<Version> {
+    fn put_new(&self, name: &str, body: ObjectBody) -> Result<ObjectVersion> {
         self.call("put_new", name, true, || self.inner.put_new(name, body))
     }
 
-    fn compare_and_swap(&self, name: &str, expected: &Version, body: Body) -> Result<Version> {
+    fn compare_and_swap(&self, name: &str, expected: &ObjectVersion, body: ObjectBody) -> Result<ObjectVersion> {
         self.call("compare_and_swap", name, true, || self.inner.compare_and_swap(name, expected, body))
     }
 
@@ -185,7 +185,7 @@ impl Storage for Wire {
         self.call("rename", from, true, || self.inner.rename(from, to))
     }
 
-    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, Version)> {
+    fn get(&self, name: &str, bytes_max: u64) -> Result<(Vec<u8>, ObjectVersion)> {
         self.call("get", name, false, || self.inner.get(name, bytes_max))
     }
 
@@ -193,7 +193,7 @@ impl Storage for Wire {
         self.call("get_range", name, false, || self.inner.get_range(name, offset, length))
     }
 
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+    fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         self.call("list", prefix, false, || {
             self.control.note_listing(prefix);
             self.inner.list(prefix)
@@ -204,7 +204,7 @@ impl Storage for Wire {
         self.call("remove", name, true, || self.inner.remove(name))
     }
 
-    fn stat(&self, name: &str) -> Result<Stat> {
+    fn stat(&self, name: &str) -> Result<ObjectStat> {
         self.call("stat", name, false, || self.inner.stat(name))
     }
 }
