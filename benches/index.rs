@@ -153,8 +153,12 @@ fn run(chunks: u64, folder: PathBuf) -> Result<()> {
     let (mut segments, _) = Segments::open(&folder)?;
     println!("opened in {:.3} s", start.0.elapsed().as_secs_f64());
     for segment in segments.view().segments() {
-        let bits = segment.filter_bytes() as f64 * 8.0 / segment.len().max(1) as f64;
-        println!("  {} chunks, filters {} kB ({bits:.2} bits a chunk)", segment.len(), segment.filter_bytes() / 1000);
+        let bits = segment.filter_bytes() as f64 * 8.0 / segment.chunks_count().max(1) as f64;
+        println!(
+            "  {} chunks, filters {} kB ({bits:.2} bits a chunk)",
+            segment.chunks_count(),
+            segment.filter_bytes() / 1000
+        );
         println!("  tables {} kB", segment.table_bytes() / 1000);
     }
     println!("  RssAnon {}, RssFile {}", status("RssAnon"), status("RssFile"));

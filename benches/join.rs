@@ -4,14 +4,12 @@
 //! bytes a chunk, and the local index as much again and half.
 
 use siltstone::chunk::ChunkTable;
-use siltstone::format::index::{INDEX_CHUNKS_MAX, encode_index};
-use siltstone::format::{INDEX_PREFIX, PACKS_PREFIX};
+use siltstone::format::encode_index;
 use siltstone::id::{ChunkId, ChunkKind, PackId};
 use siltstone::place::{FrameContents, PackContents};
 use siltstone::repo::{Credentials, InitOptions, Repository};
 use siltstone::seal::{KeySet, PACK_HEADER_BYTES, PasswordCost, Recipients, Secret, seal_object};
-use siltstone::storage::Storage;
-use siltstone::storage::local::Local;
+use siltstone::storage::{Local, Storage};
 use siltstone::watch::Watch;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +18,9 @@ use std::time::{Duration, Instant};
 
 const CHUNKS_IN_FRAME: usize = 256;
 const FRAMES_IN_PACK: usize = 16;
+
+/// As many as one index object describes.
+const CHUNKS_AT_ONCE: usize = 256 * 1024;
 
 fn main() {
     if let Some(folder) = std::env::var_os("SILT_BENCH_JOIN") {
@@ -56,14 +57,14 @@ fn make(folder: &Path, chunks: usize) {
     let mut names = blake3::Hasher::new().finalize_xof();
     let per_pack = CHUNKS_IN_FRAME * FRAMES_IN_PACK;
     let begun = Instant::now();
-    for first in (0..chunks).step_by(INDEX_CHUNKS_MAX) {
-        let count = INDEX_CHUNKS_MAX.min(chunks - first);
+    for first in (0..chunks).step_by(CHUNKS_AT_ONCE) {
+        let count = CHUNKS_AT_ONCE.min(chunks - first);
         let packs: Vec<PackContents> = (0..count.div_ceil(per_pack)).map(|_| pack(&mut names)).collect();
         let body = seal_object(&keys, Recipients::Writers, "index", &encode_index(&packs)).expect("it is sealed");
-        let name = format!("{INDEX_PREFIX}{}", blake3::hash(&body));
+        let name = format!("index/{}", blake3::hash(&body));
         storage.put(&name, body.into()).expect("it is put");
     }
-    println!("{chunks} chunks in {PACKS_PREFIX} described in {:.0} s", begun.elapsed().as_secs_f64());
+    println!("{chunks} chunks in packs/ described in {:.0} s", begun.elapsed().as_secs_f64());
 }
 
 /// A pack as an index object describes it; nothing of it is stored.

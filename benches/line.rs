@@ -8,7 +8,7 @@ use siltstone::chunk::ChunkTable;
 use siltstone::repo::{Credentials, InitOptions, Repository};
 use siltstone::restore::RestoreOptions;
 use siltstone::seal::{PasswordCost, Secret};
-use siltstone::storage::{Storage, local::Local};
+use siltstone::storage::{Local, Storage};
 use siltstone::watch::Watch;
 use std::sync::Arc;
 use std::time::Instant;

@@ -3,8 +3,7 @@
 //! SILT_BENCH_TREE names a tree (else one of 100,000 files is made), SILT_BENCH_THREADS the threads (default 2),
 //! SILT_BENCH_ROUNDS the rounds (default 7). Prints medians: seconds, entries a second, the ratio to find.
 
-use siltstone::disk::read_dir::OpenHint;
-use siltstone::disk::{Directory, ListBuffer, NameList, open};
+use siltstone::disk::{Directory, ListBuffer, NameList, OpenHint, raise_open_files};
 use siltstone::entry::EntryKind;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -68,14 +67,14 @@ fn work(shared: &Shared, threads: usize) -> Sums {
                 let Ok(directory) = above.open_child(name.as_c_str()) else { continue };
                 directory.names(&mut names, &mut buffer).expect("an open directory lists");
                 let directory = Arc::new(directory);
-                if names.len() > PART_NAMES {
-                    let length = names.len();
+                if names.iter().count() > PART_NAMES {
+                    let length = names.iter().count();
                     let large = Arc::new((directory, std::mem::take(&mut names)));
                     for from in (0..length).step_by(PART_NAMES) {
                         own.push(Work::Part(large.clone(), from..length.min(from + PART_NAMES)));
                     }
                 } else {
-                    part(&directory, &names, 0..names.len(), &mut sums, &mut own);
+                    part(&directory, &names, 0..names.iter().count(), &mut sums, &mut own);
                 }
             }
             Work::Part(large, range) => part(&large.0, &large.1, range, &mut sums, &mut own),
@@ -159,7 +158,7 @@ fn main() {
     };
     let (threads, rounds) =
         (number("SILT_BENCH_THREADS", 2), number("SILT_BENCH_ROUNDS", if measured { 7 } else { 1 }));
-    open::raise_open_files();
+    raise_open_files();
     let (entries, bytes) = (walk(&root, threads).entries, walk(&root, 1).bytes);
     let (mut ours, mut single, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {

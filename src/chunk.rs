@@ -10,8 +10,11 @@ use fastcdc::v2020::{Normalization, cut_gear, select_masks};
 /// Sizes in bytes that the chunks of one kind of content have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkSizes {
+    /// No chunk is shorter, but for the last one.
     pub min: usize,
+    /// About the mean length of chunks.
     pub average: usize,
+    /// No chunk is longer.
     pub max: usize,
     /// Cuts every `average` bytes instead of by content: database page files.
     pub fixed: bool,
@@ -23,7 +26,7 @@ impl ChunkSizes {
     }
 
     /// Whether these sizes can be used: what comes from a stored configuration may be hostile.
-    pub fn are_valid(&self) -> bool {
+    pub(crate) fn are_valid(&self) -> bool {
         let even = [self.min, self.average, self.max].iter().all(|size| size % 2 == 0);
         even && (64..=1 << 20).contains(&self.min)
             && (256..=4 << 20).contains(&self.average)
@@ -34,13 +37,14 @@ impl ChunkSizes {
 }
 
 /// No chunk is longer, whatever the configuration says.
-pub const CHUNK_BYTES_MAX: usize = 4 << 20;
+pub(crate) const CHUNK_BYTES_MAX: usize = 4 << 20;
 
 /// Which sizes apply; the repository's configuration holds the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentKind {
     /// Files below [`ChunkTable::large_file_bytes`].
     SmallFile,
+    /// Files of [`ChunkTable::large_file_bytes`] and more.
     LargeFile,
     /// Output of a command, the standard input.
     Dump,
@@ -51,9 +55,13 @@ pub enum ContentKind {
 /// The sizes for each kind of content (docs/decisions/0003-chunk-sizes.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkTable {
+    /// For [`ContentKind::SmallFile`].
     pub small_file: ChunkSizes,
+    /// For [`ContentKind::LargeFile`].
     pub large_file: ChunkSizes,
+    /// For [`ContentKind::Dump`].
     pub dump: ChunkSizes,
+    /// For [`ContentKind::Pages`].
     pub pages: ChunkSizes,
     /// Files of this many bytes and more are large.
     pub large_file_bytes: u64,
@@ -80,6 +88,7 @@ pub struct Chunker {
 }
 
 impl Chunker {
+    /// The secret decides where cuts are, so that sizes of chunks tell nothing about known content.
     pub fn new(table: ChunkTable, secret: &[u8; 32]) -> Self {
         let mut bytes = [0; 256 * 8];
         blake3::Hasher::new_keyed(secret).finalize_xof().fill(&mut bytes);
@@ -90,10 +99,11 @@ impl Chunker {
         Chunker { table, gear, gear_shifted: gear.map(|word| word << 1) }
     }
 
-    pub fn kind_of_file(&self, size: u64) -> ContentKind {
+    pub(crate) fn kind_of_file(&self, size: u64) -> ContentKind {
         if size < self.table.large_file_bytes { ContentKind::SmallFile } else { ContentKind::LargeFile }
     }
 
+    /// The sizes for a kind of content.
     pub fn sizes(&self, kind: ContentKind) -> ChunkSizes {
         match kind {
             ContentKind::SmallFile => self.table.small_file,

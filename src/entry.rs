@@ -2,37 +2,44 @@
 
 mod warning;
 
-pub use warning::{PathText, WARNINGS_MAX, Warning};
+pub(crate) use warning::WARNINGS_MAX;
+pub use warning::{PathText, Warning};
 
 use crate::id::ChunkId;
 use serde::Serialize;
 
 /// The longest path that is saved, in bytes (Linux' PATH_MAX).
-pub const PATH_BYTES_MAX: usize = 4096;
+pub(crate) const PATH_BYTES_MAX: usize = 4096;
 /// How many directories are saved below each other, and how long a path can then be, in bytes: what is deeper is left
 /// out. Paths longer than [`PATH_BYTES_MAX`] are reached one directory after the other.
-pub const LEVELS_MAX: usize = 4096;
-pub const DEEP_PATH_BYTES_MAX: usize = 64 << 10;
+pub(crate) const LEVELS_MAX: usize = 4096;
+pub(crate) const DEEP_PATH_BYTES_MAX: usize = 64 << 10;
 /// The longest name of one entry, in bytes (streams may be longer than file names; file systems allow 255).
-pub const NAME_BYTES_MAX: usize = 1024;
+pub(crate) const NAME_BYTES_MAX: usize = 1024;
 
 /// What kind of thing an entry is. The numbers are the format's (docs/FORMAT.md) and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum EntryKind {
+    /// A regular file.
     File = 1,
+    /// A directory.
     Directory = 2,
+    /// A symbolic link.
     Symlink = 3,
+    /// A block device.
     BlockDevice = 4,
+    /// A character device.
     CharDevice = 5,
+    /// A named pipe.
     Fifo = 6,
     /// The output of a command or the standard input.
     Stream = 7,
 }
 
 impl EntryKind {
-    pub fn from_number(number: u8) -> Option<Self> {
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
         Some(match number {
             1 => EntryKind::File,
             2 => EntryKind::Directory,
@@ -46,7 +53,7 @@ impl EntryKind {
     }
 
     /// Whether entries of this kind carry bytes.
-    pub fn has_content(self) -> bool {
+    pub(crate) fn has_content(self) -> bool {
         matches!(self, EntryKind::File | EntryKind::Stream)
     }
 }
@@ -54,7 +61,9 @@ impl EntryKind {
 /// A point in time: seconds since 1970-01-01T00:00:00Z (may be negative) and nanoseconds within that second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time {
+    /// Whole seconds since 1970 UTC, rounded down.
     pub seconds: i64,
+    /// Nanoseconds of the second, below 1,000,000,000.
     pub nanoseconds: u32,
 }
 
@@ -62,7 +71,9 @@ pub struct Time {
 /// file capabilities `security.capability`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Xattr {
+    /// With its namespace: `user.note`.
     pub name: Vec<u8>,
+    /// Any bytes.
     pub value: Vec<u8>,
 }
 
@@ -71,11 +82,15 @@ pub struct Xattr {
 pub struct Metadata {
     /// Permission bits with setuid, setgid and sticky: `st_mode & 0o7777`.
     pub mode: u32,
+    /// The number of the user.
     pub uid: u32,
+    /// The number of the group.
     pub gid: u32,
     /// The owner's name on the source's machine; empty where it has none.
     pub user: String,
+    /// The name of the group; empty for a group without name.
     pub group: String,
+    /// When the content was last changed.
     pub modified: Time,
     /// Sorted by name.
     pub xattrs: Vec<Xattr>,
@@ -86,7 +101,9 @@ pub struct Metadata {
 /// A hole of a sparse file: bytes that read as zero and take no space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hole {
+    /// Bytes from the start of the file.
     pub offset: u64,
+    /// Bytes of the hole.
     pub length: u64,
 }
 
@@ -100,8 +117,13 @@ pub enum Content {
     Inline(Vec<u8>),
     /// The chunks in order; at most [`CHUNKS_DIRECT_MAX`].
     Chunks(Vec<ChunkId>),
-    /// The root of a tree of chunk lists, `depth` levels of lists above the content chunks.
-    List { depth: u8, root: ChunkId },
+    /// A tree of chunk lists.
+    List {
+        /// Levels of lists above the chunks of content.
+        depth: u8,
+        /// The list at the top.
+        root: ChunkId,
+    },
     /// The root page of a directory.
     Tree(ChunkId),
 }
@@ -115,10 +137,13 @@ pub const CHUNKS_DIRECT_MAX: usize = 3;
 pub struct Entry {
     /// Any bytes but `/` and NUL; never empty, `.` or `..`.
     pub name: Vec<u8>,
+    /// What it is.
     pub kind: EntryKind,
+    /// Its mode, owner, times and attributes.
     pub meta: Metadata,
     /// Length in bytes, holes included; 0 for what has no content.
     pub size: u64,
+    /// Where its bytes are.
     pub content: Content,
     /// Holes in order, not touching; their bytes are not part of the content.
     pub holes: Vec<Hole>,
@@ -135,7 +160,7 @@ pub struct Entry {
 
 impl Entry {
     /// The kind of the inode that stands for it in a file system: a stream is a file there.
-    pub fn kind_of_inode(&self) -> EntryKind {
+    pub(crate) fn kind_of_inode(&self) -> EntryKind {
         if self.kind.has_content() { EntryKind::File } else { self.kind }
     }
 
@@ -155,12 +180,13 @@ impl Entry {
         }
     }
 
-    pub fn is_directory(&self) -> bool {
+    /// Whether it is a directory.
+    pub(crate) fn is_directory(&self) -> bool {
         self.kind == EntryKind::Directory
     }
 
     /// How many bytes of content are stored for it: its size without its holes.
-    pub fn content_bytes(&self) -> u64 {
+    pub(crate) fn content_bytes(&self) -> u64 {
         self.size.saturating_sub(self.holes.iter().map(|hole| hole.length).sum())
     }
 }

@@ -4,6 +4,7 @@ use serde::{Serialize, Serializer};
 use std::fmt;
 use std::sync::Arc;
 
+/// What functions of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What a caller can do about an error; never which room it came from.
@@ -45,7 +46,7 @@ pub enum Kind {
 
 impl Kind {
     /// Whether stored data is missing or is not what was stored, while the storage as a whole can be reached.
-    pub fn is_damage(self) -> bool {
+    pub(crate) fn is_damage(self) -> bool {
         matches!(self, Kind::Corrupt | Kind::NotFound)
     }
 }
@@ -100,10 +101,12 @@ impl Error {
         Error(Arc::new(ErrorParts { kind, origin: None, doing, thing, hint: None, cause: None }))
     }
 
+    /// Stored bytes are not what they must be.
     pub fn corrupt(doing: impl Into<String>, thing: impl fmt::Display, why: impl fmt::Display) -> Self {
         Error::new(Kind::Corrupt, doing, thing).because(why.to_string())
     }
 
+    /// What the caller asked for cannot be meant.
     pub fn invalid(doing: impl Into<String>, thing: impl fmt::Display, why: impl fmt::Display) -> Self {
         Error::new(Kind::Invalid, doing, thing).because(why.to_string())
     }
@@ -150,13 +153,14 @@ impl Error {
         self
     }
 
+    /// Sets another kind.
     pub fn with_kind(mut self, kind: Kind) -> Self {
         self.parts_mut().kind = kind;
         self
     }
 
     /// States where the cause is, unless that is known already.
-    pub fn with_origin(mut self, origin: Origin) -> Self {
+    pub(crate) fn with_origin(mut self, origin: Origin) -> Self {
         if self.origin().is_none() {
             self.parts_mut().origin = Some(origin);
         }
@@ -164,7 +168,7 @@ impl Error {
     }
 
     /// Where the cause is: stated, or what the kind says; none if neither is known.
-    pub fn origin(&self) -> Option<Origin> {
+    pub(crate) fn origin(&self) -> Option<Origin> {
         self.0.origin.or(match self.kind() {
             Kind::Invalid | Kind::WrongKey => Some(Origin::Request),
             Kind::Corrupt | Kind::Stale | Kind::Locked | Kind::Gone => Some(Origin::Repository),
@@ -172,28 +176,30 @@ impl Error {
         })
     }
 
+    /// What the caller can decide by.
     pub fn kind(&self) -> Kind {
         self.0.kind
     }
 
+    /// Whether it is of this kind.
     pub fn is(&self, kind: Kind) -> bool {
         self.0.kind == kind
     }
 
     /// Whether stored data is missing or is not what was stored, while the storage as a whole can be reached.
-    pub fn is_damage(&self) -> bool {
+    pub(crate) fn is_damage(&self) -> bool {
         self.0.kind.is_damage()
     }
 
-    pub fn is_temporary(&self) -> bool {
+    pub(crate) fn is_temporary(&self) -> bool {
         self.0.kind == Kind::Temporary
     }
 
-    pub fn doing(&self) -> &str {
+    pub(crate) fn doing(&self) -> &str {
         &self.0.doing
     }
 
-    pub fn thing(&self) -> &str {
+    pub(crate) fn thing(&self) -> &str {
         &self.0.thing
     }
 
@@ -228,7 +234,7 @@ fn hint_of_io(error: &std::io::Error) -> Option<&'static str> {
 }
 
 /// The kind that an operating system error stands for.
-pub fn kind_of_io(error: &std::io::Error) -> Kind {
+pub(crate) fn kind_of_io(error: &std::io::Error) -> Kind {
     use rustix::io::Errno;
     use std::io::ErrorKind as Io;
     if let Some(Errno::MFILE | Errno::NFILE) = Errno::from_io_error(error) {

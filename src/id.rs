@@ -11,6 +11,7 @@ macro_rules! identifier {
         pub struct $name(pub [u8; $bytes]);
 
         impl $name {
+            /// Length in bytes.
             pub const BYTES: usize = $bytes;
 
             /// From exactly [`Self::BYTES`] bytes.
@@ -18,10 +19,12 @@ macro_rules! identifier {
                 Some($name(bytes.try_into().ok()?))
             }
 
+            /// The bytes themselves.
             pub fn as_bytes(&self) -> &[u8; $bytes] {
                 &self.0
             }
 
+            /// Lower case hexadecimal digits, two for each byte.
             pub fn to_hex(&self) -> String {
                 HEXLOWER.encode(&self.0)
             }
@@ -81,8 +84,9 @@ identifier!(
 
 impl SnapshotId {
     /// How many hexadecimal digits people are shown.
-    pub const SHORT_DIGITS: usize = 8;
+    pub(crate) const SHORT_DIGITS: usize = 8;
 
+    /// The first eight hexadecimal digits, for people.
     pub fn short(&self) -> String {
         self.to_hex()[..Self::SHORT_DIGITS].to_owned()
     }
@@ -100,7 +104,7 @@ pub enum ChunkKind {
 
 impl ChunkKind {
     /// The flag that index objects and packs store: 1 for trees. A reader ignores other bits.
-    pub fn to_flag(self) -> u8 {
+    pub(crate) fn to_flag(self) -> u8 {
         match self {
             ChunkKind::Content => 0,
             ChunkKind::Tree => 1,
@@ -108,7 +112,7 @@ impl ChunkKind {
     }
 
     /// The kind that a flag states.
-    pub fn from_flag(flag: u8) -> Self {
+    pub(crate) fn from_flag(flag: u8) -> Self {
         if flag & 1 == 0 { ChunkKind::Content } else { ChunkKind::Tree }
     }
 }

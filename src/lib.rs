@@ -11,7 +11,7 @@
 //! use siltstone::repo::{Credentials, InitOptions, Repository};
 //! use siltstone::restore::RestoreOptions;
 //! use siltstone::seal::PasswordCost;
-//! use siltstone::storage::{local::Local, probe};
+//! use siltstone::storage::{Local, probe};
 //! use siltstone::watch::Watch;
 //! use siltstone::when::Selector;
 //! use std::sync::Arc;
@@ -52,29 +52,39 @@
 //! # }
 //! ```
 //!
-//! Rooms are in the order in which the bytes travel; a room imports only rooms above it (docs/ARCHITECTURE.md).
+//! docs/ARCHITECTURE.md shows the rooms of this crate in the order in which the bytes travel, and which of them may use which.
+
+#![warn(unnameable_types, unreachable_pub)]
 
 pub mod backup;
 pub mod bench;
 pub mod browse;
 pub mod chunk;
-pub mod disk;
 pub mod entry;
 pub mod error;
-pub mod fetch;
-pub mod format;
 pub mod id;
-pub mod index;
-pub mod ingest;
-pub mod lease;
-mod lock;
-pub mod place;
 pub mod repo;
 pub mod restore;
-pub mod runtime;
 pub mod seal;
 pub mod source;
 pub mod storage;
-pub mod vault;
 pub mod watch;
 pub mod when;
+
+// What is public in these is for the command, the tests, the benches and the fuzz targets of this package, and may change.
+#[doc(hidden)]
+pub mod disk;
+#[doc(hidden)]
+pub mod format;
+#[doc(hidden)]
+pub mod index;
+#[doc(hidden)]
+pub mod lease;
+#[doc(hidden)]
+pub mod place;
+
+mod fetch;
+mod ingest;
+mod lock;
+mod runtime;
+mod vault;

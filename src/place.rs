@@ -6,6 +6,7 @@ use std::collections::HashMap;
 /// Where a chunk rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Located {
+    /// The pack.
     pub pack: PackId,
     /// Bytes from the start of the pack to the sealed frame.
     pub frame_offset: u32,
@@ -17,6 +18,7 @@ pub struct Located {
     pub frame_number: u32,
     /// Bytes from the start of the raw frame to the chunk.
     pub offset: u32,
+    /// Bytes of the chunk.
     pub length: u32,
     /// What the pack holds.
     pub kind: ChunkKind,
@@ -24,7 +26,7 @@ pub struct Located {
 
 /// One frame of a pack, as far as fetching it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FramePlace {
+pub(crate) struct FramePlace {
     /// Which frame of the pack, from 0.
     pub number: u32,
     /// Bytes from the start of the pack to the sealed frame.
@@ -36,15 +38,18 @@ pub struct FramePlace {
 /// One index object: what it is called, how large it is as stored, and the packs that it describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexContents {
+    /// The name of the object.
     pub index: IndexId,
     /// Bytes of the object.
     pub bytes: u64,
+    /// The packs.
     pub packs: Vec<PackContents>,
 }
 
 /// One pack as an index object describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackContents {
+    /// The pack.
     pub pack: PackId,
     /// What the pack holds.
     pub kind: ChunkKind,
@@ -52,12 +57,13 @@ pub struct PackContents {
     pub stored_bytes: u64,
     /// Bytes from the start of the pack to its first frame; the others follow without gaps.
     pub data_offset: u32,
+    /// Its frames, in order.
     pub frames: Vec<FrameContents>,
 }
 
 impl PackContents {
     /// All chunks, and where each rests.
-    pub fn places(&self) -> impl Iterator<Item = (ChunkId, Located)> + '_ {
+    pub(crate) fn places(&self) -> impl Iterator<Item = (ChunkId, Located)> + '_ {
         let mut frame_offset = self.data_offset;
         self.frames.iter().zip(0..).flat_map(move |(frame, frame_number)| {
             let at = frame_offset;
@@ -99,34 +105,31 @@ pub struct FrameContents {
 pub struct PackSizes(HashMap<PackId, u64>);
 
 impl PackSizes {
-    pub fn insert(&mut self, pack: PackId, bytes: u64) {
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn insert(&mut self, pack: PackId, bytes: u64) {
         self.0.insert(pack, bytes);
     }
 
-    pub fn remove(&mut self, pack: &PackId) {
+    pub(crate) fn remove(&mut self, pack: &PackId) {
         self.0.remove(pack);
     }
 
-    pub fn contains(&self, pack: &PackId) -> bool {
+    pub(crate) fn contains(&self, pack: &PackId) -> bool {
         self.0.contains_key(pack)
     }
 
     /// The size of a pack, if it is listed.
-    pub fn get(&self, pack: &PackId) -> Option<u64> {
+    pub(crate) fn get(&self, pack: &PackId) -> Option<u64> {
         self.0.get(pack).copied()
     }
 
     /// Whether the pack is listed with exactly this size.
-    pub fn has(&self, pack: &PackId, bytes: u64) -> bool {
+    pub(crate) fn has(&self, pack: &PackId, bytes: u64) -> bool {
         self.0.get(pack) == Some(&bytes)
-    }
-
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 }
 

@@ -44,7 +44,7 @@ fn runtime() -> Result<&'static Runtime> {
 
 /// Runs a future to its end, or until `should_stop` says so: None then. The runtime starts at first use, so that a
 /// repository in a folder does not pay for it.
-pub fn block_on<F: Future>(future: F, should_stop: impl Fn() -> bool) -> Result<Option<F::Output>> {
+pub(crate) fn block_on<F: Future>(future: F, should_stop: impl Fn() -> bool) -> Result<Option<F::Output>> {
     runtime().map(|runtime| {
         runtime.block_on(async {
             let mut future = pin!(future);

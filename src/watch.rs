@@ -4,11 +4,14 @@ mod cancel;
 mod clock;
 mod ledger;
 
-pub use cancel::{Cancel, ChildGuard, REQUEST_GRACE, TIDY_GRACE, interrupted};
+pub use cancel::{Cancel, ChildGuard};
+pub(crate) use cancel::{REQUEST_GRACE, TIDY_GRACE, interrupted};
+pub use clock::Clock;
 #[cfg(test)]
 pub(crate) use clock::FakeClock;
-pub use clock::{Clock, SystemClock, now};
-pub use ledger::Ledger;
+pub(crate) use clock::SystemClock;
+pub use clock::now;
+pub(crate) use ledger::Ledger;
 
 use crate::entry::{PathText, Warning};
 use serde::Serialize;
@@ -20,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Progress {
     /// Entries seen, whatever their kind.
     pub entries: AtomicU64,
+    /// Files that are done.
     pub files_done: AtomicU64,
     /// Bytes of sources (or of restored files) that are done, including those of unchanged files.
     pub bytes_done: AtomicU64,
@@ -29,6 +33,7 @@ pub struct Progress {
     pub bytes_stored: AtomicU64,
     /// The expected totals, or 0 if they are not known.
     pub files_expected: AtomicU64,
+    /// See `files_expected`.
     pub bytes_expected: AtomicU64,
     /// Parts of a repository that were met and cannot be read.
     pub damaged: AtomicU64,
@@ -37,7 +42,7 @@ pub struct Progress {
 
 impl Progress {
     /// Sets the path being worked on; skipped when another thread is at it.
-    pub fn set_current(&self, path: &[u8]) {
+    pub(crate) fn set_current(&self, path: &[u8]) {
         if let Ok(mut current) = self.current.try_lock() {
             current.clear();
             current.extend_from_slice(path);
@@ -50,6 +55,7 @@ impl Progress {
         done.into_iter().for_each(|count| count.store(0, Ordering::Relaxed));
     }
 
+    /// The path that is being worked on; empty before the first.
     pub fn current(&self) -> Vec<u8> {
         self.current.lock().map(|path| path.clone()).unwrap_or_default()
     }
@@ -59,8 +65,11 @@ impl Progress {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "event")]
 pub enum Event {
-    /// A stage of the work begins: "walking", "committing".
-    Stage { stage: String },
+    /// A stage of the work begins.
+    Stage {
+        /// Its name: "walking", "committing".
+        stage: String,
+    },
     /// Worth knowing, and nothing is missing: a cache was rebuilt, a directory was skipped.
     Notice(Notice),
     /// Something of the source could not be saved as it is, or of a snapshot not restored as it was.
@@ -72,7 +81,9 @@ pub enum Event {
 /// Worth knowing, and nothing is missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Notice {
+    /// What it is about.
     pub kind: NoticeKind,
+    /// What it says, for people.
     pub text: String,
 }
 
@@ -111,12 +122,14 @@ pub enum NoticeKind {
 }
 
 /// Receives events; called from many threads.
-pub type Listener = dyn Fn(Event) + Send + Sync;
+pub(crate) type Listener = dyn Fn(Event) + Send + Sync;
 
 /// Where a verb reports to, and how it is cancelled. Cheap to clone.
 #[derive(Clone)]
 pub struct Watch {
+    /// Counters, to be read at any time.
     pub progress: Arc<Progress>,
+    /// Ends the work.
     pub cancel: Cancel,
     listener: Arc<Listener>,
     /// What is reported is not part of what the run does.
@@ -124,6 +137,7 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// Reports to this listener.
     pub fn new(listener: Arc<Listener>) -> Self {
         Watch { progress: Arc::default(), cancel: Cancel::default(), listener, is_aside: false }
     }
@@ -133,26 +147,27 @@ impl Watch {
         Watch::new(Arc::new(|_| ()))
     }
 
-    pub fn stage(&self, name: &str) {
+    pub(crate) fn stage(&self, name: &str) {
         (self.listener)(Event::Stage { stage: name.to_owned() });
     }
 
+    /// Reports a notice.
     pub fn notice(&self, kind: NoticeKind, text: impl Into<String>) {
         (self.listener)(Event::Notice(Notice { kind, text: text.into() }));
     }
 
     /// The work starts over, and counts from zero again.
-    pub fn start_over(&self) {
+    pub(crate) fn start_over(&self) {
         self.progress.reset();
         (self.listener)(Event::StartsOver);
     }
 
-    pub fn warn(&self, path: &[u8], what: impl Into<String>) {
+    pub(crate) fn warn(&self, path: &[u8], what: impl Into<String>) {
         (self.listener)(Event::Warning(Warning { path: PathText(path.to_vec()), what: what.into() }));
     }
 
     /// The same, but a warning becomes a notice: for reading what is not part of what this run saves or restores.
-    pub fn aside(&self) -> Watch {
+    pub(crate) fn aside(&self) -> Watch {
         let listener = self.listener.clone();
         let aside = move |event| match event {
             Event::Warning(Warning { path, what }) => {
@@ -165,7 +180,7 @@ impl Watch {
     }
 
     /// The same, but only notices are passed on: for work in the middle of another stage.
-    pub fn notices_only(&self) -> Watch {
+    pub(crate) fn notices_only(&self) -> Watch {
         let listener = self.listener.clone();
         let notices = move |event| {
             if matches!(event, Event::Notice(_)) {
@@ -176,7 +191,7 @@ impl Watch {
     }
 
     /// A warning because the repository is damaged: what is at this path in a snapshot cannot be read.
-    pub fn damage(&self, path: &[u8], what: impl Into<String>) {
+    pub(crate) fn damage(&self, path: &[u8], what: impl Into<String>) {
         if !self.is_aside {
             self.progress.damaged.fetch_add(1, Ordering::Relaxed);
         }

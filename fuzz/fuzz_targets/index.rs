@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use siltstone::format::index::{decode_index, encode_index};
+use siltstone::format::{decode_index, encode_index};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(packs) = decode_index(bytes) else { return };

@@ -2,8 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use siltstone::repo::Credentials;
-use siltstone::repo::key::{TriedKey, try_key};
+use siltstone::repo::{Credentials, TriedKey, try_key};
 use siltstone::seal::{KeySet, Secret};
 
 fuzz_target!(|input: (&[u8], Option<(u32, &str, &str)>)| {

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use siltstone::format::list::decode_list;
+use siltstone::format::decode_list;
 use siltstone::id::ChunkId;
 
 fuzz_target!(|input: (u8, &[u8])| {

@@ -3,8 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use siltstone::error::Kind;
-use siltstone::storage::memory::Memory;
-use siltstone::storage::{ObjectVersion, Storage};
+use siltstone::storage::{Memory, ObjectVersion, Storage};
 use std::collections::HashMap;
 
 /// Few names, so that operations meet; one that no storage may take.

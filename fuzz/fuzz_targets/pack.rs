@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use siltstone::format::pack::read_pack;
+use siltstone::format::read_pack;
 use siltstone::id::{ChunkKind, PackId};
 use siltstone::seal::{Compression, FrameSealer, KeySet, PACK_HEADER_BYTES, Secret, new_pack_key};
 use std::sync::LazyLock;

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use siltstone::format::tree::{TreePage, decode_inner, decode_page, encode_entries};
+use siltstone::format::{TreePage, decode_inner, decode_page, encode_entries};
 
 fuzz_target!(|bytes: &[u8]| {
     let inner = decode_inner(bytes);

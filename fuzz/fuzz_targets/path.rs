@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use siltstone::entry::is_valid_name;
-use siltstone::format::tree::{TreePage, decode_page};
+use siltstone::format::{TreePage, decode_page};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};

@@ -5,8 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use siltstone::format::CommitProtocol;
 use siltstone::lease::{expire, survey};
 use siltstone::seal::{KeySet, Recipients, Secret, seal_object};
-use siltstone::storage::Storage;
-use siltstone::storage::memory::Memory;
+use siltstone::storage::{Memory, Storage};
 use std::sync::LazyLock;
 
 static KEYS: LazyLock<KeySet> = LazyLock::new(|| KeySet::from_master(Secret([7; 32])));

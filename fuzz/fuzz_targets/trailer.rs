@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use siltstone::format::pack::decode_trailer;
+use siltstone::format::decode_trailer;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok((_, frames)) = decode_trailer(bytes) else { return };

@@ -29,7 +29,7 @@ pub(super) struct CarriedOver {
 
 impl CarriedOver {
     /// What damage is there is said by the first attempt that meets it.
-    pub fn say_once(&mut self, watch: &Watch, notice: String) {
+    pub(crate) fn say_once(&mut self, watch: &Watch, notice: String) {
         if self.said.insert(notice.clone()) {
             watch.notice(NoticeKind::Damage, notice);
         }

@@ -30,7 +30,7 @@ pub(super) struct Baseline<'a> {
 }
 
 impl<'a> Baseline<'a> {
-    pub fn new(
+    pub(crate) fn new(
         repo: &Repository,
         choice: BaselineChoice,
         options: &'a BackupOptions,
@@ -43,20 +43,20 @@ impl<'a> Baseline<'a> {
         Baseline { reader: repo.reader(), choice, store, damage, ledger, options, may_read, lists }
     }
 
-    pub fn state(&self) -> Option<&LocalState> {
+    pub(crate) fn state(&self) -> Option<&LocalState> {
         self.choice.state.as_ref()
     }
 
-    pub fn parent(&self) -> Option<&Snapshot> {
+    pub(crate) fn parent(&self) -> Option<&Snapshot> {
         self.choice.parent.as_ref()
     }
 
-    pub fn may_read(&self) -> bool {
+    pub(crate) fn may_read(&self) -> bool {
         self.may_read
     }
 
     /// What is known of the directory of a source.
-    pub fn of_source(&self, path: &[u8]) -> FolderBaseline {
+    pub(crate) fn of_source(&self, path: &[u8]) -> FolderBaseline {
         match (self.state(), self.parent()) {
             _ if self.options.force => FolderBaseline::Nothing,
             (_, Some(parent)) if self.choice.compare_with_parent => self.of_path(parent, path),
@@ -66,7 +66,7 @@ impl<'a> Baseline<'a> {
     }
 
     /// What is known of sources in one directory that are not directories themselves.
-    pub fn of_list(&self, folder: &[u8], key: FolderKey, names: &[Vec<u8>]) -> FolderBaseline {
+    pub(crate) fn of_list(&self, folder: &[u8], key: FolderKey, names: &[Vec<u8>]) -> FolderBaseline {
         match self.parent() {
             _ if self.options.force => FolderBaseline::Nothing,
             Some(parent) if self.choice.compare_with_parent => self.of_path(parent, folder).of_list(names),
@@ -75,7 +75,7 @@ impl<'a> Baseline<'a> {
     }
 
     /// What is known of a directory below another one.
-    pub fn of_child(&self, above: &FolderBaseline, name: &[u8], path: &[u8]) -> FolderBaseline {
+    pub(crate) fn of_child(&self, above: &FolderBaseline, name: &[u8], path: &[u8]) -> FolderBaseline {
         match above {
             _ if self.options.force => FolderBaseline::Nothing,
             FolderBaseline::Entries(_) => self.of_tree(above.tree_below(name)),
@@ -123,7 +123,7 @@ impl<'a> Baseline<'a> {
     }
 
     /// Reads what streams will be compared with, so that damage to it is known before they are read.
-    pub fn read_old_streams(&self, snapshot: &Snapshot, names: &[&[u8]]) {
+    pub(crate) fn read_old_streams(&self, snapshot: &Snapshot, names: &[&[u8]]) {
         for name in names {
             let content = self.content_at(snapshot, name);
             let read = content.and_then(|content| match content {
@@ -138,7 +138,7 @@ impl<'a> Baseline<'a> {
 
     /// Old entries with names from `first` (open below when none) to before `next` (open above when none). `is_new` says that
     /// the last snapshot does not have the directory.
-    pub fn old_entries(
+    pub(crate) fn old_entries(
         &self,
         known: &FolderBaseline,
         is_new: bool,
@@ -214,17 +214,17 @@ impl<'a> Baseline<'a> {
         Ok(entries)
     }
 
-    pub fn is_row_trusted(&self, row: &PageRow) -> bool {
+    pub(crate) fn is_row_trusted(&self, row: &PageRow) -> bool {
         self.state().is_some_and(|state| state.is_trusted(row))
     }
 
     /// The row, if no snapshot has been committed since it was written.
-    pub fn uncommitted<'r>(&self, row: &'r PageRow) -> Option<&'r PageRow> {
+    pub(crate) fn uncommitted<'r>(&self, row: &'r PageRow) -> Option<&'r PageRow> {
         self.state().filter(|state| state.is_uncommitted(row)).map(|_| row)
     }
 
     /// The rows of a directory in the local state, whose pages this run replaces.
-    pub fn rows_to_replace<'f>(&self, key: FolderKey, known: &'f FolderBaseline) -> Cow<'f, [PageRow]> {
+    pub(crate) fn rows_to_replace<'f>(&self, key: FolderKey, known: &'f FolderBaseline) -> Cow<'f, [PageRow]> {
         match (known, self.state()) {
             (FolderBaseline::Pages(rows), _) => Cow::Borrowed(rows),
             // The local state is not asked, but it is kept for the next run.
@@ -235,13 +235,13 @@ impl<'a> Baseline<'a> {
 
     /// Whether a file that was last written to at this time may have been written to again without another time after the backup
     /// that is compared with had saved it.
-    pub fn may_have_changed_since(&self, comparison: &Comparison, written: Time) -> bool {
+    pub(crate) fn may_have_changed_since(&self, comparison: &Comparison, written: Time) -> bool {
         self.choice.parent_ran().is_some_and(|ran| comparison.may_have_changed_after(written, ran))
     }
 
     /// An old tree cannot be read. If something is missing, that was reported when the backup began, or by an earlier one. What
     /// fails for another reason than damage (an outage, a limit of this machine) would fail for every page, and ends the run.
-    pub fn met_damage(&self, error: Error, so: &str) {
+    pub(crate) fn met_damage(&self, error: Error, so: &str) {
         if !error.is_damage() {
             return self.ledger.fail(error);
         }

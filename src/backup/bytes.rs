@@ -66,7 +66,7 @@ pub(super) struct PlainFile<'a> {
 }
 
 impl<'a> PlainFile<'a> {
-    pub fn new(fd: &'a OwnedFd, size: u64) -> Self {
+    pub(crate) fn new(fd: &'a OwnedFd, size: u64) -> Self {
         PlainFile { fd, size, read: 0, limit: None, grown: None }
     }
 
@@ -131,7 +131,7 @@ pub(super) struct SparseFile<'a> {
 
 impl<'a> SparseFile<'a> {
     /// `has_more_holes`: whether there may be others than these.
-    pub fn new(fd: &'a OwnedFd, holes: &'a [Hole], size: u64, has_more_holes: bool) -> Self {
+    pub(crate) fn new(fd: &'a OwnedFd, holes: &'a [Hole], size: u64, has_more_holes: bool) -> Self {
         let (is_zeros, is_cut) = (false, false);
         SparseFile { fd, holes, size, at: 0, hole: 0, known_until: 0, is_zeros, has_more_holes, zeros: 0, is_cut }
     }

@@ -33,27 +33,27 @@ pub(super) struct Checkpoints<'a> {
 }
 
 impl<'a> Checkpoints<'a> {
-    pub fn new(state: Option<&'a LocalState>, store: &'a ChunkStore<'a>, ledger: &'a Ledger<'a>) -> Self {
+    pub(crate) fn new(state: Option<&'a LocalState>, store: &'a ChunkStore<'a>, ledger: &'a Ledger<'a>) -> Self {
         Checkpoints { state, store, ledger, pending: Mutex::default() }
     }
 
     /// The state that rows are written to; none in a dry run.
-    pub fn state(&self) -> Option<&'a LocalState> {
+    pub(crate) fn state(&self) -> Option<&'a LocalState> {
         self.state.filter(|_| !self.store.is_dry_run())
     }
 
-    pub fn note_row(&self, folder: FolderKey, row: PageRow) {
+    pub(crate) fn note_row(&self, folder: FolderKey, row: PageRow) {
         locked(&self.pending).rows.push((folder, row));
     }
 
-    pub fn note_removed(&self, folder: FolderKey, first_names: Vec<Vec<u8>>) {
+    pub(crate) fn note_removed(&self, folder: FolderKey, first_names: Vec<Vec<u8>>) {
         if !first_names.is_empty() {
             locked(&self.pending).removed.extend(first_names.into_iter().map(|first_name| (folder, first_name)));
         }
     }
 
     /// Makes a checkpoint whenever one is due, until `is_done` is closed.
-    pub fn keep(&self, is_done: &Receiver<()>) {
+    pub(crate) fn keep(&self, is_done: &Receiver<()>) {
         let Some(sink) = self.store.sink() else { return };
         let begun = Instant::now();
         let (mut last, mut bytes) = (begun, 0);
@@ -76,7 +76,7 @@ impl<'a> Checkpoints<'a> {
     }
 
     /// Takes the rows that wait.
-    pub fn take(&self) -> StateChanges {
+    pub(crate) fn take(&self) -> StateChanges {
         std::mem::take(&mut *locked(&self.pending))
     }
 }

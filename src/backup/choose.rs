@@ -73,7 +73,7 @@ pub(super) struct BaselineChoice {
 
 impl BaselineChoice {
     /// When the backup of the parent began and ended, by the clock of its host.
-    pub fn parent_ran(&self) -> Option<(Time, Time)> {
+    pub(crate) fn parent_ran(&self) -> Option<(Time, Time)> {
         let parent = self.parent.as_ref()?;
         let (started, ended) = (parent.started.time(), parent.ended.time());
         // The start may be one that was asked for.

@@ -17,7 +17,7 @@ pub(super) enum SaveError {
 }
 
 impl SaveError {
-    pub fn into_error(self) -> Error {
+    pub(crate) fn into_error(self) -> Error {
         match self {
             SaveError::Source(error) => error.with_origin(Origin::Source),
             SaveError::Store(error) => error,
@@ -39,27 +39,27 @@ pub(super) struct ChunkSaver<'a> {
 }
 
 impl<'a> ChunkSaver<'a> {
-    pub fn new(store: &'a ChunkStore<'a>) -> Self {
+    pub(crate) fn new(store: &'a ChunkStore<'a>) -> Self {
         ChunkSaver { chunker: store.chunker(), store }
     }
 
-    pub fn kind_of_file(&self, bytes: u64) -> ContentKind {
+    pub(crate) fn kind_of_file(&self, bytes: u64) -> ContentKind {
         self.chunker.kind_of_file(bytes)
     }
 
     /// The largest chunk of content of this kind, in bytes.
-    pub fn chunk_bytes_max(&self, kind: ContentKind) -> usize {
+    pub(crate) fn chunk_bytes_max(&self, kind: ContentKind) -> usize {
         self.chunker.sizes(kind).max
     }
 
     /// The lane of the calling thread.
-    pub fn lane(&self) -> usize {
+    pub(crate) fn lane(&self) -> usize {
         self.store.lane()
     }
 
     /// Returns where the chunks of `bytes` end. `last` says that the content ends with them; otherwise what comes after the
     /// last end belongs to a chunk that is not complete.
-    pub fn cut(&self, kind: ContentKind, bytes: &[u8], last: bool) -> Vec<usize> {
+    pub(crate) fn cut(&self, kind: ContentKind, bytes: &[u8], last: bool) -> Vec<usize> {
         let (mut at, mut ends) = (0, Vec::new());
         while let Some(length) = self.chunker.cut(kind, &bytes[at..], last) {
             at += length;
@@ -69,17 +69,23 @@ impl<'a> ChunkSaver<'a> {
     }
 
     /// Returns where chunks in a part of `bytes` end, as if one began where the part does.
-    pub fn cut_piece(&self, kind: ContentKind, bytes: &[u8], last: bool, piece: Range<usize>) -> Vec<usize> {
+    pub(crate) fn cut_piece(&self, kind: ContentKind, bytes: &[u8], last: bool, piece: Range<usize>) -> Vec<usize> {
         self.chunker.cut_piece(kind, bytes, last, piece)
     }
 
     /// Joins the ends found in neighbouring pieces, so that they are those that [`ChunkSaver::cut`] returns.
-    pub fn join_pieces(&self, kind: ContentKind, bytes: &[u8], last: bool, pieces: Vec<Vec<usize>>) -> Vec<usize> {
+    pub(crate) fn join_pieces(
+        &self,
+        kind: ContentKind,
+        bytes: &[u8],
+        last: bool,
+        pieces: Vec<Vec<usize>>,
+    ) -> Vec<usize> {
         self.chunker.join_pieces(kind, bytes, last, pieces)
     }
 
     /// Stores the chunks of `bytes` that the repository lacks; returns all.
-    pub fn store(&self, bytes: &[u8], ends: &[usize]) -> Result<Vec<ListItem>> {
+    pub(crate) fn store(&self, bytes: &[u8], ends: &[usize]) -> Result<Vec<ListItem>> {
         let ids = self.store.content_sink().store_contents(self.store.lane(), bytes, ends)?;
         let starts = std::iter::once(&0).chain(ends);
         let lengths = ends.iter().zip(starts).map(|(end, start)| (end - start) as u64);
@@ -87,12 +93,12 @@ impl<'a> ChunkSaver<'a> {
     }
 
     /// Stores a list of chunks.
-    pub fn store_list(&self, bytes: &[u8]) -> Result<ChunkId> {
+    pub(crate) fn store_list(&self, bytes: &[u8]) -> Result<ChunkId> {
         self.store.content_sink().store_tree(self.store.lane(), bytes)
     }
 
     /// Stores the chunk that is cut from nothing but zeros.
-    pub fn store_zero_chunk(&self, kind: ContentKind) -> Result<ListItem> {
+    pub(crate) fn store_zero_chunk(&self, kind: ContentKind) -> Result<ListItem> {
         let (length, zeros) = zero_chunk(self.chunker, kind);
         let id = self.store.content_sink().store_content(self.store.lane(), &zeros[..length])?;
         Ok(ListItem { id, bytes: length as u64 })

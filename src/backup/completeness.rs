@@ -54,13 +54,13 @@ struct CompletenessStep {
 }
 
 impl<'a> CompletenessCheck<'a> {
-    pub fn new(reader: &'a Reader, before: &'a [IndexView], after: &'a IndexView, watch: &'a Watch) -> Self {
+    pub(crate) fn new(reader: &'a Reader, before: &'a [IndexView], after: &'a IndexView, watch: &'a Watch) -> Self {
         let (known, known_lists, healed) = Default::default();
         CompletenessCheck { reader, before, after, watch, known, known_lists, healed }
     }
 
     /// A page with everything below it. A loop and not a recursion, as trees may be deep.
-    pub fn tree(&mut self, root: &ChunkId) -> Result<BeforeAndAfter> {
+    pub(crate) fn tree(&mut self, root: &ChunkId) -> Result<BeforeAndAfter> {
         if let Some(whole) = self.known.get(root) {
             return Ok(*whole);
         }

@@ -43,7 +43,7 @@ pub(super) struct Conclusion<'a> {
 
 impl Conclusion<'_> {
     /// `rows` are rows of local state that wait until the repository holds what they name. Without a writer it was a dry run.
-    pub fn conclude(
+    pub(crate) fn conclude(
         &self,
         saved: Result<SavedOutcome>,
         writer: Option<Writer>,

@@ -36,7 +36,7 @@ pub(super) struct ContentSaver<'a> {
 }
 
 impl<'a> ContentSaver<'a> {
-    pub fn new(
+    pub(crate) fn new(
         store: &'a ChunkStore<'a>,
         readers: &Readers,
         memory_bytes: u64,
@@ -58,7 +58,7 @@ impl<'a> ContentSaver<'a> {
 
     /// Cuts content into chunks and stores them. If it turns out to be large, other readers help with the rest of it, unless
     /// they are helping with other content. They run in `scope`.
-    pub fn save<'s>(
+    pub(crate) fn save<'s>(
         &'s self,
         scope: &Scope<'s>,
         mut from: impl ContentBytes,

@@ -38,7 +38,7 @@ pub(super) fn get(counter: &AtomicU64) -> u64 {
 
 impl BackupCounts {
     /// The counter of files that differ from the last snapshot in this way.
-    pub fn files_by(&self, change: FileChange) -> &AtomicU64 {
+    pub(crate) fn files_by(&self, change: FileChange) -> &AtomicU64 {
         match change {
             FileChange::Unchanged => &self.files_unchanged,
             FileChange::New => &self.files_new,
@@ -47,7 +47,7 @@ impl BackupCounts {
     }
 
     /// Takes back what was counted of an entry that is not saved after all; a file counts as not read.
-    pub fn count_dropped(&self, entry: &Entry, change: FileChange) {
+    pub(crate) fn count_dropped(&self, entry: &Entry, change: FileChange) {
         match entry.kind {
             EntryKind::File => {
                 take_back(&self.files, 1);
@@ -61,7 +61,7 @@ impl BackupCounts {
     }
 
     /// All but what the sink counts.
-    pub fn totals(&self) -> Totals {
+    pub(crate) fn totals(&self) -> Totals {
         Totals {
             files: get(&self.files),
             directories: get(&self.directories),

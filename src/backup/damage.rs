@@ -27,7 +27,7 @@ pub(super) struct KnownLosses<'a> {
 
 impl<'a> KnownLosses<'a> {
     /// `marks` were there before the comparison: what is marked later may be lost since.
-    pub fn new(repo: &'a Repository, mut marks: LossSet, check: IndexCheck, is_dry_run: bool) -> Self {
+    pub(crate) fn new(repo: &'a Repository, mut marks: LossSet, check: IndexCheck, is_dry_run: bool) -> Self {
         let live = repo.view_and_basis().1.indexes;
         let moot = marks.take_moot(&live);
         if !moot.is_empty() {
@@ -49,49 +49,49 @@ impl<'a> KnownLosses<'a> {
     }
 
     /// Losses that this run tells: it has met them, or they were met before it began.
-    pub fn untold(&self) -> LossSet {
+    pub(crate) fn untold(&self) -> LossSet {
         let mut marks = self.marks.clone();
         marks.join(self.repo.losses_marked_here());
         marks
     }
 
     /// What was told of this damage, and maybe of more; none if some of it was not told.
-    pub fn told(&self) -> Option<&ToldDamage> {
+    pub(crate) fn told(&self) -> Option<&ToldDamage> {
         let is_new = !self.check.lost_indexes.is_empty() || !self.untold().is_empty();
         self.earlier.as_ref().filter(|told| !is_new && told.covers(&self.check))
     }
 
     /// Whether something is damaged or was lost, or earlier snapshots are incomplete.
-    pub fn is_known(&self) -> bool {
+    pub(crate) fn is_known(&self) -> bool {
         let has_incomplete = self.earlier.as_ref().is_some_and(|told| !told.incomplete.is_empty());
         !self.check.is_sound() || !self.marks.is_empty() || has_incomplete
     }
 
     /// Whether snapshots that an earlier run called incomplete may be complete by now, whatever this run stores.
-    pub fn may_be_over(&self) -> bool {
+    pub(crate) fn may_be_over(&self) -> bool {
         let has_other_damage = |told: &&ToldDamage| !told.incomplete.is_empty() && told.differs_from(&self.check);
         self.has_grown || self.earlier.as_ref().filter(has_other_damage).is_some()
     }
 
     /// Whether an earlier run called this snapshot incomplete.
-    pub fn was_incomplete(&self, snapshot: &SnapshotId) -> bool {
+    pub(crate) fn was_incomplete(&self, snapshot: &SnapshotId) -> bool {
         self.earlier.as_ref().is_some_and(|told| told.incomplete.contains(snapshot))
     }
 
     /// Whether this run or an earlier one tells that these index objects are gone.
-    pub fn has_told(&self, indexes_lost: &HashSet<IndexId>) -> bool {
+    pub(crate) fn has_told(&self, indexes_lost: &HashSet<IndexId>) -> bool {
         has_told(self.earlier.as_ref(), &self.check, &self.marks, indexes_lost)
     }
 
     /// Notes that some of what earlier runs reported as damaged or missing is there again: if it is lost again, that is reported again.
-    pub fn note_what_is_back(&self) {
+    pub(crate) fn note_what_is_back(&self) {
         let left = self.earlier.as_ref().and_then(|earlier| earlier.without_what_is_back(&self.check));
         left.into_iter().for_each(|left| self.repo.rewrite_told(&left));
     }
 
     /// What is to be noted when the damage and these losses are told. `now` is a later comparison: what is back since the run
     /// began, and lost again later, is reported again.
-    pub fn as_told(&self, marks: &LossSet, now: &IndexCheck) -> ToldDamage {
+    pub(crate) fn as_told(&self, marks: &LossSet, now: &IndexCheck) -> ToldDamage {
         ToldDamage {
             missing_packs: self.check.packs_missing.intersection(&now.packs_missing).copied().collect(),
             basis: basis_of(&self.repo.view_and_basis().1.indexes),
@@ -102,7 +102,7 @@ impl<'a> KnownLosses<'a> {
     }
 
     /// Whether this run or an earlier one has told that something is missing: then it is not told for each page as well.
-    pub fn is_announced(&self) -> bool {
+    pub(crate) fn is_announced(&self) -> bool {
         let has_told = self.earlier.as_ref().is_some_and(|told| !told.lost_indexes.is_empty());
         has_told
             || !self.check.packs_missing.is_empty()
@@ -111,7 +111,7 @@ impl<'a> KnownLosses<'a> {
     }
 
     /// Tells what is missing, if no run has, and marks it; each sentence is said through `say`.
-    pub fn tell(&self, mut say: impl FnMut(String)) {
+    pub(crate) fn tell(&self, mut say: impl FnMut(String)) {
         if !self.check.packs_missing.is_empty() && self.told().is_none() {
             if !self.is_dry_run && self.untold().is_empty() {
                 self.repo.mark_loss(&HashSet::new());
@@ -132,7 +132,7 @@ impl<'a> KnownLosses<'a> {
     /// Notes that something that should be in the repository is not: the run ends with a look at what it healed. If a pack
     /// turned out to be damaged that this run may have relied on already, it does not commit, and starts over. It goes on until
     /// then, so that the next attempt knows all such packs, and finds what this one stored.
-    pub fn note(&self) {
+    pub(crate) fn note(&self) {
         let is_told = || self.told().is_some_and(|told| !told.incomplete.is_empty());
         if !self.has_met.swap(true, Ordering::Relaxed) && !self.is_dry_run && !is_told() {
             self.repo.mark_loss(&HashSet::new());
@@ -140,12 +140,12 @@ impl<'a> KnownLosses<'a> {
     }
 
     /// Whether this run met something that should be in the repository and is not.
-    pub fn has_met(&self) -> bool {
+    pub(crate) fn has_met(&self) -> bool {
         self.has_met.load(Ordering::Relaxed)
     }
 
     /// Whether a pack turned out to be damaged that this run may rely on.
-    pub fn has_found_packs(&self) -> bool {
+    pub(crate) fn has_found_packs(&self) -> bool {
         self.repo.damaged_packs_found() > self.packs_before
     }
 }

@@ -23,26 +23,26 @@ pub(super) struct EntryWarnings<'c> {
 }
 
 impl<'c> EntryWarnings<'c> {
-    pub fn new(ledger: &'c Ledger<'c>, path: &'c dyn Fn() -> Vec<u8>) -> Self {
+    pub(crate) fn new(ledger: &'c Ledger<'c>, path: &'c dyn Fn() -> Vec<u8>) -> Self {
         EntryWarnings { ledger, path, has_warned: Cell::new(false) }
     }
 
-    pub fn path(&self) -> Vec<u8> {
+    pub(crate) fn path(&self) -> Vec<u8> {
         (self.path)()
     }
 
-    pub fn warn(&self, what: impl Into<String>) {
+    pub(crate) fn warn(&self, what: impl Into<String>) {
         self.has_warned.set(true);
         self.ledger.warn(&self.path(), what);
     }
 
     /// As [`Ledger::source_error`].
-    pub fn source_error(&self, before: &str, error: Error) {
+    pub(crate) fn source_error(&self, before: &str, error: Error) {
         self.has_warned.set(true);
         self.ledger.source_error(&self.path(), before, error);
     }
 
-    pub fn has_warned(&self) -> bool {
+    pub(crate) fn has_warned(&self) -> bool {
         self.has_warned.get()
     }
 }
@@ -54,7 +54,7 @@ pub(super) struct Describer<'a> {
 }
 
 impl<'a> Describer<'a> {
-    pub fn new(mounts: &'a PseudoMounts, ledger: &'a Ledger<'a>) -> Result<Self> {
+    pub(crate) fn new(mounts: &'a PseudoMounts, ledger: &'a Ledger<'a>) -> Result<Self> {
         Ok(Describer { owners: Owners::load()?, mounts, ledger })
     }
 
@@ -67,7 +67,7 @@ impl<'a> Describer<'a> {
     }
 
     /// Sets the metadata of a file that is open.
-    pub fn open_file(&self, entry: &mut Entry, fd: &OwnedFd, stat: &Stat, warnings: &EntryWarnings) {
+    pub(crate) fn open_file(&self, entry: &mut Entry, fd: &OwnedFd, stat: &Stat, warnings: &EntryWarnings) {
         entry.meta = self.metadata(stat);
         entry.meta.xattrs = bounded(xattr::read_xattrs(fd), warnings);
         entry.meta.flags = flags::read_flags(fd);
@@ -75,7 +75,7 @@ impl<'a> Describer<'a> {
     }
 
     /// A file whose content is known to be that of `old`.
-    pub fn unchanged_file(
+    pub(crate) fn unchanged_file(
         &self,
         folder: &SourceFolder,
         name: &CStr,
@@ -101,7 +101,13 @@ impl<'a> Describer<'a> {
     }
 
     /// Directories (without their tree), links, devices and FIFOs. `None` if the entry cannot be saved, with a warning.
-    pub fn special(&self, folder: &SourceFolder, name: &CStr, stat: &Stat, warnings: &EntryWarnings) -> Option<Entry> {
+    pub(crate) fn special(
+        &self,
+        folder: &SourceFolder,
+        name: &CStr,
+        stat: &Stat,
+        warnings: &EntryWarnings,
+    ) -> Option<Entry> {
         let kind = stat.kind?;
         let directory = match folder.directory() {
             Ok(directory) => directory,
@@ -148,7 +154,7 @@ impl<'a> Describer<'a> {
     }
 
     /// A source itself, or a directory above one, by its path.
-    pub fn path(&self, path: &[u8], stat: &Stat) -> Entry {
+    pub(crate) fn path(&self, path: &[u8], stat: &Stat) -> Entry {
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
         let kind = stat.kind.unwrap_or(EntryKind::Directory);
         let mut entry = Entry::new(name, kind);

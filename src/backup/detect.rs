@@ -9,7 +9,9 @@ use std::time::Duration;
 /// What counts as a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Comparison {
+    /// A file whose change time alone differs counts as unchanged.
     pub ignore_ctime: bool,
+    /// A file whose inode number alone differs counts as unchanged.
     pub ignore_inode: bool,
     /// A file that was written to so short a time before it is read may be written to again without another time: through
     /// a memory map, whose pages the kernel writes back after half a minute or so. The next backup reads it again.
@@ -58,13 +60,13 @@ impl Comparison {
     }
 
     /// One entry's number in the local state; never 0, which stands for "look again".
-    pub fn stat_number(&self, stat: &Stat) -> u64 {
+    pub(crate) fn stat_number(&self, stat: &Stat) -> u64 {
         let hash = blake3::hash(&self.bytes(stat));
         u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight bytes")).max(1)
     }
 
     /// Over the names and stats of a page.
-    pub fn fingerprint<'a>(
+    pub(crate) fn fingerprint<'a>(
         &self,
         entries: impl Iterator<Item = (&'a [u8], &'a Stat)>,
         buffer: &mut Vec<u8>,
@@ -80,7 +82,7 @@ impl Comparison {
     }
 
     /// Whether an entry was changed so shortly before `seen` that another change could look the same.
-    pub fn is_racy(&self, stat: &Stat, seen: Time) -> bool {
+    pub(crate) fn is_racy(&self, stat: &Stat, seen: Time) -> bool {
         let step = if stat.changed.nanoseconds == 0 && stat.modified.nanoseconds == 0 { COARSE } else { TICK };
         let changed = if self.ignore_ctime { stat.modified } else { stat.changed };
         // Every write to the content sets both times, through a map too.
@@ -90,7 +92,7 @@ impl Comparison {
 
     /// Whether a file that was last written to at this time may have been written to again without another time after it
     /// was saved, by a backup that began and ended then.
-    pub fn may_have_changed_after(&self, written: Time, backup: (Time, Time)) -> bool {
+    pub(crate) fn may_have_changed_after(&self, written: Time, backup: (Time, Time)) -> bool {
         plus(written, self.mapped.max(COARSE)) >= backup.0 && written <= plus(backup.1, SKEW)
     }
 
@@ -129,7 +131,7 @@ fn short_hash(bytes: &[u8]) -> [u8; 16] {
 }
 
 /// Numbers the names of one inode: the same for all of them, whatever order they are met in; never 0.
-pub fn link_group(stat: &Stat) -> u64 {
+pub(crate) fn link_group(stat: &Stat) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&stat.device.to_le_bytes());
     hasher.update(&stat.inode.to_le_bytes());
@@ -138,7 +140,7 @@ pub fn link_group(stat: &Stat) -> u64 {
 
 /// A plain hasher for maps of file numbers, which are no secret and no attack.
 #[derive(Default)]
-pub struct InodeHasher(u64);
+pub(crate) struct InodeHasher(u64);
 
 impl Hasher for InodeHasher {
     fn finish(&self) -> u64 {

@@ -61,7 +61,7 @@ pub(super) struct EntryBuilder<'a> {
 }
 
 impl<'a> EntryBuilder<'a> {
-    pub fn new(
+    pub(crate) fn new(
         comparison: Comparison,
         baseline: &'a Baseline<'a>,
         describer: &'a Describer<'a>,
@@ -77,7 +77,7 @@ impl<'a> EntryBuilder<'a> {
     }
 
     /// Builds the entries of a part of a page, reading what changed. `range` of `old` is what was in its place.
-    pub fn build_part<'s>(
+    pub(crate) fn build_part<'s>(
         &'s self,
         scope: &Scope<'s>,
         folder: &SourceFolder,
@@ -118,7 +118,7 @@ impl<'a> EntryBuilder<'a> {
 
     /// Builds the entries of a page whose old page cannot be read any more: everything of it is read anew, and looked at again
     /// next time.
-    pub fn rebuild<'s>(&'s self, scope: &Scope<'s>, folder: &SourceFolder, items: &mut [PageItem]) {
+    pub(crate) fn rebuild<'s>(&'s self, scope: &Scope<'s>, folder: &SourceFolder, items: &mut [PageItem]) {
         for item in items {
             item.number = 0;
             item.entry = self.build(scope, folder, item, None).entry;
@@ -126,7 +126,7 @@ impl<'a> EntryBuilder<'a> {
     }
 
     /// Counts old files that are not there any more.
-    pub fn count_removed(&self, old: &OldEntries, range: Range<usize>) -> u64 {
+    pub(crate) fn count_removed(&self, old: &OldEntries, range: Range<usize>) -> u64 {
         let files = self.baseline.count_old_files(old, range);
         add(&self.counts.files_removed, files);
         files

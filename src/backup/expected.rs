@@ -20,7 +20,7 @@ pub(super) struct ExpectedSources {
 }
 
 impl ExpectedSources {
-    pub fn add<'p>(&self, paths: impl Iterator<Item = &'p Path>) {
+    pub(crate) fn add<'p>(&self, paths: impl Iterator<Item = &'p Path>) {
         let mut missed = locked(&self.missed);
         for path in paths {
             let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { continue };
@@ -34,7 +34,7 @@ impl ExpectedSources {
     }
 
     /// A folder was listed: what has its name in it is met, and whatever is wrong with it is reported there.
-    pub fn met(&self, folder: &[u8], names: &NameList) {
+    pub(crate) fn met(&self, folder: &[u8], names: &NameList) {
         if self.folders.load(Ordering::Acquire) == 0 {
             return;
         }
@@ -45,7 +45,7 @@ impl ExpectedSources {
     }
 
     /// The paths that no walk has met.
-    pub fn take(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn take(&self) -> Vec<Vec<u8>> {
         let missed = std::mem::take(&mut *locked(&self.missed));
         let path = |folder: &[u8], name: &[u8]| [folder.strip_suffix(b"/").unwrap_or(folder), b"/", name].concat();
         let paths = missed.iter().flat_map(|(folder, names)| names.iter().map(|name| path(folder, name)));

@@ -38,7 +38,7 @@ pub(super) struct FileToSave<'f> {
 }
 
 impl<'a> FileSaver<'a> {
-    pub fn new(
+    pub(crate) fn new(
         saver: &'a ContentSaver<'a>,
         describer: &'a Describer<'a>,
         ledger: &'a Ledger<'a>,
@@ -48,7 +48,7 @@ impl<'a> FileSaver<'a> {
     }
 
     /// Saves a file. `None` if it cannot be read, with a warning. `stat` becomes what the file was when it was read.
-    pub fn save<'s>(&'s self, scope: &Scope<'s>, file: &FileToSave, stat: &mut Stat) -> Option<Entry> {
+    pub(crate) fn save<'s>(&'s self, scope: &Scope<'s>, file: &FileToSave, stat: &mut Stat) -> Option<Entry> {
         if let Some(known) = (stat.links > 1).then(|| self.links.find(stat)).flatten() {
             self.saver.intake.done(stat.size);
             return Some(Entry { name: file.name.to_bytes().to_vec(), ..known });

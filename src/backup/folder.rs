@@ -78,7 +78,7 @@ struct FolderProgress {
 }
 
 impl WalkedNames {
-    pub fn new(names: NameList, kept: Option<Vec<u32>>) -> Self {
+    pub(crate) fn new(names: NameList, kept: Option<Vec<u32>>) -> Self {
         let mut walked = WalkedNames { names, kept, starts: Vec::new() };
         let lengths = page_lengths(0, (0..walked.len()).map(|index| walked.get(index).to_bytes()));
         walked.starts = lengths.iter().scan(0, |at, length| Some(std::mem::replace(at, *at + length))).collect();
@@ -100,7 +100,7 @@ impl WalkedNames {
 }
 
 impl SourceFolder {
-    pub fn new(found: FoundFolder, handle: FolderHandle, names: WalkedNames) -> Self {
+    pub(crate) fn new(found: FoundFolder, handle: FolderHandle, names: WalkedNames) -> Self {
         let FoundFolder { above, path, key, place, baseline, is_new } = found;
         let pages = names.starts.len();
         let progress = FolderProgress {
@@ -112,47 +112,47 @@ impl SourceFolder {
     }
 
     /// The directory itself.
-    pub fn directory(&self) -> Result<HeldHandle<'_>> {
+    pub(crate) fn directory(&self) -> Result<HeldHandle<'_>> {
         self.handle.get(&self.path)
     }
 
     /// Something that this directory holds is not saved.
-    pub fn mark_partial(&self) {
+    pub(crate) fn mark_partial(&self) {
         self.progress.is_partial.store(true, Ordering::Relaxed);
     }
 
-    pub fn is_partial(&self) -> bool {
+    pub(crate) fn is_partial(&self) -> bool {
         self.progress.is_partial.load(Ordering::Relaxed)
     }
 
-    pub fn name(&self, index: usize) -> &CStr {
+    pub(crate) fn name(&self, index: usize) -> &CStr {
         self.names.get(index)
     }
 
-    pub fn pages_count(&self) -> usize {
+    pub(crate) fn pages_count(&self) -> usize {
         self.names.starts.len()
     }
 
     /// The names of a page, by their index.
-    pub fn page_range(&self, page: usize) -> Range<usize> {
+    pub(crate) fn page_range(&self, page: usize) -> Range<usize> {
         let starts = &self.names.starts;
         let end = starts.get(page + 1).copied().unwrap_or_else(|| self.names.len());
         starts[page]..end
     }
 
     /// The first name of a page.
-    pub fn first_name(&self, page: usize) -> &[u8] {
+    pub(crate) fn first_name(&self, page: usize) -> &[u8] {
         self.name(self.names.starts[page]).to_bytes()
     }
 
     /// The names that belong to a page: from its first to the next page's, open at both ends of the directory.
-    pub fn name_range(&self, page: usize) -> (Option<&[u8]>, Option<&[u8]>) {
+    pub(crate) fn name_range(&self, page: usize) -> (Option<&[u8]>, Option<&[u8]>) {
         let first = (page > 0).then(|| self.first_name(page));
         let next = (page + 1 < self.pages_count()).then(|| self.first_name(page + 1));
         (first, next)
     }
 
-    pub fn child_path(&self, name: &[u8]) -> Vec<u8> {
+    pub(crate) fn child_path(&self, name: &[u8]) -> Vec<u8> {
         let mut path = Vec::with_capacity(self.path.len() + 1 + name.len());
         path.extend_from_slice(&self.path);
         if path.last() != Some(&b'/') {
@@ -163,7 +163,7 @@ impl SourceFolder {
     }
 
     /// A page is done; `id` is none for one without entries. Returns whether it was the last.
-    pub fn page_done(&self, page: usize, id: Option<ChunkId>) -> bool {
+    pub(crate) fn page_done(&self, page: usize, id: Option<ChunkId>) -> bool {
         if let Some(id) = id {
             locked(&self.progress.pages)[page] = Some((self.first_name(page).to_vec(), id));
         }
@@ -171,7 +171,7 @@ impl SourceFolder {
     }
 
     /// Takes the pages, once all are done.
-    pub fn take_pages(&self) -> Vec<NamedPage> {
+    pub(crate) fn take_pages(&self) -> Vec<NamedPage> {
         std::mem::take(&mut *locked(&self.progress.pages)).into_iter().flatten().collect()
     }
 }
@@ -223,7 +223,7 @@ pub(super) struct PageItem {
 
 impl FolderPage {
     /// `directories` is how many of its items are directories.
-    pub fn new(folder: Arc<SourceFolder>, number: usize, work: PageWork, directories: usize) -> Self {
+    pub(crate) fn new(folder: Arc<SourceFolder>, number: usize, work: PageWork, directories: usize) -> Self {
         FolderPage {
             folder,
             number,
@@ -233,23 +233,23 @@ impl FolderPage {
         }
     }
 
-    pub fn work(&self) -> MutexGuard<'_, PageWork> {
+    pub(crate) fn work(&self) -> MutexGuard<'_, PageWork> {
         locked(&self.work)
     }
 
     /// The tree of a directory below has come. Returns whether the page waits for nothing more.
-    pub fn set_below(&self, slot: usize, saved: SavedTree) -> bool {
+    pub(crate) fn set_below(&self, slot: usize, saved: SavedTree) -> bool {
         locked(&self.below)[slot] = Some(saved);
         self.one_done()
     }
 
     /// A part of the page, or a directory below it, is done. Returns whether the page waits for nothing more.
-    pub fn one_done(&self) -> bool {
+    pub(crate) fn one_done(&self) -> bool {
         self.remaining.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     /// Takes the trees of the directories below, once all are done.
-    pub fn take_below(&self) -> Vec<Option<SavedTree>> {
+    pub(crate) fn take_below(&self) -> Vec<Option<SavedTree>> {
         std::mem::take(&mut *locked(&self.below))
     }
 }

@@ -37,7 +37,7 @@ pub(super) struct BeforeBackup {
 impl BeforeBackup {
     /// Notes which snapshots are there, if the run may look at them in the end. Without these names, those that others make
     /// meanwhile can be called complete again.
-    pub fn note_snapshots(&mut self, repo: &Repository, damage: &KnownLosses) {
+    pub(crate) fn note_snapshots(&mut self, repo: &Repository, damage: &KnownLosses) {
         if damage.is_known() && self.snapshots.is_none() && repo.keys().access() == KeyAccess::Full {
             self.snapshots = repo.snapshot_names().ok().map(BTreeSet::from_iter);
             self.listed_by = self.views.len().saturating_sub(1);
@@ -66,7 +66,7 @@ pub(super) struct DamageTelling {
 
 impl DamageTelling {
     /// Notes that it was shown.
-    pub fn confirm(&self, repo: &Repository) {
+    pub(crate) fn confirm(&self, repo: &Repository) {
         repo.note_told(&self.told, &self.marks);
     }
 }
@@ -85,12 +85,12 @@ pub(super) struct HealingCheck<'a> {
 
 impl HealingCheck<'_> {
     /// Whether the repository lacks something now, or has lost something since these sources were saved last.
-    pub fn may_lack_something(&self, sink: &ChunkSink) -> bool {
+    pub(crate) fn may_lack_something(&self, sink: &ChunkSink) -> bool {
         sink.has_met_damage() || self.is_state_distrusted
     }
 
     /// Whether this run may have healed something, or is the first that can tell what a loss means.
-    pub fn is_needed(&self, sink: &ChunkSink) -> bool {
+    pub(crate) fn is_needed(&self, sink: &ChunkSink) -> bool {
         let told = self.damage.told();
         let may_heal = match told {
             Some(told) => !told.incomplete.is_empty() && self.has_stored_sources,
@@ -117,7 +117,7 @@ impl HealingCheck<'_> {
 
     /// Looks at the earlier snapshots that may lack something; `marks` are the losses that this tells. Returns what is to be
     /// noted once that is shown, too. If it cannot be found out, a notice says so: the backup itself is complete.
-    pub fn check(&self, marks: LossSet, own: &Snapshot) -> (Option<Healing>, Option<DamageTelling>) {
+    pub(crate) fn check(&self, marks: LossSet, own: &Snapshot) -> (Option<Healing>, Option<DamageTelling>) {
         if self.repo.keys().access() < KeyAccess::Full {
             self.watch
                 .notice(NoticeKind::Damage, "which snapshots are complete again can only be told with a full key");

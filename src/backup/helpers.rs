@@ -130,7 +130,7 @@ impl Drop for PartGuard<'_> {
 
 impl HelperPool {
     /// The right to have help: one content has it at a time. Helpers run in `scope`; `count` is their maximum number.
-    pub fn permit<'h, 's>(
+    pub(crate) fn permit<'h, 's>(
         &'s self,
         scope: &'h Scope<'s>,
         chunks: &'s ChunkSaver<'s>,
@@ -165,13 +165,19 @@ pub(super) struct HelpPermit<'h, 's> {
 
 impl<'s> HelpPermit<'_, 's> {
     /// Returns a buffer of this length with anything in it.
-    pub fn buffer(&self, length: usize) -> PageBuffer {
+    pub(crate) fn buffer(&self, length: usize) -> PageBuffer {
         let spare = locked(&self.pool.0).spare.pop();
         spare.filter(|buffer| buffer.len() == length).unwrap_or_else(|| PageBuffer::new(length))
     }
 
     /// Lets all helpers work on the first `filled` bytes: before the other batches if `is_urgent` is set, otherwise after them.
-    pub fn place(&self, bytes: PageBuffer, filled: usize, parts: Vec<BatchPart>, is_urgent: bool) -> BatchHandle<'s> {
+    pub(crate) fn place(
+        &self,
+        bytes: PageBuffer,
+        filled: usize,
+        parts: Vec<BatchPart>,
+        is_urgent: bool,
+    ) -> BatchHandle<'s> {
         let empty = BatchDone { ends: vec![Vec::new(); parts.len()], stored: vec![Vec::new(); parts.len()] };
         let wanted = parts.len().min(self.count);
         let batch = Arc::new(HelpBatch {
@@ -217,7 +223,7 @@ pub(super) struct BatchHandle<'s> {
 
 impl BatchHandle<'_> {
     /// Works on the batch until all of it is done; returns its bytes, too.
-    pub fn finish(self) -> Result<(PageBuffer, BatchDone)> {
+    pub(crate) fn finish(self) -> Result<(PageBuffer, BatchDone)> {
         while let Some(part) = self.batch.claim() {
             self.batch.perform(self.chunks, part);
         }
@@ -229,7 +235,7 @@ impl BatchHandle<'_> {
     }
 
     /// Works on the batch until all of it is done; its buffer is used again.
-    pub fn finish_stored(self) -> Result<Vec<Vec<ListItem>>> {
+    pub(crate) fn finish_stored(self) -> Result<Vec<Vec<ListItem>>> {
         let pool = self.pool;
         let (bytes, done) = self.finish()?;
         locked(&pool.0).spare.push(bytes);

@@ -14,12 +14,12 @@ pub(super) struct Intake<'a> {
 }
 
 impl<'a> Intake<'a> {
-    pub fn new(chunks: ChunkSaver<'a>, watch: &'a Watch, counts: &'a BackupCounts) -> Self {
+    pub(crate) fn new(chunks: ChunkSaver<'a>, watch: &'a Watch, counts: &'a BackupCounts) -> Self {
         Intake { chunks, watch, counts }
     }
 
     /// Fills the buffer as [`fill`] does.
-    pub fn fill(
+    pub(crate) fn fill(
         &self,
         from: &mut impl ContentBytes,
         buffer: &mut [u8],
@@ -37,7 +37,7 @@ impl<'a> Intake<'a> {
     }
 
     /// Passes over zeros as [`pass_zeros`] does.
-    pub fn pass_zeros(
+    pub(crate) fn pass_zeros(
         &self,
         from: &mut impl ContentBytes,
         expected: ExpectedContent,
@@ -50,11 +50,11 @@ impl<'a> Intake<'a> {
     }
 
     /// Counts bytes of content as done, for progress displays.
-    pub fn done(&self, bytes: u64) {
+    pub(crate) fn done(&self, bytes: u64) {
         add(&self.watch.progress.bytes_done, bytes);
     }
 
-    pub fn check_cancel(&self) -> Result<(), SaveError> {
+    pub(crate) fn check_cancel(&self) -> Result<(), SaveError> {
         self.watch.cancel.check().map_err(SaveError::Store)
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct BatchSizes {
 }
 
 impl BatchSizes {
-    pub fn new(readers: usize, memory_bytes: u64) -> Self {
+    pub(crate) fn new(readers: usize, memory_bytes: u64) -> Self {
         let batch_bytes_max = (memory_bytes as usize / 8).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX);
         BatchSizes { batch_bytes: (2 * FRAME_RAW_BYTES * readers).clamp(BATCH_BYTES_MIN, batch_bytes_max), readers }
     }
@@ -57,7 +57,12 @@ pub(super) struct HelpedContent<'h, 's> {
 impl HelpedContent<'_, '_> {
     /// Reads the content to its end, from the beginning of a chunk of which `begun` has been read already. Returns the length in
     /// bytes.
-    pub fn save(&self, from: &mut impl ContentBytes, begun: &[u8], push: &mut PushChunk) -> Result<u64, SaveError> {
+    pub(crate) fn save(
+        &self,
+        from: &mut impl ContentBytes,
+        begun: &[u8],
+        push: &mut PushChunk,
+    ) -> Result<u64, SaveError> {
         let mut carried = begun.to_vec();
         let mut zero_chunk = ZeroChunk::default();
         let mut total = 0;

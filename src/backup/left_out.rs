@@ -18,12 +18,12 @@ pub(super) struct LeftOut {
 }
 
 impl LeftOut {
-    pub fn new(own: OwnFolders) -> Self {
+    pub(crate) fn new(own: OwnFolders) -> Self {
         LeftOut { own, mounts: PseudoMounts::default(), notices: AtomicU64::new(0) }
     }
 
     /// A notice of a sort that there may be thousands of.
-    pub fn notice(&self, watch: &Watch, kind: NoticeKind, text: String) {
+    pub(crate) fn notice(&self, watch: &Watch, kind: NoticeKind, text: String) {
         match self.notices.fetch_add(1, Ordering::Relaxed) {
             before if before < NOTICES_MAX => watch.notice(kind, text),
             NOTICES_MAX => watch.notice(NoticeKind::Skipped, "more notices of this kind are not shown"),

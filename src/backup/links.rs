@@ -22,13 +22,13 @@ struct LinkedInode {
 
 impl SourceLinks {
     /// The entry of another name of this inode, unless its content has changed since.
-    pub fn find(&self, stat: &Stat) -> Option<Entry> {
+    pub(crate) fn find(&self, stat: &Stat) -> Option<Entry> {
         let links = locked(&self.0);
         let known = links.get(&stat.identity())?;
         known.stat.same_content(stat).then(|| known.entry.clone())
     }
 
-    pub fn remember(&self, stat: &Stat, entry: &Entry) {
+    pub(crate) fn remember(&self, stat: &Stat, entry: &Entry) {
         let mut links = locked(&self.0);
         if links.len() < LINKS_MAX {
             links.insert(stat.identity(), LinkedInode { stat: *stat, entry: entry.clone() });

@@ -17,7 +17,7 @@ pub(super) enum FolderBaseline {
 
 impl FolderBaseline {
     /// The row of the page that begins at this name.
-    pub fn row(&self, first_name: &[u8]) -> Option<&PageRow> {
+    pub(crate) fn row(&self, first_name: &[u8]) -> Option<&PageRow> {
         let FolderBaseline::Pages(rows) = self else { return None };
         let at = rows.binary_search_by(|row| row.first_name.as_slice().cmp(first_name)).ok()?;
         Some(&rows[at])
@@ -25,7 +25,7 @@ impl FolderBaseline {
 
     /// What is known of these names in a directory. Directories in it that are sources of their own are no part of the list, and not
     /// removed because they are not in it.
-    pub fn of_list(self, names: &[Vec<u8>]) -> FolderBaseline {
+    pub(crate) fn of_list(self, names: &[Vec<u8>]) -> FolderBaseline {
         match self {
             FolderBaseline::Entries(mut entries) => {
                 let names: HashSet<&[u8]> = names.iter().map(Vec::as_slice).collect();
@@ -37,7 +37,7 @@ impl FolderBaseline {
     }
 
     /// The tree of a directory below, if trees are what the sources are compared with.
-    pub fn tree_below(&self, name: &[u8]) -> Option<ChunkId> {
+    pub(crate) fn tree_below(&self, name: &[u8]) -> Option<ChunkId> {
         let FolderBaseline::Entries(entries) = self else { return None };
         let at = entries.binary_search_by(|entry| entry.name.as_slice().cmp(name)).ok()?;
         match entries[at].content {
@@ -76,7 +76,7 @@ pub(super) struct OldEntry<'a> {
 }
 
 impl OldEntries {
-    pub fn get(&self, at: usize) -> OldEntry<'_> {
+    pub(crate) fn get(&self, at: usize) -> OldEntry<'_> {
         OldEntry {
             entry: &self.entries[at],
             number: self.stats.get(at).copied(),
@@ -85,12 +85,12 @@ impl OldEntries {
         }
     }
 
-    pub fn change(&self, at: usize) -> FileChange {
+    pub(crate) fn change(&self, at: usize) -> FileChange {
         self.changes.get(at).copied().unwrap_or_default()
     }
 
     /// Whether no directory of this name was saved, as far as the local state knows.
-    pub fn lacks_directory(&self, name: &[u8]) -> bool {
+    pub(crate) fn lacks_directory(&self, name: &[u8]) -> bool {
         let found = self.entries.binary_search_by(|entry| entry.name.as_slice().cmp(name));
         self.is_whole && !found.is_ok_and(|at| self.entries[at].is_directory())
     }
@@ -105,14 +105,14 @@ pub(super) struct OldParts {
 
 impl OldParts {
     /// `begins` are the first names of all parts but the first.
-    pub fn new<'n>(old: OldEntries, begins: impl Iterator<Item = &'n [u8]>) -> Self {
+    pub(crate) fn new<'n>(old: OldEntries, begins: impl Iterator<Item = &'n [u8]>) -> Self {
         let place = |name: &[u8]| old.entries.partition_point(|entry| entry.name.as_slice() < name);
         let bounds = std::iter::once(0).chain(begins.map(place)).chain([old.entries.len()]).collect();
         OldParts { old, bounds }
     }
 
     /// The range of a part.
-    pub fn range(&self, part: usize) -> Range<usize> {
+    pub(crate) fn range(&self, part: usize) -> Range<usize> {
         self.bounds[part]..self.bounds[part + 1]
     }
 }

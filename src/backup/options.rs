@@ -4,7 +4,8 @@ use crate::backup::detect::Comparison;
 use crate::backup::split_sources::SplitSources;
 use crate::entry::Time;
 use crate::error::{Error, Result};
-use crate::format::snapshot::{LABELS_BYTES_MAX, encoded_length};
+use crate::format::snapshot::LABELS_BYTES_MAX;
+use crate::format::snapshot_source::encoded_length;
 use crate::id::SnapshotId;
 use crate::repo::Stamp;
 use crate::seal::Compression;
@@ -21,22 +22,31 @@ pub(super) const READER_MEMORY_BYTES: u64 = 24 << 20;
 pub struct BackupOptions {
     /// A tree that is saved with one above it is dropped when the backup begins.
     pub sources: Vec<Source>,
+    /// What is left out.
     pub rules: Rules,
+    /// What counts as a change.
     pub comparison: Comparison,
     /// Read all files, even those that seem unchanged.
     pub force: bool,
     /// Compare with this snapshot instead of the local state.
     pub parent: Option<SnapshotId>,
+    /// Say what would be read, and store nothing.
     pub dry_run: bool,
+    /// Make no snapshot if nothing has changed since the last one.
     pub skip_if_unchanged: bool,
+    /// The name of this host.
     pub host: String,
+    /// The name of the user that runs the backup; may be empty.
     pub user: String,
+    /// The name of the job; may be empty.
     pub job: String,
+    /// Words for the snapshot, to select it by.
     pub tags: Vec<String>,
     /// The time of the snapshot, instead of now.
     pub time: Option<Time>,
     /// The offset of the host's time zone from UTC, in seconds east.
     pub offset: i32,
+    /// How chunks are compressed.
     pub compression: Compression,
     /// If the size of the sources is not known from an earlier backup, count them at the same time, so that progress can
     /// say how much is left.
@@ -49,7 +59,7 @@ pub struct BackupOptions {
 
 impl BackupOptions {
     /// The default limit of the buffers of a backup, in bytes: more on machines with many processors.
-    pub fn default_memory_bytes() -> u64 {
+    pub(crate) fn default_memory_bytes() -> u64 {
         let processors = std::thread::available_parallelism().map_or(1, |count| count.get()) as u64;
         (256 << 20).max(processors * READER_MEMORY_BYTES)
     }

@@ -26,7 +26,7 @@ struct BuiltPage {
 }
 
 impl<'a> SourceWalk<'a> {
-    pub fn do_page<'s>(&'s self, scope: &Scope<'s>, folder: &Arc<SourceFolder>, number: usize) {
+    pub(crate) fn do_page<'s>(&'s self, scope: &Scope<'s>, folder: &Arc<SourceFolder>, number: usize) {
         if self.ledger.should_stop() {
             return;
         }
@@ -212,7 +212,7 @@ impl<'a> SourceWalk<'a> {
     }
 
     /// All below is done: the page's id, from before when nothing differs. None for a page without entries.
-    pub fn finish_page<'s>(&'s self, scope: &Scope<'s>, page: &FolderPage) -> Result<Option<ChunkId>> {
+    pub(crate) fn finish_page<'s>(&'s self, scope: &Scope<'s>, page: &FolderPage) -> Result<Option<ChunkId>> {
         let mut work = page.work();
         let trees = page.take_below();
         let below = detect::below(trees.iter().flatten().copied());

@@ -4,16 +4,16 @@ use crate::id::ChunkId;
 
 /// Names a directory by its absolute path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FolderKey(pub [u8; FOLDER_KEY_BYTES]);
+pub(crate) struct FolderKey(pub [u8; FOLDER_KEY_BYTES]);
 
-pub const FOLDER_KEY_BYTES: usize = 16;
+pub(crate) const FOLDER_KEY_BYTES: usize = 16;
 
 impl FolderKey {
-    pub fn of(path: &[u8]) -> Self {
+    pub(crate) fn of(path: &[u8]) -> Self {
         FolderKey(blake3::hash(path).as_bytes()[..FOLDER_KEY_BYTES].try_into().expect("a hash is longer than a key"))
     }
 
-    pub fn row(&self, first_name: &[u8]) -> Vec<u8> {
+    pub(crate) fn row(&self, first_name: &[u8]) -> Vec<u8> {
         [&self.0[..], first_name].concat()
     }
 }
@@ -21,7 +21,7 @@ impl FolderKey {
 /// How an entry differs from the last snapshot's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
-pub enum FileChange {
+pub(crate) enum FileChange {
     #[default]
     Unchanged = 0,
     New = 1,
@@ -36,7 +36,7 @@ impl FileChange {
 
 /// One page of a directory as it was saved.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PageRow {
+pub(crate) struct PageRow {
     /// The first name that the page was cut at.
     pub first_name: Vec<u8>,
     /// Over names and stats of all entries; zero where one of them may have changed unseen.
@@ -61,7 +61,7 @@ const FIXED_BYTES: usize = 16 + 16 + ChunkId::BYTES + 3 * 4;
 const ENTRY_BYTES: usize = 8 + 1;
 
 impl PageRow {
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(FIXED_BYTES + self.stats.len() * ENTRY_BYTES);
         bytes.extend_from_slice(&self.fingerprint);
         bytes.extend_from_slice(&self.below);
@@ -74,7 +74,7 @@ impl PageRow {
         bytes
     }
 
-    pub fn decode(first_name: &[u8], bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(first_name: &[u8], bytes: &[u8]) -> Option<Self> {
         let (fixed, entries) = bytes.split_at_checked(FIXED_BYTES)?;
         let count = entries.len() / ENTRY_BYTES;
         if !entries.len().is_multiple_of(ENTRY_BYTES) {
@@ -99,13 +99,13 @@ impl PageRow {
 
 /// Rows to be written and rows to be removed.
 #[derive(Default)]
-pub struct StateChanges {
+pub(crate) struct StateChanges {
     pub rows: Vec<(FolderKey, PageRow)>,
     pub removed: Vec<(FolderKey, Vec<u8>)>,
 }
 
 impl StateChanges {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.removed.is_empty()
     }
 }

@@ -60,7 +60,7 @@ impl AwakeReaders {
 
 impl Readers {
     /// `paths` are the trees to read.
-    pub fn start(options: &BackupOptions, paths: &[PathBuf]) -> Result<Self> {
+    pub(crate) fn start(options: &BackupOptions, paths: &[PathBuf]) -> Result<Self> {
         let processors = std::thread::available_parallelism().map_or(2, |count| count.get());
         let media = distinct_media(paths);
         let (least, first, most) = match options.readers {
@@ -92,13 +92,13 @@ impl Readers {
     }
 
     /// The lanes of buffers and of the sink: one for each reader, and one for all other threads.
-    pub fn lanes(&self) -> usize {
+    pub(crate) fn lanes(&self) -> usize {
         self.most + 1
     }
 
     /// Wakes readers as they are needed, until `is_done` is closed. None while `holds_back` says that it is not the
     /// sources that they wait for.
-    pub fn adapt(&self, is_done: &crossbeam_channel::Receiver<()>, holds_back: impl Fn() -> bool) {
+    pub(crate) fn adapt(&self, is_done: &crossbeam_channel::Receiver<()>, holds_back: impl Fn() -> bool) {
         let mut count = *self.awake.lock();
         let (mut since, mut before) = (Instant::now(), self.runnable(count));
         while count < self.most && is_done.recv_timeout(LOOK) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {

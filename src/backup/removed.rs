@@ -17,7 +17,7 @@ struct RemovedStep {
 
 impl Baseline<'_> {
     /// How many files there are among old entries, with all below them. Entries that no snapshot has do not count.
-    pub fn count_old_files(&self, old: &OldEntries, range: Range<usize>) -> u64 {
+    pub(crate) fn count_old_files(&self, old: &OldEntries, range: Range<usize>) -> u64 {
         let gone = range.filter(|at| old.change(*at) != FileChange::New).map(|at| &old.entries[at]);
         let files = gone.map(|entry| match &entry.content {
             Content::Tree(tree) => self.count_files(tree),

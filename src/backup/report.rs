@@ -6,14 +6,18 @@ use crate::repo::{Repository, Snapshot, SnapshotInfo, Totals};
 use serde::{Serialize, Serializer};
 use std::time::Duration;
 
+/// What a backup did.
 #[derive(Clone, Debug)]
 pub struct BackupReport {
     /// None when nothing was written: a dry run, or nothing had changed.
     pub snapshot: Option<Snapshot>,
+    /// Counts and sizes.
     pub totals: Totals,
     /// Of a dry run: sizes of the files that a backup would read. How much of them is new shows only when they are read.
     pub bytes_to_read: Option<u64>,
+    /// What could not be saved as it was, the first of it.
     pub warnings: Vec<Warning>,
+    /// How many warnings there were in all.
     pub warnings_count: u64,
     /// The location of the repository, for people.
     pub repository: String,
@@ -21,6 +25,7 @@ pub struct BackupReport {
     pub sockets: u64,
     /// What was healed, if the repository had lost something.
     pub healing: Option<Healing>,
+    /// How long the backup took.
     pub duration: Duration,
     /// What the repository has lost, as the notices of this run said it.
     pub losses: Vec<String>,
@@ -121,7 +126,7 @@ impl Serialize for BackupReport {
 
 impl BackupReport {
     /// Whether nothing was written, or even read, as that was asked for.
-    pub fn is_dry_run(&self) -> bool {
+    pub(crate) fn is_dry_run(&self) -> bool {
         self.bytes_to_read.is_some()
     }
 

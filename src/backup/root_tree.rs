@@ -46,12 +46,12 @@ impl Default for RootTree {
 
 impl RootTree {
     /// Adds what was found at an absolute path.
-    pub fn add(&mut self, path: &[u8], entry: Entry) -> Result<()> {
+    pub(crate) fn add(&mut self, path: &[u8], entry: Entry) -> Result<()> {
         self.place(path, entry, false)
     }
 
     /// Adds a stream under its name.
-    pub fn add_stream(&mut self, name: &[u8], entry: Entry) -> Result<()> {
+    pub(crate) fn add_stream(&mut self, name: &[u8], entry: Entry) -> Result<()> {
         self.place(name, entry, true)
     }
 
@@ -82,7 +82,7 @@ impl RootTree {
 
     /// Whether the parent has every source as it is now. The directories above them do not count: their times change
     /// with whatever else is in them; nor does when a stream was read.
-    pub fn is_same_in(&self, reader: &Reader, parent: &Snapshot, new: &Totals) -> bool {
+    pub(crate) fn is_same_in(&self, reader: &Reader, parent: &Snapshot, new: &Totals) -> bool {
         let old = &parent.totals;
         // A source that is gone is not met below.
         let as_many = (old.files, old.directories, old.others) == (new.files, new.directories, new.others);
@@ -115,7 +115,7 @@ impl RootTree {
     }
 
     /// Describes the directories above the sources as they are on disk. They hold only the way to the sources.
-    pub fn describe_parents(&mut self, describer: &Describer) {
+    pub(crate) fn describe_parents(&mut self, describer: &Describer) {
         for at in 1..self.nodes.len() {
             if self.nodes[at].entry.is_some() {
                 continue;
@@ -148,7 +148,7 @@ impl RootTree {
     }
 
     /// Stores the directories above the sources.
-    pub fn store(mut self, store: &ChunkStore) -> Result<SavedRoot> {
+    pub(crate) fn store(mut self, store: &ChunkStore) -> Result<SavedRoot> {
         let mut root = None;
         // Those below come later in the list: backwards, each has its tree when the one above asks for it.
         for at in (0..self.nodes.len()).rev() {

@@ -28,7 +28,7 @@ struct ScanLevel {
 
 impl Selection<'_> {
     /// Sets what is expected, unless the run ends first. What cannot be looked at is passed over: the walk tells of it.
-    pub fn count_ahead(&self, is_done: &Receiver<()>, watch: &Watch) {
+    pub(crate) fn count_ahead(&self, is_done: &Receiver<()>, watch: &Watch) {
         let mut counted = CountedSources::default();
         let mut buffer = ListBuffer::default();
         let mut levels = Vec::new();

@@ -68,7 +68,7 @@ pub(super) fn settle_sources(
 }
 
 impl<'a> Selection<'a> {
-    pub fn new(
+    pub(crate) fn new(
         options: &'a BackupOptions,
         sources: &'a SplitSources,
         settled: SettledSources,
@@ -108,7 +108,7 @@ impl<'a> Selection<'a> {
     }
 
     /// Where the walk of a source begins.
-    pub fn place_of_source(&self, path: &[u8], stat: &Stat) -> WalkPlace {
+    pub(crate) fn place_of_source(&self, path: &[u8], stat: &Stat) -> WalkPlace {
         let here = stat.device;
         let is_pseudo = self.left_out.mounts.is_pseudo(path, here);
         let level = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).count();
@@ -116,7 +116,7 @@ impl<'a> Selection<'a> {
     }
 
     /// How the walk enters a directory below `above`, or why it does not.
-    pub fn place_below(&self, above: WalkPlace, path: &[u8], stat: &Stat) -> Result<WalkPlace, LeftOutReason> {
+    pub(crate) fn place_below(&self, above: WalkPlace, path: &[u8], stat: &Stat) -> Result<WalkPlace, LeftOutReason> {
         let level = above.level + 1;
         if level >= LEVELS_MAX || path.len() > DEEP_PATH_BYTES_MAX {
             return Err(LeftOutReason::TooDeep);
@@ -142,7 +142,7 @@ impl<'a> Selection<'a> {
     }
 
     /// Reports that a directory is not entered, unless a rule says so.
-    pub fn report_left_out(&self, path: &[u8], reason: LeftOutReason) {
+    pub(crate) fn report_left_out(&self, path: &[u8], reason: LeftOutReason) {
         let shown = String::from_utf8_lossy(path);
         match reason {
             LeftOutReason::OtherFileSystem | LeftOutReason::Rule => {}
@@ -163,12 +163,12 @@ impl<'a> Selection<'a> {
     }
 
     /// A notice of a sort that there may be thousands of.
-    pub fn notice(&self, kind: NoticeKind, text: String) {
+    pub(crate) fn notice(&self, kind: NoticeKind, text: String) {
         self.left_out.notice(self.ledger.watch(), kind, text);
     }
 
     /// Whether something in a directory at `place` is saved. For directories, [`Selection::place_below`] decides.
-    pub fn is_saved(&self, place: WalkPlace, stat: &Stat, path: &dyn Fn() -> Vec<u8>) -> bool {
+    pub(crate) fn is_saved(&self, place: WalkPlace, stat: &Stat, path: &dyn Fn() -> Vec<u8>) -> bool {
         if stat.kind.is_none() {
             add(&self.counts.sockets, 1);
             return false;
@@ -202,7 +202,7 @@ impl<'a> Selection<'a> {
 
     /// Returns which names of a directory are walked, by the rules or as the way to a source; `None` stands for all. A directory
     /// with a marker becomes a passage to the sources below it. `is_quiet` suppresses notices and warnings.
-    pub fn kept_names(
+    pub(crate) fn kept_names(
         &self,
         place: &mut WalkPlace,
         path: &[u8],

@@ -38,7 +38,7 @@ pub fn missing_source(error: Error) -> Error {
 
 impl SourceWalk<'_> {
     /// Walks every path. With `has_streams` it is not an error if none of them is there.
-    pub fn save_paths(&self, has_streams: bool) -> Result<SavedSources> {
+    pub(crate) fn save_paths(&self, has_streams: bool) -> Result<SavedSources> {
         let tops = self.selection.tops(false)?;
         let sources = self.selection.sources;
         for missing in &sources.missing {

@@ -17,7 +17,7 @@ pub(super) struct SplitSources {
 }
 
 impl SplitSources {
-    pub fn of(sources: &[Source]) -> Self {
+    pub(crate) fn of(sources: &[Source]) -> Self {
         let mut split = SplitSources::default();
         for source in sources {
             match source {
@@ -30,7 +30,7 @@ impl SplitSources {
     }
 
     /// Refuses streams that have the place of another source in the snapshot.
-    pub fn check_places(&self) -> Result<()> {
+    pub(crate) fn check_places(&self) -> Result<()> {
         let trees = self.paths.iter().map(|path| path.as_os_str().as_encoded_bytes().to_vec());
         let mut taken: BTreeSet<Vec<u8>> = trees.filter(|path| path != b"/").collect();
         for place in self.streams.iter().map(|stream| [b"/", stream.name()].concat()) {
@@ -46,7 +46,7 @@ impl SplitSources {
     }
 
     /// Names the local state: the same trees under the same job share it.
-    pub fn state_name(&self, job: &str) -> String {
+    pub(crate) fn state_name(&self, job: &str) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher.update(job.as_bytes());
         // Which of the others are sources of their own depends on what is mounted.
@@ -58,7 +58,7 @@ impl SplitSources {
     }
 
     /// All sources, as the snapshot names them.
-    pub fn in_snapshot(&self) -> Vec<SnapshotSource> {
+    pub(crate) fn in_snapshot(&self) -> Vec<SnapshotSource> {
         let path = |path: &PathBuf| PathText(path.as_os_str().as_encoded_bytes().to_vec());
         let trees = self.paths.iter().map(|at| SnapshotSource::Tree { path: path(at) });
         let streams = self

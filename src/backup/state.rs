@@ -29,14 +29,14 @@ const RELIED_TREE: &[u8] = b"relied";
 const MISSING_TREE: &[u8] = b"missing";
 /// How much the last snapshot holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LastSize {
+pub(crate) struct LastSize {
     pub files: u64,
     pub bytes: u64,
 }
 
 /// Whether rows of the current epoch can be trusted.
 #[derive(Debug, PartialEq, Eq)]
-pub enum StateRest {
+pub(crate) enum StateRest {
     Trusted,
     /// Packs that they rest on are missing, or these index objects.
     Distrusted {
@@ -47,7 +47,7 @@ pub enum StateRest {
 /// The open state of one job; one process at a time.
 ///
 /// A row says that a page and all that it names were stored when it was written. That still holds while everything is
-/// listed that the writers of the rows relied on: [`LocalState::rest_on`] decides it, and begins a new epoch when it does not.
+/// listed that the writers of the rows relied on: `LocalState::rest_on` decides it, and begins a new epoch when it does not.
 /// Rows of older epochs say only what the source looked like.
 pub struct LocalState {
     db: sled::Db,
@@ -123,7 +123,7 @@ impl LocalState {
 
     /// Decides whether rows of the current epoch can be trusted: `live` are the index objects and `packs_missing` the
     /// packs that a listing showed or did not show after this writer had shown itself. If not, a new epoch begins.
-    pub fn rest_on(&mut self, live: &HashSet<IndexId>, packs_missing: &HashSet<PackId>) -> Result<StateRest> {
+    pub(crate) fn rest_on(&mut self, live: &HashSet<IndexId>, packs_missing: &HashSet<PackId>) -> Result<StateRest> {
         let failed = |error| failed(&self.folder, error);
         let mut indexes_lost = HashSet::new();
         let mut is_trusted = true;
@@ -170,33 +170,33 @@ impl LocalState {
     }
 
     /// Whether everything that a row's page names is known to be stored.
-    pub fn is_trusted(&self, row: &PageRow) -> bool {
+    pub(crate) fn is_trusted(&self, row: &PageRow) -> bool {
         row.epoch == self.epoch
     }
 
     /// Whether no snapshot has been committed since a row was written.
-    pub fn is_uncommitted(&self, row: &PageRow) -> bool {
+    pub(crate) fn is_uncommitted(&self, row: &PageRow) -> bool {
         row.run > self.committed
     }
 
-    pub fn epoch(&self) -> u32 {
+    pub(crate) fn epoch(&self) -> u32 {
         self.epoch
     }
 
     /// The number of the run that is under way.
-    pub fn run(&self) -> u32 {
+    pub(crate) fn run(&self) -> u32 {
         self.committed.saturating_add(1)
     }
 
     /// Files and bytes of the last snapshot.
-    pub fn last_size(&self) -> Option<LastSize> {
+    pub(crate) fn last_size(&self) -> Option<LastSize> {
         let value = self.db.get(SIZE_KEY).ok().flatten()?;
         let (files, bytes) = value.split_first_chunk::<8>()?;
         Some(LastSize { files: u64::from_le_bytes(*files), bytes: u64::from_le_bytes(bytes.try_into().ok()?) })
     }
 
     /// A commit of this size is done; `in_place` says that nothing of it remains to be tidied.
-    pub fn set_committed(&self, size: LastSize, in_place: bool) -> Result<()> {
+    pub(crate) fn set_committed(&self, size: LastSize, in_place: bool) -> Result<()> {
         self.put(COMMITTED_KEY, &self.run().to_le_bytes())?;
         self.put(SIZE_KEY, &[size.files.to_le_bytes(), size.bytes.to_le_bytes()].concat())?;
         if in_place {
@@ -206,12 +206,12 @@ impl LocalState {
     }
 
     /// A commit is about to be made.
-    pub fn set_committing(&self) -> Result<()> {
+    pub(crate) fn set_committing(&self) -> Result<()> {
         self.put(COMMITTING_KEY, b"")?;
         self.flush()
     }
 
-    pub fn is_committing(&self) -> bool {
+    pub(crate) fn is_committing(&self) -> bool {
         self.db.get(COMMITTING_KEY).is_ok_and(|value| value.is_some())
     }
 
@@ -221,7 +221,7 @@ impl LocalState {
     }
 
     /// All pages of a directory, in the order of their names. Damage reads as absence.
-    pub fn pages(&self, folder: FolderKey) -> Vec<PageRow> {
+    pub(crate) fn pages(&self, folder: FolderKey) -> Vec<PageRow> {
         let rows = self.db.scan_prefix(folder.0);
         let decode = |(key, value): (sled::IVec, sled::IVec)| PageRow::decode(&key[FOLDER_KEY_BYTES..], &value);
         rows.map_while(|row| row.ok()).filter_map(decode).collect()
@@ -229,7 +229,7 @@ impl LocalState {
 
     /// Writes pages and removes those that are no more, then flushes: what is written is there after a crash. `relied`
     /// is what the writer of the rows relied on; it is noted before the rows.
-    pub fn write(&self, mut changes: StateChanges, relied: &IndexBasis) -> Result<()> {
+    pub(crate) fn write(&self, mut changes: StateChanges, relied: &IndexBasis) -> Result<()> {
         let failed = |error| failed(&self.folder, error);
         for index in &relied.indexes {
             if !self.relied.contains_key(index.as_bytes()).map_err(failed)? {

@@ -16,38 +16,38 @@ pub(super) struct ChunkStore<'a> {
 }
 
 impl<'a> ChunkStore<'a> {
-    pub fn new(repo: &'a Repository, writer: Option<Writer>, readers: usize, watch: &'a Watch) -> Self {
+    pub(crate) fn new(repo: &'a Repository, writer: Option<Writer>, readers: usize, watch: &'a Watch) -> Self {
         ChunkStore { repo, writer, last_lane: readers, watch }
     }
 
-    pub fn chunker(&self) -> &Chunker {
+    pub(crate) fn chunker(&self) -> &Chunker {
         self.repo.chunker()
     }
 
-    pub fn is_dry_run(&self) -> bool {
+    pub(crate) fn is_dry_run(&self) -> bool {
         self.writer.is_none()
     }
 
-    pub fn sink(&self) -> Option<&ChunkSink> {
+    pub(crate) fn sink(&self) -> Option<&ChunkSink> {
         self.writer.as_ref().map(Writer::sink)
     }
 
     /// The sink, where content is read: no dry run reads any.
-    pub fn content_sink(&self) -> &ChunkSink {
+    pub(crate) fn content_sink(&self) -> &ChunkSink {
         self.sink().expect("content is read only when it is stored")
     }
 
-    pub fn into_writer(self) -> Option<Writer> {
+    pub(crate) fn into_writer(self) -> Option<Writer> {
         self.writer
     }
 
     /// The lane of this thread.
-    pub fn lane(&self) -> usize {
+    pub(crate) fn lane(&self) -> usize {
         rayon::current_thread_index().unwrap_or(self.last_lane).min(self.last_lane)
     }
 
     /// Stores a page of a tree. A dry run only returns its id.
-    pub fn store_tree(&self, bytes: &[u8]) -> Result<ChunkId> {
+    pub(crate) fn store_tree(&self, bytes: &[u8]) -> Result<ChunkId> {
         match self.sink() {
             Some(sink) => sink.store_tree(self.lane(), bytes),
             None => Ok(self.repo.keys().chunk_id(ChunkKind::Tree, bytes)),
@@ -55,7 +55,7 @@ impl<'a> ChunkStore<'a> {
     }
 
     /// Returns whether a chunk is stored, or is being stored by this run.
-    pub fn contains(&self, id: &ChunkId) -> Result<bool> {
+    pub(crate) fn contains(&self, id: &ChunkId) -> Result<bool> {
         match self.sink() {
             Some(sink) => sink.has(id),
             None => self.repo.contains(id, self.watch),

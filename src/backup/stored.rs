@@ -8,12 +8,12 @@ use crate::id::ChunkId;
 
 impl Baseline<'_> {
     /// Whether [`is_stored`](Self::is_stored) can answer: a put-only key opens no list.
-    pub fn can_look_up(&self, entry: &Entry) -> bool {
+    pub(crate) fn can_look_up(&self, entry: &Entry) -> bool {
         self.may_read() || !matches!(entry.content, Content::List { .. })
     }
 
     /// Whether all content of an entry is stored. Of a directory that is decided when it is walked.
-    pub fn is_stored(&self, entry: &Entry) -> Result<bool> {
+    pub(crate) fn is_stored(&self, entry: &Entry) -> Result<bool> {
         match &entry.content {
             Content::Empty | Content::Inline(_) | Content::Tree(_) => Ok(true),
             Content::Chunks(ids) => self.are_known(ids),
@@ -31,7 +31,7 @@ impl Baseline<'_> {
     }
 
     /// A list that cannot be read is as good as missing: the file is read anew then, which stores it again.
-    pub fn is_list_stored(&self, depth: u8, id: &ChunkId) -> Result<bool> {
+    pub(crate) fn is_list_stored(&self, depth: u8, id: &ChunkId) -> Result<bool> {
         self.lists.make_room();
         self.is_part_stored(depth, id, &mut LISTS_MAX.clone())
     }

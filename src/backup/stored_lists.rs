@@ -21,18 +21,18 @@ impl StoredLists {
 
     /// Forgets all lists if there are too many. To be called between files: within one file, its lists could then be walked again
     /// and again.
-    pub fn make_room(&self) {
+    pub(crate) fn make_room(&self) {
         let mut known = self.lock();
         if known.len() >= LISTS_MAX {
             known.clear();
         }
     }
 
-    pub fn has(&self, id: &ChunkId, level: u8) -> bool {
+    pub(crate) fn has(&self, id: &ChunkId, level: u8) -> bool {
         self.lock().contains(&(*id, level))
     }
 
-    pub fn insert(&self, id: &ChunkId, level: u8) {
+    pub(crate) fn insert(&self, id: &ChunkId, level: u8) {
         self.lock().insert((*id, level));
     }
 }

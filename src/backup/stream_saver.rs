@@ -31,7 +31,7 @@ pub(super) struct StreamSaver<'a> {
 
 impl StreamSaver<'_> {
     /// Saves all streams, each under its name.
-    pub fn save(&self, streams: &mut Streams, tree: &mut RootTree) -> Result<()> {
+    pub(crate) fn save(&self, streams: &mut Streams, tree: &mut RootTree) -> Result<()> {
         let names: Vec<&[u8]> = self.sources.iter().map(|source| source.name()).collect();
         if names.is_empty() {
             return Ok(());

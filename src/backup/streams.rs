@@ -16,23 +16,23 @@ pub(super) struct Streams {
 
 impl Streams {
     /// What an earlier attempt stored of a stream.
-    pub fn saved(&self, name: &[u8]) -> Option<&Entry> {
+    pub(crate) fn saved(&self, name: &[u8]) -> Option<&Entry> {
         self.saved.get(name)
     }
 
-    pub fn add(&mut self, name: &[u8], entry: Entry) {
+    pub(crate) fn add(&mut self, name: &[u8], entry: Entry) {
         self.saved.insert(name.to_vec(), entry);
     }
 
     /// Notes that a stream is opened.
-    pub fn note_opened(&mut self, stream: &Arc<dyn ByteSource>) {
+    pub(crate) fn note_opened(&mut self, stream: &Arc<dyn ByteSource>) {
         if !stream.can_repeat() {
             self.spent.insert(stream.name().to_vec());
         }
     }
 
     /// Forgets the streams whose content is not stored any more. An error if one of them cannot be read again.
-    pub fn retain_stored(&mut self, is_stored: impl Fn(&Entry) -> Result<bool>) -> Result<()> {
+    pub(crate) fn retain_stored(&mut self, is_stored: impl Fn(&Entry) -> Result<bool>) -> Result<()> {
         for (name, entry) in std::mem::take(&mut self.saved) {
             if is_stored(&entry)? {
                 self.saved.insert(name, entry);
@@ -48,7 +48,7 @@ impl Streams {
     }
 
     /// Whether a stream that cannot be read again was opened, and not all of it is stored.
-    pub fn has_lost(&self) -> bool {
+    pub(crate) fn has_lost(&self) -> bool {
         self.spent.iter().any(|name| !self.saved.contains_key(name))
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct TestParts {
 }
 
 impl TestParts {
-    pub fn new(readers: usize) -> Self {
+    pub(crate) fn new(readers: usize) -> Self {
         let (storage, credentials, watch) = (Memory::new(), Credentials::password("right"), Watch::silent());
         let capabilities = storage.capabilities();
         let cost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
@@ -37,7 +37,7 @@ impl TestParts {
     }
 
     /// A store that writes into the repository.
-    pub fn store(&self) -> ChunkStore<'_> {
+    pub(crate) fn store(&self) -> ChunkStore<'_> {
         let wanted = SinkOptions {
             lanes: self.readers.lanes(),
             compression: self.options.compression,

@@ -42,7 +42,7 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 
 impl Selection<'_> {
     /// Finds out where walks begin. `is_quiet` suppresses notices and warnings.
-    pub fn tops(&self, is_quiet: bool) -> Result<WalkTops> {
+    pub(crate) fn tops(&self, is_quiet: bool) -> Result<WalkTops> {
         let mut found = WalkTops::default();
         for path in tops(&self.sources.paths) {
             let path = path.as_os_str().as_bytes();

@@ -41,7 +41,7 @@ pub(super) struct WalkBuffers {
 }
 
 impl<'a> SourceWalk<'a> {
-    pub fn new(
+    pub(crate) fn new(
         selection: &'a Selection<'a>,
         entries: &'a EntryBuilder<'a>,
         checkpoints: &'a Checkpoints<'a>,
@@ -62,12 +62,12 @@ impl<'a> SourceWalk<'a> {
     }
 
     /// Calls `act` with the buffers of this thread.
-    pub fn with_buffers<R>(&self, act: impl FnOnce(&mut WalkBuffers) -> R) -> R {
+    pub(crate) fn with_buffers<R>(&self, act: impl FnOnce(&mut WalkBuffers) -> R) -> R {
         self.buffers.with(self.store.lane(), act)
     }
 
     /// Walks one directory. What waits for its tree receives it when the last page below it is done.
-    pub fn visit<'s>(&'s self, scope: &Scope<'s>, mut found: FoundFolder, handle: Result<Directory>) {
+    pub(crate) fn visit<'s>(&'s self, scope: &Scope<'s>, mut found: FoundFolder, handle: Result<Directory>) {
         if self.ledger.should_stop() {
             return;
         }
@@ -87,7 +87,13 @@ impl<'a> SourceWalk<'a> {
     }
 
     /// Walks names of a directory.
-    pub fn walk_names<'s>(&'s self, scope: &Scope<'s>, found: FoundFolder, directory: Directory, names: WalkedNames) {
+    pub(crate) fn walk_names<'s>(
+        &'s self,
+        scope: &Scope<'s>,
+        found: FoundFolder,
+        directory: Directory,
+        names: WalkedNames,
+    ) {
         let handle = match FolderHandle::new(directory, found.place.level <= self.levels_open) {
             Ok(handle) => handle,
             Err(error) => return self.not_entered(scope, &found, error),
@@ -114,7 +120,7 @@ impl<'a> SourceWalk<'a> {
     }
 
     /// A page of a directory is done: with the last one the directory is.
-    pub fn page_done<'s>(
+    pub(crate) fn page_done<'s>(
         &'s self,
         scope: &Scope<'s>,
         folder: &Arc<SourceFolder>,
@@ -126,14 +132,14 @@ impl<'a> SourceWalk<'a> {
     }
 
     /// A directory that was not entered: empty, and marked so.
-    pub fn finish_empty<'s>(&'s self, scope: &Scope<'s>, above: &AboveFolder) {
+    pub(crate) fn finish_empty<'s>(&'s self, scope: &Scope<'s>, above: &AboveFolder) {
         let page = self.end_tree(above, Vec::new(), true);
         self.climb(scope, page);
     }
 
     /// Finishes a page that waits for nothing more, then each above it for which it was the last. A loop, as a tree may
     /// have more levels than a stack has frames.
-    pub fn climb<'s>(&'s self, scope: &Scope<'s>, page: Option<Arc<FolderPage>>) {
+    pub(crate) fn climb<'s>(&'s self, scope: &Scope<'s>, page: Option<Arc<FolderPage>>) {
         let mut next = page;
         while let Some(page) = next {
             next = match self.finish_page(scope, &page) {

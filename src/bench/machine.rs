@@ -13,7 +13,9 @@ use std::time::Instant;
 /// Bytes a second of one core.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct MachineFigures {
+    /// Find the cuts of chunks.
     pub chunk: f64,
+    /// Hash with BLAKE3.
     pub hash: f64,
     /// Compress as asked for, in frames of the size that a backup makes.
     pub compress: f64,
@@ -23,6 +25,7 @@ pub struct MachineFigures {
     pub seal: f64,
     /// Decrypt and decompress.
     pub open: f64,
+    /// Processors that this process may use.
     pub cores: usize,
 }
 

@@ -41,7 +41,7 @@ impl Rival {
         Rival { name: "silt".to_owned(), program }
     }
 
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 

@@ -13,12 +13,19 @@ use std::time::Instant;
 /// Medians: seconds for one small request, bytes a second for large ones.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct StorageFigures {
+    /// To write a small object.
     pub put_small_seconds: f64,
+    /// To read a small object.
     pub get_small_seconds: f64,
+    /// To list a few objects.
     pub list_seconds: f64,
+    /// To write large objects, one after the other.
     pub put_bytes_per_second: f64,
+    /// To write large objects, four at the same time.
     pub put_parallel_bytes_per_second: f64,
+    /// To read large objects, one after the other.
     pub get_bytes_per_second: f64,
+    /// The size of a large object, in bytes.
     pub object_bytes: usize,
 }
 

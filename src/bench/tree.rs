@@ -10,6 +10,7 @@ use std::time::Instant;
 /// What a made tree looks like; the same shape and seed give the same bytes everywhere.
 #[derive(Clone, Debug, Serialize)]
 pub struct TreeShape {
+    /// How many files.
     pub files: u64,
     /// Files in one folder.
     pub folder_files: u64,
@@ -17,6 +18,7 @@ pub struct TreeShape {
     pub median_bytes: u64,
     /// How many in a thousand files another day changes.
     pub churn_per_mille: u64,
+    /// What the random numbers begin with.
     pub seed: u64,
 }
 
@@ -26,33 +28,46 @@ impl Default for TreeShape {
     }
 }
 
+/// What to measure on a tree that is made for it.
 #[derive(Clone, Debug)]
 pub struct TreeOptions {
+    /// What the tree looks like.
     pub shape: TreeShape,
     /// Where the tree, the repositories and the restored trees go; emptied and removed.
     pub folder: PathBuf,
+    /// How often each step is measured.
     pub rounds: usize,
+    /// Other tools to measure in turn.
     pub rivals: Vec<Rival>,
 }
 
+/// What is measured of a tool, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BenchStep {
+    /// The first backup.
     First,
+    /// A backup after which nothing has changed.
     Unchanged,
+    /// A backup after another day's changes.
     Churned,
+    /// A restore of the last backup.
     Restore,
 }
 
 impl BenchStep {
-    pub const ALL: [BenchStep; 4] = [BenchStep::First, BenchStep::Unchanged, BenchStep::Churned, BenchStep::Restore];
+    pub(crate) const ALL: [BenchStep; 4] =
+        [BenchStep::First, BenchStep::Unchanged, BenchStep::Churned, BenchStep::Restore];
 }
 
 /// One tool's median seconds for one step.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepFigures {
+    /// The name of the tool.
     pub tool: String,
+    /// What was measured.
     pub step: BenchStep,
+    /// The median of all rounds.
     pub seconds: f64,
     /// What the repository takes after the step.
     pub repository_bytes: u64,

@@ -16,18 +16,26 @@ pub enum ChangeKind {
 /// One difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
+    /// It is only in the newer one.
     Added,
+    /// It is only in the older one.
     Removed,
+    /// It is in both, and differs.
     Changed(ChangeKind),
 }
 
 /// Differences by number and size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DiffTotals {
+    /// Entries that are only in the newer one.
     pub added: u64,
+    /// Entries that are only in the older one.
     pub removed: u64,
+    /// Entries whose content differs.
     pub changed_content: u64,
+    /// Entries whose metadata alone differs.
     pub changed_metadata: u64,
+    /// Names at which there is another kind of entry.
     pub changed_kind: u64,
     /// Sizes of files that are new or changed, as they are now.
     pub bytes_added: u64,
@@ -36,10 +44,6 @@ pub struct DiffTotals {
 }
 
 impl DiffTotals {
-    pub fn is_empty(&self) -> bool {
-        *self == DiffTotals::default()
-    }
-
     pub(super) fn count(&mut self, change: Change, size_old: u64, size_new: u64) {
         match change {
             Change::Added => self.added += 1,

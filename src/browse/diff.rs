@@ -9,7 +9,7 @@ use crate::repo::{Reader, Snapshot};
 use crate::watch::Watch;
 
 /// Takes a path, what of it changed, and the entries, old and new.
-pub type EachChange<'a> = dyn FnMut(&[u8], Change, Option<&Entry>, Option<&Entry>) -> Result<()> + 'a;
+pub(crate) type EachChange<'a> = dyn FnMut(&[u8], Change, Option<&Entry>, Option<&Entry>) -> Result<()> + 'a;
 /// Takes a path and its entries, old and new.
 pub(super) type EachPair<'a> = dyn FnMut(&[u8], Option<&Entry>, Option<&Entry>) -> Result<()> + 'a;
 

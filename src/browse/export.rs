@@ -15,14 +15,17 @@ use std::sync::atomic::Ordering;
 /// The form of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Archive {
+    /// Uncompressed.
     Tar,
-    /// tar, compressed by zstd at this level.
+    /// tar, compressed by zstd.
     TarZst {
+        /// The level of zstd: from 1 (fast) to 22 (small).
         level: i32,
     },
 }
 
 impl Archive {
+    /// The level of zstd unless another one is asked for.
     pub const LEVEL: i32 = 3;
 }
 

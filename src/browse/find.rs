@@ -19,24 +19,29 @@ use std::collections::BTreeMap;
 pub struct FindOptions {
     /// Any of these.
     pub patterns: Vec<Vec<u8>>,
+    /// Whether upper and lower case of ASCII letters match each other.
     pub ignore_case: bool,
 }
 
 /// One version of a path: the same content, size, modification time and mode in snapshots that follow each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntryVersion {
+    /// The host whose snapshots have it.
     pub host: String,
+    /// The job whose snapshots have it.
     pub job: String,
     /// As it was first seen.
     pub entry: Entry,
+    /// The first snapshot that has it, and when that began.
     pub first: (SnapshotId, Stamp),
+    /// The last snapshot that has it, and when that began.
     pub last: (SnapshotId, Stamp),
     /// In how many snapshots it is.
     pub snapshots: u64,
 }
 
 /// Takes a path and its versions, oldest first.
-pub type EachFound<'a> = dyn FnMut(&[u8], &[EntryVersion]) -> Result<()> + 'a;
+pub(crate) type EachFound<'a> = dyn FnMut(&[u8], &[EntryVersion]) -> Result<()> + 'a;
 
 /// A version that is still there, and since which snapshot of its series.
 struct OpenVersion {

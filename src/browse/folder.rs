@@ -18,9 +18,11 @@ use std::path::Path;
 /// What to compare with a folder.
 #[derive(Clone, Copy, Debug)]
 pub struct FolderDiff<'a> {
+    /// The snapshot.
     pub snapshot: &'a Snapshot,
     /// A directory in the snapshot.
     pub path: &'a [u8],
+    /// The folder on this machine.
     pub folder: &'a Path,
     /// Read every file whose size is the same, whatever its time says. Nothing is fetched from the repository for it:
     /// names of chunks are computed from the disk.
@@ -28,7 +30,7 @@ pub struct FolderDiff<'a> {
 }
 
 /// Takes a path, what of it changed, the saved entry and the stat of the one on disk.
-pub type EachFolderChange<'a> = dyn FnMut(&[u8], Change, Option<&Entry>, Option<&Stat>) -> Result<()> + 'a;
+pub(crate) type EachFolderChange<'a> = dyn FnMut(&[u8], Change, Option<&Entry>, Option<&Stat>) -> Result<()> + 'a;
 
 /// A name, with the saved entry of that name, and whether it is on disk.
 struct NextName {

@@ -35,6 +35,7 @@ pub struct Glob {
 const PATTERN_BYTES_MAX: usize = 4096;
 
 impl Glob {
+    /// Parses a pattern; an error says what is wrong with it.
     pub fn new(pattern: &[u8], ignore_case: bool) -> Result<Glob> {
         let bad = |why: &str| Err(Error::invalid("use the pattern", super::shown(pattern), why));
         if pattern.is_empty() || pattern.len() > PATTERN_BYTES_MAX {
@@ -88,7 +89,7 @@ impl Glob {
     }
 
     /// Whether it matches an absolute path.
-    pub fn matches(&self, path: &[u8]) -> bool {
+    pub(crate) fn matches(&self, path: &[u8]) -> bool {
         let text = if self.whole_path { path } else { path.rsplit(|byte| *byte == b'/').next().unwrap_or(path) };
         // All positions of the pattern that the text so far can have reached: no backtracking, so no pattern is slow.
         let mut now = vec![false; self.steps.len() + 1];

@@ -88,7 +88,7 @@ impl<'a> VersionInfo<'a> {
 
 impl Change {
     /// How programs call it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Change::Added => "added",
             Change::Removed => "removed",

@@ -1,27 +1,27 @@
 //! Look inside a repository: select, list, find, compare, read, export and count; nothing here writes to it.
 
-pub mod change;
+pub(crate) mod change;
 mod content;
-pub mod diff;
-pub mod export;
-pub mod find;
+pub(crate) mod diff;
+pub(crate) mod export;
+pub(crate) mod find;
 mod folder;
 mod folder_content;
 mod glob;
 mod info;
-pub mod list;
-pub mod path;
-pub mod select;
-pub mod stats;
+pub(crate) mod list;
+pub(crate) mod path;
+pub(crate) mod select;
+pub(crate) mod stats;
 mod tar_acl;
 mod tar_header;
 mod walk;
 
 pub use change::{Change, ChangeKind, DiffTotals};
-pub use diff::{EachChange, diff_snapshots};
+pub use diff::diff_snapshots;
 pub use export::{Archive, export};
-pub use find::{EachFound, EntryVersion, FindOptions, find};
-pub use folder::{EachFolderChange, FolderDiff, diff_folder};
+pub use find::{EntryVersion, FindOptions, find};
+pub use folder::{FolderDiff, diff_folder};
 pub use glob::Glob;
 pub use info::{EntryInfo, VersionInfo};
 pub use list::{list, list_what_is_whole};

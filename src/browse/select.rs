@@ -13,7 +13,9 @@ const CANDIDATES_MAX: usize = 8;
 /// Which snapshots are of interest; the empty filter lets all pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
+    /// Of this host.
     pub host: Option<String>,
+    /// Of this job.
     pub job: Option<String>,
     /// All of these.
     pub tags: Vec<String>,
@@ -26,10 +28,12 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Whether it lets all snapshots pass.
     pub fn is_empty(&self) -> bool {
         *self == Filter::default()
     }
 
+    /// Whether it lets this snapshot pass.
     pub fn matches(&self, snapshot: &Snapshot) -> bool {
         let started = snapshot.started.time();
         self.host.as_ref().is_none_or(|host| *host == snapshot.host)

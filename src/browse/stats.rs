@@ -21,9 +21,11 @@ const IDS_MAX: usize = 3 << 20;
 /// Figures of one snapshot or of many.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Statistics {
+    /// How many snapshots were counted.
     pub snapshots: u64,
     /// Files and streams, in every snapshot that they are in.
     pub files: u64,
+    /// Directories, in every snapshot that they are in.
     pub directories: u64,
     /// Links, devices, FIFOs.
     pub others: u64,
@@ -39,8 +41,11 @@ pub struct Statistics {
     pub exact: bool,
     /// Of the whole repository, whatever was asked for.
     pub packs: u64,
+    /// Bytes of all packs of the repository.
     pub packs_bytes: u64,
+    /// Index objects of the repository.
     pub indexes: u64,
+    /// Bytes of all index objects of the repository.
     pub indexes_bytes: u64,
     /// Chunks that the index knows, trees included.
     pub indexed_chunks: u64,
@@ -108,7 +113,7 @@ pub fn stats(repo: &Repository, snapshots: &[Snapshot], path: &[u8], watch: &Wat
     };
     (statistics.packs, statistics.packs_bytes) = listed(PACKS_PREFIX)?;
     (statistics.indexes, statistics.indexes_bytes) = listed(INDEX_PREFIX)?;
-    statistics.indexed_chunks = repo.view().segments().iter().map(|segment| segment.len()).sum();
+    statistics.indexed_chunks = repo.view().segments().iter().map(|segment| segment.chunks_count()).sum();
     Ok(statistics)
 }
 

@@ -29,7 +29,7 @@ pub(super) struct TarMember<'a> {
 
 impl TarMember<'_> {
     /// Writes all headers.
-    pub fn write(&self, out: &mut dyn Write) -> Result<()> {
+    pub(crate) fn write(&self, out: &mut dyn Write) -> Result<()> {
         let entry = self.entry;
         let mut path = self.path.to_vec();
         if entry.is_directory() {

@@ -40,7 +40,7 @@ pub(super) struct DirectoryPages<'r> {
 }
 
 impl<'r> DirectoryPages<'r> {
-    pub fn new(reader: &'r Reader, root: ChunkId) -> Self {
+    pub(crate) fn new(reader: &'r Reader, root: ChunkId) -> Self {
         let entries = Vec::new().into_iter().peekable();
         let pending = vec![PendingPage { id: root, depth: 0, name: Vec::new() }];
         DirectoryPages {
@@ -56,7 +56,7 @@ impl<'r> DirectoryPages<'r> {
     }
 
     /// What is in a directory entry; None for an empty directory or anything else.
-    pub fn of(reader: &'r Reader, entry: &Entry) -> Option<Self> {
+    pub(crate) fn of(reader: &'r Reader, entry: &Entry) -> Option<Self> {
         match entry.content {
             Content::Tree(root) => Some(DirectoryPages::new(reader, root)),
             _ => None,
@@ -68,12 +68,12 @@ impl<'r> DirectoryPages<'r> {
     }
 
     /// Whether entries of it may have been passed over, as they cannot be read.
-    pub fn is_damaged(&self) -> bool {
+    pub(crate) fn is_damaged(&self) -> bool {
         self.is_damaged
     }
 
     /// Tells what could not be read since the last call.
-    pub fn tell_damage(&mut self, path: &[u8], watch: &Watch) {
+    pub(crate) fn tell_damage(&mut self, path: &[u8], watch: &Watch) {
         for error in self.damage.drain(..) {
             watch.damage(
                 if path.is_empty() { b"/" } else { path },
@@ -140,14 +140,14 @@ impl<'r> DirectoryPages<'r> {
         }
     }
 
-    pub fn peek(&mut self) -> Result<Option<&Entry>> {
+    pub(crate) fn peek(&mut self) -> Result<Option<&Entry>> {
         while self.at_border() && !self.pending.is_empty() {
             self.expand()?;
         }
         Ok(self.entries.peek())
     }
 
-    pub fn next(&mut self) -> Result<Option<Entry>> {
+    pub(crate) fn next(&mut self) -> Result<Option<Entry>> {
         self.peek()?;
         self.whole = None;
         Ok(self.entries.next())
@@ -163,7 +163,7 @@ impl<'r> DirectoryPages<'r> {
     }
 
     /// Passes over pages that come next in both: equal pages hold equal entries.
-    pub fn skip_common(&mut self, other: &mut Self) -> Result<()> {
+    pub(crate) fn skip_common(&mut self, other: &mut Self) -> Result<()> {
         loop {
             let (here, there) = (self.pending.last().map(|page| page.id), other.pending.last().map(|page| page.id));
             match (self.at_border(), other.at_border()) {
@@ -206,12 +206,12 @@ pub(super) struct WalkPath(pub Vec<u8>);
 
 impl WalkPath {
     /// From a clean path; the root's slash comes with each name.
-    pub fn new(clean: &[u8]) -> Self {
+    pub(crate) fn new(clean: &[u8]) -> Self {
         WalkPath(if clean == b"/" { Vec::new() } else { clean.to_vec() })
     }
 
     /// Adds a name; returns the length to cut back to, or none when the path would be longer than any that is saved.
-    pub fn push(&mut self, name: &[u8]) -> Option<usize> {
+    pub(crate) fn push(&mut self, name: &[u8]) -> Option<usize> {
         let before = self.0.len();
         if before + 1 + name.len() > WALK_PATH_BYTES_MAX {
             return None;
@@ -222,7 +222,7 @@ impl WalkPath {
     }
 
     /// Tells that what is below is not read: no backup made such a tree.
-    pub fn tell_too_deep(&self, watch: &Watch) {
+    pub(crate) fn tell_too_deep(&self, watch: &Watch) {
         let start = shown(&self.0[..200.min(self.0.len())]);
         watch
             .damage(&self.0, format!("the contents of {start}… are skipped: they are deeper than what a backup saves"));
@@ -245,14 +245,14 @@ pub(super) struct SnapshotWalk<'r> {
 
 impl<'r> SnapshotWalk<'r> {
     /// Below this directory, whose clean path is given. What cannot be read is reported to the watch.
-    pub fn new(reader: &'r Reader, root: &Entry, path: &[u8], watch: &'r Watch) -> Self {
+    pub(crate) fn new(reader: &'r Reader, root: &Entry, path: &[u8], watch: &'r Watch) -> Self {
         let path = WalkPath::new(path);
         let levels = DirectoryPages::of(reader, root).map(|pages| (pages, path.0.len())).into_iter().collect();
         SnapshotWalk { reader, watch, levels, path }
     }
 
     /// The next entry, not going into it. [`SnapshotWalk::path`] is its path.
-    pub fn next(&mut self) -> Result<Option<Entry>> {
+    pub(crate) fn next(&mut self) -> Result<Option<Entry>> {
         while let Some((pages, length)) = self.levels.last_mut() {
             self.path.0.truncate(*length);
             let next = pages.next()?;
@@ -271,7 +271,7 @@ impl<'r> SnapshotWalk<'r> {
     }
 
     /// Goes on with what is in this directory, which `next` returned last.
-    pub fn enter(&mut self, entry: &Entry) {
+    pub(crate) fn enter(&mut self, entry: &Entry) {
         let Some(pages) = DirectoryPages::of(self.reader, entry) else { return };
         if is_too_deep(self.levels.len()) {
             self.path.tell_too_deep(self.watch)
@@ -280,7 +280,7 @@ impl<'r> SnapshotWalk<'r> {
         }
     }
 
-    pub fn path(&self) -> &[u8] {
+    pub(crate) fn path(&self) -> &[u8] {
         &self.path.0
     }
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 impl Chunker {
     /// Where chunks end in `bytes` when one begins at the start of `piece`: up to the first end at or after the end of
     /// `piece`, or as far as it can be known ([`Chunker::cut`] with `last`).
-    pub fn cut_piece(&self, kind: ContentKind, bytes: &[u8], last: bool, piece: Range<usize>) -> Vec<usize> {
+    pub(crate) fn cut_piece(&self, kind: ContentKind, bytes: &[u8], last: bool, piece: Range<usize>) -> Vec<usize> {
         let mut at = piece.start;
         let mut ends = Vec::new();
         while at < piece.end
@@ -24,7 +24,13 @@ impl Chunker {
 
     /// Where chunks end in `bytes` when one begins at 0, as far as that can be known. `pieces` is what
     /// [`Chunker::cut_piece`] returned for ranges that follow one another from 0 to the end of `bytes`.
-    pub fn join_pieces(&self, kind: ContentKind, bytes: &[u8], last: bool, pieces: Vec<Vec<usize>>) -> Vec<usize> {
+    pub(crate) fn join_pieces(
+        &self,
+        kind: ContentKind,
+        bytes: &[u8],
+        last: bool,
+        pieces: Vec<Vec<usize>>,
+    ) -> Vec<usize> {
         let mut pieces = pieces.into_iter();
         let mut ends = pieces.next().unwrap_or_default();
         for piece in pieces {

@@ -18,7 +18,7 @@ use siltstone::error::Result;
 use siltstone::repo::Repository;
 use siltstone::source::{ReadOnce, Source, StdinSource, Stream};
 
-pub fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
+pub(super) fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let from_stdin = args.files_from.iter().chain(&args.files_from_raw).filter(|path| path.as_os_str() == "-").count();
     if from_stdin + usize::from(args.stdin) > 1 {
         return Err(Failure::Usage(

@@ -5,14 +5,13 @@ use clap::Args;
 use siltstone::entry::Time;
 use siltstone::error::{Error, Result};
 use siltstone::seal::Compression;
-use siltstone::source::stream::check_name;
-use siltstone::source::{Marker, Stream};
+use siltstone::source::{Marker, Stream, check_stream_name};
 use siltstone::when::{Selector, parse_target};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
-pub struct BackupArgs {
+pub(super) struct BackupArgs {
     /// Files and directories to save. A symbolic link is saved as a link; with a slash after it, the directory that it
     /// points to is saved
     #[arg(value_name = "PATHS", required_unless_present_any = ["files_from", "files_from_raw", "stdin", "stream"])]
@@ -129,7 +128,7 @@ pub(super) fn marker(words: &[u8]) -> Result<WordBytes> {
 }
 
 pub(super) fn stream_name(words: &[u8]) -> Result<WordBytes> {
-    check_name(words).map(|()| WordBytes(words.to_vec()))
+    check_stream_name(words).map(|()| WordBytes(words.to_vec()))
 }
 
 pub(super) fn parent(words: &[u8]) -> Result<Selector> {

@@ -3,7 +3,7 @@
 use super::backup_args::BackupArgs;
 use super::options::base_of;
 use siltstone::backup::missing_source;
-use siltstone::disk::stat::stat_path;
+use siltstone::disk::stat_path;
 use siltstone::entry::{PathText, Warning};
 use siltstone::error::{Error, Kind, Result};
 use siltstone::source::{Rules, RulesBuilder, follow_slash, normalize, read_lines, read_raw};

@@ -19,7 +19,7 @@ use siltstone::when::format_bytes;
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
-pub struct BenchArgs {
+pub(super) struct BenchArgs {
     #[command(subcommand)]
     what: BenchVerb,
 }
@@ -70,7 +70,7 @@ enum BenchVerb {
     },
 }
 
-pub fn run(args: &BenchArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
+pub(super) fn run(args: &BenchArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let console = Console::new(options, false);
     match &args.what {
         BenchVerb::Machine { compression, rounds } => machine(&console, *compression, *rounds)?,

@@ -2,7 +2,7 @@
 
 use super::folders::folder;
 use super::options::{GlobalOptions, absolute};
-use siltstone::disk::whole::{make_private_dir, write_whole};
+use siltstone::disk::{make_private_dir, write_whole};
 use siltstone::error::Result;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ const TAG_NAME: &str = "CACHEDIR.TAG";
 const TAG: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55\n\
                      # Cache of silt. This directory may be deleted: the next backup takes longer.\n";
 
-pub fn cache_folder(options: &GlobalOptions) -> Result<PathBuf> {
+pub(super) fn cache_folder(options: &GlobalOptions) -> Result<PathBuf> {
     match options.cache_dir.as_ref().filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => absolute(path),
         None => Ok(folder("XDG_CACHE_HOME", ".cache")?.join("siltstone")),
@@ -19,7 +19,7 @@ pub fn cache_folder(options: &GlobalOptions) -> Result<PathBuf> {
 }
 
 /// Marks the folder as a cache.
-pub fn tag(cache: &Path) {
+pub(super) fn tag(cache: &Path) {
     let path = cache.join(TAG_NAME);
     if !path.exists() {
         // It only spares others to save the cache.

@@ -11,12 +11,12 @@ use clap::Args;
 use siltstone::browse;
 
 #[derive(Args, Debug)]
-pub struct CatArgs {
+pub(super) struct CatArgs {
     #[command(flatten)]
     what: TargetOptions,
 }
 
-pub fn run(args: &CatArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
+pub(super) fn run(args: &CatArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     args.what.check()?;
     let Some(path) = args.what.path() else {
         return Err(Failure::Usage("name a file in the snapshot: SNAPSHOT:PATH".to_owned()));

@@ -26,7 +26,7 @@ const COMPARED: &str = "Compared are kind, size, modification time, mode, owner,
 
 #[derive(Args, Debug)]
 #[command(after_help = COMPARED)]
-pub struct DiffArgs {
+pub(super) struct DiffArgs {
     /// The older snapshot
     #[arg(value_name = "SNAPSHOT[:PATH]", value_parser = bytes_parser(target))]
     old: SelectedTarget,
@@ -44,7 +44,7 @@ pub struct DiffArgs {
     filter: FilterOptions,
 }
 
-pub fn run(args: &DiffArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
+pub(super) fn run(args: &DiffArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let Some(selector) = &args.old.selector else {
         return Err(Failure::Usage("name a snapshot before the colon: latest:PATH".to_owned()));
     };

@@ -5,7 +5,7 @@ use siltstone::entry::{Entry, EntryKind, Time};
 use siltstone::when::format_time;
 
 /// `-rwsr-xr-x`, as ls shows it; a stream has an `s` in front.
-pub fn mode_text(kind: EntryKind, mode: u32) -> String {
+pub(super) fn mode_text(kind: EntryKind, mode: u32) -> String {
     let letter = match kind {
         EntryKind::File => '-',
         EntryKind::Directory => 'd',
@@ -32,7 +32,7 @@ pub fn mode_text(kind: EntryKind, mode: u32) -> String {
 }
 
 /// What `ls -l` says of an entry.
-pub fn long_line(path: &[u8], entry: &Entry) -> String {
+pub(super) fn long_line(path: &[u8], entry: &Entry) -> String {
     let name_or =
         |name: &str, number: u32| if name.is_empty() { number.to_string() } else { show_path(name.as_bytes()) };
     let size = match entry.kind {
@@ -54,6 +54,6 @@ pub fn long_line(path: &[u8], entry: &Entry) -> String {
 }
 
 /// A time without its fraction: what a person can take in.
-pub fn show_seconds(time: Time) -> String {
+pub(super) fn show_seconds(time: Time) -> String {
     format_time(Time { nanoseconds: 0, ..time }, &jiff::tz::TimeZone::system())
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 /// How the command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Exit {
+pub(crate) enum Exit {
     Done = 0,
     Failed = 1,
     /// Invalid command line.
@@ -23,7 +23,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    pub fn of(kind: Kind) -> Exit {
+    pub(crate) fn of(kind: Kind) -> Exit {
         match kind {
             Kind::Locked | Kind::Stale => Exit::Locked,
             Kind::WrongKey => Exit::WrongKey,
@@ -47,7 +47,7 @@ impl From<Exit> for ExitCode {
 
 /// Why a verb ended early.
 #[derive(Debug)]
-pub enum Failure {
+pub(super) enum Failure {
     /// What the words lack or have too much of: a whole sentence without a full stop.
     Usage(String),
     Error(Error),
@@ -75,7 +75,7 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
-    pub fn exit(&self) -> Exit {
+    pub(super) fn exit(&self) -> Exit {
         match self {
             Failure::Usage(_) => Exit::Usage,
             Failure::Error(error) => Exit::of(error.kind()),
@@ -83,7 +83,7 @@ impl Failure {
     }
 
     /// Tells the person (or the program) in front of it.
-    pub fn report(&self, json: bool) {
+    pub(super) fn report(&self, json: bool) {
         if json {
             let line = match self {
                 Failure::Usage(message) => json_line(&FailureReport {

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 const BUFFER_BYTES: usize = 1 << 20;
 
 #[derive(Args, Debug)]
-pub struct ExportArgs {
+pub(super) struct ExportArgs {
     #[command(flatten)]
     what: TargetOptions,
 
@@ -44,7 +44,7 @@ enum ArchiveFormat {
     TarZst,
 }
 
-pub fn run(args: &ExportArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
+pub(super) fn run(args: &ExportArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     args.what.check()?;
     let to_file = args.output.as_deref().filter(|path| path.as_os_str() != "-");
     if to_file.is_none() && std::io::stdout().is_terminal() {

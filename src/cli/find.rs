@@ -24,7 +24,7 @@ fn pattern(words: &[u8]) -> Result<OsString, Error> {
 }
 
 #[derive(Args, Debug)]
-pub struct FindArgs {
+pub(super) struct FindArgs {
     /// Names or paths with wildcards: *.sql, /etc/**/hosts
     #[arg(value_name = "PATTERN", required = true, value_parser = bytes_parser(pattern))]
     patterns: Vec<OsString>,
@@ -44,7 +44,7 @@ struct FoundPath<'a> {
     versions: Vec<VersionInfo<'a>>,
 }
 
-pub fn run(args: &FindArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
+pub(super) fn run(args: &FindArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let console = Console::new(options, false);
     let watch = console.watch();
     signals::stop_on_signals(&watch)?;

@@ -7,8 +7,7 @@ use super::open::{
 use super::options::GlobalOptions;
 use super::output::Console;
 use serde_json::json;
-use siltstone::disk::device::same_device;
-use siltstone::disk::whole::make_private_dir;
+use siltstone::disk::{make_private_dir, same_device};
 use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::{NewRepository, Repository};
 use siltstone::watch::Watch;
@@ -19,7 +18,7 @@ use std::path::{Path, PathBuf};
 const SOURCES_ASKED: usize = 100;
 
 /// Opens the repository that is meant; the default one is made when there is none yet.
-pub fn open_or_make(
+pub(super) fn open_or_make(
     options: &GlobalOptions,
     sources: &[PathBuf],
     may_make: bool,

@@ -11,26 +11,24 @@ use super::signals;
 use clap::Args;
 use serde_json::json;
 use siltstone::chunk::ChunkTable;
-use siltstone::disk::whole::{make_private_dir, write_whole_private};
+use siltstone::disk::{make_private_dir, write_whole_private};
 use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::{Credentials, InitOptions, NewRepository, Repository};
 use siltstone::seal::{PasswordCost, Secret};
-use siltstone::storage::Storage;
-use siltstone::storage::local::stranger_in;
-use siltstone::storage::location::folder_of;
+use siltstone::storage::{Storage, folder_of, stranger_in};
 use siltstone::watch::{Cancel, Watch};
 use std::path::Path;
 use zeroize::Zeroizing;
 
 #[derive(Args, Debug)]
 #[command(override_usage = "silt init --repo <URL> [OPTIONS]")]
-pub struct InitArgs {
+pub(super) struct InitArgs {
     /// Accept a storage that ignores conditional writes: never run two backups to it at the same time
     #[arg(long)]
     single_writer: bool,
 }
 
-pub fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
+pub(super) fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let Some(location) = given_location(options) else {
         return Err(Failure::Usage(
             "name the location of the new repository with --repo or SILT_REPOSITORY".to_owned(),
@@ -86,7 +84,7 @@ pub fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
 }
 
 /// A repository keeps to itself: files of others would be counted with it, and removed with it.
-pub fn refuse_strangers(location: &str) -> Result<()> {
+pub(super) fn refuse_strangers(location: &str) -> Result<()> {
     let Some(folder) = folder_of(location)? else { return Ok(()) };
     match stranger_in(folder)? {
         None => Ok(()),
@@ -100,7 +98,11 @@ pub fn refuse_strangers(location: &str) -> Result<()> {
 }
 
 /// A repository that lacks its last step, which [`show_and_finish`] takes.
-pub fn prepare(storage: &dyn Storage, credentials: Credentials, single_writer: bool) -> Result<NewRepository<'_>> {
+pub(super) fn prepare(
+    storage: &dyn Storage,
+    credentials: Credentials,
+    single_writer: bool,
+) -> Result<NewRepository<'_>> {
     let capabilities = probe_storage(storage)?;
     let cost = PasswordCost::DEFAULT;
     Repository::prepare(
@@ -111,7 +113,7 @@ pub fn prepare(storage: &dyn Storage, credentials: Credentials, single_writer: b
 
 /// Shows the text with the recovery key, and only then makes the repository: there is never a repository whose key was not shown.
 /// A run that is killed in between makes none, and the next run makes one with another recovery key.
-pub fn show_and_finish(text: &str, new: NewRepository) -> Result<()> {
+pub(super) fn show_and_finish(text: &str, new: NewRepository) -> Result<()> {
     let Err(error) = print_once(text) else { return new.finish() };
     // That it could not be shown is what the caller must see.
     let _best_effort = new.abandon();
@@ -120,7 +122,7 @@ pub fn show_and_finish(text: &str, new: NewRepository) -> Result<()> {
         .hint("no repository was created: run it again with standard output open"))
 }
 
-pub fn recovery_words(new: &NewRepository) -> String {
+pub(super) fn recovery_words(new: &NewRepository) -> String {
     let key = new.recovery_key().to_text();
     let mut text = format!(
         "Recovery key: {}\n  It opens the repository if the password or key file is lost. It is shown only once:\n  \
@@ -134,7 +136,7 @@ pub fn recovery_words(new: &NewRepository) -> String {
 }
 
 /// The secret in the key file; a file that is not there is made. Second: whether it was.
-pub fn key_file(path: &Path, watch: &Watch) -> Result<(Secret, bool)> {
+pub(super) fn key_file(path: &Path, watch: &Watch) -> Result<(Secret, bool)> {
     if path.exists() {
         return Ok((read_key_file(path, watch).map_err(no_secret)?, false));
     }

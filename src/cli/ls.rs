@@ -13,7 +13,7 @@ use clap::Args;
 use siltstone::browse::{self, EntryInfo};
 
 #[derive(Args, Debug)]
-pub struct LsArgs {
+pub(super) struct LsArgs {
     #[command(flatten)]
     what: TargetOptions,
 
@@ -26,7 +26,7 @@ pub struct LsArgs {
     recursive: bool,
 }
 
-pub fn run(args: &LsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
+pub(super) fn run(args: &LsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     args.what.check()?;
     let console = Console::new(options, false);
     let watch = console.watch();

@@ -7,12 +7,12 @@ use siltstone::error::Error;
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
-pub struct ManArgs {
+pub(super) struct ManArgs {
     /// Directory for the pages of all commands [default: print the main page]
     dir: Option<PathBuf>,
 }
 
-pub fn run(args: &ManArgs) -> Result<Exit, Failure> {
+pub(super) fn run(args: &ManArgs) -> Result<Exit, Failure> {
     let command = super::Cli::command();
     let Some(dir) = &args.dir else {
         let mut page = Vec::new();

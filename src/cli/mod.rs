@@ -93,9 +93,9 @@ enum Verb {
 }
 
 /// How a run ends that panicked.
-pub const PANICKED: Exit = Exit::Failed;
+pub(crate) const PANICKED: Exit = Exit::Failed;
 
-pub fn main() -> Exit {
+pub(crate) fn main() -> Exit {
     if let Err(error) = signals::tame() {
         return end(Err(error.into()), false);
     }

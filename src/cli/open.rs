@@ -5,15 +5,12 @@ use super::folders::folder;
 use super::options::{GlobalOptions, absolute};
 use super::password::{password_of_command, password_of_file, read_key_file};
 use super::prompt::ask_password;
-use siltstone::disk::own_files::why_not_own;
+use siltstone::disk::why_not_own;
 use siltstone::error::{Error, Kind, Result};
 use siltstone::id::RepositoryId;
 use siltstone::repo::{Credentials, KnownRepository, Repository};
 use siltstone::seal::Secret;
-use siltstone::storage::location::{StorageAccess, folder_of};
-use siltstone::storage::retry::RETRY_FOR;
-use siltstone::storage::s3::S3Defaults;
-use siltstone::storage::{self, Capabilities, Storage};
+use siltstone::storage::{self, Capabilities, RETRY_FOR, S3Defaults, Storage, StorageAccess, folder_of};
 use siltstone::watch::{NoticeKind, Watch};
 use std::num::ParseIntError;
 use std::os::unix::ffi::OsStrExt;
@@ -26,13 +23,13 @@ use zeroize::Zeroizing;
 const DELAY_VARIABLE: &str = "SILT_DELAY_MS";
 
 /// Where everything is without configuration.
-pub struct DefaultPlaces {
+pub(super) struct DefaultPlaces {
     pub repository: PathBuf,
     pub key: PathBuf,
 }
 
 impl DefaultPlaces {
-    pub fn find() -> Result<DefaultPlaces> {
+    pub(super) fn find() -> Result<DefaultPlaces> {
         Ok(DefaultPlaces {
             repository: folder("XDG_DATA_HOME", ".local/share")?.join("siltstone/repository"),
             key: folder("XDG_CONFIG_HOME", ".config")?.join("siltstone/key"),
@@ -41,7 +38,7 @@ impl DefaultPlaces {
 }
 
 /// The location that was given.
-pub fn given_location(options: &GlobalOptions) -> Option<&str> {
+pub(super) fn given_location(options: &GlobalOptions) -> Option<&str> {
     options.repo.as_deref()
 }
 
@@ -63,7 +60,7 @@ fn given_credentials(options: &GlobalOptions, watch: &Watch) -> Result<Credentia
 
 /// The password and the key file that were given. Of a password on the command line and one in the environment the former
 /// counts.
-pub fn given_locks(options: &GlobalOptions, watch: &Watch) -> Result<Credentials> {
+pub(super) fn given_locks(options: &GlobalOptions, watch: &Watch) -> Result<Credentials> {
     let key_file = options.key_file.as_deref().map(|path| {
         read_key_file(path, watch).map_err(|error| match error.kind() {
             Kind::NotFound => no_secret(error.hint(LOST_KEY)),
@@ -76,7 +73,7 @@ pub fn given_locks(options: &GlobalOptions, watch: &Watch) -> Result<Credentials
 const LOST_KEY: &str = "put the key file back, or use the recovery key that was shown when the repository was created: \
                         set SILT_RECOVERY_KEY, or name a file with it with --recovery-key-file";
 
-pub fn given_password(options: &GlobalOptions, watch: &Watch) -> Result<Option<Zeroizing<Vec<u8>>>> {
+pub(super) fn given_password(options: &GlobalOptions, watch: &Watch) -> Result<Option<Zeroizing<Vec<u8>>>> {
     if let Some(path) = &options.password_file {
         return password_of_file(path, watch).map(Some).map_err(no_secret);
     }
@@ -90,7 +87,7 @@ pub fn given_password(options: &GlobalOptions, watch: &Watch) -> Result<Option<Z
 }
 
 /// A secret that cannot be had opens as little as a wrong one.
-pub fn no_secret(error: Error) -> Error {
+pub(super) fn no_secret(error: Error) -> Error {
     match error.kind() {
         // A failure of the system does not concern the secret.
         Kind::Cancelled | Kind::Full | Kind::Temporary => error,
@@ -99,7 +96,12 @@ pub fn no_secret(error: Error) -> Error {
 }
 
 /// Opens the location; it need not hold a repository yet.
-pub fn open_storage(location: &str, create: bool, options: &GlobalOptions, watch: &Watch) -> Result<Arc<dyn Storage>> {
+pub(super) fn open_storage(
+    location: &str,
+    create: bool,
+    options: &GlobalOptions,
+    watch: &Watch,
+) -> Result<Arc<dyn Storage>> {
     let access = StorageAccess {
         ca_file: options.cacert.as_deref().filter(|path| !path.as_os_str().is_empty()),
         retry_for: options.retry_for.unwrap_or(RETRY_FOR),
@@ -109,7 +111,7 @@ pub fn open_storage(location: &str, create: bool, options: &GlobalOptions, watch
         delay: delay()?,
         watch: watch.clone(),
     };
-    storage::location::open(location, create, &access)
+    storage::open_location(location, create, &access)
 }
 
 /// How much longer each request is to take; for measuring.
@@ -123,12 +125,12 @@ fn delay() -> Result<Duration> {
     }
 }
 
-pub fn probe_storage(storage: &dyn Storage) -> Result<Capabilities> {
+pub(super) fn probe_storage(storage: &dyn Storage) -> Result<Capabilities> {
     storage::probe(storage)
 }
 
 /// The repository that is meant, open.
-pub fn open(options: &GlobalOptions, watch: &Watch) -> Result<Repository> {
+pub(super) fn open(options: &GlobalOptions, watch: &Watch) -> Result<Repository> {
     let mut credentials = given_credentials(options, watch)?;
     let (storage, default) = match given_location(options) {
         Some(location) => (open_storage(location, false, options, watch)?, None),
@@ -151,7 +153,7 @@ pub fn open(options: &GlobalOptions, watch: &Watch) -> Result<Repository> {
 }
 
 /// Opens the repository in a storage.
-pub fn open_with(
+pub(super) fn open_with(
     storage: Arc<dyn Storage>,
     credentials: &Credentials,
     options: &GlobalOptions,
@@ -215,7 +217,7 @@ fn usable_cache(options: &GlobalOptions, watch: &Watch) -> Result<Option<PathBuf
 }
 
 /// The repository that was in the default place at the last run.
-pub fn known_at_default(places: &DefaultPlaces, options: &GlobalOptions) -> Result<Option<RepositoryId>> {
+pub(super) fn known_at_default(places: &DefaultPlaces, options: &GlobalOptions) -> Result<Option<RepositoryId>> {
     let cache = if options.no_cache { None } else { cache_folder(options).ok() };
     Ok(KnownRepository::at(location_of(&places.repository)?, cache.as_deref()).id())
 }
@@ -250,7 +252,7 @@ fn open_default(
 }
 
 /// Locations are text, as URLs are.
-pub fn location_of(path: &Path) -> Result<&str> {
+pub(super) fn location_of(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| {
         Error::invalid("use the directory", path.display(), "its name is not UTF-8").hint("name another with --repo")
     })

@@ -7,7 +7,7 @@ use siltstone::entry::Time;
 use siltstone::error::Error;
 use siltstone::seal::Compression;
 use siltstone::source::{Rules, RulesBuilder, normalize};
-use siltstone::storage::retry::RETRY_FOR;
+use siltstone::storage::RETRY_FOR;
 use siltstone::when::{Moment, parse_moment, parse_size};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -20,7 +20,7 @@ const MEMORY_BYTES_MIN: u64 = 32 << 20;
 /// Options that every command takes.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Global options")]
-pub struct GlobalOptions {
+pub(super) struct GlobalOptions {
     /// Location of the repository: a directory, s3://BUCKET/PREFIX or s3+https://HOST/BUCKET/PREFIX
     #[arg(short, long, global = true, value_name = "URL", env = "SILT_REPOSITORY", hide_env_values = true)]
     pub repo: Option<String>,
@@ -87,11 +87,11 @@ pub struct GlobalOptions {
 }
 
 /// A heading for each of them, as one for all that follow would stand over the options of the command, too.
-pub const FILTERS: &str = "Snapshot filters";
+pub(super) const FILTERS: &str = "Snapshot filters";
 
 /// Which snapshots count.
 #[derive(Args, Clone, Debug, Default)]
-pub struct FilterOptions {
+pub(super) struct FilterOptions {
     /// Only snapshots of this host
     #[arg(long, value_name = "NAME", help_heading = FILTERS)]
     pub host: Option<String>,
@@ -110,7 +110,7 @@ pub struct FilterOptions {
 }
 
 impl FilterOptions {
-    pub fn filter(&self) -> Result<Filter, Error> {
+    pub(super) fn filter(&self) -> Result<Filter, Error> {
         let path = self.path.as_deref().map(absolute).transpose()?;
         Ok(Filter {
             host: self.host.clone(),
@@ -124,7 +124,7 @@ impl FilterOptions {
 
 /// Which snapshots count, from when to when: for verbs that look at many of them.
 #[derive(Args, Clone, Debug, Default)]
-pub struct RangeOptions {
+pub(super) struct RangeOptions {
     #[command(flatten)]
     filter: FilterOptions,
 
@@ -138,13 +138,13 @@ pub struct RangeOptions {
 }
 
 impl RangeOptions {
-    pub fn filter(&self) -> Result<Filter, Error> {
+    pub(super) fn filter(&self) -> Result<Filter, Error> {
         Ok(Filter { after: self.after, before: self.before, ..self.filter.filter()? })
     }
 }
 
 /// Patterns of what is left out or taken.
-pub fn rules(patterns: &[OsString]) -> Result<Rules, Error> {
+pub(super) fn rules(patterns: &[OsString]) -> Result<Rules, Error> {
     let mut builder = RulesBuilder::new();
     for pattern in patterns {
         builder.exclude(pattern.as_bytes())?;
@@ -153,14 +153,14 @@ pub fn rules(patterns: &[OsString]) -> Result<Rules, Error> {
 }
 
 /// Checks a pattern where it is given, so that one that makes no sense is an error of the words.
-pub fn pattern(words: &[u8]) -> Result<OsString, Error> {
+pub(super) fn pattern(words: &[u8]) -> Result<OsString, Error> {
     let mut builder = RulesBuilder::new();
     builder.exclude(words)?.build()?;
     Ok(OsStr::from_bytes(words).to_owned())
 }
 
 /// The directory that these paths are relative to. It need not exist where all of them are absolute.
-pub fn base_of<P: AsRef<Path>>(paths: &[P]) -> Result<PathBuf, Error> {
+pub(super) fn base_of<P: AsRef<Path>>(paths: &[P]) -> Result<PathBuf, Error> {
     if paths.iter().all(|path| path.as_ref().is_absolute()) {
         Ok(PathBuf::from("/"))
     } else {
@@ -171,20 +171,20 @@ pub fn base_of<P: AsRef<Path>>(paths: &[P]) -> Result<PathBuf, Error> {
 }
 
 /// A path as given, made absolute and clean.
-pub fn absolute(path: &Path) -> Result<PathBuf, Error> {
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, Error> {
     let mut paths = normalize(&[path], &base_of(&[path])?)?;
     Ok(paths.remove(0))
 }
 
 /// An error in the words of an option: clap puts the option's name before it and ends with 2.
-pub fn in_words(error: Error) -> String {
+pub(super) fn in_words(error: Error) -> String {
     match error.advice() {
         Some(hint) => format!("{error}\nhint: {hint}"),
         None => error.to_string(),
     }
 }
 
-pub fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     match parse_size(text).map_err(in_words)? {
         0 => Err("it must be greater than 0".to_owned()),
         bytes => Ok(bytes),
@@ -222,7 +222,7 @@ fn memory(text: &str) -> Result<u64, String> {
     }
 }
 
-pub fn compression(text: &str) -> Result<Compression, String> {
+pub(super) fn compression(text: &str) -> Result<Compression, String> {
     match text {
         "off" => Ok(Compression::STORE),
         "fast" => Ok(Compression::Level(1)),
@@ -235,17 +235,17 @@ pub fn compression(text: &str) -> Result<Compression, String> {
     }
 }
 
-pub fn moment(text: &str) -> Result<Moment, String> {
+pub(super) fn moment(text: &str) -> Result<Moment, String> {
     parse_moment(text, &jiff::Zoned::now()).map_err(in_words)
 }
 
 /// The first instant of what the words name.
-pub fn first_instant(text: &str) -> Result<Time, String> {
+pub(super) fn first_instant(text: &str) -> Result<Time, String> {
     moment(text).map(|moment| moment.start)
 }
 
 /// The last instant of what the words name.
-pub fn last_instant(text: &str) -> Result<Time, String> {
+pub(super) fn last_instant(text: &str) -> Result<Time, String> {
     moment(text).map(|moment| moment.end)
 }
 
@@ -255,7 +255,7 @@ fn path() -> impl TypedValueParser<Value = PathBuf> {
 }
 
 /// A reader of words that may be any bytes.
-pub fn bytes_parser<T, F>(read: F) -> impl TypedValueParser<Value = T>
+pub(super) fn bytes_parser<T, F>(read: F) -> impl TypedValueParser<Value = T>
 where
     T: Clone + Send + Sync + 'static,
     F: Fn(&[u8]) -> Result<T, Error> + Clone + Send + Sync + 'static,

@@ -22,7 +22,7 @@ const PATH_CHARACTERS_SHOWN: usize = 1000;
 
 /// Where all words of one run go. Cheap to clone.
 #[derive(Clone)]
-pub struct Console(Arc<ConsoleInner>);
+pub(super) struct Console(Arc<ConsoleInner>);
 
 struct ConsoleInner {
     json: bool,
@@ -37,7 +37,7 @@ struct ConsoleInner {
 }
 
 impl Console {
-    pub fn new(options: &GlobalOptions, lines: bool) -> Console {
+    pub(super) fn new(options: &GlobalOptions, lines: bool) -> Console {
         Console(Arc::new(ConsoleInner {
             json: options.json,
             quiet: options.quiet,
@@ -51,36 +51,36 @@ impl Console {
     }
 
     /// What a verb of the library is handed.
-    pub fn watch(&self) -> Watch {
+    pub(super) fn watch(&self) -> Watch {
         let console = self.clone();
         Watch::new(Arc::new(move |event| console.on_event(event)))
     }
 
-    pub fn json(&self) -> bool {
+    pub(super) fn json(&self) -> bool {
         self.0.json
     }
 
-    pub fn quiet(&self) -> bool {
+    pub(super) fn quiet(&self) -> bool {
         self.0.quiet
     }
 
     /// Whether a progress bar suits the terminal and the options.
-    pub fn with_bar(&self) -> bool {
+    pub(super) fn with_bar(&self) -> bool {
         self.0.with_bar
     }
 
     /// Whether progress is printed as JSON lines.
-    pub fn with_progress_events(&self) -> bool {
+    pub(super) fn with_progress_events(&self) -> bool {
         self.0.json && self.0.lines && self.0.verbose > 0
     }
 
     /// From now on other lines are written above this bar.
-    pub fn set_bar(&self, bar: ProgressBar) {
+    pub(super) fn set_bar(&self, bar: ProgressBar) {
         // There is one bar in a run; of a second one lines would only cross it.
         let _ = self.0.bar.set(bar);
     }
 
-    pub fn stage(&self) -> String {
+    pub(super) fn stage(&self) -> String {
         lock(&self.0.stage).clone()
     }
 
@@ -110,7 +110,7 @@ impl Console {
     }
 
     /// Worth knowing; on standard error, or as an event.
-    pub fn note(&self, notice: Notice) {
+    pub(super) fn note(&self, notice: Notice) {
         match (self.0.json, self.0.lines) {
             (true, true) => self.event(&Event::Notice(notice)),
             (true, false) => print_error_line(&json_line(&Event::Notice(notice))),
@@ -120,7 +120,7 @@ impl Console {
     }
 
     /// What became of damaged snapshots, on standard error, even where nothing but warnings is to be printed.
-    pub fn say_damage(&self, text: &str) -> Result<()> {
+    pub(super) fn say_damage(&self, text: &str) -> Result<()> {
         let written = self.above_bar(|| std::io::stderr().lock().write_all(text.as_bytes()));
         written.map_err(|error| Error::io("write to", "standard error", error))
     }
@@ -138,12 +138,12 @@ impl Console {
     }
 
     /// Prints one JSON line at once. A closed or full standard output does not end a backup.
-    pub fn event(&self, event: &impl Serialize) {
+    pub(super) fn event(&self, event: &impl Serialize) {
         let _ = writeln!(std::io::stdout().lock(), "{}", json_line(event));
     }
 
     /// Reports that the work is done although the summary could not be written; returns the exit code.
-    pub fn summary_lost(&self, done: &str, error: &Error, otherwise: Exit) -> Exit {
+    pub(super) fn summary_lost(&self, done: &str, error: &Error, otherwise: Exit) -> Exit {
         let text = format!("{done}, but its summary could not be written: {error}");
         if self.0.json {
             print_error_line(&json_line(&Event::Notice(Notice { kind: NoticeKind::Output, text })))
@@ -154,7 +154,7 @@ impl Console {
     }
 
     /// Names the warnings on standard error, unless they were told as they came; returns how many there were.
-    pub fn conclude_warnings(&self) -> u64 {
+    pub(super) fn conclude_warnings(&self) -> u64 {
         let warnings = lock(&self.0.warnings);
         let (first, count) = (&warnings.0, warnings.1);
         if count > 0 && !self.0.json && self.0.verbose == 0 {
@@ -168,19 +168,19 @@ impl Console {
     }
 
     /// For verbs that only look: the exit code, warnings told.
-    pub fn exit(&self) -> Exit {
+    pub(super) fn exit(&self) -> Exit {
         Exit::with_warnings(self.conclude_warnings())
     }
 
     /// The same for verbs that go on past damage in the repository.
-    pub fn exit_after(&self, watch: &Watch) -> Exit {
+    pub(super) fn exit_after(&self, watch: &Watch) -> Exit {
         let exit = self.exit();
         let damaged = watch.progress.damaged.load(Ordering::Relaxed);
         if damaged > 0 { Exit::Corrupt } else { exit }
     }
 
     /// The first warnings, for a JSON object.
-    pub fn warnings(&self) -> (Vec<Warning>, u64) {
+    pub(super) fn warnings(&self) -> (Vec<Warning>, u64) {
         lock(&self.0.warnings).clone()
     }
 }

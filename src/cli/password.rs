@@ -3,7 +3,7 @@
 use super::prompt::TERMINAL;
 use super::text::show_path;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use siltstone::disk::whole::read_bounded;
+use siltstone::disk::read_bounded;
 use siltstone::error::{Error, Kind, Result};
 use siltstone::seal::Secret;
 use siltstone::source::SECRETS;
@@ -27,13 +27,13 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const OTHERS_MAY_READ: u32 = 0o044;
 
 /// The first line of a file.
-pub fn password_of_file(path: &Path, watch: &Watch) -> Result<Zeroizing<Vec<u8>>> {
+pub(super) fn password_of_file(path: &Path, watch: &Watch) -> Result<Zeroizing<Vec<u8>>> {
     let bytes = Zeroizing::new(read_secret("read the password file", path, PASSWORD_BYTES_MAX)?);
     warn_of_readers(path, watch);
     first_line(&bytes, &format!("from {}", path.display()))
 }
 
-pub fn read_key_file(path: &Path, watch: &Watch) -> Result<Secret> {
+pub(super) fn read_key_file(path: &Path, watch: &Watch) -> Result<Secret> {
     let bytes = Zeroizing::new(read_secret("read the key file", path, KEY_TEXT_BYTES_MAX)?);
     warn_of_readers(path, watch);
     let bad = |why: String| Error::invalid("read the key file", path.display(), why);
@@ -62,7 +62,7 @@ fn warn_of_readers(path: &Path, watch: &Watch) {
 }
 
 /// The first line that a command prints. It runs with the terminal, if there is one, so that it can ask for something.
-pub fn password_of_command(command: &OsStr, cancel: &Cancel) -> Result<Zeroizing<Vec<u8>>> {
+pub(super) fn password_of_command(command: &OsStr, cancel: &Cancel) -> Result<Zeroizing<Vec<u8>>> {
     let doing = "get the password";
     let from = "from the password command";
     let failed = |error| Error::io(doing, from, error);

@@ -6,16 +6,16 @@ use siltstone::repo::{Snapshot, SnapshotInfo};
 use std::io::Write;
 
 /// A line on standard error. That it cannot be written does not change how a run ends.
-pub fn print_error_line(line: &str) {
+pub(super) fn print_error_line(line: &str) {
     let _exit_code_says_it = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// Prints the result of a command on standard output. It is not an error if the reader stops early (`| head`).
-pub fn print(text: &str) -> Result<()> {
+pub(super) fn print(text: &str) -> Result<()> {
     print_bytes(text.as_bytes())
 }
 
-pub fn print_bytes(bytes: &[u8]) -> Result<()> {
+pub(super) fn print_bytes(bytes: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
@@ -24,7 +24,7 @@ pub fn print_bytes(bytes: &[u8]) -> Result<()> {
 }
 
 /// Prints what is shown only once: here, a closed standard output is an error as well.
-pub fn print_once(text: &str) -> Result<()> {
+pub(super) fn print_once(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
@@ -32,43 +32,47 @@ pub fn print_once(text: &str) -> Result<()> {
 }
 
 /// One line of JSON.
-pub fn json_line(value: &impl Serialize) -> String {
+pub(super) fn json_line(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("reports and events have no keys but text")
 }
 
-pub fn print_json(value: &impl Serialize) -> Result<()> {
+pub(super) fn print_json(value: &impl Serialize) -> Result<()> {
     print(&(json_line(value) + "\n"))
 }
 
 /// A report as an event: with the field `event` before its own.
 #[derive(Serialize)]
-pub struct TaggedReport<'a, T> {
+pub(super) struct TaggedReport<'a, T> {
     event: &'static str,
     #[serde(flatten)]
     report: &'a T,
 }
 
 /// What a command did, as the last event of its run.
-pub fn summary<T>(report: &T) -> TaggedReport<'_, T> {
+pub(super) fn summary<T>(report: &T) -> TaggedReport<'_, T> {
     TaggedReport { event: "summary", report }
 }
 
 /// The same of one snapshot.
 #[derive(Serialize)]
-pub struct OfSnapshot<'a, T> {
+pub(super) struct OfSnapshot<'a, T> {
     event: &'static str,
     snapshot: SnapshotInfo<'a>,
     #[serde(flatten)]
     report: &'a T,
 }
 
-pub fn of_snapshot<'a, T>(event: &'static str, snapshot: &'a Snapshot, report: &'a T) -> OfSnapshot<'a, T> {
+pub(super) fn of_snapshot<'a, T>(event: &'static str, snapshot: &'a Snapshot, report: &'a T) -> OfSnapshot<'a, T> {
     OfSnapshot { event, snapshot: SnapshotInfo::from(snapshot), report }
 }
 
 /// Prints an object whose list is as long as there are snapshots: item by item, as all at once take many times the memory of
 /// what they show. `rest` are the members after the list. As with [`print`], the reader may stop early.
-pub fn print_json_list(name: &str, items: impl Iterator<Item = impl Serialize>, rest: &impl Serialize) -> Result<()> {
+pub(super) fn print_json_list(
+    name: &str,
+    items: impl Iterator<Item = impl Serialize>,
+    rest: &impl Serialize,
+) -> Result<()> {
     let mut out = std::io::BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
     match write_json_list(&mut out, name, items, rest).and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
@@ -99,22 +103,22 @@ fn write_json_list(
 
 /// Many lines (or bytes) on standard output, buffered. If the reader has gone (`| head`), the command is done: use this
 /// only for commands that change nothing.
-pub struct Lines(std::io::BufWriter<std::io::StdoutLock<'static>>);
+pub(super) struct Lines(std::io::BufWriter<std::io::StdoutLock<'static>>);
 
 impl Lines {
-    pub fn new() -> Lines {
+    pub(super) fn new() -> Lines {
         Lines(std::io::BufWriter::with_capacity(64 << 10, std::io::stdout().lock()))
     }
 
-    pub fn line(&mut self, line: &str) -> Result<()> {
+    pub(super) fn line(&mut self, line: &str) -> Result<()> {
         writeln!(self, "{line}").map_err(|error| Error::io("write to", "standard output", error))
     }
 
-    pub fn json(&mut self, value: &impl Serialize) -> Result<()> {
+    pub(super) fn json(&mut self, value: &impl Serialize) -> Result<()> {
         self.line(&json_line(value))
     }
 
-    pub fn end(mut self) -> Result<()> {
+    pub(super) fn end(mut self) -> Result<()> {
         self.flush().map_err(|error| Error::io("write to", "standard output", error))
     }
 }

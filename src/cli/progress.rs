@@ -28,13 +28,13 @@ const BAR_INTERVAL: Duration = Duration::from_millis(100);
 const EVENT_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Shows progress until it is dropped.
-pub struct Display {
+pub(super) struct Display {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Display {
-    pub fn start(console: &Console, watch: &Watch) -> Display {
+    pub(super) fn start(console: &Console, watch: &Watch) -> Display {
         let nothing = Display { stop: None, thread: None };
         let (stop, stopped) = channel();
         let (console, progress) = (console.clone(), watch.progress.clone());

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{ErrorKind, IsTerminal, Read, Write};
 use zeroize::Zeroizing;
 
-pub const TERMINAL: &str = "/dev/tty";
+pub(super) const TERMINAL: &str = "/dev/tty";
 const DOING: &str = "read the password from";
 const OTHER_WAYS: &str = "type it, or give it with --password-file, --password-command or SILT_PASSWORD";
 /// The longest line that a terminal returns.
@@ -19,7 +19,7 @@ const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// Asks for a password; None if standard input is not a terminal. A signal, which must be among those that `cancel`
 /// hears of, ends the question.
-pub fn ask_password(prompt: &str, cancel: &Cancel) -> Result<Option<Zeroizing<Vec<u8>>>> {
+pub(super) fn ask_password(prompt: &str, cancel: &Cancel) -> Result<Option<Zeroizing<Vec<u8>>>> {
     if !std::io::stdin().is_terminal() {
         return Ok(None);
     }

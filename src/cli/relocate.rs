@@ -11,13 +11,13 @@ use serde_json::json;
 use siltstone::repo::{CommitProtocol, Relocation, Settings};
 
 #[derive(Args, Debug)]
-pub struct RelocateArgs {
+pub(super) struct RelocateArgs {
     /// Accept a storage that ignores conditional writes: never run two backups to it at the same time
     #[arg(long)]
     single_writer: bool,
 }
 
-pub fn run(args: &RelocateArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
+pub(super) fn run(args: &RelocateArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let console = Console::new(options, false);
     let watch = console.watch();
     signals::stop_on_signals(&watch)?;

@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering;
 const PATHS_SHOWN: usize = 20;
 
 #[derive(Args, Debug)]
-pub struct RestoreArgs {
+pub(super) struct RestoreArgs {
     #[command(flatten)]
     what: TargetOptions,
 
@@ -82,7 +82,7 @@ enum OverwriteWord {
     Never,
 }
 
-pub fn run(args: &RestoreArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
+pub(super) fn run(args: &RestoreArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     args.what.check()?;
     let console = Console::new(options, true);
     let watch = console.watch();

@@ -11,12 +11,12 @@ use siltstone::when::{Moment, Selector, parse_target};
 
 /// `SNAPSHOT[:PATH]`, or `:PATH` where --at says which snapshot.
 #[derive(Clone, Debug)]
-pub struct SelectedTarget {
+pub(super) struct SelectedTarget {
     pub selector: Option<Selector>,
     pub path: Option<Vec<u8>>,
 }
 
-pub fn target(words: &[u8]) -> Result<SelectedTarget, Error> {
+pub(super) fn target(words: &[u8]) -> Result<SelectedTarget, Error> {
     if words.starts_with(b":") {
         Ok(SelectedTarget { selector: None, path: parse_target(&[b"latest", words].concat())?.1 })
     } else {
@@ -26,7 +26,7 @@ pub fn target(words: &[u8]) -> Result<SelectedTarget, Error> {
 
 /// Which snapshot, and what in it.
 #[derive(Args, Clone, Debug)]
-pub struct TargetOptions {
+pub(super) struct TargetOptions {
     /// latest, latest~N (the Nth before it) or the first digits of an id, optionally with a path; with --at only :PATH
     #[arg(value_name = "SNAPSHOT[:PATH]", value_parser = bytes_parser(target), required_unless_present = "at")]
     pub snapshot: Option<SelectedTarget>,
@@ -41,7 +41,7 @@ pub struct TargetOptions {
 
 impl TargetOptions {
     /// Refuses words that contradict each other, before anything is opened.
-    pub fn check(&self) -> Result<Selector, Failure> {
+    pub(super) fn check(&self) -> Result<Selector, Failure> {
         let named = self.snapshot.as_ref().and_then(|target| target.selector.clone());
         match (&self.at, named) {
             (None, Some(selector)) => Ok(selector),
@@ -55,17 +55,22 @@ impl TargetOptions {
         }
     }
 
-    pub fn path(&self) -> Option<Vec<u8>> {
+    pub(super) fn path(&self) -> Option<Vec<u8>> {
         self.snapshot.as_ref().and_then(|target| target.path.clone())
     }
 
-    pub fn find(&self, repo: &Repository, console: &Console, watch: &Watch) -> Result<Snapshot, Failure> {
+    pub(super) fn find(&self, repo: &Repository, console: &Console, watch: &Watch) -> Result<Snapshot, Failure> {
         let selector = self.selector(console)?;
         Ok(repo.select(&selector, &self.filter.filter()?, watch)?)
     }
 
     /// The same for a command that would destroy something with the wrong one.
-    pub fn find_certain(&self, repo: &Repository, console: &Console, watch: &Watch) -> Result<Snapshot, Failure> {
+    pub(super) fn find_certain(
+        &self,
+        repo: &Repository,
+        console: &Console,
+        watch: &Watch,
+    ) -> Result<Snapshot, Failure> {
         let selector = self.selector(console)?;
         Ok(repo.select_certain(&selector, &self.filter.filter()?, watch)?)
     }

@@ -25,7 +25,7 @@ const ABORTED: &str = "silt: cannot finish the run: the system refused memory, o
 static WITH_JSON: AtomicBool = AtomicBool::new(false);
 
 /// Signals that would kill the process, and need not: at the very beginning.
-pub fn tame() -> Result<()> {
+pub(super) fn tame() -> Result<()> {
     let failed = |error| Error::io("watch for signals", "", error);
     // A handler and not "ignored", which commands that we start would inherit. That a file would grow beyond what is
     // allowed (`ulimit -f`) is then an error of that write.
@@ -42,12 +42,12 @@ pub fn tame() -> Result<()> {
 }
 
 /// How an interruption is reported when the process ends without its main thread.
-pub fn tell_in_json(json: bool) {
+pub(super) fn tell_in_json(json: bool) {
     WITH_JSON.store(json, Ordering::Relaxed);
 }
 
 /// From now on the signals that ask to stop cancel the work, and end the process if that takes too long.
-pub fn stop_on_signals(watch: &Watch) -> Result<()> {
+pub(super) fn stop_on_signals(watch: &Watch) -> Result<()> {
     static BEGUN: OnceLock<()> = OnceLock::new();
     if BEGUN.set(()).is_err() {
         return Ok(());

@@ -14,7 +14,7 @@ use siltstone::repo::{Snapshot, SnapshotInfo};
 use siltstone::when::{format_bytes, format_count};
 
 #[derive(Args, Debug)]
-pub struct SnapshotsArgs {
+pub(super) struct SnapshotsArgs {
     #[command(flatten)]
     range: RangeOptions,
 
@@ -34,7 +34,7 @@ struct ListWarnings {
     warnings_count: u64,
 }
 
-pub fn run(args: &SnapshotsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
+pub(super) fn run(args: &SnapshotsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let console = Console::new(options, false);
     let watch = console.watch();
     signals::stop_on_signals(&watch)?;

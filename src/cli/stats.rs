@@ -11,12 +11,12 @@ use siltstone::browse::{self, Statistics};
 use siltstone::when::{format_bytes, format_count, format_counted};
 
 #[derive(Args, Debug)]
-pub struct StatsArgs {
+pub(super) struct StatsArgs {
     #[command(flatten)]
     range: RangeOptions,
 }
 
-pub fn run(args: &StatsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
+pub(super) fn run(args: &StatsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let console = Console::new(options, false);
     let watch = console.watch();
     signals::stop_on_signals(&watch)?;

@@ -8,7 +8,7 @@ const OPEN_FILES: u64 = 65_536;
 
 /// Before any work begins: raises the limit of open files as far as that is allowed, and starts the threads that compress
 /// and sort. That the system gives none is an error here, and would be a panic later.
-pub fn prepare() -> Result<()> {
+pub(super) fn prepare() -> Result<()> {
     raise_open_files();
     rayon::ThreadPoolBuilder::new()
         .thread_name(|index| format!("worker-{index}"))
@@ -26,6 +26,6 @@ fn raise_open_files() {
 }
 
 /// The name of this host, from the kernel itself: /proc need not be there.
-pub fn host_name() -> String {
+pub(super) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -5,7 +5,7 @@ use siltstone::repo::{SnapshotSource, Stamp, UnknownSource};
 use siltstone::when::format_time;
 
 /// A table without lines; columns named in `right` hold figures.
-pub fn table(header: &[&str], right: &[usize], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(super) fn table(header: &[&str], right: &[usize], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(header.iter().copied());
@@ -24,7 +24,7 @@ pub fn table(header: &[&str], right: &[usize], rows: impl Iterator<Item = Vec<St
 
 /// A path (or message) on one line: control characters, those that turn the direction of text, and bytes that are not
 /// text are escaped.
-pub fn show_path(path: &[u8]) -> String {
+pub(super) fn show_path(path: &[u8]) -> String {
     let mut shown = String::with_capacity(path.len());
     for chunk in path.utf8_chunks() {
         for character in chunk.valid().chars() {
@@ -45,12 +45,12 @@ fn turns_text(character: char) -> bool {
 }
 
 /// The time of a snapshot in the time zone of this machine.
-pub fn show_stamp(stamp: &Stamp) -> String {
+pub(super) fn show_stamp(stamp: &Stamp) -> String {
     format_time(stamp.time(), &jiff::tz::TimeZone::system())
 }
 
 /// What a snapshot holds, as words.
-pub fn show_source(source: &SnapshotSource) -> String {
+pub(super) fn show_source(source: &SnapshotSource) -> String {
     match source {
         SnapshotSource::Tree { path } => show_path(&path.0),
         SnapshotSource::Stream { name, .. } => format!("stream {}", show_path(&name.0)),

@@ -1,14 +1,14 @@
 //! Apply metadata to an entry with as few system calls as the kernel allows.
 
 use super::flags::set_flags;
-pub use super::loss::Loss;
+pub(crate) use super::loss::Loss;
 use super::loss::unsafe_setuid;
 use super::opened_up::open_own_file;
 use super::owner::Owners;
 use super::read_dir::Directory;
 use super::refused::refused;
 use super::stat::Stat;
-pub use super::subject::{CurrentMetadata, MODE_UNKNOWN, Subject};
+pub(crate) use super::subject::{CurrentMetadata, MODE_UNKNOWN, Subject};
 use crate::disk::subject::OwnerIds;
 use crate::entry::{EntryKind, Metadata, Time};
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use rustix::fd::AsFd;
 
 /// What of the metadata is to be brought back.
 #[derive(Clone, Copy, Debug)]
-pub struct ApplyOptions<'a> {
+pub(crate) struct ApplyOptions<'a> {
     /// User and group; without privilege it is mostly refused.
     pub owner: bool,
     /// By number even if this machine knows the name.
@@ -29,7 +29,7 @@ pub struct ApplyOptions<'a> {
 /// unfinished). Flags, which may forbid all further changes, are left to [`apply_flags`]. The access time stays. `current` comes from the call that created
 /// the inode, or from a stat; with None, this function stats it. Returns what could not be restored; such a loss does not
 /// stop the rest.
-pub fn apply_metadata(
+pub(crate) fn apply_metadata(
     subject: Subject<'_>,
     current: Option<CurrentMetadata>,
     meta: &Metadata,
@@ -81,7 +81,7 @@ pub(super) fn unsafe_bits(owner: (u32, u32), wanted: (u32, u32), kind: EntryKind
 }
 
 /// Sets the flags of an inode, which may forbid every further change: hard links and renames come before it.
-pub fn apply_flags(subject: Subject<'_>, meta: &Metadata, kind: EntryKind) -> Option<Loss> {
+pub(crate) fn apply_flags(subject: Subject<'_>, meta: &Metadata, kind: EntryKind) -> Option<Loss> {
     if meta.flags == 0 || !matches!(kind, EntryKind::File | EntryKind::Directory) {
         return None;
     }
@@ -93,36 +93,36 @@ pub fn apply_flags(subject: Subject<'_>, meta: &Metadata, kind: EntryKind) -> Op
 }
 
 /// Changes the mode of a name in a directory, never of what a link points to.
-pub fn chmod_at(directory: &Directory, name: &[u8], mode: u32) -> Result<()> {
+pub(crate) fn chmod_at(directory: &Directory, name: &[u8], mode: u32) -> Result<()> {
     Subject::Named(directory, name).chmod(mode).map_err(|errno| refused("change the mode", name, errno))
 }
 
 /// Sets the owner and the mode that a name had before, as far as the system allows.
-pub fn restore_owner_and_mode(directory: &Directory, name: &[u8], before: &Stat) {
+pub(crate) fn restore_owner_and_mode(directory: &Directory, name: &[u8], before: &Stat) {
     let subject = Subject::Named(directory, name);
     let _as_far_as_possible = subject.chown(Some(before.uid), Some(before.gid));
     let _as_far_as_possible = subject.chmod(before.permissions());
 }
 
 /// Changes the mode of an open file or directory.
-pub fn chmod_open(fd: impl AsFd, mode: u32) -> Result<()> {
+pub(crate) fn chmod_open(fd: impl AsFd, mode: u32) -> Result<()> {
     Subject::Open(fd.as_fd()).chmod(mode).map_err(|errno| refused("change the mode", b"", errno))
 }
 
 /// Sets the time of the last modification of an open file or directory.
-pub fn set_time(fd: impl AsFd, time: Time) -> Result<()> {
+pub(crate) fn set_time(fd: impl AsFd, time: Time) -> Result<()> {
     Subject::Open(fd.as_fd()).set_modified(time).map_err(|errno| refused("set the time", b"", errno))
 }
 
 /// Whether an inode has the metadata already, but for its flags.
-pub fn is_as_saved(subject: Subject<'_>, stat: &Stat, meta: &Metadata, options: &ApplyOptions<'_>) -> bool {
+pub(crate) fn is_as_saved(subject: Subject<'_>, stat: &Stat, meta: &Metadata, options: &ApplyOptions<'_>) -> bool {
     let has_owner = !options.owner || (stat.uid, stat.gid) == wanted_owner(meta, options);
     has_owner && stat.has_mode(meta.mode) && stat.modified == meta.modified && subject.has_attributes(meta)
 }
 
 /// The owner by name if this machine knows it, else by number.
 #[inline]
-pub fn wanted_owner(meta: &Metadata, options: &ApplyOptions<'_>) -> (u32, u32) {
+pub(crate) fn wanted_owner(meta: &Metadata, options: &ApplyOptions<'_>) -> (u32, u32) {
     if options.numeric_ids || !options.owner {
         return (meta.uid, meta.gid);
     }

@@ -26,7 +26,7 @@ pub(super) fn disks_of(device: u64) -> BTreeSet<PathBuf> {
 
 /// The image files that a mounted file system is on, by their paths. An error if there may be more. Not found are those of file systems
 /// on several devices (btrfs, ZFS), except those of the device that the mount names. `mounts` are all that there are.
-pub fn images_below(mount: &MountPoint, mounts: &[MountPoint]) -> Result<BTreeSet<PathBuf>> {
+pub(crate) fn images_below(mount: &MountPoint, mounts: &[MountPoint]) -> Result<BTreeSet<PathBuf>> {
     let mut below = MediaBelow::new(mounts);
     below.add_device(mount.device, Some(mount), 0);
     below.error.map_or(Ok(below.images), Err)

@@ -6,14 +6,14 @@ const PAGE_BYTES: usize = 4096;
 
 /// One call writes at most so much to a file: larger ones take large blocks of free memory for the page cache, and in a
 /// virtual machine these are what its host has taken back and must first give again.
-pub const WRITE_BYTES_MAX: usize = 512 << 10;
+pub(crate) const WRITE_BYTES_MAX: usize = 512 << 10;
 
 /// A buffer to read files into, which lie in the page cache from the beginnings of pages on: some processors copy several
 /// times slower to a place a few bytes deeper in its page, such as where allocators begin a large block.
 ///
 /// Bytes of a fixed number, the first of which is the first of a page.
 #[derive(Default)]
-pub struct PageBuffer {
+pub(crate) struct PageBuffer {
     bytes: Vec<u8>,
     start: usize,
     length: usize,
@@ -21,7 +21,7 @@ pub struct PageBuffer {
 
 impl PageBuffer {
     /// Zeros, which take memory only where they are used.
-    pub fn new(length: usize) -> Self {
+    pub(crate) fn new(length: usize) -> Self {
         let bytes = vec![0; length + PAGE_BYTES];
         // Where that cannot be told, any place will do.
         let start = bytes.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES);

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, RenameFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 /// What had a name until a new entry took it.
-pub struct DisplacedEntry {
+pub(crate) struct DisplacedEntry {
     /// The name under which it is now, with all that is in it.
     pub aside: Vec<u8>,
     new: Identity,
@@ -20,7 +20,7 @@ pub struct DisplacedEntry {
 impl TargetDirectory {
     /// Puts an unfinished entry in the place of one of another kind, of which one is a directory, and removes the old
     /// one; an old directory must be empty. An error leaves the old one.
-    pub fn exchange(&self, unfinished: &[u8], name: &[u8], old_is_directory: bool) -> Result<()> {
+    pub(crate) fn exchange(&self, unfinished: &[u8], name: &[u8], old_is_directory: bool) -> Result<()> {
         match self.change_places(unfinished, name)? {
             Some(displaced) => {
                 let removed = if old_is_directory {
@@ -37,7 +37,7 @@ impl TargetDirectory {
 
     /// Puts what is unfinished in the place of something of another kind, which has another name then. None if the file
     /// system moves no such directory (overlayfs one of a lower layer): then nothing has changed. An error leaves the old one.
-    pub fn change_places(&self, unfinished: &[u8], name: &[u8]) -> Result<Option<DisplacedEntry>> {
+    pub(crate) fn change_places(&self, unfinished: &[u8], name: &[u8]) -> Result<Option<DisplacedEntry>> {
         let new = self.directory().stat(unfinished)?.identity();
         match self.swap(unfinished, name) {
             Ok(()) => Ok(Some(DisplacedEntry { aside: unfinished.to_vec(), new })),
@@ -61,7 +61,7 @@ impl TargetDirectory {
 
     /// Undoes [`TargetDirectory::change_places`]: what was displaced has its name again, and the new entry is unfinished again. If
     /// something else has the name by now, that keeps it, and the error says where the rest of the old one is.
-    pub fn change_back(&self, displaced: &DisplacedEntry, unfinished: &[u8], name: &[u8]) -> Result<()> {
+    pub(crate) fn change_back(&self, displaced: &DisplacedEntry, unfinished: &[u8], name: &[u8]) -> Result<()> {
         let DisplacedEntry { aside, new } = displaced;
         if !self.is_at(name, *new) {
             return self.rename_back(aside, name);
@@ -102,7 +102,7 @@ impl TargetDirectory {
 
     /// For what the file system does not let change places: the empty directory goes first. Should the new one not get its
     /// name then, there is an empty directory again.
-    pub fn replace_empty_directory(&self, unfinished: &[u8], name: &[u8]) -> Result<()> {
+    pub(crate) fn replace_empty_directory(&self, unfinished: &[u8], name: &[u8]) -> Result<()> {
         let old = self.directory().stat(name)?;
         self.remove_directory(name)?;
         self.rename_new(unfinished, name).inspect_err(|_| {

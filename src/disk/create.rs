@@ -6,7 +6,7 @@
 
 use super::apply::{CurrentMetadata, MODE_UNKNOWN, chmod_at};
 use super::flags::set_early_flags;
-pub use super::half_done::is_half_done;
+pub(crate) use super::half_done::is_half_done;
 use super::half_done::{HALF_DONE_MODE, is_markable};
 use super::read_dir::Directory;
 use super::refused::{refused, shown};
@@ -22,7 +22,7 @@ use std::borrow::Cow;
 use std::sync::OnceLock;
 
 /// A directory that entries are created in.
-pub struct TargetDirectory {
+pub(crate) struct TargetDirectory {
     directory: Directory,
     /// The owner of what is created here, learned from the first entry: mount options (grpid, uid mapping, squashed root)
     /// and setgid decide it. It is the same in every directory created below.
@@ -35,12 +35,12 @@ pub struct TargetDirectory {
 
 impl TargetDirectory {
     /// A directory that was there before.
-    pub fn new(directory: Directory) -> Result<TargetDirectory> {
+    pub(crate) fn new(directory: Directory) -> Result<TargetDirectory> {
         TargetDirectory::with_stat(directory).map(|(target, _)| target)
     }
 
     /// The same, and what the directory said about itself.
-    pub fn with_stat(directory: Directory) -> Result<(TargetDirectory, Stat)> {
+    pub(crate) fn with_stat(directory: Directory) -> Result<(TargetDirectory, Stat)> {
         let stat = fstat(&directory)?;
         let hands_down_group = stat.mode & 0o2000 != 0;
         let hands_down_acl = xattr::has_default_acl(&directory);
@@ -48,7 +48,7 @@ impl TargetDirectory {
         Ok((TargetDirectory { directory, owner, keeps_marks, hands_down_acl, hands_down_group }, stat))
     }
 
-    pub fn directory(&self) -> &Directory {
+    pub(crate) fn directory(&self) -> &Directory {
         &self.directory
     }
 
@@ -65,7 +65,7 @@ impl TargetDirectory {
     }
 
     /// Whether a file of this metadata can have a mark until it is finished, so that it may be created under its own name.
-    pub fn keeps_mark_of(&self, meta: &Metadata) -> bool {
+    pub(crate) fn keeps_mark_of(&self, meta: &Metadata) -> bool {
         self.keeps_marks.get() == Some(&true) && is_markable(meta)
     }
 
@@ -73,7 +73,7 @@ impl TargetDirectory {
     /// there before the content are set. If its own mode leaves room for it, its mode says that it is not finished
     /// ([`is_half_done`]) until its metadata are applied.
     #[inline]
-    pub fn create_file(&self, name: &[u8], meta: &Metadata) -> Result<(OwnedFd, CurrentMetadata)> {
+    pub(crate) fn create_file(&self, name: &[u8], meta: &Metadata) -> Result<(OwnedFd, CurrentMetadata)> {
         let mode = if is_markable(meta) { HALF_DONE_MODE } else { creation_mode(meta) };
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || rustix::fs::openat(&self.directory, name, flags, Mode::from_raw_mode(mode));
@@ -93,7 +93,7 @@ impl TargetDirectory {
     /// Creates a directory and opens it. Until its own metadata are applied, after its children's, only its owner
     /// can write to it, and its mode says that it is not finished ([`unfinished_mode`]). Where the umask or an inherited ACL
     /// clears bits of that mode, the directory gets its name only once they are set again.
-    pub fn create_directory(&self, name: &[u8], meta: &Metadata) -> Result<(TargetDirectory, CurrentMetadata)> {
+    pub(crate) fn create_directory(&self, name: &[u8], meta: &Metadata) -> Result<(TargetDirectory, CurrentMetadata)> {
         let mode = unfinished_mode(meta);
         let is_exact = !self.hands_down_acl && mode & taken_away() == 0;
         let is_aside = !is_exact && !super::flags::is_append_only(&self.directory);
@@ -147,14 +147,14 @@ impl TargetDirectory {
         Ok((TargetDirectory { directory, owner, keeps_marks, hands_down_acl, hands_down_group }, current))
     }
 
-    pub fn create_symlink(&self, name: &[u8], points_to: &[u8]) -> Result<CurrentMetadata> {
+    pub(crate) fn create_symlink(&self, name: &[u8], points_to: &[u8]) -> Result<CurrentMetadata> {
         retry_on_intr(|| rustix::fs::symlinkat(points_to, &self.directory, name))
             .map_err(|errno| refused("create the link", name, errno))?;
         self.current(0, || self.directory.stat(name))
     }
 
     /// Creates a device node (which takes privilege) or a FIFO.
-    pub fn create_special(
+    pub(crate) fn create_special(
         &self,
         name: &[u8],
         kind: EntryKind,
@@ -174,20 +174,20 @@ impl TargetDirectory {
     }
 
     /// Another name for the inode that `from_name` in `from` is, a link itself if it is one.
-    pub fn create_hard_link(&self, name: &[u8], from: &Directory, from_name: &[u8]) -> Result<()> {
+    pub(crate) fn create_hard_link(&self, name: &[u8], from: &Directory, from_name: &[u8]) -> Result<()> {
         retry_on_intr(|| rustix::fs::linkat(from, from_name, &self.directory, name, AtFlags::empty()))
             .map_err(|errno| refused("create the hard link", name, errno))
     }
 
     /// Moves a name of this directory over another one of it, replacing it in one step.
-    pub fn rename(&self, name: &[u8], to: &[u8]) -> Result<()> {
+    pub(crate) fn rename(&self, name: &[u8], to: &[u8]) -> Result<()> {
         retry_on_intr(|| rustix::fs::renameat(&self.directory, name, &self.directory, to))
             .map_err(|errno| refused("replace", to, errno))
     }
 
     /// The same for what may be another name of the same inode, where a rename does nothing (see rename(2)): the new name
     /// leads to it in the end, and the old one is gone.
-    pub fn rename_link(&self, name: &[u8], to: &[u8]) -> Result<()> {
+    pub(crate) fn rename_link(&self, name: &[u8], to: &[u8]) -> Result<()> {
         let wanted = self.directory.stat(name)?.identity();
         self.rename(name, to)?;
         match self.directory.stat(name) {
@@ -203,7 +203,7 @@ impl TargetDirectory {
     }
 
     /// The same as a rename where nothing has the new name; `AlreadyExists` when something has.
-    pub fn rename_new(&self, name: &[u8], to: &[u8]) -> Result<()> {
+    pub(crate) fn rename_new(&self, name: &[u8], to: &[u8]) -> Result<()> {
         let here = &self.directory;
         match retry_on_intr(|| rustix::fs::renameat_with(here, name, here, to, RenameFlags::NOREPLACE)) {
             // The file system (or a kernel before 3.15) cannot do both in one step: look first.
@@ -217,19 +217,19 @@ impl TargetDirectory {
     }
 
     /// Removes a name that is not a directory.
-    pub fn remove_name(&self, name: &[u8]) -> Result<()> {
+    pub(crate) fn remove_name(&self, name: &[u8]) -> Result<()> {
         super::remove::remove_name(&self.directory, name)
     }
 
     /// Removes an empty directory.
-    pub fn remove_directory(&self, name: &[u8]) -> Result<()> {
+    pub(crate) fn remove_directory(&self, name: &[u8]) -> Result<()> {
         super::remove::remove_directory(&self.directory, name)
     }
 }
 
 /// Closes a file that was written. Network file systems say only here that the content did not arrive.
 #[inline]
-pub fn close_written(fd: OwnedFd) -> Result<()> {
+pub(crate) fn close_written(fd: OwnedFd) -> Result<()> {
     // SAFETY: the descriptor is ours alone, and nothing uses it after this, whatever the call returns.
     match unsafe { libc::close(fd.into_raw_fd()) } {
         0 => Ok(()),
@@ -251,7 +251,7 @@ fn is_marked(made: &Stat) -> bool {
 
 /// Whether a directory that stands for this entry is one that a restore did not finish: of exactly that mode (the setgid bit
 /// may be inherited), and ours, or owned already by the user who is to own it on this machine, by number or by name.
-pub fn is_unfinished(found: &Stat, meta: &Metadata, owner_here: u32) -> bool {
+pub(crate) fn is_unfinished(found: &Stat, meta: &Metadata, owner_here: u32) -> bool {
     let is_ours = [rustix::process::geteuid().as_raw(), meta.uid, owner_here].contains(&found.uid);
     is_ours && found.permissions() & !0o2000 == unfinished_mode(meta)
 }
@@ -260,7 +260,7 @@ pub fn is_unfinished(found: &Stat, meta: &Metadata, owner_here: u32) -> bool {
 /// chown clears them); what has attributes stays private until they are there, since an ACL makes the group's bits
 /// mean something else, and writable for its owner, since `user.*` takes the right to write.
 #[inline]
-pub fn creation_mode(meta: &Metadata) -> u32 {
+pub(crate) fn creation_mode(meta: &Metadata) -> u32 {
     if meta.mode & 0o7000 != 0 || !meta.xattrs.is_empty() { (meta.mode & 0o700) | 0o600 } else { meta.mode & 0o777 }
 }
 

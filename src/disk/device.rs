@@ -80,12 +80,12 @@ const PSEUDO_MAGICS: [u32; 25] = [
 
 /// Which file systems are pseudo ones, asked for when a walk comes to one; each is looked up once.
 #[derive(Debug, Default)]
-pub struct PseudoMounts(Mutex<HashMap<u64, bool>>);
+pub(crate) struct PseudoMounts(Mutex<HashMap<u64, bool>>);
 
 impl PseudoMounts {
     /// Whether the file system of that number, met at `path`, is one that the kernel makes up. Nothing is mounted by
     /// asking. What cannot be found out is taken for a real one.
-    pub fn is_pseudo(&self, path: &[u8], device: u64) -> bool {
+    pub(crate) fn is_pseudo(&self, path: &[u8], device: u64) -> bool {
         let mut known = locked(&self.0);
         if let Some(is_pseudo) = known.get(&device) {
             return *is_pseudo;
@@ -101,7 +101,7 @@ impl PseudoMounts {
 
 /// What holds the data of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Medium {
+pub(crate) enum Medium {
     Rotational,
     Sata,
     Nvme,
@@ -121,7 +121,7 @@ pub fn same_device(one: &[u8], other: &[u8]) -> Result<bool> {
 }
 
 /// The slowest medium among those that hold the path's file system.
-pub fn medium_of(path: &[u8]) -> Result<Medium> {
+pub(crate) fn medium_of(path: &[u8]) -> Result<Medium> {
     let stat = stat_path(path, true)?;
     let magic = rustix::fs::statfs(path)
         .map(|found| found.f_type as u32)
@@ -158,7 +158,7 @@ fn medium_of_disk(disk: &Path) -> Medium {
 
 /// Whether two looks at one entry of a directory's file system find the same inode number, also when it was not open between them.
 /// Where this cannot be found out, they may not.
-pub fn has_lasting_inodes(directory: impl AsFd) -> Result<bool> {
+pub(crate) fn has_lasting_inodes(directory: impl AsFd) -> Result<bool> {
     let failed = |errno| super::refused::refused("ask for the file system of", b"an open directory", errno);
     match rustix::fs::fstatfs(&directory).map(|found| found.f_type as u32).map_err(failed)? {
         OVERLAY_MAGIC => lists_its_own_inode(directory).map_err(failed),
@@ -188,7 +188,7 @@ fn lists_its_own_inode(directory: impl AsFd) -> rustix::io::Result<bool> {
 }
 
 /// Whether the file system that an open file or directory is on is mounted read-only there.
-pub fn is_read_only(fd: impl rustix::fd::AsFd) -> bool {
+pub(crate) fn is_read_only(fd: impl rustix::fd::AsFd) -> bool {
     rustix::fs::fstatvfs(fd).is_ok_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 

@@ -49,7 +49,7 @@ const KEPT_LETTERS: [(IFlags, char); 13] = [
 /// The flags of an open regular file or directory (drivers of devices may take the call for something else); 0 where
 /// there are none or the file system has no such thing.
 #[inline]
-pub fn read_flags(fd: impl AsFd) -> u32 {
+pub(crate) fn read_flags(fd: impl AsFd) -> u32 {
     match ioctl_getflags(fd) {
         Ok(flags) => (flags & KEPT).bits(),
         // ENOTTY, EOPNOTSUPP, ENOSYS; FUSE file systems say about anything.
@@ -59,7 +59,7 @@ pub fn read_flags(fd: impl AsFd) -> u32 {
 
 /// Whether names in this open directory can be made, and neither removed nor renamed (`chattr +a`); in one that is immutable
 /// as well none can be made. Asked by `statx`, as FUSE file systems answer the other call with about anything.
-pub fn is_append_only(directory: impl AsFd) -> bool {
+pub(crate) fn is_append_only(directory: impl AsFd) -> bool {
     statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::empty()).is_ok_and(|found| {
         let attributes = found.stx_attributes_mask & found.stx_attributes;
         attributes.contains(StatxAttributes::APPEND) && !attributes.contains(StatxAttributes::IMMUTABLE)
@@ -67,24 +67,24 @@ pub fn is_append_only(directory: impl AsFd) -> bool {
 }
 
 /// Whether these flags have one that forbids changes.
-pub fn has_locking(flags: u32) -> bool {
+pub(crate) fn has_locking(flags: u32) -> bool {
     IFlags::from_bits_retain(flags).intersects(LOCKING)
 }
 
 /// These flags without those that forbid changes.
-pub fn without_locking(flags: u32) -> u32 {
+pub(crate) fn without_locking(flags: u32) -> u32 {
     (IFlags::from_bits_retain(flags) - LOCKING).bits()
 }
 
 /// Whether an open file or directory lacks one of these flags, as far as the file system tells.
-pub fn lacks(fd: impl AsFd, flags: u32) -> bool {
+pub(crate) fn lacks(fd: impl AsFd, flags: u32) -> bool {
     let wanted = IFlags::from_bits_retain(flags) & KEPT;
     !wanted.is_empty() && ioctl_getflags(fd).is_ok_and(|now| !now.contains(wanted))
 }
 
 /// Sets what must be set before the first byte or the first child. Costs nothing when there is none of them.
 #[inline]
-pub fn set_early_flags(fd: impl AsFd, flags: u32) -> Result<()> {
+pub(crate) fn set_early_flags(fd: impl AsFd, flags: u32) -> Result<()> {
     match IFlags::from_bits_retain(flags) & EARLY {
         none if none.is_empty() => Ok(()),
         early => change(fd, early),
@@ -93,7 +93,7 @@ pub fn set_early_flags(fd: impl AsFd, flags: u32) -> Result<()> {
 
 /// Sets the rest, those that forbid further changes in the same call: this must be the last change of the inode.
 #[inline]
-pub fn set_flags(fd: impl AsFd, flags: u32) -> Result<()> {
+pub(crate) fn set_flags(fd: impl AsFd, flags: u32) -> Result<()> {
     match IFlags::from_bits_retain(flags) & KEPT {
         none if none.is_empty() => Ok(()),
         wanted => change(fd, wanted),
@@ -101,7 +101,7 @@ pub fn set_flags(fd: impl AsFd, flags: u32) -> Result<()> {
 }
 
 /// Takes away what forbids changing or removing an inode; returns the flags that it had for that.
-pub fn unlock(fd: impl AsFd) -> Result<u32> {
+pub(crate) fn unlock(fd: impl AsFd) -> Result<u32> {
     let failed = |errno| refused("unlock a file", b"", errno);
     let fd = fd.as_fd();
     let now = ioctl_getflags(fd).map_err(failed)?;

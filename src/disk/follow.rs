@@ -13,17 +13,17 @@ const TRIES_MAX: usize = 10_000;
 const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// As many links as the kernel follows in one path (path_resolution(7)).
-pub const LINKS_MAX: usize = 40;
+pub(crate) const LINKS_MAX: usize = 40;
 
 /// Opens the directory that a name leads to, as every program on this machine would.
-pub fn open_followed(directory: &Directory, name: &[u8]) -> Result<Directory> {
+pub(crate) fn open_followed(directory: &Directory, name: &[u8]) -> Result<Directory> {
     let opened = retry_on_intr(|| openat(directory, name, FLAGS, Mode::empty()));
     opened.map(Directory::from).map_err(|errno| refused("follow the link", name, errno))
 }
 
 /// Opens the directory at a path below `root`, where links mean what they would mean if `root` were `/`: none of them
 /// leads out of it. `Unsupported` before Linux 5.6.
-pub fn open_within(root: &Directory, path: &[u8]) -> Result<Directory> {
+pub(crate) fn open_within(root: &Directory, path: &[u8]) -> Result<Directory> {
     let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let open = || retry_on_intr(|| openat2(root, path, FLAGS, Mode::empty(), how));
     let mut opened = open();
@@ -40,7 +40,7 @@ pub fn open_within(root: &Directory, path: &[u8]) -> Result<Directory> {
 
 /// Where links lead that are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FollowWithin {
+pub(crate) enum FollowWithin {
     /// Anywhere, as for [`open_followed`].
     Machine,
     /// Nowhere but below the directory that the path begins in, as for [`open_within`].
@@ -49,7 +49,7 @@ pub enum FollowWithin {
 
 /// Returns which directory a path leads to from `start`, or None if a link on the way belongs neither to root nor to this user: its
 /// owner could lead a restore anywhere.
-pub fn end_by_trusted_links(start: &Directory, path: &[u8], within: FollowWithin) -> Result<Option<Identity>> {
+pub(crate) fn end_by_trusted_links(start: &Directory, path: &[u8], within: FollowWithin) -> Result<Option<Identity>> {
     let failed = |name: &[u8], errno| refused("follow the link", name, errno);
     let step = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open = |from: &Directory, name: &[u8]| {
@@ -96,7 +96,7 @@ pub fn end_by_trusted_links(start: &Directory, path: &[u8], within: FollowWithin
 }
 
 /// The names of a path, the last one first.
-pub fn names_to_pass(path: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn names_to_pass(path: &[u8]) -> Vec<Vec<u8>> {
     let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".");
     names.map(<[u8]>::to_vec).rev().collect()
 }

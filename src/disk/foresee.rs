@@ -13,7 +13,12 @@ use rustix::process::{getegid, geteuid};
 use std::sync::LazyLock;
 
 /// Predicts the losses of an entry that is still to be created. `group` is the group that its directory hands down, if any.
-pub fn foresee_new(meta: &Metadata, kind: EntryKind, group: Option<u32>, options: &ApplyOptions<'_>) -> Vec<Loss> {
+pub(crate) fn foresee_new(
+    meta: &Metadata,
+    kind: EntryKind,
+    group: Option<u32>,
+    options: &ApplyOptions<'_>,
+) -> Vec<Loss> {
     let mut foreseen = Foreseen::default();
     if rights::is_unlimited() && options.owner {
         return foreseen.0;
@@ -30,7 +35,7 @@ pub fn foresee_new(meta: &Metadata, kind: EntryKind, group: Option<u32>, options
 }
 
 /// Predicts the losses of an existing entry that gets the metadata that it lacks.
-pub fn foresee(
+pub(crate) fn foresee(
     subject: Subject<'_>,
     stat: &Stat,
     meta: &Metadata,
@@ -76,7 +81,7 @@ pub fn foresee(
 
 /// Whether the system lets this user link no other name to a file of another user (`fs.protected_hardlinks`, see proc(5)): it
 /// must be a regular file without a setuid or setgid bit that this user may read and write.
-pub fn is_protected_from_links(directory: &Directory, name: &[u8], stat: &Stat) -> bool {
+pub(crate) fn is_protected_from_links(directory: &Directory, name: &[u8], stat: &Stat) -> bool {
     static IS_ON: LazyLock<bool> = LazyLock::new(|| {
         std::fs::read("/proc/sys/fs/protected_hardlinks").is_ok_and(|value| value.trim_ascii() == b"1")
     });

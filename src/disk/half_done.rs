@@ -19,7 +19,7 @@ fn has_acl(meta: &Metadata) -> bool {
 }
 
 /// Whether what has the name of an entry is a file that a restore began under its own name and did not finish.
-pub fn is_half_done(found: &Stat, entry: &Entry) -> bool {
+pub(crate) fn is_half_done(found: &Stat, entry: &Entry) -> bool {
     let was_saved_so = entry.kind.has_content() && entry.meta.mode & 0o7777 == HALF_DONE_MODE;
     found.is(EntryKind::File) && found.permissions() == HALF_DONE_MODE && !was_saved_so
 }

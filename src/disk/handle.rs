@@ -11,12 +11,12 @@ const LEVELS_OPEN_MAX: usize = 128;
 
 /// How many levels of directories are kept open below each other when this many threads walk at once: of the descriptors that
 /// the process may have, half are for these.
-pub fn levels_open(descriptors: u64, threads: usize) -> usize {
+pub(crate) fn levels_open(descriptors: u64, threads: usize) -> usize {
     let share = usize::try_from(descriptors / 2).unwrap_or(usize::MAX) / threads.max(1);
     share.clamp(1, LEVELS_OPEN_MAX)
 }
 
-pub enum FolderHandle {
+pub(crate) enum FolderHandle {
     Open(Directory),
     /// Too far down to be kept open, as a tree has more levels than a process has descriptors: what it must still be when it
     /// is opened again.
@@ -24,7 +24,7 @@ pub enum FolderHandle {
 }
 
 /// A directory in use.
-pub enum HeldHandle<'f> {
+pub(crate) enum HeldHandle<'f> {
     Kept(&'f Directory),
     Again(Directory),
 }
@@ -41,7 +41,7 @@ impl Deref for HeldHandle<'_> {
 
 impl FolderHandle {
     /// Keeps the directory open, or only what it is known by.
-    pub fn new(directory: Directory, keep_open: bool) -> Result<Self> {
+    pub(crate) fn new(directory: Directory, keep_open: bool) -> Result<Self> {
         if keep_open {
             return Ok(FolderHandle::Open(directory));
         }
@@ -49,7 +49,7 @@ impl FolderHandle {
     }
 
     /// The directory, whose path is needed where it was closed.
-    pub fn get(&self, path: &[u8]) -> Result<HeldHandle<'_>> {
+    pub(crate) fn get(&self, path: &[u8]) -> Result<HeldHandle<'_>> {
         let identity = match self {
             FolderHandle::Open(directory) => return Ok(HeldHandle::Kept(directory)),
             FolderHandle::Closed(identity) => *identity,

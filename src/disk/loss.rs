@@ -5,7 +5,7 @@ use crate::error::{Error, Kind};
 
 /// Metadata that could not be restored: the entry exists, but not in every respect as it was saved.
 #[derive(Debug)]
-pub struct Loss {
+pub(crate) struct Loss {
     /// "owner", "mode", "attribute user.x", "modification time", "flags", "setuid bit", "setgid bit".
     pub what: String,
     pub error: Error,

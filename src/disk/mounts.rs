@@ -45,7 +45,7 @@ const PSEUDO_KINDS: [&str; 31] = [
 ];
 /// A directory of an overlay that holds data of it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct MountLayer {
+pub(crate) struct MountLayer {
     /// As the mount names it.
     pub name: Vec<u8>,
     /// Where it may be.
@@ -54,7 +54,7 @@ pub struct MountLayer {
 
 /// What is mounted where.
 #[derive(Default)]
-pub struct MountPoint {
+pub(crate) struct MountPoint {
     /// Which mount it is: [`Stat::mount`](super::Stat) of what is on it.
     pub number: u64,
     /// The number of the file system.
@@ -74,12 +74,12 @@ pub struct MountPoint {
 
 impl MountPoint {
     /// Whether the kernel makes up what is in it.
-    pub fn is_pseudo(&self) -> bool {
+    pub(crate) fn is_pseudo(&self) -> bool {
         PSEUDO_KINDS.contains(&self.kind.as_str())
     }
 
     /// The layers of an overlay. None for other kinds.
-    pub fn layers(&self) -> Vec<MountLayer> {
+    pub(crate) fn layers(&self) -> Vec<MountLayer> {
         if self.kind != "overlay" {
             return Vec::new();
         }
@@ -119,7 +119,7 @@ impl MountPoint {
 
 /// All mounts that this process sees, in the order in which they cover each other. An error where /proc is hidden, or the
 /// list cannot be read for another reason: that never means that nothing is mounted.
-pub fn mount_points() -> Result<Vec<MountPoint>> {
+pub(crate) fn mount_points() -> Result<Vec<MountPoint>> {
     let list = Path::new("/proc/self/mountinfo");
     let text = super::whole::read_bounded(list, MOUNTS_BYTES_MAX)
         .map_err(|error| Error::new(error.kind(), "list the mounts", "").because(error))?;

@@ -9,19 +9,18 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Advice, OFlags, SeekFrom};
 use rustix::io::Errno;
 use rustix::path::Arg;
-use std::num::NonZeroU64;
 
 /// From this size on the kernel is told how a file will be read; below it the call costs more than it brings.
-pub const ADVISE_BYTES_MIN: u64 = 1 << 20;
+pub(crate) const ADVISE_BYTES_MIN: u64 = 1 << 20;
 
 /// How many holes of one file are found at once; [`next_run`] finds those beyond.
-pub const HOLES_MAX: usize = 1 << 20;
+pub(crate) const HOLES_MAX: usize = 1 << 20;
 
 /// Opens a file for reading: no link followed, access time left alone, never waiting for the other end of a FIFO that
 /// took the file's place. It may still be something else than a file: compare with [`fstat`] before or after reading
 /// (a reader stats afterwards anyway, so this saves a call), or use [`open_file_checked`].
 #[inline]
-pub fn open_file(directory: &Directory, name: impl Arg + Copy) -> Result<OwnedFd> {
+pub(crate) fn open_file(directory: &Directory, name: impl Arg + Copy) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let opened = match directory.open_without_atime(name, flags) {
         // Only a regular file that another process holds a lease on answers so: waiting for it is right.
@@ -32,7 +31,7 @@ pub fn open_file(directory: &Directory, name: impl Arg + Copy) -> Result<OwnedFd
 }
 
 /// [`open_file`], and its stat; `Conflict` if it is not a regular file (any more).
-pub fn open_file_checked(directory: &Directory, name: impl Arg + Copy) -> Result<(OwnedFd, Stat)> {
+pub(crate) fn open_file_checked(directory: &Directory, name: impl Arg + Copy) -> Result<(OwnedFd, Stat)> {
     let fd = open_file(directory, name)?;
     let stat = fstat(&fd)?;
     match stat.kind {
@@ -45,29 +44,23 @@ pub fn open_file_checked(directory: &Directory, name: impl Arg + Copy) -> Result
 }
 
 /// Says that a file will be read once from front to back: a larger read-ahead. Nothing for small files.
-pub fn advise_sequential(fd: impl AsFd, size: u64) {
+pub(crate) fn advise_sequential(fd: impl AsFd, size: u64) {
     if size >= ADVISE_BYTES_MIN {
         // Advice: that it is refused (a pipe, a FUSE) changes nothing.
         let _ = rustix::fs::fadvise(fd, 0, None, Advice::Sequential);
     }
 }
 
-/// Says that this part of a large file will not be read again, so that a backup does not push the working set of
-/// the machine out of its memory.
-pub fn advise_done(fd: impl AsFd, offset: u64, length: u64) {
-    let _ = rustix::fs::fadvise(fd, offset, NonZeroU64::new(length), Advice::DontNeed);
-}
-
 /// Reads until the buffer is full or the file ends; returns the number of bytes.
 #[inline]
-pub fn read_full(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize> {
+pub(crate) fn read_full(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize> {
     read_expected(fd, buffer, 0)
 }
 
 /// The same where a stat told how many bytes to expect: a read that stops short of the buffer and brings them to that many
 /// or more is the end, which spares the call that would return nothing. With 0 expected only that call is the end.
 #[inline]
-pub fn read_expected(fd: impl AsFd, buffer: &mut [u8], expected: u64) -> Result<usize> {
+pub(crate) fn read_expected(fd: impl AsFd, buffer: &mut [u8], expected: u64) -> Result<usize> {
     let fd = fd.as_fd();
     let mut filled = 0;
     while filled < buffer.len() {
@@ -88,7 +81,7 @@ pub fn read_expected(fd: impl AsFd, buffer: &mut [u8], expected: u64) -> Result<
 
 /// The same at an offset; the descriptor's position stays, so that threads can share it.
 #[inline]
-pub fn read_full_at(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> Result<usize> {
+pub(crate) fn read_full_at(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> Result<usize> {
     let fd = fd.as_fd();
     let mut filled = 0;
     while filled < buffer.len() {
@@ -104,7 +97,7 @@ pub fn read_full_at(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> Result<usi
 
 /// The holes of a file of that size, in order; call it only where [`Stat::may_be_sparse`]. None where the file system
 /// cannot tell. Leaves the descriptor at its start. `go_on` is asked before each of them; its error ends the search.
-pub fn holes(fd: impl AsFd, size: u64, go_on: &dyn Fn() -> Result<()>) -> Result<Vec<Hole>> {
+pub(crate) fn holes(fd: impl AsFd, size: u64, go_on: &dyn Fn() -> Result<()>) -> Result<Vec<Hole>> {
     let fd = fd.as_fd();
     let failed = |errno| refused("find the holes of a file", b"", errno);
     let mut found = Vec::new();
@@ -139,7 +132,7 @@ pub fn holes(fd: impl AsFd, size: u64, go_on: &dyn Fn() -> Result<()>) -> Result
 
 /// What an open file has from `at` on, before `limit`: whether it is a hole, and where that or the data ends. All is data
 /// where the file system cannot tell. Moves the descriptor's position.
-pub fn next_run(fd: impl AsFd, at: u64, limit: u64) -> Result<(bool, u64)> {
+pub(crate) fn next_run(fd: impl AsFd, at: u64, limit: u64) -> Result<(bool, u64)> {
     let fd = fd.as_fd();
     let failed = |errno| refused("find the holes of a file", b"", errno);
     let bounded = |end: u64| if end > at { end.min(limit) } else { limit };
@@ -162,7 +155,7 @@ pub fn next_run(fd: impl AsFd, at: u64, limit: u64) -> Result<(bool, u64)> {
 }
 
 /// What a symbolic link points to.
-pub fn read_link(directory: &Directory, name: impl Arg + Copy) -> Result<Vec<u8>> {
+pub(crate) fn read_link(directory: &Directory, name: impl Arg + Copy) -> Result<Vec<u8>> {
     match rustix::fs::readlinkat(directory, name, Vec::new()) {
         Ok(target) => Ok(target.into_bytes()),
         Err(errno) => Err(refused_name("read the link", name, errno)),

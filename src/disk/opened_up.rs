@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 /// Resets the mode when it is dropped, unless the caller took that over ([`OpenedUp::hand_on`]).
-pub struct OpenedUp {
+pub(crate) struct OpenedUp {
     fd: OwnedFd,
     /// The mode that it had.
     mode: u32,
@@ -20,14 +20,14 @@ pub struct OpenedUp {
 
 impl OpenedUp {
     /// Adds all rights of the owner to the directory at this name, which must have this stat.
-    pub fn named(directory: &Directory, name: &[u8], stat: &Stat) -> Result<OpenedUp> {
+    pub(crate) fn named(directory: &Directory, name: &[u8], stat: &Stat) -> Result<OpenedUp> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(directory, name, flags, Mode::empty());
         OpenedUp::of(fd.map_err(|errno| refused_name("open the directory", name, errno))?, stat, 0o700)
     }
 
     /// The same of an open directory.
-    pub fn open(directory: &Directory, stat: &Stat) -> Result<OpenedUp> {
+    pub(crate) fn open(directory: &Directory, stat: &Stat) -> Result<OpenedUp> {
         let fd = fcntl_dupfd_cloexec(directory.as_fd(), 0);
         OpenedUp::of(fd.map_err(|errno| refused("open the directory", b".", errno))?, stat, 0o700)
     }
@@ -39,7 +39,7 @@ impl OpenedUp {
     }
 
     /// The mode that the caller puts back from now on.
-    pub fn hand_on(mut self) -> u32 {
+    pub(crate) fn hand_on(mut self) -> u32 {
         self.is_handed_on = true;
         self.mode
     }
@@ -55,7 +55,7 @@ impl Drop for OpenedUp {
 }
 
 /// Opens a file for reading. One of our own whose mode denies its owner that is made readable for the moment.
-pub fn open_own_file(directory: &Directory, name: &[u8]) -> Result<OwnedFd> {
+pub(crate) fn open_own_file(directory: &Directory, name: &[u8]) -> Result<OwnedFd> {
     let denied = match open_file(directory, name) {
         Err(error) if error.is(Kind::Denied) => error,
         opened => return opened,
@@ -77,7 +77,7 @@ pub fn open_own_file(directory: &Directory, name: &[u8]) -> Result<OwnedFd> {
 
 /// Resets the mode of a directory below `from`, at these names, if it is still this inode. Needs two descriptors,
 /// however deep it is.
-pub fn close_below(from: &Directory, names: &[&[u8]], identity: Identity, mode: u32) -> Result<()> {
+pub(crate) fn close_below(from: &Directory, names: &[&[u8]], identity: Identity, mode: u32) -> Result<()> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut below: Option<OwnedFd> = None;
     for name in names {

@@ -11,12 +11,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Opens whatever has this name without waiting: a FIFO in the place of a file would hold a run for ever.
-pub fn open_at_once(options: &mut OpenOptions, path: &Path) -> Result<File> {
+pub(crate) fn open_at_once(options: &mut OpenOptions, path: &Path) -> Result<File> {
     options.custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32).open(path)
 }
 
 /// Opens a regular file without waiting; anything else is an error (see [`is_not_a_file`]).
-pub fn open_regular(options: &mut OpenOptions, path: &Path) -> Result<File> {
+pub(crate) fn open_regular(options: &mut OpenOptions, path: &Path) -> Result<File> {
     let file = open_at_once(options, path).map_err(|error| match path.metadata() {
         // A FIFO without a reader, a socket, a folder.
         Ok(meta) if !meta.is_file() => not_a_file(),
@@ -26,7 +26,7 @@ pub fn open_regular(options: &mut OpenOptions, path: &Path) -> Result<File> {
 }
 
 /// Opens a regular file to read it.
-pub fn read_regular(path: &Path) -> Result<File> {
+pub(crate) fn read_regular(path: &Path) -> Result<File> {
     open_regular(OpenOptions::new().read(true), path)
 }
 
@@ -35,7 +35,7 @@ fn not_a_file() -> Error {
 }
 
 /// Whether an error of these says that something else is in the place of a file.
-pub fn is_not_a_file(error: &Error) -> bool {
+pub(crate) fn is_not_a_file(error: &Error) -> bool {
     error.kind() == ErrorKind::InvalidData
 }
 
@@ -57,12 +57,12 @@ pub fn why_not_own(directory: &Path) -> Option<String> {
 }
 
 /// The names in a folder, and what they are as far as the file system says so. A symbolic link to a folder is an error.
-pub fn names_in(folder: &Path) -> Result<Vec<(OsString, FileType)>> {
+pub(crate) fn names_in(folder: &Path) -> Result<Vec<(OsString, FileType)>> {
     list(folder, OFlags::NOFOLLOW)
 }
 
 /// The same of a folder that a symbolic link may lead to.
-pub fn names_behind_links(folder: &Path) -> Result<Vec<(OsString, FileType)>> {
+pub(crate) fn names_behind_links(folder: &Path) -> Result<Vec<(OsString, FileType)>> {
     list(folder, OFlags::empty())
 }
 
@@ -81,7 +81,7 @@ fn list(folder: &Path, more: OFlags) -> Result<Vec<(OsString, FileType)>> {
 }
 
 /// Removes a folder with the files and folders in it, which must not be nested deeply: each level takes a descriptor.
-pub fn remove_folder(folder: &Path) -> Result<()> {
+pub(crate) fn remove_folder(folder: &Path) -> Result<()> {
     for (name, kind) in names_in(folder)? {
         let path = folder.join(name);
         let is_folder = match kind {

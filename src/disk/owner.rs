@@ -58,8 +58,8 @@ impl Owners {
         Ok(Owners { users: OwnerTable::load("/etc/passwd")?, groups: OwnerTable::load("/etc/group")? })
     }
 
-    /// From the content of the two files.
-    pub fn parse(passwd: &[u8], group: &[u8]) -> Owners {
+    #[cfg(test)]
+    pub(super) fn parse(passwd: &[u8], group: &[u8]) -> Owners {
         Owners { users: OwnerTable::parse(passwd), groups: OwnerTable::parse(group) }
     }
 
@@ -70,15 +70,15 @@ impl Owners {
     }
 
     #[inline]
-    pub fn group_name(&self, gid: u32) -> &str {
+    pub(crate) fn group_name(&self, gid: u32) -> &str {
         self.groups.names.get(&gid).map_or("", String::as_str)
     }
 
-    pub fn uid(&self, name: &str) -> Option<u32> {
+    pub(crate) fn uid(&self, name: &str) -> Option<u32> {
         self.users.numbers.get(name).copied()
     }
 
-    pub fn gid(&self, name: &str) -> Option<u32> {
+    pub(crate) fn gid(&self, name: &str) -> Option<u32> {
         self.groups.numbers.get(name).copied()
     }
 }

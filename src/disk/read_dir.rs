@@ -77,7 +77,7 @@ impl Directory {
 
     /// Opens a directory that may be searched and not be read, like a `/home` of mode 711: enough to open and to change what
     /// is in it by name. It cannot be listed; a symbolic link is refused (`Conflict`).
-    pub fn open_child_to_search(&self, name: impl Arg + Copy) -> Result<Directory> {
+    pub(crate) fn open_child_to_search(&self, name: impl Arg + Copy) -> Result<Directory> {
         let failed = |errno| refused_name("open the directory", name, errno);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let opened = openat(self, name, flags, Mode::empty()).map(Directory::from).map_err(failed)?;
@@ -103,7 +103,7 @@ impl Directory {
     }
 
     /// Whether nothing is in the directory.
-    pub fn is_empty(&self) -> Result<bool> {
+    pub(crate) fn is_empty(&self) -> Result<bool> {
         let failed = |errno| refused("list a directory", b"", errno);
         // A descriptor lists once; this one stays as it is.
         let again = self.open_child(c".")?;
@@ -167,8 +167,11 @@ impl Default for ListBuffer {
 pub enum OpenHint {
     /// The file system does not tell.
     Unknown,
+    /// A regular file.
     File,
+    /// A directory.
     Directory,
+    /// A symbolic link.
     Symlink,
     /// Devices, FIFOs, sockets.
     Other,
@@ -192,18 +195,14 @@ pub struct NameList {
 }
 
 impl NameList {
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.refs.clear();
         self.sorted = true;
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.refs.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.refs.is_empty()
     }
 
     /// The name at `index`, which must be less than `len()`.
@@ -219,7 +218,7 @@ impl NameList {
     }
 
     /// These names, sorted, each once, whatever they name.
-    pub fn of<'a>(given: impl Iterator<Item = &'a [u8]>) -> Result<NameList> {
+    pub(crate) fn of<'a>(given: impl Iterator<Item = &'a [u8]>) -> Result<NameList> {
         let mut names = NameList::default();
         let mut piece = Vec::new();
         for name in given {
@@ -236,24 +235,21 @@ impl NameList {
     }
 
     /// A name by its bytes, where it is one of these.
-    pub fn find(&self, name: &[u8]) -> Option<&CStr> {
+    pub(crate) fn find(&self, name: &[u8]) -> Option<&CStr> {
         debug_assert!(self.sorted);
         let bytes = |at: &NameRef| &self.bytes[at.offset as usize..at.offset as usize + at.length as usize];
         self.refs.binary_search_by(|at| bytes(at).cmp(name)).ok().map(|index| self.get(index))
     }
 
+    /// The type that the directory states for the name at `index`, which must be less than the number of names.
     #[inline]
     pub fn hint(&self, index: usize) -> OpenHint {
         self.refs[index].hint
     }
 
+    /// All names with their types, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&CStr, OpenHint)> {
         (0..self.len()).map(|index| (self.get(index), self.hint(index)))
-    }
-
-    /// Bytes held, for memory budgets.
-    pub fn memory_bytes(&self) -> usize {
-        self.bytes.capacity() + self.refs.capacity() * size_of::<NameRef>()
     }
 
     fn push(&mut self, name_and_nul: &[u8], kind: rustix::fs::FileType) -> Result<()> {

@@ -7,12 +7,12 @@ use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 
 /// Removes a name that is not a directory. It is not an error if there is none.
-pub fn remove_name(directory: &Directory, name: &[u8]) -> Result<()> {
+pub(crate) fn remove_name(directory: &Directory, name: &[u8]) -> Result<()> {
     unlink(directory, name, AtFlags::empty())
 }
 
 /// Removes an empty directory. It is not an error if there is none.
-pub fn remove_directory(directory: &Directory, name: &[u8]) -> Result<()> {
+pub(crate) fn remove_directory(directory: &Directory, name: &[u8]) -> Result<()> {
     unlink(directory, name, AtFlags::REMOVEDIR)
 }
 

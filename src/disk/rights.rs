@@ -62,7 +62,7 @@ impl MappedIds {
 
 /// Whether this process may do to something of this owner what only its owner may (`CAP_FOWNER`): change its
 /// mode and its time, and delete it in a sticky directory.
-pub fn owns(uid: u32, gid: u32) -> bool {
+pub(crate) fn owns(uid: u32, gid: u32) -> bool {
     uid == geteuid().as_raw() || reaches(CapabilitySet::FOWNER, uid, gid)
 }
 
@@ -73,17 +73,17 @@ pub(super) fn may_be_root(uid: u32) -> bool {
 }
 
 /// Whether a mode closes nothing to this process (`CAP_DAC_OVERRIDE`).
-pub fn opens_everything() -> bool {
+pub(crate) fn opens_everything() -> bool {
     EFFECTIVE.contains(CapabilitySet::DAC_OVERRIDE)
 }
 
 /// Whether this process may make files immutable and append-only, and change them back (`CAP_LINUX_IMMUTABLE`).
-pub fn may_lock_files() -> bool {
+pub(crate) fn may_lock_files() -> bool {
     EFFECTIVE.contains(CapabilitySet::LINUX_IMMUTABLE) && is_outermost()
 }
 
 /// Whether this process may create devices (`CAP_MKNOD`).
-pub fn may_make_devices() -> bool {
+pub(crate) fn may_make_devices() -> bool {
     EFFECTIVE.contains(CapabilitySet::MKNOD) && is_outermost()
 }
 

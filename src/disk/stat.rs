@@ -11,28 +11,36 @@ use rustix::path::Arg;
 
 /// What tells an inode from all others, for as long as it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The number of its file system.
     pub device: u64,
     pub inode: u64,
 }
 
+/// The metadata of one inode, as far as a backup uses it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stat {
     /// The whole `st_mode`, type bits included.
     pub mode: u32,
     /// None is what cannot be saved: a socket.
     pub kind: Option<EntryKind>,
+    /// In bytes.
     pub size: u64,
+    /// The number of its user.
     pub uid: u32,
+    /// The number of its group.
     pub gid: u32,
+    /// When its content was last changed.
     pub modified: Time,
+    /// When the inode was last changed.
     pub changed: Time,
+    /// The number of the inode.
     pub inode: u64,
     /// The number of its file system.
     pub device: u64,
     /// What a device node stands for: major and minor.
     pub special: (u32, u32),
+    /// How many names it has.
     pub links: u32,
     /// Of 512 bytes, whatever the file system's own are.
     pub blocks: u64,
@@ -59,46 +67,47 @@ const FIXED: StatxAttributes = StatxAttributes::IMMUTABLE.union(StatxAttributes:
 impl Stat {
     /// The permission bits with setuid, setgid and sticky.
     #[inline]
-    pub fn permissions(&self) -> u32 {
+    pub(crate) fn permissions(&self) -> u32 {
         self.mode & 0o7777
     }
 
     /// Whether it has the permission bits of this mode. A symbolic link has none of its own.
-    pub fn has_mode(&self, mode: u32) -> bool {
+    pub(crate) fn has_mode(&self, mode: u32) -> bool {
         self.is(EntryKind::Symlink) || self.permissions() == mode & 0o7777
     }
 
+    /// Whether it is of this kind.
     #[inline]
     pub fn is(&self, kind: EntryKind) -> bool {
         self.kind == Some(kind)
     }
 
     #[inline]
-    pub fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> Identity {
         Identity { device: self.device, inode: self.inode }
     }
 
     /// Whether it belongs to the user of this process.
-    pub fn is_own(&self) -> bool {
+    pub(crate) fn is_own(&self) -> bool {
         self.uid == rustix::process::geteuid().as_raw()
     }
 
     /// Whether it belongs to this user, and its mode denies its owner one of these rights (`0o500`: to list and to
     /// enter). A process that may ignore modes, as root usually may, is denied nothing.
-    pub fn is_closed_to_owner(&self, rights: u32) -> bool {
+    pub(crate) fn is_closed_to_owner(&self, rights: u32) -> bool {
         self.permissions() & rights != rights && !super::rights::opens_everything() && self.is_own()
     }
 
     /// Whether blocks are missing for its size: only then are its holes worth asking for. Compressing file systems
     /// say so of most files; asking costs two more calls there.
     #[inline]
-    pub fn may_be_sparse(&self) -> bool {
+    pub(crate) fn may_be_sparse(&self) -> bool {
         self.blocks.saturating_mul(512) < self.size
     }
 
     /// Whether it can still be the same content: what a reader compares before and after.
     #[inline]
-    pub fn same_content(&self, other: &Stat) -> bool {
+    pub(crate) fn same_content(&self, other: &Stat) -> bool {
         self.inode == other.inode
             && self.device == other.device
             && self.size == other.size
@@ -107,7 +116,7 @@ impl Stat {
     }
 
     /// What of it belongs to an entry; names of owners, attributes and flags are left empty.
-    pub fn metadata(&self) -> Metadata {
+    pub(crate) fn metadata(&self) -> Metadata {
         Metadata {
             mode: self.permissions(),
             uid: self.uid,
@@ -208,7 +217,7 @@ impl Directory {
 
 /// The stat of an open file or directory.
 #[inline]
-pub fn fstat(fd: impl AsFd) -> Result<Stat> {
+pub(crate) fn fstat(fd: impl AsFd) -> Result<Stat> {
     match statx(fd.as_fd(), c"", AtFlags::EMPTY_PATH, WANTED) {
         Ok(found) => Ok(Stat::from_statx(&found)),
         Err(Errno::NOSYS) => match rustix::fs::fstat(fd) {

@@ -26,7 +26,7 @@ pub(super) struct OwnerIds {
 
 /// What metadata are applied to.
 #[derive(Clone, Copy)]
-pub enum Subject<'a> {
+pub(crate) enum Subject<'a> {
     Open(BorrowedFd<'a>),
     /// A name in a directory, of a link itself.
     Named(&'a Directory, &'a [u8]),
@@ -34,7 +34,7 @@ pub enum Subject<'a> {
 
 /// What an inode has already, so that only differences cost calls.
 #[derive(Clone, Copy, Debug)]
-pub struct CurrentMetadata {
+pub(crate) struct CurrentMetadata {
     pub uid: u32,
     pub gid: u32,
     /// Permission bits; [`MODE_UNKNOWN`] where only a chmod makes sure.
@@ -46,7 +46,7 @@ pub struct CurrentMetadata {
     pub modified: Option<Time>,
 }
 
-pub const MODE_UNKNOWN: u32 = u32::MAX;
+pub(crate) const MODE_UNKNOWN: u32 = u32::MAX;
 
 impl From<&Stat> for CurrentMetadata {
     fn from(stat: &Stat) -> Self {

@@ -18,7 +18,7 @@ thread_local! {
 
 /// Sets the umask of the calling thread to zero until the thread ends. The thread also gets a working directory of its own. Where a
 /// sandbox forbids that, nothing changes: entries then get their modes by a chmod, which costs a call each.
-pub fn take_zero_umask() {
+pub(crate) fn take_zero_umask() {
     // SAFETY: only CLONE_FS: umask, root and working directory of this thread; descriptors stay shared.
     if unsafe { unshare_unsafe(UnshareFlags::FS) }.is_ok() {
         umask(Mode::empty());

@@ -54,7 +54,7 @@ pub fn next_name() -> Vec<u8> {
 }
 
 /// A name, which is not one of ours any more, for what had one of ours and must stay.
-pub fn kept_name(unfinished: &[u8]) -> Vec<u8> {
+pub(crate) fn kept_name(unfinished: &[u8]) -> Vec<u8> {
     let rest = unfinished.strip_prefix(PREFIX.as_bytes()).unwrap_or(unfinished);
     [&b"silt-kept-"[..], rest].concat()
 }
@@ -70,7 +70,7 @@ fn maker_of(name: &[u8]) -> Option<MakerProcess> {
 }
 
 /// Whether a name is one of ours, of any process.
-pub fn is_unfinished(name: &[u8]) -> bool {
+pub(crate) fn is_unfinished(name: &[u8]) -> bool {
     maker_of(name).is_some()
 }
 

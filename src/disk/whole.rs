@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What names of unfinished writes start with; those of a killed process may remain.
-pub const UNFINISHED_PREFIX: &str = ".silt-unfinished-";
+pub(crate) const UNFINISHED_PREFIX: &str = ".silt-unfinished-";
 
 /// Writes a file so that after a crash there is the old one or the new one, and when it returns, the new one.
 /// Readable for other users as far as the umask allows.
@@ -41,7 +41,7 @@ fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 
 /// Makes names in an open directory outlive a crash, as far as its file system can: some have no such operation (VirtualBox' shared
 /// folders, AFS), and keep names their own way.
-pub fn sync_directory(directory: impl AsFd) -> std::io::Result<()> {
+pub(crate) fn sync_directory(directory: impl AsFd) -> std::io::Result<()> {
     match rustix::fs::fsync(directory) {
         Err(Errno::INVAL | Errno::NOTSUP | Errno::NOSYS) => Ok(()),
         synced => Ok(synced?),
@@ -72,7 +72,7 @@ fn create_unfinished(folder: &Path, mode: u32) -> std::io::Result<(File, PathBuf
 }
 
 /// The whole file of our own; whatever else has its name is refused at once, as a FIFO would hold us for ever.
-pub fn read_own(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
+pub(crate) fn read_own(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
     let failed = |error| Error::io("read", path.display(), error);
     read_to_bound(read_regular(path).map_err(failed)?, path, bytes_max)
 }

@@ -2,7 +2,6 @@
 
 use super::buffer::WRITE_BYTES_MAX;
 use super::refused::refused;
-use crate::entry::Hole;
 use crate::error::{Error, Kind, Result};
 use rustix::fd::AsFd;
 use rustix::fs::FallocateFlags;
@@ -10,11 +9,11 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 /// Where less is lost by leaving the file system to grow a file as it is written.
-pub const PREALLOCATE_BYTES_MIN: u64 = 1 << 20;
+pub(crate) const PREALLOCATE_BYTES_MIN: u64 = 1 << 20;
 
 /// Writes all bytes at an offset.
 #[inline]
-pub fn write_all_at(fd: impl AsFd, mut bytes: &[u8], mut offset: u64) -> Result<()> {
+pub(crate) fn write_all_at(fd: impl AsFd, mut bytes: &[u8], mut offset: u64) -> Result<()> {
     let fd = fd.as_fd();
     while !bytes.is_empty() {
         match rustix::io::pwrite(fd, &bytes[..bytes.len().min(WRITE_BYTES_MAX)], offset) {
@@ -43,7 +42,7 @@ fn refused_bytes(doing: &str, errno: Errno) -> Error {
 
 /// Reserves space for a large file without holes, so that it is in one piece and a full disk shows before the
 /// content is fetched. Its size is `size` afterwards where the file system can do that, else unchanged.
-pub fn preallocate(fd: impl AsFd, size: u64) -> Result<()> {
+pub(crate) fn preallocate(fd: impl AsFd, size: u64) -> Result<()> {
     if size < PREALLOCATE_BYTES_MIN {
         return Ok(());
     }
@@ -54,27 +53,7 @@ pub fn preallocate(fd: impl AsFd, size: u64) -> Result<()> {
 }
 
 /// Sets the size: what was not written reads as zeros and takes no space.
-pub fn set_size(fd: impl AsFd, size: u64) -> Result<()> {
+pub(crate) fn set_size(fd: impl AsFd, size: u64) -> Result<()> {
     rustix::io::retry_on_intr(|| rustix::fs::ftruncate(fd.as_fd(), size))
         .map_err(|errno| refused_bytes("set the size of a file", errno))
-}
-
-/// Makes a hole in a file that has bytes there; zeros are written where the file system knows no holes.
-pub fn punch_hole(fd: impl AsFd, hole: Hole) -> Result<()> {
-    let fd = fd.as_fd();
-    let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    match rustix::fs::fallocate(fd, how, hole.offset, hole.length) {
-        Ok(()) => Ok(()),
-        Err(Errno::NOTSUP | Errno::NOSYS | Errno::NODEV) => {
-            let zeros = [0; 64 << 10];
-            let (mut at, end) = (hole.offset, hole.offset.saturating_add(hole.length));
-            while at < end {
-                let length = (end - at).min(zeros.len() as u64);
-                write_all_at(fd, &zeros[..length as usize], at)?;
-                at += length;
-            }
-            Ok(())
-        }
-        Err(errno) => Err(refused("make a hole in a file", b"", errno)),
-    }
 }

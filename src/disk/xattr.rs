@@ -17,12 +17,12 @@ const VALUE_BYTES_MAX: usize = 64 << 10;
 /// Enough for the list of nearly every file.
 const LIST_BYTES_STACK: usize = 1024;
 
-pub const ACL_ACCESS: &CStr = c"system.posix_acl_access";
-pub const ACL_DEFAULT: &CStr = c"system.posix_acl_default";
+pub(crate) const ACL_ACCESS: &CStr = c"system.posix_acl_access";
+pub(crate) const ACL_DEFAULT: &CStr = c"system.posix_acl_default";
 
 /// Whether an attribute belongs to a backup. What is left out: `system.*` that only mirrors something else, and
 /// `security.evm`, a seal over one inode's number that can fit no other.
-pub fn is_kept(name: &[u8]) -> bool {
+pub(crate) fn is_kept(name: &[u8]) -> bool {
     if name == ACL_ACCESS.to_bytes() || name == ACL_DEFAULT.to_bytes() {
         return true;
     }
@@ -150,23 +150,23 @@ impl XattrPlace<'_> {
 /// The attributes of an open file or directory that belong to a backup, sorted by name; none where the file system
 /// has no such thing.
 #[inline]
-pub fn read_xattrs(fd: impl AsFd) -> Result<Vec<Xattr>> {
+pub(crate) fn read_xattrs(fd: impl AsFd) -> Result<Vec<Xattr>> {
     XattrPlace::Open(fd.as_fd()).read().map_err(|errno| refused("read the attributes of a file", b"", errno))
 }
 
 /// The same of a name in a directory, of a link itself. Needs /proc.
-pub fn read_xattrs_at(directory: &Directory, name: impl Arg + Copy) -> Result<Vec<Xattr>> {
+pub(crate) fn read_xattrs_at(directory: &Directory, name: impl Arg + Copy) -> Result<Vec<Xattr>> {
     let read = XattrPlace::named(directory, name).and_then(|place| place.read());
     read.map_err(|errno| refused_name("read the attributes of", name, errno))
 }
 
 /// Sets one attribute of an open file or directory.
-pub fn set_xattr(fd: impl AsFd, xattr: &Xattr) -> Result<()> {
+pub(crate) fn set_xattr(fd: impl AsFd, xattr: &Xattr) -> Result<()> {
     set(Ok(XattrPlace::Open(fd.as_fd())), xattr)
 }
 
 /// Sets one attribute of a name in a directory, of a link itself. Needs /proc.
-pub fn set_xattr_at(directory: &Directory, name: impl Arg + Copy, xattr: &Xattr) -> Result<()> {
+pub(crate) fn set_xattr_at(directory: &Directory, name: impl Arg + Copy, xattr: &Xattr) -> Result<()> {
     set(XattrPlace::named(directory, name), xattr)
 }
 
@@ -179,12 +179,12 @@ fn set(place: Result<XattrPlace<'_>, Errno>, xattr: &Xattr) -> Result<()> {
 }
 
 /// Removes one attribute of an open file or directory; it is not an error if there is none.
-pub fn remove_xattr(fd: impl AsFd, name: &CStr) -> Result<()> {
+pub(crate) fn remove_xattr(fd: impl AsFd, name: &CStr) -> Result<()> {
     removed(XattrPlace::Open(fd.as_fd()).remove(name), name.to_bytes())
 }
 
 /// The same of a name in a directory.
-pub fn remove_xattr_at(directory: &Directory, name: impl Arg + Copy, xattr: &CStr) -> Result<()> {
+pub(crate) fn remove_xattr_at(directory: &Directory, name: impl Arg + Copy, xattr: &CStr) -> Result<()> {
     removed(XattrPlace::named(directory, name).and_then(|place| place.remove(xattr)), xattr.to_bytes())
 }
 
@@ -222,7 +222,7 @@ pub(super) fn acl_names_only(one: &Xattr, is_user: impl Fn(u32) -> bool, is_grou
 
 /// An access ACL that grants owner, group class and others what this mode does: to set it changes no mode, and to set its own
 /// mode afterwards makes it whole.
-pub fn with_mode(acl: &Xattr, mode: u32) -> Xattr {
+pub(crate) fn with_mode(acl: &Xattr, mode: u32) -> Xattr {
     const USER_OBJ: u16 = 0x01;
     const GROUP_OBJ: u16 = 0x04;
     const MASK: u16 = 0x10;
@@ -244,7 +244,7 @@ pub fn with_mode(acl: &Xattr, mode: u32) -> Xattr {
 }
 
 /// Whether a directory hands an ACL down to what is created in it.
-pub fn has_default_acl(directory: &Directory) -> bool {
+pub(crate) fn has_default_acl(directory: &Directory) -> bool {
     // One that was opened to search does not say.
     matches!(rustix::fs::fgetxattr_query(directory, ACL_DEFAULT), Ok(_) | Err(Errno::BADF))
 }

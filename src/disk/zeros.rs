@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 /// Whether `length` bytes from `offset` on are there and zero. Moves the descriptor's position. `go_on` is asked before
 /// each piece that has to be read; its error ends the search.
-pub fn reads_as_zeros(fd: impl AsFd, offset: u64, length: u64, go_on: &dyn Fn() -> Result<()>) -> Result<bool> {
+pub(crate) fn reads_as_zeros(fd: impl AsFd, offset: u64, length: u64, go_on: &dyn Fn() -> Result<()>) -> Result<bool> {
     let fd = fd.as_fd();
     let (mut at, end) = (offset, offset.saturating_add(length));
     while at < end {

@@ -4,12 +4,14 @@ use data_encoding::BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Maximum number of warnings that a report or a snapshot lists. Further warnings are only counted.
-pub const WARNINGS_MAX: usize = 10_000;
+pub(crate) const WARNINGS_MAX: usize = 10_000;
 
 /// Something that was not saved, or not restored, as it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
+    /// The path that it is about.
     pub path: PathText,
+    /// What happened, for people.
     pub what: String,
 }
 

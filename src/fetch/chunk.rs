@@ -25,7 +25,7 @@ impl Chunk {
     }
 
     /// Grows by the chunk that follows it in the same frame; false when that is not where it rests.
-    pub fn join(&mut self, next: &Chunk) -> bool {
+    pub(crate) fn join(&mut self, next: &Chunk) -> bool {
         let follows = Arc::ptr_eq(&self.frame, &next.frame) && self.offset + self.length == next.offset;
         if follows {
             self.length += next.length;

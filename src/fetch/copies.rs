@@ -25,7 +25,7 @@ pub(super) struct ChunkCopies(Mutex<KnownCopies>);
 impl ChunkCopies {
     /// All places of a chunk of this pack, those in packs that count as missing last; empty when the chunk has no other one.
     /// None when the copies of too many packs were looked up already.
-    pub fn of(&self, id: &ChunkId, pack: &PackId, vault: &Vault) -> Result<Option<Vec<Located>>> {
+    pub(crate) fn of(&self, id: &ChunkId, pack: &PackId, vault: &Vault) -> Result<Option<Vec<Located>>> {
         let mut known = locked(&self.0);
         if !known.packs.contains(pack) {
             if known.packs.len() >= PACKS_MAX {

@@ -24,19 +24,19 @@ pub(super) struct FrameRun {
 }
 
 impl FrameRun {
-    pub fn new(pack: PackId, frames: Vec<FramePlace>, with_header: bool) -> Arc<Self> {
+    pub(crate) fn new(pack: PackId, frames: Vec<FramePlace>, with_header: bool) -> Arc<Self> {
         let bytes = bytes_of(&frames);
         Arc::new(FrameRun { pack, frames, bytes, with_header, bytes_asked: AtomicU64::new(0) })
     }
 
     /// Records a request for some of its bytes; true when the requests so far cross half of the run.
-    pub fn passes_half(&self, bytes: u64) -> bool {
+    pub(crate) fn passes_half(&self, bytes: u64) -> bool {
         let before = self.bytes_asked.fetch_add(bytes, Ordering::Relaxed);
         let half = self.bytes / 2;
         before <= half && before + bytes > half
     }
 
-    pub fn range(&self) -> Range<u64> {
+    pub(crate) fn range(&self) -> Range<u64> {
         let start = self.frames.first().filter(|_| !self.with_header).map_or(0, |first| u64::from(first.offset));
         let end =
             self.frames.last().map_or(PACK_HEADER_BYTES as u64, |last| u64::from(last.offset) + u64::from(last.stored));

@@ -81,7 +81,7 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    pub fn new(vault: &Vault) -> Self {
+    pub(crate) fn new(vault: &Vault) -> Self {
         let memory = vault.memory();
         let remote = vault.is_remote().then(|| RemoteFrames {
             content: ReadAhead::new(vault.storage_shared(), memory / 16 * 5),
@@ -99,7 +99,7 @@ impl Frames {
     }
 
     /// The bytes of a chunk at its place; their name is for the caller to verify.
-    pub fn read(&self, id: &ChunkId, at: &Located) -> Result<Chunk> {
+    pub(crate) fn read(&self, id: &ChunkId, at: &Located) -> Result<Chunk> {
         let slot = self.slot(at);
         let open = || self.open_frame(id, at).map(Arc::new);
         let frame = match slot.get_or_init(open) {

@@ -57,7 +57,7 @@ struct ReadAheadState {
 
 impl ReadAhead {
     /// Frames that are here or coming take `bytes_max` and at most one frame more, however many threads ask.
-    pub fn new(storage: Arc<dyn Storage>, bytes_max: u64) -> Self {
+    pub(crate) fn new(storage: Arc<dyn Storage>, bytes_max: u64) -> Self {
         let state = ReadAheadState { held: HeldFrames::new(bytes_max), in_flight: 0, waiting: 0 };
         ReadAhead(Arc::new(ReadAheadShared { storage, state: Mutex::new(state), changed: Condvar::new() }))
     }
@@ -71,7 +71,7 @@ impl ReadAhead {
     }
 
     /// A sealed frame.
-    pub fn frame(&self, at: &Located, near: NearFrames) -> Result<Bytes> {
+    pub(crate) fn frame(&self, at: &Located, near: NearFrames) -> Result<Bytes> {
         let place = (at.pack, at.frame_number);
         let mut state = self.lock();
         let mut around = Some(near);
@@ -116,7 +116,7 @@ impl ReadAhead {
     }
 
     /// The header of a pack: from a range that was fetched, or by itself.
-    pub fn header(&self, pack: &PackId) -> Result<Bytes> {
+    pub(crate) fn header(&self, pack: &PackId) -> Result<Bytes> {
         let mut state = self.lock();
         loop {
             match state.held.header(pack) {

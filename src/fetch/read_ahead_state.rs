@@ -55,7 +55,7 @@ pub(super) struct HeldFrames {
 
 impl HeldFrames {
     /// Frames take `bytes_max` together, or one frame more.
-    pub fn new(bytes_max: u64) -> Self {
+    pub(crate) fn new(bytes_max: u64) -> Self {
         HeldFrames {
             frames: HashMap::new(),
             order: BTreeMap::new(),
@@ -70,7 +70,7 @@ impl HeldFrames {
     }
 
     /// A frame that is asked for; with it the run after which to read on.
-    pub fn ask(&mut self, place: &FrameKeyPlace) -> (FrameStatus, Option<Arc<FrameRun>>) {
+    pub(crate) fn ask(&mut self, place: &FrameKeyPlace) -> (FrameStatus, Option<Arc<FrameRun>>) {
         match self.frames.get_mut(place) {
             None => (FrameStatus::Nothing, None),
             Some(HeldFrame::Coming(arrival)) => (FrameStatus::Coming(arrival.clone()), None),
@@ -92,7 +92,7 @@ impl HeldFrames {
         }
     }
 
-    pub fn header(&self, pack: &PackId) -> FrameStatus {
+    pub(crate) fn header(&self, pack: &PackId) -> FrameStatus {
         match self.headers.get(pack) {
             None => FrameStatus::Nothing,
             Some(None) => FrameStatus::Coming(FrameArrival::default()),
@@ -102,7 +102,7 @@ impl HeldFrames {
 
     /// What to fetch for a frame that is not here: it and those around it, or it alone without `near`. It is
     /// coming now. None while what is coming fills the memory: when some of that has come, ask again.
-    pub fn around(&mut self, at: &Located, near: Option<NearFrames>) -> Option<Arc<FrameRun>> {
+    pub(crate) fn around(&mut self, at: &Located, near: Option<NearFrames>) -> Option<Arc<FrameRun>> {
         let own = FramePlace { number: at.frame_number, offset: at.frame_offset, stored: at.frame_stored };
         let block = u64::from(own.offset).checked_div(self.window);
         let block = block.map(|block| block * self.window..(block + 1) * self.window);
@@ -122,7 +122,7 @@ impl HeldFrames {
     }
 
     /// What to fetch of the blocks after a run, as far as there is room that costs nothing; it is coming now.
-    pub fn behind(&mut self, run: &FrameRun, near: NearFrames) -> Vec<Arc<FrameRun>> {
+    pub(crate) fn behind(&mut self, run: &FrameRun, near: NearFrames) -> Vec<Arc<FrameRun>> {
         let block = run.frames.last().map_or(0, |last| u64::from(last.offset)) / self.window.max(1);
         let mut runs = Vec::new();
         for next in block + 1..=block + BLOCKS_AHEAD {
@@ -172,7 +172,7 @@ impl HeldFrames {
     }
 
     /// What to fetch for a header that is not here; it is coming now.
-    pub fn header_alone(&mut self, pack: PackId) -> Option<Arc<FrameRun>> {
+    pub(crate) fn header_alone(&mut self, pack: PackId) -> Option<Arc<FrameRun>> {
         self.take_header(pack).then(|| FrameRun::new(pack, Vec::new(), true))
     }
 
@@ -187,7 +187,7 @@ impl HeldFrames {
         true
     }
 
-    pub fn land(&mut self, run: &Arc<FrameRun>, pieces: Vec<Bytes>) {
+    pub(crate) fn land(&mut self, run: &Arc<FrameRun>, pieces: Vec<Bytes>) {
         for (frame, sealed) in run.frames.iter().zip(pieces) {
             let place = (run.pack, frame.number);
             self.bytes_coming -= u64::from(frame.stored);
@@ -201,7 +201,7 @@ impl HeldFrames {
         }
     }
 
-    pub fn land_header(&mut self, pack: PackId, header: Option<Bytes>) {
+    pub(crate) fn land_header(&mut self, pack: PackId, header: Option<Bytes>) {
         match header {
             Some(header) => drop(self.headers.insert(pack, Some(header))),
             None => drop(self.headers.remove(&pack)),
@@ -209,7 +209,7 @@ impl HeldFrames {
     }
 
     /// Forgets what of a run has not come.
-    pub fn give_up(&mut self, run: &FrameRun) {
+    pub(crate) fn give_up(&mut self, run: &FrameRun) {
         for frame in &run.frames {
             let place = (run.pack, frame.number);
             if let Some(HeldFrame::Coming(_)) = self.frames.get(&place) {

@@ -192,11 +192,12 @@ impl Reader {
         })
     }
 
+    /// Reads a chunk of content and verifies it; [`Kind::NotFound`] if the repository does not have it.
     pub fn content(&self, id: &ChunkId) -> Result<Chunk> {
         self.read(id, ChunkKind::Content)
     }
 
-    pub fn tree(&self, id: &ChunkId) -> Result<Chunk> {
+    pub(crate) fn tree(&self, id: &ChunkId) -> Result<Chunk> {
         self.read(id, ChunkKind::Tree)
     }
 
@@ -238,14 +239,6 @@ impl Reader {
         Ok(())
     }
 
-    /// The entries of one page, which must hold entries.
-    pub fn page_entries(&self, page: &ChunkId) -> Result<Vec<Entry>> {
-        match decode_page(&self.tree(page)?)? {
-            TreePage::Entries(entries) => Ok(entries),
-            TreePage::Inner { .. } => Err(Error::corrupt("read the page", page, "it has no entries")),
-        }
-    }
-
     /// Calls `each` for every entry of a directory, in the order of names. Pages are read one at a time.
     pub fn for_each_entry(&self, root: &ChunkId, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
         let mut last = Vec::new();
@@ -263,7 +256,12 @@ impl Reader {
     }
 
     /// Calls `each` with the entries of every page of a directory.
-    pub fn walk_pages(&self, id: &ChunkId, depth: usize, each: &mut dyn FnMut(Vec<Entry>) -> Result<()>) -> Result<()> {
+    pub(crate) fn walk_pages(
+        &self,
+        id: &ChunkId,
+        depth: usize,
+        each: &mut dyn FnMut(Vec<Entry>) -> Result<()>,
+    ) -> Result<()> {
         if depth > PAGE_DEPTH_MAX {
             return Err(Error::corrupt("read the directory", id, "its pages are nested too deeply"));
         }
@@ -326,7 +324,7 @@ impl Reader {
     }
 
     /// The ids in one page of a chunk list, which must be of this level (0 lists content).
-    pub fn list_ids(&self, id: &ChunkId, level: u8) -> Result<Vec<ChunkId>> {
+    pub(crate) fn list_ids(&self, id: &ChunkId, level: u8) -> Result<Vec<ChunkId>> {
         if level >= LIST_DEPTH_MAX {
             return Err(Error::corrupt("read the chunk list", id, "it has too many levels"));
         }

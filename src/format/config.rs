@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 /// Written once, when the repository is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// The name of the repository, for ever.
     pub repository: RepositoryId,
+    /// How content is cut, for ever.
     pub chunks: ChunkTable,
     /// RFC 3339.
     pub created: String,
@@ -92,6 +94,7 @@ impl Config {
         Ok(RepositoryId::from_slice(&bytes[12..HEAD_BYTES]).expect("the slice has that length"))
     }
 
+    /// Opens and decodes the object; [`Kind::Corrupt`](crate::error::Kind::Corrupt) if it is damaged.
     pub fn decode(keys: &KeySet, bytes: &[u8]) -> Result<Self> {
         let repository = Config::peek(bytes)?;
         let bad = |why: &str| Error::corrupt("read", CONFIG_NAME, why);

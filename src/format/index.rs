@@ -13,21 +13,22 @@ use crate::place::{FrameContents, PackContents};
 const VERSION: u64 = 1;
 
 /// A new index object is begun when one describes this many chunks.
-pub const INDEX_CHUNKS_MAX: usize = 256 * 1024;
+pub(crate) const INDEX_CHUNKS_MAX: usize = 256 * 1024;
 /// An object that states more chunks or packs is damaged: writers stay below half of it.
-pub const OBJECT_CHUNKS_MAX: usize = 1 << 20;
-pub const OBJECT_PACKS_MAX: usize = INDEX_CHUNKS_MAX;
+pub(crate) const OBJECT_CHUNKS_MAX: usize = 1 << 20;
+pub(crate) const OBJECT_PACKS_MAX: usize = INDEX_CHUNKS_MAX;
 /// The largest plain form that is read.
-pub const INDEX_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const INDEX_BYTES_MAX: u64 = 64 << 20;
 /// How many times as large as the stored object its plain form may be: ids do not compress, so honest ones stay below two.
 const PLAIN_FOR_STORED_MAX: u64 = 4;
 
 /// The largest plain form, in bytes, of an index object of this stored size. A small object must not decompress into tables that
 /// exhaust the memory of its reader.
-pub fn plain_bytes_max(stored_bytes: u64) -> u64 {
+pub(crate) fn plain_bytes_max(stored_bytes: u64) -> u64 {
     stored_bytes.saturating_mul(PLAIN_FOR_STORED_MAX).min(INDEX_BYTES_MAX)
 }
 
+/// Encodes what an index object says of these packs.
 pub fn encode_index(packs: &[PackContents]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut ids = Vec::new();
@@ -69,16 +70,16 @@ pub(super) struct ChunkRoom {
 
 impl ChunkRoom {
     /// In index objects an id follows for each chunk; in trailers nothing does.
-    pub fn with_ids_behind() -> Self {
+    pub(crate) fn with_ids_behind() -> Self {
         ChunkRoom { bytes_behind: ChunkId::BYTES, chunks: 0 }
     }
 
-    pub fn with_nothing_behind() -> Self {
+    pub(crate) fn with_nothing_behind() -> Self {
         ChunkRoom { bytes_behind: 0, chunks: 0 }
     }
 
     /// The fewest bytes that a frame takes: its sizes and the count and length of one chunk.
-    pub fn frame_bytes_min(&self) -> usize {
+    pub(crate) fn frame_bytes_min(&self) -> usize {
         4 + self.bytes_behind
     }
 
@@ -127,6 +128,7 @@ pub(super) fn take_frames(take: &mut TakeWire, count: usize, room: &mut ChunkRoo
     Ok(frames)
 }
 
+/// Decodes what an index object says; an error if it is damaged or describes more than an index object may.
 pub fn decode_index(bytes: &[u8]) -> Result<Vec<PackContents>> {
     let mut take = TakeWire::new("index object", bytes);
     if take.number()? != VERSION {

@@ -12,7 +12,7 @@ const MAGIC: u8 = b'L';
 const VERSION: u8 = 1;
 const LIST_IDS_MAX: usize = 8192;
 /// Levels above the content: 8192 to the power of this many chunks.
-pub const LIST_DEPTH_MAX: u8 = 6;
+pub(crate) const LIST_DEPTH_MAX: u8 = 6;
 
 /// Bytes of an id, and of the length below it, on levels above 0.
 const ITEM_BYTES: usize = ChunkId::BYTES + 8;
@@ -20,13 +20,16 @@ const ITEM_BYTES: usize = ChunkId::BYTES + 8;
 /// A chunk or a list, and how many bytes of content it stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListItem {
+    /// The chunk or the list.
     pub id: ChunkId,
+    /// Bytes of content in it or below it.
     pub bytes: u64,
 }
 
 /// One page of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListPage {
+    /// The chunks or lists, in order.
     pub ids: Vec<ChunkId>,
     /// Bytes of content below each id. None on level 0: the index knows the lengths of chunks.
     pub bytes_below: Option<Vec<u64>>,
@@ -42,6 +45,7 @@ pub struct ListWriter {
 }
 
 impl ListWriter {
+    /// Adds the next chunk; a list that is full goes to `store`.
     pub fn push(&mut self, item: ListItem, store: Store) -> Result<()> {
         self.count += 1;
         self.push_at(0, item, store)
@@ -49,7 +53,7 @@ impl ListWriter {
 
     /// The same chunk `count` times. The pages that hold nothing else are all one page: it is made and stored once, so that
     /// this takes no longer for more of them.
-    pub fn push_run(&mut self, item: ListItem, count: u64, store: Store) -> Result<()> {
+    pub(crate) fn push_run(&mut self, item: ListItem, count: u64, store: Store) -> Result<()> {
         self.count += count;
         self.push_run_at(0, item, count, store)
     }
@@ -83,14 +87,6 @@ impl ListWriter {
             return self.push_at(level + 1, page, store);
         }
         Ok(())
-    }
-
-    pub fn len(&self) -> u64 {
-        self.count
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
     }
 
     /// The chunks so far, while none has gone to a page.
@@ -219,7 +215,7 @@ mod tests {
                 writer.push_run(item, *count, &mut store).unwrap()
             }
         }
-        assert_eq!(writer.len(), runs.iter().map(|(_, count)| count).sum::<u64>());
+        assert_eq!(writer.count, runs.iter().map(|(_, count)| count).sum::<u64>());
         let (depth, root) = writer.finish(&mut store).unwrap();
         (depth, root, stored)
     }

@@ -19,7 +19,7 @@ const TRAILER_VERSION: u64 = 1;
 const FOOTER_BYTES: usize = 4;
 
 /// A pack that is being filled. Frames get their place first and their bytes later, so that workers seal in parallel.
-pub struct OpenPack {
+pub(crate) struct OpenPack {
     pub key: Arc<FrameKey>,
     header: [u8; PACK_HEADER_BYTES],
     kind: ChunkKind,
@@ -33,7 +33,7 @@ pub struct OpenPack {
 }
 
 impl OpenPack {
-    pub fn new(keys: &KeySet, kind: ChunkKind) -> Result<Self> {
+    pub(crate) fn new(keys: &KeySet, kind: ChunkKind) -> Result<Self> {
         let (key, header) = new_pack_key(keys, kind)?;
         let stored_bytes = PACK_HEADER_BYTES as u64;
         Ok(OpenPack {
@@ -48,19 +48,15 @@ impl OpenPack {
         })
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
-    }
-
     /// Reserves the next frame, which has this number of chunks, and returns its number. [`fill`](Self::fill) must supply its bytes.
-    pub fn reserve(&mut self, chunks: usize) -> u32 {
+    pub(crate) fn reserve(&mut self, chunks: usize) -> u32 {
         self.chunks_promised += chunks;
         self.frames.push(None);
         self.awaited += 1;
         (self.frames.len() - 1) as u32
     }
 
-    pub fn fill(&mut self, number: u32, sealed: Vec<u8>, raw: u32, chunks: Vec<(ChunkId, u32)>) {
+    pub(crate) fn fill(&mut self, number: u32, sealed: Vec<u8>, raw: u32, chunks: Vec<(ChunkId, u32)>) {
         let contents = FrameContents { stored: sealed.len() as u32, raw, chunks };
         self.stored_bytes += sealed.len() as u64;
         self.chunks += contents.chunks.len();
@@ -69,7 +65,7 @@ impl OpenPack {
     }
 
     /// Closes the pack: its name, the pieces of its object, and what the index has to say about it.
-    pub fn finish(self) -> Result<(Vec<Bytes>, PackContents)> {
+    pub(crate) fn finish(self) -> Result<(Vec<Bytes>, PackContents)> {
         let mut pieces = vec![Bytes::copy_from_slice(&self.header)];
         let mut frames = Vec::with_capacity(self.frames.len());
         for (sealed, contents) in self.frames.into_iter().map(|frame| frame.expect("every awaited frame has come")) {

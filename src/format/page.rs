@@ -7,12 +7,12 @@ pub(super) const MAGIC: u8 = b'T';
 pub(super) const VERSION: u8 = 1;
 
 /// The highest level of an inner page; pages above it carry it as well and are cut by count alone.
-pub const LEVELS_MAX: u8 = 8;
+pub(crate) const LEVELS_MAX: u8 = 8;
 /// Holes that one entry can have; more are stored as zeros.
-pub const HOLES_MAX: usize = 4096;
+pub(crate) const HOLES_MAX: usize = 4096;
 
 /// A page with the first name in it.
-pub type NamedPage = (Vec<u8>, ChunkId);
+pub(crate) type NamedPage = (Vec<u8>, ChunkId);
 
 /// One page, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +20,12 @@ pub enum TreePage {
     /// Entries of the directory, sorted by name.
     Entries(Vec<Entry>),
     /// Pages below, each with the first name in it, sorted.
-    Inner { level: u8, pages: Vec<NamedPage> },
+    Inner {
+        /// Levels of pages below this one.
+        level: u8,
+        /// The pages, each with the first name in it.
+        pages: Vec<NamedPage>,
+    },
 }
 
 pub(super) const EXTRA_TARGET: u8 = 1;

@@ -7,6 +7,7 @@ use crate::format::page::{
 };
 use crate::format::wire::PutWire;
 
+/// Encodes a page of entries, which must be sorted by name.
 pub fn encode_entries(entries: &[Entry]) -> Vec<u8> {
     let mut bytes = vec![MAGIC, VERSION, 0];
     bytes.put_number(entries.len() as u64);

@@ -14,10 +14,13 @@ const SETTINGS_BYTES_MAX: u64 = 64 << 10;
 /// What may be replaced, unlike the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// The repository that they are of.
     pub repository: RepositoryId,
     /// How often they were replaced.
     pub revision: u64,
+    /// How snapshots become visible.
     pub commit_protocol: CommitProtocol,
+    /// What the storage did when it was tried.
     pub capabilities: FoundCapabilities,
     /// What a program must know to read this repository.
     pub reader_features: Vec<String>,
@@ -40,7 +43,7 @@ struct StoredSettings {
 
 impl Settings {
     /// The settings of a new repository.
-    pub fn initial(config: &Config) -> Self {
+    pub(crate) fn initial(config: &Config) -> Self {
         let InitialSettings { commit_protocol, capabilities } = config.initial;
         Settings {
             repository: config.repository,
@@ -89,7 +92,7 @@ impl Settings {
     }
 
     /// Refuses a repository that this program cannot read.
-    pub fn check_readable(&self) -> Result<()> {
+    pub(crate) fn check_readable(&self) -> Result<()> {
         check_features("read", "the repository", &self.reader_features)
     }
 

@@ -1,27 +1,27 @@
 //! Snapshots: one dated state of one job's sources, as a small sealed object of JSON.
 
-use crate::entry::{Content, Entry, PathText, Time, Warning};
+use crate::entry::{Content, Entry, Time, Warning};
 use crate::error::{Error, Result};
 use crate::format::features::{check_features, too_old};
+use crate::format::snapshot_source::{AllSources, SOURCES_BYTES_MAX, SnapshotSource, encoded_length, tree_path};
+use crate::format::stamp::Stamp;
 use crate::format::tree::{TreePage, decode_page, encode_entries};
 use crate::id::{ChunkId, SnapshotId};
 use crate::seal::sealed_object_bytes_max;
 use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub const SNAPSHOT_PURPOSE: &str = "snapshot";
+pub(crate) const SNAPSHOT_PURPOSE: &str = "snapshot";
 /// The largest plain form that is read.
-pub const SNAPSHOT_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const SNAPSHOT_BYTES_MAX: u64 = 16 << 20;
 /// The largest sealed one.
-pub const SEALED_SNAPSHOT_BYTES_MAX: u64 = sealed_object_bytes_max(SNAPSHOT_BYTES_MAX);
+pub(crate) const SEALED_SNAPSHOT_BYTES_MAX: u64 = sealed_object_bytes_max(SNAPSHOT_BYTES_MAX);
 
-/// What the sources that a snapshot names may take of it, in bytes; of a longer list the first are named.
-pub const SOURCES_BYTES_MAX: usize = 1 << 20;
 /// The same for its warnings: ten thousand long paths would make an unreadable snapshot.
-pub const WARNINGS_BYTES_MAX: usize = 4 << 20;
+pub(crate) const WARNINGS_BYTES_MAX: usize = 4 << 20;
 
 /// What host, user, job and tags of a snapshot may take together: they are kept of each one in a list.
-pub const LABELS_BYTES_MAX: usize = 8 << 10;
+pub(crate) const LABELS_BYTES_MAX: usize = 8 << 10;
 
 /// What the sources of a snapshot may take that is cut for a list.
 const SHORT_BYTES_MAX: usize = 4 << 10;
@@ -29,21 +29,29 @@ const SHORT_BYTES_MAX: usize = 4 << 10;
 /// One dated state of one job's sources.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
+    /// The version of the format.
     pub version: u32,
+    /// Its name, drawn at random.
     #[serde(with = "hex_id")]
     pub id: SnapshotId,
     /// When the backup began and ended, on the clock of the host.
     pub started: Stamp,
+    /// See `started`.
     pub ended: Stamp,
+    /// The host that was backed up.
     pub host: String,
+    /// The user that ran the backup.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub user: String,
+    /// The job that it belongs to.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub job: String,
+    /// Words to select it by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
+    /// The program that made it, with its version.
     pub program: String,
-    /// As many as [`SOURCES_BYTES_MAX`] takes; a list of paths may name more.
+    /// As many as 1 MiB takes; a list of paths may name more.
     pub sources: Vec<SnapshotSource>,
     /// Of more sources than those: how many there are in all, and which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,41 +62,13 @@ pub struct Snapshot {
     /// The metadata of `/` itself, where it was a source: a page of one entry, in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_directory: Option<String>,
+    /// Counts and sizes.
     pub totals: Totals,
-    /// What could not be saved as it was, at most [`WARNINGS_MAX`].
+    /// What could not be saved as it was, at most 10,000.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
+    /// How many warnings there were in all.
     pub warnings_count: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "kind")]
-pub enum SnapshotSource {
-    /// A file or folder with all below it.
-    Tree { path: PathText },
-    /// The output of a command, or the standard input.
-    Stream {
-        name: PathText,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        command: Option<String>,
-    },
-    /// Of a newer version of silt. What else it says is not kept.
-    #[serde(untagged)]
-    Unknown(UnknownSource),
-}
-
-/// A source of a kind that this program does not know.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UnknownSource {
-    pub kind: String,
-}
-
-/// Sources that are too many to be named all.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AllSources {
-    pub count: u64,
-    /// Over the paths of all trees among them: the same for the same list.
-    pub trees: String,
 }
 
 /// What a backup dealt with.
@@ -97,18 +77,25 @@ pub struct AllSources {
 pub struct Totals {
     /// Those in the snapshot: new, changed and unchanged ones together.
     pub files: u64,
+    /// Directories in the snapshot.
     pub directories: u64,
     /// Links, devices, FIFOs.
     pub others: u64,
+    /// Streams in the snapshot.
     pub streams: u64,
     /// Sizes of all files and streams, holes included.
     pub bytes: u64,
+    /// Files that the parent snapshot does not have.
     pub files_new: u64,
+    /// Files that the parent snapshot has, but not like this.
     pub files_changed: u64,
+    /// Files that are as in the parent snapshot.
     pub files_unchanged: u64,
+    /// Files of the parent snapshot that are no longer there.
     pub files_removed: u64,
     /// Met, but not in the snapshot, as nothing of them could be read.
     pub files_unread: u64,
+    /// Bytes read from the sources.
     pub bytes_read: u64,
     /// Content that was not known before.
     pub bytes_new: u64,
@@ -116,49 +103,11 @@ pub struct Totals {
     pub bytes_stored: u64,
 }
 
-/// A moment, as seconds and nanoseconds since 1970 UTC, with the offset that the host's clock showed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Stamp {
-    pub seconds: i64,
-    pub nanoseconds: u32,
-    /// Seconds east of UTC.
-    #[serde(default)]
-    pub offset: i32,
-}
-
-impl Stamp {
-    pub fn new(time: Time, offset: i32) -> Self {
-        Stamp { seconds: time.seconds, nanoseconds: time.nanoseconds, offset }
-    }
-
-    pub fn time(&self) -> Time {
-        Time { seconds: self.seconds, nanoseconds: self.nanoseconds }
-    }
-
-    /// `20261119t140000z`: sorts by time for the years 0 to 9999, which is all that is accepted.
-    pub fn compact(&self) -> Result<String> {
-        let bad = || Error::invalid("use the time", self.seconds, "it is outside the years 0 to 9999");
-        let timestamp = jiff::Timestamp::new(self.seconds, 0).map_err(|_| bad())?;
-        if self.seconds < YEAR_ZERO_SECONDS {
-            return Err(bad());
-        }
-        Ok(timestamp.strftime("%Y%m%dt%H%M%Sz").to_string())
-    }
-}
-
-/// When the year 0 began, in seconds after 1970.
-const YEAR_ZERO_SECONDS: i64 = -62_167_219_200;
-
 /// Two clocks that differ by less than this are not worth a word.
-pub const CLOCKS_DIFFER_SECONDS: i64 = 3600;
+pub(crate) const CLOCKS_DIFFER_SECONDS: i64 = 3600;
 
 /// The name in the page that holds the metadata of `/`, which has none.
 const ROOT_NAME: &[u8] = b"root";
-
-/// How many bytes a value takes in a snapshot, as JSON in a list.
-pub fn encoded_length(value: &impl Serialize) -> usize {
-    serde_json::to_vec(value).map_or(usize::MAX, |bytes| bytes.len() + 1)
-}
 
 /// As many from the front as fit.
 fn cut_to<T: Serialize>(list: &mut Vec<T>, bytes_max: usize) {
@@ -173,36 +122,9 @@ fn cut_to<T: Serialize>(list: &mut Vec<T>, bytes_max: usize) {
     list.truncate(count);
 }
 
-fn tree_path(source: &SnapshotSource) -> Option<&[u8]> {
-    match source {
-        SnapshotSource::Tree { path } => Some(&path.0),
-        SnapshotSource::Stream { .. } | SnapshotSource::Unknown(_) => None,
-    }
-}
-
-impl AllSources {
-    /// None for so few that a snapshot names each.
-    pub fn of(sources: &[SnapshotSource]) -> Option<AllSources> {
-        let bytes: usize = sources.iter().map(encoded_length).sum();
-        if bytes <= SOURCES_BYTES_MAX {
-            return None;
-        }
-        Some(AllSources { count: sources.len() as u64, trees: Self::hash_of(sources.iter().filter_map(tree_path)) })
-    }
-
-    fn hash_of<'a>(paths: impl Iterator<Item = &'a [u8]>) -> String {
-        let mut hasher = blake3::Hasher::new();
-        // No path has a NUL.
-        for path in paths {
-            hasher.update(path).update(&[0]);
-        }
-        HEXLOWER.encode(&hasher.finalize().as_bytes()[..16])
-    }
-}
-
 impl Snapshot {
     /// Names no more sources and warnings than a snapshot can hold.
-    pub fn bounded(mut self) -> Self {
+    pub(crate) fn bounded(mut self) -> Self {
         self.all_sources = AllSources::of(&self.sources);
         cut_to(&mut self.sources, SOURCES_BYTES_MAX);
         cut_to(&mut self.warnings, WARNINGS_BYTES_MAX);
@@ -230,7 +152,7 @@ impl Snapshot {
     }
 
     /// Whether these paths are the trees among its sources, in this order.
-    pub fn has_trees<'a>(&self, paths: impl Iterator<Item = &'a [u8]>) -> bool {
+    pub(crate) fn has_trees<'a>(&self, paths: impl Iterator<Item = &'a [u8]>) -> bool {
         match &self.all_sources {
             Some(all) => all.trees == AllSources::hash_of(paths),
             None => self.sources.iter().filter_map(tree_path).eq(paths),
@@ -238,14 +160,14 @@ impl Snapshot {
     }
 
     /// Whether these are its sources.
-    pub fn is_of_sources(&self, sources: &[SnapshotSource]) -> bool {
+    pub(crate) fn is_of_sources(&self, sources: &[SnapshotSource]) -> bool {
         self.all_sources == AllSources::of(sources)
             && sources.starts_with(&self.sources)
             && (self.all_sources.is_some() || self.sources.len() == sources.len())
     }
 
     /// Whether it was begun later than a clock can be said to agree with `now`: it will be the latest for a while.
-    pub fn is_from_the_future(&self, now: Time) -> bool {
+    pub(crate) fn is_from_the_future(&self, now: Time) -> bool {
         self.started.seconds > now.seconds.saturating_add(CLOCKS_DIFFER_SECONDS)
     }
 
@@ -255,7 +177,7 @@ impl Snapshot {
     }
 
     /// `/` itself with all that was saved below it; none where it was no source.
-    pub fn root_entry(&self) -> Option<Entry> {
+    pub(crate) fn root_entry(&self) -> Option<Entry> {
         let page = BASE64.decode(self.root_directory.as_ref()?.as_bytes()).ok()?;
         let Ok(TreePage::Entries(mut entries)) = decode_page(&page) else { return None };
         let mut root = entries.pop().filter(|entry| entry.is_directory())?;
@@ -264,15 +186,17 @@ impl Snapshot {
     }
 
     /// What [`Snapshot::root_entry`] reads.
-    pub fn root_directory_of(root: &Entry) -> String {
+    pub(crate) fn root_directory_of(root: &Entry) -> String {
         let entry = Entry { name: ROOT_NAME.to_vec(), content: Content::Empty, ..root.clone() };
         BASE64.encode(&encode_entries(&[entry]))
     }
 
+    /// Encodes it as JSON.
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("plain data serialises")
     }
 
+    /// Decodes JSON; an error if it is not a snapshot of a version that this program reads.
     pub fn decode(plain: &[u8]) -> Result<Self> {
         let bad = |why: String| Error::corrupt("read the snapshot", "", why);
         let needs: SnapshotNeeds = serde_json::from_slice(plain).map_err(|error| bad(error.to_string()))?;
@@ -311,11 +235,11 @@ macro_rules! hex_module {
         mod $module {
             use super::*;
 
-            pub fn serialize<S: Serializer>(id: &$type, serializer: S) -> Result<S::Ok, S::Error> {
+            pub(crate) fn serialize<S: Serializer>(id: &$type, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(&HEXLOWER.encode(id.as_bytes()))
             }
 
-            pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
+            pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
                 let text = String::deserialize(deserializer)?;
                 <$type>::from_hex(&text).map_err(serde::de::Error::custom)
             }
@@ -328,9 +252,10 @@ hex_module!(hex_chunk, ChunkId);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::EntryKind;
-    use crate::entry::WARNINGS_MAX;
+    use crate::entry::PathText;
+    use crate::entry::{EntryKind, WARNINGS_MAX};
     use crate::error::Kind;
+    use crate::format::snapshot_source::UnknownSource;
 
     fn snapshot(sources: Vec<SnapshotSource>) -> Snapshot {
         Snapshot {

@@ -6,24 +6,25 @@
 use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::format::page::LEVELS_MAX;
-pub use crate::format::page::{HOLES_MAX, NamedPage, TreePage};
+pub use crate::format::page::TreePage;
+pub(crate) use crate::format::page::{HOLES_MAX, NamedPage};
 pub use crate::format::page_decode::{decode_inner, decode_page};
 pub use crate::format::page_encode::encode_entries;
 use crate::format::page_encode::encode_inner;
 use crate::id::ChunkId;
 
 /// No page holds more entries.
-pub const PAGE_ENTRIES_MAX: usize = 512;
+pub(crate) const PAGE_ENTRIES_MAX: usize = 512;
 /// A page whose encoding is longer is split, so that it stays a chunk.
-pub const PAGE_BYTES_MAX: usize = 1 << 20;
+pub(crate) const PAGE_BYTES_MAX: usize = 1 << 20;
 /// How many pages may lie above each other in one directory; more is an attack.
-pub const PAGE_DEPTH_MAX: usize = 24;
+pub(crate) const PAGE_DEPTH_MAX: usize = 24;
 /// The level of inner pages that only join the halves of a page that was too large.
 const LEVEL_SPLIT: u8 = 1;
 
 /// Whether a page begins at an entry of that name: depends on nothing else, so a change of one entry changes one page.
 /// FNV-1a (64 bits) of the level and the name, whitened; one name in 64 begins a page.
-pub fn begins_page(level: u8, name: &[u8]) -> bool {
+pub(crate) fn begins_page(level: u8, name: &[u8]) -> bool {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325 ^ u64::from(level);
     for byte in name {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
@@ -62,7 +63,7 @@ pub fn store_page(entries: &[Entry], store: &mut dyn FnMut(Vec<u8>) -> Result<Ch
 }
 
 /// Reads entries as readers will, and returns an error if those would refuse them: then none of the page could be restored.
-pub fn check_entries(entries: &[Entry]) -> Result<()> {
+pub(crate) fn check_entries(entries: &[Entry]) -> Result<()> {
     let why = match decode_page(&encode_entries(entries)) {
         Ok(TreePage::Entries(found)) if found == entries => return Ok(()),
         Ok(_) => "readers would find something else".to_owned(),

@@ -36,25 +36,25 @@ pub(crate) struct TakeWire<'a> {
 }
 
 impl<'a> TakeWire<'a> {
-    pub fn new(what: &'static str, bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(what: &'static str, bytes: &'a [u8]) -> Self {
         TakeWire { rest: bytes, what }
     }
 
-    pub fn bad(&self, why: impl std::fmt::Display) -> Error {
+    pub(crate) fn bad(&self, why: impl std::fmt::Display) -> Error {
         Error::corrupt("read the", self.what, why)
     }
 
-    pub fn remaining(&self) -> usize {
+    pub(crate) fn remaining(&self) -> usize {
         self.rest.len()
     }
 
-    pub fn byte(&mut self) -> Result<u8> {
+    pub(crate) fn byte(&mut self) -> Result<u8> {
         let (first, rest) = self.rest.split_first().ok_or_else(|| self.bad("it is truncated"))?;
         self.rest = rest;
         Ok(*first)
     }
 
-    pub fn number(&mut self) -> Result<u64> {
+    pub(crate) fn number(&mut self) -> Result<u64> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -66,13 +66,13 @@ impl<'a> TakeWire<'a> {
         Err(self.bad("a number is out of range"))
     }
 
-    pub fn signed(&mut self) -> Result<i64> {
+    pub(crate) fn signed(&mut self) -> Result<i64> {
         let number = self.number()?;
         Ok((number >> 1) as i64 ^ -((number & 1) as i64))
     }
 
     /// A number of at most `max`.
-    pub fn number_to(&mut self, max: u64) -> Result<u64> {
+    pub(crate) fn number_to(&mut self, max: u64) -> Result<u64> {
         let number = self.number()?;
         if number <= max {
             Ok(number)
@@ -82,12 +82,12 @@ impl<'a> TakeWire<'a> {
     }
 
     /// How many items follow, where each takes at least `bytes_each`: never more than there are bytes for.
-    pub fn count(&mut self, bytes_each: usize) -> Result<usize> {
+    pub(crate) fn count(&mut self, bytes_each: usize) -> Result<usize> {
         let most = self.rest.len() / bytes_each.max(1);
         Ok(self.number_to(most as u64)? as usize)
     }
 
-    pub fn slice(&mut self, length: usize) -> Result<&'a [u8]> {
+    pub(crate) fn slice(&mut self, length: usize) -> Result<&'a [u8]> {
         if length > self.rest.len() {
             return Err(self.bad("it is truncated"));
         }
@@ -96,18 +96,18 @@ impl<'a> TakeWire<'a> {
         Ok(slice)
     }
 
-    pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         Ok(self.slice(N)?.try_into().expect("the slice has that length"))
     }
 
-    pub fn bytes(&mut self) -> Result<&'a [u8]> {
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8]> {
         let length = self.count(1)?;
         self.slice(length)
     }
 
     /// Tagged values: how many, then each tag and its bytes. Tags rise strictly, so that each value has one place. `known` takes those
     /// that it knows; a reader skips all others.
-    pub fn tagged(&mut self, known: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+    pub(crate) fn tagged(&mut self, known: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         let mut last = None;
         for _ in 0..self.count(2)? {
             let (tag, value) = (self.number()?, self.bytes()?);
@@ -121,7 +121,7 @@ impl<'a> TakeWire<'a> {
     }
 
     /// What may follow everything else: tagged values of newer writers, which may be ignored. Nothing may be left after them.
-    pub fn end_with_tagged(mut self) -> Result<()> {
+    pub(crate) fn end_with_tagged(mut self) -> Result<()> {
         if self.rest.is_empty() {
             return Ok(());
         }
@@ -130,7 +130,7 @@ impl<'a> TakeWire<'a> {
     }
 
     /// Nothing may be left.
-    pub fn end(self) -> Result<()> {
+    pub(crate) fn end(self) -> Result<()> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.bad("it is followed by bytes that do not belong to it")) }
     }
 }

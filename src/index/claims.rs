@@ -29,11 +29,12 @@ pub struct Claims {
 /// Each shard holds its own view: chunks that leave the table are in the view for the next holder of the lock.
 struct ClaimShard {
     view: IndexView,
-    /// Chunks that the view may not know yet, and whether they are stored.
-    chunks: HashTable<(ChunkId, bool)>,
+    /// Chunks that the view may not know yet.
+    chunks: HashTable<ChunkId>,
 }
 
 impl Claims {
+    /// Chunks in this view count as stored.
     pub fn new(view: IndexView) -> Self {
         let shard = || Mutex::new(ClaimShard { view: view.clone(), chunks: HashTable::new() });
         Claims { shards: (0..SHARDS).map(|_| shard()).collect() }
@@ -43,69 +44,50 @@ impl Claims {
     pub fn claim(&self, id: &ChunkId) -> Result<Claim> {
         let mut shard = self.shard(id);
         let ClaimShard { view, chunks } = &mut *shard;
-        match chunks.entry(hash(id), |known| known.0 == *id, |known| hash(&known.0)) {
-            Entry::Occupied(known) if known.get().1 => Ok(Claim::Stored),
+        match chunks.entry(hash(id), |known| known == id, hash) {
             Entry::Occupied(_) => Ok(Claim::InFlight),
             Entry::Vacant(_) if view.contains(id)? => Ok(Claim::Stored),
             Entry::Vacant(place) => {
-                place.insert((*id, false));
+                place.insert(*id);
                 Ok(Claim::Mine)
             }
         }
     }
 
     /// Whether a chunk is stored, or being stored by a worker of this run; claims nothing.
-    pub fn contains(&self, id: &ChunkId) -> Result<bool> {
+    pub(crate) fn contains(&self, id: &ChunkId) -> Result<bool> {
         let shard = self.shard(id);
-        let is_claimed = shard.chunks.find(hash(id), |known| known.0 == *id).is_some();
+        let is_claimed = shard.chunks.find(hash(id), |known| known == id).is_some();
         Ok(is_claimed || shard.view.contains(id)?)
     }
 
     /// Calls `claim` for each of these in turn, while what the next ones need is on its way to the processor: faster than
     /// one by one where the index is large.
-    pub fn ahead(&self, ids: &[ChunkId], claim: impl FnMut(&ChunkId) -> Result<()>) -> Result<()> {
+    pub(crate) fn ahead(&self, ids: &[ChunkId], claim: impl FnMut(&ChunkId) -> Result<()>) -> Result<()> {
         let Some(first) = ids.first() else { return Ok(()) };
         let view = self.shard(first).view.clone();
         view.ahead(ids, claim)
     }
 
-    /// Registers chunks whose pack has been written, by this run or by one whose work it goes on with.
-    pub fn stored<'a>(&self, ids: impl IntoIterator<Item = &'a ChunkId>) {
-        for id in ids {
-            let mut shard = self.shard(id);
-            let known = shard.chunks.entry(hash(id), |known| known.0 == *id, |known| hash(&known.0));
-            known.insert((*id, true));
-        }
-    }
-
     /// Looks from now on also into segments that were added. Before [`Claims::settled`] for what they hold.
-    pub fn refresh(&self, view: &IndexView) {
+    pub(crate) fn refresh(&self, view: &IndexView) {
         for shard in &self.shards {
             locked(shard).view = view.clone();
         }
     }
 
     /// Forgets chunks that the refreshed view knows.
-    pub fn settled<'a>(&self, ids: impl IntoIterator<Item = &'a ChunkId>) {
+    pub(crate) fn settled<'a>(&self, ids: impl IntoIterator<Item = &'a ChunkId>) {
         for id in ids {
             let mut shard = self.shard(id);
-            if let Ok(known) = shard.chunks.find_entry(hash(id), |known| known.0 == *id) {
+            if let Ok(known) = shard.chunks.find_entry(hash(id), |known| known == id) {
                 known.remove();
             }
             if shard.chunks.len() * 4 < shard.chunks.capacity() && shard.chunks.capacity() > 1024 {
                 let most = shard.chunks.len() * 2;
-                shard.chunks.shrink_to(most, |known| hash(&known.0));
+                shard.chunks.shrink_to(most, hash);
             }
         }
-    }
-
-    /// How many chunks are held in memory.
-    pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| locked(shard).chunks.len()).sum()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     fn shard(&self, id: &ChunkId) -> MutexGuard<'_, ClaimShard> {
@@ -129,16 +111,13 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_is_mine_once_then_in_flight_then_stored() -> Result<()> {
+    fn a_chunk_is_mine_once_then_in_flight() -> Result<()> {
         let claims = Claims::new(IndexView::default());
         assert_eq!(claims.claim(&id(1))?, Claim::Mine);
         assert_eq!(claims.claim(&id(1))?, Claim::InFlight);
-        claims.stored([&id(1), &id(2)]);
-        assert_eq!(claims.claim(&id(1))?, Claim::Stored);
-        assert_eq!(claims.claim(&id(2))?, Claim::Stored);
-        assert_eq!(claims.len(), 2);
-        claims.settled([&id(1), &id(2), &id(3)]);
-        assert!(claims.is_empty());
+        assert!(claims.contains(&id(1))? && !claims.contains(&id(2))?);
+        claims.settled([&id(1), &id(3)]);
+        assert!(!claims.contains(&id(1))?);
         Ok(())
     }
 

@@ -15,11 +15,10 @@ mod segment_write;
 mod segments;
 mod segments_commit;
 mod spool;
+mod tests;
 mod view;
 
 pub use claims::{Claim, Claims};
 pub use segment::Segment;
-pub use segment_builder::{SegmentBuilder, write_segment};
-pub use segment_merge::merge;
 pub use segments::Segments;
 pub use view::{IndexBasis, IndexView};

@@ -49,7 +49,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let failed = |error| {
             if is_not_a_file(&error) {
                 Error::corrupt("use the index segment", path.display(), error)
@@ -101,12 +101,8 @@ impl Segment {
     }
 
     /// How many chunks it knows.
-    pub fn len(&self) -> u64 {
+    pub fn chunks_count(&self) -> u64 {
         self.header.entries
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.header.entries == 0
     }
 
     /// Bytes of its filters: what lookups of unknown chunks keep in memory.
@@ -119,11 +115,13 @@ impl Segment {
         (self.at.frames.end - self.at.fences.start) as u64
     }
 
+    /// Whether it has this chunk; an error if it is damaged there.
     #[inline]
     pub fn contains(&self, id: &ChunkId) -> Result<bool> {
         Ok(self.may_contain(id) && self.find(id)?.is_some())
     }
 
+    /// Where this chunk is; an error if the segment is damaged there.
     #[inline]
     pub fn locate(&self, id: &ChunkId) -> Result<Option<Located>> {
         if !self.may_contain(id) {
@@ -136,7 +134,7 @@ impl Segment {
     }
 
     /// The frames of this chunk's pack that begin within these bytes of the pack, in order.
-    pub fn frames_within(&self, id: &ChunkId, bytes: &Range<u64>) -> Result<Option<Vec<FramePlace>>> {
+    pub(crate) fn frames_within(&self, id: &ChunkId, bytes: &Range<u64>) -> Result<Option<Vec<FramePlace>>> {
         let position = if self.may_contain(id) { self.find(id)? } else { None };
         let Some(position) = position else { return Ok(None) };
         let senseless = || self.corrupt("its tables contradict each other");
@@ -187,7 +185,7 @@ impl Segment {
         self.table(&self.at.packs).chunks_exact(PACK_BYTES)
     }
 
-    pub fn pack_count(&self) -> usize {
+    pub(crate) fn pack_count(&self) -> usize {
         self.header.packs as usize
     }
 

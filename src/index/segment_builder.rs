@@ -8,7 +8,6 @@ use super::segment_write::{SegmentTables, SegmentWriter};
 use crate::error::{Error, Result};
 use crate::place::PackContents;
 use rayon::slice::ParallelSliceMut;
-use std::path::Path;
 use std::sync::Arc;
 
 /// How many entries are sorted in memory at a time (36 bytes each).
@@ -18,16 +17,8 @@ const RUN_TABLE_BYTES_MAX: usize = 64 << 20;
 /// Minimum number of entries to sort with several threads.
 const SORTED_IN_PARALLEL_MIN: usize = 1 << 17;
 
-/// Writes one segment of packs that are in memory already.
-pub fn write_segment<'a>(path: &Path, packs: impl IntoIterator<Item = &'a PackContents>) -> Result<()> {
-    let mut builder = SegmentBuilder::new(path);
-    packs.into_iter().try_for_each(|pack| builder.push(pack))?;
-    builder.finish()?;
-    Ok(())
-}
-
 /// Makes one segment of any number of packs: sorts runs of bounded size, then merges them.
-pub struct SegmentBuilder {
+pub(crate) struct SegmentBuilder {
     place: SegmentPlace,
     run_entries_max: usize,
     run_table_bytes_max: usize,
@@ -37,11 +28,6 @@ pub struct SegmentBuilder {
 }
 
 impl SegmentBuilder {
-    /// The segment appears under this path when it is finished.
-    pub fn new(path: &Path) -> Self {
-        SegmentBuilder::at(SegmentPlace::File(path.to_owned()))
-    }
-
     pub(super) fn at(place: SegmentPlace) -> Self {
         SegmentBuilder::with_runs_of(place, RUN_ENTRIES_MAX, RUN_TABLE_BYTES_MAX)
     }
@@ -57,14 +43,14 @@ impl SegmentBuilder {
         }
     }
 
-    pub fn push(&mut self, pack: &PackContents) -> Result<()> {
+    pub(crate) fn push(&mut self, pack: &PackContents) -> Result<()> {
         self.tables.add(pack, &mut self.entries)?;
         let is_full = self.entries.len() >= self.run_entries_max || self.tables.bytes() >= self.run_table_bytes_max;
         if is_full { self.end_run() } else { Ok(()) }
     }
 
     /// Puts the segment in its place and returns it, open.
-    pub fn finish(mut self) -> Result<Segment> {
+    pub(crate) fn finish(mut self) -> Result<Segment> {
         if self.runs.is_empty() {
             return self.write(self.place.clone(), true);
         }
@@ -132,7 +118,7 @@ mod tests {
             let mut builder =
                 SegmentBuilder::with_runs_of(SegmentPlace::File(path.clone()), run_entries_max, usize::MAX);
             (0..41).try_for_each(|number| builder.push(&pack(number)))?;
-            assert_eq!(builder.finish()?.len(), 42 * 50);
+            assert_eq!(builder.finish()?.chunks_count(), 42 * 50);
         }
         let mut in_memory = SegmentBuilder::with_runs_of(SegmentPlace::Memory, 150, usize::MAX);
         (0..41).try_for_each(|number| in_memory.push(&pack(number)))?;
@@ -160,7 +146,7 @@ mod tests {
         }
         assert_eq!(builder.runs.len(), 3);
         let segment = builder.finish()?;
-        assert_eq!((segment.pack_count(), segment.len()), (10, 11 * 50));
+        assert_eq!((segment.pack_count(), segment.chunks_count()), (10, 11 * 50));
         Ok(())
     }
 }

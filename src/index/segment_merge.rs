@@ -9,14 +9,7 @@ use crate::id::PackId;
 use std::cmp::Ordering;
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{BinaryHeap, HashMap};
-use std::path::Path;
 use std::sync::Arc;
-
-/// Merges segments into a new one at `out`, whole or not at all. Of a chunk that several know, the earliest's place is
-/// kept.
-pub fn merge(inputs: &[Arc<Segment>], out: &Path) -> Result<()> {
-    merge_into(inputs, SegmentPlace::File(out.to_owned())).map(|_| ())
-}
 
 pub(super) fn merge_into(inputs: &[Arc<Segment>], out: SegmentPlace) -> Result<Segment> {
     let (tables, moves) = join_tables(inputs)?;
@@ -27,7 +20,7 @@ pub(super) fn merge_into(inputs: &[Arc<Segment>], out: SegmentPlace) -> Result<S
         heap.extend(cursor.take()?.map(|entry| MergeHead { entry, order }));
         cursors.push(cursor);
     }
-    let mut writer = SegmentWriter::begin(out, inputs.iter().map(|segment| segment.len()).sum(), true)?;
+    let mut writer = SegmentWriter::begin(out, inputs.iter().map(|segment| segment.chunks_count()).sum(), true)?;
     while let Some(mut head) = heap.peek_mut() {
         writer.push(&head.entry)?;
         match cursors[head.order].take()? {

@@ -1,8 +1,7 @@
 //! Where a segment is written, and names that no other process uses.
 
 use crate::error::Error;
-use std::hash::Hasher;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 
 /// An unpredictable number.
@@ -20,21 +19,21 @@ pub(super) enum SegmentPlace {
 
 impl SegmentPlace {
     /// For messages.
-    pub fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         match self {
             SegmentPlace::File(path) => path.display().to_string(),
             SegmentPlace::Memory => "in memory".to_owned(),
         }
     }
 
-    pub fn apart(&self, what: &str) -> SegmentPlace {
+    pub(crate) fn apart(&self, what: &str) -> SegmentPlace {
         match self {
             SegmentPlace::File(path) => SegmentPlace::File(named_apart(path, what)),
             SegmentPlace::Memory => SegmentPlace::Memory,
         }
     }
 
-    pub fn failed(&self, error: std::io::Error) -> Error {
+    pub(crate) fn failed(&self, error: std::io::Error) -> Error {
         Error::io("write the index segment", self.shown(), error)
     }
 }

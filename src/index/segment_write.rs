@@ -28,7 +28,7 @@ impl SegmentTables {
         self.packs.len() / PACK_BYTES
     }
 
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.packs.len() + self.frames.len()
     }
 
@@ -37,7 +37,7 @@ impl SegmentTables {
     }
 
     /// Adds a pack's rows, and its chunks to `entries`; none of them when the pack's description makes no sense.
-    pub fn add(&mut self, contents: &PackContents, entries: &mut Vec<SegmentEntry>) -> Result<()> {
+    pub(crate) fn add(&mut self, contents: &PackContents, entries: &mut Vec<SegmentEntry>) -> Result<()> {
         let before = (self.frames.len(), entries.len());
         let added = self.add_frames(contents, entries);
         if added.is_none() {

@@ -7,9 +7,9 @@ use super::manifest::ManifestRow;
 use super::segment_builder::SegmentBuilder;
 use super::view::{IndexBasis, IndexView};
 use crate::error::{Error, Result};
-use crate::id::{ChunkId, IndexId, PackId};
+use crate::id::{IndexId, PackId};
 use crate::index::listed_segment::{ListedSegment, are_live, is_usable, new_name};
-use crate::place::{IndexContents, Located, PackSizes};
+use crate::place::{IndexContents, PackSizes};
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -51,16 +51,16 @@ impl Segments {
     }
 
     /// An empty set that is kept in memory: about 45 bytes a chunk.
-    pub fn in_memory() -> Self {
+    pub(crate) fn in_memory() -> Self {
         Segments::default()
     }
 
     /// Goes on in memory, for when the folder cannot be written any more.
-    pub fn leave_folder(&mut self) {
+    pub(crate) fn leave_folder(&mut self) {
         self.folder = None;
     }
 
-    pub fn is_in_memory(&self) -> bool {
+    pub(crate) fn is_in_memory(&self) -> bool {
         self.folder.is_none()
     }
 
@@ -71,23 +71,15 @@ impl Segments {
 
     /// All index objects that are known to have been there: those whose chunks are known to this process or to others, and
     /// those of segments that turned out to be damaged.
-    pub fn known(&self) -> impl Iterator<Item = &IndexId> {
+    pub(crate) fn known(&self) -> impl Iterator<Item = &IndexId> {
         let listed = self.used.iter().chain(&self.listed).flat_map(|listed| &listed.row.covers);
         listed.map(|(index, _)| index).chain(&self.dropped)
     }
 
     /// The covered ones with their sizes in bytes.
-    pub fn covered_sizes(&self) -> Vec<(IndexId, u64)> {
+    pub(crate) fn covered_sizes(&self) -> Vec<(IndexId, u64)> {
         let covers = self.used.iter().flat_map(|used| &used.row.covers).copied();
         covers.collect::<HashMap<IndexId, u64>>().into_iter().collect()
-    }
-
-    pub fn contains(&self, id: &ChunkId) -> Result<bool> {
-        self.view.contains(id)
-    }
-
-    pub fn locate(&self, id: &ChunkId) -> Result<Option<Located>> {
-        self.view.locate(id)
     }
 
     /// For threads that ask while this set goes on changing.
@@ -96,22 +88,22 @@ impl Segments {
     }
 
     /// The index objects that may be used, if that was said.
-    pub fn live(&self) -> impl Iterator<Item = &IndexId> {
+    pub(crate) fn live(&self) -> impl Iterator<Item = &IndexId> {
         self.live.iter().flat_map(HashMap::keys)
     }
 
     /// What lookups rest on now.
-    pub fn basis(&self) -> IndexBasis {
+    pub(crate) fn basis(&self) -> IndexBasis {
         IndexBasis { indexes: self.covered.clone(), packs_left_out: self.left_out().copied().collect() }
     }
 
     /// Packs that covered index objects name and that are missing or of another size.
-    pub fn left_out(&self) -> impl Iterator<Item = &PackId> {
+    pub(crate) fn left_out(&self) -> impl Iterator<Item = &PackId> {
         self.used.iter().flat_map(|used| &used.row.left_out).map(|(pack, _)| pack)
     }
 
     /// Packs that covered index objects name and that are listed with another size, which is stated here.
-    pub fn of_wrong_size(&self) -> Vec<(PackId, u64)> {
+    pub(crate) fn of_wrong_size(&self) -> Vec<(PackId, u64)> {
         let sizes = |pack: &PackId| self.packs.as_ref()?.get(pack);
         self.left_out().filter_map(|pack| Some((*pack, sizes(pack)?))).collect()
     }
@@ -137,19 +129,19 @@ impl Segments {
     }
 
     /// The live index objects that nothing in use covers, in no particular order.
-    pub fn to_be_added(&self) -> Vec<IndexId> {
+    pub(crate) fn to_be_added(&self) -> Vec<IndexId> {
         self.live().filter(|index| !self.covered.contains(*index)).copied().collect()
     }
 
     /// Counts an index object as not live, as it vanished or is damaged.
-    pub fn forget(&mut self, index: &IndexId) {
+    pub(crate) fn forget(&mut self, index: &IndexId) {
         if let Some(live) = &mut self.live {
             live.remove(index);
         }
     }
 
     /// Whether everything in use rests on index objects and packs that are in these.
-    pub fn rests_on(&self, live: &HashMap<IndexId, u64>, packs: &PackSizes) -> bool {
+    pub(crate) fn rests_on(&self, live: &HashMap<IndexId, u64>, packs: &PackSizes) -> bool {
         self.used.iter().all(|used| {
             are_live(&used.row, live) && used.segment.pack_sizes().all(|(pack, bytes)| packs.has(&pack, bytes))
         })
@@ -206,7 +198,7 @@ impl Segments {
     }
 
     /// Drops everything, as a segment is damaged.
-    pub fn clear(&mut self) -> Result<()> {
+    pub(crate) fn clear(&mut self) -> Result<()> {
         self.dropped = self.known().copied().collect();
         self.used.clear();
         self.commit(None, |rows| rows.clear())?;

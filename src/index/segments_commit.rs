@@ -132,7 +132,9 @@ impl Segments {
 
     /// Merges segments of similar size until there are few.
     pub(super) fn compact(&mut self) -> Result<()> {
-        while let Some(chosen) = choose(&self.listed.iter().map(|listed| listed.segment.len()).collect::<Vec<_>>()) {
+        while let Some(chosen) =
+            choose(&self.listed.iter().map(|listed| listed.segment.chunks_count()).collect::<Vec<_>>())
+        {
             // Merging can take minutes: others go on meanwhile, but do not do the same work.
             let merging = self.folder.as_ref().map(|folder| try_lock(&folder.join("merging.lock"))).transpose()?;
             if let Some(None) = merging {

@@ -22,6 +22,7 @@ impl IndexView {
         IndexView(segments)
     }
 
+    /// Whether a segment has this chunk; an error if one is damaged.
     pub fn contains(&self, id: &ChunkId) -> Result<bool> {
         for segment in self.0.iter() {
             if segment.contains(id)? {
@@ -57,6 +58,7 @@ impl IndexView {
         Ok(())
     }
 
+    /// Where this chunk is; an error if a segment is damaged.
     pub fn locate(&self, id: &ChunkId) -> Result<Option<Located>> {
         for segment in self.0.iter() {
             if let Some(located) = segment.locate(id)? {
@@ -67,7 +69,7 @@ impl IndexView {
     }
 
     /// The frames of this chunk's pack that begin within these bytes of the pack, in order; none for an unknown chunk.
-    pub fn frames_within(&self, id: &ChunkId, bytes: &Range<u64>) -> Result<Vec<FramePlace>> {
+    pub(crate) fn frames_within(&self, id: &ChunkId, bytes: &Range<u64>) -> Result<Vec<FramePlace>> {
         for segment in self.0.iter() {
             if let Some(places) = segment.frames_within(id, bytes)? {
                 return Ok(places);
@@ -85,19 +87,21 @@ impl IndexView {
 /// What lookups rest on at one moment: index objects, but for their packs that are missing.
 #[derive(Clone, Debug, Default)]
 pub struct IndexBasis {
+    /// The index objects.
     pub indexes: HashSet<IndexId>,
+    /// Packs of theirs that are missing.
     pub packs_left_out: HashSet<PackId>,
 }
 
 impl IndexBasis {
     /// Whether everything that an earlier basis had is still in this one.
-    pub fn includes(&self, earlier: &IndexBasis) -> bool {
+    pub(crate) fn includes(&self, earlier: &IndexBasis) -> bool {
         earlier.indexes.is_subset(&self.indexes) && self.packs_left_out.is_subset(&earlier.packs_left_out)
     }
 
     /// Merges another basis: a user of both relies on the index objects of either, and on every pack that was present in
     /// either.
-    pub fn join(&mut self, other: IndexBasis) {
+    pub(crate) fn join(&mut self, other: IndexBasis) {
         self.indexes.extend(other.indexes);
         self.packs_left_out.retain(|pack| other.packs_left_out.contains(pack));
     }

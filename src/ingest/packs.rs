@@ -51,7 +51,7 @@ pub(super) struct FullPack {
 
 impl OpenPacks {
     /// A pack is full at this many bytes.
-    pub fn new(kind: ChunkKind, pack_bytes: u64) -> Self {
+    pub(crate) fn new(kind: ChunkKind, pack_bytes: u64) -> Self {
         OpenPacks { kind, pack_bytes, state: Mutex::default(), left: Condvar::new() }
     }
 
@@ -61,7 +61,7 @@ impl OpenPacks {
     }
 
     /// Reserves a place in the current pack for a frame with this number of chunks. [`fill`](Self::fill) must supply its bytes.
-    pub fn reserve(&self, keys: &KeySet, chunks: usize) -> Result<FrameReservation> {
+    pub(crate) fn reserve(&self, keys: &KeySet, chunks: usize) -> Result<FrameReservation> {
         let mut state = self.lock();
         state.close_before(chunks);
         let serial = match state.current {
@@ -79,7 +79,7 @@ impl OpenPacks {
     }
 
     /// Brings the bytes of a reserved frame. Returns the pack if that completed it.
-    pub fn fill(
+    pub(crate) fn fill(
         &self,
         place: &FrameReservation,
         sealed: Vec<u8>,
@@ -98,14 +98,14 @@ impl OpenPacks {
     }
 
     /// Closes the current pack. Returns it unless it awaits frames, with whose last one it leaves.
-    pub fn close(&self) -> Option<FullPack> {
+    pub(crate) fn close(&self) -> Option<FullPack> {
         let mut state = self.lock();
         let serial = state.current.take()?;
         state.take_complete(serial)
     }
 
     /// A pack is on its way: from now on [`take_sent`](Self::take_sent) returns its contents.
-    pub fn has_left(&self, serial: u64, contents: PackContents) {
+    pub(crate) fn has_left(&self, serial: u64, contents: PackContents) {
         let mut state = self.lock();
         state.leaving.retain(|leaving| *leaving != serial);
         state.sent.push(contents);
@@ -115,7 +115,7 @@ impl OpenPacks {
 
     /// Waits until every pack that is closed by now is on its way. `check` fails when the run has failed, in which case
     /// one of them may never leave.
-    pub fn wait_for_closed(&self, check: impl Fn() -> Result<()>) -> Result<()> {
+    pub(crate) fn wait_for_closed(&self, check: impl Fn() -> Result<()>) -> Result<()> {
         let mut state = self.lock();
         let waits = |state: &PacksState| {
             let open = state.open.keys().filter(|serial| state.current != Some(**serial));
@@ -130,7 +130,7 @@ impl OpenPacks {
     }
 
     /// What the packs hold that were sent since the last call.
-    pub fn take_sent(&self) -> Vec<PackContents> {
+    pub(crate) fn take_sent(&self) -> Vec<PackContents> {
         std::mem::take(&mut self.lock().sent)
     }
 }

@@ -9,8 +9,7 @@ use crate::ingest::packs::{FullPack, OpenPacks};
 use crate::ingest::upload::Uploads;
 use crate::lock::locked;
 use crate::seal::{Compression, FrameSealer};
-use crate::vault::IndexCheck;
-use crate::vault::Vault;
+use crate::vault::{IndexCheck, Vault};
 use crate::watch::Watch;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,10 +22,12 @@ const FRAME_CHUNKS_MAX: usize = 64 << 10;
 /// With little memory packs are closed sooner, but not below this size.
 const PACK_BYTES_MIN: u64 = 4 << 20;
 
+/// How chunks are stored.
 #[derive(Clone, Debug)]
 pub struct SinkOptions {
     /// Threads that store chunks at the same time; each has a lane of its own.
     pub lanes: usize,
+    /// How frames are compressed.
     pub compression: Compression,
     /// Bytes that packs on their way may take.
     pub memory_bytes: u64,
@@ -47,6 +48,7 @@ pub struct ChunkSink {
     before: IndexBefore,
     /// Raw bytes of chunks that were new.
     pub bytes_new: AtomicU64,
+    /// How many chunks were new.
     pub chunks_new: AtomicU64,
 }
 
@@ -109,27 +111,27 @@ impl ChunkSink {
     }
 
     /// What was found when the local index was compared with the repository at the start.
-    pub fn check(&self) -> &IndexCheck {
+    pub(crate) fn check(&self) -> &IndexCheck {
         &self.before.check
     }
 
     /// Whether the repository had lost something by then.
-    pub fn has_met_damage(&self) -> bool {
+    pub(crate) fn has_met_damage(&self) -> bool {
         !self.before.check.is_sound() || self.before.losses > 0
     }
 
     /// Whether something that it may have relied on turned out to be gone: it cannot commit any more.
-    pub fn has_lost_something(&self) -> bool {
+    pub(crate) fn has_lost_something(&self) -> bool {
         self.vault.index_losses() != self.before.losses
     }
 
     /// The chunks that were stored when this writer began.
-    pub fn view_before(&self) -> &IndexView {
+    pub(crate) fn view_before(&self) -> &IndexView {
         &self.before.view
     }
 
     /// Whether a chunk is in the repository, or will be before the commit as a worker of this run is storing it.
-    pub fn has(&self, id: &ChunkId) -> Result<bool> {
+    pub(crate) fn has(&self, id: &ChunkId) -> Result<bool> {
         self.with_sound_index(|claims| claims.contains(id))
     }
 
@@ -155,12 +157,12 @@ impl ChunkSink {
     }
 
     /// What this writer has relied on so far: all index objects, and the packs that were missing all the time.
-    pub fn relied(&self) -> IndexBasis {
+    pub(crate) fn relied(&self) -> IndexBasis {
         locked(&self.relied).clone()
     }
 
     /// Whether storage takes packs more slowly than they come.
-    pub fn is_held_up(&self) -> bool {
+    pub(crate) fn is_held_up(&self) -> bool {
         self.uploads.is_full()
     }
 
@@ -171,7 +173,7 @@ impl ChunkSink {
     }
 
     /// Computes the ids of neighbouring chunks of content, which end in `bytes` at `ends`, and stores those that are new.
-    pub fn store_contents(&self, lane: usize, bytes: &[u8], ends: &[usize]) -> Result<Vec<ChunkId>> {
+    pub(crate) fn store_contents(&self, lane: usize, bytes: &[u8], ends: &[usize]) -> Result<Vec<ChunkId>> {
         let starts = std::iter::once(0).chain(ends.iter().copied());
         let chunks = || starts.clone().zip(ends).map(|(start, end)| &bytes[start..*end]);
         let ids: Vec<ChunkId> = chunks().map(|chunk| self.vault.keys().chunk_id(ChunkKind::Content, chunk)).collect();
@@ -276,14 +278,14 @@ impl ChunkSink {
     }
 
     /// Bytes sent to storage so far.
-    pub fn bytes_stored(&self) -> u64 {
+    pub(crate) fn bytes_stored(&self) -> u64 {
         self.uploads.bytes_sent()
     }
 
     /// `Stale` when something that this writer relied on or stored is gone: it may have been removed, or the
     /// repository replaced by an older copy, while the writer ran. After a lost right to commit the writer is shown again
     /// by then, so nothing more is collected meanwhile.
-    pub fn check_nothing_is_gone(&self) -> Result<()> {
+    pub(crate) fn check_nothing_is_gone(&self) -> Result<()> {
         if !self.has_lost_something() && self.vault.is_index_listed()? {
             return Ok(());
         }

@@ -42,7 +42,7 @@ struct UploadState {
 
 impl Uploads {
     /// One pack waits in the queue beside those being written, so that workers rarely wait.
-    pub fn start(storage: Arc<dyn Storage>, concurrency: usize, progress: Arc<Progress>) -> Result<Self> {
+    pub(crate) fn start(storage: Arc<dyn Storage>, concurrency: usize, progress: Arc<Progress>) -> Result<Self> {
         let shared = Arc::new(UploadShared {
             storage,
             progress,
@@ -63,30 +63,30 @@ impl Uploads {
     }
 
     /// The failure of a pack, as soon as there is one.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if !self.shared.failed.load(Ordering::Relaxed) { Ok(()) } else { Err(self.shared.failure()) }
     }
 
     /// Held by a thread while others wait for what it does.
-    pub fn alive(&self) -> UploadGuard<'_> {
+    pub(crate) fn alive(&self) -> UploadGuard<'_> {
         UploadGuard(&self.shared)
     }
 
     /// Whether handing over a pack would block now.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.queue.as_ref().is_some_and(Sender::is_full)
     }
 
-    pub fn count(&self, bytes: u64) {
+    pub(crate) fn count(&self, bytes: u64) {
         self.shared.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub fn bytes_sent(&self) -> u64 {
+    pub(crate) fn bytes_sent(&self) -> u64 {
         self.shared.bytes_sent.load(Ordering::Relaxed)
     }
 
     /// Hands a pack over; waits while too many are on their way.
-    pub fn send(&self, pieces: Vec<Bytes>, pack: PackId) -> Result<()> {
+    pub(crate) fn send(&self, pieces: Vec<Bytes>, pack: PackId) -> Result<()> {
         self.check()?;
         let number = {
             let mut state = self.shared.lock();
@@ -105,7 +105,7 @@ impl Uploads {
     }
 
     /// Waits until all packs are written that were handed over before, not for later ones.
-    pub fn settle(&self) -> Result<()> {
+    pub(crate) fn settle(&self) -> Result<()> {
         let mut state = self.shared.lock();
         let later = state.next;
         while state.failure.is_none() && state.on_their_way.first().is_some_and(|first| *first < later) {
@@ -116,7 +116,7 @@ impl Uploads {
     }
 
     /// Ends the run: what was to be written is lost, and nothing may rely on it.
-    pub fn fail(&self, error: Error) {
+    pub(crate) fn fail(&self, error: Error) {
         self.shared.fail(error);
         self.shared.changed.notify_all();
     }

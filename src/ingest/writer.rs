@@ -71,7 +71,7 @@ impl Writer {
     }
 
     /// Ends without a snapshot and without writing another byte: storage may have no room for one.
-    pub fn withdraw(self) -> Result<()> {
+    pub(crate) fn withdraw(self) -> Result<()> {
         self.heartbeat.withdraw()
     }
 }

@@ -67,7 +67,7 @@ fn new_token(vault: &Vault, host: &str) -> Result<WriterLease> {
 
 impl Heartbeat {
     /// Shows the writer, and goes on doing so.
-    pub fn start(vault: &Vault, host: &str) -> Result<Self> {
+    pub(crate) fn start(vault: &Vault, host: &str) -> Result<Self> {
         let standing = Mutex::new(LeaseStanding::Shown(new_token(vault, host)?));
         let shared = Arc::new(HeartbeatShared { vault: vault.clone(), host: host.to_owned(), standing });
         let (stop, stopped) = bounded::<()>(0);
@@ -83,14 +83,14 @@ impl Heartbeat {
     }
 
     /// Shows the writer under a new token, as its last one was taken away.
-    pub fn show_again(&self) -> Result<()> {
+    pub(crate) fn show_again(&self) -> Result<()> {
         let mut standing = self.shared.standing();
         *standing = LeaseStanding::Shown(new_token(&self.shared.vault, &self.shared.host)?);
         Ok(())
     }
 
     /// Takes the token for the commit; there are no more beats. `Locked` when it could not be shown anew.
-    pub fn stop(&self) -> Result<WriterLease> {
+    pub(crate) fn stop(&self) -> Result<WriterLease> {
         let mut standing = self.shared.standing();
         match std::mem::replace(&mut *standing, LeaseStanding::Ended) {
             LeaseStanding::Shown(token) => Ok(token),
@@ -101,7 +101,7 @@ impl Heartbeat {
     }
 
     /// Ends the right to commit.
-    pub fn withdraw(&self) -> Result<()> {
+    pub(crate) fn withdraw(&self) -> Result<()> {
         match self.stop() {
             Ok(token) => token.withdraw(self.shared.vault.storage()),
             // Nothing is shown.

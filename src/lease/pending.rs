@@ -32,7 +32,7 @@ pub(super) const PENDING_BYTES_FREE: u64 = 64 << 10;
 /// What a pending object says; readable by every writer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
-pub enum PendingState {
+pub(crate) enum PendingState {
     Running {
         host: String,
         started: String,
@@ -87,33 +87,33 @@ pub(super) struct PendingName {
 
 impl PendingName {
     /// `key` is the name of the writer's key object without its prefix.
-    pub fn new(key: &str, writer: WriterId) -> Self {
+    pub(crate) fn new(key: &str, writer: WriterId) -> Self {
         PendingName { writer, base: format!("{PENDING_PREFIX}{key}/{writer}") }
     }
 
     /// What of a listed name is the writer's, and the rest of it after the dot. None for what no writer makes.
-    pub fn parse(listed: &str) -> Option<(Self, &str)> {
+    pub(crate) fn parse(listed: &str) -> Option<(Self, &str)> {
         let (key, own) = listed.strip_prefix(PENDING_PREFIX)?.split_once('/')?;
         let (hex, tail) = own.split_once('.').unwrap_or((own, ""));
         Some((PendingName::new(key, WriterId::from_hex(hex).ok()?), tail))
     }
 
     /// The object that holds the state.
-    pub fn state(&self) -> String {
+    pub(crate) fn state(&self) -> String {
         self.base.clone()
     }
 
-    pub fn token(&self, beat: u64) -> String {
+    pub(crate) fn token(&self, beat: u64) -> String {
         format!("{}.{beat:08}", self.base)
     }
 
     /// Carries the name of the snapshot to be, `snapshots/` left out.
-    pub fn draft(&self, snapshot: &str) -> String {
+    pub(crate) fn draft(&self, snapshot: &str) -> String {
         let place = snapshot.strip_prefix(SNAPSHOTS_PREFIX).unwrap_or(snapshot);
         format!("{}.draft.{place}", self.base)
     }
 
-    pub fn committed(&self) -> String {
+    pub(crate) fn committed(&self) -> String {
         format!("{}.committed", self.base)
     }
 }

@@ -88,6 +88,7 @@ pub(super) fn may_have_moved(error: &Error) -> bool {
 /// all of them together may be more than the memory of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnpublishedCommit {
+    /// The name of the snapshot object.
     pub snapshot: String,
     pub(super) pending: String,
     pub(super) draft: Option<String>,

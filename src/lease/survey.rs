@@ -16,6 +16,7 @@ use crate::storage::{ListedObject, ObjectVersion, Storage};
 /// A writer that has not committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunningWriter {
+    /// The name of the writer.
     pub writer: WriterId,
     /// What tells one sign of life from the next: compare two looks, never two clocks.
     pub sign: String,
@@ -25,6 +26,7 @@ pub struct RunningWriter {
 /// What the pending objects say.
 #[derive(Debug, Default)]
 pub struct PendingSurvey {
+    /// Writers that have not committed.
     pub running: Vec<RunningWriter>,
     /// Commits that are not yet in their place.
     pub unpublished: Vec<UnpublishedCommit>,

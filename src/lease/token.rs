@@ -23,7 +23,9 @@ pub struct WriterLease {
 pub struct LeaseHolder<'a> {
     /// The name of the key object that the repository was opened with, without its prefix.
     pub key: &'a str,
+    /// The name of the writer.
     pub writer: WriterId,
+    /// The host that it runs on.
     pub host: &'a str,
     /// When it began: RFC 3339.
     pub started: String,

@@ -13,8 +13,11 @@ use crate::storage::{Capabilities, Storage};
 
 /// What a new repository is made with.
 pub struct InitOptions {
+    /// What the repository can be opened with.
     pub credentials: Credentials,
+    /// What trying a password costs.
     pub cost: PasswordCost,
+    /// How content is cut; it cannot be changed later.
     pub chunks: ChunkTable,
     /// Accept a storage that cannot tell two writers apart.
     pub single_writer: bool,

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 /// What a person has to open a repository with.
 #[derive(Clone, Default)]
 pub struct Credentials {
+    /// The password, as the person typed it.
     pub password: Option<Zeroizing<Vec<u8>>>,
     /// The secret in a key file.
     pub key_file: Option<Secret>,
@@ -22,10 +23,12 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// A password alone.
     pub fn password(password: &str) -> Self {
         Credentials { password: Some(Zeroizing::new(password.as_bytes().to_vec())), ..Default::default() }
     }
 
+    /// The secret of a key file alone.
     pub fn key_file(secret: Secret) -> Self {
         Credentials { key_file: Some(secret), ..Default::default() }
     }
@@ -34,6 +37,7 @@ impl Credentials {
         self.recovery.is_none() && !self.is_empty()
     }
 
+    /// Whether there is nothing to open a repository with.
     pub fn is_empty(&self) -> bool {
         self.password.is_none() && self.key_file.is_none() && self.recovery.is_none()
     }
@@ -69,7 +73,7 @@ impl StoredKey {
         HEXLOWER.encode(&blake3::hash(fields.as_bytes()).as_bytes()[..CHECK_BYTES])
     }
 
-    pub fn encode(mut self) -> Vec<u8> {
+    pub(crate) fn encode(mut self) -> Vec<u8> {
         self.check = self.check_sum();
         serde_json::to_vec_pretty(&self).expect("plain data serialises")
     }
@@ -150,6 +154,7 @@ pub(super) fn add_key_named(
 
 /// What came of one key object.
 pub enum TriedKey {
+    /// It opens; these are the keys.
     Opened(KeySet),
     /// It is for such credentials, but not for these.
     Wrong,
@@ -175,7 +180,7 @@ pub(super) struct KeyObject {
 }
 
 impl KeyObject {
-    pub fn parse(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
         let bad = |why: &str| Error::corrupt("understand", "it", why);
         let stored: StoredKey = serde_json::from_slice(bytes).map_err(|error| bad(&error.to_string()))?;
         if stored.version != 1 {
@@ -194,7 +199,7 @@ impl KeyObject {
     }
 
     /// The work of a try, in that of a key made with the default cost: none where no password is stretched.
-    pub fn work(&self) -> f64 {
+    pub(crate) fn work(&self) -> f64 {
         if !self.opens_with.contains("password") {
             return 0.0;
         }
@@ -202,12 +207,12 @@ impl KeyObject {
     }
 
     /// Whether it asks for more work than any key of this program does.
-    pub fn is_excessive(&self) -> bool {
+    pub(crate) fn is_excessive(&self) -> bool {
         self.work() > 0.0 && self.cost.is_excessive()
     }
 
     /// The keys in it, if these credentials open it.
-    pub fn open(&self, credentials: &Credentials) -> Result<Option<KeySet>> {
+    pub(crate) fn open(&self, credentials: &Credentials) -> Result<Option<KeySet>> {
         let key = sealing_key(credentials, &self.salt, self.cost)?;
         let bundle = open_once(&key, PURPOSE.as_bytes(), self.sealed.clone()).map(Zeroizing::new);
         bundle.map(|bundle| KeySet::from_bundle(&bundle)).transpose()

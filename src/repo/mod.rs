@@ -1,7 +1,7 @@
 //! The repository: the format and its order of writes. [`Repository`] → [`Writer`] → snapshot; [`Reader`] back.
 
 mod init;
-pub mod key;
+pub(crate) mod key;
 mod known;
 mod own;
 mod relocate;
@@ -14,11 +14,14 @@ mod snapshot_search;
 mod unlock;
 
 pub use crate::fetch::{Chunk, Reader};
-pub use crate::format::snapshot::{Snapshot, SnapshotSource, Stamp, Totals, UnknownSource};
+pub use crate::format::snapshot::{Snapshot, Totals};
+pub use crate::format::snapshot_source::{AllSources, SnapshotSource, UnknownSource};
+pub use crate::format::stamp::Stamp;
 pub use crate::format::{CommitProtocol, Settings};
 pub use crate::ingest::{ChunkSink, SinkOptions, Writer};
+pub use crate::vault::{IndexCheck, Vault};
 pub use init::{InitOptions, NewRepository};
-pub use key::Credentials;
+pub use key::{Credentials, TriedKey, add_key, try_key};
 pub use known::KnownRepository;
 pub(crate) use own::{OwnFolder, OwnFolders};
 pub use relocate::Relocation;
@@ -36,7 +39,7 @@ use crate::id::RepositoryId;
 use crate::lease;
 use crate::seal::KeySet;
 use crate::storage::Storage;
-use crate::vault::{Vault, VaultOpening};
+use crate::vault::VaultOpening;
 use crate::watch::{NoticeKind, Watch};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -134,12 +137,13 @@ impl Repository {
         Writer::start(&self.0, host, options, watch)
     }
 
+    /// Reads trees and content. Each reader has caches of its own.
     pub fn reader(&self) -> Reader {
         Reader::new(&self.0)
     }
 
     /// Names of all snapshot objects, oldest first.
-    pub fn snapshot_names(&self) -> Result<Vec<String>> {
+    pub(crate) fn snapshot_names(&self) -> Result<Vec<String>> {
         Ok(self.list_snapshots()?.listed.into_iter().map(|listed| listed.name).collect())
     }
 
@@ -164,7 +168,7 @@ impl Repository {
     }
 
     /// Moves commits whose writer died to their place under `snapshots/`.
-    pub fn settle(&self, watch: &Watch) -> Result<()> {
+    pub(crate) fn settle(&self, watch: &Watch) -> Result<()> {
         self.survey_and_settle(watch).map(|_| ())
     }
 

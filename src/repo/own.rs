@@ -32,7 +32,7 @@ pub(crate) enum OwnFolder {
 
 impl OwnFolder {
     /// What a backup says of it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             OwnFolder::Repository => "part of the repository that this backup writes to",
             OwnFolder::Cache | OwnFolder::OtherCaches => "part of the cache of silt",
@@ -51,7 +51,7 @@ fn names_in(folder: &Path) -> Result<NameList> {
 }
 
 impl OwnFolders {
-    pub fn of(repo: &Repository) -> Self {
+    pub(crate) fn of(repo: &Repository) -> Self {
         let mut own = OwnFolders::default();
         if let Some(path) = repo.storage().local_path() {
             own.add(path, OwnFolder::Repository);
@@ -95,12 +95,12 @@ impl OwnFolders {
     }
 
     /// What this belongs to, if it is ours.
-    pub fn of_stat(&self, stat: &Stat) -> Option<OwnFolder> {
+    pub(crate) fn of_stat(&self, stat: &Stat) -> Option<OwnFolder> {
         self.0.get(&stat.identity()).copied()
     }
 
     /// What a backup says of this, if it is ours.
-    pub fn name_of(&self, stat: &Stat) -> Option<&'static str> {
+    pub(crate) fn name_of(&self, stat: &Stat) -> Option<&'static str> {
         self.of_stat(stat).map(OwnFolder::name)
     }
 
@@ -111,7 +111,7 @@ impl OwnFolders {
     }
 
     /// Takes out sources that are ours or lie in what is ours; returns them. That nothing remains is an error.
-    pub fn take_out(&self, sources: &mut Vec<PathBuf>) -> Result<Vec<(PathBuf, &'static str)>> {
+    pub(crate) fn take_out(&self, sources: &mut Vec<PathBuf>) -> Result<Vec<(PathBuf, &'static str)>> {
         let mut taken = Vec::new();
         let mut last_folder: Option<(PathBuf, Option<&'static str>)> = None;
         sources.retain(|source| {

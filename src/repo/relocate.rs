@@ -11,6 +11,7 @@ use crate::storage::Capabilities;
 pub struct Relocation {
     /// The settings as they were; an error says why they could not be read.
     pub before: Result<Settings>,
+    /// The settings from now on.
     pub now: Settings,
 }
 

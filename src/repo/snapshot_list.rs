@@ -23,13 +23,13 @@ pub(super) struct SnapshotList<'a> {
 }
 
 impl<'a> SnapshotList<'a> {
-    pub fn new(repo: &'a Repository, watch: &'a Watch) -> Self {
+    pub(crate) fn new(repo: &'a Repository, watch: &'a Watch) -> Self {
         let reader = SnapshotReader::new(repo);
         SnapshotList { repo, watch, reader, snapshots: Vec::new(), unreadable: Vec::new() }
     }
 
     /// Reads the objects in a listing, which begins with the oldest.
-    pub fn add_listed(&mut self, listed: &[ListedObject]) -> Result<()> {
+    pub(crate) fn add_listed(&mut self, listed: &[ListedObject]) -> Result<()> {
         for batch in listed.rchunks(BATCH) {
             self.watch.cancel.check()?;
             // The newest first, while there is room.
@@ -42,7 +42,7 @@ impl<'a> SnapshotList<'a> {
 
     /// Reads commits that are not among the objects that were listed, or whose place has something else: every user with the right to
     /// create objects can create one of that name.
-    pub fn add_unpublished(&mut self, commits: Vec<UnpublishedCommit>, listed: &[ListedObject]) -> Result<()> {
+    pub(crate) fn add_unpublished(&mut self, commits: Vec<UnpublishedCommit>, listed: &[ListedObject]) -> Result<()> {
         let mut known: HashSet<&str> = listed.iter().map(|object| object.name.as_str()).collect();
         for (name, _) in &self.unreadable {
             known.remove(name.as_str());
@@ -68,7 +68,7 @@ impl<'a> SnapshotList<'a> {
     }
 
     /// The snapshots, oldest first, and the names of those that cannot be read, which are reported.
-    pub fn finish(mut self) -> (Vec<Snapshot>, Vec<String>) {
+    pub(crate) fn finish(mut self) -> (Vec<Snapshot>, Vec<String>) {
         self.snapshots.sort_by_key(|snapshot| (snapshot.started.time(), snapshot.id));
         self.unreadable.sort_by(|(a, _), (b, _)| a.cmp(b));
         for (name, error) in &self.unreadable {

@@ -26,7 +26,7 @@ pub(super) struct SnapshotNames {
 
 impl SnapshotNames {
     /// Says that there are objects that no snapshot is.
-    pub fn tell_of_others(&self, watch: &Watch) {
+    pub(crate) fn tell_of_others(&self, watch: &Watch) {
         if let Some(first) = self.others.first() {
             let count = format_counted(self.others.len() as u64, "object", "objects");
             watch.notice(

@@ -36,7 +36,7 @@ pub(super) struct SnapshotReader<'a> {
 }
 
 impl<'a> SnapshotReader<'a> {
-    pub fn new(repo: &'a Repository) -> Self {
+    pub(crate) fn new(repo: &'a Repository) -> Self {
         let cache = repo.cache().filter(|_| repo.is_remote());
         let kept = cache.map(|cache| KeptFiles::new(cache.join(KEPT_FOLDER), KEPT_BYTES_MAX));
         SnapshotReader {
@@ -49,12 +49,12 @@ impl<'a> SnapshotReader<'a> {
     }
 
     /// How many were fetched from storage.
-    pub fn fetched(&self) -> u64 {
+    pub(crate) fn fetched(&self) -> u64 {
         self.fetched.load(Ordering::Relaxed)
     }
 
     /// Reads these objects, in the order of the listing.
-    pub fn read(&self, listed: &[ListedObject]) -> Vec<Result<Snapshot>> {
+    pub(crate) fn read(&self, listed: &[ListedObject]) -> Vec<Result<Snapshot>> {
         let at_once = self.repo.storage().profile().parallel_requests.max(AT_ONCE_MIN);
         each_at_once(listed, at_once, |object| self.read_one(object))
     }
@@ -83,7 +83,7 @@ impl<'a> SnapshotReader<'a> {
     }
 
     /// Reads one whose commit is done and that is not in its place yet.
-    pub fn read_unpublished(&self, commit: &UnpublishedCommit) -> Result<Snapshot> {
+    pub(crate) fn read_unpublished(&self, commit: &UnpublishedCommit) -> Result<Snapshot> {
         self.open(&commit.snapshot, &commit.body(self.repo.storage(), self.repo.keys())?)
     }
 
@@ -103,7 +103,7 @@ impl<'a> SnapshotReader<'a> {
     }
 
     #[cfg(test)]
-    pub fn with_room(self, bytes: u64) -> Self {
+    pub(crate) fn with_room(self, bytes: u64) -> Self {
         SnapshotReader { room: AtomicU64::new(bytes), ..self }
     }
 }

@@ -84,17 +84,17 @@ impl Repository {
 
 impl SnapshotSearch<'_> {
     /// Leaves out what cannot be meant, by its name. Must come before the first [`pop_newest`](Self::pop_newest).
-    pub fn retain(&mut self, may_be_meant: impl Fn(&str) -> bool) {
+    pub(crate) fn retain(&mut self, may_be_meant: impl Fn(&str) -> bool) {
         self.names.retain(|candidate| may_be_meant(&candidate.name));
     }
 
     /// How many snapshots were fetched from storage.
-    pub fn fetched(&self) -> u64 {
+    pub(crate) fn fetched(&self) -> u64 {
         self.reader.fetched()
     }
 
     /// The newest snapshot that was not returned yet. Those that cannot be read are passed over and noted.
-    pub fn pop_newest(&mut self) -> Result<Option<Snapshot>> {
+    pub(crate) fn pop_newest(&mut self) -> Result<Option<Snapshot>> {
         while self.read.is_empty() && !self.names.is_empty() {
             self.watch.cancel.check()?;
             self.read_batch()?;
@@ -133,7 +133,7 @@ impl SnapshotSearch<'_> {
     }
 
     /// Names of those that were met and cannot be read, oldest first; each is reported.
-    pub fn finish(mut self) -> Vec<String> {
+    pub(crate) fn finish(mut self) -> Vec<String> {
         self.unreadable.sort_by(|(a, _), (b, _)| a.cmp(b));
         for (name, error) in &self.unreadable {
             self.watch.damage(name.as_bytes(), error.to_string());

@@ -24,7 +24,7 @@ pub(super) struct LastKey(Option<PathBuf>);
 
 impl LastKey {
     /// `cache` is the folder of all repositories' caches; without one nothing is known and nothing is kept.
-    pub fn of(storage: &dyn Storage, cache: Option<&Path>) -> Self {
+    pub(crate) fn of(storage: &dyn Storage, cache: Option<&Path>) -> Self {
         let location = blake3::hash(storage.identity().as_bytes()).to_hex();
         LastKey(cache.map(|cache| cache.join(LAST_KEYS).join(&location[..24])))
     }

@@ -13,7 +13,7 @@ use rustix::fd::OwnedFd;
 impl RestoreRun<'_> {
     /// Whether an open file has this entry's content, and zeros where it has holes. Reads nothing of the file after the
     /// first difference.
-    pub fn matches(&self, fd: &OwnedFd, entry: &Entry) -> Result<bool> {
+    pub(crate) fn matches(&self, fd: &OwnedFd, entry: &Entry) -> Result<bool> {
         if fstat(fd)?.size != entry.size || !self.holes_are_zeros(fd, entry)? {
             return Ok(false);
         }

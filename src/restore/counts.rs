@@ -8,14 +8,17 @@ use std::time::Duration;
 /// What a restore did.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct RestoreReport {
+    /// Directories that were created or brought up to date.
     pub directories: u64,
     /// Files that were written.
     pub files: u64,
+    /// Links, devices and FIFOs that were created.
     pub others: u64,
     /// Entries that existed and were up to date.
     pub files_kept: u64,
     /// Existing entries that differ and were kept because of `overwrite`.
     pub files_left: u64,
+    /// Entries that were deleted because of `delete`.
     pub files_deleted: u64,
     /// Entries, directories included, whose name was free.
     pub created: u64,
@@ -23,14 +26,19 @@ pub struct RestoreReport {
     pub replaced: u64,
     /// Entries that were not restored because something that stays has their name.
     pub blocked: u64,
+    /// Bytes of content that were written.
     pub bytes_written: u64,
+    /// Bytes of content that were read back and compared.
     pub bytes_verified: u64,
+    /// What was not restored as it was saved, the first of it.
     pub warnings: Vec<Warning>,
+    /// How many warnings there were in all.
     pub warnings_count: u64,
     /// Warnings that are damage of the repository: what they name is missing.
     pub damaged: u64,
     /// Directories that the backup saved in part: something was left out or could not be read.
     pub partial_directories: u64,
+    /// How long the restore took.
     #[serde(rename = "seconds", serialize_with = "as_seconds")]
     pub duration: Duration,
 }
@@ -78,7 +86,7 @@ pub(super) struct RestoreCounts {
 }
 
 impl RestoreCounts {
-    pub fn fate(&self, fate: EntryFate) -> u64 {
+    pub(crate) fn fate(&self, fate: EntryFate) -> u64 {
         get(&self.fates[fate as usize])
     }
 }

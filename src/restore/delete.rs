@@ -72,7 +72,7 @@ impl NameSpellings {
 
 impl RestoreRun<'_> {
     /// Whether anything may be deleted in this directory.
-    pub fn deletes_in(&self, folder: &TargetFolder, here: &OpenFolder) -> bool {
+    pub(crate) fn deletes_in(&self, folder: &TargetFolder, here: &OpenFolder) -> bool {
         let saved_whole = folder.entry.as_ref().is_none_or(|entry| !entry.is_partial)
             && !folder.names.are_incomplete.load(Ordering::Relaxed)
             && !self.scope.has_warning(&folder.path);
@@ -80,7 +80,7 @@ impl RestoreRun<'_> {
     }
 
     /// Whether the content of a directory that is in the place of this entry is deleted, so that it makes way.
-    pub fn clears_for(&self, folder: &TargetFolder, here: &OpenFolder, path: &[u8]) -> bool {
+    pub(crate) fn clears_for(&self, folder: &TargetFolder, here: &OpenFolder, path: &[u8]) -> bool {
         let is_source = !folder.inside && self.scope.is_source(path);
         self.deletes_in(folder, here) || (is_source && !self.scope.has_warning(path) && self.may_delete(here))
     }
@@ -95,7 +95,7 @@ impl RestoreRun<'_> {
     }
 
     /// Deletes what is in a directory and not in the snapshot.
-    pub fn delete_others(&self, folder: &TargetFolder, here: &OpenFolder) {
+    pub(crate) fn delete_others(&self, folder: &TargetFolder, here: &OpenFolder) {
         let (Some(target), true) = (&here.target, self.deletes_in(folder, here)) else { return };
         let known = std::mem::take(&mut *locked(&folder.names.saved));
         let mut is_unnamed = false;
@@ -166,7 +166,7 @@ impl RestoreRun<'_> {
 
     /// Deletes what is in a directory that makes way, but not itself. Where a part of it stays, a plan deletes nothing of it, and
     /// so neither does the restore. `path` is what the plan calls it, whatever its name is now.
-    pub fn delete_content(
+    pub(crate) fn delete_content(
         &self,
         here: &OpenFolder,
         target: &TargetDirectory,
@@ -188,7 +188,12 @@ impl RestoreRun<'_> {
 
     /// Returns why a directory does not make way, as far as that shows before anything in it is deleted: the plan did not
     /// name all of it.
-    pub fn why_not_cleared(&self, target: &TargetDirectory, entry: &Entry, path: &[u8]) -> Result<Option<String>> {
+    pub(crate) fn why_not_cleared(
+        &self,
+        target: &TargetDirectory,
+        entry: &Entry,
+        path: &[u8],
+    ) -> Result<Option<String>> {
         let RunMode::Deed { doomed } = &self.mode else { return Ok(None) };
         if let Some(why) = doomed.why_kept(path) {
             return Ok(Some(why.to_owned()));

@@ -51,7 +51,7 @@ pub(super) fn list(directory: &Directory) -> Result<Vec<ListedEntry>> {
 
 impl RestoreRun<'_> {
     /// Says why something was not deleted; of what is in a directory that is to make way, that is the reason why it stays.
-    pub fn not_deleted(&self, path: &[u8], error: Error, noted: &NotedDirectory) {
+    pub(crate) fn not_deleted(&self, path: &[u8], error: Error, noted: &NotedDirectory) {
         let error = if error.doing() == DELETE { error } else { undeletable(error.kind(), error) };
         if noted.content_of.is_none() || matches!(error.kind(), Kind::Cancelled | Kind::Full) {
             return self.failed_entry(path, error);
@@ -66,7 +66,7 @@ impl RestoreRun<'_> {
     }
 
     /// Whether a directory that goes may be looked into.
-    pub fn may_look_into(
+    pub(crate) fn may_look_into(
         &self,
         path: &[u8],
         directory: &Directory,
@@ -94,7 +94,7 @@ impl RestoreRun<'_> {
     }
 
     /// Deletes a name that is not a directory, according to its listing; returns whether it is gone.
-    pub fn delete_leaf(
+    pub(crate) fn delete_leaf(
         &self,
         place: DeletePlace<'_>,
         one: &ListedEntry,
@@ -133,7 +133,7 @@ impl RestoreRun<'_> {
     }
 
     /// In a plan, notes what was found at a path; in a restore, removes it if the plan noted it. Returns whether it is gone.
-    pub fn delete_name(
+    pub(crate) fn delete_name(
         &self,
         path: &[u8],
         found: DoomedFound,
@@ -159,7 +159,7 @@ impl RestoreRun<'_> {
     }
 
     /// For a plan: these paths will be deleted.
-    pub fn doom(&self, paths: Vec<(Vec<u8>, DoomedFound)>) {
+    pub(crate) fn doom(&self, paths: Vec<(Vec<u8>, DoomedFound)>) {
         let RunMode::Plan(planning) = &self.mode else { return };
         for (path, found) in paths {
             locked(&planning.doomed).insert(&path, found);

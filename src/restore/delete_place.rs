@@ -18,16 +18,16 @@ pub(super) struct DeletePlace<'a> {
 }
 
 impl<'a> DeletePlace<'a> {
-    pub fn new(directory: &'a Directory, keeps_others: bool) -> DeletePlace<'a> {
+    pub(crate) fn new(directory: &'a Directory, keeps_others: bool) -> DeletePlace<'a> {
         DeletePlace { directory, keeps_others, has_lasting_inodes: has_lasting_inodes(directory).unwrap_or(false) }
     }
 
     /// A directory on the same file system.
-    pub fn with<'d>(&self, directory: &'d Directory, keeps_others: bool) -> DeletePlace<'d> {
+    pub(crate) fn with<'d>(&self, directory: &'d Directory, keeps_others: bool) -> DeletePlace<'d> {
         DeletePlace { directory, keeps_others, has_lasting_inodes: self.has_lasting_inodes }
     }
 
-    pub fn found(&self, stat: &Stat) -> DoomedFound {
+    pub(crate) fn found(&self, stat: &Stat) -> DoomedFound {
         DoomedFound::of(stat, self.has_lasting_inodes)
     }
 }
@@ -47,13 +47,13 @@ pub(super) struct NotedDirectory {
 }
 
 impl NotedDirectory {
-    pub fn on(here: &OpenFolder) -> Self {
+    pub(crate) fn on(here: &OpenFolder) -> Self {
         let (paths, why_kept) = Default::default();
         NotedDirectory { paths, on: here.facts.deletes_on, content_of: None, is_unnamed: Cell::new(false), why_kept }
     }
 
     /// What is said of a directory that does not make way.
-    pub fn why_kept(self) -> String {
+    pub(crate) fn why_kept(self) -> String {
         match self.why_kept.into_inner() {
             Some(why) => format!("{NOT_EMPTY}: {why}"),
             None => NOT_EMPTY.to_owned(),

@@ -88,7 +88,7 @@ impl DeleteWay<'_> {
 
 impl RestoreRun<'_> {
     /// Deletes a directory with what is in it, as far as nothing protects it; whether it is gone.
-    pub fn delete_tree(
+    pub(crate) fn delete_tree(
         &self,
         top: DeletePlace<'_>,
         name: &[u8],

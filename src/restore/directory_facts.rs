@@ -72,7 +72,7 @@ impl RestoreRun<'_> {
     }
 
     /// What a directory that was there says about itself.
-    pub fn facts_of(&self, path: &[u8], target: &TargetDirectory, stat: &Stat) -> FolderFacts {
+    pub(crate) fn facts_of(&self, path: &[u8], target: &TargetDirectory, stat: &Stat) -> FolderFacts {
         let refuses = refusal(target.directory(), stat);
         FolderFacts {
             append_only: self.is_append_only(path, target),
@@ -86,7 +86,7 @@ impl RestoreRun<'_> {
     }
 
     /// Whether a directory of the snapshot has anything in it.
-    pub fn has_entries(&self, entry: &Entry) -> Result<bool> {
+    pub(crate) fn has_entries(&self, entry: &Entry) -> Result<bool> {
         let Content::Tree(tree) = &entry.content else { return Ok(false) };
         match decode_page(&self.stored(self.reader.tree(tree))?)? {
             TreePage::Entries(entries) => Ok(!entries.is_empty()),
@@ -109,12 +109,12 @@ impl RestoreRun<'_> {
 
     /// Whether an existing directory gets the metadata of its entry: if `changes` says so, or if an earlier restore did not
     /// finish it.
-    pub fn applies(&self, stat: &Stat, entry: &Entry, changes: bool) -> bool {
+    pub(crate) fn applies(&self, stat: &Stat, entry: &Entry, changes: bool) -> bool {
         changes || is_unfinished(stat, &entry.meta, wanted_owner(&entry.meta, &self.apply_options()).0)
     }
 
     /// Whether an existing directory gets the metadata of the snapshot's.
-    pub fn changes_directory(&self, stat: &Stat, entry: &Entry) -> bool {
+    pub(crate) fn changes_directory(&self, stat: &Stat, entry: &Entry) -> bool {
         match self.options.overwrite {
             Overwrite::Always | Overwrite::IfChanged => true,
             Overwrite::IfNewer => stat.modified < entry.meta.modified,

@@ -28,7 +28,7 @@ pub(super) struct DoomedFound {
 
 impl DoomedFound {
     /// `is_lasting`: the inode has the same number whenever it is looked at.
-    pub fn of(stat: &Stat, is_lasting: bool) -> DoomedFound {
+    pub(crate) fn of(stat: &Stat, is_lasting: bool) -> DoomedFound {
         let is_stored = stat.is(EntryKind::File) || stat.is(EntryKind::Symlink);
         DoomedFound {
             kind: stat.kind,
@@ -40,25 +40,25 @@ impl DoomedFound {
 }
 
 impl DoomedPaths {
-    pub fn insert(&mut self, path: &[u8], found: DoomedFound) {
+    pub(crate) fn insert(&mut self, path: &[u8], found: DoomedFound) {
         self.found.insert(self.hasher.hash_one(path), self.hasher.hash_one(found));
     }
 
     /// Whether the plan deletes what it found at this path.
-    pub fn contains(&self, path: &[u8]) -> bool {
+    pub(crate) fn contains(&self, path: &[u8]) -> bool {
         self.found.contains_key(&self.hasher.hash_one(path))
     }
 
     /// Whether the plan deletes what is at this path now.
-    pub fn names(&self, path: &[u8], found: DoomedFound) -> bool {
+    pub(crate) fn names(&self, path: &[u8], found: DoomedFound) -> bool {
         self.found.get(&self.hasher.hash_one(path)) == Some(&self.hasher.hash_one(found))
     }
 
-    pub fn keep(&mut self, path: &[u8], why: String) {
+    pub(crate) fn keep(&mut self, path: &[u8], why: String) {
         self.kept.insert(self.hasher.hash_one(path), why);
     }
 
-    pub fn why_kept(&self, path: &[u8]) -> Option<&str> {
+    pub(crate) fn why_kept(&self, path: &[u8]) -> Option<&str> {
         self.kept.get(&self.hasher.hash_one(path)).map(String::as_str)
     }
 }

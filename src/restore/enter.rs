@@ -29,13 +29,13 @@ enum EnterPurpose {
 impl RestoreRun<'_> {
     /// Creates or opens the directory and all above it. Returns None if something that stays has its name; that was
     /// reported.
-    pub fn enter(&self, folder: &Arc<TargetFolder>) -> Result<Option<OpenFolder>> {
+    pub(crate) fn enter(&self, folder: &Arc<TargetFolder>) -> Result<Option<OpenFolder>> {
         self.enter_for(folder, EnterPurpose::Restore)
     }
 
     /// Enters a directory in which nothing is restored, without creating it. Returns None, silently, if it is missing or
     /// restores must not touch it.
-    pub fn enter_existing(&self, folder: &Arc<TargetFolder>) -> Result<Option<OpenFolder>> {
+    pub(crate) fn enter_existing(&self, folder: &Arc<TargetFolder>) -> Result<Option<OpenFolder>> {
         self.enter_for(folder, EnterPurpose::Delete)
     }
 

@@ -32,7 +32,7 @@ const CLOSED_DIRECTORY: &str = "a directory that its own mode does not let its o
 const MOUNTED: &str = "another file system is mounted on it, and it was kept";
 
 impl RestoreRun<'_> {
-    pub fn decide(&self, folder: &TargetFolder, here: &OpenFolder, entry: &Entry) -> Result<EntryDecision> {
+    pub(crate) fn decide(&self, folder: &TargetFolder, here: &OpenFolder, entry: &Entry) -> Result<EntryDecision> {
         let new = here.facts.refuses.map_or(EntryDecision::Make(PlacingWay::New), EntryDecision::Blocked);
         let (Some(target), true) = (&here.target, here.facts.taken) else { return Ok(new) };
         let stat = match target.directory().stat(entry.name.as_slice()) {
@@ -80,13 +80,13 @@ impl RestoreRun<'_> {
     }
 
     /// Whether a name is that of a link that led to a source.
-    pub fn was_followed(&self, target: &TargetDirectory, name: &[u8]) -> Result<bool> {
+    pub(crate) fn was_followed(&self, target: &TargetDirectory, name: &[u8]) -> Result<bool> {
         let directory = fstat(target.directory())?.identity();
         Ok(locked(&self.target.followed).contains(&(directory, name.to_vec())))
     }
 
     /// Why an entry of a directory in the target can be neither replaced nor removed.
-    pub fn stays(&self, here: &OpenFolder, stat: &Stat) -> Option<&'static str> {
+    pub(crate) fn stays(&self, here: &OpenFolder, stat: &Stat) -> Option<&'static str> {
         match here.facts.refuses {
             None if here.facts.append_only => Some(APPEND_ONLY),
             None if stat.is_fixed => Some(FIXED),
@@ -157,7 +157,7 @@ impl RestoreRun<'_> {
     }
 
     /// Whether a link stays that has taken the place of a source: the data were moved elsewhere.
-    pub fn keeps_links_of_sources(&self) -> bool {
+    pub(crate) fn keeps_links_of_sources(&self) -> bool {
         self.target.in_place.get() == Some(&true) && !self.options.delete
     }
 
@@ -222,7 +222,7 @@ impl RestoreRun<'_> {
     }
 
     /// Why metadata that differ stay as they are, where that is known before it is tried.
-    pub fn keeps_metadata(
+    pub(crate) fn keeps_metadata(
         &self,
         subject: Subject<'_>,
         stat: &Stat,
@@ -245,7 +245,7 @@ impl RestoreRun<'_> {
     }
 
     /// Counts an entry that is right, and mends its metadata; whether other names may be linked to it.
-    pub fn keep(&self, here: &OpenFolder, folder: &TargetFolder, entry: &Entry, right: RightEntry) -> Linkable {
+    pub(crate) fn keep(&self, here: &OpenFolder, folder: &TargetFolder, entry: &Entry, right: RightEntry) -> Linkable {
         let RightEntry { stat, fd, mend } = right;
         let how = if mend { Linkable::Old } else { Linkable::No };
         self.fate(EntryFate::Kept, || child_path(&folder.path, &entry.name));
@@ -287,16 +287,16 @@ impl RestoreRun<'_> {
         how
     }
 
-    pub fn left(&self, folder: &TargetFolder, entry: &Entry) {
+    pub(crate) fn left(&self, folder: &TargetFolder, entry: &Entry) {
         self.fate(EntryFate::Left, || child_path(&folder.path, &entry.name));
     }
 
-    pub fn blocked(&self, folder: &TargetFolder, entry: &Entry, why: &str) {
+    pub(crate) fn blocked(&self, folder: &TargetFolder, entry: &Entry, why: &str) {
         self.blocked_at(child_path(&folder.path, &entry.name), why);
     }
 
     /// Counts and tells what does not make way.
-    pub fn blocked_at(&self, path: Vec<u8>, why: &str) {
+    pub(crate) fn blocked_at(&self, path: Vec<u8>, why: &str) {
         self.warn(&path, why);
         self.fate(EntryFate::Blocked, || path);
     }

@@ -68,7 +68,7 @@ fn is_same(target: &TargetDirectory, name: &[u8], fd: &OwnedFd) -> Result<bool> 
 
 impl RestoreRun<'_> {
     /// Restores a file; whether other names of its inode may be linked to it.
-    pub fn restore_file(&self, folder: &TargetFolder, here: &OpenFolder, entry: &Entry) -> Result<Linkable> {
+    pub(crate) fn restore_file(&self, folder: &TargetFolder, here: &OpenFolder, entry: &Entry) -> Result<Linkable> {
         let way = match self.decide(folder, here, entry)? {
             EntryDecision::Make(way) => way,
             EntryDecision::Right(right) => {

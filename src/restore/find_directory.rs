@@ -168,7 +168,7 @@ impl RestoreRun<'_> {
     }
 
     /// Opens the directory that a link above a source leads to; `path` is that of the link below the target.
-    pub fn open_link(&self, root: &Directory, above: &Directory, name: &[u8], path: &[u8]) -> Result<Directory> {
+    pub(crate) fn open_link(&self, root: &Directory, above: &Directory, name: &[u8], path: &[u8]) -> Result<Directory> {
         match self.target.in_place.get() {
             Some(true) => open_followed(above, name),
             _ => open_within(root, path.strip_prefix(b"/").unwrap_or(path)),
@@ -199,7 +199,7 @@ impl RestoreRun<'_> {
     }
 
     /// Says in a plan that the mode of a directory hides its contents.
-    pub fn tell_closed(&self, directory: impl std::fmt::Display) {
+    pub(crate) fn tell_closed(&self, directory: impl std::fmt::Display) {
         if self.compares() {
             self.watch.notice(
                 NoticeKind::Target,

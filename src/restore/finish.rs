@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 
 impl RestoreRun<'_> {
     /// A task of a directory is done; after the last one it is finished, and the one above learns of it.
-    pub fn one_less(&self, mut folder: Arc<TargetFolder>) {
+    pub(crate) fn one_less(&self, mut folder: Arc<TargetFolder>) {
         while folder.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             let here = self.finish(&folder);
             let Some(above) = folder.above.clone() else { return };
@@ -79,7 +79,7 @@ impl RestoreRun<'_> {
     }
 
     /// Applies what is left to do to a directory when all in it is restored.
-    pub fn apply_folder(&self, folder: &TargetFolder, here: &OpenFolder) {
+    pub(crate) fn apply_folder(&self, folder: &TargetFolder, here: &OpenFolder) {
         self.apply_metadata_of(folder, here);
         self.mend_time(folder, here);
     }
@@ -121,7 +121,7 @@ impl RestoreRun<'_> {
     }
 
     /// Puts the mode back of a directory that was opened up and whose descriptor was given back.
-    pub fn close_again(&self, folder: &TargetFolder, facts: &FolderFacts) {
+    pub(crate) fn close_again(&self, folder: &TargetFolder, facts: &FolderFacts) {
         let (Some(mode), Some(identity)) = (locked(&folder.opened_up).take(), facts.identity) else { return };
         let (mut names, mut above) = (Vec::new(), folder);
         let nearest = loop {
@@ -141,7 +141,7 @@ impl RestoreRun<'_> {
     }
 
     /// Tells what of an entry's metadata was lost, and whether its file system cut its time.
-    pub fn tell_applied(
+    pub(crate) fn tell_applied(
         &self,
         here: &OpenFolder,
         entry: &Entry,
@@ -190,7 +190,7 @@ impl RestoreRun<'_> {
         why.is_some()
     }
 
-    pub fn report_losses(&self, path: &[u8], losses: Vec<Loss>) {
+    pub(crate) fn report_losses(&self, path: &[u8], losses: Vec<Loss>) {
         for loss in losses {
             self.warn(path, format!("its {} could not be restored: {}", loss.what, loss.error));
         }
@@ -207,7 +207,7 @@ impl RestoreRun<'_> {
     }
 
     /// Acts in a directory of the target; opens it up and tries again if it is this user's own and its mode denies access.
-    pub fn in_folder<T>(
+    pub(crate) fn in_folder<T>(
         &self,
         folder: &TargetFolder,
         target: &TargetDirectory,
@@ -220,7 +220,7 @@ impl RestoreRun<'_> {
     }
 
     /// Opens up a directory of this user whose mode denies its owner access. Returns whether access is granted now.
-    pub fn open_up(&self, folder: &TargetFolder, target: &TargetDirectory) -> Result<bool> {
+    pub(crate) fn open_up(&self, folder: &TargetFolder, target: &TargetDirectory) -> Result<bool> {
         if !self.is_deed() {
             return Ok(false);
         }

@@ -92,16 +92,16 @@ pub(super) struct HeldFolder(Arc<AtomicUsize>);
 
 impl OpenFolders {
     /// At most this many are to be open.
-    pub fn up_to(max: usize) -> Self {
+    pub(crate) fn up_to(max: usize) -> Self {
         OpenFolders { count: Arc::default(), max }
     }
 
-    pub fn hold(&self) -> HeldFolder {
+    pub(crate) fn hold(&self) -> HeldFolder {
         self.count.fetch_add(1, Ordering::Relaxed);
         HeldFolder(self.count.clone())
     }
 
-    pub fn are_too_many(&self) -> bool {
+    pub(crate) fn are_too_many(&self) -> bool {
         self.count.load(Ordering::Relaxed) > self.max
     }
 }
@@ -164,7 +164,7 @@ pub(super) struct TargetFolder {
 }
 
 impl TargetFolder {
-    pub fn new(
+    pub(crate) fn new(
         path: Vec<u8>,
         above: Option<Arc<TargetFolder>>,
         entry: Option<Entry>,
@@ -188,14 +188,14 @@ impl TargetFolder {
     }
 
     /// The target itself.
-    pub fn top(path: Vec<u8>, entry: Option<Entry>, inside: bool, wanted: bool, here: OpenFolder) -> Self {
+    pub(crate) fn top(path: Vec<u8>, entry: Option<Entry>, inside: bool, wanted: bool, here: OpenFolder) -> Self {
         let folder = TargetFolder::new(path, None, entry, inside, wanted);
         folder.set(here, &OpenFolders::default());
         folder
     }
 
     /// A directory below another one, not made yet. `is_named`: a source has exactly its path.
-    pub fn below(above: &Arc<TargetFolder>, entry: Entry, inside: bool, is_named: bool, wanted: bool) -> Self {
+    pub(crate) fn below(above: &Arc<TargetFolder>, entry: Entry, inside: bool, is_named: bool, wanted: bool) -> Self {
         let path = child_path(&above.path, &entry.name);
         let mut below = TargetFolder::new(path, Some(above.clone()), Some(entry), inside, wanted);
         below.is_source |= is_named;
@@ -203,11 +203,11 @@ impl TargetFolder {
     }
 
     /// Held by the thread that makes or opens it.
-    pub fn making(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn making(&self) -> MutexGuard<'_, ()> {
         locked(&self.place.making)
     }
 
-    pub fn state(&self) -> FolderState {
+    pub(crate) fn state(&self) -> FolderState {
         match &*locked(&self.place.place) {
             FolderStage::Unmade => FolderState::Unmade,
             FolderStage::Refused => FolderState::Refused,
@@ -222,30 +222,30 @@ impl TargetFolder {
     }
 
     /// Stores its facts and its descriptor.
-    pub fn set(&self, here: OpenFolder, open: &OpenFolders) {
+    pub(crate) fn set(&self, here: OpenFolder, open: &OpenFolders) {
         let handle = here.target.map_or(OpenHandle::None, |target| OpenHandle::Open { target, _held: open.hold() });
         *locked(&self.place.place) = FolderStage::Made(here.facts, handle);
     }
 
     /// Its mode is put back when it is finished.
-    pub fn closes_later(&self, opened_up: Option<OpenedUp>) {
+    pub(crate) fn closes_later(&self, opened_up: Option<OpenedUp>) {
         if let Some(opened_up) = opened_up {
             // The first mode is the one to reset.
             locked(&self.opened_up).get_or_insert(opened_up.hand_on());
         }
     }
 
-    pub fn refuse(&self) {
+    pub(crate) fn refuse(&self) {
         *locked(&self.place.place) = FolderStage::Refused;
     }
 
     /// Whether this is the directory that was closed.
-    pub fn is_same(facts: &FolderFacts, stat: &Stat) -> bool {
+    pub(crate) fn is_same(facts: &FolderFacts, stat: &Stat) -> bool {
         facts.identity == Some(stat.identity())
     }
 
     /// Closes its descriptor; `enter` opens it again. The target itself stays open.
-    pub fn close(&self) -> Result<()> {
+    pub(crate) fn close(&self) -> Result<()> {
         let mut place = locked(&self.place.place);
         let FolderStage::Made(facts, handle) = &mut *place else { return Ok(()) };
         let OpenHandle::Open { target, .. } = handle else { return Ok(()) };

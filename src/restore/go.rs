@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 
 impl RestoreRun<'_> {
     /// The whole walk: everything below the root into the target, hard links last.
-    pub fn go(&self, root: &Entry, base: &[u8]) -> Result<()> {
+    pub(crate) fn go(&self, root: &Entry, base: &[u8]) -> Result<()> {
         let mut pool = self.pool(self.writers())?;
         let top = self.open_target(&pool, root, base).map_err(|error| {
             let whole = std::path::absolute(&self.options.target).unwrap_or_else(|_| self.options.target.clone());

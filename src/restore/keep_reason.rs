@@ -10,16 +10,16 @@ pub(super) struct KeepReason {
 
 impl KeepReason {
     /// What is there is the reason.
-    pub fn state(why: String) -> Self {
+    pub(crate) fn state(why: String) -> Self {
         KeepReason { why, is_failure: false }
     }
 
-    pub fn failure(why: String) -> Self {
+    pub(crate) fn failure(why: String) -> Self {
         KeepReason { why, is_failure: true }
     }
 
     /// Takes this reason if there is none, or if it is the first failure.
-    pub fn note(self, reason: &mut Option<KeepReason>) {
+    pub(crate) fn note(self, reason: &mut Option<KeepReason>) {
         if reason.as_ref().is_none_or(|known| self.is_failure && !known.is_failure) {
             *reason = Some(self);
         }

@@ -12,7 +12,7 @@ use crate::watch::NoticeKind;
 
 impl RestoreRun<'_> {
     /// Removes what killed restores left in a directory and notes what must stay for now. A plan removes nothing.
-    pub fn remove_leftovers(&self, folder: &TargetFolder, target: &TargetDirectory) -> Result<()> {
+    pub(crate) fn remove_leftovers(&self, folder: &TargetFolder, target: &TargetDirectory) -> Result<()> {
         if !self.compares() {
             return Ok(());
         }
@@ -40,7 +40,7 @@ impl RestoreRun<'_> {
     }
 
     /// Says what is left of directories that had to make way, once it is known what is deleted in their directory.
-    pub fn tell_leftovers(&self, folder: &TargetFolder, here: &OpenFolder) {
+    pub(crate) fn tell_leftovers(&self, folder: &TargetFolder, here: &OpenFolder) {
         let Some(target) = &here.target else { return };
         let leftovers = std::mem::take(&mut *locked(&folder.names.leftovers));
         for name in leftovers {

@@ -26,12 +26,12 @@ const NOT_LINKED: &str = "it could not be linked to its other name, and was rest
 
 impl RestoreRun<'_> {
     /// Whether the content of an entry is that of another name that was asked about before.
-    pub fn is_counted(&self, entry: &Entry) -> bool {
+    pub(crate) fn is_counted(&self, entry: &Entry) -> bool {
         entry.link_group != 0 && !locked(&self.links).counted.insert(entry.link_group)
     }
 
     /// Restores a name of an inode with several, or puts it off until all are known.
-    pub fn restore_linked(&self, folder: &Arc<TargetFolder>, here: &OpenFolder, entry: &Entry) -> Result<()> {
+    pub(crate) fn restore_linked(&self, folder: &Arc<TargetFolder>, here: &OpenFolder, entry: &Entry) -> Result<()> {
         // Nothing is linked there; and names elsewhere cannot be linked to what is on another mount.
         if here.facts.is_read_only {
             return self.restore_single(folder, here, entry).map(drop);
@@ -88,7 +88,7 @@ impl RestoreRun<'_> {
     }
 
     /// Makes the links that were put off, then sets flags and finishes the directories that waited for that.
-    pub fn make_links(&self) {
+    pub(crate) fn make_links(&self) {
         let (others, mut held) = {
             let mut links = locked(&self.links);
             (std::mem::take(&mut links.others), std::mem::take(&mut links.held))
@@ -142,7 +142,7 @@ impl RestoreRun<'_> {
     }
 
     /// For a plan: one of the names of an inode goes before anything is decided about the others.
-    pub fn forget_link(&self, stat: &Stat) {
+    pub(crate) fn forget_link(&self, stat: &Stat) {
         if stat.links > 1 {
             self.target.has_linked.store(true, Ordering::Relaxed);
             let mut links = locked(&self.links);
@@ -152,7 +152,7 @@ impl RestoreRun<'_> {
     }
 
     /// How many names an inode in the target had before this run. To be asked before anything is done to one of them.
-    pub fn links_before(&self, stat: &Stat) -> u32 {
+    pub(crate) fn links_before(&self, stat: &Stat) -> u32 {
         if stat.links > 1 {
             self.target.has_linked.store(true, Ordering::Relaxed);
         } else if !self.target.has_linked.load(Ordering::Relaxed) {

@@ -62,16 +62,16 @@ fn address(folder: &TargetFolder) -> usize {
 
 impl LinkGroups {
     /// Whether the inode of a group that is there has names that are not of the group.
-    pub fn is_shared(&self, group: u64) -> bool {
+    pub(crate) fn is_shared(&self, group: u64) -> bool {
         self.shared.contains(&group)
     }
 
     /// Whether this directory is finished only after the links.
-    pub fn waits_for(&self, folder: &TargetFolder) -> bool {
+    pub(crate) fn waits_for(&self, folder: &TargetFolder) -> bool {
         self.waiting.contains(&address(folder))
     }
 
-    pub fn hold(&mut self, folder: &Arc<TargetFolder>) -> bool {
+    pub(crate) fn hold(&mut self, folder: &Arc<TargetFolder>) -> bool {
         let is_new = self.waiting.insert(address(folder));
         if is_new {
             self.held.push(folder.clone());
@@ -80,7 +80,7 @@ impl LinkGroups {
     }
 
     /// Finishes this directory, and all above it, after the links: their modes may close them to this user.
-    pub fn hold_with_parents(&mut self, folder: &Arc<TargetFolder>) {
+    pub(crate) fn hold_with_parents(&mut self, folder: &Arc<TargetFolder>) {
         let chain = std::iter::successors(Some(folder), |folder| folder.above.as_ref());
         // Above one that is held already, all are.
         let _first_known = chain.into_iter().find(|folder| !self.hold(folder));

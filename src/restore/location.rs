@@ -44,17 +44,17 @@ pub(super) struct MountTable {
 }
 
 impl DirectoryLocation {
-    pub fn of(directory: &Directory) -> Result<DirectoryLocation> {
+    pub(crate) fn of(directory: &Directory) -> Result<DirectoryLocation> {
         Ok(DirectoryLocation::at(real_path(directory)?, &fstat(directory)?))
     }
 
     /// Of a directory with this path, in which there are no links.
-    pub fn at(path: Vec<u8>, stat: &Stat) -> DirectoryLocation {
+    pub(crate) fn at(path: Vec<u8>, stat: &Stat) -> DirectoryLocation {
         DirectoryLocation { path, mount: stat.mount, device: stat.device }
     }
 
     /// A path below it. What is not there yet will be on the mount of the directory that it is made in.
-    pub fn child(&self, below: &[u8]) -> Result<DirectoryLocation> {
+    pub(crate) fn child(&self, below: &[u8]) -> Result<DirectoryLocation> {
         let path = [&self.path, below].concat();
         match stat_path(&path, false) {
             Ok(stat) => Ok(DirectoryLocation::at(path, &stat)),
@@ -106,22 +106,22 @@ impl FileSystemPart {
 }
 
 impl MountTable {
-    pub fn new(points: Vec<MountPoint>) -> MountTable {
+    pub(crate) fn new(points: Vec<MountPoint>) -> MountTable {
         let by_number = points.iter().enumerate().map(|(at, mount)| (mount.number, at)).collect();
         MountTable { points, by_number }
     }
 
-    pub fn list() -> Result<MountTable> {
+    pub(crate) fn list() -> Result<MountTable> {
         mount_points().map(MountTable::new)
     }
 
     /// All mounts except pseudo file systems.
-    pub fn of_files(&self) -> impl Iterator<Item = &MountPoint> {
+    pub(crate) fn of_files(&self) -> impl Iterator<Item = &MountPoint> {
         self.points.iter().filter(|mount| !mount.is_pseudo())
     }
 
     /// The mount that a directory is on, if it is listed.
-    pub fn covering(&self, location: &DirectoryLocation) -> Option<&MountPoint> {
+    pub(crate) fn covering(&self, location: &DirectoryLocation) -> Option<&MountPoint> {
         match location.mount {
             // Linux before 5.8 does not number mounts: the last one at the deepest point.
             0 => {
@@ -133,24 +133,24 @@ impl MountTable {
     }
 
     /// Whether a mount may not answer, or only its owner, and is the only way to its file system.
-    pub fn is_only_way_to_remote(&self, mount: &MountPoint) -> bool {
+    pub(crate) fn is_only_way_to_remote(&self, mount: &MountPoint) -> bool {
         is_remote(mount) && self.points.iter().filter(|other| other.device == mount.device).count() == 1
     }
 
     /// Whether a path is on a file system that may not answer, and that is not the one with this number. As far as the list of
     /// mounts tells: the path is not looked up, and links in it are not followed.
-    pub fn is_on_another_remote(&self, path: &[u8], device: u64) -> bool {
+    pub(crate) fn is_on_another_remote(&self, path: &[u8], device: u64) -> bool {
         let place = DirectoryLocation { path: without_slash(path).to_vec(), mount: 0, device };
         self.covering(&place).is_some_and(|mount| is_remote(mount) && mount.device != device)
     }
 
     /// Whether nothing can be written to a directory by the mount that it is on; None if that is not listed.
-    pub fn is_read_only(&self, stat: &Stat) -> Option<bool> {
+    pub(crate) fn is_read_only(&self, stat: &Stat) -> Option<bool> {
         self.by_number.get(&stat.mount).map(|at| self.points[*at].is_read_only)
     }
 
     /// The path by another mount, which has this number, of a directory at this location; None if it cannot be told.
-    pub fn path_by(&self, number: u64, location: &DirectoryLocation) -> Option<Vec<u8>> {
+    pub(crate) fn path_by(&self, number: u64, location: &DirectoryLocation) -> Option<Vec<u8>> {
         let part = self.part_of(location).ok().filter(|part| !part.is_vague)?;
         let mount = &self.points[*self.by_number.get(&number)?];
         let below = part.path.strip_prefix(without_slash(&mount.root)).filter(|_| mount.device == part.device)?;
@@ -159,7 +159,7 @@ impl MountTable {
 
     /// The part of a file system that begins with a directory. Returns an error if the mount is not listed. This is the case in a
     /// chroot whose root directory is not a mount point.
-    pub fn part_of(&self, location: &DirectoryLocation) -> Result<FileSystemPart> {
+    pub(crate) fn part_of(&self, location: &DirectoryLocation) -> Result<FileSystemPart> {
         let path = &location.path;
         let below = self.covering(location).and_then(|on| Some((on, path.strip_prefix(without_slash(&on.point))?)));
         let (on, below) = below.ok_or_else(|| {
@@ -170,7 +170,7 @@ impl MountTable {
     }
 
     /// The same where a mount that is not listed is one of its own, unless a directory of its file system is mounted elsewhere.
-    pub fn part_or_own(&self, location: &DirectoryLocation) -> Result<FileSystemPart> {
+    pub(crate) fn part_or_own(&self, location: &DirectoryLocation) -> Result<FileSystemPart> {
         self.part_of(location).or_else(|error| {
             if self.of_files().any(|mount| mount.device == location.device) {
                 Err(error)
@@ -232,16 +232,16 @@ fn parts_of(places: &[DirectoryLocation], mounts: &MountTable) -> Result<Vec<Fil
 pub(super) struct FileSystemParts(HashMap<(u64, Vec<u8>), Vec<Vec<u8>>>);
 
 impl FileSystemParts {
-    pub fn add(&mut self, part: FileSystemPart, path: Vec<u8>) {
+    pub(crate) fn add(&mut self, part: FileSystemPart, path: Vec<u8>) {
         self.0.entry((part.device, part.path)).or_default().push(path);
     }
 
-    pub fn add_mount(&mut self, mount: &MountPoint, path: Vec<u8>) {
+    pub(crate) fn add_mount(&mut self, mount: &MountPoint, path: Vec<u8>) {
         self.add(FileSystemPart::of_mount(mount), path);
     }
 
     /// All paths that a part has: one for each recorded part that contains it.
-    pub fn names_of(&self, part: &FileSystemPart) -> Vec<Vec<u8>> {
+    pub(crate) fn names_of(&self, part: &FileSystemPart) -> Vec<Vec<u8>> {
         let ends = paths_above(&part.path).chain([part.path.as_slice()]);
         let above = ends.filter_map(|end| Some((end, self.0.get(&(part.device, end.to_vec()))?)));
         let named = |(end, paths): (&[u8], &Vec<Vec<u8>>)| -> Vec<Vec<u8>> {

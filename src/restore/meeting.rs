@@ -20,12 +20,12 @@ use crate::restore::run::RestoreRun;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 impl RestoreRun<'_> {
-    pub fn overlap(&self) -> Option<&SourceOverlap> {
+    pub(crate) fn overlap(&self) -> Option<&SourceOverlap> {
         self.target.overlap.get().and_then(Option::as_ref)
     }
 
     /// Whether a directory of the target may be restored into; it was entered through this folder now. `location`: where it is.
-    pub fn met_before(
+    pub(crate) fn met_before(
         &self,
         at: &ReachedDirectory,
         location: impl FnOnce() -> Result<DirectoryLocation>,
@@ -73,13 +73,13 @@ impl RestoreRun<'_> {
     }
 
     /// In a plan, what stands for a directory that the restore will make; None without overlap.
-    pub fn imagined(&self, above: &OpenFolder, entry: &Entry) -> Result<Option<ImaginedDirectory>> {
+    pub(crate) fn imagined(&self, above: &OpenFolder, entry: &Entry) -> Result<Option<ImaginedDirectory>> {
         let Some(overlap) = self.overlap().filter(|_| !self.is_deed()) else { return Ok(None) };
         Ok(self.identity_of(above)?.map(|above| overlap.unmade(above, &entry.name)))
     }
 
     /// What a directory of the target is, or will be.
-    pub fn identity_of(&self, here: &OpenFolder) -> Result<Option<Identity>> {
+    pub(crate) fn identity_of(&self, here: &OpenFolder) -> Result<Option<Identity>> {
         match &here.target {
             Some(target) => fstat(target.directory()).map(|stat| Some(stat.identity())),
             None => Ok(here.facts.imagined),
@@ -88,7 +88,12 @@ impl RestoreRun<'_> {
 
     /// Whether an entry has the name of one that was restored into the same directory through another way. Two directories are
     /// told apart by [`met_before`](Self::met_before).
-    pub fn restored_before(&self, folder: &TargetFolder, here: &OpenFolder, entry: &Entry) -> Result<RestoredBefore> {
+    pub(crate) fn restored_before(
+        &self,
+        folder: &TargetFolder,
+        here: &OpenFolder,
+        entry: &Entry,
+    ) -> Result<RestoredBefore> {
         let Some(overlap) = self.overlap() else { return Ok(RestoredBefore::No) };
         let Some(directory) = self.identity_of(here)? else { return Ok(RestoredBefore::No) };
         let path = child_path(&folder.path, &entry.name);
@@ -124,14 +129,14 @@ impl RestoreRun<'_> {
     }
 
     /// Tells that something was not restored, as its place was taken by another path of the snapshot.
-    pub fn met(&self, path: Vec<u8>, other: &[u8]) {
+    pub(crate) fn met(&self, path: Vec<u8>, other: &[u8]) {
         self.overlap().iter().for_each(|overlap| overlap.blocks());
         let why = format!("{} has the same place now, and was restored instead", shown(other));
         self.blocked_at(path, &why);
     }
 
     /// Why an entry is not replaced by one of another kind.
-    pub fn keeps_other_kinds(&self) -> Option<&'static str> {
+    pub(crate) fn keeps_other_kinds(&self) -> Option<&'static str> {
         let overlap = self.overlap().filter(|_| self.rehearsal().is_none())?;
         overlap.blocks();
         Some(MAY_BE_OF_OTHERS)
@@ -174,7 +179,7 @@ impl RestoreRun<'_> {
     }
 
     /// Gives a directory its time again in which a source was restored through a directory above it.
-    pub fn mend_time(&self, folder: &TargetFolder, here: &OpenFolder) {
+    pub(crate) fn mend_time(&self, folder: &TargetFolder, here: &OpenFolder) {
         let replaces = matches!(self.options.overwrite, Overwrite::Always | Overwrite::IfChanged);
         let mends = self.is_deed() && !folder.inside && replaces;
         let (Some(overlap), Some(target), true) = (self.overlap(), &here.target, mends) else { return };
@@ -193,7 +198,7 @@ impl RestoreRun<'_> {
     }
 
     /// Whether directories of the snapshot may meet in the target. `base` is the path that it stands for.
-    pub fn find_overlap(&self, root: &Directory, base: &[u8]) -> Option<SourceOverlap> {
+    pub(crate) fn find_overlap(&self, root: &Directory, base: &[u8]) -> Option<SourceOverlap> {
         let sources = self.scope.sources_below(base);
         // Where not all sources are named, any directory may be one.
         let is_one = self.scope.is_inside(base) || self.scope.sources_cut;

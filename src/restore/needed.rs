@@ -29,12 +29,12 @@ pub(super) struct NeededEntry {
 }
 
 impl NeededEntry {
-    pub fn by(source: Vec<u8>) -> NeededEntry {
+    pub(crate) fn by(source: Vec<u8>) -> NeededEntry {
         NeededEntry { source, holds: false }
     }
 
     /// Why it stays. `is`: what it does to be that source.
-    pub fn why(&self, is: &str) -> String {
+    pub(crate) fn why(&self, is: &str) -> String {
         let is = if self.holds { "it holds the data of" } else { is };
         format!("{is} {}, which belongs to another source of the snapshot", shown(&self.source))
     }

@@ -10,12 +10,12 @@ pub(super) struct SparseOffsets<'a> {
 }
 
 impl<'a> SparseOffsets<'a> {
-    pub fn new(entry: &'a Entry) -> Self {
+    pub(crate) fn new(entry: &'a Entry) -> Self {
         SparseOffsets { holes: &entry.holes, next_hole: 0, at: 0 }
     }
 
     /// Where the next bytes go and how many of `length` fit before the next hole.
-    pub fn next(&mut self, length: u64) -> (u64, u64) {
+    pub(crate) fn next(&mut self, length: u64) -> (u64, u64) {
         while let Some(hole) = self.holes.get(self.next_hole).filter(|hole| hole.offset <= self.at) {
             self.at = hole.offset + hole.length;
             self.next_hole += 1;

@@ -17,6 +17,7 @@ pub enum Overwrite {
     Never,
 }
 
+/// What to restore and how.
 #[derive(Clone)]
 pub struct RestoreOptions {
     /// The folder to restore into; made when it is not there.
@@ -28,6 +29,7 @@ pub struct RestoreOptions {
     pub exclude: Rules,
     /// Restores only what one of these patterns matches and everything below it; missing parent directories are created.
     pub include: Option<Rules>,
+    /// What happens to existing files.
     pub overwrite: Overwrite,
     /// Remove from the target what the snapshot does not have, at or below its sources.
     pub delete: bool,
@@ -47,6 +49,7 @@ pub struct RestoreOptions {
 }
 
 impl RestoreOptions {
+    /// Restores everything, with every setting at its default.
     pub fn new(target: PathBuf) -> Self {
         RestoreOptions {
             target,

@@ -64,7 +64,7 @@ pub(super) struct OtherSources {
 
 impl OtherSources {
     /// Looks at all sources on this machine but those that the restored path is in. Of other paths only the ways to them count.
-    pub fn look(scope: &SnapshotScope, reader: &Reader, base: &[u8], ways: &[&[u8]]) -> Self {
+    pub(crate) fn look(scope: &SnapshotScope, reader: &Reader, base: &[u8], ways: &[&[u8]]) -> Self {
         let mut others = OtherSources::default();
         for way in ways {
             if let Err(error) = others.follow(way, || Ok(false)) {
@@ -100,7 +100,7 @@ impl OtherSources {
     }
 
     /// Notes why not all is known here.
-    pub fn note(&mut self, reason: KeepReason) {
+    pub(crate) fn note(&mut self, reason: KeepReason) {
         reason.note(&mut self.unknown);
     }
 
@@ -109,7 +109,7 @@ impl OtherSources {
     }
 
     /// The paths in other sources that a directory has now, whether the snapshot has something there or not.
-    pub fn paths_of(&self, directory: &Directory) -> Result<Vec<Vec<u8>>> {
+    pub(crate) fn paths_of(&self, directory: &Directory) -> Result<Vec<Vec<u8>>> {
         let Some(mounts) = &self.mounts else { return Ok(Vec::new()) };
         Ok(self.parts.names_of(&mounts.part_or_own(&DirectoryLocation::of(directory)?)?))
     }
@@ -120,12 +120,12 @@ impl OtherSources {
     }
 
     /// Adds directories that are restored now: none of them is deleted as an extra one of another directory.
-    pub fn note_restored(&mut self, directories: impl Iterator<Item = Identity>) {
+    pub(crate) fn note_restored(&mut self, directories: impl Iterator<Item = Identity>) {
         self.ways.extend(directories);
     }
 
     /// The sources that a directory is.
-    pub fn source_of(&self, stat: &Stat) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn source_of(&self, stat: &Stat) -> impl Iterator<Item = &[u8]> {
         self.directories.get(&stat.identity()).into_iter().flatten().map(Vec::as_slice)
     }
 

@@ -86,37 +86,37 @@ pub(super) enum RestoredBefore {
 }
 
 impl SourceOverlap {
-    pub fn new(reason: KeepReason, is_of_many: bool, dangling: HashSet<Vec<u8>>) -> Self {
+    pub(crate) fn new(reason: KeepReason, is_of_many: bool, dangling: HashSet<Vec<u8>>) -> Self {
         let (has_blocked, state) = Default::default();
         SourceOverlap { reason, is_of_many, has_blocked, dangling, mounts: MountTable::list().ok(), state }
     }
 
     /// One in which all links above sources lead somewhere.
-    pub fn of(reason: KeepReason, is_of_many: bool) -> Self {
+    pub(crate) fn of(reason: KeepReason, is_of_many: bool) -> Self {
         SourceOverlap::new(reason, is_of_many, HashSet::new())
     }
 
-    pub fn has_dangling(&self) -> bool {
+    pub(crate) fn has_dangling(&self) -> bool {
         !self.dangling.is_empty()
     }
 
-    pub fn has_blocked(&self) -> bool {
+    pub(crate) fn has_blocked(&self) -> bool {
         self.has_blocked.load(Ordering::Relaxed)
     }
 
     /// Notes that something was kept, or not restored, for this reason.
-    pub fn blocks(&self) {
+    pub(crate) fn blocks(&self) {
         self.has_blocked.store(true, Ordering::Relaxed);
     }
 
     /// Whether a link above a source led nowhere when the restore began.
-    pub fn is_dangling(&self, path: &[u8]) -> bool {
+    pub(crate) fn is_dangling(&self, path: &[u8]) -> bool {
         self.dangling.contains(path)
     }
 
     /// Records a directory that is restored. Directories above sources do not count: only sources are restored into them; nor do
     /// those that are read-only by this way. With No, a path can be returned that was saved empty and whose metadata are replaced now.
-    pub fn before(
+    pub(crate) fn before(
         &self,
         at: &ReachedDirectory,
         folder: &TargetFolder,
@@ -155,14 +155,14 @@ impl SourceOverlap {
     }
 
     /// The path in the snapshot by which a directory was entered first, and the mount that it was reached by.
-    pub fn first_way(&self, directory: Identity) -> Option<(Vec<u8>, u64)> {
+    pub(crate) fn first_way(&self, directory: Identity) -> Option<(Vec<u8>, u64)> {
         let state = locked(&self.state);
         let first = state.entered.get(&directory)?;
         Some((first.path.clone(), first.mount?))
     }
 
     /// In a plan: what stands for a directory that will be made.
-    pub fn unmade(&self, above: Identity, name: &[u8]) -> ImaginedDirectory {
+    pub(crate) fn unmade(&self, above: Identity, name: &[u8]) -> ImaginedDirectory {
         let unmade = &mut locked(&self.state).unmade;
         let inode = unmade.len() as u64;
         let identity = *unmade.entry((above, name.to_vec())).or_insert(Identity { device: UNMADE_DEVICE, inode });

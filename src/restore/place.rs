@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 impl RestoreRun<'_> {
     /// Moves an entry from its unfinished name to its own. If that fails, the old entry keeps the name, and the
     /// unfinished one is removed. Returns false if something does not make way; that was reported.
-    pub fn put_in_place(
+    pub(crate) fn put_in_place(
         &self,
         folder: &TargetFolder,
         here: &OpenFolder,
@@ -104,7 +104,7 @@ impl RestoreRun<'_> {
 
     /// For a plan: counts what an entry that will be made does to what has its name; false when that does not make way. `make` is
     /// what has to succeed before the name is taken.
-    pub fn plan_way(
+    pub(crate) fn plan_way(
         &self,
         folder: &TargetFolder,
         here: &OpenFolder,
@@ -135,7 +135,7 @@ impl RestoreRun<'_> {
 
     /// The flags of something that has its name: they may forbid all that comes before. Those of an inode with several
     /// names wait for its links.
-    pub fn apply_flags_last(&self, folder: &TargetFolder, target: &TargetDirectory, entry: &Entry) {
+    pub(crate) fn apply_flags_last(&self, folder: &TargetFolder, target: &TargetDirectory, entry: &Entry) {
         if entry.meta.flags == 0 || !entry.kind.has_content() || entry.link_group != 0 {
             return;
         }

@@ -15,6 +15,7 @@ use crate::when::format_counted;
 
 /// What a restore will do; shown before anything is written.
 pub struct RestorePlan {
+    /// What the restore will do.
     pub summary: PlanSummary,
     pub(super) repo: Repository,
     /// What the plan fetched is not fetched again.

@@ -11,6 +11,7 @@ const NAMED_MAX: usize = 1000;
 /// How many paths share a fate, and the first of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FirstPaths {
+    /// How many there are.
     pub count: u64,
     /// In the snapshot, or where it would have them; in order, at most 1000.
     pub first: Vec<Vec<u8>>,
@@ -19,16 +20,21 @@ pub struct FirstPaths {
 /// The figures of a plan. All but the first four are exact for a detailed plan only, and may be empty for another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlanSummary {
+    /// Directories to create or to bring up to date.
     pub directories: u64,
+    /// Files.
     pub files: u64,
+    /// Links, devices and FIFOs.
     pub others: u64,
     /// Bytes of content to be had in the target at the end, once where several names share it.
     pub bytes: u64,
     /// Packs that are read from and frames in them.
     pub packs: u64,
+    /// See `packs`.
     pub frames: u64,
     /// Bytes to be read from storage for the content of what is made and replaced.
     pub bytes_to_read: u64,
+    /// What is not there yet.
     pub created: FirstPaths,
     /// What makes way for an entry of its name.
     pub replaced: FirstPaths,
@@ -99,7 +105,7 @@ impl Serialize for PlanSummary {
 pub(super) struct NamedPaths([BTreeSet<Vec<u8>>; FATES]);
 
 impl NamedPaths {
-    pub fn add(&mut self, fate: EntryFate, path: Vec<u8>) {
+    pub(crate) fn add(&mut self, fate: EntryFate, path: Vec<u8>) {
         let paths = &mut self.0[fate as usize];
         // The first ones in order, whatever thread met them first.
         if paths.len() < NAMED_MAX || paths.last().is_some_and(|last| path < *last) {
@@ -110,7 +116,7 @@ impl NamedPaths {
         }
     }
 
-    pub fn paths(&mut self, fate: EntryFate, count: u64) -> FirstPaths {
+    pub(crate) fn paths(&mut self, fate: EntryFate, count: u64) -> FirstPaths {
         FirstPaths { count, first: std::mem::take(&mut self.0[fate as usize]).into_iter().collect() }
     }
 }
@@ -120,11 +126,11 @@ impl NamedPaths {
 pub(super) struct PlannedReads(HashMap<PackId, HashSet<(u32, u32)>>);
 
 impl PlannedReads {
-    pub fn add(&mut self, pack: PackId, frame_offset: u32, frame_stored: u32) {
+    pub(crate) fn add(&mut self, pack: PackId, frame_offset: u32, frame_stored: u32) {
         self.0.entry(pack).or_default().insert((frame_offset, frame_stored));
     }
 
-    pub fn count(&self, summary: &mut PlanSummary) {
+    pub(crate) fn count(&self, summary: &mut PlanSummary) {
         summary.packs = self.0.len() as u64;
         for frames in self.0.values() {
             summary.frames += frames.len() as u64;

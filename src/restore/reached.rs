@@ -15,12 +15,12 @@ pub(super) struct ReachedDirectory {
 
 impl ReachedDirectory {
     /// A directory that this run makes.
-    pub fn made(identity: Identity) -> ReachedDirectory {
+    pub(crate) fn made(identity: Identity) -> ReachedDirectory {
         ReachedDirectory { identity, mount: None, is_read_only: false }
     }
 
     /// `directory`: it, or the one above it on the same mount.
-    pub fn of(directory: &Directory, stat: &Stat, mounts: Option<&MountTable>) -> ReachedDirectory {
+    pub(crate) fn of(directory: &Directory, stat: &Stat, mounts: Option<&MountTable>) -> ReachedDirectory {
         let listed = mounts.and_then(|mounts| mounts.is_read_only(stat));
         let is_read_only = listed.unwrap_or_else(|| is_read_only(directory));
         ReachedDirectory { identity: stat.identity(), mount: Some(stat.mount), is_read_only }

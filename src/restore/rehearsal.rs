@@ -57,22 +57,22 @@ pub(super) enum RehearsedDeed {
 
 impl Rehearsal {
     /// Whether the answer is known.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.met.get().is_some()
     }
 
     /// Notes why a directory may be another one.
-    pub fn cannot_tell(&self, why: impl FnOnce() -> String) {
+    pub(crate) fn cannot_tell(&self, why: impl FnOnce() -> String) {
         self.met.get_or_init(|| MetDirectories::Maybe(KeepReason::state(why())));
     }
 
     /// The same where a call failed.
-    pub fn fail_to_tell(&self, error: impl std::fmt::Display) {
+    pub(crate) fn fail_to_tell(&self, error: impl std::fmt::Display) {
         self.met.get_or_init(|| MetDirectories::Maybe(KeepReason::failure(error.to_string())));
     }
 
     /// Notes that a directory is on a file system whose inode numbers do not last, or that this cannot be found out.
-    pub fn note_passing(&self, path: &[u8], lasts: Result<bool>) {
+    pub(crate) fn note_passing(&self, path: &[u8], lasts: Result<bool>) {
         match lasts {
             Ok(true) => {}
             Ok(false) => {
@@ -83,11 +83,11 @@ impl Rehearsal {
     }
 
     /// Notes that two paths of the snapshot have one place in the target.
-    pub fn meet(&self, one: &[u8], other: &[u8]) {
+    pub(crate) fn meet(&self, one: &[u8], other: &[u8]) {
         self.met.get_or_init(|| MetDirectories::Yes(one.to_vec(), other.to_vec()));
     }
 
-    pub fn see(&self, directory: Identity, mut new: SeenDirectory) {
+    pub(crate) fn see(&self, directory: Identity, mut new: SeenDirectory) {
         match locked(&self.seen).entry(directory) {
             Slot::Vacant(slot) => drop(slot.insert(new)),
             Slot::Occupied(seen) if seen.get().path == new.path => {}

@@ -20,7 +20,7 @@ use rustix::fd::AsFd;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 impl RestoreRun<'_> {
-    pub fn rehearsal(&self) -> Option<&Rehearsal> {
+    pub(crate) fn rehearsal(&self) -> Option<&Rehearsal> {
         match &self.mode {
             RunMode::Plan(planning) => planning.rehearsal.as_ref(),
             RunMode::Deed { .. } => None,
@@ -29,7 +29,7 @@ impl RestoreRun<'_> {
 
     /// Returns the overlap if directories meet. If none do, records each directory that the restore enters with the other
     /// sources, because it may be inside an extra directory of another source.
-    pub fn rehearse(
+    pub(crate) fn rehearse(
         &self,
         guess: SourceOverlap,
         root: &Entry,
@@ -74,7 +74,7 @@ impl RestoreRun<'_> {
 
     /// Whether nothing of a directory is restored because another path has the same place. Counts the directory, and reports it if
     /// its metadata differ from those saved.
-    pub fn is_spared(&self, path: &[u8], directory: &Directory, stat: &Stat, entry: &Entry) -> bool {
+    pub(crate) fn is_spared(&self, path: &[u8], directory: &Directory, stat: &Stat, entry: &Entry) -> bool {
         let Some(spared) = self.target.spared.get().and_then(|spared| spared.get(path)) else { return false };
         let but_time = Metadata { modified: stat.modified, ..entry.meta.clone() };
         let is_right = || is_as_saved(Subject::Open(directory.as_fd()), stat, &but_time, &self.apply_options());
@@ -87,7 +87,7 @@ impl RestoreRun<'_> {
     }
 
     /// In a rehearsal, notes a directory that is entered.
-    pub fn rehearse_directory(&self, folder: &TargetFolder, here: &OpenFolder) -> Result<()> {
+    pub(crate) fn rehearse_directory(&self, folder: &TargetFolder, here: &OpenFolder) -> Result<()> {
         let Some(rehearsal) = self.rehearsal() else { return Ok(()) };
         let Some(directory) = self.identity_of(here)? else {
             rehearsal.cannot_tell(|| format!("cannot tell what {} is", shown(&folder.path)));
@@ -128,7 +128,7 @@ impl RestoreRun<'_> {
 
     /// In a rehearsal, notes a link above a source that was followed. What it leads to is entered; but a link that leads to it
     /// through another link may lose that one as an extra entry. In place, those are known: see [`OtherSources`].
-    pub fn rehearse_link(&self, root: &Directory, above: &Directory, name: &[u8], end: &Directory) {
+    pub(crate) fn rehearse_link(&self, root: &Directory, above: &Directory, name: &[u8], end: &Directory) {
         let Some(rehearsal) = self.rehearsal() else { return };
         rehearsal.note_passing(name, has_lasting_inodes(end));
         if self.target.in_place.get() == Some(&true) {

@@ -61,7 +61,7 @@ pub(super) struct MetDevices {
 
 impl MetDevices {
     /// Whether this one was met before; from now on it was.
-    pub fn met_before(&self, device: u64) -> bool {
+    pub(crate) fn met_before(&self, device: u64) -> bool {
         let mut is_first = false;
         let first = *self.first.get_or_init(|| {
             is_first = true;
@@ -108,7 +108,7 @@ pub(super) struct TargetFindings {
 }
 
 impl<'a> RestoreRun<'a> {
-    pub fn new(
+    pub(crate) fn new(
         repo: &'a Repository,
         reader: Reader,
         options: &'a RestoreOptions,
@@ -135,12 +135,12 @@ impl<'a> RestoreRun<'a> {
     }
 
     /// How many threads write, unless directories may meet in the target.
-    pub fn writers(&self) -> usize {
+    pub(crate) fn writers(&self) -> usize {
         self.options.writers.max(if self.repo.is_remote() { FAR_WRITERS_MIN } else { 1 })
     }
 
     /// The threads that write.
-    pub fn pool(&self, writers: usize) -> Result<rayon::ThreadPool> {
+    pub(crate) fn pool(&self, writers: usize) -> Result<rayon::ThreadPool> {
         rayon::ThreadPoolBuilder::new()
             .num_threads(writers)
             .thread_name(|index| format!("writer-{index}"))
@@ -152,22 +152,22 @@ impl<'a> RestoreRun<'a> {
 
     /// Whether this run changes the target.
     #[inline]
-    pub fn is_deed(&self) -> bool {
+    pub(crate) fn is_deed(&self) -> bool {
         matches!(self.mode, RunMode::Deed { .. })
     }
 
     /// Whether files are compared by content if metadata do not decide: always, except in a plan without details.
-    pub fn compares(&self) -> bool {
+    pub(crate) fn compares(&self) -> bool {
         !matches!(&self.mode, RunMode::Plan(planning) if !planning.detailed)
     }
 
     /// What a progress display expects.
-    pub fn expect(&self, files: u64, bytes: u64) {
+    pub(crate) fn expect(&self, files: u64, bytes: u64) {
         self.watch.progress.files_expected.store(files, Ordering::Relaxed);
         self.watch.progress.bytes_expected.store(bytes, Ordering::Relaxed);
     }
 
-    pub fn progress(&self, files: u64, bytes: u64) {
+    pub(crate) fn progress(&self, files: u64, bytes: u64) {
         if self.is_deed() {
             add(&self.watch.progress.files_done, files);
             add(&self.watch.progress.bytes_done, bytes);
@@ -175,12 +175,12 @@ impl<'a> RestoreRun<'a> {
     }
 
     /// Flags apart: they may forbid the renames and links that are still to come.
-    pub fn apply_options(&self) -> ApplyOptions<'_> {
+    pub(crate) fn apply_options(&self) -> ApplyOptions<'_> {
         ApplyOptions { owner: self.options.owner, numeric_ids: self.options.numeric_ids, owners: &self.owners }
     }
 
     /// Counts what becomes of an entry, and in a plan notes its path.
-    pub fn fate(&self, fate: EntryFate, path: impl FnOnce() -> Vec<u8>) {
+    pub(crate) fn fate(&self, fate: EntryFate, path: impl FnOnce() -> Vec<u8>) {
         add(&self.counts.fates[fate as usize], 1);
         if let RunMode::Plan(planning) = &self.mode {
             locked(&planning.named).add(fate, path());
@@ -188,23 +188,23 @@ impl<'a> RestoreRun<'a> {
     }
 
     /// Whether the run is to end: it was cancelled, or something failed.
-    pub fn should_stop(&self) -> bool {
+    pub(crate) fn should_stop(&self) -> bool {
         self.ledger.should_stop() || self.rehearsal().is_some_and(Rehearsal::is_over)
     }
 
     /// Returns an error if the run is over.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.should_stop() { Err(self.ledger.interrupted()) } else { Ok(()) }
     }
 
     /// Reports that one entry is not restored as it was. The rest goes on.
-    pub fn warn(&self, path: &[u8], what: impl Into<String>) {
+    pub(crate) fn warn(&self, path: &[u8], what: impl Into<String>) {
         // A plan without details stays silent: the restore meets the same again.
         if self.compares() { self.ledger.warn(path, what) } else { self.ledger.record(path, what) }
     }
 
     /// An entry could not be restored; a target that is full ends the run.
-    pub fn failed_entry(&self, path: &[u8], error: Error) {
+    pub(crate) fn failed_entry(&self, path: &[u8], error: Error) {
         let error = named_in_full(error, &shown(path));
         self.rehearsal().iter().for_each(|rehearsal| rehearsal.fail_to_tell(&error));
         match error.kind() {
@@ -225,7 +225,7 @@ impl<'a> RestoreRun<'a> {
 
     /// Sorts the errors of reads from the repository. Damage (`Corrupt`) affects one entry; any other failure (an outage,
     /// a limit of this machine) would affect all of them and ends the run.
-    pub fn stored<T>(&self, read: Result<T>) -> Result<T> {
+    pub(crate) fn stored<T>(&self, read: Result<T>) -> Result<T> {
         read.map_err(|error| match error.kind() {
             Kind::Corrupt | Kind::Cancelled => error,
             Kind::Temporary | Kind::Full | Kind::Locked | Kind::WrongKey | Kind::Gone => {
@@ -240,18 +240,22 @@ impl<'a> RestoreRun<'a> {
         })
     }
 
-    pub fn content(&self, id: &ChunkId) -> Result<Chunk> {
+    pub(crate) fn content(&self, id: &ChunkId) -> Result<Chunk> {
         self.check()?;
         self.stored(self.reader.content(id))
     }
 
-    pub fn length(&self, id: &ChunkId) -> Result<u64> {
+    pub(crate) fn length(&self, id: &ChunkId) -> Result<u64> {
         self.stored(self.reader.locate(id).map(|at| u64::from(at.length)))
     }
 
     /// Calls `each` for the chunks of an entry; its own errors come back as they are, those of the repository as
     /// [`RestoreRun::stored`] has them.
-    pub fn each_chunk(&self, entry: &crate::entry::Entry, each: &mut dyn FnMut(&ChunkId) -> Result<()>) -> Result<()> {
+    pub(crate) fn each_chunk(
+        &self,
+        entry: &crate::entry::Entry,
+        each: &mut dyn FnMut(&ChunkId) -> Result<()>,
+    ) -> Result<()> {
         let mut refused = None;
         let walked = self.reader.for_each_chunk(entry, &mut |id| {
             self.check().and_then(|()| each(id)).map_err(|error| {
@@ -266,7 +270,7 @@ impl<'a> RestoreRun<'a> {
         }
     }
 
-    pub fn report(self, duration: Duration) -> RestoreReport {
+    pub(crate) fn report(self, duration: Duration) -> RestoreReport {
         let counts = &self.counts;
         RestoreReport {
             directories: get(&counts.directories),

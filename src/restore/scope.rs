@@ -38,7 +38,7 @@ pub(super) struct SnapshotScope {
 }
 
 impl SnapshotScope {
-    pub fn new(repo: &Repository, snapshot: &Snapshot) -> SnapshotScope {
+    pub(crate) fn new(repo: &Repository, snapshot: &Snapshot) -> SnapshotScope {
         let clean = |path: &[u8]| {
             let mut clean = Vec::with_capacity(path.len());
             for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
@@ -66,7 +66,7 @@ impl SnapshotScope {
     }
 
     /// What the snapshot has at a path.
-    pub fn saved_at(&self, reader: &Reader, path: &[u8]) -> Result<Option<Entry>> {
+    pub(crate) fn saved_at(&self, reader: &Reader, path: &[u8]) -> Result<Option<Entry>> {
         let mut content = Content::Tree(self.root);
         let mut found = None;
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
@@ -79,12 +79,12 @@ impl SnapshotScope {
     }
 
     /// The paths of the sources that are neither at this path nor above it.
-    pub fn sources_besides(&self, base: &[u8]) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn sources_besides(&self, base: &[u8]) -> impl Iterator<Item = &[u8]> {
         self.sources.iter().map(Vec::as_slice).filter(move |source| !is_at_or_below(base, source))
     }
 
     /// The sources below a path, in order.
-    pub fn sources_below(&self, base: &[u8]) -> Vec<&[u8]> {
+    pub(crate) fn sources_below(&self, base: &[u8]) -> Vec<&[u8]> {
         let is_below = |source: &&[u8]| *source != base && is_at_or_below(source, base);
         let mut below: Vec<&[u8]> = self.sources.iter().map(Vec::as_slice).filter(is_below).collect();
         below.sort_unstable();
@@ -92,38 +92,38 @@ impl SnapshotScope {
     }
 
     /// Whether a source has exactly this path, even inside another one.
-    pub fn is_named(&self, path: &[u8]) -> bool {
+    pub(crate) fn is_named(&self, path: &[u8]) -> bool {
         self.sources.contains(path)
     }
 
     /// Whether this path is a source itself.
-    pub fn is_source(&self, path: &[u8]) -> bool {
+    pub(crate) fn is_source(&self, path: &[u8]) -> bool {
         self.everything || self.sources.contains(path)
     }
 
     /// Whether this path is at or below a source.
-    pub fn is_inside(&self, path: &[u8]) -> bool {
+    pub(crate) fn is_inside(&self, path: &[u8]) -> bool {
         self.source_of(path).is_some()
     }
 
     /// The outermost source that a path is at or below.
-    pub fn source_of<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+    pub(crate) fn source_of<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
         let mut ends = (0..path.len()).filter(|at| path[*at] == b'/').chain([path.len()]);
         ends.find(|end| self.sources.contains(&path[..*end])).map(|end| &path[..end])
     }
 
     /// Whether the backup warned about this path, so the snapshot may not show what the source had there.
-    pub fn has_warning(&self, path: &[u8]) -> bool {
+    pub(crate) fn has_warning(&self, path: &[u8]) -> bool {
         self.warned.contains(path)
     }
 
     /// Whether this is a directory of the repository or of the cache in use.
-    pub fn is_in_use(&self, stat: &Stat) -> bool {
+    pub(crate) fn is_in_use(&self, stat: &Stat) -> bool {
         matches!(self.own.of_stat(stat), Some(OwnFolder::Repository | OwnFolder::Cache))
     }
 
     /// The same, or a cache of another repository, or the folder that it is in.
-    pub fn is_own(&self, stat: &Stat) -> bool {
+    pub(crate) fn is_own(&self, stat: &Stat) -> bool {
         self.own.of_stat(stat).is_some() || self.all_caches == Some(stat.identity())
     }
 }

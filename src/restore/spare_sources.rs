@@ -23,7 +23,7 @@ enum SourceElsewhere {
 impl RestoreRun<'_> {
     /// Returns why nothing is deleted in a directory, the target or one that a source is restored into: another source has
     /// something else there.
-    pub fn why_nothing_is_deleted(
+    pub(crate) fn why_nothing_is_deleted(
         &self,
         others: &OtherSources,
         path: &[u8],
@@ -63,7 +63,7 @@ impl RestoreRun<'_> {
 
     /// Returns the path of the other source of the snapshot that this directory is now. A source that the snapshot has with the
     /// same content and metadata does not count: it was in the same place when it was saved.
-    pub fn other_source(&self, path: &[u8], stat: &Stat, entry: Option<&Entry>) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn other_source(&self, path: &[u8], stat: &Stat, entry: Option<&Entry>) -> Result<Option<Vec<u8>>> {
         let Some(others) = self.target.other_sources.get() else { return Ok(None) };
         if let Some(entry) = entry
             && self.is_mount_point_of_other(path, stat, entry)?
@@ -87,7 +87,12 @@ impl RestoreRun<'_> {
 
     /// Returns the path of another source that is mounted on a directory that was saved empty, if the two have different
     /// metadata: they are those of what is mounted, and not of the directory below it.
-    pub fn other_mounted_on_empty(&self, path: &[u8], directory: &Directory, entry: &Entry) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn other_mounted_on_empty(
+        &self,
+        path: &[u8],
+        directory: &Directory,
+        entry: &Entry,
+    ) -> Result<Option<Vec<u8>>> {
         let Some(others) = self.target.other_sources.get() else { return Ok(None) };
         if self.has_entries(entry)? {
             return Ok(None);
@@ -177,14 +182,14 @@ impl RestoreRun<'_> {
     }
 
     /// Whether what has the name of an entry is, or leads to, another source: then it is not replaced.
-    pub fn is_name_of_other(&self, above: &[u8], directory: &Directory, entry: &Entry) -> Result<bool> {
+    pub(crate) fn is_name_of_other(&self, above: &[u8], directory: &Directory, entry: &Entry) -> Result<bool> {
         let has_name = self.target.other_sources.get().is_some_and(|others| others.names.contains_key(&entry.name));
         Ok(has_name
             && self.other_source_at(&child_path(above, &entry.name), directory, &entry.name, Some(entry))?.is_some())
     }
 
     /// Whether a directory that is to make way for an entry at this path is another source, or on the way to one.
-    pub fn leads_to_source(&self, path: &[u8], stat: &Stat) -> bool {
+    pub(crate) fn leads_to_source(&self, path: &[u8], stat: &Stat) -> bool {
         self.target.other_sources.get().is_some_and(|others| {
             others.ways.contains(&stat.identity())
                 || others.layers.contains_key(&stat.identity())
@@ -194,7 +199,7 @@ impl RestoreRun<'_> {
     }
 
     /// Whether an extra directory is kept because it is another source now, is on the way to one or holds its data. Reports it.
-    pub fn keeps_other_source(&self, path: &[u8], stat: &Stat) -> Result<bool> {
+    pub(crate) fn keeps_other_source(&self, path: &[u8], stat: &Stat) -> Result<bool> {
         let Some(others) = self.target.other_sources.get() else { return Ok(false) };
         let layer_of = || others.layers.get(&stat.identity());
         let why = match self.other_source(path, stat, None)? {
@@ -210,7 +215,13 @@ impl RestoreRun<'_> {
     }
 
     /// The same for an extra entry that is not a directory.
-    pub fn keeps_other_source_at(&self, path: &[u8], directory: &Directory, name: &[u8], stat: &Stat) -> Result<bool> {
+    pub(crate) fn keeps_other_source_at(
+        &self,
+        path: &[u8],
+        directory: &Directory,
+        name: &[u8],
+        stat: &Stat,
+    ) -> Result<bool> {
         let needed = match self.other_source(path, stat, None)? {
             Some(mounted) => Some(NeededEntry::by(mounted)),
             None => self.other_source_at(path, directory, name, None)?,
@@ -220,7 +231,7 @@ impl RestoreRun<'_> {
     }
 
     /// Says that an extra entry stays.
-    pub fn tell_kept(&self, path: &[u8], why: impl std::fmt::Display) {
+    pub(crate) fn tell_kept(&self, path: &[u8], why: impl std::fmt::Display) {
         if self.compares() {
             self.watch.notice(NoticeKind::Deletion, format!("{} was not deleted: {why}", shown(path)));
         }

@@ -15,7 +15,7 @@ use std::borrow::Cow;
 
 impl RestoreRun<'_> {
     /// Whether other names of its inode may be linked to it.
-    pub fn restore_special(&self, folder: &TargetFolder, here: &OpenFolder, entry: &Entry) -> Result<Linkable> {
+    pub(crate) fn restore_special(&self, folder: &TargetFolder, here: &OpenFolder, entry: &Entry) -> Result<Linkable> {
         let way = match self.decide(folder, here, entry)? {
             EntryDecision::Make(way) => way,
             EntryDecision::Right(right) => return Ok(self.keep(here, folder, entry, right)),

@@ -6,8 +6,7 @@ use crate::disk::{Directory, TargetDirectory};
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::restore::counts::EntryFate;
-use crate::restore::find_directory::FoundDirectory;
-use crate::restore::find_directory::moved;
+use crate::restore::find_directory::{FoundDirectory, moved};
 use crate::restore::folder::{FolderFacts, OpenFolder, TargetFolder, mounted};
 use crate::restore::location::DirectoryLocation;
 use crate::restore::paths::shown;
@@ -125,7 +124,12 @@ impl RestoreRun<'_> {
     }
 
     /// Takes over a directory that was closed and is open again; refuses anything else that has its name now.
-    pub fn reopened(&self, folder: &TargetFolder, facts: FolderFacts, directory: Directory) -> Result<OpenFolder> {
+    pub(crate) fn reopened(
+        &self,
+        folder: &TargetFolder,
+        facts: FolderFacts,
+        directory: Directory,
+    ) -> Result<OpenFolder> {
         if !TargetFolder::is_same(&facts, &fstat(&directory)?) {
             return Err(moved(folder.entry.as_ref().expect("the top of the target is never closed")));
         }

@@ -183,7 +183,7 @@ impl RestoreRun<'_> {
     }
 
     /// Which repositories and caches a directory is in.
-    pub fn ours_above(&self, directory: &Directory) -> Result<OurFolders> {
+    pub(crate) fn ours_above(&self, directory: &Directory) -> Result<OurFolders> {
         let mut found = OurFolders::No;
         let mut here = directory.open_child(c".")?;
         for _ in 0..DEPTH_MAX {

@@ -242,7 +242,7 @@ impl<'a> RestoreRun<'a> {
     }
 
     /// Restores an entry that is not a directory; returns whether other names of its inode may be linked to it.
-    pub fn restore_single(&self, folder: &TargetFolder, here: &OpenFolder, entry: &Entry) -> Result<Linkable> {
+    pub(crate) fn restore_single(&self, folder: &TargetFolder, here: &OpenFolder, entry: &Entry) -> Result<Linkable> {
         match entry.kind {
             EntryKind::File | EntryKind::Stream => self.restore_file(folder, here, entry),
             _ => self.restore_special(folder, here, entry),

@@ -12,7 +12,7 @@ impl RestoreRun<'_> {
     /// Returns the places below `path` that have saved entries and were not restored by the first way, which has this mount number.
     /// `second` is where another way to the same directory leads; at these places the two ways lead to different entries. None if the
     /// first way is not known.
-    pub fn only_by_second_way(
+    pub(crate) fn only_by_second_way(
         &self,
         path: &[u8],
         mounts: &MountTable,

@@ -4,7 +4,7 @@ use crate::seal::Secret;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 /// AES-256-GCM under a key that is used this once (derived from a fresh salt), so the nonce is zero.
-pub fn seal_once(key: &Secret, associated: &[u8], mut plain: Vec<u8>) -> Vec<u8> {
+pub(crate) fn seal_once(key: &Secret, associated: &[u8], mut plain: Vec<u8>) -> Vec<u8> {
     aead_key(key)
         .seal_in_place_append_tag(Nonce::assume_unique_for_key([0; 12]), Aad::from(associated), &mut plain)
         .expect("AES-GCM seals up to 64 GiB");
@@ -12,7 +12,7 @@ pub fn seal_once(key: &Secret, associated: &[u8], mut plain: Vec<u8>) -> Vec<u8>
 }
 
 /// Opens what [`seal_once`] sealed; `None` when the key or the bytes are not those.
-pub fn open_once(key: &Secret, associated: &[u8], mut sealed: Vec<u8>) -> Option<Vec<u8>> {
+pub(crate) fn open_once(key: &Secret, associated: &[u8], mut sealed: Vec<u8>) -> Option<Vec<u8>> {
     let length = aead_key(key)
         .open_in_place(Nonce::assume_unique_for_key([0; 12]), Aad::from(associated), &mut sealed)
         .ok()

@@ -76,7 +76,7 @@ pub(super) struct Compressor {
 }
 
 impl Compressor {
-    pub fn new(compression: Compression) -> Result<Self> {
+    pub(crate) fn new(compression: Compression) -> Result<Self> {
         let first = match compression {
             Compression::Auto => WAYS[WAYS.len() - 1],
             Compression::Level(level) => CompressionWay::level(level.clamp(-7, 22)),
@@ -87,7 +87,7 @@ impl Compressor {
     }
 
     /// Compresses `raw` into `packed`, whose old content is lost. False when storing was asked for.
-    pub fn compress(&mut self, raw: &[u8], packed: &mut Vec<u8>) -> Result<bool> {
+    pub(crate) fn compress(&mut self, raw: &[u8], packed: &mut Vec<u8>) -> Result<bool> {
         packed.clear();
         let way = match self.compression {
             Compression::STORE => return Ok(false),

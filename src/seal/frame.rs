@@ -23,7 +23,7 @@ pub const PACK_HEADER_BYTES: usize = PACK_HEAD_BYTES + ENCAPSULATED_BYTES + SECR
 const TAG_BYTES: usize = 16;
 const FRAME_HEAD_BYTES: usize = 5;
 /// What sealing adds to a frame that does not compress.
-pub const SEAL_BYTES: usize = FRAME_HEAD_BYTES + TAG_BYTES;
+pub(crate) const SEAL_BYTES: usize = FRAME_HEAD_BYTES + TAG_BYTES;
 /// Compression must save this part of the bytes, or they are stored as they are: 1/32.
 const GAIN_SHIFT: u32 = 5;
 
@@ -79,6 +79,7 @@ pub struct FrameSealer {
 }
 
 impl FrameSealer {
+    /// An error if the level of compression is none.
     pub fn new(compression: Compression) -> Result<Self> {
         Ok(FrameSealer {
             compressor: Compressor::new(compression)?,
@@ -127,6 +128,7 @@ pub struct FrameOpener {
 }
 
 impl FrameOpener {
+    /// An error if there is no memory for the decompressor.
     pub fn new() -> Result<Self> {
         let decompressor =
             zstd::bulk::Decompressor::new().map_err(|error| Error::io("prepare decompression", "", error))?;

@@ -22,36 +22,41 @@ pub(super) struct KeyPair {
 
 impl KeyPair {
     /// `DeriveKeyPair` of RFC 9180, section 7.1.3.
-    pub fn derive(seed: &Secret) -> Self {
+    pub(crate) fn derive(seed: &Secret) -> Self {
         let (private, public) = X25519HkdfSha256::derive_keypair(&seed.0);
         KeyPair { public, private: Some(private) }
     }
 
     /// The public half. None if these bytes are no key.
-    pub fn from_public(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn from_public(bytes: &[u8]) -> Option<Self> {
         Some(KeyPair { public: PublicKey::from_bytes(bytes).ok()?, private: None })
     }
 
     /// Both halves, from the private one. None if these bytes are no key.
-    pub fn from_private(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn from_private(bytes: &[u8]) -> Option<Self> {
         let private = PrivateKey::from_bytes(bytes).ok()?;
         Some(KeyPair { public: X25519HkdfSha256::sk_to_pk(&private), private: Some(private) })
     }
 
-    pub fn public_bytes(&self) -> Vec<u8> {
+    pub(crate) fn public_bytes(&self) -> Vec<u8> {
         self.public.to_bytes().to_vec()
     }
 
-    pub fn private_bytes(&self) -> Option<Zeroizing<Vec<u8>>> {
+    pub(crate) fn private_bytes(&self) -> Option<Zeroizing<Vec<u8>>> {
         self.private.as_ref().map(|private| Zeroizing::new(private.to_bytes().to_vec()))
     }
 
-    pub fn can_open(&self) -> bool {
+    pub(crate) fn can_open(&self) -> bool {
         self.private.is_some()
     }
 
     /// Returns the encapsulated key and the sealed bytes, which end with a tag. None if the public key is unusable.
-    pub fn seal(&self, info: &[u8], associated: &[u8], plain: &[u8]) -> Option<([u8; ENCAPSULATED_BYTES], Vec<u8>)> {
+    pub(crate) fn seal(
+        &self,
+        info: &[u8],
+        associated: &[u8],
+        plain: &[u8],
+    ) -> Option<([u8; ENCAPSULATED_BYTES], Vec<u8>)> {
         let mode = OpModeS::Base;
         let (encapsulated, mut context) =
             hpke::setup_sender::<AesGcm256, HkdfSha256, X25519HkdfSha256>(&mode, &self.public, info).ok()?;
@@ -60,7 +65,7 @@ impl KeyPair {
     }
 
     /// Opens what [`seal`](Self::seal) sealed. None if it was changed, was sealed to another key, or the private half is absent.
-    pub fn open(&self, info: &[u8], associated: &[u8], encapsulated: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn open(&self, info: &[u8], associated: &[u8], encapsulated: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let encapsulated = <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(encapsulated).ok()?;
         let (mode, private) = (OpModeR::Base, self.private.as_ref()?);
         let mut context =

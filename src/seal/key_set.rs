@@ -75,6 +75,7 @@ impl KeySet {
         &self.0
     }
 
+    /// What these keys allow.
     pub fn access(&self) -> KeyAccess {
         match (&self.0.master, self.0.snapshots.can_open()) {
             (Some(_), _) => KeyAccess::Full,
@@ -101,7 +102,7 @@ impl KeySet {
     }
 
     /// The secret that the gear table of the chunker is made of.
-    pub fn gear_secret(&self) -> &[u8; SECRET_BYTES] {
+    pub(crate) fn gear_secret(&self) -> &[u8; SECRET_BYTES] {
         &self.0.shared.gear.0
     }
 

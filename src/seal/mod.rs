@@ -15,20 +15,22 @@ mod password;
 mod secret;
 mod signature;
 
-pub use aead::{open_once, seal_once};
+pub(crate) use aead::{open_once, seal_once};
 pub use compress::Compression;
-pub use frame::{FrameKey, FrameOpener, FrameSealer, PACK_HEADER_BYTES, SEAL_BYTES, new_pack_key, open_pack_key};
+pub(crate) use frame::SEAL_BYTES;
+pub use frame::{FrameKey, FrameOpener, FrameSealer, PACK_HEADER_BYTES, new_pack_key, open_pack_key};
 pub use key_set::{KeyAccess, KeySet};
-pub use object::{
-    Recipients, open_object, open_signed_object, seal_object, seal_signed_object, sealed_object_bytes_max,
-};
-pub use password::{PasswordCost, SALT_BYTES, stretch_password};
-pub use secret::{SECRET_BYTES, Secret};
+pub use object::{Recipients, open_object, seal_object, seal_signed_object};
+pub(crate) use object::{open_signed_object, sealed_object_bytes_max};
+pub use password::PasswordCost;
+pub(crate) use password::{SALT_BYTES, stretch_password};
+pub(crate) use secret::SECRET_BYTES;
+pub use secret::Secret;
 
 use crate::error::{Error, Result};
 
 /// Fills a buffer with random bytes of the operating system.
-pub fn random<const N: usize>() -> Result<[u8; N]> {
+pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
     let failed = |why| Error::io("get random bytes", "from the operating system", why);
     let mut bytes = [0; N];
     let mut filled = 0;

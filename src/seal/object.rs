@@ -42,7 +42,7 @@ impl Recipients {
 }
 
 /// The maximum size of a sealed object of this many plain bytes.
-pub const fn sealed_object_bytes_max(plain_bytes_max: u64) -> u64 {
+pub(crate) const fn sealed_object_bytes_max(plain_bytes_max: u64) -> u64 {
     plain_bytes_max + plain_bytes_max / 64 + 4096
 }
 
@@ -107,7 +107,7 @@ pub fn seal_signed_object(keys: &KeySet, purpose: &str, plain: &[u8]) -> Result<
 }
 
 /// Opens what [`seal_signed_object`] made, and nothing that another key than a full one wrote.
-pub fn open_signed_object(keys: &KeySet, purpose: &str, sealed: &[u8], plain_bytes_max: u64) -> Result<Vec<u8>> {
+pub(crate) fn open_signed_object(keys: &KeySet, purpose: &str, sealed: &[u8], plain_bytes_max: u64) -> Result<Vec<u8>> {
     let signed = open_object(keys, purpose, sealed, plain_bytes_max)?;
     keys.verifying().verify(purpose, &signed).map(<[u8]>::to_vec)
 }

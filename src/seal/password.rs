@@ -4,13 +4,16 @@ use crate::error::{Error, Kind, Result};
 use crate::seal::Secret;
 use argon2::{Algorithm, Argon2, Params, Version};
 
-pub const SALT_BYTES: usize = 16;
+pub(crate) const SALT_BYTES: usize = 16;
 
 /// What trying one password costs. Stored beside the salt; bounded when read, as storage may be hostile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PasswordCost {
+    /// Memory of one try, in KiB.
     pub memory_kib: u32,
+    /// How often that memory is filled.
     pub passes: u32,
+    /// Lanes of Argon2, which may be computed at the same time.
     pub lanes: u32,
 }
 
@@ -24,12 +27,12 @@ impl PasswordCost {
     const WORK_MAX: u64 = 16 * PasswordCost::DEFAULT.work();
 
     /// What one try takes, in KiB filled.
-    pub const fn work(self) -> u64 {
+    pub(crate) const fn work(self) -> u64 {
         self.memory_kib as u64 * self.passes as u64
     }
 
     /// Whether it is more than is ever paid.
-    pub fn is_excessive(self) -> bool {
+    pub(crate) fn is_excessive(self) -> bool {
         let max = PasswordCost::MAX;
         let is_too_large = self.memory_kib > max.memory_kib || self.passes > max.passes || self.lanes > max.lanes;
         is_too_large || self.work() > PasswordCost::WORK_MAX
@@ -37,7 +40,7 @@ impl PasswordCost {
 }
 
 /// The key that a password stands for.
-pub fn stretch_password(password: &[u8], salt: &[u8; SALT_BYTES], cost: PasswordCost) -> Result<Secret> {
+pub(crate) fn stretch_password(password: &[u8], salt: &[u8; SALT_BYTES], cost: PasswordCost) -> Result<Secret> {
     let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32));
     let params = params.ok().filter(|_| !cost.is_excessive());
     let Some(params) = params else {

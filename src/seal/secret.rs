@@ -5,7 +5,7 @@ use crate::seal::random;
 use data_encoding::BASE32_NOPAD;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-pub const SECRET_BYTES: usize = 32;
+pub(crate) const SECRET_BYTES: usize = 32;
 
 /// 32 random bytes from which keys are derived; wiped when dropped, never printed by `Debug`.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -21,12 +21,13 @@ impl std::fmt::Debug for Secret {
 const CHECK_BYTES: usize = 3;
 
 impl Secret {
+    /// A new secret; an error if the system has no random bytes.
     pub fn random() -> Result<Self> {
         Ok(Secret(random()?))
     }
 
     /// A key of this secret for one purpose (BLAKE3 `derive_key`; the context is the purpose).
-    pub fn derive(&self, context: &str) -> Secret {
+    pub(crate) fn derive(&self, context: &str) -> Secret {
         Secret(blake3::derive_key(context, &self.0))
     }
 

@@ -17,23 +17,23 @@ pub(super) struct SigningKey(Ed25519KeyPair);
 pub(super) struct VerifyingKey(pub [u8; VERIFYING_KEY_BYTES]);
 
 impl SigningKey {
-    pub fn derive(seed: &Secret) -> Self {
+    pub(crate) fn derive(seed: &Secret) -> Self {
         SigningKey(Ed25519KeyPair::from_seed_unchecked(&seed.0).expect("a seed has 32 bytes, and each is valid"))
     }
 
-    pub fn verifying(&self) -> VerifyingKey {
+    pub(crate) fn verifying(&self) -> VerifyingKey {
         VerifyingKey(self.0.public_key().as_ref().try_into().expect("a public key has 32 bytes"))
     }
 
     /// Returns the signature, then the plain bytes.
-    pub fn sign(&self, purpose: &str, plain: &[u8]) -> Vec<u8> {
+    pub(crate) fn sign(&self, purpose: &str, plain: &[u8]) -> Vec<u8> {
         [self.0.sign(&message(purpose, plain)).as_ref(), plain].concat()
     }
 }
 
 impl VerifyingKey {
     /// Returns the plain bytes of what [`SigningKey::sign`] signed.
-    pub fn verify<'a>(&self, purpose: &str, signed: &'a [u8]) -> Result<&'a [u8]> {
+    pub(crate) fn verify<'a>(&self, purpose: &str, signed: &'a [u8]) -> Result<&'a [u8]> {
         let bad = || {
             Error::new(Kind::Corrupt, "open the", purpose)
                 .because("its signature is wrong: it was not written with a full key of this repository")

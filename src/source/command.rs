@@ -17,7 +17,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How much of what a command says on its standard error is kept: the end of it.
-pub const STDERR_BYTES_MAX: usize = 64 << 10;
+pub(crate) const STDERR_BYTES_MAX: usize = 64 << 10;
 /// How much of that stands in the error itself.
 const STDERR_BYTES_IN_ERROR: usize = 1024;
 /// How long a blocked read waits between checks for a cancel.
@@ -45,7 +45,7 @@ const LINES_TOLD: usize = 20;
 
 impl Stream {
     /// Starts the command, without those of [`SECRETS`] in its environment that are not allowed.
-    pub fn start(&self, watch: &Watch) -> Result<StreamSource> {
+    pub(crate) fn start(&self, watch: &Watch) -> Result<StreamSource> {
         watch.cancel.check()?;
         let mut command = Command::new("/bin/sh");
         for secret in SECRETS.iter().filter(|secret| !self.allowed_secrets.iter().any(|name| name == *secret)) {
@@ -89,7 +89,7 @@ enum CommandState {
 }
 
 /// A running command; reads its output. The read that would be the last one fails when the command has failed.
-pub struct StreamSource {
+pub(crate) struct StreamSource {
     name: Vec<u8>,
     child: Child,
     stdout: Option<OwnedFd>,
@@ -102,15 +102,6 @@ pub struct StreamSource {
 }
 
 impl StreamSource {
-    pub fn name(&self) -> &[u8] {
-        &self.name
-    }
-
-    /// The end of what the command has said on its standard error so far.
-    pub fn said(&self) -> String {
-        readable(&self.said)
-    }
-
     fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize> {
         while let Some(stdout) = &self.stdout {
             self.watch.cancel.check()?;
@@ -293,7 +284,7 @@ fn readable(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::read_error;
+    use crate::source::stream::read_error;
     use crate::watch::{Event, Notice};
     use std::sync::{Arc, Mutex};
 

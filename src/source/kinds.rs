@@ -4,7 +4,7 @@ use crate::entry::Warning;
 use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
 use crate::source::Stream;
-use crate::source::stream::{check_name, shown};
+use crate::source::stream::{check_stream_name, shown};
 use crate::watch::Watch;
 use std::io::Read;
 use std::path::PathBuf;
@@ -71,7 +71,7 @@ pub struct ReadOnce {
 impl ReadOnce {
     /// An error if this cannot be the name of a stream.
     pub fn new(name: &[u8], reader: impl Read + Send + 'static) -> Result<Self> {
-        check_name(name)?;
+        check_stream_name(name)?;
         Ok(ReadOnce { name: name.to_vec(), reader: Mutex::new(Some(Box::new(reader))) })
     }
 }

@@ -1,7 +1,7 @@
 //! Yield entries and their content: what is backed up.
 //!
 //! A source ([`Source`]) is a tree of files, the output of a command or a database. It knows nothing of chunks, keys or the repository, and
-//! it does not decide what changed: it says which paths there are ([`list`]), which of them are left out ([`rules`]) and
+//! it does not decide what changed: it says which paths there are (`list`), which of them are left out (`rules`) and
 //! reads the bytes of those that are not files ([`ByteSource`]).
 //!
 //! A source is whole or it fails: bytes that end early are never the end of the data, so a producer that fails makes its
@@ -9,14 +9,14 @@
 
 mod command;
 mod kinds;
-pub mod list;
-pub mod rules;
+pub(crate) mod list;
+pub(crate) mod rules;
 mod stdin;
-pub mod stream;
+pub(crate) mod stream;
 
-pub use command::{SECRETS, StreamSource};
+pub use command::SECRETS;
 pub use kinds::{ByteSource, ReadOnce, Source};
 pub use list::{follow_slash, normalize, read_lines, read_raw};
 pub use rules::{Marker, Rules, RulesBuilder};
 pub use stdin::StdinSource;
-pub use stream::{Stream, looks_compressed, read_error};
+pub use stream::{Stream, check_stream_name};

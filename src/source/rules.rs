@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// How a cache directory's tag begins (the Cache Directory Tagging Specification).
-pub const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
+pub(crate) const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 const CACHE_TAG: &[u8] = b"CACHEDIR.TAG";
 /// How many patterns one backup takes: far above any real list, low enough that compiling them cannot eat the machine.
 const PATTERNS_MAX: usize = 100_000;
@@ -36,24 +36,24 @@ impl Marker {
         Ok(Marker { name: name.to_vec(), header: header.to_vec(), keeps_itself: false })
     }
 
-    pub fn name(&self) -> &[u8] {
+    pub(crate) fn name(&self) -> &[u8] {
         &self.name
     }
 
     /// How many bytes of the file must be read to decide; with 0 its presence is enough. With more the file must be a
     /// regular one, and one that cannot be read does not match.
-    pub fn header_bytes(&self) -> usize {
+    pub(crate) fn header_bytes(&self) -> usize {
         self.header.len()
     }
 
     /// Whether the file named so is a marker, given the bytes it begins with.
-    pub fn matches(&self, first_bytes: &[u8]) -> bool {
+    pub(crate) fn matches(&self, first_bytes: &[u8]) -> bool {
         first_bytes.starts_with(&self.header)
     }
 
     /// Whether the marker itself is saved although the rest of its directory is not: a restored cache directory is then
     /// still known as one.
-    pub fn keeps_itself(&self) -> bool {
+    pub(crate) fn keeps_itself(&self) -> bool {
         self.keeps_itself
     }
 }
@@ -81,7 +81,7 @@ impl Rules {
     }
 
     /// Whether [`Rules::leaves_out`] can ever say yes.
-    pub fn has_patterns(&self) -> bool {
+    pub(crate) fn has_patterns(&self) -> bool {
         !self.patterns.is_empty()
     }
 
@@ -91,21 +91,21 @@ impl Rules {
     }
 
     /// Whether a file of this size is left out.
-    pub fn leaves_out_file(&self, size: u64) -> bool {
+    pub(crate) fn leaves_out_file(&self, size: u64) -> bool {
         self.larger_than.is_some_and(|limit| size > limit)
     }
 
     /// Whether a directory on `device` below a source that begins on `source_device` is not entered.
-    pub fn leaves_out_device(&self, source_device: u64, device: u64) -> bool {
+    pub(crate) fn leaves_out_device(&self, source_device: u64, device: u64) -> bool {
         self.one_file_system && source_device != device
     }
 
-    pub fn one_file_system(&self) -> bool {
+    pub(crate) fn one_file_system(&self) -> bool {
         self.one_file_system
     }
 
     /// The files to look for in every directory.
-    pub fn markers(&self) -> &[Marker] {
+    pub(crate) fn markers(&self) -> &[Marker] {
         &self.markers
     }
 }
@@ -128,6 +128,7 @@ impl Default for RulesBuilder {
 }
 
 impl RulesBuilder {
+    /// Leaves nothing out.
     pub fn new() -> Self {
         RulesBuilder::default()
     }
@@ -201,6 +202,7 @@ impl RulesBuilder {
         self
     }
 
+    /// The rules; an error names a pattern that is none.
     pub fn build(&self) -> Result<Rules> {
         let patterns = self.patterns.build();
         Ok(Rules {

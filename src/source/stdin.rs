@@ -1,7 +1,7 @@
 //! Read standard input as one entry.
 
 use super::command::{CANCEL_LATENCY, wait};
-use super::stream::{check_name, shown};
+use super::stream::{check_stream_name, shown};
 use crate::error::{Error, Kind, Result};
 use crate::watch::Watch;
 use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl, fstat, makedev};
@@ -32,13 +32,9 @@ impl StdinSource {
     }
 
     /// Any open descriptor in its place.
-    pub fn from_fd(name: &[u8], input: OwnedFd, watch: &Watch) -> Result<Self> {
-        check_name(name)?;
+    pub(crate) fn from_fd(name: &[u8], input: OwnedFd, watch: &Watch) -> Result<Self> {
+        check_stream_name(name)?;
         Ok(StdinSource { name: name.to_vec(), input, watch: watch.clone() })
-    }
-
-    pub fn name(&self) -> &[u8] {
-        &self.name
     }
 }
 
@@ -72,7 +68,7 @@ impl Read for StdinSource {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::read_error;
+    use crate::source::stream::read_error;
 
     #[test]
     fn the_standard_input_can_be_left_while_it_blocks() {

@@ -26,7 +26,7 @@ impl Stream {
             return Err(Error::invalid(doing, "", "it must have the form NAME=COMMAND"));
         };
         let (name, command) = (&text[..at], &text[at + 1..]);
-        check_name(name)?;
+        check_stream_name(name)?;
         if command.trim_ascii().is_empty() {
             return Err(Error::invalid(doing, shown(name), "there is no command after the ="));
         }
@@ -43,7 +43,7 @@ impl Stream {
 }
 
 /// Whether these bytes can name a stream; the error says why not.
-pub fn check_name(name: &[u8]) -> Result<()> {
+pub fn check_stream_name(name: &[u8]) -> Result<()> {
     let why = match name {
         b"" => "its name is empty",
         [b'/', ..] => "its name must not begin with a slash",
@@ -57,7 +57,7 @@ pub fn check_name(name: &[u8]) -> Result<()> {
 }
 
 /// The engine's error inside one that came through `std::io::Read`; any other becomes one about this stream.
-pub fn read_error(name: &[u8], error: io::Error) -> Error {
+pub(crate) fn read_error(name: &[u8], error: io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(inner) => inner,
         Err(error) => Error::io("read stream", shown(name), error).with_kind(Kind::Failed),
@@ -65,7 +65,7 @@ pub fn read_error(name: &[u8], error: io::Error) -> Error {
 }
 
 /// Which compressed format these first bytes announce: such data neither deduplicates nor compresses.
-pub fn looks_compressed(first: &[u8]) -> Option<&'static str> {
+pub(crate) fn looks_compressed(first: &[u8]) -> Option<&'static str> {
     const MAGICS: [(&[u8], &str); 5] = [
         (b"\x1f\x8b", "gzip"),
         (b"\x28\xb5\x2f\xfd", "zstd"),

@@ -24,7 +24,9 @@ pub struct ChaosRates {
 /// On which side of the effect of a call the process dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CrashSide {
+    /// The call has no effect.
     Before,
+    /// The call has its effect, and the process does not see it.
     After,
 }
 
@@ -38,7 +40,9 @@ enum ChaosMode {
 /// One call that changes the storage (or would have).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorageCall {
+    /// The name of the method.
     pub verb: &'static str,
+    /// The object.
     pub name: String,
 }
 
@@ -86,11 +90,6 @@ impl Chaos {
 
     fn lock(&self) -> MutexGuard<'_, ChaosState> {
         locked(&self.state)
-    }
-
-    /// How many mutating calls there were.
-    pub fn calls(&self) -> u64 {
-        self.lock().trace.len() as u64
     }
 
     /// The mutating calls so far.
@@ -238,7 +237,7 @@ mod tests {
             assert!(crash.list("").is_ok());
             assert!(crash.put("b", vec![2].into()).is_err_and(|error| error.is(Kind::Failed)));
             assert!(crash.get("a", 10).is_err() && crash.put("c", vec![3].into()).is_err() && crash.is_dead());
-            assert_eq!((memory.snapshot().len(), crash.calls()), (objects, 2));
+            assert_eq!((memory.snapshot().len(), crash.trace().len()), (objects, 2));
         }
     }
 

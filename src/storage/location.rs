@@ -19,7 +19,9 @@ pub struct StorageAccess<'a> {
     pub retry_for: Duration,
     /// Bytes a second; none is as fast as it goes.
     pub limit_upload: Option<u64>,
+    /// See `limit_upload`.
     pub limit_download: Option<u64>,
+    /// What the location of a bucket leaves open.
     pub s3: S3Defaults,
     /// For measuring: how much longer each request takes, as if the storage were far away.
     pub delay: Duration,
@@ -42,7 +44,7 @@ impl Default for StorageAccess<'_> {
 }
 
 /// Opens the storage at a path or URL; with `create`, an empty folder may be made (a bucket is never made).
-pub fn open(location: &str, create: bool, access: &StorageAccess) -> Result<Arc<dyn Storage>> {
+pub fn open_location(location: &str, create: bool, access: &StorageAccess) -> Result<Arc<dyn Storage>> {
     let mut storage = open_patiently(access.retry_for, &access.watch, || open_bare(location, create, access))?;
     if !access.delay.is_zero() {
         storage = Arc::new(Delayed::new(storage, access.delay));

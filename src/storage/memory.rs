@@ -30,6 +30,7 @@ impl Memory {
         Memory::with_capabilities(Capabilities { put_new: true, compare_and_swap: true, rename: true })
     }
 
+    /// An empty storage that claims to do only this.
     pub fn with_capabilities(capabilities: Capabilities) -> Self {
         Memory { objects: Arc::default(), capabilities, profile: StorageProfile::LOCAL }
     }

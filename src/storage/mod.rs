@@ -5,36 +5,43 @@
 
 use crate::error::{Error, Result};
 use bytes::Bytes;
+pub use chaos::StorageCall;
+pub use files::Files;
+pub use local::LocalTree;
+pub use s3::S3Keys;
 use std::time::Duration;
 
-pub mod chaos;
+pub(crate) mod chaos;
 mod files;
 mod forward;
-pub mod local;
-pub mod location;
-pub mod memory;
+pub(crate) mod local;
+pub(crate) mod location;
+pub(crate) mod memory;
 mod object_errors;
 mod objects;
 mod outage;
-pub mod probe;
-pub mod retry;
-pub mod s3;
-pub mod throttle;
+pub(crate) mod probe;
+pub(crate) mod retry;
+pub(crate) mod s3;
+pub(crate) mod throttle;
 mod tls;
 
+pub use chaos::{Chaos, ChaosRates, CrashPoint, CrashSide};
+pub use local::{Local, stranger_in};
+pub use location::{StorageAccess, folder_of, open_location};
+pub use memory::Memory;
 pub use probe::probe;
+pub use retry::{RETRY_FOR, Retry};
+pub use s3::S3Defaults;
+pub use throttle::{Delayed, Throttle};
 
 /// The bytes of an object to be written, in pieces, so that a pack is not copied to be sent.
 #[derive(Clone, Debug, Default)]
 pub struct ObjectBody(pub Vec<Bytes>);
 
 impl ObjectBody {
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.0.iter().map(|piece| piece.len() as u64).sum()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// All pieces joined.
@@ -59,16 +66,19 @@ impl From<&[u8]> for ObjectBody {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectVersion(pub String);
 
+/// What a storage knows of an object without reading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectStat {
     /// Bytes.
     pub size: u64,
+    /// Changes whenever the bytes do.
     pub version: ObjectVersion,
     /// Tells one writing of an object from the next, even where the bytes and so the version are the same, as far as the
     /// storage records that; empty where it does not.
     pub written: String,
 }
 
+/// An object in a listing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ListedObject {
     /// The whole name, prefix included.
@@ -121,8 +131,10 @@ pub trait Storage: Send + Sync {
         self.describe()
     }
 
+    /// What it does atomically.
     fn capabilities(&self) -> Capabilities;
 
+    /// What it promises, and how it is best used.
     fn profile(&self) -> StorageProfile;
 
     /// The folder of the storage on this machine; `None` for all other storage.
@@ -175,10 +187,10 @@ pub trait Storage: Send + Sync {
 }
 
 /// The longest object name, in bytes.
-pub const NAME_BYTES_MAX: usize = 200;
+pub(crate) const NAME_BYTES_MAX: usize = 200;
 
 /// Refuses names that a backend could take for something else.
-pub fn check_name(name: &str) -> Result<()> {
+pub(crate) fn check_name(name: &str) -> Result<()> {
     let bad = |why: &str| Err(Error::invalid("use the object name", name.escape_debug(), why.to_owned()));
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
         return bad("it is empty or too long");

@@ -24,7 +24,7 @@ pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 const BYTES_A_SECOND_MIN: u64 = 8 << 10;
 
 /// Objects of a service.
-pub struct Objects {
+pub(crate) struct Objects {
     operator: Operator,
     service: &'static Service,
     /// The location for people.

@@ -27,7 +27,7 @@ impl Outage {
     }
 
     /// A request has failed for the first time.
-    pub fn begin(&self, now: Duration) {
+    pub(crate) fn begin(&self, now: Duration) {
         let mut state = self.lock();
         if state.failing == 0 {
             state.since = now;
@@ -37,7 +37,7 @@ impl Outage {
     }
 
     /// Returns whether to report the outage now.
-    pub fn is_news(&self, now: Duration) -> bool {
+    pub(crate) fn is_news(&self, now: Duration) -> bool {
         let mut state = self.lock();
         let is_quiet = state.last_told.is_none_or(|last| now.saturating_sub(last) >= QUIET);
         let is_news = !state.is_told && (is_quiet || now.saturating_sub(state.since) >= LASTING);
@@ -49,7 +49,7 @@ impl Outage {
     }
 
     /// A failing request has succeeded, or has failed for good. Returns how long the outage lasted if it is over and was reported.
-    pub fn end(&self, now: Duration, is_well: bool) -> Option<Duration> {
+    pub(crate) fn end(&self, now: Duration, is_well: bool) -> Option<Duration> {
         let mut state = self.lock();
         state.failing = state.failing.saturating_sub(1);
         let is_over = state.failing == 0 && is_well && state.is_told;

@@ -17,7 +17,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// A storage whose temporary failures are waited for, each request as long as it takes or the limit allows.
 ///
 /// Once the watch is cancelled nothing is tried again, and soon nothing more is asked for: a run has a moment to save what
-/// it did ([`REQUEST_GRACE`]), and one more to tidy up.
+/// it did (one second), and one more to tidy up.
 pub struct Retry {
     inner: Arc<dyn Storage>,
     limits: RetryLimits,
@@ -48,7 +48,7 @@ impl Retry {
     }
 
     /// Retries each request for this long (zero: not at all). The watch receives notices about outages.
-    pub fn patient(inner: Arc<dyn Storage>, lasting: Duration, watch: &Watch) -> Self {
+    pub(crate) fn patient(inner: Arc<dyn Storage>, lasting: Duration, watch: &Watch) -> Self {
         let attempts = if lasting.is_zero() { 1 } else { u32::MAX };
         let clock = Arc::new(SystemClock::default());
         let limits = RetryLimits { attempts, lasting };
@@ -183,7 +183,7 @@ impl Drop for RetrySeries<'_> {
 }
 
 /// Opens a storage, and retries that as [`Retry::patient`] retries requests to an open one.
-pub fn open_patiently<T>(lasting: Duration, watch: &Watch, mut open: impl FnMut() -> Result<T>) -> Result<T> {
+pub(crate) fn open_patiently<T>(lasting: Duration, watch: &Watch, mut open: impl FnMut() -> Result<T>) -> Result<T> {
     let clock = SystemClock::default();
     for failures in 1.. {
         let error = match open() {

@@ -1,8 +1,7 @@
 //! Objects in a bucket of an S3 store.
 
 use crate::error::{Error, Kind, Result};
-use crate::storage::object_errors::failed;
-use crate::storage::object_errors::{Service, ServiceAnswer};
+use crate::storage::object_errors::{Service, ServiceAnswer, failed};
 use crate::storage::objects::{Objects, STALL_TIMEOUT};
 use crate::storage::{Capabilities, tls};
 use crate::watch::Cancel;
@@ -23,7 +22,7 @@ static SERVICE: Service = Service {
 
 /// Where a bucket is, as its location says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct S3Location {
+pub(crate) struct S3Location {
     /// None: that of the defaults, or else Amazon's.
     pub endpoint: Option<String>,
     pub region: Option<String>,
@@ -35,7 +34,7 @@ pub struct S3Location {
 impl S3Location {
     /// Understands `s3://BUCKET/PREFIX?endpoint=URL&region=NAME` and `s3+https://HOST:PORT/BUCKET/PREFIX?region=NAME`
     /// (or `s3+http`).
-    pub fn parse(location: &str) -> Result<Self> {
+    pub(crate) fn parse(location: &str) -> Result<Self> {
         let bad = |why: &str| {
             Error::invalid("understand the location of the bucket", "", why.to_owned()).hint(
                 "write s3://BUCKET/PREFIX?endpoint=URL&region=NAME or s3+https://HOST:PORT/BUCKET/PREFIX?region=NAME",
@@ -90,15 +89,20 @@ impl S3Location {
 pub struct S3Defaults {
     /// The URL of the store.
     pub endpoint: Option<String>,
+    /// The region of the bucket.
     pub region: Option<String>,
     /// None: the client library looks for them, as the tools of AWS do.
     pub keys: Option<S3Keys>,
 }
 
+/// What requests are signed with.
 #[derive(Clone)]
 pub struct S3Keys {
+    /// The name of the key.
     pub access_key: String,
+    /// The secret of the key.
     pub secret_key: String,
+    /// What belongs to a key that expires.
     pub session_token: Option<String>,
 }
 
@@ -123,7 +127,12 @@ impl S3Defaults {
 /// Opens a bucket. Region and endpoint are those of `defaults` as far as the location does not name them. An https store is trusted when an
 /// authority of the system vouches for it, or one in `ca_file` if that is given. Asks the store nothing yet. A cancel ends its
 /// requests.
-pub fn open(location: &S3Location, defaults: &S3Defaults, ca_file: Option<&Path>, cancel: &Cancel) -> Result<Objects> {
+pub(crate) fn open(
+    location: &S3Location,
+    defaults: &S3Defaults,
+    ca_file: Option<&Path>,
+    cancel: &Cancel,
+) -> Result<Objects> {
     let endpoint = location.endpoint.as_ref().or(defaults.endpoint.as_ref()).cloned();
     let region = location.region.as_ref().or(defaults.region.as_ref()).map_or(REGION, String::as_str);
 

@@ -54,14 +54,8 @@ impl Throttle {
     }
 
     /// A cancel ends its waits.
-    pub fn with_cancel(mut self, cancel: &Cancel) -> Self {
+    pub(crate) fn with_cancel(mut self, cancel: &Cancel) -> Self {
         self.cancel = cancel.clone();
-        self
-    }
-
-    /// Goes by another clock.
-    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
         self
     }
 
@@ -149,6 +143,7 @@ pub struct Delayed {
 }
 
 impl Delayed {
+    /// Each request takes this much longer.
     pub fn new(inner: Arc<dyn Storage>, delay: Duration) -> Self {
         Delayed { inner, delay }
     }
@@ -197,7 +192,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn limited(clock: &Arc<FakeClock>, upload: Option<u64>, download: Option<u64>) -> Throttle {
-        Throttle::new(Arc::new(Memory::new()), upload, download).with_clock(clock.clone())
+        Throttle { clock: clock.clone(), ..Throttle::new(Arc::new(Memory::new()), upload, download) }
     }
 
     /// A limit of the upload was accepted by the help and refused by the run.

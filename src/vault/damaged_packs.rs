@@ -44,7 +44,7 @@ pub(crate) struct PackVersion(String);
 
 impl PackVersion {
     /// `absent` stands for an object that is not there, `unknown` for one that could not be looked up.
-    pub fn of(pack: &PackId, storage: &dyn Storage) -> Self {
+    pub(crate) fn of(pack: &PackId, storage: &dyn Storage) -> Self {
         PackVersion::look(pack, storage).unwrap_or_else(|_| PackVersion("unknown".to_owned()))
     }
 
@@ -75,7 +75,7 @@ pub(super) struct DamagedPacks {
 }
 
 impl DamagedPacks {
-    pub fn open(cache: Option<&Path>, watch: &Watch) -> Self {
+    pub(crate) fn open(cache: Option<&Path>, watch: &Watch) -> Self {
         let path = cache.map(|cache| cache.join("damaged-packs"));
         let read = path.as_deref().map_or_else(|| Ok(KnownDamage::new()), read);
         let known = Mutex::new(read.unwrap_or_else(|error| {
@@ -100,17 +100,17 @@ impl DamagedPacks {
     }
 
     /// How many this process has found itself.
-    pub fn found(&self) -> u64 {
+    pub(crate) fn found(&self) -> u64 {
         self.found.load(Ordering::SeqCst)
     }
 
     /// Whether this process has noted the pack already.
-    pub fn is_noted(&self, pack: &PackId) -> bool {
+    pub(crate) fn is_noted(&self, pack: &PackId) -> bool {
         locked(&self.noted).contains(pack)
     }
 
     /// Remembers a pack that could not be read at this version.
-    pub fn note(&self, pack: &PackId, version: PackVersion) {
+    pub(crate) fn note(&self, pack: &PackId, version: PackVersion) {
         locked(&self.noted).insert(*pack);
         let mut known = self.known();
         if known.insert((*pack, version), false) != Some(false) {
@@ -125,7 +125,7 @@ impl DamagedPacks {
 
     /// Remembers packs that are listed with these wrong sizes: when the size of one is right again, its bytes are verified
     /// before it counts. The comparison that found them says so: they are not among [`found`](Self::found).
-    pub fn note_of_wrong_size(&self, packs: &[(PackId, u64)], storage: &dyn Storage) {
+    pub(crate) fn note_of_wrong_size(&self, packs: &[(PackId, u64)], storage: &dyn Storage) {
         let stats = each_at_once(packs, LOOKS_AT_ONCE, |(pack, _)| storage.stat(&pack_name(pack)));
         let mut known = self.known();
         let mut learned = 0;
@@ -143,7 +143,7 @@ impl DamagedPacks {
 
     /// Takes the damaged packs out of what is listed. If another object has the name of one by now, it is read as a whole:
     /// if its bytes are those that it is named by, it counts. An error if the storage cannot be reached.
-    pub fn take_out(&self, packs: &mut PackSizes, storage: &dyn Storage) -> Result<()> {
+    pub(crate) fn take_out(&self, packs: &mut PackSizes, storage: &dyn Storage) -> Result<()> {
         let mut known = self.known();
         // Another process may have found some.
         merge(&mut known, self.path.as_deref().and_then(|path| read(path).ok()).unwrap_or_default());

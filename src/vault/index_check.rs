@@ -19,7 +19,7 @@ pub struct IndexCheck {
 }
 
 impl IndexCheck {
-    pub fn is_sound(&self) -> bool {
+    pub(crate) fn is_sound(&self) -> bool {
         self.packs_missing.is_empty() && self.indexes_damaged.is_empty() && !self.has_lost
     }
 }

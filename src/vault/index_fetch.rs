@@ -39,12 +39,12 @@ fn bytes_max() -> u64 {
 
 impl<'a> IndexFetch<'a> {
     /// `sizes` are those of the listing, in bytes, where they are known.
-    pub fn new(opened: &'a OpenedRepository, wanted: Vec<IndexId>, sizes: &'a HashMap<IndexId, u64>) -> Self {
+    pub(crate) fn new(opened: &'a OpenedRepository, wanted: Vec<IndexId>, sizes: &'a HashMap<IndexId, u64>) -> Self {
         IndexFetch { opened, sizes, wanted, ready: VecDeque::new(), unread: UnreadIndexes::default(), failure: None }
     }
 
     /// What could not be read; an error if that says nothing of the objects, as the repository cannot be reached.
-    pub fn finish(self) -> Result<UnreadIndexes> {
+    pub(crate) fn finish(self) -> Result<UnreadIndexes> {
         if let Some(error) = self.failure {
             return Err(error);
         }

@@ -29,7 +29,7 @@ pub(crate) struct KeptFiles {
 
 impl KeptFiles {
     /// The files of this folder together take `bytes_max` at most. The folder is made when there is something to keep.
-    pub fn new(folder: PathBuf, bytes_max: u64) -> Self {
+    pub(crate) fn new(folder: PathBuf, bytes_max: u64) -> Self {
         KeptFiles { folder, bytes_max, bytes: Mutex::default() }
     }
 
@@ -38,7 +38,7 @@ impl KeptFiles {
     }
 
     /// What was kept under this name, if it is of that length.
-    pub fn read(&self, name: &str, length: usize) -> Option<Vec<u8>> {
+    pub(crate) fn read(&self, name: &str, length: usize) -> Option<Vec<u8>> {
         let mut file = read_regular(&self.path(name)).ok()?;
         let metadata = file.metadata().ok().filter(|metadata| metadata.len() == length as u64)?;
         let mut bytes = vec![0; length];
@@ -51,14 +51,14 @@ impl KeptFiles {
     }
 
     /// Keeps these bytes, one piece after the other, under a name that can be a file's.
-    pub fn keep(&self, name: &str, pieces: &[&[u8]]) {
+    pub(crate) fn keep(&self, name: &str, pieces: &[&[u8]]) {
         let length = pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
         if length <= self.bytes_max && self.write(&self.path(name), pieces).is_ok() {
             self.count(length);
         }
     }
 
-    pub fn forget(&self, name: &str) {
+    pub(crate) fn forget(&self, name: &str) {
         // It may be gone already.
         let _ = fs::remove_file(self.path(name));
     }

@@ -15,12 +15,12 @@ pub(super) struct RepositoryListing {
 
 impl RepositoryListing {
     /// The index objects alone, for reading: that a pack is missing shows when it is read.
-    pub fn of_index(index: Vec<ListedObject>) -> Self {
+    pub(crate) fn of_index(index: Vec<ListedObject>) -> Self {
         RepositoryListing { index, packs: None }
     }
 
     /// Index objects first: the packs that they name were written before them, so the second listing shows those.
-    pub fn whole(storage: &dyn Storage, packs_expected: usize) -> Result<Self> {
+    pub(crate) fn whole(storage: &dyn Storage, packs_expected: usize) -> Result<Self> {
         let index = storage.list(INDEX_PREFIX)?;
         let packs = list_packs(storage, packs_expected)?;
         Ok(RepositoryListing { index, packs: Some(packs) })
@@ -28,7 +28,7 @@ impl RepositoryListing {
 
     /// The same, to check that known objects are still there, where order does not matter: both at once, and
     /// `beside` with them, as over a network each costs a round trip.
-    pub fn whole_at_once(
+    pub(crate) fn whole_at_once(
         storage: &dyn Storage,
         packs_expected: usize,
         beside: impl Fn() -> Result<()> + Sync,
@@ -50,12 +50,12 @@ impl RepositoryListing {
     }
 
     /// The packs that count as there; none where they were not listed.
-    pub fn packs_mut(&mut self) -> Option<&mut PackSizes> {
+    pub(crate) fn packs_mut(&mut self) -> Option<&mut PackSizes> {
         self.packs.as_mut()
     }
 
     /// The index objects with their sizes in bytes.
-    pub fn indexes(&self) -> HashMap<IndexId, u64> {
+    pub(crate) fn indexes(&self) -> HashMap<IndexId, u64> {
         let size = |listed: &ListedObject| {
             let hex = listed.name.strip_prefix(INDEX_PREFIX)?;
             Some((IndexId::from_hex(hex).ok()?, listed.size))

@@ -37,7 +37,7 @@ pub(super) struct LocalIndex {
 impl LocalIndex {
     /// In a folder of the cache, or in memory where there is none or it cannot be used. `told` are index objects of which an
     /// earlier run has said that they are damaged.
-    pub fn open(folder: Option<&Path>, marks: Arc<LossMarks>, told: HashSet<IndexId>, watch: &Watch) -> Self {
+    pub(crate) fn open(folder: Option<&Path>, marks: Arc<LossMarks>, told: HashSet<IndexId>, watch: &Watch) -> Self {
         let opened = folder.map(Segments::open);
         let segments = match opened {
             Some(Ok((segments, notices))) => {
@@ -64,7 +64,7 @@ impl LocalIndex {
     }
 
     /// What is known as of the last comparison.
-    pub fn view(&self) -> IndexView {
+    pub(crate) fn view(&self) -> IndexView {
         self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -73,23 +73,23 @@ impl LocalIndex {
     }
 
     /// Grows whenever something that this process took for stored turned out to be gone.
-    pub fn losses(&self) -> u64 {
+    pub(crate) fn losses(&self) -> u64 {
         self.losses.load(Ordering::SeqCst)
     }
 
     /// The view as it is now, and what it rests on.
-    pub fn view_and_basis(&self) -> (IndexView, IndexBasis) {
+    pub(crate) fn view_and_basis(&self) -> (IndexView, IndexBasis) {
         let segments = self.segments();
         (segments.view(), segments.basis())
     }
 
-    pub fn packs_known(&self) -> usize {
+    pub(crate) fn packs_known(&self) -> usize {
         self.view().segments().iter().map(|segment| segment.pack_count()).sum()
     }
 
     /// Adds what this process itself has just made findable. `Corrupt` when a segment is damaged: then the index has to be
     /// [rebuilt](Self::rebuild).
-    pub fn learn(&self, indexes: &[IndexContents], watch: &Watch) -> Result<()> {
+    pub(crate) fn learn(&self, indexes: &[IndexContents], watch: &Watch) -> Result<()> {
         let mut segments = self.segments();
         let before = segments.basis();
         let added = match segments.add(indexes) {
@@ -105,7 +105,7 @@ impl LocalIndex {
     }
 
     /// Drops everything and learns it again, as a segment is damaged; `in_memory` where that happened before.
-    pub fn rebuild(
+    pub(crate) fn rebuild(
         &self,
         opened: &OpenedRepository,
         list: impl FnMut() -> Result<RepositoryListing>,
@@ -170,7 +170,7 @@ impl LocalIndex {
 
     /// Brings the index into step with what `list` shows, which is called again when an index object vanishes before it is
     /// read.
-    pub fn compare(
+    pub(crate) fn compare(
         &self,
         opened: &OpenedRepository,
         mut list: impl FnMut() -> Result<RepositoryListing>,
@@ -234,13 +234,13 @@ impl LocalIndex {
     }
 
     /// Whether a pack is missing, of another size, or was known to be damaged at the last comparison.
-    pub fn is_left_out(&self, pack: &PackId) -> bool {
+    pub(crate) fn is_left_out(&self, pack: &PackId) -> bool {
         self.segments().left_out().any(|left_out| left_out == pack)
     }
 
     /// All places of the chunks of these packs, of chunks that have several: two backups at once each store what both have
     /// found new. Those in packs that count as missing come last. Reads all index objects twice.
-    pub fn copies_of(
+    pub(crate) fn copies_of(
         &self,
         packs: &HashSet<PackId>,
         opened: &OpenedRepository,
@@ -275,12 +275,12 @@ impl LocalIndex {
     }
 
     /// Packs that are missing, of another size, or were known to be damaged at the last comparison.
-    pub fn left_out(&self) -> HashSet<PackId> {
+    pub(crate) fn left_out(&self) -> HashSet<PackId> {
         self.segments().left_out().copied().collect()
     }
 
     /// What index objects say of these packs, in memory: of a pack that was cut, most can still be read.
-    pub fn of_packs(&self, packs: &HashSet<PackId>, opened: &OpenedRepository) -> Result<IndexView> {
+    pub(crate) fn of_packs(&self, packs: &HashSet<PackId>, opened: &OpenedRepository) -> Result<IndexView> {
         let wanted: Vec<IndexId> = self.segments().live().copied().collect();
         let mut segments = Segments::in_memory();
         if !packs.is_empty() {
@@ -315,7 +315,7 @@ impl LocalIndex {
     }
 
     /// Whether everything that the view rests on is listed: index objects, and packs with their sizes.
-    pub fn is_listed(&self, listing: &RepositoryListing) -> bool {
+    pub(crate) fn is_listed(&self, listing: &RepositoryListing) -> bool {
         let live = listing.indexes();
         listing.packs.as_ref().is_some_and(|packs| self.segments().rests_on(&live, packs))
     }

@@ -29,30 +29,30 @@ const TRIAL: &str = "trial-";
 pub(crate) struct LossSet(BTreeMap<String, HashSet<IndexId>>);
 
 impl LossSet {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub fn names(&self) -> impl Iterator<Item = &String> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
         self.0.keys()
     }
 
     /// All index objects that were gone.
-    pub fn indexes(&self) -> impl Iterator<Item = &IndexId> {
+    pub(crate) fn indexes(&self) -> impl Iterator<Item = &IndexId> {
         self.0.values().flatten()
     }
 
-    pub fn join(&mut self, other: LossSet) {
+    pub(crate) fn join(&mut self, other: LossSet) {
         self.0.extend(other.0);
     }
 
     /// Leaves out the marks of these names.
-    pub fn leave_out<'n>(&mut self, names: impl IntoIterator<Item = &'n String>) {
+    pub(crate) fn leave_out<'n>(&mut self, names: impl IntoIterator<Item = &'n String>) {
         names.into_iter().for_each(|name| drop(self.0.remove(name)));
     }
 
     /// Takes out the marks whose index objects are all there again.
-    pub fn take_moot(&mut self, live: &HashSet<IndexId>) -> LossSet {
+    pub(crate) fn take_moot(&mut self, live: &HashSet<IndexId>) -> LossSet {
         let is_moot = |indexes: &HashSet<IndexId>| !indexes.is_empty() && indexes.is_subset(live);
         let (moot, left) = std::mem::take(&mut self.0).into_iter().partition(|(_, indexes)| is_moot(indexes));
         self.0 = left;
@@ -71,7 +71,7 @@ pub(super) struct LossMarks {
 }
 
 impl LossMarks {
-    pub fn at(cache: Option<&Path>) -> Self {
+    pub(crate) fn at(cache: Option<&Path>) -> Self {
         let folder = cache.map(|cache| cache.join(FOLDER));
         LossMarks { folder, own: Mutex::default(), can_mark: OnceLock::new() }
     }
@@ -82,7 +82,7 @@ impl LossMarks {
 
     /// Whether losses can be marked. In a cache that cannot be written, marks that were made before count for nothing, as
     /// they cannot be removed.
-    pub fn can_mark(&self) -> bool {
+    pub(crate) fn can_mark(&self) -> bool {
         *self.can_mark.get_or_init(|| {
             let tried = self.write(TRIAL, b"trial\n");
             tried.is_some_and(|(_, path)| std::fs::remove_file(path).is_ok())
@@ -104,7 +104,7 @@ impl LossMarks {
     }
 
     /// Marks that something is lost, and which index objects are; returns the mark, which is empty if it was not written.
-    pub fn mark(&self, indexes: &HashSet<IndexId>) -> LossSet {
+    pub(crate) fn mark(&self, indexes: &HashSet<IndexId>) -> LossSet {
         let lines: String = indexes.iter().take(INDEXES_MAX).map(|index| format!("{index}\n")).collect();
         let written = self.write("", lines.as_bytes()).map(|(name, _)| name);
         let mark = LossSet(written.into_iter().map(|name| (name, indexes.clone())).collect());
@@ -113,7 +113,7 @@ impl LossMarks {
     }
 
     /// All marks of the cache, but for what other processes mark from now on.
-    pub fn all(&self) -> LossSet {
+    pub(crate) fn all(&self) -> LossSet {
         let listed = self.folder.as_ref().map(|folder| names_in(folder).unwrap_or_default()).unwrap_or_default();
         let files = listed.into_iter().filter(|(_, kind)| matches!(kind, FileType::RegularFile | FileType::Unknown));
         let names = files.filter_map(|(name, _)| name.into_string().ok()).filter(|name| is_mark(name));
@@ -131,17 +131,17 @@ impl LossMarks {
     }
 
     /// Those that this process has made.
-    pub fn marked_here(&self) -> LossSet {
+    pub(crate) fn marked_here(&self) -> LossSet {
         self.own().clone()
     }
 
     /// Makes this process forget that it has made these marks, as it has told the losses.
-    pub fn forget_here(&self, told: &LossSet) {
+    pub(crate) fn forget_here(&self, told: &LossSet) {
         self.own().leave_out(told.names());
     }
 
     /// Removes marks whose losses are told.
-    pub fn remove(&self, told: &LossSet) {
+    pub(crate) fn remove(&self, told: &LossSet) {
         self.forget_here(told);
         for path in told.names().filter_map(|name| Some(self.folder.as_ref()?.join(name))) {
             // If it stays, the next backup tells the loss once more.

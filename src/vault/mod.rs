@@ -122,6 +122,7 @@ impl Vault {
         Ok(vault)
     }
 
+    /// Where its objects are.
     pub fn storage(&self) -> &dyn Storage {
         self.0.opened.storage()
     }
@@ -130,10 +131,12 @@ impl Vault {
         self.0.opened.storage_shared()
     }
 
+    /// The keys that it was opened with.
     pub fn keys(&self) -> &KeySet {
         self.0.opened.keys()
     }
 
+    /// What never changes about it.
     pub fn config(&self) -> &Config {
         &self.0.config
     }
@@ -159,10 +162,11 @@ impl Vault {
     }
 
     /// The name of the key object that opened the repository, without its prefix.
-    pub fn key_name(&self) -> &str {
+    pub(crate) fn key_name(&self) -> &str {
         &self.0.key_name
     }
 
+    /// Cuts content as its configuration says.
     pub fn chunker(&self) -> &Chunker {
         &self.0.chunker
     }
@@ -173,7 +177,7 @@ impl Vault {
     }
 
     /// Whether storage is not on this machine, so that each request costs a wait.
-    pub fn is_remote(&self) -> bool {
+    pub(crate) fn is_remote(&self) -> bool {
         self.storage().profile().is_remote
     }
 
@@ -187,7 +191,7 @@ impl Vault {
     }
 
     /// The local index as it is now.
-    pub fn view(&self) -> IndexView {
+    pub(crate) fn view(&self) -> IndexView {
         self.0.index.view()
     }
 
@@ -279,7 +283,7 @@ impl Vault {
     }
 
     /// Whether a chunk is stored.
-    pub fn contains(&self, id: &ChunkId, watch: &Watch) -> Result<bool> {
+    pub(crate) fn contains(&self, id: &ChunkId, watch: &Watch) -> Result<bool> {
         self.with_sound_index(watch, |view| view.contains(id))
     }
 

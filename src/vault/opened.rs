@@ -15,25 +15,25 @@ pub(super) struct OpenedRepository {
 
 impl OpenedRepository {
     /// `config` is the configuration as it is stored.
-    pub fn new(storage: Arc<dyn Storage>, keys: KeySet, config: &[u8]) -> Self {
+    pub(crate) fn new(storage: Arc<dyn Storage>, keys: KeySet, config: &[u8]) -> Self {
         OpenedRepository { storage, keys, config_hash: blake3::hash(config) }
     }
 
-    pub fn storage(&self) -> &dyn Storage {
+    pub(crate) fn storage(&self) -> &dyn Storage {
         self.storage.as_ref()
     }
 
-    pub fn storage_shared(&self) -> Arc<dyn Storage> {
+    pub(crate) fn storage_shared(&self) -> Arc<dyn Storage> {
         self.storage.clone()
     }
 
-    pub fn keys(&self) -> &KeySet {
+    pub(crate) fn keys(&self) -> &KeySet {
         &self.keys
     }
 
     /// Refuses to continue where the repository is not the one that was opened: its disk was unmounted, unplugged, or another
     /// one mounted. Until then nothing that is missing or cannot be read counts as lost or damaged.
-    pub fn check_is_there(&self) -> Result<()> {
+    pub(crate) fn check_is_there(&self) -> Result<()> {
         let why = match self.storage.get_uncached(CONFIG_NAME, OBJECT_BYTES_MAX) {
             Ok((config, _)) if blake3::hash(&config) == self.config_hash => return Ok(()),
             Ok(_) => {

@@ -51,7 +51,7 @@ const NO_BASIS: &str = "changed";
 
 impl ToldDamage {
     /// Whether all that is damaged and missing now was told.
-    pub fn covers(&self, check: &IndexCheck) -> bool {
+    pub(crate) fn covers(&self, check: &IndexCheck) -> bool {
         let was_told = !self.basis.is_empty();
         was_told
             && check.packs_missing.is_subset(&self.missing_packs)
@@ -59,23 +59,23 @@ impl ToldDamage {
     }
 
     /// Whether something is damaged, missing or was lost, so that snapshots that were not examined may lack something.
-    pub fn has_damage(&self) -> bool {
+    pub(crate) fn has_damage(&self) -> bool {
         !(self.missing_packs.is_empty() && self.damaged_indexes.is_empty() && self.lost_indexes.is_empty())
     }
 
     /// Whether a run looked at a snapshot.
-    pub fn has_looked_at(&self, snapshot: &SnapshotId) -> bool {
+    pub(crate) fn has_looked_at(&self, snapshot: &SnapshotId) -> bool {
         self.complete.contains(snapshot) || self.incomplete.contains(snapshot)
     }
 
     /// Whether something else was damaged and missing than is now.
-    pub fn differs_from(&self, check: &IndexCheck) -> bool {
+    pub(crate) fn differs_from(&self, check: &IndexCheck) -> bool {
         self.missing_packs != check.packs_missing || self.damaged_indexes != check.indexes_damaged
     }
 
     /// Returns this record without the objects that are no longer damaged or missing, or None if it has no such objects. Later
     /// backups may rely on these objects, so losing them again must be reported again.
-    pub fn without_what_is_back(&self, check: &IndexCheck) -> Option<ToldDamage> {
+    pub(crate) fn without_what_is_back(&self, check: &IndexCheck) -> Option<ToldDamage> {
         let missing_packs: HashSet<PackId> = self.missing_packs.intersection(&check.packs_missing).copied().collect();
         let damaged_indexes: HashSet<IndexId> =
             self.damaged_indexes.intersection(&check.indexes_damaged).copied().collect();
@@ -90,7 +90,7 @@ impl ToldDamage {
     }
 
     /// Returns nothing if the file is missing or damaged: damage is then told once more.
-    pub fn read(path: &Path) -> Self {
+    pub(crate) fn read(path: &Path) -> Self {
         let bytes = read_own(path, BYTES_MAX as u64).unwrap_or_default();
         std::str::from_utf8(&bytes).ok().and_then(ToldDamage::parse).unwrap_or_default()
     }
@@ -118,7 +118,7 @@ impl ToldDamage {
         Some(told)
     }
 
-    pub fn write(&self, path: &Path) -> Result<()> {
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let mut text = format!("{FIRST_LINE}\nbasis {}\n", self.basis);
         add(&mut text, "incomplete", self.incomplete.iter());
         add(&mut text, "unread", self.unread.iter());

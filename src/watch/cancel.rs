@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 /// After a cancel, requests to storage that are under way or save what was done may take this long in all.
-pub const REQUEST_GRACE: Duration = Duration::from_millis(1000);
+pub(crate) const REQUEST_GRACE: Duration = Duration::from_millis(1000);
 /// Requests that tidy up (removals, renames) may take a little longer, so that they still happen when saving took all
 /// the time.
-pub const TIDY_GRACE: Duration = Duration::from_millis(1300);
+pub(crate) const TIDY_GRACE: Duration = Duration::from_millis(1300);
 /// How often a pause checks for a cancel.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -36,12 +36,13 @@ enum GuardedChild {
 }
 
 impl Cancel {
+    /// Ends all work that has this cancel, within two seconds.
     pub fn cancel(&self) {
         self.0.is_cancelled.store(true, Ordering::SeqCst);
         self.elapsed();
     }
 
-    pub fn is_cancelled(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         self.0.is_cancelled.load(Ordering::Relaxed)
     }
 
@@ -54,12 +55,12 @@ impl Cancel {
     }
 
     /// How long ago a stop was requested.
-    pub fn elapsed(&self) -> Option<Duration> {
+    pub(crate) fn elapsed(&self) -> Option<Duration> {
         self.is_cancelled().then(|| self.0.since.get_or_init(Instant::now).elapsed())
     }
 
     /// Whether a stop was requested longer ago than `grace`.
-    pub fn is_over(&self, grace: Duration) -> bool {
+    pub(crate) fn is_over(&self, grace: Duration) -> bool {
         self.elapsed().is_some_and(|elapsed| elapsed >= grace)
     }
 
@@ -116,7 +117,7 @@ fn pid(number: u32) -> Option<Pid> {
 }
 
 /// The error of work that was asked to stop.
-pub fn interrupted(doing: &str, thing: &str) -> Error {
+pub(crate) fn interrupted(doing: &str, thing: &str) -> Error {
     Error::new(Kind::Cancelled, doing, thing).because("it was interrupted")
 }
 

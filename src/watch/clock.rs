@@ -24,7 +24,7 @@ pub trait Clock: Send + Sync {
 
 /// The machine's own clock.
 #[derive(Debug)]
-pub struct SystemClock(Instant);
+pub(crate) struct SystemClock(Instant);
 
 impl Default for SystemClock {
     fn default() -> Self {
@@ -51,7 +51,7 @@ pub(crate) struct FakeClock {
 
 #[cfg(test)]
 impl FakeClock {
-    pub fn advance(&self, duration: Duration) {
+    pub(crate) fn advance(&self, duration: Duration) {
         *self.now.lock().unwrap() += duration;
     }
 }

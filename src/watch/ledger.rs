@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The warnings and the failure of one run.
-pub struct Ledger<'a> {
+pub(crate) struct Ledger<'a> {
     watch: &'a Watch,
     /// What the run does, for the error when it is interrupted: "finish the backup".
     doing: &'static str,
@@ -19,7 +19,7 @@ pub struct Ledger<'a> {
 }
 
 impl<'a> Ledger<'a> {
-    pub fn new(watch: &'a Watch, doing: &'static str) -> Self {
+    pub(crate) fn new(watch: &'a Watch, doing: &'static str) -> Self {
         Ledger {
             watch,
             doing,
@@ -30,19 +30,19 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    pub fn watch(&self) -> &'a Watch {
+    pub(crate) fn watch(&self) -> &'a Watch {
         self.watch
     }
 
     /// Reports that something at `path` is not saved or restored as it was. The run goes on.
-    pub fn warn(&self, path: &[u8], what: impl Into<String>) {
+    pub(crate) fn warn(&self, path: &[u8], what: impl Into<String>) {
         let what = what.into();
         self.watch.warn(path, what.clone());
         self.record(path, what);
     }
 
     /// Records a warning for the report, without an event.
-    pub fn record(&self, path: &[u8], what: impl Into<String>) {
+    pub(crate) fn record(&self, path: &[u8], what: impl Into<String>) {
         self.warnings_count.fetch_add(1, Ordering::Relaxed);
         let mut warnings = locked(&self.warnings);
         if warnings.len() < WARNINGS_MAX {
@@ -51,28 +51,28 @@ impl<'a> Ledger<'a> {
     }
 
     /// Ends the run with this error, unless another error has ended it already.
-    pub fn fail(&self, error: Error) {
+    pub(crate) fn fail(&self, error: Error) {
         locked(&self.failure).get_or_insert(error);
         self.has_failed.store(true, Ordering::Relaxed);
     }
 
     /// [`Ledger::fail`] with an error about an open file, which does not name the path itself.
-    pub fn fail_at(&self, path: &[u8], error: Error) {
+    pub(crate) fn fail_at(&self, path: &[u8], error: Error) {
         self.fail(error.renamed("", &String::from_utf8_lossy(path)));
     }
 
     /// Reports an error from reading a source: a warning, unless this machine ran short of what every reader needs. That ends
     /// the run, because a snapshot of the little that could still be read would be useless.
-    pub fn source_error(&self, path: &[u8], before: &str, error: Error) {
+    pub(crate) fn source_error(&self, path: &[u8], before: &str, error: Error) {
         if error.is(Kind::Full) { self.fail_at(path, error) } else { self.warn(path, format!("{before}{error}")) }
     }
 
-    pub fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.has_failed.load(Ordering::Relaxed)
     }
 
     /// Returns whether the run must stop: it has failed, or a person interrupted it.
-    pub fn should_stop(&self) -> bool {
+    pub(crate) fn should_stop(&self) -> bool {
         if self.watch.cancel.is_cancelled() {
             self.fail(self.interrupted());
         }
@@ -80,24 +80,24 @@ impl<'a> Ledger<'a> {
     }
 
     /// The error of an interrupted run.
-    pub fn interrupted(&self) -> Error {
+    pub(crate) fn interrupted(&self) -> Error {
         interrupted(self.doing, "")
     }
 
     /// Takes the error that ended the run.
-    pub fn take_failure(&self) -> Option<Error> {
+    pub(crate) fn take_failure(&self) -> Option<Error> {
         locked(&self.failure).take()
     }
 
     /// Takes the warnings, sorted by path: at most [`WARNINGS_MAX`].
-    pub fn take_warnings(&self) -> Vec<Warning> {
+    pub(crate) fn take_warnings(&self) -> Vec<Warning> {
         let mut warnings = std::mem::take(&mut *locked(&self.warnings));
         warnings.sort_by(|a, b| a.path.cmp(&b.path));
         warnings
     }
 
     /// How many warnings there were, those that the list has no room for included.
-    pub fn warnings_count(&self) -> u64 {
+    pub(crate) fn warnings_count(&self) -> u64 {
         self.warnings_count.load(Ordering::Relaxed)
     }
 }

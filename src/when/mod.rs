@@ -5,5 +5,6 @@ mod moment;
 mod selector;
 
 pub use figures::{format_bytes, format_count, format_counted, format_duration, parse_size};
-pub use moment::{Moment, format_time, from_timestamp, parse_moment, parse_zone, rfc3339, to_timestamp};
+pub(crate) use moment::rfc3339;
+pub use moment::{Moment, format_time, parse_moment};
 pub use selector::{Selector, parse_target};

@@ -36,11 +36,6 @@ pub fn parse_moment(text: &str, now: &Zoned) -> Result<Moment> {
     read(text.trim(), now).map_err(refuse)
 }
 
-/// Reads a time zone: a name of the time zone database, `UTC`, `Z` or an offset such as `+02:00`.
-pub fn parse_zone(text: &str) -> Result<TimeZone> {
-    zone(text).map_err(|why| Error::invalid("use the time zone", format_args!("\"{}\"", text.escape_debug()), why))
-}
-
 /// `2026-11-19 14:00:05+01:00`, which [`parse_moment`] reads back; seconds since 1970 where no calendar reaches.
 pub fn format_time(time: Time, zone: &TimeZone) -> String {
     match to_timestamp(time) {
@@ -50,7 +45,7 @@ pub fn format_time(time: Time, zone: &TimeZone) -> String {
 }
 
 /// RFC 3339 with this offset from UTC, in seconds east. For a time beyond every calendar, `@` and its seconds since 1970.
-pub fn rfc3339(time: Time, offset: i32) -> String {
+pub(crate) fn rfc3339(time: Time, offset: i32) -> String {
     match to_timestamp(time) {
         Some(timestamp) if offset == 0 => timestamp.to_string(),
         Some(timestamp) => {
@@ -61,11 +56,11 @@ pub fn rfc3339(time: Time, offset: i32) -> String {
 }
 
 /// None when the time is outside the years -9999 to 9999 or is malformed, as a stored time may be.
-pub fn to_timestamp(time: Time) -> Option<Timestamp> {
+pub(crate) fn to_timestamp(time: Time) -> Option<Timestamp> {
     if time.nanoseconds < 1_000_000_000 { Timestamp::new(time.seconds, time.nanoseconds as i32).ok() } else { None }
 }
 
-pub fn from_timestamp(timestamp: Timestamp) -> Time {
+pub(crate) fn from_timestamp(timestamp: Timestamp) -> Time {
     let nanoseconds = timestamp.as_nanosecond();
     Time {
         seconds: nanoseconds.div_euclid(1_000_000_000) as i64,
@@ -380,7 +375,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let berlin = parse_zone("Europe/Berlin").expect("compiled in");
+        let berlin = zone("Europe/Berlin").expect("compiled in");
         let mut state = 7_i64;
         for _ in 0..500 {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -401,7 +396,7 @@ mod tests {
             assert_eq!(format_time(time, &berlin), format!("@{hostile}"));
         }
         assert_eq!(to_timestamp(Time { seconds: 0, nanoseconds: u32::MAX }), None);
-        assert!(parse_zone("Mars/Base").is_err());
+        assert!(zone("Mars/Base").is_err());
     }
 
     #[test]

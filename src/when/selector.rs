@@ -10,8 +10,11 @@ const PREFIX_DIGITS_MIN: usize = 4;
 /// Which snapshot is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selector {
-    /// The newest one, or the one this many before it.
-    Latest { back: u32 },
+    /// The newest one, or an earlier one.
+    Latest {
+        /// How many newer ones there are.
+        back: u32,
+    },
     /// The newest one that began at this time or before (`--at`, see [`super::parse_moment`]).
     At(Time),
     /// The one whose id begins with these lower case hexadecimal digits.

@@ -3,15 +3,11 @@
 
 use crate::fixture::{self, RENAMES, SWAPS, memory, open, options, plant};
 use siltstone::error::{Error, Kind, Result};
-use siltstone::format::{KEYS_PREFIX, PENDING_PREFIX, SNAPSHOTS_PREFIX};
 use siltstone::forward_storage;
 use siltstone::id::SnapshotId;
-use siltstone::repo::key::add_key;
-use siltstone::repo::{Credentials, Repository};
+use siltstone::repo::{Credentials, Repository, add_key};
 use siltstone::seal::KeyAccess;
-use siltstone::storage::chaos::{Chaos, ChaosRates};
-use siltstone::storage::memory::Memory;
-use siltstone::storage::{Capabilities, ListedObject, ObjectBody, ObjectVersion, Storage};
+use siltstone::storage::{Capabilities, Chaos, ChaosRates, ListedObject, Memory, ObjectBody, ObjectVersion, Storage};
 use siltstone::watch::Watch;
 use std::sync::Arc;
 
@@ -34,12 +30,12 @@ impl Storage for Refusing {
     forward_storage!(self => self.inner; describe, capabilities, profile, put, compare_and_swap, rename, get, get_range, remove, stat);
 
     fn put_new(&self, name: &str, body: ObjectBody) -> Result<ObjectVersion> {
-        self.refuse(self.pending && name.starts_with(PENDING_PREFIX), "write", name)?;
+        self.refuse(self.pending && name.starts_with("pending/"), "write", name)?;
         self.inner.put_new(name, body)
     }
     fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
-        self.refuse(self.snapshots && prefix == SNAPSHOTS_PREFIX, "list", prefix)?;
-        self.refuse(self.keys && prefix == KEYS_PREFIX, "list", prefix)?;
+        self.refuse(self.snapshots && prefix == "snapshots/", "list", prefix)?;
+        self.refuse(self.keys && prefix == "keys/", "list", prefix)?;
         self.inner.list(prefix)
     }
 }
@@ -73,15 +69,15 @@ fn assert_fails_and_withdraws(case: &Case, capabilities: Capabilities) {
     assert!(error.is(kind) && error.to_string().contains(doing), "{at}: {error}");
 
     let trace = refusing.inner.trace();
-    let shown = trace.iter().filter(|call| call.verb == "put_new" && call.name.starts_with(PENDING_PREFIX)).count();
+    let shown = trace.iter().filter(|call| call.verb == "put_new" && call.name.starts_with("pending/")).count();
     assert_eq!(shown, usize::from(!case.refuses_pending), "{at}: {trace:?}");
-    assert!(trace.iter().all(|call| call.name.starts_with(PENDING_PREFIX)), "{at}: {trace:?}");
-    assert_eq!(base.list(PENDING_PREFIX).expect("memory answers"), [], "{at}");
+    assert!(trace.iter().all(|call| call.name.starts_with("pending/")), "{at}: {trace:?}");
+    assert_eq!(base.list("pending/").expect("memory answers"), [], "{at}");
     drop(repo);
     // Nothing of it is in the next run's way.
     let done = fixture::backup(Arc::new(base.clone()), &cache, &source).unwrap_or_else(|error| panic!("{at}: {error}"));
     assert!(done.snapshot.is_some() && done.totals.files_new > 0, "{at}");
-    assert_eq!(base.list(PENDING_PREFIX).expect("memory answers"), [], "{at}");
+    assert_eq!(base.list("pending/").expect("memory answers"), [], "{at}");
 }
 
 #[test]
@@ -118,7 +114,7 @@ fn the_key_that_opened_last_is_tried_without_listing_keys_and_only_a_hint() {
     // The repository's id tells the name of its first key.
     let repo = open(unlisted(), &cache).expect("it opens with the first key");
 
-    let old = base.list(KEYS_PREFIX).expect("memory answers").remove(0).name;
+    let old = base.list("keys/").expect("memory answers").remove(0).name;
     let cost = fixture::init_options(base.capabilities()).cost;
     add_key(&base, repo.keys(), KeyAccess::Full, &fixture::credentials(), cost).expect("it is added");
     base.remove(&old).expect("it is removed");

@@ -4,9 +4,7 @@ use crate::fixture::{self, RENAMES, SWAPS, backup, memory, open, plant, restored
 use siltstone::entry::PathText;
 use siltstone::error::{Kind, Result};
 use siltstone::repo::SnapshotSource;
-use siltstone::storage::Storage;
-use siltstone::storage::chaos::{Chaos, ChaosRates};
-use siltstone::storage::retry::Retry;
+use siltstone::storage::{Chaos, ChaosRates, Retry, Storage};
 use siltstone::watch::{Cancel, Clock};
 use std::fs;
 use std::path::Path;

@@ -4,12 +4,11 @@ use crate::fixture::{RENAMES, memory, open, options};
 use crate::golden::noise;
 use siltstone::backup::BackupOptions;
 use siltstone::error::Result;
-use siltstone::format::{INDEX_PREFIX, PACK_BYTES};
+use siltstone::format::PACK_BYTES;
 use siltstone::forward_storage;
 use siltstone::repo::SinkOptions;
 use siltstone::seal::Compression;
-use siltstone::storage::memory::Memory;
-use siltstone::storage::{ObjectBody, Storage, StorageProfile};
+use siltstone::storage::{Memory, ObjectBody, Storage, StorageProfile};
 use siltstone::watch::Watch;
 use std::fs;
 use std::sync::{Arc, Condvar, Mutex};
@@ -89,16 +88,16 @@ fn a_checkpoint_does_not_wait_for_packs_that_were_sent_after_it_began() {
             writer.sink().store_content(1, &noise(1 << 20, part)).expect("it is stored");
         }
         slow.wait_for(2);
-        assert!(findable.is_empty() && slow.list(INDEX_PREFIX).expect("listed").is_empty(), "before it was written");
+        assert!(findable.is_empty() && slow.list("index/").expect("listed").is_empty(), "before it was written");
         slow.allow(1);
         let told = findable.recv_timeout(Duration::from_secs(60));
-        let indexes = slow.list(INDEX_PREFIX).expect("listed").len();
+        let indexes = slow.list("index/").expect("listed").len();
         slow.allow(usize::MAX);
         assert!(told.is_ok() && indexes == 1, "it waits for what came after it");
         checkpoint.join().expect("no panic").expect("it is findable");
     });
     writer.abandon(|_, _| ()).expect("it ends");
-    assert_eq!(slow.list(INDEX_PREFIX).expect("listed").len(), 2);
+    assert_eq!(slow.list("index/").expect("listed").len(), 2);
 }
 
 #[test]

@@ -9,9 +9,7 @@ use siltstone::forward_storage;
 use siltstone::id::WriterId;
 use siltstone::lease::{RunningWriter, expire, settle, survey};
 use siltstone::repo::Repository;
-use siltstone::storage::chaos::{CrashPoint, CrashSide};
-use siltstone::storage::memory::Memory;
-use siltstone::storage::{ListedObject, ObjectBody, ObjectStat, ObjectVersion, Storage};
+use siltstone::storage::{CrashPoint, CrashSide, ListedObject, Memory, ObjectBody, ObjectStat, ObjectVersion, Storage};
 use siltstone::watch::Watch;
 use std::sync::{Arc, Condvar, Mutex};
 

@@ -1,11 +1,8 @@
 //! How two trees differ: names, kinds, contents, modes, times, links, holes, attributes; empty means restored exactly.
 
-use siltstone::disk::Directory;
-use siltstone::disk::xattr::{read_xattrs, read_xattrs_at};
+use crate::attributes::attributes_of;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs::{self, Metadata};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -22,17 +19,6 @@ fn walk(root: &Path, below: &Path, found: &mut BTreeMap<PathBuf, Metadata>) {
     }
 }
 
-fn xattrs(path: &Path, metadata: &Metadata) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let parent = Directory::open_path(path.parent().expect("it has a parent").as_os_str().as_bytes());
-    let read = if metadata.is_file() || metadata.is_dir() {
-        read_xattrs(fs::File::open(path).expect("it is opened"))
-    } else {
-        let name: OsString = path.file_name().expect("it has a name").to_owned();
-        read_xattrs_at(&parent.expect("the parent is opened"), name.as_bytes())
-    };
-    read.expect("attributes are read").into_iter().map(|xattr| (xattr.name, xattr.value)).collect()
-}
-
 /// Everything that can differ, as text.
 fn describe(root: &Path, path: &Path, metadata: &Metadata) -> Vec<(&'static str, String)> {
     let kind = metadata.file_type();
@@ -41,7 +27,7 @@ fn describe(root: &Path, path: &Path, metadata: &Metadata) -> Vec<(&'static str,
         ("kind", format!("{kind:?}")),
         ("owner", format!("{}:{}", metadata.uid(), metadata.gid())),
         ("time", format!("{}.{:09}", metadata.mtime(), metadata.mtime_nsec())),
-        ("attributes", format!("{:?}", xattrs(&whole, metadata))),
+        ("attributes", format!("{:?}", attributes_of(&whole))),
     ];
     if !kind.is_symlink() {
         facts.push(("mode", format!("{:o}", metadata.mode())));

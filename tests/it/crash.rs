@@ -4,9 +4,7 @@ use crate::fixture::{self, NEITHER, RENAMES, SWAPS, backup, copy, memory, open, 
 use siltstone::error::{Kind, Result};
 use siltstone::repo::{Credentials, Repository};
 use siltstone::seal::Secret;
-use siltstone::storage::chaos::{CrashPoint, CrashSide};
-use siltstone::storage::memory::Memory;
-use siltstone::storage::{Capabilities, Storage};
+use siltstone::storage::{Capabilities, CrashPoint, CrashSide, Memory, Storage};
 use siltstone::watch::Watch;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -6,9 +6,7 @@ use siltstone::backup::BackupOptions;
 use siltstone::chunk::ContentKind;
 use siltstone::entry::{Content, Entry, EntryKind, PathText};
 use siltstone::error::{Kind, Result};
-use siltstone::format::index::encode_index;
-use siltstone::format::tree::{decode_page, encode_entries, store_page};
-use siltstone::format::{PACKS_PREFIX, index_name};
+use siltstone::format::{decode_page, encode_entries, encode_index, index_name, store_page};
 use siltstone::id::{ChunkId, ChunkKind, IndexId, PackId};
 use siltstone::place::{FrameContents, PackContents};
 use siltstone::repo::{Repository, SinkOptions, SnapshotSource, Writer};
@@ -17,8 +15,7 @@ use siltstone::seal::{
     Compression, FrameOpener, FrameSealer, KeySet, Recipients, Secret, new_pack_key, open_pack_key, seal_object,
 };
 use siltstone::source::{Source, Stream};
-use siltstone::storage::Storage;
-use siltstone::storage::memory::Memory;
+use siltstone::storage::{Memory, Storage};
 use siltstone::watch::{Event, Watch};
 use std::collections::BTreeMap;
 use std::fs;
@@ -247,7 +244,7 @@ fn a_hostile_list_does_not_keep_the_backup_that_heals() {
     fs::create_dir(&source).expect("made");
     fs::write(source.join("file"), crate::golden::noise(100_000, 3)).expect("written");
     backup(Arc::new(storage.clone()), &cache, &source).expect("a backup");
-    let packs = storage.list(PACKS_PREFIX).expect("listed");
+    let packs = storage.list("packs/").expect("listed");
     let repo = open(Arc::new(storage.clone()), &cache).expect("it opens");
     let hostile = long_list(&repo, ChunkId([7; 24]), EntryKind::File);
     commit_page(&repo, &encode_entries(&[hostile]));

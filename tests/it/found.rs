@@ -6,14 +6,10 @@ use crate::fixture::{
 use crate::golden::noise;
 use siltstone::backup::{BackupOptions, Comparison};
 use siltstone::error::{Error, Kind};
-use siltstone::format::{
-    CONFIG_NAME, INDEX_PREFIX, KEYS_PREFIX, PACKS_PREFIX, PENDING_PREFIX, SETTINGS_NAME, SNAPSHOTS_PREFIX,
-};
 use siltstone::id::WriterId;
 use siltstone::restore::RestoreOptions;
 use siltstone::source::{Source, Stream};
-use siltstone::storage::Storage;
-use siltstone::storage::memory::Memory;
+use siltstone::storage::{Memory, Storage};
 use siltstone::watch::Watch;
 use std::fs;
 use std::path::Path;
@@ -46,7 +42,7 @@ fn an_index_object_of_another_size_counts_as_lost_whatever_the_cache_knows() {
     plant(source.path(), 1);
     let (storage, cache) = (memory(SWAPS), tempfile::tempdir().expect("a folder"));
     backup(Arc::new(storage.clone()), cache.path(), source.path()).expect("the first backup");
-    let index = storage.list(INDEX_PREFIX).expect("memory lists").remove(0);
+    let index = storage.list("index/").expect("memory lists").remove(0);
     storage.corrupt(&index.name, |bytes| bytes.truncate(bytes.len() / 2));
     backup(Arc::new(storage.clone()), cache.path(), source.path()).expect("the second backup");
     // Of the first one the pages above the source may be lost for good, as other tests change the folders there.
@@ -57,7 +53,7 @@ fn an_index_object_of_another_size_counts_as_lost_whatever_the_cache_knows() {
 fn forget_all(storage: &Memory, cache: &Path) {
     // What the run makes in it meanwhile may stay.
     let _best_effort = fs::remove_dir_all(cache);
-    let is_kept = |name: &str| name.starts_with(KEYS_PREFIX) || name == CONFIG_NAME || name == SETTINGS_NAME;
+    let is_kept = |name: &str| name.starts_with("keys/") || name == "config" || name == "settings";
     let all = storage.list("").expect("memory lists");
     all.iter().filter(|object| !is_kept(&object.name)).for_each(|object| storage.remove(&object.name).expect("gone"));
 }
@@ -144,7 +140,7 @@ fn no_damage_to_one_snapshot_hides_the_others() {
     for _ in 0..2 {
         backup(Arc::new(storage.clone()), cache.path(), source.path()).expect("a backup");
     }
-    let name = storage.list(SNAPSHOTS_PREFIX).expect("memory lists").remove(0).name;
+    let name = storage.list("snapshots/").expect("memory lists").remove(0).name;
     let repo = open(Arc::new(storage.clone()), cache.path()).expect("it opens");
     for bit in 0..48 * 8 {
         let flip = || storage.corrupt(&name, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
@@ -165,7 +161,7 @@ fn no_damage_to_one_pending_object_is_in_the_way_of_others() {
     let repo = open(Arc::new(storage.clone()), cache.path()).expect("it opens");
     let (keys, protocol) = (repo.keys(), protocol_of(&repo));
     let _ghost = show(&storage, keys, protocol, WriterId([7; 16])).expect("a pending object");
-    let name = storage.list(PENDING_PREFIX).expect("memory lists").remove(0).name;
+    let name = storage.list("pending/").expect("memory lists").remove(0).name;
     for bit in 0..48 * 8 {
         let flip = || storage.corrupt(&name, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
         flip();
@@ -181,7 +177,7 @@ fn saved_twice_at_once(source: &Path) -> Memory {
     let (inner, cache, path) = (storage.clone(), caches.path().join("other"), source.to_owned());
     let is_done = AtomicBool::new(false);
     let beside = move |verb: &str, name: &str| {
-        if verb == "put" && name.starts_with(PACKS_PREFIX) && !is_done.swap(true, Ordering::SeqCst) {
+        if verb == "put" && name.starts_with("packs/") && !is_done.swap(true, Ordering::SeqCst) {
             backup(Arc::new(inner.clone()), &cache, &path).expect("the backup beside it");
         }
     };
@@ -206,7 +202,7 @@ fn of_two_copies_of_a_chunk_the_whole_one_is_read() {
     // The trees of both are the same only while nothing changes a folder above the source, which other tests share.
     let storage = (0..1000).map(|_| saved_twice_at_once(source.path())).find(has_one_root).expect("a quiet moment");
     assert_whole(&storage, source.path(), 2);
-    let packs = storage.list(PACKS_PREFIX).expect("memory lists");
+    let packs = storage.list("packs/").expect("memory lists");
     assert_eq!(packs.len(), 4, "content and trees of each");
     for pack in packs {
         for changed in [0..pack.size as usize, pack.size as usize / 2..pack.size as usize / 2 + 1] {

@@ -5,9 +5,7 @@
 use crate::folder::Folder;
 use siltstone::chunk::{ChunkTable, ContentKind};
 use siltstone::entry::{CHUNKS_DIRECT_MAX, Content, Entry, EntryKind, Hole, Metadata, PathText, Time, Xattr};
-use siltstone::format::FORMAT_VERSION;
-use siltstone::format::list::{ListItem, ListWriter};
-use siltstone::format::tree::{page_lengths, store_page, store_root};
+use siltstone::format::{FORMAT_VERSION, ListItem, ListWriter, page_lengths, store_page, store_root};
 use siltstone::id::{ChunkId, ChunkKind, SnapshotId};
 use siltstone::repo::{Credentials, InitOptions, Repository, SinkOptions, Snapshot, SnapshotSource, Stamp, Totals};
 use siltstone::seal::{PasswordCost, Secret};

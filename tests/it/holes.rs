@@ -8,7 +8,7 @@ use rustix::fs::{SeekFrom, seek};
 use siltstone::backup::BackupOptions;
 use siltstone::chunk::{ChunkSizes, ChunkTable};
 use siltstone::repo::{InitOptions, Repository};
-use siltstone::storage::memory::Memory;
+use siltstone::storage::Memory;
 use siltstone::watch::Watch;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

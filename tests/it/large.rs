@@ -8,7 +8,7 @@ use siltstone::error::{Kind, Result};
 use siltstone::repo::{Repository, Snapshot};
 use siltstone::restore::RestoreOptions;
 use siltstone::source::{RulesBuilder, Source, Stream};
-use siltstone::storage::chaos::{CrashPoint, CrashSide};
+use siltstone::storage::{CrashPoint, CrashSide};
 use siltstone::watch::Watch;
 use std::fs;
 use std::io::{self, Read};

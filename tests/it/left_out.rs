@@ -4,7 +4,7 @@ use crate::fixture;
 use crate::person::Person;
 use crate::skip::skipped;
 use siltstone::backup::{BackupOptions, BackupReport};
-use siltstone::entry::Entry;
+use siltstone::entry::{Entry, EntryKind};
 use siltstone::repo::Repository;
 use siltstone::source::RulesBuilder;
 use siltstone::watch::Watch;
@@ -20,7 +20,7 @@ fn marks(repo: &Repository, report: &BackupReport, source: &Path) -> BTreeMap<St
     let mut found = BTreeMap::new();
     let mut each = |path: &[u8], entry: &Entry| {
         let path = PathBuf::from(String::from_utf8_lossy(path).into_owned());
-        if let (Ok(below), true) = (path.strip_prefix(source), entry.is_directory()) {
+        if let (Ok(below), true) = (path.strip_prefix(source), entry.kind == EntryKind::Directory) {
             found.insert(below.to_str().unwrap().to_owned(), entry.is_partial);
         }
         Ok(())

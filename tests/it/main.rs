@@ -1,6 +1,7 @@
 //! One test binary: a module per room or behaviour.
 
 mod admin;
+mod attributes;
 mod bare;
 mod begin;
 mod browse;
@@ -12,7 +13,6 @@ mod compare;
 mod crash;
 mod damage;
 mod damaged_packs;
-mod disk;
 mod exit_codes;
 mod far;
 mod fixture;
@@ -46,7 +46,6 @@ mod restore_ways;
 mod rights;
 mod rooms;
 mod roundtrip;
-mod segments;
 mod server;
 mod skip;
 mod source_code;

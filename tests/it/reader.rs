@@ -1,16 +1,15 @@
 //! Another program, written from docs/FORMAT.md alone, restores what this one saved.
 
+use crate::attributes::attributes_of;
 use crate::folder::Folder;
 use crate::golden;
 use crate::skip::skipped;
 use siltstone::backup::BackupOptions;
 use siltstone::chunk::ChunkTable;
-use siltstone::disk::xattr::read_xattrs;
 use siltstone::entry::{Content, Entry, EntryKind};
-use siltstone::format::tree::store_page;
+use siltstone::format::store_page;
 use siltstone::id::SnapshotId;
-use siltstone::repo::key::add_key;
-use siltstone::repo::{Credentials, InitOptions, Repository, SinkOptions, Snapshot, Stamp, Totals};
+use siltstone::repo::{Credentials, InitOptions, Repository, SinkOptions, Snapshot, Stamp, Totals, add_key};
 use siltstone::seal::{KeyAccess, PasswordCost, Secret};
 use siltstone::source::{Source, Stream};
 use siltstone::storage::Storage;
@@ -126,8 +125,7 @@ fn compare(one: &Path, two: &Path) {
     } else if a.is_file() {
         assert_eq!(a.nlink(), b.nlink(), "{one:?}");
         assert!(fs::read(one).unwrap() == fs::read(two).unwrap(), "{one:?}");
-        let attributes = |path| read_xattrs(File::open(path).unwrap()).unwrap();
-        assert_eq!(attributes(one), attributes(two), "{one:?}");
+        assert_eq!(attributes_of(one), attributes_of(two), "{one:?}");
         if a.blocks() * 512 < a.len() {
             assert!(b.blocks() * 512 < b.len() / 2, "the holes of {one:?} are gone");
         }

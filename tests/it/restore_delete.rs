@@ -7,7 +7,7 @@ use crate::restore_way::leftover;
 use crate::skip::skipped;
 use crate::undone::mounted;
 use siltstone::entry::{Content, Entry, EntryKind, PathText, Warning};
-use siltstone::format::tree::store_page;
+use siltstone::format::store_page;
 use siltstone::repo::{Repository, SinkOptions, Snapshot, SnapshotSource};
 use siltstone::restore::{RestoreOptions, RestoreReport};
 use siltstone::watch::Watch;

@@ -6,14 +6,13 @@ use crate::person::{Person, contents};
 use crate::restore::{is_root, restore, saved};
 use crate::restore_way::leftover;
 use crate::skip::skipped;
-use siltstone::disk::Directory;
-use siltstone::disk::create::unfinished_mode;
+use siltstone::disk::unfinished_mode;
 use siltstone::entry::{Content, Entry, EntryKind, Metadata, PathText};
 use siltstone::error::Kind;
-use siltstone::format::tree::store_page;
+use siltstone::format::store_page;
 use siltstone::repo::{SinkOptions, SnapshotSource};
 use siltstone::restore::RestoreOptions;
-use siltstone::source::rules::RulesBuilder;
+use siltstone::source::RulesBuilder;
 use siltstone::watch::Watch;
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
@@ -141,10 +140,10 @@ fn a_target_that_a_killed_restore_made_gets_its_metadata() {
 fn leftovers_go_and_what_looks_like_them_stays() {
     // Nothing cleaned up after a restore that was killed.
     let person = saved(|person| person.write("source/below/f", "f"));
-    let own = String::from_utf8(siltstone::disk::unfinished::next_name()).expect("text");
+    let own = String::from_utf8(siltstone::disk::next_name()).expect("text");
     // Of a process that has ended: a number beyond all, with the checksum that its name then has.
     let gone = renumbered(&own, "7ffffff0");
-    assert!(siltstone::disk::unfinished::is_leftover(gone.as_bytes()));
+    assert!(siltstone::disk::is_leftover(gone.as_bytes()));
     let like = format!("{gone}~");
     for name in [&gone, &like, &own] {
         person.write(&format!("source/below/{name}"), "x");
@@ -269,8 +268,10 @@ fn a_tree_deeper_than_any_path_does_not_crash() {
     // What was not read of a directory was taken for extra entries.
     snapshot.sources = vec![SnapshotSource::Tree { path: PathText(b"/".to_vec()) }];
     deepen(&target, 4098);
-    let deep = |levels: usize| vec!["d"; levels].join("/");
-    let here = Directory::open_path(target.join(deep(4098)).as_os_str().as_bytes()).expect("it is there");
+    let here = (0..4098).fold(fs::File::open(&target).expect("it is there"), |above, _| {
+        use rustix::fs::{Mode, OFlags, openat};
+        openat(above, "d", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).expect("it is there").into()
+    });
     rustix::fs::mknodat(&here, "x.o", rustix::fs::FileType::RegularFile, rustix::fs::Mode::RUSR, 0).expect("made");
     let how = RestoreOptions {
         delete: true,
@@ -280,7 +281,7 @@ fn a_tree_deeper_than_any_path_does_not_crash() {
     let plan = repo.plan_restore(&snapshot, how, &Watch::silent()).expect("planned");
     assert_eq!(plan.summary.deletions.count, 0);
     plan.run(&Watch::silent()).expect("restored");
-    assert!(here.stat("x.o").is_ok());
+    assert!(rustix::fs::statat(&here, "x.o", rustix::fs::AtFlags::empty()).is_ok());
     rustix::fs::unlinkat(&here, "x.o", rustix::fs::AtFlags::empty()).expect("removed");
     flatten(&target);
 }

@@ -6,7 +6,7 @@ use crate::restore::{latest, saved};
 use crate::skip::skipped;
 use proptest::prelude::*;
 use siltstone::restore::{Overwrite, RestoreOptions};
-use siltstone::source::rules::RulesBuilder;
+use siltstone::source::RulesBuilder;
 use siltstone::watch::Watch;
 use std::collections::BTreeMap;
 use std::fs;

@@ -4,9 +4,6 @@ use crate::compare::differences;
 use crate::fixture::{self, Hooked, SWAPS, backup, memory, open, restore, restored_differences};
 use proptest::prelude::*;
 use siltstone::backup::BackupOptions;
-use siltstone::disk::Directory;
-use siltstone::disk::xattr::set_xattr_at;
-use siltstone::entry::Xattr;
 use siltstone::repo::{Repository, Snapshot};
 use siltstone::watch::Watch;
 use std::ffi::OsStr;
@@ -103,13 +100,10 @@ fn set_time(path: &Path, looks: &Looks) {
 }
 
 fn dress(path: &Path, thing: &Thing, looks: &Looks) {
-    let parent = Directory::open_path(path.parent().expect("a parent").as_os_str().as_bytes()).expect("it opens");
-    let name = path.file_name().expect("a name").as_bytes();
     let plain = matches!(thing, Thing::File { .. } | Thing::Repeated { .. } | Thing::Sparse { .. } | Thing::Folder(_));
     if let Some((number, value)) = looks.xattr.as_ref().filter(|_| plain) {
-        let xattr = Xattr { name: format!("user.n{number}").into_bytes(), value: value.clone() };
         // Not every place for temporary files takes attributes.
-        let _taken = set_xattr_at(&parent, name, &xattr);
+        let _taken = rustix::fs::lsetxattr(path, format!("user.n{number}"), value, rustix::fs::XattrFlags::empty());
     }
     if !matches!(thing, Thing::Link(_)) {
         // It must be readable without being root.

@@ -2,12 +2,10 @@
 
 use siltstone::error::{Error, Kind, Result};
 use siltstone::forward_storage;
-use siltstone::storage::local::Local;
-use siltstone::storage::memory::Memory;
-use siltstone::storage::retry::Retry;
-use siltstone::storage::s3::S3Defaults;
-use siltstone::storage::throttle::{Delayed, Throttle};
-use siltstone::storage::{Capabilities, ListedObject, ObjectBody, ObjectStat, ObjectVersion, Storage, location, probe};
+use siltstone::storage::{
+    Capabilities, Delayed, ListedObject, Local, Memory, ObjectBody, ObjectStat, ObjectVersion, Retry, S3Defaults,
+    Storage, StorageAccess, Throttle, probe,
+};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -21,9 +19,9 @@ fn kind<T: std::fmt::Debug>(result: Result<T>) -> Kind {
     result.expect_err("a refusal is expected").kind()
 }
 
-fn open_location(words: &str) -> Result<Arc<dyn Storage>> {
-    let access = location::StorageAccess { s3: S3Defaults::from_environment(), ..location::StorageAccess::default() };
-    location::open(words, true, &access)
+fn opened(words: &str) -> Result<Arc<dyn Storage>> {
+    let access = StorageAccess { s3: S3Defaults::from_environment(), ..StorageAccess::default() };
+    siltstone::storage::open_location(words, true, &access)
 }
 
 fn body(text: &str) -> ObjectBody {
@@ -332,7 +330,7 @@ fn wrappers_conform() {
 fn s3_stores_conform() {
     for (name, server) in servers() {
         println!("{name}");
-        let storage = open_location(&fresh(&server, "conforms")).unwrap();
+        let storage = opened(&fresh(&server, "conforms")).unwrap();
         let found = probe(storage.as_ref()).unwrap();
         conforms(&Probed(storage, found));
     }
@@ -358,7 +356,7 @@ fn the_probe_finds_what_holds_and_leaves_nothing() {
 fn the_probe_tells_s3_stores_apart() {
     let honest = Capabilities { put_new: true, compare_and_swap: true, rename: false };
     for (name, server) in servers() {
-        let storage = open_location(&fresh(&server, "probe")).unwrap();
+        let storage = opened(&fresh(&server, "probe")).unwrap();
         let found = probe(storage.as_ref()).unwrap();
         match name.as_str() {
             "versitygw" => assert_eq!(found, honest),
@@ -373,13 +371,13 @@ fn the_probe_tells_s3_stores_apart() {
 fn an_unknown_scheme_is_told_what_is_known() {
     let folder = tempfile::tempdir().unwrap();
     for words in ["gopher://x", "memory:", "host:folder"] {
-        let error = open_location(words).err().unwrap();
+        let error = opened(words).err().unwrap();
         assert!(error.is(Kind::Invalid) && error.advice().unwrap().contains("s3://"), "{error:?}");
         assert!(!Path::new(words).exists());
     }
     // A folder of such a name is written as a path.
     let named = folder.path().join("memory:");
-    open_location(named.to_str().unwrap()).unwrap();
+    opened(named.to_str().unwrap()).unwrap();
     assert!(named.is_dir());
 }
 

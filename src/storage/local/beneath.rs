@@ -18,7 +18,7 @@ pub(super) struct FolderOwner {
 }
 
 impl FolderOwner {
-    pub fn hand_over(self, made: impl AsFd) {
+    pub(crate) fn hand_over(self, made: impl AsFd) {
         // The file system may have no owners, or its server may map root to nobody.
         let _best_effort = fchown(made, Some(Uid::from_raw(self.user)), Some(Gid::from_raw(self.group)));
     }

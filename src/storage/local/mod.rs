@@ -32,6 +32,7 @@ const ATTRIBUTES_CACHED: Duration = Duration::from_secs(60);
 /// Objects in a directory of this machine.
 pub type Local = Files<LocalTree>;
 
+/// A directory of this machine, as a tree of files.
 pub struct LocalTree {
     root: PathBuf,
     /// Of the root when it was opened: something else is mounted, or uncovered, where it differs.

@@ -19,7 +19,7 @@ pub(super) struct FileNumber {
 }
 
 impl FileNumber {
-    pub fn of(meta: &Metadata) -> Self {
+    pub(crate) fn of(meta: &Metadata) -> Self {
         FileNumber { device: meta.dev(), inode: meta.ino() }
     }
 }
@@ -36,7 +36,7 @@ struct OpenFile {
 impl OpenFiles {
     /// The file that is at `path` now, open since an earlier range if it is still the same: `meta` is what is there. If the file was
     /// replaced or removed, here or in another process, its number differs. Returns its size in bytes, too.
-    pub fn get(&self, path: &Path, meta: &Metadata) -> io::Result<(Arc<File>, u64)> {
+    pub(crate) fn get(&self, path: &Path, meta: &Metadata) -> io::Result<(Arc<File>, u64)> {
         let number = FileNumber::of(meta);
         let find = |open: &mut VecDeque<OpenFile>| {
             open.retain(|known| known.path != path || known.number == number);

@@ -1,12 +1,12 @@
 //! What a folder holds, or what a snapshot says that it held: everything that a restore must bring back.
 
+use crate::attributes::attributes_of;
 use siltstone::browse::resolve;
-use siltstone::disk::xattr::read_xattrs;
 use siltstone::entry::{Content, Entry, EntryKind};
 use siltstone::error::{Error, Result};
 use siltstone::repo::{Reader, Snapshot};
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -85,10 +85,7 @@ fn node_of(path: &Path, metadata: &Metadata) -> Node {
         _ => Vec::new(),
     };
     let xattrs = match kind {
-        EntryKind::File | EntryKind::Directory => {
-            let read = read_xattrs(File::open(path).expect("it is opened")).expect("attributes are read");
-            read.into_iter().map(|xattr| (xattr.name, xattr.value)).collect()
-        }
+        EntryKind::File | EntryKind::Directory => attributes_of(path).into_iter().collect(),
         _ => Xattrs::new(),
     };
     Node {
@@ -224,7 +221,7 @@ fn content(reader: &Reader, entry: &Entry) -> Result<Vec<u8>> {
         let at = (hole.offset as usize).min(data.len());
         data.splice(at..at, std::iter::repeat_n(0, hole.length as usize));
     }
-    if entry.kind.has_content() {
+    if matches!(entry.kind, EntryKind::File | EntryKind::Stream) {
         data.resize(data.len().max(entry.size as usize), 0);
     }
     Ok(data)

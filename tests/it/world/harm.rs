@@ -5,9 +5,7 @@ use crate::world::model::{Broken, Copy, World, objects, replace_objects};
 use crate::world::run::Parked;
 use crate::world::step::{Harm, Object};
 use siltstone::error::Result;
-use siltstone::format::index::{INDEX_BYTES_MAX, decode_index};
-use siltstone::format::{CONFIG_NAME, SETTINGS_NAME, pack_name};
-use siltstone::format::{INDEX_PREFIX, KEYS_PREFIX, PACKS_PREFIX, PENDING_PREFIX, SNAPSHOTS_PREFIX, index_name};
+use siltstone::format::{decode_index, index_name, pack_name};
 use siltstone::id::{ChunkId, IndexId, PackId};
 use siltstone::lease::{expire, survey};
 use siltstone::repo::Repository;
@@ -26,9 +24,9 @@ type Packs = Vec<(PackId, Vec<ChunkId>)>;
 /// Every index object with the packs that it names and their chunks.
 fn indexes(repo: &Repository, storage: &dyn Storage) -> Result<Vec<(IndexId, Packs)>> {
     let mut found = Vec::new();
-    for listed in storage.list(INDEX_PREFIX)? {
-        let id = IndexId::from_hex(&listed.name[INDEX_PREFIX.len()..])?;
-        let plain = open_object(repo.keys(), "index", &storage.get(&listed.name, 1 << 30)?.0, INDEX_BYTES_MAX)?;
+    for listed in storage.list("index/")? {
+        let id = IndexId::from_hex(&listed.name["index/".len()..])?;
+        let plain = open_object(repo.keys(), "index", &storage.get(&listed.name, 1 << 30)?.0, 1 << 30)?;
         let packs = decode_index(&plain)?.into_iter().map(|pack| {
             let chunks = pack.frames.iter().flat_map(|frame| frame.chunks.iter().map(|(id, _)| *id)).collect();
             (pack.pack, chunks)
@@ -54,7 +52,7 @@ impl World {
                 .flat_map(|(_, packs)| packs)
                 .map(|(pack, _)| pack_name(pack))
                 .collect();
-            for pack in storage.list(PACKS_PREFIX)?.iter().filter(|pack| sweep && !named.contains(&pack.name)) {
+            for pack in storage.list("packs/")?.iter().filter(|pack| sweep && !named.contains(&pack.name)) {
                 storage.remove(&pack.name)?;
             }
             Ok(())
@@ -144,13 +142,13 @@ impl World {
         let storage = self.places[place].storage.clone();
         let all = objects(storage.as_ref());
         let prefix = match object {
-            Object::Pack => PACKS_PREFIX,
-            Object::Index => INDEX_PREFIX,
-            Object::Snapshot => SNAPSHOTS_PREFIX,
-            Object::Pending => PENDING_PREFIX,
-            Object::Key => KEYS_PREFIX,
-            Object::Config => CONFIG_NAME,
-            Object::Settings => SETTINGS_NAME,
+            Object::Pack => "packs/",
+            Object::Index => "index/",
+            Object::Snapshot => "snapshots/",
+            Object::Pending => "pending/",
+            Object::Key => "keys/",
+            Object::Config => "config",
+            Object::Settings => "settings",
         };
         let mut names: Vec<&String> = all.keys().filter(|name| name.starts_with(prefix)).collect();
         // Names are random, sizes hardly: the same seed takes the same object again.

@@ -8,7 +8,7 @@ use crate::world::tree;
 use crate::world::wire::{Control, Fault, Wire};
 use siltstone::entry::EntryKind;
 use siltstone::restore::{Overwrite, RestoreOptions};
-use siltstone::source::rules::{Rules, RulesBuilder};
+use siltstone::source::{Rules, RulesBuilder};
 use siltstone::watch::Watch;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
