@@ -9,7 +9,7 @@ use super::options::GlobalOptions;
 use super::output::Console;
 use super::print::{self, json_line, print, print_once};
 use super::progress::Display;
-use super::signals;
+use super::session;
 use super::system::host_name;
 use siltstone::backup::{BackupOptions, BackupReport, Comparison};
 use siltstone::browse::Filter;
@@ -26,9 +26,7 @@ pub(super) fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Fa
                 .to_owned(),
         ));
     }
-    let console = Console::new(options, true);
-    let watch = console.watch();
-    signals::stop_on_signals(&watch)?;
+    let (console, watch) = session::begin(options, true)?;
     let NamedSources { paths, missing } = named(args)?;
     let mut wanted = BackupOptions::new(paths.clone(), &host(args)?);
     wanted.sources.extend(missing.into_iter().map(Source::Missing));

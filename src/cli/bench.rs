@@ -7,7 +7,7 @@ use super::print::{print, print_json};
 use super::signals;
 use super::text::table;
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde::Serialize;
 use siltstone::bench::{
     Rival, StepFigures, TreeOptions, TreeShape, measure_machine, measure_storage, measure_tree, plot_svg,
     rivals_on_path,
@@ -104,12 +104,20 @@ fn rate(bytes_per_second: f64) -> String {
     format!("{}/s", format_bytes(bytes_per_second as u64))
 }
 
+/// What `silt bench tree --json` prints.
+#[derive(Serialize)]
+struct TreeBench {
+    shape: TreeShape,
+    rounds: usize,
+    figures: Vec<StepFigures>,
+}
+
 fn machine(console: &Console, compression: Compression, rounds: usize) -> siltstone::error::Result<()> {
     let watch = console.watch();
     signals::stop_on_signals(&watch)?;
     let figures = measure_machine(compression, rounds, &watch)?;
     if console.json() {
-        return print_json(&json!(figures));
+        return print_json(&figures);
     }
     let compress = format!("compress (zstd, {compression}, ratio {:.2})", figures.ratio);
     let rows = [
@@ -134,7 +142,7 @@ fn storage(console: &Console, options: &GlobalOptions, rounds: usize) -> siltsto
     let storage = super::open::open_storage(place, false, options, &watch)?;
     let figures = measure_storage(storage.as_ref(), rounds)?;
     if console.json() {
-        return print_json(&json!(figures));
+        return print_json(&figures);
     }
     let milliseconds = |seconds: f64| format!("{:.2} ms", seconds * 1000.0);
     let rows = [
@@ -171,7 +179,7 @@ fn tree(
         std::fs::write(path, plot_svg(&title, &figures)).map_err(|error| Error::io("write", path.display(), error))?;
     }
     if console.json() {
-        return print_json(&json!({"shape": shape, "rounds": rounds, "figures": figures}));
+        return print_json(&TreeBench { shape, rounds, figures });
     }
     let row = |figure: &StepFigures| {
         let step = format!("{:?}", figure.step);

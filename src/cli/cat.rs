@@ -3,10 +3,9 @@
 use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::GlobalOptions;
-use super::output::Console;
 use super::print::Lines;
 use super::select::TargetOptions;
-use super::signals;
+use super::session;
 use clap::Args;
 use siltstone::browse;
 
@@ -21,9 +20,7 @@ pub(super) fn run(args: &CatArgs, options: &GlobalOptions) -> Result<Exit, Failu
     let Some(path) = args.what.path() else {
         return Err(Failure::Usage("name a file in the snapshot: SNAPSHOT:PATH".to_owned()));
     };
-    let console = Console::new(options, false);
-    let watch = console.watch();
-    signals::stop_on_signals(&watch)?;
+    let (console, watch) = session::begin(options, false)?;
     let repo = open(options, &watch)?;
     let snapshot = args.what.find(&repo, &console, &watch)?;
     let reader = repo.reader();

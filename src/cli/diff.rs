@@ -3,10 +3,9 @@
 use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::{FilterOptions, GlobalOptions, absolute, bytes_parser};
-use super::output::Console;
 use super::print::{self, Lines};
 use super::select::{SelectedTarget, target};
-use super::signals;
+use super::session;
 use super::text::show_path;
 use clap::Args;
 use serde::Serialize;
@@ -49,9 +48,7 @@ pub(super) fn run(args: &DiffArgs, options: &GlobalOptions) -> Result<Exit, Fail
         return Err(Failure::Usage("name a snapshot before the colon: latest:PATH".to_owned()));
     };
     let new = newer(args)?;
-    let console = Console::new(options, false);
-    let watch = console.watch();
-    signals::stop_on_signals(&watch)?;
+    let (console, watch) = session::begin(options, false)?;
     let filter = args.filter.filter()?;
     let folder = absolute(Path::new(&args.new))?;
     let repo = open(options, &watch)?;

@@ -3,13 +3,12 @@
 use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::GlobalOptions;
-use super::output::Console;
 use super::print::Lines;
 use super::progress::Display;
 use super::select::TargetOptions;
-use super::signals;
+use super::session;
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use serde::Serialize;
 use siltstone::browse::{self, Archive};
 use siltstone::error::{Error, Result};
 use siltstone::repo::{Repository, Snapshot};
@@ -44,6 +43,14 @@ enum ArchiveFormat {
     TarZst,
 }
 
+/// What `silt export --output FILE --json` prints.
+#[derive(Serialize)]
+struct ExportReport {
+    snapshot: String,
+    output: String,
+    members: u64,
+}
+
 pub(super) fn run(args: &ExportArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     args.what.check()?;
     let to_file = args.output.as_deref().filter(|path| path.as_os_str() != "-");
@@ -53,9 +60,7 @@ pub(super) fn run(args: &ExportArgs, options: &GlobalOptions) -> Result<Exit, Fa
         ));
     }
     let form = form(args, to_file)?;
-    let console = Console::new(options, false);
-    let watch = console.watch();
-    signals::stop_on_signals(&watch)?;
+    let (console, watch) = session::begin(options, false)?;
     let repo = open(options, &watch)?;
     let snapshot = args.what.find(&repo, &console, &watch)?;
     let path = args.what.path().unwrap_or_else(|| b"/".to_vec());
@@ -70,7 +75,7 @@ pub(super) fn run(args: &ExportArgs, options: &GlobalOptions) -> Result<Exit, Fa
     if let Some(path) = to_file {
         if console.json() {
             let path = path.display().to_string();
-            super::print::print_json(&json!({"snapshot": snapshot.id.to_hex(), "output": path, "members": members}))?;
+            super::print::print_json(&ExportReport { snapshot: snapshot.id.to_hex(), output: path, members })?;
         } else if !console.quiet() {
             super::print::print(&format!(
                 "Wrote {} to {}\n",

@@ -4,9 +4,8 @@ use super::entry::show_seconds;
 use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::{GlobalOptions, RangeOptions, bytes_parser};
-use super::output::Console;
 use super::print::Lines;
-use super::signals;
+use super::session;
 use super::text::{show_path, show_stamp};
 use clap::Args;
 use serde::Serialize;
@@ -45,9 +44,7 @@ struct FoundPath<'a> {
 }
 
 pub(super) fn run(args: &FindArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
-    let console = Console::new(options, false);
-    let watch = console.watch();
-    signals::stop_on_signals(&watch)?;
+    let (console, watch) = session::begin(options, false)?;
     let filter = args.range.filter()?;
     let wanted = FindOptions {
         patterns: args.patterns.iter().map(|pattern| pattern.as_bytes().to_vec()).collect(),

@@ -6,7 +6,8 @@ use super::open::{
 };
 use super::options::GlobalOptions;
 use super::output::Console;
-use serde_json::json;
+use super::print::json_line;
+use serde::Serialize;
 use siltstone::disk::{make_private_dir, same_device};
 use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::{NewRepository, Repository};
@@ -73,16 +74,27 @@ fn refuse_lost(places: &DefaultPlaces, options: &GlobalOptions) -> Result<()> {
         )))
 }
 
+/// The event of a backup that made its repository.
+#[derive(Serialize)]
+struct FirstUse<'a> {
+    event: &'static str,
+    repository: String,
+    key_file: Option<String>,
+    recovery_key: &'a str,
+    /// The repository is on the disk of a source.
+    same_disk: bool,
+}
+
 fn event(places: &DefaultPlaces, key: Option<&Path>, new: &NewRepository, same_disk: bool) -> String {
     let recovery: &str = &new.recovery_key().to_text();
-    let event = json!({
-        "event": "first-use",
-        "repository": places.repository.display().to_string(),
-        "key_file": key.map(|path| path.display().to_string()),
-        "recovery_key": recovery,
-        "same_disk": same_disk,
-    });
-    format!("{event}\n")
+    let event = FirstUse {
+        event: "first-use",
+        repository: places.repository.display().to_string(),
+        key_file: key.map(|path| path.display().to_string()),
+        recovery_key: recovery,
+        same_disk,
+    };
+    json_line(&event) + "\n"
 }
 
 fn words(places: &DefaultPlaces, key: Option<&Path>, new: &NewRepository, same_disk: bool) -> String {

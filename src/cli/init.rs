@@ -3,13 +3,12 @@
 use super::exit::{Exit, Failure};
 use super::open::{given_location, given_password, no_secret, open_storage, open_with, probe_storage};
 use super::options::GlobalOptions;
-use super::output::Console;
 use super::password::read_key_file;
-use super::print::{print, print_once};
+use super::print::{json_line, print, print_once};
 use super::prompt::ask_password;
-use super::signals;
+use super::session;
 use clap::Args;
-use serde_json::json;
+use serde::Serialize;
 use siltstone::chunk::ChunkTable;
 use siltstone::disk::{make_private_dir, write_whole_private};
 use siltstone::error::{Error, Kind, Result};
@@ -28,15 +27,22 @@ pub(super) struct InitArgs {
     single_writer: bool,
 }
 
+/// What `silt init --json` prints.
+#[derive(Serialize)]
+struct InitReport<'a> {
+    repository: String,
+    key_file: Option<&'a str>,
+    key_file_made: bool,
+    recovery_key: &'a str,
+}
+
 pub(super) fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let Some(location) = given_location(options) else {
         return Err(Failure::Usage(
             "name the location of the new repository with --repo or SILT_REPOSITORY".to_owned(),
         ));
     };
-    let console = Console::new(options, false);
-    let watch = console.watch();
-    signals::stop_on_signals(&watch)?;
+    let (console, watch) = session::begin(options, false)?;
     refuse_strangers(location)?;
     let storage = open_storage(location, true, options, &watch)?;
     // Before a key file is made or a password is asked for.
@@ -66,10 +72,13 @@ pub(super) fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Fail
     let key_file = options.key_file.as_ref().map(|path| path.display().to_string());
     if console.json() {
         let recovery: &str = &new.recovery_key().to_text();
-        let made = json!({
-            "repository": storage.describe(), "key_file": key_file, "key_file_made": is_new_key, "recovery_key": recovery
-        });
-        show_and_finish(&format!("{made}\n"), new)?;
+        let made = InitReport {
+            repository: storage.describe(),
+            key_file: key_file.as_deref(),
+            key_file_made: is_new_key,
+            recovery_key: recovery,
+        };
+        show_and_finish(&(json_line(&made) + "\n"), new)?;
         return Ok(open_with(storage, &credentials, options, &watch).map(|_| Exit::Done)?);
     }
     let mut text = String::new();

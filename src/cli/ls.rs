@@ -4,10 +4,9 @@ use super::entry::long_line;
 use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::GlobalOptions;
-use super::output::Console;
 use super::print::Lines;
 use super::select::TargetOptions;
-use super::signals;
+use super::session;
 use super::text::show_path;
 use clap::Args;
 use siltstone::browse::{self, EntryInfo};
@@ -28,9 +27,7 @@ pub(super) struct LsArgs {
 
 pub(super) fn run(args: &LsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     args.what.check()?;
-    let console = Console::new(options, false);
-    let watch = console.watch();
-    signals::stop_on_signals(&watch)?;
+    let (console, watch) = session::begin(options, false)?;
     let repo = open(options, &watch)?;
     let snapshot = args.what.find(&repo, &console, &watch)?;
     let path = args.what.path().unwrap_or_else(|| b"/".to_vec());

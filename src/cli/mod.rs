@@ -28,6 +28,7 @@ mod prompt;
 mod relocate;
 mod restore;
 mod select;
+mod session;
 mod signals;
 mod snapshots;
 mod stats;

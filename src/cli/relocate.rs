@@ -3,12 +3,11 @@
 use super::exit::{Exit, Failure};
 use super::open::{open, probe_storage};
 use super::options::GlobalOptions;
-use super::output::Console;
-use super::print::print;
-use super::signals;
+use super::print::{json_line, print};
+use super::session;
 use clap::Args;
-use serde_json::json;
-use siltstone::repo::{CommitProtocol, Relocation, Settings};
+use serde::Serialize;
+use siltstone::repo::{CommitProtocol, Relocation};
 
 #[derive(Args, Debug)]
 pub(super) struct RelocateArgs {
@@ -18,25 +17,35 @@ pub(super) struct RelocateArgs {
 }
 
 pub(super) fn run(args: &RelocateArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
-    let console = Console::new(options, false);
-    let watch = console.watch();
-    signals::stop_on_signals(&watch)?;
+    let (console, watch) = session::begin(options, false)?;
     let repo = open(options, &watch)?;
     let capabilities = probe_storage(repo.storage())?;
     let done = repo.relocate(capabilities, args.single_writer)?;
     let place = repo.storage().describe();
     let text = if console.json() {
-        let before = done.before.as_ref().ok().map(|settings| settings.commit_protocol);
-        let Settings { commit_protocol, revision, .. } = done.now;
-        let changed = !done.is_unchanged();
-        let made = json!({
-            "repository": place, "commit_protocol": commit_protocol, "before": before, "revision": revision, "changed": changed
-        });
-        format!("{made}\n")
+        let report = RelocationReport {
+            repository: &place,
+            commit_protocol: done.now.commit_protocol,
+            before: done.before.as_ref().ok().map(|settings| settings.commit_protocol),
+            revision: done.now.revision,
+            changed: !done.is_unchanged(),
+        };
+        json_line(&report) + "\n"
     } else {
         words(&place, &done)
     };
     Ok(print(&text).map(|()| Exit::Done)?)
+}
+
+/// What `silt relocate --json` prints.
+#[derive(Serialize)]
+struct RelocationReport<'a> {
+    repository: &'a str,
+    commit_protocol: CommitProtocol,
+    /// None where the settings could not be read.
+    before: Option<CommitProtocol>,
+    revision: u64,
+    changed: bool,
 }
 
 fn words(place: &str, done: &Relocation) -> String {

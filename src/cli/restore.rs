@@ -7,7 +7,7 @@ use super::output::Console;
 use super::print::{of_snapshot, print, print_json};
 use super::progress::Display;
 use super::select::TargetOptions;
-use super::signals;
+use super::session;
 use super::text::{show_path, show_stamp};
 use clap::{Args, ValueEnum};
 use siltstone::repo::Snapshot;
@@ -84,9 +84,7 @@ enum OverwriteWord {
 
 pub(super) fn run(args: &RestoreArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     args.what.check()?;
-    let console = Console::new(options, true);
-    let watch = console.watch();
-    signals::stop_on_signals(&watch)?;
+    let (console, watch) = session::begin(options, true)?;
     let mut wanted = RestoreOptions::new(absolute(&args.target)?);
     wanted.path = args.what.path();
     wanted.exclude = rules(&args.exclude)?;

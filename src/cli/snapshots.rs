@@ -3,9 +3,8 @@
 use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::{FILTERS, GlobalOptions, RangeOptions};
-use super::output::Console;
 use super::print::{print, print_json_list};
-use super::signals;
+use super::session;
 use super::text::{show_path, show_source, show_stamp, table};
 use clap::Args;
 use serde::Serialize;
@@ -35,9 +34,7 @@ struct ListWarnings {
 }
 
 pub(super) fn run(args: &SnapshotsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
-    let console = Console::new(options, false);
-    let watch = console.watch();
-    signals::stop_on_signals(&watch)?;
+    let (console, watch) = session::begin(options, false)?;
     let filter = args.range.filter()?;
     let repo = open(options, &watch)?;
     let mut snapshots = repo.snapshots(&watch)?;

@@ -3,9 +3,8 @@
 use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::{GlobalOptions, RangeOptions};
-use super::output::Console;
 use super::print::{print, print_json};
-use super::signals;
+use super::session;
 use clap::Args;
 use siltstone::browse::{self, Statistics};
 use siltstone::when::{format_bytes, format_count, format_counted};
@@ -17,9 +16,7 @@ pub(super) struct StatsArgs {
 }
 
 pub(super) fn run(args: &StatsArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
-    let console = Console::new(options, false);
-    let watch = console.watch();
-    signals::stop_on_signals(&watch)?;
+    let (console, watch) = session::begin(options, false)?;
     let filter = args.range.filter()?;
     let repo = open(options, &watch)?;
     let snapshots = repo.snapshots_matching(&filter, &watch)?;

@@ -44,7 +44,7 @@ pub(super) fn read(
 const HINT: &str = "run `silt relocate`, which writes new settings for the storage where the repository is";
 
 fn lost() -> Error {
-    Error::new(Kind::NotFound, "read", SETTINGS_NAME).because("the repository has lost this object")
+    Error::corrupt("read", SETTINGS_NAME, "the repository has lost this object")
 }
 
 fn write_initial(storage: &dyn Storage, keys: &KeySet, config: &Config) -> Result<Settings> {

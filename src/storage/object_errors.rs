@@ -36,7 +36,11 @@ pub(super) fn stalled(doing: &str, name: &str, waited: Duration) -> Error {
 
 /// The system's name servers say that there is no host of that name.
 pub(super) fn is_unknown_name(error: &opendal::Error) -> bool {
-    let why = error.source().map(tls::innermost).unwrap_or_default();
+    is_text_of_unknown_name(&error.source().map(tls::innermost).unwrap_or_default())
+}
+
+/// What getaddrinfo of glibc says of EAI_NONAME and EAI_NODATA; the standard library returns no more than this text.
+fn is_text_of_unknown_name(why: &str) -> bool {
     why.contains("Name or service not known") || why.contains("No address associated with hostname")
 }
 
@@ -97,4 +101,18 @@ pub(super) fn failed(service: &Service, doing: &str, name: &str, error: &opendal
     }
     let kind = kind_of(error, io_kind(source), &why);
     with_hint(service, Error::new(kind, doing, name).because(why), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::ToSocketAddrs;
+
+    #[test]
+    fn the_text_for_a_host_that_does_not_exist_is_known() {
+        // No name server is asked for a name with an empty label.
+        let error = ("no..host", 443).to_socket_addrs().expect_err("it is no name");
+        assert!(is_text_of_unknown_name(&error.to_string()), "{error}");
+        assert!(!is_text_of_unknown_name("Temporary failure in name resolution"));
+    }
 }

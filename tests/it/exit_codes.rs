@@ -1,6 +1,6 @@
 //! Every verb ends with the codes that docs/OPERATIONS.md lists.
 
-use crate::person::Person;
+use crate::person::{Person, said};
 
 /// Each verb with words that make sense.
 const VERBS: [&[&str]; 9] = [
@@ -71,6 +71,21 @@ fn a_wrong_or_missing_secret_ends_every_verb_with_5() {
         person.silt_with(&[there, ("SILT_RECOVERY_KEY", recovery)], words).ends_with(5);
     }
     assert!(!person.path("out").exists() && !person.path("x.tar").exists());
+}
+
+/// The library that signs requests says in words alone that it has no key to sign with.
+#[test]
+fn a_missing_s3_key_is_said_at_once() {
+    let person = Person::new();
+    let mut command = person.command(&["snapshots", "--repo", "s3+http://127.0.0.1:1/bucket"]);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
+        command.env_remove(name);
+    }
+    // As long as requests are tried again only when that may help, this ends at once.
+    command.env("AWS_EC2_METADATA_DISABLED", "true").env("SILT_PASSWORD", "x");
+    let missing = said(command.output().expect("it runs")).ends_with(1);
+    assert!(missing.err.contains("hint: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"), "{}", missing.err);
+    assert!(!missing.err.contains("no answer"), "{}", missing.err);
 }
 
 #[test]

@@ -30,6 +30,7 @@ mod mounted;
 mod obedience;
 mod person;
 mod reader;
+mod relocate;
 mod replaced;
 mod restore;
 mod restore_delete;

@@ -1,0 +1,176 @@
+//! A repository that was copied to another storage, or whose settings were lost: reading goes on, writing is refused until
+//! `silt relocate` has found out what the storage does.
+
+use crate::fixture::{NEITHER, RENAMES, SWAPS, backup, memory, open, protocol_of, restored_differences, snapshots};
+use crate::person::Person;
+use siltstone::error::Kind;
+use siltstone::repo::CommitProtocol;
+use siltstone::storage::{Memory, Storage};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+const CASES: [(siltstone::storage::Capabilities, CommitProtocol); 2] =
+    [(SWAPS, CommitProtocol::CompareAndSwap), (RENAMES, CommitProtocol::Rename)];
+
+/// The objects of one storage in another that does other things atomically.
+fn copied(from: &Memory, to: siltstone::storage::Capabilities) -> Memory {
+    let copy = Memory::with_capabilities(to);
+    for (name, bytes) in from.snapshot() {
+        copy.put(&name, bytes.to_vec().into()).expect("memory takes it");
+    }
+    copy
+}
+
+#[test]
+fn a_copy_on_another_kind_of_storage_is_read_and_written_to_after_it_was_adapted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = folder.path().join("source");
+    fs::create_dir(&source).expect("made");
+    fs::write(source.join("f"), "before").expect("written");
+    for (from, _) in CASES {
+        let first = memory(from);
+        backup(Arc::new(first.clone()), &folder.path().join("cache"), &source).expect("it is saved");
+        for (to, protocol) in CASES {
+            let moved = Arc::new(copied(&first, to));
+            let cache = tempfile::tempdir().expect("a folder");
+            let repo = open(moved.clone(), cache.path()).expect("it opens");
+            let saved = snapshots(&repo);
+            assert_eq!(restored_differences(&repo, &saved[0], &source, &source).expect("restored"), [""; 0]);
+            // What the settings of the first ask for, the second has as well unless it cannot swap.
+            let refused = backup(moved.clone(), cache.path(), &source).err();
+            let fits = from == to || to.compare_and_swap;
+            assert_eq!(refused.as_ref().map(|error| error.kind()), (!fits).then_some(Kind::Unsupported), "{refused:?}");
+            if let Some(error) = refused {
+                assert!(error.advice().is_some_and(|hint| hint.contains("silt relocate")), "{error:?}");
+                assert_eq!(snapshots(&repo).len(), 1);
+            }
+            let done = open(moved.clone(), cache.path()).and_then(|repo| repo.relocate(to, false)).expect("adapted");
+            assert_eq!((done.now.commit_protocol, done.is_unchanged()), (protocol, from == to));
+            let again = open(moved.clone(), cache.path()).expect("it opens");
+            assert_eq!(protocol_of(&again), protocol);
+            assert!(again.relocate(to, false).expect("it looks").is_unchanged(), "the second time nothing is written");
+            backup(moved.clone(), cache.path(), &source).expect("it is saved");
+        }
+    }
+}
+
+#[test]
+fn a_storage_that_excludes_no_writers_is_accepted_only_when_that_is_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let moved = Arc::new(copied(&memory(SWAPS), NEITHER));
+    let repo = open(moved.clone(), folder.path()).expect("it opens");
+    let before = moved.snapshot();
+    let refused = repo.relocate(NEITHER, false).expect_err("two backups could not be kept apart");
+    assert!(refused.is(Kind::Unsupported) && refused.advice().is_some_and(|hint| hint.contains("--single-writer")));
+    assert_eq!(moved.snapshot(), before);
+    let done = repo.relocate(NEITHER, true).expect("it was asked for");
+    assert_eq!(done.now.commit_protocol, CommitProtocol::SingleWriter);
+    let source = tempfile::tempdir().expect("a folder");
+    backup(moved, folder.path(), source.path()).expect("it is saved");
+}
+
+#[test]
+fn settings_of_another_repository_are_not_taken() {
+    let (one, other) = (memory(SWAPS), memory(RENAMES));
+    let foreign = other.get("settings", 1 << 20).expect("they are there").0;
+    one.put("settings", foreign.into()).expect("memory takes it");
+    let cache = tempfile::tempdir().expect("a folder");
+    let storage: Arc<dyn Storage> = Arc::new(one);
+    let repo = open(storage.clone(), cache.path()).expect("it is read");
+    assert!(repo.settings().is_err());
+    assert!(backup(storage, cache.path(), cache.path()).is_err());
+}
+
+fn person() -> Person {
+    let person = Person::new();
+    person.make_source();
+    person.silt(&["backup", "source"]).ends_with(0);
+    person
+}
+
+const SETTINGS: &str = "data/siltstone/repository/settings";
+
+#[test]
+fn lost_or_damaged_settings_stop_backups_and_nothing_else() {
+    for harm in ["lost", "empty", "other bytes", "cut"] {
+        let person = person();
+        let path = person.path(SETTINGS);
+        let bytes = fs::read(&path).expect("they are there");
+        match harm {
+            "lost" => fs::remove_file(&path).expect("removed"),
+            "empty" => fs::write(&path, "").expect("written"),
+            "cut" => fs::write(&path, &bytes[..bytes.len() - 1]).expect("written"),
+            _ => fs::write(&path, vec![7; bytes.len()]).expect("written"),
+        }
+        let refused = person.silt(&["backup", "source"]).ends_with(6);
+        assert!(refused.err.contains("settings") && refused.err.contains("silt relocate"), "{harm}: {}", refused.err);
+        for words in [&["snapshots"][..], &["ls", "latest"], &["stats"], &["find", "text"]] {
+            let said = person.silt(words).ends_with(0);
+            assert!(said.err.contains("the repository can be read, and not written to"), "{harm}: {}", said.err);
+        }
+        let named = format!("latest:{}", person.path("source").display());
+        person.silt(&["restore", &named, "--target", "out"]).ends_with(0);
+        assert_eq!(fs::read(person.path("out/text")).expect("restored"), b"hello");
+        assert_eq!(person.snapshots(&[]).len(), 1, "{harm}");
+
+        let adapted = person.silt(&["relocate"]).ends_with(0);
+        assert!(adapted.out.contains("in place of those that could not be read"), "{harm}: {}", adapted.out);
+        let quiet = person.silt(&["backup", "source"]).ends_with(0);
+        assert!(!quiet.err.contains("settings"), "{harm}: {}", quiet.err);
+        assert_eq!(person.snapshots(&[]).len(), 2, "{harm}");
+    }
+}
+
+#[test]
+fn relocate_says_what_it_did_and_writes_only_what_it_must() {
+    let person = person();
+    let before = fs::read(person.path(SETTINGS)).expect("they are there");
+    let said = person.silt(&["relocate"]).ends_with(0);
+    assert!(said.out.contains("fit its storage"), "{}", said.out);
+    let told = person.silt(&["relocate", "--json"]).ends_with(0).json();
+    assert_eq!((told["changed"].as_bool(), &told["before"]), (Some(false), &told["commit_protocol"]));
+    assert_eq!(fs::read(person.path(SETTINGS)).expect("they are there"), before);
+
+    let told = person.silt(&["relocate", "--single-writer", "--json"]).ends_with(0).json();
+    assert_eq!((told["changed"].as_bool(), told["commit_protocol"].as_str()), (Some(true), Some("single-writer")));
+    let said = person.silt(&["relocate"]).ends_with(0);
+    assert!(said.out.contains("Before, only one backup may run at a time"), "{}", said.out);
+    person.silt(&["backup", "source"]).ends_with(0);
+
+    // What was copied is at another path; the settings fit there, too.
+    let copy = person.path("copy");
+    copy_folder(&person.path("data/siltstone/repository"), &copy);
+    let key = person.path("config/siltstone/key");
+    let there = ["--repo", "copy", "--key-file", key.to_str().expect("text")];
+    let said = person.silt(&[&["relocate"][..], &there].concat());
+    assert!(said.ends_with(0).out.contains("fit its storage"));
+    person.silt(&[&["backup", "source"][..], &there].concat()).ends_with(0);
+}
+
+#[test]
+fn relocate_ends_as_other_verbs_do() {
+    let person = person();
+    person.silt(&["relocate", "--no-such-option"]).ends_with(2);
+    person.silt(&["relocate", "--repo", ""]).ends_with(2);
+    fs::create_dir(person.path("empty")).expect("made");
+    person.silt_with(&[("SILT_PASSWORD", "x")], &["relocate", "--repo", "empty"]).ends_with(1);
+    assert_eq!(fs::read_dir(person.path("empty")).expect("listed").count(), 0);
+    let before = fs::read(person.path(SETTINGS)).expect("they are there");
+    person.silt_with(&[("SILT_RECOVERY_KEY", "AAAAA")], &["relocate"]).ends_with(5);
+    fs::write(person.path("data/siltstone/repository/config"), "no configuration").expect("written");
+    person.silt(&["relocate"]).ends_with(6);
+    assert_eq!(fs::read(person.path(SETTINGS)).expect("they are there"), before);
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for entry in walkdir::WalkDir::new(from) {
+        let entry = entry.expect("listed");
+        let path = to.join(entry.path().strip_prefix(from).expect("it is below"));
+        if entry.file_type().is_dir() {
+            fs::create_dir(path).expect("made");
+        } else {
+            fs::copy(entry.path(), path).expect("copied");
+        }
+    }
+}
