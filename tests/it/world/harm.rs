@@ -109,7 +109,11 @@ impl World {
         self.taint_runs(place, copy.taken);
         // Nor can one that has made its commit step; and another that saw that step may still put it in its place.
         let kept = &self.places[place].facts.known;
-        for number in committed.into_iter().filter(|number| !kept.contains_key(number)) {
+        let parked = self.slots.iter().flatten();
+        let past =
+            parked.filter(|parked| self.runs[parked.run].repository == place && parked.may_be_past_its_last_look());
+        let past: Vec<usize> = past.map(|parked| parked.run).collect();
+        for number in committed.into_iter().filter(|number| !kept.contains_key(number)).chain(past) {
             self.runs[number].is_tainted = true;
             self.slots.iter().flatten().filter(|parked| parked.run == number).for_each(Parked::forget_listings);
         }

@@ -41,6 +41,14 @@ impl Parked {
             control.forget_listings();
         }
     }
+
+    /// Whether the run may have looked at the repository for the last time; a process does not say how far it is.
+    pub fn may_be_past_its_last_look(&self) -> bool {
+        match &self.waits {
+            Waits::Thread(control, _) => control.has_committed(),
+            Waits::Process(_) => true,
+        }
+    }
 }
 
 /// What a stream brings.

@@ -96,6 +96,11 @@ impl Control {
         self.lock().has_listed == [true; 2]
     }
 
+    /// Whether the run has made its commit step.
+    pub fn has_committed(&self) -> bool {
+        self.lock().has_committed
+    }
+
     fn note_listing(&self, prefix: &str) {
         let at = ["index/", "packs/"].iter().position(|known| *known == prefix);
         let mut state = self.lock();
