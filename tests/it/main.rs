@@ -18,6 +18,7 @@ mod far;
 mod fixture;
 mod folder;
 mod found;
+mod frozen;
 mod golden;
 mod holes;
 mod https;

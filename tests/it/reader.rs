@@ -281,6 +281,15 @@ fn an_independent_reader_restores_the_golden_repository() {
     check(&golden::things(), &target);
 }
 
+#[test]
+fn the_independent_reader_reads_and_refuses_what_is_frozen() {
+    let Some(mut reader) = reader(&crate::frozen::file()) else { return };
+    let output = reader.arg("plain").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let compared: usize = said.split(' ').next().unwrap().parse().unwrap();
+    assert!(output.status.success() && compared >= 50, "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
+
 fn check(things: &[golden::Thing], folder: &Path) {
     for thing in things {
         let path = folder.join(OsStr::from_bytes(&thing.entry.name));

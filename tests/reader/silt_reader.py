@@ -384,9 +384,7 @@ class Repository:
             bodies[name] = self.get(name, OBJECT_MAX)
         found = []
         for name in sorted(bodies):
-            snapshot = json.loads(open_object(self.keys, "snapshot", bodies[name], 16 * MIB))
-            check(snapshot["version"] == 1, f"{name} is of an unknown version")
-            check(not snapshot.get("features"), f"{name} uses {snapshot.get('features')}, unknown to this reader")
+            snapshot = read_snapshot(open_object(self.keys, "snapshot", bodies[name], 16 * MIB))
             began = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=snapshot["started"]["seconds"])
             stated = f"snapshots/{began.strftime('%Y%m%dt%H%M%Sz')}-{snapshot['id']}"
             check(stated == name, f"{name} stands under the name of another")
@@ -412,12 +410,7 @@ class Repository:
             yield from take_entries(take)
             return
         check(level <= 8, "too many levels")
-        names = [take.bytes() for _ in range(take.count(1 + ID))]
-        check(all(valid_name(n) for n in names), "an inner page has an invalid name")
-        check(all(a < b for a, b in zip(names, names[1:])), "an inner page is out of order")
-        pages = [take.raw(ID) for _ in names]
-        take.end_with_tagged()
-        for below in pages:
+        for _, below in take_inner(take):
             yield from self.entries(below, depth + 1)
 
     # --- section 10: content
@@ -446,17 +439,11 @@ class Repository:
             yield from self.list_names(entry.depth - 1, entry.ids[0])
 
     def list_names(self, level, name):
-        take = Take(self.chunk(name, True))
-        check(take.raw(3) == bytes([ord("L"), 1, level]), "not a chunk list of the level expected")
-        each = ID + (8 if level else 0)
-        check(take.left() > 0 and take.left() % each == 0, "a chunk list has a wrong length")
-        check(take.left() <= 8192 * each, "a chunk list is too long")
-        while take.left():
-            below = take.raw(ID)
+        # How long what is below is tells those who read from the middle.
+        for below, _ in take_list(Take(self.chunk(name, True)), level):
             if level == 0:
                 yield below
             else:
-                take.raw(8)  # how long what is below is: for those who read from the middle
                 yield from self.list_names(level - 1, below)
 
 
@@ -552,6 +539,115 @@ def take_entries(take):
 
 
 # --- restore ------------------------------------------------------------------------------------------------------
+
+
+# --- single objects in plain form -----------------------------------------------------------------------------------
+
+
+def take_inner(take):
+    names = [take.bytes() for _ in range(take.count(1 + ID))]
+    check(names, "an inner page names no pages")
+    check(all(valid_name(n) for n in names), "an inner page has an invalid name")
+    check(all(a < b for a, b in zip(names, names[1:])), "an inner page is out of order")
+    pages = [take.raw(ID) for _ in names]
+    take.end_with_tagged()
+    return list(zip(names, pages))
+
+
+def take_list(take, level):
+    check(take.raw(3) == bytes([ord("L"), 1, level]), "not a chunk list of the level expected")
+    each = ID + (8 if level else 0)
+    check(take.left() > 0 and take.left() % each == 0, "a chunk list has a wrong length")
+    check(take.left() <= 8192 * each, "a chunk list is too long")
+    items = []
+    while take.left():
+        items.append((take.raw(ID), struct.unpack("<Q", take.raw(8))[0] if level else None))
+    if level:
+        lengths = [length for _, length in items]
+        check(all(lengths) and sum(lengths) < 1 << 63, "the lengths in a chunk list are out of bounds")
+    return items
+
+
+def read_snapshot(plain):
+    snapshot = json.loads(plain)
+    check(snapshot["version"] == 1, "a snapshot of an unknown version")
+    check(not snapshot.get("features"), f"a snapshot uses {snapshot.get('features')}, unknown to this reader")
+    check(len(bytes.fromhex(snapshot["root"])) == ID, "a snapshot whose root is no id")
+    return snapshot
+
+
+def path_bytes(path):
+    return path.encode() if isinstance(path, str) else base64.b64decode(path["base64"], validate=True)
+
+
+def say_entry(entry):
+    words = [
+        f"{entry.name.hex()} kind={entry.kind} mode={entry.mode:o} owner={entry.uid}:{entry.gid}",
+        f"names={entry.user.decode()}:{entry.group.decode()} time={entry.seconds}.{entry.nanoseconds:09}",
+        f"size={entry.size} links={entry.links} flags={entry.flags} partial={int(entry.partial)}",
+        f"target={entry.target.hex()} device={entry.device[0]}:{entry.device[1]}",
+    ]
+    words += [f"xattr={name.hex()}:{value.hex()}" for name, value in entry.xattrs]
+    words += [f"hole={offset}+{length}" for offset, length in entry.holes]
+    if entry.form == 1:
+        words.append(f"inline={entry.inline.hex()}")
+    if entry.form == 3:
+        words.append(f"depth={entry.depth}")
+    words += [f"id={name.hex()}" for name in entry.ids]
+    return " ".join(words)
+
+
+def say_source(source):
+    if source["kind"] == "tree":
+        return f"tree={path_bytes(source['path']).hex()}"
+    if source["kind"] == "stream":
+        return f"stream={path_bytes(source['name']).hex()}:{source.get('command', '')}"
+    return f"unknown={source['kind']}"
+
+
+def say_snapshot(s):
+    words = [f"id={s['id']} started={s['started']['seconds']}.{s['started']['nanoseconds']:09}"]
+    words.append(f"host={s['host']} user={s.get('user', '')} job={s.get('job', '')} tags={','.join(s.get('tags', []))}")
+    words.append(f"root={s['root']} files={s['totals'].get('files', 0)} bytes={s['totals'].get('bytes', 0)}")
+    words += [say_source(source) for source in s["sources"]]
+    words += [f"warning={path_bytes(w['path']).hex()}:{w['what']}" for w in s.get("warnings", [])]
+    return " ".join(words + [f"warnings={s['warnings_count']}"])
+
+
+def say_plain(kind, data):
+    """What an object says, in the words of tests/golden/v1/frozen.txt."""
+    take = Take(data)
+    if kind == "page":
+        check(take.raw(2) == b"T\1", "not a tree page")
+        level = take.byte()
+        check(level <= 8, "too many levels")
+        if level:
+            return " ".join(f"{name.hex()}={page.hex()}" for name, page in take_inner(take))
+        return " | ".join(say_entry(entry) for entry in take_entries(take))
+    if kind in ("list0", "list1"):
+        items = take_list(take, int(kind[4:]))
+        return " ".join(name.hex() + (f":{length}" if length is not None else "") for name, length in items)
+    return say_snapshot(read_snapshot(data))
+
+
+def compare_plain(path):
+    """Compares what this reader says of each object in a file with what stands beside it; the number of differences."""
+    compared = wrong = 0
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            kind, name, data, says = line.rstrip("\n").split("\t")
+            if kind == "trailer":
+                continue  # this reader goes by the index
+            try:
+                said = say_plain(kind, bytes.fromhex(data))
+            except (Damaged, ValueError, KeyError):
+                said = "refused"
+            compared += 1
+            if said != says:
+                wrong += 1
+                print(f"{kind} {name}: {said}, not {says}", file=sys.stderr)
+    print(f"{compared} objects compared")
+    return 1 if wrong else 0
 
 
 class Restore:
@@ -676,10 +772,13 @@ def main():
     parser.add_argument("--recovery")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("list")
+    verbs.add_parser("plain", help="compare single objects in a file, which is named instead of a repository")
     restore = verbs.add_parser("restore")
     restore.add_argument("snapshot")
     restore.add_argument("target")
     words = parser.parse_args()
+    if words.verb == "plain":
+        return compare_plain(words.repository)
     key_file = None
     if words.key_file:
         with open(words.key_file, encoding="ascii") as file:
