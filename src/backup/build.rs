@@ -6,7 +6,7 @@
 use crate::backup::page::Item;
 use crate::backup::previous::OldEntries;
 use crate::backup::walk::{Folder, add, take_back};
-use crate::backup::{Run, TROUBLED};
+use crate::backup::{Run, TROUBLED, detect};
 use crate::cache::Change;
 use crate::disk::Stat;
 use crate::entry::{Content, Entry, EntryKind, Time};
@@ -181,7 +181,7 @@ impl<'a> Run<'a> {
             if is_file {
                 self.count_file(self.counts.files_by(old.change), item.stat.size);
             }
-            return Some(old.entry.clone());
+            return Some(Entry { link_group: detect::link_group(&item.stat), ..old.entry.clone() });
         }
         if !is_file {
             let entry = self.build_special(folder, name, &item.stat);
@@ -210,7 +210,7 @@ impl<'a> Run<'a> {
             None => self.read_file(scope, folder, name, &mut item.stat),
         };
         if let (Some(entry), None, Some(old)) = (&entry, content, &known)
-            && entry == old.entry
+            && *entry == (Entry { link_group: entry.link_group, ..old.entry.clone() })
         {
             // Read again to be sure, and the same.
             item.change = old.change;

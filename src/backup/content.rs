@@ -155,7 +155,7 @@ impl<'a> Run<'a> {
         entry.meta = self.metadata(&after);
         entry.meta.xattrs = self.bounded(xattr::read_xattrs(fd), path);
         entry.meta.flags = flags::read_flags(fd);
-        entry.link_group = if after.links > 1 { detect::link_group(&after) } else { 0 };
+        entry.link_group = detect::link_group(&after);
         Ok(Some(entry))
     }
 
@@ -183,7 +183,7 @@ impl<'a> Run<'a> {
             }
             Err(error) => self.source_error(&path(), "its extended attributes are missing: ", error),
         }
-        entry.link_group = if stat.links > 1 { detect::link_group(stat) } else { 0 };
+        entry.link_group = detect::link_group(stat);
         Some(entry)
     }
 
@@ -229,9 +229,7 @@ impl<'a> Run<'a> {
             }
             _ => {}
         }
-        if stat.links > 1 && kind != EntryKind::Directory {
-            entry.link_group = detect::link_group(stat);
-        }
+        entry.link_group = detect::link_group(stat);
         Some(entry)
     }
 

@@ -2,7 +2,7 @@
 
 use crate::backup::walk::SavedTree;
 use crate::disk::Stat;
-use crate::entry::Time;
+use crate::entry::{EntryKind, Time};
 use std::hash::Hasher;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ impl Comparison {
     /// The bytes of a stat that make a difference.
     fn bytes(&self, stat: &Stat) -> [u8; 64] {
         let mut bytes = [0; 64];
-        let is_directory = stat.is(crate::entry::EntryKind::Directory);
+        let is_directory = stat.is(EntryKind::Directory);
         bytes[0..4].copy_from_slice(&stat.mode.to_le_bytes());
         bytes[4..8].copy_from_slice(&stat.uid.to_le_bytes());
         bytes[8..12].copy_from_slice(&stat.gid.to_le_bytes());
@@ -75,6 +75,10 @@ impl Comparison {
             buffer.extend_from_slice(&(name.len() as u16).to_le_bytes());
             buffer.extend_from_slice(name);
             buffer.extend_from_slice(&self.bytes(stat));
+            // Its entry states which other names are of the same inode: that is known only of inodes that are there now.
+            if stat.links > 1 && !stat.is(EntryKind::Directory) {
+                buffer.extend_from_slice(&link_group(stat).to_le_bytes());
+            }
         }
         short_hash(buffer)
     }
@@ -128,11 +132,19 @@ fn short_hash(bytes: &[u8]) -> [u8; 16] {
     blake3::hash(bytes).as_bytes()[..16].try_into().expect("a hash is longer")
 }
 
-/// Numbers the names of one inode: the same for all of them, whatever order they are met in; never 0.
+/// Numbers the names of one inode: the same for all of them, whatever order they are met in; 0 for an inode with one name.
+/// All names in a snapshot must be numbered by what one run sees: a file system gets another number when it is mounted again,
+/// and an inode that is removed leaves its number to the next one.
 pub fn link_group(stat: &Stat) -> u64 {
+    if stat.links <= 1 || stat.is(EntryKind::Directory) {
+        return 0;
+    }
     let mut hasher = blake3::Hasher::new();
     hasher.update(&stat.device.to_le_bytes());
     hasher.update(&stat.inode.to_le_bytes());
+    // What tells it from an inode that had this number earlier in the run.
+    let since = if stat.born == Time::default() { stat.changed } else { stat.born };
+    hasher.update(&since.seconds.to_le_bytes()).update(&since.nanoseconds.to_le_bytes());
     u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().expect("eight bytes")).max(1)
 }
 
@@ -192,6 +204,28 @@ mod tests {
         // Nor does a change time of a clock that was years ahead once.
         let ahead = Stat { modified: at(2_000_000_000), changed: at(2_000_000_000), ..Stat::default() };
         assert!(!Comparison::default().is_racy(&ahead, at(1100)));
+    }
+
+    /// A page was kept with the groups that its file system's earlier number had made.
+    #[test]
+    fn a_page_is_built_again_when_names_of_one_inode_have_another_number() {
+        let stat = Stat { kind: Some(EntryKind::File), inode: 7, device: 1, links: 2, ..Stat::default() };
+        let lax = Comparison { ignore_ctime: true, ignore_inode: true, ..Comparison::default() };
+        let page = |stat: &Stat| lax.fingerprint([(&b"f"[..], stat)].into_iter(), &mut Vec::new());
+        let born = Time { seconds: 5, nanoseconds: 0 };
+        let others = [Stat { device: 2, ..stat }, Stat { inode: 8, ..stat }, Stat { born, ..stat }];
+        for other in &others {
+            assert_ne!(link_group(&stat), link_group(other));
+            assert_ne!(page(&stat), page(other));
+            // Its content is that of before all the same.
+            assert_eq!(lax.stat_number(&stat), lax.stat_number(other));
+            let single = |stat: &Stat| Stat { links: 1, ..*stat };
+            assert_eq!((link_group(&single(&stat)), page(&single(&stat))), (0, page(&single(other))));
+        }
+        // Where no time of birth is known, that of the last change has to do.
+        let later = Stat { changed: born, ..stat };
+        assert_ne!(link_group(&stat), link_group(&later));
+        assert_eq!(link_group(&Stat { born, ..stat }), link_group(&Stat { born, ..later }));
     }
 
     #[test]

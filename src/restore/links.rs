@@ -67,6 +67,10 @@ pub(super) struct Links {
     before: HashMap<Identity, u32>,
     /// Names whose flags come after all links: an immutable inode gets no more of them.
     locks: Vec<(Arc<Folder>, Entry)>,
+    /// By the number that the snapshot gives a group: what its first name agrees on.
+    states: HashMap<u64, u64>,
+    /// Groups of the snapshot whose names do not agree.
+    differing: HashSet<u64>,
 }
 
 fn address(folder: &Folder) -> usize {
@@ -77,6 +81,11 @@ impl Links {
     /// Whether the inode of a group that is there has names that are not of the group.
     pub fn is_shared(&self, group: u64) -> bool {
         self.shared.contains(&group)
+    }
+
+    /// Inodes whose names were saved in different states.
+    pub fn differing_count(&self) -> u64 {
+        self.differing.len() as u64
     }
 
     /// Whether this directory is finished only after the links.
@@ -106,6 +115,21 @@ impl Run<'_> {
     /// Whether the content of an entry is that of another name that was asked about before.
     pub fn is_counted(&self, entry: &Entry) -> bool {
         entry.link_group != 0 && !locked(&self.links).counted.insert(entry.link_group)
+    }
+
+    /// From here on only names that agree are of one group.
+    pub fn number_links(&self, entries: &mut [Entry]) {
+        if entries.iter().all(|entry| entry.link_group == 0) {
+            return;
+        }
+        let mut links = locked(&self.links);
+        for entry in entries {
+            let (group, agreed) = (entry.link_group, entry.agreed_links());
+            if agreed != 0 && *links.states.entry(group).or_insert(agreed) != agreed {
+                links.differing.insert(group);
+            }
+            entry.link_group = agreed;
+        }
     }
 
     /// Restores a name of an inode with several, or puts it off until all are known.

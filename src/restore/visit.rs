@@ -110,6 +110,7 @@ impl<'a> Run<'a> {
         });
         pool.install(|| self.make_links());
         self.check_read_only();
+        self.tell_what_differs();
         self.tell_what_is_kept();
         Ok(())
     }
@@ -124,6 +125,19 @@ impl<'a> Run<'a> {
     }
 
     /// Says why extra entries stay, and why directories of the snapshot were not restored.
+    /// Names of one inode that were saved in different states.
+    fn tell_what_differs(&self) {
+        let count = locked(&self.links).differing_count();
+        if count > 0 {
+            let files = format_counted(count, "file", "files");
+            let what = format!(
+                "{files} with several names changed while the backup saved these: names that were saved in different states are \
+                 restored as files of their own"
+            );
+            self.tell(false, what);
+        }
+    }
+
     fn tell_what_is_kept(&self) {
         let spared = get(&self.counts.spared_directories);
         let unknown = self.other_sources.get().and_then(|others| others.unknown.as_ref());
@@ -446,7 +460,10 @@ impl<'a> Run<'a> {
 
     fn page_entries(&self, page: &ChunkId) -> Result<Vec<Entry>> {
         match decode_page(&self.stored(self.reader.tree(page))?)? {
-            Page::Entries(entries) => Ok(entries),
+            Page::Entries(mut entries) => {
+                self.number_links(&mut entries);
+                Ok(entries)
+            }
             Page::Inner { .. } => Err(Error::corrupt("read the page", page, "it has no entries")),
         }
     }

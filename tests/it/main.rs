@@ -25,6 +25,7 @@ mod killed;
 mod large;
 mod left_out;
 mod limits;
+mod links;
 mod local_index;
 mod mounted;
 mod obedience;
