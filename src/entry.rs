@@ -7,6 +7,7 @@ pub use warning::{PathText, Warning};
 
 use crate::id::ChunkId;
 use serde::Serialize;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The longest path that is saved, in bytes (Linux' PATH_MAX).
 pub(crate) const PATH_BYTES_MAX: usize = 4096;
@@ -99,7 +100,7 @@ pub struct Metadata {
 }
 
 /// A hole of a sparse file: bytes that read as zero and take no space.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Hole {
     /// Bytes from the start of the file.
     pub offset: u64,
@@ -108,7 +109,7 @@ pub struct Hole {
 }
 
 /// Where an entry's bytes are.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Hash)]
 pub enum Content {
     /// No bytes; also every kind that has none.
     #[default]
@@ -159,6 +160,20 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Numbers the names of one inode like [`link_group`](Self::link_group), but only those that agree in all that an inode has
+    /// once: names that differ were saved at different times, and to link them would give one the content of another. 0 stands alone.
+    pub(crate) fn agreed_links(&self) -> u64 {
+        if self.link_group == 0 || self.is_directory() {
+            return 0;
+        }
+        // Attributes and names of owners may have been read at different times.
+        let Metadata { mode, uid, gid, modified, .. } = &self.meta;
+        let mut hasher = DefaultHasher::new();
+        (self.link_group, self.kind, mode, uid, gid, modified, self.size, self.device).hash(&mut hasher);
+        (&self.content, &self.holes, &self.target).hash(&mut hasher);
+        hasher.finish().max(1)
+    }
+
     /// The kind of the inode that stands for it in a file system: a stream is a file there.
     pub(crate) fn kind_of_inode(&self) -> EntryKind {
         if self.kind.has_content() { EntryKind::File } else { self.kind }

@@ -3,7 +3,7 @@
 use crate::backup::detect;
 use crate::backup::folder::SourceFolder;
 use crate::disk::device::PseudoMounts;
-use crate::disk::{Directory, Owners, Stat, flags, open, xattr};
+use crate::disk::{Directory, Owners, Stat, flags, open, rights, xattr};
 use crate::entry::{Entry, EntryKind, Metadata, PATH_BYTES_MAX, Xattr};
 use crate::error::{Error, Kind, Result};
 use crate::watch::Ledger;
@@ -20,11 +20,12 @@ pub(super) struct EntryWarnings<'c> {
     ledger: &'c Ledger<'c>,
     path: &'c dyn Fn() -> Vec<u8>,
     has_warned: Cell<bool>,
+    must_repeat: Cell<bool>,
 }
 
 impl<'c> EntryWarnings<'c> {
     pub(crate) fn new(ledger: &'c Ledger<'c>, path: &'c dyn Fn() -> Vec<u8>) -> Self {
-        EntryWarnings { ledger, path, has_warned: Cell::new(false) }
+        EntryWarnings { ledger, path, has_warned: Cell::new(false), must_repeat: Cell::new(false) }
     }
 
     pub(crate) fn path(&self) -> Vec<u8> {
@@ -45,6 +46,18 @@ impl<'c> EntryWarnings<'c> {
     pub(crate) fn has_warned(&self) -> bool {
         self.has_warned.get()
     }
+
+    /// Warns about an owner that this process cannot see. Each backup warns again; what was saved of the content stays trusted.
+    pub(crate) fn check_owner(&self, stat: &Stat) {
+        if let Some(what) = rights::unseen_owner(stat.uid, stat.gid) {
+            self.must_repeat.set(true);
+            self.ledger.warn(&self.path(), what);
+        }
+    }
+
+    pub(crate) fn must_repeat(&self) -> bool {
+        self.must_repeat.get()
+    }
 }
 
 pub(super) struct Describer<'a> {
@@ -56,6 +69,20 @@ pub(super) struct Describer<'a> {
 impl<'a> Describer<'a> {
     pub(crate) fn new(mounts: &'a PseudoMounts, ledger: &'a Ledger<'a>) -> Result<Self> {
         Ok(Describer { owners: Owners::load()?, mounts, ledger })
+    }
+
+    /// Users and groups by name, as they are in this run.
+    pub(crate) fn owners(&self) -> &Owners {
+        &self.owners
+    }
+
+    /// An entry of before whose inode has not changed. What is not a part of the inode is as it is now: what its owner is called,
+    /// and which other names it has.
+    pub(crate) fn kept(&self, old: &Entry, stat: &Stat) -> Entry {
+        let mut entry = Entry { link_group: detect::link_group(stat), ..old.clone() };
+        entry.meta.user = self.owners.user_name(stat.uid).to_owned();
+        entry.meta.group = self.owners.group_name(stat.gid).to_owned();
+        entry
     }
 
     fn metadata(&self, stat: &Stat) -> Metadata {
@@ -71,7 +98,7 @@ impl<'a> Describer<'a> {
         entry.meta = self.metadata(stat);
         entry.meta.xattrs = bounded(xattr::read_xattrs(fd), warnings);
         entry.meta.flags = flags::read_flags(fd);
-        entry.link_group = if stat.links > 1 { detect::link_group(stat) } else { 0 };
+        entry.link_group = detect::link_group(stat);
     }
 
     /// A file whose content is known to be that of `old`.
@@ -93,7 +120,7 @@ impl<'a> Describer<'a> {
             Ok(fd) => self.open_file(&mut entry, &fd, stat, warnings),
             Err(error) => {
                 entry.meta = self.metadata(stat);
-                entry.link_group = if stat.links > 1 { detect::link_group(stat) } else { 0 };
+                entry.link_group = detect::link_group(stat);
                 warnings.source_error("its extended attributes are missing: ", error);
             }
         }
@@ -147,9 +174,7 @@ impl<'a> Describer<'a> {
             }
             _ => {}
         }
-        if stat.links > 1 && kind != EntryKind::Directory {
-            entry.link_group = detect::link_group(stat);
-        }
+        entry.link_group = detect::link_group(stat);
         Some(entry)
     }
 

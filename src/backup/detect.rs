@@ -1,8 +1,8 @@
 //! Decide what changed: fingerprints of stats, and git's rule for what is too fresh to trust.
 
 use crate::backup::folder::SavedTree;
-use crate::disk::Stat;
-use crate::entry::Time;
+use crate::disk::{Owners, Stat};
+use crate::entry::{EntryKind, Time};
 use std::hash::Hasher;
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ impl Comparison {
     /// The bytes of a stat that make a difference.
     fn bytes(&self, stat: &Stat) -> [u8; 64] {
         let mut bytes = [0; 64];
-        let is_directory = stat.is(crate::entry::EntryKind::Directory);
+        let is_directory = stat.is(EntryKind::Directory);
         bytes[0..4].copy_from_slice(&stat.mode.to_le_bytes());
         bytes[4..8].copy_from_slice(&stat.uid.to_le_bytes());
         bytes[8..12].copy_from_slice(&stat.gid.to_le_bytes());
@@ -65,18 +65,32 @@ impl Comparison {
         u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight bytes")).max(1)
     }
 
-    /// Over the names and stats of a page.
+    /// Over the names and stats of a page, and over what else its entries are made of: the names of owners.
     pub(crate) fn fingerprint<'a>(
         &self,
         entries: impl Iterator<Item = (&'a [u8], &'a Stat)>,
+        owners: &Owners,
         buffer: &mut Vec<u8>,
     ) -> [u8; 16] {
         buffer.clear();
+        let mut named = None;
         buffer.push(u8::from(self.ignore_ctime) | u8::from(self.ignore_inode) << 1);
         for (name, stat) in entries {
             buffer.extend_from_slice(&(name.len() as u16).to_le_bytes());
             buffer.extend_from_slice(name);
             buffer.extend_from_slice(&self.bytes(stat));
+            // Its entry states which other names are of the same inode: that is known only of inodes that are there now.
+            if stat.links > 1 && !stat.is(EntryKind::Directory) {
+                buffer.extend_from_slice(&link_group(stat).to_le_bytes());
+            }
+            // And what its owner is called.
+            if named != Some((stat.uid, stat.gid)) {
+                named = Some((stat.uid, stat.gid));
+                for name in [owners.user_name(stat.uid), owners.group_name(stat.gid)] {
+                    buffer.extend_from_slice(&(name.len() as u32).to_le_bytes());
+                    buffer.extend_from_slice(name.as_bytes());
+                }
+            }
         }
         short_hash(buffer)
     }
@@ -130,11 +144,19 @@ fn short_hash(bytes: &[u8]) -> [u8; 16] {
     blake3::hash(bytes).as_bytes()[..16].try_into().expect("a hash is longer")
 }
 
-/// Numbers the names of one inode: the same for all of them, whatever order they are met in; never 0.
+/// Numbers the names of one inode: the same for all of them, whatever order they are met in; 0 for an inode with one name.
+/// All names in a snapshot must be numbered by what one run sees: a file system gets another number when it is mounted again,
+/// and an inode that is removed leaves its number to the next one.
 pub(crate) fn link_group(stat: &Stat) -> u64 {
+    if stat.links <= 1 || stat.is(EntryKind::Directory) {
+        return 0;
+    }
     let mut hasher = blake3::Hasher::new();
     hasher.update(&stat.device.to_le_bytes());
     hasher.update(&stat.inode.to_le_bytes());
+    // What tells it from an inode that had this number earlier in the run.
+    let since = if stat.born == Time::default() { stat.changed } else { stat.born };
+    hasher.update(&since.seconds.to_le_bytes()).update(&since.nanoseconds.to_le_bytes());
     u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().expect("eight bytes")).max(1)
 }
 
@@ -194,6 +216,29 @@ mod tests {
         // Nor does a change time of a clock that was years ahead once.
         let ahead = Stat { modified: at(2_000_000_000), changed: at(2_000_000_000), ..Stat::default() };
         assert!(!Comparison::default().is_racy(&ahead, at(1100)));
+    }
+
+    /// A page was kept with the groups that its file system's earlier number had made.
+    #[test]
+    fn a_page_is_built_again_when_names_of_one_inode_have_another_number() {
+        let stat = Stat { kind: Some(EntryKind::File), inode: 7, device: 1, links: 2, ..Stat::default() };
+        let lax = Comparison { ignore_ctime: true, ignore_inode: true, ..Comparison::default() };
+        let owners = Owners::default();
+        let page = |stat: &Stat| lax.fingerprint([(&b"f"[..], stat)].into_iter(), &owners, &mut Vec::new());
+        let born = Time { seconds: 5, nanoseconds: 0 };
+        let others = [Stat { device: 2, ..stat }, Stat { inode: 8, ..stat }, Stat { born, ..stat }];
+        for other in &others {
+            assert_ne!(link_group(&stat), link_group(other));
+            assert_ne!(page(&stat), page(other));
+            // Its content is that of before all the same.
+            assert_eq!(lax.stat_number(&stat), lax.stat_number(other));
+            let single = |stat: &Stat| Stat { links: 1, ..*stat };
+            assert_eq!((link_group(&single(&stat)), page(&single(&stat))), (0, page(&single(other))));
+        }
+        // Where no time of birth is known, that of the last change has to do.
+        let later = Stat { changed: born, ..stat };
+        assert_ne!(link_group(&stat), link_group(&later));
+        assert_eq!(link_group(&Stat { born, ..stat }), link_group(&Stat { born, ..later }));
     }
 
     #[test]

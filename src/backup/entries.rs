@@ -33,6 +33,8 @@ pub(super) struct BuiltEntry {
     entry: Option<Entry>,
     /// It may be trusted next time: there was no warning about it.
     is_trusted: bool,
+    /// It is right, but a warning about it must be repeated.
+    look_again: bool,
 }
 
 /// Splits what is in a page into parts: at least one, and none empty but the only one.
@@ -106,6 +108,7 @@ impl<'a> EntryBuilder<'a> {
             item.number = self.comparison.stat_number(&item.stat);
             let built = self.build(scope, folder, item, known);
             let racy = self.comparison.is_racy(&item.stat, seen);
+            part.look_again |= built.look_again;
             if racy || built.entry.is_none() || !built.is_trusted {
                 part.look_again = true;
                 item.number = 0;
@@ -140,6 +143,8 @@ impl<'a> EntryBuilder<'a> {
         known: Option<OldEntry>,
     ) -> BuiltEntry {
         let name = folder.name(item.index);
+        let path = || folder.child_path(name.to_bytes());
+        let warnings = EntryWarnings::new(self.ledger, &path);
         let is_file = item.stat.is(EntryKind::File);
         if let Some(old) = &known
             && old.number.is_some_and(|number| number != 0 && number == item.number)
@@ -149,10 +154,10 @@ impl<'a> EntryBuilder<'a> {
             if is_file {
                 self.count_file(self.counts.files_by(old.change), item.stat.size);
             }
-            return BuiltEntry { entry: Some(old.entry.clone()), is_trusted: true };
+            warnings.check_owner(&item.stat);
+            let entry = Some(self.describer.kept(old.entry, &item.stat));
+            return BuiltEntry { entry, is_trusted: true, look_again: warnings.must_repeat() };
         }
-        let path = || folder.child_path(name.to_bytes());
-        let warnings = EntryWarnings::new(self.ledger, &path);
         let entry = if is_file {
             let file = FileToSave { folder, name, warnings: &warnings };
             self.build_file(scope, &file, item, known)
@@ -161,7 +166,8 @@ impl<'a> EntryBuilder<'a> {
             take_back(&self.counts.others, u64::from(entry.is_none()));
             entry
         };
-        BuiltEntry { entry, is_trusted: !warnings.has_warned() }
+        warnings.check_owner(&item.stat);
+        BuiltEntry { entry, is_trusted: !warnings.has_warned(), look_again: warnings.must_repeat() }
     }
 
     fn build_file<'s>(
@@ -185,7 +191,7 @@ impl<'a> EntryBuilder<'a> {
             None => Some(self.would_read(file, &item.stat)),
         };
         if let (Some(entry), None, Some(old)) = (&entry, same_content, &known)
-            && entry == old.entry
+            && *entry == self.describer.kept(old.entry, &item.stat)
         {
             // Read again to be sure, and the same.
             item.change = old.change;

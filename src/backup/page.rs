@@ -36,7 +36,8 @@ impl<'a> SourceWalk<'a> {
         };
         let fingerprint = self.with_buffers(|buffers| {
             let named = items.iter().map(|item| (folder.name(item.index).to_bytes(), &item.stat));
-            self.entries.comparison.fingerprint(named, &mut buffers.fingerprint)
+            let owners = self.entries.describer.owners();
+            self.entries.comparison.fingerprint(named, owners, &mut buffers.fingerprint)
         });
         let is_directory = |(_, item): &(usize, &PageItem)| item.stat.is(EntryKind::Directory);
         let directories = items.iter().enumerate().filter(is_directory);

@@ -1,6 +1,7 @@
 //! The sources of a backup by their kind: trees are walked together, streams are read one after the other.
 
 use crate::backup::nested::tops;
+use crate::disk::rights;
 use crate::entry::{PathText, Warning};
 use crate::error::{Error, Result};
 use crate::repo::SnapshotSource;
@@ -45,10 +46,12 @@ impl SplitSources {
         Ok(())
     }
 
-    /// Names the local state: the same trees under the same job share it.
+    /// Names the local state: backups of the same trees under the same job share it, if the kernel shows them the same of these.
     pub(crate) fn state_name(&self, job: &str) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher.update(job.as_bytes());
+        // What another view hides looks unchanged: it has a state of its own.
+        hasher.update(&[0]).update(rights::view().as_bytes());
         // Which of the others are sources of their own depends on what is mounted.
         for path in tops(&self.paths) {
             hasher.update(&[0]);

@@ -91,11 +91,12 @@ impl Archiver<'_> {
         self.watch.progress.entries.fetch_add(1, Ordering::Relaxed);
         self.watch.progress.set_current(path);
         self.count += 1;
-        if entry.link_group != 0 && !entry.is_directory() {
-            if let Some(first) = self.links.get(&entry.link_group) {
+        let links = entry.agreed_links();
+        if links != 0 {
+            if let Some(first) = self.links.get(&links) {
                 return TarMember { path, entry, link: Some(first), size: 0, sparse: false }.write(self.out);
             }
-            self.links.insert(entry.link_group, path.to_vec());
+            self.links.insert(links, path.to_vec());
         }
         if !entry.kind.has_content() {
             return TarMember { path, entry, link: None, size: 0, sparse: false }.write(self.out);

@@ -16,6 +16,8 @@ static EFFECTIVE: LazyLock<CapabilitySet> = LazyLock::new(|| match capabilities(
 
 static USERS: LazyLock<MappedIds> = LazyLock::new(|| MappedIds::read("/proc/self/uid_map"));
 static GROUPS: LazyLock<MappedIds> = LazyLock::new(|| MappedIds::read("/proc/self/gid_map"));
+static UNSEEN_USER: LazyLock<Option<u32>> = LazyLock::new(|| USERS.unseen("/proc/sys/kernel/overflowuid"));
+static UNSEEN_GROUP: LazyLock<Option<u32>> = LazyLock::new(|| GROUPS.unseen("/proc/sys/kernel/overflowgid"));
 static OWN_GROUPS: LazyLock<Vec<u32>> = LazyLock::new(|| {
     let others = getgroups().unwrap_or_default();
     others.into_iter().chain([getegid()]).map(|group| group.as_raw()).collect()
@@ -51,6 +53,12 @@ impl MappedIds {
         self.0.iter().any(|range| number.checked_sub(range.first).is_some_and(|at| at < range.count))
     }
 
+    /// The number that stands for all owners that the namespace does not know, if it stands for nobody else.
+    fn unseen(&self, path: &str) -> Option<u32> {
+        let text = std::fs::read_to_string(path).ok()?;
+        text.trim().parse().ok().filter(|number| !self.is_whole() && !self.has(*number))
+    }
+
     fn is_whole(&self) -> bool {
         self.0.iter().any(|range| range.first == 0 && range.count == u32::MAX)
     }
@@ -58,6 +66,30 @@ impl MappedIds {
     fn may_be_root(&self, number: u32) -> bool {
         number == 0 || !(self.has(number) || self.0.iter().any(|range| range.outside == 0))
     }
+}
+
+/// Says which part of the owner of a file the kernel hides from this process, as its user namespace has no number for it.
+pub(crate) fn unseen_owner(uid: u32, gid: u32) -> Option<String> {
+    let (user, group) = (*UNSEEN_USER == Some(uid), *UNSEEN_GROUP == Some(gid));
+    let what = match (user, group) {
+        (true, true) => format!("user and group are saved as {uid} and {gid}"),
+        (true, false) => format!("user is saved as {uid}"),
+        (false, true) => format!("group is saved as {gid}"),
+        (false, false) => return None,
+    };
+    Some(format!("its {what}: this user namespace has no number for the owner that it has"))
+}
+
+/// Names what of the metadata of files the kernel shows to this process. What was saved under another view may lack
+/// attributes, or name other owners, though the files have not changed.
+pub(crate) fn view() -> String {
+    let ranges = |ids: &MappedIds| {
+        let range = |range: &IdRange| format!("{}:{}:{}", range.first, range.outside, range.count);
+        ids.0.iter().map(range).collect::<Vec<_>>().join(",")
+    };
+    // Attributes of the namespace `trusted` are shown to those alone who may do this outside of all user namespaces.
+    let sees_trusted = EFFECTIVE.contains(CapabilitySet::SYS_ADMIN) && USERS.is_whole();
+    format!("{} {} {sees_trusted}", ranges(&USERS), ranges(&GROUPS))
 }
 
 /// Whether this process may do to something of this owner what only its owner may (`CAP_FOWNER`): change its

@@ -34,6 +34,8 @@ pub struct Stat {
     pub modified: Time,
     /// When the inode was last changed.
     pub changed: Time,
+    /// When the inode was made; 1970 where the file system does not say.
+    pub born: Time,
     /// The number of the inode.
     pub inode: u64,
     /// The number of its file system.
@@ -57,6 +59,7 @@ const WANTED: StatxFlags = StatxFlags::TYPE
     .union(StatxFlags::GID)
     .union(StatxFlags::MTIME)
     .union(StatxFlags::CTIME)
+    .union(StatxFlags::BTIME)
     .union(StatxFlags::INO)
     .union(StatxFlags::SIZE)
     .union(StatxFlags::BLOCKS)
@@ -110,6 +113,7 @@ impl Stat {
     pub(crate) fn same_content(&self, other: &Stat) -> bool {
         self.inode == other.inode
             && self.device == other.device
+            && self.born == other.born
             && self.size == other.size
             && self.modified == other.modified
             && self.changed == other.changed
@@ -129,6 +133,7 @@ impl Stat {
     #[inline]
     fn from_statx(from: &rustix::fs::Statx) -> Stat {
         let time = |at: rustix::fs::StatxTimestamp| valid_time(at.tv_sec, at.tv_nsec);
+        let is_birth_known = from.stx_mask & StatxFlags::BTIME.bits() != 0;
         Stat {
             mode: u32::from(from.stx_mode),
             kind: kind_of(FileType::from_raw_mode(u32::from(from.stx_mode))),
@@ -137,6 +142,7 @@ impl Stat {
             gid: from.stx_gid,
             modified: time(from.stx_mtime),
             changed: time(from.stx_ctime),
+            born: if is_birth_known { time(from.stx_btime) } else { Time::default() },
             inode: from.stx_ino,
             device: device_number(from.stx_dev_major, from.stx_dev_minor),
             special: (from.stx_rdev_major, from.stx_rdev_minor),
@@ -160,6 +166,7 @@ impl Stat {
             gid: from.st_gid,
             modified: valid_time(from.st_mtime, from.st_mtime_nsec as u32),
             changed: valid_time(from.st_ctime, from.st_ctime_nsec as u32),
+            born: Time::default(),
             inode: from.st_ino,
             device: device_number(device.0, device.1),
             special: parts(from.st_rdev),

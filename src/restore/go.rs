@@ -4,6 +4,7 @@ use crate::disk::device::is_read_only;
 use crate::disk::stat::fstat;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
+use crate::lock::locked;
 use crate::restore::counts::{EntryFate, get};
 use crate::restore::folder::{FolderState, OpenFolder};
 use crate::restore::keep_reason::KeepReason;
@@ -75,6 +76,7 @@ impl RestoreRun<'_> {
         });
         pool.install(|| self.make_links());
         self.check_read_only();
+        self.tell_what_differs();
         self.tell_what_is_kept();
         Ok(())
     }
@@ -86,6 +88,19 @@ impl RestoreRun<'_> {
         let mut ways = vec![target.as_os_str().as_bytes()];
         ways.extend((self.target.in_place.get() == Some(&true)).then_some(base));
         Ok(OtherSources::look(self.scope, &self.reader, base, &ways))
+    }
+
+    /// Says that names of one inode were saved in different states.
+    fn tell_what_differs(&self) {
+        let count = locked(&self.links).differing.len() as u64;
+        if count > 0 {
+            let files = format_counted(count, "file", "files");
+            let what = format!(
+                "{files} with several names changed while the backup saved these: names that were saved in different states are \
+                 restored as files of their own"
+            );
+            self.tell(false, what);
+        }
     }
 
     /// Says why extra entries stay, and why directories of the snapshot were not restored.

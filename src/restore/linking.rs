@@ -30,6 +30,21 @@ impl RestoreRun<'_> {
         entry.link_group != 0 && !locked(&self.links).counted.insert(entry.link_group)
     }
 
+    /// From here on only names that agree are of one group.
+    pub(super) fn number_links(&self, entries: &mut [Entry]) {
+        if entries.iter().all(|entry| entry.link_group == 0) {
+            return;
+        }
+        let mut links = locked(&self.links);
+        for entry in entries {
+            let (group, agreed) = (entry.link_group, entry.agreed_links());
+            if agreed != 0 && *links.states.entry(group).or_insert(agreed) != agreed {
+                links.differing.insert(group);
+            }
+            entry.link_group = agreed;
+        }
+    }
+
     /// Restores a name of an inode with several, or puts it off until all are known.
     pub(crate) fn restore_linked(&self, folder: &Arc<TargetFolder>, here: &OpenFolder, entry: &Entry) -> Result<()> {
         // Nothing is linked there; and names elsewhere cannot be linked to what is on another mount.

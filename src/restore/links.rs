@@ -54,6 +54,10 @@ pub(super) struct LinkGroups {
     pub before: HashMap<Identity, u32>,
     /// Names whose flags come after all links: an immutable inode gets no more of them.
     pub locks: Vec<(Arc<TargetFolder>, Entry)>,
+    /// By the number that the snapshot gives a group: what its first name agrees on.
+    pub states: HashMap<u64, u64>,
+    /// Groups of the snapshot whose names do not agree.
+    pub differing: HashSet<u64>,
 }
 
 fn address(folder: &TargetFolder) -> usize {

@@ -128,7 +128,10 @@ impl<'a> RestoreRun<'a> {
 
     fn page_entries(&self, page: &ChunkId) -> Result<Vec<Entry>> {
         match decode_page(&self.stored(self.reader.tree(page))?)? {
-            TreePage::Entries(entries) => Ok(entries),
+            TreePage::Entries(mut entries) => {
+                self.number_links(&mut entries);
+                Ok(entries)
+            }
             TreePage::Inner { .. } => Err(Error::corrupt("read the page", page, "it has no entries")),
         }
     }

@@ -92,8 +92,8 @@ pub fn follow_slash(path: &Path) -> Result<PathBuf> {
     link.canonicalize().map_err(|error| Error::io("follow the symbolic link", path.display(), error))
 }
 
-/// Absolute paths without `.`, `..` and double slashes, sorted by component, each once. Cleaning is by the words alone:
-/// `a/../b` is `b` even where `a` is a link, so that the same words name the same source on every day.
+/// Absolute paths without `.`, `..` and double slashes, sorted by component, each once. Where `..` follows a symbolic link, the
+/// path is refused: the system takes it for what is above the target of the link, a reader for what is above the link.
 pub fn normalize<P: AsRef<Path>>(paths: &[P], folder: &Path) -> Result<Vec<PathBuf>> {
     if !folder.is_absolute() {
         return Err(Error::invalid("use the current directory", folder.display(), "its path is not absolute"));
@@ -125,6 +125,11 @@ fn absolute(path: &Path, folder: &Path) -> Result<PathBuf> {
         match component {
             Component::Normal(name) => clean.push::<&OsStr>(name),
             Component::ParentDir => {
+                if clean.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) {
+                    let link = clean.display();
+                    return refuse(&format!("`..` follows the symbolic link {link}, so it could mean two directories"))
+                        .map_err(|error| error.hint("write the path of the directory without `..`"));
+                }
                 clean.pop();
             }
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}

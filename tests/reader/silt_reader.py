@@ -674,8 +674,11 @@ class Restore:
 
     def entry(self, here, path, entry):
         check(valid_name(entry.name) and len(path) <= 4097, "a name that would leave the target, or too long a path")
-        if entry.links and entry.links in self.first_of:
-            os.link(self.target + self.first_of[entry.links], entry.name, dst_dir_fd=here, follow_symlinks=False)
+        agreed = (entry.links, entry.kind, entry.mode, entry.uid, entry.gid, entry.seconds, entry.nanoseconds)
+        agreed += (entry.size, entry.form, entry.inline, entry.depth, tuple(entry.ids), tuple(entry.holes))
+        agreed += (entry.target, entry.device)
+        if entry.links and agreed in self.first_of:
+            os.link(self.target + self.first_of[agreed], entry.name, dst_dir_fd=here, follow_symlinks=False)
             return
         if entry.kind == DIRECTORY:
             os.mkdir(entry.name, 0o700, dir_fd=here)
@@ -707,7 +710,7 @@ class Restore:
                     return self.problem(path, error)
             self.describe_special(here, path, entry)
         if entry.links:
-            self.first_of[entry.links] = path
+            self.first_of[agreed] = path
 
     def write(self, file, entry):
         holes = iter(entry.holes + [(entry.size, 0)])

@@ -1,0 +1,151 @@
+//! What a backup sees of a file depends on more than the file: on the names of accounts, on the user namespace, on
+//! capabilities. What was saved under another view is not taken for what is there now.
+
+use crate::person::{Person, Said, said};
+use crate::skip::skipped;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown, lchown};
+use std::process::Command;
+
+/// Runs `silt` through another command, which changes its view; none, loudly, where that is refused.
+fn through(person: &Person, before: &[&str], words: &[&str]) -> Option<Said> {
+    let silt = person.command(words);
+    let try_it = Command::new(before[0]).args(&before[1..]).arg("true").current_dir(person.home.path()).output();
+    if !try_it.is_ok_and(|output| output.status.success()) {
+        skipped("tests with another view of files", format!("{before:?} is refused"));
+        return None;
+    }
+    let mut command = Command::new(before[0]);
+    command.args(&before[1..]).arg(silt.get_program()).args(silt.get_args()).current_dir(person.home.path());
+    for (name, value) in silt.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    Some(said(command.output().expect("it runs")))
+}
+
+fn old(person: &Person, name: &str) {
+    let file = fs::File::options().write(true).open(person.path(name)).expect("it opens");
+    file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000)).expect("its time is set");
+}
+
+/// A machine was installed anew, and an account has another number: a file that had not changed was saved with the name that its
+/// number had before, and a restore gave it to another user.
+#[test]
+fn names_of_owners_are_those_of_now() {
+    let person = Person::new();
+    person.write("source/f", "f");
+    if chown(person.path("source/f"), Some(54321), Some(54322)).is_err() {
+        return skipped("tests with another view of files", "only root gives files away");
+    }
+    old(&person, "source/f");
+    let accounts = |user: &str, group: &str| {
+        person.write("passwd", format!("root:x:0:0::/root:/bin/sh\n{user}:x:54321:54322::/:\n"));
+        person.write("group", format!("root:x:0:\n{group}:x:54322:\n"));
+    };
+    let script = "mount --bind passwd /etc/passwd && mount --bind group /etc/group && exec \"$@\"";
+    let within = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"];
+    let owner_in_last = || {
+        let listed = person.silt(&["ls", "--long", "--recursive", "latest"]).ends_with(0).out;
+        listed.lines().find(|line| line.ends_with("/source/f")).expect("it is listed").to_owned()
+    };
+    for (user, group) in [("redis", "cache"), ("postgres", "cache"), ("postgres", "data"), ("postgres", "data")] {
+        accounts(user, group);
+        let Some(backup) = through(&person, &within, &["backup", "--ignore-ctime", "source"]) else { return };
+        backup.ends_with(0);
+        let line = owner_in_last();
+        assert!(line.contains(user) && line.contains(group), "{line}");
+    }
+    // Nothing was read again for it.
+    let last = person.snapshots(&[]).pop().expect("there are some");
+    assert_eq!((&last["totals"]["files_unchanged"], &last["totals"]["bytes_read"]), (&1.into(), &0.into()), "{last}");
+}
+
+/// In a user namespace the kernel shows owners that have no number there as nobody: so they were saved, without a word, and a later
+/// restore by root gave the files to nobody.
+#[test]
+fn owners_that_the_kernel_hides_are_a_warning_each_time() {
+    let person = Person::new();
+    person.write("source/own", "own");
+    person.write("source/other", "other");
+    if chown(person.path("source/other"), Some(54321), Some(54322)).is_err() {
+        return skipped("tests with another view of files", "only root gives files away");
+    }
+    lchown(person.path("source/own"), Some(0), Some(0)).expect("it is root's");
+    ["source/own", "source/other"].iter().for_each(|name| old(&person, name));
+    let within = ["unshare", "--user", "--map-root-user"];
+    for round in 0..3 {
+        let Some(backup) = through(&person, &within, &["backup", "--ignore-ctime", "source"]) else { return };
+        let backup = backup.ends_with(3);
+        assert_eq!(backup.err.matches("this user namespace has no number").count(), 1, "{round}: {}", backup.err);
+        assert!(backup.err.contains("/source/other: its user and group are saved as 65534"), "{}", backup.err);
+        if round == 2 {
+            let last = person.snapshots(&[]).pop().expect("there are some");
+            assert_eq!(last["totals"]["bytes_read"], 0, "what was saved of the content is trusted: {last}");
+        }
+    }
+    // Outside, all is seen, and what was saved inside is no reason to leave it as it is.
+    person.silt(&["backup", "--ignore-ctime", "source"]).ends_with(0);
+    let named = format!("latest:{}", person.path("source").display());
+    person.silt(&["restore", &named, "--target", "out"]).ends_with(0);
+    let owner = fs::metadata(person.path("out/other")).map(|meta| (meta.uid(), meta.gid())).expect("restored");
+    assert_eq!(owner, (54321, 54322));
+}
+
+/// Attributes of the namespace `trusted` are shown to those alone who have a certain capability. A backup without it saved the files
+/// without them, and later ones with it used that again: a restore removed the attributes.
+#[test]
+fn attributes_that_were_hidden_are_saved_once_they_are_seen() {
+    let person = Person::new();
+    person.write("source/f", "f");
+    fs::create_dir(person.path("source/d")).expect("made");
+    old(&person, "source/f");
+    for name in ["source/f", "source/d"] {
+        let flags = rustix::fs::XattrFlags::empty();
+        if rustix::fs::setxattr(person.path(name), "trusted.note", b"seen", flags).is_err() {
+            return skipped("tests with another view of files", "this file system or user has no trusted attributes");
+        }
+    }
+    let within = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"];
+    let Some(backup) = through(&person, &within, &["backup", "--ignore-ctime", "source"]) else { return };
+    backup.ends_with(0);
+    person.silt(&["backup", "--ignore-ctime", "source"]).ends_with(0);
+    let named = format!("latest:{}", person.path("source").display());
+    person.silt(&["restore", &named, "--target", "source"]).ends_with(0);
+    person.silt(&["restore", &named, "--target", "out"]).ends_with(0);
+    for name in ["source/f", "source/d", "out/f", "out/d"] {
+        let mut value = [0; 16];
+        let bytes = rustix::fs::getxattr(person.path(name), "trusted.note", &mut value[..]).unwrap_or(0);
+        assert_eq!(&value[..bytes], b"seen", "{name}");
+    }
+}
+
+/// `link/../b` is another directory to the system than by its words: a restore with --delete emptied one that was not named.
+#[test]
+fn two_dots_after_a_symbolic_link_are_refused() {
+    let person = Person::new();
+    person.write("other/a/f", "f");
+    person.write("other/b/there", "of the system");
+    person.write("b/here", "by the words");
+    std::os::unix::fs::symlink("other/a", person.path("link")).expect("linked");
+    person.silt(&["backup", "other/a"]).ends_with(0);
+    let named = format!("latest:{}", person.path("other/a").display());
+    for words in [
+        &["backup", "link/../b"][..],
+        &["restore", &named, "--target", "link/../b", "--delete"],
+        &["diff", "latest", "link/../b"],
+    ] {
+        let refused = person.silt(words);
+        assert!(
+            refused.code != 0 && refused.err.contains("`..` follows the symbolic link"),
+            "{words:?}: {}",
+            refused.err
+        );
+        assert!(refused.err.contains("hint: write the path of the directory without `..`"), "{}", refused.err);
+    }
+    assert!(person.path("b/here").exists() && person.path("other/b/there").exists());
+    // A directory in its place is no question.
+    person.silt(&["backup", "other/../b"]).ends_with(0);
+}
