@@ -1,5 +1,5 @@
 //! Measure the chunk index: building, lookups and memory. SILT_BENCH_CHUNKS sets how many chunks (2,000,000),
-//! SILT_BENCH_FOLDER a folder to keep and use again.
+//! SILT_BENCH_DIR a directory to keep and use again.
 
 use siltstone::error::Result;
 use siltstone::id::{ChunkId, IndexId, PackId};

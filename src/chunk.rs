@@ -48,7 +48,7 @@ pub enum ContentKind {
     LargeFile,
     /// Output of a command, the standard input.
     Dump,
-    /// Files of databases that are written in pages.
+    /// Files of databases that are written in pages of a fixed size; no source uses this yet.
     Pages,
 }
 

@@ -134,7 +134,7 @@ impl Error {
         Arc::make_mut(&mut self.0)
     }
 
-    /// Adds what the user can do about it: it begins small and ends without a full stop, as it follows `hint: `.
+    /// Adds what the user can do about it: it begins in lower case and ends without a full stop, as it follows `hint: `.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.parts_mut().hint = Some(hint.into());
         self

@@ -1,4 +1,4 @@
-//! Locks, taken whatever became of another thread.
+//! Locks that can be taken even if a thread that held them has panicked.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

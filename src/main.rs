@@ -1,4 +1,4 @@
-//! The command `silt`: words in, words out; what is done is done by the library.
+//! The command `silt`: parses arguments and prints results; the library does the work.
 
 mod cli;
 

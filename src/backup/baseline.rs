@@ -1,13 +1,13 @@
 //! What a run compares the sources with: the local state, or without one the tree of the last snapshot.
 
 use crate::backup::choose::BaselineChoice;
+use crate::backup::chunk_store::ChunkStore;
 use crate::backup::damage::KnownLosses;
 use crate::backup::detect::Comparison;
 use crate::backup::old_entries::{FolderBaseline, OldEntries};
 use crate::backup::options::BackupOptions;
 use crate::backup::page_row::{FileChange, FolderKey, PageRow};
 use crate::backup::state::LocalState;
-use crate::backup::store::ChunkStore;
 use crate::backup::stored_lists::StoredLists;
 use crate::entry::{Content, Entry, Time};
 use crate::error::{Error, Result};
@@ -247,7 +247,7 @@ impl<'a> Baseline<'a> {
         }
         self.damage.note();
         if !self.damage.is_announced() {
-            self.ledger.watch().notice(NoticeKind::Damage, format!("{error}: {so}"));
+            self.ledger.watch().notice(NoticeKind::Damage, format!("{error}; {so}"));
         }
     }
 }

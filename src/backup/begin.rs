@@ -1,4 +1,4 @@
-//! The begin of a run: show the writer, and compare the local index with the repository.
+//! Begins a run: registers the writer, and compares the local index with the repository.
 
 use crate::backup::attempts::CarriedOver;
 use crate::backup::damage::KnownLosses;

@@ -1,8 +1,8 @@
 //! Checkpoints of a run: make what is stored findable now and then, and note it in the local state.
 
+use crate::backup::chunk_store::ChunkStore;
 use crate::backup::page_row::{FolderKey, PageRow, StateChanges};
 use crate::backup::state::LocalState;
-use crate::backup::store::ChunkStore;
 use crate::error::Result;
 use crate::id::IndexId;
 use crate::index::IndexBasis;

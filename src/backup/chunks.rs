@@ -1,6 +1,6 @@
 //! Cut content into chunks, and store them: what one thread does alone, and each helper does with its part.
 
-use crate::backup::store::ChunkStore;
+use crate::backup::chunk_store::ChunkStore;
 use crate::chunk::{Chunker, ContentKind};
 use crate::error::{Error, Origin, Result};
 use crate::format::list::ListItem;

@@ -1,13 +1,13 @@
 //! The line of content: read, cut, claim and store chunk by chunk.
 
 use crate::backup::bytes::ContentBytes;
+use crate::backup::chunk_store::ChunkStore;
 use crate::backup::chunks::{ChunkSaver, ExpectedContent, SaveError};
 use crate::backup::counts::BackupCounts;
 use crate::backup::helpers::HelperPool;
 use crate::backup::intake::Intake;
 use crate::backup::large::{BatchSizes, HELPED_BYTES_MIN, HelpedContent};
 use crate::backup::readers::Readers;
-use crate::backup::store::ChunkStore;
 use crate::backup::zeros::ZeroChunk;
 use crate::disk::PageBuffer;
 use crate::entry::{CHUNKS_DIRECT_MAX, Content};

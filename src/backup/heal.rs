@@ -120,7 +120,7 @@ impl HealingCheck<'_> {
     pub(crate) fn check(&self, marks: LossSet, own: &Snapshot) -> (Option<Healing>, Option<DamageTelling>) {
         if self.repo.keys().access() < KeyAccess::Full {
             self.watch
-                .notice(NoticeKind::Damage, "which snapshots are complete again can only be told with a full key");
+                .notice(NoticeKind::Damage, "this key cannot read earlier snapshots, so it is not known which of them are complete again: run a backup with the password, key file or recovery key of the owner");
             let told = self.damage.as_told(&marks, &self.damage.check);
             return (None, Some(DamageTelling { told, marks }));
         }

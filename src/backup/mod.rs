@@ -1,4 +1,4 @@
-//! Sources → snapshot. [`Repository::backup`] begins here; this page shows the whole line.
+//! Saves sources as a snapshot. This file shows the steps of one attempt; [`Repository::backup`] (`attempts.rs`) makes the attempts.
 //!
 //! For each directory, a reader lists its names and compares their stats with the baseline (`walk`, `page`). For each file that
 //! may have changed, it reads the content, cuts it into chunks and has each new chunk stored (`files`, `content`). The sink claims
@@ -11,6 +11,7 @@ mod begin;
 mod bytes;
 mod checkpoints;
 mod choose;
+mod chunk_store;
 mod chunks;
 mod completeness;
 mod conclude;
@@ -46,7 +47,6 @@ mod sources;
 mod split_sources;
 mod state;
 mod state_db;
-mod store;
 mod stored;
 mod stored_lists;
 mod stream_saver;
@@ -71,6 +71,7 @@ use baseline::Baseline;
 use begin::begin;
 use checkpoints::Checkpoints;
 use choose::{WantedSources, choose, open_state};
+use chunk_store::ChunkStore;
 use conclude::Conclusion;
 use content::ContentSaver;
 use counts::BackupCounts;
@@ -82,7 +83,6 @@ use save::save;
 use selection::{Selection, settle_sources};
 use split_sources::SplitSources;
 use std::time::Instant;
-use store::ChunkStore;
 use stream_saver::StreamSaver;
 use walk::SourceWalk;
 

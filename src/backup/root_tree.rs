@@ -1,8 +1,8 @@
 //! Put sources and streams under one root: the snapshot's tree holds them at their absolute paths and names.
 
+use crate::backup::chunk_store::ChunkStore;
 use crate::backup::describe::Describer;
 use crate::backup::split_sources::same_place;
-use crate::backup::store::ChunkStore;
 use crate::disk::stat::stat_path;
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::Result;

@@ -2,10 +2,10 @@
 
 #![cfg(test)]
 
+use crate::backup::chunk_store::ChunkStore;
 use crate::backup::counts::BackupCounts;
 use crate::backup::options::BackupOptions;
 use crate::backup::readers::Readers;
-use crate::backup::store::ChunkStore;
 use crate::repo::{Credentials, InitOptions, Repository, SinkOptions};
 use crate::seal::PasswordCost;
 use crate::storage::Storage;

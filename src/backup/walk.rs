@@ -2,13 +2,13 @@
 
 use crate::backup::baseline::Baseline;
 use crate::backup::checkpoints::Checkpoints;
+use crate::backup::chunk_store::ChunkStore;
 use crate::backup::counts::{BackupCounts, add};
 use crate::backup::entries::EntryBuilder;
 use crate::backup::folder::{AboveFolder, FolderPage, FoundFolder, SavedTree, SourceFolder, WalkedNames};
 use crate::backup::per_reader::PerReader;
 use crate::backup::readers::Readers;
 use crate::backup::selection::Selection;
-use crate::backup::store::ChunkStore;
 use crate::disk::open::raise_open_files;
 use crate::disk::{Directory, FolderHandle, ListBuffer, NameList, levels_open};
 use crate::error::{Error, Result};

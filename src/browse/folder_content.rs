@@ -1,7 +1,7 @@
 //! Compare the content of a saved file with that of a file on disk, without reading more than it takes.
 
 use super::content::hole_free;
-use crate::browse::folder::DiskComparison;
+use crate::browse::diff_directory::DiskComparison;
 use crate::disk::Directory;
 use crate::disk::open::{open_file_checked, read_full_at};
 use crate::entry::{Content, Entry};

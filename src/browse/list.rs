@@ -25,7 +25,7 @@ pub fn list(
             Err(Error::corrupt("list all of the snapshot", snapshot.id.short(), "a page of a directory cannot be read"))
         }
     };
-    list_what_is_whole(reader, snapshot, path, recursive, &watch, &mut |path, entry| {
+    list_skipping_damage(reader, snapshot, path, recursive, &watch, &mut |path, entry| {
         whole(&watch)?;
         each(path, entry)
     })?;
@@ -33,7 +33,7 @@ pub fn list(
 }
 
 /// The same, going on past damaged pages, which are told to the watch.
-pub fn list_what_is_whole(
+pub fn list_skipping_damage(
     reader: &Reader,
     snapshot: &Snapshot,
     path: &[u8],

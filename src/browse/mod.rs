@@ -3,9 +3,9 @@
 pub(crate) mod change;
 mod content;
 pub(crate) mod diff;
+mod diff_directory;
 pub(crate) mod export;
 pub(crate) mod find;
-mod folder;
 mod folder_content;
 mod glob;
 mod info;
@@ -19,12 +19,12 @@ mod walk;
 
 pub use change::{Change, ChangeKind, DiffTotals};
 pub use diff::diff_snapshots;
+pub use diff_directory::{FolderDiff, diff_folder};
 pub use export::{Archive, export};
 pub use find::{EntryVersion, FindOptions, find};
-pub use folder::{FolderDiff, diff_folder};
 pub use glob::Glob;
 pub use info::{EntryInfo, VersionInfo};
-pub use list::{list, list_what_is_whole};
+pub use list::{list, list_skipping_damage};
 pub use path::resolve;
 pub use select::Filter;
 pub use stats::{Statistics, stats};

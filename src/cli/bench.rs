@@ -1,7 +1,7 @@
 //! `silt bench`: measure the machine, a storage or whole backups, beside other tools when asked.
 
 use super::exit::{Exit, Failure};
-use super::options::{GlobalOptions, compression};
+use super::options::{GlobalOptions, absolute, compression};
 use super::output::Console;
 use super::print::{print, print_json};
 use super::signals;
@@ -12,7 +12,7 @@ use siltstone::bench::{
     Rival, StepFigures, TreeOptions, TreeShape, measure_machine, measure_storage, measure_tree, plot_svg,
     rivals_on_path,
 };
-use siltstone::error::Error;
+use siltstone::error::{Error, Kind};
 use siltstone::seal::Compression;
 use siltstone::watch::NoticeKind;
 use siltstone::when::format_bytes;
@@ -86,6 +86,8 @@ pub(super) fn run(args: &BenchArgs, options: &GlobalOptions) -> Result<Exit, Fai
             let work = folder
                 .clone()
                 .unwrap_or_else(|| std::env::temp_dir().join(format!("silt-bench-{}", std::process::id())));
+            // Rivals save it by its absolute path.
+            let work = absolute(&work)?;
             if work.exists() && std::fs::read_dir(&work).is_ok_and(|mut entries| entries.next().is_some()) {
                 return Err(Error::invalid(
                     "work in",
@@ -165,6 +167,12 @@ fn tree(
     against: &[String],
     plot: Option<&PathBuf>,
 ) -> siltstone::error::Result<()> {
+    // Before hours of work are done for it.
+    if let Some(path) = plot.filter(|path| path.symlink_metadata().is_ok()) {
+        return Err(Error::new(Kind::AlreadyExists, "write", path.display())
+            .because("it exists")
+            .hint("choose another name, or remove it"));
+    }
     let watch = console.watch();
     signals::stop_on_signals(&watch)?;
     let program = std::env::current_exe().map_err(|error| Error::io("find", "this program", error))?;

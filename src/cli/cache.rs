@@ -1,7 +1,7 @@
 //! The cache directory: where it is, and that it is marked as one.
 
-use super::folders::folder;
 use super::options::{GlobalOptions, absolute};
+use super::xdg::folder;
 use siltstone::disk::{make_private_dir, write_whole};
 use siltstone::error::Result;
 use std::path::{Path, PathBuf};

@@ -48,7 +48,7 @@ impl From<Exit> for ExitCode {
 /// Why a verb ended early.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// What the words lack or have too much of: a whole sentence without a full stop.
+    /// What is wrong with the command line: a clause without a full stop.
     Usage(String),
     Error(Error),
 }
@@ -82,7 +82,7 @@ impl Failure {
         }
     }
 
-    /// Tells the person (or the program) in front of it.
+    /// Reports the failure on standard error, as text or as JSON.
     pub(super) fn report(&self, json: bool) {
         if json {
             let line = match self {

@@ -70,7 +70,7 @@ fn refuse_lost(places: &DefaultPlaces, options: &GlobalOptions) -> Result<()> {
     Err(Error::new(Kind::NotFound, "open the repository", &place)
         .because(format!("repository {} was there at the last run, and now there is none", id.to_hex()))
         .hint(format!(
-            "mount its disk; if it is gone for good, create a new one: silt init --repo {place} --key-file {key}"
+            "mount the disk of the repository; if the repository is gone for good, create a new one: silt init --repo {place} --key-file {key}"
         )))
 }
 
@@ -108,7 +108,7 @@ fn words(places: &DefaultPlaces, key: Option<&Path>, new: &NewRepository, same_d
         text.push_str(&format!(
             "Note: the repository is on the same disk as what it protects: if the disk fails, both are lost.\n  \
              For one on another disk: silt init --repo DIR{lock}\n  \
-             and give silt backup the same options.\n",
+             then: silt backup --repo DIR{lock} …\n",
         ));
     }
     text

@@ -49,6 +49,7 @@ pub(super) fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Fail
     if Repository::exists(storage.as_ref())? {
         return Err(Error::new(Kind::AlreadyExists, "create a repository in", storage.describe())
             .because("there is one already")
+            .hint("use it with `silt backup --repo …`, or name another location")
             .into());
     }
     let mut credentials = Credentials { password: given_password(options, &watch)?, ..Credentials::default() };

@@ -32,7 +32,7 @@ pub(super) fn run(args: &LsArgs, options: &GlobalOptions) -> Result<Exit, Failur
     let snapshot = args.what.find(&repo, &console, &watch)?;
     let path = args.what.path().unwrap_or_else(|| b"/".to_vec());
     let mut lines = Lines::new();
-    browse::list_what_is_whole(&repo.reader(), &snapshot, &path, args.recursive, &watch, &mut |path, entry| {
+    browse::list_skipping_damage(&repo.reader(), &snapshot, &path, args.recursive, &watch, &mut |path, entry| {
         watch.cancel.check()?;
         match (console.json(), args.long) {
             (true, _) => lines.json(&EntryInfo::new(path, entry)),

@@ -14,7 +14,6 @@ mod exit;
 mod export;
 mod find;
 mod first_use;
-mod folders;
 mod init;
 mod ls;
 mod man;
@@ -34,6 +33,7 @@ mod snapshots;
 mod stats;
 mod system;
 mod text;
+mod xdg;
 
 use clap::{Parser, Subcommand};
 use exit::{Exit, Failure};
@@ -43,7 +43,7 @@ use options::GlobalOptions;
 #[derive(Parser, Debug)]
 #[command(name = "silt", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failed, 2 usage error, 3 done with warnings, 4 locked, 5 wrong password \
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage error, 3 done with warnings, 4 locked or changed meanwhile (run again), 5 wrong password \
                         or key, 6 repository damaged, 130 interrupted"
 )]
 struct Cli {
@@ -82,7 +82,7 @@ enum Verb {
     Init(init::InitArgs),
     /// Adapt a repository to the storage that it was copied to, or replace settings that were lost
     ///
-    /// Finds out what the storage does atomically, and writes the settings that say how backups keep apart there. Needs the
+    /// Finds out what the storage does atomically, and writes the settings that say how concurrent backups exclude each other there. Needs the
     /// password or key of the owner. Run it while no backup runs.
     Relocate(relocate::RelocateArgs),
     /// Measure the speed of this machine, of a storage or of whole backups

@@ -1,10 +1,10 @@
 //! Open the repository that is meant with what the user has to open it: files, environment, prompt, or the default.
 
 use super::cache::{self, cache_folder};
-use super::folders::folder;
 use super::options::{GlobalOptions, absolute};
 use super::password::{password_of_command, password_of_file, read_key_file};
 use super::prompt::ask_password;
+use super::xdg::folder;
 use siltstone::disk::why_not_own;
 use siltstone::error::{Error, Kind, Result};
 use siltstone::id::RepositoryId;

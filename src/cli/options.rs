@@ -21,7 +21,7 @@ const MEMORY_BYTES_MIN: u64 = 32 << 20;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Global options")]
 pub(super) struct GlobalOptions {
-    /// Location of the repository: a directory, s3://BUCKET/PREFIX or s3+https://HOST/BUCKET/PREFIX
+    /// Location of the repository: a directory, s3://BUCKET/PREFIX, s3+https://HOST:PORT/BUCKET/PREFIX or s3+http://…
     #[arg(short, long, global = true, value_name = "URL", env = "SILT_REPOSITORY", hide_env_values = true)]
     pub repo: Option<String>,
 

@@ -65,7 +65,7 @@ fn words(place: &str, done: &Relocation) -> String {
     }
 }
 
-/// How backups to the repository keep apart.
+/// How concurrent backups to the repository exclude each other.
 fn how(protocol: CommitProtocol) -> &'static str {
     match protocol {
         CommitProtocol::CompareAndSwap => "backups commit by conditional writes",

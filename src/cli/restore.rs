@@ -165,7 +165,7 @@ fn show_entries(files: u64, directories: u64, others: u64) -> String {
     )
 }
 
-/// What is missing because the repository is damaged is graver than any other gap.
+/// Exit code 6 (damage) takes precedence over 3 (warnings).
 fn exit(damaged: u64, watch: &Watch, otherwise: Exit) -> Exit {
     if damaged > 0 || watch.progress.damaged.load(Ordering::Relaxed) > 0 { Exit::Corrupt } else { otherwise }
 }

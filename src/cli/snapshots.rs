@@ -1,4 +1,4 @@
-//! `silt snapshots`: which dates can be restored.
+//! `silt snapshots`: the list of snapshots.
 
 use super::exit::{Exit, Failure};
 use super::open::open;

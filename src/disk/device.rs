@@ -4,7 +4,7 @@
 //! The first two are guesses and only steer speed: they come from /proc/self/mountinfo and /sys/dev/block, and where those are
 //! hidden, an SSD is assumed.
 
-use super::below::disks_of;
+use super::backing_devices::disks_of;
 use super::mounts::mount_of;
 use super::stat::stat_path;
 use crate::error::Result;

@@ -1,4 +1,4 @@
-//! What of metadata could not be set, and why.
+//! Metadata that could not be set, and why.
 
 use super::refused::shown;
 use crate::error::{Error, Kind};

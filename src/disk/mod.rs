@@ -4,7 +4,7 @@
 //! replacing a directory by a symbolic link meanwhile does not lead us elsewhere.
 
 pub(crate) mod apply;
-pub(crate) mod below;
+pub(crate) mod backing_devices;
 pub(crate) mod buffer;
 mod change_places;
 pub(crate) mod create;

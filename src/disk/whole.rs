@@ -103,7 +103,9 @@ pub fn make_private_dir(path: &Path) -> Result<()> {
         let there = error.kind() == std::io::ErrorKind::AlreadyExists;
         let error = Error::io("create the directory", path.display(), error);
         if there {
-            error.with_kind(Kind::AlreadyExists).hint("something other than a directory has that name")
+            error
+                .with_kind(Kind::AlreadyExists)
+                .hint("remove or rename it: something other than a directory has that name")
         } else {
             error
         }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How the commit of a writer and its expiry by somebody else exclude each other.
+/// How the commit of a writer and its expiry by another process exclude each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CommitProtocol {

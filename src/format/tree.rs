@@ -17,7 +17,7 @@ use crate::id::ChunkId;
 pub(crate) const PAGE_ENTRIES_MAX: usize = 512;
 /// A page whose encoding is longer is split, so that it stays a chunk.
 pub(crate) const PAGE_BYTES_MAX: usize = 1 << 20;
-/// How many pages may lie above each other in one directory; more is an attack.
+/// How many pages may be above each other in one directory; more is an attack.
 pub(crate) const PAGE_DEPTH_MAX: usize = 24;
 /// The level of inner pages that only join the halves of a page that was too large.
 const LEVEL_SPLIT: u8 = 1;

@@ -56,7 +56,7 @@ pub(super) fn replace(path: &Path, rows: &[ManifestRow]) -> Result<()> {
         let why = format!("it would have more than {BYTES_MAX} bytes");
         return Err(Error::new(Kind::Failed, "replace the list of index segments", path.display())
             .because(why)
-            .hint("look for index objects that name packs which do not exist"));
+            .hint("run this command with --no-cache"));
     }
     let write = || {
         let mut file = open_regular(OpenOptions::new().write(true).create(true).truncate(true), &new)?;

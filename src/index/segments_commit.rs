@@ -63,7 +63,7 @@ impl Segments {
         let before = match manifest::read(&path) {
             Ok(rows) => rows,
             Err(error) if error.is_damage() => {
-                notices.push(format!("the local chunk index will be rebuilt: {error}"));
+                notices.push(format!("{error}; the local index is rebuilt"));
                 None
             }
             Err(error) => return Err(error),
@@ -77,7 +77,7 @@ impl Segments {
             match self.take_or_open(&folder, &row, added.as_ref()) {
                 Ok(segment) => listed.push(ListedSegment { row, segment }),
                 Err(error) if error.is_damage() => {
-                    notices.push(format!("a part of the local chunk index will be rebuilt: {error}"));
+                    notices.push(format!("{error}; this part of the local index is rebuilt"));
                     self.dropped.extend(row.covers.iter().map(|(index, _)| *index));
                 }
                 Err(error) => return Err(error),

@@ -58,7 +58,7 @@ impl Writer {
             }
         }
         Err(Error::new(Kind::Locked, "commit the snapshot", "")
-            .because("other processes declared this backup dead again and again")
+            .because("other processes expired this backup three times")
             .hint("run the backup again: what it has stored already is not sent again"))
     }
 

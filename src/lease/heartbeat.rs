@@ -1,4 +1,4 @@
-//! The heartbeat of a writer: keeps its pending object fresh, and shows the writer anew when its right to commit was ended.
+//! The heartbeat of a writer: renews its pending object, and registers the writer again after it was expired.
 
 use crate::error::{Error, Kind, Result};
 use crate::id::WriterId;
@@ -95,7 +95,7 @@ impl Heartbeat {
         match std::mem::replace(&mut *standing, LeaseStanding::Ended) {
             LeaseStanding::Shown(token) => Ok(token),
             LeaseStanding::Lost | LeaseStanding::Ended => Err(Error::new(Kind::Locked, "commit the snapshot", "")
-                .because("another process declared this backup dead, and this backup could not register again")
+                .because("another process expired this backup, and this backup could not register again")
                 .hint("run the backup again: what it has stored already is not sent again")),
         }
     }

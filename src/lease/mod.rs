@@ -1,4 +1,4 @@
-//! The right of a writer to commit: shown by an object under `pending/`, kept fresh, used once, or ended by somebody else.
+//! The lease of a writer, its right to commit: an object under `pending/` that a heartbeat renews, that the commit uses up, and that another process can expire.
 
 mod heartbeat;
 mod pending;

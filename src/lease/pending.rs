@@ -10,7 +10,7 @@
 //! KEY is the name of the key object that the writer opened the repository with, so that the rights of a storage can keep hosts from
 //! each other's objects.
 //!
-//! From that step on the snapshot exists; moving it to its place under `snapshots/` can be done by anybody.
+//! From that step on the snapshot exists; any process can move it to its place under `snapshots/`.
 
 use crate::error::{Error, Result};
 use crate::format::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, SNAPSHOT_BYTES_MAX};

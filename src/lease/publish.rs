@@ -1,4 +1,4 @@
-//! Move a committed snapshot to its place: the writer does it after its commit, or anybody else after the writer died.
+//! Move a committed snapshot to its place: the writer does it after its commit, or another process after the writer died.
 
 use crate::error::{Error, Kind, Result};
 use crate::format::OBJECT_BYTES_MAX;

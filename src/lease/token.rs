@@ -9,7 +9,7 @@ use crate::seal::KeySet;
 use crate::storage::{ObjectVersion, Storage};
 use data_encoding::BASE64;
 
-/// A writer's visible right to commit; lost when somebody expires it.
+/// A writer's visible right to commit; lost when another process expires it.
 pub struct WriterLease {
     name: PendingName,
     host: String,
@@ -33,7 +33,7 @@ pub struct LeaseHolder<'a> {
 
 pub(super) fn lost(writer: &WriterId) -> Error {
     Error::new(Kind::Locked, "commit the snapshot of writer", writer)
-        .because("another process declared this backup dead, as it had not renewed its pending object for too long")
+        .because("another process expired this backup, because it had not renewed its pending object for too long")
         .hint("run the backup again: what it has stored already is not sent again")
 }
 

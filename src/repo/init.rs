@@ -11,7 +11,7 @@ use crate::repo::{Credentials, Repository, key};
 use crate::seal::{KeyAccess, KeySet, PasswordCost, Secret, random};
 use crate::storage::{Capabilities, Storage};
 
-/// What a new repository is made with.
+/// Options of a new repository.
 pub struct InitOptions {
     /// What the repository can be opened with.
     pub credentials: Credentials,
@@ -105,7 +105,9 @@ impl Repository {
         let doing = "create a repository in";
         let place = storage.describe();
         if storage.stat(CONFIG_NAME).is_ok() {
-            return Err(Error::new(Kind::AlreadyExists, doing, place).because("there is one already"));
+            return Err(Error::new(Kind::AlreadyExists, doing, place)
+                .because("there is one already")
+                .hint("use it with `silt backup --repo …`, or name another location"));
         }
         for prefix in [SNAPSHOTS_PREFIX, INDEX_PREFIX, PACKS_PREFIX] {
             if let Some(listed) = storage.list(prefix)?.first() {

@@ -134,9 +134,11 @@ pub(super) fn add_key_named(
     cost: PasswordCost,
     name: &str,
 ) -> Result<()> {
-    let bundle = keys
-        .to_bundle(access)
-        .ok_or_else(|| Error::new(Kind::Denied, "add a key", "with a key that can do less itself"))?;
+    let bundle = keys.to_bundle(access).ok_or_else(|| {
+        Error::new(Kind::Denied, "add a key", "")
+            .because("the key that opened the repository has fewer rights than the new one")
+            .hint("open the repository with a full key")
+    })?;
     let salt: [u8; SALT_BYTES] = random()?;
     let sealed = seal_once(&sealing_key(credentials, &salt, cost)?, PURPOSE.as_bytes(), bundle.to_vec());
     let stored = StoredKey {
@@ -171,7 +173,7 @@ pub fn try_key(bytes: &[u8], credentials: &Credentials) -> Result<TriedKey> {
     Ok(parsed.open(credentials)?.map_or(TriedKey::Wrong, TriedKey::Opened))
 }
 
-/// A key object as it may lie in a hostile storage: read, and not tried yet.
+/// A key object as it may be in a hostile storage: read, and not tried yet.
 pub(super) struct KeyObject {
     pub opens_with: String,
     cost: PasswordCost,
@@ -181,13 +183,15 @@ pub(super) struct KeyObject {
 
 impl KeyObject {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
-        let bad = |why: &str| Error::corrupt("understand", "it", why);
+        let bad = |why: &str| Error::corrupt("parse", "it", why);
         let stored: StoredKey = serde_json::from_slice(bytes).map_err(|error| bad(&error.to_string()))?;
         if stored.version != 1 {
-            return Err(bad("it is of a version that this program does not know: use a newer version of silt"));
+            return Err(Error::new(Kind::Unsupported, "read", "it")
+                .because(format!("it is of version {}; this program knows version 1", stored.version))
+                .hint("use a newer version of silt"));
         }
         if stored.check != stored.check_sum() {
-            return Err(bad("it was damaged: its check sum is wrong"));
+            return Err(bad("its checksum is wrong"));
         }
         let salt = HEXLOWER.decode(stored.salt.as_bytes()).ok().and_then(|salt| salt.try_into().ok());
         Ok(KeyObject {

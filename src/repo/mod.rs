@@ -1,4 +1,4 @@
-//! The repository: the format and its order of writes. [`Repository`] → [`Writer`] → snapshot; [`Reader`] back.
+//! The repository: creating, opening and listing it, and its order of writes. [`Repository`] → [`Writer`] → snapshot; [`Reader`] back.
 
 mod init;
 pub(crate) mod key;

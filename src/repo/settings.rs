@@ -35,7 +35,10 @@ pub(super) fn read(
             Err(error)
         }
         Err(error) => {
-            watch.notice(NoticeKind::Repository, format!("{error}; the repository can be read, and not written to"));
+            watch.notice(
+                NoticeKind::Repository,
+                format!("{error}; the repository can be read but not written to: {HINT}"),
+            );
             Ok(Err(error.hint(HINT)))
         }
     }

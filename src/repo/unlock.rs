@@ -226,7 +226,7 @@ impl<'a> KeySearch<'a> {
     fn note_damage(&mut self, name: &str, error: Error) {
         // What is not permitted must not look like damage.
         let kind = match error.kind() {
-            kind @ (Kind::Denied | Kind::Failed) => kind,
+            kind @ (Kind::Denied | Kind::Failed | Kind::Unsupported) => kind,
             _ => Kind::Corrupt,
         };
         self.damaged.get_or_insert_with(|| Error::new(kind, "read the key object", name).because(error));
@@ -356,7 +356,7 @@ mod tests {
             assert_ne!(bent, text);
             storage.put(&name, bent.into_bytes().into()).unwrap();
             let error = open(&storage, "right").err().unwrap();
-            assert!(error.is(Kind::Corrupt) && error.to_string().contains("check sum"), "{error}");
+            assert!(error.is(Kind::Corrupt) && error.to_string().contains("checksum"), "{error}");
             assert!(error.advice().is_some_and(|advice| advice.contains("SILT_RECOVERY_KEY")), "{error:?}");
         }
     }

@@ -52,7 +52,7 @@ fn as_seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok
 pub(super) enum EntryFate {
     Created,
     Replaced,
-    /// It was there and right.
+    /// It existed and was up to date.
     Kept,
     /// It was there, differs and is kept all the same.
     Left,

@@ -17,7 +17,7 @@ pub(super) enum Linkable {
     No,
     /// It is there, but its metadata are not those of the snapshot and cannot be changed.
     Unmended,
-    /// It was there and is right.
+    /// It exists and is up to date.
     Old,
     /// This run makes it.
     New,
@@ -55,7 +55,7 @@ pub(super) struct LinkGroups {
     /// Names whose flags come after all links: an immutable inode gets no more of them.
     pub locks: Vec<(Arc<TargetFolder>, Entry)>,
     /// By the number that the snapshot gives a group: what its first name agrees on.
-    pub states: HashMap<u64, u64>,
+    states: HashMap<u64, u64>,
     /// Groups of the snapshot whose names do not agree.
     pub differing: HashSet<u64>,
 }
@@ -68,6 +68,17 @@ impl LinkGroups {
     /// Whether the inode of a group that is there has names that are not of the group.
     pub(crate) fn is_shared(&self, group: u64) -> bool {
         self.shared.contains(&group)
+    }
+
+    /// From here on only names that agree are of one group.
+    pub(crate) fn number(&mut self, entries: &mut [Entry]) {
+        for entry in entries {
+            let (group, agreed) = (entry.link_group, entry.agreed_links());
+            if agreed != 0 && *self.states.entry(group).or_insert(agreed) != agreed {
+                self.differing.insert(group);
+            }
+            entry.link_group = agreed;
+        }
     }
 
     /// Whether this directory is finished only after the links.

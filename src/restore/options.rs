@@ -44,7 +44,7 @@ pub struct RestoreOptions {
     /// Let the plan say exactly what will happen, and which packs and frames will be read: compares files as the
     /// restore will, and looks up every chunk.
     pub detailed: bool,
-    /// Files written at the same time; from storage that is not local at least 4.
+    /// How many threads write files; at least 4 if the storage is remote.
     pub writers: usize,
 }
 

@@ -2,7 +2,7 @@
 //! one source into another one. A restore never deletes or replaces anything that is now another source, or a link or directory on
 //! the way to one.
 
-use crate::disk::below::images_below;
+use crate::disk::backing_devices::images_below;
 use crate::disk::device::has_lasting_inodes;
 use crate::disk::follow::{LINKS_MAX, names_to_pass};
 use crate::disk::mounts::MountPoint;

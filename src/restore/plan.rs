@@ -117,7 +117,7 @@ fn summarise(run: RestoreRun, summary: &mut PlanSummary, doomed: &mut DoomedPath
 }
 
 impl RestorePlan {
-    /// Says what the snapshot itself says of its gaps.
+    /// Sends notices about what the snapshot lacks, as far as the snapshot records it.
     pub fn announce(&self, watch: &Watch) {
         if self.warnings > 0 {
             watch.notice(

@@ -8,8 +8,8 @@ use crate::restore::decision::{EntryDecision, PlacingWay};
 use crate::restore::folder::{OpenFolder, TargetFolder};
 use crate::restore::links::Linkable;
 use crate::restore::paths::child_path;
-use crate::restore::place::under_own_name;
 use crate::restore::reasons::SAME_NAME;
+use crate::restore::rename_into_place::under_own_name;
 use crate::restore::run::RestoreRun;
 use std::borrow::Cow;
 

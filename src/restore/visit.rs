@@ -129,7 +129,9 @@ impl<'a> RestoreRun<'a> {
     fn page_entries(&self, page: &ChunkId) -> Result<Vec<Entry>> {
         match decode_page(&self.stored(self.reader.tree(page))?)? {
             TreePage::Entries(mut entries) => {
-                self.number_links(&mut entries);
+                if entries.iter().any(|entry| entry.link_group != 0) {
+                    locked(&self.links).number(&mut entries);
+                }
                 Ok(entries)
             }
             TreePage::Inner { .. } => Err(Error::corrupt("read the page", page, "it has no entries")),

@@ -47,7 +47,10 @@ pub(crate) fn stretch_password(password: &[u8], salt: &[u8; SALT_BYTES], cost: P
         return Err(Error::corrupt(
             "use the password",
             "",
-            format!("the cost stored with it is out of bounds: {cost:?}"),
+            format!(
+                "the key object asks for more work than silt accepts: {} KiB, {} passes, {} lanes",
+                cost.memory_kib, cost.passes, cost.lanes
+            ),
         ));
     };
     let mut key = Secret([0; 32]);

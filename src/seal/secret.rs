@@ -17,7 +17,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// How many bytes of check sum a written secret carries.
+/// How many bytes of checksum a written secret carries.
 const CHECK_BYTES: usize = 3;
 
 impl Secret {
@@ -31,7 +31,7 @@ impl Secret {
         Secret(blake3::derive_key(context, &self.0))
     }
 
-    /// For paper and key files: groups of five characters of base32, with a check sum against mistyping.
+    /// For paper and key files: groups of five characters of base32, with a checksum against mistyping.
     pub fn to_text(&self) -> Zeroizing<String> {
         let mut bytes = Zeroizing::new(self.0.to_vec());
         bytes.extend_from_slice(&self.check());
@@ -63,7 +63,7 @@ impl Secret {
 
     fn check(&self) -> [u8; CHECK_BYTES] {
         let hash = blake3::derive_key("siltstone 2026 check sum of a written secret", &self.0);
-        hash[..CHECK_BYTES].try_into().expect("a hash is longer than its check sum")
+        hash[..CHECK_BYTES].try_into().expect("a hash is longer than its checksum")
     }
 }
 

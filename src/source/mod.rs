@@ -1,6 +1,6 @@
-//! Yield entries and their content: what is backed up.
+//! What to save: kinds of sources, lists of paths, exclude rules, and streams.
 //!
-//! A source ([`Source`]) is a tree of files, the output of a command or a database. It knows nothing of chunks, keys or the repository, and
+//! A source ([`Source`]) is a tree of files, the output of a command, or standard input. It knows nothing of chunks, keys or the repository, and
 //! it does not decide what changed: it says which paths there are (`list`), which of them are left out (`rules`) and
 //! reads the bytes of those that are not files ([`ByteSource`]).
 //!

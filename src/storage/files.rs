@@ -157,7 +157,7 @@ impl<T: FileTree> Storage for Files<T> {
     }
 
     fn compare_and_swap(&self, name: &str, _expected: &ObjectVersion, _body: ObjectBody) -> Result<ObjectVersion> {
-        Err(Error::new(Kind::Unsupported, "replace conditionally", name).because("directories do not support that"))
+        Err(Error::new(Kind::Unsupported, "conditionally replace", name).because("directories do not support that"))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<()> {

@@ -119,7 +119,7 @@ impl Storage for Memory {
 
     fn compare_and_swap(&self, name: &str, expected: &ObjectVersion, body: ObjectBody) -> Result<ObjectVersion> {
         if !self.capabilities.compare_and_swap {
-            return Err(Error::new(Kind::Unsupported, "replace conditionally", name));
+            return Err(Error::new(Kind::Unsupported, "conditionally replace", name));
         }
         self.write(name, &body, |known| match known {
             Some(version) if version.to_string() == expected.0 => Ok(()),

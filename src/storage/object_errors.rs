@@ -49,7 +49,7 @@ pub(super) fn with_hint(service: &Service, error: Error, hint: Option<&str>) -> 
         (_, Some(hint)) => error.hint(hint),
         (Kind::Denied, None) => error.hint(service.denied_hint),
         (Kind::Full, None) => {
-            error.hint("free space in the bucket or raise its quota; what is stored already stays good")
+            error.hint("free space in the bucket or raise its quota; what is stored already stays valid")
         }
         (Kind::Temporary, None) => {
             error.hint(format!("check the network, and whether the {} server at this address is running", service.name))

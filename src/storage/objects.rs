@@ -1,7 +1,7 @@
 //! Objects of a remote service, over an operator of opendal.
 //!
 //! This is the family of storages that keep whole objects under names: S3, and others for which opendal has a service. A storage of
-//! the family builds its operator and says what the answers of its service mean ([`Answer`]); [`Objects`] does the rest.
+//! the family builds its operator and says what the answers of its service mean ([`Service`](super::object_errors::Service)); [`Objects`] does the rest.
 
 use crate::error::{Error, Kind, Result};
 use crate::runtime::block_on;

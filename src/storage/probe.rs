@@ -1,4 +1,4 @@
-//! Find out what a storage really does: there are stores that accept a condition and then overwrite.
+//! Find out what a storage really does: some servers accept a condition and then overwrite.
 
 use crate::error::{Error, Kind, Result};
 use crate::storage::{Capabilities, ObjectBody, ObjectVersion, Storage};
@@ -28,7 +28,12 @@ fn try_all(storage: &dyn Storage, claimed: Capabilities, [a, b, missing]: &[Stri
     // Right to write and to read at all, with errors that speak for themselves.
     storage.put(a, FIRST.into())?;
     if storage.get(a, BYTES_MAX)?.0 != FIRST {
-        return Err(Error::corrupt("use", storage.describe(), "it does not return what was just written"));
+        return Err(Error::corrupt(
+            "use",
+            storage.describe(),
+            "an object that was just written reads back with other bytes",
+        )
+        .hint("check the server, and any proxy or cache in front of it"));
     }
     Ok(Capabilities {
         put_new: claimed.put_new && holds_new(storage, b)?,

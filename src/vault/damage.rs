@@ -1,4 +1,4 @@
-//! What is known of damage to the repository, for later runs: losses that no backup has told, and what has been told.
+//! The record of damage in the cache, for later runs: losses that no backup has reported, and what has been reported.
 
 use crate::id::IndexId;
 use crate::seal::{KeyAccess, KeySet};

@@ -116,7 +116,7 @@ impl DamagedPacks {
         if known.insert((*pack, version), false) != Some(false) {
             self.found.fetch_add(1, Ordering::SeqCst);
             if !self.write(&mut known) && !self.is_unwritten.swap(true, Ordering::SeqCst) {
-                self.watch.notice(NoticeKind::Cache, "damaged packs cannot be recorded in the cache, so later runs will rely on them until they read them: \
+                self.watch.notice(NoticeKind::Cache, "damaged packs cannot be recorded in the cache, so later runs will rely on these packs until they read them: \
                      run this command again with a cache that can be written",
                 );
             }

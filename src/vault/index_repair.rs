@@ -11,7 +11,7 @@ use std::collections::HashMap;
 /// Goes on in memory when the cache cannot be used, and without any segment when one is damaged.
 pub(super) fn replace_folder(segments: &mut Segments, error: &Error, watch: &Watch) -> Result<()> {
     if error.is(Kind::Corrupt) {
-        watch.notice(NoticeKind::Cache, format!("{error}: the local index is rebuilt"));
+        watch.notice(NoticeKind::Cache, format!("{error}; the local index is rebuilt"));
         return drop_segments(segments);
     }
     if segments.is_in_memory() {

@@ -263,7 +263,7 @@ impl Vault {
         if *done >= INDEX_REBUILDS_MAX {
             return Err(damage.clone());
         }
-        watch.notice(NoticeKind::Cache, format!("{damage}: the local index is rebuilt"));
+        watch.notice(NoticeKind::Cache, format!("{damage}; the local index is rebuilt"));
         // Where it is damaged again, its directory is not to be trusted.
         let in_memory = *done > 0;
         *done += 1;

@@ -1,4 +1,4 @@
-//! One signal ends any run, whatever it waits for: a store, a command, a file; and no other signal kills one.
+//! One signal ends any run, whatever it waits for: storage, a command, a file; and no other signal kills one.
 
 use crate::person::{Person, said};
 use crate::server::{Server, answer};

@@ -107,7 +107,7 @@ fn lost_or_damaged_settings_stop_backups_and_nothing_else() {
         assert!(refused.err.contains("settings") && refused.err.contains("silt relocate"), "{harm}: {}", refused.err);
         for words in [&["snapshots"][..], &["ls", "latest"], &["stats"], &["find", "text"]] {
             let said = person.silt(words).ends_with(0);
-            assert!(said.err.contains("the repository can be read, and not written to"), "{harm}: {}", said.err);
+            assert!(said.err.contains("the repository can be read but not written to"), "{harm}: {}", said.err);
         }
         let named = format!("latest:{}", person.path("source").display());
         person.silt(&["restore", &named, "--target", "out"]).ends_with(0);

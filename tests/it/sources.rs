@@ -493,7 +493,7 @@ fn readers_go_past_a_damaged_page_and_end_at_a_forged_one() {
     let listed = |snapshot: &Snapshot| {
         let watch = Watch::silent();
         let mut paths = Vec::new();
-        siltstone::browse::list_what_is_whole(&reader, snapshot, b"/", true, &watch, &mut |path, _| {
+        siltstone::browse::list_skipping_damage(&reader, snapshot, b"/", true, &watch, &mut |path, _| {
             paths.push(String::from_utf8_lossy(path).into_owned());
             Ok(())
         })

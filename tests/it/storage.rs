@@ -273,7 +273,7 @@ impl Storage for Probed {
         if self.1.compare_and_swap {
             self.0.compare_and_swap(name, expected, body)
         } else {
-            Err(Error::new(Kind::Unsupported, "replace conditionally", name))
+            Err(Error::new(Kind::Unsupported, "conditionally replace", name))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where a run stores its chunks: in the repository, or in a dry run nowhere.
+//! Where a run stores its chunks: in the repository, or nowhere in a dry run.
 
 use crate::chunk::Chunker;
 use crate::error::Result;

@@ -1,4 +1,4 @@
-//! Restore the names of inodes with several: one of each is restored, and the others are linked to it.
+//! The second step for hard links: links the further names to the one that was restored (`links.rs` collects them).
 
 use crate::disk::apply::apply_flags;
 use crate::disk::foresee::is_protected_from_links;
@@ -12,8 +12,8 @@ use crate::restore::decision::{EntryDecision, PlacingWay};
 use crate::restore::folder::{FolderState, OpenFolder, TargetFolder};
 use crate::restore::links::{LinkAnchor, Linkable, WaitingName};
 use crate::restore::paths::child_path;
-use crate::restore::place::under_own_name;
 use crate::restore::reasons::SAME_NAME;
+use crate::restore::rename_into_place::under_own_name;
 use crate::restore::run::RestoreRun;
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -28,21 +28,6 @@ impl RestoreRun<'_> {
     /// Whether the content of an entry is that of another name that was asked about before.
     pub(crate) fn is_counted(&self, entry: &Entry) -> bool {
         entry.link_group != 0 && !locked(&self.links).counted.insert(entry.link_group)
-    }
-
-    /// From here on only names that agree are of one group.
-    pub(super) fn number_links(&self, entries: &mut [Entry]) {
-        if entries.iter().all(|entry| entry.link_group == 0) {
-            return;
-        }
-        let mut links = locked(&self.links);
-        for entry in entries {
-            let (group, agreed) = (entry.link_group, entry.agreed_links());
-            if agreed != 0 && *links.states.entry(group).or_insert(agreed) != agreed {
-                links.differing.insert(group);
-            }
-            entry.link_group = agreed;
-        }
     }
 
     /// Restores a name of an inode with several, or puts it off until all are known.

@@ -1,4 +1,4 @@
-//! What a file system is on: whole disks, and image files of loop devices, through partitions, mappers (RAID, LVM, LUKS) and overlays.
+//! The devices that a file system is on: whole disks, and image files of loop devices, through partitions, mappers (RAID, LVM, LUKS) and overlays.
 //! From /sys/dev/block and /sys/block (sysfs(5)), and the list of mounts.
 
 use super::mounts::{MountPoint, mount_points};

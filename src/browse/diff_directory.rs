@@ -1,4 +1,4 @@
-//! Compare what a snapshot holds below a path with a folder on disk.
+//! Compares what a snapshot has below a path with a directory on disk.
 
 use super::change::{Change, ChangeKind, DiffTotals};
 use super::path::{clean, resolve};

@@ -1,4 +1,4 @@
-//! Move a finished entry to its name: in one step, or not at all.
+//! Renames a finished entry to its name, in one step or not at all.
 
 use crate::disk::apply::apply_flags;
 use crate::disk::{Subject, TargetDirectory};

@@ -1,4 +1,4 @@
-//! The whole walk of a restore or a plan: open the target, find what must be kept, visit everything, make hard links.
+//! The sequence of steps of a restore or a plan: open the target, find what must be kept, visit everything, make hard links.
 
 use crate::disk::device::is_read_only;
 use crate::disk::stat::fstat;
