@@ -113,7 +113,6 @@ impl Stat {
     pub(crate) fn same_content(&self, other: &Stat) -> bool {
         self.inode == other.inode
             && self.device == other.device
-            && self.born == other.born
             && self.size == other.size
             && self.modified == other.modified
             && self.changed == other.changed

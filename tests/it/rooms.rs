@@ -47,6 +47,25 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("bench", &["error", "lock", "id", "watch", "chunk", "seal", "format", "storage"]),
 ];
 
+/// Rooms that do not exist yet, each with all that it may import then.
+const PLANNED: &[(&str, &[&str])] = &[
+    ("care", &["error", "lock", "id", "watch", "when", "format", "repo"]),
+    ("copy", &["error", "id", "watch", "when", "format", "repo"]),
+    ("mount", &["error", "lock", "id", "entry", "watch", "when", "disk", "format", "repo", "browse"]),
+    ("parity", &["error", "id"]),
+    ("timeline", &["error", "lock", "id", "entry", "watch", "when", "format", "source", "repo"]),
+    ("notify", &["error", "watch"]),
+    (
+        "job",
+        &[
+            "error", "lock", "id", "watch", "when", "source", "repo", "backup", "restore", "browse", "care", "copy",
+            "timeline", "notify",
+        ],
+    ),
+    ("config", &["error", "when", "source", "storage", "job"]),
+    ("daemon", &["error", "lock", "watch", "when", "job", "config", "notify"]),
+];
+
 /// What the command may use of the library: everything but what only the verbs use.
 const COMMAND: &[&str] = &[
     "error", "id", "entry", "watch", "when", "chunk", "disk", "seal", "storage", "source", "repo", "backup", "restore",
@@ -123,6 +142,20 @@ fn rooms_import_what_the_map_allows_and_nothing_else() {
 }
 
 #[test]
+fn planned_rooms_have_their_place_and_are_not_built_in_passing() {
+    for (number, (room, imports)) in PLANNED.iter().enumerate() {
+        assert!(ROOMS.iter().all(|(built, _)| built != room), "{room} is built: take it off the planned ones");
+        assert!(!root().join("src").join(room).exists(), "{room} is not on the map");
+        for import in *imports {
+            let is_known = ROOMS.iter().chain(&PLANNED[..number]).any(|(name, _)| name == import);
+            assert!(is_known, "{room} may import {import}, which does not come before it");
+        }
+        // A way around the chunk sink would be a second way in; only what configures jobs names locations.
+        assert!(!imports.contains(&"storage") || *room == "config", "{room} may import storage");
+    }
+}
+
+#[test]
 fn no_verb_reaches_storage() {
     for (room, imports) in ROOMS {
         assert!(!imports.contains(&"storage") || BELOW_VERBS.contains(room), "{room} may import storage");
@@ -142,7 +175,7 @@ fn the_documented_map_is_this_one() {
         .filter(|line| line.starts_with("| `"))
         .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
         .collect();
-    for (room, imports) in ROOMS {
+    for (room, imports) in ROOMS.iter().chain(PLANNED) {
         let row = rows.iter().find(|row| row[0] == format!("`{room}`"));
         let row = row.unwrap_or_else(|| panic!("docs/ARCHITECTURE.md has no row for {room}"));
         let written = if imports.is_empty() { "–".to_owned() } else { imports.join(", ") };
