@@ -246,11 +246,17 @@ fn choose(mut snapshots: Vec<Snapshot>, selector: &Selector, filtered: bool) -> 
                 1 => Ok(snapshots.swap_remove(0)),
                 several => {
                     let mut names: Vec<String> = snapshots.iter().take(CANDIDATES_MAX).map(described).collect();
+                    let is_one_id = snapshots.iter().all(|snapshot| snapshot.id == snapshots[0].id);
                     if several > CANDIDATES_MAX {
                         names.push(format!("{} more", several - CANDIDATES_MAX));
                     }
-                    Err(Error::invalid(doing, named(selector), format!("several match: {}", names.join(", ")))
-                        .hint("write more digits of the id"))
+                    Err(Error::invalid(doing, named(selector), format!("several match: {}", names.join(", "))).hint(
+                        if is_one_id {
+                            "they have the same id, which no backup makes twice: choose one with --at, --host or --job"
+                        } else {
+                            "write more digits of the id"
+                        },
+                    ))
                 }
             }
         }

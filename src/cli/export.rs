@@ -7,9 +7,11 @@ use super::print::Lines;
 use super::progress::Display;
 use super::select::TargetOptions;
 use super::session;
+use super::text::show_path;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use siltstone::browse::{self, Archive};
+use siltstone::entry::PathText;
 use siltstone::error::{Error, Result};
 use siltstone::repo::{Repository, Snapshot};
 use siltstone::watch::Watch;
@@ -47,7 +49,7 @@ enum ArchiveFormat {
 #[derive(Serialize)]
 struct ExportReport {
     snapshot: String,
-    output: String,
+    output: PathText,
     members: u64,
 }
 
@@ -74,13 +76,13 @@ pub(super) fn run(args: &ExportArgs, options: &GlobalOptions) -> Result<Exit, Fa
     };
     if let Some(path) = to_file {
         if console.json() {
-            let path = path.display().to_string();
-            super::print::print_json(&ExportReport { snapshot: snapshot.id.to_hex(), output: path, members })?;
+            let output = PathText(path.as_os_str().as_encoded_bytes().to_vec());
+            super::print::print_json(&ExportReport { snapshot: snapshot.id.to_hex(), output, members })?;
         } else if !console.quiet() {
             super::print::print(&format!(
                 "Wrote {} to {}\n",
                 format_counted(members, "entry", "entries"),
-                path.display()
+                show_path(path.as_os_str().as_encoded_bytes())
             ))?;
         }
     }

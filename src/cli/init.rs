@@ -7,6 +7,7 @@ use super::password::read_key_file;
 use super::print::{json_line, print, print_once};
 use super::prompt::ask_password;
 use super::session;
+use super::text::show_path;
 use clap::Args;
 use serde::Serialize;
 use siltstone::chunk::ChunkTable;
@@ -90,7 +91,8 @@ pub(super) fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Fail
     show_and_finish(&text, new)?;
     // As every later run does: what does not work shows now.
     open_with(storage.clone(), &credentials, options, &watch)?;
-    Ok(print(&format!("Created an encrypted repository in {}.\n", storage.describe())).map(|()| Exit::Done)?)
+    let place = show_path(storage.describe().as_bytes());
+    Ok(print(&format!("Created an encrypted repository in {place}.\n")).map(|()| Exit::Done)?)
 }
 
 /// A repository keeps to itself: files of others would be counted with it, and removed with it.

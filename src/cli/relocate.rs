@@ -5,6 +5,7 @@ use super::open::{open, probe_storage};
 use super::options::GlobalOptions;
 use super::print::{json_line, print};
 use super::session;
+use super::text::show_path;
 use clap::Args;
 use serde::Serialize;
 use siltstone::repo::{CommitProtocol, Relocation};
@@ -19,6 +20,7 @@ pub(super) struct RelocateArgs {
 pub(super) fn run(args: &RelocateArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
     let (console, watch) = session::begin(options, false)?;
     let repo = open(options, &watch)?;
+    repo.check_relocatable()?;
     let capabilities = probe_storage(repo.storage())?;
     let done = repo.relocate(capabilities, args.single_writer)?;
     let place = repo.storage().describe();
@@ -32,7 +34,7 @@ pub(super) fn run(args: &RelocateArgs, options: &GlobalOptions) -> Result<Exit, 
         };
         json_line(&report) + "\n"
     } else {
-        words(&place, &done)
+        words(&show_path(place.as_bytes()), &done)
     };
     Ok(print(&text).map(|()| Exit::Done)?)
 }

@@ -25,6 +25,8 @@ pub(super) struct SnapshotsArgs {
 /// Sources named in a line, and how many characters they take, unless one alone is longer.
 const SOURCES_SHOWN: u64 = 5;
 const SOURCES_CHARACTERS: usize = 200;
+/// How many characters of a host, a job or tags a line shows.
+const LABEL_CHARACTERS: usize = 60;
 
 /// What follows the list, as JSON.
 #[derive(Serialize)]
@@ -63,14 +65,23 @@ fn row(snapshot: &Snapshot) -> Vec<String> {
     vec![
         snapshot.id.short(),
         show_stamp(&snapshot.started),
-        show_path(snapshot.host.as_bytes()),
-        show_path(snapshot.job.as_bytes()),
-        show_path(snapshot.tags.join(",").as_bytes()),
+        show_cut(&snapshot.host),
+        show_cut(&snapshot.job),
+        show_cut(&snapshot.tags.join(",")),
         format_count(snapshot.totals.files),
         format_bytes(snapshot.totals.bytes),
         warnings,
         sources,
     ]
+}
+
+/// The beginning of a long text: one snapshot must not make a table wide for all.
+fn show_cut(text: &str) -> String {
+    let shown = show_path(text.as_bytes());
+    match shown.char_indices().nth(LABEL_CHARACTERS) {
+        Some((end, _)) => format!("{}…", &shown[..end]),
+        None => shown,
+    }
 }
 
 /// The first sources, as far as a line takes them, and how many more there are.

@@ -113,6 +113,18 @@ impl UnpublishedCommit {
         }
     }
 
+    /// Whether another commit of the same snapshot has the same bytes.
+    pub(super) fn agrees_with(&self, other: &UnpublishedCommit, storage: &dyn Storage, keys: &KeySet) -> Result<bool> {
+        Ok(self.body(storage, keys)? == other.body(storage, keys)?)
+    }
+
+    /// The error for two objects that claim to be one snapshot: every user with the right to create objects can make such a claim.
+    pub(crate) fn contradicts(&self, other: &str) -> Error {
+        let why = format!("{} and {other} claim to be this snapshot, and differ", self.pending);
+        Error::corrupt("use the snapshot", &self.snapshot, why)
+            .hint("compare both with what the host of the snapshot reported, and remove the wrong one from the storage")
+    }
+
     /// The sealed snapshot, which somebody may have moved to its place meanwhile.
     pub fn body(&self, storage: &dyn Storage, keys: &KeySet) -> Result<Vec<u8>> {
         let in_its_place = |name: &str| storage.get(name, SEALED_SNAPSHOT_BYTES_MAX).map(|(bytes, _)| bytes);

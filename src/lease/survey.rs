@@ -12,6 +12,11 @@ use crate::lease::pending::{
 use crate::lease::publish::UnpublishedCommit;
 use crate::seal::KeySet;
 use crate::storage::{ListedObject, ObjectVersion, Storage};
+use crate::vault::parallel::each_at_once;
+
+/// How many states are fetched together, and how many bytes of them.
+const FETCHED_MAX: usize = 256;
+const FETCHED_BYTES_MAX: u64 = 32 << 20;
 
 /// A writer that has not committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,15 +48,19 @@ pub struct PendingSurvey {
 pub fn survey(storage: &dyn Storage, keys: &KeySet) -> Result<PendingSurvey> {
     let mut survey = PendingSurvey::default();
     let listed = storage.list(PENDING_PREFIX)?;
+    let mut states = Vec::new();
     for object in &listed {
         // Every user with the right to create objects may create these: what no writer makes is not fetched.
-        if object.size > PENDING_BYTES_MAX || survey.plain_bytes + object.size > PENDING_BYTES_IN_ALL_MAX {
+        if object.size > PENDING_BYTES_MAX {
             survey.damaged.push(Error::corrupt("read the pending object", &object.name, "it is too large"));
             continue;
         }
         let Some((name, tail)) = PendingName::parse(&object.name) else { continue };
         let looked = match tail {
-            "" => look_at_state(storage, keys, &name, &mut survey),
+            "" => {
+                states.push((name, object.size));
+                Ok(())
+            }
             "committed" => look_at_draft(&name, &listed, &mut survey),
             tail if tail.starts_with("draft.") => Ok(()),
             beat => {
@@ -67,7 +76,46 @@ pub fn survey(storage: &dyn Storage, keys: &KeySet) -> Result<PendingSurvey> {
             other => other?,
         }
     }
+    look_at_states(storage, keys, &states, &mut survey)?;
     Ok(survey)
+}
+
+/// Fetches the states of writers, several at a time, and looks at them in the order of their names.
+fn look_at_states(
+    storage: &dyn Storage,
+    keys: &KeySet,
+    states: &[(PendingName, u64)],
+    survey: &mut PendingSurvey,
+) -> Result<()> {
+    let mut rest = states;
+    while let Some((_, first)) = rest.first() {
+        let mut bytes = *first;
+        let fits = |(_, size): &&(PendingName, u64)| {
+            bytes += size;
+            bytes <= FETCHED_BYTES_MAX
+        };
+        let count = 1 + rest[1..].iter().take(FETCHED_MAX - 1).take_while(fits).count();
+        let (batch, later) = rest.split_at(count);
+        rest = later;
+        let at_once = storage.profile().parallel_requests;
+        let fetched = each_at_once(batch, at_once, |(name, _)| storage.get(&name.state(), OBJECT_BYTES_MAX));
+        for ((name, size), fetched) in batch.iter().zip(fetched) {
+            if survey.plain_bytes + size > PENDING_BYTES_IN_ALL_MAX {
+                survey.damaged.push(Error::corrupt("read the pending object", name.state(), "it is too large"));
+                continue;
+            }
+            match fetched.and_then(|fetched| {
+                let (bytes, version) = fetched;
+                look_at_state(keys, name, &bytes, version, survey)
+            }) {
+                // Another process finished it between the listing and now.
+                Err(error) if error.is(Kind::NotFound) => {}
+                Err(error) if is_of_one_object(&error) => survey.damaged.push(error),
+                other => other?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether an error says something of the object that was read, and not of the storage as a whole. One object that cannot
@@ -98,10 +146,15 @@ fn look_at_draft(name: &PendingName, listed: &[ListedObject], survey: &mut Pendi
     Ok(())
 }
 
-fn look_at_state(storage: &dyn Storage, keys: &KeySet, name: &PendingName, survey: &mut PendingSurvey) -> Result<()> {
+fn look_at_state(
+    keys: &KeySet,
+    name: &PendingName,
+    bytes: &[u8],
+    version: ObjectVersion,
+    survey: &mut PendingSurvey,
+) -> Result<()> {
     let (state, writer) = (name.state(), name.writer);
-    let (bytes, version) = storage.get(&state, OBJECT_BYTES_MAX)?;
-    let plain = open_plain(keys, &bytes)?;
+    let plain = open_plain(keys, bytes)?;
     survey.plain_bytes += plain.len() as u64;
     match parse(&plain)? {
         PendingState::Running { .. } => survey.running.push(RunningWriter { writer, sign: version.0, name: state }),
@@ -117,7 +170,16 @@ fn look_at_state(storage: &dyn Storage, keys: &KeySet, name: &PendingName, surve
 /// Finishes the commits of writers that died after their commit step. Returns what could not be finished; nothing is lost by that, as
 /// every reader counts those snapshots.
 pub fn settle(storage: &dyn Storage, keys: &KeySet, survey: &PendingSurvey) -> Vec<Error> {
-    let published = survey.unpublished.iter().map(|unpublished| unpublished.publish(storage, keys));
+    let published = survey.unpublished.iter().map(|unpublished| {
+        let is_same =
+            |other: &&UnpublishedCommit| other.snapshot == unpublished.snapshot && other.pending != unpublished.pending;
+        match survey.unpublished.iter().find(is_same) {
+            Some(other) if !unpublished.agrees_with(other, storage, keys)? => {
+                Err(unpublished.contradicts(&other.pending))
+            }
+            _ => unpublished.publish(storage, keys),
+        }
+    });
     let removed = survey.finished.iter().map(|committed| remove_finished(storage, committed));
     published.chain(removed).filter_map(Result::err).collect()
 }

@@ -4,6 +4,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::{SETTINGS_NAME, Settings};
 use crate::repo::Repository;
 use crate::repo::init::{SINGLE_WRITER, commit_protocol, found};
+use crate::seal::KeyAccess;
 use crate::storage::Capabilities;
 
 /// What became of the settings.
@@ -23,15 +24,27 @@ impl Relocation {
 }
 
 impl Repository {
+    /// Refuses a repository whose settings this program, or this key, must not replace. Writes nothing: before the storage is probed,
+    /// which does write.
+    pub fn check_relocatable(&self) -> Result<()> {
+        if let Ok(settings) = self.settings() {
+            settings.check_writable()?;
+        }
+        match self.keys().access() {
+            KeyAccess::Full => Ok(()),
+            _ => Err(Error::new(Kind::Denied, "adapt the settings of", self.storage().describe())
+                .because("the key that opened the repository cannot sign settings")
+                .hint("use the password, key file or recovery key of the owner")),
+        }
+    }
+
     /// Writes settings for a storage that was found to do this ([`crate::storage::probe`]), if those in the repository do not fit it.
     /// Features that the repository uses stay as they are. Needs a full key. Other programs that have the repository open use the
     /// settings that they have read.
     pub fn relocate(&self, capabilities: Capabilities, single_writer: bool) -> Result<Relocation> {
+        self.check_relocatable()?;
         let failed = |kind| Error::new(kind, "adapt the settings of", self.storage().describe());
         let before = self.settings().cloned();
-        if let Ok(settings) = &before {
-            settings.check_writable()?;
-        }
         let protocol = commit_protocol(capabilities, single_writer)
             .map_err(|why| failed(Kind::Unsupported).because(why).hint(SINGLE_WRITER))?;
         let mut now = before.clone().unwrap_or_else(|_| Settings::initial(self.config()));

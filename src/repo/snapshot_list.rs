@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::Snapshot;
+use crate::format::snapshot_name;
 use crate::lease::{UnpublishedCommit, is_of_one_object};
 use crate::repo::Repository;
 use crate::repo::snapshot_reader::SnapshotReader;
@@ -48,7 +49,12 @@ impl<'a> SnapshotList<'a> {
             known.remove(name.as_str());
         }
         for commit in &commits {
-            if known.insert(&commit.snapshot) {
+            let used = |snapshot: &&Snapshot| {
+                snapshot.started.compact().is_ok_and(|stamp| snapshot_name(&stamp, &snapshot.id) == commit.snapshot)
+            };
+            if let Some(used) = self.snapshots.iter().find(used) {
+                self.reader.compare(used, commit, self.watch);
+            } else if known.insert(&commit.snapshot) {
                 let count = self.snapshots.len();
                 self.add(&commit.snapshot, self.reader.read_unpublished(commit))?;
                 if self.snapshots.len() > count {

@@ -10,6 +10,7 @@ use crate::seal::{KeySet, open_object};
 use crate::storage::ListedObject;
 use crate::vault::kept_files::KeptFiles;
 use crate::vault::parallel::each_at_once;
+use crate::watch::Watch;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -85,6 +86,16 @@ impl<'a> SnapshotReader<'a> {
     /// Reads one whose commit is done and that is not in its place yet.
     pub(crate) fn read_unpublished(&self, commit: &UnpublishedCommit) -> Result<Snapshot> {
         self.open(&commit.snapshot, &commit.body(self.repo.storage(), self.repo.keys())?)
+    }
+
+    /// Warns if a commit says something else than the object that is used in its place. Every user with the right to create objects
+    /// can make either.
+    pub(crate) fn compare(&self, used: &Snapshot, commit: &UnpublishedCommit, watch: &Watch) {
+        let what = |snapshot: &Snapshot| (snapshot.root, snapshot.started, snapshot.ended, snapshot.host.clone());
+        // One that cannot be read takes no snapshot's place.
+        if self.read_unpublished(commit).is_ok_and(|other| what(&other) != what(used)) {
+            watch.damage(commit.snapshot.as_bytes(), commit.contradicts("the object that is used").why());
+        }
     }
 
     /// Opens a sealed snapshot that is, or will be, stored under this name. All of it while there is room, then what names it. That it

@@ -32,7 +32,7 @@ struct SnapshotCandidate {
     name: String,
     /// None if it is not in its place.
     listed: Option<ListedObject>,
-    unpublished: Option<UnpublishedCommit>,
+    unpublished: Vec<UnpublishedCommit>,
 }
 
 impl SnapshotCandidate {
@@ -65,15 +65,18 @@ impl Repository {
     ) -> Result<SnapshotSearch<'a>> {
         let names = self.list_snapshots()?;
         names.tell_of_others(watch);
-        let mut unpublished: HashMap<String, UnpublishedCommit> =
-            survey.unpublished.into_iter().map(|commit| (commit.snapshot.clone(), commit)).collect();
+        let mut unpublished: HashMap<String, Vec<UnpublishedCommit>> = HashMap::new();
+        for commit in survey.unpublished {
+            unpublished.entry(commit.snapshot.clone()).or_default().push(commit);
+        }
         let mut candidates: Vec<SnapshotCandidate> = Vec::with_capacity(names.listed.len() + unpublished.len());
         for listed in names.listed {
             let name = listed.name.clone();
-            candidates.push(SnapshotCandidate { unpublished: unpublished.remove(&name), name, listed: Some(listed) });
+            let unpublished = unpublished.remove(&name).unwrap_or_default();
+            candidates.push(SnapshotCandidate { unpublished, name, listed: Some(listed) });
         }
-        for (name, commit) in unpublished {
-            candidates.push(SnapshotCandidate { name, listed: None, unpublished: Some(commit) });
+        for (name, unpublished) in unpublished {
+            candidates.push(SnapshotCandidate { name, listed: None, unpublished });
         }
         candidates.sort_by(|a, b| a.name.cmp(&b.name));
         let reader = SnapshotReader::new(self);
@@ -114,17 +117,22 @@ impl SnapshotSearch<'_> {
         let mut in_place = self.reader.read(&listed).into_iter();
         for candidate in batch {
             let read = candidate.listed.as_ref().and_then(|_| in_place.next());
-            let read = match (read, &candidate.unpublished) {
+            let mut commits = candidate.unpublished.iter();
+            let read = match (read, commits.as_slice().first()) {
                 (Some(Ok(snapshot)), _) => Ok(snapshot),
                 // Every user with the right to create objects can create one of its name.
                 (failed, Some(commit)) => {
+                    commits.next();
                     self.reader.read_unpublished(commit).map_err(|error| failed.and_then(Result::err).unwrap_or(error))
                 }
                 (Some(failed), None) => failed,
                 (None, None) => continue,
             };
             match read {
-                Ok(snapshot) => self.read.push(snapshot),
+                Ok(snapshot) => {
+                    commits.for_each(|other| self.reader.compare(&snapshot, other, self.watch));
+                    self.read.push(snapshot);
+                }
                 Err(error) => self.unreadable.extend(unreadable(self.repo, &candidate.name, error)?),
             }
         }

@@ -3,14 +3,18 @@
 use crate::fixture::{
     self, KEY, RENAMES, SWAPS, memory, open, options, plant, protocol_of, restored_differences, show,
 };
+use siltstone::browse::Filter;
 use siltstone::error::{Error, Kind, Result};
 use siltstone::format::CommitProtocol;
 use siltstone::forward_storage;
 use siltstone::id::WriterId;
 use siltstone::lease::{RunningWriter, expire, settle, survey};
-use siltstone::repo::Repository;
+use siltstone::repo::{Repository, Snapshot};
+use siltstone::seal::{Recipients, seal_object};
 use siltstone::storage::{CrashPoint, CrashSide, ListedObject, Memory, ObjectBody, ObjectStat, ObjectVersion, Storage};
-use siltstone::watch::Watch;
+use siltstone::watch::{Event, Watch};
+use siltstone::when::Selector;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 /// Two actors share it; each storage call waits until the schedule says that it is that actor's turn.
@@ -360,6 +364,61 @@ fn an_object_in_the_place_of_a_snapshot_does_not_cost_it() {
         let repo = open(Arc::new(storage.clone()), folder.path()).expect("it opens");
         assert_eq!(repo.snapshots_settled(&Watch::silent()).expect("listed").len(), 1, "{case}");
         assert!(storage.stat(&place).is_ok() && storage.list("pending/").expect("listed").is_empty(), "{case}");
+    }
+}
+
+/// Of two objects that claimed to be one snapshot a list showed one and a restore took the other, and nothing said that there were two.
+#[test]
+fn two_objects_that_claim_to_be_one_snapshot_are_reported() {
+    let (source, folder) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    plant(source.path(), 1);
+    for is_in_place in [true, false] {
+        let storage = memory(SWAPS);
+        fixture::backup(Arc::new(storage.clone()), folder.path(), source.path()).expect("a backup");
+        let repo = open(Arc::new(storage.clone()), folder.path()).expect("it opens");
+        let name = storage.list("snapshots/").expect("listed").remove(0).name;
+        let honest = storage.get(&name, 1 << 20).expect("it is there").0;
+        let forged = Snapshot { host: "another".to_owned(), ..fixture::snapshots(&repo).remove(0) };
+        let forged =
+            seal_object(repo.keys(), Recipients::SnapshotReaders, "snapshot", &forged.encode()).expect("sealed");
+        storage.remove(&name).expect("removed");
+        let refuse = |verb: &str, name: &str| {
+            if verb == "put_new" && name.starts_with("snapshots/") {
+                Err(Error::new(Kind::Denied, "write", name))
+            } else {
+                Ok(())
+            }
+        };
+        let closed = fixture::Hooked { inner: storage.clone(), before: refuse };
+        let commit = |body: &[u8], number: u8| {
+            let token =
+                show(&closed, repo.keys(), CommitProtocol::CompareAndSwap, WriterId([number; 16])).expect("shown");
+            token.commit(&closed, repo.keys(), &name, body.to_vec()).expect("it is committed");
+        };
+        commit(&honest, 1);
+        if is_in_place {
+            storage.put(&name, forged.into()).expect("memory takes it");
+        } else {
+            commit(&forged, 2);
+            let survey = survey(&storage, repo.keys()).expect("a survey");
+            assert_eq!((survey.unpublished.len(), settle(&storage, repo.keys(), &survey).len()), (2, 2));
+            assert!(storage.list("snapshots/").expect("listed").is_empty(), "neither takes the place");
+        }
+        let warned = Arc::new(AtomicUsize::new(0));
+        let count = warned.clone();
+        let watch = Watch::new(Arc::new(move |event| {
+            if let Event::Warning(warning) = event {
+                assert!(warning.what.contains("claim to be this snapshot, and differ"), "{}", warning.what);
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        }));
+        let listed = repo.snapshots(&watch).expect("listed");
+        let chosen = repo.select(&Selector::Latest { back: 0 }, &Filter::default(), &watch).expect("chosen");
+        assert_eq!(
+            (listed.len(), &listed[0].host, warned.load(Ordering::SeqCst)),
+            (1, &chosen.host, 2),
+            "{is_in_place}"
+        );
     }
 }
 

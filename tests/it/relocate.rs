@@ -4,7 +4,7 @@
 use crate::fixture::{NEITHER, RENAMES, SWAPS, backup, memory, open, protocol_of, restored_differences, snapshots};
 use crate::person::Person;
 use siltstone::error::Kind;
-use siltstone::repo::CommitProtocol;
+use siltstone::repo::{CommitProtocol, Settings};
 use siltstone::storage::{Memory, Storage};
 use std::fs;
 use std::path::Path;
@@ -80,6 +80,25 @@ fn settings_of_another_repository_are_not_taken() {
     let repo = open(storage.clone(), cache.path()).expect("it is read");
     assert!(repo.settings().is_err());
     assert!(backup(storage, cache.path(), cache.path()).is_err());
+}
+
+/// A program that must not write to a repository probed its storage, which writes, before it said so.
+#[test]
+fn a_repository_with_a_feature_that_writers_must_know_is_not_written_to() {
+    let storage = memory(SWAPS);
+    let cache = tempfile::tempdir().expect("a folder");
+    let repo = open(Arc::new(storage.clone()), cache.path()).expect("it opens");
+    let settings = repo.settings().expect("they are there").clone();
+    let newer = Settings { writer_features: vec!["later".to_owned()], ..settings };
+    storage.put("settings", newer.encode(repo.keys()).expect("sealed").into()).expect("memory takes it");
+    let before = storage.snapshot();
+    let repo = open(Arc::new(storage.clone()), cache.path()).expect("it is read");
+    for refused in [repo.check_relocatable().err(), repo.relocate(SWAPS, false).err()] {
+        let refused = refused.expect("it is refused");
+        assert!(refused.is(Kind::Unsupported) && refused.to_string().contains("`later`"), "{refused}");
+    }
+    assert!(backup(Arc::new(storage.clone()), cache.path(), cache.path()).is_err());
+    assert_eq!(storage.snapshot(), before);
 }
 
 fn person() -> Person {

@@ -251,16 +251,25 @@ class Repository:
         self.keys = Keys(recovery if recovery else self.unlock(password, key_file))
         self.config = json.loads(open_signed_object(self.keys, "configuration", config[28:], 64 << 10))
         check(self.config["repository"] == config[12:28].hex(), "the repository's id was changed")
-        settings = json.loads(open_signed_object(self.keys, "settings", self.get("settings", OBJECT_MAX), 64 << 10))
-        check(settings["version"] == 1, "the settings are of an unknown version")
-        check(settings["repository"] == self.config["repository"], "the settings belong to another repository")
-        needed = settings.get("reader_features", [])
-        check(not needed, f"the repository uses {needed}, which this reader does not know")
+        self.check_settings()
         self.places = {}
         for name in self.list("index"):
             self.read_index(name)
         self.pack_keys = {}
         self.frames = OrderedDict()
+
+    def check_settings(self):
+        """Lost or damaged settings stop writers only."""
+        try:
+            stored = self.get("settings", OBJECT_MAX)
+            settings = json.loads(open_signed_object(self.keys, "settings", stored, 64 << 10))
+            check(settings["repository"] == self.config["repository"], "the settings belong to another repository")
+        except (Damaged, OSError, ValueError, KeyError) as error:
+            print(f"settings: {error}", file=sys.stderr)
+            return
+        check(settings["version"] == 1, "the settings are of an unknown version")
+        needed = settings.get("reader_features", [])
+        check(not needed, f"the repository uses {needed}, which this reader does not know")
 
     def get(self, name, most):
         path = os.path.join(self.folder, name)
@@ -278,28 +287,36 @@ class Repository:
     def unlock(self, password, key_file):
         wanted = "+".join(w for w, have in (("password", password), ("key-file", key_file)) if have is not None)
         check(wanted, "neither password, key file nor recovery key given")
-        for name in self.list("keys")[:64]:
-            stored = json.loads(self.get(name, 16 << 10))
-            if stored["version"] != 1 or stored["opens_with"] != wanted:
-                continue
-            names = ("version", "opens_with", "salt", "memory_kib", "passes", "lanes", "sealed")
-            fields = "".join(f"{stored[field]}\n" for field in names)
-            check(blake3(fields.encode()).hexdigest()[:16] == stored["check"], f"{name} was damaged")
-            salt, memory = bytes.fromhex(stored["salt"]), stored["memory_kib"]
-            passes, lanes = stored["passes"], stored["lanes"]
-            check(len(salt) == 16 and memory <= MIB and passes <= 64 and lanes <= 16, f"{name}: cost out of bounds")
-            stretched = bytes(32)
-            if password is not None:
-                kdf = Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory)
-                stretched = kdf.derive(password.encode())
-            key = derive("siltstone 2026 key object", salt + stretched + (key_file or bytes(32)))
-            sealed = base64.b64decode(stored["sealed"], validate=True)
+        for name in self.list("keys")[:16384]:
             try:
-                bundle = AESGCM(key).decrypt(bytes(12), sealed, b"siltstone 2026 key object")
-            except InvalidTag:
+                master = self.try_key(name, wanted, password, key_file)
+            except (Damaged, OSError, ValueError, KeyError, TypeError) as error:
+                print(f"{name}: {error}", file=sys.stderr)
                 continue
-            return master_of(bundle)
+            if master:
+                return master
         raise Damaged(f"this {wanted} opens none of the repository's keys")
+
+    def try_key(self, name, wanted, password, key_file):
+        stored = json.loads(self.get(name, 16 << 10))
+        if stored["version"] != 1 or stored["opens_with"] != wanted:
+            return None
+        names = ("version", "opens_with", "salt", "memory_kib", "passes", "lanes", "sealed")
+        fields = "".join(f"{stored[field]}\n" for field in names)
+        check(blake3(fields.encode()).hexdigest()[:16] == stored["check"], f"{name} was damaged")
+        salt, memory = bytes.fromhex(stored["salt"]), stored["memory_kib"]
+        passes, lanes = stored["passes"], stored["lanes"]
+        check(len(salt) == 16 and memory <= 256 << 10 and passes <= 16 and lanes <= 4, f"{name}: cost out of bounds")
+        stretched = bytes(32)
+        if password is not None:
+            kdf = Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory)
+            stretched = kdf.derive(password.encode())
+        key = derive("siltstone 2026 key object", salt + stretched + (key_file or bytes(32)))
+        sealed = base64.b64decode(stored["sealed"], validate=True)
+        try:
+            return master_of(AESGCM(key).decrypt(bytes(12), sealed, b"siltstone 2026 key object"))
+        except InvalidTag:
+            return None
 
     def read_index(self, name):
         data = self.get(name, OBJECT_MAX)
