@@ -100,7 +100,7 @@ fn show_sources(snapshot: &Snapshot) -> String {
         shown.extend(source.chars().take(SOURCES_CHARACTERS));
         count += 1;
     }
-    match snapshot.sources_count() - count {
+    match snapshot.sources_count().saturating_sub(count) {
         0 => shown,
         more => format!("{shown} and {} more", format_count(more)),
     }

@@ -61,7 +61,7 @@ pub fn survey(storage: &dyn Storage, keys: &KeySet) -> Result<PendingSurvey> {
                 states.push((name, object.size));
                 Ok(())
             }
-            "committed" => look_at_draft(&name, &listed, &mut survey),
+            "committed" => look_at_drafts(&name, &listed, &mut survey),
             tail if tail.starts_with("draft.") => Ok(()),
             beat => {
                 let (sign, name, writer) = (beat.to_owned(), object.name.clone(), name.writer);
@@ -127,22 +127,27 @@ pub(crate) fn is_of_one_object(error: &Error) -> bool {
     )
 }
 
-fn look_at_draft(name: &PendingName, listed: &[ListedObject], survey: &mut PendingSurvey) -> Result<()> {
+/// A commit by renaming. Every user with the right to create objects can put a second draft beside the true one: each is listed, and
+/// none of them is moved.
+fn look_at_drafts(name: &PendingName, listed: &[ListedObject], survey: &mut PendingSurvey) -> Result<()> {
     let prefix = name.draft("");
-    let Some(draft) = listed.iter().find(|object| object.name.starts_with(&prefix)) else {
+    let mut drafts = listed.iter().filter(|object| object.name.starts_with(&prefix)).peekable();
+    if drafts.peek().is_none() {
         survey.finished.push(name.committed());
         return Ok(());
-    };
-    let bad = |why: &str| Err(Error::corrupt("read the draft of a commit", &draft.name, why));
-    let snapshot = format!("{SNAPSHOTS_PREFIX}{}", &draft.name[prefix.len()..]);
-    if !is_snapshot_name(&snapshot) {
-        return bad("it does not name a snapshot");
     }
-    if draft.size > SEALED_SNAPSHOT_BYTES_MAX {
-        return bad("it is too large");
+    for draft in drafts {
+        let bad = |why: &str| Error::corrupt("read the draft of a commit", &draft.name, why);
+        let snapshot = format!("{SNAPSHOTS_PREFIX}{}", &draft.name[prefix.len()..]);
+        if !is_snapshot_name(&snapshot) {
+            survey.damaged.push(bad("it does not name a snapshot"));
+        } else if draft.size > SEALED_SNAPSHOT_BYTES_MAX {
+            survey.damaged.push(bad("it is too large"));
+        } else {
+            let (pending, draft) = (name.committed(), Some(draft.name.clone()));
+            survey.unpublished.push(UnpublishedCommit { snapshot, pending, draft });
+        }
     }
-    let (pending, draft) = (name.committed(), Some(draft.name.clone()));
-    survey.unpublished.push(UnpublishedCommit { snapshot, pending, draft });
     Ok(())
 }
 
@@ -171,11 +176,9 @@ fn look_at_state(
 /// every reader counts those snapshots.
 pub fn settle(storage: &dyn Storage, keys: &KeySet, survey: &PendingSurvey) -> Vec<Error> {
     let published = survey.unpublished.iter().map(|unpublished| {
-        let is_same =
-            |other: &&UnpublishedCommit| other.snapshot == unpublished.snapshot && other.pending != unpublished.pending;
-        match survey.unpublished.iter().find(is_same) {
+        match survey.unpublished.iter().find(|other| unpublished.is_rival(other)) {
             Some(other) if !unpublished.agrees_with(other, storage, keys)? => {
-                Err(unpublished.contradicts(&other.pending))
+                Err(unpublished.contradicts(other.object()))
             }
             _ => unpublished.publish(storage, keys),
         }

@@ -1,7 +1,7 @@
 //! Adapt the settings to the storage where the repository is now: it was copied there, or its settings were lost.
 
 use crate::error::{Error, Kind, Result};
-use crate::format::{SETTINGS_NAME, Settings};
+use crate::format::{OBJECT_BYTES_MAX, SETTINGS_NAME, Settings};
 use crate::repo::Repository;
 use crate::repo::init::{SINGLE_WRITER, commit_protocol, found};
 use crate::seal::KeyAccess;
@@ -55,7 +55,28 @@ impl Repository {
         }
         relocation.now.revision += 1;
         let sealed = relocation.now.encode(self.keys())?;
-        self.storage().put(SETTINGS_NAME, sealed.into())?;
+        self.replace_settings(relocation.before.as_ref().ok(), sealed, capabilities)?;
         Ok(relocation)
+    }
+
+    /// Replaces the settings, if they are still those that were read when the repository was opened.
+    fn replace_settings(&self, before: Option<&Settings>, sealed: Vec<u8>, capabilities: Capabilities) -> Result<()> {
+        let stored = match self.storage().get(SETTINGS_NAME, OBJECT_BYTES_MAX) {
+            Err(error) if error.is(Kind::NotFound) => None,
+            stored => Some(stored?),
+        };
+        let repository = &self.config().repository;
+        let now = stored.as_ref().and_then(|(bytes, _)| Settings::decode(self.keys(), repository, bytes).ok());
+        if now.as_ref() != before {
+            return Err(Error::new(Kind::Stale, "adapt the settings of", self.storage().describe())
+                .because("another process replaced them meanwhile")
+                .hint("run the command again"));
+        }
+        match stored {
+            Some((_, version)) if capabilities.compare_and_swap => {
+                self.storage().compare_and_swap(SETTINGS_NAME, &version, sealed.into()).map(|_| ())
+            }
+            _ => self.storage().put(SETTINGS_NAME, sealed.into()).map(|_| ()),
+        }
     }
 }

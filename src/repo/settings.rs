@@ -1,7 +1,7 @@
 //! The settings of a repository that is opened: without them it can be read, and not written to.
 
 use crate::error::{Error, Kind, Result};
-use crate::format::{Config, SETTINGS_NAME, Settings};
+use crate::format::{Config, PACKS_PREFIX, PENDING_PREFIX, SETTINGS_NAME, SNAPSHOTS_PREFIX, Settings};
 use crate::lease::is_of_one_object;
 use crate::seal::KeySet;
 use crate::storage::Storage;
@@ -25,7 +25,9 @@ pub(super) fn read(
     let decoded = match found.stored {
         Ok(stored) => Settings::decode(keys, &config.repository, &stored),
         // The `init` that made it was interrupted before its last step.
-        Err(error) if error.is(Kind::NotFound) && found.is_new => write_initial(storage, keys, config),
+        Err(error) if error.is(Kind::NotFound) && found.is_new && is_without_content(storage)? => {
+            write_initial(storage, keys, config)
+        }
         Err(error) if error.is(Kind::NotFound) => Err(lost()),
         Err(error) => Err(error),
     };
@@ -50,8 +52,23 @@ fn lost() -> Error {
     Error::corrupt("read", SETTINGS_NAME, "the repository has lost this object")
 }
 
+/// Whether nothing was ever saved. An index alone that is not listed may be on its way here, with a copy, or on another disk.
+fn is_without_content(storage: &dyn Storage) -> Result<bool> {
+    for prefix in [PACKS_PREFIX, SNAPSHOTS_PREFIX, PENDING_PREFIX] {
+        if !storage.list(prefix)?.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 fn write_initial(storage: &dyn Storage, keys: &KeySet, config: &Config) -> Result<Settings> {
     let settings = Settings::initial(config);
-    storage.put(SETTINGS_NAME, settings.encode(keys)?.into())?;
-    Ok(settings)
+    match storage.put_new(SETTINGS_NAME, settings.encode(keys)?.into()) {
+        // Another program was faster; what it wrote counts from the next run on.
+        Err(error) if error.is(Kind::AlreadyExists) => Err(Error::new(Kind::Stale, "read", SETTINGS_NAME)
+            .because("another process wrote this object meanwhile")
+            .hint("run the command again")),
+        done => done.map(|_| settings),
+    }
 }

@@ -422,6 +422,35 @@ fn two_objects_that_claim_to_be_one_snapshot_are_reported() {
     }
 }
 
+/// A draft of rubbish beside the draft of a commit was moved to the snapshots in its place, and the mark of the commit removed: the
+/// snapshot was lost.
+#[test]
+fn a_second_draft_does_not_cost_a_commit() {
+    let (source, folder) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    plant(source.path(), 1);
+    let storage = memory(RENAMES);
+    fixture::backup(Arc::new(storage.clone()), folder.path(), source.path()).expect("a backup");
+    let repo = open(Arc::new(storage.clone()), folder.path()).expect("it opens");
+    let name = storage.list("snapshots/").expect("listed").remove(0).name;
+    let pending = format!("pending/{KEY}/{}", "07".repeat(16));
+    let (draft, rubbish) = (
+        format!("{pending}.draft.{}", &name["snapshots/".len()..]),
+        format!("{pending}.draft.10000101t000000z-{}", "0".repeat(32)),
+    );
+    storage.rename(&name, &draft).expect("renamed");
+    storage.put(&format!("{pending}.committed"), Vec::new().into()).expect("written");
+    storage.put(&rubbish, b"rubbish".to_vec().into()).expect("written");
+    for _ in 0..2 {
+        fixture::backup(Arc::new(storage.clone()), folder.path(), source.path()).expect("a backup");
+        assert!(storage.stat(&draft).is_ok() && storage.stat(&format!("{pending}.committed")).is_ok());
+    }
+    let listed = fixture::snapshots(&repo);
+    assert_eq!(listed.len(), 3, "that of the dead writer, and two of now");
+    storage.remove(&rubbish).expect("removed");
+    assert_eq!(repo.snapshots_settled(&Watch::silent()).expect("listed").len(), 3);
+    assert!(storage.stat(&name).is_ok() && storage.list("pending/").expect("listed").is_empty());
+}
+
 #[test]
 fn the_next_backup_tidies_what_a_dead_one_left_behind_its_commit_step_and_asks_for_it_only_then() {
     let source = tempfile::tempdir().expect("a folder");

@@ -101,6 +101,45 @@ fn a_repository_with_a_feature_that_writers_must_know_is_not_written_to() {
     assert_eq!(storage.snapshot(), before);
 }
 
+/// Settings that were lost were written anew, without the features that the repository used, by any command that found no index
+/// object: a copy that was not complete yet.
+#[test]
+fn lost_settings_are_not_written_anew_where_anything_was_saved() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("f"), "saved").expect("written");
+    for kept in ["packs/", "snapshots/"] {
+        let storage = memory(SWAPS);
+        backup(Arc::new(storage.clone()), &folder.path().join(kept), folder.path()).expect("it is saved");
+        let gone = ["settings", "index/", "packs/", "snapshots/"].into_iter().filter(|prefix| *prefix != kept);
+        for name in gone.flat_map(|prefix| storage.list(prefix).expect("memory lists")).map(|listed| listed.name) {
+            storage.remove(&name).expect("removed");
+        }
+        let cache = tempfile::tempdir().expect("a folder");
+        let repo = open(Arc::new(storage.clone()), cache.path()).expect("it is read");
+        assert!(repo.settings().is_err() && storage.stat("settings").is_err(), "{kept}");
+    }
+    // An `init` that was interrupted before its last step saved nothing.
+    let storage = memory(SWAPS);
+    storage.remove("settings").expect("removed");
+    let repo = open(Arc::new(storage.clone()), folder.path()).expect("it opens");
+    assert!(repo.settings().is_ok() && storage.stat("settings").is_ok());
+}
+
+/// Another program had replaced the settings between the reading and the writing of `silt relocate`, which took that back.
+#[test]
+fn settings_that_were_replaced_meanwhile_are_not_overwritten() {
+    let storage = memory(SWAPS);
+    let cache = tempfile::tempdir().expect("a folder");
+    let repo = open(Arc::new(storage.clone()), cache.path()).expect("it opens");
+    let settings = repo.settings().expect("they are there").clone();
+    let newer = Settings { revision: 1, writer_features: vec!["later".to_owned()], ..settings };
+    storage.put("settings", newer.encode(repo.keys()).expect("sealed").into()).expect("memory takes it");
+    let before = storage.snapshot();
+    let refused = repo.relocate(SWAPS, true).expect_err("they are others now");
+    assert!(refused.is(Kind::Stale) && refused.to_string().contains("replaced them meanwhile"), "{refused}");
+    assert_eq!(storage.snapshot(), before);
+}
+
 fn person() -> Person {
     let person = Person::new();
     person.make_source();
