@@ -3,7 +3,7 @@
 use super::exit::{Exit, Failure};
 use super::open::open;
 use super::options::GlobalOptions;
-use super::print::Lines;
+use super::print::{Lines, print, print_json};
 use super::progress::Display;
 use super::select::TargetOptions;
 use super::session;
@@ -74,19 +74,18 @@ pub(super) fn run(args: &ExportArgs, options: &GlobalOptions) -> Result<Exit, Fa
             None => wanted.write(Lines::new(), "standard output"),
         }?
     };
-    if let Some(path) = to_file {
-        if console.json() {
-            let output = PathText(path.as_os_str().as_encoded_bytes().to_vec());
-            super::print::print_json(&ExportReport { snapshot: snapshot.id.to_hex(), output, members })?;
-        } else if !console.quiet() {
-            super::print::print(&format!(
-                "Wrote {} to {}\n",
-                format_counted(members, "entry", "entries"),
-                show_path(path.as_os_str().as_encoded_bytes())
-            ))?;
-        }
-    }
-    Ok(console.exit_after(&watch))
+    let exit = console.exit_after(&watch);
+    let Some(path) = to_file else { return Ok(exit) };
+    let printed = if console.json() {
+        let output = PathText(path.as_os_str().as_encoded_bytes().to_vec());
+        print_json(&ExportReport { snapshot: snapshot.id.to_hex(), output, members })
+    } else if console.quiet() {
+        Ok(())
+    } else {
+        let entries = format_counted(members, "entry", "entries");
+        print(&format!("Wrote {entries} to {}\n", show_path(path.as_os_str().as_encoded_bytes())))
+    };
+    Ok(printed.map_or_else(|error| console.summary_lost("the archive is complete", &error, exit), |()| exit))
 }
 
 /// What was asked for, or what the name of the file says. A name that says something else is refused: a tar

@@ -36,7 +36,8 @@ pub(super) fn run(args: &RelocateArgs, options: &GlobalOptions) -> Result<Exit, 
     } else {
         words(&show_path(place.as_bytes()), &done)
     };
-    Ok(print(&text).map(|()| Exit::Done)?)
+    let what = if done.is_unchanged() { "the settings fit" } else { "the settings have been replaced" };
+    Ok(print(&text).map_or_else(|error| console.summary_lost(what, &error, Exit::Done), |()| Exit::Done))
 }
 
 /// What `silt relocate --json` prints.

@@ -37,7 +37,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::{CONFIG_NAME, Config, INDEX_PREFIX, OBJECT_BYTES_MAX, SETTINGS_NAME, snapshot_name};
 use crate::id::RepositoryId;
 use crate::lease;
-use crate::seal::KeySet;
+use crate::seal::{KeyAccess, KeySet};
 use crate::storage::Storage;
 use crate::vault::VaultOpening;
 use crate::watch::{NoticeKind, Watch};
@@ -135,6 +135,16 @@ impl Repository {
     /// Begins a backup: shows it to others before it relies on anything.
     pub fn writer(&self, host: &str, options: &SinkOptions, watch: &Watch) -> Result<Writer> {
         Writer::start(&self.0, host, options, watch)
+    }
+
+    /// Refuses a key that may not read files.
+    pub(crate) fn check_access_to_files(&self, doing: &str) -> Result<()> {
+        match self.keys().access() {
+            KeyAccess::Full => Ok(()),
+            _ => Err(Error::new(Kind::Denied, doing, self.storage().describe())
+                .because("the key that opened the repository may not read files")
+                .hint("use the password, key file or recovery key of the owner")),
+        }
     }
 
     /// Reads trees and content. Each reader has caches of its own.

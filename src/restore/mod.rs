@@ -62,6 +62,7 @@ use std::time::Instant;
 impl Repository {
     /// Reads the snapshot's tree and looks at the target; changes nothing.
     pub fn plan_restore(&self, snapshot: &Snapshot, options: RestoreOptions, watch: &Watch) -> Result<RestorePlan> {
+        self.check_access_to_files("restore from")?;
         plan::make(self, snapshot, options, watch)
     }
 }

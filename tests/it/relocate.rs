@@ -4,8 +4,11 @@
 use crate::fixture::{NEITHER, RENAMES, SWAPS, backup, memory, open, protocol_of, restored_differences, snapshots};
 use crate::person::Person;
 use siltstone::error::Kind;
-use siltstone::repo::{CommitProtocol, Settings};
+use siltstone::repo::{CommitProtocol, Credentials, Repository, Settings, add_key};
+use siltstone::restore::RestoreOptions;
+use siltstone::seal::{KeyAccess, PasswordCost};
 use siltstone::storage::{Memory, Storage};
+use siltstone::watch::Watch;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -204,6 +207,40 @@ fn relocate_says_what_it_did_and_writes_only_what_it_must() {
     let said = person.silt(&[&["relocate"][..], &there].concat());
     assert!(said.ends_with(0).out.contains("fit its storage"));
     person.silt(&[&["backup", "source"][..], &there].concat()).ends_with(0);
+}
+
+/// All was done, and only the words about it were lost: that is 3, not 1.
+#[test]
+fn a_full_output_does_not_call_the_work_failed() {
+    let person = person();
+    for words in [&["relocate", "--single-writer"][..], &["export", "latest", "--output", "out.tar"]] {
+        let full = fs::File::options().write(true).open("/dev/full").expect("it opens");
+        let done = person.command(words).stdout(full).output().expect("it runs");
+        assert_eq!(done.status.code(), Some(3), "{words:?}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+    assert!(person.path("out.tar").exists());
+    assert!(person.silt(&["relocate"]).ends_with(0).out.contains("Before, only one backup may run"));
+}
+
+/// A restore with a key that may only list said "Restored", restored nothing, and called the repository damaged.
+#[test]
+fn a_restore_with_a_key_that_may_only_list_is_refused() {
+    let storage = memory(SWAPS);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (source, target) = (folder.path().join("source"), folder.path().join("target"));
+    fs::create_dir(&source).expect("made");
+    backup(Arc::new(storage.clone()), &folder.path().join("cache"), &source).expect("it is saved");
+    let repo = open(storage_of(&storage), &folder.path().join("cache")).expect("it opens");
+    let (list, cost) = (Credentials::password("list"), PasswordCost { memory_kib: 64, passes: 1, lanes: 1 });
+    add_key(&storage, repo.keys(), KeyAccess::List, &list, cost).expect("it is added");
+    let repo = Repository::open_uncached(storage_of(&storage), &list, &Watch::silent()).expect("it opens");
+    let snapshot = snapshots(&repo).remove(0);
+    let refused = repo.plan_restore(&snapshot, RestoreOptions::new(target.clone()), &Watch::silent()).err();
+    assert!(refused.is_some_and(|error| error.is(Kind::Denied) && error.advice().is_some()) && !target.exists());
+}
+
+fn storage_of(memory: &Memory) -> Arc<dyn Storage> {
+    Arc::new(memory.clone())
 }
 
 #[test]
