@@ -144,7 +144,7 @@ fn fold(byte: u8, ignore_case: bool) -> u8 {
     if ignore_case { byte.to_ascii_lowercase() } else { byte }
 }
 
-/// What is between brackets, after the first; None if there is no closing one.
+/// Parses a bracket expression, from the character after `[`; `None` if `]` is missing.
 fn class(pattern: &[u8], at: &mut usize, ignore_case: bool) -> Option<GlobStep> {
     let negated = matches!(pattern.get(*at), Some(b'!' | b'^'));
     *at += usize::from(negated);

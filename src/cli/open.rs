@@ -140,7 +140,7 @@ pub(super) fn open(options: &GlobalOptions, watch: &Watch) -> Result<Repository>
         }
     };
     if credentials.is_empty() && Repository::exists(storage.as_ref())? {
-        // There is no prompt for the password of a repository that is not there; opening it says so.
+        // Do not ask for the password of a repository that does not exist: opening it returns that error.
         credentials.password = ask_password(&format!("Password for {}: ", storage.describe()), &watch.cancel)?;
         if let (true, Some(places)) = (credentials.is_empty(), &default) {
             let why = format!("no password was given, and its key file {} does not exist", places.key.display());

@@ -1,5 +1,5 @@
-//! Write segments: whole or not at all, and in bounded memory however many chunks there are, unless there is no folder to
-//! write to. Without one a segment is built in memory.
+//! Writes segments atomically and in bounded memory, however many chunks they have. If there is no directory that can be written to, a
+//! segment is built in memory.
 
 use super::segment::Segment;
 use super::segment_layout::*;
@@ -195,7 +195,7 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Writes the tables, gives the file its name and opens it.
+    /// Writes the tables, renames the file to its name and opens it.
     pub(super) fn finish(mut self, tables: &SegmentTables) -> Result<Segment> {
         self.end_block()?;
         while self.shards.table.len() / SHARD_BYTES < 1 << self.shards.bits {

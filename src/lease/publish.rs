@@ -118,16 +118,6 @@ impl UnpublishedCommit {
         self.draft.as_ref().unwrap_or(&self.pending)
     }
 
-    /// Whether only one of the two can be what a writer committed: they have one name, or one mark of their commit.
-    pub(super) fn is_rival(&self, other: &UnpublishedCommit) -> bool {
-        self.object() != other.object() && (self.snapshot == other.snapshot || self.pending == other.pending)
-    }
-
-    /// Whether another commit of the same snapshot has the same bytes.
-    pub(super) fn agrees_with(&self, other: &UnpublishedCommit, storage: &dyn Storage, keys: &KeySet) -> Result<bool> {
-        Ok(self.snapshot == other.snapshot && self.body(storage, keys)? == other.body(storage, keys)?)
-    }
-
     /// The error for two objects that claim to be one snapshot: every user with the right to create objects can make such a claim.
     pub(crate) fn contradicts(&self, other: &str) -> Error {
         let why = format!("{} and {other} claim to be this snapshot, and differ", self.object());

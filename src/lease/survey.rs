@@ -13,6 +13,7 @@ use crate::lease::publish::UnpublishedCommit;
 use crate::seal::KeySet;
 use crate::storage::{ListedObject, ObjectVersion, Storage};
 use crate::vault::parallel::each_at_once;
+use std::collections::BTreeMap;
 
 /// How many states are fetched together, and how many bytes of them.
 const FETCHED_MAX: usize = 256;
@@ -175,16 +176,46 @@ fn look_at_state(
 /// Finishes the commits of writers that died after their commit step. Returns what could not be finished; nothing is lost by that, as
 /// every reader counts those snapshots.
 pub fn settle(storage: &dyn Storage, keys: &KeySet, survey: &PendingSurvey) -> Vec<Error> {
-    let published = survey.unpublished.iter().map(|unpublished| {
-        match survey.unpublished.iter().find(|other| unpublished.is_rival(other)) {
-            Some(other) if !unpublished.agrees_with(other, storage, keys)? => {
-                Err(unpublished.contradicts(other.object()))
+    let (mut by_name, mut by_mark) = (CommitGroups::new(), CommitGroups::new());
+    for commit in &survey.unpublished {
+        by_name.entry(&commit.snapshot).or_default().push(commit);
+        by_mark.entry(&commit.pending).or_default().push(commit);
+    }
+    let published = by_name.values().flat_map(|claims| {
+        // Of drafts beside one mark of a commit only one is what the writer committed.
+        let rival =
+            claims.iter().find_map(|claim| by_mark[claim.pending.as_str()].iter().find(|other| *other != claim));
+        match rival.map_or_else(|| find_contradiction(claims, storage, keys), |rival| Ok(Some(*rival))) {
+            Ok(None) => claims.iter().map(|claim| claim.publish(storage, keys)).collect::<Vec<_>>(),
+            Ok(Some(other)) => {
+                let against =
+                    |claim: &&UnpublishedCommit| if *claim == other { claims[0].object() } else { other.object() };
+                claims.iter().map(|claim| Err(claim.contradicts(against(claim)))).collect()
             }
-            _ => unpublished.publish(storage, keys),
+            Err(error) => vec![Err(error)],
         }
     });
     let removed = survey.finished.iter().map(|committed| remove_finished(storage, committed));
     published.chain(removed).filter_map(Result::err).collect()
+}
+
+/// Commits that can be only one: by the name of their snapshot, or by the mark of their commit.
+type CommitGroups<'a> = BTreeMap<&'a str, Vec<&'a UnpublishedCommit>>;
+
+/// The first of these claims to one name whose bytes are not those of the first claim.
+fn find_contradiction<'a>(
+    claims: &[&'a UnpublishedCommit],
+    storage: &dyn Storage,
+    keys: &KeySet,
+) -> Result<Option<&'a UnpublishedCommit>> {
+    let Some((first, others)) = claims.split_first().filter(|(_, others)| !others.is_empty()) else { return Ok(None) };
+    let body = first.body(storage, keys)?;
+    for other in others {
+        if other.body(storage, keys)? != body {
+            return Ok(Some(other));
+        }
+    }
+    Ok(None)
 }
 
 /// A draft is written before its `.committed`: one that a second listing does not show either has moved to its place.

@@ -9,7 +9,7 @@ use crate::repo::snapshot_reader::SnapshotReader;
 use crate::seal::KeyAccess;
 use crate::storage::ListedObject;
 use crate::watch::Watch;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Snapshots that are read together.
 const BATCH: usize = 256;
@@ -48,16 +48,20 @@ impl<'a> SnapshotList<'a> {
         for (name, _) in &self.unreadable {
             known.remove(name.as_str());
         }
+        let claimed: HashSet<&str> = commits.iter().map(|commit| commit.snapshot.as_str()).collect();
+        let named = self.snapshots.iter().enumerate().filter_map(|(at, snapshot)| {
+            let stamp = snapshot.started.compact().ok().filter(|_| !claimed.is_empty())?;
+            Some((snapshot_name(&stamp, &snapshot.id), at)).filter(|(name, _)| claimed.contains(name.as_str()))
+        });
+        let mut used: HashMap<String, usize> = named.collect();
         for commit in &commits {
-            let used = |snapshot: &&Snapshot| {
-                snapshot.started.compact().is_ok_and(|stamp| snapshot_name(&stamp, &snapshot.id) == commit.snapshot)
-            };
-            if let Some(used) = self.snapshots.iter().find(used) {
-                self.reader.compare(used, commit, self.watch);
+            if let Some(at) = used.get(&commit.snapshot) {
+                self.reader.compare(&self.snapshots[*at], commit, self.watch);
             } else if known.insert(&commit.snapshot) {
                 let count = self.snapshots.len();
                 self.add(&commit.snapshot, self.reader.read_unpublished(commit))?;
                 if self.snapshots.len() > count {
+                    used.insert(commit.snapshot.clone(), count);
                     self.unreadable.retain(|(name, _)| *name != commit.snapshot);
                 }
             }

@@ -13,7 +13,7 @@ pub(super) struct DeletePlace<'a> {
     pub directory: &'a Directory,
     /// Only what is this user's own can be deleted in it.
     pub keeps_others: bool,
-    /// Whether an inode in it has the same number whenever it is looked at.
+    /// Whether its file system keeps inode numbers stable.
     has_lasting_inodes: bool,
 }
 

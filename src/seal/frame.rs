@@ -128,7 +128,7 @@ pub struct FrameOpener {
 }
 
 impl FrameOpener {
-    /// An error if there is no memory for the decompressor.
+    /// Returns an error if memory for the decompressor cannot be allocated.
     pub fn new() -> Result<Self> {
         let decompressor =
             zstd::bulk::Decompressor::new().map_err(|error| Error::io("prepare decompression", "", error))?;

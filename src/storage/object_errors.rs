@@ -34,7 +34,7 @@ pub(super) fn stalled(doing: &str, name: &str, waited: Duration) -> Error {
     Error::new(Kind::Temporary, doing, name).because(format!("no answer within {} s", waited.as_secs()))
 }
 
-/// The system's name servers say that there is no host of that name.
+/// Whether the host name of the storage does not exist (DNS).
 pub(super) fn is_unknown_name(error: &opendal::Error) -> bool {
     is_text_of_unknown_name(&error.source().map(tls::innermost).unwrap_or_default())
 }

@@ -52,7 +52,7 @@ struct VaultInner {
     /// The name of the key object that opened the repository, without its prefix.
     key_name: String,
     chunker: Chunker,
-    /// This repository's part of the cache; none where there is no cache or it cannot be used.
+    /// The directory of this repository in the cache; `None` without a cache, or with one that cannot be used.
     cache: Option<PathBuf>,
     index: LocalIndex,
     /// How often it was rebuilt, as it was damaged. Held while that is done.

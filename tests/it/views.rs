@@ -86,7 +86,7 @@ fn owners_that_the_kernel_hides_are_a_warning_each_time() {
             assert_eq!(last["totals"]["bytes_read"], 0, "what was saved of the content is trusted: {last}");
         }
     }
-    // Outside, all is seen, and what was saved inside is no reason to leave it as it is.
+    // Outside of the namespace the owner is visible: the entry saved inside must not be used again.
     person.silt(&["backup", "--ignore-ctime", "source"]).ends_with(0);
     let named = format!("latest:{}", person.path("source").display());
     person.silt(&["restore", &named, "--target", "out"]).ends_with(0);

@@ -71,7 +71,7 @@ pub(super) fn sync_folder(folder: &Path) -> Result<()> {
     synced.map_err(|error| failed("sync the directory", folder, error))
 }
 
-/// Creates a directory and those above it, each synced into the one above. Refuses what has the name of one but is no directory.
+/// Creates a directory and its missing parents, and syncs the parent of each. Returns an error if one of the names belongs to something else.
 pub(super) fn make_folders(folder: &Path) -> Result<()> {
     let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
     let make = || DirBuilder::new().mode(0o700).create(folder);
