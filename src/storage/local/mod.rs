@@ -97,6 +97,10 @@ impl LocalTree {
     /// The error of an operation on an object, unless something else is in the place of its directory: then that is the error.
     fn failed(&self, doing: &str, path: &Path, error: io::Error) -> Error {
         match self.check_above(path, &error) {
+            Ok(()) if is_absent(&error) && path.is_symlink() => {
+                Error::corrupt(doing, path.display(), "it is a symbolic link that leads nowhere")
+                    .hint("check whether the disk that it leads to is mounted")
+            }
             Ok(()) => failed(doing, path, error),
             Err(why) => why,
         }
@@ -141,20 +145,21 @@ impl LocalTree {
         if !matches!(kind, FileType::RegularFile | FileType::Symlink | FileType::Unknown) {
             return Ok(None);
         }
-        // A directory of the repository may be on another disk: its objects are found when they are read. Further down, a link
-        // could lead round in circles, and root through all of the machine.
+        // A directory of the repository may be on another disk: its objects are found when they are read. Further down, a link to a
+        // directory could lead round in circles, and root through all of the machine.
         let is_followed = self.below(path).components().count() <= if self.owner.is_some() { 1 } else { 2 };
-        let meta = path
-            .symlink_metadata()
-            .and_then(|meta| if meta.is_symlink() && is_followed { path.metadata() } else { Ok(meta) });
-        match meta {
-            Ok(meta) if meta.is_dir() => Ok(Some(TreeEntryKind::Directory)),
+        match path.metadata() {
+            Ok(meta) if meta.is_dir() => {
+                let is_entered = is_followed || !path.is_symlink();
+                Ok(is_entered.then_some(TreeEntryKind::Directory))
+            }
             Ok(meta) => Ok(meta.is_file().then_some(TreeEntryKind::File(meta.len()))),
+            // An object that is left out of a listing would count as lost, or be missed by nobody. Reading this one is an error.
+            Err(_) if path.is_symlink() => Ok(Some(TreeEntryKind::File(0))),
             Err(error) if is_absent(&error) => {
                 *has_absent = true;
                 Ok(None)
             }
-            // An object that is left out of a listing would count as lost.
             Err(error) => Err(failed("list", path, error)),
         }
     }
@@ -400,6 +405,42 @@ mod tests {
         assert!(file.exists());
     }
 
+    /// A snapshot that was moved to a disk that is not mounted, and replaced by a link, was missed in silence; root did not see it even
+    /// while the disk was there, if the repository belonged to another user.
+    #[test]
+    fn an_object_behind_a_link_is_listed_and_one_that_leads_nowhere_is_damaged() {
+        let place = tempfile::tempdir().expect("a directory");
+        let mut local = Local::create(&place.path().join("repository")).expect("made");
+        let at = |name: &str| place.path().join(name);
+        std::fs::create_dir_all(at("repository/packs/0a")).expect("made");
+        std::fs::create_dir(at("disk")).expect("made");
+        let names = ["snapshots/a", "packs/0a/b"];
+        for name in names {
+            local.put(name, b"content".as_slice().into()).expect("written");
+            let moved = at("disk").join(&name[name.len() - 1..]);
+            std::fs::rename(at("repository").join(name), &moved).expect("moved");
+            std::os::unix::fs::symlink(moved, at("repository").join(name)).expect("made");
+        }
+        let sizes = |local: &Local| -> Vec<u64> {
+            let listed = ["snapshots/", "packs/"].map(|folder| local.list(folder).expect("listed"));
+            listed.iter().flatten().map(|object| object.size).collect()
+        };
+        for owner in [None, Some(FolderOwner { user: 1234, group: 1234 })] {
+            local.tree.owner = owner;
+            assert_eq!(sizes(&local), [7, 7]);
+            std::fs::rename(at("disk"), at("unmounted")).expect("moved");
+            assert_eq!(sizes(&local), [0, 0]);
+            for name in names {
+                let whole = local.get(name, 9).map(drop);
+                let range = local.get_range(name, 0, 1).map(drop);
+                for read in [whole, range, local.stat(name).map(drop)] {
+                    assert_eq!(read.map_err(|error| error.kind()), Err(Kind::Corrupt), "{name}");
+                }
+            }
+            std::fs::rename(at("unmounted"), at("disk")).expect("moved");
+        }
+    }
+
     /// Readers did not try other copies of what a pack held when links that lead round in circles were in its place.
     #[test]
     fn what_is_no_file_is_no_object() {
@@ -410,7 +451,7 @@ mod tests {
         std::os::unix::fs::symlink("loop", at("packs/loop")).expect("made");
         std::fs::write(at("packs/file"), "x").expect("written");
         let _socket = std::os::unix::net::UnixListener::bind(at("packs/socket")).expect("made");
-        for name in ["packs/folder", "packs/loop", "packs/loop/x", "packs/file/x", "packs/socket"] {
+        for name in ["packs/folder", "packs/loop/x", "packs/file/x", "packs/socket"] {
             let whole = local.get(name, 9).map(drop);
             let uncached = local.get_uncached(name, 9).map(drop);
             let range = local.get_range(name, 0, 1).map(drop);
@@ -418,7 +459,8 @@ mod tests {
                 assert_eq!(read.map_err(|error| error.kind()), Err(Kind::NotFound), "{name}");
             }
         }
-        assert_eq!(local.list("packs/").expect("listed").len(), 1);
+        assert!(local.get("packs/loop", 9).is_err_and(|error| error.is(Kind::Corrupt)));
+        assert_eq!(local.list("packs/").expect("listed").len(), 2);
         // A broken folder of the repository is an error, not a missing object.
         std::os::unix::fs::symlink("index", at("index")).expect("made");
         local.list("index/").map(drop).expect_err("it is a broken link");
