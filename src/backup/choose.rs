@@ -1,8 +1,9 @@
-//! Choose what the sources are compared with: the local state if it can be trusted, otherwise the last snapshot of the same
-//! sources.
+//! Choose what the sources are compared with: the local state if it can be trusted, otherwise the last snapshot that was made here of
+//! the same sources.
 
 use crate::backup::damage::KnownLosses;
 use crate::backup::options::BackupOptions;
+use crate::backup::origin::Place;
 use crate::backup::split_sources::SplitSources;
 use crate::backup::state::{LocalState, StateRest};
 use crate::entry::Time;
@@ -69,6 +70,8 @@ pub(super) struct BaselineChoice {
     pub is_state_distrusted: bool,
     /// A snapshot that cannot be read may be a later one than the parent.
     pub may_be_outdated: bool,
+    /// Where this backup is made.
+    pub place: Place,
 }
 
 impl BaselineChoice {
@@ -92,10 +95,12 @@ pub(super) fn choose(
 ) -> Result<BaselineChoice> {
     let options = wanted.options;
     let (state, is_state_distrusted) = rest_state(repo, state, damage, options, watch);
-    let choice = |state, last: LastSnapshot, compare_with_parent| {
+    let place = Place::of(wanted.paths);
+    let last_here = || last_of_sources(repo, wanted, &place, watch);
+    let choice = |state, last: LastSnapshot, compare_with_parent, place| {
         let LastSnapshot { snapshot, may_be_outdated } = last;
         let parent = snapshot.map(|listed| repo.whole(listed));
-        BaselineChoice { state, parent, compare_with_parent, is_state_distrusted, may_be_outdated }
+        BaselineChoice { state, parent, compare_with_parent, is_state_distrusted, may_be_outdated, place }
     };
     if let Some(wanted) = &options.parent {
         let aside = watch.aside();
@@ -103,7 +108,7 @@ pub(super) fn choose(
         search.retain(|name| snapshot_id(name) == Some(*wanted));
         let missing = || Error::new(Kind::NotFound, "compare with the snapshot", wanted);
         let snapshot = Some(search.pop_newest()?.ok_or_else(missing)?);
-        return Ok(choice(state, LastSnapshot { snapshot, may_be_outdated: false }, true));
+        return Ok(choice(state, LastSnapshot { snapshot, may_be_outdated: false }, true, place));
     }
     // The listing costs nothing on this machine; over a network it is made when the last run may have left something.
     let may_have_left = !repo.is_remote() || state.as_ref().is_some_and(LocalState::is_committing);
@@ -111,10 +116,11 @@ pub(super) fn choose(
         repo.settle(watch)?;
     }
     if state.as_ref().is_none_or(LocalState::is_empty) {
-        return Ok(choice(state, last_of_sources(repo, wanted, watch)?, true));
+        let last = last_here()?;
+        return Ok(choice(state, last, true, place));
     }
     let parent = if options.skip_if_unchanged {
-        last_of_sources(repo, wanted, watch)?
+        last_here()?
     } else {
         // Over a network it would cost a round trip.
         if !repo.is_remote() {
@@ -122,7 +128,7 @@ pub(super) fn choose(
         }
         LastSnapshot::default()
     };
-    Ok(choice(state, parent, false))
+    Ok(choice(state, parent, false, place))
 }
 
 /// The state, if it can be used, and whether it was written for another content of the repository.
@@ -155,7 +161,7 @@ fn rest_state(
     }
 }
 
-/// The newest snapshot of the same host and paths.
+/// The newest snapshot of the same host and paths that was made here.
 #[derive(Default)]
 struct LastSnapshot {
     snapshot: Option<Snapshot>,
@@ -165,6 +171,7 @@ struct LastSnapshot {
 fn last_of_sources(
     repo: &Repository,
     WantedSources { options, paths }: WantedSources,
+    place: &Place,
     watch: &Watch,
 ) -> Result<LastSnapshot> {
     if repo.keys().access() < KeyAccess::Full {
@@ -174,21 +181,40 @@ fn last_of_sources(
     let watch = &watch.aside();
     let mut search = search(repo, options, watch)?;
     let wanted = || paths.iter().map(|path| path.as_os_str().as_encoded_bytes());
-    let (mut snapshot, mut is_newest) = (None, true);
+    let (mut snapshot, mut elsewhere, mut is_newest) = (None, None, true);
     while search.fetched() <= FETCHED_MAX {
         let Some(candidate) = search.pop_newest()? else { break };
         if std::mem::take(&mut is_newest) {
             tell_of_future(Some(&candidate), watch);
         }
         if candidate.host == options.host && candidate.job == options.job && candidate.has_trees(wanted()) {
-            snapshot = Some(candidate);
-            break;
+            if candidate.is_from(repo.keys(), place.as_bytes()) {
+                snapshot = Some(candidate);
+                break;
+            }
+            elsewhere.get_or_insert(candidate);
         }
+    }
+    if let (None, Some(other)) = (&snapshot, elsewhere) {
+        tell_of_other_place(&other, watch);
     }
     let began = snapshot.as_ref().and_then(|snapshot| snapshot.started.compact().ok()).unwrap_or_default();
     let name = format!("{SNAPSHOTS_PREFIX}{began}");
     let unreadable = search.finish();
     Ok(LastSnapshot { snapshot, may_be_outdated: unreadable.iter().any(|other| *other >= name) })
+}
+
+fn tell_of_other_place(other: &Snapshot, watch: &Watch) {
+    let why = if other.origin.is_some() {
+        "was made on another machine or of other directories"
+    } else {
+        "was not made with a full key"
+    };
+    let id = other.id.short();
+    watch.notice(
+        NoticeKind::Repository,
+        format!("snapshot {id} states the same host and sources, but {why}: files are not compared with it"),
+    );
 }
 
 /// A snapshot dated in the future by a wrong clock is what `latest` selects until that date.

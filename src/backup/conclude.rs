@@ -157,7 +157,7 @@ impl Conclusion<'_> {
 
     fn snapshot(&self, root: SavedRoot, report: &BackupReport) -> Result<Snapshot> {
         let SavedRoot { tree, directory } = root;
-        let snapshot = Snapshot {
+        let mut snapshot = Snapshot {
             version: 1,
             id: SnapshotId(random()?),
             started: self.started,
@@ -171,10 +171,13 @@ impl Conclusion<'_> {
             all_sources: None,
             root: tree,
             root_directory: directory.as_ref().map(Snapshot::root_directory_of),
+            origin: None,
             totals: report.totals,
             warnings: report.warnings.clone(),
             warnings_count: report.warnings_count,
         };
+        let origin = snapshot.origin_with(self.repo.keys(), self.choice.place.as_bytes());
+        snapshot.origin = origin.map(|origin| origin.to_hex().to_string());
         Ok(snapshot.bounded())
     }
 

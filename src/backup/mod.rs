@@ -33,6 +33,7 @@ mod links;
 mod nested;
 mod old_entries;
 mod options;
+mod origin;
 mod page;
 mod page_row;
 mod per_reader;

@@ -304,6 +304,7 @@ mod tests {
             sources: vec![SnapshotSource::Tree { path: PathText(b"/home/ann".to_vec()) }],
             root: ChunkId([0; 24]),
             root_directory: None,
+            origin: None,
             all_sources: None,
             totals: Totals::default(),
             warnings: Vec::new(),

@@ -7,7 +7,7 @@ use crate::format::snapshot_source::{AllSources, SOURCES_BYTES_MAX, SnapshotSour
 use crate::format::stamp::Stamp;
 use crate::format::tree::{TreePage, decode_page, encode_entries};
 use crate::id::{ChunkId, SnapshotId};
-use crate::seal::sealed_object_bytes_max;
+use crate::seal::{KeySet, sealed_object_bytes_max};
 use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -62,6 +62,10 @@ pub struct Snapshot {
     /// The metadata of `/` itself, where it was a source: a page of one entry, in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_directory: Option<String>,
+    /// Shows to holders of a full key on which machine, from which directories and with a full key it was made: 64 hex digits. Absent if
+    /// it was made with less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// Counts and sizes.
     pub totals: Totals,
     /// What could not be saved as it was, at most 10,000.
@@ -171,6 +175,23 @@ impl Snapshot {
         self.started.seconds > now.seconds.saturating_add(CLOCKS_DIFFER_SECONDS)
     }
 
+    /// Its origin, for a program that tells machines and sources apart by these bytes.
+    pub(crate) fn origin_with(&self, keys: &KeySet, place: &[u8]) -> Option<blake3::Hash> {
+        let mut statement = [self.id.as_bytes().as_slice(), self.root.as_bytes()].concat();
+        for time in [self.started.time(), self.ended.time()] {
+            statement.extend_from_slice(&time.seconds.to_le_bytes());
+            statement.extend_from_slice(&time.nanoseconds.to_le_bytes());
+        }
+        statement.extend_from_slice(place);
+        keys.origin(&statement)
+    }
+
+    /// Whether it was made with a full key, at this place.
+    pub(crate) fn is_from(&self, keys: &KeySet, place: &[u8]) -> bool {
+        let stated = self.origin.as_ref().and_then(|origin| blake3::Hash::from_hex(origin).ok());
+        stated.is_some() && stated == self.origin_with(keys, place)
+    }
+
     /// How many sources it has, named or not.
     pub fn sources_count(&self) -> u64 {
         self.all_sources.as_ref().map_or(self.sources.len() as u64, |all| all.count)
@@ -256,6 +277,7 @@ mod tests {
     use crate::entry::{EntryKind, WARNINGS_MAX};
     use crate::error::Kind;
     use crate::format::snapshot_source::UnknownSource;
+    use crate::seal::Secret;
 
     fn snapshot(sources: Vec<SnapshotSource>) -> Snapshot {
         Snapshot {
@@ -272,6 +294,7 @@ mod tests {
             all_sources: None,
             root: ChunkId([2; 24]),
             root_directory: None,
+            origin: None,
             totals: Totals::default(),
             warnings: Vec::new(),
             warnings_count: 0,
@@ -315,6 +338,25 @@ mod tests {
         assert!(read(&plain).unwrap_err().is(Kind::Corrupt));
         plain["version"] = 2.into();
         assert!(read(&plain).unwrap_err().is(Kind::Unsupported));
+    }
+
+    /// The bytes of docs/FORMAT.md, section 12.
+    #[test]
+    fn an_origin_is_made_of_what_the_format_says() {
+        let (master, place) = ([7; 32], b"here");
+        let mut saved = snapshot(Vec::new());
+        saved.started = Stamp { seconds: 5, nanoseconds: 6, offset: 3600 };
+        saved.ended = Stamp { seconds: -7, nanoseconds: 8, offset: 0 };
+        let numbers = [&5_i64.to_le_bytes()[..], &6_u32.to_le_bytes(), &(-7_i64).to_le_bytes(), &8_u32.to_le_bytes()];
+        let statement = [&[1; 16][..], &[2; 24], &numbers.concat(), place].concat();
+        let key = blake3::derive_key("siltstone 2026 origin of a snapshot", &master);
+        let origin = blake3::keyed_hash(&key, &statement);
+        let keys = KeySet::from_master(Secret(master));
+        assert_eq!(saved.origin_with(&keys, place), Some(origin));
+        assert!(!saved.is_from(&keys, place));
+        saved.origin = Some(origin.to_hex().to_string());
+        assert!(saved.is_from(&keys, place) && !saved.is_from(&keys, b"there"));
+        assert!(!saved.is_from(&KeySet::from_master(Secret([8; 32])), place));
     }
 
     /// The metadata of `/` were in no entry, and so lost.

@@ -101,6 +101,12 @@ impl KeySet {
         ChunkId(hash.as_bytes()[..ChunkId::BYTES].try_into().expect("a hash is longer than an id"))
     }
 
+    /// Authenticates what only holders of a full key may state of a snapshot: where it was made. `None` without a full key.
+    pub(crate) fn origin(&self, statement: &[u8]) -> Option<blake3::Hash> {
+        let key = self.master()?.derive("siltstone 2026 origin of a snapshot");
+        Some(blake3::keyed_hash(&key.0, statement))
+    }
+
     /// The secret that the gear table of the chunker is made of.
     pub(crate) fn gear_secret(&self) -> &[u8; SECRET_BYTES] {
         &self.0.shared.gear.0

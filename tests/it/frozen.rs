@@ -383,6 +383,7 @@ fn snapshots() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("with counts", changed(r#""totals":{}"#, r#""totals":{"files":3,"bytes":99,"later":1}"#)),
         ("with offsets of clocks", changed(r#""nanoseconds":5}"#, r#""nanoseconds":5,"offset":-3600}"#)),
+        ("with an origin", with(&format!(r#","origin":"{}""#, "5a".repeat(32)))),
         ("with a feature that is not known", with(r#","features":["later"]"#)),
         ("of another version", changed(r#""version":1"#, r#""version":2"#)),
         ("without a root", changed(r#""root""#, r#""other""#)),

@@ -30,6 +30,7 @@ mod links;
 mod local_index;
 mod mounted;
 mod obedience;
+mod origin;
 mod person;
 mod reader;
 mod relocate;

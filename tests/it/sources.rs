@@ -353,6 +353,7 @@ fn commit(repo: &Repository, number: u8, tree: impl FnOnce(&mut dyn FnMut(Vec<u8
         all_sources: None,
         root,
         root_directory: None,
+        origin: None,
         totals: Totals::default(),
         warnings: vec![],
         warnings_count: 0,

@@ -1,0 +1,81 @@
+//! What tells this machine and its sources from others of the same name: without local state, a file counts as unchanged by its size
+//! and modification time, which only means something if the last snapshot was made of these very directories.
+
+use crate::disk::{Stat, stat_path};
+use crate::entry::EntryKind;
+use std::path::{Path, PathBuf};
+
+/// Where systemd, or else D-Bus, keeps a number that is drawn at random when a system is installed.
+const MACHINE_IDS: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
+/// Of more sources than these, the first ones are looked at.
+const SOURCES_MAX: usize = 64;
+
+/// A hash over the machine and the directories that the sources are, or are in.
+pub(super) struct Place(blake3::Hash);
+
+impl Place {
+    pub(crate) fn of(paths: &[PathBuf]) -> Self {
+        let machine = MACHINE_IDS.into_iter().find_map(machine_id);
+        Place::on(machine.as_deref(), paths)
+    }
+
+    /// Many containers have no number. Those on one host then differ by the numbers of their file systems, which change more often.
+    fn on(machine: Option<&str>, paths: &[PathBuf]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(machine.unwrap_or_default().as_bytes());
+        for path in paths.iter().take(SOURCES_MAX) {
+            let stat = directory_of(path);
+            let device = if machine.is_some() { 0 } else { stat.device };
+            for number in [device, stat.inode, stat.born.seconds.cast_unsigned(), stat.born.nanoseconds.into()] {
+                hasher.update(&number.to_le_bytes());
+            }
+        }
+        Place(hasher.finalize())
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+/// Programs replace files as a whole: the directory that one is in stays.
+fn directory_of(path: &Path) -> Stat {
+    let stat_of = |path: &Path| stat_path(path.as_os_str().as_encoded_bytes(), false).ok();
+    let is_directory = |stat: &Stat| stat.is(EntryKind::Directory);
+    stat_of(path).filter(is_directory).or_else(|| stat_of(path.parent()?)).unwrap_or_default()
+}
+
+/// None where a system was installed and not yet started, too.
+fn machine_id(path: &str) -> Option<String> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let id = text.trim();
+    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn another_machine_or_directory_is_another_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+        fs::create_dir(&a).unwrap();
+        fs::create_dir(&b).unwrap();
+        let place = |machine, path: &Path| Place::on(machine, &[path.to_owned()]).0;
+        let here = place(Some("1"), &a);
+        assert_ne!(here, place(Some("2"), &a));
+        assert_ne!(here, place(None, &a));
+        assert_ne!(here, place(Some("1"), &b));
+        fs::write(a.join("f"), "").unwrap();
+        assert_eq!(here, place(Some("1"), &a));
+        // A list of files is of the directory that they are in, also when one is replaced or gone.
+        assert_eq!(here, place(Some("1"), &a.join("f")));
+        assert_eq!(here, place(Some("1"), &a.join("gone")));
+        // The directory is another one now.
+        fs::rename(&a, folder.path().join("c")).unwrap();
+        fs::rename(&b, &a).unwrap();
+        assert_ne!(here, place(Some("1"), &a));
+    }
+}

@@ -1,0 +1,126 @@
+//! Without local state, a backup compares files by size and modification time with the last snapshot of the same host and sources. Another
+//! machine of that name, or a host with a put-only key, put content of its own into the snapshots of this one.
+
+use crate::fixture::{self, SWAPS, restored_differences, snapshots};
+use siltstone::repo::{Credentials, Repository, SinkOptions, Snapshot, add_key};
+use siltstone::seal::{Compression, KeyAccess, PasswordCost};
+use siltstone::storage::{Memory, Storage};
+use siltstone::watch::{Event, Watch};
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
+
+/// Files of one size and time, whatever is in them.
+fn write(source: &Path, content: &str) {
+    fs::create_dir_all(source).expect("made");
+    fs::write(source.join("f"), content).expect("written");
+    let file = fs::File::options().write(true).open(source.join("f")).expect("it opens");
+    file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000)).expect("its time is set");
+}
+
+/// Backs up without local state, and returns how many bytes it read and what it noticed.
+fn backup(storage: &Memory, credentials: &Credentials, source: &Path) -> (u64, Vec<String>) {
+    let noticed = Arc::new(Mutex::new(Vec::new()));
+    let heard = noticed.clone();
+    let watch = Watch::new(Arc::new(move |event| {
+        if let Event::Notice(notice) = event {
+            heard.lock().expect("whole").push(notice.text);
+        }
+    }));
+    let repo = Repository::open_uncached(Arc::new(storage.clone()), credentials, &watch).expect("it opens");
+    let report = repo.backup(fixture::options(source), &watch).expect("the backup succeeds");
+    let noticed = noticed.lock().expect("whole").clone();
+    (report.totals.bytes_read, noticed)
+}
+
+fn open(storage: &Memory) -> Repository {
+    Repository::open_uncached(Arc::new(storage.clone()), &fixture::credentials(), &Watch::silent()).expect("it opens")
+}
+
+fn assert_last_is(storage: &Memory, source: &Path) {
+    let repo = open(storage);
+    let last = snapshots(&repo).pop().expect("there is one");
+    assert_eq!(restored_differences(&repo, &last, source, source).expect("it is restored"), Vec::<String>::new());
+}
+
+#[test]
+fn a_machine_of_the_same_name_does_not_pass_its_content_on() {
+    let (folder, storage) = (tempfile::tempdir().expect("made"), fixture::memory(SWAPS));
+    let source = folder.path().join("source");
+    write(&source, "theirs, longer than is kept in a tree");
+    assert_eq!(backup(&storage, &fixture::credentials(), &source).1, Vec::<String>::new());
+    // The same directory: no file is read.
+    assert_eq!(backup(&storage, &fixture::credentials(), &source), (0, Vec::new()));
+    // What another machine has at this path.
+    fs::rename(&source, folder.path().join("theirs")).expect("moved");
+    write(&source, "ours!!, longer than is kept in a tree");
+    let (read, noticed) = backup(&storage, &fixture::credentials(), &source);
+    assert!(read > 0 && noticed.iter().any(|notice| notice.contains("another machine")), "{noticed:?}");
+    assert_last_is(&storage, &source);
+    assert_eq!(backup(&storage, &fixture::credentials(), &source), (0, Vec::new()));
+}
+
+fn put_only(storage: &Memory) -> Credentials {
+    let credentials = Credentials::password("put only");
+    let cost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
+    add_key(storage, open(storage).keys(), KeyAccess::PutOnly, &credentials, cost).expect("added");
+    credentials
+}
+
+#[test]
+fn a_host_with_a_put_only_key_does_not_choose_what_others_save() {
+    let (folder, storage) = (tempfile::tempdir().expect("made"), fixture::memory(SWAPS));
+    let source = folder.path().join("source");
+    write(&source, "ours!!, longer than is kept in a tree");
+    backup(&storage, &fixture::credentials(), &source);
+    // It even sees the same directory.
+    write(&source, "forged, longer than is kept in a tree");
+    backup(&storage, &put_only(&storage), &source);
+    write(&source, "ours!!, longer than is kept in a tree");
+    // The snapshot before the forged one is the last that counts.
+    assert_eq!(backup(&storage, &fixture::credentials(), &source), (0, Vec::new()));
+    assert_last_is(&storage, &source);
+}
+
+/// A list key reads snapshots, and so what they state of their origin.
+#[test]
+fn an_origin_is_of_one_snapshot_alone() {
+    let (folder, storage) = (tempfile::tempdir().expect("made"), fixture::memory(SWAPS));
+    let source = folder.path().join("source");
+    let last = || snapshots(&open(&storage)).pop().expect("there is one");
+    write(&source, "ours!!, longer than is kept in a tree");
+    backup(&storage, &fixture::credentials(), &source);
+    let ours = last();
+    write(&source, "forged, longer than is kept in a tree");
+    backup(&storage, &put_only(&storage), &source);
+    let theirs = last();
+    assert!(ours.origin.is_some() && theirs.origin.is_none() && ours.root != theirs.root);
+    let commit_alone = |snapshot: &Snapshot| {
+        for object in storage.list("snapshots/").expect("listed") {
+            storage.remove(&object.name).expect("removed");
+        }
+        let wanted = SinkOptions { lanes: 1, compression: Compression::Auto, memory_bytes: 256 << 20 };
+        open(&storage).writer("host", &wanted, &Watch::silent()).expect("begun").commit(snapshot).expect("committed");
+    };
+    let mut later = ours.clone();
+    later.ended.nanoseconds ^= 1;
+    let forged = [
+        Snapshot { root: theirs.root, ..ours.clone() },
+        Snapshot { origin: ours.origin.clone(), ..theirs.clone() },
+        Snapshot { id: theirs.id, ..ours.clone() },
+        Snapshot { started: theirs.started, ..ours.clone() },
+        later,
+        Snapshot { origin: Some("0".repeat(64)), ..ours.clone() },
+        Snapshot { origin: Some("no hexadecimal".to_owned()), ..ours.clone() },
+    ];
+    write(&source, "ours!!, longer than is kept in a tree");
+    for (number, snapshot) in forged.iter().enumerate() {
+        commit_alone(snapshot);
+        assert!(backup(&storage, &fixture::credentials(), &source).0 > 0, "{number}");
+        assert_last_is(&storage, &source);
+    }
+    // As it was, it counts.
+    commit_alone(&ours);
+    assert_eq!(backup(&storage, &fixture::credentials(), &source), (0, Vec::new()));
+}
