@@ -201,7 +201,7 @@ fn last_of_sources(
     let began = snapshot.as_ref().and_then(|snapshot| snapshot.started.compact().ok()).unwrap_or_default();
     let name = format!("{SNAPSHOTS_PREFIX}{began}");
     let unreadable = search.finish();
-    Ok(LastSnapshot { snapshot, may_be_outdated: unreadable.iter().any(|other| *other >= name) })
+    Ok(LastSnapshot { snapshot, may_be_outdated: unreadable.iter().any(|other| other.name >= name) })
 }
 
 fn tell_of_other_place(other: &Snapshot, watch: &Watch) {

@@ -159,7 +159,7 @@ impl HealingCheck<'_> {
         }
         let mut told = self.damage.as_told(&marks, &now);
         told.incomplete = healing.still_damaged.iter().map(|snapshot| snapshot.id).collect();
-        told.unread = unread.iter().filter_map(|name| snapshot_id(name)).collect();
+        told.unread = unread.iter().filter_map(|other| snapshot_id(&other.name)).collect();
         told.complete = earlier.map(|told| told.complete.clone()).unwrap_or_default();
         told.complete.extend(complete.into_iter().chain([own.id]));
         let is_known = earlier.is_some_and(|earlier| earlier.incomplete == told.incomplete);

@@ -3,7 +3,7 @@
 use crate::entry::Time;
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::CLOCKS_DIFFER_SECONDS;
-use crate::repo::{Repository, Snapshot, SnapshotSource, Stamp, parts_of};
+use crate::repo::{Repository, Snapshot, SnapshotSource, Stamp, UnreadableSnapshot, parts_of};
 use crate::watch::{NoticeKind, Watch, now};
 use crate::when::{Selector, format_time};
 
@@ -92,25 +92,27 @@ impl Repository {
         let from = chosen.started.compact()?;
         // Beyond the years that names can have, all are before it.
         let until = Stamp::new(until, 0).compact().ok();
-        let may_be_meant = |name: &&String| {
-            let stamp = parts_of(name).0;
+        let may_be_meant = |other: &&UnreadableSnapshot| {
+            let stamp = parts_of(&other.name).0;
             stamp >= from.as_str() && until.as_ref().is_none_or(|until| stamp <= until.as_str())
         };
         match unreadable.iter().find(may_be_meant) {
             None => Ok(chosen),
-            Some(name) => Err(is_damaged(name, selector)
-                .hint(format!("to use the snapshot before it, name its id: {}", described(&chosen)))),
+            Some(other) => {
+                let before = format!("to use the snapshot before it, name its id: {}", described(&chosen));
+                Err(may_be_unreadable(other, selector, &before))
+            }
         }
     }
 
-    /// The snapshot, and the names of those that were met and cannot be read, which are reported to `looking`.
+    /// The snapshot, and those that were met and cannot be read, which are reported to `looking`.
     fn select_among(
         &self,
         selector: &Selector,
         filter: &Filter,
         looking: &Watch,
         watch: &Watch,
-    ) -> Result<(Snapshot, Vec<String>)> {
+    ) -> Result<(Snapshot, Vec<UnreadableSnapshot>)> {
         let (chosen, unreadable) = match self.search(selector, filter, looking)? {
             (Some(chosen), unreadable) => (chosen, unreadable),
             // What the error says depends on all of them.
@@ -128,7 +130,12 @@ impl Repository {
     }
 
     /// Looks for the snapshot from the newest to the oldest, and reads no more than it takes. None if there is none, or several are meant.
-    fn search(&self, selector: &Selector, filter: &Filter, looking: &Watch) -> Result<(Option<Snapshot>, Vec<String>)> {
+    fn search(
+        &self,
+        selector: &Selector,
+        filter: &Filter,
+        looking: &Watch,
+    ) -> Result<(Option<Snapshot>, Vec<UnreadableSnapshot>)> {
         let mut search = self.search_snapshots(looking)?;
         let mut wanted = 0;
         match selector {
@@ -165,43 +172,52 @@ impl Repository {
         selector: &Selector,
         filter: &Filter,
         looking: &Watch,
-    ) -> Result<(Snapshot, Vec<String>)> {
+    ) -> Result<(Snapshot, Vec<UnreadableSnapshot>)> {
         let (all, unreadable) = self.snapshots_and_unreadable(looking)?;
-        if all.is_empty() && !unreadable.is_empty() {
-            return Err(Error::corrupt(
-                "find the snapshot",
-                named(selector),
-                "no snapshot in the repository can be read",
-            ));
+        if all.is_empty()
+            && let Some(last) = unreadable.iter().rfind(|other| other.is_newer()).or(unreadable.last())
+        {
+            return Err(may_be_unreadable(last, selector, "no other snapshot in the repository can be read"));
         }
         let matching = all.into_iter().filter(|snapshot| filter.matches(snapshot)).collect();
         let chosen = choose(matching, selector, !filter.is_empty())
-            .map_err(|error| because_of_damage(error, selector, &unreadable))?;
+            .map_err(|error| because_of_unreadable(error, selector, &unreadable))?;
         Ok((chosen, unreadable))
     }
 }
 
-fn is_damaged(name: &str, selector: &Selector) -> Error {
-    let why = format!("{name} is damaged, and may be the snapshot that is meant");
-    Error::corrupt("find the snapshot", named(selector), why)
+/// The error where the snapshot that is meant may be one that cannot be read; `instead` is what to do without it.
+fn may_be_unreadable(other: &UnreadableSnapshot, selector: &Selector, instead: &str) -> Error {
+    let (doing, thing, name) = ("find the snapshot", named(selector), &other.name);
+    if other.is_newer() {
+        let why =
+            format!("{name} may be the one that is meant, and was made by a newer version: {}", other.error.why());
+        let hint = format!("use a newer version of silt; {instead}");
+        Error::new(Kind::Unsupported, doing, thing).because(why).hint(hint)
+    } else {
+        Error::corrupt(doing, thing, format!("{name} is damaged, and may be the snapshot that is meant")).hint(instead)
+    }
 }
 
-/// The error if no readable snapshot is the one that is meant: a damaged one may be it. Filters cannot be applied to a damaged
-/// snapshot.
-fn because_of_damage(error: Error, selector: &Selector, unreadable: &[String]) -> Error {
+/// The error if no readable snapshot is the one that is meant: one that cannot be read may be it, and filters cannot be applied to that.
+fn because_of_unreadable(error: Error, selector: &Selector, unreadable: &[UnreadableSnapshot]) -> Error {
     if !error.is(Kind::NotFound) {
         return error;
     }
-    let may_be_meant = |name: &&String| match selector {
+    let may_be_meant = |other: &&UnreadableSnapshot| match selector {
         Selector::Latest { .. } => true,
-        Selector::At(time) => Stamp::new(*time, 0).compact().map_or(true, |until| parts_of(name).0 <= until.as_str()),
-        Selector::Prefix(prefix) => parts_of(name).1.starts_with(prefix.as_str()),
+        Selector::At(time) => {
+            Stamp::new(*time, 0).compact().map_or(true, |until| parts_of(&other.name).0 <= until.as_str())
+        }
+        Selector::Prefix(prefix) => parts_of(&other.name).1.starts_with(prefix.as_str()),
     };
     match unreadable.iter().find(may_be_meant) {
         None => error,
-        Some(name) => {
-            is_damaged(name, selector).hint("list those that can be read with `silt snapshots`, and name one by its id")
-        }
+        Some(other) => may_be_unreadable(
+            other,
+            selector,
+            "list those that can be read with `silt snapshots`, and name one by its id",
+        ),
     }
 }
 

@@ -28,6 +28,7 @@ pub use relocate::Relocation;
 use settings::FoundSettings;
 pub use snapshot_info::SnapshotInfo;
 use snapshot_list::SnapshotList;
+pub(crate) use snapshot_list::UnreadableSnapshot;
 pub(crate) use snapshot_search::{SnapshotSearch, parts_of};
 use unlock::{LastKey, Unlocked, unlock, unlock_where};
 
@@ -162,8 +163,8 @@ impl Repository {
         Ok(self.snapshots_and_unreadable(watch)?.0)
     }
 
-    /// The same, with the names of those that cannot be read.
-    pub(crate) fn snapshots_and_unreadable(&self, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
+    /// The same, with those that cannot be read.
+    pub(crate) fn snapshots_and_unreadable(&self, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<UnreadableSnapshot>)> {
         self.snapshots_of(self.survey(watch)?, watch)
     }
 
@@ -172,7 +173,10 @@ impl Repository {
         Ok(self.snapshots_settled_and_unreadable(watch)?.0)
     }
 
-    pub(crate) fn snapshots_settled_and_unreadable(&self, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
+    pub(crate) fn snapshots_settled_and_unreadable(
+        &self,
+        watch: &Watch,
+    ) -> Result<(Vec<Snapshot>, Vec<UnreadableSnapshot>)> {
         let survey = self.survey_and_settle(watch)?;
         self.snapshots_of(survey, watch)
     }
@@ -197,7 +201,11 @@ impl Repository {
         Ok(survey)
     }
 
-    fn snapshots_of(&self, survey: lease::PendingSurvey, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<String>)> {
+    fn snapshots_of(
+        &self,
+        survey: lease::PendingSurvey,
+        watch: &Watch,
+    ) -> Result<(Vec<Snapshot>, Vec<UnreadableSnapshot>)> {
         let names = self.list_snapshots()?;
         names.tell_of_others(watch);
         let mut list = SnapshotList::new(self, watch);

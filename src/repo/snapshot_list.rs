@@ -14,13 +14,46 @@ use std::collections::{HashMap, HashSet};
 /// Snapshots that are read together.
 const BATCH: usize = 256;
 
+/// A snapshot object that is there and cannot be read.
+pub(crate) struct UnreadableSnapshot {
+    /// Of the object.
+    pub name: String,
+    pub error: Error,
+}
+
+impl UnreadableSnapshot {
+    /// What is of a newer program is not damaged, and `latest` may be one of these.
+    pub(crate) fn is_newer(&self) -> bool {
+        self.error.is(Kind::Unsupported)
+    }
+
+    fn report(&self, watch: &Watch) {
+        let what = match self.error.advice() {
+            Some(hint) => format!("{} ({hint})", self.error),
+            None => self.error.to_string(),
+        };
+        if self.is_newer() {
+            watch.warn(self.name.as_bytes(), what);
+        } else {
+            watch.damage(self.name.as_bytes(), what);
+        }
+    }
+}
+
+/// Reports those that cannot be read, and returns them, oldest first.
+pub(super) fn report_unreadable(mut unreadable: Vec<UnreadableSnapshot>, watch: &Watch) -> Vec<UnreadableSnapshot> {
+    unreadable.sort_by(|a, b| a.name.cmp(&b.name));
+    unreadable.iter().for_each(|snapshot| snapshot.report(watch));
+    unreadable
+}
+
 /// Snapshots as they are read, and those that cannot be.
 pub(super) struct SnapshotList<'a> {
     repo: &'a Repository,
     watch: &'a Watch,
     reader: SnapshotReader<'a>,
     snapshots: Vec<Snapshot>,
-    unreadable: Vec<(String, Error)>,
+    unreadable: Vec<UnreadableSnapshot>,
 }
 
 impl<'a> SnapshotList<'a> {
@@ -45,8 +78,8 @@ impl<'a> SnapshotList<'a> {
     /// create objects can create one of that name.
     pub(crate) fn add_unpublished(&mut self, commits: Vec<UnpublishedCommit>, listed: &[ListedObject]) -> Result<()> {
         let mut known: HashSet<&str> = listed.iter().map(|object| object.name.as_str()).collect();
-        for (name, _) in &self.unreadable {
-            known.remove(name.as_str());
+        for unreadable in &self.unreadable {
+            known.remove(unreadable.name.as_str());
         }
         let claimed: HashSet<&str> = commits.iter().map(|commit| commit.snapshot.as_str()).collect();
         let named = self.snapshots.iter().enumerate().filter_map(|(at, snapshot)| {
@@ -62,7 +95,7 @@ impl<'a> SnapshotList<'a> {
                 self.add(&commit.snapshot, self.reader.read_unpublished(commit))?;
                 if self.snapshots.len() > count {
                     used.insert(commit.snapshot.clone(), count);
-                    self.unreadable.retain(|(name, _)| *name != commit.snapshot);
+                    self.unreadable.retain(|unreadable| unreadable.name != commit.snapshot);
                 }
             }
         }
@@ -77,26 +110,22 @@ impl<'a> SnapshotList<'a> {
         Ok(())
     }
 
-    /// The snapshots, oldest first, and the names of those that cannot be read, which are reported.
-    pub(crate) fn finish(mut self) -> (Vec<Snapshot>, Vec<String>) {
+    /// The snapshots, oldest first, and those that cannot be read, which are reported.
+    pub(crate) fn finish(mut self) -> (Vec<Snapshot>, Vec<UnreadableSnapshot>) {
         self.snapshots.sort_by_key(|snapshot| (snapshot.started.time(), snapshot.id));
-        self.unreadable.sort_by(|(a, _), (b, _)| a.cmp(b));
-        for (name, error) in &self.unreadable {
-            self.watch.damage(name.as_bytes(), error.to_string());
-        }
-        (self.snapshots, self.unreadable.into_iter().map(|(name, _)| name).collect())
+        (self.snapshots, report_unreadable(self.unreadable, self.watch))
     }
 }
 
 /// What the failure to read one snapshot means: it cannot be read; or nothing, as it was removed between the listing and now; or an
 /// error, as others cannot be read either.
-pub(super) fn unreadable(repo: &Repository, name: &str, error: Error) -> Result<Option<(String, Error)>> {
+pub(super) fn unreadable(repo: &Repository, name: &str, error: Error) -> Result<Option<UnreadableSnapshot>> {
     match error.kind() {
         Kind::NotFound => Ok(None),
         // A put-only key opens none.
         _ if repo.keys().access() < KeyAccess::List => Err(error),
         // One damaged snapshot must not hide the others, whatever its damage looks like; it is reported.
-        _ if is_of_one_object(&error) => Ok(Some((name.to_owned(), error))),
+        _ if is_of_one_object(&error) => Ok(Some(UnreadableSnapshot { name: name.to_owned(), error })),
         _ => Err(error),
     }
 }
@@ -104,14 +133,18 @@ pub(super) fn unreadable(repo: &Repository, name: &str, error: Error) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::PathText;
+    use crate::browse::Filter;
     use crate::format::snapshot::SEALED_SNAPSHOT_BYTES_MAX;
     use crate::format::snapshot_name;
-    use crate::repo::{Credentials, InitOptions, SnapshotSource};
+    use crate::id::SnapshotId;
+    use crate::repo::{Credentials, InitOptions, Stamp};
     use crate::seal::{PasswordCost, Recipients, seal_object};
     use crate::storage::Storage;
     use crate::storage::memory::Memory;
-    use std::sync::Arc;
+    use crate::watch::Event;
+    use crate::when::Selector;
+    use std::sync::atomic::Ordering;
+    use std::sync::{Arc, Mutex};
 
     const CHEAP: PasswordCost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
 
@@ -126,18 +159,22 @@ mod tests {
         (storage, repo)
     }
 
-    /// Puts a snapshot of this many sources, begun at this second.
-    fn put(storage: &Memory, repo: &Repository, seconds: i64, sources: usize) {
+    /// Puts a snapshot of this many sources, begun at this second, that needs these features.
+    fn put_with(storage: &Memory, repo: &Repository, seconds: i64, sources: usize, features: &[&str]) {
         let time = serde_json::json!({"seconds": seconds, "nanoseconds": 0});
         let fields = serde_json::json!({
-            "version": 1, "id": "0".repeat(32), "started": time, "ended": time, "host": "h", "program": "p", "sources": [],
-            "root": "0".repeat(48), "totals": {}, "warnings_count": 0,
+            "version": 1, "id": "0".repeat(32), "started": time, "ended": time, "host": "h", "program": "p",
+            "sources": vec![serde_json::json!({"kind": "tree", "path": "/home/ann"}); sources],
+            "root": "0".repeat(48), "totals": {}, "warnings_count": 0, "features": features,
         });
-        let mut snapshot = Snapshot::decode(fields.to_string().as_bytes()).unwrap();
-        snapshot.sources = vec![SnapshotSource::Tree { path: PathText(b"/home/ann".to_vec()) }; sources];
-        let name = snapshot_name(&snapshot.started.compact().unwrap(), &snapshot.id);
-        let body = seal_object(repo.keys(), Recipients::SnapshotReaders, "snapshot", &snapshot.encode()).unwrap();
+        let name = snapshot_name(&Stamp { seconds, ..Stamp::default() }.compact().unwrap(), &SnapshotId([0; 16]));
+        let plain = fields.to_string();
+        let body = seal_object(repo.keys(), Recipients::SnapshotReaders, "snapshot", plain.as_bytes()).unwrap();
         storage.put(&name, body.into()).unwrap();
+    }
+
+    fn put(storage: &Memory, repo: &Repository, seconds: i64, sources: usize) {
+        put_with(storage, repo, seconds, sources, &[]);
     }
 
     /// A few KB of snapshots that open to 16 MiB each filled the memory of every host that listed them.
@@ -164,6 +201,29 @@ mod tests {
         assert_eq!(repo.whole(snapshots[4].clone()), snapshots[4]);
     }
 
+    /// It was called damaged, and nothing said that a newer version reads it.
+    #[test]
+    fn a_snapshot_of_a_newer_version_is_not_called_damaged() {
+        let (storage, repo) = repository();
+        let latest = Selector::Latest { back: 0 };
+        for others in [0, 1] {
+            put_with(&storage, &repo, 2, 1, &["later"]);
+            let heard = Arc::new(Mutex::new(Vec::new()));
+            let hears = heard.clone();
+            let watch = Watch::new(Arc::new(move |event| hears.lock().unwrap().push(event)));
+            let refused = repo.select_certain(&latest, &Filter::default(), &watch).unwrap_err();
+            assert!(refused.is(Kind::Unsupported) && refused.why().contains("`later`"), "{refused}");
+            assert!(refused.advice().is_some_and(|hint| hint.starts_with("use a newer version")));
+            heard.lock().unwrap().clear();
+            assert_eq!(repo.snapshots(&watch).unwrap().len(), others);
+            let heard = heard.lock().unwrap();
+            let [Event::Warning(warning)] = heard.as_slice() else { panic!("{heard:?}") };
+            assert!(warning.what.contains("use a newer version"), "{}", warning.what);
+            assert_eq!(watch.progress.damaged.load(Ordering::Relaxed), 0);
+            put(&storage, &repo, 1, 1);
+        }
+    }
+
     /// Each was fetched, 80 MiB of it, before one was opened.
     #[test]
     fn what_is_too_large_to_be_a_snapshot_is_refused_by_its_size() {
@@ -173,7 +233,7 @@ mod tests {
         let name = format!("snapshots/19800101t000000z-{}", "1".repeat(32));
         storage.put(&name, vec![0; bytes].into()).unwrap();
         let (snapshots, unreadable) = repo.snapshots_and_unreadable(&Watch::silent()).unwrap();
-        assert_eq!((snapshots.len(), unreadable), (1, vec![name.clone()]));
+        assert_eq!((snapshots.len(), unreadable.len(), &unreadable[0].name), (1, 1, &name));
         let watch = Watch::silent();
         let mut list = SnapshotList::new(&repo, &watch);
         // Nothing of that name is there any more: fetching it would find nothing, and report nothing.

@@ -1,11 +1,11 @@
 //! Search snapshots from the newest to the oldest, and read no more of them than it takes.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::SNAPSHOTS_PREFIX;
 use crate::format::snapshot::Snapshot;
 use crate::lease::UnpublishedCommit;
 use crate::repo::Repository;
-use crate::repo::snapshot_list::unreadable;
+use crate::repo::snapshot_list::{UnreadableSnapshot, report_unreadable, unreadable};
 use crate::repo::snapshot_reader::SnapshotReader;
 use crate::storage::ListedObject;
 use crate::watch::Watch;
@@ -25,7 +25,7 @@ pub(crate) struct SnapshotSearch<'a> {
     /// Oldest first; all of them are newer than those in `names`.
     read: Vec<Snapshot>,
     batch: usize,
-    unreadable: Vec<(String, Error)>,
+    unreadable: Vec<UnreadableSnapshot>,
 }
 
 struct SnapshotCandidate {
@@ -140,12 +140,8 @@ impl SnapshotSearch<'_> {
         Ok(())
     }
 
-    /// Names of those that were met and cannot be read, oldest first; each is reported.
-    pub(crate) fn finish(mut self) -> Vec<String> {
-        self.unreadable.sort_by(|(a, _), (b, _)| a.cmp(b));
-        for (name, error) in &self.unreadable {
-            self.watch.damage(name.as_bytes(), error.to_string());
-        }
-        self.unreadable.into_iter().map(|(name, _)| name).collect()
+    /// Those that were met and cannot be read, oldest first; each is reported.
+    pub(crate) fn finish(self) -> Vec<UnreadableSnapshot> {
+        report_unreadable(self.unreadable, self.watch)
     }
 }

@@ -6,7 +6,7 @@ use crate::golden;
 use crate::skip::skipped;
 use siltstone::backup::BackupOptions;
 use siltstone::chunk::ChunkTable;
-use siltstone::entry::{Content, Entry, EntryKind};
+use siltstone::entry::{Content, Entry, EntryKind, Time};
 use siltstone::format::store_page;
 use siltstone::id::SnapshotId;
 use siltstone::repo::{Credentials, InitOptions, Repository, SinkOptions, Snapshot, Stamp, Totals, add_key};
@@ -268,6 +268,53 @@ fn an_independent_reader_refuses_names_that_leave_the_target() {
         assert!(end.unwrap_err().contains("Damaged: a name is invalid"), "{name}");
         assert_eq!((names(&made.path("inner")).len(), names(&target).len()), (1, 0));
     }
+}
+
+/// Objects that are no part of format 1, and damaged ones, hide nothing: both readers list the same.
+#[test]
+fn both_readers_pass_over_what_they_cannot_use() {
+    let made = Made::new();
+    fs::create_dir(made.path("source")).unwrap();
+    fs::write(made.path("source/file"), golden::noise(50_000, 5)).unwrap();
+    for time in [-62_167_219_200, 1_700_000_000, 253_402_207_200] {
+        let options = BackupOptions::new(vec![made.path("source")], "here");
+        let time = Some(Time { seconds: time, nanoseconds: 0 });
+        made.repo.backup(BackupOptions { time, ..options }, &Watch::silent()).unwrap();
+    }
+    let last = made.repo.storage().list("snapshots/").unwrap().pop().unwrap().name;
+    let put = |name: &str, body: &[u8]| made.repo.storage().put(name, body.into()).unwrap();
+    let place = |name: &str| made.path("repository").join(name);
+    for name in ["index/readme", "snapshots/readme", "keys/readme", "pending/readme", "packs/readme", "later/object"] {
+        put(name, b"for people");
+    }
+    put(&format!("index/{}", "0".repeat(64)), b"damaged");
+    put(&format!("snapshots/20200101t000000z-{}", "0".repeat(32)), b"damaged");
+    put(&format!("pending/recovery/{}", "1".repeat(32)), b"damaged");
+    put("keys/0000000000000000", b"damaged");
+    // A key of another repository with the same password, that is tried first.
+    let other = Made::new();
+    let key = other.repo.storage().list("keys/").unwrap().remove(0).name;
+    fs::copy(other.path("repository").join(key), place("keys/0000000000000001")).unwrap();
+    // A commit that is not in its place, which has something else.
+    let writer = format!("pending/recovery/{}", "2".repeat(32));
+    put(&format!("{writer}.committed"), b"");
+    put(&format!("{writer}.draft.{}", last.strip_prefix("snapshots/").unwrap()), &fs::read(place(&last)).unwrap());
+    fs::write(place(&last), b"damaged").unwrap();
+
+    let cache = made.path("other cache");
+    let credentials = Credentials::password("pass wörd");
+    let storage: Arc<dyn Storage> = Arc::new(Folder(made.path("repository")));
+    let repo = Repository::open(storage, &credentials, &cache, &Watch::silent()).unwrap();
+    let listed = repo.snapshots(&Watch::silent()).unwrap();
+    assert_eq!(listed.len(), 3);
+    let Some(mut reader) = made.reader() else { return };
+    let output = run(reader.args(["--password", "pass wörd", "list"])).unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let ids: Vec<&str> = said.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert_eq!(ids, listed.iter().map(|snapshot| snapshot.id.to_hex()).collect::<Vec<_>>());
+    let target = made.path("target");
+    run(made.reader().unwrap().args(["--password", "pass wörd", "restore", "latest"]).arg(&target)).unwrap();
+    compare(&made.path("source"), &target.join(made.path("source").strip_prefix("/").unwrap()));
 }
 
 /// What the golden repository holds beyond what a test can make on every file system.

@@ -38,7 +38,7 @@ fn that_no_snapshot_can_be_read_is_not_that_there_is_none() {
         fs::write(file.expect("a file").path(), "rubbish").expect("written");
     }
     let said = person.silt(&["ls", "latest"]).ends_with(6);
-    assert!(said.err.contains("no snapshot in the repository can be read"), "{}", said.err);
+    assert!(said.err.contains("no other snapshot in the repository can be read"), "{}", said.err);
 }
 
 #[test]

@@ -14,11 +14,12 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import stat
 import struct
 import sys
 from collections import OrderedDict
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 import zstandard
 from blake3 import blake3
@@ -248,13 +249,16 @@ class Repository:
         check(config[:8] == b"siltrepo" and len(config) > 28, "not a siltstone repository")
         version = struct.unpack("<I", config[8:12])[0]
         check(version == 1, f"format {version} is unknown")
-        self.keys = Keys(recovery if recovery else self.unlock(password, key_file))
-        self.config = json.loads(open_signed_object(self.keys, "configuration", config[28:], 64 << 10))
+        self.keys, self.config = self.unlock(config[28:], password, key_file, recovery)
         check(self.config["repository"] == config[12:28].hex(), "the repository's id was changed")
         self.check_settings()
         self.places = {}
-        for name in self.list("index"):
-            self.read_index(name)
+        for name in self.list("index", "[0-9a-f]{64}"):
+            try:
+                self.read_index(name)
+            except (Damaged, OSError) as error:
+                # Others may name the same chunks.
+                print(f"{name}: {error}", file=sys.stderr)
         self.pack_keys = {}
         self.frames = OrderedDict()
 
@@ -277,24 +281,29 @@ class Repository:
         with open(path, "rb") as file:
             return file.read()
 
-    def list(self, prefix):
+    def list(self, prefix, form):
+        """Objects below a prefix; those whose names have another form are not of format 1, and ignored."""
         try:
             names = sorted(os.listdir(os.path.join(self.folder, prefix)))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        return [f"{prefix}/{name}" for name in names if not name.startswith(".")]
+        return [f"{prefix}/{name}" for name in names if re.fullmatch(form, name)]
 
-    def unlock(self, password, key_file):
+    def unlock(self, config, password, key_file, recovery):
+        if recovery:
+            keys = Keys(recovery)
+            return keys, json.loads(open_signed_object(keys, "configuration", config, 64 << 10))
         wanted = "+".join(w for w, have in (("password", password), ("key-file", key_file)) if have is not None)
         check(wanted, "neither password, key file nor recovery key given")
-        for name in self.list("keys")[:16384]:
+        for name in self.list("keys", "[0-9a-f]{16}")[:16384]:
             try:
                 master = self.try_key(name, wanted, password, key_file)
+                if master:
+                    # One of another repository may open with the same password.
+                    keys = Keys(master)
+                    return keys, json.loads(open_signed_object(keys, "configuration", config, 64 << 10))
             except (Damaged, OSError, ValueError, KeyError, TypeError) as error:
                 print(f"{name}: {error}", file=sys.stderr)
-                continue
-            if master:
-                return master
         raise Damaged(f"this {wanted} opens none of the repository's keys")
 
     def try_key(self, name, wanted, password, key_file):
@@ -385,29 +394,49 @@ class Repository:
 
     # --- section 12 and 13: snapshots
 
+    def commits(self):
+        """Snapshots that are committed and may not be in their place: their names and sealed bytes."""
+        hexadecimal = "[0-9a-f]{32}"
+        names = [name for key in self.list("pending", "[0-9a-f]{16}|recovery") for name in self.list(key, hexadecimal + ".*")]
+        for name in names:
+            writer, _, tail = name.partition(".")
+            try:
+                if not tail:
+                    pending = json.loads(open_object(self.keys, "pending", self.get(name, OBJECT_MAX), 24 * MIB))
+                    if pending["state"] == "committed":
+                        yield pending["snapshot"], base64.b64decode(pending["body"], validate=True)
+                # A draft is the snapshot's bytes and counts only once its token says that it is committed.
+                elif tail.startswith("draft.") and os.path.exists(os.path.join(self.folder, writer + ".committed")):
+                    yield f"snapshots/{tail[6:]}", self.get(name, OBJECT_MAX)
+            except (Damaged, OSError, ValueError, KeyError) as error:
+                print(f"{name}: {error}", file=sys.stderr)
+
     def snapshots(self):
         bodies = {}
-        for name in [name for key in self.list("pending") for name in self.list(key)]:
-            writer, _, tail = name.partition(".")
-            if tail:
-                # A draft is the snapshot's bytes and counts only once its token says that it is committed.
-                if tail.startswith("draft.") and os.path.exists(os.path.join(self.folder, writer + ".committed")):
-                    bodies[f"snapshots/{tail[6:]}"] = self.get(name, OBJECT_MAX)
-                continue
-            pending = json.loads(open_object(self.keys, "pending", self.get(name, OBJECT_MAX), OBJECT_MAX))
-            if pending["state"] == "committed":
-                bodies[pending["snapshot"]] = base64.b64decode(pending["body"], validate=True)
-        for name in self.list("snapshots"):
-            bodies[name] = self.get(name, OBJECT_MAX)
+        for name in self.list("snapshots", "[0-9]{8}t[0-9]{6}z-[0-9a-f]{32}"):
+            bodies[name] = [self.get(name, OBJECT_MAX)]
+        # The object in its place counts, if it can be opened.
+        for name, body in self.commits():
+            bodies.setdefault(name, []).append(body)
         found = []
         for name in sorted(bodies):
-            snapshot = read_snapshot(open_object(self.keys, "snapshot", bodies[name], 16 * MIB))
-            began = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=snapshot["started"]["seconds"])
-            stated = f"snapshots/{began.strftime('%Y%m%dt%H%M%Sz')}-{snapshot['id']}"
-            check(stated == name, f"{name} stands under the name of another")
-            found.append(snapshot)
+            opened = []
+            for body in bodies[name]:
+                try:
+                    opened.append(self.open_snapshot(name, body))
+                except (Damaged, ValueError, KeyError, TypeError) as error:
+                    print(f"{name}: {error}", file=sys.stderr)
+            if any(other != opened[0] for other in opened):
+                print(f"{name}: a commit of this name says something else", file=sys.stderr)
+            found += opened[:1]
         found.sort(key=lambda s: (s["started"]["seconds"], s["started"]["nanoseconds"], s["id"]))
         return found
+
+    def open_snapshot(self, name, body):
+        snapshot = read_snapshot(open_object(self.keys, "snapshot", body, 16 * MIB))
+        stated = f"snapshots/{compact(snapshot['started']['seconds'])}-{snapshot['id']}"
+        check(stated == name, f"{name} stands under the name of another")
+        return snapshot
 
     # --- section 9: directories
 
@@ -555,9 +584,6 @@ def take_entries(take):
     return entries
 
 
-# --- restore ------------------------------------------------------------------------------------------------------
-
-
 # --- single objects in plain form -----------------------------------------------------------------------------------
 
 
@@ -591,6 +617,15 @@ def read_snapshot(plain):
     check(not snapshot.get("features"), f"a snapshot uses {snapshot.get('features')}, unknown to this reader")
     check(len(bytes.fromhex(snapshot["root"])) == ID, "a snapshot whose root is no id")
     return snapshot
+
+
+def compact(seconds):
+    """A time as names of snapshots have it. The calendar repeats after 400 years, and Python's begins with the year 1."""
+    check(-62167219200 <= seconds <= 253402207200, "a snapshot that began too early or too late")
+    cycle = 146097 * 86400
+    early = seconds < 0
+    moment = datetime(1970, 1, 1) + timedelta(seconds=seconds + (cycle if early else 0))
+    return f"{moment.year - (400 if early else 0):04}{moment:%m%dt%H%M%Sz}"
 
 
 def path_bytes(path):
@@ -665,6 +700,9 @@ def compare_plain(path):
                 print(f"{kind} {name}: {said}, not {says}", file=sys.stderr)
     print(f"{compared} objects compared")
     return 1 if wrong else 0
+
+
+# --- restore ------------------------------------------------------------------------------------------------------
 
 
 class Restore:
@@ -808,7 +846,7 @@ def main():
     snapshots = repo.snapshots()
     if words.verb == "list":
         for s in snapshots:
-            began = datetime.fromtimestamp(s["started"]["seconds"], timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+            began = compact(s["started"]["seconds"])
             print(s["id"], began, s["host"], s["totals"].get("files", 0), s["totals"].get("bytes", 0), sep="\t")
         return 0
     job = Restore(repo, words.target)
