@@ -316,6 +316,34 @@ mod tests {
         }
     }
 
+    /// Of three claims to one snapshot, two that agreed were moved into its place, although the third one may be the true one.
+    #[test]
+    fn none_of_three_claims_is_moved_while_one_of_them_differs() {
+        let keys = KeySet::from_master(Secret([5; 32]));
+        for bodies in [["a", "a", "b"], ["a", "b", "a"], ["b", "a", "a"], ["a", "b", "c"], ["a", "a", "a"]] {
+            let storage = Memory::new();
+            for (writer, body) in bodies.iter().enumerate() {
+                let state = committed(SNAPSHOT, BASE64.encode(body.as_bytes()));
+                storage.put(&name(writer as u8).state(), seal(&keys, &state).unwrap().into()).unwrap();
+            }
+            let settled = || settle(&storage, &keys, &survey(&storage, &keys).unwrap());
+            let (errors, left) = (settled(), storage.list(PENDING_PREFIX).unwrap().len());
+            if bodies == ["a"; 3] {
+                assert_eq!((errors.len(), left), (0, 0), "{errors:?}");
+                assert_eq!(storage.get(SNAPSHOT, 9).unwrap().0, b"a");
+                continue;
+            }
+            assert_eq!((errors.len(), left), (3, 3), "{bodies:?}: {errors:?}");
+            assert!(storage.get(SNAPSHOT, 9).is_err(), "{bodies:?}");
+            // The wrong ones are removed, and the rest moves.
+            for (writer, _) in bodies.iter().enumerate().filter(|(_, body)| **body != "a") {
+                storage.remove(&name(writer as u8).state()).unwrap();
+            }
+            assert_eq!(settled().len(), 0);
+            assert_eq!(storage.get(SNAPSHOT, 9).unwrap().0, b"a");
+        }
+    }
+
     trait Take {
         fn take_bytes(self, length: usize) -> Vec<u8>;
     }

@@ -20,12 +20,20 @@ fn is_no_way(error: &io::Error) -> bool {
 pub(super) fn failed(doing: &str, path: &Path, error: io::Error) -> Error {
     // Nothing can be below an object, which may be where a directory is asked for.
     let is_below_object = is_no_way(&error);
+    let is_file_above = error.kind() == io::ErrorKind::NotADirectory;
     let may_pass = error.raw_os_error().is_some_and(|number| may_pass(Errno::from_raw_os_error(number), path));
     let is_across = error.kind() == io::ErrorKind::CrossesDevices;
     let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     let error = Error::io(doing, path.display(), error);
     match error.kind() {
-        _ if is_below_object => error.with_kind(Kind::NotFound),
+        _ if is_below_object => {
+            let error = error.with_kind(Kind::NotFound);
+            if is_file_above {
+                error.hint("a file is in the place of a directory of the repository: move it away")
+            } else {
+                error
+            }
+        }
         _ if may_pass => {
             error.with_kind(Kind::Temporary).hint("check the file system and the server that it comes from")
         }
