@@ -190,13 +190,15 @@ mod tests {
         list.add_listed(&listed).unwrap();
         let (snapshots, unreadable) = list.finish();
         assert!(unreadable.is_empty());
-        let kept: Vec<bool> = snapshots.iter().map(|snapshot| snapshot.all_sources.is_none()).collect();
-        assert_eq!(kept, [false, false, true, true, true]);
-        assert!(snapshots[0].sources.len() < 200 && snapshots[0].sources_count() == 1000);
+        // Several are opened at the same time: which of the large ones comes first is left open.
+        let (whole, cut): (Vec<&Snapshot>, Vec<&Snapshot>) =
+            snapshots.iter().partition(|snapshot| snapshot.all_sources.is_none());
+        assert_eq!((whole.len(), cut.len(), whole[2].started), (3, 2, snapshots[4].started));
+        assert!(cut[0].sources.len() < 200 && cut[0].sources_count() == 1000);
         let paths = || std::iter::repeat_n(&b"/home/ann"[..], 1000);
         assert!(snapshots.iter().take(4).all(|snapshot| snapshot.has_trees(paths())));
         // A snapshot that is chosen has all of it.
-        let whole = repo.whole(snapshots[0].clone());
+        let whole = repo.whole(cut[0].clone());
         assert!(whole.sources.len() == 1000 && whole.all_sources.is_none());
         assert_eq!(repo.whole(snapshots[4].clone()), snapshots[4]);
     }

@@ -316,9 +316,10 @@ fn a_hostile_list_does_not_keep_a_backup_that_compares_with_it() {
     let repo = open(Arc::new(storage), &folder.path().join("cache")).expect("it opens");
     let hostile = long_list(&repo, stored_chunk(&repo), EntryKind::Stream);
     let source = SnapshotSource::Stream { name: PathText(b"x".to_vec()), command: None };
-    commit_page_of(&repo, &encode_entries(&[hostile]), Some(vec![source]));
+    let parent = commit_page_of(&repo, &encode_entries(&[hostile]), Some(vec![source])).id;
     let options = BackupOptions {
         sources: vec![Source::stream(Stream::new(b"x", b"echo hello"))],
+        parent: Some(parent),
         skip_if_unchanged: true,
         ..BackupOptions::new(Vec::new(), "host")
     };
@@ -369,9 +370,11 @@ fn a_hostile_tree_of_few_directories_is_counted_as_fast_as_they_are() {
     writer.sink().checkpoint(|_, _| ()).expect("it is findable");
     writer.abandon(|_, _| ()).expect("it ends");
     let of = SnapshotSource::Tree { path: PathText(path.to_vec()) };
-    commit_page_of(&repo, &encode_entries(&root), Some(vec![of]));
+    let parent = Some(commit_page_of(&repo, &encode_entries(&root), Some(vec![of])).id);
     drop(repo);
-    let done = backup(Arc::new(storage), &folder.path().join("another cache"), &source).expect("a backup");
+    let repo = open(Arc::new(storage), &folder.path().join("another cache")).expect("it opens");
+    let options = BackupOptions { parent, ..crate::fixture::options(&source) };
+    let done = repo.backup(options, &Watch::silent()).expect("a backup");
     assert_eq!(done.totals.files_removed, 1 << 40);
 }
 

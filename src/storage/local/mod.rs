@@ -3,6 +3,7 @@
 mod beneath;
 mod errors;
 mod folder;
+mod listing;
 mod open_files;
 mod strangers;
 
@@ -10,15 +11,15 @@ pub use strangers::stranger_in;
 
 use crate::disk::WRITE_BYTES_MAX;
 use crate::disk::device::{Medium, medium_of};
-use crate::disk::own_files::{names_behind_links, open_at_once};
+use crate::disk::own_files::open_at_once;
 use crate::error::{Error, Kind, Result};
-use crate::storage::files::{FileTree, Files, TreeEntry, TreeEntryKind};
+use crate::storage::files::{FileTree, Files, TreeEntry};
 use crate::storage::{ObjectBody, ObjectStat, ObjectVersion, StorageProfile};
 use beneath::FolderOwner;
 use errors::{cannot_read, check_object, failed, is_absent};
 use folder::{check_folder, make_folders, remove_unfinished, rename_new, sync_folder};
 use open_files::{FileNumber, OpenFiles};
-use rustix::fs::{Advice, CWD, FileType, fadvise};
+use rustix::fs::{Advice, CWD, fadvise};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -134,33 +135,6 @@ impl LocalTree {
                 Ok(act())
             }
             done => Ok(done),
-        }
-    }
-
-    /// What an entry of a directory is; none for what is neither a file nor a directory, or is gone.
-    fn kind_of(&self, path: &Path, kind: FileType, has_absent: &mut bool) -> Result<Option<TreeEntryKind>> {
-        if kind == FileType::Directory {
-            return Ok(Some(TreeEntryKind::Directory));
-        }
-        if !matches!(kind, FileType::RegularFile | FileType::Symlink | FileType::Unknown) {
-            return Ok(None);
-        }
-        // A directory of the repository may be on another disk: its objects are found when they are read. Further down, a link to a
-        // directory could lead round in circles, and root through all of the machine.
-        let is_followed = self.below(path).components().count() <= if self.owner.is_some() { 1 } else { 2 };
-        match path.metadata() {
-            Ok(meta) if meta.is_dir() => {
-                let is_entered = is_followed || !path.is_symlink();
-                Ok(is_entered.then_some(TreeEntryKind::Directory))
-            }
-            Ok(meta) => Ok(meta.is_file().then_some(TreeEntryKind::File(meta.len()))),
-            // An object that is left out of a listing would count as lost, or be missed by nobody. Reading this one is an error.
-            Err(_) if path.is_symlink() => Ok(Some(TreeEntryKind::File(0))),
-            Err(error) if is_absent(&error) => {
-                *has_absent = true;
-                Ok(None)
-            }
-            Err(error) => Err(failed("list", path, error)),
         }
     }
 }
@@ -308,29 +282,7 @@ impl FileTree for LocalTree {
     }
 
     fn list(&self, folder: &str) -> Result<Vec<TreeEntry>> {
-        let top = self.root.join(folder);
-        // Further down an object may be in its place, and below one is nothing.
-        if !folder.contains('/') {
-            check_folder("list", &top)?;
-        }
-        let names = match names_behind_links(&top) {
-            Ok(names) => names,
-            // Removed after the directory above was listed, or not made yet.
-            Err(error) if is_absent(&error) => return self.check_root().map(|()| Vec::new()),
-            Err(error) => return Err(failed("list", &top, error)),
-        };
-        let mut entries = Vec::with_capacity(names.len());
-        let mut has_absent = false;
-        for (name, kind) in names.into_iter().filter(|(name, _)| !name.as_bytes().starts_with(b".")) {
-            let Some(kind) = self.kind_of(&top.join(&name), kind, &mut has_absent)? else { continue };
-            // No object has a name that is not UTF-8, nor is one below it.
-            entries.extend(name.into_string().ok().map(|name| TreeEntry { name, kind }));
-        }
-        if has_absent {
-            // Of a disk that was unmounted meanwhile, names can still be here.
-            self.check_root()?;
-        }
-        Ok(entries)
+        self.entries_of(folder)
     }
 
     fn stat(&self, path: &str) -> Result<ObjectStat> {
