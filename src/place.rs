@@ -25,7 +25,7 @@ pub struct Located {
 }
 
 /// One frame of a pack, as far as fetching it goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct FramePlace {
     /// Which frame of the pack, from 0.
     pub number: u32,
@@ -33,6 +33,13 @@ pub(crate) struct FramePlace {
     pub offset: u32,
     /// Bytes of the sealed frame in the pack.
     pub stored: u32,
+}
+
+impl Located {
+    /// The frame that the chunk is in.
+    pub(crate) fn frame(&self) -> FramePlace {
+        FramePlace { number: self.frame_number, offset: self.frame_offset, stored: self.frame_stored }
+    }
 }
 
 /// One index object: what it is called, how large it is as stored, and the packs that it describes.

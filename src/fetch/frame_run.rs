@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A frame: its pack and its number there.
-pub(super) type FrameKeyPlace = (PackId, u32);
+/// A frame: its pack, and where an index object says that it is there. Another one may say otherwise.
+pub(super) type FrameKeyPlace = (PackId, FramePlace);
 
 /// Says which frames of one pack begin within some bytes of it, in order.
 pub(super) type NearFrames<'a> = &'a dyn Fn(Range<u64>) -> Vec<FramePlace>;

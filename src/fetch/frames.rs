@@ -6,7 +6,7 @@ use crate::fetch::read_ahead::ReadAhead;
 use crate::format::pack_name;
 use crate::id::{ChunkId, ChunkKind, PackId};
 use crate::lock::locked;
-use crate::place::Located;
+use crate::place::{FramePlace, Located};
 use crate::seal::{FrameKey, FrameOpener, PACK_HEADER_BYTES, open_pack_key};
 use crate::vault::Vault;
 use crate::vault::kept_files::KeptFiles;
@@ -26,24 +26,31 @@ const TREE_FILES_BYTES_MAX: u64 = 512 << 20;
 
 type FrameSlot = Arc<OnceLock<Result<Arc<Vec<u8>>>>>;
 
+/// A frame as an index object describes it: its pack, its place there, its raw bytes, and what it holds.
+type FrameSlotKey = (PackId, FramePlace, u32, ChunkKind);
+
+fn slot_key(at: &Located) -> FrameSlotKey {
+    (at.pack, at.frame(), at.frame_raw, at.kind)
+}
+
 #[derive(Default)]
 struct FrameSlots {
-    slots: HashMap<(PackId, u32), (FrameSlot, usize)>,
-    order: VecDeque<(PackId, u32)>,
+    slots: HashMap<FrameSlotKey, (FrameSlot, usize)>,
+    order: VecDeque<FrameSlotKey>,
     bytes: usize,
     /// Frames that turned out to be damaged: the second time is enough.
-    damaged: HashSet<(PackId, u32)>,
+    damaged: HashSet<FrameSlotKey>,
 }
 
 impl FrameSlots {
     /// Keeps that a frame is damaged from the second time on: it is read once more for one chunk of it, not for each.
-    fn failed(&mut self, key: &(PackId, u32), kind: Kind) {
+    fn failed(&mut self, key: &FrameSlotKey, kind: Kind) {
         if !kind.is_damage() || self.damaged.insert(*key) {
             self.forget(key);
         }
     }
 
-    fn forget(&mut self, key: &(PackId, u32)) {
+    fn forget(&mut self, key: &FrameSlotKey) {
         if let Some((_, bytes)) = self.slots.remove(key) {
             self.bytes -= bytes;
             self.order.retain(|known| known != key);
@@ -105,7 +112,7 @@ impl Frames {
         let frame = match slot.get_or_init(open) {
             Ok(frame) => frame.clone(),
             Err(error) => {
-                locked(&self.slots).failed(&(at.pack, at.frame_number), error.kind());
+                locked(&self.slots).failed(&slot_key(at), error.kind());
                 let failed = Error::new(error.kind(), "read a frame of pack", at.pack);
                 return Err(failed.because(error.clone()));
             }
@@ -115,7 +122,7 @@ impl Frames {
     }
 
     fn slot(&self, at: &Located) -> FrameSlot {
-        let key = (at.pack, at.frame_number);
+        let key = slot_key(at);
         let mut slots = locked(&self.slots);
         if let Some((slot, _)) = slots.slots.get(&key) {
             return slot.clone();

@@ -72,7 +72,7 @@ impl ReadAhead {
 
     /// A sealed frame.
     pub(crate) fn frame(&self, at: &Located, near: NearFrames) -> Result<Bytes> {
-        let place = (at.pack, at.frame_number);
+        let place = (at.pack, at.frame());
         let mut state = self.lock();
         let mut around = Some(near);
         let mut arrival = FrameArrival::default();

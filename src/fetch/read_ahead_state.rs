@@ -103,7 +103,7 @@ impl HeldFrames {
     /// What to fetch for a frame that is not here: it and those around it, or it alone without `near`. It is
     /// coming now. None while what is coming fills the memory: when some of that has come, ask again.
     pub(crate) fn around(&mut self, at: &Located, near: Option<NearFrames>) -> Option<Arc<FrameRun>> {
-        let own = FramePlace { number: at.frame_number, offset: at.frame_offset, stored: at.frame_stored };
+        let own = at.frame();
         let block = u64::from(own.offset).checked_div(self.window);
         let block = block.map(|block| block * self.window..(block + 1) * self.window);
         let frames = near.zip(block).map_or_else(Vec::new, |(near, block)| near(block));
@@ -127,7 +127,7 @@ impl HeldFrames {
         let mut runs = Vec::new();
         for next in block + 1..=block + BLOCKS_AHEAD {
             let frames = near(next * self.window..(next + 1) * self.window);
-            let missing = |frame: &FramePlace| !self.frames.contains_key(&(run.pack, frame.number));
+            let missing = |frame: &FramePlace| !self.frames.contains_key(&(run.pack, *frame));
             let Some(first) = frames.iter().position(missing) else { continue };
             let frames = self.stretch(&run.pack, &frames, first);
             if !self.make_room(bytes_of(&frames), true) {
@@ -145,7 +145,7 @@ impl HeldFrames {
             let takes = bytes < self.range_bytes
                 && u64::from(new.stored) <= self.range_bytes
                 && before.offset.checked_add(before.stored) == Some(after.offset)
-                && !self.frames.contains_key(&(*pack, new.number));
+                && !self.frames.contains_key(&(*pack, new));
             bytes += if takes { u64::from(new.stored) } else { 0 };
             takes
         };
@@ -164,7 +164,7 @@ impl HeldFrames {
         self.bytes += bytes;
         self.bytes_coming += bytes;
         for frame in &frames {
-            self.frames.insert((pack, frame.number), HeldFrame::Coming(FrameArrival::default()));
+            self.frames.insert((pack, *frame), HeldFrame::Coming(FrameArrival::default()));
         }
         let is_near = may_reach && frames.first().is_some_and(|first| u64::from(first.offset) <= HEADER_REACH);
         let with_header = is_near && self.take_header(pack);
@@ -189,7 +189,7 @@ impl HeldFrames {
 
     pub(crate) fn land(&mut self, run: &Arc<FrameRun>, pieces: Vec<Bytes>) {
         for (frame, sealed) in run.frames.iter().zip(pieces) {
-            let place = (run.pack, frame.number);
+            let place = (run.pack, *frame);
             self.bytes_coming -= u64::from(frame.stored);
             self.serial += 1;
             self.order.insert((true, self.serial), place);
@@ -211,7 +211,7 @@ impl HeldFrames {
     /// Forgets what of a run has not come.
     pub(crate) fn give_up(&mut self, run: &FrameRun) {
         for frame in &run.frames {
-            let place = (run.pack, frame.number);
+            let place = (run.pack, *frame);
             if let Some(HeldFrame::Coming(_)) = self.frames.get(&place) {
                 self.frames.remove(&place);
                 self.bytes -= u64::from(frame.stored);
@@ -288,12 +288,12 @@ mod tests {
     /// Asks for a frame and lets all land that is fetched for it; says how many requests that took.
     fn ask(held: &mut HeldFrames, pack: PackId, number: u32) -> usize {
         let mut requests = 0;
-        if let FrameStatus::Nothing = held.ask(&(pack, number)).0 {
+        if let FrameStatus::Nothing = held.ask(&(pack, place(number))).0 {
             let run = held.around(&located(pack, number), Some(&near)).expect("nothing else is coming");
             land(held, &run);
             requests += 1;
         }
-        if let Some(run) = held.ask(&(pack, number)).1 {
+        if let Some(run) = held.ask(&(pack, place(number))).1 {
             for run in held.behind(&run, &near) {
                 land(held, &run);
                 requests += 1;
@@ -333,7 +333,7 @@ mod tests {
         let (bytes, frames) = (held.bytes, held.frames.len());
         let run = held.around(&located(PackId([2; 32]), 0), Some(&near)).expect("nothing else is coming");
         assert!(run.with_header && run.range().start == 0 && matches!(held.header(&run.pack), FrameStatus::Coming(_)));
-        assert!(matches!(held.ask(&(run.pack, 0)).0, FrameStatus::Coming(_)));
+        assert!(matches!(held.ask(&(run.pack, place(0))).0, FrameStatus::Coming(_)));
         held.give_up(&run);
         assert!(matches!(held.header(&run.pack), FrameStatus::Nothing) && held.window == 0);
         assert!(held.bytes <= bytes && held.frames.len() <= frames);

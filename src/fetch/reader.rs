@@ -11,7 +11,7 @@ use crate::id::{ChunkId, ChunkKind, PackId};
 use crate::index::IndexView;
 use crate::lock::locked;
 use crate::place::Located;
-use crate::vault::Vault;
+use crate::vault::{ReadFault, Vault};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
@@ -38,8 +38,8 @@ struct ReaderInner {
     /// Set when the local index was compared with the repository because something could not be read. Once is enough: then
     /// it knows of no pack that is missing.
     has_compared: Mutex<bool>,
-    /// Packs that count as missing, and where chunks rest in them, once that was asked for.
-    damaged: Mutex<Option<(HashSet<PackId>, IndexView)>>,
+    /// Packs that count as missing, how many index objects are false, and where chunks rest by these, once that was asked for.
+    damaged: Mutex<Option<(HashSet<PackId>, usize, IndexView)>>,
     copies: ChunkCopies,
 }
 
@@ -97,13 +97,13 @@ impl Reader {
 
     /// A chunk that no intact pack holds may still be readable in one that was cut, or is damaged elsewhere.
     fn damaged_packs(&self) -> Result<IndexView> {
-        let packs = self.0.vault.left_out();
+        let (packs, refuted) = (self.0.vault.left_out(), self.0.vault.false_indexes());
         let mut damaged = locked(&self.0.damaged);
-        match damaged.as_ref().filter(|(known, _)| *known == packs) {
-            Some((_, view)) => Ok(view.clone()),
+        match damaged.as_ref().filter(|(known, known_refuted, _)| *known == packs && *known_refuted == refuted) {
+            Some((_, _, view)) => Ok(view.clone()),
             None => {
                 let view = self.0.vault.index_of_packs(&packs)?;
-                *damaged = Some((packs, view.clone()));
+                *damaged = Some((packs, refuted, view.clone()));
                 Ok(view)
             }
         }
@@ -132,10 +132,18 @@ impl Reader {
         self.compare_once()?;
         let mut at = self.locate(id)?;
         loop {
+            let refuted = self.0.vault.false_indexes();
             let mut failure = match self.read_twice(id, &at, kind) {
                 Err(error) if is_of_one_pack(&error) => error,
                 read => return read,
             };
+            if self.0.vault.false_indexes() > refuted {
+                let other = self.locate(id)?;
+                if other != at {
+                    at = other;
+                    continue;
+                }
+            }
             let Some(places) = self.0.copies.of(id, &at.pack, &self.0.vault)? else {
                 // A pack that is refused, as all of them may be, never counts as missing.
                 if !failure.is_damage() {
@@ -172,10 +180,11 @@ impl Reader {
         Ok(found.filter(|found| found.pack != *pack))
     }
 
-    /// A read can fail for other reasons: the pack counts as damaged only if a second one fails, too.
+    /// A read can fail for other reasons: the pack counts as damaged only if a second one fails, too, and its own bytes are wrong.
     fn read_twice(&self, id: &ChunkId, at: &Located, kind: ChunkKind) -> Result<Chunk> {
         let vault = &self.0.vault;
         let is_known = vault.is_left_out(&at.pack) || vault.is_noted_as_damaged(&at.pack);
+        let refuted = vault.false_indexes();
         // If the pack is repaired meanwhile, its version changes.
         let version = if is_known { None } else { Some(vault.pack_version(&at.pack)) };
         match self.read_at(id, at, kind) {
@@ -186,10 +195,27 @@ impl Reader {
         self.read_at(id, at, kind).or_else(|error| {
             if error.is_damage() {
                 vault.check_is_there()?;
-                vault.note_damaged_pack(&at.pack, version);
+                match self.find_fault(at, refuted)? {
+                    ReadFault::Pack => vault.note_damaged_pack(&at.pack, version),
+                    ReadFault::Indexes => {}
+                    ReadFault::None => return self.read_at(id, at, kind),
+                }
             }
             Err(error)
         })
+    }
+
+    /// One thread at a time, as a whole pack is read; `refuted` index objects were known to be false before it failed.
+    fn find_fault(&self, at: &Located, refuted: usize) -> Result<ReadFault> {
+        let vault = &self.0.vault;
+        let _one_at_a_time = locked(&self.0.has_compared);
+        if vault.is_noted_as_damaged(&at.pack) {
+            Ok(ReadFault::Pack)
+        } else if vault.false_indexes() > refuted {
+            Ok(ReadFault::Indexes)
+        } else {
+            vault.find_fault(&at.pack)
+        }
     }
 
     /// Reads a chunk of content and verifies it; [`Kind::NotFound`] if the repository does not have it.

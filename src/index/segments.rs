@@ -97,9 +97,15 @@ impl Segments {
         IndexBasis { indexes: self.covered.clone(), packs_left_out: self.left_out().copied().collect() }
     }
 
-    /// Packs that covered index objects name and that are missing or of another size.
+    /// Packs that covered index objects name and that are missing or of another size. If only one of several index objects states
+    /// another size, the pack is there.
     pub(crate) fn left_out(&self) -> impl Iterator<Item = &PackId> {
-        self.used.iter().flat_map(|used| &used.row.left_out).map(|(pack, _)| pack)
+        let is_any = self.used.iter().any(|used| !used.row.left_out.is_empty());
+        let segments = self.used.iter().filter(|_| is_any);
+        let there: HashSet<PackId> =
+            segments.flat_map(|used| used.segment.pack_sizes()).map(|(pack, _)| pack).collect();
+        let named = self.used.iter().flat_map(|used| &used.row.left_out).map(|(pack, _)| pack);
+        named.filter(move |pack| !there.contains(*pack))
     }
 
     /// Packs that covered index objects name and that are listed with another size, which is stated here.

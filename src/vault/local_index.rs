@@ -8,6 +8,7 @@ use crate::id::{ChunkId, IndexId, PackId};
 use crate::index::{IndexBasis, IndexView, Segments};
 use crate::lock::locked;
 use crate::place::{IndexContents, Located, PackContents, PackSizes};
+use crate::vault::false_indexes::{FalseIndexes, is_false};
 use crate::vault::index_check::IndexCheck;
 use crate::vault::index_fetch::IndexFetch;
 use crate::vault::index_repair::{add_missing, drop_segments, replace_folder};
@@ -32,13 +33,14 @@ pub(super) struct LocalIndex {
     marks: Arc<LossMarks>,
     /// Index objects that are damaged, and of which that was said.
     told: Mutex<HashSet<IndexId>>,
+    false_indexes: FalseIndexes,
 }
 
 impl LocalIndex {
     /// In a folder of the cache, or in memory where there is none or it cannot be used. `told` are index objects of which an
     /// earlier run has said that they are damaged.
-    pub(crate) fn open(folder: Option<&Path>, marks: Arc<LossMarks>, told: HashSet<IndexId>, watch: &Watch) -> Self {
-        let opened = folder.map(Segments::open);
+    pub(crate) fn open(cache: Option<&Path>, marks: Arc<LossMarks>, told: HashSet<IndexId>, watch: &Watch) -> Self {
+        let opened = cache.map(|cache| Segments::open(&cache.join("segments")));
         let segments = match opened {
             Some(Ok((segments, notices))) => {
                 notices.into_iter().for_each(|notice| watch.notice(NoticeKind::Cache, notice));
@@ -56,7 +58,13 @@ impl LocalIndex {
             losses: AtomicU64::new(0),
             told: Mutex::new(told),
             marks,
+            false_indexes: FalseIndexes::open(cache),
         }
+    }
+
+    /// Those that count as damaged, as a pack refutes them.
+    pub(super) fn false_indexes(&self) -> &FalseIndexes {
+        &self.false_indexes
     }
 
     pub(super) fn segments(&self) -> MutexGuard<'_, Segments> {
@@ -177,7 +185,7 @@ impl LocalIndex {
         watch: &Watch,
     ) -> Result<IndexCheck> {
         let mut check = IndexCheck::default();
-        let mut damaged = HashSet::new();
+        let mut damaged = self.false_indexes.all();
         let mut is_verified = false;
         let mut is_settled = false;
         for _ in 0..LISTINGS_MAX {
@@ -186,6 +194,8 @@ impl LocalIndex {
             let before = segments.basis();
             let mut live = listing.indexes();
             let lost = segments.known().filter(|index| !live.contains_key(*index)).copied().collect();
+            damaged.retain(|index| live.contains_key(index));
+            damaged.iter().for_each(|index| self.tell_damaged(index, is_false(index), watch));
             live.retain(|index, _| !damaged.contains(index));
             self.mark_ahead(opened, &segments, &live, listing.packs.as_ref(), &lost)?;
             check.lost_indexes.extend(lost);
@@ -279,15 +289,18 @@ impl LocalIndex {
         self.segments().left_out().copied().collect()
     }
 
-    /// What index objects say of these packs, in memory: of a pack that was cut, most can still be read.
+    /// What index objects say of these packs, in memory: of a pack that was cut, most can still be read. And all that false index
+    /// objects say: some of it may be true.
     pub(crate) fn of_packs(&self, packs: &HashSet<PackId>, opened: &OpenedRepository) -> Result<IndexView> {
-        let wanted: Vec<IndexId> = self.segments().live().copied().collect();
+        let mut wanted: Vec<IndexId> = self.segments().live().copied().collect();
+        let refuted = self.false_indexes.all();
+        wanted.extend(&refuted);
         let mut segments = Segments::in_memory();
-        if !packs.is_empty() {
+        if !packs.is_empty() || !refuted.is_empty() {
             let sizes = HashMap::new();
             let mut fetch = IndexFetch::new(opened, wanted, &sizes);
             let of_packs = fetch.by_ref().map(|mut contents| {
-                contents.packs.retain(|pack| packs.contains(&pack.pack));
+                contents.packs.retain(|pack| packs.contains(&pack.pack) || refuted.contains(&contents.index));
                 Ok(contents)
             });
             segments.add_all(of_packs)?;

@@ -4,6 +4,7 @@
 mod damage;
 mod damaged_indexes;
 mod damaged_packs;
+mod false_indexes;
 mod index_check;
 mod index_fetch;
 mod index_repair;
@@ -16,6 +17,7 @@ pub(crate) mod parallel;
 mod told;
 
 pub(crate) use damaged_packs::PackVersion;
+pub(crate) use false_indexes::ReadFault;
 pub use index_check::IndexCheck;
 pub(crate) use losses::LossSet;
 pub(crate) use told::{ToldDamage, basis_of};
@@ -93,10 +95,9 @@ impl Vault {
         let VaultOpening { storage, keys, key_name, stored_config, config, settings, cache, mut listed } = opening;
         let losses = Arc::new(LossMarks::at(cache.as_deref()));
         let index = {
-            let segments = cache.as_ref().map(|cache| cache.join("segments"));
             let told =
                 damage::told_path(cache.as_deref(), &keys).map(|path| ToldDamage::read(&path)).unwrap_or_default();
-            LocalIndex::open(segments.as_deref(), losses.clone(), told.damaged_indexes, watch)
+            LocalIndex::open(cache.as_deref(), losses.clone(), told.damaged_indexes, watch)
         };
         let damaged_packs = DamagedPacks::open(cache.as_deref(), watch);
         let chunker = Chunker::new(config.chunks, keys.gear_secret());
@@ -231,6 +232,20 @@ impl Vault {
     /// A pack could not be read at this version: from now on it counts as missing, so that what it holds is stored again.
     pub(crate) fn note_damaged_pack(&self, pack: &PackId, version: PackVersion) {
         self.0.damaged_packs.note(pack, version);
+    }
+
+    /// Finds out why a chunk cannot be read from a pack: the pack, or what index objects say of it, which then counts no longer.
+    pub(crate) fn find_fault(&self, pack: &PackId) -> Result<ReadFault> {
+        let fault = self.0.index.find_fault(pack, &self.0.opened)?;
+        if let ReadFault::Indexes = fault {
+            self.compare_index(self.notices())?;
+        }
+        Ok(fault)
+    }
+
+    /// How many index objects are known to be false.
+    pub(crate) fn false_indexes(&self) -> usize {
+        self.0.index.false_indexes().count()
     }
 
     /// Whether this process has noted the pack as damaged.

@@ -14,6 +14,7 @@ mod crash;
 mod damage;
 mod damaged_packs;
 mod exit_codes;
+mod false_index;
 mod far;
 mod fixture;
 mod folder;

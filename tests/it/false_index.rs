@@ -1,0 +1,160 @@
+//! Every host with a key can write an index object that states something false of the packs of others. One of a few kilobytes made
+//! sound packs count as damaged, and files of all earlier snapshots could not be restored.
+
+use crate::fixture::{self, SWAPS, open, restored_differences, snapshots};
+use siltstone::backup::BackupReport;
+use siltstone::format::{decode_index, encode_index, index_name};
+use siltstone::id::IndexId;
+use siltstone::place::PackContents;
+use siltstone::repo::{Repository, Snapshot};
+use siltstone::seal::{Recipients, open_object, seal_object};
+use siltstone::storage::{Memory, Storage};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const BACKUPS: u8 = 24;
+
+struct World {
+    folder: tempfile::TempDir,
+    storage: Memory,
+}
+
+impl World {
+    /// Each file is in packs of its own.
+    fn new() -> Self {
+        let world = World { folder: tempfile::tempdir().expect("made"), storage: fixture::memory(SWAPS) };
+        for number in 0..BACKUPS {
+            let directory = world.source().join(number.to_string());
+            fs::create_dir_all(&directory).expect("made");
+            // Of one length, so that the lengths of chunks do not tell packs apart.
+            fs::write(directory.join("file"), crate::golden::noise(3000, number)).expect("written");
+            fixture::look_old(&world.source());
+            world.backup("first");
+        }
+        world
+    }
+
+    fn source(&self) -> PathBuf {
+        self.folder.path().join("source")
+    }
+
+    fn cache(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn repo(&self, cache: &str) -> Repository {
+        open(Arc::new(self.storage.clone()), &self.cache(cache)).expect("it opens")
+    }
+
+    fn backup(&self, cache: &str) -> BackupReport {
+        fixture::backup(Arc::new(self.storage.clone()), &self.cache(cache), &self.source()).expect("a backup")
+    }
+
+    /// What all index objects say.
+    fn packs(&self) -> Vec<PackContents> {
+        let keys = self.repo("attacker").keys().clone();
+        let contents = |name: &str| {
+            let (sealed, _) = self.storage.get(name, 1 << 20).expect("read");
+            decode_index(&open_object(&keys, "index", &sealed, 1 << 20).expect("opened")).expect("decoded")
+        };
+        let listed = self.storage.list("index/").expect("listed");
+        listed.iter().flat_map(|listed| contents(&listed.name)).collect()
+    }
+
+    fn add_index(&self, packs: &[PackContents]) {
+        let keys = self.repo("attacker").keys().clone();
+        let sealed = seal_object(&keys, Recipients::Writers, "index", &encode_index(packs)).expect("sealed");
+        let name = index_name(&IndexId(*blake3::hash(&sealed).as_bytes()));
+        self.storage.put(&name, sealed.into()).expect("written");
+    }
+
+    fn assert_comes_back(&self, cache: &str, snapshot: &Snapshot, expected: &Path, when: &str) {
+        let found = restored_differences(&self.repo(cache), snapshot, &self.source(), expected);
+        assert_eq!(found.expect(when), Vec::<String>::new(), "{when}");
+    }
+}
+
+/// Of each pack, that it holds what the next one of its kind holds.
+fn shifted(packs: &[PackContents], change: impl Fn(&PackContents, &PackContents) -> PackContents) -> Vec<PackContents> {
+    let of_kind = |pack: &PackContents| packs.iter().filter(|other| other.kind == pack.kind).collect::<Vec<_>>();
+    let next = |pack: &PackContents| {
+        let others = of_kind(pack);
+        let at = others.iter().position(|other| other.pack == pack.pack).expect("it is there");
+        change(pack, others[(at + 1) % others.len()])
+    };
+    packs.iter().map(next).collect()
+}
+
+#[test]
+fn a_false_index_object_takes_nothing_from_anybody() {
+    type Lie = fn(&PackContents, &PackContents) -> PackContents;
+    let lies: [(&str, Lie); 3] = [
+        ("frames", |pack, next| PackContents { frames: next.frames.clone(), ..pack.clone() }),
+        ("sizes", |pack, _| PackContents { stored_bytes: pack.stored_bytes + 1, ..pack.clone() }),
+        ("ids", |pack, next| {
+            let mut lie = pack.clone();
+            let ids = next.frames.iter().flat_map(|frame| &frame.chunks).map(|(id, _)| *id);
+            lie.frames.iter_mut().flat_map(|frame| &mut frame.chunks).zip(ids).for_each(|(chunk, id)| chunk.0 = id);
+            lie
+        }),
+    ];
+    for (what, lie) in lies {
+        let world = World::new();
+        let last = snapshots(&world.repo("first")).pop().expect("there are some");
+        let packs = world.packs();
+        assert!(packs.len() > 2 * 16, "more than copies are looked up of");
+        let stored =
+            |world: &World| -> u64 { world.storage.list("packs/").expect("listed").iter().map(|pack| pack.size).sum() };
+        let before = stored(&world);
+        // One for each file, and one that says it of all.
+        let lied = shifted(&packs, lie);
+        lied.chunks(7).for_each(|some| world.add_index(some));
+        world.add_index(&lied);
+        for cache in ["first", "fresh", "first", "fresh"] {
+            world.assert_comes_back(cache, &last, &world.source(), what);
+        }
+        for cache in ["first", "fresh", "other", "other"] {
+            let report = world.backup(cache);
+            let healing = report.healing.filter(|healing| !healing.still_damaged.is_empty());
+            assert!(healing.is_none(), "{what}: {healing:?}");
+            world.assert_comes_back(cache, &report.snapshot.expect("a snapshot"), &world.source(), what);
+        }
+        // Where the lie is not known yet, something new may be stored; not everything anew.
+        assert!(stored(&world) < before + before / 2, "{what}: {before}, then {}", stored(&world));
+        for cache in ["first", "fresh", "other"] {
+            let noted =
+                fs::read_dir(world.cache(cache)).expect("listed").flatten().map(|of| of.path().join("damaged-packs"));
+            let noted: String = noted.filter_map(|path| fs::read_to_string(path).ok()).collect();
+            assert!(!noted.contains(" damaged"), "{what}: {noted}");
+        }
+        world.assert_comes_back("fresh", &last, &world.source(), what);
+    }
+}
+
+/// What a false index object lists and no other one does is still read, as far as it is true, and stored again.
+#[test]
+fn what_is_true_in_a_false_index_object_is_read() {
+    let world = World::new();
+    let last = snapshots(&world.repo("first")).pop().expect("there are some");
+    let packs = world.packs();
+    for listed in world.storage.list("index/").expect("listed") {
+        world.storage.remove(&listed.name).expect("removed");
+    }
+    let mut stated = packs.clone();
+    let content = stated.iter_mut().find(|pack| pack.frames[0].chunks[0].1 == 3000).expect("a file");
+    content.frames[0].raw += 1;
+    content.frames[0].chunks[0].1 += 1;
+    world.add_index(&stated);
+    let restore = || {
+        let target = tempfile::tempdir().expect("made");
+        fixture::restore(&world.repo("fresh"), &last, &world.source(), target.path())
+            .map(|report| report.warnings_count)
+    };
+    for _ in 0..2 {
+        assert_eq!(restore().expect("the rest is restored"), 1, "what it says of one pack is false");
+    }
+    let report = world.backup("fresh");
+    world.assert_comes_back("another", &report.snapshot.expect("a snapshot"), &world.source(), "stored again");
+    world.assert_comes_back("another", &last, &world.source(), "healed");
+}
