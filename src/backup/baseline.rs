@@ -74,10 +74,17 @@ impl<'a> Baseline<'a> {
         }
     }
 
-    /// What is known of a directory below another one.
-    pub(crate) fn of_child(&self, above: &FolderBaseline, name: &[u8], path: &[u8]) -> FolderBaseline {
+    /// What is known of a directory below another one. What is mounted there may be another file system than when the snapshot was made.
+    pub(crate) fn of_child(
+        &self,
+        above: &FolderBaseline,
+        name: &[u8],
+        path: &[u8],
+        is_mounted: bool,
+    ) -> FolderBaseline {
         match above {
             _ if self.options.force => FolderBaseline::Nothing,
+            FolderBaseline::Entries(_) if is_mounted && self.options.parent.is_none() => FolderBaseline::Nothing,
             FolderBaseline::Entries(_) => self.of_tree(above.tree_below(name)),
             _ if self.choice.compare_with_parent => FolderBaseline::Nothing,
             _ => self.of_state(FolderKey::of(path)),

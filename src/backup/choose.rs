@@ -68,7 +68,7 @@ pub(super) struct BaselineChoice {
     pub compare_with_parent: bool,
     /// The state was written for another content of the repository.
     pub is_state_distrusted: bool,
-    /// A snapshot that cannot be read may be a later one than the parent.
+    /// A snapshot that cannot be read, or was made elsewhere, is or may be a later one than the parent.
     pub may_be_outdated: bool,
     /// Where this backup is made.
     pub place: Place,
@@ -188,27 +188,32 @@ fn last_of_sources(
             tell_of_future(Some(&candidate), watch);
         }
         if candidate.host == options.host && candidate.job == options.job && candidate.has_trees(wanted()) {
-            if candidate.is_from(repo.keys(), place.as_bytes()) {
+            if place.as_bytes().is_some_and(|place| candidate.is_from(repo.keys(), place)) {
                 snapshot = Some(candidate);
                 break;
             }
             elsewhere.get_or_insert(candidate);
         }
     }
+    // To call the sources unchanged since an earlier one would leave this one the latest.
+    let is_last = elsewhere.is_none();
     if let (None, Some(other)) = (&snapshot, elsewhere) {
-        tell_of_other_place(&other, watch);
+        tell_of_other_place(&other, place, watch);
     }
     let began = snapshot.as_ref().and_then(|snapshot| snapshot.started.compact().ok()).unwrap_or_default();
     let name = format!("{SNAPSHOTS_PREFIX}{began}");
     let unreadable = search.finish();
-    Ok(LastSnapshot { snapshot, may_be_outdated: unreadable.iter().any(|other| other.name >= name) })
+    let may_be_outdated = !is_last || unreadable.iter().any(|other| other.name >= name);
+    Ok(LastSnapshot { snapshot, may_be_outdated })
 }
 
-fn tell_of_other_place(other: &Snapshot, watch: &Watch) {
-    let why = if other.origin.is_some() {
-        "was made on another machine or of other directories"
-    } else {
-        "was not made with a full key"
+fn tell_of_other_place(other: &Snapshot, place: &Place, watch: &Watch) {
+    let why = match &other.origin {
+        _ if place.as_bytes().is_none() => {
+            "the file system of a source does not say when a directory was made, so it may be another one"
+        }
+        Some(_) => "it was made on another machine or of other directories",
+        None => "it was not made with a full key, or its file system did not say of which directories",
     };
     let id = other.id.short();
     watch.notice(

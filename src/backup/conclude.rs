@@ -176,7 +176,8 @@ impl Conclusion<'_> {
             warnings: report.warnings.clone(),
             warnings_count: report.warnings_count,
         };
-        let origin = snapshot.origin_with(self.repo.keys(), self.choice.place.as_bytes());
+        let place = self.choice.place.as_bytes();
+        let origin = place.and_then(|place| snapshot.origin_with(self.repo.keys(), place));
         snapshot.origin = origin.map(|origin| origin.to_hex().to_string());
         Ok(snapshot.bounded())
     }

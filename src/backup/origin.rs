@@ -2,7 +2,8 @@
 //! and modification time, which only means something if the last snapshot was made of these very directories.
 
 use crate::disk::{Stat, stat_path};
-use crate::entry::EntryKind;
+use crate::entry::{EntryKind, Time};
+use rustix::fs::statvfs;
 use std::path::{Path, PathBuf};
 
 /// Where systemd, or else D-Bus, keeps a number that is drawn at random when a system is installed.
@@ -10,8 +11,9 @@ const MACHINE_IDS: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
 /// Of more sources than these, the first ones are looked at.
 const SOURCES_MAX: usize = 64;
 
-/// A hash over the machine and the directories that the sources are, or are in.
-pub(super) struct Place(blake3::Hash);
+/// A hash over the machine and the directories that the sources are, or are in; none where a file system does not say when a directory
+/// was made. The inode numbers of roots are the same on all disks, so without that any disk that is mounted there would pass.
+pub(super) struct Place(Option<blake3::Hash>);
 
 impl Place {
     pub(crate) fn of(paths: &[PathBuf]) -> Self {
@@ -24,25 +26,42 @@ impl Place {
         let mut hasher = blake3::Hasher::new();
         hasher.update(machine.unwrap_or_default().as_bytes());
         for path in paths.iter().take(SOURCES_MAX) {
-            let stat = directory_of(path);
+            let Some(directory) = SourceDirectory::of(path) else { return Place(None) };
+            let SourceDirectory { stat, file_system } = directory;
+            if stat.born == Time::default() {
+                return Place(None);
+            }
             let device = if machine.is_some() { 0 } else { stat.device };
-            for number in [device, stat.inode, stat.born.seconds.cast_unsigned(), stat.born.nanoseconds.into()] {
+            let born = [stat.born.seconds.cast_unsigned(), stat.born.nanoseconds.into()];
+            for number in [device, file_system, stat.inode, born[0], born[1]] {
                 hasher.update(&number.to_le_bytes());
             }
         }
-        Place(hasher.finalize())
+        Place(Some(hasher.finalize()))
     }
 
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
+    pub(crate) fn as_bytes(&self) -> Option<&[u8]> {
+        self.0.as_ref().map(|hash| hash.as_bytes().as_slice())
     }
 }
 
-/// Programs replace files as a whole: the directory that one is in stays.
-fn directory_of(path: &Path) -> Stat {
-    let stat_of = |path: &Path| stat_path(path.as_os_str().as_encoded_bytes(), false).ok();
-    let is_directory = |stat: &Stat| stat.is(EntryKind::Directory);
-    stat_of(path).filter(is_directory).or_else(|| stat_of(path.parent()?)).unwrap_or_default()
+/// The directory that a source is, or is in.
+struct SourceDirectory {
+    stat: Stat,
+    /// What its file system calls itself (`f_fsid`).
+    file_system: u64,
+}
+
+impl SourceDirectory {
+    /// Programs replace files as a whole: the directory that one is in stays.
+    fn of(path: &Path) -> Option<Self> {
+        let at = |path: &Path| {
+            let stat = stat_path(path.as_os_str().as_encoded_bytes(), false).ok()?;
+            let file_system = stat.is(EntryKind::Directory).then(|| statvfs(path).ok())??.f_fsid;
+            Some(SourceDirectory { stat, file_system })
+        };
+        at(path).or_else(|| at(path.parent()?))
+    }
 }
 
 /// None where a system was installed and not yet started, too.
@@ -65,6 +84,10 @@ mod tests {
         fs::create_dir(&b).unwrap();
         let place = |machine, path: &Path| Place::on(machine, &[path.to_owned()]).0;
         let here = place(Some("1"), &a);
+        if here.is_none() {
+            // This file system does not say when a directory was made.
+            return;
+        }
         assert_ne!(here, place(Some("2"), &a));
         assert_ne!(here, place(None, &a));
         assert_ne!(here, place(Some("1"), &b));
@@ -73,6 +96,7 @@ mod tests {
         // A list of files is of the directory that they are in, also when one is replaced or gone.
         assert_eq!(here, place(Some("1"), &a.join("f")));
         assert_eq!(here, place(Some("1"), &a.join("gone")));
+        assert_eq!(None, place(Some("1"), &a.join("no/where")));
         // The directory is another one now.
         fs::rename(&a, folder.path().join("c")).unwrap();
         fs::rename(&b, &a).unwrap();

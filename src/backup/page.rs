@@ -200,7 +200,8 @@ impl<'a> SourceWalk<'a> {
                 return self.finish_empty(scope, &above);
             }
         };
-        let baseline = self.baseline.of_child(&folder.baseline, name.to_bytes(), &path);
+        let is_mounted = place.here != folder.place.here && !self.selection.is_source(&path);
+        let baseline = self.baseline.of_child(&folder.baseline, name.to_bytes(), &path, is_mounted);
         let handle = folder.directory().and_then(|directory| directory.open_child(name));
         let key = FolderKey::of(&path);
         self.visit(scope, FoundFolder { above, path, key, place, baseline, is_new }, handle);

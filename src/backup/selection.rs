@@ -97,7 +97,7 @@ impl<'a> Selection<'a> {
         first.starts_with(path).then(|| first.as_os_str().as_bytes())
     }
 
-    fn is_source(&self, path: &[u8]) -> bool {
+    pub(crate) fn is_source(&self, path: &[u8]) -> bool {
         self.source_at_or_below(path) == Some(path)
     }
 

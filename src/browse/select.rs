@@ -3,6 +3,7 @@
 use crate::entry::Time;
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::CLOCKS_DIFFER_SECONDS;
+use crate::format::snapshot_id;
 use crate::repo::{Repository, Snapshot, SnapshotSource, Stamp, UnreadableSnapshot, parts_of};
 use crate::watch::{NoticeKind, Watch, now};
 use crate::when::{Selector, format_time};
@@ -83,11 +84,17 @@ impl Repository {
 
     /// The same for callers that would destroy something with the wrong one: then it is an error.
     pub fn select_certain(&self, selector: &Selector, filter: &Filter, watch: &Watch) -> Result<Snapshot> {
-        let (chosen, unreadable) = self.select_among(selector, filter, &watch.aside(), watch)?;
+        let (chosen, mut unreadable) = self.select_among(selector, filter, &watch.aside(), watch)?;
+        unreadable.retain(|other| !other.is_passed_over);
         let until = match selector {
             Selector::Latest { .. } => Time { seconds: now().seconds.saturating_add(CLOCKS_DIFFER_SECONDS), ..now() },
             Selector::At(time) => *time,
-            Selector::Prefix(_) => return Ok(chosen),
+            Selector::Prefix(_) => {
+                // Named by its id, it is what is meant, and still this is damage.
+                let is_it = |other: &&UnreadableSnapshot| snapshot_id(&other.name) == Some(chosen.id);
+                unreadable.iter().filter(is_it).for_each(|other| other.report(watch));
+                return Ok(chosen);
+            }
         };
         let from = chosen.started.compact()?;
         // Beyond the years that names can have, all are before it.
@@ -194,6 +201,9 @@ fn may_be_unreadable(other: &UnreadableSnapshot, selector: &Selector, instead: &
             format!("{name} may be the one that is meant, and was made by a newer version: {}", other.error.why());
         let hint = format!("use a newer version of silt; {instead}");
         Error::new(Kind::Unsupported, doing, thing).because(why).hint(hint)
+    } else if other.is_contradicted {
+        Error::corrupt(doing, thing, format!("it is not clear which one is meant by {name}: {}", other.error.why()))
+            .hint(format!("remove the wrong one of both from the storage; {instead}"))
     } else {
         Error::corrupt(doing, thing, format!("{name} is damaged, and may be the snapshot that is meant")).hint(instead)
     }

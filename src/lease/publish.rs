@@ -118,6 +118,12 @@ impl UnpublishedCommit {
         self.draft.as_ref().unwrap_or(&self.pending)
     }
 
+    /// The error for a commit that cannot be read, which keeps its kind.
+    pub(crate) fn unreadable(&self, error: Error) -> Error {
+        let why = format!("{}: {}", self.object(), error.why());
+        Error::new(error.kind(), "read the commit of", &self.snapshot).because(why)
+    }
+
     /// The error for two objects that claim to be one snapshot: every user with the right to create objects can make such a claim.
     pub(crate) fn contradicts(&self, other: &str) -> Error {
         let why = format!("{} and {other} claim to be this snapshot, and differ", self.object());

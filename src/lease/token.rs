@@ -136,6 +136,14 @@ impl WriterLease {
         Ok(is_own.then_some(version))
     }
 
+    /// No writer makes the mark of another one's commit.
+    fn is_taken(&self) -> Error {
+        let name = self.name.committed();
+        Error::new(Kind::Failed, "commit the snapshot", "")
+            .because(format!("another program made {name}, the mark of this commit"))
+            .hint("remove that object from the storage, and run the backup again")
+    }
+
     fn explain(&self, error: Error) -> Error {
         match error.kind() {
             Kind::Conflict | Kind::NotFound => lost(&self.name.writer),
@@ -162,8 +170,14 @@ impl WriterLease {
                 }
                 if let Err(error) = self.rename_to_committed(storage) {
                     // Only when it surely did not happen: if but the answer was lost, the draft is the snapshot.
-                    if matches!(error.kind(), Kind::Conflict | Kind::NotFound) {
+                    let is_taken = error.is(Kind::AlreadyExists);
+                    if is_taken || matches!(error.kind(), Kind::Conflict | Kind::NotFound) {
                         let _best_effort = storage.remove(&draft);
+                    }
+                    if is_taken {
+                        let error = self.is_taken();
+                        let _best_effort = self.withdraw(storage);
+                        return Err(error);
                     }
                     return Err(self.explain(error));
                 }

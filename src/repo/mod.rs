@@ -6,6 +6,7 @@ mod known;
 mod own;
 mod relocate;
 mod settings;
+mod snapshot_claims;
 mod snapshot_info;
 mod snapshot_list;
 mod snapshot_names;
@@ -210,7 +211,7 @@ impl Repository {
         names.tell_of_others(watch);
         let mut list = SnapshotList::new(self, watch);
         list.add_listed(&names.listed)?;
-        list.add_unpublished(survey.unpublished, &names.listed)?;
+        list.add_unpublished(survey.unpublished)?;
         Ok(list.finish())
     }
 

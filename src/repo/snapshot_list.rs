@@ -3,31 +3,39 @@
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::Snapshot;
 use crate::format::snapshot_name;
-use crate::lease::{UnpublishedCommit, is_of_one_object};
+use crate::lease::UnpublishedCommit;
 use crate::repo::Repository;
+use crate::repo::snapshot_claims::ClaimedName;
 use crate::repo::snapshot_reader::SnapshotReader;
-use crate::seal::KeyAccess;
 use crate::storage::ListedObject;
 use crate::watch::Watch;
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeMap;
 
 /// Snapshots that are read together.
 const BATCH: usize = 256;
 
-/// A snapshot object that is there and cannot be read.
+/// A snapshot that is there and cannot be read, or of which several objects say different things.
 pub(crate) struct UnreadableSnapshot {
-    /// Of the object.
+    /// Of the object in its place.
     pub name: String,
     pub error: Error,
+    /// Another object of that name counts, and nothing speaks against it.
+    pub is_passed_over: bool,
+    /// Another object of that name was read, and says something else.
+    pub is_contradicted: bool,
 }
 
 impl UnreadableSnapshot {
+    pub(super) fn new(name: &str, error: Error) -> Self {
+        UnreadableSnapshot { name: name.to_owned(), error, is_passed_over: false, is_contradicted: false }
+    }
+
     /// What is of a newer program is not damaged, and `latest` may be one of these.
     pub(crate) fn is_newer(&self) -> bool {
         self.error.is(Kind::Unsupported)
     }
 
-    fn report(&self, watch: &Watch) {
+    pub(crate) fn report(&self, watch: &Watch) {
         let what = match self.error.advice() {
             Some(hint) => format!("{} ({hint})", self.error),
             None => self.error.to_string(),
@@ -49,7 +57,6 @@ pub(super) fn report_unreadable(mut unreadable: Vec<UnreadableSnapshot>, watch: 
 
 /// Snapshots as they are read, and those that cannot be.
 pub(super) struct SnapshotList<'a> {
-    repo: &'a Repository,
     watch: &'a Watch,
     reader: SnapshotReader<'a>,
     snapshots: Vec<Snapshot>,
@@ -59,7 +66,7 @@ pub(super) struct SnapshotList<'a> {
 impl<'a> SnapshotList<'a> {
     pub(crate) fn new(repo: &'a Repository, watch: &'a Watch) -> Self {
         let reader = SnapshotReader::new(repo);
-        SnapshotList { repo, watch, reader, snapshots: Vec::new(), unreadable: Vec::new() }
+        SnapshotList { watch, reader, snapshots: Vec::new(), unreadable: Vec::new() }
     }
 
     /// Reads the objects in a listing, which begins with the oldest.
@@ -74,38 +81,48 @@ impl<'a> SnapshotList<'a> {
         Ok(())
     }
 
-    /// Reads commits that are not among the objects that were listed, or whose place has something else: every user with the right to
-    /// create objects can create one of that name.
-    pub(crate) fn add_unpublished(&mut self, commits: Vec<UnpublishedCommit>, listed: &[ListedObject]) -> Result<()> {
-        let mut known: HashSet<&str> = listed.iter().map(|object| object.name.as_str()).collect();
-        for unreadable in &self.unreadable {
-            known.remove(unreadable.name.as_str());
+    /// Reads commits that are not among the objects that were listed, or whose place has something else.
+    pub(crate) fn add_unpublished(&mut self, commits: Vec<UnpublishedCommit>) -> Result<()> {
+        let mut claimed: BTreeMap<String, ClaimedName> = BTreeMap::new();
+        for commit in commits {
+            let name = commit.snapshot.clone();
+            let new = || ClaimedName { name: name.clone(), in_place: None, commits: Vec::new() };
+            claimed.entry(name.clone()).or_insert_with(new).commits.push(commit);
         }
-        let claimed: HashSet<&str> = commits.iter().map(|commit| commit.snapshot.as_str()).collect();
-        let named = self.snapshots.iter().enumerate().filter_map(|(at, snapshot)| {
-            let stamp = snapshot.started.compact().ok().filter(|_| !claimed.is_empty())?;
-            Some((snapshot_name(&stamp, &snapshot.id), at)).filter(|(name, _)| claimed.contains(name.as_str()))
-        });
-        let mut used: HashMap<String, usize> = named.collect();
-        for commit in &commits {
-            if let Some(at) = used.get(&commit.snapshot) {
-                self.reader.compare(&self.snapshots[*at], commit, self.watch);
-            } else if known.insert(&commit.snapshot) {
-                let count = self.snapshots.len();
-                self.add(&commit.snapshot, self.reader.read_unpublished(commit))?;
-                if self.snapshots.len() > count {
-                    used.insert(commit.snapshot.clone(), count);
-                    self.unreadable.retain(|unreadable| unreadable.name != commit.snapshot);
-                }
+        if claimed.is_empty() {
+            return Ok(());
+        }
+        for unreadable in std::mem::take(&mut self.unreadable) {
+            match claimed.get_mut(&unreadable.name) {
+                Some(claimed) => claimed.in_place = Some(Err(unreadable.error)),
+                None => self.unreadable.push(unreadable),
             }
         }
-        Ok(())
+        for snapshot in std::mem::take(&mut self.snapshots) {
+            let name = snapshot.started.compact().map(|stamp| snapshot_name(&stamp, &snapshot.id));
+            match name.ok().and_then(|name| claimed.get_mut(&name)) {
+                Some(claimed) => claimed.in_place = Some(Ok(snapshot)),
+                None => self.snapshots.push(snapshot),
+            }
+        }
+        let mut claimed = claimed.into_values();
+        loop {
+            self.watch.cancel.check()?;
+            let batch: Vec<ClaimedName> = claimed.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                return Ok(());
+            }
+            for resolved in self.reader.resolve(batch)? {
+                self.snapshots.extend(resolved.snapshot);
+                self.unreadable.extend(resolved.doubts);
+            }
+        }
     }
 
     fn add(&mut self, name: &str, read: Result<Snapshot>) -> Result<()> {
         match read {
             Ok(snapshot) => self.snapshots.push(snapshot),
-            Err(error) => self.unreadable.extend(unreadable(self.repo, name, error)?),
+            Err(error) => self.unreadable.extend(self.reader.unreadable(name, error)?),
         }
         Ok(())
     }
@@ -114,19 +131,6 @@ impl<'a> SnapshotList<'a> {
     pub(crate) fn finish(mut self) -> (Vec<Snapshot>, Vec<UnreadableSnapshot>) {
         self.snapshots.sort_by_key(|snapshot| (snapshot.started.time(), snapshot.id));
         (self.snapshots, report_unreadable(self.unreadable, self.watch))
-    }
-}
-
-/// What the failure to read one snapshot means: it cannot be read; or nothing, as it was removed between the listing and now; or an
-/// error, as others cannot be read either.
-pub(super) fn unreadable(repo: &Repository, name: &str, error: Error) -> Result<Option<UnreadableSnapshot>> {
-    match error.kind() {
-        Kind::NotFound => Ok(None),
-        // A put-only key opens none.
-        _ if repo.keys().access() < KeyAccess::List => Err(error),
-        // One damaged snapshot must not hide the others, whatever its damage looks like; it is reported.
-        _ if is_of_one_object(&error) => Ok(Some(UnreadableSnapshot { name: name.to_owned(), error })),
-        _ => Err(error),
     }
 }
 

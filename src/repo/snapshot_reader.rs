@@ -1,16 +1,16 @@
 //! Fetch and open snapshots, several at the same time: sealed bodies from the cache, where they are known.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE, Snapshot};
 use crate::format::{SNAPSHOTS_PREFIX, snapshot_name};
-use crate::lease::UnpublishedCommit;
+use crate::lease::is_of_one_object;
 use crate::lock::locked;
 use crate::repo::Repository;
-use crate::seal::{KeySet, open_object};
-use crate::storage::ListedObject;
+use crate::repo::snapshot_list::UnreadableSnapshot;
+use crate::seal::{KeyAccess, KeySet, open_object};
+use crate::storage::{ListedObject, Storage};
 use crate::vault::kept_files::KeptFiles;
 use crate::vault::parallel::each_at_once;
-use crate::watch::Watch;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -83,24 +83,30 @@ impl<'a> SnapshotReader<'a> {
         Ok(snapshot)
     }
 
-    /// Reads one whose commit is done and that is not in its place yet.
-    pub(crate) fn read_unpublished(&self, commit: &UnpublishedCommit) -> Result<Snapshot> {
-        self.open(&commit.snapshot, &commit.body(self.repo.storage(), self.repo.keys())?)
+    pub(super) fn storage(&self) -> &dyn Storage {
+        self.repo.storage()
     }
 
-    /// Warns if a commit says something else than the object that is used in its place. Every user with the right to create objects
-    /// can make either.
-    pub(crate) fn compare(&self, used: &Snapshot, commit: &UnpublishedCommit, watch: &Watch) {
-        let what = |snapshot: &Snapshot| (snapshot.root, snapshot.started, snapshot.ended, snapshot.host.clone());
-        // One that cannot be read takes no snapshot's place.
-        if self.read_unpublished(commit).is_ok_and(|other| what(&other) != what(used)) {
-            watch.damage(commit.snapshot.as_bytes(), commit.contradicts("the object that is used").why());
+    pub(super) fn keys(&self) -> &KeySet {
+        self.repo.keys()
+    }
+
+    /// What the failure to read one snapshot means: it cannot be read; or nothing, as it was removed or moved since it was listed; or an
+    /// error, as others cannot be read either.
+    pub(crate) fn unreadable(&self, name: &str, error: Error) -> Result<Option<UnreadableSnapshot>> {
+        match error.kind() {
+            Kind::NotFound => Ok(None),
+            // A put-only key opens none.
+            _ if self.keys().access() < KeyAccess::List => Err(error),
+            // One damaged snapshot must not hide the others, whatever its damage looks like; it is reported.
+            _ if is_of_one_object(&error) => Ok(Some(UnreadableSnapshot::new(name, error))),
+            _ => Err(error),
         }
     }
 
     /// Opens a sealed snapshot that is, or will be, stored under this name. All of it while there is room, then what names it. That it
     /// is not whole shows, so nothing is deleted or left out because a list is shorter than it was.
-    fn open(&self, name: &str, body: &[u8]) -> Result<Snapshot> {
+    pub(super) fn open(&self, name: &str, body: &[u8]) -> Result<Snapshot> {
         let plain = open_plain(self.repo.keys(), body)?;
         let _one_at_a_time = (plain.len() >= LARGE_BYTES_MIN).then(|| locked(&self.large));
         let snapshot = decode_named(name, &plain)?;

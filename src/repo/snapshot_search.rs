@@ -5,7 +5,8 @@ use crate::format::SNAPSHOTS_PREFIX;
 use crate::format::snapshot::Snapshot;
 use crate::lease::UnpublishedCommit;
 use crate::repo::Repository;
-use crate::repo::snapshot_list::{UnreadableSnapshot, report_unreadable, unreadable};
+use crate::repo::snapshot_claims::ClaimedName;
+use crate::repo::snapshot_list::{UnreadableSnapshot, report_unreadable};
 use crate::repo::snapshot_reader::SnapshotReader;
 use crate::storage::ListedObject;
 use crate::watch::Watch;
@@ -17,7 +18,6 @@ const BATCH_GROWTH: usize = 8;
 
 /// Snapshots that are not read yet, and those that were read ahead.
 pub(crate) struct SnapshotSearch<'a> {
-    repo: &'a Repository,
     watch: &'a Watch,
     reader: SnapshotReader<'a>,
     /// Oldest first.
@@ -81,7 +81,7 @@ impl Repository {
         candidates.sort_by(|a, b| a.name.cmp(&b.name));
         let reader = SnapshotReader::new(self);
         let (read, unreadable) = (Vec::new(), Vec::new());
-        Ok(SnapshotSearch { repo: self, watch, reader, names: candidates, read, batch: 1, unreadable })
+        Ok(SnapshotSearch { watch, reader, names: candidates, read, batch: 1, unreadable })
     }
 }
 
@@ -115,26 +115,21 @@ impl SnapshotSearch<'_> {
         let batch = self.names.split_off(from);
         let listed: Vec<ListedObject> = batch.iter().filter_map(|candidate| candidate.listed.clone()).collect();
         let mut in_place = self.reader.read(&listed).into_iter();
-        for candidate in batch {
-            let read = candidate.listed.as_ref().and_then(|_| in_place.next());
-            let mut commits = candidate.unpublished.iter();
-            let read = match (read, commits.as_slice().first()) {
-                (Some(Ok(snapshot)), _) => Ok(snapshot),
-                // Every user with the right to create objects can create one of its name.
-                (failed, Some(commit)) => {
-                    commits.next();
-                    self.reader.read_unpublished(commit).map_err(|error| failed.and_then(Result::err).unwrap_or(error))
+        let mut claimed = Vec::new();
+        for SnapshotCandidate { name, listed, unpublished } in batch {
+            let in_place = listed.and_then(|_| in_place.next());
+            match in_place {
+                in_place if !unpublished.is_empty() => {
+                    claimed.push(ClaimedName { name, in_place, commits: unpublished });
                 }
-                (Some(failed), None) => failed,
-                (None, None) => continue,
-            };
-            match read {
-                Ok(snapshot) => {
-                    commits.for_each(|other| self.reader.compare(&snapshot, other, self.watch));
-                    self.read.push(snapshot);
-                }
-                Err(error) => self.unreadable.extend(unreadable(self.repo, &candidate.name, error)?),
+                Some(Ok(snapshot)) => self.read.push(snapshot),
+                Some(Err(error)) => self.unreadable.extend(self.reader.unreadable(&name, error)?),
+                None => {}
             }
+        }
+        for resolved in self.reader.resolve(claimed)? {
+            self.read.extend(resolved.snapshot);
+            self.unreadable.extend(resolved.doubts);
         }
         self.read.sort_by_key(|snapshot| (snapshot.started.time(), snapshot.id));
         Ok(())

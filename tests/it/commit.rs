@@ -378,7 +378,7 @@ fn two_objects_that_claim_to_be_one_snapshot_are_reported() {
         let repo = open(Arc::new(storage.clone()), folder.path()).expect("it opens");
         let name = storage.list("snapshots/").expect("listed").remove(0).name;
         let honest = storage.get(&name, 1 << 20).expect("it is there").0;
-        let forged = Snapshot { host: "another".to_owned(), ..fixture::snapshots(&repo).remove(0) };
+        let forged = Snapshot { job: "another".to_owned(), ..fixture::snapshots(&repo).remove(0) };
         let forged =
             seal_object(repo.keys(), Recipients::SnapshotReaders, "snapshot", &forged.encode()).expect("sealed");
         storage.remove(&name).expect("removed");
@@ -413,13 +413,85 @@ fn two_objects_that_claim_to_be_one_snapshot_are_reported() {
             }
         }));
         let listed = repo.snapshots(&watch).expect("listed");
-        let chosen = repo.select(&Selector::Latest { back: 0 }, &Filter::default(), &watch).expect("chosen");
-        assert_eq!(
-            (listed.len(), &listed[0].host, warned.load(Ordering::SeqCst)),
-            (1, &chosen.host, 2),
-            "{is_in_place}"
-        );
+        let (latest, all) = (Selector::Latest { back: 0 }, Filter::default());
+        let chosen = repo.select(&latest, &all, &watch).expect("chosen");
+        assert_eq!((listed.len(), &listed[0].job, warned.load(Ordering::SeqCst)), (1, &chosen.job, 2), "{is_in_place}");
+        // A restore took the forged one, and deleted what only the honest one had, with a note.
+        let refused = repo.select_certain(&latest, &all, &watch).expect_err("it is not clear which one is meant");
+        assert!(refused.is(Kind::Corrupt) && refused.to_string().contains("not clear"), "{refused}");
+        let by_id = Selector::Prefix(chosen.id.to_hex());
+        repo.select_certain(&by_id, &all, &watch).expect("it is named");
+        assert_eq!(warned.load(Ordering::SeqCst), 3, "and still damaged");
     }
+}
+
+/// Commits of one name, by writers with these numbers, that nobody has moved to its place.
+fn commit_in_vain(storage: &Memory, repo: &Repository, name: &str, bodies: &[&[u8]]) {
+    let refuse = |verb: &str, name: &str| {
+        let is_refused = verb == "put_new" && name.starts_with("snapshots/");
+        if is_refused { Err(Error::new(Kind::Denied, "write", name)) } else { Ok(()) }
+    };
+    let closed = fixture::Hooked { inner: storage.clone(), before: refuse };
+    for (number, body) in bodies.iter().enumerate() {
+        let writer = WriterId([number as u8; 16]);
+        let token = show(&closed, repo.keys(), CommitProtocol::CompareAndSwap, writer).expect("shown");
+        token.commit(&closed, repo.keys(), name, body.to_vec()).expect("it is committed");
+    }
+}
+
+/// One snapshot, its name, and its sealed bytes, which are not in the repository any more.
+fn taken_out(capabilities: siltstone::storage::Capabilities) -> (Memory, Repository, Snapshot, String, Vec<u8>) {
+    let (source, folder) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    plant(source.path(), 1);
+    let storage = memory(capabilities);
+    fixture::backup(Arc::new(storage.clone()), folder.path(), source.path()).expect("a backup");
+    let repo = open(Arc::new(storage.clone()), folder.path()).expect("it opens");
+    let snapshot = fixture::snapshots(&repo).remove(0);
+    let name = storage.list("snapshots/").expect("listed").remove(0).name;
+    let honest = storage.get(&name, 1 << 20).expect("it is there").0;
+    storage.remove(&name).expect("removed");
+    (storage, repo, snapshot, name, honest)
+}
+
+/// A commit that does not open, and comes first, hid the snapshot: everyone with the right to create objects could do that.
+#[test]
+fn a_commit_of_rubbish_does_not_hide_another_one() {
+    let (storage, repo, snapshot, name, honest) = taken_out(SWAPS);
+    commit_in_vain(&storage, &repo, &name, &[b"rubbish", b"more", &honest]);
+    let all = Filter::default();
+    assert_eq!(fixture::snapshots(&repo), std::slice::from_ref(&snapshot));
+    for selector in [Selector::Latest { back: 0 }, Selector::Prefix(snapshot.id.to_hex())] {
+        assert_eq!(repo.select_certain(&selector, &all, &Watch::silent()).expect("it is read"), snapshot);
+    }
+    // The same by renaming.
+    let (storage, repo, snapshot, name, honest) = taken_out(RENAMES);
+    for (number, body) in [("00", &b"rubbish"[..]), ("11", &honest)] {
+        let pending = format!("pending/{KEY}/{}", number.repeat(16));
+        storage.put(&format!("{pending}.committed"), Vec::new().into()).expect("written");
+        storage.put(&format!("{pending}.draft.{}", &name["snapshots/".len()..]), body.into()).expect("written");
+    }
+    assert_eq!(fixture::snapshots(&repo), [snapshot]);
+}
+
+/// A forged commit of its name took the place of a snapshot of a newer version, which this one cannot read, in silence.
+#[test]
+fn no_commit_takes_the_place_of_a_snapshot_of_a_newer_version() {
+    let (storage, repo, snapshot, name, forged) = taken_out(SWAPS);
+    let newer = String::from_utf8(snapshot.encode()).expect("JSON").replacen('{', r#"{"features":["later"],"#, 1);
+    let sealed = seal_object(repo.keys(), Recipients::SnapshotReaders, "snapshot", newer.as_bytes()).expect("sealed");
+    storage.put(&name, sealed.into()).expect("written");
+    commit_in_vain(&storage, &repo, &name, &[&forged]);
+    assert_eq!(fixture::snapshots(&repo), []);
+    for selector in [Selector::Latest { back: 0 }, Selector::Prefix(snapshot.id.to_hex())] {
+        let refused = repo.select_certain(&selector, &Filter::default(), &Watch::silent()).expect_err("it is newer");
+        assert!(refused.is(Kind::Unsupported), "{refused}");
+    }
+    // One that is damaged does not count, and it is not certain that the commit is what was there.
+    storage.put(&name, b"damaged".to_vec().into()).expect("written");
+    assert_eq!(fixture::snapshots(&repo), [snapshot]);
+    let latest = Selector::Latest { back: 0 };
+    let refused = repo.select_certain(&latest, &Filter::default(), &Watch::silent()).expect_err("it may be another");
+    assert!(refused.is(Kind::Corrupt), "{refused}");
 }
 
 /// A draft of rubbish beside the draft of a commit was moved to the snapshots in its place, and the mark of the commit removed: the

@@ -2,6 +2,10 @@
 //! machine of that name, or a host with a put-only key, put content of its own into the snapshots of this one.
 
 use crate::fixture::{self, SWAPS, restored_differences, snapshots};
+use crate::person::Person;
+use crate::skip::skipped;
+use crate::views::through;
+use siltstone::backup::BackupOptions;
 use siltstone::repo::{Credentials, Repository, SinkOptions, Snapshot, add_key};
 use siltstone::seal::{Compression, KeyAccess, PasswordCost};
 use siltstone::storage::{Memory, Storage};
@@ -49,6 +53,9 @@ fn a_machine_of_the_same_name_does_not_pass_its_content_on() {
     let (folder, storage) = (tempfile::tempdir().expect("made"), fixture::memory(SWAPS));
     let source = folder.path().join("source");
     write(&source, "theirs, longer than is kept in a tree");
+    if fs::metadata(&source).and_then(|meta| meta.created()).is_err() {
+        return skipped("tests of the origin of snapshots", "this file system does not say when a directory was made");
+    }
     assert_eq!(backup(&storage, &fixture::credentials(), &source).1, Vec::<String>::new());
     // The same directory: no file is read.
     assert_eq!(backup(&storage, &fixture::credentials(), &source), (0, Vec::new()));
@@ -123,4 +130,52 @@ fn an_origin_is_of_one_snapshot_alone() {
     // As it was, it counts.
     commit_alone(&ours);
     assert_eq!(backup(&storage, &fixture::credentials(), &source), (0, Vec::new()));
+}
+
+/// What had been replaced and came back counted as unchanged since the snapshot before the last one: no snapshot was made, and the last
+/// one was of something else.
+#[test]
+fn sources_are_not_called_unchanged_while_the_last_snapshot_is_of_others() {
+    let (folder, storage) = (tempfile::tempdir().expect("made"), fixture::memory(SWAPS));
+    let source = folder.path().join("source");
+    let count = || snapshots(&open(&storage)).len();
+    let backup = || {
+        let options = BackupOptions { skip_if_unchanged: true, ..fixture::options(&source) };
+        open(&storage).backup(options, &Watch::silent()).expect("the backup succeeds");
+        assert_last_is(&storage, &source);
+        count()
+    };
+    write(&source, "one, longer than is kept in a tree");
+    assert_eq!((backup(), backup()), (1, 1));
+    fs::rename(&source, folder.path().join("one")).expect("moved");
+    write(&source, "two, longer than is kept in a tree");
+    assert_eq!((backup(), backup()), (2, 2));
+    fs::rename(&source, folder.path().join("two")).expect("moved");
+    fs::rename(folder.path().join("one"), &source).expect("moved back");
+    assert_eq!(backup(), 3);
+}
+
+/// Another disk at a mount point below a source, or as the source itself.
+#[test]
+fn another_disk_at_the_same_place_is_read() {
+    let person = Person::new();
+    person.write("source/mine", "mine");
+    fs::create_dir(person.path("source/disk")).expect("made");
+    let script = |content: &str| {
+        format!(
+            "mount -t tmpfs tmpfs source/disk && printf '{content}, longer than is kept in a tree' >source/disk/f && \
+             touch -d @1000000000 source/disk/f && exec \"$@\""
+        )
+    };
+    for source in ["source", "source/disk"] {
+        for content in ["one", "two"] {
+            let script = script(content);
+            let within = ["unshare", "--mount", "--propagation", "private", "sh", "-c", &script, "sh"];
+            let Some(said) = through(&person, &within, &["--no-cache", "backup", source]) else { return };
+            said.ends_with(0);
+            let path = format!("latest:{}", person.path("source/disk/f").display());
+            let found = person.silt(&["cat", &path]).ends_with(0).out;
+            assert!(found.starts_with(content), "{source}: {found}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, chown, lchown};
 use std::process::Command;
 
 /// Runs `silt` through another command, which changes its view; none, loudly, where that is refused.
-fn through(person: &Person, before: &[&str], words: &[&str]) -> Option<Said> {
+pub fn through(person: &Person, before: &[&str], words: &[&str]) -> Option<Said> {
     let silt = person.command(words);
     let try_it = Command::new(before[0]).args(&before[1..]).arg("true").current_dir(person.home.path()).output();
     if !try_it.is_ok_and(|output| output.status.success()) {
