@@ -8,7 +8,6 @@ use crate::backup::split_sources::SplitSources;
 use crate::backup::state::{LocalState, StateRest};
 use crate::entry::Time;
 use crate::error::{Error, Kind, Result};
-use crate::format::snapshot::CLOCKS_DIFFER_SECONDS;
 use crate::format::{SNAPSHOTS_PREFIX, snapshot_id};
 use crate::repo::{Repository, Snapshot, SnapshotSearch, Stamp};
 use crate::seal::KeyAccess;
@@ -124,7 +123,7 @@ pub(super) fn choose(
     } else {
         // Over a network it would cost a round trip.
         if !repo.is_remote() {
-            tell_of_future_name(repo, watch)?;
+            tell_of_future_name(repo, &options.host, watch)?;
         }
         LastSnapshot::default()
     };
@@ -185,7 +184,7 @@ fn last_of_sources(
     while search.fetched() <= FETCHED_MAX {
         let Some(candidate) = search.pop_newest()? else { break };
         if std::mem::take(&mut is_newest) {
-            tell_of_future(Some(&candidate), watch);
+            tell_of_future(Some(&candidate), &options.host, watch);
         }
         if candidate.host == options.host && candidate.job == options.job && candidate.has_trees(wanted()) {
             if place.as_bytes().is_some_and(|place| candidate.is_from(repo.keys(), place)) {
@@ -222,9 +221,13 @@ fn tell_of_other_place(other: &Snapshot, place: &Place, watch: &Watch) {
     );
 }
 
-/// A snapshot dated in the future by a wrong clock is what `latest` selects until that date.
-fn tell_of_future(newest: Option<&Snapshot>, watch: &Watch) {
-    if let Some(newest) = newest.filter(|newest| newest.is_from_the_future(now())) {
+/// A snapshot dated in the future by a wrong clock is what `latest` selects until that date. Clocks of several hosts differ a little; that of
+/// this host was set back if its own snapshot is ahead.
+fn tell_of_future(newest: Option<&Snapshot>, host: &str, watch: &Watch) {
+    let now = now();
+    let is_ahead =
+        |newest: &&Snapshot| newest.is_from_the_future(now) || (newest.host == host && newest.started.time() > now);
+    if let Some(newest) = newest.filter(is_ahead) {
         watch.notice(
             NoticeKind::Clock,
             format!(
@@ -238,14 +241,15 @@ fn tell_of_future(newest: Option<&Snapshot>, watch: &Watch) {
 
 /// The same by the names of all snapshots, which begin with their times. Every user with the right to create objects can create such a
 /// name: the snapshot itself decides.
-fn tell_of_future_name(repo: &Repository, watch: &Watch) -> Result<()> {
-    let soon = Time { seconds: now().seconds.saturating_add(CLOCKS_DIFFER_SECONDS), nanoseconds: 0 };
-    let Ok(soon) = Stamp::new(soon, 0).compact() else { return Ok(()) };
-    let soon = format!("{SNAPSHOTS_PREFIX}{soon}");
+fn tell_of_future_name(repo: &Repository, host: &str, watch: &Watch) -> Result<()> {
+    let Ok(now) = Stamp::new(Time { nanoseconds: 0, ..now() }, 0).compact() else { return Ok(()) };
+    // The names of this second begin like that, and are no longer ahead in the next one.
+    let now = format!("{SNAPSHOTS_PREFIX}{now}~");
     let names = repo.snapshot_names()?;
-    let newest = names.iter().rev().take_while(|name| **name > soon);
+    let newest = names.iter().rev().take_while(|name| **name > now);
     // `latest` skips objects that cannot be opened, and so does this check.
-    tell_of_future(newest.take(FUTURE_LOOKS_MAX).find_map(|name| repo.snapshot_named(name).ok()).as_ref(), watch);
+    let newest = newest.take(FUTURE_LOOKS_MAX).find_map(|name| repo.snapshot_named(name).ok());
+    tell_of_future(newest.as_ref(), host, watch);
     Ok(())
 }
 

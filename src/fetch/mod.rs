@@ -2,6 +2,7 @@
 
 mod chunk;
 mod copies;
+mod elsewhere;
 mod frame_run;
 mod frames;
 mod read_ahead;

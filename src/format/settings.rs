@@ -1,7 +1,7 @@
 //! The settings of a repository: what changes when it moves to another storage, or when newer programs write to it. One object, which
 //! only a full key can write and every key verifies.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::features::{check_features, too_old};
 use crate::format::{CommitProtocol, Config, FoundCapabilities, InitialSettings, SETTINGS_NAME};
 use crate::id::RepositoryId;
@@ -72,7 +72,9 @@ impl Settings {
     /// Reads the settings of this repository; refuses those that a program must know more to understand.
     pub fn decode(keys: &KeySet, repository: &RepositoryId, sealed: &[u8]) -> Result<Self> {
         let bad = |why: &str| Error::corrupt("read", SETTINGS_NAME, why);
-        let plain = open_signed_object(keys, PURPOSE, sealed, SETTINGS_BYTES_MAX)?;
+        // What states another generation of secrets may be damaged: only what opens tells what a program must know.
+        let plain = open_signed_object(keys, PURPOSE, sealed, SETTINGS_BYTES_MAX)
+            .map_err(|error| if error.is(Kind::Unsupported) { error.with_kind(Kind::Corrupt) } else { error })?;
         let version: StatedVersion = serde_json::from_slice(&plain).map_err(|error| bad(&error.to_string()))?;
         if version.version != VERSION {
             return Err(too_old("read", SETTINGS_NAME, format!("it is of version {}", version.version)));
@@ -111,7 +113,6 @@ struct StatedVersion {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Kind;
     use crate::seal::{KeyAccess, Secret};
 
     fn settings() -> Settings {
@@ -133,6 +134,10 @@ mod tests {
         let sealed = settings.encode(&full).unwrap();
         assert_eq!(Settings::decode(&put, &id, &sealed).unwrap(), settings);
         assert!(settings.encode(&put).unwrap_err().is(Kind::Denied));
+        // The bytes that state the generation of the secrets are damaged: reading goes on without settings.
+        let mut bent = sealed.clone();
+        bent[9] = 5;
+        assert!(Settings::decode(&full, &id, &bent).unwrap_err().is(Kind::Corrupt));
         assert!(Settings::decode(&put, &RepositoryId([4; 16]), &sealed).unwrap_err().is(Kind::Corrupt));
     }
 

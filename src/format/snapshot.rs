@@ -192,6 +192,11 @@ impl Snapshot {
         stated.is_some() && stated == self.origin_with(keys, place)
     }
 
+    /// Sorts by time: of those that began at the same one, the one that ended last is the latest.
+    pub(crate) fn order(&self) -> (Time, Time, SnapshotId) {
+        (self.started.time(), self.ended.time(), self.id)
+    }
+
     /// How many sources it has, named or not.
     pub fn sources_count(&self) -> u64 {
         self.all_sources.as_ref().map_or(self.sources.len() as u64, |all| all.count)
@@ -226,6 +231,8 @@ impl Snapshot {
         let is_malformed = |source: &SnapshotSource| matches!(source, SnapshotSource::Unknown(unknown) if matches!(unknown.kind.as_str(), "tree" | "stream"));
         if snapshot.sources.iter().any(is_malformed) {
             Err(bad("a source lacks its path".to_owned()))
+        } else if !snapshot.started.is_valid() || !snapshot.ended.is_valid() {
+            Err(bad("no clock shows the time that it states".to_owned()))
         } else {
             Ok(snapshot)
         }

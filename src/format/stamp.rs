@@ -31,6 +31,13 @@ impl Stamp {
         Time { seconds: self.seconds, nanoseconds: self.nanoseconds }
     }
 
+    /// Whether it is a time that a clock can show: then it can be written as RFC 3339.
+    pub(super) fn is_valid(&self) -> bool {
+        (FIRST_SECOND..=LAST_SECOND).contains(&self.seconds)
+            && self.nanoseconds < 1_000_000_000
+            && self.offset.unsigned_abs() < 86_400
+    }
+
     /// `20261119t140000z`: sorts by time. Only times in the years 0 to 9999 are accepted, in all time zones.
     pub fn compact(&self) -> Result<String> {
         let bad = || Error::invalid("use the time", self.seconds, "it is outside the years 0 to 9999");

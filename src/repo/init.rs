@@ -70,8 +70,12 @@ impl NewRepository<'_> {
     /// Makes the location a repository.
     pub fn finish(self) -> Result<()> {
         let Err(error) = self.storage.put_new(CONFIG_NAME, self.config.into()) else {
-            // Before it was there, this could have replaced the settings of a repository that another process was making.
-            return self.storage.put(SETTINGS_NAME, self.settings.into());
+            // Before it was there, this could have been the settings of a repository that another process was making. A program that found
+            // the repository in between may have written these already, or newer ones.
+            return match self.storage.put_new(SETTINGS_NAME, self.settings.into()) {
+                Err(error) if !error.is(Kind::AlreadyExists) => Err(error),
+                _ => Ok(()),
+            };
         };
         let failed = Error::new(error.kind(), "create a repository in", self.storage.describe());
         Err(if error.is(Kind::AlreadyExists) {

@@ -13,6 +13,7 @@ mod snapshot_names;
 mod snapshot_reader;
 mod snapshot_search;
 mod unlock;
+mod unreadable;
 
 pub use crate::fetch::{Chunk, Reader};
 pub use crate::format::snapshot::{Snapshot, Totals};
@@ -29,9 +30,9 @@ pub use relocate::Relocation;
 use settings::FoundSettings;
 pub use snapshot_info::SnapshotInfo;
 use snapshot_list::SnapshotList;
-pub(crate) use snapshot_list::UnreadableSnapshot;
 pub(crate) use snapshot_search::{SnapshotSearch, parts_of};
 use unlock::{LastKey, Unlocked, unlock, unlock_where};
+pub(crate) use unreadable::UnreadableSnapshot;
 
 use crate::disk::own_files;
 use crate::disk::whole::make_private_dir;

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::format::{OBJECT_BYTES_MAX, SETTINGS_NAME, Settings};
+use crate::lease::is_of_one_object;
 use crate::repo::Repository;
 use crate::repo::init::{SINGLE_WRITER, commit_protocol, found};
 use crate::seal::KeyAccess;
@@ -63,6 +64,8 @@ impl Repository {
     fn replace_settings(&self, before: Option<&Settings>, sealed: Vec<u8>, capabilities: Capabilities) -> Result<()> {
         let stored = match self.storage().get(SETTINGS_NAME, OBJECT_BYTES_MAX) {
             Err(error) if error.is(Kind::NotFound) => None,
+            // Too large, or a link that leads nowhere.
+            Err(error) if before.is_none() && is_of_one_object(&error) => None,
             stored => Some(stored?),
         };
         let repository = &self.config().repository;

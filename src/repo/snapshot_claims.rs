@@ -4,8 +4,8 @@
 use crate::error::{Kind, Result};
 use crate::format::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, Snapshot};
 use crate::lease::UnpublishedCommit;
-use crate::repo::snapshot_list::UnreadableSnapshot;
 use crate::repo::snapshot_reader::SnapshotReader;
+use crate::repo::unreadable::UnreadableSnapshot;
 use crate::vault::parallel::each_at_once;
 use std::collections::HashMap;
 

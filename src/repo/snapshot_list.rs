@@ -1,59 +1,19 @@
 //! Read all snapshots, and keep no more of them than memory has room for.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::format::snapshot::Snapshot;
 use crate::format::snapshot_name;
 use crate::lease::UnpublishedCommit;
 use crate::repo::Repository;
 use crate::repo::snapshot_claims::ClaimedName;
 use crate::repo::snapshot_reader::SnapshotReader;
+use crate::repo::unreadable::{UnreadableSnapshot, report_unreadable};
 use crate::storage::ListedObject;
 use crate::watch::Watch;
 use std::collections::BTreeMap;
 
 /// Snapshots that are read together.
 const BATCH: usize = 256;
-
-/// A snapshot that is there and cannot be read, or of which several objects say different things.
-pub(crate) struct UnreadableSnapshot {
-    /// Of the object in its place.
-    pub name: String,
-    pub error: Error,
-    /// Another object of that name counts, and nothing speaks against it.
-    pub is_passed_over: bool,
-    /// Another object of that name was read, and says something else.
-    pub is_contradicted: bool,
-}
-
-impl UnreadableSnapshot {
-    pub(super) fn new(name: &str, error: Error) -> Self {
-        UnreadableSnapshot { name: name.to_owned(), error, is_passed_over: false, is_contradicted: false }
-    }
-
-    /// What is of a newer program is not damaged, and `latest` may be one of these.
-    pub(crate) fn is_newer(&self) -> bool {
-        self.error.is(Kind::Unsupported)
-    }
-
-    pub(crate) fn report(&self, watch: &Watch) {
-        let what = match self.error.advice() {
-            Some(hint) => format!("{} ({hint})", self.error),
-            None => self.error.to_string(),
-        };
-        if self.is_newer() {
-            watch.warn(self.name.as_bytes(), what);
-        } else {
-            watch.damage(self.name.as_bytes(), what);
-        }
-    }
-}
-
-/// Reports those that cannot be read, and returns them, oldest first.
-pub(super) fn report_unreadable(mut unreadable: Vec<UnreadableSnapshot>, watch: &Watch) -> Vec<UnreadableSnapshot> {
-    unreadable.sort_by(|a, b| a.name.cmp(&b.name));
-    unreadable.iter().for_each(|snapshot| snapshot.report(watch));
-    unreadable
-}
 
 /// Snapshots as they are read, and those that cannot be.
 pub(super) struct SnapshotList<'a> {
@@ -129,7 +89,7 @@ impl<'a> SnapshotList<'a> {
 
     /// The snapshots, oldest first, and those that cannot be read, which are reported.
     pub(crate) fn finish(mut self) -> (Vec<Snapshot>, Vec<UnreadableSnapshot>) {
-        self.snapshots.sort_by_key(|snapshot| (snapshot.started.time(), snapshot.id));
+        self.snapshots.sort_by_key(Snapshot::order);
         (self.snapshots, report_unreadable(self.unreadable, self.watch))
     }
 }
@@ -138,6 +98,7 @@ impl<'a> SnapshotList<'a> {
 mod tests {
     use super::*;
     use crate::browse::Filter;
+    use crate::error::Kind;
     use crate::format::snapshot::SEALED_SNAPSHOT_BYTES_MAX;
     use crate::format::snapshot_name;
     use crate::id::SnapshotId;

@@ -6,7 +6,7 @@ use crate::format::{SNAPSHOTS_PREFIX, snapshot_name};
 use crate::lease::is_of_one_object;
 use crate::lock::locked;
 use crate::repo::Repository;
-use crate::repo::snapshot_list::UnreadableSnapshot;
+use crate::repo::unreadable::UnreadableSnapshot;
 use crate::seal::{KeyAccess, KeySet, open_object};
 use crate::storage::{ListedObject, Storage};
 use crate::vault::kept_files::KeptFiles;

@@ -6,8 +6,8 @@ use crate::format::snapshot::Snapshot;
 use crate::lease::UnpublishedCommit;
 use crate::repo::Repository;
 use crate::repo::snapshot_claims::ClaimedName;
-use crate::repo::snapshot_list::{UnreadableSnapshot, report_unreadable};
 use crate::repo::snapshot_reader::SnapshotReader;
+use crate::repo::unreadable::{UnreadableSnapshot, report_unreadable};
 use crate::storage::ListedObject;
 use crate::watch::Watch;
 use std::collections::HashMap;
@@ -131,7 +131,7 @@ impl SnapshotSearch<'_> {
             self.read.extend(resolved.snapshot);
             self.unreadable.extend(resolved.doubts);
         }
-        self.read.sort_by_key(|snapshot| (snapshot.started.time(), snapshot.id));
+        self.read.sort_by_key(Snapshot::order);
         Ok(())
     }
 

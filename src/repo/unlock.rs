@@ -214,7 +214,8 @@ impl<'a> KeySearch<'a> {
                 self.wrong += 1;
                 Ok(None)
             }
-            Err(error) if error.is(Kind::Corrupt) => {
+            // One of a newer program must not keep the others from being tried.
+            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Unsupported | Kind::Invalid) => {
                 self.note_damage(&candidate.name, error);
                 Ok(None)
             }
@@ -248,6 +249,11 @@ impl<'a> KeySearch<'a> {
         self.others.sort();
         self.others.dedup();
         self.others.truncate(3);
+        if self.wrong == 0 && self.untried > 0 && self.others.is_empty() {
+            return wrong
+                .because("its key objects ask for more memory or time than silt allows: none was tried")
+                .hint(HINT);
+        }
         if self.others.is_empty() || self.wrong > 0 {
             let hint = match self.untried {
                 0 => {

@@ -48,7 +48,7 @@ pub(crate) fn stretch_password(password: &[u8], salt: &[u8; SALT_BYTES], cost: P
             "use the password",
             "",
             format!(
-                "the key object asks for more work than silt accepts: {} KiB, {} passes, {} lanes",
+                "the key object states a cost that silt does not accept: {} KiB, {} passes, {} lanes",
                 cost.memory_kib, cost.passes, cost.lanes
             ),
         ));

@@ -14,12 +14,13 @@ mod local_index;
 mod losses;
 mod opened;
 pub(crate) mod parallel;
+mod read_fault;
 mod told;
 
 pub(crate) use damaged_packs::PackVersion;
-pub(crate) use false_indexes::ReadFault;
 pub use index_check::IndexCheck;
 pub(crate) use losses::LossSet;
+pub(crate) use read_fault::ReadFault;
 pub(crate) use told::{ToldDamage, basis_of};
 
 use crate::chunk::Chunker;

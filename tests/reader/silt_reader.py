@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 MIB = 1 << 20
 CHUNK_MAX, FRAME_RAW_MAX, PACK_MAX, OBJECT_MAX = 4 * MIB, 6 * MIB, 256 * MIB, 80 * MIB
 ID = 24
+FIRST_SECOND, LAST_SECOND = -62167219200, 253402207200
 FILE, DIRECTORY, SYMLINK, BLOCK, CHAR, FIFO, STREAM = range(1, 8)
 
 
@@ -429,7 +430,8 @@ class Repository:
             if any(other != opened[0] for other in opened):
                 print(f"{name}: a commit of this name says something else", file=sys.stderr)
             found += opened[:1]
-        found.sort(key=lambda s: (s["started"]["seconds"], s["started"]["nanoseconds"], s["id"]))
+        moment = lambda stamp: (stamp["seconds"], stamp["nanoseconds"])
+        found.sort(key=lambda s: (moment(s["started"]), moment(s["ended"]), s["id"]))
         return found
 
     def open_snapshot(self, name, body):
@@ -616,12 +618,16 @@ def read_snapshot(plain):
     check(snapshot["version"] == 1, "a snapshot of an unknown version")
     check(not snapshot.get("features"), f"a snapshot uses {snapshot.get('features')}, unknown to this reader")
     check(len(bytes.fromhex(snapshot["root"])) == ID, "a snapshot whose root is no id")
+    check(isinstance(snapshot["totals"], dict), "a snapshot without totals")
+    for stamp in (snapshot["started"], snapshot["ended"]):
+        check(FIRST_SECOND <= stamp["seconds"] <= LAST_SECOND, "a snapshot of a time too early or too late")
+        check(0 <= stamp["nanoseconds"] < 10**9, "a time has too many nanoseconds")
+        check(abs(stamp.get("offset", 0)) < 86400, "a clock has an offset of a day or more")
     return snapshot
 
 
 def compact(seconds):
     """A time as names of snapshots have it. The calendar repeats after 400 years, and Python's begins with the year 1."""
-    check(-62167219200 <= seconds <= 253402207200, "a snapshot that began too early or too late")
     cycle = 146097 * 86400
     early = seconds < 0
     moment = datetime(1970, 1, 1) + timedelta(seconds=seconds + (cycle if early else 0))

@@ -53,6 +53,7 @@ impl LocalTree {
                 let is_entered = is_followed || !path.is_symlink();
                 Ok(is_entered.then_some(TreeEntryKind::Directory))
             }
+            Ok(meta) if !self.may_follow(path, &meta) => Ok(Some(TreeEntryKind::File(0))),
             Ok(meta) => Ok(meta.is_file().then_some(TreeEntryKind::File(meta.len()))),
             // An object that is left out of a listing would count as lost, or be missed by nobody. Reading this one is an error.
             Err(_) if path.is_symlink() => Ok(Some(TreeEntryKind::File(0))),

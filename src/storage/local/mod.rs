@@ -123,8 +123,26 @@ impl LocalTree {
     /// Metadata of the object at a path; a directory is none.
     fn object_meta(&self, doing: &str, path: &Path) -> Result<Metadata> {
         let meta = std::fs::metadata(path).map_err(|error| self.failed(doing, path, error))?;
-        check_object(doing, path, &meta)?;
+        self.check_object(doing, path, &meta)?;
         Ok(meta)
+    }
+
+    fn check_object(&self, doing: &str, path: &Path, meta: &Metadata) -> Result<()> {
+        check_object(doing, path, meta)?;
+        if self.may_follow(path, meta) {
+            return Ok(());
+        }
+        Err(Error::corrupt(
+            doing,
+            path.display(),
+            "it is a symbolic link to a file of another user, which root does not follow",
+        )
+        .hint("run silt as the owner of the repository"))
+    }
+
+    /// Root follows links in the repository of another user only to files of that user: reading some others has effects (`/proc/kmsg`).
+    fn may_follow(&self, path: &Path, meta: &Metadata) -> bool {
+        self.owner.is_none_or(|owner| meta.uid() == owner.user || !path.is_symlink())
     }
 
     /// Calls `act`, and again after the directory was created if that was missing.
@@ -254,7 +272,7 @@ impl FileTree for LocalTree {
         };
         let file = open_at_once(OpenOptions::new().read(true), &path).map_err(read)?;
         let meta = file.metadata().map_err(read)?;
-        check_object("read", &path, &meta)?;
+        self.check_object("read", &path, &meta)?;
         let too_large = || Error::corrupt("read", path.display(), format!("it has more than {bytes_max} bytes"));
         if meta.len() > bytes_max {
             return Err(too_large());
@@ -377,7 +395,8 @@ mod tests {
             let listed = ["snapshots/", "packs/"].map(|folder| local.list(folder).expect("listed"));
             listed.iter().flatten().map(|object| object.size).collect()
         };
-        for owner in [None, Some(FolderOwner { user: 1234, group: 1234 })] {
+        let user = at("disk").metadata().expect("there").uid();
+        for owner in [None, Some(FolderOwner { user, group: user })] {
             local.tree.owner = owner;
             assert_eq!(sizes(&local), [7, 7]);
             std::fs::rename(at("disk"), at("unmounted")).expect("moved");
@@ -391,6 +410,10 @@ mod tests {
             }
             std::fs::rename(at("unmounted"), at("disk")).expect("moved");
         }
+        // That of somebody else could be one that must not be read: the messages of the kernel, for instance.
+        local.tree.owner = Some(FolderOwner { user: 4321, group: 4321 });
+        assert_eq!(sizes(&local), [0, 0]);
+        assert!(local.get("snapshots/a", 9).is_err_and(|error| error.is(Kind::Corrupt)));
     }
 
     /// Readers did not try other copies of what a pack held when links that lead round in circles were in its place.
