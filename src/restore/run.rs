@@ -25,7 +25,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 /// Writers from remote storage: some wait for it while others write.
-const FAR_WRITERS_MIN: usize = 4;
+const REMOTE_WRITERS_MIN: usize = 4;
 /// Writers that help each other with large files wait on their stacks.
 const WRITER_STACK_BYTES: usize = 8 << 20;
 /// Directories held open at a time, where the limit of open files allows; deeper ones are opened again when needed.
@@ -136,7 +136,7 @@ impl<'a> RestoreRun<'a> {
 
     /// How many threads write, unless directories may meet in the target.
     pub(crate) fn writers(&self) -> usize {
-        self.options.writers.max(if self.repo.is_remote() { FAR_WRITERS_MIN } else { 1 })
+        self.options.writers.max(if self.repo.is_remote() { REMOTE_WRITERS_MIN } else { 1 })
     }
 
     /// The threads that write.

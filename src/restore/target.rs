@@ -168,7 +168,7 @@ impl RestoreRun<'_> {
         Ok((target, facts))
     }
 
-    /// Refuses a target that is in the repository in use or in the caches that lie beside its own. Whether it is in another
+    /// Refuses a target that is in the repository in use or in the caches beside its own. Whether it is in another
     /// repository or cache, where nothing is deleted.
     pub(super) fn check_above(&self, target: &Directory) -> Result<bool> {
         match self.ours_above(target)? {

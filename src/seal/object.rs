@@ -41,7 +41,8 @@ impl Recipients {
     }
 }
 
-/// The maximum size of a sealed object of this many plain bytes.
+/// The largest sealed object that is read for this many plain bytes. Padding can add up to 1/16 to what zstd leaves: every object that
+/// this program writes compresses, or is much smaller than it may be, so it stays below.
 pub(crate) const fn sealed_object_bytes_max(plain_bytes_max: u64) -> u64 {
     plain_bytes_max + plain_bytes_max / 64 + 4096
 }
