@@ -276,12 +276,12 @@ impl RestoreRun<'_> {
         }
         match self.decide(folder, here, entry)? {
             EntryDecision::Make(way) => return Ok(Some(way)),
-            // Right by itself, but another inode than the one it is a name of.
-            EntryDecision::Right(right) if right.mend => match self.stays(here, &right.stat) {
+            // Up to date by itself, but another inode than the one it is a name of.
+            EntryDecision::UpToDate(existing) if existing.restores_metadata => match self.stays(here, &existing.stat) {
                 None => return Ok(Some(PlacingWay::Over)),
                 Some(why) => self.blocked(folder, entry, why),
             },
-            EntryDecision::Right(_) => self.fate(EntryFate::Kept, || child_path(&folder.path, &entry.name)),
+            EntryDecision::UpToDate(_) => self.fate(EntryFate::Kept, || child_path(&folder.path, &entry.name)),
             EntryDecision::Left => self.left(folder, entry),
             EntryDecision::Blocked(why) => self.blocked(folder, entry, why),
         }

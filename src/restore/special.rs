@@ -18,7 +18,7 @@ impl RestoreRun<'_> {
     pub(crate) fn restore_special(&self, folder: &TargetFolder, here: &OpenFolder, entry: &Entry) -> Result<Linkable> {
         let way = match self.decide(folder, here, entry)? {
             EntryDecision::Make(way) => way,
-            EntryDecision::Right(right) => return Ok(self.keep(here, folder, entry, right)),
+            EntryDecision::UpToDate(existing) => return Ok(self.keep(here, folder, entry, existing)),
             EntryDecision::Left => {
                 self.left(folder, entry);
                 return Ok(Linkable::No);
