@@ -37,7 +37,7 @@ impl RestoreRun<'_> {
         let (Some(target), true) = (&here.target, here.facts.taken) else { return Ok(new) };
         let stat = match target.directory().stat(entry.name.as_slice()) {
             // The restore removes what an earlier one left unfinished, even if the snapshot has an entry of that name.
-            Ok(stat) if !self.is_deed() && is_tidied(here, &entry.name, &stat) => return Ok(new),
+            Ok(stat) if !self.is_restore() && is_tidied(here, &entry.name, &stat) => return Ok(new),
             Ok(stat) => stat,
             Err(error) if error.is(Kind::NotFound) => return Ok(new),
             Err(error) => return Err(error),
@@ -219,7 +219,7 @@ impl RestoreRun<'_> {
     /// Opens a file that is there; one of our own that does not let its owner read is made readable for that. None in a
     /// plan, which changes no mode.
     fn open_existing(&self, target: &TargetDirectory, entry: &Entry, stat: &Stat) -> Result<Option<OwnedFd>> {
-        if !self.is_deed() && stat.is_closed_to_owner(0o400) {
+        if !self.is_restore() && stat.is_closed_to_owner(0o400) {
             return Ok(None);
         }
         open_own_file(target.directory(), &entry.name).map(Some)
@@ -264,14 +264,14 @@ impl RestoreRun<'_> {
         let named = Subject::Named(target.directory(), &entry.name);
         // An open file saves further lookups of its name. Devices and FIFOs stay closed: opening them can have side effects.
         let open = || {
-            if self.is_deed() {
+            if self.is_restore() {
                 open_own_file(target.directory(), &entry.name).ok()
             } else {
                 open_file(target.directory(), entry.name.as_slice()).ok()
             }
         };
         let is_kept = may_keep_metadata(&stat, here.facts.is_read_only || stat.mount != here.facts.mounted.1);
-        let opens = is_kept || self.is_deed() || flags::has_locking(entry.meta.flags);
+        let opens = is_kept || self.is_restore() || flags::has_locking(entry.meta.flags);
         let fd = fd.or_else(|| (opens && kind == EntryKind::File).then(open).flatten());
         let subject = fd.as_ref().map_or(named, |fd| Subject::Open(fd.as_fd()));
         if is_kept {
@@ -281,7 +281,7 @@ impl RestoreRun<'_> {
                 return Linkable::Unmended;
             }
         }
-        if !self.is_deed() {
+        if !self.is_restore() {
             let losses = self.foresee(subject, &stat, entry);
             self.report_losses(&child_path(&folder.path, &entry.name), losses);
             return how;

@@ -85,7 +85,7 @@ impl RestoreRun<'_> {
                 return Ok(Linkable::No);
             }
         };
-        match (&here.target, self.is_deed()) {
+        match (&here.target, self.is_restore()) {
             (Some(target), true) => {
                 if !self.make_file(folder, here, target, entry, way)? {
                     return Ok(Linkable::No);

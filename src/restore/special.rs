@@ -28,7 +28,7 @@ impl RestoreRun<'_> {
                 return Ok(Linkable::No);
             }
         };
-        match (&here.target, self.is_deed()) {
+        match (&here.target, self.is_restore()) {
             (Some(target), true) => {
                 if !self.make_special(folder, here, target, entry, way)? {
                     return Ok(Linkable::No);
