@@ -126,7 +126,7 @@ impl Drop for Readers {
     }
 }
 
-/// What the sources lie on; a list of thousands on one file system is one question.
+/// The media that the sources are on; each file system is asked once, however long the list.
 fn distinct_media(paths: &[PathBuf]) -> Vec<Medium> {
     let mut asked = HashSet::new();
     let is_new =

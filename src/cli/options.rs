@@ -88,7 +88,7 @@ pub(super) struct GlobalOptions {
     pub no_progress: bool,
 }
 
-/// A heading for each of them, as one for all that follow would stand over the options of the command, too.
+/// A heading for each of them: one for all that follow would be over the options of the command, too.
 pub(super) const FILTERS: &str = "Snapshot filters";
 
 /// Which snapshots count.
