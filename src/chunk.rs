@@ -1,6 +1,6 @@
 //! Content-defined chunking: FastCDC (v2020) with a gear table of the repository's own; pure.
 //!
-//! The secret table is hardening only: what really hides chunk lengths is that they never stand in plain in storage
+//! The secret table is hardening only: what really hides chunk lengths is that they are never stored in plain
 //! (eprint 2025/532 and 2025/558 break keyed gear tables).
 
 mod pieces;

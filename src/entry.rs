@@ -114,7 +114,7 @@ pub enum Content {
     /// No bytes; also every kind that has none.
     #[default]
     Empty,
-    /// The bytes themselves: fewer than an id would take.
+    /// The bytes themselves. Writers use it for at most 32 bytes: an id and its place in the index take more.
     Inline(Vec<u8>),
     /// The chunks in order; at most [`CHUNKS_DIRECT_MAX`].
     Chunks(Vec<ChunkId>),

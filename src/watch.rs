@@ -41,7 +41,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Sets the path being worked on; skipped when another thread is at it.
+    /// Sets the path being worked on. Does nothing while another thread sets it.
     pub(crate) fn set_current(&self, path: &[u8]) {
         if let Ok(mut current) = self.current.try_lock() {
             current.clear();
@@ -99,11 +99,11 @@ pub enum NoticeKind {
     Damage,
     /// Something is not deleted from the target of a restore.
     Deletion,
-    /// The work is done, and what was to be printed of it could not be written.
+    /// The work is done, but its result could not be printed.
     Output,
     /// The storage does not answer, or answers again.
     Outage,
-    /// What is in the repository beside backups, or which repository it is.
+    /// Unexpected objects in the repository, or another repository than before.
     Repository,
     /// The work starts over.
     Restart,

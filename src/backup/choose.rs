@@ -14,9 +14,9 @@ use crate::seal::KeyAccess;
 use crate::watch::{NoticeKind, Watch, now};
 use std::path::PathBuf;
 
-/// The last snapshot of the same sources is not searched among more snapshots of others than these: it only spares reading files.
-/// Those in the cache do not count.
-const FETCHED_MAX: u64 = 256;
+/// The search for the last snapshot of the same sources examines this many snapshots, as it only saves reading files. It goes on as long
+/// as it has fetched no more than this from storage: snapshots in the cache cost nothing.
+const EXAMINED_MAX: u64 = 256;
 /// How many names dated in the future are looked at.
 const FUTURE_LOOKS_MAX: usize = 8;
 
@@ -180,10 +180,12 @@ fn last_of_sources(
     let watch = &watch.aside();
     let mut search = search(repo, options, watch)?;
     let wanted = || paths.iter().map(|path| path.as_os_str().as_encoded_bytes());
-    let (mut snapshot, mut elsewhere, mut is_newest) = (None, None, true);
-    while search.fetched() <= FETCHED_MAX {
+    let (mut snapshot, mut elsewhere, mut examined) = (None, None, 0);
+    // Many are fetched ahead: that they were does not end the search.
+    while examined < EXAMINED_MAX || search.fetched() <= EXAMINED_MAX {
         let Some(candidate) = search.pop_newest()? else { break };
-        if std::mem::take(&mut is_newest) {
+        examined += 1;
+        if examined == 1 {
             tell_of_future(Some(&candidate), &options.host, watch);
         }
         if candidate.host == options.host && candidate.job == options.job && candidate.has_trees(wanted()) {

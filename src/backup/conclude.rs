@@ -75,7 +75,7 @@ impl Conclusion<'_> {
             has_stored_sources: saved.has_stored_sources,
             watch: self.ledger.watch(),
         };
-        if self.options.skip_if_unchanged && saved.is_unchanged && self.may_vouch(&healing, &writer) {
+        if self.options.skip_if_unchanged && saved.is_unchanged && self.can_skip_snapshot(&healing, &writer) {
             let is_sound = writer.sink().check_nothing_is_gone();
             self.abandon(writer, rows)?;
             is_sound.and_then(|()| self.check_parent())?;
@@ -197,9 +197,8 @@ impl Conclusion<'_> {
         }
     }
 
-    /// Whether "unchanged since that snapshot" is worth a snapshot: not if that one has lost something, which this run may
-    /// have stored again.
-    fn may_vouch(&self, healing: &HealingCheck, writer: &Writer) -> bool {
+    /// Whether the parent can stand in for a new snapshot: not if it has lost content, which this run may have stored again.
+    fn can_skip_snapshot(&self, healing: &HealingCheck, writer: &Writer) -> bool {
         let told = self.damage.told();
         let has_stored = healing.has_stored_sources;
         let has_met_damage = self.damage.has_met() && (has_stored || told.is_none());

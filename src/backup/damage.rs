@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(super) struct KnownLosses<'a> {
     repo: &'a Repository,
     is_dry_run: bool,
-    /// What the comparison of the local index with the repository found, after the writer had shown itself.
+    /// What the comparison of the local index with the repository found, after the writer had registered.
     pub check: IndexCheck,
     /// Losses that no run had told when this one began.
     marks: LossSet,

@@ -65,7 +65,7 @@ impl Comparison {
         u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight bytes")).max(1)
     }
 
-    /// Over the names and stats of a page, and over what else its entries are made of: the names of owners.
+    /// Hashes the names and stats of a page, and the names of its owners.
     pub(crate) fn fingerprint<'a>(
         &self,
         entries: impl Iterator<Item = (&'a [u8], &'a Stat)>,
@@ -122,8 +122,8 @@ fn plus(time: Time, step: Duration) -> Time {
     Time { seconds: time.seconds.saturating_add(seconds), nanoseconds: nanoseconds % 1_000_000_000 }
 }
 
-/// Over the trees of the directories below a page, and over which of them are marked as partial.
-pub(super) fn below(trees: impl Iterator<Item = SavedTree>) -> [u8; 16] {
+/// Hashes the trees of the directories in a page, and which of them are partial.
+pub(super) fn hash_of_subtrees(trees: impl Iterator<Item = SavedTree>) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
     let (mut count, mut partial) = (0_u32, Vec::new());
     for SavedTree { tree, is_partial } in trees {

@@ -44,7 +44,7 @@ impl BeforeBackup {
         }
     }
 
-    /// Whether a snapshot was there. What one that another backup made since refers to was never lost.
+    /// Whether the snapshot existed when this backup began. Later ones refer to nothing that was lost before.
     fn had(&self, snapshot: &Snapshot) -> Result<bool> {
         let Some(names) = &self.snapshots else { return Ok(true) };
         Ok(names.contains(&snapshot_name(&snapshot.started.compact()?, &snapshot.id)))

@@ -1,9 +1,15 @@
 //! Saves sources as a snapshot. This file shows the steps of one attempt; [`Repository::backup`] (`attempts.rs`) makes the attempts.
 //!
-//! For each directory, a reader lists its names and compares their stats with the baseline (`walk`, `page`). For each file that
-//! may have changed, it reads the content, cuts it into chunks and has each new chunk stored (`files`, `content`). The sink claims
-//! a chunk, so that it is stored once, and packs it. Checkpoints make the packs findable through index objects. The commit creates
-//! the snapshot.
+//! The line of one file, call by call:
+//!
+//! 1. walk: `SourceWalk::save_paths` (`sources.rs`) → `visit` (`walk.rs`) → `do_page` (`page.rs`);
+//! 2. detect: `Comparison::fingerprint` for a page (`detect.rs`), `EntryBuilder::build_part` for its entries (`entries.rs`);
+//! 3. read: `FileSaver::save` (`files.rs`) → `ContentSaver::save` (`content.rs`);
+//! 4. cut: `ChunkSaver::cut` (`chunks.rs`);
+//! 5. claim: `ChunkSaver::store` → `ChunkSink::store_contents` → `Claims::claim`, so that each chunk is stored once;
+//! 6. pack: `OpenPacks::reserve` and `fill`, `Uploads::send`;
+//! 7. index: `ChunkSink::checkpoint`, from `Checkpoints::keep` and before the commit, makes the packs findable;
+//! 8. commit: `Conclusion::conclude` → `Writer::commit` → `WriterLease::commit` creates the snapshot.
 
 mod attempts;
 mod baseline;

@@ -15,7 +15,7 @@ pub(super) struct WalkPlace {
     pub device: u64,
     /// The file system of the directory itself.
     pub here: u64,
-    /// How many directories lie above it.
+    /// How many directories are above it.
     pub level: usize,
     /// Only on the way to sources further down: nothing else here is saved.
     pub is_passage: bool,
@@ -23,7 +23,7 @@ pub(super) struct WalkPlace {
     pub is_pseudo: bool,
 }
 
-/// How often real paths are looked at again: a real path may lie below a source with a link of its own on the way.
+/// How often real paths are looked at again: a real path may be below a source with a link of its own on the way.
 const ROUNDS_MAX: usize = 40;
 
 /// The folder of some sources, and where it really is.

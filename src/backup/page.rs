@@ -217,7 +217,7 @@ impl<'a> SourceWalk<'a> {
     pub(crate) fn finish_page<'s>(&'s self, scope: &Scope<'s>, page: &FolderPage) -> Result<Option<ChunkId>> {
         let mut work = page.work();
         let trees = page.take_below();
-        let below = detect::below(trees.iter().flatten().copied());
+        let below = detect::hash_of_subtrees(trees.iter().flatten().copied());
         let folder = &page.folder;
         let mut items: Vec<PageItem> = std::mem::take(&mut work.parts).into_iter().flatten().collect();
         if let Some(row) = work.unchanged.take() {

@@ -1,6 +1,6 @@
 //! The readers: a pool of threads of which as many are awake as it takes to keep the processors busy.
 //!
-//! Where sources lie in the page cache, a reader for each processor is best: more of them only cost memory. Where they
+//! If the sources are in the page cache, one reader for each processor is best: more of them only cost memory. If they
 //! come from a disk or over a network, a reader mostly waits, and the next ones wake until the processors have enough to
 //! do or the disk takes no more. This is measured while the backup runs (docs/decisions/0013-readers-that-wake.md).
 
@@ -126,7 +126,7 @@ impl Drop for Readers {
     }
 }
 
-/// What the sources lie on; a list of thousands on one file system is one question.
+/// The media that the sources are on; each file system is asked once, however long the list.
 fn distinct_media(paths: &[PathBuf]) -> Vec<Medium> {
     let mut asked = HashSet::new();
     let is_new =

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// What a backup did.
 #[derive(Clone, Debug)]
 pub struct BackupReport {
-    /// None when nothing was written: a dry run, or nothing had changed.
+    /// None if no snapshot was created: in a dry run, or because nothing had changed (`skip_if_unchanged`).
     pub snapshot: Option<Snapshot>,
     /// Counts and sizes.
     pub totals: Totals,
@@ -23,13 +23,13 @@ pub struct BackupReport {
     pub repository: String,
     /// Sockets, which cannot be saved and need not be.
     pub sockets: u64,
-    /// What was healed, if the repository had lost something.
+    /// What was repaired, if the repository had lost something.
     pub healing: Option<Healing>,
     /// How long the backup took.
     pub duration: Duration,
     /// What the repository has lost, as the notices of this run said it.
     pub losses: Vec<String>,
-    /// What of damage this report and the notices of the run tell.
+    /// What this report and the notices of the run say of damage.
     pub(super) telling: Option<DamageTelling>,
 }
 

@@ -122,7 +122,7 @@ impl LocalState {
     }
 
     /// Decides whether rows of the current epoch can be trusted: `live` are the index objects and `packs_missing` the
-    /// packs that a listing showed or did not show after this writer had shown itself. If not, a new epoch begins.
+    /// packs that a listing showed or did not show after this writer had registered. If not, a new epoch begins.
     pub(crate) fn rest_on(&mut self, live: &HashSet<IndexId>, packs_missing: &HashSet<PackId>) -> Result<StateRest> {
         let failed = |error| failed(&self.folder, error);
         let mut indexes_lost = HashSet::new();

@@ -53,7 +53,7 @@ impl Rival {
         folder.join(format!("restored-{}", self.name))
     }
 
-    /// Where the restored tree stands: some tools put the whole path below the target.
+    /// Where the restored tree is: some tools put the whole path below the target.
     pub(super) fn restored(&self, folder: &Path, tree: &Path) -> PathBuf {
         let out = self.out(folder);
         let below = out.join(tree.strip_prefix("/").unwrap_or(tree));

@@ -18,7 +18,7 @@ const WALK_PATH_BYTES_MAX: usize = DEEP_PATH_BYTES_MAX + 2 * (NAME_BYTES_MAX + 1
 /// A page still to be read.
 struct PendingPage {
     id: ChunkId,
-    /// How many pages lie above it.
+    /// How many pages are above it.
     depth: usize,
     /// By which the page above names it; empty for the root.
     name: Vec<u8>,

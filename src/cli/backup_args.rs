@@ -45,7 +45,8 @@ pub(super) struct BackupArgs {
     #[arg(short = 'x', long, help_heading = "Exclude options")]
     pub(super) one_file_system: bool,
 
-    /// Read more paths from this file, one per line; - is standard input (repeatable)
+    /// Read more paths from this file, one per line (lines that begin with # are comments); - is standard input
+    /// (repeatable)
     #[arg(long, value_name = "FILE", help_heading = "Source options")]
     pub(super) files_from: Vec<PathBuf>,
 
@@ -114,7 +115,8 @@ pub(super) struct BackupArgs {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) read_concurrency: Option<u16>,
 
-    /// off, fast, default, best or a zstd level from 1 to 22; default compresses about as well as 3, in less time
+    /// How to compress: off, fast, default, best, or a zstd level from 1 to 22 (default is about as small as level 3, and
+    /// faster)
     #[arg(long, value_name = "LEVEL", value_parser = compression, default_value = "default")]
     pub(super) compression: Compression,
 }

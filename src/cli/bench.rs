@@ -28,7 +28,7 @@ pub(super) struct BenchArgs {
 enum BenchVerb {
     /// Measure chunking, hashing, compression and encryption on one core
     Machine {
-        /// off, fast, default, best or a zstd level from 1 to 22
+        /// How to compress: off, fast, default, best, or a zstd level from 1 to 22
         #[arg(long, value_name = "LEVEL", value_parser = compression, default_value = "default")]
         compression: Compression,
         /// Number of rounds; medians are shown

@@ -43,7 +43,7 @@ use options::GlobalOptions;
 #[derive(Parser, Debug)]
 #[command(name = "silt", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failed, 2 usage error, 3 done with warnings, 4 locked or changed meanwhile (run again), 5 wrong password \
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage error, 3 done with warnings, 4 repository changed meanwhile (run again), 5 wrong password \
                         or key, 6 repository damaged, 130 interrupted"
 )]
 struct Cli {

@@ -22,6 +22,7 @@ const MEMORY_BYTES_MIN: u64 = 32 << 20;
 #[command(next_help_heading = "Global options")]
 pub(super) struct GlobalOptions {
     /// Location of the repository: a directory, s3://BUCKET/PREFIX, s3+https://HOST:PORT/BUCKET/PREFIX or s3+http://…
+    /// [default: ~/.local/share/siltstone/repository]
     #[arg(short, long, global = true, value_name = "URL", env = "SILT_REPOSITORY", hide_env_values = true)]
     pub repo: Option<String>,
 
@@ -33,7 +34,8 @@ pub(super) struct GlobalOptions {
     #[arg(long, global = true, value_name = "COMMAND")]
     pub password_command: Option<OsString>,
 
-    /// File with a key that opens the repository (with init, created if it does not exist)
+    /// File with a key that opens the repository; init creates it if it does not exist [default for the default
+    /// repository: ~/.config/siltstone/key]
     #[arg(long, global = true, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
 
@@ -86,7 +88,7 @@ pub(super) struct GlobalOptions {
     pub no_progress: bool,
 }
 
-/// A heading for each of them, as one for all that follow would stand over the options of the command, too.
+/// A heading for each of them: one for all that follow would be over the options of the command, too.
 pub(super) const FILTERS: &str = "Snapshot filters";
 
 /// Which snapshots count.
@@ -104,7 +106,7 @@ pub(super) struct FilterOptions {
     #[arg(long, value_name = "TAG", help_heading = FILTERS)]
     pub tag: Vec<String>,
 
-    /// Only snapshots with a source at, above or below this path
+    /// Only snapshots with a source at, above or below this path; a stream NAME has the path /NAME
     #[arg(long, value_name = "PATH", help_heading = FILTERS)]
     pub path: Option<PathBuf>,
 }
@@ -128,11 +130,11 @@ pub(super) struct RangeOptions {
     #[command(flatten)]
     filter: FilterOptions,
 
-    /// Only snapshots begun at or after this time
+    /// Only snapshots that started at or after this time
     #[arg(long, value_name = "TIME", help_heading = FILTERS, value_parser = first_instant)]
     after: Option<Time>,
 
-    /// Only snapshots begun at or before this time (a date means the end of that day)
+    /// Only snapshots that started at or before this time (a date means the end of that day)
     #[arg(long, value_name = "TIME", help_heading = FILTERS, value_parser = last_instant)]
     before: Option<Time>,
 }

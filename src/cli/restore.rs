@@ -44,8 +44,8 @@ pub(super) struct RestoreArgs {
     #[arg(long, value_name = "WHEN", value_enum, default_value = "if-changed")]
     overwrite: OverwriteWord,
 
-    /// Delete entries that the snapshot does not have. Deletes only at or below its sources, never on another file system,
-    /// never in a directory that was saved only in part, and never what --exclude matches
+    /// Delete entries of the target that the snapshot does not have: only at or below the sources of the snapshot, never
+    /// on another file system, never in a directory that was saved only in part, never what --exclude matches
     #[arg(long)]
     delete: bool,
 

@@ -8,7 +8,7 @@ const PAGE_BYTES: usize = 4096;
 /// virtual machine these are what its host has taken back and must first give again.
 pub(crate) const WRITE_BYTES_MAX: usize = 512 << 10;
 
-/// A buffer to read files into, which lie in the page cache from the beginnings of pages on: some processors copy several
+/// A buffer to read files into, which are aligned to pages of the page cache: some processors copy several
 /// times slower to a place a few bytes deeper in its page, such as where allocators begin a large block.
 ///
 /// Bytes of a fixed number, the first of which is the first of a page.

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Mutex;
 
-/// `f_type` of file systems whose data lie on other machines.
+/// `f_type` of file systems whose data are on other machines.
 const NETWORK_MAGICS: [u32; 13] = [
     0x6969,      // NFS
     0x517b,      // SMB

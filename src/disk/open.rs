@@ -162,13 +162,18 @@ pub(crate) fn read_link(directory: &Directory, name: impl Arg + Copy) -> Result<
     }
 }
 
-/// Raises this process' limit of open files as far as it may; returns the limit. A walk holds one directory open per
-/// level and thread.
+/// As many open files as silt needs; more would only cost the commands that inherit the limit.
+const OPEN_FILES_MAX: u64 = 65_536;
+
+/// Raises this process' limit of open files to what silt needs, as far as that is allowed; returns the limit. A walk holds one directory
+/// open per level and thread.
 pub fn raise_open_files() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let wanted = limit.maximum.map_or(OPEN_FILES_MAX, |maximum| maximum.min(OPEN_FILES_MAX));
+    if limit.current.is_some_and(|current| current < wanted) {
+        // Where it is refused, fewer files are open at a time.
+        let _best_effort = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
     }
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }

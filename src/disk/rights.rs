@@ -1,5 +1,5 @@
-//! What the system lets this process do beyond what owners may: mostly root may, but capabilities can be given and taken,
-//! and in a user namespace they reach only what belongs to users and groups that it knows.
+//! Privileges of this process beyond those of owners: capabilities, which mostly root has, and the user namespace, in which they reach
+//! only what belongs to users and groups that it knows.
 
 use super::xattr::acl_names_only;
 use crate::entry::Xattr;

@@ -80,7 +80,7 @@ impl Config {
         Ok(bytes)
     }
 
-    /// The repository's id, which stands in plain; also tells whether this is a repository at all.
+    /// The repository's id, which is not sealed; also tells whether this is a repository at all.
     pub fn peek(bytes: &[u8]) -> Result<RepositoryId> {
         if bytes.len() < HEAD_BYTES || &bytes[..8] != MAGIC {
             return Err(Error::corrupt("read", CONFIG_NAME, "it is not the configuration of a siltstone repository"));

@@ -147,7 +147,7 @@ pub fn read_pack(keys: &KeySet, pack: PackId, bytes: &[u8]) -> Result<PackConten
     Ok(PackContents { pack, kind, stored_bytes, data_offset: PACK_HEADER_BYTES as u32, frames })
 }
 
-/// Which kind of chunks a pack holds stands nowhere in plain: its key says so.
+/// Which kind of chunks a pack holds is never stored in plain: its key says so.
 fn open_key_of_either_kind(keys: &KeySet, header: &[u8]) -> Result<(ChunkKind, FrameKey)> {
     open_pack_key(keys, ChunkKind::Content, header)
         .map(|key| (ChunkKind::Content, key))

@@ -1,7 +1,7 @@
 //! Trees: directories as pages of entries, cut where names say so, under inner pages when there are several.
 //!
 //! A page holds its entries in columns (names, kinds, owners, times, sizes, extras, ids), because that compresses best;
-//! the layout stands byte by byte in docs/FORMAT.md. Decoding takes its input as hostile.
+//! docs/FORMAT.md has the layout. Decoding takes its input as hostile.
 
 use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};

@@ -52,7 +52,7 @@ pub struct ChunkSink {
     pub chunks_new: AtomicU64,
 }
 
-/// What there was when the local index was compared with the repository, after this writer had shown itself.
+/// What there was when the local index was compared with the repository, after this writer had registered.
 struct IndexBefore {
     check: IndexCheck,
     /// The chunks that were stored.
@@ -74,7 +74,7 @@ struct FrameBuilder {
 }
 
 impl ChunkSink {
-    /// Must not be called before the writer has shown itself: what is removed from here on is removed knowing of it.
+    /// Must not be called before the writer has registered: what is removed from here on is removed knowing of it.
     pub(crate) fn open(vault: &Vault, options: &SinkOptions, watch: &Watch) -> Result<Self> {
         let check = vault.compare_index(watch)?;
         let losses_before = vault.index_losses();

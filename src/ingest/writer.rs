@@ -32,8 +32,8 @@ impl Writer {
         &self.sink
     }
 
-    /// The commit: after it the snapshot exists, for everybody and for good. Returns the name of its object, and what
-    /// went wrong in moving it to its place, which every listing of snapshots tries again.
+    /// The commit: after it the snapshot exists, for everybody and for good. Returns the name of its object, and why it could not
+    /// be moved to its place, if it could not: the next backup tries again.
     pub fn commit(self, snapshot: &Snapshot) -> Result<(String, Option<Error>)> {
         if let Err(error) = self.sink.checkpoint(|_, _| ()) {
             // Nothing is left to save; the error that ended the run is what the caller must see.

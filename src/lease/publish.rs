@@ -7,7 +7,7 @@ use crate::lease::pending::{PendingState, decode_body, open};
 use crate::seal::KeySet;
 use crate::storage::Storage;
 
-/// `Swap`: the body stands in the pending object.
+/// Publishes a commit made with [`CommitProtocol::CompareAndSwap`](crate::format::CommitProtocol): the body is in the pending object.
 pub(super) fn publish_body(storage: &dyn Storage, pending: &str, snapshot: &str, body: Vec<u8>) -> Result<()> {
     match storage.put_new(snapshot, body.clone().into()) {
         Ok(_) => storage.remove(pending),
@@ -42,7 +42,8 @@ pub(super) fn is_published(storage: &dyn Storage, snapshot: &str, body: &[u8]) -
     }
 }
 
-/// `Rename`: the body is the draft, which moves in one step and never comes back.
+/// Publishes a commit made with [`CommitProtocol::Rename`](crate::format::CommitProtocol): the body is the draft, which moves in one step and
+/// never comes back.
 pub(super) fn publish_draft(storage: &dyn Storage, committed: &str, draft: &str, snapshot: &str) -> Result<()> {
     let moved = match storage.rename(draft, snapshot) {
         // The draft is still there if another object was created in its place.

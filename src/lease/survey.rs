@@ -102,7 +102,8 @@ fn look_at_states(
         let fetched = each_at_once(batch, at_once, |(name, _)| storage.get(&name.state(), OBJECT_BYTES_MAX));
         for ((name, size), fetched) in batch.iter().zip(fetched) {
             if survey.plain_bytes + size > PENDING_BYTES_IN_ALL_MAX {
-                survey.damaged.push(Error::corrupt("read the pending object", name.state(), "it is too large"));
+                let why = "all pending objects together are larger than 256 MiB: it was not read";
+                survey.damaged.push(Error::corrupt("read the pending object", name.state(), why));
                 continue;
             }
             match fetched.and_then(|fetched| {

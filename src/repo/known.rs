@@ -1,18 +1,17 @@
-//! Which repository was found at a location last time: another one there, or none, is a disk that is not mounted or a
-//! repository that was exchanged.
+//! Remembers which repository was at a location, to notice an unmounted disk or a replaced repository.
 
 use crate::disk::whole::{make_private_dir, read_own, write_whole};
 use crate::id::RepositoryId;
 use std::path::{Path, PathBuf};
 
-/// Where such notes are in the folder of all caches.
+/// Where such notes are in the directory of all caches.
 pub(super) const FOLDER: &str = "last-repository";
 
 /// A note in the cache, which may be lost like all of it.
 pub struct KnownRepository(Option<PathBuf>);
 
 impl KnownRepository {
-    /// `place` names the location, the same for every run; `cache` is the folder of all repositories' caches. Without one
+    /// `place` names the location, the same for every run; `cache` is the directory of all caches. Without one
     /// nothing is known and nothing is kept.
     pub fn at(place: &str, cache: Option<&Path>) -> Self {
         let name = blake3::hash(place.as_bytes()).to_hex();

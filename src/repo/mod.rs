@@ -48,7 +48,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What is in the folder of all caches beside the caches themselves.
+/// Files in the directory of all caches that belong to no single repository.
 pub(crate) const CACHE_NOTES: [&str; 2] = [known::FOLDER, unlock::LAST_KEYS];
 
 /// An open repository. Cheap to clone; everything else hangs from it.
@@ -65,8 +65,8 @@ impl Deref for Repository {
 }
 
 impl Repository {
-    /// Opens a repository and brings the local index up to date. `cache` is the folder of all repositories' caches; where
-    /// it cannot be used, a notice says so and the repository is used without one.
+    /// Opens a repository and brings the local index up to date. `cache` is the directory that holds the caches of all
+    /// repositories; if it cannot be used, a notice says so and the repository is used without one.
     pub fn open(storage: Arc<dyn Storage>, credentials: &Credentials, cache: &Path, watch: &Watch) -> Result<Self> {
         Repository::open_with(storage, credentials, Some(cache), watch)
     }
@@ -86,16 +86,16 @@ impl Repository {
         // What needs no key is asked for while the key is being unlocked.
         let listing = {
             let storage = storage.clone();
-            beside(move || storage.list(INDEX_PREFIX))?
+            spawn(move || storage.list(INDEX_PREFIX))?
         };
         let unlocking = {
             let (storage, credentials) = (storage.clone(), credentials.clone());
             let last = LastKey::of(storage.as_ref(), cache);
-            beside(move || unlock(storage.as_ref(), &credentials, &last))?
+            spawn(move || unlock(storage.as_ref(), &credentials, &last))?
         };
         let fetching = {
             let storage = storage.clone();
-            beside(move || storage.get(SETTINGS_NAME, OBJECT_BYTES_MAX).map(|(bytes, _)| bytes))?
+            spawn(move || storage.get(SETTINGS_NAME, OBJECT_BYTES_MAX).map(|(bytes, _)| bytes))?
         };
         let config = storage.get(CONFIG_NAME, OBJECT_BYTES_MAX).map_err(|error| match error.kind() {
             Kind::NotFound => Error::new(Kind::NotFound, "open the repository", storage.describe())
@@ -243,7 +243,7 @@ fn open_cache(cache: &Path, repository: &RepositoryId, storage: &dyn Storage, wa
     None
 }
 
-fn beside<T: Send + 'static>(
+fn spawn<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<std::thread::JoinHandle<Result<T>>> {
     std::thread::Builder::new().name("open".to_owned()).spawn(work).map_err(Error::no_thread)

@@ -72,7 +72,7 @@ impl OwnFolders {
         names.iter().for_each(|(name, _)| self.add(&folder.join(OsStr::from_bytes(name.to_bytes())), what));
     }
 
-    /// The folder of all caches, or where other things are in it only what is ours.
+    /// Adds the directory of all caches. If it also holds other things, adds only what silt put there.
     fn add_caches(&mut self, folder: &Path) {
         let Ok(listed) = names_in(folder) else { return };
         let names: Vec<&OsStr> = listed.iter().map(|(name, _)| OsStr::from_bytes(name.to_bytes())).collect();
@@ -110,7 +110,7 @@ impl OwnFolders {
         stats.into_iter().find_map(|stat| self.name_of(&stat))
     }
 
-    /// Takes out sources that are ours or lie in what is ours; returns them. That nothing remains is an error.
+    /// Removes sources that are a directory of silt, or in one, and returns them. Returns an error if no source remains.
     pub(crate) fn take_out(&self, sources: &mut Vec<PathBuf>) -> Result<Vec<(PathBuf, &'static str)>> {
         let mut taken = Vec::new();
         let mut last_folder: Option<(PathBuf, Option<&'static str>)> = None;

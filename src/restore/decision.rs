@@ -16,16 +16,16 @@ pub(super) enum PlacingWay {
 }
 
 /// An existing entry whose content is as it was saved.
-pub(super) struct RightEntry {
+pub(super) struct UpToDateEntry {
     pub stat: Stat,
     pub fd: Option<OwnedFd>,
-    /// Whether its metadata are restored as well; if not, nothing of it is changed.
-    pub mend: bool,
+    /// If not, nothing of it is changed.
+    pub restores_metadata: bool,
 }
 
 pub(super) enum EntryDecision {
     Make(PlacingWay),
-    Right(RightEntry),
+    UpToDate(UpToDateEntry),
     /// It differs, and `overwrite` keeps it.
     Left,
     /// Why it is kept, whatever `overwrite` says.

@@ -7,10 +7,10 @@ use crate::error::{Kind, Result};
 use crate::lock::locked;
 use crate::restore::delete_entry::{ListedEntry, list};
 use crate::restore::delete_place::{DeletePlace, NotedDirectory};
-use crate::restore::doomed::DoomedFound;
 use crate::restore::folder::{FolderFacts, OpenFolder, TargetFolder};
 use crate::restore::leftovers::is_rest_of_a_directory;
 use crate::restore::paths::child_path;
+use crate::restore::planned_deletions::FoundForDeletion;
 use crate::restore::reasons::NOT_EMPTY;
 use crate::restore::run::{RestoreRun, RunMode};
 use std::collections::HashSet;
@@ -33,7 +33,7 @@ const NOT_NAMED: &str = "extra entries in it were not deleted, because they came
 /// Whether a directory makes way.
 pub(super) enum Cleared {
     /// In a plan: these paths are deleted for it.
-    Yes(Vec<(Vec<u8>, DoomedFound)>),
+    Yes(Vec<(Vec<u8>, FoundForDeletion)>),
     /// Why it stays.
     No(String),
 }
@@ -158,7 +158,7 @@ impl RestoreRun<'_> {
             return self.in_folder(folder, target, |_| self.delete_leaf(place, one, path, noted));
         }
         // A closed directory of this user is opened up before anything in it is deleted.
-        if matches!(&self.mode, RunMode::Deed { doomed } if doomed.contains(path)) {
+        if matches!(&self.mode, RunMode::Restore { deletions } if deletions.contains(path)) {
             self.open_up(folder, target)?;
         }
         self.delete_tree(place, &one.name, path.to_vec(), noted)
@@ -194,8 +194,8 @@ impl RestoreRun<'_> {
         entry: &Entry,
         path: &[u8],
     ) -> Result<Option<String>> {
-        let RunMode::Deed { doomed } = &self.mode else { return Ok(None) };
-        if let Some(why) = doomed.why_kept(path) {
+        let RunMode::Restore { deletions } = &self.mode else { return Ok(None) };
+        if let Some(why) = deletions.why_kept(path) {
             return Ok(Some(why.to_owned()));
         }
         let directory = target.directory().open_child(entry.name.as_slice())?;
@@ -205,7 +205,7 @@ impl RestoreRun<'_> {
                 Err(error) if error.is(Kind::NotFound) => continue,
                 stat => stat?,
             };
-            if !doomed.names(&child_path(path, &one.name), place.found(&stat)) {
+            if !deletions.names(&child_path(path, &one.name), place.found(&stat)) {
                 return Ok(Some(NOT_EMPTY.to_owned()));
             }
         }

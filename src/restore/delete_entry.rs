@@ -6,9 +6,9 @@ use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
 use crate::restore::counts::EntryFate;
 use crate::restore::delete_place::{DeletePlace, NotedDirectory};
-use crate::restore::doomed::DoomedFound;
 use crate::restore::folder::{MountedAt, mounted};
 use crate::restore::paths::shown;
+use crate::restore::planned_deletions::FoundForDeletion;
 use crate::restore::reasons::{FIXED, STICKY};
 use crate::restore::run::{RestoreRun, RunMode};
 use crate::restore::scope::looks_like_ours;
@@ -136,21 +136,21 @@ impl RestoreRun<'_> {
     pub(crate) fn delete_name(
         &self,
         path: &[u8],
-        found: DoomedFound,
+        found: FoundForDeletion,
         noted: &NotedDirectory,
         remove: impl FnOnce() -> Result<()>,
     ) -> Result<bool> {
         match &self.mode {
             RunMode::Plan(_) if noted.content_of.is_some() => noted.paths.borrow_mut().push((path.to_vec(), found)),
             RunMode::Plan(planning) => {
-                locked(&planning.doomed).insert(path, found);
+                locked(&planning.deletions).insert(path, found);
                 self.fate(EntryFate::Deleted, || path.to_vec());
             }
-            RunMode::Deed { doomed } if !doomed.names(path, found) => {
+            RunMode::Restore { deletions } if !deletions.names(path, found) => {
                 noted.is_unnamed.set(true);
                 return Ok(false);
             }
-            RunMode::Deed { .. } => {
+            RunMode::Restore { .. } => {
                 remove().map_err(|error| undeletable(error.kind(), error.why()))?;
                 self.fate(EntryFate::Deleted, || path.to_vec());
             }
@@ -159,10 +159,10 @@ impl RestoreRun<'_> {
     }
 
     /// For a plan: these paths will be deleted.
-    pub(crate) fn doom(&self, paths: Vec<(Vec<u8>, DoomedFound)>) {
+    pub(crate) fn plan_deletions(&self, paths: Vec<(Vec<u8>, FoundForDeletion)>) {
         let RunMode::Plan(planning) = &self.mode else { return };
         for (path, found) in paths {
-            locked(&planning.doomed).insert(&path, found);
+            locked(&planning.deletions).insert(&path, found);
             self.fate(EntryFate::Deleted, || path);
         }
     }

@@ -2,8 +2,8 @@
 
 use crate::disk::device::has_lasting_inodes;
 use crate::disk::{Directory, Stat};
-use crate::restore::doomed::DoomedFound;
 use crate::restore::folder::{MountedAt, OpenFolder};
+use crate::restore::planned_deletions::FoundForDeletion;
 use crate::restore::reasons::NOT_EMPTY;
 use std::cell::{Cell, RefCell};
 
@@ -27,15 +27,15 @@ impl<'a> DeletePlace<'a> {
         DeletePlace { directory, keeps_others, has_lasting_inodes: self.has_lasting_inodes }
     }
 
-    pub(crate) fn found(&self, stat: &Stat) -> DoomedFound {
-        DoomedFound::of(stat, self.has_lasting_inodes)
+    pub(crate) fn found(&self, stat: &Stat) -> FoundForDeletion {
+        FoundForDeletion::of(stat, self.has_lasting_inodes)
     }
 }
 
 /// What a deletion is bound by, and what it found.
 pub(super) struct NotedDirectory {
     /// What a plan deletes of a directory that makes way, if nothing in it stays.
-    pub(super) paths: RefCell<Vec<(Vec<u8>, DoomedFound)>>,
+    pub(super) paths: RefCell<Vec<(Vec<u8>, FoundForDeletion)>>,
     /// The file system that they are on: nothing is deleted on others.
     pub on: MountedAt,
     /// Length of the path of the directory whose content alone is deleted, so that it makes way.

@@ -9,8 +9,8 @@ use crate::error::{Kind, Result};
 use crate::restore::delete_entry::{ListedEntry, list, undeletable};
 use crate::restore::delete_place::{DeletePlace, NotedDirectory};
 use crate::restore::directory_facts::{keeps_others, refusal};
-use crate::restore::doomed::DoomedFound;
 use crate::restore::paths::child_path;
+use crate::restore::planned_deletions::FoundForDeletion;
 use crate::restore::reasons::STICKY;
 use crate::restore::run::{RestoreRun, RunMode};
 
@@ -29,7 +29,7 @@ struct DeleteLevel {
     /// Something in it stays, and so it does itself.
     stays: bool,
     identity: Identity,
-    found: DoomedFound,
+    found: FoundForDeletion,
     /// The mode of one of our own that did not let its owner work in it, and was opened up.
     mode: Option<u32>,
     keeps_others: bool,
@@ -200,8 +200,8 @@ impl RestoreRun<'_> {
         if above.keeps_others && !rights::owns(stat.uid, stat.gid) {
             return Err(undeletable(Kind::Denied, STICKY));
         }
-        let goes = |path: &[u8]| matches!(&self.mode, RunMode::Deed { doomed } if doomed.contains(path));
-        let is_closed = self.is_deed() && stat.is_closed_to_owner(0o700);
+        let goes = |path: &[u8]| matches!(&self.mode, RunMode::Restore { deletions } if deletions.contains(path));
+        let is_closed = self.is_restore() && stat.is_closed_to_owner(0o700);
         let open_up = |is_needed: bool| (is_closed && is_needed).then(|| OpenedUp::open(&below, &stat)).transpose();
         let mut opened_up = open_up(noted.content_of == Some(path.len()) || goes(path))?;
         if opened_up.is_none() && stat.is_closed_to_owner(0o500) {
@@ -283,7 +283,7 @@ mod tests {
             let identity = |name: &str| fstat(open(name)).map(|stat| stat.identity()).expect("it is there");
             let (identity, above) = (identity(path), identity(above));
             let (left, mode) = (Vec::new(), Some(0o555));
-            let found = DoomedFound::of(&Default::default(), true);
+            let found = FoundForDeletion::of(&Default::default(), true);
             let name = name.as_bytes().to_vec();
             DeleteLevel { name, left, above, identity, found, stays: false, mode, keeps_others: false, path_bytes: 0 }
         };

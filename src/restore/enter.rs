@@ -163,7 +163,7 @@ impl RestoreRun<'_> {
                 Ok(None)
             }
             FoundDirectory::Closed(stat) => Ok(Some(self.closed(above, folder, &stat))),
-            FoundDirectory::Missing if !self.is_deed() => self.plan_to_make(above, folder, entry),
+            FoundDirectory::Missing if !self.is_restore() => self.plan_to_make(above, folder, entry),
             FoundDirectory::Missing => {
                 match self.in_folder(parent, target, |target| target.create_directory(&entry.name, &entry.meta)) {
                     Ok((made, current)) => {
@@ -176,7 +176,7 @@ impl RestoreRun<'_> {
                 }
             }
             FoundDirectory::InTheWay => {
-                let made = if self.is_deed() {
+                let made = if self.is_restore() {
                     Some(self.in_folder(parent, target, |target| replace_by_directory(target, entry))?)
                 } else {
                     None

@@ -11,7 +11,7 @@ use crate::entry::{Entry, EntryKind};
 use crate::error::{Kind, Result};
 use crate::lock::locked;
 use crate::restore::counts::EntryFate;
-use crate::restore::decision::{EntryDecision, PlacingWay, RightEntry};
+use crate::restore::decision::{EntryDecision, PlacingWay, UpToDateEntry};
 use crate::restore::folder::{OpenFolder, TargetFolder};
 use crate::restore::leftovers::is_removable;
 use crate::restore::links::Linkable;
@@ -37,13 +37,15 @@ impl RestoreRun<'_> {
         let (Some(target), true) = (&here.target, here.facts.taken) else { return Ok(new) };
         let stat = match target.directory().stat(entry.name.as_slice()) {
             // The restore removes what an earlier one left unfinished, even if the snapshot has an entry of that name.
-            Ok(stat) if !self.is_deed() && is_tidied(here, &entry.name, &stat) => return Ok(new),
+            Ok(stat) if !self.is_restore() && is_tidied(here, &entry.name, &stat) => return Ok(new),
             Ok(stat) => stat,
             Err(error) if error.is(Kind::NotFound) => return Ok(new),
             Err(error) => return Err(error),
         };
         let decision = match self.decide_existing(folder, here, target, entry, stat)? {
-            EntryDecision::Right(right) if right.mend && self.is_of_others(target, entry, &right) => {
+            EntryDecision::UpToDate(existing)
+                if existing.restores_metadata && self.is_of_others(target, entry, &existing) =>
+            {
                 EntryDecision::Make(PlacingWay::Over)
             }
             decision => decision,
@@ -51,8 +53,10 @@ impl RestoreRun<'_> {
         Ok(match (decision, self.stays(here, &stat)) {
             (EntryDecision::Make(_), Some(why)) => EntryDecision::Blocked(why),
             // What is mounted on a file has metadata of its own.
-            (EntryDecision::Right(right), _)
-                if right.mend && stat.mount != here.facts.mounted.1 && !self.is_as_saved(target, entry, &right) =>
+            (EntryDecision::UpToDate(existing), _)
+                if existing.restores_metadata
+                    && stat.mount != here.facts.mounted.1
+                    && !self.is_as_saved(target, entry, &existing) =>
             {
                 EntryDecision::Blocked(MOUNTED)
             }
@@ -68,10 +72,10 @@ impl RestoreRun<'_> {
             (EntryDecision::Make(_), None) if self.is_name_of_other(&folder.path, target.directory(), entry)? => {
                 EntryDecision::Blocked(OTHER_SOURCE)
             }
-            (EntryDecision::Right(right), None)
-                if right.mend
+            (EntryDecision::UpToDate(existing), None)
+                if existing.restores_metadata
                     && self.is_name_of_other(&folder.path, target.directory(), entry)?
-                    && !self.is_as_saved(target, entry, &right) =>
+                    && !self.is_as_saved(target, entry, &existing) =>
             {
                 EntryDecision::Blocked(OTHER_SOURCE)
             }
@@ -99,17 +103,17 @@ impl RestoreRun<'_> {
 
     /// Whether names outside of this entry's link group would get its metadata as well. Such an entry gets an inode of
     /// its own.
-    fn is_of_others(&self, target: &TargetDirectory, entry: &Entry, right: &RightEntry) -> bool {
+    fn is_of_others(&self, target: &TargetDirectory, entry: &Entry, existing: &UpToDateEntry) -> bool {
         let is_shared = entry.link_group == 0 || locked(&self.links).is_shared(entry.link_group);
-        self.links_before(&right.stat) > 1 && is_shared && !self.is_as_saved(target, entry, right)
+        self.links_before(&existing.stat) > 1 && is_shared && !self.is_as_saved(target, entry, existing)
     }
 
     /// Whether the metadata and flags of an existing entry are as they were saved.
-    fn is_as_saved(&self, target: &TargetDirectory, entry: &Entry, right: &RightEntry) -> bool {
+    fn is_as_saved(&self, target: &TargetDirectory, entry: &Entry, existing: &UpToDateEntry) -> bool {
         let named = Subject::Named(target.directory(), &entry.name);
-        let subject = right.fd.as_ref().map_or(named, |fd| Subject::Open(fd.as_fd()));
-        is_as_saved(subject, &right.stat, &entry.meta, &self.apply_options())
-            && !may_lack_flags(target, entry, right.fd.as_ref())
+        let subject = existing.fd.as_ref().map_or(named, |fd| Subject::Open(fd.as_fd()));
+        is_as_saved(subject, &existing.stat, &entry.meta, &self.apply_options())
+            && !may_lack_flags(target, entry, existing.fd.as_ref())
     }
 
     fn decide_existing(
@@ -164,9 +168,9 @@ impl RestoreRun<'_> {
     fn decide_file(&self, target: &TargetDirectory, entry: &Entry, stat: Stat) -> Result<EntryDecision> {
         let same_stat = stat.size == entry.size && stat.modified == entry.meta.modified;
         let keeps = self.keeps(&stat, entry);
-        let right = |fd| Ok(EntryDecision::Right(RightEntry { stat, fd, mend: !keeps }));
+        let up_to_date = |fd| Ok(EntryDecision::UpToDate(UpToDateEntry { stat, fd, restores_metadata: !keeps }));
         if same_stat && self.options.overwrite != Overwrite::Always {
-            return right(None);
+            return up_to_date(None);
         }
         if keeps {
             return Ok(EntryDecision::Left);
@@ -176,7 +180,7 @@ impl RestoreRun<'_> {
             if let Some(fd) = fd
                 && self.matches(&fd, entry)?
             {
-                return right(Some(fd));
+                return up_to_date(Some(fd));
             }
         }
         Ok(EntryDecision::Make(PlacingWay::Over))
@@ -190,7 +194,7 @@ impl RestoreRun<'_> {
         };
         let keeps = self.keeps(&stat, entry);
         Ok(match (same, keeps) {
-            (true, _) => EntryDecision::Right(RightEntry { stat, fd: None, mend: !keeps }),
+            (true, _) => EntryDecision::UpToDate(UpToDateEntry { stat, fd: None, restores_metadata: !keeps }),
             (false, true) => EntryDecision::Left,
             (false, false) => EntryDecision::Make(PlacingWay::Over),
         })
@@ -215,7 +219,7 @@ impl RestoreRun<'_> {
     /// Opens a file that is there; one of our own that does not let its owner read is made readable for that. None in a
     /// plan, which changes no mode.
     fn open_existing(&self, target: &TargetDirectory, entry: &Entry, stat: &Stat) -> Result<Option<OwnedFd>> {
-        if !self.is_deed() && stat.is_closed_to_owner(0o400) {
+        if !self.is_restore() && stat.is_closed_to_owner(0o400) {
             return Ok(None);
         }
         open_own_file(target.directory(), &entry.name).map(Some)
@@ -244,24 +248,30 @@ impl RestoreRun<'_> {
         }
     }
 
-    /// Counts an entry that is right, and mends its metadata; whether other names may be linked to it.
-    pub(crate) fn keep(&self, here: &OpenFolder, folder: &TargetFolder, entry: &Entry, right: RightEntry) -> Linkable {
-        let RightEntry { stat, fd, mend } = right;
-        let how = if mend { Linkable::Old } else { Linkable::No };
+    /// Counts an entry that is up to date, and restores its metadata; whether other names may be linked to it.
+    pub(crate) fn keep(
+        &self,
+        here: &OpenFolder,
+        folder: &TargetFolder,
+        entry: &Entry,
+        existing: UpToDateEntry,
+    ) -> Linkable {
+        let UpToDateEntry { stat, fd, restores_metadata } = existing;
+        let how = if restores_metadata { Linkable::Old } else { Linkable::No };
         self.fate(EntryFate::Kept, || child_path(&folder.path, &entry.name));
-        let (Some(target), true) = (&here.target, mend) else { return how };
+        let (Some(target), true) = (&here.target, restores_metadata) else { return how };
         let kind = entry.kind_of_inode();
         let named = Subject::Named(target.directory(), &entry.name);
         // An open file saves further lookups of its name. Devices and FIFOs stay closed: opening them can have side effects.
         let open = || {
-            if self.is_deed() {
+            if self.is_restore() {
                 open_own_file(target.directory(), &entry.name).ok()
             } else {
                 open_file(target.directory(), entry.name.as_slice()).ok()
             }
         };
         let is_kept = may_keep_metadata(&stat, here.facts.is_read_only || stat.mount != here.facts.mounted.1);
-        let opens = is_kept || self.is_deed() || flags::has_locking(entry.meta.flags);
+        let opens = is_kept || self.is_restore() || flags::has_locking(entry.meta.flags);
         let fd = fd.or_else(|| (opens && kind == EntryKind::File).then(open).flatten());
         let subject = fd.as_ref().map_or(named, |fd| Subject::Open(fd.as_fd()));
         if is_kept {
@@ -271,7 +281,7 @@ impl RestoreRun<'_> {
                 return Linkable::Unmended;
             }
         }
-        if !self.is_deed() {
+        if !self.is_restore() {
             let losses = self.foresee(subject, &stat, entry);
             self.report_losses(&child_path(&folder.path, &entry.name), losses);
             return how;

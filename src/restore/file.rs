@@ -71,9 +71,9 @@ impl RestoreRun<'_> {
     pub(crate) fn restore_file(&self, folder: &TargetFolder, here: &OpenFolder, entry: &Entry) -> Result<Linkable> {
         let way = match self.decide(folder, here, entry)? {
             EntryDecision::Make(way) => way,
-            EntryDecision::Right(right) => {
+            EntryDecision::UpToDate(existing) => {
                 self.progress(1, entry.size);
-                return Ok(self.keep(here, folder, entry, right));
+                return Ok(self.keep(here, folder, entry, existing));
             }
             EntryDecision::Left => {
                 self.progress(1, entry.size);
@@ -85,7 +85,7 @@ impl RestoreRun<'_> {
                 return Ok(Linkable::No);
             }
         };
-        match (&here.target, self.is_deed()) {
+        match (&here.target, self.is_restore()) {
             (Some(target), true) => {
                 if !self.make_file(folder, here, target, entry, way)? {
                     return Ok(Linkable::No);

@@ -191,7 +191,7 @@ impl RestoreRun<'_> {
             let passed = target.directory().open_child_to_search(name).ok();
             return Ok(passed.filter(|_| !folder.inside).map(|directory| FoundDirectory::Opened(directory, None)));
         }
-        if !self.is_deed() {
+        if !self.is_restore() {
             return Ok(Some(FoundDirectory::Closed(stat)));
         }
         let opened_up = OpenedUp::named(target.directory(), name, &stat)?;

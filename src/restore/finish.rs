@@ -95,7 +95,7 @@ impl RestoreRun<'_> {
         // A directory that this run created belongs to this user.
         let may_be_kept = here.facts.apply && !here.facts.is_new && !self.ledger.has_failed();
         let kept = may_be_kept && self.keeps_folder_metadata(folder, here, target);
-        if !self.is_deed() {
+        if !self.is_restore() {
             if let (true, Some(entry), Ok(stat)) = (may_be_kept && !kept, &folder.entry, fstat(target.directory())) {
                 let losses = self.foresee(Subject::Open(target.directory().as_fd()), &stat, entry);
                 self.report_losses(&folder.path, losses);
@@ -178,7 +178,7 @@ impl RestoreRun<'_> {
         if !may_keep_metadata(&stat, here.facts.is_read_only) {
             return false;
         }
-        if !self.is_deed() && folder.changed.load(Ordering::Relaxed) {
+        if !self.is_restore() && folder.changed.load(Ordering::Relaxed) {
             // What is created in it changes its time.
             stat.modified = Time { seconds: i64::MIN, nanoseconds: 0 };
         }
@@ -221,7 +221,7 @@ impl RestoreRun<'_> {
 
     /// Opens up a directory of this user whose mode denies its owner access. Returns whether access is granted now.
     pub(crate) fn open_up(&self, folder: &TargetFolder, target: &TargetDirectory) -> Result<bool> {
-        if !self.is_deed() {
+        if !self.is_restore() {
             return Ok(false);
         }
         let mut opened_up = locked(&folder.opened_up);

@@ -29,11 +29,11 @@ impl RestoreRun<'_> {
             let name = name.to_bytes();
             // What cannot be removed now does no harm.
             if !stat.is(EntryKind::Directory) {
-                if self.is_deed() { drop(target.remove_name(name)) } else { self.forget_link(&stat) }
+                if self.is_restore() { drop(target.remove_name(name)) } else { self.forget_link(&stat) }
             } else if is_filled(target.directory(), name) {
                 locked(&folder.names.leftovers).push(name.to_vec());
             } else {
-                let _best_effort = self.is_deed().then(|| target.remove_directory(name));
+                let _best_effort = self.is_restore().then(|| target.remove_directory(name));
             }
         }
         Ok(())
@@ -46,8 +46,8 @@ impl RestoreRun<'_> {
         for name in leftovers {
             let path = child_path(&folder.path, &name);
             let stays = match &self.mode {
-                RunMode::Plan(planning) => !locked(&planning.doomed).contains(&path),
-                RunMode::Deed { .. } => target.directory().stat(name.as_slice()).is_ok(),
+                RunMode::Plan(planning) => !locked(&planning.deletions).contains(&path),
+                RunMode::Restore { .. } => target.directory().stat(name.as_slice()).is_ok(),
             };
             if stays {
                 let advice = if folder.inside {

@@ -130,7 +130,7 @@ impl RestoreRun<'_> {
         for (folder, entry) in locks {
             let path = child_path(&folder.path, &entry.name);
             match self.enter(&folder) {
-                Ok(Some(OpenFolder { target: Some(target), .. })) if self.is_deed() => {
+                Ok(Some(OpenFolder { target: Some(target), .. })) if self.is_restore() => {
                     let subject = Subject::Named(target.directory(), &entry.name);
                     self.report_losses(&path, apply_flags(subject, &entry.meta, EntryKind::File).into_iter().collect());
                 }
@@ -219,7 +219,7 @@ impl RestoreRun<'_> {
             return self.restore_anchor(folder, &here, entry, true);
         }
         let count = if entry.kind.has_content() { &self.counts.files } else { &self.counts.others };
-        let (Some(target), Some(source), true) = (&here.target, &from.target, self.is_deed()) else {
+        let (Some(target), Some(source), true) = (&here.target, &from.target, self.is_restore()) else {
             if here.facts.mounted != from.facts.mounted {
                 self.warn(&child_path(&folder.path, &entry.name), NOT_LINKED);
             }
@@ -267,7 +267,7 @@ impl RestoreRun<'_> {
     ) -> Result<Option<PlacingWay>> {
         let (Some(target), true) = (&here.target, here.facts.taken) else { return Ok(Some(PlacingWay::New)) };
         // In a plan a new one is not there yet: what has another name is the inode that it will replace.
-        if let Some(source) = from.target.as_ref().filter(|_| self.is_deed() || anchor.how == Linkable::Old)
+        if let Some(source) = from.target.as_ref().filter(|_| self.is_restore() || anchor.how == Linkable::Old)
             && is_linked(target, &entry.name, source, &anchor.name)?
         {
             self.fate(EntryFate::Kept, || child_path(&folder.path, &entry.name));
@@ -276,12 +276,12 @@ impl RestoreRun<'_> {
         }
         match self.decide(folder, here, entry)? {
             EntryDecision::Make(way) => return Ok(Some(way)),
-            // Right by itself, but another inode than the one it is a name of.
-            EntryDecision::Right(right) if right.mend => match self.stays(here, &right.stat) {
+            // Up to date by itself, but another inode than the one it is a name of.
+            EntryDecision::UpToDate(existing) if existing.restores_metadata => match self.stays(here, &existing.stat) {
                 None => return Ok(Some(PlacingWay::Over)),
                 Some(why) => self.blocked(folder, entry, why),
             },
-            EntryDecision::Right(_) => self.fate(EntryFate::Kept, || child_path(&folder.path, &entry.name)),
+            EntryDecision::UpToDate(_) => self.fate(EntryFate::Kept, || child_path(&folder.path, &entry.name)),
             EntryDecision::Left => self.left(folder, entry),
             EntryDecision::Blocked(why) => self.blocked(folder, entry, why),
         }

@@ -74,7 +74,7 @@ impl RestoreRun<'_> {
 
     /// In a plan, what stands for a directory that the restore will make; None without overlap.
     pub(crate) fn imagined(&self, above: &OpenFolder, entry: &Entry) -> Result<Option<ImaginedDirectory>> {
-        let Some(overlap) = self.overlap().filter(|_| !self.is_deed()) else { return Ok(None) };
+        let Some(overlap) = self.overlap().filter(|_| !self.is_restore()) else { return Ok(None) };
         Ok(self.identity_of(above)?.map(|above| overlap.unmade(above, &entry.name)))
     }
 
@@ -181,7 +181,7 @@ impl RestoreRun<'_> {
     /// Gives a directory its time again in which a source was restored through a directory above it.
     pub(crate) fn mend_time(&self, folder: &TargetFolder, here: &OpenFolder) {
         let replaces = matches!(self.options.overwrite, Overwrite::Always | Overwrite::IfChanged);
-        let mends = self.is_deed() && !folder.inside && replaces;
+        let mends = self.is_restore() && !folder.inside && replaces;
         let (Some(overlap), Some(target), true) = (self.overlap(), &here.target, mends) else { return };
         let mend = || {
             let stat = fstat(target.directory())?;

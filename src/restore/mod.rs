@@ -11,7 +11,6 @@ mod delete_entry;
 mod delete_place;
 mod delete_tree;
 mod directory_facts;
-mod doomed;
 mod enter;
 mod existing;
 mod file;
@@ -33,6 +32,7 @@ mod overlap;
 mod paths;
 mod plan;
 mod planned;
+mod planned_deletions;
 mod reached;
 mod reasons;
 mod rehearsal;
@@ -79,7 +79,7 @@ impl RestorePlan {
             self.reader.clone(),
             &self.options,
             &self.scope,
-            RunMode::Deed { doomed: &self.doomed },
+            RunMode::Restore { deletions: &self.deletions },
             watch,
         )?;
         run.expect(self.summary.files, self.expected_bytes);

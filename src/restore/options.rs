@@ -20,7 +20,7 @@ pub enum Overwrite {
 /// What to restore and how.
 #[derive(Clone)]
 pub struct RestoreOptions {
-    /// The folder to restore into; made when it is not there.
+    /// The directory to restore into; created if it does not exist.
     pub target: PathBuf,
     /// Restores only what is at or below this path of the snapshot; the contents of a directory are restored directly
     /// into the target.

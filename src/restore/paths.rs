@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 
-/// Directories that can lie in each other in a snapshot; deeper ones are not restored.
+/// The most levels of directories that a restore creates.
 pub(super) const DEPTH_MAX: usize = 4096;
 
 /// A path for people. That of the root directory is empty in a snapshot.

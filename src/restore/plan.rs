@@ -4,10 +4,10 @@ use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Reader, Repository, Snapshot};
 use crate::restore::counts::{EntryFate, get};
-use crate::restore::doomed::DoomedPaths;
 use crate::restore::options::RestoreOptions;
 use crate::restore::paths::shown;
 use crate::restore::planned::PlanSummary;
+use crate::restore::planned_deletions::PlannedDeletions;
 use crate::restore::run::{PlanGathering, RestoreRun, RunMode};
 use crate::restore::scope::SnapshotScope;
 use crate::watch::{NoticeKind, Watch};
@@ -27,7 +27,7 @@ pub struct RestorePlan {
     /// The path of the root in the snapshot.
     pub(super) base: Vec<u8>,
     /// What may be deleted: nothing else is.
-    pub(super) doomed: DoomedPaths,
+    pub(super) deletions: PlannedDeletions,
     /// What a progress display expects: the bytes of each name.
     pub(super) expected_bytes: u64,
     warnings: u64,
@@ -44,7 +44,7 @@ pub(super) fn make(
     let (root, base) = find_root(&reader, snapshot, options.path.as_deref())?;
     let scope = SnapshotScope::new(repo, snapshot);
     let mut summary = PlanSummary::default();
-    let mut doomed = DoomedPaths::default();
+    let mut deletions = PlannedDeletions::default();
     let mut expected_bytes = snapshot.totals.bytes;
     if options.path.is_none() && !options.detailed && !options.delete && !options.has_filter() {
         // The snapshot knows its own totals: no look at each entry before the first is written.
@@ -63,7 +63,7 @@ pub(super) fn make(
             check_included(&run)?;
         }
         expected_bytes = get(&run.counts.bytes_wanted);
-        summarise(run, &mut summary, &mut doomed);
+        summarise(run, &mut summary, &mut deletions);
     }
     let warnings = snapshot.warnings_count;
     Ok(RestorePlan {
@@ -74,7 +74,7 @@ pub(super) fn make(
         scope,
         root,
         base,
-        doomed,
+        deletions,
         expected_bytes,
         warnings,
     })
@@ -91,7 +91,7 @@ fn check_included(run: &RestoreRun) -> Result<()> {
         .hint("patterns are compared with the paths in the snapshot, which `silt ls -R` and `silt find` show"))
 }
 
-fn summarise(run: RestoreRun, summary: &mut PlanSummary, doomed: &mut DoomedPaths) {
+fn summarise(run: RestoreRun, summary: &mut PlanSummary, deletions: &mut PlannedDeletions) {
     let counts = &run.counts;
     summary.directories = get(&counts.directories);
     summary.files = get(&counts.files_wanted);
@@ -104,7 +104,7 @@ fn summarise(run: RestoreRun, summary: &mut PlanSummary, doomed: &mut DoomedPath
         [EntryFate::Created, EntryFate::Replaced, EntryFate::Left, EntryFate::Blocked, EntryFate::Deleted]
             .map(|fate| counts.fate(fate));
     if let RunMode::Plan(planning) = run.mode {
-        let PlanGathering { named, reads, doomed: found, .. } = *planning;
+        let PlanGathering { named, reads, deletions: found, .. } = *planning;
         let mut named = named.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         summary.created = named.paths(EntryFate::Created, created);
         summary.replaced = named.paths(EntryFate::Replaced, replaced);
@@ -112,7 +112,7 @@ fn summarise(run: RestoreRun, summary: &mut PlanSummary, doomed: &mut DoomedPath
         summary.blocked = named.paths(EntryFate::Blocked, blocked);
         summary.deletions = named.paths(EntryFate::Deleted, deleted);
         reads.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).count(summary);
-        *doomed = found.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *deletions = found.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     }
 }
 

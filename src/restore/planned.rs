@@ -38,11 +38,11 @@ pub struct PlanSummary {
     pub created: FirstPaths,
     /// What makes way for an entry of its name.
     pub replaced: FirstPaths,
-    /// What is there and right.
+    /// What is there and up to date.
     pub kept: u64,
     /// What is there, differs and is kept, since `overwrite` says so.
     pub left: FirstPaths,
-    /// Entries that are not restored, since something has their name that does not make way.
+    /// Entries that are not restored, because something that stays has their name.
     pub blocked: FirstPaths,
     /// What `delete` removes.
     pub deletions: FirstPaths,

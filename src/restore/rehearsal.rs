@@ -32,7 +32,7 @@ pub(super) enum MetDirectories {
 /// A directory of the target, and what one path of the snapshot does with it.
 pub(super) struct SeenDirectory {
     pub path: Vec<u8>,
-    pub does: RehearsedDeed,
+    pub does: RehearsedAction,
     /// Of its mode, owner and attributes.
     pub meta: u64,
     /// The paths that get no metadata because this one has the same place.
@@ -47,7 +47,7 @@ pub(super) struct SparedEntry {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum RehearsedDeed {
+pub(super) enum RehearsedAction {
     /// It was saved empty, and nothing is deleted in it: only its metadata are restored.
     Nothing,
     /// It is above a source: only sources are restored into it.
@@ -94,10 +94,10 @@ impl Rehearsal {
             // The first path that makes the directory sets its metadata. With several threads, which one is first would be random.
             Slot::Occupied(seen) if directory.device == UNMADE_DEVICE => self.meet(&seen.get().path, &new.path),
             Slot::Occupied(mut seen) => match (seen.get().does, new.does) {
-                (RehearsedDeed::LeadsOn, RehearsedDeed::LeadsOn) => {}
-                (RehearsedDeed::LeadsOn, RehearsedDeed::Nothing) => self.spare(new.path, seen.get_mut()),
-                (_, RehearsedDeed::Nothing) if seen.get().meta == new.meta => self.spare(new.path, seen.get_mut()),
-                (RehearsedDeed::Nothing, does) if does == RehearsedDeed::LeadsOn || seen.get().meta == new.meta => {
+                (RehearsedAction::LeadsOn, RehearsedAction::LeadsOn) => {}
+                (RehearsedAction::LeadsOn, RehearsedAction::Nothing) => self.spare(new.path, seen.get_mut()),
+                (_, RehearsedAction::Nothing) if seen.get().meta == new.meta => self.spare(new.path, seen.get_mut()),
+                (RehearsedAction::Nothing, does) if does == RehearsedAction::LeadsOn || seen.get().meta == new.meta => {
                     let SeenDirectory { path, spares, .. } = seen.get_mut();
                     let paths = std::mem::take(spares).into_iter().chain([std::mem::take(path)]);
                     paths.for_each(|path| self.spare(path, &mut new));
@@ -109,7 +109,7 @@ impl Rehearsal {
     }
 
     fn spare(&self, path: Vec<u8>, other: &mut SeenDirectory) {
-        let spared = SparedEntry { other: other.path.clone(), is_restored: other.does != RehearsedDeed::LeadsOn };
+        let spared = SparedEntry { other: other.path.clone(), is_restored: other.does != RehearsedAction::LeadsOn };
         locked(&self.spared).insert(path.clone(), spared);
         other.spares.push(path);
     }

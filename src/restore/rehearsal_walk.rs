@@ -14,7 +14,7 @@ use crate::restore::location::real_path;
 use crate::restore::other_sources::OtherSources;
 use crate::restore::overlap::{SourceOverlap, without_time};
 use crate::restore::paths::shown;
-use crate::restore::rehearsal::{MetDirectories, Rehearsal, RehearsedDeed, SeenDirectory};
+use crate::restore::rehearsal::{MetDirectories, Rehearsal, RehearsedAction, SeenDirectory};
 use crate::restore::run::{PlanGathering, RestoreRun, RunMode};
 use rustix::fd::AsFd;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -23,7 +23,7 @@ impl RestoreRun<'_> {
     pub(crate) fn rehearsal(&self) -> Option<&Rehearsal> {
         match &self.mode {
             RunMode::Plan(planning) => planning.rehearsal.as_ref(),
-            RunMode::Deed { .. } => None,
+            RunMode::Restore { .. } => None,
         }
     }
 
@@ -95,15 +95,15 @@ impl RestoreRun<'_> {
         };
         let deletes = || self.options.delete && here.facts.mounted == here.facts.deletes_on;
         let does = match &folder.entry {
-            _ if !folder.inside => RehearsedDeed::LeadsOn,
-            Some(entry) if !self.has_entries(entry)? && !deletes() => RehearsedDeed::Nothing,
-            _ => RehearsedDeed::Restores,
+            _ if !folder.inside => RehearsedAction::LeadsOn,
+            Some(entry) if !self.has_entries(entry)? && !deletes() => RehearsedAction::Nothing,
+            _ => RehearsedAction::Restores,
         };
         match does {
             // It does not spare the same directory in another way.
-            RehearsedDeed::Nothing if here.facts.is_read_only => return Ok(()),
-            RehearsedDeed::Nothing => {}
-            RehearsedDeed::LeadsOn | RehearsedDeed::Restores => self.rehearse_device(rehearsal, folder, here),
+            RehearsedAction::Nothing if here.facts.is_read_only => return Ok(()),
+            RehearsedAction::Nothing => {}
+            RehearsedAction::LeadsOn | RehearsedAction::Restores => self.rehearse_device(rehearsal, folder, here),
         }
         let meta = folder.entry.as_ref().map_or(0, |entry| meta_hash(&entry.meta));
         rehearsal.see(directory, SeenDirectory { path: folder.path.clone(), does, meta, spares: Vec::new() });
@@ -182,16 +182,16 @@ mod tests {
     fn what_does_nothing_meets_nobody() {
         let directory = |inode| Identity { device: 1, inode };
         let seen = |path: &str, does, meta| SeenDirectory { path: path.into(), does, meta, spares: Vec::new() };
-        let met_with = |uses: &[(&str, u64, RehearsedDeed, u64)]| {
+        let met_with = |uses: &[(&str, u64, RehearsedAction, u64)]| {
             let rehearsal = Rehearsal::default();
             uses.iter().for_each(|(path, at, does, meta)| rehearsal.see(directory(*at), seen(path, *does, *meta)));
             rehearsal.is_over()
         };
-        let met = |uses: &[(&str, u64, RehearsedDeed)]| {
+        let met = |uses: &[(&str, u64, RehearsedAction)]| {
             let uses: Vec<_> = uses.iter().map(|(path, at, does)| (*path, *at, *does, 0)).collect();
             met_with(&uses)
         };
-        use RehearsedDeed::{LeadsOn, Nothing, Restores};
+        use RehearsedAction::{LeadsOn, Nothing, Restores};
         for (one, other, expected) in [
             (Restores, Restores, true),
             (LeadsOn, Restores, true),

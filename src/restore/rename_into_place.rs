@@ -112,21 +112,21 @@ impl RestoreRun<'_> {
         way: PlacingWay,
         make: impl FnOnce() -> Result<()>,
     ) -> Result<bool> {
-        let mut doomed = Vec::new();
+        let mut to_delete = Vec::new();
         if let (PlacingWay::OverDirectory, Some(target), RunMode::Plan(planning)) = (way, &here.target, &self.mode) {
             let path = child_path(&folder.path, &entry.name);
             match self.delete_content(here, target, &entry.name, &path)? {
-                Cleared::Yes(paths) => doomed = paths,
+                Cleared::Yes(paths) => to_delete = paths,
                 Cleared::No(why) => {
                     // The restore deletes nothing in a directory that it cannot clear.
                     self.blocked(folder, entry, &why);
-                    locked(&planning.doomed).keep(&path, why);
+                    locked(&planning.deletions).keep(&path, why);
                     return Ok(false);
                 }
             }
         }
         make()?;
-        self.doom(doomed);
+        self.plan_deletions(to_delete);
         folder.changed.store(true, Ordering::Relaxed);
         let fate = if way == PlacingWay::New { EntryFate::Created } else { EntryFate::Replaced };
         self.fate(fate, || child_path(&folder.path, &entry.name));

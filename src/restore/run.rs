@@ -8,7 +8,6 @@ use crate::id::ChunkId;
 use crate::lock::locked;
 use crate::repo::{Chunk, Reader, Repository};
 use crate::restore::counts::{EntryFate, RestoreCounts, RestoreReport, add, get};
-use crate::restore::doomed::DoomedPaths;
 use crate::restore::folder::OpenFolders;
 use crate::restore::links::LinkGroups;
 use crate::restore::options::RestoreOptions;
@@ -16,6 +15,7 @@ use crate::restore::other_sources::OtherSources;
 use crate::restore::overlap::SourceOverlap;
 use crate::restore::paths::{named_in_full, shown};
 use crate::restore::planned::{NamedPaths, PlannedReads};
+use crate::restore::planned_deletions::PlannedDeletions;
 use crate::restore::rehearsal::{Rehearsal, SparedEntry};
 use crate::restore::scope::SnapshotScope;
 use crate::watch::{Ledger, Watch};
@@ -25,7 +25,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 /// Writers from remote storage: some wait for it while others write.
-const FAR_WRITERS_MIN: usize = 4;
+const REMOTE_WRITERS_MIN: usize = 4;
 /// Writers that help each other with large files wait on their stacks.
 const WRITER_STACK_BYTES: usize = 8 << 20;
 /// Directories held open at a time, where the limit of open files allows; deeper ones are opened again when needed.
@@ -43,13 +43,13 @@ pub(super) struct PlanGathering {
     pub rehearsal: Option<Rehearsal>,
     pub named: Mutex<NamedPaths>,
     pub reads: Mutex<PlannedReads>,
-    pub doomed: Mutex<DoomedPaths>,
+    pub deletions: Mutex<PlannedDeletions>,
 }
 
 /// Whether a walk only plans, or also acts.
 pub(super) enum RunMode<'a> {
     Plan(Box<PlanGathering>),
-    Deed { doomed: &'a DoomedPaths },
+    Restore { deletions: &'a PlannedDeletions },
 }
 
 /// The devices met so far. Usually there is only one, which needs no lock.
@@ -136,7 +136,7 @@ impl<'a> RestoreRun<'a> {
 
     /// How many threads write, unless directories may meet in the target.
     pub(crate) fn writers(&self) -> usize {
-        self.options.writers.max(if self.repo.is_remote() { FAR_WRITERS_MIN } else { 1 })
+        self.options.writers.max(if self.repo.is_remote() { REMOTE_WRITERS_MIN } else { 1 })
     }
 
     /// The threads that write.
@@ -152,8 +152,8 @@ impl<'a> RestoreRun<'a> {
 
     /// Whether this run changes the target.
     #[inline]
-    pub(crate) fn is_deed(&self) -> bool {
-        matches!(self.mode, RunMode::Deed { .. })
+    pub(crate) fn is_restore(&self) -> bool {
+        matches!(self.mode, RunMode::Restore { .. })
     }
 
     /// Whether files are compared by content if metadata do not decide: always, except in a plan without details.
@@ -168,7 +168,7 @@ impl<'a> RestoreRun<'a> {
     }
 
     pub(crate) fn progress(&self, files: u64, bytes: u64) {
-        if self.is_deed() {
+        if self.is_restore() {
             add(&self.watch.progress.files_done, files);
             add(&self.watch.progress.bytes_done, bytes);
         }

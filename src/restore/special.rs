@@ -18,7 +18,7 @@ impl RestoreRun<'_> {
     pub(crate) fn restore_special(&self, folder: &TargetFolder, here: &OpenFolder, entry: &Entry) -> Result<Linkable> {
         let way = match self.decide(folder, here, entry)? {
             EntryDecision::Make(way) => way,
-            EntryDecision::Right(right) => return Ok(self.keep(here, folder, entry, right)),
+            EntryDecision::UpToDate(existing) => return Ok(self.keep(here, folder, entry, existing)),
             EntryDecision::Left => {
                 self.left(folder, entry);
                 return Ok(Linkable::No);
@@ -28,7 +28,7 @@ impl RestoreRun<'_> {
                 return Ok(Linkable::No);
             }
         };
-        match (&here.target, self.is_deed()) {
+        match (&here.target, self.is_restore()) {
             (Some(target), true) => {
                 if !self.make_special(folder, here, target, entry, way)? {
                     return Ok(Linkable::No);

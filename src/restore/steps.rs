@@ -139,7 +139,7 @@ impl RestoreRun<'_> {
     /// For a plan: reports that the target is mounted read-only.
     pub(super) fn check_read_only(&self) {
         let changes = [EntryFate::Created, EntryFate::Replaced, EntryFate::Deleted].map(|fate| self.counts.fate(fate));
-        if self.is_deed() || !self.compares() || changes.iter().sum::<u64>() == 0 {
+        if self.is_restore() || !self.compares() || changes.iter().sum::<u64>() == 0 {
             return;
         }
         let target = &self.options.target;

@@ -85,7 +85,7 @@ impl RestoreRun<'_> {
         }
         // One that may be listed and not entered was opened all the same.
         if stat.is_closed_to_owner(0o500) {
-            if !self.is_deed() {
+            if !self.is_restore() {
                 return Ok(Some(self.closed(above, folder, &stat)));
             }
             opened_up = Some(OpenedUp::open(target.directory(), &stat)?);

@@ -67,7 +67,7 @@ impl RestoreRun<'_> {
     /// opened up for that.
     pub(super) fn open_target(&self, pool: &ThreadPool, root: &Entry, base: &[u8]) -> Result<Arc<TargetFolder>> {
         let target = &self.options.target;
-        let closed = closed_to_owner(target.as_os_str().as_bytes()).filter(|_| self.is_deed());
+        let closed = closed_to_owner(target.as_os_str().as_bytes()).filter(|_| self.is_restore());
         let Some(mode) = closed else { return self.open_or_make_target(pool, root, base) };
         let change = |mode| {
             std::fs::set_permissions(target, Permissions::from_mode(mode))
@@ -97,7 +97,7 @@ impl RestoreRun<'_> {
         let wanted = self.options.include.is_none() || self.options.includes_with_parents(base, true);
         let entry = (root.is_directory() && !root.name.is_empty()).then(|| root.clone());
         let (target, facts) = match Directory::open_path(path) {
-            _ if closed_to_owner(path).is_some() && !self.is_deed() => {
+            _ if closed_to_owner(path).is_some() && !self.is_restore() => {
                 // Nothing in it can be looked at, but what is above it can.
                 if let Some(above) = self.nearest_above() {
                     self.check_above(&above)?;
@@ -113,7 +113,7 @@ impl RestoreRun<'_> {
             Err(error) if error.is(Kind::NotFound) => {
                 let group = self.check_future_target()?;
                 self.target.is_fresh.get_or_init(|| true);
-                if self.is_deed() {
+                if self.is_restore() {
                     self.make_target(pool, entry.as_ref())
                         .map_err(|error| target_refused(&self.options.target, error))?
                 } else {
@@ -168,7 +168,7 @@ impl RestoreRun<'_> {
         Ok((target, facts))
     }
 
-    /// Refuses a target that is in the repository in use or in the caches that lie beside its own. Whether it is in another
+    /// Refuses a target that is in the repository in use or in the caches beside its own. Whether it is in another
     /// repository or cache, where nothing is deleted.
     pub(super) fn check_above(&self, target: &Directory) -> Result<bool> {
         match self.ours_above(target)? {

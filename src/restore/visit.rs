@@ -36,7 +36,7 @@ impl<'a> RestoreRun<'a> {
     /// Restores what is in a directory.
     pub(super) fn visit<'s>(&'s self, tasks: &Tasks<'s>, folder: Arc<TargetFolder>, contents: DirectoryContents) {
         if !self.should_stop() && self.visits(&folder, contents) {
-            if self.is_deed() {
+            if self.is_restore() {
                 self.watch.progress.set_current(&folder.path);
             }
             let pages = contents.tree.map_or_else(Vec::new, |tree| self.leaf_pages(&folder, &tree));

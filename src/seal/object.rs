@@ -1,7 +1,7 @@
 //! Small sealed objects: compressed, padded, encrypted whole under a key of their own.
 //!
 //! Layout: magic (8 bytes), recipients (1 byte), key generation (`u32`), 32 bytes (a salt, or HPKE's encapsulated key), then AES-256-GCM
-//! of `u32 length of the rest without padding | zstd frame | zeros`. What stands before the 32 bytes is authenticated, and so is the
+//! of `u32 length of the rest without padding | zstd frame | zeros`. What is before the 32 bytes is authenticated, and so is the
 //! object's purpose.
 
 use crate::error::{Error, Kind, Result};
@@ -41,14 +41,15 @@ impl Recipients {
     }
 }
 
-/// The maximum size of a sealed object of this many plain bytes.
+/// The largest sealed object that is read for this many plain bytes. Padding can add up to 1/16 to what zstd leaves: every object that
+/// this program writes compresses, or is much smaller than it may be, so it stays below.
 pub(crate) const fn sealed_object_bytes_max(plain_bytes_max: u64) -> u64 {
     plain_bytes_max + plain_bytes_max / 64 + 4096
 }
 
 /// Compresses, pads and seals. `purpose` is authenticated: an object of one purpose does not open as another.
 pub fn seal_object(keys: &KeySet, recipients: Recipients, purpose: &str, plain: &[u8]) -> Result<Vec<u8>> {
-    let failed = |why: &str| Error::new(Kind::Failed, "seal the", purpose).because(why.to_owned());
+    let failed = |why: &str| Error::new(Kind::Failed, "seal the", name_of(purpose)).because(why.to_owned());
     let packed = zstd::bulk::compress(plain, 3).map_err(|error| failed("").because(error))?;
     let mut body = Vec::with_capacity(4 + packed.len() + packed.len() / 8 + 64);
     body.extend_from_slice(&u32::try_from(packed.len()).map_err(|_| failed("it is too large"))?.to_le_bytes());
@@ -77,7 +78,7 @@ pub fn seal_object(keys: &KeySet, recipients: Recipients, purpose: &str, plain: 
 
 /// Opens what [`seal_object`] made. At most `plain_bytes_max` bytes come out; more is taken for an attack.
 pub fn open_object(keys: &KeySet, purpose: &str, sealed: &[u8], plain_bytes_max: u64) -> Result<Vec<u8>> {
-    let bad = |why: &str| Error::corrupt("open the", purpose, why);
+    let bad = |why: &str| Error::corrupt("open the", name_of(purpose), why);
     if sealed.len() < HEAD_BYTES + SALT_BYTES + TAG_BYTES || &sealed[..8] != MAGIC {
         return Err(bad("it is not an object of siltstone, or it is truncated"));
     }
@@ -88,7 +89,7 @@ pub fn open_object(keys: &KeySet, purpose: &str, sealed: &[u8], plain_bytes_max:
             .with_kind(Kind::Unsupported)
             .hint("use a newer version of silt")
     })?;
-    check_generation(&head[9..], "open the", purpose)?;
+    check_generation(&head[9..], "open the", name_of(purpose))?;
     let associated = associated_data(head, purpose);
     let body = match recipients {
         Recipients::Writers => open_once(&object_key(keys.writers(), salt), &associated, rest.to_vec()),
@@ -110,6 +111,15 @@ pub fn seal_signed_object(keys: &KeySet, purpose: &str, plain: &[u8]) -> Result<
 pub(crate) fn open_signed_object(keys: &KeySet, purpose: &str, sealed: &[u8], plain_bytes_max: u64) -> Result<Vec<u8>> {
     let signed = open_object(keys, purpose, sealed, plain_bytes_max)?;
     keys.verifying().verify(purpose, &signed).map(<[u8]>::to_vec)
+}
+
+/// What people call an object of this purpose.
+fn name_of(purpose: &str) -> &str {
+    match purpose {
+        "index" => "index object",
+        "pending" => "pending object",
+        other => other,
+    }
 }
 
 fn associated_data(head: &[u8], purpose: &str) -> Vec<u8> {

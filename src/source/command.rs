@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 /// How much of what a command says on its standard error is kept: the end of it.
 pub(crate) const STDERR_BYTES_MAX: usize = 64 << 10;
-/// How much of that stands in the error itself.
+/// How much of that the error itself shows.
 const STDERR_BYTES_IN_ERROR: usize = 1024;
 /// How long a blocked read waits between checks for a cancel.
 pub(super) const CANCEL_LATENCY: Duration = Duration::from_millis(100);

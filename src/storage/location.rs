@@ -1,4 +1,4 @@
-//! From the words of a location to its storage.
+//! Parses the location of a repository and opens its storage.
 
 use super::Storage;
 use super::local::Local;
@@ -43,7 +43,7 @@ impl Default for StorageAccess<'_> {
     }
 }
 
-/// Opens the storage at a path or URL; with `create`, an empty folder may be made (a bucket is never made).
+/// Opens the storage at a path or URL. With `create`, a missing directory is created; a bucket never is.
 pub fn open_location(location: &str, create: bool, access: &StorageAccess) -> Result<Arc<dyn Storage>> {
     let mut storage = open_patiently(access.retry_for, &access.watch, || open_bare(location, create, access))?;
     if !access.delay.is_zero() {
@@ -102,7 +102,7 @@ fn parse(location: &str) -> Result<StoragePlace<'_>> {
     }
 }
 
-/// What stands before a colon like a scheme or a host: hardly the name of a folder, which a slash before it would tell.
+/// The part before a colon, if it looks like a scheme: a directory of such a name must be written with a slash (`./name:…`).
 fn scheme_of(location: &str) -> Option<&str> {
     let (scheme, _) = location.split_once(':')?;
     (!scheme.is_empty() && !scheme.contains('/')).then_some(scheme)

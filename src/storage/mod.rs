@@ -1,4 +1,4 @@
-//! Store objects: one trait, one file per backend, wrappers for retry, throttling and faults on purpose.
+//! Store objects: the trait [`Storage`], its kinds (local directory, S3, memory), and wrappers that retry, throttle and inject faults.
 //!
 //! An object has a name of `[a-z0-9._-]` segments joined by `/`, is written whole or not at all and is small enough to
 //! be held in memory (packs are the largest). No backend knows chunks, keys or the repository.

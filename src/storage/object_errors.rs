@@ -1,4 +1,4 @@
-//! What the refusals of a service mean: kinds of errors, and what to do.
+//! Maps the errors of a service to kinds and hints.
 
 use crate::error::{Error, Kind, kind_of_io};
 use crate::storage::{Capabilities, tls};

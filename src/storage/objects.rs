@@ -109,7 +109,7 @@ impl Objects {
         format!("{}/{name}", self.location)
     }
 
-    /// Writes the whole object. Returns its version if the store says it.
+    /// Writes the whole object. Returns its version if the service says it.
     fn write(&self, doing: &str, name: &str, body: ObjectBody, options: WriteOptions) -> Result<Option<ObjectVersion>> {
         check_name(name)?;
         let bytes = body.len();

@@ -1,4 +1,4 @@
-//! Objects in a bucket of an S3 store.
+//! Objects in a bucket of an S3 server.
 
 use crate::error::{Error, Kind, Result};
 use crate::storage::object_errors::{Service, ServiceAnswer, failed};
@@ -87,7 +87,7 @@ impl S3Location {
 /// What the location of a bucket leaves open.
 #[derive(Clone, Default)]
 pub struct S3Defaults {
-    /// The URL of the store.
+    /// The URL of the server.
     pub endpoint: Option<String>,
     /// The region of the bucket.
     pub region: Option<String>,
@@ -124,9 +124,8 @@ impl S3Defaults {
     }
 }
 
-/// Opens a bucket. Region and endpoint are those of `defaults` as far as the location does not name them. An https store is trusted when an
-/// authority of the system vouches for it, or one in `ca_file` if that is given. Asks the store nothing yet. A cancel ends its
-/// requests.
+/// Opens a bucket. Region and endpoint are those of `defaults` as far as the location does not name them. An https server is trusted if an
+/// authority of the system issued its certificate, or one in `ca_file` if that is given. Sends no request yet. A cancel ends its requests.
 pub(crate) fn open(
     location: &S3Location,
     defaults: &S3Defaults,

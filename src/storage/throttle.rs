@@ -70,7 +70,7 @@ impl Throttle {
     fn send(&self, body: &ObjectBody) -> Result<()> {
         let line = self.upload.as_ref();
         if body.len() <= SMALL_BYTES {
-            // A sign of life or a commit must not queue after packs. It counts all the same.
+            // A heartbeat or a commit must not queue after packs. It counts all the same.
             line.map(|line| line.admit(body.len(), self.clock.elapsed()));
             return Ok(());
         }
@@ -213,7 +213,7 @@ mod tests {
         assert!(received >= Duration::from_secs(8) - BURST && received <= Duration::from_secs(8), "{received:?}");
     }
 
-    /// A sign of life waited for all packs that were admitted before it: for half an hour on a slow line.
+    /// A heartbeat waited for all packs that were admitted before it: for half an hour on a slow line.
     #[test]
     fn a_small_object_does_not_wait_and_counts() {
         let clock = Arc::new(FakeClock::default());

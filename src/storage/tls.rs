@@ -8,7 +8,7 @@ use std::path::Path;
 
 const CERTIFICATES_BYTES_MAX: u64 = 4 << 20;
 
-/// A client for the store of this name that trusts the authorities in a PEM file and no others; without a file, those of
+/// A client for the server of this name that trusts the authorities in a PEM file and no others; without a file, those of
 /// the system.
 pub(super) fn build(
     client: ClientBuilder,

@@ -6,6 +6,7 @@ use crate::person::Person;
 use crate::skip::skipped;
 use crate::views::through;
 use siltstone::backup::BackupOptions;
+use siltstone::id::SnapshotId;
 use siltstone::repo::{Credentials, Repository, SinkOptions, Snapshot, add_key};
 use siltstone::seal::{Compression, KeyAccess, PasswordCost};
 use siltstone::storage::{Memory, Storage};
@@ -40,6 +41,11 @@ fn backup(storage: &Memory, credentials: &Credentials, source: &Path) -> (u64, V
 
 fn open(storage: &Memory) -> Repository {
     Repository::open_uncached(Arc::new(storage.clone()), &fixture::credentials(), &Watch::silent()).expect("it opens")
+}
+
+fn commit(storage: &Memory, snapshot: &Snapshot) {
+    let wanted = SinkOptions { lanes: 1, compression: Compression::Auto, memory_bytes: 256 << 20 };
+    open(storage).writer("host", &wanted, &Watch::silent()).expect("begun").commit(snapshot).expect("committed");
 }
 
 fn assert_last_is(storage: &Memory, source: &Path) {
@@ -107,8 +113,7 @@ fn an_origin_is_of_one_snapshot_alone() {
         for object in storage.list("snapshots/").expect("listed") {
             storage.remove(&object.name).expect("removed");
         }
-        let wanted = SinkOptions { lanes: 1, compression: Compression::Auto, memory_bytes: 256 << 20 };
-        open(&storage).writer("host", &wanted, &Watch::silent()).expect("begun").commit(snapshot).expect("committed");
+        commit(&storage, snapshot);
     };
     let mut later = ours.clone();
     later.ended.nanoseconds ^= 1;
@@ -178,4 +183,39 @@ fn another_disk_at_the_same_place_is_read() {
             assert!(found.starts_with(content), "{source}: {found}");
         }
     }
+}
+
+/// The search ended at the 74th: it counted snapshots that were only fetched ahead.
+#[test]
+fn the_last_snapshot_is_found_among_many_of_other_hosts() {
+    let (folder, storage) = (tempfile::tempdir().expect("made"), fixture::memory(SWAPS));
+    let source = folder.path().join("source");
+    write(&source, "ours!!, longer than is kept in a tree");
+    if fs::metadata(&source).and_then(|meta| meta.created()).is_err() {
+        return skipped("tests of the origin of snapshots", "this file system does not say when a directory was made");
+    }
+    let repo = open(&storage);
+    let now = siltstone::watch::now();
+    let an_hour_ago = siltstone::entry::Time { seconds: now.seconds - 3600, ..now };
+    let options = BackupOptions { time: Some(an_hour_ago), ..fixture::options(&source) };
+    repo.backup(options, &Watch::silent()).expect("the backup succeeds");
+    let ours = snapshots(&repo).pop().expect("there is one");
+    let commit_others = |numbers: std::ops::Range<u16>| {
+        for number in numbers {
+            let mut id = [0; 16];
+            id[..2].copy_from_slice(&number.to_le_bytes());
+            let mut other = Snapshot { id: SnapshotId(id), host: "another".to_owned(), ..ours.clone() };
+            other.started.seconds += i64::from(number) + 1;
+            commit(&storage, &other);
+        }
+    };
+    commit_others(0..200);
+    let dry = || {
+        let options = BackupOptions { dry_run: true, ..fixture::options(&source) };
+        open(&storage).backup(options, &Watch::silent()).expect("planned").bytes_to_read
+    };
+    assert_eq!(dry(), Some(0));
+    // The search has a bound all the same.
+    commit_others(200..300);
+    assert!(dry() > Some(0));
 }

@@ -8,7 +8,7 @@ use std::hash::BuildHasher;
 
 /// Paths as keyed hashes, each with that of what the plan found there: sixteen bytes for each, however long they are.
 #[derive(Default)]
-pub(super) struct DoomedPaths {
+pub(super) struct PlannedDeletions {
     found: HashMap<u64, u64>,
     /// Directories that were to make way, and why they do not.
     kept: HashMap<u64, String>,
@@ -17,7 +17,7 @@ pub(super) struct DoomedPaths {
 
 /// What tells an entry from one that took its name later, and a file from what was written into it later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct DoomedFound {
+pub(super) struct FoundForDeletion {
     kind: Option<EntryKind>,
     /// None on a file system on which it can change.
     identity: Option<Identity>,
@@ -26,11 +26,11 @@ pub(super) struct DoomedFound {
     size: u64,
 }
 
-impl DoomedFound {
+impl FoundForDeletion {
     /// `is_lasting`: the inode has the same number whenever it is looked at.
-    pub(crate) fn of(stat: &Stat, is_lasting: bool) -> DoomedFound {
+    pub(crate) fn of(stat: &Stat, is_lasting: bool) -> FoundForDeletion {
         let is_stored = stat.is(EntryKind::File) || stat.is(EntryKind::Symlink);
-        DoomedFound {
+        FoundForDeletion {
             kind: stat.kind,
             identity: is_lasting.then(|| stat.identity()),
             modified: is_stored.then_some(stat.modified),
@@ -39,8 +39,8 @@ impl DoomedFound {
     }
 }
 
-impl DoomedPaths {
-    pub(crate) fn insert(&mut self, path: &[u8], found: DoomedFound) {
+impl PlannedDeletions {
+    pub(crate) fn insert(&mut self, path: &[u8], found: FoundForDeletion) {
         self.found.insert(self.hasher.hash_one(path), self.hasher.hash_one(found));
     }
 
@@ -50,7 +50,7 @@ impl DoomedPaths {
     }
 
     /// Whether the plan deletes what is at this path now.
-    pub(crate) fn names(&self, path: &[u8], found: DoomedFound) -> bool {
+    pub(crate) fn names(&self, path: &[u8], found: FoundForDeletion) -> bool {
         self.found.get(&self.hasher.hash_one(path)) == Some(&self.hasher.hash_one(found))
     }
 
