@@ -219,7 +219,10 @@ fn tell_of_other_place(other: &Snapshot, place: &Place, watch: &Watch) {
     let id = other.id.short();
     watch.notice(
         NoticeKind::Repository,
-        format!("snapshot {id} states the same host and sources, but {why}: files are not compared with it"),
+        format!(
+            "snapshot {id} has the same host, job and sources, but {why}: files are not compared with it; if it was made of these files, \
+             --parent {id} compares with it"
+        ),
     );
 }
 

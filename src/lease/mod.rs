@@ -1,4 +1,6 @@
-//! The lease of a writer, its right to commit: an object under `pending/` that a heartbeat renews, that the commit uses up, and that another process can expire.
+//! The lease of a writer: its right to commit.
+//!
+//! It is an object under `pending/`. A heartbeat renews it, the commit uses it up, and another process can expire it.
 
 mod heartbeat;
 mod pending;

@@ -112,7 +112,10 @@ fn look_at_states(
             }) {
                 // Another process finished it between the listing and now.
                 Err(error) if error.is(Kind::NotFound) => {}
-                Err(error) if is_of_one_object(&error) => survey.damaged.push(error),
+                Err(error) if is_of_one_object(&error) => {
+                    let named = Error::new(error.kind(), "read the pending object", name.state());
+                    survey.damaged.push(named.because(error));
+                }
                 other => other?,
             }
         }

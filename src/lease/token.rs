@@ -33,7 +33,7 @@ pub struct LeaseHolder<'a> {
 
 pub(super) fn lost(writer: &WriterId) -> Error {
     Error::new(Kind::Locked, "commit the snapshot of writer", writer)
-        .because("another process expired this backup, because it had not renewed its pending object for too long")
+        .because("its pending object was removed or replaced by another process")
         .hint("run the backup again: what it has stored already is not sent again")
 }
 

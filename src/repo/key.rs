@@ -183,10 +183,10 @@ pub(super) struct KeyObject {
 
 impl KeyObject {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
-        let bad = |why: &str| Error::corrupt("parse", "it", why);
+        let bad = |why: &str| Error::corrupt("read the key object", "", why);
         let stored: StoredKey = serde_json::from_slice(bytes).map_err(|error| bad(&error.to_string()))?;
         if stored.version != 1 {
-            return Err(Error::new(Kind::Unsupported, "read", "it")
+            return Err(Error::new(Kind::Unsupported, "read the key object", "")
                 .because(format!("it is of version {}; this program knows version 1", stored.version))
                 .hint("use a newer version of silt"));
         }

@@ -166,7 +166,7 @@ impl<'a> KeySearch<'a> {
         let mut names: Vec<String> = Vec::new();
         for listed in listed.into_iter().filter(|listed| is_wanted(&listed.name)) {
             if listed.size > KEY_BYTES_MAX {
-                self.note_damage(&listed.name, Error::corrupt("read", "it", "it is too large"));
+                self.note_damage(&listed.name, Error::corrupt("read the key object", "", "it is too large"));
             } else {
                 names.push(listed.name);
             }
@@ -230,7 +230,9 @@ impl<'a> KeySearch<'a> {
             kind @ (Kind::Denied | Kind::Failed | Kind::Unsupported) => kind,
             _ => Kind::Corrupt,
         };
-        self.damaged.get_or_insert_with(|| Error::new(kind, "read the key object", name).because(error));
+        // The reason alone, as the object is named here.
+        let why = if error.why().is_empty() { error.to_string() } else { error.why() };
+        self.damaged.get_or_insert_with(|| Error::new(kind, "read the key object", name).because(why));
     }
 
     /// Why nothing opened.
