@@ -58,7 +58,7 @@ pub struct Error(Arc<ErrorParts>);
 /// Where the cause of an error is, so that a caller knows what to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Origin {
+pub enum ErrorSide {
     /// What was asked for, or the key that it was asked with.
     Request,
     /// What was to be saved: its files, or the command that produces it.
@@ -72,24 +72,24 @@ pub enum Origin {
 #[derive(Clone)]
 struct ErrorParts {
     kind: Kind,
-    origin: Option<Origin>,
+    side: Option<ErrorSide>,
     doing: String,
     thing: String,
     hint: Option<String>,
     cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
-/// `{"kind", "origin", "message", "hint"}`; origin and hint may be null.
+/// `{"kind", "side", "message", "hint"}`; side and hint may be null.
 impl Serialize for Error {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct ErrorInfo<'a> {
             kind: Kind,
-            origin: Option<Origin>,
+            side: Option<ErrorSide>,
             message: String,
             hint: Option<&'a str>,
         }
-        ErrorInfo { kind: self.kind(), origin: self.origin(), message: self.to_string(), hint: self.advice() }
+        ErrorInfo { kind: self.kind(), side: self.side(), message: self.to_string(), hint: self.advice() }
             .serialize(serializer)
     }
 }
@@ -98,7 +98,7 @@ impl Error {
     /// `doing` completes "cannot …"; `thing` names the object of it (may be empty).
     pub fn new(kind: Kind, doing: impl Into<String>, thing: impl fmt::Display) -> Self {
         let (doing, thing) = (doing.into(), thing.to_string());
-        Error(Arc::new(ErrorParts { kind, origin: None, doing, thing, hint: None, cause: None }))
+        Error(Arc::new(ErrorParts { kind, side: None, doing, thing, hint: None, cause: None }))
     }
 
     /// Stored bytes are not what they must be.
@@ -160,18 +160,18 @@ impl Error {
     }
 
     /// States where the cause is, unless that is known already.
-    pub(crate) fn with_origin(mut self, origin: Origin) -> Self {
-        if self.origin().is_none() {
-            self.parts_mut().origin = Some(origin);
+    pub(crate) fn with_side(mut self, side: ErrorSide) -> Self {
+        if self.side().is_none() {
+            self.parts_mut().side = Some(side);
         }
         self
     }
 
     /// Where the cause is: stated, or what the kind says; none if neither is known.
-    pub(crate) fn origin(&self) -> Option<Origin> {
-        self.0.origin.or(match self.kind() {
-            Kind::Invalid | Kind::WrongKey => Some(Origin::Request),
-            Kind::Corrupt | Kind::Stale | Kind::Locked | Kind::Gone => Some(Origin::Repository),
+    pub(crate) fn side(&self) -> Option<ErrorSide> {
+        self.0.side.or(match self.kind() {
+            Kind::Invalid | Kind::WrongKey => Some(ErrorSide::Request),
+            Kind::Corrupt | Kind::Stale | Kind::Locked | Kind::Gone => Some(ErrorSide::Repository),
             _ => None,
         })
     }
@@ -313,17 +313,17 @@ mod tests {
     #[test]
     fn where_the_cause_is_stays_as_it_was_stated_first() {
         let error = Error::new(Kind::Denied, "write", "x");
-        assert_eq!(error.origin(), None);
-        let stated = error.with_origin(Origin::Storage).with_origin(Origin::Source);
-        assert_eq!(stated.origin(), Some(Origin::Storage));
+        assert_eq!(error.side(), None);
+        let stated = error.with_side(ErrorSide::Storage).with_side(ErrorSide::Source);
+        assert_eq!(stated.side(), Some(ErrorSide::Storage));
         assert_eq!(
-            Error::invalid("use", "x", "it is empty").with_origin(Origin::Source).origin(),
-            Some(Origin::Request)
+            Error::invalid("use", "x", "it is empty").with_side(ErrorSide::Source).side(),
+            Some(ErrorSide::Request)
         );
         let json = serde_json::to_value(&stated).unwrap();
         assert_eq!(
             json,
-            serde_json::json!({"kind": "denied", "origin": "storage", "message": "cannot write x", "hint": null})
+            serde_json::json!({"kind": "denied", "side": "storage", "message": "cannot write x", "hint": null})
         );
     }
 

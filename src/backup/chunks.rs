@@ -2,7 +2,7 @@
 
 use crate::backup::chunk_store::ChunkStore;
 use crate::chunk::{Chunker, ContentKind};
-use crate::error::{Error, Origin, Result};
+use crate::error::{Error, ErrorSide, Result};
 use crate::format::list::ListItem;
 use crate::id::ChunkId;
 use std::ops::Range;
@@ -19,7 +19,7 @@ pub(super) enum SaveError {
 impl SaveError {
     pub(crate) fn into_error(self) -> Error {
         match self {
-            SaveError::Source(error) => error.with_origin(Origin::Source),
+            SaveError::Source(error) => error.with_side(ErrorSide::Source),
             SaveError::Store(error) => error,
         }
     }

@@ -18,9 +18,9 @@ pub struct Healing {
     /// Chunks of earlier snapshots that were lost and are stored again.
     pub chunks: u64,
     /// Snapshots that lacked content, before this backup or when an earlier one looked, and lack none now, oldest first.
-    pub whole_again: Vec<Snapshot>,
+    pub complete_again: Vec<Snapshot>,
     /// Snapshots that still lack content, oldest first.
-    pub still_damaged: Vec<Snapshot>,
+    pub still_incomplete: Vec<Snapshot>,
 }
 
 /// What was there when a backup began.
@@ -146,7 +146,7 @@ impl HealingCheck<'_> {
                 return (None, None);
             }
         };
-        let is_empty = healing.still_damaged.is_empty() && healing.whole_again.is_empty() && healing.chunks == 0;
+        let is_empty = healing.still_incomplete.is_empty() && healing.complete_again.is_empty() && healing.chunks == 0;
         if is_empty && !marks.is_empty() {
             self.watch.notice(
                 NoticeKind::Damage,
@@ -158,12 +158,12 @@ impl HealingCheck<'_> {
             );
         }
         let mut told = self.damage.as_told(&marks, &now);
-        told.incomplete = healing.still_damaged.iter().map(|snapshot| snapshot.id).collect();
+        told.incomplete = healing.still_incomplete.iter().map(|snapshot| snapshot.id).collect();
         told.unread = unread.iter().filter_map(|other| snapshot_id(&other.name)).collect();
         told.complete = earlier.map(|told| told.complete.clone()).unwrap_or_default();
         told.complete.extend(complete.into_iter().chain([own.id]));
         let is_known = earlier.is_some_and(|earlier| earlier.incomplete == told.incomplete);
-        let is_news = healing.chunks > 0 || !healing.whole_again.is_empty() || !is_known;
+        let is_news = healing.chunks > 0 || !healing.complete_again.is_empty() || !is_known;
         ((is_news && !is_empty).then_some(healing), Some(DamageTelling { told, marks }))
     }
 }
@@ -187,9 +187,9 @@ fn compare(
             complete.push(snapshot.id);
         }
         match (whole.before, whole.after) {
-            (_, false) => healing.still_damaged.push(snapshot),
-            (false, true) => healing.whole_again.push(snapshot),
-            (true, true) if was_incomplete(&snapshot) => healing.whole_again.push(snapshot),
+            (_, false) => healing.still_incomplete.push(snapshot),
+            (false, true) => healing.complete_again.push(snapshot),
+            (true, true) if was_incomplete(&snapshot) => healing.complete_again.push(snapshot),
             (true, true) => {}
         }
     }

@@ -78,8 +78,8 @@ impl TotalsInfo {
 #[derive(Serialize)]
 struct HealingInfo {
     chunks: u64,
-    whole_again: Vec<String>,
-    still_damaged: Vec<String>,
+    complete_again: Vec<String>,
+    still_incomplete: Vec<String>,
 }
 
 impl From<&Healing> for HealingInfo {
@@ -87,8 +87,8 @@ impl From<&Healing> for HealingInfo {
         let ids = |snapshots: &[Snapshot]| snapshots.iter().map(|snapshot| snapshot.id.to_hex()).collect();
         HealingInfo {
             chunks: healing.chunks,
-            whole_again: ids(&healing.whole_again),
-            still_damaged: ids(&healing.still_damaged),
+            complete_again: ids(&healing.complete_again),
+            still_incomplete: ids(&healing.still_incomplete),
         }
     }
 }

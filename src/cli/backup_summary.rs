@@ -62,7 +62,7 @@ pub(super) const HEALED_NAMED_MAX: usize = 10;
 pub(super) fn healed(healing: &Healing) -> String {
     // What is below a page that cannot be read is not counted.
     let mut text = match healing.chunks {
-        0 if healing.whole_again.is_empty() => "  Damage   nothing repaired in earlier snapshots\n".to_owned(),
+        0 if healing.complete_again.is_empty() => "  Damage   nothing repaired in earlier snapshots\n".to_owned(),
         0 => "  Repaired earlier snapshots, whose content was stored or put back meanwhile\n".to_owned(),
         chunks => format!("  Repaired {}, stored again\n", format_counted(chunks, "lost chunk", "lost chunks")),
     };
@@ -76,7 +76,7 @@ pub(super) fn healed(healing: &Healing) -> String {
             text.push_str(&format!("           {what}: {}{more}\n", named.join(", ")));
         }
     };
-    list("complete again", &healing.whole_again);
-    list("still incomplete", &healing.still_damaged);
+    list("complete again", &healing.complete_again);
+    list("still incomplete", &healing.still_incomplete);
     text
 }

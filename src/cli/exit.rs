@@ -3,7 +3,7 @@
 use super::print::{json_line, print_error_line};
 use super::text::show_path;
 use serde::Serialize;
-use siltstone::error::{Error, Kind, Origin};
+use siltstone::error::{Error, ErrorSide, Kind};
 use std::process::ExitCode;
 
 /// How the command ended.
@@ -63,7 +63,7 @@ struct FailureReport<T> {
 #[derive(Serialize)]
 struct UsageReport<'a> {
     kind: &'static str,
-    origin: Origin,
+    side: ErrorSide,
     message: &'a str,
     hint: Option<&'a str>,
 }
@@ -87,7 +87,7 @@ impl Failure {
         if json {
             let line = match self {
                 Failure::Usage(message) => json_line(&FailureReport {
-                    error: UsageReport { kind: "usage", origin: Origin::Request, message, hint: None },
+                    error: UsageReport { kind: "usage", side: ErrorSide::Request, message, hint: None },
                 }),
                 Failure::Error(error) => json_line(&FailureReport { error }),
             };

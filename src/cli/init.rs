@@ -33,7 +33,7 @@ pub(super) struct InitArgs {
 struct InitReport<'a> {
     repository: String,
     key_file: Option<&'a str>,
-    key_file_made: bool,
+    key_file_created: bool,
     recovery_key: &'a str,
 }
 
@@ -77,7 +77,7 @@ pub(super) fn run(args: &InitArgs, options: &GlobalOptions) -> Result<Exit, Fail
         let made = InitReport {
             repository: storage.describe(),
             key_file: key_file.as_deref(),
-            key_file_made: is_new_key,
+            key_file_created: is_new_key,
             recovery_key: recovery,
         };
         show_and_finish(&(json_line(&made) + "\n"), new)?;

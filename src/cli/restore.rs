@@ -139,7 +139,7 @@ fn show_plan(plan: &PlanSummary, snapshot: &Snapshot, console: &Console, watch: 
     let lists = [
         ("To be created", &plan.created),
         ("To be replaced", &plan.replaced),
-        ("To be kept, although different", &plan.left),
+        ("To be kept, although different", &plan.kept_different),
         ("Cannot be restored, because something else is in the way", &plan.blocked),
         ("To be deleted", &plan.deletions),
     ];
@@ -211,8 +211,8 @@ fn summary(report: &RestoreReport, args: &RestoreArgs) -> String {
         text.push_str(&format!(", {} verified", format_bytes(report.bytes_verified)));
     }
     text.push('\n');
-    if report.files_left > 0 {
-        text.push_str(&format!("  Kept     {}, although different\n", format_count(report.files_left)));
+    if report.files_kept_different > 0 {
+        text.push_str(&format!("  Kept     {}, although different\n", format_count(report.files_kept_different)));
     }
     if args.delete {
         text.push_str(&format!("  Deleted  {}\n", format_count(report.files_deleted)));

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const END: Duration = Duration::from_millis(1700);
 const LOOK: Duration = Duration::from_millis(20);
 const INTERRUPTED: &str = "silt: cannot finish the run: it was interrupted\n";
-const INTERRUPTED_JSON: &str = "{\"error\":{\"kind\":\"cancelled\",\"origin\":null,\"message\":\"cannot finish the run: it was interrupted\",\"hint\":null}}\n";
+const INTERRUPTED_JSON: &str = "{\"error\":{\"kind\":\"cancelled\",\"side\":null,\"message\":\"cannot finish the run: it was interrupted\",\"hint\":null}}\n";
 const ABORTED: &str = "silt: cannot finish the run: the system refused memory, or a thread ran out of stack\n\
                        hint: raise the limits (ulimit -v, ulimit -s), or lower --memory\n";
 

@@ -17,7 +17,7 @@ pub struct RestoreReport {
     /// Entries that existed and were up to date.
     pub files_kept: u64,
     /// Existing entries that differ and were kept because of `overwrite`.
-    pub files_left: u64,
+    pub files_kept_different: u64,
     /// Entries that were deleted because of `delete`.
     pub files_deleted: u64,
     /// Entries, directories included, whose name was free.

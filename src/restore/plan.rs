@@ -108,7 +108,7 @@ fn summarise(run: RestoreRun, summary: &mut PlanSummary, deletions: &mut Planned
         let mut named = named.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         summary.created = named.paths(EntryFate::Created, created);
         summary.replaced = named.paths(EntryFate::Replaced, replaced);
-        summary.left = named.paths(EntryFate::Left, left);
+        summary.kept_different = named.paths(EntryFate::Left, left);
         summary.blocked = named.paths(EntryFate::Blocked, blocked);
         summary.deletions = named.paths(EntryFate::Deleted, deleted);
         reads.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).count(summary);

@@ -41,7 +41,7 @@ pub struct PlanSummary {
     /// What is there and up to date.
     pub kept: u64,
     /// What is there, differs and is kept, since `overwrite` says so.
-    pub left: FirstPaths,
+    pub kept_different: FirstPaths,
     /// Entries that are not restored, because something that stays has their name.
     pub blocked: FirstPaths,
     /// What `delete` removes.
@@ -68,8 +68,8 @@ impl Serialize for PlanSummary {
             pub replaced: Vec<PathText>,
             pub replaced_count: u64,
             pub kept_count: u64,
-            pub left: Vec<PathText>,
-            pub left_count: u64,
+            pub kept_different: Vec<PathText>,
+            pub kept_different_count: u64,
             pub blocked: Vec<PathText>,
             pub blocked_count: u64,
             pub deletions: Vec<PathText>,
@@ -89,8 +89,8 @@ impl Serialize for PlanSummary {
             replaced: list(&self.replaced),
             replaced_count: self.replaced.count,
             kept_count: self.kept,
-            left: list(&self.left),
-            left_count: self.left.count,
+            kept_different: list(&self.kept_different),
+            kept_different_count: self.kept_different.count,
             blocked: list(&self.blocked),
             blocked_count: self.blocked.count,
             deletions: list(&self.deletions),

@@ -277,7 +277,7 @@ impl<'a> RestoreRun<'a> {
             files: get(&counts.files),
             others: get(&counts.others),
             files_kept: counts.fate(EntryFate::Kept),
-            files_left: counts.fate(EntryFate::Left),
+            files_kept_different: counts.fate(EntryFate::Left),
             files_deleted: counts.fate(EntryFate::Deleted),
             created: counts.fate(EntryFate::Created),
             replaced: counts.fate(EntryFate::Replaced),

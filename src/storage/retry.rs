@@ -1,6 +1,6 @@
 //! Retry requests that failed for a reason that may pass, find out what became of requests whose answer was lost, and stop when asked to.
 
-use crate::error::{Error, Kind, Origin, Result};
+use crate::error::{Error, ErrorSide, Kind, Result};
 use crate::forward_storage;
 use crate::storage::outage::{Outage, shown};
 use crate::storage::{ListedObject, ObjectBody, ObjectStat, ObjectVersion, Storage};
@@ -207,7 +207,7 @@ pub(crate) fn open_patiently<T>(lasting: Duration, watch: &Watch, mut open: impl
 fn from_storage(error: Error) -> Error {
     match error.kind() {
         Kind::Temporary | Kind::Denied | Kind::Full | Kind::Failed | Kind::Unsupported => {
-            error.with_origin(Origin::Storage)
+            error.with_side(ErrorSide::Storage)
         }
         _ => error,
     }

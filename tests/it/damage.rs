@@ -253,7 +253,7 @@ fn a_hostile_list_does_not_keep_the_backup_that_heals() {
         storage.remove(&pack.name).expect("removed");
     }
     let done = backup(Arc::new(storage), &cache, &source).expect("a backup");
-    assert!(done.healing.is_some_and(|healing| !healing.still_damaged.is_empty()), "it has looked");
+    assert!(done.healing.is_some_and(|healing| !healing.still_incomplete.is_empty()), "it has looked");
 }
 
 /// One KB could say of a pack that it has millions of frames, and ten such objects filled the memory of every host.

@@ -731,7 +731,7 @@ fn a_pack_of_a_wrong_size_is_read_before_it_counts_again() {
     let backup = || {
         let (done, notices) = world.backup(Arc::new(world.storage.clone()), "one", false);
         let healing = done.expect("the backup succeeds").healing;
-        (healing.map(|healing| (healing.whole_again.len(), healing.still_damaged.len())), notices)
+        (healing.map(|healing| (healing.complete_again.len(), healing.still_incomplete.len())), notices)
     };
     put(&|bytes| bytes[..1000].to_vec());
     let (told, notices) = backup();

@@ -116,7 +116,7 @@ fn a_false_index_object_takes_nothing_from_anybody() {
         }
         for cache in ["first", "fresh", "other", "other"] {
             let report = world.backup(cache);
-            let healing = report.healing.filter(|healing| !healing.still_damaged.is_empty());
+            let healing = report.healing.filter(|healing| !healing.still_incomplete.is_empty());
             assert!(healing.is_none(), "{what}: {healing:?}");
             world.assert_comes_back(cache, &report.snapshot.expect("a snapshot"), &world.source(), what);
         }

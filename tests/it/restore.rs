@@ -307,7 +307,7 @@ fn what_is_kept_is_not_changed_and_said_to_differ() {
         chmod(&person, "source/a", 0o700);
         chmod(&person, "source/a/same", 0o600);
         let said = restore(&person, &["--overwrite", words, "--json"]).ends_with(0).last_event();
-        assert_eq!((&said["files_kept"], &said["files_left"]), (&1.into(), &1.into()), "{words}: {said}");
+        assert_eq!((&said["files_kept"], &said["files_kept_different"]), (&1.into(), &1.into()), "{words}: {said}");
         assert_eq!(text(&person, "source/a/first"), "the user's own");
         assert_eq!(text(&person, "source/a/second"), "one inode with two names, as it was saved");
         assert_eq!((mode(&person, "source/a"), mode(&person, "source/a/same")), (0o700, 0o600), "{words}");

@@ -129,8 +129,8 @@ proptest! {
         let report = plan.run(&Watch::silent()).expect("restored");
         let after = look(&target);
 
-        let planned = (summary.created.count, summary.replaced.count, summary.kept, summary.left.count);
-        prop_assert_eq!(planned, (report.created, report.replaced, report.files_kept, report.files_left), "{:?}", report.warnings);
+        let planned = (summary.created.count, summary.replaced.count, summary.kept, summary.kept_different.count);
+        prop_assert_eq!(planned, (report.created, report.replaced, report.files_kept, report.files_kept_different), "{:?}", report.warnings);
         prop_assert_eq!((summary.blocked.count, summary.deletions.count), (report.blocked, report.files_deleted));
         prop_assert_eq!((summary.directories, summary.warnings_count), (report.directories, report.warnings_count));
         let below = |paths: &[Vec<u8>]| -> Vec<PathBuf> {
@@ -217,7 +217,7 @@ fn a_dry_run_names_what_will_be_replaced_and_what_is_read() {
     assert!(contents(&person.path("source")) == before);
     let plan = run(&["--dry-run", "--json", "--overwrite", "never"]).ends_with(3).last_event();
     assert_eq!(
-        (&plan["left"], &plan["blocked"]),
+        (&plan["kept_different"], &plan["blocked"]),
         (&serde_json::json!([path("f3")]), &serde_json::json!([path("dir")]))
     );
 }

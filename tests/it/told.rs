@@ -36,7 +36,7 @@ fn a_loss_that_another_command_met_first_is_told() {
         };
         let (healing, told) = backup("other");
         let healing = healing.expect("it looked at earlier snapshots");
-        assert_eq!((healing.whole_again.len() + healing.still_damaged.len(), told), (1, 1));
+        assert_eq!((healing.complete_again.len() + healing.still_incomplete.len(), told), (1, 1));
         let (healing, told) = backup("other");
         assert_eq!((healing.is_none(), told), (true, 0), "it is told once");
     }
@@ -75,7 +75,7 @@ fn an_incurable_loss_is_told_once_and_keeps_no_run_from_skipping() {
             (done.expect("the backup succeeds"), notices)
         };
         let (told, notices) = skip();
-        assert_eq!(told.healing.map(|healing| healing.still_damaged.len()), Some(1), "{notices:?}");
+        assert_eq!(told.healing.map(|healing| healing.still_incomplete.len()), Some(1), "{notices:?}");
         assert!(!notices.is_empty() && world.comes_back_elsewhere(&world.storage));
         for _ in 0..2 {
             let (report, notices) = skip();
@@ -237,7 +237,7 @@ fn a_put_only_job_tells_nothing_for_others() {
     }
     fixture::look_old(&world.source());
     let healing = backup(&fixture::credentials(), "full").expect("it tells what is incomplete");
-    assert_eq!(healing.still_damaged.len(), 1);
+    assert_eq!(healing.still_incomplete.len(), 1);
     assert!(backup(&fixture::credentials(), "full").is_none(), "once");
 }
 
@@ -264,10 +264,10 @@ fn snapshots_that_others_made_since_are_looked_at() {
     assert!(!world.comes_back(&world.storage, &world.cache("one")));
     fs::remove_file(&lost).expect("removed");
     let backup = || world.backup(storage.clone(), "one", false).0.expect("the backup succeeds").healing;
-    assert_eq!(backup().expect("it tells").still_damaged.len(), 1);
+    assert_eq!(backup().expect("it tells").still_incomplete.len(), 1);
     assert!(with_lost("two").is_none(), "that host knows nothing");
     fs::write(world.source().join("new"), "new").expect("written");
-    assert_eq!(backup().expect("it tells").still_damaged.len(), 2);
+    assert_eq!(backup().expect("it tells").still_incomplete.len(), 2);
 }
 
 /// What a damaged segment of the local index had covered was forgotten, and that it was lost was never told.
@@ -315,7 +315,7 @@ fn what_an_earlier_attempt_repaired_counts() {
     let healing = done.expect("the backup succeeds").healing.expect("it repaired");
     assert!(notices.iter().any(|notice| notice.contains("starts over")), "{notices:?}");
     let is_first = |snapshot: &Snapshot| snapshot.totals.files_changed + snapshot.totals.files_unchanged == 0;
-    assert!(healing.chunks > 0 && healing.whole_again.iter().any(is_first), "{healing:?}");
+    assert!(healing.chunks > 0 && healing.complete_again.iter().any(is_first), "{healing:?}");
     let missing = notices.iter().filter(|notice| notice.contains("missing from the repository")).count();
     assert_eq!(missing, 1, "{notices:?}");
 }
@@ -343,8 +343,8 @@ fn what_others_save_between_two_attempts_is_not_called_complete_again() {
     let repo = open(Arc::new(world.storage.clone()), &world.cache("two")).expect("it opens");
     assert_eq!(fixture::snapshots(&repo).len(), 3);
     let is_of_other = |snapshot: &Snapshot| snapshot.totals.files == 1;
-    assert_eq!(healing.still_damaged.len(), 1, "{healing:?}");
-    assert!(!healing.whole_again.iter().any(is_of_other), "{healing:?}");
+    assert_eq!(healing.still_incomplete.len(), 1, "{healing:?}");
+    assert!(!healing.complete_again.iter().any(is_of_other), "{healing:?}");
 }
 
 /// A snapshot that could not be read, or was away, in the run that told what was lost was never called incomplete.
@@ -374,14 +374,14 @@ fn a_snapshot_that_comes_back_later_is_looked_at() {
         };
         let (done, notices) = world.backup(Arc::new(Hooked { inner: world.storage.clone(), before }), "one", false);
         let healing = done.expect("the backup succeeds").healing;
-        assert!(healing.is_none_or(|healing| healing.still_damaged.is_empty()), "it cannot know");
+        assert!(healing.is_none_or(|healing| healing.still_incomplete.is_empty()), "it cannot know");
         assert!(!notices.iter().any(|notice| notice == "all earlier snapshots are complete") || is_away, "{notices:?}");
         if is_away {
             world.storage.put(&name, kept.into()).expect("it is put back");
         }
         let again = || {
             let healing = world.backup(plain.clone(), "one", false).0.expect("the backup succeeds").healing;
-            healing.map(|healing| healing.still_damaged.iter().map(|snapshot| snapshot.id).collect::<Vec<_>>())
+            healing.map(|healing| healing.still_incomplete.iter().map(|snapshot| snapshot.id).collect::<Vec<_>>())
         };
         assert_eq!((again(), again()), (Some(vec![second]), None), "away: {is_away}");
     }
@@ -405,7 +405,7 @@ fn a_snapshot_that_is_complete_again_is_named_whoever_completed_it() {
         }
         fs::remove_file(&lost).expect("removed");
         let healing = backup("echo 1").expect("the backup succeeds").healing.expect("it tells");
-        assert_eq!(healing.still_damaged.len(), 1);
+        assert_eq!(healing.still_incomplete.len(), 1);
         if is_put_back {
             kept.into_iter().filter(|(name, _)| name.starts_with("packs/")).for_each(|(name, bytes)| {
                 world.storage.put(&name, bytes.to_vec().into()).expect("it is put back");
@@ -415,7 +415,7 @@ fn a_snapshot_that_is_complete_again_is_named_whoever_completed_it() {
             backup("false").expect_err("its stream fails");
         }
         let healing = backup("echo 1").expect("the backup succeeds").healing.expect("it tells");
-        assert_eq!((healing.whole_again.len(), healing.still_damaged.len()), (1, 0), "put back: {is_put_back}");
+        assert_eq!((healing.complete_again.len(), healing.still_incomplete.len()), (1, 0), "put back: {is_put_back}");
         assert!(backup("echo 1").expect("the backup succeeds").healing.is_none(), "once");
     }
 }
@@ -455,10 +455,10 @@ fn a_snapshot_that_lacked_an_index_object_is_named_when_it_is_complete() {
     let whole = backup(&[&cat]).expect("the backup succeeds").snapshot.expect("a snapshot");
     lost.iter().for_each(|name| world.storage.remove(name).expect("removed"));
     let healing = backup(&["true"]).expect("the backup succeeds").healing.expect("it tells");
-    assert_eq!(healing.still_damaged.len(), 1);
+    assert_eq!(healing.still_incomplete.len(), 1);
     let healing = backup(&[&cat]).expect("the backup succeeds").healing.expect("it tells");
-    assert_eq!(healing.whole_again.first().map(|snapshot| snapshot.id), Some(whole.id));
-    assert!(healing.still_damaged.is_empty(), "{healing:?}");
+    assert_eq!(healing.complete_again.first().map(|snapshot| snapshot.id), Some(whole.id));
+    assert!(healing.still_incomplete.is_empty(), "{healing:?}");
 }
 
 /// A run that was killed before it had printed its summary, or could not print it, kept the names of incomplete snapshots to
@@ -516,7 +516,7 @@ fn the_second_loss_of_a_pack_is_told() {
     let backup = || {
         let (done, notices) = world.backup(Arc::new(world.storage.clone()), "one", false);
         let told = notices.iter().filter(|notice| notice.contains("missing from the repository")).count();
-        (done.expect("the backup succeeds").healing.map(|healing| healing.still_damaged.len()), told)
+        (done.expect("the backup succeeds").healing.map(|healing| healing.still_incomplete.len()), told)
     };
     lose();
     assert_eq!(backup(), (None, 1), "no snapshot needs them");
@@ -543,7 +543,7 @@ fn less_damage_than_was_told_is_no_news() {
     names.for_each(|name| world.storage.remove(name).expect("removed"));
     let backup = || {
         let (done, notices) = world.backup(Arc::new(world.storage.clone()), "one", false);
-        (done.expect("the backup succeeds").healing.map(|healing| healing.still_damaged.len()), notices.len())
+        (done.expect("the backup succeeds").healing.map(|healing| healing.still_incomplete.len()), notices.len())
     };
     assert_eq!(backup(), (Some(1), 1));
     assert_eq!(backup(), (None, 0));
@@ -572,7 +572,7 @@ fn snapshots_that_others_make_meanwhile_are_complete() {
     };
     let (done, notices) = world.backup(Arc::new(Hooked { inner: world.storage.clone(), before }), "one", false);
     let healing = done.expect("the backup succeeds").healing.expect("it repaired");
-    assert_eq!((healing.whole_again.len(), healing.still_damaged.len()), (1, 0), "{notices:?}");
+    assert_eq!((healing.complete_again.len(), healing.still_incomplete.len()), (1, 0), "{notices:?}");
     assert_eq!(
         fixture::snapshots(&open(Arc::new(world.storage.clone()), &world.cache("one")).expect("it opens")).len(),
         3
@@ -629,6 +629,6 @@ fn what_came_back_during_the_run_that_tells_it_is_told_again() {
         options.sources = trees([other.path()]);
     });
     let healing = done.expect("the backup succeeds").healing.expect("it tells");
-    assert_eq!(healing.still_damaged.len(), 1, "{notices:?}");
+    assert_eq!(healing.still_incomplete.len(), 1, "{notices:?}");
     assert!(notices.iter().any(|notice| notice.contains("missing from the repository")), "{notices:?}");
 }

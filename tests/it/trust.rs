@@ -226,7 +226,7 @@ fn any_lost_or_cut_pack_is_healed_by_the_next_backup() {
             let report = backup_into(&damaged, &world.source(), &cache_of);
             let healing = report.healing.expect("it says so");
             if !is_of_trees(&storage, &world.cache("looks"), &pack.name) {
-                assert_eq!(healing.whole_again.len(), 1, "{}", pack.name);
+                assert_eq!(healing.complete_again.len(), 1, "{}", pack.name);
                 assert_all_come_back(&damaged, &world.source());
             }
             world.assert_newest_comes_back(&damaged);
@@ -276,7 +276,10 @@ fn what_the_sources_no_longer_have_is_said_to_be_lost() {
     let repo = open(Arc::new(storage.clone()), &world.cache("one")).expect("it opens");
     let report = repo.backup(options(&world.source()), &watch).expect("it succeeds");
     let healing = report.healing.expect("it says so");
-    assert!(healing.chunks > 0 && healing.whole_again.is_empty() && healing.still_damaged.len() == 1, "{healing:?}");
+    assert!(
+        healing.chunks > 0 && healing.complete_again.is_empty() && healing.still_incomplete.len() == 1,
+        "{healing:?}"
+    );
     assert!(notices.lock().expect("whole").iter().any(|notice| notice.contains("missing from the repository")));
     world.assert_newest_comes_back(&storage);
 }
@@ -410,7 +413,7 @@ fn entries_of_a_parent_tree_are_looked_up_also_where_their_pages_can_be_read() {
         }
     }
     let report = world.backup(&storage, "none");
-    assert_eq!(report.healing.expect("it says so").whole_again.len(), 1);
+    assert_eq!(report.healing.expect("it says so").complete_again.len(), 1);
     world.assert_newest_comes_back(&storage);
 }
 
