@@ -15,7 +15,7 @@ use std::time::Instant;
 
 /// A repository that keeps changing gets no further attempt.
 const ATTEMPTS_MAX: usize = 3;
-/// Attempts that found damaged packs are counted separately: each tells the next one of those packs, and their number is
+/// Attempts that found damaged packs are counted separately: each reports the next one of those packs, and their number is
 /// limited.
 const DAMAGED_MAX: usize = 16;
 

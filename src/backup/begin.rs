@@ -17,7 +17,7 @@ pub(super) fn begin<'a>(
     carried: &mut CarriedOver,
     watch: &Watch,
 ) -> Result<(KnownLosses<'a>, Option<Writer>)> {
-    let marks = repo.untold_losses();
+    let marks = repo.unreported_losses();
     if options.dry_run {
         let damage = KnownLosses::new(repo, marks, repo.compare_index(watch)?, true);
         damage.tell(|notice| carried.say_once(watch, notice));

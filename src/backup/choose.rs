@@ -3,9 +3,9 @@
 
 use crate::backup::damage::KnownLosses;
 use crate::backup::options::BackupOptions;
-use crate::backup::origin::Place;
+use crate::backup::origin::SourceIdentity;
 use crate::backup::split_sources::SplitSources;
-use crate::backup::state::{LocalState, StateRest};
+use crate::backup::state::{LocalState, StateTrust};
 use crate::entry::Time;
 use crate::error::{Error, Kind, Result};
 use crate::format::{SNAPSHOTS_PREFIX, snapshot_id};
@@ -70,7 +70,7 @@ pub(super) struct BaselineChoice {
     /// A snapshot that cannot be read, or was made elsewhere, is or may be a later one than the parent.
     pub may_be_outdated: bool,
     /// Where this backup is made.
-    pub place: Place,
+    pub identity: SourceIdentity,
 }
 
 impl BaselineChoice {
@@ -93,13 +93,13 @@ pub(super) fn choose(
     watch: &Watch,
 ) -> Result<BaselineChoice> {
     let options = wanted.options;
-    let (state, is_state_distrusted) = rest_state(repo, state, damage, options, watch);
-    let place = Place::of(wanted.paths);
-    let last_here = || last_of_sources(repo, wanted, &place, watch);
-    let choice = |state, last: LastSnapshot, compare_with_parent, place| {
+    let (state, is_state_distrusted) = check_state(repo, state, damage, options, watch);
+    let identity = SourceIdentity::of(wanted.paths);
+    let last_here = || last_of_sources(repo, wanted, &identity, watch);
+    let choice = |state, last: LastSnapshot, compare_with_parent, identity| {
         let LastSnapshot { snapshot, may_be_outdated } = last;
         let parent = snapshot.map(|listed| repo.whole(listed));
-        BaselineChoice { state, parent, compare_with_parent, is_state_distrusted, may_be_outdated, place }
+        BaselineChoice { state, parent, compare_with_parent, is_state_distrusted, may_be_outdated, identity }
     };
     if let Some(wanted) = &options.parent {
         let aside = watch.aside();
@@ -107,7 +107,7 @@ pub(super) fn choose(
         search.retain(|name| snapshot_id(name) == Some(*wanted));
         let missing = || Error::new(Kind::NotFound, "compare with the snapshot", wanted);
         let snapshot = Some(search.pop_newest()?.ok_or_else(missing)?);
-        return Ok(choice(state, LastSnapshot { snapshot, may_be_outdated: false }, true, place));
+        return Ok(choice(state, LastSnapshot { snapshot, may_be_outdated: false }, true, identity));
     }
     // The listing costs nothing on this machine; over a network it is made when the last run may have left something.
     let may_have_left = !repo.is_remote() || state.as_ref().is_some_and(LocalState::is_committing);
@@ -116,7 +116,7 @@ pub(super) fn choose(
     }
     if state.as_ref().is_none_or(LocalState::is_empty) {
         let last = last_here()?;
-        return Ok(choice(state, last, true, place));
+        return Ok(choice(state, last, true, identity));
     }
     let parent = if options.skip_if_unchanged {
         last_here()?
@@ -127,11 +127,11 @@ pub(super) fn choose(
         }
         LastSnapshot::default()
     };
-    Ok(choice(state, parent, false, place))
+    Ok(choice(state, parent, false, identity))
 }
 
 /// The state, if it can be used, and whether it was written for another content of the repository.
-fn rest_state(
+fn check_state(
     repo: &Repository,
     state: Option<LocalState>,
     damage: &KnownLosses,
@@ -139,11 +139,11 @@ fn rest_state(
     watch: &Watch,
 ) -> (Option<LocalState>, bool) {
     let Some(mut state) = state else { return (None, false) };
-    match state.rest_on(&repo.view_and_basis().1.indexes, &damage.check.packs_missing) {
-        Ok(StateRest::Trusted) => (Some(state), false),
-        Ok(StateRest::Distrusted { .. }) if state.is_empty() => (Some(state), false),
-        Ok(StateRest::Distrusted { indexes_lost }) => {
-            if !damage.has_told(&indexes_lost) {
+    match state.check_against(&repo.view_and_basis().1.indexes, &damage.check.packs_missing) {
+        Ok(StateTrust::Trusted) => (Some(state), false),
+        Ok(StateTrust::Distrusted { .. }) if state.is_empty() => (Some(state), false),
+        Ok(StateTrust::Distrusted { indexes_lost }) => {
+            if !damage.has_reported(&indexes_lost) {
                 watch.notice(NoticeKind::Damage, "the repository has lost objects since the last backup of this host, or was rolled back: the content \
                      of each file is looked up in the index",
                 );
@@ -170,7 +170,7 @@ struct LastSnapshot {
 fn last_of_sources(
     repo: &Repository,
     WantedSources { options, paths }: WantedSources,
-    place: &Place,
+    identity: &SourceIdentity,
     watch: &Watch,
 ) -> Result<LastSnapshot> {
     if repo.keys().access() < KeyAccess::Full {
@@ -189,7 +189,7 @@ fn last_of_sources(
             tell_of_future(Some(&candidate), &options.host, watch);
         }
         if candidate.host == options.host && candidate.job == options.job && candidate.has_trees(wanted()) {
-            if place.as_bytes().is_some_and(|place| candidate.is_from(repo.keys(), place)) {
+            if identity.as_bytes().is_some_and(|identity| candidate.is_from(repo.keys(), identity)) {
                 snapshot = Some(candidate);
                 break;
             }
@@ -199,7 +199,7 @@ fn last_of_sources(
     // To call the sources unchanged since an earlier one would leave this one the latest.
     let is_last = elsewhere.is_none();
     if let (None, Some(other)) = (&snapshot, elsewhere) {
-        tell_of_other_place(&other, place, watch);
+        tell_of_other_place(&other, identity, watch);
     }
     let began = snapshot.as_ref().and_then(|snapshot| snapshot.started.compact().ok()).unwrap_or_default();
     let name = format!("{SNAPSHOTS_PREFIX}{began}");
@@ -208,9 +208,9 @@ fn last_of_sources(
     Ok(LastSnapshot { snapshot, may_be_outdated })
 }
 
-fn tell_of_other_place(other: &Snapshot, place: &Place, watch: &Watch) {
+fn tell_of_other_place(other: &Snapshot, identity: &SourceIdentity, watch: &Watch) {
     let why = match &other.origin {
-        _ if place.as_bytes().is_none() => {
+        _ if identity.as_bytes().is_none() => {
             "the file system of a source does not say when a directory was made, so it may be another one"
         }
         Some(_) => "it was made on another machine or of other directories",
@@ -258,7 +258,7 @@ fn tell_of_future_name(repo: &Repository, host: &str, watch: &Watch) -> Result<(
     Ok(())
 }
 
-/// A run that writes also moves pending snapshots to their place.
+/// A run that writes also moves pending snapshots to their identity.
 fn search<'r>(repo: &'r Repository, options: &BackupOptions, watch: &'r Watch) -> Result<SnapshotSearch<'r>> {
     if options.dry_run { repo.search_snapshots(watch) } else { repo.search_snapshots_settled(watch) }
 }

@@ -112,7 +112,7 @@ impl Conclusion<'_> {
             watch.notice(NoticeKind::Cache, error.to_string());
         }
         // What is lost from here on is for the next run to tell.
-        let marks = healing.is_needed(writer.sink()).then(|| self.damage.untold());
+        let marks = healing.is_needed(writer.sink()).then(|| self.damage.unreported());
         let (_, unpublished) = writer.commit(&snapshot)?;
         let in_place = unpublished.is_none();
         if let Some(error) = unpublished {
@@ -127,7 +127,7 @@ impl Conclusion<'_> {
         if let Some(Err(error)) = self.choice.state.as_ref().map(|state| state.set_committed(size, in_place)) {
             watch.notice(NoticeKind::Cache, format!("{error}; the next backup will read more than necessary"));
         }
-        (report.healing, report.telling) = marks.map_or((None, None), |marks| healing.check(marks, &snapshot));
+        (report.healing, report.record) = marks.map_or((None, None), |marks| healing.check(marks, &snapshot));
         report.snapshot = Some(snapshot);
         report.duration = self.begun.elapsed();
         Ok(report)
@@ -151,7 +151,7 @@ impl Conclusion<'_> {
             healing: None,
             duration: self.begun.elapsed(),
             losses: Vec::new(),
-            telling: None,
+            record: None,
         }
     }
 
@@ -176,8 +176,8 @@ impl Conclusion<'_> {
             warnings: report.warnings.clone(),
             warnings_count: report.warnings_count,
         };
-        let place = self.choice.place.as_bytes();
-        let origin = place.and_then(|place| snapshot.origin_with(self.repo.keys(), place));
+        let identity = self.choice.identity.as_bytes();
+        let origin = identity.and_then(|identity| snapshot.origin_with(self.repo.keys(), identity));
         snapshot.origin = origin.map(|origin| origin.to_hex().to_string());
         Ok(snapshot.bounded())
     }
@@ -199,15 +199,17 @@ impl Conclusion<'_> {
 
     /// Whether the parent can stand in for a new snapshot: not if it has lost content, which this run may have stored again.
     fn can_skip_snapshot(&self, healing: &HealingCheck, writer: &Writer) -> bool {
-        let told = self.damage.told();
+        let reported = self.damage.reported();
         let has_stored = healing.has_stored_sources;
-        let has_met_damage = self.damage.has_met() && (has_stored || told.is_none());
-        if has_met_damage || self.choice.may_be_outdated || !self.damage.untold().is_empty() {
+        let has_met_damage = self.damage.has_met() && (has_stored || reported.is_none());
+        if has_met_damage || self.choice.may_be_outdated || !self.damage.unreported().is_empty() {
             return false;
         }
-        match told {
+        match reported {
             _ if !healing.may_lack_something(writer.sink()) => true,
-            Some(told) => !self.choice.parent.as_ref().is_some_and(|parent| told.incomplete.contains(&parent.id)),
+            Some(reported) => {
+                !self.choice.parent.as_ref().is_some_and(|parent| reported.incomplete.contains(&parent.id))
+            }
             None => !self.repo.remembers_losses() && !has_stored,
         }
     }

@@ -8,7 +8,7 @@ use crate::id::SnapshotId;
 use crate::index::IndexView;
 use crate::repo::{ChunkSink, Reader, Repository, Snapshot};
 use crate::seal::KeyAccess;
-use crate::vault::{LossSet, ToldDamage};
+use crate::vault::{LossSet, ReportedDamage};
 use crate::watch::{NoticeKind, Watch};
 use std::collections::BTreeSet;
 
@@ -59,15 +59,15 @@ impl BeforeBackup {
 
 /// What a run reports of damage, and which losses that covers.
 #[derive(Clone, Debug)]
-pub(super) struct DamageTelling {
-    told: ToldDamage,
+pub(super) struct DamageRecord {
+    reported: ReportedDamage,
     marks: LossSet,
 }
 
-impl DamageTelling {
+impl DamageRecord {
     /// Notes that it was shown.
     pub(crate) fn confirm(&self, repo: &Repository) {
-        repo.note_told(&self.told, &self.marks);
+        repo.note_reported(&self.reported, &self.marks);
     }
 }
 
@@ -91,43 +91,46 @@ impl HealingCheck<'_> {
 
     /// Whether this run may have healed something, or is the first that can tell what a loss means.
     pub(crate) fn is_needed(&self, sink: &ChunkSink) -> bool {
-        let told = self.damage.told();
-        let may_heal = match told {
-            Some(told) => !told.incomplete.is_empty() && self.has_stored_sources,
+        let reported = self.damage.reported();
+        let may_heal = match reported {
+            Some(reported) => !reported.incomplete.is_empty() && self.has_stored_sources,
             None => self.may_lack_something(sink) && (self.has_stored_sources || self.repo.remembers_losses()),
         };
-        let has_untold = !self.damage.untold().is_empty() || (self.damage.has_met() && told.is_none());
-        has_untold || may_heal || self.damage.may_be_over() || told.is_some_and(|told| self.may_have_missed_some(told))
+        let has_untold = !self.damage.unreported().is_empty() || (self.damage.has_met() && reported.is_none());
+        has_untold
+            || may_heal
+            || self.damage.may_be_over()
+            || reported.is_some_and(|reported| self.may_have_missed_some(reported))
     }
 
     /// Whether there are snapshots that no run has looked at since the repository was damaged: they could not be read then, or
     /// were away.
-    fn may_have_missed_some(&self, told: &ToldDamage) -> bool {
-        if !told.has_damage() || self.repo.keys().access() < KeyAccess::Full {
+    fn may_have_missed_some(&self, reported: &ReportedDamage) -> bool {
+        if !reported.has_damage() || self.repo.keys().access() < KeyAccess::Full {
             return false;
         }
         let is_missed = |name: &String| {
-            let missed = snapshot_id(name).filter(|id| !told.has_looked_at(id));
-            // One that still cannot be read was told.
-            missed.is_some_and(|id| !told.unread.contains(&id) || self.repo.snapshot_named(name).is_ok())
+            let missed = snapshot_id(name).filter(|id| !reported.has_looked_at(id));
+            // One that still cannot be read was reported.
+            missed.is_some_and(|id| !reported.unread.contains(&id) || self.repo.snapshot_named(name).is_ok())
         };
         // If they cannot be listed, that is reported by the check that follows.
         self.repo.snapshot_names().map_or(true, |names| names.iter().any(is_missed))
     }
 
-    /// Looks at the earlier snapshots that may lack something; `marks` are the losses that this tells. Returns what is to be
+    /// Looks at the earlier snapshots that may lack something; `marks` are the losses that this reports. Returns what is to be
     /// noted once that is shown, too. If it cannot be found out, a notice says so: the backup itself is complete.
-    pub(crate) fn check(&self, marks: LossSet, own: &Snapshot) -> (Option<Healing>, Option<DamageTelling>) {
+    pub(crate) fn check(&self, marks: LossSet, own: &Snapshot) -> (Option<Healing>, Option<DamageRecord>) {
         if self.repo.keys().access() < KeyAccess::Full {
             self.watch
                 .notice(NoticeKind::Damage, "this key cannot read earlier snapshots, so it is not known which of them are complete again: run a backup with the password, key file or recovery key of the owner");
-            let told = self.damage.as_told(&marks, &self.damage.check);
-            return (None, Some(DamageTelling { told, marks }));
+            let reported = self.damage.as_reported(&marks, &self.damage.check);
+            return (None, Some(DamageRecord { reported, marks }));
         }
         self.watch.stage("checking earlier snapshots");
-        let earlier = self.damage.told();
+        let earlier = self.damage.reported();
         let looked = self.repo.snapshots_and_unreadable(&self.watch.aside()).and_then(|(snapshots, unread)| {
-            let is_new = |snapshot: &Snapshot| earlier.is_none_or(|told| !told.complete.contains(&snapshot.id));
+            let is_new = |snapshot: &Snapshot| earlier.is_none_or(|reported| !reported.complete.contains(&snapshot.id));
             let unknown = snapshots.into_iter().filter(|snapshot| snapshot.id != own.id && is_new(snapshot));
             let is_over = |snapshot: &Snapshot| self.damage.was_incomplete(&snapshot.id);
             // After the list: what others stored for these snapshots shows. Losses that show are for the next run to tell.
@@ -157,14 +160,14 @@ impl HealingCheck<'_> {
                 },
             );
         }
-        let mut told = self.damage.as_told(&marks, &now);
-        told.incomplete = healing.still_incomplete.iter().map(|snapshot| snapshot.id).collect();
-        told.unread = unread.iter().filter_map(|other| snapshot_id(&other.name)).collect();
-        told.complete = earlier.map(|told| told.complete.clone()).unwrap_or_default();
-        told.complete.extend(complete.into_iter().chain([own.id]));
-        let is_known = earlier.is_some_and(|earlier| earlier.incomplete == told.incomplete);
+        let mut reported = self.damage.as_reported(&marks, &now);
+        reported.incomplete = healing.still_incomplete.iter().map(|snapshot| snapshot.id).collect();
+        reported.unread = unread.iter().filter_map(|other| snapshot_id(&other.name)).collect();
+        reported.complete = earlier.map(|reported| reported.complete.clone()).unwrap_or_default();
+        reported.complete.extend(complete.into_iter().chain([own.id]));
+        let is_known = earlier.is_some_and(|earlier| earlier.incomplete == reported.incomplete);
         let is_news = healing.chunks > 0 || !healing.complete_again.is_empty() || !is_known;
-        ((is_news && !is_empty).then_some(healing), Some(DamageTelling { told, marks }))
+        ((is_news && !is_empty).then_some(healing), Some(DamageRecord { reported, marks }))
     }
 }
 

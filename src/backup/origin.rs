@@ -13,12 +13,12 @@ const SOURCES_MAX: usize = 64;
 
 /// A hash over the machine and the directories that the sources are, or are in; none where a file system does not say when a directory
 /// was made. The inode numbers of roots are the same on all disks, so without that any disk that is mounted there would pass.
-pub(super) struct Place(Option<blake3::Hash>);
+pub(super) struct SourceIdentity(Option<blake3::Hash>);
 
-impl Place {
+impl SourceIdentity {
     pub(crate) fn of(paths: &[PathBuf]) -> Self {
         let machine = MACHINE_IDS.into_iter().find_map(machine_id);
-        Place::on(machine.as_deref(), paths)
+        SourceIdentity::on(machine.as_deref(), paths)
     }
 
     /// Many containers have no number. Those on one host then differ by the numbers of their file systems, which change more often.
@@ -26,10 +26,10 @@ impl Place {
         let mut hasher = blake3::Hasher::new();
         hasher.update(machine.unwrap_or_default().as_bytes());
         for path in paths.iter().take(SOURCES_MAX) {
-            let Some(directory) = SourceDirectory::of(path) else { return Place(None) };
+            let Some(directory) = SourceDirectory::of(path) else { return SourceIdentity(None) };
             let SourceDirectory { stat, file_system } = directory;
             if stat.born == Time::default() {
-                return Place(None);
+                return SourceIdentity(None);
             }
             let device = if machine.is_some() { 0 } else { stat.device };
             let born = [stat.born.seconds.cast_unsigned(), stat.born.nanoseconds.into()];
@@ -37,7 +37,7 @@ impl Place {
                 hasher.update(&number.to_le_bytes());
             }
         }
-        Place(Some(hasher.finalize()))
+        SourceIdentity(Some(hasher.finalize()))
     }
 
     pub(crate) fn as_bytes(&self) -> Option<&[u8]> {
@@ -82,7 +82,7 @@ mod tests {
         let (a, b) = (folder.path().join("a"), folder.path().join("b"));
         fs::create_dir(&a).unwrap();
         fs::create_dir(&b).unwrap();
-        let place = |machine, path: &Path| Place::on(machine, &[path.to_owned()]).0;
+        let place = |machine, path: &Path| SourceIdentity::on(machine, &[path.to_owned()]).0;
         let here = place(Some("1"), &a);
         if here.is_none() {
             // This file system does not say when a directory was made.

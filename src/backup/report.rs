@@ -1,6 +1,6 @@
 //! What a backup did.
 
-use crate::backup::heal::{DamageTelling, Healing};
+use crate::backup::heal::{DamageRecord, Healing};
 use crate::entry::Warning;
 use crate::repo::{Repository, Snapshot, SnapshotInfo, Totals};
 use serde::{Serialize, Serializer};
@@ -30,7 +30,7 @@ pub struct BackupReport {
     /// What the repository has lost, as the notices of this run said it.
     pub losses: Vec<String>,
     /// What this report and the notices of the run say of damage.
-    pub(super) telling: Option<DamageTelling>,
+    pub(super) record: Option<DamageRecord>,
 }
 
 /// What a dry run does not know is absent.
@@ -133,6 +133,6 @@ impl BackupReport {
     /// Notes that this report was shown. Until then, each further backup reports the same damage again: a report that was
     /// never printed, because the program was killed or the output could not be written, is not lost.
     pub fn confirm_shown(&self, repo: &Repository) {
-        self.telling.iter().for_each(|telling| telling.confirm(repo));
+        self.record.iter().for_each(|record| record.confirm(repo));
     }
 }

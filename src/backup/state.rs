@@ -36,7 +36,7 @@ pub(crate) struct LastSize {
 
 /// Whether rows of the current epoch can be trusted.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum StateRest {
+pub(crate) enum StateTrust {
     Trusted,
     /// Packs that they rest on are missing, or these index objects.
     Distrusted {
@@ -47,7 +47,7 @@ pub(crate) enum StateRest {
 /// The open state of one job; one process at a time.
 ///
 /// A row says that a page and all that it names were stored when it was written. That still holds while everything is
-/// listed that the writers of the rows relied on: `LocalState::rest_on` decides it, and begins a new epoch when it does not.
+/// listed that the writers of the rows relied on: `LocalState::check_against` decides it, and begins a new epoch when it does not.
 /// Rows of older epochs say only what the source looked like.
 pub struct LocalState {
     db: sled::Db,
@@ -123,7 +123,11 @@ impl LocalState {
 
     /// Decides whether rows of the current epoch can be trusted: `live` are the index objects and `packs_missing` the
     /// packs that a listing showed or did not show after this writer had registered. If not, a new epoch begins.
-    pub(crate) fn rest_on(&mut self, live: &HashSet<IndexId>, packs_missing: &HashSet<PackId>) -> Result<StateRest> {
+    pub(crate) fn check_against(
+        &mut self,
+        live: &HashSet<IndexId>,
+        packs_missing: &HashSet<PackId>,
+    ) -> Result<StateTrust> {
         let failed = |error| failed(&self.folder, error);
         let mut indexes_lost = HashSet::new();
         let mut is_trusted = true;
@@ -140,7 +144,7 @@ impl LocalState {
         }
         if is_trusted {
             self.keep_missing(packs_missing)?;
-            return Ok(StateRest::Trusted);
+            return Ok(StateTrust::Trusted);
         }
         // The number first: whatever is lost after it, no row of this epoch exists yet.
         let epoch = self.epoch.wrapping_add(1);
@@ -153,7 +157,7 @@ impl LocalState {
         }
         self.flush()?;
         self.epoch = epoch;
-        Ok(StateRest::Distrusted { indexes_lost })
+        Ok(StateTrust::Distrusted { indexes_lost })
     }
 
     /// Of the packs that were missing when the epoch began, only these still are: the others may be relied on from now on.
@@ -294,8 +298,8 @@ mod tests {
         numbers.iter().map(|number| PackId([*number; 32])).collect()
     }
 
-    fn is_trusted(rest: StateRest) -> bool {
-        rest == StateRest::Trusted
+    fn is_trusted(rest: StateTrust) -> bool {
+        rest == StateTrust::Trusted
     }
 
     /// A state whose epoch could not be read was in the first one: rows of that counted as valid again.
@@ -324,11 +328,11 @@ mod tests {
     fn rows_that_rest_on_nothing_are_not_trusted() {
         let dir = tempfile::tempdir().unwrap();
         let (mut state, _) = LocalState::open(&dir.path().join("state")).unwrap();
-        assert!(is_trusted(state.rest_on(&indexes(&[1]), &packs(&[])).unwrap()), "there are no rows yet");
+        assert!(is_trusted(state.check_against(&indexes(&[1]), &packs(&[])).unwrap()), "there are no rows yet");
         state.write(changes(vec![(FolderKey::of(b"/a"), row("a", 0))], Vec::new()), &basis(&[1])).unwrap();
-        assert!(is_trusted(state.rest_on(&indexes(&[1]), &packs(&[])).unwrap()));
+        assert!(is_trusted(state.check_against(&indexes(&[1]), &packs(&[])).unwrap()));
         state.relied.clear().unwrap();
-        assert!(!is_trusted(state.rest_on(&indexes(&[1]), &packs(&[])).unwrap()));
+        assert!(!is_trusted(state.check_against(&indexes(&[1]), &packs(&[])).unwrap()));
     }
 
     #[test]
@@ -367,28 +371,28 @@ mod tests {
         let path = dir.path().join("state");
         let reopen = || LocalState::open(&path).unwrap().0;
         let mut state = reopen();
-        assert!(is_trusted(state.rest_on(&indexes(&[1, 2]), &packs(&[])).unwrap()), "nothing was relied on");
+        assert!(is_trusted(state.check_against(&indexes(&[1, 2]), &packs(&[])).unwrap()), "nothing was relied on");
         state.write(changes(vec![], vec![]), &basis(&[1, 2])).unwrap();
         drop(state);
         let mut state = reopen();
-        assert!(is_trusted(state.rest_on(&indexes(&[1, 2, 3]), &packs(&[])).unwrap()));
+        assert!(is_trusted(state.check_against(&indexes(&[1, 2, 3]), &packs(&[])).unwrap()));
         let first = state.epoch();
-        assert!(!is_trusted(state.rest_on(&indexes(&[2, 3]), &packs(&[])).unwrap()), "an index object is gone");
+        assert!(!is_trusted(state.check_against(&indexes(&[2, 3]), &packs(&[])).unwrap()), "an index object is gone");
         assert_ne!(state.epoch(), first);
         state.write(changes(vec![], vec![]), &basis(&[2, 3])).unwrap();
         drop(state);
         let mut state = reopen();
-        assert!(is_trusted(state.rest_on(&indexes(&[2, 3]), &packs(&[])).unwrap()));
-        assert!(!is_trusted(state.rest_on(&indexes(&[2, 3]), &packs(&[8, 9])).unwrap()), "packs are gone");
+        assert!(is_trusted(state.check_against(&indexes(&[2, 3]), &packs(&[])).unwrap()));
+        assert!(!is_trusted(state.check_against(&indexes(&[2, 3]), &packs(&[8, 9])).unwrap()), "packs are gone");
         drop(state);
         let mut state = reopen();
         assert!(
-            is_trusted(state.rest_on(&indexes(&[2, 3]), &packs(&[8, 9])).unwrap()),
+            is_trusted(state.check_against(&indexes(&[2, 3]), &packs(&[8, 9])).unwrap()),
             "no row of this epoch rests on them"
         );
-        assert!(is_trusted(state.rest_on(&indexes(&[2, 3]), &packs(&[9])).unwrap()), "one is there again");
+        assert!(is_trusted(state.check_against(&indexes(&[2, 3]), &packs(&[9])).unwrap()), "one is there again");
         assert!(
-            !is_trusted(state.rest_on(&indexes(&[2, 3]), &packs(&[8, 9])).unwrap()),
+            !is_trusted(state.check_against(&indexes(&[2, 3]), &packs(&[8, 9])).unwrap()),
             "it may have been relied on since"
         );
     }

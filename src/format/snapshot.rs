@@ -176,20 +176,20 @@ impl Snapshot {
     }
 
     /// Its origin, for a program that tells machines and sources apart by these bytes.
-    pub(crate) fn origin_with(&self, keys: &KeySet, place: &[u8]) -> Option<blake3::Hash> {
+    pub(crate) fn origin_with(&self, keys: &KeySet, identity: &[u8]) -> Option<blake3::Hash> {
         let mut statement = [self.id.as_bytes().as_slice(), self.root.as_bytes()].concat();
         for time in [self.started.time(), self.ended.time()] {
             statement.extend_from_slice(&time.seconds.to_le_bytes());
             statement.extend_from_slice(&time.nanoseconds.to_le_bytes());
         }
-        statement.extend_from_slice(place);
+        statement.extend_from_slice(identity);
         keys.origin(&statement)
     }
 
-    /// Whether it was made with a full key, at this place.
-    pub(crate) fn is_from(&self, keys: &KeySet, place: &[u8]) -> bool {
+    /// Whether it was made with a full key, of sources of this identity.
+    pub(crate) fn is_from(&self, keys: &KeySet, identity: &[u8]) -> bool {
         let stated = self.origin.as_ref().and_then(|origin| blake3::Hash::from_hex(origin).ok());
-        stated.is_some() && stated == self.origin_with(keys, place)
+        stated.is_some() && stated == self.origin_with(keys, identity)
     }
 
     /// Sorts by time: of those that began at the same one, the one that ended last is the latest.
@@ -350,20 +350,20 @@ mod tests {
     /// The bytes of docs/FORMAT.md, section 12.
     #[test]
     fn an_origin_is_made_of_what_the_format_says() {
-        let (master, place) = ([7; 32], b"here");
+        let (master, identity) = ([7; 32], b"here");
         let mut saved = snapshot(Vec::new());
         saved.started = Stamp { seconds: 5, nanoseconds: 6, offset: 3600 };
         saved.ended = Stamp { seconds: -7, nanoseconds: 8, offset: 0 };
         let numbers = [&5_i64.to_le_bytes()[..], &6_u32.to_le_bytes(), &(-7_i64).to_le_bytes(), &8_u32.to_le_bytes()];
-        let statement = [&[1; 16][..], &[2; 24], &numbers.concat(), place].concat();
+        let statement = [&[1; 16][..], &[2; 24], &numbers.concat(), identity].concat();
         let key = blake3::derive_key("siltstone 2026 origin of a snapshot", &master);
         let origin = blake3::keyed_hash(&key, &statement);
         let keys = KeySet::from_master(Secret(master));
-        assert_eq!(saved.origin_with(&keys, place), Some(origin));
-        assert!(!saved.is_from(&keys, place));
+        assert_eq!(saved.origin_with(&keys, identity), Some(origin));
+        assert!(!saved.is_from(&keys, identity));
         saved.origin = Some(origin.to_hex().to_string());
-        assert!(saved.is_from(&keys, place) && !saved.is_from(&keys, b"there"));
-        assert!(!saved.is_from(&KeySet::from_master(Secret([8; 32])), place));
+        assert!(saved.is_from(&keys, identity) && !saved.is_from(&keys, b"there"));
+        assert!(!saved.is_from(&KeySet::from_master(Secret([8; 32])), identity));
     }
 
     /// The metadata of `/` were in no entry, and so lost.

@@ -53,7 +53,7 @@ impl Writer {
                 return Err(error);
             }
             match token.commit(storage, keys, &name, body.clone()) {
-                Err(error) if error.is(Kind::Locked) => self.heartbeat.show_again()?,
+                Err(error) if error.is(Kind::Locked) => self.heartbeat.register_again()?,
                 done => return done.map(|unpublished| (name, unpublished)),
             }
         }

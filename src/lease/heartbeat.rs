@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::id::WriterId;
-use crate::lease::token::{LeaseHolder, WriterLease};
+use crate::lease::writer_lease::{LeaseHolder, WriterLease};
 use crate::lock::locked;
 use crate::seal::random;
 use crate::vault::Vault;
@@ -22,7 +22,7 @@ pub(crate) struct Heartbeat {
 }
 
 /// How a writer stands.
-enum LeaseStanding {
+enum LeaseState {
     Shown(WriterLease),
     /// Its right was ended, and it could not be shown anew yet.
     Lost,
@@ -33,11 +33,11 @@ enum LeaseStanding {
 struct HeartbeatShared {
     vault: Vault,
     host: String,
-    standing: Mutex<LeaseStanding>,
+    standing: Mutex<LeaseState>,
 }
 
 impl HeartbeatShared {
-    fn standing(&self) -> MutexGuard<'_, LeaseStanding> {
+    fn standing(&self) -> MutexGuard<'_, LeaseState> {
         locked(&self.standing)
     }
 
@@ -46,15 +46,15 @@ impl HeartbeatShared {
     fn beat(&self) {
         let mut standing = self.standing();
         let is_lost = match &mut *standing {
-            LeaseStanding::Shown(token) => {
+            LeaseState::Shown(token) => {
                 let renewed = token.renew(self.vault.storage(), self.vault.keys());
                 renewed.is_err_and(|error| error.is(Kind::Locked))
             }
-            LeaseStanding::Lost => true,
-            LeaseStanding::Ended => false,
+            LeaseState::Lost => true,
+            LeaseState::Ended => false,
         };
         if is_lost {
-            *standing = new_token(&self.vault, &self.host).map_or(LeaseStanding::Lost, LeaseStanding::Shown);
+            *standing = new_token(&self.vault, &self.host).map_or(LeaseState::Lost, LeaseState::Shown);
         }
     }
 }
@@ -68,7 +68,7 @@ fn new_token(vault: &Vault, host: &str) -> Result<WriterLease> {
 impl Heartbeat {
     /// Shows the writer, and goes on doing so.
     pub(crate) fn start(vault: &Vault, host: &str) -> Result<Self> {
-        let standing = Mutex::new(LeaseStanding::Shown(new_token(vault, host)?));
+        let standing = Mutex::new(LeaseState::Shown(new_token(vault, host)?));
         let shared = Arc::new(HeartbeatShared { vault: vault.clone(), host: host.to_owned(), standing });
         let (stop, stopped) = bounded::<()>(0);
         let mut heart = Heartbeat { shared: shared.clone(), stop: Some(stop), thread: None };
@@ -83,18 +83,18 @@ impl Heartbeat {
     }
 
     /// Shows the writer under a new token, as its last one was taken away.
-    pub(crate) fn show_again(&self) -> Result<()> {
+    pub(crate) fn register_again(&self) -> Result<()> {
         let mut standing = self.shared.standing();
-        *standing = LeaseStanding::Shown(new_token(&self.shared.vault, &self.shared.host)?);
+        *standing = LeaseState::Shown(new_token(&self.shared.vault, &self.shared.host)?);
         Ok(())
     }
 
     /// Takes the token for the commit; there are no more beats. `Locked` when it could not be shown anew.
     pub(crate) fn stop(&self) -> Result<WriterLease> {
         let mut standing = self.shared.standing();
-        match std::mem::replace(&mut *standing, LeaseStanding::Ended) {
-            LeaseStanding::Shown(token) => Ok(token),
-            LeaseStanding::Lost | LeaseStanding::Ended => Err(Error::new(Kind::Locked, "commit the snapshot", "")
+        match std::mem::replace(&mut *standing, LeaseState::Ended) {
+            LeaseState::Shown(token) => Ok(token),
+            LeaseState::Lost | LeaseState::Ended => Err(Error::new(Kind::Locked, "commit the snapshot", "")
                 .because("another process expired this backup, and this backup could not register again")
                 .hint("run the backup again: what it has stored already is not sent again")),
         }

@@ -6,10 +6,10 @@ mod heartbeat;
 mod pending;
 mod publish;
 mod survey;
-mod token;
+mod writer_lease;
 
 pub(crate) use heartbeat::Heartbeat;
 pub use publish::UnpublishedCommit;
 pub(crate) use survey::is_of_one_object;
 pub use survey::{PendingSurvey, RunningWriter, expire, settle, survey};
-pub use token::{LeaseHolder, WriterLease};
+pub use writer_lease::{LeaseHolder, WriterLease};

@@ -24,8 +24,8 @@ const FETCHED_BYTES_MAX: u64 = 32 << 20;
 pub struct RunningWriter {
     /// The name of the writer.
     pub writer: WriterId,
-    /// What tells one sign of life from the next: compare two looks, never two clocks.
-    pub sign: String,
+    /// What tells one heartbeat from the next: compare two looks, never two clocks.
+    pub beat_seen: String,
     name: String,
 }
 
@@ -65,8 +65,8 @@ pub fn survey(storage: &dyn Storage, keys: &KeySet) -> Result<PendingSurvey> {
             "committed" => look_at_drafts(&name, &listed, &mut survey),
             tail if tail.starts_with("draft.") => Ok(()),
             beat => {
-                let (sign, name, writer) = (beat.to_owned(), object.name.clone(), name.writer);
-                survey.running.push(RunningWriter { writer, sign, name });
+                let (beat_seen, name, writer) = (beat.to_owned(), object.name.clone(), name.writer);
+                survey.running.push(RunningWriter { writer, beat_seen, name });
                 Ok(())
             }
         };
@@ -167,7 +167,9 @@ fn look_at_state(
     let plain = open_plain(keys, bytes)?;
     survey.plain_bytes += plain.len() as u64;
     match parse(&plain)? {
-        PendingState::Running { .. } => survey.running.push(RunningWriter { writer, sign: version.0, name: state }),
+        PendingState::Running { .. } => {
+            survey.running.push(RunningWriter { writer, beat_seen: version.0, name: state })
+        }
         PendingState::Expired => {}
         PendingState::Committed { snapshot, body } => {
             decode_body(&snapshot, &body)?;
@@ -234,14 +236,14 @@ fn remove_finished(storage: &dyn Storage, committed: &str) -> Result<()> {
     }
 }
 
-/// Ends a writer's right to commit, if it has shown no sign of life since `seen`. `Conflict` when it has, or when it
+/// Ends a writer's right to commit, if it has shown no heartbeat since `seen`. `Conflict` when it has, or when it
 /// committed: then it keeps its right.
 pub fn expire(storage: &dyn Storage, keys: &KeySet, protocol: CommitProtocol, seen: &RunningWriter) -> Result<()> {
     let alive = || Error::new(Kind::Conflict, "expire the writer", seen.writer).because("it is alive or has committed");
     let done = match protocol {
         CommitProtocol::CompareAndSwap => {
             let body = seal(keys, &PendingState::Expired)?;
-            storage.compare_and_swap(&seen.name, &ObjectVersion(seen.sign.clone()), body.into()).map(|_| ())
+            storage.compare_and_swap(&seen.name, &ObjectVersion(seen.beat_seen.clone()), body.into()).map(|_| ())
         }
         CommitProtocol::Rename => storage.rename(&seen.name, &format!("{EXPIRED_PREFIX}{}", seen.writer)),
         CommitProtocol::SingleWriter => storage.remove(&seen.name),

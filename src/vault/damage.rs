@@ -2,7 +2,7 @@
 
 use crate::id::IndexId;
 use crate::seal::{KeyAccess, KeySet};
-use crate::vault::{LossSet, ToldDamage, Vault};
+use crate::vault::{LossSet, ReportedDamage, Vault};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -12,11 +12,11 @@ impl Vault {
         self.0.losses.mark(indexes);
     }
 
-    /// Losses that no backup has told yet; those that are met from now on are not among them.
-    pub(crate) fn untold_losses(&self) -> LossSet {
+    /// Losses that no backup has reported yet; those that are met from now on are not among them.
+    pub(crate) fn unreported_losses(&self) -> LossSet {
         let mut marks = self.0.losses.all();
         if !marks.is_empty() {
-            marks.leave_out(&self.told().unwrap_or_default().marks);
+            marks.leave_out(&self.reported().unwrap_or_default().marks);
         }
         marks
     }
@@ -31,37 +31,37 @@ impl Vault {
         self.0.losses.marked_here()
     }
 
-    /// Whether losses, and that they are told, can be noted for later runs.
+    /// Whether losses, and that they are reported, can be noted for later runs.
     pub(crate) fn remembers_losses(&self) -> bool {
         self.0.losses.can_mark()
     }
 
-    /// What backups have told of damage; none without a cache.
-    pub(crate) fn told(&self) -> Option<ToldDamage> {
-        Some(ToldDamage::read(&told_path(self.cache(), self.keys())?))
+    /// What backups have reported of damage; none without a cache.
+    pub(crate) fn reported(&self) -> Option<ReportedDamage> {
+        Some(ReportedDamage::read(&reported_path(self.cache(), self.keys())?))
     }
 
-    /// Notes what stays told of damage that is partly gone. What is not noted, the next run tries to note again.
-    pub(crate) fn rewrite_told(&self, told: &ToldDamage) {
-        let _best_effort = told_path(self.cache(), self.keys()).map(|path| told.write(&path));
+    /// Notes what stays reported of damage that is partly gone. What is not noted, the next run tries to note again.
+    pub(crate) fn rewrite_reported(&self, reported: &ReportedDamage) {
+        let _best_effort = reported_path(self.cache(), self.keys()).map(|path| reported.write(&path));
     }
 
-    /// Notes what has been told by now, and removes the marks of these losses. A put-only key cannot find out what a loss means, so
+    /// Notes what has been reported by now, and removes the marks of these losses. A put-only key cannot find out what a loss means, so
     /// it leaves them to the others that use this cache.
-    pub(crate) fn note_told(&self, told: &ToldDamage, marks: &LossSet) {
-        let Some(path) = told_path(self.cache(), self.keys()) else { return };
+    pub(crate) fn note_reported(&self, reported: &ReportedDamage, marks: &LossSet) {
+        let Some(path) = reported_path(self.cache(), self.keys()) else { return };
         let is_put_only = self.keys().access() < KeyAccess::Full;
         let noted = if is_put_only {
-            ToldDamage { marks: marks.names().cloned().collect(), ..told.clone() }.write(&path)
+            ReportedDamage { marks: marks.names().cloned().collect(), ..reported.clone() }.write(&path)
         } else {
-            told.write(&path)
+            reported.write(&path)
         };
         if noted.is_ok() && !is_put_only { self.0.losses.remove(marks) } else { self.0.losses.forget_here(marks) }
     }
 }
 
-/// Where backups with a key of this access note what they have told: without a full key they cannot find out what a loss means.
-pub(super) fn told_path(cache: Option<&Path>, keys: &KeySet) -> Option<PathBuf> {
-    let name = if keys.access() == KeyAccess::Full { "told" } else { "told-put-only" };
+/// Where backups with a key of this access note what they have reported: without a full key they cannot find out what a loss means.
+pub(super) fn reported_path(cache: Option<&Path>, keys: &KeySet) -> Option<PathBuf> {
+    let name = if keys.access() == KeyAccess::Full { "reported-damage" } else { "reported-damage-put-only" };
     Some(cache?.join(name))
 }

@@ -305,14 +305,14 @@ mod tests {
         let cache = tempfile::tempdir().expect("a directory");
         let packs = [named_by(b"one"), named_by(b"two")];
         for (path, expected) in [(Some(cache.path()), 0), (None, 1)] {
-            let told = std::sync::Arc::new(AtomicUsize::new(0));
-            let count = told.clone();
+            let reported = std::sync::Arc::new(AtomicUsize::new(0));
+            let count = reported.clone();
             let watch = Watch::new(std::sync::Arc::new(move |event| {
                 count.fetch_add(usize::from(matches!(event, Event::Notice(_))), Ordering::SeqCst);
             }));
             let damaged = DamagedPacks::open(path, &watch);
             packs.iter().for_each(|pack| damaged.note(pack, PackVersion("one".to_owned())));
-            assert_eq!(told.load(Ordering::SeqCst), expected);
+            assert_eq!(reported.load(Ordering::SeqCst), expected);
         }
     }
 

@@ -32,14 +32,14 @@ pub(super) struct LocalIndex {
     losses: AtomicU64,
     marks: Arc<LossMarks>,
     /// Index objects that are damaged, and of which that was said.
-    told: Mutex<HashSet<IndexId>>,
+    reported: Mutex<HashSet<IndexId>>,
     false_indexes: FalseIndexes,
 }
 
 impl LocalIndex {
-    /// In a folder of the cache, or in memory where there is none or it cannot be used. `told` are index objects of which an
+    /// In a folder of the cache, or in memory where there is none or it cannot be used. `reported` are index objects of which an
     /// earlier run has said that they are damaged.
-    pub(crate) fn open(cache: Option<&Path>, marks: Arc<LossMarks>, told: HashSet<IndexId>, watch: &Watch) -> Self {
+    pub(crate) fn open(cache: Option<&Path>, marks: Arc<LossMarks>, reported: HashSet<IndexId>, watch: &Watch) -> Self {
         let opened = cache.map(|cache| Segments::open(&cache.join("segments")));
         let segments = match opened {
             Some(Ok((segments, notices))) => {
@@ -56,7 +56,7 @@ impl LocalIndex {
             view: RwLock::new(IndexView::default()),
             segments: Mutex::new(segments),
             losses: AtomicU64::new(0),
-            told: Mutex::new(told),
+            reported: Mutex::new(reported),
             marks,
             false_indexes: FalseIndexes::open(cache),
         }
@@ -147,7 +147,7 @@ impl LocalIndex {
         has_lost
     }
 
-    /// Marks the index objects that the segments are about to forget as they are gone: the process may end before it tells
+    /// Marks the index objects that the segments are about to forget as they are gone: the process may end before it reports
     /// that. What is damaged, and which packs are missing, each comparison finds again.
     fn mark_ahead(
         &self,
@@ -167,8 +167,8 @@ impl LocalIndex {
     }
 
     /// Says once that an index object is damaged: it stays where it is, and every command meets it again.
-    fn tell_damaged(&self, index: &IndexId, what: String, watch: &Watch) {
-        if locked(&self.told).insert(*index) {
+    fn report_damaged(&self, index: &IndexId, what: String, watch: &Watch) {
+        if locked(&self.reported).insert(*index) {
             watch.notice(
                 NoticeKind::Damage,
                 format!("{what}; a backup stores again the content that it lists, if the sources still have it"),
@@ -195,7 +195,7 @@ impl LocalIndex {
             let mut live = listing.indexes();
             let lost = segments.known().filter(|index| !live.contains_key(*index)).copied().collect();
             damaged.retain(|index| live.contains_key(index));
-            damaged.iter().for_each(|index| self.tell_damaged(index, is_false(index), watch));
+            damaged.iter().for_each(|index| self.report_damaged(index, is_false(index), watch));
             live.retain(|index, _| !damaged.contains(index));
             self.mark_ahead(opened, &segments, &live, listing.packs.as_ref(), &lost)?;
             check.lost_indexes.extend(lost);
@@ -215,13 +215,13 @@ impl LocalIndex {
             };
             drop(segments);
             for (index, error) in fetched.damaged {
-                self.tell_damaged(&index, error.to_string(), watch);
+                self.report_damaged(&index, error.to_string(), watch);
                 damaged.insert(index);
             }
             let mut is_done = fetched.vanished.is_empty();
             if has_listed_packs && !opened.storage().profile().is_remote && !std::mem::replace(&mut is_verified, true) {
                 for index in self.find_damaged(opened)? {
-                    self.tell_damaged(&index, format!("the index object {index} is damaged"), watch);
+                    self.report_damaged(&index, format!("the index object {index} is damaged"), watch);
                     damaged.insert(index);
                     is_done = false;
                 }

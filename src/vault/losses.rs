@@ -1,4 +1,4 @@
-//! Marks in the cache that the repository has lost something that this host knew. They stay until a backup has told the loss
+//! Marks in the cache that the repository has lost something that this host knew. They stay until a backup has reported the loss
 //! and has found out what it means: other commands, and backups of other sources, meet a loss first and forget it.
 
 use crate::disk::own_files::names_in;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
 const FOLDER: &str = "losses";
-/// More marks than any number of commands leaves that meet losses before a backup tells them.
+/// More marks than any number of commands leaves that meet losses before a backup reports them.
 const MARKS_MAX: usize = 1000;
 /// Index objects that one mark names; of more, the rest is lost without a name.
 const INDEXES_MAX: usize = 10_000;
@@ -24,7 +24,7 @@ const NAME_BYTES: usize = 8;
 /// Prefix of the names of files that are written only to try whether that is possible.
 const TRIAL: &str = "trial-";
 
-/// Losses that no backup has told: names of files, and the index objects that were found to be gone at each time.
+/// Losses that no backup has reported: names of files, and the index objects that were found to be gone at each time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LossSet(BTreeMap<String, HashSet<IndexId>>);
 
@@ -135,16 +135,16 @@ impl LossMarks {
         self.own().clone()
     }
 
-    /// Makes this process forget that it has made these marks, as it has told the losses.
-    pub(crate) fn forget_here(&self, told: &LossSet) {
-        self.own().leave_out(told.names());
+    /// Makes this process forget that it has made these marks, as it has reported the losses.
+    pub(crate) fn forget_here(&self, reported: &LossSet) {
+        self.own().leave_out(reported.names());
     }
 
-    /// Removes marks whose losses are told.
-    pub(crate) fn remove(&self, told: &LossSet) {
-        self.forget_here(told);
-        for path in told.names().filter_map(|name| Some(self.folder.as_ref()?.join(name))) {
-            // If it stays, the next backup tells the loss once more.
+    /// Removes marks whose losses are reported.
+    pub(crate) fn remove(&self, reported: &LossSet) {
+        self.forget_here(reported);
+        for path in reported.names().filter_map(|name| Some(self.folder.as_ref()?.join(name))) {
+            // If it stays, the next backup reports the loss once more.
             let _best_effort = std::fs::remove_file(path);
         }
     }
@@ -167,13 +167,13 @@ mod tests {
         losses.mark(&HashSet::new());
         assert!(losses.all().indexes().count() == 0 && !losses.all().is_empty());
         losses.mark(&gone);
-        let told = LossMarks::at(Some(cache.path())).all();
-        assert_eq!((told.names().count(), told.indexes().count()), (2, 1));
+        let reported = LossMarks::at(Some(cache.path())).all();
+        assert_eq!((reported.names().count(), reported.indexes().count()), (2, 1));
         // All that one of them names may be there again.
-        assert_eq!(told.clone().take_moot(&gone).names().count(), 1);
-        // What is lost while a backup tells this stays marked.
+        assert_eq!(reported.clone().take_moot(&gone).names().count(), 1);
+        // What is lost while a backup reports this stays marked.
         LossMarks::at(Some(cache.path())).mark(&gone);
-        losses.remove(&told);
+        losses.remove(&reported);
         assert!(losses.marked_here().is_empty());
         assert_eq!((losses.all().names().count(), losses.all().indexes().count()), (1, 1));
     }

@@ -15,13 +15,13 @@ mod losses;
 mod opened;
 pub(crate) mod parallel;
 mod read_fault;
-mod told;
+mod reported_damage;
 
 pub(crate) use damaged_packs::PackVersion;
 pub use index_check::IndexCheck;
 pub(crate) use losses::LossSet;
 pub(crate) use read_fault::ReadFault;
-pub(crate) use told::{ToldDamage, basis_of};
+pub(crate) use reported_damage::{ReportedDamage, basis_of};
 
 use crate::chunk::Chunker;
 use crate::error::{Error, Kind, Result};
@@ -96,9 +96,10 @@ impl Vault {
         let VaultOpening { storage, keys, key_name, stored_config, config, settings, cache, mut listed } = opening;
         let losses = Arc::new(LossMarks::at(cache.as_deref()));
         let index = {
-            let told =
-                damage::told_path(cache.as_deref(), &keys).map(|path| ToldDamage::read(&path)).unwrap_or_default();
-            LocalIndex::open(cache.as_deref(), losses.clone(), told.damaged_indexes, watch)
+            let reported = damage::reported_path(cache.as_deref(), &keys)
+                .map(|path| ReportedDamage::read(&path))
+                .unwrap_or_default();
+            LocalIndex::open(cache.as_deref(), losses.clone(), reported.damaged_indexes, watch)
         };
         let damaged_packs = DamagedPacks::open(cache.as_deref(), watch);
         let chunker = Chunker::new(config.chunks, keys.gear_secret());

@@ -44,7 +44,7 @@ impl WriterLease {
         let name = PendingName::new(key, writer);
         let mut token = WriterLease { name, host: host.to_owned(), started, beat: 0, protocol, version: None };
         let body = seal(keys, &token.running(0))?;
-        let version = storage.put_new(&token.shown_name(), body.into())?;
+        let version = storage.put_new(&token.object_name(), body.into())?;
         token.version = Some(version);
         Ok(token)
     }
@@ -54,7 +54,7 @@ impl WriterLease {
     }
 
     /// The object that shows it now.
-    fn shown_name(&self) -> String {
+    fn object_name(&self) -> String {
         match self.protocol {
             CommitProtocol::Rename => self.name.token(self.beat),
             CommitProtocol::CompareAndSwap | CommitProtocol::SingleWriter => self.name.state(),
@@ -79,9 +79,9 @@ impl WriterLease {
             }
             CommitProtocol::SingleWriter => {
                 // Expired by its owner's word, it must not come back.
-                storage.stat(&self.shown_name()).map_err(|error| self.explain(error))?;
+                storage.stat(&self.object_name()).map_err(|error| self.explain(error))?;
                 let body = seal(keys, &self.running(self.beat + 1))?;
-                storage.put(&self.shown_name(), body.into())?;
+                storage.put(&self.object_name(), body.into())?;
                 self.beat += 1;
                 Ok(())
             }
@@ -90,7 +90,7 @@ impl WriterLease {
 
     fn renew_by_rename(&mut self, storage: &dyn Storage) -> Result<()> {
         let next = self.name.token(self.beat + 1);
-        match storage.rename(&self.shown_name(), &next) {
+        match storage.rename(&self.object_name(), &next) {
             Err(error) if may_have_moved(&error) && self.has_moved_to(storage, &next)? => {}
             done => done.map_err(|error| self.explain(error))?,
         }
@@ -105,16 +105,16 @@ impl WriterLease {
             Err(error) if error.is(Kind::NotFound) => Ok(false),
             Err(error) => Err(error),
         };
-        Ok(!is_there(&self.shown_name())? && is_there(name)?)
+        Ok(!is_there(&self.object_name())? && is_there(name)?)
     }
 
     /// Replaces the own object conditionally. If it is our own state at a version that we do not know, an earlier beat
     /// succeeded and its answer was lost.
     fn swap_own(&self, storage: &dyn Storage, keys: &KeySet, body: Vec<u8>) -> Result<ObjectVersion> {
-        match storage.compare_and_swap(&self.shown_name(), self.version(), body.clone().into()) {
+        match storage.compare_and_swap(&self.object_name(), self.version(), body.clone().into()) {
             Err(error) if error.is(Kind::Conflict) => match self.own_version(storage, keys)? {
                 Some(version) => storage
-                    .compare_and_swap(&self.shown_name(), &version, body.into())
+                    .compare_and_swap(&self.object_name(), &version, body.into())
                     .map_err(|error| self.explain(error)),
                 None => Err(self.explain(error)),
             },
@@ -124,7 +124,7 @@ impl WriterLease {
 
     /// The version of the pending object while it is our own running state.
     fn own_version(&self, storage: &dyn Storage, keys: &KeySet) -> Result<Option<ObjectVersion>> {
-        let (bytes, version) = match storage.get(&self.shown_name(), OBJECT_BYTES_MAX) {
+        let (bytes, version) = match storage.get(&self.object_name(), OBJECT_BYTES_MAX) {
             Err(error) if error.is(Kind::NotFound) => return Ok(None),
             found => found?,
         };
@@ -159,7 +159,7 @@ impl WriterLease {
                 let committed = PendingState::Committed { snapshot: snapshot.to_owned(), body: BASE64.encode(&body) };
                 let bytes = seal(keys, &committed)?;
                 self.swap_own(storage, keys, bytes)?;
-                publish_body(storage, &self.shown_name(), snapshot, body)
+                publish_body(storage, &self.object_name(), snapshot, body)
             }
             CommitProtocol::Rename => {
                 let draft = self.name.draft(snapshot);
@@ -184,9 +184,9 @@ impl WriterLease {
                 publish_draft(storage, &self.name.committed(), &draft, snapshot)
             }
             CommitProtocol::SingleWriter => {
-                storage.stat(&self.shown_name()).map_err(|error| self.explain(error))?;
+                storage.stat(&self.object_name()).map_err(|error| self.explain(error))?;
                 storage.put(snapshot, body.into())?;
-                storage.remove(&self.shown_name())
+                storage.remove(&self.object_name())
             }
         };
         match published {
@@ -198,7 +198,7 @@ impl WriterLease {
     /// The token may stand under the name of a beat whose answer was lost.
     fn rename_to_committed(&self, storage: &dyn Storage) -> Result<()> {
         let (committed, next) = (self.name.committed(), self.name.token(self.beat + 1));
-        match storage.rename(&self.shown_name(), &committed) {
+        match storage.rename(&self.object_name(), &committed) {
             Err(error) if may_have_moved(&error) && self.has_moved_to(storage, &next)? => {
                 storage.rename(&next, &committed)
             }
@@ -208,7 +208,7 @@ impl WriterLease {
 
     /// Withdraws a writer that will not commit.
     pub fn withdraw(self, storage: &dyn Storage) -> Result<()> {
-        storage.remove(&self.shown_name())?;
+        storage.remove(&self.object_name())?;
         match self.protocol {
             // A beat whose answer was lost may have moved it.
             CommitProtocol::Rename => storage.remove(&self.name.token(self.beat + 1)),

@@ -1,4 +1,4 @@
-//! What backups of this host have told of damage and losses, in the cache, so that each is told once.
+//! What backups of this host have reported of damage and losses, in the cache, so that each is reported once.
 
 use crate::disk::whole::{read_own, write_whole};
 use crate::error::Result;
@@ -8,16 +8,16 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt::Display;
 use std::path::Path;
 
-const FIRST_LINE: &str = "siltstone told 1";
+const FIRST_LINE: &str = "siltstone reported 1";
 /// Some 400,000 lines.
 const BYTES_MAX: usize = 32 << 20;
-/// Lost index objects that are remembered. Without them, a job that relied on one tells the loss again.
+/// Lost index objects that are remembered. Without them, a job that relied on one reports the loss again.
 const LOST_INDEXES_MAX: usize = 100_000;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ToldDamage {
+pub(crate) struct ReportedDamage {
     /// Names the index objects that were there then: content stored later can have completed what was incomplete. Empty when
-    /// nothing was told yet.
+    /// nothing was reported yet.
     pub basis: String,
     /// Packs that are missing, incomplete or damaged.
     pub missing_packs: HashSet<PackId>,
@@ -31,7 +31,7 @@ pub(crate) struct ToldDamage {
     pub damaged_indexes: HashSet<IndexId>,
     /// Index objects that were there once.
     pub lost_indexes: HashSet<IndexId>,
-    /// Marks of losses that are told, and that this key must not remove.
+    /// Marks of losses that are reported, and that this key must not remove.
     pub marks: BTreeSet<String>,
 }
 
@@ -49,8 +49,8 @@ pub(crate) fn basis_of(indexes: &HashSet<IndexId>) -> String {
 /// A basis that is never there: the next backup looks at what is incomplete.
 const NO_BASIS: &str = "changed";
 
-impl ToldDamage {
-    /// Whether all that is damaged and missing now was told.
+impl ReportedDamage {
+    /// Whether all that is damaged and missing now was reported.
     pub(crate) fn covers(&self, check: &IndexCheck) -> bool {
         let was_told = !self.basis.is_empty();
         was_told
@@ -75,7 +75,7 @@ impl ToldDamage {
 
     /// Returns this record without the objects that are no longer damaged or missing, or None if it has no such objects. Later
     /// backups may rely on these objects, so losing them again must be reported again.
-    pub(crate) fn without_what_is_back(&self, check: &IndexCheck) -> Option<ToldDamage> {
+    pub(crate) fn without_what_is_back(&self, check: &IndexCheck) -> Option<ReportedDamage> {
         let missing_packs: HashSet<PackId> = self.missing_packs.intersection(&check.packs_missing).copied().collect();
         let damaged_indexes: HashSet<IndexId> =
             self.damaged_indexes.intersection(&check.indexes_damaged).copied().collect();
@@ -86,17 +86,17 @@ impl ToldDamage {
         let gone = self.damaged_indexes.difference(&damaged_indexes);
         let lost_indexes = self.lost_indexes.iter().chain(gone).copied().collect();
         let basis = if self.incomplete.is_empty() { self.basis.clone() } else { NO_BASIS.to_owned() };
-        Some(ToldDamage { basis, missing_packs, damaged_indexes, lost_indexes, ..self.clone() })
+        Some(ReportedDamage { basis, missing_packs, damaged_indexes, lost_indexes, ..self.clone() })
     }
 
-    /// Returns nothing if the file is missing or damaged: damage is then told once more.
+    /// Returns nothing if the file is missing or damaged: damage is then reported once more.
     pub(crate) fn read(path: &Path) -> Self {
         let bytes = read_own(path, BYTES_MAX as u64).unwrap_or_default();
-        std::str::from_utf8(&bytes).ok().and_then(ToldDamage::parse).unwrap_or_default()
+        std::str::from_utf8(&bytes).ok().and_then(ReportedDamage::parse).unwrap_or_default()
     }
 
-    fn parse(text: &str) -> Option<ToldDamage> {
-        let mut told = ToldDamage::default();
+    fn parse(text: &str) -> Option<ReportedDamage> {
+        let mut reported = ReportedDamage::default();
         let mut lines = text.lines();
         if lines.next() != Some(FIRST_LINE) {
             return None;
@@ -104,18 +104,18 @@ impl ToldDamage {
         for line in lines {
             let (what, value) = line.split_once(' ')?;
             match what {
-                "basis" => value.clone_into(&mut told.basis),
-                "incomplete" => drop(told.incomplete.insert(SnapshotId::from_hex(value).ok()?)),
-                "unread" => drop(told.unread.insert(SnapshotId::from_hex(value).ok()?)),
-                "complete" => drop(told.complete.insert(SnapshotId::from_hex(value).ok()?)),
-                "missing-pack" => drop(told.missing_packs.insert(PackId::from_hex(value).ok()?)),
-                "damaged-index" => drop(told.damaged_indexes.insert(IndexId::from_hex(value).ok()?)),
-                "lost-index" => drop(told.lost_indexes.insert(IndexId::from_hex(value).ok()?)),
-                "mark" => drop(told.marks.insert(value.to_owned())),
+                "basis" => value.clone_into(&mut reported.basis),
+                "incomplete" => drop(reported.incomplete.insert(SnapshotId::from_hex(value).ok()?)),
+                "unread" => drop(reported.unread.insert(SnapshotId::from_hex(value).ok()?)),
+                "complete" => drop(reported.complete.insert(SnapshotId::from_hex(value).ok()?)),
+                "missing-pack" => drop(reported.missing_packs.insert(PackId::from_hex(value).ok()?)),
+                "damaged-index" => drop(reported.damaged_indexes.insert(IndexId::from_hex(value).ok()?)),
+                "lost-index" => drop(reported.lost_indexes.insert(IndexId::from_hex(value).ok()?)),
+                "mark" => drop(reported.marks.insert(value.to_owned())),
                 _ => return None,
             }
         }
-        Some(told)
+        Some(reported)
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
@@ -132,7 +132,7 @@ impl ToldDamage {
 }
 
 /// Adds a line for each value until the file is full. Snapshots without a line are checked again, and damage without one is
-/// told again.
+/// reported again.
 fn add(text: &mut String, what: &str, values: impl Iterator<Item = impl Display>) {
     for line in values.map(|value| format!("{what} {value}\n")) {
         if text.len() + line.len() > BYTES_MAX {
@@ -149,9 +149,9 @@ mod tests {
     #[test]
     fn what_was_told_is_read_back() {
         let cache = tempfile::tempdir().expect("a directory");
-        let path = cache.path().join("told");
-        assert_eq!(ToldDamage::read(&path), ToldDamage::default());
-        let told = ToldDamage {
+        let path = cache.path().join("reported");
+        assert_eq!(ReportedDamage::read(&path), ReportedDamage::default());
+        let reported = ReportedDamage {
             missing_packs: HashSet::from([PackId([7; 32]), PackId([8; 32])]),
             basis: basis_of(&HashSet::from([IndexId([6; 32])])),
             incomplete: HashSet::from([SnapshotId([1; 16])]),
@@ -161,31 +161,35 @@ mod tests {
             lost_indexes: HashSet::from([IndexId([5; 32])]),
             marks: BTreeSet::from(["0123456789abcdef".to_owned()]),
         };
-        told.write(&path).expect("written");
-        assert_eq!(ToldDamage::read(&path), told);
-        for damaged in ["siltstone told 2\n", "siltstone told 1\nincomplete 12\n", "siltstone told 1\nother 12\n", "x"]
+        reported.write(&path).expect("written");
+        assert_eq!(ReportedDamage::read(&path), reported);
+        for damaged in
+            ["siltstone reported 2\n", "siltstone reported 1\nincomplete 12\n", "siltstone reported 1\nother 12\n", "x"]
         {
             std::fs::write(&path, damaged).expect("written");
-            assert_eq!(ToldDamage::read(&path), ToldDamage::default(), "{damaged}");
+            assert_eq!(ReportedDamage::read(&path), ReportedDamage::default(), "{damaged}");
         }
     }
 
-    /// A pack that was lost, told, put back and lost again was told once only.
+    /// A pack that was lost, reported, put back and lost again was reported once only.
     #[test]
     fn what_is_back_is_no_longer_told() {
         let check = |packs: &[u8]| IndexCheck {
             packs_missing: packs.iter().map(|number| PackId([*number; 32])).collect(),
             ..IndexCheck::default()
         };
-        assert!(!ToldDamage::default().covers(&check(&[])), "nothing was told");
-        let told =
-            ToldDamage { basis: "b".to_owned(), missing_packs: check(&[1, 2]).packs_missing, ..ToldDamage::default() };
-        assert!(told.covers(&check(&[1])) && told.covers(&check(&[1, 2])) && !told.covers(&check(&[3])));
-        assert_eq!(told.without_what_is_back(&check(&[1, 2, 3])), None);
-        let left = told.without_what_is_back(&check(&[2, 3])).expect("one is back");
-        assert_eq!((left.missing_packs.len(), &left.basis), (1, &told.basis));
+        assert!(!ReportedDamage::default().covers(&check(&[])), "nothing was reported");
+        let reported = ReportedDamage {
+            basis: "b".to_owned(),
+            missing_packs: check(&[1, 2]).packs_missing,
+            ..ReportedDamage::default()
+        };
+        assert!(reported.covers(&check(&[1])) && reported.covers(&check(&[1, 2])) && !reported.covers(&check(&[3])));
+        assert_eq!(reported.without_what_is_back(&check(&[1, 2, 3])), None);
+        let left = reported.without_what_is_back(&check(&[2, 3])).expect("one is back");
+        assert_eq!((left.missing_packs.len(), &left.basis), (1, &reported.basis));
         assert!(left.covers(&check(&[2])) && !left.covers(&check(&[1])));
-        let told = ToldDamage { incomplete: HashSet::from([SnapshotId([1; 16])]), ..told };
-        assert_ne!(told.without_what_is_back(&check(&[2])).expect("one is back").basis, told.basis);
+        let reported = ReportedDamage { incomplete: HashSet::from([SnapshotId([1; 16])]), ..reported };
+        assert_ne!(reported.without_what_is_back(&check(&[2])).expect("one is back").basis, reported.basis);
     }
 }

@@ -156,7 +156,7 @@ fn a_cache_that_cannot_be_written_remembers_no_loss() {
     let repo = open(storage.clone(), &world.cache("one")).expect("it opens");
     // root may write to any directory, so a file is in the place of one.
     fs::write(repo.cache().expect("there is one").join("losses"), "no directory").expect("written");
-    fs::create_dir_all(repo.cache().expect("there is one").join("told/in it")).expect("made");
+    fs::create_dir_all(repo.cache().expect("there is one").join("reported-damage/in it")).expect("made");
     drop(repo);
     assert_eq!([backup(), backup(), backup()], [true, false, false], "the first stores what is lost");
 }
@@ -181,7 +181,7 @@ fn an_outage_says_nothing_of_index_objects() {
         let noted: Vec<_> = walkdir::WalkDir::new(world.cache(cache))
             .into_iter()
             .map(|entry| entry.expect("listed").file_name().to_string_lossy().into_owned())
-            .filter(|name| ["losses", "told", "damaged-packs"].contains(&name.as_str()))
+            .filter(|name| ["losses", "reported-damage", "damaged-packs"].contains(&name.as_str()))
             .collect();
         assert!(noted.is_empty(), "{noted:?}");
     }
