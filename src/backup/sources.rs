@@ -138,6 +138,9 @@ impl SourceWalk<'_> {
 fn nothing_to_save(path: &[u8]) -> Error {
     match stat_path(path, false) {
         Err(error) => missing_source(error),
+        Ok(stat) if stat.kind.is_none() => {
+            Error::invalid("save", String::from_utf8_lossy(path), "it is a socket, and there is nothing else to save")
+        }
         Ok(_) => {
             let why = "the rules exclude it, and there is nothing else to save";
             Error::invalid("save", String::from_utf8_lossy(path), why)
