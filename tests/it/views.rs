@@ -122,6 +122,22 @@ fn attributes_that_were_hidden_are_saved_once_they_are_seen() {
     }
 }
 
+/// Where /proc has no /proc/sys, as in hardened containers, owners without a number were saved as nobody with exit 0.
+#[test]
+fn owners_that_the_kernel_hides_are_a_warning_without_proc_sys() {
+    let person = Person::new();
+    person.write("source/other", "other");
+    if chown(person.path("source/other"), Some(54321), Some(54322)).is_err() {
+        return skipped("tests with another view of files", "only root gives files away");
+    }
+    let script = "mount -t proc -o subset=pid proc /proc && exec \"$@\"";
+    let namespaces = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork"];
+    let within = [&namespaces[..], &["--propagation", "private", "sh", "-c", script, "sh"]].concat();
+    let Some(backup) = through(&person, &within, &["backup", "source"]) else { return };
+    let backup = backup.ends_with(3);
+    assert!(backup.err.contains("/source/other: its user and group are saved as 65534"), "{}", backup.err);
+}
+
 /// `link/../b` is another directory to the system than by its words: a restore with --delete emptied one that was not named.
 #[test]
 fn two_dots_after_a_symbolic_link_are_refused() {
