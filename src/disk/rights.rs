@@ -1,7 +1,7 @@
 //! What the system lets this process do beyond what owners may: mostly root may, but capabilities can be given and taken,
 //! and in a user namespace they reach only what belongs to users and groups that it knows.
 
-use super::xattr::acl_names_only;
+use super::xattr::{acl_names_only, has_proc};
 use crate::entry::Xattr;
 use rustix::process::{getegid, geteuid, getgroups};
 use rustix::thread::{CapabilitySet, capabilities};
@@ -93,7 +93,19 @@ pub(crate) fn view() -> String {
     };
     // Attributes of the namespace `trusted` are shown to those alone who may do this outside of all user namespaces.
     let sees_trusted = EFFECTIVE.contains(CapabilitySet::SYS_ADMIN) && USERS.is_whole();
+    if !has_proc() {
+        // Nor is it known then which user namespace this is.
+        return format!("without /proc {sees_trusted}");
+    }
     format!("{} {} {sees_trusted}", ranges(&USERS), ranges(&GROUPS))
+}
+
+/// Says what no process sees where /proc is not mounted.
+pub(crate) fn hidden_without_proc() -> Option<&'static str> {
+    (!has_proc()).then_some(
+        "/proc is not mounted: extended attributes and ACLs of symbolic links, FIFOs and devices are not saved, nor is it noticed \
+         if this user namespace has no number for an owner",
+    )
 }
 
 /// Whether this process may do to something of this owner what only its owner may (`CAP_FOWNER`): change its
