@@ -55,7 +55,8 @@ impl<'a> FileSaver<'a> {
         }
         match self.open_and_read(scope, file, stat) {
             Ok(Some(entry)) => {
-                if stat.links > 1 {
+                // What is wrong with it is said for each name: each is described itself.
+                if stat.links > 1 && !file.warnings.has_warned() {
                     self.links.remember(stat, &entry);
                 }
                 Some(entry)

@@ -77,29 +77,29 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn another_machine_or_directory_is_another_place() {
+    fn another_machine_or_directory_has_another_identity() {
         let folder = tempfile::tempdir().unwrap();
         let (a, b) = (folder.path().join("a"), folder.path().join("b"));
         fs::create_dir(&a).unwrap();
         fs::create_dir(&b).unwrap();
-        let place = |machine, path: &Path| SourceIdentity::on(machine, &[path.to_owned()]).0;
-        let here = place(Some("1"), &a);
+        let identity = |machine, path: &Path| SourceIdentity::on(machine, &[path.to_owned()]).0;
+        let here = identity(Some("1"), &a);
         if here.is_none() {
             // This file system does not say when a directory was made.
             return;
         }
-        assert_ne!(here, place(Some("2"), &a));
-        assert_ne!(here, place(None, &a));
-        assert_ne!(here, place(Some("1"), &b));
+        assert_ne!(here, identity(Some("2"), &a));
+        assert_ne!(here, identity(None, &a));
+        assert_ne!(here, identity(Some("1"), &b));
         fs::write(a.join("f"), "").unwrap();
-        assert_eq!(here, place(Some("1"), &a));
+        assert_eq!(here, identity(Some("1"), &a));
         // A list of files is of the directory that they are in, also when one is replaced or gone.
-        assert_eq!(here, place(Some("1"), &a.join("f")));
-        assert_eq!(here, place(Some("1"), &a.join("gone")));
-        assert_eq!(None, place(Some("1"), &a.join("no/where")));
+        assert_eq!(here, identity(Some("1"), &a.join("f")));
+        assert_eq!(here, identity(Some("1"), &a.join("gone")));
+        assert_eq!(None, identity(Some("1"), &a.join("no/where")));
         // The directory is another one now.
         fs::rename(&a, folder.path().join("c")).unwrap();
         fs::rename(&b, &a).unwrap();
-        assert_ne!(here, place(Some("1"), &a));
+        assert_ne!(here, identity(Some("1"), &a));
     }
 }

@@ -7,10 +7,11 @@ use crate::backup::page_row::FolderKey;
 use crate::backup::tops::WalkTop;
 use crate::backup::walk::SourceWalk;
 use crate::disk::stat::{fstat, stat_path};
-use crate::disk::{Directory, NameList};
+use crate::disk::{Directory, NameList, rights};
 use crate::entry::{Content, Entry};
 use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
+use crate::watch::NoticeKind;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -45,6 +46,9 @@ impl SourceWalk<'_> {
             self.ledger.warn(&missing.path.0, missing.what.as_str());
         }
         self.warn_of_missing_below();
+        if let Some(what) = rights::hidden_without_proc().filter(|_| !sources.paths.is_empty()) {
+            self.ledger.watch().notice(NoticeKind::Source, what);
+        }
         let mut saved = SavedSources::default();
         if let Some(root) = tops.root {
             let described = self.entries.describer.path(b"/", &root.stat);
@@ -138,6 +142,9 @@ impl SourceWalk<'_> {
 fn nothing_to_save(path: &[u8]) -> Error {
     match stat_path(path, false) {
         Err(error) => missing_source(error),
+        Ok(stat) if stat.kind.is_none() => {
+            Error::invalid("save", String::from_utf8_lossy(path), "it is a socket, and there is nothing else to save")
+        }
         Ok(_) => {
             let why = "the rules exclude it, and there is nothing else to save";
             Error::invalid("save", String::from_utf8_lossy(path), why)

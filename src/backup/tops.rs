@@ -40,6 +40,24 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     (&path[..slash.max(1)], &path[slash + 1..])
 }
 
+/// What to say of a source that is saved without the content that it leads to.
+fn saved_as_such(path: &[u8], stat: &Stat) -> Option<String> {
+    let shown = String::from_utf8_lossy(path);
+    let what = match stat.kind {
+        None => return Some(format!("{shown} is a socket, which cannot be saved")),
+        Some(EntryKind::Symlink) => {
+            // It is not followed for this: it may lead to a file system that does not answer.
+            let how = format!("to save the directory that it points to, write {shown}/");
+            return Some(format!("{shown} is a symbolic link and is saved as such; {how}"));
+        }
+        Some(EntryKind::BlockDevice) => "block device",
+        Some(EntryKind::CharDevice) => "character device",
+        Some(EntryKind::Fifo) => "FIFO",
+        Some(EntryKind::File | EntryKind::Directory | EntryKind::Stream) => return None,
+    };
+    Some(format!("{shown} is a {what} and is saved as such; to save what is read from it, use --stdin or --stream"))
+}
+
 impl Selection<'_> {
     /// Finds out where walks begin. `is_quiet` suppresses notices and warnings.
     pub(crate) fn tops(&self, is_quiet: bool) -> Result<WalkTops> {
@@ -56,11 +74,8 @@ impl Selection<'_> {
                     found.directories.push(WalkTop { path: path.to_vec(), stat, place });
                 }
                 stat => {
-                    if !is_quiet && stat.is_ok_and(|stat| stat.is(EntryKind::Symlink)) {
-                        let shown = String::from_utf8_lossy(path);
-                        self.notice(NoticeKind::Source, format!(
-                            "{shown} is a symbolic link and is saved as such; to save what it points to, write {shown}/"
-                        ));
+                    if let Some(text) = stat.ok().filter(|_| !is_quiet).and_then(|stat| saved_as_such(path, &stat)) {
+                        self.notice(NoticeKind::Source, text);
                     }
                     let (folder, name) = split(path);
                     found.listed.entry(folder.to_vec()).or_default().push(name.to_vec());

@@ -1,7 +1,7 @@
 //! Privileges of this process beyond those of owners: capabilities, which mostly root has, and the user namespace, in which they reach
 //! only what belongs to users and groups that it knows.
 
-use super::xattr::acl_names_only;
+use super::xattr::{acl_names_only, has_proc};
 use crate::entry::Xattr;
 use rustix::process::{getegid, geteuid, getgroups};
 use rustix::thread::{CapabilitySet, capabilities};
@@ -22,6 +22,9 @@ static OWN_GROUPS: LazyLock<Vec<u32>> = LazyLock::new(|| {
     let others = getgroups().unwrap_or_default();
     others.into_iter().chain([getegid()]).map(|group| group.as_raw()).collect()
 });
+
+/// What the kernel shows for owners without a number, unless it is told another one.
+const OVERFLOW_NUMBER: u32 = 65534;
 
 /// The numbers of users or groups that this user namespace knows. The kernel shows all others as one and the same number.
 struct MappedIds(Vec<IdRange>);
@@ -53,10 +56,11 @@ impl MappedIds {
         self.0.iter().any(|range| number.checked_sub(range.first).is_some_and(|at| at < range.count))
     }
 
-    /// The number that stands for all owners that the namespace does not know, if it stands for nobody else.
+    /// The number that stands for all owners that the namespace does not know, if it stands for nobody else. Containers may see
+    /// no /proc/sys.
     fn unseen(&self, path: &str) -> Option<u32> {
-        let text = std::fs::read_to_string(path).ok()?;
-        text.trim().parse().ok().filter(|number| !self.is_whole() && !self.has(*number))
+        let told = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+        Some(told.unwrap_or(OVERFLOW_NUMBER)).filter(|number| !self.is_whole() && !self.has(*number))
     }
 
     fn is_whole(&self) -> bool {
@@ -89,7 +93,19 @@ pub(crate) fn view() -> String {
     };
     // Attributes of the namespace `trusted` are shown to those alone who may do this outside of all user namespaces.
     let sees_trusted = EFFECTIVE.contains(CapabilitySet::SYS_ADMIN) && USERS.is_whole();
+    if !has_proc() {
+        // Nor is it known then which user namespace this is.
+        return format!("without /proc {sees_trusted}");
+    }
     format!("{} {} {sees_trusted}", ranges(&USERS), ranges(&GROUPS))
+}
+
+/// Says what no process sees where /proc is not mounted.
+pub(crate) fn hidden_without_proc() -> Option<&'static str> {
+    (!has_proc()).then_some(
+        "/proc is not mounted: extended attributes and ACLs of symbolic links, FIFOs and devices are not saved, nor is it noticed \
+         if this user namespace has no number for an owner",
+    )
 }
 
 /// Whether this process may do to something of this owner what only its owner may (`CAP_FOWNER`): change its
@@ -183,5 +199,19 @@ mod tests {
         assert!(one.may_be_root(65534) && !one.may_be_root(1000));
         assert!(some.may_be_root(65537) && !some.may_be_root(1) && some.may_be_root(0));
         assert!(whole.may_be_root(0) && !whole.may_be_root(65534));
+    }
+
+    /// Where /proc/sys was not there, no owner counted as hidden.
+    #[test]
+    fn the_number_of_owners_without_one_is_known_without_proc_sys() {
+        let folder = tempfile::tempdir().unwrap();
+        let told = folder.path().join("overflowuid");
+        std::fs::write(&told, "7\n").unwrap();
+        let unseen = |map: &str, path: &std::path::Path| MappedIds::parse(map).unseen(path.to_str().unwrap());
+        let gone = folder.path().join("gone");
+        assert_eq!([unseen("0 1000 1\n", &told), unseen("0 1000 1\n", &gone)], [Some(7), Some(65534)]);
+        for map in ["0 0 4294967295\n", "0 100000 65536\n"] {
+            assert_eq!([unseen(map, &told), unseen(map, &gone)], [None, None], "{map}");
+        }
     }
 }

@@ -44,11 +44,16 @@ enum XattrPlace<'a> {
 /// Whether names in an open directory have a path: a bare root file system may have no /proc.
 static HAS_PROC: LazyLock<bool> = LazyLock::new(|| std::path::Path::new("/proc/self/fd").exists());
 
+/// Whether the attributes of links, devices and FIFOs can be reached.
+pub(super) fn has_proc() -> bool {
+    *HAS_PROC
+}
+
 impl XattrPlace<'_> {
     /// O_PATH descriptors refuse the calls for descriptors, and opening a device or FIFO has effects; the way through
     /// /proc has neither problem.
     fn named(directory: &Directory, name: impl Arg + Copy) -> Result<XattrPlace<'static>, Errno> {
-        if !*HAS_PROC {
+        if !has_proc() {
             return XattrPlace::opened(directory, name);
         }
         let name = name.as_cow_c_str()?;

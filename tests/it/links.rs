@@ -3,6 +3,7 @@
 use crate::compare::differences;
 use crate::fixture::{self, Hooked, SWAPS, memory, open, options};
 use crate::person::Person;
+use crate::skip::skipped;
 use siltstone::restore::RestoreOptions;
 use siltstone::watch::{Event, Watch};
 use std::fs;
@@ -132,4 +133,44 @@ fn two_states_of_one_inode_in_a_snapshot_come_back_as_two_files() {
     let again = world.path().join("again");
     fixture::restore(&repo, &snapshot, &source, &again).expect("a restore");
     assert_eq!(differences(&source, &again), Vec::<String>::new());
+}
+
+/// What was wrong with an inode was said for one of its names; the others counted as whole, and a later backup of these ended with 0
+/// and repeated the gap.
+#[test]
+fn what_is_wrong_with_an_inode_is_said_for_each_of_its_names() {
+    let person = Person::new();
+    // In memory, where attributes may take more than a block of a disk.
+    let source = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder");
+    let source = source.path().canonicalize().expect("it is there");
+    for folder in ["d", "e"] {
+        fs::create_dir(source.join(folder)).expect("made");
+    }
+    let first = source.join("d/first");
+    fs::write(&first, "content").expect("written");
+    fs::hard_link(&first, source.join("e/second")).expect("linked");
+    set_time(&first, 1000);
+    // More of them than a backup saves.
+    for number in 0..20 {
+        let (name, flags) = (format!("user.{number}"), rustix::fs::XattrFlags::empty());
+        if let Err(error) = rustix::fs::setxattr(&first, name, &[7; 60_000], flags) {
+            return skipped("a file with more attributes than are saved", error);
+        }
+    }
+    let source = source.to_str().expect("it is text");
+    let backup = ["backup", "--ignore-ctime", source];
+    for round in 0..2 {
+        let done = person.silt(&backup).ends_with(3);
+        for name in ["d/first", "e/second"] {
+            let told = format!("{source}/{name}: its extended attributes are missing");
+            assert_eq!(done.err.matches(&told).count(), 1, "{round}: {}", done.err);
+        }
+    }
+    let done = person.silt(&[&backup[..], &["--exclude", "first"]].concat()).ends_with(3);
+    assert!(done.err.contains("e/second: its extended attributes are missing"), "{}", done.err);
+    // They are names of one file all the same.
+    person.silt(&backup).ends_with(3);
+    let named = format!("latest:{source}");
+    person.silt(&["restore", &named, "--target", "out"]).ends_with(0);
+    assert_eq!(inode(&person.path("out/d/first")), inode(&person.path("out/e/second")));
 }

@@ -3,6 +3,7 @@
 use crate::fixture;
 use crate::person::Person;
 use crate::skip::skipped;
+use rustix::fs::{FileType, Mode};
 use siltstone::entry::{Content, Entry, EntryKind};
 use siltstone::error::{Error, Kind, Result};
 use siltstone::format::{encode_entries, store_page};
@@ -147,12 +148,47 @@ fn of_a_link_the_link_is_saved_with_a_word_and_with_a_slash_what_it_points_to() 
     std::os::unix::fs::symlink("real", person.path("link")).unwrap();
     let done = person.silt(&["backup", "link"]).ends_with(0);
     assert!(done.err.contains("/link is a symbolic link"), "{}", done.err);
+    assert!(done.err.contains("to save the directory that it points to, write "), "{}", done.err);
     for words in ["link/", "link/."] {
         let done = person.silt(&["backup", words]).ends_with(0);
         assert!(!done.err.contains("symbolic link"), "{}", done.err);
         let listed = person.silt(&["ls", "-R", "latest"]).ends_with(0).out;
         assert!(listed.contains("/real/file"), "{listed}");
     }
+}
+
+/// Of a block device or a FIFO that was named, nothing but the node was saved, without a word; of a socket nothing at all.
+#[test]
+fn of_a_named_fifo_or_device_the_node_is_saved_with_a_word() {
+    let person = Person::new();
+    person.write("source/f", "f");
+    let make = |name: &str, kind: FileType, number: u64| {
+        rustix::fs::mknodat(rustix::fs::CWD, person.path(name), kind, Mode::from_raw_mode(0o600), number)
+    };
+    make("source/fifo", FileType::Fifo, 0).expect("made");
+    let mut nodes = vec![("fifo", "FIFO")];
+    // Numbers that no driver has.
+    let number = rustix::fs::makedev(250, 7);
+    let has_devices = make("source/block", FileType::BlockDevice, number)
+        .and_then(|()| make("source/char", FileType::CharacterDevice, number));
+    match has_devices {
+        Ok(()) => nodes.extend([("block", "block device"), ("char", "character device")]),
+        Err(error) => skipped("devices as sources", error),
+    }
+    for (name, what) in nodes {
+        let done = person.silt(&["backup", &format!("source/{name}")]).ends_with(0);
+        let told =
+            format!("/source/{name} is a {what} and is saved as such; to save what is read from it, use --stdin");
+        assert!(done.err.contains(&told), "{}", done.err);
+    }
+    let _socket = std::os::unix::net::UnixListener::bind(person.path("source/socket")).unwrap();
+    let done = person.silt(&["backup", "source/socket", "source/f"]).ends_with(0);
+    assert!(done.err.contains("/source/socket is a socket, which cannot be saved"), "{}", done.err);
+    let failed = person.silt(&["backup", "source/socket"]).ends_with(1);
+    assert!(failed.err.contains("it is a socket, and there is nothing else to save"), "{}", failed.err);
+    // In a directory they are what one expects.
+    let done = person.silt(&["backup", "source"]).ends_with(0);
+    assert!(!done.err.contains("saved as such") && !done.err.contains("socket"), "{}", done.err);
 }
 
 /// A source whose path leads through a link in another source was dropped: exit 0, no word, and nothing of it saved.

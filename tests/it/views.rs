@@ -1,8 +1,10 @@
 //! What a backup sees of a file depends on more than the file: on the names of accounts, on the user namespace, on
 //! capabilities. What was saved under another view is not taken for what is there now.
 
+use crate::attributes::attributes_of;
 use crate::person::{Person, Said, said};
 use crate::skip::skipped;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, mknodat, utimensat};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown, lchown};
 use std::process::Command;
@@ -120,6 +122,63 @@ fn attributes_that_were_hidden_are_saved_once_they_are_seen() {
         let bytes = rustix::fs::getxattr(person.path(name), "trusted.note", &mut value[..]).unwrap_or(0);
         assert_eq!(&value[..bytes], b"seen", "{name}");
     }
+}
+
+/// Without /proc, the attributes of links, FIFOs and devices are out of reach, and the user namespace is not known. Later backups with
+/// /proc used the entries again, and ended with 0: their snapshots, and restores, had no such attributes.
+#[test]
+fn what_was_saved_without_proc_is_saved_anew_with_it() {
+    let script = "mount -t tmpfs none /proc && exec \"$@\"";
+    let unshare = ["unshare", "--mount", "--propagation", "private"];
+    for namespace in [&[][..], &["--user", "--map-root-user"]] {
+        let person = Person::new();
+        person.write("source/f", "f");
+        std::os::unix::fs::symlink("f", person.path("source/link")).expect("linked");
+        let fifo = person.path("source/fifo");
+        mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("made");
+        // In a user namespace root does not see those of files either.
+        let names = ["link", "fifo", "f"].map(|name| format!("source/{name}"));
+        for name in &names {
+            let path = person.path(name);
+            if rustix::fs::lsetxattr(&path, "trusted.note", b"seen", XattrFlags::empty()).is_err() {
+                return skipped("a backup without /proc", "this file system or user has no trusted attributes");
+            }
+            let long_ago = Timespec { tv_sec: 1_000_000_000, tv_nsec: 0 };
+            let times = Timestamps { last_access: long_ago, last_modification: long_ago };
+            utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW).expect("its time is set");
+        }
+        let within = [&unshare[..], namespace, &["sh", "-c", script, "sh"]].concat();
+        let backup = ["backup", "--ignore-ctime", "source"];
+        for _ in 0..2 {
+            let Some(said) = through(&person, &within, &backup) else { return };
+            let said = said.ends_with(0);
+            assert_eq!(said.err.matches("/proc is not mounted: extended attributes").count(), 1, "{}", said.err);
+        }
+        let said = person.silt(&backup).ends_with(0);
+        assert!(!said.err.contains("/proc"), "{}", said.err);
+        let named = format!("latest:{}", person.path("source").display());
+        person.silt(&["restore", &named, "--target", "out"]).ends_with(0);
+        for name in ["link", "fifo", "f"] {
+            let found = attributes_of(&person.path("out").join(name));
+            assert!(found.contains(&(b"trusted.note".to_vec(), b"seen".to_vec())), "{namespace:?} {name}: {found:?}");
+        }
+    }
+}
+
+/// Where /proc has no /proc/sys, as in hardened containers, owners without a number were saved as nobody with exit 0.
+#[test]
+fn owners_that_the_kernel_hides_are_a_warning_without_proc_sys() {
+    let person = Person::new();
+    person.write("source/other", "other");
+    if chown(person.path("source/other"), Some(54321), Some(54322)).is_err() {
+        return skipped("tests with another view of files", "only root gives files away");
+    }
+    let script = "mount -t proc -o subset=pid proc /proc && exec \"$@\"";
+    let namespaces = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork"];
+    let within = [&namespaces[..], &["--propagation", "private", "sh", "-c", script, "sh"]].concat();
+    let Some(backup) = through(&person, &within, &["backup", "source"]) else { return };
+    let backup = backup.ends_with(3);
+    assert!(backup.err.contains("/source/other: its user and group are saved as 65534"), "{}", backup.err);
 }
 
 /// `link/../b` is another directory to the system than by its words: a restore with --delete emptied one that was not named.
