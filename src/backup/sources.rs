@@ -40,15 +40,16 @@ pub fn missing_source(error: Error) -> Error {
 impl SourceWalk<'_> {
     /// Walks every path. With `has_streams` it is not an error if none of them is there.
     pub(crate) fn save_paths(&self, has_streams: bool) -> Result<SavedSources> {
-        let tops = self.selection.tops(false)?;
         let sources = self.selection.sources;
         for missing in &sources.missing {
             self.ledger.warn(&missing.path.0, missing.what.as_str());
         }
-        self.warn_of_missing_below();
         if let Some(what) = rights::hidden_without_proc().filter(|_| !sources.paths.is_empty()) {
             self.ledger.watch().notice(NoticeKind::Source, what);
         }
+        // Before the tops: to find those below `/`, `/` is listed, and never again.
+        self.expect_sources_below();
+        let tops = self.selection.tops(false)?;
         let mut saved = SavedSources::default();
         if let Some(root) = tops.root {
             let described = self.entries.describer.path(b"/", &root.stat);
@@ -80,8 +81,9 @@ impl SourceWalk<'_> {
         }
     }
 
-    /// Warns of sources below others that are not there or cannot be reached: no walk meets them.
-    fn warn_of_missing_below(&self) {
+    /// Expects that a walk meets each source below another one. Warns of those that are not there or cannot be reached: no
+    /// walk meets them.
+    fn expect_sources_below(&self) {
         let paths = &self.selection.sources.paths;
         let tops: HashSet<&PathBuf> = tops(paths).collect();
         for path in paths.iter().filter(|path| !tops.contains(path)) {

@@ -40,6 +40,8 @@ fn a_bare_root_is_enough_to_back_up_and_restore() {
         &["export", "latest", "-o", "/x.tar"],
         &["stats"],
         &["init", "-r", "/other", "--key-file", "/key"],
+        // A directory in the root that is a source of its own.
+        &["backup", "/", "/source", "--exclude", "/*"],
     ] {
         let mut command = Command::new("chroot");
         command.arg(root.path()).arg("/silt").args(words).current_dir("/");

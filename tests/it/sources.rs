@@ -104,6 +104,22 @@ fn a_source_is_saved_though_a_directory_above_it_is_marked_meanwhile() {
     assert_eq!((report.totals.files, report.warnings_count), (2, 0), "{report:?}");
 }
 
+/// A source of its own in `/`, beside `/`, was saved and told to be missing, and the backup ended with 3.
+#[test]
+fn a_source_in_the_root_beside_the_root_is_met() {
+    let links = std::fs::read_dir("/").expect("a list").map(|entry| entry.expect("an entry").path());
+    let Some(link) = links.into_iter().find(|path| path.is_symlink() && path.to_str().is_some()) else {
+        return skipped("a source in the root beside the root", "no link is in /");
+    };
+    let link = link.to_str().expect("UTF-8");
+    let person = Person::new();
+    // The rule makes it a source of its own, as another file system would, and leaves all else out.
+    let done = person.silt(&["backup", "/", link, "--exclude", "/*", "--json"]).ends_with(0).last_event();
+    assert_eq!(done["warnings_count"], 0, "{done}");
+    let listed = person.silt(&["ls", "latest", "--recursive"]).ends_with(0).out;
+    assert!(listed.lines().any(|line| line.contains(link)), "{listed}");
+}
+
 /// Each file of a list listed its whole folder anew, and `silt snapshots` printed the whole list in one line.
 #[test]
 fn a_list_of_files_of_one_folder_is_one_walk_and_one_short_line() {
