@@ -113,15 +113,15 @@ impl<'a> FileSaver<'a> {
         buffer: &mut PageBuffer,
     ) -> Result<u64, SaveError> {
         let expected = ExpectedContent { kind: self.saver.intake.chunks.kind_of_file(stat.size), bytes: stat.size };
-        if !stat.may_be_sparse() || stat.size == 0 {
+        // The file may have been truncated since it was listed. The range after its end is not a hole.
+        let size = if stat.may_be_sparse() { fstat(fd).map_err(SaveError::Source)?.size.min(stat.size) } else { 0 };
+        let holes = if size > 0 { self.find_holes(fd, size)? } else { Vec::new() };
+        if holes.is_empty() {
             open::advise_sequential(fd, stat.size);
             let saved = self.saver.save(scope, PlainFile::new(fd, stat.size), expected, buffer)?;
             entry.content = saved.content;
             return Ok(saved.bytes);
         }
-        // The file may have been truncated since it was listed. The range after its end is not a hole.
-        let size = fstat(fd).map_err(SaveError::Source)?.size.min(stat.size);
-        let holes = self.find_holes(fd, size)?;
         let has_more_holes = holes.len() > HOLES_MAX;
         entry.holes = large_holes(holes);
         let data = SparseFile::new(fd, &entry.holes, size, has_more_holes);

@@ -99,18 +99,13 @@ pub(crate) fn read_full_at(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> Res
 /// cannot tell. Leaves the descriptor at its start. `go_on` is asked before each of them; its error ends the search.
 pub(crate) fn holes(fd: impl AsFd, size: u64, go_on: &dyn Fn() -> Result<()>) -> Result<Vec<Hole>> {
     let fd = fd.as_fd();
-    let failed = |errno| refused("find the holes of a file", b"", errno);
     let mut found = Vec::new();
     let mut at = 0;
     while at < size && found.len() < HOLES_MAX {
         go_on()?;
-        let offset = match rustix::fs::seek(fd, SeekFrom::Hole(at)) {
-            Ok(offset) => offset,
-            // It was cut meanwhile; what is left will be read as it is.
-            Err(Errno::NXIO) => break,
-            Err(Errno::INVAL | Errno::NOTSUP) => break,
-            Err(errno) => return Err(failed(errno)),
-        };
+        // It was cut meanwhile, or the file system cannot tell, for which FUSE and network file systems have any error.
+        // What is left is read as it is, and reading tells whether something is wrong with it.
+        let Ok(offset) = rustix::fs::seek(fd, SeekFrom::Hole(at)) else { break };
         // What a FUSE file system says may make no sense.
         if offset >= size || offset < at {
             break;
@@ -119,15 +114,18 @@ pub(crate) fn holes(fd: impl AsFd, size: u64, go_on: &dyn Fn() -> Result<()>) ->
             Ok(end) => end.min(size),
             // No data up to the end.
             Err(Errno::NXIO) => size,
-            Err(errno) => return Err(failed(errno)),
+            Err(_) => break,
         };
         if end > offset {
             found.push(Hole { offset, length: end - offset });
         }
         at = end.max(offset + 1);
     }
-    rustix::fs::seek(fd, SeekFrom::Start(0)).map_err(failed)?;
-    Ok(found)
+    match rustix::fs::seek(fd, SeekFrom::Start(0)) {
+        // One that can only be read from front to back has not moved.
+        Ok(_) | Err(Errno::SPIPE) => Ok(found),
+        Err(errno) => Err(refused("find the holes of a file", b"", errno)),
+    }
 }
 
 /// What an open file has from `at` on, before `limit`: whether it is a hole, and where that or the data ends. All is data

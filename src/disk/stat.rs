@@ -67,6 +67,9 @@ const WANTED: StatxFlags = StatxFlags::TYPE
 
 const FIXED: StatxAttributes = StatxAttributes::IMMUTABLE.union(StatxAttributes::APPEND);
 
+/// From this size on, the holes of a file are always asked for.
+const LARGE_BYTES: u64 = 1 << 20;
+
 impl Stat {
     /// The permission bits with setuid, setgid and sticky.
     #[inline]
@@ -101,11 +104,12 @@ impl Stat {
         self.permissions() & rights != rights && !super::rights::opens_everything() && self.is_own()
     }
 
-    /// Whether blocks are missing for its size: only then are its holes worth asking for. Compressing file systems
-    /// say so of most files; asking costs two more calls there.
+    /// Whether its holes are worth asking for, which costs two calls where there are none: of large files, and of those for
+    /// whose size blocks are missing. A count of blocks includes those behind the end and those of attributes, so in
+    /// a small file they can hide a hole. Compressing file systems have fewer blocks for most files.
     #[inline]
     pub(crate) fn may_be_sparse(&self) -> bool {
-        self.blocks.saturating_mul(512) < self.size
+        self.size >= LARGE_BYTES || self.blocks.saturating_mul(512) < self.size
     }
 
     /// Whether it can still be the same content: what a reader compares before and after.
@@ -250,6 +254,13 @@ pub fn stat_path(path: &[u8], follow: bool) -> Result<Stat> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_small_file_with_all_its_blocks_is_taken_to_be_without_holes() {
+        let of = |size, blocks| Stat { size, blocks, ..Stat::default() }.may_be_sparse();
+        assert!(!of(0, 0) && !of(4096, 8) && !of(4096, 16) && !of((1 << 20) - 1, 2048));
+        assert!(of(4096, 0) && of(4097, 8) && of(1 << 20, 2048) && of(1 << 30, u64::MAX));
+    }
 
     #[test]
     fn both_calls_say_the_same() {

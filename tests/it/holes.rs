@@ -11,7 +11,7 @@ use siltstone::repo::{InitOptions, Repository};
 use siltstone::storage::Memory;
 use siltstone::watch::Watch;
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -135,6 +135,32 @@ fn more_holes_than_an_entry_records_come_back_and_are_the_chunks_that_reading_th
         assert_eq!(report.warnings_count, 0, "{:?}", report.warnings);
         assert_same_bytes(&file, &target.path().join("file"));
     }
+}
+
+/// Blocks that were preallocated behind the end hid that a file was one hole: it came back as 64 MiB of written zeros.
+#[test]
+fn blocks_behind_the_end_hide_no_hole_of_a_large_file() {
+    const SIZE: u64 = 8 << 20;
+    let place = tempfile::tempdir().expect("a folder");
+    let source = place.path().join("source");
+    fs::create_dir(&source).expect("made");
+    let path = source.join("file");
+    let file = File::create(&path).expect("made");
+    file.write_all_at(&noise(BLOCK as usize, 1), 0).expect("written");
+    file.set_len(SIZE).expect("lengthened");
+    let behind = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, SIZE, SIZE);
+    if behind.is_err() || !seek(&file, SeekFrom::Hole(0)).is_ok_and(|hole| hole < SIZE) {
+        return skipped("holes that other blocks hide", "the file system preallocates nothing, or keeps no holes");
+    }
+    assert!(file.metadata().expect("a stat").blocks() * 512 >= SIZE, "its blocks do not show the hole");
+    let repo = open(Arc::new(fixture::memory(SWAPS)), &place.path().join("cache")).expect("it opens");
+    let saved = repo.backup(fixture::options(&source), &Watch::silent()).expect("saved");
+    assert!(saved.totals.bytes == SIZE && saved.totals.bytes_read < SIZE / 2, "{:?}", saved.totals);
+    let target = tempfile::tempdir().expect("a folder");
+    restore(&repo, &saved.snapshot.expect("made"), &source, target.path()).expect("it restores");
+    let restored = target.path().join("file");
+    assert_same_bytes(&path, &restored);
+    assert_eq!(data(&File::open(restored).expect("opened")), data(&file));
 }
 
 #[test]
