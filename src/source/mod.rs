@@ -7,6 +7,7 @@
 //! A source is whole or it fails: bytes that end early are never the end of the data, so a producer that fails makes its
 //! last read fail.
 
+mod classes;
 mod command;
 mod kinds;
 pub(crate) mod list;

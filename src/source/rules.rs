@@ -1,5 +1,6 @@
 //! Decide which entries are left out.
 
+use super::classes;
 use crate::entry::{PATH_BYTES_MAX, is_valid_name};
 use crate::error::{Error, Kind, Result};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
@@ -229,7 +230,7 @@ impl RulesBuilder {
         if text.trim().trim_start_matches('!').trim_matches('/').is_empty() {
             return Err("it matches nothing".to_owned());
         }
-        let text = &with_guarded_end(&with_literal_braces(&one_slash_each(text)));
+        let text = &with_guarded_end(&classes::for_library(&one_slash_each(text))?);
         if text.trim_start_matches('!').split('/').any(|part| part == "." || part == "..") {
             return Err(
                 "a pattern cannot have . or .. as a part: write NAME to match it at any depth, or an absolute path"
@@ -266,27 +267,6 @@ fn one_slash_each(text: &str) -> String {
         }
     }
     one
-}
-
-/// Braces stand for themselves in gitignore syntax; the library takes them for alternatives.
-fn with_literal_braces(text: &str) -> String {
-    let mut literal = String::with_capacity(text.len());
-    let (mut is_escaped, mut class_chars) = (false, None);
-    for character in text.chars() {
-        match class_chars {
-            Some(count) if character == ']' && count > 0 => class_chars = None,
-            // What negates a class is not in it.
-            Some(0) if matches!(character, '!' | '^') => {}
-            Some(count) => class_chars = Some(count + 1),
-            None if is_escaped => {}
-            None if character == '[' => class_chars = Some(0),
-            None if matches!(character, '{' | '}') => literal.push('\\'),
-            None => {}
-        }
-        is_escaped = class_chars.is_none() && character == '\\' && !is_escaped;
-        literal.push(character);
-    }
-    literal
 }
 
 /// Only spaces at the end of a pattern are not part of it; the library drops all that Unicode calls white space. An
