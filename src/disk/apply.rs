@@ -1,6 +1,6 @@
 //! Apply metadata to an entry with as few system calls as the kernel allows.
 
-use super::flags::set_flags;
+use super::flags::{set_flags, still_handed_down};
 pub(crate) use super::loss::Loss;
 use super::loss::unsafe_setuid;
 use super::opened_up::open_own_file;
@@ -45,6 +45,9 @@ pub(crate) fn apply_metadata(
         }
     };
     let mut lose = |what: &str, error: Error| losses.push(Loss { what: what.to_owned(), error });
+    if current.inherited_flags != 0 {
+        lose("flags", still_handed_down(current.inherited_flags));
+    }
     let wanted = wanted_owner(meta, options);
     if options.owner {
         let (uid, gid) = wanted;

@@ -2,10 +2,10 @@
 //!
 //! A plain file of the user who restores costs openat, pwrite, utimensat, fchmod and close. What makes more calls
 //! superfluous is known, not assumed: the thread's umask ([`super::umask`]), the owner of what is created here (asked once
-//! per tree) and whether directories hand down an ACL.
+//! per tree) and whether directories hand down an ACL or flags.
 
 use super::apply::{CurrentMetadata, MODE_UNKNOWN, chmod_at};
-use super::flags::set_early_flags;
+use super::flags;
 pub(crate) use super::half_done::is_half_done;
 use super::half_done::{HALF_DONE_MODE, is_markable};
 use super::read_dir::Directory;
@@ -15,7 +15,7 @@ use super::umask::taken_away;
 use super::xattr;
 use crate::entry::{EntryKind, Metadata};
 use crate::error::{Error, Kind, Result};
-use rustix::fd::{IntoRawFd, OwnedFd};
+use rustix::fd::{AsFd, IntoRawFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::borrow::Cow;
@@ -31,6 +31,7 @@ pub(crate) struct TargetDirectory {
     keeps_marks: OnceLock<bool>,
     hands_down_acl: bool,
     hands_down_group: bool,
+    hands_down_flags: bool,
 }
 
 impl TargetDirectory {
@@ -44,8 +45,11 @@ impl TargetDirectory {
         let stat = fstat(&directory)?;
         let hands_down_group = stat.mode & 0o2000 != 0;
         let hands_down_acl = xattr::has_default_acl(&directory);
+        let hands_down_flags = flags::hands_down_flags(&directory);
         let (owner, keeps_marks) = Default::default();
-        Ok((TargetDirectory { directory, owner, keeps_marks, hands_down_acl, hands_down_group }, stat))
+        let target =
+            TargetDirectory { directory, owner, keeps_marks, hands_down_acl, hands_down_group, hands_down_flags };
+        Ok((target, stat))
     }
 
     pub(crate) fn directory(&self) -> &Directory {
@@ -61,7 +65,19 @@ impl TargetDirectory {
             }
         };
         let mode = if self.hands_down_acl || mode & taken_away() != 0 { MODE_UNKNOWN } else { mode };
-        Ok(CurrentMetadata { uid, gid, mode, new: true, inherited_acl: self.hands_down_acl, modified: None })
+        let inherited_acl = self.hands_down_acl;
+        Ok(CurrentMetadata { uid, gid, mode, new: true, inherited_acl, inherited_flags: 0, modified: None })
+    }
+
+    /// Sets the flags that a new inode must have before its content, and takes away those that it was not saved with; returns
+    /// those that stay all the same.
+    fn begin_flags(&self, made: impl AsFd, saved: u32) -> u32 {
+        if self.hands_down_flags {
+            return flags::replace_handed_down(made, saved);
+        }
+        // Best effort: what is missing is found when the flags are applied.
+        let _ = flags::set_early_flags(made, saved);
+        0
     }
 
     /// Whether a file of this metadata can have a mark until it is finished, so that it may be created under its own name.
@@ -70,18 +86,17 @@ impl TargetDirectory {
     }
 
     /// Creates a file, open for writing and for reading back; `AlreadyExists` whatever has the name. Flags that must be
-    /// there before the content are set. If its own mode leaves room for it, its mode says that it is not finished
-    /// ([`is_half_done`]) until its metadata are applied.
+    /// there before the content are set, and inherited ones are taken away. If its own mode leaves room for it, its mode says
+    /// that it is not finished ([`is_half_done`]) until its metadata are applied.
     #[inline]
     pub(crate) fn create_file(&self, name: &[u8], meta: &Metadata) -> Result<(OwnedFd, CurrentMetadata)> {
         let mode = if is_markable(meta) { HALF_DONE_MODE } else { creation_mode(meta) };
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || rustix::fs::openat(&self.directory, name, flags, Mode::from_raw_mode(mode));
         let fd = retry_on_intr(open).map_err(|errno| refused("create", name, errno))?;
-        // Best effort: what is missing is found when the flags are applied.
-        let _ = set_early_flags(&fd, meta.flags);
+        let inherited_flags = self.begin_flags(&fd, meta.flags);
         match self.current(mode, || fstat(&fd)) {
-            Ok(current) => Ok((fd, current)),
+            Ok(current) => Ok((fd, CurrentMetadata { inherited_flags, ..current })),
             Err(error) => {
                 // An empty file must not pass for the one that was to come.
                 let _best_effort = self.remove_name(name);
@@ -96,7 +111,7 @@ impl TargetDirectory {
     pub(crate) fn create_directory(&self, name: &[u8], meta: &Metadata) -> Result<(TargetDirectory, CurrentMetadata)> {
         let mode = unfinished_mode(meta);
         let is_exact = !self.hands_down_acl && mode & taken_away() == 0;
-        let is_aside = !is_exact && !super::flags::is_append_only(&self.directory);
+        let is_aside = !is_exact && !flags::is_append_only(&self.directory);
         let made = if is_aside { Cow::Owned(super::unfinished::next_name()) } else { Cow::Borrowed(name) };
         retry_on_intr(|| rustix::fs::mkdirat(&self.directory, &*made, Mode::from_raw_mode(mode)))
             .map_err(|errno| refused("create the directory", name, errno))?;
@@ -128,12 +143,14 @@ impl TargetDirectory {
             let _best_effort = chmod_at(&self.directory, name, mode | (found.permissions() & 0o2000));
         }
         let directory = self.directory.open_child(name)?;
-        let _ = set_early_flags(&directory, meta.flags);
+        let inherited_flags = self.begin_flags(&directory, meta.flags);
+        let may_hand_down = self.hands_down_flags || flags::has_early(meta.flags);
+        let hands_down_flags = may_hand_down && flags::hands_down_flags(&directory);
         let keeps_marks = match keeps_marks {
             Some(known) => known,
             None => is_marked(&fstat(&directory)?),
         };
-        let mut current = self.current(mode, || fstat(&directory))?;
+        let mut current = CurrentMetadata { inherited_flags, ..self.current(mode, || fstat(&directory))? };
         let mut owner = OnceLock::from((current.uid, current.gid));
         let mut hands_down_group = self.hands_down_group;
         if hands_down_group {
@@ -144,7 +161,9 @@ impl TargetDirectory {
             }
         }
         let (keeps_marks, hands_down_acl) = (OnceLock::from(keeps_marks), self.hands_down_acl);
-        Ok((TargetDirectory { directory, owner, keeps_marks, hands_down_acl, hands_down_group }, current))
+        let target =
+            TargetDirectory { directory, owner, keeps_marks, hands_down_acl, hands_down_group, hands_down_flags };
+        Ok((target, current))
     }
 
     pub(crate) fn create_symlink(&self, name: &[u8], points_to: &[u8]) -> Result<CurrentMetadata> {

@@ -29,7 +29,9 @@ const KEPT: IFlags = EARLY
     .union(IFlags::JOURNALING)
     .union(IFlags::TOPDIR)
     .union(IFlags::NOTAIL);
-/// Each of them with its letter.
+/// Flags that an inode may get from the directory that it is made in.
+const HANDED_DOWN: IFlags = KEPT.difference(LOCKING).difference(IFlags::TOPDIR);
+/// Each flag that is kept with its letter.
 const KEPT_LETTERS: [(IFlags, char); 13] = [
     (IFlags::APPEND, 'a'),
     (IFlags::NOATIME, 'A'),
@@ -89,6 +91,44 @@ pub(crate) fn set_early_flags(fd: impl AsFd, flags: u32) -> Result<()> {
         none if none.is_empty() => Ok(()),
         early => change(fd, early),
     }
+}
+
+/// Whether a directory hands flags down to what is made in it. One that was opened to search does not say.
+pub(crate) fn hands_down_flags(directory: impl AsFd) -> bool {
+    ioctl_getflags(directory).map_or_else(|errno| errno == Errno::BADF, |flags| flags.intersects(HANDED_DOWN))
+}
+
+/// Whether a new directory with these flags may hand some of them down before it is finished.
+pub(crate) fn has_early(flags: u32) -> bool {
+    IFlags::from_bits_retain(flags).intersects(EARLY)
+}
+
+/// The same as [`set_early_flags`] for a new inode in a directory that hands flags down: takes away those that it was not
+/// saved with, in the same call, as some exclude others. Returns those that this user may not take away.
+pub(crate) fn replace_handed_down(fd: impl AsFd, saved: u32) -> u32 {
+    let fd = fd.as_fd();
+    let saved = IFlags::from_bits_retain(saved) & KEPT;
+    let Ok(now) = ioctl_getflags(fd) else { return 0 };
+    let wanted = (now - KEPT) | (now & saved) | (saved & EARLY);
+    if wanted == now || ioctl_setflags(fd, wanted).is_ok() {
+        return 0;
+    }
+    // One that may not be changed must not keep the others. Any other error may come from a file system without flags.
+    let is_refused = |one: IFlags| {
+        let cleared = ioctl_getflags(fd).and_then(|now| ioctl_setflags(fd, now - one));
+        cleared == Err(Errno::PERM)
+    };
+    let extra = KEPT_LETTERS.into_iter().map(|(one, _)| one).filter(|one| (now - wanted).contains(*one));
+    let stay: IFlags = extra.filter(|one| is_refused(*one)).collect();
+    let _what_is_missing_is_found_at_the_end = set_early_flags(fd, saved.bits());
+    stay.bits()
+}
+
+/// The error for flags that [`replace_handed_down`] could not take away.
+pub(crate) fn still_handed_down(flags: u32) -> Error {
+    let letters = letters(IFlags::from_bits_retain(flags));
+    let why = format!("its directory hands them down, and the system refuses `chattr -{letters}`");
+    Error::new(Kind::Unsupported, "clear the flags", "").because(why)
 }
 
 /// Sets the rest, those that forbid further changes in the same call: this must be the last change of the inode.

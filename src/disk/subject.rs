@@ -42,6 +42,8 @@ pub(crate) struct CurrentMetadata {
     /// New in this restore: it has no attributes but perhaps inherited ACLs.
     pub new: bool,
     pub inherited_acl: bool,
+    /// Flags of a new one that it was not saved with and keeps, as the system does not take them away.
+    pub inherited_flags: u32,
     /// None where only setting it makes sure.
     pub modified: Option<Time>,
 }
@@ -56,6 +58,7 @@ impl From<&Stat> for CurrentMetadata {
             mode: stat.permissions(),
             new: false,
             inherited_acl: false,
+            inherited_flags: 0,
             modified: Some(stat.modified),
         }
     }

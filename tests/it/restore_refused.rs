@@ -232,6 +232,41 @@ fn a_name_outside_of_the_target_does_not_get_the_flags_of_the_saved_file() {
     assert_eq!(text(&person, "outside one"), "saved too");
 }
 
+/// What a restore made in a directory with `chattr +dASc` got these flags and kept them, although it was not saved with them,
+/// without a word.
+#[test]
+fn what_a_restore_makes_has_the_flags_that_it_was_saved_with_and_no_others() {
+    let person = saved(|person| {
+        for name in ["f", "sub/g", "own"] {
+            person.write(&format!("source/dir/{name}"), "saved");
+        }
+    });
+    let set = |how: &str, name: &str| changed(&["chattr", how], &person.path(name), &["chattr", "-A"]);
+    let held = [set("+d", "source/dir/own"), set("+dASc", "source/dir")];
+    if held.iter().any(Option::is_none) {
+        return skipped("flags that a directory hands down", "chattr is refused");
+    }
+    person.silt(&["backup", "source"]).ends_with(0);
+    let is_as_saved = || {
+        for (name, flags) in [("dir", "dASc"), ("dir/f", ""), ("dir/sub", ""), ("dir/sub/g", ""), ("dir/own", "d")] {
+            let found = flags_of(&person.path("target").join(name));
+            for flag in "dASc".chars() {
+                assert_eq!(found.contains(flag), flags.contains(flag), "{name}: {found}");
+            }
+        }
+    };
+    plan_and_restore(&person, &[], 0);
+    is_as_saved();
+    // In a directory that has them already: what is missing and what differs are made anew.
+    for name in ["dir/sub/g", "dir/own"] {
+        fs::remove_file(person.path("target").join(name)).expect("removed");
+    }
+    fs::remove_dir(person.path("target/dir/sub")).expect("removed");
+    person.write("target/dir/f", "changed");
+    plan_and_restore(&person, &[], 0);
+    is_as_saved();
+}
+
 /// What a read-only mount does not let change was a warning of the restore only.
 #[test]
 fn metadata_on_a_read_only_mount_are_kept_by_the_plan_as_by_the_restore() {
