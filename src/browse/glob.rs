@@ -74,8 +74,8 @@ impl Glob {
                     None => return bad("nothing follows its last backslash: write two for the backslash itself"),
                 },
                 b'[' => match class(pattern, &mut at, ignore_case) {
-                    Some(class) => class,
-                    None => return bad("a bracket is not closed: write \\[ for the bracket itself"),
+                    Ok(class) => class,
+                    Err(why) => return bad(why),
                 },
                 other => GlobStep::Byte(fold(other, ignore_case)),
             };
@@ -144,22 +144,25 @@ fn fold(byte: u8, ignore_case: bool) -> u8 {
     if ignore_case { byte.to_ascii_lowercase() } else { byte }
 }
 
-/// Parses a bracket expression, from the character after `[`; `None` if `]` is missing.
-fn class(pattern: &[u8], at: &mut usize, ignore_case: bool) -> Option<GlobStep> {
+/// Parses a bracket expression, from the character after `[`; an error says what is wrong with it.
+fn class(pattern: &[u8], at: &mut usize, ignore_case: bool) -> Result<GlobStep, &'static str> {
     let negated = matches!(pattern.get(*at), Some(b'!' | b'^'));
     *at += usize::from(negated);
     let (mut ranges, begin) = (Vec::new(), *at);
     loop {
-        let first = *pattern.get(*at)?;
-        *at += 1;
         // A closing bracket that comes first is one of the class.
-        if first == b']' && *at > begin + 1 {
-            return Some(GlobStep::Class { ranges, negated });
+        if pattern.get(*at) == Some(&b']') && *at > begin {
+            *at += 1;
+            return Ok(GlobStep::Class { ranges, negated });
         }
+        if pattern[*at..].starts_with(b"[:") && is_named(&pattern[*at + 2..]) {
+            return Err("it has a class with a name, such as [:alpha:]: write its characters, such as [a-zA-Z]");
+        }
+        let first = class_byte(pattern, at)?;
         let last = match (pattern.get(*at), pattern.get(*at + 1)) {
             (Some(b'-'), Some(&last)) if last != b']' => {
-                *at += 2;
-                last
+                *at += 1;
+                class_byte(pattern, at)?
             }
             _ => first,
         };
@@ -168,6 +171,20 @@ fn class(pattern: &[u8], at: &mut usize, ignore_case: bool) -> Option<GlobStep> 
             ranges.push((first.to_ascii_lowercase(), last.to_ascii_lowercase()));
         }
     }
+}
+
+/// The next byte of a bracket expression, or the one after a backslash.
+fn class_byte(pattern: &[u8], at: &mut usize) -> Result<u8, &'static str> {
+    *at += usize::from(pattern.get(*at) == Some(&b'\\'));
+    let byte = pattern.get(*at).ok_or("a bracket is not closed: write \\[ for the bracket itself")?;
+    *at += 1;
+    Ok(*byte)
+}
+
+/// Whether what follows `[:` is the rest of a class with a name.
+fn is_named(rest: &[u8]) -> bool {
+    let name = rest.iter().take_while(|byte| byte.is_ascii_lowercase()).count();
+    rest[name..].starts_with(b":]")
 }
 
 #[cfg(test)]
@@ -194,6 +211,10 @@ mod tests {
             ("[a-c]x", b"/bx", true),
             ("[!a-c]x", b"/bx", false),
             ("[]]", b"/]", true),
+            ("[\\]]", b"/]", true),
+            ("[\\]]", b"/\\]", false),
+            ("[a\\-c]", b"/b", false),
+            ("[[:]", b"/:", true),
             ("\\*", b"/*", true),
             ("\\*", b"/a", false),
             ("README", b"/readme", false),
@@ -202,6 +223,8 @@ mod tests {
             let glob = Glob::new(pattern.as_bytes(), false).unwrap();
             assert_eq!(glob.matches(path), *expected, "{pattern} {}", path.escape_ascii());
         }
+        // It was a class of `[`, `:` and four letters, and matched other names in silence.
+        assert!(Glob::new(b"[[:alpha:]]*", false).is_err());
         assert!(Glob::new(b"READ[L-M]E*", true).unwrap().matches(b"/x/readme.TXT"));
         assert!(
             Glob::new(b"[a", false).is_err() && Glob::new(b"", false).is_err() && Glob::new(b"a\\", false).is_err()
