@@ -2,7 +2,7 @@
 
 use super::cache::{self, cache_folder};
 use super::options::{GlobalOptions, absolute};
-use super::password::{password_of_command, password_of_file, read_key_file};
+use super::password::{password_of_command, password_of_file, read_key_file, read_recovery_key};
 use super::prompt::ask_password;
 use super::xdg::folder;
 use siltstone::disk::why_not_own;
@@ -45,7 +45,7 @@ pub(super) fn given_location(options: &GlobalOptions) -> Option<&str> {
 /// The recovery key that was given or, without one, password and key file. Empty when there are none.
 fn given_credentials(options: &GlobalOptions, watch: &Watch) -> Result<Credentials> {
     let recovery = match (&options.recovery_key_file, std::env::var("SILT_RECOVERY_KEY")) {
-        (Some(path), _) => Some(read_key_file(path, watch).map_err(no_secret)?),
+        (Some(path), _) => Some(read_recovery_key(path, watch).map_err(no_secret)?),
         (None, Ok(text)) if !text.is_empty() => Some(Secret::from_text(&Zeroizing::new(text)).map_err(|error| {
             Error::new(Kind::WrongKey, "read the recovery key in", "SILT_RECOVERY_KEY").because(error.why())
         })?),

@@ -34,9 +34,17 @@ pub(super) fn password_of_file(path: &Path, watch: &Watch) -> Result<Zeroizing<V
 }
 
 pub(super) fn read_key_file(path: &Path, watch: &Watch) -> Result<Secret> {
-    let bytes = Zeroizing::new(read_secret("read the key file", path, KEY_TEXT_BYTES_MAX)?);
+    secret_of_file("read the key file", path, watch)
+}
+
+pub(super) fn read_recovery_key(path: &Path, watch: &Watch) -> Result<Secret> {
+    secret_of_file("read the recovery key from", path, watch)
+}
+
+fn secret_of_file(doing: &str, path: &Path, watch: &Watch) -> Result<Secret> {
+    let bytes = Zeroizing::new(read_secret(doing, path, KEY_TEXT_BYTES_MAX)?);
     warn_of_readers(path, watch);
-    let bad = |why: String| Error::invalid("read the key file", path.display(), why);
+    let bad = |why: String| Error::invalid(doing, path.display(), why);
     let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
     let text = std::str::from_utf8(text).map_err(|_| bad("it is not text".to_owned()))?;
     Secret::from_text(text.trim()).map_err(|error| bad(error.why()))

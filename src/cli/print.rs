@@ -67,7 +67,7 @@ pub(super) fn of_snapshot<'a, T>(event: &'static str, snapshot: &'a Snapshot, re
 }
 
 /// Prints an object whose list is as long as there are snapshots: item by item, as all at once take many times the memory of
-/// what they show. `rest` are the members after the list. As with [`print`], the reader may stop early.
+/// what they show. `rest` are the members after the list. As with [`print()`], the reader may stop early.
 pub(super) fn print_json_list(
     name: &str,
     items: impl Iterator<Item = impl Serialize>,
