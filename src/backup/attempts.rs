@@ -15,8 +15,8 @@ use std::time::Instant;
 
 /// A repository that keeps changing gets no further attempt.
 const ATTEMPTS_MAX: usize = 3;
-/// Attempts that found damaged packs are counted separately: each reports the next one of those packs, and their number is
-/// limited.
+/// Attempts that found damaged packs or false index objects are counted separately: each reports the next ones of them, and their
+/// number is limited.
 const DAMAGED_MAX: usize = 16;
 
 /// What the attempts of one backup leave to the next.
@@ -46,11 +46,12 @@ impl Repository {
         let mut carried = CarriedOver::default();
         loop {
             let may_repeat = attempt < ATTEMPTS_MAX && damaged < DAMAGED_MAX;
-            let damage_before = self.damaged_packs_found();
+            let found = || self.damaged_packs_found() + self.false_indexes() as u64;
+            let damage_before = found();
             let done = self
                 .attempt(&options, &mut carried, begun, watch)
                 .map(|report| BackupReport { losses: carried.said.iter().cloned().collect(), ..report });
-            let has_found_damage = self.damaged_packs_found() > damage_before;
+            let has_found_damage = found() > damage_before;
             let stale = match done {
                 Err(error) if error.is(Kind::Stale) => error,
                 // A pack turned out to be damaged only when the snapshot had been written, or found to be needless: it, or

@@ -95,7 +95,6 @@ pub(super) fn choose(
     let options = wanted.options;
     let (state, is_state_distrusted) = check_state(repo, state, damage, options, watch);
     let identity = SourceIdentity::of(wanted.paths);
-    let last_here = || last_of_sources(repo, wanted, &identity, watch);
     let choice = |state, last: LastSnapshot, compare_with_parent, identity| {
         let LastSnapshot { snapshot, may_be_outdated } = last;
         let parent = snapshot.map(|listed| repo.whole(listed));
@@ -115,11 +114,12 @@ pub(super) fn choose(
         repo.settle(watch)?;
     }
     if state.as_ref().is_none_or(LocalState::is_empty) {
-        let last = last_here()?;
+        let last = last_of_sources(repo, wanted, Some(&identity), watch)?;
         return Ok(choice(state, last, true, identity));
     }
     let parent = if options.skip_if_unchanged {
-        last_here()?
+        // The local state says what is the same. Only whether the last snapshot is the same is asked, wherever it was made.
+        last_of_sources(repo, wanted, None, watch)?
     } else {
         // Over a network it would cost a round trip.
         if !repo.is_remote() {
@@ -170,7 +170,7 @@ struct LastSnapshot {
 fn last_of_sources(
     repo: &Repository,
     WantedSources { options, paths }: WantedSources,
-    identity: &SourceIdentity,
+    identity: Option<&SourceIdentity>,
     watch: &Watch,
 ) -> Result<LastSnapshot> {
     if repo.keys().access() < KeyAccess::Full {
@@ -189,7 +189,10 @@ fn last_of_sources(
             tell_of_future(Some(&candidate), &options.host, watch);
         }
         if candidate.host == options.host && candidate.job == options.job && candidate.has_trees(wanted()) {
-            if identity.as_bytes().is_some_and(|identity| candidate.is_from(repo.keys(), identity)) {
+            let is_of_these = |identity: &SourceIdentity| {
+                identity.as_bytes().is_some_and(|bytes| candidate.is_from(repo.keys(), bytes))
+            };
+            if identity.is_none_or(is_of_these) {
                 snapshot = Some(candidate);
                 break;
             }
@@ -198,13 +201,12 @@ fn last_of_sources(
     }
     // To call the sources unchanged since an earlier one would leave this one the latest.
     let is_last = elsewhere.is_none();
-    if let (None, Some(other)) = (&snapshot, elsewhere) {
+    if let (None, Some(other), Some(identity)) = (&snapshot, elsewhere, identity) {
         tell_of_other_place(&other, identity, watch);
     }
     let began = snapshot.as_ref().and_then(|snapshot| snapshot.started.compact().ok()).unwrap_or_default();
-    let name = format!("{SNAPSHOTS_PREFIX}{began}");
     let unreadable = search.finish();
-    let may_be_outdated = !is_last || unreadable.iter().any(|other| other.name >= name);
+    let may_be_outdated = !is_last || unreadable.iter().any(|other| other.may_be_since(&began));
     Ok(LastSnapshot { snapshot, may_be_outdated })
 }
 

@@ -177,7 +177,8 @@ impl<'a> EntryBuilder<'a> {
         item: &mut PageItem,
         known: Option<OldEntry>,
     ) -> Option<Entry> {
-        let same_content = known.as_ref().filter(|old| self.has_same_content(old, &item.stat));
+        let is_mounted = file.folder.place.is_left_by(&item.stat);
+        let same_content = known.as_ref().filter(|old| !is_mounted && self.has_same_content(old, &item.stat));
         item.change = match (same_content, &known) {
             (Some(old), _) => old.change,
             (None, Some(old)) if old.change != FileChange::New => FileChange::Changed,

@@ -1,5 +1,6 @@
 //! Sources below other sources: saved with the upper one, or on their own where its walk does not meet them.
 
+use crate::disk::Stat;
 use crate::disk::device::PseudoMounts;
 use crate::disk::stat::stat_path;
 use crate::entry::EntryKind;
@@ -15,12 +16,21 @@ pub(super) struct WalkPlace {
     pub device: u64,
     /// The file system of the directory itself.
     pub here: u64,
+    /// The mount that it is on; 0 before Linux 5.8.
+    pub mount: u64,
     /// How many directories are above it.
     pub level: usize,
     /// Only on the way to sources further down: nothing else here is saved.
     pub is_passage: bool,
     /// On a file system that the kernel makes up.
     pub is_pseudo: bool,
+}
+
+impl WalkPlace {
+    /// Whether something with this stat in the directory is mounted there.
+    pub(crate) fn is_left_by(&self, stat: &Stat) -> bool {
+        stat.device != self.here || stat.mount != self.mount
+    }
 }
 
 /// How often real paths are looked at again: a real path may be below a source with a link of its own on the way.

@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 
 /// Where systemd, or else D-Bus, keeps a number that is drawn at random when a system is installed.
 const MACHINE_IDS: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
-/// Of more sources than these, the first ones are looked at.
-const SOURCES_MAX: usize = 64;
 
 /// A hash over the machine and the directories that the sources are, or are in; none where a file system does not say when a directory
 /// was made. The inode numbers of roots are the same on all disks, so without that any disk that is mounted there would pass.
@@ -25,15 +23,12 @@ impl SourceIdentity {
     fn on(machine: Option<&str>, paths: &[PathBuf]) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(machine.unwrap_or_default().as_bytes());
-        for path in paths.iter().take(SOURCES_MAX) {
-            let Some(directory) = SourceDirectory::of(path) else { return SourceIdentity(None) };
-            let SourceDirectory { stat, file_system } = directory;
-            if stat.born == Time::default() {
+        let mut above = None;
+        for path in paths {
+            let Some(numbers) = numbers_of_source(path, machine.is_none(), &mut above) else {
                 return SourceIdentity(None);
-            }
-            let device = if machine.is_some() { 0 } else { stat.device };
-            let born = [stat.born.seconds.cast_unsigned(), stat.born.nanoseconds.into()];
-            for number in [device, file_system, stat.inode, born[0], born[1]] {
+            };
+            for number in numbers.into_iter().flatten() {
                 hasher.update(&number.to_le_bytes());
             }
         }
@@ -45,23 +40,45 @@ impl SourceIdentity {
     }
 }
 
-/// The directory that a source is, or is in.
-struct SourceDirectory {
-    stat: Stat,
-    /// What its file system calls itself (`f_fsid`).
-    file_system: u64,
+/// What tells an inode from others that are at its path in turn: device, file system (`f_fsid`), inode, and when it was made.
+type InodeNumbers = [u64; 5];
+
+/// The numbers of the directory that a source is. Of a file they are those of the directory that it is in, as programs replace files as a
+/// whole, and its own if it is mounted there. `above` is the last such directory, as many sources are in one.
+fn numbers_of_source(
+    path: &Path,
+    with_device: bool,
+    above: &mut Option<(PathBuf, Stat, InodeNumbers)>,
+) -> Option<[InodeNumbers; 2]> {
+    let stat = stat_of(path);
+    if let Some(stat) = stat.filter(|stat| stat.is(EntryKind::Directory)) {
+        return Some([numbers_of(path, &stat, with_device)?; 2]);
+    }
+    let directory = path.parent()?;
+    if above.as_ref().is_none_or(|(known, ..)| known != directory) {
+        let found = stat_of(directory).filter(|stat| stat.is(EntryKind::Directory))?;
+        *above = Some((directory.to_owned(), found, numbers_of(directory, &found, with_device)?));
+    }
+    let (_, found, numbers) = above.as_ref()?;
+    let is_mounted = |stat: &Stat| stat.device != found.device || stat.mount != found.mount;
+    match stat.filter(is_mounted) {
+        Some(stat) => Some([*numbers, numbers_of(path, &stat, with_device)?]),
+        None => Some([*numbers; 2]),
+    }
 }
 
-impl SourceDirectory {
-    /// Programs replace files as a whole: the directory that one is in stays.
-    fn of(path: &Path) -> Option<Self> {
-        let at = |path: &Path| {
-            let stat = stat_path(path.as_os_str().as_encoded_bytes(), false).ok()?;
-            let file_system = stat.is(EntryKind::Directory).then(|| statvfs(path).ok())??.f_fsid;
-            Some(SourceDirectory { stat, file_system })
-        };
-        at(path).or_else(|| at(path.parent()?))
+fn stat_of(path: &Path) -> Option<Stat> {
+    stat_path(path.as_os_str().as_encoded_bytes(), false).ok()
+}
+
+/// None where the file system does not say when an inode was made.
+fn numbers_of(path: &Path, stat: &Stat, with_device: bool) -> Option<InodeNumbers> {
+    if stat.born == Time::default() {
+        return None;
     }
+    let file_system = statvfs(path).ok()?.f_fsid;
+    let device = if with_device { stat.device } else { 0 };
+    Some([device, file_system, stat.inode, stat.born.seconds.cast_unsigned(), stat.born.nanoseconds.into()])
 }
 
 /// None where a system was installed and not yet started, too.

@@ -200,7 +200,7 @@ impl<'a> SourceWalk<'a> {
                 return self.finish_empty(scope, &above);
             }
         };
-        let is_mounted = place.here != folder.place.here && !self.selection.is_source(&path);
+        let is_mounted = folder.place.is_left_by(&stat) && !self.selection.is_source(&path);
         let baseline = self.baseline.of_child(&folder.baseline, name.to_bytes(), &path, is_mounted);
         let handle = folder.directory().and_then(|directory| directory.open_child(name));
         let key = FolderKey::of(&path);

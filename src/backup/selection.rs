@@ -112,7 +112,7 @@ impl<'a> Selection<'a> {
         let here = stat.device;
         let is_pseudo = self.left_out.mounts.is_pseudo(path, here);
         let level = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).count();
-        WalkPlace { device: here, here, level, is_passage: false, is_pseudo }
+        WalkPlace { device: here, here, mount: stat.mount, level, is_passage: false, is_pseudo }
     }
 
     /// How the walk enters a directory below `above`, or why it does not.
@@ -134,11 +134,11 @@ impl<'a> Selection<'a> {
             _ if crosses && is_pseudo => LeftOutReason::Pseudo,
             // Entered at all only as a source, or as the way to one.
             _ if self.has_source_below && self.rules().leaves_out(path, true) => LeftOutReason::Rule,
-            _ => return Ok(WalkPlace { here, level, is_pseudo, ..above }),
+            _ => return Ok(WalkPlace { here, mount: stat.mount, level, is_pseudo, ..above }),
         };
         // All the same where a source that was named is there or further down.
         let Some(first) = self.source_at_or_below(path) else { return Err(reason) };
-        Ok(WalkPlace { device: here, here, level, is_pseudo, is_passage: first != path })
+        Ok(WalkPlace { device: here, here, mount: stat.mount, level, is_pseudo, is_passage: first != path })
     }
 
     /// Reports that a directory is not entered, unless a rule says so.
@@ -299,7 +299,7 @@ mod tests {
         let settled = SettledSources { left_out: LeftOut::new(OwnFolders::default()), dropped: Vec::new() };
         let selection = Selection::new(&options, &sources, settled, &ledger, &counts);
         let on = |device| Stat { device, ..Stat::default() };
-        let top = WalkPlace { device: 1, here: 1, level: 1, is_passage: false, is_pseudo: false };
+        let top = WalkPlace { device: 1, here: 1, mount: 0, level: 1, is_passage: false, is_pseudo: false };
         let below = |path: &[u8], device| selection.place_below(top, path, &on(device));
         assert_eq!(below(b"/s/a", 1).map(|place| (place.level, place.is_passage)), Ok((2, false)));
         assert_eq!(below(b"/s/other", 2), Err(LeftOutReason::OtherFileSystem));

@@ -79,29 +79,32 @@ impl Repository {
             Selector::Prefix(_) => &watch.aside(),
             Selector::Latest { .. } | Selector::At(_) => watch,
         };
-        Ok(self.select_among(selector, filter, looking, watch)?.0)
+        let (chosen, unreadable) = self.select_among(selector, filter, looking, watch)?;
+        if matches!(selector, Selector::Prefix(_)) {
+            doubt_about(&chosen, &unreadable).into_iter().for_each(|doubt| doubt.report(watch));
+        }
+        Ok(chosen)
     }
 
     /// The same for callers that would destroy something with the wrong one: then it is an error.
     pub fn select_certain(&self, selector: &Selector, filter: &Filter, watch: &Watch) -> Result<Snapshot> {
         let (chosen, mut unreadable) = self.select_among(selector, filter, &watch.aside(), watch)?;
         unreadable.retain(|other| !other.is_passed_over);
+        if let Some(doubt) = doubt_about(&chosen, &unreadable) {
+            let instead =
+                "compare it with what the host of the snapshot reported, and remove the wrong object from the storage";
+            return Err(may_be_unreadable(doubt, selector, instead));
+        }
         let until = match selector {
             Selector::Latest { .. } => Time { seconds: now().seconds.saturating_add(CLOCKS_DIFFER_SECONDS), ..now() },
             Selector::At(time) => *time,
-            Selector::Prefix(_) => {
-                // Named by its id, it is what is meant, and still this is damage.
-                let is_it = |other: &&UnreadableSnapshot| snapshot_id(&other.name) == Some(chosen.id);
-                unreadable.iter().filter(is_it).for_each(|other| other.report(watch));
-                return Ok(chosen);
-            }
+            Selector::Prefix(_) => return Ok(chosen),
         };
         let from = chosen.started.compact()?;
         // Beyond the years that names can have, all are before it.
-        let until = Stamp::new(until, 0).compact().ok();
+        let until = Stamp::new(until.max(chosen.started.time()), 0).compact().ok();
         let may_be_meant = |other: &&UnreadableSnapshot| {
-            let stamp = parts_of(&other.name).0;
-            stamp >= from.as_str() && until.as_ref().is_none_or(|until| stamp <= until.as_str())
+            other.may_be_since(&from) && until.as_ref().is_none_or(|until| other.may_be_until(until))
         };
         match unreadable.iter().find(may_be_meant) {
             None => Ok(chosen),
@@ -193,6 +196,11 @@ impl Repository {
     }
 }
 
+/// Why it is not certain that the chosen snapshot is the one of its name.
+fn doubt_about<'u>(chosen: &Snapshot, unreadable: &'u [UnreadableSnapshot]) -> Option<&'u UnreadableSnapshot> {
+    unreadable.iter().find(|other| !other.is_passed_over && snapshot_id(&other.name) == Some(chosen.id))
+}
+
 /// The error where the snapshot that is meant may be one that cannot be read; `instead` is what to do without it.
 fn may_be_unreadable(other: &UnreadableSnapshot, selector: &Selector, instead: &str) -> Error {
     let (doing, thing, name) = ("find the snapshot", named(selector), &other.name);
@@ -203,7 +211,7 @@ fn may_be_unreadable(other: &UnreadableSnapshot, selector: &Selector, instead: &
         Error::new(Kind::Unsupported, doing, thing).because(why).hint(hint)
     } else if other.is_contradicted {
         Error::corrupt(doing, thing, format!("it is not clear which one is meant by {name}: {}", other.error.why()))
-            .hint(format!("remove the wrong one of both from the storage; {instead}"))
+            .hint(instead)
     } else {
         Error::corrupt(doing, thing, format!("{name} is damaged, and may be the snapshot that is meant")).hint(instead)
     }
@@ -216,9 +224,7 @@ fn because_of_unreadable(error: Error, selector: &Selector, unreadable: &[Unread
     }
     let may_be_meant = |other: &&UnreadableSnapshot| match selector {
         Selector::Latest { .. } => true,
-        Selector::At(time) => {
-            Stamp::new(*time, 0).compact().map_or(true, |until| parts_of(&other.name).0 <= until.as_str())
-        }
+        Selector::At(time) => Stamp::new(*time, 0).compact().map_or(true, |until| other.may_be_until(&until)),
         Selector::Prefix(prefix) => parts_of(&other.name).1.starts_with(prefix.as_str()),
     };
     match unreadable.iter().find(may_be_meant) {

@@ -110,7 +110,7 @@ impl Reader {
         self.read_at(id, at, kind).or_else(|error| {
             if error.is_damage() {
                 vault.check_is_there()?;
-                match self.find_fault(at, refuted)? {
+                match self.find_fault(id, at, refuted)? {
                     ReadFault::Pack => vault.note_damaged_pack(&at.pack, version),
                     ReadFault::Indexes => {}
                     ReadFault::None => return self.read_at(id, at, kind),
@@ -121,12 +121,15 @@ impl Reader {
     }
 
     /// One thread at a time, as a whole pack is read; `refuted` index objects were known to be false before it failed.
-    fn find_fault(&self, at: &Located, refuted: usize) -> Result<ReadFault> {
+    fn find_fault(&self, id: &ChunkId, at: &Located, refuted: usize) -> Result<ReadFault> {
         let vault = &self.0.vault;
         let _one_at_a_time = locked(&self.0.has_compared);
         if vault.is_noted_as_damaged(&at.pack) {
             Ok(ReadFault::Pack)
-        } else if vault.false_indexes() > refuted {
+        } else if vault.false_indexes() > refuted
+            && vault.with_sound_index(vault.notices(), |view| view.locate(id))?.as_ref() != Some(at)
+        {
+            // Another thread has refuted what led here; what it refuted may as well be about another pack.
             Ok(ReadFault::Indexes)
         } else {
             vault.find_fault(&at.pack)

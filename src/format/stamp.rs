@@ -35,7 +35,7 @@ impl Stamp {
     pub(super) fn is_valid(&self) -> bool {
         (FIRST_SECOND..=LAST_SECOND).contains(&self.seconds)
             && self.nanoseconds < 1_000_000_000
-            && self.offset.unsigned_abs() < 86_400
+            && self.offset.unsigned_abs() <= 86_340
     }
 
     /// `20261119t140000z`: sorts by time. Only times in the years 0 to 9999 are accepted, in all time zones.

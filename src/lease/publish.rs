@@ -2,9 +2,9 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::format::OBJECT_BYTES_MAX;
-use crate::format::snapshot::SEALED_SNAPSHOT_BYTES_MAX;
+use crate::format::snapshot::{SEALED_SNAPSHOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, SNAPSHOT_PURPOSE};
 use crate::lease::pending::{PendingState, decode_body, open};
-use crate::seal::KeySet;
+use crate::seal::{KeyAccess, KeySet, open_object};
 use crate::storage::Storage;
 
 /// Publishes a commit made with [`CommitProtocol::CompareAndSwap`](crate::format::CommitProtocol): the body is in the pending object.
@@ -96,8 +96,12 @@ pub struct UnpublishedCommit {
 }
 
 impl UnpublishedCommit {
-    /// Finishes what the writer began; harmless when several do it.
+    /// Finishes what the writer began; harmless when several do it. What does not open is not moved, if the key can tell.
     pub fn publish(&self, storage: &dyn Storage, keys: &KeySet) -> Result<()> {
+        if keys.access() >= KeyAccess::List {
+            let body = self.body(storage, keys)?;
+            open_object(keys, SNAPSHOT_PURPOSE, &body, SNAPSHOT_BYTES_MAX).map_err(|error| self.unreadable(error))?;
+        }
         match &self.draft {
             Some(draft) if storage.capabilities().rename => {
                 publish_draft(storage, &self.pending, draft, &self.snapshot)

@@ -78,6 +78,8 @@ pub fn survey(storage: &dyn Storage, keys: &KeySet) -> Result<PendingSurvey> {
         }
     }
     look_at_states(storage, keys, &states, &mut survey)?;
+    // The first one that opens counts, by its name and not by its protocol.
+    survey.unpublished.sort_by(|a, b| a.object().cmp(b.object()));
     Ok(survey)
 }
 
@@ -136,7 +138,7 @@ pub(crate) fn is_of_one_object(error: &Error) -> bool {
 /// none of them is moved.
 fn look_at_drafts(name: &PendingName, listed: &[ListedObject], survey: &mut PendingSurvey) -> Result<()> {
     let prefix = name.draft("");
-    let mut drafts = listed.iter().filter(|object| object.name.starts_with(&prefix)).peekable();
+    let mut drafts = drafts_of(listed, &prefix).peekable();
     if drafts.peek().is_none() {
         survey.finished.push(name.committed());
         return Ok(());
@@ -201,8 +203,9 @@ pub fn settle(storage: &dyn Storage, keys: &KeySet, survey: &PendingSurvey) -> V
             Err(error) => vec![Err(error)],
         }
     });
-    let removed = survey.finished.iter().map(|committed| remove_finished(storage, committed));
-    published.chain(removed).filter_map(Result::err).collect()
+    let published: Vec<Result<()>> = published.collect();
+    let removed = remove_finished(storage, &survey.finished).err();
+    published.into_iter().filter_map(Result::err).chain(removed).collect()
 }
 
 /// Commits that can be only one: by the name of their snapshot, or by the mark of their commit.
@@ -226,14 +229,24 @@ fn find_contradiction<'a>(
 
 /// A draft is written before its `.committed`: one that a second listing does not show either has moved to its place.
 /// The first may have begun before there was a draft.
-fn remove_finished(storage: &dyn Storage, committed: &str) -> Result<()> {
-    let writer = committed.strip_suffix(".committed").unwrap_or(committed);
-    let draft = format!("{writer}.draft.");
-    if storage.list(PENDING_PREFIX)?.iter().any(|listed| listed.name.starts_with(&draft)) {
-        Ok(())
-    } else {
-        storage.remove(committed)
+fn remove_finished(storage: &dyn Storage, marks: &[String]) -> Result<()> {
+    if marks.is_empty() {
+        return Ok(());
     }
+    let listed = storage.list(PENDING_PREFIX)?;
+    let has_draft = |mark: &&String| {
+        let writer = mark.strip_suffix(".committed").unwrap_or(mark);
+        drafts_of(&listed, &format!("{writer}.draft.")).next().is_some()
+    };
+    let finished: Vec<&String> = marks.iter().filter(|mark| !has_draft(mark)).collect();
+    let at_once = storage.profile().parallel_requests;
+    each_at_once(&finished, at_once, |mark| storage.remove(mark)).into_iter().collect()
+}
+
+/// The listed objects whose names begin like this; listings are sorted.
+fn drafts_of<'l>(listed: &'l [ListedObject], prefix: &'l str) -> impl Iterator<Item = &'l ListedObject> {
+    let first = listed.partition_point(|object| object.name.as_str() < prefix);
+    listed[first..].iter().take_while(move |object| object.name.starts_with(prefix))
 }
 
 /// Ends a writer's right to commit, if it has shown no heartbeat since `seen`. `Conflict` when it has, or when it
@@ -260,7 +273,7 @@ mod tests {
     use data_encoding::BASE64;
 
     use crate::lease::pending::{PendingName, PendingState, open, seal};
-    use crate::seal::Secret;
+    use crate::seal::{Recipients, Secret, seal_object};
     use crate::storage::memory::Memory;
 
     const SNAPSHOT: &str = "snapshots/20260101t000000z-00000000000000000000000000000001";
@@ -326,27 +339,29 @@ mod tests {
     #[test]
     fn none_of_three_claims_is_moved_while_one_of_them_differs() {
         let keys = KeySet::from_master(Secret([5; 32]));
+        let sealed = |text: &str| seal_object(&keys, Recipients::SnapshotReaders, "snapshot", text.as_bytes()).unwrap();
+        let of_text: BTreeMap<&str, Vec<u8>> = ["a", "b", "c"].map(|text| (text, sealed(text))).into();
         for bodies in [["a", "a", "b"], ["a", "b", "a"], ["b", "a", "a"], ["a", "b", "c"], ["a", "a", "a"]] {
             let storage = Memory::new();
             for (writer, body) in bodies.iter().enumerate() {
-                let state = committed(SNAPSHOT, BASE64.encode(body.as_bytes()));
+                let state = committed(SNAPSHOT, BASE64.encode(&of_text[body]));
                 storage.put(&name(writer as u8).state(), seal(&keys, &state).unwrap().into()).unwrap();
             }
             let settled = || settle(&storage, &keys, &survey(&storage, &keys).unwrap());
             let (errors, left) = (settled(), storage.list(PENDING_PREFIX).unwrap().len());
             if bodies == ["a"; 3] {
                 assert_eq!((errors.len(), left), (0, 0), "{errors:?}");
-                assert_eq!(storage.get(SNAPSHOT, 9).unwrap().0, b"a");
+                assert_eq!(storage.get(SNAPSHOT, 999).unwrap().0, of_text["a"]);
                 continue;
             }
             assert_eq!((errors.len(), left), (3, 3), "{bodies:?}: {errors:?}");
-            assert!(storage.get(SNAPSHOT, 9).is_err(), "{bodies:?}");
+            assert!(storage.get(SNAPSHOT, 999).is_err(), "{bodies:?}");
             // The wrong ones are removed, and the rest moves.
             for (writer, _) in bodies.iter().enumerate().filter(|(_, body)| **body != "a") {
                 storage.remove(&name(writer as u8).state()).unwrap();
             }
             assert_eq!(settled().len(), 0);
-            assert_eq!(storage.get(SNAPSHOT, 9).unwrap().0, b"a");
+            assert_eq!(storage.get(SNAPSHOT, 999).unwrap().0, of_text["a"]);
         }
     }
 

@@ -30,7 +30,8 @@ pub use relocate::Relocation;
 use settings::FoundSettings;
 pub use snapshot_info::SnapshotInfo;
 use snapshot_list::SnapshotList;
-pub(crate) use snapshot_search::{SnapshotSearch, parts_of};
+pub(crate) use snapshot_names::parts_of;
+pub(crate) use snapshot_search::SnapshotSearch;
 use unlock::{LastKey, Unlocked, unlock, unlock_where};
 pub(crate) use unreadable::UnreadableSnapshot;
 
@@ -167,7 +168,7 @@ impl Repository {
 
     /// The same, with those that cannot be read.
     pub(crate) fn snapshots_and_unreadable(&self, watch: &Watch) -> Result<(Vec<Snapshot>, Vec<UnreadableSnapshot>)> {
-        self.snapshots_of(self.survey(watch)?, watch)
+        self.snapshots_of(self.survey()?, watch)
     }
 
     /// The same for commands that write: commits whose writer died are moved to their place on the way.
@@ -185,22 +186,22 @@ impl Repository {
 
     /// Moves commits whose writer died to their place under `snapshots/`.
     pub(crate) fn settle(&self, watch: &Watch) -> Result<()> {
-        self.survey_and_settle(watch).map(|_| ())
+        let survey = self.survey_and_settle(watch)?;
+        survey.damaged.iter().for_each(|error| watch.notice(NoticeKind::Repository, error.to_string()));
+        Ok(())
     }
 
     fn survey_and_settle(&self, watch: &Watch) -> Result<lease::PendingSurvey> {
         self.check_writable()?;
-        let survey = self.survey(watch)?;
+        let survey = self.survey()?;
         lease::settle(self.storage(), self.keys(), &survey)
             .iter()
             .for_each(|error| watch.notice(NoticeKind::Repository, error.to_string()));
         Ok(survey)
     }
 
-    fn survey(&self, watch: &Watch) -> Result<lease::PendingSurvey> {
-        let survey = lease::survey(self.storage(), self.keys())?;
-        survey.damaged.iter().for_each(|error| watch.notice(NoticeKind::Repository, error.to_string()));
-        Ok(survey)
+    fn survey(&self) -> Result<lease::PendingSurvey> {
+        lease::survey(self.storage(), self.keys())
     }
 
     fn snapshots_of(
@@ -213,6 +214,7 @@ impl Repository {
         let mut list = SnapshotList::new(self, watch);
         list.add_listed(&names.listed)?;
         list.add_unpublished(survey.unpublished)?;
+        list.add_damaged(survey.damaged);
         Ok(list.finish())
     }
 

@@ -54,7 +54,9 @@ impl Repository {
         if relocation.is_unchanged() {
             return Ok(relocation);
         }
-        relocation.now.revision += 1;
+        relocation.now.revision = relocation.now.revision.checked_add(1).ok_or_else(|| {
+            failed(Kind::Unsupported).because("they state the greatest revision that there is, so that none can follow")
+        })?;
         let sealed = relocation.now.encode(self.keys())?;
         self.replace_settings(relocation.before.as_ref().ok(), sealed, capabilities)?;
         Ok(relocation)

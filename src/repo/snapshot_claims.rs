@@ -82,8 +82,12 @@ impl SnapshotReader<'_> {
             Some(Err(error)) => in_doubt = self.unreadable(&name, error)?,
             None => {}
         }
-        // An object of a newer program may well be the true one: no commit takes its place.
-        let is_taken = in_doubt.as_ref().is_some_and(UnreadableSnapshot::is_newer);
+        // What is of a newer program may well be the true one: no commit takes its place.
+        let is_newer = |read: &ReadCommit| {
+            let opened = read.as_ref().map(|(_, opened)| opened.as_ref().err());
+            matches!(opened, Ok(Some(error)) if error.is(Kind::Unsupported))
+        };
+        let is_taken = in_doubt.as_ref().is_some_and(UnreadableSnapshot::is_newer) || read.iter().any(is_newer);
         let (mut contradicted, mut unread) = (None, Vec::new());
         for (commit, read) in commits.iter().zip(read) {
             match read.and_then(|(hash, opened)| opened.map(|snapshot| (hash, snapshot))) {

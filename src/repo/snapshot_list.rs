@@ -1,6 +1,6 @@
 //! Read all snapshots, and keep no more of them than memory has room for.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::snapshot::Snapshot;
 use crate::format::snapshot_name;
 use crate::lease::UnpublishedCommit;
@@ -77,6 +77,11 @@ impl<'a> SnapshotList<'a> {
                 self.unreadable.extend(resolved.doubts);
             }
         }
+    }
+
+    /// Pending objects that cannot be read.
+    pub(crate) fn add_damaged(&mut self, damaged: Vec<Error>) {
+        self.unreadable.extend(damaged.into_iter().map(UnreadableSnapshot::of_pending));
     }
 
     fn add(&mut self, name: &str, read: Result<Snapshot>) -> Result<()> {

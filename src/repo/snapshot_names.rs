@@ -37,6 +37,11 @@ impl SnapshotNames {
     }
 }
 
+/// The time and the id in the name of a snapshot's object; both are empty if it has another name.
+pub(crate) fn parts_of(name: &str) -> (&str, &str) {
+    name.strip_prefix(SNAPSHOTS_PREFIX).and_then(|name| name.split_once('-')).unwrap_or_default()
+}
+
 impl Repository {
     /// Lists all snapshots: those in their place.
     pub(super) fn list_snapshots(&self) -> Result<SnapshotNames> {

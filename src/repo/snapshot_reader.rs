@@ -142,8 +142,10 @@ impl Repository {
     }
 }
 
+/// Everyone can state that an object was sealed with secrets of a later generation: only what opens is of a newer program.
 fn open_plain(keys: &KeySet, body: &[u8]) -> Result<Vec<u8>> {
-    open_object(keys, SNAPSHOT_PURPOSE, body, SNAPSHOT_BYTES_MAX)
+    let opened = open_object(keys, SNAPSHOT_PURPOSE, body, SNAPSHOT_BYTES_MAX);
+    opened.map_err(|error| if error.is(Kind::Unsupported) { error.with_kind(Kind::Corrupt) } else { error })
 }
 
 fn decode_named(name: &str, plain: &[u8]) -> Result<Snapshot> {

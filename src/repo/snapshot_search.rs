@@ -1,11 +1,11 @@
 //! Search snapshots from the newest to the oldest, and read no more of them than it takes.
 
 use crate::error::Result;
-use crate::format::SNAPSHOTS_PREFIX;
 use crate::format::snapshot::Snapshot;
 use crate::lease::UnpublishedCommit;
 use crate::repo::Repository;
 use crate::repo::snapshot_claims::ClaimedName;
+use crate::repo::snapshot_names::parts_of;
 use crate::repo::snapshot_reader::SnapshotReader;
 use crate::repo::unreadable::{UnreadableSnapshot, report_unreadable};
 use crate::storage::ListedObject;
@@ -42,15 +42,10 @@ impl SnapshotCandidate {
     }
 }
 
-/// The time and the id in the name of a snapshot's object; both are empty if it has another name.
-pub(crate) fn parts_of(name: &str) -> (&str, &str) {
-    name.strip_prefix(SNAPSHOTS_PREFIX).and_then(|name| name.split_once('-')).unwrap_or_default()
-}
-
 impl Repository {
     /// Begins a search among all snapshots; none is read yet.
     pub(crate) fn search_snapshots<'a>(&'a self, watch: &'a Watch) -> Result<SnapshotSearch<'a>> {
-        self.search_surveyed(self.survey(watch)?, watch)
+        self.search_surveyed(self.survey()?, watch)
     }
 
     /// The same for commands that write: commits whose writer died are moved to their place first.
@@ -80,7 +75,8 @@ impl Repository {
         }
         candidates.sort_by(|a, b| a.name.cmp(&b.name));
         let reader = SnapshotReader::new(self);
-        let (read, unreadable) = (Vec::new(), Vec::new());
+        let read = Vec::new();
+        let unreadable = survey.damaged.into_iter().map(UnreadableSnapshot::of_pending).collect();
         Ok(SnapshotSearch { watch, reader, names: candidates, read, batch: 1, unreadable })
     }
 }

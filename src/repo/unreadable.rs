@@ -1,6 +1,7 @@
 //! Snapshots that are there and cannot be read, or not with certainty.
 
 use crate::error::{Error, Kind};
+use crate::repo::snapshot_names::parts_of;
 use crate::watch::Watch;
 
 /// A snapshot that is there and cannot be read, or of which several objects say different things.
@@ -17,6 +18,23 @@ pub(crate) struct UnreadableSnapshot {
 impl UnreadableSnapshot {
     pub(super) fn new(name: &str, error: Error) -> Self {
         UnreadableSnapshot { name: name.to_owned(), error, is_passed_over: false, is_contradicted: false }
+    }
+
+    /// A pending object that cannot be read may hold a snapshot of any time.
+    pub(super) fn of_pending(error: Error) -> Self {
+        let name = error.thing().to_owned();
+        UnreadableSnapshot::new(&name, error)
+    }
+
+    /// Whether it may be of this time (as names of snapshots have it) or later.
+    pub(crate) fn may_be_since(&self, stamp: &str) -> bool {
+        let own = parts_of(&self.name).0;
+        own.is_empty() || own >= stamp
+    }
+
+    /// Whether it may be of this time or earlier.
+    pub(crate) fn may_be_until(&self, stamp: &str) -> bool {
+        parts_of(&self.name).0 <= stamp
     }
 
     /// What is of a newer program is not damaged, and `latest` may be one of these.

@@ -248,8 +248,8 @@ impl LocalIndex {
         self.segments().left_out().any(|left_out| left_out == pack)
     }
 
-    /// All places of the chunks of these packs, of chunks that have several: two backups at once each store what both have
-    /// found new. Those in packs that count as missing come last. Reads all index objects twice.
+    /// All places of the chunks of these packs: two backups at once each store what both have found new. Those in packs that count as
+    /// missing come last. Reads all index objects twice.
     pub(crate) fn copies_of(
         &self,
         packs: &HashSet<PackId>,
@@ -279,7 +279,7 @@ impl LocalIndex {
                 }
             }
         })?;
-        places.retain(|_, places| places.len() > 1);
+        places.retain(|_, places| !places.is_empty());
         places.values_mut().for_each(|places| places.sort_by_key(|place| left_out.contains(&place.pack)));
         Ok(places)
     }

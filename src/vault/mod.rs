@@ -304,7 +304,7 @@ impl Vault {
         self.with_sound_index(watch, |view| view.contains(id))
     }
 
-    /// All places of the chunks of these packs, of chunks that have several.
+    /// All places of the chunks of these packs.
     pub(crate) fn copies_of(&self, packs: &HashSet<PackId>) -> Result<HashMap<ChunkId, Vec<Located>>> {
         self.0.index.copies_of(packs, &self.0.opened)
     }

@@ -290,6 +290,7 @@ fn a_snapshot_whose_writer_died_behind_the_commit_step_is_listed_once_and_can_be
         let base = memory(capabilities);
         let cache = tempfile::tempdir().expect("a folder");
         let repo = open(Arc::new(base.clone()), cache.path()).expect("it opens");
+        let sealed = seal_object(repo.keys(), Recipients::SnapshotReaders, "snapshot", b"body").expect("sealed");
         let mut unpublished_seen = 0;
         for number in 0..6 {
             for side in [CrashSide::Before, CrashSide::After] {
@@ -297,7 +298,7 @@ fn a_snapshot_whose_writer_died_behind_the_commit_step_is_listed_once_and_can_be
                 let storage = base.fork();
                 let token = show(&storage, repo.keys(), protocol, WRITER).expect("a token");
                 let crash = CrashPoint::at(Arc::new(storage.clone()), number, side);
-                let _may_die = token.commit(&crash, repo.keys(), SNAPSHOT, b"body".to_vec());
+                let _may_die = token.commit(&crash, repo.keys(), SNAPSHOT, sealed.clone());
                 let stepped = crash.trace().iter().position(|call| ["compare_and_swap", "rename"].contains(&call.verb));
                 let done =
                     stepped.is_some_and(|at| (at as u64) < number || at as u64 == number && side == CrashSide::After);
@@ -308,11 +309,11 @@ fn a_snapshot_whose_writer_died_behind_the_commit_step_is_listed_once_and_can_be
                 for found in &unpublished {
                     unpublished_seen += 1;
                     let body = found.body(&storage, repo.keys()).expect("its body");
-                    assert_eq!((found.snapshot.as_str(), body.as_slice()), (SNAPSHOT, &b"body"[..]), "{case}");
+                    assert_eq!((found.snapshot.as_str(), body.as_slice()), (SNAPSHOT, sealed.as_slice()), "{case}");
                     found.publish(&storage, repo.keys()).expect("it is published");
                     found.publish(&storage, repo.keys()).expect("it is published again");
                 }
-                assert_eq!(storage.get(SNAPSHOT, 100).is_ok_and(|(bytes, _)| bytes == b"body"), done, "{case}");
+                assert_eq!(storage.get(SNAPSHOT, 999).is_ok_and(|(bytes, _)| bytes == sealed), done, "{case}");
                 let looked = survey(&storage, repo.keys()).expect("a survey");
                 let (running, left): (Vec<RunningWriter>, _) = (looked.running, looked.unpublished);
                 assert!(left.is_empty() && running.is_empty() == done, "{case}");
@@ -420,8 +421,9 @@ fn two_objects_that_claim_to_be_one_snapshot_are_reported() {
         let refused = repo.select_certain(&latest, &all, &watch).expect_err("it is not clear which one is meant");
         assert!(refused.is(Kind::Corrupt) && refused.to_string().contains("not clear"), "{refused}");
         let by_id = Selector::Prefix(chosen.id.to_hex());
-        repo.select_certain(&by_id, &all, &watch).expect("it is named");
-        assert_eq!(warned.load(Ordering::SeqCst), 3, "and still damaged");
+        assert!(repo.select_certain(&by_id, &all, &watch).expect_err("nor by its id").is(Kind::Corrupt));
+        repo.select(&by_id, &all, &watch).expect("it is listed");
+        assert_eq!(warned.load(Ordering::SeqCst), 3, "and damaged");
     }
 }
 
@@ -486,12 +488,87 @@ fn no_commit_takes_the_place_of_a_snapshot_of_a_newer_version() {
         let refused = repo.select_certain(&selector, &Filter::default(), &Watch::silent()).expect_err("it is newer");
         assert!(refused.is(Kind::Unsupported), "{refused}");
     }
+    // The same while both wait.
+    let sealed = storage.get(&name, 1 << 20).expect("it is there").0;
+    storage.remove(&name).expect("removed");
+    for object in storage.list("pending/").expect("listed") {
+        storage.remove(&object.name).expect("removed");
+    }
+    commit_in_vain(&storage, &repo, &name, &[&sealed, &forged]);
+    assert_eq!(fixture::snapshots(&repo), []);
+    repo.select_certain(&Selector::Latest { back: 0 }, &Filter::default(), &Watch::silent()).expect_err("it is newer");
+    // Whatever says that it is of a later generation of secrets, and does not open, is not.
+    let claim = [b"siltobj1\x02\x05\0\0\0".as_slice(), &[0; 200]].concat();
+    storage.remove(&format!("pending/{KEY}/{}", "00".repeat(16))).expect("removed");
+    storage.put(&name, claim.into()).expect("written");
+    assert_eq!(fixture::snapshots(&repo), std::slice::from_ref(&snapshot));
     // One that is damaged does not count, and it is not certain that the commit is what was there.
     storage.put(&name, b"damaged".to_vec().into()).expect("written");
     assert_eq!(fixture::snapshots(&repo), [snapshot]);
     let latest = Selector::Latest { back: 0 };
     let refused = repo.select_certain(&latest, &Filter::default(), &Watch::silent()).expect_err("it may be another");
     assert!(refused.is(Kind::Corrupt), "{refused}");
+}
+
+/// What cannot be read in `pending/` may be the newest snapshot: a restore took the one before it, and deleted what only the newest had.
+#[test]
+fn a_pending_object_that_cannot_be_read_may_be_what_is_meant() {
+    let (source, folder) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    plant(source.path(), 1);
+    let storage = memory(SWAPS);
+    fixture::backup(Arc::new(storage.clone()), folder.path(), source.path()).expect("a backup");
+    let repo = open(Arc::new(storage.clone()), folder.path()).expect("it opens");
+    storage.put(&format!("pending/{KEY}/{}", "07".repeat(16)), b"rotten".to_vec().into()).expect("written");
+    let warned = Arc::new(AtomicUsize::new(0));
+    let count = warned.clone();
+    let watch = Watch::new(Arc::new(move |event| {
+        count.fetch_add(usize::from(matches!(event, Event::Warning(_))), Ordering::SeqCst);
+    }));
+    assert_eq!((repo.snapshots(&watch).expect("listed").len(), warned.load(Ordering::SeqCst)), (1, 1));
+    let all = Filter::default();
+    for selector in [Selector::Latest { back: 0 }, Selector::At(siltstone::watch::now())] {
+        let refused = repo.select_certain(&selector, &all, &watch).expect_err("it may be another");
+        assert!(refused.is(Kind::Corrupt), "{refused}");
+    }
+    let id = fixture::snapshots(&repo).remove(0).id.to_hex();
+    repo.select_certain(&Selector::Prefix(id), &all, &watch).expect("it is named");
+}
+
+/// Of a snapshot dated in the future by a wrong clock a restore did not look whether it is contradicted.
+#[test]
+fn a_snapshot_of_the_future_is_not_more_certain_than_others() {
+    let (storage, repo, snapshot, ..) = taken_out(SWAPS);
+    let later = |job: &str| {
+        let mut later = Snapshot { job: job.to_owned(), ..snapshot.clone() };
+        later.started.seconds += 100_000;
+        seal_object(repo.keys(), Recipients::SnapshotReaders, "snapshot", &later.encode()).expect("sealed")
+    };
+    let stamp = {
+        let mut later = snapshot.started;
+        later.seconds += 100_000;
+        later.compact().expect("a time")
+    };
+    let name = format!("snapshots/{stamp}-{}", snapshot.id.to_hex());
+    commit_in_vain(&storage, &repo, &name, &[&later("one"), &later("two")]);
+    let latest = Selector::Latest { back: 0 };
+    let refused = repo.select_certain(&latest, &Filter::default(), &Watch::silent()).expect_err("there are two");
+    assert!(refused.is(Kind::Corrupt), "{refused}");
+}
+
+/// Drafts of rubbish were moved among the snapshots by the next backup, with the rights of its host.
+#[test]
+fn what_does_not_open_is_not_moved_to_the_snapshots() {
+    let (storage, repo, _, name, honest) = taken_out(RENAMES);
+    let place = &name["snapshots/".len()..];
+    let other = format!("{}{}", &place[..place.len() - 4], if place.ends_with("0000") { "1111" } else { "0000" });
+    for (number, place, body) in [("00", other.as_str(), &b"rubbish"[..]), ("11", place, &honest)] {
+        let pending = format!("pending/{KEY}/{}", number.repeat(16));
+        storage.put(&format!("{pending}.committed"), Vec::new().into()).expect("written");
+        storage.put(&format!("{pending}.draft.{place}"), body.into()).expect("written");
+    }
+    assert_eq!(repo.snapshots_settled(&Watch::silent()).expect("listed").len(), 1);
+    assert_eq!(storage.list("snapshots/").expect("listed").len(), 1);
+    assert_eq!(storage.list("pending/").expect("listed").len(), 2, "the rubbish stays");
 }
 
 /// A draft of rubbish beside the draft of a commit was moved to the snapshots in its place, and the mark of the commit removed: the
@@ -574,10 +651,11 @@ fn a_committed_mark_is_removed_only_when_its_draft_has_surely_moved() {
     let early = look();
     // The listing began before the draft was written and ended after the commit step.
     let draft = format!("pending/{KEY}/{WRITER}.draft.{}", SNAPSHOT.trim_start_matches("snapshots/"));
-    base.put(&draft, ObjectBody::from(&b"body"[..])).expect("a draft");
+    let sealed = seal_object(repo.keys(), Recipients::SnapshotReaders, "snapshot", b"body").expect("sealed");
+    base.put(&draft, sealed.clone().into()).expect("a draft");
     assert!(settle(&base, repo.keys(), &early).is_empty() && base.stat(&mark).is_ok());
     assert!(settle(&base, repo.keys(), &look()).is_empty());
-    assert_eq!(base.get(SNAPSHOT, 100).expect("in its place").0, b"body");
+    assert_eq!(base.get(SNAPSHOT, 999).expect("in its place").0, sealed);
     base.put(&mark, ObjectBody::default()).expect("a mark");
     assert!(settle(&base, repo.keys(), &look()).is_empty());
     assert!(base.list("pending/").expect("memory lists").is_empty());

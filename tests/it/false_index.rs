@@ -9,6 +9,7 @@ use siltstone::place::PackContents;
 use siltstone::repo::{Repository, Snapshot};
 use siltstone::seal::{Recipients, open_object, seal_object};
 use siltstone::storage::{Memory, Storage};
+use siltstone::watch::Watch;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -157,4 +158,40 @@ fn what_is_true_in_a_false_index_object_is_read() {
     let report = world.backup("fresh");
     world.assert_comes_back("another", &report.snapshot.expect("a snapshot"), &world.source(), "stored again");
     world.assert_comes_back("another", &last, &world.source(), "healed");
+}
+
+/// A restore from a remote storage gave files up when another thread had just refuted an index object about another pack; and a chunk
+/// whose only other place was the true one was lost, if its pack was damaged elsewhere.
+#[test]
+fn many_false_index_objects_about_one_pack_each_cost_no_file() {
+    let world = World::new();
+    let last = snapshots(&world.repo("first")).pop().expect("there are some");
+    let packs = world.packs();
+    let lies = shifted(&packs, |pack, next| PackContents { frames: next.frames.clone(), ..pack.clone() });
+    lies.iter().for_each(|lie| world.add_index(std::slice::from_ref(lie)));
+    for cache in ["fresh", "first", "fresh"] {
+        world.assert_comes_back(cache, &last, &world.source(), cache);
+    }
+    // Without a cache each attempt of a backup would find the next ones only.
+    let repo = Repository::open_uncached(Arc::new(world.storage.clone()), &fixture::credentials(), &Watch::silent());
+    let options = fixture::options(&world.source());
+    let report = repo.expect("it opens").backup(options, &Watch::silent()).expect("a backup");
+    world.assert_comes_back("another", &report.snapshot.expect("a snapshot"), &world.source(), "without a cache");
+}
+
+#[test]
+fn a_false_index_object_and_a_damaged_pack_together_cost_no_more_than_the_damage() {
+    let world = World::new();
+    let last = snapshots(&world.repo("first")).pop().expect("there are some");
+    let packs = world.packs();
+    // The length of the trailer: frames are whole.
+    for pack in packs.iter().step_by(3) {
+        let name = siltstone::format::pack_name(&pack.pack);
+        world.storage.corrupt(&name, |bytes| *bytes.last_mut().expect("a byte") ^= 1);
+    }
+    let lies = shifted(&packs, |pack, next| PackContents { frames: next.frames.clone(), ..pack.clone() });
+    lies.chunks(packs.len() / 2).for_each(|some| world.add_index(some));
+    for cache in ["first", "fresh", "first", "fresh"] {
+        world.assert_comes_back(cache, &last, &world.source(), cache);
+    }
 }

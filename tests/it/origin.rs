@@ -219,3 +219,34 @@ fn the_last_snapshot_is_found_among_many_of_other_hosts() {
     commit_others(200..300);
     assert!(dry() > Some(0));
 }
+
+/// A directory of the same file system, or a single file, that is mounted below a source has the same device number as what is around it.
+#[test]
+fn what_is_bound_below_a_source_is_read() {
+    let person = Person::new();
+    for (name, content) in [("one", "one"), ("two", "two")] {
+        for file in ["directory/f", "file"] {
+            person.write(&format!("{name}/{file}"), format!("{content}, longer than is kept in a tree"));
+            let file = fs::File::options().write(true).open(person.path(&format!("{name}/{file}"))).expect("it opens");
+            file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000)).expect("its time is set");
+        }
+    }
+    person.write("source/file", "nothing");
+    fs::create_dir(person.path("source/directory")).expect("made");
+    for sources in [&["source"][..], &["source/directory", "source/file"]] {
+        for name in ["one", "two"] {
+            let script = format!(
+                "mount --bind {name}/directory source/directory && mount --bind {name}/file source/file && exec \"$@\""
+            );
+            let within = ["unshare", "--mount", "--propagation", "private", "sh", "-c", &script, "sh"];
+            let words = [&["--no-cache", "backup"], sources].concat();
+            let Some(said) = through(&person, &within, &words) else { return };
+            said.ends_with(0);
+            for file in ["directory/f", "file"] {
+                let path = format!("latest:{}", person.path("source").join(file).display());
+                let found = person.silt(&["cat", &path]).ends_with(0).out;
+                assert!(found.starts_with(name), "{sources:?}, {file}: {found}");
+            }
+        }
+    }
+}

@@ -41,6 +41,10 @@ class Damaged(Exception):
     """Stored bytes are not what the format allows."""
 
 
+class Newer(Damaged):
+    """What opened needs a newer program."""
+
+
 def check(condition, why):
     if not condition:
         raise Damaged(why)
@@ -416,17 +420,22 @@ class Repository:
         bodies = {}
         for name in self.list("snapshots", "[0-9]{8}t[0-9]{6}z-[0-9a-f]{32}"):
             bodies[name] = [self.get(name, OBJECT_MAX)]
-        # The object in its place counts, if it can be opened.
+        in_place = set(bodies)
+        # The object in its place counts, if it can be opened; then the first commit, by the name of its pending object.
         for name, body in self.commits():
             bodies.setdefault(name, []).append(body)
         found = []
         for name in sorted(bodies):
-            opened = []
-            for body in bodies[name]:
+            opened, newer = [], False
+            for number, body in enumerate(bodies[name]):
                 try:
-                    opened.append(self.open_snapshot(name, body))
+                    opened.append((number, self.open_snapshot(name, body)))
                 except (Damaged, ValueError, KeyError, TypeError) as error:
+                    newer = newer or isinstance(error, Newer)
                     print(f"{name}: {error}", file=sys.stderr)
+            if newer and not (name in in_place and opened and opened[0][0] == 0):
+                continue  # no commit takes the place of what a newer program reads
+            opened = [snapshot for _, snapshot in opened]
             if any(other != opened[0] for other in opened):
                 print(f"{name}: a commit of this name says something else", file=sys.stderr)
             found += opened[:1]
@@ -615,14 +624,16 @@ def take_list(take, level):
 
 def read_snapshot(plain):
     snapshot = json.loads(plain)
-    check(snapshot["version"] == 1, "a snapshot of an unknown version")
-    check(not snapshot.get("features"), f"a snapshot uses {snapshot.get('features')}, unknown to this reader")
+    if snapshot["version"] != 1:
+        raise Newer("a snapshot of an unknown version")
+    if snapshot.get("features"):
+        raise Newer(f"a snapshot uses {snapshot.get('features')}, unknown to this reader")
     check(len(bytes.fromhex(snapshot["root"])) == ID, "a snapshot whose root is no id")
     check(isinstance(snapshot["totals"], dict), "a snapshot without totals")
     for stamp in (snapshot["started"], snapshot["ended"]):
         check(FIRST_SECOND <= stamp["seconds"] <= LAST_SECOND, "a snapshot of a time too early or too late")
         check(0 <= stamp["nanoseconds"] < 10**9, "a time has too many nanoseconds")
-        check(abs(stamp.get("offset", 0)) < 86400, "a clock has an offset of a day or more")
+        check(abs(stamp.get("offset", 0)) <= 86340, "a clock has an offset of more than 23:59 hours")
     return snapshot
 
 

@@ -270,6 +270,10 @@ impl FileTree for LocalTree {
         let read = |error: io::Error| {
             if is_absent(&error) { self.failed("read", &path, error) } else { cannot_read(&path, error) }
         };
+        if self.owner.is_some() {
+            // Before it is opened, which has effects where a link of that user leads to a device.
+            self.object_meta("read", &path)?;
+        }
         let file = open_at_once(OpenOptions::new().read(true), &path).map_err(read)?;
         let meta = file.metadata().map_err(read)?;
         self.check_object("read", &path, &meta)?;
