@@ -176,6 +176,19 @@ impl LocalIndex {
         }
     }
 
+    /// Reports false index objects once, together: a host with a key can write any number of them.
+    fn report_false(&self, indexes: &HashSet<IndexId>, watch: &Watch) {
+        let mut reported = locked(&self.reported);
+        let new: Vec<&IndexId> = indexes.iter().filter(|index| reported.insert(**index)).collect();
+        let Some(first) = new.first() else { return };
+        let others = match new.len() {
+            1 => String::new(),
+            count => format!("; {} more are false, too", count - 1),
+        };
+        let healed = "a backup stores again the content that only such an object lists, if the sources still have it";
+        watch.notice(NoticeKind::Damage, format!("{}{others}; {healed}", is_false(first)));
+    }
+
     /// Brings the index into step with what `list` shows, which is called again when an index object vanishes before it is
     /// read.
     pub(crate) fn compare(
@@ -195,7 +208,7 @@ impl LocalIndex {
             let mut live = listing.indexes();
             let lost = segments.known().filter(|index| !live.contains_key(*index)).copied().collect();
             damaged.retain(|index| live.contains_key(index));
-            damaged.iter().for_each(|index| self.report_damaged(index, is_false(index), watch));
+            self.report_false(&damaged, watch);
             live.retain(|index, _| !damaged.contains(index));
             self.mark_ahead(opened, &segments, &live, listing.packs.as_ref(), &lost)?;
             check.lost_indexes.extend(lost);
