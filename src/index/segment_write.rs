@@ -1,5 +1,5 @@
-//! Writes segments atomically and in bounded memory, however many chunks they have. If there is no directory that can be written to, a
-//! segment is built in memory.
+//! Writes segments atomically and in bounded memory, however many chunks they have. Without a writable directory, a segment is
+//! built in memory.
 
 use super::segment::Segment;
 use super::segment_layout::*;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// Each lookup asks all segments, so there are never more than this.
 pub(super) const SEGMENTS_MAX: usize = 8;
 
-/// The set of segments in a directory, or in memory if there is no directory that can be written to.
+/// The set of segments in a directory or, without a writable one, in memory.
 ///
 /// Other processes share the folder, and what they add or merge may cover index objects that this process has not seen
 /// listed. So it uses only segments that cover nothing but index objects of its own listing and hold nothing but packs of

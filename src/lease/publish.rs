@@ -98,23 +98,26 @@ pub struct UnpublishedCommit {
 impl UnpublishedCommit {
     /// Finishes what the writer began; harmless when several do it. What does not open is not moved, if the key can tell.
     pub fn publish(&self, storage: &dyn Storage, keys: &KeySet) -> Result<()> {
+        let mut opened = None;
         if keys.access() >= KeyAccess::List {
             let body = self.body(storage, keys)?;
             open_object(keys, SNAPSHOT_PURPOSE, &body, SNAPSHOT_BYTES_MAX).map_err(|error| self.unreadable(error))?;
+            opened = Some(body);
         }
+        let body = || opened.map_or_else(|| self.body(storage, keys), Ok);
         match &self.draft {
             Some(draft) if storage.capabilities().rename => {
                 publish_draft(storage, &self.pending, draft, &self.snapshot)
             }
             // The repository has moved to this storage since.
             Some(draft) => {
-                publish_body(storage, draft, &self.snapshot, self.body(storage, keys)?)?;
+                publish_body(storage, draft, &self.snapshot, body()?)?;
                 match storage.stat(draft) {
                     Err(error) if error.is(Kind::NotFound) => storage.remove(&self.pending),
                     kept => kept.map(|_| ()),
                 }
             }
-            None => publish_body(storage, &self.pending, &self.snapshot, self.body(storage, keys)?),
+            None => publish_body(storage, &self.pending, &self.snapshot, body()?),
         }
     }
 

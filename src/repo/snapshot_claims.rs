@@ -66,9 +66,7 @@ impl SnapshotReader<'_> {
             Err(error) => Err(error),
         }
     }
-}
 
-impl SnapshotReader<'_> {
     fn resolve_one(
         &self,
         name: ClaimedName,
