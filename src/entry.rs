@@ -157,6 +157,12 @@ pub struct Entry {
     /// Of a directory: its source held more than what was saved of it (not entered, not readable, filtered). A restore
     /// must not conclude from a name's absence that the source did not have it.
     pub is_partial: bool,
+    /// Of a file: its content may be one that it never had, as it changed while it was read, or only its beginning, as it has no end.
+    /// A backup never takes it for unchanged.
+    pub is_doubtful: bool,
+    /// Of a file or directory: it was on another mount than the directory that it is in. Without local state, a backup never takes
+    /// what is there now for what was there then.
+    pub is_mounted: bool,
 }
 
 impl Entry {
@@ -192,6 +198,8 @@ impl Entry {
             device: (0, 0),
             link_group: 0,
             is_partial: false,
+            is_doubtful: false,
+            is_mounted: false,
         }
     }
 

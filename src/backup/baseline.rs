@@ -55,14 +55,25 @@ impl<'a> Baseline<'a> {
         self.may_read
     }
 
-    /// What is known of the directory of a source.
-    pub(crate) fn of_source(&self, path: &[u8]) -> FolderBaseline {
+    /// What is known of the directory of a source. `is_another` as for [`of_child`](Self::of_child): a source `/` is walked by what is
+    /// directly in it.
+    pub(crate) fn of_source(&self, path: &[u8], is_another: bool) -> FolderBaseline {
         match (self.state(), self.parent()) {
             _ if self.options.force => FolderBaseline::Nothing,
+            (_, Some(_)) if self.choice.compare_with_parent && is_another && self.options.parent.is_none() => {
+                FolderBaseline::Nothing
+            }
             (_, Some(parent)) if self.choice.compare_with_parent => self.of_path(parent, path),
             (Some(_), _) => self.of_state(FolderKey::of(path)),
             _ => FolderBaseline::Nothing,
         }
+    }
+
+    /// Whether the snapshot that the sources are compared with has there what was mounted.
+    pub(crate) fn was_mounted(&self, path: &[u8]) -> bool {
+        let parent = self.parent().filter(|_| self.choice.compare_with_parent && self.may_read);
+        let entry = parent.map(|parent| self.entry_at(parent, path));
+        matches!(entry, Some(Ok(Some(entry))) if entry.is_mounted)
     }
 
     /// What is known of sources in one directory that are not directories themselves.
@@ -74,17 +85,18 @@ impl<'a> Baseline<'a> {
         }
     }
 
-    /// What is known of a directory below another one. What is mounted there may be another file system than when the snapshot was made.
+    /// What is known of a directory below another one. Where something is mounted, or was when the snapshot was made, these may be two
+    /// directories.
     pub(crate) fn of_child(
         &self,
         above: &FolderBaseline,
         name: &[u8],
         path: &[u8],
-        is_mounted: bool,
+        is_another: bool,
     ) -> FolderBaseline {
         match above {
             _ if self.options.force => FolderBaseline::Nothing,
-            FolderBaseline::Entries(_) if is_mounted && self.options.parent.is_none() => FolderBaseline::Nothing,
+            FolderBaseline::Entries(_) if is_another && self.options.parent.is_none() => FolderBaseline::Nothing,
             FolderBaseline::Entries(_) => self.of_tree(above.tree_below(name)),
             _ if self.choice.compare_with_parent => FolderBaseline::Nothing,
             _ => self.of_state(FolderKey::of(path)),
@@ -121,12 +133,27 @@ impl<'a> Baseline<'a> {
 
     /// The content of what a snapshot has at a path; empty where it has nothing.
     fn content_at(&self, snapshot: &Snapshot, path: &[u8]) -> Result<Content> {
-        let mut content = Content::Tree(snapshot.root);
-        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-            let Content::Tree(tree) = content else { return Ok(Content::Empty) };
-            content = self.reader.lookup(&tree, name)?.map_or(Content::Empty, |entry| entry.content);
+        if path.iter().all(|byte| *byte == b'/') {
+            return Ok(Content::Tree(snapshot.root));
         }
-        Ok(content)
+        Ok(self.entry_at(snapshot, path)?.map_or(Content::Empty, |entry| entry.content))
+    }
+
+    /// What a snapshot has at a path below `/`.
+    fn entry_at(&self, snapshot: &Snapshot, path: &[u8]) -> Result<Option<Entry>> {
+        let mut found: Option<Entry> = None;
+        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            let tree = match found.map(|above| above.content) {
+                None => snapshot.root,
+                Some(Content::Tree(tree)) => tree,
+                Some(_) => return Ok(None),
+            };
+            found = match self.reader.lookup(&tree, name)? {
+                Some(entry) => Some(entry),
+                None => return Ok(None),
+            };
+        }
+        Ok(found)
     }
 
     /// Reads what streams will be compared with, so that damage to it is known before they are read.

@@ -155,7 +155,7 @@ impl<'a> EntryBuilder<'a> {
                 self.count_file(self.counts.files_by(old.change), item.stat.size);
             }
             warnings.check_owner(&item.stat);
-            let entry = Some(self.describer.kept(old.entry, &item.stat));
+            let entry = Some(marked(self.describer.kept(old.entry, &item.stat), folder, &item.stat));
             return BuiltEntry { entry, is_trusted: true, look_again: warnings.must_repeat() };
         }
         let entry = if is_file {
@@ -164,7 +164,7 @@ impl<'a> EntryBuilder<'a> {
         } else {
             let entry = self.describer.special(folder, name, &item.stat, &warnings);
             take_back(&self.counts.others, u64::from(entry.is_none()));
-            entry
+            entry.map(|entry| marked(entry, folder, &item.stat))
         };
         warnings.check_owner(&item.stat);
         BuiltEntry { entry, is_trusted: !warnings.has_warned(), look_again: warnings.must_repeat() }
@@ -191,6 +191,7 @@ impl<'a> EntryBuilder<'a> {
             None if self.reads_content() => self.files.save(scope, file, &mut item.stat),
             None => Some(self.would_read(file, &item.stat)),
         };
+        let entry = entry.map(|entry| marked(entry, file.folder, &item.stat));
         if let (Some(entry), None, Some(old)) = (&entry, same_content, &known)
             && *entry == self.describer.kept(old.entry, &item.stat)
         {
@@ -215,6 +216,8 @@ impl<'a> EntryBuilder<'a> {
     fn has_same_content(&self, old: &OldEntry, stat: &Stat) -> bool {
         let modified = old.entry.meta.modified;
         old.number.is_none()
+            && !old.entry.is_doubtful
+            && !old.entry.is_mounted
             && old.entry.size == stat.size
             && modified == stat.modified
             && !self.baseline.may_have_changed_since(&self.comparison, modified)
@@ -255,4 +258,10 @@ impl<'a> EntryBuilder<'a> {
         add(&progress.files_done, 1);
         add(&progress.bytes_done, size);
     }
+}
+
+/// An entry with the mark of what is mounted.
+fn marked(entry: Entry, folder: &SourceFolder, stat: &Stat) -> Entry {
+    let may_have_content = matches!(entry.kind, EntryKind::File | EntryKind::Directory);
+    Entry { is_mounted: may_have_content && folder.place.is_left_by(stat), ..entry }
 }

@@ -92,8 +92,16 @@ impl<'a> FileSaver<'a> {
         entry.size = self.buffers.with(lane, |buffer| self.read(scope, &fd, stat, &mut entry, buffer))?;
         let after = fstat(&fd).map_err(SaveError::Source)?;
         let is_pseudo = file.folder.place.is_pseudo;
-        if !is_file_as_read(&after, stat, entry.size, is_pseudo, file.warnings) {
-            return Ok(None);
+        match file_as_read(&after, stat, entry.size, is_pseudo) {
+            FileAsRead::Whole => {}
+            FileAsRead::Doubtful(why) => {
+                file.warnings.warn(why);
+                entry.is_doubtful = true;
+            }
+            FileAsRead::Replaced => {
+                file.warnings.warn("it was replaced by something other than a file during the backup");
+                return Ok(None);
+            }
         }
         if !after.same_content(stat) || entry.size != after.size {
             // Not trusted next time: a time that nothing has.
@@ -140,12 +148,20 @@ impl<'a> FileSaver<'a> {
     }
 }
 
-/// Warns if a file is not what its stat said when it had been read: `read` bytes, and now `after`. Returns whether it is still a
-/// file.
-fn is_file_as_read(after: &Stat, stat: &Stat, read: u64, is_pseudo: bool, warnings: &EntryWarnings) -> bool {
+/// What became of a file while it was read.
+#[derive(Debug, PartialEq, Eq)]
+enum FileAsRead {
+    Whole,
+    /// What was read may be nothing that the file ever was, for a reason.
+    Doubtful(String),
+    /// It is no file any more.
+    Replaced,
+}
+
+/// Compares a file with its stat when it has been read: `read` bytes, and now `after`.
+fn file_as_read(after: &Stat, stat: &Stat, read: u64, is_pseudo: bool) -> FileAsRead {
     if !after.is(EntryKind::File) {
-        warnings.warn("it was replaced by something other than a file during the backup");
-        return false;
+        return FileAsRead::Replaced;
     }
     // A file that says it is empty and is not: the kernel makes it up, or a FUSE file system does not know its size.
     let is_unsized = after.size == 0 && stat.size == 0 && read > 0;
@@ -154,18 +170,18 @@ fn is_file_as_read(after: &Stat, stat: &Stat, read: u64, is_pseudo: bool, warnin
     // And the times: of a file of /proc, those at which it was looked at.
     let has_changed = !after.same_content(stat) && !is_pseudo;
     if is_unsized && read >= UNSIZED_BYTES_MAX {
-        warnings.warn(format!("it has no end: only its first {} MiB are saved", read >> 20));
+        FileAsRead::Doubtful(format!("it has no end: only its first {} MiB are saved", read >> 20))
     } else if has_changed || (read != after.size && !is_unsized) {
-        warnings.warn("it changed while it was read: the saved content may be inconsistent");
+        FileAsRead::Doubtful("it changed while it was read: the saved content may be inconsistent".to_owned())
+    } else {
+        FileAsRead::Whole
     }
-    true
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::entry::Time;
-    use crate::watch::Watch;
 
     /// An entry that a warning was about was trusted by the next backup, whose snapshot had the same gap without a warning.
     #[test]
@@ -178,7 +194,7 @@ mod tests {
         };
         let file = |size, seconds| stat(size, seconds, EntryKind::File);
         // What it was before and after it was read, how many bytes that were, whether of a pseudo file system; whether it is
-        // saved, and with a warning.
+        // saved, and whether with a doubt.
         let cases = [
             (file(5, 1), file(5, 1), 5, false, true, false),
             (file(5, 1), file(5, 2), 5, false, true, true),
@@ -187,16 +203,12 @@ mod tests {
             (file(0, 1), file(0, 1), 7, false, true, false),
             (file(0, 1), file(0, 1), UNSIZED_BYTES_MAX, false, true, true),
             (file(4096, 1), file(4096, 1), 7, true, true, false),
-            (file(5, 1), stat(5, 1, EntryKind::Fifo), 5, false, false, true),
+            (file(5, 1), stat(5, 1, EntryKind::Fifo), 5, false, false, false),
         ];
-        for (number, (before, after, read, is_pseudo, is_saved, has_warned)) in cases.into_iter().enumerate() {
-            let watch = Watch::silent();
-            let ledger = Ledger::new(&watch, "test");
-            let path = || b"/file".to_vec();
-            let warnings = EntryWarnings::new(&ledger, &path);
-            assert_eq!(is_file_as_read(&after, &before, read, is_pseudo, &warnings), is_saved, "case {number}");
-            assert_eq!(warnings.has_warned(), has_warned, "case {number}");
-            assert_eq!(ledger.warnings_count(), u64::from(has_warned), "case {number}");
+        for (number, (before, after, read, is_pseudo, is_saved, is_doubtful)) in cases.into_iter().enumerate() {
+            let found = file_as_read(&after, &before, read, is_pseudo);
+            assert_eq!(found != FileAsRead::Replaced, is_saved, "case {number}");
+            assert_eq!(matches!(found, FileAsRead::Doubtful(_)), is_doubtful, "case {number}");
         }
     }
 }

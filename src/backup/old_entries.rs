@@ -36,11 +36,20 @@ impl FolderBaseline {
         }
     }
 
-    /// The tree of a directory below, if trees are what the sources are compared with.
-    pub(crate) fn tree_below(&self, name: &[u8]) -> Option<ChunkId> {
+    fn entry(&self, name: &[u8]) -> Option<&Entry> {
         let FolderBaseline::Entries(entries) = self else { return None };
         let at = entries.binary_search_by(|entry| entry.name.as_slice().cmp(name)).ok()?;
-        match entries[at].content {
+        Some(&entries[at])
+    }
+
+    /// Whether a tree that the sources are compared with has there what was mounted.
+    pub(crate) fn was_mounted(&self, name: &[u8]) -> bool {
+        self.entry(name).is_some_and(|entry| entry.is_mounted)
+    }
+
+    /// The tree of a directory below, if trees are what the sources are compared with.
+    pub(crate) fn tree_below(&self, name: &[u8]) -> Option<ChunkId> {
+        match self.entry(name)?.content {
             Content::Tree(id) => Some(id),
             _ => None,
         }

@@ -1,6 +1,7 @@
 //! What tells this machine and its sources from others of the same name: without local state, a file counts as unchanged by its size
 //! and modification time, which only means something if the last snapshot was made of these very directories.
 
+use crate::disk::device::shows_other_file_systems;
 use crate::disk::{Stat, stat_path};
 use crate::entry::{EntryKind, Time};
 use rustix::fs::statvfs;
@@ -10,7 +11,8 @@ use std::path::{Path, PathBuf};
 const MACHINE_IDS: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
 
 /// A hash over the machine and the directories that the sources are, or are in; none where a file system does not say when a directory
-/// was made. The inode numbers of roots are the same on all disks, so without that any disk that is mounted there would pass.
+/// was made (the inode numbers of roots are the same on all disks, so any disk that is mounted there would pass), or where a directory
+/// does not tell what is in it (overlays, FUSE).
 pub(super) struct SourceIdentity(Option<blake3::Hash>);
 
 impl SourceIdentity {
@@ -71,9 +73,9 @@ fn stat_of(path: &Path) -> Option<Stat> {
     stat_path(path.as_os_str().as_encoded_bytes(), false).ok()
 }
 
-/// None where the file system does not say when an inode was made.
+/// None where the file system does not say when an inode was made, or the inode does not tell what is in it.
 fn numbers_of(path: &Path, stat: &Stat, with_device: bool) -> Option<InodeNumbers> {
-    if stat.born == Time::default() {
+    if stat.born == Time::default() || shows_other_file_systems(path) {
         return None;
     }
     let file_system = statvfs(path).ok()?.f_fsid;

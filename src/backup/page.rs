@@ -200,8 +200,9 @@ impl<'a> SourceWalk<'a> {
                 return self.finish_empty(scope, &above);
             }
         };
-        let is_mounted = folder.place.is_left_by(&stat) && !self.selection.is_source(&path);
-        let baseline = self.baseline.of_child(&folder.baseline, name.to_bytes(), &path, is_mounted);
+        let may_be_another = folder.place.is_left_by(&stat) || folder.baseline.was_mounted(name.to_bytes());
+        let is_another = may_be_another && !self.selection.is_kept_source(&path);
+        let baseline = self.baseline.of_child(&folder.baseline, name.to_bytes(), &path, is_another);
         let handle = folder.directory().and_then(|directory| directory.open_child(name));
         let key = FolderKey::of(&path);
         self.visit(scope, FoundFolder { above, path, key, place, baseline, is_new }, handle);

@@ -101,6 +101,12 @@ impl<'a> Selection<'a> {
         self.source_at_or_below(path) == Some(path)
     }
 
+    /// Whether a path is a source that the snapshot names, and that its origin covers: those that the walk of another one meets are
+    /// dropped.
+    pub(crate) fn is_kept_source(&self, path: &[u8]) -> bool {
+        self.sources.paths.iter().any(|kept| kept.as_os_str().as_bytes() == path)
+    }
+
     /// Whether a name in a passage leads to a source.
     fn leads_to_source(&self, folder: &[u8], name: &CStr) -> bool {
         let path = [folder.strip_suffix(b"/").unwrap_or(folder), b"/", name.to_bytes()].concat();

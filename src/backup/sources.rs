@@ -97,10 +97,12 @@ impl SourceWalk<'_> {
     }
 
     fn save_directory(&self, top: &WalkTop) -> Result<Entry> {
-        let WalkTop { path, stat, place } = top;
+        let WalkTop { path, stat, place, is_mounted } = top;
         let slot = Arc::new(Mutex::new(None));
         let above = AboveFolder::Source(slot.clone());
-        let (baseline, key) = (self.baseline.of_source(path), FolderKey::of(path));
+        let may_be_another = *is_mounted || self.baseline.was_mounted(path);
+        let is_another = may_be_another && !self.selection.is_kept_source(path);
+        let (baseline, key) = (self.baseline.of_source(path, is_another), FolderKey::of(path));
         let found = FoundFolder { above, path: path.clone(), key, place: *place, baseline, is_new: false };
         let handle = Directory::open_path(path);
         self.readers.pool.scope(|scope| self.visit(scope, found, handle));
@@ -111,6 +113,7 @@ impl SourceWalk<'_> {
         let mut entry = self.entries.describer.path(path, stat);
         entry.content = saved.map_or(Content::Empty, |saved| Content::Tree(saved.tree));
         entry.is_partial = saved.is_none_or(|saved| saved.is_partial);
+        entry.is_mounted = *is_mounted;
         add(&self.counts.directories, 1);
         Ok(entry)
     }

@@ -16,6 +16,8 @@ pub(super) struct WalkTop {
     pub path: Vec<u8>,
     pub stat: Stat,
     pub place: WalkPlace,
+    /// Directly in `/`, which is a source, and on another mount.
+    pub is_mounted: bool,
 }
 
 /// Sources by how they are walked.
@@ -71,7 +73,7 @@ impl Selection<'_> {
             match stat_path(path, false) {
                 Ok(stat) if stat.is(EntryKind::Directory) => {
                     let place = self.place_of_source(path, &stat);
-                    found.directories.push(WalkTop { path: path.to_vec(), stat, place });
+                    found.directories.push(WalkTop { path: path.to_vec(), stat, place, is_mounted: false });
                 }
                 stat => {
                     if let Some(text) = stat.ok().filter(|_| !is_quiet).and_then(|stat| saved_as_such(path, &stat)) {
@@ -103,7 +105,10 @@ impl Selection<'_> {
             let path = [b"/", name.to_bytes()].concat();
             match directory.stat(name) {
                 Ok(stat) if stat.is(EntryKind::Directory) => match self.place_below(place, &path, &stat) {
-                    Ok(place) => tops.directories.push(WalkTop { path, stat, place }),
+                    Ok(below) => {
+                        let is_mounted = place.is_left_by(&stat);
+                        tops.directories.push(WalkTop { path, stat, place: below, is_mounted });
+                    }
                     Err(reason) => {
                         self.report_closed(&path, reason, is_quiet);
                         tops.closed.push((path, stat));

@@ -81,7 +81,7 @@ impl Repository {
         };
         let (chosen, unreadable) = self.select_among(selector, filter, looking, watch)?;
         if matches!(selector, Selector::Prefix(_)) {
-            doubt_about(&chosen, &unreadable).into_iter().for_each(|doubt| doubt.report(watch));
+            self.doubt_about(&chosen, &unreadable)?.into_iter().for_each(|doubt| doubt.report(watch));
         }
         Ok(chosen)
     }
@@ -90,7 +90,7 @@ impl Repository {
     pub fn select_certain(&self, selector: &Selector, filter: &Filter, watch: &Watch) -> Result<Snapshot> {
         let (chosen, mut unreadable) = self.select_among(selector, filter, &watch.aside(), watch)?;
         unreadable.retain(|other| !other.is_passed_over);
-        if let Some(doubt) = doubt_about(&chosen, &unreadable) {
+        if let Some(doubt) = self.doubt_about(&chosen, &unreadable)? {
             let instead =
                 "compare it with what the host of the snapshot reported, and remove the wrong object from the storage";
             return Err(may_be_unreadable(doubt, selector, instead));
@@ -112,6 +112,23 @@ impl Repository {
                 let before = format!("to use the snapshot before it, name its id: {}", described(&chosen));
                 Err(may_be_unreadable(other, selector, &before))
             }
+        }
+    }
+
+    /// Why it is not certain that the chosen snapshot is the one of its name. A pending object that cannot be read may be a commit of any
+    /// name, which counts unless an object is in its place.
+    fn doubt_about<'u>(
+        &self,
+        chosen: &Snapshot,
+        unreadable: &'u [UnreadableSnapshot],
+    ) -> Result<Option<&'u UnreadableSnapshot>> {
+        let mut doubts = unreadable.iter().filter(|other| !other.is_passed_over);
+        if let Some(doubt) = doubts.clone().find(|other| snapshot_id(&other.name) == Some(chosen.id)) {
+            return Ok(Some(doubt));
+        }
+        match doubts.find(|other| snapshot_id(&other.name).is_none()) {
+            Some(pending) if !self.has_snapshot(chosen)? => Ok(Some(pending)),
+            _ => Ok(None),
         }
     }
 
@@ -196,11 +213,6 @@ impl Repository {
     }
 }
 
-/// Why it is not certain that the chosen snapshot is the one of its name.
-fn doubt_about<'u>(chosen: &Snapshot, unreadable: &'u [UnreadableSnapshot]) -> Option<&'u UnreadableSnapshot> {
-    unreadable.iter().find(|other| !other.is_passed_over && snapshot_id(&other.name) == Some(chosen.id))
-}
-
 /// The error where the snapshot that is meant may be one that cannot be read; `instead` is what to do without it.
 fn may_be_unreadable(other: &UnreadableSnapshot, selector: &Selector, instead: &str) -> Error {
     let (doing, thing, name) = ("find the snapshot", named(selector), &other.name);
@@ -213,7 +225,9 @@ fn may_be_unreadable(other: &UnreadableSnapshot, selector: &Selector, instead: &
         Error::corrupt(doing, thing, format!("it is not clear which one is meant by {name}: {}", other.error.why()))
             .hint(instead)
     } else {
-        Error::corrupt(doing, thing, format!("{name} is damaged, and may be the snapshot that is meant")).hint(instead)
+        let why = other.error.why();
+        Error::corrupt(doing, thing, format!("{name} is damaged, and may be the snapshot that is meant: {why}"))
+            .hint(instead)
     }
 }
 

@@ -187,6 +187,12 @@ fn lists_its_own_inode(directory: impl AsFd) -> rustix::io::Result<bool> {
     Ok(false)
 }
 
+/// Whether the content of a directory can come from other file systems, so that the directory can be the same and its content another:
+/// an overlay whose lower layers were exchanged, or whatever a FUSE program shows. What cannot be found out may.
+pub(crate) fn shows_other_file_systems(path: &Path) -> bool {
+    rustix::fs::statfs(path).map_or(true, |found| [OVERLAY_MAGIC, FUSE_MAGIC].contains(&(found.f_type as u32)))
+}
+
 /// Whether the file system that an open file or directory is on is mounted read-only there.
 pub(crate) fn is_read_only(fd: impl rustix::fd::AsFd) -> bool {
     rustix::fs::fstatvfs(fd).is_ok_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))

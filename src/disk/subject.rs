@@ -111,7 +111,8 @@ impl Subject<'_> {
                 lose("owner", refused("change the owner", self.name(), errno));
             }
         }
-        if kind == EntryKind::File && current.mode & 0o6000 != 0 {
+        // The kernel takes these bits away, but not from directories.
+        if kind != EntryKind::Directory && current.mode & 0o6000 != 0 {
             current.mode = MODE_UNKNOWN;
         }
     }

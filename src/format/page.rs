@@ -40,6 +40,10 @@ pub(super) const EXTRAS_KNOWN: u8 = 127;
 
 /// The entry is a directory of which not everything was saved; its value is empty.
 pub(super) const TAG_PARTIAL: u64 = 1;
+/// The entry is a file whose content may be one that it never had; its value is empty.
+pub(super) const TAG_DOUBTFUL: u64 = 2;
+/// The entry is a file or directory that was on another mount than its directory; its value is empty.
+pub(super) const TAG_MOUNTED: u64 = 3;
 
 pub(super) const CONTENT_EMPTY: u8 = 0;
 pub(super) const CONTENT_INLINE: u8 = 1;

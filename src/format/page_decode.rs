@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::page::{
     CONTENT_CHUNKS, CONTENT_EMPTY, CONTENT_INLINE, CONTENT_LIST, CONTENT_TREE, EXTRA_DEVICE, EXTRA_FLAGS, EXTRA_HOLES,
     EXTRA_LINKS, EXTRA_TAGS, EXTRA_TARGET, EXTRA_XATTRS, EXTRAS_KNOWN, HOLES_MAX, LEVELS_MAX, MAGIC, NamedPage,
-    TAG_PARTIAL, TreePage, VERSION,
+    TAG_DOUBTFUL, TAG_MOUNTED, TAG_PARTIAL, TreePage, VERSION,
 };
 use crate::format::wire::TakeWire;
 use crate::id::ChunkId;
@@ -185,13 +185,16 @@ fn take_extras(take: &mut TakeWire, entry: &mut Entry, extras: u8) -> Result<()>
 /// Unknown tags are skipped.
 fn take_tags(take: &mut TakeWire, entry: &mut Entry) -> Result<()> {
     take.tagged(&mut |tag, value| {
-        if tag != TAG_PARTIAL {
-            return Ok(());
+        let (mark, is_of_its_kind) = match tag {
+            TAG_PARTIAL => (&mut entry.is_partial, entry.kind == EntryKind::Directory),
+            TAG_DOUBTFUL => (&mut entry.is_doubtful, entry.kind == EntryKind::File),
+            TAG_MOUNTED => (&mut entry.is_mounted, matches!(entry.kind, EntryKind::File | EntryKind::Directory)),
+            _ => return Ok(()),
+        };
+        if !value.is_empty() || !is_of_its_kind {
+            return Err(Error::corrupt("read the", "tree page", "a mark of an entry is malformed"));
         }
-        if !value.is_empty() || !entry.is_directory() {
-            return Err(Error::corrupt("read the", "tree page", "a mark of a partial directory is malformed"));
-        }
-        entry.is_partial = true;
+        *mark = true;
         Ok(())
     })
 }
@@ -243,8 +246,11 @@ mod tests {
     }
 
     #[test]
-    fn the_mark_of_a_partial_directory_comes_back() {
-        let entries = vec![directory("a", true), directory("b", false), Entry::new("c", EntryKind::File)];
+    fn marks_come_back() {
+        let file = Entry::new("c", EntryKind::File);
+        let doubtful = Entry { is_doubtful: true, ..Entry::new("d", EntryKind::File) };
+        let mounted = Entry { is_mounted: true, ..directory("e", true) };
+        let entries = vec![directory("a", true), directory("b", false), file, doubtful, mounted];
         assert_eq!(decode_page(&encode_entries(&entries)).unwrap(), TreePage::Entries(entries));
     }
 
@@ -265,6 +271,7 @@ mod tests {
         assert!(decode_page(&[MAGIC, VERSION, 1, 0]).is_err(), "an inner page without pages");
         assert!(read(&[2, 1, 0, 1, 0]).is_err(), "twice");
         assert!(read(&[1, 1, 1, 0]).is_err(), "a value where none belongs");
+        assert!(read(&[1, 2, 0]).is_err(), "a directory with the mark of a file");
         assert!(read(&[9, 1, 0]).is_err(), "more values than bytes");
     }
 

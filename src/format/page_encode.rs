@@ -3,7 +3,8 @@
 use crate::entry::{Content, Entry};
 use crate::format::page::{
     CONTENT_CHUNKS, CONTENT_EMPTY, CONTENT_INLINE, CONTENT_LIST, CONTENT_TREE, EXTRA_DEVICE, EXTRA_FLAGS, EXTRA_HOLES,
-    EXTRA_LINKS, EXTRA_TAGS, EXTRA_TARGET, EXTRA_XATTRS, MAGIC, NamedPage, TAG_PARTIAL, VERSION,
+    EXTRA_LINKS, EXTRA_TAGS, EXTRA_TARGET, EXTRA_XATTRS, MAGIC, NamedPage, TAG_DOUBTFUL, TAG_MOUNTED, TAG_PARTIAL,
+    VERSION,
 };
 use crate::format::wire::PutWire;
 
@@ -93,6 +94,12 @@ fn put_owners(bytes: &mut Vec<u8>, entries: &[Entry]) {
     which.into_iter().for_each(|at| bytes.put_number(at));
 }
 
+/// The tags of the marks that an entry has, rising.
+fn marks_of(entry: &Entry) -> impl Iterator<Item = u64> {
+    let marks = [(TAG_PARTIAL, entry.is_partial), (TAG_DOUBTFUL, entry.is_doubtful), (TAG_MOUNTED, entry.is_mounted)];
+    marks.into_iter().filter(|(_, is_set)| *is_set).map(|(tag, _)| tag)
+}
+
 fn extras_of(entry: &Entry) -> u8 {
     let mut extras = 0;
     let mut set = |bit, present| extras |= if present { bit } else { 0 };
@@ -102,7 +109,7 @@ fn extras_of(entry: &Entry) -> u8 {
     set(EXTRA_XATTRS, !entry.meta.xattrs.is_empty());
     set(EXTRA_HOLES, !entry.holes.is_empty());
     set(EXTRA_FLAGS, entry.meta.flags != 0);
-    set(EXTRA_TAGS, entry.is_partial);
+    set(EXTRA_TAGS, marks_of(entry).next().is_some());
     extras
 }
 
@@ -138,9 +145,11 @@ fn put_extras(bytes: &mut Vec<u8>, entry: &Entry) {
         bytes.put_number(u64::from(entry.meta.flags));
     }
     if extras & EXTRA_TAGS != 0 {
-        bytes.put_number(1);
-        bytes.put_number(TAG_PARTIAL);
-        bytes.put_bytes(b"");
+        bytes.put_number(marks_of(entry).count() as u64);
+        for tag in marks_of(entry) {
+            bytes.put_number(tag);
+            bytes.put_bytes(b"");
+        }
     }
 }
 

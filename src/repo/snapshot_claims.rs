@@ -75,6 +75,7 @@ impl SnapshotReader<'_> {
     ) -> Result<ResolvedClaims> {
         let ClaimedName { name, in_place, commits } = name;
         let (mut snapshot, mut used_hash, mut in_doubt) = (None, hash, None);
+        let is_settled = matches!(in_place, Some(Ok(_)));
         match in_place {
             Some(Ok(read)) => snapshot = Some(read),
             Some(Err(error)) => in_doubt = self.unreadable(&name, error)?,
@@ -98,8 +99,7 @@ impl SnapshotReader<'_> {
                 Err(error) => unread.extend(self.unreadable(&name, commit.unreadable(error))?),
             }
         }
-        // A commit that does not open takes nothing from one that does; anything else leaves open which one is meant.
-        let is_settled = snapshot.is_some() && in_doubt.is_none();
+        // A commit that does not open takes nothing from the object in place; beside another commit it may be the true one.
         unread.iter_mut().for_each(|commit| commit.is_passed_over = is_settled);
         let contradicted = contradicted
             .map(|error| UnreadableSnapshot { is_contradicted: true, ..UnreadableSnapshot::new(&name, error) });

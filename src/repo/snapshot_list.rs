@@ -210,7 +210,7 @@ mod tests {
         let mut list = SnapshotList::new(&repo, &watch);
         // Nothing of that name is there any more: fetching it would find nothing, and report nothing.
         storage.remove(&name).unwrap();
-        list.add_listed(&[ListedObject { name, size: bytes as u64 }]).unwrap();
+        list.add_listed(&[ListedObject { name, size: bytes as u64, fingerprint: 1 }]).unwrap();
         assert_eq!(list.finish().1.len(), 1);
     }
 }

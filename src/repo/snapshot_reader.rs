@@ -65,20 +65,22 @@ impl<'a> SnapshotReader<'a> {
         if object.size > SEALED_SNAPSHOT_BYTES_MAX {
             return Err(Error::corrupt("read the snapshot", name, "it is too large"));
         }
-        let file = name.strip_prefix(SNAPSHOTS_PREFIX).unwrap_or(name);
-        if let Some(kept) = &self.kept
-            && let Some(body) = kept.read(file, object.size as usize)
+        // Everyone with the right to create objects can put another one in the place of a snapshot that is not there yet.
+        let file = format!("{}-{:016x}", name.strip_prefix(SNAPSHOTS_PREFIX).unwrap_or(name), object.fingerprint);
+        let kept = self.kept.as_ref().filter(|_| object.fingerprint != 0);
+        if let Some(kept) = kept
+            && let Some(body) = kept.read(&file, object.size as usize)
         {
             match self.open(name, &body) {
                 Ok(snapshot) => return Ok(snapshot),
-                Err(_) => kept.forget(file),
+                Err(_) => kept.forget(&file),
             }
         }
         self.fetched.fetch_add(1, Ordering::Relaxed);
         let (body, _) = self.repo.storage().get(name, SEALED_SNAPSHOT_BYTES_MAX)?;
         let snapshot = self.open(name, &body)?;
-        if let Some(kept) = &self.kept {
-            kept.keep(file, &[&body]);
+        if let Some(kept) = kept {
+            kept.keep(&file, &[&body]);
         }
         Ok(snapshot)
     }

@@ -169,7 +169,8 @@ impl RestoreRun<'_> {
         let same_stat = stat.size == entry.size && stat.modified == entry.meta.modified;
         let keeps = self.keeps(&stat, entry);
         let up_to_date = |fd| Ok(EntryDecision::UpToDate(UpToDateEntry { stat, fd, restores_metadata: !keeps }));
-        if same_stat && self.options.overwrite != Overwrite::Always {
+        let is_compared = || !keeps && locked(&self.links).is_compared(entry.link_group);
+        if same_stat && self.options.overwrite != Overwrite::Always && !is_compared() {
             return up_to_date(None);
         }
         if keeps {

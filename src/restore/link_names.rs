@@ -174,6 +174,10 @@ impl RestoreRun<'_> {
         let modified = names[0].1.meta.modified;
         let is_right = |stat: &Option<Stat>| stat.is_some_and(|stat| stat.modified == modified);
         if !has_anchor && let Some(at) = there.iter().position(is_right) {
+            let right = there[at].map(|stat| stat.identity());
+            if there.iter().any(|stat| stat.map(|stat| stat.identity()) != right) {
+                locked(&self.links).compared.insert(names[0].1.link_group);
+            }
             // Others are linked to it, so that it stays.
             names[..=at].rotate_right(1);
         }

@@ -50,6 +50,8 @@ pub(super) struct LinkGroups {
     pub unmended: HashSet<u64>,
     /// Groups with an existing inode that also has names outside of the group.
     pub shared: HashSet<u64>,
+    /// Groups of which an existing name is compared by content before others are linked to it.
+    pub compared: HashSet<u64>,
     /// How many names each inode of the target had when it was first met; replacing names changes the number.
     pub before: HashMap<Identity, u32>,
     /// Names whose flags come after all links: an immutable inode gets no more of them.
@@ -68,6 +70,11 @@ impl LinkGroups {
     /// Whether the inode of a group that is there has names that are not of the group.
     pub(crate) fn is_shared(&self, group: u64) -> bool {
         self.shared.contains(&group)
+    }
+
+    /// Whether size and time of an existing name of a group do not do: others would get its content.
+    pub(crate) fn is_compared(&self, group: u64) -> bool {
+        group != 0 && self.compared.contains(&group)
     }
 
     /// From here on only names that agree are of one group.

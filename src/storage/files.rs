@@ -193,7 +193,7 @@ impl<T: FileTree> Storage for Files<T> {
                 match kind {
                     TreeEntryKind::Directory => folders.push(path),
                     TreeEntryKind::File(size) if check_name(&path).is_ok() => {
-                        listed.push(ListedObject { name: path, size })
+                        listed.push(ListedObject { name: path, size, fingerprint: 0 })
                     }
                     TreeEntryKind::File(_) => {}
                 }

@@ -164,7 +164,12 @@ impl Storage for Memory {
     fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         let objects = &self.lock().0;
         let below = objects.iter().filter(|(name, _)| name.starts_with(prefix));
-        Ok(below.map(|(name, (bytes, _))| ListedObject { name: name.clone(), size: bytes.len() as u64 }).collect())
+        let listed = |(name, (bytes, version)): (&String, &(Vec<u8>, u64))| ListedObject {
+            name: name.clone(),
+            size: bytes.len() as u64,
+            fingerprint: version + 1,
+        };
+        Ok(below.map(listed).collect())
     }
 
     fn remove(&self, name: &str) -> Result<()> {

@@ -85,6 +85,8 @@ pub struct ListedObject {
     pub name: String,
     /// Bytes.
     pub size: u64,
+    /// Differs when the object has been replaced; 0 if the storage does not say this in a listing.
+    pub fingerprint: u64,
 }
 
 /// What a storage does atomically. [`probe()`] finds out which of the claims hold.

@@ -138,7 +138,8 @@ impl Objects {
                 break;
             }
             if entry.metadata().is_file() && check_name(entry.path()).is_ok() {
-                listed.push(ListedObject { name: entry.path().to_owned(), size: entry.metadata().content_length() });
+                let (name, meta) = (entry.path().to_owned(), entry.metadata());
+                listed.push(ListedObject { name, size: meta.content_length(), fingerprint: fingerprint_of(meta) });
             }
         }
         listed.sort();
@@ -152,6 +153,19 @@ impl Objects {
 
 fn version_of(meta: &Metadata) -> Option<ObjectVersion> {
     meta.etag().filter(|etag| !etag.is_empty()).map(|etag| ObjectVersion(etag.to_owned()))
+}
+
+fn fingerprint_of(meta: &Metadata) -> u64 {
+    let (etag, written) = (meta.etag().unwrap_or_default(), meta.last_modified());
+    if etag.is_empty() && written.is_none() {
+        return 0;
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(etag.as_bytes());
+    if let Some(time) = written {
+        hasher.update(time.to_string().as_bytes());
+    }
+    hasher.finalize().as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 impl Storage for Objects {

@@ -82,7 +82,12 @@ impl Storage for Objects {
     fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         let objects = self.0.lock().unwrap();
         let fits = objects.iter().filter(|(name, _)| name.starts_with(prefix));
-        Ok(fits.map(|(name, (bytes, _))| ListedObject { name: name.clone(), size: bytes.len() as u64 }).collect())
+        let listed = |(name, (bytes, number)): (&String, &(Vec<u8>, u64))| ListedObject {
+            name: name.clone(),
+            size: bytes.len() as u64,
+            fingerprint: *number,
+        };
+        Ok(fits.map(listed).collect())
     }
     fn remove(&self, name: &str) -> Result<()> {
         self.0.lock().unwrap().remove(name);

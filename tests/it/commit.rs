@@ -455,15 +455,25 @@ fn taken_out(capabilities: siltstone::storage::Capabilities) -> (Memory, Reposit
     (storage, repo, snapshot, name, honest)
 }
 
-/// A commit that does not open, and comes first, hid the snapshot: everyone with the right to create objects could do that.
+/// A commit that does not open, and comes first, hid the snapshot: everyone with the right to create objects could do that. But it may be
+/// the true one, damaged, and the other one forged: a restore took the forged one, with exit code 0.
 #[test]
 fn a_commit_of_rubbish_does_not_hide_another_one() {
     let (storage, repo, snapshot, name, honest) = taken_out(SWAPS);
     commit_in_vain(&storage, &repo, &name, &[b"rubbish", b"more", &honest]);
     let all = Filter::default();
     assert_eq!(fixture::snapshots(&repo), std::slice::from_ref(&snapshot));
-    for selector in [Selector::Latest { back: 0 }, Selector::Prefix(snapshot.id.to_hex())] {
-        assert_eq!(repo.select_certain(&selector, &all, &Watch::silent()).expect("it is read"), snapshot);
+    let selectors = [Selector::Latest { back: 0 }, Selector::Prefix(snapshot.id.to_hex())];
+    for selector in &selectors {
+        assert_eq!(repo.select(selector, &all, &Watch::silent()).expect("it is read"), snapshot);
+        let refused = repo.select_certain(selector, &all, &Watch::silent()).expect_err("it may be another");
+        let rubbish = format!("pending/{KEY}/{}", "00".repeat(16));
+        assert!(refused.is(Kind::Corrupt) && refused.to_string().contains(&rubbish), "{refused}");
+    }
+    // In its place, it is known.
+    storage.put(&name, honest.clone().into()).expect("written");
+    for selector in &selectors {
+        assert_eq!(repo.select_certain(selector, &all, &Watch::silent()).expect("it is read"), snapshot);
     }
     // The same by renaming.
     let (storage, repo, snapshot, name, honest) = taken_out(RENAMES);
@@ -473,6 +483,46 @@ fn a_commit_of_rubbish_does_not_hide_another_one() {
         storage.put(&format!("{pending}.draft.{}", &name["snapshots/".len()..]), body.into()).expect("written");
     }
     assert_eq!(fixture::snapshots(&repo), [snapshot]);
+}
+
+/// A forged snapshot of the same size was in the place of a committed one until it was removed. A host that had read it meanwhile restored
+/// it from its cache ever after, with exit code 0.
+#[test]
+fn a_forged_snapshot_that_was_removed_is_not_in_the_cache() {
+    let (source, folder) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    plant(source.path(), 1);
+    let storage = memory(SWAPS).remote();
+    let report = fixture::backup(Arc::new(storage.clone()), folder.path(), source.path()).expect("a backup");
+    let true_one = report.snapshot.expect("one was created");
+    let name = storage.list("snapshots/").expect("listed").remove(0).name;
+    let honest = storage.get(&name, 1 << 20).expect("it is there").0;
+    storage.remove(&name).expect("removed");
+    let repo = open(Arc::new(storage.clone()), folder.path()).expect("it opens");
+    let forged = Snapshot { user: "forged".to_owned(), ..true_one.clone() };
+    let sealed = seal_object(repo.keys(), Recipients::SnapshotReaders, "snapshot", &forged.encode()).expect("sealed");
+    assert_eq!(sealed.len(), honest.len(), "the sizes are padded");
+    storage.put(&name, sealed.into()).expect("written");
+    for _ in 0..2 {
+        assert_eq!(fixture::snapshots(&repo), std::slice::from_ref(&forged));
+    }
+    storage.remove(&name).expect("removed");
+    storage.put(&name, honest.into()).expect("written");
+    for _ in 0..2 {
+        assert_eq!(fixture::snapshots(&repo), std::slice::from_ref(&true_one));
+    }
+}
+
+/// A pending object that could not be read was no commit of any snapshot that is named by its id: a forged commit was taken instead.
+#[test]
+fn any_pending_object_that_cannot_be_read_may_be_the_commit_of_an_id() {
+    let (storage, repo, snapshot, name, honest) = taken_out(SWAPS);
+    commit_in_vain(&storage, &repo, &name, &[&honest]);
+    storage.put(&format!("pending/{KEY}/{}", "07".repeat(16)), b"rotten".to_vec().into()).expect("written");
+    let (by_id, all) = (Selector::Prefix(snapshot.id.to_hex()), Filter::default());
+    let refused = repo.select_certain(&by_id, &all, &Watch::silent()).expect_err("it may be another");
+    assert!(refused.is(Kind::Corrupt), "{refused}");
+    storage.put(&name, honest.into()).expect("written");
+    assert_eq!(repo.select_certain(&by_id, &all, &Watch::silent()).expect("it is in its place"), snapshot);
 }
 
 /// A forged commit of its name took the place of a snapshot of a newer version, which this one cannot read, in silence.

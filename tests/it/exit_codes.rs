@@ -119,7 +119,7 @@ fn latest_is_not_the_one_before_a_snapshot_that_is_damaged() {
     };
     for (snapshot, at) in [("latest", &[][..]), ("", &["--at", "2026-01-03"])] {
         let said = restore(snapshot, at).ends_with(6);
-        assert!(said.err.contains("is damaged, and may be the snapshot that is meant\nhint: "), "{}", said.err);
+        assert!(said.err.contains("is damaged, and may be the snapshot that is meant: it is "), "{}", said.err);
     }
     assert!(person.path("source/two").exists());
     person.silt(&["ls", "latest"]).ends_with(6);

@@ -24,7 +24,7 @@ impl Folder {
                 self.collect(&entry.path(), found)
             } else {
                 let name = entry.path().strip_prefix(&self.0).unwrap().to_str().unwrap().to_owned();
-                found.push(ListedObject { name, size: entry.metadata().unwrap().len() });
+                found.push(ListedObject { name, size: entry.metadata().unwrap().len(), fingerprint: 0 });
             }
         }
     }

@@ -46,6 +46,12 @@ fn of_entry(entry: &Entry) -> String {
         entry.device.0,
         entry.device.1,
     );
+    if entry.is_doubtful {
+        text.push_str(" doubtful");
+    }
+    if entry.is_mounted {
+        text.push_str(" mounted");
+    }
     for xattr in &meta.xattrs {
         write!(text, " xattr={}:{}", hex(&xattr.name), hex(&xattr.value)).expect("text grows");
     }
@@ -267,7 +273,8 @@ fn pages() -> Vec<(&'static str, Vec<u8>)> {
         ("with an empty list of tagged values", page(&rows(), tagged(&[]))),
         ("with a name that shares its beginning", shared),
         ("with a tagged value of an entry that a newer writer knows", with_tags(&[(1, b""), (9, b"later")])),
-        ("with nothing but unknown tagged values of an entry", with_tags(&[(2, b"later"), (1 << 40, b"")])),
+        ("with nothing but unknown tagged values of an entry", with_tags(&[(4, b"later"), (1 << 40, b"")])),
+        ("with a mark of a doubtful file", one(|row| (row.extras, row.values) = (64, tagged(&[(2, b"")])))),
         ("of one file", one(|_| ())),
         (
             "of a file of the largest size",
@@ -286,6 +293,21 @@ fn pages() -> Vec<(&'static str, Vec<u8>)> {
         ("with an empty name", one(|row| row.name.clear())),
         ("with tagged values of an entry out of order", with_tags(&[(9, b""), (1, b"")])),
         ("with a mark of a partial directory that has a value", with_tags(&[(1, b"x")])),
+        ("with a mark of a mounted directory", with_tags(&[(1, b""), (3, b"")])),
+        ("with marks of a mounted file", one(|row| (row.extras, row.values) = (64, tagged(&[(2, b""), (3, b"")])))),
+        (
+            "with a mark of a mounted link",
+            page(
+                &[Row { extras: 65, values: [counted(b"to"), tagged(&[(3, b"")])].concat(), ..row("l", 3, 0) }],
+                Vec::new(),
+            ),
+        ),
+        ("with a mark of a mounted directory that has a value", with_tags(&[(3, b"x")])),
+        (
+            "with a mark of a doubtful file that has a value",
+            one(|row| (row.extras, row.values) = (64, tagged(&[(2, b"x")]))),
+        ),
+        ("with a mark of a doubtful file on a directory", with_tags(&[(2, b"")])),
         ("with names out of order", page(&[row("b", 6, 0), row("a", 6, 0)], Vec::new())),
         ("with a name twice", page(&[row("a", 6, 0), row("a", 6, 0)], Vec::new())),
         ("with bytes after its tagged values", page(&rows(), [tagged(later), vec![0]].concat())),

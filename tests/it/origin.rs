@@ -12,6 +12,7 @@ use siltstone::seal::{Compression, KeyAccess, PasswordCost};
 use siltstone::storage::{Memory, Storage};
 use siltstone::watch::{Event, Watch};
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
@@ -169,7 +170,8 @@ fn sources_are_not_called_unchanged_while_the_last_snapshot_is_of_others() {
     assert_eq!(backup(), 3);
 }
 
-/// Another disk at a mount point below a source, or as the source itself.
+/// Another disk at a mount point below a source, or as the source itself. A source that the walk of another one meets was taken for one
+/// that the origin of the snapshot covers.
 #[test]
 fn another_disk_at_the_same_place_is_read() {
     let person = Person::new();
@@ -181,16 +183,67 @@ fn another_disk_at_the_same_place_is_read() {
              touch -d @1000000000 source/disk/f && exec \"$@\""
         )
     };
-    for source in ["source", "source/disk"] {
+    for sources in [&["source"][..], &["source/disk"], &["source", "source/disk"]] {
         for content in ["one", "two"] {
             let script = script(content);
             let within = ["unshare", "--mount", "--propagation", "private", "sh", "-c", &script, "sh"];
-            let Some(said) = through(&person, &within, &["--no-cache", "backup", source]) else { return };
+            let words = [&["--no-cache", "backup"], sources].concat();
+            let Some(said) = through(&person, &within, &words) else { return };
             said.ends_with(0);
             let path = format!("latest:{}", person.path("source/disk/f").display());
             let found = person.silt(&["cat", &path]).ends_with(0).out;
-            assert!(found.starts_with(content), "{source}: {found}");
+            assert!(found.starts_with(content), "{sources:?}: {found}");
         }
+    }
+}
+
+/// What had been mounted below a source was taken for what is under the mount point once it is mounted no more.
+#[test]
+fn what_was_under_a_mount_is_read() {
+    let person = Person::new();
+    let write = |name: &str, content: &str| {
+        person.write(name, format!("{content}, longer than is kept in a tree"));
+        let file = fs::File::options().write(true).open(person.path(name)).expect("it opens");
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000)).expect("its time is set");
+    };
+    for file in ["directory/f", "file"] {
+        write(&format!("source/{file}"), "under");
+        write(&format!("other/{file}"), "above");
+    }
+    let script = "mount --bind other/directory source/directory && mount --bind other/file source/file && exec \"$@\"";
+    let within = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"];
+    let words = ["--no-cache", "backup", "source"];
+    for content in ["above", "under", "above"] {
+        if content == "above" {
+            let Some(said) = through(&person, &within, &words) else { return };
+            said.ends_with(0);
+        } else {
+            person.silt(&words).ends_with(0);
+        }
+        for file in ["directory/f", "file"] {
+            let path = format!("latest:{}", person.path("source").join(file).display());
+            let found = person.silt(&["cat", &path]).ends_with(0).out;
+            assert!(found.starts_with(content), "{file}: {found}");
+        }
+    }
+}
+
+/// An overlay has the root directory of its upper layer, whichever the lower ones are.
+#[test]
+fn another_layer_of_an_overlay_is_read() {
+    let person = Person::new();
+    for content in ["one", "two"] {
+        write(&person.path(content), &format!("{content}, longer than is kept in a tree"));
+    }
+    ["source", "top"].iter().for_each(|name| fs::create_dir(person.path(name)).expect("made"));
+    for content in ["one", "two"] {
+        let script = format!("mount -t overlay -o lowerdir=top:{content} overlay source && exec \"$@\"");
+        let within = ["unshare", "--mount", "--propagation", "private", "sh", "-c", &script, "sh"];
+        let Some(said) = through(&person, &within, &["--no-cache", "backup", "source"]) else { return };
+        said.ends_with(0);
+        let path = format!("latest:{}", person.path("source/f").display());
+        let found = person.silt(&["cat", &path]).ends_with(0).out;
+        assert!(found.starts_with(content), "{found}");
     }
 }
 
@@ -258,4 +311,38 @@ fn what_is_bound_below_a_source_is_read() {
             }
         }
     }
+}
+
+/// A file that was written to while it was read, and whose time was set back, counted as unchanged after the local state was lost: each
+/// further snapshot had a content that the file never had, and none had a warning.
+#[test]
+fn what_changed_while_it_was_read_is_read_again() {
+    let (folder, storage) = (tempfile::tempdir().expect("made"), fixture::memory(SWAPS));
+    let source = folder.path().join("source");
+    write(&source, "");
+    if !records_birth(&source) {
+        return;
+    }
+    let file = source.join("f");
+    let set_back = |file: &fs::File| file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000));
+    // More than the backup can hold before it stores the first pack.
+    let mut content = vec![0; 160 << 20];
+    blake3::Hasher::new().finalize_xof().fill(&mut content);
+    fs::write(&file, &content).expect("written");
+    set_back(&fs::File::options().write(true).open(&file).expect("it opens")).expect("its time is set");
+    let changed = file.clone();
+    let before = move |verb: &str, name: &str| {
+        if verb == "put" && name.starts_with("packs/") {
+            let file = fs::File::options().write(true).open(&changed).expect("it opens");
+            file.write_all_at(b"something else", 0).and_then(|()| set_back(&file)).expect("written to");
+        }
+    };
+    let hooked = fixture::Hooked { inner: storage.clone(), before };
+    let repo =
+        Repository::open_uncached(Arc::new(hooked), &fixture::credentials(), &Watch::silent()).expect("it opens");
+    let options = BackupOptions { memory_bytes: 32 << 20, ..fixture::options(&source) };
+    assert_eq!(repo.backup(options, &Watch::silent()).expect("the backup succeeds").warnings_count, 1);
+    assert_eq!(backup(&storage, &fixture::credentials(), &source).0, content.len() as u64);
+    assert_last_is(&storage, &source);
+    assert_eq!(backup(&storage, &fixture::credentials(), &source).0, 0);
 }

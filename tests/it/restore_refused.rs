@@ -88,6 +88,31 @@ fn names_that_cannot_be_linked_become_entries_of_their_own() {
     }
 }
 
+/// A file of the right size and time was taken for the saved one, and names that were missing or different got its content, with exit
+/// code 0 and in spite of `--verify`.
+#[test]
+fn names_are_linked_only_to_a_file_with_the_saved_content() {
+    for (content, kept) in [("other", 0), ("saved", 1)] {
+        let person = saved(|person| {
+            person.write("source/b", "saved");
+            ["a", "c"].iter().for_each(|name| {
+                fs::hard_link(person.path("source/b"), person.path("source").join(name)).expect("linked");
+            });
+        });
+        person.write("target/b", content);
+        person.write("target/c", "of another size");
+        let modified = fs::metadata(person.path("source/b")).and_then(|meta| meta.modified()).expect("it has a time");
+        let file = fs::File::options().write(true).open(person.path("target/b")).expect("it opens");
+        file.set_modified(modified).expect("its time is set");
+        let done = plan_and_restore(&person, &[], 0);
+        assert!(done.contains("\"created\":1,") && done.contains(&format!("\"replaced\":{},", 2 - kept)), "{done}");
+        for name in ["a", "b", "c"] {
+            assert_eq!(fs::read(person.path("target").join(name)).expect("read"), b"saved", "{name}");
+        }
+        assert_eq!(fs::metadata(person.path("target/a")).expect("there").nlink(), 3);
+    }
+}
+
 #[test]
 fn a_link_over_another_name_of_its_inode_leaves_nothing_behind() {
     // rename(2) does nothing then, and succeeds: the unfinished name stayed, and another file mounted on the name showed.

@@ -495,6 +495,29 @@ fn names_are_linked_out_of_directories_that_are_closed_in_the_end() {
     }
 }
 
+/// The kernel takes the setuid and setgid bits of a FIFO as of a file when its owner changes: they were gone, and the restore ended with 0.
+#[test]
+fn a_fifo_that_gets_its_owner_back_keeps_its_setuid_bit() {
+    if !is_root() {
+        return skipped("setuid bits of other users", "it takes root to give files away");
+    }
+    let make = |person: &Person, directory: &str| {
+        let made = Command::new("mkfifo").arg(person.path(&format!("{directory}/fifo"))).status().expect("it runs");
+        assert!(made.success());
+        chmod(person, &format!("{directory}/fifo"), 0o6711);
+    };
+    let person = saved(|person| {
+        fs::create_dir_all(person.path("source")).expect("made");
+        make(person, "source");
+    });
+    fs::create_dir(person.path("target")).expect("made");
+    make(&person, "target");
+    lchown(person.path("target/fifo"), Some(1000), None).expect("given");
+    chmod(&person, "target/fifo", 0o6711);
+    both(&person, |words| person.silt(words), &[], 0);
+    assert_eq!(mode(&person, "target/fifo"), 0o6711);
+}
+
 /// With `--no-owner`, root becomes the owner of another user's file, which then loses its setuid bit: the plan did not report it.
 #[test]
 fn setuid_bits_that_another_owner_takes_are_told_by_the_plan() {

@@ -509,7 +509,7 @@ class Entry:
         self.name = name
         self.size, self.holes, self.xattrs, self.ids = 0, [], [], []
         self.target, self.inline, self.device, self.links, self.flags, self.depth = b"", b"", (0, 0), 0, 0, 0
-        self.partial = False
+        self.partial = self.doubtful = self.mounted = False
 
 
 def valid_name(name):
@@ -578,6 +578,12 @@ def take_entries(take):
                 if tag == 1:
                     check(value == b"" and entry.kind == DIRECTORY, "a malformed mark of a partial directory")
                     entry.partial = True
+                elif tag == 2:
+                    check(value == b"" and entry.kind == FILE, "a malformed mark of a doubtful file")
+                    entry.doubtful = True
+                elif tag == 3:
+                    check(value == b"" and entry.kind in (FILE, DIRECTORY), "a malformed mark of a mounted entry")
+                    entry.mounted = True
     counts = []
     for entry in entries:
         count = {0: 0, 1: 0, 3: 1, 4: 1}.get(entry.form)
@@ -656,6 +662,8 @@ def say_entry(entry):
         f"size={entry.size} links={entry.links} flags={entry.flags} partial={int(entry.partial)}",
         f"target={entry.target.hex()} device={entry.device[0]}:{entry.device[1]}",
     ]
+    words += ["doubtful"] if entry.doubtful else []
+    words += ["mounted"] if entry.mounted else []
     words += [f"xattr={name.hex()}:{value.hex()}" for name, value in entry.xattrs]
     words += [f"hole={offset}+{length}" for offset, length in entry.holes]
     if entry.form == 1:
