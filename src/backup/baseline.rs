@@ -60,26 +60,18 @@ impl<'a> Baseline<'a> {
     pub(crate) fn of_source(&self, path: &[u8], is_another: bool) -> FolderBaseline {
         match (self.state(), self.parent()) {
             _ if self.options.force => FolderBaseline::Nothing,
-            (_, Some(_)) if self.choice.compare_with_parent && is_another && self.options.parent.is_none() => {
-                FolderBaseline::Nothing
-            }
+            (_, Some(_)) if self.passes_over(is_another) => FolderBaseline::Nothing,
             (_, Some(parent)) if self.choice.compare_with_parent => self.of_path(parent, path),
             (Some(_), _) => self.of_state(FolderKey::of(path)),
             _ => FolderBaseline::Nothing,
         }
     }
 
-    /// Whether the snapshot that the sources are compared with has there what was mounted.
-    pub(crate) fn was_mounted(&self, path: &[u8]) -> bool {
-        let parent = self.parent().filter(|_| self.choice.compare_with_parent && self.may_read);
-        let entry = parent.map(|parent| self.entry_at(parent, path));
-        matches!(entry, Some(Ok(Some(entry))) if entry.is_mounted)
-    }
-
     /// What is known of sources in one directory that are not directories themselves.
-    pub(crate) fn of_list(&self, folder: &[u8], key: FolderKey, names: &[Vec<u8>]) -> FolderBaseline {
+    pub(crate) fn of_list(&self, folder: &[u8], key: FolderKey, names: &[Vec<u8>], is_another: bool) -> FolderBaseline {
         match self.parent() {
             _ if self.options.force => FolderBaseline::Nothing,
+            Some(_) if self.passes_over(is_another) => FolderBaseline::Nothing,
             Some(parent) if self.choice.compare_with_parent => self.of_path(parent, folder).of_list(names),
             _ => self.of_state(key),
         }
@@ -96,11 +88,16 @@ impl<'a> Baseline<'a> {
     ) -> FolderBaseline {
         match above {
             _ if self.options.force => FolderBaseline::Nothing,
-            FolderBaseline::Entries(_) if is_another && self.options.parent.is_none() => FolderBaseline::Nothing,
+            FolderBaseline::Entries(_) if self.passes_over(is_another) => FolderBaseline::Nothing,
             FolderBaseline::Entries(_) => self.of_tree(above.tree_below(name)),
             _ if self.choice.compare_with_parent => FolderBaseline::Nothing,
             _ => self.of_state(FolderKey::of(path)),
         }
+    }
+
+    /// Whether a tree is not compared with: a person who names the snapshot with `--parent` knows better.
+    fn passes_over(&self, is_another: bool) -> bool {
+        is_another && self.choice.compare_with_parent && self.options.parent.is_none()
     }
 
     fn of_state(&self, key: FolderKey) -> FolderBaseline {
@@ -140,7 +137,7 @@ impl<'a> Baseline<'a> {
     }
 
     /// What a snapshot has at a path below `/`.
-    fn entry_at(&self, snapshot: &Snapshot, path: &[u8]) -> Result<Option<Entry>> {
+    pub(super) fn entry_at(&self, snapshot: &Snapshot, path: &[u8]) -> Result<Option<Entry>> {
         let mut found: Option<Entry> = None;
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
             let tree = match found.map(|above| above.content) {

@@ -213,7 +213,7 @@ fn last_of_sources(
 fn tell_of_other_place(other: &Snapshot, identity: &SourceIdentity, watch: &Watch) {
     let why = match &other.origin {
         _ if identity.as_bytes().is_none() => {
-            "the file system of a source does not say when a directory was made, so it may be another one"
+            "the file system of a source does not tell its directories from others at the same paths"
         }
         Some(_) => "it was made on another machine or of other directories",
         None => "it was not made with a full key, or its file system did not say of which directories",

@@ -176,7 +176,7 @@ impl Conclusion<'_> {
             warnings: report.warnings.clone(),
             warnings_count: report.warnings_count,
         };
-        let identity = self.choice.identity.as_bytes();
+        let identity = self.choice.identity.at_the_end();
         let origin = identity.and_then(|identity| snapshot.origin_with(self.repo.keys(), identity));
         snapshot.origin = origin.map(|origin| origin.to_hex().to_string());
         Ok(snapshot.bounded())

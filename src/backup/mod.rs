@@ -36,6 +36,7 @@ mod intake;
 mod large;
 mod left_out;
 mod links;
+mod mounted;
 mod nested;
 mod old_entries;
 mod options;

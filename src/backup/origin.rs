@@ -5,7 +5,11 @@ use crate::disk::device::shows_other_file_systems;
 use crate::disk::{Stat, stat_path};
 use crate::entry::{EntryKind, Time};
 use rustix::fs::statvfs;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where systemd, or else D-Bus, keeps a number that is drawn at random when a system is installed.
 const MACHINE_IDS: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
@@ -13,7 +17,12 @@ const MACHINE_IDS: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
 /// A hash over the machine and the directories that the sources are, or are in; none where a file system does not say when a directory
 /// was made (the inode numbers of roots are the same on all disks, so any disk that is mounted there would pass), or where a directory
 /// does not tell what is in it (overlays, FUSE).
-pub(super) struct SourceIdentity(Option<blake3::Hash>);
+pub(super) struct SourceIdentity {
+    hash: Option<blake3::Hash>,
+    /// The directories of the sources as they were then: one may be mounted over before the walk comes to it.
+    places: HashMap<PathBuf, Stat>,
+    has_changed: AtomicBool,
+}
 
 impl SourceIdentity {
     pub(crate) fn of(paths: &[PathBuf]) -> Self {
@@ -25,36 +34,70 @@ impl SourceIdentity {
     fn on(machine: Option<&str>, paths: &[PathBuf]) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(machine.unwrap_or_default().as_bytes());
+        let mut found = SourceIdentity { hash: None, places: HashMap::new(), has_changed: AtomicBool::new(false) };
         let mut above = None;
         for path in paths {
-            let Some(numbers) = numbers_of_source(path, machine.is_none(), &mut above) else {
-                return SourceIdentity(None);
-            };
-            for number in numbers.into_iter().flatten() {
+            let Some(numbers) = numbers_of_source(path, machine.is_none(), &mut above) else { return found };
+            for number in numbers.directory.into_iter().chain(numbers.file) {
                 hasher.update(&number.to_le_bytes());
             }
+            let directory = if numbers.is_in_directory { path.parent().unwrap_or(path) } else { path };
+            if !found.places.contains_key(directory) {
+                found.places.insert(directory.to_owned(), numbers.stat);
+            }
         }
-        SourceIdentity(Some(hasher.finalize()))
+        found.hash = Some(hasher.finalize());
+        found
     }
 
     pub(crate) fn as_bytes(&self) -> Option<&[u8]> {
-        self.0.as_ref().map(|hash| hash.as_bytes().as_slice())
+        self.hash.as_ref().map(|hash| hash.as_bytes().as_slice())
     }
+
+    /// Whether what is now at the path of a source is the directory that the identity is of.
+    pub(crate) fn is_of(&self, path: &[u8], now: &Stat) -> bool {
+        let is_same = self.places.get(Path::new(OsStr::from_bytes(path))).is_none_or(|then| is_same(then, now));
+        if !is_same {
+            self.has_changed.store(true, Ordering::Relaxed);
+        }
+        is_same
+    }
+
+    /// What the origin of a snapshot states: none if a source became another directory during the backup.
+    pub(crate) fn at_the_end(&self) -> Option<&[u8]> {
+        let is_there = |(path, then): (&PathBuf, &Stat)| stat_of(path).is_some_and(|now| is_same(then, &now));
+        let has_changed = self.has_changed.load(Ordering::Relaxed) || !self.places.iter().all(is_there);
+        self.as_bytes().filter(|_| !has_changed)
+    }
+}
+
+fn is_same(then: &Stat, now: &Stat) -> bool {
+    then.identity() == now.identity() && then.mount == now.mount && then.born == now.born
 }
 
 /// What tells an inode from others that are at its path in turn: device, file system (`f_fsid`), inode, and when it was made.
 type InodeNumbers = [u64; 5];
 
 /// The numbers of the directory that a source is. Of a file they are those of the directory that it is in, as programs replace files as a
-/// whole, and its own if it is mounted there. `above` is the last such directory, as many sources are in one.
+/// whole, and its own if it is mounted there.
+struct SourceNumbers {
+    stat: Stat,
+    directory: InodeNumbers,
+    /// Those of the directory again where no file is mounted.
+    file: InodeNumbers,
+    is_in_directory: bool,
+}
+
+/// `above` is the last directory that a file is in, as many sources are in one.
 fn numbers_of_source(
     path: &Path,
     with_device: bool,
     above: &mut Option<(PathBuf, Stat, InodeNumbers)>,
-) -> Option<[InodeNumbers; 2]> {
+) -> Option<SourceNumbers> {
     let stat = stat_of(path);
     if let Some(stat) = stat.filter(|stat| stat.is(EntryKind::Directory)) {
-        return Some([numbers_of(path, &stat, with_device)?; 2]);
+        let directory = numbers_of(path, &stat, with_device)?;
+        return Some(SourceNumbers { stat, directory, file: directory, is_in_directory: false });
     }
     let directory = path.parent()?;
     if above.as_ref().is_none_or(|(known, ..)| known != directory) {
@@ -63,10 +106,11 @@ fn numbers_of_source(
     }
     let (_, found, numbers) = above.as_ref()?;
     let is_mounted = |stat: &Stat| stat.device != found.device || stat.mount != found.mount;
-    match stat.filter(is_mounted) {
-        Some(stat) => Some([*numbers, numbers_of(path, &stat, with_device)?]),
-        None => Some([*numbers; 2]),
-    }
+    let file = match stat.filter(is_mounted) {
+        Some(stat) => numbers_of(path, &stat, with_device)?,
+        None => *numbers,
+    };
+    Some(SourceNumbers { stat: *found, directory: *numbers, file, is_in_directory: true })
 }
 
 fn stat_of(path: &Path) -> Option<Stat> {
@@ -101,7 +145,7 @@ mod tests {
         let (a, b) = (folder.path().join("a"), folder.path().join("b"));
         fs::create_dir(&a).unwrap();
         fs::create_dir(&b).unwrap();
-        let identity = |machine, path: &Path| SourceIdentity::on(machine, &[path.to_owned()]).0;
+        let identity = |machine, path: &Path| SourceIdentity::on(machine, &[path.to_owned()]).hash;
         let here = identity(Some("1"), &a);
         if here.is_none() {
             // This file system does not say when a directory was made.

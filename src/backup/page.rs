@@ -4,6 +4,7 @@ use crate::backup::counts::{add, take_back};
 use crate::backup::detect;
 use crate::backup::entries::{BuiltPart, split};
 use crate::backup::folder::{AboveFolder, FolderPage, FoundFolder, PageItem, PageWork, SourceFolder};
+use crate::backup::mounted::FoundBelow;
 use crate::backup::old_entries::{FolderBaseline, OldParts};
 use crate::backup::page_row::{FileChange, FolderKey, PageRow};
 use crate::backup::walk::SourceWalk;
@@ -200,10 +201,11 @@ impl<'a> SourceWalk<'a> {
                 return self.finish_empty(scope, &above);
             }
         };
-        let may_be_another = folder.place.is_left_by(&stat) || folder.baseline.was_mounted(name.to_bytes());
-        let is_another = may_be_another && !self.selection.is_kept_source(&path);
-        let baseline = self.baseline.of_child(&folder.baseline, name.to_bytes(), &path, is_another);
         let handle = folder.directory().and_then(|directory| directory.open_child(name));
+        let name = name.to_bytes();
+        let found = FoundBelow { folder: &folder, name, path: &path, stat: &stat, handle: &handle };
+        let is_another = self.baseline.is_another_below(&found, self.selection);
+        let baseline = self.baseline.of_child(&folder.baseline, name, &path, is_another);
         let key = FolderKey::of(&path);
         self.visit(scope, FoundFolder { above, path, key, place, baseline, is_new }, handle);
     }

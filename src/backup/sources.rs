@@ -100,11 +100,10 @@ impl SourceWalk<'_> {
         let WalkTop { path, stat, place, is_mounted } = top;
         let slot = Arc::new(Mutex::new(None));
         let above = AboveFolder::Source(slot.clone());
-        let may_be_another = *is_mounted || self.baseline.was_mounted(path);
-        let is_another = may_be_another && !self.selection.is_kept_source(path);
+        let handle = Directory::open_path(path);
+        let is_another = self.baseline.is_another_top(top, &handle, self.selection);
         let (baseline, key) = (self.baseline.of_source(path, is_another), FolderKey::of(path));
         let found = FoundFolder { above, path: path.clone(), key, place: *place, baseline, is_new: false };
-        let handle = Directory::open_path(path);
         self.readers.pool.scope(|scope| self.visit(scope, found, handle));
         if let Some(error) = self.ledger.take_failure() {
             return Err(error);
@@ -130,7 +129,8 @@ impl SourceWalk<'_> {
             }
         };
         let key = FolderKey::of(&[folder.as_slice(), b"/\0sources in it"].concat());
-        let baseline = self.baseline.of_list(&folder, key, names);
+        let is_another = self.baseline.is_another_source(&folder, Ok(stat));
+        let baseline = self.baseline.of_list(&folder, key, names, is_another);
         let list = Arc::new(Mutex::new(Vec::new()));
         let (above, place) = (AboveFolder::List(list.clone()), self.selection.place_of_source(&folder, &stat));
         let found = FoundFolder { above, path: folder.clone(), key, place, baseline, is_new: false };

@@ -313,6 +313,47 @@ fn what_is_bound_below_a_source_is_read() {
     }
 }
 
+/// A disk was exchanged between the first look at the sources and the walk: files of the new one counted as unchanged, and the snapshot
+/// stated the origin of the old one.
+#[test]
+fn a_source_that_is_exchanged_during_the_backup_is_read() {
+    let (folder, storage) = (tempfile::tempdir().expect("made"), fixture::memory(SWAPS));
+    let at = |name: &str| folder.path().join(name);
+    let source = at("source");
+    for (place, content) in [("source", "one"), ("other", "two")] {
+        write(&at(place), &format!("{content}, longer than is kept in a tree"));
+    }
+    if !records_birth(&source) {
+        return;
+    }
+    backup(&storage, &fixture::credentials(), &source);
+    let exchange = {
+        let [source, other, away] = ["source", "other", "away"].map(at);
+        move || {
+            fs::rename(&source, &away).and_then(|()| fs::rename(&other, &source)).expect("moved");
+            fs::rename(&away, &other).expect("moved");
+        }
+    };
+    let begun = std::sync::atomic::AtomicBool::new(false);
+    let during = exchange.clone();
+    let before = move |verb: &str, name: &str| {
+        let is_search = verb == "list" && name.starts_with("snapshots/");
+        if is_search && !begun.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            during();
+        }
+    };
+    let hooked = fixture::Hooked { inner: storage.clone(), before };
+    let repo =
+        Repository::open_uncached(Arc::new(hooked), &fixture::credentials(), &Watch::silent()).expect("it opens");
+    repo.backup(fixture::options(&source), &Watch::silent()).expect("the backup succeeds");
+    assert!(fs::read_to_string(source.join("f")).expect("read").starts_with("two"), "they were exchanged");
+    assert_last_is(&storage, &source);
+    // It is the last one of these sources, and not of this directory.
+    exchange();
+    backup(&storage, &fixture::credentials(), &source);
+    assert_last_is(&storage, &source);
+}
+
 /// A file that was written to while it was read, and whose time was set back, counted as unchanged after the local state was lost: each
 /// further snapshot had a content that the file never had, and none had a warning.
 #[test]
