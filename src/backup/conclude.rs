@@ -115,13 +115,19 @@ impl Conclusion<'_> {
         let marks = healing.is_needed(writer.sink()).then(|| self.damage.unreported());
         let (_, unpublished) = writer.commit(&snapshot)?;
         let in_place = unpublished.is_none();
-        if let Some(error) = unpublished {
-            watch.notice(
-                NoticeKind::Repository,
-                format!(
-                    "the snapshot is complete, but not yet moved to its final place; the next backup does that: {error}"
-                ),
-            );
+        match unpublished {
+            None => {}
+            // A restore refuses to choose between the two.
+            Some(error) if error.is(Kind::Conflict) => {
+                let what = "the snapshot is complete, but another object is in its place: delete that one, as no restore chooses between two";
+                self.ledger.warn(error.thing().as_bytes(), what);
+                report.warnings.extend(self.ledger.take_warnings());
+                report.warnings_count = self.ledger.warnings_count();
+            }
+            Some(error) => {
+                let what = "the snapshot is complete, but not yet moved to its final place; the next backup does that";
+                watch.notice(NoticeKind::Repository, format!("{what}: {error}"));
+            }
         }
         let size = LastSize { files: snapshot.totals.files, bytes: snapshot.totals.bytes };
         if let Some(Err(error)) = self.choice.state.as_ref().map(|state| state.set_committed(size, in_place)) {

@@ -146,9 +146,9 @@ impl Frames {
             let header = || self.range(&at.pack, 0, PACK_HEADER_BYTES as u64);
             let key = self.pack_key(at, header)?;
             let sealed = self.range(&at.pack, u64::from(at.frame_offset), u64::from(at.frame_stored))?;
-            return self.open(&key, at, &sealed);
+            return self.open(&key.key, at, &sealed);
         };
-        if let Some(raw) = (at.kind == ChunkKind::Tree).then(|| self.open_kept(remote, at)).flatten() {
+        if let Some(raw) = (at.kind == ChunkKind::Tree).then(|| self.open_kept(remote, id, at)).flatten() {
             return Ok(raw);
         }
         let ahead = match at.kind {
@@ -166,7 +166,7 @@ impl Frames {
             sealed => sealed?,
         };
         let key = self.pack_key(at, || ahead.header(&at.pack))?;
-        let raw = self.open(&key, at, &sealed)?;
+        let raw = self.open(&key.key, at, &sealed)?;
         if let Some(files) = remote.files.as_ref().filter(|_| at.kind == ChunkKind::Tree) {
             files.keep(&file_name(at), &[&key.header, &sealed]);
         }
@@ -177,26 +177,31 @@ impl Frames {
         self.vault.storage().get_range(&pack_name(pack), offset, length)
     }
 
-    /// From the cache folder; what does not open is dropped, and fetched as if it had never been there.
-    fn open_kept(&self, remote: &RemoteFrames, at: &Located) -> Option<Vec<u8>> {
+    /// From the cache folder; what does not hold the chunk is dropped, and fetched as if it had never been there.
+    fn open_kept(&self, remote: &RemoteFrames, id: &ChunkId, at: &Located) -> Option<Vec<u8>> {
         let length = PACK_HEADER_BYTES + at.frame_stored as usize;
         let files = remote.files.as_ref()?;
         let kept = files.read(&file_name(at), length)?;
         let (header, sealed) = kept.split_at(PACK_HEADER_BYTES);
-        let opened = self.pack_key(at, || Ok(header)).and_then(|key| self.open(&key, at, sealed));
-        if opened.is_err() {
+        // The file may be that of another pack, whose header is not to be remembered.
+        let keys = self.vault.keys();
+        let opened = open_pack_key(keys, at.kind, header).and_then(|key| self.open(&key, at, sealed));
+        let range = at.offset as usize..(at.offset as usize).saturating_add(at.length as usize);
+        let has_chunk = |raw: &Vec<u8>| raw.get(range).is_some_and(|chunk| keys.chunk_id(at.kind, chunk) == *id);
+        let raw = opened.ok().filter(has_chunk);
+        if raw.is_none() {
             files.forget(&file_name(at));
         }
-        opened.ok()
+        raw
     }
 
-    fn open(&self, key: &PackKey, at: &Located, sealed: &[u8]) -> Result<Vec<u8>> {
+    fn open(&self, key: &FrameKey, at: &Located, sealed: &[u8]) -> Result<Vec<u8>> {
         let mut opener = match locked(&self.openers).pop() {
             Some(opener) => opener,
             None => FrameOpener::new()?,
         };
         let mut raw = Vec::with_capacity(at.frame_raw as usize);
-        let opened = opener.open(&key.key, at.frame_number, sealed, at.frame_raw as usize, &mut raw);
+        let opened = opener.open(key, at.frame_number, sealed, at.frame_raw as usize, &mut raw);
         locked(&self.openers).push(opener);
         opened.map(|()| raw)
     }

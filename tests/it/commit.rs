@@ -351,7 +351,9 @@ fn an_object_in_the_place_of_a_snapshot_does_not_cost_it() {
             rubbish.put(&place, b"rubbish".as_slice().into()).map(|_| ())
         };
         let hooked = fixture::Hooked { inner: storage.clone(), before };
-        fixture::backup(Arc::new(hooked), folder.path(), source.path()).expect("a backup");
+        let report = fixture::backup(Arc::new(hooked), folder.path(), source.path()).expect("a backup");
+        // A restore that has to choose between the two is refused.
+        assert_eq!(report.warnings_count, u64::from(may_read), "{case}: {:?}", report.warnings);
         for _ in 0..2 {
             let repo = open(Arc::new(storage.clone()), folder.path()).expect("it opens");
             let snapshots = repo.snapshots_settled(&Watch::silent()).expect("listed");

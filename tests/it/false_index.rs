@@ -195,3 +195,84 @@ fn a_false_index_object_and_a_damaged_pack_together_cost_no_more_than_the_damage
         world.assert_comes_back(cache, &last, &world.source(), cache);
     }
 }
+
+/// Packs that begin with the header of an honest one and are no packs counted as damaged, one by one, and the index objects that had
+/// invented them were never reported.
+#[test]
+fn an_index_object_of_packs_that_never_were_packs_is_false() {
+    let world = World::new();
+    let last = snapshots(&world.repo("first")).pop().expect("there are some");
+    let packs = world.packs();
+    for round in 0..6 {
+        let invented = packs.iter().map(|pack| {
+            let honest = world.storage.get(&siltstone::format::pack_name(&pack.pack), 1 << 20).expect("read").0;
+            let mut bytes = honest.clone();
+            bytes[92..].copy_from_slice(&crate::golden::noise(honest.len() - 92, 100 + round));
+            let id = siltstone::id::PackId(*blake3::hash(&bytes).as_bytes());
+            world.storage.put(&siltstone::format::pack_name(&id), bytes.into()).expect("written");
+            PackContents { pack: id, ..pack.clone() }
+        });
+        world.add_index(&invented.collect::<Vec<_>>());
+    }
+    let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let said = heard.clone();
+    let watch = Watch::new(Arc::new(move |event| {
+        if let siltstone::watch::Event::Notice(notice) = event {
+            said.lock().expect("whole").push(notice.text);
+        }
+    }));
+    let repo = Repository::open_uncached(Arc::new(world.storage.clone()), &fixture::credentials(), &watch);
+    let found = restored_differences(&repo.expect("it opens"), &last, &world.source(), &world.source());
+    assert_eq!(found.expect("restored"), Vec::<String>::new());
+    let heard = heard.lock().expect("whole");
+    assert!(heard.iter().any(|text| text.contains("is false")), "{heard:?}");
+    for cache in ["fresh", "first"] {
+        world.assert_comes_back(cache, &last, &world.source(), cache);
+    }
+}
+
+/// A file of the cache in the place of another one of its length made a sound pack count as damaged: the restore lacked a part.
+#[test]
+fn exchanged_files_in_the_cache_cost_nothing() {
+    let world = World::new();
+    let remote = || Arc::new(world.storage.clone().remote());
+    let repo = || open(remote(), &world.cache("remote")).expect("it opens");
+    // Trees of one length.
+    for number in 0..3 {
+        fs::write(world.source().join("0/file"), crate::golden::noise(3000, 50 + number)).expect("written");
+        fixture::look_old(&world.source());
+        world.backup("first");
+    }
+    let last = snapshots(&repo()).pop().expect("there are some");
+    let restored = || restored_differences(&repo(), &last, &world.source(), &world.source()).expect("restored");
+    assert_eq!(restored(), Vec::<String>::new());
+    for earlier in snapshots(&repo()).iter().rev().take(3) {
+        restored_differences(&repo(), earlier, &world.source(), &world.source()).expect("restored");
+    }
+    let mut kept: Vec<PathBuf> = Vec::new();
+    let mut directories = vec![world.cache("remote")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).expect("listed").map(|entry| entry.expect("one").path()) {
+            if entry.is_dir() {
+                directories.push(entry);
+            } else if entry.parent().is_some_and(|parent| parent.ends_with("trees")) {
+                kept.push(entry);
+            }
+        }
+    }
+    kept.sort();
+    let mut by_length: std::collections::BTreeMap<usize, Vec<(PathBuf, Vec<u8>)>> = Default::default();
+    for path in kept {
+        let bytes = fs::read(&path).expect("read");
+        by_length.entry(bytes.len()).or_default().push((path, bytes));
+    }
+    let mut exchanged = 0;
+    for group in by_length.values().filter(|group| group.len() > 1) {
+        for ((path, _), (_, other)) in group.iter().zip(group.iter().cycle().skip(1)) {
+            fs::write(path, other).expect("written");
+            exchanged += 1;
+        }
+    }
+    assert!(exchanged > 1);
+    assert_eq!(restored(), Vec::<String>::new());
+}
