@@ -55,12 +55,12 @@ impl<'a> Baseline<'a> {
         self.may_read
     }
 
-    /// What is known of the directory of a source. `is_another` as for [`of_child`](Self::of_child): a source `/` is walked by what is
-    /// directly in it.
-    pub(crate) fn of_source(&self, path: &[u8], is_another: bool) -> FolderBaseline {
+    /// What is known of the directory of a source, or of one directly in `/` if that is a source. For `may_be_other` see
+    /// [`of_child`](Self::of_child).
+    pub(crate) fn of_source(&self, path: &[u8], may_be_other: bool) -> FolderBaseline {
         match (self.state(), self.parent()) {
             _ if self.options.force => FolderBaseline::Nothing,
-            (_, Some(_)) if self.passes_over(is_another) => FolderBaseline::Nothing,
+            (_, Some(_)) if self.ignores_tree(may_be_other) => FolderBaseline::Nothing,
             (_, Some(parent)) if self.choice.compare_with_parent => self.of_path(parent, path),
             (Some(_), _) => self.of_state(FolderKey::of(path)),
             _ => FolderBaseline::Nothing,
@@ -68,10 +68,16 @@ impl<'a> Baseline<'a> {
     }
 
     /// What is known of sources in one directory that are not directories themselves.
-    pub(crate) fn of_list(&self, folder: &[u8], key: FolderKey, names: &[Vec<u8>], is_another: bool) -> FolderBaseline {
+    pub(crate) fn of_list(
+        &self,
+        folder: &[u8],
+        key: FolderKey,
+        names: &[Vec<u8>],
+        may_be_other: bool,
+    ) -> FolderBaseline {
         match self.parent() {
             _ if self.options.force => FolderBaseline::Nothing,
-            Some(_) if self.passes_over(is_another) => FolderBaseline::Nothing,
+            Some(_) if self.ignores_tree(may_be_other) => FolderBaseline::Nothing,
             Some(parent) if self.choice.compare_with_parent => self.of_path(parent, folder).of_list(names),
             _ => self.of_state(key),
         }
@@ -84,20 +90,20 @@ impl<'a> Baseline<'a> {
         above: &FolderBaseline,
         name: &[u8],
         path: &[u8],
-        is_another: bool,
+        may_be_other: bool,
     ) -> FolderBaseline {
         match above {
             _ if self.options.force => FolderBaseline::Nothing,
-            FolderBaseline::Entries(_) if self.passes_over(is_another) => FolderBaseline::Nothing,
+            FolderBaseline::Entries(_) if self.ignores_tree(may_be_other) => FolderBaseline::Nothing,
             FolderBaseline::Entries(_) => self.of_tree(above.tree_below(name)),
             _ if self.choice.compare_with_parent => FolderBaseline::Nothing,
             _ => self.of_state(FolderKey::of(path)),
         }
     }
 
-    /// Whether a tree is not compared with: a person who names the snapshot with `--parent` knows better.
-    fn passes_over(&self, is_another: bool) -> bool {
-        is_another && self.choice.compare_with_parent && self.options.parent.is_none()
+    /// Whether what a tree has is not compared with. With `--parent` it is: the user vouches for that snapshot.
+    pub(crate) fn ignores_tree(&self, may_be_other: bool) -> bool {
+        may_be_other && self.choice.compare_with_parent && self.options.parent.is_none()
     }
 
     fn of_state(&self, key: FolderKey) -> FolderBaseline {

@@ -213,7 +213,8 @@ fn last_of_sources(
 fn tell_of_other_place(other: &Snapshot, identity: &SourceIdentity, watch: &Watch) {
     let why = match &other.origin {
         _ if identity.as_bytes().is_none() => {
-            "the file system of a source does not tell its directories from others at the same paths"
+            "the file system of a source does not record what identifies a directory (when it was created), or can show other content in \
+             the same one (an overlay, FUSE)"
         }
         Some(_) => "it was made on another machine or of other directories",
         None => "it was not made with a full key, or its file system did not say of which directories",

@@ -119,7 +119,8 @@ impl Conclusion<'_> {
             None => {}
             // A restore refuses to choose between the two.
             Some(error) if error.is(Kind::Conflict) => {
-                let what = "the snapshot is complete, but another object is in its place: delete that one, as no restore chooses between two";
+                let what = "the snapshot is complete, but another object has its name: delete that object; until then silt refuses to \
+                            restore this snapshot";
                 self.ledger.warn(error.thing().as_bytes(), what);
                 report.warnings.extend(self.ledger.take_warnings());
                 report.warnings_count = self.ledger.warnings_count();
@@ -182,7 +183,7 @@ impl Conclusion<'_> {
             warnings: report.warnings.clone(),
             warnings_count: report.warnings_count,
         };
-        let identity = self.choice.identity.at_the_end();
+        let identity = self.choice.identity.if_unchanged();
         let origin = identity.and_then(|identity| snapshot.origin_with(self.repo.keys(), identity));
         snapshot.origin = origin.map(|origin| origin.to_hex().to_string());
         Ok(snapshot.bounded())

@@ -178,7 +178,10 @@ impl<'a> EntryBuilder<'a> {
         known: Option<OldEntry>,
     ) -> Option<Entry> {
         let is_mounted = file.folder.place.is_left_by(&item.stat);
-        let same_content = known.as_ref().filter(|old| !is_mounted && self.has_same_content(old, &item.stat));
+        let same_content = known.as_ref().filter(|old| {
+            let may_be_other = is_mounted || old.entry.is_mounted;
+            !self.baseline.ignores_tree(may_be_other) && self.has_same_content(old, &item.stat)
+        });
         item.change = match (same_content, &known) {
             (Some(old), _) => old.change,
             (None, Some(old)) if old.change != FileChange::New => FileChange::Changed,
@@ -193,7 +196,7 @@ impl<'a> EntryBuilder<'a> {
         };
         let entry = entry.map(|entry| marked(entry, file.folder, &item.stat));
         if let (Some(entry), None, Some(old)) = (&entry, same_content, &known)
-            && *entry == self.describer.kept(old.entry, &item.stat)
+            && is_same_but_marks(entry, self.describer.kept(old.entry, &item.stat))
         {
             // Read again to be sure, and the same.
             item.change = old.change;
@@ -217,7 +220,6 @@ impl<'a> EntryBuilder<'a> {
         let modified = old.entry.meta.modified;
         old.number.is_none()
             && !old.entry.is_doubtful
-            && !old.entry.is_mounted
             && old.entry.size == stat.size
             && modified == stat.modified
             && !self.baseline.may_have_changed_since(&self.comparison, modified)
@@ -260,8 +262,13 @@ impl<'a> EntryBuilder<'a> {
     }
 }
 
-/// An entry with the mark of what is mounted.
+/// Marks an entry if it is on another mount than its directory.
 fn marked(entry: Entry, folder: &SourceFolder, stat: &Stat) -> Entry {
-    let may_have_content = matches!(entry.kind, EntryKind::File | EntryKind::Directory);
-    Entry { is_mounted: may_have_content && folder.place.is_left_by(stat), ..entry }
+    let can_be_marked = matches!(entry.kind, EntryKind::File | EntryKind::Directory);
+    Entry { is_mounted: can_be_marked && folder.place.is_left_by(stat), ..entry }
+}
+
+/// Whether a file is as it was saved. Its marks say how it was saved.
+fn is_same_but_marks(entry: &Entry, old: Entry) -> bool {
+    *entry == Entry { is_doubtful: entry.is_doubtful, is_mounted: entry.is_mounted, ..old }
 }

@@ -152,9 +152,9 @@ impl<'a> FileSaver<'a> {
 #[derive(Debug, PartialEq, Eq)]
 enum FileAsRead {
     Whole,
-    /// What was read may be nothing that the file ever was, for a reason.
+    /// The content may be one that the file never had; the reason.
     Doubtful(String),
-    /// It is no file any more.
+    /// It is no longer a file.
     Replaced,
 }
 

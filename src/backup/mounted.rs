@@ -20,30 +20,31 @@ pub(super) struct FoundBelow<'f> {
 }
 
 impl Baseline<'_> {
-    /// Whether the directory where a walk begins may be another one.
-    pub(crate) fn is_another_top(&self, top: &WalkTop, handle: &Result<Directory>, selection: &Selection) -> bool {
-        match handle {
-            Ok(handle) if selection.is_kept_source(&top.path) => self.is_another_source(&top.path, fstat(handle)),
-            _ => top.is_mounted || self.was_mounted(&top.path),
+    /// Whether the directory where a walk begins may be another one than the snapshot has.
+    pub(crate) fn may_be_other_top(&self, top: &WalkTop, handle: &Result<Directory>, selection: &Selection) -> bool {
+        let Ok(handle) = handle else { return true };
+        if selection.is_snapshot_source(&top.path) {
+            return self.note_if_exchanged(&top.path, fstat(handle));
         }
+        top.is_mounted || !is_as_met(&top.stat, handle) || self.was_mounted(&top.path)
     }
 
-    /// Whether the directory of a source is not the one that the snapshot was chosen for. Notes that for the origin of the new one.
-    pub(crate) fn is_another_source(&self, path: &[u8], opened: Result<Stat>) -> bool {
-        !opened.is_ok_and(|opened| self.choice.identity.is_of(path, &opened))
+    /// Whether the directory of a source is not the one that the snapshot was chosen for. Then the new snapshot states no origin.
+    pub(crate) fn note_if_exchanged(&self, path: &[u8], opened: Result<Stat>) -> bool {
+        opened.is_ok_and(|opened| self.choice.identity.note_if_exchanged(path, &opened))
     }
 
-    /// Whether a directory below another one may be another one.
-    pub(crate) fn is_another_below(&self, found: &FoundBelow, selection: &Selection) -> bool {
+    /// Whether a directory below another one may be another one than the snapshot has.
+    pub(crate) fn may_be_other_below(&self, found: &FoundBelow, selection: &Selection) -> bool {
         let FoundBelow { folder, name, path, stat, handle } = found;
-        let (FolderBaseline::Entries(_), Ok(handle)) = (&folder.baseline, handle) else { return false };
-        let Ok(opened) = fstat(handle) else { return true };
-        if selection.is_kept_source(path) {
-            return self.is_another_source(path, Ok(opened));
+        let Ok(handle) = handle else { return true };
+        let is_left = folder.place.is_left_by(stat);
+        // A source below another one has a walk of its own, or is on another file system.
+        if is_left && selection.is_snapshot_source(path) {
+            return self.note_if_exchanged(path, fstat(handle));
         }
-        // Between the two looks it may have been mounted over.
-        let is_as_met = opened.identity() == stat.identity() && opened.mount == stat.mount;
-        !is_as_met || folder.place.is_left_by(stat) || folder.baseline.was_mounted(name)
+        let FolderBaseline::Entries(_) = &folder.baseline else { return false };
+        is_left || folder.baseline.was_mounted(name) || !is_as_met(stat, handle)
     }
 
     /// Whether the snapshot that the sources are compared with has there what was mounted.
@@ -52,4 +53,9 @@ impl Baseline<'_> {
         let entry = parent.map(|parent| self.entry_at(parent, path));
         matches!(entry, Some(Ok(Some(entry))) if entry.is_mounted)
     }
+}
+
+/// Whether a directory is still the one that was met: meanwhile another one may have been mounted over it, or have taken its name.
+fn is_as_met(stat: &Stat, handle: &Directory) -> bool {
+    fstat(handle).is_ok_and(|opened| opened.identity() == stat.identity() && opened.mount == stat.mount)
 }

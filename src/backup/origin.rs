@@ -1,7 +1,7 @@
 //! What tells this machine and its sources from others of the same name: without local state, a file counts as unchanged by its size
 //! and modification time, which only means something if the last snapshot was made of these very directories.
 
-use crate::disk::device::shows_other_file_systems;
+use crate::disk::device::may_show_other_content;
 use crate::disk::{Stat, stat_path};
 use crate::entry::{EntryKind, Time};
 use rustix::fs::statvfs;
@@ -20,7 +20,7 @@ const MACHINE_IDS: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
 pub(super) struct SourceIdentity {
     hash: Option<blake3::Hash>,
     /// The directories of the sources as they were then: one may be mounted over before the walk comes to it.
-    places: HashMap<PathBuf, Stat>,
+    directories: HashMap<PathBuf, Stat>,
     has_changed: AtomicBool,
 }
 
@@ -34,16 +34,16 @@ impl SourceIdentity {
     fn on(machine: Option<&str>, paths: &[PathBuf]) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(machine.unwrap_or_default().as_bytes());
-        let mut found = SourceIdentity { hash: None, places: HashMap::new(), has_changed: AtomicBool::new(false) };
+        let mut found = SourceIdentity { hash: None, directories: HashMap::new(), has_changed: AtomicBool::new(false) };
         let mut above = None;
         for path in paths {
             let Some(numbers) = numbers_of_source(path, machine.is_none(), &mut above) else { return found };
             for number in numbers.directory.into_iter().chain(numbers.file) {
                 hasher.update(&number.to_le_bytes());
             }
-            let directory = if numbers.is_in_directory { path.parent().unwrap_or(path) } else { path };
-            if !found.places.contains_key(directory) {
-                found.places.insert(directory.to_owned(), numbers.stat);
+            let directory = if numbers.is_file { path.parent().unwrap_or(path) } else { path };
+            if !found.directories.contains_key(directory) {
+                found.directories.insert(directory.to_owned(), numbers.stat);
             }
         }
         found.hash = Some(hasher.finalize());
@@ -54,19 +54,20 @@ impl SourceIdentity {
         self.hash.as_ref().map(|hash| hash.as_bytes().as_slice())
     }
 
-    /// Whether what is now at the path of a source is the directory that the identity is of.
-    pub(crate) fn is_of(&self, path: &[u8], now: &Stat) -> bool {
-        let is_same = self.places.get(Path::new(OsStr::from_bytes(path))).is_none_or(|then| is_same(then, now));
-        if !is_same {
+    /// Returns true if what was opened at the path of a source is another directory than the identity is of, and remembers that.
+    pub(crate) fn note_if_exchanged(&self, path: &[u8], opened: &Stat) -> bool {
+        let then = self.directories.get(Path::new(OsStr::from_bytes(path)));
+        let is_exchanged = then.is_some_and(|then| !is_same(then, opened));
+        if is_exchanged {
             self.has_changed.store(true, Ordering::Relaxed);
         }
-        is_same
+        is_exchanged
     }
 
-    /// What the origin of a snapshot states: none if a source became another directory during the backup.
-    pub(crate) fn at_the_end(&self) -> Option<&[u8]> {
-        let is_there = |(path, then): (&PathBuf, &Stat)| stat_of(path).is_some_and(|now| is_same(then, &now));
-        let has_changed = self.has_changed.load(Ordering::Relaxed) || !self.places.iter().all(is_there);
+    /// The identity, unless a source became another directory during the backup.
+    pub(crate) fn if_unchanged(&self) -> Option<&[u8]> {
+        let is_there = |(path, then): (&PathBuf, &Stat)| stat_of_directory(path).is_some_and(|now| is_same(then, &now));
+        let has_changed = self.has_changed.load(Ordering::Relaxed) || !self.directories.iter().all(is_there);
         self.as_bytes().filter(|_| !has_changed)
     }
 }
@@ -83,9 +84,9 @@ type InodeNumbers = [u64; 5];
 struct SourceNumbers {
     stat: Stat,
     directory: InodeNumbers,
-    /// Those of the directory again where no file is mounted.
+    /// Of the mounted file; those of the directory if none is mounted.
     file: InodeNumbers,
-    is_in_directory: bool,
+    is_file: bool,
 }
 
 /// `above` is the last directory that a file is in, as many sources are in one.
@@ -97,11 +98,11 @@ fn numbers_of_source(
     let stat = stat_of(path);
     if let Some(stat) = stat.filter(|stat| stat.is(EntryKind::Directory)) {
         let directory = numbers_of(path, &stat, with_device)?;
-        return Some(SourceNumbers { stat, directory, file: directory, is_in_directory: false });
+        return Some(SourceNumbers { stat, directory, file: directory, is_file: false });
     }
     let directory = path.parent()?;
     if above.as_ref().is_none_or(|(known, ..)| known != directory) {
-        let found = stat_of(directory).filter(|stat| stat.is(EntryKind::Directory))?;
+        let found = stat_of_directory(directory)?;
         *above = Some((directory.to_owned(), found, numbers_of(directory, &found, with_device)?));
     }
     let (_, found, numbers) = above.as_ref()?;
@@ -110,16 +111,22 @@ fn numbers_of_source(
         Some(stat) => numbers_of(path, &stat, with_device)?,
         None => *numbers,
     };
-    Some(SourceNumbers { stat: *found, directory: *numbers, file, is_in_directory: true })
+    Some(SourceNumbers { stat: *found, directory: *numbers, file, is_file: true })
 }
 
 fn stat_of(path: &Path) -> Option<Stat> {
     stat_path(path.as_os_str().as_encoded_bytes(), false).ok()
 }
 
+/// What is at the path of a directory that is walked: a link on the way to a source is followed.
+fn stat_of_directory(path: &Path) -> Option<Stat> {
+    let stat = stat_path(path.as_os_str().as_encoded_bytes(), true).ok()?;
+    stat.is(EntryKind::Directory).then_some(stat)
+}
+
 /// None where the file system does not say when an inode was made, or the inode does not tell what is in it.
 fn numbers_of(path: &Path, stat: &Stat, with_device: bool) -> Option<InodeNumbers> {
-    if stat.born == Time::default() || shows_other_file_systems(path) {
+    if stat.born == Time::default() || may_show_other_content(path) {
         return None;
     }
     let file_system = statvfs(path).ok()?.f_fsid;
@@ -148,7 +155,7 @@ mod tests {
         let identity = |machine, path: &Path| SourceIdentity::on(machine, &[path.to_owned()]).hash;
         let here = identity(Some("1"), &a);
         if here.is_none() {
-            // This file system does not say when a directory was made.
+            // This file system does not record when a directory was made, or is an overlay.
             return;
         }
         assert_ne!(here, identity(Some("2"), &a));
@@ -160,6 +167,8 @@ mod tests {
         assert_eq!(here, identity(Some("1"), &a.join("f")));
         assert_eq!(here, identity(Some("1"), &a.join("gone")));
         assert_eq!(None, identity(Some("1"), &a.join("no/where")));
+        std::os::unix::fs::symlink(&a, folder.path().join("link")).unwrap();
+        assert_eq!(here, identity(Some("1"), &folder.path().join("link/f")));
         // The directory is another one now.
         fs::rename(&a, folder.path().join("c")).unwrap();
         fs::rename(&b, &a).unwrap();

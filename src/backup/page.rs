@@ -204,8 +204,8 @@ impl<'a> SourceWalk<'a> {
         let handle = folder.directory().and_then(|directory| directory.open_child(name));
         let name = name.to_bytes();
         let found = FoundBelow { folder: &folder, name, path: &path, stat: &stat, handle: &handle };
-        let is_another = self.baseline.is_another_below(&found, self.selection);
-        let baseline = self.baseline.of_child(&folder.baseline, name, &path, is_another);
+        let may_be_other = self.baseline.may_be_other_below(&found, self.selection);
+        let baseline = self.baseline.of_child(&folder.baseline, name, &path, may_be_other);
         let key = FolderKey::of(&path);
         self.visit(scope, FoundFolder { above, path, key, place, baseline, is_new }, handle);
     }

@@ -101,10 +101,11 @@ impl<'a> Selection<'a> {
         self.source_at_or_below(path) == Some(path)
     }
 
-    /// Whether a path is a source that the snapshot names, and that its origin covers: those that the walk of another one meets are
-    /// dropped.
-    pub(crate) fn is_kept_source(&self, path: &[u8]) -> bool {
-        self.sources.paths.iter().any(|kept| kept.as_os_str().as_bytes() == path)
+    /// Whether a path is a source that the snapshot names, so that its origin covers it. Named paths that the walk of another source reaches
+    /// are none (see [`SettledSources::dropped`]).
+    pub(crate) fn is_snapshot_source(&self, path: &[u8]) -> bool {
+        let path = Path::new(OsStr::from_bytes(path));
+        self.sources.paths.binary_search_by(|source| source.as_path().cmp(path)).is_ok()
     }
 
     /// Whether a name in a passage leads to a source.

@@ -101,8 +101,8 @@ impl SourceWalk<'_> {
         let slot = Arc::new(Mutex::new(None));
         let above = AboveFolder::Source(slot.clone());
         let handle = Directory::open_path(path);
-        let is_another = self.baseline.is_another_top(top, &handle, self.selection);
-        let (baseline, key) = (self.baseline.of_source(path, is_another), FolderKey::of(path));
+        let may_be_other = self.baseline.may_be_other_top(top, &handle, self.selection);
+        let (baseline, key) = (self.baseline.of_source(path, may_be_other), FolderKey::of(path));
         let found = FoundFolder { above, path: path.clone(), key, place: *place, baseline, is_new: false };
         self.readers.pool.scope(|scope| self.visit(scope, found, handle));
         if let Some(error) = self.ledger.take_failure() {
@@ -129,8 +129,8 @@ impl SourceWalk<'_> {
             }
         };
         let key = FolderKey::of(&[folder.as_slice(), b"/\0sources in it"].concat());
-        let is_another = self.baseline.is_another_source(&folder, Ok(stat));
-        let baseline = self.baseline.of_list(&folder, key, names, is_another);
+        let may_be_other = self.baseline.note_if_exchanged(&folder, Ok(stat));
+        let baseline = self.baseline.of_list(&folder, key, names, may_be_other);
         let list = Arc::new(Mutex::new(Vec::new()));
         let (above, place) = (AboveFolder::List(list.clone()), self.selection.place_of_source(&folder, &stat));
         let found = FoundFolder { above, path: folder.clone(), key, place, baseline, is_new: false };

@@ -3,7 +3,7 @@
 use crate::entry::Time;
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::CLOCKS_DIFFER_SECONDS;
-use crate::format::snapshot_id;
+use crate::format::{snapshot_id, snapshot_name};
 use crate::repo::{Repository, Snapshot, SnapshotSource, Stamp, UnreadableSnapshot, parts_of};
 use crate::watch::{NoticeKind, Watch, now};
 use crate::when::{Selector, format_time};
@@ -81,7 +81,7 @@ impl Repository {
         };
         let (chosen, unreadable) = self.select_among(selector, filter, looking, watch)?;
         if matches!(selector, Selector::Prefix(_)) {
-            self.doubt_about(&chosen, &unreadable)?.into_iter().for_each(|doubt| doubt.report(watch));
+            self.doubt_about(&chosen, &unreadable).into_iter().for_each(|doubt| doubt.report(watch));
         }
         Ok(chosen)
     }
@@ -89,8 +89,9 @@ impl Repository {
     /// The same for callers that would destroy something with the wrong one: then it is an error.
     pub fn select_certain(&self, selector: &Selector, filter: &Filter, watch: &Watch) -> Result<Snapshot> {
         let (chosen, mut unreadable) = self.select_among(selector, filter, &watch.aside(), watch)?;
+        // They change nothing, as the object in their place opens.
         unreadable.retain(|other| !other.is_passed_over);
-        if let Some(doubt) = self.doubt_about(&chosen, &unreadable)? {
+        if let Some(doubt) = self.doubt_about(&chosen, &unreadable) {
             let instead =
                 "compare it with what the host of the snapshot reported, and remove the wrong object from the storage";
             return Err(may_be_unreadable(doubt, selector, instead));
@@ -116,20 +117,23 @@ impl Repository {
     }
 
     /// Why it is not certain that the chosen snapshot is the one of its name. A pending object that cannot be read may be a commit of any
-    /// name, which counts unless an object is in its place.
+    /// snapshot that is not in its place.
     fn doubt_about<'u>(
         &self,
         chosen: &Snapshot,
         unreadable: &'u [UnreadableSnapshot],
-    ) -> Result<Option<&'u UnreadableSnapshot>> {
+    ) -> Option<&'u UnreadableSnapshot> {
         let mut doubts = unreadable.iter().filter(|other| !other.is_passed_over);
-        if let Some(doubt) = doubts.clone().find(|other| snapshot_id(&other.name) == Some(chosen.id)) {
-            return Ok(Some(doubt));
-        }
-        match doubts.find(|other| snapshot_id(&other.name).is_none()) {
-            Some(pending) if !self.has_snapshot(chosen)? => Ok(Some(pending)),
-            _ => Ok(None),
-        }
+        let of_its_name = doubts.clone().find(|other| snapshot_id(&other.name) == Some(chosen.id));
+        of_its_name.or_else(|| {
+            let pending = doubts.find(|other| snapshot_id(&other.name).is_none())?;
+            (!self.is_in_place(chosen)).then_some(pending)
+        })
+    }
+
+    fn is_in_place(&self, chosen: &Snapshot) -> bool {
+        let name = chosen.started.compact().map(|stamp| snapshot_name(&stamp, &chosen.id));
+        name.and_then(|name| self.snapshot_named(&name)).is_ok_and(|found| found == *chosen)
     }
 
     /// The snapshot, and those that were met and cannot be read, which are reported to `looking`.

@@ -187,9 +187,9 @@ fn lists_its_own_inode(directory: impl AsFd) -> rustix::io::Result<bool> {
     Ok(false)
 }
 
-/// Whether the content of a directory can come from other file systems, so that the directory can be the same and its content another:
-/// an overlay whose lower layers were exchanged, or whatever a FUSE program shows. What cannot be found out may.
-pub(crate) fn shows_other_file_systems(path: &Path) -> bool {
+/// Whether a directory can be the same and show other content: an overlay whose lower layers were exchanged, or whatever a FUSE program
+/// shows. True if it cannot be found out.
+pub(crate) fn may_show_other_content(path: &Path) -> bool {
     rustix::fs::statfs(path).map_or(true, |found| [OVERLAY_MAGIC, FUSE_MAGIC].contains(&(found.f_type as u32)))
 }
 

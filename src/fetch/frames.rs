@@ -183,9 +183,13 @@ impl Frames {
         let files = remote.files.as_ref()?;
         let kept = files.read(&file_name(at), length)?;
         let (header, sealed) = kept.split_at(PACK_HEADER_BYTES);
-        // The file may be that of another pack, whose header is not to be remembered.
+        // The file may be that of another pack: its header must not be remembered as that of this one.
         let keys = self.vault.keys();
-        let opened = open_pack_key(keys, at.kind, header).and_then(|key| self.open(&key, at, sealed));
+        let known = locked(&self.keys).get(&at.pack).filter(|known| known.header == header).cloned();
+        let opened = match known {
+            Some(known) => self.open(&known.key, at, sealed),
+            None => open_pack_key(keys, at.kind, header).and_then(|key| self.open(&key, at, sealed)),
+        };
         let range = at.offset as usize..(at.offset as usize).saturating_add(at.length as usize);
         let has_chunk = |raw: &Vec<u8>| raw.get(range).is_some_and(|chunk| keys.chunk_id(at.kind, chunk) == *id);
         let raw = opened.ok().filter(has_chunk);

@@ -1,6 +1,6 @@
 //! Packs: header with the sealed key, frames, sealed trailer with their lengths, its length; named by their hash.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::PACK_BYTES_MAX;
 use crate::format::index::{ChunkRoom, put_frames, take_frames};
 use crate::format::wire::{PutWire, TakeWire};
@@ -147,6 +147,11 @@ pub fn read_pack(keys: &KeySet, pack: PackId, bytes: &[u8]) -> Result<PackConten
     Ok(PackContents { pack, kind, stored_bytes, data_offset: PACK_HEADER_BYTES as u32, frames })
 }
 
+/// Whether the key of a pack opens, so that this program should be able to read the rest as well.
+pub(crate) fn opens_key(keys: &KeySet, bytes: &[u8]) -> bool {
+    open_key_of_either_kind(keys, bytes).is_ok()
+}
+
 /// Which kind of chunks a pack holds is never stored in plain: its key says so.
 fn open_key_of_either_kind(keys: &KeySet, header: &[u8]) -> Result<(ChunkKind, FrameKey)> {
     open_pack_key(keys, ChunkKind::Content, header)
@@ -158,7 +163,8 @@ fn open_key_of_either_kind(keys: &KeySet, header: &[u8]) -> Result<(ChunkKind, F
 pub fn decode_trailer(plain: &[u8]) -> Result<(ChunkKind, Vec<FrameContents>)> {
     let mut take = TakeWire::new("trailer of a pack", plain);
     if take.number_to(PACK_BYTES_MAX)? != TRAILER_VERSION {
-        return Err(take.bad("it is of a version that this program does not know: use a newer version of silt"));
+        let error = take.bad("it is of a version that this program does not know: use a newer version of silt");
+        return Err(error.with_kind(Kind::Unsupported));
     }
     let kind = ChunkKind::from_flag(take.byte()?);
     let mut room = ChunkRoom::with_nothing_behind();

@@ -65,7 +65,7 @@ impl<'a> SnapshotReader<'a> {
         if object.size > SEALED_SNAPSHOT_BYTES_MAX {
             return Err(Error::corrupt("read the snapshot", name, "it is too large"));
         }
-        // Everyone with the right to create objects can put another one in the place of a snapshot that is not there yet.
+        // The cache tells objects of one name apart: a forged one may have been there before the true one.
         let file = format!("{}-{:016x}", name.strip_prefix(SNAPSHOTS_PREFIX).unwrap_or(name), object.fingerprint);
         let kept = self.kept.as_ref().filter(|_| object.fingerprint != 0);
         if let Some(kept) = kept

@@ -169,8 +169,8 @@ impl RestoreRun<'_> {
         let same_stat = stat.size == entry.size && stat.modified == entry.meta.modified;
         let keeps = self.keeps(&stat, entry);
         let up_to_date = |fd| Ok(EntryDecision::UpToDate(UpToDateEntry { stat, fd, restores_metadata: !keeps }));
-        let is_compared = || !keeps && locked(&self.links).is_compared(entry.link_group);
-        if same_stat && self.options.overwrite != Overwrite::Always && !is_compared() {
+        let must_compare = || !keeps && locked(&self.links).must_compare(entry.link_group);
+        if same_stat && self.options.overwrite != Overwrite::Always && !must_compare() {
             return up_to_date(None);
         }
         if keeps {

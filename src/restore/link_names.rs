@@ -176,7 +176,7 @@ impl RestoreRun<'_> {
         if !has_anchor && let Some(at) = there.iter().position(is_right) {
             let right = there[at].map(|stat| stat.identity());
             if there.iter().any(|stat| stat.map(|stat| stat.identity()) != right) {
-                locked(&self.links).compared.insert(names[0].1.link_group);
+                locked(&self.links).to_compare.insert(names[0].1.link_group);
             }
             // Others are linked to it, so that it stays.
             names[..=at].rotate_right(1);

@@ -51,7 +51,7 @@ pub(super) struct LinkGroups {
     /// Groups with an existing inode that also has names outside of the group.
     pub shared: HashSet<u64>,
     /// Groups of which an existing name is compared by content before others are linked to it.
-    pub compared: HashSet<u64>,
+    pub to_compare: HashSet<u64>,
     /// How many names each inode of the target had when it was first met; replacing names changes the number.
     pub before: HashMap<Identity, u32>,
     /// Names whose flags come after all links: an immutable inode gets no more of them.
@@ -72,9 +72,9 @@ impl LinkGroups {
         self.shared.contains(&group)
     }
 
-    /// Whether size and time of an existing name of a group do not do: others would get its content.
-    pub(crate) fn is_compared(&self, group: u64) -> bool {
-        group != 0 && self.compared.contains(&group)
+    /// Whether equal size and time are not enough for an existing name of a group, because other names will be linked to it.
+    pub(crate) fn must_compare(&self, group: u64) -> bool {
+        group != 0 && self.to_compare.contains(&group)
     }
 
     /// From here on only names that agree are of one group.

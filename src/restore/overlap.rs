@@ -177,7 +177,9 @@ pub(super) fn without_time(meta: &Metadata) -> Metadata {
 
 /// Whether two entries would be restored alike, whatever their names are.
 pub(super) fn is_alike(one: &Entry, other: &Entry) -> bool {
-    // Numbers of link groups tell names of one snapshot apart, not content.
-    let others = Entry { name: one.name.clone(), link_group: one.link_group, ..other.clone() };
-    *one == others
+    let mut other = other.clone();
+    // Numbers of link groups tell names of one snapshot apart, not content, and marks say how it was saved.
+    (other.name, other.link_group) = (one.name.clone(), one.link_group);
+    (other.is_doubtful, other.is_mounted) = (one.is_doubtful, one.is_mounted);
+    *one == other
 }

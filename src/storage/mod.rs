@@ -85,7 +85,7 @@ pub struct ListedObject {
     pub name: String,
     /// Bytes.
     pub size: u64,
-    /// Differs when the object has been replaced; 0 if the storage does not say this in a listing.
+    /// Differs if the object was replaced (by its etag, and the time of the last change); 0 if a listing does not tell.
     pub fingerprint: u64,
 }
 

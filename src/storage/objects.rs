@@ -155,14 +155,12 @@ fn version_of(meta: &Metadata) -> Option<ObjectVersion> {
     meta.etag().filter(|etag| !etag.is_empty()).map(|etag| ObjectVersion(etag.to_owned()))
 }
 
+/// A time alone tells little: services state it in whole seconds.
 fn fingerprint_of(meta: &Metadata) -> u64 {
-    let (etag, written) = (meta.etag().unwrap_or_default(), meta.last_modified());
-    if etag.is_empty() && written.is_none() {
-        return 0;
-    }
+    let Some(version) = version_of(meta) else { return 0 };
     let mut hasher = blake3::Hasher::new();
-    hasher.update(etag.as_bytes());
-    if let Some(time) = written {
+    hasher.update(version.0.as_bytes());
+    if let Some(time) = meta.last_modified() {
         hasher.update(time.to_string().as_bytes());
     }
     hasher.finalize().as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))

@@ -1,7 +1,7 @@
 //! Find out what is at fault where a chunk cannot be read: the pack, or what index objects state of it.
 
 use crate::error::{Kind, Result};
-use crate::format::pack::read_pack;
+use crate::format::pack::{opens_key, read_pack};
 use crate::format::{PACK_BYTES_MAX, encode_index, pack_name};
 use crate::id::{ChunkId, PackId};
 use crate::place::{IndexContents, PackContents};
@@ -22,49 +22,67 @@ pub(crate) enum ReadFault {
 /// What the bytes of a pack say of it.
 enum OwnContents {
     Sound(PackContents),
-    /// The bytes have its name and are no pack: they never were one, whatever index objects state.
-    NeverSound,
-    Damaged,
+    /// Its bytes match its name and its key opens, but they are not a valid pack: it never was one, whatever index objects state.
+    Invalid,
+    /// It is missing or damaged, or this program cannot read it.
+    Unproven,
 }
 
 impl OwnContents {
-    fn of(pack: &PackId, opened: &OpenedRepository) -> Result<Self> {
+    /// Reads a pack as a whole. Returns the number of bytes, too.
+    fn of(pack: &PackId, opened: &OpenedRepository) -> Result<(Self, u64)> {
         // The storage may have a copy in memory, which was read before.
         let bytes = match opened.storage().get_uncached(&pack_name(pack), PACK_BYTES_MAX) {
             Ok((bytes, _)) => bytes,
-            Err(error) if error.is_damage() || error.is(Kind::Denied) => return Ok(OwnContents::Damaged),
+            Err(error) if error.is_damage() || error.is(Kind::Denied) => return Ok((OwnContents::Unproven, 0)),
             Err(error) => return Err(error),
         };
-        match read_pack(opened.keys(), *pack, &bytes) {
-            Ok(contents) => Ok(OwnContents::Sound(contents)),
-            Err(_) if *blake3::hash(&bytes).as_bytes() == pack.0 => Ok(OwnContents::NeverSound),
-            Err(_) => Ok(OwnContents::Damaged),
-        }
+        let matches_name = || *blake3::hash(&bytes).as_bytes() == pack.0;
+        let contents = match read_pack(opened.keys(), *pack, &bytes) {
+            Ok(contents) => OwnContents::Sound(contents),
+            Err(error) if error.is(Kind::Corrupt) && matches_name() && opens_key(opened.keys(), &bytes) => {
+                OwnContents::Invalid
+            }
+            Err(error) if error.is_damage() || matches!(error.kind(), Kind::Denied | Kind::Unsupported) => {
+                OwnContents::Unproven
+            }
+            Err(error) => return Err(error),
+        };
+        Ok((contents, bytes.len() as u64))
     }
 
     fn refutes(&self, stated: &PackContents) -> bool {
         match self {
             OwnContents::Sound(contents) => contents != stated,
-            OwnContents::NeverSound => true,
-            OwnContents::Damaged => false,
+            OwnContents::Invalid => true,
+            OwnContents::Unproven => false,
         }
     }
 }
 
-/// How many more packs that may be described falsely are read as well: which index objects are false then shows together.
+/// How many more packs that may be described falsely are read as well, and about how many bytes of them: which index objects are false then
+/// shows together.
 const READ_TOGETHER: usize = 64;
+const READ_TOGETHER_BYTES: u64 = 1 << 30;
 
 impl LocalIndex {
-    /// Finds out whether a pack is damaged, or what index objects say of it, as a chunk cannot be read from it. Reads the pack as a whole and,
-    /// if it is not damaged, all index objects twice, and some of the packs that may be described falsely as well.
+    /// Finds out why a chunk cannot be read from a pack: the pack is damaged, or what index objects state is false. Reads the pack as a whole
+    /// and, if it is not damaged, all index objects twice, and some of the packs that may be described falsely as well.
     pub(super) fn find_fault(&self, pack: &PackId, id: &ChunkId, opened: &OpenedRepository) -> Result<ReadFault> {
-        let contents = OwnContents::of(pack, opened)?;
-        if matches!(contents, OwnContents::Damaged) {
+        let (contents, _) = OwnContents::of(pack, opened)?;
+        if matches!(contents, OwnContents::Unproven) {
             return Ok(ReadFault::Pack);
         }
-        let mut read = HashMap::from([(*pack, contents)]);
-        for other in self.suspects(id, opened)?.iter().filter(|other| *other != pack).take(READ_TOGETHER) {
-            read.insert(*other, OwnContents::of(other, opened)?);
+        let (mut read, mut bytes_read) = (HashMap::from([(*pack, contents)]), 0);
+        let mut suspects = self.suspects(id, opened)?;
+        suspects.retain(|other| other != pack && !self.is_left_out(other));
+        for other in suspects.into_iter().take(READ_TOGETHER) {
+            let (contents, bytes) = OwnContents::of(&other, opened)?;
+            read.insert(other, contents);
+            bytes_read += bytes;
+            if bytes_read > READ_TOGETHER_BYTES {
+                break;
+            }
         }
         let is_false = |stated: &PackContents| read.get(&stated.pack).is_some_and(|own| own.refutes(stated));
         let mut found = Vec::new();

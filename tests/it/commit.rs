@@ -353,7 +353,10 @@ fn an_object_in_the_place_of_a_snapshot_does_not_cost_it() {
         let hooked = fixture::Hooked { inner: storage.clone(), before };
         let report = fixture::backup(Arc::new(hooked), folder.path(), source.path()).expect("a backup");
         // A restore that has to choose between the two is refused.
-        assert_eq!(report.warnings_count, u64::from(may_read), "{case}: {:?}", report.warnings);
+        assert_eq!(report.warnings.len(), usize::from(may_read), "{case}: {:?}", report.warnings);
+        assert!(report.warnings.iter().all(|warning| {
+            warning.path.0.starts_with(b"snapshots/") && warning.what.contains("another object has its name")
+        }));
         for _ in 0..2 {
             let repo = open(Arc::new(storage.clone()), folder.path()).expect("it opens");
             let snapshots = repo.snapshots_settled(&Watch::silent()).expect("listed");

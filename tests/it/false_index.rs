@@ -7,7 +7,9 @@ use siltstone::format::{decode_index, encode_index, index_name};
 use siltstone::id::IndexId;
 use siltstone::place::PackContents;
 use siltstone::repo::{Repository, Snapshot};
-use siltstone::seal::{Recipients, open_object, seal_object};
+use siltstone::seal::{
+    Compression, FrameSealer, PACK_HEADER_BYTES, Recipients, new_pack_key, open_object, seal_object,
+};
 use siltstone::storage::{Memory, Storage};
 use siltstone::watch::Watch;
 use std::fs;
@@ -207,7 +209,8 @@ fn an_index_object_of_packs_that_never_were_packs_is_false() {
         let invented = packs.iter().map(|pack| {
             let honest = world.storage.get(&siltstone::format::pack_name(&pack.pack), 1 << 20).expect("read").0;
             let mut bytes = honest.clone();
-            bytes[92..].copy_from_slice(&crate::golden::noise(honest.len() - 92, 100 + round));
+            let rest = &mut bytes[PACK_HEADER_BYTES..];
+            rest.copy_from_slice(&crate::golden::noise(honest.len() - PACK_HEADER_BYTES, 100 + round));
             let id = siltstone::id::PackId(*blake3::hash(&bytes).as_bytes());
             world.storage.put(&siltstone::format::pack_name(&id), bytes.into()).expect("written");
             PackContents { pack: id, ..pack.clone() }
@@ -275,4 +278,42 @@ fn exchanged_files_in_the_cache_cost_nothing() {
     }
     assert!(exchanged > 1);
     assert_eq!(restored(), Vec::<String>::new());
+}
+
+/// A pack that only a newer program reads says nothing against the index objects that describe it.
+#[test]
+fn a_pack_of_a_newer_program_refutes_nothing() {
+    let world = World::new();
+    let last = snapshots(&world.repo("first")).pop().expect("there are some");
+    let (packs, keys) = (world.packs(), world.repo("attacker").keys().clone());
+    let true_ones = world.storage.list("index/").expect("listed");
+    for pack in &packs {
+        let (key, header) = new_pack_key(&keys, pack.kind).expect("a key");
+        let mut sealer = FrameSealer::new(Compression::STORE).expect("a sealer");
+        let trailer = [2, 0, 0];
+        sealer.compress(&trailer).expect("it is taken");
+        let sealed = sealer.seal(&key, u32::MAX, &trailer).expect("it is sealed");
+        let footer = (sealed.len() as u32).to_le_bytes();
+        let mut bytes = header.to_vec();
+        let room = pack.stored_bytes as usize - header.len() - sealed.len() - footer.len();
+        bytes.extend_from_slice(&vec![7; room]);
+        bytes.extend_from_slice(&sealed);
+        bytes.extend_from_slice(&footer);
+        let id = siltstone::id::PackId(*blake3::hash(&bytes).as_bytes());
+        world.storage.put(&siltstone::format::pack_name(&id), bytes.into()).expect("written");
+        // One for each, so that what a true one says counts.
+        world.add_index(&[PackContents { pack: id, ..pack.clone() }]);
+    }
+    let listed = world.storage.list("index/").expect("listed");
+    let newer: Vec<&str> = listed
+        .iter()
+        .filter(|object| !true_ones.contains(object))
+        .map(|object| &object.name["index/".len()..])
+        .collect();
+    let lies = shifted(&packs, |pack, next| PackContents { frames: next.frames.clone(), ..pack.clone() });
+    lies.iter().for_each(|lie| world.add_index(std::slice::from_ref(lie)));
+    world.assert_comes_back("fresh", &last, &world.source(), "beside packs of a newer program");
+    let caches = fs::read_dir(world.cache("fresh")).expect("listed").flatten();
+    let known = caches.filter_map(|of| fs::read_to_string(of.path().join("false-indexes")).ok()).collect::<String>();
+    assert!(!known.is_empty() && known.lines().all(|index| !newer.contains(&index)), "{known}");
 }

@@ -262,6 +262,10 @@ fn pages() -> Vec<(&'static str, Vec<u8>)> {
     let later: &[(u64, &[u8])] = &[(7, b"later"), (300, b"")];
     let with_tags =
         |values: &[(u64, &[u8])]| page(&[Row { extras: 64, values: tagged(values), ..row("d", 2, 0) }], Vec::new());
+    let with_stream_mark = |tag: u64| {
+        let values = tagged(&[(tag, b"")]);
+        page(&[Row { size: Some(3), first: counted(b"abc"), extras: 64, values, ..row("s", 7, 1) }], Vec::new())
+    };
     let mut shared = page(&[row("aa", 6, 0), row("ab", 6, 0)], Vec::new());
     // The second name as one byte that it shares with the first and one of its own.
     let second = shared.windows(4).position(|part| part == b"\0\x02ab").expect("it is there");
@@ -308,6 +312,8 @@ fn pages() -> Vec<(&'static str, Vec<u8>)> {
             one(|row| (row.extras, row.values) = (64, tagged(&[(2, b"x")]))),
         ),
         ("with a mark of a doubtful file on a directory", with_tags(&[(2, b"")])),
+        ("with a mark of a doubtful file on a stream", with_stream_mark(2)),
+        ("with a mark of a mounted file on a stream", with_stream_mark(3)),
         ("with names out of order", page(&[row("b", 6, 0), row("a", 6, 0)], Vec::new())),
         ("with a name twice", page(&[row("a", 6, 0), row("a", 6, 0)], Vec::new())),
         ("with bytes after its tagged values", page(&rows(), [tagged(later), vec![0]].concat())),

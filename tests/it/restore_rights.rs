@@ -495,7 +495,7 @@ fn names_are_linked_out_of_directories_that_are_closed_in_the_end() {
     }
 }
 
-/// The kernel takes the setuid and setgid bits of a FIFO as of a file when its owner changes: they were gone, and the restore ended with 0.
+/// The kernel clears the setuid and setgid bits of a FIFO, as of a file, when its owner changes: the restore lost them and ended with 0.
 #[test]
 fn a_fifo_that_gets_its_owner_back_keeps_its_setuid_bit() {
     if !is_root() {
