@@ -124,7 +124,7 @@ impl Repository {
         unreadable: &'u [UnreadableSnapshot],
     ) -> Option<&'u UnreadableSnapshot> {
         let mut doubts = unreadable.iter().filter(|other| !other.is_passed_over);
-        let of_its_name = doubts.clone().find(|other| snapshot_id(&other.name) == Some(chosen.id));
+        let of_its_name = doubts.clone().find(|other| other.is_unread || snapshot_id(&other.name) == Some(chosen.id));
         of_its_name.or_else(|| {
             let pending = doubts.find(|other| snapshot_id(&other.name).is_none())?;
             (!self.is_in_place(chosen)).then_some(pending)

@@ -132,7 +132,7 @@ impl Reader {
             // Another thread has refuted what led here; what it refuted may as well be about another pack.
             Ok(ReadFault::Indexes)
         } else {
-            vault.find_fault(&at.pack, id)
+            vault.find_fault(&at.pack)
         }
     }
 }

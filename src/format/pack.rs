@@ -147,11 +147,6 @@ pub fn read_pack(keys: &KeySet, pack: PackId, bytes: &[u8]) -> Result<PackConten
     Ok(PackContents { pack, kind, stored_bytes, data_offset: PACK_HEADER_BYTES as u32, frames })
 }
 
-/// Whether the key of a pack opens, so that this program should be able to read the rest as well.
-pub(crate) fn opens_key(keys: &KeySet, bytes: &[u8]) -> bool {
-    open_key_of_either_kind(keys, bytes).is_ok()
-}
-
 /// Which kind of chunks a pack holds is never stored in plain: its key says so.
 fn open_key_of_either_kind(keys: &KeySet, header: &[u8]) -> Result<(ChunkKind, FrameKey)> {
     open_pack_key(keys, ChunkKind::Content, header)

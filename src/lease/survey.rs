@@ -40,6 +40,8 @@ pub struct PendingSurvey {
     pub finished: Vec<String>,
     /// Objects that could not be read; they must not hide the others.
     pub damaged: Vec<Error>,
+    /// Objects that were not read, as all together are too large.
+    pub unread: Vec<Error>,
     /// What they opened to, together.
     plain_bytes: u64,
 }
@@ -105,7 +107,7 @@ fn look_at_states(
         for ((name, size), fetched) in batch.iter().zip(fetched) {
             if survey.plain_bytes + size > PENDING_BYTES_IN_ALL_MAX {
                 let why = "all pending objects together are larger than 256 MiB: it was not read";
-                survey.damaged.push(Error::corrupt("read the pending object", name.state(), why));
+                survey.unread.push(Error::corrupt("read the pending object", name.state(), why));
                 continue;
             }
             match fetched.and_then(|fetched| {

@@ -187,7 +187,11 @@ impl Repository {
     /// Moves commits whose writer died to their place under `snapshots/`.
     pub(crate) fn settle(&self, watch: &Watch) -> Result<()> {
         let survey = self.survey_and_settle(watch)?;
-        survey.damaged.iter().for_each(|error| watch.notice(NoticeKind::Repository, error.to_string()));
+        survey
+            .damaged
+            .iter()
+            .chain(&survey.unread)
+            .for_each(|error| watch.notice(NoticeKind::Repository, error.to_string()));
         Ok(())
     }
 
@@ -214,7 +218,7 @@ impl Repository {
         let mut list = SnapshotList::new(self, watch);
         list.add_listed(&names.listed)?;
         list.add_unpublished(survey.unpublished)?;
-        list.add_damaged(survey.damaged);
+        list.add_pending(survey.damaged, survey.unread);
         Ok(list.finish())
     }
 

@@ -79,9 +79,10 @@ impl<'a> SnapshotList<'a> {
         }
     }
 
-    /// Pending objects that cannot be read.
-    pub(crate) fn add_damaged(&mut self, damaged: Vec<Error>) {
+    /// Pending objects that cannot be read, or were not read.
+    pub(crate) fn add_pending(&mut self, damaged: Vec<Error>, unread: Vec<Error>) {
         self.unreadable.extend(damaged.into_iter().map(UnreadableSnapshot::of_pending));
+        self.unreadable.extend(unread.into_iter().map(UnreadableSnapshot::of_unread));
     }
 
     fn add(&mut self, name: &str, read: Result<Snapshot>) -> Result<()> {
@@ -212,5 +213,29 @@ mod tests {
         storage.remove(&name).unwrap();
         list.add_listed(&[ListedObject { name, size: bytes as u64, fingerprint: 1 }]).unwrap();
         assert_eq!(list.finish().1.len(), 1);
+    }
+
+    /// A commit that says something else than the object in its place was hidden behind others that were too large to be read together,
+    /// and a restore by id took what was in the place.
+    #[test]
+    fn a_pending_object_that_was_not_read_may_contradict_every_snapshot() {
+        let (storage, repo) = repository();
+        put(&storage, &repo, 1, 1);
+        let (by_id, all) = (Selector::Prefix("0".repeat(32)), Filter::default());
+        let certain = || repo.select_certain(&by_id, &all, &Watch::silent());
+        certain().unwrap();
+        for number in 1..=2 {
+            let mut body = vec![0; 3 << 20];
+            blake3::Hasher::new().update(&[number]).finalize_xof().fill(&mut body);
+            let snapshot = format!("snapshots/19800101t000000z-{number:032}");
+            let body = data_encoding::BASE64.encode(&body);
+            let plain = serde_json::json!({"state": "committed", "snapshot": snapshot, "body": body}).to_string();
+            let sealed = seal_object(repo.keys(), Recipients::Writers, "pending", plain.as_bytes()).unwrap();
+            storage.put(&format!("pending/00112233445566ff/{number:032}"), sealed.into()).unwrap();
+        }
+        let refused = certain().unwrap_err();
+        assert!(refused.is(Kind::Corrupt) && refused.why().contains("was not read"), "{refused}");
+        storage.remove(&format!("pending/00112233445566ff/{:032}", 1)).unwrap();
+        certain().unwrap();
     }
 }

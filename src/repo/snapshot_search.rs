@@ -76,7 +76,8 @@ impl Repository {
         candidates.sort_by(|a, b| a.name.cmp(&b.name));
         let reader = SnapshotReader::new(self);
         let read = Vec::new();
-        let unreadable = survey.damaged.into_iter().map(UnreadableSnapshot::of_pending).collect();
+        let unread = survey.unread.into_iter().map(UnreadableSnapshot::of_unread);
+        let unreadable = survey.damaged.into_iter().map(UnreadableSnapshot::of_pending).chain(unread).collect();
         Ok(SnapshotSearch { watch, reader, names: candidates, read, batch: 1, unreadable })
     }
 }

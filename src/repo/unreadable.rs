@@ -13,17 +13,24 @@ pub(crate) struct UnreadableSnapshot {
     pub is_passed_over: bool,
     /// Another object of that name was read, and says something else.
     pub is_contradicted: bool,
+    /// A pending object that was not read: it may be a commit of any name, also of one that opens and says something else.
+    pub is_unread: bool,
 }
 
 impl UnreadableSnapshot {
     pub(super) fn new(name: &str, error: Error) -> Self {
-        UnreadableSnapshot { name: name.to_owned(), error, is_passed_over: false, is_contradicted: false }
+        let name = name.to_owned();
+        UnreadableSnapshot { name, error, is_passed_over: false, is_contradicted: false, is_unread: false }
     }
 
     /// A pending object that cannot be read may hold a snapshot of any time.
     pub(super) fn of_pending(error: Error) -> Self {
         let name = error.thing().to_owned();
         UnreadableSnapshot::new(&name, error)
+    }
+
+    pub(super) fn of_unread(error: Error) -> Self {
+        UnreadableSnapshot { is_unread: true, ..UnreadableSnapshot::of_pending(error) }
     }
 
     /// Whether it may be of this time (as names of snapshots have it) or later.

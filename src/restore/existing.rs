@@ -177,7 +177,13 @@ impl RestoreRun<'_> {
             return Ok(EntryDecision::Left);
         }
         if stat.size == entry.size && self.compares() {
-            let fd = self.open_existing(target, entry, &stat)?;
+            let fd = match self.open_existing(target, entry, &stat) {
+                // It counts as it would alone, and nothing is linked to it.
+                Err(error) if same_stat && error.is(Kind::Denied) && self.options.overwrite != Overwrite::Always => {
+                    return up_to_date(None);
+                }
+                opened => opened?,
+            };
             if let Some(fd) = fd
                 && self.matches(&fd, entry)?
             {
@@ -258,10 +264,17 @@ impl RestoreRun<'_> {
         existing: UpToDateEntry,
     ) -> Linkable {
         let UpToDateEntry { stat, fd, restores_metadata } = existing;
-        let how = if restores_metadata { Linkable::Old } else { Linkable::No };
+        let kind = entry.kind_of_inode();
+        let is_unproven = fd.is_none() && kind == EntryKind::File && locked(&self.links).must_compare(entry.link_group);
+        let how = if !restores_metadata {
+            Linkable::No
+        } else if is_unproven {
+            Linkable::Unmended
+        } else {
+            Linkable::Old
+        };
         self.fate(EntryFate::Kept, || child_path(&folder.path, &entry.name));
         let (Some(target), true) = (&here.target, restores_metadata) else { return how };
-        let kind = entry.kind_of_inode();
         let named = Subject::Named(target.directory(), &entry.name);
         // An open file saves further lookups of its name. Devices and FIFOs stay closed: opening them can have side effects.
         let open = || {

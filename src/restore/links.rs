@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub(super) enum Linkable {
     /// The entry does not exist, or it belongs to the user and was kept.
     No,
-    /// It is there, but its metadata are not those of the snapshot and cannot be changed.
+    /// It is there, but its metadata are not those of the snapshot and cannot be changed, or its content cannot be compared.
     Unmended,
     /// It exists and is up to date.
     Old,

@@ -237,8 +237,8 @@ impl Vault {
     }
 
     /// Finds out why a chunk cannot be read from a pack: the pack, or what index objects say of it, which then counts no longer.
-    pub(crate) fn find_fault(&self, pack: &PackId, id: &ChunkId) -> Result<ReadFault> {
-        let fault = self.0.index.find_fault(pack, id, &self.0.opened)?;
+    pub(crate) fn find_fault(&self, pack: &PackId) -> Result<ReadFault> {
+        let fault = self.0.index.find_fault(pack, &self.0.opened)?;
         if let ReadFault::Indexes = fault {
             self.compare_index(self.notices())?;
         }

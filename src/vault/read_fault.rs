@@ -1,14 +1,14 @@
 //! Find out what is at fault where a chunk cannot be read: the pack, or what index objects state of it.
 
 use crate::error::{Kind, Result};
-use crate::format::pack::{opens_key, read_pack};
+use crate::format::pack::read_pack;
 use crate::format::{PACK_BYTES_MAX, encode_index, pack_name};
-use crate::id::{ChunkId, PackId};
+use crate::id::PackId;
 use crate::place::{IndexContents, PackContents};
 use crate::vault::index_fetch::IndexFetch;
 use crate::vault::local_index::LocalIndex;
 use crate::vault::opened::OpenedRepository;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 /// What is at fault where a chunk cannot be read from the pack that the index names.
 pub(crate) enum ReadFault {
@@ -19,72 +19,29 @@ pub(crate) enum ReadFault {
     None,
 }
 
-/// What the bytes of a pack say of it.
-enum OwnContents {
-    Sound(PackContents),
-    /// Its bytes match its name and its key opens, but they are not a valid pack: it never was one, whatever index objects state.
-    Invalid,
-    /// It is missing or damaged, or this program cannot read it.
-    Unproven,
-}
-
-impl OwnContents {
-    /// Reads a pack as a whole. Returns the number of bytes, too.
-    fn of(pack: &PackId, opened: &OpenedRepository) -> Result<(Self, u64)> {
-        // The storage may have a copy in memory, which was read before.
-        let bytes = match opened.storage().get_uncached(&pack_name(pack), PACK_BYTES_MAX) {
-            Ok((bytes, _)) => bytes,
-            Err(error) if error.is_damage() || error.is(Kind::Denied) => return Ok((OwnContents::Unproven, 0)),
-            Err(error) => return Err(error),
-        };
-        let matches_name = || *blake3::hash(&bytes).as_bytes() == pack.0;
-        let contents = match read_pack(opened.keys(), *pack, &bytes) {
-            Ok(contents) => OwnContents::Sound(contents),
-            Err(error) if error.is(Kind::Corrupt) && matches_name() && opens_key(opened.keys(), &bytes) => {
-                OwnContents::Invalid
-            }
-            Err(error) if error.is_damage() || matches!(error.kind(), Kind::Denied | Kind::Unsupported) => {
-                OwnContents::Unproven
-            }
-            Err(error) => return Err(error),
-        };
-        Ok((contents, bytes.len() as u64))
-    }
-
-    fn refutes(&self, stated: &PackContents) -> bool {
-        match self {
-            OwnContents::Sound(contents) => contents != stated,
-            OwnContents::Invalid => true,
-            OwnContents::Unproven => false,
-        }
+/// What a pack holds by its own bytes; none if it is damaged.
+fn contents_by_itself(pack: &PackId, opened: &OpenedRepository) -> Result<Option<PackContents>> {
+    // The storage may have a copy in memory, which was read before.
+    match opened.storage().get_uncached(&pack_name(pack), PACK_BYTES_MAX) {
+        Ok((bytes, _)) => Ok(read_pack(opened.keys(), *pack, &bytes).ok()),
+        Err(error) if error.is_damage() || error.is(Kind::Denied) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
-/// How many more packs that may be described falsely are read as well, and about how many bytes of them: which index objects are false then
-/// shows together.
+/// How many more packs, of which index objects state different things, are read as well: which of them are false then shows together.
 const READ_TOGETHER: usize = 64;
-const READ_TOGETHER_BYTES: u64 = 1 << 30;
 
 impl LocalIndex {
-    /// Finds out why a chunk cannot be read from a pack: the pack is damaged, or what index objects state is false. Reads the pack as a whole
-    /// and, if it is not damaged, all index objects twice, and some of the packs that may be described falsely as well.
-    pub(super) fn find_fault(&self, pack: &PackId, id: &ChunkId, opened: &OpenedRepository) -> Result<ReadFault> {
-        let (contents, _) = OwnContents::of(pack, opened)?;
-        if matches!(contents, OwnContents::Unproven) {
-            return Ok(ReadFault::Pack);
+    /// Finds out whether a pack is damaged, or what index objects say of it. Reads the pack as a whole and, if it is sound, all index objects
+    /// twice, and some of the packs of which they state different things.
+    pub(super) fn find_fault(&self, pack: &PackId, opened: &OpenedRepository) -> Result<ReadFault> {
+        let Some(contents) = contents_by_itself(pack, opened)? else { return Ok(ReadFault::Pack) };
+        let mut sound = HashMap::from([(*pack, contents)]);
+        for other in self.disputed(opened)?.iter().filter(|other| *other != pack).take(READ_TOGETHER) {
+            sound.extend(contents_by_itself(other, opened)?.map(|contents| (*other, contents)));
         }
-        let (mut read, mut bytes_read) = (HashMap::from([(*pack, contents)]), 0);
-        let mut suspects = self.suspects(id, opened)?;
-        suspects.retain(|other| other != pack && !self.is_left_out(other));
-        for other in suspects.into_iter().take(READ_TOGETHER) {
-            let (contents, bytes) = OwnContents::of(&other, opened)?;
-            read.insert(other, contents);
-            bytes_read += bytes;
-            if bytes_read > READ_TOGETHER_BYTES {
-                break;
-            }
-        }
-        let is_false = |stated: &PackContents| read.get(&stated.pack).is_some_and(|own| own.refutes(stated));
+        let is_false = |stated: &PackContents| sound.get(&stated.pack).is_some_and(|contents| contents != stated);
         let mut found = Vec::new();
         self.each_index(opened, |index| {
             if index.packs.iter().any(is_false) {
@@ -98,16 +55,12 @@ impl LocalIndex {
         Ok(ReadFault::Indexes)
     }
 
-    /// Packs that are said to hold a chunk, then those of which index objects state different things.
-    fn suspects(&self, id: &ChunkId, opened: &OpenedRepository) -> Result<Vec<PackId>> {
+    /// Packs of which index objects state different things.
+    fn disputed(&self, opened: &OpenedRepository) -> Result<Vec<PackId>> {
         // None once two statements differ.
         let mut statements: HashMap<PackId, Option<blake3::Hash>> = HashMap::new();
-        let mut suspects = BTreeSet::new();
         self.each_index(opened, |index| {
             for pack in &index.packs {
-                if pack.places().any(|(held, _)| held == *id) {
-                    suspects.insert(pack.pack);
-                }
                 let stated = Some(blake3::hash(&encode_index(std::slice::from_ref(pack))));
                 let known = statements.entry(pack.pack).or_insert(stated);
                 if *known != stated {
@@ -115,9 +68,7 @@ impl LocalIndex {
                 }
             }
         })?;
-        let disputed = statements.into_iter().filter_map(|(pack, stated)| stated.is_none().then_some(pack));
-        let disputed: Vec<PackId> = disputed.filter(|pack| !suspects.contains(pack)).collect();
-        Ok(suspects.into_iter().chain(disputed).collect())
+        Ok(statements.into_iter().filter_map(|(pack, stated)| stated.is_none().then_some(pack)).collect())
     }
 
     fn each_index(&self, opened: &OpenedRepository, each: impl FnMut(IndexContents)) -> Result<()> {

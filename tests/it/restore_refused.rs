@@ -2,7 +2,7 @@
 
 use crate::fixture::copy;
 use crate::person::Person;
-use crate::restore::{as_nobody, is_root, latest, saved, text};
+use crate::restore::{as_nobody, chmod, is_root, latest, saved, text};
 use crate::restore_overlap::{self as overlap, in_out};
 use crate::restore_way::{as_stranger, both};
 use crate::skip::skipped;
@@ -110,6 +110,35 @@ fn names_are_linked_only_to_a_file_with_the_saved_content() {
             assert_eq!(fs::read(person.path("target").join(name)).expect("read"), b"saved", "{name}");
         }
         assert_eq!(fs::metadata(person.path("target/a")).expect("there").nlink(), 3);
+    }
+}
+
+/// A file of another user that cannot be read is not compared: it counts by its size and time, as one without other names does, and no name is
+/// linked to it.
+#[test]
+fn no_name_is_linked_to_a_file_that_cannot_be_read() {
+    if !is_root() {
+        return skipped("files of other users", "it takes root to give files away");
+    }
+    let person = saved(|person| {
+        person.write("source/a", "saved");
+        chmod(person, "source/a", 0o600);
+        fs::hard_link(person.path("source/a"), person.path("source/b")).expect("linked");
+    });
+    person.write("target/a", "other");
+    chmod(&person, "target/a", 0o600);
+    let modified = fs::metadata(person.path("source/a")).and_then(|meta| meta.modified()).expect("it has a time");
+    let file = fs::File::options().write(true).open(person.path("target/a")).expect("it opens");
+    file.set_modified(modified).expect("its time is set");
+    let named = latest(&person, "source");
+    as_nobody(&person, &["snapshots"]).ends_with(0);
+    lchown(person.path("target"), Some(65534), Some(65534)).expect("given");
+    lchown(person.path("target/a"), Some(0), Some(0)).expect("given");
+    for code in [3, 0] {
+        let done = as_stranger(&person, &["restore", &named, "--target", "target"]).ends_with(code);
+        assert_eq!(done.err.contains("could not be linked"), code == 3, "{}", done.err);
+        assert_eq!(fs::read(person.path("target/a")).expect("read"), b"other");
+        assert_eq!(fs::read(person.path("target/b")).expect("read"), b"saved");
     }
 }
 
