@@ -217,7 +217,10 @@ fn tell_of_other_place(other: &Snapshot, identity: &SourceIdentity, watch: &Watc
              the same one (an overlay, FUSE)"
         }
         Some(_) => "it was made on another machine or of other directories",
-        None => "it was not made with a full key, or its file system did not say of which directories",
+        None => {
+            "it does not state of which directories it is (made without a full key, or a source could not be identified, or was exchanged \
+             during the backup)"
+        }
     };
     let id = other.id.short();
     watch.notice(
