@@ -5,6 +5,7 @@ use crate::disk::device::PseudoMounts;
 use crate::disk::stat::stat_path;
 use crate::entry::EntryKind;
 use crate::source::Rules;
+use crate::source::is_same_place;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -72,7 +73,7 @@ fn follow_links_once(paths: &mut [PathBuf], moved: &mut Vec<MovedFolder>) {
         if last.as_ref().is_none_or(|(known, _)| known != folder) {
             // A link that leads nowhere stays: the path is missed by the name that was given.
             let real = passes_link(top, folder).then(|| folder.canonicalize().ok()).flatten();
-            let real = real.filter(|real| real != folder);
+            let real = real.filter(|real| real != folder && is_same_place(folder, real));
             moved.extend(real.iter().map(|real| MovedFolder { folder: folder.to_owned(), real: real.clone() }));
             last = Some((folder.to_owned(), real));
         }

@@ -6,7 +6,7 @@ use siltstone::browse::Filter;
 use siltstone::entry::Time;
 use siltstone::error::Error;
 use siltstone::seal::Compression;
-use siltstone::source::{Rules, RulesBuilder, normalize};
+use siltstone::source::{Rules, RulesBuilder, is_same_place, normalize};
 use siltstone::storage::RETRY_FOR;
 use siltstone::when::{Moment, parse_moment, parse_size};
 use std::ffi::{OsStr, OsString};
@@ -166,9 +166,14 @@ pub(super) fn base_of<P: AsRef<Path>>(paths: &[P]) -> Result<PathBuf, Error> {
     if paths.iter().all(|path| path.as_ref().is_absolute()) {
         Ok(PathBuf::from("/"))
     } else {
-        std::env::current_dir().map_err(|error| {
+        let folder = std::env::current_dir().map_err(|error| {
             Error::io("find the current directory", "", error).hint("change to a directory that exists")
-        })
+        })?;
+        if is_same_place(Path::new("."), &folder) {
+            return Ok(folder);
+        }
+        Err(Error::invalid("find the current directory", folder.display(), "something else is mounted over it now")
+            .hint(format!("run `cd {}` to change to what is there now, or name absolute paths", folder.display())))
     }
 }
 

@@ -83,6 +83,8 @@ pub(super) struct RestoreCounts {
     /// Directories in which nothing is deleted although that is asked for.
     pub spared_directories: AtomicU64,
     pub damaged: AtomicU64,
+    /// Entries and parts of directories that could not be restored, or planned, for whatever reason.
+    pub failed: AtomicU64,
 }
 
 impl RestoreCounts {

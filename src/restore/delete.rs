@@ -1,10 +1,11 @@
 //! Delete what the snapshot does not have: only what the plan named, inside a source, on its file system, where the backup
 //! saw everything, and never what rules protect, a repository or a cache.
 
-use crate::disk::{Directory, Identity, TargetDirectory, unfinished};
+use crate::disk::{Directory, Identity, TargetDirectory, rights, unfinished};
 use crate::entry::Entry;
 use crate::error::{Kind, Result};
 use crate::lock::locked;
+use crate::restore::counts::get;
 use crate::restore::delete_entry::{ListedEntry, list};
 use crate::restore::delete_place::{DeletePlace, NotedDirectory};
 use crate::restore::folder::{FolderFacts, OpenFolder, TargetFolder};
@@ -14,6 +15,8 @@ use crate::restore::planned_deletions::FoundForDeletion;
 use crate::restore::reasons::NOT_EMPTY;
 use crate::restore::run::{RestoreRun, RunMode};
 use std::collections::HashSet;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Reported for a directory whose contents the plan could not see, so that nothing in it is deleted: the first text if
@@ -29,6 +32,9 @@ const CLOSED_ABOVE: &str = "extra entries in it were not deleted, because the mo
 /// Said of entries that came or changed after the plan, and where it met an error.
 const NOT_NAMED: &str = "extra entries in it were not deleted, because they came or changed after the plan, or the plan could not read \
                          them: run the restore again";
+
+const NOT_ALL_RESTORED: &str =
+    "extra entries were not deleted, because something could not be restored: they may be the only copy of it";
 
 /// Whether a directory makes way.
 pub(super) enum Cleared {
@@ -94,6 +100,41 @@ impl RestoreRun<'_> {
         self.options.delete && !self.scope.warnings_cut && may_be && here.facts.mounted == here.facts.deletes_on
     }
 
+    /// Notes a directory in which something is to be deleted when everything is restored. A plan deletes nothing, and need not wait.
+    pub(crate) fn delete_later(&self, folder: &Arc<TargetFolder>, here: &OpenFolder) {
+        if !self.is_restore() {
+            return self.delete_others(folder, here);
+        }
+        let (Some(target), true) = (&here.target, self.deletes_in(folder, here)) else { return };
+        let has_others = || -> Result<bool> {
+            let listed = list(&target.directory().open_child(c".")?)?;
+            let saved = locked(&folder.names.saved);
+            Ok(listed.iter().any(|one| !saved.contains(&one.name)))
+        };
+        match has_others() {
+            Ok(true) => {
+                folder.names.has_others.store(true, Ordering::Relaxed);
+                let mut links = locked(&self.links);
+                if rights::opens_everything() {
+                    links.hold(folder);
+                } else {
+                    links.hold_with_parents(folder);
+                }
+            }
+            Ok(false) => drop(std::mem::take(&mut *locked(&folder.names.saved))),
+            Err(error) => self.failed_entry(&folder.path, error),
+        }
+    }
+
+    /// Whether everything has been restored, so that what the snapshot does not have may go: it may be the only copy of what could not.
+    pub(crate) fn may_delete_now(&self, has_others: bool) -> bool {
+        let may = get(&self.counts.failed) == 0;
+        if !may && has_others {
+            self.warn(self.options.target.as_os_str().as_bytes(), NOT_ALL_RESTORED);
+        }
+        may
+    }
+
     /// Deletes what is in a directory and not in the snapshot.
     pub(crate) fn delete_others(&self, folder: &TargetFolder, here: &OpenFolder) {
         let (Some(target), true) = (&here.target, self.deletes_in(folder, here)) else { return };
@@ -126,7 +167,7 @@ impl RestoreRun<'_> {
             Ok(())
         };
         if let Err(error) = delete() {
-            self.failed_entry(&folder.path, error);
+            self.failed_step(&folder.path, error);
         }
         if is_unnamed {
             self.warn(&folder.path, self.why_unnamed(folder, here));

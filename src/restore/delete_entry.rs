@@ -54,7 +54,7 @@ impl RestoreRun<'_> {
     pub(crate) fn not_deleted(&self, path: &[u8], error: Error, noted: &NotedDirectory) {
         let error = if error.doing() == DELETE { error } else { undeletable(error.kind(), error) };
         if noted.content_of.is_none() || matches!(error.kind(), Kind::Cancelled | Kind::Full) {
-            return self.failed_entry(path, error);
+            return self.failed_step(path, error);
         }
         let why = || Error::new(error.kind(), DELETE, shown(path)).because(error.why()).to_string();
         noted.why_kept.borrow_mut().get_or_insert_with(why);

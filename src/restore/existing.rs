@@ -6,14 +6,14 @@ use crate::disk::device::is_read_only;
 use crate::disk::open::{open_file, read_link};
 use crate::disk::opened_up::open_own_file;
 use crate::disk::stat::fstat;
-use crate::disk::{CurrentMetadata, Stat, Subject, TargetDirectory, apply_metadata, flags, rights, unfinished};
+use crate::disk::{CurrentMetadata, Stat, Subject, TargetDirectory, apply_metadata, flags, rights};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Kind, Result};
 use crate::lock::locked;
 use crate::restore::counts::EntryFate;
 use crate::restore::decision::{EntryDecision, PlacingWay, UpToDateEntry};
 use crate::restore::folder::{OpenFolder, TargetFolder};
-use crate::restore::leftovers::is_removable;
+use crate::restore::leftovers::is_tidied;
 use crate::restore::links::Linkable;
 use crate::restore::options::Overwrite;
 use crate::restore::paths::child_path;
@@ -342,10 +342,4 @@ fn may_lack_flags(target: &TargetDirectory, entry: &Entry, opened: Option<&Owned
         Some(fd) => flags::lacks(fd, wanted),
         None => open_file(target.directory(), entry.name.as_slice()).map_or(true, |fd| flags::lacks(fd, wanted)),
     }
-}
-
-/// Whether a restore removes this as a leftover when it enters the directory.
-fn is_tidied(here: &OpenFolder, name: &[u8], stat: &Stat) -> bool {
-    let may_be = here.facts.refuses.is_none() && !here.facts.append_only && !stat.is_fixed;
-    unfinished::is_leftover(name) && may_be && !stat.is(EntryKind::Directory) && is_removable(stat)
 }

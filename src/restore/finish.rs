@@ -8,7 +8,7 @@ use crate::disk::{Directory, Loss, Stat, Subject, TargetDirectory, apply_metadat
 use crate::entry::{Entry, EntryKind, Time};
 use crate::error::{Kind, Result};
 use crate::lock::locked;
-use crate::restore::counts::add;
+use crate::restore::counts::{EntryFate, add};
 use crate::restore::existing::may_keep_metadata;
 use crate::restore::folder::{FolderFacts, FolderState, OpenFolder, TargetFolder};
 use crate::restore::run::RestoreRun;
@@ -66,7 +66,7 @@ impl RestoreRun<'_> {
             if folder.inside && !self.deletes_in(folder, &here) {
                 add(&self.counts.spared_directories, 1);
             }
-            self.delete_others(folder, &here);
+            self.delete_later(folder, &here);
         }
         self.tell_leftovers(folder, &here);
         // Links that are still to come would change its time, or lead through it.
@@ -76,6 +76,40 @@ impl RestoreRun<'_> {
         // Links may still need it; else its descriptor goes with it.
         self.close_if_many(folder);
         Some(here)
+    }
+
+    /// Finishes the directories that waited for links, or for what is deleted in them when everything is restored.
+    pub(crate) fn finish_held(&self, mut held: Vec<Arc<TargetFolder>>) {
+        let has_others = |folder: &Arc<TargetFolder>| folder.names.has_others.load(Ordering::Relaxed);
+        let deletes = self.may_delete_now(self.counts.fate(EntryFate::Deleted) > 0 || held.iter().any(has_others));
+        // The mode of one must not close the way to those below it.
+        held.sort_by_key(|folder| std::cmp::Reverse(folder.depth));
+        for folder in &held {
+            match folder.state() {
+                FolderState::Closed(facts) if self.ledger.has_failed() => self.close_again(folder, &facts),
+                FolderState::Unmade | FolderState::Refused => {}
+                FolderState::Closed(_) | FolderState::Ready(_) => self.finish_one_held(folder, deletes),
+            }
+        }
+    }
+
+    fn finish_one_held(&self, folder: &Arc<TargetFolder>, deletes: bool) {
+        match self.enter(folder) {
+            Ok(Some(here)) => {
+                if deletes && folder.names.has_others.load(Ordering::Relaxed) && !self.ledger.has_failed() {
+                    self.delete_others(folder, &here);
+                }
+                self.apply_folder(folder, &here);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                self.failed_entry(&folder.path, error);
+                if let FolderState::Closed(facts) = folder.state() {
+                    self.close_again(folder, &facts);
+                }
+            }
+        }
+        self.close_if_many(folder);
     }
 
     /// Applies what is left to do to a directory when all in it is restored.

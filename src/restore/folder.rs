@@ -134,6 +134,8 @@ pub(super) enum FolderState {
 pub(super) struct FolderNames {
     /// Those that the snapshot has, when others are to be deleted.
     pub saved: Mutex<HashSet<Vec<u8>>>,
+    /// Others are there, which are deleted when everything is restored.
+    pub has_others: AtomicBool,
     /// Those of directories that an interrupted restore was replacing.
     pub leftovers: Mutex<Vec<Vec<u8>>>,
     /// Not all saved names are known: nothing is deleted.

@@ -72,6 +72,12 @@ pub(super) fn is_removable(stat: &Stat) -> bool {
     stat.is_own() || rustix::process::geteuid().is_root()
 }
 
+/// Whether a restore removes this as a leftover when it enters the directory.
+pub(super) fn is_tidied(here: &OpenFolder, name: &[u8], stat: &Stat) -> bool {
+    let may_be = here.facts.refuses.is_none() && !here.facts.append_only && !stat.is_fixed;
+    unfinished::is_leftover(name) && may_be && !stat.is(EntryKind::Directory) && is_removable(stat)
+}
+
 /// Whether a name stands for the rest of a directory that had to make way. The restore itself removes all else that has such
 /// a name.
 pub(super) fn is_rest_of_a_directory(directory: &Directory, name: &[u8]) -> bool {

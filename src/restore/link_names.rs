@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::lock::locked;
 use crate::restore::counts::{EntryFate, add};
 use crate::restore::decision::{EntryDecision, PlacingWay};
-use crate::restore::folder::{FolderState, OpenFolder, TargetFolder};
+use crate::restore::folder::{OpenFolder, TargetFolder};
 use crate::restore::links::{LinkAnchor, Linkable, WaitingName};
 use crate::restore::paths::child_path;
 use crate::restore::reasons::SAME_NAME;
@@ -89,7 +89,7 @@ impl RestoreRun<'_> {
 
     /// Makes the links that were put off, then sets flags and finishes the directories that waited for that.
     pub(crate) fn make_links(&self) {
-        let (others, mut held) = {
+        let (others, held) = {
             let mut links = locked(&self.links);
             (std::mem::take(&mut links.others), std::mem::take(&mut links.held))
         };
@@ -99,29 +99,7 @@ impl RestoreRun<'_> {
         }
         groups.into_values().collect::<Vec<_>>().into_par_iter().for_each(|names| self.make_group(names));
         self.set_flags();
-        // The mode of one must not close the way to those below it.
-        held.sort_by_key(|folder| std::cmp::Reverse(folder.depth));
-        held.iter().for_each(|folder| self.finish_held(folder));
-    }
-
-    /// Finishes a directory that waited for links.
-    fn finish_held(&self, folder: &Arc<TargetFolder>) {
-        match folder.state() {
-            FolderState::Closed(facts) if self.ledger.has_failed() => return self.close_again(folder, &facts),
-            FolderState::Unmade | FolderState::Refused => return,
-            FolderState::Closed(_) | FolderState::Ready(_) => {}
-        }
-        match self.enter(folder) {
-            Ok(Some(here)) => self.apply_folder(folder, &here),
-            Ok(None) => {}
-            Err(error) => {
-                self.failed_entry(&folder.path, error);
-                if let FolderState::Closed(facts) = folder.state() {
-                    self.close_again(folder, &facts);
-                }
-            }
-        }
-        self.close_if_many(folder);
+        self.finish_held(held);
     }
 
     fn set_flags(&self) {

@@ -110,9 +110,14 @@ fn summarise(run: RestoreRun, summary: &mut PlanSummary, deletions: &mut Planned
         summary.replaced = named.paths(EntryFate::Replaced, replaced);
         summary.kept_different = named.paths(EntryFate::Left, left);
         summary.blocked = named.paths(EntryFate::Blocked, blocked);
-        summary.deletions = named.paths(EntryFate::Deleted, deleted);
+        let deletes = get(&counts.failed) == 0;
+        if deletes {
+            summary.deletions = named.paths(EntryFate::Deleted, deleted);
+        }
         reads.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).count(summary);
-        *deletions = found.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if deletes {
+            *deletions = found.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
     }
 }
 

@@ -205,6 +205,12 @@ impl<'a> RestoreRun<'a> {
 
     /// An entry could not be restored; a target that is full ends the run.
     pub(crate) fn failed_entry(&self, path: &[u8], error: Error) {
+        add(&self.counts.failed, 1);
+        self.failed_step(path, error);
+    }
+
+    /// Something could not be done about an entry, which has been restored or is not to be.
+    pub(crate) fn failed_step(&self, path: &[u8], error: Error) {
         let error = named_in_full(error, &shown(path));
         self.rehearsal().iter().for_each(|rehearsal| rehearsal.fail_to_tell(&error));
         match error.kind() {

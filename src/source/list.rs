@@ -5,6 +5,7 @@ use crate::error::{Error, Kind, Result};
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 /// How many bytes of paths one list may hold: millions of paths, yet an endless reader ends.
@@ -89,7 +90,23 @@ pub fn follow_slash(path: &Path) -> Result<PathBuf> {
     if !is_link {
         return Ok(path.to_owned());
     }
-    link.canonicalize().map_err(|error| Error::io("follow the symbolic link", path.display(), error))
+    let real = link.canonicalize().map_err(|error| Error::io("follow the symbolic link", path.display(), error))?;
+    if is_same_place(link, &real) {
+        return Ok(real);
+    }
+    Err(Error::invalid(
+        "follow the symbolic link",
+        path.display(),
+        "what it leads to has another path here, as links in /proc do",
+    )
+    .hint("name the directories in it instead, as in /proc/1/root/etc"))
+}
+
+/// Whether two paths lead to the same directory. The text of a link in /proc can be a path in another mount namespace.
+pub fn is_same_place(one: &Path, other: &Path) -> bool {
+    let number = |path: &Path| path.metadata().map(|meta| (meta.dev(), meta.ino())).ok();
+    let one = number(one);
+    one.is_some() && one == number(other)
 }
 
 /// Absolute paths without `.`, `..` and double slashes, sorted by component, each once. Where `..` follows a symbolic link, the

@@ -17,7 +17,7 @@ pub(crate) mod stream;
 
 pub use command::SECRETS;
 pub use kinds::{ByteSource, ReadOnce, Source};
-pub use list::{follow_slash, normalize, read_lines, read_raw};
+pub use list::{follow_slash, is_same_place, normalize, read_lines, read_raw};
 pub use rules::{Marker, Rules, RulesBuilder};
 pub use stdin::StdinSource;
 pub use stream::{Stream, check_stream_name};

@@ -5,10 +5,12 @@ use crate::golden::noise;
 use crate::person::{Contents, Person, contents};
 use crate::skip::skipped;
 use crate::undone;
+use crate::views::through;
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 const PASSWORD: (&str, &str) = ("SILT_PASSWORD", "p");
 
@@ -214,5 +216,50 @@ fn times_of_a_damaged_file_system_are_saved_as_far_as_they_are_valid() {
     for name in ["bad", "directory", "link"] {
         let restored = person.path("out").join(name).symlink_metadata().expect("restored");
         assert_eq!(restored.mtime_nsec(), 999_999_999, "{name}");
+    }
+}
+
+/// A link of /proc into another mount namespace was followed by its text: the directory of that path here was saved, with exit code 0.
+#[test]
+fn a_link_into_another_mount_namespace_is_not_followed_by_its_text() {
+    let person = Person::new();
+    person.write("place/f", "of the host");
+    let script = "mount -t tmpfs tmpfs place && echo inside >place/f && mkdir place/below && echo deep >place/below/f && \
+                  cd place && echo ready && read end";
+    let other = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", script])
+        .current_dir(person.home.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let Ok(mut other) = other else { return skipped("another mount namespace", "there is no unshare") };
+    let mut said = String::new();
+    BufReader::new(other.stdout.as_mut().expect("piped")).read_line(&mut said).expect("read");
+    let way = format!("/proc/{}/cwd", other.id());
+    if said == "ready\n" {
+        let refused = person.silt(&["backup", &format!("{way}/")]).ends_with(1);
+        assert!(refused.err.contains("as links in /proc do"), "{}", refused.err);
+        person.silt(&["backup", &format!("{way}/below")]).ends_with(0);
+        assert_eq!(person.silt(&["cat", &format!("latest:{way}/below/f")]).ends_with(0).out, "deep\n");
+    } else {
+        skipped("another mount namespace", "it is refused");
+    }
+    drop(other.stdin.take());
+    other.wait().expect("it ends");
+}
+
+/// The current directory was mounted over: `.` meant what is mounted there, and a restore with `--delete` emptied that.
+#[test]
+fn a_current_directory_that_is_mounted_over_is_refused() {
+    let person = Person::new();
+    person.write("place/f", "under");
+    person.silt(&["backup", "place"]).ends_with(0);
+    let named = format!("latest:{}", person.path("place").display());
+    let script = "cd place && mount -t tmpfs tmpfs \"$PWD\" && exec \"$@\"";
+    let within = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"];
+    for words in [&["backup", "."][..], &["backup", "f"], &["restore", &named, "--target", ".", "--delete"]] {
+        let Some(said) = through(&person, &within, words) else { return };
+        let refused = said.ends_with(1);
+        assert!(refused.err.contains("something else is mounted over it"), "{}", refused.err);
     }
 }

@@ -255,15 +255,15 @@ fn nothing_is_deleted_where_the_backup_did_not_see_everything() {
 
 #[test]
 fn a_page_that_cannot_be_read_deletes_nothing_and_costs_itself_only() {
-    // One damaged page, and nothing at all was restored; what it names must not be taken for too much either.
+    // One damaged page, and nothing at all was restored; what it names must not be taken for too much either, nor what it may name.
     let folder = tempfile::tempdir().expect("a folder");
     let (repo, snapshot) = handmade(folder.path(), |_, entries| {
         entries[0].content = Content::Tree(siltstone::id::ChunkId([9; 24]));
     });
     let target = folder.path().join("target");
     let report = deletes(&repo, &snapshot, &target);
-    assert_eq!((report.damaged, report.warnings_count, report.files), (1, 1, 1));
-    assert!(target.join("part/later").exists() && !target.join("whole/later").exists());
+    assert_eq!((report.damaged, report.warnings_count, report.files), (1, 2, 1));
+    assert!(target.join("part/later").exists() && target.join("whole/later").exists());
     assert_eq!(fs::read(target.join("whole/f")).expect("restored"), b"kept");
 }
 
@@ -412,4 +412,32 @@ fn a_directory_in_the_place_of_a_source_that_is_a_file_makes_way() {
     let done = person.silt(&words).ends_with(0);
     assert!(done.err.contains(&left) && done.err.contains("delete it by hand"), "{}", done.err);
     assert!(person.path(&format!("dir/{left}/x")).exists());
+}
+
+/// A file was renamed since the backup, and its content in the repository was damaged: the restore deleted the file, which was the only
+/// copy, and from which the next backup would have repaired the repository.
+#[test]
+fn nothing_is_deleted_if_something_could_not_be_restored() {
+    let person = saved(|person| person.write("source/other/f", "f"));
+    let letter = crate::golden::noise(300_000, 7);
+    person.write("source/docs/letter", &letter);
+    person.silt(&["backup", "source"]).ends_with(0);
+    let packs = contents(&person.path("data/siltstone/repository/packs"));
+    let sizes = packs.keys().map(|path| person.path("data/siltstone/repository/packs").join(path));
+    let largest = sizes.filter(|path| path.is_file()).max_by_key(|path| path.metadata().map_or(0, |meta| meta.len()));
+    let largest = largest.expect("there are packs");
+    let pack = fs::read(&largest).expect("read");
+    fs::write(&largest, vec![0; pack.len()]).expect("damaged");
+    fs::rename(person.path("source/docs"), person.path("source/docs2")).expect("renamed");
+    person.write("source/other/extra", "extra");
+    let done = restore(&person, &["--delete"]).ends_with(6);
+    assert!(done.err.contains("they may be the only copy of it"), "{}", done.err);
+    assert_eq!(fs::read(person.path("source/docs2/letter")).expect("it is there"), letter);
+    assert_eq!(text(&person, "source/other/extra"), "extra");
+    // Once it can be restored, the others go.
+    fs::write(&largest, pack).expect("repaired");
+    fs::remove_dir_all(person.path("cache")).expect("removed");
+    restore(&person, &["--delete"]).ends_with(0);
+    assert!(!person.path("source/docs2").exists() && !person.path("source/other/extra").exists());
+    assert_eq!(fs::read(person.path("source/docs/letter")).expect("it is there"), letter);
 }
