@@ -78,8 +78,9 @@ impl BaselineChoice {
     pub(crate) fn parent_ran(&self) -> Option<(Time, Time)> {
         let parent = self.parent.as_ref()?;
         let (started, ended) = (parent.started.time(), parent.ended.time());
-        // The start may be one that was asked for.
-        Some((started.min(ended), ended))
+        // The start may be one that was asked for, or the clock was set back: then nothing says when the backup began.
+        let began = if started > ended { Time { seconds: i64::MIN, nanoseconds: 0 } } else { started };
+        Some((began, ended))
     }
 }
 

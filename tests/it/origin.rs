@@ -390,3 +390,22 @@ fn what_changed_while_it_was_read_is_read_again() {
     assert_last_is(&storage, &source);
     assert_eq!(backup(&storage, &fixture::credentials(), &source).0, 0);
 }
+
+/// With a time in the future, files that were written to shortly before they were saved counted as settled: a program that writes through
+/// a memory map could have changed them since.
+#[test]
+fn a_backup_that_states_a_later_time_does_not_say_when_it_began() {
+    for (later, is_read) in [(-600, false), (1800, true)] {
+        let (folder, storage) = (tempfile::tempdir().expect("made"), fixture::memory(SWAPS));
+        let source = folder.path().join("source");
+        write(&source, "longer than is kept in a tree, and not new");
+        if !has_identity(&source) {
+            return;
+        }
+        let now = siltstone::watch::now();
+        let time = siltstone::entry::Time { seconds: now.seconds + later, ..now };
+        let options = BackupOptions { time: Some(time), ..fixture::options(&source) };
+        open(&storage).backup(options, &Watch::silent()).expect("the backup succeeds");
+        assert_eq!(backup(&storage, &fixture::credentials(), &source).0 > 0, is_read, "{later}");
+    }
+}
