@@ -9,6 +9,7 @@ use crate::backup::old_entries::{FolderBaseline, OldParts};
 use crate::backup::page_row::{FileChange, FolderKey, PageRow};
 use crate::backup::walk::SourceWalk;
 use crate::disk::Stat;
+use crate::disk::encrypted::unlocked;
 use crate::entry::{Content, Entry, EntryKind, Time};
 use crate::error::{Kind, Result};
 use crate::format::tree::{check_entries, store_page};
@@ -201,7 +202,7 @@ impl<'a> SourceWalk<'a> {
                 return self.finish_empty(scope, &above);
             }
         };
-        let handle = folder.directory().and_then(|directory| directory.open_child(name));
+        let handle = folder.directory().and_then(|directory| unlocked(directory.open_child(name)?, &stat));
         let name = name.to_bytes();
         let found = FoundBelow { folder: &folder, name, path: &path, stat: &stat, handle: &handle };
         let may_be_other = self.baseline.may_be_other_below(&found, self.selection);

@@ -6,6 +6,7 @@ use crate::backup::nested::tops;
 use crate::backup::page_row::FolderKey;
 use crate::backup::tops::WalkTop;
 use crate::backup::walk::SourceWalk;
+use crate::disk::encrypted::unlocked;
 use crate::disk::stat::{fstat, stat_path};
 use crate::disk::{Directory, NameList, rights};
 use crate::entry::{Content, Entry};
@@ -100,7 +101,7 @@ impl SourceWalk<'_> {
         let WalkTop { path, stat, place, is_mounted } = top;
         let slot = Arc::new(Mutex::new(None));
         let above = AboveFolder::Source(slot.clone());
-        let handle = Directory::open_path(path);
+        let handle = Directory::open_path(path).and_then(|directory| unlocked(directory, stat));
         let may_be_other = self.baseline.may_be_other_top(top, &handle, self.selection);
         let (baseline, key) = (self.baseline.of_source(path, may_be_other), FolderKey::of(path));
         let found = FoundFolder { above, path: path.clone(), key, place: *place, baseline, is_new: false };

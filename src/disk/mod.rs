@@ -9,6 +9,7 @@ pub(crate) mod buffer;
 mod change_places;
 pub(crate) mod create;
 pub(crate) mod device;
+pub(crate) mod encrypted;
 pub(crate) mod flags;
 pub(crate) mod follow;
 pub(crate) mod foresee;

@@ -50,6 +50,8 @@ pub struct Stat {
     pub mount: u64,
     /// Immutable or append-only (`chattr +i`, `+a`): it can be neither replaced nor removed.
     pub is_fixed: bool,
+    /// Encrypted by its file system.
+    pub is_encrypted: bool,
 }
 
 const WANTED: StatxFlags = StatxFlags::TYPE
@@ -153,6 +155,7 @@ impl Stat {
             blocks: from.stx_blocks,
             mount: from.stx_mnt_id,
             is_fixed: (from.stx_attributes_mask & from.stx_attributes).intersects(FIXED),
+            is_encrypted: from.stx_attributes.intersects(StatxAttributes::ENCRYPTED),
         }
     }
 
@@ -177,6 +180,7 @@ impl Stat {
             blocks: from.st_blocks as u64,
             mount: 0,
             is_fixed: false,
+            is_encrypted: false,
         }
     }
 }

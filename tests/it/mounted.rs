@@ -263,3 +263,66 @@ fn a_current_directory_that_is_mounted_over_is_refused() {
         assert!(refused.err.contains("something else is mounted over it"), "{}", refused.err);
     }
 }
+
+/// Adds the key of an encrypted file system, encrypts an empty directory with it, or takes the key away: `WHAT MOUNT [DIRECTORY]`.
+const FSCRYPT: &str = r#"
+import fcntl, os, struct, sys
+def request(way, number, size): return way << 30 | size << 16 | ord("f") << 8 | number
+what, mount = sys.argv[1:3]
+file = os.open(mount, os.O_RDONLY)
+add = bytearray(struct.pack("<II32sII32x", 2, 0, b"", 64, 0) + b"K" * 64)
+fcntl.ioctl(file, request(3, 23, 80), add, True)
+key = bytes(add[8:24])
+if what == "encrypt":
+    policy = bytearray(struct.pack("<BBBBB3x16s", 2, 1, 4, 2, 0, key))
+    fcntl.ioctl(os.open(sys.argv[3], os.O_RDONLY), request(2, 19, 12), policy, True)
+elif what == "lock":
+    fcntl.ioctl(file, request(3, 24, 64), bytearray(struct.pack("<II32sI20x", 2, 0, key, 0)), True)
+"#;
+
+/// A directory whose user was not logged in was saved with names that the kernel had made up, with exit code 0, and a restore of that with
+/// `--delete` deleted what was in it. One into it deleted everything and could create nothing.
+#[test]
+fn a_locked_encrypted_directory_is_neither_saved_nor_emptied() {
+    let person = Person::new();
+    let image = person.path("image").display().to_string();
+    std::fs::File::create(&image).and_then(|file| file.set_len(32 << 20)).expect("made");
+    let made = Command::new("mkfs.ext4").args(["-q", "-O", "encrypt", &image]).output();
+    let is_made = made.is_ok_and(|done| done.status.success());
+    let disk = person.path("disk");
+    let Some(_disk) = is_made.then(|| undone::mounted(&["-o", "loop", &image], &disk)).flatten() else {
+        return skipped("an encrypted directory", "mkfs.ext4 or mount is refused");
+    };
+    let fscrypt = |what: &str| {
+        let words = [disk.as_path(), &disk.join("home")];
+        Command::new("python3").args(["-c", FSCRYPT, what]).args(words).output().is_ok_and(|done| done.status.success())
+    };
+    std::fs::create_dir(disk.join("home")).expect("made");
+    if !fscrypt("encrypt") {
+        return skipped("an encrypted directory", "the kernel does not encrypt, or there is no python3");
+    }
+    std::fs::create_dir_all(disk.join("home/docs/deep")).expect("made");
+    std::os::unix::fs::symlink("docs", disk.join("home/link")).expect("linked");
+    std::fs::write(disk.join("home/docs/letter"), "letter").expect("written");
+    let named = format!("latest:{}", disk.join("home").display());
+    let home = disk.join("home").display().to_string();
+    person.silt(&["backup", "disk"]).ends_with(0);
+    let before = contents(&disk.join("home"));
+    let restore = || person.silt(&["restore", &named, "--target", &home, "--delete"]);
+    assert!(fscrypt("lock"));
+    restore().ends_with(3);
+    // With the local state, without it, and as the source itself.
+    for words in [&["backup", "disk"][..], &["--no-cache", "backup", "disk"], &["backup", "disk/home"]] {
+        let locked = person.silt(words).ends_with(3);
+        assert!(locked.err.contains("its file system encrypts it, and its key is not there"), "{}", locked.err);
+        let listed = person.silt(&["ls", "-R", &named]).ends_with(0).out;
+        assert!(!listed.contains("home/"), "{listed}");
+    }
+    assert!(fscrypt("unlock"));
+    assert!(contents(&disk.join("home")) == before);
+    restore().ends_with(0);
+    assert!(contents(&disk.join("home")) == before, "nothing is known of it");
+    person.silt(&["backup", "disk"]).ends_with(0);
+    restore().ends_with(0);
+    assert!(contents(&disk.join("home")) == before);
+}
