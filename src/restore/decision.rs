@@ -25,6 +25,8 @@ pub(super) struct UpToDateEntry {
 
 pub(super) enum EntryDecision {
     Make(PlacingWay),
+    /// A directory with content makes way for it, when everything else is restored.
+    Late,
     UpToDate(UpToDateEntry),
     /// It differs, and `overwrite` keeps it.
     Left,

@@ -1,7 +1,7 @@
 //! Delete what the snapshot does not have: only what the plan named, inside a source, on its file system, where the backup
 //! saw everything, and never what rules protect, a repository or a cache.
 
-use crate::disk::{Directory, Identity, TargetDirectory, rights, unfinished};
+use crate::disk::{Directory, Identity, TargetDirectory, unfinished};
 use crate::entry::Entry;
 use crate::error::{Kind, Result};
 use crate::lock::locked;
@@ -114,12 +114,7 @@ impl RestoreRun<'_> {
         match has_others() {
             Ok(true) => {
                 folder.names.has_others.store(true, Ordering::Relaxed);
-                let mut links = locked(&self.links);
-                if rights::opens_everything() {
-                    links.hold(folder);
-                } else {
-                    links.hold_with_parents(folder);
-                }
+                self.hold_back(folder, &mut locked(&self.links));
             }
             Ok(false) => drop(std::mem::take(&mut *locked(&folder.names.saved))),
             Err(error) => self.failed_entry(&folder.path, error),

@@ -72,6 +72,7 @@ impl RestoreRun<'_> {
             (EntryDecision::Make(_), None) if self.is_name_of_other(&folder.path, target.directory(), entry)? => {
                 EntryDecision::Blocked(OTHER_SOURCE)
             }
+            (EntryDecision::Make(PlacingWay::OverDirectory), None) if self.puts_off(entry) => EntryDecision::Late,
             (EntryDecision::UpToDate(existing), None)
                 if existing.restores_metadata
                     && self.is_name_of_other(&folder.path, target.directory(), entry)?

@@ -71,6 +71,7 @@ impl RestoreRun<'_> {
     pub(crate) fn restore_file(&self, folder: &TargetFolder, here: &OpenFolder, entry: &Entry) -> Result<Linkable> {
         let way = match self.decide(folder, here, entry)? {
             EntryDecision::Make(way) => way,
+            EntryDecision::Late => return Ok(Linkable::Late),
             EntryDecision::UpToDate(existing) => {
                 self.progress(1, entry.size);
                 return Ok(self.keep(here, folder, entry, existing));

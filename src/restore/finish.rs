@@ -4,13 +4,16 @@
 use crate::disk::apply::{apply_flags, chmod_open};
 use crate::disk::opened_up::close_below;
 use crate::disk::stat::fstat;
-use crate::disk::{Directory, Loss, Stat, Subject, TargetDirectory, apply_metadata};
+use crate::disk::{Directory, Loss, Stat, Subject, TargetDirectory, apply_metadata, rights};
 use crate::entry::{Entry, EntryKind, Time};
 use crate::error::{Kind, Result};
 use crate::lock::locked;
-use crate::restore::counts::{EntryFate, add};
+use crate::restore::counts::{EntryFate, add, get};
 use crate::restore::existing::may_keep_metadata;
 use crate::restore::folder::{FolderFacts, FolderState, OpenFolder, TargetFolder};
+use crate::restore::links::LinkGroups;
+use crate::restore::paths::child_path;
+use crate::restore::reasons::KEPT_FOR_OTHERS;
 use crate::restore::run::RestoreRun;
 use rustix::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -76,6 +79,49 @@ impl RestoreRun<'_> {
         // Links may still need it; else its descriptor goes with it.
         self.close_if_many(folder);
         Some(here)
+    }
+
+    /// Whether a directory with content makes way for this entry only when everything else is restored.
+    pub(crate) fn puts_off(&self, entry: &Entry) -> bool {
+        self.is_restore() && entry.link_group == 0 && !locked(&self.target.late).is_last_step
+    }
+
+    pub(crate) fn put_off(&self, folder: &Arc<TargetFolder>, entry: &Entry) {
+        locked(&self.target.late).waiting.push((folder.clone(), entry.clone()));
+        self.hold_back(folder, &mut locked(&self.links));
+    }
+
+    /// Restores what was put off, unless something could not be restored: it may be in the directories that would make way.
+    pub(crate) fn restore_late(&self) {
+        let late = {
+            let mut late = locked(&self.target.late);
+            late.is_last_step = true;
+            std::mem::take(&mut late.waiting)
+        };
+        for (folder, entry) in late {
+            let done = match self.enter(&folder) {
+                Ok(Some(_)) if get(&self.counts.failed) > 0 => {
+                    self.blocked(&folder, &entry, KEPT_FOR_OTHERS);
+                    Ok(())
+                }
+                Ok(Some(here)) if !self.should_stop() => self.restore_single(&folder, &here, &entry).map(drop),
+                Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = done {
+                self.failed_entry(&child_path(&folder.path, &entry.name), error);
+            }
+            self.close_if_many(&folder);
+        }
+    }
+
+    /// Finishes a directory only when everything is restored.
+    pub(crate) fn hold_back(&self, folder: &Arc<TargetFolder>, links: &mut LinkGroups) {
+        if rights::opens_everything() {
+            links.hold(folder);
+        } else {
+            links.hold_with_parents(folder);
+        }
     }
 
     /// Finishes the directories that waited for links, or for what is deleted in them when everything is restored.

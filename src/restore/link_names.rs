@@ -67,7 +67,7 @@ impl RestoreRun<'_> {
         let how = self.restore_single(folder, here, entry)?;
         let mut links = locked(&self.links);
         match how {
-            Linkable::No => return Ok(()),
+            Linkable::No | Linkable::Late => return Ok(()),
             Linkable::Unmended => {
                 links.unmended.insert(entry.link_group);
                 return Ok(());
@@ -99,6 +99,7 @@ impl RestoreRun<'_> {
         }
         groups.into_values().collect::<Vec<_>>().into_par_iter().for_each(|names| self.make_group(names));
         self.set_flags();
+        self.restore_late();
         self.finish_held(held);
     }
 
@@ -258,6 +259,8 @@ impl RestoreRun<'_> {
         }
         match self.decide(folder, here, entry)? {
             EntryDecision::Make(way) => return Ok(Some(way)),
+            // Links are made last in any case.
+            EntryDecision::Late => return Ok(Some(PlacingWay::OverDirectory)),
             // Up to date by itself, but another inode than the one it is a name of.
             EntryDecision::UpToDate(existing) if existing.restores_metadata => match self.stays(here, &existing.stat) {
                 None => return Ok(Some(PlacingWay::Over)),

@@ -21,6 +21,8 @@ pub(super) enum Linkable {
     Old,
     /// This run makes it.
     New,
+    /// It is restored when everything else is.
+    Late,
 }
 
 /// A name that others may be linked to.
@@ -33,6 +35,14 @@ pub(super) struct LinkAnchor {
 
 /// A name that waits.
 pub(super) type WaitingName = (Arc<TargetFolder>, Entry);
+
+/// Entries that a directory with content makes way for: they come last.
+#[derive(Default)]
+pub(super) struct LateEntries {
+    pub waiting: Vec<WaitingName>,
+    /// Nothing is put off any more.
+    pub is_last_step: bool,
+}
 
 /// Names of inodes with several that have been met.
 #[derive(Default)]

@@ -12,6 +12,9 @@ pub(super) const FIXED: &str = "it is immutable or append-only, and was kept: ru
 
 pub(super) const NOT_EMPTY: &str = "a directory that is not empty is in its place, and was kept";
 
+pub(super) const KEPT_FOR_OTHERS: &str =
+    "a directory is in its place, and was kept, because something could not be restored, and that may be in it";
+
 /// Reported for a link that was followed to reach a source.
 pub(super) const FOLLOWED: &str = "the symbolic link in its place leads to a source, and was kept";
 

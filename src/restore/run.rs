@@ -9,7 +9,7 @@ use crate::lock::locked;
 use crate::repo::{Chunk, Reader, Repository};
 use crate::restore::counts::{EntryFate, RestoreCounts, RestoreReport, add, get};
 use crate::restore::folder::OpenFolders;
-use crate::restore::links::LinkGroups;
+use crate::restore::links::{LateEntries, LinkGroups};
 use crate::restore::options::RestoreOptions;
 use crate::restore::other_sources::OtherSources;
 use crate::restore::overlap::SourceOverlap;
@@ -103,6 +103,7 @@ pub(super) struct TargetFindings {
     pub followed: Mutex<HashSet<(Identity, Vec<u8>)>>,
     /// An inode with several names was met in it.
     pub has_linked: AtomicBool,
+    pub late: Mutex<LateEntries>,
     /// The devices of file systems whose precision of times was checked.
     pub times_checked: MetDevices,
 }

@@ -18,6 +18,7 @@ impl RestoreRun<'_> {
     pub(crate) fn restore_special(&self, folder: &TargetFolder, here: &OpenFolder, entry: &Entry) -> Result<Linkable> {
         let way = match self.decide(folder, here, entry)? {
             EntryDecision::Make(way) => way,
+            EntryDecision::Late => return Ok(Linkable::Late),
             EntryDecision::UpToDate(existing) => return Ok(self.keep(here, folder, entry, existing)),
             EntryDecision::Left => {
                 self.left(folder, entry);

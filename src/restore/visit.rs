@@ -203,7 +203,11 @@ impl<'a> RestoreRun<'a> {
             return;
         }
         let done = self.restored_before(folder, here, &entry).and_then(|before| match before {
-            RestoredBefore::No if entry.link_group == 0 => self.restore_single(folder, here, &entry).map(drop),
+            RestoredBefore::No if entry.link_group == 0 => self.restore_single(folder, here, &entry).map(|how| {
+                if how == Linkable::Late {
+                    self.put_off(folder, &entry);
+                }
+            }),
             RestoredBefore::No => self.restore_linked(folder, here, &entry),
             RestoredBefore::Same => {
                 self.fate(EntryFate::Kept, || child_path(&folder.path, &entry.name));

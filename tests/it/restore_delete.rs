@@ -418,7 +418,10 @@ fn a_directory_in_the_place_of_a_source_that_is_a_file_makes_way() {
 /// copy, and from which the next backup would have repaired the repository.
 #[test]
 fn nothing_is_deleted_if_something_could_not_be_restored() {
-    let person = saved(|person| person.write("source/other/f", "f"));
+    let person = saved(|person| {
+        person.write("source/other/f", "f");
+        person.write("source/a-file", "file");
+    });
     let letter = crate::golden::noise(300_000, 7);
     person.write("source/docs/letter", &letter);
     person.silt(&["backup", "source"]).ends_with(0);
@@ -430,14 +433,20 @@ fn nothing_is_deleted_if_something_could_not_be_restored() {
     fs::write(&largest, vec![0; pack.len()]).expect("damaged");
     fs::rename(person.path("source/docs"), person.path("source/docs2")).expect("renamed");
     person.write("source/other/extra", "extra");
+    // In the place of a file.
+    fs::remove_file(person.path("source/a-file")).expect("removed");
+    person.write("source/a-file/letter", &letter);
     let done = restore(&person, &["--delete"]).ends_with(6);
     assert!(done.err.contains("they may be the only copy of it"), "{}", done.err);
     assert_eq!(fs::read(person.path("source/docs2/letter")).expect("it is there"), letter);
     assert_eq!(text(&person, "source/other/extra"), "extra");
+    assert!(done.err.contains("/a-file: a directory is in its place, and was kept, because"), "{}", done.err);
+    assert_eq!(fs::read(person.path("source/a-file/letter")).expect("it is there"), letter);
     // Once it can be restored, the others go.
     fs::write(&largest, pack).expect("repaired");
     fs::remove_dir_all(person.path("cache")).expect("removed");
     restore(&person, &["--delete"]).ends_with(0);
     assert!(!person.path("source/docs2").exists() && !person.path("source/other/extra").exists());
     assert_eq!(fs::read(person.path("source/docs/letter")).expect("it is there"), letter);
+    assert_eq!(text(&person, "source/a-file"), "file");
 }
