@@ -151,10 +151,8 @@ impl<'a> Baseline<'a> {
                 Some(Content::Tree(tree)) => tree,
                 Some(_) => return Ok(None),
             };
-            found = match self.reader.lookup(&tree, name)? {
-                Some(entry) => Some(entry),
-                None => return Ok(None),
-            };
+            let Some(entry) = self.reader.lookup(&tree, name)? else { return Ok(None) };
+            found = Some(entry);
         }
         Ok(found)
     }

@@ -154,7 +154,7 @@ enum FileAsRead {
     Whole,
     /// The content may be one that the file never had; the reason.
     Doubtful(String),
-    /// It is no longer a file.
+    /// Something other than a file has its name now.
     Replaced,
 }
 

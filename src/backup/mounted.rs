@@ -31,7 +31,7 @@ impl Baseline<'_> {
 
     /// Whether the directory of a source is not the one that the snapshot was chosen for. Then the new snapshot states no origin.
     pub(crate) fn note_if_exchanged(&self, path: &[u8], opened: Result<Stat>) -> bool {
-        opened.is_ok_and(|opened| self.choice.identity.note_if_exchanged(path, &opened))
+        opened.map_or(true, |opened| self.choice.identity.note_if_exchanged(path, &opened))
     }
 
     /// Whether a directory below another one may be another one than the snapshot has.

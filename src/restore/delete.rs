@@ -33,6 +33,7 @@ const CLOSED_ABOVE: &str = "extra entries in it were not deleted, because the mo
 const NOT_NAMED: &str = "extra entries in it were not deleted, because they came or changed after the plan, or the plan could not read \
                          them: run the restore again";
 
+/// Said of the target, once, where nothing is deleted.
 const NOT_ALL_RESTORED: &str =
     "extra entries were not deleted, because something could not be restored: they may be the only copy of it";
 

@@ -170,7 +170,7 @@ impl RestoreRun<'_> {
         let same_stat = stat.size == entry.size && stat.modified == entry.meta.modified;
         let keeps = self.keeps(&stat, entry);
         let up_to_date = |fd| Ok(EntryDecision::UpToDate(UpToDateEntry { stat, fd, restores_metadata: !keeps }));
-        let must_compare = || !keeps && locked(&self.links).must_compare(entry.link_group);
+        let must_compare = || !keeps && self.must_compare(entry);
         if same_stat && self.options.overwrite != Overwrite::Always && !must_compare() {
             return up_to_date(None);
         }
@@ -266,7 +266,7 @@ impl RestoreRun<'_> {
     ) -> Linkable {
         let UpToDateEntry { stat, fd, restores_metadata } = existing;
         let kind = entry.kind_of_inode();
-        let is_unproven = fd.is_none() && kind == EntryKind::File && locked(&self.links).must_compare(entry.link_group);
+        let is_unproven = fd.is_none() && kind == EntryKind::File && self.must_compare(entry);
         let how = if !restores_metadata {
             Linkable::No
         } else if is_unproven {

@@ -30,6 +30,11 @@ impl RestoreRun<'_> {
         entry.link_group != 0 && !locked(&self.links).counted.insert(entry.link_group)
     }
 
+    /// Whether equal size and time are not enough for an existing name, because other names will be linked to it.
+    pub(crate) fn must_compare(&self, entry: &Entry) -> bool {
+        entry.link_group != 0 && locked(&self.links).to_compare.contains(&entry.link_group)
+    }
+
     /// Restores a name of an inode with several, or puts it off until all are known.
     pub(crate) fn restore_linked(&self, folder: &Arc<TargetFolder>, here: &OpenFolder, entry: &Entry) -> Result<()> {
         // Nothing is linked there; and names elsewhere cannot be linked to what is on another mount.

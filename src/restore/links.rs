@@ -82,11 +82,6 @@ impl LinkGroups {
         self.shared.contains(&group)
     }
 
-    /// Whether equal size and time are not enough for an existing name of a group, because other names will be linked to it.
-    pub(crate) fn must_compare(&self, group: u64) -> bool {
-        group != 0 && self.to_compare.contains(&group)
-    }
-
     /// From here on only names that agree are of one group.
     pub(crate) fn number(&mut self, entries: &mut [Entry]) {
         for entry in entries {

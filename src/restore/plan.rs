@@ -110,12 +110,10 @@ fn summarise(run: RestoreRun, summary: &mut PlanSummary, deletions: &mut Planned
         summary.replaced = named.paths(EntryFate::Replaced, replaced);
         summary.kept_different = named.paths(EntryFate::Left, left);
         summary.blocked = named.paths(EntryFate::Blocked, blocked);
-        let deletes = get(&counts.failed) == 0;
-        if deletes {
-            summary.deletions = named.paths(EntryFate::Deleted, deleted);
-        }
         reads.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).count(summary);
-        if deletes {
+        // What the snapshot does not have may be the only copy of what cannot be restored.
+        if get(&counts.failed) == 0 {
+            summary.deletions = named.paths(EntryFate::Deleted, deleted);
             *deletions = found.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         }
     }
