@@ -3,22 +3,17 @@
 use crate::error::Result;
 use crate::format::index::{INDEX_CHUNKS_MAX, encode_index};
 use crate::format::index_name;
-use crate::id::{ChunkKind, IndexId};
+use crate::id::IndexId;
 use crate::index::IndexBasis;
 use crate::ingest::sink::ChunkSink;
 use crate::lock::locked;
 use crate::place::{IndexContents, PackContents};
 use crate::seal::{Recipients, seal_object};
-use rayon::prelude::*;
 
 impl ChunkSink {
     pub(super) fn make_findable(&self, findable: impl FnOnce(IndexBasis, &[IndexId]) + Send) -> Result<()> {
         self.uploads.check()?;
-        self.lanes.par_iter().try_for_each(|lane| {
-            let mut lane = locked(lane);
-            self.flush_frame(&mut lane, ChunkKind::Content)?;
-            self.flush_frame(&mut lane, ChunkKind::Tree)
-        })?;
+        self.flush_lanes()?;
         let mut contents = Vec::new();
         for packs in &self.packs {
             packs.close().map_or(Ok(()), |leaving| self.send(packs, leaving))?;

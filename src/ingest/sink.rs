@@ -5,12 +5,13 @@ use crate::error::{Error, Kind, Result};
 use crate::format::{CHUNK_BYTES_MAX, FRAME_RAW_BYTES, PACK_BYTES};
 use crate::id::{ChunkId, ChunkKind, IndexId};
 use crate::index::{Claim, Claims, IndexBasis, IndexView};
-use crate::ingest::packs::{FullPack, OpenPacks};
+use crate::ingest::packs::{FrameReservation, FullPack, OpenPacks};
 use crate::ingest::upload::Uploads;
 use crate::lock::locked;
 use crate::seal::{Compression, FrameSealer};
 use crate::vault::{IndexCheck, Vault};
 use crate::watch::Watch;
+use rayon::prelude::*;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -237,23 +238,55 @@ impl ChunkSink {
     }
 
     /// Compresses and seals what a lane has gathered, and puts it into the current pack.
-    pub(super) fn flush_frame(&self, lane: &mut SinkLane, kind: ChunkKind) -> Result<()> {
-        let filling = &mut lane.frames[kind as usize];
-        if filling.chunks.is_empty() {
-            return Ok(());
-        }
+    fn flush_frame(&self, lane: &mut SinkLane, kind: ChunkKind) -> Result<()> {
         // From the place in a pack until the pack is sent, checkpoints wait for this thread.
         let _alive = self.uploads.alive();
+        let SinkLane { sealer, frames } = lane;
+        let filling = &mut frames[kind as usize];
+        sealer.compress(&filling.raw)?;
+        let place = self.packs[kind as usize].reserve(self.vault.keys(), filling.chunks.len())?;
+        self.seal_frame(sealer, filling, kind, &place)
+    }
+
+    /// Puts what the lanes have gathered into the current packs, in the order of the lanes: what the readers stored stands before what
+    /// the whole tree needs.
+    pub(super) fn flush_lanes(&self) -> Result<()> {
+        // Until the packs are sent, later checkpoints wait for this thread.
+        let _alive = self.uploads.alive();
+        let mut gathered = Vec::new();
+        for lane in &self.lanes {
+            let mut held = locked(lane);
+            for kind in [ChunkKind::Content, ChunkKind::Tree] {
+                let filling = std::mem::take(&mut held.frames[kind as usize]);
+                if !filling.chunks.is_empty() {
+                    let place = self.packs[kind as usize].reserve(self.vault.keys(), filling.chunks.len())?;
+                    gathered.push((lane, kind, filling, place));
+                }
+            }
+        }
+        gathered.into_par_iter().try_for_each(|(lane, kind, mut filling, place)| {
+            let sealer = &mut locked(lane).sealer;
+            sealer.compress(&filling.raw)?;
+            self.seal_frame(sealer, &mut filling, kind, &place)
+        })
+    }
+
+    /// Seals a frame that the sealer has just compressed, brings it to its place, and sends the pack if that completed it.
+    fn seal_frame(
+        &self,
+        sealer: &mut FrameSealer,
+        filling: &mut FrameBuilder,
+        kind: ChunkKind,
+        place: &FrameReservation,
+    ) -> Result<()> {
         let packs = &self.packs[kind as usize];
-        lane.sealer.compress(&filling.raw)?;
-        let place = packs.reserve(self.vault.keys(), filling.chunks.len())?;
         // The pack waits for this frame: without it, it can never be sent.
-        let sealed = lane.sealer.seal(&place.key, place.number, &filling.raw);
+        let sealed = sealer.seal(&place.key, place.number, &filling.raw);
         let sealed = sealed.inspect_err(|error| self.uploads.fail(error.clone()))?;
         let raw = filling.raw.len() as u32;
         let chunks = std::mem::take(&mut filling.chunks);
         filling.raw.clear();
-        let full = packs.fill(&place, sealed, raw, chunks);
+        let full = packs.fill(place, sealed, raw, chunks);
         full.map_or(Ok(()), |leaving| self.send(packs, leaving))
     }
 

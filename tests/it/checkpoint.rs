@@ -135,3 +135,22 @@ fn a_thread_that_panics_ends_the_run_instead_of_being_waited_for() {
         assert!(error.contains("panicked"), "remote {is_remote}: {error}");
     }
 }
+
+/// The order was that in which threads came, so one tree became packs that damage hit differently.
+#[test]
+fn a_checkpoint_puts_the_frames_of_the_lanes_into_a_pack_in_their_order() {
+    const LANES: usize = 8;
+    let folder = tempfile::tempdir().expect("a folder");
+    let repo = open(Arc::new(memory(RENAMES)), &folder.path().join("cache")).expect("it opens");
+    let options = SinkOptions { lanes: LANES, compression: Compression::Auto, memory_bytes: 32 << 20 };
+    let writer = repo.writer("host", &options, &Watch::silent()).expect("it begins");
+    for round in 0..8 {
+        let store = |lane: usize| writer.sink().store_tree(lane, &[round, lane as u8].repeat(40)).expect("it is stored");
+        let mut chunks: Vec<_> = (0..LANES).rev().map(store).collect();
+        chunks.reverse();
+        writer.sink().checkpoint(|_, _| ()).expect("it is findable");
+        let numbers = chunks.iter().map(|id| repo.reader().locate(id).expect("it is there").frame_number);
+        assert!(numbers.eq(0..LANES as u32), "round {round}");
+    }
+    writer.abandon(|_, _| ()).expect("it ends");
+}
