@@ -3,6 +3,7 @@
 use crate::backup::detect;
 use crate::backup::folder::SourceFolder;
 use crate::disk::device::PseudoMounts;
+use crate::disk::mounts::IdmappedMounts;
 use crate::disk::{Directory, Owners, Stat, flags, open, rights, xattr};
 use crate::entry::{Entry, EntryKind, Metadata, PATH_BYTES_MAX, Xattr};
 use crate::error::{Error, Kind, Result};
@@ -47,14 +48,6 @@ impl<'c> EntryWarnings<'c> {
         self.has_warned.get()
     }
 
-    /// Warns about an owner that this process cannot see. Each backup warns again; what was saved of the content stays trusted.
-    pub(crate) fn check_owner(&self, stat: &Stat) {
-        if let Some(what) = rights::unseen_owner(stat.uid, stat.gid) {
-            self.must_repeat.set(true);
-            self.ledger.warn(&self.path(), what);
-        }
-    }
-
     pub(crate) fn must_repeat(&self) -> bool {
         self.must_repeat.get()
     }
@@ -63,17 +56,27 @@ impl<'c> EntryWarnings<'c> {
 pub(super) struct Describer<'a> {
     owners: Owners,
     mounts: &'a PseudoMounts,
+    idmapped: IdmappedMounts,
     ledger: &'a Ledger<'a>,
 }
 
 impl<'a> Describer<'a> {
     pub(crate) fn new(mounts: &'a PseudoMounts, ledger: &'a Ledger<'a>) -> Result<Self> {
-        Ok(Describer { owners: Owners::load()?, mounts, ledger })
+        Ok(Describer { owners: Owners::load()?, mounts, idmapped: IdmappedMounts::default(), ledger })
     }
 
     /// Users and groups by name, as they are in this run.
     pub(crate) fn owners(&self) -> &Owners {
         &self.owners
+    }
+
+    /// Warns about an owner that this process cannot see. Each backup warns again; what was saved of the content stays trusted.
+    pub(crate) fn check_owner(&self, stat: &Stat, warnings: &EntryWarnings) {
+        let is_idmapped = || self.idmapped.contains(stat.mount);
+        if let Some(what) = rights::unseen_owner(stat.uid, stat.gid, is_idmapped) {
+            warnings.must_repeat.set(true);
+            self.ledger.warn(&warnings.path(), what);
+        }
     }
 
     /// An entry of before whose inode has not changed. What is not a part of the inode is as it is now: what its owner is called,
@@ -176,6 +179,12 @@ impl<'a> Describer<'a> {
         }
         entry.link_group = detect::link_group(stat);
         Some(entry)
+    }
+
+    /// A source itself, by its path.
+    pub(crate) fn source(&self, path: &[u8], stat: &Stat) -> Entry {
+        self.check_owner(stat, &EntryWarnings::new(self.ledger, &|| path.to_vec()));
+        self.path(path, stat)
     }
 
     /// A source itself, or a directory above one, by its path.

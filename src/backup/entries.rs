@@ -154,7 +154,7 @@ impl<'a> EntryBuilder<'a> {
             if is_file {
                 self.count_file(self.counts.files_by(old.change), item.stat.size);
             }
-            warnings.check_owner(&item.stat);
+            self.describer.check_owner(&item.stat, &warnings);
             let entry = Some(marked(self.describer.kept(old.entry, &item.stat), folder, &item.stat));
             return BuiltEntry { entry, is_trusted: true, look_again: warnings.must_repeat() };
         }
@@ -166,7 +166,7 @@ impl<'a> EntryBuilder<'a> {
             take_back(&self.counts.others, u64::from(entry.is_none()));
             entry.map(|entry| marked(entry, folder, &item.stat))
         };
-        warnings.check_owner(&item.stat);
+        self.describer.check_owner(&item.stat, &warnings);
         BuiltEntry { entry, is_trusted: !warnings.has_warned(), look_again: warnings.must_repeat() }
     }
 

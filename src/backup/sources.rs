@@ -53,11 +53,11 @@ impl SourceWalk<'_> {
         let tops = self.selection.tops(false)?;
         let mut saved = SavedSources::default();
         if let Some(root) = tops.root {
-            let described = self.entries.describer.path(b"/", &root.stat);
+            let described = self.entries.describer.source(b"/", &root.stat);
             saved.root = Some(Entry { is_partial: root.is_partial, ..described });
         }
         for (path, stat) in tops.closed {
-            let entry = Entry { is_partial: true, ..self.entries.describer.path(&path, &stat) };
+            let entry = Entry { is_partial: true, ..self.entries.describer.source(&path, &stat) };
             add(&self.counts.directories, 1);
             saved.entries.push((path, entry));
         }
@@ -110,7 +110,7 @@ impl SourceWalk<'_> {
             return Err(error);
         }
         let saved = locked(&slot).take();
-        let mut entry = self.entries.describer.path(path, stat);
+        let mut entry = self.entries.describer.source(path, stat);
         entry.content = saved.map_or(Content::Empty, |saved| Content::Tree(saved.tree));
         entry.is_partial = saved.is_none_or(|saved| saved.is_partial);
         entry.is_mounted = *is_mounted;

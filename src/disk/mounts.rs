@@ -2,10 +2,12 @@
 //! error.
 
 use crate::error::{Error, Kind, Result};
-use std::collections::BTreeSet;
+use crate::lock::locked;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 const MOUNTS_BYTES_MAX: u64 = 16 << 20;
 
@@ -70,6 +72,8 @@ pub(crate) struct MountPoint {
     pub options: Vec<u8>,
     /// Nothing can be written to it by this mount.
     pub is_read_only: bool,
+    /// It shows other owners than the file system has (mount_setattr(2)).
+    pub is_idmapped: bool,
 }
 
 impl MountPoint {
@@ -135,6 +139,23 @@ pub(super) fn mount_of(device: u64) -> Option<MountPoint> {
     mount_points().ok()?.into_iter().find(|mount| mount.device == device)
 }
 
+/// Which mounts are idmapped, asked for when a walk meets an owner that such a mount may hide.
+#[derive(Debug, Default)]
+pub(crate) struct IdmappedMounts(Mutex<HashMap<u64, bool>>);
+
+impl IdmappedMounts {
+    /// Whether the mount of this number is idmapped. One that cannot be found is not: kernels that have such mounts list them.
+    pub(crate) fn contains(&self, mount: u64) -> bool {
+        let mut known = locked(&self.0);
+        if !known.contains_key(&mount) {
+            let mounts = mount_points().unwrap_or_default();
+            known.insert(mount, false);
+            known.extend(mounts.into_iter().map(|listed| (listed.number, listed.is_idmapped)));
+        }
+        known.get(&mount) == Some(&true)
+    }
+}
+
 /// A line of mountinfo: number, parent, major:minor, root, point, options, fields that may be absent, -, kind, source, options.
 fn mount_point(line: &[u8]) -> Option<MountPoint> {
     let mut fields = line.split(|byte| *byte == b' ');
@@ -144,13 +165,13 @@ fn mount_point(line: &[u8]) -> Option<MountPoint> {
     let device = major.parse::<u64>().ok()? << 32 | minor.parse::<u64>().ok()?;
     let (root, point) = (unescaped(fields.next()?), unescaped(fields.next()?));
     let text = |field: &[u8]| String::from_utf8_lossy(&unescaped(field)).into_owned();
-    let is_read_only = |options: &[u8]| options.split(|byte| *byte == b',').any(|option| option == b"ro");
-    let is_mounted_read_only = is_read_only(fields.next()?);
+    let has = |options: &[u8], name: &[u8]| options.split(|byte| *byte == b',').any(|option| option == name);
+    let of_mount = fields.next()?;
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let (kind, source) = (text(fields.next()?), text(fields.next().unwrap_or_default()));
     let options = fields.next().unwrap_or_default().to_vec();
-    let is_read_only = is_mounted_read_only || is_read_only(&options);
-    Some(MountPoint { number, device, root, point, kind, source, options, is_read_only })
+    let (is_read_only, is_idmapped) = (has(of_mount, b"ro") || has(&options, b"ro"), has(of_mount, b"idmapped"));
+    Some(MountPoint { number, device, root, point, kind, source, options, is_read_only, is_idmapped })
 }
 
 /// A path of mountinfo, in which spaces and others are written as a backslash and three octal digits.
@@ -211,6 +232,9 @@ mod tests {
         for line in ["1 2 8:1 / /m ro - ext4 /dev/a rw", "1 2 8:1 / /m rw - ext4 /dev/a ro,noload"] {
             assert!(mount_point(line.as_bytes()).is_some_and(|mount| mount.is_read_only), "{line}");
         }
+        let is_idmapped = |line: &[u8]| mount_point(line).is_some_and(|mount| mount.is_idmapped);
+        assert!(is_idmapped(b"1 2 8:1 / /m rw,relatime,idmapped shared:1 - ext4 /dev/a rw"));
+        assert!(!is_idmapped(b"1 2 8:1 / /m rw,relatime - ext4 /dev/a rw,idmapped"));
         assert!(mount_point(b"1 2 0:4 / /proc rw - proc proc rw").is_some_and(|mount| mount.is_pseudo()));
         assert!(mount_point(b"36 35 98:0 /mnt1").is_none());
         assert!(!mount_points().expect("they are listed").is_empty());

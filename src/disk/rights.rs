@@ -16,8 +16,8 @@ static EFFECTIVE: LazyLock<CapabilitySet> = LazyLock::new(|| match capabilities(
 
 static USERS: LazyLock<MappedIds> = LazyLock::new(|| MappedIds::read("/proc/self/uid_map"));
 static GROUPS: LazyLock<MappedIds> = LazyLock::new(|| MappedIds::read("/proc/self/gid_map"));
-static UNSEEN_USER: LazyLock<Option<u32>> = LazyLock::new(|| USERS.unseen("/proc/sys/kernel/overflowuid"));
-static UNSEEN_GROUP: LazyLock<Option<u32>> = LazyLock::new(|| GROUPS.unseen("/proc/sys/kernel/overflowgid"));
+static OVERFLOW_USER: LazyLock<u32> = LazyLock::new(|| overflow_number("/proc/sys/kernel/overflowuid"));
+static OVERFLOW_GROUP: LazyLock<u32> = LazyLock::new(|| overflow_number("/proc/sys/kernel/overflowgid"));
 static OWN_GROUPS: LazyLock<Vec<u32>> = LazyLock::new(|| {
     let others = getgroups().unwrap_or_default();
     others.into_iter().chain([getegid()]).map(|group| group.as_raw()).collect()
@@ -25,6 +25,12 @@ static OWN_GROUPS: LazyLock<Vec<u32>> = LazyLock::new(|| {
 
 /// What the kernel shows for owners without a number, unless it is told another one.
 const OVERFLOW_NUMBER: u32 = 65534;
+
+/// The number that the kernel shows for all owners without a number. Containers may see no /proc/sys.
+fn overflow_number(path: &str) -> u32 {
+    let told = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+    told.unwrap_or(OVERFLOW_NUMBER)
+}
 
 /// The numbers of users or groups that this user namespace knows. The kernel shows all others as one and the same number.
 struct MappedIds(Vec<IdRange>);
@@ -56,11 +62,10 @@ impl MappedIds {
         self.0.iter().any(|range| number.checked_sub(range.first).is_some_and(|at| at < range.count))
     }
 
-    /// The number that stands for all owners that the namespace does not know, if it stands for nobody else. Containers may see
-    /// no /proc/sys.
-    fn unseen(&self, path: &str) -> Option<u32> {
-        let told = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
-        Some(told.unwrap_or(OVERFLOW_NUMBER)).filter(|number| !self.is_whole() && !self.has(*number))
+    /// Whether a number stands for all owners that the namespace does not know, and for nobody else: `overflow` is what the kernel
+    /// shows for them.
+    fn hides(&self, number: u32, overflow: u32) -> bool {
+        number == overflow && !self.is_whole() && !self.has(number)
     }
 
     fn is_whole(&self) -> bool {
@@ -72,16 +77,21 @@ impl MappedIds {
     }
 }
 
-/// Says which part of the owner of a file the kernel hides from this process, as its user namespace has no number for it.
-pub(crate) fn unseen_owner(uid: u32, gid: u32) -> Option<String> {
-    let (user, group) = (*UNSEEN_USER == Some(uid), *UNSEEN_GROUP == Some(gid));
-    let what = match (user, group) {
-        (true, true) => format!("user and group are saved as {uid} and {gid}"),
-        (true, false) => format!("user is saved as {uid}"),
-        (false, true) => format!("group is saved as {gid}"),
-        (false, false) => return None,
+/// Says which part of the owner of a file the kernel hides from this process, as its user namespace has no number for it, or may hide as
+/// the mount has none. `is_idmapped`: whether the file is on an idmapped mount.
+pub(crate) fn unseen_owner(uid: u32, gid: u32, is_idmapped: impl FnOnce() -> bool) -> Option<String> {
+    let saved = |user: bool, group: bool| match (user, group) {
+        (true, true) => Some(format!("its user and group are saved as {uid} and {gid}")),
+        (true, false) => Some(format!("its user is saved as {uid}")),
+        (false, true) => Some(format!("its group is saved as {gid}")),
+        (false, false) => None,
     };
-    Some(format!("its {what}: this user namespace has no number for the owner that it has"))
+    if let Some(saved) = saved(USERS.hides(uid, *OVERFLOW_USER), GROUPS.hides(gid, *OVERFLOW_GROUP)) {
+        return Some(format!("{saved}: this user namespace has no number for the owner that it has"));
+    }
+    let saved = saved(uid == *OVERFLOW_USER, gid == *OVERFLOW_GROUP)?;
+    is_idmapped()
+        .then(|| format!("{saved}: on an idmapped mount this can stand for any owner that the mount has no number for"))
 }
 
 /// Names what of the metadata of files the kernel shows to this process. What was saved under another view may lack
@@ -207,11 +217,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let told = folder.path().join("overflowuid");
         std::fs::write(&told, "7\n").unwrap();
-        let unseen = |map: &str, path: &std::path::Path| MappedIds::parse(map).unseen(path.to_str().unwrap());
-        let gone = folder.path().join("gone");
-        assert_eq!([unseen("0 1000 1\n", &told), unseen("0 1000 1\n", &gone)], [Some(7), Some(65534)]);
-        for map in ["0 0 4294967295\n", "0 100000 65536\n"] {
-            assert_eq!([unseen(map, &told), unseen(map, &gone)], [None, None], "{map}");
+        let number = |path: &std::path::Path| overflow_number(path.to_str().unwrap());
+        assert_eq!([number(&told), number(&folder.path().join("gone"))], [7, OVERFLOW_NUMBER]);
+        let hides = |map: &str, number: u32, overflow: u32| MappedIds::parse(map).hides(number, overflow);
+        for number in [7, OVERFLOW_NUMBER] {
+            assert!(hides("0 1000 1\n", number, number) && !hides("0 1000 1\n", number, number + 1));
+            assert!(!hides("0 0 4294967295\n", number, number) && !hides("0 100000 65536\n", number, number));
         }
     }
 }

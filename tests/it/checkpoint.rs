@@ -145,7 +145,8 @@ fn a_checkpoint_puts_the_frames_of_the_lanes_into_a_pack_in_their_order() {
     let options = SinkOptions { lanes: LANES, compression: Compression::Auto, memory_bytes: 32 << 20 };
     let writer = repo.writer("host", &options, &Watch::silent()).expect("it begins");
     for round in 0..8 {
-        let store = |lane: usize| writer.sink().store_tree(lane, &[round, lane as u8].repeat(40)).expect("it is stored");
+        let store =
+            |lane: usize| writer.sink().store_tree(lane, &[round, lane as u8].repeat(40)).expect("it is stored");
         let mut chunks: Vec<_> = (0..LANES).rev().map(store).collect();
         chunks.reverse();
         writer.sink().checkpoint(|_, _| ()).expect("it is findable");

@@ -66,9 +66,54 @@ fn names_of_owners_are_those_of_now() {
 }
 
 /// In a user namespace the kernel shows owners that have no number there as nobody: so they were saved, without a word, and a later
-/// restore by root gave the files to nobody.
+/// restore by root gave the files to nobody. That of a source itself was saved so even after its files had a warning.
 #[test]
 fn owners_that_the_kernel_hides_are_a_warning_each_time() {
+    let why = "this user namespace has no number";
+    hidden_owners_are_a_warning(&["unshare", "--user", "--map-root-user"], why);
+}
+
+/// Mounts a directory where only root of its file system has a number, over itself, and runs the rest of the words.
+const IDMAPPED: &str = r#"
+import ctypes, os, struct, sys
+call = ctypes.CDLL(None, use_errno=True).syscall
+def done(number, *arguments):
+    result = call(number, *arguments)
+    if result < 0: sys.exit(os.strerror(ctypes.get_errno()))
+    return result
+CLONE_NEWNS, CLONE_NEWUSER, MS_REC, MS_PRIVATE = 0x20000, 0x10000000, 0x4000, 0x40000
+UNSHARE, MOUNT = (97, 40) if os.uname().machine == "aarch64" else (272, 165)
+OPEN_TREE, MOVE_MOUNT, MOUNT_SETATTR = 428, 429, 442
+done(UNSHARE, CLONE_NEWNS)
+done(MOUNT, b"none", b"/", 0, MS_REC | MS_PRIVATE, 0)
+(here, there), (ready, go) = os.pipe(), os.pipe()
+child = os.fork()
+if child == 0:
+    done(UNSHARE, CLONE_NEWUSER)
+    os.write(there, b"x")
+    os.read(ready, 1)
+    os._exit(0)
+os.close(there)
+if not os.read(here, 1): sys.exit("no user namespace")
+for kind in ["uid_map", "gid_map"]: open(f"/proc/{child}/{kind}", "w").write("0 0 1")
+users = os.open(f"/proc/{child}/ns/user", os.O_RDONLY)
+at, name, empty_path = -100, sys.argv[1].encode(), 0x1000
+tree = done(OPEN_TREE, at, name, 1)
+done(MOUNT_SETATTR, tree, b"", empty_path, struct.pack("QQQQ", 0x100000, 0, 0, users), 32)
+done(MOVE_MOUNT, tree, b"", at, name, 4)
+os.write(go, b"x")
+os.waitpid(child, 0)
+os.execvp(sys.argv[2], sys.argv[2:])
+"#;
+
+/// An idmapped mount shows owners that it has no number for as nobody, as a user namespace does.
+#[test]
+fn owners_that_an_idmapped_mount_hides_are_a_warning_each_time() {
+    let why = "on an idmapped mount this can stand for any owner";
+    hidden_owners_are_a_warning(&["python3", "-c", IDMAPPED, "source"], why);
+}
+
+fn hidden_owners_are_a_warning(within: &[&str], why: &str) {
     let person = Person::new();
     person.write("source/own", "own");
     person.write("source/other", "other");
@@ -76,19 +121,20 @@ fn owners_that_the_kernel_hides_are_a_warning_each_time() {
         return skipped("tests with another view of files", "only root gives files away");
     }
     lchown(person.path("source/own"), Some(0), Some(0)).expect("it is root's");
+    lchown(person.path("source"), Some(0), Some(54322)).expect("it is of that group");
     ["source/own", "source/other"].iter().for_each(|name| old(&person, name));
-    let within = ["unshare", "--user", "--map-root-user"];
     for round in 0..3 {
-        let Some(backup) = through(&person, &within, &["backup", "--ignore-ctime", "source"]) else { return };
+        let Some(backup) = through(&person, within, &["backup", "--ignore-ctime", "source"]) else { return };
         let backup = backup.ends_with(3);
-        assert_eq!(backup.err.matches("this user namespace has no number").count(), 1, "{round}: {}", backup.err);
+        assert_eq!(backup.err.matches(why).count(), 2, "{round}: {}", backup.err);
+        assert!(backup.err.contains("/source: its group is saved as 65534"), "{}", backup.err);
         assert!(backup.err.contains("/source/other: its user and group are saved as 65534"), "{}", backup.err);
         if round == 2 {
             let last = person.snapshots(&[]).pop().expect("there are some");
             assert_eq!(last["totals"]["bytes_read"], 0, "what was saved of the content is trusted: {last}");
         }
     }
-    // Outside of the namespace the owner is visible: the entry saved inside must not be used again.
+    // Outside the owner is visible: the entry saved inside must not be used again.
     person.silt(&["backup", "--ignore-ctime", "source"]).ends_with(0);
     let named = format!("latest:{}", person.path("source").display());
     person.silt(&["restore", &named, "--target", "out"]).ends_with(0);
