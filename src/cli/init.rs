@@ -11,7 +11,7 @@ use super::text::show_path;
 use clap::Args;
 use serde::Serialize;
 use siltstone::chunk::ChunkTable;
-use siltstone::disk::{make_private_dir, write_whole_private};
+use siltstone::disk::{make_private_dir, write_new_private};
 use siltstone::error::{Error, Kind, Result};
 use siltstone::repo::{Credentials, InitOptions, NewRepository, Repository};
 use siltstone::seal::{PasswordCost, Secret};
@@ -157,8 +157,11 @@ pub(super) fn key_file(path: &Path, watch: &Watch) -> Result<(Secret, bool)> {
         make_private_dir(folder)?;
     }
     let text = Zeroizing::new(format!("{}\n", secret.to_text().as_str()));
-    write_whole_private(path, text.as_bytes())?;
-    Ok((secret, true))
+    if write_new_private(path, text.as_bytes())? {
+        return Ok((secret, true));
+    }
+    // Another process was faster, and locks a repository with its own.
+    Ok((read_key_file(path, watch).map_err(no_secret)?, false))
 }
 
 fn new_password(place: &str, cancel: &Cancel) -> Result<Option<Zeroizing<Vec<u8>>>> {

@@ -48,4 +48,4 @@ pub use read_dir::{Directory, ListBuffer, NameList, OpenHint};
 pub(crate) use stat::Identity;
 pub use stat::{Stat, stat_path};
 pub use unfinished::{is_leftover, next_name};
-pub use whole::{make_private_dir, read_bounded, write_whole, write_whole_private};
+pub use whole::{make_private_dir, read_bounded, write_new_private, write_whole};

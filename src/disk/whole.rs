@@ -3,9 +3,10 @@
 use super::own_files::read_regular;
 use crate::error::{Error, Kind, Result};
 use rustix::fd::AsFd;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,27 +17,45 @@ pub(crate) const UNFINISHED_PREFIX: &str = ".silt-unfinished-";
 /// Writes a file so that after a crash there is the old one or the new one, and when it returns, the new one.
 /// Readable for other users as far as the umask allows.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_with_mode(path, bytes, 0o666)
+    write_with(path, bytes, 0o666, |from, to| std::fs::rename(from, to))
+        .map_err(|error| Error::io("write", path.display(), error))
 }
 
-/// The same, for secrets: at every moment only the owner can read it.
-pub fn write_whole_private(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_with_mode(path, bytes, 0o600)
+/// Writes a new file for a secret: at every moment only the owner can read it. Returns whether it did: what has the name already
+/// stays.
+pub fn write_new_private(path: &Path, bytes: &[u8]) -> Result<bool> {
+    match write_with(path, bytes, 0o600, rename_new) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(Error::io("write", path.display(), error)),
+    }
 }
 
-fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let failed = |error| Error::io("write", path.display(), error);
+/// Writes a file beside its place; `rename` takes it there.
+fn write_with(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    rename: impl FnOnce(&Path, &Path) -> std::io::Result<()>,
+) -> std::io::Result<()> {
     let folder = folder_of(path);
-    let (mut file, unfinished) = create_unfinished(&folder, mode).map_err(failed)?;
-    let written =
-        file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| std::fs::rename(&unfinished, path));
+    let (mut file, unfinished) = create_unfinished(&folder, mode)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| rename(&unfinished, path));
     if let Err(error) = written {
         // Nothing more can be done about it; the name says what it is.
         let _ = std::fs::remove_file(&unfinished);
-        return Err(failed(error));
+        return Err(error);
     }
     // The new name must outlive a crash too.
-    File::open(&folder).and_then(sync_directory).map_err(failed)
+    File::open(&folder).and_then(sync_directory)
+}
+
+fn rename_new(from: &Path, to: &Path) -> std::io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // A file system without that flag (NFS).
+        Err(Errno::INVAL | Errno::NOSYS) => std::fs::hard_link(from, to).and_then(|()| std::fs::remove_file(from)),
+        renamed => Ok(renamed?),
+    }
 }
 
 /// Makes names in an open directory outlive a crash, as far as its file system can: some have no such operation (VirtualBox' shared
@@ -65,7 +84,7 @@ fn create_unfinished(folder: &Path, mode: u32) -> std::io::Result<(File, PathBuf
         match OpenOptions::new().write(true).create_new(true).mode(mode).open(&path) {
             Ok(file) => return Ok((file, path)),
             // Of a killed process with our number.
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => (),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => (),
             Err(error) => return Err(error),
         }
     }
@@ -100,7 +119,7 @@ fn read_to_bound(file: File, path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
 pub fn make_private_dir(path: &Path) -> Result<()> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| {
-        let there = error.kind() == std::io::ErrorKind::AlreadyExists;
+        let there = error.kind() == ErrorKind::AlreadyExists;
         let error = Error::io("create the directory", path.display(), error);
         if there {
             error
@@ -122,15 +141,28 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("n".repeat(255));
         write_whole(&path, b"old").unwrap();
-        write_whole_private(&path, b"new").unwrap();
+        write_whole(&path, b"new").unwrap();
         assert_eq!(read_bounded(&path, 3).unwrap(), b"new");
         assert_eq!(read_bounded(&path, 2).unwrap_err().kind(), Kind::Invalid);
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(write_whole(&folder.path().join("no/where"), b"").unwrap_err().is(Kind::NotFound));
         // A directory has the name: the rename fails.
         std::fs::create_dir(folder.path().join("d")).unwrap();
         assert!(write_whole(&folder.path().join("d"), b"").is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    /// Of two runs that made one key file at the same time, the later one replaced that of the other, whose repository then opened with
+    /// its recovery key only.
+    #[test]
+    fn a_new_secret_does_not_replace_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        assert!(write_new_private(&path, b"first").unwrap());
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!write_new_private(&path, b"second").unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), b"first");
+        assert!(write_new_private(&folder.path().join("no/where"), b"").unwrap_err().is(Kind::NotFound));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]
