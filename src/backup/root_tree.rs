@@ -80,8 +80,8 @@ impl RootTree {
         Ok(())
     }
 
-    /// Whether the parent has every source as it is now. The directories above them do not count: their times change
-    /// with whatever else is in them; nor does when a stream was read.
+    /// Whether the parent has every source as it is now, and the directories above them as they were described. The times of these do
+    /// not count, as they change with whatever else is in them; nor does when a stream was read.
     pub(crate) fn is_same_in(&self, reader: &Reader, parent: &Snapshot, new: &Totals) -> bool {
         let old = &parent.totals;
         // A source that is gone is not met below.
@@ -98,19 +98,19 @@ impl RootTree {
             let Some(tree) = trees[node.above] else { return false };
             // A tree that cannot be read is reason enough for a new snapshot.
             let Ok(Some(mut old)) = reader.lookup(&tree, &node.name) else { return false };
-            match (&node.entry, &old.content) {
-                (Some(new), _) => {
-                    if new.kind == EntryKind::Stream {
-                        old.meta.modified = new.meta.modified;
-                    }
-                    *new == old
-                }
-                (None, Content::Tree(below)) => {
-                    trees[at] = Some(*below);
-                    true
-                }
-                (None, _) => false,
+            let Some(new) = &node.entry else { return false };
+            let is_above_source = !node.below.is_empty();
+            if is_above_source || new.kind == EntryKind::Stream {
+                old.meta.modified = new.meta.modified;
             }
+            if let Content::Tree(below) = old.content
+                && is_above_source
+            {
+                // Its own tree is not stored yet.
+                trees[at] = Some(below);
+                old.content = new.content.clone();
+            }
+            *new == old
         })
     }
 

@@ -24,13 +24,13 @@ pub(super) fn save(walk: &SourceWalk, saver: &StreamSaver, streams: &mut Streams
         }
         tree.root = found.root;
         saver.save(streams, &mut tree)?;
+        tree.describe_parents(walk.entries.describer);
         let chunks_new = walk.store.sink().map(|sink| sink.chunks_new.load(Ordering::Relaxed));
         let parent = walk.baseline.parent().filter(|_| saver.options.skip_if_unchanged);
         let sources = walk.selection.sources.in_snapshot();
         let is_unchanged = parent.is_some_and(|parent| {
             parent.is_of_sources(&sources) && tree.is_same_in(&walk.baseline.reader, parent, &walk.counts.totals())
         });
-        tree.describe_parents(walk.entries.describer);
         Ok((is_unchanged, chunks_new > Some(0)))
     })?;
     Ok(SavedOutcome { root: tree.store(walk.store)?, is_unchanged, has_stored_sources })

@@ -4,7 +4,7 @@ use crate::fixture::look_old;
 use crate::person::{Person, contents, said};
 use serde_json::Value;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
@@ -275,6 +275,15 @@ fn what_is_left_out_is_left_out() {
     let same = person.silt(&["backup", "source", "--skip-if-unchanged"]).ends_with(0);
     assert!(same.out.contains("no snapshot was created"), "{}", same.out);
     assert_eq!(person.snapshots(&[]).len(), before + 1);
+    // The directories above a source are restored, too: what changes beside a source does not count, their mode does.
+    person.write("above/source/f", "f");
+    let skipping = || person.silt(&["backup", "above/source", "--skip-if-unchanged"]).ends_with(0).out;
+    let is_skipped = || skipping().contains("no snapshot was created");
+    assert!(!is_skipped() && is_skipped());
+    person.write("above/beside", "new");
+    assert!(is_skipped());
+    std::fs::set_permissions(person.path("above"), std::fs::Permissions::from_mode(0o700)).expect("changed");
+    assert!(!is_skipped() && is_skipped());
     let forced = person.silt(&["backup", "source", "--force", "--json"]).ends_with(0).last_event();
     assert!(forced["totals"]["bytes_read"].as_u64() > Some(5000), "{forced}");
     person.silt(&["backup", "source", "--parent", "latest~1", "--ignore-inode", "--ignore-ctime"]).ends_with(0);
