@@ -2,7 +2,7 @@
 
 use crate::backup::detect;
 use crate::backup::folder::SourceFolder;
-use crate::disk::device::PseudoMounts;
+use crate::disk::device::{FileSystemSort, FileSystems};
 use crate::disk::mounts::IdmappedMounts;
 use crate::disk::{Directory, Owners, Stat, flags, open, rights, xattr};
 use crate::entry::{Entry, EntryKind, Metadata, PATH_BYTES_MAX, Xattr};
@@ -55,13 +55,13 @@ impl<'c> EntryWarnings<'c> {
 
 pub(super) struct Describer<'a> {
     owners: Owners,
-    mounts: &'a PseudoMounts,
+    mounts: &'a FileSystems,
     idmapped: IdmappedMounts,
     ledger: &'a Ledger<'a>,
 }
 
 impl<'a> Describer<'a> {
-    pub(crate) fn new(mounts: &'a PseudoMounts, ledger: &'a Ledger<'a>) -> Result<Self> {
+    pub(crate) fn new(mounts: &'a FileSystems, ledger: &'a Ledger<'a>) -> Result<Self> {
         Ok(Describer { owners: Owners::load()?, mounts, idmapped: IdmappedMounts::default(), ledger })
     }
 
@@ -166,7 +166,8 @@ impl<'a> Describer<'a> {
             EntryKind::Directory => {
                 // Opening one that is mounted when it is needed would mount it.
                 let crosses = stat.device != folder.place.here;
-                if !crosses || !self.mounts.is_pseudo(&warnings.path(), stat.device) {
+                let is_data = || self.mounts.sort_of(&warnings.path(), stat.device) == FileSystemSort::Data;
+                if !stat.is_automounted && (!crosses || is_data()) {
                     match directory.open_child(name) {
                         Ok(handle) => entry.meta.flags = flags::read_flags(&handle),
                         Err(error) if error.is(Kind::Full) => self.ledger.fail_at(&warnings.path(), error),

@@ -91,7 +91,7 @@ impl<'a> FileSaver<'a> {
         let lane = self.saver.intake.chunks.lane();
         entry.size = self.buffers.with(lane, |buffer| self.read(scope, &fd, stat, &mut entry, buffer))?;
         let after = fstat(&fd).map_err(SaveError::Source)?;
-        let is_pseudo = file.folder.place.is_pseudo;
+        let is_pseudo = file.folder.place.is_pseudo();
         match file_as_read(&after, stat, entry.size, is_pseudo) {
             FileAsRead::Whole => {}
             FileAsRead::Doubtful(why) => {

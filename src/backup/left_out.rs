@@ -1,6 +1,6 @@
 //! What a backup leaves out whatever the rules say, and the notices about it.
 
-use crate::disk::device::PseudoMounts;
+use crate::disk::device::FileSystems;
 use crate::repo::OwnFolders;
 use crate::watch::{NoticeKind, Watch};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,13 +13,13 @@ const NOTICES_MAX: u64 = 50;
 /// Our own folders, pseudo file systems, and how many notices there were about what is left out.
 pub(super) struct LeftOut {
     pub own: OwnFolders,
-    pub mounts: PseudoMounts,
+    pub mounts: FileSystems,
     notices: AtomicU64,
 }
 
 impl LeftOut {
     pub(crate) fn new(own: OwnFolders) -> Self {
-        LeftOut { own, mounts: PseudoMounts::default(), notices: AtomicU64::new(0) }
+        LeftOut { own, mounts: FileSystems::default(), notices: AtomicU64::new(0) }
     }
 
     /// A notice of a sort that there may be thousands of.

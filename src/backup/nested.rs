@@ -1,7 +1,7 @@
 //! Sources below other sources: saved with the upper one, or on their own where its walk does not meet them.
 
 use crate::disk::Stat;
-use crate::disk::device::PseudoMounts;
+use crate::disk::device::{FileSystemSort, FileSystems};
 use crate::disk::stat::stat_path;
 use crate::entry::EntryKind;
 use crate::source::Rules;
@@ -23,11 +23,16 @@ pub(super) struct WalkPlace {
     pub level: usize,
     /// Only on the way to sources further down: nothing else here is saved.
     pub is_passage: bool,
-    /// On a file system that the kernel makes up.
-    pub is_pseudo: bool,
+    /// What the file system of the directory is.
+    pub sort: FileSystemSort,
 }
 
 impl WalkPlace {
+    /// On a file system that the kernel makes up.
+    pub(crate) fn is_pseudo(&self) -> bool {
+        self.sort == FileSystemSort::Pseudo
+    }
+
     /// Whether something with this stat in the directory is mounted there.
     pub(crate) fn is_left_by(&self, stat: &Stat) -> bool {
         stat.device != self.here || stat.mount != self.mount
@@ -92,7 +97,7 @@ fn passes_link(top: &Path, folder: &Path) -> bool {
 
 /// Drops each path that the walk of a path above meets anyway: all below it, but what the rules leave out on the way, and
 /// what is on a file system that the walk does not enter. Sorts them; returns those that are kept, and those dropped.
-pub(super) fn fold(mut paths: Vec<PathBuf>, rules: &Rules, mounts: &PseudoMounts) -> (Vec<PathBuf>, Vec<PathBuf>) {
+pub(super) fn fold(mut paths: Vec<PathBuf>, rules: &Rules, mounts: &FileSystems) -> (Vec<PathBuf>, Vec<PathBuf>) {
     paths.sort();
     let mut dropped = Vec::new();
     let mut kept: Vec<PathBuf> = Vec::with_capacity(paths.len());
@@ -135,7 +140,7 @@ fn may_be_marked(folder: &Path, rules: &Rules) -> bool {
 
 /// Whether a walk from `above` that comes to the folder of `path` meets `path`. One that is not there is not met: so it
 /// is missed by its name.
-fn is_met(above: &Path, path: &Path, rules: &Rules, mounts: &PseudoMounts) -> bool {
+fn is_met(above: &Path, path: &Path, rules: &Rules, mounts: &FileSystems) -> bool {
     let stat = |path: &Path| stat_path(bytes(path), false);
     let (Ok(top), Ok(bottom)) = (stat(above), stat(path)) else { return false };
     let is_directory = bottom.is(EntryKind::Directory);
@@ -190,8 +195,7 @@ mod tests {
         for one_file_system in [false, true] {
             let rules = RulesBuilder::new().one_file_system(one_file_system).build().unwrap();
             for (paths, expected) in table {
-                let (got, dropped) =
-                    fold(paths.iter().map(|name| at(name)).collect(), &rules, &PseudoMounts::default());
+                let (got, dropped) = fold(paths.iter().map(|name| at(name)).collect(), &rules, &FileSystems::default());
                 assert_eq!(got.len() + dropped.len(), paths.len());
                 assert_eq!(got, expected.iter().map(|name| at(name)).collect::<Vec<_>>(), "{paths:?}");
             }
@@ -227,7 +231,7 @@ mod tests {
         for (paths, expected) in table {
             let mut paths: Vec<PathBuf> = paths.iter().map(|name| at(name)).collect();
             follow_links(&mut paths);
-            let (got, _) = fold(paths, &Rules::default(), &PseudoMounts::default());
+            let (got, _) = fold(paths, &Rules::default(), &FileSystems::default());
             assert_eq!(got, expected.iter().map(|name| at(name)).collect::<Vec<_>>());
         }
     }
@@ -236,8 +240,8 @@ mod tests {
     #[test]
     fn a_pseudo_file_system_that_is_named_stays_a_source() {
         let paths = || vec![PathBuf::from("/proc"), PathBuf::from("/")];
-        if PseudoMounts::default().is_pseudo(b"/proc", stat_path(b"/proc", false).unwrap().device) {
-            assert_eq!(fold(paths(), &Rules::default(), &PseudoMounts::default()).0.len(), 2);
+        if FileSystems::default().is_pseudo(b"/proc", stat_path(b"/proc", false).unwrap().device) {
+            assert_eq!(fold(paths(), &Rules::default(), &FileSystems::default()).0.len(), 2);
         }
     }
 }

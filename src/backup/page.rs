@@ -118,7 +118,7 @@ impl<'a> SourceWalk<'a> {
         for index in range {
             let name = folder.name(index);
             let path = || folder.child_path(name.to_bytes());
-            match directory.stat(name) {
+            match self.selection.stat_in(folder.place, &directory, name, &path) {
                 Ok(stat) if self.selection.is_saved(folder.place, &stat, &path) => {
                     items.push(PageItem { index, stat, entry: None, number: 0, change: FileChange::Unchanged });
                     continue;

@@ -73,7 +73,9 @@ impl Selection<'_> {
         let mut below = Vec::new();
         let kept = kept.unwrap_or_else(|| (0..names.len() as u32).collect());
         for index in kept.into_iter().map(|index| index as usize) {
-            match handle.stat(names.get(index)) {
+            let name = names.get(index);
+            let child = || [path.as_slice(), b"/", name.to_bytes()].concat();
+            match self.stat_in(place, &handle, name, &child) {
                 Ok(stat) if stat.is(EntryKind::Directory) => below.push((index, stat)),
                 Ok(stat) => counted.add(&stat, &self.options.rules),
                 Err(_) => {}

@@ -103,7 +103,7 @@ impl Selection<'_> {
         let kept = kept.unwrap_or_else(|| (0..names.len() as u32).collect());
         for name in kept.into_iter().map(|index| names.get(index as usize)) {
             let path = [b"/", name.to_bytes()].concat();
-            match directory.stat(name) {
+            match self.stat_in(place, &directory, name, &|| path.clone()) {
                 Ok(stat) if stat.is(EntryKind::Directory) => match self.place_below(place, &path, &stat) {
                     Ok(below) => {
                         let is_mounted = place.is_left_by(&stat);

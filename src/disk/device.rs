@@ -36,6 +36,7 @@ const NETWORK_MAGICS: [u32; 13] = [
 const MEMORY_MAGICS: [u32; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
 const FUSE_MAGIC: u32 = 0x6573_5546;
 const OVERLAY_MAGIC: u32 = 0x794c_7630;
+const AUTOFS_MAGIC: u32 = 0x0187;
 /// File systems on which the inode number of a file can change when the file is looked up again.
 const PASSING_INODES: [u32; 6] = [
     FUSE_MAGIC,
@@ -50,7 +51,7 @@ const FUSE_LOCAL: [&str; 6] =
     ["fuseblk", "fuse.ntfs-3g", "fuse.mergerfs", "fuse.gocryptfs", "fuse.bindfs", "fuse.encfs"];
 
 /// Pseudo file systems by their `f_type`, for where the list of mounts does not tell.
-const PSEUDO_MAGICS: [u32; 25] = [
+const PSEUDO_MAGICS: [u32; 24] = [
     0x9fa0,      // proc
     0x6265_6572, // sysfs
     0x0027_e0eb, // cgroup
@@ -67,7 +68,6 @@ const PSEUDO_MAGICS: [u32; 25] = [
     0x6265_6570, // configfs
     0x1980_0202, // mqueue
     0x9584_58f6, // hugetlbfs
-    0x0187,      // autofs
     0x4249_4e4d, // binfmt_misc
     0xde5e_81e4, // efivarfs
     0x6573_5543, // fusectl
@@ -78,24 +78,40 @@ const PSEUDO_MAGICS: [u32; 25] = [
     0xabba_1974, // xenfs
 ];
 
-/// Which file systems are pseudo ones, asked for when a walk comes to one; each is looked up once.
-#[derive(Debug, Default)]
-pub(crate) struct PseudoMounts(Mutex<HashMap<u64, bool>>);
+/// What a file system is to a walk that comes to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileSystemSort {
+    /// It holds data.
+    Data,
+    /// The kernel makes it up.
+    Pseudo,
+    /// Others are mounted below or over it when they are needed (autofs).
+    Automounter,
+}
 
-impl PseudoMounts {
-    /// Whether the file system of that number, met at `path`, is one that the kernel makes up. Nothing is mounted by
-    /// asking. What cannot be found out is taken for a real one.
+/// What the file systems are that a walk comes to; each is looked up once.
+#[derive(Debug, Default)]
+pub(crate) struct FileSystems(Mutex<HashMap<u64, FileSystemSort>>);
+
+impl FileSystems {
+    /// What the file system of that number is, which was met at `path`. Nothing is mounted by asking. What cannot be found out is
+    /// taken for one that holds data.
+    pub(crate) fn sort_of(&self, path: &[u8], device: u64) -> FileSystemSort {
+        *locked(&self.0).entry(device).or_insert_with(|| match mount_of(device) {
+            Some(mount) if mount.is_pseudo() => FileSystemSort::Pseudo,
+            Some(mount) if mount.is_automounter() => FileSystemSort::Automounter,
+            Some(_) => FileSystemSort::Data,
+            None => match rustix::fs::statfs(path).map(|found| found.f_type as u32) {
+                Ok(AUTOFS_MAGIC) => FileSystemSort::Automounter,
+                Ok(magic) if PSEUDO_MAGICS.contains(&magic) => FileSystemSort::Pseudo,
+                _ => FileSystemSort::Data,
+            },
+        })
+    }
+
+    /// Whether the kernel makes up the file system of that number, which was met at `path`.
     pub(crate) fn is_pseudo(&self, path: &[u8], device: u64) -> bool {
-        let mut known = locked(&self.0);
-        if let Some(is_pseudo) = known.get(&device) {
-            return *is_pseudo;
-        }
-        let is_pseudo = match mount_of(device) {
-            Some(mount) => mount.is_pseudo(),
-            None => rustix::fs::statfs(path).is_ok_and(|found| PSEUDO_MAGICS.contains(&(found.f_type as u32))),
-        };
-        known.insert(device, is_pseudo);
-        is_pseudo
+        self.sort_of(path, device) == FileSystemSort::Pseudo
     }
 }
 

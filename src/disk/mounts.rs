@@ -12,7 +12,7 @@ use std::sync::Mutex;
 const MOUNTS_BYTES_MAX: u64 = 16 << 20;
 
 /// File systems that the kernel makes up: their files hold no data, and some never end.
-const PSEUDO_KINDS: [&str; 31] = [
+const PSEUDO_KINDS: [&str; 30] = [
     "proc",
     "sysfs",
     "cgroup",
@@ -30,7 +30,6 @@ const PSEUDO_KINDS: [&str; 31] = [
     "configfs",
     "mqueue",
     "hugetlbfs",
-    "autofs",
     "binfmt_misc",
     "efivarfs",
     "fusectl",
@@ -80,6 +79,11 @@ impl MountPoint {
     /// Whether the kernel makes up what is in it.
     pub(crate) fn is_pseudo(&self) -> bool {
         PSEUDO_KINDS.contains(&self.kind.as_str())
+    }
+
+    /// Whether it mounts others below or over itself when they are needed.
+    pub(crate) fn is_automounter(&self) -> bool {
+        self.kind == "autofs"
     }
 
     /// The layers of an overlay. None for other kinds.

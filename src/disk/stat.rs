@@ -52,6 +52,8 @@ pub struct Stat {
     pub is_fixed: bool,
     /// Encrypted by its file system.
     pub is_encrypted: bool,
+    /// A directory over which its file system mounts another one when it is needed (NFS, CIFS, AFS).
+    pub is_automounted: bool,
 }
 
 const WANTED: StatxFlags = StatxFlags::TYPE
@@ -156,6 +158,7 @@ impl Stat {
             mount: from.stx_mnt_id,
             is_fixed: (from.stx_attributes_mask & from.stx_attributes).intersects(FIXED),
             is_encrypted: from.stx_attributes.intersects(StatxAttributes::ENCRYPTED),
+            is_automounted: from.stx_attributes.intersects(StatxAttributes::AUTOMOUNT),
         }
     }
 
@@ -181,6 +184,7 @@ impl Stat {
             mount: 0,
             is_fixed: false,
             is_encrypted: false,
+            is_automounted: false,
         }
     }
 }
@@ -218,9 +222,19 @@ impl Directory {
     /// The stat of a name in this directory, links not followed and automounts not woken.
     #[inline]
     pub fn stat(&self, name: impl Arg + Copy) -> Result<Stat> {
-        match statx(self, name, HOW, WANTED) {
+        self.stat_how(name, HOW)
+    }
+
+    /// The stat of a name in this directory, links not followed. What an automounter mounts there is mounted.
+    pub(crate) fn stat_mounted(&self, name: impl Arg + Copy) -> Result<Stat> {
+        self.stat_how(name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    #[inline]
+    fn stat_how(&self, name: impl Arg + Copy, how: AtFlags) -> Result<Stat> {
+        match statx(self, name, how, WANTED) {
             Ok(found) => Ok(Stat::from_statx(&found)),
-            Err(Errno::NOSYS) => match rustix::fs::statat(self, name, HOW) {
+            Err(Errno::NOSYS) => match rustix::fs::statat(self, name, how) {
                 Ok(found) => Ok(Stat::from_stat(&found)),
                 Err(errno) => Err(refused_name("stat", name, errno)),
             },

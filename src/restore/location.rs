@@ -115,9 +115,9 @@ impl MountTable {
         mount_points().map(MountTable::new)
     }
 
-    /// All mounts except pseudo file systems.
+    /// All mounts that hold data of their own.
     pub(crate) fn of_files(&self) -> impl Iterator<Item = &MountPoint> {
-        self.points.iter().filter(|mount| !mount.is_pseudo())
+        self.points.iter().filter(|mount| !mount.is_pseudo() && !mount.is_automounter())
     }
 
     /// The mount that a directory is on, if it is listed.

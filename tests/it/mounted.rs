@@ -73,6 +73,74 @@ fn a_source_mounted_in_a_virtual_file_system_below_a_source_is_saved() {
     assert!(listed.contains("/home/fs/file") && !listed.contains("uptime"), "{listed}");
 }
 
+/// Mounts an automounter on a directory, `direct` or `indirect`, and runs the rest of the words: `HOW DIRECTORY DATA WORDS`. What it mounts
+/// is the directory DATA, over itself or as its entry `awake`, if that is asked for. (Protocol 5 of the kernel's autofs.)
+const AUTOMOUNTER: &str = r#"
+import ctypes, fcntl, os, struct, sys
+how, directory, data = sys.argv[1:4]
+libc = ctypes.CDLL(None, use_errno=True)
+def mount(*arguments):
+    if libc.mount(*arguments): sys.exit(os.strerror(ctypes.get_errno()))
+os.setpgid(0, 0)
+requests, kernel = os.pipe()
+mount(b"auto", directory.encode(), b"autofs", 0, f"fd={kernel},pgrp={os.getpgrp()},minproto=5,maxproto=5,{how}".encode())
+os.close(kernel)
+root = os.open(directory, os.O_RDONLY)
+if how == "indirect":
+    for name in ["awake", "asleep", "lost"]: os.mkdir(f"{directory}/{name}")
+    mount(data.encode(), f"{directory}/awake".encode(), None, 0x1000, None)
+child = os.fork()
+if child == 0:
+    os.close(root)
+    os.setpgid(0, 0)
+    os.execvp(sys.argv[4], sys.argv[4:])
+daemon = os.fork()
+if daemon == 0:
+    while True:
+        request = os.read(requests, 4096)
+        token, length = struct.unpack("=I", request[8:12])[0], struct.unpack("=I", request[40:44])[0]
+        name = request[44:44 + length].decode()
+        place = directory if how == "direct" else f"{directory}/{name}"
+        is_lost = name == "lost"
+        if not is_lost: mount(data.encode(), place.encode(), None, 0x1000, None)
+        fcntl.ioctl(root, 0x9361 if is_lost else 0x9360, token)
+_, status = os.waitpid(child, 0)
+libc.umount2(directory.encode(), 2)
+os.kill(daemon, 9)
+os._exit(os.waitstatus_to_exitcode(status))
+"#;
+
+/// An automounter counted as a virtual file system of the kernel: what it mounts was left out with a notice and exit code 0, even the
+/// file systems that were mounted below it.
+#[test]
+fn what_an_automounter_mounts_is_saved() {
+    for (how, code, names) in [("direct", 0, &[""][..]), ("indirect", 3, &["/awake", "/asleep"])] {
+        let person = Person::new();
+        person.write("source/beside", "beside");
+        person.write("data/below/f", "data");
+        std::fs::create_dir_all(person.path("source/home")).expect("made");
+        let (home, data) = (person.path("source/home"), person.path("data"));
+        let words = [home.to_str().expect("a path"), data.to_str().expect("a path")];
+        let within =
+            ["unshare", "-m", "--propagation", "private", "python3", "-c", AUTOMOUNTER, how, words[0], words[1]];
+        for round in 0..2 {
+            let Some(done) = through(&person, &within, &["backup", "source"]) else { return };
+            let done = done.ends_with(code);
+            assert!(!done.err.contains("virtual"), "{how} {round}: {}", done.err);
+            assert_eq!(done.err.contains("/home/lost: its contents are missing"), code == 3, "{how}: {}", done.err);
+            for name in names {
+                let saved = format!("latest:{}{name}/below/f", words[0]);
+                assert_eq!(person.silt(&["cat", &saved]).ends_with(0).out, "data", "{how} {round}");
+            }
+        }
+        // On one file system, nothing is mounted for it.
+        let Some(done) = through(&person, &within, &["backup", "-x", "source"]) else { return };
+        done.ends_with(0);
+        let listed = person.silt(&["ls", "-R", "latest"]).ends_with(0).out;
+        assert!(listed.contains("/beside") && !listed.contains("below"), "{how}: {listed}");
+    }
+}
+
 /// A repository whose disk was unmounted meanwhile was made anew, for hours, in the directory that its disk had covered.
 #[test]
 fn nothing_is_written_where_the_disk_of_the_repository_was_mounted() {
