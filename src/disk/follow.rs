@@ -47,9 +47,21 @@ pub(crate) enum FollowWithin {
     Start,
 }
 
-/// Returns which directory a path leads to from `start`, or None if a link on the way belongs neither to root nor to this user: its
-/// owner could lead a restore anywhere.
-pub(crate) fn end_by_trusted_links(start: &Directory, path: &[u8], within: FollowWithin) -> Result<Option<Identity>> {
+/// Where a path leads.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct FollowedPath {
+    pub end: Identity,
+    /// The links and directories that it leads through, and the end.
+    pub passed: Vec<Identity>,
+}
+
+/// Returns where a path leads to from `start`, or None if a link on the way belongs neither to root nor to this user: its owner could
+/// lead a restore anywhere.
+pub(crate) fn follow_trusted_links(
+    start: &Directory,
+    path: &[u8],
+    within: FollowWithin,
+) -> Result<Option<FollowedPath>> {
     let failed = |name: &[u8], errno| refused("follow the link", name, errno);
     let step = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open = |from: &Directory, name: &[u8]| {
@@ -68,13 +80,14 @@ pub(crate) fn end_by_trusted_links(start: &Directory, path: &[u8], within: Follo
         FollowWithin::Machine => Ok(false),
     };
     let mut here = open(start, b".")?;
-    let (mut left, mut links) = (names_to_pass(path), 0);
+    let (mut left, mut links, mut passed) = (names_to_pass(path), 0, Vec::new());
     while let Some(name) = left.pop() {
         if name == b".." && is_end(&here)? {
             continue;
         }
         let next = open(&here, &name)?;
         let stat = fstat(&next)?;
+        passed.push(stat.identity());
         if !stat.is(EntryKind::Symlink) {
             here = next;
             continue;
@@ -92,7 +105,7 @@ pub(crate) fn end_by_trusted_links(start: &Directory, path: &[u8], within: Follo
         }
         left.extend(names_to_pass(to.as_bytes()));
     }
-    Ok(Some(fstat(&here)?.identity()))
+    Ok(Some(FollowedPath { end: fstat(&here)?.identity(), passed }))
 }
 
 /// The names of a path, the last one first.

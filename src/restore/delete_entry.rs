@@ -16,6 +16,8 @@ use crate::restore::scope::looks_like_ours;
 /// What an error says was attempted where that is to delete something.
 pub(super) const DELETE: &str = "delete";
 
+const LEADS_TO_SOURCE: &str = "it leads to a source that was restored";
+
 /// The error of something that stays.
 pub(super) fn undeletable(kind: Kind, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::new(kind, DELETE, "").because(why)
@@ -79,6 +81,10 @@ impl RestoreRun<'_> {
         if self.is_protected(path, true) || self.keeps_other_source(path, stat)? {
             return Ok(false);
         }
+        if self.was_followed(stat) {
+            self.tell_kept(path, LEADS_TO_SOURCE);
+            return Ok(false);
+        }
         if mounted(stat) != deletes_on {
             self.tell_kept(path, "another file system is mounted on it");
             return Ok(false);
@@ -113,6 +119,10 @@ impl RestoreRun<'_> {
             || !self.options.includes_with_parents(path, false)
             || self.keeps_other_source_at(path, place.directory, &one.name, &stat)?
         {
+            return Ok(false);
+        }
+        if self.was_followed(&stat) {
+            self.tell_kept(path, LEADS_TO_SOURCE);
             return Ok(false);
         }
         if stat.mount != noted.on.1 {

@@ -5,7 +5,6 @@ use crate::disk::create::is_half_done;
 use crate::disk::device::is_read_only;
 use crate::disk::open::{open_file, read_link};
 use crate::disk::opened_up::open_own_file;
-use crate::disk::stat::fstat;
 use crate::disk::{CurrentMetadata, Stat, Subject, TargetDirectory, apply_metadata, flags, rights};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Kind, Result};
@@ -60,9 +59,7 @@ impl RestoreRun<'_> {
             {
                 EntryDecision::Blocked(MOUNTED)
             }
-            (EntryDecision::Make(_), None) if !folder.inside && self.was_followed(target, &entry.name)? => {
-                EntryDecision::Blocked(FOLLOWED)
-            }
+            (EntryDecision::Make(_), None) if self.was_followed(&stat) => EntryDecision::Blocked(FOLLOWED),
             (EntryDecision::Make(_), None)
                 if stat.is(EntryKind::Directory)
                     && self.leads_to_source(&child_path(&folder.path, &entry.name), &stat) =>
@@ -82,12 +79,6 @@ impl RestoreRun<'_> {
             }
             (decision, _) => decision,
         })
-    }
-
-    /// Whether a name is that of a link that led to a source.
-    pub(crate) fn was_followed(&self, target: &TargetDirectory, name: &[u8]) -> Result<bool> {
-        let directory = fstat(target.directory())?.identity();
-        Ok(locked(&self.target.followed).contains(&(directory, name.to_vec())))
     }
 
     /// Why an entry of a directory in the target can be neither replaced nor removed.

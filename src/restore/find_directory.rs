@@ -1,13 +1,12 @@
 //! Find out what has the name of a directory in the target, and whether it may be entered.
 
 use crate::disk::create::is_half_done;
-use crate::disk::follow::{FollowWithin, end_by_trusted_links, open_followed, open_within};
+use crate::disk::follow::{FollowWithin, follow_trusted_links, open_followed, open_within};
 use crate::disk::opened_up::OpenedUp;
 use crate::disk::stat::fstat;
 use crate::disk::{Directory, Stat, TargetDirectory};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
-use crate::lock::locked;
 use crate::restore::folder::{FolderFacts, FolderState, OpenFolder, TargetFolder, group_of_new, mounted};
 use crate::restore::meeting::leads_nowhere;
 use crate::restore::options::Overwrite;
@@ -72,7 +71,7 @@ impl RestoreRun<'_> {
                 FoundDirectory::Refused("it was changed by another process at the same moment, and was kept")
             }
             (None, _) => FoundDirectory::Refused("a socket is in its place, and was kept"),
-            _ if folder.is_source && self.was_followed(target, name)? => FoundDirectory::Refused(FOLLOWED),
+            _ if self.was_followed(&stat) => FoundDirectory::Refused(FOLLOWED),
             _ if is_half_done(&stat, entry) => self.in_the_way(above, &stat),
             _ if let Some(why) = self.keeps_other_kinds() => FoundDirectory::Refused(why),
             (Some(EntryKind::Symlink), _) if folder.is_source && self.keeps_links_of_sources() => {
@@ -137,8 +136,7 @@ impl RestoreRun<'_> {
                     return Ok(FoundDirectory::Refused(why));
                 }
                 self.rehearse_link(root.directory(), target.directory(), name, &directory);
-                let place = (fstat(target.directory())?.identity(), name.to_vec());
-                locked(&self.target.followed).insert(place);
+                self.note_followed(folder, target.directory(), path, &directory)?;
                 Ok(FoundDirectory::Followed(directory))
             }
             Err(error) if leads_nowhere(&error) => Ok(FoundDirectory::Refused(LEADS_NOWHERE)),
@@ -146,7 +144,8 @@ impl RestoreRun<'_> {
         }
     }
 
-    /// Why the directory that a link above a source leads to is not restored into.
+    /// Why the directory that a link above a source leads to is not restored into. If it is, what the link leads through stays from now
+    /// on.
     pub(super) fn why_not_followed(
         &self,
         root: &Directory,
@@ -155,15 +154,20 @@ impl RestoreRun<'_> {
         path: &[u8],
         opened: &Directory,
     ) -> Result<Option<&'static str>> {
-        let end = match self.target.in_place.get() {
-            Some(true) => end_by_trusted_links(above, name, FollowWithin::Machine)?,
-            _ => end_by_trusted_links(root, path, FollowWithin::Start)?,
+        let way = match self.target.in_place.get() {
+            Some(true) => follow_trusted_links(above, name, FollowWithin::Machine)?,
+            _ => follow_trusted_links(root, path, FollowWithin::Start)?,
         };
         let opened = fstat(opened)?.identity();
-        Ok(match end {
+        Ok(match way {
             None => Some(LINK_OF_OTHERS),
-            Some(end) if end != opened => Some("it was changed by another process at the same moment, and was kept"),
-            Some(_) => None,
+            Some(way) if way.end != opened => {
+                Some("it was changed by another process at the same moment, and was kept")
+            }
+            Some(way) => {
+                self.keep_passed(way.passed);
+                None
+            }
         })
     }
 

@@ -17,6 +17,7 @@ mod file;
 mod find_directory;
 mod finish;
 mod folder;
+mod followed;
 mod foreseen;
 mod keep_reason;
 mod leftovers;

@@ -1,8 +1,9 @@
-//! A directory that a walk has reached, and by which way.
+//! A directory that a walk has reached, and by which way; links that were followed.
 
 use crate::disk::device::is_read_only;
 use crate::disk::{Directory, Identity, Stat};
 use crate::restore::location::MountTable;
+use std::collections::HashSet;
 
 /// A directory of the target, and how it was reached.
 pub(super) struct ReachedDirectory {
@@ -25,4 +26,20 @@ impl ReachedDirectory {
         let is_read_only = listed.unwrap_or_else(|| is_read_only(directory));
         ReachedDirectory { identity: stat.identity(), mount: Some(stat.mount), is_read_only }
     }
+}
+
+/// Links that were followed, and what they lead through.
+#[derive(Default)]
+pub(super) struct FollowedLinks {
+    pub passed: HashSet<Identity>,
+    pub links: Vec<FollowedLink>,
+}
+
+/// A link that was followed.
+pub(super) struct FollowedLink {
+    /// What was restored by it.
+    pub path: Vec<u8>,
+    /// The link itself: on this machine if the restore is in place, else below the target.
+    pub link: Vec<u8>,
+    pub end: Identity,
 }

@@ -15,8 +15,8 @@ pub(super) const NOT_EMPTY: &str = "a directory that is not empty is in its plac
 pub(super) const KEPT_FOR_OTHERS: &str =
     "a directory is in its place, and was kept, because something could not be restored, and that may be in it";
 
-/// Reported for a link that was followed to reach a source.
-pub(super) const FOLLOWED: &str = "the symbolic link in its place leads to a source, and was kept";
+/// Reported for links that were followed to reach a source, and what they lead through.
+pub(super) const FOLLOWED: &str = "what is in its place leads to a source, and was kept";
 
 /// Said of what only its owner can replace or delete.
 pub(super) const STICKY: &str = "it belongs to another user and its directory is sticky, so it was kept";

@@ -2,7 +2,7 @@
 
 use crate::disk::open::raise_open_files;
 use crate::disk::umask::take_zero_umask;
-use crate::disk::{ApplyOptions, Identity, Owners};
+use crate::disk::{ApplyOptions, Owners};
 use crate::error::{Error, Kind, Result};
 use crate::id::ChunkId;
 use crate::lock::locked;
@@ -16,6 +16,7 @@ use crate::restore::overlap::SourceOverlap;
 use crate::restore::paths::{named_in_full, shown};
 use crate::restore::planned::{NamedPaths, PlannedReads};
 use crate::restore::planned_deletions::PlannedDeletions;
+use crate::restore::reached::FollowedLinks;
 use crate::restore::rehearsal::{Rehearsal, SparedEntry};
 use crate::restore::scope::SnapshotScope;
 use crate::watch::{Ledger, Watch};
@@ -99,8 +100,7 @@ pub(super) struct TargetFindings {
     pub other_sources: OnceLock<OtherSources>,
     /// What a rehearsal found to have the same place as something else, if nothing meets.
     pub spared: OnceLock<HashMap<Vec<u8>, SparedEntry>>,
-    /// Links above sources that were followed, by directory and name: what is restored must not replace them.
-    pub followed: Mutex<HashSet<(Identity, Vec<u8>)>>,
+    pub followed: Mutex<FollowedLinks>,
     /// An inode with several names was met in it.
     pub has_linked: AtomicBool,
     pub late: Mutex<LateEntries>,

@@ -64,6 +64,7 @@ impl RestoreRun<'_> {
         if let FolderState::Ready(here) = top.state() {
             self.rehearse_directory(&top, &here)?;
         }
+        let start = top.clone();
         pool.scope(|tasks| {
             if root.is_directory() {
                 self.visit(tasks, top, DirectoryContents::of(root))
@@ -75,6 +76,7 @@ impl RestoreRun<'_> {
             }
         });
         pool.install(|| self.make_links());
+        self.check_followed(&start);
         self.check_read_only();
         self.tell_what_differs();
         self.tell_what_is_kept();

@@ -1,15 +1,19 @@
 //! Sources of a snapshot keep what is theirs, restored or not, wherever they are now; and directories that only seem to meet are
 //! restored as if nothing were mounted or linked.
 
+use crate::fixture::{Hooked, SWAPS, backup, memory, open, snapshots};
 use crate::person::{Person, Said};
 use crate::restore::{chmod, is_root, set_time, text};
 use crate::restore_overlap::{both, in_out, named};
 use crate::skip::skipped;
 use crate::undone::{Undone, changed, mounted};
+use siltstone::restore::RestoreOptions;
+use siltstone::watch::Watch;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("it is there").permissions().mode() & 0o7777
@@ -395,7 +399,7 @@ fn a_link_does_not_make_way_for_what_it_leads_to() {
     let target = person.path("top").display().to_string();
     for _ in 0..2 {
         let done = both(&person, &["restore", &named(&person, "top"), "--target", &target], 3);
-        assert!(done.err.contains("the symbolic link in its place leads to a source"), "{}", done.err);
+        assert!(done.err.contains("what is in its place leads to a source"), "{}", done.err);
         assert_eq!(fs::read_link(person.path("top/d")).expect("a link"), person.path("top"));
     }
 }
@@ -449,7 +453,7 @@ fn a_link_to_one_source_is_not_replaced_by_another_one() {
         symlink("../w", below("s/l")).expect("linked");
         for _ in 0..3 {
             let done = both(&person, &[&["restore", "latest", "--target", "out"], more].concat(), 3);
-            assert!(done.err.contains("s/l: the symbolic link in its place leads to a source"), "{}", done.err);
+            assert!(done.err.contains("s/l: what is in its place leads to a source"), "{}", done.err);
             assert_eq!(fs::read_link(below("s/l")).expect("a link"), Path::new("../w"));
             assert_eq!(fs::read_to_string(below("p/l/src/g")).expect("it is there"), "g");
         }
@@ -600,4 +604,78 @@ fn a_missing_directory_that_two_ways_make_is_that_of_the_first() {
             assert!(below(&format!("a/l{number}/s/f")).exists() && below(&format!("a/l{number}/q/g")).exists());
         }
     }
+}
+
+/// The way above a lost source was a link that leads through another source: the restore filled the directory at its end, and then
+/// replaced or deleted a link in the middle. What it had restored was at no saved path, with exit code 0.
+#[test]
+fn what_leads_to_a_restored_source_stays() {
+    let ways = [
+        ("mv p/d/m p/moved && ln -s ../moved p/d/m && ln -s d/m p/a", 3, "../moved"),
+        ("mv p/d/m p/moved && ln -s ../moved p/d/m && ln -s d/m/.. p/b && ln -s b/moved p/a", 3, "../moved"),
+        ("rm p/d/f && mkdir p/moved && ln -s ../moved p/d/f && ln -s d/f p/a", 3, "../moved"),
+        ("rm p/d/l && mkdir p/moved && ln -s ../moved p/d/l && ln -s d/l p/a", 3, "../moved"),
+        ("mkdir p/moved && ln -s ../moved p/d/extra && ln -s d/extra p/a", 0, "../moved"),
+        ("mkdir p/d/extra && ln -s d/extra p/a", 0, ""),
+        ("mkdir p/d/extra && ln -s d/extra/../extra p/a", 0, ""),
+    ];
+    for (way, code, link) in ways {
+        for more in [&[][..], &["--delete"]] {
+            let person = Person::new();
+            person.write("p/a/h/f", "h");
+            person.write("p/d/m/f", "m");
+            person.write("p/d/f", "f");
+            symlink("elsewhere", person.path("p/d/l")).expect("linked");
+            person.silt(&["backup", "p/a/h", "p/d"]).ends_with(0);
+            let script = format!("rm -r p/a && {way}");
+            let made = Command::new("sh").args(["-c", &script]).current_dir(person.home.path()).status();
+            assert!(made.is_ok_and(|status| status.success()), "{way}");
+            for target in ["/", "p"] {
+                let target = if target == "/" { "/".to_owned() } else { person.path(target).display().to_string() };
+                let what = if target == "/" { "latest".to_owned() } else { named(&person, "p") };
+                let done = both(&person, &[&["restore", &what, "--target", &target], more].concat(), code);
+                assert_eq!(text(&person, "p/a/h/f"), "h", "{way} {target}: {}", done.err);
+                if code == 3 {
+                    assert!(done.err.contains("what is in its place leads to a source"), "{way}: {}", done.err);
+                } else if !more.is_empty() {
+                    assert!(done.err.contains("extra was not deleted"), "{way}: {}", done.err);
+                }
+            }
+            let kept = ["m", "f", "l", "extra"].map(|name| fs::read_link(person.path("p/d").join(name)));
+            assert!(link.is_empty() || kept.iter().flatten().any(|kept| kept == Path::new(link)), "{way}");
+        }
+    }
+}
+
+/// A link above a source that another program turned elsewhere during a restore: the file was not at its path afterwards, without a word.
+#[test]
+fn a_link_that_leads_elsewhere_after_a_restore_is_a_warning() {
+    let place = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| place.path().canonicalize().expect("it is there").join(name);
+    fs::create_dir_all(at("p/a/h")).expect("made");
+    fs::write(at("p/a/h/file"), crate::golden::noise(1 << 20, 1)).expect("written");
+    let storage = memory(SWAPS);
+    backup(Arc::new(storage.clone()), &at("cache"), &at("p/a/h")).expect("a backup");
+    fs::remove_dir_all(at("p/a")).expect("removed");
+    for name in ["p/one", "p/two"] {
+        fs::create_dir(at(name)).expect("made");
+    }
+    symlink("one", at("p/a")).expect("linked");
+    let turn = {
+        let (begun, link) = (at("p/one/h"), at("p/a"));
+        move |_: &str, _: &str| {
+            if begun.exists() && fs::read_link(&link).is_ok_and(|to| to == Path::new("one")) {
+                fs::remove_file(&link).expect("removed");
+                symlink("two", &link).expect("linked");
+            }
+        }
+    };
+    let repo = open(Arc::new(Hooked { inner: storage, before: turn }), &at("cache")).expect("it opens");
+    let options = RestoreOptions { writers: 1, ..RestoreOptions::new("/".into()) };
+    let watch = Watch::silent();
+    let plan = repo.plan_restore(&snapshots(&repo)[0], options, &watch).expect("planned");
+    let report = plan.run(&watch).expect("restored");
+    assert!(at("p/one/h/file").exists() && !at("p/a/h").exists(), "it was turned in between");
+    let warned = report.warnings.iter().any(|warning| warning.what.contains("led to another directory while"));
+    assert!(warned, "{:?}", report.warnings);
 }
