@@ -1,7 +1,7 @@
 //! `silt backup`: save files, directories and streams as one snapshot.
 
 use super::backup_args::BackupArgs;
-use super::backup_sources::{NamedSources, in_one_line, named, rules};
+use super::backup_sources::{NamedSources, in_one_line, named, readers_of_stdin, rules};
 use super::backup_summary::{damage, summary};
 use super::exit::{Exit, Failure};
 use super::first_use::open_or_make;
@@ -19,12 +19,9 @@ use siltstone::repo::Repository;
 use siltstone::source::{ReadOnce, Source, StdinSource, Stream};
 
 pub(super) fn run(args: &BackupArgs, options: &GlobalOptions) -> Result<Exit, Failure> {
-    let from_stdin = args.files_from.iter().chain(&args.files_from_raw).filter(|path| path.as_os_str() == "-").count();
-    if from_stdin + usize::from(args.stdin) > 1 {
-        return Err(Failure::Usage(
-            "standard input can be read only once: use one of --stdin, --files-from - and --files-from-raw -"
-                .to_owned(),
-        ));
+    let readers = readers_of_stdin(args, options);
+    if readers.len() > 1 {
+        return Err(Failure::Usage(format!("standard input can be read only once, not for {}", readers.join(" and "))));
     }
     let (console, watch) = session::begin(options, true)?;
     let NamedSources { paths, missing } = named(args)?;

@@ -1,14 +1,16 @@
 //! Which paths a backup is to save: those on the command line and in lists, and what rules leave out.
 
 use super::backup_args::BackupArgs;
-use super::options::base_of;
+use super::options::{GlobalOptions, base_of};
 use siltstone::backup::missing_source;
 use siltstone::disk::stat_path;
 use siltstone::entry::{PathText, Warning};
 use siltstone::error::{Error, Kind, Result};
 use siltstone::source::{Rules, RulesBuilder, follow_slash, normalize, read_lines, read_raw};
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
 /// The sources that are paths.
@@ -16,6 +18,29 @@ pub(super) struct NamedSources {
     pub(super) paths: Vec<PathBuf>,
     /// Links with a slash at their end that lead nowhere.
     pub(super) missing: Vec<Warning>,
+}
+
+/// The options that read standard input, as `-` or under the name of a pipe that it is (`/dev/stdin`).
+pub(super) fn readers_of_stdin(args: &BackupArgs, options: &GlobalOptions) -> Vec<&'static str> {
+    // A regular file is opened anew under such a name.
+    let input = std::io::stdin().as_fd().try_clone_to_owned().and_then(|input| File::from(input).metadata());
+    let input = input.ok().filter(|input| input.file_type().is_fifo());
+    let is_input = |path: &PathBuf| {
+        let (Some(input), Ok(found)) = (&input, std::fs::metadata(path)) else { return false };
+        (input.dev(), input.ino()) == (found.dev(), found.ino())
+    };
+    let lists = [("--files-from", &args.files_from), ("--files-from-raw", &args.files_from_raw)];
+    let lists = lists.iter().flat_map(|(option, lists)| lists.iter().map(|list| (*option, list)));
+    let lists = lists.filter(|(_, list)| list.as_os_str() == "-" || is_input(list)).map(|(option, _)| option);
+    let others = [
+        ("--password-file", &options.password_file),
+        ("--key-file", &options.key_file),
+        ("--recovery-key-file", &options.recovery_key_file),
+    ];
+    let others = others.into_iter().filter_map(|(option, path)| Some((option, path.as_ref()?)));
+    let others = others.chain(args.exclude_file.iter().map(|path| ("--exclude-file", path)));
+    let others = others.filter(|(_, path)| is_input(path)).map(|(option, _)| option);
+    args.stdin.then_some("--stdin").into_iter().chain(lists).chain(others).collect()
 }
 
 pub(super) fn named(args: &BackupArgs) -> Result<NamedSources> {

@@ -10,7 +10,7 @@ use siltstone::source::SECRETS;
 use siltstone::watch::{Cancel, NoticeKind, Watch};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -75,7 +75,9 @@ pub(super) fn password_of_command(command: &OsStr, cancel: &Cancel) -> Result<Ze
     let from = "from the password command";
     let failed = |error| Error::io(doing, from, error);
     let mut shell = Command::new("/bin/sh");
-    shell.arg("-c").arg(command).stdout(Stdio::piped()).stderr(Stdio::inherit()).stdin(Stdio::inherit());
+    // What comes through a pipe or from a file is data: a command that reads it, as ssh does, would swallow what is to be saved.
+    let input = if std::io::stdin().is_terminal() { Stdio::inherit() } else { Stdio::null() };
+    shell.arg("-c").arg(command).stdout(Stdio::piped()).stderr(Stdio::inherit()).stdin(input);
     for name in SECRETS {
         shell.env_remove(name);
     }
