@@ -11,7 +11,7 @@ use crate::disk::{Directory, FolderHandle, ListBuffer, NameList, Owners, Stat, l
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Reader, Repository, Snapshot};
-use crate::watch::Watch;
+use crate::watch::{NoticeKind, Watch};
 use std::cmp::Ordering;
 use std::path::Path;
 
@@ -71,13 +71,14 @@ pub(super) struct DiskComparison<'a> {
     top: Vec<u8>,
     top_length: usize,
     levels_open: usize,
+    streams_without_file: u64,
     totals: DiffTotals,
 }
 
 /// Compares a snapshot (old) with a folder (new): kind, size, modification time, mode, owner, group, extended attributes with ACLs
 /// and capabilities, flags, where links point to, and with `content` every byte. Owners are compared by name where both sides have
-/// one. Of the folder itself nothing is compared but what is in it. Streams of the snapshot have no counterpart and are passed
-/// over. What cannot be read is a warning. `each` receives the path below the snapshot's root, the change, the saved entry and the
+/// one. Of the folder itself nothing is compared but what is in it. A stream is compared with the file of its name; streams without one are
+/// a notice. What cannot be read is a warning. `each` receives the path below the snapshot's root, the change, the saved entry and the
 /// stat of the one on disk.
 pub fn diff_folder(
     repo: &Repository,
@@ -103,6 +104,7 @@ pub fn diff_folder(
         top: wanted.folder.as_os_str().as_encoded_bytes().to_vec(),
         top_length: walk.0.len(),
         levels_open: levels_open(raise_open_files(), 1),
+        streams_without_file: 0,
         totals: DiffTotals::default(),
     };
     let directory = Directory::open_path(&work.top)?;
@@ -132,6 +134,10 @@ pub fn diff_folder(
         if let Some(found) = below {
             levels.extend(work.enter(&walk.0, found, depth)?);
         }
+    }
+    if work.streams_without_file > 0 {
+        let what = format!("not compared: {} streams, for which the directory has no file", work.streams_without_file);
+        watch.notice(NoticeKind::Skipped, what);
     }
     Ok(work.totals)
 }
@@ -202,7 +208,17 @@ impl<'a> DiskComparison<'a> {
             Some(Ok(stat)) => Some(stat),
             None => None,
         };
-        let old = old.filter(|old| old.kind != EntryKind::Stream);
+        let old = match old {
+            // As a restore makes it.
+            Some(old) if old.kind == EntryKind::Stream && stat.is_some_and(|stat| stat.is(EntryKind::File)) => {
+                Some(Entry { kind: EntryKind::File, ..old })
+            }
+            Some(old) if old.kind == EntryKind::Stream => {
+                self.streams_without_file += 1;
+                None
+            }
+            old => old,
+        };
         // Sockets are never saved.
         let new = stat.filter(|new| new.kind.is_some());
         let change = match (&old, &new) {
@@ -291,8 +307,8 @@ impl<'a> DiskComparison<'a> {
             return Ok(false);
         }
         let opened = match old.kind {
-            EntryKind::File => open_file_checked(directory, old.name.as_slice()).map(|(file, _)| read_flags(file)),
-            EntryKind::Directory => directory.open_child(old.name.as_slice()).map(read_flags),
+            EntryKind::File => open_file_checked(directory, old.name.as_slice()).and_then(|(file, _)| read_flags(file)),
+            EntryKind::Directory => directory.open_child(old.name.as_slice()).and_then(read_flags),
             _ => return Ok(true),
         };
         match opened {

@@ -21,7 +21,7 @@ use std::path::Path;
 const COMPARED: &str = "Compared are kind, size, modification time, mode, owner, group, extended attributes (with ACLs and \
     capabilities), flags (chattr), targets of symbolic links, and content. Compared with a directory, a file of the same \
     size and modification time counts as unchanged unless --content is given, and owners are compared by name where both \
-    sides have one.\n\nIn the list, + means added, - removed, M changed content, U changed metadata, T another kind of file.";
+    sides have one, and a stream with the file of its name.\n\nIn the list, + means added, - removed, M changed content, U changed metadata, T another kind of file.";
 
 #[derive(Args, Debug)]
 #[command(after_help = COMPARED)]

@@ -220,6 +220,17 @@ fn streams_are_whole_or_the_backup_fails() {
     person.silt(&["restore", "latest~1", "--target", "out"]).ends_with(0);
     assert_eq!(std::fs::read(person.path("out/dump.sql")).unwrap(), b"one\n");
     assert_eq!(std::fs::read(person.path("out/b/dump")).unwrap(), b"two\n");
+    // A restored stream is compared with its file; it counted as added, and one that was gone as nothing.
+    let differs = || person.silt(&["diff", "latest~1:b", "out/b", "--content"]).ends_with(0);
+    assert!(
+        differs().out.contains("0 added, 0 removed, 0 with changed content, 0 with changed metadata"),
+        "{}",
+        differs().out
+    );
+    person.write("out/b/dump", "xxx\n");
+    assert!(differs().out.contains("0 added, 0 removed, 1 with changed content"), "{}", differs().out);
+    std::fs::remove_file(person.path("out/b/dump")).unwrap();
+    assert!(differs().err.contains("not compared: 1 streams"), "{}", differs().err);
 }
 
 #[test]
@@ -451,4 +462,35 @@ fn completions_and_manual_pages_are_made() {
     person.silt(&["man", "pages"]).ends_with(0);
     let page = std::fs::read_to_string(person.path("pages/silt-restore.1")).unwrap();
     assert!(page.contains("overwrite"), "{page}");
+}
+
+/// A password command that reads its standard input, as ssh does, swallowed what was to be saved; so did lists and secrets that are read
+/// from it by another name. The stream was empty, with exit code 0.
+#[test]
+fn nothing_else_reads_what_standard_input_brings() {
+    let person = Person::new();
+    let fed = |words: &[&str]| {
+        let mut command = person.command(words);
+        command.env_remove("SILT_PASSWORD").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it runs");
+        let input = child.stdin.take().expect("it is piped");
+        // It need not be read.
+        let _broken_pipe = std::io::Write::write_all(&mut &input, b"p\nfrom a pipe");
+        drop(input);
+        said(child.wait_with_output().expect("it ends"))
+    };
+    let asks = ["--password-command", "cat; echo p"];
+    person.silt(&[&["init", "--repo", "repo"][..], &asks].concat()).ends_with(0);
+    fed(&[&["backup", "--repo", "repo", "--stdin"][..], &asks].concat()).ends_with(0);
+    let saved = person.silt(&[&["cat", "--repo", "repo", "latest:stdin"][..], &asks].concat()).ends_with(0);
+    assert_eq!(saved.out, "p\nfrom a pipe");
+    for more in
+        [["--password-file", "/dev/stdin"], ["--exclude-file", "/proc/self/fd/0"], ["--files-from", "/dev/stdin"]]
+    {
+        let refused = fed(&[&["backup", "--repo", "repo", "--stdin"][..], &more].concat()).ends_with(2);
+        assert!(refused.err.contains("standard input can be read only once, not for --stdin and"), "{}", refused.err);
+    }
+    // For nothing but a password, it may be.
+    let words = ["snapshots", "--repo", "repo", "--password-file", "/dev/stdin"];
+    assert!(fed(&words).ends_with(0).out.contains("stdin"));
 }
