@@ -100,7 +100,7 @@ impl<'a> Describer<'a> {
     pub(crate) fn open_file(&self, entry: &mut Entry, fd: &OwnedFd, stat: &Stat, warnings: &EntryWarnings) {
         entry.meta = self.metadata(stat);
         entry.meta.xattrs = bounded(xattr::read_xattrs(fd), warnings);
-        entry.meta.flags = flags::read_flags(fd);
+        entry.meta.flags = known_flags(flags::read_flags(fd), warnings);
         entry.link_group = detect::link_group(stat);
     }
 
@@ -169,7 +169,7 @@ impl<'a> Describer<'a> {
                 let is_data = || self.mounts.sort_of(&warnings.path(), stat.device) == FileSystemSort::Data;
                 if !stat.is_automounted && (!crosses || is_data()) {
                     match directory.open_child(name) {
-                        Ok(handle) => entry.meta.flags = flags::read_flags(&handle),
+                        Ok(handle) => entry.meta.flags = known_flags(flags::read_flags(&handle), warnings),
                         Err(error) if error.is(Kind::Full) => self.ledger.fail_at(&warnings.path(), error),
                         // The walk warns about a directory that cannot be read.
                         Err(_) => {}
@@ -199,7 +199,7 @@ impl<'a> Describer<'a> {
                 let owned = || path.to_vec();
                 let warnings = EntryWarnings::new(self.ledger, &owned);
                 entry.meta.xattrs = bounded(xattr::read_xattrs(&handle), &warnings);
-                entry.meta.flags = flags::read_flags(&handle);
+                entry.meta.flags = known_flags(flags::read_flags(&handle), &warnings);
             }
             Err(error) if error.is(Kind::Full) => self.ledger.fail_at(path, error),
             // Directories above a source need not be readable. The walk warns about a source.
@@ -207,6 +207,14 @@ impl<'a> Describer<'a> {
         }
         entry
     }
+}
+
+/// Flags. If they cannot be read: none, with a warning.
+fn known_flags(read: Result<u32>, warnings: &EntryWarnings) -> u32 {
+    read.unwrap_or_else(|error| {
+        warnings.source_error("its flags (chattr) are missing: ", error);
+        0
+    })
 }
 
 /// Extended attributes. If they cannot be read, or are too large for a page of a tree: none, with a warning.

@@ -8,7 +8,7 @@ use super::refused::refused;
 use crate::error::{Error, Kind, Result};
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, IFlags, StatxAttributes, StatxFlags, ioctl_getflags, ioctl_setflags, statx};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 /// `FS_NOCOMP_FL`, which rustix does not name.
 const NO_COMPRESSION: IFlags = IFlags::from_bits_retain(0x400);
@@ -51,11 +51,15 @@ const KEPT_LETTERS: [(IFlags, char); 13] = [
 /// The flags of an open regular file or directory (drivers of devices may take the call for something else); 0 where
 /// there are none or the file system has no such thing.
 #[inline]
-pub(crate) fn read_flags(fd: impl AsFd) -> u32 {
-    match ioctl_getflags(fd) {
-        Ok(flags) => (flags & KEPT).bits(),
-        // ENOTTY, EOPNOTSUPP, ENOSYS; FUSE file systems say about anything.
-        Err(_) => 0,
+pub(crate) fn read_flags(fd: impl AsFd) -> Result<u32> {
+    match retry_on_intr(|| ioctl_getflags(&fd)) {
+        Ok(flags) => Ok((flags & KEPT).bits()),
+        // The disk or the network failed: there may be flags.
+        Err(errno @ (Errno::IO | Errno::STALE | Errno::TIMEDOUT | Errno::NOMEM | Errno::NOTCONN)) => {
+            Err(refused("read the flags (chattr)", b"", errno))
+        }
+        // ENOTTY, EOPNOTSUPP, ENOSYS; FUSE file systems say about anything else.
+        Err(_) => Ok(0),
     }
 }
 

@@ -294,7 +294,7 @@ fn flags_come_back_and_lock_last() {
     let losses = restore_file(&target, b"f", &wanted);
     let (fd, stat) = open::open_file_checked(target.directory(), c"f").unwrap();
     if losses.is_empty() {
-        assert_eq!(flags::read_flags(&fd), wanted.flags);
+        assert_eq!(flags::read_flags(&fd).unwrap(), wanted.flags);
         assert_eq!((stat.permissions(), stat.modified), (0o444, wanted.modified));
     } else {
         assert!(losses.iter().all(|loss| loss.starts_with("flags")), "{losses:?}");

@@ -254,3 +254,24 @@ fn two_dots_after_a_symbolic_link_are_refused() {
     // A directory in its place is no question.
     person.silt(&["backup", "other/../b"]).ends_with(0);
 }
+
+/// A disk that failed while flags were read was taken for a file system without any: a restore lacked them, and the next backups repeated
+/// that.
+#[test]
+fn flags_that_cannot_be_read_are_a_warning() {
+    let traced = Command::new("strace").args(["-f", "-qq", "-o", "/dev/null", "true"]).output();
+    if !traced.is_ok_and(|output| output.status.success()) {
+        return skipped("flags that cannot be read", "strace is not there or may not trace");
+    }
+    let person = Person::new();
+    person.write("source/f", "f");
+    old(&person, "source/f");
+    let log = person.path("log").display().to_string();
+    let within = ["strace", "-f", "-qq", "-o", &log, "-e", "trace=ioctl", "-e", "inject=ioctl:error=EIO"];
+    for _ in 0..2 {
+        let Some(done) = through(&person, &within, &["backup", "--ignore-ctime", "source"]) else { return };
+        let done = done.ends_with(3);
+        assert!(done.err.contains("source/f: its flags (chattr) are missing"), "{}", done.err);
+    }
+    person.silt(&["backup", "--ignore-ctime", "source"]).ends_with(0);
+}
