@@ -10,8 +10,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// What names in the cache folder begin with: the id of a repository.
-const ID_DIGITS: usize = 32;
+/// The digits of the two parts that the name of a cache has: the id of the repository, and its location.
+const CACHE_DIGITS: [usize; 2] = [32, 16];
 /// The mark of a cache, which is made there as well.
 const CACHE_TAG: &str = "CACHEDIR.TAG";
 
@@ -78,8 +78,7 @@ impl OwnFolders {
         let names: Vec<&OsStr> = listed.iter().map(|(name, _)| OsStr::from_bytes(name.to_bytes())).collect();
         let is_ours = |name: &&&OsStr| {
             let bytes = name.as_bytes();
-            let is_id = bytes.len() >= ID_DIGITS && bytes[..ID_DIGITS].iter().all(u8::is_ascii_hexdigit);
-            is_id || CACHE_NOTES.into_iter().chain([CACHE_TAG]).any(|known| known.as_bytes() == bytes)
+            is_cache_name(bytes) || CACHE_NOTES.into_iter().chain([CACHE_TAG]).any(|known| known.as_bytes() == bytes)
         };
         if names.iter().all(|name| is_ours(&name)) {
             return self.add(folder, OwnFolder::OtherCaches);
@@ -135,6 +134,30 @@ impl OwnFolders {
                     .hint("name another source, or another repository with --repo"))
             }
             _ => Ok(taken),
+        }
+    }
+}
+
+/// Whether a directory with this name in the directory of all caches is one of them.
+fn is_cache_name(name: &[u8]) -> bool {
+    let parts: Vec<&[u8]> = name.split(|byte| *byte == b'-').collect();
+    parts.iter().map(|part| part.len()).eq(CACHE_DIGITS)
+        && parts.iter().all(|part| part.iter().all(u8::is_ascii_hexdigit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory of a user that begins like one was left out of a backup.
+    #[test]
+    fn names_of_caches_are_known_as_a_whole() {
+        let (id, location) = ("7c5aba41f53293b712fd86d08ed5b36e", "0123456789abcdef");
+        assert!(is_cache_name(format!("{id}-{location}").as_bytes()));
+        for other in
+            [id.to_owned(), format!("{id}-{location}0"), format!("{id}-{location}-"), format!("{id}-0123456789abcdeg")]
+        {
+            assert!(!is_cache_name(other.as_bytes()), "{other}");
         }
     }
 }
