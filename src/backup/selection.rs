@@ -136,11 +136,11 @@ impl<'a> Selection<'a> {
             return Ok(stat);
         }
         let is_automounter = || self.left_out.mounts.sort_of(&path(), stat.device) == FileSystemSort::Automounter;
-        if !may_be_mounted_over(place, &stat) && !(stat.device != place.here && is_automounter()) {
-            return Ok(stat);
+        if may_be_mounted_over(place, &stat) || stat.device != place.here && is_automounter() {
+            // If that is refused, so is entering the directory: the walk reports it.
+            return Ok(directory.stat_mounted(name).unwrap_or(stat));
         }
-        // If that is refused, so is entering the directory: the walk reports it.
-        Ok(directory.stat_mounted(name).unwrap_or(stat))
+        Ok(stat)
     }
 
     /// How the walk enters a directory below `above`, or why it does not.

@@ -150,13 +150,8 @@ pub(crate) struct IdmappedMounts(Mutex<HashMap<u64, bool>>);
 impl IdmappedMounts {
     /// Whether the mount of this number is idmapped. One that cannot be found is not: kernels that have such mounts list them.
     pub(crate) fn contains(&self, mount: u64) -> bool {
-        let mut known = locked(&self.0);
-        if !known.contains_key(&mount) {
-            let mounts = mount_points().unwrap_or_default();
-            known.insert(mount, false);
-            known.extend(mounts.into_iter().map(|listed| (listed.number, listed.is_idmapped)));
-        }
-        known.get(&mount) == Some(&true)
+        let find = || mount_points().unwrap_or_default().into_iter().find(|listed| listed.number == mount);
+        *locked(&self.0).entry(mount).or_insert_with(|| find().is_some_and(|found| found.is_idmapped))
     }
 }
 
