@@ -188,7 +188,7 @@ impl<'a> Describer<'a> {
         self.path(path, stat)
     }
 
-    /// A source itself, or a directory above one, by its path.
+    /// A source itself, a directory above one, or one that is not entered, by its path.
     pub(crate) fn path(&self, path: &[u8], stat: &Stat) -> Entry {
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
         let kind = stat.kind.unwrap_or(EntryKind::Directory);

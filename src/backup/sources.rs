@@ -57,7 +57,7 @@ impl SourceWalk<'_> {
             saved.root = Some(Entry { is_partial: root.is_partial, ..described });
         }
         for (path, stat) in tops.closed {
-            let entry = Entry { is_partial: true, ..self.entries.describer.source(&path, &stat) };
+            let entry = Entry { is_partial: true, ..self.entries.describer.path(&path, &stat) };
             add(&self.counts.directories, 1);
             saved.entries.push((path, entry));
         }

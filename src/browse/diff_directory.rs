@@ -136,7 +136,8 @@ pub fn diff_folder(
         }
     }
     if work.streams_without_file > 0 {
-        let what = format!("not compared: {} streams, for which the directory has no file", work.streams_without_file);
+        let what =
+            format!("streams not compared, as the directory has no file for them: {}", work.streams_without_file);
         watch.notice(NoticeKind::Skipped, what);
     }
     Ok(work.totals)
