@@ -41,6 +41,9 @@ impl Glob {
         if pattern.is_empty() || pattern.len() > PATTERN_BYTES_MAX {
             return bad("it is empty or too long");
         }
+        if pattern.split(|byte| *byte == b'/').any(|part| part == b"." || part == b"..") {
+            return bad("no path of a snapshot has . or .. as a part");
+        }
         let whole_path = pattern.contains(&b'/');
         let mut steps = Vec::new();
         if whole_path && pattern[0] != b'/' {
@@ -222,6 +225,9 @@ mod tests {
         for (pattern, path, expected) in table {
             let glob = Glob::new(pattern.as_bytes(), false).unwrap();
             assert_eq!(glob.matches(path), *expected, "{pattern} {}", path.escape_ascii());
+        }
+        for never in ["./x", "../x", "a/./b", "."] {
+            assert!(Glob::new(never.as_bytes(), false).is_err(), "{never}");
         }
         // It was a class of `[`, `:` and four letters, and matched other names in silence.
         assert!(Glob::new(b"[[:alpha:]]*", false).is_err());

@@ -74,8 +74,6 @@ pub(super) struct RestoreCounts {
     pub bytes_wanted: AtomicU64,
     /// What of these bytes is the content of another name of the same inode.
     pub bytes_linked: AtomicU64,
-    /// Entries that a filter names, whatever becomes of them.
-    pub matched: AtomicU64,
     pub fates: [AtomicU64; FATES],
     pub bytes_written: AtomicU64,
     pub bytes_verified: AtomicU64,

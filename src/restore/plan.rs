@@ -2,6 +2,7 @@
 
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
+use crate::lock::locked;
 use crate::repo::{Reader, Repository, Snapshot};
 use crate::restore::counts::{EntryFate, get};
 use crate::restore::options::RestoreOptions;
@@ -10,8 +11,10 @@ use crate::restore::planned::PlanSummary;
 use crate::restore::planned_deletions::PlannedDeletions;
 use crate::restore::run::{PlanGathering, RestoreRun, RunMode};
 use crate::restore::scope::SnapshotScope;
+use crate::source::Rules;
 use crate::watch::{NoticeKind, Watch};
 use crate::when::format_counted;
+use std::sync::Mutex;
 
 /// What a restore will do; shown before anything is written.
 pub struct RestorePlan {
@@ -53,15 +56,16 @@ pub(super) fn make(
         summary.others = snapshot.totals.others;
         summary.bytes = snapshot.totals.bytes;
     } else {
-        let mode = RunMode::Plan(Box::new(PlanGathering { detailed: options.detailed, ..PlanGathering::default() }));
+        let unmatched = options.include.as_ref().map_or(Ok(Vec::new()), Rules::each_pattern)?;
+        let gathering =
+            PlanGathering { detailed: options.detailed, unmatched: Mutex::new(unmatched), ..PlanGathering::default() };
+        let mode = RunMode::Plan(Box::new(gathering));
         let run = RestoreRun::new(repo, reader.clone(), &options, &scope, mode, watch)?;
         run.go(&root, &base)?;
         if let Some(error) = run.ledger.take_failure() {
             return Err(error);
         }
-        if options.include.is_some() {
-            check_included(&run)?;
-        }
+        check_included(&run)?;
         expected_bytes = get(&run.counts.bytes_wanted);
         summarise(run, &mut summary, &mut deletions);
     }
@@ -82,12 +86,16 @@ pub(super) fn make(
 
 /// A typo must not pass for a restore of nothing.
 fn check_included(run: &RestoreRun) -> Result<()> {
-    let counts = &run.counts;
-    if get(&counts.matched) + get(&counts.damaged) > 0 {
-        return Ok(());
-    }
+    let RunMode::Plan(planning) = &run.mode else { return Ok(()) };
+    let unmatched = locked(&planning.unmatched);
+    let Some(first) = unmatched.first().filter(|_| get(&run.counts.damaged) == 0) else { return Ok(()) };
+    let others = match unmatched.len() - 1 {
+        0 => String::new(),
+        1 => ", nor 1 other pattern".to_owned(),
+        count => format!(", nor {count} other patterns"),
+    };
     Err(Error::new(Kind::NotFound, "restore what --include selects", "")
-        .because("nothing in the snapshot matches")
+        .because(format!("nothing in the snapshot matches {}{others}", first.text))
         .hint("patterns are compared with the paths in the snapshot, which `silt ls -R` and `silt find` show"))
 }
 

@@ -19,6 +19,7 @@ use crate::restore::planned_deletions::PlannedDeletions;
 use crate::restore::reached::FollowedLinks;
 use crate::restore::rehearsal::{Rehearsal, SparedEntry};
 use crate::restore::scope::SnapshotScope;
+use crate::source::rules::SinglePattern;
 use crate::watch::{Ledger, Watch};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +46,8 @@ pub(super) struct PlanGathering {
     pub named: Mutex<NamedPaths>,
     pub reads: Mutex<PlannedReads>,
     pub deletions: Mutex<PlannedDeletions>,
+    /// Patterns of `--include` that have matched nothing so far.
+    pub unmatched: Mutex<Vec<SinglePattern>>,
 }
 
 /// Whether a walk only plans, or also acts.
@@ -149,6 +152,13 @@ impl<'a> RestoreRun<'a> {
             .start_handler(|_| take_zero_umask())
             .build()
             .map_err(Error::no_thread)
+    }
+
+    /// In a plan, notes which patterns of `--include` match an entry.
+    pub(crate) fn note_included(&self, path: &[u8], is_directory: bool) {
+        if let RunMode::Plan(planning) = &self.mode {
+            locked(&planning.unmatched).retain(|pattern| !pattern.matches(path, is_directory));
+        }
     }
 
     /// Whether this run changes the target.

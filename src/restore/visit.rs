@@ -182,7 +182,9 @@ impl<'a> RestoreRun<'a> {
             if !passes || self.options.exclude.leaves_out(&path, entry.is_directory()) {
                 return;
             }
-            add(&self.counts.matched, u64::from(wanted));
+            if wanted {
+                self.note_included(&path, entry.is_directory());
+            }
         }
         if entry.is_directory() {
             return self.spawn_directory(tasks, folder, entry, wanted);

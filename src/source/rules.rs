@@ -59,11 +59,32 @@ impl Marker {
     }
 }
 
+/// A pattern as it was given.
+#[derive(Clone, Debug)]
+struct PatternWord {
+    text: String,
+    ignores_case: bool,
+}
+
+/// One of the patterns of some rules by itself.
+pub(crate) struct SinglePattern {
+    pub(crate) text: String,
+    rules: Rules,
+}
+
+impl SinglePattern {
+    /// Whether it matches the entry at this absolute path.
+    pub(crate) fn matches(&self, path: &[u8], is_dir: bool) -> bool {
+        self.rules.leaves_out(path, is_dir)
+    }
+}
+
 /// Which entries are left out. A walker asks top-down and does not enter what is left out: what is below an excluded
 /// directory cannot be taken back by a later `!pattern`.
 #[derive(Clone, Debug)]
 pub struct Rules {
     patterns: Gitignore,
+    words: Vec<PatternWord>,
     markers: Vec<Marker>,
     larger_than: Option<u64>,
     one_file_system: bool,
@@ -71,7 +92,8 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        Rules { patterns: Gitignore::empty(), markers: Vec::new(), larger_than: None, one_file_system: false }
+        let patterns = Gitignore::empty();
+        Rules { patterns, words: Vec::new(), markers: Vec::new(), larger_than: None, one_file_system: false }
     }
 }
 
@@ -89,6 +111,20 @@ impl Rules {
     /// Whether a pattern leaves out the entry at this absolute path.
     pub fn leaves_out(&self, path: &[u8], is_dir: bool) -> bool {
         self.has_patterns() && self.patterns.matched(Path::new(OsStr::from_bytes(path)), is_dir).is_ignore()
+    }
+
+    /// Each pattern by itself, without those that take back what others match.
+    pub(crate) fn each_pattern(&self) -> Result<Vec<SinglePattern>> {
+        let takes_back = |word: &PatternWord| word.text.starts_with('!');
+        let take_all = self.words.iter().all(takes_back);
+        let words = self.words.iter().filter(|word| take_all || !takes_back(word));
+        let single = |word: &PatternWord| {
+            let mut builder = RulesBuilder::new();
+            let text = word.text.as_bytes();
+            builder.add(text, word.ignores_case).map_err(|why| refused(text, why))?;
+            Ok(SinglePattern { text: word.text.clone(), rules: builder.build()? })
+        };
+        words.map(single).collect()
     }
 
     /// Whether a file of this size is left out.
@@ -115,7 +151,7 @@ impl Rules {
 #[derive(Debug)]
 pub struct RulesBuilder {
     patterns: GitignoreBuilder,
-    count: usize,
+    words: Vec<PatternWord>,
     markers: Vec<Marker>,
     larger_than: Option<u64>,
     one_file_system: bool,
@@ -124,7 +160,7 @@ pub struct RulesBuilder {
 impl Default for RulesBuilder {
     fn default() -> Self {
         let patterns = GitignoreBuilder::new("/");
-        RulesBuilder { patterns, count: 0, markers: Vec::new(), larger_than: None, one_file_system: false }
+        RulesBuilder { patterns, words: Vec::new(), markers: Vec::new(), larger_than: None, one_file_system: false }
     }
 }
 
@@ -208,6 +244,7 @@ impl RulesBuilder {
         let patterns = self.patterns.build();
         Ok(Rules {
             patterns: patterns.map_err(|e| Error::new(Kind::Invalid, "use the patterns", "").because(e))?,
+            words: self.words.clone(),
             markers: self.markers.clone(),
             larger_than: self.larger_than,
             one_file_system: self.one_file_system,
@@ -219,7 +256,7 @@ impl RulesBuilder {
         if pattern.len() > PATH_BYTES_MAX {
             return Err(format!("it is longer than {PATH_BYTES_MAX} bytes"));
         }
-        if self.count == PATTERNS_MAX {
+        if self.words.len() == PATTERNS_MAX {
             return Err(format!("there are more than {PATTERNS_MAX} patterns"));
         }
         let text = std::str::from_utf8(pattern)
@@ -230,6 +267,7 @@ impl RulesBuilder {
         if text.trim().trim_start_matches('!').trim_matches('/').is_empty() {
             return Err("it matches nothing".to_owned());
         }
+        let word = PatternWord { text: text.to_owned(), ignores_case: ignoring_case };
         let text = &with_guarded_end(&classes::for_library(&one_slash_each(text))?);
         if text.trim_start_matches('!').split('/').any(|part| part == "." || part == "..") {
             return Err(
@@ -240,7 +278,7 @@ impl RulesBuilder {
         let said = |e: ignore::Error| e.to_string();
         self.patterns.case_insensitive(ignoring_case).map_err(said)?;
         self.patterns.add_line(None, &floated(text)).map_err(said)?;
-        self.count += 1;
+        self.words.push(word);
         Ok(())
     }
 }

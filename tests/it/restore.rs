@@ -288,8 +288,16 @@ fn an_include_that_matches_nothing_is_an_error() {
         let words = [&["restore", "latest", "--target", "out", "--include", "fiel"], more].concat();
         let said = person.silt(&words).ends_with(1);
         assert!(said.err.contains("--include") && said.err.contains("hint: "), "{}", said.err);
+        // Of several patterns, one that matched hid the others.
+        let said = person.silt(&[&words[..], &["--include", "file"]].concat()).ends_with(1);
+        assert!(said.err.contains("nothing in the snapshot matches fiel"), "{}", said.err);
+        let said = person.silt(&[&words[..], &["--include", "fi*", "--include", "fi?"]].concat()).ends_with(1);
+        assert!(said.err.contains("matches fiel, nor 1 other pattern"), "{}", said.err);
         assert!(!person.path("out").exists());
     }
+    // What a later pattern matches, too, an earlier one has matched all the same.
+    let words = ["restore", "latest", "--target", "out", "--include", "source", "--include", "file", "--include", "*"];
+    person.silt(&words).ends_with(0);
 }
 
 #[test]
