@@ -6,14 +6,14 @@ use super::walk::{DirectoryPages, WalkPath, is_too_deep};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Reader, Snapshot};
-use crate::watch::Watch;
+use crate::watch::{NoticeKind, Watch};
 
 /// Takes a path, what of it changed, and the entries, old and new.
 pub(crate) type EachChange<'a> = dyn FnMut(&[u8], Change, Option<&Entry>, Option<&Entry>) -> Result<()> + 'a;
 /// Takes a path and its entries, old and new.
 pub(super) type EachPair<'a> = dyn FnMut(&[u8], Option<&Entry>, Option<&Entry>) -> Result<()> + 'a;
 
-/// How an entry differs from an older one of its name. ChangeKind is in a directory is not looked at.
+/// How an entry differs from an older one of its name. What is in a directory is not looked at.
 pub(super) fn compare(old: &Entry, new: &Entry) -> Option<ChangeKind> {
     let same_content = || {
         (&old.target, old.device, old.size, &old.holes) == (&new.target, new.device, new.size, &new.holes)
@@ -33,6 +33,16 @@ struct EntryPair<'r> {
     old: Option<DirectoryPages<'r>>,
     new: Option<DirectoryPages<'r>>,
     path_length: usize,
+    /// Only one side was saved in part: which.
+    partial: Option<PairSide>,
+    /// Something stands alone that this side may not have saved.
+    may_lack: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PairSide {
+    Old,
+    New,
 }
 
 impl<'r> EntryPair<'r> {
@@ -42,15 +52,31 @@ impl<'r> EntryPair<'r> {
         if old.map(|entry| &entry.content) == new.map(|entry| &entry.content) {
             return None;
         }
+        let partial = match (old.is_some_and(|old| old.is_partial), new.is_some_and(|new| new.is_partial)) {
+            (true, false) => Some(PairSide::Old),
+            (false, true) => Some(PairSide::New),
+            _ => None,
+        };
         let pages = |entry: Option<&Entry>| entry.and_then(|entry| DirectoryPages::of(reader, entry));
         let (old, new) = (pages(old), pages(new));
-        (old.is_some() || new.is_some()).then_some(EntryPair { old, new, path_length })
+        let pair = EntryPair { old, new, path_length, partial, may_lack: false };
+        (pair.old.is_some() || pair.new.is_some()).then_some(pair)
     }
 
     /// Whether an entry that stands alone says nothing: what cannot be read of the other side may have it.
     fn is_unsure(&self, old: Option<&Entry>, new: Option<&Entry>) -> bool {
         let damaged = |pages: &Option<DirectoryPages>| pages.as_ref().is_some_and(DirectoryPages::is_damaged);
         (old.is_none() && damaged(&self.old)) || (new.is_none() && damaged(&self.new))
+    }
+
+    /// Notes an entry that stands alone where the other side was saved in part.
+    fn note_alone(&mut self, old: Option<&Entry>, new: Option<&Entry>) {
+        let lacking = match (old, new) {
+            (None, Some(_)) => Some(PairSide::Old),
+            (Some(_), None) => Some(PairSide::New),
+            _ => None,
+        };
+        self.may_lack |= lacking.is_some() && lacking == self.partial;
     }
 
     fn tell_damage(&mut self, path: &[u8], watch: &Watch) {
@@ -80,8 +106,9 @@ impl<'r> EntryPair<'r> {
 }
 
 /// Calls `each` with every pair of entries below that can differ (their trees do not count as a difference of
-/// directories: `compare` says), and with those that stand alone, all that is below them included. ChangeKind is damaged is
-/// told to the watch; what stands alone for that reason is passed over.
+/// directories: `compare` says), and with those that stand alone, all that is below them included. What is damaged is
+/// reported to the watch; what stands alone for that reason is passed over. Returns how many directories have entries that stand alone
+/// and were saved only in part on the side that lacks them: these may have been there, too.
 pub(super) fn walk_pairs(
     reader: &Reader,
     old: Option<&Entry>,
@@ -89,7 +116,8 @@ pub(super) fn walk_pairs(
     path: &[u8],
     watch: &Watch,
     each: &mut EachPair<'_>,
-) -> Result<()> {
+) -> Result<u64> {
+    let mut may_lack = 0;
     let mut path = WalkPath::new(path);
     let mut levels: Vec<EntryPair> = EntryPair::of(reader, old, new, path.0.len()).into_iter().collect();
     while let Some(level) = levels.last_mut() {
@@ -98,12 +126,14 @@ pub(super) fn walk_pairs(
         let (old, new) = level.next()?;
         level.tell_damage(&path.0, watch);
         let Some(entry) = new.as_ref().or(old.as_ref()) else {
+            may_lack += u64::from(level.may_lack);
             levels.pop();
             continue;
         };
         if level.is_unsure(old.as_ref(), new.as_ref()) {
             continue;
         }
+        level.note_alone(old.as_ref(), new.as_ref());
         if path.push(&entry.name).is_none() {
             path.tell_too_deep(watch);
             continue;
@@ -117,10 +147,10 @@ pub(super) fn walk_pairs(
             }
         }
     }
-    Ok(())
+    Ok(may_lack)
 }
 
-/// ChangeKind differs at and below a path in two snapshots of one repository. `each` is handed the path, the change and the
+/// What differs at and below a path in two snapshots of one repository. `each` is handed the path, the change and the
 /// entries, old and new.
 pub fn diff_snapshots(
     reader: &Reader,
@@ -157,6 +187,15 @@ pub fn diff_snapshots(
     if path != b"/" {
         tell(&path, old.as_ref(), new.as_ref())?;
     }
-    walk_pairs(reader, old.as_ref(), new.as_ref(), &path, watch, &mut tell)?;
+    let may_lack = walk_pairs(reader, old.as_ref(), new.as_ref(), &path, watch, &mut tell)?;
+    if may_lack > 0 {
+        watch.notice(
+            NoticeKind::Skipped,
+            format!(
+                "directories that one of the snapshots saved only in part: {may_lack}; what is listed as added or removed in them may have \
+                 been in both"
+            ),
+        );
+    }
     Ok(totals)
 }

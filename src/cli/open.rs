@@ -71,7 +71,8 @@ pub(super) fn given_locks(options: &GlobalOptions, watch: &Watch) -> Result<Cred
 }
 
 const LOST_KEY: &str = "put the key file back, or use the recovery key that was shown when the repository was created: \
-                        set SILT_RECOVERY_KEY, or name a file with it with --recovery-key-file";
+                        set SILT_RECOVERY_KEY, or name a file with it with --recovery-key-file; `silt init` makes a new key file for a new \
+                        repository";
 
 pub(super) fn given_password(options: &GlobalOptions, watch: &Watch) -> Result<Option<Zeroizing<Vec<u8>>>> {
     if let Some(path) = &options.password_file {

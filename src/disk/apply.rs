@@ -2,7 +2,7 @@
 
 use super::flags::{set_flags, still_handed_down};
 pub(crate) use super::loss::Loss;
-use super::loss::unsafe_setuid;
+use super::loss::unsafe_special;
 use super::opened_up::open_own_file;
 use super::owner::Owners;
 use super::read_dir::Directory;
@@ -56,8 +56,8 @@ pub(crate) fn apply_metadata(
     let mut mode = meta.mode & 0o7777;
     let unsafe_bits = unsafe_bits((current.uid, current.gid), wanted, kind);
     if mode & unsafe_bits != 0 {
+        let Loss { what, error } = unsafe_special(mode & unsafe_bits);
         mode &= !unsafe_bits;
-        let Loss { what, error } = unsafe_setuid();
         lose(&what, error);
     }
     if kind != EntryKind::Symlink {

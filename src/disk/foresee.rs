@@ -1,7 +1,7 @@
 //! Predict which metadata of an entry cannot be restored, as far as that is known in advance: a plan reports it.
 
 use super::apply::{ApplyOptions, Loss, Subject, unsafe_bits, wanted_owner};
-use super::loss::{setgid_dropped, unsafe_setuid};
+use super::loss::{setgid_dropped, unsafe_special};
 use super::read_dir::Directory;
 use super::stat::Stat;
 use super::{flags, rights};
@@ -134,7 +134,7 @@ impl Foreseen {
     fn mode(&mut self, owner: (u32, u32), meta: &Metadata, kind: EntryKind, options: &ApplyOptions<'_>) {
         let dropped = meta.mode & unsafe_bits(owner, wanted_owner(meta, options), kind);
         if dropped != 0 {
-            self.0.push(unsafe_setuid());
+            self.0.push(unsafe_special(dropped));
         }
         let keeps_setgid = kind == EntryKind::Symlink || rights::keeps_setgid(owner.0, owner.1);
         if meta.mode & !dropped & 0o2000 != 0 && !keeps_setgid {

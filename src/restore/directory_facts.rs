@@ -3,6 +3,7 @@
 use crate::disk::apply::wanted_owner;
 use crate::disk::create::is_unfinished;
 use crate::disk::device::is_read_only;
+use crate::disk::mounts::mount_points;
 use crate::disk::{Directory, Stat, TargetDirectory, flags};
 use crate::entry::{Content, Entry};
 use crate::error::Result;
@@ -16,6 +17,9 @@ use crate::restore::scope::looks_like_ours;
 use crate::watch::NoticeKind;
 use rustix::fs::{Access, AtFlags, accessat};
 use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// Why nothing can be changed in a directory.
 pub(super) const READ_ONLY: &str = "its file system is mounted read-only";
@@ -92,6 +96,19 @@ impl RestoreRun<'_> {
             TreePage::Entries(entries) => Ok(!entries.is_empty()),
             TreePage::Inner { .. } => Ok(true),
         }
+    }
+
+    /// Whether an automounter mounted what is on a directory, and the backup did not enter it: then the saved metadata may be those of
+    /// the directory that waits to be mounted over.
+    pub(super) fn is_stub_of_automounter(&self, stat: &Stat, entry: &Entry) -> Result<bool> {
+        if !entry.is_partial || self.has_entries(entry)? {
+            return Ok(false);
+        }
+        let mounts = mount_points()?;
+        let Some(own) = mounts.iter().find(|mount| mount.number == stat.mount) else { return Ok(false) };
+        let point = Path::new(OsStr::from_bytes(&own.point));
+        let mut automounters = mounts.iter().filter(|mount| mount.is_automounter());
+        Ok(automounters.any(|mount| point.starts_with(OsStr::from_bytes(&mount.point))))
     }
 
     /// Whether a directory that was there is append-only, which is said once for all that is in it.

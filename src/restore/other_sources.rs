@@ -111,7 +111,10 @@ impl OtherSources {
     /// The paths in other sources that a directory has now, whether the snapshot has something there or not.
     pub(crate) fn paths_of(&self, directory: &Directory) -> Result<Vec<Vec<u8>>> {
         let Some(mounts) = &self.mounts else { return Ok(Vec::new()) };
-        Ok(self.parts.names_of(&mounts.part_or_own(&DirectoryLocation::of(directory)?)?))
+        let location = DirectoryLocation::of(directory)?;
+        // An automounter may have mounted it since the mounts were listed.
+        let part = mounts.part_or_own(&location).or_else(|_| MountTable::list()?.part_or_own(&location))?;
+        Ok(self.parts.names_of(&part))
     }
 
     fn add_name(&mut self, name: &[u8], above: &Stat, source: &[u8], role: NeededRole) {

@@ -92,7 +92,8 @@ impl RestoreRun<'_> {
         }
         self.remove_leftovers(folder, &target)?;
         let in_place = self.target.in_place.get().copied().unwrap_or(false);
-        let changes = folder.inside && folder.wanted && self.changes_directory(&stat, entry);
+        let is_stub = is_mount_point && self.is_stub_of_automounter(&stat, entry)?;
+        let changes = folder.inside && folder.wanted && !is_stub && self.changes_directory(&stat, entry);
         let facts = FolderFacts {
             taken: true,
             apply: self.applies(&stat, entry, changes),

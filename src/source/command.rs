@@ -275,10 +275,19 @@ pub(super) fn wait<'a>(fds: impl Iterator<Item = BorrowedFd<'a>>, at_most: Durat
     }
 }
 
-/// What a command says, fit for a terminal: no control bytes but line ends.
+/// What a command says, fit for a terminal: control characters but line ends are escaped, and a tab is a space.
 fn readable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    text.trim().chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
+    let mut readable = String::with_capacity(text.len());
+    for character in text.trim().chars() {
+        match character {
+            '\t' => readable.push(' '),
+            '\n' => readable.push('\n'),
+            character if character.is_control() => readable.extend(character.escape_unicode()),
+            character => readable.push(character),
+        }
+    }
+    readable
 }
 
 #[cfg(test)]

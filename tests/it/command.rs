@@ -237,6 +237,25 @@ fn streams_are_whole_or_the_backup_fails() {
     );
 }
 
+/// What one snapshot had left out counted as added, without a word.
+#[test]
+fn diff_says_where_a_snapshot_was_saved_in_part() {
+    let person = Person::new();
+    person.write("source/f", "f");
+    person.write("source/left", "left");
+    person.silt(&["backup", "source", "--exclude", "left"]).ends_with(0);
+    person.silt(&["backup", "source"]).ends_with(0);
+    person.write("source/new", "new");
+    person.silt(&["backup", "source"]).ends_with(0);
+    let differs = |old: &str, new: &str| person.silt(&["diff", old, new]).ends_with(0);
+    for (old, new) in [("latest~2", "latest~1"), ("latest~1", "latest~2")] {
+        let done = differs(old, new);
+        assert!(done.err.contains("one of the snapshots saved only in part: 1;"), "{}", done.err);
+    }
+    let done = differs("latest~1", "latest");
+    assert!(done.out.contains("1 added") && !done.err.contains("in part"), "{}{}", done.out, done.err);
+}
+
 #[test]
 fn what_cannot_be_read_is_told_and_ends_with_3() {
     let person = Person::new();

@@ -101,7 +101,7 @@ if daemon == 0:
         token, length = struct.unpack("=I", request[8:12])[0], struct.unpack("=I", request[40:44])[0]
         name = request[44:44 + length].decode()
         place = directory if how == "direct" else f"{directory}/{name}"
-        is_lost = name == "lost"
+        is_lost = how == "indirect" and name not in ["awake", "asleep"]
         if not is_lost: mount(data.encode(), place.encode(), None, 0x1000, None)
         fcntl.ioctl(root, 0x9361 if is_lost else 0x9360, token)
 _, status = os.waitpid(child, 0)
@@ -134,10 +134,18 @@ fn what_an_automounter_mounts_is_saved() {
             }
         }
         // On one file system, nothing is mounted for it.
+        std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700)).expect("changed");
         let Some(done) = through(&person, &within, &["backup", "-x", "source"]) else { return };
         done.ends_with(0);
         let listed = person.silt(&["ls", "-R", "latest"]).ends_with(0).out;
         assert!(listed.contains("/beside") && !listed.contains("below"), "{how}: {listed}");
+        // What was saved then of the automounter's directory is not what is mounted there: a restore gave it that mode.
+        for words in [&["restore", "latest", "--target", "/"][..], &["restore", "latest", "--target", "/", "--delete"]]
+        {
+            let Some(done) = through(&person, &within, words) else { return };
+            done.ends_with(0);
+            assert_eq!(data.metadata().expect("it is there").permissions().mode() & 0o777, 0o700, "{how}");
+        }
     }
 }
 

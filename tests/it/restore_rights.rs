@@ -528,10 +528,15 @@ fn setuid_bits_that_another_owner_takes_are_told_by_the_plan() {
         person.write("source/f", "saved");
         lchown(person.path("source/f"), Some(65534), Some(65534)).expect("given");
         chmod(person, "source/f", 0o4755);
+        person.write("source/both", "saved");
+        lchown(person.path("source/both"), Some(65534), Some(65534)).expect("given");
+        chmod(person, "source/both", 0o6755);
     });
     for _ in ["new", "there"] {
         let (plan, done) = plan_and_deed(&person, |words| person.silt(words), &["--no-owner"], 3);
-        assert!(plan.err.contains("setuid bit") && done.err.contains("setuid bit"), "{}{}", plan.err, done.err);
+        for bits in ["setuid bit", "setuid and setgid bits"] {
+            assert!(plan.err.contains(bits) && done.err.contains(bits), "{}{}", plan.err, done.err);
+        }
     }
 }
 
