@@ -139,6 +139,7 @@ fn show_plan(plan: &PlanSummary, snapshot: &Snapshot, console: &Console, watch: 
     let lists = [
         ("To be created", &plan.created),
         ("To be replaced", &plan.replaced),
+        ("To get their saved metadata", &plan.metadata),
         ("To be kept, although different", &plan.kept_different),
         ("Cannot be restored, because something else is in the way", &plan.blocked),
         ("To be deleted", &plan.deletions),
@@ -211,6 +212,9 @@ fn summary(report: &RestoreReport, args: &RestoreArgs) -> String {
         text.push_str(&format!(", {} verified", format_bytes(report.bytes_verified)));
     }
     text.push('\n');
+    if report.metadata_restored > 0 {
+        text.push_str(&format!("  Metadata {} restored, of what was there\n", format_count(report.metadata_restored)));
+    }
     if report.files_kept_different > 0 {
         text.push_str(&format!("  Kept     {}, although different\n", format_count(report.files_kept_different)));
     }

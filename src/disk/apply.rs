@@ -76,7 +76,7 @@ pub(crate) fn apply_metadata(
 
 /// The special bits that must not be set for this owner: a setuid file runs with the rights of its owner, so on another
 /// user's file the bit would be a security hole.
-pub(super) fn unsafe_bits(owner: (u32, u32), wanted: (u32, u32), kind: EntryKind) -> u32 {
+pub(crate) fn unsafe_bits(owner: (u32, u32), wanted: (u32, u32), kind: EntryKind) -> u32 {
     match kind {
         EntryKind::File => (u32::from(owner.0 != wanted.0) * 0o4000) | (u32::from(owner.1 != wanted.1) * 0o2000),
         _ => 0,
@@ -119,8 +119,13 @@ pub(crate) fn set_time(fd: impl AsFd, time: Time) -> Result<()> {
 
 /// Whether an inode has the metadata already, but for its flags.
 pub(crate) fn is_as_saved(subject: Subject<'_>, stat: &Stat, meta: &Metadata, options: &ApplyOptions<'_>) -> bool {
+    has_owner_and_mode(stat, meta, options) && stat.modified == meta.modified && subject.has_attributes(meta)
+}
+
+/// Whether an inode has the owner and the mode already, as far as its stat tells.
+pub(crate) fn has_owner_and_mode(stat: &Stat, meta: &Metadata, options: &ApplyOptions<'_>) -> bool {
     let has_owner = !options.owner || (stat.uid, stat.gid) == wanted_owner(meta, options);
-    has_owner && stat.has_mode(meta.mode) && stat.modified == meta.modified && subject.has_attributes(meta)
+    has_owner && stat.has_mode(meta.mode)
 }
 
 /// The owner by name if this machine knows it, else by number.

@@ -38,6 +38,11 @@ impl OpenedUp {
         Ok(OpenedUp { fd, mode, is_handed_on: false })
     }
 
+    /// The stat that it had, of one that it has now.
+    pub(crate) fn stat_before(&self, now: &Stat) -> Stat {
+        Stat { mode: now.mode & !0o7777 | self.mode, ..*now }
+    }
+
     /// The mode that the caller puts back from now on.
     pub(crate) fn hand_on(mut self) -> u32 {
         self.is_handed_on = true;

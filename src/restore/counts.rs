@@ -16,7 +16,10 @@ pub struct RestoreReport {
     pub others: u64,
     /// Entries that existed and were up to date.
     pub files_kept: u64,
-    /// Existing entries that differ and were kept because of `overwrite`.
+    /// Entries, directories included, that existed and of which nothing but the metadata was restored. The time of a directory does
+    /// not count.
+    pub metadata_restored: u64,
+    /// Existing entries, directories included, that differ and were kept because of `overwrite`.
     pub files_kept_different: u64,
     /// Entries that were deleted because of `delete`.
     pub files_deleted: u64,
@@ -54,6 +57,8 @@ pub(super) enum EntryFate {
     Replaced,
     /// It existed and was up to date.
     Kept,
+    /// It existed, and nothing but its metadata differed.
+    Updated,
     /// It was there, differs and is kept all the same.
     Left,
     /// Something that stays has its name.
@@ -61,7 +66,7 @@ pub(super) enum EntryFate {
     Deleted,
 }
 
-pub(super) const FATES: usize = 6;
+pub(super) const FATES: usize = 7;
 
 #[derive(Default)]
 pub(super) struct RestoreCounts {

@@ -162,7 +162,13 @@ impl RestoreRun<'_> {
             FoundDirectory::Closed(stat) if !self.is_first(self.met_closed(above, folder, entry, &stat)?, folder) => {
                 Ok(None)
             }
-            FoundDirectory::Closed(stat) => Ok(Some(self.closed(above, folder, &stat))),
+            FoundDirectory::Closed(stat) => {
+                if folder.inside && folder.wanted {
+                    let applies = self.applies(&stat, entry, self.changes_directory(&stat, entry));
+                    self.count_directory(&folder.path, entry, &stat, None, applies);
+                }
+                Ok(Some(self.closed(above, folder, &stat)))
+            }
             FoundDirectory::Missing if !self.is_restore() => self.plan_to_make(above, folder, entry),
             FoundDirectory::Missing => {
                 match self.in_folder(parent, target, |target| target.create_directory(&entry.name, &entry.meta)) {

@@ -1,11 +1,9 @@
 //! Decide what becomes of an entry whose name is taken: a plan and the restore decide alike.
 
-use crate::disk::apply::{apply_flags, is_as_saved};
 use crate::disk::create::is_half_done;
-use crate::disk::device::is_read_only;
-use crate::disk::open::{open_file, read_link};
+use crate::disk::open::read_link;
 use crate::disk::opened_up::open_own_file;
-use crate::disk::{CurrentMetadata, Stat, Subject, TargetDirectory, apply_metadata, flags, rights};
+use crate::disk::{Stat, TargetDirectory, rights};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Kind, Result};
 use crate::lock::locked;
@@ -13,18 +11,12 @@ use crate::restore::counts::EntryFate;
 use crate::restore::decision::{EntryDecision, PlacingWay, UpToDateEntry};
 use crate::restore::folder::{OpenFolder, TargetFolder};
 use crate::restore::leftovers::is_tidied;
-use crate::restore::links::Linkable;
 use crate::restore::options::Overwrite;
 use crate::restore::paths::child_path;
 use crate::restore::reasons::{APPEND_ONLY, FIXED, FOLLOWED, IN_USE, MOVED_SOURCE, NOT_EMPTY, OTHER_SOURCE, STICKY};
 use crate::restore::run::RestoreRun;
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::OwnedFd;
 
-/// Warnings about an existing entry that has the saved content and other metadata, which cannot be changed.
-const FIXED_METADATA: &str =
-    "its metadata differ and were kept, as it is immutable or append-only: run `chattr -i -a` on it first";
-const READ_ONLY_METADATA: &str = "its metadata differ and were kept, as its file system is mounted read-only";
-const METADATA_OF_OTHERS: &str = "its metadata differ and were kept, as it belongs to another user";
 /// Said of one of our own, of which a plan cannot name what is in it.
 const CLOSED_DIRECTORY: &str = "a directory that its own mode does not let its owner read is in its place, and was kept: run \
                                 `chmod u+rwx` on it, then restore again";
@@ -59,7 +51,6 @@ impl RestoreRun<'_> {
             {
                 EntryDecision::Blocked(MOUNTED)
             }
-            (EntryDecision::Make(_), None) if self.was_followed(&stat) => EntryDecision::Blocked(FOLLOWED),
             (EntryDecision::Make(_), None)
                 if stat.is(EntryKind::Directory)
                     && self.leads_to_source(&child_path(&folder.path, &entry.name), &stat) =>
@@ -69,6 +60,7 @@ impl RestoreRun<'_> {
             (EntryDecision::Make(_), None) if self.is_name_of_other(&folder.path, target.directory(), entry)? => {
                 EntryDecision::Blocked(OTHER_SOURCE)
             }
+            (EntryDecision::Make(_), None) if self.was_followed(&stat) => EntryDecision::Blocked(FOLLOWED),
             (EntryDecision::Make(PlacingWay::OverDirectory), None) if self.puts_off(entry) => EntryDecision::Late,
             (EntryDecision::UpToDate(existing), None)
                 if existing.restores_metadata
@@ -98,14 +90,6 @@ impl RestoreRun<'_> {
     fn is_of_others(&self, target: &TargetDirectory, entry: &Entry, existing: &UpToDateEntry) -> bool {
         let is_shared = entry.link_group == 0 || locked(&self.links).is_shared(entry.link_group);
         self.links_before(&existing.stat) > 1 && is_shared && !self.is_as_saved(target, entry, existing)
-    }
-
-    /// Whether the metadata and flags of an existing entry are as they were saved.
-    fn is_as_saved(&self, target: &TargetDirectory, entry: &Entry, existing: &UpToDateEntry) -> bool {
-        let named = Subject::Named(target.directory(), &entry.name);
-        let subject = existing.fd.as_ref().map_or(named, |fd| Subject::Open(fd.as_fd()));
-        is_as_saved(subject, &existing.stat, &entry.meta, &self.apply_options())
-            && !may_lack_flags(target, entry, existing.fd.as_ref())
     }
 
     fn decide_existing(
@@ -224,85 +208,6 @@ impl RestoreRun<'_> {
         open_own_file(target.directory(), &entry.name).map(Some)
     }
 
-    /// Why metadata that differ stay as they are, where that is known before it is tried.
-    pub(crate) fn keeps_metadata(
-        &self,
-        subject: Subject<'_>,
-        stat: &Stat,
-        entry: &Entry,
-        is_read_only: bool,
-    ) -> Option<&'static str> {
-        let differ = || !is_as_saved(subject, stat, &entry.meta, &self.apply_options());
-        let lacks_flags = || matches!(subject, Subject::Open(fd) if flags::lacks(fd, entry.meta.flags));
-        // The right to write includes the right to set attributes, even on entries of other users.
-        let of_others_differ = || !stat.has_mode(entry.meta.mode) || stat.modified != entry.meta.modified;
-        if stat.is_fixed && (differ() || lacks_flags()) {
-            Some(FIXED_METADATA)
-        } else if is_read_only && (differ() || lacks_flags()) {
-            Some(READ_ONLY_METADATA)
-        } else if !rights::owns(stat.uid, stat.gid) && of_others_differ() {
-            Some(METADATA_OF_OTHERS)
-        } else {
-            None
-        }
-    }
-
-    /// Counts an entry that is up to date, and restores its metadata; whether other names may be linked to it.
-    pub(crate) fn keep(
-        &self,
-        here: &OpenFolder,
-        folder: &TargetFolder,
-        entry: &Entry,
-        existing: UpToDateEntry,
-    ) -> Linkable {
-        let UpToDateEntry { stat, fd, restores_metadata } = existing;
-        let kind = entry.kind_of_inode();
-        let is_unproven = fd.is_none() && kind == EntryKind::File && self.must_compare(entry);
-        let how = if !restores_metadata {
-            Linkable::No
-        } else if is_unproven {
-            Linkable::Unmended
-        } else {
-            Linkable::Old
-        };
-        self.fate(EntryFate::Kept, || child_path(&folder.path, &entry.name));
-        let (Some(target), true) = (&here.target, restores_metadata) else { return how };
-        let named = Subject::Named(target.directory(), &entry.name);
-        // An open file saves further lookups of its name. Devices and FIFOs stay closed: opening them can have side effects.
-        let open = || {
-            if self.is_restore() {
-                open_own_file(target.directory(), &entry.name).ok()
-            } else {
-                open_file(target.directory(), entry.name.as_slice()).ok()
-            }
-        };
-        let is_kept = may_keep_metadata(&stat, here.facts.is_read_only || stat.mount != here.facts.mounted.1);
-        let opens = is_kept || self.is_restore() || flags::has_locking(entry.meta.flags);
-        let fd = fd.or_else(|| (opens && kind == EntryKind::File).then(open).flatten());
-        let subject = fd.as_ref().map_or(named, |fd| Subject::Open(fd.as_fd()));
-        if is_kept {
-            let is_read_only = here.facts.is_read_only || fd.as_ref().is_some_and(is_read_only);
-            if let Some(why) = self.keeps_metadata(subject, &stat, entry, is_read_only) {
-                self.warn(&child_path(&folder.path, &entry.name), why);
-                return Linkable::Unmended;
-            }
-        }
-        if !self.is_restore() {
-            let losses = self.foresee(subject, &stat, entry);
-            self.report_losses(&child_path(&folder.path, &entry.name), losses);
-            return how;
-        }
-        let mut losses =
-            apply_metadata(subject, Some(CurrentMetadata::from(&stat)), &entry.meta, kind, &self.apply_options());
-        // Those of an inode with several names wait for its links.
-        if entry.link_group == 0 {
-            losses.extend(apply_flags(subject, &entry.meta, kind));
-        }
-        let path = || child_path(&folder.path, &entry.name);
-        self.tell_applied(here, entry, path, losses, || target.directory().stat(entry.name.as_slice()));
-        how
-    }
-
     pub(crate) fn left(&self, folder: &TargetFolder, entry: &Entry) {
         self.fate(EntryFate::Left, || child_path(&folder.path, &entry.name));
     }
@@ -315,23 +220,5 @@ impl RestoreRun<'_> {
     pub(crate) fn blocked_at(&self, path: Vec<u8>, why: &str) {
         self.warn(&path, why);
         self.fate(EntryFate::Blocked, || path);
-    }
-}
-
-/// Whether it is worth asking if the metadata of what is there can be changed.
-pub(super) fn may_keep_metadata(stat: &Stat, may_be_read_only: bool) -> bool {
-    stat.is_fixed || may_be_read_only || !rights::owns(stat.uid, stat.gid)
-}
-
-/// Whether an existing entry lacks flags that it was saved with. One that cannot be opened may lack them.
-fn may_lack_flags(target: &TargetDirectory, entry: &Entry, opened: Option<&OwnedFd>) -> bool {
-    // What this user may not set makes no difference.
-    let wanted = if rights::may_lock_files() { entry.meta.flags } else { flags::without_locking(entry.meta.flags) };
-    if wanted == 0 || entry.kind_of_inode() != EntryKind::File {
-        return false;
-    }
-    match opened {
-        Some(fd) => flags::lacks(fd, wanted),
-        None => open_file(target.directory(), entry.name.as_slice()).map_or(true, |fd| flags::lacks(fd, wanted)),
     }
 }

@@ -71,7 +71,7 @@ impl RestoreRun<'_> {
                 FoundDirectory::Refused("it was changed by another process at the same moment, and was kept")
             }
             (None, _) => FoundDirectory::Refused("a socket is in its place, and was kept"),
-            _ if self.was_followed(&stat) => FoundDirectory::Refused(FOLLOWED),
+            _ if folder.is_source && self.was_followed(&stat) => FoundDirectory::Refused(FOLLOWED),
             _ if is_half_done(&stat, entry) => self.in_the_way(above, &stat),
             _ if let Some(why) = self.keeps_other_kinds() => FoundDirectory::Refused(why),
             (Some(EntryKind::Symlink), _) if folder.is_source && self.keeps_links_of_sources() => {
@@ -84,6 +84,7 @@ impl RestoreRun<'_> {
                 "something other than a directory is in its place, and was kept, as --include does not match it",
             ),
             _ if self.is_name_of_other(parent, target.directory(), entry)? => FoundDirectory::Refused(OTHER_SOURCE),
+            _ if self.was_followed(&stat) => FoundDirectory::Refused(FOLLOWED),
             _ => self.in_the_way(above, &stat),
         })
     }

@@ -271,7 +271,9 @@ impl RestoreRun<'_> {
                 None => return Ok(Some(PlacingWay::Over)),
                 Some(why) => self.blocked(folder, entry, why),
             },
-            EntryDecision::UpToDate(_) => self.fate(EntryFate::Kept, || child_path(&folder.path, &entry.name)),
+            EntryDecision::UpToDate(existing) => {
+                self.kept_as_it_is(target, entry, &existing, || child_path(&folder.path, &entry.name));
+            }
             EntryDecision::Left => self.left(folder, entry),
             EntryDecision::Blocked(why) => self.blocked(folder, entry, why),
         }

@@ -19,6 +19,7 @@ mod finish;
 mod folder;
 mod followed;
 mod foreseen;
+mod keep;
 mod keep_reason;
 mod leftovers;
 mod link_names;

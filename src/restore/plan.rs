@@ -108,14 +108,15 @@ fn summarise(run: RestoreRun, summary: &mut PlanSummary, deletions: &mut Planned
     summary.kept = counts.fate(EntryFate::Kept);
     summary.warnings_count = run.ledger.warnings_count();
     summary.damaged = get(&counts.damaged);
-    let [created, replaced, left, blocked, deleted] =
-        [EntryFate::Created, EntryFate::Replaced, EntryFate::Left, EntryFate::Blocked, EntryFate::Deleted]
-            .map(|fate| counts.fate(fate));
+    let count = |fate| counts.fate(fate);
+    let [created, replaced, updated] = [EntryFate::Created, EntryFate::Replaced, EntryFate::Updated].map(count);
+    let [left, blocked, deleted] = [EntryFate::Left, EntryFate::Blocked, EntryFate::Deleted].map(count);
     if let RunMode::Plan(planning) = run.mode {
         let PlanGathering { named, reads, deletions: found, .. } = *planning;
         let mut named = named.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         summary.created = named.paths(EntryFate::Created, created);
         summary.replaced = named.paths(EntryFate::Replaced, replaced);
+        summary.metadata = named.paths(EntryFate::Updated, updated);
         summary.kept_different = named.paths(EntryFate::Left, left);
         summary.blocked = named.paths(EntryFate::Blocked, blocked);
         reads.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).count(summary);

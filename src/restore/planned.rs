@@ -40,6 +40,8 @@ pub struct PlanSummary {
     pub replaced: FirstPaths,
     /// What is there and up to date.
     pub kept: u64,
+    /// What is there and gets nothing but its metadata. The time of a directory does not count.
+    pub metadata: FirstPaths,
     /// What is there, differs and is kept, since `overwrite` says so.
     pub kept_different: FirstPaths,
     /// Entries that are not restored, because something that stays has their name.
@@ -68,6 +70,8 @@ impl Serialize for PlanSummary {
             pub replaced: Vec<PathText>,
             pub replaced_count: u64,
             pub kept_count: u64,
+            pub metadata: Vec<PathText>,
+            pub metadata_count: u64,
             pub kept_different: Vec<PathText>,
             pub kept_different_count: u64,
             pub blocked: Vec<PathText>,
@@ -89,6 +93,8 @@ impl Serialize for PlanSummary {
             replaced: list(&self.replaced),
             replaced_count: self.replaced.count,
             kept_count: self.kept,
+            metadata: list(&self.metadata),
+            metadata_count: self.metadata.count,
             kept_different: list(&self.kept_different),
             kept_different_count: self.kept_different.count,
             blocked: list(&self.blocked),

@@ -294,6 +294,7 @@ impl<'a> RestoreRun<'a> {
             files: get(&counts.files),
             others: get(&counts.others),
             files_kept: counts.fate(EntryFate::Kept),
+            metadata_restored: counts.fate(EntryFate::Updated),
             files_kept_different: counts.fate(EntryFate::Left),
             files_deleted: counts.fate(EntryFate::Deleted),
             created: counts.fate(EntryFate::Created),

@@ -35,6 +35,7 @@ impl RestoreRun<'_> {
         })?;
         if let FolderState::Ready(OpenFolder { target: Some(target), .. }) = top.state() {
             if self.target.is_fresh.get() != Some(&true) {
+                self.look_at_links(&top, target.directory());
                 let mut others = self.look_at_others(&top.path)?;
                 if self.options.delete
                     && let Some(KeepReason { why, is_failure }) =

@@ -83,6 +83,15 @@ impl RestoreRun<'_> {
         if !is_first || self.is_spared(&folder.path, target.directory(), &stat, entry) {
             return Ok(None);
         }
+        let is_stub = is_mount_point && self.is_stub_of_automounter(&stat, entry)?;
+        let changes = folder.inside && folder.wanted && !is_stub && self.changes_directory(&stat, entry);
+        let apply = self.applies(&stat, entry, changes);
+        if folder.inside && folder.wanted && !is_stub {
+            let is_closed = opened_up.is_some() || stat.is_closed_to_owner(0o500);
+            let before = opened_up.as_ref().map_or(stat, |opened_up| opened_up.stat_before(&stat));
+            let open = (!is_closed).then_some(target.directory());
+            self.count_directory(&folder.path, entry, &before, open, apply);
+        }
         // One that may be listed and not entered was opened all the same.
         if stat.is_closed_to_owner(0o500) {
             if !self.is_restore() {
@@ -92,11 +101,9 @@ impl RestoreRun<'_> {
         }
         self.remove_leftovers(folder, &target)?;
         let in_place = self.target.in_place.get().copied().unwrap_or(false);
-        let is_stub = is_mount_point && self.is_stub_of_automounter(&stat, entry)?;
-        let changes = folder.inside && folder.wanted && !is_stub && self.changes_directory(&stat, entry);
         let facts = FolderFacts {
             taken: true,
-            apply: self.applies(&stat, entry, changes),
+            apply,
             // A source that is mounted where it was saved is one file system with itself.
             deletes_on: if folder.is_source && in_place { mounted(&stat) } else { above.facts.deletes_on },
             keeps_extra: above.facts.keeps_extra || self.keeps_extra(folder, target.directory())?,

@@ -157,9 +157,13 @@ impl RestoreRun<'_> {
         let in_place = (is_named_alike() || !may_be_away()) && is_in_place()?;
         self.target.in_place.get_or_init(|| in_place);
         let changes = in_place && is_wanted && entry.is_some_and(|entry| self.changes_directory(&stat, entry));
+        let apply = entry.is_some_and(|entry| self.applies(&stat, entry, changes));
+        if let Some(entry) = entry.filter(|_| in_place && is_wanted) {
+            self.count_directory(origin, entry, &stat, Some(target.directory()), apply);
+        }
         let facts = FolderFacts {
             taken: !target.directory().is_empty()?,
-            apply: entry.is_some_and(|entry| self.applies(&stat, entry, changes)),
+            apply,
             deletes_on: mounted(&stat),
             keeps_extra: is_ours,
             ..self.facts_of(self.options.target.as_os_str().as_bytes(), &target, &stat)

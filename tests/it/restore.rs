@@ -2,6 +2,8 @@
 
 use crate::person::{Person, Said, contents, said};
 use crate::skip::skipped;
+use rustix::fs::XattrFlags;
+use serde_json::json;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
@@ -315,7 +317,8 @@ fn what_is_kept_is_not_changed_and_said_to_differ() {
         chmod(&person, "source/a", 0o700);
         chmod(&person, "source/a/same", 0o600);
         let said = restore(&person, &["--overwrite", words, "--json"]).ends_with(0).last_event();
-        assert_eq!((&said["files_kept"], &said["files_kept_different"]), (&1.into(), &1.into()), "{words}: {said}");
+        // The directory, the file of other content, and the one whose mode differs.
+        assert_eq!((&said["files_kept"], &said["files_kept_different"]), (&0.into(), &3.into()), "{words}: {said}");
         assert_eq!(text(&person, "source/a/first"), "the user's own");
         assert_eq!(text(&person, "source/a/second"), "one inode with two names, as it was saved");
         assert_eq!((mode(&person, "source/a"), mode(&person, "source/a/same")), (0o700, 0o600), "{words}");
@@ -323,7 +326,45 @@ fn what_is_kept_is_not_changed_and_said_to_differ() {
         assert_ne!(inode("source/a/first"), inode("source/a/second"));
     }
     let said = restore(&person, &["--overwrite", "never"]).ends_with(0);
-    assert!(said.out.contains("Kept     1, although different"), "{}", said.out);
+    assert!(said.out.contains("Kept     3, although different"), "{}", said.out);
+}
+
+/// What had the saved content counted as up to date, in the plan, too, although the restore changed its mode, owner or attributes; of
+/// directories nothing was said at all.
+#[test]
+fn metadata_that_differ_are_in_the_plan_and_the_report() {
+    let person = saved(|person| {
+        for name in ["mode", "attribute", "time", "same"] {
+            person.write(&format!("source/{name}"), name);
+        }
+        fs::create_dir_all(person.path("source/d/same")).expect("made");
+    });
+    chmod(&person, "source/mode", 0o600);
+    chmod(&person, "source/d", 0o700);
+    let has_attributes =
+        rustix::fs::setxattr(person.path("source/attribute"), "user.x", b"1", XattrFlags::empty()).is_ok();
+    set_time(&person.path("source/time"), 1_000_000_000);
+    let differ = if has_attributes { &["attribute", "d", "mode", "time"][..] } else { &["d", "mode", "time"] };
+    let named: Vec<String> = differ.iter().map(|name| person.path("source").join(name).display().to_string()).collect();
+    let plan = restore(&person, &["--dry-run", "--json"]).ends_with(0).last_event();
+    assert_eq!((&plan["metadata"], &plan["metadata_count"]), (&json!(named), &json!(named.len())), "{plan}");
+    assert_eq!(plan["kept_count"], 1 + usize::from(!has_attributes), "{plan}");
+    let shown = restore(&person, &["--dry-run"]).ends_with(0);
+    assert!(shown.out.contains(&format!("To get their saved metadata: {}", named.len())), "{}", shown.out);
+    let never = restore(&person, &["--overwrite", "never", "--json"]).ends_with(0).last_event();
+    assert_eq!(
+        (&never["metadata_restored"], &never["files_kept_different"]),
+        (&json!(0), &json!(named.len())),
+        "{never}"
+    );
+    let done = restore(&person, &["--json"]).ends_with(0).last_event();
+    assert_eq!(
+        (&done["metadata_restored"], &done["files_kept"]),
+        (&plan["metadata_count"], &plan["kept_count"]),
+        "{done}"
+    );
+    let again = restore(&person, &["--json"]).ends_with(0).last_event();
+    assert_eq!(again["metadata_restored"], 0, "{again}");
 }
 
 #[test]

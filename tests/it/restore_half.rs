@@ -229,9 +229,9 @@ fn an_unfinished_link_is_no_name_of_its_inode() {
     let named = crate::restore::latest(&person, "source");
     let words = ["restore", &named, "--target", "target"];
     let plan = person.silt(&[&words[..], &["--dry-run"]].concat()).ends_with(0);
-    assert!(plan.out.contains("Already up to date: 1") && !plan.out.contains("replaced"), "{}", plan.out);
+    assert!(plan.out.contains("saved metadata: 1") && !plan.out.contains("replaced"), "{}", plan.out);
     let done = person.silt(&words).ends_with(0);
-    assert!(done.out.contains("1 already up to date"), "{}", done.out);
+    assert!(done.out.contains("Metadata 1 restored"), "{}", done.out);
     assert_eq!(fs::metadata(person.path("target/b")).expect("it is there").nlink(), 2);
 }
 

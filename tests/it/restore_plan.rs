@@ -131,6 +131,7 @@ proptest! {
 
         let planned = (summary.created.count, summary.replaced.count, summary.kept, summary.kept_different.count);
         prop_assert_eq!(planned, (report.created, report.replaced, report.files_kept, report.files_kept_different), "{:?}", report.warnings);
+        prop_assert_eq!(summary.metadata.count, report.metadata_restored, "{:?}", summary.metadata);
         prop_assert_eq!((summary.blocked.count, summary.deletions.count), (report.blocked, report.files_deleted));
         prop_assert_eq!((summary.directories, summary.warnings_count), (report.directories, report.warnings_count));
         let below = |paths: &[Vec<u8>]| -> Vec<PathBuf> {
