@@ -70,6 +70,13 @@ impl<'a> Describer<'a> {
         &self.owners
     }
 
+    /// Whether one of these is on a mount that shows other owners than its file system has. The local state does not know which ones it
+    /// showed before.
+    pub(crate) fn has_idmapped<'s>(&self, mut stats: impl Iterator<Item = &'s Stat>) -> bool {
+        let mut last = 0;
+        stats.any(|stat| std::mem::replace(&mut last, stat.mount) != stat.mount && self.idmapped.contains(stat.mount))
+    }
+
     /// Warns about an owner that this process cannot see. Each backup warns again; what was saved of the content stays trusted.
     pub(crate) fn check_owner(&self, stat: &Stat, warnings: &EntryWarnings) {
         let is_idmapped = || self.idmapped.contains(stat.mount);
@@ -166,8 +173,9 @@ impl<'a> Describer<'a> {
             EntryKind::Directory => {
                 // Opening one that is mounted when it is needed would mount it.
                 let crosses = stat.device != folder.place.here;
-                let is_data = || self.mounts.sort_of(&warnings.path(), stat.device) == FileSystemSort::Data;
-                if !stat.is_automounted && (!crosses || is_data()) {
+                let sort = if crosses { self.mounts.sort_of(&warnings.path(), stat.device) } else { folder.place.sort };
+                let is_pseudo = crosses && sort == FileSystemSort::Pseudo;
+                if !stat.is_automounted && !is_pseudo && sort != FileSystemSort::Automounter {
                     match directory.open_child(name) {
                         Ok(handle) => entry.meta.flags = known_flags(flags::read_flags(&handle), warnings),
                         Err(error) if error.is(Kind::Full) => self.ledger.fail_at(&warnings.path(), error),
@@ -188,7 +196,8 @@ impl<'a> Describer<'a> {
         self.path(path, stat)
     }
 
-    /// A source itself, a directory above one, or one that is not entered, by its path.
+    /// A source itself, a directory above one, or one that is not entered, by its path. Its owner may be hidden: above what belongs to the
+    /// user of a user namespace, it always is.
     pub(crate) fn path(&self, path: &[u8], stat: &Stat) -> Entry {
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
         let kind = stat.kind.unwrap_or(EntryKind::Directory);
@@ -217,13 +226,21 @@ fn known_flags(read: Result<u32>, warnings: &EntryWarnings) -> u32 {
     })
 }
 
+/// An attribute; an ACL without the users and groups that the kernel hides, with a warning.
+fn without_hidden_names(xattr: Xattr, warnings: &EntryWarnings) -> Xattr {
+    let Some(rest) = xattr::without_hidden(&xattr) else { return xattr };
+    let why = "this user namespace, or the idmapped mount, has no number for them";
+    warnings.warn(format!("its ACL is saved without some users or groups that it names: {why}"));
+    rest
+}
+
 /// Extended attributes. If they cannot be read, or are too large for a page of a tree: none, with a warning.
 fn bounded(read: Result<Vec<Xattr>>, warnings: &EntryWarnings) -> Vec<Xattr> {
     let why = match read {
         Ok(xattrs) => {
             let bytes: usize = xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
             if bytes <= XATTR_BYTES_MAX {
-                return xattrs;
+                return xattrs.into_iter().map(|xattr| without_hidden_names(xattr, warnings)).collect();
             }
             format!("they have {bytes} bytes; at most {XATTR_BYTES_MAX} can be saved")
         }

@@ -60,9 +60,11 @@ impl Comparison {
     }
 
     /// One entry's number in the local state; never 0, which stands for "look again".
-    pub(crate) fn stat_number(&self, stat: &Stat) -> u64 {
+    /// On an idmapped mount it is another one than elsewhere.
+    pub(crate) fn stat_number(&self, stat: &Stat, is_idmapped: bool) -> u64 {
         let hash = blake3::hash(&self.bytes(stat));
-        u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight bytes")).max(1)
+        let number = u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight bytes"));
+        (if is_idmapped { !number } else { number }).max(1)
     }
 
     /// Hashes the names and stats of a page, and the names of its owners.
@@ -231,7 +233,7 @@ mod tests {
             assert_ne!(link_group(&stat), link_group(other));
             assert_ne!(page(&stat), page(other));
             // Its content is that of before all the same.
-            assert_eq!(lax.stat_number(&stat), lax.stat_number(other));
+            assert_eq!(lax.stat_number(&stat, false), lax.stat_number(other, false));
             let single = |stat: &Stat| Stat { links: 1, ..*stat };
             assert_eq!((link_group(&single(&stat)), page(&single(&stat))), (0, page(&single(other))));
         }
@@ -245,12 +247,12 @@ mod tests {
     fn each_field_makes_a_difference_unless_it_is_ignored() {
         let stat = Stat { mode: 0o100644, size: 5, inode: 7, ..Stat::default() };
         let compare = Comparison::default();
-        let number = compare.stat_number(&stat);
-        assert_ne!(number, compare.stat_number(&Stat { size: 6, ..stat }));
-        assert_ne!(number, compare.stat_number(&Stat { inode: 8, ..stat }));
-        assert_ne!(number, compare.stat_number(&Stat { changed: Time { seconds: 1, nanoseconds: 0 }, ..stat }));
+        let number = compare.stat_number(&stat, false);
+        assert_ne!(number, compare.stat_number(&Stat { size: 6, ..stat }, false));
+        assert_ne!(number, compare.stat_number(&Stat { inode: 8, ..stat }, false));
+        assert_ne!(number, compare.stat_number(&Stat { changed: Time { seconds: 1, nanoseconds: 0 }, ..stat }, false));
         let lax = Comparison { ignore_ctime: true, ignore_inode: true, ..Comparison::default() };
         let other = Stat { inode: 8, changed: Time { seconds: 1, nanoseconds: 0 }, ..stat };
-        assert_eq!(lax.stat_number(&stat), lax.stat_number(&other));
+        assert_eq!(lax.stat_number(&stat, false), lax.stat_number(&other, false));
     }
 }

@@ -105,10 +105,11 @@ impl<'a> EntryBuilder<'a> {
                 part.files_removed += self.count_removed(old, at..at + 1);
                 known = None;
             }
-            item.number = self.comparison.stat_number(&item.stat);
+            item.is_idmapped = self.describer.has_idmapped(std::iter::once(&item.stat));
+            item.number = self.comparison.stat_number(&item.stat, item.is_idmapped);
             let built = self.build(scope, folder, item, known);
             let racy = self.comparison.is_racy(&item.stat, seen);
-            part.look_again |= built.look_again;
+            part.look_again |= built.look_again || item.is_idmapped;
             if racy || built.entry.is_none() || !built.is_trusted {
                 part.look_again = true;
                 item.number = 0;
@@ -147,7 +148,8 @@ impl<'a> EntryBuilder<'a> {
         let warnings = EntryWarnings::new(self.ledger, &path);
         let is_file = item.stat.is(EntryKind::File);
         if let Some(old) = &known
-            && old.number.is_some_and(|number| number != 0 && number == item.number)
+            && item.has_number(old.number)
+            && !item.is_idmapped
             && self.holds_what(old)
         {
             item.change = old.change;
@@ -180,7 +182,8 @@ impl<'a> EntryBuilder<'a> {
         let is_mounted = file.folder.place.is_left_by(&item.stat);
         let same_content = known.as_ref().filter(|old| {
             let may_be_other = is_mounted || old.entry.is_mounted;
-            !self.baseline.ignores_tree(may_be_other) && self.has_same_content(old, &item.stat)
+            let is_known = item.is_idmapped && item.has_number(old.number) && self.holds_what(old);
+            is_known || !self.baseline.ignores_tree(may_be_other) && self.has_same_content(old, &item.stat)
         });
         item.change = match (same_content, &known) {
             (Some(old), _) => old.change,

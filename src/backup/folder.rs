@@ -219,6 +219,19 @@ pub(super) struct PageItem {
     pub number: u64,
     /// How it differs from the last snapshot.
     pub change: FileChange,
+    /// Its mount shows other owners than its file system has: its metadata are read each time.
+    pub is_idmapped: bool,
+}
+
+impl PageItem {
+    pub(crate) fn new(index: usize, stat: Stat) -> Self {
+        PageItem { index, stat, entry: None, number: 0, change: FileChange::Unchanged, is_idmapped: false }
+    }
+
+    /// Whether nothing that the stat tells has changed since an entry with this number in the local state was saved.
+    pub(crate) fn has_number(&self, old: Option<u64>) -> bool {
+        old.is_some_and(|number| number != 0 && number == self.number)
+    }
 }
 
 impl FolderPage {

@@ -46,6 +46,7 @@ impl<'a> SourceWalk<'a> {
         let directories: Vec<_> = directories.map(|(slot, item)| (slot, item.index, item.stat)).collect();
         let row = folder.baseline.row(folder.first_name(number));
         let row = row.filter(|row| row.fingerprint == fingerprint && self.baseline.is_row_trusted(row));
+        let row = row.filter(|_| !self.entries.describer.has_idmapped(items.iter().map(|item| &item.stat)));
         let row = row.filter(|row| self.is_at_hand(folder, row, items.len(), directories.is_empty()));
         self.count_items(&items);
         if let Some(row) = row {
@@ -120,7 +121,7 @@ impl<'a> SourceWalk<'a> {
             let path = || folder.child_path(name.to_bytes());
             match self.selection.stat_in(folder.place, &directory, name, &path) {
                 Ok(stat) if self.selection.is_saved(folder.place, &stat, &path) => {
-                    items.push(PageItem { index, stat, entry: None, number: 0, change: FileChange::Unchanged });
+                    items.push(PageItem::new(index, stat));
                     continue;
                 }
                 Ok(_) => {}

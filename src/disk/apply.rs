@@ -9,10 +9,14 @@ use super::read_dir::Directory;
 use super::refused::refused;
 use super::stat::Stat;
 pub(crate) use super::subject::{CurrentMetadata, MODE_UNKNOWN, Subject};
+use super::xattr::owning_group_rights;
 use crate::disk::subject::OwnerIds;
 use crate::entry::{EntryKind, Metadata, Time};
 use crate::error::{Error, Result};
 use rustix::fd::AsFd;
+
+/// The loss of an access ACL.
+const LOST_ACL: &str = "attribute system.posix_acl_access";
 
 /// What of the metadata is to be brought back.
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +67,17 @@ pub(crate) fn apply_metadata(
     if kind != EntryKind::Symlink {
         subject.open_to_attributes(&mut current, meta, kind);
     }
-    if subject.apply_xattrs(&current, meta, kind, &mut lose) {
+    let mut is_acl_lost = false;
+    let mut lose_attribute = |what: &str, error: Error| {
+        is_acl_lost |= what == LOST_ACL;
+        lose(what, error);
+    };
+    if subject.apply_xattrs(&current, meta, kind, &mut lose_attribute) {
         current.mode = MODE_UNKNOWN;
+    }
+    if let Some(rights) = meta.xattrs.iter().find_map(owning_group_rights).filter(|_| is_acl_lost) {
+        // Beside an ACL, these bits of the mode are what it grants at most; without it, they are the rights of the group.
+        mode &= !0o070 | rights << 3;
     }
     subject.apply_time(current.modified, meta.modified, &mut lose);
     // It may be what marked the inode as unfinished: all else comes before.

@@ -3,7 +3,7 @@
 use super::own_files::read_regular;
 use crate::error::{Error, Kind, Result};
 use rustix::fd::AsFd;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{AtFlags, CWD, RenameFlags, linkat, renameat_with};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -53,7 +53,15 @@ fn write_with(
 fn rename_new(from: &Path, to: &Path) -> std::io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // A file system without that flag (NFS).
-        Err(Errno::INVAL | Errno::NOSYS) => std::fs::hard_link(from, to).and_then(|()| std::fs::remove_file(from)),
+        Err(Errno::INVAL | Errno::NOSYS) => match linkat(CWD, from, CWD, to, AtFlags::empty()) {
+            // Nor with links: nothing better is left there than to look first.
+            Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL)
+                if std::fs::symlink_metadata(to).is_err() =>
+            {
+                std::fs::rename(from, to)
+            }
+            linked => Ok(linked?).and_then(|()| std::fs::remove_file(from)),
+        },
         renamed => Ok(renamed?),
     }
 }

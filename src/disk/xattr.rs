@@ -19,6 +19,10 @@ const LIST_BYTES_STACK: usize = 1024;
 
 pub(crate) const ACL_ACCESS: &CStr = c"system.posix_acl_access";
 pub(crate) const ACL_DEFAULT: &CStr = c"system.posix_acl_default";
+/// Tags of the entries of an ACL: of a user and a group by number, and of the owning group.
+const ACL_USER: u16 = 0x02;
+const ACL_GROUP: u16 = 0x08;
+const ACL_GROUP_OBJ: u16 = 0x04;
 
 /// Whether an attribute belongs to a backup. What is left out: `system.*` that only mirrors something else, and
 /// `security.evm`, a seal over one inode's number that can fit no other.
@@ -209,8 +213,6 @@ fn acl_tag(entry: &[u8]) -> u16 {
 
 /// Whether these say yes to all users and all groups that an ACL names; other attributes name none.
 pub(super) fn acl_names_only(one: &Xattr, is_user: impl Fn(u32) -> bool, is_group: impl Fn(u32) -> bool) -> bool {
-    const USER: u16 = 0x02;
-    const GROUP: u16 = 0x08;
     if one.name != ACL_ACCESS.to_bytes() && one.name != ACL_DEFAULT.to_bytes() {
         return true;
     }
@@ -218,18 +220,38 @@ pub(super) fn acl_names_only(one: &Xattr, is_user: impl Fn(u32) -> bool, is_grou
     entries.chunks_exact(ACL_ENTRY_BYTES).all(|entry| {
         let number = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
         match acl_tag(entry) {
-            USER => is_user(number),
-            GROUP => is_group(number),
+            ACL_USER => is_user(number),
+            ACL_GROUP => is_group(number),
             _ => true,
         }
     })
+}
+
+/// The ACL without what it grants to users and groups that the kernel hides from this process; None if it hides none.
+pub(crate) fn without_hidden(acl: &Xattr) -> Option<Xattr> {
+    let is_known = |number: u32| number != u32::MAX;
+    if acl_names_only(acl, is_known, is_known) {
+        return None;
+    }
+    let (head, entries) = acl.value.split_at_checked(ACL_HEAD_BYTES)?;
+    let is_kept = |entry: &&[u8]| !matches!(acl_tag(entry), ACL_USER | ACL_GROUP) || entry[4..] != [0xff; 4];
+    let kept = entries.chunks_exact(ACL_ENTRY_BYTES).filter(is_kept);
+    Some(Xattr { name: acl.name.clone(), value: head.iter().chain(kept.flatten()).copied().collect() })
+}
+
+/// What an access ACL grants to the owning group, as three bits; none for another attribute.
+pub(crate) fn owning_group_rights(acl: &Xattr) -> Option<u32> {
+    if acl.name != ACL_ACCESS.to_bytes() {
+        return None;
+    }
+    let mut entries = acl.value.get(ACL_HEAD_BYTES..)?.chunks_exact(ACL_ENTRY_BYTES);
+    entries.find(|entry| acl_tag(entry) == ACL_GROUP_OBJ).map(|entry| u32::from(entry[2]) & 0o7)
 }
 
 /// An access ACL that grants owner, group class and others what this mode does: to set it changes no mode, and to set its own
 /// mode afterwards makes it whole.
 pub(crate) fn with_mode(acl: &Xattr, mode: u32) -> Xattr {
     const USER_OBJ: u16 = 0x01;
-    const GROUP_OBJ: u16 = 0x04;
     const MASK: u16 = 0x10;
     const OTHER: u16 = 0x20;
     let mut acl = acl.clone();
@@ -239,7 +261,7 @@ pub(crate) fn with_mode(acl: &Xattr, mode: u32) -> Xattr {
         let rights = match acl_tag(entry) {
             USER_OBJ => mode >> 6,
             MASK => mode >> 3,
-            GROUP_OBJ if !has_mask => mode >> 3,
+            ACL_GROUP_OBJ if !has_mask => mode >> 3,
             OTHER => mode,
             _ => continue,
         };
