@@ -65,6 +65,7 @@ pub(super) fn run(args: &ExportArgs, options: &GlobalOptions) -> Result<Exit, Fa
     let (console, watch) = session::begin(options, false)?;
     let repo = open(options, &watch)?;
     let snapshot = args.what.find(&repo, &console, &watch)?;
+    args.what.note_part(&snapshot, &console);
     let path = args.what.path().unwrap_or_else(|| b"/".to_vec());
     let wanted = WantedExport { path, form, repo: &repo, snapshot: &snapshot, watch: &watch };
     let members = {

@@ -104,6 +104,7 @@ pub(super) fn run(args: &RestoreArgs, options: &GlobalOptions) -> Result<Exit, F
 
     let repo = open(options, &watch)?;
     let snapshot = args.what.find_certain(&repo, &console, &watch)?;
+    args.what.note_part(&snapshot, &console);
     if !console.json() && !console.quiet() {
         let host = show_path(snapshot.host.as_bytes());
         print(&format!("Snapshot {} of {} from {host}\n", snapshot.id.short(), show_stamp(&snapshot.started)))?;

@@ -3,11 +3,12 @@
 use super::exit::Failure;
 use super::options::{FilterOptions, bytes_parser, moment};
 use super::output::Console;
+use super::text::show_path;
 use clap::Args;
 use siltstone::error::Error;
-use siltstone::repo::{Repository, Snapshot};
+use siltstone::repo::{Repository, Snapshot, SnapshotSource};
 use siltstone::watch::{Notice, NoticeKind, Watch};
-use siltstone::when::{Moment, Selector, parse_target};
+use siltstone::when::{Moment, Selector, format_count, parse_target};
 
 /// `SNAPSHOT[:PATH]`, or `:PATH` where --at says which snapshot.
 #[derive(Clone, Debug)]
@@ -73,6 +74,35 @@ impl TargetOptions {
     ) -> Result<Snapshot, Failure> {
         let selector = self.selector(console)?;
         Ok(repo.select_certain(&selector, &self.filter.filter()?, watch)?)
+    }
+
+    /// Says if the path is above what the snapshot saved: another snapshot may have all of it.
+    pub(super) fn note_part(&self, snapshot: &Snapshot, console: &Console) {
+        let Some(path) = self.path().filter(|_| snapshot.all_sources.is_none()) else { return };
+        let names = |path: &[u8]| -> Vec<Vec<u8>> {
+            path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()
+        };
+        let path_names = names(&path);
+        let trees = snapshot.sources.iter().filter_map(|source| match source {
+            SnapshotSource::Tree { path } => Some(&path.0),
+            _ => None,
+        });
+        let trees: Vec<&Vec<u8>> = trees.collect();
+        let is_whole = trees.iter().any(|source| path_names.starts_with(&names(source)));
+        let below: Vec<&&Vec<u8>> = trees.iter().filter(|source| names(source).starts_with(&path_names)).collect();
+        let Some(first) = below.first().filter(|_| !is_whole && !path_names.is_empty()) else { return };
+        let others = match below.len() {
+            1 => String::new(),
+            count => format!(" and {} others", format_count(count as u64 - 1)),
+        };
+        let text = format!(
+            "snapshot {} has of {} only what it saved below it: {}{others}; `silt snapshots --path {}` shows the others",
+            snapshot.id.short(),
+            show_path(&path),
+            show_path(first),
+            show_path(&path),
+        );
+        console.note(Notice { kind: NoticeKind::Snapshot, text });
     }
 
     fn selector(&self, console: &Console) -> Result<Selector, Failure> {

@@ -312,7 +312,7 @@ mod tests {
         let (bytes, end) = all("printf data; echo warned >&2");
         assert_eq!((&bytes[..], end.is_ok()), (&b"data"[..], true));
         let table = [
-            ("printf data; echo 'disk \u{1b}[31mfull' >&2; exit 3", "exit code 3: disk  [31mfull"),
+            ("printf data; echo 'disk \u{1b}[31mfull' >&2; exit 3", "exit code 3: disk \\u{1b}[31mfull"),
             ("printf data; kill -9 $$", "killed by signal 9"),
             ("printf data; /no/such/command", "exit code 127"),
             ("printf data; exec >&-; sleep 0.1; exit 4", "exit code 4"),

@@ -237,6 +237,25 @@ fn streams_are_whole_or_the_backup_fails() {
     );
 }
 
+/// A later snapshot of a part of a directory was taken for one of all of it.
+#[test]
+fn a_snapshot_that_has_only_a_part_of_a_path_is_named() {
+    let person = Person::new();
+    person.write("anna/docs/a", "a");
+    person.write("anna/letter", "letter");
+    person.silt(&["backup", "anna"]).ends_with(0);
+    person.silt(&["backup", "anna/docs"]).ends_with(0);
+    let named = |name: &str| format!("latest:{}", person.path(name).display());
+    let part = "only what it saved below it: ";
+    let done = person.silt(&["restore", &named("anna"), "--target", "out"]).ends_with(0);
+    assert!(done.err.contains(part) && done.err.contains("anna/docs; `silt snapshots --path "), "{}", done.err);
+    assert!(person.silt(&["export", &named("anna"), "-o", "out.tar"]).ends_with(0).err.contains(part));
+    for whole in [named("anna/docs"), "latest".to_owned()] {
+        let done = person.silt(&["restore", &whole, "--target", "whole"]).ends_with(0);
+        assert!(!done.err.contains(part), "{}", done.err);
+    }
+}
+
 /// What one snapshot had left out counted as added, without a word.
 #[test]
 fn diff_says_where_a_snapshot_was_saved_in_part() {
