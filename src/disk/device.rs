@@ -89,7 +89,7 @@ pub(crate) enum FileSystemSort {
     Automounter,
 }
 
-/// What the file systems are that a walk comes to; each is looked up once.
+/// The sort of each file system that a walk enters. Each is looked up once.
 #[derive(Debug, Default)]
 pub(crate) struct FileSystems(Mutex<HashMap<u64, FileSystemSort>>);
 
