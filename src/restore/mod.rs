@@ -47,6 +47,7 @@ mod special;
 mod steps;
 mod take_directory;
 mod target;
+mod unmatched;
 mod visit;
 mod ways;
 

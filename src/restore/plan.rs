@@ -11,7 +11,7 @@ use crate::restore::planned::PlanSummary;
 use crate::restore::planned_deletions::PlannedDeletions;
 use crate::restore::run::{PlanGathering, RestoreRun, RunMode};
 use crate::restore::scope::SnapshotScope;
-use crate::source::Rules;
+use crate::restore::unmatched::UnmatchedPatterns;
 use crate::watch::{NoticeKind, Watch};
 use crate::when::format_counted;
 use std::sync::Mutex;
@@ -56,7 +56,7 @@ pub(super) fn make(
         summary.others = snapshot.totals.others;
         summary.bytes = snapshot.totals.bytes;
     } else {
-        let unmatched = options.include.as_ref().map_or(Ok(Vec::new()), Rules::each_pattern)?;
+        let unmatched = options.include.as_ref().map(UnmatchedPatterns::of).transpose()?.unwrap_or_default();
         let gathering =
             PlanGathering { detailed: options.detailed, unmatched: Mutex::new(unmatched), ..PlanGathering::default() };
         let mode = RunMode::Plan(Box::new(gathering));
@@ -84,18 +84,19 @@ pub(super) fn make(
     })
 }
 
-/// A typo must not pass for a restore of nothing.
+/// Each pattern must select something.
 fn check_included(run: &RestoreRun) -> Result<()> {
     let RunMode::Plan(planning) = &run.mode else { return Ok(()) };
     let unmatched = locked(&planning.unmatched);
-    let Some(first) = unmatched.first().filter(|_| get(&run.counts.damaged) == 0) else { return Ok(()) };
-    let others = match unmatched.len() - 1 {
+    let mut unmatched = unmatched.patterns();
+    let Some(first) = unmatched.next().filter(|_| get(&run.counts.damaged) == 0) else { return Ok(()) };
+    let others = match unmatched.count() {
         0 => String::new(),
         1 => ", nor 1 other pattern".to_owned(),
         count => format!(", nor {count} other patterns"),
     };
     Err(Error::new(Kind::NotFound, "restore what --include selects", "")
-        .because(format!("nothing in the snapshot matches {}{others}", first.text))
+        .because(format!("nothing in the snapshot matches {first}{others}"))
         .hint("patterns are compared with the paths in the snapshot, which `silt ls -R` and `silt find` show"))
 }
 

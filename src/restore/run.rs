@@ -19,7 +19,7 @@ use crate::restore::planned_deletions::PlannedDeletions;
 use crate::restore::reached::FollowedLinks;
 use crate::restore::rehearsal::{Rehearsal, SparedEntry};
 use crate::restore::scope::SnapshotScope;
-use crate::source::rules::SinglePattern;
+use crate::restore::unmatched::UnmatchedPatterns;
 use crate::watch::{Ledger, Watch};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,7 +47,7 @@ pub(super) struct PlanGathering {
     pub reads: Mutex<PlannedReads>,
     pub deletions: Mutex<PlannedDeletions>,
     /// Patterns of `--include` that have matched nothing so far.
-    pub unmatched: Mutex<Vec<SinglePattern>>,
+    pub unmatched: Mutex<UnmatchedPatterns>,
 }
 
 /// Whether a walk only plans, or also acts.
@@ -157,7 +157,7 @@ impl<'a> RestoreRun<'a> {
     /// In a plan, notes which patterns of `--include` match an entry.
     pub(crate) fn note_included(&self, path: &[u8], is_directory: bool) {
         if let RunMode::Plan(planning) = &self.mode {
-            locked(&planning.unmatched).retain(|pattern| !pattern.matches(path, is_directory));
+            locked(&planning.unmatched).note(path, is_directory);
         }
     }
 

@@ -66,19 +66,6 @@ struct PatternWord {
     ignores_case: bool,
 }
 
-/// One of the patterns of some rules by itself.
-pub(crate) struct SinglePattern {
-    pub(crate) text: String,
-    rules: Rules,
-}
-
-impl SinglePattern {
-    /// Whether it matches the entry at this absolute path.
-    pub(crate) fn matches(&self, path: &[u8], is_dir: bool) -> bool {
-        self.rules.leaves_out(path, is_dir)
-    }
-}
-
 /// Which entries are left out. A walker asks top-down and does not enter what is left out: what is below an excluded
 /// directory cannot be taken back by a later `!pattern`.
 #[derive(Clone, Debug)]
@@ -113,18 +100,26 @@ impl Rules {
         self.has_patterns() && self.patterns.matched(Path::new(OsStr::from_bytes(path)), is_dir).is_ignore()
     }
 
-    /// Each pattern by itself, without those that take back what others match.
-    pub(crate) fn each_pattern(&self) -> Result<Vec<SinglePattern>> {
+    /// The patterns as they were given, in their order.
+    pub(crate) fn patterns(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.words.iter().map(|word| word.text.as_str())
+    }
+
+    /// Rules with at most `patterns_max` of the patterns each, without those patterns that take back what others match, unless there are
+    /// only such.
+    pub(crate) fn split(&self, patterns_max: usize) -> Result<Vec<Rules>> {
         let takes_back = |word: &PatternWord| word.text.starts_with('!');
         let take_all = self.words.iter().all(takes_back);
-        let words = self.words.iter().filter(|word| take_all || !takes_back(word));
-        let single = |word: &PatternWord| {
+        let words: Vec<&PatternWord> = self.words.iter().filter(|word| take_all || !takes_back(word)).collect();
+        let part = |words: &[&PatternWord]| {
             let mut builder = RulesBuilder::new();
-            let text = word.text.as_bytes();
-            builder.add(text, word.ignores_case).map_err(|why| refused(text, why))?;
-            Ok(SinglePattern { text: word.text.clone(), rules: builder.build()? })
+            for word in words {
+                let text = word.text.as_bytes();
+                builder.add(text, word.ignores_case).map_err(|why| refused(text, why))?;
+            }
+            builder.build()
         };
-        words.map(single).collect()
+        words.chunks(patterns_max.max(1)).map(part).collect()
     }
 
     /// Whether a file of this size is left out.
