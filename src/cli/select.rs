@@ -8,7 +8,10 @@ use clap::Args;
 use siltstone::error::Error;
 use siltstone::repo::{Repository, Snapshot, SnapshotSource};
 use siltstone::watch::{Notice, NoticeKind, Watch};
-use siltstone::when::{Moment, Selector, format_count, parse_target};
+use siltstone::when::{Moment, Selector, format_counted, parse_target};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 /// `SNAPSHOT[:PATH]`, or `:PATH` where --at says which snapshot.
 #[derive(Clone, Debug)]
@@ -79,27 +82,27 @@ impl TargetOptions {
     /// Says if the path is above what the snapshot saved: another snapshot may have all of it.
     pub(super) fn note_part(&self, snapshot: &Snapshot, console: &Console) {
         let Some(path) = self.path().filter(|_| snapshot.all_sources.is_none()) else { return };
-        let names = |path: &[u8]| -> Vec<Vec<u8>> {
-            path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()
-        };
-        let path_names = names(&path);
+        let whole = |path: &[u8]| Path::new("/").join(OsStr::from_bytes(path));
+        let wanted = whole(&path);
         let trees = snapshot.sources.iter().filter_map(|source| match source {
-            SnapshotSource::Tree { path } => Some(&path.0),
+            SnapshotSource::Tree { path } => Some(path.0.as_slice()),
             _ => None,
         });
-        let trees: Vec<&Vec<u8>> = trees.collect();
-        let is_whole = trees.iter().any(|source| path_names.starts_with(&names(source)));
-        let below: Vec<&&Vec<u8>> = trees.iter().filter(|source| names(source).starts_with(&path_names)).collect();
-        let Some(first) = below.first().filter(|_| !is_whole && !path_names.is_empty()) else { return };
-        let others = match below.len() {
-            1 => String::new(),
-            count => format!(" and {} others", format_count(count as u64 - 1)),
+        let trees: Vec<PathBuf> = trees.map(whole).collect();
+        let mut below = trees.iter().filter(|source| source.starts_with(&wanted));
+        let Some(first) = below.next() else { return };
+        if wanted.parent().is_none() || trees.iter().any(|source| wanted.starts_with(source)) {
+            return;
+        }
+        let others = match below.count() {
+            0 => String::new(),
+            count => format!(" and {}", format_counted(count as u64, "other", "others")),
         };
         let text = format!(
             "snapshot {} has of {} only what it saved below it: {}{others}; `silt snapshots --path {}` shows the others",
             snapshot.id.short(),
             show_path(&path),
-            show_path(first),
+            show_path(first.as_os_str().as_bytes()),
             show_path(&path),
         );
         console.note(Notice { kind: NoticeKind::Snapshot, text });
