@@ -113,6 +113,34 @@ fn owners_that_an_idmapped_mount_hides_are_a_warning_each_time() {
     hidden_owners_are_a_warning(&["python3", "-c", IDMAPPED, "source"], why);
 }
 
+/// A name of a file on an idmapped mount and one elsewhere were both saved with the owner that the first one showed, again and again.
+#[test]
+fn each_name_of_a_file_has_the_owner_that_its_mount_shows() {
+    let person = Person::new();
+    let names = ["aside", "source", "there"];
+    person.write("aside/f", "f");
+    for other in &names[1..] {
+        fs::create_dir(person.path(other)).expect("it is new");
+        fs::hard_link(person.path("aside/f"), person.path(&format!("{other}/f"))).expect("it is linked");
+    }
+    if chown(person.path("aside/f"), Some(54321), Some(54322)).is_err() {
+        return skipped("names of a file on several mounts", "only root gives files away");
+    }
+    old(&person, "aside/f");
+    for round in 0..2 {
+        let words = ["backup", names[0], names[1], names[2]];
+        let Some(backup) = through(&person, &["python3", "-c", IDMAPPED, "source"], &words) else { return };
+        backup.ends_with(3);
+        let owner = |name: &str| {
+            let out = format!("out{round}/{name}");
+            let named = format!("latest:{}", person.path(name).display());
+            person.silt(&["restore", &named, "--target", &out]).ends_with(0);
+            fs::metadata(person.path(&out).join("f")).expect("restored").uid()
+        };
+        assert_eq!(names.map(owner), [54321, 65534, 54321], "{round}");
+    }
+}
+
 fn hidden_owners_are_a_warning(within: &[&str], why: &str) {
     let person = Person::new();
     person.write("source/own", "own");
