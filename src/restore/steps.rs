@@ -1,11 +1,10 @@
 //! The sequence of steps of a restore or a plan: open the target, find what must be kept, visit everything, make hard links.
 
-use crate::disk::device::is_read_only;
 use crate::disk::stat::fstat;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::lock::locked;
-use crate::restore::counts::{EntryFate, get};
+use crate::restore::counts::get;
 use crate::restore::folder::{FolderState, OpenFolder};
 use crate::restore::keep_reason::KeepReason;
 use crate::restore::location::DirectoryLocation;
@@ -13,7 +12,6 @@ use crate::restore::other_sources::OtherSources;
 use crate::restore::paths::named_in_full;
 use crate::restore::reached::ReachedDirectory;
 use crate::restore::run::RestoreRun;
-use crate::restore::target::first_open;
 use crate::restore::visit::DirectoryContents;
 use crate::watch::NoticeKind;
 use crate::when::format_counted;
@@ -78,7 +76,6 @@ impl RestoreRun<'_> {
         });
         pool.install(|| self.make_links());
         self.check_followed(&start);
-        self.check_read_only();
         self.tell_what_differs();
         self.tell_what_is_kept();
         Ok(())
@@ -136,19 +133,6 @@ impl RestoreRun<'_> {
             self.warn(self.options.target.as_os_str().as_bytes(), what);
         } else if self.compares() {
             self.watch.notice(NoticeKind::Deletion, what);
-        }
-    }
-
-    /// For a plan: reports that the target is mounted read-only.
-    pub(super) fn check_read_only(&self) {
-        let changes = [EntryFate::Created, EntryFate::Replaced, EntryFate::Deleted].map(|fate| self.counts.fate(fate));
-        if self.is_restore() || !self.compares() || changes.iter().sum::<u64>() == 0 {
-            return;
-        }
-        let target = &self.options.target;
-        if first_open(target.ancestors()).is_some_and(is_read_only) {
-            let why = "it is mounted read-only: the restore cannot create, replace or delete anything there";
-            self.warn(target.as_os_str().as_bytes(), why);
         }
     }
 }

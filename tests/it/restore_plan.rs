@@ -4,6 +4,7 @@ use crate::fixture::{self, SWAPS, backup, memory, open, plant};
 use crate::person::{Person, contents};
 use crate::restore::{latest, saved};
 use crate::skip::skipped;
+use crate::undone::mounted;
 use proptest::prelude::*;
 use siltstone::restore::{Overwrite, RestoreOptions};
 use siltstone::source::RulesBuilder;
@@ -270,4 +271,23 @@ fn a_target_that_is_mounted_read_only_is_named_by_the_plan() {
     assert!(plan.ends_with(3).err.contains("mounted read-only"));
     assert!(new.ends_with(1).err.contains("Read-only file system"));
     done.ends_with(3);
+}
+
+/// The root of a system that is never changed, with data mounted below it: a plan warned that nothing could be restored, and the restore did
+/// all of it.
+#[test]
+fn a_read_only_target_with_writable_sources_is_no_warning() {
+    let person = saved(|person| person.write("source/file", "x"));
+    let (target, source) = (person.path("target"), person.path("source"));
+    let inner = target.join(source.strip_prefix("/").expect("it is absolute"));
+    let tmpfs = ["-t", "tmpfs", "none"];
+    let outer = mounted(&tmpfs, &target);
+    let below = outer.as_ref().and_then(|_| mounted(&tmpfs, &inner));
+    let remounted = Command::new("mount").args(["-o", "remount,ro"]).arg(&target).output();
+    if below.is_none() || !remounted.is_ok_and(|output| output.status.success()) {
+        return skipped("a read-only target with writable sources", "tmpfs cannot be mounted");
+    }
+    person.silt(&["restore", "latest", "--target", "target", "--dry-run"]).ends_with(0);
+    person.silt(&["restore", "latest", "--target", "target"]).ends_with(0);
+    assert_eq!(fs::read(inner.join("file")).expect("restored"), b"x");
 }
