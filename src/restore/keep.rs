@@ -157,7 +157,9 @@ impl RestoreRun<'_> {
             }
             None => has_owner_and_mode(stat, &but_time, &options),
         };
+        let keeps = |subject| self.keeps_metadata(subject, stat, entry, open.is_some_and(is_read_only)).is_some();
         if !is_right {
+            let applies = applies && !open.is_some_and(|open| keeps(Subject::Open(open.as_fd())));
             self.fate(if applies { EntryFate::Updated } else { EntryFate::Left }, || path.to_vec());
         }
     }
