@@ -2,11 +2,11 @@
 
 use super::change::{Change, ChangeKind, DiffTotals};
 use super::path::{clean, resolve};
-use super::walk::{DirectoryPages, WalkPath, is_too_deep};
+use super::walk::{DirectoryPages, WalkPath, damage_to, is_too_deep};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Reader, Snapshot};
-use crate::watch::{NoticeKind, Watch};
+use crate::watch::{Cancel, NoticeKind, Watch};
 
 /// Takes a path, what of it changed, and the entries, old and new.
 pub(crate) type EachChange<'a> = dyn FnMut(&[u8], Change, Option<&Entry>, Option<&Entry>) -> Result<()> + 'a;
@@ -26,6 +26,12 @@ pub(super) fn compare(old: &Entry, new: &Entry) -> Option<ChangeKind> {
     } else {
         (old.meta != new.meta).then_some(ChangeKind::Metadata)
     }
+}
+
+/// What may end a walk, and what it reports damage to.
+pub(super) struct PairsWatch<'w> {
+    pub cancel: &'w Cancel,
+    pub report: &'w mut dyn FnMut(&[u8], String),
 }
 
 /// Two directories of one path, either of which may be missing.
@@ -79,8 +85,8 @@ impl<'r> EntryPair<'r> {
         self.may_lack |= lacking.is_some() && lacking == self.partial;
     }
 
-    fn tell_damage(&mut self, path: &[u8], watch: &Watch) {
-        self.old.iter_mut().chain(&mut self.new).for_each(|pages| pages.tell_damage(path, watch));
+    fn tell_damage(&mut self, path: &[u8], report: &mut dyn FnMut(&[u8], String)) {
+        self.old.iter_mut().chain(&mut self.new).for_each(|pages| pages.tell_damage(path, report));
     }
 
     /// The next entries of one name, one or both of them.
@@ -107,24 +113,25 @@ impl<'r> EntryPair<'r> {
 
 /// Calls `each` with every pair of entries below that can differ (their trees do not count as a difference of
 /// directories: `compare` says), and with those that stand alone, all that is below them included. What is damaged is
-/// reported to the watch; what stands alone for that reason is passed over. Returns how many directories have entries that stand alone
+/// reported; what stands alone for that reason is passed over. Returns how many directories have entries that stand alone
 /// and were saved only in part on the side that lacks them: these may have been there, too.
 pub(super) fn walk_pairs(
     reader: &Reader,
     old: Option<&Entry>,
     new: Option<&Entry>,
     path: &[u8],
-    watch: &Watch,
+    watch: &mut PairsWatch<'_>,
     each: &mut EachPair<'_>,
 ) -> Result<u64> {
+    let PairsWatch { cancel, report } = watch;
     let mut may_lack = 0;
     let mut path = WalkPath::new(path);
     let mut levels: Vec<EntryPair> = EntryPair::of(reader, old, new, path.0.len()).into_iter().collect();
     while let Some(level) = levels.last_mut() {
         path.0.truncate(level.path_length);
-        watch.cancel.check()?;
+        cancel.check()?;
         let (old, new) = level.next()?;
-        level.tell_damage(&path.0, watch);
+        level.tell_damage(&path.0, report);
         let Some(entry) = new.as_ref().or(old.as_ref()) else {
             may_lack += u64::from(level.may_lack);
             levels.pop();
@@ -135,13 +142,13 @@ pub(super) fn walk_pairs(
         }
         level.note_alone(old.as_ref(), new.as_ref());
         if path.push(&entry.name).is_none() {
-            path.tell_too_deep(watch);
+            path.tell_too_deep(report);
             continue;
         }
         if old != new {
             each(&path.0, old.as_ref(), new.as_ref())?;
             if is_too_deep(levels.len()) {
-                path.tell_too_deep(watch)
+                path.tell_too_deep(report)
             } else {
                 levels.extend(EntryPair::of(reader, old.as_ref(), new.as_ref(), path.0.len()))
             }
@@ -187,7 +194,14 @@ pub fn diff_snapshots(
     if path != b"/" {
         tell(&path, old.as_ref(), new.as_ref())?;
     }
-    let may_lack = walk_pairs(reader, old.as_ref(), new.as_ref(), &path, watch, &mut tell)?;
+    let may_lack = walk_pairs(
+        reader,
+        old.as_ref(),
+        new.as_ref(),
+        &path,
+        &mut PairsWatch { cancel: &watch.cancel, report: &mut damage_to(watch) },
+        &mut tell,
+    )?;
     if may_lack > 0 {
         watch.notice(
             NoticeKind::Skipped,

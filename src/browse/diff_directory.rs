@@ -3,8 +3,9 @@
 use super::change::{Change, ChangeKind, DiffTotals};
 use super::path::{clean, resolve};
 use super::shown;
-use super::walk::{DirectoryPages, WalkPath, is_too_deep};
+use super::walk::{DirectoryPages, WalkPath, damage_to, is_too_deep};
 use crate::disk::flags::read_flags;
+use crate::disk::has_saved_attributes;
 use crate::disk::open::{open_file_checked, raise_open_files, read_link};
 use crate::disk::xattr::read_xattrs_at;
 use crate::disk::{Directory, FolderHandle, ListBuffer, NameList, Owners, Stat, levels_open};
@@ -61,8 +62,7 @@ struct OnDisk {
 pub(super) struct DiskComparison<'a> {
     pub(super) reader: &'a Reader,
     pub(super) repo: &'a Repository,
-    /// As in [`FolderDiff::content`].
-    reads_content: bool,
+    wanted: &'a FolderDiff<'a>,
     pub(super) watch: &'a Watch,
     owners: Owners,
     buffer: ListBuffer,
@@ -96,7 +96,7 @@ pub fn diff_folder(
     let mut work = DiskComparison {
         reader,
         repo,
-        reads_content: wanted.content,
+        wanted,
         watch,
         owners: Owners::load()?,
         buffer: ListBuffer::default(),
@@ -114,7 +114,7 @@ pub fn diff_folder(
         watch.cancel.check()?;
         walk.0.truncate(level.path_length);
         let next = level.next()?;
-        level.old.iter_mut().for_each(|pages| pages.tell_damage(&walk.0, watch));
+        level.old.iter_mut().for_each(|pages| pages.tell_damage(&walk.0, &mut damage_to(watch)));
         let Some(next) = next else { continue };
         let below = {
             let on_disk = work.on_disk(&walk.0);
@@ -279,7 +279,7 @@ impl<'a> DiskComparison<'a> {
         let name = old.name.as_slice();
         let changed = match old.kind {
             EntryKind::File if old.size != new.size => true,
-            EntryKind::File if self.reads_content => !self.same_bytes(directory, old)?,
+            EntryKind::File if self.wanted.content => !self.same_bytes(directory, old)?,
             // As in a backup: another time is taken for other bytes.
             EntryKind::File => old.meta.modified != new.modified,
             EntryKind::Symlink => read_link(directory, name)? != old.target,
@@ -304,7 +304,11 @@ impl<'a> DiskComparison<'a> {
         if !same_owner || !same_mode || meta.modified != new.modified {
             return Ok(false);
         }
-        if read_xattrs_at(directory, old.name.as_slice())? != meta.xattrs {
+        if !has_saved_attributes(
+            &read_xattrs_at(directory, old.name.as_slice())?,
+            meta,
+            self.wanted.snapshot.lacks_trusted,
+        ) {
             return Ok(false);
         }
         let opened = match old.kind {

@@ -3,10 +3,10 @@
 //! Each snapshot is compared with the one before it of the same host and job, so what is the same in both is never
 //! walked again: a hundred snapshots cost the first one and what changed since.
 
-use super::diff::walk_pairs;
 use super::glob::Glob;
 use super::path::root_entry;
 use super::select::Filter;
+use super::series::{SeriesStep, SeriesWalk};
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::id::SnapshotId;
@@ -49,6 +49,37 @@ struct OpenVersion {
     since: usize,
 }
 
+/// What matches in one snapshot.
+#[derive(Default)]
+struct FoundInSnapshot {
+    /// All of what matches is listed, not what changed alone.
+    is_whole: bool,
+    /// By path: as it is now, or None if it is gone.
+    entries: BTreeMap<Vec<u8>, Option<Entry>>,
+}
+
+impl FoundInSnapshot {
+    /// Of paths that earlier snapshots had: what a whole list does not name has ended, or cannot be read.
+    fn end_unlisted<'p>(&mut self, earlier: impl Iterator<Item = &'p Vec<u8>>) {
+        for path in earlier.filter(|_| self.is_whole) {
+            self.entries.entry(path.clone()).or_default();
+        }
+    }
+
+    fn take(&mut self, step: SeriesStep, globs: &[Glob]) {
+        match step {
+            SeriesStep::Changes => {}
+            SeriesStep::Whole => *self = FoundInSnapshot { is_whole: true, ..FoundInSnapshot::default() },
+            SeriesStep::Pair { path, old, new } => {
+                let is_same = old.zip(new).is_some_and(|(old, new)| is_same_version(old, new));
+                if !is_same && globs.iter().any(|glob| glob.matches(path)) {
+                    self.entries.insert(path.to_vec(), new.cloned());
+                }
+            }
+        }
+    }
+}
+
 /// Calls `each` with every path that matches, sorted, and its versions, oldest first; says how many versions. Memory
 /// grows with what matches.
 pub fn find(
@@ -69,44 +100,8 @@ pub fn find(
     let reader = repo.reader();
     let mut found: BTreeMap<Vec<u8>, Vec<EntryVersion>> = BTreeMap::new();
     for snapshots in series.values() {
-        let mut open: BTreeMap<Vec<u8>, OpenVersion> = BTreeMap::new();
-        let mut close = |path: Vec<u8>, version: OpenVersion, until: usize| {
-            let seen = |at: usize| (snapshots[at].id, snapshots[at].started);
-            found.entry(path).or_default().push(EntryVersion {
-                host: snapshots[until].host.clone(),
-                job: snapshots[until].job.clone(),
-                entry: version.entry,
-                first: seen(version.since),
-                last: seen(until),
-                snapshots: (until - version.since + 1) as u64,
-            });
-        };
-        let mut before: Option<Entry> = None;
-        for (at, snapshot) in snapshots.iter().enumerate() {
-            let root = root_entry(snapshot);
-            walk_pairs(&reader, before.as_ref(), Some(&root), b"/", watch, &mut |path, old, new| {
-                watch.cancel.check()?;
-                if !globs.iter().any(|glob| glob.matches(path)) {
-                    return Ok(());
-                }
-                if let (Some(old), Some(new)) = (old, new)
-                    && is_same_version(old, new)
-                {
-                    return Ok(());
-                }
-                if let Some(version) = open.remove(path) {
-                    close(path.to_vec(), version, at - 1);
-                }
-                if let Some(new) = new {
-                    open.insert(path.to_vec(), OpenVersion { entry: new.clone(), since: at });
-                }
-                Ok(())
-            })?;
-            before = Some(root);
-        }
-        for (path, version) in open {
-            close(path, version, snapshots.len() - 1);
-        }
+        let mut walk = SeriesWalk::new(&reader, watch);
+        find_in_series(&mut walk, snapshots, &globs, &mut found)?;
     }
     let mut count = 0;
     for (path, mut versions) in found {
@@ -116,6 +111,52 @@ pub fn find(
         each(&path, &versions)?;
     }
     Ok(count)
+}
+
+/// Adds the versions that match in snapshots of the same sources.
+fn find_in_series(
+    walk: &mut SeriesWalk,
+    snapshots: &[Snapshot],
+    globs: &[Glob],
+    found: &mut BTreeMap<Vec<u8>, Vec<EntryVersion>>,
+) -> Result<()> {
+    let mut open: BTreeMap<Vec<u8>, OpenVersion> = BTreeMap::new();
+    let mut close = |path: Vec<u8>, version: OpenVersion, until: usize| {
+        let seen = |at: usize| (snapshots[at].id, snapshots[at].started);
+        found.entry(path).or_default().push(EntryVersion {
+            host: snapshots[until].host.clone(),
+            job: snapshots[until].job.clone(),
+            entry: version.entry,
+            first: seen(version.since),
+            last: seen(until),
+            snapshots: (until - version.since + 1) as u64,
+        });
+    };
+    for (at, snapshot) in snapshots.iter().enumerate() {
+        let mut here = FoundInSnapshot::default();
+        walk.walk(snapshot, Some(root_entry(snapshot)), b"/", &mut |step| {
+            here.take(step, globs);
+            Ok(())
+        })?;
+        here.end_unlisted(open.keys());
+        for (path, new) in here.entries {
+            if let (Some(old), Some(new)) = (open.get(&path), &new)
+                && is_same_version(&old.entry, new)
+            {
+                continue;
+            }
+            if let Some(version) = open.remove(&path) {
+                close(path.clone(), version, at - 1);
+            }
+            if let Some(entry) = new {
+                open.insert(path, OpenVersion { entry, since: at });
+            }
+        }
+    }
+    for (path, version) in open {
+        close(path, version, snapshots.len() - 1);
+    }
+    Ok(())
 }
 
 /// What is in a directory is not a part of its version.

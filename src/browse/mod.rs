@@ -12,6 +12,7 @@ mod info;
 pub(crate) mod list;
 pub(crate) mod path;
 pub(crate) mod select;
+mod series;
 pub(crate) mod stats;
 mod tar_acl;
 mod tar_header;

@@ -5,8 +5,8 @@
 //! scaled up: an error of well below one percent. A tree that the snapshot before has too is not walked again.
 
 use super::content::wrong_size;
-use super::diff::walk_pairs;
 use super::path::{clean, resolve};
+use super::series::{SeriesStep, SeriesWalk};
 use crate::entry::{Content, Entry, EntryKind};
 use crate::error::{Kind, Result};
 use crate::format::{INDEX_PREFIX, PACKS_PREFIX};
@@ -74,14 +74,15 @@ pub fn stats(repo: &Repository, snapshots: &[Snapshot], path: &[u8], watch: &Wat
     let mut statistics = Statistics { snapshots: snapshots.len() as u64, ..Statistics::default() };
     let mut sample = ChunkSample::default();
     let mut running = RunningTotals::default();
-    let mut before: Option<Entry> = None;
+    let mut walk = SeriesWalk::new(&reader, watch);
     for snapshot in snapshots {
-        let top = match resolve(&reader, snapshot, &path) {
-            Err(error) if error.is(Kind::NotFound) => None,
-            top => Some(top?),
-        };
-        let mut each = |at: &[u8], old: Option<&Entry>, new: Option<&Entry>| {
-            watch.cancel.check()?;
+        let mut each = |step: SeriesStep| {
+            let SeriesStep::Pair { path: at, old, new } = step else {
+                if matches!(step, SeriesStep::Whole) {
+                    running = RunningTotals::default();
+                }
+                return Ok(());
+            };
             old.into_iter().for_each(|entry| running.count(entry, -1));
             let Some(new) = new else { return Ok(()) };
             running.count(new, 1);
@@ -96,15 +97,15 @@ pub fn stats(repo: &Repository, snapshots: &[Snapshot], path: &[u8], watch: &Wat
                 other => other,
             }
         };
-        if path != b"/" {
-            each(&path, before.as_ref(), top.as_ref())?;
+        match resolve(&reader, snapshot, &path) {
+            Err(error) if error.is(Kind::NotFound) => walk.walk(snapshot, None, &path, &mut each)?,
+            Err(error) if error.is_damage() => walk.pass_damaged(snapshot, &path, &error.to_string(), &mut each)?,
+            top => walk.walk(snapshot, Some(top?), &path, &mut each)?,
         }
-        walk_pairs(&reader, before.as_ref(), top.as_ref(), &path, watch, &mut each)?;
         statistics.files += running.files as u64;
         statistics.directories += running.directories as u64;
         statistics.others += running.others as u64;
         statistics.bytes = statistics.bytes.saturating_add(running.bytes as u64);
-        before = top;
     }
     sample.total(&mut statistics);
     let listed = |prefix: &str| {

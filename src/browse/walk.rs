@@ -72,14 +72,10 @@ impl<'r> DirectoryPages<'r> {
         self.is_damaged
     }
 
-    /// Tells what could not be read since the last call.
-    pub(crate) fn tell_damage(&mut self, path: &[u8], watch: &Watch) {
-        for error in self.damage.drain(..) {
-            watch.damage(
-                if path.is_empty() { b"/" } else { path },
-                format!("some of its contents are missing: {error}"),
-            );
-        }
+    /// Reports what could not be read since the last call.
+    pub(crate) fn tell_damage(&mut self, path: &[u8], report: &mut dyn FnMut(&[u8], String)) {
+        let path = if path.is_empty() { b"/" } else { path };
+        self.damage.drain(..).for_each(|error| report(path, format!("some of its contents are missing: {error}")));
     }
 
     /// Replaces the next page by what is in it. One that cannot be read is passed over; after one that no backup wrote
@@ -201,6 +197,11 @@ impl<'r> DirectoryPages<'r> {
     }
 }
 
+/// Reports damage to a watch.
+pub(super) fn damage_to(watch: &Watch) -> impl FnMut(&[u8], String) {
+    |path: &[u8], what: String| watch.damage(path, what)
+}
+
 /// A path that grows and shrinks with a walk.
 pub(super) struct WalkPath(pub Vec<u8>);
 
@@ -221,11 +222,10 @@ impl WalkPath {
         Some(before)
     }
 
-    /// Tells that what is below is not read: no backup made such a tree.
-    pub(crate) fn tell_too_deep(&self, watch: &Watch) {
+    /// Reports that what is below is not read: no backup made such a tree.
+    pub(crate) fn tell_too_deep(&self, report: &mut dyn FnMut(&[u8], String)) {
         let start = shown(&self.0[..200.min(self.0.len())]);
-        watch
-            .damage(&self.0, format!("the contents of {start}… are skipped: they are deeper than what a backup saves"));
+        report(&self.0, format!("the contents of {start}… are skipped: they are deeper than what a backup saves"));
     }
 }
 
@@ -256,11 +256,11 @@ impl<'r> SnapshotWalk<'r> {
         while let Some((pages, length)) = self.levels.last_mut() {
             self.path.0.truncate(*length);
             let next = pages.next()?;
-            pages.tell_damage(&self.path.0, self.watch);
+            pages.tell_damage(&self.path.0, &mut damage_to(self.watch));
             match next {
                 Some(entry) => match self.path.push(&entry.name) {
                     Some(_) => return Ok(Some(entry)),
-                    None => self.path.tell_too_deep(self.watch),
+                    None => self.path.tell_too_deep(&mut damage_to(self.watch)),
                 },
                 None => {
                     self.levels.pop();
@@ -274,7 +274,7 @@ impl<'r> SnapshotWalk<'r> {
     pub(crate) fn enter(&mut self, entry: &Entry) {
         let Some(pages) = DirectoryPages::of(self.reader, entry) else { return };
         if is_too_deep(self.levels.len()) {
-            self.path.tell_too_deep(self.watch)
+            self.path.tell_too_deep(&mut damage_to(self.watch))
         } else {
             self.levels.push((pages, self.path.0.len()))
         }

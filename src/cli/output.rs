@@ -97,7 +97,9 @@ impl Console {
             Event::Warning(shown) => {
                 if self.0.json && self.0.lines {
                     self.event(&Event::Warning(shown.clone()));
-                } else if !self.0.json && self.0.verbose > 0 {
+                } else if self.0.json {
+                    print_error_line(&json_line(&Event::Warning(shown.clone())));
+                } else if self.0.verbose > 0 {
                     self.say(&format!("warning: {}", warning_line(&shown)));
                 }
                 let mut warnings = lock(&self.0.warnings);

@@ -1,0 +1,79 @@
+//! Extended attributes that a backup could not save: a restore takes none of them away from what has them.
+
+use crate::attributes::attributes_of;
+use crate::person::Person;
+use crate::skip::skipped;
+use crate::undone::mounted;
+use crate::views::through;
+use rustix::fs::{XattrFlags, setxattr};
+use std::fs;
+use std::process::Command;
+
+fn set(person: &Person, path: &str, name: &str, value: &[u8]) -> bool {
+    setxattr(person.path(path), name, value, XattrFlags::empty()).is_ok()
+}
+
+/// A restore of a file that had not changed removed all of its attributes, and ended with 0, as the backup had been able to save none.
+#[test]
+fn attributes_that_are_too_many_stay_and_rights_are_saved() {
+    let person = Person::new();
+    let Some(_mount) = mounted(&["-t", "tmpfs", "-o", "size=50m", "none"], &person.path("source")) else {
+        return skipped("attributes that are too many", "tmpfs cannot be mounted");
+    };
+    person.write("source/f", "f");
+    let acl = Command::new("setfacl").args(["-m", "u:1000:rwx,g::-"]).arg(person.path("source/f")).status();
+    let is_set = (0..20).all(|number| set(&person, "source/f", &format!("trusted.{number}"), &[7; 60_000]));
+    if !acl.is_ok_and(|status| status.success()) || !is_set {
+        return skipped("attributes that are too many", "attributes are refused");
+    }
+    let before = attributes_of(&person.path("source/f"));
+    let backup = person.silt(&["backup", "source"]).ends_with(3);
+    assert!(backup.err.contains("some of its extended attributes are missing: they have 120"), "{}", backup.err);
+    let named = format!("latest:{}", person.path("source").display());
+    for more in [&["--dry-run"][..], &[]] {
+        let words = [&["restore", &named, "--target", "source", "--json"], more].concat();
+        let said = person.silt(&words).ends_with(0).last_event();
+        let count = if more.is_empty() { &said["metadata_restored"] } else { &said["metadata_count"] };
+        assert_eq!(count, &0, "{said}");
+        assert!(attributes_of(&person.path("source/f")) == before);
+    }
+    // Without its ACL, the group would have the rights of the mask.
+    person.silt(&["restore", &named, "--target", "source/out"]).ends_with(0);
+    let acl =
+        |attributes: Vec<(Vec<u8>, Vec<u8>)>| attributes.into_iter().find(|(name, _)| name.starts_with(b"system."));
+    assert!(acl(attributes_of(&person.path("source/out/f"))).is_some_and(|saved| Some(saved) == acl(before)));
+    person.silt(&["diff", &named, "source/out"]).ends_with(0);
+}
+
+/// Attributes of the namespace `trusted` are shown only to administrators of the whole machine: a restore by one of them removed those of
+/// files that another user had saved.
+#[test]
+fn attributes_that_the_backup_was_not_shown_stay() {
+    let person = Person::new();
+    person.write("source/d/f", "f");
+    if !set(&person, "source/d/f", "trusted.t", b"1") || !set(&person, "source/d", "trusted.t", b"1") {
+        return skipped("attributes that a backup was not shown", "trusted attributes are refused");
+    }
+    let within = ["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"];
+    let Some(backup) = through(&person, &within, &["backup", "source"]) else { return };
+    backup.ends_with(0);
+    let named = format!("latest:{}", person.path("source").display());
+    let restore = || {
+        person.silt(&["restore", &named, "--target", "source"]).ends_with(0);
+        ["source/d", "source/d/f"].map(|name| attributes_of(&person.path(name)).len())
+    };
+    assert_eq!(restore(), [1, 1]);
+    let differences = person.silt(&["diff", &named, "source", "--json"]).ends_with(0);
+    assert_eq!(differences.out.lines().count(), 1, "{}", differences.out);
+    // A backup that sees them, and does not find them, is believed.
+    for name in ["source/d", "source/d/f"] {
+        rustix::fs::removexattr(person.path(name), "trusted.t").expect("removed");
+    }
+    person.silt(&["backup", "source"]).ends_with(0);
+    for name in ["source/d", "source/d/f"] {
+        assert!(set(&person, name, "trusted.t", b"1"));
+    }
+    assert_eq!(restore(), [0, 0]);
+    fs::remove_dir_all(person.path("source")).expect("removed");
+    assert_eq!(restore(), [0, 0]);
+}
