@@ -132,11 +132,17 @@ impl Objects {
         // This asks for nothing yet.
         let lister = self.operator.lister_options(prefix, options);
         let mut lister = self.run("list", prefix, &TimeAllowed::for_bytes(0), lister)?;
-        let mut listed = Vec::new();
+        let (mut listed, mut first) = (Vec::new(), None::<String>);
         while let Some(entry) = self.request("list", prefix, &TimeAllowed::for_bytes(0), lister.try_next())? {
             if is_ordered && until.is_some_and(|until| entry.path() > until) {
                 break;
             }
+            if first.as_deref() == Some(entry.path()) {
+                return Err(Error::new(Kind::Failed, "list", self.of(prefix))
+                    .because(format!("the {} server began its list again instead of continuing it", self.service.name))
+                    .hint("the server must support ListObjectsV2 with continuation tokens"));
+            }
+            first.get_or_insert_with(|| entry.path().to_owned());
             if entry.metadata().is_file() && check_name(entry.path()).is_ok() {
                 let (name, meta) = (entry.path().to_owned(), entry.metadata());
                 listed.push(ListedObject { name, size: meta.content_length(), fingerprint: fingerprint_of(meta) });

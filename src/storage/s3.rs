@@ -144,6 +144,8 @@ pub(crate) fn open(
     };
     let mut builder =
         opendal::services::S3::default().bucket(&location.bucket).root(&format!("/{}", location.prefix)).region(region);
+    // The server refuses what arrives changed.
+    builder = builder.checksum_algorithm("md5");
     if let Some(endpoint) = &endpoint {
         builder = builder.endpoint(endpoint);
     }
@@ -180,9 +182,8 @@ fn read_answer(error: &opendal::Error) -> ServiceAnswer {
         | "AllAccessDisabled" => Some(Kind::Denied),
         // Not as a missing object: the hint to create a repository would be wrong.
         "NoSuchBucket" | "PermanentRedirect" | "AuthorizationHeaderMalformed" => Some(Kind::Failed),
-        "RequestTimeout" | "SlowDown" | "ServiceUnavailable" | "InternalError" | "ServerBusy" | "Throttling" => {
-            Some(Kind::Temporary)
-        }
+        "RequestTimeout" | "SlowDown" | "ServiceUnavailable" | "InternalError" | "ServerBusy" | "Throttling"
+        | "BadDigest" => Some(Kind::Temporary),
         "QuotaExceeded" | "XMinioStorageFull" | "InsufficientStorage" => Some(Kind::Full),
         "NotImplemented" => Some(Kind::Unsupported),
         _ => None,

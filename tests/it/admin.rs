@@ -1,7 +1,9 @@
 //! What a new administrator meets: places that are not what they seem, secrets that were lost, stores that refuse.
 
 use crate::person::Person;
-use crate::server::{Server, refuse};
+use crate::server::{Server, answer, refuse};
+use siltstone::storage::{S3Defaults, S3Keys, StorageAccess, open_location};
+use std::sync::{Arc, Mutex};
 
 const AWS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
 
@@ -129,6 +131,43 @@ fn a_wrong_bucket_a_wrong_key_and_a_wrong_region_are_told_apart() {
             assert!(hint == "silt init" || !refused.err.contains("silt init"), "{code}, {words:?}: {}", refused.err);
         }
     }
+}
+
+/// What changed on its way to the server was stored so, and the backup ended with 0.
+#[test]
+fn a_server_can_check_what_it_is_sent() {
+    let person = Person::new();
+    let checked: Arc<Mutex<Vec<bool>>> = Arc::default();
+    let noted = checked.clone();
+    let server = Server::start(move |request, connection| {
+        if request.method == "PUT" {
+            noted.lock().expect("whole").push(request.head.contains("\r\ncontent-md5: "));
+            return answer(connection, request, "200 OK", "");
+        }
+        refuse(connection, request, "404 Not Found", "NoSuchKey");
+    });
+    let mut command = person.command(&["init"]);
+    command.env("SILT_REPOSITORY", server.bucket()).env("SILT_PASSWORD", "p").envs(AWS);
+    crate::person::said(command.output().expect("it runs"));
+    let checked = checked.lock().expect("whole");
+    assert!(!checked.is_empty() && checked.iter().all(|has_checksum| *has_checksum), "{checked:?}");
+}
+
+/// A server that knows no continuation tokens was asked the same for ever.
+#[test]
+fn a_list_that_does_not_go_on_is_an_error() {
+    let server = Server::start(move |request, connection| {
+        let object = "<Contents><Key>prefix/packs/a</Key><Size>1</Size><ETag>a</ETag>\
+                      <LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>";
+        let list = format!("<ListBucketResult><IsTruncated>true</IsTruncated>{object}</ListBucketResult>");
+        answer(connection, request, "200 OK", &list);
+    });
+    let keys = S3Keys { access_key: "a".to_owned(), secret_key: "b".to_owned(), session_token: None };
+    let s3 = S3Defaults { keys: Some(keys), ..S3Defaults::default() };
+    let access = StorageAccess { s3, ..StorageAccess::default() };
+    let storage = open_location(&server.bucket(), true, &access).expect("nothing is asked yet");
+    let error = storage.list("packs/").expect_err("it has no end");
+    assert!(error.to_string().contains("began its list again"), "{error}");
 }
 
 /// A slip in the name of the host kept a person waiting as long as a store that is down.

@@ -14,7 +14,9 @@ pub struct Server {
 
 /// What a client asked for.
 pub struct Request {
-    method: String,
+    pub method: String,
+    /// Its first line and its headers, in lower case.
+    pub head: String,
 }
 
 impl Server {
@@ -69,7 +71,7 @@ fn read_request(connection: &mut TcpStream) -> Option<Request> {
     let length = |line: &str| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok();
     let mut body = vec![0; head.lines().find_map(length).unwrap_or(0)];
     connection.read_exact(&mut body).ok()?;
-    Some(Request { method: head.split(' ').next()?.to_owned() })
+    Some(Request { method: head.split(' ').next()?.to_owned(), head: head.to_ascii_lowercase() })
 }
 
 /// Writes an answer; the client may have gone.
