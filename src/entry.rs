@@ -95,6 +95,9 @@ pub struct Metadata {
     pub modified: Time,
     /// Sorted by name.
     pub xattrs: Vec<Xattr>,
+    /// The source may have had attributes that are not here, or have had more in its ACLs. A restore must not conclude from an
+    /// attribute's absence that the source did not have it.
+    pub lacks_xattrs: bool,
     /// Inode flags as `FS_IOC_GETFLAGS` returns them, cut to those that a user can set (`chattr`).
     pub flags: u32,
 }

@@ -10,6 +10,7 @@ use crate::backup::page_row::StateChanges;
 use crate::backup::report::BackupReport;
 use crate::backup::root_tree::SavedRoot;
 use crate::backup::state::{LastSize, LocalState};
+use crate::disk::rights;
 use crate::error::{Error, Kind, Result};
 use crate::id::SnapshotId;
 use crate::repo::{Repository, Snapshot, SnapshotSource, Stamp, Totals, Writer};
@@ -179,6 +180,7 @@ impl Conclusion<'_> {
             root: tree,
             root_directory: directory.as_ref().map(Snapshot::root_directory_of),
             origin: None,
+            lacks_trusted: !rights::sees_trusted(),
             totals: report.totals,
             warnings: report.warnings.clone(),
             warnings_count: report.warnings_count,

@@ -4,6 +4,7 @@ use crate::backup::detect;
 use crate::backup::folder::SourceFolder;
 use crate::disk::device::{FileSystemSort, FileSystems};
 use crate::disk::mounts::IdmappedMounts;
+use crate::disk::xattr::FoundXattrs;
 use crate::disk::{Directory, Owners, Stat, flags, open, rights, xattr};
 use crate::entry::{Entry, EntryKind, Metadata, PATH_BYTES_MAX, Xattr};
 use crate::error::{Error, Kind, Result};
@@ -106,7 +107,7 @@ impl<'a> Describer<'a> {
     /// Sets the metadata of a file that is open.
     pub(crate) fn open_file(&self, entry: &mut Entry, fd: &OwnedFd, stat: &Stat, warnings: &EntryWarnings) {
         entry.meta = self.metadata(stat);
-        entry.meta.xattrs = bounded(xattr::read_xattrs(fd), warnings);
+        take_xattrs(&mut entry.meta, FoundXattrs::of(fd), warnings);
         entry.meta.flags = known_flags(flags::read_flags(fd), warnings);
         entry.link_group = detect::link_group(stat);
     }
@@ -131,6 +132,7 @@ impl<'a> Describer<'a> {
             Err(error) => {
                 entry.meta = self.metadata(stat);
                 entry.link_group = detect::link_group(stat);
+                entry.meta.lacks_xattrs = true;
                 warnings.source_error("its extended attributes are missing: ", error);
             }
         }
@@ -155,7 +157,7 @@ impl<'a> Describer<'a> {
         };
         let mut entry = Entry::new(name.to_bytes(), kind);
         entry.meta = self.metadata(stat);
-        entry.meta.xattrs = bounded(xattr::read_xattrs_at(&directory, name), warnings);
+        take_xattrs(&mut entry.meta, FoundXattrs::of_name(&directory, name), warnings);
         match kind {
             EntryKind::Symlink => match open::read_link(&directory, name) {
                 // FUSE may return a longer one where memory pages are large.
@@ -207,7 +209,7 @@ impl<'a> Describer<'a> {
             Ok(handle) => {
                 let owned = || path.to_vec();
                 let warnings = EntryWarnings::new(self.ledger, &owned);
-                entry.meta.xattrs = bounded(xattr::read_xattrs(&handle), &warnings);
+                take_xattrs(&mut entry.meta, FoundXattrs::of(&handle), &warnings);
                 entry.meta.flags = known_flags(flags::read_flags(&handle), &warnings);
             }
             Err(error) if error.is(Kind::Full) => self.ledger.fail_at(path, error),
@@ -226,29 +228,45 @@ fn known_flags(read: Result<u32>, warnings: &EntryWarnings) -> u32 {
     })
 }
 
-/// An attribute; an ACL without the users and groups that the kernel hides, with a warning.
-fn without_hidden_names(xattr: Xattr, warnings: &EntryWarnings) -> Xattr {
-    let Some(rest) = xattr::without_hidden(&xattr) else { return xattr };
-    let why = "this user namespace, or the idmapped mount, has no number for them";
-    warnings.warn(format!("its ACL is saved without some users or groups that it names: {why}"));
-    rest
-}
-
-/// Extended attributes. If they cannot be read, or are too large for a page of a tree: none, with a warning.
-fn bounded(read: Result<Vec<Xattr>>, warnings: &EntryWarnings) -> Vec<Xattr> {
-    let why = match read {
-        Ok(xattrs) => {
-            let bytes: usize = xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
-            if bytes <= XATTR_BYTES_MAX {
-                return xattrs.into_iter().map(|xattr| without_hidden_names(xattr, warnings)).collect();
-            }
-            format!("they have {bytes} bytes; at most {XATTR_BYTES_MAX} can be saved")
+/// Takes over extended attributes. Those that cannot be read, or do not fit into a page of a tree, are missing, and what the kernel hides
+/// of ACLs, with a warning.
+fn take_xattrs(meta: &mut Metadata, found: FoundXattrs, warnings: &EntryWarnings) {
+    let FoundXattrs { mut xattrs, lacks_some, failure } = found;
+    meta.lacks_xattrs = lacks_some;
+    if let Some(error) = failure {
+        let some = if xattrs.is_empty() { "" } else { "some of " };
+        warnings.source_error(&format!("{some}its extended attributes are missing: "), error);
+    }
+    let bytes_of = |xattr: &Xattr| xattr.name.len() + xattr.value.len();
+    let bytes: usize = xattrs.iter().map(bytes_of).sum();
+    if bytes > XATTR_BYTES_MAX {
+        meta.lacks_xattrs = true;
+        // What decides about rights comes first.
+        let mut left = XATTR_BYTES_MAX;
+        for is_of_user in [false, true] {
+            xattrs.retain(|xattr| {
+                if xattr.name.starts_with(b"user.") != is_of_user {
+                    return true;
+                }
+                let fits = bytes_of(xattr) <= left;
+                left -= if fits { bytes_of(xattr) } else { 0 };
+                fits
+            });
         }
-        Err(error) => {
-            warnings.source_error("its extended attributes are missing: ", error);
-            return Vec::new();
+        let why = format!("they have {bytes} bytes; at most {XATTR_BYTES_MAX} can be saved");
+        warnings.warn(format!("some of its extended attributes are missing: {why}"));
+    }
+    let mut hides_names = false;
+    for xattr in &mut xattrs {
+        if let Some(rest) = xattr::without_hidden(xattr) {
+            *xattr = rest;
+            hides_names = true;
         }
-    };
-    warnings.warn(format!("its extended attributes are missing: {why}"));
-    Vec::new()
+    }
+    if hides_names {
+        meta.lacks_xattrs = true;
+        let why = "this user namespace, or the idmapped mount, has no number for them";
+        warnings.warn(format!("its ACL is saved without some users or groups that it names: {why}"));
+    }
+    meta.xattrs = xattrs;
 }

@@ -354,6 +354,7 @@ mod tests {
             sources: vec![SnapshotSource::Tree { path: PathText(b"/home/ann".to_vec()) }],
             root: ChunkId([0; 24]),
             root_directory: None,
+            lacks_trusted: false,
             origin: None,
             all_sources: None,
             totals: Totals::default(),

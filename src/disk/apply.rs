@@ -25,6 +25,8 @@ pub(crate) struct ApplyOptions<'a> {
     pub owner: bool,
     /// By number even if this machine knows the name.
     pub numeric_ids: bool,
+    /// The backup did not see attributes of the namespace `trusted`: those of what is there stay.
+    pub lacks_trusted: bool,
     pub owners: &'a Owners,
 }
 
@@ -65,14 +67,14 @@ pub(crate) fn apply_metadata(
         lose(&what, error);
     }
     if kind != EntryKind::Symlink {
-        subject.open_to_attributes(&mut current, meta, kind);
+        subject.open_to_attributes(&mut current, meta, kind, options.lacks_trusted);
     }
     let mut is_acl_lost = false;
     let mut lose_attribute = |what: &str, error: Error| {
         is_acl_lost |= what == LOST_ACL;
         lose(what, error);
     };
-    if subject.apply_xattrs(&current, meta, kind, &mut lose_attribute) {
+    if subject.apply_xattrs(&current, meta, kind, options.lacks_trusted, &mut lose_attribute) {
         current.mode = MODE_UNKNOWN;
     }
     if let Some(rights) = meta.xattrs.iter().find_map(owning_group_rights).filter(|_| is_acl_lost) {
@@ -132,7 +134,9 @@ pub(crate) fn set_time(fd: impl AsFd, time: Time) -> Result<()> {
 
 /// Whether an inode has the metadata already, but for its flags.
 pub(crate) fn is_as_saved(subject: Subject<'_>, stat: &Stat, meta: &Metadata, options: &ApplyOptions<'_>) -> bool {
-    has_owner_and_mode(stat, meta, options) && stat.modified == meta.modified && subject.has_attributes(meta)
+    has_owner_and_mode(stat, meta, options)
+        && stat.modified == meta.modified
+        && subject.has_attributes(meta, options.lacks_trusted)
 }
 
 /// Whether an inode has the owner and the mode already, as far as its stat tells.

@@ -59,7 +59,7 @@ pub(crate) fn foresee(
     // The attributes are read only where they may be refused.
     let is_own = rights::owns(stat.uid, stat.gid);
     let may_lack = !is_own || meta.xattrs.iter().any(|one| !rights::may_set_attribute(one));
-    if may_lack && !subject.has_attributes(meta) {
+    if may_lack && !subject.has_attributes(meta, options.lacks_trusted) {
         match subject {
             Subject::Open(fd) if !is_own && !may_write(fd) => {
                 foreseen.refused("attributes", "change the attributes", "it belongs to another user");

@@ -47,5 +47,6 @@ pub use owner::Owners;
 pub use read_dir::{Directory, ListBuffer, NameList, OpenHint};
 pub(crate) use stat::Identity;
 pub use stat::{Stat, stat_path};
+pub(crate) use subject::has_saved_attributes;
 pub use unfinished::{is_leftover, next_name};
 pub use whole::{make_private_dir, read_bounded, write_new_private, write_whole};

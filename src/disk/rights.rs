@@ -101,13 +101,18 @@ pub(crate) fn view() -> String {
         let range = |range: &IdRange| format!("{}:{}:{}", range.first, range.outside, range.count);
         ids.0.iter().map(range).collect::<Vec<_>>().join(",")
     };
-    // Attributes of the namespace `trusted` are shown to those alone who may do this outside of all user namespaces.
-    let sees_trusted = EFFECTIVE.contains(CapabilitySet::SYS_ADMIN) && USERS.is_whole();
+    let sees_trusted = sees_trusted();
     if !has_proc() {
         // Nor is it known then which user namespace this is.
         return format!("without /proc {sees_trusted}");
     }
     format!("{} {} {sees_trusted}", ranges(&USERS), ranges(&GROUPS))
+}
+
+/// Whether this process sees attributes of the namespace `trusted`: they are shown only to processes with `CAP_SYS_ADMIN` outside of all user
+/// namespaces (xattr(7)).
+pub(crate) fn sees_trusted() -> bool {
+    EFFECTIVE.contains(CapabilitySet::SYS_ADMIN) && USERS.is_whole()
 }
 
 /// Says what no process sees where /proc is not mounted.

@@ -75,12 +75,9 @@ impl Subject<'_> {
         }
     }
 
-    /// Whether it has the attributes of an entry and no others, as far as they can be read.
-    pub(super) fn has_attributes(&self, meta: &Metadata) -> bool {
-        self.xattrs().is_ok_and(|mut found| {
-            found.retain(|one| one.name != LABEL || meta.xattrs.iter().any(|wanted| wanted.name == LABEL));
-            found == meta.xattrs
-        })
+    /// Whether it has the attributes that an entry was saved with, and no others but those that stay, as far as they can be read.
+    pub(super) fn has_attributes(&self, meta: &Metadata, lacks_trusted: bool) -> bool {
+        self.xattrs().is_ok_and(|found| has_saved_attributes(&found, meta, lacks_trusted))
     }
 
     pub(super) fn stat(&self) -> Result<Stat> {
@@ -118,7 +115,13 @@ impl Subject<'_> {
     }
 
     /// Lets the owner set attributes where the mode denies that; the mode that was saved comes after the attributes.
-    pub(super) fn open_to_attributes(&self, current: &mut CurrentMetadata, meta: &Metadata, kind: EntryKind) {
+    pub(super) fn open_to_attributes(
+        &self,
+        current: &mut CurrentMetadata,
+        meta: &Metadata,
+        kind: EntryKind,
+        lacks_trusted: bool,
+    ) {
         let me = rustix::process::geteuid();
         if rights::opens_everything() || current.uid != me.as_raw() {
             return;
@@ -129,7 +132,7 @@ impl Subject<'_> {
                 let _what_is_refused_is_told = self.chmod(HALF_DONE_MODE);
             }
         } else if current.mode & 0o600 != 0o600
-            && !self.has_attributes(meta)
+            && !self.has_attributes(meta, lacks_trusted)
             && self.chmod(current.mode | 0o600).is_ok()
         {
             current.mode |= 0o600;
@@ -244,14 +247,15 @@ impl Subject<'_> {
         self.set_modified(time)
     }
 
-    /// Sets the attributes of the entry and removes those that it does not have: inherited ACLs of a new one, all others
-    /// of an older one. What is right already is not touched. Whether the mode has to be set: that of a directory stays
+    /// Sets the attributes of the entry and removes those that it was saved without: inherited ACLs of a new one, all others
+    /// of an older one but those that stay. What is right already is not touched. Whether the mode has to be set: that of a directory stays
     /// until then, and its ACL is whole only with its own mode.
     pub(super) fn apply_xattrs(
         &self,
         current: &CurrentMetadata,
         meta: &Metadata,
         kind: EntryKind,
+        lacks_trusted: bool,
         lose: &mut impl FnMut(&str, Error),
     ) -> bool {
         let inherits = current.inherited_acl && kind != EntryKind::Symlink;
@@ -266,11 +270,12 @@ impl Subject<'_> {
                 Vec::new()
             })
         };
+        let stays = |old: &Xattr| !current.new && stays(old, meta, lacks_trusted);
         for old in &there {
-            let stays = old.name == LABEL
+            let is_kept = stays(old)
                 || (old.name == ACL_DEFAULT.to_bytes() && kind != EntryKind::Directory)
                 || meta.xattrs.iter().any(|one| one.name == old.name);
-            if stays {
+            if is_kept {
                 continue;
             }
             mode_changed |= old.name == ACL_ACCESS.to_bytes();
@@ -279,8 +284,9 @@ impl Subject<'_> {
             }
         }
         // An ACL may take the right to write away, which others need.
+        let is_to_set = |one: &&Xattr| !there.iter().any(|old| old == *one || old.name == one.name && stays(old));
         let (acls, others): (Vec<&Xattr>, Vec<&Xattr>) =
-            meta.xattrs.iter().filter(|one| !there.contains(one)).partition(|one| one.name.starts_with(b"system."));
+            meta.xattrs.iter().filter(is_to_set).partition(|one| one.name.starts_with(b"system."));
         for one in others.into_iter().chain(acls) {
             mode_changed |= one.name == ACL_ACCESS.to_bytes();
             let set = if one.name == ACL_ACCESS.to_bytes() && kind == EntryKind::Directory {
@@ -317,6 +323,21 @@ impl Subject<'_> {
             Subject::Named(directory, of) => xattr::remove_xattr_at(directory, *of, &name),
         }
     }
+}
+
+/// Whether an attribute of what is there stays although the entry was saved without it, or with less of it.
+fn stays(old: &Xattr, meta: &Metadata, lacks_trusted: bool) -> bool {
+    let may_be_unsaved = meta.lacks_xattrs || lacks_trusted && old.name.starts_with(xattr::TRUSTED);
+    let is_saved = meta.xattrs.iter().any(|one| one.name == old.name);
+    if is_saved { meta.lacks_xattrs && xattr::is_acl(&old.name) } else { may_be_unsaved || old.name == LABEL }
+}
+
+/// Whether these are the attributes that an entry was saved with; what stays all the same does not count. `lacks_trusted`: the backup
+/// did not see attributes of the namespace `trusted`.
+pub(crate) fn has_saved_attributes(found: &[Xattr], meta: &Metadata, lacks_trusted: bool) -> bool {
+    let stays = |old: &Xattr| stays(old, meta, lacks_trusted);
+    let is_wanted = |one: &&Xattr| !found.iter().any(|old| old.name == one.name && stays(old));
+    found.iter().filter(|old| !stays(old)).eq(meta.xattrs.iter().filter(is_wanted))
 }
 
 /// An existing attribute whose value was not read: it equals no value of an entry.

@@ -34,7 +34,7 @@ fn meta(mode: u32) -> Metadata {
 }
 
 fn options(owners: &Owners) -> ApplyOptions<'_> {
-    ApplyOptions { owner: true, numeric_ids: false, owners }
+    ApplyOptions { owner: true, numeric_ids: false, lacks_trusted: false, owners }
 }
 
 /// Creates a file with content and metadata; what was lost.

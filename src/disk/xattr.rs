@@ -3,7 +3,7 @@
 use super::read_dir::Directory;
 use super::refused::{refused, refused_name};
 use crate::entry::Xattr;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags, openat, statat};
 use rustix::io::Errno;
@@ -17,6 +17,8 @@ const VALUE_BYTES_MAX: usize = 64 << 10;
 /// Enough for the list of nearly every file.
 const LIST_BYTES_STACK: usize = 1024;
 
+/// Only administrators of the whole machine see attributes whose names begin so.
+pub(super) const TRUSTED: &[u8] = b"trusted.";
 pub(crate) const ACL_ACCESS: &CStr = c"system.posix_acl_access";
 pub(crate) const ACL_DEFAULT: &CStr = c"system.posix_acl_default";
 /// Tags of the entries of an ACL: of a user and a group by number, and of the owning group.
@@ -27,11 +29,8 @@ const ACL_GROUP_OBJ: u16 = 0x04;
 /// Whether an attribute belongs to a backup. What is left out: `system.*` that only mirrors something else, and
 /// `security.evm`, a seal over one inode's number that can fit no other.
 pub(crate) fn is_kept(name: &[u8]) -> bool {
-    if name == ACL_ACCESS.to_bytes() || name == ACL_DEFAULT.to_bytes() {
-        return true;
-    }
-    let kept: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"btrfs."];
-    kept.iter().any(|prefix| name.starts_with(prefix)) && name != b"security.evm"
+    let kept: [&[u8]; 4] = [b"user.", TRUSTED, b"security.", b"btrfs."];
+    is_acl(name) || kept.iter().any(|prefix| name.starts_with(prefix)) && name != b"security.evm"
 }
 
 /// What attributes are read from or set on.
@@ -114,7 +113,8 @@ impl XattrPlace<'_> {
         }
     }
 
-    fn read(&self) -> Result<Vec<Xattr>, Errno> {
+    /// Reads those that belong to a backup, sorted by name. `each_failed` receives what cannot be read of one of them.
+    fn read(&self, mut each_failed: impl FnMut(&CStr, Errno) -> Result<(), Errno>) -> Result<Vec<Xattr>, Errno> {
         // Most files have none: one call, nothing allocated.
         let mut stack = [0; LIST_BYTES_STACK];
         let mut heap = Vec::new();
@@ -136,18 +136,22 @@ impl XattrPlace<'_> {
             if !is_kept(name.to_bytes()) {
                 continue;
             }
-            let value = match self.get(name, &mut value) {
-                Ok(length) => value[..length].to_vec(),
+            let read = match self.get(name, &mut value) {
+                Ok(length) => Ok(value[..length].to_vec()),
                 Err(Errno::RANGE) => {
                     let mut value = vec![0; VALUE_BYTES_MAX];
-                    let length = self.get(name, &mut value)?;
-                    value.truncate(length);
-                    value.shrink_to_fit();
-                    value
+                    self.get(name, &mut value).map(|length| value[..length].to_vec())
                 }
+                Err(errno) => Err(errno),
+            };
+            let value = match read {
+                Ok(value) => value,
                 // Removed since it was listed, or listed for every user and readable by few (trusted.*).
                 Err(Errno::NODATA | Errno::NOTSUP) => continue,
-                Err(errno) => return Err(errno),
+                Err(errno) => {
+                    each_failed(name, errno)?;
+                    continue;
+                }
             };
             found.push(Xattr { name: name.to_bytes().to_vec(), value });
         }
@@ -160,13 +164,59 @@ impl XattrPlace<'_> {
 /// has no such thing.
 #[inline]
 pub(crate) fn read_xattrs(fd: impl AsFd) -> Result<Vec<Xattr>> {
-    XattrPlace::Open(fd.as_fd()).read().map_err(|errno| refused("read the attributes of a file", b"", errno))
+    let read = XattrPlace::Open(fd.as_fd()).read(|_, errno| Err(errno));
+    read.map_err(|errno| refused("read the attributes of a file", b"", errno))
 }
 
 /// The same of a name in a directory, of a link itself. Needs /proc.
 pub(crate) fn read_xattrs_at(directory: &Directory, name: impl Arg + Copy) -> Result<Vec<Xattr>> {
-    let read = XattrPlace::named(directory, name).and_then(|place| place.read());
+    let read = XattrPlace::named(directory, name).and_then(|place| place.read(|_, errno| Err(errno)));
     read.map_err(|errno| refused_name("read the attributes of", name, errno))
+}
+
+/// What can be read of the attributes that belong to a backup.
+#[derive(Default)]
+pub(crate) struct FoundXattrs {
+    /// Sorted by name.
+    pub xattrs: Vec<Xattr>,
+    /// There may be more.
+    pub lacks_some: bool,
+    /// Why others cannot be read, of the first one that cannot.
+    pub failure: Option<Error>,
+}
+
+impl FoundXattrs {
+    /// What can be read of the attributes of an open file or directory.
+    pub(crate) fn of(fd: impl AsFd) -> FoundXattrs {
+        FoundXattrs::at(Ok(XattrPlace::Open(fd.as_fd())))
+    }
+
+    /// The same of a name in a directory, of a link itself.
+    pub(crate) fn of_name(directory: &Directory, name: impl Arg + Copy) -> FoundXattrs {
+        FoundXattrs::at(XattrPlace::named(directory, name))
+    }
+
+    fn at(place: Result<XattrPlace<'_>, Errno>) -> FoundXattrs {
+        let mut found = FoundXattrs::default();
+        let read = place.and_then(|place| {
+            found.lacks_some = matches!(place, XattrPlace::Nowhere);
+            place.read(|name, errno| {
+                found.failure.get_or_insert_with(|| refused("read the attribute", name.to_bytes(), errno));
+                Ok(())
+            })
+        });
+        match read {
+            Ok(xattrs) => found.xattrs = xattrs,
+            Err(errno) => found.failure = Some(refused("read the attributes of a file", b"", errno)),
+        }
+        found.lacks_some |= found.failure.is_some();
+        found
+    }
+}
+
+/// Whether it is an ACL.
+pub(super) fn is_acl(name: &[u8]) -> bool {
+    name == ACL_ACCESS.to_bytes() || name == ACL_DEFAULT.to_bytes()
 }
 
 /// Sets one attribute of an open file or directory.
@@ -213,7 +263,7 @@ fn acl_tag(entry: &[u8]) -> u16 {
 
 /// Whether these say yes to all users and all groups that an ACL names; other attributes name none.
 pub(super) fn acl_names_only(one: &Xattr, is_user: impl Fn(u32) -> bool, is_group: impl Fn(u32) -> bool) -> bool {
-    if one.name != ACL_ACCESS.to_bytes() && one.name != ACL_DEFAULT.to_bytes() {
+    if !is_acl(&one.name) {
         return true;
     }
     let entries = one.value.get(ACL_HEAD_BYTES..).unwrap_or_default();

@@ -44,6 +44,7 @@ pub(super) const TAG_PARTIAL: u64 = 1;
 pub(super) const TAG_DOUBTFUL: u64 = 2;
 /// The entry is a file or directory that was on another mount than its directory; its value is empty.
 pub(super) const TAG_MOUNTED: u64 = 3;
+pub(super) const TAG_LACKS_XATTRS: u64 = 5;
 
 pub(super) const CONTENT_EMPTY: u8 = 0;
 pub(super) const CONTENT_INLINE: u8 = 1;

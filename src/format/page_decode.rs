@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::page::{
     CONTENT_CHUNKS, CONTENT_EMPTY, CONTENT_INLINE, CONTENT_LIST, CONTENT_TREE, EXTRA_DEVICE, EXTRA_FLAGS, EXTRA_HOLES,
     EXTRA_LINKS, EXTRA_TAGS, EXTRA_TARGET, EXTRA_XATTRS, EXTRAS_KNOWN, HOLES_MAX, LEVELS_MAX, MAGIC, NamedPage,
-    TAG_DOUBTFUL, TAG_MOUNTED, TAG_PARTIAL, TreePage, VERSION,
+    TAG_DOUBTFUL, TAG_LACKS_XATTRS, TAG_MOUNTED, TAG_PARTIAL, TreePage, VERSION,
 };
 use crate::format::wire::TakeWire;
 use crate::id::ChunkId;
@@ -189,6 +189,7 @@ fn take_tags(take: &mut TakeWire, entry: &mut Entry) -> Result<()> {
             TAG_PARTIAL => (&mut entry.is_partial, entry.kind == EntryKind::Directory),
             TAG_DOUBTFUL => (&mut entry.is_doubtful, entry.kind == EntryKind::File),
             TAG_MOUNTED => (&mut entry.is_mounted, matches!(entry.kind, EntryKind::File | EntryKind::Directory)),
+            TAG_LACKS_XATTRS => (&mut entry.meta.lacks_xattrs, true),
             _ => return Ok(()),
         };
         if !value.is_empty() || !is_of_its_kind {
@@ -250,7 +251,9 @@ mod tests {
         let file = Entry::new("c", EntryKind::File);
         let doubtful = Entry { is_doubtful: true, ..Entry::new("d", EntryKind::File) };
         let mounted = Entry { is_mounted: true, ..directory("e", true) };
-        let entries = vec![directory("a", true), directory("b", false), file, doubtful, mounted];
+        let mut lacking = Entry::new("f", EntryKind::Symlink);
+        lacking.meta.lacks_xattrs = true;
+        let entries = vec![directory("a", true), directory("b", false), file, doubtful, mounted, lacking];
         assert_eq!(decode_page(&encode_entries(&entries)).unwrap(), TreePage::Entries(entries));
     }
 

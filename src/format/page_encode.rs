@@ -3,8 +3,8 @@
 use crate::entry::{Content, Entry};
 use crate::format::page::{
     CONTENT_CHUNKS, CONTENT_EMPTY, CONTENT_INLINE, CONTENT_LIST, CONTENT_TREE, EXTRA_DEVICE, EXTRA_FLAGS, EXTRA_HOLES,
-    EXTRA_LINKS, EXTRA_TAGS, EXTRA_TARGET, EXTRA_XATTRS, MAGIC, NamedPage, TAG_DOUBTFUL, TAG_MOUNTED, TAG_PARTIAL,
-    VERSION,
+    EXTRA_LINKS, EXTRA_TAGS, EXTRA_TARGET, EXTRA_XATTRS, MAGIC, NamedPage, TAG_DOUBTFUL, TAG_LACKS_XATTRS, TAG_MOUNTED,
+    TAG_PARTIAL, VERSION,
 };
 use crate::format::wire::PutWire;
 
@@ -96,7 +96,12 @@ fn put_owners(bytes: &mut Vec<u8>, entries: &[Entry]) {
 
 /// The tags of the marks that an entry has, rising.
 fn marks_of(entry: &Entry) -> impl Iterator<Item = u64> {
-    let marks = [(TAG_PARTIAL, entry.is_partial), (TAG_DOUBTFUL, entry.is_doubtful), (TAG_MOUNTED, entry.is_mounted)];
+    let marks = [
+        (TAG_PARTIAL, entry.is_partial),
+        (TAG_DOUBTFUL, entry.is_doubtful),
+        (TAG_MOUNTED, entry.is_mounted),
+        (TAG_LACKS_XATTRS, entry.meta.lacks_xattrs),
+    ];
     marks.into_iter().filter(|(_, is_set)| *is_set).map(|(tag, _)| tag)
 }
 

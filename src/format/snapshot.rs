@@ -66,6 +66,10 @@ pub struct Snapshot {
     /// it was made with less.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
+    /// The process was not shown extended attributes of the namespace `trusted`. A restore must not conclude from their absence that the
+    /// source did not have them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lacks_trusted: bool,
     /// Counts and sizes.
     pub totals: Totals,
     /// What could not be saved as it was, at most 10,000.
@@ -301,6 +305,7 @@ mod tests {
             all_sources: None,
             root: ChunkId([2; 24]),
             root_directory: None,
+            lacks_trusted: false,
             origin: None,
             totals: Totals::default(),
             warnings: Vec::new(),

@@ -187,7 +187,12 @@ impl<'a> RestoreRun<'a> {
 
     /// Flags apart: they may forbid the renames and links that are still to come.
     pub(crate) fn apply_options(&self) -> ApplyOptions<'_> {
-        ApplyOptions { owner: self.options.owner, numeric_ids: self.options.numeric_ids, owners: &self.owners }
+        ApplyOptions {
+            owner: self.options.owner,
+            numeric_ids: self.options.numeric_ids,
+            lacks_trusted: self.scope.lacks_trusted,
+            owners: &self.owners,
+        }
     }
 
     /// Counts what becomes of an entry, and in a plan notes its path.

@@ -29,6 +29,8 @@ pub(super) struct SnapshotScope {
     warned: HashSet<Vec<u8>>,
     /// The snapshot had more warnings than it names: any path may be one of them.
     pub warnings_cut: bool,
+    /// The backup did not see attributes of the namespace `trusted`.
+    pub lacks_trusted: bool,
     /// The repository and the caches, wherever parts of them are mounted or linked.
     own: OwnFolders,
     /// The folder of all caches.
@@ -59,6 +61,7 @@ impl SnapshotScope {
             sources,
             warned: snapshot.warnings.iter().map(|warning| clean(&warning.path.0)).collect(),
             warnings_cut: snapshot.warnings_count > snapshot.warnings.len() as u64,
+            lacks_trusted: snapshot.lacks_trusted,
             own: OwnFolders::of(repo),
             all_caches: all_caches.map(|stat| stat.identity()),
             root: snapshot.root,

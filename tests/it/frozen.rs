@@ -52,6 +52,9 @@ fn of_entry(entry: &Entry) -> String {
     if entry.is_mounted {
         text.push_str(" mounted");
     }
+    if meta.lacks_xattrs {
+        text.push_str(" lacks-attributes");
+    }
     for xattr in &meta.xattrs {
         write!(text, " xattr={}:{}", hex(&xattr.name), hex(&xattr.value)).expect("text grows");
     }
@@ -88,6 +91,7 @@ fn of_snapshot(snapshot: &Snapshot) -> String {
     words.extend(sources);
     words.extend(warnings);
     words.push(format!("warnings={}", snapshot.warnings_count));
+    words.extend(snapshot.lacks_trusted.then(|| "lacks-trusted".to_owned()));
     words.join(" ")
 }
 
@@ -307,6 +311,16 @@ fn pages() -> Vec<(&'static str, Vec<u8>)> {
             ),
         ),
         ("with a mark of a mounted directory that has a value", with_tags(&[(3, b"x")])),
+        ("with a mark of a directory that lacks attributes", with_tags(&[(5, b"")])),
+        (
+            "with a mark of a link that lacks attributes",
+            page(
+                &[Row { extras: 65, values: [counted(b"to"), tagged(&[(5, b"")])].concat(), ..row("l", 3, 0) }],
+                Vec::new(),
+            ),
+        ),
+        ("with a mark of a stream that lacks attributes", with_stream_mark(5)),
+        ("with a mark of a directory that lacks attributes that has a value", with_tags(&[(5, b"x")])),
         (
             "with a mark of a doubtful file that has a value",
             one(|row| (row.extras, row.values) = (64, tagged(&[(2, b"x")]))),
@@ -412,6 +426,9 @@ fn snapshots() -> Vec<(&'static str, Vec<u8>)> {
         ("with counts", changed(r#""totals":{}"#, r#""totals":{"files":3,"bytes":99,"later":1}"#)),
         ("with offsets of clocks", changed(r#""nanoseconds":5}"#, r#""nanoseconds":5,"offset":-3600}"#)),
         ("with an origin", with(&format!(r#","origin":"{}""#, "5a".repeat(32)))),
+        ("that lacks attributes of administrators", with(r#","lacks_trusted":true"#)),
+        ("that says that it lacks no attributes of administrators", with(r#","lacks_trusted":false"#)),
+        ("with a number of what it lacks", with(r#","lacks_trusted":1"#)),
         (
             "that ended at the last moment",
             changed(r#""ended":{"seconds":1700000001"#, r#""ended":{"seconds":253402207200"#),

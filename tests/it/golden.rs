@@ -210,6 +210,7 @@ fn snapshot(root: ChunkId) -> Snapshot {
         ],
         root,
         root_directory: None,
+        lacks_trusted: false,
         origin: None,
         all_sources: None,
         totals: Totals { files: 232, bytes: 1 << 33, ..Totals::default() },

@@ -255,6 +255,7 @@ fn an_independent_reader_refuses_names_that_leave_the_target() {
             sources: vec![],
             root,
             root_directory: None,
+            lacks_trusted: false,
             origin: None,
             all_sources: None,
             totals: Totals::default(),

@@ -405,6 +405,7 @@ fn commit(repo: &Repository, number: u8, tree: impl FnOnce(&mut dyn FnMut(Vec<u8
         all_sources: None,
         root,
         root_directory: None,
+        lacks_trusted: false,
         origin: None,
         totals: Totals::default(),
         warnings: vec![],

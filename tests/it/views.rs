@@ -332,6 +332,9 @@ fn what_an_acl_names_is_saved_as_it_is() {
         person.silt(&["restore", &named, "--target", "hidden"]).ends_with(0);
         let kept = acl(&person, "hidden/f");
         assert_eq!(kept, before.lines().filter(|line| !line.contains("54321")).collect::<Vec<_>>().join("\n"));
+        // What is there has more than was saved: a restore takes nothing away from it.
+        person.silt(&["restore", &named, "--target", "source"]).ends_with(0);
+        assert_eq!(acl(&person, "source/f"), before);
         person.silt(&["backup", "--ignore-ctime", "source"]).ends_with(0);
         person.silt(&["restore", &named, "--target", "out"]).ends_with(0);
         assert_eq!(acl(&person, "out/f"), before);

@@ -509,7 +509,7 @@ class Entry:
         self.name = name
         self.size, self.holes, self.xattrs, self.ids = 0, [], [], []
         self.target, self.inline, self.device, self.links, self.flags, self.depth = b"", b"", (0, 0), 0, 0, 0
-        self.partial = self.doubtful = self.mounted = False
+        self.partial = self.doubtful = self.mounted = self.lacks_xattrs = False
 
 
 def valid_name(name):
@@ -584,6 +584,9 @@ def take_entries(take):
                 elif tag == 3:
                     check(value == b"" and entry.kind in (FILE, DIRECTORY), "a malformed mark of a mounted entry")
                     entry.mounted = True
+                elif tag == 5:
+                    check(value == b"", "a malformed mark of an entry that lacks attributes")
+                    entry.lacks_xattrs = True
     counts = []
     for entry in entries:
         count = {0: 0, 1: 0, 3: 1, 4: 1}.get(entry.form)
@@ -636,6 +639,7 @@ def read_snapshot(plain):
         raise Newer(f"a snapshot uses {snapshot.get('features')}, unknown to this reader")
     check(len(bytes.fromhex(snapshot["root"])) == ID, "a snapshot whose root is no id")
     check(isinstance(snapshot["totals"], dict), "a snapshot without totals")
+    check(isinstance(snapshot.get("lacks_trusted", False), bool), "a snapshot lacks neither some attributes nor none")
     for stamp in (snapshot["started"], snapshot["ended"]):
         check(FIRST_SECOND <= stamp["seconds"] <= LAST_SECOND, "a snapshot of a time too early or too late")
         check(0 <= stamp["nanoseconds"] < 10**9, "a time has too many nanoseconds")
@@ -664,6 +668,7 @@ def say_entry(entry):
     ]
     words += ["doubtful"] if entry.doubtful else []
     words += ["mounted"] if entry.mounted else []
+    words += ["lacks-attributes"] if entry.lacks_xattrs else []
     words += [f"xattr={name.hex()}:{value.hex()}" for name, value in entry.xattrs]
     words += [f"hole={offset}+{length}" for offset, length in entry.holes]
     if entry.form == 1:
@@ -688,7 +693,8 @@ def say_snapshot(s):
     words.append(f"root={s['root']} files={s['totals'].get('files', 0)} bytes={s['totals'].get('bytes', 0)}")
     words += [say_source(source) for source in s["sources"]]
     words += [f"warning={path_bytes(w['path']).hex()}:{w['what']}" for w in s.get("warnings", [])]
-    return " ".join(words + [f"warnings={s['warnings_count']}"])
+    words.append(f"warnings={s['warnings_count']}")
+    return " ".join(words + (["lacks-trusted"] if s.get("lacks_trusted") else []))
 
 
 def say_plain(kind, data):
