@@ -175,10 +175,10 @@ impl Entry {
         if self.link_group == 0 || self.is_directory() {
             return 0;
         }
-        // Attributes and names of owners may have been read at different times.
-        let Metadata { mode, uid, gid, modified, .. } = &self.meta;
+        // Attributes and names of owners may have been read at different times. One that lacks attributes stands in for no other.
+        let Metadata { mode, uid, gid, modified, lacks_xattrs, .. } = &self.meta;
         let mut hasher = DefaultHasher::new();
-        (self.link_group, self.kind, mode, uid, gid, modified, self.size, self.device).hash(&mut hasher);
+        (self.link_group, self.kind, mode, uid, gid, modified, self.size, self.device, lacks_xattrs).hash(&mut hasher);
         (&self.content, &self.holes, &self.target).hash(&mut hasher);
         hasher.finish().max(1)
     }

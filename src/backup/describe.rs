@@ -2,10 +2,11 @@
 
 use crate::backup::detect;
 use crate::backup::folder::SourceFolder;
+use crate::disk::acl::without_hidden;
 use crate::disk::device::{FileSystemSort, FileSystems};
 use crate::disk::mounts::IdmappedMounts;
 use crate::disk::xattr::FoundXattrs;
-use crate::disk::{Directory, Owners, Stat, flags, open, rights, xattr};
+use crate::disk::{Directory, Owners, Stat, flags, open, rights};
 use crate::entry::{Entry, EntryKind, Metadata, PATH_BYTES_MAX, Xattr};
 use crate::error::{Error, Kind, Result};
 use crate::watch::Ledger;
@@ -214,7 +215,11 @@ impl<'a> Describer<'a> {
             }
             Err(error) if error.is(Kind::Full) => self.ledger.fail_at(path, error),
             // Directories above a source need not be readable. The walk warns about a source.
-            Err(_) => {}
+            Err(_) => {
+                let owned = || path.to_vec();
+                let found = FoundXattrs { failure: None, ..FoundXattrs::of_path(path) };
+                take_xattrs(&mut entry.meta, found, &EntryWarnings::new(self.ledger, &owned));
+            }
         }
         entry
     }
@@ -258,7 +263,7 @@ fn take_xattrs(meta: &mut Metadata, found: FoundXattrs, warnings: &EntryWarnings
     }
     let mut hides_names = false;
     for xattr in &mut xattrs {
-        if let Some(rest) = xattr::without_hidden(xattr) {
+        if let Some(rest) = without_hidden(xattr) {
             *xattr = rest;
             hides_names = true;
         }

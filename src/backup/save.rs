@@ -6,9 +6,10 @@ use crate::backup::state::LastSize;
 use crate::backup::stream_saver::StreamSaver;
 use crate::backup::streams::Streams;
 use crate::backup::walk::SourceWalk;
+use crate::disk::rights;
 use crate::entry::Entry;
 use crate::error::Result;
-use crate::repo::ChunkSink;
+use crate::repo::{ChunkSink, Snapshot};
 use std::sync::atomic::Ordering;
 use std::thread::Builder;
 
@@ -26,7 +27,9 @@ pub(super) fn save(walk: &SourceWalk, saver: &StreamSaver, streams: &mut Streams
         saver.save(streams, &mut tree)?;
         tree.describe_parents(walk.entries.describer);
         let chunks_new = walk.store.sink().map(|sink| sink.chunks_new.load(Ordering::Relaxed));
-        let parent = walk.baseline.parent().filter(|_| saver.options.skip_if_unchanged);
+        // What one of the two was not shown may have changed.
+        let has_same_view = |parent: &&Snapshot| parent.lacks_trusted != rights::sees_trusted();
+        let parent = walk.baseline.parent().filter(|_| saver.options.skip_if_unchanged).filter(has_same_view);
         let sources = walk.selection.sources.in_snapshot();
         let is_unchanged = parent.is_some_and(|parent| {
             parent.is_of_sources(&sources) && tree.is_same_in(&walk.baseline.reader, parent, &walk.counts.totals())

@@ -76,10 +76,12 @@ pub fn stats(repo: &Repository, snapshots: &[Snapshot], path: &[u8], watch: &Wat
     let mut running = RunningTotals::default();
     let mut walk = SeriesWalk::new(&reader, watch);
     for snapshot in snapshots {
+        let mut damage = Vec::new();
         let mut each = |step: SeriesStep| {
             let SeriesStep::Pair { path: at, old, new } = step else {
                 if matches!(step, SeriesStep::Whole) {
                     running = RunningTotals::default();
+                    damage.clear();
                 }
                 return Ok(());
             };
@@ -91,7 +93,7 @@ pub fn stats(repo: &Repository, snapshots: &[Snapshot], path: &[u8], watch: &Wat
             }
             match sample.add(&reader, new, watch) {
                 Err(error) if error.is(Kind::Corrupt) => {
-                    watch.damage(at, error.to_string());
+                    damage.push((at.to_vec(), format!("snapshot {}: {error}", snapshot.id.short())));
                     Ok(())
                 }
                 other => other,
@@ -102,12 +104,19 @@ pub fn stats(repo: &Repository, snapshots: &[Snapshot], path: &[u8], watch: &Wat
             Err(error) if error.is_damage() => walk.pass_damaged(snapshot, &path, &error.to_string(), &mut each)?,
             top => walk.walk(snapshot, Some(top?), &path, &mut each)?,
         }
+        damage.into_iter().for_each(|(at, what)| watch.damage(&at, what));
         statistics.files += running.files as u64;
         statistics.directories += running.directories as u64;
         statistics.others += running.others as u64;
         statistics.bytes = statistics.bytes.saturating_add(running.bytes as u64);
     }
     sample.total(&mut statistics);
+    count_objects(repo, &mut statistics)?;
+    Ok(statistics)
+}
+
+/// Counts what the whole repository holds.
+fn count_objects(repo: &Repository, statistics: &mut Statistics) -> Result<()> {
     let listed = |prefix: &str| {
         let objects = repo.storage().list(prefix)?;
         Ok::<_, crate::error::Error>((objects.len() as u64, objects.iter().map(|object| object.size).sum()))
@@ -115,7 +124,7 @@ pub fn stats(repo: &Repository, snapshots: &[Snapshot], path: &[u8], watch: &Wat
     (statistics.packs, statistics.packs_bytes) = listed(PACKS_PREFIX)?;
     (statistics.indexes, statistics.indexes_bytes) = listed(INDEX_PREFIX)?;
     statistics.indexed_chunks = repo.view().segments().iter().map(|segment| segment.chunks_count()).sum();
-    Ok(statistics)
+    Ok(())
 }
 
 /// What the snapshot at hand holds, kept up to date by differences.

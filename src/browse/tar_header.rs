@@ -3,7 +3,7 @@
 
 use super::content::write;
 use super::tar_acl::acl_text;
-use crate::disk::xattr::{ACL_ACCESS, ACL_DEFAULT};
+use crate::disk::acl::{ACL_ACCESS, ACL_DEFAULT};
 use crate::entry::{Entry, EntryKind, Time};
 use crate::error::Result;
 use std::io::Write;

@@ -1,5 +1,6 @@
 //! Apply metadata to an entry with as few system calls as the kernel allows.
 
+use super::acl::owning_group_rights;
 use super::flags::{set_flags, still_handed_down};
 pub(crate) use super::loss::Loss;
 use super::loss::unsafe_special;
@@ -9,7 +10,6 @@ use super::read_dir::Directory;
 use super::refused::refused;
 use super::stat::Stat;
 pub(crate) use super::subject::{CurrentMetadata, MODE_UNKNOWN, Subject};
-use super::xattr::owning_group_rights;
 use crate::disk::subject::OwnerIds;
 use crate::entry::{EntryKind, Metadata, Time};
 use crate::error::{Error, Result};

@@ -1,7 +1,7 @@
 //! How a file shows that a restore began it under its own name and did not finish.
 
+use super::acl::ACL_ACCESS;
 use super::stat::Stat;
-use super::xattr;
 use crate::entry::{Entry, EntryKind, Metadata};
 
 /// The mode of a file whose content or metadata are not complete: the sticky bit, which means nothing on a file, and no
@@ -15,7 +15,7 @@ pub(super) fn is_markable(meta: &Metadata) -> bool {
 }
 
 fn has_acl(meta: &Metadata) -> bool {
-    meta.xattrs.iter().any(|attribute| attribute.name == xattr::ACL_ACCESS.to_bytes())
+    meta.xattrs.iter().any(|attribute| attribute.name == ACL_ACCESS.to_bytes())
 }
 
 /// Whether what has the name of an entry is a file that a restore began under its own name and did not finish.

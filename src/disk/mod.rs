@@ -3,6 +3,7 @@
 //! Everything below a root is reached by an open directory and one name, never by a path: nothing is resolved twice, and
 //! replacing a directory by a symbolic link meanwhile does not lead us elsewhere.
 
+pub(crate) mod acl;
 pub(crate) mod apply;
 pub(crate) mod backing_devices;
 pub(crate) mod buffer;
@@ -15,6 +16,7 @@ pub(crate) mod follow;
 pub(crate) mod foresee;
 mod half_done;
 pub(crate) mod handle;
+mod kept_xattrs;
 mod loss;
 pub(crate) mod mounts;
 pub(crate) mod open;
@@ -41,12 +43,12 @@ pub(crate) use create::TargetDirectory;
 pub use create::unfinished_mode;
 pub use device::same_device;
 pub(crate) use handle::{FolderHandle, HeldHandle, levels_open};
+pub(crate) use kept_xattrs::{has_saved_attributes, with_unsaved_attributes};
 pub use open::raise_open_files;
 pub use own_files::why_not_own;
 pub use owner::Owners;
 pub use read_dir::{Directory, ListBuffer, NameList, OpenHint};
 pub(crate) use stat::Identity;
 pub use stat::{Stat, stat_path};
-pub(crate) use subject::has_saved_attributes;
 pub use unfinished::{is_leftover, next_name};
 pub use whole::{make_private_dir, read_bounded, write_new_private, write_whole};

@@ -1,10 +1,12 @@
 //! Privileges of this process beyond those of owners: capabilities, which mostly root has, and the user namespace, in which they reach
 //! only what belongs to users and groups that it knows.
 
-use super::xattr::{acl_names_only, has_proc};
+use super::acl::acl_names_only;
+use super::xattr::has_proc;
 use crate::entry::Xattr;
 use rustix::process::{getegid, geteuid, getgroups};
 use rustix::thread::{CapabilitySet, capabilities};
+use std::os::unix::fs::MetadataExt;
 use std::sync::LazyLock;
 
 static EFFECTIVE: LazyLock<CapabilitySet> = LazyLock::new(|| match capabilities(None) {
@@ -23,6 +25,8 @@ static OWN_GROUPS: LazyLock<Vec<u32>> = LazyLock::new(|| {
     others.into_iter().chain([getegid()]).map(|group| group.as_raw()).collect()
 });
 
+/// The number of the outermost user namespace (`PROC_USER_INIT_INO` in the kernel's include/linux/proc_ns.h).
+const OUTERMOST_NAMESPACE: u64 = 0xefff_fffd;
 /// What the kernel shows for owners without a number, unless it is told another one.
 const OVERFLOW_NUMBER: u32 = 65534;
 
@@ -112,7 +116,7 @@ pub(crate) fn view() -> String {
 /// Whether this process sees attributes of the namespace `trusted`: they are shown only to processes with `CAP_SYS_ADMIN` outside of all user
 /// namespaces (xattr(7)).
 pub(crate) fn sees_trusted() -> bool {
-    EFFECTIVE.contains(CapabilitySet::SYS_ADMIN) && USERS.is_whole()
+    EFFECTIVE.contains(CapabilitySet::SYS_ADMIN) && is_outermost()
 }
 
 /// Says what no process sees where /proc is not mounted.
@@ -194,9 +198,14 @@ fn reaches(capability: CapabilitySet, uid: u32, gid: u32) -> bool {
     EFFECTIVE.contains(capability) && USERS.has(uid) && GROUPS.has(gid)
 }
 
-/// Whether this user namespace knows all users and groups: some things only capabilities of the outermost one allow.
+/// Whether this is the outermost user namespace: some things only its capabilities allow.
 fn is_outermost() -> bool {
-    USERS.is_whole() && GROUPS.is_whole()
+    // Others may know all users and groups, too. Without /proc, or in a kernel without user namespaces, nothing is known of any.
+    static IS_OUTERMOST: LazyLock<bool> = LazyLock::new(|| match std::fs::metadata("/proc/self/ns/user") {
+        Ok(namespace) => namespace.ino() == OUTERMOST_NAMESPACE,
+        Err(_) => USERS.is_whole() && GROUPS.is_whole(),
+    });
+    *IS_OUTERMOST
 }
 
 #[cfg(test)]

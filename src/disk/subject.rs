@@ -1,12 +1,14 @@
 //! An inode that gets metadata: open, or by its name in a directory.
 
+use super::acl::{ACL_ACCESS, ACL_DEFAULT, with_mode};
 use super::half_done::HALF_DONE_MODE;
+use super::kept_xattrs::{has_saved_attributes, stays};
 use super::loss::{Loss, setgid_dropped};
 use super::read_dir::Directory;
 use super::refused::{refused, shown};
 use super::rights;
 use super::stat::{Stat, fstat};
-use super::xattr::{self, ACL_ACCESS, ACL_DEFAULT};
+use super::xattr;
 use crate::entry::{EntryKind, Metadata, Time, Xattr};
 use crate::error::{Error, Kind, Result};
 use rustix::fd::BorrowedFd;
@@ -63,9 +65,6 @@ impl From<&Stat> for CurrentMetadata {
         }
     }
 }
-
-/// The label of SELinux comes from the policy of this machine: it stays where the entry has none.
-const LABEL: &[u8] = b"security.selinux";
 
 impl Subject<'_> {
     pub(super) fn xattrs(&self) -> Result<Vec<Xattr>> {
@@ -290,7 +289,7 @@ impl Subject<'_> {
         for one in others.into_iter().chain(acls) {
             mode_changed |= one.name == ACL_ACCESS.to_bytes();
             let set = if one.name == ACL_ACCESS.to_bytes() && kind == EntryKind::Directory {
-                self.mode_of(current).and_then(|mode| self.set_xattr(&xattr::with_mode(one, mode)))
+                self.mode_of(current).and_then(|mode| self.set_xattr(&with_mode(one, mode)))
             } else {
                 self.set_xattr(one)
             };
@@ -323,21 +322,6 @@ impl Subject<'_> {
             Subject::Named(directory, of) => xattr::remove_xattr_at(directory, *of, &name),
         }
     }
-}
-
-/// Whether an attribute of what is there stays although the entry was saved without it, or with less of it.
-fn stays(old: &Xattr, meta: &Metadata, lacks_trusted: bool) -> bool {
-    let may_be_unsaved = meta.lacks_xattrs || lacks_trusted && old.name.starts_with(xattr::TRUSTED);
-    let is_saved = meta.xattrs.iter().any(|one| one.name == old.name);
-    if is_saved { meta.lacks_xattrs && xattr::is_acl(&old.name) } else { may_be_unsaved || old.name == LABEL }
-}
-
-/// Whether these are the attributes that an entry was saved with; what stays all the same does not count. `lacks_trusted`: the backup
-/// did not see attributes of the namespace `trusted`.
-pub(crate) fn has_saved_attributes(found: &[Xattr], meta: &Metadata, lacks_trusted: bool) -> bool {
-    let stays = |old: &Xattr| stays(old, meta, lacks_trusted);
-    let is_wanted = |one: &&Xattr| !found.iter().any(|old| old.name == one.name && stays(old));
-    found.iter().filter(|old| !stays(old)).eq(meta.xattrs.iter().filter(is_wanted))
 }
 
 /// An existing attribute whose value was not read: it equals no value of an entry.

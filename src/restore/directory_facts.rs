@@ -127,7 +127,12 @@ impl RestoreRun<'_> {
     /// Whether an existing directory gets the metadata of its entry: if `changes` says so, or if an earlier restore did not
     /// finish it.
     pub(crate) fn applies(&self, stat: &Stat, entry: &Entry, changes: bool) -> bool {
-        changes || is_unfinished(stat, &entry.meta, wanted_owner(&entry.meta, &self.apply_options()).0)
+        changes || self.is_own_unfinished(stat, entry)
+    }
+
+    /// Whether an earlier restore created the directory and did not finish it.
+    pub(super) fn is_own_unfinished(&self, stat: &Stat, entry: &Entry) -> bool {
+        is_unfinished(stat, &entry.meta, wanted_owner(&entry.meta, &self.apply_options()).0)
     }
 
     /// Whether an existing directory gets the metadata of the snapshot's.

@@ -88,7 +88,7 @@ impl RestoreRun<'_> {
         };
         match (&here.target, self.is_restore()) {
             (Some(target), true) => {
-                if !self.make_file(folder, here, target, entry, way)? {
+                if !self.make_file(folder, here, target, &*self.with_unsaved(target, entry, way)?, way)? {
                     return Ok(Linkable::No);
                 }
             }

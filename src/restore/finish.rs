@@ -16,6 +16,7 @@ use crate::restore::paths::child_path;
 use crate::restore::reasons::KEPT_FOR_OTHERS;
 use crate::restore::run::RestoreRun;
 use rustix::fd::AsFd;
+use std::borrow::Cow;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -187,7 +188,15 @@ impl RestoreRun<'_> {
         if let (true, true, Some(entry)) = (here.facts.apply && !kept, done, &folder.entry) {
             let subject = Subject::Open(target.directory().as_fd());
             let kind = EntryKind::Directory;
-            let mut losses = apply_metadata(subject, here.facts.current, &entry.meta, kind, &self.apply_options());
+            let (mut meta, mut options) = (Cow::Borrowed(&entry.meta), self.apply_options());
+            if (meta.lacks_xattrs || options.lacks_trusted)
+                && fstat(target.directory()).is_ok_and(|stat| self.is_own_unfinished(&stat, entry))
+            {
+                // What it has, it got from the directory above it.
+                meta.to_mut().lacks_xattrs = false;
+                options.lacks_trusted = false;
+            }
+            let mut losses = apply_metadata(subject, here.facts.current, &meta, kind, &options);
             losses.extend(apply_flags(subject, &entry.meta, kind));
             // It was opened up to be worked in; that is over, whatever its mode is now.
             opened_up = opened_up.filter(|_| losses.iter().any(|loss| matches!(&*loss.what, "metadata" | "mode")));

@@ -48,6 +48,7 @@ mod steps;
 mod take_directory;
 mod target;
 mod unmatched;
+mod unsaved;
 mod visit;
 mod ways;
 

@@ -31,7 +31,7 @@ impl RestoreRun<'_> {
         };
         match (&here.target, self.is_restore()) {
             (Some(target), true) => {
-                if !self.make_special(folder, here, target, entry, way)? {
+                if !self.make_special(folder, here, target, &*self.with_unsaved(target, entry, way)?, way)? {
                     return Ok(Linkable::No);
                 }
             }

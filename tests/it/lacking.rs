@@ -45,6 +45,53 @@ fn attributes_that_are_too_many_stay_and_rights_are_saved() {
     person.silt(&["diff", &named, "source/out"]).ends_with(0);
 }
 
+/// A user namespace that knows all users and groups counted as the outermost one: the next backup by root took over what the one in the
+/// namespace had not been shown, and a restore removed it.
+#[test]
+fn a_user_namespace_that_knows_all_numbers_is_another_view() {
+    let person = Person::new();
+    person.write("source/d/f", "f");
+    if !set(&person, "source/d/f", "trusted.t", b"1") {
+        return skipped("attributes that a backup was not shown", "trusted attributes are refused");
+    }
+    let all = "0,0,4294967295";
+    let within = ["unshare", "--user", "--map-users", all, "--map-groups", all, "--setuid", "0", "--setgid", "0"];
+    let Some(backup) = through(&person, &within, &["backup", "--ignore-ctime", "source"]) else { return };
+    backup.ends_with(0);
+    let named = format!("latest:{}", person.path("source").display());
+    person.silt(&["restore", &named, "--target", "source"]).ends_with(0);
+    assert_eq!(attributes_of(&person.path("source/d/f")).len(), 1);
+    person.silt(&["backup", "--ignore-ctime", "source"]).ends_with(0);
+    person.silt(&["restore", &named, "--target", "out"]).ends_with(0);
+    assert_eq!(attributes_of(&person.path("out/d/f")).len(), 1);
+}
+
+/// A source that could not be opened was saved without its attributes, and a restore removed them and its ACL.
+#[test]
+fn a_source_that_cannot_be_opened_keeps_its_attributes() {
+    let person = Person::new();
+    person.write("source/open/f", "f");
+    fs::create_dir(person.path("source/closed")).expect("it is new");
+    let acl = Command::new("setfacl").args(["-m", "u:77:rwx,o::-"]).arg(person.path("source/closed")).status();
+    if !acl.is_ok_and(|status| status.success()) || !set(&person, "source/closed", "user.a", b"1") {
+        return skipped("a source that cannot be opened", "attributes are refused");
+    }
+    let before = attributes_of(&person.path("source/closed"));
+    // Root without the right to ignore modes, to whom the directory is closed.
+    let caps = "-dac_override,-dac_read_search";
+    let within = ["setpriv", "--bounding-set", caps, "--inh-caps", caps];
+    std::os::unix::fs::chown(person.path("source/closed"), Some(54321), Some(54321)).expect("root gives it away");
+    let Some(backup) = through(&person, &within, &["backup", "source/open", "source/closed"]) else { return };
+    backup.ends_with(3);
+    let both = format!("latest:{}", person.path("source").display());
+    person.silt(&["restore", &both, "--target", "source"]).ends_with(0);
+    assert!(attributes_of(&person.path("source/closed")) == before);
+    // Its ACL can be read all the same.
+    person.silt(&["restore", &both, "--target", "out"]).ends_with(0);
+    let restored = attributes_of(&person.path("out/closed"));
+    assert!(!restored.is_empty() && restored.iter().all(|one| one.0.starts_with(b"system.") && before.contains(one)));
+}
+
 /// Attributes of the namespace `trusted` are shown only to administrators of the whole machine: a restore by one of them removed those of
 /// files that another user had saved.
 #[test]
@@ -65,6 +112,10 @@ fn attributes_that_the_backup_was_not_shown_stay() {
     assert_eq!(restore(), [1, 1]);
     let differences = person.silt(&["diff", &named, "source", "--json"]).ends_with(0);
     assert_eq!(differences.out.lines().count(), 1, "{}", differences.out);
+    // A file that is replaced had them, too.
+    person.write("source/d/f", "other");
+    assert_eq!(restore(), [1, 1]);
+    assert_eq!(fs::read(person.path("source/d/f")).expect("restored"), b"f");
     // A backup that sees them, and does not find them, is believed.
     for name in ["source/d", "source/d/f"] {
         rustix::fs::removexattr(person.path(name), "trusted.t").expect("removed");
