@@ -7,6 +7,7 @@ use crate::undone::mounted;
 use crate::views::through;
 use rustix::fs::{XattrFlags, setxattr};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 fn set(person: &Person, path: &str, name: &str, value: &[u8]) -> bool {
@@ -43,6 +44,28 @@ fn attributes_that_are_too_many_stay_and_rights_are_saved() {
         |attributes: Vec<(Vec<u8>, Vec<u8>)>| attributes.into_iter().find(|(name, _)| name.starts_with(b"system."));
     assert!(acl(attributes_of(&person.path("source/out/f"))).is_some_and(|saved| Some(saved) == acl(before)));
     person.silt(&["diff", &named, "source/out"]).ends_with(0);
+}
+
+/// A restore that completed one that was killed kept the ACLs that an unfinished directory had from the directory above it.
+#[test]
+fn an_unfinished_directory_keeps_no_attributes() {
+    let person = Person::new();
+    let Some(_mount) = mounted(&["-t", "tmpfs", "-o", "size=50m", "none"], &person.path("disk")) else {
+        return skipped("an unfinished directory that lacks attributes", "tmpfs cannot be mounted");
+    };
+    person.write("disk/source/d/f", "f");
+    let is_set = (0..20).all(|number| set(&person, "disk/source/d", &format!("trusted.{number}"), &[7; 60_000]));
+    fs::create_dir_all(person.path("disk/out/d")).expect("made");
+    let acl = Command::new("setfacl").args(["-m", "u:99:rwx,d:u:99:rwx"]).arg(person.path("disk/out/d")).status();
+    if !acl.is_ok_and(|status| status.success()) || !is_set {
+        return skipped("an unfinished directory that lacks attributes", "attributes are refused");
+    }
+    person.silt(&["backup", "disk/source"]).ends_with(3);
+    fs::set_permissions(person.path("disk/out/d"), fs::Permissions::from_mode(0o1700)).expect("its mode is set");
+    let named = format!("latest:{}", person.path("disk/source").display());
+    person.silt(&["restore", &named, "--target", "disk/out"]).ends_with(0);
+    let found = attributes_of(&person.path("disk/out/d"));
+    assert!(!found.is_empty() && found.iter().all(|(name, _)| name.starts_with(b"trusted.")));
 }
 
 /// A user namespace that knows all users and groups counted as the outermost one: the next backup by root took over what the one in the

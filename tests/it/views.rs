@@ -341,6 +341,27 @@ fn what_an_acl_names_is_saved_as_it_is() {
     }
 }
 
+/// A name whose ACL was saved whole was linked to one on an idmapped mount, whose ACL was not: it had the lesser one, and the restore ended
+/// with 0.
+#[test]
+fn a_whole_acl_does_not_give_way_to_that_of_another_name() {
+    let person = Person::new();
+    person.write("source/f", "f");
+    fs::create_dir(person.path("there")).expect("it is new");
+    fs::hard_link(person.path("source/f"), person.path("there/f")).expect("it is linked");
+    let set = Command::new("setfacl").args(["-m", "u:54321:rwx,u:0:r,g::r"]).arg(person.path("source/f")).status();
+    if !set.is_ok_and(|status| status.success()) {
+        return skipped("ACLs in another view of files", "setfacl is not there or is refused");
+    }
+    let before = acl(&person, "there/f");
+    let within = ["python3", "-c", IDMAPPED, "source"];
+    let Some(backup) = through(&person, &within, &["backup", "source", "there"]) else { return };
+    backup.ends_with(3);
+    let named = format!("latest:{}", person.home.path().display());
+    person.silt(&["restore", &named, "--target", "out"]).ends_with(0);
+    assert_eq!(acl(&person, "out/there/f"), before);
+}
+
 /// Without its ACL, a file had the rights of the mask for its group: more than the ACL granted it.
 #[test]
 fn a_file_whose_acl_is_lost_grants_its_group_no_more() {
