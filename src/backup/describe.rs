@@ -3,7 +3,7 @@
 use crate::backup::detect;
 use crate::backup::folder::SourceFolder;
 use crate::disk::acl::without_hidden;
-use crate::disk::device::{FileSystemSort, FileSystems};
+use crate::disk::device::{FileSystemKind, FileSystems};
 use crate::disk::mounts::IdmappedMounts;
 use crate::disk::xattr::FoundXattrs;
 use crate::disk::{Directory, Owners, Stat, flags, open, rights};
@@ -176,9 +176,10 @@ impl<'a> Describer<'a> {
             EntryKind::Directory => {
                 // Opening one that is mounted when it is needed would mount it.
                 let crosses = stat.device != folder.place.here;
-                let sort = if crosses { self.mounts.sort_of(&warnings.path(), stat.device) } else { folder.place.sort };
-                let is_pseudo = crosses && sort == FileSystemSort::Pseudo;
-                if !stat.is_automounted && !is_pseudo && sort != FileSystemSort::Automounter {
+                let file_system =
+                    if crosses { self.mounts.kind_of(&warnings.path(), stat.device) } else { folder.place.file_system };
+                let is_pseudo = crosses && file_system == FileSystemKind::Pseudo;
+                if !stat.is_automounted && !is_pseudo && file_system != FileSystemKind::Automounter {
                     match directory.open_child(name) {
                         Ok(handle) => entry.meta.flags = known_flags(flags::read_flags(&handle), warnings),
                         Err(error) if error.is(Kind::Full) => self.ledger.fail_at(&warnings.path(), error),
@@ -233,8 +234,8 @@ fn known_flags(read: Result<u32>, warnings: &EntryWarnings) -> u32 {
     })
 }
 
-/// Takes over extended attributes. Those that cannot be read, or do not fit into a page of a tree, are missing, and what the kernel hides
-/// of ACLs, with a warning.
+/// Stores the extended attributes that were found in `meta`. Warns if some cannot be read, if they do not all fit into a page of a tree, or
+/// if the kernel hides users or groups that an ACL names.
 fn take_xattrs(meta: &mut Metadata, found: FoundXattrs, warnings: &EntryWarnings) {
     let FoundXattrs { mut xattrs, lacks_some, failure } = found;
     meta.lacks_xattrs = lacks_some;

@@ -1,7 +1,7 @@
 //! Sources below other sources: saved with the upper one, or on their own where its walk does not meet them.
 
 use crate::disk::Stat;
-use crate::disk::device::{FileSystemSort, FileSystems};
+use crate::disk::device::{FileSystemKind, FileSystems};
 use crate::disk::stat::stat_path;
 use crate::entry::EntryKind;
 use crate::source::Rules;
@@ -23,14 +23,14 @@ pub(super) struct WalkPlace {
     pub level: usize,
     /// Only on the way to sources further down: nothing else here is saved.
     pub is_passage: bool,
-    /// What the file system of the directory is.
-    pub sort: FileSystemSort,
+    /// What kind of file system the directory is on.
+    pub file_system: FileSystemKind,
 }
 
 impl WalkPlace {
     /// On a file system that the kernel makes up.
     pub(crate) fn is_pseudo(&self) -> bool {
-        self.sort == FileSystemSort::Pseudo
+        self.file_system == FileSystemKind::Pseudo
     }
 
     /// Whether something with this stat in the directory is mounted there.

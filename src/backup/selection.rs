@@ -7,7 +7,7 @@ use crate::backup::left_out::{LeftOut, LeftOutReason, UNSIZED_BYTES_MAX};
 use crate::backup::nested::{MovedFolder, WalkPlace, fold, follow_links, tops};
 use crate::backup::options::BackupOptions;
 use crate::backup::split_sources::SplitSources;
-use crate::disk::device::FileSystemSort;
+use crate::disk::device::FileSystemKind;
 use crate::disk::open::{open_file_checked, read_full};
 use crate::disk::read_dir::OpenHint;
 use crate::disk::{Directory, NameList, Stat};
@@ -118,9 +118,9 @@ impl<'a> Selection<'a> {
     /// Where the walk of a source begins.
     pub(crate) fn place_of_source(&self, path: &[u8], stat: &Stat) -> WalkPlace {
         let here = stat.device;
-        let sort = self.left_out.mounts.sort_of(path, here);
+        let file_system = self.left_out.mounts.kind_of(path, here);
         let level = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).count();
-        WalkPlace { device: here, here, mount: stat.mount, level, is_passage: false, sort }
+        WalkPlace { device: here, here, mount: stat.mount, level, is_passage: false, file_system }
     }
 
     /// The stat of a name in a directory at `place`. What an automounter mounts there is mounted if the walk enters it.
@@ -135,7 +135,7 @@ impl<'a> Selection<'a> {
         if !stat.is(EntryKind::Directory) || place.is_pseudo() || self.rules().one_file_system() && !place.is_passage {
             return Ok(stat);
         }
-        let is_automounter = || self.left_out.mounts.sort_of(&path(), stat.device) == FileSystemSort::Automounter;
+        let is_automounter = || self.left_out.mounts.kind_of(&path(), stat.device) == FileSystemKind::Automounter;
         if may_be_mounted_over(place, &stat) || stat.device != place.here && is_automounter() {
             // If that is refused, so is entering the directory: the walk reports it.
             return Ok(directory.stat_mounted(name).unwrap_or(stat));
@@ -154,9 +154,10 @@ impl<'a> Selection<'a> {
         }
         let here = stat.device;
         let crosses = here != above.here;
-        let sort = if crosses { self.left_out.mounts.sort_of(path, here) } else { above.sort };
+        let file_system = if crosses { self.left_out.mounts.kind_of(path, here) } else { above.file_system };
         // Over an automounter in a pseudo file system (binfmt_misc) there is another one.
-        let is_pseudo = sort == FileSystemSort::Pseudo || above.is_pseudo() && sort == FileSystemSort::Automounter;
+        let is_pseudo =
+            file_system == FileSystemKind::Pseudo || above.is_pseudo() && file_system == FileSystemKind::Automounter;
         let reason = match above {
             _ if above.is_passage || self.rules().leaves_out_device(above.device, here) => {
                 LeftOutReason::OtherFileSystem
@@ -166,11 +167,11 @@ impl<'a> Selection<'a> {
             _ if crosses && is_pseudo => LeftOutReason::Pseudo,
             // Entered at all only as a source, or as the way to one.
             _ if self.has_source_below && self.rules().leaves_out(path, true) => LeftOutReason::Rule,
-            _ => return Ok(WalkPlace { here, mount: stat.mount, level, sort, ..above }),
+            _ => return Ok(WalkPlace { here, mount: stat.mount, level, file_system, ..above }),
         };
         // All the same where a source that was named is there or further down.
         let Some(first) = self.source_at_or_below(path) else { return Err(reason) };
-        Ok(WalkPlace { device: here, here, mount: stat.mount, level, sort, is_passage: first != path })
+        Ok(WalkPlace { device: here, here, mount: stat.mount, level, file_system, is_passage: first != path })
     }
 
     /// Reports that a directory is not entered, unless a rule says so.
@@ -315,7 +316,7 @@ impl<'a> Selection<'a> {
 
 /// Whether another file system may be mounted over a directory, which is in one at `above`, when it is needed.
 fn may_be_mounted_over(above: WalkPlace, stat: &Stat) -> bool {
-    stat.is_automounted || above.sort == FileSystemSort::Automounter && stat.device == above.here
+    stat.is_automounted || above.file_system == FileSystemKind::Automounter && stat.device == above.here
 }
 
 #[cfg(test)]
@@ -336,7 +337,8 @@ mod tests {
         let settled = SettledSources { left_out: LeftOut::new(OwnFolders::default()), dropped: Vec::new() };
         let selection = Selection::new(&options, &sources, settled, &ledger, &counts);
         let on = |device| Stat { device, ..Stat::default() };
-        let top = WalkPlace { device: 1, here: 1, mount: 0, level: 1, is_passage: false, sort: FileSystemSort::Data };
+        let top =
+            WalkPlace { device: 1, here: 1, mount: 0, level: 1, is_passage: false, file_system: FileSystemKind::Data };
         let below = |path: &[u8], device| selection.place_below(top, path, &on(device));
         assert_eq!(below(b"/s/a", 1).map(|place| (place.level, place.is_passage)), Ok((2, false)));
         assert_eq!(below(b"/s/other", 2), Err(LeftOutReason::OtherFileSystem));

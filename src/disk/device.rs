@@ -78,9 +78,9 @@ const PSEUDO_MAGICS: [u32; 24] = [
     0xabba_1974, // xenfs
 ];
 
-/// What a file system is to a walk that comes to it.
+/// How a walk treats a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FileSystemSort {
+pub(crate) enum FileSystemKind {
     /// It holds data.
     Data,
     /// The kernel makes it up.
@@ -89,29 +89,29 @@ pub(crate) enum FileSystemSort {
     Automounter,
 }
 
-/// The sort of each file system that a walk enters. Each is looked up once.
+/// Remembers what kind each file system is, so that each is looked up once in a walk.
 #[derive(Debug, Default)]
-pub(crate) struct FileSystems(Mutex<HashMap<u64, FileSystemSort>>);
+pub(crate) struct FileSystems(Mutex<HashMap<u64, FileSystemKind>>);
 
 impl FileSystems {
     /// What the file system of that number is, which was met at `path`. Nothing is mounted by asking. What cannot be found out is
     /// taken for one that holds data.
-    pub(crate) fn sort_of(&self, path: &[u8], device: u64) -> FileSystemSort {
+    pub(crate) fn kind_of(&self, path: &[u8], device: u64) -> FileSystemKind {
         *locked(&self.0).entry(device).or_insert_with(|| match mount_of(device) {
-            Some(mount) if mount.is_pseudo() => FileSystemSort::Pseudo,
-            Some(mount) if mount.is_automounter() => FileSystemSort::Automounter,
-            Some(_) => FileSystemSort::Data,
+            Some(mount) if mount.is_pseudo() => FileSystemKind::Pseudo,
+            Some(mount) if mount.is_automounter() => FileSystemKind::Automounter,
+            Some(_) => FileSystemKind::Data,
             None => match rustix::fs::statfs(path).map(|found| found.f_type as u32) {
-                Ok(AUTOFS_MAGIC) => FileSystemSort::Automounter,
-                Ok(magic) if PSEUDO_MAGICS.contains(&magic) => FileSystemSort::Pseudo,
-                _ => FileSystemSort::Data,
+                Ok(AUTOFS_MAGIC) => FileSystemKind::Automounter,
+                Ok(magic) if PSEUDO_MAGICS.contains(&magic) => FileSystemKind::Pseudo,
+                _ => FileSystemKind::Data,
             },
         })
     }
 
     /// Whether the kernel makes up the file system of that number, which was met at `path`.
     pub(crate) fn is_pseudo(&self, path: &[u8], device: u64) -> bool {
-        self.sort_of(path, device) == FileSystemSort::Pseudo
+        self.kind_of(path, device) == FileSystemKind::Pseudo
     }
 }
 

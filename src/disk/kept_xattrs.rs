@@ -7,7 +7,7 @@ use crate::entry::{Metadata, Xattr};
 /// The label of SELinux comes from the policy of this machine: it stays where the entry has none.
 const LABEL: &[u8] = b"security.selinux";
 
-/// Whether an attribute of what is there stays although the entry was saved without it, or with less of it.
+/// Whether a restore leaves an attribute of an existing inode as it is, although the entry was saved without it, or with a shorter ACL.
 pub(super) fn stays(old: &Xattr, meta: &Metadata, lacks_trusted: bool) -> bool {
     let may_be_unsaved = meta.lacks_xattrs || lacks_trusted && old.name.starts_with(TRUSTED);
     let is_saved = meta.xattrs.iter().any(|one| one.name == old.name);
@@ -22,7 +22,8 @@ pub(crate) fn has_saved_attributes(found: &[Xattr], meta: &Metadata, lacks_trust
     found.iter().filter(|old| !stays(old)).eq(meta.xattrs.iter().filter(is_wanted))
 }
 
-/// The attributes of an entry, and those of what it replaces that its backup may not have saved. The label comes from the policy.
+/// Returns the attributes of an entry, together with those of the inode that it replaces which its backup may not have saved. The label is not
+/// among them, as it comes from the policy.
 pub(crate) fn with_unsaved_attributes(there: &[Xattr], meta: &Metadata, lacks_trusted: bool) -> Vec<Xattr> {
     let is_unsaved = |old: &&Xattr| old.name != LABEL && stays(old, meta, lacks_trusted);
     let mut all: Vec<Xattr> = there.iter().filter(is_unsaved).cloned().collect();

@@ -18,7 +18,7 @@ const VALUE_BYTES_MAX: usize = 64 << 10;
 /// Enough for the list of nearly every file.
 const LIST_BYTES_STACK: usize = 1024;
 
-/// Only administrators of the whole machine see attributes whose names begin so.
+/// The prefix of attributes that only administrators of the whole machine see.
 pub(super) const TRUSTED: &[u8] = b"trusted.";
 const CAPABILITY: &CStr = c"security.capability";
 
@@ -109,7 +109,8 @@ impl XattrPlace<'_> {
         }
     }
 
-    /// Reads those that belong to a backup, sorted by name. `each_failed` receives what cannot be read of one of them.
+    /// Reads the attributes that belong to a backup, sorted by name. Calls `each_failed` with the name and the error of each one that
+    /// cannot be read; its own error ends the reading.
     fn read(&self, mut each_failed: impl FnMut(&CStr, Errno) -> Result<(), Errno>) -> Result<Vec<Xattr>, Errno> {
         // Most files have none: one call, nothing allocated.
         let mut stack = [0; LIST_BYTES_STACK];
@@ -154,11 +155,9 @@ impl XattrPlace<'_> {
         found.sort_unstable();
         Ok(found)
     }
-}
 
-impl XattrPlace<'_> {
-    /// What decides about rights, by name: without its ACL, the mode of a file says too much of its group. The list of attributes can be
-    /// larger than the kernel returns.
+    /// Reads the attributes that decide about rights by their names, for when the list of all cannot be read. Without its ACL, a restored
+    /// file could give its group more rights than it had: beside an ACL, the group bits of the mode are the mask.
     fn read_rights(&self) -> Vec<Xattr> {
         let mut value = vec![0; VALUE_BYTES_MAX];
         let mut read = |name: &CStr| {
@@ -189,9 +188,9 @@ pub(crate) fn read_xattrs_at(directory: &Directory, name: impl Arg + Copy) -> Re
 pub(crate) struct FoundXattrs {
     /// Sorted by name.
     pub xattrs: Vec<Xattr>,
-    /// There may be more.
+    /// The entry may have others.
     pub lacks_some: bool,
-    /// Why others cannot be read, of the first one that cannot.
+    /// The first error, if some attributes cannot be read.
     pub failure: Option<Error>,
 }
 

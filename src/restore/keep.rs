@@ -157,9 +157,11 @@ impl RestoreRun<'_> {
             }
             None => has_owner_and_mode(stat, &but_time, &options),
         };
-        let keeps = |subject| self.keeps_metadata(subject, stat, entry, open.is_some_and(is_read_only)).is_some();
         if !is_right {
-            let applies = applies && !open.is_some_and(|open| keeps(Subject::Open(open.as_fd())));
+            let keeps = |open: &Directory| {
+                self.keeps_metadata(Subject::Open(open.as_fd()), stat, entry, is_read_only(open)).is_some()
+            };
+            let applies = applies && !open.is_some_and(keeps);
             self.fate(if applies { EntryFate::Updated } else { EntryFate::Left }, || path.to_vec());
         }
     }

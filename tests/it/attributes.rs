@@ -1,7 +1,18 @@
 //! The extended attributes of a path, read without the library: what a test compares must not come from what it tests.
 
+use crate::skip::skipped;
 use rustix::fs::{lgetxattr, llistxattr};
 use std::path::Path;
+use std::process::Command;
+
+/// Adds these entries to the ACL of a path. False, loudly, if that is refused.
+pub fn set_acl(path: &Path, entries: &str) -> bool {
+    let is_set = Command::new("setfacl").args(["-m", entries]).arg(path).status().is_ok_and(|status| status.success());
+    if !is_set {
+        skipped("tests with ACLs", "setfacl is not there or is refused");
+    }
+    is_set
+}
 
 /// Names and values in the order of their names; those of a symbolic link itself.
 pub fn attributes_of(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {

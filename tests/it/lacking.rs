@@ -1,6 +1,6 @@
 //! Extended attributes that a backup could not save: a restore takes none of them away from what has them.
 
-use crate::attributes::attributes_of;
+use crate::attributes::{attributes_of, set_acl};
 use crate::person::Person;
 use crate::skip::skipped;
 use crate::undone::mounted;
@@ -8,10 +8,18 @@ use crate::views::through;
 use rustix::fs::{XattrFlags, setxattr};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 
 fn set(person: &Person, path: &str, name: &str, value: &[u8]) -> bool {
     setxattr(person.path(path), name, value, XattrFlags::empty()).is_ok()
+}
+
+/// Sets more attributes than a backup saves. False, loudly, if that is refused.
+fn set_too_many(person: &Person, path: &str) -> bool {
+    let is_set = (0..20).all(|number| set(person, path, &format!("trusted.{number}"), &[7; 60_000]));
+    if !is_set {
+        skipped("attributes that are too many", "attributes are refused");
+    }
+    is_set
 }
 
 /// A restore of a file that had not changed removed all of its attributes, and ended with 0, as the backup had been able to save none.
@@ -22,10 +30,8 @@ fn attributes_that_are_too_many_stay_and_rights_are_saved() {
         return skipped("attributes that are too many", "tmpfs cannot be mounted");
     };
     person.write("source/f", "f");
-    let acl = Command::new("setfacl").args(["-m", "u:1000:rwx,g::-"]).arg(person.path("source/f")).status();
-    let is_set = (0..20).all(|number| set(&person, "source/f", &format!("trusted.{number}"), &[7; 60_000]));
-    if !acl.is_ok_and(|status| status.success()) || !is_set {
-        return skipped("attributes that are too many", "attributes are refused");
+    if !set_acl(&person.path("source/f"), "u:1000:rwx,g::-") || !set_too_many(&person, "source/f") {
+        return;
     }
     let before = attributes_of(&person.path("source/f"));
     let backup = person.silt(&["backup", "source"]).ends_with(3);
@@ -54,11 +60,9 @@ fn an_unfinished_directory_keeps_no_attributes() {
         return skipped("an unfinished directory that lacks attributes", "tmpfs cannot be mounted");
     };
     person.write("disk/source/d/f", "f");
-    let is_set = (0..20).all(|number| set(&person, "disk/source/d", &format!("trusted.{number}"), &[7; 60_000]));
     fs::create_dir_all(person.path("disk/out/d")).expect("made");
-    let acl = Command::new("setfacl").args(["-m", "u:99:rwx,d:u:99:rwx"]).arg(person.path("disk/out/d")).status();
-    if !acl.is_ok_and(|status| status.success()) || !is_set {
-        return skipped("an unfinished directory that lacks attributes", "attributes are refused");
+    if !set_acl(&person.path("disk/out/d"), "u:99:rwx,d:u:99:rwx") || !set_too_many(&person, "disk/source/d") {
+        return;
     }
     person.silt(&["backup", "disk/source"]).ends_with(3);
     fs::set_permissions(person.path("disk/out/d"), fs::Permissions::from_mode(0o1700)).expect("its mode is set");
@@ -113,8 +117,7 @@ fn a_source_that_cannot_be_opened_keeps_its_attributes() {
     let person = Person::new();
     person.write("source/open/f", "f");
     fs::create_dir(person.path("source/closed")).expect("it is new");
-    let acl = Command::new("setfacl").args(["-m", "u:77:rwx,o::-"]).arg(person.path("source/closed")).status();
-    if !acl.is_ok_and(|status| status.success()) || !set(&person, "source/closed", "user.a", b"1") {
+    if !set_acl(&person.path("source/closed"), "u:77:rwx,o::-") || !set(&person, "source/closed", "user.a", b"1") {
         return skipped("a source that cannot be opened", "attributes are refused");
     }
     let before = attributes_of(&person.path("source/closed"));

@@ -1,7 +1,7 @@
 //! What a backup sees of a file depends on more than the file: on the names of accounts, on the user namespace, on
 //! capabilities. What was saved under another view is not taken for what is there now.
 
-use crate::attributes::attributes_of;
+use crate::attributes::{attributes_of, set_acl};
 use crate::person::{Person, Said, said};
 use crate::skip::skipped;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, mknodat, utimensat};
@@ -317,9 +317,8 @@ fn what_an_acl_names_is_saved_as_it_is() {
     for within in [&["unshare", "--user", "--map-root-user"][..], &["python3", "-c", IDMAPPED, "source"]] {
         let person = Person::new();
         person.write("source/f", "f");
-        let set = Command::new("setfacl").args(["-m", "u:54321:rwx,u:0:r,g::r"]).arg(person.path("source/f")).status();
-        if !set.is_ok_and(|status| status.success()) {
-            return skipped("ACLs in another view of files", "setfacl is not there or is refused");
+        if !set_acl(&person.path("source/f"), "u:54321:rwx,u:0:r,g::r") {
+            return;
         }
         old(&person, "source/f");
         let before = acl(&person, "source/f");
@@ -349,9 +348,8 @@ fn a_whole_acl_does_not_give_way_to_that_of_another_name() {
     person.write("source/f", "f");
     fs::create_dir(person.path("there")).expect("it is new");
     fs::hard_link(person.path("source/f"), person.path("there/f")).expect("it is linked");
-    let set = Command::new("setfacl").args(["-m", "u:54321:rwx,u:0:r,g::r"]).arg(person.path("source/f")).status();
-    if !set.is_ok_and(|status| status.success()) {
-        return skipped("ACLs in another view of files", "setfacl is not there or is refused");
+    if !set_acl(&person.path("source/f"), "u:54321:rwx,u:0:r,g::r") {
+        return;
     }
     let before = acl(&person, "there/f");
     let within = ["python3", "-c", IDMAPPED, "source"];
@@ -367,9 +365,8 @@ fn a_whole_acl_does_not_give_way_to_that_of_another_name() {
 fn a_file_whose_acl_is_lost_grants_its_group_no_more() {
     let person = Person::new();
     person.write("source/f", "f");
-    let set = Command::new("setfacl").args(["-m", "u:54321:rwx,g::r"]).arg(person.path("source/f")).status();
-    if !set.is_ok_and(|status| status.success()) {
-        return skipped("ACLs in another view of files", "setfacl is not there or is refused");
+    if !set_acl(&person.path("source/f"), "u:54321:rwx,g::r") {
+        return;
     }
     person.silt(&["backup", "source"]).ends_with(0);
     let named = format!("latest:{}", person.path("source").display());
